@@ -1,0 +1,52 @@
+"""What every backend offers: a reason to refuse a call, and the call."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elman.backends.stack import Stack
+
+
+class Backend(ABC):
+    """Runs a stack of layers over a batch of sequences. Stateless.
+
+    The arguments of both methods have been checked by ``layers``: shapes fit, dtypes and devices agree.
+
+    Args (of both methods):
+        stack: what to run.
+        x: (T, B, I) with any strides; packed, (N, I).
+        states: one tensor (L·D, B, H) for each of the cell's states; None for zeros.
+        params: the flat list of parameters in torch's order.
+        batch_sizes: None, or packed: how many rows are alive at each step, int64 on the CPU, non-increasing.
+        batch_first: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def refuses(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        batch_sizes: Tensor | None,
+    ) -> str | None:
+        """Why this call is not for this backend, as the end of a sentence; None if it is."""
+
+    @abstractmethod
+    def run(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        batch_sizes: Tensor | None = None,
+        batch_first: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The outputs, (T, B, D·H) or packed (N, D·H), and the final states, each (L·D, B, H)."""

@@ -1,0 +1,43 @@
+"""What is to be run: a cell, its sizes, layers and directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from elman.cells import Cell
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack of recurrent layers: what a backend runs.
+
+    >>> from elman.cells import ElmanTanh
+    >>> stack = Stack(ElmanTanh(), input_size=10, hidden_size=20, num_layers=2, bidirectional=True)
+    >>> stack.num_directions, stack.tensors_per_direction, stack.layer(1).input_size
+    (2, 4, 40)
+    """
+
+    cell: Cell
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    bias: bool = True
+
+    @cached_property
+    def num_directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @cached_property
+    def output_size(self) -> int:
+        return self.num_directions * self.hidden_size
+
+    @cached_property
+    def tensors_per_direction(self) -> int:
+        """How many parameters one direction of one layer has: w_ih, w_hh, and with bias b_ih, b_hh."""
+        return 4 if self.bias else 2
+
+    def layer(self, index: int) -> Stack:
+        """The stack that is this one's layer ``index`` alone."""
+        return replace(self, input_size=self.input_size if index == 0 else self.output_size, num_layers=1)

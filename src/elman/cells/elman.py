@@ -1,0 +1,34 @@
+"""The Elman cell: h = f(x W_ih^T + b_ih + h W_hh^T + b_hh), f being tanh or relu.
+
+Source: J. L. Elman, "Finding Structure in Time", Cognitive Science 14 (1990). With relu: Q. V. Le, N. Jaitly, G. E. Hinton,
+"A Simple Way to Initialize Recurrent Networks of Rectified Linear Units" (2015), but for its initial weights.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from elman.cells.cell import Cell
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@final
+class ElmanTanh(Cell):
+    name = "rnn_tanh"
+    gates = ("h",)
+    states = ("h",)
+
+    def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return ((projected + recurrent).tanh(),)
+
+
+@final
+class ElmanRelu(Cell):
+    name = "rnn_relu"
+    gates = ("h",)
+    states = ("h",)
+
+    def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return ((projected + recurrent).relu(),)
