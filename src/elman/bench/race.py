@@ -1,0 +1,131 @@
+"""Times callables against each other so that whatever disturbs one disturbs all.
+
+A machine's speed drifts (frequency, neighbours, caches), so times taken minutes apart say little about each other. Here every contestant
+runs in every round, in an order shuffled anew each round, and two contestants are compared round by round.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import repeat
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one contestant took, in seconds per call.
+
+    >>> Timing((3.0, 1.0, 2.0)).median
+    2.0
+
+    Attributes:
+        rounds: the mean over the block of each round, in the order of the rounds; round ``i`` of two contestants of one race lie side by side in time.
+    """
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    @property
+    def low(self) -> float:
+        """The lower quartile."""
+        return self._quartiles()[0]
+
+    @property
+    def high(self) -> float:
+        """The upper quartile."""
+        return self._quartiles()[2]
+
+    def _quartiles(self) -> list[float]:
+        if len(self.rounds) == 1:
+            return [self.rounds[0]] * 3
+        return statistics.quantiles(self.rounds, n=4, method="inclusive")
+
+
+def ratio(a: Timing, b: Timing) -> float:
+    """How many times as long ``a`` took as ``b``: the median over the rounds of ``a``'s time over ``b``'s in that round.
+
+    >>> ratio(Timing((2.0, 8.0, 4.0)), Timing((1.0, 2.0, 2.0)))
+    2.0
+
+    Raises:
+        ValueError: the two have not run the same number of rounds.
+    """
+    return statistics.median(x / y for x, y in zip(a.rounds, b.rounds, strict=True))
+
+
+def race(
+    contestants: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    min_block_s: float,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Timing]:
+    """Time each contestant ``rounds`` times, all of them in every round.
+
+    >>> timings = race({"sum": lambda: sum(range(1000)), "again": lambda: sum(range(1000))}, rounds=5, min_block_s=0.001)
+    >>> 0.2 < ratio(timings["sum"], timings["again"]) < 5
+    True
+
+    A block is as many calls as last ``min_block_s``, found once for each contestant before the first round. Before each timed block a quarter of it runs
+    untimed: it brings the contestant's data back into the caches and outlasts the previous contestant's threads, which keep
+    spinning in wait of work for some milliseconds and would otherwise slow the next one. The garbage collector rests during the race.
+
+    Args:
+        contestants: by name, what to call; what it returns is dropped.
+        rounds: how many blocks of each, at least 1.
+        min_block_s: how long a timed block lasts, in seconds, at least one call.
+        seed: of the order in which the contestants run.
+        clock: seconds, as ``time.perf_counter`` gives them.
+
+    Returns:
+        The timing of each contestant, in the order of ``contestants``.
+
+    Raises:
+        ValueError: no rounds.
+    """
+    if rounds < 1:
+        raise ValueError(f"expected at least 1 round, got {rounds}")
+    shuffle = random.Random(seed).shuffle
+    order = list(contestants)
+    seconds: dict[str, list[float]] = {name: [] for name in order}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        calls = {name: _calls_lasting(min_block_s, run, clock) for name, run in contestants.items()}
+        for _ in range(rounds):
+            gc.collect()
+            shuffle(order)
+            for name in order:
+                run = contestants[name]
+                _block(run, (calls[name] + 3) // 4, clock)
+                seconds[name].append(_block(run, calls[name], clock) / calls[name])
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: Timing(tuple(seconds[name])) for name in contestants}
+
+
+def _calls_lasting(min_block_s: float, run: Callable[[], object], clock: Callable[[], float]) -> int:
+    run()  # compiles, allocates
+    calls = 1
+    while True:
+        elapsed = _block(run, calls, clock)
+        if elapsed >= min_block_s:
+            return calls
+        # Aim a little beyond; at most tenfold, since few calls foretell little.
+        calls = max(calls + 1, min(10 * calls, round(1.1 * calls * min_block_s / max(elapsed, 1e-9))))
+
+
+def _block(run: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
+    start = clock()
+    for _ in repeat(None, calls):
+        run()
+    return clock() - start
