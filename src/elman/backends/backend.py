@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from elman.backends.stack import Stack
@@ -28,6 +29,11 @@ class Backend(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def label(self) -> str:
+        """The name as people see it, with what it runs on where that varies."""
+        return self.name
+
     @abstractmethod
     def refuses(
         self,
@@ -37,7 +43,7 @@ class Backend(ABC):
         params: Sequence[Tensor],
         batch_sizes: Tensor | None,
     ) -> str | None:
-        """Why this call is not for this backend, as the end of a sentence; None if it is."""
+        """Why this call is not for this backend, as the end of a sentence that its name begins ("does not run ..."); None if it is."""
 
     @abstractmethod
     def run(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from elman.cells import Cell
+if TYPE_CHECKING:
+    from elman.cells import Cell
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Stack:
 
     >>> from elman.cells import ElmanTanh
     >>> stack = Stack(ElmanTanh(), input_size=10, hidden_size=20, num_layers=2, bidirectional=True)
-    >>> stack.num_directions, stack.tensors_per_direction, stack.layer(1).input_size
+    >>> stack.num_directions, stack.tensors_per_direction, stack.layers[1].input_size
     (2, 4, 40)
     """
 
@@ -38,6 +40,9 @@ class Stack:
         """How many parameters one direction of one layer has: w_ih, w_hh, and with bias b_ih, b_hh."""
         return 4 if self.bias else 2
 
-    def layer(self, index: int) -> Stack:
-        """The stack that is this one's layer ``index`` alone."""
-        return replace(self, input_size=self.input_size if index == 0 else self.output_size, num_layers=1)
+    @cached_property
+    def layers(self) -> tuple[Stack, ...]:
+        """This stack's layers, each as a stack of its own."""
+        first = replace(self, num_layers=1)
+        above = replace(first, input_size=self.output_size)
+        return (first,) + (above,) * (self.num_layers - 1)

@@ -32,3 +32,6 @@ class ElmanRelu(Cell):
 
     def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return ((projected + recurrent).relu(),)
+
+
+NONLINEARITIES: dict[str, type[Cell]] = {"tanh": ElmanTanh, "relu": ElmanRelu}

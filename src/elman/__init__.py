@@ -1,0 +1,13 @@
+"""Elman: recurrent networks with the interface of torch.nn, on kernels of their own.
+
+>>> import elman, torch
+>>> output, h_n = elman.RNN(10, 20)(torch.randn(5, 3, 10))
+>>> output.shape, h_n.shape
+(torch.Size([5, 3, 20]), torch.Size([1, 3, 20]))
+"""
+
+from elman._version import __version__
+from elman.backends import show_config
+from elman.layers import RNN, RNNCell, why
+
+__all__ = ["RNN", "RNNCell", "__version__", "show_config", "why"]

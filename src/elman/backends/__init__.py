@@ -1,0 +1,8 @@
+"""Who runs a stack of layers: native (our kernels) and reference (plain torch), and the registry that chooses."""
+
+from elman.backends.backend import Backend
+from elman.backends.config import show_config
+from elman.backends.registry import BACKENDS, choose, explain
+from elman.backends.stack import Stack
+
+__all__ = ["BACKENDS", "Backend", "Stack", "choose", "explain", "show_config"]

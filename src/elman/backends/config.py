@@ -1,0 +1,28 @@
+"""What this installation runs on: versions, instruction sets, threads."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from elman._version import __version__
+from elman.backends.registry import BACKENDS
+
+
+def show_config() -> str:
+    """Print what runs here, and return the same text.
+
+    >>> text = show_config()  # doctest: +ELLIPSIS
+    elman ...
+    """
+    lines = {
+        "elman": __version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "torch": torch.__version__,
+        "backends": ", ".join(backend.name for backend in BACKENDS),
+        "threads": f"{torch.get_num_threads()} (torch.set_num_threads changes it)",
+    }
+    text = "\n".join(f"{name:<16} {value}" for name, value in lines.items())
+    print(text)
+    return text

@@ -1,0 +1,48 @@
+"""Which backend runs a call: the first in the list that does not refuse it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elman.backends.reference import ReferenceBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from elman.backends.backend import Backend
+    from elman.backends.stack import Stack
+
+# In order of preference. The reference is last: it refuses nothing.
+BACKENDS: tuple[Backend, ...] = (ReferenceBackend(),)
+
+
+def choose(
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    batch_sizes: Tensor | None,
+) -> Backend:
+    """The backend that runs this call."""
+    for backend in BACKENDS:
+        if backend.refuses(stack, x, states, params, batch_sizes) is None:
+            return backend
+    raise AssertionError("the reference backend refuses nothing")
+
+
+def explain(
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    batch_sizes: Tensor | None,
+) -> str:
+    """One line: the backend that runs this call, and why not those before it."""
+    chosen = choose(stack, x, states, params, batch_sizes)
+    passed_over = BACKENDS[: BACKENDS.index(chosen)]
+    if passed_over:
+        refusals = (f"{backend.name} {backend.refuses(stack, x, states, params, batch_sizes)}" for backend in passed_over)
+        return f"{chosen.label}: {'; '.join(refusals)}"
+    return f"{chosen.label}: {str(x.dtype).removeprefix('torch.')} on the {x.device.type.upper()}"

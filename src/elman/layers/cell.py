@@ -1,0 +1,144 @@
+"""One step of the Elman network: torch.nn.RNNCell's interface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from elman import scan
+from elman.backends import Stack
+from elman.cells import NONLINEARITIES
+from elman.layers import checks
+from elman.layers.module import Call, RecurrentModule
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn.utils.rnn import PackedSequence
+
+    from elman.cells import Cell
+
+
+class RecurrentCell(RecurrentModule):
+    """One step of one layer as a module. Abstract: a subclass picks the cell and says what ``hx`` looks like."""
+
+    input_size: int
+    hidden_size: int
+    bias: bool
+
+    def __init__(
+        self, cell: Cell, input_size: int, hidden_size: int, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.bias = bias
+        self.stack = Stack(cell, input_size, hidden_size, bias=bool(bias))
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        self._own_parameters(names[: self.stack.tensors_per_direction], device, dtype)
+        for name in names[self.stack.tensors_per_direction :]:
+            self.register_parameter(name, None)
+
+    def _run(self, x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+        """What forward does, whatever the cell's states: a sequence of one step."""
+        call = self._prepare(x, states)
+        _, finals = scan.run(self.stack, call.x, call.states, call.params)
+        finals = tuple(state.squeeze(0) for state in finals)
+        return finals if x.dim() == 2 else tuple(state.squeeze(0) for state in finals)
+
+    def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> Call:
+        params = self._params()
+        if not isinstance(x, Tensor):
+            raise checks.wrong_kind("x", "a tensor", x)
+        weight = params[0]
+        shape = x.shape
+        rank = len(shape)
+        if (rank != 2 and rank != 1) or shape[-1] != self.input_size or x.dtype is not weight.dtype or x.device != weight.device:
+            checks.check_input(x, weight, self.input_size, checks.CELL_AXES, RuntimeError)
+        if states is not None:
+            for state in states:
+                checks.check_state(state, x, (*shape[:-1], self.hidden_size), "(B, H)" if rank == 2 else "(H,)", ranks=(1, 2))
+            states = tuple(state.unsqueeze(0) for state in states)
+        x = x.unsqueeze(0)
+        if rank == 1:
+            x = x.unsqueeze(0)
+            states = None if states is None else tuple(state.unsqueeze(0) for state in states)
+        return Call(x, states, params, None)
+
+
+class RNNCell(RecurrentCell):
+    """One step of an Elman network, in place of torch.nn.RNNCell.
+
+    >>> import elman, torch
+    >>> cell = elman.RNNCell(10, 20)
+    >>> h = torch.zeros(3, 20)
+    >>> for x in torch.randn(5, 3, 10):
+    ...     h = cell(x, h)
+    >>> h.shape
+    torch.Size([3, 20])
+
+    The equation::
+
+        h' = tanh(W_ih x + b_ih + W_hh h + b_hh)
+
+    Source: J. L. Elman, "Finding Structure in Time", Cognitive Science 14 (1990).
+
+    Args:
+        input_size: I, features of x.
+        hidden_size: H, units.
+        bias: False leaves b_ih and b_hh out.
+        nonlinearity: "tanh" or "relu".
+        device: where the parameters live.
+        dtype: the parameters' dtype.
+
+    Attributes:
+        weight_ih: (H, I).
+        weight_hh: (H, H).
+        bias_ih, bias_hh: (H,); None without bias.
+
+    The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.RNNCell's.
+
+    Raises:
+        RuntimeError: the nonlinearity is unknown or a size negative.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if nonlinearity not in NONLINEARITIES:
+            # torch.nn.RNNCell notices in its first call, with this type of error; a layer's constructor raises a ValueError.
+            raise RuntimeError(f"expected nonlinearity to be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
+        super().__init__(NONLINEARITIES[nonlinearity](), input_size, hidden_size, bias, device, dtype)
+        self.nonlinearity = nonlinearity
+
+    def extra_repr(self) -> str:
+        words = [f"{self.input_size}, {self.hidden_size}"]
+        if self.bias is not True:
+            words.append(f"bias={self.bias}")
+        if self.nonlinearity != "tanh":
+            words.append(f"nonlinearity={self.nonlinearity}")
+        return ", ".join(words)
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
+        """Compute one step.
+
+        Args:
+            input: x, (B, I); unbatched, (I,).
+            hx: the state before the step, (B, H); unbatched, (H,). Zeros by default.
+
+        Returns:
+            The state after the step, shaped like hx.
+
+        Raises:
+            TypeError: input or hx is no tensor.
+            ValueError: input or hx has the wrong number of dimensions.
+            RuntimeError: a size, dtype or device does not fit.
+        """
+        (h,) = self._run(input, None if hx is None else (hx,))
+        return h

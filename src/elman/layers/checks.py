@@ -1,0 +1,121 @@
+"""What is wrong with a call, in one sentence: what was expected, what came, how to mend it. The types of error are torch.nn's.
+
+Meant for when something looks wrong already: ``check_input`` is called after a quick look, and finds out what it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LAYER_AXES = {2: "(T, I)", 3: "(T, B, I)"}
+BATCH_FIRST_AXES = {2: "(T, I)", 3: "(B, T, I)"}
+CELL_AXES = {1: "(I,)", 2: "(B, I)"}
+PACKED_AXES = {2: "(N, I)"}
+
+
+def wrong_kind(name: str, expected: str, got: object) -> TypeError:
+    """The error for an argument that is of no use at all."""
+    return TypeError(f"expected {name} to be {expected}, got {type(got).__name__}")
+
+
+def check_input(x: Tensor, weight: Tensor, input_size: int, axes: dict[int, str], wrong_dtype: type[Exception]) -> None:
+    """Raise what is wrong with x, if anything is.
+
+    Args:
+        x: the input, or a packed sequence's data.
+        weight: the first of the parameters.
+        input_size: how many features x should have.
+        axes: for each number of dimensions x may have, what they are called.
+        wrong_dtype: the type of error for a wrong dtype, in which torch's layers and cells differ.
+
+    Raises:
+        ValueError: the number of dimensions is wrong.
+        RuntimeError: the number of features or the device is wrong.
+    """
+    shape = tuple(x.shape)
+    if x.dim() not in axes:
+        error = RuntimeError if axes is PACKED_AXES else ValueError
+        ranks, names = " or ".join(map(str, axes)), " or ".join(axes.values())
+        raise error(f"expected x of {ranks} dimensions, {names}, got {x.dim()}: x has shape {shape}")
+    if shape[-1] != input_size:
+        hint = ""
+        if input_size in shape[:-1]:
+            hint = f"; if its axis {shape.index(input_size)} is the features, move it last: x.movedim({shape.index(input_size)}, -1)"
+        raise RuntimeError(f"expected input of {input_size} features (input_size), got {shape[-1]}: x has shape {shape}{hint}")
+    if x.device != weight.device:
+        raise RuntimeError(
+            f"expected x on {weight.device}, where the parameters are, got {x.device}: move it with x.to({str(weight.device)!r})"
+        )
+    if x.dtype is not weight.dtype and not _autocasts(x):
+        raise wrong_dtype(
+            f"expected x of {weight.dtype}, the parameters' dtype, got {x.dtype}: convert x with x.to({weight.dtype})"
+            + (f" or the module with .to({x.dtype})" if x.dtype.is_floating_point else "")
+        )
+
+
+def check_state(state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None = None) -> None:
+    """Raise what is wrong with an initial state, if anything is.
+
+    Args:
+        state: what was passed.
+        x: the input, checked.
+        expected: the shape that the state should have.
+        axes: what that shape's axes are called.
+        ranks: the numbers of dimensions beyond which torch's cells raise a ValueError.
+
+    Raises:
+        TypeError: it is no tensor.
+        ValueError: its number of dimensions is not in ``ranks``.
+        RuntimeError: its shape, dtype or device is wrong otherwise.
+    """
+    if not isinstance(state, Tensor):
+        raise wrong_kind("hx", "a tensor", state)
+    if state.shape != expected:
+        error = RuntimeError if ranks is None or state.dim() in ranks else ValueError
+        hint = ": give it its first axis with hx.unsqueeze(0)" if (1, *state.shape) == expected else ""
+        raise error(f"expected hx of shape {expected}, {axes}, got {tuple(state.shape)}{hint}")
+    if state.device != x.device:
+        raise RuntimeError(f"expected hx on {x.device}, where x is, got {state.device}: move it with hx.to({str(x.device)!r})")
+    if state.dtype is not x.dtype and not _autocasts(x):
+        raise RuntimeError(f"expected hx of {x.dtype}, the dtype of x, got {state.dtype}: convert it with hx.to({x.dtype})")
+
+
+def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> None:
+    """Raise what is wrong with a PackedSequence's batch sizes, which index memory.
+
+    Args:
+        batch_sizes: how many rows are alive at each step.
+        x: the packed rows, (N, I).
+
+    Raises:
+        RuntimeError: they are no list of ints on the CPU, not one step's, growing, negative, or their sum is not N.
+    """
+    mend = ": make PackedSequences with torch.nn.utils.rnn.pack_padded_sequence"
+    if batch_sizes.dim() != 1 or batch_sizes.dtype is not torch.int64 or batch_sizes.device.type != "cpu":
+        got = f"{batch_sizes.dtype} of shape {tuple(batch_sizes.shape)} on {batch_sizes.device}"
+        raise RuntimeError(f"expected batch_sizes of one axis, torch.int64, on the CPU, got {got}{mend}")
+    sizes = batch_sizes.tolist()
+    if not sizes:
+        raise RuntimeError(f"expected at least one step, got none: batch_sizes is empty{mend}")
+    if sizes[-1] < 0 or sizes != sorted(sizes, reverse=True):
+        raise RuntimeError(f"expected batch_sizes that never grow nor fall below 0, got {_fold(sizes)}{mend}")
+    if sum(sizes) != x.shape[0]:
+        raise RuntimeError(
+            f"expected {sum(sizes)} packed rows, the sum of batch_sizes, got {x.shape[0]}: x has shape {tuple(x.shape)}{mend}"
+        )
+
+
+def _autocasts(x: Tensor) -> bool:
+    """Whether torch will bring dtypes together by itself."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def _fold(sizes: list[int]) -> str:
+    return str(sizes) if len(sizes) <= 8 else f"[{', '.join(map(str, sizes[:8]))}, ...]"

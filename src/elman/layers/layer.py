@@ -1,0 +1,155 @@
+"""A layer over whole sequences: the constructor, shapes and packing that RNN, GRU and LSTM share."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from elman import scan
+from elman.backends import Stack
+from elman.layers import checks
+from elman.layers.module import Call, RecurrentModule
+
+if TYPE_CHECKING:
+    import torch
+
+    from elman.cells import Cell
+
+
+class RecurrentLayer(RecurrentModule):
+    """A stack of recurrent layers as a module. Abstract: a subclass picks the cell and says what ``hx`` looks like."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+
+    def __init__(
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        for name, flag in (("bias", bias), ("batch_first", batch_first)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"expected {name} to be True or False, got {flag!r}")
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            if not isinstance(size, int):
+                raise TypeError(f"expected {name} to be an int, got {size!r} of type {type(size).__name__}")
+            if size <= 0:
+                raise ValueError(f"expected {name} to be at least 1, got {size}")
+        if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
+            raise ValueError(f"expected dropout to be a probability, a number from 0 to 1, got {dropout!r}")
+        if dropout > 0 and num_layers == 1:
+            warnings.warn(
+                f"dropout={dropout} does nothing with num_layers=1: it acts between layers, on the output of each but the last",
+                stacklevel=3,
+            )
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.stack = Stack(cell, input_size, hidden_size, num_layers, bool(bidirectional), bias)
+        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: self.stack.tensors_per_direction]
+        suffixes = ("", "_reverse")[: self.stack.num_directions]
+        self._own_parameters(
+            [f"{kind}_l{layer}{suffix}" for layer in range(num_layers) for suffix in suffixes for kind in kinds], device, dtype
+        )
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters in a list for each layer and direction: [w_ih, w_hh, b_ih, b_hh]."""
+        params, tensors = self._params(), self.stack.tensors_per_direction
+        return [list(params[i : i + tensors]) for i in range(0, len(params), tensors)]
+
+    def flatten_parameters(self) -> None:
+        """Do nothing. There for code that calls it on torch.nn's layers, where it lays weights out for cuDNN."""
+
+    def extra_repr(self) -> str:
+        words = [f"{self.input_size}, {self.hidden_size}"]
+        for name, default in (("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0), ("bidirectional", False)):
+            if getattr(self, name) != default:
+                words.append(f"{name}={getattr(self, name)}")
+        return ", ".join(words)
+
+    def _run(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
+        """What forward does, whatever the cell's states."""
+        call = self._prepare(x, states)
+        output, finals = scan.run(
+            self.stack,
+            call.x,
+            call.states,
+            call.params,
+            dropout=self.dropout,
+            training=self.training,
+            batch_sizes=call.batch_sizes,
+            batch_first=self.batch_first,
+        )
+        if isinstance(x, PackedSequence):
+            unsorted = x.unsorted_indices
+            if unsorted is not None:
+                finals = tuple(state.index_select(1, unsorted) for state in finals)
+            return PackedSequence(output, x.batch_sizes, x.sorted_indices, unsorted), finals
+        if x.dim() == 2:
+            return output.squeeze(1), tuple(state.squeeze(1) for state in finals)
+        return output.transpose(0, 1) if self.batch_first else output, finals
+
+    def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> Call:
+        params = self._params()
+        weight = params[0]
+        if isinstance(x, PackedSequence):
+            return self._prepare_packed(x, states, params)
+        if not isinstance(x, Tensor):
+            raise checks.wrong_kind("x", "a tensor or a PackedSequence", x)
+        # Only a few comparisons here: this runs for every call, and what is wrong is found out afterwards.
+        shape = x.shape
+        rank = len(shape)
+        if (rank != 3 and rank != 2) or shape[-1] != self.input_size or x.dtype is not weight.dtype or x.device != weight.device:
+            checks.check_input(x, weight, self.input_size, checks.BATCH_FIRST_AXES if self.batch_first else checks.LAYER_AXES, ValueError)
+        if rank == 2:
+            x = x.unsqueeze(1)
+        elif self.batch_first:
+            x = x.transpose(0, 1)
+        steps, rows, _ = x.shape
+        if steps == 0:
+            raise RuntimeError(f"expected at least one step, got none: x has shape {tuple(shape)}")
+        if states is not None:
+            directions = self.stack.num_layers * self.stack.num_directions
+            if rank == 3:
+                for state in states:
+                    checks.check_state(state, x, (directions, rows, self.hidden_size), "(L·D, B, H)")
+            else:
+                for state in states:
+                    checks.check_state(state, x, (directions, self.hidden_size), "(L·D, H)")
+                states = tuple(state.unsqueeze(1) for state in states)
+        return Call(x, states, params, None)
+
+    def _prepare_packed(self, packed: PackedSequence, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...]) -> Call:
+        x, batch_sizes, sorted_indices, _ = packed
+        checks.check_input(x, params[0], self.input_size, checks.PACKED_AXES, ValueError)
+        checks.check_batch_sizes(batch_sizes, x)
+        if states is not None:
+            rows = int(batch_sizes[0])
+            for state in states:
+                checks.check_state(state, x, (self.stack.num_layers * self.stack.num_directions, rows, self.hidden_size), "(L·D, B, H)")
+            if sorted_indices is not None:
+                states = tuple(state.index_select(1, sorted_indices) for state in states)
+        return Call(x, states, params, batch_sizes)

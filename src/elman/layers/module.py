@@ -1,0 +1,72 @@
+"""What layers and cells share: parameters in torch.nn's order, and the quick way to read them."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch.nn.utils.rnn import PackedSequence
+
+    from elman.backends import Stack
+
+
+class Call(NamedTuple):
+    """What the scan is given: checked, time-major, with a batch axis."""
+
+    x: Tensor
+    states: tuple[Tensor, ...] | None
+    params: tuple[Tensor, ...]
+    batch_sizes: Tensor | None
+
+
+class RecurrentModule(nn.Module, ABC):
+    """A module that owns the parameters of a stack.
+
+    Attributes:
+        stack: what is to be run.
+    """
+
+    stack: Stack
+
+    def _own_parameters(self, names: Iterable[str], device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        """Create a parameter for each name, in the order of the stack's parameters, and draw their values."""
+        stack = self.stack
+        gates = len(stack.cell.gates) * stack.hidden_size
+        shapes = [
+            shape
+            for layer in stack.layers
+            for _ in range(stack.num_directions)
+            for shape in ((gates, layer.input_size), (gates, stack.hidden_size), (gates,), (gates,))[: stack.tensors_per_direction]
+        ]
+        names = tuple(names)
+        for name, shape in zip(names, shapes, strict=True):
+            self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self._names = names
+        self._read: Callable[[dict[str, Any]], tuple[Tensor, ...]] = itemgetter(*names)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter anew from the uniform distribution over ±1/sqrt(H)."""
+        bound = 1.0 / math.sqrt(self.stack.hidden_size) if self.stack.hidden_size > 0 else 0.0
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def _params(self) -> tuple[Tensor, ...]:
+        """The parameters as they are now. The stack's order; never a cached list, which would go stale."""
+        try:
+            # Past nn.Module.__getattr__, which costs more than a small kernel. functional_call swaps the entries of this very dict.
+            return self._read(self._parameters)
+        except KeyError:  # a parametrisation, weight_norm or pruning took one out: it is now a property or a plain attribute
+            return tuple(getattr(self, name) for name in self._names)
+
+    @abstractmethod
+    def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> Call:
+        """Check a call's arguments and bring them into the scan's form."""

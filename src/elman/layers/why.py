@@ -1,0 +1,34 @@
+"""Which backend would run a call, and why not the native one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elman.backends import explain
+from elman.layers.module import RecurrentModule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn.utils.rnn import PackedSequence
+
+
+def why(rnn: RecurrentModule, x: Tensor | PackedSequence, hx: Tensor | None = None) -> str:
+    """Say in one line which backend would run ``rnn(x, hx)``, and if not the native one, why not.
+
+    >>> import elman, torch
+    >>> elman.why(elman.RNN(10, 20).to(torch.bfloat16), torch.zeros(5, 3, 10, dtype=torch.bfloat16)).split(":")[0]
+    'reference'
+
+    Args:
+        rnn: one of Elman's layers or cells.
+        x: as the module takes it.
+        hx: as the module takes it.
+
+    Raises:
+        TypeError: ``rnn`` is not one of Elman's modules.
+        Exception: whatever ``rnn(x, hx)`` raises for these arguments.
+    """
+    if not isinstance(rnn, RecurrentModule):
+        raise TypeError(f"expected one of Elman's layers or cells, got {type(rnn).__name__}: why() cannot tell how others run")
+    call = rnn._prepare(x, None if hx is None else (hx,))
+    return explain(rnn.stack, call.x, call.states, call.params, call.batch_sizes)
