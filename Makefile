@@ -1,0 +1,60 @@
+# Everything runs from the project's own .venv, which the first target that needs it sets up.
+# PYTHON=python3.12 make test   takes another Python;   make test ARGS="-k dropout"   passes arguments on.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+KERNELS := CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench sanitize clean
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/installed-plot ## set up, look into three networks, then train one on real text
+	$(BIN)/elman tour
+	$(BIN)/elman train text
+
+test: .venv/installed-dev ## the tests
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/installed-dev ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed-peers ## race torch, JAX and ONNX Runtime
+	$(BIN)/elman bench $(ARGS)
+
+# The sanitized kernels take the installed ones' place for one run of the tests that throw arbitrary arguments at the binding.
+# The runtime libraries must be in the process before Python is; libstdc++ with them, so that thrown exceptions are seen.
+sanitize: .venv/installed-dev ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DELMAN_SANITIZE=ON -DELMAN_WERROR=ON -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	    -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
+	    -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
+	$(BIN)/cmake --build build/sanitize
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 ELMAN_SANITIZED="$$(echo build/sanitize/_native*.so)" PYTHONPATH=tests \
+	    $(BIN)/pytest -p sanitized tests/test_fuzz.py $(ARGS)
+
+clean: ## remove what was built, but for .venv
+	rm -rf build dist .venv/installed-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+# --- Set-up -----------------------------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+# Python is used where it lies; a change of the kernels or of what is depended on installs again, which compiles what changed.
+# Without build isolation, so that the build directory outlives the build. One directory for developers, whose warnings are errors,
+# and one for everybody else.
+.venv/installed-%: pyproject.toml constraints.txt src/elman/_version.py $(KERNELS) | $(BIN)/python
+	@echo "Installing Elman with its '$*' extra into .venv"
+	@$(PIP) scikit-build-core nanobind cmake ninja
+	@$(PIP) --no-build-isolation --editable '.[$*]' \
+	    --config-settings build-dir=build/$* \
+	    --config-settings cmake.define.ELMAN_WERROR=$(if $(filter dev,$*),ON,OFF)
+	@touch $@
