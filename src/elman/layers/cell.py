@@ -41,10 +41,10 @@ class RecurrentCell(RecurrentModule):
 
     def _run(self, x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
         """What forward does, whatever the cell's states: a sequence of one step."""
-        call = self._prepare(x, states)
-        _, finals = scan.run(self.stack, call.x, call.states, call.params)
-        finals = tuple(state.squeeze(0) for state in finals)
-        return finals if x.dim() == 2 else tuple(state.squeeze(0) for state in finals)
+        step, states, params, _ = self._prepare(x, states)
+        _, finals = scan.run(self.stack, step, states, params)
+        finals = tuple([state.squeeze(0) for state in finals])
+        return finals if x.dim() == 2 else tuple([state.squeeze(0) for state in finals])
 
     def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> Call:
         params = self._params()
@@ -58,12 +58,12 @@ class RecurrentCell(RecurrentModule):
         if states is not None:
             for state in states:
                 checks.check_state(state, x, (*shape[:-1], self.hidden_size), "(B, H)" if rank == 2 else "(H,)", ranks=(1, 2))
-            states = tuple(state.unsqueeze(0) for state in states)
+            states = tuple([state.unsqueeze(0) for state in states])
         x = x.unsqueeze(0)
         if rank == 1:
             x = x.unsqueeze(0)
-            states = None if states is None else tuple(state.unsqueeze(0) for state in states)
-        return Call(x, states, params, None)
+            states = None if states is None else tuple([state.unsqueeze(0) for state in states])
+        return x, states, params, None
 
 
 class RNNCell(RecurrentCell):

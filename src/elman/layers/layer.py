@@ -92,64 +92,60 @@ class RecurrentLayer(RecurrentModule):
 
     def _run(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
         """What forward does, whatever the cell's states."""
-        call = self._prepare(x, states)
+        steps, states, params, batch_sizes = self._prepare(x, states)
         output, finals = scan.run(
             self.stack,
-            call.x,
-            call.states,
-            call.params,
+            steps,
+            states,
+            params,
             dropout=self.dropout,
             training=self.training,
-            batch_sizes=call.batch_sizes,
+            batch_sizes=batch_sizes,
             batch_first=self.batch_first,
         )
         if isinstance(x, PackedSequence):
             unsorted = x.unsorted_indices
             if unsorted is not None:
-                finals = tuple(state.index_select(1, unsorted) for state in finals)
+                finals = tuple([state.index_select(1, unsorted) for state in finals])
             return PackedSequence(output, x.batch_sizes, x.sorted_indices, unsorted), finals
         if x.dim() == 2:
-            return output.squeeze(1), tuple(state.squeeze(1) for state in finals)
+            return output.squeeze(1), tuple([state.squeeze(1) for state in finals])
         return output.transpose(0, 1) if self.batch_first else output, finals
 
     def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> Call:
         params = self._params()
-        weight = params[0]
-        if isinstance(x, PackedSequence):
-            return self._prepare_packed(x, states, params)
         if not isinstance(x, Tensor):
-            raise checks.wrong_kind("x", "a tensor or a PackedSequence", x)
+            return self._prepare_packed(x, states, params)
+        weight = params[0]
         # Only a few comparisons here: this runs for every call, and what is wrong is found out afterwards.
         shape = x.shape
         rank = len(shape)
         if (rank != 3 and rank != 2) or shape[-1] != self.input_size or x.dtype is not weight.dtype or x.device != weight.device:
             checks.check_input(x, weight, self.input_size, checks.BATCH_FIRST_AXES if self.batch_first else checks.LAYER_AXES, ValueError)
-        if rank == 2:
-            x = x.unsqueeze(1)
-        elif self.batch_first:
-            x = x.transpose(0, 1)
-        steps, rows, _ = x.shape
-        if steps == 0:
+        time, batch = (1, 0) if self.batch_first and rank == 3 else (0, 1)
+        if shape[time] == 0:
             raise RuntimeError(f"expected at least one step, got none: x has shape {tuple(shape)}")
         if states is not None:
-            directions = self.stack.num_layers * self.stack.num_directions
-            if rank == 3:
-                for state in states:
-                    checks.check_state(state, x, (directions, rows, self.hidden_size), "(L·D, B, H)")
-            else:
-                for state in states:
+            directions = self.num_layers * self.stack.num_directions
+            for state in states:
+                if rank == 3:
+                    checks.check_state(state, x, (directions, shape[batch], self.hidden_size), "(L·D, B, H)")
+                else:
                     checks.check_state(state, x, (directions, self.hidden_size), "(L·D, H)")
-                states = tuple(state.unsqueeze(1) for state in states)
-        return Call(x, states, params, None)
+        if rank == 2:
+            return x.unsqueeze(1), None if states is None else tuple([state.unsqueeze(1) for state in states]), params, None
+        return x.transpose(0, 1) if time else x, states, params, None
 
     def _prepare_packed(self, packed: PackedSequence, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...]) -> Call:
+        if not isinstance(packed, PackedSequence):
+            raise checks.wrong_kind("x", "a tensor or a PackedSequence", packed)
         x, batch_sizes, sorted_indices, _ = packed
         checks.check_input(x, params[0], self.input_size, checks.PACKED_AXES, ValueError)
         checks.check_batch_sizes(batch_sizes, x)
         if states is not None:
             rows = int(batch_sizes[0])
             for state in states:
-                checks.check_state(state, x, (self.stack.num_layers * self.stack.num_directions, rows, self.hidden_size), "(L·D, B, H)")
+                checks.check_state(state, x, (self.num_layers * self.stack.num_directions, rows, self.hidden_size), "(L·D, B, H)")
             if sorted_indices is not None:
-                states = tuple(state.index_select(1, sorted_indices) for state in states)
-        return Call(x, states, params, batch_sizes)
+                states = tuple([state.index_select(1, sorted_indices) for state in states])
+        return x, states, params, batch_sizes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,8 @@ if TYPE_CHECKING:
     from elman.backends import Stack
 
 
-class Call(NamedTuple):
-    """What the scan is given: checked, time-major, with a batch axis."""
-
-    x: Tensor
-    states: tuple[Tensor, ...] | None
-    params: tuple[Tensor, ...]
-    batch_sizes: Tensor | None
+# What the scan is given: x, states, params, batch_sizes; checked, time-major, with a batch axis.
+Call: TypeAlias = "tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Tensor | None]"
 
 
 class RecurrentModule(nn.Module, ABC):

@@ -30,5 +30,4 @@ def why(rnn: RecurrentModule, x: Tensor | PackedSequence, hx: Tensor | None = No
     """
     if not isinstance(rnn, RecurrentModule):
         raise TypeError(f"expected one of Elman's layers or cells, got {type(rnn).__name__}: why() cannot tell how others run")
-    call = rnn._prepare(x, None if hx is None else (hx,))
-    return explain(rnn.stack, call.x, call.states, call.params, call.batch_sizes)
+    return explain(rnn.stack, *rnn._prepare(x, None if hx is None else (hx,)))
