@@ -1,0 +1,45 @@
+"""The commands: each is a module of this package and one line here.
+
+What a command needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from elman.cli import config, explain, tour, train
+from elman.cli.frame import Group
+
+app = typer.Typer(
+    name="elman",
+    cls=Group,
+    help="Recurrent networks one can look into: the interface of torch.nn, kernels of their own.",
+    epilog="Example:  elman tour",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+    add_completion=False,
+)
+
+app.command()(tour.tour)
+app.command()(explain.explain)
+app.command()(config.config)
+app.add_typer(train.app, name="train")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from elman._version import __version__
+
+        print(f"elman {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version)] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())

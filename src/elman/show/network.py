@@ -1,0 +1,160 @@
+"""Finds out what is true of a network: builds it, runs it, and holds it beside torch.nn's."""
+
+from __future__ import annotations
+
+import gc
+import time
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+from elman.show.by_hand import Which, work
+from elman.show.facts import Agreement, Network, Quartiles, Speed
+from elman.show.places import places, trap
+from elman.show.spec import Spec
+from elman.show.tensors import costs, directions, equations, outer_tensors, parameter_tensors, suffix
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from elman.bench.race import Timing
+
+# Each block lasts this long (seconds); with nine rounds a small network's race takes some 50 ms.
+BLOCK_S = 0.002
+ROUNDS = 9
+ROUNDS_OF_SLOW = 3
+SLOW_S = 0.1
+# Below so many multiply-adds a step, waking a second thread costs torch.nn more than it brings: both run on one.
+ONE_THREAD = 100_000
+
+
+def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None = None) -> Network:
+    """Build the network and its data from the seed, run it, and tell what is true of it.
+
+    >>> network = study(Spec("rnn", 10, 20), timed=False)
+    >>> network.tensors[1].name, network.tensors[1].shape
+    ('output', (5, 3, 20))
+    >>> network.places[0].state, network.places[0].where, network.places[0].holds
+    ('h_n[0]', 'output[-1]', True)
+
+    Args:
+        spec: the network and its data.
+        name: what to call it.
+        timed: whether to race it against torch.nn's.
+        which: the number to work out by hand; None for none.
+
+    Raises:
+        ValueError: ``which`` names a number that the network does not have.
+    """
+    import torch
+
+    import elman
+
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        ours = spec.build(getattr(elman, spec.about.module))
+        x = spec.data()
+        torch.manual_seed(spec.seed)
+        theirs = spec.build(getattr(torch.nn, spec.about.module))
+        values = ours.state_dict()
+        same_seed = all(torch.equal(values[key], value) for key, value in theirs.state_dict().items())
+        theirs.load_state_dict(values)
+
+        output, h_n = _run(ours, x)
+        steps_first = x.transpose(0, 1) if spec.batch_first else x
+        alone = layers_alone(spec, values, steps_first)
+        cost = costs(spec)
+        return Network(
+            name=name or spec.kind,
+            spec=spec,
+            code=spec.code,
+            equations=tuple(line for direction in directions(spec) for line in equations(spec, direction)),
+            tensors=outer_tensors(spec),
+            parameters=parameter_tensors(spec, values),
+            places=places(spec, output, h_n, alone),
+            trap=trap(spec, output, h_n),
+            costs=cost,
+            backend=elman.why(ours, x),
+            agreement=_agreement(spec, same_seed, theirs, x, output, h_n),
+            speed=_speed(ours, theirs, x, spec.seed, cost.multiply_adds_per_step * spec.batch) if timed else None,
+            worked=work(spec, which, values, steps_first, alone) if which else None,
+        )
+
+
+def layers_alone(spec: Spec, values: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
+    """Every layer's own outputs, found by running each layer as a network of its own on the outputs of the one below.
+
+    Args:
+        spec: the whole network.
+        values: its parameters by name.
+        x: its input, (T, B, I).
+
+    Returns:
+        One tensor (T, B, D·H) for each layer.
+    """
+    import elman
+
+    outputs: list[Tensor] = []
+    for layer in range(spec.num_layers):
+        one = Spec(
+            spec.kind,
+            spec.layer_inputs(layer),
+            spec.hidden_size,
+            nonlinearity=spec.nonlinearity,
+            bias=spec.bias,
+            bidirectional=spec.bidirectional,
+            dtype=spec.dtype,
+        ).build(getattr(elman, spec.about.module))
+        roles = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if spec.bias else 2]
+        endings = [(suffix(0, direction), suffix(layer, direction)) for direction in directions(spec)]
+        one.load_state_dict({role + own: values[role + whole] for own, whole in endings for role in roles})
+        outputs.append(_run(one, outputs[-1] if outputs else x)[0])
+    return outputs
+
+
+def _run(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The output and the first of the final states."""
+    output, final = network(x)
+    return output, final[0] if isinstance(final, tuple) else final
+
+
+def _agreement(spec: Spec, same_seed: bool, theirs: nn.Module, x: Tensor, output: Tensor, h_n: Tensor) -> Agreement:
+    their_output, their_state = _run(theirs, x)
+    judge = None if spec.dtype == "float64" else _run(deepcopy(theirs).double(), x.double())[0]
+    return Agreement(
+        same_seed=same_seed,
+        output=_apart(output, their_output),
+        state=_apart(h_n, their_state),
+        elman_from_float64=None if judge is None else _apart(output, judge),
+        torch_from_float64=None if judge is None else _apart(their_output, judge),
+    )
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    return float((a.double() - b.double()).abs().max())
+
+
+def _speed(ours: nn.Module, theirs: nn.Module, x: Tensor, seed: int, per_step: int) -> Speed:
+    import torch
+
+    from elman.bench.race import race, ratio
+
+    before = torch.get_num_threads()
+    threads = 1 if per_step < ONE_THREAD else before
+    torch.set_num_threads(threads)
+    gc.freeze()  # what lives now is not looked through again: a collection before each round costs nothing
+    try:
+        start = time.perf_counter()
+        theirs(x)
+        rounds = ROUNDS_OF_SLOW if time.perf_counter() - start > SLOW_S else ROUNDS
+        timings = race({"elman": lambda: ours(x), "torch": lambda: theirs(x)}, rounds=rounds, min_block_s=BLOCK_S, seed=seed)
+    finally:
+        gc.unfreeze()
+        torch.set_num_threads(before)
+    elman_, torch_ = timings["elman"], timings["torch"]
+    return Speed(_quartiles(elman_), _quartiles(torch_), ratio(torch_, elman_), rounds, threads)
+
+
+def _quartiles(timing: Timing) -> Quartiles:
+    return Quartiles(timing.median, timing.low, timing.high)

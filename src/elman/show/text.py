@@ -1,0 +1,186 @@
+"""Every sentence that is shown, in both languages, in one place."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LANGUAGES = ("en", "zh")
+
+TEXT: dict[str, dict[str, str]] = {
+    # Titles
+    "tour.title": {"en": "A tour of three recurrent networks", "zh": "循环神经网络之旅：三个网络"},
+    "tour.intro": {
+        "en": "Each network below ran on Elman just now, from seed {seed}. Type its lines after [bold]import elman, torch[/] "
+        "and you get the very same numbers.",
+        "zh": "下面的每个网络都是刚刚用 Elman 运行的，随机种子为 {seed}。"
+        "先执行 [bold]import elman, torch[/]，再输入这些代码，就会得到完全相同的数值。",
+    },
+    "tour.next": {"en": "Where to go next", "zh": "接下来"},
+    "tour.next.numbers": {"en": "one number of it worked out by hand", "zh": "手算其中的一个数"},
+    "tour.next.explain": {"en": "the same for a network of yours", "zh": "用同样的方式讲解你自己的网络"},
+    "tour.next.bench": {"en": "a fair race at eight sizes", "zh": "在八种规模上公平比较速度"},
+    "tour.summary": {"en": "The three side by side", "zh": "三个网络对照"},
+    "network.one_directional": {"en": "One direction", "zh": "单向 RNN"},
+    "network.bidirectional": {"en": "Both directions", "zh": "双向 RNN"},
+    "network.multi_layer": {"en": "Two layers", "zh": "多层 RNN"},
+    "network.rnn": {"en": "Your RNN", "zh": "你的 RNN"},
+    # Sections
+    "section.shapes": {"en": "Shapes", "zh": "形状"},
+    "section.places": {"en": "Where h_n sits in output", "zh": "h_n 在 output 中的位置"},
+    "section.parameters": {"en": "Parameters", "zh": "参数"},
+    "section.costs": {"en": "What it costs", "zh": "计算量"},
+    "section.torch": {"en": "Beside torch.nn, with the same weights", "zh": "与 torch.nn 对比（权重相同）"},
+    "section.numbers": {"en": "One step of one unit, by hand", "zh": "手算：一个单元的一个时间步"},
+    # The letters, and axes made of them
+    "letter.T": {"en": "steps", "zh": "时间步"},
+    "letter.B": {"en": "batch", "zh": "批次"},
+    "letter.I": {"en": "inputs", "zh": "输入特征"},
+    "letter.H": {"en": "hidden", "zh": "隐藏单元"},
+    "letter.L": {"en": "layers", "zh": "层"},
+    "letter.D": {"en": "directions", "zh": "方向"},
+    "letter.G": {"en": "gates", "zh": "门"},
+    # What a tensor is
+    "column.tensor": {"en": "tensor", "zh": "张量"},
+    "column.shape": {"en": "shape", "zh": "形状"},
+    "column.axes": {"en": "axes", "zh": "各维"},
+    "column.meaning": {"en": "what it holds", "zh": "含义"},
+    "role.x": {"en": "the input: features of each sample at each step", "zh": "输入：每个时间步、每个样本的特征"},
+    "role.output": {"en": "the top layer's hidden state at every step", "zh": "输出：最上层在每个时间步的隐藏状态"},
+    "role.h_n": {"en": "where each layer ends: its last hidden state", "zh": "隐藏状态：每一层最后的状态"},
+    "role.output.bidirectional": {
+        "en": "hidden states at every step: [forward, reverse]",
+        "zh": "输出：每个时间步的隐藏状态，前半正向，后半反向",
+    },
+    "role.h_n.bidirectional": {
+        "en": "where each layer and direction ends",
+        "zh": "隐藏状态：每一层、每个方向最后的状态",
+    },
+    "role.weight_ih": {"en": "weights, input to hidden", "zh": "权重：输入到隐藏层"},
+    "role.weight_hh": {"en": "weights, hidden to hidden", "zh": "权重：隐藏层到隐藏层"},
+    "role.bias_ih": {"en": "bias, input to hidden", "zh": "偏置：输入到隐藏层"},
+    "role.bias_hh": {"en": "bias, hidden to hidden", "zh": "偏置：隐藏层到隐藏层"},
+    "shapes.batch_first": {
+        "en": "batch_first turns x and output round; h_n keeps its shape, layers first.",
+        "zh": "batch_first 只改变 x 和 output 的维度顺序；h_n 不变，仍是层在最前面。",
+    },
+    # Places
+    "places.forward": {"en": "forward", "zh": "正向"},
+    "places.reverse": {"en": "reverse", "zh": "反向"},
+    "places.layer": {"en": "layer {layer}", "zh": "第 {layer} 层"},
+    "places.equal": {"en": "✓ equal, all {count} numbers", "zh": "✓ {count} 个数全部相等"},
+    "places.unequal": {"en": "✗ NOT equal, apart by {difference}", "zh": "✗ 不相等，相差 {difference}"},
+    "places.not_in_output": {"en": "{state}, not in output", "zh": "{state}，不在 output 中"},
+    "places.alone": {"en": "layer {layer} run alone", "zh": "单独运行第 {layer} 层"},
+    "places.alone.equal": {"en": "✓ its last state, apart by {difference}", "zh": "✓ 它的最后状态，相差 {difference}"},
+    "places.row": {"en": "Numbers of batch row 0, checked in this run:", "zh": "批次中第 0 个样本的数值，本次运行中已核对："},
+    "places.lower": {
+        "en": "output holds the top layer alone. Where the layers below end is in h_n only ({states}): "
+        "what comes nearest to it in output differs by {nearest}.",
+        "zh": "output 只包含最上层。下面各层的最后状态只在 h_n 中（{states}）：output 中最接近的位置也与之相差 {nearest}。",
+    },
+    "places.trap.unequal": {"en": "✗ differs by {difference}", "zh": "✗ 相差 {difference}"},
+    "places.trap": {
+        "en": "The reverse direction reads from the last step back to step 0 and ends there. "
+        "{where} is its first step, which has seen one step only.",
+        "zh": "反向从最后一个时间步读到第 0 步，在第 0 步结束。{where} 是反向的第一步，只看过一个时间步。",
+    },
+    "places.trap.title": {"en": "Where people go wrong", "zh": "容易出错的地方"},
+    # Parameters
+    "parameters.count": {"en": "{count} numbers", "zh": "{count} 个数"},
+    "parameters.range": {
+        "en": "All drawn evenly between -1/√H and 1/√H, here ±{bound}.",
+        "zh": "初始值在 -1/√H 与 1/√H 之间均匀分布，此处为 ±{bound}。",
+    },
+    # Costs
+    "costs.parameters": {"en": "parameters", "zh": "参数个数"},
+    "costs.step": {"en": "multiply-adds per step, one sample", "zh": "每个时间步、每个样本的乘加次数"},
+    "costs.call": {
+        "en": "multiply-adds per call, {steps} steps × {batch} samples",
+        "zh": "每次调用的乘加次数（{steps} 个时间步 × {batch} 个样本）",
+    },
+    "costs.layer": {"en": "layer {layer}", "zh": "第 {layer} 层"},
+    "costs.all": {"en": "in all", "zh": "合计"},
+    "costs.backend": {"en": "runs on", "zh": "运行后端"},
+    "costs.dropout": {
+        "en": "Dropout of {dropout} acts between the layers, and in training only: not in this run.",
+        "zh": "{dropout} 的 dropout 作用在层与层之间，并且只在训练时起作用：本次运行中不起作用。",
+    },
+    "costs.dropout.one_layer": {
+        "en": "Dropout acts between layers; with one layer it does nothing.",
+        "zh": "dropout 作用在层与层之间；只有一层时不起作用。",
+    },
+    # Beside torch.nn
+    "torch.seed.same": {"en": "seed {seed} gives both the very same weights", "zh": "种子 {seed} 让两者得到完全相同的权重"},
+    "torch.seed.other": {"en": "seed {seed} gives the two DIFFERENT weights", "zh": "种子 {seed} 让两者得到不同的权重"},
+    "torch.difference": {"en": "largest difference: {output} in output, {state} in h_n", "zh": "最大差值：output {output}，h_n {state}"},
+    "torch.judge": {
+        "en": "from a float64 run: Elman {elman}, torch.nn {torch}",
+        "zh": "与 float64 运行结果的差：Elman {elman}，torch.nn {torch}",
+    },
+    "torch.faster": {"en": "{ratio}× as fast as torch.nn", "zh": "速度是 torch.nn 的 {ratio} 倍"},
+    "torch.level": {"en": "level with torch.nn", "zh": "与 torch.nn 不相上下"},
+    "torch.slower": {"en": "{ratio}× as slow as torch.nn", "zh": "耗时是 torch.nn 的 {ratio} 倍"},
+    "torch.fairness": {
+        "en": "one call without gradients; medians and quartiles of {rounds} rounds in shuffled order; threads: {threads}",
+        "zh": "一次不求梯度的调用；{rounds} 轮的中位数和四分位数，每轮顺序随机；线程数：{threads}",
+    },
+    # Summary
+    "summary.network": {"en": "network", "zh": "网络"},
+    "summary.difference": {"en": "difference", "zh": "差值"},
+    # Numbers
+    "numbers.which": {
+        "en": "step {step} · unit {unit} · batch row {row} · layer {layer} · {direction}",
+        "zh": "时间步 {step} · 单元 {unit} · 样本 {row} · 第 {layer} 层 · {direction}",
+    },
+    "numbers.gate": {"en": "gate {gate}", "zh": "门 {gate}"},
+    "numbers.input": {"en": "from the input", "zh": "来自输入"},
+    "numbers.state": {"en": "from the state of step {before}", "zh": "来自时间步 {before} 的状态"},
+    "numbers.first": {
+        "en": "This is the direction's first step: the state before it is zero.",
+        "zh": "这是该方向的第一步：之前的状态为零。",
+    },
+    "numbers.weight": {"en": "weight", "zh": "权重"},
+    "numbers.value": {"en": "number", "zh": "数值"},
+    "numbers.product": {"en": "product", "zh": "乘积"},
+    "numbers.more": {"en": "{count} more", "zh": "另有 {count} 项"},
+    "numbers.sum": {"en": "sum", "zh": "和"},
+    "numbers.total": {"en": "total", "zh": "总和"},
+    "numbers.activated": {"en": "{activation}(total)", "zh": "{activation}(总和)"},
+    "numbers.by_hand": {"en": "by hand, in float64", "zh": "手算（float64）"},
+    "numbers.library": {"en": "by the library, in {dtype}: apart by {difference}", "zh": "库的结果（{dtype}），相差 {difference}"},
+}
+
+
+class Words:
+    """The sentences of one language.
+
+    >>> Words("zh")("letter.T")
+    '时间步'
+    >>> Words("en")("places.layer", layer=1)
+    'layer 1'
+
+    Raises:
+        KeyError: a sentence that is not there.
+    """
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+
+    def __call__(self, key: str, **fields: object) -> str:
+        return TEXT[key][self.language].format(**fields)
+
+
+def language_of(environment: Mapping[str, str] = os.environ) -> str:
+    """The reader's language by the locale: "zh" in a Chinese one, else "en".
+
+    >>> language_of({"LANG": "zh_CN.UTF-8"}), language_of({"LANG": "zh_CN.UTF-8", "LC_ALL": "C"})
+    ('zh', 'en')
+    """
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        if environment.get(name):
+            return "zh" if environment[name].lower().startswith("zh") else "en"
+    return "en"
