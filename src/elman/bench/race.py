@@ -10,9 +10,12 @@ import gc
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import repeat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Timing:
     2.0
 
     Attributes:
-        rounds: the mean over the block of each round, in the order of the rounds; round ``i`` of two contestants of one race lie side by side in time.
+        rounds: the mean over each round's block, in order; the same round of two contestants of one race lies close in time.
     """
 
     rounds: tuple[float, ...]
@@ -41,6 +44,11 @@ class Timing:
     def high(self) -> float:
         """The upper quartile."""
         return self._quartiles()[2]
+
+    @property
+    def spread(self) -> float:
+        """Half the distance between the quartiles, as a share of the median."""
+        return (self.high - self.low) / 2 / self.median
 
     def _quartiles(self) -> list[float]:
         if len(self.rounds) == 1:
@@ -70,13 +78,13 @@ def race(
 ) -> dict[str, Timing]:
     """Time each contestant ``rounds`` times, all of them in every round.
 
-    >>> timings = race({"sum": lambda: sum(range(1000)), "again": lambda: sum(range(1000))}, rounds=5, min_block_s=0.001)
-    >>> 0.2 < ratio(timings["sum"], timings["again"]) < 5
+    >>> timings = race({"long": lambda: sum(range(10000)), "short": lambda: sum(range(10))}, rounds=5, min_block_s=0.001)
+    >>> ratio(timings["long"], timings["short"]) > 1
     True
 
-    A block is as many calls as last ``min_block_s``, found once for each contestant before the first round. Before each timed block a quarter of it runs
-    untimed: it brings the contestant's data back into the caches and outlasts the previous contestant's threads, which keep
-    spinning in wait of work for some milliseconds and would otherwise slow the next one. The garbage collector rests during the race.
+    A block is as many calls as last ``min_block_s``, found once for each contestant before the first round. Before each timed block a
+    quarter of it runs untimed: it brings the contestant's data back into the caches and outlasts the previous contestant's threads, which
+    keep spinning in wait of work for some milliseconds and would otherwise slow the next one. The garbage collector rests during the race.
 
     Args:
         contestants: by name, what to call; what it returns is dropped.
@@ -97,11 +105,11 @@ def race(
     order = list(contestants)
     seconds: dict[str, list[float]] = {name: [] for name in order}
     collecting = gc.isenabled()
+    gc.collect()
     gc.disable()
     try:
         calls = {name: _calls_lasting(min_block_s, run, clock) for name, run in contestants.items()}
         for _ in range(rounds):
-            gc.collect()
             shuffle(order)
             for name in order:
                 run = contestants[name]

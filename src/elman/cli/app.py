@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from elman.cli import config, explain, tour, train
+from elman.cli import bench, config, explain, tour, train
 from elman.cli.frame import Group
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command()(tour.tour)
 app.command()(explain.explain)
 app.command()(config.config)
+app.command()(bench.bench)
 app.add_typer(train.app, name="train")
 
 

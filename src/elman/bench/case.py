@@ -1,0 +1,97 @@
+"""What is raced: a network and the size of its input, with the arithmetic it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+Mode = Literal["infer", "train"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+Arrays = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
+
+GATES = {"rnn": 1}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and the size of its input, float32, with bias.
+
+    >>> case = Case("rnn", steps=50, batch=64, input_size=512, hidden_size=512)
+    >>> case.flops("infer"), case.flops("train")
+    (3355443200, 10066329600)
+    """
+
+    cell: str
+    steps: int
+    batch: int
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bidirectional: bool = False
+
+    @property
+    def num_directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def layer_input_sizes(self) -> tuple[int, ...]:
+        """The features that each layer reads."""
+        return (self.input_size,) + (self.num_directions * self.hidden_size,) * (self.num_layers - 1)
+
+    @property
+    def suffixes(self) -> tuple[tuple[str, ...], ...]:
+        """How torch ends the parameters' names: for each layer, for each direction."""
+        return tuple(tuple(f"_l{layer}{end}" for end in ("", "_reverse")[: self.num_directions]) for layer in range(self.num_layers))
+
+    def flops(self, mode: Mode) -> int:
+        """Floating-point operations of the matrix products, 2·T·B·G·H·(I + H) for each layer and direction.
+
+        Training takes three times as many: forward, the gradients of what the weights were multiplied by, and those of the weights.
+        """
+        gate_rows = GATES[self.cell] * self.hidden_size
+        products = sum(gate_rows * (inputs + self.hidden_size) for inputs in self.layer_input_sizes) * self.num_directions
+        return 2 * self.steps * self.batch * products * (3 if mode == "train" else 1)
+
+    def arrays(self, seed: int = 0) -> tuple[Arrays, Arrays]:
+        """The input, ``{"x": (T, B, I)}``, and parameters by torch's names, from torch's initial distribution."""
+        draw = np.random.default_rng(seed)
+        bound = self.hidden_size**-0.5
+        rows = GATES[self.cell] * self.hidden_size
+        parameters: Arrays = {}
+        for inputs, suffixes in zip(self.layer_input_sizes, self.suffixes, strict=True):
+            for suffix in suffixes:
+                shapes = {"weight_ih": (rows, inputs), "weight_hh": (rows, self.hidden_size), "bias_ih": (rows,), "bias_hh": (rows,)}
+                for name, shape in shapes.items():
+                    parameters[name + suffix] = draw.uniform(-bound, bound, shape).astype(np.float32)
+        x = draw.standard_normal((self.steps, self.batch, self.input_size)).astype(np.float32)
+        return {"x": x}, parameters
+
+    def __str__(self) -> str:
+        layers = f" ×{self.num_layers}" if self.num_layers > 1 else ""
+        return f"{self.steps},{self.batch},{self.input_size},{self.hidden_size}{layers}{' ⇄' if self.bidirectional else ''}"
+
+
+_RNN = tuple(
+    Case("rnn", *sizes)
+    for sizes in (
+        (5, 3, 10, 20),
+        (1000, 1, 32, 32),
+        (100, 1, 64, 64),
+        (100, 1, 256, 256),
+        (100, 16, 64, 64),
+        (100, 32, 128, 128),
+        (50, 64, 256, 256),
+        (50, 64, 512, 512),
+    )
+)
+_TOUR = (
+    Case("rnn", 5, 3, 10, 20),
+    Case("rnn", 5, 3, 10, 20, bidirectional=True),
+    Case("rnn", 4, 3, 5, 10, num_layers=2),
+)
+
+GRIDS: dict[str, tuple[Case, ...]] = {"rnn": _RNN, "tour": _TOUR, "all": _RNN + _TOUR[1:]}
+"""By name, the cases in the order of their row numbers, which start at 1. ``tour``: the three networks that ``elman tour`` shows."""

@@ -1,0 +1,262 @@
+"""The libraries that are raced, each behind the same two questions: a job that infers, a job that trains.
+
+Every contestant gets the same numbers, and is written as its own users would write it at their best. To add a library, write one class; to
+add a cell, add its line to the tables here and in ``case``.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from elman.bench.case import Arrays, Case, Mode
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is timed, and how to read its numbers (which isn't).
+
+    Attributes:
+        run: one call, done when it returns.
+        numbers: from what ``run`` returned, the arrays to compare. Inference: ``output`` (T, B, D·H) and ``h_n`` (L·D, B, H);
+            training: the gradients of x and of every parameter, by name.
+    """
+
+    run: Callable[[], Any]
+    numbers: Callable[[Any], Arrays]
+
+
+class Contestant(ABC):
+    """A library to race.
+
+    Args of the constructor:
+        threads: how many it may use.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+
+    name: ClassVar[str]
+    modes: ClassVar[tuple[Mode, ...]] = ("infer", "train")
+    packages: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def __init__(self, threads: int) -> None: ...
+
+    @abstractmethod
+    def infer(self, case: Case, seed: int = 0) -> Job:
+        """Forward alone, on input and weights that need no gradient."""
+
+    @abstractmethod
+    def train(self, case: Case, seed: int = 0) -> Job:
+        """Forward and backward of ``output.sum()`` to x and to every parameter."""
+
+    def job(self, case: Case, mode: Mode) -> Job:
+        return self.infer(case) if mode == "infer" else self.train(case)
+
+
+class Torch(Contestant):
+    name = "torch"
+    packages = ("torch",)
+
+    def __init__(self, threads: int) -> None:
+        self._torch = import_module("torch")
+        self._torch.set_num_threads(threads)
+        self._layers = self._torch.nn
+
+    def _build(self, case: Case, seed: int, gradients: bool) -> tuple[Any, Any]:
+        arrays, parameters = case.arrays(seed)
+        layer = getattr(self._layers, case.cell.upper())(
+            case.input_size, case.hidden_size, num_layers=case.num_layers, bidirectional=case.bidirectional
+        )
+        layer.load_state_dict({name: self._torch.from_numpy(array) for name, array in parameters.items()})
+        return layer.requires_grad_(gradients), self._torch.from_numpy(arrays["x"]).requires_grad_(gradients)
+
+    def infer(self, case: Case, seed: int = 0) -> Job:
+        layer, x = self._build(case, seed, gradients=False)
+        return Job(lambda: layer(x), lambda result: {"output": result[0].numpy(), "h_n": result[1].numpy()})
+
+    def train(self, case: Case, seed: int = 0) -> Job:
+        layer, x = self._build(case, seed, gradients=True)
+        leaves = {"x": x, **dict(layer.named_parameters())}
+        tensors = tuple(leaves.values())
+
+        def run() -> None:
+            for tensor in tensors:
+                tensor.grad = None
+            layer(x)[0].sum().backward()
+
+        return Job(run, lambda _: {name: leaf.grad.numpy() for name, leaf in leaves.items()})
+
+
+@final
+class Elman(Torch):
+    name = "elman"
+    packages = ("elman",)
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._elman = self._layers = import_module("elman")
+
+    def why(self, case: Case) -> str:
+        """Which backend runs the case."""
+        return str(self._elman.why(*self._build(case, seed=0, gradients=False)))
+
+
+@final
+class Jax(Contestant):
+    """``jax.lax.scan`` under ``jax.jit``, the input projected in one product before the loop (which is faster than inside it)."""
+
+    name = "jax"
+    packages = ("jax", "jaxlib")
+
+    def __init__(self, threads: int) -> None:
+        # XLA sizes its thread pool by NPROC, when JAX first computes; there is no other switch that its CPU client heeds.
+        os.environ["NPROC"] = str(threads)
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        self._jax = import_module("jax")
+        self._steps = {"rnn": self._rnn_step}
+
+    def _rnn_step(self, w_hh: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
+        tanh, transposed = self._jax.numpy.tanh, w_hh.T
+
+        def step(h: Any, projected: Any) -> tuple[Any, Any]:
+            h = tanh(projected + h @ transposed)
+            return h, h
+
+        return step
+
+    def _forward(self, case: Case, x: Any, parameters: dict[str, Any]) -> tuple[Any, Any]:
+        jnp, scan = self._jax.numpy, self._jax.lax.scan
+        finals = []
+        for suffixes in case.suffixes:
+            outputs = []
+            for direction, suffix in enumerate(suffixes):
+                w_ih, w_hh, b_ih, b_hh = (parameters[kind + suffix] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+                fresh = jnp.zeros((case.batch, case.hidden_size), x.dtype)
+                h, output = scan(self._steps[case.cell](w_hh), fresh, x @ w_ih.T + (b_ih + b_hh), reverse=direction == 1)
+                finals.append(h)
+                outputs.append(output)
+            x = jnp.concatenate(outputs, axis=-1)
+        return x, jnp.stack(finals)
+
+    def infer(self, case: Case, seed: int = 0) -> Job:
+        jax = self._jax
+        arrays, parameters = jax.device_put(case.arrays(seed))
+        forward = jax.jit(lambda x, parameters: self._forward(case, x, parameters))
+        return Job(
+            lambda: jax.block_until_ready(forward(arrays["x"], parameters)),
+            lambda result: {"output": np.asarray(result[0]), "h_n": np.asarray(result[1])},
+        )
+
+    def train(self, case: Case, seed: int = 0) -> Job:
+        jax = self._jax
+        arrays, parameters = jax.device_put(case.arrays(seed))
+        leaves = {**arrays, **parameters}
+        gradient = jax.jit(jax.value_and_grad(lambda leaves: self._forward(case, leaves["x"], leaves)[0].sum()))
+        return Job(
+            lambda: jax.block_until_ready(gradient(leaves)),
+            lambda result: {name: np.asarray(grad) for name, grad in result[1].items()},
+        )
+
+
+@final
+class OnnxRuntime(Contestant):
+    """ONNX Runtime: a graph of one node for each layer. It only infers. Its threads spin between calls, as they do by default."""
+
+    name = "ort"
+    modes = ("infer",)
+    packages = ("onnxruntime", "onnx")
+
+    _operators: ClassVar[dict[str, str]] = {"rnn": "RNN"}
+
+    def __init__(self, threads: int) -> None:
+        self._onnx = import_module("onnx")
+        self._runtime = import_module("onnxruntime")
+        self._threads = threads
+
+    def _model(self, case: Case, parameters: Arrays) -> bytes:
+        helper, to_tensor, float32 = self._onnx.helper, self._onnx.numpy_helper.from_array, self._onnx.TensorProto.FLOAT
+        nodes, initializers, source = [], [], "x"
+        for layer, suffixes in enumerate(case.suffixes):
+            weights = {
+                f"W{layer}": np.stack([parameters["weight_ih" + suffix] for suffix in suffixes]),
+                f"R{layer}": np.stack([parameters["weight_hh" + suffix] for suffix in suffixes]),
+                f"B{layer}": np.stack([np.concatenate([parameters["bias_ih" + s], parameters["bias_hh" + s]]) for s in suffixes]),
+            }
+            initializers += [to_tensor(array, name) for name, array in weights.items()]
+            nodes.append(
+                helper.make_node(
+                    self._operators[case.cell],
+                    [source, *weights],
+                    [f"output{layer}", f"h{layer}"],
+                    hidden_size=case.hidden_size,
+                    direction="bidirectional" if case.bidirectional else "forward",
+                )
+            )
+            if layer < case.num_layers - 1:
+                # (T, D, B, H), as ONNX has it, to (T, B, D·H), as the next layer reads it.
+                source = f"x{layer + 1}"
+                initializers.append(to_tensor(np.array([0, 0, -1]), f"shape{layer}"))
+                nodes.append(helper.make_node("Transpose", [f"output{layer}"], [f"apart{layer}"], perm=[0, 2, 1, 3]))
+                nodes.append(helper.make_node("Reshape", [f"apart{layer}", f"shape{layer}"], [source]))
+        results = [f"output{case.num_layers - 1}", *(f"h{layer}" for layer in range(case.num_layers))]
+        graph = helper.make_graph(
+            nodes,
+            "layers",
+            [helper.make_tensor_value_info("x", float32, [case.steps, case.batch, case.input_size])],
+            [helper.make_tensor_value_info(name, float32, None) for name in results],
+            initializers,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+        return bytes(model.SerializeToString())
+
+    def infer(self, case: Case, seed: int = 0) -> Job:
+        arrays, parameters = case.arrays(seed)
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        session = self._runtime.InferenceSession(self._model(case, parameters), options, providers=["CPUExecutionProvider"])
+
+        def numbers(result: Any) -> Arrays:
+            output, *finals = result
+            return {
+                "output": output.transpose(0, 2, 1, 3).reshape(case.steps, case.batch, case.num_directions * case.hidden_size),
+                "h_n": np.concatenate(finals),
+            }
+
+        return Job(lambda: session.run(None, arrays), numbers)
+
+    def train(self, case: Case, seed: int = 0) -> Job:
+        raise NotImplementedError("ONNX Runtime's CPU package does not train")
+
+
+PEERS: tuple[type[Contestant], ...] = (Torch, Jax, OnnxRuntime)
+
+
+def peers(names: Collection[str], threads: int) -> tuple[list[Contestant], list[str]]:
+    """Those of ``names`` that are installed, ready to race, and a line on each that is not.
+
+    Raises:
+        ValueError: a name that is none of theirs.
+    """
+    known = {peer.name: peer for peer in PEERS}
+    if unknown := next((name for name in names if name not in known), None):
+        raise ValueError(f"expected contestants from {', '.join(known)}, got {unknown!r}")
+    found: list[Contestant] = []
+    absent: list[str] = []
+    for peer in PEERS:
+        if peer.name in names:
+            try:
+                found.append(peer(threads))
+            except ImportError as error:
+                absent.append(f"{peer.name} is not raced: {error}; pip install 'elman[peers]' brings it")
+    return found, absent

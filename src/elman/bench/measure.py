@@ -1,0 +1,109 @@
+"""Races the contestants over a grid of cases: first that they agree, then how long they take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from elman.bench.agreement import check
+from elman.bench.machine import Neighbours
+from elman.bench.race import Timing, race, ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from elman.bench.case import Case, Mode
+    from elman.bench.contestants import Contestant, Elman
+
+AGAIN = "elman again"
+"""The name under which Elman races against itself."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case in one mode.
+
+    Attributes:
+        number: of the case in its grid.
+        backend: what Elman ran it on, as ``elman.why`` says it.
+        timings: by contestant, Elman's among them; with ``AGAIN``, a second Elman's, built anew.
+        peak: the machine's FMA peak measured before the race, in floating-point operations a second; None if nothing can measure it.
+        neighbours: how many cores other processes kept busy meanwhile; None where unknown.
+    """
+
+    number: int
+    case: Case
+    mode: Mode
+    backend: str
+    timings: Mapping[str, Timing]
+    peak: float | None
+    neighbours: float | None
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The contestants that aren't Elman."""
+        return tuple(name for name in self.timings if name not in ("elman", AGAIN))
+
+    def over_elman(self, name: str) -> float:
+        """A contestant's time over Elman's, paired by round: above 1, Elman is ahead."""
+        return ratio(self.timings[name], self.timings["elman"])
+
+    @property
+    def best_other(self) -> str:
+        """Whoever comes closest to Elman, or is ahead of it."""
+        return min(self.others, key=self.over_elman)
+
+    @property
+    def flops_per_second(self) -> float:
+        """What Elman reached, by the arithmetic that the case needs."""
+        return self.case.flops(self.mode) / self.timings["elman"].median
+
+
+def fma_peak(threads: int) -> float | None:
+    """The machine's float32 peak in floating-point operations a second: multiply-adds in registers alone. None without the kernels."""
+    try:
+        from elman.backends import native
+    except ImportError:
+        return None
+    return native.fma_peak(threads, "float32")
+
+
+def measure(
+    cases: Mapping[int, Case],
+    modes: Sequence[Mode],
+    elman: Elman,
+    others: Sequence[Contestant],
+    *,
+    threads: int,
+    rounds: int,
+    min_block_s: float,
+    always_again: bool = False,
+) -> Iterator[Row]:
+    """Race every case in every mode, one row at a time.
+
+    Args:
+        cases: by row number.
+        modes: which of inference and training.
+        elman: ours.
+        others: torch first, whose numbers the others' are checked against.
+        threads: of the peak; the contestants have been made with theirs.
+        rounds: of each race.
+        min_block_s: how long each timed block lasts, in seconds.
+        always_again: race Elman against itself in every row, not only in the first of each mode.
+
+    Raises:
+        WrongAnswerError: a contestant's numbers are not torch's, in the row after the last one given.
+    """
+    first = next(iter(cases))
+    for number, case in cases.items():
+        for mode in modes:
+            neighbours = Neighbours()
+            jobs = {who.name: who.job(case, mode) for who in (*others, elman) if mode in who.modes}
+            if always_again or number == first:
+                jobs[AGAIN] = elman.job(case, mode)
+            answers = {name: job.numbers(job.run()) for name, job in jobs.items()}
+            for name, answer in answers.items():
+                check(f"{name}, {case.cell} {case}, {mode}", answer, answers["torch"])
+            peak = fma_peak(threads)
+            timings = race({name: job.run for name, job in jobs.items()}, rounds=rounds, min_block_s=min_block_s)
+            yield Row(number, case, mode, elman.why(case), timings, peak, neighbours.cores_busy())

@@ -1,0 +1,94 @@
+"""What a benchmark found, for programs: ratios, geometric means, shares of the ceiling, as one JSON document."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from elman.bench.measure import AGAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman.bench.case import Mode
+    from elman.bench.machine import Machine
+    from elman.bench.measure import Row
+
+
+def geometric_means(rows: Sequence[Row]) -> dict[str, float]:
+    """Of every contestant's time over Elman's, and under ``best`` of the best other's in each row."""
+    names = dict.fromkeys(name for row in rows for name in row.others)
+    means = {name: statistics.geometric_mean(row.over_elman(name) for row in rows if name in row.others) for name in names}
+    return means | {"best": statistics.geometric_mean(row.over_elman(row.best_other) for row in rows)}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The rows measured, and all that one needs to judge them.
+
+    Attributes:
+        threads, rounds, min_block_s: how it was measured.
+        absent: a line on each contestant that could not take part.
+        complete: False if it was cut short.
+    """
+
+    machine: Machine
+    threads: int
+    rounds: int
+    min_block_s: float
+    rows: tuple[Row, ...]
+    absent: tuple[str, ...]
+    complete: bool
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        return tuple(dict.fromkeys(row.mode for row in self.rows))
+
+    @property
+    def peak(self) -> float | None:
+        """The ceiling: the highest peak seen during the run, in floating-point operations a second, since noise can only lower it."""
+        return max((row.peak for row in self.rows if row.peak is not None), default=None)
+
+    @property
+    def neighbours(self) -> float | None:
+        """How many cores other processes kept busy in the row that had most company."""
+        return max((row.neighbours for row in self.rows if row.neighbours is not None), default=None)
+
+    def part(self, cell: str, mode: Mode) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if (row.case.cell, row.mode) == (cell, mode))
+
+    def share_of_peak(self, row: Row) -> float | None:
+        return row.flops_per_second / self.peak if self.peak else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, for ``json.dumps``; times in seconds."""
+        return {
+            "machine": asdict(self.machine),
+            "threads": self.threads,
+            "rounds": self.rounds,
+            "min_block_s": self.min_block_s,
+            "fma_peak_flops": self.peak,
+            "complete": self.complete,
+            "absent": list(self.absent),
+            "rows": [self._row(row) for row in self.rows],
+            "geometric_means": {mode: geometric_means([row for row in self.rows if row.mode == mode]) for mode in self.modes},
+        }
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        return {
+            "row": row.number,
+            **asdict(row.case),
+            "mode": row.mode,
+            "backend": row.backend,
+            "flops": row.case.flops(row.mode),
+            "seconds": {
+                name: {"median": timing.median, "low": timing.low, "high": timing.high, "rounds": list(timing.rounds)}
+                for name, timing in row.timings.items()
+            },
+            "over_elman": {name: row.over_elman(name) for name in row.others},
+            "best_other": row.best_other,
+            "share_of_peak": self.share_of_peak(row),
+            "a_against_a": row.over_elman(AGAIN) if AGAIN in row.timings else None,
+            "neighbours_cores_busy": row.neighbours,
+        }

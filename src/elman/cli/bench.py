@@ -1,0 +1,136 @@
+"""`elman bench`: Elman raced against what people would run otherwise."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from elman.cli.frame import print_json
+
+if TYPE_CHECKING:
+    from elman.bench.case import Case
+    from elman.bench.report import Report
+
+
+class Grid(str, Enum):
+    rnn = "rnn"
+    tour = "tour"
+    all = "all"
+
+
+class Modes(str, Enum):
+    infer = "infer"
+    train = "train"
+    both = "both"
+
+
+_WHAT, _HOW, _OUTPUT = "What is raced", "How it is measured", "What is printed"
+STDOUT = Path("-")
+
+
+def bench(
+    grid: Annotated[
+        Grid, typer.Option(help="The networks: a grid of sizes, the tour's three, or all of them.", rich_help_panel=_WHAT)
+    ] = Grid.rnn,
+    rows: Annotated[str, typer.Option(help="Only these rows of the grid: 4,8 or 2-5.", show_default=False, rich_help_panel=_WHAT)] = "",
+    mode: Annotated[Modes, typer.Option(help="Inference, training or both.", rich_help_panel=_WHAT)] = Modes.both,
+    against: Annotated[str, typer.Option(help="Whom; torch always takes part.", rich_help_panel=_WHAT)] = "torch,jax,ort",
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Of each contestant; by default 2, or 1 on one core.", min=1, show_default=False, rich_help_panel=_HOW),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(help="How often each runs; by default 15, quick 5.", min=1, show_default=False, rich_help_panel=_HOW)
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, shorter blocks.", rich_help_panel=_HOW)] = False,
+    a_a: Annotated[
+        bool, typer.Option("--a-a", help="Race Elman against itself in every row, not only the first.", rich_help_panel=_HOW)
+    ] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="The tables in Markdown.", rich_help_panel=_OUTPUT)] = False,
+    json_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write all that was measured; - prints that alone.", dir_okay=False, rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+) -> None:
+    """Elman beside torch.nn, JAX's jitted scan and ONNX Runtime, interleaved in one process. Ctrl-C prints what is measured so far.
+
+    Example:  [bold]elman bench --rows 4,8 --mode infer[/]
+    """
+    from elman.bench.case import GRIDS, MODES
+    from elman.bench.contestants import Elman, peers
+    from elman.bench.machine import available_cores, describe
+    from elman.bench.measure import measure
+    from elman.bench.report import Report
+
+    cases = select(GRIDS[grid.value], rows)
+    modes = MODES if mode is Modes.both else (mode.value,)
+    threads = threads or min(2, available_cores())
+    rounds = rounds or (5 if quick else 15)
+    min_block_s = 0.02 if quick else 0.05
+
+    others, absent = peers({"torch", *against.split(",")}, threads)
+    elman = Elman(threads)
+    machine = describe(package for who in (elman, *others) for package in who.packages)
+    measured = measure(cases, modes, elman, others, threads=threads, rounds=rounds, min_block_s=min_block_s, always_again=a_a)
+    found = []
+    total = len(cases) * len(modes)
+    try:
+        for row in measured:
+            found.append(row)
+            # No spinner: its thread would run beside what is timed.
+            print(f"{len(found)}/{total}  {row.case} {row.mode}: torch/elman {row.over_elman('torch'):.2f}", file=sys.stderr)
+    finally:
+        # Also when it was interrupted, or a later row's answer was wrong.
+        if found:
+            report = Report(machine, threads, rounds, min_block_s, tuple(found), tuple(absent), complete=len(found) == total)
+            publish(report, as_markdown, json_path)
+
+
+def select(cases: tuple[Case, ...], rows: str) -> dict[int, Case]:
+    """The cases by their row number, which starts at 1: those that ``rows`` names (``"4,8"``, ``"2-5"``), or all of them if it is empty.
+
+    Raises:
+        ValueError: it names none, or one that isn't there.
+    """
+    numbered = dict(enumerate(cases, start=1))
+    if not rows:
+        return numbered
+    chosen: list[int] = []
+    for part in rows.split(","):
+        first, dash, last = part.partition("-")
+        try:
+            span = range(int(first), int(last if dash else first) + 1)
+        except ValueError:
+            raise ValueError(f"--rows: expected row numbers like 4,8 or 2-5, got {rows!r}") from None
+        if not span or span[0] < 1 or span[-1] > len(cases):
+            raise ValueError(f"--rows: this grid has rows 1 to {len(cases)}, got {part!r}")
+        chosen += span
+    return {number: numbered[number] for number in chosen}
+
+
+def publish(report: Report, as_markdown: bool, json_path: Path | None) -> None:
+    """Print the report, and write it where it was asked for."""
+    import json
+
+    from rich.console import Console
+
+    from elman.bench.render import markdown, print_tables
+
+    if json_path == STDOUT:
+        print_json(report.to_dict())
+        return
+    if as_markdown:
+        print(markdown(report))
+    else:
+        console = Console()
+        if not console.is_terminal:
+            console.width = max(console.width, 100)  # a pipe has no edge
+        print_tables(report, console)
+    if json_path is not None:
+        json_path.write_text(json.dumps(report.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

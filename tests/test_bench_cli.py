@@ -1,0 +1,118 @@
+"""`elman bench` from outside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+import elman.bench.measure
+from elman.bench.case import GRIDS
+from elman.cli.app import app
+from elman.cli.bench import select
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PEERS = {"jax": ("jax",), "ort": ("onnxruntime", "onnx")}
+# As many threads as now, since the tests after these share the process.
+QUICK = ["bench", "--quick", "--rounds", "1", "--threads", str(torch.get_num_threads())]
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        app(list(arguments))
+    return int(left.value.code or 0)
+
+
+@pytest.fixture
+def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("jax", "onnxruntime", "onnx"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setenv("NPROC", "1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+
+
+def test_everybody_who_is_installed_agrees_and_is_timed_on_the_tours_networks() -> None:
+    # In a process of its own: JAX's and ONNX Runtime's threads would stay in this one.
+    code = "from elman.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *QUICK, "--grid", "tour", "--json", "-"], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    installed = {name for name, packages in PEERS.items() if all(find_spec(package) for package in packages)}
+    assert facts["complete"] is True
+    assert len(facts["absent"]) == 2 - len(installed)
+    assert [(row["row"], row["mode"]) for row in facts["rows"]] == [(n, mode) for n in (1, 2, 3) for mode in ("infer", "train")]
+    for row in facts["rows"]:
+        assert set(row["over_elman"]) == {"torch"} | (installed - ({"ort"} if row["mode"] == "train" else set()))
+
+
+@pytest.mark.usefixtures("no_peers")
+def test_without_peers_it_races_torch_alone_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*QUICK, "--rows", "1", "--mode", "infer", "--markdown") == 0
+    text = capsys.readouterr().out
+    assert "| 1 | 5,3,10,20 |" in text
+    assert "jax is not raced: " in text
+    assert "ort is not raced: " in text
+
+
+@pytest.mark.usefixtures("no_peers")
+def test_json_file_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bench.json"
+    assert run(*QUICK, "--rows", "1", "--json", str(path)) == 0
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["mode"] for row in facts["rows"]] == ["infer", "train"]
+    assert facts["threads"] == torch.get_num_threads()
+    out = capsys.readouterr().out
+    assert "RNN inference" in out
+    assert "RNN training" in out
+
+
+@pytest.mark.usefixtures("no_peers")
+def test_ctrl_c_prints_what_has_been_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    real, calls = elman.bench.measure.race, []
+
+    def race(*args: object, **kwargs: object) -> object:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(elman.bench.measure, "race", race)
+    assert run(*QUICK, "--rows", "1", "--json", "-") == 130
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["complete"] is False
+    assert [row["mode"] for row in facts["rows"]] == ["infer"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--rows", "9"], "rows 1 to 8, got '9'"),
+        (["--rows", "0"], "rows 1 to 8, got '0'"),
+        (["--rows", "3-2"], "rows 1 to 8, got '3-2'"),
+        (["--rows", "2-"], "row numbers like 4,8 or 2-5, got '2-'"),
+        (["--rows", "two"], "row numbers like 4,8 or 2-5, got 'two'"),
+        (["--against", "torch,keras"], "torch, jax, ort, got 'keras'"),
+        (["--threads", "0"], "'--threads'"),
+        (["--grid", "gnu"], "'--grid'"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bench", *arguments) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+
+
+def test_rows_are_chosen_by_number() -> None:
+    grid = GRIDS["rnn"]
+    assert select(grid, "") == dict(enumerate(grid, start=1))
+    assert select(grid, "8,2-3") == {8: grid[7], 2: grid[1], 3: grid[2]}
