@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PEERS = {"jax": ("jax",), "ort": ("onnxruntime", "onnx")}
-# As many threads as now, since the tests after these share the process.
-QUICK = ["bench", "--quick", "--rounds", "1", "--threads", str(torch.get_num_threads())]
+QUICK = ["bench", "--quick", "--rounds", "1"]
+# In this process, as many threads as now, since the tests after these share it.
+HERE = [*QUICK, "--threads", str(torch.get_num_threads())]
 
 
 def run(*arguments: str) -> int:
@@ -42,7 +43,11 @@ def test_everybody_who_is_installed_agrees_and_is_timed_on_the_tours_networks() 
     # In a process of its own: JAX's and ONNX Runtime's threads would stay in this one.
     code = "from elman.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, *QUICK, "--grid", "tour", "--json", "-"], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", code, *QUICK, "--threads", "1", "--grid", "tour", "--json", "-"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
@@ -56,7 +61,7 @@ def test_everybody_who_is_installed_agrees_and_is_timed_on_the_tours_networks() 
 
 @pytest.mark.usefixtures("no_peers")
 def test_without_peers_it_races_torch_alone_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*QUICK, "--rows", "1", "--mode", "infer", "--markdown") == 0
+    assert run(*HERE, "--rows", "1", "--mode", "infer", "--markdown") == 0
     text = capsys.readouterr().out
     assert "| 1 | 5,3,10,20 |" in text
     assert "jax is not raced: " in text
@@ -66,7 +71,7 @@ def test_without_peers_it_races_torch_alone_and_says_so(capsys: pytest.CaptureFi
 @pytest.mark.usefixtures("no_peers")
 def test_json_file_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bench.json"
-    assert run(*QUICK, "--rows", "1", "--json", str(path)) == 0
+    assert run(*HERE, "--rows", "1", "--json", str(path)) == 0
     facts = json.loads(path.read_text(encoding="utf-8"))
     assert [row["mode"] for row in facts["rows"]] == ["infer", "train"]
     assert facts["threads"] == torch.get_num_threads()
@@ -86,7 +91,7 @@ def test_ctrl_c_prints_what_has_been_measured(monkeypatch: pytest.MonkeyPatch, c
         return real(*args, **kwargs)
 
     monkeypatch.setattr(elman.bench.measure, "race", race)
-    assert run(*QUICK, "--rows", "1", "--json", "-") == 130
+    assert run(*HERE, "--rows", "1", "--json", "-") == 130
     facts = json.loads(capsys.readouterr().out)
     assert facts["complete"] is False
     assert [row["mode"] for row in facts["rows"]] == ["infer"]

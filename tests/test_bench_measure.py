@@ -67,7 +67,7 @@ class Fake:
 
         return Job(run, lambda arrays: arrays)
 
-    def why(self, case: Case) -> str:
+    def why(self, case: Case, mode: str) -> str:
         return "fake"
 
 

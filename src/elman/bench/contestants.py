@@ -106,9 +106,9 @@ class Elman(Torch):
         super().__init__(threads)
         self._elman = self._layers = import_module("elman")
 
-    def why(self, case: Case) -> str:
+    def why(self, case: Case, mode: Mode) -> str:
         """Which backend runs the case."""
-        return str(self._elman.why(*self._build(case, seed=0, gradients=False)))
+        return str(self._elman.why(*self._build(case, seed=0, gradients=mode == "train")))
 
 
 @final

@@ -106,4 +106,4 @@ def measure(
                 check(f"{name}, {case.cell} {case}, {mode}", answer, answers["torch"])
             peak = fma_peak(threads)
             timings = race({name: job.run for name, job in jobs.items()}, rounds=rounds, min_block_s=min_block_s)
-            yield Row(number, case, mode, elman.why(case), timings, peak, neighbours.cores_busy())
+            yield Row(number, case, mode, elman.why(case, mode), timings, peak, neighbours.cores_busy())
