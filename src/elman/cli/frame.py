@@ -50,7 +50,7 @@ class Group(TyperGroup):
             fail(error.format_message(), BAD_INPUT)  # type: ignore[attr-defined]  # it is typer's own base class, which has no public name
         except ValueError as error:
             fail(str(error), BAD_INPUT)
-        except (typer.Abort, KeyboardInterrupt):
+        except typer.Abort:
             fail("interrupted", INTERRUPTED)
         except (OSError, RuntimeError, MemoryError) as error:
             fail(str(error) or type(error).__name__, FAILED)

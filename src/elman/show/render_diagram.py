@@ -38,7 +38,9 @@ def diagram(network: Network, words: Words, width: int) -> Text:
             line.pad_right(left - line.cell_len)
             lines.append(line + _chain(place.direction, steps) + Text("  ") + _note(place, words))
         lines.append(_arrows(left, steps))
-    lines.append(Text(" " * left) + Text("").join(Text(_input(step).ljust(COLUMN), AXIS_COLOURS["I"]) for step in steps))
+    lines.append(
+        Text("x".ljust(left), AXIS_COLOURS["I"]) + Text("").join(Text(_input(step).ljust(COLUMN), AXIS_COLOURS["T"]) for step in steps)
+    )
     for line in lines:
         line.rstrip()
     return Text("\n").join(lines)
@@ -77,7 +79,7 @@ def _arrows(left: int, steps: list[int | None]) -> Text:
 
 
 def _input(step: int | None) -> str:
-    return "…" if step is None else f"x[{step}]"
+    return "…" if step is None else f"t={step}"
 
 
 def _steps(seq_len: int, fits: int) -> list[int | None]:

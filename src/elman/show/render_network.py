@@ -90,9 +90,8 @@ def parameters(network: Network, words: Words, width: int) -> RenderableType:
         Text(words("parameters.range", bound=f"{1 / math.sqrt(network.spec.hidden_size):.4f}"), DIM),
     ]
     for tensor in network.parameters:
-        head = Table.grid(padding=(0, 2))
-        head.add_row(Text(tensor.name, "bold"), shape_text(tensor.axes), axis_text(tensor.axes), Text(words(f"role.{tensor.role}"), DIM))
-        body.append(head)
+        meaning = Text(words(f"role.{tensor.role}"), DIM)
+        body.append(flow([Text(tensor.name, "bold"), shape_text(tensor.axes), axis_text(tensor.axes), meaning], width - 2))
         body.append(_values(tensor, words, width - 4))
     return section(words("section.parameters"), *body)
 

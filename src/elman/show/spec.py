@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 # Beyond this the tensors would not fit into the memory of the machines people sit at.
-MOST_NUMBERS = 2**29
+MOST_NUMBERS = 2**27
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from elman.show.spec import Spec
 
 # A tensor of more numbers is described, not listed.
-MOST_LISTED = 4096
+MOST_LISTED = 2**16
 
 
 def suffix(layer: int, direction: str) -> str:

@@ -150,8 +150,8 @@ TEXT: dict[str, dict[str, str]] = {
     "numbers.sum": {"en": "sum", "zh": "和"},
     "numbers.total": {"en": "total", "zh": "总和"},
     "numbers.activated": {"en": "{activation}(total)", "zh": "{activation}(总和)"},
-    "numbers.by_hand": {"en": "by hand, in float64", "zh": "手算（float64）"},
-    "numbers.library": {"en": "by the library, in {dtype}: apart by {difference}", "zh": "库的结果（{dtype}），相差 {difference}"},
+    "numbers.by_hand": {"en": "by hand, float64", "zh": "手算（float64）"},
+    "numbers.library": {"en": "by the library, {dtype}; apart by {difference}", "zh": "库的结果（{dtype}），相差 {difference}"},
 }
 
 

@@ -1,0 +1,175 @@
+"""What the tour and explain tell of a network is true of it, and the checks they print would notice if it were not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+
+import elman
+from elman.show.network import layers_alone, study
+from elman.show.places import places, trap
+from elman.show.spec import Spec
+from elman.show.tour import stops
+
+SPECS = {
+    **stops(),
+    "bidirectional, two layers": Spec("rnn", 4, 6, num_layers=2, bidirectional=True, seq_len=3, batch=2),
+    "batch_first": Spec("rnn", 4, 6, num_layers=2, bidirectional=True, batch_first=True, seq_len=3, batch=2),
+    "relu, no bias, float64": Spec("rnn", 4, 6, num_layers=3, nonlinearity="relu", bias=False, dtype="float64"),
+    "dropout": Spec("rnn", 4, 6, num_layers=2, dropout=0.5),
+    "one step": Spec("rnn", 4, 6, bidirectional=True, seq_len=1, batch=1),
+    "one unit": Spec("rnn", 1, 1, num_layers=2, seq_len=2, batch=1),
+    "bfloat16": Spec("rnn", 4, 6, num_layers=2, dtype="bfloat16"),
+}
+
+
+@pytest.fixture(params=SPECS.values(), ids=SPECS.keys())
+def spec(request: pytest.FixtureRequest) -> Spec:
+    return request.param
+
+
+def run(spec: Spec) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What torch.nn makes of the same seed."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        network = spec.build(torch.nn.RNN)
+        x = spec.data()
+        return network, x, *network(x)
+
+
+def test_shapes_are_those_of_torch(spec: Spec) -> None:
+    network, x, output, h_n = run(spec)
+    told = study(spec, timed=False)
+    assert [tensor.shape for tensor in told.tensors] == [x.shape, output.shape, h_n.shape]
+    assert [(tensor.name, tensor.shape) for tensor in told.parameters] == [(name, p.shape) for name, p in network.named_parameters()]
+    for tensor in (*told.tensors, *told.parameters):
+        assert tuple(axis.size for axis in tensor.axes) == tensor.shape
+
+
+def test_the_values_are_the_networks(spec: Spec) -> None:
+    network, *_ = run(spec)
+    assert [tensor.values for tensor in study(spec, timed=False).parameters] == [p.tolist() for p in network.parameters()]
+
+
+def test_costs_count_every_weight(spec: Spec) -> None:
+    network, *_ = run(spec)
+    costs = study(spec, timed=False).costs
+    assert costs.parameters == sum(p.numel() for p in network.parameters())
+    assert costs.bytes == sum(p.numel() * p.element_size() for p in network.parameters())
+    assert costs.multiply_adds_per_step == sum(p.numel() for p in network.parameters() if p.dim() == 2)
+    assert costs.multiply_adds_per_call == costs.multiply_adds_per_step * spec.seq_len * spec.batch
+
+
+def test_agrees_with_torch(spec: Spec) -> None:
+    agreement = study(spec, timed=False).agreement
+    bound = 100 * torch.finfo(spec.torch_dtype()).eps
+    assert agreement.same_seed
+    assert agreement.output <= bound
+    assert agreement.state <= bound
+
+
+def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
+    told = study(spec, timed=False)
+    names: dict[str, Any] = {"elman": elman, "torch": torch}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        exec("\n".join(told.code), names)
+    h_n = names["h_n"]
+    assert [place.state_row for place in told.places] == [tuple(row[0, :8].tolist()) for row in h_n]
+    for place in told.places:
+        if place.where is not None:
+            assert torch.equal(eval(place.where, names), eval(place.state, names))
+    if told.trap is not None:
+        assert not torch.equal(eval(told.trap.where, names), eval(told.trap.state, names))
+
+
+def test_every_place_holds(spec: Spec) -> None:
+    told = study(spec, timed=False)
+    assert all(place.holds for place in told.places)
+    assert [place.where is None for place in told.places] == [place.layer < spec.num_layers - 1 for place in told.places]
+
+
+def test_a_wrong_state_is_noticed(spec: Spec) -> None:
+    network, x, output, h_n = run(spec)
+    with torch.no_grad():
+        alone = layers_alone(spec, network.state_dict(), x.transpose(0, 1) if spec.batch_first else x)
+    assert all(place.holds for place in places(spec, output, h_n, alone))
+    for index in range(len(h_n)):
+        wrong = h_n.clone()
+        wrong[index, -1, -1] += 1
+        assert [place.holds for place in places(spec, output, wrong, alone)] == [other != index for other in range(len(h_n))]
+        wrong[index, -1, -1] = torch.nan
+        assert not places(spec, output, wrong, alone)[index].holds
+
+
+def test_an_output_in_the_wrong_order_is_noticed() -> None:
+    spec = SPECS["bidirectional"]
+    network, x, output, h_n = run(spec)
+    with torch.no_grad():
+        alone = layers_alone(spec, network.state_dict(), x)
+    assert not any(place.holds for place in places(spec, output.flip(0), h_n, alone))
+
+
+def test_only_a_reverse_direction_of_several_steps_has_a_trap(spec: Spec) -> None:
+    _, _, output, h_n = run(spec)
+    found = trap(spec, output, h_n)
+    assert (found is not None) == (spec.bidirectional and spec.seq_len > 1)
+    if found is not None:
+        assert found.difference > 0
+
+
+def test_the_random_generator_is_left_as_it_was() -> None:
+    before = torch.random.get_rng_state()
+    study(SPECS["one_directional"], timed=False)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_race_leaves_the_threads_as_they_were_and_says_what_it_took() -> None:
+    before = torch.get_num_threads()
+    speed = study(SPECS["one_directional"]).speed
+    assert torch.get_num_threads() == before
+    assert speed is not None
+    assert speed.threads == 1
+    for times in (speed.elman, speed.torch):
+        assert 0 < times.low <= times.median <= times.high
+    assert speed.ratio > 0
+
+
+def test_a_tensor_too_long_to_list_is_described() -> None:
+    told = study(Spec("rnn", 300, 300, seq_len=2, batch=1), timed=False)
+    assert [tensor.values is None for tensor in told.parameters] == [True, True, False, False]
+
+
+def test_the_facts_are_plain_data() -> None:
+    def plain(value: object) -> bool:
+        if isinstance(value, dict):
+            return all(type(key) is str and plain(one) for key, one in value.items())
+        if isinstance(value, (list, tuple)):
+            return all(map(plain, value))
+        return value is None or type(value) in (str, int, float, bool)
+
+    assert plain(asdict(study(SPECS["multi_layer"])))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "rrn"}, "unknown kind 'rrn'; did you mean 'rnn'?"),
+        ({"kind": "transformer"}, "unknown kind 'transformer'; known: rnn"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'"),
+        ({"nonlinearity": "tan"}, "unknown nonlinearity 'tan'; did you mean 'tanh'?"),
+        ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
+        ({"input_size": -1}, "input_size must be at least 1, got -1"),
+        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"seq_len": 0}, "seq_len must be at least 1, got 0"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"dropout": 1.5}, "dropout must be a probability between 0 and 1, got 1.5"),
+        ({"seed": 2**64}, "seed must fit into 64 bits"),
+        ({"hidden_size": 10**6}, "at most 1.3e"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        replace(Spec("rnn", 4, 6), **change)

@@ -1,0 +1,142 @@
+"""What is shown fits the terminal, says what the facts say, and shouts when they are bad."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+
+from elman.show import render_explain, render_tour
+from elman.show.by_hand import Which
+from elman.show.network import study
+from elman.show.render_style import count, duration, folded, number, small
+from elman.show.spec import Spec
+from elman.show.text import LANGUAGES
+from elman.show.tour import tour
+
+if TYPE_CHECKING:
+    from elman.show.facts import Network
+
+
+def shown(renderable: RenderableType, width: int, colour: bool = False) -> str:
+    screen = Console(file=io.StringIO(), width=width, highlight=False, force_terminal=colour, color_system="standard" if colour else None)
+    screen.print(renderable)
+    assert isinstance(screen.file, io.StringIO)
+    return screen.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[Network, ...]:
+    return tour()
+
+
+@pytest.fixture(scope="module")
+def deep() -> Network:
+    spec = Spec("rnn", 300, 100, 5, bidirectional=True, batch_first=True, dropout=0.5, seq_len=300, batch=2)
+    return study(spec, timed=False, which=Which(layer=4, direction="reverse"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_no_line_is_wider_than_the_terminal(networks: tuple[Network, ...], deep: Network, language: str, width: int) -> None:
+    for renderable in (render_tour.render(networks, language, width), render_explain.render(deep, language, width)):
+        assert max(map(cell_len, shown(renderable, width).splitlines())) <= width
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("width", [80, 120])
+def test_at_usual_widths_nothing_is_cut_and_each_place_is_on_one_line(networks: tuple[Network, ...], language: str, width: int) -> None:
+    lines = shown(render_tour.render(networks, language, width), width).splitlines()
+    for network in networks:
+        for tensor in (*network.tensors, *network.parameters):
+            shape = str(tensor.shape)
+            assert any(tensor.name in line and shape in line for line in lines)
+        for place in network.places:
+            if place.where is not None:
+                assert any(f"{place.state} = {place.where}" in line for line in lines)
+
+
+def test_the_unrolled_picture_of_a_bidirectional_network(networks: tuple[Network, ...]) -> None:
+    text = shown(render_tour.render(networks[1:2], "en", 80), 80)
+    assert "  forward  ○ ──▶ ○ ──▶ ○ ──▶ ○ ──▶ ◆  h_n[0] = output[-1, :, :20]" in text
+    assert "  reverse  ◆ ◀── ○ ◀── ○ ◀── ○ ◀── ○  h_n[1] = output[0, :, 20:]" in text
+
+
+def test_long_sequences_and_deep_stacks_are_folded(deep: Network) -> None:
+    text = shown(render_explain.render(deep, "en", 80), 80)
+    assert re.search(r"x +t=0 +t=1 .*… +t=299\n", re.sub(" +\n", "\n", text))
+    assert "layer 4 reverse" in text
+    assert "layer 0 forward" in text
+    assert "layer 2" not in text
+    assert "77 more" in text, "100 products of the state: 22, 77 and the last one"
+
+
+def test_a_place_that_does_not_hold_is_shouted(networks: tuple[Network, ...]) -> None:
+    bad = replace(networks[0], places=(replace(networks[0].places[0], holds=False, difference=0.5),))
+    text = shown(render_explain.render(bad, "en", 80), 80)
+    assert "✗ NOT equal, apart by 0.50" in text
+    assert "✓ equal" not in text
+
+
+def test_weights_that_differ_are_shouted(networks: tuple[Network, ...]) -> None:
+    bad = replace(networks[0], agreement=replace(networks[0].agreement, same_seed=False))
+    assert "✗ seed 0 gives the two DIFFERENT weights" in shown(render_explain.render(bad, "en", 80), 80)
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(5.04, "5.0× as fast"), (0.5, "2.0× as slow"), (1.01, "level with torch.nn")])
+def test_the_race_is_told_as_it_went(networks: tuple[Network, ...], ratio: float, said: str) -> None:
+    speed = networks[0].speed
+    assert speed is not None
+    assert said in shown(render_explain.render(replace(networks[0], speed=replace(speed, ratio=ratio)), "en", 80), 80)
+
+
+def test_the_hand_worked_number_is_shown_beside_the_librarys(deep: Network) -> None:
+    worked = deep.worked
+    assert worked is not None
+    lines = shown(render_explain.render(deep, "en", 80), 80).splitlines()
+    assert any(line.strip().startswith("tanh(total)") and f"{worked.by_hand:.8f}" in line for line in lines)
+    assert any(worked.value_code in line and f"{worked.library:.8f}" in line for line in lines)
+
+
+def test_colour_only_where_the_terminal_has_it(networks: tuple[Network, ...]) -> None:
+    renderable = render_tour.render(networks, "en", 80)
+    assert "\x1b[" in shown(renderable, 80, colour=True)
+    assert "\x1b" not in shown(renderable, 80)
+
+
+def test_a_folded_matrix_keeps_its_corners() -> None:
+    matrix = [[float(10 * row + column) for column in range(30)] for row in range(9)]
+    lines = folded(matrix, 60).plain.splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("[[  0.0000,   1.0000,")
+    assert lines[0].endswith("…,  29.0000],")
+    assert lines[2].strip() == "…"
+    assert lines[3].startswith(" [ 80.0000")
+    assert lines[3].endswith("109.0000]]")
+    assert all(len(line) <= 60 for line in lines)
+    assert folded([1.0, 2.0], 60).plain == "[1.0000, 2.0000]"
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (number(0.12345), "  0.1235"),
+        (number(0.0), "  0.0000"),
+        (number(-1.5e-7), "-1.5e-07"),
+        (number(123456.0), " 1.2e+05"),
+        (small(0.0), "0"),
+        (small(5.96e-8), "5.96e-08"),
+        (small(1.274), "1.27"),
+        (duration(1.25e-5), "12.5 µs"),
+        (duration(0.0321), "32.1 ms"),
+        (duration(2.0), "2 s"),
+        (count(1234567), "1 234 567"),
+    ],
+)
+def test_numbers_read_well(told: str, said: str) -> None:
+    assert told == said

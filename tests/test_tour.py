@@ -1,0 +1,65 @@
+"""`elman tour`: three networks, in two languages, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from elman.cli.app import app
+
+
+def invoke(*arguments: str, **environment: str) -> str:
+    result = CliRunner().invoke(app, ["tour", *arguments], env={"LC_ALL": "C", "COLUMNS": "80", **environment})
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def facts() -> list[dict]:
+    return json.loads(invoke("--json"))["networks"]
+
+
+def test_the_three_networks_are_the_notebooks(facts: list[dict]) -> None:
+    shapes = {network["name"]: [tuple(tensor["shape"]) for tensor in network["tensors"]] for network in facts}
+    assert shapes == {
+        "one_directional": [(5, 3, 10), (5, 3, 20), (1, 3, 20)],
+        "bidirectional": [(5, 3, 10), (5, 3, 40), (2, 3, 20)],
+        "multi_layer": [(4, 3, 5), (4, 3, 10), (2, 3, 10)],
+    }
+
+
+def test_the_states_places_are_told_and_checked(facts: list[dict]) -> None:
+    told = [[(place["state"], place["where"], place["holds"]) for place in network["places"]] for network in facts]
+    assert told == [
+        [("h_n[0]", "output[-1]", True)],
+        [("h_n[0]", "output[-1, :, :20]", True), ("h_n[1]", "output[0, :, 20:]", True)],
+        [("h_n[0]", None, True), ("h_n[1]", "output[-1]", True)],
+    ]
+    assert facts[1]["trap"]["where"] == "output[-1, :, 20:]"
+    assert facts[1]["trap"]["difference"] > 0.1
+    assert facts[2]["places"][0]["nearest"] > 0.1
+
+
+def test_the_numbers_are_torchs(facts: list[dict]) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.RNN(10, 20)
+    assert [tensor["values"] for tensor in facts[0]["parameters"]] == [p.tolist() for p in network.parameters()]
+    assert all(network["agreement"]["same_seed"] and network["agreement"]["output"] < 1e-6 for network in facts)
+    assert all(network["speed"]["elman"]["median"] > 0 for network in facts)
+
+
+def test_another_seed_gives_other_weights(facts: list[dict]) -> None:
+    other = json.loads(invoke("--json", "--seed", "7"))["networks"]
+    assert other[0]["parameters"][0]["values"] != facts[0]["parameters"][0]["values"]
+    assert other[0]["spec"]["seed"] == 7
+
+
+def test_the_language_is_the_locales_or_the_one_asked_for() -> None:
+    assert "Where h_n sits in output" in invoke()
+    assert "h_n 在 output 中的位置" in invoke(LC_ALL="zh_CN.UTF-8")
+    assert "h_n 在 output 中的位置" in invoke("--lang", "zh")
+    assert "Where h_n sits in output" in invoke("--lang", "en", LC_ALL="zh_CN.UTF-8")
