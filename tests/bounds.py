@@ -1,12 +1,14 @@
 """How far a float32 run may be from a float64 run of the same numbers: derived, not chosen.
 
 A sum of n products in any order, with or without fused multiply-adds, is off by at most gamma(n) times the sum of the products'
-magnitudes, gamma(n) = n·u / (1 - n·u), u = 2^-24 (N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed. 2002, section 3.1).
+magnitudes, gamma(n) = n·u / (1 - n·u), u = 2^-24 (N. J. Higham, "Accuracy and
+Stability of Numerical Algorithms", 2nd ed. 2002, section 3.1).
 The rest is how an error that is already there passes on, step after step, in the forward and in the backward direction:
 
 - through a matrix W: each element by |W| e, and no more than its row's 2-norm times the error's 2-norm; the vector's 2-norm by that of W.
   The first is sharp for one step, the second over many, since |W| grows where W does not; both hold, so the smaller is taken;
-- through tanh and relu: not at all enlarged (Lipschitz constant 1); tanh adds its own error, at most ``TANH_ULPS`` units in the last place;
+- through tanh and relu: by the largest slope in reach, which is at most 1; tanh adds its own error, at most ``TANH_ULPS`` units in the last
+  place;
 - through a product: |a b - A B| <= |A| e_b + |B| e_a + e_a e_b.
 
 Everything is computed with the magnitudes of the actual run, so the bound is as small as the numbers allow.
@@ -15,9 +17,12 @@ Everything is computed with the magnitudes of the actual run, so the bound is as
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from oracle import Array, Direction
+
+if TYPE_CHECKING:
+    from oracle import Array, Direction
 
 U = 2.0**-24
 TINY = 2.0**-149  # what underflow may lose
@@ -101,7 +106,7 @@ def run(
 
 @dataclass
 class _Terms:
-    """A parameter's gradient is a sum over steps and rows: the sum of the terms' errors, and of their magnitudes, which rounding scales with."""
+    """A parameter's gradient is a sum over steps and rows: the sum of its terms' errors, and of their magnitudes, to which rounding is relative."""
 
     error: Direction
     magnitude: Direction
@@ -198,12 +203,19 @@ def _activate(nonlinearity: str, a: Approx) -> tuple[Approx, Approx]:
     if nonlinearity == "relu":
         uncertain = np.abs(a.value) <= a.error  # the unit may be on or off
         slope = Approx.of((a.value > 0).astype(float), uncertain.astype(float))
-        return Approx(np.maximum(a.value, 0.0), a.error, a.norm), slope
-    value = np.tanh(a.value)
-    h = Approx(value, a.error, a.norm).rounded(TANH_ULPS * 2 * U * (np.abs(value) + a.error) + TANH_ULPS * TINY)
+        return _squeezed(np.maximum(a.value, 0.0), a, (a.value + a.error > 0).astype(float)), slope
+    steepest = 1 - np.tanh(np.maximum(np.abs(a.value) - a.error, 0.0)) ** 2
+    h = _squeezed(np.tanh(a.value), a, steepest)
+    h = h.rounded(TANH_ULPS * 2 * U * h.reach + TANH_ULPS * TINY)
     square = h.times(h)
     # 1 - h² in two roundings of numbers up to 1.
     return h, Approx.of(1 - square.value, square.error + 2 * U * (1 + square.error))
+
+
+def _squeezed(value: Array, a: Approx, slope: Array) -> Approx:
+    """``value`` is a function of ``a`` whose slope is nowhere in reach above ``slope``, and that at most 1."""
+    error = slope * a.error
+    return Approx(value, error, np.minimum(a.norm, np.linalg.norm(error, axis=-1)))
 
 
 def _transposed(w: Array, d_a: Approx) -> Approx:

@@ -6,13 +6,17 @@ import functools
 import itertools
 from dataclasses import dataclass, fields
 
-import bounds
 import numpy as np
-import oracle
+import pytest
 import torch
-from oracle import Direction
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import bounds
+import oracle
+from elman.backends import BACKENDS, Stack
+from elman.cells import ElmanTanh
+from oracle import Direction
 
 T, B, I, H = 4, 3, 3, 4  # noqa: E741
 LENGTHS = [2, 4, 1]  # not sorted
@@ -31,7 +35,9 @@ class Case:
     form: str = "padded"
 
     def __str__(self) -> str:
-        return "-".join(str(getattr(self, f.name)) if not isinstance(f.default, bool) else f.name * getattr(self, f.name) for f in fields(self))
+        return "-".join(
+            str(getattr(self, f.name)) if not isinstance(f.default, bool) else f.name * getattr(self, f.name) for f in fields(self)
+        )
 
     @property
     def rows(self) -> int:
@@ -63,11 +69,20 @@ class Case:
         return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
 
 
+def every_backend() -> list[object]:
+    """The backends, marked as skipped where they refuse the plainest of calls."""
+    x, params = torch.zeros(1, 1, 1), [torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1), torch.zeros(1)]
+    refusals = {backend: backend.refuses(Stack(ElmanTanh(), 1, 1), x, None, params, None) for backend in BACKENDS}
+    return [
+        pytest.param(backend, id=backend.name, marks=[] if refusal is None else pytest.mark.skip(f"{backend.name} {refusal}"))
+        for backend, refusal in refusals.items()
+    ]
+
+
 def product() -> list[Case]:
     both = (False, True)
     return [
-        Case(*options)
-        for options in itertools.product(("tanh", "relu"), (1, 2), both, both, both, both, ("padded", "packed", "unbatched"))
+        Case(*options) for options in itertools.product(("tanh", "relu"), (1, 2), both, both, both, both, ("padded", "packed", "unbatched"))
     ]
 
 
@@ -103,22 +118,24 @@ def evaluate(module: nn.Module, case: Case, dtype: torch.dtype) -> Values:
     if case.given_state:
         leaves["hx"] = hx
     gradients = torch.autograd.grad((output, h_n), list(leaves.values()), (numbers["d_output"], numbers["d_h_n"]))
-    return {"output": output.detach(), "h_n": h_n.detach()} | {f"d {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
+    return {"output": output.detach(), "h_n": h_n.detach()} | {
+        f"d {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)
+    }
 
 
 @functools.cache
 def expect(case: Case) -> Values:
     """The same from the float64 loops of ``oracle``."""
-    return _named(case, oracle.run(*_arguments(case)))
+    return _named(case, oracle.run(*arguments(case)))
 
 
 @functools.cache
 def allow(case: Case) -> Values:
     """For each of the values the error that float32 may have."""
-    return _named(case, bounds.run(*_arguments(case)))
+    return _named(case, bounds.run(*arguments(case)))
 
 
-def _arguments(case: Case) -> tuple[object, ...]:
+def arguments(case: Case) -> tuple[object, ...]:
     numbers = {name: value.double().numpy() for name, value in case.numbers(torch.float32).items()}
     parameters = [parameter.detach().double().numpy() for parameter in build(nn.RNN, case, torch.float32).parameters()]
     if not case.bias:

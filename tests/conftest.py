@@ -7,22 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from elman.backends import BACKENDS, Backend, Stack, registry
-from elman.cells import ElmanTanh
+from cases import every_backend
+from elman.backends import Backend, registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def _params_of_backends() -> Iterator[object]:
-    """The backends, marked as skipped where they refuse the plainest of calls."""
-    x, params = torch.zeros(1, 1, 1), [torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1), torch.zeros(1)]
-    for backend in BACKENDS:
-        refusal = backend.refuses(Stack(ElmanTanh(), 1, 1), x, None, params, None)
-        yield pytest.param(backend, id=backend.name, marks=[] if refusal is None else pytest.mark.skip(f"{backend.name} {refusal}"))
-
-
-@pytest.fixture(params=list(_params_of_backends()))
+@pytest.fixture(params=every_backend())
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Each backend in turn, and while it lasts the only one: a call that it refuses is an error."""
     monkeypatch.setattr(registry, "BACKENDS", (request.param,))

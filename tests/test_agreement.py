@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import Case, allow, assert_same, assert_within, build, evaluate, expect, product
 from torch import nn
 
 import elman
+from cases import Case, allow, assert_same, assert_within, build, evaluate, expect, product
 
 CASES = product()
 

@@ -1,0 +1,90 @@
+"""The tests' own tools tell right from wrong: loops, bounds, assertions, poison."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import cases
+import oracle
+from cases import Case, allow, assert_same, assert_within, build, evaluate, expect
+
+CASE = Case(num_layers=2, bidirectional=True, given_state=True, form="packed")
+NONLINEARITIES = pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+
+
+@NONLINEARITIES
+def test_the_loops_gradients_are_those_of_finite_differences(nonlinearity: str) -> None:
+    _, layers, x, h_0, lengths, d_output, d_h_n = cases.arguments(Case(nonlinearity, 2, True, given_state=True, form="packed"))
+
+    def loss() -> float:
+        result = oracle.run(nonlinearity, layers, x, h_0, lengths, d_output, d_h_n)
+        return float((result.output * d_output).sum() + (result.h_n * d_h_n).sum())
+
+    result = oracle.run(nonlinearity, layers, x, h_0, lengths, d_output, d_h_n)
+    pairs = [(x, result.d_x), (h_0, result.d_h_0)]
+    for layer, gradients in zip(layers, result.d_layers, strict=True):
+        for weights, gradient in zip(layer, gradients, strict=True):
+            pairs += [(getattr(weights, name), getattr(gradient, name)) for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
+    for values, gradient in pairs:
+        for place in np.ndindex(values.shape):
+            kept, step = values[place], 1e-6
+            values[place] = kept + step
+            above = loss()
+            values[place] = kept - step
+            below = loss()
+            values[place] = kept
+            assert abs((above - below) / (2 * step) - gradient[place]) < 1e-7
+
+
+@NONLINEARITIES
+def test_torch_itself_is_within_the_float32_bound(nonlinearity: str) -> None:
+    case = Case(nonlinearity, 2, True, given_state=True, form="packed")
+    assert_within(evaluate(build(nn.RNN, case, torch.float32), case, torch.float32), expect(case), allow(case))
+
+
+@NONLINEARITIES
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_hh_l0", "weight_hh_l1_reverse"])
+def test_the_float32_bound_rejects_a_weight_that_is_off_by_1e4(nonlinearity: str, name: str) -> None:
+    case = Case(nonlinearity, 2, True, given_state=True, form="packed")
+    module = build(nn.RNN, case, torch.float32)
+    with torch.no_grad():
+        module.get_parameter(name).view(-1)[0] += 1e-4
+    with pytest.raises(AssertionError, match="off by up to"):
+        assert_within(evaluate(module, case, torch.float32), expect(case), allow(case))
+
+
+def test_the_float32_bound_is_small() -> None:
+    """A bound that lets everything pass holds nothing: this one is under 2e-4 of the largest element, through two layers and back."""
+    expected, errors = expect(CASE), allow(CASE)
+    assert max(errors[name].max().item() / value.abs().max().item() for name, value in expected.items()) < 2e-4
+
+
+def test_the_float32_bound_counts_on_a_float64_run() -> None:
+    """A run in float64 is much closer than the bound, which would be a mistake's to notice if it were computed from the wrong numbers."""
+    assert_within(
+        evaluate(build(nn.RNN, CASE, torch.float64), CASE, torch.float64), expect(CASE), {n: e * 1e-5 for n, e in allow(CASE).items()}
+    )
+
+
+def test_assert_same_rejects_what_differs() -> None:
+    right = {"output": torch.tensor([1.0, 2.0], dtype=torch.float64)}
+    assert_same(right, right, 1e-12)
+    wrong = [
+        {"output": right["output"] + 5e-12},
+        {"output": torch.tensor([1.0, float("nan")], dtype=torch.float64)},
+        {"output": right["output"].unsqueeze(0)},
+        {"h_n": right["output"]},
+        {},
+    ]
+    for values in wrong:
+        with pytest.raises(AssertionError):
+            assert_same(values, right, 1e-12)
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_memory_is_poisoned() -> None:
+    assert torch.empty(100).isnan().all()
+    assert torch.ones(100).new_empty(7).isnan().all()

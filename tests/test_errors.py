@@ -1,0 +1,148 @@
+"""Bad input gets torch.nn's type of error, and one sentence that says what was expected and what came."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+import elman
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+z = torch.zeros
+
+
+def _packed(batch: int = 3) -> PackedSequence:
+    return pack_padded_sequence(z(5, batch, 10), [5, 3, 2, 1][:batch])
+
+
+# What is called with a network of 10 features and 20 units in one layer, and the sentence.
+CALLS: list[tuple[str, Callable[[Any], object], str]] = [
+    ("one dimension", lambda rnn: rnn(z(10)), "expected x of 2 or 3 dimensions, (T, I) or (T, B, I), got 1: x has shape (10,)"),
+    ("four dimensions", lambda rnn: rnn(z(5, 3, 2, 10)), "got 4: x has shape (5, 3, 2, 10)"),
+    ("features", lambda rnn: rnn(z(5, 3, 12)), "expected input of 10 features (input_size), got 12: x has shape (5, 3, 12)"),
+    ("features, unbatched", lambda rnn: rnn(z(5, 12)), "expected input of 10 features (input_size), got 12: x has shape (5, 12)"),
+    ("features elsewhere", lambda rnn: rnn(z(3, 10, 7)), "if its axis 1 is the features, move it last: x.movedim(1, -1)"),
+    ("features, packed", lambda rnn: rnn(pack_padded_sequence(z(5, 2, 3), [5, 3])), "got 3: x has shape (8, 3)"),
+    ("no step", lambda rnn: rnn(z(0, 3, 10)), "expected at least one step, got none: x has shape (0, 3, 10)"),
+    ("no step, unbatched", lambda rnn: rnn(z(0, 10)), "expected at least one step, got none: x has shape (0, 10)"),
+    ("dtype", lambda rnn: rnn(z(5, 3, 10).double()), "expected x of torch.float32, the parameters' dtype, got torch.float64"),
+    ("integers", lambda rnn: rnn(z(5, 3, 10).long()), "got torch.int64: convert x with x.to(torch.float32)"),
+    ("dtype, packed", lambda rnn: rnn(_packed().double()), "got torch.float64"),
+    ("device", lambda rnn: rnn(z(5, 3, 10, device="meta")), "expected x on cpu, where the parameters are, got meta"),
+    ("rank, packed", lambda rnn: rnn(PackedSequence(z(5, 3, 10), torch.tensor([3, 2]))), "expected x of 2 dimensions, (N, I), got 3"),
+    ("state, batch", lambda rnn: rnn(z(5, 3, 10), z(1, 4, 20)), "expected hx of shape (1, 3, 20), (L·D, B, H), got (1, 4, 20)"),
+    ("state, units", lambda rnn: rnn(z(5, 3, 10), z(1, 3, 21)), "expected hx of shape (1, 3, 20), (L·D, B, H), got (1, 3, 21)"),
+    ("state, layers", lambda rnn: rnn(z(5, 3, 10), z(2, 3, 20)), "expected hx of shape (1, 3, 20), (L·D, B, H), got (2, 3, 20)"),
+    ("state, rank", lambda rnn: rnn(z(5, 3, 10), z(3, 20)), "got (3, 20): give it its first axis with hx.unsqueeze(0)"),
+    ("state, unbatched", lambda rnn: rnn(z(5, 10), z(1, 21)), "expected hx of shape (1, 20), (L·D, H), got (1, 21)"),
+    ("state, unbatched, rank", lambda rnn: rnn(z(5, 10), z(1, 1, 20)), "expected hx of shape (1, 20), (L·D, H), got (1, 1, 20)"),
+    ("state, packed", lambda rnn: rnn(_packed(), z(1, 4, 20)), "expected hx of shape (1, 3, 20), (L·D, B, H), got (1, 4, 20)"),
+    ("state, dtype", lambda rnn: rnn(z(5, 3, 10), z(1, 3, 20).double()), "expected hx of torch.float32, the dtype of x, got torch.float64"),
+    ("state, device", lambda rnn: rnn(z(5, 3, 10), z(1, 3, 20, device="meta")), "expected hx on cpu, where x is, got meta"),
+]
+
+CELL_CALLS: list[tuple[str, Callable[[Any], object], str]] = [
+    ("three dimensions", lambda cell: cell(z(5, 3, 10)), "expected x of 1 or 2 dimensions, (I,) or (B, I), got 3: x has shape (5, 3, 10)"),
+    ("no dimension", lambda cell: cell(z(())), "got 0: x has shape ()"),
+    ("features", lambda cell: cell(z(3, 12)), "expected input of 10 features (input_size), got 12: x has shape (3, 12)"),
+    ("dtype", lambda cell: cell(z(3, 10).double()), "expected x of torch.float32, the parameters' dtype, got torch.float64"),
+    ("device", lambda cell: cell(z(3, 10, device="meta")), "expected x on cpu, where the parameters are, got meta"),
+    ("state, units", lambda cell: cell(z(3, 10), z(3, 21)), "expected hx of shape (3, 20), (B, H), got (3, 21)"),
+    ("state, batch", lambda cell: cell(z(3, 10), z(1, 20)), "expected hx of shape (3, 20), (B, H), got (1, 20)"),
+    ("state, three dimensions", lambda cell: cell(z(3, 10), z(1, 3, 20)), "expected hx of shape (3, 20), (B, H), got (1, 3, 20)"),
+    ("state, one dimension", lambda cell: cell(z(3, 10), z(20)), "expected hx of shape (3, 20), (B, H), got (20,)"),
+    ("state, unbatched", lambda cell: cell(z(10), z(1, 20)), "expected hx of shape (20,), (H,), got (1, 20)"),
+    ("state, dtype", lambda cell: cell(z(3, 10), z(3, 20).double()), "expected hx of torch.float32, the dtype of x, got torch.float64"),
+]
+
+CONSTRUCTIONS: list[tuple[dict[str, object], str]] = [
+    ({"input_size": 0}, "expected input_size to be at least 1, got 0"),
+    ({"input_size": 10.0}, "expected input_size to be an int, got 10.0 of type float"),
+    ({"hidden_size": 0}, "expected hidden_size to be at least 1, got 0"),
+    ({"hidden_size": -3}, "expected hidden_size to be at least 1, got -3"),
+    ({"hidden_size": 20.0}, "expected hidden_size to be an int"),
+    ({"num_layers": 0}, "expected num_layers to be at least 1, got 0"),
+    ({"num_layers": 1.5}, "expected num_layers to be an int, got 1.5"),
+    ({"num_layers": "2"}, "expected num_layers to be an int, got '2'"),
+    ({"bias": 1}, "expected bias to be True or False, got 1"),
+    ({"batch_first": None}, "expected batch_first to be True or False, got None"),
+    ({"dropout": 1.5}, "expected dropout to be a probability, a number from 0 to 1, got 1.5"),
+    ({"dropout": -0.1}, "got -0.1"),
+    ({"dropout": True}, "got True"),
+    ({"dropout": "a"}, "got 'a'"),
+    ({"dropout": float("nan")}, "got nan"),
+    ({"nonlinearity": "sigmoid"}, "expected nonlinearity to be one of 'tanh', 'relu', got 'sigmoid'"),
+    ({"proj_size": 5}, "expected no proj_size, got 5"),
+    ({"proj_size": 0}, "expected no proj_size, got 0"),
+    ({"dtype": torch.int64}, "floating point"),
+    ({"surprise": 1}, "surprise"),
+]
+
+
+def _error(call: Callable[[], object]) -> Exception:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is the question
+        call()
+    assert isinstance(caught.value, Exception)
+    return caught.value
+
+
+@pytest.mark.parametrize(("call", "sentence"), [c[1:] for c in CALLS], ids=[c[0] for c in CALLS])
+def test_a_bad_call_of_rnn_raises_what_torch_raises(call: Callable[[Any], object], sentence: str) -> None:
+    error = _error(lambda: call(elman.RNN(10, 20)))
+    assert type(error) is type(_error(lambda: call(nn.RNN(10, 20))))
+    assert sentence in str(error)
+
+
+@pytest.mark.parametrize(("call", "sentence"), [c[1:] for c in CELL_CALLS], ids=[c[0] for c in CELL_CALLS])
+def test_a_bad_call_of_rnn_cell_raises_what_torch_raises(call: Callable[[Any], object], sentence: str) -> None:
+    error = _error(lambda: call(elman.RNNCell(10, 20)))
+    assert type(error) is type(_error(lambda: call(nn.RNNCell(10, 20))))
+    assert sentence in str(error)
+
+
+@pytest.mark.parametrize(("options", "sentence"), CONSTRUCTIONS, ids=[str(c[0]) for c in CONSTRUCTIONS])
+def test_a_bad_construction_raises_what_torch_raises(options: dict[str, object], sentence: str) -> None:
+    arguments = {"input_size": 10, "hidden_size": 20} | options
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of the dropout before it rejects the rest
+        expected = _error(lambda: nn.RNN(**arguments))
+    error = _error(lambda: elman.RNN(**arguments))
+    assert type(error) is type(expected)
+    assert sentence in str(error)
+
+
+@pytest.mark.parametrize("module", [elman.RNN(10, 20), elman.RNNCell(10, 20)], ids=["RNN", "RNNCell"])
+@pytest.mark.parametrize("arguments", [([[1.0]],), (None,), (z(3, 10), (z(1, 3, 20),)), (z(3, 10), 1.0)], ids=str)
+def test_what_is_no_tensor_is_a_type_error(module: nn.Module, arguments: tuple[object, ...]) -> None:
+    with pytest.raises(TypeError, match=r"expected (x|hx) to be a tensor( or a PackedSequence)?, got \w+$"):
+        module(*arguments)
+
+
+def test_batch_first_is_told_in_its_own_axes() -> None:
+    with pytest.raises(ValueError, match=re.escape("(T, I) or (B, T, I), got 1")):
+        elman.RNN(10, 20, batch_first=True)(z(10))
+    with pytest.raises(RuntimeError, match="expected at least one step"):
+        elman.RNN(10, 20, batch_first=True)(z(3, 0, 10))
+    with pytest.raises(RuntimeError, match=re.escape("expected hx of shape (1, 5, 20)")):
+        elman.RNN(10, 20, batch_first=True)(z(5, 3, 10), z(1, 3, 20))
+
+
+def test_a_cell_with_an_unknown_nonlinearity_raises_what_torchs_first_call_raises() -> None:
+    expected = _error(lambda: nn.RNNCell(10, 20, nonlinearity="sigmoid")(z(3, 10)))
+    error = _error(lambda: elman.RNNCell(10, 20, nonlinearity="sigmoid"))
+    assert type(error) is type(expected)
+    assert "expected nonlinearity to be one of 'tanh', 'relu', got 'sigmoid'" in str(error)
+
+
+def test_dropout_on_one_layer_warns() -> None:
+    with pytest.warns(UserWarning, match="dropout=0.5 does nothing with num_layers=1") as told:
+        elman.RNN(10, 20, dropout=0.5)
+    assert told[0].filename == __file__

@@ -1,0 +1,92 @@
+"""PackedSequence in and out, in torch.nn.RNN's order of rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
+
+import elman
+
+if TYPE_CHECKING:
+    from elman.backends import Backend
+
+
+@pytest.fixture
+def rnn() -> elman.RNN:
+    torch.manual_seed(0)
+    return elman.RNN(3, 4, num_layers=2, bidirectional=True).double()
+
+
+def test_each_sequence_is_run_as_if_it_were_alone(backend: Backend, rnn: elman.RNN) -> None:
+    sequences = [torch.randn(length, 3, dtype=torch.float64) for length in (2, 5, 1, 5, 3)]
+    hx = torch.randn(4, 5, 4, dtype=torch.float64)
+    output, h_n = rnn(pack_sequence(sequences, enforce_sorted=False), hx)
+    padded, _ = pad_packed_sequence(output)
+    for row, sequence in enumerate(sequences):
+        alone, last = rnn(sequence, hx[:, row])
+        torch.testing.assert_close(padded[: len(sequence), row], alone, rtol=0, atol=1e-12)
+        torch.testing.assert_close(h_n[:, row], last, rtol=0, atol=1e-12)
+        assert not padded[len(sequence) :, row].any()
+
+
+def test_the_output_keeps_the_inputs_order_of_rows(backend: Backend, rnn: elman.RNN) -> None:
+    packed = pack_padded_sequence(torch.randn(5, 3, 3, dtype=torch.float64), [2, 5, 1], enforce_sorted=False)
+    output, _ = rnn(packed)
+    assert isinstance(output, PackedSequence)
+    assert torch.equal(output.batch_sizes, packed.batch_sizes)
+    assert torch.equal(output.sorted_indices, packed.sorted_indices)
+    assert torch.equal(output.unsorted_indices, packed.unsorted_indices)
+
+
+def test_sorted_sequences_stay_without_indices(backend: Backend, rnn: elman.RNN) -> None:
+    output, _ = rnn(pack_padded_sequence(torch.randn(5, 3, 3, dtype=torch.float64), [5, 2, 1]))
+    assert output.sorted_indices is None
+    assert output.unsorted_indices is None
+
+
+@pytest.mark.parametrize("lengths", [[1], [7], [3, 3, 3], [4, 1, 1, 1], [6, 5, 4, 3, 2, 1]], ids=str)
+def test_any_lengths_agree_with_torch(backend: Backend, rnn: elman.RNN, lengths: list[int]) -> None:
+    theirs = nn.RNN(3, 4, num_layers=2, bidirectional=True).double()
+    theirs.load_state_dict(rnn.state_dict())
+    packed = pack_sequence([torch.randn(length, 3, dtype=torch.float64) for length in lengths])
+    (output, h_n), (expected, expected_h_n) = rnn(packed), theirs(packed)
+    torch.testing.assert_close(output.data, expected.data, rtol=0, atol=1e-12)
+    torch.testing.assert_close(h_n, expected_h_n, rtol=0, atol=1e-12)
+
+
+def test_packed_data_may_be_strided(backend: Backend, rnn: elman.RNN) -> None:
+    packed = pack_sequence([torch.randn(4, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)])
+    strided = PackedSequence(torch.stack([packed.data, packed.data], -1)[..., 1], packed.batch_sizes)
+    torch.testing.assert_close(rnn(strided)[0].data, rnn(packed)[0].data, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("batch_sizes", "told"),
+    [
+        (torch.tensor([3, 3]), "expected 6 packed rows, the sum of batch_sizes, got 5"),
+        (torch.tensor([2, 2]), "expected 4 packed rows"),
+        (torch.tensor([2, 3]), r"never grow nor fall below 0, got \[2, 3\]"),
+        (torch.tensor([6, -1]), r"never grow nor fall below 0, got \[6, -1\]"),
+        (torch.tensor([2**62, 2**62, 2**62, 2**62]), "expected 18446744073709551616 packed rows"),
+        (torch.tensor([3, 2], dtype=torch.int32), "got torch.int32"),
+        (torch.tensor([[3, 2]]), r"of shape \(1, 2\)"),
+        (torch.tensor([], dtype=torch.int64), "batch_sizes is empty"),
+        (torch.tensor(5), r"of shape \(\)"),
+    ],
+    ids=str,
+)
+def test_batch_sizes_that_do_not_fit_are_an_error(backend: Backend, rnn: elman.RNN, batch_sizes: torch.Tensor, told: str) -> None:
+    with pytest.raises(RuntimeError, match=told):
+        rnn(PackedSequence(torch.randn(5, 3, dtype=torch.float64), batch_sizes))
+
+
+def test_steps_without_rows_are_let_through(backend: Backend, rnn: elman.RNN) -> None:
+    data = torch.randn(5, 3, dtype=torch.float64)
+    output, h_n = rnn(PackedSequence(data, torch.tensor([3, 2, 0])))
+    expected, expected_h_n = rnn(PackedSequence(data, torch.tensor([3, 2])))
+    torch.testing.assert_close(output.data, expected.data, rtol=0, atol=0)
+    torch.testing.assert_close(h_n, expected_h_n, rtol=0, atol=0)

@@ -1,0 +1,87 @@
+"""Which backend runs a call, what elman.why says about it, and what elman.show_config shows."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence
+
+import elman
+from elman.backends import BACKENDS, Backend, registry
+from elman.backends.reference import ReferenceBackend
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class _Picky(Backend):
+    """Takes no float64 and gives zeros."""
+
+    name = "picky"
+
+    def refuses(self, stack: object, x: Tensor, *arguments: object) -> str | None:
+        return "does not run float64" if x.dtype is torch.float64 else None
+
+    def run(self, stack: object, x: Tensor, *arguments: object) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return torch.zeros(5, 3, 20), (torch.zeros(1, 3, 20),)
+
+
+@pytest.fixture
+def picky_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BACKENDS", (_Picky(), ReferenceBackend()))
+
+
+@pytest.mark.usefixtures("picky_first")
+def test_the_first_backend_that_does_not_refuse_runs_the_call() -> None:
+    rnn, x = elman.RNN(10, 20), torch.randn(5, 3, 10)
+    assert not rnn(x)[0].any()
+    assert elman.why(rnn, x) == "picky: float32 on the CPU"
+
+
+@pytest.mark.usefixtures("picky_first")
+def test_why_tells_what_the_backends_before_would_not_do() -> None:
+    rnn, x = elman.RNN(10, 20).double(), torch.randn(5, 3, 10).double()
+    assert rnn(x)[0].all()
+    assert elman.why(rnn, x) == "reference: picky does not run float64"
+
+
+def test_the_reference_comes_last_and_refuses_nothing() -> None:
+    assert isinstance(BACKENDS[-1], ReferenceBackend)
+    rnn = elman.RNN(2, 3, device="meta", dtype=torch.bfloat16)
+    assert elman.why(rnn, torch.empty(4, 1, 2, device="meta", dtype=torch.bfloat16)).startswith("reference: native ")
+
+
+def test_why_takes_what_the_module_takes() -> None:
+    rnn = elman.RNN(10, 20, batch_first=True).bfloat16()
+    x = torch.randn(5, 3, 10).bfloat16()
+    for given in (x, x[0], pack_sequence([x[0], x[1, :2]])):
+        assert elman.why(rnn, given).startswith("reference: native ")
+    assert elman.why(rnn, x, torch.randn(1, 5, 20).bfloat16()).startswith("reference")
+    assert elman.why(elman.RNNCell(10, 20).bfloat16(), x[0], torch.randn(3, 20).bfloat16()).startswith("reference")
+
+
+def test_why_names_the_instruction_set_of_the_native_backend(backend: Backend) -> None:
+    told = elman.why(elman.RNN(10, 20), torch.randn(5, 3, 10))
+    assert told == f"{backend.label}: float32 on the CPU"
+    assert (" (" in told) == (backend.name == "native")
+
+
+def test_why_raises_what_the_call_would_raise() -> None:
+    with pytest.raises(RuntimeError, match=r"expected input of 10 features \(input_size\), got 12"):
+        elman.why(elman.RNN(10, 20), torch.randn(5, 3, 12))
+
+
+def test_why_is_for_elmans_modules() -> None:
+    with pytest.raises(TypeError, match="expected one of Elman's layers or cells, got Linear"):
+        elman.why(torch.nn.Linear(10, 20), torch.randn(3, 10))  # type: ignore[arg-type]
+
+
+def test_show_config_prints_and_returns_versions_instruction_sets_and_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    text = elman.show_config()
+    assert capsys.readouterr().out == text + "\n"
+    for fact in (elman.__version__, platform.python_version(), torch.__version__, "native, reference", f"{torch.get_num_threads()} "):
+        assert fact in text
+    assert "instruction set" in text
