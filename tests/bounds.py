@@ -1,8 +1,8 @@
 """How far a float32 run may be from a float64 run of the same numbers: derived, not chosen.
 
 A sum of n products in any order, with or without fused multiply-adds, is off by at most gamma(n) times the sum of the products'
-magnitudes, gamma(n) = n·u / (1 - n·u), u = 2^-24 (N. J. Higham, "Accuracy and
-Stability of Numerical Algorithms", 2nd ed. 2002, section 3.1).
+magnitudes, gamma(n) = n·u / (1 - n·u), u = 2^-24 (N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed. 2002,
+section 3.1).
 The rest is how an error that is already there passes on, step after step, in the forward and in the backward direction:
 
 - through a matrix W: each element by |W| e, and no more than its row's 2-norm times the error's 2-norm; the vector's 2-norm by that of W.
@@ -106,7 +106,7 @@ def run(
 
 @dataclass
 class _Terms:
-    """A parameter's gradient is a sum over steps and rows: the sum of its terms' errors, and of their magnitudes, to which rounding is relative."""
+    """A parameter's gradient is a sum over steps and rows: its terms' errors, and their magnitudes, to which rounding is relative, summed up."""
 
     error: Direction
     magnitude: Direction
