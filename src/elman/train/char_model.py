@@ -1,0 +1,55 @@
+"""The model: reads characters, says how likely each next one is."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from elman import RNN
+
+VOCABULARY = 256
+"""Characters are bytes: every text can be read, none needs a table of its own."""
+
+
+class CharModel(nn.Module):
+    """An embedding, an Elman network and a linear head, nothing else.
+
+    >>> import torch
+    >>> model = CharModel(hidden_size=32)
+    >>> text = torch.frombuffer(bytearray(b"def f(x):"), dtype=torch.uint8).long()
+    >>> logits, state = model(text[:, None])
+    >>> logits.shape, state.shape
+    (torch.Size([9, 1, 256]), torch.Size([1, 1, 32]))
+
+    Args:
+        embedding_size: numbers by which a character is described to the network.
+        hidden_size: hidden units in each layer.
+        num_layers: layers of the Elman network (tanh).
+    """
+
+    def __init__(self, embedding_size: int = 64, hidden_size: int = 256, num_layers: int = 1) -> None:
+        super().__init__()
+        self.sizes = {"embedding_size": embedding_size, "hidden_size": hidden_size, "num_layers": num_layers}
+        self.embedding = nn.Embedding(VOCABULARY, embedding_size)
+        self.rnn = RNN(embedding_size, hidden_size, num_layers)
+        self.head = nn.Linear(hidden_size, VOCABULARY)
+        for name, parameter in self.rnn.named_parameters():
+            if name.startswith("weight_hh"):
+                nn.init.orthogonal_(parameter)
+
+    def forward(self, characters: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The scores of what comes after each character.
+
+        Args:
+            characters: (T, B) of integers below 256.
+            state: (L, B, H), the state that an earlier call returned; None for a text's beginning.
+
+        Returns:
+            The logits (T, B, 256) and the state after the last character, (L, B, H).
+        """
+        output, state = self.hidden(characters, state)
+        return self.head(output), state
+
+    def hidden(self, characters: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the head sees: the top layer's hidden units after each character, (T, B, H), and the last state, (L, B, H)."""
+        output, state = self.rnn(self.embedding(characters), state)
+        return output, state

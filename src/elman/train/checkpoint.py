@@ -1,0 +1,46 @@
+"""A model in a file: safetensors, with the model's sizes as JSON in its metadata. Data only, nothing in it is ever run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+
+from elman.train.char_model import CharModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FORMAT = "elman.CharModel"
+
+
+class CheckpointError(ValueError):
+    """The file does not hold a model; the message says why."""
+
+
+def save(model: CharModel, path: Path) -> None:
+    """Write the model's sizes and weights."""
+    metadata = {"format": _FORMAT, "sizes": json.dumps(model.sizes)}
+    path.write_bytes(serialize(model.state_dict(), metadata))
+
+
+def load(path: Path) -> CharModel:
+    """Read a model that :func:`save` wrote.
+
+    Raises:
+        CheckpointError: it is not such a file, or its weights do not fit its sizes.
+        OSError: it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise CheckpointError(f"{path} does not hold a character model: its format is {metadata.get('format')!r}, not {_FORMAT!r}")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        model = CharModel(**json.loads(metadata["sizes"]))
+        model.load_state_dict(weights)
+    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} does not hold a character model: {error}") from error
+    return model

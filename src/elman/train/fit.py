@@ -1,0 +1,142 @@
+"""Fitting: truncated backpropagation through time over parallel streams of text.
+
+The text is cut into B streams that lie side by side. Each step takes the next T characters of every stream, starts from the state in which
+the step before ended, and sends gradients back through these T characters and no further.
+Source: R. J. Williams, J. Peng, "An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network Trajectories", Neural
+Computation 2 (1990).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, inf, log, pi
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+
+from elman.train.evaluate import as_characters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from elman.train.char_model import CharModel
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a model is fitted.
+
+    Exactly one of ``steps`` and ``seconds`` ends the training. With ``steps`` the same seed gives the same losses on the same machine; with
+    ``seconds`` the learning rate follows the clock, so that a slow machine still goes through the whole schedule.
+
+    Attributes:
+        streams: B, how many parts of the text are read side by side.
+        chunk: T, through how many characters gradients go back.
+        learning_rate: Adam's, at its highest.
+        clip: the gradient's norm is cut to this.
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+    streams: int = 32
+    chunk: int = 64
+    learning_rate: float = 3e-3
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.seconds is None):
+            raise ValueError("training ends after so many steps or so many seconds: give one of the two")
+        for name, value in vars(self).items():
+            if value is not None and not 0 < value < inf:
+                raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known after one step of fitting.
+
+    Attributes:
+        number: steps done, from 1.
+        characters: characters read so far.
+        seconds: since fitting began.
+        fraction: how much of the training is done, 0 to 1.
+        bits: bits per character on this step's own chunk, before the update.
+    """
+
+    number: int
+    characters: int
+    seconds: float
+    fraction: float
+    bits: float
+
+
+def fit(model: CharModel, text: bytes, settings: FitSettings, after_step: Callable[[Step], bool | None] | None = None) -> Step:
+    """Fit the model to the text.
+
+    Args:
+        model: is changed in place.
+        text: at least two characters. A short one is read over and over again, in fewer streams or shorter chunks if it must be.
+        settings: how, and how long.
+        after_step: called after every step; when it returns False, fitting ends there.
+
+    Returns:
+        The last step.
+    """
+    fraction, characters, state = 0.0, 0, None
+    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.99), fused=True)
+    start = perf_counter()
+    for number, (inputs, targets, fresh) in enumerate(read_chunks(text, settings.streams, settings.chunk), 1):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * schedule(fraction)
+        logits, state = model(inputs, None if fresh else state)
+        state = state.detach()
+        loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        clip_grad_norm_(model.parameters(), settings.clip)
+        optimizer.step()
+
+        seconds = perf_counter() - start
+        fraction = number / settings.steps if settings.steps else min(1.0, seconds / (settings.seconds or 1))
+        characters += targets.numel()
+        step = Step(number, characters, seconds, fraction, loss.item() / log(2))
+        go_on = after_step is None or after_step(step) is not False
+        if fraction >= 1 or not go_on:
+            break
+    return step
+
+
+def read_chunks(text: bytes, streams: int, chunk: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """The text in chunks, without end: inputs (T, B), targets (T, B) one character further on, and whether the text begins anew.
+
+    >>> inputs, targets, fresh = next(read_chunks(b"abcdefghi", streams=2, chunk=3))
+    >>> [bytes(column.tolist()) for column in inputs.t()], [bytes(column.tolist()) for column in targets.t()], fresh
+    ([b'abc', b'efg'], [b'bcd', b'fgh'], True)
+    """
+    characters = as_characters(text)
+    pairs = len(characters) - 1
+    chunk = min(chunk, pairs)
+    streams = min(streams, pairs // chunk)
+    length = pairs // streams
+    inputs = characters[: streams * length].view(streams, length).t()
+    targets = characters[1 : streams * length + 1].view(streams, length).t()
+    while True:
+        for begin in range(0, length - chunk + 1, chunk):
+            yield inputs[begin : begin + chunk], targets[begin : begin + chunk], begin == 0
+
+
+def schedule(fraction: float, warm_up: float = 0.03) -> float:
+    """The learning rate's share of its highest value: a short linear rise, then half a cosine down to nothing.
+
+    >>> [round(schedule(fraction), 2) for fraction in (0, 0.03, 0.515, 1)]
+    [0.01, 1.0, 0.5, 0.0]
+
+    Source: I. Loshchilov, F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts" (2017).
+    """
+    if fraction < warm_up:
+        return max(fraction / warm_up, 0.01)
+    return (1 + cos(pi * (fraction - warm_up) / (1 - warm_up))) / 2

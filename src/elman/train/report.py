@@ -1,0 +1,162 @@
+"""What is said about a training in a terminal, in English and Chinese."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from elman.train.sample import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from elman.train.corpus import Corpus
+    from elman.train.text import Outcome
+
+_SENTENCES = {
+    "title": {"en": "A character model learns {name}", "zh": "字符模型学习：{name}"},
+    "corpus": {
+        "en": "{train} files to learn from, {train_characters} characters; {held_out} held out, {held_out_characters} characters",
+        "zh": "训练文件 {train} 个，共 {train_characters} 个字符；留出文件 {held_out} 个，共 {held_out_characters} 个字符",
+    },
+    "stop": {"en": "Ctrl-C stops early and keeps what has been learnt.", "zh": "按 Ctrl-C 可提前结束，已学到的内容会保留。"},
+    "learning": {"en": "learning", "zh": "训练中"},
+    "measuring": {"en": "measuring", "zh": "评估中"},
+    "speed": {"en": "char/s", "zh": "字符/秒"},
+    "left": {"en": "left", "zh": "剩余"},
+    "bits": {"en": "bits/char", "zh": "比特/字符"},
+    "held_out": {"en": "On the held-out files", "zh": "在留出文件上"},
+    "size": {"en": "size", "zh": "压缩后大小"},
+    "elman": {"en": "Elman network", "zh": "Elman 网络"},
+    "compressor": {"en": "{name}, strongest", "zh": "{name}（最高压缩级别）"},
+    "fair": {
+        "en": "gzip and xz see the held-out files alone, joined into one. The network has read {characters} characters of other files "
+        "before, and its {weights} of weights are not counted.",
+        "zh": "gzip 和 xz 只压缩留出文件（合并为一个）。网络事先读过其他文件的 {characters} 个字符，其 {weights} 权重未计入。",
+    },
+    "stopped": {"en": "Stopped early, at {percent} of the training.", "zh": "训练提前结束，完成了 {percent}。"},
+    "trained": {
+        "en": "{steps} steps, {characters} characters in {seconds:.0f} s: {speed} char/s. {backend}",
+        "zh": "{steps} 步，{seconds:.0f} 秒读入 {characters} 个字符，每秒 {speed} 个字符。{backend}",
+    },
+    "writes": {"en": "What it writes", "zh": "它写出的文字"},
+    "files": {"en": "Written", "zh": "已写入"},
+    "picture": {"en": "learning curve, and hidden units over a line", "zh": "学习曲线，以及隐藏单元在一行文字上的活动"},
+    "sample": {"en": "the sample", "zh": "样本"},
+    "metrics": {"en": "all figures", "zh": "全部数据"},
+    "model": {"en": "the weights", "zh": "权重"},
+    "no_picture": {
+        "en": "No picture: it needs matplotlib (pip install matplotlib).",
+        "zh": "没有绘图：需要 matplotlib（pip install matplotlib）。",
+    },
+}
+
+
+class Report:
+    """Says it in one language, "en" or "zh"."""
+
+    def __init__(self, language: str) -> None:
+        self._language = language
+
+    def say(self, key: str, **fields: object) -> str:
+        return _SENTENCES[key][self._language].format(**fields)
+
+    def opening(self, corpus: Corpus) -> RenderableType:
+        """What is learnt."""
+        counts = self.say(
+            "corpus",
+            train=len(corpus.train),
+            train_characters=f"{len(corpus.train_text):,}",
+            held_out=len(corpus.held_out),
+            held_out_characters=f"{len(corpus.held_out_text):,}",
+        )
+        return Group(Text(f"\n{self.say('title', name=corpus.name)}", "bold"), Text(counts), Text(self.say("stop"), "bright_black"), "")
+
+    def progress_columns(self) -> list[ProgressColumn]:
+        """The bar's columns: the task's fields are ``speed`` (characters per second) and ``bits``."""
+        return [
+            TextColumn("{task.description}"),
+            BarColumn(None),
+            TextColumn("{task.percentage:3.0f} %"),
+            _Field("speed", f"{{:,.0f}} {self.say('speed')}", "cyan"),
+            _Field("bits", f"{{:.2f}} {self.say('bits')}", "yellow"),
+            TimeRemainingColumn(compact=True),
+            TextColumn(self.say("left")),
+        ]
+
+    def closing(self, outcome: Outcome, files: Mapping[str, Path]) -> RenderableType:
+        """What came of it."""
+        last = outcome.last
+        metrics = outcome.metrics()
+        trained = self.say(
+            "trained",
+            steps=f"{last.number:,}",
+            characters=f"{last.characters:,}",
+            seconds=last.seconds,
+            speed=f"{last.characters / last.seconds:,.0f}",
+            backend=metrics["training"]["backend"],
+        )
+        fair = self.say("fair", characters=f"{last.characters:,}", weights=_bytes(4 * metrics["model"]["parameters"]))
+        stopped = [] if last.fraction >= 1 else [Text(self.say("stopped", percent=f"{last.fraction:.0%}"), "yellow")]
+        return Group(
+            "",
+            *stopped,
+            Text(trained),
+            Text(f"\n{self.say('held_out')}", "bold"),
+            Padding(self._scores(outcome), (0, 0, 0, 2)),
+            Padding(Text(fair, "bright_black"), (0, 0, 1, 2)),
+            Panel(
+                Text(printable(outcome.written).strip("\n")),
+                title=self.say("writes"),
+                title_align="left",
+                box=box.ROUNDED,
+                border_style="bright_black",
+            ),
+            Text(f"\n{self.say('files')}", "bold"),
+            Padding(self._files(files), (0, 0, 0, 2)),
+            *([] if "picture" in files else [Text(self.say("no_picture"), "yellow")]),
+        )
+
+    def _scores(self, outcome: Outcome) -> Table:
+        table = Table(box=None, header_style="bright_black", padding=(0, 2, 0, 0))
+        table.add_column()
+        table.add_column(self.say("bits"), justify="right")
+        table.add_column(self.say("size"), justify="right")
+        table.add_column(no_wrap=True, overflow="crop")
+        characters = len(outcome.corpus.held_out_text)
+        scores = {self.say("compressor", name=name): bits for name, bits in outcome.compressed.items()}
+        scores[self.say("elman")] = outcome.bits
+        for name, bits in sorted(scores.items(), key=lambda score: score[1]):
+            style = "bold green" if name == self.say("elman") else ""
+            table.add_row(name, f"{bits:.3f}", _bytes(bits * characters / 8), "━" * min(40, round(10 * bits)), style=style)
+        return table
+
+    def _files(self, files: Mapping[str, Path]) -> Table:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for kind, path in files.items():
+            table.add_row(Text(str(path), "cyan"), Text(self.say(kind)))
+        return table
+
+
+class _Field(ProgressColumn):
+    """One of the task's own fields, once it is known."""
+
+    def __init__(self, field: str, form: str, style: str) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._field, self._form, self._style = field, form, style
+
+    def render(self, task: Task) -> Text:
+        value = task.fields.get(self._field)
+        return Text("" if value is None else self._form.format(value), self._style)
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1000:,.0f} kB"

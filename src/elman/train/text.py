@@ -1,0 +1,185 @@
+"""The whole way from a text to a trained model and what is worth knowing about it: ``elman train text``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from elman import why
+from elman.train.char_model import CharModel
+from elman.train.checkpoint import save
+from elman.train.evaluate import bits_per_character, compressors
+from elman.train.fit import FitSettings, Step, fit
+from elman.train.sample import sample
+from elman.train.units import Line, read_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from elman.train.corpus import Corpus
+
+_CURVE_POINTS = 20
+_GLIMPSE_PIECES, _GLIMPSE_LENGTH = 64, 512
+"""The learning curve is measured on this many pieces of the held-out text, of this many characters each."""
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """What is trained, and how.
+
+    Attributes:
+        fit: how long and how fast.
+        embedding_size, hidden_size, num_layers: of the :class:`~elman.train.char_model.CharModel`.
+        seed: of the initial weights and of the sample.
+        prompt: what the sample goes on from.
+        sample_length: characters to write.
+        temperature: of the sample.
+    """
+
+    fit: FitSettings
+    embedding_size: int = 64
+    hidden_size: int = 256
+    num_layers: int = 1
+    seed: int = 0
+    prompt: bytes = b"\n"
+    sample_length: int = 800
+    temperature: float = 0.7
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A point of the learning curve: bits per character on the text just read (a mean since the point before) and on held-out text."""
+
+    step: int
+    characters: int
+    seconds: float
+    train_bits: float
+    held_out_bits: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained model and what is worth knowing about it.
+
+    Attributes:
+        last: the last step of the training.
+        curve: the learning curve.
+        bits: bits per character of the whole held-out text.
+        compressed: what compressors reach on it, by name.
+        written: a sample.
+        line: a line of held-out text, and what hidden units did over it.
+    """
+
+    model: CharModel
+    settings: TextSettings
+    corpus: Corpus
+    last: Step
+    curve: list[CurvePoint] = field(repr=False)
+    bits: float
+    compressed: dict[str, float]
+    written: bytes
+    line: Line
+
+    def metrics(self) -> dict[str, Any]:
+        """All figures, ready for JSON."""
+        corpus, fitted = self.corpus, self.settings.fit
+        return {
+            "corpus": {
+                "name": corpus.name,
+                "train_files": len(corpus.train),
+                "train_characters": len(corpus.train_text),
+                "held_out_files": [file.name for file in corpus.held_out],
+                "held_out_characters": len(corpus.held_out_text),
+                "sha256": hashlib.sha256(corpus.train_text + corpus.held_out_text).hexdigest(),
+            },
+            "model": {**self.model.sizes, "parameters": sum(parameter.numel() for parameter in self.model.parameters())},
+            "training": {
+                **asdict(fitted),
+                "seed": self.settings.seed,
+                "steps_done": self.last.number,
+                "characters": self.last.characters,
+                "seconds": round(self.last.seconds, 3),
+                "characters_per_second": round(self.last.characters / self.last.seconds),
+                "finished": self.last.fraction >= 1,
+                "backend": why(self.model.rnn, torch.zeros(fitted.chunk, fitted.streams, self.model.sizes["embedding_size"])),
+            },
+            "held_out_bits_per_character": {"elman": self.bits, **self.compressed},
+            "curve": [asdict(point) for point in self.curve],
+        }
+
+
+def train_text(
+    corpus: Corpus, settings: TextSettings, after_step: Callable[[Step, CurvePoint | None], bool | None] | None = None
+) -> Outcome:
+    """Train a character model on a corpus, and measure it.
+
+    Args:
+        corpus: what is learnt, and what is held out.
+        settings: which model, and how it is trained.
+        after_step: called after every step, with the learning curve's newest point if there is one; when it returns False, training ends
+            there and what has been learnt so far is measured.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = CharModel(settings.embedding_size, settings.hidden_size, settings.num_layers)
+    recorder = _Recorder(model, corpus.held_out_text, after_step)
+    last = fit(model, corpus.train_text, settings.fit, recorder)
+    code = sum(file.name.endswith(".py") for file in corpus.held_out) * 2 > len(corpus.held_out)
+    return Outcome(
+        model=model,
+        settings=settings,
+        corpus=corpus,
+        last=last,
+        curve=recorder.curve,
+        bits=bits_per_character(model, corpus.held_out_text),
+        compressed=compressors(corpus.held_out_text),
+        written=sample(model, settings.prompt, settings.sample_length, settings.temperature, settings.seed),
+        line=read_line(model, corpus.held_out_text, code),
+    )
+
+
+def write_files(outcome: Outcome, folder: Path) -> dict[str, Path]:
+    """Write the weights, the sample and the figures into a folder, which is made if need be.
+
+    Returns:
+        The files by what they hold: "model", "sample", "metrics".
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"model": folder / "model.safetensors", "sample": folder / "sample.txt", "metrics": folder / "metrics.json"}
+    save(outcome.model, files["model"])
+    files["sample"].write_bytes(outcome.written)
+    files["metrics"].write_text(json.dumps(outcome.metrics(), indent=2) + "\n", encoding="utf-8")
+    return files
+
+
+class _Recorder:
+    """Keeps the learning curve: points lie closer together early on, where the curve is steep."""
+
+    def __init__(self, model: CharModel, held_out: bytes, after_step: Callable[[Step, CurvePoint | None], bool | None] | None) -> None:
+        stride = max(len(held_out) // _GLIMPSE_PIECES, 1)
+        self._glimpse = b"".join(
+            held_out[begin : begin + min(stride, _GLIMPSE_LENGTH)] for begin in range(0, _GLIMPSE_PIECES * stride, stride)
+        )
+        self._model, self._after_step = model, after_step
+        self._bits: list[float] = []
+        self.curve: list[CurvePoint] = []
+
+    def __call__(self, step: Step) -> bool | None:
+        self._bits.append(step.bits)
+        point = None
+        if step.fraction >= ((len(self.curve) + 1) / _CURVE_POINTS) ** 2:
+            point = CurvePoint(
+                step.number,
+                step.characters,
+                step.seconds,
+                sum(self._bits) / len(self._bits),
+                bits_per_character(self._model, self._glimpse, _GLIMPSE_PIECES),
+            )
+            self._bits.clear()
+            self.curve.append(point)
+        return self._after_step(step, point) if self._after_step else None

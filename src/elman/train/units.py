@@ -1,0 +1,112 @@
+"""Hidden units over a line of text: what each of some units does while the model reads, and what it seems to follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from elman.train.evaluate import as_characters, bits_of_each
+from elman.train.features import features
+
+if TYPE_CHECKING:
+    from elman.train.char_model import CharModel
+
+_STUDIED = 1 << 16
+"""On how many characters units are compared with features."""
+
+_WEAK = 0.25
+"""A correlation below this is not worth showing."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A hidden unit of the top layer.
+
+    Attributes:
+        index: which one.
+        follows: the feature of the text that it goes with.
+        correlation: Pearson's, of the unit with the feature; negative if the unit is low where the feature is high.
+        values: the unit after each character of the line, in [-1, 1].
+    """
+
+    index: int
+    follows: str
+    correlation: float
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text as the model read it: what each character cost, and what some units did."""
+
+    text: str
+    bits: list[float]
+    units: list[Unit]
+
+
+@torch.no_grad()
+def read_line(model: CharModel, text: bytes, code: bool) -> Line:
+    """Let the model read a line of a text, after all that stands before it there (at most some 65,000 characters).
+
+    The line is the one in which most features change; the units are, for each feature, the one that follows it most closely over the
+    whole text.
+
+    Args:
+        model: a trained one.
+        text: held-out text.
+        code: it is Python.
+    """
+    text = text[:_STUDIED]
+    characters = as_characters(text)[:, None]
+    known = features(text, code)
+    begin, end = _telling_line(text, known)
+
+    hidden = []
+    state = None
+    for start in range(0, len(characters), 1024):
+        output, state = model.hidden(characters[start : start + 1024], state)
+        hidden.append(output[:, 0])
+    activity = torch.cat(hidden)
+    bits = bits_of_each(model, characters[:end])[begin:end, 0]
+    found = _followers(activity, known)
+    units = [Unit(index, name, correlation, activity[begin:end, index].tolist()) for index, name, correlation in found]
+    shown = "".join(chr(byte) if 32 <= byte < 127 else "·" for byte in text[begin:end])
+    return Line(shown, bits.tolist(), units)
+
+
+def _telling_line(text: bytes, known: dict[str, Tensor]) -> tuple[int, int]:
+    """Where the line begins and ends, of printable ASCII, in which most features change; if there is none, the first 80 characters."""
+    best, place, begin = 0, (0, min(80, len(text))), 0
+    for line in text.split(b"\n"):
+        end = begin + len(line)
+        if 50 <= len(line) <= 90 and line.isascii() and line.decode().isprintable():
+            changing = sum(bool(values[begin:end].std() > 0) for values in known.values())
+            if changing > best:
+                best, place = changing, (begin, end)
+        begin = end + 1
+    return place
+
+
+def _followers(activity: Tensor, known: dict[str, Tensor]) -> list[tuple[int, str, float]]:
+    """For each feature the unit that correlates with it most, no unit twice: (unit, feature, correlation), the closest first."""
+    standard = torch.stack([_standardise(values) for values in known.values()], dim=1)
+    correlations = _standardise(activity).t() @ standard / len(activity)
+    names, found = list(known), []
+    left = correlations.clone()
+    for _ in names:
+        unit, feature = divmod(int(left.abs().argmax()), len(names))
+        if left[unit, feature].abs() < _WEAK:
+            break
+        found.append((unit, names[feature], correlations[unit, feature].item()))
+        left[unit, :] = 0
+        left[:, feature] = 0
+    return found
+
+
+def _standardise(values: Tensor) -> Tensor:
+    """Mean zero and variance one over the characters; a constant becomes zero."""
+    centred = values - values.mean(0)
+    return centred / centred.square().mean(0).sqrt().clamp(min=1e-6)
