@@ -106,7 +106,7 @@ def run(
 
 @dataclass
 class _Terms:
-    """A parameter's gradient is a sum over steps and rows: its terms' errors, and their magnitudes, to which rounding is relative, summed up."""
+    """A parameter's gradient is a sum over steps and rows: its terms' errors, and their magnitudes, to which rounding is relative."""
 
     error: Direction
     magnitude: Direction
