@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from elman.backends import kernels
 from elman.bench.agreement import check
 from elman.bench.machine import Neighbours
 from elman.bench.race import Timing, race, ratio
@@ -61,11 +62,7 @@ class Row:
 
 def fma_peak(threads: int) -> float | None:
     """The machine's float32 peak in floating-point operations a second: multiply-adds in registers alone. None without the kernels."""
-    try:
-        from elman.backends import native
-    except ImportError:
-        return None
-    return native.fma_peak(threads, "float32")
+    return kernels.fma_peak(threads) if kernels.available() else None
 
 
 def measure(
