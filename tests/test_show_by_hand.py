@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from elman.show.by_hand import Which
-from elman.show.network import study
+from elman.show.by_hand import Which, work
+from elman.show.network import layers_alone, study
 from elman.show.spec import Spec
 
 if TYPE_CHECKING:
@@ -26,15 +26,17 @@ def worked(spec: Spec, which: Which) -> Worked:
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
 @pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
 def test_every_number_of_a_network(batch_first: bool, nonlinearity: str, bias: bool) -> None:
     spec = Spec("rnn", 2, 2, 2, nonlinearity, bias, batch_first, bidirectional=True, seq_len=2, batch=2, dtype="float64")
     torch.manual_seed(spec.seed)
-    network = spec.build(torch.nn.RNN)
-    output, _ = network(spec.data())
-    whole = output.transpose(0, 1) if batch_first else output
+    network, x = spec.build(torch.nn.RNN), spec.data()
+    output, _ = network(x)
+    whole, x = (output.transpose(0, 1), x.transpose(0, 1)) if batch_first else (output, x)
+    alone = layers_alone(spec, network.state_dict(), x)
     for side, direction in enumerate(("forward", "reverse")):
         for layer, step, row, unit in itertools.product(range(2), repeat=4):
-            found = worked(spec, Which(step, unit, row, layer, direction))
+            found = work(spec, Which(step, unit, row, layer, direction), network.state_dict(), x, alone)
             assert found.difference <= 1e-14
             if layer == 1:
                 assert found.by_hand == pytest.approx(whole[step, row, 2 * side + unit].item(), abs=1e-14)

@@ -37,7 +37,7 @@ def networks() -> tuple[Network, ...]:
 
 @pytest.fixture(scope="module")
 def deep() -> Network:
-    spec = Spec("rnn", 300, 100, 5, bidirectional=True, batch_first=True, dropout=0.5, seq_len=300, batch=2)
+    spec = Spec("rnn", 300, 100, 5, bidirectional=True, batch_first=True, dropout=0.5, seq_len=30, batch=2)
     return study(spec, timed=False, which=Which(layer=4, direction="reverse"))
 
 
@@ -69,7 +69,7 @@ def test_the_unrolled_picture_of_a_bidirectional_network(networks: tuple[Network
 
 def test_long_sequences_and_deep_stacks_are_folded(deep: Network) -> None:
     text = shown(render_explain.render(deep, "en", 80), 80)
-    assert re.search(r"x +t=0 +t=1 .*… +t=299\n", re.sub(" +\n", "\n", text))
+    assert re.search(r"x +t=0 +t=1 .*… +t=29\n", re.sub(" +\n", "\n", text))
     assert "layer 4 reverse" in text
     assert "layer 0 forward" in text
     assert "layer 2" not in text

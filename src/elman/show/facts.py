@@ -142,7 +142,7 @@ class Quartiles:
 class Speed:
     """A call of each without gradients, raced in one process in shuffled order.
 
-    ``ratio`` is torch's time over Elman's, the median over the rounds.
+    ``ratio`` is torch's median over Elman's.
     """
 
     elman: Quartiles

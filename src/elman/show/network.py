@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,15 @@ from elman.show.spec import Spec
 from elman.show.tensors import costs, directions, equations, outer_tensors, parameter_tensors, suffix
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
 
     from elman.bench.race import Timing
 
-# Each block lasts this long (seconds); with nine rounds a small network's race takes some 50 ms.
-BLOCK_S = 0.002
-ROUNDS = 9
+# Each block lasts this long (seconds); with so many rounds a small network's race takes some 80 ms.
+BLOCK_S = 0.001
+ROUNDS = 31
 ROUNDS_OF_SLOW = 3
 SLOW_S = 0.1
 # Below so many multiply-adds a step, waking a second thread costs torch.nn more than it brings: both run on one.
@@ -51,7 +52,8 @@ def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None
 
     import elman
 
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    cost = costs(spec)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _few_threads(cost.multiply_adds_per_step * spec.batch):
         torch.manual_seed(spec.seed)
         ours = spec.build(getattr(elman, spec.about.module))
         x = spec.data()
@@ -64,7 +66,6 @@ def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None
         output, h_n = _run(ours, x)
         steps_first = x.transpose(0, 1) if spec.batch_first else x
         alone = layers_alone(spec, values, steps_first)
-        cost = costs(spec)
         return Network(
             name=name or spec.kind,
             spec=spec,
@@ -77,7 +78,7 @@ def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None
             costs=cost,
             backend=elman.why(ours, x),
             agreement=_agreement(spec, same_seed, theirs, x, output, h_n),
-            speed=_speed(ours, theirs, x, spec.seed, cost.multiply_adds_per_step * spec.batch) if timed else None,
+            speed=_speed(ours, theirs, x, spec.seed) if timed else None,
             worked=work(spec, which, values, steps_first, alone) if which else None,
         )
 
@@ -113,6 +114,19 @@ def layers_alone(spec: Spec, values: Mapping[str, Tensor], x: Tensor) -> list[Te
     return outputs
 
 
+@contextmanager
+def _few_threads(multiply_adds: int) -> Iterator[None]:
+    """One thread for a network whose step is so many multiply-adds, if they are few; as many as are set otherwise."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if multiply_adds < ONE_THREAD else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _run(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """The output and the first of the final states."""
     output, final = network(x)
@@ -135,14 +149,11 @@ def _apart(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).abs().max())
 
 
-def _speed(ours: nn.Module, theirs: nn.Module, x: Tensor, seed: int, per_step: int) -> Speed:
+def _speed(ours: nn.Module, theirs: nn.Module, x: Tensor, seed: int) -> Speed:
     import torch
 
-    from elman.bench.race import race, ratio
+    from elman.bench.race import race
 
-    before = torch.get_num_threads()
-    threads = 1 if per_step < ONE_THREAD else before
-    torch.set_num_threads(threads)
     gc.freeze()  # what lives now is not looked through again: a collection before each round costs nothing
     try:
         start = time.perf_counter()
@@ -151,9 +162,8 @@ def _speed(ours: nn.Module, theirs: nn.Module, x: Tensor, seed: int, per_step: i
         timings = race({"elman": lambda: ours(x), "torch": lambda: theirs(x)}, rounds=rounds, min_block_s=BLOCK_S, seed=seed)
     finally:
         gc.unfreeze()
-        torch.set_num_threads(before)
     elman_, torch_ = timings["elman"], timings["torch"]
-    return Speed(_quartiles(elman_), _quartiles(torch_), ratio(torch_, elman_), rounds, threads)
+    return Speed(_quartiles(elman_), _quartiles(torch_), torch_.median / elman_.median, rounds, torch.get_num_threads())
 
 
 def _quartiles(timing: Timing) -> Quartiles:

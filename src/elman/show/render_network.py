@@ -14,7 +14,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from elman.show.render_diagram import diagram
+from elman.show.render_diagram import MOST_LAYERS, diagram
 from elman.show.render_style import (
     BAD,
     DIM,
@@ -97,16 +97,27 @@ def parameters(network: Network, words: Words, width: int) -> RenderableType:
 
 
 def costs(network: Network, words: Words) -> RenderableType:
-    """Parameters, multiply-adds, and the backend."""
+    """Parameters and multiply-adds."""
     spec, cost = network.spec, network.costs
-    table = Table.grid(padding=(0, 2))
-    table.add_column()
-    table.add_column(justify="right")
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style=DIM, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in ("costs.parameters", "costs.step"):
+        table.add_column(words(name), justify="right")
+    if spec.num_layers > 1:
+        for layer in cost.layers[:1] if spec.num_layers > MOST_LAYERS else cost.layers:
+            table.add_row(words("places.layer", layer=layer.layer), count(layer.parameters), count(layer.multiply_adds_per_step))
+    if spec.num_layers > MOST_LAYERS:
+        last = cost.layers[-1]
+        table.add_row(words("costs.each", last=last.layer), count(last.parameters), count(last.multiply_adds_per_step))
+    table.add_row(words("costs.all"), Text(count(cost.parameters), "bold"), Text(count(cost.multiply_adds_per_step), "bold"))
     kib = f"{cost.bytes / 1024:.1f} KiB" if cost.bytes < 2**20 else f"{cost.bytes / 2**20:.1f} MiB"
-    table.add_row(words("costs.parameters"), Text(count(cost.parameters), "bold"), Text(f"{kib}, {spec.dtype}", DIM))
-    table.add_row(words("costs.step"), Text(count(cost.multiply_adds_per_step), "bold"))
-    table.add_row(words("costs.call", steps=count(spec.seq_len), batch=count(spec.batch)), Text(count(cost.multiply_adds_per_call), "bold"))
-    body: list[RenderableType] = [table, Text.assemble((words("costs.backend") + "  ", ""), network.backend)]
+    call = words("costs.call", steps=count(spec.seq_len), batch=count(spec.batch))
+    body: list[RenderableType] = [
+        table,
+        Text(""),
+        Text.assemble(call, "  ", (count(cost.multiply_adds_per_call), "bold")),
+        Text.assemble(words("costs.memory", dtype=spec.dtype), "  ", (kib, "bold")),
+    ]
     if spec.dropout:
         key = "costs.dropout" if spec.num_layers > 1 else "costs.dropout.one_layer"
         body.append(Text(words(key, dropout=f"{spec.dropout:g}"), DIM))
@@ -119,6 +130,7 @@ def beside_torch(network: Network, words: Words, width: int) -> RenderableType:
     same = agreement.same_seed
     seed = words("torch.seed.same" if same else "torch.seed.other", seed=network.spec.seed)
     body: list[RenderableType] = [
+        Text.assemble(words("torch.backend"), "  ", (network.backend, "bold")),
         Text.assemble(("✓ " if same else "✗ ", GOOD if same else BAD), seed),
         Text(words("torch.difference", output=small(agreement.output), state=small(agreement.state))),
     ]

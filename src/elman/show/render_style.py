@@ -47,7 +47,7 @@ def legend_text(letter: str, meaning: str, size: int) -> Text:
 
 def number(value: float) -> str:
     """Four places, as torch prints; large and tiny ones by exponent."""
-    if value != 0 and not 1e-4 <= abs(value) < 1e3:
+    if value != 0 and not 5e-5 <= abs(value) < 1e3:
         return f"{value:.1e}".rjust(NUMBER_WIDTH)
     return f"{value:.4f}".rjust(NUMBER_WIDTH)
 

@@ -64,7 +64,7 @@ def _next(words: Words) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for command, key in (
         ("elman explain rnn --numbers", "tour.next.numbers"),
-        ("elman explain rnn --input-size 64 --hidden-size 128 --bidirectional", "tour.next.explain"),
+        ("elman explain rnn --hidden-size 128 --bidirectional", "tour.next.explain"),
         ("elman bench", "tour.next.bench"),
     ):
         table.add_row(Text(command, "bold cyan"), Text(words(key), DIM))

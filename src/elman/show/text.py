@@ -75,7 +75,7 @@ TEXT: dict[str, dict[str, str]] = {
     "places.unequal": {"en": "✗ NOT equal, apart by {difference}", "zh": "✗ 不相等，相差 {difference}"},
     "places.not_in_output": {"en": "{state}, not in output", "zh": "{state}，不在 output 中"},
     "places.alone": {"en": "layer {layer} run alone", "zh": "单独运行第 {layer} 层"},
-    "places.alone.equal": {"en": "✓ its last state, apart by {difference}", "zh": "✓ 它的最后状态，相差 {difference}"},
+    "places.alone.equal": {"en": "✓ its last state, apart by {difference}", "zh": "✓ 与该层最后的状态相差 {difference}"},
     "places.row": {"en": "Numbers of batch row 0, checked in this run:", "zh": "批次中第 0 个样本的数值，本次运行中已核对："},
     "places.lower": {
         "en": "output holds the top layer alone. Where the layers below end is in h_n only ({states}): "
@@ -102,9 +102,9 @@ TEXT: dict[str, dict[str, str]] = {
         "en": "multiply-adds per call, {steps} steps × {batch} samples",
         "zh": "每次调用的乘加次数（{steps} 个时间步 × {batch} 个样本）",
     },
-    "costs.layer": {"en": "layer {layer}", "zh": "第 {layer} 层"},
+    "costs.each": {"en": "layers 1 to {last}, each", "zh": "第 1 至 {last} 层，每层"},
+    "costs.memory": {"en": "memory of the parameters, {dtype}", "zh": "参数占用的内存（{dtype}）"},
     "costs.all": {"en": "in all", "zh": "合计"},
-    "costs.backend": {"en": "runs on", "zh": "运行后端"},
     "costs.dropout": {
         "en": "Dropout of {dropout} acts between the layers, and in training only: not in this run.",
         "zh": "{dropout} 的 dropout 作用在层与层之间，并且只在训练时起作用：本次运行中不起作用。",
@@ -114,6 +114,7 @@ TEXT: dict[str, dict[str, str]] = {
         "zh": "dropout 作用在层与层之间；只有一层时不起作用。",
     },
     # Beside torch.nn
+    "torch.backend": {"en": "runs on", "zh": "运行后端"},
     "torch.seed.same": {"en": "seed {seed} gives both the very same weights", "zh": "种子 {seed} 让两者得到完全相同的权重"},
     "torch.seed.other": {"en": "seed {seed} gives the two DIFFERENT weights", "zh": "种子 {seed} 让两者得到不同的权重"},
     "torch.difference": {"en": "largest difference: {output} in output, {state} in h_n", "zh": "最大差值：output {output}，h_n {state}"},
