@@ -93,7 +93,7 @@ def test_without_a_compiler_the_last_line_says_what_to_install(tmp_path: Path) -
 def test_no_instruction_of_one_target_leaks_into_another(target: str) -> None:
     """Code that the linker may take from any object file must not come from one with newer instructions than the processor has.
 
-    Weak symbols (inline functions, templates of the standard library) are such code: the linker keeps one of them for all.
+    Weak symbols (inline functions, templates of the standard library) are such code: the linker keeps one of them for all. DW.ref is data.
     """
     objects = list((ROOT / "build").glob(f"*/CMakeFiles/elman_{target}.dir/csrc/target.cpp.o"))
     if not objects or shutil.which("nm") is None:
@@ -101,4 +101,4 @@ def test_no_instruction_of_one_target_leaks_into_another(target: str) -> None:
     for file in objects:
         lines = subprocess.run(["nm", "-C", "--defined-only", file], check=True, capture_output=True, text=True).stdout.splitlines()
         shared = [line.split(maxsplit=2)[2] for line in lines if line.split(maxsplit=2)[1] in "WVu"]
-        assert [name for name in shared if f"elman::{target}::" not in name] == []
+        assert [name for name in shared if f"elman::{target}::" not in name and not name.startswith("DW.ref.")] == []
