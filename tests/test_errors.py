@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
@@ -140,6 +141,24 @@ def test_a_cell_with_an_unknown_nonlinearity_raises_what_torchs_first_call_raise
     error = _error(lambda: elman.RNNCell(10, 20, nonlinearity="sigmoid"))
     assert type(error) is type(expected)
     assert "expected nonlinearity to be one of 'tanh', 'relu', got 'sigmoid'" in str(error)
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_hh_l0"])
+def test_a_parameter_of_another_shape_is_an_error(name: str) -> None:
+    rnn, x = elman.RNN(10, 20), z(5, 3, 10)
+    for wrong in (z(1), z(10, 20), z(400, 1), z(0)):
+        with pytest.raises(RuntimeError, match=f"expected {name} of shape .*, got "):
+            functional_call(rnn, {name: wrong}, (x,))
+    setattr(rnn, name, nn.Parameter(z(7)))
+    with pytest.raises(RuntimeError, match=re.escape("got (7,): it was replaced after construction")):
+        rnn(x)
+
+
+def test_parameters_of_different_dtypes_are_an_error() -> None:
+    rnn = elman.RNN(10, 20)
+    rnn.bias_hh_l0.data = rnn.bias_hh_l0.data.double()
+    with pytest.raises(RuntimeError):
+        rnn(z(5, 3, 10))
 
 
 def test_dropout_on_one_layer_warns() -> None:

@@ -24,6 +24,14 @@ def wrong_kind(name: str, expected: str, got: object) -> TypeError:
     return TypeError(f"expected {name} to be {expected}, got {type(got).__name__}")
 
 
+def wrong_parameters(names: Sequence[str], params: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> RuntimeError:
+    """The error for parameters that were replaced, one of them by something of another shape than it should have."""
+    wrong = next(i for i, param in enumerate(params) if param.shape != shapes[i])
+    return RuntimeError(
+        f"expected {names[wrong]} of shape {shapes[wrong]}, got {tuple(params[wrong].shape)}: it was replaced after construction"
+    )
+
+
 def check_input(x: Tensor, weight: Tensor, input_size: int, axes: dict[int, str], wrong_dtype: type[Exception]) -> None:
     """Raise what is wrong with x, if anything is.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+from elman.layers import checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 # What the scan is given: x, states, params, batch_sizes; checked, time-major, with a batch axis.
 Call: TypeAlias = "tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Tensor | None]"
+
+
+_shape = attrgetter("shape")
 
 
 class RecurrentModule(nn.Module, ABC):
@@ -45,6 +50,7 @@ class RecurrentModule(nn.Module, ABC):
         for name, shape in zip(names, shapes, strict=True):
             self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self._names = names
+        self._shapes = shapes
         self._read: Callable[[dict[str, Any]], tuple[Tensor, ...]] = itemgetter(*names)
         self.reset_parameters()
 
@@ -55,12 +61,15 @@ class RecurrentModule(nn.Module, ABC):
             nn.init.uniform_(parameter, -bound, bound)
 
     def _params(self) -> tuple[Tensor, ...]:
-        """The parameters as they are now. The stack's order; never a cached list, which would go stale."""
+        """The parameters as they are now, in the stack's order. Never a list from an earlier call, which would go stale."""
         try:
             # Past nn.Module.__getattr__, which costs more than a small kernel. functional_call swaps the entries of this very dict.
-            return self._read(self._parameters)
+            params = self._read(self._parameters)
         except KeyError:  # a parametrisation, weight_norm or pruning took one out: it is now a property or a plain attribute
-            return tuple(getattr(self, name) for name in self._names)
+            params = tuple([getattr(self, name) for name in self._names])
+        if list(map(_shape, params)) != self._shapes:
+            raise checks.wrong_parameters(self._names, params, self._shapes)
+        return params
 
     @abstractmethod
     def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> Call:
