@@ -109,12 +109,12 @@ def _notes(report: Report) -> Iterator[str]:
     )
     if any(_behind(row) for row in report.rows):
         yield f"{BEHIND} Elman is not ahead of everybody here."
-    yield f"{machine.cpu}, {machine.isa}, {machine.cores} cores, {report.threads} threads for each contestant. {machine.system}."
+    yield f"{machine.cpu}, {machine.isa}, {machine.cores} cores, of which each contestant uses {report.threads}. {machine.system}."
     yield ", ".join(f"{package} {version}" for package, version in machine.versions.items()) + "."
     for backend in dict.fromkeys(row.backend for row in report.rows):
         yield f"Elman ran on {backend}."
     if report.peak is not None:
-        yield f"Peak: {report.peak / 1e9:.0f} GFLOP/s, multiply-adds in registers alone on {report.threads} threads, in this run."
+        yield f"Peak: {report.peak / 1e9:.0f} GFLOP/s, multiply-adds in registers alone on {report.threads} of the cores, in this run."
     for row in report.rows:
         if AGAIN in row.timings:
             same = row.over_elman(AGAIN)
