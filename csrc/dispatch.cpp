@@ -1,0 +1,97 @@
+#include "dispatch.h"
+
+#include <chrono>
+#include <new>
+#include <stdexcept>
+
+#include "threads.h"
+
+namespace elman {
+
+#ifdef ELMAN_HAVE_AVX512
+extern const Target target_avx512;
+#endif
+#ifdef ELMAN_HAVE_AVX2
+extern const Target target_avx2;
+#endif
+#ifdef ELMAN_HAVE_NEON
+extern const Target target_neon;
+#endif
+extern const Target target_scalar;
+
+namespace {
+
+const Target* const kBuilt[] = {
+#ifdef ELMAN_HAVE_AVX512
+    &target_avx512,
+#endif
+#ifdef ELMAN_HAVE_AVX2
+    &target_avx2,
+#endif
+#ifdef ELMAN_HAVE_NEON
+    &target_neon,
+#endif
+    &target_scalar,
+};
+
+// Multiply-adds of a whole call below which waking a thread (some 50 µs until it runs, 15 µs of the caller's time) costs more than it brings.
+constexpr double kWorthAThread = 4e6;
+
+int threads_for(const Network& net, double passes, int threads) {
+  const double width = static_cast<double>(net.D * net.H);
+  const double per_row = width * (static_cast<double>(net.I + net.H) + static_cast<double>(net.L - 1) * (width + static_cast<double>(net.H)));
+  return passes * static_cast<double>(net.rows) * per_row < kWorthAThread ? 1 : threads;
+}
+
+}  // namespace
+
+std::vector<const Target*> supported_targets() {
+  std::vector<const Target*> found;
+  for (const Target* t : kBuilt)
+    if (t->supported()) found.push_back(t);
+  return found;
+}
+
+const Target& choose_target(const std::string& name) {
+  const auto supported = supported_targets();
+  if (name.empty()) return *supported.front();
+  std::string names;
+  for (const Target* t : supported) {
+    if (t->name == name) return *t;
+    names += (names.empty() ? "" : ", ") + std::string(t->name);
+  }
+  throw std::invalid_argument("ELMAN_ISA is '" + name + "', but this processor and this build offer " + names + "; set one of these, or none for the best");
+}
+
+void run(const Target& target, const Forward& call, int threads) {
+  Team team(threads_for(call.net, 1, threads));
+  if (!target.forward(call, team)) throw std::bad_alloc();
+}
+
+void run(const Target& target, const Backward& call, int threads) {
+  Team team(threads_for(call.net, 2, threads));
+  if (!target.backward(call, team)) throw std::bad_alloc();
+}
+
+double peak(const Target& target, Number number, int threads) {
+  using Clock = std::chrono::steady_clock;
+  Team team(threads);
+  double best = 0;
+  for (int round = 0; round < 20; ++round) {
+    double operations = 0, seconds = 0;  // of the caller's part
+    team.each(team.threads(), [&](std::int64_t i) {
+      team.barrier();
+      const auto start = Clock::now();
+      const double done = target.peak(number, 400'000);
+      team.barrier();  // the slowest part ends the round
+      if (i == 0) {
+        seconds = std::chrono::duration<double>(Clock::now() - start).count();
+        operations = done * team.threads();
+      }
+    });
+    if (operations / seconds > best) best = operations / seconds;
+  }
+  return best;
+}
+
+}  // namespace elman

@@ -1,0 +1,24 @@
+// Which instruction set's kernels run, and on how many threads.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace elman {
+
+// The sets this library was built for that this processor has, the best first.
+std::vector<const Target*> supported_targets();
+
+// Takes the set named, or the best one for an empty name. Throws std::invalid_argument for one that is unknown, not built or not supported.
+const Target& choose_target(const std::string& name);
+
+// Throw std::bad_alloc where memory ran out.
+void run(const Target& target, const Forward& call, int threads);
+void run(const Target& target, const Backward& call, int threads);
+
+// Multiply-adds per second that the register-only loop reaches on so many threads at once, times two.
+double peak(const Target& target, Number number, int threads);
+
+}  // namespace elman

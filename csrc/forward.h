@@ -1,0 +1,188 @@
+// The forward scan: a template on the cell.
+//
+// Per chunk of steps: one product projects the chunk's inputs (and biases) into a buffer that stays in cache; then each step is one product of the
+// states before it with the packed recurrent weights, which starts from the projection and ends in the cell, tile by tile, in registers.
+// The states before a step are read where the step before wrote them: in the output.
+#pragma once
+
+#include "cells/elman.h"
+#include "product.h"
+#include "threads.h"
+#include "walk.h"
+
+namespace elman::ELMAN_TARGET {
+
+// Bytes of a chunk's projection: with the chunk's inputs it should stay in a core's second-level cache.
+constexpr long kProjectionBytes = 128 * 1024;
+// Multiply-adds of one step and one thread from which splitting its columns repays a barrier at each step.
+constexpr long kWorthABarrier = 16'000;
+
+// One direction of one layer, packed for the scan.
+template <class T, class Cell>
+struct Packed {
+  static constexpr int G = Cell::kGates;
+  const long H, I, groups;
+  Buffer<T> input, recurrent, bias;
+
+  Packed(long H, long I)
+      : H(H), I(I), groups(ceil_div(H, kLanes<T>)), input(groups * G * kLanes<T> * I), recurrent(groups * G * kLanes<T> * H), bias(groups * G * kLanes<T>) {}
+  bool ok() const { return input.ok() && recurrent.ok() && bias.ok(); }
+
+  void pack(const Parameters& p, long from, long to) const {  // column groups from..to-1
+    pack_transposed<T, G>(static_cast<const T*>(p.w_ih), H, I, from, to, input);
+    pack_transposed<T, G>(static_cast<const T*>(p.w_hh), H, H, from, to, recurrent);
+    const T *b_ih = static_cast<const T*>(p.b_ih), *b_hh = static_cast<const T*>(p.b_hh);
+    for (long j = from; j < to; ++j)
+      for (int g = 0; g < G; ++g)
+        for (long i = 0; i < kLanes<T>; ++i) {
+          const long unit = j * kLanes<T> + i;
+          bias[(j * G + g) * kLanes<T> + i] = b_ih && unit < H ? b_ih[g * H + unit] + b_hh[g * H + unit] : T(0);
+        }
+  }
+};
+
+template <class T, int G>
+struct Project {  // z = bias + W_ih x
+  const T* bias;
+  T* z;
+  long stride;
+  ELMAN_INLINE Vec<T> init(long, long group, int p) const { return load(bias + (group * G + p) * kLanes<T>); }
+  ELMAN_INLINE void finish(long row, long group, const Vec<T>* unit) const {
+    for (int p = 0; p < G; ++p) store(z + row * stride + (group * G + p) * kLanes<T>, unit[p]);
+  }
+};
+
+template <class T, class Cell>
+struct Advance {  // h = f(z + W_hh h')
+  static constexpr int G = Cell::kGates;
+  const T* z;
+  long stride;
+  T* h;
+  long h_stride, H;
+  ELMAN_INLINE Vec<T> init(long row, long group, int p) const { return load(z + row * stride + (group * G + p) * kLanes<T>); }
+  ELMAN_INLINE void finish(long row, long group, const Vec<T>* unit) const {
+    Row<T>::put(h + row * h_stride, group * kLanes<T>, H, Cell::forward(unit));
+  }
+};
+
+// Rows walk.first..last-1, column groups from..to-1. Where the columns of a step are split among threads, all of them meet after each step.
+template <class T, class Cell>
+bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Sequence& x, const Sequence& h, const T* initial, long from, long to, Team* meet) {
+  constexpr int G = Cell::kGates;
+  const long T_ = walk.net.T, B = walk.last - walk.first, stride = w.groups * G * kLanes<T>;
+  const long chunk = max(1, min(T_, kProjectionBytes / static_cast<long>(sizeof(T)) / stride / max(1, B)));
+  const Buffer<T> z(chunk * B * stride), zeros(w.H);
+  const Buffer<const T*> rows(chunk * B);
+  const bool ok = z.ok() && zeros.ok() && rows.ok();
+  if (!ok && !meet) return false;
+  if (ok)
+    for (long i = 0; i < w.H; ++i) zeros[i] = T(0);
+  for (long begin = 0; begin < T_; begin += chunk) {
+    const long end = min(T_, begin + chunk);
+    if (ok) {
+      const long m = walk.gather<T>(x, begin, end, rows);
+      Project<T, G> project{w.bias, z, stride};
+      product<T, G>(m, Rows<T>{rows}, w.I, w.input, from, to, project);
+    }
+    T* zs = z;
+    for (long s = begin; s < end; ++s) {
+      const long n = walk.alive(s);
+      if (ok) {
+        walk.gather_before<T>(h, s, initial, w.H, zeros, rows);
+        Advance<T, Cell> advance{zs, stride, walk.at<T>(h, s, 0), h.row, w.H};
+        product<T, G>(n, Rows<T>{rows}, w.H, w.recurrent, from, to, advance);
+        zs += n * stride;
+      }
+      if (meet) meet->barrier();
+    }
+  }
+  return ok;
+}
+
+// How the scan of a layer is divided: by rows (no barrier) as far as there are rows, else by columns of each step.
+struct Division {
+  long row_parts, column_parts;
+};
+inline Division divide(const Network& net, long units, long groups, int threads) {
+  if (threads == 1) return {1, 1};
+  const long row_parts = min(threads, net.B);
+  if (net.D * row_parts >= threads) return {row_parts, 1};
+  const bool columns = net.B * units * net.H / threads >= kWorthABarrier && groups >= threads;
+  return columns ? Division{1, threads} : Division{row_parts, 1};
+}
+
+template <class T>
+ELMAN_INLINE T* slice(void* base, long index, long size) {
+  return base ? static_cast<T*>(base) + index * size : nullptr;
+}
+template <class T>
+ELMAN_INLINE const T* slice(const void* base, long index, long size) {
+  return base ? static_cast<const T*>(base) + index * size : nullptr;
+}
+
+// The sequence of a dense (rows, width) buffer that holds all of a layer's outputs.
+inline Sequence dense(const Network& net, void* data, long width) { return {data, net.B * width, width, 1}; }
+template <class T>
+ELMAN_INLINE Sequence part(const Sequence& q, long column) {
+  return {q.data ? static_cast<T*>(q.data) + column : nullptr, q.step, q.row, q.column};
+}
+
+template <class T, class Cell>
+bool layer_forward(const Network& net, const Parameters* parameters, long I, const Sequence& x, const Sequence& output, const T* initial, T* final, Team& team) {
+  constexpr int G = Cell::kGates;
+  const long H = net.H;
+  const Packed<T, Cell> a(H, I), b(net.D == 2 ? H : 0, net.D == 2 ? I : 0);
+  if (!a.ok() || !b.ok()) return false;
+  const Packed<T, Cell>* packed[] = {&a, &b};
+
+  const long slices = team.threads() == 1 ? 1 : min(a.groups, 8);
+  team.each(net.D * slices, [&](std::int64_t i) {
+    const long d = i / slices, part = i % slices;
+    packed[d]->pack(parameters[d], a.groups * part / slices, a.groups * (part + 1) / slices);
+  });
+
+  const Division by = divide(net, G * H, a.groups, team.threads());
+  bool failed = false;  // only ever set
+  auto scan = [&](long d, long r, long c) {
+    const Walk walk{net, d == 1, net.B * r / by.row_parts, net.B * (r + 1) / by.row_parts};
+    const long from = a.groups * c / by.column_parts, to = a.groups * (c + 1) / by.column_parts;
+    const Sequence h = part<T>(output, d * H);
+    const T* h0 = slice<T>(initial, d, net.B * H);
+    if (!scan_forward<T, Cell>(walk, *packed[d], x, h, h0, from, to, by.column_parts > 1 ? &team : nullptr)) __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
+  };
+  if (by.column_parts > 1)
+    for (long d = 0; d < net.D; ++d) team.each(by.column_parts, [&](std::int64_t c) { scan(d, 0, c); });
+  else
+    team.each(net.D * by.row_parts, [&](std::int64_t i) { scan(i / by.row_parts, i % by.row_parts, 0); });
+  if (failed) return false;
+
+  for (long d = 0; d < net.D; ++d) {
+    const Walk walk{net, d == 1, 0, net.B};
+    const Sequence h = part<T>(output, d * H);
+    for (long s = net.alive ? 0 : net.T - 1; s < net.T; ++s)
+      for (long r = walk.staying(s), n = walk.alive(s); r < n; ++r) __builtin_memcpy(final + (d * net.B + r) * H, walk.at<T>(h, s, r), H * sizeof(T));
+  }
+  return true;
+}
+
+template <class T, class Cell>
+bool forward(const Forward& f, Team& team) {
+  const Network& net = f.net;
+  const long width = net.D * net.H;
+  const bool keep = f.hidden || net.L == 1;
+  const Buffer<T> scratch(keep ? 0 : min(2, net.L - 1) * net.rows * width);  // the layers' outputs take turns in it
+  if (!scratch.ok()) return false;
+  Sequence x = f.x;
+  for (long l = 0; l < net.L; ++l) {
+    const long states = net.D * net.B * net.H;
+    T* hidden = keep ? slice<T>(f.hidden, l, net.rows * width) : slice<T>(static_cast<void*>(scratch), l % 2, net.rows * width);
+    const Sequence output = l == net.L - 1 ? f.output : dense(net, hidden, width);
+    if (!layer_forward<T, Cell>(net, f.net.parameters + l * net.D, l == 0 ? net.I : width, x, output, slice<T>(f.initial, l, states),
+                                slice<T>(f.final, l, states), team))
+      return false;
+    x = output;
+  }
+  return true;
+}
+
+}  // namespace elman::ELMAN_TARGET

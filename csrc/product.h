@@ -1,0 +1,160 @@
+// Matrix products out of register tiles. C = init + A·B, row tile by row tile; what happens to a finished tile is the caller's.
+//
+// B is packed in panels: panel j holds columns j·W .. j·W+W-1 (W lanes) as [K][W], zeros past the last column. Any number of neighbouring panels
+// makes a tile, so the same packing serves one row and a hundred. A is read where it lies, through a pointer per row.
+// Each output has one accumulator and adds its products in the order of k: every tile shape gives the same bits.
+#pragma once
+
+#include "simd.h"
+
+namespace elman::ELMAN_TARGET {
+
+// Where the rows of A lie: row i, element k is rows[i][k].
+template <class T>
+struct Rows {
+  const T* const* rows;
+  template <int kRows>
+  struct Cursor {
+    const T* row[kRows];
+    ELMAN_INLINE T at(int i, long k) const { return row[i][k]; }
+  };
+  template <int kRows>
+  ELMAN_INLINE Cursor<kRows> from(long first) const {
+    Cursor<kRows> c;
+    for (int i = 0; i < kRows; ++i) c.row[i] = rows[first + i];
+    return c;
+  }
+};
+
+// The transpose of a dense matrix as A: row i, element k is base[k·stride + i].
+template <class T>
+struct Columns {
+  const T* base;
+  long stride;
+  template <int kRows>
+  struct Cursor {
+    const T* base;
+    long stride;
+    ELMAN_INLINE T at(int i, long k) const { return base[k * stride + i]; }
+  };
+  template <int kRows>
+  ELMAN_INLINE Cursor<kRows> from(long first) const {
+    return {base + first, stride};
+  }
+};
+
+// The tallest tile, and how many panels fit beside kRows rows: accumulators, one row of B and one element of A must stay in registers.
+constexpr int kTallest = kRegisters == 32 ? 8 : 6, kWidest = 8;
+constexpr int widest(int rows) {
+  constexpr int narrow[] = {0, 8, 5, 3, 3, 2, 2}, wide[] = {0, 8, 8, 6, 6, 4, 4, 3, 3};
+  return kRegisters == 32 ? wide[rows] : narrow[rows];
+}
+
+// One tile: kRows rows of A by kVectors panels of B, added to what acc holds. The loop that takes the time; knows nothing else.
+template <class T, class A, int kRows, int kVectors>
+void tile(const A& a, long row, long K, const T* b, Vec<T>* acc) {
+  constexpr int W = kLanes<T>;
+  Vec<T> c[kRows][kVectors];
+  for (int i = 0; i < kRows; ++i)
+    for (int j = 0; j < kVectors; ++j) c[i][j] = acc[i * kVectors + j];
+  const auto rows = a.template from<kRows>(row);
+#pragma GCC unroll 4
+  for (long k = 0; k < K; ++k) {
+    Vec<T> bk[kVectors];
+    for (int j = 0; j < kVectors; ++j) bk[j] = load(b + (j * K + k) * W);
+    for (int i = 0; i < kRows; ++i) {
+      const Vec<T> ai = splat(rows.at(i, k));
+      for (int j = 0; j < kVectors; ++j) c[i][j] = fma(ai, bk[j], c[i][j]);
+    }
+  }
+  for (int i = 0; i < kRows; ++i)
+    for (int j = 0; j < kVectors; ++j) acc[i * kVectors + j] = c[i][j];
+}
+
+template <class T, class A>
+struct Tiles {
+  using Function = void (*)(const A&, long, long, const T*, Vec<T>*);
+  Function of[kTallest + 1][kWidest + 1] = {};  // [rows][vectors]
+
+  template <int kRows, int kVectors>
+  constexpr void fill() {
+    of[kRows][kVectors] = tile<T, A, kRows, kVectors>;
+    if constexpr (kVectors > 1)
+      fill<kRows, kVectors - 1>();
+    else if constexpr (kRows > 1)
+      fill<kRows - 1, widest(kRows - 1)>();
+  }
+  constexpr Tiles() { fill<kTallest, widest(kTallest)>(); }
+};
+
+// The tallest tile in which a group of panels still fits.
+constexpr int tallest(int panels) {
+  int rows = kTallest;
+  while (rows > 1 && widest(rows) < panels) --rows;
+  return rows;
+}
+
+// For rows 0..M-1 and column groups first..last-1, a group being kPanels panels (a cell with G gates keeps a unit's G pre-activations together):
+//   body.init(row, group, panel)   the vector an accumulator starts from
+//   body.finish(row, group, unit)  takes the kPanels finished vectors of a group
+// b is the packed panel 0 of group 0.
+template <class T, int kPanels, class A, class Body>
+void product(long M, const A& a, long K, const T* b, long first, long last, const Body& body) {
+  static constexpr Tiles<T, A> tiles;
+  constexpr int most = tallest(kPanels);
+  if (M <= 0) return;
+  const long row_tiles = ceil_div(M, most);
+  const long rows = ceil_div(M, row_tiles);      // tiles of nearly the same height: a short last one would starve
+  const long tall = M - (rows - 1) * row_tiles;  // so many have `rows` rows, the others one fewer
+  const long column_tiles = ceil_div(last - first, max(1, widest(static_cast<int>(rows)) / kPanels));
+  Vec<T> acc[kTallest * kWidest];
+  for (long c = 0, group = first; c < column_tiles; ++c) {
+    const long groups = (last - group) / (column_tiles - c), vectors = groups * kPanels;
+    for (long r = 0, row = 0; r < row_tiles; ++r) {
+      const long height = rows - (r >= tall);
+      for (long i = 0; i < height; ++i)
+        for (long g = 0; g < groups; ++g)
+          for (int p = 0; p < kPanels; ++p) acc[i * vectors + g * kPanels + p] = body.init(row + i, group + g, p);
+      tiles.of[height][vectors](a, row, K, b + group * kPanels * K * kLanes<T>, acc);
+      for (long i = 0; i < height; ++i)
+        for (long g = 0; g < groups; ++g) body.finish(row + i, group + g, acc + i * vectors + g * kPanels);
+      row += height;
+    }
+    group += groups;
+  }
+}
+
+// Packs panels first..last-1 of a matrix of N columns, given by its rows, as B: element (k, n) is rows[k][n].
+template <class T>
+void pack_rows(const T* const* rows, long K, long N, long first, long last, T* b) {
+  constexpr int W = kLanes<T>;
+  for (long n = first * W; n < last * W; n += W, b += K * W)
+    if (N - n >= W)
+      for (long k = 0; k < K; ++k) store(b + k * W, load(rows[k] + n));
+    else
+      for (long k = 0; k < K; ++k) store(b + k * W, load_part(rows[k] + n, N - n));
+}
+
+// Packs a dense (kPanels·N, K) matrix, transposed, as B: panel p of group j holds rows p·N + j·W .. + W-1 of w.
+template <class T, int kPanels>
+void pack_transposed(const T* w, long N, long K, long first, long last, T* b) {
+  constexpr int W = kLanes<T>;
+  for (long j = first; j < last; ++j)
+    for (int p = 0; p < kPanels; ++p) {
+      T* to = b + (j * kPanels + p) * K * W;
+      const long columns = min(W, N - j * W);
+      const T* from = w + (p * N + j * W) * K;
+      for (long k = 0; k < K; k += W) {
+        Vec<T> square[W];
+        const long ks = min(W, K - k);
+        for (long i = 0; i < W; ++i) square[i] = i >= columns ? Vec<T>{} : ks == W ? load(from + i * K + k) : load_part(from + i * K + k, ks);
+        transpose<T>(square);
+        if (ks == W)
+          for (int i = 0; i < W; ++i) store(to + (k + i) * W, square[i]);
+        else
+          for (int i = 0; i < ks; ++i) store(to + (k + i) * W, square[i]);
+      }
+    }
+}
+
+}  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,146 @@
+// Vectors of one instruction set, over the compiler's vector extensions.
+//
+// The build compiles target.cpp once per instruction set with ELMAN_TARGET naming it; everything here and in the headers above lives in a namespace
+// of that name, so that no function compiled for one processor can be linked into the code for another. For the same reason these headers use
+// nothing of the standard library that is a function: only sizes and types. This is the only file with intrinsics.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define ELMAN_INLINE inline __attribute__((always_inline))
+
+namespace elman::ELMAN_TARGET {
+
+// kBytes: a vector register. kRegisters: how many there are, which decides how large a register tile may be.
+#if defined(__AVX512F__)
+constexpr int kBytes = 64, kRegisters = 32;
+#elif defined(__AVX2__)
+constexpr int kBytes = 32, kRegisters = 16;
+#elif defined(__aarch64__)
+constexpr int kBytes = 16, kRegisters = 32;
+#else  // 16 bytes are a register of every x86-64, and plain numbers where there is none.
+constexpr int kBytes = 16, kRegisters = 16;
+#endif
+
+template <class T>
+struct Types;
+template <>
+struct Types<float> {
+  typedef float Vector __attribute__((vector_size(kBytes)));
+  typedef std::int32_t Bits __attribute__((vector_size(kBytes)));
+  using Lane = std::int32_t;
+};
+template <>
+struct Types<double> {
+  typedef double Vector __attribute__((vector_size(kBytes)));
+  typedef std::int64_t Bits __attribute__((vector_size(kBytes)));
+  using Lane = std::int64_t;
+};
+
+template <class T>
+using Vec = typename Types<T>::Vector;
+template <class T>
+using Bits = typename Types<T>::Bits;  // what a comparison gives: -1 where true, 0 where false
+template <class T>
+constexpr int kLanes = kBytes / static_cast<int>(sizeof(T));
+
+template <class T>
+ELMAN_INLINE Vec<T> splat(T x) {
+  return x - Vec<T>{};  // x - 0 is x for every x; x + 0 would not keep -0, and so would cost an addition
+}
+
+template <class T>
+ELMAN_INLINE Vec<T> load(const T* p) {  // no alignment needed
+  Vec<T> v;
+  __builtin_memcpy(&v, p, kBytes);
+  return v;
+}
+
+template <class T>
+ELMAN_INLINE void store(T* p, Vec<T> v) {  // no alignment needed
+  __builtin_memcpy(p, &v, kBytes);
+}
+
+template <class T>
+ELMAN_INLINE Bits<T> first_lanes(long n) {  // true in lanes 0..n-1
+  Bits<T> lane;
+  for (int i = 0; i < kLanes<T>; ++i) lane[i] = i;
+  return lane < (static_cast<typename Types<T>::Lane>(n) - Bits<T>{});
+}
+
+// The first n lanes (1 <= n <= kLanes) from memory, zeros in the rest; nothing past them is read.
+template <class T>
+ELMAN_INLINE Vec<T> load_part(const T* p, long n) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return Vec<T>(_mm256_maskload_ps(p, __m256i(first_lanes<T>(n))));
+  else
+    return Vec<T>(_mm256_maskload_pd(p, __m256i(first_lanes<T>(n))));
+#elif defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return Vec<T>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
+  else
+    return Vec<T>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p));
+#else
+  Vec<T> v{};
+  for (long i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+
+// The first n lanes (1 <= n <= kLanes) to memory; nothing past them is written.
+template <class T>
+ELMAN_INLINE void store_part(T* p, Vec<T> v, long n) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    _mm256_maskstore_ps(p, __m256i(first_lanes<T>(n)), __m256(v));
+  else
+    _mm256_maskstore_pd(p, __m256i(first_lanes<T>(n)), __m256d(v));
+#elif defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), __m512(v));
+  else
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), __m512d(v));
+#else
+  for (long i = 0; i < n; ++i) p[i] = v[i];
+#endif
+}
+
+// a·b + c: one rounding where the processor has a fused multiply-add (the build allows contraction), two where it has not.
+template <class V>
+ELMAN_INLINE V fma(V a, V b, V c) {
+  return a * b + c;
+}
+
+ELMAN_INLINE constexpr long min(long a, long b) { return a < b ? a : b; }
+ELMAN_INLINE constexpr long max(long a, long b) { return a > b ? a : b; }
+ELMAN_INLINE constexpr long ceil_div(long a, long b) { return (a + b - 1) / b; }
+
+// Transposes a square of vectors in registers: log2(lanes) rounds of pairwise interleaving.
+template <class T>
+ELMAN_INLINE void transpose(Vec<T> (&v)[kLanes<T>]) {
+  constexpr int n = kLanes<T>;
+  Bits<T> low, high;  // lane i of `low` takes lane i/2 of the first or (i odd) second operand; `high` the same from the middle on
+  for (int i = 0; i < n; ++i) {
+    low[i] = i / 2 + (i % 2) * n;
+    high[i] = n / 2 + i / 2 + (i % 2) * n;
+  }
+#pragma GCC unroll 8
+  for (int round = 1; round < n; round *= 2) {
+    Vec<T> u[n];
+#pragma GCC unroll 16
+    for (int i = 0; i < n / 2; ++i) {
+      u[2 * i] = __builtin_shuffle(v[i], v[i + n / 2], low);
+      u[2 * i + 1] = __builtin_shuffle(v[i], v[i + n / 2], high);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) v[i] = u[i];
+  }
+}
+
+}  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,33 @@
+// Threads for one call: they are woken when a team is formed, spin only while it lives, and sleep between calls.
+#pragma once
+
+#include <cstdint>
+
+namespace elman {
+
+class Team {
+ public:
+  explicit Team(int threads);  // the caller and up to threads-1 workers; alone if another call has the workers now
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  int threads() const { return threads_; }
+
+  // task(context, i) for every i < count, each once, in any order, on whichever thread is free. Returns when all are done.
+  void run(std::int64_t count, void (*task)(void*, std::int64_t), void* context);
+
+  // The same with a callable. Only valid for callables that are not compiled for an instruction set of their own.
+  template <class F>
+  void each(std::int64_t count, F&& f) {
+    run(count, [](void* f, std::int64_t i) { (*static_cast<F*>(f))(i); }, &f);
+  }
+
+  // Inside run(threads(), ...), where every thread has one part: waits until all have come here.
+  void barrier();
+
+ private:
+  int threads_;
+};
+
+}  // namespace elman

@@ -1,0 +1,94 @@
+// The way through a batch of sequences: which rows live at a step, where they lie, and who came before.
+#pragma once
+
+#include "kernels.h"
+#include "simd.h"
+
+extern "C" int posix_memalign(void**, std::size_t, std::size_t) noexcept;
+extern "C" void free(void*) noexcept;
+
+namespace elman::ELMAN_TARGET {
+
+// Memory for the length of a call, aligned to a cache line, not initialised. Check `ok()` before use.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(long n) {
+    void* p = nullptr;
+    if (n > 0 && posix_memalign(&p, 64, static_cast<std::size_t>(n) * sizeof(T)) != 0) failed_ = true;
+    data_ = static_cast<T*>(p);
+  }
+  ~Buffer() { free(data_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  bool ok() const { return !failed_; }
+  operator T*() const { return data_; }
+
+ private:
+  T* data_;
+  bool failed_ = false;
+};
+
+// Steps in the order in which a direction takes them, for rows first..last-1. Position s is step(s).
+struct Walk {
+  const Network& net;
+  bool reverse;
+  long first, last;
+
+  long step(long s) const { return reverse ? net.T - 1 - s : s; }
+  long alive_at(long t) const { return net.alive ? max(0, min(last, net.alive[t]) - first) : last - first; }
+  long alive(long s) const { return alive_at(step(s)); }
+  // Of the rows alive at position s, the first so many were alive one position earlier; the others start here.
+  long continuing(long s) const { return s == 0 ? 0 : min(alive(s), alive(s - 1)); }
+  // The first so many are alive one position later; the others end here.
+  long staying(long s) const { return s == net.T - 1 ? 0 : min(alive(s), alive(s + 1)); }
+  long rows(long from, long to) const {
+    if (!net.alive) return (to - from) * (last - first);
+    long n = 0;
+    for (long s = from; s < to; ++s) n += alive(s);
+    return n;
+  }
+  // The same way walked from its end.
+  Walk back() const { return {net, !reverse, first, last}; }
+
+  // Row r (counted from `first`) at position s.
+  template <class T>
+  T* at(const Sequence& q, long s, long r) const {
+    const long t = step(s);
+    return static_cast<T*>(q.data) + (net.offset ? net.offset[t] * q.row : t * q.step) + (first + r) * q.row;
+  }
+
+  // Pointers to all rows of positions from..to-1, one after another; returns how many.
+  template <class T>
+  long gather(const Sequence& q, long from, long to, const T** rows) const {
+    long m = 0;
+    for (long s = from; s < to; ++s)
+      for (long r = 0, n = alive(s); r < n; ++r) rows[m++] = at<T>(q, s, r);
+    return m;
+  }
+
+  // Pointers to the rows of `states` before position s: those of the position before where there is one, else those of `start` (dense, `width` long;
+  // null: `zeros`).
+  template <class T>
+  void gather_before(const Sequence& states, long s, const T* start, long width, const T* zeros, const T** rows) const {
+    const long old = continuing(s), n = alive(s);
+    for (long r = 0; r < old; ++r) rows[r] = at<T>(states, s - 1, r);
+    for (long r = old; r < n; ++r) rows[r] = start ? start + (first + r) * width : zeros;
+  }
+};
+
+// A row of vectors that ends inside one: the last one is read and written in part.
+template <class T>
+struct Row {
+  static ELMAN_INLINE Vec<T> get(const T* p, long column, long width) {
+    return width - column >= kLanes<T> ? load(p + column) : load_part(p + column, width - column);
+  }
+  static ELMAN_INLINE void put(T* p, long column, long width, Vec<T> v) {
+    if (width - column >= kLanes<T>)
+      store(p + column, v);
+    else
+      store_part(p + column, v, width - column);
+  }
+};
+
+}  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,68 @@
+"""The kernels' door: addresses, sizes and strides in elements. Every argument is checked; a ValueError says what does not fit.
+
+Cells are numbered 0 (rnn_tanh), 1 (rnn_relu); number types 0 (float32), 1 (float64). An address of 0 is null. Matrices of parameters and all states are dense;
+``params`` and ``d_params`` hold, for each layer and direction, the addresses of w_ih, w_hh, b_ih and b_hh. ``batch_sizes`` points to T int64 counts, or is
+null: every row lives all steps. csrc/kernels.h says which arguments may be null.
+"""
+
+from collections.abc import Sequence
+
+def isa() -> str: ...
+def isas() -> list[str]: ...
+def peak(number: int, threads: int) -> float: ...
+def activation(cell: int, number: int, source: int, target: int, count: int, /) -> None: ...
+def forward(
+    cell: int,
+    number: int,
+    steps: int,
+    batch: int,
+    input_size: int,
+    hidden_size: int,
+    layers: int,
+    directions: int,
+    batch_sizes: int,
+    params: Sequence[int],
+    threads: int,
+    x: int,
+    x_step: int,
+    x_row: int,
+    initial: int,
+    output: int,
+    output_step: int,
+    output_row: int,
+    final: int,
+    hidden: int,
+    /,
+) -> None: ...
+def backward(
+    cell: int,
+    number: int,
+    steps: int,
+    batch: int,
+    input_size: int,
+    hidden_size: int,
+    layers: int,
+    directions: int,
+    batch_sizes: int,
+    params: Sequence[int],
+    threads: int,
+    x: int,
+    x_step: int,
+    x_row: int,
+    initial: int,
+    output: int,
+    output_step: int,
+    output_row: int,
+    hidden: int,
+    d_output: int,
+    d_output_step: int,
+    d_output_row: int,
+    d_output_column: int,
+    d_final: int,
+    d_x: int,
+    d_x_step: int,
+    d_x_row: int,
+    d_initial: int,
+    d_params: Sequence[int],
+    /,
+) -> None: ...

@@ -1,0 +1,137 @@
+"""The native backend: our C++ kernels, on the CPU, in float32 and float64.
+
+What they do not do is refused, and so goes to the reference. Gradients come from one autograd node; a gradient that is itself to be
+differentiated is computed by the reference, from the same saved tensors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+from elman.backends import kernels
+from elman.backends.backend import Backend
+from elman.backends.reference import ReferenceBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman.backends.stack import Stack
+
+_reference = ReferenceBackend()
+_PLAIN = (Tensor, Parameter)  # a subclass may mean anything by its operations
+
+
+@final
+class NativeBackend(Backend):
+    name = "native"
+
+    @property
+    def label(self) -> str:
+        return f"native ({kernels.isa()})" if kernels.available() else "native"
+
+    def refuses(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        batch_sizes: Tensor | None,
+    ) -> str | None:
+        if not kernels.available():
+            return f"is not built here ({kernels.unavailable_reason()})"
+        if x.dtype not in kernels.NUMBERS:
+            return f"does not run {str(x.dtype).removeprefix('torch.')} (float32 and float64 only)"
+        if x.device.type != "cpu":
+            return f"does not run on {x.device.type} (the CPU only)"
+        if stack.cell.name not in kernels.CELLS:
+            return f"has no kernel for {stack.cell.name}"
+        if torch._C._are_functorch_transforms_active():
+            return "does not run under torch.func's transforms"
+        if forward_ad._current_level >= 0:
+            return "does not run in forward-mode differentiation"
+        if torch._C._len_torch_dispatch_stack() > 0:
+            return "does not run under a dispatch mode"
+        if torch.is_autocast_enabled("cpu"):
+            return "does not run under autocast"
+        if type(x) not in _PLAIN or x.layout is not torch.strided or not all([type(p) in _PLAIN for p in params]):
+            return "does not run tensor subclasses, nor layouts other than strided"
+        if batch_sizes is None and x.shape[1] == 0:
+            return "does not run an empty batch"
+        return None
+
+    def run(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        batch_sizes: Tensor | None = None,
+        batch_first: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        h_0 = None if states is None else states[0]
+        if torch.is_grad_enabled() and (
+            x.requires_grad or (h_0 is not None and h_0.requires_grad) or any([p.requires_grad for p in params])
+        ):
+            output, final = _Scan.apply(stack, batch_sizes, batch_first, x, h_0, *params)  # type: ignore[no-untyped-call]
+        else:
+            output, final, _ = kernels.forward(stack, x, h_0, params, batch_sizes, batch_first, keep=False)
+        return output, (final,)
+
+
+class _Scan(torch.autograd.Function):
+    """A run and its gradient. Keeps, beyond the inputs, the outputs of every layer: D·H numbers for each row of each step."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, stack: Stack, batch_sizes: Tensor | None, batch_first: bool, x: Tensor, h_0: Tensor | None, *params: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        output, final, hidden = kernels.forward(stack, x, h_0, params, batch_sizes, batch_first, keep=True)
+        ctx.call = stack, batch_sizes, batch_first
+        ctx.save_for_backward(output, hidden, x, h_0, *params)
+        ctx.set_materialize_grads(False)
+        return output, final
+
+    @staticmethod
+    def backward(ctx: Any, d_output: Tensor | None, d_final: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        stack, batch_sizes, batch_first = ctx.call
+        output, hidden, x, h_0, *params = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[3:]
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+            inputs = (x, h_0, *params)
+            gradients = _differentiable_gradients(stack, batch_sizes, batch_first, inputs, wanted, (d_output, d_final))
+            return (None, None, None, *gradients)
+        d_x, d_h_0, d_params = kernels.backward(
+            stack, x, h_0, params, batch_sizes, batch_first, output, hidden, d_output, d_final, wanted
+        )
+        return (None, None, None, d_x, d_h_0, *d_params)
+
+
+def _differentiable_gradients(
+    stack: Stack,
+    batch_sizes: Tensor | None,
+    batch_first: bool,
+    inputs: tuple[Tensor | None, ...],
+    wanted: Sequence[bool],
+    gradients: tuple[Tensor | None, Tensor | None],
+) -> list[Tensor | None]:
+    """The same gradients from the reference, as functions of the inputs and of the outputs' gradients that can be differentiated again."""
+    with torch.enable_grad():
+        # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.
+        x, h_0, *params = [t.view_as(t) if t is not None and want else t for t, want in zip(inputs, wanted, strict=True)]
+        assert x is not None
+        output, (final,) = _reference.run(
+            stack, x, None if h_0 is None else (h_0,), [p for p in params if p is not None], batch_sizes, batch_first
+        )
+        pairs = [(o, g) for o, g in zip((output, final), gradients, strict=True) if g is not None]
+        targets = [t for t, want in zip((x, h_0, *params), wanted, strict=True) if t is not None and want]
+        if not pairs:
+            return [None] * len(inputs)
+        found = iter(
+            torch.autograd.grad([o for o, _ in pairs], targets, [g for _, g in pairs], create_graph=True, allow_unused=True)
+        )
+        return [next(found) if t is not None and want else None for t, want in zip(inputs, wanted, strict=True)]
