@@ -93,7 +93,7 @@ def test_features_see_strings_comments_and_brackets() -> None:
     assert marked("in a comment") == ["# all but the first"]
     assert marked("in a docstring") == ['"""Join the parts.""']
     assert marked("in a string") == ['", ', '"(', '")']
-    assert marked("in brackets") == ["(parts, mark=", "(str(part) for part in parts[1:]"] or marked("in brackets")[0].startswith("(parts")
+    assert marked("in brackets") == ['(parts, mark=", "', "(str(part) for part in parts[1:]"]
     assert known["depth of indentation"][CODE.index(b"return")] == 4
     assert known["column in the line"][CODE.index(b"text = ")] == 5
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from elman.train.text import Outcome
-    from elman.train.units import Line
+    from elman.train.units import Line, Unit
 
 SIZE, DPI = (14.0, 10.0), 130
 """Inches (width, height), and dots per inch."""
@@ -49,8 +49,8 @@ def draw(outcome: Outcome, path: Path) -> None:
     figure.text(0.03, 0.922, subtitle, size=12, color=_FAINT)
     _draw_curve(figure.add_axes((0.06, 0.525, 0.37, 0.32)), outcome)
     _draw_sample(figure.add_axes((0.53, 0.525, 0.44, 0.32)), outcome.written)
-    _draw_cost(figure.add_axes((0.2, 0.32, 0.77, 0.095)), outcome.line)
-    _draw_units(figure.add_axes((0.2, 0.05, 0.77, 0.225)), outcome.line)
+    _draw_cost(figure.add_axes((0.24, 0.33, 0.73, 0.09)), outcome.line)
+    _draw_units(figure.add_axes((0.24, 0.05, 0.73, 0.235)), outcome.line)
     figure.savefig(path, metadata={"Software": None})
 
 
@@ -133,20 +133,23 @@ def _draw_cost(axes: Axes, line: Line) -> None:
 
 
 def _draw_units(axes: Axes, line: Line) -> None:
-    note = "hidden units after each character, blue -1 to red +1; r: correlation with what is named, over 65,536 held-out characters"
+    note = f"hidden units after each character, blue -1 to red +1; r: correlation with what is named, over {line.studied:,} held-out characters"
     _text_above(axes, line)
     axes.text(0, -0.04, note, transform=axes.transAxes, size=10.5, color=_FAINT, va="top")
     for side in axes.spines.values():
         side.set_visible(False)
     axes.tick_params(length=0)
     axes.set_xticks([])
-    if not line.units:
-        return
     axes.imshow([unit.values for unit in line.units], cmap=_ACTIVITY, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
-    axes.set_yticks(range(len(line.units)), [f"{unit.follows}   r = {unit.correlation:+.2f}" for unit in line.units], size=10.5, color=_INK)
+    axes.set_yticks(range(len(line.units)), [_label(unit) for unit in line.units], size=10, color=_INK)
     axes.set_yticks([row + 0.5 for row in range(len(line.units) - 1)], minor=True)
     axes.grid(which="minor", axis="y", color="white", lw=3)
     axes.tick_params(which="minor", length=0)
+
+
+def _label(unit: Unit) -> str:
+    name = f"unit {unit.index}"
+    return name if unit.follows is None else f"{unit.follows}, r = {unit.correlation:+.2f}   {name}"
 
 
 def _text_above(axes: Axes, line: Line) -> None:

@@ -27,32 +27,40 @@ class Unit:
 
     Attributes:
         index: which one.
-        follows: the feature of the text that it goes with.
+        follows: the feature of the text that it goes with; None for one that was chosen since it varies most.
         correlation: Pearson's, of the unit with the feature; negative if the unit is low where the feature is high.
         values: the unit after each character of the line, in [-1, 1].
     """
 
     index: int
-    follows: str
-    correlation: float
+    follows: str | None
+    correlation: float | None
     values: list[float]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text as the model read it: what each character cost, and what some units did."""
+    """A line of text as the model read it.
+
+    Attributes:
+        text: what is not printable ASCII is a mark.
+        bits: what each character cost.
+        units: what some units did.
+        studied: on how many characters the units were compared with features.
+    """
 
     text: str
     bits: list[float]
     units: list[Unit]
+    studied: int
 
 
 @torch.no_grad()
 def read_line(model: CharModel, text: bytes, code: bool) -> Line:
     """Let the model read a line of a text, after all that stands before it there (at most some 65,000 characters).
 
-    The line is the one in which most features change; the units are, for each feature, the one that follows it most closely over the
-    whole text.
+    The line is the one in which most features change. The units are, for each feature, the one that follows it most closely over the
+    whole text; where features lack a follower, units that vary most over the text make up the number.
 
     Args:
         model: a trained one.
@@ -71,10 +79,10 @@ def read_line(model: CharModel, text: bytes, code: bool) -> Line:
         hidden.append(output[:, 0])
     activity = torch.cat(hidden)
     bits = bits_of_each(model, characters[:end])[begin:end, 0]
-    found = _followers(activity, known)
+    found = _chosen(activity, known)
     units = [Unit(index, name, correlation, activity[begin:end, index].tolist()) for index, name, correlation in found]
     shown = "".join(chr(byte) if 32 <= byte < 127 else "·" for byte in text[begin:end])
-    return Line(shown, bits.tolist(), units)
+    return Line(shown, bits.tolist(), units, len(text))
 
 
 def _telling_line(text: bytes, known: dict[str, Tensor]) -> tuple[int, int]:
@@ -82,7 +90,8 @@ def _telling_line(text: bytes, known: dict[str, Tensor]) -> tuple[int, int]:
     best, place, begin = 0, (0, min(80, len(text))), 0
     for line in text.split(b"\n"):
         end = begin + len(line)
-        if 50 <= len(line) <= 90 and line.isascii() and line.decode().isprintable():
+        indentation = len(line) - len(line.lstrip())
+        if 48 <= len(line) <= 96 and indentation <= 8 and line.isascii() and line.decode().isprintable():
             changing = sum(bool(values[begin:end].std() > 0) for values in known.values())
             if changing > best:
                 best, place = changing, (begin, end)
@@ -90,12 +99,12 @@ def _telling_line(text: bytes, known: dict[str, Tensor]) -> tuple[int, int]:
     return place
 
 
-def _followers(activity: Tensor, known: dict[str, Tensor]) -> list[tuple[int, str, float]]:
-    """For each feature the unit that correlates with it most, no unit twice: (unit, feature, correlation), the closest first."""
+def _chosen(activity: Tensor, known: dict[str, Tensor]) -> list[tuple[int, str | None, float | None]]:
+    """As many units as features, none twice: (unit, feature, correlation), the closest first, then those that vary most."""
     standard = torch.stack([_standardise(values) for values in known.values()], dim=1)
     correlations = _standardise(activity).t() @ standard / len(activity)
-    names, found = list(known), []
-    left = correlations.clone()
+    names, left = list(known), correlations.clone()
+    found: list[tuple[int, str | None, float | None]] = []
     for _ in names:
         unit, feature = divmod(int(left.abs().argmax()), len(names))
         if left[unit, feature].abs() < _WEAK:
@@ -103,7 +112,9 @@ def _followers(activity: Tensor, known: dict[str, Tensor]) -> list[tuple[int, st
         found.append((unit, names[feature], correlations[unit, feature].item()))
         left[unit, :] = 0
         left[:, feature] = 0
-    return found
+    followers = {unit for unit, _, _ in found}
+    lively = [unit for unit in activity.var(0).argsort(descending=True).tolist() if unit not in followers]
+    return found + [(unit, None, None) for unit in lively[: len(names) - len(found)]]
 
 
 def _standardise(values: Tensor) -> Tensor:
