@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from elman.show import render_explain, render_tour
 from elman.show.by_hand import Which
 from elman.show.network import study
-from elman.show.render_style import count, duration, folded, number, small
+from elman.show.render_style import count, duration, folded, memory, number, small
 from elman.show.spec import Spec
 from elman.show.text import LANGUAGES
 from elman.show.tour import tour
@@ -135,6 +135,9 @@ def test_a_folded_matrix_keeps_its_corners() -> None:
         (duration(1.25e-5), "12.5 µs"),
         (duration(0.0321), "32.1 ms"),
         (duration(2.0), "2 s"),
+        (memory(16), "16 B"),
+        (memory(2560), "2.5 KiB"),
+        (memory(3 * 2**20), "3.0 MiB"),
         (count(1234567), "1 234 567"),
     ],
 )

@@ -27,6 +27,7 @@ from elman.show.render_style import (
     flow,
     folded,
     legend_text,
+    memory,
     row_text,
     section,
     shape_text,
@@ -110,13 +111,12 @@ def costs(network: Network, words: Words) -> RenderableType:
         last = cost.layers[-1]
         table.add_row(words("costs.each", last=last.layer), count(last.parameters), count(last.multiply_adds_per_step))
     table.add_row(words("costs.all"), Text(count(cost.parameters), "bold"), Text(count(cost.multiply_adds_per_step), "bold"))
-    kib = f"{cost.bytes / 1024:.1f} KiB" if cost.bytes < 2**20 else f"{cost.bytes / 2**20:.1f} MiB"
     call = words("costs.call", steps=count(spec.seq_len), batch=count(spec.batch))
     body: list[RenderableType] = [
         table,
         Text(""),
         Text.assemble(call, "  ", (count(cost.multiply_adds_per_call), "bold")),
-        Text.assemble(words("costs.memory", dtype=spec.dtype), "  ", (kib, "bold")),
+        Text.assemble(words("costs.memory", dtype=spec.dtype), "  ", (memory(cost.bytes), "bold")),
     ]
     if spec.dropout:
         key = "costs.dropout" if spec.num_layers > 1 else "costs.dropout.one_layer"

@@ -69,6 +69,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 1e-6:.3g} µs"
 
 
+def memory(size: int) -> str:
+    for unit, scale in (("MiB", 2**20), ("KiB", 2**10)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} B"
+
+
 def count(value: int) -> str:
     """Thousands set apart by a thin gap that also copies well: "1 234 567"."""
     return f"{value:,}".replace(",", " ")
