@@ -155,7 +155,7 @@ def test_autocast_gives_what_it_gives_in_torch() -> None:
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_an_empty_batch_gives_empty_results(backend: Backend, bidirectional: bool) -> None:
+def test_an_empty_batch_gives_empty_results(bidirectional: bool) -> None:
     theirs, ours = (kind(3, 4, 2, bidirectional=bidirectional) for kind in (nn.RNN, elman.RNN))
     x = torch.randn(5, 0, 3, requires_grad=True)
     for got, expected in zip(ours(x), theirs(x), strict=True):

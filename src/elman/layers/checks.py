@@ -24,12 +24,29 @@ def wrong_kind(name: str, expected: str, got: object) -> TypeError:
     return TypeError(f"expected {name} to be {expected}, got {type(got).__name__}")
 
 
-def wrong_parameters(names: Sequence[str], params: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> RuntimeError:
-    """The error for parameters that were replaced, one of them by something of another shape than it should have."""
-    wrong = next(i for i, param in enumerate(params) if param.shape != shapes[i])
-    return RuntimeError(
-        f"expected {names[wrong]} of shape {shapes[wrong]}, got {tuple(params[wrong].shape)}: it was replaced after construction"
-    )
+def check_parameters(names: Sequence[str], params: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise what is wrong with the parameters, if anything is: what was put in their place may be of any kind.
+
+    Args:
+        names: what they are called.
+        params: what they are.
+        shapes: the shapes that they should have.
+
+    Raises:
+        RuntimeError: one has the wrong shape, or they differ in dtype or device.
+    """
+    first = params[0]
+    for name, param, shape in zip(names, params, shapes, strict=True):
+        if param.shape != shape:
+            raise RuntimeError(f"expected {name} of shape {shape}, got {tuple(param.shape)}: it was replaced after construction")
+        if param.device != first.device:
+            raise RuntimeError(
+                f"expected {name} on {first.device}, where {names[0]} is, got {param.device}: move the whole module with .to()"
+            )
+        if param.dtype is not first.dtype and not _autocasts(param):
+            raise RuntimeError(
+                f"expected {name} of {first.dtype}, as {names[0]} is, got {param.dtype}: convert the whole module with .to()"
+            )
 
 
 def check_input(x: Tensor, weight: Tensor, input_size: int, axes: dict[int, str], wrong_dtype: type[Exception]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Call: TypeAlias = "tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Tensor | None]"
 
 
-_shape = attrgetter("shape")
+_facts = attrgetter("shape", "dtype", "is_cpu")
 
 
 class RecurrentModule(nn.Module, ABC):
@@ -40,12 +40,12 @@ class RecurrentModule(nn.Module, ABC):
         """Create a parameter for each name, in the order of the stack's parameters, and draw their values."""
         stack = self.stack
         gates = len(stack.cell.gates) * stack.hidden_size
-        shapes = [
+        shapes = tuple(
             shape
             for layer in stack.layers
             for _ in range(stack.num_directions)
             for shape in ((gates, layer.input_size), (gates, stack.hidden_size), (gates,), (gates,))[: stack.tensors_per_direction]
-        ]
+        )
         names = tuple(names)
         for name, shape in zip(names, shapes, strict=True):
             self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
@@ -67,8 +67,9 @@ class RecurrentModule(nn.Module, ABC):
             params = self._read(self._parameters)
         except KeyError:  # a parametrisation, weight_norm or pruning took one out: it is now a property or a plain attribute
             params = tuple([getattr(self, name) for name in self._names])
-        if list(map(_shape, params)) != self._shapes:
-            raise checks.wrong_parameters(self._names, params, self._shapes)
+        shapes, dtypes, on_cpu = zip(*map(_facts, params), strict=True)
+        if shapes != self._shapes or dtypes.count(dtypes[0]) != len(dtypes) or on_cpu.count(on_cpu[0]) != len(on_cpu):
+            checks.check_parameters(self._names, params, self._shapes)
         return params
 
     @abstractmethod
