@@ -59,6 +59,8 @@ def test_at_usual_widths_nothing_is_cut_and_each_place_is_on_one_line(networks: 
         for place in network.places:
             if place.where is not None:
                 assert any(f"{place.state} = {place.where}" in line for line in lines)
+        shapes = [str(tensor.shape) for tensor in network.tensors]
+        assert any(all(shape in line for shape in shapes) for line in lines), "the summary has a line for each network"
 
 
 def test_the_unrolled_picture_of_a_bidirectional_network(networks: tuple[Network, ...]) -> None:

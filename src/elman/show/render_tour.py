@@ -39,7 +39,7 @@ def render(networks: Sequence[Network], language: str, width: int) -> Renderable
 
 
 def _summary(networks: Sequence[Network], words: Words) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=DIM)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style=DIM)
     table.add_column(words("summary.network"), no_wrap=True)
     for name in ("x", "output", "h_n"):
         table.add_column(name)
@@ -64,7 +64,7 @@ def _next(words: Words) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     for command, key in (
         ("elman explain rnn --numbers", "tour.next.numbers"),
-        ("elman explain rnn --hidden-size 128 --bidirectional", "tour.next.explain"),
+        ("elman explain rnn --bidirectional", "tour.next.explain"),
         ("elman bench", "tour.next.bench"),
     ):
         table.add_row(Text(command, "bold cyan"), Text(words(key), DIM))

@@ -20,12 +20,12 @@ TEXT: dict[str, dict[str, str]] = {
         "先执行 [bold]import elman, torch[/]，再输入这些代码，就会得到完全相同的数值。",
     },
     "tour.next": {"en": "Where to go next", "zh": "接下来"},
-    "tour.next.numbers": {"en": "one number of it worked out by hand", "zh": "手算其中的一个数"},
-    "tour.next.explain": {"en": "the same for a network of yours", "zh": "用同样的方式讲解你自己的网络"},
+    "tour.next.numbers": {"en": "one number worked out by hand", "zh": "手算其中的一个数"},
+    "tour.next.explain": {"en": "a network of your own", "zh": "讲解你自己的网络"},
     "tour.next.bench": {"en": "a fair race at eight sizes", "zh": "在八种规模上公平比较速度"},
     "tour.summary": {"en": "The three side by side", "zh": "三个网络对照"},
     "network.one_directional": {"en": "One direction", "zh": "单向 RNN"},
-    "network.bidirectional": {"en": "Both directions", "zh": "双向 RNN"},
+    "network.bidirectional": {"en": "Bidirectional", "zh": "双向 RNN"},
     "network.multi_layer": {"en": "Two layers", "zh": "多层 RNN"},
     "network.rnn": {"en": "Your RNN", "zh": "你的 RNN"},
     # Sections
@@ -131,7 +131,7 @@ TEXT: dict[str, dict[str, str]] = {
     },
     # Summary
     "summary.network": {"en": "network", "zh": "网络"},
-    "summary.difference": {"en": "difference", "zh": "差值"},
+    "summary.difference": {"en": "apart by", "zh": "差值"},
     # Numbers
     "numbers.which": {
         "en": "step {step} · unit {unit} · batch row {row} · layer {layer} · {direction}",
