@@ -157,7 +157,7 @@ def test_a_parameter_of_another_shape_is_an_error(name: str) -> None:
 def test_parameters_of_different_dtypes_are_an_error() -> None:
     rnn = elman.RNN(10, 20)
     rnn.bias_hh_l0.data = rnn.bias_hh_l0.data.double()
-    with pytest.raises(RuntimeError, match="expected bias_hh_l0 of torch.float32, as weight_ih_l0 is, got torch.float64"):
+    with pytest.raises(RuntimeError, match=r"expected bias_hh_l0 of torch\.float32, as weight_ih_l0 is, got torch\.float64"):
         rnn(z(5, 3, 10))
 
 

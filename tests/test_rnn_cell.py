@@ -73,7 +73,7 @@ def test_sizes_of_zero_are_torchs(input_size: int, hidden_size: int) -> None:
     torch.testing.assert_close(ours(x), theirs(x))
 
 
-def test_an_empty_batch_gives_an_empty_state(backend: Backend) -> None:
+def test_an_empty_batch_gives_an_empty_state() -> None:
     assert elman.RNNCell(3, 4)(torch.randn(0, 3)).shape == (0, 4)
 
 
