@@ -111,12 +111,15 @@ def check_state(state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, 
         raise RuntimeError(f"expected hx of {x.dtype}, the dtype of x, got {state.dtype}: convert it with hx.to({x.dtype})")
 
 
-def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> None:
+def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> Tensor:
     """Raise what is wrong with a PackedSequence's batch sizes, which index memory.
 
     Args:
         batch_sizes: how many rows are alive at each step.
         x: the packed rows, (N, I).
+
+    Returns:
+        The batch sizes, less the steps at the end that have no row.
 
     Raises:
         RuntimeError: they are no list of ints on the CPU, not one step's, growing, negative, or their sum is not N.
@@ -126,14 +129,15 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> None:
         got = f"{batch_sizes.dtype} of shape {tuple(batch_sizes.shape)} on {batch_sizes.device}"
         raise RuntimeError(f"expected batch_sizes of one axis, torch.int64, on the CPU, got {got}{mend}")
     sizes = batch_sizes.tolist()
-    if not sizes:
-        raise RuntimeError(f"expected at least one step, got none: batch_sizes is empty{mend}")
+    if not any(sizes):
+        raise RuntimeError(f"expected at least one step with a row, got none: batch_sizes is {_fold(sizes)}{mend}")
     if sizes[-1] < 0 or sizes != sorted(sizes, reverse=True):
         raise RuntimeError(f"expected batch_sizes that never grow nor fall below 0, got {_fold(sizes)}{mend}")
     if sum(sizes) != x.shape[0]:
         raise RuntimeError(
             f"expected {sum(sizes)} packed rows, the sum of batch_sizes, got {x.shape[0]}: x has shape {tuple(x.shape)}{mend}"
         )
+    return batch_sizes if sizes[-1] else batch_sizes[: sizes.index(0)]
 
 
 def _autocasts(x: Tensor) -> bool:

@@ -141,7 +141,7 @@ class RecurrentLayer(RecurrentModule):
             raise checks.wrong_kind("x", "a tensor or a PackedSequence", packed)
         x, batch_sizes, sorted_indices, _ = packed
         checks.check_input(x, params[0], self.input_size, checks.PACKED_AXES, ValueError)
-        checks.check_batch_sizes(batch_sizes, x)
+        batch_sizes = checks.check_batch_sizes(batch_sizes, x)
         if states is not None:
             rows = int(batch_sizes[0])
             for state in states:

@@ -62,6 +62,8 @@ class RecurrentModule(nn.Module, ABC):
 
     def _params(self) -> tuple[Tensor, ...]:
         """The parameters as they are now, in the stack's order. Never a list from an earlier call, which would go stale."""
+        if torch.compiler.is_compiling():  # the compiler follows plain attributes, and the shapes are its own business
+            return tuple([getattr(self, name) for name in self._names])
         try:
             # Past nn.Module.__getattr__, which costs more than a small kernel. functional_call swaps the entries of this very dict.
             params = self._read(self._parameters)
