@@ -3,7 +3,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cstdlib>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -155,7 +154,7 @@ struct Checked {
 };
 
 const Target*& target() {
-  static const Target* chosen = nullptr;
+  static const Target* chosen = &choose_target("");
   return chosen;
 }
 
@@ -225,12 +224,7 @@ void activation(int cell, int number, Address from, Address to, Long n) {
 
 NB_MODULE(_native, m) {
   using namespace elman;
-  const char* isa = std::getenv("ELMAN_ISA");
-  try {
-    target() = &choose_target(isa ? isa : "");
-  } catch (const std::invalid_argument& e) {
-    throw nb::value_error(e.what());
-  }
+  m.def("use", [](const std::string& name) { target() = &choose_target(name); });
   m.def("isa", [] { return std::string(target()->name); });
   m.def("isas", [] {
     std::vector<std::string> names;

@@ -60,7 +60,7 @@ const Target& choose_target(const std::string& name) {
     if (t->name == name) return *t;
     names += (names.empty() ? "" : ", ") + std::string(t->name);
   }
-  throw std::invalid_argument("ELMAN_ISA is '" + name + "', but this processor and this build offer " + names + "; set one of these, or none for the best");
+  throw std::invalid_argument("no instruction set '" + name + "' here: this processor and this build offer " + names);
 }
 
 void run(const Target& target, const Forward& call, int threads) {

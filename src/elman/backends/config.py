@@ -7,6 +7,7 @@ import platform
 import torch
 
 from elman._version import __version__
+from elman.backends import kernels
 from elman.backends.registry import BACKENDS
 
 
@@ -20,6 +21,11 @@ def show_config() -> str:
         "elman": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "torch": torch.__version__,
+        "instruction set": (
+            f"{kernels.isa()} of {', '.join(kernels.isas())} (ELMAN_ISA forces one)"
+            if kernels.available()
+            else "none: the kernels are not built"
+        ),
         "backends": ", ".join(backend.name for backend in BACKENDS),
         "threads": f"{torch.get_num_threads()} (torch.set_num_threads changes it)",
     }

@@ -5,6 +5,7 @@ Nothing here knows autograd. ``native`` decides when to come here.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.backends.stack import Stack
+
+if forced := os.environ.get("ELMAN_ISA"):
+    if _native is None:
+        raise ValueError(f"ELMAN_ISA is {forced!r}, but the kernels are not built here ({_missing}); unset it")
+    try:
+        _native.use(forced)
+    except ValueError as error:
+        raise ValueError(f"ELMAN_ISA is {forced!r}, but there is {error}; set it to one of these, or unset it for the best") from None
 
 CELLS = {"rnn_tanh": 0, "rnn_relu": 1}
 NUMBERS = {torch.float32: 0, torch.float64: 1}
@@ -49,7 +58,7 @@ def isas() -> tuple[str, ...]:
 
 
 def fma_peak(threads: int, dtype: torch.dtype = torch.float32) -> float:
-    """Operations per second that a loop of multiply-adds in registers reaches on so many threads at once: the ceiling of any kernel here."""
+    """The ceiling of any kernel here: operations per second of multiply-adds in registers alone, on so many threads at once."""
     return _native.peak(NUMBERS[dtype], threads)
 
 
@@ -71,7 +80,7 @@ def _strides(x: Tensor, batch_sizes: Tensor | None) -> tuple[int, int]:
     return step, row
 
 
-def _sequence(like: Tensor, width: int, batch_sizes: Tensor | None, batch_first: bool) -> Tensor:
+def new_sequence(like: Tensor, width: int, batch_sizes: Tensor | None, batch_first: bool) -> Tensor:
     """Memory for a sequence of rows of ``width``, not initialised."""
     if batch_sizes is not None:
         return like.new_empty((like.shape[0], width))
@@ -126,13 +135,13 @@ def forward(
         keep: whether ``backward`` will follow.
 
     Returns:
-        The outputs, the final states, and what ``backward`` needs besides: the lower layers' outputs (L-1, rows, D·H), or None if there are none.
+        The outputs, the final states, and what ``backward`` needs besides: the lower layers' outputs (L-1, rows, D·H), or None.
     """
     x = _rows(x)
     sizes = _sizes(stack, x, batch_sizes)
     params = [dense(p) for p in params]
     h_0 = None if h_0 is None else dense(h_0)
-    output = _sequence(x, stack.output_size, batch_sizes, batch_first)
+    output = new_sequence(x, stack.output_size, batch_sizes, batch_first)
     final = x.new_empty((stack.num_layers * stack.num_directions, sizes[3], stack.hidden_size))
     hidden = None
     if keep and stack.num_layers > 1:
@@ -187,7 +196,7 @@ def backward(
         else:
             d_output, column = _rows(d_output), 1
         step, row = _strides(d_output, batch_sizes)
-    d_x = _sequence(x, stack.input_size, batch_sizes, batch_first) if wanted[0] else None
+    d_x = new_sequence(x, stack.input_size, batch_sizes, batch_first) if wanted[0] else None
     d_h_0 = torch.empty_like(h_0) if wanted[1] and h_0 is not None else None
     d_params = [torch.empty_like(p) if want else None for p, want in zip(params, wanted[2:], strict=True)]
     _native.backward(

@@ -6,6 +6,7 @@ differentiated is computed by the reference, from the same saved tensors.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-from elman.backends import kernels
+from elman.backends import kernels, operator
 from elman.backends.backend import Backend
 from elman.backends.reference import ReferenceBackend
 
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 _reference = ReferenceBackend()
-_PLAIN = (Tensor, Parameter)  # a subclass may mean anything by its operations
+_PLAIN = frozenset((Tensor, Parameter))  # a subclass may mean anything by its operations
+_requires_grad = attrgetter("requires_grad")
+
+
+def _seen_by_torch() -> bool:
+    """Whether somebody records or replaces operators: then they are to see ours as one."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
 
 
 @final
@@ -50,18 +57,18 @@ class NativeBackend(Backend):
             return f"does not run on {x.device.type} (the CPU only)"
         if stack.cell.name not in kernels.CELLS:
             return f"has no kernel for {stack.cell.name}"
+        if torch.is_autocast_enabled("cpu"):
+            return "does not run under autocast"
+        if batch_sizes is None and x.shape[1] == 0:
+            return "does not run an empty batch"
+        if _seen_by_torch():
+            return None
         if torch._C._are_functorch_transforms_active():
             return "does not run under torch.func's transforms"
         if forward_ad._current_level >= 0:
             return "does not run in forward-mode differentiation"
-        if torch._C._len_torch_dispatch_stack() > 0:
-            return "does not run under a dispatch mode"
-        if torch.is_autocast_enabled("cpu"):
-            return "does not run under autocast"
-        if type(x) not in _PLAIN or x.layout is not torch.strided or not all([type(p) in _PLAIN for p in params]):
+        if type(x) not in _PLAIN or x.layout is not torch.strided or not _PLAIN.issuperset(map(type, params)):
             return "does not run tensor subclasses, nor layouts other than strided"
-        if batch_sizes is None and x.shape[1] == 0:
-            return "does not run an empty batch"
         return None
 
     def run(
@@ -74,9 +81,10 @@ class NativeBackend(Backend):
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         h_0 = None if states is None else states[0]
-        if torch.is_grad_enabled() and (
-            x.requires_grad or (h_0 is not None and h_0.requires_grad) or any([p.requires_grad for p in params])
-        ):
+        if _seen_by_torch():
+            output, final = operator.scan(stack, x, h_0, params, batch_sizes, batch_first)
+            return output, (final,)
+        if torch.is_grad_enabled() and (x.requires_grad or (h_0 is not None and h_0.requires_grad) or any(map(_requires_grad, params))):
             output, final = _Scan.apply(stack, batch_sizes, batch_first, x, h_0, *params)  # type: ignore[no-untyped-call]
         else:
             output, final, _ = kernels.forward(stack, x, h_0, params, batch_sizes, batch_first, keep=False)
@@ -97,7 +105,7 @@ class _Scan(torch.autograd.Function):
         return output, final
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor | None, d_final: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_output: Tensor | None, d_final: Tensor | None) -> tuple[Tensor | None, ...]:
         stack, batch_sizes, batch_first = ctx.call
         output, hidden, x, h_0, *params = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
@@ -105,9 +113,7 @@ class _Scan(torch.autograd.Function):
             inputs = (x, h_0, *params)
             gradients = _differentiable_gradients(stack, batch_sizes, batch_first, inputs, wanted, (d_output, d_final))
             return (None, None, None, *gradients)
-        d_x, d_h_0, d_params = kernels.backward(
-            stack, x, h_0, params, batch_sizes, batch_first, output, hidden, d_output, d_final, wanted
-        )
+        d_x, d_h_0, d_params = kernels.backward(stack, x, h_0, params, batch_sizes, batch_first, output, hidden, d_output, d_final, wanted)
         return (None, None, None, d_x, d_h_0, *d_params)
 
 
@@ -131,7 +137,5 @@ def _differentiable_gradients(
         targets = [t for t, want in zip((x, h_0, *params), wanted, strict=True) if t is not None and want]
         if not pairs:
             return [None] * len(inputs)
-        found = iter(
-            torch.autograd.grad([o for o, _ in pairs], targets, [g for _, g in pairs], create_graph=True, allow_unused=True)
-        )
+        found = iter(torch.autograd.grad([o for o, _ in pairs], targets, [g for _, g in pairs], create_graph=True, allow_unused=True))
         return [next(found) if t is not None and want else None for t, want in zip(inputs, wanted, strict=True)]

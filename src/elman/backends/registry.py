@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from elman.backends.native import NativeBackend
 from elman.backends.reference import ReferenceBackend
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 # In order of preference. The reference is last: it refuses nothing.
-BACKENDS: tuple[Backend, ...] = (ReferenceBackend(),)
+BACKENDS: tuple[Backend, ...] = (NativeBackend(), ReferenceBackend())
 
 
 def choose(
