@@ -1,8 +1,8 @@
 """The kernels' door: addresses, sizes and strides in elements. Every argument is checked; a ValueError says what does not fit.
 
-Cells are numbered 0 (rnn_tanh), 1 (rnn_relu); number types 0 (float32), 1 (float64). An address of 0 is null; csrc/kernels.h says where it may be.
-Matrices of parameters and all states are dense. ``params`` and ``d_params`` hold, for each layer and direction, the addresses of w_ih, w_hh,
-b_ih and b_hh. ``batch_sizes`` points to T int64 counts, or is null: every row lives all steps.
+Cells are numbered 0 (rnn_tanh) and 1 (rnn_relu), number types 0 (float32) and 1 (float64). An address of 0 is null; csrc/kernels.h
+says where it may be. Matrices of parameters and all states are dense. ``params`` and ``d_params`` hold, for each layer and direction, the
+addresses of w_ih, w_hh, b_ih and b_hh. ``batch_sizes`` points to T int64 counts, or is null: every row lives all steps.
 """
 
 from collections.abc import Sequence
