@@ -64,6 +64,12 @@ def test_packed_data_may_be_strided(backend: Backend, rnn: elman.RNN) -> None:
     torch.testing.assert_close(rnn(strided)[0].data, rnn(packed)[0].data, rtol=0, atol=0)
 
 
+def test_batch_sizes_may_be_strided(backend: Backend, rnn: elman.RNN) -> None:
+    data, batch_sizes = torch.randn(6, 3, dtype=torch.float64), torch.tensor([3, 9, 2, 9, 1, 9])[::2]
+    expected, _ = rnn(PackedSequence(data, batch_sizes.clone()))
+    assert torch.equal(rnn(PackedSequence(data, batch_sizes))[0].data, expected.data)
+
+
 @pytest.mark.parametrize(
     ("batch_sizes", "told"),
     [

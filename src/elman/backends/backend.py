@@ -23,7 +23,7 @@ class Backend(ABC):
         x: (T, B, I) with any strides; packed, (N, I).
         states: one tensor (L·D, B, H) for each of the cell's states; None for zeros.
         params: the flat list of parameters in torch's order.
-        batch_sizes: None, or packed: how many rows are alive at each step, int64 on the CPU, at least 1, non-increasing.
+        batch_sizes: None, or packed: how many rows are alive at each step, int64 on the CPU, contiguous, at least 1, non-increasing.
         batch_first: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
     """
 

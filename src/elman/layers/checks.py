@@ -119,7 +119,7 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> Tensor:
         x: the packed rows, (N, I).
 
     Returns:
-        The batch sizes, less the steps at the end that have no row.
+        The batch sizes, contiguous, less the steps at the end that have no row.
 
     Raises:
         RuntimeError: they are no list of ints on the CPU, not one step's, growing, negative, or their sum is not N.
@@ -137,7 +137,7 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> Tensor:
         raise RuntimeError(
             f"expected {sum(sizes)} packed rows, the sum of batch_sizes, got {x.shape[0]}: x has shape {tuple(x.shape)}{mend}"
         )
-    return batch_sizes if sizes[-1] else batch_sizes[: sizes.index(0)]
+    return batch_sizes[: len(sizes) - sizes.count(0)].contiguous()
 
 
 def _autocasts(x: Tensor) -> bool:

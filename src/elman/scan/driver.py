@@ -36,7 +36,7 @@ def run(
         params: the flat list of parameters in torch's order.
         dropout: the probability with which an output of any layer but the last is zeroed, in training only.
         training: whether dropout acts.
-        batch_sizes: None, or packed: how many rows are alive at each step, int64 on the CPU, at least 1, non-increasing.
+        batch_sizes: None, or packed: how many rows are alive at each step, int64 on the CPU, contiguous, at least 1, non-increasing.
         batch_first: a hint: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
 
     Returns:
