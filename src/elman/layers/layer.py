@@ -103,6 +103,8 @@ class RecurrentLayer(RecurrentModule):
             batch_sizes=batch_sizes,
             batch_first=self.batch_first,
         )
+        if steps is x:  # batched and time first: nothing to undo
+            return output, finals
         if isinstance(x, PackedSequence):
             unsorted = x.unsorted_indices
             if unsorted is not None:
@@ -110,7 +112,7 @@ class RecurrentLayer(RecurrentModule):
             return PackedSequence(output, x.batch_sizes, x.sorted_indices, unsorted), finals
         if x.dim() == 2:
             return output.squeeze(1), tuple([state.squeeze(1) for state in finals])
-        return output.transpose(0, 1) if self.batch_first else output, finals
+        return output.transpose(0, 1), finals
 
     def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> Call:
         params = self._params()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 # What the scan is given: x, states, params, batch_sizes; checked, time-major, with a batch axis.
 Call: TypeAlias = "tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Tensor | None]"
-
-
-_facts = attrgetter("shape", "dtype", "is_cpu")
 
 
 class RecurrentModule(nn.Module, ABC):
@@ -69,9 +66,11 @@ class RecurrentModule(nn.Module, ABC):
             params = self._read(self._parameters)
         except KeyError:  # a parametrisation, weight_norm or pruning took one out: it is now a property or a plain attribute
             params = tuple([getattr(self, name) for name in self._names])
-        shapes, dtypes, on_cpu = zip(*map(_facts, params), strict=True)
-        if shapes != self._shapes or dtypes.count(dtypes[0]) != len(dtypes) or on_cpu.count(on_cpu[0]) != len(on_cpu):
-            checks.check_parameters(self._names, params, self._shapes)
+        dtype, on_cpu = params[0].dtype, params[0].is_cpu
+        for param, shape in zip(params, self._shapes, strict=True):
+            if param.shape != shape or param.dtype is not dtype or param.is_cpu is not on_cpu:
+                checks.check_parameters(self._names, params, self._shapes)
+                break
         return params
 
     @abstractmethod
