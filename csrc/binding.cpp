@@ -144,9 +144,11 @@ struct Checked {
     return columns == 0 ? 0 : last + columns;
   }
   Sequence read(const char* name, Address at, Long step, Long row, Long columns, bool nullable = false) {
+    if (at == 0 && nullable) return {nullptr, 0, 0};
     return {ranges.read<void>(name, at, extent(name, step, row, columns, false), nullable), step, row};
   }
   Sequence write(const char* name, Address at, Long step, Long row, Long columns, bool nullable = false) {
+    if (at == 0 && nullable) return {nullptr, 0, 0};
     return {ranges.write<void>(name, at, extent(name, step, row, columns, true), nullable), step, row};
   }
   Long states() const { return net.L * width * net.B; }

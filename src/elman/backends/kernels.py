@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 try:
     from elman import _native
@@ -21,8 +22,6 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from elman.backends.stack import Stack
 
 if forced := os.environ.get("ELMAN_ISA"):
@@ -33,6 +32,7 @@ if forced := os.environ.get("ELMAN_ISA"):
     except ValueError as error:
         raise ValueError(f"ELMAN_ISA is {forced!r}, but there is {error}; set it to one of these, or unset it for the best") from None
 
+# How the kernels number cells and number types (csrc/kernels.h).
 CELLS = {"rnn_tanh": 0, "rnn_relu": 1}
 NUMBERS = {torch.float32: 0, torch.float64: 1}
 
@@ -62,49 +62,68 @@ def fma_peak(threads: int, dtype: torch.dtype = torch.float32) -> float:
     return _native.peak(NUMBERS[dtype], threads)
 
 
-def dense(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy of it, as the kernels read it: contiguous, its numbers in memory as they are."""
+# Called through map: a loop in Python costs as much as a small kernel.
+_is_contiguous = Tensor.is_contiguous
+_is_neg = Tensor.is_neg
+_data_ptr = Tensor.data_ptr
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor as the kernels read it, copied if need be: contiguous, and its numbers in memory as they are."""
     return tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous()
 
 
-def _rows(x: Tensor) -> Tensor:
-    """The same for a sequence, whose rows may lie anywhere as long as each is contiguous."""
-    return x if (x.stride(-1) == 1 or x.shape[-1] == 1) and not x.is_neg() else x.resolve_neg().contiguous()
+def _all_dense(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    if all(map(_is_contiguous, tensors)) and not any(map(_is_neg, tensors)):
+        return tensors
+    return [_dense(t) for t in tensors]
 
 
-def _strides(x: Tensor, batch_sizes: Tensor | None) -> tuple[int, int]:
-    """From one step to the next and from one row to the next, in elements."""
-    if batch_sizes is not None:
-        return 0, x.stride(0)
-    step, row, _ = x.stride()
-    return step, row
-
-
-def new_sequence(like: Tensor, width: int, batch_sizes: Tensor | None, batch_first: bool) -> Tensor:
-    """Memory for a sequence of rows of ``width``, not initialised."""
-    if batch_sizes is not None:
-        return like.new_empty((like.shape[0], width))
-    steps, batch, _ = like.shape
-    if batch_first:
-        return like.new_empty((batch, steps, width)).transpose(0, 1)
-    return like.new_empty((steps, batch, width))
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _addresses(tensors: Sequence[Tensor | None], bias: bool) -> list[int]:
     """Addresses of what belongs to each direction, four at a time: a network without bias has null there."""
     if bias:
-        return [0 if t is None else t.data_ptr() for t in tensors]
-    addresses = []
-    for i in range(0, len(tensors), 2):
-        w_ih, w_hh = tensors[i], tensors[i + 1]
-        addresses += [0 if w_ih is None else w_ih.data_ptr(), 0 if w_hh is None else w_hh.data_ptr(), 0, 0]
-    return addresses
+        return [_address(t) for t in tensors]
+    return [address for i in range(0, len(tensors), 2) for address in (_address(tensors[i]), _address(tensors[i + 1]), 0, 0)]
+
+
+class _Rows:
+    """A sequence as the kernels read it: its rows may lie anywhere, but each is contiguous.
+
+    Attributes:
+        tensor: the sequence, copied if its rows are not contiguous; it keeps the memory alive.
+        place: address, and elements from one step to the next and from one row to the next.
+    """
+
+    __slots__ = ("place", "tensor")
+
+    def __init__(self, x: Tensor) -> None:
+        *outer, column = x.stride()
+        if (column != 1 and x.shape[-1] != 1) or x.is_neg():
+            x = x.resolve_neg().contiguous()
+            *outer, _ = x.stride()
+        self.tensor = x
+        self.place = (x.data_ptr(), *outer) if len(outer) == 2 else (x.data_ptr(), 0, *outer)
+
+
+def new_sequence(like: Tensor, width: int, packed: bool, batch_first: bool) -> Tensor:
+    """Memory for as many rows as ``like`` has, each of ``width`` numbers, not initialised."""
+    # The strided form: of torch's ways to make a tensor like another it costs least.
+    if packed:
+        return like.new_empty_strided((like.shape[0], width), (width, 1))
+    steps, batch, _ = like.shape
+    strides = (width, steps * width, 1) if batch_first else (batch * width, width, 1)
+    return like.new_empty_strided((steps, batch, width), strides)
 
 
 def _sizes(stack: Stack, x: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int, int, int, int, int, int, int]:
     """The first arguments of every kernel: what runs, and its sizes."""
     if batch_sizes is None:
-        steps, batch, address = x.shape[0], x.shape[1], 0
+        steps, batch, _ = x.shape
+        address = 0
     else:
         steps, batch, address = len(batch_sizes), int(batch_sizes[0]), batch_sizes.data_ptr()
     return (
@@ -137,27 +156,27 @@ def forward(
     Returns:
         The outputs, the final states, and what ``backward`` needs besides: the lower layers' outputs (L-1, rows, D·H), or None.
     """
-    x = _rows(x)
     sizes = _sizes(stack, x, batch_sizes)
-    params = [dense(p) for p in params]
-    h_0 = None if h_0 is None else dense(h_0)
-    output = new_sequence(x, stack.output_size, batch_sizes, batch_first)
-    final = x.new_empty((stack.num_layers * stack.num_directions, sizes[3], stack.hidden_size))
+    _, _, steps, batch, _, hidden_size, layers, directions, _ = sizes
+    width = directions * hidden_size
+    rows = _Rows(x)
+    params = _all_dense(params)
+    if h_0 is not None:
+        h_0 = _dense(h_0)
+    output = new_sequence(x, width, batch_sizes is not None, batch_first)
+    final = x.new_empty_strided((layers * directions, batch, hidden_size), (batch * hidden_size, hidden_size, 1))
     hidden = None
-    if keep and stack.num_layers > 1:
-        rows = x.shape[0] if batch_sizes is not None else sizes[2] * sizes[3]
-        hidden = x.new_empty((stack.num_layers - 1, rows, stack.output_size))
+    if keep and layers > 1:
+        hidden = x.new_empty((layers - 1, x.shape[0] if batch_sizes is not None else steps * batch, width))
     _native.forward(
         *sizes,
         _addresses(params, stack.bias),
         torch.get_num_threads(),
-        x.data_ptr(),
-        *_strides(x, batch_sizes),
-        0 if h_0 is None else h_0.data_ptr(),
-        output.data_ptr(),
-        *_strides(output, batch_sizes),
+        *rows.place,
+        _address(h_0),
+        *_Rows(output).place,
         final.data_ptr(),
-        0 if hidden is None else hidden.data_ptr(),
+        _address(hidden),
     )
     return output, final, hidden
 
@@ -185,37 +204,32 @@ def backward(
     Returns:
         The gradients of x, h_0 and the parameters, None where not wanted.
     """
-    x = _rows(x)
-    params = [dense(p) for p in params]
-    h_0 = None if h_0 is None else dense(h_0)
-    d_final = None if d_final is None else dense(d_final)
-    step = row = column = 0
-    if d_output is not None:
-        if not any(d_output.stride()) and not d_output.is_neg():  # one number stands for all, as in the gradient of a sum
-            column = 0
-        else:
-            d_output, column = _rows(d_output), 1
-        step, row = _strides(d_output, batch_sizes)
-    d_x = new_sequence(x, stack.input_size, batch_sizes, batch_first) if wanted[0] else None
+    rows = _Rows(x)
+    params = _all_dense(params)
+    h_0 = None if h_0 is None else _dense(h_0)
+    d_final = None if d_final is None else _dense(d_final)
+    d_x = new_sequence(x, stack.input_size, batch_sizes is not None, batch_first) if wanted[0] else None
     d_h_0 = torch.empty_like(h_0) if wanted[1] and h_0 is not None else None
     d_params = [torch.empty_like(p) if want else None for p, want in zip(params, wanted[2:], strict=True)]
+    d_rows: tuple[int, ...] = (0, 0, 0, 0)
+    if d_output is not None:
+        if any(d_output.stride()) or d_output.is_neg():
+            d_read = _Rows(d_output)
+            d_rows = (*d_read.place, 1)
+        else:  # one number stands for all, as in the gradient of a sum
+            d_rows = (d_output.data_ptr(), 0, 0, 0)
     _native.backward(
         *_sizes(stack, x, batch_sizes),
         _addresses(params, stack.bias),
         torch.get_num_threads(),
-        x.data_ptr(),
-        *_strides(x, batch_sizes),
-        0 if h_0 is None else h_0.data_ptr(),
-        output.data_ptr(),
-        *_strides(output, batch_sizes),
-        0 if hidden is None else hidden.data_ptr(),
-        0 if d_output is None else d_output.data_ptr(),
-        step,
-        row,
-        column,
-        0 if d_final is None else d_final.data_ptr(),
-        *((0, 0, 0) if d_x is None else (d_x.data_ptr(), *_strides(d_x, batch_sizes))),
-        0 if d_h_0 is None else d_h_0.data_ptr(),
+        *rows.place,
+        _address(h_0),
+        *_Rows(output).place,
+        _address(hidden),
+        *d_rows,
+        _address(d_final),
+        *((0, 0, 0) if d_x is None else _Rows(d_x).place),
+        _address(d_h_0),
         _addresses(d_params, stack.bias),
     )
     return d_x, d_h_0, d_params

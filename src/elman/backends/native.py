@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _reference = ReferenceBackend()
 _PLAIN = frozenset((Tensor, Parameter))  # a subclass may mean anything by its operations
+_AVAILABLE = kernels.available()
 _requires_grad = attrgetter("requires_grad")
 
 
@@ -49,25 +50,25 @@ class NativeBackend(Backend):
         params: Sequence[Tensor],
         batch_sizes: Tensor | None,
     ) -> str | None:
-        if not kernels.available():
+        if not _AVAILABLE:
             return f"is not built here ({kernels.unavailable_reason()})"
+        if not x.is_cpu:
+            return f"does not run on {x.device.type} (the CPU only)"
         if x.dtype not in kernels.NUMBERS:
             return f"does not run {str(x.dtype).removeprefix('torch.')} (float32 and float64 only)"
-        if x.device.type != "cpu":
-            return f"does not run on {x.device.type} (the CPU only)"
         if stack.cell.name not in kernels.CELLS:
             return f"has no kernel for {stack.cell.name}"
         if torch.is_autocast_enabled("cpu"):
             return "does not run under autocast"
-        if batch_sizes is None and x.shape[1] == 0:
-            return "does not run an empty batch"
+        if stack.hidden_size == 0 or x.numel() == 0:
+            return "does not run what is empty"
         if _seen_by_torch():
             return None
         if torch._C._are_functorch_transforms_active():
             return "does not run under torch.func's transforms"
         if forward_ad._current_level >= 0:
             return "does not run in forward-mode differentiation"
-        if type(x) not in _PLAIN or x.layout is not torch.strided or not _PLAIN.issuperset(map(type, params)):
+        if type(x) not in _PLAIN or x.layout is not torch.strided or not _PLAIN.issuperset(map(type, (*params, *(states or ())))):
             return "does not run tensor subclasses, nor layouts other than strided"
         return None
 

@@ -94,7 +94,7 @@ def _scan_fake(
     batch_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     stack = _stack(x, params, cell, num_layers, bidirectional, bias)
-    output = kernels.new_sequence(x, stack.output_size, batch_sizes, batch_first)
+    output = kernels.new_sequence(x, stack.output_size, batch_sizes is not None, batch_first)
     rows: int | torch.SymInt
     batch: int | torch.SymInt
     if batch_sizes is None:
@@ -121,7 +121,7 @@ def _scan_backward_fake(
     bias: bool,
     batch_first: bool,
 ) -> list[Tensor]:
-    d_x = kernels.new_sequence(x, x.shape[-1], batch_sizes, batch_first)
+    d_x = kernels.new_sequence(x, x.shape[-1], batch_sizes is not None, batch_first)
     dense = [h_0, *params] if h_0 is not None else params
     return [d_x, *(t.new_empty(t.shape) for t in dense)]
 
