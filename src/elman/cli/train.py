@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Train a network on data of your own.", no_args_is_help=True, rich_markup_mode="rich")
 
 _MODEL, _TRAINING, _OUTPUT = "The model", "Its training", "What comes out"
-SECONDS = 80.0
+SECONDS = 90.0
 
 
 @app.callback()
@@ -40,7 +40,7 @@ def text(
         list[Path] | None, typer.Argument(help="Text files and folders of them; by default Python's standard library.", show_default=False)
     ] = None,
     hidden_size: Annotated[int, typer.Option(help="Hidden units of a layer.", min=1, rich_help_panel=_MODEL)] = 256,
-    num_layers: Annotated[int, typer.Option("--num-layers", "--layers", help="Layers.", min=1, rich_help_panel=_MODEL)] = 1,
+    num_layers: Annotated[int, typer.Option("--num-layers", "--layers", help="Layers.", min=1, rich_help_panel=_MODEL)] = 2,
     seconds: Annotated[
         float | None, typer.Option(help=f"How long to train; by default {SECONDS:.0f}.", show_default=False, rich_help_panel=_TRAINING)
     ] = None,
@@ -52,7 +52,7 @@ def text(
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Adam's, at its highest.", rich_help_panel=_TRAINING)] = 3e-3,
     streams: Annotated[int, typer.Option(help="Parts of the text that are read side by side.", min=1, rich_help_panel=_TRAINING)] = 32,
-    chunk: Annotated[int, typer.Option(help="Characters through which gradients go back.", min=1, rich_help_panel=_TRAINING)] = 64,
+    chunk: Annotated[int, typer.Option(help="Characters through which gradients go back.", min=1, rich_help_panel=_TRAINING)] = 32,
     seed: Annotated[int, typer.Option(help="Of weights and sample.", min=0, max=2**63 - 1, rich_help_panel=_TRAINING)] = 0,
     out: Annotated[
         Path, typer.Option(help="The folder for picture, sample, figures and weights.", file_okay=False, rich_help_panel=_OUTPUT)

@@ -18,7 +18,7 @@ class CharModel(nn.Module):
     >>> text = torch.frombuffer(bytearray(b"def f(x):"), dtype=torch.uint8).long()
     >>> logits, state = model(text[:, None])
     >>> logits.shape, state.shape
-    (torch.Size([9, 1, 256]), torch.Size([1, 1, 32]))
+    (torch.Size([9, 1, 256]), torch.Size([2, 1, 32]))
 
     Args:
         embedding_size: numbers by which a character is described to the network.
@@ -26,7 +26,7 @@ class CharModel(nn.Module):
         num_layers: layers of the Elman network (tanh).
     """
 
-    def __init__(self, embedding_size: int = 64, hidden_size: int = 256, num_layers: int = 1) -> None:
+    def __init__(self, embedding_size: int = 64, hidden_size: int = 256, num_layers: int = 2) -> None:
         super().__init__()
         self.sizes = {"embedding_size": embedding_size, "hidden_size": hidden_size, "num_layers": num_layers}
         self.embedding = nn.Embedding(VOCABULARY, embedding_size)

@@ -43,7 +43,7 @@ class FitSettings:
     steps: int | None = None
     seconds: float | None = None
     streams: int = 32
-    chunk: int = 64
+    chunk: int = 32
     learning_rate: float = 3e-3
     clip: float = 1.0
 

@@ -133,7 +133,8 @@ def _draw_cost(axes: Axes, line: Line) -> None:
 
 
 def _draw_units(axes: Axes, line: Line) -> None:
-    note = f"hidden units after each character, blue -1 to red +1; r: correlation with what is named, over {line.studied:,} held-out characters"
+    compared = f"r: correlation with what is named, over {line.studied:,} held-out characters"
+    note = f"hidden units after each character, blue -1 to red +1; {compared}"
     _text_above(axes, line)
     axes.text(0, -0.04, note, transform=axes.transAxes, size=10.5, color=_FAINT, va="top")
     for side in axes.spines.values():

@@ -44,7 +44,7 @@ class TextSettings:
     fit: FitSettings
     embedding_size: int = 64
     hidden_size: int = 256
-    num_layers: int = 1
+    num_layers: int = 2
     seed: int = 0
     prompt: bytes = b"\n"
     sample_length: int = 800
