@@ -36,7 +36,7 @@ CODE = b'''def join(parts, mark=", "):
 @pytest.fixture
 def model() -> CharModel:
     torch.manual_seed(0)
-    return CharModel(embedding_size=8, hidden_size=16)
+    return CharModel(embedding_size=8, hidden_size=16, num_layers=1)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from elman.train.corpus import Corpus
 
 _CURVE_POINTS = 20
-_GLIMPSE_PIECES, _GLIMPSE_LENGTH = 64, 512
+_GLIMPSE_PIECES, _GLIMPSE_LENGTH = 32, 512
 """The learning curve is measured on this many pieces of the held-out text, of this many characters each."""
 
 
