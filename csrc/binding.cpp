@@ -25,6 +25,12 @@ void check(bool ok, const char* what) {
   if (!ok) refuse(what);
 }
 
+Address address(nb::handle value) {
+  Address at = 0;
+  check(nb::try_cast(value, at), "an address must be an integer from 0 to 2^64 - 1");
+  return at;
+}
+
 Long product(std::initializer_list<Long> factors) {
   __int128 p = 1;
   for (Long f : factors) {
@@ -79,7 +85,7 @@ class Ranges {
 struct Checked {
   Network net{};
   Long element, width;  // bytes of a number; D·H
-  std::vector<Long> offset;
+  std::vector<Long> alive, offset;  // a copy of the batch sizes, which others may change while the lock is released; and their running sum
   std::vector<Parameters> parameters;
   Ranges ranges;
 
@@ -101,8 +107,9 @@ struct Checked {
     product({L, width, width > I ? width : I});
     product({L, width, B});
     if (batch_sizes != 0) {
-      net.alive = reinterpret_cast<const Long*>(batch_sizes);
       check(batch_sizes % sizeof(Long) == 0, "batch_sizes is not aligned to its element");
+      alive.assign(reinterpret_cast<const Long*>(batch_sizes), reinterpret_cast<const Long*>(batch_sizes) + T);
+      net.alive = alive.data();
       offset.resize(static_cast<std::size_t>(T));
       net.rows = 0;
       for (Long t = 0; t < T; ++t) {
@@ -113,13 +120,13 @@ struct Checked {
       check(net.alive[0] == B, "batch_sizes must begin with B");
       net.offset = offset.data();
     }
+    check(nb::isinstance<nb::sequence>(params) && nb::len(params) == static_cast<std::size_t>(L * D) * 4, "parameters must be 4 addresses for each layer and direction");
     parameters.resize(static_cast<std::size_t>(L * D));
-    check(nb::isinstance<nb::sequence>(params) && nb::len(params) == parameters.size() * 4, "parameters must be 4 addresses for each layer and direction");
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       const Long columns = static_cast<Long>(i) < D ? I : width;
-      const Address b_ih = nb::cast<Address>(params[4 * i + 2]), b_hh = nb::cast<Address>(params[4 * i + 3]);
+      const Address b_ih = address(params[4 * i + 2]), b_hh = address(params[4 * i + 3]);
       check((b_ih == 0) == (b_hh == 0), "b_ih and b_hh come both or neither");
-      parameters[i] = {ranges.read<void>("w_ih", nb::cast<Address>(params[4 * i]), H * columns), ranges.read<void>("w_hh", nb::cast<Address>(params[4 * i + 1]), H * H),
+      parameters[i] = {ranges.read<void>("w_ih", address(params[4 * i]), H * columns), ranges.read<void>("w_hh", address(params[4 * i + 1]), H * H),
                        ranges.read<void>("b_ih", b_ih, H, true), ranges.read<void>("b_hh", b_hh, H, true)};
     }
     net.parameters = parameters.data();
@@ -162,6 +169,7 @@ const Target*& target() {
 
 template <class Call>
 void run_without_lock(const Call& call, int threads) {
+  check(threads >= 1, "threads must be at least 1");
   nb::gil_scoped_release release;
   run(*target(), call, threads);
 }
@@ -199,10 +207,10 @@ void backward(int cell, int number, Long T, Long B, Long I, Long H, Long L, Long
   check(nb::isinstance<nb::sequence>(d_params) && nb::len(d_params) == gradients.size() * 4, "gradients must be 4 addresses for each layer and direction");
   for (std::size_t i = 0; i < gradients.size(); ++i) {
     const Long columns = static_cast<Long>(i) < D ? I : c.width;
-    gradients[i] = {c.ranges.write<void>("the gradient of w_ih", nb::cast<Address>(d_params[4 * i]), H * columns, true),
-                    c.ranges.write<void>("the gradient of w_hh", nb::cast<Address>(d_params[4 * i + 1]), H * H, true),
-                    c.ranges.write<void>("the gradient of b_ih", nb::cast<Address>(d_params[4 * i + 2]), H, true),
-                    c.ranges.write<void>("the gradient of b_hh", nb::cast<Address>(d_params[4 * i + 3]), H, true)};
+    gradients[i] = {c.ranges.write<void>("the gradient of w_ih", address(d_params[4 * i]), H * columns, true),
+                    c.ranges.write<void>("the gradient of w_hh", address(d_params[4 * i + 1]), H * H, true),
+                    c.ranges.write<void>("the gradient of b_ih", address(d_params[4 * i + 2]), H, true),
+                    c.ranges.write<void>("the gradient of b_hh", address(d_params[4 * i + 3]), H, true)};
   }
   c.ranges.check_overlap();
   f.net = c.net;

@@ -30,6 +30,8 @@ inline void spin_while(F busy) {
   }
 }
 
+constexpr int kMostThreads = 256;  // workers are never given back: a call that names a million threads shall not start them
+
 struct Pool {
   std::mutex owner;               // held by the team that has the workers
   int workers = 0;                // started so far
@@ -98,7 +100,7 @@ Team::Team(int threads) : threads_(1) {
   if (threads <= 1) return;
   Pool& p = the_pool();
   if (!p.owner.try_lock()) return;
-  threads_ = 1 + p.grow(threads - 1);
+  threads_ = 1 + p.grow((threads < kMostThreads ? threads : kMostThreads) - 1);
   if (threads_ == 1) {
     p.owner.unlock();
     return;
