@@ -1,0 +1,219 @@
+"""The kernels' raw interface, told independently of them: which memory a call may touch, and so which calls must be refused.
+
+For test_fuzz. Imports NumPy alone: under the sanitizers nothing else is wanted in the process. A call is a dict of the arguments by name, in
+the order of elman._native; its memory is an ``Arena``, to which all of its addresses belong.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+Call = dict[str, Any]
+Places = dict[str, np.ndarray]  # for each operand the addresses of its elements, in the operand's shape
+
+_NETWORK = ("cell", "number", "T", "B", "I", "H", "L", "D", "batch_sizes", "params", "threads", "x", "x_step", "x_row", "initial")
+FORWARD = (*_NETWORK, "output", "output_step", "output_row", "final", "hidden")
+BACKWARD = (
+    *(*_NETWORK, "output", "output_step", "output_row", "hidden"),
+    *("d_output", "d_output_step", "d_output_row", "d_output_column", "d_final"),
+    *("d_x", "d_x_step", "d_x_row", "d_initial", "d_params"),
+)
+ACTIVATION = ("cell", "number", "source", "target", "count")
+
+MOST = 2_000_000  # multiply-adds, and elements of an operand, up to which these tests run a call
+LAST = 2**63  # no process has memory beyond
+WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
+
+
+class IllegalError(Exception):
+    """The call must be refused, and nothing written."""
+
+
+class UnknowableError(Exception):
+    """The call names memory that is not ours, as nobody but the caller can know; or it would take for ever."""
+
+
+class Arena:
+    """One piece of memory for all operands of a call. Under AddressSanitizer what is not lent out is poisoned."""
+
+    def __init__(self, size: int) -> None:
+        self.bytes = np.zeros(size, np.uint8)
+        self.base = self.bytes.ctypes.data
+
+    def fill(self, kind: type, seed: int) -> None:
+        """Write numbers from -0.5 to 0.5 everywhere."""
+        view = self.bytes[: len(self.bytes) // 8 * 8].view(kind)
+        view[:] = np.random.default_rng(seed).uniform(-0.5, 0.5, view.shape)
+
+    def offsets(self, addresses: np.ndarray, size: int) -> np.ndarray:
+        """Where the bytes of these elements lie in ``bytes``: one axis more."""
+        return addresses[..., None] - self.base + np.arange(size)
+
+    def read(self, addresses: np.ndarray, kind: type) -> np.ndarray:
+        return self.bytes[self.offsets(addresses, np.dtype(kind).itemsize)].view(kind)[..., 0]
+
+    def mask(self, places: list[np.ndarray], size: int) -> np.ndarray:
+        """Which bytes belong to these elements."""
+        mask = np.zeros(len(self.bytes), bool)
+        for addresses in places:
+            mask[self.offsets(addresses, size)] = True
+        return mask
+
+    def lend(self, mask: np.ndarray) -> None:
+        edges = np.flatnonzero(np.diff(np.concatenate(([True], mask, [True])).astype(np.int8)))
+        for start, stop in edges.reshape(-1, 2).tolist():
+            _asan("__asan_poison_memory_region", self.base + start, stop - start)
+
+    def take_back(self) -> None:
+        _asan("__asan_unpoison_memory_region", self.base, len(self.bytes))
+
+
+def _asan(function: str, address: int, size: int) -> None:
+    library = ctypes.CDLL(None)
+    if hasattr(library, function):
+        getattr(library, function)(ctypes.c_void_p(address), ctypes.c_size_t(size))
+
+
+class _Operands:
+    """Collects what a call touches; says at the end what is wrong with it."""
+
+    def __init__(self, arena: Arena, size: int) -> None:
+        self.arena, self.size = arena, size
+        self.read: Places = {}
+        self.written: Places = {}
+        self.illegal: list[str] = []
+        self.unknowable: list[str] = []
+
+    def add(self, name: str, address: Any, shape: tuple[int, ...], strides: tuple[int, ...], write: bool, nullable: bool) -> None:
+        if not _is_address(address):
+            self.illegal.append(f"{name} is no address")
+            return
+        if any(stride < 0 for stride in strides):
+            self.illegal.append(f"{name} has a negative stride")
+            return
+        if 0 in shape or (address == 0 and nullable):
+            return
+        if address == 0:
+            self.illegal.append(f"{name} is null")
+            return
+        if address % self.size:
+            self.illegal.append(f"{name} is misaligned")
+        end = address + (sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1) * self.size
+        if end > LAST:
+            self.illegal.append(f"{name} ends beyond memory")
+        elif address < self.arena.base or end > self.arena.base + len(self.arena.bytes) or np.prod(shape, dtype=float) > MOST:
+            self.unknowable.append(name)
+        else:
+            places = np.full(shape, address, np.int64)
+            for axis, (n, stride) in enumerate(zip(shape, strides, strict=True)):
+                places += (np.arange(n) * stride * self.size).reshape((n,) + (1,) * (len(shape) - axis - 1))
+            (self.written if write else self.read)[name] = places
+
+    def finish(self) -> tuple[Places, Places]:
+        if self.illegal:
+            raise IllegalError("; ".join(self.illegal))
+        if self.unknowable:
+            raise UnknowableError(", ".join(self.unknowable))
+        count = sum(places.size * self.size for places in self.written.values())
+        written = self.arena.mask(list(self.written.values()), self.size)
+        if written.sum() != count:
+            raise IllegalError("written elements overlap")
+        if (written & self.arena.mask(list(self.read.values()), self.size)).any():
+            raise IllegalError("written elements overlap read ones")
+        return self.read, self.written
+
+
+def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
+    """What a call of "forward", "backward" or "activation" reads, and what it writes. Sequences have shape (rows, columns).
+
+    Raises:
+        IllegalError: the kernels must refuse the call.
+        UnknowableError: the call must not be made.
+    """
+    numbers = [value for name, value in call.items() if name not in ("params", "d_params")]
+    if any(type(value) is not int for value in numbers):
+        raise IllegalError("an argument is no integer")
+    if call["cell"] not in (0, 1) or call["number"] not in (0, 1):
+        raise IllegalError("an unknown cell or number type")
+    size = 8 if call["number"] else 4
+    found = _Operands(arena, size)
+    if kind == "activation":
+        if not 0 <= call["count"] < LAST:
+            raise IllegalError("a count out of range")
+        found.add("source", call["source"], (call["count"],), (1,), False, False)
+        found.add("target", call["target"], (call["count"],), (1,), True, False)
+        return found.finish()
+
+    T, B, I, H, L, D = (call[name] for name in ("T", "B", "I", "H", "L", "D"))  # noqa: E741
+    if min(T, B, H, L) < 1 or I < 0 or D not in (1, 2) or not 1 <= call["threads"] < 2**31:
+        raise IllegalError("a size out of range")
+    width = D * H
+    if any(value >= LAST for value in (T, B, I, H, L)) or max(T * B, L * B, L * H) * max(width, I) * size > LAST:
+        raise IllegalError("sizes beyond memory")
+    _add_parameters(found, "", call["params"], T, B, I, H, L, D)
+    sizes = batch_sizes(call, arena)
+    if max(T * B, 1) * L * width * (max(width, I) + H) > MOST:
+        found.unknowable.append("time")
+    rows = None if found.unknowable else (sum(sizes) if sizes else T * B)
+    packed = sizes is not None
+
+    def sequence(name: str, key: str, columns: int, column: int, write: bool, nullable: bool) -> None:
+        step, row = call[f"{key}_step"], call[f"{key}_row"]
+        if min(step, row) < 0 or max(step, row) >= LAST:
+            found.illegal.append(f"strides of {name}")
+        elif packed:
+            found.add(name, call[key], (rows or 1, columns), (row, column), write, nullable)
+        else:
+            found.add(name, call[key], (T, B, columns), (step, row, column), write, nullable)
+
+    states, hidden = (L * D * B * H,), ((L - 1) * (rows or 1) * width,)
+    sequence("x", "x", I, 1, False, False)
+    found.add("initial", call["initial"], states, (1,), False, True)
+    sequence("output", "output", width, 1, kind == "forward", False)
+    found.add("hidden", call["hidden"], hidden, (1,), kind == "forward", kind == "forward")
+    if kind == "forward":
+        found.add("final", call["final"], states, (1,), True, False)
+    else:
+        if call["d_output_column"] not in (0, 1):
+            raise IllegalError("the column stride of d_output")
+        sequence("d_output", "d_output", width, call["d_output_column"], False, True)
+        found.add("d_final", call["d_final"], states, (1,), False, True)
+        sequence("d_x", "d_x", I, 1, True, True)
+        found.add("d_initial", call["d_initial"], states, (1,), True, True)
+        _add_parameters(found, "d ", call["d_params"], T, B, I, H, L, D)
+    return found.finish()
+
+
+def _add_parameters(found: _Operands, prefix: str, addresses: Any, T: int, B: int, I: int, H: int, L: int, D: int) -> None:  # noqa: E741
+    if not isinstance(addresses, (list, tuple)) or len(addresses) != 4 * L * D:
+        raise IllegalError("not four addresses for each direction")
+    for i in range(L * D):
+        columns = I if i < D else D * H
+        four = addresses[4 * i : 4 * i + 4]
+        if not prefix and (four[2] == 0) != (four[3] == 0):
+            raise IllegalError("one bias without the other")
+        for name, address, shape in zip(WEIGHTS, four, ((H, columns), (H, H), (H,), (H,)), strict=True):
+            strides = (shape[1], 1) if len(shape) == 2 else (1,)
+            found.add(f"{prefix}{name} {i}", address, shape, strides, bool(prefix), bool(prefix) or name.startswith("b"))
+
+
+def _is_address(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**64
+
+
+def batch_sizes(call: Call, arena: Arena) -> list[int] | None:
+    """The batch sizes behind the address, checked; None where there is none."""
+    address, T = call["batch_sizes"], call["T"]
+    if address == 0:
+        return None
+    if not _is_address(address) or address % 8:
+        raise IllegalError("no address of batch sizes")
+    if not arena.base <= address <= arena.base + len(arena.bytes) - 8 * T:
+        raise UnknowableError("batch_sizes")
+    sizes: list[int] = arena.read(address + 8 * np.arange(T), np.int64).tolist()
+    if sizes[0] != call["B"] or min(sizes) < 1 or sorted(sizes, reverse=True) != sizes:
+        raise IllegalError("batch sizes that increase, end or do not begin with B")
+    return sizes

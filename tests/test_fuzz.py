@@ -1,0 +1,231 @@
+"""Arbitrary arguments thrown at the kernels' binding: each call is refused and writes nothing, or leaves the right numbers and touches nothing else.
+
+`make sanitize` runs this file on kernels built with AddressSanitizer and UndefinedBehaviorSanitizer, without torch in the process; then a read
+outside the operands is an error too. ELMAN_FUZZ multiplies the number of examples.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import raw
+import raw_numbers
+from raw import Arena, Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_native = pytest.importorskip("elman._native", reason="the kernels are not built here", exc_type=ImportError)
+
+EXAMPLES = int(os.environ.get("ELMAN_FUZZ", "1"))
+ARGUMENTS = {"forward": raw.FORWARD, "backward": raw.BACKWARD, "activation": raw.ACTIVATION}
+REFUSALS = (ValueError, TypeError, MemoryError)
+
+
+def call_it(kind: str, call: Call) -> None:
+    getattr(_native, kind)(*(call[name] for name in ARGUMENTS[kind]))
+
+
+class Layout:
+    """Hands out places in memory that is yet to be allocated, with guard zones between them."""
+
+    def __init__(self, seed: int, size: int) -> None:
+        self.rng, self.size, self.used = np.random.default_rng(seed), size, 64
+
+    def place(self, elements: int) -> int:
+        at = self.used + self.size * int(self.rng.integers(0, 40))
+        self.used = at + -(-elements * self.size // 8) * 8 + 64
+        return at
+
+
+@st.composite
+def valid_calls(draw: st.DrawFn, kind: str, steps: int = 6, rows: int = 7, features: int = 20) -> tuple[Call, Arena]:
+    """A call that must be answered, and its memory."""
+    call: Call = {"cell": draw(st.integers(0, 1)), "number": draw(st.integers(0, 1))}
+    lay = Layout(draw(st.integers(0, 2**32 - 1)), 8 if call["number"] else 4)
+    alive: list[int] | None = None
+    if kind == "activation":
+        call["count"] = draw(st.integers(0, 70))
+        places = {name: lay.place(call["count"]) for name in ("source", "target")}
+    else:
+        alive = draw(st.none() | st.lists(st.integers(1, rows), min_size=1, max_size=steps).map(lambda sizes: sorted(sizes, reverse=True)))
+        call |= {"T": len(alive) if alive else draw(st.integers(1, steps)), "B": alive[0] if alive else draw(st.integers(1, rows))}
+        call |= {"I": draw(st.integers(0, features)), "H": draw(st.integers(1, features)), "L": draw(st.integers(1, 3))}
+        call |= {"D": draw(st.integers(1, 2)), "threads": draw(st.integers(1, 4))}
+        places = _place_network(draw, kind, call, alive, lay)
+    arena = Arena(lay.used)
+    for name, place in places.items():
+        call[name] = [p + arena.base if p else 0 for p in place] if isinstance(place, list) else place + arena.base if place else 0
+    arena.fill(np.float64 if call["number"] else np.float32, seed=1)
+    if alive:
+        write_batch_sizes(call, arena, alive)
+    return call, arena
+
+
+def _place_network(draw: st.DrawFn, kind: str, call: Call, alive: list[int] | None, lay: Layout) -> dict[str, Any]:
+    T, B, I, H, L, D = (call[name] for name in ("T", "B", "I", "H", "L", "D"))  # noqa: E741
+    rows, width, bias = sum(alive) if alive else T * B, D * H, draw(st.booleans())
+    optional = st.booleans()
+
+    def sequence(name: str, columns: int, written: bool) -> int:
+        """Steps and rows in either order, with gaps; what is only read may also repeat."""
+        gap, inner, outer = (draw(st.integers(0, 3)) for _ in range(3))
+        if alive:
+            step, row = 0, columns + gap
+            elements = rows * row
+        elif draw(st.booleans()):
+            row = columns + gap if written or inner else 0
+            step = B * row + outer if written or outer else 0
+            elements = T * step + B * row + columns
+        else:
+            step = columns + gap if written or inner else 0
+            row = T * step + outer if written or outer else 0
+            elements = T * step + B * row + columns
+        call[f"{name}_step"], call[f"{name}_row"] = step, row
+        return lay.place(elements)
+
+    def parameters(own: st.SearchStrategy[bool]) -> list[int]:
+        addresses = []
+        for i in range(L * D):
+            columns = I if i < D else width
+            addresses += [lay.place(n) if draw(own) else 0 for n in (H * columns, H * H, H, H)]
+        return addresses
+
+    states = L * D * B * H
+    places: dict[str, Any] = {"batch_sizes": (lay.place(2 * T) + 7) // 8 * 8 if alive else 0, "params": parameters(st.just(True))}
+    if not bias:
+        places["params"] = [0 if i % 4 > 1 else place for i, place in enumerate(places["params"])]
+    places["x"] = sequence("x", I, False)
+    places["initial"] = lay.place(states) if draw(optional) else 0
+    places["output"] = sequence("output", width, kind == "forward")
+    places["hidden"] = lay.place((L - 1) * rows * width) if kind == "backward" or draw(optional) else 0
+    if kind == "forward":
+        places["final"] = lay.place(states)
+    else:
+        call["d_output_column"] = draw(st.integers(0, 1))
+        places["d_output"] = sequence("d_output", width if call["d_output_column"] else 1, False)
+        places["d_final"] = lay.place(states) if draw(optional) else 0
+        places["d_x"] = sequence("d_x", I, True)
+        places |= {name: 0 for name in ("d_output", "d_x") if draw(optional)}
+        places["d_initial"] = lay.place(states) if draw(optional) else 0
+        places["d_params"] = parameters(optional)
+    return places
+
+
+def write_batch_sizes(call: Call, arena: Arena, sizes: list[int]) -> None:
+    start = call["batch_sizes"] - arena.base
+    arena.bytes[start : start + 8 * len(sizes)] = np.array(sizes, np.int64).view(np.uint8)
+
+
+@st.composite
+def spoiled_calls(draw: st.DrawFn, kind: str) -> tuple[Call, Arena]:
+    """A valid call in which up to three things were changed, to something that is wrong, or right by chance."""
+    call, arena = draw(valid_calls(kind))
+    size = 8 if call["number"] else 4
+    addresses = [v for name, v in call.items() if name not in raw.ACTIVATION[:2] and type(v) is int and v >= arena.base]
+    anywhere = (
+        st.integers(-8, len(arena.bytes) // size).map(lambda i: arena.base + i * size)
+        | st.integers(0, len(arena.bytes)).map(lambda i: arena.base + i)
+        | st.sampled_from([0, 2**64 - size, 2**64 - 8 * size, *addresses])
+    )
+    numbers = st.integers(-1, 9) | st.integers(0, 64).map(lambda k: 2**k) | st.integers(0, 64).map(lambda k: 2**k - 1)
+    nonsense = st.sampled_from([None, "x", 1.5, -(2**63), 2**70])
+    for _ in range(draw(st.integers(1, 3))):
+        name = draw(st.sampled_from(sorted(call)))
+        if name in ("params", "d_params"):
+            call[name] = draw(_spoiled_list(call[name], anywhere | nonsense))
+        elif name == "batch_sizes" and call["batch_sizes"] and draw(st.booleans()):
+            write_batch_sizes(call, arena, draw(st.lists(numbers.filter(lambda n: n < 2**63), min_size=1, max_size=6)))
+        else:
+            call[name] = draw(anywhere | numbers | nonsense)
+    return call, arena
+
+
+@st.composite
+def _spoiled_list(draw: st.DrawFn, addresses: Any, others: st.SearchStrategy[Any]) -> Any:
+    if not isinstance(addresses, list) or not draw(st.integers(0, 5)):
+        return draw(st.sampled_from([None, [], 0, "four", tuple(addresses or ())]))
+    changed = list(addresses)
+    place = draw(st.integers(0, max(0, len(changed) - 1)))
+    changed[place : place + draw(st.integers(0, 1))] = draw(st.lists(others, min_size=1, max_size=1) | st.just([]))
+    return changed
+
+
+def check(kind: str, call: Call, arena: Arena, must_run: bool) -> None:
+    """Make the call, and raise unless it does what it must."""
+    kinds = np.float64 if call["number"] == 1 else np.float32
+    try:
+        read, written = raw.operands(kind, call, arena)
+    except raw.UnknowableError:
+        assert not must_run
+        return
+    except raw.IllegalError:
+        assert not must_run
+        read, written = {}, {}
+        legal = False
+    else:
+        legal = True
+    size = np.dtype(kinds).itemsize
+    alive = (raw.batch_sizes(call, arena) or [call["B"]] * call["T"]) if legal and kind != "activation" else []
+    values = {name: arena.read(places, kinds).astype(np.float64) for name, places in read.items()}
+    before = arena.bytes.copy()
+    mask = arena.mask(list(written.values()), size)
+    arena.lend(mask | arena.mask(list(read.values()), size) | _batch_sizes_mask(kind, call, arena))
+    try:
+        call_it(kind, call)
+    except REFUSALS:
+        assert not must_run, "refused a call that is right"
+        mask[:] = False
+        refused = True
+    else:
+        refused = False
+    finally:
+        arena.take_back()
+    assert (arena.bytes == before)[~mask].all(), "wrote where it must not"
+    assert legal or refused, "took a call that is wrong"
+    if not refused:
+        _check_numbers(kind, call, {name: arena.read(places, kinds) for name, places in written.items()}, values, alive)
+
+
+def _batch_sizes_mask(kind: str, call: Call, arena: Arena) -> np.ndarray:
+    """Batch sizes are read before anything is known to be right."""
+    mask = np.zeros(len(arena.bytes), bool)
+    if kind != "activation" and type(call["batch_sizes"]) is int and type(call["T"]) is int:
+        start = call["batch_sizes"] - arena.base
+        mask[max(0, start) : max(0, start + 8 * max(0, call["T"]))] = True
+    return mask
+
+
+def _check_numbers(kind: str, call: Call, got: raw.Places, values: raw.Places, alive: list[int]) -> None:
+    expect: Callable[..., tuple[raw.Places, raw.Places]] = getattr(raw_numbers, kind)
+    rows = {name: value.reshape(sum(alive), -1) if value.ndim == 3 else value for name, value in values.items()}
+    if kind != "activation" and "x" not in rows:
+        rows["x"] = np.zeros((sum(alive), 0))
+    if kind == "backward" and "d_output" in rows:
+        rows["d_output"] = np.broadcast_to(rows["d_output"], rows["output"].shape)
+    expected, errors = expect(call, rows) if kind == "activation" else expect(call, rows, alive)
+    for name, value in got.items():
+        error = np.abs(value.reshape(expected[name].shape).astype(np.float64) - expected[name])
+        assert (error <= errors[name]).all(), f"{name}: off by up to {error.max():.3g}"
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward", "activation"])
+@given(data=st.data())
+@settings(max_examples=100 * EXAMPLES, deadline=None)
+def test_a_right_call_is_answered_and_touches_its_operands_alone(kind: str, data: st.DataObject) -> None:
+    call, arena = data.draw(valid_calls(kind))
+    check(kind, call, arena, must_run=True)
+
+
+@pytest.mark.parametrize("kind", ["forward", "backward", "activation"])
+@given(data=st.data())
+@settings(max_examples=200 * EXAMPLES, deadline=None)
+def test_a_wrong_call_is_refused_and_writes_nothing(kind: str, data: st.DataObject) -> None:
+    call, arena = data.draw(spoiled_calls(kind))
+    check(kind, call, arena, must_run=False)
