@@ -240,3 +240,10 @@ def test_ctrl_c_keeps_what_was_learnt(folder: Path, tmp_path: Path, monkeypatch:
     assert json.loads(result.stdout)["training"]["steps_done"] == 3
     assert load(tmp_path / "out" / "model.safetensors").sizes["hidden_size"] == 16
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_shortest_text_there_is(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    arguments = ["train", "text", str(tmp_path / "abc"), "--steps", "2", "--hidden-size", "1", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.stderr

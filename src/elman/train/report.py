@@ -36,7 +36,7 @@ _SENTENCES = {
     "held_out": {"en": "On the held-out files", "zh": "在留出文件上"},
     "size": {"en": "size", "zh": "压缩后大小"},
     "elman": {"en": "Elman network", "zh": "Elman 网络"},
-    "compressor": {"en": "{name}, strongest", "zh": "{name}（最高压缩级别）"},
+    "compressor": {"en": "{name}, strongest", "zh": "{name}（最强）"},
     "fair": {
         "en": "gzip and xz see the held-out files alone, joined into one. The network has read {characters} characters of other files "
         "before, and its {weights} of weights are not counted.",
@@ -127,7 +127,7 @@ class Report:
 
     def _scores(self, outcome: Outcome) -> Table:
         table = Table(box=None, header_style="bright_black", padding=(0, 2, 0, 0))
-        table.add_column()
+        table.add_column(no_wrap=True)
         table.add_column(self.say("bits"), justify="right")
         table.add_column(self.say("size"), justify="right")
         table.add_column(no_wrap=True, overflow="crop")

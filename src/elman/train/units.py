@@ -113,7 +113,7 @@ def _chosen(activity: Tensor, known: dict[str, Tensor]) -> list[tuple[int, str |
         left[unit, :] = 0
         left[:, feature] = 0
     followers = {unit for unit, _, _ in found}
-    lively = [unit for unit in activity.var(0).argsort(descending=True).tolist() if unit not in followers]
+    lively = [unit for unit in activity.var(0, correction=0).argsort(descending=True).tolist() if unit not in followers]
     return found + [(unit, None, None) for unit in lively[: len(names) - len(found)]]
 
 
