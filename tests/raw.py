@@ -23,7 +23,7 @@ BACKWARD = (
 )
 ACTIVATION = ("cell", "number", "source", "target", "count")
 
-MOST = 2_000_000  # multiply-adds, and elements of an operand, up to which these tests run a call
+MOST_ELEMENTS, MOST_WORK = 2_000_000, 200_000_000  # elements of an operand, and multiply-adds, up to which these tests run a call
 LAST = 2**63  # no process has memory beyond
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
 
@@ -43,10 +43,10 @@ class Arena:
         self.bytes = np.zeros(size, np.uint8)
         self.base = self.bytes.ctypes.data
 
-    def fill(self, kind: type, seed: int) -> None:
-        """Write numbers from -0.5 to 0.5 everywhere."""
+    def fill(self, kind: type, most: float) -> None:
+        """Write numbers from -most to most everywhere."""
         view = self.bytes[: len(self.bytes) // 8 * 8].view(kind)
-        view[:] = np.random.default_rng(seed).uniform(-0.5, 0.5, view.shape)
+        view[:] = np.random.default_rng(0).uniform(-most, most, view.shape)
 
     def offsets(self, addresses: np.ndarray, size: int) -> np.ndarray:
         """Where the bytes of these elements lie in ``bytes``: one axis more."""
@@ -104,7 +104,7 @@ class _Operands:
         end = address + (sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1) * self.size
         if end > LAST:
             self.illegal.append(f"{name} ends beyond memory")
-        elif address < self.arena.base or end > self.arena.base + len(self.arena.bytes) or np.prod(shape, dtype=float) > MOST:
+        elif address < self.arena.base or end > self.arena.base + len(self.arena.bytes) or np.prod(shape, dtype=float) > MOST_ELEMENTS:
             self.unknowable.append(name)
         else:
             places = np.full(shape, address, np.int64)
@@ -155,7 +155,7 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
         raise IllegalError("sizes beyond memory")
     _add_parameters(found, "", call["params"], T, B, I, H, L, D)
     sizes = batch_sizes(call, arena)
-    if max(T * B, 1) * L * width * (max(width, I) + H) > MOST:
+    if max(T * B, 1) * L * width * (max(width, I) + H) > MOST_WORK:
         found.unknowable.append("time")
     rows = None if found.unknowable else (sum(sizes) if sizes else T * B)
     packed = sizes is not None

@@ -6,6 +6,7 @@ outside the operands is an error too. ELMAN_FUZZ multiplies the number of exampl
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,21 @@ import raw_numbers
 from raw import Arena, Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _native = pytest.importorskip("elman._native", reason="the kernels are not built here", exc_type=ImportError)
 
 EXAMPLES = int(os.environ.get("ELMAN_FUZZ", "1"))
 ARGUMENTS = {"forward": raw.FORWARD, "backward": raw.BACKWARD, "activation": raw.ACTIVATION}
+ISAS = st.sampled_from(_native.isas())
 REFUSALS = (ValueError, TypeError, MemoryError)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _the_instruction_set_stays_as_it_was() -> Iterator[None]:
+    isa = _native.isa()
+    yield
+    _native.use(isa)
 
 
 def call_it(kind: str, call: Call) -> None:
@@ -45,8 +54,8 @@ class Layout:
 
 
 @st.composite
-def valid_calls(draw: st.DrawFn, kind: str, steps: int = 6, rows: int = 7, features: int = 20) -> tuple[Call, Arena]:
-    """A call that must be answered, and its memory."""
+def valid_calls(draw: st.DrawFn, kind: str, sizes: Call | None = None) -> tuple[Call, Arena]:
+    """A call that must be answered, and its memory. Small, unless sizes are given."""
     call: Call = {"cell": draw(st.integers(0, 1)), "number": draw(st.integers(0, 1))}
     lay = Layout(draw(st.integers(0, 2**32 - 1)), 8 if call["number"] else 4)
     alive: list[int] | None = None
@@ -54,15 +63,19 @@ def valid_calls(draw: st.DrawFn, kind: str, steps: int = 6, rows: int = 7, featu
         call["count"] = draw(st.integers(0, 70))
         places = {name: lay.place(call["count"]) for name in ("source", "target")}
     else:
-        alive = draw(st.none() | st.lists(st.integers(1, rows), min_size=1, max_size=steps).map(lambda sizes: sorted(sizes, reverse=True)))
-        call |= {"T": len(alive) if alive else draw(st.integers(1, steps)), "B": alive[0] if alive else draw(st.integers(1, rows))}
-        call |= {"I": draw(st.integers(0, features)), "H": draw(st.integers(1, features)), "L": draw(st.integers(1, 3))}
-        call |= {"D": draw(st.integers(1, 2)), "threads": draw(st.integers(1, 4))}
+        call |= sizes or {
+            **{"T": draw(st.integers(1, 6)), "B": draw(st.integers(1, 7)), "I": draw(st.integers(0, 20)), "H": draw(st.integers(1, 20))},
+            **{"L": draw(st.integers(1, 3)), "D": draw(st.integers(1, 2))},
+        }
+        call["threads"] = draw(st.integers(1, 4))
+        if draw(st.booleans()):
+            alive = [call["B"], *sorted(lay.rng.integers(1, call["B"] + 1, call["T"] - 1).tolist(), reverse=True)]
         places = _place_network(draw, kind, call, alive, lay)
     arena = Arena(lay.used)
     for name, place in places.items():
         call[name] = [p + arena.base if p else 0 for p in place] if isinstance(place, list) else place + arena.base if place else 0
-    arena.fill(np.float64 if call["number"] else np.float32, seed=1)
+    # In large networks 1/H, so that what is bounded by a matrix of magnitudes does not grow from step to step.
+    arena.fill(np.float64 if call["number"] else np.float32, 1 / sizes["H"] if sizes else 0.5)
     if alive:
         write_batch_sizes(call, arena, alive)
     return call, arena
@@ -219,6 +232,7 @@ def _check_numbers(kind: str, call: Call, got: raw.Places, values: raw.Places, a
 @given(data=st.data())
 @settings(max_examples=100 * EXAMPLES, deadline=None)
 def test_a_right_call_is_answered_and_touches_its_operands_alone(kind: str, data: st.DataObject) -> None:
+    _native.use(data.draw(ISAS, label="instruction set"))
     call, arena = data.draw(valid_calls(kind))
     check(kind, call, arena, must_run=True)
 
@@ -227,5 +241,72 @@ def test_a_right_call_is_answered_and_touches_its_operands_alone(kind: str, data
 @given(data=st.data())
 @settings(max_examples=200 * EXAMPLES, deadline=None)
 def test_a_wrong_call_is_refused_and_writes_nothing(kind: str, data: st.DataObject) -> None:
+    _native.use(data.draw(ISAS, label="instruction set"))
     call, arena = data.draw(spoiled_calls(kind))
     check(kind, call, arena, must_run=False)
+
+
+# What threads share: rows, columns of each step with a barrier, directions, layers; and several chunks of steps.
+LARGE = (
+    {"T": 40, "B": 9, "I": 33, "H": 100, "L": 2, "D": 2},
+    {"T": 60, "B": 1, "I": 5, "H": 260, "L": 1, "D": 1},
+    {"T": 400, "B": 3, "I": 7, "H": 70, "L": 2, "D": 1},
+    {"T": 2, "B": 150, "I": 120, "H": 130, "L": 1, "D": 2},
+)
+
+
+@pytest.mark.parametrize("sizes", LARGE, ids=str)
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+@given(data=st.data())
+@settings(max_examples=4 * EXAMPLES, deadline=None)
+def test_a_call_large_enough_for_threads_touches_its_operands_alone(kind: str, sizes: Call, data: st.DataObject) -> None:
+    _native.use(data.draw(ISAS, label="instruction set"))
+    call, arena = data.draw(valid_calls(kind, sizes))
+    check(kind, call, arena, must_run=True)
+
+
+# --- That the check sees what it looks for ----------------------------------------------------------------------------
+
+
+def _example() -> tuple[Call, Arena]:
+    call: Call = {"cell": 1, "number": 0, "count": 5, "source": 64, "target": 128}
+    arena = Arena(256)
+    arena.fill(np.float32, 0.5)
+    return call | {name: call[name] + arena.base for name in ("source", "target")}, arena
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "a guard", "its source", "accept", "refuse"])
+def test_a_kernel_that_does_wrong_is_caught(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, arena = _example()
+    right = call_it
+
+    def kernel(kind: str, call: Call) -> None:
+        if wrong == "refuse":
+            raise ValueError
+        if wrong != "nothing":
+            right(kind, call | {"target": arena.base + 128})
+        if wrong in ("a guard", "its source"):
+            arena.bytes[150 if wrong == "a guard" else 64] ^= 1
+
+    monkeypatch.setitem(globals(), "call_it", kernel)
+    if wrong == "accept":
+        call["target"] = call["source"] + 4
+    with pytest.raises(AssertionError):
+        check("activation", call, arena, must_run=wrong == "refuse")
+
+
+def test_memory_that_is_not_lent_is_poisoned() -> None:
+    call, arena = _example()
+    if not hasattr(ctypes.CDLL(None), "__asan_region_is_poisoned"):
+        pytest.skip("only AddressSanitizer poisons memory: make sanitize")
+    places = call["source"] + 4 * np.arange(5)
+    arena.lend(arena.mask([places], 4))
+    poisoned = [bool(_asan_poisons(arena.base + i)) for i in range(256)]
+    arena.take_back()
+    assert [i for i, bad in enumerate(poisoned) if not bad] == list(range(64, 84))
+
+
+def _asan_poisons(address: int) -> int:
+    find = ctypes.CDLL(None).__asan_region_is_poisoned
+    find.restype = ctypes.c_void_p
+    return find(ctypes.c_void_p(address), ctypes.c_size_t(1)) or 0
