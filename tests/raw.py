@@ -1,7 +1,7 @@
 """The kernels' raw interface, told independently of them: which memory a call may touch, and so which calls must be refused.
 
-For test_fuzz. Imports NumPy alone: under the sanitizers nothing else is wanted in the process. A call is a dict of the arguments by name, in
-the order of elman._native; its memory is an ``Arena``, to which all of its addresses belong.
+For test_fuzz. Imports NumPy alone: under the sanitizers nothing else is wanted in the process. A call is a dict of the arguments by
+name, in the order of elman._native; its memory is an ``Arena``, to which all of its addresses belong.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
     packed = sizes is not None
 
     def sequence(name: str, key: str, columns: int, column: int, write: bool, nullable: bool) -> None:
+        if nullable and call[key] == 0:
+            return
         step, row = call[f"{key}_step"], call[f"{key}_row"]
         if min(step, row) < 0 or max(step, row) >= LAST:
             found.illegal.append(f"strides of {name}")

@@ -1,9 +1,9 @@
 """What a raw call of the kernels must leave in memory, and how far from it rounding may lead. NumPy in float64, for test_fuzz.
 
-Unlike ``oracle`` it takes the operands of the very call: the backward pass starts from whatever lies in ``output`` and ``hidden``. A gradient is
-then a polynomial of what it is computed from, and the same polynomial of the magnitudes bounds its rounding: k roundings on the
-longest way from an operand to the result err by at most gamma(k) times that (N. J. Higham, "Accuracy and Stability of Numerical Algorithms",
-2nd ed. 2002, section 3.1).
+Unlike ``oracle`` it takes the operands of the very call: the backward pass starts from whatever lies in ``output`` and ``hidden``. A
+gradient is then a polynomial of what it is computed from, and the same polynomial of the magnitudes bounds its rounding: k roundings on
+the longest way from an operand to the result err by at most gamma(k) times that (N. J. Higham, "Accuracy and Stability of Numerical
+Algorithms", 2nd ed. 2002, section 3.1).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Arbitrary arguments thrown at the kernels' binding: each call is refused and writes nothing, or leaves the right numbers and touches nothing else.
+"""Arbitrary arguments thrown at the binding: a call is refused and writes nothing, or leaves the right numbers and touches nothing else.
 
-`make sanitize` runs this file on kernels built with AddressSanitizer and UndefinedBehaviorSanitizer, without torch in the process; then a read
-outside the operands is an error too. ELMAN_FUZZ multiplies the number of examples.
+`make sanitize` runs this file on kernels built with AddressSanitizer and UndefinedBehaviorSanitizer, without torch in the process: then a
+read outside the operands is an error too. ELMAN_FUZZ multiplies the number of examples.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def valid_calls(draw: st.DrawFn, kind: str, sizes: Call | None = None) -> tuple[
         places = {name: lay.place(call["count"]) for name in ("source", "target")}
     else:
         call |= sizes or {
-            **{"T": draw(st.integers(1, 6)), "B": draw(st.integers(1, 7)), "I": draw(st.integers(0, 20)), "H": draw(st.integers(1, 20))},
-            **{"L": draw(st.integers(1, 3)), "D": draw(st.integers(1, 2))},
+            name: draw(st.integers(*limits))
+            for name, limits in {"T": (1, 6), "B": (1, 7), "I": (0, 20), "H": (1, 20), "L": (1, 3), "D": (1, 2)}.items()
         }
         call["threads"] = draw(st.integers(1, 4))
         if draw(st.booleans()):
