@@ -8,6 +8,7 @@
 #include <string>
 
 #include "dispatch.h"
+#include "exchange.h"
 
 namespace nb = nanobind;
 
@@ -17,6 +18,7 @@ namespace {
 using Address = std::uintptr_t;
 using Long = std::int64_t;
 
+constexpr Address kEnd = Address{1} << 63;  // no process has memory beyond
 constexpr Long kMost = Long{1} << 40;  // no size or stride beyond this: products of two then fit in 80 bits, and are checked in 128
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("elman._native: " + what); }
@@ -73,7 +75,7 @@ class Ranges {
     if (at == 0) refuse(std::string(name) + " is null");
     if (at % static_cast<Address>(element_) != 0) refuse(std::string(name) + " is not aligned to its element");
     const Address bytes = static_cast<Address>(elements) * static_cast<Address>(element_);
-    if (at + bytes < at) refuse(std::string(name) + " runs past the end of memory");
+    if (at > kEnd - bytes) refuse(std::string(name) + " runs past the end of memory");
     to.push_back({name, at, at + bytes});
     return reinterpret_cast<void*>(at);
   }
@@ -167,6 +169,11 @@ const Target*& target() {
   return chosen;
 }
 
+const ExchangeApi*& exchange() {
+  static const ExchangeApi* api = nullptr;
+  return api;
+}
+
 template <class Call>
 void run_without_lock(const Call& call, int threads) {
   check(threads >= 1, "threads must be at least 1");
@@ -246,6 +253,8 @@ NB_MODULE(_native, m) {
     nb::gil_scoped_release release;
     return peak(*target(), static_cast<Number>(number), threads);
   });
+  m.def("offer_exchange", [](nb::handle capsule) { exchange() = exchange_api(capsule); });
+  m.def("dense_addresses", [](nb::tuple tensors, nb::tuple shapes) { return dense_addresses(exchange(), tensors, shapes); });
   m.def("forward", &forward);
   m.def("backward", &backward);
   m.def("activation", &activation);
