@@ -1,0 +1,148 @@
+"""The READMEs: what they show runs and prints what they say, what they name is there, and both languages say the same."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from elman.backends import kernels
+from elman.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+READMES = {"en": "README.md", "zh": "README.zh-CN.md"}
+PAGES = [*READMES.values(), "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+
+in_both = pytest.mark.parametrize("lang", READMES)
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def readme(lang: str) -> str:
+    return read(READMES[lang])
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """The fenced blocks: language and content."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def prose(text: str) -> str:
+    return re.sub(r"^```\w+\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    """What a reader may type, word by word: lines of ``sh`` blocks, and calls of elman and make in the prose."""
+    lines = [line for language, content in blocks(text) if language == "sh" for line in content.splitlines()]
+    lines += re.findall(r"`((?:elman|make) [^`]+)`", prose(text))
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+# --- What they show ---------------------------------------------------------------------------------------------------
+
+
+@in_both
+def test_the_code_runs_and_prints_what_its_comments_say(lang: str) -> None:
+    names: dict[str, object] = {}
+    for language, code in blocks(readme(lang)):
+        if language != "python":
+            continue
+        said = re.findall(r"^\s*print\(.*\)  # (.*)$", code, re.MULTILINE)
+        assert code.count("print(") == len(said) > 0
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(code, names)
+        printed = out.getvalue().splitlines()
+        if "elman.why(" in code:
+            if not kernels.available():
+                pytest.skip("the kernels are not built here, which why() says too")
+            said, printed = ([line.replace(isa, "...") for line in lines] for lines, isa in ((said, "avx512"), (printed, kernels.isa())))
+        assert printed == said
+
+
+@in_both
+def test_the_tour_prints_what_they_show_of_it(lang: str) -> None:
+    (shown,) = (content for language, content in blocks(readme(lang)) if language == "text")
+    result = CliRunner().invoke(app, ["tour", "--lang", lang], env={"COLUMNS": "100"})
+    assert result.exit_code == 0
+    lines = iter(_blurred(result.stdout))
+    for line in _blurred(shown):
+        assert line == "…" or line in lines, f"no such line, or not in this place: {line}"
+
+
+def _blurred(text: str) -> list[str]:
+    """Lines without the last place of their numbers, which instruction sets round differently."""
+    return [re.sub(r"(\.\d{3})\d\b", r"\1", line.rstrip()) for line in text.splitlines()]
+
+
+# --- What they name ---------------------------------------------------------------------------------------------------
+
+
+def mistake(words: list[str]) -> str | None:
+    """What is wrong with a command of ours; None if nothing is. It is parsed, not run."""
+    while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+        words = words[1:]
+    if words[0] == "make":
+        known = re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE)
+        return None if words[1] in known else f"make has no {words[1]}"
+    if words[0] == "elman":
+        result = CliRunner().invoke(app, [*words[1:], "--help"])
+        return None if result.exit_code == 0 else result.stderr
+    return None if words == ["pip", "install", "."] else f"unknown: {words}"
+
+
+@in_both
+def test_every_command_can_be_typed(lang: str) -> None:
+    found = commands(readme(lang))
+    assert len(found) > 10
+    assert [wrong for words in found if (wrong := mistake(words))] == []
+
+
+def test_wrong_commands_are_seen() -> None:
+    for line in ("make tea", "elman teach", "elman tour --speed", "elman explain rnn --hidden 3", "A=1 elman nothing", "rm -r ."):
+        assert mistake(shlex.split(line)) is not None
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", read(page))
+    assert [target for target in targets if "://" not in target and not (ROOT / page).parent.joinpath(target).exists()] == []
+
+
+def test_every_page_of_the_documentation_is_named() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"(docs/{page.name})" in readme("en")
+
+
+# --- Both languages ---------------------------------------------------------------------------------------------------
+
+
+def parts(text: str) -> dict[str, object]:
+    """What a README has in any language."""
+    own = prose(text)
+    return {
+        "headings": [len(marks) for marks in re.findall(r"^(#+) ", own, re.MULTILINE)],
+        "code": [block for block in blocks(text) if block[0] != "text"],
+        "commands": [words for words in commands(text) if "--lang" not in words],
+        "links": sorted(link for link in re.findall(r"\]\(([^)]+)\)", own) if not re.search(r"README|tour\.", link)),
+        "list items": len(re.findall(r"^- ", own, re.MULTILINE)),
+        "measured": re.findall(r"^\|.*$", own.split("<!-- bench -->")[1].split("<!-- /bench -->")[0], re.MULTILINE),
+    }
+
+
+def test_both_languages_say_the_same() -> None:
+    assert parts(readme("en")) == parts(readme("zh"))
+
+
+@pytest.mark.parametrize("old", ["\n## ", "print(", "make demo", "`elman config`", "docs/training.md", "\n- "])
+def test_a_part_that_only_one_language_has_is_seen(old: str) -> None:
+    text = readme("en")
+    assert old in text
+    assert parts(text.replace(old, " ", 1)) != parts(text)
