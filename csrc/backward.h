@@ -12,7 +12,7 @@ namespace elman::ELMAN_TARGET {
 // Bytes of a chunk's gate gradients.
 constexpr long kGradientBytes = 2 * 1024 * 1024;
 // Rows summed in one go into a weight's gradient: a tile's packed inputs then fit in the first-level cache. Summing by blocks also keeps long sums accurate.
-constexpr long kSumRows = 384;
+constexpr long kSumRows = 256;
 // Rows of an input's gradient, and panels of a weight's, in one task.
 constexpr long kTaskRows = 96, kTaskPanels = 6;
 
@@ -25,7 +25,11 @@ struct Retreat {  // from the gradient of the states, through the cell, to the g
   const T* h;
   long h_stride;
   T* gates;  // (rows, G·H)
-  long H;
+  long gates_stride, H;
+  ELMAN_INLINE void prefetch(long row, long group) const {
+    __builtin_prefetch(h + row * h_stride + group * kLanes<T>);
+    if (d_output && d_column) __builtin_prefetch(d_output + row * d_stride + group * kLanes<T>);
+  }
   ELMAN_INLINE Vec<T> init(long row, long group, int) const {
     const long column = group * kLanes<T>;
     Vec<T> d{};
@@ -37,7 +41,7 @@ struct Retreat {  // from the gradient of the states, through the cell, to the g
     const long column = group * kLanes<T>;
     Vec<T> a[G];
     Cell::backward(d[0], Row<T>::get(h + row * h_stride, column, H), a);
-    for (int g = 0; g < G; ++g) Row<T>::put(gates + (row * G + g) * H, column, H, a[g]);
+    for (int g = 0; g < G; ++g) Row<T>::put(gates + row * gates_stride + g * H, column, H, a[g]);
   }
 };
 
@@ -46,6 +50,7 @@ struct Plain {  // the product itself, into dense rows
   T* to;
   long stride, width;
   bool add;
+  ELMAN_INLINE void prefetch(long, long) const {}
   ELMAN_INLINE Vec<T> init(long, long, int) const { return Vec<T>{}; }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* sum) const {
     const long column = group * kLanes<T>;
@@ -59,6 +64,7 @@ struct Scattered {  // the same into rows behind pointers
   T* const* to;
   long width;
   bool add;
+  ELMAN_INLINE void prefetch(long, long) const {}
   ELMAN_INLINE Vec<T> init(long, long, int) const { return Vec<T>{}; }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* sum) const {
     const long column = group * kLanes<T>;
@@ -70,6 +76,7 @@ struct Scattered {  // the same into rows behind pointers
 template <class T, class Cell>
 struct Side {
   static constexpr int G = Cell::kGates;
+  static constexpr long kLine = 64 / static_cast<long>(sizeof(T));  // numbers in a cache line
   // What is read and written (kernels.h says what may be null).
   const Walk walk;  // from the end to the beginning, all rows
   const Parameters& parameters;
@@ -81,7 +88,7 @@ struct Side {
   const bool second;  // d_x holds the other direction's part already
 
   // Working memory: packed weights; gate gradients of this chunk and of the one before; pointers to the chunk's rows.
-  const long capacity;
+  const long capacity, stride;  // rows of a chunk; from one row of gate gradients to the next
   const Buffer<T> recurrent, input, gates, zeros;
   const Buffer<const T*> x_rows, h_rows, gate_rows;
   const Buffer<T*> d_x_rows;
@@ -91,12 +98,14 @@ struct Side {
   Side(Walk walk, const Parameters& parameters, const Gradients& gradients, long I, Sequence x, Sequence h, Sequence d_h, Sequence d_x, const T* initial, const T* d_final,
        T* d_initial, long capacity)
       : walk(walk), parameters(parameters), gradients(gradients), I(I), H(walk.net.H), x(x), h(h), d_h(d_h), d_x(d_x), initial(initial), d_final(d_final),
-        d_initial(d_initial), second(!walk.reverse), capacity(capacity), recurrent(G * H * panels(H) * kLanes<T>), input(d_x.data ? G * H * panels(I) * kLanes<T> : 0),
-        gates(2 * capacity * G * H), zeros(H), x_rows(capacity), h_rows(capacity), gate_rows(capacity), d_x_rows(d_x.data ? capacity : 0) {}
+        d_initial(d_initial), second(!walk.reverse), capacity(capacity), stride(spread(G * H)), recurrent(G * H * panels(H) * kLanes<T>), input(d_x.data ? G * H * panels(I) * kLanes<T> : 0),
+        gates(2 * capacity * stride), zeros(H), x_rows(capacity), h_rows(capacity), gate_rows(capacity), d_x_rows(d_x.data ? capacity : 0) {}
 
   bool ok() const { return recurrent.ok() && input.ok() && gates.ok() && zeros.ok() && x_rows.ok() && h_rows.ok() && gate_rows.ok() && d_x_rows.ok(); }
   static long panels(long columns) { return ceil_div(columns, kLanes<T>); }
-  T* chunk_gates() const { return gates + (chunks % 2) * capacity * G * H; }
+  T* chunk_gates() const { return gates + (chunks % 2) * capacity * stride; }
+  // Rows a power of two apart would share a few sets of the cache, and a column of them would not stay: an odd number of cache lines spreads them.
+  static long spread(long width) { return (ceil_div(width, kLine) | 1) * kLine; }
 
   bool pack() const {
     const Buffer<const T*> w(G * H);
@@ -119,25 +128,25 @@ struct Side {
     T* now = chunk_gates();
     for (long s = begin; s < end; ++s) {
       const long n = mine.alive(s), old = mine.continuing(s), stay = mine.staying(s);
-      T* mine_now = now + mine.first * G * H;
+      T* mine_now = now + mine.first * stride;
       if (after.ok()) {
-        for (long r = 0; r < n; ++r) after[r] = r < old ? last + (mine.first + r) * G * H : nullptr;
+        for (long r = 0; r < n; ++r) after[r] = r < old ? last + (mine.first + r) * stride : nullptr;
         const T* d = d_h.data ? mine.at<T>(d_h, s, 0) : nullptr;
         const T* state = mine.at<T>(h, s, 0);
-        Retreat<T, Cell> on{d, d_h.row, d_h.column, nullptr, state, h.row, mine_now, H};
+        Retreat<T, Cell> on{d, d_h.row, d_h.column, nullptr, state, h.row, mine_now, stride, H};
         product<T, 1>(old, Rows<T>{after}, G * H, recurrent, from, to, on);
         // Rows whose last step this is have nothing after them but the gradient of their final state.
-        Retreat<T, Cell> starting{d ? d + old * d_h.row : nullptr, d_h.row, d_h.column, d_final ? d_final + (mine.first + old) * H : nullptr, state + old * h.row, h.row, mine_now + old * G * H, H};
+        Retreat<T, Cell> starting{d ? d + old * d_h.row : nullptr, d_h.row, d_h.column, d_final ? d_final + (mine.first + old) * H : nullptr, state + old * h.row, h.row, mine_now + old * stride, stride, H};
         product<T, 1>(n - old, Rows<T>{after + old}, 0, recurrent, from, to, starting);
       }
       if (meet) meet->barrier();
       if (after.ok() && d_initial && stay < n) {
-        for (long r = stay; r < n; ++r) after[r] = mine_now + r * G * H;
+        for (long r = stay; r < n; ++r) after[r] = mine_now + r * stride;
         Plain<T> to_initial{d_initial + (mine.first + stay) * H, H, H, false};
         product<T, 1>(n - stay, Rows<T>{after + stay}, G * H, recurrent, from, to, to_initial);
       }
       last = now;
-      now += walk.alive(s) * G * H;
+      now += walk.alive(s) * stride;
     }
     return after.ok();
   }
@@ -148,11 +157,11 @@ struct Side {
     if (d_x.data) walk.template gather<T>(d_x, begin, end, const_cast<const T**>(static_cast<T**>(d_x_rows)));
     const Walk forward = walk.back();
     for (long s = begin, m = 0; s < end; m += walk.alive(s++)) forward.gather_before<T>(h, walk.net.T - 1 - s, initial, H, zeros, h_rows + m);
-    for (long m = 0; m < rows; ++m) gate_rows[m] = chunk_gates() + m * G * H;
+    for (long m = 0; m < rows; ++m) gate_rows[m] = chunk_gates() + m * stride;
   }
 
   void finish_chunk(long end) {
-    before = chunk_gates() + (rows - walk.alive(end - 1)) * G * H;
+    before = chunk_gates() + (rows - walk.alive(end - 1)) * stride;
     ++chunks;
   }
 
@@ -183,7 +192,7 @@ struct Side {
       const long n = min(kSumRows, rows - from);
       pack_rows<T>(inputs + from, n, columns, first, last, packed);
       Plain<T> into{gradient + column, columns, columns - column, chunks > 0 || from > 0};
-      product<T, 1>(G * H, Columns<T>{chunk_gates() + from * G * H, G * H}, n, packed, 0, last - first, into);
+      product<T, 1>(G * H, Columns<T>{chunk_gates() + from * stride, stride}, n, packed, 0, last - first, into);
     }
     return true;
   }

@@ -254,7 +254,7 @@ NB_MODULE(_native, m) {
     return peak(*target(), static_cast<Number>(number), threads);
   });
   m.def("offer_exchange", [](nb::handle capsule) { exchange() = exchange_api(capsule); });
-  m.def("dense_addresses", [](nb::tuple tensors, nb::tuple shapes) { return dense_addresses(exchange(), tensors, shapes); });
+  m.def("dense_addresses", [](nb::sequence tensors, nb::tuple shapes) { return dense_addresses(exchange(), tensors, shapes); });
   m.def("forward", &forward);
   m.def("backward", &backward);
   m.def("activation", &activation);

@@ -46,6 +46,7 @@ struct Project {  // z = bias + W_ih x
   const T* bias;
   T* z;
   long stride;
+  ELMAN_INLINE void prefetch(long, long) const {}
   ELMAN_INLINE Vec<T> init(long, long group, int p) const { return load(bias + (group * G + p) * kLanes<T>); }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* unit) const {
     for (int p = 0; p < G; ++p) store(z + row * stride + (group * G + p) * kLanes<T>, unit[p]);
@@ -59,6 +60,7 @@ struct Advance {  // h = f(z + W_hh h')
   long stride;
   T* h;
   long h_stride, H;
+  ELMAN_INLINE void prefetch(long, long) const {}
   ELMAN_INLINE Vec<T> init(long row, long group, int p) const { return load(z + row * stride + (group * G + p) * kLanes<T>); }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* unit) const {
     Row<T>::put(h + row * h_stride, group * kLanes<T>, H, Cell::forward(unit));

@@ -95,6 +95,7 @@ constexpr int tallest(int panels) {
 }
 
 // For rows 0..M-1 and column groups first..last-1, a group being kPanels panels (a cell with G gates keeps a unit's G pre-activations together):
+//   body.prefetch(row, group)      a tile of rows from here on comes next
 //   body.init(row, group, panel)   the vector an accumulator starts from
 //   body.finish(row, group, unit)  takes the kPanels finished vectors of a group
 // b is the packed panel 0 of group 0.
@@ -115,6 +116,8 @@ void product(long M, const A& a, long K, const T* b, long first, long last, cons
       for (long i = 0; i < height; ++i)
         for (long g = 0; g < groups; ++g)
           for (int p = 0; p < kPanels; ++p) acc[i * vectors + g * kPanels + p] = body.init(row + i, group + g, p);
+      if (r + 1 < row_tiles)
+        for (long i = 0; i < height; ++i) body.prefetch(min(M - 1, row + height + i), group);
       tiles.of[height][vectors](a, row, K, b + group * kPanels * K * kLanes<T>, acc);
       for (long i = 0; i < height; ++i)
         for (long g = 0; g < groups; ++g) body.finish(row + i, group + g, acc + i * vectors + g * kPanels);

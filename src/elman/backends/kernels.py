@@ -62,10 +62,8 @@ def fma_peak(threads: int, dtype: torch.dtype = torch.float32) -> float:
     return _native.peak(NUMBERS[dtype], threads)
 
 
-# Called through map: a loop in Python costs as much as a small kernel.
-_is_contiguous = Tensor.is_contiguous
-_is_neg = Tensor.is_neg
-_data_ptr = Tensor.data_ptr
+if _missing is None and hasattr(Tensor, "__dlpack_c_exchange_api__"):
+    _native.offer_exchange(Tensor.__dlpack_c_exchange_api__)
 
 
 def _dense(tensor: Tensor) -> Tensor:
@@ -73,40 +71,31 @@ def _dense(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous()
 
 
-def _all_dense(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    if all(map(_is_contiguous, tensors)) and not any(map(_is_neg, tensors)):
-        return tensors
-    return [_dense(t) for t in tensors]
+def dense_addresses(tensors: Sequence[Tensor], shapes: tuple[tuple[int, ...], ...]) -> list[int] | None:
+    """The tensors' addresses, if all are dense, on the CPU, of one dtype and these shapes; None if not, or if it takes long to tell."""
+    return _native.dense_addresses(tensors, shapes) if _missing is None else None
 
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _addresses(tensors: Sequence[Tensor | None], bias: bool) -> list[int]:
+def _four(addresses: list[int], bias: bool) -> list[int]:
     """Addresses of what belongs to each direction, four at a time: a network without bias has null there."""
     if bias:
-        return [_address(t) for t in tensors]
-    return [address for i in range(0, len(tensors), 2) for address in (_address(tensors[i]), _address(tensors[i + 1]), 0, 0)]
+        return addresses
+    return [address for i in range(0, len(addresses), 2) for address in (addresses[i], addresses[i + 1], 0, 0)]
 
 
-class _Rows:
-    """A sequence as the kernels read it: its rows may lie anywhere, but each is contiguous.
+def _readable(x: Tensor) -> Tensor:
+    """A sequence as the kernels read it, copied if need be: its rows may lie anywhere, but each is contiguous."""
+    return x if (x.stride()[-1] == 1 or x.shape[-1] == 1) and not x.is_neg() else x.resolve_neg().contiguous()
 
-    Attributes:
-        tensor: the sequence, copied if its rows are not contiguous; it keeps the memory alive.
-        place: address, and elements from one step to the next and from one row to the next.
-    """
 
-    __slots__ = ("place", "tensor")
-
-    def __init__(self, x: Tensor) -> None:
-        *outer, column = x.stride()
-        if (column != 1 and x.shape[-1] != 1) or x.is_neg():
-            x = x.resolve_neg().contiguous()
-            *outer, _ = x.stride()
-        self.tensor = x
-        self.place = (x.data_ptr(), *outer) if len(outer) == 2 else (x.data_ptr(), 0, *outer)
+def _place(x: Tensor) -> tuple[int, int, int]:
+    """Where a readable sequence lies: its address, and elements from one step to the next (packed: none) and from one row to the next."""
+    strides = x.stride()
+    return (x.data_ptr(), strides[0], strides[1]) if len(strides) == 3 else (x.data_ptr(), 0, strides[0])
 
 
 def new_sequence(like: Tensor, width: int, packed: bool, batch_first: bool) -> Tensor:
@@ -159,8 +148,11 @@ def forward(
     sizes = _sizes(stack, x, batch_sizes)
     _, _, steps, batch, _, hidden_size, layers, directions, _ = sizes
     width = directions * hidden_size
-    rows = _Rows(x)
-    params = _all_dense(params)
+    x = _readable(x)
+    addresses = dense_addresses(params, stack.shapes)
+    if addresses is None:
+        params = [_dense(p) for p in params]  # a name of their own: copies must live until the kernels are done
+        addresses = [p.data_ptr() for p in params]
     if h_0 is not None:
         h_0 = _dense(h_0)
     output = new_sequence(x, width, batch_sizes is not None, batch_first)
@@ -170,11 +162,11 @@ def forward(
         hidden = x.new_empty((layers - 1, x.shape[0] if batch_sizes is not None else steps * batch, width))
     _native.forward(
         *sizes,
-        _addresses(params, stack.bias),
+        _four(addresses, stack.bias),
         torch.get_num_threads(),
-        *rows.place,
+        *_place(x),
         _address(h_0),
-        *_Rows(output).place,
+        *_place(output),
         final.data_ptr(),
         _address(hidden),
     )
@@ -204,32 +196,32 @@ def backward(
     Returns:
         The gradients of x, h_0 and the parameters, None where not wanted.
     """
-    rows = _Rows(x)
-    params = _all_dense(params)
+    x = _readable(x)
+    params = [_dense(p) for p in params]
     h_0 = None if h_0 is None else _dense(h_0)
     d_final = None if d_final is None else _dense(d_final)
     d_x = new_sequence(x, stack.input_size, batch_sizes is not None, batch_first) if wanted[0] else None
     d_h_0 = torch.empty_like(h_0) if wanted[1] and h_0 is not None else None
     d_params = [torch.empty_like(p) if want else None for p, want in zip(params, wanted[2:], strict=True)]
-    d_rows: tuple[int, ...] = (0, 0, 0, 0)
+    d_rows = (0, 0, 0, 0)
     if d_output is not None:
         if any(d_output.stride()) or d_output.is_neg():
-            d_read = _Rows(d_output)
-            d_rows = (*d_read.place, 1)
+            d_output = _readable(d_output)
+            d_rows = (*_place(d_output), 1)
         else:  # one number stands for all, as in the gradient of a sum
             d_rows = (d_output.data_ptr(), 0, 0, 0)
     _native.backward(
         *_sizes(stack, x, batch_sizes),
-        _addresses(params, stack.bias),
+        _four(list(map(_address, params)), stack.bias),
         torch.get_num_threads(),
-        *rows.place,
+        *_place(x),
         _address(h_0),
-        *_Rows(output).place,
+        *_place(output),
         _address(hidden),
         *d_rows,
         _address(d_final),
-        *((0, 0, 0) if d_x is None else _Rows(d_x).place),
+        *((0, 0, 0) if d_x is None else _place(d_x)),
         _address(d_h_0),
-        _addresses(d_params, stack.bias),
+        _four(list(map(_address, d_params)), stack.bias),
     )
     return d_x, d_h_0, d_params

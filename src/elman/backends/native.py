@@ -29,11 +29,6 @@ _AVAILABLE = kernels.available()
 _requires_grad = attrgetter("requires_grad")
 
 
-def _seen_by_torch() -> bool:
-    """Whether somebody records or replaces operators: then they are to see ours as one."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
-
-
 @final
 class NativeBackend(Backend):
     name = "native"
@@ -62,13 +57,13 @@ class NativeBackend(Backend):
             return "does not run under autocast"
         if stack.hidden_size == 0 or x.numel() == 0:
             return "does not run what is empty"
-        if _seen_by_torch():
-            return None
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+            return None  # somebody records or replaces operators: they are to see ours as one
         if torch._C._are_functorch_transforms_active():
             return "does not run under torch.func's transforms"
         if forward_ad._current_level >= 0:
             return "does not run in forward-mode differentiation"
-        if type(x) not in _PLAIN or x.layout is not torch.strided or not _PLAIN.issuperset(map(type, (*params, *(states or ())))):
+        if not _PLAIN.issuperset(map(type, (x, *params, *(states or ())))) or x.layout is not torch.strided:
             return "does not run tensor subclasses, nor layouts other than strided"
         return None
 
@@ -82,7 +77,7 @@ class NativeBackend(Backend):
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         h_0 = None if states is None else states[0]
-        if _seen_by_torch():
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
             output, final = operator.scan(stack, x, h_0, params, batch_sizes, batch_first)
             return output, (final,)
         if torch.is_grad_enabled() and (x.requires_grad or (h_0 is not None and h_0.requires_grad) or any(map(_requires_grad, params))):

@@ -41,6 +41,17 @@ class Stack:
         return 4 if self.bias else 2
 
     @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The parameters' shapes, in torch's order."""
+        rows = len(self.cell.gates) * self.hidden_size
+        return tuple(
+            shape
+            for layer in self.layers
+            for _ in range(self.num_directions)
+            for shape in ((rows, layer.input_size), (rows, self.hidden_size), (rows,), (rows,))[: self.tensors_per_direction]
+        )
+
+    @cached_property
     def layers(self) -> tuple[Stack, ...]:
         """This stack's layers, each as a stack of its own."""
         first = replace(self, num_layers=1)

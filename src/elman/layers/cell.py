@@ -53,7 +53,12 @@ class RecurrentCell(RecurrentModule):
         weight = params[0]
         shape = x.shape
         rank = len(shape)
-        if (rank != 2 and rank != 1) or shape[-1] != self.input_size or x.dtype is not weight.dtype or x.device != weight.device:
+        if (
+            (rank != 2 and rank != 1)
+            or shape[-1] != self.input_size
+            or x.dtype is not weight.dtype
+            or not ((x.is_cpu and weight.is_cpu) or x.device == weight.device)
+        ):
             checks.check_input(x, weight, self.input_size, checks.CELL_AXES, RuntimeError)
         if states is not None:
             for state in states:

@@ -122,7 +122,12 @@ class RecurrentLayer(RecurrentModule):
         # Only a few comparisons here: this runs for every call, and what is wrong is found out afterwards.
         shape = x.shape
         rank = len(shape)
-        if (rank != 3 and rank != 2) or shape[-1] != self.input_size or x.dtype is not weight.dtype or x.device != weight.device:
+        if (
+            (rank != 3 and rank != 2)
+            or shape[-1] != self.input_size
+            or x.dtype is not weight.dtype
+            or not ((x.is_cpu and weight.is_cpu) or x.device == weight.device)
+        ):
             checks.check_input(x, weight, self.input_size, checks.BATCH_FIRST_AXES if self.batch_first else checks.LAYER_AXES, ValueError)
         time, batch = (1, 0) if self.batch_first and rank == 3 else (0, 1)
         if shape[time] == 0:
