@@ -184,3 +184,22 @@ def test_a_replaced_parameter_is_used(rnn: elman.RNN) -> None:
     expected = functional_call(rnn, {"weight_hh_l0": torch.zeros(3, 3, dtype=torch.float64)}, (x,))[0]
     rnn.weight_hh_l0 = nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
     torch.testing.assert_close(rnn(x)[0], expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_saved_tensors_may_come_back_in_another_layout(num_layers: int) -> None:
+    """What hooks (save_on_cpu, compression) hand back holds the same numbers, not always the same strides."""
+
+    def columns_first(tensor: Tensor) -> Tensor:
+        if tensor.dim() < 2:
+            return tensor.clone()
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+
+    rnn = elman.RNN(3, 4, num_layers, bidirectional=True).double()
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    leaves = list(rnn.parameters())
+    expected = torch.autograd.grad(rnn(x)[0].square().sum(), leaves)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, columns_first):
+        got = torch.autograd.grad(rnn(x)[0].square().sum(), leaves)
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)

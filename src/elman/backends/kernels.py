@@ -76,6 +76,15 @@ def dense_addresses(tensors: Sequence[Tensor], shapes: tuple[tuple[int, ...], ..
     return _native.dense_addresses(tensors, shapes) if _missing is None else None
 
 
+def _read(params: Sequence[Tensor], stack: Stack) -> tuple[Sequence[Tensor], list[int]]:
+    """The parameters as the kernels read them, copied if need be, and their addresses, which hold while the first lives."""
+    addresses = dense_addresses(params, stack.shapes)
+    if addresses is None:
+        params = [_dense(p) for p in params]
+        addresses = [p.data_ptr() for p in params]
+    return params, _four(addresses, stack.bias)
+
+
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
@@ -149,10 +158,7 @@ def forward(
     _, _, steps, batch, _, hidden_size, layers, directions, _ = sizes
     width = directions * hidden_size
     x = _readable(x)
-    addresses = dense_addresses(params, stack.shapes)
-    if addresses is None:
-        params = [_dense(p) for p in params]  # a name of their own: copies must live until the kernels are done
-        addresses = [p.data_ptr() for p in params]
+    params, addresses = _read(params, stack)
     if h_0 is not None:
         h_0 = _dense(h_0)
     output = new_sequence(x, width, batch_sizes is not None, batch_first)
@@ -162,7 +168,7 @@ def forward(
         hidden = x.new_empty((layers - 1, x.shape[0] if batch_sizes is not None else steps * batch, width))
     _native.forward(
         *sizes,
-        _four(addresses, stack.bias),
+        addresses,
         torch.get_num_threads(),
         *_place(x),
         _address(h_0),
@@ -196,9 +202,10 @@ def backward(
     Returns:
         The gradients of x, h_0 and the parameters, None where not wanted.
     """
-    x = _readable(x)
-    params = [_dense(p) for p in params]
+    x, output = _readable(x), _readable(output)
+    params, addresses = _read(params, stack)
     h_0 = None if h_0 is None else _dense(h_0)
+    hidden = None if hidden is None else _dense(hidden)
     d_final = None if d_final is None else _dense(d_final)
     d_x = new_sequence(x, stack.input_size, batch_sizes is not None, batch_first) if wanted[0] else None
     d_h_0 = torch.empty_like(h_0) if wanted[1] and h_0 is not None else None
@@ -212,7 +219,7 @@ def backward(
             d_rows = (d_output.data_ptr(), 0, 0, 0)
     _native.backward(
         *_sizes(stack, x, batch_sizes),
-        _four(list(map(_address, params)), stack.bias),
+        addresses,
         torch.get_num_threads(),
         *_place(x),
         _address(h_0),
