@@ -31,7 +31,7 @@ bench: .venv/installed-peers ## race torch, JAX and ONNX Runtime
 # The sanitized kernels take the installed ones' place for one run of the tests that throw arbitrary arguments at the binding.
 # The runtime libraries must be in the process before Python is; libstdc++ with them, so that thrown exceptions are seen. GCC on Linux.
 sanitize: .venv/installed-dev ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DELMAN_SANITIZE=ON -DELMAN_WERROR=ON -DCMAKE_CXX_COMPILER=g++ \
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DELMAN_SANITIZE=ON -DELMAN_TEST_TARGETS=ON -DELMAN_WERROR=ON -DCMAKE_CXX_COMPILER=g++ \
 	    -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
 	    -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
 	$(BIN)/cmake --build build/sanitize
@@ -56,5 +56,6 @@ $(BIN)/python:
 	@$(PIP) scikit-build-core nanobind cmake ninja
 	@$(PIP) --no-build-isolation --editable '.[$*]' \
 	    --config-settings build-dir=build/$* \
-	    --config-settings cmake.define.ELMAN_WERROR=$(if $(filter dev,$*),ON,OFF)
+	    --config-settings cmake.define.ELMAN_WERROR=$(if $(filter dev,$*),ON,OFF) \
+	    --config-settings cmake.define.ELMAN_TEST_TARGETS=$(if $(filter dev,$*),ON,OFF)
 	@touch $@

@@ -18,6 +18,9 @@ extern const Target target_avx2;
 extern const Target target_neon;
 #endif
 extern const Target target_scalar;
+#ifdef ELMAN_HAVE_WIDE
+extern const Target target_wide;
+#endif
 
 namespace {
 
@@ -32,6 +35,9 @@ const Target* const kBuilt[] = {
     &target_neon,
 #endif
     &target_scalar,
+#ifdef ELMAN_HAVE_WIDE
+    &target_wide,
+#endif
 };
 
 // Multiply-adds of a whole call below which waking a thread (some 50 µs until it runs, 15 µs of the caller's time) costs more than it brings.

@@ -8,6 +8,13 @@
 #include <cstddef>
 #include <cstdint>
 
+// ELMAN_VECTOR_BYTES and ELMAN_REGISTERS force the shape of another processor's registers, for tests: the compiler makes do with what there is.
+#if defined(ELMAN_VECTOR_BYTES)
+#elif defined(__AVX512F__)
+#define ELMAN_AVX512
+#elif defined(__AVX2__)
+#define ELMAN_AVX2
+#endif
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -17,9 +24,11 @@
 namespace elman::ELMAN_TARGET {
 
 // kBytes: a vector register. kRegisters: how many there are, which decides how large a register tile may be.
-#if defined(__AVX512F__)
+#if defined(ELMAN_VECTOR_BYTES)
+constexpr int kBytes = ELMAN_VECTOR_BYTES, kRegisters = ELMAN_REGISTERS;
+#elif defined(ELMAN_AVX512)
 constexpr int kBytes = 64, kRegisters = 32;
-#elif defined(__AVX2__)
+#elif defined(ELMAN_AVX2)
 constexpr int kBytes = 32, kRegisters = 16;
 #elif defined(__aarch64__)
 constexpr int kBytes = 16, kRegisters = 32;
@@ -76,12 +85,12 @@ ELMAN_INLINE Bits<T> first_lanes(long n) {  // true in lanes 0..n-1
 // The first n lanes (1 <= n <= kLanes) from memory, zeros in the rest; nothing past them is read.
 template <class T>
 ELMAN_INLINE Vec<T> load_part(const T* p, long n) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(ELMAN_AVX2)
   if constexpr (sizeof(T) == 4)
     return Vec<T>(_mm256_maskload_ps(p, __m256i(first_lanes<T>(n))));
   else
     return Vec<T>(_mm256_maskload_pd(p, __m256i(first_lanes<T>(n))));
-#elif defined(__AVX512F__)
+#elif defined(ELMAN_AVX512)
   if constexpr (sizeof(T) == 4)
     return Vec<T>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
   else
@@ -96,12 +105,12 @@ ELMAN_INLINE Vec<T> load_part(const T* p, long n) {
 // The first n lanes (1 <= n <= kLanes) to memory; nothing past them is written.
 template <class T>
 ELMAN_INLINE void store_part(T* p, Vec<T> v, long n) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(ELMAN_AVX2)
   if constexpr (sizeof(T) == 4)
     _mm256_maskstore_ps(p, __m256i(first_lanes<T>(n)), __m256(v));
   else
     _mm256_maskstore_pd(p, __m256i(first_lanes<T>(n)), __m256d(v));
-#elif defined(__AVX512F__)
+#elif defined(ELMAN_AVX512)
   if constexpr (sizeof(T) == 4)
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), __m512(v));
   else

@@ -55,7 +55,9 @@ double peak(std::int64_t iterations) {
   for (int i = 0; i < kChains; ++i) acc[i] = splat(T(i));
   Vec<T> a = splat(T(0.999)), b = splat(T(1e-3));
   for (std::int64_t n = 0; n < iterations; ++n) {
-#if defined(__x86_64__)
+#if defined(ELMAN_VECTOR_BYTES)
+    asm volatile("" : "+m"(a), "+m"(b));
+#elif defined(__x86_64__)
     asm volatile("" : "+x"(a), "+x"(b));  // keeps the loop from being reasoned away
 #elif defined(__aarch64__)
     asm volatile("" : "+w"(a), "+w"(b));
