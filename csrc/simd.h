@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 // ELMAN_VECTOR_BYTES and ELMAN_REGISTERS force the shape of another processor's registers, for tests: the compiler makes do with what there is.
 #if defined(ELMAN_VECTOR_BYTES)
@@ -130,23 +131,28 @@ ELMAN_INLINE constexpr long min(long a, long b) { return a < b ? a : b; }
 ELMAN_INLINE constexpr long max(long a, long b) { return a > b ? a : b; }
 ELMAN_INLINE constexpr long ceil_div(long a, long b) { return (a + b - 1) / b; }
 
+// Two vectors' lanes in turn: a0 b0 a1 b1 ... of their first halves, and of their second.
+template <class T, int... i>
+ELMAN_INLINE void interleave(Vec<T> a, Vec<T> b, Vec<T>& low, Vec<T>& high, std::integer_sequence<int, i...>) {
+  constexpr int n = kLanes<T>;
+#if defined(__clang__)  // has no __builtin_shuffle, and GCC 11 no __builtin_shufflevector
+  low = __builtin_shufflevector(a, b, (i / 2 + i % 2 * n)...);
+  high = __builtin_shufflevector(a, b, (n / 2 + i / 2 + i % 2 * n)...);
+#else
+  low = __builtin_shuffle(a, b, Bits<T>{(i / 2 + i % 2 * n)...});
+  high = __builtin_shuffle(a, b, Bits<T>{(n / 2 + i / 2 + i % 2 * n)...});
+#endif
+}
+
 // Transposes a square of vectors in registers: log2(lanes) rounds of pairwise interleaving.
 template <class T>
 ELMAN_INLINE void transpose(Vec<T> (&v)[kLanes<T>]) {
   constexpr int n = kLanes<T>;
-  Bits<T> low, high;  // lane i of `low` takes lane i/2 of the first or (i odd) second operand; `high` the same from the middle on
-  for (int i = 0; i < n; ++i) {
-    low[i] = i / 2 + (i % 2) * n;
-    high[i] = n / 2 + i / 2 + (i % 2) * n;
-  }
 #pragma GCC unroll 8
   for (int round = 1; round < n; round *= 2) {
     Vec<T> u[n];
 #pragma GCC unroll 16
-    for (int i = 0; i < n / 2; ++i) {
-      u[2 * i] = __builtin_shuffle(v[i], v[i + n / 2], low);
-      u[2 * i + 1] = __builtin_shuffle(v[i], v[i + n / 2], high);
-    }
+    for (int i = 0; i < n / 2; ++i) interleave<T>(v[i], v[i + n / 2], u[2 * i], u[2 * i + 1], std::make_integer_sequence<int, n>{});
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i) v[i] = u[i];
   }
