@@ -1,4 +1,4 @@
-"""In float32, the same bits whatever the number of threads, whatever else is in the batch, and whether a sequence is run whole or in pieces.
+"""In float32 the same bits on any number of threads, whatever else is in the batch, and for a sequence run whole or in pieces.
 
 So much is promised for results; gradients are the same over repeats and over numbers of threads, but sums over a batch depend on the batch.
 """
