@@ -67,7 +67,11 @@ def _assert_near_on_threads(theirs: nn.RNN, ours: elman.RNN, x: Tensor | PackedS
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"num_layers": 2}, {"num_layers": 3, "bidirectional": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"bidirectional": True}, {"num_layers": 2}, {"num_layers": 3, "bidirectional": True}],
+    ids=["plain", "both ways", "deep", "all at once"],
+)
 def test_many_chunks_on_many_threads_are_right(options: dict[str, object], packed: bool) -> None:
     """80,000 units over all steps: five chunks forward, several blocks of a weight's gradient."""
     theirs, ours = pair(7, 50, **options)
