@@ -153,8 +153,8 @@ struct Side {
 
   // Before the products of a chunk: where its rows lie.
   void gather(long begin, long end) {
-    rows = walk.template gather<T>(x, begin, end, x_rows);
-    if (d_x.data) walk.template gather<T>(d_x, begin, end, const_cast<const T**>(static_cast<T**>(d_x_rows)));
+    rows = walk.template gather<const T>(x, begin, end, x_rows);
+    if (d_x.data) walk.template gather<T>(d_x, begin, end, d_x_rows);
     const Walk forward = walk.back();
     for (long s = begin, m = 0; s < end; m += walk.alive(s++)) forward.gather_before<T>(h, walk.net.T - 1 - s, initial, H, zeros, h_rows + m);
     for (long m = 0; m < rows; ++m) gate_rows[m] = chunk_gates() + m * stride;

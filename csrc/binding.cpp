@@ -135,7 +135,9 @@ struct Checked {
   }
 
   // How many elements lie between a sequence's first and last. Rows that are written must not overlap one another.
-  Long extent(const char* name, Long step, Long row, Long columns, bool written) const {
+  Long extent(const char* name, Long& step, Long& row, Long columns, bool written) const {
+    if (net.T == 1) step = 0;  // the stride of an axis of length one means nothing
+    if (net.B == 1 && !net.alive) row = 0;
     check(step >= 0 && row >= 0 && step <= kMost && row <= kMost, "strides must not be negative, nor too large");
     if (written && net.rows > 1) {
       bool apart;
@@ -161,7 +163,7 @@ struct Checked {
     return {ranges.write<void>(name, at, extent(name, step, row, columns, true), nullable), step, row};
   }
   Long states() const { return net.L * width * net.B; }
-  Long hidden() const { return (net.L - 1) * net.rows * width; }
+  Long hidden() const { return product({net.L - 1, net.rows, width}); }
 };
 
 const Target*& target() {

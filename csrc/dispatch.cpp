@@ -1,6 +1,7 @@
 #include "dispatch.h"
 
 #include <chrono>
+#include <cstdlib>
 #include <new>
 #include <stdexcept>
 
@@ -50,6 +51,13 @@ int threads_for(const Network& net, double passes, int threads) {
 }
 
 }  // namespace
+
+void* allocate(std::size_t bytes) {
+  void* memory = nullptr;
+  return posix_memalign(&memory, 64, bytes) == 0 ? memory : nullptr;
+}
+
+void release(void* memory) { std::free(memory); }
 
 std::vector<const Target*> supported_targets() {
   std::vector<const Target*> found;

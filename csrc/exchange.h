@@ -49,8 +49,11 @@ inline nanobind::object dense_addresses(const ExchangeApi* api, nanobind::sequen
                 PyTuple_Check(shape) && PyTuple_GET_SIZE(shape) == t.ndim;
     std::int64_t stride = 1;
     for (std::int32_t d = t.ndim; fits && d-- > 0; stride *= t.shape[d])
-      fits = PyLong_AsLongLong(PyTuple_GET_ITEM(shape, d)) == t.shape[d] && (t.shape[d] == 1 || !t.strides || t.strides[d] == stride);
-    if (!fits) return nb::none();
+      fits = PyLong_Check(PyTuple_GET_ITEM(shape, d)) && PyLong_AsLongLong(PyTuple_GET_ITEM(shape, d)) == t.shape[d] && (t.shape[d] == 1 || !t.strides || t.strides[d] == stride);
+    if (!fits) {
+      PyErr_Clear();  // a length too long for 64 bits
+      return nb::none();
+    }
     const nb::object negated = nb::steal(PyObject_CallMethodNoArgs(tensor, is_neg));
     if (!negated.is_valid()) throw nb::python_error();
     if (!negated.is(Py_False)) return nb::none();

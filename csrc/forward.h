@@ -82,7 +82,7 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Sequence& x,
   for (long begin = 0; begin < T_; begin += chunk) {
     const long end = min(T_, begin + chunk);
     if (ok) {
-      const long m = walk.gather<T>(x, begin, end, rows);
+      const long m = walk.gather<const T>(x, begin, end, rows);
       Project<T, G> project{w.bias, z, stride};
       product<T, G>(m, Rows<T>{rows}, w.I, w.input, from, to, project);
     }

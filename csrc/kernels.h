@@ -4,11 +4,16 @@
 // dense. "May be null" is said where it is so; all else must point to as many elements as stated. No output may overlap anything.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace elman {
 
 class Team;
+
+// Memory aligned to a cache line, not initialised; null where there is none left. Null may be released.
+void* allocate(std::size_t bytes);
+void release(void* memory);
 
 enum class CellKind : int { rnn_tanh, rnn_relu };
 enum class Number : int { f32, f64 };

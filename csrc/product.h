@@ -152,10 +152,7 @@ void pack_transposed(const T* w, long N, long K, long first, long last, T* b) {
         const long ks = min(W, K - k);
         for (long i = 0; i < W; ++i) square[i] = i >= columns ? Vec<T>{} : ks == W ? load(from + i * K + k) : load_part(from + i * K + k, ks);
         transpose<T>(square);
-        if (ks == W)
-          for (int i = 0; i < W; ++i) store(to + (k + i) * W, square[i]);
-        else
-          for (int i = 0; i < ks; ++i) store(to + (k + i) * W, square[i]);
+        for (int i = 0; i < ks; ++i) store(to + (k + i) * W, square[i]);
       }
     }
 }

@@ -1,10 +1,11 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
-#include <system_error>
 #include <thread>
 
 namespace elman {
@@ -23,7 +24,7 @@ template <class F>
 inline void spin_while(F busy) {
   for (int i = 0; busy(); ++i) {
     pause();
-    if (i == 4000) {
+    if (i == 200) {  // some microseconds
       i = 0;
       std::this_thread::yield();
     }
@@ -73,8 +74,8 @@ struct Pool {
     while (workers < to) {
       try {
         std::thread(&Pool::worker, this, workers).detach();
-      } catch (const std::system_error&) {
-        break;  // the system gives no more threads: work with those there are
+      } catch (...) {
+        break;  // the system gives no more threads or memory: work with those there are
       }
       ++workers;
     }
@@ -94,9 +95,20 @@ Pool& the_pool() {
   return *pool;
 }
 
+// More threads than processors would wait for one another.
+int processors() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  const unsigned n = std::thread::hardware_concurrency();
+  return n > 0 ? static_cast<int>(n) : 1;
+}
+
 }  // namespace
 
 Team::Team(int threads) : threads_(1) {
+  if (threads > 1) threads = std::min(threads, processors());
   if (threads <= 1) return;
   Pool& p = the_pool();
   if (!p.owner.try_lock()) return;

@@ -4,9 +4,6 @@
 #include "kernels.h"
 #include "simd.h"
 
-extern "C" int posix_memalign(void**, std::size_t, std::size_t) noexcept;
-extern "C" void free(void*) noexcept;
-
 namespace elman::ELMAN_TARGET {
 
 // Memory for the length of a call, aligned to a cache line, not initialised. Check `ok()` before use.
@@ -14,19 +11,18 @@ template <class T>
 class Buffer {
  public:
   explicit Buffer(long n) {
-    void* p = nullptr;
-    if (n > 0 && posix_memalign(&p, 64, static_cast<std::size_t>(n) * sizeof(T)) != 0) failed_ = true;
-    data_ = static_cast<T*>(p);
+    if (n > 0) data_ = static_cast<T*>(allocate(static_cast<std::size_t>(n) * sizeof(T)));
+    failed_ = n > 0 && !data_;
   }
-  ~Buffer() { free(data_); }
+  ~Buffer() { release(data_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   bool ok() const { return !failed_; }
   operator T*() const { return data_; }
 
  private:
-  T* data_;
-  bool failed_ = false;
+  T* data_ = nullptr;
+  bool failed_;
 };
 
 // Steps in the order in which a direction takes them, for rows first..last-1. Position s is step(s).
@@ -42,12 +38,6 @@ struct Walk {
   long continuing(long s) const { return s == 0 ? 0 : min(alive(s), alive(s - 1)); }
   // The first so many are alive one position later; the others end here.
   long staying(long s) const { return s == net.T - 1 ? 0 : min(alive(s), alive(s + 1)); }
-  long rows(long from, long to) const {
-    if (!net.alive) return (to - from) * (last - first);
-    long n = 0;
-    for (long s = from; s < to; ++s) n += alive(s);
-    return n;
-  }
   // The same way walked from its end.
   Walk back() const { return {net, !reverse, first, last}; }
 
@@ -60,7 +50,7 @@ struct Walk {
 
   // Pointers to all rows of positions from..to-1, one after another; returns how many.
   template <class T>
-  long gather(const Sequence& q, long from, long to, const T** rows) const {
+  long gather(const Sequence& q, long from, long to, T** rows) const {
     long m = 0;
     for (long s = from; s < to; ++s)
       for (long r = 0, n = alive(s); r < n; ++r) rows[m++] = at<T>(q, s, r);

@@ -76,6 +76,38 @@ def dense_addresses(tensors: Sequence[Tensor], shapes: tuple[tuple[int, ...], ..
     return _native.dense_addresses(tensors, shapes) if _missing is None else None
 
 
+def check(stack: Stack, x: Tensor, h_0: Tensor | None, params: Sequence[Tensor], batch_sizes: Tensor | None) -> None:
+    """Make sure that operands fit a stack, where ``layers`` has not done so: the kernels read as much memory as the stack's sizes say.
+
+    Raises:
+        RuntimeError: a shape, dtype or device does not fit.
+    """
+
+    def expect(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
+        if tuple(tensor.shape) != tuple(shape) or tensor.dtype != dtype or tensor.device.type != "cpu":
+            raise RuntimeError(
+                f"expected {name} of shape {tuple(shape)} and {dtype} on the CPU, "
+                f"got {tuple(tensor.shape)}, {tensor.dtype}, {tensor.device}"
+            )
+
+    dtype = x.dtype
+    if dtype not in NUMBERS:
+        raise RuntimeError(f"expected x of torch.float32 or torch.float64, got {dtype}")
+    if batch_sizes is None:
+        expect("x", x, (*x.shape[:2], stack.input_size) if x.dim() == 3 else (0, 0, stack.input_size), dtype)
+        batch = x.shape[1]
+    else:
+        expect("batch_sizes", batch_sizes, (batch_sizes.numel(),), torch.int64)
+        expect("x", x, (int(batch_sizes.sum()), stack.input_size), dtype)
+        batch = int(batch_sizes[0])
+    if h_0 is not None:
+        expect("h_0", h_0, (stack.num_layers * stack.num_directions, batch, stack.hidden_size), dtype)
+    if len(params) != len(stack.shapes):
+        raise RuntimeError(f"expected {len(stack.shapes)} parameters, got {len(params)}")
+    for index, (param, shape) in enumerate(zip(params, stack.shapes, strict=True)):
+        expect(f"parameter {index}", param, shape, dtype)
+
+
 def _read(params: Sequence[Tensor], stack: Stack) -> tuple[Sequence[Tensor], list[int]]:
     """The parameters as the kernels read them, copied if need be, and their addresses, which hold while the first lives."""
     addresses = dense_addresses(params, stack.shapes)
@@ -202,6 +234,9 @@ def backward(
     Returns:
         The gradients of x, h_0 and the parameters, None where not wanted.
     """
+    for gradient in (d_output, d_final):
+        if gradient is not None and gradient.dtype is not x.dtype:
+            raise RuntimeError(f"expected gradients of {x.dtype}, as x is, got {gradient.dtype}: was x changed where it was saved?")
     x, output = _readable(x), _readable(output)
     params, addresses = _read(params, stack)
     h_0 = None if h_0 is None else _dense(h_0)

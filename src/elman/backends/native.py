@@ -1,7 +1,7 @@
 """The native backend: our C++ kernels, on the CPU, in float32 and float64.
 
 What they do not do is refused, and so goes to the reference. Gradients come from one autograd node; a gradient that is itself to be
-differentiated is computed by the reference, from the same saved tensors.
+differentiated is computed by the reference, from the same inputs.
 """
 
 from __future__ import annotations
@@ -57,12 +57,14 @@ class NativeBackend(Backend):
             return "does not run under autocast"
         if stack.hidden_size == 0 or x.numel() == 0:
             return "does not run what is empty"
-        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-            return None  # somebody records or replaces operators: they are to see ours as one
         if torch._C._are_functorch_transforms_active():
             return "does not run under torch.func's transforms"
         if forward_ad._current_level >= 0:
             return "does not run in forward-mode differentiation"
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+            return None  # somebody records or replaces operators: they are to see ours as one
+        if torch._C._get_tracing_state() is not None:
+            return "does not run under torch.jit.trace"
         if not _PLAIN.issuperset(map(type, (x, *params, *(states or ())))) or x.layout is not torch.strided:
             return "does not run tensor subclasses, nor layouts other than strided"
         return None
@@ -88,7 +90,12 @@ class NativeBackend(Backend):
 
 
 class _Scan(torch.autograd.Function):
-    """A run and its gradient. Keeps, beyond the inputs, the outputs of every layer: D·H numbers for each row of each step."""
+    """A run and its gradient.
+
+    Keeps, beyond the inputs, the outputs of every layer: D·H numbers for each row of each step. The last layer's are the very tensor that
+    the caller gets, who may write into it, as with torch.nn's layers: then the gradient runs the network once more. So it does where hooks
+    look after what is saved (checkpoints, offloading), since what they do not see would stay in memory, and where a graph is used twice.
+    """
 
     @staticmethod
     def forward(
@@ -96,21 +103,45 @@ class _Scan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         output, final, hidden = kernels.forward(stack, x, h_0, params, batch_sizes, batch_first, keep=True)
         ctx.call = stack, batch_sizes, batch_first
-        ctx.save_for_backward(output, hidden, x, h_0, *params)
+        ctx.save_for_backward(x, h_0, *params)
         ctx.set_materialize_grads(False)
+        ctx.hooked = _saving_is_hooked()
+        if not ctx.hooked:
+            kept = output.detach()  # shares the memory and the count of writes to it
+            ctx.kept = kept, kept._version, hidden
         return output, final
 
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, d_final: Tensor | None) -> tuple[Tensor | None, ...]:
         stack, batch_sizes, batch_first = ctx.call
-        output, hidden, x, h_0, *params = ctx.saved_tensors
+        x, h_0, *params = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
-        if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        if _is_differentiated(d_output, d_final):
             inputs = (x, h_0, *params)
             gradients = _differentiable_gradients(stack, batch_sizes, batch_first, inputs, wanted, (d_output, d_final))
             return (None, None, None, *gradients)
+        if ctx.hooked:
+            kernels.check(stack, x, h_0, params, batch_sizes)
+        output, version, hidden = ctx.__dict__.pop("kept", (None, 0, None))
+        if output is None or output._version != version:
+            output, _, hidden = kernels.forward(stack, x, h_0, params, batch_sizes, batch_first, keep=True)
         d_x, d_h_0, d_params = kernels.backward(stack, x, h_0, params, batch_sizes, batch_first, output, hidden, d_output, d_final, wanted)
         return (None, None, None, d_x, d_h_0, *d_params)
+
+
+def _saving_is_hooked() -> bool:
+    """Whether somebody has a say in what is saved for backward: torch.utils.checkpoint, save_on_cpu, a user's own hooks."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+
+
+def _is_differentiated(*gradients: Tensor | None) -> bool:
+    """Whether a gradient is computed under something that differentiates or maps it in turn."""
+    return (
+        torch.is_grad_enabled()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in gradients)
+    )
 
 
 def _differentiable_gradients(

@@ -54,6 +54,7 @@ def _scan(
     batch_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     stack = _stack(x, params, cell, num_layers, bidirectional, bias)
+    kernels.check(stack, x, h_0, params, batch_sizes)
     output, final, hidden = kernels.forward(stack, x, h_0, params, batch_sizes, batch_first, keep=True)
     return output, final, x.new_empty(0) if hidden is None else hidden
 
@@ -75,6 +76,7 @@ def _scan_backward(
     batch_first: bool,
 ) -> list[Tensor]:
     stack = _stack(x, params, cell, num_layers, bidirectional, bias)
+    kernels.check(stack, x, h_0, params, batch_sizes)
     wanted = [True] * (2 + len(params))
     d_x, d_h_0, d_params = kernels.backward(
         stack, x, h_0, params, batch_sizes, batch_first, output, hidden if hidden.numel() else None, d_output, d_final, wanted
@@ -142,4 +144,13 @@ def _differentiate(ctx: Any, d_output: Tensor | None, d_final: Tensor | None, _d
 
 torch.library.register_fake("elman::scan", _scan_fake, lib=_library)
 torch.library.register_fake("elman::scan_backward", _scan_backward_fake, lib=_library)
+
+
+def _refuse(ctx: Any, *gradients: Any) -> Any:
+    raise RuntimeError(
+        "a compiled or recorded gradient of elman's networks cannot be differentiated again: run it eagerly, where the reference does it"
+    )
+
+
+torch.library.register_autograd("elman::scan_backward", _refuse, lib=_library)
 torch.library.register_autograd("elman::scan", _differentiate, setup_context=_keep, lib=_library)

@@ -52,8 +52,10 @@ class RecurrentModule(nn.Module, ABC):
 
     def _params(self) -> tuple[Tensor, ...]:
         """The parameters as they are now, in the stack's order. Never a list from an earlier call, which would go stale."""
-        if torch.compiler.is_compiling():  # the compiler follows plain attributes, and the shapes are its own business
-            return tuple([getattr(self, name) for name in self._names])
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # who records this follows plain attributes
+            params = tuple([getattr(self, name) for name in self._names])
+            checks.check_parameters(self._names, params, self.stack.shapes)
+            return params
         try:
             # Past nn.Module.__getattr__, which costs more than a small kernel. functional_call swaps the entries of this very dict.
             params = self._read(self._parameters)

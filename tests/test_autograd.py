@@ -1,0 +1,191 @@
+"""Gradients in the ways that people ask for them: after writing into the output, twice, in batches, under hooks, modes and compilers.
+
+Whatever torch.nn.RNN answers is the right answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call, grad, jvp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+import elman
+
+# torch's own compiler, tracer and forward mode warn of each other.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+TOLERANCE = 1e-12
+
+Run = Callable[[nn.Module, Tensor], Tensor]
+
+
+@pytest.fixture
+def pair() -> tuple[nn.RNN, elman.RNN]:
+    torch.manual_seed(0)
+    theirs, ours = nn.RNN(4, 5, 2).double(), elman.RNN(4, 5, 2).double()
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(3, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    yield
+    torch.compiler.reset()
+
+
+class PassThrough(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        return func(*args, **(kwargs or {}))
+
+
+def gradients(run: Run, rnn: nn.Module, x: Tensor) -> list[Tensor]:
+    rnn.zero_grad()
+    x = x.clone().requires_grad_()
+    run(rnn, x).backward()
+    return [x.grad.clone(), *(p.grad.clone() for p in rnn.parameters())]
+
+
+def assert_same_gradients(run: Run, pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    theirs, ours = (gradients(run, rnn, x) for rnn in pair)
+    for expected, got in zip(theirs, ours, strict=True):
+        assert expected.abs().max() > 100 * TOLERANCE
+        torch.testing.assert_close(got, expected, rtol=0, atol=TOLERANCE)
+
+
+def relu_in_place(rnn: nn.Module, x: Tensor) -> Tensor:
+    return torch.relu_(rnn(x)[0]).square().sum()
+
+
+def one_step_overwritten(rnn: nn.Module, x: Tensor) -> Tensor:
+    output, h_n = rnn(x)
+    output[0] = 1
+    return output.square().sum() + h_n.sum()
+
+
+def detached_output_overwritten(rnn: nn.Module, x: Tensor) -> Tensor:
+    output, _ = rnn(x)
+    loss = output.sum()
+    output.detach().zero_()
+    return loss
+
+
+def twice_over(rnn: nn.Module, x: Tensor) -> Tensor:
+    loss = rnn(x)[0].square().sum()
+    loss.backward(retain_graph=True)
+    return loss
+
+
+def offloaded(rnn: nn.Module, x: Tensor) -> Tensor:
+    with torch.autograd.graph.save_on_cpu():
+        return rnn(x)[0].square().sum()
+
+
+def checkpointed(rnn: nn.Module, x: Tensor) -> Tensor:
+    return checkpoint(lambda x: rnn(x)[0], x, use_reentrant=False).square().sum()
+
+
+def checkpointed_reentrant(rnn: nn.Module, x: Tensor) -> Tensor:
+    return checkpoint(lambda x: rnn(x)[0], x, use_reentrant=True).square().sum()
+
+
+@pytest.mark.parametrize(
+    "run", [relu_in_place, one_step_overwritten, detached_output_overwritten, twice_over, offloaded, checkpointed, checkpointed_reentrant]
+)
+def test_gradients_are_torchs(run: Run, pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    assert_same_gradients(run, pair, x)
+
+
+def test_the_helper_sees_a_wrong_gradient(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    with torch.no_grad():
+        pair[1].weight_hh_l0[0, 0] += 1e-6
+    with pytest.raises(AssertionError):
+        assert_same_gradients(relu_in_place, pair, x)
+
+
+def test_batched_gradients_are_torchs(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    directions = torch.eye(30, dtype=x.dtype).view(30, 3, 2, 5)
+    theirs, ours = (torch.autograd.grad(rnn(x)[0], rnn.weight_hh_l0, directions, is_grads_batched=True)[0] for rnn in pair)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE)
+
+
+def test_saved_tensors_of_another_dtype_are_refused(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    with saved_tensors_hooks(lambda t: t.float(), lambda t: t):
+        output, _ = pair[1](x)
+    with pytest.raises(RuntimeError, match="was x changed where it was saved"):
+        output.sum().backward()
+
+
+def test_saved_tensors_of_another_shape_are_refused(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    with saved_tensors_hooks(lambda t: t[:1], lambda t: t):
+        output, _ = pair[1](x)
+    with pytest.raises(RuntimeError, match="parameter 0 of shape"):
+        output.sum().backward()
+
+
+def test_a_traced_network_computes(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    with torch.no_grad():
+        traced = torch.jit.trace(pair[1], (x,))
+        torch.testing.assert_close(traced(x)[0], pair[0](x)[0], rtol=0, atol=TOLERANCE)
+
+
+def test_forward_mode_and_vmap_work_under_a_dispatch_mode(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    theirs, ours = pair
+    with PassThrough():
+        _, slope = jvp(lambda x: ours(x)[0], (x,), (torch.ones_like(x),))
+        mapped = vmap(lambda x: ours(x)[0])(torch.stack([x, x]))
+    torch.testing.assert_close(slope, jvp(lambda x: theirs(x)[0], (x,), (torch.ones_like(x),))[1], rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(mapped[1], theirs(x)[0], rtol=0, atol=TOLERANCE)
+
+
+def test_a_second_derivative_under_a_dispatch_mode_is_refused_not_wrong(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    x = x.requires_grad_()
+    with PassThrough():
+        (slope,) = torch.autograd.grad(pair[1](x)[0].sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+            slope.square().sum().backward()
+
+
+def test_compiled_transforms_are_torchs(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    def gradient(rnn: nn.Module) -> Callable[[Tensor], Tensor]:
+        return grad(lambda x: rnn(x)[0].square().sum())
+
+    def slope(rnn: nn.Module) -> Callable[[Tensor], Tensor]:
+        return lambda x: jvp(lambda x: rnn(x)[0], (x,), (torch.ones_like(x),))[1]
+
+    theirs, ours = pair
+    for transform in (gradient, slope):
+        compiled = torch.compile(transform(ours), backend="aot_eager")
+        torch.testing.assert_close(compiled(x), transform(theirs)(x), rtol=0, atol=TOLERANCE)
+
+
+def test_a_compiled_network_checks_its_parameters(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    swapped = {"weight_ih_l0": torch.ones(1, 1, dtype=x.dtype)}
+    compiled = torch.compile(lambda x: functional_call(pair[1], swapped, (x,))[0], backend="aot_eager")
+    with pytest.raises(RuntimeError, match="expected weight_ih_l0 of shape"):
+        compiled(x)
+
+
+@pytest.mark.skipif(not elman.why(elman.RNN(1, 1), torch.ones(1, 1, 1)).startswith("native"), reason="the kernels are not built here")
+def test_the_operator_checks_what_it_is_given(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+    params = list(pair[1].parameters())
+
+    def scan(x: Tensor, h_0: Tensor | None, params: list[Tensor], batch_sizes: Tensor | None) -> object:
+        return torch.ops.elman.scan(x, h_0, params, batch_sizes, "rnn_tanh", 2, False, True, False)
+
+    scan(x, None, params, None)
+    with pytest.raises(RuntimeError, match="expected x of shape"):
+        scan(x[0], None, params, torch.tensor([1000, 1000]))
+    with pytest.raises(RuntimeError, match="expected h_0 of shape"):
+        scan(x, x.new_zeros(1), params, None)
+    with pytest.raises(RuntimeError, match="expected parameter 1 of shape"):
+        scan(x, None, [params[0], params[1].float(), *params[2:]], None)
