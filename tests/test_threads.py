@@ -1,0 +1,154 @@
+"""The kernels' threads: as many as torch is told to use, asleep between calls, in the way of no fork and of no other thread."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import elman
+from native import required, threads
+
+pytestmark = required
+
+TASKS = Path("/proc/self/task")
+SIZES, SHAPE = (40, 130), (40, 16, 40)  # large enough for threads
+
+
+def _network() -> tuple[elman.RNN, Tensor]:
+    torch.manual_seed(0)
+    return elman.RNN(*SIZES), torch.randn(SHAPE)
+
+
+def _train(rnn: elman.RNN, x: Tensor) -> list[Tensor]:
+    """Results and gradients, and of torch's own operators none that takes threads: those of OpenMP do not survive a fork."""
+    output, _ = rnn(x)
+    return [output.detach(), *torch.autograd.grad(output, list(rnn.parameters()), torch.ones(1).expand_as(output))]
+
+
+def _same(got: list[Tensor], expected: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def _in_a_fresh_process(code: str) -> str:
+    prologue = f"import os, time, torch, elman\nrnn, x = elman.RNN{SIZES}, torch.randn{SHAPE}\n"
+    prologue += "count = lambda: len(os.listdir('/proc/self/task'))\n"
+    result = subprocess.run([sys.executable, "-c", prologue + code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.skipif(not TASKS.exists(), reason="threads are counted in /proc/self/task, which is not here")
+def test_as_many_threads_as_torch_is_told_to_use_and_no_more() -> None:
+    """Nor more than there are processors, nor any for a call that is not worth them."""
+    code = """
+with torch.no_grad():
+    for n in (1, 3, 2):
+        torch.set_num_threads(n)
+        before = count()
+        elman.RNN(4, 8)(torch.randn(5, 3, 4))
+        small = count() - before
+        rnn(x)
+        rnn(x)
+        print(small, count() - before)
+"""
+    three = min(3, len(os.sched_getaffinity(0)))
+    assert [int(n) for n in _in_a_fresh_process(code).split()] == [0, 0, 0, three - 1, 0, 0]
+
+
+def test_threads_sleep_between_calls() -> None:
+    code = """
+torch.set_num_threads(4)
+with torch.no_grad():
+    rnn(x)
+    time.sleep(0.05)
+    start = time.process_time()
+    time.sleep(0.4)
+print(time.process_time() - start)
+"""
+    assert float(_in_a_fresh_process(code)) < 0.1, "one spinning thread would have used 0.4 seconds, three 0.8 on two cores"
+
+
+@pytest.mark.skipif(not TASKS.exists(), reason="threads are counted in /proc/self/task, which is not here")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    """The parent's do not live on in it."""
+    code = """
+torch.set_num_threads(3)
+with torch.no_grad():
+    expected = rnn(x)[0]
+    child = os.fork()
+    if child == 0:
+        same = all(torch.equal(rnn(x)[0], expected) for _ in range(20))
+        os._exit(0 if same and count() >= min(3, len(os.sched_getaffinity(0))) else 1)
+    assert torch.equal(rnn(x)[0], expected)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert _in_a_fresh_process(code).strip() == "0"
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_forked_workers_train_as_the_parent_does() -> None:
+    """As a DataLoader's workers are forked: from a process that has run networks on threads."""
+    rnn, x = _network()
+    with threads(2):
+        expected = _train(rnn, x)
+        dataset = _Trained(rnn, x)
+        loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
+        results = list(loader)
+    assert len(results) == len(dataset)
+    assert all(_same(result, expected) for result in results)
+
+
+class _Trained(torch.utils.data.Dataset[list[Tensor]]):
+    def __init__(self, rnn: elman.RNN, x: Tensor) -> None:
+        self.network = rnn, x
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        torch.set_num_threads(2)
+        return _train(*self.network)
+
+
+def test_threads_of_python_may_call_at_once() -> None:
+    """One call has the workers; those that come meanwhile run alone. All are right."""
+    rnn, x = _network()
+    with threads(3):
+        expected = _train(rnn, x)
+        with ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(lambda _: _train(rnn, x), range(64)))
+    assert all(_same(result, expected) for result in results)
+
+
+def test_other_threads_of_python_run_while_a_kernel_does() -> None:
+    rnn, x = elman.RNN(64, 512), torch.randn(400, 32, 64)
+    counted = 0
+    with threads(1), torch.no_grad(), ThreadPoolExecutor(1) as pool:
+        call = pool.submit(rnn, x)
+        while not call.done():
+            counted += 1
+            time.sleep(0.0005)
+    assert counted > 10, "the interpreter was locked"
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_thousands_of_calls_in_a_row_are_right(count: int) -> None:
+    """A thread that is woken too late, or stays too long, would show in one of many calls."""
+    rnn, x = elman.RNN(8, 260), torch.randn(40, 1, 8)
+    with threads(count), torch.no_grad():
+        expected = rnn(x)[0]
+        start, calls = time.monotonic(), 0
+        while calls < 2000 and time.monotonic() - start < 2:
+            assert torch.equal(rnn(x)[0], expected)
+            calls += 1
+    assert calls > 10
