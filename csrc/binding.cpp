@@ -227,6 +227,60 @@ void backward(int cell, int number, Long T, Long B, Long I, Long H, Long L, Long
   run_without_lock(f, threads);
 }
 
+// The usual call in one step: plain tensors of the plain classes, (T, B, I) or with batch_first (B, T, I), nothing to differentiate. Looks at every tensor,
+// allocates the results as torch does for `x`, runs, and returns (output, final). None, with nothing done, for any call that is not of this kind.
+nb::object plain_forward(int cell, Long I, Long H, Long L, Long D, bool bias, nb::tuple shapes, nb::tuple params, nb::handle x, nb::handle h_0, bool batch_first, bool grad_mode,
+                         nb::handle classes, int threads) {
+  static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+  static PyObject* const new_empty_strided = PyUnicode_InternFromString("new_empty_strided");
+  const ExchangeApi* api = exchange();
+  if (!api) return nb::none();
+  const auto usual = [&](PyObject* tensor) {
+    if (!PyTuple_Check(classes.ptr())) return false;
+    bool known = false;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(classes.ptr()); ++i) known |= reinterpret_cast<PyObject*>(Py_TYPE(tensor)) == PyTuple_GET_ITEM(classes.ptr(), i);
+    if (!known || !grad_mode) return known;
+    const nb::object differentiated = nb::steal(PyObject_GetAttr(tensor, requires_grad));
+    if (!differentiated.is_valid()) throw nb::python_error();
+    return differentiated.is(Py_False);
+  };
+  nb::dlpack::dltensor in;
+  if (!usual(x.ptr()) || !look(api, x.ptr(), in) || in.ndim != 3 || in.shape[2] != I || in.shape[0] < 1 || in.shape[1] < 1 || (in.strides && in.strides[2] != 1 && I != 1))
+    return nb::none();
+  for (std::size_t i = 0; i < params.size(); ++i)
+    if (!usual(PyTuple_GET_ITEM(params.ptr(), static_cast<Py_ssize_t>(i)))) return nb::none();
+  int bits = 0;
+  const nb::object dense = dense_addresses(api, params, shapes, &bits);
+  if (dense.is_none() || bits != in.dtype.bits) return nb::none();
+  const int time = batch_first ? 1 : 0, row = 1 - time;
+  const Long T = in.shape[time], B = in.shape[row], width = D * H;
+  Address initial = 0;
+  if (!h_0.is_none()) {
+    nb::dlpack::dltensor h;
+    if (!usual(h_0.ptr()) || !look(api, h_0.ptr(), h) || h.dtype.bits != bits || h.ndim != 3 || h.shape[0] != L * D || h.shape[1] != B || h.shape[2] != H || !is_dense(h))
+      return nb::none();
+    initial = address_of(h);
+  }
+  nb::list addresses;
+  for (nb::handle address : dense) {
+    addresses.append(address);
+    if (!bias && addresses.size() % 4 == 2) addresses.append(0), addresses.append(0);
+  }
+  const auto allocate_like_x = [&](Long a, Long b, Long c, nb::dlpack::dltensor& t) {
+    const nb::tuple shape = nb::make_tuple(a, b, c), strides = nb::make_tuple(b * c, c, 1);
+    PyObject* arguments[] = {x.ptr(), shape.ptr(), strides.ptr()};
+    nb::object made = nb::steal(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));
+    if (!made.is_valid() || api->view(made.ptr(), &t) != 0) throw nb::python_error();
+    return made;
+  };
+  nb::dlpack::dltensor out, last;
+  const nb::object output = allocate_like_x(in.shape[0], in.shape[1], width, out), final = allocate_like_x(L * D, B, H, last);
+  const auto stride = [&](const nb::dlpack::dltensor& t, int axis) { return t.strides ? t.strides[axis] : axis == 0 ? t.shape[1] * t.shape[2] : t.shape[2]; };
+  forward(cell, bits == 32 ? 0 : 1, T, B, I, H, L, D, 0, addresses, threads, address_of(in), stride(in, time), stride(in, row), initial, address_of(out), stride(out, time),
+          stride(out, row), address_of(last), 0);
+  return nb::make_tuple(output, final);
+}
+
 void activation(int cell, int number, Address from, Address to, Long n) {
   check(cell == 0 || cell == 1, "the cell must be 0 (rnn_tanh) or 1 (rnn_relu)");
   check(n >= 0 && n <= kMost, "the count must not be negative, nor too large");
@@ -257,6 +311,8 @@ NB_MODULE(_native, m) {
   });
   m.def("offer_exchange", [](nb::handle capsule) { exchange() = exchange_api(capsule); });
   m.def("dense_addresses", [](nb::sequence tensors, nb::tuple shapes) { return dense_addresses(exchange(), tensors, shapes); });
+  const nb::arg any;
+  m.def("plain_forward", &plain_forward, any, any, any, any, any, any, any, any, nb::arg().none(), nb::arg().none(), any, any, any, any);
   m.def("forward", &forward);
   m.def("backward", &backward);
   m.def("activation", &activation);

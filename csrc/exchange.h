@@ -26,39 +26,64 @@ inline const ExchangeApi* exchange_api(nanobind::handle capsule) {
   return api && api->major == 1 && api->view ? api : nullptr;
 }
 
-// The addresses of tensors that are all dense, on the CPU, of one floating-point type, of these shapes, and not negated lazily; None if any is not so.
-inline nanobind::object dense_addresses(const ExchangeApi* api, nanobind::sequence tensors, nanobind::tuple shapes) {
+// Calls a method without arguments; throws what it raises.
+inline nanobind::object call(PyObject* object, PyObject* method) {
+  nanobind::object result = nanobind::steal(PyObject_CallMethodNoArgs(object, method));
+  if (!result.is_valid()) throw nanobind::python_error();
+  return result;
+}
+
+// Whether a tensor is what kernels can read: on the CPU, float32 or float64, its numbers in memory as they are. Then `t` describes it.
+inline bool look(const ExchangeApi* api, PyObject* tensor, nanobind::dlpack::dltensor& t) {
   namespace nb = nanobind;
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
+  if (api->view(tensor, &t) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  const bool plain = t.device.device_type == nb::device::cpu::value && t.dtype.lanes == 1 && t.dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float) &&
+                     (t.dtype.bits == 32 || t.dtype.bits == 64);
+  return plain && call(tensor, is_neg).is(Py_False);
+}
+
+inline std::uintptr_t address_of(const nanobind::dlpack::dltensor& t) { return reinterpret_cast<std::uintptr_t>(t.data) + t.byte_offset; }
+
+inline bool is_dense(const nanobind::dlpack::dltensor& t) {
+  std::int64_t stride = 1;
+  for (std::int32_t d = t.ndim; d-- > 0; stride *= t.shape[d])
+    if (t.shape[d] != 1 && t.strides && t.strides[d] != stride) return false;
+  return true;
+}
+
+inline bool has_shape(const nanobind::dlpack::dltensor& t, PyObject* shape) {
+  if (!PyTuple_Check(shape) || PyTuple_GET_SIZE(shape) != t.ndim) return false;
+  for (std::int32_t d = 0; d < t.ndim; ++d) {
+    PyObject* length = PyTuple_GET_ITEM(shape, d);
+    if (!PyLong_Check(length) || PyLong_AsLongLong(length) != t.shape[d]) {
+      PyErr_Clear();  // a length too long for 64 bits
+      return false;
+    }
+  }
+  return true;
+}
+
+// The addresses of tensors that kernels can read, all dense, of one dtype and of these shapes; None if any is not so.
+inline nanobind::object dense_addresses(const ExchangeApi* api, nanobind::handle tensors, nanobind::tuple shapes, int* bits = nullptr) {
+  namespace nb = nanobind;
   const nb::object fast = nb::steal(PySequence_Fast(tensors.ptr(), "tensors must be a list or a tuple"));
   if (!fast.is_valid()) throw nb::python_error();
   const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
   if (!api || count != shapes.size()) return nb::none();
   nb::list addresses;
-  nb::dlpack::dtype first{};
+  int first = 0;
   for (std::size_t i = 0; i < count; ++i) {
-    PyObject* tensor = PySequence_Fast_GET_ITEM(fast.ptr(), static_cast<Py_ssize_t>(i));
-    PyObject* shape = PyTuple_GET_ITEM(shapes.ptr(), static_cast<Py_ssize_t>(i));
     nb::dlpack::dltensor t;
-    if (api->view(tensor, &t) != 0) {
-      PyErr_Clear();
-      return nb::none();
-    }
-    if (i == 0) first = t.dtype;
-    bool fits = t.device.device_type == nb::device::cpu::value && t.dtype == first && t.dtype.lanes == 1 && t.dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float) &&
-                PyTuple_Check(shape) && PyTuple_GET_SIZE(shape) == t.ndim;
-    std::int64_t stride = 1;
-    for (std::int32_t d = t.ndim; fits && d-- > 0; stride *= t.shape[d])
-      fits = PyLong_Check(PyTuple_GET_ITEM(shape, d)) && PyLong_AsLongLong(PyTuple_GET_ITEM(shape, d)) == t.shape[d] && (t.shape[d] == 1 || !t.strides || t.strides[d] == stride);
-    if (!fits) {
-      PyErr_Clear();  // a length too long for 64 bits
-      return nb::none();
-    }
-    const nb::object negated = nb::steal(PyObject_CallMethodNoArgs(tensor, is_neg));
-    if (!negated.is_valid()) throw nb::python_error();
-    if (!negated.is(Py_False)) return nb::none();
-    addresses.append(reinterpret_cast<std::uintptr_t>(t.data) + t.byte_offset);
+    if (!look(api, PySequence_Fast_GET_ITEM(fast.ptr(), static_cast<Py_ssize_t>(i)), t)) return nb::none();
+    if (i == 0) first = t.dtype.bits;
+    if (t.dtype.bits != first || !is_dense(t) || !has_shape(t, PyTuple_GET_ITEM(shapes.ptr(), static_cast<Py_ssize_t>(i)))) return nb::none();
+    addresses.append(address_of(t));
   }
+  if (bits) *bits = first;
   return addresses;
 }
 

@@ -6,6 +6,7 @@ addresses of w_ih, w_hh, b_ih and b_hh. ``batch_sizes`` points to T int64 counts
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 def use(isa: str, /) -> None: ...
 def isa() -> str: ...
@@ -13,6 +14,23 @@ def isas() -> list[str]: ...
 def peak(number: int, threads: int) -> float: ...
 def offer_exchange(capsule: object, /) -> None: ...
 def dense_addresses(tensors: Sequence[object], shapes: tuple[tuple[int, ...], ...], /) -> list[int] | None: ...
+def plain_forward(
+    cell: int,
+    input_size: int,
+    hidden_size: int,
+    layers: int,
+    directions: int,
+    bias: bool,
+    shapes: tuple[tuple[int, ...], ...],
+    params: tuple[object, ...],
+    x: object,
+    h_0: object,
+    batch_first: bool,
+    grad_mode: bool,
+    classes: tuple[type, ...],
+    threads: int,
+    /,
+) -> Any: ...
 def activation(cell: int, number: int, source: int, target: int, count: int, /) -> None: ...
 def forward(
     cell: int,

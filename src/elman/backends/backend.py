@@ -56,3 +56,16 @@ class Backend(ABC):
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The outputs, (T, B, D·H) or packed (N, D·H), and the final states, each (L·D, B, H)."""
+
+    def run_plain(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        """The same for the usual call, in one step and before anything was checked; None, with nothing done, if it is not of this kind.
+
+        Args:
+            x: as the caller gave it, perhaps (B, T, I); the output lies likewise.
+
+        Usual is what a server or a learner does all the time: plain tensors that fit, nothing to differentiate, nobody looking on. A
+        backend that has nothing quicker to offer than ``run`` leaves this as it is.
+        """
+        return None

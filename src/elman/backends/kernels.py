@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 try:
     from elman import _native
@@ -167,6 +168,29 @@ def _sizes(stack: Stack, x: Tensor, batch_sizes: Tensor | None) -> tuple[int, in
         stack.num_directions,
         address,
     )
+
+
+def plain_forward(
+    stack: Stack, x: Tensor, h_0: Tensor | None, params: tuple[Tensor, ...], batch_first: bool
+) -> tuple[Tensor, Tensor] | None:
+    """Run a stack over plain tensors, so far unchecked, with nothing to differentiate; None if it is not so."""
+    done: tuple[Tensor, Tensor] | None = _native.plain_forward(
+        CELLS[stack.cell.name],
+        stack.input_size,
+        stack.hidden_size,
+        stack.num_layers,
+        stack.num_directions,
+        stack.bias,
+        stack.shapes,
+        params,
+        x,
+        h_0,
+        batch_first,
+        torch.is_grad_enabled(),
+        (Tensor, Parameter),
+        torch.get_num_threads(),
+    )
+    return done
 
 
 def forward(

@@ -88,6 +88,25 @@ class NativeBackend(Backend):
             output, final, _ = kernels.forward(stack, x, h_0, params, batch_sizes, batch_first, keep=False)
         return output, (final,)
 
+    def run_plain(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        if not _AVAILABLE or _is_watched() or torch.is_autocast_enabled("cpu"):
+            return None
+        done = kernels.plain_forward(stack, x, None if states is None else states[0], params, batch_first)
+        return None if done is None else (done[0], (done[1],))
+
+
+def _is_watched() -> bool:
+    """Whether somebody transforms, records or replaces what torch does."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    )
+
 
 class _Scan(torch.autograd.Function):
     """A run and its gradient.

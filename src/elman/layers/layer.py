@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from elman import scan
-from elman.backends import Stack
+from elman.backends import Stack, run_plain
 from elman.layers import checks
 from elman.layers.module import Call, RecurrentModule
 
@@ -92,6 +92,11 @@ class RecurrentLayer(RecurrentModule):
 
     def _run(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
         """What forward does, whatever the cell's states."""
+        params = self._own_params()
+        if params is not None and not (self.dropout and self.training):
+            done = run_plain(self.stack, x, states, params, self.batch_first)  # type: ignore[arg-type]  # refuses all but tensors
+            if done is not None:
+                return done
         steps, states, params, batch_sizes = self._prepare(x, states)
         output, finals = scan.run(
             self.stack,

@@ -50,17 +50,21 @@ class RecurrentModule(nn.Module, ABC):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
+    def _own_params(self) -> tuple[Tensor, ...] | None:
+        """The same unchecked; None if a parametrisation, weight_norm or pruning took one out: it is a property or an attribute then."""
+        try:
+            # Past nn.Module.__getattr__, which costs more than a small kernel. functional_call swaps the entries of this very dict.
+            return self._read(self._parameters)
+        except KeyError:
+            return None
+
     def _params(self) -> tuple[Tensor, ...]:
         """The parameters as they are now, in the stack's order. Never a list from an earlier call, which would go stale."""
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # who records this follows plain attributes
             params = tuple([getattr(self, name) for name in self._names])
             checks.check_parameters(self._names, params, self.stack.shapes)
             return params
-        try:
-            # Past nn.Module.__getattr__, which costs more than a small kernel. functional_call swaps the entries of this very dict.
-            params = self._read(self._parameters)
-        except KeyError:  # a parametrisation, weight_norm or pruning took one out: it is now a property or a plain attribute
-            params = tuple([getattr(self, name) for name in self._names])
+        params = self._own_params() or tuple([getattr(self, name) for name in self._names])
         if kernels.dense_addresses(params, self.stack.shapes) is None:  # not what it nearly always is, so perhaps wrong
             checks.check_parameters(self._names, params, self.stack.shapes)
         return params
