@@ -98,10 +98,9 @@ class NativeBackend(Backend):
 
 
 def _is_watched() -> bool:
-    """Whether somebody transforms, records or replaces what torch does."""
+    """Whether somebody transforms, records or replaces what torch does. A compiler is told apart before."""
     return (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
+        torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch._C._get_tracing_state() is not None

@@ -6,6 +6,7 @@ import numbers
 import warnings
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -15,8 +16,6 @@ from elman.layers import checks
 from elman.layers.module import Call, RecurrentModule
 
 if TYPE_CHECKING:
-    import torch
-
     from elman.cells import Cell
 
 
@@ -92,8 +91,7 @@ class RecurrentLayer(RecurrentModule):
 
     def _run(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
         """What forward does, whatever the cell's states."""
-        params = self._own_params()
-        if params is not None and not (self.dropout and self.training):
+        if not (self.dropout and self.training) and not torch.compiler.is_compiling() and (params := self._own_params()) is not None:
             done = run_plain(self.stack, x, states, params, self.batch_first)  # type: ignore[arg-type]  # refuses all but tensors
             if done is not None:
                 return done
