@@ -60,7 +60,9 @@ class Backend(ABC):
     def run_plain(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        """The same for the usual call, in one step before anything was checked and not under a compiler; None, with nothing done, if it is not of this kind.
+        """The same for the usual call, in one step, before anything was checked and not under a compiler.
+
+        None, with nothing done, if the call is not of this kind.
 
         Args:
             x: as the caller gave it, perhaps (B, T, I); the output lies likewise.
