@@ -51,12 +51,7 @@ class RecurrentModule(nn.Module, ABC):
             nn.init.uniform_(parameter, -bound, bound)
 
     def _own_params(self) -> tuple[Tensor, ...] | None:
-        """The same unchecked; None if a parametrisation, weight_norm or pruning took one out, which is a property or an attribute then.
-
-        None for torch.compile, too: it follows plain attributes.
-        """
-        if torch.compiler.is_compiling():
-            return None
+        """The same unchecked; None if a parametrisation, weight_norm or pruning took one out: it is a property or an attribute then."""
         try:
             # Past nn.Module.__getattr__, which costs more than a small kernel. functional_call swaps the entries of this very dict.
             return self._read(self._parameters)
