@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from elman import scan
-from elman.backends import Stack
+from elman.backends import Stack, run_plain
 from elman.cells import NONLINEARITIES
 from elman.layers import checks
 from elman.layers.module import Call, RecurrentModule
 
 if TYPE_CHECKING:
-    import torch
     from torch.nn.utils.rnn import PackedSequence
 
     from elman.cells import Cell
@@ -41,6 +41,12 @@ class RecurrentCell(RecurrentModule):
 
     def _run(self, x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
         """What forward does, whatever the cell's states: a sequence of one step."""
+        given = (x, *(states or ()))
+        if not torch.compiler.is_compiling() and all(isinstance(t, Tensor) for t in given) and (params := self._own_params()) is not None:
+            step, *before = [t.unsqueeze(0) for t in given]
+            done = run_plain(self.stack, step, tuple(before) or None, params, False)
+            if done is not None:
+                return tuple([state.squeeze(0) for state in done[1]])
         step, states, params, _ = self._prepare(x, states)
         _, finals = scan.run(self.stack, step, states, params)
         finals = tuple([state.squeeze(0) for state in finals])
