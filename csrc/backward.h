@@ -124,6 +124,7 @@ struct Side {
   bool scan(long begin, long end, const Walk& mine, long from, long to, Team* meet) const {
     const Buffer<const T*> after(mine.last - mine.first);
     if (!after.ok() && !meet) return false;
+    const T* weights = recurrent + from * G * H * kLanes<T>;
     const T* last = before;
     T* now = chunk_gates();
     for (long s = begin; s < end; ++s) {
@@ -134,16 +135,16 @@ struct Side {
         const T* d = d_h.data ? mine.at<T>(d_h, s, 0) : nullptr;
         const T* state = mine.at<T>(h, s, 0);
         Retreat<T, Cell> on{d, d_h.row, d_h.column, nullptr, state, h.row, mine_now, stride, H};
-        product<T, 1>(old, Rows<T>{after}, G * H, recurrent, from, to, on);
+        product<T, 1>(old, Rows<T>{after}, G * H, weights, from, to, on);
         // Rows whose last step this is have nothing after them but the gradient of their final state.
         Retreat<T, Cell> starting{d ? d + old * d_h.row : nullptr, d_h.row, d_h.column, d_final ? d_final + (mine.first + old) * H : nullptr, state + old * h.row, h.row, mine_now + old * stride, stride, H};
-        product<T, 1>(n - old, Rows<T>{after + old}, 0, recurrent, from, to, starting);
+        product<T, 1>(n - old, Rows<T>{after + old}, 0, weights, from, to, starting);
       }
       if (meet) meet->barrier();
       if (after.ok() && d_initial && stay < n) {
         for (long r = stay; r < n; ++r) after[r] = mine_now + r * stride;
         Plain<T> to_initial{d_initial + (mine.first + stay) * H, H, H, false};
-        product<T, 1>(n - stay, Rows<T>{after + stay}, G * H, recurrent, from, to, to_initial);
+        product<T, 1>(n - stay, Rows<T>{after + stay}, G * H, weights, from, to, to_initial);
       }
       last = now;
       now += walk.alive(s) * stride;

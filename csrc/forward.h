@@ -17,20 +17,29 @@ constexpr long kProjectionBytes = 128 * 1024;
 // Multiply-adds of one step and one thread from which splitting its columns repays a barrier at each step.
 constexpr long kWorthABarrier = 16'000;
 
-// One direction of one layer, packed for the scan.
+// Up to so many rows of a single step, the weights are packed block by block of so many column groups, right before the block's only use: packed whole, they
+// would go to memory and back.
+constexpr long kFewRows = 64, kBlock = 8;
+
+// Column groups begin..end-1 of one direction of one layer, packed for the scan.
 template <class T, class Cell>
 struct Packed {
   static constexpr int G = Cell::kGates;
-  const long H, I, groups;
-  Buffer<T> input, recurrent, bias;
+  static constexpr long kUnit = G * kLanes<T>;  // columns of a group
+  const long H, I, groups, begin;
+  const Buffer<T> input, recurrent, bias;
 
-  Packed(long H, long I)
-      : H(H), I(I), groups(ceil_div(H, kLanes<T>)), input(groups * G * kLanes<T> * I), recurrent(groups * G * kLanes<T> * H), bias(groups * G * kLanes<T>) {}
+  Packed(long H, long I, long begin, long end)
+      : H(H), I(I), groups(ceil_div(H, kLanes<T>)), begin(begin), input((end - begin) * kUnit * I), recurrent((end - begin) * kUnit * H), bias(groups * kUnit) {}
+  Packed(long H, long I) : Packed(H, I, 0, ceil_div(H, kLanes<T>)) {}
   bool ok() const { return input.ok() && recurrent.ok() && bias.ok(); }
 
+  T* inputs(long group) const { return input + (group - begin) * kUnit * I; }
+  T* recurrents(long group) const { return recurrent + (group - begin) * kUnit * H; }
+
   void pack(const Parameters& p, long from, long to) const {  // column groups from..to-1
-    pack_transposed<T, G>(static_cast<const T*>(p.w_ih), H, I, from, to, input);
-    pack_transposed<T, G>(static_cast<const T*>(p.w_hh), H, H, from, to, recurrent);
+    pack_transposed<T, G>(static_cast<const T*>(p.w_ih), H, I, from, to, inputs(from));
+    pack_transposed<T, G>(static_cast<const T*>(p.w_hh), H, H, from, to, recurrents(from));
     const T *b_ih = static_cast<const T*>(p.b_ih), *b_hh = static_cast<const T*>(p.b_hh);
     for (long j = from; j < to; ++j)
       for (int g = 0; g < G; ++g)
@@ -84,7 +93,7 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Sequence& x,
     if (ok) {
       const long m = walk.gather<const T>(x, begin, end, rows);
       Project<T, G> project{w.bias, z, stride};
-      product<T, G>(m, Rows<T>{rows}, w.I, w.input, from, to, project);
+      product<T, G>(m, Rows<T>{rows}, w.I, w.inputs(from), from, to, project);
     }
     T* zs = z;
     for (long s = begin; s < end; ++s) {
@@ -92,7 +101,7 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Sequence& x,
       if (ok) {
         walk.gather_before<T>(h, s, initial, w.H, zeros, rows);
         Advance<T, Cell> advance{zs, stride, walk.at<T>(h, s, 0), h.row, w.H};
-        product<T, G>(n, Rows<T>{rows}, w.H, w.recurrent, from, to, advance);
+        product<T, G>(n, Rows<T>{rows}, w.H, w.recurrents(from), from, to, advance);
         zs += n * stride;
       }
       if (meet) meet->barrier();
@@ -133,29 +142,44 @@ template <class T, class Cell>
 bool layer_forward(const Network& net, const Parameters* parameters, long I, const Sequence& x, const Sequence& output, const T* initial, T* final, Team& team) {
   constexpr int G = Cell::kGates;
   const long H = net.H;
-  const Packed<T, Cell> a(H, I), b(net.D == 2 ? H : 0, net.D == 2 ? I : 0);
-  if (!a.ok() || !b.ok()) return false;
-  const Packed<T, Cell>* packed[] = {&a, &b};
-
-  const long slices = team.threads() == 1 ? 1 : min(a.groups, 8);
-  team.each(net.D * slices, [&](std::int64_t i) {
-    const long d = i / slices, part = i % slices;
-    packed[d]->pack(parameters[d], a.groups * part / slices, a.groups * (part + 1) / slices);
-  });
-
-  const Division by = divide(net, G * H, a.groups, team.threads());
   bool failed = false;  // only ever set
-  auto scan = [&](long d, long r, long c) {
-    const Walk walk{net, d == 1, net.B * r / by.row_parts, net.B * (r + 1) / by.row_parts};
-    const long from = a.groups * c / by.column_parts, to = a.groups * (c + 1) / by.column_parts;
-    const Sequence h = part<T>(output, d * H);
-    const T* h0 = slice<T>(initial, d, net.B * H);
-    if (!scan_forward<T, Cell>(walk, *packed[d], x, h, h0, from, to, by.column_parts > 1 ? &team : nullptr)) __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
+  auto fail_unless = [&](bool ok) {
+    if (!ok) __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
   };
-  if (by.column_parts > 1)
-    for (long d = 0; d < net.D; ++d) team.each(by.column_parts, [&](std::int64_t c) { scan(d, 0, c); });
-  else
-    team.each(net.D * by.row_parts, [&](std::int64_t i) { scan(i / by.row_parts, i % by.row_parts, 0); });
+  // Direction d, a part of the rows and of the column groups.
+  auto scan = [&](const Packed<T, Cell>& w, long d, long first, long last, long from, long to, Team* meet) {
+    const Walk walk{net, d == 1, first, last};
+    fail_unless(scan_forward<T, Cell>(walk, w, x, part<T>(output, d * H), slice<T>(initial, d, net.B * H), from, to, meet));
+  };
+  const long groups = ceil_div(H, kLanes<T>);
+  if (net.T == 1 && net.B <= kFewRows) {
+    const long blocks = ceil_div(groups, kBlock);
+    team.each(net.D * blocks, [&](std::int64_t i) {
+      const long d = i / blocks, from = i % blocks * kBlock, to = min(groups, from + kBlock);
+      const Packed<T, Cell> w(H, I, from, to);
+      if (!w.ok()) return fail_unless(false);
+      w.pack(parameters[d], from, to);
+      scan(w, d, 0, net.B, from, to, nullptr);
+    });
+  } else {
+    const Packed<T, Cell> a(H, I), b(net.D == 2 ? H : 0, net.D == 2 ? I : 0);
+    if (!a.ok() || !b.ok()) return false;
+    const Packed<T, Cell>* packed[] = {&a, &b};
+    const long slices = team.threads() == 1 ? 1 : min(groups, 8);
+    team.each(net.D * slices, [&](std::int64_t i) {
+      const long d = i / slices, part = i % slices;
+      packed[d]->pack(parameters[d], groups * part / slices, groups * (part + 1) / slices);
+    });
+    const Division by = divide(net, G * H, groups, team.threads());
+    if (by.column_parts > 1)
+      for (long d = 0; d < net.D; ++d)
+        team.each(by.column_parts, [&](std::int64_t c) { scan(*packed[d], d, 0, net.B, groups * c / by.column_parts, groups * (c + 1) / by.column_parts, &team); });
+    else
+      team.each(net.D * by.row_parts, [&](std::int64_t i) {
+        const long d = i / by.row_parts, r = i % by.row_parts;
+        scan(*packed[d], d, net.B * r / by.row_parts, net.B * (r + 1) / by.row_parts, 0, groups, nullptr);
+      });
+  }
   if (failed) return false;
 
   for (long d = 0; d < net.D; ++d) {

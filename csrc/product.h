@@ -98,7 +98,7 @@ constexpr int tallest(int panels) {
 //   body.prefetch(row, group)      a tile of rows from here on comes next
 //   body.init(row, group, panel)   the vector an accumulator starts from
 //   body.finish(row, group, unit)  takes the kPanels finished vectors of a group
-// b is the packed panel 0 of group 0.
+// b is the first packed panel of group `first`.
 template <class T, int kPanels, class A, class Body>
 void product(long M, const A& a, long K, const T* b, long first, long last, const Body& body) {
   static constexpr Tiles<T, A> tiles;
@@ -118,7 +118,7 @@ void product(long M, const A& a, long K, const T* b, long first, long last, cons
           for (int p = 0; p < kPanels; ++p) acc[i * vectors + g * kPanels + p] = body.init(row + i, group + g, p);
       if (r + 1 < row_tiles)
         for (long i = 0; i < height; ++i) body.prefetch(min(M - 1, row + height + i), group);
-      tiles.of[height][vectors](a, row, K, b + group * kPanels * K * kLanes<T>, acc);
+      tiles.of[height][vectors](a, row, K, b + (group - first) * kPanels * K * kLanes<T>, acc);
       for (long i = 0; i < height; ++i)
         for (long g = 0; g < groups; ++g) body.finish(row + i, group + g, acc + i * vectors + g * kPanels);
       row += height;
@@ -144,7 +144,7 @@ void pack_transposed(const T* w, long N, long K, long first, long last, T* b) {
   constexpr int W = kLanes<T>;
   for (long j = first; j < last; ++j)
     for (int p = 0; p < kPanels; ++p) {
-      T* to = b + (j * kPanels + p) * K * W;
+      T* to = b + ((j - first) * kPanels + p) * K * W;
       const long columns = min(W, N - j * W);
       const T* from = w + (p * N + j * W) * K;
       for (long k = 0; k < K; k += W) {
