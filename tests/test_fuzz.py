@@ -77,7 +77,7 @@ def valid_calls(draw: st.DrawFn, kind: str, sizes: Call | None = None) -> tuple[
     # In large networks 1/H, so that what is bounded by a matrix of magnitudes does not grow from step to step.
     arena.fill(np.float64 if call["number"] else np.float32, 1 / sizes["H"] if sizes else 0.5)
     if alive:
-        write_batch_sizes(call, arena, alive)
+        write_batch_sizes(call["batch_sizes"] - arena.base, arena, alive)
     return call, arena
 
 
@@ -131,9 +131,8 @@ def _place_network(draw: st.DrawFn, kind: str, call: Call, alive: list[int] | No
     return places
 
 
-def write_batch_sizes(call: Call, arena: Arena, sizes: list[int]) -> None:
-    start = call["batch_sizes"] - arena.base
-    arena.bytes[start : start + 8 * len(sizes)] = np.array(sizes, np.int64).view(np.uint8)
+def write_batch_sizes(at: int, arena: Arena, sizes: list[int]) -> None:
+    arena.bytes[at : at + 8 * len(sizes)] = np.array(sizes, np.int64).view(np.uint8)
 
 
 @st.composite
@@ -141,6 +140,7 @@ def spoiled_calls(draw: st.DrawFn, kind: str) -> tuple[Call, Arena]:
     """A valid call in which up to three things were changed, to something that is wrong, or right by chance."""
     call, arena = draw(valid_calls(kind))
     size = 8 if call["number"] else 4
+    sizes_at = call["batch_sizes"] - arena.base if call.get("batch_sizes") else None
     addresses = [v for name, v in call.items() if name not in raw.ACTIVATION[:2] and type(v) is int and v >= arena.base]
     anywhere = (
         st.integers(-8, len(arena.bytes) // size).map(lambda i: arena.base + i * size)
@@ -153,8 +153,8 @@ def spoiled_calls(draw: st.DrawFn, kind: str) -> tuple[Call, Arena]:
         name = draw(st.sampled_from(sorted(call)))
         if name in ("params", "d_params"):
             call[name] = draw(_spoiled_list(call[name], anywhere | nonsense))
-        elif name == "batch_sizes" and call["batch_sizes"] and draw(st.booleans()):
-            write_batch_sizes(call, arena, draw(st.lists(numbers.filter(lambda n: n < 2**63), min_size=1, max_size=6)))
+        elif name == "batch_sizes" and sizes_at is not None and draw(st.booleans()):
+            write_batch_sizes(sizes_at, arena, draw(st.lists(numbers.filter(lambda n: n < 2**63), min_size=1, max_size=6)))
         else:
             call[name] = draw(anywhere | numbers | nonsense)
     return call, arena
