@@ -52,7 +52,7 @@ $(BIN)/python:
 # Without build isolation, so that the build directory outlives the build. One directory for developers, whose warnings are errors,
 # and one for everybody else.
 .venv/installed-%: pyproject.toml constraints.txt src/elman/_version.py $(KERNELS) | $(BIN)/python
-	@echo "Installing Elman with its '$*' extra into .venv"
+	@echo "Installing Elman with its '$*' extra into .venv: fetches PyTorch, compiles the kernels; takes some minutes the first time"
 	@$(PIP) scikit-build-core nanobind cmake ninja
 	@$(PIP) --no-build-isolation --editable '.[$*]' \
 	    --config-settings build-dir=build/$* \

@@ -96,7 +96,8 @@ struct Checked {
     return number == 0 ? 4 : 8;
   }
 
-  Checked(int cell, int number, Long T, Long B, Long I, Long H, Long L, Long D, Address batch_sizes, nb::handle params) : element(element_of(number)), ranges(element) {
+  Checked(int cell, int number, Long T, Long B, Long I, Long H, Long L, Long D, Address batch_sizes, nb::handle params, int threads) : element(element_of(number)), ranges(element) {
+    check(threads >= 1, "threads must be at least 1");
     check(cell == 0 || cell == 1, "the cell must be 0 (rnn_tanh) or 1 (rnn_relu)");
     check(T >= 1 && B >= 1 && I >= 0 && H >= 1 && L >= 1 && (D == 1 || D == 2), "sizes must be T, B, H, L >= 1, I >= 0 and D 1 or 2");
     check(T <= kMost && B <= kMost && I <= kMost && H <= kMost && L <= kMost, "a size is too large");
@@ -108,7 +109,17 @@ struct Checked {
     product({net.rows, width > I ? width : I});
     product({L, width, width > I ? width : I});
     product({L, width, B});
-    if (batch_sizes != 0) {
+    check(nb::isinstance<nb::sequence>(params) && nb::len(params) == static_cast<std::size_t>(L * D) * 4, "parameters must be 4 addresses for each layer and direction");
+    parameters.resize(static_cast<std::size_t>(L * D));
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      const Long columns = static_cast<Long>(i) < D ? I : width;
+      const Address b_ih = address(params[4 * i + 2]), b_hh = address(params[4 * i + 3]);
+      check((b_ih == 0) == (b_hh == 0), "b_ih and b_hh come both or neither");
+      parameters[i] = {ranges.read<void>("w_ih", address(params[4 * i]), H * columns), ranges.read<void>("w_hh", address(params[4 * i + 1]), H * H),
+                       ranges.read<void>("b_ih", b_ih, H, true), ranges.read<void>("b_hh", b_hh, H, true)};
+    }
+    net.parameters = parameters.data();
+    if (batch_sizes != 0) {  // read last, when nothing else is wrong: that there are T of them has to be believed
       check(batch_sizes % sizeof(Long) == 0, "batch_sizes is not aligned to its element");
       alive.assign(reinterpret_cast<const Long*>(batch_sizes), reinterpret_cast<const Long*>(batch_sizes) + T);
       net.alive = alive.data();
@@ -122,16 +133,6 @@ struct Checked {
       check(net.alive[0] == B, "batch_sizes must begin with B");
       net.offset = offset.data();
     }
-    check(nb::isinstance<nb::sequence>(params) && nb::len(params) == static_cast<std::size_t>(L * D) * 4, "parameters must be 4 addresses for each layer and direction");
-    parameters.resize(static_cast<std::size_t>(L * D));
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const Long columns = static_cast<Long>(i) < D ? I : width;
-      const Address b_ih = address(params[4 * i + 2]), b_hh = address(params[4 * i + 3]);
-      check((b_ih == 0) == (b_hh == 0), "b_ih and b_hh come both or neither");
-      parameters[i] = {ranges.read<void>("w_ih", address(params[4 * i]), H * columns), ranges.read<void>("w_hh", address(params[4 * i + 1]), H * H),
-                       ranges.read<void>("b_ih", b_ih, H, true), ranges.read<void>("b_hh", b_hh, H, true)};
-    }
-    net.parameters = parameters.data();
   }
 
   // How many elements lie between a sequence's first and last. Rows that are written must not overlap one another.
@@ -178,14 +179,13 @@ const ExchangeApi*& exchange() {
 
 template <class Call>
 void run_without_lock(const Call& call, int threads) {
-  check(threads >= 1, "threads must be at least 1");
   nb::gil_scoped_release release;
   run(*target(), call, threads);
 }
 
 void forward(int cell, int number, Long T, Long B, Long I, Long H, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
              Address initial, Address output, Long output_step, Long output_row, Address final, Address hidden) {
-  Checked c(cell, number, T, B, I, H, L, D, batch_sizes, params);
+  Checked c(cell, number, T, B, I, H, L, D, batch_sizes, params, threads);
   Forward f{};
   f.x = c.read("x", x, x_step, x_row, I);
   f.initial = c.ranges.read<void>("initial", initial, c.states(), true);
@@ -200,7 +200,7 @@ void forward(int cell, int number, Long T, Long B, Long I, Long H, Long L, Long 
 void backward(int cell, int number, Long T, Long B, Long I, Long H, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
               Address initial, Address output, Long output_step, Long output_row, Address hidden, Address d_output, Long d_output_step, Long d_output_row,
               Long d_output_column, Address d_final, Address d_x, Long d_x_step, Long d_x_row, Address d_initial, nb::handle d_params) {
-  Checked c(cell, number, T, B, I, H, L, D, batch_sizes, params);
+  Checked c(cell, number, T, B, I, H, L, D, batch_sizes, params, threads);
   Backward f{};
   f.x = c.read("x", x, x_step, x_row, I);
   f.initial = c.ranges.read<void>("initial", initial, c.states(), true);
