@@ -47,7 +47,9 @@ class Group(TyperGroup):
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except UsageError as error:
-            fail(error.format_message(), BAD_INPUT)  # type: ignore[attr-defined]  # it is typer's own base class, which has no public name
+            # typer's own base class, which has no public name; without a message it has printed the help of a group of commands
+            message: str = error.format_message()  # type: ignore[attr-defined]
+            fail(message or "a command is missing: one of those above", BAD_INPUT)
         except ValueError as error:
             fail(str(error), BAD_INPUT)
         except typer.Abort:
