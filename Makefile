@@ -37,7 +37,7 @@ sanitize: .venv/installed-dev ## the kernels under AddressSanitizer and Undefine
 	$(BIN)/cmake --build build/sanitize
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 ELMAN_SANITIZED="$$(echo build/sanitize/_native*.so)" PYTHONPATH=tests \
-	    $(BIN)/pytest --noconftest -p sanitized tests/test_fuzz.py $(ARGS)
+	    $(BIN)/pytest -s --noconftest -p sanitized tests/test_fuzz.py $(ARGS)
 
 clean: ## remove what was built, but for .venv
 	rm -rf build dist .venv/installed-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
