@@ -5,10 +5,11 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CROSS := -std=c++20 -O2 -Wall -Wextra -Werror -fno-math-errno -fno-trapping-math -ffp-contract=fast -Icsrc
 KERNELS := CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sanitize clean
+.PHONY: help demo test lint bench sanitize neon clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +39,14 @@ sanitize: .venv/installed-dev ## the kernels under AddressSanitizer and Undefine
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 ELMAN_SANITIZED="$$(echo build/sanitize/_native*.so)" PYTHONPATH=tests \
 	    $(BIN)/pytest -s --noconftest -p sanitized tests/test_fuzz.py $(ARGS)
+
+# An emulator (apt-get install g++-aarch64-linux-gnu qemu-user-static) runs the kernels of another processor against plain loops.
+neon: ## the kernels for 64-bit Arm, under an emulator
+	mkdir -p build/neon
+	for target in scalar neon; do \
+	    aarch64-linux-gnu-g++ $(CROSS) -DELMAN_TARGET=$$target -c csrc/target.cpp -o build/neon/$$target.o || exit; done
+	aarch64-linux-gnu-g++ $(CROSS) -DELMAN_HAVE_NEON -static -pthread csrc/dispatch.cpp csrc/threads.cpp tests/smoke.cpp build/neon/*.o -o build/neon/smoke
+	qemu-aarch64-static build/neon/smoke
 
 clean: ## remove what was built, but for .venv
 	rm -rf build dist .venv/installed-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
