@@ -128,7 +128,7 @@ int main() {
           Run<double>(6, B, I, H).check(*target);
           runs += 2;
         }
-    Run<double>(40, 1, 5, 260).check(*target);  // columns on threads
+    Run<double>(80, 1, 5, 260).check(*target);  // columns on threads
     Run<float>(300, 12, 5, 60).check(*target);  // several chunks
     check_tanh(*target);
   }
