@@ -207,7 +207,7 @@ def check(kind: str, call: Call, arena: Arena, must_run: bool) -> None:
         arena.take_back()
     assert (arena.bytes == before)[~mask].all(), "wrote where it must not"
     assert legal or refused, "took a call that is wrong"
-    if not refused and all(np.isfinite(value).all() for value in values.values()):
+    if not refused:
         _check_numbers(kind, call, {name: arena.read(places, kinds) for name, places in written.items()}, values, alive)
 
 

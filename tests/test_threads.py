@@ -102,7 +102,7 @@ def test_forked_workers_train_as_the_parent_does() -> None:
     with threads(2):
         expected = _train(rnn, x)
         dataset = _Trained(rnn, x)
-        loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=60)
+        loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="fork", timeout=60)
         results = list(loader)
     assert len(results) == len(dataset)
     assert all(_same(result, expected) for result in results)
