@@ -52,6 +52,7 @@ template <class T>
 double peak(std::int64_t iterations) {
   constexpr int kChains = kRegisters == 32 ? 24 : 12;
   Vec<T> acc[kChains];
+#pragma GCC unroll 24
   for (int i = 0; i < kChains; ++i) acc[i] = splat(T(i));
   Vec<T> a = splat(T(0.999)), b = splat(T(1e-3));
   for (std::int64_t n = 0; n < iterations; ++n) {
@@ -62,9 +63,11 @@ double peak(std::int64_t iterations) {
 #elif defined(__aarch64__)
     asm volatile("" : "+w"(a), "+w"(b));
 #endif
+#pragma GCC unroll 24
     for (int i = 0; i < kChains; ++i) acc[i] = fma(acc[i], a, b);
   }
   T sum = 0;
+#pragma GCC unroll 24
   for (int i = 0; i < kChains; ++i) sum += acc[i][0];
   const double operations = 2.0 * kChains * kLanes<T> * static_cast<double>(iterations);
   return sum == sum ? operations : 0;  // uses the sum, so that it has to be computed
