@@ -78,33 +78,36 @@ const Target& choose_target(const std::string& name) {
 }
 
 void run(const Target& target, const Forward& call, int threads) {
-  Team team(threads_for(call.net, 1, threads));
-  if (!target.forward(call, team)) throw std::bad_alloc();
+  bool ok = true;
+  with_team(threads_for(call.net, 1, threads), [&](Team& team) { ok = target.forward(call, team); });
+  if (!ok) throw std::bad_alloc();
 }
 
 void run(const Target& target, const Backward& call, int threads) {
-  Team team(threads_for(call.net, 2, threads));
-  if (!target.backward(call, team)) throw std::bad_alloc();
+  bool ok = true;
+  with_team(threads_for(call.net, 2, threads), [&](Team& team) { ok = target.backward(call, team); });
+  if (!ok) throw std::bad_alloc();
 }
 
 double peak(const Target& target, Number number, int threads) {
   using Clock = std::chrono::steady_clock;
-  Team team(threads);
   double best = 0;
-  for (int round = 0; round < 20; ++round) {
-    double operations = 0, seconds = 0;  // of the caller's part
-    team.each(team.threads(), [&](std::int64_t i) {
-      team.barrier();
-      const auto start = Clock::now();
-      const double done = target.peak(number, 400'000);
-      team.barrier();  // the slowest part ends the round
-      if (i == 0) {
-        seconds = std::chrono::duration<double>(Clock::now() - start).count();
-        operations = done * team.threads();
-      }
-    });
-    if (operations / seconds > best) best = operations / seconds;
-  }
+  with_team(threads, [&](Team& team) {
+    for (int round = 0; round < 20; ++round) {
+      double operations = 0, seconds = 0;  // of the caller's part
+      team.each(team.threads(), [&](std::int64_t i) {
+        team.barrier();
+        const auto start = Clock::now();
+        const double done = target.peak(number, 400'000);
+        team.barrier();  // the slowest part ends the round
+        if (i == 0) {
+          seconds = std::chrono::duration<double>(Clock::now() - start).count();
+          operations = done * team.threads();
+        }
+      });
+      if (operations / seconds > best) best = operations / seconds;
+    }
+  });
   return best;
 }
 

@@ -1,4 +1,4 @@
-// Threads for one call: they are woken when a team is formed, spin only while it lives, and sleep between calls.
+// Threads for one call: a team is formed, works, and is dissolved.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,9 @@ namespace elman {
 
 class Team {
  public:
-  explicit Team(int threads);  // the caller and up to threads-1 workers, no more than there are processors; alone if another call has the workers
-  ~Team();
+  // Forms a team of the caller and up to threads-1 others, no more than there are processors, and calls body(context, team) on the caller's thread.
+  // The caller is alone if another call has the threads.
+  static void with(int threads, void (*body)(void* context, Team& team), void* context);
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
@@ -27,7 +28,14 @@ class Team {
   void barrier();
 
  private:
+  explicit Team(int threads) : threads_(threads) {}
   int threads_;
 };
+
+// The same with a callable, f(team).
+template <class F>
+void with_team(int threads, F&& f) {
+  Team::with(threads, [](void* f, Team& team) { (*static_cast<F*>(f))(team); }, &f);
+}
 
 }  // namespace elman
