@@ -37,6 +37,11 @@ class Kind:
         module: nn.Module = getattr(library, self.layer)(*sizes, **self.options, **options)
         return module
 
+    def build_cell(self, library: ModuleType, *sizes: int, **options: object) -> nn.Module:
+        """The same for one step."""
+        module: nn.Module = getattr(library, f"{self.layer}Cell")(*sizes, **self.options, **options)
+        return module
+
     def pair(self, *sizes: int, **options: object) -> tuple[nn.Module, nn.Module]:
         """torch.nn's and elman's, with the same parameters."""
         theirs, ours = self.build(nn, *sizes, **options), self.build(elman, *sizes, **options)
