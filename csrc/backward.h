@@ -3,64 +3,84 @@
 // The way is walked from its end, in chunks. In a chunk each step is one product, of the gate gradients of the step after with the recurrent weights,
 // that starts from the output's gradient and ends in the cell's derivative. The gate gradients of the chunk then give the gradients of inputs and
 // weights in a few large products instead of many small ones. Which block adds to which sum, and when, does not depend on the threads.
+//
+// Where what the cell needs was not kept, the chunk's steps are first run again, forward, from the mark before them.
 #pragma once
 
 #include "forward.h"
 
 namespace elman::ELMAN_TARGET {
 
-// Bytes of a chunk's gate gradients.
-constexpr long kGradientBytes = 2 * 1024 * 1024;
 // Rows summed in one go into a weight's gradient: a tile's packed inputs then fit in the first-level cache. Summing by blocks also keeps long sums accurate.
 constexpr long kSumRows = 256;
 // Rows of an input's gradient, and panels of a weight's, in one task.
 constexpr long kTaskRows = 96, kTaskPanels = 6;
 
-template <class T, class Cell>
-struct Retreat {  // from the gradient of the states, through the cell, to the gradients of the gates
-  static constexpr int G = Cell::kGates;
-  const T* d_output;  // null: zeros
-  long d_stride, d_column;
-  const T* d_final;  // dense; null: zeros
-  const T* h;
-  long h_stride;
-  T* gates;  // (rows, G·H)
-  long gates_stride, H;
+template <class T>
+struct Arriving {  // the gradient that arrives at h from outside, for some rows
+  const T* output;  // null: zeros
+  long stride, column;
+  const T* final;  // dense, `width` long; null: zeros
+  long width;
   ELMAN_INLINE void prefetch(long row, long group) const {
-    __builtin_prefetch(h + row * h_stride + group * kLanes<T>);
-    if (d_output && d_column) __builtin_prefetch(d_output + row * d_stride + group * kLanes<T>);
+    if (output && column) __builtin_prefetch(output + row * stride + group * kLanes<T>);
   }
-  ELMAN_INLINE Vec<T> init(long row, long group, int) const {
-    const long column = group * kLanes<T>;
+  ELMAN_INLINE Vec<T> get(long row, long group) const {
+    const long at = group * kLanes<T>;
     Vec<T> d{};
-    if (d_output) d = d_column ? Row<T>::get(d_output + row * d_stride, column, H) : splat(d_output[row * d_stride]);
-    if (d_final) d += Row<T>::get(d_final + row * H, column, H);
+    if (output) d = column ? Row<T>::get(output + row * stride, at, width) : splat(output[row * stride]);
+    if (final) d += Row<T>::get(final + row * width, at, width);
     return d;
   }
+  Arriving after(long rows, const T* ends) const { return {output ? output + rows * stride : nullptr, stride, column, ends ? ends + rows * width : nullptr, width}; }
+};
+
+template <class T, class Cell>
+struct Retreat {  // from the gradient of the states, through the cell, to the gradients of the gates
+  static constexpr int K = Cell::kKept, kColumns = Cell::kColumns, kMost = K > kColumns ? K : kColumns;
+  const Arriving<T> arriving;
+  const T* h;  // the new h, (rows, h_stride)
+  long h_stride;
+  const T* kept;           // (rows, K, H)
+  const T* const* before;  // the state before the step
+  T* carry;                // (rows, H)
+  T* gates;                // (rows, kColumns·H)
+  long gates_stride, H;
+  ELMAN_INLINE void prefetch(long row, long group) const {
+    if constexpr (Cell::kReadsOutput) __builtin_prefetch(h + row * h_stride + group * kLanes<T>);
+    for (int k = 0; k < K; ++k) __builtin_prefetch(kept + (row * K + k) * H + group * kLanes<T>);
+    arriving.prefetch(row, group);
+  }
+  ELMAN_INLINE Vec<T> init(long row, long group, int) const { return arriving.get(row, group); }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* d) const {
     const long column = group * kLanes<T>;
-    Vec<T> a[G];
-    Cell::backward(d[0], Row<T>::get(h + row * h_stride, column, H), a);
-    for (int g = 0; g < G; ++g) Row<T>::put(gates + row * gates_stride + g * H, column, H, a[g]);
+    Vec<T> a[kMost], now{}, old{}, carried{};
+    for (int k = 0; k < K; ++k) a[k] = Row<T>::get(kept + (row * K + k) * H, column, H);
+    if constexpr (Cell::kReadsOutput) now = Row<T>::get(h + row * h_stride, column, H);
+    if constexpr (Cell::kReadsBefore) old = Row<T>::get(before[row], column, H), carried = Row<T>::get(carry + row * H, column, H);
+    Cell::backward(a, d[0], now, old, carried);
+    if constexpr (Cell::kReadsBefore) Row<T>::put(carry + row * H, column, H, carried);
+    for (int g = 0; g < kColumns; ++g) Row<T>::put(gates + row * gates_stride + g * H, column, H, a[g]);
+  }
+  Retreat after(long rows, const T* ends) const {
+    return {arriving.after(rows, ends), h + rows * h_stride, h_stride, K > 0 ? kept + rows * K * H : kept, Cell::kReadsBefore ? before + rows : before, Cell::kReadsBefore ? carry + rows * H : carry,
+            gates + rows * gates_stride, gates_stride, H};
   }
 };
 
 template <class T>
-struct Plain {  // the product itself, into dense rows
+struct Arrive {  // the gradient of h itself, where a projection lies between it and the cell
+  const Arriving<T> arriving;
   T* to;
-  long stride, width;
-  bool add;
-  ELMAN_INLINE void prefetch(long, long) const {}
-  ELMAN_INLINE Vec<T> init(long, long, int) const { return Vec<T>{}; }
-  ELMAN_INLINE void finish(long row, long group, const Vec<T>* sum) const {
-    const long column = group * kLanes<T>;
-    T* p = to + row * stride;
-    Row<T>::put(p, column, width, add ? Row<T>::get(p, column, width) + sum[0] : sum[0]);
-  }
+  long stride;
+  ELMAN_INLINE void prefetch(long row, long group) const { arriving.prefetch(row, group); }
+  ELMAN_INLINE Vec<T> init(long row, long group, int) const { return arriving.get(row, group); }
+  ELMAN_INLINE void finish(long row, long group, const Vec<T>* d) const { Row<T>::put(to + row * stride, group * kLanes<T>, arriving.width, d[0]); }
+  Arrive after(long rows, const T* ends) const { return {arriving.after(rows, ends), to + rows * stride, stride}; }
 };
 
 template <class T>
-struct Scattered {  // the same into rows behind pointers
+struct Scattered {  // a product into rows behind pointers
   T* const* to;
   long width;
   bool add;
@@ -72,93 +92,184 @@ struct Scattered {  // the same into rows behind pointers
   }
 };
 
+// What one direction of one layer reads and writes on its way back (kernels.h says what may be null).
+template <class T>
+struct TrackBack {
+  Sequence x, h, kept, d_h, d_x;
+  const T* initial[kMostStates];
+  const T* marks;
+  const T* d_final[kMostStates];
+  T* d_initial[kMostStates];
+};
+
 // One direction of one layer on its way back.
 template <class T, class Cell>
 struct Side {
-  static constexpr int G = Cell::kGates;
-  static constexpr long kLine = 64 / static_cast<long>(sizeof(T));  // numbers in a cache line
-  // What is read and written (kernels.h says what may be null).
+  static constexpr int G = Cell::kGates, K = Cell::kKept, kColumns = Cell::kColumns;
+  static constexpr long W = kLanes<T>, kLine = 64 / static_cast<long>(sizeof(T));  // numbers in a cache line
   const Walk walk;  // from the end to the beginning, all rows
   const Parameters& parameters;
   const Gradients& gradients;
-  const long I, H;
-  const Sequence x, h, d_h, d_x;
-  const T *initial, *d_final;
-  T* d_initial;
-  const bool second;  // d_x holds the other direction's part already
+  const long I, H, P;
+  const TrackBack<T> track;
+  const bool second;     // d_x holds the other direction's part already
+  const bool projects;
+  const bool again;      // what the cell needs was not kept
 
-  // Working memory: packed weights; gate gradients of this chunk and of the one before; pointers to the chunk's rows.
-  const long capacity, stride;  // rows of a chunk; from one row of gate gradients to the next
-  const Buffer<T> recurrent, input, gates, zeros;
-  const Buffer<const T*> x_rows, h_rows, gate_rows;
+  // Working memory: packed weights; gate gradients, and where there is a projection those of h, of this chunk and of the one before; carry; pointers to the chunk's rows.
+  const long capacity, stride, d_stride;  // rows of a chunk; from one row of gate gradients to the next, and of h's
+  const Buffer<T> recurrent, input, projection, gates, d_units, carry, zeros, sums;
+  const Buffer<const T*> x_rows, h_rows, kept_rows;
   const Buffer<T*> d_x_rows;
+  // Where steps are run again: what the forward scan needs, and what the chunk's steps keep.
+  const Packed<T, Cell> packed;
+  const Buffer<T> chunk_kept, c;
   long rows = 0, chunks = 0;  // of the chunk at hand; done before it
   const T* before = nullptr;  // gate gradients of the last position of the chunk before
 
-  Side(Walk walk, const Parameters& parameters, const Gradients& gradients, long I, Sequence x, Sequence h, Sequence d_h, Sequence d_x, const T* initial, const T* d_final,
-       T* d_initial, long capacity)
-      : walk(walk), parameters(parameters), gradients(gradients), I(I), H(walk.net.H), x(x), h(h), d_h(d_h), d_x(d_x), initial(initial), d_final(d_final),
-        d_initial(d_initial), second(!walk.reverse), capacity(capacity), stride(spread(G * H)), recurrent(G * H * panels(H) * kLanes<T>), input(d_x.data ? G * H * panels(I) * kLanes<T> : 0),
-        gates(2 * capacity * stride), zeros(H), x_rows(capacity), h_rows(capacity), gate_rows(capacity), d_x_rows(d_x.data ? capacity : 0) {}
+  Side(Walk walk, const Parameters& parameters, const Gradients& gradients, long I, const TrackBack<T>& track, long capacity)
+      : walk(walk), parameters(parameters), gradients(gradients), I(I), H(walk.net.H), P(walk.net.P), track(track), second(!walk.reverse), projects(parameters.w_hr), again(K > 0 && !track.kept.data),
+        capacity(capacity), stride(spread(kColumns * H)), d_stride(spread(P)), recurrent(G * H * panels(P) * W), input(track.d_x.data ? G * H * panels(I) * W : 0),
+        projection(projects ? P * panels(H) * W : 0), gates(2 * capacity * stride), d_units(projects ? capacity * d_stride : 0), carry(Cell::kReadsBefore ? walk.net.B * H : 0), zeros(H),
+        sums(wants_bias() ? kColumns * H : 0), x_rows(capacity), h_rows(capacity), kept_rows(projects ? capacity : 0), d_x_rows(track.d_x.data ? capacity : 0),
+        packed(walk.net, I, 0, again ? panels(H) : 0), chunk_kept(again ? capacity * K * H : 0), c(again && Cell::kMemory ? walk.net.B * H : 0) {}
 
-  bool ok() const { return recurrent.ok() && input.ok() && gates.ok() && zeros.ok() && x_rows.ok() && h_rows.ok() && gate_rows.ok() && d_x_rows.ok(); }
-  static long panels(long columns) { return ceil_div(columns, kLanes<T>); }
+  bool ok() const {
+    return recurrent.ok() && input.ok() && projection.ok() && gates.ok() && d_units.ok() && carry.ok() && zeros.ok() && sums.ok() && x_rows.ok() && h_rows.ok() && kept_rows.ok() &&
+           d_x_rows.ok() && packed.ok() && chunk_kept.ok() && c.ok();
+  }
+  static long panels(long columns) { return ceil_div(columns, W); }
   T* chunk_gates() const { return gates + (chunks % 2) * capacity * stride; }
+  static constexpr long kRecurrent = kColumns - G;  // the first column of the recurrent parts
   // Rows a power of two apart would share a few sets of the cache, and a column of them would not stay: an odd number of cache lines spreads them.
   static long spread(long width) { return (ceil_div(width, kLine) | 1) * kLine; }
 
   bool pack() const {
-    const Buffer<const T*> w(G * H);
+    const Buffer<const T*> w(max(G * H, P));
     if (!w.ok()) return false;
-    for (long k = 0; k < G * H; ++k) w[k] = static_cast<const T*>(parameters.w_hh) + k * H;
-    pack_rows<T>(w, G * H, H, 0, panels(H), recurrent);
-    if (d_x.data) {
-      for (long k = 0; k < G * H; ++k) w[k] = static_cast<const T*>(parameters.w_ih) + k * I;
+    for (long k = 0; k < G * H; ++k) w[k] = static_cast<const T*>(parameters.w_hh) + k * P;
+    pack_rows<T>(w, G * H, P, 0, panels(P), recurrent);
+    if (track.d_x.data) {
+      for (long g = 0, k = 0; g < G; ++g)
+        for (long j = 0; j < H; ++j) w[k++] = static_cast<const T*>(parameters.w_ih) + (Cell::input_gate(static_cast<int>(g)) * H + j) * I;
       pack_rows<T>(w, G * H, I, 0, panels(I), input);
     }
+    if (projects) {
+      for (long k = 0; k < P; ++k) w[k] = static_cast<const T*>(parameters.w_hr) + k * H;
+      pack_rows<T>(w, P, H, 0, panels(H), projection);
+    }
     for (long i = 0; i < H; ++i) zeros[i] = T(0);
+    if (again) packed.pack(parameters, 0, panels(H));
     return true;
   }
 
-  // The gate gradients of positions begin..end-1 for some rows and column groups. Where the columns are split among threads, all meet after each step.
-  bool scan(long begin, long end, const Walk& mine, long from, long to, Team* meet) const {
-    const Buffer<const T*> after(mine.last - mine.first);
-    if (!after.ok() && !meet) return false;
-    const T* weights = recurrent + from * G * H * kLanes<T>;
+  // Where what was kept lies: with the rest of the sequence, or where the chunk begin..end-1 was run again.
+  Sequence kept(long begin, long end) const {
+    if (!again) return track.kept;
+    const long first = min(walk.step(begin), walk.step(end - 1)), row = walk.net.offset ? walk.net.offset[first] : first * walk.net.B;
+    return dense(walk.net, chunk_kept - row * K * H, K * H);
+  }
+
+  // The chunk's steps once more, for some rows and a part of the columns.
+  bool run_again(long begin, long end, const Walk& mine, long part, long parts, Team& team) const {
+    const Walk forward = mine.back();
+    if constexpr (Cell::kMemory) {
+      const T* mark = track.marks + mark_at(walk.net, walk.net.T - end) * walk.net.B * H;
+      for (long r = mine.first; r < mine.last; ++r)
+        for (long g = panels(H) * part / parts; g < panels(H) * (part + 1) / parts; ++g) Row<T>::put(c + r * H, g * W, H, Row<T>::get(mark + r * H, g * W, H));
+    }
+    const Track<T> on{track.x, track.h, track.initial[0], c, nullptr, kept(begin, end), nullptr, true};
+    return scan_forward<T, Cell>(forward, packed, on, walk.net.T - end, walk.net.T - begin, part, parts, team);
+  }
+
+  // The states before position s that backward() looks at, for each row of `mine`: h, or c where there is one.
+  void gather_before(const Walk& mine, long s, long end, const Sequence& kept, const T** rows) const {
+    const Walk forward = mine.back();
+    const long position = walk.net.T - 1 - s;
+    if (!Cell::kMemory) return forward.gather_before<T>(track.h, position, track.initial[0], P, zeros, rows);
+    const T* mark = again && s == end - 1 ? track.marks + mark_at(walk.net, position) * walk.net.B * H : nullptr;
+    if (mark)
+      for (long r = mine.first; r < mine.last; ++r) *rows++ = mark + r * H;
+    else
+      forward.gather_before<T>(part<T>(kept, (K - 1) * H), position, track.initial[kMostStates - 1], H, zeros, rows);
+  }
+
+  // What comes after the last step of rows from..to-1 of `mine`, in column groups first..last-1: the gradient of the final c, or nothing.
+  void begin_carry(const Walk& mine, long from, long to, long first, long last) const {
+    const T* d_c = Cell::kMemory ? track.d_final[kMostStates - 1] : nullptr;
+    for (long r = mine.first + from; r < mine.first + to; ++r)
+      for (long g = first; g < last; ++g) Row<T>::put(carry + r * H, g * W, H, d_c ? Row<T>::get(d_c + r * H, g * W, H) : Vec<T>{});
+  }
+
+  // The gate gradients of positions begin..end-1 for some rows and the part-th of `parts` parts of the columns. Where there are several, all meet after each step.
+  bool scan(long begin, long end, const Walk& mine, long part_, long parts, Team& team) const {
+    const bool meets = parts > 1;
+    const Buffer<const T*> after(mine.last - mine.first), old(Cell::kReadsBefore ? mine.last - mine.first : 0), d_rows(projects ? mine.last - mine.first : 0);
+    bool ok = after.ok() && old.ok() && d_rows.ok();
+    if (!ok && !meets) return false;
+    if (again && !run_again(begin, end, mine, part_, parts, team)) {
+      if (!meets) return false;
+      ok = false;
+    }
+    const long from = panels(H) * part_ / parts, to = panels(H) * (part_ + 1) / parts;              // of the units
+    const long p_from = panels(P) * part_ / parts, p_to = panels(P) * (part_ + 1) / parts;          // of h
+    const T* weights = recurrent + p_from * G * H * W;
+    const Sequence kept = this->kept(begin, end);
     const T* last = before;
-    T* now = chunk_gates();
+    T *now = chunk_gates(), *d_now = d_units;
     for (long s = begin; s < end; ++s) {
-      const long n = mine.alive(s), old = mine.continuing(s), stay = mine.staying(s);
-      T* mine_now = now + mine.first * stride;
-      if (after.ok()) {
-        for (long r = 0; r < n; ++r) after[r] = r < old ? last + (mine.first + r) * stride : nullptr;
-        const T* d = d_h.data ? mine.at<T>(d_h, s, 0) : nullptr;
-        const T* state = mine.at<T>(h, s, 0);
-        Retreat<T, Cell> on{d, d_h.row, d_h.column, nullptr, state, h.row, mine_now, stride, H};
-        product<T, 1>(old, Rows<T>{after}, G * H, weights, from, to, on);
+      const long n = mine.alive(s), continuing = mine.continuing(s), stay = mine.staying(s);
+      T *mine_now = now + mine.first * stride, *d_mine = d_now + mine.first * d_stride;
+      if (ok) {
+        for (long r = 0; r < continuing; ++r) after[r] = last + (mine.first + r) * stride + kRecurrent * H;
+        const T* d_final = track.d_final[0] ? track.d_final[0] + mine.first * P : nullptr;
+        const Arriving<T> arriving{track.d_h.data ? mine.at<T>(track.d_h, s, 0) : nullptr, track.d_h.row, track.d_h.column, nullptr, P};
+        if constexpr (Cell::kReadsBefore) gather_before(mine, s, end, kept, old), begin_carry(mine, continuing, n, from, to);
+        Retreat<T, Cell> retreat{arriving,      mine.at<T>(track.h, s, 0), track.h.row, K > 0 ? mine.at<T>(kept, s, 0) : nullptr, old, Cell::kReadsBefore ? carry + mine.first * H : nullptr,
+                                 mine_now, stride, H};
         // Rows whose last step this is have nothing after them but the gradient of their final state.
-        Retreat<T, Cell> starting{d ? d + old * d_h.row : nullptr, d_h.row, d_h.column, d_final ? d_final + (mine.first + old) * H : nullptr, state + old * h.row, h.row, mine_now + old * stride, stride, H};
-        product<T, 1>(n - old, Rows<T>{after + old}, 0, weights, from, to, starting);
+        if (!projects) {
+          product<T, 1>(continuing, Rows<T>{after}, G * H, weights, from, to, retreat);
+          product<T, 1>(n - continuing, Rows<T>{after + continuing}, 0, weights, from, to, retreat.after(continuing, d_final));
+        } else {
+          const Arrive<T> arrive{arriving, d_mine, d_stride};
+          product<T, 1>(continuing, Rows<T>{after}, G * H, weights, p_from, p_to, arrive);
+          product<T, 1>(n - continuing, Rows<T>{after + continuing}, 0, weights, p_from, p_to, arrive.after(continuing, d_final));
+        }
       }
-      if (meet) meet->barrier();
-      if (after.ok() && d_initial && stay < n) {
-        for (long r = stay; r < n; ++r) after[r] = mine_now + r * stride;
-        Plain<T> to_initial{d_initial + (mine.first + stay) * H, H, H, false};
-        product<T, 1>(n - stay, Rows<T>{after + stay}, G * H, weights, from, to, to_initial);
+      if (projects) {
+        if (meets) team.barrier();
+        if (ok) {
+          for (long r = 0; r < n; ++r) d_rows[r] = d_mine + r * d_stride;
+          Retreat<T, Cell> retreat{Arriving<T>{nullptr, 0, 0, nullptr, H}, mine.at<T>(track.h, s, 0), track.h.row, mine.at<T>(kept, s, 0), old, carry + mine.first * H, mine_now, stride, H};
+          product<T, 1>(n, Rows<T>{d_rows}, P, projection + from * P * W, from, to, retreat);
+        }
+      }
+      if (meets) team.barrier();
+      if (ok && stay < n) {
+        if (T* d_h = track.d_initial[0]) {
+          for (long r = stay; r < n; ++r) after[r] = mine_now + r * stride + kRecurrent * H;
+          const long first = mine.first + stay;
+          const Plain<T> to_initial{d_h + first * P, P, P, false, Cell::kReadsState ? carry + first * H : nullptr};
+          product<T, 1>(n - stay, Rows<T>{after + stay}, G * H, weights, p_from, p_to, to_initial);
+        }
+        if (T* d_c = Cell::kMemory ? track.d_initial[kMostStates - 1] : nullptr)
+          for (long r = mine.first + stay; r < mine.first + n; ++r)
+            for (long g = from; g < to; ++g) Row<T>::put(d_c + r * H, g * W, H, Row<T>::get(carry + r * H, g * W, H));
       }
       last = now;
-      now += walk.alive(s) * stride;
+      now += walk.alive(s) * stride, d_now += walk.alive(s) * d_stride;
     }
-    return after.ok();
+    return ok;
   }
 
   // Before the products of a chunk: where its rows lie.
   void gather(long begin, long end) {
-    rows = walk.template gather<const T>(x, begin, end, x_rows);
-    if (d_x.data) walk.template gather<T>(d_x, begin, end, d_x_rows);
+    rows = walk.template gather<const T>(track.x, begin, end, x_rows);
+    if (track.d_x.data) walk.template gather<T>(track.d_x, begin, end, d_x_rows);
+    if (projects) walk.template gather<const T>(kept(begin, end), begin, end, kept_rows);
     const Walk forward = walk.back();
-    for (long s = begin, m = 0; s < end; m += walk.alive(s++)) forward.gather_before<T>(h, walk.net.T - 1 - s, initial, H, zeros, h_rows + m);
-    for (long m = 0; m < rows; ++m) gate_rows[m] = chunk_gates() + m * stride;
+    for (long s = begin, m = 0; s < end; m += walk.alive(s++)) forward.gather_before<T>(track.h, walk.net.T - 1 - s, track.initial[0], P, zeros, h_rows + m);
   }
 
   void finish_chunk(long end) {
@@ -166,61 +277,104 @@ struct Side {
     ++chunks;
   }
 
-  long input_tasks() const { return d_x.data ? ceil_div(rows, kTaskRows) : 0; }
+  long input_tasks() const { return track.d_x.data ? ceil_div(rows, kTaskRows) : 0; }
   long weight_tasks(const void* gradient, long columns) const { return gradient ? ceil_div(panels(columns), kTaskPanels) : 0; }
   bool wants_bias() const { return gradients.b_ih || gradients.b_hh; }
-  long tasks() const { return input_tasks() + weight_tasks(gradients.w_ih, I) + weight_tasks(gradients.w_hh, H) + wants_bias(); }
+  long tasks() const {
+    return input_tasks() + weight_tasks(gradients.w_ih, I) + weight_tasks(gradients.w_hh, P) + weight_tasks(gradients.w_hr, H) + wants_bias();
+  }
 
   bool task(long i) const {
-    if (i < input_tasks()) return input_gradient(i * kTaskRows, min(rows, (i + 1) * kTaskRows)), true;
+    if (i < input_tasks()) return input_gradient(i * kTaskRows, min(rows, (i + 1) * kTaskRows));
     i -= input_tasks();
-    if (i < weight_tasks(gradients.w_ih, I)) return weight_gradient(x_rows, I, i, static_cast<T*>(gradients.w_ih));
+    if (i < weight_tasks(gradients.w_ih, I)) return weight_gradient(x_rows, I, i, 0, static_cast<T*>(gradients.w_ih));
     i -= weight_tasks(gradients.w_ih, I);
-    if (i < weight_tasks(gradients.w_hh, H)) return weight_gradient(h_rows, H, i, static_cast<T*>(gradients.w_hh));
+    if (i < weight_tasks(gradients.w_hh, P)) return weight_gradient(h_rows, P, i, kRecurrent, static_cast<T*>(gradients.w_hh));
+    i -= weight_tasks(gradients.w_hh, P);
+    if (i < weight_tasks(gradients.w_hr, H)) return projection_gradient(i);
     return bias_gradient();
   }
 
-  void input_gradient(long from, long to) const {
-    Scattered<T> into{d_x_rows + from, I, second};
-    product<T, 1>(to - from, Rows<T>{gate_rows + from}, G * H, input, 0, panels(I), into);
+  bool input_gradient(long from, long to) const {
+    const Buffer<const T*> gate_rows(to - from);
+    if (!gate_rows.ok()) return false;
+    for (long m = from; m < to; ++m) gate_rows[m - from] = chunk_gates() + m * stride;
+    product<T, 1>(to - from, Rows<T>{gate_rows}, G * H, input, 0, panels(I), Scattered<T>{d_x_rows + from, I, second});
+    return true;
   }
 
-  bool weight_gradient(const T* const* inputs, long columns, long i, T* gradient) const {
-    const long first = i * kTaskPanels, last = min(panels(columns), first + kTaskPanels), column = first * kLanes<T>;
-    const Buffer<T> packed((last - first) * kLanes<T> * min(rows, kSumRows));
+  // Panels of the i-th task out of `columns` columns: pack(first row, rows, first panel, last panel, to) gives them; add(block of rows, packed) what they are multiplied with.
+  template <class Pack, class Multiply>
+  bool sum_rows(long columns, long i, Pack pack, Multiply multiply) const {
+    const long first = i * kTaskPanels, last = min(panels(columns), first + kTaskPanels);
+    const Buffer<T> packed((last - first) * W * min(rows, kSumRows));
     if (!packed.ok()) return false;
     for (long from = 0; from < rows; from += kSumRows) {
       const long n = min(kSumRows, rows - from);
-      pack_rows<T>(inputs + from, n, columns, first, last, packed);
-      Plain<T> into{gradient + column, columns, columns - column, chunks > 0 || from > 0};
-      product<T, 1>(G * H, Columns<T>{chunk_gates() + from * stride, stride}, n, packed, 0, last - first, into);
+      pack(from, n, first, last, packed);
+      multiply(from, n, first * W, last - first, packed, chunks > 0 || from > 0);
     }
     return true;
   }
 
+  // The gate gradients whose first column is `column`, times what the weights were multiplied with.
+  bool weight_gradient(const T* const* inputs, long columns, long i, long column, T* gradient) const {
+    return sum_rows(
+        columns, i, [&](long from, long n, long first, long last, T* to) { pack_rows<T>(inputs + from, n, columns, first, last, to); },
+        [&](long from, long n, long at, long groups, const T* b, bool add) {
+          const T* a = chunk_gates() + from * stride + column * H;
+          if (kColumns == G) return product<T, 1>(G * H, Columns<T>{a, stride}, n, b, 0, groups, Plain<T>{gradient + at, columns, columns - at, add});
+          for (int g = 0; g < G; ++g) {  // the input's parts lie in an order of their own
+            const long gate = column == 0 ? Cell::input_gate(g) : g;
+            product<T, 1>(H, Columns<T>{a + g * H, stride}, n, b, 0, groups, Plain<T>{gradient + gate * H * columns + at, columns, columns - at, add});
+          }
+        });
+  }
+
+  bool projection_gradient(long i) const {
+    if constexpr (!Cell::kMemory) return true;
+    else
+      return sum_rows(
+          H, i,
+          [&](long from, long n, long first, long last, T* to) {
+            for (long g = first; g < last; ++g)
+              for (long k = 0; k < n; ++k, to += W) {
+                const T* kept = kept_rows[from + k];
+                store(to, Cell::output(Row<T>::get(kept + (K - 2) * H, g * W, H), Row<T>::get(kept + (K - 1) * H, g * W, H)));
+              }
+          },
+          [&](long from, long n, long at, long groups, const T* b, bool add) {
+            product<T, 1>(P, Columns<T>{d_units + from * d_stride, d_stride}, n, b, 0, groups, Plain<T>{static_cast<T*>(gradients.w_hr) + at, H, H - at, add});
+          });
+  }
+
   bool bias_gradient() const {
-    const long n = G * H;
-    T* sum = static_cast<T*>(gradients.b_ih ? gradients.b_ih : gradients.b_hh);
+    const long n = kColumns * H;
     const Buffer<T> part(n);
     if (!part.ok()) return false;
     for (long from = 0; from < rows; from += kSumRows) {
       for (long j = 0; j < n; ++j) part[j] = T(0);
-      for (long m = from; m < min(rows, from + kSumRows); ++m)
-        for (long j = 0; j < n; ++j) part[j] += gate_rows[m][j];
+      for (long m = from; m < min(rows, from + kSumRows); ++m) {
+        const T* row = chunk_gates() + m * stride;
+        for (long j = 0; j < n; ++j) part[j] += row[j];
+      }
       const bool add = chunks > 0 || from > 0;
-      for (long j = 0; j < n; ++j) sum[j] = add ? sum[j] + part[j] : part[j];
+      for (long j = 0; j < n; ++j) sums[j] = add ? sums[j] + part[j] : part[j];
     }
-    if (gradients.b_ih && gradients.b_hh) __builtin_memcpy(gradients.b_hh, gradients.b_ih, n * sizeof(T));
+    for (int g = 0; g < G; ++g) {  // so far; the last chunk's are the whole
+      if (gradients.b_ih) __builtin_memcpy(static_cast<T*>(gradients.b_ih) + Cell::input_gate(g) * H, sums + g * H, H * sizeof(T));
+      if (gradients.b_hh) __builtin_memcpy(static_cast<T*>(gradients.b_hh) + g * H, sums + (kRecurrent + g) * H, H * sizeof(T));
+    }
     return true;
   }
 };
 
 template <class T, class Cell>
-bool layer_backward(const Network& net, const Parameters* parameters, const Gradients* gradients, long I, const Sequence& x, const Sequence& output,
-                    const Sequence& d_output, const Sequence& d_x, const T* initial, const T* d_final, T* d_initial, Team& team) {
+bool layer_backward(const Backward& f, long layer, const Sequence& x, const Sequence& output, const Sequence& d_output, const Sequence& d_x, Team& team) {
   constexpr int G = Cell::kGates;
-  const long H = net.H, states = net.B * H, panels = ceil_div(H, kLanes<T>);
-  const long chunk = max(1, min(net.T, kGradientBytes / static_cast<long>(sizeof(T)) / (G * H) / max(1, net.B)));
+  const Network& net = f.net;
+  const long H = net.H, P = net.P, I = layer == 0 ? net.I : net.D * P, panels = ceil_div(H, kLanes<T>);
+  const long chunk = backward_chunk(net);
   const long together = chunk == net.T ? net.D : 1;  // directions walked at the same time: in opposite ways, so only where one chunk holds the whole
   const Division by = divide(net, G * H, panels, team.threads());
   bool failed = false;  // only ever set
@@ -229,8 +383,16 @@ bool layer_backward(const Network& net, const Parameters* parameters, const Grad
   };
   auto make = [&](long d, bool needed) {
     const Walk walk = Walk{net, d == 1, 0, net.B}.back();
-    return Side<T, Cell>(walk, parameters[d], gradients[d], I, x, part<T>(output, d * H), part<T>(d_output, d_output.column * d * H), d_x, slice<T>(initial, d, states),
-                         slice<T>(d_final, d, states), slice<T>(d_initial, d, states), needed ? chunk * net.B : 0);
+    const long index = layer * net.D + d;
+    TrackBack<T> track{x, part<T>(output, d * P), kept_of<T>(net, f.kept, index), part<T>(d_output, d_output.column * d * P), d_x, {}, nullptr, {}, {}};
+    for (int s = 0; s < kMostStates; ++s) {
+      const long width = s == 0 ? P : H;
+      track.initial[s] = states_of<T>(f.initial[s], net, index, width);
+      track.d_final[s] = states_of<T>(f.d_final[s], net, index, width);
+      track.d_initial[s] = states_of<T>(f.d_initial[s], net, index, width);
+    }
+    if (Cell::kMemory) track.marks = slice<T>(f.marks, index * number_of_marks(net), net.B * H);
+    return Side<T, Cell>(walk, net.parameters[index], f.gradients[index], I, track, needed ? chunk * net.B : 0);
   };
   for (long d = 0; d < net.D && !failed; d += together) {
     Side<T, Cell> a = make(d, true), b = make(together == 2 ? 1 : d, together == 2);
@@ -242,7 +404,7 @@ bool layer_backward(const Network& net, const Parameters* parameters, const Grad
       auto scan = [&](long i, long r, long c) {
         Walk mine = sides[i]->walk;
         mine.first = net.B * r / by.row_parts, mine.last = net.B * (r + 1) / by.row_parts;
-        fail_unless(sides[i]->scan(begin, end, mine, panels * c / by.column_parts, panels * (c + 1) / by.column_parts, by.column_parts > 1 ? &team : nullptr));
+        fail_unless(sides[i]->scan(begin, end, mine, c, by.column_parts, team));
       };
       if (by.column_parts > 1)
         for (long i = 0; i < together; ++i) team.each(by.column_parts, [&](std::int64_t c) { scan(i, 0, c); });
@@ -261,16 +423,14 @@ bool layer_backward(const Network& net, const Parameters* parameters, const Grad
 template <class T, class Cell>
 bool backward(const Backward& f, Team& team) {
   const Network& net = f.net;
-  const long width = net.D * net.H, states = net.D * net.B * net.H;
+  const long width = net.D * net.P;
   const Buffer<T> scratch(min(2, net.L - 1) * net.rows * width);  // gradients of the layers' outputs take turns in it
   if (!scratch.ok()) return false;
   Sequence output = f.output, d_output = f.d_output;
   for (long l = net.L - 1; l >= 0; --l) {
     const Sequence x = l == 0 ? f.x : dense(net, const_cast<T*>(slice<T>(f.hidden, l - 1, net.rows * width)), width);
     const Sequence d_x = l == 0 ? f.d_x : dense(net, slice<T>(static_cast<void*>(scratch), (l - 1) % 2, net.rows * width), width);
-    if (!layer_backward<T, Cell>(net, net.parameters + l * net.D, f.gradients + l * net.D, l == 0 ? net.I : width, x, output, d_output, d_x, slice<T>(f.initial, l, states),
-                                 slice<T>(f.d_final, l, states), slice<T>(f.d_initial, l, states), team))
-      return false;
+    if (!layer_backward<T, Cell>(f, l, x, output, d_output, d_x, team)) return false;
     output = x, d_output = d_x;
   }
   return true;

@@ -19,6 +19,7 @@ using Address = std::uintptr_t;
 using Long = std::int64_t;
 
 constexpr Address kEnd = Address{1} << 63;  // no process has memory beyond
+constexpr std::size_t kTensors = 5;    // of each layer and direction
 constexpr Long kMost = Long{1} << 40;  // no size or stride beyond this: products of two then fit in 80 bits, and are checked in 128
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("elman._native: " + what); }
@@ -86,37 +87,47 @@ class Ranges {
 // A network and the way its sequences lie, from plain numbers.
 struct Checked {
   Network net{};
-  Long element, width;  // bytes of a number; D·H
+  Long element, width;  // bytes of a number; D·P
   std::vector<Long> alive, offset;  // a copy of the batch sizes, which others may change while the lock is released; and their running sum
   std::vector<Parameters> parameters;
   Ranges ranges;
 
+  static Long most(Long a, Long b, Long c) { return a > b ? (a > c ? a : c) : b > c ? b : c; }
+  Long columns_of(std::size_t direction) const { return static_cast<Long>(direction) < net.D ? net.I : width; }
+
+  static void check_cell(int cell) { check(cell >= 0 && cell <= 3, "the cell must be 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) or 3 (lstm)"); }
   static Long element_of(int number) {
     check(number == 0 || number == 1, "the number type must be 0 (float32) or 1 (float64)");
     return number == 0 ? 4 : 8;
   }
 
-  Checked(int cell, int number, Long T, Long B, Long I, Long H, Long L, Long D, Address batch_sizes, nb::handle params, int threads) : element(element_of(number)), ranges(element) {
+  Checked(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads)
+      : element(element_of(number)), ranges(element) {
     check(threads >= 1, "threads must be at least 1");
-    check(cell == 0 || cell == 1, "the cell must be 0 (rnn_tanh) or 1 (rnn_relu)");
+    check_cell(cell);
     check(T >= 1 && B >= 1 && I >= 0 && H >= 1 && L >= 1 && (D == 1 || D == 2), "sizes must be T, B, H, L >= 1, I >= 0 and D 1 or 2");
     check(T <= kMost && B <= kMost && I <= kMost && H <= kMost && L <= kMost, "a size is too large");
     net.cell = static_cast<CellKind>(cell);
+    const bool projects = P != 0;
+    check(!projects || (net.cell == CellKind::lstm && P >= 1 && P < H), "a projection is an LSTM's, and smaller than H");
     net.number = static_cast<Number>(number);
-    net.T = T, net.B = B, net.I = I, net.H = H, net.L = L, net.D = D;
+    net.T = T, net.B = B, net.I = I, net.H = H, net.L = L, net.D = D, net.P = projects ? P : H;
     net.rows = product({T, B});
-    width = D * H;
-    product({net.rows, width > I ? width : I});
-    product({L, width, width > I ? width : I});
-    product({L, width, B});
-    check(nb::isinstance<nb::sequence>(params) && nb::len(params) == static_cast<std::size_t>(L * D) * 4, "parameters must be 4 addresses for each layer and direction");
+    width = D * net.P;
+    const Long rows_of_weights = gates_of(net.cell) * H;
+    product({L, D, net.rows, most(width, I, kept_numbers(net.cell) * H)});
+    product({L, D, rows_of_weights, most(width, I, H)});
+    product({L, D, B, H});
+    check(nb::isinstance<nb::sequence>(params) && nb::len(params) == static_cast<std::size_t>(L * D) * kTensors, "parameters must be 5 addresses for each layer and direction");
     parameters.resize(static_cast<std::size_t>(L * D));
     for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const Long columns = static_cast<Long>(i) < D ? I : width;
-      const Address b_ih = address(params[4 * i + 2]), b_hh = address(params[4 * i + 3]);
-      check((b_ih == 0) == (b_hh == 0), "b_ih and b_hh come both or neither");
-      parameters[i] = {ranges.read<void>("w_ih", address(params[4 * i]), H * columns), ranges.read<void>("w_hh", address(params[4 * i + 1]), H * H),
-                       ranges.read<void>("b_ih", b_ih, H, true), ranges.read<void>("b_hh", b_hh, H, true)};
+      const Long columns = columns_of(i);
+      Address at[kTensors];
+      for (std::size_t k = 0; k < kTensors; ++k) at[k] = address(params[kTensors * i + k]);
+      check((at[2] == 0) == (at[3] == 0), "b_ih and b_hh come both or neither");
+      check(projects || at[4] == 0, "w_hr belongs to a projection");
+      parameters[i] = {ranges.read<void>("w_ih", at[0], rows_of_weights * columns), ranges.read<void>("w_hh", at[1], rows_of_weights * net.P), ranges.read<void>("b_ih", at[2], rows_of_weights, true),
+                       ranges.read<void>("b_hh", at[3], rows_of_weights, true), ranges.read<void>("w_hr", at[4], net.P * H, !projects)};
     }
     net.parameters = parameters.data();
     if (batch_sizes != 0) {  // read last, when nothing else is wrong: that there are T of them has to be believed
@@ -163,8 +174,26 @@ struct Checked {
     if (at == 0 && nullable) return {nullptr, 0, 0};
     return {ranges.write<void>(name, at, extent(name, step, row, columns, true), nullable), step, row};
   }
-  Long states() const { return net.L * width * net.B; }
+  Long directions() const { return net.L * net.D; }
   Long hidden() const { return product({net.L - 1, net.rows, width}); }
+  Long kept() const { return product({directions(), net.rows, kept_numbers(net.cell) * net.H}); }
+  Long marks() const { return product({directions(), number_of_marks(net), net.B, states_of(net.cell) > 1 ? net.H : 0}); }
+
+  // A state's address each, for the states that the cell has.
+  template <class Pointer, class Take>
+  void states(const char* name, nb::handle addresses, Pointer (&to)[kMostStates], Take take) {
+    const auto count = static_cast<std::size_t>(states_of(net.cell));
+    check(nb::isinstance<nb::sequence>(addresses) && nb::len(addresses) == count, "states must be one address for each of the cell's states");
+    for (std::size_t s = 0; s < count; ++s) to[s] = take(name, address(addresses[s]), product({directions(), net.B, s == 0 ? net.P : net.H}));
+  }
+  template <class Pointer>
+  void read_states(const char* name, nb::handle addresses, Pointer (&to)[kMostStates]) {
+    states(name, addresses, to, [&](const char* name, Address at, Long n) { return ranges.read<void>(name, at, n, true); });
+  }
+  template <class Pointer>
+  void write_states(const char* name, nb::handle addresses, Pointer (&to)[kMostStates], bool nullable) {
+    states(name, addresses, to, [&](const char* name, Address at, Long n) { return ranges.write<void>(name, at, n, nullable); });
+  }
 };
 
 const Target*& target() {
@@ -183,43 +212,46 @@ void run_without_lock(const Call& call, int threads) {
   run(*target(), call, threads);
 }
 
-void forward(int cell, int number, Long T, Long B, Long I, Long H, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
-             Address initial, Address output, Long output_step, Long output_row, Address final, Address hidden) {
-  Checked c(cell, number, T, B, I, H, L, D, batch_sizes, params, threads);
+void forward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
+             nb::handle initial, Address output, Long output_step, Long output_row, nb::handle final, Address hidden, Address kept, Address marks) {
+  Checked c(cell, number, T, B, I, H, P, L, D, batch_sizes, params, threads);
   Forward f{};
   f.x = c.read("x", x, x_step, x_row, I);
-  f.initial = c.ranges.read<void>("initial", initial, c.states(), true);
+  c.read_states("initial", initial, f.initial);
   f.output = c.write("output", output, output_step, output_row, c.width);
-  f.final = c.ranges.write<void>("final", final, c.states());
+  c.write_states("final", final, f.final, false);
   f.hidden = c.ranges.write<void>("hidden", hidden, c.hidden(), true);
+  f.kept = c.ranges.write<void>("kept", kept, c.kept(), true);
+  f.marks = c.ranges.write<void>("marks", marks, c.marks(), true);
   c.ranges.check_overlap();
   f.net = c.net;
   run_without_lock(f, threads);
 }
 
-void backward(int cell, int number, Long T, Long B, Long I, Long H, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
-              Address initial, Address output, Long output_step, Long output_row, Address hidden, Address d_output, Long d_output_step, Long d_output_row,
-              Long d_output_column, Address d_final, Address d_x, Long d_x_step, Long d_x_row, Address d_initial, nb::handle d_params) {
-  Checked c(cell, number, T, B, I, H, L, D, batch_sizes, params, threads);
+void backward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
+              nb::handle initial, Address output, Long output_step, Long output_row, Address hidden, Address kept, Address marks, Address d_output, Long d_output_step,
+              Long d_output_row, Long d_output_column, nb::handle d_final, Address d_x, Long d_x_step, Long d_x_row, nb::handle d_initial, nb::handle d_params) {
+  Checked c(cell, number, T, B, I, H, P, L, D, batch_sizes, params, threads);
   Backward f{};
   f.x = c.read("x", x, x_step, x_row, I);
-  f.initial = c.ranges.read<void>("initial", initial, c.states(), true);
+  c.read_states("initial", initial, f.initial);
   f.output = c.read("output", output, output_step, output_row, c.width);
   f.hidden = c.ranges.read<void>("hidden", hidden, c.hidden());
+  f.kept = c.ranges.read<void>("kept", kept, c.kept(), true);
+  f.marks = c.ranges.read<void>("marks", marks, c.marks(), f.kept != nullptr);
   check(d_output_column == 0 || d_output_column == 1, "the gradient's column stride must be 0 or 1");
   f.d_output = c.read("d_output", d_output, d_output_step, d_output_row, d_output_column ? c.width : 1, true);
   f.d_output.column = d_output_column;
-  f.d_final = c.ranges.read<void>("d_final", d_final, c.states(), true);
+  c.read_states("d_final", d_final, f.d_final);
   f.d_x = c.write("d_x", d_x, d_x_step, d_x_row, I, true);
-  f.d_initial = c.ranges.write<void>("d_initial", d_initial, c.states(), true);
+  c.write_states("d_initial", d_initial, f.d_initial, true);
   std::vector<Gradients> gradients(c.parameters.size());
-  check(nb::isinstance<nb::sequence>(d_params) && nb::len(d_params) == gradients.size() * 4, "gradients must be 4 addresses for each layer and direction");
+  check(nb::isinstance<nb::sequence>(d_params) && nb::len(d_params) == gradients.size() * kTensors, "gradients must be 5 addresses for each layer and direction");
+  const Long rows = gates_of(c.net.cell) * H;
   for (std::size_t i = 0; i < gradients.size(); ++i) {
-    const Long columns = static_cast<Long>(i) < D ? I : c.width;
-    gradients[i] = {c.ranges.write<void>("the gradient of w_ih", address(d_params[4 * i]), H * columns, true),
-                    c.ranges.write<void>("the gradient of w_hh", address(d_params[4 * i + 1]), H * H, true),
-                    c.ranges.write<void>("the gradient of b_ih", address(d_params[4 * i + 2]), H, true),
-                    c.ranges.write<void>("the gradient of b_hh", address(d_params[4 * i + 3]), H, true)};
+    const auto write = [&](const char* name, std::size_t k, Long n) { return c.ranges.write<void>(name, address(d_params[kTensors * i + k]), n, true); };
+    gradients[i] = {write("the gradient of w_ih", 0, rows * c.columns_of(i)), write("the gradient of w_hh", 1, rows * c.net.P), write("the gradient of b_ih", 2, rows),
+                    write("the gradient of b_hh", 3, rows), write("the gradient of w_hr", 4, P == 0 ? 0 : P * H)};
   }
   c.ranges.check_overlap();
   f.net = c.net;
@@ -227,69 +259,160 @@ void backward(int cell, int number, Long T, Long B, Long I, Long H, Long L, Long
   run_without_lock(f, threads);
 }
 
-// The usual call in one step: plain tensors of the plain classes, (T, B, I) or with batch_first (B, T, I), nothing to differentiate. Looks at every tensor,
-// allocates the results as torch does for `x`, runs, and returns (output, final). None, with nothing done, for any call that is not of this kind.
-nb::object plain_forward(int cell, Long I, Long H, Long L, Long D, bool bias, nb::tuple shapes, nb::tuple params, nb::handle x, nb::handle h_0, bool batch_first, bool grad_mode,
-                         nb::handle classes, int threads) {
-  static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
-  static PyObject* const new_empty_strided = PyUnicode_InternFromString("new_empty_strided");
-  const ExchangeApi* api = exchange();
-  if (!api) return nb::none();
-  const auto usual = [&](PyObject* tensor) {
-    if (!PyTuple_Check(classes.ptr())) return false;
-    bool known = false;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(classes.ptr()); ++i) known |= reinterpret_cast<PyObject*>(Py_TYPE(tensor)) == PyTuple_GET_ITEM(classes.ptr(), i);
-    if (!known || !grad_mode) return known;
-    const nb::object differentiated = nb::steal(PyObject_GetAttr(tensor, requires_grad));
-    if (!differentiated.is_valid()) throw nb::python_error();
-    return differentiated.is(Py_False);
-  };
-  nb::dlpack::dltensor in;
-  if (!usual(x.ptr()) || !look(api, x.ptr(), in) || in.ndim != 3 || in.shape[2] != I || in.shape[0] < 1 || in.shape[1] < 1 || (in.strides && in.strides[2] != 1 && I != 1))
-    return nb::none();
-  for (std::size_t i = 0; i < params.size(); ++i)
-    if (!usual(PyTuple_GET_ITEM(params.ptr(), static_cast<Py_ssize_t>(i)))) return nb::none();
-  int bits = 0;
-  const nb::object dense = dense_addresses(api, params, shapes, &bits);
-  if (dense.is_none() || bits != in.dtype.bits) return nb::none();
-  const int time = batch_first ? 1 : 0, row = 1 - time;
-  const Long T = in.shape[time], B = in.shape[row], width = D * H;
-  Address initial = 0;
-  if (!h_0.is_none()) {
-    nb::dlpack::dltensor h;
-    if (!usual(h_0.ptr()) || !look(api, h_0.ptr(), h) || h.dtype.bits != bits || h.ndim != 3 || h.shape[0] != L * D || h.shape[1] != B || h.shape[2] != H || !is_dense(h))
-      return nb::none();
-    initial = address_of(h);
+// What is run, from Python's tuple (cell, I, H, P, L, D, bias, shapes): P is 0 without a projection, shapes those of the parameters.
+struct What {
+  int cell;
+  Long I, H, P, L, D;
+  bool bias;
+  nb::tuple shapes;
+  explicit What(nb::tuple what) {
+    check(nb::len(what) == 8, "what is run takes 8 entries");
+    cell = nb::cast<int>(what[0]);
+    Checked::check_cell(cell);
+    Long* const sizes[] = {&I, &H, &P, &L, &D};
+    for (int i = 0; i < 5; ++i) *sizes[i] = nb::cast<Long>(what[i + 1]);
+    bias = nb::cast<bool>(what[6]);
+    shapes = nb::cast<nb::tuple>(what[7]);
   }
-  nb::list addresses;
-  for (nb::handle address : dense) {
-    addresses.append(address);
-    if (!bias && addresses.size() % 4 == 2) addresses.append(0), addresses.append(0);
+  Long out() const { return P ? P : H; }
+  Long width(int state) const { return state == 0 ? out() : H; }
+  int states() const { return states_of(static_cast<CellKind>(cell)); }
+  // One address each for w_ih, w_hh, b_ih, b_hh and w_hr, from those of the tensors that there are.
+  nb::list five(nb::handle addresses) const {
+    nb::list all;
+    std::size_t i = 0;
+    for (nb::handle address : addresses) {
+      all.append(address);
+      if (!bias && i % kTensors == 1) all.append(0), all.append(0), i += 2;
+      if (!P && i % kTensors == 3) all.append(0), ++i;
+      ++i;
+    }
+    return all;
   }
-  const auto allocate_like_x = [&](Long a, Long b, Long c, nb::dlpack::dltensor& t) {
-    const nb::tuple shape = nb::make_tuple(a, b, c), strides = nb::make_tuple(b * c, c, 1);
-    PyObject* arguments[] = {x.ptr(), shape.ptr(), strides.ptr()};
+};
+
+// Looks at plain tensors, and allocates more like one of them.
+struct Tensors {
+  const ExchangeApi* api;
+  nb::tuple classes;  // the plain ones; another may mean anything by its operations
+  int bits = 0;       // of the numbers in all of them; 0: none seen yet
+
+  bool is_plain(PyObject* tensor) const {
+    for (nb::handle known : classes)
+      if (reinterpret_cast<PyObject*>(Py_TYPE(tensor)) == known.ptr()) return true;
+    return false;
+  }
+  static bool requires_grad(PyObject* tensor) {
+    static PyObject* const name = PyUnicode_InternFromString("requires_grad");
+    const nb::object value = nb::steal(PyObject_GetAttr(tensor, name));
+    if (!value.is_valid()) throw nb::python_error();
+    return value.is(Py_True);
+  }
+  bool look(PyObject* tensor, nb::dlpack::dltensor& t) {
+    if (!is_plain(tensor) || !elman::look(api, tensor, t) || (bits && t.dtype.bits != bits)) return false;
+    bits = t.dtype.bits;
+    return true;
+  }
+  bool look_dense(PyObject* tensor, std::initializer_list<Long> shape, Address& to) {
+    nb::dlpack::dltensor t;
+    if (!look(tensor, t) || t.ndim != static_cast<int>(shape.size()) || !is_dense(t)) return false;
+    for (std::size_t d = 0; d < shape.size(); ++d)
+      if (t.shape[d] != shape.begin()[d]) return false;
+    to = address_of(t);
+    return true;
+  }
+  // Uninitialised, as torch would make it for `like`, so that its modes and hooks see it.
+  nb::object allocate(nb::handle like, std::initializer_list<Long> shape, Address& to) const {
+    static PyObject* const new_empty_strided = PyUnicode_InternFromString("new_empty_strided");
+    nb::list sizes, strides;
+    for (std::size_t d = 0; d < shape.size(); ++d) {
+      Long stride = 1;
+      for (std::size_t e = d + 1; e < shape.size(); ++e) stride *= shape.begin()[e];
+      sizes.append(shape.begin()[d]), strides.append(stride);
+    }
+    PyObject* arguments[] = {like.ptr(), sizes.ptr(), strides.ptr()};
     nb::object made = nb::steal(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));
+    nb::dlpack::dltensor t;
     if (!made.is_valid() || api->view(made.ptr(), &t) != 0) throw nb::python_error();
+    to = address_of(t);
     return made;
-  };
-  nb::dlpack::dltensor out, last;
-  const nb::object output = allocate_like_x(in.shape[0], in.shape[1], width, out), final = allocate_like_x(L * D, B, H, last);
-  const auto stride = [&](const nb::dlpack::dltensor& t, int axis) { return t.strides ? t.strides[axis] : axis == 0 ? t.shape[1] * t.shape[2] : t.shape[2]; };
-  forward(cell, bits == 32 ? 0 : 1, T, B, I, H, L, D, 0, addresses, threads, address_of(in), stride(in, time), stride(in, row), initial, address_of(out), stride(out, time),
-          stride(out, row), address_of(last), 0);
-  return nb::make_tuple(output, final);
+  }
+};
+
+// Where a sequence lies, (T, B, width) or with batch_first (B, T, width).
+struct Place {
+  Long T, B, step, row;
+  Address at;
+  Place(const nb::dlpack::dltensor& t, bool batch_first) {
+    const int time = batch_first ? 1 : 0;
+    const auto stride = [&](int axis) { return t.strides ? t.strides[axis] : axis == 0 ? t.shape[1] * t.shape[2] : t.shape[2]; };
+    T = t.shape[time], B = t.shape[1 - time], step = stride(time), row = stride(1 - time), at = address_of(t);
+  }
+  // A dense one of other width beside it.
+  Place(const Place& like, Address at, Long width, bool batch_first)
+      : T(like.T), B(like.B), step(batch_first ? width : like.B * width), row(batch_first ? like.T * width : width), at(at) {}
+};
+
+bool is_readable(const nb::dlpack::dltensor& t, Long width) {
+  if (t.ndim != 3 || t.shape[2] != width || t.shape[0] < 1 || t.shape[1] < 1) return false;
+  return !t.strides || ((t.strides[2] == 1 || width == 1) && t.strides[0] >= 0 && t.strides[1] >= 0);
 }
 
-void activation(int cell, int number, Address from, Address to, Long n) {
-  check(cell == 0 || cell == 1, "the cell must be 0 (rnn_tanh) or 1 (rnn_relu)");
+// The usual call in one step: plain tensors of the plain classes, (T, B, I) or with batch_first (B, T, I), nothing to differentiate. Looks at every tensor,
+// allocates the results as torch does for `x`, runs, and returns (output, the final states in a tuple, hidden, kept); the last two are None unless `keep`.
+// None, with nothing done, for any call that is not of this kind; False if it would be, were there not gradients wanted (with grad_mode).
+nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::handle initial, bool batch_first, bool grad_mode, bool keep, nb::tuple classes, int threads) {
+  const ExchangeApi* api = exchange();
+  if (!api) return nb::none();
+  const What what(what_);
+  Tensors tensors{api, classes};
+  nb::dlpack::dltensor in;
+  if (!tensors.look(x.ptr(), in) || !is_readable(in, what.I)) return nb::none();
+  const Place from(in, batch_first);
+  for (nb::handle p : params)
+    if (!tensors.is_plain(p.ptr())) return nb::none();
+  int bits = 0;
+  const nb::object dense = dense_addresses(api, params, what.shapes, &bits);
+  if (dense.is_none() || bits != tensors.bits) return nb::none();
+  nb::list before;
+  bool wanted = grad_mode && Tensors::requires_grad(x.ptr());
+  for (int s = 0; s < what.states(); ++s) {
+    Address at = 0;
+    if (!initial.is_none()) {
+      if (!PyTuple_Check(initial.ptr()) || PyTuple_GET_SIZE(initial.ptr()) != what.states()) return nb::none();
+      PyObject* state = PyTuple_GET_ITEM(initial.ptr(), s);
+      if (!tensors.look_dense(state, {what.L * what.D, from.B, what.width(s)}, at)) return nb::none();
+      wanted = wanted || (grad_mode && Tensors::requires_grad(state));
+    }
+    before.append(at);
+  }
+  if (grad_mode)
+    for (nb::handle p : params) wanted = wanted || Tensors::requires_grad(p.ptr());
+  if (wanted) return nb::borrow(Py_False);
+  const Long width = what.D * what.out(), rows = from.T * from.B;
+  Address out = 0, at = 0, hidden_at = 0, kept_at = 0;
+  const nb::object output = tensors.allocate(x, {in.shape[0], in.shape[1], width}, out);
+  nb::list finals, final_addresses;
+  for (int s = 0; s < what.states(); ++s) finals.append(tensors.allocate(x, {what.L * what.D, from.B, what.width(s)}, at)), final_addresses.append(at);
+  nb::object hidden = nb::none(), kept = nb::none();
+  if (keep && what.L > 1) hidden = tensors.allocate(x, {what.L - 1, rows, width}, hidden_at);
+  const Long numbers = kept_numbers(static_cast<CellKind>(what.cell));
+  if (keep && numbers) kept = tensors.allocate(x, {what.L * what.D, rows, numbers, what.H}, kept_at);
+  const Place to(from, out, width, batch_first);
+  forward(what.cell, bits == 32 ? 0 : 1, from.T, from.B, what.I, what.H, what.P, what.L, what.D, 0, what.five(dense), threads, from.at, from.step, from.row, before, to.at, to.step, to.row,
+          final_addresses, hidden_at, kept_at, 0);
+  return nb::make_tuple(output, nb::tuple(finals), hidden, kept);
+}
+
+void activation(int which, int number, Address from, Address to, Long n) {
+  check(which >= 0 && which <= 2, "the function must be 0 (tanh), 1 (relu) or 2 (sigmoid)");
   check(n >= 0 && n <= kMost, "the count must not be negative, nor too large");
   Ranges ranges(Checked::element_of(number));
   const void* in = ranges.read<void>("from", from, n);
   void* out = ranges.write<void>("to", to, n);
   ranges.check_overlap();
   nb::gil_scoped_release release;
-  target()->activation(static_cast<CellKind>(cell), static_cast<Number>(number), in, out, n);
+  target()->activation(static_cast<Activation>(which), static_cast<Number>(number), in, out, n);
 }
 
 }  // namespace
@@ -312,7 +435,19 @@ NB_MODULE(_native, m) {
   m.def("offer_exchange", [](nb::handle capsule) { exchange() = exchange_api(capsule); });
   m.def("dense_addresses", [](nb::sequence tensors, nb::tuple shapes) { return dense_addresses(exchange(), tensors, shapes); });
   const nb::arg any;
-  m.def("plain_forward", &plain_forward, any, any, any, any, any, any, any, any, nb::arg().none(), nb::arg().none(), any, any, any, any);
+  m.def("plain_forward", &plain_forward, any, any, nb::arg().none(), nb::arg().none(), any, any, any, any, any);
+  m.def("kept_numbers", [](int cell) {
+    Checked::check_cell(cell);
+    return kept_numbers(static_cast<CellKind>(cell));
+  });
+  m.def("number_of_marks", [](int cell, int number, Long T, Long B, Long H) {
+    Checked::check_cell(cell), Checked::element_of(number);
+    check(T >= 1 && B >= 1 && H >= 1 && T <= kMost && B <= kMost && H <= kMost, "sizes must be at least 1, and not too large");
+    product({T, B, H});
+    Network net{};
+    net.cell = static_cast<CellKind>(cell), net.number = static_cast<Number>(number), net.T = T, net.B = B, net.H = H;
+    return number_of_marks(net);
+  });
   m.def("forward", &forward);
   m.def("backward", &backward);
   m.def("activation", &activation);

@@ -45,8 +45,8 @@ const Target* const kBuilt[] = {
 constexpr double kWorthAThread = 4e6;
 
 int threads_for(const Network& net, double passes, int threads) {
-  const double width = static_cast<double>(net.D * net.H);
-  const double per_row = width * (static_cast<double>(net.I + net.H) + static_cast<double>(net.L - 1) * (width + static_cast<double>(net.H)));
+  const double gates = static_cast<double>(gates_of(net.cell) * net.D * net.H), out = static_cast<double>(net.P), width = static_cast<double>(net.D) * out;
+  const double per_row = gates * (static_cast<double>(net.I) + out + static_cast<double>(net.L - 1) * (width + out));
   return passes * static_cast<double>(net.rows) * per_row < kWorthAThread ? 1 : threads;
 }
 

@@ -2,10 +2,9 @@
 //
 // Per chunk of steps: one product projects the chunk's inputs (and biases) into a buffer that stays in cache; then each step is one product of the
 // states before it with the packed recurrent weights, which starts from the projection and ends in the cell, tile by tile, in registers.
-// The states before a step are read where the step before wrote them: in the output.
+// The states before a step are read where the step before wrote them: h in the output, c where the final c will be.
 #pragma once
 
-#include "cells/elman.h"
 #include "product.h"
 #include "threads.h"
 #include "walk.h"
@@ -25,86 +24,166 @@ constexpr long kFewRows = 64, kBlock = 8;
 template <class T, class Cell>
 struct Packed {
   static constexpr int G = Cell::kGates;
-  static constexpr long kUnit = G * kLanes<T>;  // columns of a group
-  const long H, I, groups, begin;
-  const Buffer<T> input, recurrent, bias;
+  static constexpr bool kApart = Cell::kApart >= 0;
+  static constexpr long W = kLanes<T>, kUnit = G * W;  // columns of a group
+  const long H, I, P, groups, begin, end;
+  const long out_groups;  // of the projected output; 0 without a projection
+  const Buffer<T> input, recurrent, bias, apart, projection;  // apart: the recurrent bias of the gate that is apart
 
-  Packed(long H, long I, long begin, long end)
-      : H(H), I(I), groups(ceil_div(H, kLanes<T>)), begin(begin), input((end - begin) * kUnit * I), recurrent((end - begin) * kUnit * H), bias(groups * kUnit) {}
-  Packed(long H, long I) : Packed(H, I, 0, ceil_div(H, kLanes<T>)) {}
-  bool ok() const { return input.ok() && recurrent.ok() && bias.ok(); }
+  Packed(const Network& net, long I, long begin, long end)
+      : H(net.H), I(I), P(net.P), groups(ceil_div(H, W)), begin(begin), end(end), out_groups(net.parameters->w_hr ? ceil_div(P, W) : 0), input((end - begin) * kUnit * I),
+        recurrent((end - begin) * kUnit * P), bias((end - begin) * kUnit), apart(kApart ? (end - begin) * W : 0), projection(out_groups * W * H) {}
+  bool ok() const { return input.ok() && recurrent.ok() && bias.ok() && apart.ok() && projection.ok(); }
 
   T* inputs(long group) const { return input + (group - begin) * kUnit * I; }
-  T* recurrents(long group) const { return recurrent + (group - begin) * kUnit * H; }
+  T* recurrents(long group) const { return recurrent + (group - begin) * kUnit * P; }
+  T* projections(long group) const { return projection + group * W * H; }
+  T* biases(long group, int gate) const { return bias + ((group - begin) * G + gate) * W; }
+  T* biases_apart(long group) const { return apart + (group - begin) * W; }
 
   void pack(const Parameters& p, long from, long to) const {  // column groups from..to-1
     pack_transposed<T, G>(static_cast<const T*>(p.w_ih), H, I, from, to, inputs(from));
-    pack_transposed<T, G>(static_cast<const T*>(p.w_hh), H, H, from, to, recurrents(from));
+    pack_transposed<T, G>(static_cast<const T*>(p.w_hh), H, P, from, to, recurrents(from));
     const T *b_ih = static_cast<const T*>(p.b_ih), *b_hh = static_cast<const T*>(p.b_hh);
     for (long j = from; j < to; ++j)
       for (int g = 0; g < G; ++g)
-        for (long i = 0; i < kLanes<T>; ++i) {
-          const long unit = j * kLanes<T> + i;
-          bias[(j * G + g) * kLanes<T> + i] = b_ih && unit < H ? b_ih[g * H + unit] + b_hh[g * H + unit] : T(0);
+        for (long i = 0; i < W; ++i) {
+          const long unit = j * W + i;
+          const bool some = b_ih && unit < H;
+          const T in = some ? b_ih[g * H + unit] : T(0), back = some ? b_hh[g * H + unit] : T(0);
+          biases(j, g)[i] = g == Cell::kApart ? in : in + back;
+          if (g == Cell::kApart) biases_apart(j)[i] = back;
         }
+  }
+  void pack_projection(const Parameters& p, long from, long to) const {  // groups of the projected output
+    pack_transposed<T, 1>(static_cast<const T*>(p.w_hr), P, H, from, to, projections(from));
   }
 };
 
-template <class T, int G>
+template <class T, class Cell>
 struct Project {  // z = bias + W_ih x
-  const T* bias;
+  static constexpr int G = Cell::kGates;
+  const Packed<T, Cell>& w;
   T* z;
   long stride;
   ELMAN_INLINE void prefetch(long, long) const {}
-  ELMAN_INLINE Vec<T> init(long, long group, int p) const { return load(bias + (group * G + p) * kLanes<T>); }
+  ELMAN_INLINE Vec<T> init(long, long group, int p) const { return load(w.biases(group, p)); }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* unit) const {
     for (int p = 0; p < G; ++p) store(z + row * stride + (group * G + p) * kLanes<T>, unit[p]);
   }
 };
 
 template <class T, class Cell>
-struct Advance {  // h = f(z + W_hh h')
+struct Advance {  // one step of the cell
   static constexpr int G = Cell::kGates;
+  const Packed<T, Cell>& w;
   const T* z;
   long stride;
-  T* h;
-  long h_stride, H;
+  const T* const* before;  // h before the step
+  T* h;                    // after it; null: not wanted
+  long h_stride;
+  T* c;     // (rows, H): before the step, and after it
+  T* kept;  // (rows, K, H); null: not wanted
   ELMAN_INLINE void prefetch(long, long) const {}
-  ELMAN_INLINE Vec<T> init(long row, long group, int p) const { return load(z + row * stride + (group * G + p) * kLanes<T>); }
+  ELMAN_INLINE Vec<T> init(long row, long group, int p) const {
+    return p == Cell::kApart ? load(w.biases_apart(group)) : load(z + row * stride + (group * G + p) * kLanes<T>);
+  }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* unit) const {
-    Row<T>::put(h + row * h_stride, group * kLanes<T>, H, Cell::forward(unit));
+    const long column = group * kLanes<T>, H = w.H;
+    Vec<T> a[G + Cell::kKept], x{}, state{}, memory{};
+    for (int p = 0; p < G; ++p) a[p] = unit[p];
+    if constexpr (Cell::kApart >= 0) x = load(z + row * stride + (group * G + Cell::kApart) * kLanes<T>);
+    if constexpr (Cell::kReadsState) state = Row<T>::get(before[row], column, H);
+    if constexpr (Cell::kMemory) memory = Row<T>::get(c + row * H, column, H);
+    const Vec<T> out = Cell::forward(a, x, state, memory);
+    if constexpr (Cell::kMemory) Row<T>::put(c + row * H, column, H, memory);
+    if (h) Row<T>::put(h + row * h_stride, column, H, out);
+    if (Cell::kKept > 0 && kept)
+      for (int k = 0; k < Cell::kKept; ++k) Row<T>::put(kept + (row * Cell::kKept + k) * H, column, H, a[k]);
   }
 };
 
-// Rows walk.first..last-1, column groups from..to-1. Where the columns of a step are split among threads, all of them meet after each step.
+template <class T>
+struct Plain {  // a product itself, into dense rows
+  T* to;
+  long stride, width;
+  bool add;  // to what is there
+  const T* start = nullptr;  // rows like those of `to`, added to the product; null: none
+  ELMAN_INLINE void prefetch(long, long) const {}
+  ELMAN_INLINE Vec<T> init(long row, long group, int) const { return start ? Row<T>::get(start + row * stride, group * kLanes<T>, width) : Vec<T>{}; }
+  ELMAN_INLINE void finish(long row, long group, const Vec<T>* sum) const {
+    const long column = group * kLanes<T>;
+    T* p = to + row * stride;
+    Row<T>::put(p, column, width, add ? Row<T>::get(p, column, width) + sum[0] : sum[0]);
+  }
+};
+
+// What one direction of one layer reads and writes on its way forward.
+template <class T>
+struct Track {
+  Sequence x, h;
+  const T* initial;  // (B, P): h before the first step; null: zeros
+  T* c;              // (B, H): c before the first step, and after each row's last; null where the cell has none
+  T* units;          // (B, H): the units' output before its projection; null where nothing is projected
+  Sequence kept;     // data null: not kept
+  T* marks;          // c at the marks, (number of marks, B, H); null: not wanted
+  bool again;        // h is there already; only c and what is kept are wanted
+};
+
+// The marks are before the positions at which the chunks of the backward pass end, which are counted from the way's end; and before the first.
+inline long mark_at(const Network& net, long s) { return ceil_div(net.T - s, backward_chunk(net)) - 1; }
+inline bool is_mark(const Network& net, long s) { return s == 0 || (net.T - s) % backward_chunk(net) == 0; }
+
+// Positions start..stop-1 for rows walk.first..walk.last-1 and the part-th of `parts` parts of the columns. Where there are several, the threads that do them meet
+// after each step.
 template <class T, class Cell>
-bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Sequence& x, const Sequence& h, const T* initial, long from, long to, Team* meet) {
+bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& track, long start, long stop, long part, long parts, Team& team) {
   constexpr int G = Cell::kGates;
-  const long T_ = walk.net.T, B = walk.last - walk.first, stride = w.groups * G * kLanes<T>;
-  const long chunk = max(1, min(T_, kProjectionBytes / static_cast<long>(sizeof(T)) / stride / max(1, B)));
-  const Buffer<T> z(chunk * B * stride), zeros(w.H);
-  const Buffer<const T*> rows(chunk * B);
-  const bool ok = z.ok() && zeros.ok() && rows.ok();
-  if (!ok && !meet) return false;
-  if (ok)
-    for (long i = 0; i < w.H; ++i) zeros[i] = T(0);
-  for (long begin = 0; begin < T_; begin += chunk) {
-    const long end = min(T_, begin + chunk);
+  constexpr long W = kLanes<T>;
+  const long from = w.begin + (w.end - w.begin) * part / parts, to = w.begin + (w.end - w.begin) * (part + 1) / parts;
+  const long B = walk.last - walk.first, H = w.H, stride = w.groups * G * W;
+  const bool projects = track.units && !track.again, meets = parts > 1;
+  const long chunk = max(1, min(stop - start, kProjectionBytes / static_cast<long>(sizeof(T)) / stride / max(1, B)));
+  const Buffer<T> z(chunk * B * stride), zeros(w.P);
+  const Buffer<const T*> rows(chunk * B), units(projects ? B : 0);
+  const bool ok = z.ok() && zeros.ok() && rows.ok() && units.ok();
+  if (!ok && !meets) return false;
+  if (ok) {
+    for (long i = 0; i < w.P; ++i) zeros[i] = T(0);
+    for (long r = 0; projects && r < B; ++r) units[r] = track.units + (walk.first + r) * H;
+  }
+  T* c = Cell::kMemory ? track.c + walk.first * H : nullptr;
+  for (long begin = start; begin < stop; begin += chunk) {
+    const long end = min(stop, begin + chunk);
     if (ok) {
-      const long m = walk.gather<const T>(x, begin, end, rows);
-      Project<T, G> project{w.bias, z, stride};
-      product<T, G>(m, Rows<T>{rows}, w.I, w.inputs(from), from, to, project);
+      const long m = walk.gather<const T>(track.x, begin, end, rows);
+      product<T, G>(m, Rows<T>{rows}, w.I, w.inputs(from), from, to, Project<T, Cell>{w, z, stride});
     }
     T* zs = z;
     for (long s = begin; s < end; ++s) {
       const long n = walk.alive(s);
       if (ok) {
-        walk.gather_before<T>(h, s, initial, w.H, zeros, rows);
-        Advance<T, Cell> advance{zs, stride, walk.at<T>(h, s, 0), h.row, w.H};
-        product<T, G>(n, Rows<T>{rows}, w.H, w.recurrents(from), from, to, advance);
+        if (track.marks && is_mark(walk.net, s)) {
+          T* mark = track.marks + (mark_at(walk.net, s) * walk.net.B + walk.first) * H;
+          for (long r = 0; r < B; ++r)
+            for (long g = from; g < to; ++g) Row<T>::put(mark + r * H, g * W, H, Row<T>::get(c + r * H, g * W, H));
+        }
+        walk.gather_before<T>(track.h, s, track.initial, w.P, zeros, rows);
+        T* kept = track.kept.data ? walk.at<T>(track.kept, s, 0) : nullptr;
+        Advance<T, Cell> advance{w, zs, stride, rows, nullptr, H, c, kept};
+        if (projects)
+          advance.h = track.units + walk.first * H;
+        else if (!track.again)
+          advance.h = walk.at<T>(track.h, s, 0), advance.h_stride = track.h.row;
+        product<T, G>(n, Rows<T>{rows}, w.P, w.recurrents(from), from, to, advance);
         zs += n * stride;
       }
-      if (meet) meet->barrier();
+      if (meets && !track.again) team.barrier();
+      if (projects) {
+        const long first = w.out_groups * part / parts, last = w.out_groups * (part + 1) / parts;
+        if (ok) product<T, 1>(n, Rows<T>{units}, H, w.projections(first), first, last, Plain<T>{walk.at<T>(track.h, s, 0), track.h.row, w.P, false});
+        if (meets) team.barrier();
+      }
     }
   }
   return ok;
@@ -131,62 +210,96 @@ ELMAN_INLINE const T* slice(const void* base, long index, long size) {
   return base ? static_cast<const T*>(base) + index * size : nullptr;
 }
 
-// The sequence of a dense (rows, width) buffer that holds all of a layer's outputs.
+// The sequence of a dense (rows, width) buffer that holds all of a layer's rows.
 inline Sequence dense(const Network& net, void* data, long width) { return {data, net.B * width, width, 1}; }
 template <class T>
 ELMAN_INLINE Sequence part(const Sequence& q, long column) {
   return {q.data ? static_cast<T*>(q.data) + column : nullptr, q.step, q.row, q.column};
 }
 
+// The index-th layer and direction's states, (B, width), out of all; and what is kept of it.
+template <class T>
+ELMAN_INLINE T* states_of(void* all, const Network& net, long index, long width) {
+  return slice<T>(all, index, net.B * width);
+}
+template <class T>
+ELMAN_INLINE const T* states_of(const void* all, const Network& net, long index, long width) {
+  return slice<T>(all, index, net.B * width);
+}
+template <class T>
+ELMAN_INLINE Sequence kept_of(const Network& net, const void* all, long index) {
+  const long width = kept_numbers(net.cell) * net.H;
+  return dense(net, const_cast<T*>(slice<T>(all, index, net.rows * width)), width);
+}
+
 template <class T, class Cell>
-bool layer_forward(const Network& net, const Parameters* parameters, long I, const Sequence& x, const Sequence& output, const T* initial, T* final, Team& team) {
+bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequence& output, Team& team) {
   constexpr int G = Cell::kGates;
-  const long H = net.H;
+  const Network& net = f.net;
+  const long H = net.H, P = net.P, I = layer == 0 ? net.I : net.D * P, groups = ceil_div(H, kLanes<T>);
+  const Parameters* parameters = net.parameters + layer * net.D;
+  const bool projects = parameters->w_hr;
+  const Buffer<T> units(projects ? net.D * net.B * H : 0);
+  if (!units.ok()) return false;
   bool failed = false;  // only ever set
   auto fail_unless = [&](bool ok) {
     if (!ok) __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
   };
-  // Direction d, a part of the rows and of the column groups.
-  auto scan = [&](const Packed<T, Cell>& w, long d, long first, long last, long from, long to, Team* meet) {
+  auto index = [&](long d) { return layer * net.D + d; };
+  if constexpr (Cell::kMemory)
+    for (long d = 0; d < net.D; ++d) {
+      const T* c_0 = states_of<T>(f.initial[1], net, index(d), H);
+      T* c = states_of<T>(f.final[1], net, index(d), H);
+      if (c_0)
+        __builtin_memcpy(c, c_0, net.B * H * sizeof(T));
+      else
+        __builtin_memset(c, 0, net.B * H * sizeof(T));
+    }
+  // Direction d, a part of the rows and of the columns.
+  auto scan = [&](const Packed<T, Cell>& w, long d, long first, long last, long part_, long parts) {
     const Walk walk{net, d == 1, first, last};
-    fail_unless(scan_forward<T, Cell>(walk, w, x, part<T>(output, d * H), slice<T>(initial, d, net.B * H), from, to, meet));
+    const Track<T> track{x, part<T>(output, d * P), states_of<T>(f.initial[0], net, index(d), P), Cell::kMemory ? states_of<T>(f.final[1], net, index(d), H) : nullptr,
+                         projects ? units + d * net.B * H : nullptr, kept_of<T>(net, f.kept, index(d)),
+                         Cell::kMemory ? slice<T>(f.marks, index(d) * number_of_marks(net), net.B * H) : nullptr, false};
+    fail_unless(scan_forward<T, Cell>(walk, w, track, 0, net.T, part_, parts, team));
   };
-  const long groups = ceil_div(H, kLanes<T>);
-  if (net.T == 1 && net.B <= kFewRows) {
+  if (net.T == 1 && net.B <= kFewRows && !projects) {
     const long blocks = ceil_div(groups, kBlock);
     team.each(net.D * blocks, [&](std::int64_t i) {
       const long d = i / blocks, from = i % blocks * kBlock, to = min(groups, from + kBlock);
-      const Packed<T, Cell> w(H, I, from, to);
+      const Packed<T, Cell> w(net, I, from, to);
       if (!w.ok()) return fail_unless(false);
       w.pack(parameters[d], from, to);
-      scan(w, d, 0, net.B, from, to, nullptr);
+      scan(w, d, 0, net.B, 0, 1);
     });
   } else {
-    const Packed<T, Cell> a(H, I), b(net.D == 2 ? H : 0, net.D == 2 ? I : 0);
+    const Packed<T, Cell> a(net, I, 0, groups), b(net, I, 0, net.D == 2 ? groups : 0);
     if (!a.ok() || !b.ok()) return false;
     const Packed<T, Cell>* packed[] = {&a, &b};
     const long slices = team.threads() == 1 ? 1 : min(groups, 8);
     team.each(net.D * slices, [&](std::int64_t i) {
-      const long d = i / slices, part = i % slices;
-      packed[d]->pack(parameters[d], groups * part / slices, groups * (part + 1) / slices);
+      const long d = i / slices, s = i % slices;
+      packed[d]->pack(parameters[d], groups * s / slices, groups * (s + 1) / slices);
+      if (projects) packed[d]->pack_projection(parameters[d], a.out_groups * s / slices, a.out_groups * (s + 1) / slices);
     });
     const Division by = divide(net, G * H, groups, team.threads());
     if (by.column_parts > 1)
       for (long d = 0; d < net.D; ++d)
-        team.each(by.column_parts, [&](std::int64_t c) { scan(*packed[d], d, 0, net.B, groups * c / by.column_parts, groups * (c + 1) / by.column_parts, &team); });
+        team.each(by.column_parts, [&](std::int64_t c) { scan(*packed[d], d, 0, net.B, c, by.column_parts); });
     else
       team.each(net.D * by.row_parts, [&](std::int64_t i) {
         const long d = i / by.row_parts, r = i % by.row_parts;
-        scan(*packed[d], d, net.B * r / by.row_parts, net.B * (r + 1) / by.row_parts, 0, groups, nullptr);
+        scan(*packed[d], d, net.B * r / by.row_parts, net.B * (r + 1) / by.row_parts, 0, 1);
       });
   }
   if (failed) return false;
 
   for (long d = 0; d < net.D; ++d) {
     const Walk walk{net, d == 1, 0, net.B};
-    const Sequence h = part<T>(output, d * H);
+    const Sequence h = part<T>(output, d * P);
+    T* final = states_of<T>(f.final[0], net, index(d), P);
     for (long s = net.alive ? 0 : net.T - 1; s < net.T; ++s)
-      for (long r = walk.staying(s), n = walk.alive(s); r < n; ++r) __builtin_memcpy(final + (d * net.B + r) * H, walk.at<T>(h, s, r), H * sizeof(T));
+      for (long r = walk.staying(s), n = walk.alive(s); r < n; ++r) __builtin_memcpy(final + r * P, walk.at<T>(h, s, r), P * sizeof(T));
   }
   return true;
 }
@@ -194,18 +307,15 @@ bool layer_forward(const Network& net, const Parameters* parameters, long I, con
 template <class T, class Cell>
 bool forward(const Forward& f, Team& team) {
   const Network& net = f.net;
-  const long width = net.D * net.H;
+  const long width = net.D * net.P;
   const bool keep = f.hidden || net.L == 1;
   const Buffer<T> scratch(keep ? 0 : min(2, net.L - 1) * net.rows * width);  // the layers' outputs take turns in it
   if (!scratch.ok()) return false;
   Sequence x = f.x;
   for (long l = 0; l < net.L; ++l) {
-    const long states = net.D * net.B * net.H;
     T* hidden = keep ? slice<T>(f.hidden, l, net.rows * width) : slice<T>(static_cast<void*>(scratch), l % 2, net.rows * width);
     const Sequence output = l == net.L - 1 ? f.output : dense(net, hidden, width);
-    if (!layer_forward<T, Cell>(net, f.net.parameters + l * net.D, l == 0 ? net.I : width, x, output, slice<T>(f.initial, l, states),
-                                slice<T>(f.final, l, states), team))
-      return false;
+    if (!layer_forward<T, Cell>(f, l, x, output, team)) return false;
     x = output;
   }
   return true;

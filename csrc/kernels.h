@@ -15,8 +15,12 @@ class Team;
 void* allocate(std::size_t bytes);
 void release(void* memory);
 
-enum class CellKind : int { rnn_tanh, rnn_relu };
+enum class CellKind : int { rnn_tanh, rnn_relu, gru, lstm };
+enum class Activation : int { tanh, relu, sigmoid };
 enum class Number : int { f32, f64 };
+
+// A cell's states: h, which is also its output, and for an LSTM c. By state, for those the cell has.
+constexpr int kMostStates = 2;
 
 // A sequence of rows: row r of step t starts at data + t·step + r·row; its elements lie `column` apart (1; or 0: one number stands for them all).
 struct Sequence {
@@ -25,18 +29,19 @@ struct Sequence {
   std::int64_t column = 1;
 };
 
-// One direction of one layer; each (G·H, columns) or (G·H,), b_* may be null (both or neither).
+// One direction of one layer. w_ih (G·H, columns), w_hh (G·H, P), b_* (G·H,), which may be null (both or neither), and w_hr (P, H), null without a projection.
 struct Parameters {
-  const void *w_ih, *w_hh, *b_ih, *b_hh;
+  const void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
 };
 struct Gradients {  // of the same shapes; any may be null: not wanted
-  void *w_ih, *w_hh, *b_ih, *b_hh;
+  void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
 };
 
 struct Network {
   CellKind cell;
   Number number;
   std::int64_t T, B, I, H, L, D;
+  std::int64_t P;  // numbers in h: H, or fewer where the output of an LSTM's units is projected
   // Null: every row lives all T steps. Else T counts, non-increasing, the first being B: at step t rows 0..alive[t]-1 live. Then data is packed: row r
   // of step t is row offset[t] + r, offset[t] being the sum of alive[0..t-1], and Sequence::step is not used.
   const std::int64_t *alive, *offset;
@@ -44,25 +49,41 @@ struct Network {
   const Parameters* parameters;  // L·D
 };
 
+// States are dense: h (L·D, B, P) and c (L·D, B, H).
 struct Forward {
   Network net;
-  Sequence x;                 // (T, B, I)
-  const void* initial;        // (L·D, B, H), dense; null: zeros
-  Sequence output;            // (T, B, D·H), written
-  void* final;                // (L·D, B, H), dense, written
-  void* hidden;               // (L-1, rows, D·H), dense: the lower layers' outputs, kept for the backward pass; null: not kept
+  Sequence x;                        // (T, B, I)
+  const void* initial[kMostStates];  // null: zeros
+  Sequence output;                   // (T, B, D·P), written
+  void* final[kMostStates];          // written
+  void* hidden;                      // (L-1, rows, D·P), dense: the lower layers' outputs, kept for the backward pass; null: not kept
+  void* kept;                        // (L·D, rows, K, H), dense: what else backward needs of each step (cells/*.h); null: not kept
+  void* marks;                       // (L·D, number of marks, B, H), dense: c before each chunk of the backward pass, which can do without `kept` then; null: not kept
 };
 
 struct Backward {
   Network net;
-  Sequence x, output;         // as the forward pass took and gave them
-  const void *initial, *hidden;
-  Sequence d_output;          // (T, B, D·H); data may be null: zeros
-  const void* d_final;        // (L·D, B, H), dense; null: zeros
-  Sequence d_x;               // (T, B, I), written; data null: not wanted
-  void* d_initial;            // (L·D, B, H), dense, written; null: not wanted
-  const Gradients* gradients; // L·D, written
+  Sequence x, output;                // as the forward pass took and gave them
+  const void *initial[kMostStates], *hidden, *kept, *marks;
+  Sequence d_output;                 // (T, B, D·P); data may be null: zeros
+  const void* d_final[kMostStates];  // null: zeros
+  Sequence d_x;                      // (T, B, I), written; data null: not wanted
+  void* d_initial[kMostStates];      // written; null: not wanted
+  const Gradients* gradients;        // L·D, written
 };
+
+// How many numbers K a cell keeps of each unit and step for the backward pass, beyond its output.
+constexpr std::int64_t kept_numbers(CellKind cell) { return cell == CellKind::lstm ? 5 : cell == CellKind::gru ? 4 : 0; }
+constexpr std::int64_t gates_of(CellKind cell) { return cell == CellKind::lstm ? 4 : cell == CellKind::gru ? 3 : 1; }
+constexpr int states_of(CellKind cell) { return cell == CellKind::lstm ? 2 : 1; }
+
+// The backward pass walks in chunks of so many steps, what a core's cache holds of gate gradients. It does not depend on the instruction set.
+constexpr std::int64_t backward_chunk(const Network& net) {
+  const std::int64_t bytes = 2 * 1024 * 1024, row = (net.number == Number::f32 ? 4 : 8) * gates_of(net.cell) * net.H * net.B;
+  const std::int64_t steps = bytes / row;
+  return steps < 1 ? 1 : steps > net.T ? net.T : steps;
+}
+constexpr std::int64_t number_of_marks(const Network& net) { return (net.T + backward_chunk(net) - 1) / backward_chunk(net); }
 
 // What one instruction set offers.
 struct Target {
@@ -70,7 +91,7 @@ struct Target {
   bool (*supported)();
   bool (*forward)(const Forward&, Team&);    // false: out of memory
   bool (*backward)(const Backward&, Team&);
-  void (*activation)(CellKind, Number, const void* from, void* to, std::int64_t n);
+  void (*activation)(Activation, Number, const void* from, void* to, std::int64_t n);
   double (*peak)(Number, std::int64_t iterations);  // runs a register-only loop of multiply-adds; returns how many operations it did
 };
 

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 // ELMAN_VECTOR_BYTES and ELMAN_REGISTERS force the shape of another processor's registers, for tests: the compiler makes do with what there is.

@@ -1,5 +1,8 @@
 // All kernels of one instruction set. Compiled once for each, with ELMAN_TARGET naming it and the compiler told to use it.
 #include "backward.h"
+#include "cells/elman.h"
+#include "cells/gru.h"
+#include "cells/lstm.h"
 #include "forward.h"
 
 #define ELMAN_STRING_(x) #x
@@ -12,11 +15,19 @@ namespace ELMAN_TARGET {
 namespace {
 
 // Calls f with the number type and cell asked for.
+template <class T, class F>
+bool with_cell(CellKind cell, F f) {
+  switch (cell) {
+    case CellKind::rnn_tanh: return f(ElmanTanh<T>{}, T{});
+    case CellKind::rnn_relu: return f(ElmanRelu<T>{}, T{});
+    case CellKind::gru: return f(Gru<T>{}, T{});
+    case CellKind::lstm: return f(Lstm<T>{}, T{});
+  }
+  return false;
+}
 template <class F>
-auto with_cell(CellKind cell, Number number, F f) {
-  const bool tanh = cell == CellKind::rnn_tanh;
-  if (number == Number::f32) return tanh ? f(ElmanTanh<float>{}, 0.0f) : f(ElmanRelu<float>{}, 0.0f);
-  return tanh ? f(ElmanTanh<double>{}, 0.0) : f(ElmanRelu<double>{}, 0.0);
+bool with_cell(const Network& net, F f) {
+  return net.number == Number::f32 ? with_cell<float>(net.cell, f) : with_cell<double>(net.cell, f);
 }
 
 bool supported() {
@@ -30,22 +41,23 @@ bool supported() {
 }
 
 bool run_forward(const Forward& f, Team& team) {
-  return with_cell(f.net.cell, f.net.number, [&](auto cell, auto number) { return forward<decltype(number), decltype(cell)>(f, team); });
+  return with_cell(f.net, [&](auto cell, auto number) { return forward<decltype(number), decltype(cell)>(f, team); });
 }
 
 bool run_backward(const Backward& b, Team& team) {
-  return with_cell(b.net.cell, b.net.number, [&](auto cell, auto number) { return backward<decltype(number), decltype(cell)>(b, team); });
+  return with_cell(b.net, [&](auto cell, auto number) { return backward<decltype(number), decltype(cell)>(b, team); });
 }
 
-void run_activation(CellKind cell, Number number, const void* from, void* to, std::int64_t n) {
-  with_cell(cell, number, [&](auto c, auto number) {
-    using T = decltype(number);
-    for (long i = 0; i < n; i += kLanes<T>) {
-      const Vec<T> a[] = {Row<T>::get(static_cast<const T*>(from), i, n)};
-      Row<T>::put(static_cast<T*>(to), i, n, decltype(c)::forward(a));
-    }
-    return 0;
-  });
+template <class T>
+void activate(Activation which, const void* from, void* to, std::int64_t n) {
+  for (long i = 0; i < n; i += kLanes<T>) {
+    const Vec<T> x = Row<T>::get(static_cast<const T*>(from), i, n);
+    Row<T>::put(static_cast<T*>(to), i, n, which == Activation::tanh ? tanh(x) : which == Activation::relu ? relu(x) : sigmoid(x));
+  }
+}
+
+void run_activation(Activation which, Number number, const void* from, void* to, std::int64_t n) {
+  number == Number::f32 ? activate<float>(which, from, to, n) : activate<double>(which, from, to, n);
 }
 
 template <class T>

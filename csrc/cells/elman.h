@@ -1,27 +1,29 @@
 // The Elman cell: h = f(a), where a is the sum of the input's part, the state's part and the biases.
 #pragma once
 
-#include "../math.h"
+#include "cell.h"
 
 namespace elman::ELMAN_TARGET {
 
-// What the scan asks of a cell, on vectors of units:
-//   kGates                  pre-activations per unit, side by side in the register tile
-//   forward(a)              a[g] in, the new state out
-//   backward(d, h, a)       d: gradient of the new state; h: the new state, as stored; a[g] out: gradient of each pre-activation
-template <class T>
-struct ElmanTanh {
-  static constexpr int kGates = 1;
-  static ELMAN_INLINE Vec<T> forward(const Vec<T>* a) { return tanh(a[0]); }
-  static ELMAN_INLINE void backward(Vec<T> d, Vec<T> h, Vec<T>* a) { a[0] = d * (splat(T(1)) - h * h); }
+struct Simple {  // one gate, one state, and from the new state alone its derivative
+  static constexpr int kGates = 1, kApart = -1, kKept = 0, kColumns = 1;
+  static constexpr bool kReadsState = false, kMemory = false, kReadsOutput = true, kReadsBefore = false;
+  static constexpr int input_gate(int column) { return column; }
 };
 
 template <class T>
-struct ElmanRelu {
-  static constexpr int kGates = 1;
-  static ELMAN_INLINE Vec<T> forward(const Vec<T>* a) { return relu(a[0]); }
-  static ELMAN_INLINE void backward(Vec<T> d, Vec<T> h, Vec<T>* a) {
-    const Vec<T> zero{};
+struct ElmanTanh : Simple {
+  using V = Vec<T>;
+  static ELMAN_INLINE V forward(V* a, V, V, V&) { return tanh(a[0]); }
+  static ELMAN_INLINE void backward(V* a, V d, V h, V, V&) { a[0] = d * (splat(T(1)) - h * h); }
+};
+
+template <class T>
+struct ElmanRelu : Simple {
+  using V = Vec<T>;
+  static ELMAN_INLINE V forward(V* a, V, V, V&) { return relu(a[0]); }
+  static ELMAN_INLINE void backward(V* a, V d, V h, V, V&) {
+    const V zero{};
     a[0] = h <= zero ? zero : d;  // where h is NaN the gradient passes, as in torch
   }
 };

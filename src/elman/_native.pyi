@@ -1,8 +1,10 @@
 """The kernels' door: addresses, sizes and strides in elements. Every argument is checked; a ValueError says what does not fit.
 
-Cells are numbered 0 (rnn_tanh) and 1 (rnn_relu), number types 0 (float32) and 1 (float64). An address of 0 is null; csrc/kernels.h
-says where it may be. Matrices of parameters and all states are dense. ``params`` and ``d_params`` hold, for each layer and direction, the
-addresses of w_ih, w_hh, b_ih and b_hh. ``batch_sizes`` points to T int64 counts, or is null: every row lives all steps.
+Cells are numbered 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) and 3 (lstm), number types 0 (float32) and 1 (float64), functions 0 (tanh), 1 (relu)
+and 2 (sigmoid). An address of 0 is null; csrc/kernels.h says where it may be. Matrices of parameters and all states are dense. ``params``
+and ``d_params`` hold, for each layer and direction, the addresses of w_ih, w_hh, b_ih, b_hh and w_hr; ``initial``, ``final``, ``d_final``
+and ``d_initial`` one for each of the cell's states. ``proj_size`` is 0 without a projection. ``batch_sizes`` points to T int64 counts, or is
+null: every row lives all steps.
 """
 
 from collections.abc import Sequence
@@ -15,23 +17,20 @@ def peak(number: int, threads: int) -> float: ...
 def offer_exchange(capsule: object, /) -> None: ...
 def dense_addresses(tensors: Sequence[object], shapes: tuple[tuple[int, ...], ...], /) -> list[int] | None: ...
 def plain_forward(
-    cell: int,
-    input_size: int,
-    hidden_size: int,
-    layers: int,
-    directions: int,
-    bias: bool,
-    shapes: tuple[tuple[int, ...], ...],
+    what: tuple[object, ...],
     params: tuple[object, ...],
     x: object,
-    h_0: object,
+    initial: tuple[object, ...] | None,
     batch_first: bool,
     grad_mode: bool,
+    keep: bool,
     classes: tuple[type, ...],
     threads: int,
     /,
 ) -> Any: ...
-def activation(cell: int, number: int, source: int, target: int, count: int, /) -> None: ...
+def kept_numbers(cell: int, /) -> int: ...
+def number_of_marks(cell: int, number: int, steps: int, batch: int, hidden_size: int, /) -> int: ...
+def activation(function: int, number: int, source: int, target: int, count: int, /) -> None: ...
 def forward(
     cell: int,
     number: int,
@@ -39,6 +38,7 @@ def forward(
     batch: int,
     input_size: int,
     hidden_size: int,
+    proj_size: int,
     layers: int,
     directions: int,
     batch_sizes: int,
@@ -47,12 +47,14 @@ def forward(
     x: int,
     x_step: int,
     x_row: int,
-    initial: int,
+    initial: Sequence[int],
     output: int,
     output_step: int,
     output_row: int,
-    final: int,
+    final: Sequence[int],
     hidden: int,
+    kept: int,
+    marks: int,
     /,
 ) -> None: ...
 def backward(
@@ -62,6 +64,7 @@ def backward(
     batch: int,
     input_size: int,
     hidden_size: int,
+    proj_size: int,
     layers: int,
     directions: int,
     batch_sizes: int,
@@ -70,20 +73,22 @@ def backward(
     x: int,
     x_step: int,
     x_row: int,
-    initial: int,
+    initial: Sequence[int],
     output: int,
     output_step: int,
     output_row: int,
     hidden: int,
+    kept: int,
+    marks: int,
     d_output: int,
     d_output_step: int,
     d_output_row: int,
     d_output_column: int,
-    d_final: int,
+    d_final: Sequence[int],
     d_x: int,
     d_x_step: int,
     d_x_row: int,
-    d_initial: int,
+    d_initial: Sequence[int],
     d_params: Sequence[int],
     /,
 ) -> None: ...

@@ -6,7 +6,7 @@ Nothing here knows autograd. ``native`` decides when to come here.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -34,8 +34,25 @@ if forced := os.environ.get("ELMAN_ISA"):
         raise ValueError(f"ELMAN_ISA is {forced!r}, but there is {error}; set it to one of these, or unset it for the best") from None
 
 # How the kernels number cells and number types (csrc/kernels.h).
-CELLS = {"rnn_tanh": 0, "rnn_relu": 1}
+CELLS = {"rnn_tanh": 0, "rnn_relu": 1, "gru": 2, "lstm": 3}
 NUMBERS = {torch.float32: 0, torch.float64: 1}
+PLAIN = (Tensor, Parameter)  # a subclass may mean anything by its operations
+
+States: TypeAlias = "tuple[Tensor, ...] | None"
+
+
+class Kept(NamedTuple):
+    """What ``backward`` needs of a run besides its inputs and outputs; None where there is no such thing.
+
+    Attributes:
+        hidden: the lower layers' outputs, (L-1, rows, D·H), with a projection P for H.
+        steps: what the cell keeps of each step, (L·D, rows, K, H).
+        marks: with ``recompute``, instead of ``steps``: the cell's memory now and then, (L·D, marks, B, H).
+    """
+
+    hidden: Tensor | None
+    steps: Tensor | None
+    marks: Tensor | None
 
 
 def available() -> bool:
@@ -77,7 +94,7 @@ def dense_addresses(tensors: Sequence[Tensor], shapes: tuple[tuple[int, ...], ..
     return _native.dense_addresses(tensors, shapes) if _missing is None else None
 
 
-def check(stack: Stack, x: Tensor, h_0: Tensor | None, params: Sequence[Tensor], batch_sizes: Tensor | None) -> None:
+def check(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], batch_sizes: Tensor | None, batch_first: bool) -> None:
     """Make sure that operands fit a stack, where ``layers`` has not done so: the kernels read as much memory as the stack's sizes say.
 
     Raises:
@@ -96,13 +113,16 @@ def check(stack: Stack, x: Tensor, h_0: Tensor | None, params: Sequence[Tensor],
         raise RuntimeError(f"expected x of torch.float32 or torch.float64, got {dtype}")
     if batch_sizes is None:
         expect("x", x, (*x.shape[:2], stack.input_size) if x.dim() == 3 else (0, 0, stack.input_size), dtype)
-        batch = x.shape[1]
+        batch = x.shape[0 if batch_first else 1]
     else:
         expect("batch_sizes", batch_sizes, (batch_sizes.numel(),), torch.int64)
         expect("x", x, (int(batch_sizes.sum()), stack.input_size), dtype)
         batch = int(batch_sizes[0])
-    if h_0 is not None:
-        expect("h_0", h_0, (stack.num_layers * stack.num_directions, batch, stack.hidden_size), dtype)
+    if states is not None:
+        if len(states) != len(stack.state_sizes):
+            raise RuntimeError(f"expected {len(stack.state_sizes)} initial states, got {len(states)}")
+        for name, state, width in zip(stack.cell.states, states, stack.state_sizes, strict=True):
+            expect(f"{name}_0", state, (stack.num_layers * stack.num_directions, batch, width), dtype)
     if len(params) != len(stack.shapes):
         raise RuntimeError(f"expected {len(stack.shapes)} parameters, got {len(params)}")
     for index, (param, shape) in enumerate(zip(params, stack.shapes, strict=True)):
@@ -115,18 +135,22 @@ def _read(params: Sequence[Tensor], stack: Stack) -> tuple[Sequence[Tensor], lis
     if addresses is None:
         params = [_dense(p) for p in params]
         addresses = [p.data_ptr() for p in params]
-    return params, _four(addresses, stack.bias)
+    return params, _five(addresses, stack)
 
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _four(addresses: list[int], bias: bool) -> list[int]:
-    """Addresses of what belongs to each direction, four at a time: a network without bias has null there."""
-    if bias:
-        return addresses
-    return [address for i in range(0, len(addresses), 2) for address in (addresses[i], addresses[i + 1], 0, 0)]
+def _five(addresses: list[int], stack: Stack) -> list[int]:
+    """Addresses of w_ih, w_hh, b_ih, b_hh and w_hr for each direction: null for what there is not."""
+    tensors = stack.tensors_per_direction
+    biases, projection = [] if stack.bias else [0, 0], [] if stack.proj_size else [0]
+    return [
+        address
+        for i in range(0, len(addresses), tensors)
+        for address in (*addresses[i : i + 2], *biases, *addresses[i + 2 : i + tensors], *projection)
+    ]
 
 
 def _readable(x: Tensor) -> Tensor:
@@ -134,29 +158,52 @@ def _readable(x: Tensor) -> Tensor:
     return x if (x.stride()[-1] == 1 or x.shape[-1] == 1) and not x.is_neg() else x.resolve_neg().contiguous()
 
 
-def _place(x: Tensor) -> tuple[int, int, int]:
+def _place(x: Tensor, batch_first: bool) -> tuple[int, int, int]:
     """Where a readable sequence lies: its address, and elements from one step to the next (packed: none) and from one row to the next."""
     strides = x.stride()
-    return (x.data_ptr(), strides[0], strides[1]) if len(strides) == 3 else (x.data_ptr(), 0, strides[0])
+    if len(strides) == 2:
+        return x.data_ptr(), 0, strides[0]
+    return (x.data_ptr(), strides[1], strides[0]) if batch_first else (x.data_ptr(), strides[0], strides[1])
 
 
-def new_sequence(like: Tensor, width: int, packed: bool, batch_first: bool) -> Tensor:
+def new_sequence(like: Tensor, width: int) -> Tensor:
     """Memory for as many rows as ``like`` has, each of ``width`` numbers, not initialised."""
     # The strided form: of torch's ways to make a tensor like another it costs least.
-    if packed:
+    if like.dim() == 2:
         return like.new_empty_strided((like.shape[0], width), (width, 1))
-    steps, batch, _ = like.shape
-    strides = (width, steps * width, 1) if batch_first else (batch * width, width, 1)
-    return like.new_empty_strided((steps, batch, width), strides)
+    a, b, _ = like.shape
+    return like.new_empty_strided((a, b, width), (b * width, width, 1))
 
 
-def _sizes(stack: Stack, x: Tensor, batch_sizes: Tensor | None) -> tuple[int, int, int, int, int, int, int, int, int]:
-    """The first arguments of every kernel: what runs, and its sizes."""
-    if batch_sizes is None:
-        steps, batch, _ = x.shape
-        address = 0
+def new_kept(stack: Stack, x: Tensor, batch: int | torch.SymInt, steps: int | torch.SymInt, rows: int | torch.SymInt) -> Kept:
+    """Memory for what ``forward`` keeps."""
+    directions = stack.num_layers * stack.num_directions
+    hidden = x.new_empty((stack.num_layers - 1, rows, stack.output_size)) if stack.num_layers > 1 else None
+    numbers = _native.kept_numbers(CELLS[stack.cell.name])
+    if numbers == 0:
+        return Kept(hidden, None, None)
+    if not stack.recompute:
+        return Kept(hidden, x.new_empty((directions, rows, numbers, stack.hidden_size)), None)
+    if len(stack.cell.states) == 1:  # its memory is its output, which is there
+        return Kept(hidden, None, None)
+    marks: int | torch.SymInt
+    if isinstance(steps, torch.SymInt) or isinstance(batch, torch.SymInt):
+        marks = torch.library.get_ctx().new_dynamic_size()
     else:
-        steps, batch, address = len(batch_sizes), int(batch_sizes[0]), batch_sizes.data_ptr()
+        marks = _native.number_of_marks(CELLS[stack.cell.name], NUMBERS[x.dtype], steps, batch, stack.hidden_size)
+    return Kept(hidden, None, x.new_empty((directions, marks, batch, stack.hidden_size)))
+
+
+def _counts(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) -> tuple[int, int, int]:
+    """Steps, batch rows, and rows in all."""
+    if batch_sizes is not None:
+        return len(batch_sizes), int(batch_sizes[0]), x.shape[0]
+    steps, batch = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
+    return steps, batch, steps * batch
+
+
+def _sizes(stack: Stack, x: Tensor, steps: int, batch: int, batch_sizes: Tensor | None) -> tuple[int, ...]:
+    """The first arguments of every kernel: what runs, and its sizes."""
     return (
         CELLS[stack.cell.name],
         NUMBERS[x.dtype],
@@ -164,31 +211,42 @@ def _sizes(stack: Stack, x: Tensor, batch_sizes: Tensor | None) -> tuple[int, in
         batch,
         stack.input_size,
         stack.hidden_size,
+        stack.proj_size,
         stack.num_layers,
         stack.num_directions,
-        address,
+        _address(batch_sizes),
     )
 
 
+def _what(stack: Stack) -> tuple[object, ...]:
+    """What runs, for the kernels' quick entries; kept with the stack, which never changes."""
+    known: tuple[object, ...] | None = stack.__dict__.get("_what")
+    if known is None:
+        known = (
+            CELLS[stack.cell.name],
+            stack.input_size,
+            stack.hidden_size,
+            stack.proj_size,
+            stack.num_layers,
+            stack.num_directions,
+            stack.bias,
+            stack.shapes,
+        )
+        stack.__dict__["_what"] = known
+    return known
+
+
 def plain_forward(
-    stack: Stack, x: Tensor, h_0: Tensor | None, params: tuple[Tensor, ...], batch_first: bool
-) -> tuple[Tensor, Tensor] | None:
-    """Run a stack over plain tensors, so far unchecked, with nothing to differentiate; None if it is not so."""
-    done: tuple[Tensor, Tensor] | None = _native.plain_forward(
-        CELLS[stack.cell.name],
-        stack.input_size,
-        stack.hidden_size,
-        stack.num_layers,
-        stack.num_directions,
-        stack.bias,
-        stack.shapes,
-        params,
-        x,
-        h_0,
-        batch_first,
-        torch.is_grad_enabled(),
-        (Tensor, Parameter),
-        torch.get_num_threads(),
+    stack: Stack, x: Tensor, states: States, params: tuple[Tensor, ...], batch_first: bool, grad_mode: bool, keep: bool
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None, Tensor | None] | bool | None:
+    """Run a stack over plain tensors, so far unchecked, in one step behind the binding.
+
+    Returns:
+        The outputs, the final states, and with ``keep`` the first two of ``Kept``; None, with nothing done, if the call is not of this kind; False
+        if it would be, but for gradients that are wanted with ``grad_mode``.
+    """
+    done: tuple[Tensor, tuple[Tensor, ...], Tensor | None, Tensor | None] | bool | None = _native.plain_forward(
+        _what(stack), params, x, states, batch_first, grad_mode, keep, PLAIN, torch.get_num_threads()
     )
     return done
 
@@ -196,98 +254,103 @@ def plain_forward(
 def forward(
     stack: Stack,
     x: Tensor,
-    h_0: Tensor | None,
+    states: States,
     params: Sequence[Tensor],
     batch_sizes: Tensor | None,
     batch_first: bool,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
     """Run a stack.
 
     Args:
+        x: (T, B, I), with batch_first (B, T, I), or packed (N, I).
         keep: whether ``backward`` will follow.
 
     Returns:
-        The outputs, the final states, and what ``backward`` needs besides: the lower layers' outputs (L-1, rows, D·H), or None.
+        The outputs, laid out as x; the final states; and what ``backward`` needs besides.
     """
-    sizes = _sizes(stack, x, batch_sizes)
-    _, _, steps, batch, _, hidden_size, layers, directions, _ = sizes
-    width = directions * hidden_size
     x = _readable(x)
     params, addresses = _read(params, stack)
-    if h_0 is not None:
-        h_0 = _dense(h_0)
-    output = new_sequence(x, width, batch_sizes is not None, batch_first)
-    final = x.new_empty_strided((layers * directions, batch, hidden_size), (batch * hidden_size, hidden_size, 1))
-    hidden = None
-    if keep and layers > 1:
-        hidden = x.new_empty((layers - 1, x.shape[0] if batch_sizes is not None else steps * batch, width))
+    if states is not None:
+        states = tuple([_dense(state) for state in states])
+    steps, batch, rows = _counts(x, batch_sizes, batch_first)
+    output = new_sequence(x, stack.output_size)
+    directions = stack.num_layers * stack.num_directions
+    finals = tuple([x.new_empty((directions, batch, width)) for width in stack.state_sizes])
+    kept = new_kept(stack, x, batch, steps, rows) if keep else Kept(None, None, None)
     _native.forward(
-        *sizes,
+        *_sizes(stack, x, steps, batch, batch_sizes),
         addresses,
         torch.get_num_threads(),
-        *_place(x),
-        _address(h_0),
-        *_place(output),
-        final.data_ptr(),
-        _address(hidden),
+        *_place(x, batch_first),
+        _addresses(states, stack),
+        *_place(output, batch_first),
+        _addresses(finals, stack),
+        *map(_address, kept),
     )
-    return output, final, hidden
+    return output, finals, kept
+
+
+def _addresses(states: Sequence[Tensor | None] | None, stack: Stack) -> list[int]:
+    """One address for each of the cell's states."""
+    return [0] * len(stack.cell.states) if states is None else list(map(_address, states))
 
 
 def backward(
     stack: Stack,
     x: Tensor,
-    h_0: Tensor | None,
+    states: States,
     params: Sequence[Tensor],
     batch_sizes: Tensor | None,
     batch_first: bool,
     output: Tensor,
-    hidden: Tensor | None,
+    kept: Kept,
     d_output: Tensor | None,
-    d_final: Tensor | None,
+    d_finals: Sequence[Tensor | None],
     wanted: Sequence[bool],
-) -> tuple[Tensor | None, Tensor | None, list[Tensor | None]]:
+) -> list[Tensor | None]:
     """The gradients of a run.
 
     Args:
-        output, hidden: what ``forward`` gave.
-        d_output, d_final: the gradients of the outputs and final states; None for zeros.
-        wanted: which gradients are wanted: x's, h_0's, then each parameter's.
+        output, kept: what ``forward`` gave.
+        d_output, d_finals: the gradients of the outputs and final states; None for zeros.
+        wanted: which gradients are wanted: x's, the initial states' (if there are any), then each parameter's.
 
     Returns:
-        The gradients of x, h_0 and the parameters, None where not wanted.
+        The gradients in the order of ``wanted``, None where not wanted.
     """
-    for gradient in (d_output, d_final):
+    for gradient in (d_output, *d_finals):
         if gradient is not None and gradient.dtype is not x.dtype:
             raise RuntimeError(f"expected gradients of {x.dtype}, as x is, got {gradient.dtype}: was x changed where it was saved?")
     x, output = _readable(x), _readable(output)
     params, addresses = _read(params, stack)
-    h_0 = None if h_0 is None else _dense(h_0)
-    hidden = None if hidden is None else _dense(hidden)
-    d_final = None if d_final is None else _dense(d_final)
-    d_x = new_sequence(x, stack.input_size, batch_sizes is not None, batch_first) if wanted[0] else None
-    d_h_0 = torch.empty_like(h_0) if wanted[1] and h_0 is not None else None
-    d_params = [torch.empty_like(p) if want else None for p, want in zip(params, wanted[2:], strict=True)]
+    states = None if states is None else tuple([_dense(state) for state in states])
+    kept = Kept(*(None if t is None else _dense(t) for t in kept))
+    d_finals = [None if d is None else _dense(d) for d in d_finals]
+    wants = iter(wanted)
+    d_x = new_sequence(x, stack.input_size) if next(wants) else None
+    d_states = [torch.empty_like(state) if next(wants) else None for state in states or ()]
+    d_params = [torch.empty_like(p) if want else None for p, want in zip(params, wants, strict=True)]
     d_rows = (0, 0, 0, 0)
     if d_output is not None:
         if any(d_output.stride()) or d_output.is_neg():
             d_output = _readable(d_output)
-            d_rows = (*_place(d_output), 1)
+            d_rows = (*_place(d_output, batch_first), 1)
         else:  # one number stands for all, as in the gradient of a sum
             d_rows = (d_output.data_ptr(), 0, 0, 0)
+    steps, batch, _ = _counts(x, batch_sizes, batch_first)
     _native.backward(
-        *_sizes(stack, x, batch_sizes),
+        *_sizes(stack, x, steps, batch, batch_sizes),
         addresses,
         torch.get_num_threads(),
-        *_place(x),
-        _address(h_0),
-        *_place(output),
-        _address(hidden),
+        *_place(x, batch_first),
+        _addresses(states, stack),
+        *_place(output, batch_first),
+        *map(_address, kept),
         *d_rows,
-        _address(d_final),
-        *((0, 0, 0) if d_x is None else _place(d_x)),
-        _address(d_h_0),
-        _four(list(map(_address, d_params)), stack.bias),
+        _addresses(d_finals, stack),
+        *((0, 0, 0) if d_x is None else _place(d_x, batch_first)),
+        _addresses(d_states or None, stack),
+        _five(list(map(_address, d_params)), stack),
     )
-    return d_x, d_h_0, d_params
+    return [d_x, *d_states, *d_params]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn import Parameter
 
 from elman.backends import kernels, operator
 from elman.backends.backend import Backend
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 _reference = ReferenceBackend()
-_PLAIN = frozenset((Tensor, Parameter))  # a subclass may mean anything by its operations
+_PLAIN = frozenset(kernels.PLAIN)
 _AVAILABLE = kernels.available()
 _requires_grad = attrgetter("requires_grad")
 
@@ -78,23 +77,29 @@ class NativeBackend(Backend):
         batch_sizes: Tensor | None = None,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        h_0 = None if states is None else states[0]
+        batch_first = batch_first and batch_sizes is None
+        if batch_first:
+            x = x.transpose(0, 1)
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-            output, final = operator.scan(stack, x, h_0, params, batch_sizes, batch_first)
-            return output, (final,)
-        if torch.is_grad_enabled() and (x.requires_grad or (h_0 is not None and h_0.requires_grad) or any(map(_requires_grad, params))):
-            output, final = _Scan.apply(stack, batch_sizes, batch_first, x, h_0, *params)  # type: ignore[no-untyped-call]
+            output, finals = operator.scan(stack, x, states, params, batch_sizes, batch_first)
+        elif torch.is_grad_enabled() and any(map(_requires_grad, (x, *(states or ()), *params))):
+            output, *finals = _Scan.apply(stack, batch_sizes, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
         else:
-            output, final, _ = kernels.forward(stack, x, h_0, params, batch_sizes, batch_first, keep=False)
-        return output, (final,)
+            output, finals, _ = kernels.forward(stack, x, states, params, batch_sizes, batch_first, keep=False)
+        return output.transpose(0, 1) if batch_first else output, tuple(finals)
 
     def run_plain(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        if not _AVAILABLE or _is_watched() or torch.is_autocast_enabled("cpu"):
+        if not _AVAILABLE or _is_watched() or torch.is_autocast_enabled("cpu") or stack.cell.name not in kernels.CELLS:
             return None
-        done = kernels.plain_forward(stack, x, None if states is None else states[0], params, batch_first)
-        return None if done is None else (done[0], (done[1],))
+        done = kernels.plain_forward(stack, x, states, params, batch_first, torch.is_grad_enabled(), False)
+        if done is None:
+            return None
+        if isinstance(done, tuple):
+            return done[:2]
+        output, *finals = _Scan.apply(stack, None, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
+        return output, tuple(finals)
 
 
 def _is_watched() -> bool:
@@ -108,43 +113,60 @@ def _is_watched() -> bool:
 
 
 class _Scan(torch.autograd.Function):
-    """A run and its gradient.
+    """A run and its gradient. Inputs: x, laid out as ``kernels.forward`` has it, the initial states if there are any, and the parameters.
 
-    Keeps, beyond the inputs, the outputs of every layer: D·H numbers for each row of each step. The last layer's are the very tensor that
+    Keeps, beyond the inputs, the outputs of every layer and what the cell needs of each step. The last layer's outputs are the very tensor that
     the caller gets, who may write into it, as with torch.nn's layers: then the gradient runs the network once more. So it does where hooks
     look after what is saved (checkpoints, offloading), since what they do not see would stay in memory, and where a graph is used twice.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, stack: Stack, batch_sizes: Tensor | None, batch_first: bool, x: Tensor, h_0: Tensor | None, *params: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        output, final, hidden = kernels.forward(stack, x, h_0, params, batch_sizes, batch_first, keep=True)
+    def forward(ctx: Any, stack: Stack, batch_sizes: Tensor | None, batch_first: bool, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        states, params = _split(stack, rest)
+        output, finals, kept = _forward(stack, x, states, params, batch_sizes, batch_first)
         ctx.call = stack, batch_sizes, batch_first
-        ctx.save_for_backward(x, h_0, *params)
+        ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
         ctx.hooked = _saving_is_hooked()
         if not ctx.hooked:
-            kept = output.detach()  # shares the memory and the count of writes to it
-            ctx.kept = kept, kept._version, hidden
-        return output, final
+            shared = output.detach()  # shares the memory and the count of writes to it
+            ctx.kept = shared, shared._version, kept
+        return output, *finals
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor | None, d_final: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_output: Tensor | None, *d_finals: Tensor | None) -> tuple[Tensor | None, ...]:
         stack, batch_sizes, batch_first = ctx.call
-        x, h_0, *params = ctx.saved_tensors
+        inputs = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
-        if _is_differentiated(d_output, d_final):
-            inputs = (x, h_0, *params)
-            gradients = _differentiable_gradients(stack, batch_sizes, batch_first, inputs, wanted, (d_output, d_final))
-            return (None, None, None, *gradients)
+        if _is_differentiated(d_output, *d_finals):
+            return None, None, None, *_differentiable_gradients(stack, batch_sizes, batch_first, inputs, wanted, (d_output, *d_finals))
+        x, *rest = inputs
+        states, params = _split(stack, rest)
         if ctx.hooked:
-            kernels.check(stack, x, h_0, params, batch_sizes)
-        output, version, hidden = ctx.__dict__.pop("kept", (None, 0, None))
+            kernels.check(stack, x, states, params, batch_sizes, batch_first)
+        output, version, kept = ctx.__dict__.pop("kept", (None, 0, None))
         if output is None or output._version != version:
-            output, _, hidden = kernels.forward(stack, x, h_0, params, batch_sizes, batch_first, keep=True)
-        d_x, d_h_0, d_params = kernels.backward(stack, x, h_0, params, batch_sizes, batch_first, output, hidden, d_output, d_final, wanted)
-        return (None, None, None, d_x, d_h_0, *d_params)
+            output, _, kept = _forward(stack, x, states, params, batch_sizes, batch_first)
+        gradients = kernels.backward(stack, x, states, params, batch_sizes, batch_first, output, kept, d_output, d_finals, wanted)
+        return None, None, None, *gradients
+
+
+def _split(stack: Stack, rest: Sequence[Tensor]) -> tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...]]:
+    """The initial states, None if there are none, and the parameters."""
+    states = len(rest) - len(stack.shapes)
+    return (tuple(rest[:states]), tuple(rest[states:])) if states else (None, tuple(rest))
+
+
+def _forward(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_sizes: Tensor | None, batch_first: bool
+) -> tuple[Tensor, tuple[Tensor, ...], kernels.Kept]:
+    """A run that keeps what its gradient needs."""
+    if batch_sizes is None and not stack.recompute:
+        done = kernels.plain_forward(stack, x, states, params, batch_first, False, True)
+        if isinstance(done, tuple):
+            output, finals, hidden, steps = done
+            return output, finals, kernels.Kept(hidden, steps, None)
+    return kernels.forward(stack, x, states, params, batch_sizes, batch_first, keep=True)
 
 
 def _saving_is_hooked() -> bool:
@@ -166,21 +188,20 @@ def _differentiable_gradients(
     stack: Stack,
     batch_sizes: Tensor | None,
     batch_first: bool,
-    inputs: tuple[Tensor | None, ...],
+    inputs: tuple[Tensor, ...],
     wanted: Sequence[bool],
-    gradients: tuple[Tensor | None, Tensor | None],
+    gradients: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
     """The same gradients from the reference, as functions of the inputs and of the outputs' gradients that can be differentiated again."""
     with torch.enable_grad():
         # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.
-        x, h_0, *params = [t.view_as(t) if t is not None and want else t for t, want in zip(inputs, wanted, strict=True)]
-        assert x is not None
-        output, (final,) = _reference.run(
-            stack, x, None if h_0 is None else (h_0,), [p for p in params if p is not None], batch_sizes, batch_first
-        )
-        pairs = [(o, g) for o, g in zip((output, final), gradients, strict=True) if g is not None]
-        targets = [t for t, want in zip((x, h_0, *params), wanted, strict=True) if t is not None and want]
+        x, *rest = inputs = tuple([t.view_as(t) if want else t for t, want in zip(inputs, wanted, strict=True)])
+        states, params = _split(stack, rest)
+        output, finals = _reference.run(stack, x.transpose(0, 1) if batch_first else x, states, params, batch_sizes)
+        results = (output.transpose(0, 1) if batch_first else output, *finals)
+        pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if g is not None]
+        targets = [t for t, want in zip(inputs, wanted, strict=True) if want]
         if not pairs:
             return [None] * len(inputs)
         found = iter(torch.autograd.grad([o for o, _ in pairs], targets, [g for _, g in pairs], create_graph=True, allow_unused=True))
-        return [next(found) if t is not None and want else None for t, want in zip(inputs, wanted, strict=True)]
+        return [next(found) if want else None for want in wanted]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from elman.backends import kernels
+from elman.backends.kernels import Kept
 from elman.backends.stack import Stack
 from elman.cells import BY_NAME
 
@@ -18,128 +19,133 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _library = torch.library.Library("elman", "DEF")  # type: ignore[no-untyped-call]
-_WHAT = "str cell, int num_layers, bool bidirectional, bool bias, bool batch_first"
+_WHAT = "str cell, int hidden_size, int num_layers, bool bidirectional, bool bias, int proj_size, bool recompute, bool batch_first"
 _define: Callable[[str], str] = _library.define
-_define(f"scan(Tensor x, Tensor? h_0, Tensor[] params, Tensor? batch_sizes, {_WHAT}) -> (Tensor, Tensor, Tensor)")
+# Results: output, h_n, c_n, and what is kept: hidden, steps, marks. What there is not is an empty tensor. ``states`` may be empty: zeros.
 _define(
-    "scan_backward(Tensor? d_output, Tensor? d_final, Tensor x, Tensor? h_0, Tensor[] params, Tensor? batch_sizes, "
-    f"Tensor output, Tensor hidden, {_WHAT}) -> Tensor[]"
+    f"scan(Tensor x, Tensor[] states, Tensor[] params, Tensor? batch_sizes, {_WHAT}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_define(
+    "scan_backward(Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, Tensor x, Tensor[] states, Tensor[] params, Tensor? batch_sizes, "
+    f"Tensor output, Tensor hidden, Tensor steps, Tensor marks, {_WHAT}) -> Tensor[]"
 )
 
 
-def _stack(x: Tensor, params: Sequence[Tensor], cell: str, num_layers: int, bidirectional: bool, bias: bool) -> Stack:
-    return Stack(BY_NAME[cell](), x.shape[-1], params[1].shape[-1], num_layers, bidirectional, bias)
-
-
 def scan(
-    stack: Stack, x: Tensor, h_0: Tensor | None, params: Sequence[Tensor], batch_sizes: Tensor | None, batch_first: bool
-) -> tuple[Tensor, Tensor]:
+    stack: Stack, x: Tensor, states: Sequence[Tensor] | None, params: Sequence[Tensor], batch_sizes: Tensor | None, batch_first: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack through the operator: the outputs and the final states."""
-    output, final, _ = torch.ops.elman.scan(
-        x, h_0, list(params), batch_sizes, stack.cell.name, stack.num_layers, stack.bidirectional, stack.bias, batch_first
+    output, *finals, _, _, _ = torch.ops.elman.scan(
+        x,
+        list(states or ()),
+        list(params),
+        batch_sizes,
+        stack.cell.name,
+        stack.hidden_size,
+        stack.num_layers,
+        stack.bidirectional,
+        stack.bias,
+        stack.proj_size,
+        stack.recompute,
+        batch_first,
     )
-    return output, final
+    return output, tuple(finals[: len(stack.state_sizes)])
+
+
+def _stack(
+    x: Tensor, cell: str, hidden_size: int, num_layers: int, bidirectional: bool, bias: bool, proj_size: int, recompute: bool, _: bool
+) -> Stack:
+    return Stack(BY_NAME[cell](), x.shape[-1], hidden_size, num_layers, bidirectional, bias, proj_size, recompute)
+
+
+def _or_empty(tensors: Sequence[Tensor | None], x: Tensor) -> tuple[Tensor, ...]:
+    return tuple([x.new_empty(0) if t is None else t for t in tensors])
+
+
+def _or_none(tensors: Sequence[Tensor]) -> list[Tensor | None]:
+    return [t if t.numel() else None for t in tensors]
+
+
+def _results(output: Tensor, finals: Sequence[Tensor], kept: Kept, x: Tensor) -> tuple[Tensor, ...]:
+    return output, *_or_empty((*finals, None)[:2], x), *_or_empty(kept, x)
 
 
 @torch.library.impl(_library, "scan", "CPU")
-def _scan(
-    x: Tensor,
-    h_0: Tensor | None,
-    params: list[Tensor],
-    batch_sizes: Tensor | None,
-    cell: str,
-    num_layers: int,
-    bidirectional: bool,
-    bias: bool,
-    batch_first: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    stack = _stack(x, params, cell, num_layers, bidirectional, bias)
-    kernels.check(stack, x, h_0, params, batch_sizes)
-    output, final, hidden = kernels.forward(stack, x, h_0, params, batch_sizes, batch_first, keep=True)
-    return output, final, x.new_empty(0) if hidden is None else hidden
+def _scan(x: Tensor, states: list[Tensor], params: list[Tensor], batch_sizes: Tensor | None, *what: Any) -> tuple[Tensor, ...]:
+    stack, batch_first = _stack(x, *what), what[-1]
+    kernels.check(stack, x, tuple(states) or None, params, batch_sizes, batch_first)
+    output, finals, kept = kernels.forward(stack, x, tuple(states) or None, params, batch_sizes, batch_first, keep=True)
+    return _results(output, finals, kept, x)
 
 
 @torch.library.impl(_library, "scan_backward", "CPU")
 def _scan_backward(
     d_output: Tensor | None,
-    d_final: Tensor | None,
+    d_h_n: Tensor | None,
+    d_c_n: Tensor | None,
     x: Tensor,
-    h_0: Tensor | None,
+    states: list[Tensor],
     params: list[Tensor],
     batch_sizes: Tensor | None,
     output: Tensor,
     hidden: Tensor,
-    cell: str,
-    num_layers: int,
-    bidirectional: bool,
-    bias: bool,
-    batch_first: bool,
+    steps: Tensor,
+    marks: Tensor,
+    *what: Any,
 ) -> list[Tensor]:
-    stack = _stack(x, params, cell, num_layers, bidirectional, bias)
-    kernels.check(stack, x, h_0, params, batch_sizes)
-    wanted = [True] * (2 + len(params))
-    d_x, d_h_0, d_params = kernels.backward(
-        stack, x, h_0, params, batch_sizes, batch_first, output, hidden if hidden.numel() else None, d_output, d_final, wanted
+    stack, batch_first = _stack(x, *what), what[-1]
+    kernels.check(stack, x, tuple(states) or None, params, batch_sizes, batch_first)
+    kept, d_finals = Kept(*_or_none((hidden, steps, marks))), (d_h_n, d_c_n)[: len(stack.state_sizes)]
+    wanted = [True] * (1 + len(states) + len(params))
+    found = kernels.backward(
+        stack, x, tuple(states) or None, params, batch_sizes, batch_first, output, kept, d_output, d_finals, wanted
     )
-    return [g for g in (d_x, d_h_0, *d_params) if g is not None]
+    return [g for g in found if g is not None]
 
 
-def _scan_fake(
-    x: Tensor,
-    h_0: Tensor | None,
-    params: list[Tensor],
-    batch_sizes: Tensor | None,
-    cell: str,
-    num_layers: int,
-    bidirectional: bool,
-    bias: bool,
-    batch_first: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    stack = _stack(x, params, cell, num_layers, bidirectional, bias)
-    output = kernels.new_sequence(x, stack.output_size, batch_sizes is not None, batch_first)
+def _scan_fake(x: Tensor, states: list[Tensor], params: list[Tensor], batch_sizes: Tensor | None, *what: Any) -> tuple[Tensor, ...]:
+    stack, batch_first = _stack(x, *what), what[-1]
     rows: int | torch.SymInt
     batch: int | torch.SymInt
+    steps: int | torch.SymInt
     if batch_sizes is None:
-        rows, batch = x.shape[0] * x.shape[1], x.shape[1]
+        steps, batch = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
+        rows = steps * batch
     else:
-        rows, batch = x.shape[0], torch.library.get_ctx().new_dynamic_size() if h_0 is None else h_0.shape[1]
-    final = x.new_empty((num_layers * stack.num_directions, batch, stack.hidden_size))
-    hidden = x.new_empty((num_layers - 1, rows, stack.output_size)) if num_layers > 1 else x.new_empty(0)
-    return output, final, hidden
+        steps, rows = batch_sizes.shape[0], x.shape[0]
+        batch = states[0].shape[1] if states else torch.library.get_ctx().new_dynamic_size()
+    output = kernels.new_sequence(x, stack.output_size)
+    finals = [x.new_empty((stack.num_layers * stack.num_directions, batch, width)) for width in stack.state_sizes]
+    return _results(output, finals, kernels.new_kept(stack, x, batch, steps, rows), x)
 
 
 def _scan_backward_fake(
     d_output: Tensor | None,
-    d_final: Tensor | None,
+    d_h_n: Tensor | None,
+    d_c_n: Tensor | None,
     x: Tensor,
-    h_0: Tensor | None,
+    states: list[Tensor],
     params: list[Tensor],
-    batch_sizes: Tensor | None,
-    output: Tensor,
-    hidden: Tensor,
-    cell: str,
-    num_layers: int,
-    bidirectional: bool,
-    bias: bool,
-    batch_first: bool,
+    *rest: Any,
 ) -> list[Tensor]:
-    d_x = kernels.new_sequence(x, x.shape[-1], batch_sizes is not None, batch_first)
-    dense = [h_0, *params] if h_0 is not None else params
-    return [d_x, *(t.new_empty(t.shape) for t in dense)]
+    return [kernels.new_sequence(x, x.shape[-1]), *(t.new_empty(t.shape) for t in (*states, *params))]
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, h_0, params, batch_sizes, *ctx.what = inputs
-    ctx.has_state = h_0 is not None
-    ctx.save_for_backward(x, h_0, batch_sizes, output[0], output[2], *params)
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, states, params, batch_sizes, *ctx.what = inputs
+    ctx.states = len(states)
+    results, _, _, *kept = output
+    ctx.save_for_backward(x, batch_sizes, results, *kept, *states, *params)
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, d_output: Tensor | None, d_final: Tensor | None, _d_hidden: Tensor | None) -> tuple[Any, ...]:
-    x, h_0, batch_sizes, output, hidden, *params = ctx.saved_tensors
-    d_x, *gradients = torch.ops.elman.scan_backward(d_output, d_final, x, h_0, params, batch_sizes, output, hidden, *ctx.what)
-    d_h_0 = gradients.pop(0) if ctx.has_state else None
-    return d_x, d_h_0, gradients, None, *([None] * len(ctx.what))
+def _differentiate(ctx: Any, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    x, batch_sizes, output, hidden, steps, marks, *rest = ctx.saved_tensors
+    states, params = rest[: ctx.states], rest[ctx.states :]
+    d_x, *gradients = torch.ops.elman.scan_backward(
+        d_output, d_h_n, d_c_n, x, states, params, batch_sizes, output, hidden, steps, marks, *ctx.what
+    )
+    return d_x, gradients[: ctx.states], gradients[ctx.states :], None, *([None] * len(ctx.what))
 
 
 torch.library.register_fake("elman::scan", _scan_fake, lib=_library)

@@ -23,6 +23,8 @@ class Stack:
     out, the next step reads and the layer above sees. Only for a cell whose step does not read its first state, as the LSTM's. Source:
     H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network Architectures for Large Scale Acoustic Modeling",
     Interspeech (2014).
+
+    ``recompute`` asks a backend to keep less for the gradient, and to run steps again instead; numbers stay the same.
     """
 
     cell: Cell
@@ -32,6 +34,7 @@ class Stack:
     bidirectional: bool = False
     bias: bool = True
     proj_size: int = 0
+    recompute: bool = False
 
     @cached_property
     def num_directions(self) -> int:

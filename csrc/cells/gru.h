@@ -1,0 +1,34 @@
+// The gated recurrent unit, with the reset gate after the product, as torch and cuDNN have it:
+//   r = s(x_r + h_r)   z = s(x_z + h_z)   n = tanh(x_n + r h_n)   h' = n + z (h - n)
+// x_g and h_g being gate g's input and recurrent parts, each with its bias.
+#pragma once
+
+#include "cell.h"
+
+namespace elman::ELMAN_TARGET {
+
+template <class T>
+struct Gru {
+  using V = Vec<T>;
+  static constexpr int kGates = 3, kApart = 2, kKept = 4, kColumns = 4;
+  static constexpr bool kReadsState = true, kMemory = false, kReadsOutput = false, kReadsBefore = true;
+  static constexpr int input_gate(int column) { return column == 0 ? 2 : column - 1; }  // n's input part; then r and z; n's recurrent part follows
+
+  static ELMAN_INLINE V forward(V* a, V x_n, V h, V&) {  // keeps r, z, n, h_n
+    const V r = sigmoid(a[0]), z = sigmoid(a[1]), h_n = a[2], n = tanh(fma(r, h_n, x_n));
+    a[0] = r, a[1] = z, a[2] = n, a[3] = h_n;
+    return fma(z, h - n, n);
+  }
+  static ELMAN_INLINE void backward(V* a, V d, V, V before, V& carry) {
+    const V r = a[0], z = a[1], n = a[2], h_n = a[3], one = splat(T(1));
+    d += carry;
+    carry = d * z;
+    const V d_n = d * (one - z) * (one - n * n);
+    a[0] = d_n;
+    a[1] = d_n * h_n * (r * (one - r));
+    a[2] = d * (before - n) * (z * (one - z));
+    a[3] = d_n * r;
+  }
+};
+
+}  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,34 @@
+// The long short-term memory, with a forget gate and no peepholes, as torch has it:
+//   i = s(a_i)   f = s(a_f)   g = tanh(a_g)   o = s(a_o)   c' = f c + i g   h' = o tanh(c')
+#pragma once
+
+#include "cell.h"
+
+namespace elman::ELMAN_TARGET {
+
+template <class T>
+struct Lstm {
+  using V = Vec<T>;
+  static constexpr int kGates = 4, kApart = -1, kKept = 5, kColumns = 4;
+  static constexpr bool kReadsState = false, kMemory = true, kReadsOutput = false, kReadsBefore = true;
+  static constexpr int input_gate(int column) { return column; }
+
+  static ELMAN_INLINE V output(V o, V c) { return o * tanh(c); }  // from what is kept, where it is needed again
+  static ELMAN_INLINE V forward(V* a, V, V, V& c) {                // keeps i, f, g, o, c'
+    const V i = sigmoid(a[0]), f = sigmoid(a[1]), g = tanh(a[2]), o = sigmoid(a[3]);
+    c = fma(f, c, i * g);
+    a[0] = i, a[1] = f, a[2] = g, a[3] = o, a[4] = c;
+    return output(o, c);
+  }
+  static ELMAN_INLINE void backward(V* a, V d, V, V before, V& carry) {
+    const V i = a[0], f = a[1], g = a[2], o = a[3], t = tanh(a[4]), one = splat(T(1));
+    const V d_c = fma(d * o, one - t * t, carry);
+    carry = d_c * f;
+    a[0] = d_c * g * (i * (one - i));
+    a[1] = d_c * before * (f * (one - f));
+    a[2] = d_c * i * (one - g * g);
+    a[3] = d * t * (o * (one - o));
+  }
+};
+
+}  // namespace elman::ELMAN_TARGET
