@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import elman.bench.measure
-from elman.bench.case import GRIDS
+from elman.bench.case import cases_of
 from elman.cli.app import app
 from elman.cli.bench import select
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PEERS = {"jax": ("jax",), "ort": ("onnxruntime", "onnx")}
-QUICK = ["bench", "--quick", "--rounds", "1"]
+QUICK = ["bench", "--quick", "--rounds", "1", "--cell", "rnn"]
 # In this process, as many threads as now, since the tests after these share it.
 HERE = [*QUICK, "--threads", str(torch.get_num_threads())]
 
@@ -108,6 +108,9 @@ def test_ctrl_c_prints_what_has_been_measured(monkeypatch: pytest.MonkeyPatch, c
         (["--against", "torch,keras"], "torch, jax, ort, got 'keras'"),
         (["--threads", "0"], "'--threads'"),
         (["--grid", "gnu"], "'--grid'"),
+        (["--grid", "tour", "--rows", "4"], "rows 1 to 3, got '4'"),
+        (["--cell", "rnn,gnu"], "from rnn, gru, lstm, got 'gnu'"),
+        (["--cell", ""], "from rnn, gru, lstm, got ''"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +121,11 @@ def test_bad_input_is_one_line(arguments: list[str], complaint: str, capsys: pyt
 
 
 def test_rows_are_chosen_by_number() -> None:
-    grid = GRIDS["rnn"]
-    assert select(grid, "") == dict(enumerate(grid, start=1))
-    assert select(grid, "8,2-3") == {8: grid[7], 2: grid[1], 3: grid[2]}
+    sizes = cases_of("rnn", "sizes")
+    assert select("rnn", "sizes", "") == list(enumerate(sizes, start=1))
+    assert select("rnn", "sizes", "8,2-3,8") == [(8, sizes[7]), (2, sizes[1]), (3, sizes[2])]
+
+
+def test_each_chosen_cell_has_the_chosen_rows() -> None:
+    gru, lstm = cases_of("gru", "tour"), cases_of("lstm", "tour")
+    assert select("lstm,gru,lstm", "tour", "2-3") == [(2, lstm[1]), (3, lstm[2]), (2, gru[1]), (3, gru[2])]
