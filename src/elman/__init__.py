@@ -8,6 +8,6 @@
 
 from elman._version import __version__
 from elman.backends import show_config
-from elman.layers import RNN, RNNCell, why
+from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, why
 
-__all__ = ["RNN", "RNNCell", "__version__", "show_config", "why"]
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "__version__", "show_config", "why"]

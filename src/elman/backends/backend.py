@@ -21,7 +21,7 @@ class Backend(ABC):
     Args (of both methods):
         stack: what to run.
         x: (T, B, I) with any strides; packed, (N, I).
-        states: one tensor (L·D, B, H) for each of the cell's states; None for zeros.
+        states: one tensor for each of the cell's states, (L·D, B, H), or as wide as ``stack.state_sizes`` says; None for zeros.
         params: the flat list of parameters in torch's order.
         batch_sizes: None, or packed: how many rows are alive at each step, int64 on the CPU, contiguous, at least 1, non-increasing.
         batch_first: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
@@ -55,7 +55,7 @@ class Backend(ABC):
         batch_sizes: Tensor | None = None,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The outputs, (T, B, D·H) or packed (N, D·H), and the final states, each (L·D, B, H)."""
+        """The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H."""
 
     def run_plain(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool

@@ -53,15 +53,16 @@ class ReferenceBackend(Backend):
             outputs: list[Tensor] = []
             for reverse in (False, True)[: stack.num_directions]:
                 k = len(finals)
-                w_ih, w_hh, *biases = params[k * tensors : (k + 1) * tensors]
-                b_ih, b_hh = biases or (None, None)
+                w_ih, w_hh, *rest = params[k * tensors : (k + 1) * tensors]
+                w_hr = rest.pop() if stack.proj_size else None
+                b_ih, b_hh = rest or (None, None)
                 if states is None:
-                    initial = tuple(x.new_zeros(rows, stack.hidden_size) for _ in stack.cell.states)
+                    initial = tuple(x.new_zeros(rows, size) for size in stack.state_sizes)
                 else:
                     initial = tuple(state[k] for state in states)
                 projected = linear(x, w_ih, b_ih)
                 steps = projected.unbind(0) if rows_at is None else torch.split(projected, rows_at)
-                hidden, last = _unroll(stack.cell, steps, w_hh, b_hh, initial, reverse)
+                hidden, last = _unroll(stack.cell, steps, w_hh, b_hh, w_hr, initial, reverse)
                 outputs.append(torch.stack(hidden) if rows_at is None else torch.cat(hidden))
                 finals.append(last)
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
@@ -69,20 +70,27 @@ class ReferenceBackend(Backend):
 
 
 def _unroll(
-    cell: Cell, projected: Sequence[Tensor], w_hh: Tensor, b_hh: Tensor | None, initial: tuple[Tensor, ...], reverse: bool
+    cell: Cell,
+    projected: Sequence[Tensor],
+    w_hh: Tensor,
+    b_hh: Tensor | None,
+    w_hr: Tensor | None,
+    initial: tuple[Tensor, ...],
+    reverse: bool,
 ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
     """One direction of one layer.
 
     Args:
         cell: the equation of a step.
         projected: for each step the projected input of the rows that are alive, (rows, G·H), in the order of time.
-        w_hh: (G·H, H).
+        w_hh: (G·H, H); with a projection, (G·H, P).
         b_hh: (G·H,) or None.
-        initial: the initial states, each (B, H).
+        w_hr: the projection, (P, H), or None.
+        initial: the initial states, each (B, H); with a projection the first is (B, P).
         reverse: whether to go from the last step to the first.
 
     Returns:
-        The first state of each step, (rows, H), in the order of time, and each row's states after its last step, each (B, H).
+        The first state of each step in the order of time, and each row's states after its last step, shaped like the initial ones.
     """
     steps = projected[::-1] if reverse else projected
     alive = steps[0].shape[0]
@@ -98,6 +106,8 @@ def _unroll(
             states = tuple(torch.cat((state, fresh[alive:rows])) for state, fresh in zip(states, initial, strict=True))
         alive = rows
         states = cell.step(step, linear(states[0], w_hh, b_hh), states)
+        if w_hr is not None:
+            states = (linear(states[0], w_hr), *states[1:])
         hidden.append(states[0])
     if ended:
         states = tuple(torch.cat(parts) for parts in zip(states, *reversed(ended), strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from elman.backends import kernels
 from elman.backends.native import NativeBackend
 from elman.backends.reference import ReferenceBackend
 
@@ -37,6 +38,8 @@ def run_plain(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """The usual call on the preferred backend, in one step; None if it is not of this kind (``Backend.run_plain``)."""
+    if stack.cell.name not in kernels.CELLS:
+        return None
     return BACKENDS[0].run_plain(stack, x, states, params, batch_first)
 
 

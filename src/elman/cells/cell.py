@@ -32,7 +32,7 @@ class Cell(ABC):
         Args:
             projected: ``x W_ih^T + b_ih``, shape (B, G·H).
             recurrent: ``h W_hh^T + b_hh``, shape (B, G·H). Apart from ``projected``, since some cells (GRU) gate it before adding.
-            states: the states before the step, each (B, H).
+            states: the states before the step, each (B, H); where a stack projects its output, the first is as narrow as that.
 
         Returns:
             The states after the step, each (B, H), in the order of ``self.states``.

@@ -1,4 +1,4 @@
-"""One step of the Elman network: torch.nn.RNNCell's interface."""
+"""One step of one layer as a module: what RNNCell, GRUCell and LSTMCell share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from elman import scan
 from elman.backends import Stack, run_plain
-from elman.cells import NONLINEARITIES
 from elman.layers import checks
 from elman.layers.module import Call, RecurrentModule
 
@@ -39,6 +38,9 @@ class RecurrentCell(RecurrentModule):
         for name in names[self.stack.tensors_per_direction :]:
             self.register_parameter(name, None)
 
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias is True else f", bias={self.bias}")
+
     def _run(self, x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
         """What forward does, whatever the cell's states: a sequence of one step."""
         given = (x, *(states or ()))
@@ -67,8 +69,7 @@ class RecurrentCell(RecurrentModule):
         ):
             checks.check_input(x, weight, self.input_size, checks.CELL_AXES, RuntimeError)
         if states is not None:
-            for state in states:
-                checks.check_state(state, x, (*shape[:-1], self.hidden_size), "(B, H)" if rank == 2 else "(H,)", ranks=(1, 2))
+            self._check_states(states, x, "(B, H)" if rank == 2 else "(H,)", shape[:-1], ranks=(1, 2))
             states = tuple([state.unsqueeze(0) for state in states])
         x = x.unsqueeze(0)
         if rank == 1:
@@ -77,64 +78,8 @@ class RecurrentCell(RecurrentModule):
         return x, states, params, None
 
 
-class RNNCell(RecurrentCell):
-    """One step of an Elman network, in place of torch.nn.RNNCell.
-
-    >>> import elman, torch
-    >>> cell = elman.RNNCell(10, 20)
-    >>> h = torch.zeros(3, 20)
-    >>> for x in torch.randn(5, 3, 10):
-    ...     h = cell(x, h)
-    >>> h.shape
-    torch.Size([3, 20])
-
-    The equation::
-
-        h' = tanh(W_ih x + b_ih + W_hh h + b_hh)
-
-    Source: J. L. Elman, "Finding Structure in Time", Cognitive Science 14 (1990).
-
-    Args:
-        input_size: I, features of x.
-        hidden_size: H, units.
-        bias: False leaves b_ih and b_hh out.
-        nonlinearity: "tanh" or "relu".
-        device: where the parameters live.
-        dtype: the parameters' dtype.
-
-    Attributes:
-        weight_ih: (H, I).
-        weight_hh: (H, H).
-        bias_ih, bias_hh: (H,); None without bias.
-
-    The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.RNNCell's.
-
-    Raises:
-        RuntimeError: the nonlinearity is unknown or a size negative.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        if nonlinearity not in NONLINEARITIES:
-            # torch.nn.RNNCell notices in its first call, with this type of error; a layer's constructor raises a ValueError.
-            raise RuntimeError(f"expected nonlinearity to be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
-        super().__init__(NONLINEARITIES[nonlinearity](), input_size, hidden_size, bias, device, dtype)
-        self.nonlinearity = nonlinearity
-
-    def extra_repr(self) -> str:
-        words = [f"{self.input_size}, {self.hidden_size}"]
-        if self.bias is not True:
-            words.append(f"bias={self.bias}")
-        if self.nonlinearity != "tanh":
-            words.append(f"nonlinearity={self.nonlinearity}")
-        return ", ".join(words)
+class OneStateCell(RecurrentCell):
+    """A cell with the one state h, so that hx and what forward returns are tensors. Abstract: a subclass picks the cell."""
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Compute one step.

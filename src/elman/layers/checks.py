@@ -84,10 +84,17 @@ def check_input(x: Tensor, weight: Tensor, input_size: int, axes: dict[int, str]
         )
 
 
-def check_state(state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None = None) -> None:
+def check_no_projection(kind: str, proj_size: object) -> None:
+    """Raise a ValueError if there is a proj_size, whatever it is: torch.nn's layers of this kind know the argument and take none."""
+    if proj_size is not None:
+        raise ValueError(f"expected no proj_size, got {proj_size!r}: an LSTM can project its output, {kind} cannot")
+
+
+def check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None = None) -> None:
     """Raise what is wrong with an initial state, if anything is.
 
     Args:
+        name: what it is called.
         state: what was passed.
         x: the input, checked.
         expected: the shape that the state should have.
@@ -100,15 +107,15 @@ def check_state(state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, 
         RuntimeError: its shape, dtype or device is wrong otherwise.
     """
     if not isinstance(state, Tensor):
-        raise wrong_kind("hx", "a tensor", state)
+        raise wrong_kind(name, "a tensor", state)
     if state.shape != expected:
         error = RuntimeError if ranks is None or state.dim() in ranks else ValueError
-        hint = ": give it its first axis with hx.unsqueeze(0)" if (1, *state.shape) == expected else ""
-        raise error(f"expected hx of shape {expected}, {axes}, got {tuple(state.shape)}{hint}")
+        hint = f": give it its first axis with {name}.unsqueeze(0)" if (1, *state.shape) == expected else ""
+        raise error(f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}")
     if state.device != x.device:
-        raise RuntimeError(f"expected hx on {x.device}, where x is, got {state.device}: move it with hx.to({str(x.device)!r})")
+        raise RuntimeError(f"expected {name} on {x.device}, where x is, got {state.device}: move it with {name}.to({str(x.device)!r})")
     if state.dtype is not x.dtype and not _autocasts(x):
-        raise RuntimeError(f"expected hx of {x.dtype}, the dtype of x, got {state.dtype}: convert it with hx.to({x.dtype})")
+        raise RuntimeError(f"expected {name} of {x.dtype}, the dtype of x, got {state.dtype}: convert it with {name}.to({x.dtype})")
 
 
 def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class RecurrentLayer(RecurrentModule):
     batch_first: bool
     dropout: float
     bidirectional: bool
+    proj_size: int
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class RecurrentLayer(RecurrentModule):
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
+        proj_size: int,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
     ) -> None:
@@ -47,11 +49,14 @@ class RecurrentLayer(RecurrentModule):
         for name, flag in (("bias", bias), ("batch_first", batch_first)):
             if not isinstance(flag, bool):
                 raise TypeError(f"expected {name} to be True or False, got {flag!r}")
-        for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "proj_size": proj_size}
+        for name, size in sizes.items():
             if not isinstance(size, int):
                 raise TypeError(f"expected {name} to be an int, got {size!r} of type {type(size).__name__}")
-            if size <= 0:
-                raise ValueError(f"expected {name} to be at least 1, got {size}")
+            if size < (least := 0 if name == "proj_size" else 1):
+                raise ValueError(f"expected {name} to be at least {least}, got {size}")
+        if proj_size >= hidden_size:
+            raise ValueError(f"expected proj_size to be below hidden_size, {hidden_size}, got {proj_size}: leave it out for no projection")
         if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
             raise ValueError(f"expected dropout to be a probability, a number from 0 to 1, got {dropout!r}")
         if dropout > 0 and num_layers == 1:
@@ -66,8 +71,9 @@ class RecurrentLayer(RecurrentModule):
         self.batch_first = batch_first
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
-        self.stack = Stack(cell, input_size, hidden_size, num_layers, bool(bidirectional), bias)
-        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: self.stack.tensors_per_direction]
+        self.proj_size = proj_size
+        self.stack = Stack(cell, input_size, hidden_size, num_layers, bool(bidirectional), bias, proj_size)
+        kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if bias else ()), *(("weight_hr",) if proj_size else ()))
         suffixes = ("", "_reverse")[: self.stack.num_directions]
         self._own_parameters(
             [f"{kind}_l{layer}{suffix}" for layer in range(num_layers) for suffix in suffixes for kind in kinds], device, dtype
@@ -75,7 +81,7 @@ class RecurrentLayer(RecurrentModule):
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
-        """The parameters in a list for each layer and direction: [w_ih, w_hh, b_ih, b_hh]."""
+        """The parameters in a list for each layer and direction: [w_ih, w_hh, b_ih, b_hh, w_hr], less those that there are not."""
         params, tensors = self._params(), self.stack.tensors_per_direction
         return [list(params[i : i + tensors]) for i in range(0, len(params), tensors)]
 
@@ -84,7 +90,8 @@ class RecurrentLayer(RecurrentModule):
 
     def extra_repr(self) -> str:
         words = [f"{self.input_size}, {self.hidden_size}"]
-        for name, default in (("num_layers", 1), ("bias", True), ("batch_first", False), ("dropout", 0.0), ("bidirectional", False)):
+        defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+        for name, default in defaults.items():
             if getattr(self, name) != default:
                 words.append(f"{name}={getattr(self, name)}")
         return ", ".join(words)
@@ -137,11 +144,10 @@ class RecurrentLayer(RecurrentModule):
             raise RuntimeError(f"expected at least one step, got none: x has shape {tuple(shape)}")
         if states is not None:
             directions = self.num_layers * self.stack.num_directions
-            for state in states:
-                if rank == 3:
-                    checks.check_state(state, x, (directions, shape[batch], self.hidden_size), "(L·D, B, H)")
-                else:
-                    checks.check_state(state, x, (directions, self.hidden_size), "(L·D, H)")
+            if rank == 3:
+                self._check_states(states, x, "(L·D, B, H)", (directions, shape[batch]))
+            else:
+                self._check_states(states, x, "(L·D, H)", (directions,))
         if rank == 2:
             return x.unsqueeze(1), None if states is None else tuple([state.unsqueeze(1) for state in states]), params, None
         return x.transpose(0, 1) if time else x, states, params, None
@@ -153,9 +159,36 @@ class RecurrentLayer(RecurrentModule):
         checks.check_input(x, params[0], self.input_size, checks.PACKED_AXES, ValueError)
         batch_sizes = checks.check_batch_sizes(batch_sizes, x)
         if states is not None:
-            rows = int(batch_sizes[0])
-            for state in states:
-                checks.check_state(state, x, (self.num_layers * self.stack.num_directions, rows, self.hidden_size), "(L·D, B, H)")
+            self._check_states(states, x, "(L·D, B, H)", (self.num_layers * self.stack.num_directions, int(batch_sizes[0])))
             if sorted_indices is not None:
                 states = tuple([state.index_select(1, sorted_indices) for state in states])
         return x, states, params, batch_sizes
+
+
+class OneStateLayer(RecurrentLayer):
+    """A layer whose cell has the one state h, so that hx and h_n are tensors. Abstract: a subclass picks the cell."""
+
+    @overload
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[PackedSequence, Tensor]: ...
+
+    def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Tensor | PackedSequence, Tensor]:
+        """Run the network.
+
+        Args:
+            input: x, (T, B, I), or (B, T, I) with batch_first; unbatched, (T, I); or a PackedSequence.
+            hx: the initial states, (L·D, B, H); unbatched, (L·D, H). Zeros by default.
+
+        Returns:
+            The outputs, laid out as x: the last layer's state after each step, both directions beside each other, (T, B, D·H);
+            and h_n, the states after each direction's last step, shaped like hx. The reverse direction's last step is the first in time.
+
+        Raises:
+            TypeError: input is no tensor and no PackedSequence, or hx is no tensor.
+            ValueError: input has the wrong number of dimensions or the wrong dtype.
+            RuntimeError: input has the wrong number of features, no step, or is on another device; hx has the wrong shape, dtype or device.
+        """
+        output, (h_n,) = self._run(input, None if hx is None else (hx,))
+        return output, h_n

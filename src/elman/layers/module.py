@@ -14,7 +14,7 @@ from elman.backends import kernels
 from elman.layers import checks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch.nn.utils.rnn import PackedSequence
 
@@ -41,6 +41,7 @@ class RecurrentModule(nn.Module, ABC):
         for name, shape in zip(names, stack.shapes, strict=True):
             self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self._names = names
+        self._state_names = ("hx",) if len(stack.cell.states) == 1 else tuple([f"{state}_0" for state in stack.cell.states])
         self._read: Callable[[dict[str, Any]], tuple[Tensor, ...]] = itemgetter(*names)
         self.reset_parameters()
 
@@ -68,6 +69,28 @@ class RecurrentModule(nn.Module, ABC):
         if kernels.dense_addresses(params, self.stack.shapes) is None:  # not what it nearly always is, so perhaps wrong
             checks.check_parameters(self._names, params, self.stack.shapes)
         return params
+
+    def _states(self, hx: Any) -> tuple[Tensor, ...] | None:
+        """The states as a tuple, of what the caller gave as hx. Says no more than whether it is a tuple where one is due."""
+        if hx is None:
+            return None
+        count = len(self._state_names)
+        if count == 1:
+            return (hx,)
+        expected = f"a tuple ({', '.join(self._state_names)})"
+        if not isinstance(hx, tuple | list):
+            raise checks.wrong_kind("hx", expected, hx)
+        if len(hx) != count:
+            raise RuntimeError(f"expected hx to be {expected}, got {len(hx)} of them")
+        return tuple(hx)
+
+    def _check_states(
+        self, states: tuple[Tensor, ...], x: Tensor, axes: str, before: tuple[int, ...], ranks: Sequence[int] | None = None
+    ) -> None:
+        """Raise what is wrong with the initial states, if anything is (``checks.check_state``). ``before``: their shape less the units."""
+        for name, state, size in zip(self._state_names, states, self.stack.state_sizes, strict=True):
+            units = axes if size == self.stack.hidden_size else axes.replace("H", "P")
+            checks.check_state(name, state, x, (*before, size), units, ranks)
 
     @abstractmethod
     def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> Call:

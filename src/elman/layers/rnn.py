@@ -1,19 +1,19 @@
-"""The Elman network, layer after layer: torch.nn.RNN's interface."""
+"""The Elman network: the interfaces of torch.nn.RNN and torch.nn.RNNCell."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from elman.cells import NONLINEARITIES
-from elman.layers.layer import RecurrentLayer
+from elman.layers import checks
+from elman.layers.cell import OneStateCell
+from elman.layers.layer import OneStateLayer
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
-    from torch.nn.utils.rnn import PackedSequence
 
 
-class RNN(RecurrentLayer):
+class RNN(OneStateLayer):
     """An Elman network over whole sequences, in place of torch.nn.RNN.
 
     >>> import elman, torch
@@ -68,12 +68,11 @@ class RNN(RecurrentLayer):
         *,
         proj_size: None = None,
     ) -> None:
-        if proj_size is not None:
-            raise ValueError(f"expected no proj_size, got {proj_size!r}: an LSTM can project its output, an RNN cannot")
+        checks.check_no_projection("an RNN", proj_size)
         if nonlinearity not in NONLINEARITIES:
             raise ValueError(f"expected nonlinearity to be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
         cell = NONLINEARITIES[nonlinearity]()
-        super().__init__(cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype)
+        super().__init__(cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype)
         self.nonlinearity = nonlinearity
 
     @property
@@ -81,27 +80,58 @@ class RNN(RecurrentLayer):
         """What torch.nn calls the kind of network: "RNN_TANH" or "RNN_RELU"."""
         return f"RNN_{self.nonlinearity.upper()}"
 
-    @overload
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
 
-    @overload
-    def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[PackedSequence, Tensor]: ...
+class RNNCell(OneStateCell):
+    """One step of an Elman network, in place of torch.nn.RNNCell.
 
-    def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Tensor | PackedSequence, Tensor]:
-        """Run the network.
+    >>> import elman, torch
+    >>> cell = elman.RNNCell(10, 20)
+    >>> h = torch.zeros(3, 20)
+    >>> for x in torch.randn(5, 3, 10):
+    ...     h = cell(x, h)
+    >>> h.shape
+    torch.Size([3, 20])
 
-        Args:
-            input: x, (T, B, I), or (B, T, I) with batch_first; unbatched, (T, I); or a PackedSequence.
-            hx: the initial states, (L·D, B, H); unbatched, (L·D, H). Zeros by default.
+    The equation::
 
-        Returns:
-            The outputs, laid out as x: the last layer's state after each step, both directions beside each other, (T, B, D·H);
-            and h_n, the states after each direction's last step, shaped like hx. The reverse direction's last step is the first in time.
+        h' = tanh(W_ih x + b_ih + W_hh h + b_hh)
 
-        Raises:
-            TypeError: input is no tensor and no PackedSequence, or hx is no tensor.
-            ValueError: input has the wrong number of dimensions or the wrong dtype.
-            RuntimeError: input has the wrong number of features, no step, or is on another device; hx has the wrong shape, dtype or device.
-        """
-        output, (h_n,) = self._run(input, None if hx is None else (hx,))
-        return output, h_n
+    Source: J. L. Elman, "Finding Structure in Time", Cognitive Science 14 (1990).
+
+    Args:
+        input_size: I, features of x.
+        hidden_size: H, units.
+        bias: False leaves b_ih and b_hh out.
+        nonlinearity: "tanh" or "relu".
+        device: where the parameters live.
+        dtype: the parameters' dtype.
+
+    Attributes:
+        weight_ih: (H, I).
+        weight_hh: (H, H).
+        bias_ih, bias_hh: (H,); None without bias.
+
+    The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.RNNCell's.
+
+    Raises:
+        RuntimeError: the nonlinearity is unknown or a size negative.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if nonlinearity not in NONLINEARITIES:
+            # torch.nn.RNNCell notices in its first call, with this type of error; a layer's constructor raises a ValueError.
+            raise RuntimeError(f"expected nonlinearity to be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
+        super().__init__(NONLINEARITIES[nonlinearity](), input_size, hidden_size, bias, device, dtype)
+        self.nonlinearity = nonlinearity
+
+    def extra_repr(self) -> str:
+        nonlinearity = "" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}"
+        return super().extra_repr() + nonlinearity

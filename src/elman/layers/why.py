@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch.nn.utils.rnn import PackedSequence
 
 
-def why(rnn: RecurrentModule, x: Tensor | PackedSequence, hx: Tensor | None = None) -> str:
+def why(rnn: RecurrentModule, x: Tensor | PackedSequence, hx: Tensor | tuple[Tensor, Tensor] | None = None) -> str:
     """Say in one line which backend would run ``rnn(x, hx)``, and if not the native one, why not.
 
     >>> import elman, torch
@@ -30,4 +30,4 @@ def why(rnn: RecurrentModule, x: Tensor | PackedSequence, hx: Tensor | None = No
     """
     if not isinstance(rnn, RecurrentModule):
         raise TypeError(f"expected one of Elman's layers or cells, got {type(rnn).__name__}: why() cannot tell how others run")
-    return explain(rnn.stack, *rnn._prepare(x, None if hx is None else (hx,)))
+    return explain(rnn.stack, *rnn._prepare(x, rnn._states(hx)))

@@ -32,7 +32,7 @@ def run(
     Args:
         stack: what to run.
         x: (T, B, I) with any strides; packed, (N, I).
-        states: one tensor (L·D, B, H) for each of the cell's states; None for zeros.
+        states: one tensor for each of the cell's states, (L·D, B, H), or as wide as ``stack.state_sizes`` says; None for zeros.
         params: the flat list of parameters in torch's order.
         dropout: the probability with which an output of any layer but the last is zeroed, in training only.
         training: whether dropout acts.
@@ -40,7 +40,7 @@ def run(
         batch_first: a hint: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
 
     Returns:
-        The outputs, (T, B, D·H) or packed (N, D·H), and the final states, each (L·D, B, H).
+        The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H.
     """
     if dropout and training and stack.num_layers > 1:
         return _run_with_dropout(stack, x, states, params, dropout, batch_sizes, batch_first)

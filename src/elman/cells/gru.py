@@ -1,0 +1,36 @@
+"""The gated recurrent unit: a reset gate r, an update gate z, and a candidate n between which and the old state z chooses.
+
+    r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)
+    z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
+    n = tanh(W_in x + b_in + r * (W_hn h + b_hn))
+    h' = (1 - z) * n + z * h
+
+Source: K. Cho, B. van Merriënboer, C. Gulcehre, D. Bahdanau, F. Bougares, H. Schwenk, Y. Bengio, "Learning Phrase Representations using
+RNN Encoder-Decoder for Statistical Machine Translation", EMNLP (2014). There r gates h before W_hn; here it gates what comes of it, bias
+included, as in torch.nn and cuDNN, so that one product with h serves all three gates.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from elman.cells.cell import Cell
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@final
+class Gru(Cell):
+    name = "gru"
+    gates = ("r", "z", "n")
+    states = ("h",)
+
+    def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (h,) = states
+        x_r, x_z, x_n = projected.chunk(3, -1)
+        h_r, h_z, h_n = recurrent.chunk(3, -1)
+        r = (x_r + h_r).sigmoid()
+        z = (x_z + h_z).sigmoid()
+        n = (x_n + r * h_n).tanh()
+        return (n + z * (h - n),)
