@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import elman.bench.measure
-from elman.bench.case import cases_of
+from elman.bench.case import CELLS, MODES, cases_of
 from elman.cli.app import app
 from elman.cli.bench import select
 
@@ -39,11 +39,11 @@ def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
 
 
-def test_everybody_who_is_installed_agrees_and_is_timed_on_the_tours_networks() -> None:
+def test_everybody_who_is_installed_agrees_and_is_timed_on_each_cell() -> None:
     # In a process of its own: JAX's and ONNX Runtime's threads would stay in this one.
     code = "from elman.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, *QUICK, "--threads", "1", "--grid", "tour", "--json", "-"],
+        [sys.executable, "-c", code, *QUICK, "--threads", "1", "--cell", "rnn,gru,lstm", "--rows", "1", "--json", "-"],
         capture_output=True,
         text=True,
         check=False,
@@ -54,7 +54,7 @@ def test_everybody_who_is_installed_agrees_and_is_timed_on_the_tours_networks() 
     installed = {name for name, packages in PEERS.items() if all(find_spec(package) for package in packages)}
     assert facts["complete"] is True
     assert len(facts["absent"]) == 2 - len(installed)
-    assert [(row["row"], row["mode"]) for row in facts["rows"]] == [(n, mode) for n in (1, 2, 3) for mode in ("infer", "train")]
+    assert [(row["cell"], row["mode"]) for row in facts["rows"]] == [(cell, mode) for cell in CELLS for mode in MODES]
     for row in facts["rows"]:
         assert set(row["over_elman"]) == {"torch"} | (installed - ({"ort"} if row["mode"] == "train" else set()))
 
