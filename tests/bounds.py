@@ -7,26 +7,33 @@ The rest is how an error that is already there passes on, step after step, in th
 
 - through a matrix W: each element by |W| e, and no more than its row's 2-norm times the error's 2-norm; the vector's 2-norm by that of W.
   The first is sharp for one step, the second over many, since |W| grows where W does not; both hold, so the smaller is taken;
-- through tanh and relu: by the largest slope in reach, which is at most 1; tanh adds its own error, at most ``TANH_ULPS`` units in the last
-  place;
-- through a product: |a b - A B| <= |A| e_b + |B| e_a + e_a e_b.
+- through an activation: by the largest slope in reach, which is at most 1; tanh and sigmoid add their own error, at most ``TANH_ULPS`` and
+  ``SIGMOID_ULPS`` units in the last place;
+- through a product: |a b - A B| <= |A| e_b + |B| e_a + e_a e_b; k factors in any order add gamma(k - 1) of the product.
+
+Where an equation is written in more than one way (GRU's h' = (1 - z) n + z h = n + z (h - n), and the gradients that follow from each) the
+bound holds for all of them.
 
 Everything is computed with the magnitudes of the actual run, so the bound is as small as the numbers allow.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oracle import order
+
 if TYPE_CHECKING:
-    from oracle import Array, Direction
+    from oracle import Array, Direction, States
 
 U = 2.0**-24
 TINY = 2.0**-149  # what underflow may lose
 TANH_ULPS = 4.0
+SIGMOID_ULPS = 4.0
 
 
 def gamma(n: int) -> float:
@@ -64,6 +71,9 @@ class Approx:
     def plus(self, other: Approx) -> Approx:
         return Approx(self.value + other.value, self.error + other.error, self.norm + other.norm)
 
+    def minus(self, other: Approx) -> Approx:
+        return Approx(self.value - other.value, self.error + other.error, self.norm + other.norm)
+
     def times(self, other: Approx) -> Approx:
         error = np.abs(self.value) * other.error + np.abs(other.value) * self.error + self.error * other.error
         return Approx.of(self.value * other.value, error)
@@ -74,30 +84,181 @@ class Approx:
 
 
 @dataclass
+class Sum:
+    """Terms, of which some are products, to be added in any order: what they come to but for rounding, and what rounding is relative to."""
+
+    value: Approx
+    magnitude: Array  # the sum of the terms' magnitudes
+    terms: int
+
+    @staticmethod
+    def of(term: Approx) -> Sum:
+        return Sum(term, term.reach, 1)
+
+    @staticmethod
+    def product(w: Array, x: Approx) -> Sum:
+        """``w @ x``."""
+        return Sum(x.through(w), x.reach @ np.abs(w).T, len(x.value))
+
+    def __add__(self, other: Sum) -> Sum:
+        return Sum(self.value.plus(other.value), self.magnitude + other.magnitude, self.terms + other.terms)
+
+    def rounded(self) -> Approx:
+        return self.value.rounded(gamma(self.terms) * self.magnitude + self.terms * TINY)
+
+
+def product(*factors: Approx) -> Approx:
+    """The product of vectors, element by element, multiplied in any order."""
+    result = factors[0]
+    for factor in factors[1:]:
+        result = result.times(factor)
+    roundings = len(factors) - 1
+    return result.rounded(gamma(roundings) * result.reach + roundings * TINY)
+
+
+class Cell(ABC):
+    """One step and its gradient, as ``oracle.Cell``, of approximate vectors; a and q come as a sum for each gate, before rounding."""
+
+    gates: int
+
+    @abstractmethod
+    def forward(self, a: list[Sum], q: list[Sum], before: tuple[Approx, ...]) -> tuple[tuple[Approx, ...], Any]: ...
+
+    @abstractmethod
+    def backward(self, kept: Any, d_after: tuple[Sum, ...]) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]: ...
+
+
+class Elman(Cell):
+    gates = 1
+
+    def __init__(self, nonlinearity: str) -> None:
+        self.activate = {"tanh": _tanh, "relu": _relu}[nonlinearity]
+
+    def forward(self, a: list[Sum], q: list[Sum], before: tuple[Approx, ...]) -> tuple[tuple[Approx, ...], Any]:
+        h, slope = self.activate((a[0] + q[0]).rounded())
+        return (h,), slope
+
+    def backward(self, kept: Any, d_after: tuple[Sum, ...]) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]:
+        d = product(d_after[0].rounded(), kept)
+        return [d], [d], (None,)
+
+
+class Gru(Cell):
+    gates = 3
+
+    def forward(self, a: list[Sum], q: list[Sum], before: tuple[Approx, ...]) -> tuple[tuple[Approx, ...], Any]:
+        (h,) = before
+        (r, r_slope), (z, z_slope) = _sigmoid((a[0] + q[0]).rounded()), _sigmoid((a[1] + q[1]).rounded())
+        q_n = q[2].rounded()
+        n, n_slope = _tanh((a[2] + Sum.of(product(r, q_n))).rounded())
+        # The error of (1 - z) n + z h is dz (h - n) + (1 - z) dn + z dh + dz (dh - dn), and rounding adds, in the one way of writing it,
+        # 2u (1 - z) |n| + u z |h| + u |h'|, in the other 2u z |h - n| + u |h'|; both are below 3u (|n| + z |h|).
+        value = (1 - z.value) * n.value + z.value * h.value
+        error = z.error * np.abs(h.value - n.value) + (1 - z.value) * n.error + z.value * h.error + z.error * (h.error + n.error)
+        after = Approx.of(value, error).rounded(gamma(3) * (n.reach + z.reach * h.reach) + 3 * TINY)
+        return (after,), (r, r_slope, z, z_slope, n, n_slope, q_n, h)
+
+    def backward(self, kept: Any, d_after: tuple[Sum, ...]) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]:
+        r, r_slope, z, z_slope, n, n_slope, q_n, h = kept
+        d_h = d_after[0].rounded()
+        # d_h (1 - z) may be d_h - d_h z, and d_h (h - n) may be d_h h - d_h n: rounding is relative to the terms then.
+        rest = Approx(1 - z.value, z.error, z.norm).rounded(np.full_like(z.value, 2 * U))
+        step = h.minus(n).rounded(gamma(2) * (h.reach + n.reach))
+        d_n = product(d_h, rest, n_slope)
+        d_z = product(d_h, step, z_slope)
+        d_r = product(d_n, q_n, r_slope)
+        return [d_r, d_z, d_n], [d_r, d_z, product(d_n, r)], (Sum.of(product(d_h, z)),)
+
+
+class Lstm(Cell):
+    gates = 4
+
+    def forward(self, a: list[Sum], q: list[Sum], before: tuple[Approx, ...]) -> tuple[tuple[Approx, ...], Any]:
+        _, c = before
+        a_i, a_f, a_g, a_o = ((from_x + from_h).rounded() for from_x, from_h in zip(a, q, strict=True))
+        (i, i_slope), (f, f_slope), (g, g_slope), (o, o_slope) = _sigmoid(a_i), _sigmoid(a_f), _tanh(a_g), _sigmoid(a_o)
+        after = (Sum.of(f.times(c)) + Sum.of(i.times(g))).rounded()
+        shown, shown_slope = _tanh(after)
+        return (product(o, shown), after), (i, i_slope, f, f_slope, g, g_slope, o, o_slope, c, shown, shown_slope)
+
+    def backward(self, kept: Any, d_after: tuple[Sum, ...]) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]:
+        i, i_slope, f, f_slope, g, g_slope, o, o_slope, c, shown, shown_slope = kept
+        d_h = d_after[0].rounded()
+        d_c = (d_after[1] + Sum.of(product(d_h, o, shown_slope))).rounded()
+        d = [product(d_c, g, i_slope), product(d_c, c, f_slope), product(d_c, i, g_slope), product(d_h, shown, o_slope)]
+        return d, d, (None, Sum.of(product(d_c, f)))
+
+
+def _relu(a: Approx) -> tuple[Approx, Approx]:
+    """The activation and its derivative."""
+    uncertain = np.abs(a.value) <= a.error  # the unit may be on or off
+    slope = Approx.of((a.value > 0).astype(float), uncertain.astype(float))
+    return _squeezed(np.maximum(a.value, 0.0), a, (a.value + a.error > 0).astype(float)), slope
+
+
+def _tanh(a: Approx) -> tuple[Approx, Approx]:
+    """The activation, and its derivative as backward computes it from the activation's value."""
+    steepest = 1 - np.tanh(_nearest_to_zero(a)) ** 2
+    h = _squeezed(np.tanh(a.value), a, steepest)
+    h = h.rounded(TANH_ULPS * (2 * U * h.reach + TINY))
+    square = h.times(h)
+    # 1 - h² in two roundings of numbers up to 1.
+    return h, Approx.of(1 - square.value, square.error + 2 * U * (1 + square.error))
+
+
+def _sigmoid(a: Approx) -> tuple[Approx, Approx]:
+    """The same."""
+    least = _logistic(_nearest_to_zero(a))
+    s = _squeezed(_logistic(a.value), a, least * (1 - least))
+    s = s.rounded(SIGMOID_ULPS * (2 * U * s.reach + TINY))
+    slope = Approx.of(s.value * (1 - s.value), np.abs(1 - 2 * s.value) * s.error + s.error**2)
+    return s, slope.rounded(gamma(2) * slope.reach + 2 * TINY)
+
+
+def _logistic(a: Array) -> Array:
+    return 1 / (1 + np.exp(-a))
+
+
+def _nearest_to_zero(a: Approx) -> Array:
+    """The smallest magnitude that a computed element may have: where tanh and sigmoid are steepest."""
+    return np.maximum(np.abs(a.value) - a.error, 0.0)
+
+
+def _squeezed(value: Array, a: Approx, slope: Array) -> Approx:
+    """``value`` is a function of ``a`` whose slope is nowhere in reach above ``slope``, and that at most 1."""
+    error = slope * a.error
+    return Approx(value, error, np.minimum(a.norm, np.linalg.norm(error, axis=-1)))
+
+
+CELLS: dict[str, Cell] = {"rnn_tanh": Elman("tanh"), "rnn_relu": Elman("relu"), "gru": Gru(), "lstm": Lstm()}
+
+
+@dataclass
 class Bounds:
     """For each result of ``oracle.run`` the largest error that float32 may have; same shapes."""
 
     output: Array
-    h_n: Array
+    finals: States
     d_x: Array
-    d_h_0: Array
+    d_initial: States
     d_layers: list[list[Direction]]
 
 
 def run(
-    nonlinearity: str, layers: list[list[Direction]], x: Array, h_0: Array, lengths: list[int], d_output: Array, d_h_n: Array
+    cell: str, layers: list[list[Direction]], x: Array, initial: States, lengths: list[int], d_output: Array, d_finals: States
 ) -> Bounds:
     """The bounds for what ``oracle.run`` computes from the same arguments, all of them exact in float32."""
     bounds = Bounds(
         output=np.zeros(d_output.shape),
-        h_n=np.zeros(h_0.shape),
+        finals=tuple(np.zeros(state.shape) for state in initial),
         d_x=np.zeros(x.shape),
-        d_h_0=np.zeros(h_0.shape),
+        d_initial=tuple(np.zeros(state.shape) for state in initial),
         d_layers=[[direction.zeros() for direction in layer] for layer in layers],
     )
     terms = [[_Terms.like(direction) for direction in layer] for layer in layers]
     for row, length in enumerate(lengths):
-        _run_sequence(nonlinearity, layers, x[:length, row], h_0[:, row], d_output[:length, row], d_h_n[:, row], row, bounds, terms)
+        arriving = d_output[:length, row], tuple(state[:, row] for state in d_finals)
+        _run_sequence(CELLS[cell], layers, x[:length, row], tuple(state[:, row] for state in initial), *arriving, row, bounds, terms)
     for layer_bounds, layer_terms in zip(bounds.d_layers, terms, strict=True):
         for direction, term in zip(layer_bounds, layer_terms, strict=True):
             term.finish(direction, gamma(sum(lengths) + 2))
@@ -115,112 +276,92 @@ class _Terms:
     def like(direction: Direction) -> _Terms:
         return _Terms(direction.zeros(), direction.zeros())
 
-    def add(self, d_a: Approx, x: Approx, before: Approx) -> None:
-        for name, other in (("w_ih", x), ("w_hh", before)):
-            error = np.outer(np.abs(d_a.value), other.error) + np.outer(d_a.error, other.reach)
-            getattr(self.error, name)[...] += error
-            getattr(self.magnitude, name)[...] += np.outer(d_a.reach, other.reach)
-        for name in ("b_ih", "b_hh"):
-            getattr(self.error, name)[...] += d_a.error
-            getattr(self.magnitude, name)[...] += d_a.reach
+    def add(self, name: str, d: Approx, by: Approx | None = None) -> None:
+        """One step's gradient: d, or its outer product with ``by``."""
+        if by is None:
+            error, magnitude = d.error, d.reach
+        else:
+            error = np.outer(np.abs(d.value), by.error) + np.outer(d.error, by.reach)
+            magnitude = np.outer(d.reach, by.reach)
+        getattr(self.error, name)[...] += error
+        getattr(self.magnitude, name)[...] += magnitude
 
     def finish(self, bounds: Direction, rounding: float) -> None:
-        for name in ("w_ih", "w_hh", "b_ih", "b_hh"):
+        for name in bounds.names:
             getattr(bounds, name)[...] = getattr(self.error, name) + rounding * getattr(self.magnitude, name) + TINY
 
 
 def _run_sequence(
-    nonlinearity: str,
+    cell: Cell,
     layers: list[list[Direction]],
     x: Array,
-    h_0: Array,
+    initial: States,
     d_output: Array,
-    d_h_n: Array,
+    d_finals: States,
     row: int,
     bounds: Bounds,
     terms: list[list[_Terms]],
 ) -> None:
     steps = len(x)
     inputs: list[list[Approx]] = [[Approx.exact(step) for step in x]]
-    slopes: list[list[list[Approx]]] = []
-    hidden: list[list[list[Approx]]] = []
+    kept: list[list[dict[int, Any]]] = []  # for each layer, direction and step
+    unprojected: list[list[dict[int, Approx]]] = []
+    hidden: list[list[dict[int, Approx]]] = []
     for index, layer in enumerate(layers):
-        slopes.append([])
-        hidden.append([])
+        for memory in (kept, unprojected, hidden):
+            memory.append([{} for _ in layer])
         for d, weights in enumerate(layer):
             k = index * len(layer) + d
-            h = Approx.exact(h_0[k])
-            states, slope = [h] * steps, [h] * steps
-            for t in _order(steps, d):
-                a = _preactivation(weights, inputs[-1][t], h)
-                h, slope[t] = _activate(nonlinearity, a)
-                states[t] = h
-            bounds.h_n[k, row] = h.error
-            hidden[-1].append(states)
-            slopes[-1].append(slope)
-        inputs.append([_join([states[t] for states in hidden[-1]]) for t in range(steps)])
+            states = tuple(Approx.exact(state[k]) for state in initial)
+            for t in order(steps, d):
+                a = _sums(cell.gates, weights.w_ih, weights.b_ih, inputs[-1][t])
+                q = _sums(cell.gates, weights.w_hh, weights.b_hh, states[0])
+                states, kept[-1][d][t] = cell.forward(a, q, states)
+                if weights.w_hr is not None:
+                    unprojected[-1][d][t] = states[0]
+                    states = (Sum.product(weights.w_hr, states[0]).rounded(), *states[1:])
+                hidden[-1][d][t] = states[0]
+            for final, state in zip(bounds.finals, states, strict=True):
+                final[k, row] = state.error
+        inputs.append([_join([outputs[t] for outputs in hidden[-1]]) for t in range(steps)])
     bounds.output[:steps, row] = [step.error for step in inputs[-1]]
 
     d_out = [Approx.exact(step) for step in d_output]
     for index in reversed(range(len(layers))):
-        d_in: list[Approx | None] = [None] * steps
+        d_in: dict[int, Sum] = {}
         for d, weights in enumerate(layers[index]):
             k = index * len(layers[index]) + d
-            size = len(weights.b_hh)
-            own = slice(d * size, (d + 1) * size)
-            d_h = Approx.exact(d_h_n[k])
-            order = _order(steps, d)
+            width = weights.w_hh.shape[1]
+            own = slice(d * width, (d + 1) * width)
+            term = terms[index][d]
+            d_states = tuple(Sum.of(Approx.exact(state[k])) for state in d_finals)
+            way = order(steps, d)
             for position in reversed(range(steps)):
-                t = order[position]
-                before = hidden[index][d][order[position - 1]] if position else Approx.exact(h_0[k])
-                arrived = d_h.plus(Approx.of(d_out[t].value[own], d_out[t].error[own]))
-                arrived = arrived.rounded(U * arrived.reach)
-                d_a = arrived.times(slopes[index][d][t])
-                d_a = d_a.rounded(U * d_a.reach + TINY)
-                terms[index][d].add(d_a, inputs[index][t], before)
-                d_h = _transposed(weights.w_hh, d_a)
-                passed = _transposed(weights.w_ih, d_a)
-                other = d_in[t]
-                if other is not None:
-                    passed = passed.plus(other)
-                    passed = passed.rounded(U * passed.reach)
-                d_in[t] = passed
-            bounds.d_h_0[k, row] = d_h.error
-        d_out = [step for step in d_in if step is not None]
+                t = way[position]
+                before = hidden[index][d][way[position - 1]] if position else Approx.exact(initial[0][k])
+                d_h = d_states[0] + Sum.of(Approx.of(d_out[t].value[own], d_out[t].error[own]))
+                if weights.w_hr is not None:
+                    term.add("w_hr", d_h.rounded(), unprojected[index][d][t])
+                    d_h = Sum.product(weights.w_hr.T, d_h.rounded())
+                gates, recurrent, direct = cell.backward(kept[index][d][t], (d_h, *d_states[1:]))
+                d_a, d_q = _join(gates), _join(recurrent)
+                term.add("w_ih", d_a, inputs[index][t])
+                term.add("w_hh", d_q, before)
+                term.add("b_ih", d_a)
+                term.add("b_hh", d_q)
+                passed = Sum.product(weights.w_ih.T, d_a)
+                d_in[t] = d_in[t] + passed if t in d_in else passed
+                through = Sum.product(weights.w_hh.T, d_q)
+                d_states = (through if direct[0] is None else through + direct[0], *direct[1:])
+            for d_state, state in zip(bounds.d_initial, d_states, strict=True):
+                d_state[k, row] = state.rounded().error
+        d_out = [d_in[t].rounded() for t in range(steps)]
     bounds.d_x[:steps, row] = [step.error for step in d_out]
 
 
-def _preactivation(weights: Direction, x: Approx, h: Approx) -> Approx:
-    """``W_ih x + b_ih + W_hh h + b_hh``: I + H + 2 terms, summed in any order."""
-    biases = Approx.exact(weights.b_ih + weights.b_hh)
-    magnitudes = np.abs(weights.w_ih) @ x.reach + np.abs(weights.w_hh) @ h.reach + np.abs(weights.b_ih) + np.abs(weights.b_hh)
-    n = len(x.value) + len(h.value) + 2
-    return x.through(weights.w_ih).plus(h.through(weights.w_hh)).plus(biases).rounded(gamma(n) * magnitudes + TINY)
-
-
-def _activate(nonlinearity: str, a: Approx) -> tuple[Approx, Approx]:
-    """The activation and its derivative as backward computes it from the activation's value."""
-    if nonlinearity == "relu":
-        uncertain = np.abs(a.value) <= a.error  # the unit may be on or off
-        slope = Approx.of((a.value > 0).astype(float), uncertain.astype(float))
-        return _squeezed(np.maximum(a.value, 0.0), a, (a.value + a.error > 0).astype(float)), slope
-    steepest = 1 - np.tanh(np.maximum(np.abs(a.value) - a.error, 0.0)) ** 2
-    h = _squeezed(np.tanh(a.value), a, steepest)
-    h = h.rounded(TANH_ULPS * 2 * U * h.reach + TANH_ULPS * TINY)
-    square = h.times(h)
-    # 1 - h² in two roundings of numbers up to 1.
-    return h, Approx.of(1 - square.value, square.error + 2 * U * (1 + square.error))
-
-
-def _squeezed(value: Array, a: Approx, slope: Array) -> Approx:
-    """``value`` is a function of ``a`` whose slope is nowhere in reach above ``slope``, and that at most 1."""
-    error = slope * a.error
-    return Approx(value, error, np.minimum(a.norm, np.linalg.norm(error, axis=-1)))
-
-
-def _transposed(w: Array, d_a: Approx) -> Approx:
-    """``W^T d_a``: as many terms as d_a has elements."""
-    return d_a.through(w.T).rounded(gamma(len(d_a.value)) * (d_a.reach @ np.abs(w)) + TINY)
+def _sums(gates: int, w: Array, b: Array, x: Approx) -> list[Sum]:
+    """``w @ x + b``, a sum for each gate."""
+    return [Sum.product(rows, x) + Sum.of(Approx.exact(bias)) for rows, bias in zip(np.split(w, gates), np.split(b, gates), strict=True)]
 
 
 def _join(parts: list[Approx]) -> Approx:
@@ -229,7 +370,3 @@ def _join(parts: list[Approx]) -> Approx:
         np.concatenate([part.error for part in parts]),
         np.sqrt(sum(part.norm**2 for part in parts)),
     )
-
-
-def _order(steps: int, direction: int) -> list[int]:
-    return list(range(steps)) if direction == 0 else list(range(steps - 1, -1, -1))

@@ -1,10 +1,11 @@
-"""The product of options that torch.nn.RNN and elman.RNN share, numbers for each, and what a network makes of them."""
+"""The options that torch.nn's networks and elman's share, numbers for each choice of them, and what a network makes of these."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,10 +14,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import bounds
+import elman
 import oracle
-from elman.backends import BACKENDS, Stack
-from elman.cells import ElmanTanh
+from elman.backends import BACKENDS, Backend
+from kinds import KINDS, TANH, Kind, as_hx, as_states
 from oracle import Direction
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 T, B, I, H = 4, 3, 3, 4  # noqa: E741
 LENGTHS = [2, 4, 1]  # not sorted
@@ -26,7 +31,7 @@ Values = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    nonlinearity: str = "tanh"
+    kind: Kind = TANH
     num_layers: int = 1
     bidirectional: bool = False
     bias: bool = True
@@ -47,48 +52,54 @@ class Case:
     def lengths(self) -> list[int]:
         return LENGTHS if self.form == "packed" else [T] * self.rows
 
-    @property
-    def num_states(self) -> int:
-        return self.num_layers * (2 if self.bidirectional else 1)
-
     def options(self) -> dict[str, object]:
-        """The constructor's keyword arguments, sizes apart."""
-        names = ("nonlinearity", "num_layers", "bidirectional", "bias", "batch_first")
-        return {name: getattr(self, name) for name in names}
+        """The constructor's keyword arguments, sizes and the kind's own apart."""
+        return {name: getattr(self, name) for name in ("num_layers", "bidirectional", "bias", "batch_first")}
 
     def numbers(self, dtype: torch.dtype) -> Values:
         """Input, initial states, and the gradients that arrive at the results: the same numbers in every dtype."""
         generator = torch.Generator().manual_seed(0)
-        width = H * (2 if self.bidirectional else 1)
+        directions = 2 if self.bidirectional else 1
+        widths = dict(zip(self.kind.states, self.kind.widths(H), strict=True))
         shapes = {
             "x": (T, self.rows, I),
-            "hx": (self.num_states, self.rows, H),
-            "d_output": (T, self.rows, width),
-            "d_h_n": (self.num_states, self.rows, H),
+            **{f"{name}_0": (self.num_layers * directions, self.rows, width) for name, width in widths.items()},
+            "d_output": (T, self.rows, directions * self.kind.widths(H)[0]),
+            **{f"d_{name}_n": (self.num_layers * directions, self.rows, width) for name, width in widths.items()},
         }
         return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
 
 
+@functools.cache
+def refusal(backend: Backend, kind: Kind) -> str | None:
+    """Why a backend does not run this kind of network at all; None if it does."""
+    network = kind.build(elman, 3, 4)
+    return backend.refuses(network.stack, torch.zeros(2, 1, 3), None, list(network.parameters()), None)
+
+
 def every_backend() -> list[object]:
     """The backends, marked as skipped where they refuse the plainest of calls."""
-    x, params = torch.zeros(1, 1, 1), [torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1), torch.zeros(1)]
-    refusals = {backend: backend.refuses(Stack(ElmanTanh(), 1, 1), x, None, params, None) for backend in BACKENDS}
+    refusals = {backend: refusal(backend, TANH) for backend in BACKENDS}
     return [
-        pytest.param(backend, id=backend.name, marks=[] if refusal is None else pytest.mark.skip(f"{backend.name} {refusal}"))
-        for backend, refusal in refusals.items()
+        pytest.param(backend, id=backend.name, marks=[] if told is None else pytest.mark.skip(f"{backend.name} {told}"))
+        for backend, told in refusals.items()
     ]
 
 
-def product() -> list[Case]:
+def selection() -> list[Case]:
+    """Every combination of options for one kind; for each of the others half of them, in which any four options meet in every way."""
     both = (False, True)
     return [
-        Case(*options) for options in itertools.product(("tanh", "relu"), (1, 2), both, both, both, both, ("padded", "packed", "unbatched"))
+        Case(kind, *options)
+        for kind in KINDS
+        for options in itertools.product((1, 2), both, both, both, both, ("padded", "packed", "unbatched"))
+        if kind is TANH or sum(options[:-1]) % 2
     ]
 
 
-def build(kind: type[nn.Module], case: Case, dtype: torch.dtype) -> nn.Module:
-    """A network of this kind with the case's options, and weights that are the same in every dtype and kind."""
-    module = kind(I, H, **case.options())
+def build(library: ModuleType, case: Case, dtype: torch.dtype) -> nn.Module:
+    """A network of this library with the case's options, and weights that are the same in every dtype and library."""
+    module = case.kind.build(library, I, H, **case.options())
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -97,28 +108,28 @@ def build(kind: type[nn.Module], case: Case, dtype: torch.dtype) -> nn.Module:
 
 
 def evaluate(module: nn.Module, case: Case, dtype: torch.dtype) -> Values:
-    """Output (T, B, D·H) and h_n (L·D, B, H), and the gradient of each input and each parameter, whatever the form of the call."""
-    numbers = case.numbers(dtype)
-    x, hx = numbers["x"].requires_grad_(), numbers["hx"].requires_grad_()
-    state = hx
+    """Output (T, B, D·H) and final states (L·D, B, H), and the gradient of each input and each parameter, whatever the form of the call."""
+    numbers = {name: value.requires_grad_(not name.startswith("d_")) for name, value in case.numbers(dtype).items()}
+    x, states = numbers["x"], {name: numbers[name] for name in (f"{state}_0" for state in case.kind.states)}
     given: object = x.transpose(0, 1) if case.batch_first else x
+    initial = tuple(states.values())
     if case.form == "packed":
         given = pack_padded_sequence(given, case.lengths, batch_first=case.batch_first, enforce_sorted=False)
     elif case.form == "unbatched":
-        given, state = x[:, 0], hx[:, 0]
-    output, h_n = module(given, state) if case.given_state else module(given)
+        given, initial = x[:, 0], tuple(state[:, 0] for state in initial)
+    output, hx = module(given, as_hx(initial)) if case.given_state else module(given)
+    finals = as_states(hx)
     if case.form == "packed":
         output, lengths = pad_packed_sequence(output)
         assert lengths.tolist() == case.lengths
     elif case.form == "unbatched":
-        output, h_n = output.unsqueeze(1), h_n.unsqueeze(1)
+        output, finals = output.unsqueeze(1), tuple(state.unsqueeze(1) for state in finals)
     elif case.batch_first:
         output = output.transpose(0, 1)
-    leaves = {"x": x, **dict(module.named_parameters())}
-    if case.given_state:
-        leaves["hx"] = hx
-    gradients = torch.autograd.grad((output, h_n), list(leaves.values()), (numbers["d_output"], numbers["d_h_n"]))
-    return {"output": output.detach(), "h_n": h_n.detach()} | {
+    leaves = {"x": x, **dict(module.named_parameters()), **(states if case.given_state else {})}
+    results = {"output": output, **{f"{name}_n": final for name, final in zip(case.kind.states, finals, strict=True)}}
+    gradients = torch.autograd.grad(tuple(results.values()), list(leaves.values()), [numbers[f"d_{name}"] for name in results])
+    return {name: result.detach() for name, result in results.items()} | {
         f"d {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)
     }
 
@@ -136,28 +147,35 @@ def allow(case: Case) -> Values:
 
 
 def arguments(case: Case) -> tuple[object, ...]:
+    """What ``oracle.run`` and ``bounds.run`` take."""
     numbers = {name: value.double().numpy() for name, value in case.numbers(torch.float32).items()}
-    parameters = [parameter.detach().double().numpy() for parameter in build(nn.RNN, case, torch.float32).parameters()]
-    if not case.bias:
-        parameters = [array for pair in zip(parameters[::2], parameters[1::2], strict=True) for array in (*pair, np.zeros(H), np.zeros(H))]
-    directions = [Direction(*parameters[i : i + 4]) for i in range(0, len(parameters), 4)]
-    width = 2 if case.bidirectional else 1
-    layers = [directions[i : i + width] for i in range(0, len(directions), width)]
-    h_0 = numbers["hx"] if case.given_state else np.zeros_like(numbers["hx"])
-    return case.nonlinearity, layers, numbers["x"], h_0, case.lengths, numbers["d_output"], numbers["d_h_n"]
+    parameters = [parameter.detach().double().numpy() for parameter in build(nn, case, torch.float32).parameters()]
+    initial = tuple(numbers[f"{name}_0"] * case.given_state for name in case.kind.states)
+    d_finals = tuple(numbers[f"d_{name}_n"] for name in case.kind.states)
+    layers = as_layers(parameters, case.num_layers, 2 if case.bidirectional else 1, case.bias)
+    return case.kind.cell, layers, numbers["x"], initial, case.lengths, numbers["d_output"], d_finals
+
+
+def as_layers(parameters: list[np.ndarray], num_layers: int, directions: int, bias: bool) -> list[list[Direction]]:
+    """A network's parameters, in torch's order, as ``oracle`` takes them."""
+    tensors = len(parameters) // (num_layers * directions)
+    zeros = [] if bias else [np.zeros(len(parameters[0]))] * 2
+    found = [Direction(*parameters[i : i + 2], *zeros, *parameters[i + 2 : i + tensors]) for i in range(0, len(parameters), tensors)]
+    return [found[i : i + directions] for i in range(0, len(found), directions)]
 
 
 def _named(case: Case, result: oracle.Result | bounds.Bounds) -> Values:
     """A result of the loops under the names of ``evaluate``."""
-    values = {"output": result.output, "h_n": result.h_n, "d x": result.d_x}
+    values = {"output": result.output, "d x": result.d_x}
+    values |= {f"{name}_n": final for name, final in zip(case.kind.states, result.finals, strict=True)}
     if case.given_state:
-        values["d hx"] = result.d_h_0
+        values |= {f"d {name}_0": gradient for name, gradient in zip(case.kind.states, result.d_initial, strict=True)}
     for index, layer in enumerate(result.d_layers):
         for d, direction in enumerate(layer):
-            suffix = f"l{index}{'_reverse' * d}"
-            values |= {f"d weight_ih_{suffix}": direction.w_ih, f"d weight_hh_{suffix}": direction.w_hh}
-            if case.bias:
-                values |= {f"d bias_ih_{suffix}": direction.b_ih, f"d bias_hh_{suffix}": direction.b_hh}
+            for name in direction.names:
+                if case.bias or not name.startswith("b_"):
+                    long = name.replace("w_", "weight_").replace("b_", "bias_")
+                    values[f"d {long}_l{index}{'_reverse' * d}"] = getattr(direction, name)
     return {name: torch.from_numpy(value) for name, value in values.items()}
 
 

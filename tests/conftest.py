@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from cases import every_backend
+from cases import every_backend, refusal
 from elman.backends import Backend, registry
 
 # The same examples in every run: what is tested does not depend on the day. HYPOTHESIS_PROFILE=default looks for new ones.
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=every_backend())
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """Each backend in turn, and while it lasts the only one: a call that it refuses is an error."""
+    """Each backend in turn, and while it lasts the only one: a call that it refuses is an error.
+
+    Skipped where a test is about a kind of network, by ``kind`` or ``case``, that the backend does not run at all.
+    """
+    params = request.node.callspec.params
+    kind = params["case"].kind if "case" in params else params.get("kind")
+    told = None if kind is None else refusal(request.param, kind)
+    if told is not None:
+        pytest.skip(f"{request.param.name} {told}")
     monkeypatch.setattr(registry, "BACKENDS", (request.param,))
     chosen: Backend = request.param
     return chosen

@@ -1,6 +1,6 @@
 """Gradients in the ways that people ask for them: after writing into the output, twice, in batches, under hooks, modes and compilers.
 
-Whatever torch.nn.RNN answers is the right answer.
+Whatever torch.nn answers is the right answer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import elman
+from kinds import GRU, LSTM, PROJECTED, TANH, as_states
 
 # torch's own compiler, tracer and forward mode warn of each other.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
@@ -25,11 +26,15 @@ Run = Callable[[nn.Module, Tensor], Tensor]
 
 
 @pytest.fixture
-def pair() -> tuple[nn.RNN, elman.RNN]:
+def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
+    """torch.nn's network and ours: RNNs, or those of the kind that ``every_pair`` asks for."""
     torch.manual_seed(0)
-    theirs, ours = nn.RNN(4, 5, 2).double(), elman.RNN(4, 5, 2).double()
-    ours.load_state_dict(theirs.state_dict())
+    kind = getattr(request, "param", TANH)
+    theirs, ours = kind.pair(4, 5, 2, dtype=torch.float64)
     return theirs, ours
+
+
+every_pair = pytest.mark.parametrize("pair", [TANH, GRU, LSTM, PROJECTED], ids=str, indirect=True)
 
 
 @pytest.fixture
@@ -55,7 +60,7 @@ def gradients(run: Run, rnn: nn.Module, x: Tensor) -> list[Tensor]:
     return [x.grad.clone(), *(p.grad.clone() for p in rnn.parameters())]
 
 
-def assert_same_gradients(run: Run, pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+def assert_same_gradients(run: Run, pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     theirs, ours = (gradients(run, rnn, x) for rnn in pair)
     for expected, got in zip(theirs, ours, strict=True):
         assert expected.abs().max() > 100 * TOLERANCE
@@ -67,9 +72,9 @@ def relu_in_place(rnn: nn.Module, x: Tensor) -> Tensor:
 
 
 def one_step_overwritten(rnn: nn.Module, x: Tensor) -> Tensor:
-    output, h_n = rnn(x)
+    output, hx = rnn(x)
     output[0] = 1
-    return output.square().sum() + h_n.sum()
+    return output.square().sum() + sum(state.sum() for state in as_states(hx))
 
 
 def detached_output_overwritten(rnn: nn.Module, x: Tensor) -> Tensor:
@@ -98,47 +103,52 @@ def checkpointed_reentrant(rnn: nn.Module, x: Tensor) -> Tensor:
     return checkpoint(lambda x: rnn(x)[0], x, use_reentrant=True).square().sum()
 
 
+@every_pair
 @pytest.mark.parametrize(
     "run", [relu_in_place, one_step_overwritten, detached_output_overwritten, twice_over, offloaded, checkpointed, checkpointed_reentrant]
 )
-def test_gradients_are_torchs(run: Run, pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+def test_gradients_are_torchs(run: Run, pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     assert_same_gradients(run, pair, x)
 
 
-def test_the_helper_sees_a_wrong_gradient(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+def test_the_helper_sees_a_wrong_gradient(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     with torch.no_grad():
         pair[1].weight_hh_l0[0, 0] += 1e-6
     with pytest.raises(AssertionError):
         assert_same_gradients(relu_in_place, pair, x)
 
 
-def test_batched_gradients_are_torchs(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
-    directions = torch.eye(30, dtype=x.dtype).view(30, 3, 2, 5)
+@every_pair
+def test_batched_gradients_are_torchs(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
+    output = pair[0](x)[0]
+    directions = torch.eye(output.numel(), dtype=x.dtype).view(-1, *output.shape)
     theirs, ours = (torch.autograd.grad(rnn(x)[0], rnn.weight_hh_l0, directions, is_grads_batched=True)[0] for rnn in pair)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE)
 
 
-def test_saved_tensors_of_another_dtype_are_refused(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+def test_saved_tensors_of_another_dtype_are_refused(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     with saved_tensors_hooks(lambda t: t.float(), lambda t: t):
         output, _ = pair[1](x)
     with pytest.raises(RuntimeError, match="was x changed where it was saved"):
         output.sum().backward()
 
 
-def test_saved_tensors_of_another_shape_are_refused(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+def test_saved_tensors_of_another_shape_are_refused(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     with saved_tensors_hooks(lambda t: t[:1], lambda t: t):
         output, _ = pair[1](x)
     with pytest.raises(RuntimeError, match="parameter 0 of shape"):
         output.sum().backward()
 
 
-def test_a_traced_network_computes(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+@every_pair
+def test_a_traced_network_computes(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     with torch.no_grad():
         traced = torch.jit.trace(pair[1], (x,))
         torch.testing.assert_close(traced(x)[0], pair[0](x)[0], rtol=0, atol=TOLERANCE)
 
 
-def test_forward_mode_and_vmap_work_under_a_dispatch_mode(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+@every_pair
+def test_forward_mode_and_vmap_work_under_a_dispatch_mode(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     theirs, ours = pair
     with PassThrough():
         _, slope = jvp(lambda x: ours(x)[0], (x,), (torch.ones_like(x),))
@@ -147,7 +157,7 @@ def test_forward_mode_and_vmap_work_under_a_dispatch_mode(pair: tuple[nn.RNN, el
     torch.testing.assert_close(mapped[1], theirs(x)[0], rtol=0, atol=TOLERANCE)
 
 
-def test_a_second_derivative_under_a_dispatch_mode_is_refused_not_wrong(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+def test_a_second_derivative_under_a_dispatch_mode_is_refused_not_wrong(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     x = x.requires_grad_()
     with PassThrough():
         (slope,) = torch.autograd.grad(pair[1](x)[0].sum(), x, create_graph=True)
@@ -155,7 +165,7 @@ def test_a_second_derivative_under_a_dispatch_mode_is_refused_not_wrong(pair: tu
             slope.square().sum().backward()
 
 
-def test_compiled_transforms_are_torchs(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+def test_compiled_transforms_are_torchs(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     def gradient(rnn: nn.Module) -> Callable[[Tensor], Tensor]:
         return grad(lambda x: rnn(x)[0].square().sum())
 
@@ -168,7 +178,7 @@ def test_compiled_transforms_are_torchs(pair: tuple[nn.RNN, elman.RNN], x: Tenso
         torch.testing.assert_close(compiled(x), transform(theirs)(x), rtol=0, atol=TOLERANCE)
 
 
-def test_a_compiled_network_checks_its_parameters(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+def test_a_compiled_network_checks_its_parameters(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     swapped = {"weight_ih_l0": torch.ones(1, 1, dtype=x.dtype)}
     compiled = torch.compile(lambda x: functional_call(pair[1], swapped, (x,))[0], backend="aot_eager")
     with pytest.raises(RuntimeError, match="expected weight_ih_l0 of shape"):
@@ -176,7 +186,7 @@ def test_a_compiled_network_checks_its_parameters(pair: tuple[nn.RNN, elman.RNN]
 
 
 @pytest.mark.skipif(not elman.why(elman.RNN(1, 1), torch.ones(1, 1, 1)).startswith("native"), reason="the kernels are not built here")
-def test_the_operator_checks_what_it_is_given(pair: tuple[nn.RNN, elman.RNN], x: Tensor) -> None:
+def test_the_operator_checks_what_it_is_given(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     params = list(pair[1].parameters())
 
     def scan(x: Tensor, h_0: Tensor | None, params: list[Tensor], batch_sizes: Tensor | None) -> object:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
@@ -39,15 +39,20 @@ CALLS: list[tuple[str, Callable[[Any], object], str]] = [
     ("dtype, packed", lambda rnn: rnn(_packed().double()), "got torch.float64"),
     ("device", lambda rnn: rnn(z(5, 3, 10, device="meta")), "expected x on cpu, where the parameters are, got meta"),
     ("rank, packed", lambda rnn: rnn(PackedSequence(z(5, 3, 10), torch.tensor([3, 2]))), "expected x of 2 dimensions, (N, I), got 3"),
-    ("state, batch", lambda rnn: rnn(z(5, 3, 10), z(1, 4, 20)), "expected hx of shape (1, 3, 20), (L·D, B, H), got (1, 4, 20)"),
-    ("state, units", lambda rnn: rnn(z(5, 3, 10), z(1, 3, 21)), "expected hx of shape (1, 3, 20), (L·D, B, H), got (1, 3, 21)"),
-    ("state, layers", lambda rnn: rnn(z(5, 3, 10), z(2, 3, 20)), "expected hx of shape (1, 3, 20), (L·D, B, H), got (2, 3, 20)"),
-    ("state, rank", lambda rnn: rnn(z(5, 3, 10), z(3, 20)), "got (3, 20): give it its first axis with hx.unsqueeze(0)"),
-    ("state, unbatched", lambda rnn: rnn(z(5, 10), z(1, 21)), "expected hx of shape (1, 20), (L·D, H), got (1, 21)"),
-    ("state, unbatched, rank", lambda rnn: rnn(z(5, 10), z(1, 1, 20)), "expected hx of shape (1, 20), (L·D, H), got (1, 1, 20)"),
-    ("state, packed", lambda rnn: rnn(_packed(), z(1, 4, 20)), "expected hx of shape (1, 3, 20), (L·D, B, H), got (1, 4, 20)"),
-    ("state, dtype", lambda rnn: rnn(z(5, 3, 10), z(1, 3, 20).double()), "expected hx of torch.float32, the dtype of x, got torch.float64"),
-    ("state, device", lambda rnn: rnn(z(5, 3, 10), z(1, 3, 20, device="meta")), "expected hx on cpu, where x is, got meta"),
+]
+
+# An input, a state that is wrong for it, one that is right, and the sentence, with {} for the state's name.
+STATES: list[tuple[str, Tensor | PackedSequence, Tensor, Tensor, str]] = [
+    ("batch", z(5, 3, 10), z(1, 4, 20), z(1, 3, 20), "expected {} of shape (1, 3, 20), (L·D, B, H), got (1, 4, 20)"),
+    ("units", z(5, 3, 10), z(1, 3, 21), z(1, 3, 20), "expected {} of shape (1, 3, 20), (L·D, B, H), got (1, 3, 21)"),
+    ("layers", z(5, 3, 10), z(2, 3, 20), z(1, 3, 20), "expected {} of shape (1, 3, 20), (L·D, B, H), got (2, 3, 20)"),
+    ("rank", z(5, 3, 10), z(3, 20), z(1, 3, 20), "got (3, 20): give it its first axis with {}.unsqueeze(0)"),
+    ("unbatched", z(5, 10), z(1, 21), z(1, 20), "expected {} of shape (1, 20), (L·D, H), got (1, 21)"),
+    ("unbatched, rank", z(5, 10), z(1, 1, 20), z(1, 20), "expected {} of shape (1, 20), (L·D, H), got (1, 1, 20)"),
+    ("packed", _packed(), z(1, 4, 20), z(1, 3, 20), "expected {} of shape (1, 3, 20), (L·D, B, H), got (1, 4, 20)"),
+    ("dtype", z(5, 3, 10), z(1, 3, 20).double(), z(1, 3, 20), "expected {} of torch.float32, the dtype of x, got torch.float64"),
+    ("dtype, packed", _packed(), z(1, 3, 20).double(), z(1, 3, 20), "expected {} of torch.float32, the dtype of x, got torch.float64"),
+    ("device", z(5, 3, 10), z(1, 3, 20, device="meta"), z(1, 3, 20), "expected {} on cpu, where x is, got meta"),
 ]
 
 CELL_CALLS: list[tuple[str, Callable[[Any], object], str]] = [
@@ -56,13 +61,21 @@ CELL_CALLS: list[tuple[str, Callable[[Any], object], str]] = [
     ("features", lambda cell: cell(z(3, 12)), "expected input of 10 features (input_size), got 12: x has shape (3, 12)"),
     ("dtype", lambda cell: cell(z(3, 10).double()), "expected x of torch.float32, the parameters' dtype, got torch.float64"),
     ("device", lambda cell: cell(z(3, 10, device="meta")), "expected x on cpu, where the parameters are, got meta"),
-    ("state, units", lambda cell: cell(z(3, 10), z(3, 21)), "expected hx of shape (3, 20), (B, H), got (3, 21)"),
-    ("state, batch", lambda cell: cell(z(3, 10), z(1, 20)), "expected hx of shape (3, 20), (B, H), got (1, 20)"),
-    ("state, three dimensions", lambda cell: cell(z(3, 10), z(1, 3, 20)), "expected hx of shape (3, 20), (B, H), got (1, 3, 20)"),
-    ("state, one dimension", lambda cell: cell(z(3, 10), z(20)), "expected hx of shape (3, 20), (B, H), got (20,)"),
-    ("state, unbatched", lambda cell: cell(z(10), z(1, 20)), "expected hx of shape (20,), (H,), got (1, 20)"),
-    ("state, dtype", lambda cell: cell(z(3, 10), z(3, 20).double()), "expected hx of torch.float32, the dtype of x, got torch.float64"),
 ]
+
+CELL_STATES: list[tuple[str, Tensor, Tensor, Tensor, str]] = [
+    ("units", z(3, 10), z(3, 21), z(3, 20), "expected {} of shape (3, 20), (B, H), got (3, 21)"),
+    ("batch", z(3, 10), z(1, 20), z(3, 20), "expected {} of shape (3, 20), (B, H), got (1, 20)"),
+    ("three dimensions", z(3, 10), z(1, 3, 20), z(3, 20), "expected {} of shape (3, 20), (B, H), got (1, 3, 20)"),
+    ("one dimension", z(3, 10), z(20), z(3, 20), "expected {} of shape (3, 20), (B, H), got (20,)"),
+    ("unbatched", z(10), z(1, 20), z(20), "expected {} of shape (20,), (H,), got (1, 20)"),
+    ("dtype", z(3, 10), z(3, 20).double(), z(3, 20), "expected {} of torch.float32, the dtype of x, got torch.float64"),
+]
+
+# Which network, and which of its states is the wrong one.
+places = pytest.mark.parametrize(
+    ("layer", "place", "name"), [("RNN", 0, "hx"), ("GRU", 0, "hx"), ("LSTM", 0, "h_0"), ("LSTM", 1, "c_0")], ids=str
+)
 
 CONSTRUCTIONS: list[tuple[dict[str, object], str]] = [
     ({"input_size": 0}, "expected input_size to be at least 1, got 0"),
@@ -80,11 +93,25 @@ CONSTRUCTIONS: list[tuple[dict[str, object], str]] = [
     ({"dropout": True}, "got True"),
     ({"dropout": "a"}, "got 'a'"),
     ({"dropout": float("nan")}, "got nan"),
-    ({"nonlinearity": "sigmoid"}, "expected nonlinearity to be one of 'tanh', 'relu', got 'sigmoid'"),
-    ({"proj_size": 5}, "expected no proj_size, got 5"),
-    ({"proj_size": 0}, "expected no proj_size, got 0"),
     ({"dtype": torch.int64}, "floating point"),
     ({"surprise": 1}, "surprise"),
+]
+
+# What only some take, or mistake.
+OWN_CONSTRUCTIONS: list[tuple[str, dict[str, object], str]] = [
+    ("RNN", {"nonlinearity": "sigmoid"}, "expected nonlinearity to be one of 'tanh', 'relu', got 'sigmoid'"),
+    ("GRU", {"nonlinearity": "tanh"}, "nonlinearity"),
+    ("LSTM", {"nonlinearity": "tanh"}, "nonlinearity"),
+    ("RNN", {"proj_size": 5}, "expected no proj_size, got 5: an LSTM can project its output, an RNN cannot"),
+    ("RNN", {"proj_size": 0}, "expected no proj_size, got 0"),
+    ("GRU", {"proj_size": 5}, "expected no proj_size, got 5: an LSTM can project its output, a GRU cannot"),
+    ("GRU", {"proj_size": 0}, "expected no proj_size, got 0"),
+    ("LSTM", {"proj_size": -1}, "expected proj_size to be at least 0, got -1"),
+    ("LSTM", {"proj_size": 20}, "expected proj_size to be below hidden_size, 20, got 20"),
+    ("LSTM", {"proj_size": 21}, "expected proj_size to be below hidden_size, 20, got 21"),
+    ("LSTM", {"proj_size": 2.0}, "expected proj_size to be an int, got 2.0 of type float"),
+    ("LSTM", {"proj_size": "2"}, "expected proj_size to be an int, got '2' of type str"),
+    ("LSTM", {"proj_size": None}, "expected proj_size to be an int, got None"),
 ]
 
 
@@ -95,36 +122,115 @@ def _error(call: Callable[[], object]) -> Exception:
     return caught.value
 
 
+every_layer = pytest.mark.parametrize("layer", ["RNN", "GRU", "LSTM"])
+
+
+@every_layer
 @pytest.mark.parametrize(("call", "sentence"), [c[1:] for c in CALLS], ids=[c[0] for c in CALLS])
-def test_a_bad_call_of_rnn_raises_what_torch_raises(call: Callable[[Any], object], sentence: str) -> None:
-    error = _error(lambda: call(elman.RNN(10, 20)))
-    assert type(error) is type(_error(lambda: call(nn.RNN(10, 20))))
+def test_a_bad_call_of_a_layer_raises_what_torch_raises(layer: str, call: Callable[[Any], object], sentence: str) -> None:
+    error = _error(lambda: call(getattr(elman, layer)(10, 20)))
+    assert type(error) is type(_error(lambda: call(getattr(nn, layer)(10, 20))))
     assert sentence in str(error)
 
 
+@every_layer
 @pytest.mark.parametrize(("call", "sentence"), [c[1:] for c in CELL_CALLS], ids=[c[0] for c in CELL_CALLS])
-def test_a_bad_call_of_rnn_cell_raises_what_torch_raises(call: Callable[[Any], object], sentence: str) -> None:
-    error = _error(lambda: call(elman.RNNCell(10, 20)))
-    assert type(error) is type(_error(lambda: call(nn.RNNCell(10, 20))))
+def test_a_bad_call_of_a_cell_raises_what_torch_raises(layer: str, call: Callable[[Any], object], sentence: str) -> None:
+    error = _error(lambda: call(getattr(elman, f"{layer}Cell")(10, 20)))
+    assert type(error) is type(_error(lambda: call(getattr(nn, f"{layer}Cell")(10, 20))))
     assert sentence in str(error)
 
 
+def _hx(layer: str, place: int, wrong: Tensor, right: Tensor) -> Tensor | tuple[Tensor, ...]:
+    return wrong if layer != "LSTM" else tuple(wrong if k == place else right for k in range(2))
+
+
+@places
+@pytest.mark.parametrize(("x", "wrong", "right", "sentence"), [c[1:] for c in STATES], ids=[c[0] for c in STATES])
+def test_a_bad_state_of_a_layer_raises_what_torch_raises(
+    layer: str, place: int, name: str, x: Tensor | PackedSequence, wrong: Tensor, right: Tensor, sentence: str
+) -> None:
+    hx = _hx(layer, place, wrong, right)
+    error = _error(lambda: getattr(elman, layer)(10, 20)(x, hx))
+    assert type(error) is type(_error(lambda: getattr(nn, layer)(10, 20)(x, hx)))
+    assert sentence.format(name) in str(error)
+
+
+@places
+@pytest.mark.parametrize(("x", "wrong", "right", "sentence"), [c[1:] for c in CELL_STATES], ids=[c[0] for c in CELL_STATES])
+def test_a_bad_state_of_a_cell_raises_what_torch_raises(
+    layer: str, place: int, name: str, x: Tensor, wrong: Tensor, right: Tensor, sentence: str
+) -> None:
+    hx = _hx(layer, place, wrong, right)
+    error = _error(lambda: getattr(elman, f"{layer}Cell")(10, 20)(x, hx))
+    if name == "c_0" and "dtype" in sentence:  # torch.nn.LSTMCell computes in the wider dtype, and torch.nn.LSTM raises
+        assert type(error) is RuntimeError
+    else:
+        assert type(error) is type(_error(lambda: getattr(nn, f"{layer}Cell")(10, 20)(x, hx)))
+    assert sentence.format(name) in str(error)
+
+
+def test_a_projected_state_is_told_in_its_own_axes() -> None:
+    theirs, ours = nn.LSTM(10, 20, proj_size=5), elman.LSTM(10, 20, proj_size=5)
+    for hx, sentence in (
+        ((z(1, 3, 20), z(1, 3, 20)), "expected h_0 of shape (1, 3, 5), (L·D, B, P), got (1, 3, 20)"),
+        ((z(1, 3, 5), z(1, 3, 5)), "expected c_0 of shape (1, 3, 20), (L·D, B, H), got (1, 3, 5)"),
+    ):
+        error = _error(lambda hx=hx: ours(z(5, 3, 10), hx))
+        assert type(error) is type(_error(lambda hx=hx: theirs(z(5, 3, 10), hx)))
+        assert sentence in str(error)
+
+
+@pytest.mark.parametrize(("module", "x", "state"), [("LSTM", z(5, 3, 10), z(1, 3, 20)), ("LSTMCell", z(3, 10), z(3, 20))])
+def test_the_lstm_takes_two_states(module: str, x: Tensor, state: Tensor) -> None:
+    theirs, ours = getattr(nn, module)(10, 20), getattr(elman, module)(10, 20)
+    error = _error(lambda: ours(x, (state, state, state)))
+    assert type(error) is type(_error(lambda: theirs(x, (state, state, state))))
+    assert str(error) == "expected hx to be a tuple (h_0, c_0), got 3 of them"
+    with pytest.raises(RuntimeError, match=r"expected hx to be a tuple \(h_0, c_0\), got 1 of them"):
+        ours(x, (state,))
+    for hx in (state, torch.stack((state, state)), 1.0):
+        with pytest.raises(TypeError, match=r"expected hx to be a tuple \(h_0, c_0\), got (Tensor|float)"):
+            ours(x, hx)
+    for hx in ((None, state), (state, 1.0)):
+        with pytest.raises(TypeError, match=r"expected (h_0|c_0) to be a tensor, got (NoneType|float)"):
+            ours(x, hx)
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(x, [state, state]), theirs(x, [state, state]))
+
+
+@every_layer
 @pytest.mark.parametrize(("options", "sentence"), CONSTRUCTIONS, ids=[str(c[0]) for c in CONSTRUCTIONS])
-def test_a_bad_construction_raises_what_torch_raises(options: dict[str, object], sentence: str) -> None:
+def test_a_bad_construction_raises_what_torch_raises(layer: str, options: dict[str, object], sentence: str) -> None:
     arguments = {"input_size": 10, "hidden_size": 20} | options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of the dropout before it rejects the rest
-        expected = _error(lambda: nn.RNN(**arguments))
-    error = _error(lambda: elman.RNN(**arguments))
+        expected = _error(lambda: getattr(nn, layer)(**arguments))
+    error = _error(lambda: getattr(elman, layer)(**arguments))
     assert type(error) is type(expected)
     assert sentence in str(error)
 
 
-@pytest.mark.parametrize("module", [elman.RNN(10, 20), elman.RNNCell(10, 20)], ids=["RNN", "RNNCell"])
-@pytest.mark.parametrize("arguments", [([[1.0]],), (None,), (z(3, 10), (z(1, 3, 20),)), (z(3, 10), 1.0)], ids=str)
-def test_what_is_no_tensor_is_a_type_error(module: nn.Module, arguments: tuple[object, ...]) -> None:
-    with pytest.raises(TypeError, match=r"expected (x|hx) to be a tensor( or a PackedSequence)?, got \w+$"):
-        module(*arguments)
+@pytest.mark.parametrize(("layer", "options", "sentence"), OWN_CONSTRUCTIONS, ids=str)
+def test_an_option_of_another_network_raises_what_torch_raises(layer: str, options: dict[str, object], sentence: str) -> None:
+    error = _error(lambda: getattr(elman, layer)(10, 20, **options))
+    assert type(error) is type(_error(lambda: getattr(nn, layer)(10, 20, **options)))
+    assert sentence in str(error)
+
+
+@every_layer
+@pytest.mark.parametrize("suffix", ["", "Cell"])
+@pytest.mark.parametrize("x", [[[1.0]], None], ids=str)
+def test_an_input_that_is_no_tensor_is_a_type_error(layer: str, suffix: str, x: object) -> None:
+    with pytest.raises(TypeError, match=r"expected x to be a tensor( or a PackedSequence)?, got \w+$"):
+        getattr(elman, layer + suffix)(10, 20)(x)
+
+
+@pytest.mark.parametrize("name", ["RNN", "RNNCell", "GRU", "GRUCell"])
+@pytest.mark.parametrize("hx", [(z(1, 3, 20),), (z(1, 3, 20), z(1, 3, 20)), 1.0], ids=["tuple", "pair", "float"])
+def test_a_tuple_where_a_tensor_is_due_is_a_type_error(name: str, hx: object) -> None:
+    with pytest.raises(TypeError, match=r"expected hx to be a tensor, got \w+$"):
+        getattr(elman, name)(10, 20)(z(3, 10), hx)
 
 
 def test_batch_first_is_told_in_its_own_axes() -> None:
@@ -143,9 +249,11 @@ def test_a_cell_with_an_unknown_nonlinearity_raises_what_torchs_first_call_raise
     assert "expected nonlinearity to be one of 'tanh', 'relu', got 'sigmoid'" in str(error)
 
 
-@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0", "bias_hh_l0"])
-def test_a_parameter_of_another_shape_is_an_error(name: str) -> None:
-    rnn, x = elman.RNN(10, 20), z(5, 3, 10)
+@pytest.mark.parametrize(
+    ("layer", "name"), [("RNN", "weight_ih_l0"), ("RNN", "weight_hh_l0"), ("GRU", "bias_hh_l0"), ("LSTM", "weight_ih_l0")], ids=str
+)
+def test_a_parameter_of_another_shape_is_an_error(layer: str, name: str) -> None:
+    rnn, x = getattr(elman, layer)(10, 20), z(5, 3, 10)
     for wrong in (z(1), z(10, 20), z(400, 1), z(0)):
         with pytest.raises(RuntimeError, match=f"expected {name} of shape .*, got "):
             functional_call(rnn, {name: wrong}, (x,))
@@ -166,7 +274,8 @@ def test_parameters_on_different_devices_are_an_error() -> None:
         functional_call(elman.RNN(10, 20), {"bias_hh_l0": z(20, device="meta")}, (z(5, 3, 10),))
 
 
-def test_dropout_on_one_layer_warns() -> None:
+@every_layer
+def test_dropout_on_one_layer_warns(layer: str) -> None:
     with pytest.warns(UserWarning, match="dropout=0.5 does nothing with num_layers=1") as told:
-        elman.RNN(10, 20, dropout=0.5)
+        getattr(elman, layer)(10, 20, dropout=0.5)
     assert told[0].filename == __file__

@@ -1,4 +1,4 @@
-"""PackedSequence in and out, in torch.nn.RNN's order of rows."""
+"""PackedSequence in and out, in the order of rows that torch.nn's networks have."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 import elman
+from kinds import Kind, as_hx, as_states, every_kind
 
 if TYPE_CHECKING:
     from elman.backends import Backend
@@ -21,15 +21,18 @@ def rnn() -> elman.RNN:
     return elman.RNN(3, 4, num_layers=2, bidirectional=True).double()
 
 
-def test_each_sequence_is_run_as_if_it_were_alone(backend: Backend, rnn: elman.RNN) -> None:
+@every_kind
+def test_each_sequence_is_run_as_if_it_were_alone(backend: Backend, kind: Kind) -> None:
+    rnn = kind.build(elman, 3, 4, num_layers=2, bidirectional=True).double()
     sequences = [torch.randn(length, 3, dtype=torch.float64) for length in (2, 5, 1, 5, 3)]
-    hx = torch.randn(4, 5, 4, dtype=torch.float64)
-    output, h_n = rnn(pack_sequence(sequences, enforce_sorted=False), hx)
+    states = tuple(torch.randn(4, 5, width, dtype=torch.float64) for width in kind.widths(4))
+    output, last = rnn(pack_sequence(sequences, enforce_sorted=False), as_hx(states))
     padded, _ = pad_packed_sequence(output)
     for row, sequence in enumerate(sequences):
-        alone, last = rnn(sequence, hx[:, row])
+        alone, ended = rnn(sequence, as_hx(tuple(state[:, row] for state in states)))
         torch.testing.assert_close(padded[: len(sequence), row], alone, rtol=0, atol=1e-12)
-        torch.testing.assert_close(h_n[:, row], last, rtol=0, atol=1e-12)
+        for got, expected in zip(as_states(last), as_states(ended), strict=True):
+            torch.testing.assert_close(got[:, row], expected, rtol=0, atol=1e-12)
         assert not padded[len(sequence) :, row].any()
 
 
@@ -48,14 +51,14 @@ def test_sorted_sequences_stay_without_indices(backend: Backend, rnn: elman.RNN)
     assert output.unsorted_indices is None
 
 
+@every_kind
 @pytest.mark.parametrize("lengths", [[1], [7], [3, 3, 3], [4, 1, 1, 1], [6, 5, 4, 3, 2, 1]], ids=str)
-def test_any_lengths_agree_with_torch(backend: Backend, rnn: elman.RNN, lengths: list[int]) -> None:
-    theirs = nn.RNN(3, 4, num_layers=2, bidirectional=True).double()
-    theirs.load_state_dict(rnn.state_dict())
+def test_any_lengths_agree_with_torch(backend: Backend, kind: Kind, lengths: list[int]) -> None:
+    theirs, ours = kind.pair(3, 4, num_layers=2, bidirectional=True, dtype=torch.float64)
     packed = pack_sequence([torch.randn(length, 3, dtype=torch.float64) for length in lengths])
-    (output, h_n), (expected, expected_h_n) = rnn(packed), theirs(packed)
+    (output, last), (expected, expected_last) = ours(packed), theirs(packed)
     torch.testing.assert_close(output.data, expected.data, rtol=0, atol=1e-12)
-    torch.testing.assert_close(h_n, expected_h_n, rtol=0, atol=1e-12)
+    torch.testing.assert_close(last, expected_last, rtol=0, atol=1e-12)
 
 
 def test_packed_data_may_be_strided(backend: Backend, rnn: elman.RNN) -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import oracle
-from cases import every_backend
+from cases import as_layers, every_backend, refusal
 from elman.backends import Backend, Stack
-from elman.cells import NONLINEARITIES
-from oracle import Direction
+from elman.cells import BY_NAME
+from kinds import Kind, every_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,27 +44,24 @@ def strided(draw: st.DrawFn, *shape: int) -> Tensor:
 
 
 @st.composite
-def calls(draw: st.DrawFn) -> tuple[Stack, list[int] | None, Tensor, Tensor | None, list[Tensor]]:
+def calls(draw: st.DrawFn, kind: Kind) -> tuple[Stack, list[int] | None, Tensor, tuple[Tensor, ...] | None, list[Tensor]]:
     """A stack, lengths (None for a padded batch), input, states, parameters."""
+    hidden_size = draw(DIMENSIONS)
     stack = Stack(
-        NONLINEARITIES[draw(st.sampled_from(["tanh", "relu"]))](),
+        BY_NAME[kind.cell](),
         input_size=draw(DIMENSIONS),
-        hidden_size=draw(DIMENSIONS),
+        hidden_size=hidden_size,
         num_layers=draw(st.integers(1, 3)),
         bidirectional=draw(st.booleans()),
         bias=draw(st.booleans()),
+        proj_size=draw(st.integers(0, hidden_size - 1)) if "proj_size" in kind.options else 0,
     )
     lengths = draw(st.none() | st.lists(st.integers(1, 6), min_size=1, max_size=5).map(lambda lengths: sorted(lengths, reverse=True)))
     rows = draw(st.integers(0, 6)) if lengths is None else len(lengths)
     x = draw(strided(draw(st.integers(1, 6)), rows, stack.input_size) if lengths is None else strided(sum(lengths), stack.input_size))
-    states = stack.num_layers * stack.num_directions
-    state = draw(st.none() | strided(states, rows, stack.hidden_size))
-    params = []
-    for layer in stack.layers:
-        h = stack.hidden_size
-        for _ in range(stack.num_directions):
-            params += [0.5 * draw(strided(*shape)) for shape in ((h, layer.input_size), (h, h), (h,), (h,))[: stack.tensors_per_direction]]
-    return stack, lengths, x, state, params
+    directions = stack.num_layers * stack.num_directions
+    states = draw(st.none() | st.tuples(*(strided(directions, rows, size) for size in stack.state_sizes)))
+    return stack, lengths, x, states, [0.5 * draw(strided(*shape)) for shape in stack.shapes]
 
 
 def _batch_sizes(lengths: list[int]) -> Tensor:
@@ -81,53 +78,44 @@ def _padded(data: Tensor, lengths: list[int]) -> np.ndarray:
     return padded
 
 
+@every_kind
 @pytest.mark.parametrize("backend", every_backend())
-@given(call=calls(), batch_first=st.booleans(), data=st.data())
+@given(batch_first=st.booleans(), data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_every_backend_computes_what_the_loops_do(
-    backend: Backend, call: tuple[Stack, list[int] | None, Tensor, Tensor | None, list[Tensor]], batch_first: bool, data: st.DataObject
-) -> None:
-    stack, lengths, x, state, params = call
-    leaves = [tensor.detach().requires_grad_() for tensor in ((x, *params) if state is None else (x, state, *params))]
-    given_state = None if state is None else (leaves[1],)
-    weights = leaves[1:] if state is None else leaves[2:]
+def test_every_backend_computes_what_the_loops_do(backend: Backend, kind: Kind, batch_first: bool, data: st.DataObject) -> None:
+    told = refusal(backend, kind)
+    if told is not None:
+        pytest.skip(f"{backend.name} {told}")
+    stack, lengths, x, states, params = data.draw(calls(kind))
+    given_states, count = states or (), 0 if states is None else len(states)
+    leaves = [tensor.detach().requires_grad_() for tensor in (x, *given_states, *params)]
+    initial, weights = tuple(leaves[1 : 1 + count]) or None, leaves[1 + count :]
     sizes = None if lengths is None else _batch_sizes(lengths)
-    refusal = backend.refuses(stack, leaves[0], given_state, weights, sizes)
-    if refusal is not None and x.numel() == 0:
+    told = backend.refuses(stack, leaves[0], initial, weights, sizes)
+    if told is not None and x.numel() == 0:
         return  # there is nothing to compute, and nobody has to be good at it
-    assert refusal is None
-    output, (h_n,) = backend.run(stack, leaves[0], given_state, weights, sizes, batch_first)
-    d_output, d_h_n = data.draw(strided(*output.shape)), data.draw(strided(*h_n.shape))
-    gradients = torch.autograd.grad((output, h_n), leaves, (d_output, d_h_n))
+    assert told is None
+    output, finals = backend.run(stack, leaves[0], initial, weights, sizes, batch_first)
+    d_output, *d_finals = (data.draw(strided(*result.shape)) for result in (output, *finals))
+    gradients = torch.autograd.grad((output, *finals), leaves, (d_output, *d_finals))
 
     whole: Callable[[Tensor], np.ndarray] = (lambda t: t.detach().numpy()) if lengths is None else (lambda t: _padded(t, lengths))
     expected = oracle.run(
-        "tanh" if stack.cell.name.endswith("tanh") else "relu",
-        _layers(stack, params),
+        stack.cell.name,
+        as_layers([parameter.numpy() for parameter in params], stack.num_layers, stack.num_directions, stack.bias),
         whole(x),
-        np.zeros(h_n.shape) if state is None else state.numpy(),
+        tuple(np.zeros(final.shape) for final in finals) if states is None else tuple(state.numpy() for state in states),
         [x.shape[0]] * x.shape[1] if lengths is None else lengths,
         whole(d_output),
-        d_h_n.numpy(),
+        tuple(gradient.numpy() for gradient in d_finals),
     )
-    wanted = [expected.d_x] + ([] if state is None else [expected.d_h_0])
-    for layer in expected.d_layers:
-        for direction in layer:
-            wanted += [direction.w_ih, direction.w_hh, direction.b_ih, direction.b_hh][: stack.tensors_per_direction]
+    wanted = list(expected.d_initial[:count])
+    for direction in (direction for layer in expected.d_layers for direction in layer):
+        wanted += [getattr(direction, name) for name in direction.names if stack.bias or not name.startswith("b_")]
     _assert_near(whole(output), expected.output)
-    _assert_near(h_n.detach().numpy(), expected.h_n)
-    _assert_near(whole(gradients[0]), wanted[0])
-    for got, want in zip(gradients[1:], wanted[1:], strict=True):
-        _assert_near(got.numpy(), want)
-
-
-def _layers(stack: Stack, params: list[Tensor]) -> list[list[Direction]]:
-    arrays = [parameter.numpy() for parameter in params]
-    if not stack.bias:
-        zero = np.zeros(stack.hidden_size)
-        arrays = [array for pair in zip(arrays[::2], arrays[1::2], strict=True) for array in (*pair, zero, zero)]
-    directions = [Direction(*arrays[i : i + 4]) for i in range(0, len(arrays), 4)]
-    return [directions[i : i + stack.num_directions] for i in range(0, len(directions), stack.num_directions)]
+    _assert_near(whole(gradients[0]), expected.d_x)
+    for got, want in zip((*finals, *gradients[1:]), (*expected.finals, *wanted), strict=True):
+        _assert_near(got.detach().numpy(), want)
 
 
 def _assert_near(got: np.ndarray, want: np.ndarray) -> None:

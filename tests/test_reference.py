@@ -8,7 +8,7 @@ from torch import Tensor
 
 from elman.backends import Stack
 from elman.backends.reference import ReferenceBackend
-from elman.cells import Cell, ElmanRelu, ElmanTanh
+from elman.cells import Cell, ElmanRelu, ElmanTanh, Gru, Lstm
 
 BACKEND = ReferenceBackend()
 
@@ -16,14 +16,15 @@ BACKEND = ReferenceBackend()
 def _numbers(stack: Stack, x_shape: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
     torch.manual_seed(0)
     x = torch.randn(x_shape, dtype=torch.float64)
-    gates = len(stack.cell.gates) * stack.hidden_size
-    shapes = [
-        shape
-        for layer in stack.layers
-        for _ in range(stack.num_directions)
-        for shape in ((gates, layer.input_size), (gates, stack.hidden_size), (gates,), (gates,))[: stack.tensors_per_direction]
-    ]
-    return x, [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    return x, [torch.randn(shape, dtype=torch.float64) for shape in stack.shapes]
+
+
+def test_parameters_have_their_shapes_in_torchs_order() -> None:
+    stack = Stack(Lstm(), 3, 5, num_layers=2, bidirectional=True, proj_size=2)
+    first = ((20, 3), (20, 2), (20,), (20,), (2, 5))
+    assert stack.shapes == 2 * first + 2 * ((20, 4), *first[1:])
+    assert (stack.tensors_per_direction, stack.state_sizes, stack.output_size) == (5, (2, 5), 4)
+    assert Stack(Gru(), 3, 5, bias=False).shapes == ((15, 3), (15, 5))
 
 
 @pytest.mark.parametrize(("cell", "activation"), [(ElmanTanh(), torch.tanh), (ElmanRelu(), torch.relu)], ids=["tanh", "relu"])
@@ -35,6 +36,38 @@ def test_two_steps_are_the_equation_written_out(cell: Cell, activation: object) 
     output, (h_n,) = BACKEND.run(stack, x, None, (w_ih, w_hh, b_ih, b_hh))
     torch.testing.assert_close(output, torch.stack((first, second)), rtol=0, atol=1e-14)
     torch.testing.assert_close(h_n, second.unsqueeze(0), rtol=0, atol=1e-14)
+
+
+def test_two_steps_of_a_gru_are_the_equation_written_out() -> None:
+    stack = Stack(Gru(), 3, 4)
+    x, (w_ih, w_hh, b_ih, b_hh) = _numbers(stack, (2, 5, 3))
+    h = torch.zeros(5, 4, dtype=torch.float64)
+    for step in x:
+        (w_ir, w_iz, w_in), (b_ir, b_iz, b_in) = w_ih.chunk(3), b_ih.chunk(3)
+        (w_hr, w_hz, w_hn), (b_hr, b_hz, b_hn) = w_hh.chunk(3), b_hh.chunk(3)
+        r = torch.sigmoid(step @ w_ir.T + b_ir + h @ w_hr.T + b_hr)
+        z = torch.sigmoid(step @ w_iz.T + b_iz + h @ w_hz.T + b_hz)
+        n = torch.tanh(step @ w_in.T + b_in + r * (h @ w_hn.T + b_hn))
+        h = (1 - z) * n + z * h
+    output, (h_n,) = BACKEND.run(stack, x, None, (w_ih, w_hh, b_ih, b_hh))
+    torch.testing.assert_close(output[1], h, rtol=0, atol=1e-14)
+    torch.testing.assert_close(h_n[0], h, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("proj_size", [0, 2])
+def test_two_steps_of_an_lstm_are_the_equation_written_out(proj_size: int) -> None:
+    stack = Stack(Lstm(), 3, 4, proj_size=proj_size)
+    x, params = _numbers(stack, (2, 5, 3))
+    w_ih, w_hh, b_ih, b_hh, *w_hr = params
+    h, c = (torch.zeros(5, size, dtype=torch.float64) for size in stack.state_sizes)
+    for step in x:
+        i, f, g, o = (step @ w_ih.T + b_ih + h @ w_hh.T + b_hh).chunk(4, 1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        h = h @ w_hr[0].T if w_hr else h
+    output, (h_n, c_n) = BACKEND.run(stack, x, None, params)
+    for got, expected in ((output[1], h), (h_n[0], h), (c_n[0], c)):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-14)
 
 
 def test_the_reverse_direction_is_the_forward_one_on_the_reversed_sequence() -> None:

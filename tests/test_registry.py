@@ -63,6 +63,14 @@ def test_why_takes_what_the_module_takes() -> None:
     assert elman.why(elman.RNNCell(10, 20).bfloat16(), x[0], torch.randn(3, 20).bfloat16()).startswith("reference")
 
 
+def test_why_takes_the_lstms_two_states() -> None:
+    lstm, x, state = elman.LSTM(10, 20).bfloat16(), torch.randn(5, 3, 10).bfloat16(), torch.randn(1, 3, 20).bfloat16()
+    assert elman.why(lstm, x, (state, state)).startswith("reference: native ")
+    assert elman.why(elman.LSTMCell(10, 20).bfloat16(), x[0], (state[0], state[0])).startswith("reference: native ")
+    with pytest.raises(TypeError, match=r"expected hx to be a tuple \(h_0, c_0\), got Tensor"):
+        elman.why(lstm, x, state)
+
+
 def test_why_names_the_instruction_set_of_the_native_backend(backend: Backend) -> None:
     told = elman.why(elman.RNN(10, 20), torch.randn(5, 3, 10))
     assert told == f"{backend.label}: float32 on the CPU"

@@ -1,4 +1,4 @@
-"""elman.RNN as a module: everything about torch.nn.RNN but the arithmetic, which test_agreement holds."""
+"""elman's layers as modules: everything about torch.nn's but the arithmetic, which test_agreement holds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from torch import nn
 
 import elman
 import oracle
+from kinds import RELU, Kind, as_hx, as_states, every_cell, every_kind
 
 if TYPE_CHECKING:
     from elman.backends import Backend
 
 OPTIONS = [
-    {"num_layers": layers, "nonlinearity": nonlinearity, "bias": bias, "bidirectional": bidirectional}
-    for layers, nonlinearity, bias, bidirectional in itertools.product((1, 3), ("tanh", "relu"), (True, False), (False, True))
+    {"num_layers": layers, "bias": bias, "bidirectional": bidirectional}
+    for layers, bias, bidirectional in itertools.product((1, 3), (True, False), (False, True))
 ]
 with_options = pytest.mark.parametrize("options", OPTIONS, ids=str)
+every_layer = pytest.mark.parametrize("layer", ["RNN", "GRU", "LSTM"])
 
 
 def _seeded(kind: type[nn.Module], *arguments: object, **options: object) -> nn.Module:
@@ -32,13 +34,34 @@ def _seeded(kind: type[nn.Module], *arguments: object, **options: object) -> nn.
     return kind(*arguments, **options)
 
 
+def _pair(kind: Kind, *sizes: int, **options: object) -> tuple[nn.Module, nn.Module]:
+    """torch.nn's network and ours, from the same seed."""
+    torch.manual_seed(0)
+    theirs = kind.build(nn, *sizes, **options)
+    torch.manual_seed(0)
+    return theirs, kind.build(elman, *sizes, **options)
+
+
+def _flat(result: tuple[torch.Tensor, torch.Tensor | tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+    """The output and the final states."""
+    return result[0], *as_states(result[1])
+
+
+def _states(kind: Kind, count: int, rows: int, hidden_size: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.randn(count, rows, width, dtype=dtype) for width in kind.widths(hidden_size))
+
+
+@every_kind
 @with_options
-def test_the_same_seed_gives_torchs_parameters_in_torchs_order(options: dict[str, object]) -> None:
-    theirs, ours = _seeded(nn.RNN, 10, 20, **options), _seeded(elman.RNN, 10, 20, **options)
+def test_the_same_seed_gives_torchs_parameters_in_torchs_order(kind: Kind, options: dict[str, object]) -> None:
+    theirs, ours = _pair(kind, 10, 20, **options)
+    drawn = torch.rand(3)
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
     for got, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(got, expected)
-    assert torch.equal(torch.rand(3), (_seeded(nn.RNN, 10, 20, **options), torch.rand(3))[1]), "as many draws as torch's"
+    torch.manual_seed(0)
+    kind.build(nn, 10, 20, **options)
+    assert torch.equal(drawn, torch.rand(3)), "as many draws as torch's"
 
 
 def test_the_notebooks_three_networks_are_torchs() -> None:
@@ -53,22 +76,32 @@ def test_the_notebooks_three_networks_are_torchs() -> None:
             torch.testing.assert_close(got, expected)
 
 
+@every_kind
 @with_options
-def test_state_dicts_load_strictly_both_ways(options: dict[str, object]) -> None:
-    theirs, ours = nn.RNN(10, 20, **options), elman.RNN(10, 20, **options)
+def test_state_dicts_load_strictly_both_ways(kind: Kind, options: dict[str, object]) -> None:
+    theirs, ours = kind.build(nn, 10, 20, **options), kind.build(elman, 10, 20, **options)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     theirs.load_state_dict(ours.state_dict(), strict=True)
     assert list(ours.state_dict()) == list(theirs.state_dict())
 
 
+@every_kind
 @pytest.mark.parametrize(
     "options",
     [*OPTIONS, {"batch_first": True}, {"num_layers": 2, "dropout": 0.5}, {"num_layers": 2, "dropout": 1, "bidirectional": True}],
     ids=str,
 )
-def test_it_prints_as_torchs(options: dict[str, object]) -> None:
-    assert repr(elman.RNN(10, 20, **options)) == repr(nn.RNN(10, 20, **options))
-    assert elman.RNN(10, 20, **options).mode == nn.RNN(10, 20, **options).mode
+def test_it_prints_as_torchs(kind: Kind, options: dict[str, object]) -> None:
+    theirs, ours = kind.build(nn, 10, 20, **options), kind.build(elman, 10, 20, **options)
+    assert repr(ours) == repr(theirs)
+    assert ours.mode == theirs.mode
+
+
+@every_kind
+def test_it_has_torchs_attributes(kind: Kind) -> None:
+    theirs, ours = kind.build(nn, 10, 20, 2, dropout=0.5), kind.build(elman, 10, 20, 2, dropout=0.5)
+    for name in nn.RNNBase.__constants__:
+        assert getattr(ours, name) == getattr(theirs, name)
 
 
 def test_positional_arguments_come_in_torchs_order() -> None:
@@ -76,21 +109,31 @@ def test_positional_arguments_come_in_torchs_order() -> None:
     assert repr(rnn) == "RNN(10, 20, num_layers=2, bias=False, batch_first=True, dropout=0.25, bidirectional=True)"
     assert rnn.nonlinearity == "relu"
     assert rnn.weight_ih_l0.dtype is torch.float64
+    gru = elman.GRU(10, 20, 2, False, True, 0.25, True, "cpu", torch.float64)
+    assert repr(gru) == "GRU(10, 20, num_layers=2, bias=False, batch_first=True, dropout=0.25, bidirectional=True)"
+    assert gru.weight_ih_l0.dtype is torch.float64
+    lstm = elman.LSTM(10, 20, 2, False, True, 0.25, True, 5, "cpu", torch.float64)
+    assert repr(lstm) == repr(nn.LSTM(10, 20, 2, False, True, 0.25, True, 5, "cpu", torch.float64))
+    assert lstm.weight_hr_l1.dtype is torch.float64
 
 
-def test_the_calls_arguments_have_torchs_names() -> None:
-    for ours, theirs in ((elman.RNN, nn.RNN), (elman.RNNCell, nn.RNNCell)):
+@every_layer
+def test_the_calls_arguments_have_torchs_names(layer: str) -> None:
+    for name in (layer, f"{layer}Cell"):
+        ours, theirs = getattr(elman, name), getattr(nn, name)
         assert list(inspect.signature(ours.forward).parameters) == list(inspect.signature(theirs.forward).parameters)
 
 
-def test_it_inherits_nothing_from_torchs_networks() -> None:
-    for ours in (elman.RNN, elman.RNNCell):
+@every_layer
+def test_it_inherits_nothing_from_torchs_networks(layer: str) -> None:
+    for ours in (getattr(elman, layer), getattr(elman, f"{layer}Cell")):
         assert not issubclass(ours, (nn.RNNBase, nn.RNNCellBase))
         assert issubclass(ours, nn.Module)
 
 
-def test_all_weights_are_the_parameters_for_each_layer_and_direction() -> None:
-    theirs, ours = (_seeded(kind, 3, 4, 2, bidirectional=True) for kind in (nn.RNN, elman.RNN))
+@every_kind
+def test_all_weights_are_the_parameters_for_each_layer_and_direction(kind: Kind) -> None:
+    theirs, ours = _pair(kind, 3, 4, 2, bidirectional=True)
     assert [[w.shape for w in weights] for weights in ours.all_weights] == [[w.shape for w in weights] for weights in theirs.all_weights]
     assert ours.all_weights[3][1] is ours.weight_hh_l1_reverse
 
@@ -102,17 +145,19 @@ def test_flatten_parameters_changes_nothing() -> None:
     assert [parameter.data_ptr() for parameter in rnn.parameters()] == before
 
 
-def test_reset_parameters_draws_what_torch_draws() -> None:
-    theirs, ours = nn.RNN(3, 4), elman.RNN(3, 4)
+@every_kind
+def test_reset_parameters_draws_what_torch_draws(kind: Kind) -> None:
+    theirs, ours = kind.build(nn, 3, 4), kind.build(elman, 3, 4)
     for module in (theirs, ours):
         torch.manual_seed(1)
         module.reset_parameters()
     assert all(torch.equal(got, expected) for got, expected in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("kind", [elman.RNN, elman.RNNCell])
-def test_copies_and_pickles_are_independent_and_alike(kind: type[nn.Module]) -> None:
-    module, x = kind(3, 4), torch.randn(2, 3)
+@every_layer
+@pytest.mark.parametrize("suffix", ["", "Cell"])
+def test_copies_and_pickles_are_independent_and_alike(layer: str, suffix: str) -> None:
+    module, x = getattr(elman, layer + suffix)(3, 4), torch.randn(2, 3)
     for clone in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):  # noqa: S301 - our own, just made
         torch.testing.assert_close(clone(x), module(x), rtol=0, atol=0)
         with torch.no_grad():
@@ -129,36 +174,54 @@ def test_a_saved_state_dict_comes_back() -> None:
     torch.testing.assert_close(again(x), rnn(x), rtol=0, atol=0)
 
 
+@pytest.fixture
+def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.nn.LSTM in torch's own operators: oneDNN, where there is one, rounds elsewhere and keeps other dtypes."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+
+
+@every_kind
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.complex64], ids=str)
-def test_other_dtypes_run(dtype: torch.dtype) -> None:
-    theirs, ours = (_seeded(kind, 3, 4, 2, bidirectional=True, dtype=dtype) for kind in (nn.RNN, elman.RNN))
+@pytest.mark.usefixtures("unfused")
+def test_other_dtypes_run(kind: Kind, dtype: torch.dtype) -> None:
+    theirs, ours = _pair(kind, 3, 4, 2, bidirectional=True, dtype=dtype)
     x = torch.randn(5, 2, 3).to(dtype)
-    for got, expected in zip(ours(x), theirs(x), strict=True):
+    if kind is RELU and dtype.is_complex:
+        for module in (theirs, ours):
+            with pytest.raises(NotImplementedError):
+                module(x)
+        return
+    for got, expected in zip(_flat(ours(x)), _flat(theirs(x)), strict=True):
         assert got.dtype is dtype
         torch.testing.assert_close(got, expected)
 
 
-def test_the_meta_device_knows_the_shapes() -> None:
-    output, h_n = elman.RNN(3, 4, 2, bidirectional=True, device="meta")(torch.empty(5, 2, 3, device="meta"))
-    assert (output.shape, h_n.shape, output.device.type) == ((5, 2, 8), (4, 2, 4), "meta")
+@every_kind
+def test_the_meta_device_knows_the_shapes(kind: Kind) -> None:
+    output, *finals = _flat(kind.build(elman, 3, 4, 2, bidirectional=True, device="meta")(torch.empty(5, 2, 3, device="meta")))
+    widths = kind.widths(4)
+    assert (output.shape, output.device.type) == ((5, 2, 2 * widths[0]), "meta")
+    assert [final.shape for final in finals] == [(4, 2, width) for width in widths]
 
 
-def test_autocast_gives_what_it_gives_in_torch() -> None:
-    theirs, ours = (_seeded(kind, 3, 4, 2, bidirectional=True) for kind in (nn.RNN, elman.RNN))
-    x, hx = torch.randn(5, 2, 3), torch.randn(4, 2, 4)
+@every_kind
+@pytest.mark.usefixtures("unfused")
+def test_autocast_gives_what_it_gives_in_torch(kind: Kind) -> None:
+    theirs, ours = _pair(kind, 3, 4, 2, bidirectional=True)
+    x, hx = torch.randn(5, 2, 3), as_hx(_states(kind, 4, 2, 4))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for arguments in ((x,), (x.bfloat16(),), (x, hx), (x[:, 0],)):
-            for got, expected in zip(ours(*arguments), theirs(*arguments), strict=True):
-                assert got.dtype is torch.bfloat16
+            for got, expected in zip(_flat(ours(*arguments)), _flat(theirs(*arguments)), strict=True):
                 torch.testing.assert_close(got, expected, rtol=0, atol=0)
     assert ours(x)[0].dtype is torch.float32
 
 
+@every_kind
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_an_empty_batch_gives_empty_results(bidirectional: bool) -> None:
-    theirs, ours = (kind(3, 4, 2, bidirectional=bidirectional) for kind in (nn.RNN, elman.RNN))
+def test_an_empty_batch_gives_empty_results(kind: Kind, bidirectional: bool) -> None:
+    theirs, ours = _pair(kind, 3, 4, 2, bidirectional=bidirectional)
     x = torch.randn(5, 0, 3, requires_grad=True)
-    for got, expected in zip(ours(x), theirs(x), strict=True):
+    for got, expected in zip(_flat(ours(x)), _flat(theirs(x)), strict=True):
         assert got.shape == expected.shape
     ours(x)[0].sum().backward()
     assert x.grad is not None
@@ -166,11 +229,15 @@ def test_an_empty_batch_gives_empty_results(bidirectional: bool) -> None:
     assert not ours.weight_hh_l0.grad.any()
 
 
-def test_one_step_is_the_cell(backend: Backend) -> None:
-    rnn, cell = elman.RNN(3, 4).double(), elman.RNNCell(3, 4).double()
+@every_cell
+def test_one_step_is_the_cell(backend: Backend, kind: Kind) -> None:
+    rnn, cell = kind.build(elman, 3, 4).double(), kind.build_cell(elman, 3, 4).double()
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in rnn.state_dict().items()})
-    x, hx = torch.randn(1, 2, 3, dtype=torch.float64), torch.randn(1, 2, 4, dtype=torch.float64)
-    torch.testing.assert_close(rnn(x, hx)[0][0], cell(x[0], hx[0]), rtol=0, atol=1e-15)
+    x, states = torch.randn(1, 2, 3, dtype=torch.float64), _states(kind, 1, 2, 4, torch.float64)
+    _, *finals = _flat(rnn(x, as_hx(states)))
+    stepped = as_states(cell(x[0], as_hx(tuple(state[0] for state in states))))
+    for got, expected in zip(stepped, finals, strict=True):
+        torch.testing.assert_close(got, expected[0], rtol=0, atol=1e-15)
 
 
 STRIDES = {
@@ -185,52 +252,62 @@ STRIDES = {
 }
 
 
+@every_kind
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("stride", STRIDES)
 @pytest.mark.usefixtures("poisoned")
-def test_strides_of_any_kind_give_the_same_bits(backend: Backend, stride: str, batch_first: bool) -> None:
-    rnn = elman.RNN(3, 4, 2, bidirectional=True, batch_first=batch_first)
-    strided, state = STRIDES[stride](torch.randn(5, 2, 3)), STRIDES[stride](torch.randn(4, 5 if batch_first else 2, 4))
+def test_strides_of_any_kind_give_the_same_bits(backend: Backend, kind: Kind, stride: str, batch_first: bool) -> None:
+    rnn = kind.build(elman, 3, 4, 2, bidirectional=True, batch_first=batch_first)
+    strided = STRIDES[stride](torch.randn(5, 2, 3))
+    states = tuple(STRIDES[stride](state) for state in _states(kind, 4, 5 if batch_first else 2, 4))
     results = []
-    for x, hx in ((strided.detach(), state.detach()), (strided.clone(memory_format=torch.contiguous_format), state.clone())):
+    for x, *initial in (
+        [tensor.detach() for tensor in (strided, *states)],
+        [strided.clone(memory_format=torch.contiguous_format), *(state.clone() for state in states)],
+    ):
         x.requires_grad_()
-        output, h_n = rnn(x, hx)
-        results.append((output, h_n, *torch.autograd.grad((output.square().sum() + h_n.sum()), (x, *rnn.parameters()))))
+        output, *finals = _flat(rnn(x, as_hx(tuple(initial))))
+        loss = output.square().sum() + sum(final.sum() for final in finals)
+        results.append((output, *finals, *torch.autograd.grad(loss, (x, *rnn.parameters()))))
     for got, expected in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
-def test_nan_and_infinity_go_where_torchs_go(backend: Backend) -> None:
-    for nonlinearity in ("tanh", "relu"):
-        theirs, ours = (_seeded(kind, 3, 4, 2, nonlinearity) for kind in (nn.RNN, elman.RNN))
-        x = torch.randn(5, 3, 3)
-        x[2, 0, 1], x[1, 1, 0], x[3, 2, 2] = float("nan"), float("inf"), float("-inf")
-        for got, expected in zip(ours(x), theirs(x), strict=True):
-            torch.testing.assert_close(got, expected, equal_nan=True)
+@every_kind
+def test_nan_and_infinity_go_where_torchs_go(backend: Backend, kind: Kind) -> None:
+    theirs, ours = _pair(kind, 3, 4, 2)
+    x = torch.randn(5, 3, 3)
+    x[2, 0, 1], x[1, 1, 0], x[3, 2, 2] = float("nan"), float("inf"), float("-inf")
+    for got, expected in zip(_flat(ours(x)), _flat(theirs(x)), strict=True):
+        torch.testing.assert_close(got, expected, equal_nan=True)
 
 
-def test_a_frozen_parameter_gets_no_gradient_and_the_others_theirs(backend: Backend) -> None:
-    theirs, ours = (_seeded(kind, 3, 4).double() for kind in (nn.RNN, elman.RNN))
+@every_kind
+def test_a_frozen_parameter_gets_no_gradient_and_the_others_theirs(backend: Backend, kind: Kind) -> None:
+    pair = [module.double() for module in _pair(kind, 3, 4)]
     x = torch.randn(5, 2, 3, dtype=torch.float64)
-    for module in (theirs, ours):
+    for module in pair:
         module.weight_hh_l0.requires_grad_(False)
         module(x)[0].square().sum().backward()
-    assert ours.weight_hh_l0.grad is None
-    for name in ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0"):
-        torch.testing.assert_close(getattr(ours, name).grad, getattr(theirs, name).grad, rtol=0, atol=1e-12)
+    theirs, ours = (dict(module.named_parameters()) for module in pair)
+    assert ours.pop("weight_hh_l0").grad is None
+    for name, parameter in ours.items():
+        torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=0, atol=1e-12)
 
 
-def test_without_gradients_nothing_is_recorded(backend: Backend) -> None:
-    rnn, x = elman.RNN(3, 4), torch.randn(5, 2, 3)
+@every_kind
+def test_without_gradients_nothing_is_recorded(backend: Backend, kind: Kind) -> None:
+    rnn, x = kind.build(elman, 3, 4), torch.randn(5, 2, 3)
     with torch.no_grad():
-        assert not rnn(x)[0].requires_grad
-    assert not rnn.requires_grad_(False)(x)[0].requires_grad
+        assert not any(result.requires_grad for result in _flat(rnn(x)))
+    assert not any(result.requires_grad for result in _flat(rnn.requires_grad_(False)(x)))
     with torch.inference_mode():
-        assert rnn(x)[0].is_inference()
+        assert all(result.is_inference() for result in _flat(rnn(x)))
 
 
-def test_hooks_are_called() -> None:
-    rnn, seen = elman.RNN(3, 4), []
+@every_cell
+def test_hooks_are_called(kind: Kind) -> None:
+    rnn, seen = kind.build(elman, 3, 4), []
     rnn.register_forward_pre_hook(lambda module, arguments: seen.append("before"))
     rnn.register_forward_hook(lambda module, arguments, result: seen.append("after"))
     rnn(torch.randn(5, 2, 3))

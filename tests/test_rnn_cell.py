@@ -1,4 +1,4 @@
-"""elman.RNNCell is torch.nn.RNNCell."""
+"""elman's cells are torch.nn's: RNNCell, GRUCell, LSTMCell."""
 
 from __future__ import annotations
 
@@ -6,41 +6,49 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import elman
+from kinds import Kind, as_hx, as_states, every_cell
 
 if TYPE_CHECKING:
     from elman.backends import Backend
 
 
-def _pair(*arguments: object, **options: object) -> tuple[nn.RNNCell, elman.RNNCell]:
+def _pair(kind: Kind, *arguments: object, **options: object) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
-    theirs = nn.RNNCell(*arguments, **options)
+    theirs = kind.build_cell(nn, *arguments, **options)
     torch.manual_seed(0)
-    return theirs, elman.RNNCell(*arguments, **options)
+    return theirs, kind.build_cell(elman, *arguments, **options)
+
+
+def _states(kind: Kind, *shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    return tuple(torch.randn(*shape, dtype=dtype) for _ in kind.states)
 
 
 @pytest.mark.parametrize("unbatched", [False, True], ids=["batched", "unbatched"])
 @pytest.mark.parametrize("given_state", [False, True], ids=["zeros", "hx"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@every_cell
 @pytest.mark.usefixtures("poisoned")
-def test_a_step_and_its_gradients_are_torchs(backend: Backend, nonlinearity: str, bias: bool, given_state: bool, unbatched: bool) -> None:
+def test_a_step_and_its_gradients_are_torchs(backend: Backend, kind: Kind, bias: bool, given_state: bool, unbatched: bool) -> None:
     results = []
-    for cell in _pair(3, 4, bias, nonlinearity):
+    for cell in _pair(kind, 3, 4, bias):
         torch.manual_seed(1)
-        x, hx = (torch.randn(5, size, dtype=torch.float64)[0 if unbatched else slice(None)] for size in (3, 4))
-        leaves = [leaf.requires_grad_() for leaf in ((x, hx) if given_state else (x,))]
-        h = cell.double()(*leaves)
-        results.append([h, *torch.autograd.grad(h.square().sum(), [*leaves, *cell.parameters()])])
+        rows = () if unbatched else (5,)
+        x, states = torch.randn(*rows, 3, dtype=torch.float64), _states(kind, *rows, 4, dtype=torch.float64)
+        leaves = [leaf.requires_grad_() for leaf in ((x, *states) if given_state else (x,))]
+        after = as_states(cell.double()(x, as_hx(states)) if given_state else cell.double()(x))
+        loss = sum(state.square().sum() for state in after)
+        results.append([*after, *torch.autograd.grad(loss, [*leaves, *cell.parameters()])])
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
 
+@every_cell
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_same_seed_gives_torchs_parameters(bias: bool) -> None:
-    theirs, ours = _pair(3, 4, bias)
+def test_the_same_seed_gives_torchs_parameters(kind: Kind, bias: bool) -> None:
+    theirs, ours = _pair(kind, 3, 4, bias)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     for name, expected in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[name], expected)
@@ -49,36 +57,51 @@ def test_the_same_seed_gives_torchs_parameters(bias: bool) -> None:
     assert (ours.bias_ih is None, ours.bias_hh is None) == (not bias, not bias)
 
 
-@pytest.mark.parametrize("options", [{}, {"bias": False}, {"nonlinearity": "relu"}, {"bias": False, "nonlinearity": "relu"}], ids=str)
-def test_it_prints_as_torchs(options: dict[str, object]) -> None:
-    theirs, ours = _pair(3, 4, **options)
+@every_cell
+@pytest.mark.parametrize("bias", [True, False])
+def test_it_prints_as_torchs(kind: Kind, bias: bool) -> None:
+    theirs, ours = _pair(kind, 3, 4, bias=bias)
     assert repr(ours) == repr(theirs)
 
 
-def test_steps_one_by_one_are_the_sequence(backend: Backend) -> None:
-    rnn, cell = elman.RNN(3, 4).double(), elman.RNNCell(3, 4).double()
+def test_positional_arguments_come_in_torchs_order() -> None:
+    for kind in (elman.GRUCell, elman.LSTMCell):
+        assert kind(3, 4, False, "cpu", torch.float64).weight_ih.dtype is torch.float64
+    assert elman.RNNCell(3, 4, False, "relu", "cpu", torch.float64).weight_ih.dtype is torch.float64
+
+
+@every_cell
+def test_steps_one_by_one_are_the_sequence(backend: Backend, kind: Kind) -> None:
+    rnn, cell = kind.build(elman, 3, 4).double(), kind.build_cell(elman, 3, 4).double()
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in rnn.state_dict().items()})
     x = torch.randn(6, 2, 3, dtype=torch.float64)
-    h, steps = None, []
+    hx, steps = None, []
     for step in x:
-        h = cell(step, h)
-        steps.append(h)
-    torch.testing.assert_close(torch.stack(steps), rnn(x)[0], rtol=0, atol=1e-14)
+        hx = cell(step, hx)
+        steps.append(as_states(hx)[0])
+    output, last = rnn(x)
+    torch.testing.assert_close(torch.stack(steps), output, rtol=0, atol=1e-14)
+    for got, expected in zip(as_states(hx), as_states(last), strict=True):
+        torch.testing.assert_close(got, expected[0], rtol=0, atol=1e-14)
 
 
+@every_cell
 @pytest.mark.parametrize(("input_size", "hidden_size"), [(0, 4), (3, 0), (0, 0)])
-def test_sizes_of_zero_are_torchs(input_size: int, hidden_size: int) -> None:
-    theirs, ours = _pair(input_size, hidden_size)
+def test_sizes_of_zero_are_torchs(kind: Kind, input_size: int, hidden_size: int) -> None:
+    theirs, ours = _pair(kind, input_size, hidden_size)
     x = torch.randn(2, input_size)
     torch.testing.assert_close(ours(x), theirs(x))
 
 
-def test_an_empty_batch_gives_an_empty_state() -> None:
-    assert elman.RNNCell(3, 4)(torch.randn(0, 3)).shape == (0, 4)
+@every_cell
+def test_an_empty_batch_gives_an_empty_state(kind: Kind) -> None:
+    for state in as_states(kind.build_cell(elman, 3, 4)(torch.randn(0, 3))):
+        assert state.shape == (0, 4)
 
 
-def test_autocast_gives_what_it_gives_in_torch() -> None:
-    theirs, ours = _pair(3, 4)
-    x, hx = torch.randn(2, 3), torch.randn(2, 4)
+@every_cell
+def test_autocast_gives_what_it_gives_in_torch(kind: Kind) -> None:
+    theirs, ours = _pair(kind, 3, 4)
+    x, hx = torch.randn(2, 3), as_hx(_states(kind, 2, 4))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(ours(x, hx), theirs(x, hx), rtol=0, atol=0)

@@ -12,32 +12,31 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import elman
 from elman.backends import Stack, registry
 from elman.backends.reference import ReferenceBackend
+from kinds import TANH, Kind, as_hx, as_states, every_kind
 
 if TYPE_CHECKING:
     from elman.backends import Backend
 
 
-def _pair(**options: object) -> tuple[nn.RNN, elman.RNN]:
-    theirs = nn.RNN(6, 5, **options).double()
-    ours = elman.RNN(6, 5, **options).double()
-    ours.load_state_dict(theirs.state_dict())
-    return theirs, ours
+def _pair(kind: Kind = TANH, **options: object) -> tuple[nn.Module, nn.Module]:
+    return kind.pair(6, 5, **options, dtype=torch.float64)
 
 
+@every_kind
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time first", "batch first"])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one direction", "both directions"])
-def test_the_same_seed_drops_what_torch_drops(backend: Backend, bidirectional: bool, batch_first: bool, packed: bool) -> None:
-    theirs, ours = _pair(num_layers=3, dropout=0.4, bidirectional=bidirectional, batch_first=batch_first)
+def test_the_same_seed_drops_what_torch_drops(backend: Backend, kind: Kind, bidirectional: bool, batch_first: bool, packed: bool) -> None:
+    theirs, ours = _pair(kind, num_layers=3, dropout=0.4, bidirectional=bidirectional, batch_first=batch_first)
     x = torch.randn(4, 4, 6, dtype=torch.float64)
     results = []
     for module in (theirs, ours):
         torch.manual_seed(0)
         given = x.clone().requires_grad_()
-        output, h_n = module(pack_padded_sequence(given, [2, 4, 1, 3], batch_first, enforce_sorted=False) if packed else given)
-        output = output.data if packed else output
-        gradients = torch.autograd.grad((output.square().sum() + h_n.square().sum()), [given, *module.parameters()])
-        results.append([output, h_n, *gradients])
+        output, last = module(pack_padded_sequence(given, [2, 4, 1, 3], batch_first, enforce_sorted=False) if packed else given)
+        values = (output.data if packed else output, *as_states(last))
+        gradients = torch.autograd.grad(sum(value.square().sum() for value in values), [given, *module.parameters()])
+        results.append([*values, *gradients])
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
@@ -90,9 +89,11 @@ def test_a_backend_is_given_all_that_lies_between_two_dropouts(
     assert [stack.input_size for stack in recorder.stacks] == [6, 10, 10][:pieces]
 
 
-def test_given_states_reach_their_layers_through_dropout() -> None:
-    theirs, ours = _pair(num_layers=3, dropout=0.5, bidirectional=True)
-    x, hx = torch.randn(4, 3, 6, dtype=torch.float64), torch.randn(6, 3, 5, dtype=torch.float64)
+@every_kind
+def test_given_states_reach_their_layers_through_dropout(kind: Kind) -> None:
+    theirs, ours = _pair(kind, num_layers=3, dropout=0.5, bidirectional=True)
+    x = torch.randn(4, 3, 6, dtype=torch.float64)
+    hx = as_hx(tuple(torch.randn(6, 3, width, dtype=torch.float64) for width in kind.widths(5)))
     torch.manual_seed(0)
     expected = theirs(x, hx)
     torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """What goes beyond one backward pass runs on the reference by itself: higher derivatives, vmap, forward mode. Weights may be swapped.
 
-The right answers come from torch.nn.RNN where it can do it, else from the definition: one sample at a time, or finite differences.
+The right answers come from torch.nn where it can do it, else from the definition: one sample at a time, or finite differences.
 """
 
 from __future__ import annotations
@@ -13,21 +13,28 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import elman
+from kinds import GRU, LSTM, PROJECTED, TANH, as_states
 
 # torch's own forward mode still builds its decompositions with it.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
-@pytest.fixture(params=[{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}], ids=["plain", "all at once"])
-def pair(request: pytest.FixtureRequest) -> tuple[nn.RNN, elman.RNN]:
+ALL_AT_ONCE: dict[str, object] = {"num_layers": 2, "bidirectional": True, "batch_first": True}
+
+
+@pytest.fixture(
+    params=[(TANH, {}), *((kind, ALL_AT_ONCE) for kind in (TANH, GRU, LSTM, PROJECTED))],
+    ids=lambda param: f"{param[0]}, {'all at once' if param[1] else 'plain'}",
+)
+def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
-    theirs, ours = nn.RNN(2, 3, **request.param).double(), elman.RNN(2, 3, **request.param).double()
-    ours.load_state_dict(theirs.state_dict())
+    kind, options = request.param
+    theirs, ours = kind.pair(2, 3, **options, dtype=torch.float64)
     return theirs, ours
 
 
 @pytest.fixture
-def rnn(pair: tuple[nn.RNN, elman.RNN]) -> elman.RNN:
+def rnn(pair: tuple[nn.Module, nn.Module]) -> nn.Module:
     return pair[1]
 
 
@@ -35,22 +42,26 @@ def _x(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
+def _flat(result: tuple[Tensor, Tensor | tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return result[0], *as_states(result[1])
+
+
 def _detached(module: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in module.named_parameters()}
 
 
-def test_first_and_second_derivatives_are_those_of_finite_differences(rnn: elman.RNN) -> None:
+def test_first_and_second_derivatives_are_those_of_finite_differences(rnn: nn.Module) -> None:
     parameters = list(_detached(rnn).items())
 
     def run(x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-        return functional_call(rnn, {name: value for (name, _), value in zip(parameters, values, strict=True)}, (x,))
+        return _flat(functional_call(rnn, {name: value for (name, _), value in zip(parameters, values, strict=True)}, (x,)))
 
     arguments = [tensor.clone().requires_grad_() for tensor in (_x(3, 2, 2), *(value for _, value in parameters))]
     assert torch.autograd.gradcheck(run, arguments, fast_mode=True)
     assert torch.autograd.gradgradcheck(run, arguments, fast_mode=True)
 
 
-def test_a_gradient_penalty_is_torchs(pair: tuple[nn.RNN, elman.RNN]) -> None:
+def test_a_gradient_penalty_is_torchs(pair: tuple[nn.Module, nn.Module]) -> None:
     x, results = _x(3, 2, 2).requires_grad_(), []
     for module in pair:
         (slope,) = torch.autograd.grad(module(x)[0].square().sum(), x, create_graph=True)
@@ -59,13 +70,13 @@ def test_a_gradient_penalty_is_torchs(pair: tuple[nn.RNN, elman.RNN]) -> None:
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
 
-def test_vmap_is_a_loop_over_the_samples(rnn: elman.RNN) -> None:
+def test_vmap_is_a_loop_over_the_samples(rnn: nn.Module) -> None:
     samples = _x(4, 3, 2, 2)
-    for got, expected in zip(vmap(rnn)(samples), zip(*(rnn(sample) for sample in samples), strict=True), strict=True):
+    for got, expected in zip(_flat(vmap(rnn)(samples)), zip(*(_flat(rnn(sample)) for sample in samples), strict=True), strict=True):
         torch.testing.assert_close(got, torch.stack(expected), rtol=0, atol=1e-14)
 
 
-def test_gradients_of_each_sample_are_those_of_a_loop(rnn: elman.RNN) -> None:
+def test_gradients_of_each_sample_are_those_of_a_loop(rnn: nn.Module) -> None:
     samples, parameters = _x(4, 3, 2), _detached(rnn)
 
     def loss(values: dict[str, Tensor], sample: Tensor) -> Tensor:
@@ -78,7 +89,7 @@ def test_gradients_of_each_sample_are_those_of_a_loop(rnn: elman.RNN) -> None:
             torch.testing.assert_close(got[name][index], value, rtol=0, atol=1e-13)
 
 
-def test_an_ensemble_is_a_vmap_over_the_weights(rnn: elman.RNN) -> None:
+def test_an_ensemble_is_a_vmap_over_the_weights(rnn: nn.Module) -> None:
     x, first = _x(3, 2, 2), _detached(rnn)
     stacked = {name: torch.stack([value, 2 * value]) for name, value in first.items()}
     output, _ = vmap(lambda values: functional_call(rnn, values, (x,)))(stacked)
@@ -86,7 +97,7 @@ def test_an_ensemble_is_a_vmap_over_the_weights(rnn: elman.RNN) -> None:
     torch.testing.assert_close(output[1], functional_call(rnn, {n: 2 * v for n, v in first.items()}, (x,))[0], rtol=0, atol=1e-14)
 
 
-def test_forward_mode_is_the_jacobian_of_reverse_mode_times_the_tangent(rnn: elman.RNN) -> None:
+def test_forward_mode_is_the_jacobian_of_reverse_mode_times_the_tangent(rnn: nn.Module) -> None:
     x, tangent = _x(3, 2, 2), _x(3, 2, 2)
     output, pushed = jvp(lambda x: rnn(x)[0], (x,), (tangent,))
     torch.testing.assert_close(output, rnn(x)[0], rtol=0, atol=1e-14)
@@ -95,7 +106,7 @@ def test_forward_mode_is_the_jacobian_of_reverse_mode_times_the_tangent(rnn: elm
     torch.testing.assert_close(jacfwd(lambda x: rnn(x)[0])(x), jacobian, rtol=0, atol=1e-13)
 
 
-def test_dual_tensors_carry_tangents(rnn: elman.RNN) -> None:
+def test_dual_tensors_carry_tangents(rnn: nn.Module) -> None:
     x, tangent = _x(3, 2, 2), _x(3, 2, 2)
     with torch.autograd.forward_ad.dual_level():
         dual = rnn(torch.autograd.forward_ad.make_dual(x, tangent))[0]
@@ -103,7 +114,7 @@ def test_dual_tensors_carry_tangents(rnn: elman.RNN) -> None:
     torch.testing.assert_close(pushed, jvp(lambda x: rnn(x)[0], (x,), (tangent,))[1], rtol=0, atol=1e-14)
 
 
-def test_transforms_pass_through_packed_sequences(rnn: elman.RNN) -> None:
+def test_transforms_pass_through_packed_sequences(rnn: nn.Module) -> None:
     packed = pack_sequence([_x(3, 2), _x(1, 2)])
 
     def run(data: Tensor) -> Tensor:
@@ -114,7 +125,7 @@ def test_transforms_pass_through_packed_sequences(rnn: elman.RNN) -> None:
     assert torch.autograd.gradgradcheck(run, samples[0].requires_grad_(), fast_mode=True)
 
 
-def test_swapped_weights_are_the_ones_that_are_used_and_get_the_gradients(rnn: elman.RNN) -> None:
+def test_swapped_weights_are_the_ones_that_are_used_and_get_the_gradients(rnn: nn.Module) -> None:
     x = _x(3, 2, 2)
     other = {name: (2 * value).requires_grad_() for name, value in _detached(rnn).items()}
     before = rnn(x)[0].detach()
@@ -179,10 +190,10 @@ def test_a_pruned_weight_is_the_masked_one() -> None:
     torch.testing.assert_close(rnn(x)[0], expected, rtol=0, atol=1e-14)
 
 
-def test_a_replaced_parameter_is_used(rnn: elman.RNN) -> None:
-    x = _x(3, 2, 2)
-    expected = functional_call(rnn, {"weight_hh_l0": torch.zeros(3, 3, dtype=torch.float64)}, (x,))[0]
-    rnn.weight_hh_l0 = nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
+def test_a_replaced_parameter_is_used(rnn: nn.Module) -> None:
+    x, zeros = _x(3, 2, 2), torch.zeros_like(rnn.weight_hh_l0)
+    expected = functional_call(rnn, {"weight_hh_l0": zeros}, (x,))[0]
+    rnn.weight_hh_l0 = nn.Parameter(zeros)
     torch.testing.assert_close(rnn(x)[0], expected, rtol=0, atol=0)
 
 

@@ -47,6 +47,7 @@ class ReferenceBackend(Backend):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         rows_at = None if batch_sizes is None else batch_sizes.tolist()
         rows = x.shape[1] if rows_at is None else rows_at[0]
+        zeros = tuple(x.new_zeros(rows, size) for size in stack.state_sizes)  # of x's dtype, which autocast changes from layer to layer
         tensors = stack.tensors_per_direction
         finals: list[tuple[Tensor, ...]] = []
         for _ in range(stack.num_layers):
@@ -56,10 +57,7 @@ class ReferenceBackend(Backend):
                 w_ih, w_hh, *rest = params[k * tensors : (k + 1) * tensors]
                 w_hr = rest.pop() if stack.proj_size else None
                 b_ih, b_hh = rest or (None, None)
-                if states is None:
-                    initial = tuple(x.new_zeros(rows, size) for size in stack.state_sizes)
-                else:
-                    initial = tuple(state[k] for state in states)
+                initial = zeros if states is None else tuple(state[k] for state in states)
                 projected = linear(x, w_ih, b_ih)
                 steps = projected.unbind(0) if rows_at is None else torch.split(projected, rows_at)
                 hidden, last = _unroll(stack.cell, steps, w_hh, b_hh, w_hr, initial, reverse)

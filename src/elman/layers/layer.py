@@ -156,7 +156,9 @@ class RecurrentLayer(RecurrentModule):
         if not isinstance(packed, PackedSequence):
             raise checks.wrong_kind("x", "a tensor or a PackedSequence", packed)
         x, batch_sizes, sorted_indices, _ = packed
-        checks.check_input(x, params[0], self.input_size, checks.PACKED_AXES, ValueError)
+        # torch.nn.LSTM does not look at a PackedSequence as RNN and GRU do, and its operators raise another type.
+        wrong_dtype = ValueError if len(self._state_names) == 1 else RuntimeError
+        checks.check_input(x, params[0], self.input_size, checks.PACKED_AXES, wrong_dtype)
         batch_sizes = checks.check_batch_sizes(batch_sizes, x)
         if states is not None:
             self._check_states(states, x, "(L·D, B, H)", (self.num_layers * self.stack.num_directions, int(batch_sizes[0])))

@@ -103,9 +103,9 @@ class LSTM(RecurrentLayer):
 
         Raises:
             TypeError: input is no tensor and no PackedSequence, or hx is no tuple of tensors.
-            ValueError: input has the wrong number of dimensions or the wrong dtype.
+            ValueError: input has the wrong number of dimensions or, if it is a tensor, the wrong dtype.
             RuntimeError: input has the wrong number of features, no step, or is on another device; hx has not two states, or one of the
-                wrong shape, dtype or device.
+                wrong shape, dtype or device; a PackedSequence has the wrong dtype.
         """
         output, (h_n, c_n) = self._run(input, None if hx is None else self._states(hx))
         return output, (h_n, c_n)
