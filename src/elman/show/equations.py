@@ -60,11 +60,11 @@ def work_out(spec: Spec, direction: str, known: Mapping[str, float]) -> tuple[Li
     for name, expression in _lines(spec):
         whole = next((total for gate in spec.cell.gates if (total := added(spec, gate)) and total in expression), None)
         term = re.compile(f"{re.escape(whole)}|{_TERM.pattern}") if whole else _TERM
-        names = {found: f"_{index}" for index, found in enumerate(values)}
-        here = {**FUNCTIONS, **{names[one]: known_value for one, known_value in values.items()}}
+        variables = {found: f"_{index}" for index, found in enumerate(values)}
+        numbers = dict(zip(variables.values(), values.values(), strict=True))
         # The text is a cell's, never a reader's.
-        value = float(eval(_filled(term, names, expression), {"__builtins__": {}}, here))
-        shown = _filled(term, {one: number(values[one]).strip() for one in values}, expression).replace("+ -", "- ")
+        value = float(eval(_filled(term, variables, expression), {"__builtins__": {}, **FUNCTIONS}, numbers))
+        shown = _filled(term, {found: number(one).strip() for found, one in values.items()}, expression).replace("+ -", "- ")
         equation = _dated(expression, spec, direction)
         projected = spec.proj_size and name == _put_out(spec)
         lines.append(Line(equation if projected else _dated(name, spec, direction), equation, shown, value))
