@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import elman.bench.measure
-from elman.bench.case import GRIDS
+from elman.bench.case import CELLS, MODES, cases_of
 from elman.cli.app import app
 from elman.cli.bench import select
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PEERS = {"jax": ("jax",), "ort": ("onnxruntime", "onnx")}
-QUICK = ["bench", "--quick", "--rounds", "1"]
+QUICK = ["bench", "--quick", "--rounds", "1", "--cell", "rnn"]
 # In this process, as many threads as now, since the tests after these share it.
 HERE = [*QUICK, "--threads", str(torch.get_num_threads())]
 
@@ -39,11 +39,11 @@ def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
 
 
-def test_everybody_who_is_installed_agrees_and_is_timed_on_the_tours_networks() -> None:
+def test_everybody_who_is_installed_agrees_and_is_timed_on_each_cell() -> None:
     # In a process of its own: JAX's and ONNX Runtime's threads would stay in this one.
     code = "from elman.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, *QUICK, "--threads", "1", "--grid", "tour", "--json", "-"],
+        [sys.executable, "-c", code, *QUICK, "--threads", "1", "--cell", "rnn,gru,lstm", "--rows", "1", "--json", "-"],
         capture_output=True,
         text=True,
         check=False,
@@ -54,7 +54,7 @@ def test_everybody_who_is_installed_agrees_and_is_timed_on_the_tours_networks() 
     installed = {name for name, packages in PEERS.items() if all(find_spec(package) for package in packages)}
     assert facts["complete"] is True
     assert len(facts["absent"]) == 2 - len(installed)
-    assert [(row["row"], row["mode"]) for row in facts["rows"]] == [(n, mode) for n in (1, 2, 3) for mode in ("infer", "train")]
+    assert [(row["cell"], row["mode"]) for row in facts["rows"]] == [(cell, mode) for cell in CELLS for mode in MODES]
     for row in facts["rows"]:
         assert set(row["over_elman"]) == {"torch"} | (installed - ({"ort"} if row["mode"] == "train" else set()))
 
@@ -108,6 +108,9 @@ def test_ctrl_c_prints_what_has_been_measured(monkeypatch: pytest.MonkeyPatch, c
         (["--against", "torch,keras"], "torch, jax, ort, got 'keras'"),
         (["--threads", "0"], "'--threads'"),
         (["--grid", "gnu"], "'--grid'"),
+        (["--grid", "tour", "--rows", "4"], "rows 1 to 3, got '4'"),
+        (["--cell", "rnn,gnu"], "from rnn, gru, lstm, got 'gnu'"),
+        (["--cell", ""], "from rnn, gru, lstm, got ''"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +121,11 @@ def test_bad_input_is_one_line(arguments: list[str], complaint: str, capsys: pyt
 
 
 def test_rows_are_chosen_by_number() -> None:
-    grid = GRIDS["rnn"]
-    assert select(grid, "") == dict(enumerate(grid, start=1))
-    assert select(grid, "8,2-3") == {8: grid[7], 2: grid[1], 3: grid[2]}
+    sizes = cases_of("rnn", "sizes")
+    assert select("rnn", "sizes", "") == list(enumerate(sizes, start=1))
+    assert select("rnn", "sizes", "8,2-3,8") == [(8, sizes[7]), (2, sizes[1]), (3, sizes[2])]
+
+
+def test_each_chosen_cell_has_the_chosen_rows() -> None:
+    gru, lstm = cases_of("gru", "tour"), cases_of("lstm", "tour")
+    assert select("lstm,gru,lstm", "tour", "2-3") == [(2, lstm[1]), (3, lstm[2]), (2, gru[1]), (3, gru[2])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +75,7 @@ class Fake:
 def test_a_wrong_answer_is_not_timed_and_what_came_before_it_is_kept() -> None:
     peer = Fake("peer", lambda case: RIGHT if case == CASE else changed(h_n=[0.6]))
     other_case = Case("rnn", steps=6, batch=4, input_size=2, hidden_size=3)
-    rows = measure({1: CASE, 2: other_case}, ["infer"], Fake("elman"), [Fake("torch"), peer], threads=1, rounds=1, min_block_s=0.0)
+    rows = measure([(1, CASE), (2, other_case)], ["infer"], Fake("elman"), [Fake("torch"), peer], threads=1, rounds=1, min_block_s=0.0)
     assert next(rows).number == 1
     before = peer.runs
     with pytest.raises(WrongAnswerError, match=r"peer, rnn 6,4,2,3, infer: h_n is 0\.1 away"):
@@ -82,10 +83,10 @@ def test_a_wrong_answer_is_not_timed_and_what_came_before_it_is_kept() -> None:
     assert peer.runs == before + 1
 
 
-def test_elman_races_itself_in_the_first_row_or_in_every_row() -> None:
+def test_elman_races_itself_in_the_first_row_of_each_cell_or_in_every_row() -> None:
     def names(always_again: bool) -> list[list[str]]:
         rows = measure(
-            {3: CASE, 4: CASE},
+            [(3, CASE), (4, CASE), (3, replace(CASE, cell="gru"))],
             ["infer", "train"],
             Fake("elman"),
             [Fake("torch"), Fake("peer", modes=("infer",))],
@@ -97,8 +98,9 @@ def test_elman_races_itself_in_the_first_row_or_in_every_row() -> None:
         return [sorted(row.timings) for row in rows]
 
     infer, train = ["elman", "peer", "torch"], ["elman", "torch"]
-    assert names(always_again=False) == [sorted([*infer, AGAIN]), sorted([*train, AGAIN]), infer, train]
-    assert names(always_again=True) == 2 * [sorted([*infer, AGAIN]), sorted([*train, AGAIN])]
+    again = [sorted([*infer, AGAIN]), sorted([*train, AGAIN])]
+    assert names(always_again=False) == [*again, infer, train, *again]
+    assert names(always_again=True) == 3 * again
 
 
 def report(complete: bool = True) -> Report:
@@ -152,8 +154,8 @@ def test_json_has_all_that_was_measured() -> None:
         "high": pytest.approx(3.5e-6),
         "rounds": [2e-6, 3e-6, 4e-6],
     }
-    assert_allclose(facts["geometric_means"]["infer"]["torch"], (4 * 1.5) ** 0.5)
-    assert_allclose(facts["geometric_means"]["infer"]["best"], (2 * 0.5) ** 0.5)
+    assert_allclose(facts["geometric_means"]["rnn"]["infer"]["torch"], (4 * 1.5) ** 0.5)
+    assert_allclose(facts["geometric_means"]["rnn"]["infer"]["best"], (2 * 0.5) ** 0.5)
 
 
 def test_markdown_marks_the_rows_where_elman_is_not_ahead() -> None:
@@ -165,10 +167,23 @@ def test_markdown_marks_the_rows_where_elman_is_not_ahead() -> None:
     assert "**2.45** | **1.00**" in table[4]
 
 
+def test_each_cell_and_mode_has_a_table_and_means_of_its_own() -> None:
+    one = report()
+    slow = replace(one.rows[0], case=replace(CASE, cell="lstm"), mode="train", timings={"torch": Timing((1e-6,)), "elman": Timing((2e-6,))})
+    both = replace(one, rows=(*one.rows, slow))
+    assert [line for line in markdown(both).splitlines() if line.startswith("**")] == [
+        "**RNN inference**",
+        "**LSTM training: forward, and backward to x and all weights**",
+    ]
+    means = both.to_dict()["geometric_means"]
+    assert {cell: list(modes) for cell, modes in means.items()} == {"rnn": ["infer"], "lstm": ["train"]}
+    assert means["lstm"]["train"] == {"torch": 0.5, "best": 0.5}
+
+
 def test_the_notes_tell_what_to_doubt() -> None:
     text = markdown(report(complete=False))
     assert "CUT SHORT" in text
-    assert "Elman against itself, row 1, infer: 1.100; the machine was too restless" in text
+    assert "Elman against itself, RNN row 1, infer: 1.100; the machine was too restless" in text
     assert "up to 0.5 cores busy" in text
     assert "ort is not raced: none." in text
     assert "CUT SHORT" not in markdown(report())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import typer
@@ -48,6 +49,10 @@ def test_without_a_command_help_is_printed() -> None:
         (["explain", "rnn", "--numbers", "--unit", "20"], "unit must be between 0 and 19, got 20"),
         (["explain", "rnn", "--dtype", "int8"], "--dtype"),
         (["explain", "rnn", "--hidden-size", "1000000"], "at most"),
+        (["explain", "gru", "--nonlinearity", "relu"], "nonlinearity is an option of rnn"),
+        (["explain", "gru", "--proj-size", "2"], "proj_size is an option of lstm"),
+        (["explain", "lstm", "--proj-size", "20"], "proj_size must be below hidden_size, 20"),
+        (["tour", "--cell", "gnu"], "did you mean 'gru'?"),
         (["tour", "--lang", "fr"], "--lang"),
         (["tour", "--seed", str(2**64)], "seed must fit into 64 bits"),
         (["tour", "surplus"], "surplus"),
@@ -121,6 +126,21 @@ def test_a_process_meets_bad_input_without_a_traceback() -> None:
     assert result.returncode == 2
     assert result.stdout == b""
     assert result.stderr.decode() == "elman: unknown kind 'rrn'; did you mean 'rnn'?\n"
+
+
+def test_an_instruction_set_that_is_not_here_is_one_line_too() -> None:
+    # The way the installed command goes: importing elman is what fails.
+    command = [sys.executable, "-c", "from elman_cli import main; main()", "config"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "ELMAN_ISA": "nonsense"})
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("elman: ELMAN_ISA is 'nonsense'")
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_installed_command_enters_beside_the_library() -> None:
+    (script,) = (entry for entry in metadata.entry_points(group="console_scripts") if entry.name == "elman")
+    assert script.value == "elman_cli:main"
 
 
 def test_a_reader_that_leaves_early_is_no_error_to_speak_of() -> None:

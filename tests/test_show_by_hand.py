@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from elman.show.alone import layers_alone
 from elman.show.by_hand import Which, work
-from elman.show.network import layers_alone, study
+from elman.show.network import study
 from elman.show.spec import Spec
 
 if TYPE_CHECKING:
     from elman.show.facts import Worked
+
+
+EXACTLY = {"tanh": math.tanh, "sigmoid": lambda x: 1 / (1 + math.exp(-x)), "relu": lambda x: max(x, 0.0)}
 
 
 def worked(spec: Spec, which: Which) -> Worked:
@@ -23,14 +27,24 @@ def worked(spec: Spec, which: Which) -> Worked:
     return found
 
 
+KINDS = {
+    "tanh": {"kind": "rnn"},
+    "relu": {"kind": "rnn", "nonlinearity": "relu"},
+    "gru": {"kind": "gru"},
+    "lstm": {"kind": "lstm"},
+    "projected": {"kind": "lstm", "hidden_size": 5, "proj_size": 2},
+}
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("bias", [True, False])
 @torch.no_grad()
-def test_every_number_of_a_network(batch_first: bool, nonlinearity: str, bias: bool) -> None:
-    spec = Spec("rnn", 2, 2, 2, nonlinearity, bias, batch_first, bidirectional=True, seq_len=2, batch=2, dtype="float64")
+def test_every_number_of_a_network(batch_first: bool, options: dict[str, Any], bias: bool) -> None:
+    sizes = {"input_size": 2, "hidden_size": 2, "num_layers": 2, "seq_len": 2, "batch": 2, **options}
+    spec = Spec(**sizes, bias=bias, batch_first=batch_first, bidirectional=True, dtype="float64")
     torch.manual_seed(spec.seed)
-    network, x = spec.build(torch.nn.RNN), spec.data()
+    network, x = spec.build(getattr(torch.nn, spec.about.module)), spec.data()
     output, _ = network(x)
     whole, x = (output.transpose(0, 1), x.transpose(0, 1)) if batch_first else (output, x)
     alone = layers_alone(spec, network.state_dict(), x)
@@ -43,6 +57,30 @@ def test_every_number_of_a_network(batch_first: bool, nonlinearity: str, bias: b
                 assert eval(found.value_code, {"output": output}).item() == pytest.approx(found.library, abs=1e-14)
 
 
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+def test_the_lines_are_the_equations_in_order_and_end_in_the_value(options: dict[str, Any]) -> None:
+    found = worked(Spec(**{"input_size": 3, "hidden_size": 4, **options}), Which())
+    for line, equation in zip(found.lines, found.equations, strict=True):
+        assert line.equation in equation
+        # Up to five numbers of four places each, none of which the functions and factors here make larger.
+        assert eval(line.numbers, {}, EXACTLY) == pytest.approx(line.value, abs=5 * 5e-5)
+    value = found.lines[-1].value
+    if found.projection is not None:
+        assert value in [product.value for product in found.projection]
+        value = math.fsum(product.product for product in found.projection)
+    assert value == pytest.approx(found.by_hand, abs=1e-15)
+
+
+def test_the_grus_candidate_is_not_simply_added_up() -> None:
+    gates = {gate.gate: gate for gate in worked(Spec("gru", 3, 4), Which()).gates}
+    assert [name for name, gate in gates.items() if gate.total is None] == ["n"]
+
+
+def test_a_unit_of_a_projected_network_is_one_that_it_puts_out() -> None:
+    with pytest.raises(ValueError, match="unit must be between 0 and 1, got 2"):
+        worked(Spec("lstm", 3, 4, proj_size=2), Which(unit=2))
+
+
 def test_the_sums_are_those_of_the_products_and_the_value_is_their_tanh() -> None:
     found = worked(Spec("rnn", 10, 20), Which())
     (gate,) = found.gates
@@ -50,6 +88,7 @@ def test_the_sums_are_those_of_the_products_and_the_value_is_their_tanh() -> Non
     assert gate.state_sum == pytest.approx(math.fsum(p.weight * p.value for p in gate.from_state), abs=1e-15)
     assert gate.bias_ih is not None
     assert gate.bias_hh is not None
+    assert gate.total is not None
     assert gate.total == pytest.approx(gate.input_sum + gate.bias_ih + gate.state_sum + gate.bias_hh, abs=1e-15)
     assert found.by_hand == pytest.approx(math.tanh(gate.total), abs=1e-15)
     assert 0 < found.difference < 1e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 import elman
-from elman.show.network import layers_alone, study
+from elman.show.alone import layers_alone
+from elman.show.network import study
 from elman.show.places import places, trap
 from elman.show.spec import Spec
 from elman.show.tour import stops
@@ -22,6 +24,12 @@ SPECS = {
     "dropout": Spec("rnn", 4, 6, num_layers=2, dropout=0.5),
     "one step": Spec("rnn", 4, 6, bidirectional=True, seq_len=1, batch=1),
     "one unit": Spec("rnn", 1, 1, num_layers=2, seq_len=2, batch=1),
+    "gru": Spec("gru", 4, 6, num_layers=2, bidirectional=True, seq_len=3, batch=2),
+    "gru, no bias, batch_first": Spec("gru", 4, 6, bias=False, batch_first=True),
+    "lstm": Spec("lstm", 4, 6, num_layers=2, bidirectional=True, seq_len=3, batch=2),
+    "lstm, no bias, float64": Spec("lstm", 4, 6, bias=False, dtype="float64"),
+    "lstm, projected": Spec("lstm", 4, 6, num_layers=2, bidirectional=True, proj_size=3, batch_first=True),
+    "lstm, projected, no bias": Spec("lstm", 4, 6, num_layers=2, bias=False, proj_size=1, seq_len=1),
     "bfloat16": Spec("rnn", 4, 6, num_layers=2, dtype="bfloat16"),
 }
 
@@ -31,19 +39,21 @@ def spec(request: pytest.FixtureRequest) -> Spec:
     return request.param
 
 
-def run(spec: Spec) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What torch.nn makes of the same seed."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+def run(spec: Spec) -> tuple[Any, ...]:
+    """What torch.nn makes of the same seed: network, input, output, final states."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LSTM with projections")
         torch.manual_seed(spec.seed)
-        network = spec.build(torch.nn.RNN)
+        network = spec.build(getattr(torch.nn, spec.about.module))
         x = spec.data()
-        return network, x, *network(x)
+        output, finals = network(x)
+        return network, x, output, *(finals if isinstance(finals, tuple) else (finals,))
 
 
 def test_shapes_are_those_of_torch(spec: Spec) -> None:
-    network, x, output, h_n = run(spec)
+    network, x, output, *finals = run(spec)
     told = study(spec, timed=False)
-    assert [tensor.shape for tensor in told.tensors] == [x.shape, output.shape, h_n.shape]
+    assert [tensor.shape for tensor in told.tensors] == [x.shape, output.shape, *(state.shape for state in finals)]
     assert [(tensor.name, tensor.shape) for tensor in told.parameters] == [(name, p.shape) for name, p in network.named_parameters()]
     for tensor in (*told.tensors, *told.parameters):
         assert tuple(axis.size for axis in tensor.axes) == tensor.shape
@@ -52,6 +62,13 @@ def test_shapes_are_those_of_torch(spec: Spec) -> None:
 def test_the_values_are_the_networks(spec: Spec) -> None:
     network, *_ = run(spec)
     assert [tensor.values for tensor in study(spec, timed=False).parameters] == [p.tolist() for p in network.parameters()]
+
+
+def test_every_row_of_the_weights_is_a_gates(spec: Spec) -> None:
+    told = study(spec, timed=False)
+    assert [gate.gate for gate in told.gates] == list(spec.cell.gates)
+    rows = [row for gate in told.gates for row in range(gate.start, gate.stop)]
+    assert all(rows == list(range(tensor.shape[0])) for tensor in told.parameters if not tensor.name.startswith("weight_hr"))
 
 
 def test_costs_count_every_weight(spec: Spec) -> None:
@@ -92,7 +109,7 @@ def test_every_place_holds(spec: Spec) -> None:
 
 
 def test_a_wrong_state_is_noticed(spec: Spec) -> None:
-    network, x, output, h_n = run(spec)
+    network, x, output, h_n, *_ = run(spec)
     with torch.no_grad():
         alone = layers_alone(spec, network.state_dict(), x.transpose(0, 1) if spec.batch_first else x)
     assert all(place.holds for place in places(spec, output, h_n, alone))
@@ -106,14 +123,14 @@ def test_a_wrong_state_is_noticed(spec: Spec) -> None:
 
 def test_an_output_in_the_wrong_order_is_noticed() -> None:
     spec = SPECS["bidirectional"]
-    network, x, output, h_n = run(spec)
+    network, x, output, h_n, *_ = run(spec)
     with torch.no_grad():
         alone = layers_alone(spec, network.state_dict(), x)
     assert not any(place.holds for place in places(spec, output.flip(0), h_n, alone))
 
 
 def test_only_a_reverse_direction_of_several_steps_has_a_trap(spec: Spec) -> None:
-    _, _, output, h_n = run(spec)
+    _, _, output, h_n, *_ = run(spec)
     found = trap(spec, output, h_n)
     assert (found is not None) == (spec.bidirectional and spec.seq_len > 1)
     if found is not None:
@@ -157,7 +174,11 @@ def test_the_facts_are_plain_data() -> None:
     ("change", "message"),
     [
         ({"kind": "rrn"}, "unknown kind 'rrn'; did you mean 'rnn'?"),
-        ({"kind": "transformer"}, "unknown kind 'transformer'; known: rnn"),
+        ({"kind": "transformer"}, "unknown kind 'transformer'; known: rnn, gru, lstm"),
+        ({"kind": "gru", "nonlinearity": "relu"}, "nonlinearity is an option of rnn"),
+        ({"kind": "gru", "proj_size": 2}, "proj_size is an option of lstm, not of gru, got 2"),
+        ({"kind": "lstm", "proj_size": 6}, "proj_size must be below hidden_size, 6, and 0 for no projection, got 6"),
+        ({"kind": "lstm", "proj_size": -1}, "proj_size must be below hidden_size"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"nonlinearity": "tan"}, "unknown nonlinearity 'tan'; did you mean 'tanh'?"),
         ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),

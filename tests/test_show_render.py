@@ -36,6 +36,16 @@ def networks() -> tuple[Network, ...]:
 
 
 @pytest.fixture(scope="module")
+def gated() -> tuple[Network, ...]:
+    return tour("lstm")
+
+
+@pytest.fixture(scope="module")
+def projected() -> Network:
+    return study(Spec("lstm", 30, 40, 2, bidirectional=True, proj_size=12), timed=False, which=Which(unit=3, layer=1))
+
+
+@pytest.fixture(scope="module")
 def deep() -> Network:
     spec = Spec("rnn", 300, 100, 5, bidirectional=True, batch_first=True, dropout=0.5, seq_len=30, batch=2)
     return study(spec, timed=False, which=Which(layer=4, direction="reverse"))
@@ -43,14 +53,24 @@ def deep() -> Network:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
-def test_no_line_is_wider_than_the_terminal(networks: tuple[Network, ...], deep: Network, language: str, width: int) -> None:
-    for renderable in (render_tour.render(networks, language, width), render_explain.render(deep, language, width)):
+def test_no_line_is_wider_than_the_terminal(
+    networks: tuple[Network, ...], gated: tuple[Network, ...], deep: Network, projected: Network, language: str, width: int
+) -> None:
+    pages = [render_tour.render(each, language, width) for each in (networks, gated)]
+    for renderable in (*pages, *(render_explain.render(each, language, width) for each in (deep, projected))):
         assert max(map(cell_len, shown(renderable, width).splitlines())) <= width
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("width", [80, 120])
-def test_at_usual_widths_nothing_is_cut_and_each_place_is_on_one_line(networks: tuple[Network, ...], language: str, width: int) -> None:
+def test_at_usual_widths_nothing_is_cut_and_each_place_is_on_one_line(
+    networks: tuple[Network, ...], gated: tuple[Network, ...], language: str, width: int
+) -> None:
+    for each in (networks, gated):
+        _nothing_is_cut(each, language, width)
+
+
+def _nothing_is_cut(networks: tuple[Network, ...], language: str, width: int) -> None:
     lines = shown(render_tour.render(networks, language, width), width).splitlines()
     for network in networks:
         for tensor in (*network.tensors, *network.parameters):
@@ -59,7 +79,7 @@ def test_at_usual_widths_nothing_is_cut_and_each_place_is_on_one_line(networks: 
         for place in network.places:
             if place.where is not None:
                 assert any(f"{place.state} = {place.where}" in line for line in lines)
-        shapes = [str(tensor.shape) for tensor in network.tensors]
+        shapes = [str(tensor.shape) for tensor in network.tensors[:3]]
         assert any(all(shape in line for shape in shapes) for line in lines), "the summary has a line for each network"
 
 
@@ -103,6 +123,23 @@ def test_the_hand_worked_number_is_shown_beside_the_librarys(deep: Network) -> N
     lines = shown(render_explain.render(deep, "en", 80), 80).splitlines()
     assert any(line.strip().startswith("tanh(total)") and f"{worked.by_hand:.8f}" in line for line in lines)
     assert any(worked.value_code in line and f"{worked.library:.8f}" in line for line in lines)
+
+
+def test_gates_are_shown_by_name_with_their_rows_and_equations(projected: Network) -> None:
+    lines = [line.split() for line in shown(render_explain.render(projected, "en", 120), 120).splitlines()]
+    for gate, rows in {"i": "0:40", "f": "40:80", "g": "80:120", "o": "120:160"}.items():
+        assert any(line[:2] == [gate, rows] for line in lines)
+        assert any(line[:2] == [f"{gate}[t]", "="] for line in lines), "worked out in numbers"
+        assert ["gate", gate] in lines
+    assert any("weight_hh_l1[83]" in line for line in lines), "unit 3 of g"
+    assert any("weight_hr_l1[3]" in line for line in lines)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_not_in_output_is_said(gated: tuple[Network, ...], networks: tuple[Network, ...], language: str) -> None:
+    said = {"en": "c_n is not in output", "zh": "c_n 不在 output"}[language]
+    assert said in shown(render_tour.render(gated, language, 120), 120)
+    assert said not in shown(render_tour.render(networks, language, 120), 120)
 
 
 def test_colour_only_where_the_terminal_has_it(networks: tuple[Network, ...]) -> None:

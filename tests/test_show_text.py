@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from elman.show.kinds import KINDS
 from elman.show.text import LANGUAGES, TEXT, Words, language_of
 
 SHOW = Path(__file__).parents[1] / "src" / "elman" / "show"
@@ -30,6 +31,14 @@ def test_every_sentence_is_used() -> None:
     patterns = [re.compile(re.sub(r"\\\{.*?\\\}", ".+", re.escape(one)) + ".*") for one in asked]
     unused = [key for key in TEXT if not any(pattern.fullmatch(key) for pattern in patterns)]
     assert unused == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gates_and_states_of_every_kind_have_words(kind: str) -> None:
+    for cell in KINDS[kind].cells.values():
+        keys = [f"gate.{cell.name}.{gate}" for gate in cell.gates if len(cell.gates) > 1]
+        keys += [f"role.{state}_n{end}" for state in cell.states for end in ("", ".bidirectional")]
+        assert [key for key in keys if key not in TEXT] == []
 
 
 def test_chinese_is_chinese() -> None:

@@ -175,6 +175,20 @@ def test_the_report_speaks_both_languages(outcome: Outcome, language: str, capsy
     assert ("留出文件" in said) == (language == "zh")
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_narrow_terminal_takes_from_the_bars_not_from_the_figures(
+    outcome: Outcome, language: str, width: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    Console(width=width).print(Report(language).closing(outcome, {"metrics": Path("metrics.json")}))
+    said = capsys.readouterr().out.splitlines()
+    for bits in (outcome.bits, *outcome.compressed.values()):
+        size = f"{bits * len(outcome.corpus.held_out_text) / 8 / 1000:,.0f} kB"
+        assert any(f"{bits:.3f}" in line and size in line for line in said)
+
+
 # --- The command ------------------------------------------------------------------------------------------------------
 
 

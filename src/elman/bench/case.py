@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,7 +12,9 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 Arrays = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
 
-GATES = {"rnn": 1}
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+FINALS = {"rnn": ("h_n",), "gru": ("h_n",), "lstm": ("h_n", "c_n")}
+CELLS = tuple(GATES)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Case:
     @property
     def num_directions(self) -> int:
         return 2 if self.bidirectional else 1
+
+    @property
+    def finals(self) -> tuple[str, ...]:
+        """The final states' names."""
+        return FINALS[self.cell]
 
     @property
     def layer_input_sizes(self) -> tuple[int, ...]:
@@ -74,7 +81,8 @@ class Case:
         return f"{self.steps},{self.batch},{self.input_size},{self.hidden_size}{layers}{' ⇄' if self.bidirectional else ''}"
 
 
-_RNN = tuple(
+# Sizes, each as a case of the smallest cell; `cases_of` gives them for any.
+_SIZES = tuple(
     Case("rnn", *sizes)
     for sizes in (
         (5, 3, 10, 20),
@@ -92,6 +100,29 @@ _TOUR = (
     Case("rnn", 5, 3, 10, 20, bidirectional=True),
     Case("rnn", 4, 3, 5, 10, num_layers=2),
 )
+_EDGE = (
+    Case("rnn", 100, 16, 100, 100),  # no whole number of vectors
+    Case("rnn", 100, 3, 65, 65),  # one unit more than a vector holds, one row more than a pair
+    Case("rnn", 100, 16, 16, 1),  # a single unit
+    Case("rnn", 100, 2, 128, 128),  # two rows for two threads
+    Case("rnn", 100, 16, 1024, 32),  # nearly all of it is the input's projection
+    Case("rnn", 1, 1, 64, 64),  # a single step: nothing is repeated
+    Case("rnn", 1, 64, 256, 256),
+    Case("rnn", 50, 8, 64, 64, num_layers=4, bidirectional=True),
+)
 
-GRIDS: dict[str, tuple[Case, ...]] = {"rnn": _RNN, "tour": _TOUR, "all": _RNN + _TOUR[1:]}
-"""By name, the cases in the order of their row numbers, which start at 1. ``tour``: the three networks that ``elman tour`` shows."""
+GRIDS: dict[str, tuple[Case, ...]] = {"sizes": _SIZES, "tour": _TOUR, "edge": _EDGE, "all": _SIZES + _TOUR[1:] + _EDGE}
+"""By name, in the order of their row numbers, which start at 1.
+
+``sizes``: from the notebook's to wide batches. ``tour``: the three networks that ``elman tour`` shows. ``edge``: where a library built for
+round numbers and long sequences would look worst.
+"""
+
+
+def cases_of(cell: str, grid: str) -> tuple[Case, ...]:
+    """A grid's cases, of one cell.
+
+    >>> print(*cases_of("gru", "tour"), sep="; ")
+    5,3,10,20; 5,3,10,20 ⇄; 4,3,5,10 ×2
+    """
+    return tuple(replace(case, cell=cell) for case in GRIDS[grid])

@@ -1,7 +1,7 @@
 """The libraries that are raced, each behind the same two questions: a job that infers, a job that trains.
 
 Every contestant gets the same numbers, and is written as its own users would write it at their best. To add a library, write one class; to
-add a cell, add its line to the tables here and in ``case``.
+add a cell, its line in the tables here and in ``case``, and its equation in JAX.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from elman.bench.case import Arrays, Case, Mode
 
@@ -26,8 +26,8 @@ class Job:
 
     Attributes:
         run: one call, done when it returns.
-        numbers: from what ``run`` returned, the arrays to compare. Inference: ``output`` (T, B, D·H) and ``h_n`` (L·D, B, H);
-            training: the gradients of x and of every parameter, by name.
+        numbers: from what ``run`` returned, the arrays to compare. Inference: ``output`` (T, B, D·H), and the final states ``h_n``
+            and the LSTM's ``c_n``, (L·D, B, H); training: the gradients of x and of every parameter, by name.
     """
 
     run: Callable[[], Any]
@@ -82,7 +82,13 @@ class Torch(Contestant):
 
     def infer(self, case: Case, seed: int = 0) -> Job:
         layer, x = self._build(case, seed, gradients=False)
-        return Job(lambda: layer(x), lambda result: {"output": result[0].numpy(), "h_n": result[1].numpy()})
+
+        def numbers(result: Any) -> Arrays:
+            output, finals = result
+            finals = finals if isinstance(finals, tuple) else (finals,)
+            return {"output": output.numpy(), **{name: state.numpy() for name, state in zip(case.finals, finals, strict=True)}}
+
+        return Job(lambda: layer(x), numbers)
 
     def train(self, case: Case, seed: int = 0) -> Job:
         layer, x = self._build(case, seed, gradients=True)
@@ -123,30 +129,54 @@ class Jax(Contestant):
         os.environ["NPROC"] = str(threads)
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         self._jax = import_module("jax")
-        self._steps = {"rnn": self._rnn_step}
+        self._cells: dict[str, Callable[..., tuple[Any, ...]]] = {"rnn": self._rnn, "gru": self._gru, "lstm": self._lstm}
 
-    def _rnn_step(self, w_hh: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
-        tanh, transposed = self._jax.numpy.tanh, w_hh.T
+    def _rnn(self, projected: Any, recurrent: Any, h: Any) -> tuple[Any, ...]:
+        return (self._jax.numpy.tanh(projected + recurrent),)
 
-        def step(h: Any, projected: Any) -> tuple[Any, Any]:
-            h = tanh(projected + h @ transposed)
-            return h, h
+    def _gru(self, projected: Any, recurrent: Any, h: Any) -> tuple[Any, ...]:
+        jnp, sigmoid = self._jax.numpy, self._jax.nn.sigmoid
+        (r, z, n), (r_of_h, z_of_h, n_of_h) = jnp.split(projected, 3, -1), jnp.split(recurrent, 3, -1)
+        n = jnp.tanh(n + sigmoid(r + r_of_h) * n_of_h)
+        return (n + sigmoid(z + z_of_h) * (h - n),)
 
-        return step
+    def _lstm(self, projected: Any, recurrent: Any, h: Any, c: Any) -> tuple[Any, ...]:
+        jnp, sigmoid = self._jax.numpy, self._jax.nn.sigmoid
+        i, f, g, o = jnp.split(projected + recurrent, 4, -1)
+        c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
+        return sigmoid(o) * jnp.tanh(c), c
 
-    def _forward(self, case: Case, x: Any, parameters: dict[str, Any]) -> tuple[Any, Any]:
-        jnp, scan = self._jax.numpy, self._jax.lax.scan
+    def _scan(self, case: Case, x: Any, weights: Iterable[Any], reverse: bool) -> tuple[Any, Any]:
+        """One direction of one layer: the final states and the output."""
+        w_ih, w_hh, b_ih, b_hh = weights
+        cell, transposed = self._cells[case.cell], w_hh.T
+        if case.cell == "gru":  # r gates what n gets from h, with its bias
+            projected, inside = x @ w_ih.T + b_ih, b_hh
+        else:
+            projected, inside = x @ w_ih.T + (b_ih + b_hh), None
+
+        def step(states: Any, projected: Any) -> tuple[Any, Any]:
+            recurrent = states[0] @ transposed
+            states = cell(projected, recurrent if inside is None else recurrent + inside, *states)
+            return states, states[0]
+
+        fresh = (self._jax.numpy.zeros((case.batch, case.hidden_size), x.dtype),) * len(case.finals)
+        result: tuple[Any, Any] = self._jax.lax.scan(step, fresh, projected, reverse=reverse)
+        return result
+
+    def _forward(self, case: Case, x: Any, parameters: dict[str, Any]) -> tuple[Any, list[Any]]:
+        """The output, and the final states in the order of ``case.finals``."""
+        jnp = self._jax.numpy
         finals = []
         for suffixes in case.suffixes:
             outputs = []
             for direction, suffix in enumerate(suffixes):
-                w_ih, w_hh, b_ih, b_hh = (parameters[kind + suffix] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-                fresh = jnp.zeros((case.batch, case.hidden_size), x.dtype)
-                h, output = scan(self._steps[case.cell](w_hh), fresh, x @ w_ih.T + (b_ih + b_hh), reverse=direction == 1)
-                finals.append(h)
+                weights = (parameters[kind + suffix] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+                final, output = self._scan(case, x, weights, reverse=direction == 1)
+                finals.append(final)
                 outputs.append(output)
             x = jnp.concatenate(outputs, axis=-1)
-        return x, jnp.stack(finals)
+        return x, [jnp.stack(state) for state in zip(*finals, strict=True)]
 
     def infer(self, case: Case, seed: int = 0) -> Job:
         jax = self._jax
@@ -154,7 +184,7 @@ class Jax(Contestant):
         forward = jax.jit(lambda x, parameters: self._forward(case, x, parameters))
         return Job(
             lambda: jax.block_until_ready(forward(arrays["x"], parameters)),
-            lambda result: {"output": np.asarray(result[0]), "h_n": np.asarray(result[1])},
+            lambda result: dict(zip(("output", *case.finals), map(np.asarray, (result[0], *result[1])), strict=True)),
         )
 
     def train(self, case: Case, seed: int = 0) -> Job:
@@ -176,7 +206,10 @@ class OnnxRuntime(Contestant):
     modes = ("infer",)
     packages = ("onnxruntime", "onnx")
 
-    _operators: ClassVar[dict[str, str]] = {"rnn": "RNN"}
+    # Which of torch's gates (r, z, n; i, f, g, o) ONNX has in each place (z, r, h; i, o, f, c).
+    _gates: ClassVar[dict[str, tuple[int, ...]]] = {"rnn": (0,), "gru": (1, 0, 2), "lstm": (0, 3, 1, 2)}
+    # r gates what n gets from h after the product, as torch has it.
+    _attributes: ClassVar[dict[str, dict[str, int]]] = {"gru": {"linear_before_reset": 1}}
 
     def __init__(self, threads: int) -> None:
         self._onnx = import_module("onnx")
@@ -186,20 +219,26 @@ class OnnxRuntime(Contestant):
     def _model(self, case: Case, parameters: Arrays) -> bytes:
         helper, to_tensor, float32 = self._onnx.helper, self._onnx.numpy_helper.from_array, self._onnx.TensorProto.FLOAT
         nodes, initializers, source = [], [], "x"
+
+        def sorted_gates(name: str) -> Any:
+            gates = np.split(parameters[name], len(self._gates[case.cell]))
+            return np.concatenate([gates[index] for index in self._gates[case.cell]])
+
         for layer, suffixes in enumerate(case.suffixes):
             weights = {
-                f"W{layer}": np.stack([parameters["weight_ih" + suffix] for suffix in suffixes]),
-                f"R{layer}": np.stack([parameters["weight_hh" + suffix] for suffix in suffixes]),
-                f"B{layer}": np.stack([np.concatenate([parameters["bias_ih" + s], parameters["bias_hh" + s]]) for s in suffixes]),
+                f"W{layer}": np.stack([sorted_gates("weight_ih" + suffix) for suffix in suffixes]),
+                f"R{layer}": np.stack([sorted_gates("weight_hh" + suffix) for suffix in suffixes]),
+                f"B{layer}": np.stack([np.concatenate([sorted_gates("bias_ih" + s), sorted_gates("bias_hh" + s)]) for s in suffixes]),
             }
             initializers += [to_tensor(array, name) for name, array in weights.items()]
             nodes.append(
                 helper.make_node(
-                    self._operators[case.cell],
+                    case.cell.upper(),
                     [source, *weights],
-                    [f"output{layer}", f"h{layer}"],
+                    [f"output{layer}", *(f"{name}{layer}" for name in case.finals)],
                     hidden_size=case.hidden_size,
                     direction="bidirectional" if case.bidirectional else "forward",
+                    **self._attributes.get(case.cell, {}),
                 )
             )
             if layer < case.num_layers - 1:
@@ -208,7 +247,7 @@ class OnnxRuntime(Contestant):
                 initializers.append(to_tensor(np.array([0, 0, -1]), f"shape{layer}"))
                 nodes.append(helper.make_node("Transpose", [f"output{layer}"], [f"apart{layer}"], perm=[0, 2, 1, 3]))
                 nodes.append(helper.make_node("Reshape", [f"apart{layer}", f"shape{layer}"], [source]))
-        results = [f"output{case.num_layers - 1}", *(f"h{layer}" for layer in range(case.num_layers))]
+        results = [f"output{case.num_layers - 1}", *(f"{name}{layer}" for name in case.finals for layer in range(case.num_layers))]
         graph = helper.make_graph(
             nodes,
             "layers",
@@ -227,11 +266,9 @@ class OnnxRuntime(Contestant):
         session = self._runtime.InferenceSession(self._model(case, parameters), options, providers=["CPUExecutionProvider"])
 
         def numbers(result: Any) -> Arrays:
-            output, *finals = result
-            return {
-                "output": output.transpose(0, 2, 1, 3).reshape(case.steps, case.batch, case.num_directions * case.hidden_size),
-                "h_n": np.concatenate(finals),
-            }
+            output = result[0].transpose(0, 2, 1, 3).reshape(case.steps, case.batch, case.num_directions * case.hidden_size)
+            layers = [result[first : first + case.num_layers] for first in range(1, len(result), case.num_layers)]
+            return {"output": output, **dict(zip(case.finals, map(np.concatenate, layers), strict=True))}
 
         return Job(lambda: session.run(None, arrays), numbers)
 

@@ -11,7 +11,7 @@ from elman.bench.machine import Neighbours
 from elman.bench.race import Timing, race, ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from elman.bench.case import Case, Mode
     from elman.bench.contestants import Contestant, Elman
@@ -66,7 +66,7 @@ def fma_peak(threads: int) -> float | None:
 
 
 def measure(
-    cases: Mapping[int, Case],
+    cases: Iterable[tuple[int, Case]],
     modes: Sequence[Mode],
     elman: Elman,
     others: Sequence[Contestant],
@@ -79,24 +79,25 @@ def measure(
     """Race every case in every mode, one row at a time.
 
     Args:
-        cases: by row number.
+        cases: each with its row number in its grid.
         modes: which of inference and training.
         elman: ours.
         others: torch first, whose numbers the others' are checked against.
         threads: of the peak; the contestants have been made with theirs.
         rounds: of each race.
         min_block_s: how long each timed block lasts, in seconds.
-        always_again: race Elman against itself in every row, not only in the first of each mode.
+        always_again: race Elman against itself in every row, not only in the first of each cell and mode.
 
     Raises:
         WrongAnswerError: a contestant's numbers are not torch's, in the row after the last one given.
     """
-    first = next(iter(cases))
-    for number, case in cases.items():
+    again: set[tuple[str, Mode]] = set()
+    for number, case in cases:
         for mode in modes:
             neighbours = Neighbours()
             jobs = {who.name: who.job(case, mode) for who in (*others, elman) if mode in who.modes}
-            if always_again or number == first:
+            if always_again or (case.cell, mode) not in again:
+                again.add((case.cell, mode))
                 jobs[AGAIN] = elman.job(case, mode)
             answers = {name: job.numbers(job.run()) for name, job in jobs.items()}
             for name, answer in answers.items():

@@ -57,8 +57,8 @@ def markdown(report: Report) -> str:
 
 
 def _parts(report: Report) -> list[tuple[str, Mode]]:
-    """One table for each cell and mode, in the order of the rows."""
-    return list(dict.fromkeys((row.case.cell, row.mode) for row in sorted(report.rows, key=lambda row: report.modes.index(row.mode))))
+    """One table for each cell and mode that has rows."""
+    return [(cell, mode) for cell in report.cells for mode in report.modes if report.part(cell, mode)]
 
 
 def _grid(report: Report, cell: str, mode: Mode) -> list[list[str]]:
@@ -119,7 +119,7 @@ def _notes(report: Report) -> Iterator[str]:
         if AGAIN in row.timings:
             same = row.over_elman(AGAIN)
             verdict = "" if abs(same - 1) <= SAME else "; the machine was too restless to tell smaller differences than this"
-            yield f"Elman against itself, row {row.number}, {row.mode}: {same:.3f}{verdict}."
+            yield f"Elman against itself, {row.case.cell.upper()} row {row.number}, {row.mode}: {same:.3f}{verdict}."
     if report.neighbours is not None and report.neighbours > MUCH_COMPANY:
         yield f"Not alone: other processes kept up to {report.neighbours:.1f} cores busy; measure again on a quiet machine."
     yield from (f"{line}." for line in report.absent)

@@ -42,6 +42,10 @@ class Report:
     complete: bool
 
     @property
+    def cells(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row.case.cell for row in self.rows))
+
+    @property
     def modes(self) -> tuple[Mode, ...]:
         return tuple(dict.fromkeys(row.mode for row in self.rows))
 
@@ -72,7 +76,9 @@ class Report:
             "complete": self.complete,
             "absent": list(self.absent),
             "rows": [self._row(row) for row in self.rows],
-            "geometric_means": {mode: geometric_means([row for row in self.rows if row.mode == mode]) for mode in self.modes},
+            "geometric_means": {
+                cell: {mode: geometric_means(self.part(cell, mode)) for mode in self.modes if self.part(cell, mode)} for cell in self.cells
+            },
         }
 
     def _row(self, row: Row) -> dict[str, Any]:

@@ -19,11 +19,14 @@ class Cell(ABC):
         name: how backends and operators call it (``"rnn_tanh"``).
         gates: the gates' usual names in the order in which their rows lie in the weights; G is their number.
         states: the states' names; the first is the one that is the layer's output.
+        equations: the step for people to read, a line for each gate and state, in the order in which they are computed:
+            ``"r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)"``. A gate's weights bear its name; a state after the step has a prime (``h'``).
     """
 
     name: ClassVar[str]
     gates: ClassVar[tuple[str, ...]]
     states: ClassVar[tuple[str, ...]]
+    equations: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

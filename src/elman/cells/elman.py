@@ -19,6 +19,7 @@ class ElmanTanh(Cell):
     name = "rnn_tanh"
     gates = ("h",)
     states = ("h",)
+    equations = ("h' = tanh(W_ih x + b_ih + W_hh h + b_hh)",)
 
     def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return ((projected + recurrent).tanh(),)
@@ -29,6 +30,7 @@ class ElmanRelu(Cell):
     name = "rnn_relu"
     gates = ("h",)
     states = ("h",)
+    equations = ("h' = relu(W_ih x + b_ih + W_hh h + b_hh)",)
 
     def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return ((projected + recurrent).relu(),)

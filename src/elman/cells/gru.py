@@ -1,10 +1,5 @@
 """The gated recurrent unit: a reset gate r, an update gate z, and a candidate n between which and the old state z chooses.
 
-    r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)
-    z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
-    n = tanh(W_in x + b_in + r * (W_hn h + b_hn))
-    h' = (1 - z) * n + z * h
-
 Source: K. Cho, B. van Merriënboer, C. Gulcehre, D. Bahdanau, F. Bougares, H. Schwenk, Y. Bengio, "Learning Phrase Representations using
 RNN Encoder-Decoder for Statistical Machine Translation", EMNLP (2014). There r gates h before W_hn; here it gates what comes of it, bias
 included, as in torch.nn and cuDNN, so that one product with h serves all three gates.
@@ -25,6 +20,12 @@ class Gru(Cell):
     name = "gru"
     gates = ("r", "z", "n")
     states = ("h",)
+    equations = (
+        "r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)",
+        "z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)",
+        "n = tanh(W_in x + b_in + r * (W_hn h + b_hn))",
+        "h' = (1 - z) * n + z * h",
+    )
 
     def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (h,) = states

@@ -1,12 +1,5 @@
 """Long short-term memory: a cell state c that the gates i, f and o write to, keep and show; g is what is written.
 
-    i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)
-    f = sigmoid(W_if x + b_if + W_hf h + b_hf)
-    g = tanh(W_ig x + b_ig + W_hg h + b_hg)
-    o = sigmoid(W_io x + b_io + W_ho h + b_ho)
-    c' = f * c + i * g
-    h' = o * tanh(c')
-
 Source: S. Hochreiter, J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9 (1997); the forget gate f: F. A. Gers, J. Schmidhuber,
 F. Cummins, "Learning to Forget: Continual Prediction with LSTM", Neural Computation 12 (2000).
 """
@@ -26,6 +19,14 @@ class Lstm(Cell):
     name = "lstm"
     gates = ("i", "f", "g", "o")
     states = ("h", "c")
+    equations = (
+        "i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)",
+        "f = sigmoid(W_if x + b_if + W_hf h + b_hf)",
+        "g = tanh(W_ig x + b_ig + W_hg h + b_hg)",
+        "o = sigmoid(W_io x + b_io + W_ho h + b_ho)",
+        "c' = f * c + i * g",
+        "h' = o * tanh(c')",
+    )
 
     def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         _, c = states

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 
 class Grid(str, Enum):
-    rnn = "rnn"
+    sizes = "sizes"
     tour = "tour"
+    edge = "edge"
     all = "all"
 
 
@@ -33,9 +34,10 @@ STDOUT = Path("-")
 
 
 def bench(
+    cell: Annotated[str, typer.Option(help="The kinds of network.", rich_help_panel=_WHAT)] = "rnn,gru,lstm",
     grid: Annotated[
-        Grid, typer.Option(help="The networks: a grid of sizes, the tour's three, or all of them.", rich_help_panel=_WHAT)
-    ] = Grid.rnn,
+        Grid, typer.Option(help="Of each kind: usual sizes, the tour's three, awkward sizes, or all of them.", rich_help_panel=_WHAT)
+    ] = Grid.sizes,
     rows: Annotated[str, typer.Option(help="Only these rows of the grid: 4,8 or 2-5.", show_default=False, rich_help_panel=_WHAT)] = "",
     mode: Annotated[Modes, typer.Option(help="Inference, training or both.", rich_help_panel=_WHAT)] = Modes.both,
     against: Annotated[str, typer.Option(help="Whom; torch always takes part.", rich_help_panel=_WHAT)] = "torch,jax,ort",
@@ -48,7 +50,7 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, shorter blocks.", rich_help_panel=_HOW)] = False,
     a_a: Annotated[
-        bool, typer.Option("--a-a", help="Race Elman against itself in every row, not only the first.", rich_help_panel=_HOW)
+        bool, typer.Option("--a-a", help="Race Elman against itself in every row, not only each cell's first.", rich_help_panel=_HOW)
     ] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="The tables in Markdown.", rich_help_panel=_OUTPUT)] = False,
     json_path: Annotated[
@@ -60,15 +62,15 @@ def bench(
 ) -> None:
     """Elman beside torch.nn, JAX's jitted scan and ONNX Runtime, interleaved in one process. Ctrl-C prints what is measured so far.
 
-    Example:  [bold]elman bench --rows 4,8 --mode infer[/]
+    Example:  [bold]elman bench --cell gru --rows 4,8 --mode infer[/]
     """
-    from elman.bench.case import GRIDS, MODES
+    from elman.bench.case import MODES
     from elman.bench.contestants import Elman, peers
     from elman.bench.machine import available_cores, describe
     from elman.bench.measure import measure
     from elman.bench.report import Report
 
-    cases = select(GRIDS[grid.value], rows)
+    cases = select(cell, grid.value, rows)
     modes = MODES if mode is Modes.both else (mode.value,)
     threads = threads or min(2, available_cores())
     rounds = rounds or (5 if quick else 15)
@@ -84,7 +86,8 @@ def bench(
         for row in measured:
             found.append(row)
             # No spinner: its thread would run beside what is timed.
-            print(f"{len(found)}/{total}  {row.case} {row.mode}: torch/elman {row.over_elman('torch'):.2f}", file=sys.stderr)
+            ratio = f"torch/elman {row.over_elman('torch'):.2f}"
+            print(f"{len(found)}/{total}  {row.case.cell} {row.case} {row.mode}: {ratio}", file=sys.stderr)
     finally:
         # Also when it was interrupted, or a later row's answer was wrong.
         if found:
@@ -92,15 +95,25 @@ def bench(
             publish(report, as_markdown, json_path)
 
 
-def select(cases: tuple[Case, ...], rows: str) -> dict[int, Case]:
-    """The cases by their row number, which starts at 1: those that ``rows`` names (``"4,8"``, ``"2-5"``), or all of them if it is empty.
+def select(cells: str, grid: str, rows: str) -> list[tuple[int, Case]]:
+    """Of each of the ``cells`` (``"rnn,gru"``) the ``rows`` of the grid (``"4,8"``, ``"2-5"``; all if empty), with their numbers.
 
     Raises:
-        ValueError: it names none, or one that isn't there.
+        ValueError: a cell or a row that isn't there.
     """
-    numbered = dict(enumerate(cases, start=1))
+    from elman.bench.case import CELLS, GRIDS, cases_of
+
+    chosen = cells.split(",")
+    if unknown := [cell for cell in chosen if cell not in CELLS]:
+        raise ValueError(f"--cell: expected cells from {', '.join(CELLS)}, got {unknown[0]!r}")
+    numbers = _numbers(rows, len(GRIDS[grid]))
+    return [(number, cases_of(cell, grid)[number - 1]) for cell in dict.fromkeys(chosen) for number in numbers]
+
+
+def _numbers(rows: str, last_row: int) -> list[int]:
+    """The row numbers that ``rows`` names."""
     if not rows:
-        return numbered
+        return list(range(1, last_row + 1))
     chosen: list[int] = []
     for part in rows.split(","):
         first, dash, last = part.partition("-")
@@ -108,10 +121,10 @@ def select(cases: tuple[Case, ...], rows: str) -> dict[int, Case]:
             span = range(int(first), int(last if dash else first) + 1)
         except ValueError:
             raise ValueError(f"--rows: expected row numbers like 4,8 or 2-5, got {rows!r}") from None
-        if not span or span[0] < 1 or span[-1] > len(cases):
-            raise ValueError(f"--rows: this grid has rows 1 to {len(cases)}, got {part!r}")
+        if not span or span[0] < 1 or span[-1] > last_row:
+            raise ValueError(f"--rows: this grid has rows 1 to {last_row}, got {part!r}")
         chosen += span
-    return {number: numbered[number] for number in chosen}
+    return list(dict.fromkeys(chosen))
 
 
 def publish(report: Report, as_markdown: bool, json_path: Path | None) -> None:

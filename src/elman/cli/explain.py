@@ -32,12 +32,15 @@ _NETWORK, _DATA, _NUMBERS = "The network", "Its data", "One number by hand"
 
 
 def explain(
-    kind: Annotated[str, typer.Argument(help="The kind of network: rnn.")],
+    kind: Annotated[str, typer.Argument(help="The kind of network: rnn, gru or lstm.")],
     input_size: Annotated[int, typer.Option(help="I, features per step.", rich_help_panel=_NETWORK)] = 10,
     hidden_size: Annotated[int, typer.Option(help="H, hidden units.", rich_help_panel=_NETWORK)] = 20,
     num_layers: Annotated[int, typer.Option(help="L, layers.", rich_help_panel=_NETWORK)] = 1,
     bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Read the sequence both ways.", rich_help_panel=_NETWORK)] = False,
-    nonlinearity: Annotated[Nonlinearity, typer.Option(help="What a sum passes through.", rich_help_panel=_NETWORK)] = Nonlinearity.tanh,
+    nonlinearity: Annotated[
+        Nonlinearity, typer.Option(help="Of an rnn: what a sum passes through.", rich_help_panel=_NETWORK)
+    ] = Nonlinearity.tanh,
+    proj_size: Annotated[int, typer.Option(help="Of an lstm: P, to how many numbers h is projected.", rich_help_panel=_NETWORK)] = 0,
     no_bias: Annotated[bool, typer.Option("--no-bias", help="Leave the biases out.", rich_help_panel=_NETWORK)] = False,
     dropout: Annotated[float, typer.Option(help="Between layers, in training.", rich_help_panel=_NETWORK)] = 0.0,
     dtype: Annotated[Dtype, typer.Option(help="Of weights and data.", rich_help_panel=_NETWORK)] = Dtype.float32,
@@ -81,6 +84,7 @@ def explain(
         batch_first=batch_first,
         dropout=dropout,
         bidirectional=bidirectional,
+        proj_size=proj_size,
         seq_len=seq_len,
         batch=batch,
         dtype=dtype.value,

@@ -32,7 +32,7 @@ class TensorFacts:
     """A tensor's name, shape and meaning.
 
     Attributes:
-        role: what it is for: "x", "output", "h_n", "weight_ih", "weight_hh", "bias_ih", "bias_hh".
+        role: what it is for: "x", "output", "h_n", "c_n", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr".
         layer: of a parameter: its layer; else None.
         direction: of a parameter: "forward" or "reverse"; else None.
         values: the numbers; None where there are too many to list.
@@ -52,6 +52,15 @@ class TensorFacts:
         for size in self.shape:
             count *= size
         return count
+
+
+@dataclass(frozen=True)
+class GateRows:
+    """Which rows of a weight or a bias are a gate's: from ``start`` up to ``stop``."""
+
+    gate: str
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class Agreement:
     Attributes:
         same_seed: the same seed gave both the very same parameters.
         output: between the two outputs.
-        state: between the two final states.
+        state: between the final states.
         elman_from_float64: Elman's output from that of a float64 run (by torch.nn); None if the network is float64 itself.
         torch_from_float64: torch.nn's output from the same.
     """
@@ -164,7 +173,12 @@ class Product:
 
 @dataclass(frozen=True)
 class GateSum:
-    """What enters one gate of one unit: from the input, and from the state before. The biases are None in a network without."""
+    """What enters one gate of one unit: from the input, and from the state before.
+
+    Attributes:
+        bias_ih, bias_hh: None in a network without.
+        total: of all that; None where the cell does not simply add it up, as for the GRU's n.
+    """
 
     gate: str
     from_input: tuple[Product, ...]
@@ -173,7 +187,17 @@ class GateSum:
     from_state: tuple[Product, ...]
     state_sum: float
     bias_hh: float | None
-    total: float
+    total: float | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One equation worked out: what it gives, the equation, the same with numbers, the value."""
+
+    name: str
+    equation: str
+    numbers: str
+    value: float
 
 
 @dataclass(frozen=True)
@@ -186,6 +210,8 @@ class Worked:
         input_code, state_code: what is read, as one writes it; ``state_code`` is None at the first step.
         weight_ih, weight_hh: the parameters' names.
         value_code: where the library put the value, as one writes it.
+        lines: every equation in turn, with its numbers.
+        projection: the products that give the value where the network projects its state; else None.
         by_hand: the value worked out here in float64.
         library: the value that the library computed.
     """
@@ -203,6 +229,8 @@ class Worked:
     weight_hh: str
     value_code: str
     gates: tuple[GateSum, ...]
+    lines: tuple[Line, ...]
+    projection: tuple[Product, ...] | None
     by_hand: float
     library: float
     difference: float
@@ -218,6 +246,7 @@ class Network:
     equations: tuple[str, ...]
     tensors: tuple[TensorFacts, ...]
     parameters: tuple[TensorFacts, ...]
+    gates: tuple[GateRows, ...]
     places: tuple[Place, ...]
     trap: Trap | None
     costs: Costs

@@ -1,16 +1,10 @@
-"""What there is to show of each kind of network: its classes, its cells, its equations. A new kind is one entry here."""
+"""The kinds of network there are to show. A new kind is one entry here, and what to call its gates and states in ``text``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from elman.cells import Cell, ElmanRelu, ElmanTanh
-
-# By the cell's name. One line for each gate or state, in the order in which they are computed.
-EQUATIONS: dict[str, tuple[str, ...]] = {
-    "rnn_tanh": ("h[t] = tanh(W_ih x[t] + b_ih + W_hh h[t-1] + b_hh)",),
-    "rnn_relu": ("h[t] = relu(W_ih x[t] + b_ih + W_hh h[t-1] + b_hh)",),
-}
+from elman.cells import Cell, ElmanRelu, ElmanTanh, Gru, Lstm
 
 
 @dataclass(frozen=True)
@@ -20,12 +14,12 @@ class Kind:
     Attributes:
         module: the name of its class, in ``elman`` and in ``torch.nn``.
         cells: by nonlinearity; a kind without that option has one cell, under "".
-        state_code: what its call returns beside ``output``, as one writes it.
+        projects: whether it has the option ``proj_size``.
     """
 
     module: str
     cells: dict[str, Cell]
-    state_code: str
+    projects: bool = False
 
     @property
     def nonlinearities(self) -> tuple[str, ...]:
@@ -36,5 +30,7 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "rnn": Kind("RNN", {"tanh": ElmanTanh(), "relu": ElmanRelu()}, "h_n"),
+    "rnn": Kind("RNN", {"tanh": ElmanTanh(), "relu": ElmanRelu()}),
+    "gru": Kind("GRU", {"": Gru()}),
+    "lstm": Kind("LSTM", {"": Lstm()}, projects=True),
 }

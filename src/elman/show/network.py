@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import gc
 import time
+import warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
+from elman.show.alone import layers_alone, run
 from elman.show.by_hand import Which, work
+from elman.show.equations import equations
 from elman.show.facts import Agreement, Network, Quartiles, Speed
 from elman.show.places import places, trap
-from elman.show.spec import Spec
-from elman.show.tensors import costs, directions, equations, outer_tensors, parameter_tensors, suffix
+from elman.show.tensors import costs, directions, gate_rows, outer_tensors, parameter_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from torch import Tensor, nn
 
     from elman.bench.race import Timing
+    from elman.show.spec import Spec
 
 # Each block lasts this long (seconds); with so many rounds a small network's race takes some 80 ms.
 BLOCK_S = 0.001
@@ -33,6 +36,7 @@ ONE_THREAD = 100_000
 def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None = None) -> Network:
     """Build the network and its data from the seed, run it, and tell what is true of it.
 
+    >>> from elman.show.spec import Spec
     >>> network = study(Spec("rnn", 10, 20), timed=False)
     >>> network.tensors[1].name, network.tensors[1].shape
     ('output', (5, 3, 20))
@@ -53,7 +57,7 @@ def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None
     import elman
 
     cost = costs(spec)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _few_threads(cost.multiply_adds_per_step * spec.batch):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _few_threads(cost.multiply_adds_per_step * spec.batch), _quiet():
         torch.manual_seed(spec.seed)
         ours = spec.build(getattr(elman, spec.about.module))
         x = spec.data()
@@ -63,7 +67,7 @@ def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None
         same_seed = all(torch.equal(values[key], value) for key, value in theirs.state_dict().items())
         theirs.load_state_dict(values)
 
-        output, h_n = _run(ours, x)
+        output, finals = run(ours, x)
         steps_first = x.transpose(0, 1) if spec.batch_first else x
         alone = layers_alone(spec, values, steps_first)
         return Network(
@@ -73,45 +77,15 @@ def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None
             equations=tuple(line for direction in directions(spec) for line in equations(spec, direction)),
             tensors=outer_tensors(spec),
             parameters=parameter_tensors(spec, values),
-            places=places(spec, output, h_n, alone),
-            trap=trap(spec, output, h_n),
+            gates=gate_rows(spec),
+            places=places(spec, output, finals[0], alone),
+            trap=trap(spec, output, finals[0]),
             costs=cost,
             backend=elman.why(ours, x),
-            agreement=_agreement(spec, same_seed, theirs, x, output, h_n),
+            agreement=_agreement(spec, same_seed, theirs, x, output, finals),
             speed=_speed(ours, theirs, x, spec.seed) if timed else None,
             worked=work(spec, which, values, steps_first, alone) if which else None,
         )
-
-
-def layers_alone(spec: Spec, values: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
-    """Every layer's own outputs, found by running each layer as a network of its own on the outputs of the one below.
-
-    Args:
-        spec: the whole network.
-        values: its parameters by name.
-        x: its input, (T, B, I).
-
-    Returns:
-        One tensor (T, B, D·H) for each layer.
-    """
-    import elman
-
-    outputs: list[Tensor] = []
-    for layer in range(spec.num_layers):
-        one = Spec(
-            spec.kind,
-            spec.layer_inputs(layer),
-            spec.hidden_size,
-            nonlinearity=spec.nonlinearity,
-            bias=spec.bias,
-            bidirectional=spec.bidirectional,
-            dtype=spec.dtype,
-        ).build(getattr(elman, spec.about.module))
-        roles = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if spec.bias else 2]
-        endings = [(suffix(0, direction), suffix(layer, direction)) for direction in directions(spec)]
-        one.load_state_dict({role + own: values[role + whole] for own, whole in endings for role in roles})
-        outputs.append(_run(one, outputs[-1] if outputs else x)[0])
-    return outputs
 
 
 @contextmanager
@@ -127,19 +101,21 @@ def _few_threads(multiply_adds: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The output and the first of the final states."""
-    output, final = network(x)
-    return output, final[0] if isinstance(final, tuple) else final
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's remark that its own LSTM is slow where it projects: who reads this looks at the times."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LSTM with projections", UserWarning)
+        yield
 
 
-def _agreement(spec: Spec, same_seed: bool, theirs: nn.Module, x: Tensor, output: Tensor, h_n: Tensor) -> Agreement:
-    their_output, their_state = _run(theirs, x)
-    judge = None if spec.dtype == "float64" else _run(deepcopy(theirs).double(), x.double())[0]
+def _agreement(spec: Spec, same_seed: bool, theirs: nn.Module, x: Tensor, output: Tensor, finals: tuple[Tensor, ...]) -> Agreement:
+    their_output, their_finals = run(theirs, x)
+    judge = None if spec.dtype == "float64" else run(deepcopy(theirs).double(), x.double())[0]
     return Agreement(
         same_seed=same_seed,
         output=_apart(output, their_output),
-        state=_apart(h_n, their_state),
+        state=max(map(_apart, finals, their_finals)),
         elman_from_float64=None if judge is None else _apart(output, judge),
         torch_from_float64=None if judge is None else _apart(their_output, judge),
     )

@@ -23,7 +23,7 @@ def places(spec: Spec, output: Tensor, h_n: Tensor, alone: Sequence[Tensor]) -> 
 
     Args:
         spec: the network.
-        output: as the network returned it, (T, B, D·H), or (B, T, D·H) with batch_first.
+        output: as the network returned it, (T, B, D·H), or (B, T, D·H) with batch_first; with a projection P stands for H.
         h_n: as the network returned it, (L·D, B, H).
         alone: every layer's own outputs, (T, B, D·H) each.
     """
@@ -59,8 +59,8 @@ def trap(spec: Spec, output: Tensor, h_n: Tensor) -> Trap | None:
     if not spec.bidirectional or spec.seq_len == 1:
         return None
     whole = output.transpose(0, 1) if spec.batch_first else output
-    there = whole[-1, :, spec.hidden_size :]
-    where = _code(spec, "-1", f"{spec.hidden_size}:")
+    there = whole[-1, :, spec.output_units :]
+    where = _code(spec, "-1", f"{spec.output_units}:")
     return Trap(f"h_n[{len(h_n) - 1}]", where, _difference(h_n[-1], there), _row(h_n[-1]), _row(there))
 
 
@@ -68,7 +68,7 @@ def end_code(spec: Spec, direction: str) -> str:
     """Where a direction ends in ``output``, as one writes it: "output[0, :, 20:]"."""
     if not spec.bidirectional:
         return "output[:, -1]" if spec.batch_first else "output[-1]"
-    return _code(spec, "-1", f":{spec.hidden_size}") if direction == "forward" else _code(spec, "0", f"{spec.hidden_size}:")
+    return _code(spec, "-1", f":{spec.output_units}") if direction == "forward" else _code(spec, "0", f"{spec.output_units}:")
 
 
 def rounding(spec: Spec, values: Tensor) -> float:
@@ -79,7 +79,7 @@ def rounding(spec: Spec, values: Tensor) -> float:
 
 
 def _end(spec: Spec, whole: Tensor, direction: str) -> Tensor:
-    return whole[-1, :, : spec.hidden_size] if direction == "forward" else whole[0, :, spec.hidden_size :]
+    return whole[-1, :, : spec.output_units] if direction == "forward" else whole[0, :, spec.output_units :]
 
 
 def _code(spec: Spec, step: str, columns: str) -> str:
@@ -87,7 +87,7 @@ def _code(spec: Spec, step: str, columns: str) -> str:
 
 
 def _nearest(spec: Spec, whole: Tensor, state: Tensor) -> float:
-    slots = whole.reshape(spec.seq_len, spec.batch, spec.num_directions, spec.hidden_size)
+    slots = whole.reshape(spec.seq_len, spec.batch, spec.num_directions, spec.output_units)
     return float((slots - state[None, :, None]).abs().amax(dim=(1, 3)).min())
 
 

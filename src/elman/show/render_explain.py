@@ -18,7 +18,7 @@ def render(network: Network, language: str, width: int) -> RenderableType:
     """Everything that is told of a network, in ``width`` columns; a number worked out by hand comes last."""
     words = Words(language)
     parts: list[RenderableType] = [
-        heading(words(f"network.{network.name}")),
+        heading(words("network.yours", module=network.spec.about.module)),
         code(network, words),
         shapes(network, words, width),
         where_states_sit(network, words, width),

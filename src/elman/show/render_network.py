@@ -62,7 +62,7 @@ def shapes(network: Network, words: Words, width: int) -> RenderableType:
         table.add_row(Text(tensor.name, "bold"), shape_text(tensor.axes), axis_text(tensor.axes), _meaning(network, tensor, words))
     body: list[RenderableType] = [table, Text(""), _legend(network, words, width - 2)]
     if network.spec.batch_first:
-        body.append(Text(words("shapes.batch_first"), DIM))
+        body.append(Text(words("shapes.batch_first", states=finals(network)), DIM))
     return section(words("section.shapes"), *body)
 
 
@@ -75,6 +75,9 @@ def where_states_sit(network: Network, words: Words, width: int) -> RenderableTy
     if lower:
         states = lower[0].state if len(lower) == 1 else f"{lower[0].state} … {lower[-1].state}"
         body += [Text(""), Text(words("places.lower", states=states, nearest=small(min(place.nearest or 0.0 for place in lower))))]
+    inner_states = [f"{state}_n" for state in network.spec.cell.states[1:]]
+    if inner_states:
+        body += [Text(""), Text(words("places.inner", states=", ".join(inner_states)))]
     if network.trap is not None:
         trap = network.trap
         verdict = Text(words("places.trap.unequal", difference=small(trap.difference)), BAD)
@@ -86,10 +89,12 @@ def where_states_sit(network: Network, words: Words, width: int) -> RenderableTy
 
 
 def parameters(network: Network, words: Words, width: int) -> RenderableType:
-    """Each parameter by name with its shape, meaning and folded values."""
+    """Whose rows are where, and each parameter by name with its shape, meaning and folded values."""
     body: list[RenderableType] = [
         Text(words("parameters.range", bound=f"{1 / math.sqrt(network.spec.hidden_size):.4f}"), DIM),
     ]
+    if len(network.gates) > 1:
+        body += [Text(""), *_gates(network, words), Text("")]
     for tensor in network.parameters:
         meaning = Text(words(f"role.{tensor.role}"), DIM)
         body.append(flow([Text(tensor.name, "bold"), shape_text(tensor.axes), axis_text(tensor.axes), meaning], width - 2))
@@ -132,7 +137,7 @@ def beside_torch(network: Network, words: Words, width: int) -> RenderableType:
     body: list[RenderableType] = [
         Text.assemble(words("torch.backend"), "  ", (network.backend, "bold")),
         Text.assemble(("✓ " if same else "✗ ", GOOD if same else BAD), seed),
-        Text(words("torch.difference", output=small(agreement.output), state=small(agreement.state))),
+        Text(words("torch.difference", output=small(agreement.output), state=small(agreement.state), states=finals(network))),
     ]
     if agreement.elman_from_float64 is not None and agreement.torch_from_float64 is not None:
         judged = words("torch.judge", elman=small(agreement.elman_from_float64), torch=small(agreement.torch_from_float64))
@@ -146,6 +151,20 @@ def beside_torch(network: Network, words: Words, width: int) -> RenderableType:
         body += [Text(""), table, _verdict(speed.ratio, words)]
         body.append(Text(words("torch.fairness", rounds=speed.rounds, threads=speed.threads), DIM))
     return section(words("section.torch"), *body)
+
+
+def _gates(network: Network, words: Words) -> list[RenderableType]:
+    spec = network.spec
+    table = _table(words("column.gate"), words("column.rows"), words("column.purpose"))
+    for gate in network.gates:
+        table.add_row(Text(gate.gate, "bold"), f"{gate.start}:{gate.stop}", Text(words(f"gate.{spec.cell.name}.{gate.gate}"), DIM))
+    found: list[RenderableType] = [Text(words("parameters.gates", gates=len(network.gates), units=spec.hidden_size)), table]
+    return [*found, Text(words("parameters.projection"), DIM)] if spec.proj_size else found
+
+
+def finals(network: Network) -> str:
+    """The final states by name: "h_n, c_n"."""
+    return ", ".join(f"{state}_n" for state in network.spec.cell.states)
 
 
 def _verdict(ratio: float, words: Words) -> Text:
@@ -173,7 +192,7 @@ class Compared(NamedTuple):
 
 
 def _compare(place: Place, network: Network, words: Words) -> Compared:
-    size = network.spec.batch * network.spec.hidden_size
+    size = network.spec.batch * network.spec.output_units
     if not place.holds:
         verdict = Text(words("places.unequal", difference=small(place.difference)), BAD)
     elif place.where is not None:
@@ -214,6 +233,8 @@ def _meaning(network: Network, tensor: TensorFacts, words: Words) -> Text:
 def _legend(network: Network, words: Words, width: int) -> Text:
     spec = network.spec
     sizes = {"T": spec.seq_len, "B": spec.batch, "I": spec.input_size, "H": spec.hidden_size, "L": spec.num_layers}
+    if spec.proj_size:
+        sizes["P"] = spec.proj_size
     if spec.bidirectional:
         sizes["D"] = spec.num_directions
     if len(spec.cell.gates) > 1:

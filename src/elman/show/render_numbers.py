@@ -33,31 +33,40 @@ def numbers(worked: Worked, spec: Spec, words: Words) -> RenderableType:
         layer=worked.layer,
         direction=words(f"places.{worked.direction}"),
     )
-    activated = words("numbers.activated", activation=spec.nonlinearity) if spec.about.nonlinearities else worked.value_code
+    several = len(worked.gates) > 1
+    activated = f"{spec.cell.states[0]}[t]" if several else words("numbers.activated", activation=spec.nonlinearity)
     labels = max(cell_len(activated), cell_len(worked.value_code))
     body: list[RenderableType] = [Text(which, "bold"), Text("\n".join(worked.equations), "italic"), Text("")]
     for gate in worked.gates:
-        if len(worked.gates) > 1:
+        if several:
             body.append(Text(words("numbers.gate", gate=gate.gate), "bold"))
-        body += [Columns(_factors(gate, worked, words), padding=(0, 4)), Text("")]
+        body += [Columns(_factors(gate, worked, spec, words), padding=(0, 4)), Text("")]
         if worked.state_code is None:
             body += [Text(words("numbers.first"), DIM), Text("")]
-        body.append(_sums(gate, labels, words))
+        body += [_sums(gate, labels, words), *([Text("")] if several else [])]
+    if several:
+        body += [Text(words("numbers.equations"), "bold"), _lines(worked), Text("")]
+    if worked.projection is not None:
+        source = f"weight_hr{worked.weight_ih.removeprefix('weight_ih')}[{worked.unit}]"
+        table = _products(words("numbers.projection"), source, worked.projection, worked.by_hand, AXIS_COLOURS["P"], MOST_PRODUCTS, words)
+        body += [table, Text(""), Text(words("numbers.projected", unit=worked.unit), DIM), Text("")]
     body.append(_result(worked, activated, labels, spec.dtype, words))
     return section(words("section.numbers"), *body)
 
 
-def _factors(gate: GateSum, worked: Worked, words: Words) -> list[Table]:
-    source = f"{worked.weight_ih}[{worked.unit}]\n× {worked.input_code}"
-    tables = [_products(words("numbers.input"), source, gate.from_input, gate.input_sum, AXIS_COLOURS["I"], words)]
+def _factors(gate: GateSum, worked: Worked, spec: Spec, words: Words) -> list[Table]:
+    row = spec.cell.gates.index(gate.gate) * spec.hidden_size + worked.unit
+    most = MOST_PRODUCTS // len(worked.gates)
+    source = f"{worked.weight_ih}[{row}]\n× {worked.input_code}"
+    tables = [_products(words("numbers.input"), source, gate.from_input, gate.input_sum, AXIS_COLOURS["I"], most, words)]
     if worked.state_code is not None:
-        source = f"{worked.weight_hh}[{worked.unit}]\n× {worked.state_code}"
+        source = f"{worked.weight_hh}[{row}]\n× {worked.state_code}"
         title = words("numbers.state", before=worked.before)
-        tables.append(_products(title, source, gate.from_state, gate.state_sum, AXIS_COLOURS["H"], words))
+        tables.append(_products(title, source, gate.from_state, gate.state_sum, AXIS_COLOURS["H"], most, words))
     return tables
 
 
-def _products(title: str, source: str, products: Sequence[Product], total: float, colour: str, words: Words) -> Table:
+def _products(title: str, source: str, products: Sequence[Product], total: float, colour: str, most: int, words: Words) -> Table:
     table = Table(
         title=Text.assemble((title, f"bold {colour}"), "\n", (source, DIM)),
         title_justify="left",
@@ -68,7 +77,7 @@ def _products(title: str, source: str, products: Sequence[Product], total: float
     )
     for name in ("", words("numbers.weight"), "", words("numbers.value"), "", words("numbers.product")):
         table.add_column(name, justify="right", no_wrap=True)
-    kept = products if len(products) <= MOST_PRODUCTS else products[: MOST_PRODUCTS - 2]
+    kept = products if len(products) <= most else products[: most - 2]
     for product in kept:
         _add(table, product, colour)
     if len(kept) < len(products):
@@ -97,15 +106,24 @@ def _sums(gate: GateSum, labels: int, words: Words) -> Table:
     """What enters the gate, one below the other, and their sum."""
     table = _ledger(labels)
     for name, value, colour in (
-        ("W_ih x", gate.input_sum, AXIS_COLOURS["I"]),
-        ("b_ih", gate.bias_ih, ""),
-        ("W_hh h", gate.state_sum, AXIS_COLOURS["H"]),
-        ("b_hh", gate.bias_hh, ""),
+        (f"W_i{gate.gate} x", gate.input_sum, AXIS_COLOURS["I"]),
+        (f"b_i{gate.gate}", gate.bias_ih, ""),
+        (f"W_h{gate.gate} h", gate.state_sum, AXIS_COLOURS["H"]),
+        (f"b_h{gate.gate}", gate.bias_hh, ""),
     ):
         if value is not None:
             table.add_row(name, Text(exact(value), colour))
-    table.add_row("", Text("─" * len(exact(gate.total)), DIM))
-    table.add_row(words("numbers.total"), Text(exact(gate.total), "bold"))
+    if gate.total is not None:
+        table.add_row("", Text("─" * len(exact(gate.total)), DIM))
+        table.add_row(words("numbers.total"), Text(exact(gate.total), "bold"))
+    return table
+
+
+def _lines(worked: Worked) -> Table:
+    """Each equation with its numbers, and what comes of it."""
+    table = Table.grid(padding=(0, 1))
+    for line in worked.lines:
+        table.add_row(Text(line.name, "bold"), "=", line.numbers, "=", Text(number(line.value), "bold"))
     return table
 
 

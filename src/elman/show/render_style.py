@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from elman.show.facts import Axis, Nested
 
 # An axis has one colour wherever it shows up. Plain ANSI names: the terminal's own palette makes them legible on light and dark.
-AXIS_COLOURS = {"T": "cyan", "B": "magenta", "I": "green", "H": "yellow", "L": "blue", "D": "bright_red", "G": "bright_magenta"}
+AXIS_COLOURS = {
+    "T": "cyan",
+    "B": "magenta",
+    "I": "green",
+    "H": "yellow",
+    "P": "bright_yellow",
+    "L": "blue",
+    "D": "bright_red",
+    "G": "bright_magenta",
+}
 FORWARD, REVERSE, END, GOOD, BAD, DIM = "cyan", "magenta", "bold yellow", "green", "bold red", "dim"
 
 WIDEST = 120

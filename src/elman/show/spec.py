@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING
 
 from elman.show.kinds import KINDS, Kind
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from elman.backends import Stack
     from elman.cells import Cell
 
     M = TypeVar("M", bound=nn.Module)
@@ -36,7 +39,8 @@ class Spec:
     output, h_n = rnn(x)
 
     Raises:
-        ValueError: an unknown kind, dtype or nonlinearity, a size below 1, a dropout outside [0, 1], or more than ``MOST_NUMBERS`` numbers.
+        ValueError: an unknown kind, dtype or nonlinearity, an option that the kind does not have, a size below 1, a projection that does
+            not narrow, a dropout outside [0, 1], or more than ``MOST_NUMBERS`` numbers.
     """
 
     kind: str
@@ -48,6 +52,7 @@ class Spec:
     batch_first: bool = False
     dropout: float = 0.0
     bidirectional: bool = False
+    proj_size: int = 0
     seq_len: int = 5
     batch: int = 3
     dtype: str = "float32"
@@ -56,11 +61,17 @@ class Spec:
     def __post_init__(self) -> None:
         _one_of("kind", self.kind, tuple(KINDS))
         _one_of("dtype", self.dtype, DTYPES)
-        if KINDS[self.kind].nonlinearities:
-            _one_of("nonlinearity", self.nonlinearity, KINDS[self.kind].nonlinearities)
+        if self.about.nonlinearities:
+            _one_of("nonlinearity", self.nonlinearity, self.about.nonlinearities)
+        elif self.nonlinearity != "tanh":
+            raise ValueError(f"nonlinearity is an option of rnn; of {self.kind} it is part of the equations, got {self.nonlinearity!r}")
         for name in ("input_size", "hidden_size", "num_layers", "seq_len", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.proj_size and not self.about.projects:
+            raise ValueError(f"proj_size is an option of lstm, not of {self.kind}, got {self.proj_size}")
+        if not 0 <= self.proj_size < self.hidden_size:
+            raise ValueError(f"proj_size must be below hidden_size, {self.hidden_size}, and 0 for no projection, got {self.proj_size}")
         if not 0 <= self.dropout <= 1:
             raise ValueError(f"dropout must be a probability between 0 and 1, got {self.dropout:g}")
         if not -(2**63) <= self.seed < 2**64:
@@ -78,6 +89,13 @@ class Spec:
     def cell(self) -> Cell:
         return self.about.cell(self.nonlinearity)
 
+    @cached_property
+    def stack(self) -> Stack:
+        """The same as what a backend runs: the shapes of parameters and states."""
+        from elman.backends import Stack
+
+        return Stack(self.cell, self.input_size, self.hidden_size, self.num_layers, self.bidirectional, self.bias, self.proj_size)
+
     @property
     def num_directions(self) -> int:
         return 2 if self.bidirectional else 1
@@ -87,17 +105,20 @@ class Spec:
         """G·H: the rows of a weight matrix."""
         return len(self.cell.gates) * self.hidden_size
 
+    @property
+    def output_units(self) -> int:
+        """How many numbers a direction puts out at each step: H, or P with a projection."""
+        return self.proj_size or self.hidden_size
+
     def layer_inputs(self, layer: int) -> int:
         """How many numbers layer ``layer`` reads at each step."""
-        return self.input_size if layer == 0 else self.num_directions * self.hidden_size
+        return self.input_size if layer == 0 else self.num_directions * self.output_units
 
     @property
     def numbers(self) -> int:
         """How many numbers the parameters and the input and output of every layer are."""
-        rows = self.num_directions * self.gate_rows
-        parameters = sum(rows * (self.layer_inputs(layer) + self.hidden_size + 2 * self.bias) for layer in range(self.num_layers))
-        per_step = self.input_size + self.num_layers * self.num_directions * self.hidden_size
-        return parameters + self.seq_len * self.batch * per_step
+        per_step = self.input_size + self.num_layers * self.num_directions * self.output_units
+        return sum(map(prod, self.stack.shapes)) + self.seq_len * self.batch * per_step
 
     def options(self) -> dict[str, object]:
         """The constructor's keyword arguments that are not at their defaults."""
@@ -105,6 +126,8 @@ class Spec:
         names = ["num_layers", "bias", "batch_first", "dropout", "bidirectional"]
         if self.about.nonlinearities:
             names.insert(1, "nonlinearity")
+        if self.about.projects:
+            names.append("proj_size")
         return {name: given[name] for name in names if given[name] != getattr(Spec, name)}
 
     @property
@@ -115,12 +138,14 @@ class Spec:
         lead = (self.batch, self.seq_len) if self.batch_first else (self.seq_len, self.batch)
         sizes = ", ".join(str(size) for size in (*lead, self.input_size))
         name = self.kind
+        finals = ", ".join(f"{state}_n" for state in self.cell.states)
+        finals = f"({finals})" if len(self.cell.states) > 1 else finals
         return (
             f"torch.manual_seed({self.seed})",
             f"{name} = elman.{self.about.module}({self.input_size}, {self.hidden_size}{options}{dtype})"
             + ("" if not self.dropout else ".eval()"),
             f"x = torch.randn({sizes}{dtype})",
-            f"output, {self.about.state_code} = {name}(x)",
+            f"output, {finals} = {name}(x)",
         )
 
     def build(self, make: type[M]) -> M:

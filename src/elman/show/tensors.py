@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
-from elman.show.facts import Axis, Costs, LayerCost, TensorFacts
-from elman.show.kinds import EQUATIONS
+from elman.show.facts import Axis, Costs, GateRows, LayerCost, TensorFacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,10 +27,16 @@ def directions(spec: Spec) -> tuple[str, ...]:
     return ("forward", "reverse") if spec.bidirectional else ("forward",)
 
 
-def equations(spec: Spec, direction: str = "forward") -> tuple[str, ...]:
-    """The cell's equations; the reverse direction comes from the step after."""
-    lines = EQUATIONS[spec.cell.name]
-    return lines if direction == "forward" else tuple(line.replace("[t-1]", "[t+1]") for line in lines)
+def roles(spec: Spec) -> tuple[str, ...]:
+    """What the parameters of one direction of one layer are for, in torch's order."""
+    biases = ("bias_ih", "bias_hh") if spec.bias else ()
+    return ("weight_ih", "weight_hh", *biases, *(("weight_hr",) if spec.proj_size else ()))
+
+
+def gate_rows(spec: Spec) -> tuple[GateRows, ...]:
+    """Whose rows are where in every weight and bias with G·H rows."""
+    size = spec.hidden_size
+    return tuple(GateRows(gate, index * size, (index + 1) * size) for index, gate in enumerate(spec.cell.gates))
 
 
 def outer_tensors(spec: Spec) -> tuple[TensorFacts, ...]:
@@ -38,11 +44,11 @@ def outer_tensors(spec: Spec) -> tuple[TensorFacts, ...]:
     steps, batch = Axis("T", "steps", spec.seq_len), Axis("B", "batch", spec.batch)
     lead = (batch, steps) if spec.batch_first else (steps, batch)
     states = Axis("L·D", "layers × directions", spec.num_layers * 2) if spec.bidirectional else Axis("L", "layers", spec.num_layers)
-    hidden = Axis("H", "hidden units", spec.hidden_size)
+    widths = (_state(spec), *(_hidden(spec),) * (len(spec.cell.states) - 1))
     return (
         _facts("x", "x", (*lead, Axis("I", "inputs", spec.input_size))),
         _facts("output", "output", (*lead, _layer_output(spec))),
-        *(_facts(f"{state}_n", f"{state}_n", (states, batch, hidden)) for state in spec.cell.states),
+        *(_facts(f"{state}_n", f"{state}_n", (states, batch, width)) for state, width in zip(spec.cell.states, widths, strict=True)),
     )
 
 
@@ -54,18 +60,19 @@ def parameter_tensors(spec: Spec, values: Mapping[str, Tensor]) -> tuple[TensorF
         values: the parameters by name, as in its state_dict.
     """
     gates = len(spec.cell.gates)
-    rows = Axis("H", "hidden units", spec.hidden_size) if gates == 1 else Axis("G·H", "gates × hidden units", spec.gate_rows)
+    rows = _hidden(spec) if gates == 1 else Axis("G·H", "gates × hidden units", spec.gate_rows)
     found = []
     for layer in range(spec.num_layers):
         inputs = Axis("I", "inputs", spec.input_size) if layer == 0 else _layer_output(spec)
         axes = {
             "weight_ih": (rows, inputs),
-            "weight_hh": (rows, Axis("H", "hidden units", spec.hidden_size)),
+            "weight_hh": (rows, _state(spec)),
             "bias_ih": (rows,),
             "bias_hh": (rows,),
+            "weight_hr": (_state(spec), _hidden(spec)),
         }
         for direction in directions(spec):
-            for role in axes if spec.bias else ("weight_ih", "weight_hh"):
+            for role in roles(spec):
                 name = role + suffix(layer, direction)
                 found.append(_facts(name, role, axes[role], layer, direction, values[name]))
     return tuple(found)
@@ -73,11 +80,10 @@ def parameter_tensors(spec: Spec, values: Mapping[str, Tensor]) -> tuple[TensorF
 
 def costs(spec: Spec) -> Costs:
     """Parameters and multiply-adds: every weight is met once by each row of the batch at each step."""
-    layers = []
-    for layer in range(spec.num_layers):
-        rows = spec.num_directions * spec.gate_rows
-        weights = rows * (spec.layer_inputs(layer) + spec.hidden_size)
-        layers.append(LayerCost(layer, weights + (2 * rows if spec.bias else 0), weights))
+    layers = [
+        LayerCost(index, sum(map(prod, layer.shapes)), sum(prod(shape) for shape in layer.shapes if len(shape) == 2))
+        for index, layer in enumerate(spec.stack.layers)
+    ]
     parameters = sum(layer.parameters for layer in layers)
     per_step = sum(layer.multiply_adds_per_step for layer in layers)
     return Costs(
@@ -89,10 +95,18 @@ def costs(spec: Spec) -> Costs:
     )
 
 
-def _layer_output(spec: Spec) -> Axis:
-    if spec.bidirectional:
-        return Axis("D·H", "directions × hidden units", 2 * spec.hidden_size)
+def _hidden(spec: Spec) -> Axis:
     return Axis("H", "hidden units", spec.hidden_size)
+
+
+def _state(spec: Spec) -> Axis:
+    """The axis of the state that is put out."""
+    return Axis("P", "projected units", spec.proj_size) if spec.proj_size else _hidden(spec)
+
+
+def _layer_output(spec: Spec) -> Axis:
+    one = _state(spec)
+    return Axis(f"D·{one.symbol}", f"directions × {one.meaning}", 2 * one.size) if spec.bidirectional else one
 
 
 def _facts(

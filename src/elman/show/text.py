@@ -12,7 +12,7 @@ LANGUAGES = ("en", "zh")
 
 TEXT: dict[str, dict[str, str]] = {
     # Titles
-    "tour.title": {"en": "A tour of three recurrent networks", "zh": "循环神经网络之旅：三个网络"},
+    "tour.title": {"en": "A tour of three recurrent networks: {module}", "zh": "循环神经网络之旅：三个 {module} 网络"},
     "tour.intro": {
         "en": "Each network below ran on Elman just now, from seed {seed}. Type its lines after [bold]import elman, torch[/] "
         "and you get the very same numbers.",
@@ -22,12 +22,13 @@ TEXT: dict[str, dict[str, str]] = {
     "tour.next": {"en": "Where to go next", "zh": "接下来"},
     "tour.next.numbers": {"en": "one number worked out by hand", "zh": "手算其中的一个数"},
     "tour.next.explain": {"en": "a network of your own", "zh": "讲解你自己的网络"},
+    "tour.next.cells": {"en": "the same three with gates", "zh": "换成带门的网络"},
     "tour.next.bench": {"en": "a fair race at eight sizes", "zh": "在八种规模上公平比较速度"},
     "tour.summary": {"en": "The three side by side", "zh": "三个网络对照"},
-    "network.one_directional": {"en": "One direction", "zh": "单向 RNN"},
-    "network.bidirectional": {"en": "Bidirectional", "zh": "双向 RNN"},
-    "network.multi_layer": {"en": "Two layers", "zh": "多层 RNN"},
-    "network.rnn": {"en": "Your RNN", "zh": "你的 RNN"},
+    "network.one_directional": {"en": "One direction", "zh": "单向"},
+    "network.bidirectional": {"en": "Bidirectional", "zh": "双向"},
+    "network.multi_layer": {"en": "Two layers", "zh": "多层"},
+    "network.yours": {"en": "Your {module}", "zh": "你的 {module}"},
     # Sections
     "section.shapes": {"en": "Shapes", "zh": "形状"},
     "section.places": {"en": "Where h_n sits in output", "zh": "h_n 在 output 中的位置"},
@@ -40,6 +41,7 @@ TEXT: dict[str, dict[str, str]] = {
     "letter.B": {"en": "batch", "zh": "批次"},
     "letter.I": {"en": "inputs", "zh": "输入特征"},
     "letter.H": {"en": "hidden", "zh": "隐藏单元"},
+    "letter.P": {"en": "projected", "zh": "投影后的单元"},
     "letter.L": {"en": "layers", "zh": "层"},
     "letter.D": {"en": "directions", "zh": "方向"},
     "letter.G": {"en": "gates", "zh": "门"},
@@ -59,14 +61,28 @@ TEXT: dict[str, dict[str, str]] = {
         "en": "where each layer and direction ends",
         "zh": "隐藏状态：每一层、每个方向最后的状态",
     },
+    "role.c_n": {"en": "where each layer ends: its last cell state", "zh": "细胞状态：每一层最后的细胞状态"},
+    "role.c_n.bidirectional": {
+        "en": "where each layer and direction ends: the cell state",
+        "zh": "细胞状态：每一层、每个方向最后的细胞状态",
+    },
     "role.weight_ih": {"en": "weights, input to hidden", "zh": "权重：输入到隐藏层"},
     "role.weight_hh": {"en": "weights, hidden to hidden", "zh": "权重：隐藏层到隐藏层"},
     "role.bias_ih": {"en": "bias, input to hidden", "zh": "偏置：输入到隐藏层"},
     "role.bias_hh": {"en": "bias, hidden to hidden", "zh": "偏置：隐藏层到隐藏层"},
+    "role.weight_hr": {"en": "weights, hidden to projected", "zh": "权重：隐藏层到投影"},
     "shapes.batch_first": {
-        "en": "batch_first turns x and output round; h_n keeps its shape, layers first.",
-        "zh": "batch_first 只改变 x 和 output 的维度顺序；h_n 不变，仍是层在最前面。",
+        "en": "batch_first turns x and output round, not the states ({states}): layers stay first.",
+        "zh": "batch_first 只改变 x 和 output 的维度顺序；{states} 不变，仍是层在最前面。",
     },
+    # What a gate is for, by cell
+    "gate.gru.r": {"en": "reset: how much of the old state the candidate is told", "zh": "重置门：候选状态看到多少旧状态"},
+    "gate.gru.z": {"en": "update: how much of the old state stays", "zh": "更新门：保留多少旧状态"},
+    "gate.gru.n": {"en": "new: the candidate for the rest", "zh": "候选状态：用来填补其余部分"},
+    "gate.lstm.i": {"en": "input: how much of the candidate is written", "zh": "输入门：写入多少候选值"},
+    "gate.lstm.f": {"en": "forget: how much of the old cell state stays", "zh": "遗忘门：保留多少旧的细胞状态"},
+    "gate.lstm.g": {"en": "candidate: what may be written", "zh": "候选值：可以写入的内容"},
+    "gate.lstm.o": {"en": "output: how much of the cell state is shown in h", "zh": "输出门：h 中显示多少细胞状态"},
     # Places
     "places.forward": {"en": "forward", "zh": "正向"},
     "places.reverse": {"en": "reverse", "zh": "反向"},
@@ -82,6 +98,10 @@ TEXT: dict[str, dict[str, str]] = {
         "what comes nearest to it in output differs by {nearest}.",
         "zh": "output 只包含最上层。下面各层的最后状态只在 h_n 中（{states}）：output 中最接近的位置也与之相差 {nearest}。",
     },
+    "places.inner": {
+        "en": "{states} is not in output at any step: it is what the cell keeps to itself.",
+        "zh": "{states} 不在 output 的任何时间步中：它只留在单元内部。",
+    },
     "places.trap.unequal": {"en": "✗ differs by {difference}", "zh": "✗ 相差 {difference}"},
     "places.trap": {
         "en": "The reverse direction reads from the last step back to step 0 and ends there. "
@@ -90,6 +110,14 @@ TEXT: dict[str, dict[str, str]] = {
     },
     "places.trap.title": {"en": "Where people go wrong", "zh": "容易出错的地方"},
     # Parameters
+    "parameters.gates": {
+        "en": "Every weight and bias has {gates} blocks of {units} rows, one for each gate:",
+        "zh": "每个权重和偏置都按门分成 {gates} 块，每块 {units} 行：",
+    },
+    "parameters.projection": {"en": "weight_hr has no gates: it projects h.", "zh": "weight_hr 不分门：它对 h 做投影。"},
+    "column.gate": {"en": "gate", "zh": "门"},
+    "column.rows": {"en": "rows", "zh": "行"},
+    "column.purpose": {"en": "what it is for", "zh": "作用"},
     "parameters.count": {"en": "{count} numbers", "zh": "{count} 个数"},
     "parameters.range": {
         "en": "All drawn evenly between -1/√H and 1/√H, here ±{bound}.",
@@ -117,7 +145,10 @@ TEXT: dict[str, dict[str, str]] = {
     "torch.backend": {"en": "runs on", "zh": "运行后端"},
     "torch.seed.same": {"en": "seed {seed} gives both the very same weights", "zh": "种子 {seed} 让两者得到完全相同的权重"},
     "torch.seed.other": {"en": "seed {seed} gives the two DIFFERENT weights", "zh": "种子 {seed} 让两者得到不同的权重"},
-    "torch.difference": {"en": "largest difference: {output} in output, {state} in h_n", "zh": "最大差值：output {output}，h_n {state}"},
+    "torch.difference": {
+        "en": "largest difference: {output} in output, {state} in {states}",
+        "zh": "最大差值：output {output}，{states} {state}",
+    },
     "torch.judge": {
         "en": "from a float64 run: Elman {elman}, torch.nn {torch}",
         "zh": "与 float64 运行结果的差：Elman {elman}，torch.nn {torch}",
@@ -151,6 +182,12 @@ TEXT: dict[str, dict[str, str]] = {
     "numbers.sum": {"en": "sum", "zh": "和"},
     "numbers.total": {"en": "total", "zh": "总和"},
     "numbers.activated": {"en": "{activation}(total)", "zh": "{activation}(总和)"},
+    "numbers.equations": {"en": "the equations with these numbers", "zh": "把这些数代入方程"},
+    "numbers.projection": {"en": "projected", "zh": "投影"},
+    "numbers.projected": {
+        "en": "W_hr takes in all units. Each is worked out as the one above, which is number {unit} here.",
+        "zh": "W_hr 用到所有单元，每个单元的算法同上；上面算的是其中第 {unit} 个。",
+    },
     "numbers.by_hand": {"en": "by hand, float64", "zh": "手算（float64）"},
     "numbers.library": {"en": "by the library, {dtype}; apart by {difference}", "zh": "库的结果（{dtype}），相差 {difference}"},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.bar import Bar
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
@@ -128,15 +129,17 @@ class Report:
     def _scores(self, outcome: Outcome) -> Table:
         table = Table(box=None, header_style="bright_black", padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True)
-        table.add_column(self.say("bits"), justify="right")
-        table.add_column(self.say("size"), justify="right")
-        table.add_column(no_wrap=True, overflow="crop")
+        table.add_column(self.say("bits"), justify="right", no_wrap=True)
+        table.add_column(self.say("size"), justify="right", no_wrap=True)
+        table.add_column(max_width=40)  # what a narrow terminal takes from
         characters = len(outcome.corpus.held_out_text)
         scores = {self.say("compressor", name=name): bits for name, bits in outcome.compressed.items()}
         scores[self.say("elman")] = outcome.bits
+        longest = max(scores.values())
         for name, bits in sorted(scores.items(), key=lambda score: score[1]):
-            style = "bold green" if name == self.say("elman") else ""
-            table.add_row(name, f"{bits:.3f}", _bytes(bits * characters / 8), "━" * min(40, round(10 * bits)), style=style)
+            ours = name == self.say("elman")
+            bar = Bar(longest, 0, bits, color="green" if ours else "default")
+            table.add_row(name, f"{bits:.3f}", _bytes(bits * characters / 8), bar, style="bold green" if ours else "")
         return table
 
     def _files(self, files: Mapping[str, Path]) -> Table:
