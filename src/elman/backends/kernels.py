@@ -202,7 +202,9 @@ def _counts(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) -> tuple[i
     return steps, batch, steps * batch
 
 
-def _sizes(stack: Stack, x: Tensor, steps: int, batch: int, batch_sizes: Tensor | None) -> tuple[int, ...]:
+def _sizes(
+    stack: Stack, x: Tensor, steps: int, batch: int, batch_sizes: Tensor | None
+) -> tuple[int, int, int, int, int, int, int, int, int, int]:
     """The first arguments of every kernel: what runs, and its sizes."""
     return (
         CELLS[stack.cell.name],
@@ -242,8 +244,8 @@ def plain_forward(
     """Run a stack over plain tensors, so far unchecked, in one step behind the binding.
 
     Returns:
-        The outputs, the final states, and with ``keep`` the first two of ``Kept``; None, with nothing done, if the call is not of this kind; False
-        if it would be, but for gradients that are wanted with ``grad_mode``.
+        The outputs, the final states, and with ``keep`` the first two of ``Kept``; None, with nothing done, if the call is not of this
+        kind; False if it would be, but for gradients that are wanted with ``grad_mode``.
     """
     done: tuple[Tensor, tuple[Tensor, ...], Tensor | None, Tensor | None] | bool | None = _native.plain_forward(
         _what(stack), params, x, states, batch_first, grad_mode, keep, PLAIN, torch.get_num_threads()
@@ -346,7 +348,9 @@ def backward(
         *_place(x, batch_first),
         _addresses(states, stack),
         *_place(output, batch_first),
-        *map(_address, kept),
+        _address(kept.hidden),
+        _address(kept.steps),
+        _address(kept.marks),
         *d_rows,
         _addresses(d_finals, stack),
         *((0, 0, 0) if d_x is None else _place(d_x, batch_first)),
