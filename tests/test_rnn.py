@@ -174,12 +174,6 @@ def test_a_saved_state_dict_comes_back() -> None:
     torch.testing.assert_close(again(x), rnn(x), rtol=0, atol=0)
 
 
-@pytest.fixture
-def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.nn.LSTM in torch's own operators: oneDNN, where there is one, rounds elsewhere and keeps other dtypes."""
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-
-
 @every_kind
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.complex64], ids=str)
 @pytest.mark.usefixtures("unfused")

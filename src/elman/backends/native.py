@@ -115,9 +115,10 @@ def _is_watched() -> bool:
 class _Scan(torch.autograd.Function):
     """A run and its gradient. Inputs: x, laid out as ``kernels.forward`` has it, the initial states if there are any, and the parameters.
 
-    Keeps, beyond the inputs, the outputs of every layer and what the cell needs of each step. The last layer's outputs are the very tensor that
-    the caller gets, who may write into it, as with torch.nn's layers: then the gradient runs the network once more. So it does where hooks
-    look after what is saved (checkpoints, offloading), since what they do not see would stay in memory, and where a graph is used twice.
+    Keeps, beyond the inputs, the outputs of every layer and what the cell needs of each step. The last layer's outputs are the very tensor
+    that the caller gets, who may write into it, as with torch.nn's layers: then the gradient runs the network once more. So it does
+    where hooks look after what is saved (checkpoints, offloading), since what they do not see would stay in memory, and where a graph is
+    used twice.
     """
 
     @staticmethod
@@ -179,7 +180,7 @@ def _is_differentiated(gradients: Sequence[Tensor | None]) -> bool:
     if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return True
     is_batched = torch._C._functorch.is_legacy_batchedtensor
-    return any([g is not None and is_batched(g) for g in gradients])
+    return any(g is not None and is_batched(g) for g in gradients)
 
 
 def _differentiable_gradients(
