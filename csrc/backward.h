@@ -11,8 +11,8 @@
 
 namespace elman::ELMAN_TARGET {
 
-// Rows summed in one go into a weight's gradient: a tile's packed inputs then fit in the first-level cache. Summing by blocks also keeps long sums accurate.
-constexpr long kSumRows = 256;
+// Rows summed in one go into a weight's gradient, which is read and written once for each. Summing by blocks also keeps long sums accurate.
+constexpr long kSumRows = 512;
 // Rows of an input's gradient, and panels of a weight's, in one task.
 constexpr long kTaskRows = 96, kTaskPanels = 6;
 
@@ -179,7 +179,8 @@ struct Side {
         for (long g = panels(H) * part / parts; g < panels(H) * (part + 1) / parts; ++g) Row<T>::put(c + r * H, g * W, H, Row<T>::get(mark + r * H, g * W, H));
     }
     const Track<T> on{track.x, track.h, track.initial[0], c, nullptr, kept(begin, end), nullptr, true};
-    return scan_forward<T, Cell>(forward, packed, on, walk.net.T - end, walk.net.T - begin, part, parts, team);
+    Projection<T, Cell> projection(forward, packed, track.x, walk.net.T - end, walk.net.T - begin, panels(H) * part / parts, panels(H) * (part + 1) / parts, false);
+    return scan_forward<T, Cell>(forward, packed, on, projection, part, parts, team);
   }
 
   // The states before position s that backward() looks at, for each row of `mine`: h, or c where there is one.
@@ -229,7 +230,7 @@ struct Side {
                                  mine_now, stride, H};
         // Rows whose last step this is have nothing after them but the gradient of their final state.
         if (!projects) {
-          product<T, 1>(continuing, Rows<T>{after}, G * H, weights, from, to, retreat);
+          product<T, 1>(continuing, Rows<T>{after}, G * H, weights, from, to, retreat, s % 2);
           product<T, 1>(n - continuing, Rows<T>{after + continuing}, 0, weights, from, to, retreat.after(continuing, d_final));
         } else {
           const Arrive<T> arrive{arriving, d_mine, d_stride};

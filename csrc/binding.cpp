@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "dispatch.h"
 #include "exchange.h"
@@ -321,6 +322,8 @@ struct Tensors {
     to = address_of(t);
     return true;
   }
+  // The initial or final states, or their gradients, as addresses; null for those that are None. False: one is not as it should be.
+  bool look_states(nb::handle states, const struct What& what, Long B, nb::list& to);
   // Uninitialised, as torch would make it for `like`, so that its modes and hooks see it.
   nb::object allocate(nb::handle like, std::initializer_list<Long> shape, Address& to) const {
     static PyObject* const new_empty_strided = PyUnicode_InternFromString("new_empty_strided");
@@ -338,6 +341,18 @@ struct Tensors {
     return made;
   }
 };
+
+bool Tensors::look_states(nb::handle states, const What& what, Long B, nb::list& to) {
+  const bool some = !states.is_none();
+  if (some && (!PyTuple_Check(states.ptr()) || PyTuple_GET_SIZE(states.ptr()) != what.states())) return false;
+  for (int s = 0; s < what.states(); ++s) {
+    Address at = 0;
+    PyObject* state = some ? PyTuple_GET_ITEM(states.ptr(), s) : Py_None;
+    if (state != Py_None && !look_dense(state, {what.L * what.D, B, what.width(s)}, at)) return false;
+    to.append(at);
+  }
+  return true;
+}
 
 // Where a sequence lies, (T, B, width) or with batch_first (B, T, width).
 struct Place {
@@ -375,17 +390,10 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   const nb::object dense = dense_addresses(api, params, what.shapes, &bits);
   if (dense.is_none() || bits != tensors.bits) return nb::none();
   nb::list before;
+  if (!tensors.look_states(initial, what, from.B, before)) return nb::none();
   bool wanted = grad_mode && Tensors::requires_grad(x.ptr());
-  for (int s = 0; s < what.states(); ++s) {
-    Address at = 0;
-    if (!initial.is_none()) {
-      if (!PyTuple_Check(initial.ptr()) || PyTuple_GET_SIZE(initial.ptr()) != what.states()) return nb::none();
-      PyObject* state = PyTuple_GET_ITEM(initial.ptr(), s);
-      if (!tensors.look_dense(state, {what.L * what.D, from.B, what.width(s)}, at)) return nb::none();
-      wanted = wanted || (grad_mode && Tensors::requires_grad(state));
-    }
-    before.append(at);
-  }
+  if (grad_mode && !initial.is_none())
+    for (nb::handle state : nb::borrow<nb::tuple>(initial)) wanted = wanted || Tensors::requires_grad(state.ptr());
   if (grad_mode)
     for (nb::handle p : params) wanted = wanted || Tensors::requires_grad(p.ptr());
   if (wanted) return nb::borrow(Py_False);
@@ -402,6 +410,59 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   forward(what.cell, bits == 32 ? 0 : 1, from.T, from.B, what.I, what.H, what.P, what.L, what.D, 0, what.five(dense), threads, from.at, from.step, from.row, before, to.at, to.step, to.row,
           final_addresses, hidden_at, kept_at, 0);
   return nb::make_tuple(output, nb::tuple(finals), hidden, kept);
+}
+
+// Its gradient in one step: of x, of the initial states (a tuple; None: there were none) and of the parameters, in this order, None where not wanted.
+// output, hidden and kept are what plain_forward() gave; of the gradients that arrive any may be None. None, with nothing done, for any call that is not of this kind.
+nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::handle initial, bool batch_first, nb::handle output, nb::handle hidden, nb::handle kept,
+                          nb::handle d_output, nb::tuple d_final, nb::tuple wanted, nb::tuple classes, int threads) {
+  const ExchangeApi* api = exchange();
+  if (!api) return nb::none();
+  const What what(what_);
+  Tensors tensors{api, classes};
+  nb::dlpack::dltensor in, out, d_out;
+  const Long width = what.D * what.out(), numbers = kept_numbers(static_cast<CellKind>(what.cell));
+  if (!tensors.look(x.ptr(), in) || !is_readable(in, what.I) || !tensors.look(output.ptr(), out) || !is_readable(out, width)) return nb::none();
+  const Place from(in, batch_first), to(out, batch_first);
+  int bits = 0;
+  const nb::object dense = dense_addresses(api, params, what.shapes, &bits);
+  if (dense.is_none() || bits != tensors.bits || to.T != from.T || to.B != from.B) return nb::none();
+  nb::list before, after;
+  if (!tensors.look_states(initial, what, from.B, before) || !tensors.look_states(d_final, what, from.B, after)) return nb::none();
+  const Long rows = from.T * from.B;
+  Address hidden_at = 0, kept_at = 0;
+  if (what.L > 1 && !tensors.look_dense(hidden.ptr(), {what.L - 1, rows, width}, hidden_at)) return nb::none();
+  if (numbers && !tensors.look_dense(kept.ptr(), {what.L * what.D, rows, numbers, what.H}, kept_at)) return nb::none();
+  Place arriving{to, 0, width, batch_first};
+  Long column = 1;
+  if (!d_output.is_none()) {
+    if (!tensors.look(d_output.ptr(), d_out) || d_out.ndim != 3 || d_out.shape[0] != out.shape[0] || d_out.shape[1] != out.shape[1] || d_out.shape[2] != width) return nb::none();
+    arriving = Place(d_out, batch_first);
+    if (d_out.strides && d_out.strides[0] == 0 && d_out.strides[1] == 0 && d_out.strides[2] == 0)
+      column = 0;  // one number stands for all, as in the gradient of a sum
+    else if (!is_readable(d_out, width))
+      return nb::none();
+  }
+  const std::size_t states = initial.is_none() ? 0 : static_cast<std::size_t>(what.states());
+  if (wanted.size() != 1 + states + params.size()) return nb::none();
+  nb::list found, d_initial, d_params;
+  std::size_t i = 0;
+  const auto allocate = [&](nb::handle like, std::initializer_list<Long> shape) {
+    Address at = 0;
+    found.append(wanted[i++].is(Py_True) ? tensors.allocate(like, shape, at) : nb::none());
+    return at;
+  };
+  const Address d_x = allocate(x, {in.shape[0], in.shape[1], what.I});
+  for (int s = 0; s < what.states(); ++s) d_initial.append(states ? allocate(x, {what.L * what.D, from.B, what.width(s)}) : 0);
+  for (std::size_t p = 0; p < params.size(); ++p) {
+    const nb::tuple shape = nb::borrow<nb::tuple>(what.shapes[p]);  // as dense_addresses() found it
+    const Long first = nb::cast<Long>(shape[0]);
+    d_params.append(shape.size() == 1 ? allocate(params[p], {first}) : allocate(params[p], {first, nb::cast<Long>(shape[1])}));
+  }
+  const Place d_in(from, d_x, what.I, batch_first);
+  backward(what.cell, bits == 32 ? 0 : 1, from.T, from.B, what.I, what.H, what.P, what.L, what.D, 0, what.five(dense), threads, from.at, from.step, from.row, before, to.at, to.step, to.row,
+           hidden_at, kept_at, 0, arriving.at, arriving.step, arriving.row, column, after, d_in.at, d_in.step, d_in.row, d_initial, what.five(d_params));
+  return found;
 }
 
 void activation(int which, int number, Address from, Address to, Long n) {
@@ -436,6 +497,7 @@ NB_MODULE(_native, m) {
   m.def("dense_addresses", [](nb::sequence tensors, nb::tuple shapes) { return dense_addresses(exchange(), tensors, shapes); });
   const nb::arg any;
   m.def("plain_forward", &plain_forward, any, any, nb::arg().none(), nb::arg().none(), any, any, any, any, any);
+  m.def("plain_backward", &plain_backward, any, any, any, nb::arg().none(), any, any, nb::arg().none(), nb::arg().none(), nb::arg().none(), any, any, any, any);
   m.def("kept_numbers", [](int cell) {
     Checked::check_cell(cell);
     return kept_numbers(static_cast<CellKind>(cell));

@@ -42,7 +42,7 @@ const Target* const kBuilt[] = {
 };
 
 // Multiply-adds of a whole call below which waking a thread (some 50 µs until it runs, 15 µs of the caller's time) costs more than it brings.
-constexpr double kWorthAThread = 4e6;
+constexpr double kWorthAThread = 2e6;
 
 int threads_for(const Network& net, double passes, int threads) {
   const double gates = static_cast<double>(gates_of(net.cell) * net.D * net.H), out = static_cast<double>(net.P), width = static_cast<double>(net.D) * out;

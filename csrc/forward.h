@@ -11,8 +11,10 @@
 
 namespace elman::ELMAN_TARGET {
 
-// Bytes of a chunk's projection: with the chunk's inputs it should stay in a core's second-level cache.
+// Bytes of the projections at hand: with the inputs they come from they should stay in a core's second-level cache.
 constexpr long kProjectionBytes = 128 * 1024;
+// Where a thread projects ahead of another that takes the steps: how many chunks at most, and of how many rows.
+constexpr long kChunksAhead = 4, kRowsAhead = 24;
 // Multiply-adds of one step and one thread from which splitting its columns repays a barrier at each step.
 constexpr long kWorthABarrier = 16'000;
 
@@ -130,37 +132,88 @@ struct Track {
   bool again;        // h is there already; only c and what is kept are wanted
 };
 
+// The projections of a direction's inputs, chunk by chunk: positions start..stop-1, column groups from..to-1. One thread takes the chunks in turn. Another may
+// run ahead of it: whoever comes first to a chunk projects it, so that neither depends on the other's being there.
+template <class T, class Cell>
+class Projection {
+ public:
+  const long start, stop, from, to;
+  const long stride;  // from one row's projection to the next
+
+  Projection(const Walk& walk, const Packed<T, Cell>& w, const Sequence& x, long start, long stop, long from, long to, bool ahead)
+      : start(start), stop(stop), from(from), to(to), stride(w.groups * Cell::kGates * kLanes<T>), walk_(walk), w_(w), x_(x), rows_(walk.last - walk.first), slots_(ahead ? kChunksAhead : 1),
+        chunk_(max(1, min(min(stop - start, ahead ? max(1, kRowsAhead / max(1, rows_)) : stop - start),
+                          kProjectionBytes / static_cast<long>(sizeof(T)) / stride / slots_ / max(1, rows_)))),
+        z_(slots_ * chunk_ * rows_ * stride), mine_(chunk_ * rows_), others_(ahead ? chunk_ * rows_ : 0) {}
+  bool ok() const { return z_.ok() && mine_.ok() && others_.ok(); }
+
+  long chunks() const { return ceil_div(stop - start, chunk_); }
+  long begin(long chunk) const { return start + chunk * chunk_; }
+  long end(long chunk) const { return min(stop, begin(chunk) + chunk_); }
+
+  // Chunk after chunk. What take() gave before is given back.
+  const T* take(long chunk) {
+    __atomic_store_n(&taken_, chunk, __ATOMIC_RELEASE);
+    if (claim(chunk))
+      project(chunk, mine_);
+    else
+      Team::wait(ready_[chunk % slots_], chunk + 1);
+    return slot(chunk);
+  }
+  // What the other thread does.
+  void run_ahead() {
+    for (;;) {
+      const std::int64_t chunk = __atomic_load_n(&next_, __ATOMIC_RELAXED);
+      if (chunk >= chunks()) return;
+      Team::wait(taken_, chunk - slots_ + 1);
+      if (!claim(chunk)) continue;
+      project(chunk, others_);
+      __atomic_store_n(&ready_[chunk % slots_], chunk + 1, __ATOMIC_RELEASE);
+    }
+  }
+
+ private:
+  bool claim(std::int64_t chunk) {
+    return __atomic_compare_exchange_n(&next_, &chunk, chunk + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+  }
+  T* slot(long chunk) const { return z_ + (chunk % slots_) * chunk_ * rows_ * stride; }
+  void project(long chunk, const T** rows) const {
+    const long m = walk_.template gather<const T>(x_, begin(chunk), end(chunk), rows);
+    product<T, Cell::kGates>(m, Rows<T>{rows}, w_.I, w_.inputs(from), from, to, Project<T, Cell>{w_, slot(chunk), stride});
+  }
+  const Walk walk_;
+  const Packed<T, Cell>& w_;
+  const Sequence x_;
+  const long rows_, slots_, chunk_;
+  const Buffer<T> z_;
+  const Buffer<const T*> mine_, others_;
+  std::int64_t next_ = 0, taken_ = 0, ready_[kChunksAhead] = {};  // the first that nobody has claimed; the one in use; those projected, plus one
+};
+
 // The marks are before the positions at which the chunks of the backward pass end, which are counted from the way's end; and before the first.
 inline long mark_at(const Network& net, long s) { return ceil_div(net.T - s, backward_chunk(net)) - 1; }
 inline bool is_mark(const Network& net, long s) { return s == 0 || (net.T - s) % backward_chunk(net) == 0; }
 
-// Positions start..stop-1 for rows walk.first..walk.last-1 and the part-th of `parts` parts of the columns. Where there are several, the threads that do them meet
-// after each step.
+// The projected positions for rows walk.first..walk.last-1 and the part-th of `parts` parts of the columns. Where there are several, the threads that do them
+// meet after each step.
 template <class T, class Cell>
-bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& track, long start, long stop, long part, long parts, Team& team) {
+bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& track, Projection<T, Cell>& projection, long part, long parts, Team& team) {
   constexpr int G = Cell::kGates;
   constexpr long W = kLanes<T>;
-  const long from = w.begin + (w.end - w.begin) * part / parts, to = w.begin + (w.end - w.begin) * (part + 1) / parts;
-  const long B = walk.last - walk.first, H = w.H, stride = w.groups * G * W;
+  const long from = projection.from, to = projection.to, stride = projection.stride, B = walk.last - walk.first, H = w.H;
   const bool projects = track.units && !track.again, meets = parts > 1;
-  const long chunk = max(1, min(stop - start, kProjectionBytes / static_cast<long>(sizeof(T)) / stride / max(1, B)));
-  const Buffer<T> z(chunk * B * stride), zeros(w.P);
-  const Buffer<const T*> rows(chunk * B), units(projects ? B : 0);
-  const bool ok = z.ok() && zeros.ok() && rows.ok() && units.ok();
+  const Buffer<T> zeros(w.P);
+  const Buffer<const T*> rows(B), units(projects ? B : 0);
+  const bool ok = projection.ok() && zeros.ok() && rows.ok() && units.ok();
   if (!ok && !meets) return false;
   if (ok) {
     for (long i = 0; i < w.P; ++i) zeros[i] = T(0);
     for (long r = 0; projects && r < B; ++r) units[r] = track.units + (walk.first + r) * H;
   }
   T* c = Cell::kMemory ? track.c + walk.first * H : nullptr;
-  for (long begin = start; begin < stop; begin += chunk) {
-    const long end = min(stop, begin + chunk);
-    if (ok) {
-      const long m = walk.gather<const T>(track.x, begin, end, rows);
-      product<T, G>(m, Rows<T>{rows}, w.I, w.inputs(from), from, to, Project<T, Cell>{w, z, stride});
-    }
-    T* zs = z;
-    for (long s = begin; s < end; ++s) {
+  for (long chunk = 0; chunk < projection.chunks(); ++chunk) {
+    const T* z = ok ? projection.take(chunk) : nullptr;
+    for (long s = projection.begin(chunk); s < projection.end(chunk); ++s) {
       const long n = walk.alive(s);
       if (ok) {
         if (track.marks && is_mark(walk.net, s)) {
@@ -170,13 +223,13 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& tr
         }
         walk.gather_before<T>(track.h, s, track.initial, w.P, zeros, rows);
         T* kept = track.kept.data ? walk.at<T>(track.kept, s, 0) : nullptr;
-        Advance<T, Cell> advance{w, zs, stride, rows, nullptr, H, c, kept};
+        Advance<T, Cell> advance{w, z, stride, rows, nullptr, H, c, kept};
         if (projects)
           advance.h = track.units + walk.first * H;
         else if (!track.again)
           advance.h = walk.at<T>(track.h, s, 0), advance.h_stride = track.h.row;
-        product<T, G>(n, Rows<T>{rows}, w.P, w.recurrents(from), from, to, advance);
-        zs += n * stride;
+        product<T, G>(n, Rows<T>{rows}, w.P, w.recurrents(from), from, to, advance, s % 2);
+        z += n * stride;
       }
       if (meets && !track.again) team.barrier();
       if (projects) {
@@ -255,13 +308,18 @@ bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequen
       else
         __builtin_memset(c, 0, net.B * H * sizeof(T));
     }
-  // Direction d, a part of the rows and of the columns.
-  auto scan = [&](const Packed<T, Cell>& w, long d, long first, long last, long part_, long parts) {
-    const Walk walk{net, d == 1, first, last};
+  auto scan = [&](const Walk& walk, const Packed<T, Cell>& w, Projection<T, Cell>& projection, long d, long part_, long parts) {
     const Track<T> track{x, part<T>(output, d * P), states_of<T>(f.initial[0], net, index(d), P), Cell::kMemory ? states_of<T>(f.final[1], net, index(d), H) : nullptr,
                          projects ? units + d * net.B * H : nullptr, kept_of<T>(net, f.kept, index(d)),
                          Cell::kMemory ? slice<T>(f.marks, index(d) * number_of_marks(net), net.B * H) : nullptr, false};
-    fail_unless(scan_forward<T, Cell>(walk, w, track, 0, net.T, part_, parts, team));
+    fail_unless(scan_forward<T, Cell>(walk, w, track, projection, part_, parts, team));
+  };
+  // Direction d, a part of the rows and of the columns.
+  auto scan_part = [&](const Packed<T, Cell>& w, long d, long first, long last, long part_, long parts) {
+    const Walk walk{net, d == 1, first, last};
+    const long width = w.end - w.begin;
+    Projection<T, Cell> projection(walk, w, x, 0, net.T, w.begin + width * part_ / parts, w.begin + width * (part_ + 1) / parts, false);
+    scan(walk, w, projection, d, part_, parts);
   };
   if (net.T == 1 && net.B <= kFewRows && !projects) {
     const long blocks = ceil_div(groups, kBlock);
@@ -270,7 +328,7 @@ bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequen
       const Packed<T, Cell> w(net, I, from, to);
       if (!w.ok()) return fail_unless(false);
       w.pack(parameters[d], from, to);
-      scan(w, d, 0, net.B, 0, 1);
+      scan_part(w, d, 0, net.B, 0, 1);
     });
   } else {
     const Packed<T, Cell> a(net, I, 0, groups), b(net, I, 0, net.D == 2 ? groups : 0);
@@ -283,14 +341,25 @@ bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequen
       if (projects) packed[d]->pack_projection(parameters[d], a.out_groups * s / slices, a.out_groups * (s + 1) / slices);
     });
     const Division by = divide(net, G * H, groups, team.threads());
-    if (by.column_parts > 1)
-      for (long d = 0; d < net.D; ++d)
-        team.each(by.column_parts, [&](std::int64_t c) { scan(*packed[d], d, 0, net.B, c, by.column_parts); });
-    else
+    if (by.column_parts > 1) {
+      for (long d = 0; d < net.D; ++d) team.each(by.column_parts, [&](std::int64_t c) { scan_part(*packed[d], d, 0, net.B, c, by.column_parts); });
+    } else if (by.row_parts == 1 && team.threads() >= 2 * net.D) {  // threads to spare: they project ahead
+      const Walk walks[] = {{net, false, 0, net.B}, {net, true, 0, net.B}};
+      Projection<T, Cell> first(walks[0], a, x, 0, net.T, 0, groups, true), second(walks[1], b, x, 0, net.D == 2 ? net.T : 0, 0, groups, true);
+      Projection<T, Cell>* projections[] = {&first, &second};
+      team.each(2 * net.D, [&](std::int64_t i) {
+        const long d = i % net.D;
+        if (i < net.D)
+          scan(walks[d], *packed[d], *projections[d], d, 0, 1);
+        else if (projections[d]->ok())
+          projections[d]->run_ahead();
+      });
+    } else {
       team.each(net.D * by.row_parts, [&](std::int64_t i) {
         const long d = i / by.row_parts, r = i % by.row_parts;
-        scan(*packed[d], d, net.B * r / by.row_parts, net.B * (r + 1) / by.row_parts, 0, 1);
+        scan_part(*packed[d], d, net.B * r / by.row_parts, net.B * (r + 1) / by.row_parts, 0, 1);
       });
+    }
   }
   if (failed) return false;
 

@@ -77,9 +77,9 @@ constexpr std::int64_t kept_numbers(CellKind cell) { return cell == CellKind::ls
 constexpr std::int64_t gates_of(CellKind cell) { return cell == CellKind::lstm ? 4 : cell == CellKind::gru ? 3 : 1; }
 constexpr int states_of(CellKind cell) { return cell == CellKind::lstm ? 2 : 1; }
 
-// The backward pass walks in chunks of so many steps, what a core's cache holds of gate gradients. It does not depend on the instruction set.
+// The backward pass walks in chunks of so many steps: enough of them that adding a chunk to the gradients of large weights does not cost, few enough for the third-level cache. It does not depend on the instruction set.
 constexpr std::int64_t backward_chunk(const Network& net) {
-  const std::int64_t bytes = 2 * 1024 * 1024, row = (net.number == Number::f32 ? 4 : 8) * gates_of(net.cell) * net.H * net.B;
+  const std::int64_t bytes = 8 * 1024 * 1024, row = (net.number == Number::f32 ? 4 : 8) * gates_of(net.cell) * net.H * net.B;
   const std::int64_t steps = bytes / row;
   return steps < 1 ? 1 : steps > net.T ? net.T : steps;
 }

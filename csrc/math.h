@@ -44,55 +44,48 @@ ELMAN_INLINE Vec<T> power_of_two(Vec<T> shifted, int more) {  // 2^(n + more), n
   return (Vec<T>)(((Bits<T>)shifted - (Bits<T>)splat(E::kMagic) + (E::kBias + more)) << E::kMantissa);
 }
 
-// Both by e = expm1(2|x|) and tanh|x| = e / (e + 2): what e is off by matters less the larger it is, no result exceeds 1, and once e + 2 rounds to e it
-// is 1 exactly, which makes its derivative 0. expm1(2|x|) = 2^n·expm1(r) + (2^n - 1). No branch: n = 0 keeps small x exact. The largest errors in units
+// 2|x|'s exponential, less 1, is e, and tanh|x| = e / (e + 2): what e is off by matters less the larger it is, no result exceeds 1, and once e + 2 rounds to e
+// it is 1 exactly, which makes its derivative 0. expm1(2|x|) = 2^n·expm1(r) + (2^n - 1). No branch: n = 0 keeps small x exact. The largest errors in units
 // in the last place, over all floats and over many doubles, are in tests/test_activations.py.
 ELMAN_INLINE Vec<float> tanh(Vec<float> x) {
   using V = Vec<float>;
-  using B = Bits<float>;
   using E = Exponential<float>;
-  const B sign = (B)x & (B)splat(-0.0f);
-  V a = (V)((B)x ^ sign);
-  const V top = splat(10.0f);
-  a = top < a ? top : a;  // a comparison with NaN is false, so NaN stays
+  const V a = least<float>(splat(10.0f), without_sign<float>(x));
   const V magic = splat(E::kMagic), shifted = fma(a, splat(2 * E::kInverseLn2), magic);
   const V r = fma(shifted - magic, splat(-0.69314718055994531f), a + a);  // n is small: one constant is near enough
   const V power = power_of_two<float>(shifted, 0), s = r * r;
   const V e = fma(power * s, E::tail(r, s), fma(power, r, power - splat(1.0f)));
-  return (V)((B)(e / (e + splat(2.0f))) | sign);
+  return with_sign<float>(e / (e + splat(2.0f)), sign_of<float>(x));
 }
 
 ELMAN_INLINE Vec<double> tanh(Vec<double> x) {
   using V = Vec<double>;
   using E = Exponential<double>;
-  const V zero{}, top = splat(20.0);
-  V a = x < zero ? -x : x;
-  a = a > top ? top : a;
-  const V y = a + a, magic = splat(E::kMagic), shifted = fma(y, splat(E::kInverseLn2), magic), n = shifted - magic;
+  const V a = least<double>(splat(20.0), without_sign<double>(x)), y = a + a;
+  const V magic = splat(E::kMagic), shifted = fma(y, splat(E::kInverseLn2), magic), n = shifted - magic;
   const V r = fma(n, splat(-E::kLn2Rest), fma(n, splat(-E::kLn2), y)), s = r * r;
   const V power = power_of_two<double>(shifted, 0);
   const V e = fma(power, fma(s, E::tail(r, s), r), power - splat(1.0));
-  const V t = e / (e + splat(2.0));
-  return x < zero ? -t : (x == zero ? x : t);  // keeps -0
+  return with_sign<double>(e / (e + splat(2.0)), sign_of<double>(x));
 }
 
 // By e = exp(-|x|): 1 / (1 + e) for x >= 0 and e / (1 + e) below, so that small results are as near, in units in the last place, as large ones. Where e is
 // below the normal numbers its power of two is one that is normal, times a constant.
-template <class V>
-ELMAN_INLINE V sigmoid(V x) {
-  using T = std::remove_cvref_t<decltype(x[0])>;
+template <class T>
+ELMAN_INLINE Vec<T> sigmoid_of(Vec<T> x) {
+  using V = Vec<T>;
   using E = Exponential<T>;
   constexpr int kMore = sizeof(T) == 4 ? 64 : 512;
   constexpr T kLess = sizeof(T) == 4 ? T(0x1p-64) : T(0x1p-512);
-  const V zero{}, one = splat(T(1)), top = splat(T(sizeof(T) == 4 ? 105 : 750));  // exp(-top) rounds to 0
-  V a = x < zero ? -x : x;
-  a = top < a ? top : a;
+  const V zero{}, one = splat(T(1)), a = least<T>(splat(T(sizeof(T) == 4 ? 105 : 750)), without_sign<T>(x));  // exp of less than that rounds to 0
   const V magic = splat(E::kMagic), shifted = fma(a, splat(-E::kInverseLn2), magic), n = shifted - magic;
   const V r = fma(n, splat(-E::kLn2Rest), fma(n, splat(-E::kLn2), -a)), s = r * r;
   const V p = fma(s, E::tail(r, s), r) + one;
   const V e = (p * power_of_two<T>(shifted, kMore)) * splat(kLess);
   return (x < zero ? e : one) / (one + e);
 }
+ELMAN_INLINE Vec<float> sigmoid(Vec<float> x) { return sigmoid_of<float>(x); }
+ELMAN_INLINE Vec<double> sigmoid(Vec<double> x) { return sigmoid_of<double>(x); }
 
 template <class V>
 ELMAN_INLINE V relu(V x) {

@@ -51,23 +51,31 @@ constexpr int widest(int rows) {
 }
 
 // One tile: kRows rows of A by kVectors panels of B, added to what acc holds. The loop that takes the time; knows nothing else.
+// Its loops over rows and vectors are unrolled by hand: only then does GCC keep the accumulators in registers from the first line to the last.
 template <class T, class A, int kRows, int kVectors>
 void tile(const A& a, long row, long K, const T* b, Vec<T>* acc) {
   constexpr int W = kLanes<T>;
   Vec<T> c[kRows][kVectors];
+#pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) c[i][j] = acc[i * kVectors + j];
   const auto rows = a.template from<kRows>(row);
 #pragma GCC unroll 4
   for (long k = 0; k < K; ++k) {
     Vec<T> bk[kVectors];
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) bk[j] = load(b + (j * K + k) * W);
+#pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
       const Vec<T> ai = splat(rows.at(i, k));
+#pragma GCC unroll 8
       for (int j = 0; j < kVectors; ++j) c[i][j] = fma(ai, bk[j], c[i][j]);
     }
   }
+#pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) acc[i * kVectors + j] = c[i][j];
 }
 
@@ -87,6 +95,14 @@ struct Tiles {
   constexpr Tiles() { fill<kTallest, widest(kTallest)>(); }
 };
 
+// One row reads each weight once, and waits for it where the first-level cache cannot hold them all. Its tiles are then no wider than keeps the units busy, so that
+// a product that comes back the other way (below) finds more of what it used last.
+constexpr long kLastsInCache = 16 * 1024;
+constexpr long columns_for(long rows, long K) {
+  const int most = widest(static_cast<int>(rows));
+  return rows == 1 && K * most * kBytes > kLastsInCache ? most / 2 : most;
+}
+
 // The tallest tile in which a group of panels still fits.
 constexpr int tallest(int panels) {
   int rows = kTallest;
@@ -98,19 +114,21 @@ constexpr int tallest(int panels) {
 //   body.prefetch(row, group)      a tile of rows from here on comes next
 //   body.init(row, group, panel)   the vector an accumulator starts from
 //   body.finish(row, group, unit)  takes the kPanels finished vectors of a group
-// b is the first packed panel of group `first`.
+// b is the first packed panel of group `first`. Tiles of columns come in falling order where `falls`: a product that takes turns with itself finds in the cache what
+// it used last.
 template <class T, int kPanels, class A, class Body>
-void product(long M, const A& a, long K, const T* b, long first, long last, const Body& body) {
+void product(long M, const A& a, long K, const T* b, long first, long last, const Body& body, bool falls = false) {
   static constexpr Tiles<T, A> tiles;
   constexpr int most = tallest(kPanels);
   if (M <= 0) return;
   const long row_tiles = ceil_div(M, most);
   const long rows = ceil_div(M, row_tiles);      // tiles of nearly the same height: a short last one would starve
   const long tall = M - (rows - 1) * row_tiles;  // so many have `rows` rows, the others one fewer
-  const long column_tiles = ceil_div(last - first, max(1, widest(static_cast<int>(rows)) / kPanels));
+  const long column_tiles = ceil_div(last - first, max(1, columns_for(rows, K) / kPanels));
+  const long narrow = (last - first) / column_tiles, wide = (last - first) % column_tiles;  // so many have one group more
   Vec<T> acc[kTallest * kWidest];
-  for (long c = 0, group = first; c < column_tiles; ++c) {
-    const long groups = (last - group) / (column_tiles - c), vectors = groups * kPanels;
+  for (long i = 0; i < column_tiles; ++i) {
+    const long c = falls ? column_tiles - 1 - i : i, groups = narrow + (c < wide), group = first + c * narrow + min(c, wide), vectors = groups * kPanels;
     for (long r = 0, row = 0; r < row_tiles; ++r) {
       const long height = rows - (r >= tall);
       for (long i = 0; i < height; ++i)
@@ -123,7 +141,6 @@ void product(long M, const A& a, long K, const T* b, long first, long last, cons
         for (long g = 0; g < groups; ++g) body.finish(row + i, group + g, acc + i * vectors + g * kPanels);
       row += height;
     }
-    group += groups;
   }
 }
 

@@ -128,6 +128,38 @@ ELMAN_INLINE V fma(V a, V b, V c) {
   return a * b + c;
 }
 
+// a where a < b, else b: so b where either is NaN. One instruction where the processor has it.
+template <class T>
+ELMAN_INLINE Vec<T> least(Vec<T> a, Vec<T> b) {
+#if defined(ELMAN_AVX512)
+  if constexpr (sizeof(T) == 4)
+    return Vec<T>(_mm512_maskz_min_ps(0xffff, __m512(a), __m512(b)));  // of all lanes: GCC 12 warns of the plain one
+  else
+    return Vec<T>(_mm512_maskz_min_pd(0xff, __m512d(a), __m512d(b)));
+#elif defined(ELMAN_AVX2)
+  if constexpr (sizeof(T) == 4)
+    return Vec<T>(_mm256_min_ps(__m256(a), __m256(b)));
+  else
+    return Vec<T>(_mm256_min_pd(__m256d(a), __m256d(b)));
+#else
+  return a < b ? a : b;
+#endif
+}
+
+// The sign bits of x, and x without them.
+template <class T>
+ELMAN_INLINE Bits<T> sign_of(Vec<T> x) {
+  return (Bits<T>)x & (Bits<T>)splat(T(-0.0));
+}
+template <class T>
+ELMAN_INLINE Vec<T> without_sign(Vec<T> x) {
+  return (Vec<T>)((Bits<T>)x & ~(Bits<T>)splat(T(-0.0)));
+}
+template <class T>
+ELMAN_INLINE Vec<T> with_sign(Vec<T> x, Bits<T> sign) {
+  return (Vec<T>)((Bits<T>)x | sign);
+}
+
 ELMAN_INLINE constexpr long min(long a, long b) { return a < b ? a : b; }
 ELMAN_INLINE constexpr long max(long a, long b) { return a > b ? a : b; }
 ELMAN_INLINE constexpr long ceil_div(long a, long b) { return (a + b - 1) / b; }

@@ -194,6 +194,10 @@ void Team::run(std::int64_t count, void (*task)(void*, std::int64_t), void* cont
   spin_while([&] { return w.inside.load() != 0; });
 }
 
+void Team::wait(const std::int64_t& count, std::int64_t least) {
+  spin_while([&] { return __atomic_load_n(&count, __ATOMIC_ACQUIRE) < least; });
+}
+
 void Team::barrier() {
   if (threads_ == 1) return;
   Work& w = the_work();

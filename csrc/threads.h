@@ -24,6 +24,9 @@ class Team {
     run(count, [](void* f, std::int64_t i) { (*static_cast<F*>(f))(i); }, &f);
   }
 
+  // Waits until what others count up (with release) has come so far.
+  static void wait(const std::int64_t& count, std::int64_t least);
+
   // Inside run(threads(), ...), where every thread has one part: waits until all have come here.
   void barrier();
 

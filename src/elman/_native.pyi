@@ -28,6 +28,22 @@ def plain_forward(
     threads: int,
     /,
 ) -> Any: ...
+def plain_backward(
+    what: tuple[object, ...],
+    params: tuple[object, ...],
+    x: object,
+    initial: tuple[object, ...] | None,
+    batch_first: bool,
+    output: object,
+    hidden: object,
+    kept: object,
+    d_output: object,
+    d_final: tuple[object, ...],
+    wanted: tuple[bool, ...],
+    classes: tuple[type, ...],
+    threads: int,
+    /,
+) -> Any: ...
 def kept_numbers(cell: int, /) -> int: ...
 def number_of_marks(cell: int, number: int, steps: int, batch: int, hidden_size: int, /) -> int: ...
 def activation(function: int, number: int, source: int, target: int, count: int, /) -> None: ...

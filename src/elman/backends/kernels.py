@@ -129,13 +129,13 @@ def check(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], bat
         expect(f"parameter {index}", param, shape, dtype)
 
 
-def _read(params: Sequence[Tensor], stack: Stack) -> tuple[Sequence[Tensor], list[int]]:
+def _read(params: Sequence[Tensor], stack: Stack) -> tuple[tuple[Tensor, ...], list[int]]:
     """The parameters as the kernels read them, copied if need be, and their addresses, which hold while the first lives."""
     addresses = dense_addresses(params, stack.shapes)
     if addresses is None:
-        params = [_dense(p) for p in params]
+        params = tuple([_dense(p) for p in params])
         addresses = [p.data_ptr() for p in params]
-    return params, _five(addresses, stack)
+    return tuple(params), _five(addresses, stack)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -302,15 +302,15 @@ def backward(
     stack: Stack,
     x: Tensor,
     states: States,
-    params: Sequence[Tensor],
+    params: tuple[Tensor, ...],
     batch_sizes: Tensor | None,
     batch_first: bool,
     output: Tensor,
     kept: Kept,
     d_output: Tensor | None,
-    d_finals: Sequence[Tensor | None],
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
+    d_finals: tuple[Tensor | None, ...],
+    wanted: tuple[bool, ...],
+) -> Sequence[Tensor | None]:
     """The gradients of a run.
 
     Args:
@@ -321,6 +321,24 @@ def backward(
     Returns:
         The gradients in the order of ``wanted``, None where not wanted.
     """
+    if batch_sizes is None and kept.marks is None and not stack.recompute:  # as nearly always: in one step behind the binding
+        done: list[Tensor | None] | None = _native.plain_backward(
+            _what(stack),
+            params,
+            x,
+            states,
+            batch_first,
+            output,
+            kept.hidden,
+            kept.steps,
+            d_output,
+            d_finals,
+            wanted,
+            PLAIN,
+            torch.get_num_threads(),
+        )
+        if done is not None:
+            return done
     for gradient in (d_output, *d_finals):
         if gradient is not None and gradient.dtype is not x.dtype:
             raise RuntimeError(f"expected gradients of {x.dtype}, as x is, got {gradient.dtype}: was x changed where it was saved?")
@@ -328,7 +346,7 @@ def backward(
     params, addresses = _read(params, stack)
     states = None if states is None else tuple([_dense(state) for state in states])
     kept = Kept(*(None if t is None else _dense(t) for t in kept))
-    d_finals = [None if d is None else _dense(d) for d in d_finals]
+    d_finals = tuple([None if d is None else _dense(d) for d in d_finals])
     wants = iter(wanted)
     d_x = new_sequence(x, stack.input_size) if next(wants) else None
     d_states = [torch.empty_like(state) if next(wants) else None for state in states or ()]

@@ -96,8 +96,10 @@ def _scan_backward(
     stack, batch_first = _stack(x, *what), what[-1]
     kernels.check(stack, x, tuple(states) or None, params, batch_sizes, batch_first)
     kept, d_finals = Kept(*_or_none((hidden, steps, marks))), (d_h_n, d_c_n)[: len(stack.state_sizes)]
-    wanted = [True] * (1 + len(states) + len(params))
-    found = kernels.backward(stack, x, tuple(states) or None, params, batch_sizes, batch_first, output, kept, d_output, d_finals, wanted)
+    wanted = (True,) * (1 + len(states) + len(params))
+    found = kernels.backward(
+        stack, x, tuple(states) or None, tuple(params), batch_sizes, batch_first, output, kept, d_output, d_finals, wanted
+    )
     return [g for g in found if g is not None]
 
 
