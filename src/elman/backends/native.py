@@ -139,7 +139,7 @@ class _Scan(torch.autograd.Function):
         stack, batch_sizes, batch_first = ctx.call
         inputs = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
-        if _is_differentiated(d_output, *d_finals):
+        if _is_differentiated((d_output, *d_finals)):
             return None, None, None, *_differentiable_gradients(stack, batch_sizes, batch_first, inputs, wanted, (d_output, *d_finals))
         x, *rest = inputs
         states, params = _split(stack, rest)
@@ -175,14 +175,12 @@ def _saving_is_hooked() -> bool:
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
-def _is_differentiated(*gradients: Tensor | None) -> bool:
+def _is_differentiated(gradients: Sequence[Tensor | None]) -> bool:
     """Whether a gradient is computed under something that differentiates or maps it in turn."""
-    return (
-        torch.is_grad_enabled()
-        or forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in gradients)
-    )
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        return True
+    is_batched = torch._C._functorch.is_legacy_batchedtensor
+    return any([g is not None and is_batched(g) for g in gradients])
 
 
 def _differentiable_gradients(
