@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from elman.backends import kernels, registry
 from elman.backends.native import NativeBackend
-from kinds import as_hx, as_states
+from kinds import Kind, as_hx, as_states
+from raw import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,11 @@ def initial_states(module: nn.Module, rows: int) -> tuple[Tensor, ...]:
     stack, like = module.stack, next(module.parameters())
     shapes = [(stack.num_layers * stack.num_directions, rows, width) for width in stack.state_sizes]
     return tuple(torch.randn(shape, dtype=like.dtype) for shape in shapes)
+
+
+def chunk(kind: Kind, hidden_size: int, rows: int, dtype: torch.dtype = torch.float64) -> int:
+    """How many steps the backward pass takes before it adds up what they give for the weights."""
+    return CHUNK // (dtype.itemsize * kind.gates * hidden_size * rows)
 
 
 def random_like(tensor: Tensor) -> Tensor:

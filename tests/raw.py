@@ -29,6 +29,7 @@ CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")  # by number
 GATES, KEPT, STATES, LSTM = (1, 1, 3, 4), (0, 0, 4, 5), (1, 1, 1, 2), 3
 
 MOST_ELEMENTS, MOST_WORK = 2_000_000, 200_000_000  # elements of an operand, and multiply-adds, up to which these tests run a call
+CHUNK = 2**23  # bytes of gate gradients in which the backward pass walks
 LAST = 2**63  # no process has memory beyond
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")
 
@@ -210,8 +211,8 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
 
 
 def mark_positions(call: Call) -> list[int]:
-    """Before which steps of its way a direction's memory is marked: where the backward pass's chunks of 2 MiB of gate gradients end."""
-    chunk = max(1, 2**21 // ((8 if call["number"] else 4) * GATES[call["cell"]] * call["H"] * call["B"]))
+    """Before which steps of its way a direction's memory is marked: where the backward pass's chunks end, the last step first."""
+    chunk = max(1, CHUNK // ((8 if call["number"] else 4) * GATES[call["cell"]] * call["H"] * call["B"]))
     return [max(0, end - chunk) for end in range(call["T"], 0, -chunk)]
 
 

@@ -237,7 +237,7 @@ int main() {
           runs += 2;
         }
       Run<double>(cell, 40, 1, 5, 260).check(*target);                        // columns on threads
-      Run<float>(cell, 800 / gates_of(cell), 12, 5, 60).check(*target);        // two chunks
+      Run<float>(cell, 3200 / gates_of(cell), 120, 5, 6).check(*target);      // two chunks
       if (cell == CellKind::lstm) Run<double>(cell, 40, 1, 5, 260, 70).check(*target);
     }
     check_activation(*target, Activation::tanh, "tanh", [](double x) { return std::tanh(x); }, 0x1p-13f, 10, 2.6);

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
 from kinds import GRU, LSTM, RELU, TANH, Kind, as_hx, projected
-from native import assert_near, assert_same_bits, evaluate, initial_states, named, native_alone, random_like, required, threads
+from native import assert_near, assert_same_bits, chunk, evaluate, initial_states, named, native_alone, random_like, required, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,10 +114,9 @@ def test_many_chunks_on_many_threads_are_right(options: dict[str, object], packe
 @both_forms
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "both ways"])
 def test_many_chunks_of_gradients_are_right(bidirectional: bool, packed: bool, kind: Kind) -> None:
-    """262,144 gate gradients in a chunk, and 700,000 in all."""
-    theirs, ours = _pair(kind, 3, 130, bidirectional=bidirectional)
-    T = 270 // kind.gates
-    _assert_near_on_threads(theirs, ours, _packed(T, 20, 3) if packed else _randn(T, 20, 3), initial_states(ours, 20))
+    theirs, ours = _pair(kind, 3, 33, bidirectional=bidirectional)
+    T = 2 * chunk(kind, 33, 60) + 50
+    _assert_near_on_threads(theirs, ours, _packed(T, 60, 3) if packed else _randn(T, 60, 3), initial_states(ours, 60))
 
 
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM, projected(3), projected(200)], ids=lambda kind: f"{kind} {kind.widths(0)[0] or ''}")
@@ -130,9 +129,8 @@ def test_the_columns_of_a_step_can_be_split_among_threads(options: dict[str, obj
 
 @every_kind
 def test_a_split_step_may_be_the_last_of_a_chunk(kind: Kind) -> None:
-    """As many steps of one row as make three chunks of gradients."""
     theirs, ours = _pair(kind, 2, 300)
-    _assert_near_on_threads(theirs, ours, _randn(2 * (2**21 // (8 * kind.gates * 300)) + 7, 1, 2))
+    _assert_near_on_threads(theirs, ours, _randn(chunk(kind, 300, 1) + 7, 1, 2))
 
 
 def test_gradients_through_a_hundred_thousand_steps_are_right() -> None:
@@ -165,7 +163,7 @@ def test_gradients_of_thousands_of_units_are_right(kind: Kind) -> None:
 def test_a_chunk_may_be_a_single_step(kind: Kind) -> None:
     """More gate gradients in a step than a chunk holds."""
     theirs, ours = _pair(kind, 1, 5)
-    B = 2**21 // (8 * kind.gates * 5) + 1
+    B = chunk(kind, 5, 1) + 1
     x = _randn(3, B, 1)
     _assert_near_on_threads(theirs, ours, x)
     _assert_near_on_threads(theirs, ours, pack_padded_sequence(x, torch.tensor([3] * 2 + [2] * 5 + [1] * (B - 7))))

@@ -11,14 +11,14 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import elman
 from elman.backends import kernels
 from kinds import GRU, LSTM, TANH, Kind, every_kind, projected
-from native import assert_same_bits, evaluate, initial_states, native_alone, required, threads
+from native import assert_same_bits, chunk, evaluate, initial_states, native_alone, required, threads
 
 if TYPE_CHECKING:
     from elman.backends import Backend
 
 __all__ = ["native_alone"]
 
-NARROW, ROWS, STEPS = 3, 32, 90  # of 70 units: two to four chunks of a backward pass, for all but an RNN
+STEPS, ROWS, UNITS = 200, 112, 40  # two to four chunks of a backward pass, for all but an RNN
 with_kinds = pytest.mark.parametrize("kind", [TANH, GRU, LSTM, projected(20)], ids=str)
 OPTIONS = {
     "plain": {},
@@ -44,8 +44,9 @@ def _pair(kind: Kind, *sizes: int, **options: object) -> tuple[torch.nn.Module, 
 @required
 def test_gradients_are_the_same_to_the_bit(kind: Kind, options: dict[str, object], packed: bool, dtype: torch.dtype, count: int) -> None:
     torch.manual_seed(0)
-    keeps, again = _pair(kind, NARROW, 70, **options, dtype=dtype)
-    x, states = torch.randn(STEPS, ROWS, NARROW, dtype=dtype), initial_states(keeps, ROWS)
+    assert kind is TANH or chunk(kind, UNITS, ROWS, dtype) < STEPS
+    keeps, again = _pair(kind, 3, UNITS, **options, dtype=dtype)
+    x, states = torch.randn(STEPS, ROWS, 3, dtype=dtype), initial_states(keeps, ROWS)
     if packed:
         x = pack_padded_sequence(x, torch.linspace(STEPS, 1, ROWS).long())
     elif keeps.batch_first:
@@ -62,19 +63,20 @@ def test_gradients_are_the_same_to_the_bit(kind: Kind, options: dict[str, object
 @pytest.mark.usefixtures("poisoned", "native_alone")
 @required
 def test_gradients_are_the_same_where_threads_split_the_columns_of_a_step(kind: Kind) -> None:
-    keeps, again = _pair(kind, NARROW, 350, dtype=torch.float64)
-    x, states = torch.randn(500, 1, NARROW, dtype=torch.float64), initial_states(keeps, 1)
+    keeps, again = _pair(kind, 3, 350, dtype=torch.float64)
+    x, states = torch.randn(chunk(kind, 350, 1) + 7, 1, 3, dtype=torch.float64), initial_states(keeps, 1)
     with threads(2):
         assert_same_bits(evaluate(again, x, states), evaluate(keeps, x, states))
 
 
-@pytest.mark.usefixtures("native_alone")
+@pytest.mark.parametrize("steps", [1, 7, 8, 23])
 @required
-def test_the_tests_reach_several_chunks() -> None:
-    for hidden_size, steps, rows in ((70, STEPS, ROWS), (350, 500, 1)):
-        marks = kernels.new_kept(elman.LSTM(3, hidden_size, recompute=True).double().stack, torch.empty(0).double(), rows, steps, 0).marks
-        assert marks is not None
-        assert marks.shape[1] >= 3
+def test_the_kernels_walk_in_the_chunks_that_these_tests_count_on(steps: int) -> None:
+    rows = chunk(LSTM, 64, 1) // 8
+    stack = elman.LSTM(3, 64, recompute=True, dtype=torch.float64).stack
+    marks = kernels.new_kept(stack, torch.empty(0, dtype=torch.float64), rows, steps, 0).marks
+    assert marks is not None
+    assert marks.shape == (1, -(-steps // chunk(LSTM, 64, rows)), rows, 64)
 
 
 @pytest.mark.parametrize("rows", [1, 16])

@@ -129,13 +129,13 @@ def check(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], bat
         expect(f"parameter {index}", param, shape, dtype)
 
 
-def _read(params: Sequence[Tensor], stack: Stack) -> tuple[Sequence[Tensor], list[int]]:
+def _read(params: Sequence[Tensor], stack: Stack) -> tuple[tuple[Tensor, ...], list[int]]:
     """The parameters as the kernels read them, copied if need be, and their addresses, which hold while the first lives."""
     addresses = dense_addresses(params, stack.shapes)
     if addresses is None:
-        params = [_dense(p) for p in params]
+        params = tuple([_dense(p) for p in params])
         addresses = [p.data_ptr() for p in params]
-    return params, _five(addresses, stack)
+    return tuple(params), _five(addresses, stack)
 
 
 def _address(tensor: Tensor | None) -> int:
