@@ -343,14 +343,14 @@ def backward(
         if gradient is not None and gradient.dtype is not x.dtype:
             raise RuntimeError(f"expected gradients of {x.dtype}, as x is, got {gradient.dtype}: was x changed where it was saved?")
     x, output = _readable(x), _readable(output)
-    params, addresses = _read(params, stack)
+    read, addresses = _read(params, stack)
     states = None if states is None else tuple([_dense(state) for state in states])
     kept = Kept(*(None if t is None else _dense(t) for t in kept))
     d_finals = tuple([None if d is None else _dense(d) for d in d_finals])
     wants = iter(wanted)
     d_x = new_sequence(x, stack.input_size) if next(wants) else None
     d_states = [torch.empty_like(state) if next(wants) else None for state in states or ()]
-    d_params = [torch.empty_like(p) if want else None for p, want in zip(params, wants, strict=True)]
+    d_params = [torch.empty_like(p) if want else None for p, want in zip(read, wants, strict=True)]
     d_rows = (0, 0, 0, 0)
     if d_output is not None:
         if any(d_output.stride()) or d_output.is_neg():

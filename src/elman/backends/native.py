@@ -180,7 +180,7 @@ def _is_differentiated(gradients: Sequence[Tensor | None]) -> bool:
     if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return True
     is_batched = torch._C._functorch.is_legacy_batchedtensor
-    return any([g is not None and is_batched(g) for g in gradients])  # noqa: C419 - a list costs less than a generator
+    return any(g is not None and is_batched(g) for g in gradients)
 
 
 def _differentiable_gradients(
