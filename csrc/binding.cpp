@@ -417,6 +417,8 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   int bits = 0;
   Addresses dense, before;
   if (!dense_addresses(api, params, what.shapes, dense, bits) || bits != tensors.bits || !tensors.look_states(initial, what, B, before)) return nb::none();
+  for (Address at : before)
+    if (!at && !initial.is_none()) return nb::none();  // one state without the other
   bool wanted = grad_mode && Tensors::requires_grad(x.ptr());
   if (grad_mode && !initial.is_none())
     for (nb::handle state : nb::borrow<nb::tuple>(initial)) wanted = wanted || Tensors::requires_grad(state.ptr());

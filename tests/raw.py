@@ -28,7 +28,7 @@ LISTS = ("params", "d_params", "initial", "final", "d_initial", "d_final")  # of
 CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")  # by number
 GATES, KEPT, STATES, LSTM = (1, 1, 3, 4), (0, 0, 4, 5), (1, 1, 1, 2), 3
 
-MOST_ELEMENTS, MOST_WORK = 2_000_000, 200_000_000  # elements of an operand, and multiply-adds, up to which these tests run a call
+MOST_ELEMENTS, MOST_WORK = 4_000_000, 200_000_000  # elements of an operand, and multiply-adds, up to which these tests run a call
 CHUNK = 2**23  # bytes of gate gradients in which the backward pass walks
 LAST = 2**63  # no process has memory beyond
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")

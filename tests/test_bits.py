@@ -65,14 +65,16 @@ def _seeded_and_on_one_thread() -> Iterator[None]:
         yield
 
 
-# Large enough for threads: their rows, their columns, their directions, with one chunk of gradients and with several.
+# Large enough for threads: their rows, columns, directions and layers, one ahead of another, with one chunk of gradients and with several.
 LARGE = {
     "rows": ((60, 13, 40), {"hidden_size": 70}),
     "rows, deep, both ways": ((40, 7, 30), {"hidden_size": 65, "num_layers": 2, "bidirectional": True}),
     "columns": ((50, 1, 8), {"hidden_size": 350}),
     "columns, deep, both ways": ((30, 1, 8), {"hidden_size": 350, "num_layers": 2, "bidirectional": True}),
     "fewer rows than threads": ((200, 2, 20), {"hidden_size": 90}),
-    "many chunks, both ways": ((400, 20, 5), {"hidden_size": 90, "bidirectional": True}),
+    "one row ahead of the steps": ((400, 1, 40), {"hidden_size": 70}),
+    "one row in a wave of layers": ((300, 1, 8), {"hidden_size": 60, "num_layers": 3}),
+    "many chunks, both ways": ((400, 60, 5), {"hidden_size": 90, "bidirectional": True}),
     "one step": ((1, 40, 50), {"hidden_size": 250, "num_layers": 2}),
 }
 

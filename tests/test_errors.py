@@ -193,8 +193,12 @@ def test_the_lstm_takes_two_states(module: str, x: Tensor, state: Tensor) -> Non
         with pytest.raises(TypeError, match=r"expected hx to be a tuple \(h_0, c_0\), got (Tensor|float)"):
             ours(x, hx)
     for hx in ((None, state), (state, 1.0)):
-        with pytest.raises(TypeError, match=r"expected (h_0|c_0) to be a tensor, got (NoneType|float)"):
-            ours(x, hx)
+        for gradients in (True, False):
+            with (
+                torch.set_grad_enabled(gradients),
+                pytest.raises(TypeError, match=r"expected (h_0|c_0) to be a tensor, got (NoneType|float)"),
+            ):
+                ours(x, hx)
     theirs.load_state_dict(ours.state_dict())
     torch.testing.assert_close(ours(x, [state, state]), theirs(x, [state, state]))
 

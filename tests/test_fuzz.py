@@ -267,11 +267,12 @@ def test_a_wrong_call_is_refused_and_writes_nothing(kind: str, cell: int, data: 
     check(kind, call, arena, must_run=False)
 
 
-# What threads share: rows, columns of each step with a barrier, directions, layers; and several chunks of steps.
+# What threads share: rows, columns of each step with a barrier, directions, layers in a wave; and several chunks of steps.
 LARGE = (
     {"T": 40, "B": 9, "I": 33, "H": 100, "L": 2, "D": 2},
     {"T": 60, "B": 1, "I": 5, "H": 260, "L": 1, "D": 1},
     {"T": 400, "B": 3, "I": 7, "H": 70, "L": 2, "D": 1},
+    {"T": 150, "B": 1, "I": 8, "H": 60, "L": 3, "D": 1},
     {"T": 400, "B": 96, "I": 7, "H": 10, "L": 1, "D": 2},
     {"T": 2, "B": 150, "I": 120, "H": 130, "L": 1, "D": 2},
 )

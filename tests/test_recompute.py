@@ -62,6 +62,16 @@ def test_gradients_are_the_same_to_the_bit(kind: Kind, options: dict[str, object
 @with_kinds
 @pytest.mark.usefixtures("poisoned", "native_alone")
 @required
+def test_gradients_are_the_same_where_threads_share_the_layers(kind: Kind) -> None:
+    keeps, again = _pair(kind, 3, 60, 3)
+    x, states = torch.randn(300, 1, 3), initial_states(keeps, 1)
+    with threads(2):
+        assert_same_bits(evaluate(again, x, states), evaluate(keeps, x, states))
+
+
+@with_kinds
+@pytest.mark.usefixtures("poisoned", "native_alone")
+@required
 def test_gradients_are_the_same_where_threads_split_the_columns_of_a_step(kind: Kind) -> None:
     keeps, again = _pair(kind, 3, 350, dtype=torch.float64)
     x, states = torch.randn(chunk(kind, 350, 1) + 7, 1, 3, dtype=torch.float64), initial_states(keeps, 1)
