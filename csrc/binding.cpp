@@ -97,13 +97,14 @@ struct Checked {
   Long columns_of(std::size_t direction) const { return static_cast<Long>(direction) < net.D ? net.I : width; }
 
   static void check_cell(int cell) { check(cell >= 0 && cell <= 3, "the cell must be 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) or 3 (lstm)"); }
-  static Long element_of(int number) {
-    check(number == 0 || number == 1, "the number type must be 0 (float32) or 1 (float64)");
+  static Long element_of(int number, bool bfloat16_too = false) {
+    if (bfloat16_too && number == static_cast<int>(Number::bf16)) return 2;
+    check(number == 0 || number == 1, bfloat16_too ? "the number type must be 0 (float32), 1 (float64) or 2 (bfloat16)" : "the number type must be 0 (float32) or 1 (float64)");
     return number == 0 ? 4 : 8;
   }
 
-  Checked(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads)
-      : element(element_of(number)), ranges(element) {
+  Checked(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads, bool bfloat16_too = false)
+      : element(element_of(number, bfloat16_too)), ranges(element) {
     check(threads >= 1, "threads must be at least 1");
     check_cell(cell);
     check(T >= 1 && B >= 1 && I >= 0 && H >= 1 && L >= 1 && (D == 1 || D == 2), "sizes must be T, B, H, L >= 1, I >= 0 and D 1 or 2");
@@ -215,7 +216,8 @@ void run_without_lock(const Call& call, int threads) {
 
 void forward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
              nb::handle initial, Address output, Long output_step, Long output_row, nb::handle final, Address hidden, Address kept, Address marks) {
-  Checked c(cell, number, T, B, I, H, P, L, D, batch_sizes, params, threads);
+  Checked c(cell, number, T, B, I, H, P, L, D, batch_sizes, params, threads, true);
+  check(c.net.number != Number::bf16 || (hidden == 0 && kept == 0 && marks == 0), "in bfloat16 nothing is kept: there is no backward pass");
   Forward f{};
   f.x = c.read("x", x, x_step, x_row, I);
   c.read_states("initial", initial, f.initial);
@@ -354,6 +356,8 @@ bool Tensors::look_states(nb::handle states, const What& what, Long B, nb::list&
   return true;
 }
 
+int number_of(int bits) { return static_cast<int>(bits == 16 ? Number::bf16 : bits == 32 ? Number::f32 : Number::f64); }
+
 // Where a sequence lies, (T, B, width) or with batch_first (B, T, width).
 struct Place {
   Long T, B, step, row;
@@ -388,7 +392,7 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
     if (!tensors.is_plain(p.ptr())) return nb::none();
   int bits = 0;
   const nb::object dense = dense_addresses(api, params, what.shapes, &bits);
-  if (dense.is_none() || bits != tensors.bits) return nb::none();
+  if (dense.is_none() || bits != tensors.bits || (keep && bits == 16)) return nb::none();
   nb::list before;
   if (!tensors.look_states(initial, what, from.B, before)) return nb::none();
   bool wanted = grad_mode && Tensors::requires_grad(x.ptr());
@@ -407,7 +411,7 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   const Long numbers = kept_numbers(static_cast<CellKind>(what.cell));
   if (keep && numbers) kept = tensors.allocate(x, {what.L * what.D, rows, numbers, what.H}, kept_at);
   const Place to(from, out, width, batch_first);
-  forward(what.cell, bits == 32 ? 0 : 1, from.T, from.B, what.I, what.H, what.P, what.L, what.D, 0, what.five(dense), threads, from.at, from.step, from.row, before, to.at, to.step, to.row,
+  forward(what.cell, number_of(bits), from.T, from.B, what.I, what.H, what.P, what.L, what.D, 0, what.five(dense), threads, from.at, from.step, from.row, before, to.at, to.step, to.row,
           final_addresses, hidden_at, kept_at, 0);
   return nb::make_tuple(output, nb::tuple(finals), hidden, kept);
 }
@@ -426,7 +430,7 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
   const Place from(in, batch_first), to(out, batch_first);
   int bits = 0;
   const nb::object dense = dense_addresses(api, params, what.shapes, &bits);
-  if (dense.is_none() || bits != tensors.bits || to.T != from.T || to.B != from.B) return nb::none();
+  if (dense.is_none() || bits != tensors.bits || bits == 16 || to.T != from.T || to.B != from.B) return nb::none();
   nb::list before, after;
   if (!tensors.look_states(initial, what, from.B, before) || !tensors.look_states(d_final, what, from.B, after)) return nb::none();
   const Long rows = from.T * from.B;
@@ -460,7 +464,7 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
     d_params.append(shape.size() == 1 ? allocate(params[p], {first}) : allocate(params[p], {first, nb::cast<Long>(shape[1])}));
   }
   const Place d_in(from, d_x, what.I, batch_first);
-  backward(what.cell, bits == 32 ? 0 : 1, from.T, from.B, what.I, what.H, what.P, what.L, what.D, 0, what.five(dense), threads, from.at, from.step, from.row, before, to.at, to.step, to.row,
+  backward(what.cell, number_of(bits), from.T, from.B, what.I, what.H, what.P, what.L, what.D, 0, what.five(dense), threads, from.at, from.step, from.row, before, to.at, to.step, to.row,
            hidden_at, kept_at, 0, arriving.at, arriving.step, arriving.row, column, after, d_in.at, d_in.step, d_in.row, d_initial, what.five(d_params));
   return found;
 }
