@@ -8,6 +8,7 @@
 #include "product.h"
 #include "threads.h"
 #include "walk.h"
+#include "widen.h"
 
 namespace elman::ELMAN_TARGET {
 
@@ -144,7 +145,7 @@ class Projection {
       : start(start), stop(stop), from(from), to(to), stride(w.groups * Cell::kGates * kLanes<T>), walk_(walk), w_(w), x_(x), rows_(walk.last - walk.first), slots_(ahead ? kChunksAhead : 1),
         chunk_(max(1, min(min(stop - start, ahead ? max(1, kRowsAhead / max(1, rows_)) : stop - start),
                           kProjectionBytes / static_cast<long>(sizeof(Wide<T>)) / stride / slots_ / max(1, rows_)))),
-        z_(slots_ * chunk_ * rows_ * stride), mine_(chunk_ * rows_), others_(ahead ? chunk_ * rows_ : 0) {}
+        z_(slots_ * chunk_ * rows_ * stride), mine_(chunk_ * rows_, w.I), others_(ahead ? chunk_ * rows_ : 0, w.I) {}
   bool ok() const { return z_.ok() && mine_.ok() && others_.ok(); }
 
   long chunks() const { return ceil_div(stop - start, chunk_); }
@@ -177,16 +178,16 @@ class Projection {
     return __atomic_compare_exchange_n(&next_, &chunk, chunk + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
   }
   Wide<T>* slot(long chunk) const { return z_ + (chunk % slots_) * chunk_ * rows_ * stride; }
-  void project(long chunk, const T** rows) const {
-    const long m = walk_.template gather<const T>(x_, begin(chunk), end(chunk), rows);
-    product<T, Cell::kGates>(m, Rows<T>{rows}, w_.I, w_.inputs(from), from, to, Project<T, Cell>{w_, slot(chunk), stride});
+  void project(long chunk, const Left<T>& left) const {
+    const long m = walk_.template gather<const T>(x_, begin(chunk), end(chunk), left.rows);
+    product<Factor<T>, Cell::kGates>(m, left.take(m), w_.I, w_.inputs(from), from, to, Project<T, Cell>{w_, slot(chunk), stride});
   }
   const Walk walk_;
   const Packed<T, Cell>& w_;
   const Sequence x_;
   const long rows_, slots_, chunk_;
   const Buffer<Wide<T>> z_;
-  const Buffer<const T*> mine_, others_;
+  const Left<T> mine_, others_;
   std::int64_t next_ = 0, taken_ = 0, ready_[kChunksAhead] = {};  // the first that nobody has claimed; the one in use; those projected, plus one
 };
 
@@ -203,12 +204,12 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& tr
   const long from = projection.from, to = projection.to, stride = projection.stride, B = walk.last - walk.first, H = w.H;
   const bool projects = track.units && !track.again, meets = parts > 1;
   const Buffer<T> zeros(w.P);
-  const Buffer<const T*> rows(B), units(projects ? B : 0);
-  const bool ok = projection.ok() && zeros.ok() && rows.ok() && units.ok();
+  const Left<T> before(B, w.P), units(projects ? B : 0, H);
+  const bool ok = projection.ok() && zeros.ok() && before.ok() && units.ok();
   if (!ok && !meets) return false;
   if (ok) {
     for (long i = 0; i < w.P; ++i) zeros[i] = T{};
-    for (long r = 0; projects && r < B; ++r) units[r] = track.units + (walk.first + r) * H;
+    for (long r = 0; projects && r < B; ++r) units.rows[r] = track.units + (walk.first + r) * H;
   }
   Wide<T>* c = Cell::kMemory ? track.c + walk.first * H : nullptr;
   for (long chunk = 0; chunk < projection.chunks(); ++chunk) {
@@ -221,20 +222,20 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& tr
           for (long r = 0; r < B; ++r)
             for (long g = from; g < to; ++g) Row<T>::put(mark + r * H, g * W, H, Row<Wide<T>>::get(c + r * H, g * W, H));
         }
-        walk.gather_before<T>(track.h, s, track.initial, w.P, zeros, rows);
+        walk.gather_before<T>(track.h, s, track.initial, w.P, zeros, before.rows);
         T* kept = track.kept.data ? walk.at<T>(track.kept, s, 0) : nullptr;
-        Advance<T, Cell> advance{w, z, stride, rows, nullptr, H, c, kept};
+        Advance<T, Cell> advance{w, z, stride, before.rows, nullptr, H, c, kept};
         if (projects)
           advance.h = track.units + walk.first * H;
         else if (!track.again)
           advance.h = walk.at<T>(track.h, s, 0), advance.h_stride = track.h.row;
-        product<T, G>(n, Rows<T>{rows}, w.P, w.recurrents(from), from, to, advance, s % 2);
+        product<Factor<T>, G>(n, before.take(n), w.P, w.recurrents(from), from, to, advance, s % 2);
         z += n * stride;
       }
       if (meets && !track.again) team.barrier();
       if (projects) {
         const long first = w.out_groups * part / parts, last = w.out_groups * (part + 1) / parts;
-        if (ok) product<T, 1>(n, Rows<T>{units}, H, w.projections(first), first, last, Plain<T>{walk.at<T>(track.h, s, 0), track.h.row, w.P, false});
+        if (ok) product<Factor<T>, 1>(n, units.take(n), H, w.projections(first), first, last, Plain<T>{walk.at<T>(track.h, s, 0), track.h.row, w.P, false});
         if (meets) team.barrier();
       }
     }

@@ -3,7 +3,7 @@
 // B is packed in panels: panel j holds columns j·W .. j·W+W-1 (W lanes) as [K][W], zeros past the last column. Any number of neighbouring panels
 // makes a tile, so the same packing serves one row and a hundred. A is read where it lies, through a pointer per row.
 // Each output has one accumulator and adds its products in the order of k: every tile shape gives the same bits.
-// bfloat16 is multiplied in pairs of neighbouring k. B is packed as floats, or where the processor takes pairs as such, one in each lane; zeros where K is odd.
+// Where the processor multiplies pairs of bfloat16, B is packed in pairs of neighbouring k, one in each lane, with a zero where K is odd; else as floats.
 #pragma once
 
 #include "simd.h"
@@ -56,33 +56,24 @@ constexpr int widest(int rows) {
   return kRegisters == 32 ? wide[rows] : narrow[rows];
 }
 
-// The length of a panel's column that holds K numbers.
+// Places in a panel's column that holds K numbers: where pairs are multiplied, a place for two.
+template <class T>
+constexpr bool kPairs = kHalved<T> && kDots;
 template <class T>
 constexpr long depth(long K) {
-  return !kHalved<T> ? K : kDots ? ceil_div(K, 2) : ceil_div(K, 2) * 2;
+  return kPairs<T> ? ceil_div(K, 2) : K;
 }
 
-// The products of one pair of k, for a tile of bfloat16. a: a pair of each row; b: where the pair lies in the first panel, of which the next are `panel` apart.
-template <int kRows, int kVectors>
-ELMAN_INLINE void add_pairs(const std::uint32_t (&a)[kRows], const float* b, long panel, Vec<float> (&c)[kRows][kVectors]) {
-#pragma GCC unroll 2
-  for (int half = 0; half < (kDots ? 1 : 2); ++half) {
-    Vec<float> bk[kVectors];
+// The products of one pair of k for a tile's accumulators. a: a pair of each row; B's panels are `panel` apart.
+template <class T, int kRows, int kVectors>
+ELMAN_INLINE void multiply_pair(const std::uint32_t (&a)[kRows], const float* b, long panel, Vec<T> (&c)[kRows][kVectors]) {
+  Vec<T> bk[kVectors];
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) bk[j] = load(b + j * panel + half * kLanes<float>);
+  for (int j = 0; j < kVectors; ++j) bk[j] = load(b + j * panel);
 #pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) {
-      const Words ai = splat_pair(a[i]);
+  for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 8
-      for (int j = 0; j < kVectors; ++j) {
-#if defined(__AVX512BF16__)
-        c[i][j] = dot(ai, bk[j], c[i][j]);
-#else
-        c[i][j] = fma(half ? seconds(ai) : firsts(ai), bk[j], c[i][j]);
-#endif
-      }
-    }
-  }
+    for (int j = 0; j < kVectors; ++j) c[i][j] = dot(a[i], bk[j], c[i][j]);
 }
 
 // One tile: kRows rows of A by kVectors panels of B, added to what acc holds. The loop that takes the time; knows nothing else.
@@ -96,21 +87,7 @@ void tile(const A& a, long row, long K, const Wide<T>* b, Vec<T>* acc) {
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) c[i][j] = acc[i * kVectors + j];
   const auto rows = a.template from<kRows>(row);
-  if constexpr (kHalved<T>) {
-    const long panel = depth<T>(K) * W;
-    std::uint32_t pairs[kRows];
-#pragma GCC unroll 2
-    for (long k = 0; k + 1 < K; k += 2, b += depth<T>(2) * W) {
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) pairs[i] = rows.pair(i, k);
-      add_pairs(pairs, b, panel, c);
-    }
-    if (K % 2) {  // past a row's last number there may be nothing to read
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) pairs[i] = rows.at(i, K - 1).bits;
-      add_pairs(pairs, b, panel, c);
-    }
-  } else {
+  if constexpr (!kPairs<T>) {
 #pragma GCC unroll 4
     for (long k = 0; k < K; ++k) {
       Vec<T> bk[kVectors];
@@ -122,6 +99,20 @@ void tile(const A& a, long row, long K, const Wide<T>* b, Vec<T>* acc) {
 #pragma GCC unroll 8
         for (int j = 0; j < kVectors; ++j) c[i][j] = fma(ai, bk[j], c[i][j]);
       }
+    }
+  } else {
+    const long panel = depth<T>(K) * W;
+    std::uint32_t pairs[kRows];
+#pragma GCC unroll 2
+    for (long k = 0; k < K / 2; ++k, b += W) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) pairs[i] = rows.pair(i, 2 * k);
+      multiply_pair<T>(pairs, b, panel, c);
+    }
+    if (K % 2) {  // past a row's last number there may be nothing to read
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) pairs[i] = rows.at(i, K - 1).bits;
+      multiply_pair<T>(pairs, b, panel, c);
     }
   }
 #pragma GCC unroll 8
@@ -209,9 +200,7 @@ void pack_rows(const T* const* rows, long K, long N, long first, long last, T* b
 // A vector of a row of K numbers, from the k-th place of a packed column on.
 template <class T>
 ELMAN_INLINE Vec<T> load_places(const T* row, long k, long K) {
-#if defined(__AVX512BF16__)
-  if constexpr (kHalved<T>) return load_pairs(row + 2 * k, K - 2 * k);
-#endif
+  if constexpr (kPairs<T>) return load_pairs(row + 2 * k, K - 2 * k);
   return K - k >= kLanes<T> ? load(row + k) : load_part(row + k, K - k);
 }
 

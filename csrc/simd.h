@@ -176,20 +176,17 @@ ELMAN_INLINE void store_part(BFloat16* p, Vec<float> v, long n) {
 #endif
 }
 
-// Pairs of bfloat16, one in each lane of a float's width, the first in the lower half: the same pair in all lanes; the firsts and the seconds as floats.
-ELMAN_INLINE Words splat_pair(std::uint32_t pair) { return pair - Words{}; }
-ELMAN_INLINE Vec<float> firsts(Words pairs) { return (Vec<float>)(pairs << 16); }
-ELMAN_INLINE Vec<float> seconds(Words pairs) { return (Vec<float>)(pairs & 0xffff0000u); }
-
-// Whether the processor adds the products of pairs to a float at once: then the right-hand side of a product is packed in pairs.
+// Whether the processor adds the products of two pairs of bfloat16 to a float at once. A pair fills a float's lane, the first number its lower half.
 #if defined(__AVX512BF16__)
 constexpr bool kDots = true;
-ELMAN_INLINE Vec<float> dot(Words a, Vec<float> b, Vec<float> sum) { return Vec<float>(_mm512_dpbf16_ps(__m512(sum), (__m512bh)a, (__m512bh)b)); }
-ELMAN_INLINE Vec<float> load_pairs(const BFloat16* p, long n) {  // the first n numbers, zeros in the rest
+ELMAN_INLINE Vec<float> dot(std::uint32_t a, Vec<float> b, Vec<float> sum) { return Vec<float>(_mm512_dpbf16_ps(__m512(sum), (__m512bh)(a - Words{}), (__m512bh)b)); }
+ELMAN_INLINE Vec<float> load_pairs(const BFloat16* p, long n) {  // of the first n numbers, zeros in the rest; nothing past them is read
   return Vec<float>(_mm512_castsi512_ps(_mm512_maskz_loadu_epi16(n >= 32 ? ~__mmask32{0} : (__mmask32{1} << n) - 1, p)));
 }
 #else
 constexpr bool kDots = false;
+Vec<float> dot(std::uint32_t a, Vec<float> b, Vec<float> sum);
+Vec<float> load_pairs(const BFloat16* p, long n);
 #endif
 
 // a·b + c: one rounding where the processor has a fused multiply-add (the build allows contraction), two where it has not.
