@@ -392,7 +392,8 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
     if (!tensors.is_plain(p.ptr())) return nb::none();
   int bits = 0;
   const nb::object dense = dense_addresses(api, params, what.shapes, &bits);
-  if (dense.is_none() || bits != tensors.bits || (keep && bits == 16)) return nb::none();
+  if (dense.is_none() || bits != tensors.bits) return nb::none();
+  if (bits == 16) keep = false;
   nb::list before;
   if (!tensors.look_states(initial, what, from.B, before)) return nb::none();
   bool wanted = grad_mode && Tensors::requires_grad(x.ptr());

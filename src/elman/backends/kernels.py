@@ -391,11 +391,10 @@ def _backward_widened(
 ) -> Sequence[Tensor | None]:
     """The gradients of a run in bfloat16: the network runs once more, and back, in float32, and what comes of it is rounded."""
 
-    def wide(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return tuple([t.float() for t in tensors])
-
-    x, states, params = x.float(), None if states is None else wide(states), wide(params)
-    d_output, d_finals = None if d_output is None else d_output.float(), tuple([None if d is None else d.float() for d in d_finals])
+    x, params = x.float(), tuple([p.float() for p in params])
+    states = None if states is None else tuple([state.float() for state in states])
+    d_output = None if d_output is None else d_output.float()
+    d_finals = tuple([None if d is None else d.float() for d in d_finals])
     output, _, kept = forward(stack, x, states, params, batch_sizes, batch_first, keep=True)
     found = backward(stack, x, states, params, batch_sizes, batch_first, output, kept, d_output, d_finals, wanted)
     return [None if gradient is None else gradient.bfloat16() for gradient in found]
