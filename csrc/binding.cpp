@@ -29,10 +29,14 @@ void check(bool ok, const char* what) {
   if (!ok) refuse(what);
 }
 
-Address address(nb::handle value) {
-  Address at = 0;
-  check(nb::try_cast(value, at), "an address must be an integer from 0 to 2^64 - 1");
-  return at;
+using Addresses = std::vector<Address>;
+
+// From a sequence of so many Python integers.
+Addresses addresses(nb::handle from, std::size_t count, const char* what) {
+  check(nb::isinstance<nb::sequence>(from) && nb::len(from) == count, what);
+  Addresses all(count);
+  for (std::size_t i = 0; i < count; ++i) check(nb::try_cast(from[i], all[i]), "an address must be an integer from 0 to 2^64 - 1");
+  return all;
 }
 
 Long product(std::initializer_list<Long> factors) {
@@ -85,7 +89,20 @@ class Ranges {
   std::vector<Range> reads_, writes_;
 };
 
-// A network and the way its sequences lie, from plain numbers.
+// A network in plain numbers: what every call begins with. P is 0 without a projection, batch_sizes null where every row lives all steps.
+struct Sizes {
+  int cell, number;
+  Long T, B, I, H, P, L, D;
+  Address batch_sizes;
+};
+constexpr const char* kParameters = "parameters and their gradients must be 5 addresses for each layer and direction";
+constexpr const char* kStates = "states must be one address for each of the cell's states";
+
+// How many addresses there are; of what makes no sense, whatever: it is refused later.
+std::size_t number_of_tensors(const Sizes& s) { return s.L < 1 || s.D < 1 || s.L > kMost || s.D > 2 ? 0 : static_cast<std::size_t>(s.L * s.D) * kTensors; }
+std::size_t number_of_states(const Sizes& s) { return s.cell < 0 || s.cell > 3 ? 0 : static_cast<std::size_t>(states_of(static_cast<CellKind>(s.cell))); }
+
+// The same, and the way its sequences lie, checked.
 struct Checked {
   Network net{};
   Long element, width;  // bytes of a number; D·P
@@ -103,47 +120,45 @@ struct Checked {
     return number == 0 ? 4 : 8;
   }
 
-  Checked(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads, bool bfloat16_too = false)
-      : element(element_of(number, bfloat16_too)), ranges(element) {
+  Checked(const Sizes& s, const Addresses& params, int threads, bool bfloat16_too = false) : element(element_of(s.number, bfloat16_too)), ranges(element) {
     check(threads >= 1, "threads must be at least 1");
-    check_cell(cell);
-    check(T >= 1 && B >= 1 && I >= 0 && H >= 1 && L >= 1 && (D == 1 || D == 2), "sizes must be T, B, H, L >= 1, I >= 0 and D 1 or 2");
-    check(T <= kMost && B <= kMost && I <= kMost && H <= kMost && L <= kMost, "a size is too large");
-    net.cell = static_cast<CellKind>(cell);
-    const bool projects = P != 0;
-    check(!projects || (net.cell == CellKind::lstm && P >= 1 && P < H), "a projection is an LSTM's, and smaller than H");
-    net.number = static_cast<Number>(number);
-    net.T = T, net.B = B, net.I = I, net.H = H, net.L = L, net.D = D, net.P = projects ? P : H;
-    net.rows = product({T, B});
-    width = D * net.P;
-    const Long rows_of_weights = gates_of(net.cell) * H;
-    product({L, D, net.rows, most(width, I, kept_numbers(net.cell) * H)});
-    product({L, D, rows_of_weights, most(width, I, H)});
-    product({L, D, B, H});
-    check(nb::isinstance<nb::sequence>(params) && nb::len(params) == static_cast<std::size_t>(L * D) * kTensors, "parameters must be 5 addresses for each layer and direction");
-    parameters.resize(static_cast<std::size_t>(L * D));
+    check_cell(s.cell);
+    check(s.T >= 1 && s.B >= 1 && s.I >= 0 && s.H >= 1 && s.L >= 1 && (s.D == 1 || s.D == 2), "sizes must be T, B, H, L >= 1, I >= 0 and D 1 or 2");
+    check(s.T <= kMost && s.B <= kMost && s.I <= kMost && s.H <= kMost && s.L <= kMost, "a size is too large");
+    net.cell = static_cast<CellKind>(s.cell);
+    const bool projects = s.P != 0;
+    check(!projects || (net.cell == CellKind::lstm && s.P >= 1 && s.P < s.H), "a projection is an LSTM's, and smaller than H");
+    net.number = static_cast<Number>(s.number);
+    net.T = s.T, net.B = s.B, net.I = s.I, net.H = s.H, net.L = s.L, net.D = s.D, net.P = projects ? s.P : s.H;
+    net.rows = product({s.T, s.B});
+    width = s.D * net.P;
+    const Long rows_of_weights = gates_of(net.cell) * s.H;
+    product({s.L, s.D, net.rows, most(width, s.I, kept_numbers(net.cell) * s.H)});
+    product({s.L, s.D, rows_of_weights, most(width, s.I, s.H)});
+    product({s.L, s.D, s.B, s.H});
+    check(params.size() == number_of_tensors(s), kParameters);
+    parameters.resize(params.size() / kTensors);
     for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const Long columns = columns_of(i);
-      Address at[kTensors];
-      for (std::size_t k = 0; k < kTensors; ++k) at[k] = address(params[kTensors * i + k]);
+      const Address* at = &params[kTensors * i];
       check((at[2] == 0) == (at[3] == 0), "b_ih and b_hh come both or neither");
       check(projects || at[4] == 0, "w_hr belongs to a projection");
-      parameters[i] = {ranges.read<void>("w_ih", at[0], rows_of_weights * columns), ranges.read<void>("w_hh", at[1], rows_of_weights * net.P), ranges.read<void>("b_ih", at[2], rows_of_weights, true),
-                       ranges.read<void>("b_hh", at[3], rows_of_weights, true), ranges.read<void>("w_hr", at[4], net.P * H, !projects)};
+      parameters[i] = {ranges.read<void>("w_ih", at[0], rows_of_weights * columns_of(i)), ranges.read<void>("w_hh", at[1], rows_of_weights * net.P),
+                       ranges.read<void>("b_ih", at[2], rows_of_weights, true), ranges.read<void>("b_hh", at[3], rows_of_weights, true),
+                       ranges.read<void>("w_hr", at[4], net.P * s.H, !projects)};
     }
     net.parameters = parameters.data();
-    if (batch_sizes != 0) {  // read last, when nothing else is wrong: that there are T of them has to be believed
+    if (const Address batch_sizes = s.batch_sizes) {  // read last, when nothing else is wrong: that there are T of them has to be believed
       check(batch_sizes % sizeof(Long) == 0, "batch_sizes is not aligned to its element");
-      alive.assign(reinterpret_cast<const Long*>(batch_sizes), reinterpret_cast<const Long*>(batch_sizes) + T);
+      alive.assign(reinterpret_cast<const Long*>(batch_sizes), reinterpret_cast<const Long*>(batch_sizes) + s.T);
       net.alive = alive.data();
-      offset.resize(static_cast<std::size_t>(T));
+      offset.resize(static_cast<std::size_t>(s.T));
       net.rows = 0;
-      for (Long t = 0; t < T; ++t) {
-        check(net.alive[t] >= 1 && net.alive[t] <= (t == 0 ? B : net.alive[t - 1]), "batch_sizes must not increase, nor fall below 1");
+      for (Long t = 0; t < s.T; ++t) {
+        check(net.alive[t] >= 1 && net.alive[t] <= (t == 0 ? s.B : net.alive[t - 1]), "batch_sizes must not increase, nor fall below 1");
         offset[static_cast<std::size_t>(t)] = net.rows;
         net.rows += net.alive[t];
       }
-      check(net.alive[0] == B, "batch_sizes must begin with B");
+      check(net.alive[0] == s.B, "batch_sizes must begin with B");
       net.offset = offset.data();
     }
   }
@@ -181,21 +196,13 @@ struct Checked {
   Long kept() const { return product({directions(), net.rows, kept_numbers(net.cell) * net.H}); }
   Long marks() const { return product({directions(), number_of_marks(net), net.B, states_of(net.cell) > 1 ? net.H : 0}); }
 
-  // A state's address each, for the states that the cell has.
-  template <class Pointer, class Take>
-  void states(const char* name, nb::handle addresses, Pointer (&to)[kMostStates], Take take) {
-    const auto count = static_cast<std::size_t>(states_of(net.cell));
-    check(nb::isinstance<nb::sequence>(addresses) && nb::len(addresses) == count, "states must be one address for each of the cell's states");
-    for (std::size_t s = 0; s < count; ++s) to[s] = take(name, address(addresses[s]), product({directions(), net.B, s == 0 ? net.P : net.H}));
+  void read_states(const char* name, const Addresses& from, const void* (&to)[kMostStates]) {
+    for (std::size_t i = 0; i < from.size(); ++i) to[i] = ranges.read<void>(name, from[i], state(i), true);
   }
-  template <class Pointer>
-  void read_states(const char* name, nb::handle addresses, Pointer (&to)[kMostStates]) {
-    states(name, addresses, to, [&](const char* name, Address at, Long n) { return ranges.read<void>(name, at, n, true); });
+  void write_states(const char* name, const Addresses& from, void* (&to)[kMostStates], bool nullable) {
+    for (std::size_t i = 0; i < from.size(); ++i) to[i] = ranges.write<void>(name, from[i], state(i), nullable);
   }
-  template <class Pointer>
-  void write_states(const char* name, nb::handle addresses, Pointer (&to)[kMostStates], bool nullable) {
-    states(name, addresses, to, [&](const char* name, Address at, Long n) { return ranges.write<void>(name, at, n, nullable); });
-  }
+  Long state(std::size_t i) const { return product({directions(), net.B, i == 0 ? net.P : net.H}); }
 };
 
 const Target*& target() {
@@ -214,14 +221,20 @@ void run_without_lock(const Call& call, int threads) {
   run(*target(), call, threads);
 }
 
-void forward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
-             nb::handle initial, Address output, Long output_step, Long output_row, nb::handle final, Address hidden, Address kept, Address marks) {
-  Checked c(cell, number, T, B, I, H, P, L, D, batch_sizes, params, threads, true);
+// Where a sequence lies.
+struct Place {
+  Address at;
+  Long step, row;
+};
+
+void run_forward(const Sizes& s, const Addresses& params, int threads, Place x, const Addresses& initial, Place output, const Addresses& final, Address hidden, Address kept, Address marks) {
+  Checked c(s, params, threads, true);
   check(c.net.number != Number::bf16 || (hidden == 0 && kept == 0 && marks == 0), "in bfloat16 nothing is kept: there is no backward pass");
+  check(initial.size() == number_of_states(s) && final.size() == number_of_states(s), kStates);
   Forward f{};
-  f.x = c.read("x", x, x_step, x_row, I);
+  f.x = c.read("x", x.at, x.step, x.row, s.I);
   c.read_states("initial", initial, f.initial);
-  f.output = c.write("output", output, output_step, output_row, c.width);
+  f.output = c.write("output", output.at, output.step, output.row, c.width);
   c.write_states("final", final, f.final, false);
   f.hidden = c.ranges.write<void>("hidden", hidden, c.hidden(), true);
   f.kept = c.ranges.write<void>("kept", kept, c.kept(), true);
@@ -231,35 +244,52 @@ void forward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long 
   run_without_lock(f, threads);
 }
 
-void backward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
-              nb::handle initial, Address output, Long output_step, Long output_row, Address hidden, Address kept, Address marks, Address d_output, Long d_output_step,
-              Long d_output_row, Long d_output_column, nb::handle d_final, Address d_x, Long d_x_step, Long d_x_row, nb::handle d_initial, nb::handle d_params) {
-  Checked c(cell, number, T, B, I, H, P, L, D, batch_sizes, params, threads);
+void run_backward(const Sizes& s, const Addresses& params, int threads, Place x, const Addresses& initial, Place output, Address hidden, Address kept, Address marks, Place d_output,
+                  Long d_output_column, const Addresses& d_final, Place d_x, const Addresses& d_initial, const Addresses& d_params) {
+  Checked c(s, params, threads);
+  check(initial.size() == number_of_states(s) && d_final.size() == number_of_states(s) && d_initial.size() == number_of_states(s), kStates);
+  check(d_params.size() == params.size(), kParameters);
   Backward f{};
-  f.x = c.read("x", x, x_step, x_row, I);
+  f.x = c.read("x", x.at, x.step, x.row, s.I);
   c.read_states("initial", initial, f.initial);
-  f.output = c.read("output", output, output_step, output_row, c.width);
+  f.output = c.read("output", output.at, output.step, output.row, c.width);
   f.hidden = c.ranges.read<void>("hidden", hidden, c.hidden());
   f.kept = c.ranges.read<void>("kept", kept, c.kept(), true);
   f.marks = c.ranges.read<void>("marks", marks, c.marks(), f.kept != nullptr);
   check(d_output_column == 0 || d_output_column == 1, "the gradient's column stride must be 0 or 1");
-  f.d_output = c.read("d_output", d_output, d_output_step, d_output_row, d_output_column ? c.width : 1, true);
+  f.d_output = c.read("d_output", d_output.at, d_output.step, d_output.row, d_output_column ? c.width : 1, true);
   f.d_output.column = d_output_column;
   c.read_states("d_final", d_final, f.d_final);
-  f.d_x = c.write("d_x", d_x, d_x_step, d_x_row, I, true);
+  f.d_x = c.write("d_x", d_x.at, d_x.step, d_x.row, s.I, true);
   c.write_states("d_initial", d_initial, f.d_initial, true);
   std::vector<Gradients> gradients(c.parameters.size());
-  check(nb::isinstance<nb::sequence>(d_params) && nb::len(d_params) == gradients.size() * kTensors, "gradients must be 5 addresses for each layer and direction");
-  const Long rows = gates_of(c.net.cell) * H;
+  const Long rows = gates_of(c.net.cell) * s.H;
   for (std::size_t i = 0; i < gradients.size(); ++i) {
-    const auto write = [&](const char* name, std::size_t k, Long n) { return c.ranges.write<void>(name, address(d_params[kTensors * i + k]), n, true); };
+    const auto write = [&](const char* name, std::size_t k, Long n) { return c.ranges.write<void>(name, d_params[kTensors * i + k], n, true); };
     gradients[i] = {write("the gradient of w_ih", 0, rows * c.columns_of(i)), write("the gradient of w_hh", 1, rows * c.net.P), write("the gradient of b_ih", 2, rows),
-                    write("the gradient of b_hh", 3, rows), write("the gradient of w_hr", 4, P == 0 ? 0 : P * H)};
+                    write("the gradient of b_hh", 3, rows), write("the gradient of w_hr", 4, s.P == 0 ? 0 : s.P * s.H)};
   }
   c.ranges.check_overlap();
   f.net = c.net;
   f.gradients = gradients.data();
   run_without_lock(f, threads);
+}
+
+void forward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
+             nb::handle initial, Address output, Long output_step, Long output_row, nb::handle final, Address hidden, Address kept, Address marks) {
+  const Sizes s{cell, number, T, B, I, H, P, L, D, batch_sizes};
+  const auto states = [&](nb::handle from) { return addresses(from, number_of_states(s), kStates); };
+  run_forward(s, addresses(params, number_of_tensors(s), kParameters), threads, {x, x_step, x_row}, states(initial), {output, output_step, output_row}, states(final), hidden, kept, marks);
+}
+
+void backward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
+              nb::handle initial, Address output, Long output_step, Long output_row, Address hidden, Address kept, Address marks, Address d_output, Long d_output_step,
+              Long d_output_row, Long d_output_column, nb::handle d_final, Address d_x, Long d_x_step, Long d_x_row, nb::handle d_initial, nb::handle d_params) {
+  const Sizes s{cell, number, T, B, I, H, P, L, D, batch_sizes};
+  const auto states = [&](nb::handle from) { return addresses(from, number_of_states(s), kStates); };
+  const auto tensors = [&](nb::handle from) { return addresses(from, number_of_tensors(s), kParameters); };
+  run_backward(s, tensors(params), threads, {x, x_step, x_row}, states(initial), {output, output_step, output_row}, hidden, kept, marks, {d_output, d_output_step, d_output_row},
+               d_output_column, states(d_final), {d_x, d_x_step, d_x_row}, states(d_initial), tensors(d_params));
 }
 
 // What is run, from Python's tuple (cell, I, H, P, L, D, bias, shapes): P is 0 without a projection, shapes those of the parameters.
@@ -281,16 +311,19 @@ struct What {
   Long width(int state) const { return state == 0 ? out() : H; }
   int states() const { return states_of(static_cast<CellKind>(cell)); }
   // One address each for w_ih, w_hh, b_ih, b_hh and w_hr, from those of the tensors that there are.
-  nb::list five(nb::handle addresses) const {
-    nb::list all;
-    std::size_t i = 0;
-    for (nb::handle address : addresses) {
-      all.append(address);
-      if (!bias && i % kTensors == 1) all.append(0), all.append(0), i += 2;
-      if (!P && i % kTensors == 3) all.append(0), ++i;
-      ++i;
+  Addresses five(const Addresses& some) const {
+    Addresses all;
+    all.reserve(some.size() * kTensors / 2);
+    for (Address address : some) {
+      all.push_back(address);
+      if (!bias && all.size() % kTensors == 2) all.insert(all.end(), 2, 0);
+      if (!P && all.size() % kTensors == 4) all.push_back(0);
     }
     return all;
+  }
+  Sizes sizes(int bits, Long T, Long B) const {
+    const Number number = bits == 16 ? Number::bf16 : bits == 32 ? Number::f32 : Number::f64;
+    return {cell, static_cast<int>(number), T, B, I, H, P, L, D, 0};
   }
 };
 
@@ -325,15 +358,17 @@ struct Tensors {
     return true;
   }
   // The initial or final states, or their gradients, as addresses; null for those that are None. False: one is not as it should be.
-  bool look_states(nb::handle states, const struct What& what, Long B, nb::list& to);
+  bool look_states(nb::handle states, const What& what, Long B, Addresses& to);
   // Uninitialised, as torch would make it for `like`, so that its modes and hooks see it.
   nb::object allocate(nb::handle like, std::initializer_list<Long> shape, Address& to) const {
-    static PyObject* const new_empty_strided = PyUnicode_InternFromString("new_empty_strided");
-    nb::list sizes, strides;
-    for (std::size_t d = 0; d < shape.size(); ++d) {
-      Long stride = 1;
-      for (std::size_t e = d + 1; e < shape.size(); ++e) stride *= shape.begin()[e];
-      sizes.append(shape.begin()[d]), strides.append(stride);
+    static PyObject* const new_empty_strided = PyUnicode_InternFromString("new_empty_strided");  // of torch's ways the one that costs least
+    const auto size = static_cast<Py_ssize_t>(shape.size());
+    nb::object sizes = nb::steal(PyTuple_New(size)), strides = nb::steal(PyTuple_New(size));
+    if (!sizes.is_valid() || !strides.is_valid()) throw nb::python_error();
+    Long stride = 1;
+    for (Py_ssize_t d = size; d-- > 0; stride *= shape.begin()[d]) {
+      PyTuple_SET_ITEM(sizes.ptr(), d, PyLong_FromLongLong(shape.begin()[d]));
+      PyTuple_SET_ITEM(strides.ptr(), d, PyLong_FromLongLong(stride));
     }
     PyObject* arguments[] = {like.ptr(), sizes.ptr(), strides.ptr()};
     nb::object made = nb::steal(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));
@@ -344,33 +379,27 @@ struct Tensors {
   }
 };
 
-bool Tensors::look_states(nb::handle states, const What& what, Long B, nb::list& to) {
+bool Tensors::look_states(nb::handle states, const What& what, Long B, Addresses& to) {
   const bool some = !states.is_none();
   if (some && (!PyTuple_Check(states.ptr()) || PyTuple_GET_SIZE(states.ptr()) != what.states())) return false;
   for (int s = 0; s < what.states(); ++s) {
     Address at = 0;
     PyObject* state = some ? PyTuple_GET_ITEM(states.ptr(), s) : Py_None;
     if (state != Py_None && !look_dense(state, {what.L * what.D, B, what.width(s)}, at)) return false;
-    to.append(at);
+    to.push_back(at);
   }
   return true;
 }
 
-int number_of(int bits) { return static_cast<int>(bits == 16 ? Number::bf16 : bits == 32 ? Number::f32 : Number::f64); }
-
-// Where a sequence lies, (T, B, width) or with batch_first (B, T, width).
-struct Place {
-  Long T, B, step, row;
-  Address at;
-  Place(const nb::dlpack::dltensor& t, bool batch_first) {
-    const int time = batch_first ? 1 : 0;
-    const auto stride = [&](int axis) { return t.strides ? t.strides[axis] : axis == 0 ? t.shape[1] * t.shape[2] : t.shape[2]; };
-    T = t.shape[time], B = t.shape[1 - time], step = stride(time), row = stride(1 - time), at = address_of(t);
-  }
-  // A dense one of other width beside it.
-  Place(const Place& like, Address at, Long width, bool batch_first)
-      : T(like.T), B(like.B), step(batch_first ? width : like.B * width), row(batch_first ? like.T * width : width), at(at) {}
-};
+// Where a sequence lies that is (T, B, width), or with batch_first (B, T, width).
+Place place(const nb::dlpack::dltensor& t, bool batch_first) {
+  const auto stride = [&](int axis) { return t.strides ? t.strides[axis] : axis == 0 ? t.shape[1] * t.shape[2] : t.shape[2]; };
+  return {address_of(t), stride(batch_first ? 1 : 0), stride(batch_first ? 0 : 1)};
+}
+// The same of a dense one.
+Place place(Address at, Long T, Long B, Long width, bool batch_first) {
+  return batch_first ? Place{at, width, T * width} : Place{at, B * width, width};
+}
 
 bool is_readable(const nb::dlpack::dltensor& t, Long width) {
   if (t.ndim != 3 || t.shape[2] != width || t.shape[0] < 1 || t.shape[1] < 1) return false;
@@ -387,33 +416,30 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   Tensors tensors{api, classes};
   nb::dlpack::dltensor in;
   if (!tensors.look(x.ptr(), in) || !is_readable(in, what.I)) return nb::none();
-  const Place from(in, batch_first);
+  const Long T = in.shape[batch_first ? 1 : 0], B = in.shape[batch_first ? 0 : 1];
   for (nb::handle p : params)
     if (!tensors.is_plain(p.ptr())) return nb::none();
   int bits = 0;
-  const nb::object dense = dense_addresses(api, params, what.shapes, &bits);
-  if (dense.is_none() || bits != tensors.bits) return nb::none();
+  Addresses dense, before;
+  if (!dense_addresses(api, params, what.shapes, dense, bits) || bits != tensors.bits || !tensors.look_states(initial, what, B, before)) return nb::none();
   if (bits == 16) keep = false;
-  nb::list before;
-  if (!tensors.look_states(initial, what, from.B, before)) return nb::none();
   bool wanted = grad_mode && Tensors::requires_grad(x.ptr());
   if (grad_mode && !initial.is_none())
     for (nb::handle state : nb::borrow<nb::tuple>(initial)) wanted = wanted || Tensors::requires_grad(state.ptr());
   if (grad_mode)
     for (nb::handle p : params) wanted = wanted || Tensors::requires_grad(p.ptr());
   if (wanted) return nb::borrow(Py_False);
-  const Long width = what.D * what.out(), rows = from.T * from.B;
+  const Long width = what.D * what.out(), rows = T * B;
   Address out = 0, at = 0, hidden_at = 0, kept_at = 0;
   const nb::object output = tensors.allocate(x, {in.shape[0], in.shape[1], width}, out);
-  nb::list finals, final_addresses;
-  for (int s = 0; s < what.states(); ++s) finals.append(tensors.allocate(x, {what.L * what.D, from.B, what.width(s)}, at)), final_addresses.append(at);
+  nb::list finals;
+  Addresses after;
+  for (int s = 0; s < what.states(); ++s) finals.append(tensors.allocate(x, {what.L * what.D, B, what.width(s)}, at)), after.push_back(at);
   nb::object hidden = nb::none(), kept = nb::none();
   if (keep && what.L > 1) hidden = tensors.allocate(x, {what.L - 1, rows, width}, hidden_at);
   const Long numbers = kept_numbers(static_cast<CellKind>(what.cell));
   if (keep && numbers) kept = tensors.allocate(x, {what.L * what.D, rows, numbers, what.H}, kept_at);
-  const Place to(from, out, width, batch_first);
-  forward(what.cell, number_of(bits), from.T, from.B, what.I, what.H, what.P, what.L, what.D, 0, what.five(dense), threads, from.at, from.step, from.row, before, to.at, to.step, to.row,
-          final_addresses, hidden_at, kept_at, 0);
+  run_forward(what.sizes(bits, T, B), what.five(dense), threads, place(in, batch_first), before, place(out, T, B, width, batch_first), after, hidden_at, kept_at, 0);
   return nb::make_tuple(output, nb::tuple(finals), hidden, kept);
 }
 
@@ -428,21 +454,19 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
   nb::dlpack::dltensor in, out, d_out;
   const Long width = what.D * what.out(), numbers = kept_numbers(static_cast<CellKind>(what.cell));
   if (!tensors.look(x.ptr(), in) || !is_readable(in, what.I) || !tensors.look(output.ptr(), out) || !is_readable(out, width)) return nb::none();
-  const Place from(in, batch_first), to(out, batch_first);
+  const Long T = in.shape[batch_first ? 1 : 0], B = in.shape[batch_first ? 0 : 1], rows = T * B;
   int bits = 0;
-  const nb::object dense = dense_addresses(api, params, what.shapes, &bits);
-  if (dense.is_none() || bits != tensors.bits || bits == 16 || to.T != from.T || to.B != from.B) return nb::none();
-  nb::list before, after;
-  if (!tensors.look_states(initial, what, from.B, before) || !tensors.look_states(d_final, what, from.B, after)) return nb::none();
-  const Long rows = from.T * from.B;
+  Addresses dense, before, after;
+  if (!dense_addresses(api, params, what.shapes, dense, bits) || bits != tensors.bits || bits == 16 || out.shape[0] != in.shape[0] || out.shape[1] != in.shape[1]) return nb::none();
+  if (!tensors.look_states(initial, what, B, before) || !tensors.look_states(d_final, what, B, after)) return nb::none();
   Address hidden_at = 0, kept_at = 0;
   if (what.L > 1 && !tensors.look_dense(hidden.ptr(), {what.L - 1, rows, width}, hidden_at)) return nb::none();
   if (numbers && !tensors.look_dense(kept.ptr(), {what.L * what.D, rows, numbers, what.H}, kept_at)) return nb::none();
-  Place arriving{to, 0, width, batch_first};
+  Place arriving{0, 0, 0};
   Long column = 1;
   if (!d_output.is_none()) {
     if (!tensors.look(d_output.ptr(), d_out) || d_out.ndim != 3 || d_out.shape[0] != out.shape[0] || d_out.shape[1] != out.shape[1] || d_out.shape[2] != width) return nb::none();
-    arriving = Place(d_out, batch_first);
+    arriving = place(d_out, batch_first);
     if (d_out.strides && d_out.strides[0] == 0 && d_out.strides[1] == 0 && d_out.strides[2] == 0)
       column = 0;  // one number stands for all, as in the gradient of a sum
     else if (!is_readable(d_out, width))
@@ -450,7 +474,8 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
   }
   const std::size_t states = initial.is_none() ? 0 : static_cast<std::size_t>(what.states());
   if (wanted.size() != 1 + states + params.size()) return nb::none();
-  nb::list found, d_initial, d_params;
+  nb::list found;
+  Addresses d_initial, d_params;
   std::size_t i = 0;
   const auto allocate = [&](nb::handle like, std::initializer_list<Long> shape) {
     Address at = 0;
@@ -458,15 +483,14 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
     return at;
   };
   const Address d_x = allocate(x, {in.shape[0], in.shape[1], what.I});
-  for (int s = 0; s < what.states(); ++s) d_initial.append(states ? allocate(x, {what.L * what.D, from.B, what.width(s)}) : 0);
+  for (int s = 0; s < what.states(); ++s) d_initial.push_back(states ? allocate(x, {what.L * what.D, B, what.width(s)}) : 0);
   for (std::size_t p = 0; p < params.size(); ++p) {
     const nb::tuple shape = nb::borrow<nb::tuple>(what.shapes[p]);  // as dense_addresses() found it
     const Long first = nb::cast<Long>(shape[0]);
-    d_params.append(shape.size() == 1 ? allocate(params[p], {first}) : allocate(params[p], {first, nb::cast<Long>(shape[1])}));
+    d_params.push_back(shape.size() == 1 ? allocate(params[p], {first}) : allocate(params[p], {first, nb::cast<Long>(shape[1])}));
   }
-  const Place d_in(from, d_x, what.I, batch_first);
-  backward(what.cell, number_of(bits), from.T, from.B, what.I, what.H, what.P, what.L, what.D, 0, what.five(dense), threads, from.at, from.step, from.row, before, to.at, to.step, to.row,
-           hidden_at, kept_at, 0, arriving.at, arriving.step, arriving.row, column, after, d_in.at, d_in.step, d_in.row, d_initial, what.five(d_params));
+  run_backward(what.sizes(bits, T, B), what.five(dense), threads, place(in, batch_first), before, place(out, batch_first), hidden_at, kept_at, 0, arriving, column, after,
+               place(d_x, T, B, what.I, batch_first), d_initial, what.five(d_params));
   return found;
 }
 
@@ -499,7 +523,12 @@ NB_MODULE(_native, m) {
     return peak(*target(), static_cast<Number>(number), threads);
   });
   m.def("offer_exchange", [](nb::handle capsule) { exchange() = exchange_api(capsule); });
-  m.def("dense_addresses", [](nb::sequence tensors, nb::tuple shapes) { return dense_addresses(exchange(), tensors, shapes); });
+  m.def("dense_addresses", [](nb::sequence tensors, nb::tuple shapes) -> nb::object {
+    Addresses found;
+    int bits = 0;
+    if (!dense_addresses(exchange(), tensors, shapes, found, bits)) return nb::none();
+    return nb::cast(found);
+  });
   const nb::arg any;
   m.def("plain_forward", &plain_forward, any, any, nb::arg().none(), nb::arg().none(), any, any, any, any, any);
   m.def("plain_backward", &plain_backward, any, any, any, nb::arg().none(), any, any, nb::arg().none(), nb::arg().none(), nb::arg().none(), any, any, any, any);

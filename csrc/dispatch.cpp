@@ -52,12 +52,47 @@ int threads_for(const Network& net, double passes, int threads) {
 
 }  // namespace
 
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t kArenaBytes = 0;  // so that the sanitizer sees every buffer
+#else
+constexpr std::size_t kArenaBytes = 64 * 1024;
+#endif
+
+// A little memory of each thread, for small calls, half of whose time malloc would take. Buffers live as long as a scope: the last one taken comes back first.
+struct Arena {
+  char* base = nullptr;
+  std::size_t used = 0;
+  ~Arena() { std::free(base); }
+  static std::size_t round(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+  void* take(std::size_t bytes) {
+    if (bytes > kArenaBytes || round(bytes) > kArenaBytes - used) return nullptr;
+    if (!base && posix_memalign(reinterpret_cast<void**>(&base), 64, kArenaBytes) != 0) return base = nullptr;
+    void* memory = base + used;
+    used += round(bytes);
+    return memory;
+  }
+  bool give_back(void* memory) {
+    const auto at = reinterpret_cast<std::uintptr_t>(memory) - reinterpret_cast<std::uintptr_t>(base);
+    if (!base || at >= kArenaBytes) return false;
+    used = at;
+    return true;
+  }
+};
+thread_local Arena arena;
+
+}  // namespace
+
 void* allocate(std::size_t bytes) {
+  if (void* memory = arena.take(bytes)) return memory;
   void* memory = nullptr;
   return posix_memalign(&memory, 64, bytes) == 0 ? memory : nullptr;
 }
 
-void release(void* memory) { std::free(memory); }
+void release(void* memory) {
+  if (memory && !arena.give_back(memory)) std::free(memory);
+}
 
 std::vector<const Target*> supported_targets() {
   std::vector<const Target*> found;

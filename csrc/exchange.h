@@ -6,6 +6,7 @@
 #include <nanobind/ndarray.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace elman {
 
@@ -67,24 +68,22 @@ inline bool has_shape(const nanobind::dlpack::dltensor& t, PyObject* shape) {
   return true;
 }
 
-// The addresses of tensors that kernels can read, all dense, of one dtype and of these shapes; None if any is not so.
-inline nanobind::object dense_addresses(const ExchangeApi* api, nanobind::handle tensors, nanobind::tuple shapes, int* bits = nullptr) {
+// The addresses of tensors that kernels can read, all dense, of one dtype and of these shapes; false if any is not so.
+inline bool dense_addresses(const ExchangeApi* api, nanobind::handle tensors, nanobind::tuple shapes, std::vector<std::uintptr_t>& to, int& bits) {
   namespace nb = nanobind;
   const nb::object fast = nb::steal(PySequence_Fast(tensors.ptr(), "tensors must be a list or a tuple"));
   if (!fast.is_valid()) throw nb::python_error();
   const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
-  if (!api || count != shapes.size()) return nb::none();
-  nb::list addresses;
-  int first = 0;
+  if (!api || count != shapes.size()) return false;
+  to.reserve(count);
   for (std::size_t i = 0; i < count; ++i) {
     nb::dlpack::dltensor t;
-    if (!look(api, PySequence_Fast_GET_ITEM(fast.ptr(), static_cast<Py_ssize_t>(i)), t)) return nb::none();
-    if (i == 0) first = t.dtype.bits;
-    if (t.dtype.bits != first || !is_dense(t) || !has_shape(t, PyTuple_GET_ITEM(shapes.ptr(), static_cast<Py_ssize_t>(i)))) return nb::none();
-    addresses.append(address_of(t));
+    if (!look(api, PySequence_Fast_GET_ITEM(fast.ptr(), static_cast<Py_ssize_t>(i)), t)) return false;
+    if (i == 0) bits = t.dtype.bits;
+    if (t.dtype.bits != bits || !is_dense(t) || !has_shape(t, PyTuple_GET_ITEM(shapes.ptr(), static_cast<Py_ssize_t>(i)))) return false;
+    to.push_back(address_of(t));
   }
-  if (bits) *bits = first;
-  return addresses;
+  return true;
 }
 
 }  // namespace elman

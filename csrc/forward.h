@@ -14,7 +14,7 @@ namespace elman::ELMAN_TARGET {
 
 // Bytes of the projections at hand: with the inputs they come from they should stay in a core's second-level cache.
 constexpr long kProjectionBytes = 128 * 1024;
-// Where a thread projects ahead of another that takes the steps: how many chunks at most, and of how many rows.
+// Where threads follow one another through a sequence: how many chunks one may be ahead, and of how many rows.
 constexpr long kChunksAhead = 4, kRowsAhead = 24;
 // Multiply-adds of one step and one thread from which splitting its columns repays a barrier at each step.
 constexpr long kWorthABarrier = 16'000;
@@ -133,6 +133,16 @@ struct Track {
   bool again;        // h is there already; only c and what is kept are wanted
 };
 
+// How far the layers of a wave have come: each follows the one below, a chunk behind. Counts positions; null: nobody follows, or nobody is followed.
+struct Wave {
+  const std::int64_t* below = nullptr;
+  std::int64_t* mine = nullptr;
+  bool exists() const { return below || mine; }
+  void advance(std::int64_t to) const {
+    if (mine) __atomic_store_n(mine, to, __ATOMIC_RELEASE);
+  }
+};
+
 // The projections of a direction's inputs, chunk by chunk: positions start..stop-1, column groups from..to-1. One thread takes the chunks in turn. Another may
 // run ahead of it: whoever comes first to a chunk projects it, so that neither depends on the other's being there.
 template <class T, class Cell>
@@ -140,10 +150,12 @@ class Projection {
  public:
   const long start, stop, from, to;
   const long stride;  // from one row's projection to the next
+  const Wave wave;
 
-  Projection(const Walk& walk, const Packed<T, Cell>& w, const Sequence& x, long start, long stop, long from, long to, bool ahead)
-      : start(start), stop(stop), from(from), to(to), stride(w.groups * Cell::kGates * kLanes<T>), walk_(walk), w_(w), x_(x), rows_(walk.last - walk.first), slots_(ahead ? kChunksAhead : 1),
-        chunk_(max(1, min(min(stop - start, ahead ? max(1, kRowsAhead / max(1, rows_)) : stop - start),
+  Projection(const Walk& walk, const Packed<T, Cell>& w, const Sequence& x, long start, long stop, long from, long to, bool ahead, const Wave& wave = {})
+      : start(start), stop(stop), from(from), to(to), stride(w.groups * Cell::kGates * kLanes<T>), wave(wave), walk_(walk), w_(w), x_(x), rows_(walk.last - walk.first),
+        slots_(ahead ? kChunksAhead : 1),
+        chunk_(max(1, min(min(stop - start, ahead || wave.exists() ? max(1, kRowsAhead / max(1, rows_)) : stop - start),
                           kProjectionBytes / static_cast<long>(sizeof(Wide<T>)) / stride / slots_ / max(1, rows_)))),
         z_(slots_ * chunk_ * rows_ * stride), mine_(chunk_ * rows_, w.I), others_(ahead ? chunk_ * rows_ : 0, w.I) {}
   bool ok() const { return z_.ok() && mine_.ok() && others_.ok(); }
@@ -179,6 +191,7 @@ class Projection {
   }
   Wide<T>* slot(long chunk) const { return z_ + (chunk % slots_) * chunk_ * rows_ * stride; }
   void project(long chunk, const Left<T>& left) const {
+    if (wave.below) Team::wait(*wave.below, end(chunk));
     const long m = walk_.template gather<const T>(x_, begin(chunk), end(chunk), left.rows);
     product<Factor<T>, Cell::kGates>(m, left.take(m), w_.I, w_.inputs(from), from, to, Project<T, Cell>{w_, slot(chunk), stride});
   }
@@ -239,6 +252,7 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& tr
         if (meets) team.barrier();
       }
     }
+    projection.wave.advance(projection.end(chunk));
   }
   return ok;
 }
@@ -287,7 +301,7 @@ ELMAN_INLINE Sequence kept_of(const Network& net, const void* all, long index) {
 }
 
 template <class T, class Cell>
-bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequence& output, Team& team) {
+bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequence& output, Team& team, const Wave& wave = {}) {
   constexpr int G = Cell::kGates;
   const Network& net = f.net;
   const long H = net.H, P = net.P, I = layer == 0 ? net.I : net.D * P, groups = ceil_div(H, kLanes<T>);
@@ -319,7 +333,7 @@ bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequen
   auto scan_part = [&](const Packed<T, Cell>& w, long d, long first, long last, long part_, long parts) {
     const Walk walk{net, d == 1, first, last};
     const long width = w.end - w.begin;
-    Projection<T, Cell> projection(walk, w, x, 0, net.T, w.begin + width * part_ / parts, w.begin + width * (part_ + 1) / parts, false);
+    Projection<T, Cell> projection(walk, w, x, 0, net.T, w.begin + width * part_ / parts, w.begin + width * (part_ + 1) / parts, false, wave);
     scan(walk, w, projection, d, part_, parts);
   };
   if (net.T == 1 && net.B <= kFewRows && !projects) {
@@ -374,21 +388,41 @@ bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequen
   return true;
 }
 
+// Whether the layers run as a wave: where neither rows nor directions nor columns occupy the threads.
+inline bool runs_as_wave(const Network& net, long units, long groups, int threads) {
+  const Division by = divide(net, units, groups, threads);
+  return net.L > 1 && net.D == 1 && net.T > kRowsAhead && by.column_parts == 1 && by.row_parts == 1 && threads > 1;
+}
+
 template <class T, class Cell>
 bool forward(const Forward& f, Team& team) {
   const Network& net = f.net;
-  const long width = net.D * net.P;
+  const long width = net.D * net.P, size = net.rows * width;
+  const bool wave = runs_as_wave(net, Cell::kGates * net.H, ceil_div(net.H, kLanes<T>), team.threads());
   const bool keep = f.hidden || net.L == 1;
-  const Buffer<T> scratch(keep ? 0 : min(2, net.L - 1) * net.rows * width);  // the layers' outputs take turns in it
-  if (!scratch.ok()) return false;
-  Sequence x = f.x;
-  for (long l = 0; l < net.L; ++l) {
-    T* hidden = keep ? slice<T>(f.hidden, l, net.rows * width) : slice<T>(static_cast<void*>(scratch), l % 2, net.rows * width);
-    const Sequence output = l == net.L - 1 ? f.output : dense(net, hidden, width);
-    if (!layer_forward<T, Cell>(f, l, x, output, team)) return false;
-    x = output;
+  const long buffers = keep ? 0 : wave ? net.L - 1 : min(2, net.L - 1);  // the layers' outputs take turns in them
+  const Buffer<T> scratch(buffers * size);
+  const Buffer<std::int64_t> progress(wave ? net.L : 0);
+  if (!scratch.ok() || !progress.ok()) return false;
+  const auto output = [&](long layer) {
+    if (layer == net.L - 1) return f.output;
+    return dense(net, keep ? slice<T>(f.hidden, layer, size) : slice<T>(static_cast<void*>(scratch), layer % buffers, size), width);
+  };
+  const auto input = [&](long layer) { return layer == 0 ? f.x : output(layer - 1); };
+  if (!wave) {
+    for (long l = 0; l < net.L; ++l)
+      if (!layer_forward<T, Cell>(f, l, input(l), output(l), team)) return false;
+    return true;
   }
-  return true;
+  for (long l = 0; l < net.L; ++l) progress[l] = 0;
+  bool failed = false;  // only ever set
+  team.each(net.L, [&](std::int64_t l) {  // taken in order, so that whoever waits waits for a layer that runs
+    Team alone;
+    const Wave mine{l == 0 ? nullptr : progress + l - 1, progress + l};
+    if (!layer_forward<T, Cell>(f, l, input(l), output(l), alone, mine)) __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
+    mine.advance(net.T);  // nobody waits for a layer that failed
+  });
+  return !failed;
 }
 
 }  // namespace elman::ELMAN_TARGET

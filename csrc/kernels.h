@@ -11,7 +11,7 @@ namespace elman {
 
 class Team;
 
-// Memory aligned to a cache line, not initialised; null where there is none left. Null may be released.
+// Memory aligned to a cache line, not initialised; null where there is none left. On each thread what was taken last is released first. Null may be released.
 void* allocate(std::size_t bytes);
 void release(void* memory);
 

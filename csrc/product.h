@@ -162,7 +162,7 @@ template <class T, int kPanels, class A, class Body>
 void product(long M, const A& a, long K, const Wide<T>* b, long first, long last, const Body& body, bool falls = false) {
   static constexpr Tiles<T, A> tiles;
   constexpr int most = tallest(kPanels);
-  if (M <= 0) return;
+  if (M <= 0 || first >= last) return;
   const long row_tiles = ceil_div(M, most);
   const long rows = ceil_div(M, row_tiles);      // tiles of nearly the same height: a short last one would starve
   const long tall = M - (rows - 1) * row_tiles;  // so many have `rows` rows, the others one fewer

@@ -144,7 +144,7 @@ void Team::with(int threads, void (*body)(void*, Team&), void* context) {
   if (threads > 1) threads = std::min({threads, processors(), kMostThreads});
   Work* w = threads > 1 ? &the_work() : nullptr;
   if (!w || !w->owner.try_lock()) {
-    Team alone(1);
+    Team alone;
     return body(context, alone);
   }
   const std::uint32_t seen = w->call.load() + 1;

@@ -10,6 +10,7 @@ class Team {
   // Forms a team of the caller and up to threads-1 others, no more than there are processors, and calls body(context, team) on the caller's thread.
   // The caller is alone if another call has the threads.
   static void with(int threads, void (*body)(void* context, Team& team), void* context);
+  Team() = default;  // the caller alone
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
@@ -32,7 +33,7 @@ class Team {
 
  private:
   explicit Team(int threads) : threads_(threads) {}
-  int threads_;
+  int threads_ = 1;
 };
 
 // The same with a callable, f(team).

@@ -42,3 +42,9 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.nn.LSTM in torch's own operators: oneDNN, where there is one, rounds elsewhere and keeps other dtypes."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)

@@ -53,7 +53,14 @@ TANH = Kind("tanh", "RNN", "rnn_tanh", {"nonlinearity": "tanh"})
 RELU = Kind("relu", "RNN", "rnn_relu", {"nonlinearity": "relu"})
 GRU = Kind("gru", "GRU", "gru", gates=3)
 LSTM = Kind("lstm", "LSTM", "lstm", states=("h", "c"), gates=4)
-PROJECTED = Kind("lstm projected", "LSTM", "lstm", {"proj_size": 2}, ("h", "c"), gates=4)
+
+
+def projected(width: int) -> Kind:
+    """An LSTM whose output is projected to so many units."""
+    return Kind("lstm projected", "LSTM", "lstm", {"proj_size": width}, ("h", "c"), gates=4)
+
+
+PROJECTED = projected(2)
 
 KINDS = (TANH, RELU, GRU, LSTM, PROJECTED)
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)

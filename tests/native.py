@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-import elman
 from elman.backends import kernels, registry
 from elman.backends.native import NativeBackend
+from kinds import Kind, as_hx, as_states
+from raw import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,11 +39,16 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def pair(*sizes: int, dtype: torch.dtype = torch.float64, **options: object) -> tuple[nn.RNN, elman.RNN]:
-    """The networks of torch and ours, with the same parameters."""
-    theirs, ours = nn.RNN(*sizes, **options, dtype=dtype), elman.RNN(*sizes, **options, dtype=dtype)
-    ours.load_state_dict(theirs.state_dict())
-    return theirs, ours
+def initial_states(module: nn.Module, rows: int) -> tuple[Tensor, ...]:
+    """Random initial states of one of elman's networks, of as many rows."""
+    stack, like = module.stack, next(module.parameters())
+    shapes = [(stack.num_layers * stack.num_directions, rows, width) for width in stack.state_sizes]
+    return tuple(torch.randn(shape, dtype=like.dtype) for shape in shapes)
+
+
+def chunk(kind: Kind, hidden_size: int, rows: int, dtype: torch.dtype = torch.float64) -> int:
+    """How many steps the backward pass takes before it adds up what they give for the weights."""
+    return CHUNK // (dtype.itemsize * kind.gates * hidden_size * rows)
 
 
 def random_like(tensor: Tensor) -> Tensor:
@@ -50,16 +56,27 @@ def random_like(tensor: Tensor) -> Tensor:
     return torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(tensor.dtype)
 
 
-def evaluate(module: nn.Module, x: Tensor | PackedSequence, hx: Tensor | None = None) -> Values:
+def named(output: Tensor | PackedSequence, hx: Tensor | tuple[Tensor, ...]) -> Values:
+    """What a network gives."""
+    finals = {f"{name}_n": final for name, final in zip("hc", as_states(hx), strict=False)}
+    return {"output": output.data if isinstance(output, PackedSequence) else output, **finals}
+
+
+@torch.no_grad()
+def results(module: nn.Module, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None = None) -> Values:
+    """What a network gives, by itself."""
+    return named(*module(x, None if states is None else as_hx(states)))
+
+
+def evaluate(module: nn.Module, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None = None) -> Values:
     """Results, and the gradients of their random combination by all inputs and parameters."""
     data = (x.data if isinstance(x, PackedSequence) else x).detach().requires_grad_()
-    state = None if hx is None else hx.detach().requires_grad_()
+    initial = tuple(state.detach().requires_grad_() for state in states or ())
     given = PackedSequence(data, x.batch_sizes) if isinstance(x, PackedSequence) else data
-    output, h_n = module(given, state)
-    output = output.data if isinstance(output, PackedSequence) else output
-    leaves = {"x": data, **dict(module.named_parameters())} | ({} if state is None else {"hx": state})
-    gradients = torch.autograd.grad((output, h_n), list(leaves.values()), (random_like(output), random_like(h_n)))
-    values = {"output": output, "h_n": h_n} | {f"d {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
+    values = named(*module(given, as_hx(initial) if initial else None))
+    leaves = {"x": data, **dict(module.named_parameters())} | {f"{name}_0": state for name, state in zip("hc", initial, strict=False)}
+    gradients = torch.autograd.grad(tuple(values.values()), list(leaves.values()), tuple(map(random_like, values.values())))
+    values |= {f"d {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
     return {name: value.detach() for name, value in values.items()}
 
 

@@ -14,18 +14,26 @@ import numpy as np
 Call = dict[str, Any]
 Places = dict[str, np.ndarray]  # for each operand the addresses of its elements, in the operand's shape
 
-_NETWORK = ("cell", "number", "T", "B", "I", "H", "L", "D", "batch_sizes", "params", "threads", "x", "x_step", "x_row", "initial")
-FORWARD = (*_NETWORK, "output", "output_step", "output_row", "final", "hidden")
+_NETWORK = (
+    *("cell", "number", "T", "B", "I", "H", "P", "L", "D", "batch_sizes", "params", "threads"),
+    *("x", "x_step", "x_row", "initial", "output", "output_step", "output_row"),
+)
+FORWARD = (*_NETWORK, "final", "hidden", "kept", "marks")
 BACKWARD = (
-    *(*_NETWORK, "output", "output_step", "output_row", "hidden"),
-    *("d_output", "d_output_step", "d_output_row", "d_output_column", "d_final"),
+    *(*_NETWORK, "hidden", "kept", "marks", "d_output", "d_output_step", "d_output_row", "d_output_column", "d_final"),
     *("d_x", "d_x_step", "d_x_row", "d_initial", "d_params"),
 )
-ACTIVATION = ("cell", "number", "source", "target", "count")
+ACTIVATION = ("function", "number", "source", "target", "count")
+LISTS = ("params", "d_params", "initial", "final", "d_initial", "d_final")  # of addresses
+SIZES = (4, 8, 2)  # bytes of a number: float32, float64, bfloat16
+BFLOAT16 = 2
+CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")  # by number
+GATES, KEPT, STATES, LSTM = (1, 1, 3, 4), (0, 0, 4, 5), (1, 1, 1, 2), 3
 
 MOST_ELEMENTS, MOST_WORK = 2_000_000, 200_000_000  # elements of an operand, and multiply-adds, up to which these tests run a call
+CHUNK = 2**23  # bytes of gate gradients in which the backward pass walks
 LAST = 2**63  # no process has memory beyond
-WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
+WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")
 
 
 class IllegalError(Exception):
@@ -133,12 +141,14 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
         IllegalError: the kernels must refuse the call.
         UnknowableError: the call must not be made.
     """
-    numbers = [value for name, value in call.items() if name not in ("params", "d_params")]
-    if any(type(value) is not int for value in numbers):
+    if any(type(value) is not int for name, value in call.items() if name not in LISTS):
         raise IllegalError("an argument is no integer")
-    if call["cell"] not in (0, 1) or call["number"] not in (0, 1):
-        raise IllegalError("an unknown cell or number type")
-    size = 8 if call["number"] else 4
+    numbers = (0, 1, BFLOAT16) if kind == "forward" else (0, 1)
+    if not (0 <= call.get("cell", 0) < len(CELLS) and 0 <= call.get("function", 0) <= 2 and call["number"] in numbers):
+        raise IllegalError("an unknown cell, function or number type")
+    if call["number"] == BFLOAT16 and (call["hidden"] or call["kept"] or call["marks"]):
+        raise IllegalError("in bfloat16 nothing is kept")
+    size = SIZES[call["number"]]
     found = _Operands(arena, size)
     if kind == "activation":
         if not 0 <= call["count"] < LAST:
@@ -147,59 +157,94 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
         found.add("target", call["target"], (call["count"],), (1,), True, False)
         return found.finish()
 
-    T, B, I, H, L, D = (call[name] for name in ("T", "B", "I", "H", "L", "D"))  # noqa: E741
+    T, B, I, H, P, L, D = (call[name] for name in ("T", "B", "I", "H", "P", "L", "D"))  # noqa: E741
+    cell = call["cell"]
     if min(T, B, H, L) < 1 or I < 0 or D not in (1, 2) or not 1 <= call["threads"] < 2**31:
         raise IllegalError("a size out of range")
-    width = D * H
-    if any(value >= LAST for value in (T, B, I, H, L)) or max(T * B, L * B, L * H) * max(width, I) * size > LAST:
+    if P and not (cell == LSTM and 0 < P < H):
+        raise IllegalError("a projection where there is none")
+    width = D * (P or H)
+    if any(value >= LAST for value in (T, B, I, H, L)) or max(T * B, L * B, L * H) * max(width, I) * GATES[cell] * size > LAST:
         raise IllegalError("sizes beyond memory")
-    _add_parameters(found, "", call["params"], T, B, I, H, L, D)
+    _add_parameters(found, "", call)
     sizes = batch_sizes(call, arena)
-    if max(T * B, 1) * L * width * (max(width, I) + H) > MOST_WORK:
+    if max(T * B, 1) * L * width * GATES[cell] * (max(width, I) + H) > MOST_WORK:
         found.unknowable.append("time")
-    rows = None if found.unknowable else (sum(sizes) if sizes else T * B)
-    packed = sizes is not None
+    rows = 1 if found.unknowable else sum(sizes) if sizes else T * B
 
-    def sequence(name: str, key: str, columns: int, column: int, write: bool, nullable: bool) -> None:
-        if nullable and call[key] == 0:
+    def sequence(name: str, columns: int, column: int, write: bool, nullable: bool) -> None:
+        if nullable and call[name] == 0:
             return
-        step, row = call[f"{key}_step"], call[f"{key}_row"]
+        step, row = call[f"{name}_step"], call[f"{name}_row"]
+        if T == 1:
+            step = 0  # the stride of an axis of length one means nothing
+        if B == 1 and sizes is None:
+            row = 0
         if min(step, row) < 0 or max(step, row) >= LAST:
             found.illegal.append(f"strides of {name}")
-        elif packed:
-            found.add(name, call[key], (rows or 1, columns), (row, column), write, nullable)
+        elif sizes is not None:
+            found.add(name, call[name], (rows, columns), (row, column), write, nullable)
         else:
-            found.add(name, call[key], (T, B, columns), (step, row, column), write, nullable)
+            found.add(name, call[name], (T, B, columns), (step, row, column), write, nullable)
 
-    states, hidden = (L * D * B * H,), ((L - 1) * (rows or 1) * width,)
-    sequence("x", "x", I, 1, False, False)
-    found.add("initial", call["initial"], states, (1,), False, True)
-    sequence("output", "output", width, 1, kind == "forward", False)
-    found.add("hidden", call["hidden"], hidden, (1,), kind == "forward", kind == "forward")
-    if kind == "forward":
-        found.add("final", call["final"], states, (1,), True, False)
+    def states(name: str, write: bool, nullable: bool) -> None:
+        addresses = call[name]
+        if not isinstance(addresses, list | tuple) or len(addresses) != STATES[cell]:
+            raise IllegalError(f"not one address for each state in {name}")
+        for state, address, columns in zip("hc", addresses, (P or H, H), strict=False):
+            found.add(f"{name} {state}", address, (L * D * B * columns,), (1,), write, nullable)
+
+    forward = kind == "forward"
+    sequence("x", I, 1, False, False)
+    states("initial", False, True)
+    sequence("output", width, 1, forward, False)
+    found.add("hidden", call["hidden"], ((L - 1) * rows * width,), (1,), forward, forward)
+    found.add("kept", call["kept"], (L * D * rows * KEPT[cell] * H,), (1,), forward, True)
+    marks = 1 if found.unknowable else len(mark_positions(call))
+    found.add("marks", call["marks"], (L * D * marks * B * H * (cell == LSTM),), (1,), forward, forward or call["kept"] != 0)
+    if forward:
+        states("final", True, False)
     else:
         if call["d_output_column"] not in (0, 1):
             raise IllegalError("the column stride of d_output")
-        sequence("d_output", "d_output", width, call["d_output_column"], False, True)
-        found.add("d_final", call["d_final"], states, (1,), False, True)
-        sequence("d_x", "d_x", I, 1, True, True)
-        found.add("d_initial", call["d_initial"], states, (1,), True, True)
-        _add_parameters(found, "d ", call["d_params"], T, B, I, H, L, D)
+        sequence("d_output", width, call["d_output_column"], False, True)
+        states("d_final", False, True)
+        sequence("d_x", I, 1, True, True)
+        states("d_initial", True, True)
+        _add_parameters(found, "d ", call)
     return found.finish()
 
 
-def _add_parameters(found: _Operands, prefix: str, addresses: Any, T: int, B: int, I: int, H: int, L: int, D: int) -> None:  # noqa: E741
-    if not isinstance(addresses, (list, tuple)) or len(addresses) != 4 * L * D:
-        raise IllegalError("not four addresses for each direction")
-    for i in range(L * D):
-        columns = I if i < D else D * H
-        four = addresses[4 * i : 4 * i + 4]
-        if not prefix and (four[2] == 0) != (four[3] == 0):
+def mark_positions(call: Call) -> list[int]:
+    """Before which steps of its way a direction's memory is marked: where the backward pass's chunks end, the last step first."""
+    chunk = max(1, CHUNK // ((8 if call["number"] else 4) * GATES[call["cell"]] * call["H"] * call["B"]))
+    return [max(0, end - chunk) for end in range(call["T"], 0, -chunk)]
+
+
+def shapes(call: Call, direction: int) -> tuple[tuple[int, ...], ...]:
+    """Those of the parameters of a direction, counted through all layers; w_hr's is () without a projection."""
+    rows, h = GATES[call["cell"]] * call["H"], call["P"] or call["H"]
+    columns = call["I"] if direction < call["D"] else call["D"] * h
+    return (rows, columns), (rows, h), (rows,), (rows,), (call["P"], call["H"]) if call["P"] else ()
+
+
+def _add_parameters(found: _Operands, prefix: str, call: Call) -> None:
+    addresses = call["d_params" if prefix else "params"]
+    directions = call["L"] * call["D"]
+    if not isinstance(addresses, list | tuple) or len(addresses) != len(WEIGHTS) * directions:
+        raise IllegalError("not five addresses for each layer and direction")
+    for i in range(directions):
+        five = addresses[len(WEIGHTS) * i : len(WEIGHTS) * (i + 1)]
+        if not prefix and (five[2] == 0) != (five[3] == 0):
             raise IllegalError("one bias without the other")
-        for name, address, shape in zip(WEIGHTS, four, ((H, columns), (H, H), (H,), (H,)), strict=True):
-            strides = (shape[1], 1) if len(shape) == 2 else (1,)
-            found.add(f"{prefix}{name} {i}", address, shape, strides, bool(prefix), bool(prefix) or name.startswith("b"))
+        for name, address, shape in zip(WEIGHTS, five, shapes(call, i), strict=True):
+            if shape == () and not _is_address(address):
+                raise IllegalError(f"{name} is no address")
+            if shape == () and address != 0 and not prefix:
+                raise IllegalError("w_hr without a projection")
+            if shape:
+                strides = (shape[1], 1) if len(shape) == 2 else (1,)
+                found.add(f"{prefix}{name} {i}", address, shape, strides, bool(prefix), bool(prefix) or name.startswith("b"))
 
 
 def _is_address(value: Any) -> bool:

@@ -1,9 +1,8 @@
 """What a raw call of the kernels must leave in memory, and how far from it rounding may lead. NumPy in float64, for test_fuzz.
 
-Unlike ``oracle`` it takes the operands of the very call: the backward pass starts from whatever lies in ``output`` and ``hidden``. A
-gradient is then a polynomial of what it is computed from, and the same polynomial of the magnitudes bounds its rounding: k roundings on
-the longest way from an operand to the result err by at most gamma(k) times that (N. J. Higham, "Accuracy and Stability of Numerical
-Algorithms", 2nd ed. 2002, section 3.1).
+Unlike ``oracle`` it takes the operands of the very call: the backward pass starts from whatever lies in ``output``, ``hidden``, ``kept``
+and ``marks``. The steps and their rounding are those of ``bounds``, all rows of a step at once. A bound there is zero without rounding and
+convex in the size of one, so float64's errors are at most 2^-29 times float32's; and as much again, since these numbers are float64 too.
 """
 
 from __future__ import annotations
@@ -12,129 +11,180 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bounds import TANH_ULPS
-from raw import WEIGHTS
+from bounds import CELLS, SIGMOID_ULPS, TANH_ULPS, Approx, Sum, Terms, U, Weights
+from oracle import Direction, order, sigmoid
+from raw import CELLS as NAMES
+from raw import KEPT, LSTM, STATES, WEIGHTS, mark_positions, shapes
 
 if TYPE_CHECKING:
     from raw import Call
 
 Values = dict[str, np.ndarray]
+Kept = tuple[tuple[Approx, ...], tuple[Approx, ...], Approx]  # of a step: the states before, what the cell keeps, h after
 
 TINY = {0: 2.0**-149, 1: 2.0**-1074}  # what an underflow may lose
-U = {0: 2.0**-24, 1: 2.0**-53}
-
-
-def gamma(n: int, u: float) -> float:
-    """The relative error of n roundings of relative size u."""
-    return n * u / (1 - n * u)
+DOUBLE = 2 * 2.0**-29
 
 
 def activation(call: Call, values: Values) -> tuple[Values, Values]:
     """The expected values by operand, and the errors allowed."""
-    expected = _activate(call, values.get("source", np.empty(0)))
-    return {"target": expected}, {"target": _activation_error(call, expected)}
+    x = values.get("source", np.empty(0))
+    function, ulps = ((np.tanh, TANH_ULPS), (lambda x: np.maximum(x, 0.0), 0.0), (sigmoid, SIGMOID_ULPS))[call["function"]]
+    expected = function(x)
+    unit = 2 * U * (DOUBLE if call["number"] else 1)
+    return {"target": expected}, {"target": ulps * (unit * np.abs(expected) + TINY[call["number"]])}
 
 
 def forward(call: Call, values: Values, alive: list[int]) -> tuple[Values, Values]:
     """The same for a network; ``alive`` counts the rows of each step. Sequences come and go as (rows, columns)."""
-    B, H, L, D, u = call["B"], call["H"], call["L"], call["D"], U[call["number"]]
-    first = np.concatenate(([0], np.cumsum(alive)))
-    layer, error = values["x"], np.zeros_like(values["x"])
-    initial = values.get("initial", np.zeros(L * D * B * H)).reshape(L * D, B, H)
-    final, final_error = np.zeros((2, L * D, B, H))
-    kept: list[tuple[np.ndarray, np.ndarray]] = []
+    B, H, L, D, rows, cell = call["B"], call["H"], call["L"], call["D"], sum(alive), call["cell"]
+    found: dict[str, list[Approx]] = {"hidden": [], "kept": [], "marks": []} | {f"final {state}": [] for state in "hc"}
+    x = Approx.exact(values["x"])
     for index in range(L):
-        out, out_error = np.zeros((2, first[-1], D * H))
+        outputs = []
         for d in range(D):
-            w_ih, w_hh, b_ih, b_hh = _weights(values, index * D + d, H)
-            n = layer.shape[1] + H + 3
-            h, e = initial[index * D + d].copy(), np.zeros((B, H))
-            for t in _order(len(alive), d):
-                rows, live = slice(first[t], first[t + 1]), slice(alive[t])
-                x, e_x = layer[rows], error[rows]
-                a = x @ w_ih.T + h[live] @ w_hh.T + b_ih + b_hh
-                passed = e_x @ np.abs(w_ih).T + e[live] @ np.abs(w_hh).T
-                magnitude = np.abs(x) @ np.abs(w_ih).T + np.abs(h[live]) @ np.abs(w_hh).T + np.abs(b_ih) + np.abs(b_hh) + passed
-                h[live] = _activate(call, a)
-                e[live] = passed + gamma(n, u) * magnitude + n * TINY[call["number"]]
-                e[live] += _activation_error(call, h[live])
-                out[rows, d * H : (d + 1) * H], out_error[rows, d * H : (d + 1) * H] = h[live], e[live]
-            final[index * D + d], final_error[index * D + d] = h, e
-        layer, error = out, out_error
-        kept.append((out, out_error))
-    hidden, hidden_error = (np.concatenate([np.empty(0), *(pair[i].ravel() for pair in kept[:-1])]) for i in (0, 1))
-    return (
-        {"output": layer, "final": final.ravel(), "hidden": hidden},
-        {"output": error, "final": final_error.ravel(), "hidden": hidden_error},
-    )
+            k = index * D + d
+            weights, states = _weights(call, values, k), _states(call, values, "initial", k)
+            steps: dict[int, tuple[Approx, ...]] = {}
+            for s, (t, here) in enumerate(_way(alive, d)):
+                if cell == LSTM and s in mark_positions(call):
+                    found["marks"].append(states[1])
+                live = slice(alive[t])
+                after, kept = weights.forward(x[here], tuple(state[live] for state in states))
+                states = tuple(new.followed_by(old[alive[t] :]) for new, old in zip(after, states, strict=True))
+                steps[t] = (after[0], *kept)
+            h, *kept = (_all(steps[t][i] for t in range(len(alive))) for i in range(1 + KEPT[cell]))
+            outputs.append(h)
+            found["kept"] += (
+                [Approx.of(*(np.stack([getattr(number, name) for number in kept], 1) for name in ("value", "error")))] if kept else []
+            )
+            for state, name in zip(states, "hc", strict=False):
+                found[f"final {name}"].append(state)
+        x = _beside(outputs)
+        found["hidden"].append(x)
+    found["output"] = [found["hidden"].pop()]
+    marks = len(mark_positions(call))
+    if cell == LSTM:  # in a direction's way they come in order; in memory they are counted from its end
+        found["marks"] = [found["marks"][k * marks + marks - 1 - m] for k in range(L * D) for m in range(marks)]
+    assert all(step.value.shape == (rows, KEPT[cell], H) for step in found["kept"])
+    assert all(mark.value.shape == (B, H) for mark in found["marks"])
+    return _split(call, {name: _all(parts, flat=True) for name, parts in found.items() if parts})
 
 
 def backward(call: Call, values: Values, alive: list[int]) -> tuple[Values, Values]:
-    expected, magnitude = _backward(call, values, alive, False), _backward(call, values, alive, True)
-    T, I, H, L, D = (call[name] for name in ("T", "I", "H", "L", "D"))  # noqa: E741
-    roundings = L * (T * (H + 6) + D * (H + I) + sum(alive) + 8)
-    bound, tiny = gamma(roundings, U[call["number"]]), roundings * TINY[call["number"]]
-    return expected, {name: bound * value + tiny for name, value in magnitude.items()}
-
-
-def _backward(call: Call, values: Values, alive: list[int], magnitudes: bool) -> Values:
-    """The gradients; or the same polynomial with every number and every sign made positive."""
-    B, H, L, D = call["B"], call["H"], call["L"], call["D"]
-    number = np.abs if magnitudes else lambda array: array
-    first, width = np.concatenate(([0], np.cumsum(alive))), D * H
-    initial = values.get("initial", np.zeros(L * D * B * H)).reshape(L * D, B, H)
-    d_final = number(values.get("d_final", np.zeros(L * D * B * H))).reshape(L * D, B, H)
-    hidden = values.get("hidden", np.empty(0)).reshape(L - 1, first[-1], width)
+    """The same for the gradients."""
+    B, H, L, D, rows = call["B"], call["H"], call["L"], call["D"], sum(alive)
+    width = D * (call["P"] or H)
+    hidden = values.get("hidden", np.empty(0)).reshape(L - 1, rows, width)
     layers = [values["x"], *hidden, values["output"]]
-    d_out = number(values.get("d_output", np.zeros((first[-1], width))))
-    result, d_initial = {}, np.zeros((L * D, B, H))
+    d_out = Approx.exact(values.get("d_output", np.zeros((rows, width))))
+    found: dict[str, list[Approx]] = {f"d_initial {state}": [] for state in "hc"[: STATES[call["cell"]]]}
     for index in reversed(range(L)):
-        x, h = layers[index], layers[index + 1]
-        d_in = np.zeros(x.shape)
+        x, d_in = Approx.exact(layers[index]), None
+        states_gradients = []
         for d in range(D):
-            k, own = index * D + d, slice(d * H, (d + 1) * H)
-            w_ih, w_hh, _, _ = _weights(values, k, H)
-            w_ih, w_hh = number(w_ih), number(w_hh)
-            gradients = [np.zeros(w_ih.shape), np.zeros(w_hh.shape), np.zeros(H)]
-            before = np.zeros((first[-1], H))
-            state = initial[k].copy()
-            for t in _order(len(alive), d):
-                before[first[t] : first[t + 1]] = state[: alive[t]]
-                state[: alive[t]] = h[first[t] : first[t + 1], own]
-            d_h = d_final[k].copy()
-            for t in reversed(_order(len(alive), d)):
-                rows, live = slice(first[t], first[t + 1]), slice(alive[t])
-                d_a = (d_h[live] + d_out[rows, own]) * _slope(call, h[rows, own], magnitudes)
-                gradients[0] += d_a.T @ number(x[rows])
-                gradients[1] += d_a.T @ number(before[rows])
-                gradients[2] += d_a.sum(0)
-                d_in[rows] += d_a @ w_ih
-                d_h[live] = d_a @ w_hh
-            d_initial[k] = d_h
-            result |= {f"d {name} {k}": value for name, value in zip(WEIGHTS, (*gradients, gradients[2]), strict=True)}
+            k = index * D + d
+            weights = _weights(call, values, k)
+            own = slice(d * weights.width, (d + 1) * weights.width)
+            steps = _recall(call, values, alive, k, weights, x, layers[index + 1][:, own])
+            terms = Terms(_direction(call, values, k))
+            d_states = tuple(Sum.of(state) for state in _states(call, values, "d_final", k))
+            d_states = tuple(state.value for state in d_states)
+            d_steps: dict[int, Approx] = {}
+            for t, here in reversed(_way(alive, d)):
+                live = slice(alive[t])
+                d_h = Sum.of(d_states[0][live]) + Sum.of(_columns(d_out[here], own))
+                d_x, d_before = weights.backward(x[here], *steps[t], (d_h, *(Sum.of(state[live]) for state in d_states[1:])), terms)
+                d_states = tuple(new.rounded().followed_by(old[alive[t] :]) for new, old in zip(d_before, d_states, strict=True))
+                d_steps[t] = d_x.rounded()
+            d_x = _all(d_steps[t] for t in range(len(alive)))
+            d_in = d_x if d_in is None else (Sum.of(d_in) + Sum.of(d_x)).rounded()
+            states_gradients.append(d_states)
+            error = terms.error(rows)
+            for name in terms.values.names:
+                found[f"d {name} {k}"] = [Approx.of(np.atleast_1d(getattr(terms.values, name)), np.atleast_1d(getattr(error, name)))]
+        for name, per_direction in zip("hc", zip(*states_gradients, strict=True), strict=False):
+            found[f"d_initial {name}"] = [*per_direction, *found[f"d_initial {name}"]]
         d_out = d_in
-    return result | {"d_x": d_out, "d_initial": d_initial.ravel()}
+    found["d_x"] = [d_out]
+    assert all(state.value.shape[0] == B for state in found["d_initial h"])
+    return _split(call, {name: _all(parts, flat=True) for name, parts in found.items()})
 
 
-def _weights(values: Values, k: int, H: int) -> tuple[np.ndarray, ...]:
-    columns = 0 if f"w_ih {k}" not in values else values[f"w_ih {k}"].shape[1]
-    shapes = ((H, columns), (H, H), (H,), (H,))
-    return tuple(values.get(f"{name} {k}", np.zeros(shape)) for name, shape in zip(WEIGHTS, shapes, strict=True))
+def _recall(call: Call, values: Values, alive: list[int], k: int, weights: Weights, x: Approx, output: np.ndarray) -> dict[int, Kept]:
+    """What backward knows of each step of a direction: from what was kept, or else by running its steps again."""
+    B, H, cell, rows = call["B"], call["H"], call["cell"], sum(alive)
+    initial = _states(call, values, "initial", k)
+    h, *memory = initial
+    scratch = list(memory)  # where steps are run again: as it stood at the mark, and since then
+    marks = mark_positions(call)
+    steps: dict[int, Kept] = {}
+    lived = 0
+    for s, (t, here) in enumerate(_way(alive, k % call["D"])):
+        n = alive[t]
+        before = (h[:n], *(state[:n] for state in memory))
+        if not KEPT[cell]:
+            kept: tuple[Approx, ...] = ()
+        elif "kept" in values:
+            numbers = values["kept"].reshape(call["L"] * call["D"], rows, KEPT[cell], H)[k, here]
+            kept = tuple(Approx.exact(numbers[:, i]) for i in range(KEPT[cell]))
+        else:
+            if cell == LSTM and s in marks:
+                at = len(marks) - 1 - sorted(marks).index(s)
+                scratch = [Approx.exact(values["marks"].reshape(-1, len(marks), B, H)[k, at])]
+                before = (h[:n], scratch[0][:n])
+            elif cell == LSTM:  # a row that begins here has its initial state before it
+                before = (h[:n], scratch[0][: min(n, lived)].followed_by(initial[1][min(n, lived) : n]))
+            _, kept = weights.forward(x[here], (h[:n], *(state[:n] for state in scratch)))
+        if cell == LSTM:
+            memory = [kept[-1].followed_by(memory[0][n:])]
+            scratch = [kept[-1].followed_by(scratch[0][n:])]
+        after = Approx.exact(output[here])
+        steps[t] = before, kept, after
+        h, lived = after.followed_by(h[n:]), n
+    return steps
 
 
-def _order(steps: int, direction: int) -> list[int]:
-    return list(range(steps)) if direction == 0 else list(range(steps - 1, -1, -1))
+def _way(alive: list[int], direction: int) -> list[tuple[int, slice]]:
+    """The steps in the order in which a direction takes them, and where the rows of each lie."""
+    first = np.concatenate(([0], np.cumsum(alive)))
+    return [(t, slice(first[t], first[t + 1])) for t in order(len(alive), direction)]
 
 
-def _activate(call: Call, a: np.ndarray) -> np.ndarray:
-    return np.tanh(a) if call["cell"] == 0 else np.maximum(a, 0.0)
+def _direction(call: Call, values: Values, k: int) -> Direction:
+    """The parameters of a direction, counted through all layers; zeros for what is null."""
+    five = [values.get(f"{name} {k}", np.zeros(shape)) for name, shape in zip(WEIGHTS, shapes(call, k), strict=True)]
+    return Direction(*five) if call["P"] else Direction(*five[:4])
 
 
-def _activation_error(call: Call, h: np.ndarray) -> np.ndarray:
-    return (TANH_ULPS * 2 * U[call["number"]] * np.abs(h) + TANH_ULPS * TINY[call["number"]]) * (call["cell"] == 0)
+def _weights(call: Call, values: Values, k: int) -> Weights:
+    return Weights(CELLS[NAMES[call["cell"]]], _direction(call, values, k))
 
 
-def _slope(call: Call, h: np.ndarray, magnitudes: bool) -> np.ndarray:
-    if call["cell"] == 1:
-        return np.where(h > 0, 1.0, 0.0)
-    return 1 + h * h if magnitudes else 1 - h * h
+def _states(call: Call, values: Values, name: str, k: int) -> tuple[Approx, ...]:
+    """The k-th direction's, each (B, its width); zeros where they are null."""
+    B, directions = call["B"], call["L"] * call["D"]
+    widths = (call["P"] or call["H"], call["H"])[: STATES[call["cell"]]]
+    given = (values.get(f"{name} {state}", np.zeros(directions * B * width)) for state, width in zip("hc", widths, strict=False))
+    return tuple(Approx.exact(state.reshape(directions, B, width)[k]) for state, width in zip(given, widths, strict=True))
+
+
+def _columns(vectors: Approx, columns: slice) -> Approx:
+    return Approx.of(vectors.value[:, columns], vectors.error[:, columns])
+
+
+def _beside(parts: list[Approx]) -> Approx:
+    return Approx.of(*(np.concatenate([getattr(part, name) for part in parts], 1) for name in ("value", "error")))
+
+
+def _all(parts: object, flat: bool = False) -> Approx:
+    """One after another; ``flat``, as numbers without shape."""
+    parts = list(parts)
+    return Approx.of(
+        *(np.concatenate([a.ravel() if flat else a for a in (getattr(part, name) for part in parts)]) for name in ("value", "error"))
+    )
+
+
+def _split(call: Call, found: dict[str, Approx]) -> tuple[Values, Values]:
+    scale = DOUBLE if call["number"] else 1.0
+    return {name: value.value for name, value in found.items()}, {name: scale * value.error for name, value in found.items()}

@@ -189,13 +189,17 @@ def test_a_compiled_network_checks_its_parameters(pair: tuple[nn.Module, nn.Modu
 def test_the_operator_checks_what_it_is_given(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     params = list(pair[1].parameters())
 
-    def scan(x: Tensor, h_0: Tensor | None, params: list[Tensor], batch_sizes: Tensor | None) -> object:
-        return torch.ops.elman.scan(x, h_0, params, batch_sizes, "rnn_tanh", 2, False, True, False)
+    def scan(x: Tensor, states: list[Tensor], params: list[Tensor], batch_sizes: Tensor | None, cell: str = "rnn_tanh") -> object:
+        return torch.ops.elman.scan(x, states, params, batch_sizes, cell, 5, 2, False, True, 0, False, False)
 
-    scan(x, None, params, None)
+    scan(x, [], params, None)
     with pytest.raises(RuntimeError, match="expected x of shape"):
-        scan(x[0], None, params, torch.tensor([1000, 1000]))
+        scan(x[0], [], params, torch.tensor([1000, 1000]))
     with pytest.raises(RuntimeError, match="expected h_0 of shape"):
-        scan(x, x.new_zeros(1), params, None)
+        scan(x, [x.new_zeros(1)], params, None)
+    with pytest.raises(RuntimeError, match="expected 1 initial states, got 2"):
+        scan(x, [x.new_zeros(2, 2, 5)] * 2, params, None)
     with pytest.raises(RuntimeError, match="expected parameter 1 of shape"):
-        scan(x, None, [params[0], params[1].float(), *params[2:]], None)
+        scan(x, [], [params[0], params[1].float(), *params[2:]], None)
+    with pytest.raises(RuntimeError, match="expected parameter 0 of shape"):
+        scan(x, [], params, None, "lstm")

@@ -1,7 +1,7 @@
 """bfloat16 on the kernels: stored in 16 bits, computed in float32.
 
-What is stored is known exactly, so each step is held against float64 loops from the very state that it started from: to float32's bound for one
-step, and one rounding to bfloat16, u = 2^-8. What is made of several steps, layers or rows is held to the same bits as its parts.
+What is stored is known exactly, so each step is held against float64 loops from the very state that it started from: to float32's bound
+for one step, and one rounding to bfloat16, u = 2^-8. What is made of several steps, layers or rows is held to the same bits as its parts.
 """
 
 from __future__ import annotations
@@ -84,9 +84,10 @@ def test_each_step_is_one_rounding_from_float32(kind: Kind, I: int, H: int, B: i
     before, slack = tuple(map(_array, states)), np.zeros((1, B, H))
     w_hr = layers[0][0].w_hr
     for t in range(T):
-        call = kind.cell, layers, _array(x[t : t + 1]), before, [1] * B, np.zeros((1, B, before[0].shape[-1])), tuple(map(np.zeros_like, before))
+        d_output, d_finals = np.zeros((1, B, before[0].shape[-1])), tuple(map(np.zeros_like, before))
+        call = kind.cell, layers, _array(x[t : t + 1]), before, [1] * B, d_output, d_finals
         step, bound = oracle.run(*call), bounds.run(*call)
-        # c is not stored between steps. Its error reaches h by slopes of at most 1, as it reaches the next c; a projection reads units that were stored.
+        # c is not stored between steps: its error reaches h by slopes of at most 1, as the next c. A projection reads what is stored.
         units = slack if w_hr is None else (U + slack) @ np.abs(w_hr).T
         h, allowed = step.finals[0], bound.finals[0] + units + LEAST * (I + H)
         error = np.abs(_array(output[t : t + 1]) - h)
@@ -112,6 +113,24 @@ def test_every_number_is_rounded_to_the_nearest_even() -> None:
         expected = (x.float() + torch.tensor(b).bfloat16().float()).relu().bfloat16()
         assert torch.equal(output.isnan(), expected.isnan())
         assert torch.equal(output.nan_to_num(-1.0), expected.nan_to_num(-1.0))
+
+
+@every_kind
+def test_results_and_gradients_are_nearer_to_float64_than_torchs(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Than torch.nn's in bfloat16, operator by operator: by their root mean square."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    theirs, ours = (module.bfloat16() for module in kind.pair(20, 33, 2, bidirectional=True))
+    exact, x = kind.build(nn, 20, 33, 2, bidirectional=True).double(), _randn(30, 5, 20)
+    exact.load_state_dict(ours.state_dict())
+    results = []
+    for module, dtype in ((exact, torch.float64), (ours, torch.bfloat16), (theirs, torch.bfloat16)):
+        data = x.to(dtype).requires_grad_()
+        output, hx = module(data)
+        values = output, *as_states(hx)
+        gradients = torch.autograd.grad([v.sum() for v in values], [data, *module.parameters()])
+        results.append([value.detach().double() for value in (*values, *gradients)])
+    for expected, got, torchs in zip(*results, strict=True):
+        assert (got - expected).square().mean() < (torchs - expected).square().mean()
 
 
 @pytest.mark.parametrize("case", selection(), ids=str)
@@ -147,7 +166,7 @@ def test_nan_and_infinity_go_where_torchs_go(kind: Kind, where: str, value: floa
 def test_layers_and_directions_are_what_they_are_alone(kind: Kind) -> None:
     """So also where layers and directions share threads, and a reverse direction runs the other way."""
     H, P = 17, kind.widths(17)[0]
-    whole, parts = _build(kind, 5, H, 2, bidirectional=True), [_build(kind, I, H) for I in (5, 5, 2 * P, 2 * P)]
+    whole, parts = _build(kind, 5, H, 2, bidirectional=True), [_build(kind, width, H) for width in (5, 5, 2 * P, 2 * P)]
     params, each = list(whole.parameters()), len(list(parts[0].parameters()))
     with torch.no_grad():
         for i, part in enumerate(parts):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import elman
 from elman.backends import BACKENDS, registry
+from kinds import GRU, LSTM, TANH, Kind, every_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,12 +55,16 @@ def _kept(call: Callable[[], Tensor]) -> int:
 
 
 @pytest.mark.usefixtures("native")
-@pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (2, True)])
-def test_each_layer_and_direction_keeps_its_outputs_and_no_more(num_layers: int, bidirectional: bool) -> None:
-    rnn = elman.RNN(I, H, num_layers, bidirectional=bidirectional)
-    x = torch.randn(T, B, I)
-    numbers = T * B * H * num_layers * (2 if bidirectional else 1)
-    assert _kept(lambda: rnn(x)[0]) / (4 * numbers) <= 1.1
+@pytest.mark.parametrize(("kind", "most"), [(TANH, 1.1), (GRU, 5.1), (LSTM, 6.1)], ids=str)
+def test_a_layer_keeps_its_outputs_and_what_its_cell_needs_and_no_more(kind: Kind, most: float) -> None:
+    rnn, x = kind.build(elman, I, H), torch.randn(T, B, I)
+    assert _kept(lambda: rnn(x)[0]) / (4 * T * B * H) <= most
+
+
+@pytest.mark.usefixtures("native")
+def test_each_layer_and_direction_keeps_as_much() -> None:
+    rnn, x = elman.RNN(I, H, 2, bidirectional=True), torch.randn(T, B, I)
+    assert _kept(lambda: rnn(x)[0]) / (4 * 4 * T * B * H) <= 1.1
 
 
 def test_the_count_sees_what_autograd_keeps() -> None:
@@ -77,10 +82,12 @@ def _growth(call: Callable[[], object], count: int) -> int:
     return sizes[1] - sizes[0]
 
 
-def test_memory_stays_flat_over_many_calls(backend: Backend) -> None:
+@every_kind
+def test_memory_stays_flat_over_many_calls(backend: Backend, kind: Kind) -> None:
     """100,000 calls where that takes seconds: forgetting a single tensor a call would take tens of megabytes."""
-    rnn, x = elman.RNN(4, 8), torch.randn(3, 2, 4)
-    assert _growth(lambda: rnn(x)[0].sum().backward(), 100_000 if backend.name == "native" else 2_000) < FLAT
+    rnn, x = kind.build(elman, 4, 8), torch.randn(3, 2, 4)
+    count = 2_000 if backend.name != "native" else 100_000 if kind is TANH else 20_000
+    assert _growth(lambda: rnn(x)[0].sum().backward(), count) < FLAT * count / 100_000 + FLAT / 10
 
 
 def test_growth_sees_a_leak() -> None:
@@ -88,8 +95,9 @@ def test_growth_sees_a_leak() -> None:
     assert _growth(lambda: kept.append(bytearray(10_000)), 10_000) > FLAT
 
 
-def test_a_call_leaves_no_cycle_behind(backend: Backend) -> None:
-    rnn, x = elman.RNN(4, 8), torch.randn(3, 2, 4)
+@every_kind
+def test_a_call_leaves_no_cycle_behind(backend: Backend, kind: Kind) -> None:
+    rnn, x = kind.build(elman, 4, 8), torch.randn(3, 2, 4)
     rnn(x)[0].sum().backward()
     gc.collect()
     gc.disable()

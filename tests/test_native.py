@@ -1,4 +1,4 @@
-"""The native backend computes what torch.nn.RNN does, at sizes that reach every path of the kernels, for operands that lie anyhow.
+"""The native backend computes what torch.nn's networks do, at sizes that reach every path of the kernels, for operands that lie anyhow.
 
 In float64, to 1e-12. What is small and plain is crossed with every option in test_agreement; here are tiles of every height, vectors
 that end early, several chunks, several threads, and what may be handed to a backward pass.
@@ -15,10 +15,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
-from native import assert_near, assert_same_bits, evaluate, native_alone, pair, random_like, required, threads
+from kinds import GRU, LSTM, RELU, TANH, Kind, as_hx, projected
+from native import assert_near, assert_same_bits, chunk, evaluate, initial_states, named, native_alone, random_like, required, threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+every_kind = pytest.mark.parametrize("kind", [TANH, GRU, LSTM, projected(3)], ids=str)  # relu's equation is in test_agreement
+both_forms = pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 
 pytestmark = [required, pytest.mark.usefixtures("poisoned", "native_alone")]
 __all__ = ["native_alone"]
@@ -38,17 +42,42 @@ def _seeded_and_on_one_thread() -> Iterator[None]:
 # --- Sizes ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("H", [1, 7, 8, 9, 15, 16, 17, 33, 65, 100])
-def test_every_number_of_rows_is_right_at_widths_around_a_vectors(H: int) -> None:
-    theirs, ours = pair(5, H)
+def _pair(kind: Kind, *sizes: int, **options: object) -> tuple[nn.Module, nn.Module]:
+    return kind.pair(*sizes, **options, dtype=torch.float64)
+
+
+def _assert_near_at_every_number_of_rows(kind: Kind, H: int) -> None:
+    theirs, ours = _pair(kind, 5, H)
     for B in range(1, 21):
-        x, hx = _randn(3, B, 5), _randn(1, B, H)
-        assert_near(evaluate(ours, x, hx), evaluate(theirs, x, hx))
+        x, states = _randn(3, B, 5), initial_states(ours, B)
+        assert_near(evaluate(ours, x, states), evaluate(theirs, x, states))
 
 
+@pytest.mark.parametrize("kind", [TANH, GRU, LSTM], ids=str)
+@pytest.mark.parametrize("H", [1, 7, 8, 9, 15, 16, 17, 33, 65, 100])
+def test_every_number_of_rows_is_right_at_widths_around_a_vectors(H: int, kind: Kind) -> None:
+    _assert_near_at_every_number_of_rows(kind, H)
+
+
+@pytest.mark.parametrize("P", [1, 7, 8, 9, 16, 17])
+def test_every_number_of_rows_is_right_at_projections_around_a_vectors_width(P: int) -> None:
+    for H in (P + 1, 18):
+        _assert_near_at_every_number_of_rows(projected(P), H)
+
+
+@every_kind
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "both ways"])
+def test_single_steps_are_right(bidirectional: bool, kind: Kind) -> None:
+    """Few rows, whose weights are packed block by block, and many."""
+    theirs, ours = _pair(kind, 5, 150, 2, bidirectional=bidirectional)
+    for B in (1, 3, 64, 65):
+        _assert_near_on_threads(theirs, ours, _randn(1, B, 5), initial_states(ours, B))
+
+
+@every_kind
 @pytest.mark.parametrize("I", [1, 2, 8, 31, 700])
-def test_few_and_many_input_features_are_right(I: int) -> None:  # noqa: E741
-    theirs, ours = pair(I, 6, 2)
+def test_few_and_many_input_features_are_right(I: int, kind: Kind) -> None:  # noqa: E741
+    theirs, ours = _pair(kind, I, 6, 2)
     x = _randn(4, 3, I)
     assert_near(evaluate(ours, x), evaluate(theirs, x))
 
@@ -59,37 +88,49 @@ def _packed(T: int, B: int, I: int) -> PackedSequence:  # noqa: E741
     return pack_padded_sequence(_randn(T, B, I), lengths)
 
 
-def _assert_near_on_threads(theirs: nn.RNN, ours: elman.RNN, x: Tensor | PackedSequence, hx: Tensor | None = None) -> None:
-    expected = evaluate(theirs, x, hx)
+def _assert_near_on_threads(
+    theirs: nn.Module, ours: nn.Module, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None = None
+) -> None:
+    expected = evaluate(theirs, x, states)
     for count in (1, 2, 3):
         with threads(count):
-            assert_near(evaluate(ours, x, hx), expected)
+            assert_near(evaluate(ours, x, states), expected)
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@every_kind
+@both_forms
 @pytest.mark.parametrize(
     "options",
     [{}, {"bidirectional": True}, {"num_layers": 2}, {"num_layers": 3, "bidirectional": True}],
     ids=["plain", "both ways", "deep", "all at once"],
 )
-def test_many_chunks_on_many_threads_are_right(options: dict[str, object], packed: bool) -> None:
-    """80,000 units over all steps: five chunks forward, several blocks of a weight's gradient."""
-    theirs, ours = pair(7, 50, **options)
+def test_many_chunks_on_many_threads_are_right(options: dict[str, object], packed: bool, kind: Kind) -> None:
+    """80,000 units over all steps: five chunks forward and more, several blocks of a weight's gradient."""
+    theirs, ours = _pair(kind, 7, 50, **options)
     _assert_near_on_threads(theirs, ours, _packed(200, 8, 7) if packed else _randn(200, 8, 7))
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
-def test_many_chunks_of_gradients_are_right(packed: bool) -> None:
-    """700,000 units over all steps, three chunks of gate gradients, in both directions."""
-    theirs, ours = pair(3, 130, bidirectional=True)
-    _assert_near_on_threads(theirs, ours, _packed(270, 20, 3) if packed else _randn(270, 20, 3), _randn(2, 20, 130))
+@every_kind
+@both_forms
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "both ways"])
+def test_many_chunks_of_gradients_are_right(bidirectional: bool, packed: bool, kind: Kind) -> None:
+    theirs, ours = _pair(kind, 3, 33, bidirectional=bidirectional)
+    T = 2 * chunk(kind, 33, 60) + 50
+    _assert_near_on_threads(theirs, ours, _packed(T, 60, 3) if packed else _randn(T, 60, 3), initial_states(ours, 60))
 
 
+@pytest.mark.parametrize("kind", [TANH, GRU, LSTM, projected(3), projected(200)], ids=lambda kind: f"{kind} {kind.widths(0)[0] or ''}")
 @pytest.mark.parametrize("B", [1, 2])
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}], ids=["plain", "all at once"])
-def test_the_columns_of_a_step_can_be_split_among_threads(options: dict[str, object], B: int) -> None:
-    theirs, ours = pair(9, 350, **options)
-    _assert_near_on_threads(theirs, ours, _randn(40, B, 9))
+def test_the_columns_of_a_step_can_be_split_among_threads(options: dict[str, object], B: int, kind: Kind) -> None:
+    theirs, ours = _pair(kind, 9, 350, **options)
+    _assert_near_on_threads(theirs, ours, _randn(30, B, 9), initial_states(ours, B))
+
+
+@every_kind
+def test_a_split_step_may_be_the_last_of_a_chunk(kind: Kind) -> None:
+    theirs, ours = _pair(kind, 2, 300)
+    _assert_near_on_threads(theirs, ours, _randn(chunk(kind, 300, 1) + 7, 1, 2))
 
 
 def test_gradients_through_a_hundred_thousand_steps_are_right() -> None:
@@ -111,10 +152,21 @@ def test_gradients_through_a_hundred_thousand_steps_are_right() -> None:
     assert_near(got, {name: torch.tensor(value, dtype=torch.float64).view(got[name].shape) for name, value in expected.items()})
 
 
-def test_gradients_of_five_thousand_units_are_right() -> None:
-    theirs, ours = pair(3, 5000, bias=False)
+@pytest.mark.parametrize("kind", [TANH, GRU, LSTM], ids=str)
+def test_gradients_of_thousands_of_units_are_right(kind: Kind) -> None:
+    theirs, ours = _pair(kind, 3, 5000 // kind.gates, bias=False)
     x = _randn(2, 1, 3)
     assert_near(evaluate(ours, x), evaluate(theirs, x))
+
+
+@every_kind
+def test_a_chunk_may_be_a_single_step(kind: Kind) -> None:
+    """More gate gradients in a step than a chunk holds."""
+    theirs, ours = _pair(kind, 1, 5)
+    B = chunk(kind, 5, 1) + 1
+    x = _randn(3, B, 1)
+    _assert_near_on_threads(theirs, ours, x)
+    _assert_near_on_threads(theirs, ours, pack_padded_sequence(x, torch.tensor([3] * 2 + [2] * 5 + [1] * (B - 7))))
 
 
 # --- Where operands lie -----------------------------------------------------------------------------------------------
@@ -130,85 +182,99 @@ PLACES = {
 }
 
 
+@every_kind
 @pytest.mark.parametrize("place", PLACES)
-def test_operands_may_lie_anyhow(place: str) -> None:
+def test_operands_may_lie_anyhow(place: str, kind: Kind) -> None:
     """Input, states, parameters and the gradients that arrive: the same bits as from plain memory."""
     put = PLACES[place]
-    rnn = elman.RNN(3, 4, 2, bidirectional=True, dtype=torch.float64)
-    x, hx, d_output, d_h_n = _randn(6, 5, 3), _randn(4, 5, 4), _randn(6, 5, 8), _randn(4, 5, 4)
+    rnn = kind.build(elman, 3, 4, 2, bidirectional=True, dtype=torch.float64)
+    x, states = _randn(6, 5, 3), initial_states(rnn, 5)
     assert torch.equal(put(x), x)
-    results = []
+    found = []
     for at in (put, torch.clone):
         weights = {name: at(p.detach()).requires_grad_() for name, p in rnn.named_parameters() if p.ndim == 2}
-        inputs = [at(x).requires_grad_(), at(hx).requires_grad_()]
-        output, h_n = torch.func.functional_call(rnn, weights, tuple(inputs))
-        leaves = [*inputs, *weights.values()]
-        gradients = torch.autograd.grad((output, h_n), leaves, (at(d_output), at(d_h_n)))
-        results.append({str(i): value.detach() for i, value in enumerate((output, h_n, *gradients))})
-    assert_same_bits(*results)
+        inputs = [at(tensor).requires_grad_() for tensor in (x, *states)]
+        values = named(*torch.func.functional_call(rnn, weights, (inputs[0], as_hx(tuple(inputs[1:])))))
+        arriving = tuple(at(random_like(value)) for value in values.values())
+        gradients = torch.autograd.grad(tuple(values.values()), [*inputs, *weights.values()], arriving)
+        found.append({str(i): value.detach() for i, value in enumerate((*values.values(), *gradients))})
+    assert_same_bits(*found)
 
 
+@every_kind
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 1), (6, 1, 1), (6, 1, 3), (1, 5, 3)], ids=str)
-def test_one_element_may_stand_for_many(shape: tuple[int, ...]) -> None:
+def test_one_element_may_stand_for_many(shape: tuple[int, ...], kind: Kind) -> None:
     """Expanded inputs and states, in every axis."""
-    theirs, ours = pair(3, 4)
-    x, hx = _randn(*shape).expand(6, 5, 3), _randn(1, *shape[1:]).expand(1, 5, 3)
-    hx = hx[..., :1].expand(1, 5, 4)
-    assert_near(evaluate(ours, x, hx), evaluate(theirs, x, hx))
+    theirs, ours = _pair(kind, 3, 4)
+    x = _randn(*shape).expand(6, 5, 3)
+    states = tuple(state[:, : shape[1], :1].expand(state.shape) for state in initial_states(ours, 5))
+    assert_near(evaluate(ours, x, states), evaluate(theirs, x, states))
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 1), (6, 1, 1), (6, 1, 8), (1, 5, 8), (6, 5, 1)], ids=str)
-def test_one_element_may_stand_for_many_in_the_gradients_that_arrive(shape: tuple[int, ...]) -> None:
-    results = []
-    d_output, d_h_n = _randn(*shape).expand(6, 5, 8), _randn(1, 1, 4).expand(2, 5, 4)
-    x = _randn(6, 5, 3)
-    for module in pair(3, 4, bidirectional=True):
+@every_kind
+@pytest.mark.parametrize("axes", [(0, 1, 2), (0, 2), (1, 2), (1,), (0,), (2,)], ids=str)
+def test_one_element_may_stand_for_many_in_the_gradients_that_arrive(axes: tuple[int, ...], kind: Kind) -> None:
+    found, x = [], _randn(6, 5, 3)
+    for module in _pair(kind, 3, 4, bidirectional=True):
         leaves = [x.detach().requires_grad_(), *module.parameters()]
-        results.append({str(i): g for i, g in enumerate(torch.autograd.grad(module(leaves[0]), leaves, (d_output, d_h_n)))})
-    assert_near(*results)
+        values = tuple(named(*module(leaves[0])).values())
+        arriving = []
+        for value in values:
+            one = random_like(value)
+            for axis in axes:
+                one = one.narrow(axis, 0, 1)
+            arriving.append(one.expand(value.shape))
+        found.append({str(i): g for i, g in enumerate(torch.autograd.grad(values, leaves, tuple(arriving)))})
+    assert_near(*reversed(found))
 
 
-@pytest.mark.parametrize("used", ["output", "h_n", "one step", "the sum of output", "both"])
-@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
-def test_gradients_may_arrive_at_some_of_the_results_only(used: str, packed: bool) -> None:
-    x, hx, results = (_packed(6, 4, 3) if packed else _randn(6, 4, 3)), _randn(4, 4, 5), []
-    for module in pair(3, 5, 2, bidirectional=True):
-        data, state = (x.data if packed else x).detach().requires_grad_(), hx.detach().requires_grad_()
-        output, h_n = module(PackedSequence(data, x.batch_sizes) if packed else data, state)
-        output = output.data if packed else output
-        losses = {
-            "output": lambda o, h: (o**2).sum(),
-            "h_n": lambda o, h: (h**2).sum(),
-            "one step": lambda o, h: (o[2] ** 2).sum(),
-            "the sum of output": lambda o, h: o.sum(),
-            "both": lambda o, h: (o**2).sum() + (h**3).sum(),
-        }
-        gradients = torch.autograd.grad(losses[used](output, h_n), [data, state, *module.parameters()])
-        results.append({str(i): gradient for i, gradient in enumerate(gradients)})
-    assert_near(*reversed(results))
+USES: dict[str, Callable[..., Tensor]] = {
+    "output": lambda output, *finals: (output**2).sum(),
+    "h_n": lambda output, *finals: (finals[0] ** 2).sum(),
+    "the last state": lambda output, *finals: (finals[-1] ** 2).sum(),
+    "one step": lambda output, *finals: (output[2] ** 2).sum(),
+    "the sum of output": lambda output, *finals: output.sum(),
+    "all": lambda output, *finals: (output**2).sum() + sum((final**3).sum() for final in finals),
+}
+
+
+@every_kind
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@both_forms
+def test_gradients_may_arrive_at_some_of_the_results_only(use: Callable[..., Tensor], packed: bool, kind: Kind) -> None:
+    x, found = _packed(6, 4, 3) if packed else _randn(6, 4, 3), []
+    theirs, ours = _pair(kind, 3, 5, 2, bidirectional=True)
+    initial = initial_states(ours, 4)
+    for module in (ours, theirs):
+        data, states = (x.data if packed else x).detach().requires_grad_(), tuple(state.detach().requires_grad_() for state in initial)
+        values = named(*module(PackedSequence(data, x.batch_sizes) if packed else data, as_hx(states)))
+        gradients = torch.autograd.grad(use(*values.values()), [data, *states, *module.parameters()], materialize_grads=True)
+        found.append({str(i): gradient for i, gradient in enumerate(gradients)})
+    assert_near(*found)
 
 
 # --- What is wanted ---------------------------------------------------------------------------------------------------
 
 
+@every_kind
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_gradient_is_the_same_whatever_others_are_wanted(count: int) -> None:
-    rnn = elman.RNN(40, 70, 2, bidirectional=True, dtype=torch.float64)
-    x, hx = _randn(20, 9, 40), _randn(4, 9, 70)
-    leaves = {"x": x, "hx": hx, **dict(rnn.named_parameters())}
+def test_a_gradient_is_the_same_whatever_others_are_wanted(count: int, kind: Kind) -> None:
+    rnn = kind.build(elman, 40, 70, 2, bidirectional=True, dtype=torch.float64)
+    x, states = _randn(20, 9, 40), initial_states(rnn, 9)
+    leaves = {"x": x, **{f"{name}_0": state for name, state in zip("hc", states, strict=False)}, **dict(rnn.named_parameters())}
     with threads(count):
-        everything = evaluate(rnn, x, hx)
+        everything = evaluate(rnn, x, states)
         for wanted, leaf in leaves.items():
             for name, other in leaves.items():
                 other.requires_grad_(name == wanted)
-            output, h_n = rnn(x, hx)
-            g = [torch.randn(o.shape, generator=torch.Generator().manual_seed(0), dtype=o.dtype) for o in (output, h_n)]
-            (got,) = torch.autograd.grad((output, h_n), leaf, g)
+            values = tuple(named(*rnn(x, as_hx(states))).values())
+            (got,) = torch.autograd.grad(values, leaf, tuple(map(random_like, values)))
             assert torch.equal(got, everything[f"d {wanted}"]), wanted
 
 
-def test_a_parameter_that_was_changed_in_place_cannot_be_differentiated() -> None:
-    rnn, x = elman.RNN(3, 4, dtype=torch.float64), _randn(5, 2, 3)
+@every_kind
+def test_a_parameter_that_was_changed_in_place_cannot_be_differentiated(kind: Kind) -> None:
+    rnn, x = kind.build(elman, 3, 4, dtype=torch.float64), _randn(5, 2, 3)
     output, _ = rnn(x)
     with torch.no_grad():
         rnn.weight_hh_l0.mul_(2)
@@ -216,8 +282,9 @@ def test_a_parameter_that_was_changed_in_place_cannot_be_differentiated() -> Non
         output.sum().backward()
 
 
-def test_a_graph_that_is_kept_can_be_differentiated_again() -> None:
-    rnn, x = elman.RNN(3, 4, 2, dtype=torch.float64), _randn(5, 2, 3)
+@every_kind
+def test_a_graph_that_is_kept_can_be_differentiated_again(kind: Kind) -> None:
+    rnn, x = kind.build(elman, 3, 4, 2, dtype=torch.float64), _randn(5, 2, 3)
     loss = rnn(x)[0].square().sum()
     first = torch.autograd.grad(loss, list(rnn.parameters()), retain_graph=True)
     assert all(torch.equal(a, b) for a, b in zip(first, torch.autograd.grad(loss, list(rnn.parameters())), strict=True))
@@ -227,7 +294,7 @@ def test_tied_parameters_get_the_gradients_of_all_their_uses(monkeypatch: pytest
     """Between directions and between networks; first and second derivatives."""
     monkeypatch.undo()  # second derivatives are the reference's
     results, x = [], _randn(5, 2, 4)
-    theirs, ours = pair(4, 4, bidirectional=True)
+    theirs, ours = _pair(TANH, 4, 4, bidirectional=True)
     for module in (theirs, ours):
         module.weight_hh_l0_reverse = module.weight_hh_l0
         module.weight_ih_l0_reverse = module.weight_hh_l0  # I = H
@@ -246,21 +313,24 @@ def test_tied_parameters_get_the_gradients_of_all_their_uses(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 3e38], ids=str)
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
-@pytest.mark.parametrize("where", ["x", "hx", "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "weight_hh_l1", "d_output"])
-def test_nan_and_infinity_go_where_torchs_go(where: str, nonlinearity: str, value: float) -> None:
+@pytest.mark.parametrize("kind", [TANH, RELU, GRU, LSTM, projected(5)], ids=str)
+@pytest.mark.parametrize("where", ["x", "state", "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "weight_hh_l1", "d_output"])
+@pytest.mark.usefixtures("unfused")
+def test_nan_and_infinity_go_where_torchs_go(where: str, kind: Kind, value: float) -> None:
     """Through results and gradients; elsewhere the numbers stay finite."""
-    theirs, ours = pair(3, 9, 2, nonlinearity=nonlinearity, dtype=torch.float32)
-    x, hx, d_output = _randn(5, 3, 3, dtype=torch.float32), _randn(2, 3, 9, dtype=torch.float32), _randn(5, 3, 9, dtype=torch.float32)
-    results = []
+    theirs, ours = kind.pair(3, 9, 2, dtype=torch.float32)
+    x, states = _randn(5, 3, 3, dtype=torch.float32), initial_states(ours, 3)
+    d_output = _randn(5, 3, kind.widths(9)[0], dtype=torch.float32)
+    found = []
     for module in (theirs, ours):
-        spoiled = {"x": x.clone(), "hx": hx.clone(), "d_output": d_output.clone(), **dict(module.named_parameters())}
+        spoiled = {"x": x.clone(), "state": states[-1].clone(), "d_output": d_output.clone(), **dict(module.named_parameters())}
         with torch.no_grad():
             spoiled[where].view(-1)[spoiled[where].numel() // 2] = value
-        leaves = [spoiled["x"].requires_grad_(), spoiled["hx"].requires_grad_(), *module.parameters()]
-        output, h_n = module(leaves[0], leaves[1])
-        results.append((output, h_n, *torch.autograd.grad(output, leaves, spoiled["d_output"])))
-    for expected, got in zip(*results, strict=True):
+        inputs = [spoiled["x"], *(state.clone() for state in states[:-1]), spoiled["state"]]
+        leaves = [*(tensor.requires_grad_() for tensor in inputs), *module.parameters()]
+        values = named(*module(inputs[0], as_hx(tuple(inputs[1:]))))
+        found.append((*values.values(), *torch.autograd.grad(values["output"], leaves, spoiled["d_output"])))
+    for expected, got in zip(*found, strict=True):
         assert torch.equal(got.isnan(), expected.isnan())
         assert torch.equal(got.isposinf(), expected.isposinf())
         assert torch.equal(got.isneginf(), expected.isneginf())

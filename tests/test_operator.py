@@ -13,7 +13,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import elman
-from native import evaluate, random_like, required
+from kinds import GRU, LSTM, PROJECTED, RELU, TANH, Kind, as_hx
+from native import evaluate, initial_states, named, required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,13 +26,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 
-OPTIONS = {
-    "plain": {},
-    "without bias": {"bias": False, "nonlinearity": "relu"},
-    "deep": {"num_layers": 2},
-    "all at once": {"num_layers": 3, "bidirectional": True, "batch_first": True},
+NETWORKS: dict[str, tuple[Kind, dict[str, object]]] = {
+    "plain": (TANH, {}),
+    "without bias": (RELU, {"bias": False}),
+    "deep": (TANH, {"num_layers": 2}),
+    "all at once": (TANH, {"num_layers": 3, "bidirectional": True, "batch_first": True}),
+    "gru": (GRU, {}),
+    "gru, all at once": (GRU, {"num_layers": 2, "bidirectional": True, "batch_first": True, "recompute": True}),
+    "lstm": (LSTM, {}),
+    "lstm, run again": (LSTM, {"recompute": True}),
+    "lstm, all at once": (LSTM, {"num_layers": 2, "bidirectional": True, "batch_first": True, "bias": False}),
+    "lstm projected, all at once": (PROJECTED, {"num_layers": 2, "bidirectional": True, "recompute": True}),
 }
-every_network = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+every_network = pytest.mark.parametrize("name", NETWORKS)
 OPERATOR = torch.ops.elman.scan.default
 
 
@@ -43,33 +50,26 @@ def _fresh() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def _network(options: dict[str, object]) -> tuple[elman.RNN, Tensor, Tensor]:
-    """A network, its input and its state."""
-    rnn = elman.RNN(3, 4, **options, dtype=torch.float64)
-    state = torch.randn(rnn.num_layers * (1 + rnn.bidirectional), 2, 4, dtype=torch.float64)
+def _network(name: str) -> tuple[torch.nn.Module, Tensor, tuple[Tensor, ...]]:
+    """A network, its input and its states."""
+    kind, options = NETWORKS[name]
+    rnn = kind.build(elman, 3, 4, **options, dtype=torch.float64)
     x = torch.randn(5, 2, 3, dtype=torch.float64)
-    return rnn, x.transpose(0, 1).contiguous() if rnn.batch_first else x, state
+    return rnn, x.transpose(0, 1).contiguous() if rnn.batch_first else x, initial_states(rnn, 2)
 
 
 @pytest.mark.parametrize("form", ["padded", "packed"])
 @pytest.mark.parametrize("given_state", [False, True], ids=["fresh", "h_0"])
 @every_network
-def test_the_operator_keeps_torchs_rules(options: dict[str, object], given_state: bool, form: str) -> None:
+def test_the_operator_keeps_torchs_rules(name: str, given_state: bool, form: str) -> None:
     """Its schema, its gradient's registration, its fake and its traced gradients."""
-    rnn, x, state = _network(options)
+    rnn, x, states = _network(name)
     sizes = torch.tensor([2, 2, 1]) if form == "packed" else None
-    x = torch.randn(5, 3, dtype=torch.float64) if form == "packed" else (x.transpose(0, 1) if rnn.batch_first else x)
-    arguments = (
-        x.requires_grad_() if x.is_leaf else x.detach().requires_grad_(),
-        state.requires_grad_() if given_state else None,
-        list(rnn.parameters()),
-        sizes,
-        rnn.stack.cell.name,
-        rnn.num_layers,
-        rnn.bidirectional,
-        rnn.bias,
-        rnn.batch_first,
-    )
+    stack, batch_first = rnn.stack, rnn.batch_first and form == "padded"
+    x = torch.randn(5, 3, dtype=torch.float64) if form == "packed" else x
+    what = (stack.cell.name, stack.hidden_size, stack.num_layers, stack.bidirectional, stack.bias, stack.proj_size, stack.recompute)
+    initial = [state.requires_grad_() for state in states] if given_state else []
+    arguments = (x.requires_grad_(), initial, list(rnn.parameters()), sizes, *what, batch_first)
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
     if form == "padded" or given_state:  # else the number of rows is in the data, which a traced gradient has not
         tests.append("test_aot_dispatch_dynamic")
@@ -77,36 +77,48 @@ def test_the_operator_keeps_torchs_rules(options: dict[str, object], given_state
 
 
 @every_network
-def test_a_compiled_network_is_the_eager_one(options: dict[str, object]) -> None:
-    rnn, x, state = _network(options)
-    expected = evaluate(rnn, x, state)
+def test_a_compiled_network_is_the_eager_one(name: str) -> None:
+    rnn, x, states = _network(name)
+    expected = evaluate(rnn, x, states)
     graphs: list[torch.fx.GraphModule] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
         graphs.append(graph)
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
-    compiled = torch.compile(rnn, fullgraph=True, backend=backend)
-    output, h_n = compiled(x.requires_grad_(), state.requires_grad_())
-    got = {"output": output, "h_n": h_n}
-    leaves = {"x": x, **dict(rnn.named_parameters()), "hx": state}
-    gradients = torch.autograd.grad((output, h_n), list(leaves.values()), (random_like(output), random_like(h_n)))
-    got |= {f"d {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
+    got = evaluate(_Called(torch.compile(rnn, fullgraph=True, backend=backend), rnn), x, states)
     assert len(graphs) == 1
-    for name, value in expected.items():
-        assert torch.equal(got[name].detach(), value), name
+    assert got.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(got[key], value), key
 
 
-def test_a_compiled_network_takes_any_number_of_steps_and_rows() -> None:
-    rnn, _, _ = _network(OPTIONS["all at once"])
+class _Called:
+    """A compiled network with the parameters' names of the one it was compiled from."""
+
+    def __init__(self, compiled: object, original: torch.nn.Module) -> None:
+        self.compiled, self.named_parameters = compiled, original.named_parameters
+
+    def __call__(self, *arguments: object) -> object:
+        return self.compiled(*arguments)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.endswith("all at once")])
+def test_a_compiled_network_takes_any_number_of_steps_and_rows(name: str) -> None:
+    rnn, _, _ = _network(name)
     compiled = torch.compile(rnn, fullgraph=True, backend="aot_eager", dynamic=True)
-    for B, T in ((2, 5), (3, 7), (4, 2)):
-        x = torch.randn(B, T, 3, dtype=torch.float64)
-        assert torch.equal(compiled(x)[0], rnn(x)[0])
+    parameters = list(rnn.parameters())
+    for shape in ((2, 5), (3, 7), (4, 2)):
+        x = torch.randn(*shape, 3, dtype=torch.float64)
+        got, expected = compiled(x)[0], rnn(x)[0]
+        assert torch.equal(got, expected)
+        for one, two in zip(*(torch.autograd.grad(output.sum(), parameters) for output in (got, expected)), strict=True):
+            assert torch.equal(one, two)
 
 
-def test_a_compiled_training_step_is_the_eager_one() -> None:
-    rnn, x, _ = _network(OPTIONS["deep"])
+@pytest.mark.parametrize("name", ["deep", "gru", "lstm, run again"])
+def test_a_compiled_training_step_is_the_eager_one(name: str) -> None:
+    rnn, x, _ = _network(name)
 
     def loss(x: Tensor) -> Tensor:
         return rnn(2 * x)[0].square().sum()
@@ -118,40 +130,45 @@ def test_a_compiled_training_step_is_the_eager_one() -> None:
 
 
 @every_network
-def test_an_exported_network_takes_any_number_of_steps_and_rows(options: dict[str, object]) -> None:
-    rnn, x, _ = _network(options)
+def test_an_exported_network_takes_any_number_of_steps_and_rows(name: str) -> None:
+    rnn, x, _ = _network(name)
     shape = {0: Dim("B", max=100), 1: Dim("T", max=100)} if rnn.batch_first else {0: Dim("T", max=100), 1: Dim("B", max=100)}
     program = torch.export.export(rnn, (x,), dynamic_shapes=(shape,))
     calls = [node for node in program.graph.nodes if node.op == "call_function" and node.target is OPERATOR]
     assert len(calls) == 1
     for size in ((5, 2), (9, 6), (3, 4)):
         x = torch.randn(*size, 3, dtype=torch.float64)
-        for got, expected in zip(program.module()(x), rnn(x), strict=True):
+        for got, expected in zip(*(named(*module(x)).values() for module in (program.module(), rnn)), strict=True):
             assert torch.equal(got, expected)
 
 
 @every_network
-def test_fake_tensors_have_the_shapes_strides_and_dtypes_of_real_ones(options: dict[str, object]) -> None:
-    rnn, x, state = _network(options)
-    real = rnn(x, state)
+def test_fake_tensors_have_the_shapes_strides_and_dtypes_of_real_ones(name: str) -> None:
+    rnn, x, states = _network(name)
+    real = rnn(x, as_hx(states))
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        fake = rnn(mode.from_tensor(x), mode.from_tensor(state))
-    for got, expected in zip(fake, real, strict=True):
+        fake = rnn(mode.from_tensor(x), as_hx(tuple(map(mode.from_tensor, states))))
+    for got, expected in zip(named(*fake).values(), named(*real).values(), strict=True):
         assert (got.shape, got.stride(), got.dtype, got.device) == (expected.shape, expected.stride(), expected.dtype, expected.device)
 
 
-def test_a_trace_sees_one_operator() -> None:
-    rnn, x, state = _network({"num_layers": 2, "bidirectional": True})
-    graph = make_fx(lambda x: rnn(x, state)[0])(x)
+every_deep_kind = pytest.mark.parametrize("kind", [TANH, GRU, LSTM, PROJECTED], ids=str)
+
+
+@every_deep_kind
+def test_a_trace_sees_one_operator(kind: Kind) -> None:
+    rnn, x = kind.build(elman, 3, 4, 2, bidirectional=True), torch.randn(5, 2, 3)
+    hx = as_hx(initial_states(rnn, 2))
+    graph = make_fx(lambda x: rnn(x, hx)[0])(x)
     calls = [node.target for node in graph.graph.nodes if node.op == "call_function" and "elman" in str(node.target)]
     assert calls == [OPERATOR]
-    assert torch.equal(graph(2 * x), rnn(2 * x, state)[0])
+    assert torch.equal(graph(2 * x), rnn(2 * x, hx)[0])
 
 
-def test_a_trace_of_packed_sequences_sees_one_operator() -> None:
+@every_deep_kind
+def test_a_trace_of_packed_sequences_sees_one_operator(kind: Kind) -> None:
     """How many sequences there are is in the data, so the state is left to the operator."""
-    rnn, x, _ = _network({"num_layers": 2, "bidirectional": True})
-    packed = pack_sequence([x[:5, 0], x[:3, 1]])
+    rnn, packed = kind.build(elman, 3, 4, 2, bidirectional=True), pack_sequence([torch.randn(5, 3), torch.randn(3, 3)])
 
     def run(data: Tensor) -> Tensor:
         result: Tensor = rnn(PackedSequence(data, packed.batch_sizes))[0].data

@@ -176,16 +176,11 @@ def test_a_saved_state_dict_comes_back() -> None:
     torch.testing.assert_close(again(x), rnn(x), rtol=0, atol=0)
 
 
-@pytest.fixture
-def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.nn.LSTM in torch's own operators: oneDNN, where there is one, rounds elsewhere and keeps other dtypes."""
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-
-
 @every_kind
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.complex64], ids=str)
 @pytest.mark.usefixtures("unfused")
-def test_other_dtypes_run(kind: Kind, dtype: torch.dtype) -> None:
+def test_other_dtypes_run_on_the_reference(kind: Kind, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BACKENDS", (ReferenceBackend(),))
     theirs, ours = _pair(kind, 3, 4, 2, bidirectional=True, dtype=dtype)
     x = torch.randn(5, 2, 3).to(dtype)
     if kind is RELU and dtype.is_complex:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import elman
+from kinds import GRU, LSTM, TANH, Kind, projected
 from native import required, threads
 
 pytestmark = required
@@ -23,12 +24,15 @@ TASKS = Path("/proc/self/task")
 SIZES, SHAPE = (40, 130), (40, 16, 40)  # large enough for threads
 
 
-def _network() -> tuple[elman.RNN, Tensor]:
+with_kinds = pytest.mark.parametrize("kind", [TANH, GRU, LSTM], ids=str)
+
+
+def _network(kind: Kind) -> tuple[torch.nn.Module, Tensor]:
     torch.manual_seed(0)
-    return elman.RNN(*SIZES), torch.randn(SHAPE)
+    return kind.build(elman, *SIZES), torch.randn(SHAPE)
 
 
-def _train(rnn: elman.RNN, x: Tensor) -> list[Tensor]:
+def _train(rnn: torch.nn.Module, x: Tensor) -> list[Tensor]:
     """Results and gradients, and of torch's own operators none that takes threads: those of OpenMP do not survive a fork."""
     output, _ = rnn(x)
     return [output.detach(), *torch.autograd.grad(output, list(rnn.parameters()), torch.ones(1).expand_as(output))]
@@ -97,9 +101,10 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_forked_workers_train_as_the_parent_does() -> None:
+@with_kinds
+def test_forked_workers_train_as_the_parent_does(kind: Kind) -> None:
     """As a DataLoader's workers are forked: from a process that has run networks on threads."""
-    rnn, x = _network()
+    rnn, x = _network(kind)
     with threads(2):
         expected = _train(rnn, x)
         dataset = _Trained(rnn, x)
@@ -110,7 +115,7 @@ def test_forked_workers_train_as_the_parent_does() -> None:
 
 
 class _Trained(torch.utils.data.Dataset[list[Tensor]]):
-    def __init__(self, rnn: elman.RNN, x: Tensor) -> None:
+    def __init__(self, rnn: torch.nn.Module, x: Tensor) -> None:
         self.network = rnn, x
 
     def __len__(self) -> int:
@@ -121,9 +126,10 @@ class _Trained(torch.utils.data.Dataset[list[Tensor]]):
         return _train(*self.network)
 
 
-def test_threads_of_python_may_call_at_once() -> None:
+@with_kinds
+def test_threads_of_python_may_call_at_once(kind: Kind) -> None:
     """One call has the workers; those that come meanwhile run alone. All are right."""
-    rnn, x = _network()
+    rnn, x = _network(kind)
     with threads(3):
         expected = _train(rnn, x)
         with ThreadPoolExecutor(8) as pool:
@@ -143,9 +149,10 @@ def test_other_threads_of_python_run_while_a_kernel_does() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_thousands_of_calls_in_a_row_are_right(count: int) -> None:
-    """A thread that is woken too late, or stays too long, would show in one of many calls."""
-    rnn, x = elman.RNN(8, 260), torch.randn(40, 1, 8)
+@pytest.mark.parametrize("kind", [TANH, projected(100)], ids=str)
+def test_thousands_of_calls_in_a_row_are_right(kind: Kind, count: int) -> None:
+    """A thread that is woken too late, or stays too long, would show in one of many calls. A projection takes two barriers a step."""
+    rnn, x = kind.build(elman, 8, 260), torch.randn(40, 1, 8)
     with threads(count), torch.no_grad():
         expected = rnn(x)[0]
         start, calls = time.monotonic(), 0

@@ -129,13 +129,13 @@ def check(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], bat
         expect(f"parameter {index}", param, shape, dtype)
 
 
-def _read(params: Sequence[Tensor], stack: Stack) -> tuple[Sequence[Tensor], list[int]]:
+def _read(params: Sequence[Tensor], stack: Stack) -> tuple[tuple[Tensor, ...], list[int]]:
     """The parameters as the kernels read them, copied if need be, and their addresses, which hold while the first lives."""
     addresses = dense_addresses(params, stack.shapes)
     if addresses is None:
-        params = [_dense(p) for p in params]
+        params = tuple([_dense(p) for p in params])
         addresses = [p.data_ptr() for p in params]
-    return params, _five(addresses, stack)
+    return tuple(params), _five(addresses, stack)
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -204,7 +204,9 @@ def _counts(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) -> tuple[i
     return steps, batch, steps * batch
 
 
-def _sizes(stack: Stack, x: Tensor, steps: int, batch: int, batch_sizes: Tensor | None) -> tuple[int, ...]:
+def _sizes(
+    stack: Stack, x: Tensor, steps: int, batch: int, batch_sizes: Tensor | None
+) -> tuple[int, int, int, int, int, int, int, int, int, int]:
     """The first arguments of every kernel: what runs, and its sizes."""
     return (
         CELLS[stack.cell.name],
@@ -244,8 +246,8 @@ def plain_forward(
     """Run a stack over plain tensors, so far unchecked, in one step behind the binding.
 
     Returns:
-        The outputs, the final states, and with ``keep`` the first two of ``Kept``; None, with nothing done, if the call is not of this kind; False
-        if it would be, but for gradients that are wanted with ``grad_mode``.
+        The outputs, the final states, and with ``keep`` the first two of ``Kept``; None, with nothing done, if the call is not of this
+        kind; False if it would be, but for gradients that are wanted with ``grad_mode``.
     """
     done: tuple[Tensor, tuple[Tensor, ...], Tensor | None, Tensor | None] | bool | None = _native.plain_forward(
         _what(stack), params, x, states, batch_first, grad_mode, keep, PLAIN, torch.get_num_threads()
@@ -345,14 +347,14 @@ def backward(
         if gradient is not None and gradient.dtype is not x.dtype:
             raise RuntimeError(f"expected gradients of {x.dtype}, as x is, got {gradient.dtype}: was x changed where it was saved?")
     x, output = _readable(x), _readable(output)
-    params, addresses = _read(params, stack)
+    read, addresses = _read(params, stack)
     states = None if states is None else tuple([_dense(state) for state in states])
     kept = Kept(*(None if t is None else _dense(t) for t in kept))
     d_finals = tuple([None if d is None else _dense(d) for d in d_finals])
     wants = iter(wanted)
     d_x = new_sequence(x, stack.input_size) if next(wants) else None
     d_states = [torch.empty_like(state) if next(wants) else None for state in states or ()]
-    d_params = [torch.empty_like(p) if want else None for p, want in zip(params, wants, strict=True)]
+    d_params = [torch.empty_like(p) if want else None for p, want in zip(read, wants, strict=True)]
     d_rows = (0, 0, 0, 0)
     if d_output is not None:
         if any(d_output.stride()) or d_output.is_neg():
@@ -368,7 +370,9 @@ def backward(
         *_place(x, batch_first),
         _addresses(states, stack),
         *_place(output, batch_first),
-        *map(_address, kept),
+        _address(kept.hidden),
+        _address(kept.steps),
+        _address(kept.marks),
         *d_rows,
         _addresses(d_finals, stack),
         *((0, 0, 0) if d_x is None else _place(d_x, batch_first)),
@@ -390,7 +394,6 @@ def _backward_widened(
     wanted: tuple[bool, ...],
 ) -> Sequence[Tensor | None]:
     """The gradients of a run in bfloat16: the network runs once more, and back, in float32, and what comes of it is rounded."""
-
     x, params = x.float(), tuple([p.float() for p in params])
     states = None if states is None else tuple([state.float() for state in states])
     d_output = None if d_output is None else d_output.float()

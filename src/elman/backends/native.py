@@ -147,9 +147,10 @@ def _is_watched() -> bool:
 class _Scan(torch.autograd.Function):
     """A run and its gradient. Inputs: x, laid out as ``kernels.forward`` has it, the initial states if there are any, and the parameters.
 
-    Keeps, beyond the inputs, the outputs of every layer and what the cell needs of each step. The last layer's outputs are the very tensor that
-    the caller gets, who may write into it, as with torch.nn's layers: then the gradient runs the network once more. So it does where hooks
-    look after what is saved (checkpoints, offloading), since what they do not see would stay in memory, and where a graph is used twice.
+    Keeps, beyond the inputs, the outputs of every layer and what the cell needs of each step. The last layer's outputs are the very tensor
+    that the caller gets, who may write into it, as with torch.nn's layers: then the gradient runs the network once more. So it does
+    where hooks look after what is saved (checkpoints, offloading), since what they do not see would stay in memory, and where a graph is
+    used twice.
     """
 
     @staticmethod
@@ -170,7 +171,7 @@ class _Scan(torch.autograd.Function):
         stack, batch_sizes, batch_first = ctx.call
         inputs = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
-        if _is_differentiated(d_output, *d_finals):
+        if _is_differentiated((d_output, *d_finals)):
             return None, None, None, *_differentiable_gradients(stack, batch_sizes, batch_first, inputs, wanted, (d_output, *d_finals))
         x, *rest = inputs
         states, params = _split(stack, rest)
@@ -206,14 +207,12 @@ def _saving_is_hooked() -> bool:
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
-def _is_differentiated(*gradients: Tensor | None) -> bool:
+def _is_differentiated(gradients: Sequence[Tensor | None]) -> bool:
     """Whether a gradient is computed under something that differentiates or maps it in turn."""
-    return (
-        torch.is_grad_enabled()
-        or forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in gradients)
-    )
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        return True
+    is_batched = torch._C._functorch.is_legacy_batchedtensor
+    return any(g is not None and is_batched(g) for g in gradients)
 
 
 def _differentiable_gradients(

@@ -43,6 +43,9 @@ class GRU(OneStateLayer):
         device: where the parameters live.
         dtype: the parameters' dtype.
         proj_size: LSTM alone has it; anything given raises.
+        recompute: keep for the gradient no more than the outputs, one number for each T·B·H instead of five, and run the steps again when
+            it is asked for, which takes about as long as the first time. The gradient is the same to the bit. It is the native backend's;
+            the reference ignores it.
 
     Attributes:
         weight_ih_l0: (3·H, I), the rows of r, z and n; of a higher layer (3·H, D·H); the other direction's are called
@@ -72,9 +75,10 @@ class GRU(OneStateLayer):
         dtype: torch.dtype | None = None,
         *,
         proj_size: None = None,
+        recompute: bool = False,
     ) -> None:
         checks.check_no_projection("a GRU", proj_size)
-        super().__init__(Gru(), input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype)
+        super().__init__(Gru(), input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype, recompute)
 
 
 class GRUCell(OneStateCell):

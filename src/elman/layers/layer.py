@@ -30,6 +30,7 @@ class RecurrentLayer(RecurrentModule):
     dropout: float
     bidirectional: bool
     proj_size: int
+    recompute: bool
 
     def __init__(
         self,
@@ -44,9 +45,10 @@ class RecurrentLayer(RecurrentModule):
         proj_size: int,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
+        recompute: bool,
     ) -> None:
         super().__init__()
-        for name, flag in (("bias", bias), ("batch_first", batch_first)):
+        for name, flag in (("bias", bias), ("batch_first", batch_first), ("recompute", recompute)):
             if not isinstance(flag, bool):
                 raise TypeError(f"expected {name} to be True or False, got {flag!r}")
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "proj_size": proj_size}
@@ -72,7 +74,8 @@ class RecurrentLayer(RecurrentModule):
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.proj_size = proj_size
-        self.stack = Stack(cell, input_size, hidden_size, num_layers, bool(bidirectional), bias, proj_size)
+        self.recompute = recompute
+        self.stack = Stack(cell, input_size, hidden_size, num_layers, bool(bidirectional), bias, proj_size, recompute)
         kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if bias else ()), *(("weight_hr",) if proj_size else ()))
         suffixes = ("", "_reverse")[: self.stack.num_directions]
         self._own_parameters(
@@ -91,6 +94,7 @@ class RecurrentLayer(RecurrentModule):
     def extra_repr(self) -> str:
         words = [f"{self.input_size}, {self.hidden_size}"]
         defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
+        defaults["recompute"] = False  # after torch's
         for name, default in defaults.items():
             if getattr(self, name) != default:
                 words.append(f"{name}={getattr(self, name)}")

@@ -49,6 +49,9 @@ class LSTM(RecurrentLayer):
         proj_size: P, the width to which h is projected; it is then P instead of H wide wherever it goes. 0 for no projection.
         device: where the parameters live.
         dtype: the parameters' dtype.
+        recompute: keep for the gradient no more than the outputs and c now and then, little more than one number for each T·B·H instead of
+            six, and run the steps again when it is asked for, which takes about as long as the first time. The gradient is the same to the
+            bit. It is the native backend's; the reference ignores it.
 
     Attributes:
         weight_ih_l0: (4·H, I), the rows of i, f, g and o; of a higher layer (4·H, D·H); the other direction's are called
@@ -78,8 +81,12 @@ class LSTM(RecurrentLayer):
         proj_size: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        recompute: bool = False,
     ) -> None:
-        super().__init__(Lstm(), input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype)
+        super().__init__(
+            Lstm(), input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype, recompute
+        )
 
     @overload
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...

@@ -40,6 +40,7 @@ class RNN(OneStateLayer):
         device: where the parameters live.
         dtype: the parameters' dtype.
         proj_size: LSTM alone has it; anything given raises.
+        recompute: keep less for the gradient, as GRU and LSTM do. An RNN keeps its outputs only in any case, so that it changes nothing.
 
     Attributes:
         weight_ih_l0: (H, I), of a higher layer (H, D·H); the other direction's are called ``weight_ih_l0_reverse``.
@@ -67,12 +68,13 @@ class RNN(OneStateLayer):
         dtype: torch.dtype | None = None,
         *,
         proj_size: None = None,
+        recompute: bool = False,
     ) -> None:
         checks.check_no_projection("an RNN", proj_size)
         if nonlinearity not in NONLINEARITIES:
             raise ValueError(f"expected nonlinearity to be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
         cell = NONLINEARITIES[nonlinearity]()
-        super().__init__(cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype)
+        super().__init__(cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype, recompute)
         self.nonlinearity = nonlinearity
 
     @property

@@ -1,0 +1,116 @@
+"""recompute=True keeps less for the gradient and runs steps again: the same bits, in little more memory than the outputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import elman
+from elman.backends import kernels
+from kinds import GRU, LSTM, TANH, Kind, every_kind, projected
+from native import assert_same_bits, chunk, evaluate, initial_states, native_alone, required, threads
+
+if TYPE_CHECKING:
+    from elman.backends import Backend
+
+__all__ = ["native_alone"]
+
+STEPS, ROWS, UNITS = 200, 112, 40  # two to four chunks of a backward pass, for all but an RNN
+with_kinds = pytest.mark.parametrize("kind", [TANH, GRU, LSTM, projected(20)], ids=str)
+OPTIONS = {
+    "plain": {},
+    "without bias": {"bias": False},
+    "both ways": {"bidirectional": True},
+    "all at once": {"num_layers": 2, "bidirectional": True, "batch_first": True, "dropout": 0.3},
+}
+with_options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+
+
+def _pair(kind: Kind, *sizes: int, **options: object) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """With the same parameters, one that keeps what it needs and one that runs again."""
+    keeps, again = kind.build(elman, *sizes, **options), kind.build(elman, *sizes, **options, recompute=True)
+    again.load_state_dict(keeps.state_dict())
+    return keeps, again
+
+
+@with_kinds
+@with_options
+@pytest.mark.parametrize(("dtype", "count"), [(torch.float64, 1), (torch.float64, 2), (torch.float32, 2)])
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.usefixtures("poisoned", "native_alone")
+@required
+def test_gradients_are_the_same_to_the_bit(kind: Kind, options: dict[str, object], packed: bool, dtype: torch.dtype, count: int) -> None:
+    torch.manual_seed(0)
+    assert kind is TANH or chunk(kind, UNITS, ROWS, dtype) < STEPS
+    keeps, again = _pair(kind, 3, UNITS, **options, dtype=dtype)
+    x, states = torch.randn(STEPS, ROWS, 3, dtype=dtype), initial_states(keeps, ROWS)
+    if packed:
+        x = pack_padded_sequence(x, torch.linspace(STEPS, 1, ROWS).long())
+    elif keeps.batch_first:
+        x = x.transpose(0, 1)
+    found = []
+    with threads(count):
+        for module in (keeps, again):
+            torch.manual_seed(1)  # dropout's
+            found.append(evaluate(module, x, states))
+    assert_same_bits(*found)
+
+
+@with_kinds
+@pytest.mark.usefixtures("poisoned", "native_alone")
+@required
+def test_gradients_are_the_same_where_threads_split_the_columns_of_a_step(kind: Kind) -> None:
+    keeps, again = _pair(kind, 3, 350, dtype=torch.float64)
+    x, states = torch.randn(chunk(kind, 350, 1) + 7, 1, 3, dtype=torch.float64), initial_states(keeps, 1)
+    with threads(2):
+        assert_same_bits(evaluate(again, x, states), evaluate(keeps, x, states))
+
+
+@pytest.mark.parametrize("steps", [1, 7, 8, 23])
+@required
+def test_the_kernels_walk_in_the_chunks_that_these_tests_count_on(steps: int) -> None:
+    rows = chunk(LSTM, 64, 1) // 8
+    stack = elman.LSTM(3, 64, recompute=True, dtype=torch.float64).stack
+    marks = kernels.new_kept(stack, torch.empty(0, dtype=torch.float64), rows, steps, 0).marks
+    assert marks is not None
+    assert marks.shape == (1, -(-steps // chunk(LSTM, 64, rows)), rows, 64)
+
+
+@pytest.mark.parametrize("rows", [1, 16])
+@with_kinds
+@pytest.mark.usefixtures("native_alone")
+@required
+def test_what_is_kept_is_little_more_than_the_outputs(kind: Kind, rows: int) -> None:
+    """Of one layer over 10,000 steps, for each T·B·H: little more than a number, where otherwise there are one to six."""
+    keeps, again = _pair(kind, 8, 64)
+    x = torch.randn(10_000, rows, 8)
+    assert _kept(again, x) / (10_000 * rows * 64) < 1.5
+    assert _kept(keeps, x) / (10_000 * rows * 64) > {"RNN": 0.9, "GRU": 4.9, "LSTM": 5.2}[kind.layer]
+
+
+def _kept(module: torch.nn.Module, x: torch.Tensor) -> int:
+    """How many numbers a call leaves for its gradient, beyond x and the parameters."""
+    output, _ = module(x)
+    shared, _, kept = output.grad_fn.kept
+    return sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in (shared, *kept) if tensor is not None)
+
+
+@every_kind
+def test_the_reference_gives_the_same_and_ignores_it(backend: Backend, kind: Kind) -> None:
+    keeps, again = _pair(kind, 3, 4, 2, bidirectional=True)
+    x, states = torch.randn(5, 2, 3), initial_states(keeps, 2)
+    assert_same_bits(evaluate(again, x, states), evaluate(keeps, x, states))
+    assert elman.why(again, x) == elman.why(keeps, x)
+
+
+@every_kind
+def test_it_is_an_option_of_the_layer_and_no_part_of_its_state(kind: Kind) -> None:
+    keeps, again = _pair(kind, 3, 4)
+    assert (keeps.recompute, again.recompute) == (False, True)
+    assert repr(again) == repr(keeps).replace(")", ", recompute=True)")
+    assert list(again.state_dict()) == list(keeps.state_dict())
+    with pytest.raises(TypeError, match="expected recompute to be True or False, got 1"):
+        kind.build(elman, 3, 4, recompute=1)
