@@ -52,7 +52,10 @@ def _in_a_fresh_process(code: str) -> str:
 
 @pytest.mark.skipif(not TASKS.exists(), reason="threads are counted in /proc/self/task, which is not here")
 def test_as_many_threads_as_torch_is_told_to_use_and_no_more() -> None:
-    """Nor more than there are processors, nor any for a call that is not worth them. Those of OpenMP, which torch's operators start, are not counted."""
+    """Nor more than there are processors, nor any for a call that is not worth them.
+
+    Those of OpenMP, which torch's operators start, are not counted.
+    """
     code = """
 a = torch.randn(600, 600)
 with torch.no_grad():
