@@ -374,6 +374,9 @@ struct Tensors {
     nb::object made = nb::steal(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));
     nb::dlpack::dltensor t;
     if (!made.is_valid() || api->view(made.ptr(), &t) != 0) throw nb::python_error();
+    bool fits = t.device.device_type == nb::device::cpu::value && t.dtype.bits == bits && t.ndim == size && is_dense(t);
+    for (Py_ssize_t d = 0; fits && d < size; ++d) fits = t.shape[d] == shape.begin()[d];
+    if (!fits) throw std::runtime_error("elman: new_empty_strided() did not make the tensor asked for: is it replaced by a mode or a patch?");
     to = address_of(t);
     return made;
   }
@@ -416,7 +419,9 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   Tensors tensors{api, classes};
   nb::dlpack::dltensor in;
   if (!tensors.look(x.ptr(), in) || !is_readable(in, what.I)) return nb::none();
-  const Long T = in.shape[batch_first ? 1 : 0], B = in.shape[batch_first ? 0 : 1];
+  // Read now: to allocate lets other threads of Python run, and what `in` points to is the tensor's.
+  const Long T = in.shape[batch_first ? 1 : 0], B = in.shape[batch_first ? 0 : 1], first = in.shape[0], second = in.shape[1];
+  const Place from = place(in, batch_first);
   for (nb::handle p : params)
     if (!tensors.is_plain(p.ptr())) return nb::none();
   int bits = 0;
@@ -433,7 +438,7 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   if (wanted) return nb::borrow(Py_False);
   const Long width = what.D * what.out(), rows = T * B;
   Address out = 0, at = 0, hidden_at = 0, kept_at = 0;
-  const nb::object output = tensors.allocate(x, {in.shape[0], in.shape[1], width}, out);
+  const nb::object output = tensors.allocate(x, {first, second, width}, out);
   nb::list finals;
   Addresses after;
   for (int s = 0; s < what.states(); ++s) finals.append(tensors.allocate(x, {what.L * what.D, B, what.width(s)}, at)), after.push_back(at);
@@ -441,7 +446,7 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   if (keep && what.L > 1) hidden = tensors.allocate(x, {what.L - 1, rows, width}, hidden_at);
   const Long numbers = kept_numbers(static_cast<CellKind>(what.cell));
   if (keep && numbers) kept = tensors.allocate(x, {what.L * what.D, rows, numbers, what.H}, kept_at);
-  run_forward(what.sizes(bits, T, B), what.five(dense), threads, place(in, batch_first), before, place(out, T, B, width, batch_first), after, hidden_at, kept_at, 0);
+  run_forward(what.sizes(bits, T, B), what.five(dense), threads, from, before, place(out, T, B, width, batch_first), after, hidden_at, kept_at, 0);
   return nb::make_tuple(output, nb::tuple(finals), hidden, kept);
 }
 
@@ -456,7 +461,8 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
   nb::dlpack::dltensor in, out, d_out;
   const Long width = what.D * what.out(), numbers = kept_numbers(static_cast<CellKind>(what.cell));
   if (!tensors.look(x.ptr(), in) || !is_readable(in, what.I) || !tensors.look(output.ptr(), out) || !is_readable(out, width)) return nb::none();
-  const Long T = in.shape[batch_first ? 1 : 0], B = in.shape[batch_first ? 0 : 1], rows = T * B;
+  const Long T = in.shape[batch_first ? 1 : 0], B = in.shape[batch_first ? 0 : 1], first = in.shape[0], second = in.shape[1], rows = T * B;
+  const Place from = place(in, batch_first), to = place(out, batch_first);
   int bits = 0;
   Addresses dense, before, after;
   if (!dense_addresses(api, params, what.shapes, dense, bits) || bits != tensors.bits || bits == 16 || out.shape[0] != in.shape[0] || out.shape[1] != in.shape[1]) return nb::none();
@@ -484,14 +490,14 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
     found.append(wanted[i++].is(Py_True) ? tensors.allocate(like, shape, at) : nb::none());
     return at;
   };
-  const Address d_x = allocate(x, {in.shape[0], in.shape[1], what.I});
+  const Address d_x = allocate(x, {first, second, what.I});
   for (int s = 0; s < what.states(); ++s) d_initial.push_back(states ? allocate(x, {what.L * what.D, B, what.width(s)}) : 0);
   for (std::size_t p = 0; p < params.size(); ++p) {
     const nb::tuple shape = nb::borrow<nb::tuple>(what.shapes[p]);  // as dense_addresses() found it
-    const Long first = nb::cast<Long>(shape[0]);
-    d_params.push_back(shape.size() == 1 ? allocate(params[p], {first}) : allocate(params[p], {first, nb::cast<Long>(shape[1])}));
+    const Long units = nb::cast<Long>(shape[0]);
+    d_params.push_back(shape.size() == 1 ? allocate(params[p], {units}) : allocate(params[p], {units, nb::cast<Long>(shape[1])}));
   }
-  run_backward(what.sizes(bits, T, B), what.five(dense), threads, place(in, batch_first), before, place(out, batch_first), hidden_at, kept_at, 0, arriving, column, after,
+  run_backward(what.sizes(bits, T, B), what.five(dense), threads, from, before, to, hidden_at, kept_at, 0, arriving, column, after,
                place(d_x, T, B, what.I, batch_first), d_initial, what.five(d_params));
   return found;
 }

@@ -173,6 +173,11 @@ class Projection {
       Team::wait(ready_[chunk % slots_], chunk + 1);
     return slot(chunk);
   }
+  // Where take() will not be called: the other thread waits for it no longer.
+  void abandon() {
+    __atomic_store_n(&next_, chunks(), __ATOMIC_RELEASE);
+    __atomic_store_n(&taken_, chunks(), __ATOMIC_RELEASE);
+  }
   // What the other thread does.
   void run_ahead() {
     for (;;) {
@@ -219,6 +224,7 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& tr
   const Buffer<T> zeros(w.P);
   const Left<T> before(B, w.P), units(projects ? B : 0, H);
   const bool ok = projection.ok() && zeros.ok() && before.ok() && units.ok();
+  if (!ok) projection.abandon();
   if (!ok && !meets) return false;
   if (ok) {
     for (long i = 0; i < w.P; ++i) zeros[i] = T{};

@@ -94,39 +94,38 @@ def dense_addresses(tensors: Sequence[Tensor], shapes: tuple[tuple[int, ...], ..
     return _native.dense_addresses(tensors, shapes) if _missing is None else None
 
 
+def _expect(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
+    if tuple(tensor.shape) != tuple(shape) or tensor.dtype != dtype or tensor.device.type != "cpu":
+        raise RuntimeError(
+            f"expected {name} of shape {tuple(shape)} and {dtype} on the CPU, got {tuple(tensor.shape)}, {tensor.dtype}, {tensor.device}"
+        )
+
+
 def check(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], batch_sizes: Tensor | None, batch_first: bool) -> None:
     """Make sure that operands fit a stack, where ``layers`` has not done so: the kernels read as much memory as the stack's sizes say.
 
     Raises:
         RuntimeError: a shape, dtype or device does not fit.
     """
-
-    def expect(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
-        if tuple(tensor.shape) != tuple(shape) or tensor.dtype != dtype or tensor.device.type != "cpu":
-            raise RuntimeError(
-                f"expected {name} of shape {tuple(shape)} and {dtype} on the CPU, "
-                f"got {tuple(tensor.shape)}, {tensor.dtype}, {tensor.device}"
-            )
-
     dtype = x.dtype
     if dtype not in NUMBERS:
         raise RuntimeError(f"expected x of {', '.join(map(str, NUMBERS))}, got {dtype}")
     if batch_sizes is None:
-        expect("x", x, (*x.shape[:2], stack.input_size) if x.dim() == 3 else (0, 0, stack.input_size), dtype)
+        _expect("x", x, (*x.shape[:2], stack.input_size) if x.dim() == 3 else (0, 0, stack.input_size), dtype)
         batch = x.shape[0 if batch_first else 1]
     else:
-        expect("batch_sizes", batch_sizes, (batch_sizes.numel(),), torch.int64)
-        expect("x", x, (int(batch_sizes.sum()), stack.input_size), dtype)
+        _expect("batch_sizes", batch_sizes, (batch_sizes.numel(),), torch.int64)
+        _expect("x", x, (int(batch_sizes.sum()), stack.input_size), dtype)
         batch = int(batch_sizes[0])
     if states is not None:
         if len(states) != len(stack.state_sizes):
             raise RuntimeError(f"expected {len(stack.state_sizes)} initial states, got {len(states)}")
         for name, state, width in zip(stack.cell.states, states, stack.state_sizes, strict=True):
-            expect(f"{name}_0", state, (stack.num_layers * stack.num_directions, batch, width), dtype)
+            _expect(f"{name}_0", state, (stack.num_layers * stack.num_directions, batch, width), dtype)
     if len(params) != len(stack.shapes):
         raise RuntimeError(f"expected {len(stack.shapes)} parameters, got {len(params)}")
     for index, (param, shape) in enumerate(zip(params, stack.shapes, strict=True)):
-        expect(f"parameter {index}", param, shape, dtype)
+        _expect(f"parameter {index}", param, shape, dtype)
 
 
 def _read(params: Sequence[Tensor], stack: Stack) -> tuple[tuple[Tensor, ...], list[int]]:
@@ -343,9 +342,9 @@ def backward(
         )
         if done is not None:
             return done
-    for gradient in (d_output, *d_finals):
-        if gradient is not None and gradient.dtype is not x.dtype:
-            raise RuntimeError(f"expected gradients of {x.dtype}, as x is, got {gradient.dtype}: was x changed where it was saved?")
+    # Unusual, so perhaps wrong: what was saved may have been given other memory since, which no count of writes tells.
+    check(stack, x, states, params, batch_sizes, batch_first)
+    _check_results(stack, x, batch_sizes, batch_first, output, kept, d_output, d_finals)
     x, output = _readable(x), _readable(output)
     read, addresses = _read(params, stack)
     states = None if states is None else tuple([_dense(state) for state in states])
@@ -380,6 +379,31 @@ def backward(
         _five(list(map(_address, d_params)), stack),
     )
     return [d_x, *d_states, *d_params]
+
+
+def _check_results(
+    stack: Stack,
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    batch_first: bool,
+    output: Tensor,
+    kept: Kept,
+    d_output: Tensor | None,
+    d_finals: Sequence[Tensor | None],
+) -> None:
+    """The same of what came of a run, and of the gradients that arrive."""
+    _, batch, rows = _counts(x, batch_sizes, batch_first)
+    directions, numbers = stack.num_layers * stack.num_directions, _native.kept_numbers(CELLS[stack.cell.name])
+    for name, tensor in (("output", output), ("output's gradient", d_output)):
+        if tensor is not None:
+            _expect(name, tensor, (*x.shape[:-1], stack.output_size), x.dtype)
+    for name, tensor, width in zip(stack.cell.states, d_finals, stack.state_sizes, strict=True):
+        if tensor is not None:
+            _expect(f"{name}_n's gradient", tensor, (directions, batch, width), x.dtype)
+    if kept.hidden is not None:
+        _expect("the lower layers' outputs", kept.hidden, (stack.num_layers - 1, rows, stack.output_size), x.dtype)
+    if kept.steps is not None:
+        _expect("what was kept of each step", kept.steps, (directions, rows, numbers, stack.hidden_size), x.dtype)
 
 
 def _backward_widened(

@@ -138,6 +138,7 @@ def _is_watched() -> bool:
     """Whether somebody transforms, records or replaces what torch does. A compiler is told apart before."""
     return (
         torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch._C._get_tracing_state() is not None
@@ -156,6 +157,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, stack: Stack, batch_sizes: Tensor | None, batch_first: bool, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         states, params = _split(stack, rest)
+        if batch_sizes is not None:
+            batch_sizes = batch_sizes.clone()  # the caller's own, who may write into it
         output, finals, kept = _forward(stack, x, states, params, batch_sizes, batch_first)
         ctx.call = stack, batch_sizes, batch_first
         ctx.save_for_backward(x, *rest)
@@ -175,10 +178,9 @@ class _Scan(torch.autograd.Function):
             return None, None, None, *_differentiable_gradients(stack, batch_sizes, batch_first, inputs, wanted, (d_output, *d_finals))
         x, *rest = inputs
         states, params = _split(stack, rest)
-        if ctx.hooked:
-            kernels.check(stack, x, states, params, batch_sizes, batch_first)
         output, version, kept = ctx.__dict__.pop("kept", (None, 0, None))
         if output is None or output._version != version:
+            kernels.check(stack, x, states, params, batch_sizes, batch_first)
             output, _, kept = _forward(stack, x, states, params, batch_sizes, batch_first)
         gradients = kernels.backward(stack, x, states, params, batch_sizes, batch_first, output, kept, d_output, d_finals, wanted)
         return None, None, None, *gradients
