@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call, grad, jvp, vmap
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import elman
-from kinds import GRU, LSTM, PROJECTED, TANH, as_states
+from kinds import GRU, LSTM, PROJECTED, TANH, Kind, as_states, every_kind
+from native import required
 
 # torch's own compiler, tracer and forward mode warn of each other.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
@@ -203,3 +205,32 @@ def test_the_operator_checks_what_it_is_given(pair: tuple[nn.Module, nn.Module],
         scan(x, [], [params[0], params[1].float(), *params[2:]], None)
     with pytest.raises(RuntimeError, match="expected parameter 0 of shape"):
         scan(x, [], params, None, "lstm")
+
+
+@required
+@every_kind
+@pytest.mark.parametrize("what", ["a weight", "the initial state"])
+def test_memory_swapped_before_the_gradient_is_noticed(kind: Kind, what: str) -> None:
+    """What .data replaces, no count of writes tells: the kernels must not read by the sizes of before."""
+    rnn, x = kind.build(elman, 3, 8), torch.randn(5, 2, 3)
+    states = tuple(torch.zeros(1, 2, width) for width in rnn.stack.state_sizes)
+    output, _ = rnn(x, states if len(states) > 1 else states[0])
+    swapped = rnn.weight_hh_l0 if what == "a weight" else states[0]
+    swapped.data = torch.zeros(1)
+    with pytest.raises(RuntimeError, match="expected"):
+        output.sum().backward()
+
+
+@required
+@every_kind
+def test_batch_sizes_may_be_written_before_the_gradient(kind: Kind) -> None:
+    rnn, x = kind.build(elman, 3, 8), torch.randn(5, 2, 3)
+
+    def gradient(spoil: bool) -> Tensor:
+        packed = pack_padded_sequence(x, torch.tensor([5, 3]))
+        output, _ = rnn(packed)
+        if spoil:
+            packed.batch_sizes.fill_(2)
+        return torch.autograd.grad(output.data.sum(), rnn.weight_hh_l0)[0]
+
+    assert torch.equal(gradient(spoil=True), gradient(spoil=False))
