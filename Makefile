@@ -44,7 +44,8 @@ sanitize: .venv/installed-dev ## the kernels under AddressSanitizer and Undefine
 neon: ## the kernels for 64-bit Arm, under an emulator
 	mkdir -p build/neon
 	for target in scalar neon; do \
-	    aarch64-linux-gnu-g++ $(CROSS) -DELMAN_TARGET=$$target -c csrc/target.cpp -o build/neon/$$target.o || exit; done
+	    for unit in target bfloat16; do \
+	        aarch64-linux-gnu-g++ $(CROSS) -DELMAN_TARGET=$$target -c csrc/$$unit.cpp -o build/neon/$$target-$$unit.o || exit; done; done
 	aarch64-linux-gnu-g++ $(CROSS) -DELMAN_HAVE_NEON -static -pthread csrc/dispatch.cpp csrc/threads.cpp tests/smoke.cpp build/neon/*.o -o build/neon/smoke
 	qemu-aarch64-static build/neon/smoke
 

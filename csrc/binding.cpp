@@ -114,12 +114,13 @@ struct Checked {
   Long columns_of(std::size_t direction) const { return static_cast<Long>(direction) < net.D ? net.I : width; }
 
   static void check_cell(int cell) { check(cell >= 0 && cell <= 3, "the cell must be 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) or 3 (lstm)"); }
-  static Long element_of(int number) {
-    check(number == 0 || number == 1, "the number type must be 0 (float32) or 1 (float64)");
+  static Long element_of(int number, bool bfloat16_too = false) {
+    if (bfloat16_too && number == static_cast<int>(Number::bf16)) return 2;
+    check(number == 0 || number == 1, bfloat16_too ? "the number type must be 0 (float32), 1 (float64) or 2 (bfloat16)" : "the number type must be 0 (float32) or 1 (float64)");
     return number == 0 ? 4 : 8;
   }
 
-  Checked(const Sizes& s, const Addresses& params, int threads) : element(element_of(s.number)), ranges(element) {
+  Checked(const Sizes& s, const Addresses& params, int threads, bool bfloat16_too = false) : element(element_of(s.number, bfloat16_too)), ranges(element) {
     check(threads >= 1, "threads must be at least 1");
     check_cell(s.cell);
     check(s.T >= 1 && s.B >= 1 && s.I >= 0 && s.H >= 1 && s.L >= 1 && (s.D == 1 || s.D == 2), "sizes must be T, B, H, L >= 1, I >= 0 and D 1 or 2");
@@ -227,7 +228,8 @@ struct Place {
 };
 
 void run_forward(const Sizes& s, const Addresses& params, int threads, Place x, const Addresses& initial, Place output, const Addresses& final, Address hidden, Address kept, Address marks) {
-  Checked c(s, params, threads);
+  Checked c(s, params, threads, true);
+  check(c.net.number != Number::bf16 || (hidden == 0 && kept == 0 && marks == 0), "in bfloat16 nothing is kept: there is no backward pass");
   check(initial.size() == number_of_states(s) && final.size() == number_of_states(s), kStates);
   Forward f{};
   f.x = c.read("x", x.at, x.step, x.row, s.I);
@@ -319,7 +321,10 @@ struct What {
     }
     return all;
   }
-  Sizes sizes(int bits, Long T, Long B) const { return {cell, bits == 32 ? 0 : 1, T, B, I, H, P, L, D, 0}; }
+  Sizes sizes(int bits, Long T, Long B) const {
+    const Number number = bits == 16 ? Number::bf16 : bits == 32 ? Number::f32 : Number::f64;
+    return {cell, static_cast<int>(number), T, B, I, H, P, L, D, 0};
+  }
 };
 
 // Looks at plain tensors, and allocates more like one of them.
@@ -419,6 +424,7 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   if (!dense_addresses(api, params, what.shapes, dense, bits) || bits != tensors.bits || !tensors.look_states(initial, what, B, before)) return nb::none();
   for (Address at : before)
     if (!at && !initial.is_none()) return nb::none();  // one state without the other
+  if (bits == 16) keep = false;
   bool wanted = grad_mode && Tensors::requires_grad(x.ptr());
   if (grad_mode && !initial.is_none())
     for (nb::handle state : nb::borrow<nb::tuple>(initial)) wanted = wanted || Tensors::requires_grad(state.ptr());
@@ -453,7 +459,7 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
   const Long T = in.shape[batch_first ? 1 : 0], B = in.shape[batch_first ? 0 : 1], rows = T * B;
   int bits = 0;
   Addresses dense, before, after;
-  if (!dense_addresses(api, params, what.shapes, dense, bits) || bits != tensors.bits || out.shape[0] != in.shape[0] || out.shape[1] != in.shape[1]) return nb::none();
+  if (!dense_addresses(api, params, what.shapes, dense, bits) || bits != tensors.bits || bits == 16 || out.shape[0] != in.shape[0] || out.shape[1] != in.shape[1]) return nb::none();
   if (!tensors.look_states(initial, what, B, before) || !tensors.look_states(d_final, what, B, after)) return nb::none();
   Address hidden_at = 0, kept_at = 0;
   if (what.L > 1 && !tensors.look_dense(hidden.ptr(), {what.L - 1, rows, width}, hidden_at)) return nb::none();

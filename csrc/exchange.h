@@ -34,7 +34,7 @@ inline nanobind::object call(PyObject* object, PyObject* method) {
   return result;
 }
 
-// Whether a tensor is what kernels can read: on the CPU, float32 or float64, its numbers in memory as they are. Then `t` describes it.
+// Whether a tensor is what kernels can read: on the CPU, float32, float64 or bfloat16, which its bits tell apart, its numbers in memory as they are. Then `t` describes it.
 inline bool look(const ExchangeApi* api, PyObject* tensor, nanobind::dlpack::dltensor& t) {
   namespace nb = nanobind;
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
@@ -42,9 +42,9 @@ inline bool look(const ExchangeApi* api, PyObject* tensor, nanobind::dlpack::dlt
     PyErr_Clear();
     return false;
   }
-  const bool plain = t.device.device_type == nb::device::cpu::value && t.dtype.lanes == 1 && t.dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float) &&
-                     (t.dtype.bits == 32 || t.dtype.bits == 64);
-  return plain && call(tensor, is_neg).is(Py_False);
+  const auto is = [&](nb::dlpack::dtype_code code, int bits) { return t.dtype.code == static_cast<std::uint8_t>(code) && t.dtype.bits == bits; };
+  const bool number = is(nb::dlpack::dtype_code::Float, 32) || is(nb::dlpack::dtype_code::Float, 64) || is(nb::dlpack::dtype_code::Bfloat, 16);
+  return number && t.dtype.lanes == 1 && t.device.device_type == nb::device::cpu::value && call(tensor, is_neg).is(Py_False);
 }
 
 inline std::uintptr_t address_of(const nanobind::dlpack::dltensor& t) { return reinterpret_cast<std::uintptr_t>(t.data) + t.byte_offset; }

@@ -8,6 +8,7 @@
 #include "product.h"
 #include "threads.h"
 #include "walk.h"
+#include "widen.h"
 
 namespace elman::ELMAN_TARGET {
 
@@ -30,18 +31,18 @@ struct Packed {
   static constexpr long W = kLanes<T>, kUnit = G * W;  // columns of a group
   const long H, I, P, groups, begin, end;
   const long out_groups;  // of the projected output; 0 without a projection
-  const Buffer<T> input, recurrent, bias, apart, projection;  // apart: the recurrent bias of the gate that is apart
+  const Buffer<Wide<T>> input, recurrent, bias, apart, projection;  // apart: the recurrent bias of the gate that is apart
 
   Packed(const Network& net, long I, long begin, long end)
-      : H(net.H), I(I), P(net.P), groups(ceil_div(H, W)), begin(begin), end(end), out_groups(net.parameters->w_hr ? ceil_div(P, W) : 0), input((end - begin) * kUnit * I),
-        recurrent((end - begin) * kUnit * P), bias((end - begin) * kUnit), apart(kApart ? (end - begin) * W : 0), projection(out_groups * W * H) {}
+      : H(net.H), I(I), P(net.P), groups(ceil_div(H, W)), begin(begin), end(end), out_groups(net.parameters->w_hr ? ceil_div(P, W) : 0), input((end - begin) * kUnit * depth<T>(I)),
+        recurrent((end - begin) * kUnit * depth<T>(P)), bias((end - begin) * kUnit), apart(kApart ? (end - begin) * W : 0), projection(out_groups * W * depth<T>(H)) {}
   bool ok() const { return input.ok() && recurrent.ok() && bias.ok() && apart.ok() && projection.ok(); }
 
-  T* inputs(long group) const { return input + (group - begin) * kUnit * I; }
-  T* recurrents(long group) const { return recurrent + (group - begin) * kUnit * P; }
-  T* projections(long group) const { return projection + group * W * H; }
-  T* biases(long group, int gate) const { return bias + ((group - begin) * G + gate) * W; }
-  T* biases_apart(long group) const { return apart + (group - begin) * W; }
+  Wide<T>* inputs(long group) const { return input + (group - begin) * kUnit * depth<T>(I); }
+  Wide<T>* recurrents(long group) const { return recurrent + (group - begin) * kUnit * depth<T>(P); }
+  Wide<T>* projections(long group) const { return projection + group * W * depth<T>(H); }
+  Wide<T>* biases(long group, int gate) const { return bias + ((group - begin) * G + gate) * W; }
+  Wide<T>* biases_apart(long group) const { return apart + (group - begin) * W; }
 
   void pack(const Parameters& p, long from, long to) const {  // column groups from..to-1
     pack_transposed<T, G>(static_cast<const T*>(p.w_ih), H, I, from, to, inputs(from));
@@ -52,7 +53,7 @@ struct Packed {
         for (long i = 0; i < W; ++i) {
           const long unit = j * W + i;
           const bool some = b_ih && unit < H;
-          const T in = some ? b_ih[g * H + unit] : T(0), back = some ? b_hh[g * H + unit] : T(0);
+          const Wide<T> in = some ? Wide<T>(b_ih[g * H + unit]) : 0, back = some ? Wide<T>(b_hh[g * H + unit]) : 0;
           biases(j, g)[i] = g == Cell::kApart ? in : in + back;
           if (g == Cell::kApart) biases_apart(j)[i] = back;
         }
@@ -66,7 +67,7 @@ template <class T, class Cell>
 struct Project {  // z = bias + W_ih x
   static constexpr int G = Cell::kGates;
   const Packed<T, Cell>& w;
-  T* z;
+  Wide<T>* z;
   long stride;
   ELMAN_INLINE void prefetch(long, long) const {}
   ELMAN_INLINE Vec<T> init(long, long group, int p) const { return load(w.biases(group, p)); }
@@ -79,13 +80,13 @@ template <class T, class Cell>
 struct Advance {  // one step of the cell
   static constexpr int G = Cell::kGates;
   const Packed<T, Cell>& w;
-  const T* z;
+  const Wide<T>* z;
   long stride;
   const T* const* before;  // h before the step
   T* h;                    // after it; null: not wanted
   long h_stride;
-  T* c;     // (rows, H): before the step, and after it
-  T* kept;  // (rows, K, H); null: not wanted
+  Wide<T>* c;  // (rows, H): before the step, and after it
+  T* kept;     // (rows, K, H); null: not wanted
   ELMAN_INLINE void prefetch(long, long) const {}
   ELMAN_INLINE Vec<T> init(long row, long group, int p) const {
     return p == Cell::kApart ? load(w.biases_apart(group)) : load(z + row * stride + (group * G + p) * kLanes<T>);
@@ -96,9 +97,9 @@ struct Advance {  // one step of the cell
     for (int p = 0; p < G; ++p) a[p] = unit[p];
     if constexpr (Cell::kApart >= 0) x = load(z + row * stride + (group * G + Cell::kApart) * kLanes<T>);
     if constexpr (Cell::kReadsState) state = Row<T>::get(before[row], column, H);
-    if constexpr (Cell::kMemory) memory = Row<T>::get(c + row * H, column, H);
+    if constexpr (Cell::kMemory) memory = Row<Wide<T>>::get(c + row * H, column, H);
     const Vec<T> out = Cell::forward(a, x, state, memory);
-    if constexpr (Cell::kMemory) Row<T>::put(c + row * H, column, H, memory);
+    if constexpr (Cell::kMemory) Row<Wide<T>>::put(c + row * H, column, H, memory);
     if (h) Row<T>::put(h + row * h_stride, column, H, out);
     if (Cell::kKept > 0 && kept)
       for (int k = 0; k < Cell::kKept; ++k) Row<T>::put(kept + (row * Cell::kKept + k) * H, column, H, a[k]);
@@ -125,7 +126,7 @@ template <class T>
 struct Track {
   Sequence x, h;
   const T* initial;  // (B, P): h before the first step; null: zeros
-  T* c;              // (B, H): c before the first step, and after each row's last; null where the cell has none
+  Wide<T>* c;        // (B, H): c before the first step, and after each row's last; null where the cell has none
   T* units;          // (B, H): the units' output before its projection; null where nothing is projected
   Sequence kept;     // data null: not kept
   T* marks;          // c at the marks, (number of marks, B, H); null: not wanted
@@ -155,8 +156,8 @@ class Projection {
       : start(start), stop(stop), from(from), to(to), stride(w.groups * Cell::kGates * kLanes<T>), wave(wave), walk_(walk), w_(w), x_(x), rows_(walk.last - walk.first),
         slots_(ahead ? kChunksAhead : 1),
         chunk_(max(1, min(min(stop - start, ahead || wave.exists() ? max(1, kRowsAhead / max(1, rows_)) : stop - start),
-                          kProjectionBytes / static_cast<long>(sizeof(T)) / stride / slots_ / max(1, rows_)))),
-        z_(slots_ * chunk_ * rows_ * stride), mine_(chunk_ * rows_), others_(ahead ? chunk_ * rows_ : 0) {}
+                          kProjectionBytes / static_cast<long>(sizeof(Wide<T>)) / stride / slots_ / max(1, rows_)))),
+        z_(slots_ * chunk_ * rows_ * stride), mine_(chunk_ * rows_, w.I), others_(ahead ? chunk_ * rows_ : 0, w.I) {}
   bool ok() const { return z_.ok() && mine_.ok() && others_.ok(); }
 
   long chunks() const { return ceil_div(stop - start, chunk_); }
@@ -164,7 +165,7 @@ class Projection {
   long end(long chunk) const { return min(stop, begin(chunk) + chunk_); }
 
   // Chunk after chunk. What take() gave before is given back.
-  const T* take(long chunk) {
+  const Wide<T>* take(long chunk) {
     __atomic_store_n(&taken_, chunk, __ATOMIC_RELEASE);
     if (claim(chunk))
       project(chunk, mine_);
@@ -188,18 +189,18 @@ class Projection {
   bool claim(std::int64_t chunk) {
     return __atomic_compare_exchange_n(&next_, &chunk, chunk + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
   }
-  T* slot(long chunk) const { return z_ + (chunk % slots_) * chunk_ * rows_ * stride; }
-  void project(long chunk, const T** rows) const {
+  Wide<T>* slot(long chunk) const { return z_ + (chunk % slots_) * chunk_ * rows_ * stride; }
+  void project(long chunk, const Left<T>& left) const {
     if (wave.below) Team::wait(*wave.below, end(chunk));
-    const long m = walk_.template gather<const T>(x_, begin(chunk), end(chunk), rows);
-    product<T, Cell::kGates>(m, Rows<T>{rows}, w_.I, w_.inputs(from), from, to, Project<T, Cell>{w_, slot(chunk), stride});
+    const long m = walk_.template gather<const T>(x_, begin(chunk), end(chunk), left.rows);
+    product<Factor<T>, Cell::kGates>(m, left.take(m), w_.I, w_.inputs(from), from, to, Project<T, Cell>{w_, slot(chunk), stride});
   }
   const Walk walk_;
   const Packed<T, Cell>& w_;
   const Sequence x_;
   const long rows_, slots_, chunk_;
-  const Buffer<T> z_;
-  const Buffer<const T*> mine_, others_;
+  const Buffer<Wide<T>> z_;
+  const Left<T> mine_, others_;
   std::int64_t next_ = 0, taken_ = 0, ready_[kChunksAhead] = {};  // the first that nobody has claimed; the one in use; those projected, plus one
 };
 
@@ -216,38 +217,38 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& tr
   const long from = projection.from, to = projection.to, stride = projection.stride, B = walk.last - walk.first, H = w.H;
   const bool projects = track.units && !track.again, meets = parts > 1;
   const Buffer<T> zeros(w.P);
-  const Buffer<const T*> rows(B), units(projects ? B : 0);
-  const bool ok = projection.ok() && zeros.ok() && rows.ok() && units.ok();
+  const Left<T> before(B, w.P), units(projects ? B : 0, H);
+  const bool ok = projection.ok() && zeros.ok() && before.ok() && units.ok();
   if (!ok && !meets) return false;
   if (ok) {
-    for (long i = 0; i < w.P; ++i) zeros[i] = T(0);
-    for (long r = 0; projects && r < B; ++r) units[r] = track.units + (walk.first + r) * H;
+    for (long i = 0; i < w.P; ++i) zeros[i] = T{};
+    for (long r = 0; projects && r < B; ++r) units.rows[r] = track.units + (walk.first + r) * H;
   }
-  T* c = Cell::kMemory ? track.c + walk.first * H : nullptr;
+  Wide<T>* c = Cell::kMemory ? track.c + walk.first * H : nullptr;
   for (long chunk = 0; chunk < projection.chunks(); ++chunk) {
-    const T* z = ok ? projection.take(chunk) : nullptr;
+    const Wide<T>* z = ok ? projection.take(chunk) : nullptr;
     for (long s = projection.begin(chunk); s < projection.end(chunk); ++s) {
       const long n = walk.alive(s);
       if (ok) {
         if (track.marks && is_mark(walk.net, s)) {
           T* mark = track.marks + (mark_at(walk.net, s) * walk.net.B + walk.first) * H;
           for (long r = 0; r < B; ++r)
-            for (long g = from; g < to; ++g) Row<T>::put(mark + r * H, g * W, H, Row<T>::get(c + r * H, g * W, H));
+            for (long g = from; g < to; ++g) Row<T>::put(mark + r * H, g * W, H, Row<Wide<T>>::get(c + r * H, g * W, H));
         }
-        walk.gather_before<T>(track.h, s, track.initial, w.P, zeros, rows);
+        walk.gather_before<T>(track.h, s, track.initial, w.P, zeros, before.rows);
         T* kept = track.kept.data ? walk.at<T>(track.kept, s, 0) : nullptr;
-        Advance<T, Cell> advance{w, z, stride, rows, nullptr, H, c, kept};
+        Advance<T, Cell> advance{w, z, stride, before.rows, nullptr, H, c, kept};
         if (projects)
           advance.h = track.units + walk.first * H;
         else if (!track.again)
           advance.h = walk.at<T>(track.h, s, 0), advance.h_stride = track.h.row;
-        product<T, G>(n, Rows<T>{rows}, w.P, w.recurrents(from), from, to, advance, s % 2);
+        product<Factor<T>, G>(n, before.take(n), w.P, w.recurrents(from), from, to, advance, s % 2);
         z += n * stride;
       }
       if (meets && !track.again) team.barrier();
       if (projects) {
         const long first = w.out_groups * part / parts, last = w.out_groups * (part + 1) / parts;
-        if (ok) product<T, 1>(n, Rows<T>{units}, H, w.projections(first), first, last, Plain<T>{walk.at<T>(track.h, s, 0), track.h.row, w.P, false});
+        if (ok) product<Factor<T>, 1>(n, units.take(n), H, w.projections(first), first, last, Plain<T>{walk.at<T>(track.h, s, 0), track.h.row, w.P, false});
         if (meets) team.barrier();
       }
     }
@@ -315,15 +316,15 @@ bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequen
   auto index = [&](long d) { return layer * net.D + d; };
   if constexpr (Cell::kMemory)
     for (long d = 0; d < net.D; ++d) {
-      const T* c_0 = states_of<T>(f.initial[1], net, index(d), H);
-      T* c = states_of<T>(f.final[1], net, index(d), H);
+      const Wide<T>* c_0 = states_of<Wide<T>>(f.initial[1], net, index(d), H);
+      Wide<T>* c = states_of<Wide<T>>(f.final[1], net, index(d), H);
       if (c_0)
-        __builtin_memcpy(c, c_0, net.B * H * sizeof(T));
+        __builtin_memcpy(c, c_0, net.B * H * sizeof(*c));
       else
-        __builtin_memset(c, 0, net.B * H * sizeof(T));
+        __builtin_memset(c, 0, net.B * H * sizeof(*c));
     }
   auto scan = [&](const Walk& walk, const Packed<T, Cell>& w, Projection<T, Cell>& projection, long d, long part_, long parts) {
-    const Track<T> track{x, part<T>(output, d * P), states_of<T>(f.initial[0], net, index(d), P), Cell::kMemory ? states_of<T>(f.final[1], net, index(d), H) : nullptr,
+    const Track<T> track{x, part<T>(output, d * P), states_of<T>(f.initial[0], net, index(d), P), Cell::kMemory ? states_of<Wide<T>>(f.final[1], net, index(d), H) : nullptr,
                          projects ? units + d * net.B * H : nullptr, kept_of<T>(net, f.kept, index(d)),
                          Cell::kMemory ? slice<T>(f.marks, index(d) * number_of_marks(net), net.B * H) : nullptr, false};
     fail_unless(scan_forward<T, Cell>(walk, w, track, projection, part_, parts, team));

@@ -17,7 +17,7 @@ void release(void* memory);
 
 enum class CellKind : int { rnn_tanh, rnn_relu, gru, lstm };
 enum class Activation : int { tanh, relu, sigmoid };
-enum class Number : int { f32, f64 };
+enum class Number : int { f32, f64, bf16 };  // bf16: forward only, nothing kept
 
 // A cell's states: h, which is also its output, and for an LSTM c. By state, for those the cell has.
 constexpr int kMostStates = 2;

@@ -3,6 +3,7 @@
 // B is packed in panels: panel j holds columns j·W .. j·W+W-1 (W lanes) as [K][W], zeros past the last column. Any number of neighbouring panels
 // makes a tile, so the same packing serves one row and a hundred. A is read where it lies, through a pointer per row.
 // Each output has one accumulator and adds its products in the order of k: every tile shape gives the same bits.
+// Where the processor multiplies pairs of bfloat16, B is packed in pairs of neighbouring k, one in each lane, with a zero where K is odd; else as floats.
 #pragma once
 
 #include "simd.h"
@@ -17,6 +18,11 @@ struct Rows {
   struct Cursor {
     const T* row[kRows];
     ELMAN_INLINE T at(int i, long k) const { return row[i][k]; }
+    ELMAN_INLINE std::uint32_t pair(int i, long k) const {  // of bfloat16, k and k + 1
+      std::uint32_t pair;
+      __builtin_memcpy(&pair, row[i] + k, sizeof pair);
+      return pair;
+    }
   };
   template <int kRows>
   ELMAN_INLINE Cursor<kRows> from(long first) const {
@@ -50,10 +56,30 @@ constexpr int widest(int rows) {
   return kRegisters == 32 ? wide[rows] : narrow[rows];
 }
 
+// Places in a panel's column that holds K numbers: where pairs are multiplied, a place for two.
+template <class T>
+constexpr bool kPairs = kHalved<T> && kDots;
+template <class T>
+constexpr long depth(long K) {
+  return kPairs<T> ? ceil_div(K, 2) : K;
+}
+
+// The products of one pair of k for a tile's accumulators. a: a pair of each row; B's panels are `panel` apart.
+template <class T, int kRows, int kVectors>
+ELMAN_INLINE void multiply_pair(const std::uint32_t (&a)[kRows], const float* b, long panel, Vec<T> (&c)[kRows][kVectors]) {
+  Vec<T> bk[kVectors];
+#pragma GCC unroll 8
+  for (int j = 0; j < kVectors; ++j) bk[j] = load(b + j * panel);
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; ++j) c[i][j] = dot(a[i], bk[j], c[i][j]);
+}
+
 // One tile: kRows rows of A by kVectors panels of B, added to what acc holds. The loop that takes the time; knows nothing else.
 // Its loops over rows and vectors are unrolled by hand: only then does GCC keep the accumulators in registers from the first line to the last.
 template <class T, class A, int kRows, int kVectors>
-void tile(const A& a, long row, long K, const T* b, Vec<T>* acc) {
+void tile(const A& a, long row, long K, const Wide<T>* b, Vec<T>* acc) {
   constexpr int W = kLanes<T>;
   Vec<T> c[kRows][kVectors];
 #pragma GCC unroll 8
@@ -61,16 +87,32 @@ void tile(const A& a, long row, long K, const T* b, Vec<T>* acc) {
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) c[i][j] = acc[i * kVectors + j];
   const auto rows = a.template from<kRows>(row);
+  if constexpr (!kPairs<T>) {
 #pragma GCC unroll 4
-  for (long k = 0; k < K; ++k) {
-    Vec<T> bk[kVectors];
+    for (long k = 0; k < K; ++k) {
+      Vec<T> bk[kVectors];
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) bk[j] = load(b + (j * K + k) * W);
+      for (int j = 0; j < kVectors; ++j) bk[j] = load(b + (j * K + k) * W);
 #pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) {
-      const Vec<T> ai = splat(rows.at(i, k));
+      for (int i = 0; i < kRows; ++i) {
+        const Vec<T> ai = splat(rows.at(i, k));
 #pragma GCC unroll 8
-      for (int j = 0; j < kVectors; ++j) c[i][j] = fma(ai, bk[j], c[i][j]);
+        for (int j = 0; j < kVectors; ++j) c[i][j] = fma(ai, bk[j], c[i][j]);
+      }
+    }
+  } else {
+    const long panel = depth<T>(K) * W;
+    std::uint32_t pairs[kRows];
+#pragma GCC unroll 2
+    for (long k = 0; k < K / 2; ++k, b += W) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) pairs[i] = rows.pair(i, 2 * k);
+      multiply_pair<T>(pairs, b, panel, c);
+    }
+    if (K % 2) {  // past a row's last number there may be nothing to read
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) pairs[i] = rows.at(i, K - 1).bits;
+      multiply_pair<T>(pairs, b, panel, c);
     }
   }
 #pragma GCC unroll 8
@@ -81,7 +123,7 @@ void tile(const A& a, long row, long K, const T* b, Vec<T>* acc) {
 
 template <class T, class A>
 struct Tiles {
-  using Function = void (*)(const A&, long, long, const T*, Vec<T>*);
+  using Function = void (*)(const A&, long, long, const Wide<T>*, Vec<T>*);
   Function of[kTallest + 1][kWidest + 1] = {};  // [rows][vectors]
 
   template <int kRows, int kVectors>
@@ -117,14 +159,14 @@ constexpr int tallest(int panels) {
 // b is the first packed panel of group `first`. Tiles of columns come in falling order where `falls`: a product that takes turns with itself finds in the cache what
 // it used last.
 template <class T, int kPanels, class A, class Body>
-void product(long M, const A& a, long K, const T* b, long first, long last, const Body& body, bool falls = false) {
+void product(long M, const A& a, long K, const Wide<T>* b, long first, long last, const Body& body, bool falls = false) {
   static constexpr Tiles<T, A> tiles;
   constexpr int most = tallest(kPanels);
   if (M <= 0 || first >= last) return;
   const long row_tiles = ceil_div(M, most);
   const long rows = ceil_div(M, row_tiles);      // tiles of nearly the same height: a short last one would starve
   const long tall = M - (rows - 1) * row_tiles;  // so many have `rows` rows, the others one fewer
-  const long column_tiles = ceil_div(last - first, max(1, columns_for(rows, K) / kPanels));
+  const long column_tiles = ceil_div(last - first, max(1, columns_for(rows, depth<T>(K)) / kPanels));
   const long narrow = (last - first) / column_tiles, wide = (last - first) % column_tiles;  // so many have one group more
   Vec<T> acc[kTallest * kWidest];
   for (long i = 0; i < column_tiles; ++i) {
@@ -136,7 +178,7 @@ void product(long M, const A& a, long K, const T* b, long first, long last, cons
           for (int p = 0; p < kPanels; ++p) acc[i * vectors + g * kPanels + p] = body.init(row + i, group + g, p);
       if (r + 1 < row_tiles)
         for (long i = 0; i < height; ++i) body.prefetch(min(M - 1, row + height + i), group);
-      tiles.of[height][vectors](a, row, K, b + (group - first) * kPanels * K * kLanes<T>, acc);
+      tiles.of[height][vectors](a, row, K, b + (group - first) * kPanels * depth<T>(K) * kLanes<T>, acc);
       for (long i = 0; i < height; ++i)
         for (long g = 0; g < groups; ++g) body.finish(row + i, group + g, acc + i * vectors + g * kPanels);
       row += height;
@@ -155,21 +197,28 @@ void pack_rows(const T* const* rows, long K, long N, long first, long last, T* b
       for (long k = 0; k < K; ++k) store(b + k * W, load_part(rows[k] + n, N - n));
 }
 
+// A vector of a row of K numbers, from the k-th place of a packed column on.
+template <class T>
+ELMAN_INLINE Vec<T> load_places(const T* row, long k, long K) {
+  if constexpr (kPairs<T>) return load_pairs(row + 2 * k, K - 2 * k);
+  return K - k >= kLanes<T> ? load(row + k) : load_part(row + k, K - k);
+}
+
 // Packs a dense (kPanels·N, K) matrix, transposed, as B: panel p of group j holds rows p·N + j·W .. + W-1 of w.
 template <class T, int kPanels>
-void pack_transposed(const T* w, long N, long K, long first, long last, T* b) {
+void pack_transposed(const T* w, long N, long K, long first, long last, Wide<T>* b) {
   constexpr int W = kLanes<T>;
+  const long places = depth<T>(K);
   for (long j = first; j < last; ++j)
     for (int p = 0; p < kPanels; ++p) {
-      T* to = b + ((j - first) * kPanels + p) * K * W;
+      Wide<T>* to = b + ((j - first) * kPanels + p) * places * W;
       const long columns = min(W, N - j * W);
       const T* from = w + (p * N + j * W) * K;
-      for (long k = 0; k < K; k += W) {
+      for (long k = 0; k < places; k += W) {
         Vec<T> square[W];
-        const long ks = min(W, K - k);
-        for (long i = 0; i < W; ++i) square[i] = i >= columns ? Vec<T>{} : ks == W ? load(from + i * K + k) : load_part(from + i * K + k, ks);
+        for (long i = 0; i < W; ++i) square[i] = i < columns ? load_places(from + i * K, k, K) : Vec<T>{};
         transpose<T>(square);
-        for (int i = 0; i < ks; ++i) store(to + (k + i) * W, square[i]);
+        for (long i = 0; i < min(W, places - k); ++i) store(to + (k + i) * W, square[i]);
       }
     }
 }

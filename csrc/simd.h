@@ -53,12 +53,29 @@ struct Types<double> {
   using Lane = std::int64_t;
 };
 
+// bfloat16, the upper half of a float: so in memory, while registers, sums and all that is computed are floats.
+struct BFloat16 {
+  std::uint16_t bits;
+  operator float() const {
+    const std::uint32_t wide = std::uint32_t{bits} << 16;
+    float x;
+    __builtin_memcpy(&x, &wide, sizeof x);
+    return x;
+  }
+};
+template <>
+struct Types<BFloat16> : Types<float> {};
+
+template <class T>
+constexpr bool kHalved = std::is_same_v<T, BFloat16>;
+template <class T>
+using Wide = std::conditional_t<kHalved<T>, float, T>;  // what numbers kept as T are computed in
 template <class T>
 using Vec = typename Types<T>::Vector;
 template <class T>
 using Bits = typename Types<T>::Bits;  // what a comparison gives: -1 where true, 0 where false
 template <class T>
-constexpr int kLanes = kBytes / static_cast<int>(sizeof(T));
+constexpr int kLanes = kBytes / static_cast<int>(sizeof(Wide<T>));
 
 template <class T>
 ELMAN_INLINE Vec<T> splat(T x) {
@@ -121,6 +138,56 @@ ELMAN_INLINE void store_part(T* p, Vec<T> v, long n) {
   for (long i = 0; i < n; ++i) p[i] = v[i];
 #endif
 }
+
+// The same of bfloat16: exact one way; the other way to nearest, ties to even.
+typedef std::uint32_t Words __attribute__((vector_size(kBytes)));
+typedef std::uint16_t Halves __attribute__((vector_size(kBytes / 2)));
+
+ELMAN_INLINE Vec<float> widen(Halves v) { return (Vec<float>)(__builtin_convertvector(v, Words) << 16); }
+ELMAN_INLINE Halves narrow(Vec<float> v) {
+  const Words w = (Words)v, up = w + 0x7fffu + ((w >> 16) & 1u);
+  return __builtin_convertvector((v == v ? up : w | 0x400000u) >> 16, Halves);  // a NaN stays one, whatever its lower half was
+}
+
+ELMAN_INLINE Vec<float> load(const BFloat16* p) {
+  Halves v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return widen(v);
+}
+ELMAN_INLINE void store(BFloat16* p, Vec<float> v) {
+  const Halves h = narrow(v);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+ELMAN_INLINE Vec<float> load_part(const BFloat16* p, long n) {
+#if defined(ELMAN_AVX512)
+  return widen(Halves(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p)));
+#else
+  Halves v{};
+  for (long i = 0; i < n; ++i) v[i] = p[i].bits;
+  return widen(v);
+#endif
+}
+ELMAN_INLINE void store_part(BFloat16* p, Vec<float> v, long n) {
+#if defined(ELMAN_AVX512)
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), __m256i(narrow(v)));
+#else
+  const Halves h = narrow(v);
+  for (long i = 0; i < n; ++i) p[i].bits = h[i];
+#endif
+}
+
+// Whether the processor adds the products of two pairs of bfloat16 to a float at once. A pair fills a float's lane, the first number its lower half.
+#if defined(__AVX512BF16__)
+constexpr bool kDots = true;
+ELMAN_INLINE Vec<float> dot(std::uint32_t a, Vec<float> b, Vec<float> sum) { return Vec<float>(_mm512_dpbf16_ps(__m512(sum), (__m512bh)(a - Words{}), (__m512bh)b)); }
+ELMAN_INLINE Vec<float> load_pairs(const BFloat16* p, long n) {  // of the first n numbers, zeros in the rest; nothing past them is read
+  return Vec<float>(_mm512_castsi512_ps(_mm512_maskz_loadu_epi16(n >= 32 ? ~__mmask32{0} : (__mmask32{1} << n) - 1, p)));
+}
+#else
+constexpr bool kDots = false;
+Vec<float> dot(std::uint32_t a, Vec<float> b, Vec<float> sum);
+Vec<float> load_pairs(const BFloat16* p, long n);
+#endif
 
 // a·b + c: one rounding where the processor has a fused multiply-add (the build allows contraction), two where it has not.
 template <class V>

@@ -1,8 +1,6 @@
 // All kernels of one instruction set. Compiled once for each, with ELMAN_TARGET naming it and the compiler told to use it.
 #include "backward.h"
-#include "cells/elman.h"
-#include "cells/gru.h"
-#include "cells/lstm.h"
+#include "cells/all.h"
 #include "forward.h"
 
 #define ELMAN_STRING_(x) #x
@@ -11,23 +9,20 @@
 #define ELMAN_JOIN(a, b) ELMAN_JOIN_(a, b)
 
 namespace elman {
+#if defined(ELMAN_DOTS)  // the same set with products of pairs of bfloat16
+namespace ELMAN_DOTS {
+bool forward_bfloat16(const Forward&, Team&);
+}
+#endif
 namespace ELMAN_TARGET {
+bool forward_bfloat16(const Forward&, Team&);  // bfloat16.cpp
 namespace {
 
 // Calls f with the number type and cell asked for.
-template <class T, class F>
-bool with_cell(CellKind cell, F f) {
-  switch (cell) {
-    case CellKind::rnn_tanh: return f(ElmanTanh<T>{}, T{});
-    case CellKind::rnn_relu: return f(ElmanRelu<T>{}, T{});
-    case CellKind::gru: return f(Gru<T>{}, T{});
-    case CellKind::lstm: return f(Lstm<T>{}, T{});
-  }
-  return false;
-}
 template <class F>
-bool with_cell(const Network& net, F f) {
-  return net.number == Number::f32 ? with_cell<float>(net.cell, f) : with_cell<double>(net.cell, f);
+bool with_types(const Network& net, F f) {
+  if (net.number == Number::f32) return with_cell<float>(net.cell, [&](auto cell) { return f(cell, 0.0f); });
+  return with_cell<double>(net.cell, [&](auto cell) { return f(cell, 0.0); });
 }
 
 bool supported() {
@@ -41,11 +36,17 @@ bool supported() {
 }
 
 bool run_forward(const Forward& f, Team& team) {
-  return with_cell(f.net, [&](auto cell, auto number) { return forward<decltype(number), decltype(cell)>(f, team); });
+  if (f.net.number == Number::bf16) {
+#if defined(ELMAN_DOTS)
+    if (__builtin_cpu_supports("avx512bf16")) return ELMAN_DOTS::forward_bfloat16(f, team);
+#endif
+    return forward_bfloat16(f, team);
+  }
+  return with_types(f.net, [&](auto cell, auto number) { return forward<decltype(number), decltype(cell)>(f, team); });
 }
 
 bool run_backward(const Backward& b, Team& team) {
-  return with_cell(b.net, [&](auto cell, auto number) { return backward<decltype(number), decltype(cell)>(b, team); });
+  return with_types(b.net, [&](auto cell, auto number) { return backward<decltype(number), decltype(cell)>(b, team); });
 }
 
 template <class T>

@@ -3,9 +3,11 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <mutex>
 #include <thread>
 
@@ -32,7 +34,12 @@ inline void spin_while(F busy) {
   }
 }
 
+// For so long a thread of our own looks out for the next call before it sleeps: about what waking it would cost.
+constexpr std::chrono::microseconds kLinger{100};
+
 constexpr int kMostThreads = 256;  // threads are never given back: a call that names a million shall not start them
+
+}  // namespace
 
 // What the members of a team share. There is one team at a time.
 struct Work {
@@ -65,7 +72,7 @@ struct Work {
     });
   }
 
-  // Threads of our own, asleep between calls.
+  // Threads of our own.
   int workers = 0;             // started so far
   std::atomic<int> wanted{0};  // of this team: those with a smaller number take part
 
@@ -73,7 +80,11 @@ struct Work {
     for (std::uint32_t seen = 0;;) {
       call.wait(seen);
       seen = call.load();
-      if (seen % 2 == 1 && number < wanted.load()) serve(seen);
+      if (seen % 2 == 0 || number >= wanted.load()) continue;
+      serve(seen);
+      ++seen;  // the end of the call served, not whatever has come since: that may be a call to serve
+      const auto until = std::chrono::steady_clock::now() + kLinger;
+      spin_while([&] { return call.load(std::memory_order_relaxed) == seen && std::chrono::steady_clock::now() < until; });
     }
   }
 
@@ -90,9 +101,12 @@ struct Work {
   }
 };
 
+namespace {
+
 // The threads of an OpenMP runtime, where the process has one whose names are visible, as torch's is. Torch's operators leave its threads spinning for some
-// milliseconds: threads of our own would have to share the processors with them (measured: 1.1 to 1.8 times the time in training), while these
-// are awake already when a call comes, and wait between calls as the user tells OpenMP to (OMP_WAIT_POLICY).
+// milliseconds. While they do, threads of our own would have to share the processors with them (measured: 1.1 to 1.8 times the time in training), and they
+// are awake already: a call is then one of their parallel regions. But such a region ends only when each of its threads has had its turn, which on a
+// busy machine takes the system milliseconds. So it is asked first whether one of them is on a processor right now.
 struct OpenMp {
   void (*parallel)(void (*)(void*), void*, unsigned, unsigned);  // GNU's interface, which LLVM's and Intel's runtimes offer too
   int (*num_threads)();
@@ -106,12 +120,47 @@ struct OpenMp {
     find(num_threads, "omp_get_num_threads");
     find(pause, "omp_pause_resource_all");
   }
+#if defined(__linux__)
   bool here() const { return parallel && num_threads && pause; }
+#else
+  bool here() const { return false; }  // whether its threads are awake cannot be told
+#endif
 };
 
 const OpenMp& openmp() {
   static const OpenMp found;
   return found;
+}
+
+// One of the OpenMP threads that work for the calling thread, by the clock of the time that it has had on a processor.
+class Watched {
+ public:
+  bool known() const { return known_; }
+  void set(clockid_t clock) { clock_ = clock, known_ = true; }
+  bool is_running() {
+    const long before = read();
+    for (int i = 0; i < 8; ++i) pause();
+    const long after = read();
+    known_ = before >= 0 && after >= 0;  // or it has ended
+    return known_ && after > before;
+  }
+
+ private:
+  long read() const {
+    timespec t;
+    return clock_gettime(clock_, &t) == 0 ? t.tv_sec * 1'000'000'000 + t.tv_nsec : -1;
+  }
+  clockid_t clock_{};
+  bool known_ = false;
+};
+thread_local Watched watched;
+
+bool clock_of_this_thread([[maybe_unused]] clockid_t& clock) {
+#if defined(__linux__)
+  return pthread_getcpuclockid(pthread_self(), &clock) == 0;
+#else
+  return false;
+#endif
 }
 
 // Never destroyed: threads sleep in it until the process ends. A forked child has none of its parent's threads. It starts its own; GNU's OpenMP would wait
@@ -148,36 +197,48 @@ void Team::with(int threads, void (*body)(void*, Team&), void* context) {
     return body(context, alone);
   }
   const std::uint32_t seen = w->call.load() + 1;
-  if (openmp().here()) {
-    struct Region {
-      Work& work;
-      std::uint32_t seen;
-      void (*body)(void*, Team&);
-      void* context;
-      pthread_t caller;
-    } region{*w, seen, body, context, pthread_self()};
-    const auto enter = [](void* of) {
-      const Region& r = *static_cast<const Region*>(of);
-      if (pthread_equal(pthread_self(), r.caller)) {
-        Team team(openmp().num_threads());  // perhaps fewer than asked for
-        r.work.call.store(r.seen);
-        r.body(r.context, team);
-        r.work.call.store(r.seen + 1);
-      } else {
-        spin_while([&] { return r.work.call.load() == r.seen - 1; });
-        r.work.serve(r.seen);
-      }
-    };
-    openmp().parallel(enter, &region, static_cast<unsigned>(threads), 0);
-  } else {
-    Team team(1 + w->grow(threads - 1));
-    w->wanted.store(team.threads_ - 1);
-    w->call.store(seen);
-    if (team.threads_ > 1) w->call.notify_all();
-    body(context, team);
-    w->call.store(seen + 1);
-  }
+  if (openmp().here() && (!watched.known() || watched.is_running()))
+    on_openmp(threads, *w, seen, body, context);
+  else
+    on_our_own(threads, *w, seen, body, context);
   w->owner.unlock();
+}
+
+void Team::on_our_own(int threads, Work& w, std::uint32_t seen, void (*body)(void*, Team&), void* context) {
+  Team team(1 + w.grow(threads - 1));
+  w.wanted.store(team.threads_ - 1);
+  w.call.store(seen);
+  if (team.threads_ > 1) w.call.notify_all();
+  body(context, team);
+  w.call.store(seen + 1);
+}
+
+void Team::on_openmp(int threads, Work& w, std::uint32_t seen, void (*body)(void*, Team&), void* context) {
+  struct Region {
+    Work& work;
+    std::uint32_t seen;
+    void (*body)(void*, Team&);
+    void* context;
+    pthread_t caller;
+    Watched& watched;
+    std::atomic<bool> chosen{false};
+  } region{w, seen, body, context, pthread_self(), watched};
+  w.wanted.store(0);  // of our own threads none
+  const auto enter = [](void* of) {
+    Region& r = *static_cast<Region*>(of);
+    if (pthread_equal(pthread_self(), r.caller)) {
+      Team team(openmp().num_threads());  // perhaps fewer than asked for
+      r.work.call.store(r.seen);
+      r.body(r.context, team);
+      r.work.call.store(r.seen + 1);
+    } else {
+      clockid_t clock;
+      if (!r.chosen.exchange(true) && clock_of_this_thread(clock)) r.watched.set(clock);
+      spin_while([&] { return r.work.call.load() == r.seen - 1; });
+      r.work.serve(r.seen);
+    }
+  };
+  openmp().parallel(enter, &region, static_cast<unsigned>(threads), 0);
 }
 
 void Team::run(std::int64_t count, void (*task)(void*, std::int64_t), void* context) {

@@ -5,6 +5,8 @@
 
 namespace elman {
 
+struct Work;
+
 class Team {
  public:
   // Forms a team of the caller and up to threads-1 others, no more than there are processors, and calls body(context, team) on the caller's thread.
@@ -33,6 +35,8 @@ class Team {
 
  private:
   explicit Team(int threads) : threads_(threads) {}
+  static void on_our_own(int threads, Work& work, std::uint32_t call, void (*body)(void*, Team&), void* context);
+  static void on_openmp(int threads, Work& work, std::uint32_t call, void (*body)(void*, Team&), void* context);
   int threads_ = 1;
 };
 

@@ -135,21 +135,21 @@ def evaluate(module: nn.Module, case: Case, dtype: torch.dtype) -> Values:
 
 
 @functools.cache
-def expect(case: Case) -> Values:
-    """The same from the float64 loops of ``oracle``."""
-    return _named(case, oracle.run(*arguments(case)))
+def expect(case: Case, dtype: torch.dtype = torch.float32) -> Values:
+    """The same from the float64 loops of ``oracle``, of numbers that are rounded to a dtype."""
+    return _named(case, oracle.run(*arguments(case, dtype)))
 
 
 @functools.cache
-def allow(case: Case) -> Values:
+def allow(case: Case, dtype: torch.dtype = torch.float32) -> Values:
     """For each of the values the error that float32 may have."""
-    return _named(case, bounds.run(*arguments(case)))
+    return _named(case, bounds.run(*arguments(case, dtype)))
 
 
-def arguments(case: Case) -> tuple[object, ...]:
+def arguments(case: Case, dtype: torch.dtype = torch.float32) -> tuple[object, ...]:
     """What ``oracle.run`` and ``bounds.run`` take."""
-    numbers = {name: value.double().numpy() for name, value in case.numbers(torch.float32).items()}
-    parameters = [parameter.detach().double().numpy() for parameter in build(nn, case, torch.float32).parameters()]
+    numbers = {name: value.double().numpy() for name, value in case.numbers(dtype).items()}
+    parameters = [parameter.detach().double().numpy() for parameter in build(nn, case, dtype).parameters()]
     initial = tuple(numbers[f"{name}_0"] * case.given_state for name in case.kind.states)
     d_finals = tuple(numbers[f"d_{name}_n"] for name in case.kind.states)
     layers = as_layers(parameters, case.num_layers, 2 if case.bidirectional else 1, case.bias)

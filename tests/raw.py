@@ -25,6 +25,8 @@ BACKWARD = (
 )
 ACTIVATION = ("function", "number", "source", "target", "count")
 LISTS = ("params", "d_params", "initial", "final", "d_initial", "d_final")  # of addresses
+SIZES = (4, 8, 2)  # bytes of a number: float32, float64, bfloat16
+BFLOAT16 = 2
 CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")  # by number
 GATES, KEPT, STATES, LSTM = (1, 1, 3, 4), (0, 0, 4, 5), (1, 1, 1, 2), 3
 
@@ -141,9 +143,12 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
     """
     if any(type(value) is not int for name, value in call.items() if name not in LISTS):
         raise IllegalError("an argument is no integer")
-    if not (0 <= call.get("cell", 0) < len(CELLS) and 0 <= call.get("function", 0) <= 2 and call["number"] in (0, 1)):
+    numbers = (0, 1, BFLOAT16) if kind == "forward" else (0, 1)
+    if not (0 <= call.get("cell", 0) < len(CELLS) and 0 <= call.get("function", 0) <= 2 and call["number"] in numbers):
         raise IllegalError("an unknown cell, function or number type")
-    size = 8 if call["number"] else 4
+    if call["number"] == BFLOAT16 and (call["hidden"] or call["kept"] or call["marks"]):
+        raise IllegalError("in bfloat16 nothing is kept")
+    size = SIZES[call["number"]]
     found = _Operands(arena, size)
     if kind == "activation":
         if not 0 <= call["count"] < LAST:

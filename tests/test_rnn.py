@@ -16,6 +16,8 @@ from torch import nn
 
 import elman
 import oracle
+from elman.backends import registry
+from elman.backends.reference import ReferenceBackend
 from kinds import RELU, Kind, as_hx, as_states, every_cell, every_kind
 
 if TYPE_CHECKING:
@@ -177,7 +179,8 @@ def test_a_saved_state_dict_comes_back() -> None:
 @every_kind
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.complex64], ids=str)
 @pytest.mark.usefixtures("unfused")
-def test_other_dtypes_run(kind: Kind, dtype: torch.dtype) -> None:
+def test_other_dtypes_run_on_the_reference(kind: Kind, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BACKENDS", (ReferenceBackend(),))
     theirs, ours = _pair(kind, 3, 4, 2, bidirectional=True, dtype=dtype)
     x = torch.randn(5, 2, 3).to(dtype)
     if kind is RELU and dtype.is_complex:
@@ -200,7 +203,8 @@ def test_the_meta_device_knows_the_shapes(kind: Kind) -> None:
 
 @every_kind
 @pytest.mark.usefixtures("unfused")
-def test_autocast_gives_what_it_gives_in_torch(kind: Kind) -> None:
+def test_autocast_on_the_reference_gives_what_it_gives_in_torch(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BACKENDS", (ReferenceBackend(),))
     theirs, ours = _pair(kind, 3, 4, 2, bidirectional=True)
     x, hx = torch.randn(5, 2, 3), as_hx(_states(kind, 4, 2, 4))
     with torch.autocast("cpu", dtype=torch.bfloat16):

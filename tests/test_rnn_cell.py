@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import elman
+from elman.backends import registry
+from elman.backends.reference import ReferenceBackend
 from kinds import Kind, as_hx, as_states, every_cell
 
 if TYPE_CHECKING:
@@ -100,7 +102,8 @@ def test_an_empty_batch_gives_an_empty_state(kind: Kind) -> None:
 
 
 @every_cell
-def test_autocast_gives_what_it_gives_in_torch(kind: Kind) -> None:
+def test_autocast_on_the_reference_gives_what_it_gives_in_torch(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BACKENDS", (ReferenceBackend(),))
     theirs, ours = _pair(kind, 3, 4)
     x, hx = torch.randn(2, 3), as_hx(_states(kind, 2, 4))
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,10 +1,10 @@
 """The kernels' door: addresses, sizes and strides in elements. Every argument is checked; a ValueError says what does not fit.
 
-Cells are numbered 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) and 3 (lstm), number types 0 (float32) and 1 (float64), functions 0 (tanh), 1 (relu)
-and 2 (sigmoid). An address of 0 is null; csrc/kernels.h says where it may be. Matrices of parameters and all states are dense. ``params``
-and ``d_params`` hold, for each layer and direction, the addresses of w_ih, w_hh, b_ih, b_hh and w_hr; ``initial``, ``final``,
-``d_final`` and ``d_initial`` one for each of the cell's states. ``proj_size`` is 0 without a projection. ``batch_sizes`` points to T int64
-counts, or is null: every row lives all steps.
+Cells are numbered 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) and 3 (lstm), functions 0 (tanh), 1 (relu) and 2 (sigmoid), number types
+0 (float32), 1 (float64) and, for ``forward`` with nothing kept, 2 (bfloat16). An address of 0 is null; csrc/kernels.h says where it may
+be. Matrices of parameters and all states are dense. ``params`` and ``d_params`` hold, for each layer and direction, the addresses of
+w_ih, w_hh, b_ih, b_hh and w_hr; ``initial``, ``final``, ``d_final`` and ``d_initial`` one for each of the cell's states. ``proj_size`` is
+0 without a projection. ``batch_sizes`` points to T int64 counts, or is null: every row lives all steps.
 """
 
 from collections.abc import Sequence

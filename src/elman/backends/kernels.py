@@ -35,7 +35,7 @@ if forced := os.environ.get("ELMAN_ISA"):
 
 # How the kernels number cells and number types (csrc/kernels.h).
 CELLS = {"rnn_tanh": 0, "rnn_relu": 1, "gru": 2, "lstm": 3}
-NUMBERS = {torch.float32: 0, torch.float64: 1}
+NUMBERS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}  # the last forward only
 PLAIN = (Tensor, Parameter)  # a subclass may mean anything by its operations
 
 States: TypeAlias = "tuple[Tensor, ...] | None"
@@ -110,7 +110,7 @@ def check(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], bat
 
     dtype = x.dtype
     if dtype not in NUMBERS:
-        raise RuntimeError(f"expected x of torch.float32 or torch.float64, got {dtype}")
+        raise RuntimeError(f"expected x of {', '.join(map(str, NUMBERS))}, got {dtype}")
     if batch_sizes is None:
         expect("x", x, (*x.shape[:2], stack.input_size) if x.dim() == 3 else (0, 0, stack.input_size), dtype)
         batch = x.shape[0 if batch_first else 1]
@@ -176,7 +176,9 @@ def new_sequence(like: Tensor, width: int) -> Tensor:
 
 
 def new_kept(stack: Stack, x: Tensor, batch: int | torch.SymInt, steps: int | torch.SymInt, rows: int | torch.SymInt) -> Kept:
-    """Memory for what ``forward`` keeps."""
+    """Memory for what ``forward`` keeps: in bfloat16 nothing."""
+    if x.dtype is torch.bfloat16:
+        return Kept(None, None, None)
     directions = stack.num_layers * stack.num_directions
     hidden = x.new_empty((stack.num_layers - 1, rows, stack.output_size)) if stack.num_layers > 1 else None
     numbers = _native.kept_numbers(CELLS[stack.cell.name])
@@ -321,6 +323,8 @@ def backward(
     Returns:
         The gradients in the order of ``wanted``, None where not wanted.
     """
+    if x.dtype is torch.bfloat16:
+        return _backward_widened(stack, x, states, params, batch_sizes, batch_first, d_output, d_finals, wanted)
     if batch_sizes is None and kept.marks is None and not stack.recompute:  # as nearly always: in one step behind the binding
         done: list[Tensor | None] | None = _native.plain_backward(
             _what(stack),
@@ -376,3 +380,24 @@ def backward(
         _five(list(map(_address, d_params)), stack),
     )
     return [d_x, *d_states, *d_params]
+
+
+def _backward_widened(
+    stack: Stack,
+    x: Tensor,
+    states: States,
+    params: tuple[Tensor, ...],
+    batch_sizes: Tensor | None,
+    batch_first: bool,
+    d_output: Tensor | None,
+    d_finals: tuple[Tensor | None, ...],
+    wanted: tuple[bool, ...],
+) -> Sequence[Tensor | None]:
+    """The gradients of a run in bfloat16: the network runs once more, and back, in float32, and what comes of it is rounded."""
+    x, params = x.float(), tuple([p.float() for p in params])
+    states = None if states is None else tuple([state.float() for state in states])
+    d_output = None if d_output is None else d_output.float()
+    d_finals = tuple([None if d is None else d.float() for d in d_finals])
+    output, _, kept = forward(stack, x, states, params, batch_sizes, batch_first, keep=True)
+    found = backward(stack, x, states, params, batch_sizes, batch_first, output, kept, d_output, d_finals, wanted)
+    return [None if gradient is None else gradient.bfloat16() for gradient in found]

@@ -1,7 +1,7 @@
-"""The native backend: our C++ kernels, on the CPU, in float32 and float64.
+"""The native backend: our C++ kernels, on the CPU, in float32, float64 and bfloat16.
 
 What they do not do is refused, and so goes to the reference. Gradients come from one autograd node; a gradient that is itself to be
-differentiated is computed by the reference, from the same inputs.
+differentiated is computed by the reference, from the same inputs. Under autocast the network runs in bfloat16.
 """
 
 from __future__ import annotations
@@ -49,11 +49,15 @@ class NativeBackend(Backend):
         if not x.is_cpu:
             return f"does not run on {x.device.type} (the CPU only)"
         if x.dtype not in kernels.NUMBERS:
-            return f"does not run {str(x.dtype).removeprefix('torch.')} (float32 and float64 only)"
+            return f"does not run {_name(x.dtype)} (float32, float64 and bfloat16 only)"
         if stack.cell.name not in kernels.CELLS:
             return f"has no kernel for {stack.cell.name}"
         if torch.is_autocast_enabled("cpu"):
-            return "does not run under autocast"
+            target = torch.get_autocast_dtype("cpu")
+            if target is not torch.bfloat16:
+                return f"does not run under autocast to {_name(target)} (bfloat16 only)"
+            if any(t.dtype is torch.float64 for t in (x, *params, *(states or ()))):
+                return "does not run float64 under autocast"
         if stack.hidden_size == 0 or x.numel() == 0:
             return "does not run what is empty"
         if torch._C._are_functorch_transforms_active():
@@ -77,6 +81,9 @@ class NativeBackend(Backend):
         batch_sizes: Tensor | None = None,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self._run_autocast(stack, x, states, params, batch_sizes, batch_first)
         batch_first = batch_first and batch_sizes is None
         if batch_first:
             x = x.transpose(0, 1)
@@ -87,6 +94,27 @@ class NativeBackend(Backend):
         else:
             output, finals, _ = kernels.forward(stack, x, states, params, batch_sizes, batch_first, keep=False)
         return output.transpose(0, 1) if batch_first else output, tuple(finals)
+
+    def _run_autocast(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        batch_sizes: Tensor | None,
+        batch_first: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What ``run`` is under autocast to bfloat16, with results of the dtypes that torch's operators give.
+
+        There, products are bfloat16, and so is what comes of them alone. A GRU's h and an LSTM's c are sums over many steps and keep their
+        dtype, an LSTM's h that of c. The kernels keep c in float32 for the length of a call; a GRU runs in the dtype of its h.
+        """
+        lasting = torch.bfloat16 if stack.cell.name.startswith("rnn") else (x if states is None else states[-1]).dtype
+        dtype = lasting if stack.cell.name == "gru" else torch.bfloat16
+        states = None if states is None else tuple([state.to(dtype) for state in states])
+        output, finals = self.run(stack, x.to(dtype), states, [p.to(dtype) for p in params], batch_sizes, batch_first)
+        first = torch.bfloat16 if stack.proj_size else lasting
+        return output.to(first), (finals[0].to(first), *[final.to(lasting) for final in finals[1:]])
 
     def run_plain(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
@@ -100,6 +128,10 @@ class NativeBackend(Backend):
             return done[:2]
         output, *finals = _Scan.apply(stack, None, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
         return output, tuple(finals)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _is_watched() -> bool:

@@ -16,7 +16,7 @@ def why(rnn: RecurrentModule, x: Tensor | PackedSequence, hx: Tensor | tuple[Ten
     """Say in one line which backend would run ``rnn(x, hx)``, and if not the native one, why not.
 
     >>> import elman, torch
-    >>> elman.why(elman.RNN(10, 20).to(torch.bfloat16), torch.zeros(5, 3, 10, dtype=torch.bfloat16)).split(":")[0]
+    >>> elman.why(elman.RNN(10, 20).to(torch.float16), torch.zeros(5, 3, 10, dtype=torch.float16)).split(":")[0]
     'reference'
 
     Args:

@@ -1,0 +1,327 @@
+"""bfloat16 on the kernels: stored in 16 bits, computed in float32.
+
+What is stored is known exactly, so each step is held against float64 loops from the very state that it started from: to float32's bound
+for one step, and one rounding to bfloat16, u = 2^-8. What is made of several steps, layers or rows is held to the same bits as its parts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
+
+import bounds
+import elman
+import oracle
+from cases import Case, allow, as_layers, build, evaluate, expect, selection
+from kinds import GRU, LSTM, PROJECTED, RELU, TANH, Kind, as_hx, as_states, every_kind
+from native import native_alone, required, threads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [required, pytest.mark.usefixtures("poisoned", "native_alone")]
+__all__ = ["native_alone"]
+
+U = 2.0**-8  # half the distance from 1 to the next number
+LEAST = 2.0**-126  # below the smallest normal number, products may count as zero
+
+
+@pytest.fixture(autouse=True)
+def _seeded_and_on_one_thread() -> Iterator[None]:
+    torch.manual_seed(0)
+    with threads(1):
+        yield
+
+
+def _randn(*shape: int) -> Tensor:
+    return torch.randn(*shape).bfloat16()
+
+
+def _build(kind: Kind, *sizes: int, **options: object) -> nn.Module:
+    return kind.build(elman, *sizes, **options).bfloat16()
+
+
+def _states(kind: Kind, directions: int, batch: int, hidden_size: int) -> tuple[Tensor, ...]:
+    return tuple(_randn(directions, batch, width) for width in kind.widths(hidden_size))
+
+
+@torch.no_grad()
+def _run(module: nn.Module, x: Tensor, states: tuple[Tensor, ...] | None = None) -> tuple[Tensor, ...]:
+    """The output and the final states."""
+    output, hx = module(x, None if states is None else as_hx(states))
+    return output, *as_states(hx)
+
+
+def _assert_same(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    assert len(got) == len(expected)
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype is b.dtype is torch.bfloat16
+        assert torch.equal(a, b), f"differs by up to {(a - b).abs().max():.3g}"
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().double().numpy()
+
+
+# --- Numbers ----------------------------------------------------------------------------------------------------------
+
+
+@every_kind
+@pytest.mark.parametrize("H", [3, 7, 16, 17, 32, 65])
+@pytest.mark.parametrize(("I", "B"), [(1, 1), (2, 9), (15, 5), (16, 8), (33, 2), (64, 17)])
+def test_each_step_is_one_rounding_from_float32(kind: Kind, I: int, H: int, B: int) -> None:  # noqa: E741
+    module, T = _build(kind, I, H), 4
+    x, states = _randn(T, B, I), _states(kind, 1, B, H)
+    output, *finals = _run(module, x, states)
+    layers = as_layers([_array(p) for p in module.parameters()], 1, 1, True)
+    before, slack = tuple(map(_array, states)), np.zeros((1, B, H))
+    w_hr = layers[0][0].w_hr
+    for t in range(T):
+        d_output, d_finals = np.zeros((1, B, before[0].shape[-1])), tuple(map(np.zeros_like, before))
+        call = kind.cell, layers, _array(x[t : t + 1]), before, [1] * B, d_output, d_finals
+        step, bound = oracle.run(*call), bounds.run(*call)
+        # c is not stored between steps: its error reaches h by slopes of at most 1, as the next c. A projection reads what is stored.
+        units = slack if w_hr is None else (U + slack) @ np.abs(w_hr).T
+        h, allowed = step.finals[0], bound.finals[0] + units + LEAST * (I + H)
+        error = np.abs(_array(output[t : t + 1]) - h)
+        assert (error <= allowed + U * (np.abs(h) + allowed)).all(), f"step {t}: off by {error.max():.3g}"
+        before = _array(output[t : t + 1]), *step.finals[1:]
+        if len(before) == 2:
+            slack = slack + bound.finals[1] + LEAST * (I + H)
+    assert torch.equal(finals[0][0], output[-1])
+    for final, c in zip(finals[1:], before[1:], strict=True):
+        assert (np.abs(_array(final) - c) <= slack + U * (np.abs(c) + slack)).all()
+
+
+def test_every_number_is_rounded_to_the_nearest_even() -> None:
+    """One relu unit whose weight is 1: h is x + b, for each normal number of bfloat16, with ties among them."""
+    x = torch.arange(2**16).to(torch.int32).to(torch.int16).view(torch.bfloat16)
+    x = x[(x.float().abs() >= LEAST) | (x == 0) | x.isnan()].view(1, -1, 1)
+    module = _build(RELU, 1, 1)
+    for b in (0.0, 1.0, 2.0**-7 + 2.0**-14, 1.0 + 2.0**-7, -3.0, 1e30):
+        with torch.no_grad():
+            for p, value in zip(module.parameters(), (1.0, 0.0, b, 0.0), strict=True):
+                p.fill_(value)
+        output, _ = _run(module, x)
+        expected = (x.float() + torch.tensor(b).bfloat16().float()).relu().bfloat16()
+        assert torch.equal(output.isnan(), expected.isnan())
+        assert torch.equal(output.nan_to_num(-1.0), expected.nan_to_num(-1.0))
+
+
+@every_kind
+def test_results_and_gradients_are_nearer_to_float64_than_torchs(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Than torch.nn's in bfloat16, operator by operator: by their root mean square."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    theirs, ours = (module.bfloat16() for module in kind.pair(20, 33, 2, bidirectional=True))
+    exact, x = kind.build(nn, 20, 33, 2, bidirectional=True).double(), _randn(30, 5, 20)
+    exact.load_state_dict(ours.state_dict())
+    results = []
+    for module, dtype in ((exact, torch.float64), (ours, torch.bfloat16), (theirs, torch.bfloat16)):
+        data = x.to(dtype).requires_grad_()
+        output, hx = module(data)
+        values = output, *as_states(hx)
+        gradients = torch.autograd.grad([v.sum() for v in values], [data, *module.parameters()])
+        results.append([value.detach().double() for value in (*values, *gradients)])
+    for expected, got, torchs in zip(*results, strict=True):
+        assert (got - expected).square().mean() < (torchs - expected).square().mean()
+
+
+@pytest.mark.parametrize("case", selection(), ids=str)
+def test_gradients_are_one_rounding_from_float32(case: Case) -> None:
+    got = evaluate(build(elman, case, torch.bfloat16), case, torch.bfloat16)
+    expected, allowed = expect(case, torch.bfloat16), allow(case, torch.bfloat16)
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert got[name].dtype is torch.bfloat16
+        if name.startswith("d "):
+            error = (got[name].double() - value).abs()
+            assert (error <= allowed[name] + U * (value.abs() + allowed[name])).all(), f"{name}: off by {error.max():.3g}"
+
+
+@every_kind
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")], ids=str)
+@pytest.mark.parametrize("where", ["x", "hx", "weight_ih_l0", "weight_hh_l0", "bias_ih_l0"])
+def test_nan_and_infinity_go_where_torchs_go(kind: Kind, where: str, value: float) -> None:
+    ours, theirs = _build(kind, 3, 9), kind.build(nn, 3, 9)
+    x, states = _randn(5, 3, 3), _states(kind, 1, 3, 9)
+    with torch.no_grad():
+        {"x": x, "hx": states[0], **dict(ours.named_parameters())}[where].view(-1)[5] = value
+    theirs.load_state_dict(ours.state_dict())
+    for got, expected in zip(_run(ours, x, states), _run(theirs, x.float(), tuple(s.float() for s in states)), strict=True):
+        assert torch.equal(got.isnan(), expected.isnan())
+        assert torch.equal(got.isinf(), expected.isinf())
+
+
+# --- Parts and wholes ---------------------------------------------------------------------------------------------------
+
+
+@every_kind
+def test_layers_and_directions_are_what_they_are_alone(kind: Kind) -> None:
+    """So also where layers and directions share threads, and a reverse direction runs the other way."""
+    H, P = 17, kind.widths(17)[0]
+    whole, parts = _build(kind, 5, H, 2, bidirectional=True), [_build(kind, width, H) for width in (5, 5, 2 * P, 2 * P)]
+    params, each = list(whole.parameters()), len(list(parts[0].parameters()))
+    with torch.no_grad():
+        for i, part in enumerate(parts):
+            for to, value in zip(part.parameters(), params[i * each : (i + 1) * each], strict=True):
+                to.copy_(value)
+    x, states = _randn(9, 4, 5), _states(kind, 4, 4, H)
+    layer, finals = x, []
+    for i in (0, 2):
+        ways = [_run(parts[i + d], layer.flip(0) if d else layer, tuple(s[i + d : i + d + 1] for s in states)) for d in (0, 1)]
+        layer = torch.cat((ways[0][0], ways[1][0].flip(0)), -1)
+        finals += [way[1:] for way in ways]
+    expected = layer, *(torch.cat(state) for state in zip(*finals, strict=True))
+    _assert_same(_run(whole, x, states), expected)
+    with threads(3):
+        _assert_same(_run(whole, x, states), expected)
+
+
+@every_kind
+@torch.no_grad()
+def test_a_rows_results_do_not_depend_on_the_batch_nor_on_how_it_is_given(kind: Kind) -> None:
+    """Padded of every height, batch first, unbatched, packed."""
+    module, first = _build(kind, 5, 17, 2, bidirectional=True), _build(kind, 5, 17, 2, bidirectional=True, batch_first=True)
+    first.load_state_dict(module.state_dict())
+    x = _randn(9, 20, 5)
+    output, *finals = _run(module, x)
+    batch_first = _run(first, x.transpose(0, 1))
+    _assert_same((batch_first[0].transpose(0, 1), *batch_first[1:]), (output, *finals))
+    for B in range(1, 20):
+        _assert_same(_run(module, x[:, 20 - B :]), (output[:, 20 - B :], *(f[:, 20 - B :] for f in finals)))
+    lengths = [9, 9, 7, 4, 4, 3, 1]
+    packed, hx = module(pack_sequence([x[:length, row] for row, length in enumerate(lengths)]))
+    padded, _ = pad_packed_sequence(packed)
+    for row, length in enumerate(lengths):
+        alone = _run(module, x[:length, row].contiguous())
+        _assert_same(alone, (padded[:length, row], *(f[:, row] for f in as_states(hx))))
+
+
+@every_kind
+@pytest.mark.parametrize(("shape", "H"), [((60, 13, 40), 70), ((40, 1, 8), 350), ((30, 2, 7), 350)], ids=str)
+def test_results_and_gradients_do_not_depend_on_the_number_of_threads(kind: Kind, shape: tuple[int, ...], H: int) -> None:
+    module, x = _build(kind, shape[2], H), _randn(*shape).requires_grad_()
+
+    def run() -> tuple[Tensor, ...]:
+        output, hx = module(x)
+        results = output, *as_states(hx)
+        gradients = torch.autograd.grad(results, [x, *module.parameters()], [torch.ones_like(r) for r in results])
+        return *(r.detach() for r in results), *gradients
+
+    expected = run()
+    for count in (2, 3):
+        with threads(count):
+            _assert_same(run(), expected)
+
+
+@pytest.mark.parametrize("kind", [TANH, RELU, GRU], ids=str)
+def test_a_sequence_run_in_pieces_is_the_sequence_run_whole(kind: Kind) -> None:
+    """But for an LSTM, whose c is rounded where a call ends."""
+    module, x, states = _build(kind, 5, 33, 2), _randn(40, 3, 5), _states(kind, 2, 3, 33)
+    whole = _run(module, x, states)
+    for size in (1, 7, 39):
+        outputs = []
+        after = states
+        for piece in x.split(size):
+            output, *after = _run(module, piece, tuple(after))
+            outputs.append(output)
+        _assert_same((torch.cat(outputs), *after), whole)
+
+
+@every_kind
+def test_recording_gradients_changes_no_result(kind: Kind) -> None:
+    module, x, states = _build(kind, 5, 17, 2, bidirectional=True), _randn(9, 4, 5), _states(kind, 4, 4, 17)
+    output, hx = module(x.requires_grad_(), as_hx(states))
+    _assert_same(tuple(t.detach() for t in (output, *as_states(hx))), _run(module, x, states))
+
+
+# --- Memory -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MAP_ANONYMOUS"), reason="needs anonymous memory maps")
+@every_kind
+@pytest.mark.parametrize("size", [1, 3, 17, 33])
+def test_nothing_is_read_past_the_last_number(kind: Kind, size: int) -> None:
+    """Every operand ends where a page ends, and the page after it may not be touched."""
+    page, kept = mmap.PAGESIZE, []
+
+    def at_the_edge(tensor: Tensor) -> Tensor:
+        pages = -(-tensor.nbytes // page)
+        memory = mmap.mmap(-1, (pages + 1) * page)
+        kept.append(memory)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + pages * page), ctypes.c_size_t(page), 0) == 0
+        offset = pages * page - tensor.nbytes
+        return torch.frombuffer(memory, dtype=torch.bfloat16, count=tensor.numel(), offset=offset).view(tensor.shape).copy_(tensor)
+
+    H = max(size, 3)
+    module, x, states = _build(kind, size, H), _randn(3, 2, size), _states(kind, 1, 2, H)
+    expected = _run(module, x, states)
+    with torch.no_grad():
+        for name, parameter in list(module.named_parameters()):
+            setattr(module, name, nn.Parameter(at_the_edge(parameter)))
+    _assert_same(_run(module, at_the_edge(x), tuple(map(at_the_edge, states))), expected)
+
+
+# --- Operators and autocast ---------------------------------------------------------------------------------------------
+
+
+@every_kind
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiled_network_is_the_eager_one(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # a traced gradient may not be watched for refusals
+    module, x = _build(kind, 3, 4, 2), _randn(5, 2, 3).requires_grad_()
+    torch.compiler.reset()
+    results = []
+    for run in (module, torch.compile(module, fullgraph=True, backend="aot_eager")):
+        output, hx = run(x)
+        values = output, *as_states(hx)
+        results.append((*values, *torch.autograd.grad(output.float().sum(), [x, *module.parameters()])))
+    torch.compiler.reset()
+    _assert_same(*results)
+
+
+AUTOCAST = {"fresh": (torch.float32, None), "in bfloat16": (torch.bfloat16, None), "given states": (torch.float32, torch.float32)}
+
+
+@every_kind
+@pytest.mark.parametrize(("dtype", "given"), AUTOCAST.values(), ids=AUTOCAST)
+def test_autocast_runs_in_bfloat16_with_torchs_dtypes(
+    kind: Kind, dtype: torch.dtype, given: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of results and gradients. A GRU, whose h stays in float32, runs in float32."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # torch.nn.LSTM in torch's own operators
+    theirs, ours = kind.pair(3, 4, 2, bidirectional=True)
+    x = torch.randn(5, 2, 3).to(dtype)
+    states = None if given is None else tuple(torch.randn(4, 2, width) for width in kind.widths(4))
+    found = []
+    for module in (theirs, ours):
+        data = x.detach().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output, hx = module(data, None if states is None else as_hx(states))
+        gradients = torch.autograd.grad(output.sum(), [data, *module.parameters()])
+        found.append((output, *as_states(hx), *gradients))
+    assert [value.dtype for value in found[1]] == [value.dtype for value in found[0]]
+    computed = found[0][0].dtype if kind is GRU else torch.bfloat16
+    plain = kind.build(elman, 3, 4, 2, bidirectional=True)
+    plain.load_state_dict(theirs.state_dict())
+    expected = _run(plain.to(computed), x.to(computed), None if states is None else tuple(s.to(computed) for s in states))
+    for got, value in zip(found[1], expected, strict=False):
+        assert torch.equal(got.to(computed), value)
+
+
+@pytest.mark.parametrize("kind", [TANH, LSTM, PROJECTED], ids=str)
+def test_autocast_to_another_dtype_is_the_references(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    module = kind.build(elman, 3, 4)
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert elman.why(module, torch.randn(5, 2, 3)) == "reference: native does not run under autocast to float16 (bfloat16 only)"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert elman.why(module.double(), torch.randn(5, 2, 3).double()) == "reference: native does not run float64 under autocast"
