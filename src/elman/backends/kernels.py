@@ -342,6 +342,9 @@ def backward(
         )
         if done is not None:
             return done
+    for gradient in (d_output, *d_finals):
+        if gradient is not None and gradient.dtype is not x.dtype:
+            raise RuntimeError(f"expected gradients of {x.dtype}, as x is, got {gradient.dtype}: was x changed where it was saved?")
     # Unusual, so perhaps wrong: what was saved may have been given other memory since, which no count of writes tells.
     check(stack, x, states, params, batch_sizes, batch_first)
     _check_results(stack, x, batch_sizes, batch_first, output, kept, d_output, d_finals)
