@@ -210,13 +210,14 @@ def test_the_operator_checks_what_it_is_given(pair: tuple[nn.Module, nn.Module],
 @required
 @every_kind
 @pytest.mark.parametrize("what", ["a weight", "the initial state"])
-def test_memory_swapped_before_the_gradient_is_noticed(kind: Kind, what: str) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_memory_swapped_before_the_gradient_is_noticed(kind: Kind, what: str, dtype: torch.dtype) -> None:
     """What .data replaces, no count of writes tells: the kernels must not read by the sizes of before."""
-    rnn, x = kind.build(elman, 3, 8), torch.randn(5, 2, 3)
-    states = tuple(torch.zeros(1, 2, width) for width in rnn.stack.state_sizes)
+    rnn, x = kind.build(elman, 3, 8, dtype=dtype), torch.randn(5, 2, 3, dtype=dtype)
+    states = tuple(torch.zeros(1, 2, width, dtype=dtype) for width in rnn.stack.state_sizes)
     output, _ = rnn(x, states if len(states) > 1 else states[0])
     swapped = rnn.weight_hh_l0 if what == "a weight" else states[0]
-    swapped.data = torch.zeros(1)
+    swapped.data = torch.zeros(1, dtype=dtype)
     with pytest.raises(RuntimeError, match="expected"):
         output.sum().backward()
 

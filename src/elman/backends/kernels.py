@@ -322,9 +322,7 @@ def backward(
     Returns:
         The gradients in the order of ``wanted``, None where not wanted.
     """
-    if x.dtype is torch.bfloat16:
-        return _backward_widened(stack, x, states, params, batch_sizes, batch_first, d_output, d_finals, wanted)
-    if batch_sizes is None and kept.marks is None and not stack.recompute:  # as nearly always: in one step behind the binding
+    if batch_sizes is None and not stack.recompute and x.dtype is not torch.bfloat16:  # as nearly always: in one step behind the binding
         done: list[Tensor | None] | None = _native.plain_backward(
             _what(stack),
             params,
@@ -348,6 +346,8 @@ def backward(
     # Unusual, so perhaps wrong: what was saved may have been given other memory since, which no count of writes tells.
     check(stack, x, states, params, batch_sizes, batch_first)
     _check_results(stack, x, batch_sizes, batch_first, output, kept, d_output, d_finals)
+    if x.dtype is torch.bfloat16:
+        return _backward_widened(stack, x, states, params, batch_sizes, batch_first, d_output, d_finals, wanted)
     x, output = _readable(x), _readable(output)
     read, addresses = _read(params, stack)
     states = None if states is None else tuple([_dense(state) for state in states])

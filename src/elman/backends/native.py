@@ -163,8 +163,7 @@ class _Scan(torch.autograd.Function):
         ctx.call = stack, batch_sizes, batch_first
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
-        ctx.hooked = _saving_is_hooked()
-        if not ctx.hooked:
+        if not _saving_is_hooked():
             shared = output.detach()  # shares the memory and the count of writes to it
             ctx.kept = shared, shared._version, kept
         return output, *finals

@@ -94,7 +94,6 @@ def _scan_backward(
     *what: Any,
 ) -> list[Tensor]:
     stack, batch_first = _stack(x, *what), what[-1]
-    kernels.check(stack, x, tuple(states) or None, params, batch_sizes, batch_first)
     kept, d_finals = Kept(*_or_none((hidden, steps, marks))), (d_h_n, d_c_n)[: len(stack.state_sizes)]
     wanted = (True,) * (1 + len(states) + len(params))
     found = kernels.backward(
