@@ -174,9 +174,8 @@ struct Side {
   bool run_again(long begin, long end, const Walk& mine, long part, long parts, Team& team) const {
     const Walk forward = mine.back();
     if constexpr (Cell::kMemory) {
-      const T* mark = track.marks + mark_at(walk.net, walk.net.T - end) * walk.net.B * H;
-      for (long r = mine.first; r < mine.last; ++r)
-        for (long g = panels(H) * part / parts; g < panels(H) * (part + 1) / parts; ++g) Row<T>::put(c + r * H, g * W, H, Row<T>::get(mark + r * H, g * W, H));
+      const T* mark = track.marks + (mark_at(walk.net, walk.net.T - end) * walk.net.B + mine.first) * H;
+      copy_part<T, T>(c + mine.first * H, mark, mine.last - mine.first, H, panels(H) * part / parts, panels(H) * (part + 1) / parts);
     }
     const Track<T> on{track.x, track.h, track.initial[0], c, nullptr, kept(begin, end), nullptr, true};
     Projection<T, Cell> projection(forward, packed, track.x, walk.net.T - end, walk.net.T - begin, panels(H) * part / parts, panels(H) * (part + 1) / parts, false);
@@ -198,8 +197,8 @@ struct Side {
   // What comes after the last step of rows from..to-1 of `mine`, in column groups first..last-1: the gradient of the final c, or nothing.
   void begin_carry(const Walk& mine, long from, long to, long first, long last) const {
     const T* d_c = Cell::kMemory ? track.d_final[kMostStates - 1] : nullptr;
-    for (long r = mine.first + from; r < mine.first + to; ++r)
-      for (long g = first; g < last; ++g) Row<T>::put(carry + r * H, g * W, H, d_c ? Row<T>::get(d_c + r * H, g * W, H) : Vec<T>{});
+    const long at = (mine.first + from) * H;
+    copy_part<T, T>(carry + at, d_c ? d_c + at : nullptr, to - from, H, first, last);
   }
 
   // The gate gradients of positions begin..end-1 for some rows and the part-th of `parts` parts of the columns. Where there are several, all meet after each step.
@@ -254,9 +253,10 @@ struct Side {
           const Plain<T> to_initial{d_h + first * P, P, P, false, Cell::kReadsState ? carry + first * H : nullptr};
           product<T, 1>(n - stay, Rows<T>{after + stay}, G * H, weights, p_from, p_to, to_initial);
         }
-        if (T* d_c = Cell::kMemory ? track.d_initial[kMostStates - 1] : nullptr)
-          for (long r = mine.first + stay; r < mine.first + n; ++r)
-            for (long g = from; g < to; ++g) Row<T>::put(d_c + r * H, g * W, H, Row<T>::get(carry + r * H, g * W, H));
+        if (T* d_c = Cell::kMemory ? track.d_initial[kMostStates - 1] : nullptr) {
+          const long at = (mine.first + stay) * H;
+          copy_part<T, T>(d_c + at, carry + at, n - stay, H, from, to);
+        }
       }
       last = now;
       now += walk.alive(s) * stride, d_now += walk.alive(s) * d_stride;

@@ -218,7 +218,6 @@ inline bool is_mark(const Network& net, long s) { return s == 0 || (net.T - s) %
 template <class T, class Cell>
 bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& track, Projection<T, Cell>& projection, long part, long parts, Team& team) {
   constexpr int G = Cell::kGates;
-  constexpr long W = kLanes<T>;
   const long from = projection.from, to = projection.to, stride = projection.stride, B = walk.last - walk.first, H = w.H;
   const bool projects = track.units && !track.again, meets = parts > 1;
   const Buffer<T> zeros(w.P);
@@ -238,8 +237,7 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& tr
       if (ok) {
         if (track.marks && is_mark(walk.net, s)) {
           T* mark = track.marks + (mark_at(walk.net, s) * walk.net.B + walk.first) * H;
-          for (long r = 0; r < B; ++r)
-            for (long g = from; g < to; ++g) Row<T>::put(mark + r * H, g * W, H, Row<Wide<T>>::get(c + r * H, g * W, H));
+          copy_part(mark, c, B, H, from, to);
         }
         walk.gather_before<T>(track.h, s, track.initial, w.P, zeros, before.rows);
         T* kept = track.kept.data ? walk.at<T>(track.kept, s, 0) : nullptr;

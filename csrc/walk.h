@@ -81,4 +81,13 @@ struct Row {
   }
 };
 
+// Vectors first..last-1 of some rows, `width` long and dense, from one number type to another; from null: zeros.
+template <class To, class From>
+void copy_part(To* to, const From* from, long rows, long width, long first, long last) {
+  constexpr long W = kLanes<To>;
+  static_assert(W == kLanes<From>);
+  for (long r = 0; r < rows; ++r)
+    for (long g = first; g < last; ++g) Row<To>::put(to + r * width, g * W, width, from ? Row<From>::get(from + r * width, g * W, width) : Vec<To>{});
+}
+
 }  // namespace elman::ELMAN_TARGET
