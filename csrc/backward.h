@@ -377,7 +377,7 @@ bool layer_backward(const Backward& f, long layer, const Sequence& x, const Sequ
   const long H = net.H, P = net.P, I = layer == 0 ? net.I : net.D * P, panels = ceil_div(H, kLanes<T>);
   const long chunk = backward_chunk(net);
   const long together = chunk == net.T ? net.D : 1;  // directions walked at the same time: in opposite ways, so only where one chunk holds the whole
-  const Division by = divide(net, G * H, panels, team.threads());
+  const Division by = divide(net, G * H, panels, team);
   bool failed = false;  // only ever set
   auto fail_unless = [&](bool ok) {
     if (!ok) __atomic_store_n(&failed, true, __ATOMIC_RELAXED);

@@ -16,8 +16,9 @@ namespace elman::ELMAN_TARGET {
 constexpr long kProjectionBytes = 128 * 1024;
 // Where threads follow one another through a sequence: how many chunks one may be ahead, and of how many rows.
 constexpr long kChunksAhead = 4, kRowsAhead = 24;
-// Multiply-adds of one step and one thread from which splitting its columns repays a barrier at each step.
-constexpr long kWorthABarrier = 16'000;
+// Splitting the columns of a step repays a barrier where a thread is left with so many multiply-adds, and with so many for each second that the barrier takes.
+constexpr long kLeastPart = 6'000;
+constexpr double kPerBarrierSecond = 100e9;
 
 // Up to so many rows of a single step, the weights are packed block by block of so many column groups, right before the block's only use: packed whole, they
 // would go to memory and back.
@@ -265,11 +266,13 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& tr
 struct Division {
   long row_parts, column_parts;
 };
-inline Division divide(const Network& net, long units, long groups, int threads) {
+inline Division divide(const Network& net, long units, long groups, Team& team) {
+  const int threads = team.threads();
   if (threads == 1) return {1, 1};
   const long row_parts = min(threads, net.B);
   if (net.D * row_parts >= threads) return {row_parts, 1};
-  const bool columns = net.B * units * net.H / threads >= kWorthABarrier && groups >= threads;
+  const long part = net.B * units * net.H / threads;
+  const bool columns = groups >= threads && part >= kLeastPart && static_cast<double>(part) >= kPerBarrierSecond * team.barrier_seconds();
   return columns ? Division{1, threads} : Division{row_parts, 1};
 }
 
@@ -359,7 +362,7 @@ bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequen
       packed[d]->pack(parameters[d], groups * s / slices, groups * (s + 1) / slices);
       if (projects) packed[d]->pack_projection(parameters[d], a.out_groups * s / slices, a.out_groups * (s + 1) / slices);
     });
-    const Division by = divide(net, G * H, groups, team.threads());
+    const Division by = divide(net, G * H, groups, team);
     if (by.column_parts > 1) {
       for (long d = 0; d < net.D; ++d) team.each(by.column_parts, [&](std::int64_t c) { scan_part(*packed[d], d, 0, net.B, c, by.column_parts); });
     } else if (by.row_parts == 1 && team.threads() >= 2 * net.D) {  // threads to spare: they project ahead
@@ -393,16 +396,17 @@ bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequen
 }
 
 // Whether the layers run as a wave: where neither rows nor directions nor columns occupy the threads.
-inline bool runs_as_wave(const Network& net, long units, long groups, int threads) {
-  const Division by = divide(net, units, groups, threads);
-  return net.L > 1 && net.D == 1 && net.T > kRowsAhead && by.column_parts == 1 && by.row_parts == 1 && threads > 1;
+inline bool runs_as_wave(const Network& net, long units, long groups, Team& team) {
+  if (net.L == 1 || net.D == 2 || net.T <= kRowsAhead || team.threads() == 1) return false;
+  const Division by = divide(net, units, groups, team);
+  return by.column_parts == 1 && by.row_parts == 1;
 }
 
 template <class T, class Cell>
 bool forward(const Forward& f, Team& team) {
   const Network& net = f.net;
   const long width = net.D * net.P, size = net.rows * width;
-  const bool wave = runs_as_wave(net, Cell::kGates * net.H, ceil_div(net.H, kLanes<T>), team.threads());
+  const bool wave = runs_as_wave(net, Cell::kGates * net.H, ceil_div(net.H, kLanes<T>), team);
   const bool keep = f.hidden || net.L == 1;
   const long buffers = keep ? 0 : wave ? net.L - 1 : min(2, net.L - 1);  // the layers' outputs take turns in them
   const Buffer<T> scratch(buffers * size);

@@ -37,6 +37,9 @@ inline void spin_while(F busy) {
 // For so long a thread of our own looks out for the next call before it sleeps: about what waking it would cost.
 constexpr std::chrono::microseconds kLinger{100};
 
+// How long a barrier takes is measured so often, by so many of them in a row, and not again for so many questions.
+constexpr int kMeasurements = 3, kBarriers = 4, kHolds = 256;
+
 constexpr int kMostThreads = 256;  // threads are never given back: a call that names a million shall not start them
 
 }  // namespace
@@ -56,6 +59,8 @@ struct Work {
 
   std::atomic<int> arrived{0};
   std::atomic<std::uint32_t> generation{0};
+  double barrier_seconds = 0;  // as last measured, with so many threads, and for how many more questions that holds
+  int measured_with = 0, holds = 0;
 
   void take_part() {
     for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(context, i);
@@ -269,6 +274,26 @@ void Team::barrier() {
   } else {
     spin_while([&] { return w.generation.load(std::memory_order_acquire) == generation; });
   }
+}
+
+double Team::barrier_seconds() {
+  if (threads_ == 1) return 0;
+  Work& w = the_work();
+  if (w.measured_with != threads_ || w.holds-- <= 0) {
+    each(threads_, [this](std::int64_t part) {
+      using Clock = std::chrono::steady_clock;
+      double least = 1;  // the system may have had the processor in between
+      for (int i = 0; i < kMeasurements; ++i) {
+        barrier();
+        const auto start = Clock::now();
+        for (int k = 0; k < kBarriers; ++k) barrier();
+        least = std::min(least, std::chrono::duration<double>(Clock::now() - start).count() / kBarriers);
+      }
+      if (part == 0) the_work().barrier_seconds = least;
+    });
+    w.measured_with = threads_, w.holds = w.barrier_seconds < 1e-6 ? kHolds : kHolds / 32;  // unless something was in the way
+  }
+  return w.barrier_seconds;
 }
 
 }  // namespace elman

@@ -33,6 +33,9 @@ class Team {
   // Inside run(threads(), ...), where every thread has one part: waits until all have come here.
   void barrier();
 
+  // How long a barrier takes that all come to together: how far the processors are from one another, which on a virtual machine changes. Measured now and then.
+  double barrier_seconds();
+
  private:
   explicit Team(int threads) : threads_(threads) {}
   static void on_our_own(int threads, Work& work, std::uint32_t call, void (*body)(void*, Team&), void* context);
