@@ -140,7 +140,7 @@ def test_kernels_know_neither_python_nor_torch() -> None:
 def test_kernels_stay_small() -> None:
     """Three cells, forward and backward, and three number types: the inner loop and its door, nothing else."""
     lines = sum(file.read_text(encoding="utf-8").count("\n") for file in KERNELS.rglob("*") if file.suffix in {".h", ".cpp"})
-    assert lines <= 3100
+    assert lines <= 3700
 
 
 def test_importing_elman_loads_nothing_that_torch_does_not() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from elman.backends import Stack
+from elman.backends import Spans, Stack
 from elman.backends.reference import ReferenceBackend
 from elman.cells import Cell, ElmanRelu, ElmanTanh, Gru, Lstm
 
@@ -87,18 +87,21 @@ class _TwoStates(Cell):
     gates = ("h",)
     states = ("h", "count")
 
-    def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (projected + recurrent).tanh(), states[1] + 1
+    def activate(self, projected: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
+        return ((projected + recurrent).tanh(),)
+
+    def step(self, gates: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return gates[0], states[1] + 1
 
 
 def test_a_cell_may_have_several_states() -> None:
     stack = Stack(_TwoStates(), 3, 4, num_layers=2, bidirectional=True)
     x, params = _numbers(stack, (9, 3))
-    output, (h_n, count) = BACKEND.run(stack, x, None, params, torch.tensor([3, 3, 2, 1]))
+    output, (h_n, count) = BACKEND.run(stack, x, None, params, Spans(torch.tensor([3, 3, 2, 1])))
     assert output.shape == (9, 8)
     assert h_n.shape == count.shape == (4, 3, 4)
     assert torch.equal(count, torch.tensor([4.0, 3.0, 2.0], dtype=torch.float64).view(1, 3, 1).expand(4, 3, 4))
-    again = BACKEND.run(stack, x, (h_n, count), params, torch.tensor([3, 3, 2, 1]))[1][1]
+    again = BACKEND.run(stack, x, (h_n, count), params, Spans(torch.tensor([3, 3, 2, 1])))[1][1]
     assert torch.equal(again, 2 * count)
 
 
@@ -106,7 +109,7 @@ def test_equal_lengths_packed_are_the_padded_batch() -> None:
     stack = Stack(ElmanTanh(), 3, 4, num_layers=2, bidirectional=True, bias=False)
     x, params = _numbers(stack, (5, 2, 3))
     padded, (h_n,) = BACKEND.run(stack, x, None, params)
-    packed, (last,) = BACKEND.run(stack, x.flatten(0, 1), None, params, torch.tensor([2] * 5))
+    packed, (last,) = BACKEND.run(stack, x.flatten(0, 1), None, params, Spans(torch.tensor([2] * 5)))
     torch.testing.assert_close(packed.view_as(padded), padded, rtol=0, atol=1e-14)
     torch.testing.assert_close(last, h_n, rtol=0, atol=1e-14)
 

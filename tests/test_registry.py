@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import torch
@@ -27,6 +27,9 @@ class _Picky(Backend):
 
     def run(self, stack: object, x: Tensor, *arguments: object) -> tuple[Tensor, tuple[Tensor, ...]]:
         return torch.zeros(5, 3, 20), (torch.zeros(1, 3, 20),)
+
+    def trace(self, *arguments: object) -> NoReturn:
+        raise NotImplementedError
 
 
 @pytest.fixture

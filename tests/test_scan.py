@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import torch
@@ -76,6 +76,9 @@ class _Recorder(ReferenceBackend.__base__):  # type: ignore[misc, name-defined]
     def run(self, stack: Stack, *arguments: object) -> tuple[Tensor, tuple[Tensor, ...]]:
         self.stacks.append(stack)
         return ReferenceBackend().run(stack, *arguments)
+
+    def trace(self, stack: Stack, *arguments: object) -> NoReturn:
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize(("dropout", "training", "pieces"), [(0.0, True, 1), (0.5, False, 1), (0.5, True, 3)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from elman.backends.spans import WHOLE, Spans, Traced
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,14 +18,14 @@ if TYPE_CHECKING:
 class Backend(ABC):
     """Runs a stack of layers over a batch of sequences. Stateless.
 
-    The arguments of both methods have been checked by ``layers``: shapes fit, dtypes and devices agree.
+    The arguments of the methods have been checked by ``layers``: shapes fit, dtypes and devices agree.
 
-    Args (of both methods):
+    Args (of the methods):
         stack: what to run.
         x: (T, B, I) with any strides; packed, (N, I).
         states: one tensor for each of the cell's states, (L·D, B, H), or as wide as ``stack.state_sizes`` says; None for zeros.
         params: the flat list of parameters in torch's order.
-        batch_sizes: None, or packed: how many rows are alive at each step, int64 on the CPU, contiguous, at least 1, non-increasing.
+        spans: which steps of each row are run.
         batch_first: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
     """
 
@@ -41,7 +43,7 @@ class Backend(ABC):
         x: Tensor,
         states: tuple[Tensor, ...] | None,
         params: Sequence[Tensor],
-        batch_sizes: Tensor | None,
+        spans: Spans,
     ) -> str | None:
         """Why this call is not for this backend, as the end of a sentence that its name begins ("does not run ..."); None if it is."""
 
@@ -52,10 +54,21 @@ class Backend(ABC):
         x: Tensor,
         states: tuple[Tensor, ...] | None,
         params: Sequence[Tensor],
-        batch_sizes: Tensor | None = None,
+        spans: Spans = WHOLE,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H."""
+
+    @abstractmethod
+    def trace(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans = WHOLE,
+    ) -> Traced:
+        """The same run, and all that it computes on its way, which can be differentiated as well. x is not packed."""
 
     def run_plain(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool

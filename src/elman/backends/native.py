@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from elman.backends import kernels, operator
 from elman.backends.backend import Backend
 from elman.backends.reference import ReferenceBackend
+from elman.backends.spans import WHOLE, Spans, Traced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,7 @@ class NativeBackend(Backend):
         x: Tensor,
         states: tuple[Tensor, ...] | None,
         params: Sequence[Tensor],
-        batch_sizes: Tensor | None,
+        spans: Spans,
     ) -> str | None:
         if not _AVAILABLE:
             return f"is not built here ({kernels.unavailable_reason()})"
@@ -78,12 +79,13 @@ class NativeBackend(Backend):
         x: Tensor,
         states: tuple[Tensor, ...] | None,
         params: Sequence[Tensor],
-        batch_sizes: Tensor | None = None,
+        spans: Spans = WHOLE,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         if torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
-                return self._run_autocast(stack, x, states, params, batch_sizes, batch_first)
+                return self._run_autocast(stack, x, states, params, spans, batch_first)
+        batch_sizes = spans.batch_sizes
         batch_first = batch_first and batch_sizes is None
         if batch_first:
             x = x.transpose(0, 1)
@@ -101,7 +103,7 @@ class NativeBackend(Backend):
         x: Tensor,
         states: tuple[Tensor, ...] | None,
         params: Sequence[Tensor],
-        batch_sizes: Tensor | None,
+        spans: Spans,
         batch_first: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What ``run`` is under autocast to bfloat16, with results of the dtypes that torch's operators give.
@@ -112,9 +114,19 @@ class NativeBackend(Backend):
         lasting = torch.bfloat16 if stack.cell.name.startswith("rnn") else (x if states is None else states[-1]).dtype
         dtype = lasting if stack.cell.name == "gru" else torch.bfloat16
         states = None if states is None else tuple([state.to(dtype) for state in states])
-        output, finals = self.run(stack, x.to(dtype), states, [p.to(dtype) for p in params], batch_sizes, batch_first)
+        output, finals = self.run(stack, x.to(dtype), states, [p.to(dtype) for p in params], spans, batch_first)
         first = torch.bfloat16 if stack.proj_size else lasting
         return output.to(first), (finals[0].to(first), *[final.to(lasting) for final in finals[1:]])
+
+    def trace(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans = WHOLE,
+    ) -> Traced:
+        raise NotImplementedError
 
     def run_plain(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
@@ -229,7 +241,7 @@ def _differentiable_gradients(
         # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.
         x, *rest = inputs = tuple([t.view_as(t) if want else t for t, want in zip(inputs, wanted, strict=True)])
         states, params = _split(stack, rest)
-        output, finals = _reference.run(stack, x.transpose(0, 1) if batch_first else x, states, params, batch_sizes)
+        output, finals = _reference.run(stack, x.transpose(0, 1) if batch_first else x, states, params, Spans(batch_sizes))
         results = (output.transpose(0, 1) if batch_first else output, *finals)
         pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if g is not None]
         targets = [t for t, want in zip(inputs, wanted, strict=True) if want]

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import linear
 
 from elman.backends.backend import Backend
+from elman.backends.spans import WHOLE, Spans, Traced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,7 @@ class ReferenceBackend(Backend):
         x: Tensor,
         states: tuple[Tensor, ...] | None,
         params: Sequence[Tensor],
-        batch_sizes: Tensor | None,
+        spans: Spans,
     ) -> str | None:
         return None
 
@@ -42,10 +43,10 @@ class ReferenceBackend(Backend):
         x: Tensor,
         states: tuple[Tensor, ...] | None,
         params: Sequence[Tensor],
-        batch_sizes: Tensor | None = None,
+        spans: Spans = WHOLE,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        rows_at = None if batch_sizes is None else batch_sizes.tolist()
+        rows_at = None if spans.batch_sizes is None else spans.batch_sizes.tolist()
         rows = x.shape[1] if rows_at is None else rows_at[0]
         zeros = tuple(x.new_zeros(rows, size) for size in stack.state_sizes)  # of x's dtype, which autocast changes from layer to layer
         tensors = stack.tensors_per_direction
@@ -65,6 +66,16 @@ class ReferenceBackend(Backend):
                 finals.append(last)
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
         return x, tuple(torch.stack(state) for state in zip(*finals, strict=True))
+
+    def trace(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans = WHOLE,
+    ) -> Traced:
+        raise NotImplementedError
 
 
 def _unroll(
@@ -103,7 +114,7 @@ def _unroll(
         elif rows > alive:  # going backwards, shorter sequences begin
             states = tuple(torch.cat((state, fresh[alive:rows])) for state, fresh in zip(states, initial, strict=True))
         alive = rows
-        states = cell.step(step, linear(states[0], w_hh, b_hh), states)
+        states = cell.step(cell.activate(step, linear(states[0], w_hh, b_hh)), states)
         if w_hr is not None:
             states = (linear(states[0], w_hr), *states[1:])
         hidden.append(states[0])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.backends.backend import Backend
+    from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
 # In order of preference. The reference is last: it refuses nothing.
@@ -24,11 +25,11 @@ def choose(
     x: Tensor,
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
-    batch_sizes: Tensor | None,
+    spans: Spans,
 ) -> Backend:
     """The backend that runs this call."""
     for backend in BACKENDS:
-        if backend.refuses(stack, x, states, params, batch_sizes) is None:
+        if backend.refuses(stack, x, states, params, spans) is None:
             return backend
     raise AssertionError("the reference backend refuses nothing")
 
@@ -45,12 +46,12 @@ def explain(
     x: Tensor,
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
-    batch_sizes: Tensor | None,
+    spans: Spans,
 ) -> str:
     """One line: the backend that runs this call, and why not those before it."""
-    chosen = choose(stack, x, states, params, batch_sizes)
+    chosen = choose(stack, x, states, params, spans)
     passed_over = BACKENDS[: BACKENDS.index(chosen)]
     if passed_over:
-        refusals = (f"{backend.name} {backend.refuses(stack, x, states, params, batch_sizes)}" for backend in passed_over)
+        refusals = (f"{backend.name} {backend.refuses(stack, x, states, params, spans)}" for backend in passed_over)
         return f"{chosen.label}: {'; '.join(refusals)}"
     return f"{chosen.label}: {str(x.dtype).removeprefix('torch.')} on the {x.device.type.upper()}"

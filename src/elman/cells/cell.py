@@ -29,12 +29,20 @@ class Cell(ABC):
     equations: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The next states.
+    def activate(self, projected: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
+        """The gates, each (B, H), in the order of ``self.gates``.
 
         Args:
             projected: ``x W_ih^T + b_ih``, shape (B, G·H).
             recurrent: ``h W_hh^T + b_hh``, shape (B, G·H). Apart from ``projected``, since some cells (GRU) gate it before adding.
+        """
+
+    @abstractmethod
+    def step(self, gates: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The next states.
+
+        Args:
+            gates: what ``activate`` gave.
             states: the states before the step, each (B, H); where a stack projects its output, the first is as narrow as that.
 
         Returns:

@@ -21,8 +21,11 @@ class ElmanTanh(Cell):
     states = ("h",)
     equations = ("h' = tanh(W_ih x + b_ih + W_hh h + b_hh)",)
 
-    def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def activate(self, projected: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
         return ((projected + recurrent).tanh(),)
+
+    def step(self, gates: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return gates
 
 
 @final
@@ -32,8 +35,11 @@ class ElmanRelu(Cell):
     states = ("h",)
     equations = ("h' = relu(W_ih x + b_ih + W_hh h + b_hh)",)
 
-    def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def activate(self, projected: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
         return ((projected + recurrent).relu(),)
+
+    def step(self, gates: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return gates
 
 
 NONLINEARITIES: dict[str, type[Cell]] = {"tanh": ElmanTanh, "relu": ElmanRelu}

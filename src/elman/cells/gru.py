@@ -27,11 +27,12 @@ class Gru(Cell):
         "h' = (1 - z) * n + z * h",
     )
 
-    def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        (h,) = states
+    def activate(self, projected: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
         x_r, x_z, x_n = projected.chunk(3, -1)
         h_r, h_z, h_n = recurrent.chunk(3, -1)
         r = (x_r + h_r).sigmoid()
-        z = (x_z + h_z).sigmoid()
-        n = (x_n + r * h_n).tanh()
+        return r, (x_z + h_z).sigmoid(), (x_n + r * h_n).tanh()
+
+    def step(self, gates: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (h,), (_, z, n) = states, gates
         return (n + z * (h - n),)

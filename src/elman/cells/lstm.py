@@ -28,8 +28,11 @@ class Lstm(Cell):
         "h' = o * tanh(c')",
     )
 
-    def step(self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        _, c = states
+    def activate(self, projected: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
         i, f, g, o = (projected + recurrent).chunk(4, -1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        return o.sigmoid() * c.tanh(), c
+        return i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+
+    def step(self, gates: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (_, c), (i, f, g, o) = states, gates
+        c = f * c + i * g
+        return o * c.tanh(), c

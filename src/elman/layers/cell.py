@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from elman import scan
-from elman.backends import Stack, run_plain
+from elman.backends import WHOLE, Stack, run_plain
 from elman.layers import checks
 from elman.layers.module import Call, RecurrentModule
 
@@ -75,7 +75,7 @@ class RecurrentCell(RecurrentModule):
         if rank == 1:
             x = x.unsqueeze(0)
             states = None if states is None else tuple([state.unsqueeze(0) for state in states])
-        return x, states, params, None
+        return x, states, params, WHOLE
 
 
 class OneStateCell(RecurrentCell):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from elman import scan
-from elman.backends import Stack, run_plain
+from elman.backends import WHOLE, Spans, Stack, run_plain
 from elman.layers import checks
 from elman.layers.module import Call, RecurrentModule
 
@@ -106,7 +106,7 @@ class RecurrentLayer(RecurrentModule):
             done = run_plain(self.stack, x, states, params, self.batch_first)  # type: ignore[arg-type]  # refuses all but tensors
             if done is not None:
                 return done
-        steps, states, params, batch_sizes = self._prepare(x, states)
+        steps, states, params, spans = self._prepare(x, states)
         output, finals = scan.run(
             self.stack,
             steps,
@@ -114,7 +114,7 @@ class RecurrentLayer(RecurrentModule):
             params,
             dropout=self.dropout,
             training=self.training,
-            batch_sizes=batch_sizes,
+            spans=spans,
             batch_first=self.batch_first,
         )
         if steps is x:  # batched and time first: nothing to undo
@@ -153,8 +153,8 @@ class RecurrentLayer(RecurrentModule):
             else:
                 self._check_states(states, x, "(L·D, H)", (directions,))
         if rank == 2:
-            return x.unsqueeze(1), None if states is None else tuple([state.unsqueeze(1) for state in states]), params, None
-        return x.transpose(0, 1) if time else x, states, params, None
+            return x.unsqueeze(1), None if states is None else tuple([state.unsqueeze(1) for state in states]), params, WHOLE
+        return x.transpose(0, 1) if time else x, states, params, WHOLE
 
     def _prepare_packed(self, packed: PackedSequence, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...]) -> Call:
         if not isinstance(packed, PackedSequence):
@@ -168,7 +168,7 @@ class RecurrentLayer(RecurrentModule):
             self._check_states(states, x, "(L·D, B, H)", (self.num_layers * self.stack.num_directions, int(batch_sizes[0])))
             if sorted_indices is not None:
                 states = tuple([state.index_select(1, sorted_indices) for state in states])
-        return x, states, params, batch_sizes
+        return x, states, params, Spans(batch_sizes)
 
 
 class OneStateLayer(RecurrentLayer):

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from torch.nn.utils.rnn import PackedSequence
 
-    from elman.backends import Stack
+    from elman.backends import Spans, Stack
 
 
-# What the scan is given: x, states, params, batch_sizes; checked, time-major, with a batch axis.
-Call: TypeAlias = "tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Tensor | None]"
+# What the scan is given: x, states, params, spans; checked, time-major, with a batch axis.
+Call: TypeAlias = "tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans]"
 
 
 class RecurrentModule(nn.Module, ABC):

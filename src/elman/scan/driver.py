@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elman.backends import Stack, choose
+from elman.backends import WHOLE, Spans, Stack, choose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ def run(
     *,
     dropout: float = 0.0,
     training: bool = False,
-    batch_sizes: Tensor | None = None,
+    spans: Spans = WHOLE,
     batch_first: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run ``stack`` over ``x``, on the first backend that takes the call.
@@ -36,15 +36,15 @@ def run(
         params: the flat list of parameters in torch's order.
         dropout: the probability with which an output of any layer but the last is zeroed, in training only.
         training: whether dropout acts.
-        batch_sizes: None, or packed: how many rows are alive at each step, int64 on the CPU, contiguous, at least 1, non-increasing.
+        spans: which steps of each row are run.
         batch_first: a hint: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
 
     Returns:
         The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H.
     """
     if dropout and training and stack.num_layers > 1:
-        return _run_with_dropout(stack, x, states, params, dropout, batch_sizes, batch_first)
-    return choose(stack, x, states, params, batch_sizes).run(stack, x, states, params, batch_sizes, batch_first)
+        return _run_with_dropout(stack, x, states, params, dropout, spans, batch_first)
+    return choose(stack, x, states, params, spans).run(stack, x, states, params, spans, batch_first)
 
 
 def _run_with_dropout(
@@ -53,7 +53,7 @@ def _run_with_dropout(
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
     dropout: float,
-    batch_sizes: Tensor | None,
+    spans: Spans,
     batch_first: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     directions = stack.num_directions
@@ -65,8 +65,8 @@ def _run_with_dropout(
             x = torch.dropout(x.contiguous(), dropout, True)
         layer_states = None if states is None else tuple(state[index * directions : (index + 1) * directions] for state in states)
         layer_params = params[index * tensors : (index + 1) * tensors]
-        backend = choose(layer, x, layer_states, layer_params, batch_sizes)
+        backend = choose(layer, x, layer_states, layer_params, spans)
         # Only the first layer's input and the last layer's output may lie batch first: what is between them is ours.
-        x, final = backend.run(layer, x, layer_states, layer_params, batch_sizes, batch_first and index == stack.num_layers - 1)
+        x, final = backend.run(layer, x, layer_states, layer_params, spans, batch_first and index == stack.num_layers - 1)
         finals.append(final)
     return x, tuple(torch.cat(state) for state in zip(*finals, strict=True))

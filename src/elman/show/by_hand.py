@@ -137,7 +137,7 @@ def _all_units(
     bias_ih, bias_hh = (values[name + ending].double() if spec.bias else None for name in ("bias_ih", "bias_hh"))
     projected = linear(x, values["weight_ih" + ending].double(), bias_ih)
     recurrent = linear(before[0], values["weight_hh" + ending].double(), bias_hh)
-    units: list[float] = spec.cell.step(projected, recurrent, tuple(before))[0][0].tolist()
+    units: list[float] = spec.cell.step(spec.cell.activate(projected, recurrent), tuple(before))[0][0].tolist()
     return units
 
 
