@@ -18,52 +18,61 @@ constexpr long kTaskRows = 96, kTaskPanels = 6;
 
 template <class T>
 struct Arriving {  // the gradient that arrives at h from outside, for some rows
-  const T* output;  // null: zeros
-  long stride, column;
+  Strip<const T> output;  // nowhere: zeros
+  long column;
   const T* final;  // dense, `width` long; null: zeros
   long width;
   ELMAN_INLINE void prefetch(long row, long group) const {
-    if (output && column) __builtin_prefetch(output + row * stride + group * kLanes<T>);
+    if (output && column) __builtin_prefetch(output[row] + group * kLanes<T>);
   }
   ELMAN_INLINE Vec<T> get(long row, long group) const {
     const long at = group * kLanes<T>;
     Vec<T> d{};
-    if (output) d = column ? Row<T>::get(output + row * stride, at, width) : splat(output[row * stride]);
+    if (output) d = column ? Row<T>::get(output[row], at, width) : splat(*output[row]);
     if (final) d += Row<T>::get(final + row * width, at, width);
     return d;
   }
-  Arriving after(long rows, const T* ends) const { return {output ? output + rows * stride : nullptr, stride, column, ends ? ends + rows * width : nullptr, width}; }
+  Arriving after(long rows, const T* ends) const { return {output.after(rows), column, ends ? ends + rows * width : nullptr, width}; }
 };
 
 template <class T, class Cell>
 struct Retreat {  // from the gradient of the states, through the cell, to the gradients of the gates
   static constexpr int K = Cell::kKept, kColumns = Cell::kColumns, kMost = K > kColumns ? K : kColumns;
   const Arriving<T> arriving;
-  const T* h;  // the new h, (rows, h_stride)
-  long h_stride;
-  const T* kept;           // (rows, K, H)
-  const T* const* before;  // the state before the step
+  const Strip<const T> h, kept;  // the new h; (K, H)
+  const Strip<const T> d_kept;   // what arrives at it; nowhere: zeros
+  const T* const* before;        // the state before the step
   T* carry;                // (rows, H)
   T* gates;                // (rows, kColumns·H)
   long gates_stride, H;
   ELMAN_INLINE void prefetch(long row, long group) const {
-    if constexpr (Cell::kReadsOutput) __builtin_prefetch(h + row * h_stride + group * kLanes<T>);
-    for (int k = 0; k < K; ++k) __builtin_prefetch(kept + (row * K + k) * H + group * kLanes<T>);
+    if constexpr (Cell::kReadsOutput) __builtin_prefetch(h[row] + group * kLanes<T>);
+    for (int k = 0; k < K; ++k) __builtin_prefetch(kept[row] + k * H + group * kLanes<T>);
     arriving.prefetch(row, group);
   }
   ELMAN_INLINE Vec<T> init(long row, long group, int) const { return arriving.get(row, group); }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* d) const {
     const long column = group * kLanes<T>;
     Vec<T> a[kMost], now{}, old{}, carried{};
-    for (int k = 0; k < K; ++k) a[k] = Row<T>::get(kept + (row * K + k) * H, column, H);
-    if constexpr (Cell::kReadsOutput) now = Row<T>::get(h + row * h_stride, column, H);
+    for (int k = 0; k < K; ++k) a[k] = Row<T>::get(kept[row] + k * H, column, H);
+    if constexpr (Cell::kReadsOutput) now = Row<T>::get(h[row], column, H);
     if constexpr (Cell::kReadsBefore) old = Row<T>::get(before[row], column, H), carried = Row<T>::get(carry + row * H, column, H);
+    if constexpr (K > 0)
+      if (d_kept) {
+        Vec<T> arriving[K];
+        for (int k = 0; k < K; ++k) arriving[k] = Row<T>::get(d_kept[row] + k * H, column, H);
+        Cell::backward_traced(a, arriving, d[0], now, old, carried);
+        return put(row, column, a, carried);
+      }
     Cell::backward(a, d[0], now, old, carried);
+    put(row, column, a, carried);
+  }
+  ELMAN_INLINE void put(long row, long column, const Vec<T>* a, Vec<T> carried) const {
     if constexpr (Cell::kReadsBefore) Row<T>::put(carry + row * H, column, H, carried);
     for (int g = 0; g < kColumns; ++g) Row<T>::put(gates + row * gates_stride + g * H, column, H, a[g]);
   }
   Retreat after(long rows, const T* ends) const {
-    return {arriving.after(rows, ends), h + rows * h_stride, h_stride, K > 0 ? kept + rows * K * H : kept, Cell::kReadsBefore ? before + rows : before, Cell::kReadsBefore ? carry + rows * H : carry,
+    return {arriving.after(rows, ends), h.after(rows), kept.after(rows), d_kept.after(rows), Cell::kReadsBefore ? before + rows : before, Cell::kReadsBefore ? carry + rows * H : carry,
             gates + rows * gates_stride, gates_stride, H};
   }
 };
@@ -95,11 +104,12 @@ struct Scattered {  // a product into rows behind pointers
 // What one direction of one layer reads and writes on its way back (kernels.h says what may be null).
 template <class T>
 struct TrackBack {
-  Sequence x, h, kept, d_h, d_x;
-  const T* initial[kMostStates];
+  Sequence x, h, kept, d_h, d_kept, d_x;
+  bool added;  // d_x holds something already, to be added to
+  const T *initial[kMostStates], *fresh[kMostStates];
   const T* marks;
   const T* d_final[kMostStates];
-  T* d_initial[kMostStates];
+  T *d_initial[kMostStates], *d_fresh[kMostStates];
 };
 
 // One direction of one layer on its way back.
@@ -112,13 +122,12 @@ struct Side {
   const Gradients& gradients;
   const long I, H, P;
   const TrackBack<T> track;
-  const bool second;     // d_x holds the other direction's part already
   const bool projects;
   const bool again;      // what the cell needs was not kept
 
   // Working memory: packed weights; gate gradients, and where there is a projection those of h, of this chunk and of the one before; carry; pointers to the chunk's rows.
   const long capacity, stride, d_stride;  // rows of a chunk; from one row of gate gradients to the next, and of h's
-  const Buffer<T> recurrent, input, projection, gates, d_units, carry, zeros, sums;
+  const Buffer<T> recurrent, input, projection, gates, d_units, carry, zeros, sums, d_h_fresh, d_c_fresh;  // the last two: by row
   const Buffer<const T*> x_rows, h_rows, kept_rows;
   const Buffer<T*> d_x_rows;
   // Where steps are run again: what the forward scan needs, and what the chunk's steps keep.
@@ -128,14 +137,14 @@ struct Side {
   const T* before = nullptr;  // gate gradients of the last position of the chunk before
 
   Side(Walk walk, const Parameters& parameters, const Gradients& gradients, long I, const TrackBack<T>& track, long capacity)
-      : walk(walk), parameters(parameters), gradients(gradients), I(I), H(walk.net.H), P(walk.net.P), track(track), second(!walk.reverse), projects(parameters.w_hr), again(K > 0 && !track.kept.data),
+      : walk(walk), parameters(parameters), gradients(gradients), I(I), H(walk.net.H), P(walk.net.P), track(track), projects(parameters.w_hr), again(K > 0 && !track.kept.data),
         capacity(capacity), stride(spread(kColumns * H)), d_stride(spread(P)), recurrent(G * H * panels(P) * W), input(track.d_x.data ? G * H * panels(I) * W : 0),
-        projection(projects ? P * panels(H) * W : 0), gates(2 * capacity * stride), d_units(projects ? capacity * d_stride : 0), carry(Cell::kReadsBefore ? walk.net.B * H : 0), zeros(H),
-        sums(wants_bias() ? kColumns * H : 0), x_rows(capacity), h_rows(capacity), kept_rows(projects ? capacity : 0), d_x_rows(track.d_x.data ? capacity : 0),
+        projection(projects ? P * panels(H) * W : 0), gates(2 * capacity * stride), d_units(projects ? capacity * d_stride : 0), carry(Cell::kReadsBefore ? walk.net.B * H : 0), zeros(max(H, walk.net.resets.data ? G * H : 0)),
+        sums(wants_bias() ? kColumns * H : 0), d_h_fresh(track.d_fresh[0] ? walk.net.B * P : 0), d_c_fresh(track.d_fresh[1] ? walk.net.B * H : 0), x_rows(capacity), h_rows(capacity), kept_rows(projects ? capacity : 0), d_x_rows(track.d_x.data ? capacity : 0),
         packed(walk.net, I, 0, again ? panels(H) : 0), chunk_kept(again ? capacity * K * H : 0), c(again && Cell::kMemory ? walk.net.B * H : 0) {}
 
   bool ok() const {
-    return recurrent.ok() && input.ok() && projection.ok() && gates.ok() && d_units.ok() && carry.ok() && zeros.ok() && sums.ok() && x_rows.ok() && h_rows.ok() && kept_rows.ok() &&
+    return recurrent.ok() && input.ok() && projection.ok() && gates.ok() && d_units.ok() && carry.ok() && zeros.ok() && sums.ok() && d_h_fresh.ok() && d_c_fresh.ok() && x_rows.ok() && h_rows.ok() && kept_rows.ok() &&
            d_x_rows.ok() && packed.ok() && chunk_kept.ok() && c.ok();
   }
   static long panels(long columns) { return ceil_div(columns, W); }
@@ -158,7 +167,9 @@ struct Side {
       for (long k = 0; k < P; ++k) w[k] = static_cast<const T*>(parameters.w_hr) + k * H;
       pack_rows<T>(w, P, H, 0, panels(H), projection);
     }
-    for (long i = 0; i < H; ++i) zeros[i] = T(0);
+    for (long i = 0, n = max(H, walk.net.resets.data ? G * H : 0); i < n; ++i) zeros[i] = T(0);
+    for (long i = 0; track.d_fresh[0] && i < walk.net.B * P; ++i) d_h_fresh[i] = T(0);
+    for (long i = 0; track.d_fresh[1] && i < walk.net.B * H; ++i) d_c_fresh[i] = T(0);
     if (again) packed.pack(parameters, 0, panels(H));
     return true;
   }
@@ -177,7 +188,7 @@ struct Side {
       const T* mark = track.marks + (mark_at(walk.net, walk.net.T - end) * walk.net.B + mine.first) * H;
       copy_part<T, T>(c + mine.first * H, mark, mine.last - mine.first, H, panels(H) * part / parts, panels(H) * (part + 1) / parts);
     }
-    const Track<T> on{track.x, track.h, track.initial[0], c, nullptr, kept(begin, end), nullptr, true};
+    const Track<T> on{track.x, track.h, track.initial[0], {track.fresh[0], track.fresh[1]}, c, nullptr, kept(begin, end), nullptr, true};
     Projection<T, Cell> projection(forward, packed, track.x, walk.net.T - end, walk.net.T - begin, panels(H) * part / parts, panels(H) * (part + 1) / parts, false);
     return scan_forward<T, Cell>(forward, packed, on, projection, part, parts, team);
   }
@@ -186,26 +197,57 @@ struct Side {
   void gather_before(const Walk& mine, long s, long end, const Sequence& kept, const T** rows) const {
     const Walk forward = mine.back();
     const long position = walk.net.T - 1 - s;
-    if (!Cell::kMemory) return forward.gather_before<T>(track.h, position, track.initial[0], P, zeros, rows);
+    if (!Cell::kMemory) return forward.gather_before<T>(track.h, position, track.initial[0], track.fresh[0], P, zeros, rows);
     const T* mark = again && s == end - 1 ? track.marks + mark_at(walk.net, position) * walk.net.B * H : nullptr;
     if (mark)
       for (long r = mine.first; r < mine.last; ++r) *rows++ = mark + r * H;
     else
-      forward.gather_before<T>(part<T>(kept, (K - 1) * H), position, track.initial[kMostStates - 1], H, zeros, rows);
+      forward.gather_before<T>(part<T>(kept, (K - 1) * H), position, track.initial[1], track.fresh[1], H, zeros, rows);
   }
 
   // What comes after the last step of rows from..to-1 of `mine`, in column groups first..last-1: the gradient of the final c, or nothing.
   void begin_carry(const Walk& mine, long from, long to, long first, long last) const {
-    const T* d_c = Cell::kMemory ? track.d_final[kMostStates - 1] : nullptr;
+    const T* d_c = Cell::kMemory ? track.d_final[1] : nullptr;
     const long at = (mine.first + from) * H;
     copy_part<T, T>(carry + at, d_c ? d_c + at : nullptr, to - from, H, first, last);
   }
 
+  // What comes to the state before position s of those rows where a reset cuts, whose state is a fresh one: it goes there, and not to the step before.
+  void leave_fresh(const Walk& mine, long s, const T* now, long from, long to, const T* weights, long p_from, long p_to, const T** gates_of, T** fresh_of) const {
+    const Walk forward = mine.back();
+    long m = 0;
+    for (long r = 0, n = mine.alive(s); r < n; ++r) {
+      if (!forward.cut(walk.net.T - 1 - s, r)) continue;
+      const long row = mine.first + r;
+      if (track.d_fresh[0]) gates_of[m] = now + r * stride + kRecurrent * H, fresh_of[m++] = d_h_fresh + row * P;
+      if constexpr (Cell::kReadsBefore) {
+        if (Cell::kMemory && track.d_fresh[1]) add_part(d_c_fresh + row * H, carry + row * H, H, from, to);
+        if (Cell::kReadsState && track.d_fresh[0]) add_part(d_h_fresh + row * P, carry + row * H, H, from, to);
+        copy_part<T, T>(carry + row * H, nullptr, 1, H, from, to);
+      }
+    }
+    product<T, 1>(m, Rows<T>{gates_of}, G * H, weights, p_from, p_to, Scattered<T>{fresh_of, P, true});
+  }
+  static void add_part(T* to, const T* from, long width, long first, long last) {
+    for (long g = first; g < last; ++g) Row<T>::put(to, g * W, width, Row<T>::get(to, g * W, width) + Row<T>::get(from, g * W, width));
+  }
+  void finish_fresh() const {
+    const T* by_row[] = {d_h_fresh, d_c_fresh};
+    for (int i = 0; i < kMostStates; ++i)
+      if (T* d = track.d_fresh[i]) {
+        const long width = i == 0 ? P : H;
+        copy_part<T, T>(d, nullptr, 1, width, 0, panels(width));
+        for (long r = 0; r < walk.net.B; ++r) add_part(d, by_row[i] + r * width, width, 0, panels(width));
+      }
+  }
+
   // The gate gradients of positions begin..end-1 for some rows and the part-th of `parts` parts of the columns. Where there are several, all meet after each step.
   bool scan(long begin, long end, const Walk& mine, long part_, long parts, Team& team) const {
-    const bool meets = parts > 1;
+    const bool meets = parts > 1, cuts = walk.net.resets.data;
+    const Walk forward = mine.back();
     const Buffer<const T*> after(mine.last - mine.first), old(Cell::kReadsBefore ? mine.last - mine.first : 0), d_rows(projects ? mine.last - mine.first : 0);
-    bool ok = after.ok() && old.ok() && d_rows.ok();
+    const Buffer<T*> fresh_rows(cuts ? mine.last - mine.first : 0);
+    bool ok = after.ok() && old.ok() && d_rows.ok() && fresh_rows.ok();
     if (!ok && !meets) return false;
     if (again && !run_again(begin, end, mine, part_, parts, team)) {
       if (!meets) return false;
@@ -221,12 +263,13 @@ struct Side {
       const long n = mine.alive(s), continuing = mine.continuing(s), stay = mine.staying(s);
       T *mine_now = now + mine.first * stride, *d_mine = d_now + mine.first * d_stride;
       if (ok) {
-        for (long r = 0; r < continuing; ++r) after[r] = last + (mine.first + r) * stride + kRecurrent * H;
+        const long position = walk.net.T - 1 - s;
+        for (long r = 0; r < continuing; ++r) after[r] = cuts && forward.cut(position + 1, r) ? zeros : last + (mine.first + r) * stride + kRecurrent * H;
         const T* d_final = track.d_final[0] ? track.d_final[0] + mine.first * P : nullptr;
-        const Arriving<T> arriving{track.d_h.data ? mine.at<T>(track.d_h, s, 0) : nullptr, track.d_h.row, track.d_h.column, nullptr, P};
+        const Arriving<T> arriving{mine.strip<const T>(track.d_h, s), track.d_h.column, nullptr, P};
         if constexpr (Cell::kReadsBefore) gather_before(mine, s, end, kept, old), begin_carry(mine, continuing, n, from, to);
-        Retreat<T, Cell> retreat{arriving,      mine.at<T>(track.h, s, 0), track.h.row, K > 0 ? mine.at<T>(kept, s, 0) : nullptr, old, Cell::kReadsBefore ? carry + mine.first * H : nullptr,
-                                 mine_now, stride, H};
+        T* carried = Cell::kReadsBefore ? carry + mine.first * H : nullptr;
+        const Retreat<T, Cell> retreat{arriving, mine.strip<const T>(track.h, s), mine.strip<const T>(kept, s), mine.strip<const T>(track.d_kept, s), old, carried, mine_now, stride, H};
         // Rows whose last step this is have nothing after them but the gradient of their final state.
         if (!projects) {
           product<T, 1>(continuing, Rows<T>{after}, G * H, weights, from, to, retreat, s % 2);
@@ -241,22 +284,21 @@ struct Side {
         if (meets) team.barrier();
         if (ok) {
           for (long r = 0; r < n; ++r) d_rows[r] = d_mine + r * d_stride;
-          Retreat<T, Cell> retreat{Arriving<T>{nullptr, 0, 0, nullptr, H}, mine.at<T>(track.h, s, 0), track.h.row, mine.at<T>(kept, s, 0), old, carry + mine.first * H, mine_now, stride, H};
+          const Retreat<T, Cell> retreat{Arriving<T>{{}, 0, nullptr, H}, mine.strip<const T>(track.h, s), mine.strip<const T>(kept, s), mine.strip<const T>(track.d_kept, s), old,
+                                         carry + mine.first * H, mine_now, stride, H};
           product<T, 1>(n, Rows<T>{d_rows}, P, projection + from * P * W, from, to, retreat);
         }
       }
       if (meets) team.barrier();
+      if (ok && cuts) leave_fresh(mine, s, mine_now, from, to, weights, p_from, p_to, after, fresh_rows);
       if (ok && stay < n) {
+        const long first = mine.first + stay;
         if (T* d_h = track.d_initial[0]) {
-          for (long r = stay; r < n; ++r) after[r] = mine_now + r * stride + kRecurrent * H;
-          const long first = mine.first + stay;
-          const Plain<T> to_initial{d_h + first * P, P, P, false, Cell::kReadsState ? carry + first * H : nullptr};
+          for (long r = stay; r < n; ++r) after[r] = cuts && forward.cut(walk.net.T - 1 - s, r) ? zeros : mine_now + r * stride + kRecurrent * H;
+          const Plain<T> to_initial{{d_h + first * P, P}, P, false, Cell::kReadsState ? carry + first * H : nullptr};
           product<T, 1>(n - stay, Rows<T>{after + stay}, G * H, weights, p_from, p_to, to_initial);
         }
-        if (T* d_c = Cell::kMemory ? track.d_initial[kMostStates - 1] : nullptr) {
-          const long at = (mine.first + stay) * H;
-          copy_part<T, T>(d_c + at, carry + at, n - stay, H, from, to);
-        }
+        if (T* d_c = Cell::kMemory ? track.d_initial[1] : nullptr) copy_part<T, T>(d_c + first * H, carry + first * H, n - stay, H, from, to);
       }
       last = now;
       now += walk.alive(s) * stride, d_now += walk.alive(s) * d_stride;
@@ -270,7 +312,7 @@ struct Side {
     if (track.d_x.data) walk.template gather<T>(track.d_x, begin, end, d_x_rows);
     if (projects) walk.template gather<const T>(kept(begin, end), begin, end, kept_rows);
     const Walk forward = walk.back();
-    for (long s = begin, m = 0; s < end; m += walk.alive(s++)) forward.gather_before<T>(track.h, walk.net.T - 1 - s, track.initial[0], P, zeros, h_rows + m);
+    for (long s = begin, m = 0; s < end; m += walk.alive(s++)) forward.gather_before<T>(track.h, walk.net.T - 1 - s, track.initial[0], track.fresh[0], P, zeros, h_rows + m);
   }
 
   void finish_chunk(long end) {
@@ -300,7 +342,7 @@ struct Side {
     const Buffer<const T*> gate_rows(to - from);
     if (!gate_rows.ok()) return false;
     for (long m = from; m < to; ++m) gate_rows[m - from] = chunk_gates() + m * stride;
-    product<T, 1>(to - from, Rows<T>{gate_rows}, G * H, input, 0, panels(I), Scattered<T>{d_x_rows + from, I, second});
+    product<T, 1>(to - from, Rows<T>{gate_rows}, G * H, input, 0, panels(I), Scattered<T>{d_x_rows + from, I, track.added});
     return true;
   }
 
@@ -324,10 +366,10 @@ struct Side {
         columns, i, [&](long from, long n, long first, long last, T* to) { pack_rows<T>(inputs + from, n, columns, first, last, to); },
         [&](long from, long n, long at, long groups, const T* b, bool add) {
           const T* a = chunk_gates() + from * stride + column * H;
-          if (kColumns == G) return product<T, 1>(G * H, Columns<T>{a, stride}, n, b, 0, groups, Plain<T>{gradient + at, columns, columns - at, add});
+          if (kColumns == G) return product<T, 1>(G * H, Columns<T>{a, stride}, n, b, 0, groups, Plain<T>{{gradient + at, columns}, columns - at, add});
           for (int g = 0; g < G; ++g) {  // the input's parts lie in an order of their own
             const long gate = column == 0 ? Cell::input_gate(g) : g;
-            product<T, 1>(H, Columns<T>{a + g * H, stride}, n, b, 0, groups, Plain<T>{gradient + gate * H * columns + at, columns, columns - at, add});
+            product<T, 1>(H, Columns<T>{a + g * H, stride}, n, b, 0, groups, Plain<T>{{gradient + gate * H * columns + at, columns}, columns - at, add});
           }
         });
   }
@@ -345,7 +387,7 @@ struct Side {
               }
           },
           [&](long from, long n, long at, long groups, const T* b, bool add) {
-            product<T, 1>(P, Columns<T>{d_units + from * d_stride, d_stride}, n, b, 0, groups, Plain<T>{static_cast<T*>(gradients.w_hr) + at, H, H - at, add});
+            product<T, 1>(P, Columns<T>{d_units + from * d_stride, d_stride}, n, b, 0, groups, Plain<T>{{static_cast<T*>(gradients.w_hr) + at, H}, H - at, add});
           });
   }
 
@@ -371,7 +413,7 @@ struct Side {
 };
 
 template <class T, class Cell>
-bool layer_backward(const Backward& f, long layer, const Sequence& x, const Sequence& output, const Sequence& d_output, const Sequence& d_x, Team& team) {
+bool layer_backward(const Backward& f, long layer, const Sequence& x, const Sequence& output, const Sequence& d_output, const Sequence& d_x, bool added, Team& team) {
   constexpr int G = Cell::kGates;
   const Network& net = f.net;
   const long H = net.H, P = net.P, I = layer == 0 ? net.I : net.D * P, panels = ceil_div(H, kLanes<T>);
@@ -385,10 +427,12 @@ bool layer_backward(const Backward& f, long layer, const Sequence& x, const Sequ
   auto make = [&](long d, bool needed) {
     const Walk walk = Walk{net, d == 1, 0, net.B}.back();
     const long index = layer * net.D + d;
-    TrackBack<T> track{x, part<T>(output, d * P), kept_of<T>(net, f.kept, index), part<T>(d_output, d_output.column * d * P), d_x, {}, nullptr, {}, {}};
+    TrackBack<T> track{x, part<T>(output, d * P), kept_of<T>(net, f.kept, index), part<T>(d_output, d_output.column * d * P), kept_of<T>(net, f.d_kept, index), d_x, added || d == 1, {}, {}, nullptr, {}, {}, {}};
     for (int s = 0; s < kMostStates; ++s) {
       const long width = s == 0 ? P : H;
       track.initial[s] = states_of<T>(f.initial[s], net, index, width);
+      track.fresh[s] = slice<T>(f.fresh[s], index, width);
+      track.d_fresh[s] = slice<T>(f.d_fresh[s], index, width);
       track.d_final[s] = states_of<T>(f.d_final[s], net, index, width);
       track.d_initial[s] = states_of<T>(f.d_initial[s], net, index, width);
     }
@@ -404,7 +448,7 @@ bool layer_backward(const Backward& f, long layer, const Sequence& x, const Sequ
       const long end = min(net.T, begin + chunk);
       auto scan = [&](long i, long r, long c) {
         Walk mine = sides[i]->walk;
-        mine.first = net.B * r / by.row_parts, mine.last = net.B * (r + 1) / by.row_parts;
+        mine.first = row_cut(net, r, by.row_parts), mine.last = row_cut(net, r + 1, by.row_parts);
         fail_unless(sides[i]->scan(begin, end, mine, c, by.column_parts, team));
       };
       if (by.column_parts > 1)
@@ -417,8 +461,16 @@ bool layer_backward(const Backward& f, long layer, const Sequence& x, const Sequ
         sides[i]->finish_chunk(end);
       }
     }
+    for (long i = 0; i < together; ++i) sides[i]->finish_fresh();
   }
   return !failed;
+}
+
+template <class T>
+void copy_rows(const Network& net, const Sequence& from, const Sequence& to, long width) {
+  const Walk walk{net, false, 0, net.B};
+  for (long t = 0; t < net.T; ++t)
+    for (long r = 0, n = walk.alive(t); r < n; ++r) __builtin_memcpy(walk.at<T>(to, t, r), walk.at<T>(from, t, r), width * sizeof(T));
 }
 
 template <class T, class Cell>
@@ -427,11 +479,13 @@ bool backward(const Backward& f, Team& team) {
   const long width = net.D * net.P;
   const Buffer<T> scratch(min(2, net.L - 1) * net.rows * width);  // gradients of the layers' outputs take turns in it
   if (!scratch.ok()) return false;
+  const auto hidden = [&](const void* all, long layer) { return dense_kept(net, const_cast<T*>(slice<T>(all, layer, net.kept_rows() * width)), width); };
   Sequence output = f.output, d_output = f.d_output;
   for (long l = net.L - 1; l >= 0; --l) {
-    const Sequence x = l == 0 ? f.x : dense(net, const_cast<T*>(slice<T>(f.hidden, l - 1, net.rows * width)), width);
-    const Sequence d_x = l == 0 ? f.d_x : dense(net, slice<T>(static_cast<void*>(scratch), (l - 1) % 2, net.rows * width), width);
-    if (!layer_backward<T, Cell>(f, l, x, output, d_output, d_x, team)) return false;
+    const Sequence x = l == 0 ? f.x : hidden(f.hidden, l - 1), d_x = l == 0 ? f.d_x : dense(net, slice<T>(static_cast<void*>(scratch), (l - 1) % 2, net.rows * width), width);
+    const bool added = l > 0 && f.d_hidden;
+    if (added) copy_rows<T>(net, hidden(f.d_hidden, l - 1), d_x, width);
+    if (!layer_backward<T, Cell>(f, l, x, output, d_output, d_x, added, team)) return false;
     output = x, d_output = d_x;
   }
   return true;

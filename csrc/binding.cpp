@@ -10,6 +10,7 @@
 
 #include "dispatch.h"
 #include "exchange.h"
+#include "ragged.h"
 
 namespace nb = nanobind;
 
@@ -61,6 +62,12 @@ class Ranges {
   T* write(const char* name, Address at, Long elements, bool nullable = false) {
     return static_cast<T*>(add(name, at, elements, nullable, writes_));
   }
+  // Bytes of any alignment.
+  const unsigned char* read_bytes(const char* name, Address at, Long bytes) {
+    if (at > kEnd - static_cast<Address>(bytes)) refuse(std::string(name) + " runs past the end of memory");
+    reads_.push_back({name, at, at + static_cast<Address>(bytes)});
+    return reinterpret_cast<const unsigned char*>(at);
+  }
   void check_overlap() const {
     for (std::size_t i = 0; i < writes_.size(); ++i) {
       for (std::size_t j = 0; j < i; ++j) check_pair(writes_[i], writes_[j]);
@@ -89,11 +96,13 @@ class Ranges {
   std::vector<Range> reads_, writes_;
 };
 
-// A network in plain numbers: what every call begins with. P is 0 without a projection, batch_sizes null where every row lives all steps.
+// A network in plain numbers: what every call begins with. P is 0 without a projection. Where rows differ in length, batch_sizes says so of packed sequences,
+// and lengths of padded ones; null where every row lives all steps. Resets may be null.
 struct Sizes {
   int cell, number;
   Long T, B, I, H, P, L, D;
-  Address batch_sizes;
+  Address batch_sizes = 0, lengths = 0, resets = 0;
+  Long resets_step = 0, resets_row = 0;
 };
 constexpr const char* kParameters = "parameters and their gradients must be 5 addresses for each layer and direction";
 constexpr const char* kStates = "states must be one address for each of the cell's states";
@@ -107,6 +116,7 @@ struct Checked {
   Network net{};
   Long element, width;  // bytes of a number; D·P
   std::vector<Long> alive, offset;  // a copy of the batch sizes, which others may change while the lock is released; and their running sum
+  Ragged ragged;
   std::vector<Parameters> parameters;
   Ranges ranges;
 
@@ -161,6 +171,24 @@ struct Checked {
       check(net.alive[0] == s.B, "batch_sizes must begin with B");
       net.offset = offset.data();
     }
+    if (const Address lengths = s.lengths) {  // likewise
+      check(s.batch_sizes == 0, "batch_sizes and lengths exclude one another");
+      check(lengths % sizeof(Long) == 0, "lengths is not aligned to its element");
+      const std::vector<Long> copy(reinterpret_cast<const Long*>(lengths), reinterpret_cast<const Long*>(lengths) + s.B);
+      for (Long length : copy) check(length >= 0 && length <= s.T, "lengths must be from 0 to T");
+      ragged = Ragged(copy.data(), s.T, s.B);
+    }
+    if (s.resets) {
+      check(s.resets_step >= 0 && s.resets_row >= 0 && s.resets_step <= kMost && s.resets_row <= kMost, "strides must not be negative, nor too large");
+      const Long last = product({s.T - 1, s.resets_step}) + product({s.B - 1, s.resets_row});
+      net.resets = {ranges.read_bytes("resets", s.resets, last + 1), s.resets_step, s.resets_row};
+    }
+  }
+  // The network as the kernels are to see it, once everything is checked.
+  Network described(bool kept_padded) const {
+    Network described = net;
+    if (ragged.exists()) ragged.describe(described, kept_padded);
+    return described;
   }
 
   // How many elements lie between a sequence's first and last. Rows that are written must not overlap one another.
@@ -192,9 +220,10 @@ struct Checked {
     return {ranges.write<void>(name, at, extent(name, step, row, columns, true), nullable), step, row};
   }
   Long directions() const { return net.L * net.D; }
-  Long hidden() const { return product({net.L - 1, net.rows, width}); }
-  Long kept() const { return product({directions(), net.rows, kept_numbers(net.cell) * net.H}); }
-  Long marks() const { return product({directions(), number_of_marks(net), net.B, states_of(net.cell) > 1 ? net.H : 0}); }
+  // What is kept of the network as the kernels see it.
+  Long hidden(const Network& seen) const { return product({net.L - 1, seen.kept_rows(), width}); }
+  Long kept(const Network& seen) const { return product({directions(), seen.kept_rows(), kept_numbers(net.cell) * net.H}); }
+  Long marks(const Network& seen) const { return seen.rows == 0 ? 0 : product({directions(), number_of_marks(seen), seen.B, states_of(net.cell) > 1 ? net.H : 0}); }
 
   void read_states(const char* name, const Addresses& from, const void* (&to)[kMostStates]) {
     for (std::size_t i = 0; i < from.size(); ++i) to[i] = ranges.read<void>(name, from[i], state(i), true);
@@ -202,7 +231,14 @@ struct Checked {
   void write_states(const char* name, const Addresses& from, void* (&to)[kMostStates], bool nullable) {
     for (std::size_t i = 0; i < from.size(); ++i) to[i] = ranges.write<void>(name, from[i], state(i), nullable);
   }
-  Long state(std::size_t i) const { return product({directions(), net.B, i == 0 ? net.P : net.H}); }
+  void read_fresh(const Addresses& from, const void* (&to)[kMostStates]) {
+    for (std::size_t i = 0; i < from.size(); ++i) to[i] = ranges.read<void>("fresh", from[i], fresh(i), true);
+  }
+  void write_fresh(const Addresses& from, void* (&to)[kMostStates]) {
+    for (std::size_t i = 0; i < from.size(); ++i) to[i] = ranges.write<void>("d_fresh", from[i], fresh(i), true);
+  }
+  Long state(std::size_t i) const { return product({fresh(i), net.B}); }
+  Long fresh(std::size_t i) const { return product({directions(), i == 0 ? net.P : net.H}); }
 };
 
 const Target*& target() {
@@ -216,9 +252,12 @@ const ExchangeApi*& exchange() {
 }
 
 template <class Call>
-void run_without_lock(const Call& call, int threads) {
+void run_without_lock(const Checked& checked, const Call& call, int threads) {
   nb::gil_scoped_release release;
-  run(*target(), call, threads);
+  if (checked.ragged.exists())
+    checked.ragged.run(*target(), call, threads);
+  else
+    run(*target(), call, threads);
 }
 
 // Where a sequence lies.
@@ -227,41 +266,54 @@ struct Place {
   Long step, row;
 };
 
-void run_forward(const Sizes& s, const Addresses& params, int threads, Place x, const Addresses& initial, Place output, const Addresses& final, Address hidden, Address kept, Address marks) {
+// What is kept of a run for its gradient, and the gradients that arrive there.
+struct KeptPlaces {
+  Address hidden = 0, steps = 0, marks = 0;
+  bool padded = false;
+};
+
+void run_forward(const Sizes& s, const Addresses& params, int threads, Place x, const Addresses& initial, const Addresses& fresh, Place output, const Addresses& final, KeptPlaces kept) {
   Checked c(s, params, threads, true);
-  check(c.net.number != Number::bf16 || (hidden == 0 && kept == 0 && marks == 0), "in bfloat16 nothing is kept: there is no backward pass");
-  check(initial.size() == number_of_states(s) && final.size() == number_of_states(s), kStates);
+  check(c.net.number != Number::bf16 || (kept.hidden == 0 && kept.steps == 0 && kept.marks == 0), "in bfloat16 nothing is kept: there is no backward pass");
+  check(initial.size() == number_of_states(s) && fresh.size() == number_of_states(s) && final.size() == number_of_states(s), kStates);
   Forward f{};
+  f.net = c.described(kept.padded);
   f.x = c.read("x", x.at, x.step, x.row, s.I);
   c.read_states("initial", initial, f.initial);
+  c.read_fresh(fresh, f.fresh);
   f.output = c.write("output", output.at, output.step, output.row, c.width);
   c.write_states("final", final, f.final, false);
-  f.hidden = c.ranges.write<void>("hidden", hidden, c.hidden(), true);
-  f.kept = c.ranges.write<void>("kept", kept, c.kept(), true);
-  f.marks = c.ranges.write<void>("marks", marks, c.marks(), true);
+  f.hidden = c.ranges.write<void>("hidden", kept.hidden, c.hidden(f.net), true);
+  f.kept = c.ranges.write<void>("kept", kept.steps, c.kept(f.net), true);
+  f.marks = c.ranges.write<void>("marks", kept.marks, c.marks(f.net), true);
   c.ranges.check_overlap();
-  f.net = c.net;
-  run_without_lock(f, threads);
+  run_without_lock(c, f, threads);
 }
 
-void run_backward(const Sizes& s, const Addresses& params, int threads, Place x, const Addresses& initial, Place output, Address hidden, Address kept, Address marks, Place d_output,
-                  Long d_output_column, const Addresses& d_final, Place d_x, const Addresses& d_initial, const Addresses& d_params) {
+void run_backward(const Sizes& s, const Addresses& params, int threads, Place x, const Addresses& initial, const Addresses& fresh, Place output, KeptPlaces kept, Place d_output,
+                  Long d_output_column, KeptPlaces d_kept, const Addresses& d_final, Place d_x, const Addresses& d_initial, const Addresses& d_fresh, const Addresses& d_params) {
   Checked c(s, params, threads);
-  check(initial.size() == number_of_states(s) && d_final.size() == number_of_states(s) && d_initial.size() == number_of_states(s), kStates);
+  for (const Addresses* states : {&initial, &fresh, &d_final, &d_initial, &d_fresh}) check(states->size() == number_of_states(s), kStates);
   check(d_params.size() == params.size(), kParameters);
   Backward f{};
+  f.net = c.described(kept.padded);
   f.x = c.read("x", x.at, x.step, x.row, s.I);
   c.read_states("initial", initial, f.initial);
+  c.read_fresh(fresh, f.fresh);
   f.output = c.read("output", output.at, output.step, output.row, c.width);
-  f.hidden = c.ranges.read<void>("hidden", hidden, c.hidden());
-  f.kept = c.ranges.read<void>("kept", kept, c.kept(), true);
-  f.marks = c.ranges.read<void>("marks", marks, c.marks(), f.kept != nullptr);
+  f.hidden = c.ranges.read<void>("hidden", kept.hidden, c.hidden(f.net));
+  f.kept = c.ranges.read<void>("kept", kept.steps, c.kept(f.net), true);
+  f.marks = c.ranges.read<void>("marks", kept.marks, c.marks(f.net), f.kept != nullptr);
   check(d_output_column == 0 || d_output_column == 1, "the gradient's column stride must be 0 or 1");
   f.d_output = c.read("d_output", d_output.at, d_output.step, d_output.row, d_output_column ? c.width : 1, true);
   f.d_output.column = d_output_column;
+  f.d_hidden = c.ranges.read<void>("d_hidden", d_kept.hidden, c.hidden(f.net), true);
+  f.d_kept = c.ranges.read<void>("d_kept", d_kept.steps, c.kept(f.net), true);
+  check(!f.d_kept || f.kept, "a gradient can arrive only at what was kept");
   c.read_states("d_final", d_final, f.d_final);
   f.d_x = c.write("d_x", d_x.at, d_x.step, d_x.row, s.I, true);
   c.write_states("d_initial", d_initial, f.d_initial, true);
+  c.write_fresh(d_fresh, f.d_fresh);
   std::vector<Gradients> gradients(c.parameters.size());
   const Long rows = gates_of(c.net.cell) * s.H;
   for (std::size_t i = 0; i < gradients.size(); ++i) {
@@ -270,26 +322,28 @@ void run_backward(const Sizes& s, const Addresses& params, int threads, Place x,
                     write("the gradient of b_hh", 3, rows), write("the gradient of w_hr", 4, s.P == 0 ? 0 : s.P * s.H)};
   }
   c.ranges.check_overlap();
-  f.net = c.net;
   f.gradients = gradients.data();
-  run_without_lock(f, threads);
+  run_without_lock(c, f, threads);
 }
 
-void forward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
-             nb::handle initial, Address output, Long output_step, Long output_row, nb::handle final, Address hidden, Address kept, Address marks) {
-  const Sizes s{cell, number, T, B, I, H, P, L, D, batch_sizes};
+void forward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, Address lengths, Address resets, Long resets_step, Long resets_row,
+             nb::handle params, int threads, Address x, Long x_step, Long x_row, nb::handle initial, nb::handle fresh, Address output, Long output_step, Long output_row,
+             nb::handle final, Address hidden, Address kept, Address marks, bool kept_padded) {
+  const Sizes s{cell, number, T, B, I, H, P, L, D, batch_sizes, lengths, resets, resets_step, resets_row};
   const auto states = [&](nb::handle from) { return addresses(from, number_of_states(s), kStates); };
-  run_forward(s, addresses(params, number_of_tensors(s), kParameters), threads, {x, x_step, x_row}, states(initial), {output, output_step, output_row}, states(final), hidden, kept, marks);
+  run_forward(s, addresses(params, number_of_tensors(s), kParameters), threads, {x, x_step, x_row}, states(initial), states(fresh), {output, output_step, output_row}, states(final),
+              {hidden, kept, marks, kept_padded});
 }
 
-void backward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, nb::handle params, int threads, Address x, Long x_step, Long x_row,
-              nb::handle initial, Address output, Long output_step, Long output_row, Address hidden, Address kept, Address marks, Address d_output, Long d_output_step,
-              Long d_output_row, Long d_output_column, nb::handle d_final, Address d_x, Long d_x_step, Long d_x_row, nb::handle d_initial, nb::handle d_params) {
-  const Sizes s{cell, number, T, B, I, H, P, L, D, batch_sizes};
+void backward(int cell, int number, Long T, Long B, Long I, Long H, Long P, Long L, Long D, Address batch_sizes, Address lengths, Address resets, Long resets_step, Long resets_row,
+              nb::handle params, int threads, Address x, Long x_step, Long x_row, nb::handle initial, nb::handle fresh, Address output, Long output_step, Long output_row,
+              Address hidden, Address kept, Address marks, bool kept_padded, Address d_output, Long d_output_step, Long d_output_row, Long d_output_column, Address d_hidden,
+              Address d_kept, nb::handle d_final, Address d_x, Long d_x_step, Long d_x_row, nb::handle d_initial, nb::handle d_fresh, nb::handle d_params) {
+  const Sizes s{cell, number, T, B, I, H, P, L, D, batch_sizes, lengths, resets, resets_step, resets_row};
   const auto states = [&](nb::handle from) { return addresses(from, number_of_states(s), kStates); };
   const auto tensors = [&](nb::handle from) { return addresses(from, number_of_tensors(s), kParameters); };
-  run_backward(s, tensors(params), threads, {x, x_step, x_row}, states(initial), {output, output_step, output_row}, hidden, kept, marks, {d_output, d_output_step, d_output_row},
-               d_output_column, states(d_final), {d_x, d_x_step, d_x_row}, states(d_initial), tensors(d_params));
+  run_backward(s, tensors(params), threads, {x, x_step, x_row}, states(initial), states(fresh), {output, output_step, output_row}, {hidden, kept, marks, kept_padded},
+               {d_output, d_output_step, d_output_row}, d_output_column, {d_hidden, d_kept}, states(d_final), {d_x, d_x_step, d_x_row}, states(d_initial), states(d_fresh), tensors(d_params));
 }
 
 // What is run, from Python's tuple (cell, I, H, P, L, D, bias, shapes): P is 0 without a projection, shapes those of the parameters.
@@ -323,7 +377,7 @@ struct What {
   }
   Sizes sizes(int bits, Long T, Long B) const {
     const Number number = bits == 16 ? Number::bf16 : bits == 32 ? Number::f32 : Number::f64;
-    return {cell, static_cast<int>(number), T, B, I, H, P, L, D, 0};
+    return {cell, static_cast<int>(number), T, B, I, H, P, L, D};
   }
 };
 
@@ -446,7 +500,7 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   if (keep && what.L > 1) hidden = tensors.allocate(x, {what.L - 1, rows, width}, hidden_at);
   const Long numbers = kept_numbers(static_cast<CellKind>(what.cell));
   if (keep && numbers) kept = tensors.allocate(x, {what.L * what.D, rows, numbers, what.H}, kept_at);
-  run_forward(what.sizes(bits, T, B), what.five(dense), threads, from, before, place(out, T, B, width, batch_first), after, hidden_at, kept_at, 0);
+  run_forward(what.sizes(bits, T, B), what.five(dense), threads, from, before, Addresses(before.size()), place(out, T, B, width, batch_first), after, {hidden_at, kept_at});
   return nb::make_tuple(output, nb::tuple(finals), hidden, kept);
 }
 
@@ -497,8 +551,8 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
     const Long units = nb::cast<Long>(shape[0]);
     d_params.push_back(shape.size() == 1 ? allocate(params[p], {units}) : allocate(params[p], {units, nb::cast<Long>(shape[1])}));
   }
-  run_backward(what.sizes(bits, T, B), what.five(dense), threads, from, before, to, hidden_at, kept_at, 0, arriving, column, after,
-               place(d_x, T, B, what.I, batch_first), d_initial, what.five(d_params));
+  run_backward(what.sizes(bits, T, B), what.five(dense), threads, from, before, Addresses(before.size()), to, {hidden_at, kept_at}, arriving, column, {}, after,
+               place(d_x, T, B, what.I, batch_first), d_initial, Addresses(before.size()), what.five(d_params));
   return found;
 }
 

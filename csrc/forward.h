@@ -84,10 +84,9 @@ struct Advance {  // one step of the cell
   const Wide<T>* z;
   long stride;
   const T* const* before;  // h before the step
-  T* h;                    // after it; null: not wanted
-  long h_stride;
-  Wide<T>* c;  // (rows, H): before the step, and after it
-  T* kept;     // (rows, K, H); null: not wanted
+  Strip<T> h;              // after it; nowhere: not wanted
+  Wide<T>* c;              // (rows, H): before the step, and after it
+  Strip<T> kept;           // (K, H) of each row; nowhere: not wanted
   ELMAN_INLINE void prefetch(long, long) const {}
   ELMAN_INLINE Vec<T> init(long row, long group, int p) const {
     return p == Cell::kApart ? load(w.biases_apart(group)) : load(z + row * stride + (group * G + p) * kLanes<T>);
@@ -101,23 +100,23 @@ struct Advance {  // one step of the cell
     if constexpr (Cell::kMemory) memory = Row<Wide<T>>::get(c + row * H, column, H);
     const Vec<T> out = Cell::forward(a, x, state, memory);
     if constexpr (Cell::kMemory) Row<Wide<T>>::put(c + row * H, column, H, memory);
-    if (h) Row<T>::put(h + row * h_stride, column, H, out);
+    if (h) Row<T>::put(h[row], column, H, out);
     if (Cell::kKept > 0 && kept)
-      for (int k = 0; k < Cell::kKept; ++k) Row<T>::put(kept + (row * Cell::kKept + k) * H, column, H, a[k]);
+      for (int k = 0; k < Cell::kKept; ++k) Row<T>::put(kept[row] + k * H, column, H, a[k]);
   }
 };
 
 template <class T>
-struct Plain {  // a product itself, into dense rows
-  T* to;
-  long stride, width;
+struct Plain {  // a product itself
+  Strip<T> to;
+  long width;
   bool add;  // to what is there
-  const T* start = nullptr;  // rows like those of `to`, added to the product; null: none
+  const T* start = nullptr;  // dense rows, added to the product; null: none
   ELMAN_INLINE void prefetch(long, long) const {}
-  ELMAN_INLINE Vec<T> init(long row, long group, int) const { return start ? Row<T>::get(start + row * stride, group * kLanes<T>, width) : Vec<T>{}; }
+  ELMAN_INLINE Vec<T> init(long row, long group, int) const { return start ? Row<T>::get(start + row * width, group * kLanes<T>, width) : Vec<T>{}; }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* sum) const {
     const long column = group * kLanes<T>;
-    T* p = to + row * stride;
+    T* p = to[row];
     Row<T>::put(p, column, width, add ? Row<T>::get(p, column, width) + sum[0] : sum[0]);
   }
 };
@@ -127,6 +126,7 @@ template <class T>
 struct Track {
   Sequence x, h;
   const T* initial;  // (B, P): h before the first step; null: zeros
+  const T* fresh[kMostStates];  // (P,) and (H,): what resets start from; null: zeros
   Wide<T>* c;        // (B, H): c before the first step, and after each row's last; null where the cell has none
   T* units;          // (B, H): the units' output before its projection; null where nothing is projected
   Sequence kept;     // data null: not kept
@@ -236,24 +236,26 @@ bool scan_forward(const Walk& walk, const Packed<T, Cell>& w, const Track<T>& tr
     for (long s = projection.begin(chunk); s < projection.end(chunk); ++s) {
       const long n = walk.alive(s);
       if (ok) {
+        if (c && walk.net.resets.data)
+          for (long r = 0; r < n; ++r)
+            if (walk.cut(s, r)) copy_part(c + r * H, track.fresh[1], 1, H, from, to);
         if (track.marks && is_mark(walk.net, s)) {
           T* mark = track.marks + (mark_at(walk.net, s) * walk.net.B + walk.first) * H;
           copy_part(mark, c, B, H, from, to);
         }
-        walk.gather_before<T>(track.h, s, track.initial, w.P, zeros, before.rows);
-        T* kept = track.kept.data ? walk.at<T>(track.kept, s, 0) : nullptr;
-        Advance<T, Cell> advance{w, z, stride, before.rows, nullptr, H, c, kept};
+        walk.template gather_before<T>(track.h, s, track.initial, track.fresh[0], w.P, zeros, before.rows);
+        Advance<T, Cell> advance{w, z, stride, before.rows, {}, c, walk.template strip<T>(track.kept, s)};
         if (projects)
-          advance.h = track.units + walk.first * H;
+          advance.h = {track.units + walk.first * H, H};
         else if (!track.again)
-          advance.h = walk.at<T>(track.h, s, 0), advance.h_stride = track.h.row;
+          advance.h = walk.template strip<T>(track.h, s);
         product<Factor<T>, G>(n, before.take(n), w.P, w.recurrents(from), from, to, advance, s % 2);
         z += n * stride;
       }
       if (meets && !track.again) team.barrier();
       if (projects) {
         const long first = w.out_groups * part / parts, last = w.out_groups * (part + 1) / parts;
-        if (ok) product<Factor<T>, 1>(n, units.take(n), H, w.projections(first), first, last, Plain<T>{walk.at<T>(track.h, s, 0), track.h.row, w.P, false});
+        if (ok) product<Factor<T>, 1>(n, units.take(n), H, w.projections(first), first, last, Plain<T>{walk.template strip<T>(track.h, s), w.P, false});
         if (meets) team.barrier();
       }
     }
@@ -276,6 +278,16 @@ inline Division divide(const Network& net, long units, long groups, Team& team) 
   return columns ? Division{1, threads} : Division{row_parts, 1};
 }
 
+// The first row of the i-th of `parts` parts with about as many steps each.
+inline long row_cut(const Network& net, long i, long parts) {
+  if (!net.alive || i == 0 || i == parts) return net.B * i / parts;
+  long row = 0, steps = 0;
+  for (long t = net.T; t-- > 0;)  // the longest come first
+    for (; row < net.alive[t]; ++row, steps += t + 1)
+      if (steps * parts >= net.rows * i) return row;
+  return row;
+}
+
 template <class T>
 ELMAN_INLINE T* slice(void* base, long index, long size) {
   return base ? static_cast<T*>(base) + index * size : nullptr;
@@ -285,11 +297,14 @@ ELMAN_INLINE const T* slice(const void* base, long index, long size) {
   return base ? static_cast<const T*>(base) + index * size : nullptr;
 }
 
-// The sequence of a dense (rows, width) buffer that holds all of a layer's rows.
-inline Sequence dense(const Network& net, void* data, long width) { return {data, net.B * width, width, 1}; }
+// The sequence of a dense (rows, width) buffer that holds all of a layer's rows; and of one of what is kept.
+inline Sequence dense(const Network& net, void* data, long width) { return {data, net.B * width, width}; }
+inline Sequence dense_kept(const Network& net, void* data, long width) {
+  return net.padded_rows ? Sequence{data, net.padded_batch * width, width, 1, true} : dense(net, data, width);
+}
 template <class T>
 ELMAN_INLINE Sequence part(const Sequence& q, long column) {
-  return {q.data ? static_cast<T*>(q.data) + column : nullptr, q.step, q.row, q.column};
+  return {q.data ? static_cast<T*>(q.data) + column : nullptr, q.step, q.row, q.column, q.padded};
 }
 
 // The index-th layer and direction's states, (B, width), out of all; and what is kept of it.
@@ -304,7 +319,7 @@ ELMAN_INLINE const T* states_of(const void* all, const Network& net, long index,
 template <class T>
 ELMAN_INLINE Sequence kept_of(const Network& net, const void* all, long index) {
   const long width = kept_numbers(net.cell) * net.H;
-  return dense(net, const_cast<T*>(slice<T>(all, index, net.rows * width)), width);
+  return dense_kept(net, const_cast<T*>(slice<T>(all, index, net.kept_rows() * width)), width);
 }
 
 template <class T, class Cell>
@@ -331,7 +346,7 @@ bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequen
         __builtin_memset(c, 0, net.B * H * sizeof(*c));
     }
   auto scan = [&](const Walk& walk, const Packed<T, Cell>& w, Projection<T, Cell>& projection, long d, long part_, long parts) {
-    const Track<T> track{x, part<T>(output, d * P), states_of<T>(f.initial[0], net, index(d), P), Cell::kMemory ? states_of<Wide<T>>(f.final[1], net, index(d), H) : nullptr,
+    const Track<T> track{x, part<T>(output, d * P), states_of<T>(f.initial[0], net, index(d), P), {slice<T>(f.fresh[0], index(d), P), slice<T>(f.fresh[1], index(d), H)}, Cell::kMemory ? states_of<Wide<T>>(f.final[1], net, index(d), H) : nullptr,
                          projects ? units + d * net.B * H : nullptr, kept_of<T>(net, f.kept, index(d)),
                          Cell::kMemory ? slice<T>(f.marks, index(d) * number_of_marks(net), net.B * H) : nullptr, false};
     fail_unless(scan_forward<T, Cell>(walk, w, track, projection, part_, parts, team));
@@ -379,7 +394,7 @@ bool layer_forward(const Forward& f, long layer, const Sequence& x, const Sequen
     } else {
       team.each(net.D * by.row_parts, [&](std::int64_t i) {
         const long d = i / by.row_parts, r = i % by.row_parts;
-        scan_part(*packed[d], d, net.B * r / by.row_parts, net.B * (r + 1) / by.row_parts, 0, 1);
+        scan_part(*packed[d], d, row_cut(net, r, by.row_parts), row_cut(net, r + 1, by.row_parts), 0, 1);
       });
     }
   }
@@ -405,7 +420,7 @@ inline bool runs_as_wave(const Network& net, long units, long groups, Team& team
 template <class T, class Cell>
 bool forward(const Forward& f, Team& team) {
   const Network& net = f.net;
-  const long width = net.D * net.P, size = net.rows * width;
+  const long width = net.D * net.P, size = net.rows * width, kept_size = net.kept_rows() * width;
   const bool wave = runs_as_wave(net, Cell::kGates * net.H, ceil_div(net.H, kLanes<T>), team);
   const bool keep = f.hidden || net.L == 1;
   const long buffers = keep ? 0 : wave ? net.L - 1 : min(2, net.L - 1);  // the layers' outputs take turns in them
@@ -414,7 +429,7 @@ bool forward(const Forward& f, Team& team) {
   if (!scratch.ok() || !progress.ok()) return false;
   const auto output = [&](long layer) {
     if (layer == net.L - 1) return f.output;
-    return dense(net, keep ? slice<T>(f.hidden, layer, size) : slice<T>(static_cast<void*>(scratch), layer % buffers, size), width);
+    return keep ? dense_kept(net, slice<T>(f.hidden, layer, kept_size), width) : dense(net, slice<T>(static_cast<void*>(scratch), layer % buffers, size), width);
   };
   const auto input = [&](long layer) { return layer == 0 ? f.x : output(layer - 1); };
   if (!wave) {

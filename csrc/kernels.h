@@ -22,11 +22,19 @@ enum class Number : int { f32, f64, bf16 };  // bf16: forward only, nothing kept
 // A cell's states: h, which is also its output, and for an LSTM c. By state, for those the cell has.
 constexpr int kMostStates = 2;
 
-// A sequence of rows: row r of step t starts at data + t·step + r·row; its elements lie `column` apart (1; or 0: one number stands for them all).
+// A sequence of rows: row r of step t starts at data + t·step + r·row; its elements lie `column` apart (1; or 0: one number stands for them all). Padded: where
+// the network is ragged, it lies as the caller has it all the same, for all of the caller's rows and steps.
 struct Sequence {
   void* data;
   std::int64_t step, row;
   std::int64_t column = 1;
+  bool padded = false;
+};
+
+// Where sequences end and fresh ones begin: not 0 at step t of a row of the caller's: what comes from t on is run as if apart from what was before.
+struct Resets {
+  const unsigned char* data;  // null: nowhere
+  std::int64_t step, row;
 };
 
 // One direction of one layer. w_ih (G·H, columns), w_hh (G·H, P), b_* (G·H,), which may be null (both or neither), and w_hr (P, H), null without a projection.
@@ -42,11 +50,16 @@ struct Network {
   Number number;
   std::int64_t T, B, I, H, L, D;
   std::int64_t P;  // numbers in h: H, or fewer where the output of an LSTM's units is projected
-  // Null: every row lives all T steps. Else T counts, non-increasing, the first being B: at step t rows 0..alive[t]-1 live. Then data is packed: row r
-  // of step t is row offset[t] + r, offset[t] being the sum of alive[0..t-1], and Sequence::step is not used.
+  // Null: every row lives all T steps. Else the network is ragged: T counts, non-increasing, the first being B: at step t rows 0..alive[t]-1 live. Then data is
+  // packed: row r of step t is row offset[t] + r, offset[t] being the sum of alive[0..t-1], and Sequence::step is not used; but for what is padded.
   const std::int64_t *alive, *offset;
+  const std::int64_t* order;     // row r is the caller's row order[r], in what is padded and in `resets`; null: the same
   std::int64_t rows;             // in all: T·B, or the sum of alive
   const Parameters* parameters;  // L·D
+  Resets resets;
+  // What is kept of a ragged network (`hidden`, `kept`) is packed; or padded, for so many rows of the caller's at each step, and so many in all.
+  std::int64_t padded_batch, padded_rows;  // 0: packed
+  std::int64_t kept_rows() const { return padded_rows ? padded_rows : rows; }
 };
 
 // States are dense: h (L·D, B, P) and c (L·D, B, H).
@@ -54,21 +67,24 @@ struct Forward {
   Network net;
   Sequence x;                        // (T, B, I)
   const void* initial[kMostStates];  // null: zeros
+  const void* fresh[kMostStates];    // (L·D, P) and (L·D, H): what resets start from; null: zeros
   Sequence output;                   // (T, B, D·P), written
   void* final[kMostStates];          // written
-  void* hidden;                      // (L-1, rows, D·P), dense: the lower layers' outputs, kept for the backward pass; null: not kept
-  void* kept;                        // (L·D, rows, K, H), dense: what else backward needs of each step (cells/*.h); null: not kept
+  void* hidden;                      // (L-1, kept rows, D·P), dense: the lower layers' outputs, kept for the backward pass; null: not kept
+  void* kept;                        // (L·D, kept rows, K, H), dense: what else backward needs of each step (cells/*.h); null: not kept
   void* marks;                       // (L·D, number of marks, B, H), dense: c before each chunk of the backward pass, which can do without `kept` then; null: not kept
 };
 
 struct Backward {
   Network net;
   Sequence x, output;                // as the forward pass took and gave them
-  const void *initial[kMostStates], *hidden, *kept, *marks;
+  const void *initial[kMostStates], *fresh[kMostStates], *hidden, *kept, *marks;
   Sequence d_output;                 // (T, B, D·P); data may be null: zeros
+  const void *d_hidden, *d_kept;     // gradients that arrive at `hidden` and `kept` themselves, which lie likewise; null: zeros
   const void* d_final[kMostStates];  // null: zeros
   Sequence d_x;                      // (T, B, I), written; data null: not wanted
   void* d_initial[kMostStates];      // written; null: not wanted
+  void* d_fresh[kMostStates];        // written; null: not wanted
   const Gradients* gradients;        // L·D, written
 };
 

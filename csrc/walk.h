@@ -25,6 +25,17 @@ class Buffer {
   bool failed_;
 };
 
+// Where the rows of one step lie: evenly, in an order of their own. Data null: nowhere.
+template <class T>
+struct Strip {
+  T* data = nullptr;
+  long stride = 0;
+  const std::int64_t* order = nullptr;  // null: one after another
+  ELMAN_INLINE T* operator[](long row) const { return data + (order ? order[row] : row) * stride; }
+  Strip after(long rows) const { return order || !data ? Strip{data, stride, order ? order + rows : nullptr} : Strip{data + rows * stride, stride, nullptr}; }
+  explicit operator bool() const { return data; }
+};
+
 // Steps in the order in which a direction takes them, for rows first..last-1. Position s is step(s).
 struct Walk {
   const Network& net;
@@ -41,30 +52,57 @@ struct Walk {
   // The same way walked from its end.
   Walk back() const { return {net, !reverse, first, last}; }
 
-  // Row r (counted from `first`) at position s.
+  // Whether row r's state before position s is not that of the position before (nor the initial one), but a fresh one.
+  bool cut(long s, long r) const {
+    if (!net.resets.data) return false;
+    const long t = step(s) + reverse;  // in reverse, what comes to a step comes from the step after
+    return t < net.T && r < alive_at(t) && net.resets.data[t * net.resets.step + place(r) * net.resets.row];
+  }
+
+  // Where the rows of position s lie.
+  template <class T>
+  Strip<T> strip(const Sequence& q, long s) const {
+    const long t = step(s);
+    T* data = static_cast<T*>(q.data);
+    if (!data) return {};
+    if (net.alive && !q.padded) return {data + (net.offset[t] + first) * q.row, q.row, nullptr};
+    if (net.order) return {data + t * q.step, q.row, net.order + first};
+    return {data + t * q.step + first * q.row, q.row, nullptr};
+  }
+  // Row r (counted from `first`) of them.
   template <class T>
   T* at(const Sequence& q, long s, long r) const {
-    const long t = step(s);
-    return static_cast<T*>(q.data) + (net.offset ? net.offset[t] * q.row : t * q.step) + (first + r) * q.row;
+    return strip<T>(q, s)[r];
   }
 
   // Pointers to all rows of positions from..to-1, one after another; returns how many.
   template <class T>
   long gather(const Sequence& q, long from, long to, T** rows) const {
     long m = 0;
-    for (long s = from; s < to; ++s)
-      for (long r = 0, n = alive(s); r < n; ++r) rows[m++] = at<T>(q, s, r);
+    for (long s = from; s < to; ++s) {
+      const Strip<T> strip = this->strip<T>(q, s);
+      for (long r = 0, n = alive(s); r < n; ++r) rows[m++] = strip[r];
+    }
     return m;
   }
 
-  // Pointers to the rows of `states` before position s: those of the position before where there is one, else those of `start` (dense, `width` long;
-  // null: `zeros`).
+  // Pointers to the rows of `states` before position s: those of the position before where there is one, else those of `start` (dense, `width` long), or where a
+  // reset cuts, `fresh`. Null: `zeros`.
   template <class T>
-  void gather_before(const Sequence& states, long s, const T* start, long width, const T* zeros, const T** rows) const {
+  void gather_before(const Sequence& states, long s, const T* start, const T* fresh, long width, const T* zeros, const T** rows) const {
     const long old = continuing(s), n = alive(s);
-    for (long r = 0; r < old; ++r) rows[r] = at<T>(states, s - 1, r);
+    if (old > 0) {
+      const Strip<const T> strip = this->strip<const T>(states, s - 1);
+      for (long r = 0; r < old; ++r) rows[r] = strip[r];
+    }
     for (long r = old; r < n; ++r) rows[r] = start ? start + (first + r) * width : zeros;
+    if (net.resets.data)
+      for (long r = 0; r < n; ++r)
+        if (cut(s, r)) rows[r] = fresh ? fresh : zeros;
   }
+
+ private:
+  long place(long r) const { return net.order ? net.order[first + r] : first + r; }
 };
 
 // A row of vectors that ends inside one: the last one is read and written in part.

@@ -15,13 +15,13 @@ Call = dict[str, Any]
 Places = dict[str, np.ndarray]  # for each operand the addresses of its elements, in the operand's shape
 
 _NETWORK = (
-    *("cell", "number", "T", "B", "I", "H", "P", "L", "D", "batch_sizes", "params", "threads"),
-    *("x", "x_step", "x_row", "initial", "output", "output_step", "output_row"),
+    *("cell", "number", "T", "B", "I", "H", "P", "L", "D", "batch_sizes", "lengths", "resets", "resets_step", "resets_row"),
+    *("params", "threads", "x", "x_step", "x_row", "initial", "fresh", "output", "output_step", "output_row"),
 )
-FORWARD = (*_NETWORK, "final", "hidden", "kept", "marks")
+FORWARD = (*_NETWORK, "final", "hidden", "kept", "marks", "kept_padded")
 BACKWARD = (
-    *(*_NETWORK, "hidden", "kept", "marks", "d_output", "d_output_step", "d_output_row", "d_output_column", "d_final"),
-    *("d_x", "d_x_step", "d_x_row", "d_initial", "d_params"),
+    *(*_NETWORK, "hidden", "kept", "marks", "kept_padded", "d_output", "d_output_step", "d_output_row", "d_output_column"),
+    *("d_hidden", "d_kept", "d_final", "d_x", "d_x_step", "d_x_row", "d_initial", "d_fresh", "d_params"),
 )
 ACTIVATION = ("function", "number", "source", "target", "count")
 LISTS = ("params", "d_params", "initial", "final", "d_initial", "d_final")  # of addresses

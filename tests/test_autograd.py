@@ -192,12 +192,12 @@ def test_the_operator_checks_what_it_is_given(pair: tuple[nn.Module, nn.Module],
     params = list(pair[1].parameters())
 
     def scan(x: Tensor, states: list[Tensor], params: list[Tensor], batch_sizes: Tensor | None, cell: str = "rnn_tanh") -> object:
-        return torch.ops.elman.scan(x, states, params, batch_sizes, cell, 5, 2, False, True, 0, False, False)
+        return torch.ops.elman.scan(x, states, params, batch_sizes, None, None, [], cell, 5, 2, False, True, 0, False, False)
 
     scan(x, [], params, None)
     with pytest.raises(RuntimeError, match="expected x of shape"):
         scan(x[0], [], params, torch.tensor([1000, 1000]))
-    with pytest.raises(RuntimeError, match="expected h_0 of shape"):
+    with pytest.raises(RuntimeError, match="expected the initial h of shape"):
         scan(x, [x.new_zeros(1)], params, None)
     with pytest.raises(RuntimeError, match="expected 1 initial states, got 2"):
         scan(x, [x.new_zeros(2, 2, 5)] * 2, params, None)

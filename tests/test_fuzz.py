@@ -39,7 +39,10 @@ def _the_instruction_set_stays_as_it_was() -> Iterator[None]:
 
 
 def call_it(kind: str, call: Call) -> None:
-    getattr(_native, kind)(*(call[name] for name in ARGUMENTS[kind]))
+    none = [0] * raw.STATES[call["cell"]] if type(call.get("cell")) is int and 0 <= call["cell"] < len(raw.STATES) else []
+    defaults = dict.fromkeys(("lengths", "resets", "resets_step", "resets_row", "d_hidden", "d_kept"), 0)
+    defaults |= {"fresh": none, "d_fresh": none, "kept_padded": False}
+    getattr(_native, kind)(*((defaults | call)[name] for name in ARGUMENTS[kind]))
 
 
 class Layout:

@@ -58,20 +58,23 @@ def _network(name: str) -> tuple[torch.nn.Module, Tensor, tuple[Tensor, ...]]:
     return rnn, x.transpose(0, 1).contiguous() if rnn.batch_first else x, initial_states(rnn, 2)
 
 
-@pytest.mark.parametrize("form", ["padded", "packed"])
+@pytest.mark.parametrize("form", ["padded", "packed", "lengths", "cut"])
 @pytest.mark.parametrize("given_state", [False, True], ids=["fresh", "h_0"])
 @every_network
 def test_the_operator_keeps_torchs_rules(name: str, given_state: bool, form: str) -> None:
     """Its schema, its gradient's registration, its fake and its traced gradients."""
     rnn, x, states = _network(name)
     sizes = torch.tensor([2, 2, 1]) if form == "packed" else None
-    stack, batch_first = rnn.stack, rnn.batch_first and form == "padded"
+    stack, batch_first = rnn.stack, rnn.batch_first and form != "packed"
     x = torch.randn(5, 3, dtype=torch.float64) if form == "packed" else x
     what = (stack.cell.name, stack.hidden_size, stack.num_layers, stack.bidirectional, stack.bias, stack.proj_size, stack.recompute)
     initial = [state.requires_grad_() for state in states] if given_state else []
-    arguments = (x.requires_grad_(), initial, list(rnn.parameters()), sizes, *what, batch_first)
+    lengths = torch.tensor([3, 5]) if form in ("lengths", "cut") else None
+    reset = torch.arange(10).view(5, 2) % 3 == 0 if form == "cut" else None
+    fresh = [torch.randn_like(state[:, 0]).requires_grad_() for state in states] if form == "cut" and given_state else []
+    arguments = (x.requires_grad_(), initial, list(rnn.parameters()), sizes, lengths, reset, fresh, *what, batch_first)
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
-    if form == "padded" or given_state:  # else the number of rows is in the data, which a traced gradient has not
+    if form != "packed" or given_state:  # else the number of rows is in the data, which a traced gradient has not
         tests.append("test_aot_dispatch_dynamic")
     torch.library.opcheck(OPERATOR, arguments, test_utils=tests)
 

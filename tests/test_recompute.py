@@ -84,7 +84,7 @@ def test_gradients_are_the_same_where_threads_split_the_columns_of_a_step(kind: 
 def test_the_kernels_walk_in_the_chunks_that_these_tests_count_on(steps: int) -> None:
     rows = chunk(LSTM, 64, 1) // 8
     stack = elman.LSTM(3, 64, recompute=True, dtype=torch.float64).stack
-    marks = kernels.new_kept(stack, torch.empty(0, dtype=torch.float64), rows, steps, 0).marks
+    marks = kernels.new_kept(stack, torch.empty(0, dtype=torch.float64), steps, rows, steps * rows).marks
     assert marks is not None
     assert marks.shape == (1, -(-steps // chunk(LSTM, 64, rows)), rows, 64)
 

@@ -11,6 +11,7 @@
 //   kReadsOutput, kReadsBefore  whether backward() looks at the new h; at the state before: c where there is one, else h
 //   backward(a, d, h, before, carry)  a[0..kKept) in; d: gradient of the new h; carry: in, the gradient of the second state, or what the step after added to d
 //                         past its products; out, the same for the step before. a[0..kColumns) out.
+//   backward_traced(a, arriving, d, h, before, carry)  the same where gradients arrive at the kept numbers themselves, too
 #pragma once
 
 #include "../math.h"

@@ -29,6 +29,15 @@ struct Lstm {
     a[2] = d_c * i * (one - g * g);
     a[3] = d * t * (o * (one - o));
   }
+  static ELMAN_INLINE void backward_traced(V* a, const V* arriving, V d, V h, V before, V& carry) {
+    const V i = a[0], f = a[1], g = a[2], o = a[3], one = splat(T(1));
+    carry += arriving[4];
+    backward(a, d, h, before, carry);
+    a[0] += arriving[0] * (i * (one - i));
+    a[1] += arriving[1] * (f * (one - f));
+    a[2] += arriving[2] * (one - g * g);
+    a[3] += arriving[3] * (o * (one - o));
+  }
 };
 
 }  // namespace elman::ELMAN_TARGET

@@ -3,8 +3,9 @@
 Cells are numbered 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) and 3 (lstm), functions 0 (tanh), 1 (relu) and 2 (sigmoid), number types
 0 (float32), 1 (float64) and, for ``forward`` with nothing kept, 2 (bfloat16). An address of 0 is null; csrc/kernels.h says where it may
 be. Matrices of parameters and all states are dense. ``params`` and ``d_params`` hold, for each layer and direction, the addresses of
-w_ih, w_hh, b_ih, b_hh and w_hr; ``initial``, ``final``, ``d_final`` and ``d_initial`` one for each of the cell's states. ``proj_size`` is
-0 without a projection. ``batch_sizes`` points to T int64 counts, or is null: every row lives all steps.
+w_ih, w_hh, b_ih, b_hh and w_hr; ``initial``, ``fresh``, ``final`` and their gradients one for each of the cell's states. ``proj_size`` is
+0 without a projection. ``batch_sizes`` points to T int64 counts of packed sequences, or ``lengths`` to B int64 lengths of padded ones;
+where both are null, every row lives all steps. ``resets`` points to bytes, or is null: no resets.
 """
 
 from collections.abc import Sequence
@@ -58,12 +59,17 @@ def forward(
     layers: int,
     directions: int,
     batch_sizes: int,
+    lengths: int,
+    resets: int,
+    resets_step: int,
+    resets_row: int,
     params: Sequence[int],
     threads: int,
     x: int,
     x_step: int,
     x_row: int,
     initial: Sequence[int],
+    fresh: Sequence[int],
     output: int,
     output_step: int,
     output_row: int,
@@ -71,6 +77,7 @@ def forward(
     hidden: int,
     kept: int,
     marks: int,
+    kept_padded: bool,
     /,
 ) -> None: ...
 def backward(
@@ -84,27 +91,36 @@ def backward(
     layers: int,
     directions: int,
     batch_sizes: int,
+    lengths: int,
+    resets: int,
+    resets_step: int,
+    resets_row: int,
     params: Sequence[int],
     threads: int,
     x: int,
     x_step: int,
     x_row: int,
     initial: Sequence[int],
+    fresh: Sequence[int],
     output: int,
     output_step: int,
     output_row: int,
     hidden: int,
     kept: int,
     marks: int,
+    kept_padded: bool,
     d_output: int,
     d_output_step: int,
     d_output_row: int,
     d_output_column: int,
+    d_hidden: int,
+    d_kept: int,
     d_final: Sequence[int],
     d_x: int,
     d_x_step: int,
     d_x_row: int,
     d_initial: Sequence[int],
+    d_fresh: Sequence[int],
     d_params: Sequence[int],
     /,
 ) -> None: ...

@@ -5,6 +5,7 @@ Nothing here knows autograd. ``native`` decides when to come here.
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -23,6 +24,7 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
 if forced := os.environ.get("ELMAN_ISA"):
@@ -45,7 +47,7 @@ class Kept(NamedTuple):
     """What ``backward`` needs of a run besides its inputs and outputs; None where there is no such thing.
 
     Attributes:
-        hidden: the lower layers' outputs, (L-1, rows, D·H), with a projection P for H.
+        hidden: the lower layers' outputs, (L-1, rows, D·H), with a projection P for H. Of padded rows only the steps they have.
         steps: what the cell keeps of each step, (L·D, rows, K, H).
         marks: with ``recompute``, instead of ``steps``: the cell's memory now and then, (L·D, marks, B, H).
     """
@@ -101,7 +103,7 @@ def _expect(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype)
         )
 
 
-def check(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], batch_sizes: Tensor | None, batch_first: bool) -> None:
+def check(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool) -> None:
     """Make sure that operands fit a stack, where ``layers`` has not done so: the kernels read as much memory as the stack's sizes say.
 
     Raises:
@@ -110,18 +112,24 @@ def check(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], bat
     dtype = x.dtype
     if dtype not in NUMBERS:
         raise RuntimeError(f"expected x of {', '.join(map(str, NUMBERS))}, got {dtype}")
-    if batch_sizes is None:
+    if spans.batch_sizes is None:
         _expect("x", x, (*x.shape[:2], stack.input_size) if x.dim() == 3 else (0, 0, stack.input_size), dtype)
-        batch = x.shape[0 if batch_first else 1]
     else:
-        _expect("batch_sizes", batch_sizes, (batch_sizes.numel(),), torch.int64)
-        _expect("x", x, (int(batch_sizes.sum()), stack.input_size), dtype)
-        batch = int(batch_sizes[0])
-    if states is not None:
-        if len(states) != len(stack.state_sizes):
-            raise RuntimeError(f"expected {len(stack.state_sizes)} initial states, got {len(states)}")
-        for name, state, width in zip(stack.cell.states, states, stack.state_sizes, strict=True):
-            _expect(f"{name}_0", state, (stack.num_layers * stack.num_directions, batch, width), dtype)
+        _expect("batch_sizes", spans.batch_sizes, (spans.batch_sizes.numel(),), torch.int64)
+        _expect("x", x, (int(spans.batch_sizes.sum()), stack.input_size), dtype)
+    steps, batch = _steps_and_batch(x, spans.batch_sizes, batch_first)
+    if spans.lengths is not None:
+        _expect("lengths", spans.lengths, (batch,), torch.int64)
+    if spans.reset is not None:
+        _expect("reset", spans.reset, (steps, batch), torch.bool)
+    directions = stack.num_layers * stack.num_directions
+    kinds: tuple[tuple[str, States, list[int]], ...] = (("initial", states, [directions, batch]), ("fresh", spans.fresh, [directions]))
+    for kind, given, leading in kinds:
+        if given is not None:
+            if len(given) != len(stack.state_sizes):
+                raise RuntimeError(f"expected {len(stack.state_sizes)} {kind} states, got {len(given)}")
+            for name, state, width in zip(stack.cell.states, given, stack.state_sizes, strict=True):
+                _expect(f"the {kind} {name}", state, (*leading, width), dtype)
     if len(params) != len(stack.shapes):
         raise RuntimeError(f"expected {len(stack.shapes)} parameters, got {len(params)}")
     for index, (param, shape) in enumerate(zip(params, stack.shapes, strict=True)):
@@ -174,8 +182,8 @@ def new_sequence(like: Tensor, width: int) -> Tensor:
     return like.new_empty_strided((a, b, width), (b * width, width, 1))
 
 
-def new_kept(stack: Stack, x: Tensor, batch: int | torch.SymInt, steps: int | torch.SymInt, rows: int | torch.SymInt) -> Kept:
-    """Memory for what ``forward`` keeps: in bfloat16 nothing."""
+def new_kept(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | torch.SymInt, rows: int | torch.SymInt) -> Kept:
+    """Memory for what ``forward`` keeps of so many rows in all: in bfloat16 nothing."""
     if x.dtype is torch.bfloat16:
         return Kept(None, None, None)
     directions = stack.num_layers * stack.num_directions
@@ -191,22 +199,31 @@ def new_kept(stack: Stack, x: Tensor, batch: int | torch.SymInt, steps: int | to
     if isinstance(steps, torch.SymInt) or isinstance(batch, torch.SymInt):
         marks = torch.library.get_ctx().new_dynamic_size()
     else:
-        marks = _native.number_of_marks(CELLS[stack.cell.name], NUMBERS[x.dtype], steps, batch, stack.hidden_size)
+        marks = rows and _native.number_of_marks(CELLS[stack.cell.name], NUMBERS[x.dtype], steps, batch, stack.hidden_size)
     return Kept(hidden, None, x.new_empty((directions, marks, batch, stack.hidden_size)))
 
 
-def _counts(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) -> tuple[int, int, int]:
-    """Steps, batch rows, and rows in all."""
+def _steps_and_batch(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) -> tuple[int, int]:
     if batch_sizes is not None:
-        return len(batch_sizes), int(batch_sizes[0]), x.shape[0]
-    steps, batch = (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
-    return steps, batch, steps * batch
+        return len(batch_sizes), int(batch_sizes[0])
+    return (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
+
+
+def _kept_counts(x: Tensor, spans: Spans, steps: int, batch: int) -> tuple[int, int, int]:
+    """Of what is run: steps, rows of a step at most, and rows in all."""
+    if spans.batch_sizes is not None:
+        return steps, batch, x.shape[0]
+    if spans.lengths is None:
+        return steps, batch, steps * batch
+    lengths = spans.lengths.tolist()
+    return max(lengths), batch - lengths.count(0), sum(lengths)
 
 
 def _sizes(
-    stack: Stack, x: Tensor, steps: int, batch: int, batch_sizes: Tensor | None
-) -> tuple[int, int, int, int, int, int, int, int, int, int]:
-    """The first arguments of every kernel: what runs, and its sizes."""
+    stack: Stack, x: Tensor, steps: int, batch: int, spans: Spans
+) -> tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int]:
+    """The first arguments of every kernel: what runs, its sizes, and the spans."""
+    reset, reset_step, reset_row = (0, 0, 0) if spans.reset is None else (spans.reset.data_ptr(), *spans.reset.stride())
     return (
         CELLS[stack.cell.name],
         NUMBERS[x.dtype],
@@ -217,7 +234,11 @@ def _sizes(
         stack.proj_size,
         stack.num_layers,
         stack.num_directions,
-        _address(batch_sizes),
+        _address(spans.batch_sizes),
+        _address(spans.lengths),
+        reset,
+        reset_step,
+        reset_row,
     )
 
 
@@ -259,39 +280,89 @@ def forward(
     x: Tensor,
     states: States,
     params: Sequence[Tensor],
-    batch_sizes: Tensor | None,
+    spans: Spans,
     batch_first: bool,
     keep: bool,
+    roomy: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
     """Run a stack.
 
     Args:
         x: (T, B, I), with batch_first (B, T, I), or packed (N, I).
         keep: whether ``backward`` will follow.
+        roomy: of padded rows keep all T·B steps, zeros where there is none, so that no size depends on the lengths.
 
     Returns:
         The outputs, laid out as x; the final states; and what ``backward`` needs besides.
     """
     x = _readable(x)
-    params, addresses = _read(params, stack)
-    if states is not None:
-        states = tuple([_dense(state) for state in states])
-    steps, batch, rows = _counts(x, batch_sizes, batch_first)
+    steps, batch = _steps_and_batch(x, spans.batch_sizes, batch_first)
     output = new_sequence(x, stack.output_size)
+    padded = roomy and spans.lengths is not None
+    kept = Kept(None, None, None)
+    if keep:
+        kept = new_kept(stack, x, *((steps, batch, steps * batch) if padded else _kept_counts(x, spans, steps, batch)))
+    if padded and kept.marks is not None:
+        kept.marks.zero_()
+    return output, _forward_into(stack, x, states, params, spans, batch_first, steps, batch, output, kept, padded), kept
+
+
+def trace(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+    """Run a stack over x, (T, B, I), and keep everything.
+
+    Returns:
+        The outputs of every layer, (L, T, B, D·H); the final states; and what ``backward`` needs: ``hidden``, the same outputs of all
+        layers but the last, and ``steps``, (L·D, T, B, K, H).
+    """
+    x = _readable(x)
+    steps, batch, _ = x.shape
+    outputs = x.new_empty((stack.num_layers, steps, batch, stack.output_size))
+    numbers, directions = _native.kept_numbers(CELLS[stack.cell.name]), stack.num_layers * stack.num_directions
+    kept = Kept(
+        outputs[:-1] if stack.num_layers > 1 else None,
+        x.new_empty((directions, steps, batch, numbers, stack.hidden_size)) if numbers else None,
+        None,
+    )
+    return outputs, _forward_into(stack, x, states, params, spans, False, steps, batch, outputs[-1], kept, True), kept
+
+
+def _forward_into(
+    stack: Stack,
+    x: Tensor,
+    states: States,
+    params: Sequence[Tensor],
+    spans: Spans,
+    batch_first: bool,
+    steps: int,
+    batch: int,
+    output: Tensor,
+    kept: Kept,
+    kept_padded: bool,
+) -> tuple[Tensor, ...]:
+    """Run a stack into memory that is there, and return the final states."""
+    params, addresses = _read(params, stack)
+    states, fresh = _all_dense(states), _all_dense(spans.fresh)
     directions = stack.num_layers * stack.num_directions
     finals = tuple([x.new_empty((directions, batch, width)) for width in stack.state_sizes])
-    kept = new_kept(stack, x, batch, steps, rows) if keep else Kept(None, None, None)
     _native.forward(
-        *_sizes(stack, x, steps, batch, batch_sizes),
+        *_sizes(stack, x, steps, batch, spans),
         addresses,
         torch.get_num_threads(),
         *_place(x, batch_first),
         _addresses(states, stack),
+        _addresses(fresh, stack),
         *_place(output, batch_first),
         _addresses(finals, stack),
-        *map(_address, kept),
+        _address(kept.hidden),
+        _address(kept.steps),
+        _address(kept.marks),
+        kept_padded,
     )
-    return output, finals, kept
+    return finals
+
+
+def _all_dense(states: States) -> States:
+    return None if states is None else tuple([_dense(state) for state in states])
 
 
 def _addresses(states: Sequence[Tensor | None] | None, stack: Stack) -> list[int]:
@@ -304,25 +375,30 @@ def backward(
     x: Tensor,
     states: States,
     params: tuple[Tensor, ...],
-    batch_sizes: Tensor | None,
+    spans: Spans,
     batch_first: bool,
     output: Tensor,
     kept: Kept,
     d_output: Tensor | None,
     d_finals: tuple[Tensor | None, ...],
     wanted: tuple[bool, ...],
+    d_kept: Kept | None = None,
+    roomy: bool = False,
 ) -> Sequence[Tensor | None]:
     """The gradients of a run.
 
     Args:
-        output, kept: what ``forward`` gave.
+        output, kept: what ``forward`` or ``trace`` gave; of the latter's outputs the last layer's.
         d_output, d_finals: the gradients of the outputs and final states; None for zeros.
-        wanted: which gradients are wanted: x's, the initial states' (if there are any), then each parameter's.
+        wanted: which gradients are wanted: x's, the initial states', the fresh states' (if there are any), then each parameter's.
+        d_kept: after ``trace``: the gradients of what was kept; None after ``forward``.
+        roomy: as ``forward`` was told.
 
     Returns:
         The gradients in the order of ``wanted``, None where not wanted.
     """
-    if batch_sizes is None and not stack.recompute and x.dtype is not torch.bfloat16:  # as nearly always: in one step behind the binding
+    usual = d_kept is None and spans.is_whole() and not spans.fresh and not stack.recompute and x.dtype is not torch.bfloat16
+    if usual:  # in one step behind the binding
         done: list[Tensor | None] | None = _native.plain_backward(
             _what(stack),
             params,
@@ -344,18 +420,21 @@ def backward(
         if gradient is not None and gradient.dtype is not x.dtype:
             raise RuntimeError(f"expected gradients of {x.dtype}, as x is, got {gradient.dtype}: was x changed where it was saved?")
     # Unusual, so perhaps wrong: what was saved may have been given other memory since, which no count of writes tells.
-    check(stack, x, states, params, batch_sizes, batch_first)
-    _check_results(stack, x, batch_sizes, batch_first, output, kept, d_output, d_finals)
+    check(stack, x, states, params, spans, batch_first)
+    steps, batch = _steps_and_batch(x, spans.batch_sizes, batch_first)
+    _check_results(stack, x, batch, _kept_counts(x, spans, steps, batch)[2], output, kept, d_output, d_finals, d_kept)
     if x.dtype is torch.bfloat16:
-        return _backward_widened(stack, x, states, params, batch_sizes, batch_first, d_output, d_finals, wanted)
+        return _backward_widened(stack, x, states, params, spans, batch_first, d_output, d_finals, wanted)
     x, output = _readable(x), _readable(output)
     read, addresses = _read(params, stack)
-    states = None if states is None else tuple([_dense(state) for state in states])
+    states, fresh = _all_dense(states), _all_dense(spans.fresh)
     kept = Kept(*(None if t is None else _dense(t) for t in kept))
+    arriving = Kept(*(None if t is None else _dense(t) for t in d_kept or (None, None, None)))
     d_finals = tuple([None if d is None else _dense(d) for d in d_finals])
     wants = iter(wanted)
     d_x = new_sequence(x, stack.input_size) if next(wants) else None
     d_states = [torch.empty_like(state) if next(wants) else None for state in states or ()]
+    d_fresh = [torch.empty_like(state) if next(wants) else None for state in fresh or ()]
     d_params = [torch.empty_like(p) if want else None for p, want in zip(read, wants, strict=True)]
     d_rows = (0, 0, 0, 0)
     if d_output is not None:
@@ -364,38 +443,42 @@ def backward(
             d_rows = (*_place(d_output, batch_first), 1)
         else:  # one number stands for all, as in the gradient of a sum
             d_rows = (d_output.data_ptr(), 0, 0, 0)
-    steps, batch, _ = _counts(x, batch_sizes, batch_first)
     _native.backward(
-        *_sizes(stack, x, steps, batch, batch_sizes),
+        *_sizes(stack, x, steps, batch, spans),
         addresses,
         torch.get_num_threads(),
         *_place(x, batch_first),
         _addresses(states, stack),
+        _addresses(fresh, stack),
         *_place(output, batch_first),
         _address(kept.hidden),
         _address(kept.steps),
         _address(kept.marks),
+        d_kept is not None or (roomy and spans.lengths is not None),
         *d_rows,
+        _address(arriving.hidden),
+        _address(arriving.steps),
         _addresses(d_finals, stack),
         *((0, 0, 0) if d_x is None else _place(d_x, batch_first)),
         _addresses(d_states or None, stack),
+        _addresses(d_fresh or None, stack),
         _five(list(map(_address, d_params)), stack),
     )
-    return [d_x, *d_states, *d_params]
+    return [d_x, *d_states, *d_fresh, *d_params]
 
 
 def _check_results(
     stack: Stack,
     x: Tensor,
-    batch_sizes: Tensor | None,
-    batch_first: bool,
+    batch: int,
+    rows: int,
     output: Tensor,
     kept: Kept,
     d_output: Tensor | None,
     d_finals: Sequence[Tensor | None],
+    d_kept: Kept | None,
 ) -> None:
-    """The same of what came of a run, and of the gradients that arrive."""
-    _, batch, rows = _counts(x, batch_sizes, batch_first)
+    """The same of what came of a run, and of the gradients that arrive. ``rows``: those of what is kept of a layer, in all."""
     directions, numbers = stack.num_layers * stack.num_directions, _native.kept_numbers(CELLS[stack.cell.name])
     for name, tensor in (("output", output), ("output's gradient", d_output)):
         if tensor is not None:
@@ -403,10 +486,21 @@ def _check_results(
     for name, tensor, width in zip(stack.cell.states, d_finals, stack.state_sizes, strict=True):
         if tensor is not None:
             _expect(f"{name}_n's gradient", tensor, (directions, batch, width), x.dtype)
-    if kept.hidden is not None:
-        _expect("the lower layers' outputs", kept.hidden, (stack.num_layers - 1, rows, stack.output_size), x.dtype)
-    if kept.steps is not None:
-        _expect("what was kept of each step", kept.steps, (directions, rows, numbers, stack.hidden_size), x.dtype)
+    for name, tensors in (("kept", kept), ("kept's gradient", d_kept or kept)):
+        if tensors.hidden is not None:
+            _expect_rows(
+                f"the lower layers' outputs, {name},", tensors.hidden, rows * (stack.num_layers - 1), (stack.output_size,), x.dtype
+            )
+        if tensors.steps is not None:
+            _expect_rows(f"what each step left, {name},", tensors.steps, rows * directions, (numbers, stack.hidden_size), x.dtype)
+
+
+def _expect_rows(name: str, tensor: Tensor, least: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """The same for so many rows at least, in any number of axes."""
+    rows = math.prod(tensor.shape[: -len(shape)])
+    _expect(name, tensor, (*tensor.shape[: -len(shape)], *shape), dtype)
+    if rows < least:
+        raise RuntimeError(f"expected {name} of {least} rows, got {rows}")
 
 
 def _backward_widened(
@@ -414,7 +508,7 @@ def _backward_widened(
     x: Tensor,
     states: States,
     params: tuple[Tensor, ...],
-    batch_sizes: Tensor | None,
+    spans: Spans,
     batch_first: bool,
     d_output: Tensor | None,
     d_finals: tuple[Tensor | None, ...],
@@ -423,8 +517,9 @@ def _backward_widened(
     """The gradients of a run in bfloat16: the network runs once more, and back, in float32, and what comes of it is rounded."""
     x, params = x.float(), tuple([p.float() for p in params])
     states = None if states is None else tuple([state.float() for state in states])
+    spans = spans._replace(fresh=None if spans.fresh is None else tuple([state.float() for state in spans.fresh]))
     d_output = None if d_output is None else d_output.float()
     d_finals = tuple([None if d is None else d.float() for d in d_finals])
-    output, _, kept = forward(stack, x, states, params, batch_sizes, batch_first, keep=True)
-    found = backward(stack, x, states, params, batch_sizes, batch_first, output, kept, d_output, d_finals, wanted)
+    output, _, kept = forward(stack, x, states, params, spans, batch_first, keep=True)
+    found = backward(stack, x, states, params, spans, batch_first, output, kept, d_output, d_finals, wanted)
     return [None if gradient is None else gradient.bfloat16() for gradient in found]

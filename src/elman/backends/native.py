@@ -19,7 +19,7 @@ from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE, Spans, Traced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from elman.backends.stack import Stack
 
@@ -27,6 +27,8 @@ _reference = ReferenceBackend()
 _PLAIN = frozenset(kernels.PLAIN)
 _AVAILABLE = kernels.available()
 _requires_grad = attrgetter("requires_grad")
+# What the kernels keep of each step, in their order (csrc/cells), as far as it has a name.
+_KEPT = {"gru": ("r", "z", "n"), "lstm": ("i", "f", "g", "o", "c")}
 
 
 @final
@@ -53,11 +55,12 @@ class NativeBackend(Backend):
             return f"does not run {_name(x.dtype)} (float32, float64 and bfloat16 only)"
         if stack.cell.name not in kernels.CELLS:
             return f"has no kernel for {stack.cell.name}"
+        others = (*params, *(states or ()), *(spans.fresh or ()))
         if torch.is_autocast_enabled("cpu"):
             target = torch.get_autocast_dtype("cpu")
             if target is not torch.bfloat16:
                 return f"does not run under autocast to {_name(target)} (bfloat16 only)"
-            if any(t.dtype is torch.float64 for t in (x, *params, *(states or ()))):
+            if any(t.dtype is torch.float64 for t in (x, *others)):
                 return "does not run float64 under autocast"
         if stack.hidden_size == 0 or x.numel() == 0:
             return "does not run what is empty"
@@ -69,7 +72,10 @@ class NativeBackend(Backend):
             return None  # somebody records or replaces operators: they are to see ours as one
         if torch._C._get_tracing_state() is not None:
             return "does not run under torch.jit.trace"
-        if not _PLAIN.issuperset(map(type, (x, *params, *(states or ())))) or x.layout is not torch.strided:
+        if (
+            not _PLAIN.issuperset(map(type, (x, *others, *(() if spans.reset is None else (spans.reset,)))))
+            or x.layout is not torch.strided
+        ):
             return "does not run tensor subclasses, nor layouts other than strided"
         return None
 
@@ -85,16 +91,16 @@ class NativeBackend(Backend):
         if torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return self._run_autocast(stack, x, states, params, spans, batch_first)
-        batch_sizes = spans.batch_sizes
-        batch_first = batch_first and batch_sizes is None
+        batch_first = batch_first and spans.batch_sizes is None
         if batch_first:
             x = x.transpose(0, 1)
+        fresh = spans.fresh if spans.reset is not None else None
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-            output, finals = operator.scan(stack, x, states, params, batch_sizes, batch_first)
-        elif torch.is_grad_enabled() and any(map(_requires_grad, (x, *(states or ()), *params))):
-            output, *finals = _Scan.apply(stack, batch_sizes, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
+            output, finals = operator.scan(stack, x, states, params, spans._replace(fresh=fresh), batch_first)
+        elif torch.is_grad_enabled() and any(map(_requires_grad, (x, *(states or ()), *(fresh or ()), *params))):
+            output, *finals = _Scan.apply(stack, _without_fresh(spans, fresh), batch_first, x, *(states or ()), *(fresh or ()), *params)  # type: ignore[no-untyped-call]
         else:
-            output, finals, _ = kernels.forward(stack, x, states, params, batch_sizes, batch_first, keep=False)
+            output, finals, _ = kernels.forward(stack, x, states, params, spans, batch_first, keep=False)
         return output.transpose(0, 1) if batch_first else output, tuple(finals)
 
     def _run_autocast(
@@ -114,6 +120,7 @@ class NativeBackend(Backend):
         lasting = torch.bfloat16 if stack.cell.name.startswith("rnn") else (x if states is None else states[-1]).dtype
         dtype = lasting if stack.cell.name == "gru" else torch.bfloat16
         states = None if states is None else tuple([state.to(dtype) for state in states])
+        spans = spans._replace(fresh=None if spans.fresh is None else tuple([state.to(dtype) for state in spans.fresh]))
         output, finals = self.run(stack, x.to(dtype), states, [p.to(dtype) for p in params], spans, batch_first)
         first = torch.bfloat16 if stack.proj_size else lasting
         return output.to(first), (finals[0].to(first), *[final.to(lasting) for final in finals[1:]])
@@ -126,7 +133,16 @@ class NativeBackend(Backend):
         params: Sequence[Tensor],
         spans: Spans = WHOLE,
     ) -> Traced:
-        raise NotImplementedError
+        plain = not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or _is_watched())
+        if not plain or x.dtype is torch.bfloat16:
+            return _reference.trace(stack, x, states, params, spans)
+        fresh = spans.fresh if spans.reset is not None else None
+        if torch.is_grad_enabled() and any(map(_requires_grad, (x, *(states or ()), *(fresh or ()), *params))):
+            hidden, steps, *finals = _Trace.apply(stack, _without_fresh(spans, fresh), x, *(states or ()), *(fresh or ()), *params)  # type: ignore[no-untyped-call]
+        else:
+            hidden, finals, kept = kernels.trace(stack, x, states, params, spans)
+            steps = kept.steps
+        return Traced(hidden, tuple(finals), {} if steps is None else dict(zip(_KEPT[stack.cell.name], steps.unbind(-2), strict=False)))
 
     def run_plain(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
@@ -138,7 +154,7 @@ class NativeBackend(Backend):
             return None
         if isinstance(done, tuple):
             return done[:2]
-        output, *finals = _Scan.apply(stack, None, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
+        output, *finals = _Scan.apply(stack, WHOLE, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
         return output, tuple(finals)
 
 
@@ -157,8 +173,15 @@ def _is_watched() -> bool:
     )
 
 
+def _without_fresh(spans: Spans, fresh: tuple[Tensor, ...] | None) -> Spans:
+    """The same for an autograd node to keep: what a reset starts from is its input; the rest is the caller's, who may write into it."""
+    batch_sizes, lengths, reset = (None if t is None else t.clone() for t in (spans.batch_sizes, spans.lengths, spans.reset))
+    return Spans(batch_sizes, lengths, reset, None if fresh is None else ())
+
+
 class _Scan(torch.autograd.Function):
-    """A run and its gradient. Inputs: x, laid out as ``kernels.forward`` has it, the initial states if there are any, and the parameters.
+    """A run and its gradient. Inputs: x, laid out as ``kernels.forward`` has it; the initial states if there are any; what resets start
+    from, if it is not zeros; and the parameters.
 
     Keeps, beyond the inputs, the outputs of every layer and what the cell needs of each step. The last layer's outputs are the very tensor
     that the caller gets, who may write into it, as with torch.nn's layers: then the gradient runs the network once more. So it does
@@ -167,12 +190,10 @@ class _Scan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, stack: Stack, batch_sizes: Tensor | None, batch_first: bool, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        states, params = _split(stack, rest)
-        if batch_sizes is not None:
-            batch_sizes = batch_sizes.clone()  # the caller's own, who may write into it
-        output, finals, kept = _forward(stack, x, states, params, batch_sizes, batch_first)
-        ctx.call = stack, batch_sizes, batch_first
+    def forward(ctx: Any, stack: Stack, spans: Spans, batch_first: bool, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        states, whole, params = _split(stack, spans, rest)
+        output, finals, kept = _forward(stack, x, states, params, whole, batch_first)
+        ctx.call = stack, spans, batch_first
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
         if not _saving_is_hooked():
@@ -182,37 +203,103 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, *d_finals: Tensor | None) -> tuple[Tensor | None, ...]:
-        stack, batch_sizes, batch_first = ctx.call
+        stack, spans, batch_first = ctx.call
         inputs = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
         if _is_differentiated((d_output, *d_finals)):
-            return None, None, None, *_differentiable_gradients(stack, batch_sizes, batch_first, inputs, wanted, (d_output, *d_finals))
+
+            def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
+                output, finals = _reference.run(stack, x.transpose(0, 1) if batch_first else x, states, params, whole)
+                return output.transpose(0, 1) if batch_first else output, *finals
+
+            return None, None, None, *_differentiable_gradients(again, stack, spans, inputs, wanted, (d_output, *d_finals))
         x, *rest = inputs
-        states, params = _split(stack, rest)
+        states, whole, params = _split(stack, spans, rest)
         output, version, kept = ctx.__dict__.pop("kept", (None, 0, None))
         if output is None or output._version != version:
-            kernels.check(stack, x, states, params, batch_sizes, batch_first)
-            output, _, kept = _forward(stack, x, states, params, batch_sizes, batch_first)
-        gradients = kernels.backward(stack, x, states, params, batch_sizes, batch_first, output, kept, d_output, d_finals, wanted)
+            kernels.check(stack, x, states, params, whole, batch_first)
+            output, _, kept = _forward(stack, x, states, params, whole, batch_first)
+        gradients = kernels.backward(stack, x, states, params, whole, batch_first, output, kept, d_output, d_finals, wanted)
         return None, None, None, *gradients
 
 
-def _split(stack: Stack, rest: Sequence[Tensor]) -> tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...]]:
-    """The initial states, None if there are none, and the parameters."""
-    states = len(rest) - len(stack.shapes)
-    return (tuple(rest[:states]), tuple(rest[states:])) if states else (None, tuple(rest))
+class _Trace(torch.autograd.Function):
+    """The same for ``kernels.trace``: all outputs, (L, T, B, D·H), all that the cell keeps, (L·D, T, B, K, H), and the final states."""
+
+    @staticmethod
+    def forward(ctx: Any, stack: Stack, spans: Spans, x: Tensor, *rest: Tensor) -> tuple[Tensor | None, ...]:
+        states, whole, params = _split(stack, spans, rest)
+        outputs, finals, kept = kernels.trace(stack, x, states, params, whole)
+        ctx.call = stack, spans
+        ctx.save_for_backward(x, *rest)
+        ctx.set_materialize_grads(False)
+        if not _saving_is_hooked():
+            shared = [t.detach() for t in (outputs, kept.steps) if t is not None]
+            ctx.kept = shared, [t._version for t in shared]
+        return outputs, kept.steps, *finals
+
+    @staticmethod
+    def backward(ctx: Any, d_outputs: Tensor | None, d_steps: Tensor | None, *d_finals: Tensor | None) -> tuple[Tensor | None, ...]:
+        stack, spans = ctx.call
+        inputs = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        if _is_differentiated((d_outputs, d_steps, *d_finals)):
+
+            def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor | None, ...]:
+                traced = _reference.trace(stack, x, states, params, whole)
+                names = _KEPT.get(stack.cell.name, ())
+                steps = [traced.steps[name] for name in names]
+                if stack.cell.name == "gru":  # of what is kept the last has no name, and so no gradient
+                    steps.append(torch.zeros_like(steps[0]))
+                return traced.hidden, torch.stack(steps, -2) if steps else None, *traced.finals
+
+            return None, None, *_differentiable_gradients(again, stack, spans, inputs, wanted, (d_outputs, d_steps, *d_finals))
+        x, *rest = inputs
+        states, whole, params = _split(stack, spans, rest)
+        shared, versions = ctx.__dict__.pop("kept", ((), ()))
+        if not shared or [t._version for t in shared] != versions:
+            kernels.check(stack, x, states, params, whole, False)
+            outputs, _, kept = kernels.trace(stack, x, states, params, whole)
+            shared = [t for t in (outputs, kept.steps) if t is not None]
+        outputs, steps = (*shared, None)[:2]
+        kept = kernels.Kept(outputs[:-1] if stack.num_layers > 1 else None, steps, None)
+        d_hidden = None if d_outputs is None or stack.num_layers == 1 else d_outputs[:-1]
+        gradients = kernels.backward(
+            stack,
+            x,
+            states,
+            params,
+            whole,
+            False,
+            outputs[-1],
+            kept,
+            None if d_outputs is None else d_outputs[-1],
+            d_finals,
+            wanted,
+            kernels.Kept(d_hidden, d_steps, None),
+        )
+        return None, None, *gradients
+
+
+def _split(stack: Stack, spans: Spans, rest: Sequence[Tensor]) -> tuple[tuple[Tensor, ...] | None, Spans, tuple[Tensor, ...]]:
+    """The initial states, None if there are none; the spans with what resets start from; and the parameters."""
+    count = len(stack.cell.states)
+    begin = len(rest) - len(stack.shapes)
+    middle = begin if spans.fresh is None else begin - count
+    whole = spans if spans.fresh is None else spans._replace(fresh=tuple(rest[middle:begin]))
+    return tuple(rest[:middle]) or None, whole, tuple(rest[begin:])
 
 
 def _forward(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_sizes: Tensor | None, batch_first: bool
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], spans: Spans, batch_first: bool
 ) -> tuple[Tensor, tuple[Tensor, ...], kernels.Kept]:
     """A run that keeps what its gradient needs."""
-    if batch_sizes is None and not stack.recompute:
+    if spans.is_whole() and not stack.recompute:
         done = kernels.plain_forward(stack, x, states, params, batch_first, False, True)
         if isinstance(done, tuple):
             output, finals, hidden, steps = done
             return output, finals, kernels.Kept(hidden, steps, None)
-    return kernels.forward(stack, x, states, params, batch_sizes, batch_first, keep=True)
+    return kernels.forward(stack, x, states, params, spans, batch_first, keep=True)
 
 
 def _saving_is_hooked() -> bool:
@@ -229,21 +316,23 @@ def _is_differentiated(gradients: Sequence[Tensor | None]) -> bool:
 
 
 def _differentiable_gradients(
+    run: Callable[..., Sequence[Tensor | None]],
     stack: Stack,
-    batch_sizes: Tensor | None,
-    batch_first: bool,
+    spans: Spans,
     inputs: tuple[Tensor, ...],
     wanted: Sequence[bool],
     gradients: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
-    """The same gradients from the reference, as functions of the inputs and of the outputs' gradients that can be differentiated again."""
+    """The same gradients from the reference, as functions of the inputs and of the outputs' gradients that can be differentiated again.
+
+    ``run`` takes x, states, params and spans, and gives what the gradients are of.
+    """
     with torch.enable_grad():
         # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.
         x, *rest = inputs = tuple([t.view_as(t) if want else t for t, want in zip(inputs, wanted, strict=True)])
-        states, params = _split(stack, rest)
-        output, finals = _reference.run(stack, x.transpose(0, 1) if batch_first else x, states, params, Spans(batch_sizes))
-        results = (output.transpose(0, 1) if batch_first else output, *finals)
-        pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if g is not None]
+        states, whole, params = _split(stack, spans, rest)
+        results = run(x, states, params, whole)
+        pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if o is not None and g is not None]
         targets = [t for t, want in zip(inputs, wanted, strict=True) if want]
         if not pairs:
             return [None] * len(inputs)

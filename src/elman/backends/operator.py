@@ -12,6 +12,7 @@ from torch import Tensor
 
 from elman.backends import kernels
 from elman.backends.kernels import Kept
+from elman.backends.spans import Spans
 from elman.backends.stack import Stack
 from elman.cells import BY_NAME
 
@@ -20,26 +21,27 @@ if TYPE_CHECKING:
 
 _library = torch.library.Library("elman", "DEF")  # type: ignore[no-untyped-call]
 _WHAT = "str cell, int hidden_size, int num_layers, bool bidirectional, bool bias, int proj_size, bool recompute, bool batch_first"
+_SPANS = "Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor[] fresh"
 _define: Callable[[str], str] = _library.define
-# Results: output, h_n, c_n, and what is kept: hidden, steps, marks. What there is not is an empty tensor. ``states`` may be empty: zeros.
+# Results: output, h_n, c_n, and what is kept: hidden, steps, marks. What there is not is an empty tensor.
+# ``states`` and ``fresh`` may be empty: zeros.
+_define(f"scan(Tensor x, Tensor[] states, Tensor[] params, {_SPANS}, {_WHAT}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
 _define(
-    f"scan(Tensor x, Tensor[] states, Tensor[] params, Tensor? batch_sizes, {_WHAT}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
-_define(
-    "scan_backward(Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, Tensor x, Tensor[] states, Tensor[] params, Tensor? batch_sizes, "
-    f"Tensor output, Tensor hidden, Tensor steps, Tensor marks, {_WHAT}) -> Tensor[]"
+    "scan_backward(Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, Tensor x, Tensor[] states, Tensor[] params, "
+    f"{_SPANS}, Tensor output, Tensor hidden, Tensor steps, Tensor marks, {_WHAT}) -> Tensor[]"
 )
 
 
 def scan(
-    stack: Stack, x: Tensor, states: Sequence[Tensor] | None, params: Sequence[Tensor], batch_sizes: Tensor | None, batch_first: bool
+    stack: Stack, x: Tensor, states: Sequence[Tensor] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack through the operator: the outputs and the final states."""
     output, *finals, _, _, _ = torch.ops.elman.scan(
         x,
         list(states or ()),
         list(params),
-        batch_sizes,
+        *spans[:3],
+        list(spans.fresh or ()),
         stack.cell.name,
         stack.hidden_size,
         stack.num_layers,
@@ -58,6 +60,10 @@ def _stack(
     return Stack(BY_NAME[cell](), x.shape[-1], hidden_size, num_layers, bidirectional, bias, proj_size, recompute)
 
 
+def _spans(batch_sizes: Tensor | None, lengths: Tensor | None, reset: Tensor | None, fresh: list[Tensor]) -> Spans:
+    return Spans(batch_sizes, lengths, reset, tuple(fresh) or None)
+
+
 def _or_empty(tensors: Sequence[Tensor | None], x: Tensor) -> tuple[Tensor, ...]:
     return tuple([x.new_empty(0) if t is None else t for t in tensors])
 
@@ -71,10 +77,11 @@ def _results(output: Tensor, finals: Sequence[Tensor], kept: Kept, x: Tensor) ->
 
 
 @torch.library.impl(_library, "scan", "CPU")
-def _scan(x: Tensor, states: list[Tensor], params: list[Tensor], batch_sizes: Tensor | None, *what: Any) -> tuple[Tensor, ...]:
+def _scan(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
+    spans, what = _spans(*rest[:4]), rest[4:]
     stack, batch_first = _stack(x, *what), what[-1]
-    kernels.check(stack, x, tuple(states) or None, params, batch_sizes, batch_first)
-    output, finals, kept = kernels.forward(stack, x, tuple(states) or None, params, batch_sizes, batch_first, keep=True)
+    kernels.check(stack, x, tuple(states) or None, params, spans, batch_first)
+    output, finals, kept = kernels.forward(stack, x, tuple(states) or None, params, spans, batch_first, keep=True, roomy=True)
     return _results(output, finals, kept, x)
 
 
@@ -87,6 +94,9 @@ def _scan_backward(
     states: list[Tensor],
     params: list[Tensor],
     batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    fresh: list[Tensor],
     output: Tensor,
     hidden: Tensor,
     steps: Tensor,
@@ -95,14 +105,27 @@ def _scan_backward(
 ) -> list[Tensor]:
     stack, batch_first = _stack(x, *what), what[-1]
     kept, d_finals = Kept(*_or_none((hidden, steps, marks))), (d_h_n, d_c_n)[: len(stack.state_sizes)]
-    wanted = (True,) * (1 + len(states) + len(params))
+    wanted = (True,) * (1 + len(states) + len(fresh) + len(params))
+    spans = _spans(batch_sizes, lengths, reset, fresh)
     found = kernels.backward(
-        stack, x, tuple(states) or None, tuple(params), batch_sizes, batch_first, output, kept, d_output, d_finals, wanted
+        stack,
+        x,
+        tuple(states) or None,
+        tuple(params),
+        spans,
+        batch_first,
+        output,
+        kept,
+        d_output,
+        d_finals,
+        wanted,
+        roomy=True,
     )
     return [g for g in found if g is not None]
 
 
-def _scan_fake(x: Tensor, states: list[Tensor], params: list[Tensor], batch_sizes: Tensor | None, *what: Any) -> tuple[Tensor, ...]:
+def _scan_fake(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
+    batch_sizes, what = rest[0], rest[4:]
     stack, batch_first = _stack(x, *what), what[-1]
     rows: int | torch.SymInt
     batch: int | torch.SymInt
@@ -115,7 +138,7 @@ def _scan_fake(x: Tensor, states: list[Tensor], params: list[Tensor], batch_size
         batch = states[0].shape[1] if states else torch.library.get_ctx().new_dynamic_size()
     output = kernels.new_sequence(x, stack.output_size)
     finals = [x.new_empty((stack.num_layers * stack.num_directions, batch, width)) for width in stack.state_sizes]
-    return _results(output, finals, kernels.new_kept(stack, x, batch, steps, rows), x)
+    return _results(output, finals, kernels.new_kept(stack, x, steps, batch, rows), x)
 
 
 def _scan_backward_fake(
@@ -125,26 +148,31 @@ def _scan_backward_fake(
     x: Tensor,
     states: list[Tensor],
     params: list[Tensor],
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    fresh: list[Tensor],
     *rest: Any,
 ) -> list[Tensor]:
-    return [kernels.new_sequence(x, x.shape[-1]), *(t.new_empty(t.shape) for t in (*states, *params))]
+    return [kernels.new_sequence(x, x.shape[-1]), *(t.new_empty(t.shape) for t in (*states, *fresh, *params))]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, states, params, batch_sizes, *ctx.what = inputs
-    ctx.states = len(states)
+    x, states, params, batch_sizes, lengths, reset, fresh, *ctx.what = inputs
+    ctx.counts = len(states), len(fresh)
     results, _, _, *kept = output
-    ctx.save_for_backward(x, batch_sizes, results, *kept, *states, *params)
+    ctx.save_for_backward(x, batch_sizes, lengths, reset, results, *kept, *states, *fresh, *params)
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    x, batch_sizes, output, hidden, steps, marks, *rest = ctx.saved_tensors
-    states, params = rest[: ctx.states], rest[ctx.states :]
+    x, batch_sizes, lengths, reset, output, hidden, steps, marks, *rest = ctx.saved_tensors
+    first, second = ctx.counts[0], sum(ctx.counts)
+    states, fresh, params = rest[:first], rest[first:second], rest[second:]
     d_x, *gradients = torch.ops.elman.scan_backward(
-        d_output, d_h_n, d_c_n, x, states, params, batch_sizes, output, hidden, steps, marks, *ctx.what
+        d_output, d_h_n, d_c_n, x, states, params, batch_sizes, lengths, reset, fresh, output, hidden, steps, marks, *ctx.what
     )
-    return d_x, gradients[: ctx.states], gradients[ctx.states :], None, *([None] * len(ctx.what))
+    return d_x, gradients[:first], gradients[second:], None, None, None, gradients[first:second], *([None] * len(ctx.what))
 
 
 torch.library.register_fake("elman::scan", _scan_fake, lib=_library)

@@ -29,6 +29,10 @@ class Spans(NamedTuple):
     reset: Tensor | None = None
     fresh: tuple[Tensor, ...] | None = None
 
+    def is_whole(self) -> bool:
+        """Whether every row is run through all steps, in one piece."""
+        return self.batch_sizes is None and self.lengths is None and self.reset is None
+
 
 WHOLE = Spans()
 
