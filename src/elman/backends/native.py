@@ -53,6 +53,8 @@ class NativeBackend(Backend):
             return f"does not run {_name(x.dtype)} (float32, float64 and bfloat16 only)"
         if stack.cell.name not in kernels.CELLS:
             return f"has no kernel for {stack.cell.name}"
+        if spans.lengths is not None or spans.reset is not None:
+            return "does not run lengths or resets"
         if torch.is_autocast_enabled("cpu"):
             target = torch.get_autocast_dtype("cpu")
             if target is not torch.bfloat16:
@@ -126,7 +128,7 @@ class NativeBackend(Backend):
         params: Sequence[Tensor],
         spans: Spans = WHOLE,
     ) -> Traced:
-        raise NotImplementedError
+        return _reference.trace(stack, x, states, params, spans)
 
     def run_plain(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
