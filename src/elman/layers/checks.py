@@ -148,10 +148,9 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> Tensor:
     return batch_sizes[: len(sizes) - sizes.count(0)].contiguous()
 
 
-def check_no_lengths(lengths: object) -> None:
-    """Raise a ValueError if lengths came with a PackedSequence."""
-    if lengths is not None:
-        raise ValueError(f"expected no lengths with a PackedSequence, which has its own, got {_shown(lengths)}: leave lengths out")
+def wrong_lengths(lengths: object) -> ValueError:
+    """The error for lengths that came with a PackedSequence."""
+    return ValueError(f"expected no lengths with a PackedSequence, which has its own, got {_shown(lengths)}: leave lengths out")
 
 
 def as_lengths(lengths: Tensor | Sequence[int], rows: int, steps: int) -> Tensor:

@@ -144,7 +144,8 @@ class RecurrentLayer(RecurrentModule):
         """
         states = self._states(state)
         if isinstance(x, PackedSequence):
-            checks.check_no_lengths(lengths)
+            if lengths is not None:
+                raise checks.wrong_lengths(lengths)
             batch_sizes = self._check_packed(x, self._params())
             x, lengths = pad_packed_sequence(PackedSequence(x.data, batch_sizes, x.sorted_indices, x.unsorted_indices), self.batch_first)
         steps, states, params, spans = self._prepare(x, states, lengths, reset)
@@ -231,7 +232,8 @@ class RecurrentLayer(RecurrentModule):
             spans = Spans(lengths=checks.as_lengths(lengths, rows, shape[time]))
         if reset is not None:
             spans = spans._replace(reset=self._time_major(reset, x, shape[time], rows if rank == 3 else None))
-        states, spans = self._begin(states, spans, params, rows)
+        if self._learned:
+            states, spans = self._begin(states, spans, self._fresh(params), rows)
         if rank == 2:
             x = x.unsqueeze(1)
         return x.transpose(0, 1) if time else x, states, params, spans
@@ -246,7 +248,8 @@ class RecurrentLayer(RecurrentModule):
     ) -> Call:
         if not isinstance(packed, PackedSequence):
             raise checks.wrong_kind("x", "a tensor or a PackedSequence", packed)
-        checks.check_no_lengths(lengths)
+        if lengths is not None:
+            raise checks.wrong_lengths(lengths)
         batch_sizes = self._check_packed(packed, params)
         x, _, sorted_indices, _ = packed
         rows = int(batch_sizes[0])
@@ -258,7 +261,8 @@ class RecurrentLayer(RecurrentModule):
         if reset is not None:
             reset = self._time_major(reset, x, len(batch_sizes), rows)
             spans = spans._replace(reset=reset if sorted_indices is None else reset.index_select(1, sorted_indices))
-        states, spans = self._begin(states, spans, params, rows)
+        if self._learned:
+            states, spans = self._begin(states, spans, self._fresh(params), rows)
         return x, states, params, spans
 
     def _check_packed(self, packed: PackedSequence, params: tuple[Tensor, ...]) -> Tensor:
@@ -280,12 +284,9 @@ class RecurrentLayer(RecurrentModule):
         return reset
 
     def _begin(
-        self, states: tuple[Tensor, ...] | None, spans: Spans, params: tuple[Tensor, ...], rows: int
-    ) -> tuple[tuple[Tensor, ...] | None, Spans]:
-        """The initial states and the spans, with the learned states, if there are any, wherever a sequence starts afresh."""
-        if not self._learned:
-            return states, spans
-        fresh = self._fresh(params)
+        self, states: tuple[Tensor, ...] | None, spans: Spans, fresh: tuple[Tensor, ...], rows: int
+    ) -> tuple[tuple[Tensor, ...], Spans]:
+        """The initial states and the spans, with the learned states wherever a sequence begins without given ones."""
         return self._start(fresh, rows) if states is None else states, spans if spans.reset is None else spans._replace(fresh=fresh)
 
     def _fresh(self, params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
