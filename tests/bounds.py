@@ -352,6 +352,8 @@ def run(
     terms = [[Terms(direction) for direction in layer] for layer in layers]
     weights = [[Weights(CELLS[cell], direction) for direction in layer] for layer in layers]
     for row, length in enumerate(lengths):
+        if not length:
+            continue  # nothing is computed
         arriving = d_output[:length, row], tuple(state[:, row] for state in d_finals)
         _run_sequence(weights, x[:length, row], tuple(state[:, row] for state in initial), *arriving, row, bounds, terms)
     bounds.d_layers = [[term.error(sum(lengths)) for term in layer] for layer in terms]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 T, B, I, H = 4, 3, 3, 4  # noqa: E741
 LENGTHS = [2, 4, 1]  # not sorted
+RAGGED = [2, 0, 3]  # none lives through all steps, one through none
 
 Values = dict[str, Tensor]
 
@@ -50,7 +51,7 @@ class Case:
 
     @property
     def lengths(self) -> list[int]:
-        return LENGTHS if self.form == "packed" else [T] * self.rows
+        return {"packed": LENGTHS, "ragged": RAGGED}.get(self.form, [T] * self.rows)
 
     def options(self) -> dict[str, object]:
         """The constructor's keyword arguments, sizes and the kind's own apart."""
@@ -109,7 +110,11 @@ def build(library: ModuleType, case: Case, dtype: torch.dtype) -> nn.Module:
 
 def evaluate(module: nn.Module, case: Case, dtype: torch.dtype) -> Values:
     """Output (T, B, D·H) and final states (L·D, B, H), and the gradient of each input and each parameter, whatever the form of the call."""
-    numbers = {name: value.requires_grad_(not name.startswith("d_")) for name, value in case.numbers(dtype).items()}
+    numbers = case.numbers(dtype)
+    if case.form == "ragged":  # what lies past a row's length is nobody's concern
+        for row, length in enumerate(case.lengths):
+            numbers["x"][length:, row] = numbers["d_output"][length:, row] = float("nan")
+    numbers = {name: value.requires_grad_(not name.startswith("d_")) for name, value in numbers.items()}
     x, states = numbers["x"], {name: numbers[name] for name in (f"{state}_0" for state in case.kind.states)}
     given: object = x.transpose(0, 1) if case.batch_first else x
     initial = tuple(states.values())
@@ -117,7 +122,8 @@ def evaluate(module: nn.Module, case: Case, dtype: torch.dtype) -> Values:
         given = pack_padded_sequence(given, case.lengths, batch_first=case.batch_first, enforce_sorted=False)
     elif case.form == "unbatched":
         given, initial = x[:, 0], tuple(state[:, 0] for state in initial)
-    output, hx = module(given, as_hx(initial)) if case.given_state else module(given)
+    more = {"lengths": case.lengths} if case.form == "ragged" else {}
+    output, hx = module(given, as_hx(initial), **more) if case.given_state else module(given, **more)
     finals = as_states(hx)
     if case.form == "packed":
         output, lengths = pad_packed_sequence(output)

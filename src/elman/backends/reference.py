@@ -6,6 +6,7 @@ any order, and passes through torch's transforms (vmap, jvp, grad). It is not fa
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -15,7 +16,7 @@ from elman.backends.backend import Backend
 from elman.backends.spans import WHOLE, Spans, Traced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -46,26 +47,10 @@ class ReferenceBackend(Backend):
         spans: Spans = WHOLE,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        rows_at = None if spans.batch_sizes is None else spans.batch_sizes.tolist()
-        rows = x.shape[1] if rows_at is None else rows_at[0]
-        zeros = tuple(x.new_zeros(rows, size) for size in stack.state_sizes)  # of x's dtype, which autocast changes from layer to layer
-        tensors = stack.tensors_per_direction
-        finals: list[tuple[Tensor, ...]] = []
-        for _ in range(stack.num_layers):
-            outputs: list[Tensor] = []
-            for reverse in (False, True)[: stack.num_directions]:
-                k = len(finals)
-                w_ih, w_hh, *rest = params[k * tensors : (k + 1) * tensors]
-                w_hr = rest.pop() if stack.proj_size else None
-                b_ih, b_hh = rest or (None, None)
-                initial = zeros if states is None else tuple(state[k] for state in states)
-                projected = linear(x, w_ih, b_ih)
-                steps = projected.unbind(0) if rows_at is None else torch.split(projected, rows_at)
-                hidden, last = _unroll(stack.cell, steps, w_hh, b_hh, w_hr, initial, reverse)
-                outputs.append(torch.stack(hidden) if rows_at is None else torch.cat(hidden))
-                finals.append(last)
-            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-        return x, tuple(torch.stack(state) for state in zip(*finals, strict=True))
+        output, finals = x, []
+        for output, last, _ in _layers(stack, x, states, params, spans, traced=False):  # noqa: B007 - the last layer's is what is put out
+            finals += last
+        return output, tuple(torch.stack(state) for state in zip(*finals, strict=True))
 
     def trace(
         self,
@@ -75,7 +60,70 @@ class ReferenceBackend(Backend):
         params: Sequence[Tensor],
         spans: Spans = WHOLE,
     ) -> Traced:
-        raise NotImplementedError
+        outputs, finals, steps = zip(*_layers(stack, x, states, params, spans, traced=True), strict=True)
+        names = (*stack.cell.states[1:], *stack.cell.gates)
+        return Traced(
+            torch.stack(outputs),
+            tuple(torch.stack(state) for state in zip(*itertools.chain(*finals), strict=True)),
+            {name: torch.stack(each) for name, each in zip(names, zip(*itertools.chain(*steps), strict=True), strict=True)},
+        )
+
+
+def _layers(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, traced: bool
+) -> Iterator[tuple[Tensor, list[tuple[Tensor, ...]], list[list[Tensor]]]]:
+    """One layer after the other.
+
+    Yields:
+        A layer's outputs, (T, B, D·H) or packed; for each direction the final states, (B, H); and, where it is traced, for each direction
+        the states but the first after every step, and the gates, (T, B, H) each.
+    """
+    rows_at = None if spans.batch_sizes is None else spans.batch_sizes.tolist()
+    rows = x.shape[1] if rows_at is None else rows_at[0]
+    alive = _alive(spans, rows, x)
+    over = None if spans.lengths is None or alive is None else ~alive
+    if over is not None:  # a padding of NaN would reach the gradients: 0 * NaN is NaN
+        x = x.masked_fill(over, 0)
+    zeros = tuple(x.new_zeros(rows, size) for size in stack.state_sizes)  # of x's dtype, which autocast changes from layer to layer
+    tensors = stack.tensors_per_direction
+    for layer in range(stack.num_layers):
+        finals: list[tuple[Tensor, ...]] = []
+        columns: list[list[Tensor]] = []
+        for reverse in (False, True)[: stack.num_directions]:
+            k = layer * stack.num_directions + reverse
+            w_ih, w_hh, *rest = params[k * tensors : (k + 1) * tensors]
+            w_hr = rest.pop() if stack.proj_size else None
+            b_ih, b_hh = rest or (None, None)
+            initial = zeros if states is None else tuple(state[k] for state in states)
+            fresh = zeros if spans.fresh is None else tuple(state[k].expand(rows, -1) for state in spans.fresh)
+            cuts = None if spans.reset is None else _cuts(spans.reset, alive, reverse)
+            projected = linear(x, w_ih, b_ih)
+            steps = projected.unbind(0) if rows_at is None else torch.split(projected, rows_at)
+            seen, last = _unroll(stack.cell, steps, w_hh, b_hh, w_hr, initial, reverse, over, cuts, fresh, traced)
+            finals.append(last)
+            whole = [torch.stack(each) if rows_at is None else torch.cat(each) for each in zip(*seen, strict=True)]
+            columns.append(whole if over is None else [each.masked_fill(over, 0) for each in whole])
+        x = columns[0][0] if len(columns) == 1 else torch.cat([each[0] for each in columns], -1)
+        yield x, finals, [each[1:] for each in columns]
+
+
+def _alive(spans: Spans, rows: int, x: Tensor) -> Tensor | None:
+    """Which rows have which step, (T, B, 1); None if all have all."""
+    if spans.lengths is not None:
+        alive = torch.arange(x.shape[0]).unsqueeze(1) < spans.lengths
+    elif spans.batch_sizes is not None:
+        alive = torch.arange(rows) < spans.batch_sizes.unsqueeze(1)
+    else:
+        return None
+    return alive.unsqueeze(-1).to(x.device)
+
+
+def _cuts(reset: Tensor, alive: Tensor | None, reverse: bool) -> Tensor:
+    """The steps before which a direction starts afresh, (T, B, 1)."""
+    cuts = reset.unsqueeze(-1)
+    if alive is not None:
+        cuts = cuts & alive
+    return torch.cat((cuts[1:], torch.zeros_like(cuts[:1]))) if reverse else cuts
 
 
 def _unroll(
@@ -86,7 +134,11 @@ def _unroll(
     w_hr: Tensor | None,
     initial: tuple[Tensor, ...],
     reverse: bool,
-) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+    over: Tensor | None,
+    cuts: Tensor | None,
+    fresh: tuple[Tensor, ...],
+    traced: bool,
+) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
     """One direction of one layer.
 
     Args:
@@ -97,27 +149,45 @@ def _unroll(
         w_hr: the projection, (P, H), or None.
         initial: the initial states, each (B, H); with a projection the first is (B, P).
         reverse: whether to go from the last step to the first.
+        over: the steps that a row does not have, (T, B, 1), over which it keeps its states; None if there are none.
+        cuts: the steps before which a row takes ``fresh`` for its states, (T, B, 1); None if there are none.
+        fresh: shaped like ``initial``.
+        traced: whether gates and further states are wanted.
 
     Returns:
-        The first state of each step in the order of time, and each row's states after its last step, shaped like the initial ones.
+        For each step in the order of time the first state, and if ``traced`` the others and the gates; and each row's states after its last
+        step, shaped like the initial ones.
     """
-    steps = projected[::-1] if reverse else projected
-    alive = steps[0].shape[0]
+    alive = projected[-1 if reverse else 0].shape[0]
     states = tuple(state[:alive] for state in initial)
     ended: list[tuple[Tensor, ...]] = []
-    hidden: list[Tensor] = []
-    for step in steps:
+    seen: list[tuple[Tensor, ...]] = []
+    for t in reversed(range(len(projected))) if reverse else range(len(projected)):
+        step = projected[t]
         rows = step.shape[0]
         if rows < alive:  # the shortest sequences have ended: put their states aside
             ended.append(tuple(state[rows:] for state in states))
             states = tuple(state[:rows] for state in states)
         elif rows > alive:  # going backwards, shorter sequences begin
-            states = tuple(torch.cat((state, fresh[alive:rows])) for state, fresh in zip(states, initial, strict=True))
+            states = tuple(torch.cat((state, first[alive:rows])) for state, first in zip(states, initial, strict=True))
         alive = rows
-        states = cell.step(cell.activate(step, linear(states[0], w_hh, b_hh)), states)
+        if cuts is not None:
+            states = _mix(cuts[t, :rows], tuple(state[:rows] for state in fresh), states)
+        before = states
+        if over is not None:  # what a row's states may have become, infinite too, is not to reach the gradients once more
+            states = tuple(state.masked_fill(over[t], 0) for state in states)
+        gates = cell.activate(step, linear(states[0], w_hh, b_hh))
+        states = cell.step(gates, states)
         if w_hr is not None:
             states = (linear(states[0], w_hr), *states[1:])
-        hidden.append(states[0])
+        if over is not None:
+            states = _mix(over[t], before, states)
+        seen.append((*states, *gates) if traced else states[:1])
     if ended:
         states = tuple(torch.cat(parts) for parts in zip(states, *reversed(ended), strict=True))
-    return hidden[::-1] if reverse else hidden, states
+    return seen[::-1] if reverse else seen, states
+
+
+def _mix(where: Tensor, some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """States of which some rows are taken from ``some``, (B, 1), the rest from ``others``, whose dtypes they keep."""
+    return tuple(torch.where(where, a.to(b.dtype), b) for a, b in zip(some, others, strict=True))

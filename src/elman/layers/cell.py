@@ -13,6 +13,8 @@ from elman.layers import checks
 from elman.layers.module import Call, RecurrentModule
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch.nn.utils.rnn import PackedSequence
 
     from elman.cells import Cell
@@ -54,7 +56,15 @@ class RecurrentCell(RecurrentModule):
         finals = tuple([state.squeeze(0) for state in finals])
         return finals if x.dim() == 2 else tuple([state.squeeze(0) for state in finals])
 
-    def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> Call:
+    def _prepare(
+        self,
+        x: Tensor | PackedSequence,
+        states: tuple[Tensor, ...] | None,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+    ) -> Call:
+        if lengths is not None or reset is not None:
+            raise TypeError(f"expected neither lengths nor reset, got {'reset' if lengths is None else 'lengths'}: a cell runs one step")
         params = self._params()
         if not isinstance(x, Tensor):
             raise checks.wrong_kind("x", "a tensor", x)

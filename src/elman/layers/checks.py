@@ -5,6 +5,7 @@ Meant for when something looks wrong already: ``check_input`` is called after a 
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -147,11 +148,93 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> Tensor:
     return batch_sizes[: len(sizes) - sizes.count(0)].contiguous()
 
 
+def wrong_lengths(lengths: object) -> ValueError:
+    """The error for lengths that came with a PackedSequence."""
+    return ValueError(f"expected no lengths with a PackedSequence, which has its own, got {_shown(lengths)}: leave lengths out")
+
+
+def as_lengths(lengths: Tensor | Sequence[int], rows: int, steps: int) -> Tensor:
+    """Raise what is wrong with the rows' lengths, which index memory.
+
+    Args:
+        lengths: what was passed.
+        rows: how many rows x has.
+        steps: how many steps x has.
+
+    Returns:
+        The lengths in memory of their own: int64 on the CPU, contiguous.
+
+    Raises:
+        TypeError: they are no list, tuple or tensor of integers.
+        RuntimeError: they are not one for each row, or one is not from 0 to the number of steps.
+    """
+    expected = f"expected {rows} lengths, one for each row of x"
+    if isinstance(lengths, Tensor):
+        if lengths.dtype is torch.bool or lengths.is_floating_point() or lengths.is_complex():
+            hint = "count a mask's steps with its sum over time" if lengths.dtype is torch.bool else "convert them with lengths.long()"
+            raise TypeError(f"expected lengths of an integer dtype, got {lengths.dtype}: {hint}")
+        if lengths.dim() != 1:
+            raise RuntimeError(f"{expected}, got {_shown(lengths)}: give it one axis with lengths.reshape(-1)")
+        if lengths.shape[0] != rows:
+            raise RuntimeError(f"{expected}, got {lengths.shape[0]}: lengths is {_shown(lengths)}")
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # who records this may not know the numbers yet
+            told = f"expected lengths from 0 to {steps}, the steps of x"
+            torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), told)
+            return lengths.to("cpu", torch.int64, copy=True).contiguous()
+        numbers = lengths.tolist()
+    elif isinstance(lengths, list | tuple):
+        numbers = list(lengths)
+        for number in numbers:
+            if not isinstance(number, Integral) or isinstance(number, bool):
+                raise TypeError(
+                    f"expected lengths to be integers, got {number!r} of type {type(number).__name__}: lengths is {_shown(numbers)}"
+                )
+        if len(numbers) != rows:
+            raise RuntimeError(f"{expected}, got {len(numbers)}: lengths is {_shown(numbers)}")
+    else:
+        raise wrong_kind("lengths", "a list, a tuple or a tensor of integers", lengths)
+    for number in numbers:
+        if not 0 <= number <= steps:
+            raise RuntimeError(f"expected lengths from 0 to {steps}, the steps of x, got {number}: lengths is {_shown(numbers)}")
+    return torch.tensor(numbers, dtype=torch.int64, device="cpu")
+
+
+def check_reset(reset: Tensor, x: Tensor, expected: tuple[int, ...], axes: str) -> None:
+    """Raise what is wrong with a reset, if anything is.
+
+    Args:
+        reset: what was passed.
+        x: the input, checked.
+        expected: the shape that the reset should have.
+        axes: what that shape's axes are called.
+
+    Raises:
+        TypeError: it is no bool tensor.
+        RuntimeError: its shape or device is wrong.
+    """
+    if not isinstance(reset, Tensor):
+        raise wrong_kind("reset", "a bool tensor", reset)
+    if reset.dtype is not torch.bool:
+        raise TypeError(f"expected reset to be a bool tensor, got {reset.dtype}: convert it with reset.bool()")
+    if reset.shape != expected:
+        hint = ": transpose it with reset.t()" if tuple(reset.shape[::-1]) == expected else ""
+        raise RuntimeError(f"expected reset of shape {expected}, {axes}, got {tuple(reset.shape)}{hint}")
+    if reset.device != x.device:
+        raise RuntimeError(f"expected reset on {x.device}, where x is, got {reset.device}: move it with reset.to({str(x.device)!r})")
+
+
 def _autocasts(x: Tensor) -> bool:
     """Whether torch will bring dtypes together by itself."""
     kind = x.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
-def _fold(sizes: list[int]) -> str:
+def _shown(lengths: object) -> str:
+    """Lengths, whatever they are, in one line."""
+    if isinstance(lengths, Tensor):
+        return _fold(lengths.tolist()) if lengths.dim() == 1 else f"a tensor of shape {tuple(lengths.shape)}"
+    return _fold(list(lengths)) if isinstance(lengths, list | tuple) else repr(lengths)
+
+
+def _fold(sizes: Sequence[object]) -> str:
     return str(sizes) if len(sizes) <= 8 else f"[{', '.join(map(str, sizes[:8]))}, ...]"

@@ -46,12 +46,15 @@ class GRU(OneStateLayer):
         recompute: keep for the gradient no more than the outputs, one number for each T·B·H instead of five, and run the steps again when
             it is asked for, which takes about as long as the first time. The gradient is the same to the bit. It is the native backend's;
             the reference ignores it.
+        learn_initial_state: have the initial states as a parameter h_0, zeros at first, from which a call without hx starts, and each piece
+            after a reset.
 
     Attributes:
         weight_ih_l0: (3·H, I), the rows of r, z and n; of a higher layer (3·H, D·H); the other direction's are called
             ``weight_ih_l0_reverse``.
         weight_hh_l0: (3·H, H).
         bias_ih_l0, bias_hh_l0: (3·H,).
+        h_0: (L·D, H), with learn_initial_state only.
 
     The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.GRU's.
 
@@ -76,9 +79,24 @@ class GRU(OneStateLayer):
         *,
         proj_size: None = None,
         recompute: bool = False,
+        learn_initial_state: bool = False,
     ) -> None:
         checks.check_no_projection("a GRU", proj_size)
-        super().__init__(Gru(), input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype, recompute)
+        super().__init__(
+            Gru(),
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            0,
+            device,
+            dtype,
+            recompute,
+            learn_initial_state,
+        )
 
 
 class GRUCell(OneStateCell):

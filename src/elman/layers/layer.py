@@ -7,15 +7,18 @@ import warnings
 from typing import TYPE_CHECKING, overload
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from elman import scan
 from elman.backends import WHOLE, Spans, Stack, run_plain
 from elman.layers import checks
 from elman.layers.module import Call, RecurrentModule
+from elman.layers.trace import Trace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from elman.cells import Cell
 
 
@@ -31,6 +34,7 @@ class RecurrentLayer(RecurrentModule):
     bidirectional: bool
     proj_size: int
     recompute: bool
+    learn_initial_state: bool
 
     def __init__(
         self,
@@ -46,9 +50,11 @@ class RecurrentLayer(RecurrentModule):
         device: torch.device | str | None,
         dtype: torch.dtype | None,
         recompute: bool,
+        learn_initial_state: bool,
     ) -> None:
         super().__init__()
-        for name, flag in (("bias", bias), ("batch_first", batch_first), ("recompute", recompute)):
+        flags = {"bias": bias, "batch_first": batch_first, "recompute": recompute, "learn_initial_state": learn_initial_state}
+        for name, flag in flags.items():
             if not isinstance(flag, bool):
                 raise TypeError(f"expected {name} to be True or False, got {flag!r}")
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "proj_size": proj_size}
@@ -75,12 +81,18 @@ class RecurrentLayer(RecurrentModule):
         self.bidirectional = bidirectional
         self.proj_size = proj_size
         self.recompute = recompute
+        self.learn_initial_state = learn_initial_state
         self.stack = Stack(cell, input_size, hidden_size, num_layers, bool(bidirectional), bias, proj_size, recompute)
         kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if bias else ()), *(("weight_hr",) if proj_size else ()))
         suffixes = ("", "_reverse")[: self.stack.num_directions]
         self._own_parameters(
             [f"{kind}_l{layer}{suffix}" for layer in range(num_layers) for suffix in suffixes for kind in kinds], device, dtype
         )
+        if learn_initial_state:
+            self._learned = tuple([f"{state}_0" for state in cell.states])
+            for name, width in zip(self._learned, self.stack.state_sizes, strict=True):
+                shape = (num_layers * self.stack.num_directions, width)
+                self.register_parameter(name, nn.Parameter(torch.zeros(shape, device=device, dtype=dtype)))
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
@@ -94,19 +106,74 @@ class RecurrentLayer(RecurrentModule):
     def extra_repr(self) -> str:
         words = [f"{self.input_size}, {self.hidden_size}"]
         defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
-        defaults["recompute"] = False  # after torch's
+        defaults |= {"recompute": False, "learn_initial_state": False}  # after torch's
         for name, default in defaults.items():
             if getattr(self, name) != default:
                 words.append(f"{name}={getattr(self, name)}")
         return ", ".join(words)
 
-    def _run(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
+    def trace(
+        self,
+        x: Tensor | PackedSequence,
+        state: Tensor | tuple[Tensor, ...] | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+    ) -> Trace:
+        """Run the network as a call does, and show all that it computes on its way: every layer's states and gates at every step.
+
+        >>> import elman, torch
+        >>> lstm = elman.LSTM(10, 20, num_layers=2, bidirectional=True)
+        >>> traced = lstm.trace(torch.randn(5, 3, 10), lengths=[5, 2, 4])
+        >>> traced.output.shape, traced.h.shape, traced.gates["f"].shape, traced.last.shape
+        (torch.Size([5, 3, 40]), torch.Size([2, 2, 5, 3, 20]), torch.Size([2, 2, 5, 3, 20]), torch.Size([3, 40]))
+        >>> torch.equal(traced.last[:, :20], traced.output[[4, 1, 3], [0, 1, 2], :20])  # row by row its own last step
+        True
+
+        Args:
+            x: as a call takes it. A PackedSequence is unpacked: what is traced has its rows in the order in which they were packed from.
+            state: the initial states, what a call takes as hx.
+            lengths: as a call takes them.
+            reset: as a call takes it.
+
+        Returns:
+            A named tuple of ``output``, ``final``, ``h``, ``c``, ``gates`` and ``last``, all of which can be differentiated; see ``Trace``.
+
+        Raises:
+            Exception: whatever a call raises for these arguments.
+        """
+        states = self._states(state)
+        if isinstance(x, PackedSequence):
+            if lengths is not None:
+                raise checks.wrong_lengths(lengths)
+            batch_sizes = self._check_packed(x, self._params())
+            x, lengths = pad_packed_sequence(PackedSequence(x.data, batch_sizes, x.sorted_indices, x.unsorted_indices), self.batch_first)
+        steps, states, params, spans = self._prepare(x, states, lengths, reset)
+        traced = scan.trace(self.stack, steps, states, params, dropout=self.dropout, training=self.training, spans=spans)
+        return Trace.of(traced, self.stack, self.batch_first, unbatched=x.dim() == 2)
+
+    def _run(
+        self,
+        x: Tensor | PackedSequence,
+        states: tuple[Tensor, ...] | None,
+        lengths: Tensor | Sequence[int] | None,
+        reset: Tensor | None,
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
         """What forward does, whatever the cell's states."""
-        if not (self.dropout and self.training) and not torch.compiler.is_compiling() and (params := self._own_params()) is not None:
-            done = run_plain(self.stack, x, states, params, self.batch_first)  # type: ignore[arg-type]  # refuses all but tensors
+        if (
+            lengths is None
+            and reset is None
+            and not (self.dropout and self.training)
+            and not torch.compiler.is_compiling()
+            and (params := self._own_params()) is not None
+        ):
+            start = states
+            if self._learned and states is None and isinstance(x, Tensor) and x.dim() == 3:
+                start = self._start(self._fresh(params), x.shape[0 if self.batch_first else 1])
+            done = run_plain(self.stack, x, start, params, self.batch_first)  # type: ignore[arg-type]  # refuses all but tensors
             if done is not None:
                 return done
-        steps, states, params, spans = self._prepare(x, states)
+        steps, states, params, spans = self._prepare(x, states, lengths, reset)
         output, finals = scan.run(
             self.stack,
             steps,
@@ -128,10 +195,16 @@ class RecurrentLayer(RecurrentModule):
             return output.squeeze(1), tuple([state.squeeze(1) for state in finals])
         return output.transpose(0, 1), finals
 
-    def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> Call:
+    def _prepare(
+        self,
+        x: Tensor | PackedSequence,
+        states: tuple[Tensor, ...] | None,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+    ) -> Call:
         params = self._params()
         if not isinstance(x, Tensor):
-            return self._prepare_packed(x, states, params)
+            return self._prepare_packed(x, states, params, lengths, reset)
         weight = params[0]
         # Only a few comparisons here: this runs for every call, and what is wrong is found out afterwards.
         shape = x.shape
@@ -146,55 +219,139 @@ class RecurrentLayer(RecurrentModule):
         time, batch = (1, 0) if self.batch_first and rank == 3 else (0, 1)
         if shape[time] == 0:
             raise RuntimeError(f"expected at least one step, got none: x has shape {tuple(shape)}")
+        rows = shape[batch] if rank == 3 else 1
         if states is not None:
             directions = self.num_layers * self.stack.num_directions
             if rank == 3:
-                self._check_states(states, x, "(L·D, B, H)", (directions, shape[batch]))
+                self._check_states(states, x, "(L·D, B, H)", (directions, rows))
             else:
                 self._check_states(states, x, "(L·D, H)", (directions,))
+                states = tuple([state.unsqueeze(1) for state in states])
+        spans = WHOLE
+        if lengths is not None:
+            spans = Spans(lengths=checks.as_lengths(lengths, rows, shape[time]))
+        if reset is not None:
+            spans = spans._replace(reset=self._time_major(reset, x, shape[time], rows if rank == 3 else None))
+        if self._learned:
+            states, spans = self._begin(states, spans, self._fresh(params), rows)
         if rank == 2:
-            return x.unsqueeze(1), None if states is None else tuple([state.unsqueeze(1) for state in states]), params, WHOLE
-        return x.transpose(0, 1) if time else x, states, params, WHOLE
+            x = x.unsqueeze(1)
+        return x.transpose(0, 1) if time else x, states, params, spans
 
-    def _prepare_packed(self, packed: PackedSequence, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...]) -> Call:
+    def _prepare_packed(
+        self,
+        packed: PackedSequence,
+        states: tuple[Tensor, ...] | None,
+        params: tuple[Tensor, ...],
+        lengths: Tensor | Sequence[int] | None,
+        reset: Tensor | None,
+    ) -> Call:
         if not isinstance(packed, PackedSequence):
             raise checks.wrong_kind("x", "a tensor or a PackedSequence", packed)
-        x, batch_sizes, sorted_indices, _ = packed
-        # torch.nn.LSTM does not look at a PackedSequence as RNN and GRU do, and its operators raise another type.
-        wrong_dtype = ValueError if len(self._state_names) == 1 else RuntimeError
-        checks.check_input(x, params[0], self.input_size, checks.PACKED_AXES, wrong_dtype)
-        batch_sizes = checks.check_batch_sizes(batch_sizes, x)
+        if lengths is not None:
+            raise checks.wrong_lengths(lengths)
+        batch_sizes = self._check_packed(packed, params)
+        x, _, sorted_indices, _ = packed
+        rows = int(batch_sizes[0])
         if states is not None:
-            self._check_states(states, x, "(L·D, B, H)", (self.num_layers * self.stack.num_directions, int(batch_sizes[0])))
+            self._check_states(states, x, "(L·D, B, H)", (self.num_layers * self.stack.num_directions, rows))
             if sorted_indices is not None:
                 states = tuple([state.index_select(1, sorted_indices) for state in states])
-        return x, states, params, Spans(batch_sizes)
+        spans = Spans(batch_sizes)
+        if reset is not None:
+            reset = self._time_major(reset, x, len(batch_sizes), rows)
+            spans = spans._replace(reset=reset if sorted_indices is None else reset.index_select(1, sorted_indices))
+        if self._learned:
+            states, spans = self._begin(states, spans, self._fresh(params), rows)
+        return x, states, params, spans
+
+    def _check_packed(self, packed: PackedSequence, params: tuple[Tensor, ...]) -> Tensor:
+        """Raise what is wrong with a PackedSequence, if anything is. Returns its batch sizes, less steps without rows."""
+        # torch.nn.LSTM does not look at a PackedSequence as RNN and GRU do, and its operators raise another type.
+        wrong_dtype = ValueError if len(self._state_names) == 1 else RuntimeError
+        checks.check_input(packed.data, params[0], self.input_size, checks.PACKED_AXES, wrong_dtype)
+        return checks.check_batch_sizes(packed.batch_sizes, packed.data)
+
+    def _time_major(self, reset: Tensor, x: Tensor, steps: int, rows: int | None) -> Tensor:
+        """The reset as the scan has it, (T, B), checked. Unbatched, ``rows`` is None."""
+        if rows is None:
+            checks.check_reset(reset, x, (steps,), "(T,)")
+            return reset.unsqueeze(1)
+        if self.batch_first:
+            checks.check_reset(reset, x, (rows, steps), "(B, T)")
+            return reset.t()
+        checks.check_reset(reset, x, (steps, rows), "(T, B)")
+        return reset
+
+    def _begin(
+        self, states: tuple[Tensor, ...] | None, spans: Spans, fresh: tuple[Tensor, ...], rows: int
+    ) -> tuple[tuple[Tensor, ...], Spans]:
+        """The initial states and the spans, with the learned states wherever a sequence begins without given ones."""
+        return self._start(fresh, rows) if states is None else states, spans if spans.reset is None else spans._replace(fresh=fresh)
+
+    def _fresh(self, params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The learned initial states as they are now, (L·D, H) each, checked."""
+        fresh = tuple([getattr(self, name) for name in self._learned])
+        directions = self.num_layers * self.stack.num_directions
+        shapes = [(directions, width) for width in self.stack.state_sizes]
+        checks.check_parameters((self._names[0], *self._learned), (params[0], *fresh), (self.stack.shapes[0], *shapes))
+        return fresh
+
+    @staticmethod
+    def _start(fresh: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
+        """The learned initial states for each of so many rows, (L·D, B, H)."""
+        return tuple([state.unsqueeze(1).expand(-1, rows, -1).contiguous() for state in fresh])
 
 
 class OneStateLayer(RecurrentLayer):
     """A layer whose cell has the one state h, so that hx and h_n are tensors. Abstract: a subclass picks the cell."""
 
     @overload
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self, input: Tensor, hx: Tensor | None = None, *, lengths: Tensor | Sequence[int] | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]: ...
 
     @overload
-    def forward(self, input: PackedSequence, hx: Tensor | None = None) -> tuple[PackedSequence, Tensor]: ...
+    def forward(
+        self, input: PackedSequence, hx: Tensor | None = None, *, lengths: None = None, reset: Tensor | None = None
+    ) -> tuple[PackedSequence, Tensor]: ...
 
-    def forward(self, input: Tensor | PackedSequence, hx: Tensor | None = None) -> tuple[Tensor | PackedSequence, Tensor]:
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: Tensor | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Run the network.
+
+        >>> import elman, torch
+        >>> output, h_n = elman.GRU(10, 20)(torch.randn(5, 3, 10), lengths=[5, 0, 2])
+        >>> (output != 0).any(2).sum(0)  # steps of each row
+        tensor([5, 0, 2])
 
         Args:
             input: x, (T, B, I), or (B, T, I) with batch_first; unbatched, (T, I); or a PackedSequence.
-            hx: the initial states, (L·D, B, H); unbatched, (L·D, H). Zeros by default.
+            hx: the initial states, (L·D, B, H); unbatched, (L·D, H). The learned ones by default, or zeros.
+            lengths: how many of its steps each row has: B integers from 0 to T, in any order, list or tensor, on any device. The result is
+                that of packing x, running and unpacking: outputs past a row's length are 0, the reverse direction begins at its last step,
+                and a row without steps ends in its initial states. What x holds past it, NaN too, reaches neither results nor gradients.
+                All steps by default. Not with a PackedSequence, which has its own.
+            reset: where a sequence ends and a fresh one begins: a bool tensor on x's device, (T, B), or (B, T) with batch_first; unbatched,
+                (T,). True at t: what is before step t and what is from t on are run as if one by one, and so in both directions. Where a
+                sequence begins that another one came before, it does so from the learned initial states, or zeros, and not from hx. With
+                a PackedSequence, T is the longest row's, and the rows are in the order in which they were packed from. Nowhere by default.
 
         Returns:
             The outputs, laid out as x: the last layer's state after each step, both directions beside each other, (T, B, D·H);
             and h_n, the states after each direction's last step, shaped like hx. The reverse direction's last step is the first in time.
 
         Raises:
-            TypeError: input is no tensor and no PackedSequence, or hx is no tensor.
-            ValueError: input has the wrong number of dimensions or the wrong dtype.
-            RuntimeError: input has the wrong number of features, no step, or is on another device; hx has the wrong shape, dtype or device.
+            TypeError: input is no tensor and no PackedSequence, hx is no tensor, lengths are no integers, or reset is no bool tensor.
+            ValueError: input has the wrong number of dimensions or the wrong dtype; there are lengths with a PackedSequence.
+            RuntimeError: input has the wrong number of features, no step, or is on another device; hx has the wrong shape, dtype or device;
+                lengths are not B from 0 to T; reset has the wrong shape or device.
         """
-        output, (h_n,) = self._run(input, None if hx is None else (hx,))
+        output, (h_n,) = self._run(input, None if hx is None else (hx,), lengths, reset)
         return output, h_n

@@ -9,6 +9,8 @@ from elman.layers.cell import RecurrentCell
 from elman.layers.layer import RecurrentLayer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from torch import Tensor
     from torch.nn.utils.rnn import PackedSequence
@@ -52,6 +54,8 @@ class LSTM(RecurrentLayer):
         recompute: keep for the gradient no more than the outputs and c now and then, little more than one number for each T·B·H instead of
             six, and run the steps again when it is asked for, which takes about as long as the first time. The gradient is the same to the
             bit. It is the native backend's; the reference ignores it.
+        learn_initial_state: have the initial states as parameters h_0 and c_0, zeros at first, from which a call without hx starts, and
+            each piece after a reset.
 
     Attributes:
         weight_ih_l0: (4·H, I), the rows of i, f, g and o; of a higher layer (4·H, D·H); the other direction's are called
@@ -59,6 +63,8 @@ class LSTM(RecurrentLayer):
         weight_hh_l0: (4·H, H); with a projection (4·H, P).
         bias_ih_l0, bias_hh_l0: (4·H,).
         weight_hr_l0: (P, H), with a projection only.
+        h_0: (L·D, H), with learn_initial_state only; with a projection (L·D, P).
+        c_0: (L·D, H), with learn_initial_state only.
 
     The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.LSTM's.
 
@@ -83,25 +89,66 @@ class LSTM(RecurrentLayer):
         dtype: torch.dtype | None = None,
         *,
         recompute: bool = False,
+        learn_initial_state: bool = False,
     ) -> None:
         super().__init__(
-            Lstm(), input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype, recompute
+            Lstm(),
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
+            recompute,
+            learn_initial_state,
         )
 
     @overload
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...
+    def forward(
+        self,
+        input: Tensor,
+        hx: tuple[Tensor, Tensor] | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...
 
     @overload
-    def forward(self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None = None) -> tuple[PackedSequence, tuple[Tensor, Tensor]]: ...
+    def forward(
+        self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None = None, *, lengths: None = None, reset: Tensor | None = None
+    ) -> tuple[PackedSequence, tuple[Tensor, Tensor]]: ...
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Tensor, Tensor] | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
         """Run the network.
 
+        >>> import elman, torch
+        >>> output, (h_n, c_n) = elman.LSTM(10, 20)(torch.randn(5, 3, 10), lengths=[5, 0, 2])
+        >>> (output != 0).any(2).sum(0)  # steps of each row
+        tensor([5, 0, 2])
+
         Args:
             input: x, (T, B, I), or (B, T, I) with batch_first; unbatched, (T, I); or a PackedSequence.
-            hx: the initial states (h_0, c_0), each (L·D, B, H); unbatched, (L·D, H). With a projection h_0 is P wide. Zeros by default.
+            hx: the initial states (h_0, c_0), each (L·D, B, H); unbatched, (L·D, H). With a projection h_0 is P wide. The learned ones by
+                default, or zeros.
+            lengths: how many of its steps each row has: B integers from 0 to T, in any order, list or tensor, on any device. The result is
+                that of packing x, running and unpacking: outputs past a row's length are 0, the reverse direction begins at its last step,
+                and a row without steps ends in its initial states. What x holds past it, NaN too, reaches neither results nor gradients.
+                All steps by default. Not with a PackedSequence, which has its own.
+            reset: where a sequence ends and a fresh one begins: a bool tensor on x's device, (T, B), or (B, T) with batch_first; unbatched,
+                (T,). True at t: what is before step t and what is from t on are run as if one by one, and so in both directions. Where a
+                sequence begins that another one came before, it does so from the learned initial states, or zeros, and not from hx. With
+                a PackedSequence, T is the longest row's, and the rows are in the order in which they were packed from. Nowhere by default.
 
         Returns:
             The outputs, laid out as x: the last layer's h after each step, both directions beside each other, (T, B, D·H), or (T, B, D·P);
@@ -109,12 +156,15 @@ class LSTM(RecurrentLayer):
             time.
 
         Raises:
-            TypeError: input is no tensor and no PackedSequence, or hx is no tuple of tensors.
-            ValueError: input has the wrong number of dimensions or, if it is a tensor, the wrong dtype.
+            TypeError: input is no tensor and no PackedSequence, hx is no tuple of tensors, lengths are no integers, or reset is no bool
+                tensor.
+            ValueError: input has the wrong number of dimensions or, if it is a tensor, the wrong dtype; there are lengths with a
+                PackedSequence.
             RuntimeError: input has the wrong number of features, no step, or is on another device; hx has not two states, or one of the
-                wrong shape, dtype or device; a PackedSequence has the wrong dtype.
+                wrong shape, dtype or device; a PackedSequence has the wrong dtype; lengths are not B from 0 to T; reset has the wrong
+                shape or device.
         """
-        output, (h_n, c_n) = self._run(input, None if hx is None else self._states(hx))
+        output, (h_n, c_n) = self._run(input, None if hx is None else self._states(hx), lengths, reset)
         return output, (h_n, c_n)
 
 

@@ -33,6 +33,7 @@ class RecurrentModule(nn.Module, ABC):
     """
 
     stack: Stack
+    _learned: tuple[str, ...] = ()  # the names of the learned initial states, which are parameters of the module but not of the stack
 
     def _own_parameters(self, names: Iterable[str], device: torch.device | str | None, dtype: torch.dtype | None) -> None:
         """Create a parameter for each name, in the order of the stack's parameters, and draw their values."""
@@ -46,10 +47,13 @@ class RecurrentModule(nn.Module, ABC):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every parameter anew from the uniform distribution over ±1/sqrt(H)."""
+        """Draw every parameter anew from the uniform distribution over ±1/sqrt(H); learned initial states become zeros."""
         bound = 1.0 / math.sqrt(self.stack.hidden_size) if self.stack.hidden_size > 0 else 0.0
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+        for name, parameter in self.named_parameters():
+            if name in self._learned:
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.uniform_(parameter, -bound, bound)
 
     def _own_params(self) -> tuple[Tensor, ...] | None:
         """The same unchecked; None if a parametrisation, weight_norm or pruning took one out: it is a property or an attribute then."""
@@ -93,5 +97,11 @@ class RecurrentModule(nn.Module, ABC):
             checks.check_state(name, state, x, (*before, size), units, ranks)
 
     @abstractmethod
-    def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None) -> Call:
+    def _prepare(
+        self,
+        x: Tensor | PackedSequence,
+        states: tuple[Tensor, ...] | None,
+        lengths: Tensor | Sequence[int] | None = None,
+        reset: Tensor | None = None,
+    ) -> Call:
         """Check a call's arguments and bring them into the scan's form."""

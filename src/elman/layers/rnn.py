@@ -41,11 +41,14 @@ class RNN(OneStateLayer):
         dtype: the parameters' dtype.
         proj_size: LSTM alone has it; anything given raises.
         recompute: keep less for the gradient, as GRU and LSTM do. An RNN keeps its outputs only in any case, so that it changes nothing.
+        learn_initial_state: have the initial states as a parameter h_0, zeros at first, from which a call without hx starts, and each piece
+            after a reset.
 
     Attributes:
         weight_ih_l0: (H, I), of a higher layer (H, D·H); the other direction's are called ``weight_ih_l0_reverse``.
         weight_hh_l0: (H, H).
         bias_ih_l0, bias_hh_l0: (H,).
+        h_0: (L·D, H), with learn_initial_state only.
 
     The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.RNN's.
 
@@ -69,12 +72,27 @@ class RNN(OneStateLayer):
         *,
         proj_size: None = None,
         recompute: bool = False,
+        learn_initial_state: bool = False,
     ) -> None:
         checks.check_no_projection("an RNN", proj_size)
         if nonlinearity not in NONLINEARITIES:
             raise ValueError(f"expected nonlinearity to be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
         cell = NONLINEARITIES[nonlinearity]()
-        super().__init__(cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype, recompute)
+        super().__init__(
+            cell,
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            0,
+            device,
+            dtype,
+            recompute,
+            learn_initial_state,
+        )
         self.nonlinearity = nonlinearity
 
     @property

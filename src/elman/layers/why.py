@@ -8,12 +8,21 @@ from elman.backends import explain
 from elman.layers.module import RecurrentModule
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
     from torch.nn.utils.rnn import PackedSequence
 
 
-def why(rnn: RecurrentModule, x: Tensor | PackedSequence, hx: Tensor | tuple[Tensor, Tensor] | None = None) -> str:
-    """Say in one line which backend would run ``rnn(x, hx)``, and if not the native one, why not.
+def why(
+    rnn: RecurrentModule,
+    x: Tensor | PackedSequence,
+    hx: Tensor | tuple[Tensor, Tensor] | None = None,
+    *,
+    lengths: Tensor | Sequence[int] | None = None,
+    reset: Tensor | None = None,
+) -> str:
+    """Say in one line which backend would run ``rnn(x, hx, lengths=lengths, reset=reset)``, and if not the native one, why not.
 
     >>> import elman, torch
     >>> elman.why(elman.RNN(10, 20).to(torch.float16), torch.zeros(5, 3, 10, dtype=torch.float16)).split(":")[0]
@@ -23,11 +32,12 @@ def why(rnn: RecurrentModule, x: Tensor | PackedSequence, hx: Tensor | tuple[Ten
         rnn: one of Elman's layers or cells.
         x: as the module takes it.
         hx: as the module takes it.
+        lengths, reset: as a layer takes them.
 
     Raises:
-        TypeError: ``rnn`` is not one of Elman's modules.
-        Exception: whatever ``rnn(x, hx)`` raises for these arguments.
+        TypeError: ``rnn`` is not one of Elman's modules, or a cell and there are lengths or a reset.
+        Exception: whatever ``rnn`` raises for these arguments.
     """
     if not isinstance(rnn, RecurrentModule):
         raise TypeError(f"expected one of Elman's layers or cells, got {type(rnn).__name__}: why() cannot tell how others run")
-    return explain(rnn.stack, *rnn._prepare(x, rnn._states(hx)))
+    return explain(rnn.stack, *rnn._prepare(x, rnn._states(hx), lengths, reset))

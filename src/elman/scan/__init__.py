@@ -1,5 +1,5 @@
 """One sequence driver: dropout between layers, and which backend runs what lies between."""
 
-from elman.scan.driver import run
+from elman.scan.driver import run, trace
 
-__all__ = ["run"]
+__all__ = ["run", "trace"]

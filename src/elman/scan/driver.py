@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elman.backends import WHOLE, Spans, Stack, choose
+from elman.backends import WHOLE, Spans, Stack, Traced, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -42,31 +42,64 @@ def run(
     Returns:
         The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H.
     """
-    if dropout and training and stack.num_layers > 1:
-        return _run_with_dropout(stack, x, states, params, dropout, spans, batch_first)
-    return choose(stack, x, states, params, spans).run(stack, x, states, params, spans, batch_first)
+    if not (dropout and training and stack.num_layers > 1):
+        return choose(stack, x, states, params, spans).run(stack, x, states, params, spans, batch_first)
+    finals: list[tuple[Tensor, ...]] = []
+    for index, (layer, operands) in enumerate(_layers(stack, states, params, spans)):
+        x = _drop(x, dropout) if index else x
+        # Only the first layer's input and the last layer's output may lie batch first: what is between them is ours.
+        x, final = choose(layer, x, *operands).run(layer, x, *operands, batch_first and index == stack.num_layers - 1)
+        finals.append(final)
+    return x, _join(finals)
 
 
-def _run_with_dropout(
+def trace(
     stack: Stack,
     x: Tensor,
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
-    dropout: float,
-    spans: Spans,
-    batch_first: bool,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    *,
+    dropout: float = 0.0,
+    training: bool = False,
+    spans: Spans = WHOLE,
+) -> Traced:
+    """The same run, of what is not packed, and all that it computes on its way: each layer's outputs as they are before dropout."""
+    if not (dropout and training and stack.num_layers > 1):
+        return choose(stack, x, states, params, spans).trace(stack, x, states, params, spans)
+    parts: list[Traced] = []
+    for layer, operands in _layers(stack, states, params, spans):
+        x = _drop(parts[-1].hidden[0], dropout) if parts else x
+        parts.append(choose(layer, x, *operands).trace(layer, x, *operands))
+    return Traced(
+        torch.cat([part.hidden for part in parts]),
+        _join([part.finals for part in parts]),
+        {name: torch.cat([part.steps[name] for part in parts]) for name in parts[0].steps},
+    )
+
+
+def _layers(
+    stack: Stack, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
+) -> Iterator[tuple[Stack, tuple[tuple[Tensor, ...] | None, Sequence[Tensor], Spans]]]:
+    """Each layer as a stack of its own, and what of the states, parameters and spans is its."""
     directions = stack.num_directions
     tensors = directions * stack.tensors_per_direction
-    finals: list[tuple[Tensor, ...]] = []
     for index, layer in enumerate(stack.layers):
-        if index:
-            # The mask is drawn over a contiguous time-major tensor, as torch.nn draws it: the same seed gives the same mask.
-            x = torch.dropout(x.contiguous(), dropout, True)
-        layer_states = None if states is None else tuple(state[index * directions : (index + 1) * directions] for state in states)
-        layer_params = params[index * tensors : (index + 1) * tensors]
-        backend = choose(layer, x, layer_states, layer_params, spans)
-        # Only the first layer's input and the last layer's output may lie batch first: what is between them is ours.
-        x, final = backend.run(layer, x, layer_states, layer_params, spans, batch_first and index == stack.num_layers - 1)
-        finals.append(final)
-    return x, tuple(torch.cat(state) for state in zip(*finals, strict=True))
+        own = slice(index * directions, (index + 1) * directions)
+        yield (
+            layer,
+            (
+                None if states is None else tuple(state[own] for state in states),
+                params[index * tensors : (index + 1) * tensors],
+                spans if spans.fresh is None else spans._replace(fresh=tuple(state[own] for state in spans.fresh)),
+            ),
+        )
+
+
+def _drop(x: Tensor, dropout: float) -> Tensor:
+    """What dropout leaves. The mask is drawn over a contiguous time-major tensor, as torch.nn draws it: the same seed, the same mask."""
+    return torch.dropout(x.contiguous(), dropout, True)
+
+
+def _join(finals: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The layers' final states, above each other."""
+    return tuple(torch.cat(state) for state in zip(*finals, strict=True))
