@@ -8,12 +8,22 @@
 #include <string>
 #include <utility>
 
-#include "dispatch.h"
-#include "exchange.h"
+#include "binding.h"
 
 namespace nb = nanobind;
 
 namespace elman {
+
+const Target*& target() {
+  static const Target* chosen = &choose_target("");
+  return chosen;
+}
+
+const ExchangeApi*& exchange() {
+  static const ExchangeApi* api = nullptr;
+  return api;
+}
+
 namespace {
 
 using Address = std::uintptr_t;
@@ -204,16 +214,6 @@ struct Checked {
   }
   Long state(std::size_t i) const { return product({directions(), net.B, i == 0 ? net.P : net.H}); }
 };
-
-const Target*& target() {
-  static const Target* chosen = &choose_target("");
-  return chosen;
-}
-
-const ExchangeApi*& exchange() {
-  static const ExchangeApi* api = nullptr;
-  return api;
-}
 
 template <class Call>
 void run_without_lock(const Call& call, int threads) {
@@ -555,4 +555,5 @@ NB_MODULE(_native, m) {
   m.def("forward", &forward);
   m.def("backward", &backward);
   m.def("activation", &activation);
+  bind_stream(m);
 }
