@@ -58,9 +58,10 @@ Held hold(nb::handle object, const Shape& shape, int& bits, bool writable, const
 
 std::uintptr_t address_of(const Held& held) { return reinterpret_cast<std::uintptr_t>(held.view.buf); }
 
-// One parameter, where it was found and as it was when its values were packed.
+// One parameter: where it was found, what it was and where it lay when its values were packed.
 struct Watched {
-  nb::object name, parameter, version;
+  nb::object name, parameter;
+  Long version;
   std::uintptr_t address;
 };
 
@@ -69,8 +70,10 @@ class StreamDoor {
   // params: arrays, for each layer w_ih, w_hh, with `bias` b_ih and b_hh, with a projection (P not 0) w_hr. They are read here, and never again.
   // states: (L, B, P or H) and for an LSTM (L, B, H), written by each step. output: (B, P or H), likewise. results: what step() returns for x of one
   // dimension and of two from a buffer, and for a tensor of one and of two: objects that show `output`. classes: those of plain tensors.
-  StreamDoor(int cell, Long I, Long H, Long P, Long L, bool bias, Long B, nb::sequence params, nb::sequence states, nb::handle output, nb::tuple results, nb::tuple classes)
-      : B_(B), I_(I), results_(results), classes_(classes) {
+  // names: none; or for each parameter where `entries` has the tensor that `params` shows. A step is declined when it is another, has changed, or has moved.
+  StreamDoor(int cell, Long I, Long H, Long P, Long L, bool bias, Long B, nb::sequence params, nb::sequence states, nb::handle output, nb::tuple results, nb::tuple classes,
+             nb::dict entries, nb::tuple names)
+      : B_(B), I_(I), results_(results), classes_(classes), entries_(entries) {
     constexpr Long most = Long{1} << 30;
     check(cell >= 0 && cell <= 3, "the cell must be 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) or 3 (lstm)");
     Network net{};
@@ -81,6 +84,11 @@ class StreamDoor {
     const Long rows = gates_of(net.cell) * H, out = P ? P : H;
     const std::size_t each = 2 + (bias ? 2 : 0) + (P ? 1 : 0);
     check(nb::len(params) == static_cast<std::size_t>(L) * each && nb::len(states) == static_cast<std::size_t>(states_of(net.cell)), "too few or too many parameters or states");
+    check(nb::len(names) == 0 || nb::len(names) == nb::len(params), "names must be none, or one for each parameter");
+    for (nb::handle name : names) {  // before the values are read: what changes meanwhile has changed since
+      const nb::object parameter = nb::borrow(entries[name]);
+      watched_.push_back({nb::borrow(name), parameter, version(parameter.ptr()), 0});
+    }
     std::vector<Held> weights;
     std::vector<Parameters> parameters;
     const auto take = [&](const Shape& shape) -> const void* {
@@ -94,6 +102,7 @@ class StreamDoor {
       if (P) p.w_hr = take({P, H});
       parameters.push_back(p);
     }
+    for (std::size_t i = 0; i < watched_.size(); ++i) watched_[i].address = address_of(weights[i]);
     std::vector<void*> at;
     for (int s = 0; s < states_of(net.cell); ++s) {
       held_.push_back(hold(states[static_cast<std::size_t>(s)], {L, B, s == 0 ? out : H}, bits_, true, "a state must be dense, writable, and of the right shape and number type"));
@@ -112,20 +121,6 @@ class StreamDoor {
     if (stream_) stream_->close(stream_);
   }
 
-  // From now on a step is declined unless entries[name] is the same tensor for each name, unchanged and with its memory where it is now. To be called
-  // when the values are those packed.
-  void watch(nb::dict entries, nb::tuple names) {
-    std::vector<Watched> watched;
-    for (nb::handle name : names) {
-      Watched w{nb::borrow(name), nb::borrow(entries[name]), nb::object(), 0};
-      w.version = w.parameter.attr("_version");
-      w.address = address(w.parameter.ptr());
-      watched.push_back(std::move(w));
-    }
-    entries_ = entries;
-    watched_ = std::move(watched);
-  }
-
   bool is_current() const {
     for (const Watched& w : watched_) {
       PyObject* now = PyDict_GetItemWithError(entries_.ptr(), w.name.ptr());
@@ -133,10 +128,7 @@ class StreamDoor {
         PyErr_Clear();
         return false;
       }
-      static PyObject* const version = PyUnicode_InternFromString("_version");
-      const nb::object v = nb::steal(PyObject_GetAttr(now, version));
-      if (!v.is_valid()) throw nb::python_error();
-      if (PyLong_AsLongLong(v.ptr()) != PyLong_AsLongLong(w.version.ptr()) || address(now) != w.address) return false;
+      if (version(now) != w.version || address(now) != w.address) return false;
     }
     return true;
   }
@@ -177,6 +169,14 @@ class StreamDoor {
     return results_[static_cast<std::size_t>(kind + rank - 1)];
   }
 
+  // How often a tensor was written to.
+  static Long version(PyObject* tensor) {
+    static PyObject* const name = PyUnicode_InternFromString("_version");
+    const nb::object count = nb::steal(PyObject_GetAttr(tensor, name));
+    if (!count.is_valid()) throw nb::python_error();
+    return nb::cast<Long>(count);
+  }
+
   static std::uintptr_t address(PyObject* tensor) {
     nb::dlpack::dltensor t;
     if (exchange() && exchange()->view(tensor, &t) == 0) return elman::address_of(t);
@@ -209,8 +209,7 @@ class StreamDoor {
 
 void bind_stream(nb::module_& m) {
   nb::class_<StreamDoor>(m, "Stream")
-      .def(nb::init<int, Long, Long, Long, Long, bool, Long, nb::sequence, nb::sequence, nb::handle, nb::tuple, nb::tuple>())
-      .def("watch", &StreamDoor::watch)
+      .def(nb::init<int, Long, Long, Long, Long, bool, Long, nb::sequence, nb::sequence, nb::handle, nb::tuple, nb::tuple, nb::dict, nb::tuple>())
       .def("is_current", &StreamDoor::is_current)
       .def("step", &StreamDoor::step);
 }
