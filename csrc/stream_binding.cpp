@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -58,11 +59,38 @@ Held hold(nb::handle object, const Shape& shape, int& bits, bool writable, const
 
 std::uintptr_t address_of(const Held& held) { return reinterpret_cast<std::uintptr_t>(held.view.buf); }
 
-// One parameter: where it was found, what it was and where it lay when its values were packed.
+// One parameter as it was when its values were packed: where it was found, what it was, how often it had been written to, where it lay, and some of its
+// numbers, spread over it; for not all writes are counted (by way of a tensor's data, and some fused optimizers').
 struct Watched {
+  static constexpr int kSome = 16;
   nb::object name, parameter;
   Long version;
-  std::uintptr_t address;
+  const char* at = nullptr;
+  bool wide = false;  // 8 bytes a number, not 4
+  Long places[kSome] = {};
+  std::uint64_t some[kSome] = {};
+
+  template <class Bits>
+  std::uint64_t number(int i) const {
+    Bits bits;
+    std::memcpy(&bits, at + places[i], sizeof bits);
+    return bits;
+  }
+  void remember(const Held& held) {
+    const Long bytes = held.view.itemsize, last = held.view.len / bytes - 1;
+    at = static_cast<const char*>(held.view.buf), wide = bytes == 8;
+    for (int i = 0; i < kSome; ++i) {
+      places[i] = last * i / (kSome - 1) * bytes;
+      some[i] = wide ? number<std::uint64_t>(i) : number<std::uint32_t>(i);
+    }
+  }
+  template <class Bits>
+  bool differs() const {
+    std::uint64_t difference = 0;
+    for (int i = 0; i < kSome; ++i) difference |= some[i] ^ number<Bits>(i);
+    return difference != 0;
+  }
+  bool has_changed() const { return wide ? differs<std::uint64_t>() : differs<std::uint32_t>(); }
 };
 
 class StreamDoor {
@@ -87,7 +115,7 @@ class StreamDoor {
     check(nb::len(names) == 0 || nb::len(names) == nb::len(params), "names must be none, or one for each parameter");
     for (nb::handle name : names) {  // before the values are read: what changes meanwhile has changed since
       const nb::object parameter = nb::borrow(entries[name]);
-      watched_.push_back({nb::borrow(name), parameter, version(parameter.ptr()), 0});
+      watched_.push_back({nb::borrow(name), parameter, version(parameter.ptr())});
     }
     std::vector<Held> weights;
     std::vector<Parameters> parameters;
@@ -102,7 +130,7 @@ class StreamDoor {
       if (P) p.w_hr = take({P, H});
       parameters.push_back(p);
     }
-    for (std::size_t i = 0; i < watched_.size(); ++i) watched_[i].address = address_of(weights[i]);
+    for (std::size_t i = 0; i < watched_.size(); ++i) watched_[i].remember(weights[i]);
     std::vector<void*> at;
     for (int s = 0; s < states_of(net.cell); ++s) {
       held_.push_back(hold(states[static_cast<std::size_t>(s)], {L, B, s == 0 ? out : H}, bits_, true, "a state must be dense, writable, and of the right shape and number type"));
@@ -128,7 +156,7 @@ class StreamDoor {
         PyErr_Clear();
         return false;
       }
-      if (version(now) != w.version || address(now) != w.address) return false;
+      if (version(now) != w.version || address(now) != reinterpret_cast<std::uintptr_t>(w.at) || w.has_changed()) return false;
     }
     return true;
   }
@@ -211,7 +239,7 @@ void bind_stream(nb::module_& m) {
   nb::class_<StreamDoor>(m, "Stream")
       .def(nb::init<int, Long, Long, Long, Long, bool, Long, nb::sequence, nb::sequence, nb::handle, nb::tuple, nb::tuple, nb::dict, nb::tuple>())
       .def("is_current", &StreamDoor::is_current)
-      .def("step", &StreamDoor::step);
+      .def("step", &StreamDoor::step, nb::arg().none());
 }
 
 }  // namespace elman

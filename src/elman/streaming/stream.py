@@ -40,8 +40,9 @@ def stream(rnn: RNN | GRU | LSTM, batch_size: int = 1) -> Stream:
 
     Args:
         rnn: an RNN, GRU or LSTM of one direction. It stays the owner of its parameters: what is written to them, by an optimizer or by
-            load_state_dict, acts from the next step on. (Only writes by way of ``parameter.data``, or of a NumPy array that shares its
-            memory, are not seen where they leave the parameter where it was: torch does not count them.)
+            load_state_dict, acts from the next step on. (torch does not count what is written by way of ``parameter.data``, of a NumPy array
+            that shares its memory, or by a fused optimizer: such writes are seen by some numbers of each parameter, all over it, and
+            can be missed where they change none of these.)
         batch_size: B, how many sequences run side by side.
 
     Returns:
@@ -176,7 +177,9 @@ class Stream:
 
     @state.setter
     def state(self, hx: Tensor | Array | tuple[Tensor | Array, ...]) -> None:
-        given = self.rnn._states(hx) or (hx,)
+        given = self.rnn._states(hx)
+        if given is None:
+            raise TypeError("expected a state as the network's hx, got None: reset() goes back to the start of a fresh sequence")
         self._set(tuple([self._check_state(*pair) for pair in zip(self._names, given, self.rnn.stack.state_sizes, strict=True)]))
 
     def reset(self, rows: int | Sequence[int] | Sequence[bool] | Tensor | Array | None = None) -> None:
@@ -197,8 +200,9 @@ class Stream:
             IndexError: a number is not from 0 to B-1, or the mask has not B values.
         """
         mask = torch.ones(self.batch_size, dtype=torch.bool) if rows is None else self._mask(rows)
-        self._fresh = mask if self._fresh is None else mask | self._fresh
-        if self._fresh.all():
+        fresh = self._fresh
+        self._fresh = mask = mask if fresh is None else mask | fresh
+        if mask.all():
             self.detach()  # no row has a past
         self._next = decline
 
@@ -316,12 +320,12 @@ class Stream:
     def _current(self) -> tuple[Tensor, ...]:
         """The states before the next step, like the parameters in dtype and device; fresh rows begin with the network's own."""
         rnn, weight = self.rnn, self.rnn._params()[0]
-        states = self._states
+        states, fresh = self._states, self._fresh
         if states[0].dtype is not weight.dtype or states[0].device != weight.device:
             states = tuple([state.to(weight) for state in states])
         if states[0].is_inference() and not torch.is_inference_mode_enabled():
             states = tuple([state.clone() for state in states])  # no graph may hold the others
-        if self._fresh is None:
+        if fresh is None:
             return states
         if not getattr(rnn, "learn_initial_state", False):
             begin = tuple([torch.zeros_like(state) for state in states])
@@ -329,9 +333,9 @@ class Stream:
             begin = tuple(
                 [getattr(rnn, f"{name}_0").unsqueeze(1).expand_as(state) for name, state in zip(rnn.stack.cell.states, states, strict=True)]
             )
-        if self._fresh.all():
+        if fresh.all():
             return begin
-        rows = self._fresh.to(weight.device)[:, None]
+        rows = fresh.to(weight.device)[:, None]
         return tuple([torch.where(rows, start, state) for start, state in zip(begin, states, strict=True)])
 
     def _mask(self, rows: Any) -> Tensor:
