@@ -38,7 +38,7 @@ sanitize: .venv/installed-dev ## the kernels under AddressSanitizer and Undefine
 	$(BIN)/cmake --build build/sanitize
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 ELMAN_SANITIZED="$$(echo build/sanitize/_native*.so)" PYTHONPATH=tests \
-	    $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz.py $(ARGS)
+	    $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz.py tests/test_stream_memory.py $(ARGS)
 
 # An emulator (apt-get install g++-aarch64-linux-gnu qemu-user-static) runs the kernels of another processor against plain loops.
 neon: ## the kernels for 64-bit Arm, under an emulator

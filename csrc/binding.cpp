@@ -8,13 +8,23 @@
 #include <string>
 #include <utility>
 
-#include "dispatch.h"
-#include "exchange.h"
+#include "binding.h"
 #include "ragged.h"
 
 namespace nb = nanobind;
 
 namespace elman {
+
+const Target*& target() {
+  static const Target* chosen = &choose_target("");
+  return chosen;
+}
+
+const ExchangeApi*& exchange() {
+  static const ExchangeApi* api = nullptr;
+  return api;
+}
+
 namespace {
 
 using Address = std::uintptr_t;
@@ -240,16 +250,6 @@ struct Checked {
   Long state(std::size_t i) const { return product({fresh(i), net.B}); }
   Long fresh(std::size_t i) const { return product({directions(), i == 0 ? net.P : net.H}); }
 };
-
-const Target*& target() {
-  static const Target* chosen = &choose_target("");
-  return chosen;
-}
-
-const ExchangeApi*& exchange() {
-  static const ExchangeApi* api = nullptr;
-  return api;
-}
 
 template <class Call>
 void run_without_lock(const Checked& checked, const Call& call, int threads) {
@@ -609,4 +609,5 @@ NB_MODULE(_native, m) {
   m.def("forward", &forward);
   m.def("backward", &backward);
   m.def("activation", &activation);
+  bind_stream(m);
 }

@@ -64,10 +64,11 @@ constexpr std::size_t kArenaBytes = 64 * 1024;
 struct Arena {
   char* base = nullptr;
   std::size_t used = 0;
+  bool closed = false;
   ~Arena() { std::free(base); }
   static std::size_t round(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
   void* take(std::size_t bytes) {
-    if (bytes > kArenaBytes || round(bytes) > kArenaBytes - used) return nullptr;
+    if (closed || bytes > kArenaBytes || round(bytes) > kArenaBytes - used) return nullptr;
     if (!base && posix_memalign(reinterpret_cast<void**>(&base), 64, kArenaBytes) != 0) return base = nullptr;
     void* memory = base + used;
     used += round(bytes);
@@ -93,6 +94,9 @@ void* allocate(std::size_t bytes) {
 void release(void* memory) {
   if (memory && !arena.give_back(memory)) std::free(memory);
 }
+
+Lasting::Lasting() : before_(arena.closed) { arena.closed = true; }
+Lasting::~Lasting() { arena.closed = before_; }
 
 std::vector<const Target*> supported_targets() {
   std::vector<const Target*> found;

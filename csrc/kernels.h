@@ -15,6 +15,18 @@ class Team;
 void* allocate(std::size_t bytes);
 void release(void* memory);
 
+// While it lives, what its thread allocates may be released in any order and by any thread.
+class Lasting {
+ public:
+  Lasting();
+  ~Lasting();
+  Lasting(const Lasting&) = delete;
+  Lasting& operator=(const Lasting&) = delete;
+
+ private:
+  const bool before_;
+};
+
 enum class CellKind : int { rnn_tanh, rnn_relu, gru, lstm };
 enum class Activation : int { tanh, relu, sigmoid };
 enum class Number : int { f32, f64, bf16 };  // bf16: forward only, nothing kept
@@ -101,6 +113,14 @@ constexpr std::int64_t backward_chunk(const Network& net) {
 }
 constexpr std::int64_t number_of_marks(const Network& net) { return (net.T + backward_chunk(net) - 1) / backward_chunk(net); }
 
+// A network of one direction whose weights are packed once, and which runs a step at a time, on the caller's thread. Its states are h (L, B, P) and c (L, B, H), dense,
+// read and written where they lie when it is opened.
+struct Stream {
+  // x: B rows of I numbers, `row` apart. output: (B, P), dense, written when x has been read, which it may overlap.
+  void (*step)(Stream*, const void* x, std::int64_t row, void* output);
+  void (*close)(Stream*);
+};
+
 // What one instruction set offers.
 struct Target {
   const char* name;
@@ -108,6 +128,7 @@ struct Target {
   bool (*forward)(const Forward&, Team&);    // false: out of memory
   bool (*backward)(const Backward&, Team&);
   void (*activation)(Activation, Number, const void* from, void* to, std::int64_t n);
+  Stream* (*stream)(const Network&, void* const* states);  // float32 and float64; T does not matter, D is 1; null: out of memory
   double (*peak)(Number, std::int64_t iterations);  // runs a register-only loop of multiply-adds; returns how many operations it did
 };
 

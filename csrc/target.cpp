@@ -2,6 +2,7 @@
 #include "backward.h"
 #include "cells/all.h"
 #include "forward.h"
+#include "stream.h"
 
 #define ELMAN_STRING_(x) #x
 #define ELMAN_STRING(x) ELMAN_STRING_(x)
@@ -49,6 +50,12 @@ bool run_backward(const Backward& b, Team& team) {
   return with_types(b.net, [&](auto cell, auto number) { return backward<decltype(number), decltype(cell)>(b, team); });
 }
 
+Stream* open_stream(const Network& net, void* const* states) {
+  Stream* made = nullptr;
+  with_types(net, [&](auto cell, auto number) { return (made = Streamed<decltype(number), decltype(cell)>::open(net, states)) != nullptr; });
+  return made;
+}
+
 template <class T>
 void activate(Activation which, const void* from, void* to, std::int64_t n) {
   for (long i = 0; i < n; i += kLanes<T>) {
@@ -92,7 +99,9 @@ double run_peak(Number number, std::int64_t iterations) { return number == Numbe
 }  // namespace ELMAN_TARGET
 
 extern const Target ELMAN_JOIN(target_, ELMAN_TARGET);
-const Target ELMAN_JOIN(target_, ELMAN_TARGET) = {ELMAN_STRING(ELMAN_TARGET),     ELMAN_TARGET::supported,      ELMAN_TARGET::run_forward,
-                                                  ELMAN_TARGET::run_backward,     ELMAN_TARGET::run_activation, ELMAN_TARGET::run_peak};
+const Target ELMAN_JOIN(target_, ELMAN_TARGET) = {
+    ELMAN_STRING(ELMAN_TARGET), ELMAN_TARGET::supported,   ELMAN_TARGET::run_forward, ELMAN_TARGET::run_backward, ELMAN_TARGET::run_activation,
+    ELMAN_TARGET::open_stream,  ELMAN_TARGET::run_peak,
+};
 
 }  // namespace elman

@@ -9,5 +9,6 @@
 from elman._version import __version__
 from elman.backends import show_config
 from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, why
+from elman.streaming import Stream, chunks, stream
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "__version__", "show_config", "why"]
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "Stream", "__version__", "chunks", "show_config", "stream", "why"]

@@ -124,3 +124,27 @@ def backward(
     d_params: Sequence[int],
     /,
 ) -> None: ...
+
+class Stream:
+    """A network that runs a step at a time: weights packed once, states and output written where they lie. Of torch it knows nothing."""
+
+    def __init__(
+        self,
+        cell: int,
+        input_size: int,
+        hidden_size: int,
+        proj_size: int,
+        layers: int,
+        bias: bool,
+        batch: int,
+        params: Sequence[object],
+        states: Sequence[object],
+        output: object,
+        results: tuple[object, object, object, object],
+        classes: tuple[type, ...],
+        entries: dict[str, Any],
+        names: Sequence[str],
+        /,
+    ) -> None: ...
+    def is_current(self) -> bool: ...
+    def step(self, x: object, /) -> Any: ...

@@ -82,7 +82,12 @@ def fma_peak(threads: int, dtype: torch.dtype = torch.float32) -> float:
     return _native.peak(NUMBERS[dtype], threads)
 
 
-if _missing is None and hasattr(Tensor, "__dlpack_c_exchange_api__"):
+def sees_tensors() -> bool:
+    """Whether torch shows its tensors to the kernels (DLPack's exchange, torch 2.10 and later)."""
+    return _missing is None and hasattr(Tensor, "__dlpack_c_exchange_api__")
+
+
+if sees_tensors():
     _native.offer_exchange(Tensor.__dlpack_c_exchange_api__)
 
 
@@ -258,6 +263,22 @@ def _what(stack: Stack) -> tuple[object, ...]:
         )
         stack.__dict__["_what"] = known
     return known
+
+
+def open_stream(
+    stack: Stack,
+    batch: int,
+    params: Sequence[object],
+    states: Sequence[object],
+    output: object,
+    results: tuple[object, object, object, object],
+    entries: dict[str, Tensor],
+    names: tuple[str, ...],
+) -> _native.Stream:
+    """Kernels that run a stack a step at a time (csrc/stream_binding.cpp says what the arguments are)."""
+    sizes = (stack.input_size, stack.hidden_size, stack.proj_size, stack.num_layers)
+    cell = CELLS[stack.cell.name]
+    return _native.Stream(cell, *sizes, stack.bias, batch, params, states, output, results, PLAIN, entries, names)
 
 
 def plain_forward(

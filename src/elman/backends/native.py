@@ -147,7 +147,7 @@ class NativeBackend(Backend):
     def run_plain(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        if not _AVAILABLE or _is_watched() or torch.is_autocast_enabled("cpu") or stack.cell.name not in kernels.CELLS:
+        if not _AVAILABLE or is_watched() or torch.is_autocast_enabled("cpu") or stack.cell.name not in kernels.CELLS:
             return None
         done = kernels.plain_forward(stack, x, states, params, batch_first, torch.is_grad_enabled(), False)
         if done is None:
@@ -162,7 +162,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Whether somebody transforms, records or replaces what torch does. A compiler is told apart before."""
     return (
         torch._C._len_torch_dispatch_stack() > 0

@@ -1,0 +1,164 @@
+"""Sequences as they really are, raced: ragged, cut, traced, streamed, each beside what one would do without.
+
+The ways to run one and the same thing, not libraries, stand beside each other here. What is compared has first given the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import elman
+from elman.bench.agreement import check
+from elman.bench.case import MODES
+from elman.bench.race import race, ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
+
+    from elman.bench.case import Mode
+    from elman.bench.race import Timing
+
+STEPS, BATCH, SIZE, STREAM_SIZE = 100, 32, 128, 64
+RESETS = 0.01  # the share of steps that begin a fresh sequence
+
+QUESTIONS: dict[str, str] = {
+    "ragged": "lengths uniform in 1..T, beside torch's pack, run, unpack",
+    "valid": "the same lengths, beside Elman's run of the whole padded batch",
+    "resets": "resets at 1 % of the steps, beside the same call with none",
+    "trace": "trace(), beside forward()",
+    "stream": f"stream.step on a NumPy array, one row of {STREAM_SIZE} units, beside torch's cell without gradients",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question for one kind of network.
+
+    Attributes:
+        question: its name in ``QUESTIONS``.
+        elman: how long Elman's way took; ``beside`` the other.
+    """
+
+    cell: str
+    mode: Mode
+    question: str
+    elman: Timing
+    beside: Timing
+
+    @property
+    def ratio(self) -> float:
+        """The other way's time over Elman's, paired by round."""
+        return ratio(self.beside, self.elman)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "cell": self.cell,
+            "mode": self.mode,
+            "question": self.question,
+            "elman_s": self.elman.median,
+            "beside_s": self.beside.median,
+            "over_elman": self.ratio,
+        }
+
+
+def measure(cells: Sequence[str], modes: Sequence[Mode], *, threads: int, rounds: int, min_block_s: float) -> Iterator[Answer]:
+    """Put every question to every kind of network, one answer at a time.
+
+    Args:
+        cells: of "rnn", "gru", "lstm".
+        modes: which of inference and training; a stream only infers.
+        threads: of torch and Elman.
+        rounds, min_block_s: of each race (``elman.bench.race``).
+
+    Raises:
+        WrongAnswerError: two ways do not give the same numbers.
+    """
+    torch.set_num_threads(threads)
+    for cell in cells:
+        for mode in MODES:
+            if mode in modes:
+                jobs = _jobs(cell, mode)
+                timings = race(jobs, rounds=rounds, min_block_s=min_block_s)
+                for question, (ours, beside) in _PAIRS.items():
+                    yield Answer(cell, mode, question, timings[ours], timings[beside])
+        if "infer" in modes:
+            timings = race(_steps(cell), rounds=rounds, min_block_s=min_block_s)
+            yield Answer(cell, "infer", "stream", timings["stream"], timings["cell"])
+
+
+_PAIRS = {"ragged": ("ragged", "torch"), "valid": ("ragged", "whole"), "resets": ("resets", "whole"), "trace": ("trace", "whole")}
+
+
+def _jobs(cell: str, mode: Mode) -> dict[str, Callable[[], Tensor]]:
+    """Ways to run a layer over a padded batch, by name."""
+    draw = torch.Generator().manual_seed(0)
+    ours, theirs = _pair(cell, SIZE)
+    x = torch.randn(STEPS, BATCH, SIZE, generator=draw)
+    lengths = torch.randint(1, STEPS + 1, (BATCH,), generator=draw)
+    reset = torch.rand(STEPS, BATCH, generator=draw) < RESETS
+
+    def pack_and_unpack() -> Tensor:
+        packed, _ = theirs(pack_padded_sequence(x, lengths, enforce_sorted=False))
+        return pad_packed_sequence(packed, total_length=STEPS)[0]
+
+    ways: dict[str, Callable[[], Tensor]] = {
+        "torch": pack_and_unpack,
+        "ragged": lambda: ours(x, lengths=lengths)[0],
+        "whole": lambda: ours(x)[0],
+        "resets": lambda: ours(x, reset=reset)[0],
+        "trace": lambda: ours.trace(x).output,
+    }
+    leaves = (x, *ours.parameters(), *theirs.parameters())
+    for leaf in leaves:
+        leaf.requires_grad_(mode == "train")
+
+    def job(way: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def train() -> Tensor:
+            for leaf in leaves:
+                leaf.grad = None
+            way().sum().backward()  # type: ignore[no-untyped-call]
+            return x.grad  # type: ignore[return-value]
+
+        return train if mode == "train" else way
+
+    jobs = {name: job(way) for name, way in ways.items()}
+    for ours_, theirs_ in (("ragged", "torch"), ("trace", "whole")):
+        got, expected = ({"numbers": jobs[name]().detach().clone().numpy()} for name in (ours_, theirs_))
+        check(f"{ours_}, {cell}, {mode}", got, expected)
+    return jobs
+
+
+def _steps(cell: str) -> dict[str, Callable[[], object]]:
+    """One step at a time, NumPy in and NumPy out: a stream, and torch's cell as one would write it."""
+    layer, _ = _pair(cell, STREAM_SIZE)
+    theirs = getattr(nn, f"{cell.upper()}Cell")(STREAM_SIZE, STREAM_SIZE).requires_grad_(False)
+    theirs.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})
+    x = torch.randn(1, STREAM_SIZE).numpy()
+    stream = elman.stream(layer)
+    state: list[Any] = [None]
+
+    def step() -> object:
+        with torch.no_grad():
+            state[0] = theirs(torch.from_numpy(x), state[0])
+        return (state[0][0] if cell == "lstm" else state[0]).numpy()
+
+    ways: dict[str, Callable[[], Any]] = {"stream": lambda: stream.step(x), "cell": step}
+    for _ in range(3):
+        got, expected = ({"output": ways[name]().copy()} for name in ("stream", "cell"))
+        check(f"stream, {cell}", got, expected)
+    return ways
+
+
+def _pair(cell: str, size: int) -> tuple[Any, Any]:
+    """Elman's layer and torch's, of the same numbers."""
+    torch.manual_seed(0)
+    ours, theirs = getattr(elman, cell.upper())(size, size), getattr(nn, cell.upper())(size, size)
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs

@@ -1,0 +1,130 @@
+"""Truncated backpropagation through time: a sequence in chunks, the state handed on, the gradient cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from elman.layers import checks
+from elman.layers.layer import RecurrentLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from elman.layers import GRU, LSTM, RNN
+
+
+def chunks(
+    rnn: RNN | GRU | LSTM,
+    x: Tensor,
+    size: int,
+    hx: Tensor | tuple[Tensor, Tensor] | None = None,
+    *,
+    lengths: Tensor | Sequence[int] | None = None,
+    reset: Tensor | None = None,
+) -> Chunks:
+    """Run a network over long sequences in chunks, for truncated backpropagation through time.
+
+    >>> import elman, torch
+    >>> from torch.nn.functional import mse_loss
+    >>> x, target = torch.randn(1000, 8, 10), torch.randn(1000, 8, 1)
+    >>> rnn, head = elman.LSTM(10, 20), torch.nn.Linear(20, 1)
+    >>> optimizer = torch.optim.Adam([*rnn.parameters(), *head.parameters()])
+    >>> for epoch in range(2):
+    ...     for steps, output in elman.chunks(rnn, x, 250):
+    ...         loss = mse_loss(head(output), target[steps])
+    ...         optimizer.zero_grad()
+    ...         loss.backward()
+    ...         optimizer.step()
+
+    Each chunk is run when it is asked for, with the parameters as they are then, from the state in which the one before ended, and no
+    gradient goes back from one to another. So memory grows with the size of a chunk, not with the sequence, and the gradient misses what
+    lies further back than the chunk's first step. With ``size`` of T or more nothing is cut: it is the gradient of the whole.
+
+    Source: R. J. Williams, J. Peng, "An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network Trajectories", Neural
+    Computation 2 (1990).
+
+    Args:
+        rnn: an RNN, GRU or LSTM of one direction.
+        x: (T, B, I), or (B, T, I) with batch_first; unbatched, (T, I).
+        size: how many steps a chunk has; the last has what is left.
+        hx: the initial states, as the network takes them. A graph they carry is not cut. By default what the network starts from.
+        lengths: how many steps each row has, (B,), as the network takes them: outputs past a row's end are 0, and its state stays.
+        reset: where fresh sequences begin, (T, B), or (B, T) with batch_first, as the network takes it.
+
+    Returns:
+        An iterator over pairs: the steps of a chunk, a ``slice`` of time; and the outputs at these steps, laid out as x. Its ``state`` is
+        the state after the last chunk so far, as hx and without a graph: give it to the next call where sequences go on there.
+
+    Raises:
+        TypeError: rnn is not one of Elman's layers, x is no tensor, or size is not an int.
+        ValueError: rnn is bidirectional, x has the wrong number of dimensions, or size is below 1.
+        Exception: at the first chunk, whatever the network raises for these arguments.
+    """
+    return Chunks(rnn, x, size, hx, lengths, reset)
+
+
+class Chunks:
+    """The chunks of a sequence, each run when it is asked for. ``elman.chunks`` makes one.
+
+    >>> import elman, torch
+    >>> chunks = elman.chunks(elman.GRU(10, 20), torch.randn(7, 3, 10), 3)
+    >>> [(steps.start, steps.stop, tuple(output.shape)) for steps, output in chunks]
+    [(0, 3, (3, 3, 20)), (3, 6, (3, 3, 20)), (6, 7, (1, 3, 20))]
+    >>> chunks.state.shape
+    torch.Size([1, 3, 20])
+
+    Attributes:
+        state: after the last chunk so far, as the network's hx, without a graph; before the first, the initial states as given.
+    """
+
+    def __init__(
+        self,
+        rnn: RNN | GRU | LSTM,
+        x: Tensor,
+        size: int,
+        hx: Tensor | tuple[Tensor, Tensor] | None,
+        lengths: Tensor | Sequence[int] | None,
+        reset: Tensor | None,
+    ) -> None:
+        if not isinstance(rnn, RecurrentLayer):
+            raise TypeError(f"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got {type(rnn).__name__}")
+        if rnn.bidirectional:
+            raise ValueError(
+                "expected a network of one direction, got a bidirectional one: its reverse direction begins at the sequence's end, which "
+                "the first chunk does not have"
+            )
+        if not isinstance(x, Tensor):
+            raise checks.wrong_kind("x", "a tensor", x)
+        if x.dim() not in (2, 3):
+            raise ValueError(f"expected x of 2 or 3 dimensions, got {x.dim()}: x has shape {tuple(x.shape)}")
+        if type(size) is not int:
+            raise TypeError(f"expected size to be an int, got {size!r} of type {type(size).__name__}")
+        if size < 1:
+            raise ValueError(f"expected size to be at least 1, got {size}")
+        self.state: Any = hx
+        self._rnn, self._x, self._size = rnn, x, size
+        self._time = 1 if rnn.batch_first and x.dim() == 3 else 0
+        self._lengths = None if lengths is None else torch.as_tensor(lengths)
+        self._reset = reset
+        self._begin = 0
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        return self
+
+    def __next__(self) -> tuple[slice, Tensor]:
+        time, begin = self._time, self._begin
+        size = min(self._size, self._x.shape[time] - begin)
+        if size <= 0:
+            raise StopIteration
+        spans: dict[str, Tensor] = {}
+        if self._lengths is not None:
+            spans["lengths"] = (self._lengths - begin).clamp(0, size)
+        if self._reset is not None:
+            spans["reset"] = self._reset.narrow(time, begin, size)
+        output, hx = self._rnn(self._x.narrow(time, begin, size), self.state, **spans)
+        self.state = tuple([state.detach() for state in hx]) if isinstance(hx, tuple) else hx.detach()
+        self._begin = begin + size
+        return slice(begin, begin + size), output

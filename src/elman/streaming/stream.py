@@ -1,0 +1,434 @@
+"""A network run over a sequence that comes bit by bit: its state kept, its weights packed once, a step in microseconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from elman.backends.stepper import Stepper, can_step, decline, is_usual
+from elman.layers import checks
+from elman.layers.layer import RecurrentLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from elman.layers import GRU, LSTM, RNN
+
+Array: TypeAlias = "npt.NDArray[Any]"
+Values = TypeVar("Values", bound="Tensor | Array")
+
+
+def stream(rnn: RNN | GRU | LSTM, batch_size: int = 1) -> Stream:
+    """Run a network a step or a chunk at a time, with its state kept in between.
+
+    >>> import elman, torch
+    >>> rnn = elman.GRU(10, 20)
+    >>> x = torch.randn(5, 1, 10)
+    >>> stream = elman.stream(rnn)
+    >>> with torch.no_grad():
+    ...     outputs = [stream.step(x_t).clone() for x_t in x[:3]]  # the output is the stream's own: copy what is to be kept
+    ...     outputs += stream.run(x[3:])
+    ...     torch.equal(torch.stack(outputs), rnn(x)[0])
+    True
+
+    The numbers are those of the whole run, to the bit on the native backend in float32 and float64, however the sequence is cut. (In
+    bfloat16 an LSTM's c is rounded wherever a call ends, so its bits depend on the cuts.)
+
+    Args:
+        rnn: an RNN, GRU or LSTM of one direction. It stays the owner of its parameters: what is written to them, by an optimizer or by
+            load_state_dict, acts from the next step on. (torch does not count what is written by way of ``parameter.data``, of a NumPy array
+            that shares its memory, or by a fused optimizer: such writes are seen by some numbers of each parameter, all over it, and
+            can be missed where they change none of these.)
+        batch_size: B, how many sequences run side by side.
+
+    Returns:
+        A ``Stream`` at the start of a fresh sequence.
+
+    Raises:
+        TypeError: rnn is not one of Elman's layers, or batch_size is not an int.
+        ValueError: rnn is bidirectional, or batch_size is below 1.
+    """
+    return Stream(rnn, batch_size)
+
+
+class Stream:
+    """A network, and the state in which it waits for the next step of its sequences. ``elman.stream(rnn)`` makes one.
+
+    >>> import elman, numpy as np
+    >>> stream = elman.stream(elman.LSTM(10, 20), batch_size=3)
+    >>> y = stream.step(np.zeros((3, 10), dtype=np.float32))  # arrays in, arrays out
+    >>> type(y).__name__, y.shape, y is stream.step(np.ones((3, 10), dtype=np.float32))
+    ('ndarray', (3, 20), True)
+
+    **The output of ``step`` is the stream's own memory, and valid until the next step writes over it**: copy what is to be kept. So a step
+    takes no memory. With gradients enabled a step on a tensor gives an ordinary tensor instead, and ``run`` always does.
+
+    Kernels of our own run the steps of a network in float32 or float64 on the CPU, on the caller's thread; else, and for a ``run``, the
+    layer itself is called, with the same results. It is also called where gradients are wanted (they are enabled, x is a tensor, and x,
+    the state or a parameter requires them: the state then carries the graph, until ``detach``), where dropout acts between layers (in
+    training mode), under torch's modes (autocast, transforms), and where a parameter is computed (weight norm). Hooks on the layer
+    run when it is called only. NumPy arrays know of no gradients.
+
+    A copy or a pickle has a state of its own, without a graph; ``copy.copy`` shares the network, ``copy.deepcopy`` copies it.
+    After an error the state is what it was. A stream is not for several threads at once: nothing breaks, but steps mix.
+
+    Attributes:
+        rnn: the network.
+        batch_size: B.
+    """
+
+    def __init__(self, rnn: RNN | GRU | LSTM, batch_size: int = 1) -> None:
+        if not isinstance(rnn, RecurrentLayer):
+            raise TypeError(f"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got {type(rnn).__name__}")
+        if type(batch_size) is not int:
+            raise TypeError(f"expected batch_size to be an int, got {batch_size!r} of type {type(batch_size).__name__}")
+        if batch_size < 1:
+            raise ValueError(f"expected batch_size to be at least 1, got {batch_size}")
+        if rnn.bidirectional:
+            raise ValueError(
+                "expected a network of one direction, got a bidirectional one: its reverse direction begins at the sequence's end, which a "
+                "stream does not have"
+            )
+        import numpy as np  # not before: it takes as long to import as all of ours
+
+        self.rnn = rnn
+        self.batch_size = batch_size
+        self._array_class = np.ndarray
+        self._stepper: Stepper | None = None
+        self._next: Callable[[Any], Any] = decline  # the stepper's step, if it has the weights and the state
+        self._has_layers = rnn.num_layers > 1
+        weight = rnn._params()[0]
+        stack = rnn.stack
+        self._states = tuple([weight.new_zeros((stack.num_layers, batch_size, width)) for width in stack.state_sizes])
+        self._fresh: Tensor | None = torch.ones(batch_size, dtype=torch.bool)  # rows that begin a sequence; None: none does
+
+    def __repr__(self) -> str:
+        return f"Stream({self.rnn!r}, batch_size={self.batch_size})"
+
+    def step(self, x: Values) -> Values:
+        """Take one step of every sequence.
+
+        Args:
+            x: (B, I), with batch_size 1 also (I,): a tensor or a NumPy array, of the parameters' dtype.
+
+        Returns:
+            The last layer's new state, (B, H) or (H,), with a projection P for H, of the kind of x. **Valid until the next step**, unless
+            gradients are enabled and x is a tensor: the same memory serves every step.
+
+        Raises:
+            TypeError: x is neither a tensor nor an array.
+            ValueError: x has the wrong number of dimensions or the wrong dtype.
+            RuntimeError: x has the wrong number of features or rows, or is on another device.
+        """
+        if not (self._has_layers and self._drops()):
+            y: Values | None
+            if type(x) is self._array_class:
+                y = self._next(x)
+                if y is not None:
+                    return y
+            elif self._is_usual(x):
+                y = self._next(x)
+                if y is not None:
+                    return _given(y)  # type: ignore[no-any-return]
+        return self._step(x)
+
+    def run(self, chunk: Values) -> Values:
+        """Take all steps of a chunk of the sequences.
+
+        Args:
+            chunk: as the network takes it, (T, B, I), or (B, T, I) with batch_first; with batch_size 1 also unbatched, (T, I): a tensor
+                or a NumPy array, of the parameters' dtype.
+
+        Returns:
+            The outputs, laid out as the chunk, (T, B, H) or (T, H), with a projection P for H, of its kind. They are the caller's.
+
+        Raises:
+            TypeError: chunk is neither a tensor nor an array.
+            ValueError: it has the wrong number of dimensions or the wrong dtype.
+            RuntimeError: it has no step, the wrong number of features or rows, or is on another device.
+        """
+        batched = "(B, T, I)" if self.rnn.batch_first else "(T, B, I)"
+        x = self._check(chunk, {3: batched, 2: "(T, I)"}, 0 if self.rnn.batch_first else 1)
+        batch = 0 if self.rnn.batch_first else 1
+        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(chunk, Tensor)):
+            output = self._call(x.unsqueeze(batch) if x.dim() == 2 else x)
+        done: Values = _like(chunk, output.squeeze(batch) if x.dim() == 2 else output)
+        return done
+
+    @property
+    def state(self) -> Any:
+        """The state before the next step, as the network's hx: h, (L, B, H), or for an LSTM (h, c); with a projection h is (L, B, P).
+
+        >>> import elman, torch
+        >>> stream = elman.stream(elman.RNN(10, 20))
+        >>> before = stream.state
+        >>> y = stream.run(torch.randn(7, 1, 10))
+        >>> stream.state = before
+
+        What is read is a copy, of tensors; what is set, tensors or NumPy arrays, is copied. With gradients enabled both keep a graph.
+        Setting raises a TypeError, RuntimeError or ValueError if it does not look so.
+        """
+        states = tuple([state.clone() for state in self._current()])
+        return states[0] if len(states) == 1 else states
+
+    @state.setter
+    def state(self, hx: Tensor | Array | tuple[Tensor | Array, ...]) -> None:
+        given = self.rnn._states(hx)
+        if given is None:
+            raise TypeError("expected a state as the network's hx, got None: reset() goes back to the start of a fresh sequence")
+        self._set(tuple([self._check_state(*pair) for pair in zip(self._names, given, self.rnn.stack.state_sizes, strict=True)]))
+
+    def reset(self, rows: int | Sequence[int] | Sequence[bool] | Tensor | Array | None = None) -> None:
+        """Go back to the start of a fresh sequence: zeros, or the network's h_0 and c_0 where it learns them.
+
+        >>> import elman, numpy as np
+        >>> stream = elman.stream(elman.RNN(10, 20), batch_size=3)
+        >>> y = stream.step(np.ones((3, 10), dtype=np.float32))
+        >>> stream.reset([0, 2])
+        >>> stream.state.any(dim=2).tolist()
+        [[False, True, False]]
+
+        Args:
+            rows: which rows, by their numbers or by a mask of B truth values; all by default.
+
+        Raises:
+            TypeError: rows are neither numbers nor truth values.
+            IndexError: a number is not from 0 to B-1, or the mask has not B values.
+        """
+        mask = torch.ones(self.batch_size, dtype=torch.bool) if rows is None else self._mask(rows)
+        fresh = self._fresh
+        self._fresh = mask = mask if fresh is None else mask | fresh
+        if mask.all():
+            self.detach()  # no row has a past
+        self._next = decline
+
+    def detach(self) -> None:
+        """Cut the graph that the state carries: gradients of what follows end here. As in truncated backpropagation through time.
+
+        >>> import elman, torch
+        >>> rnn = elman.RNN(10, 20)
+        >>> stream, optimizer = elman.stream(rnn), torch.optim.SGD(rnn.parameters(), lr=0.1)
+        >>> for chunk in torch.randn(100, 1, 10).split(25):
+        ...     loss = stream.run(chunk).square().mean()
+        ...     optimizer.zero_grad()
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     stream.detach()
+        """
+        if any(state.requires_grad for state in self._states):
+            self._states = tuple([state.detach() for state in self._states])
+
+    def state_dict(self) -> dict[str, Array]:
+        """The state as NumPy arrays of their own: "h", (L, B, H), and for an LSTM "c". bfloat16 becomes float32."""
+        states = [state.detach().cpu() for state in self._current()]
+        wide = [state.float() if state.dtype is torch.bfloat16 else state for state in states]
+        return {name: state.numpy().copy() for name, state in zip(self.rnn.stack.cell.states, wide, strict=True)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
+        """Take the state that ``state_dict`` gave.
+
+        Raises:
+            RuntimeError: there are other names in it, or an array has the wrong shape.
+            TypeError: one is no array.
+            ValueError: one has the wrong dtype.
+        """
+        names = self.rnn.stack.cell.states
+        if set(state_dict) != set(names):
+            raise RuntimeError(f"expected a state of {' and '.join(names)}, got {', '.join(map(str, state_dict)) or 'nothing'}")
+        given = [torch.from_numpy(v).bfloat16() if self._is_bfloat16(v) else v for v in map(state_dict.__getitem__, names)]
+        self._set(tuple([self._check_state(*pair) for pair in zip(names, given, self.rnn.stack.state_sizes, strict=True)]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        states = tuple([state.detach().clone() for state in self._states])
+        fresh = None if self._fresh is None else self._fresh.clone()
+        return {"rnn": self.rnn, "batch_size": self.batch_size, "states": states, "fresh": fresh}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["rnn"], state["batch_size"])  # type: ignore[misc]
+        self._states, self._fresh = state["states"], state["fresh"]
+
+    # --- A step ---
+
+    def _is_usual(self, x: Any) -> bool:
+        """Whether the kernels may run a step on a tensor."""
+        params = self.rnn._own_params()
+        return params is not None and is_usual(x, params, self._states)
+
+    def _drops(self) -> bool:
+        """Whether dropout acts."""
+        return bool(self._has_layers and self.rnn.training and self.rnn.dropout)
+
+    def _step(self, given: Values) -> Values:
+        """A step that is not as quick as most: the first, or one that the kernels do not run, or a wrong one."""
+        x = self._check(given, {2: "(B, I)", 1: "(I,)"}, 0)
+        if not self._drops() and (not isinstance(given, Tensor) or self._is_usual(given)) and self._settle():
+            dense = x.detach().resolve_neg().contiguous()
+            y: Values | None = self._next(dense if isinstance(given, Tensor) else dense.numpy())
+            if y is not None:
+                return _given(y) if isinstance(given, Tensor) else y
+        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(given, Tensor)):
+            time = 1 if self.rnn.batch_first else 0
+            rows = x.unsqueeze(0) if x.dim() == 1 else x
+            output = self._call(rows.unsqueeze(time)).squeeze(time)
+            done: Values = _like(given, output.squeeze(0) if x.dim() == 1 else output)
+            return done
+
+    def _settle(self) -> bool:
+        """Bring the weights and the state to where the kernels have them; False if they cannot run this network."""
+        rnn = self.rnn
+        params = rnn._own_params()
+        if params is None or not can_step(rnn.stack, params):
+            return False
+        stepper = self._stepper
+        if stepper is None or stepper.states[0].dtype is not params[0].dtype:
+            stepper = Stepper(rnn.stack, self.batch_size, params[0].dtype)
+        if not stepper.is_current:
+            stepper.pack(rnn._parameters, rnn._names)
+        states = self._current()
+        if states is not stepper.states:
+            with torch.no_grad():
+                for to, state in zip(stepper.states, states, strict=True):
+                    to.copy_(state)
+        self._stepper, self._next = stepper, stepper.step
+        self._states, self._fresh = stepper.states, None
+        return True
+
+    def _call(self, x: Tensor) -> Tensor:
+        """Call the layer on x, as it takes it, and keep the state."""
+        states = self._current()
+        if self._stepper is not None and states is self._stepper.states:  # written over by the next step, while a graph may need it
+            states = tuple([state.clone() for state in states])
+        output: Tensor
+        output, hx = self.rnn(x, states[0] if len(states) == 1 else states)
+        finals = self.rnn._states(hx)
+        self._set(tuple([final.to(state.dtype) for final, state in zip(finals or (), states, strict=True)]))
+        return output
+
+    # --- The state ---
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.rnn._state_names)
+
+    def _set(self, states: tuple[Tensor, ...]) -> None:
+        self._states, self._fresh, self._next = states, None, decline
+
+    def _current(self) -> tuple[Tensor, ...]:
+        """The states before the next step, like the parameters in dtype and device; fresh rows begin with the network's own."""
+        rnn, weight = self.rnn, self.rnn._params()[0]
+        states, fresh = self._states, self._fresh
+        if states[0].dtype is not weight.dtype or states[0].device != weight.device:
+            states = tuple([state.to(weight) for state in states])
+        if states[0].is_inference() and not torch.is_inference_mode_enabled():
+            states = tuple([state.clone() for state in states])  # no graph may hold the others
+        if fresh is None:
+            return states
+        if not getattr(rnn, "learn_initial_state", False):
+            begin = tuple([torch.zeros_like(state) for state in states])
+        else:
+            begin = tuple(
+                [getattr(rnn, f"{name}_0").unsqueeze(1).expand_as(state) for name, state in zip(rnn.stack.cell.states, states, strict=True)]
+            )
+        if fresh.all():
+            return begin
+        rows = fresh.to(weight.device)[:, None]
+        return tuple([torch.where(rows, start, state) for start, state in zip(begin, states, strict=True)])
+
+    def _mask(self, rows: Any) -> Tensor:
+        """Which rows, as a mask."""
+        expected = f"expected rows to be numbers from 0 to {self.batch_size - 1}, or a mask of {self.batch_size} truth values, got"
+        try:
+            chosen = torch.as_tensor(rows, device="cpu")
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"{expected} {rows!r}") from None
+        if chosen.dtype is torch.bool:
+            if chosen.shape != (self.batch_size,):
+                raise IndexError(f"{expected} a mask of shape {tuple(chosen.shape)}")
+            return chosen.clone()
+        mask = torch.zeros(self.batch_size, dtype=torch.bool)
+        if chosen.numel() == 0:
+            return mask
+        if chosen.dtype.is_floating_point or chosen.dtype.is_complex:
+            raise TypeError(f"{expected} {chosen.dtype}")
+        if chosen.min() < 0 or chosen.max() >= self.batch_size:
+            raise IndexError(f"{expected} {chosen.tolist()}")
+        mask[chosen.reshape(-1).long()] = True
+        return mask
+
+    # --- What is wrong ---
+
+    def _check(self, x: Any, axes: dict[int, str], batch: int) -> Tensor:
+        """Raise what is wrong with x, if anything is.
+
+        Args:
+            x: what a caller gave.
+            axes: the names of its axes, by their number: with a batch axis, and without.
+            batch: where the batch axis is.
+
+        Returns:
+            The tensor that it is, or a copy as a tensor of the array that it is, where the parameters are.
+        """
+        if self.batch_size > 1:
+            axes = {rank: names for rank, names in axes.items() if "B" in names}
+        weight = self.rnn._params()[0]
+        given = x if isinstance(x, Tensor) else self._as_tensor("x", x, weight)
+        checks.check_input(given, weight, self.rnn.input_size, axes, ValueError)
+        shape = tuple(given.shape)
+        if "B" in axes[len(shape)] and shape[batch] != self.batch_size:
+            raise RuntimeError(
+                f"expected x of {self.batch_size} rows (batch_size), got {shape[batch]}: x has shape {shape}; make a stream for its size"
+            )
+        return given
+
+    def _check_state(self, name: str, state: Any, width: int) -> Tensor:
+        """Raise what is wrong with a state, if anything is; return it as a tensor that is ours."""
+        weight = self.rnn._params()[0]
+        given = state if isinstance(state, Tensor) else self._as_tensor(name, state, weight)
+        shape = (self.rnn.num_layers, self.batch_size, width)
+        axes = "(L, B, H)" if width == self.rnn.hidden_size else "(L, B, P)"
+        if given.shape != shape:
+            raise RuntimeError(f"expected {name} of shape {shape}, {axes}, got {tuple(given.shape)}")
+        if given.dtype is not weight.dtype:
+            raise ValueError(
+                f"expected {name} of {weight.dtype}, the parameters' dtype, got {given.dtype}: convert it with {name}.to({weight.dtype})"
+            )
+        if given.device != weight.device:
+            raise RuntimeError(f"expected {name} on {weight.device}, where the parameters are, got {given.device}")
+        return given.clone()
+
+    def _as_tensor(self, name: str, array: Any, weight: Tensor) -> Tensor:
+        """A copy of an array, as a tensor where the parameters are."""
+        import numpy as np
+
+        if not isinstance(array, np.ndarray):
+            raise checks.wrong_kind(name, "a torch tensor or a NumPy array", array)
+        expected = getattr(np, str(weight.dtype).removeprefix("torch."), None)
+        if expected is None:
+            raise ValueError(f"expected {name} to be a torch tensor: the parameters are {weight.dtype}, which NumPy does not have")
+        if array.dtype != expected:
+            raise ValueError(
+                f"expected {name} of {np.dtype(expected)}, the parameters' dtype, got {array.dtype}: convert it with "
+                f"{name}.astype(numpy.{np.dtype(expected)})"
+            )
+        return torch.from_numpy(np.array(array)).to(weight.device)
+
+    def _is_bfloat16(self, value: Any) -> bool:
+        """Whether a state in bfloat16 came as float32, since NumPy has no bfloat16."""
+        return self.rnn._params()[0].dtype is torch.bfloat16 and isinstance(value, self._array_class) and value.dtype == "float32"
+
+
+def _given(y: Any) -> Any:
+    """The stream's own output tensor, as a caller may have it."""
+    if torch.is_grad_enabled():
+        return y.clone()  # a graph may keep it
+    torch.autograd.graph.increment_version(y)  # a graph that keeps it all the same will find that it was written over
+    return y
+
+
+def _like(given: Any, y: Tensor) -> Any:
+    """A result of the layer's, of the kind that was given."""
+    return y if isinstance(given, Tensor) else y.cpu().numpy()
