@@ -79,10 +79,10 @@ class Streamed : public Stream {
     for (long i = 0; i < tiles; ++i) {
       const long tile = falls_ ? tiles - 1 - i : i, from = groups_ * tile / tiles, to = groups_ * (tile + 1) / tiles;
       product<T, G>(B_, x, l.w.I, l.w.inputs(from), from, to, Project<T, Cell>{l.w, z_, stride});
-      product<T, G>(B_, before, P_, l.w.recurrents(from), from, to, Advance<T, Cell>{l.w, z_, stride, l.before, units_, H_, l.c, nullptr});
+      product<T, G>(B_, before, P_, l.w.recurrents(from), from, to, Advance<T, Cell>{l.w, z_, stride, l.before, {units_, H_}, l.c, {}});
     }
     if (projects_)
-      product<T, 1>(B_, Rows<T>{rows_of_units_}, H_, l.w.projections(0), 0, l.w.out_groups, Plain<T>{l.h, P_, P_, false});
+      product<T, 1>(B_, Rows<T>{rows_of_units_}, H_, l.w.projections(0), 0, l.w.out_groups, Plain<T>{{l.h, P_}, P_, false});
     else
       __builtin_memcpy(l.h, units_, B_ * H_ * sizeof(T));
   }

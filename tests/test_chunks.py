@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T, B, I, H = 11, 3, 4, 5  # noqa: E741
-spans = pytest.mark.skipif("lengths" not in inspect.signature(elman.RNN.forward).parameters, reason="layers take neither lengths nor resets")
+spans = pytest.mark.skipif(
+    "lengths" not in inspect.signature(elman.RNN.forward).parameters, reason="layers take neither lengths nor resets"
+)
 
 
 def assert_near(got: list[Tensor], expected: list[Tensor]) -> None:

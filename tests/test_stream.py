@@ -147,7 +147,9 @@ def test_bfloat16_gives_the_bits_of_the_whole_run_where_all_that_is_kept_is_roun
     rnn, x = kind.build(elman, 6, 20, 2).bfloat16(), torch.randn(7, 2, 6, dtype=torch.bfloat16)
     stream = elman.stream(rnn, 2)
     if view is VIEWS["arrays"]:
-        with pytest.raises(ValueError, match=r"expected x to be a torch tensor: the parameters are torch.bfloat16, which NumPy does not have"):
+        with pytest.raises(
+            ValueError, match=r"expected x to be a torch tensor: the parameters are torch.bfloat16, which NumPy does not have"
+        ):
             stream.step(np.zeros((2, 6), np.float32))
     else:
         assert torch.equal(follow(stream, x, [0, 3, 0, 2], view), rnn(x)[0])
@@ -697,12 +699,24 @@ def test_outputs_and_states_outlive_their_stream() -> None:
 STEP = {
     "a list": ([0.0] * 3, TypeError, "expected x to be a torch tensor or a NumPy array, got list"),
     "nothing": (None, TypeError, "expected x to be a torch tensor or a NumPy array, got NoneType"),
-    "three dimensions": (np.zeros((1, 2, 3), np.float32), ValueError, r"expected x of 2 dimensions, \(B, I\), got 3: x has shape \(1, 2, 3\)"),
+    "three dimensions": (
+        np.zeros((1, 2, 3), np.float32),
+        ValueError,
+        r"expected x of 2 dimensions, \(B, I\), got 3: x has shape \(1, 2, 3\)",
+    ),
     "one dimension": (np.zeros(3, np.float32), ValueError, r"expected x of 2 dimensions, \(B, I\), got 1: x has shape \(3,\)"),
     "features": (np.zeros((2, 4), np.float32), RuntimeError, r"expected input of 3 features \(input_size\), got 4: x has shape \(2, 4\)"),
-    "rows": (np.zeros((5, 3), np.float32), RuntimeError, r"expected x of 2 rows \(batch_size\), got 5: x has shape \(5, 3\); make a stream"),
+    "rows": (
+        np.zeros((5, 3), np.float32),
+        RuntimeError,
+        r"expected x of 2 rows \(batch_size\), got 5: x has shape \(5, 3\); make a stream",
+    ),
     "no rows": (np.zeros((0, 3), np.float32), RuntimeError, r"expected x of 2 rows \(batch_size\), got 0"),
-    "dtype": (np.zeros((2, 3)), ValueError, r"expected x of float32, the parameters' dtype, got float64: convert it with x.astype\(numpy.float32"),
+    "dtype": (
+        np.zeros((2, 3)),
+        ValueError,
+        r"expected x of float32, the parameters' dtype, got float64: convert it with x.astype\(numpy.float32",
+    ),
     "byte order": (np.zeros((2, 3), ">f4"), ValueError, "expected x of float32, the parameters' dtype, got >f4"),
     "objects": (np.full((2, 3), None), ValueError, "expected x of float32, the parameters' dtype, got object"),
     "integers": (torch.zeros(2, 3, dtype=torch.int32), ValueError, "expected x of torch.float32, the parameters' dtype, got torch.int32"),

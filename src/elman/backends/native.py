@@ -133,7 +133,7 @@ class NativeBackend(Backend):
         params: Sequence[Tensor],
         spans: Spans = WHOLE,
     ) -> Traced:
-        plain = not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or _is_watched())
+        plain = not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or is_watched())
         if not plain or x.dtype is torch.bfloat16:
             return _reference.trace(stack, x, states, params, spans)
         fresh = spans.fresh if spans.reset is not None else None

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING
 
 from elman.bench.measure import AGAIN
 from elman.bench.report import geometric_means
+from elman.bench.sequences import BATCH, QUESTIONS, SIZE, STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
     from elman.bench.case import Mode
+    from elman.bench.machine import Machine
     from elman.bench.measure import Row
     from elman.bench.race import Timing
     from elman.bench.report import Report
+    from elman.bench.sequences import Answer
 
 TITLES: dict[Mode, str] = {"infer": "inference", "train": "training: forward, and backward to x and all weights"}
 BEHIND = "✗"
@@ -54,6 +57,40 @@ def markdown(report: Report) -> str:
         lines = [header, ruler, *body, [f"**{text}**" if text else "" for text in means]]
         blocks.append(f"**{cell.upper()} {TITLES[mode]}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join([*blocks, "\n".join(f"- {line}" for line in _notes(report))])
+
+
+def print_answers(answers: Sequence[Answer], machine: Machine, threads: int, rounds: int, console: Console, as_markdown: bool) -> None:
+    """Print what was found about sequences: a table of the ratios with a row for each question, and below it what they mean."""
+    from rich import box
+    from rich.table import Table
+
+    asked = list(dict.fromkeys((answer.cell, answer.mode) for answer in answers))
+    header = ["", *(f"{cell.upper()} {mode}" for cell, mode in asked)]
+    found = {(answer.question, answer.cell, answer.mode): answer for answer in answers}
+    body = [
+        [question, *(_ratio(found[key].ratio) if (key := (question, cell, mode)) in found else "" for cell, mode in asked)]
+        for question in QUESTIONS
+    ]
+    if as_markdown:
+        ruler = [":--", *["--:"] * len(asked)]
+        print("\n".join(f"| {' | '.join(line)} |" for line in (header, ruler, *body)), end="\n\n")
+    else:
+        table = Table(title="the other way's time over Elman's", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        for index, name in enumerate(header):
+            table.add_column(name, justify="right" if index else "left")
+        for line in body:
+            table.add_row(*line)
+        console.print(table)
+    notes = [f"{question}: {meaning}." for question, meaning in QUESTIONS.items()]
+    steps = [f"{a.cell.upper()} {_microseconds(a.elman)} µs beside {_microseconds(a.beside)}" for a in answers if a.question == "stream"]
+    if steps:
+        notes.append(f"stream, a step: {', '.join(steps)}.")
+    notes.append(
+        f"T={STEPS}, B={BATCH}, I=H={SIZE}, medians of {rounds} interleaved rounds, {threads} threads on {machine.cpu}, {machine.isa}."
+    )
+    notes.append(", ".join(f"{package} {version}" for package, version in machine.versions.items()) + ".")
+    for note in notes:
+        console.print(f"- {note}" if as_markdown else note, markup=False, highlight=False, soft_wrap=as_markdown)
 
 
 def _parts(report: Report) -> list[tuple[str, Mode]]:

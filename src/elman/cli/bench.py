@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ import typer
 from elman.cli.frame import print_json
 
 if TYPE_CHECKING:
-    from elman.bench.case import Case
+    from elman.bench.case import Case, Mode
     from elman.bench.report import Report
 
 
@@ -21,6 +22,7 @@ class Grid(str, Enum):
     tour = "tour"
     edge = "edge"
     all = "all"
+    sequences = "sequences"
 
 
 class Modes(str, Enum):
@@ -36,7 +38,12 @@ STDOUT = Path("-")
 def bench(
     cell: Annotated[str, typer.Option(help="The kinds of network.", rich_help_panel=_WHAT)] = "rnn,gru,lstm",
     grid: Annotated[
-        Grid, typer.Option(help="Of each kind: usual sizes, the tour's three, awkward sizes, or all of them.", rich_help_panel=_WHAT)
+        Grid,
+        typer.Option(
+            help="Of each kind: usual sizes, the tour's three, awkward sizes, or all of them. sequences: lengths, resets, traces and "
+            "streams beside what one would do without, torch and Elman alone.",
+            rich_help_panel=_WHAT,
+        ),
     ] = Grid.sizes,
     rows: Annotated[str, typer.Option(help="Only these rows of the grid: 4,8 or 2-5.", show_default=False, rich_help_panel=_WHAT)] = "",
     mode: Annotated[Modes, typer.Option(help="Inference, training or both.", rich_help_panel=_WHAT)] = Modes.both,
@@ -70,11 +77,14 @@ def bench(
     from elman.bench.measure import measure
     from elman.bench.report import Report
 
-    cases = select(cell, grid.value, rows)
     modes = MODES if mode is Modes.both else (mode.value,)
     threads = threads or min(2, available_cores())
     rounds = rounds or (5 if quick else 15)
     min_block_s = 0.02 if quick else 0.05
+    if grid is Grid.sequences:
+        race_sequences(_cells(cell), modes, threads, rounds, min_block_s, as_markdown, json_path)
+        return
+    cases = select(cell, grid.value, rows)
 
     others, absent = peers({"torch", *against.split(",")}, threads)
     elman = Elman(threads)
@@ -101,13 +111,20 @@ def select(cells: str, grid: str, rows: str) -> list[tuple[int, Case]]:
     Raises:
         ValueError: a cell or a row that isn't there.
     """
-    from elman.bench.case import CELLS, GRIDS, cases_of
+    from elman.bench.case import GRIDS, cases_of
+
+    numbers = _numbers(rows, len(GRIDS[grid]))
+    return [(number, cases_of(cell, grid)[number - 1]) for cell in _cells(cells) for number in numbers]
+
+
+def _cells(cells: str) -> list[str]:
+    """The cells that ``"rnn,gru"`` names, each once."""
+    from elman.bench.case import CELLS
 
     chosen = cells.split(",")
     if unknown := [cell for cell in chosen if cell not in CELLS]:
         raise ValueError(f"--cell: expected cells from {', '.join(CELLS)}, got {unknown[0]!r}")
-    numbers = _numbers(rows, len(GRIDS[grid]))
-    return [(number, cases_of(cell, grid)[number - 1]) for cell in dict.fromkeys(chosen) for number in numbers]
+    return list(dict.fromkeys(chosen))
 
 
 def _numbers(rows: str, last_row: int) -> list[int]:
@@ -147,3 +164,37 @@ def publish(report: Report, as_markdown: bool, json_path: Path | None) -> None:
         print_tables(report, console)
     if json_path is not None:
         json_path.write_text(json.dumps(report.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def race_sequences(
+    cells: list[str],
+    modes: tuple[Mode, ...],
+    threads: int,
+    rounds: int,
+    min_block_s: float,
+    as_markdown: bool,
+    json_path: Path | None,
+) -> None:
+    """Put the questions on sequences, and print or write the answers."""
+    import json
+
+    from rich.console import Console
+
+    from elman.bench.machine import describe
+    from elman.bench.render import print_answers
+    from elman.bench.sequences import measure
+
+    answers = []
+    try:
+        for answer in measure(cells, modes, threads=threads, rounds=rounds, min_block_s=min_block_s):
+            answers.append(answer)
+            print(f"{answer.cell} {answer.mode} {answer.question}: {answer.ratio:.2f}", file=sys.stderr)
+    finally:  # also when it was interrupted
+        machine = describe(("elman", "torch"))
+        facts = {"machine": asdict(machine), "threads": threads, "rounds": rounds, "answers": [answer.to_dict() for answer in answers]}
+        if json_path == STDOUT:
+            print_json(facts)
+        else:
+            print_answers(answers, machine, threads, rounds, Console(), as_markdown)
+        if json_path not in (None, STDOUT):
+            json_path.write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
