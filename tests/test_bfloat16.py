@@ -20,7 +20,7 @@ import bounds
 import elman
 import oracle
 from cases import Case, allow, as_layers, build, evaluate, expect, selection
-from kinds import GRU, LSTM, PROJECTED, RELU, TANH, Kind, as_hx, as_states, every_kind
+from kinds import GRU, RELU, TANH, Kind, as_hx, as_states, every_kind
 from native import native_alone, required, threads
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def test_nothing_is_read_past_the_last_number(kind: Kind, size: int) -> None:
     _assert_same(_run(module, at_the_edge(x), tuple(map(at_the_edge, states))), expected)
 
 
-# --- Operators and autocast ---------------------------------------------------------------------------------------------
+# --- Operators ----------------------------------------------------------------------------------------------------------
 
 
 @every_kind
@@ -286,42 +286,3 @@ def test_a_compiled_network_is_the_eager_one(kind: Kind, monkeypatch: pytest.Mon
         results.append((*values, *torch.autograd.grad(output.float().sum(), [x, *module.parameters()])))
     torch.compiler.reset()
     _assert_same(*results)
-
-
-AUTOCAST = {"fresh": (torch.float32, None), "in bfloat16": (torch.bfloat16, None), "given states": (torch.float32, torch.float32)}
-
-
-@every_kind
-@pytest.mark.parametrize(("dtype", "given"), AUTOCAST.values(), ids=AUTOCAST)
-def test_autocast_runs_in_bfloat16_with_torchs_dtypes(
-    kind: Kind, dtype: torch.dtype, given: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of results and gradients. A GRU, whose h stays in float32, runs in float32."""
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # torch.nn.LSTM in torch's own operators
-    theirs, ours = kind.pair(3, 4, 2, bidirectional=True)
-    x = torch.randn(5, 2, 3).to(dtype)
-    states = None if given is None else tuple(torch.randn(4, 2, width) for width in kind.widths(4))
-    found = []
-    for module in (theirs, ours):
-        data = x.detach().requires_grad_()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            output, hx = module(data, None if states is None else as_hx(states))
-        gradients = torch.autograd.grad(output.sum(), [data, *module.parameters()])
-        found.append((output, *as_states(hx), *gradients))
-    assert [value.dtype for value in found[1]] == [value.dtype for value in found[0]]
-    computed = found[0][0].dtype if kind is GRU else torch.bfloat16
-    plain = kind.build(elman, 3, 4, 2, bidirectional=True)
-    plain.load_state_dict(theirs.state_dict())
-    expected = _run(plain.to(computed), x.to(computed), None if states is None else tuple(s.to(computed) for s in states))
-    for got, value in zip(found[1], expected, strict=False):
-        assert torch.equal(got.to(computed), value)
-
-
-@pytest.mark.parametrize("kind", [TANH, LSTM, PROJECTED], ids=str)
-def test_autocast_to_another_dtype_is_the_references(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    module = kind.build(elman, 3, 4)
-    with torch.autocast("cpu", dtype=torch.float16):
-        assert elman.why(module, torch.randn(5, 2, 3)) == "reference: native does not run under autocast to float16 (bfloat16 only)"
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert elman.why(module.double(), torch.randn(5, 2, 3).double()) == "reference: native does not run float64 under autocast"

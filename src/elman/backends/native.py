@@ -115,9 +115,11 @@ class NativeBackend(Backend):
         """What ``run`` is under autocast to bfloat16, with results of the dtypes that torch's operators give.
 
         There, products are bfloat16, and so is what comes of them alone. A GRU's h and an LSTM's c are sums over many steps and keep their
-        dtype, an LSTM's h that of c. The kernels keep c in float32 for the length of a call; a GRU runs in the dtype of its h.
+        dtype (float16, which bfloat16 is added to, becomes float32), an LSTM's h that of c. The kernels keep c in float32 for the length of
+        a call; a GRU runs in the dtype of its h.
         """
-        lasting = torch.bfloat16 if stack.cell.name.startswith("rnn") else (x if states is None else states[-1]).dtype
+        given = (x if states is None else states[-1]).dtype
+        lasting = torch.bfloat16 if stack.cell.name.startswith("rnn") or given is torch.bfloat16 else torch.float32
         dtype = lasting if stack.cell.name == "gru" else torch.bfloat16
         states = None if states is None else tuple([state.to(dtype) for state in states])
         spans = spans._replace(fresh=None if spans.fresh is None else tuple([state.to(dtype) for state in spans.fresh]))

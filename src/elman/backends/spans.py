@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -49,3 +50,11 @@ class Traced(NamedTuple):
     hidden: Tensor
     finals: tuple[Tensor, ...]
     steps: dict[str, Tensor]
+
+    def to(self, dtype: torch.dtype) -> Traced:
+        """The same in this dtype."""
+        return Traced(
+            self.hidden.to(dtype),
+            tuple([final.to(dtype) for final in self.finals]),
+            {name: each.to(dtype) for name, each in self.steps.items()},
+        )

@@ -142,7 +142,7 @@ class RecurrentLayer(RecurrentModule):
         Raises:
             Exception: whatever a call raises for these arguments.
         """
-        states = self._states(state)
+        states, given = self._states(state), x
         if isinstance(x, PackedSequence):
             if lengths is not None:
                 raise checks.wrong_lengths(lengths)
@@ -150,7 +150,8 @@ class RecurrentLayer(RecurrentModule):
             x, lengths = pad_packed_sequence(PackedSequence(x.data, batch_sizes, x.sorted_indices, x.unsorted_indices), self.batch_first)
         steps, states, params, spans = self._prepare(x, states, lengths, reset)
         traced = scan.trace(self.stack, steps, states, params, dropout=self.dropout, training=self.training, spans=spans)
-        return Trace.of(traced, self.stack, self.batch_first, unbatched=x.dim() == 2)
+        dtype = self._autocast_dtype(given)
+        return Trace.of(traced if dtype is None else traced.to(dtype), self.stack, self.batch_first, unbatched=x.dim() == 2)
 
     def _run(
         self,
@@ -184,6 +185,9 @@ class RecurrentLayer(RecurrentModule):
             spans=spans,
             batch_first=self.batch_first,
         )
+        dtype = self._autocast_dtype(x)
+        if dtype is not None:
+            output, finals = output.to(dtype), tuple([final.to(dtype) for final in finals])
         if steps is x:  # batched and time first: nothing to undo
             return output, finals
         if isinstance(x, PackedSequence):
@@ -194,6 +198,10 @@ class RecurrentLayer(RecurrentModule):
         if x.dim() == 2:
             return output.squeeze(1), tuple([state.squeeze(1) for state in finals])
         return output.transpose(0, 1), finals
+
+    def _autocast_dtype(self, x: Tensor | PackedSequence) -> torch.dtype | None:
+        """The dtype of all results of x under autocast, where it is not the one that the backends give them; None where it is."""
+        return None
 
     def _prepare(
         self,

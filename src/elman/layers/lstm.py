@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, overload
 
+import torch
+
 from elman.cells import Lstm
 from elman.layers.cell import RecurrentCell
 from elman.layers.layer import RecurrentLayer
@@ -11,9 +13,11 @@ from elman.layers.layer import RecurrentLayer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from torch import Tensor
     from torch.nn.utils.rnn import PackedSequence
+
+# Whether torch has oneDNN, and oneDNN runs bfloat16 on this processor: on x86 with AVX-512.
+_ONEDNN_RUNS_BFLOAT16: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class LSTM(RecurrentLayer):
@@ -166,6 +170,27 @@ class LSTM(RecurrentLayer):
         """
         output, (h_n, c_n) = self._run(input, None if hx is None else self._states(hx), lengths, reset)
         return output, (h_n, c_n)
+
+    def _autocast_dtype(self, x: Tensor | PackedSequence) -> torch.dtype | None:
+        """The dtype of all results of x under autocast, where it is not the one that the backends give them; None where it is.
+
+        The backends give what torch's own operators do, c_0's dtype. But torch.nn runs padded input in oneDNN where it can, and there
+        autocast makes everything bfloat16. Three cases are left as if torch's own operators ran them: an x in float16, which torch gives to
+        oneDNN where that runs float16 and no gradient is recorded; an x in float32 where oneDNN does not run bfloat16, for which torch
+        raises an error; and export, since torch.export turns oneDNN off while it traces.
+        """
+        fused = (
+            torch.is_autocast_enabled("cpu")
+            and torch.get_autocast_dtype("cpu") is torch.bfloat16
+            and _ONEDNN_RUNS_BFLOAT16
+            and bool(torch.backends.mkldnn.enabled)
+            and not self.proj_size
+            and isinstance(x, torch.Tensor)
+            and x.is_cpu
+            and x.dtype in (torch.float32, torch.bfloat16)
+            and x.numel() != 0
+        )
+        return torch.bfloat16 if fused else None
 
 
 class LSTMCell(RecurrentCell):

@@ -1,0 +1,224 @@
+"""Autocast to bfloat16: results of the dtypes that torch.nn gives, and of the values that a network in bfloat16 gives.
+
+Torch's own operators keep an LSTM's c in the dtype that it comes in. But where it can, torch.nn runs an LSTM in oneDNN, and autocast makes
+that bfloat16 altogether. The tests turn oneDNN off and on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+
+import bounds
+import elman
+from cases import Case, arguments, build, selection
+from elman.backends import BACKENDS, Backend, registry
+from kinds import GRU, LSTM, PROJECTED, TANH, Kind, as_hx, as_states, every_kind
+from native import named, native_alone, required
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.usefixtures("poisoned")
+__all__ = ["native_alone"]
+
+U = 2.0**-8  # half the distance from 1 to the next number of bfloat16
+ONEDNN = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+needs_onednn = pytest.mark.skipif(not ONEDNN, reason="torch has no oneDNN that runs bfloat16 here")
+either_way = pytest.mark.parametrize("onednn", [False, pytest.param(True, marks=needs_onednn)], ids=["torch's operators", "oneDNN"])
+either_backend = pytest.mark.parametrize("backends", [BACKENDS, BACKENDS[-1:]], ids=["every backend", "reference"])
+
+FORMS = ("padded", "packed", "unbatched", "empty")
+STATES = [None, *itertools.product((torch.float32, torch.bfloat16), repeat=2), (torch.float16, torch.float16)]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def _autocast() -> torch.autocast:
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def _options() -> Iterator[tuple[bool, dict[str, object]]]:
+    """Whether gradients are recorded, and a layer's options: half of the combinations, in which any four meet in every way."""
+    for grad, deep, bidirectional, bias, batch_first in itertools.product((False, True), repeat=5):
+        if (grad + deep + bidirectional + bias + batch_first) % 2:
+            options = {"num_layers": 1 + deep, "dropout": deep / 2, "bidirectional": bidirectional}
+            yield grad, options | {"bias": bias, "batch_first": batch_first}
+
+
+def _call(
+    kind: Kind, form: str, options: dict[str, object], dtype: torch.dtype, given: tuple[torch.dtype, ...] | None
+) -> tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, ...] | None]:
+    """An input of two steps, two rows if any, and three features; and its states, for four units."""
+    x = torch.randn(2, 2, 3).to(dtype)
+    states = tuple(torch.randn(options["num_layers"] * (1 + options["bidirectional"]), 2, width) for width in kind.widths(4))
+    if form == "packed":
+        x = pack_sequence([x[:, 0], x[:1, 1]])
+    elif form == "unbatched":
+        x, states = x[0], tuple(state[:, 0] for state in states)
+    elif form == "empty":
+        x, states = x.narrow(0 if options["batch_first"] else 1, 0, 0), tuple(state[:, :0] for state in states)
+    return x, None if given is None else as_hx(tuple(state.to(to) for state, to in zip(states, given, strict=False)))
+
+
+# --- Dtypes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [GRU, LSTM, PROJECTED], ids=str)
+@either_way
+@pytest.mark.parametrize("form", FORMS)
+@either_backend
+def test_dtypes_are_torchs_whatever_the_options(
+    kind: Kind, onednn: bool, form: str, backends: tuple[Backend, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An LSTM's are all bfloat16 where torch.nn runs it in oneDNN: not packed, not empty and without a projection."""
+    monkeypatch.setattr(registry, "BACKENDS", backends)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", onednn)
+    for grad, options in _options():
+        pair = kind.pair(3, 4, **options)
+        for dtype, given in itertools.product((torch.float32, torch.bfloat16, torch.float16), STATES):
+            if dtype is torch.float16 and onednn and not grad:
+                continue  # torch.nn runs that in oneDNN on processors that multiply float16
+            if form == "packed" and kind is PROJECTED and (given or (dtype,))[-1] is torch.float16:
+                continue  # torch.nn raises an error
+            x, states = _call(kind, form, options, dtype, given)
+            with torch.set_grad_enabled(grad), _autocast():
+                theirs, ours = ([result.dtype for result in named(*module(x, states)).values()] for module in pair)
+            assert ours == theirs, f"{options}, gradients {grad}, x in {dtype}, states in {given}"
+
+
+@pytest.mark.parametrize("kind", [GRU, LSTM, PROJECTED], ids=str)
+@either_way
+@pytest.mark.parametrize("form", FORMS)
+def test_float64_stays_as_it_is(kind: Kind, onednn: bool, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", onednn)
+    for grad, options in _options():
+        x, _ = _call(kind, form, options, torch.float64, None)
+        found = []
+        with torch.set_grad_enabled(grad), _autocast():
+            for module in kind.pair(3, 4, **options):
+                torch.manual_seed(1)
+                found.append(named(*module.double()(x)))
+        torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [TANH, LSTM, PROJECTED], ids=str)
+@required
+def test_autocast_to_another_dtype_is_the_references(kind: Kind) -> None:
+    module = kind.build(elman, 3, 4)
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert elman.why(module, torch.randn(5, 2, 3)) == "reference: native does not run under autocast to float16 (bfloat16 only)"
+    with _autocast():
+        assert elman.why(module.double(), torch.randn(5, 2, 3).double()) == "reference: native does not run float64 under autocast"
+
+
+@either_way
+@required
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiled_network_is_the_eager_one(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", onednn)
+    theirs, ours = LSTM.pair(3, 4, 2)
+    x = torch.randn(5, 2, 3)
+    torch.compiler.reset()
+    with _autocast():
+        compiled, eager, torchs = (named(*run(x)) for run in (torch.compile(ours, fullgraph=True, backend="aot_eager"), ours, theirs))
+    torch.compiler.reset()
+    for name, value in eager.items():
+        assert compiled[name].dtype is value.dtype is torchs[name].dtype
+        assert torch.equal(compiled[name], value)
+
+
+# --- Values -------------------------------------------------------------------------------------------------------------
+
+CALLS = {"fresh": (torch.float32, None), "in bfloat16": (torch.bfloat16, None), "given states": (torch.float32, torch.float32)}
+
+
+@every_kind
+@either_way
+@pytest.mark.parametrize(("dtype", "given"), CALLS.values(), ids=CALLS)
+@pytest.mark.usefixtures("native_alone")
+@required
+def test_the_kernels_give_what_they_give_in_bfloat16(
+    kind: Kind, onednn: bool, dtype: torch.dtype, given: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results and gradients, with torch's dtypes. A GRU, whose h stays in float32, runs in float32."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", onednn)
+    theirs, ours = kind.pair(3, 4, 2, bidirectional=True)
+    x = torch.randn(5, 2, 3).to(dtype)
+    states = None if given is None else tuple(torch.randn(4, 2, width) for width in kind.widths(4))
+
+    def run(module: nn.Module, x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+        output, hx = module(x, None if states is None else as_hx(states))
+        return output, *as_states(hx), *torch.autograd.grad(output.sum(), [x, *module.parameters()])
+
+    with _autocast():
+        expected, found = (run(module, x.detach().requires_grad_(), states) for module in (theirs, ours))
+    assert [value.dtype for value in found] == [value.dtype for value in expected]
+    computed = expected[0].dtype if kind is GRU else torch.bfloat16
+    plain = run(ours.to(computed), x.to(computed).requires_grad_(), None if states is None else tuple(s.to(computed) for s in states))
+    for got, value in zip(found, plain, strict=True):
+        assert torch.equal(got.to(computed), value)
+
+
+@needs_onednn
+@pytest.mark.parametrize("form", ["padded", "unbatched"])
+def test_the_reference_gives_what_torchs_own_operators_give(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounded to bfloat16 where torch.nn runs an LSTM in oneDNN, which rounds c at each step."""
+    monkeypatch.setattr(registry, "BACKENDS", BACKENDS[-1:])
+    for (grad, options), dtype, given in itertools.product(_options(), (torch.float32, torch.bfloat16), STATES):
+        x, states = _call(LSTM, form, options, dtype, given)
+        found = []
+        for module, onednn in zip(LSTM.pair(3, 4, **options), (False, True), strict=True):
+            monkeypatch.setattr(torch.backends.mkldnn, "enabled", onednn)
+            torch.manual_seed(1)
+            with torch.set_grad_enabled(grad), _autocast():
+                found.append(named(*module(x, states)))
+        theirs, ours = found
+        for name, value in theirs.items():
+            assert torch.equal(ours[name], value.bfloat16()), name
+
+
+class _Stored(bounds.Lstm):
+    """As float32 is computed, but that the biases' sum, and after each step h and c, may be rounded to bfloat16."""
+
+    def forward(
+        self, a: list[bounds.Sum], q: list[bounds.Sum], before: tuple[bounds.Approx, ...]
+    ) -> tuple[tuple[bounds.Approx, ...], tuple[bounds.Approx, ...]]:
+        a, q = ([bounds.Sum(s.value.rounded(U * s.magnitude), s.magnitude, s.terms) for s in sums] for sums in (a, q))
+        (_, c), kept = super().forward(a, q, before)
+        c = c.rounded(U * c.reach)
+        h = self.output(kept[3], c)
+        return (h.rounded(U * h.reach), c), kept
+
+
+@needs_onednn
+@required
+@pytest.mark.parametrize("case", [case for case in selection() if case.kind is LSTM and case.form != "packed"], ids=str)
+@pytest.mark.usefixtures("native_alone")
+def test_the_kernels_are_as_near_to_onednn_as_rounding_allows(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is for each one's distance from what is exact: they may be twice as far from each other."""
+    monkeypatch.setitem(bounds.CELLS, "lstm", _Stored())
+    bound = bounds.run(*arguments(case, torch.bfloat16))
+    numbers = case.numbers(torch.float32)
+    x, states = numbers["x"], (numbers["h_0"], numbers["c_0"])
+    if case.form == "unbatched":
+        x, states = x[:, 0], tuple(state[:, 0] for state in states)
+    elif case.batch_first:
+        x = x.transpose(0, 1)
+    with torch.no_grad(), _autocast():
+        theirs, ours = (named(*build(lib, case, torch.float32)(x, states if case.given_state else None)) for lib in (nn, elman))
+    for name, allowed in zip(theirs, (bound.output, *bound.finals), strict=True):
+        error = (ours[name].double() - theirs[name].double()).abs()
+        if name == "output" and case.form == "padded" and case.batch_first:
+            error = error.transpose(0, 1)
+        error = error.numpy().reshape(allowed.shape)
+        assert (error <= 2 * allowed).all(), f"{name}: off by {np.max(error / allowed):.3g} times the bound"
