@@ -8,17 +8,15 @@
 #include <string>
 #include <utility>
 
-#include "binding.h"
+#include "dispatch.h"
+#include "exchange.h"
 #include "ragged.h"
 
 namespace nb = nanobind;
 
 namespace elman {
 
-const Target*& target() {
-  static const Target* chosen = &choose_target("");
-  return chosen;
-}
+void bind_stream(nb::module_& m);  // stream_binding.cpp
 
 const ExchangeApi*& exchange() {
   static const ExchangeApi* api = nullptr;

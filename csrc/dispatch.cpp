@@ -95,8 +95,8 @@ void release(void* memory) {
   if (memory && !arena.give_back(memory)) std::free(memory);
 }
 
-Lasting::Lasting() : before_(arena.closed) { arena.closed = true; }
-Lasting::~Lasting() { arena.closed = before_; }
+Lasting::Lasting() { arena.closed = true; }
+Lasting::~Lasting() { arena.closed = false; }
 
 std::vector<const Target*> supported_targets() {
   std::vector<const Target*> found;
@@ -114,6 +114,11 @@ const Target& choose_target(const std::string& name) {
     names += (names.empty() ? "" : ", ") + std::string(t->name);
   }
   throw std::invalid_argument("no instruction set '" + name + "' here: this processor and this build offer " + names);
+}
+
+const Target*& target() {
+  static const Target* chosen = &choose_target("");
+  return chosen;
 }
 
 void run(const Target& target, const Forward& call, int threads) {

@@ -14,6 +14,8 @@ std::vector<const Target*> supported_targets();
 // Takes the set named, or the best one for an empty name. Throws std::invalid_argument for one that is unknown, not built or not supported.
 const Target& choose_target(const std::string& name);
 
+const Target*& target();  // the set in use: at first the best one
+
 // Throw std::bad_alloc where memory ran out.
 void run(const Target& target, const Forward& call, int threads);
 void run(const Target& target, const Backward& call, int threads);

@@ -20,6 +20,8 @@ struct ExchangeApi {
   int (*view)(void* object, nanobind::dlpack::dltensor* out);  // may be null; not 0: failed, with a Python error set
 };
 
+const ExchangeApi*& exchange();  // the one in use; null: there is none
+
 // From the capsule that a tensor class carries as __dlpack_c_exchange_api__; null if it is none we know.
 inline const ExchangeApi* exchange_api(nanobind::handle capsule) {
   auto* api = static_cast<const ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));

@@ -15,16 +15,10 @@ class Team;
 void* allocate(std::size_t bytes);
 void release(void* memory);
 
-// While it lives, what its thread allocates may be released in any order and by any thread.
-class Lasting {
- public:
+// While one lives, what its thread allocates may be released in any order and by any thread.
+struct Lasting {
   Lasting();
   ~Lasting();
-  Lasting(const Lasting&) = delete;
-  Lasting& operator=(const Lasting&) = delete;
-
- private:
-  const bool before_;
 };
 
 enum class CellKind : int { rnn_tanh, rnn_relu, gru, lstm };

@@ -8,8 +8,13 @@
 
 namespace elman::ELMAN_TARGET {
 
+struct Allocated {
+  static void* operator new(std::size_t bytes) noexcept { return allocate(bytes); }
+  static void operator delete(void* memory) { release(memory); }
+};
+
 template <class T, class Cell>
-class Streamed : public Stream {
+class Streamed : public Stream, public Allocated {
  public:
   // Null: out of memory.
   static Stream* open(const Network& net, void* const* states) {
@@ -19,21 +24,17 @@ class Streamed : public Stream {
     delete made;
     return nullptr;
   }
-  static void* operator new(std::size_t bytes) noexcept { return allocate(bytes); }
-  static void operator delete(void* memory) { release(memory); }
 
  private:
   static constexpr int G = Cell::kGates;
 
-  struct Layer {
+  struct Layer : Allocated {
     const Packed<T, Cell> w;
     const Buffer<const T*> x, before;  // the rows that it reads
     T *h, *c;                          // (B, P) and (B, H); c null where the cell has none
     Layer* above = nullptr;
     Layer(const Network& net, long I, T* h, T* c) : w(net, I, 0, ceil_div(net.H, kLanes<T>)), x(net.B), before(net.B), h(h), c(c) {}
     bool ok() const { return w.ok() && x.ok() && before.ok(); }
-    static void* operator new(std::size_t bytes) noexcept { return allocate(bytes); }
-    static void operator delete(void* memory) { release(memory); }
   };
 
   const long B_, H_, P_, groups_;

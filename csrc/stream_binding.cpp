@@ -4,12 +4,13 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <cstring>
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "binding.h"
+#include "dispatch.h"
+#include "exchange.h"
 
 namespace nb = nanobind;
 
@@ -42,6 +43,11 @@ class Held {
   }
   bool is_aligned() const { return reinterpret_cast<std::uintptr_t>(view.buf) % static_cast<std::uintptr_t>(view.itemsize) == 0; }
 
+  bool is_apart(const Held& other) const {
+    const auto *a = static_cast<const char*>(view.buf), *b = static_cast<const char*>(other.view.buf);
+    return a + view.len <= b || b + other.view.len <= a;
+  }
+
   Py_buffer view;
 
  private:
@@ -57,40 +63,43 @@ Held hold(nb::handle object, const Shape& shape, int& bits, bool writable, const
   return held;
 }
 
-std::uintptr_t address_of(const Held& held) { return reinterpret_cast<std::uintptr_t>(held.view.buf); }
-
 // One parameter as it was when its values were packed: where it was found, what it was, how often it had been written to, where it lay, and some of its
 // numbers, spread over it; for not all writes are counted (by way of a tensor's data, and some fused optimizers').
 struct Watched {
   static constexpr int kSome = 16;
   nb::object name, parameter;
   Long version;
-  const char* at = nullptr;
-  bool wide = false;  // 8 bytes a number, not 4
+  Shape shape;
+  const std::uint32_t* at = nullptr;
   Long places[kSome] = {};
-  std::uint64_t some[kSome] = {};
+  std::uint32_t some[kSome] = {};
 
-  template <class Bits>
-  std::uint64_t number(int i) const {
-    Bits bits;
-    std::memcpy(&bits, at + places[i], sizeof bits);
-    return bits;
-  }
   void remember(const Held& held) {
-    const Long bytes = held.view.itemsize, last = held.view.len / bytes - 1;
-    at = static_cast<const char*>(held.view.buf), wide = bytes == 8;
-    for (int i = 0; i < kSome; ++i) {
-      places[i] = last * i / (kSome - 1) * bytes;
-      some[i] = wide ? number<std::uint64_t>(i) : number<std::uint32_t>(i);
-    }
+    const Long words = held.view.itemsize / 4, last = held.view.len / held.view.itemsize - 1;
+    shape.assign(held.view.shape, held.view.shape + held.view.ndim);
+    at = static_cast<const std::uint32_t*>(held.view.buf);
+    for (int i = 0; i < kSome; ++i) places[i] = last * (i / words) / (kSome / words - 1) * words + i % words, some[i] = at[places[i]];
   }
-  template <class Bits>
-  bool differs() const {
-    std::uint64_t difference = 0;
-    for (int i = 0; i < kSome; ++i) difference |= some[i] ^ number<Bits>(i);
-    return difference != 0;
+  bool is_unchanged() const {
+    std::uint32_t difference = 0;
+    for (int i = 0; i < kSome; ++i) difference |= some[i] ^ at[places[i]];
+    return difference == 0;
   }
-  bool has_changed() const { return wide ? differs<std::uint64_t>() : differs<std::uint32_t>(); }
+  bool lies_there() const {
+    nb::dlpack::dltensor t;
+    if (exchange() && exchange()->view(parameter.ptr(), &t) == 0)
+      return address_of(t) == reinterpret_cast<std::uintptr_t>(at) && is_dense(t) && std::equal(shape.begin(), shape.end(), t.shape, t.shape + t.ndim);
+    PyErr_Clear();
+    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
+    return nb::cast<std::uintptr_t>(call(parameter.ptr(), data_ptr)) == reinterpret_cast<std::uintptr_t>(at);
+  }
+  // How often it has been written to.
+  static Long count(PyObject* tensor) {
+    static PyObject* const name = PyUnicode_InternFromString("_version");
+    const nb::object count = nb::steal(PyObject_GetAttr(tensor, name));
+    if (!count.is_valid()) throw nb::python_error();
+    return nb::cast<Long>(count);
+  }
 };
 
 class StreamDoor {
@@ -115,7 +124,7 @@ class StreamDoor {
     check(nb::len(names) == 0 || nb::len(names) == nb::len(params), "names must be none, or one for each parameter");
     for (nb::handle name : names) {  // before the values are read: what changes meanwhile has changed since
       const nb::object parameter = nb::borrow(entries[name]);
-      watched_.push_back({nb::borrow(name), parameter, version(parameter.ptr())});
+      watched_.push_back({nb::borrow(name), parameter, Watched::count(parameter.ptr()), {}});
     }
     std::vector<Held> weights;
     std::vector<Parameters> parameters;
@@ -137,55 +146,44 @@ class StreamDoor {
       at.push_back(held_.back().view.buf);
     }
     held_.push_back(hold(output, {B, out}, bits_, true, "the output must be dense, writable, and of the right shape and number type"));
-    check_apart(weights);
+    for (std::size_t i = 0; i < held_.size(); ++i) {
+      for (std::size_t j = 0; j < i; ++j) check(held_[i].is_apart(held_[j]), "states and output must not overlap one another");
+      for (const Held& weight : weights) check(held_[i].is_apart(weight), "states and output must not overlap parameters");
+    }
     net.number = bits_ == 32 ? Number::f32 : Number::f64;
     net.T = 1, net.B = B, net.I = I, net.H = H, net.L = L, net.D = 1, net.P = out, net.rows = B, net.parameters = parameters.data();
     stream_ = target()->stream(net, at.data());
     if (!stream_) throw std::bad_alloc();
   }
   StreamDoor(const StreamDoor&) = delete;
-  StreamDoor& operator=(const StreamDoor&) = delete;
-  ~StreamDoor() {
-    if (stream_) stream_->close(stream_);
-  }
+  ~StreamDoor() { stream_->close(stream_); }
 
   bool is_current() const {
     for (const Watched& w : watched_) {
-      PyObject* now = PyDict_GetItemWithError(entries_.ptr(), w.name.ptr());
-      if (now != w.parameter.ptr()) {
-        PyErr_Clear();
-        return false;
-      }
-      if (version(now) != w.version || address(now) != reinterpret_cast<std::uintptr_t>(w.at) || w.has_changed()) return false;
+      PyObject* now = PyDict_GetItem(entries_.ptr(), w.name.ptr());
+      if (now != w.parameter.ptr() || Watched::count(now) != w.version || !w.lies_there() || !w.is_unchanged()) return false;
     }
     return true;
   }
 
-  // One step. None, with nothing done, unless the parameters are as watch() found them and x is of the right shape and number type, on the CPU, its rows contiguous.
+  // One step. None, with nothing done, unless the parameters are as they were and x is of the right shape and number type, on the CPU, its rows contiguous.
   nb::object step(nb::handle x) const {
     if (!is_current()) return nb::none();
     bool tensor = false;
     for (nb::handle known : classes_) tensor = tensor || reinterpret_cast<PyObject*>(Py_TYPE(x.ptr())) == known.ptr();
     if (tensor) {
       nb::dlpack::dltensor t;
-      // Asked first, since it lets other threads run: nothing may come between a look at the tensor and its use.
-      static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
-      if (!exchange() || !call(x.ptr(), is_neg).is(Py_False)) return nb::none();
-      if (exchange()->view(x.ptr(), &t) != 0) {
-        PyErr_Clear();
-        return nb::none();
-      }
-      if (t.dtype.code != static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float) || t.dtype.bits != bits_ || t.dtype.lanes != 1 || t.device.device_type != nb::device::cpu::value)
-        return nb::none();
+      // Twice: the first look lets other threads run, and nothing may come between a look and the use of what was seen.
+      if (!exchange() || !look(exchange(), x.ptr(), t) || exchange()->view(x.ptr(), &t) != 0 || t.dtype.bits != bits_) return nb::none();
       const Long row = t.ndim == 2 ? (t.strides ? t.strides[0] : t.shape[1]) : 0, column = t.ndim > 0 && t.strides ? t.strides[t.ndim - 1] : 1;
-      return run(elman::address_of(t), t.ndim, t.shape, row, column, 2);
+      return run(address_of(t), t.ndim, t.shape, row, column, 2);
     }
     const Held held(x, 0);
     if (!held.ok() || held.bits() != bits_ || !held.is_aligned()) return nb::none();
     const Py_buffer& v = held.view;
     const Long row = v.ndim == 2 && v.shape[0] > 1 ? v.strides[0] : 0, column = v.ndim > 0 ? v.strides[v.ndim - 1] : 0;
     if (row % v.itemsize || column % v.itemsize) return nb::none();
-    return run(address_of(held), v.ndim, v.shape, row / v.itemsize, column / v.itemsize, 0);
+    return run(reinterpret_cast<std::uintptr_t>(v.buf), v.ndim, v.shape, row / v.itemsize, column / v.itemsize, 0);
   }
 
  private:
@@ -195,33 +193,6 @@ class StreamDoor {
     if (shape[rank - 1] != I_ || (column != 1 && I_ != 1)) return nb::none();
     stream_->step(stream_, reinterpret_cast<const void*>(x), row, held_.back().view.buf);
     return results_[static_cast<std::size_t>(kind + rank - 1)];
-  }
-
-  // How often a tensor was written to.
-  static Long version(PyObject* tensor) {
-    static PyObject* const name = PyUnicode_InternFromString("_version");
-    const nb::object count = nb::steal(PyObject_GetAttr(tensor, name));
-    if (!count.is_valid()) throw nb::python_error();
-    return nb::cast<Long>(count);
-  }
-
-  static std::uintptr_t address(PyObject* tensor) {
-    nb::dlpack::dltensor t;
-    if (exchange() && exchange()->view(tensor, &t) == 0) return elman::address_of(t);
-    PyErr_Clear();
-    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
-    return nb::cast<std::uintptr_t>(call(tensor, data_ptr));
-  }
-
-  // What is written overlaps nothing else.
-  void check_apart(const std::vector<Held>& read) const {
-    const auto apart = [](const Held& a, const Held& b) {
-      return address_of(a) + static_cast<std::uintptr_t>(a.view.len) <= address_of(b) || address_of(b) + static_cast<std::uintptr_t>(b.view.len) <= address_of(a);
-    };
-    for (std::size_t i = 0; i < held_.size(); ++i) {
-      for (std::size_t j = 0; j < i; ++j) check(apart(held_[i], held_[j]), "states and output must not overlap one another");
-      for (const Held& r : read) check(apart(held_[i], r), "states and output must not overlap parameters");
-    }
   }
 
   const Long B_, I_;

@@ -480,6 +480,17 @@ def test_a_change_of_the_parameters_acts_from_the_next_step_on(change: str, view
         assert not torch.equal(y, stale)
 
 
+@torch.no_grad()
+def test_a_parameter_that_is_turned_where_it_lies_is_seen() -> None:
+    for view in VIEWS.values():
+        rnn, x = elman.RNN(3, 5), torch.randn(3, 1, 3)
+        stream = elman.stream(rnn)
+        follow(stream, x[:2], [0, 0], view)
+        state = stream.state
+        rnn.weight_hh_l0.data = rnn.weight_hh_l0.data.t()
+        assert torch.equal(tensor(stream.step(view(x[2]))), rnn(x[2:], state)[0][0])
+
+
 @every_view
 @torch.no_grad()
 def test_a_network_that_changes_its_dtype_takes_the_state_along(view: Any) -> None:
