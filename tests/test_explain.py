@@ -82,6 +82,7 @@ def test_numbers_work_one_step_through(direction: str) -> None:
 def test_lengths_and_resets_tell_what_is_run_of_each_row() -> None:
     spans = json.loads(invoke("gru", "--lengths", "5,3,0", "--reset", "2,0:1", "--bidirectional", "--json"))["spans"]
     assert (spans["spec"]["seq_len"], spans["spec"]["batch"], spans["lengths"]) == (5, 3, [5, 3, 0])
+    assert spans["backend"].split()[0].rstrip(":") in ("native", "reference")
     assert [row["pieces"] for row in spans["rows"]] == [[[0, 0], [1, 1], [2, 4]], [[0, 1], [2, 2]], []]
     assert [end["where"] for end in spans["rows"][1]["ends"]] == ["output[2, 1, :20]", "output[0, 1, 20:]"]
     assert "row 1 forward  ○ ──▶ ○  ┃  ◆     ·     ·" in invoke("gru", "--lengths", "5,3,0", "--reset", "2", "--bidirectional")

@@ -313,3 +313,4 @@ class Spans:
     reset: tuple[tuple[int, int], ...]
     code: tuple[str, ...]
     rows: tuple[Row, ...]
+    backend: str

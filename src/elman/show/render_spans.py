@@ -42,7 +42,7 @@ def render(spans: Spans, language: str, width: int, marks: Marks, numbers: bool 
         heading(words("network.yours", module=spans.spec.about.module)),
         Panel(code, border_style=DIM, padding=(0, 1)),
         section(words("section.steps"), picture(spans, words, width - 2, marks), Text(""), _legend(spans, words, width - 2, marks)),
-        section(words("section.rows"), *rows, Text(""), *_remarks(spans, words), _verdict(spans, words)),
+        section(words("section.rows"), *rows, Text(""), *_remarks(spans, words), _verdict(spans, words), _backend(spans, words)),
     )
 
 
@@ -177,3 +177,7 @@ def _verdict(spans: Spans, words: Words) -> Text:
     if wrong:
         return Text(words("spans.wrong", places=", ".join(wrong)), BAD)
     return Text(words("spans.right", difference=small(max(end.difference for end in ends))), GOOD)
+
+
+def _backend(spans: Spans, words: Words) -> Text:
+    return Text.assemble(words("torch.backend"), "  ", (spans.backend, "bold"))

@@ -28,6 +28,7 @@ class _Run(NamedTuple):
     output: Tensor
     finals: Tensor
     last: Tensor
+    backend: str
 
 
 def study_spans(spec: Spec, lengths: tuple[int, ...] | None, reset: Sequence[tuple[int | None, int]]) -> Spans:
@@ -55,6 +56,7 @@ def study_spans(spec: Spec, lengths: tuple[int, ...] | None, reset: Sequence[tup
         reset=cuts,
         code=_lines(spec, lengths, reset),
         rows=tuple(_row(spec, row, spec.seq_len if lengths is None else lengths[row], cuts, ran) for row in range(spec.batch)),
+        backend=ran.backend,
     )
 
 
@@ -70,14 +72,12 @@ def _run(spec: Spec, lengths: tuple[int, ...] | None, cuts: Sequence[tuple[int, 
         reset = torch.zeros(spec.batch, spec.seq_len, dtype=torch.bool)
         for cut in cuts:
             reset[cut] = True
-        told = network.trace(
-            x,
-            lengths=None if lengths is None else list(lengths),
-            reset=(reset if spec.batch_first else reset.t()) if cuts else None,
-        )
+        rows = None if lengths is None else list(lengths)
+        mask = None if not cuts else reset if spec.batch_first else reset.t()
+        told, backend = network.trace(x, lengths=rows, reset=mask), elman.why(network, x, lengths=rows, reset=mask)
     h_n = told.final[0] if isinstance(told.final, tuple) else told.final
     x, output = ((each.transpose(0, 1) if spec.batch_first else each) for each in (x, told.output))
-    return _Run(network, x, output, h_n[-spec.num_directions :], told.last)
+    return _Run(network, x, output, h_n[-spec.num_directions :], told.last, backend)
 
 
 def _row(spec: Spec, row: int, length: int, cuts: Sequence[tuple[int, int]], ran: _Run) -> Row:
