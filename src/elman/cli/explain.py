@@ -53,12 +53,13 @@ def explain(
     ] = None,
     batch_first: Annotated[bool, typer.Option("--batch-first", help="x and output are (B, T, ...).", rich_help_panel=_DATA)] = False,
     seed: Annotated[int, typer.Option(help="Of weights and data.", rich_help_panel=_DATA)] = 0,
-    lengths: Annotated[
-        str | None, typer.Option(help="How many steps each row has, as in 5,3,0.", rich_help_panel=_ROWS)
-    ] = None,
+    lengths: Annotated[str | None, typer.Option(help="How many steps each row has, as in 5,3,0.", rich_help_panel=_ROWS)] = None,
     reset: Annotated[
         str | None,
-        typer.Option(help="Where a fresh sequence begins: 2 is step 2 of all rows; 0:2,1:1 step 2 of row 0 and step 1 of row 1.", rich_help_panel=_ROWS),
+        typer.Option(
+            help="Where a fresh sequence begins: 2 is step 2 of all rows; 0:2,1:1 step 2 of row 0 and step 1 of row 1.",
+            rich_help_panel=_ROWS,
+        ),
     ] = None,
     numbers: Annotated[
         bool,
