@@ -77,3 +77,58 @@ def test_numbers_work_one_step_through(direction: str) -> None:
     assert worked["before"] == (1 if direction == "forward" else 3)
     assert worked["difference"] < 1e-6
     assert "by hand, float64" in invoke("rnn", *options, "--direction", direction)
+
+
+def test_lengths_and_resets_tell_what_is_run_of_each_row() -> None:
+    spans = json.loads(invoke("gru", "--lengths", "5,3,0", "--reset", "2,0:1", "--bidirectional", "--json"))["spans"]
+    assert (spans["spec"]["seq_len"], spans["spec"]["batch"], spans["lengths"]) == (5, 3, [5, 3, 0])
+    assert spans["backend"].split()[0].rstrip(":") in ("native", "reference")
+    assert [row["pieces"] for row in spans["rows"]] == [[[0, 0], [1, 1], [2, 4]], [[0, 1], [2, 2]], []]
+    assert [end["where"] for end in spans["rows"][1]["ends"]] == ["output[2, 1, :20]", "output[0, 1, 20:]"]
+    assert "row 1 forward  ○ ──▶ ○  ┃  ◆     ·     ·" in invoke("gru", "--lengths", "5,3,0", "--reset", "2", "--bidirectional")
+    assert "样本 2  一步也没有" in invoke("lstm", "--lengths", "5,3,0", "--lang", "zh")
+
+
+def test_the_data_are_as_long_as_is_said_or_as_the_lengths_are() -> None:
+    for options, sizes in {
+        ("--reset", "1"): (5, 3),
+        ("--lengths", "2,7"): (7, 2),
+        ("--lengths", "2,7", "--seq-len", "9"): (9, 2),
+        ("--lengths", "0", "--seq-len", "4"): (4, 1),
+        ("--reset", "0:6", "--seq-len", "8", "--batch", "1"): (8, 1),
+    }.items():
+        spec = json.loads(invoke("rnn", *options, "--json"))["spans"]["spec"]
+        assert (spec["seq_len"], spec["batch"]) == sizes
+
+
+def test_final_numbers_are_printed_with_numbers() -> None:
+    options = ("--lengths", "5,3,0", "--hidden-size", "2")
+    first, second = json.loads(invoke("rnn", *options, "--json"))["spans"]["rows"][1]["ends"][0]["numbers"]
+    line = f"{first:8.4f}  {second:8.4f}"
+    assert line in invoke("rnn", *options, "--numbers")
+    assert line not in invoke("rnn", *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--lengths 5,a", "--lengths are whole numbers with commas between, as in 5,3,0, got '5,a'"),
+        ("--lengths 5,,3", "got '5,,3'"),
+        ("--lengths 5,-3", "got '5,-3'"),
+        ("--lengths 0,0", "all lengths are 0, which says nothing of T: add --seq-len"),
+        ("--lengths 5,3 --batch 3", "lengths must be one for each row of the batch, 3, got 2"),
+        ("--lengths 5,3 --seq-len 4", "a length must be between 0 and the number of steps, 4, got 5"),
+        ("--lengths 999999999999", "can be explained"),
+        ("--reset two", "--reset is steps, or rows and steps, with commas between, as in 2 or 0:2,1:1, got 'two'"),
+        ("--reset 1:1:1", "got '1:1:1'"),
+        ("--reset 5", "a reset must be at a step between 0 and 4, got 5"),
+        ("--reset 3:1", "a reset must be in a row between 0 and 2, got 3"),
+        ("--lengths 5 --numbers --step 1", "--step, --unit, --row, --layer and --direction choose a number of whole rows"),
+    ],
+)
+def test_lengths_and_resets_that_cannot_be_are_one_clear_line(options: str, said: str) -> None:
+    result = CliRunner().invoke(app, ["explain", "rnn", *options.split()])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1

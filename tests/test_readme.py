@@ -1,4 +1,4 @@
-"""The READMEs: what they show runs and prints what they say, what they name is there, and both languages say the same."""
+"""The READMEs and the page on sequences: what they show runs and prints what they say, and both languages say the same."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from elman.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 READMES = {"en": "README.md", "zh": "README.zh-CN.md"}
+SEQUENCES = {"en": "docs/sequences.md", "zh": "docs/sequences.zh-CN.md"}
 PAGES = [*READMES.values(), "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 
 in_both = pytest.mark.parametrize("lang", READMES)
@@ -48,10 +50,10 @@ def commands(text: str) -> list[list[str]]:
 # --- What they show ---------------------------------------------------------------------------------------------------
 
 
-@in_both
-def test_the_code_runs_and_prints_what_its_comments_say(lang: str) -> None:
+@pytest.mark.parametrize("page", [*READMES.values(), *SEQUENCES.values()])
+def test_the_code_runs_and_prints_what_its_comments_say(page: str) -> None:
     names: dict[str, object] = {}
-    for language, code in blocks(readme(lang)):
+    for language, code in blocks(read(page)):
         if language != "python":
             continue
         said = re.findall(r"^\s*print\(.*\)  # (.*)$", code, re.MULTILINE)
@@ -70,11 +72,34 @@ def test_the_code_runs_and_prints_what_its_comments_say(lang: str) -> None:
 @in_both
 def test_the_tour_prints_what_they_show_of_it(lang: str) -> None:
     (shown,) = (content for language, content in blocks(readme(lang)) if language == "text")
-    result = CliRunner().invoke(app, ["tour", "--lang", lang], env={"COLUMNS": "100"})
+    assert missing(shown, ["tour", "--lang", lang]) is None
+
+
+@in_both
+def test_the_commands_print_what_the_page_on_sequences_shows_of_them(lang: str) -> None:
+    both = list(pairwise(blocks(read(SEQUENCES[lang]))))
+    printed = [(command, shown) for (first, command), (second, shown) in both if (first, second) == ("sh", "text")]
+    assert len(printed) >= 3
+    for command, shown in printed:
+        elman, *words = shlex.split(command)
+        assert elman == "elman"
+        assert missing(shown, [*words, "--lang", lang]) is None
+
+
+def test_a_line_that_a_command_does_not_print_is_seen() -> None:
+    command = ["explain", "rnn", "--lengths", "2,1", "--lang", "en"]
+    first, second = "  row 0  ○ ──▶ ◆  h_n[0, 0]", "  row 1  ◆     ·  h_n[0, 1]"
+    assert missing(f"{first}\n…\n{second}", command) is None
+    assert missing(f"{second}\n{first}", command) == first
+    assert missing(first.replace("◆", "○"), command) == first.replace("◆", "○")
+
+
+def missing(shown: str, command: list[str]) -> str | None:
+    """The first line that a command does not print, or not behind the one above it; "…" stands for any lines."""
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "100"})
     assert result.exit_code == 0
     lines = iter(_blurred(result.stdout))
-    for line in _blurred(shown):
-        assert line == "…" or line in lines, f"no such line, or not in this place: {line}"
+    return next((line for line in _blurred(shown) if line != "…" and line not in lines), None)
 
 
 def _blurred(text: str) -> list[str]:
@@ -100,8 +125,8 @@ def mistake(words: list[str]) -> str | None:
 
 @in_both
 def test_every_command_can_be_typed(lang: str) -> None:
-    found = commands(readme(lang))
-    assert len(found) > 10
+    found = commands(readme(lang) + read(SEQUENCES[lang]))
+    assert len(found) > 12
     assert [wrong for words in found if (wrong := mistake(words))] == []
 
 
@@ -118,27 +143,33 @@ def test_links_lead_somewhere(page: str) -> None:
 
 def test_every_page_of_the_documentation_is_named() -> None:
     for page in (ROOT / "docs").glob("*.md"):
-        assert f"(docs/{page.name})" in readme("en")
+        assert f"(docs/{page.name})" in readme("zh" if ".zh-CN." in page.name else "en")
 
 
 # --- Both languages ---------------------------------------------------------------------------------------------------
 
 
 def parts(text: str) -> dict[str, object]:
-    """What a README has in any language."""
+    """What a page has in any language."""
     own = prose(text)
     return {
         "headings": [len(marks) for marks in re.findall(r"^(#+) ", own, re.MULTILINE)],
         "code": [block for block in blocks(text) if block[0] != "text"],
         "commands": [words for words in commands(text) if "--lang" not in words],
-        "links": sorted(link for link in re.findall(r"\]\(([^)]+)\)", own) if not re.search(r"README|tour\.", link)),
+        "links": sorted(link.replace(".zh-CN.", ".") for link in re.findall(r"\]\(([^)]+)\)", own)),
         "list items": len(re.findall(r"^- ", own, re.MULTILINE)),
-        "measured": re.findall(r"^\|.*$", own.split("<!-- bench -->")[1].split("<!-- /bench -->")[0], re.MULTILINE),
+        "table rows": len(re.findall(r"^\|", own, re.MULTILINE)),
+        "measured": [
+            row
+            for part in re.findall("<!-- bench -->(.*)<!-- /bench -->", own, re.DOTALL)
+            for row in re.findall(r"^\|.*$", part, re.MULTILINE)
+        ],
     }
 
 
-def test_both_languages_say_the_same() -> None:
-    assert parts(readme("en")) == parts(readme("zh"))
+@pytest.mark.parametrize("pages", [READMES, SEQUENCES], ids=lambda pages: pages["en"])
+def test_both_languages_say_the_same(pages: dict[str, str]) -> None:
+    assert parts(read(pages["en"])) == parts(read(pages["zh"]))
 
 
 @pytest.mark.parametrize("old", ["\n## ", "print(", "make demo", "`elman config`", "](docs/training.md", "\n- "])

@@ -254,3 +254,63 @@ class Network:
     agreement: Agreement
     speed: Speed | None
     worked: Worked | None
+
+
+@dataclass(frozen=True)
+class End:
+    """Where one direction of a row ends in the top layer, and whether this run's numbers bear that out.
+
+    Attributes:
+        state: the row's final state, as one writes it: "h_n[0, 1]".
+        last: the same numbers in what ``trace`` calls ``last``: "last[1, :20]".
+        where: the same in ``output``: "output[2, 1, :20]"; None for a row without a step.
+        piece: the first and the last step that the state depends on; None for a row without a step.
+        holds: checked: the numbers there are the very same, and the piece run by itself ends in this state.
+        difference: the largest difference found in that check.
+        numbers: the state's first numbers.
+    """
+
+    direction: str
+    state: str
+    last: str
+    where: str | None
+    piece: tuple[int, int] | None
+    holds: bool
+    difference: float
+    numbers: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is run of one row of a batch.
+
+    Attributes:
+        pieces: the first and the last step of each piece that resets leave of it.
+        padding: what lies past its length, as one writes it: "output[3:, 1]"; None where there is nothing.
+        padding_is_zero: checked: all numbers there are 0.
+        ends: one for each direction.
+    """
+
+    row: int
+    length: int
+    pieces: tuple[tuple[int, int], ...]
+    padding: str | None
+    padding_is_zero: bool
+    ends: tuple[End, ...]
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Which steps of a batch's rows are run, and in which pieces.
+
+    Attributes:
+        lengths: of the rows; None where they were not asked about: all steps are run.
+        reset: row and step of each reset.
+    """
+
+    spec: Spec
+    lengths: tuple[int, ...] | None
+    reset: tuple[tuple[int, int], ...]
+    code: tuple[str, ...]
+    rows: tuple[Row, ...]
+    backend: str

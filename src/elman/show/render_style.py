@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -28,6 +28,36 @@ FORWARD, REVERSE, END, GOOD, BAD, DIM = "cyan", "magenta", "bold yellow", "green
 
 WIDEST = 120
 NUMBER_WIDTH = 8  # "-12.3456"
+
+
+class Marks(NamedTuple):
+    """What a sequence is drawn with: a step that is run, one at which a direction ends, one of padding; and what stands between two."""
+
+    step: str
+    end: str
+    padding: str
+    cut: str
+    line: str
+    forward: str
+    reverse: str
+    more: str
+
+
+DRAWN = Marks("○", "◆", "·", "┃", "─", "──▶", "◀──", "…")
+TYPED = Marks("o", "*", ".", "|", "-", "-->", "<--", "~")
+
+
+def marks_of(encoding: str) -> Marks:
+    """Marks that a terminal of this encoding shows.
+
+    >>> marks_of("utf-8").forward, marks_of("ascii").forward
+    ('──▶', '-->')
+    """
+    try:
+        "".join(DRAWN).encode(encoding)
+    except UnicodeEncodeError:
+        return TYPED
+    return DRAWN
 
 
 def console() -> Console:

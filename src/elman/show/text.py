@@ -163,6 +163,44 @@ TEXT: dict[str, dict[str, str]] = {
     # Summary
     "summary.network": {"en": "network", "zh": "网络"},
     "summary.difference": {"en": "apart by", "zh": "差值"},
+    # Which steps of which rows are run
+    "section.steps": {"en": "Which steps are run", "zh": "运行了哪些时间步"},
+    "section.rows": {"en": "Where each row ends", "zh": "每个样本在哪里结束"},
+    "spans.row": {"en": "row {row}", "zh": "样本 {row}"},
+    "spans.more": {"en": "… and {count} rows more: --json has them all", "zh": "…… 另有 {count} 个样本，--json 会全部列出"},
+    "spans.step_run": {"en": "a step that is run", "zh": "运行的时间步"},
+    "spans.end": {"en": "the direction ends here: h_n and last", "zh": "该方向在此结束：h_n 和 last"},
+    "spans.cut": {"en": "a reset: what lies on one side knows nothing of the other", "zh": "重置：两侧互不知道对方"},
+    "spans.padding": {"en": "padding: neither read nor run", "zh": "填充：既不读取，也不运行"},
+    "spans.at": {"en": "step {step}", "zh": "第 {step} 步"},
+    "spans.from_to": {"en": "steps {first} to {last}", "zh": "第 {first} 至 {last} 步"},
+    "spans.none": {"en": "no step at all", "zh": "一步也没有"},
+    "spans.one_piece": {"en": "{pieces}, in one piece", "zh": "{pieces}，是完整的一段"},
+    "spans.pieces": {"en": "{count} pieces: {pieces}", "zh": "分成 {count} 段：{pieces}"},
+    "spans.depends.forward": {"en": "forward: made of {piece} alone", "zh": "正向：只由{piece}得出"},
+    "spans.depends.reverse": {"en": "reverse: made of {piece} alone", "zh": "反向：只由{piece}得出"},
+    "spans.initial": {"en": "the initial state, here 0", "zh": "就是初始状态，此处为 0"},
+    "spans.trap": {
+        "en": "Row {row} does not end at {where}: that is padding. Take h_n or last.",
+        "zh": "样本 {row} 的结尾不是 {where}：那里是填充。请用 h_n 或 last。",
+    },
+    "spans.both_ways": {
+        "en": "The reverse direction begins afresh too: coming from behind, at the step just before the cut.",
+        "zh": "反向同样重新开始：它从后往前读，在切口前的那一步重新开始。",
+    },
+    "spans.layers": {
+        "en": "Shown is the top layer. Every layer is cut and ends at the same steps; where those below end is in h_n only.",
+        "zh": "此处显示最上层。每一层都在同样的位置切断和结束；下面各层最后的状态只在 h_n 中。",
+    },
+    "spans.inner": {
+        "en": "{states} is of the same steps as h_n; it is not in output.",
+        "zh": "{states} 与 h_n 取自同样的时间步；它不在 output 中。",
+    },
+    "spans.right": {
+        "en": "✓ All of it was checked in this run, and against each piece run by itself: apart by {difference}.",
+        "zh": "✓ 以上各处在本次运行中都已核对，也与每一段单独运行的结果核对过：相差 {difference}。",
+    },
+    "spans.wrong": {"en": "✗ NOT so in this run: {places}", "zh": "✗ 本次运行与此不符：{places}"},
     # Numbers
     "numbers.which": {
         "en": "step {step} · unit {unit} · batch row {row} · layer {layer} · {direction}",
