@@ -407,7 +407,7 @@ def test_what_a_fresh_sequence_begins_with_is_learned_through_a_stream(kind: Kin
 
 # --- Copies -----------------------------------------------------------------------------------------------------------
 
-COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda stream: pickle.loads(pickle.dumps(stream))}
+COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda stream: pickle.loads(pickle.dumps(stream))}  # noqa: S301
 
 
 @every_kind

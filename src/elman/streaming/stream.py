@@ -40,9 +40,9 @@ def stream(rnn: RNN | GRU | LSTM, batch_size: int = 1) -> Stream:
 
     Args:
         rnn: an RNN, GRU or LSTM of one direction. It stays the owner of its parameters: what is written to them, by an optimizer or by
-            load_state_dict, acts from the next step on. (torch does not count what is written by way of ``parameter.data``, of a NumPy array
-            that shares its memory, or by a fused optimizer: such writes are seen by some numbers of each parameter, all over it, and
-            can be missed where they change none of these.)
+            load_state_dict, acts from the next step on. (torch does not count what is written by way of ``parameter.data``, of a NumPy
+            array that shares its memory, or by a fused optimizer: such writes are seen by some numbers of each parameter, all over it,
+            and can be missed where they change none of these.)
         batch_size: B, how many sequences run side by side.
 
     Returns:
