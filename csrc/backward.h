@@ -273,7 +273,7 @@ struct Side {
         // Rows whose last step this is have nothing after them but the gradient of their final state.
         if (!projects) {
           product<T, 1>(continuing, Rows<T>{after}, G * H, weights, from, to, retreat, s % 2);
-          product<T, 1>(n - continuing, Rows<T>{after + continuing}, 0, weights, from, to, retreat.after(continuing, d_final));
+          if (n > continuing) product<T, 1>(n - continuing, Rows<T>{after + continuing}, 0, weights, from, to, retreat.after(continuing, d_final));
         } else {
           const Arrive<T> arrive{arriving, d_mine, d_stride};
           product<T, 1>(continuing, Rows<T>{after}, G * H, weights, p_from, p_to, arrive);

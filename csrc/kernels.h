@@ -59,7 +59,7 @@ struct Network {
   // Null: every row lives all T steps. Else the network is ragged: T counts, non-increasing, the first being B: at step t rows 0..alive[t]-1 live. Then data is
   // packed: row r of step t is row offset[t] + r, offset[t] being the sum of alive[0..t-1], and Sequence::step is not used; but for what is padded.
   const std::int64_t *alive, *offset;
-  const std::int64_t* order;     // row r is the caller's row order[r], in what is padded and in `resets`; null: the same
+  const std::int64_t* order;     // row r is the caller's row order[r], in what is padded and in `resets`; null: the same, and nothing is padded
   std::int64_t rows;             // in all: T·B, or the sum of alive
   const Parameters* parameters;  // L·D
   Resets resets;

@@ -65,9 +65,9 @@ struct Walk {
     const long t = step(s);
     T* data = static_cast<T*>(q.data);
     if (!data) return {};
-    if (net.alive && !q.padded) return {data + (net.offset[t] + first) * q.row, q.row, nullptr};
-    if (net.order) return {data + t * q.step, q.row, net.order + first};
-    return {data + t * q.step + first * q.row, q.row, nullptr};
+    if (!net.alive) return {data + t * q.step + first * q.row, q.row, nullptr};
+    if (!q.padded) return {data + (net.offset[t] + first) * q.row, q.row, nullptr};
+    return {data + t * q.step, q.row, net.order + first};
   }
   // Row r (counted from `first`) of them.
   template <class T>
