@@ -82,6 +82,8 @@ def bench(
     rounds = rounds or (5 if quick else 15)
     min_block_s = 0.02 if quick else 0.05
     if grid is Grid.sequences:
+        if rows:
+            raise ValueError(f"--rows: --grid sequences has none to choose from, got {rows!r}; leave it out")
         race_sequences(_cells(cell), modes, threads, rounds, min_block_s, as_markdown, json_path)
         return
     cases = select(cell, grid.value, rows)
