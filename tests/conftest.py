@@ -9,9 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-import elman
 from cases import every_backend, refusal
-from elman.backends import Backend, Spans, registry
+from elman.backends import Backend, registry
 
 # The same examples in every run: what is tested does not depend on the day. HYPOTHESIS_PROFILE=default looks for new ones.
 settings.register_profile("repeatable", derandomize=True, database=None)
@@ -35,16 +34,6 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(registry, "BACKENDS", (request.param,))
     chosen: Backend = request.param
     return chosen
-
-
-@pytest.fixture
-def spans(backend: Backend) -> None:
-    """For tests of lengths and resets: skipped where the backend runs neither."""
-    network = elman.RNN(3, 4)
-    lengths, reset = torch.ones(1, dtype=torch.int64), torch.zeros(2, 1, dtype=torch.bool)
-    told = backend.refuses(network.stack, torch.zeros(2, 1, 3), None, list(network.parameters()), Spans(lengths=lengths, reset=reset))
-    if told is not None:
-        pytest.skip(f"{backend.name} {told}")
 
 
 @pytest.fixture

@@ -76,7 +76,6 @@ def test_in_inference_it_is_there_too(backend: Backend, kind: Kind) -> None:
     torch.testing.assert_close(got, ours(x), rtol=0, atol=1e-12)
 
 
-@pytest.mark.usefixtures("spans")
 @every_kind
 def test_a_row_without_steps_ends_where_it_begins(backend: Backend, kind: Kind) -> None:
     _, ours, learned = _networks(kind, num_layers=2, bidirectional=True)

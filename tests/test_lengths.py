@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import elman
 import pieces
 from cases import Case, allow, assert_same, assert_within, build, evaluate, expect
+from elman.layers import checks
 from kinds import GRU, KINDS, LSTM, RELU, Kind, as_hx, as_states, every_cell, every_kind
 from pieces import Batch
 
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-ragged = pytest.mark.usefixtures("spans")
 LENGTHS = [3, 0, 6, 2]
 
 CASES = [
@@ -32,19 +34,16 @@ CASES = [
 ]
 
 
-@ragged
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_float64_is_the_loops_to_1e12(backend: Backend, case: Case) -> None:
     assert_same(evaluate(build(elman, case, torch.float64), case, torch.float64), expect(case), 1e-12)
 
 
-@ragged
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_float32_is_within_the_derived_bound_of_the_loops(backend: Backend, case: Case) -> None:
     assert_within(evaluate(build(elman, case, torch.float32), case, torch.float32), expect(case), allow(case))
 
 
-@ragged
 @every_kind
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time first", "batch first"])
 @pytest.mark.parametrize("lengths", [[3, 1, 6, 2], [6, 6, 6, 6], [1, 1, 1, 1], [4, 4, 2, 2]], ids=str)
@@ -58,7 +57,6 @@ def test_it_is_packing_running_and_unpacking(backend: Backend, kind: Kind, batch
     assert_same(pieces.values(pieces.named(pieces.call(ours, batch)), own), pieces.values(pieces.named(expected), leaves), 1e-12)
 
 
-@ragged
 @every_kind
 @pytest.mark.parametrize("length", [0, 1, 4, 6])
 def test_an_unbatched_sequence_has_one_length(backend: Backend, kind: Kind, length: int) -> None:
@@ -69,7 +67,6 @@ def test_an_unbatched_sequence_has_one_length(backend: Backend, kind: Kind, leng
     assert_same(got, pieces.values(pieces.named(pieces.run(theirs, batch)), batch.leaves, unused=True), 1e-12)
 
 
-@ragged
 @pytest.mark.parametrize(
     "lengths",
     [
@@ -88,7 +85,27 @@ def test_lengths_may_be_any_integers(backend: Backend, lengths: object) -> None:
         assert torch.equal(got, expected)
 
 
-@ragged
+@pytest.mark.parametrize("recorded", [False, True], ids=["plain", "recorded"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32], ids=str)
+def test_what_the_scan_is_given_is_nobody_elses(dtype: torch.dtype, recorded: bool) -> None:
+    lengths = torch.tensor([LENGTHS, LENGTHS], dtype=dtype).t()[:, 0]
+    with _Recorder() if recorded else contextlib.nullcontext():
+        own = checks.as_lengths(lengths, 4, 6)
+    assert (own.dtype, own.device.type, own.is_contiguous()) == (torch.int64, "cpu", True)
+    lengths.fill_(6)
+    assert own.tolist() == LENGTHS
+
+
+class _Recorder(TorchDispatchMode):
+    """Somebody who looks on: numbers are not asked for then."""
+
+    def __torch_dispatch__(
+        self, operator: Any, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
+        assert "_local_scalar_dense" not in str(operator)
+        return operator(*args, **(kwargs or {}))
+
+
 @every_cell
 def test_lengths_that_are_written_to_before_the_gradient_do_no_harm(backend: Backend, kind: Kind) -> None:
     rnn, batch, lengths = (
@@ -103,7 +120,6 @@ def test_lengths_that_are_written_to_before_the_gradient_do_no_harm(backend: Bac
         assert torch.equal(got, gradient)
 
 
-@ragged
 def test_a_state_that_became_infinite_is_not_met_again_in_the_padding(backend: Backend) -> None:
     """0 * inf is NaN: a row that ends in infinity has the gradients that it has when it is packed."""
     theirs, ours = RELU.pair(3, 4, dtype=torch.float64)
@@ -121,7 +137,6 @@ def test_a_state_that_became_infinite_is_not_met_again_in_the_padding(backend: B
         torch.testing.assert_close(got, gradient, rtol=1e-12, atol=0)
 
 
-@ragged
 @every_kind
 @pytest.mark.parametrize("lengths", [[0, 0, 0], []], ids=["no steps", "no rows"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -141,7 +156,6 @@ def test_where_there_is_nothing_to_run_all_is_zero(backend: Backend, kind: Kind,
         assert torch.equal(gradient, torch.full_like(leaf, float(any(leaf is state for state in batch.states))))
 
 
-@ragged
 @every_kind
 def test_dropout_falls_where_it_falls_without_lengths(backend: Backend, kind: Kind) -> None:
     rnn = kind.build(elman, 3, 4, num_layers=3, dropout=0.5, dtype=torch.float64)

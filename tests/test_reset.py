@@ -29,7 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
 ]
 
-cut = pytest.mark.usefixtures("spans")
 LENGTHS = [3, 1, 6, 4]
 
 SHAPES = pytest.mark.parametrize(
@@ -53,7 +52,6 @@ def _assert_is_pieces(
     assert_same(got, expected, 1e-12)
 
 
-@cut
 @every_kind
 @SHAPES
 @pytest.mark.parametrize("given_state", [False, True], ids=["from zeros", "given states"])
@@ -66,7 +64,6 @@ def test_each_piece_is_run_as_if_it_were_alone(
     _assert_is_pieces(theirs, ours, batch)
 
 
-@cut
 @every_kind
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time first", "batch first"])
 @pytest.mark.parametrize("form", ["padded", "packed", "unbatched"])
@@ -77,7 +74,6 @@ def test_so_it_is_in_every_form_of_the_call(backend: Backend, kind: Kind, form: 
     _assert_is_pieces(theirs, ours, Batch.draw(kind, 4, LENGTHS[-rows:], 0.4, rows=rows), form)
 
 
-@cut
 @every_kind
 @pytest.mark.parametrize("form", ["padded", "packed", "unbatched"])
 @pytest.mark.parametrize("given_state", [False, True], ids=["no hx", "hx"])
@@ -93,7 +89,6 @@ def test_a_piece_starts_from_the_learned_state(backend: Backend, kind: Kind, for
     _assert_is_pieces(theirs, ours, Batch.draw(kind, 4, LENGTHS[-rows:], 0.4, rows=rows, given=given_state), form, learned)
 
 
-@cut
 @every_kind
 def test_through_dropout_each_layer_starts_from_its_own_state(backend: Backend, kind: Kind) -> None:
     """Dropout so rare that it never falls still runs the layers one by one."""
@@ -109,7 +104,6 @@ def test_through_dropout_each_layer_starts_from_its_own_state(backend: Backend, 
     assert_same(results[1], results[0], 1e-12)
 
 
-@cut
 @every_kind
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=str)
 def test_where_nothing_is_cut_nothing_changes(backend: Backend, kind: Kind, lengths: list[int] | None) -> None:
@@ -121,7 +115,6 @@ def test_where_nothing_is_cut_nothing_changes(backend: Backend, kind: Kind, leng
             assert torch.equal(one, other)
 
 
-@cut
 @every_kind
 def test_cut_everywhere_every_step_is_alone(backend: Backend, kind: Kind) -> None:
     rnn = kind.build(elman, 3, 4, num_layers=2, bidirectional=True, dtype=torch.float64)
@@ -131,7 +124,6 @@ def test_cut_everywhere_every_step_is_alone(backend: Backend, kind: Kind) -> Non
         torch.testing.assert_close(output[t : t + 1], rnn(x[t : t + 1])[0], rtol=0, atol=1e-12)
 
 
-@cut
 def test_a_reset_may_lie_anywhere(backend: Backend) -> None:
     rnn, x = elman.GRU(3, 4, bidirectional=True, dtype=torch.float64), torch.randn(6, 4, 3, dtype=torch.float64)
     dense = torch.rand(6, 4, generator=torch.Generator().manual_seed(0)) < 0.4
@@ -145,10 +137,10 @@ def test_a_reset_may_lie_anywhere(backend: Backend) -> None:
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM, PROJECTED], ids=str)
 @pytest.mark.parametrize("backend", every_backend())
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_lengths_and_resets_are_pieces(backend: Backend, kind: Kind, data: st.DataObject) -> None:
-    rows, steps = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 7))
-    num_layers, bidirectional = data.draw(st.integers(1, 3)), data.draw(st.booleans())
+    rows, steps = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6))
+    num_layers, bidirectional = data.draw(st.integers(1, 2)), data.draw(st.booleans())
     inputs, units = data.draw(st.integers(1, 9)), data.draw(st.integers(3, 19))
     lengths = data.draw(st.none() | st.lists(st.integers(0, steps), min_size=rows, max_size=rows))
     options = {"num_layers": num_layers, "bidirectional": bidirectional, "bias": data.draw(st.booleans()), "dtype": torch.float64}
@@ -158,9 +150,7 @@ def test_any_lengths_and_resets_are_pieces(backend: Backend, kind: Kind, data: s
     seed, given_state = data.draw(st.integers(0, 2**31)), data.draw(st.booleans())
     batch = Batch.draw(kind, directions, lengths, probability, steps=steps, rows=rows, given=given_state, sizes=(inputs, units), seed=seed)
     spans = Spans(lengths=None if lengths is None else torch.tensor(lengths), reset=batch.reset)
-    told = backend.refuses(ours.stack, batch.x, batch.states, list(ours.parameters()), spans)
-    if told is not None:
-        pytest.skip(f"{backend.name} {told}")
+    assert backend.refuses(ours.stack, batch.x, batch.states, list(ours.parameters()), spans) is None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "BACKENDS", (backend,))
         _assert_is_pieces(theirs, ours, batch)

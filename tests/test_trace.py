@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-cut = pytest.mark.usefixtures("spans")
 LENGTHS = [3, 0, 6, 4]
 
 
@@ -146,7 +145,6 @@ def test_states_and_gates_are_those_of_the_equations(
     _assert_is_unrolled(kind, rnn, Batch.draw(kind, num_layers * (1 + bidirectional), None, None, given=given_state))
 
 
-@cut
 @every_kind
 @pytest.mark.parametrize(("lengths", "resets"), [(LENGTHS, None), (None, 0.4), (LENGTHS, 0.4), ([0, 0, 0, 0], 0.4)], ids=str)
 @pytest.mark.parametrize("given_state", [False, True], ids=["no hx", "hx"])
@@ -157,7 +155,6 @@ def test_so_they_are_with_lengths_and_resets(
     _assert_is_unrolled(kind, rnn, Batch.draw(kind, 4, lengths, resets, given=given_state))
 
 
-@cut
 @every_kind
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time first", "batch first"])
 @pytest.mark.parametrize("form", ["padded", "packed", "unbatched"])
