@@ -71,14 +71,16 @@ struct Run {
     marks.resize(number_of_marks(net) * B * H);
     for (auto* v : {&output, &h_n, &c_n, &kept, &marks}) v->assign(v->size(), T(NAN));
     const Sequence in{x.data(), B * I, I}, out{output.data(), B * P, P}, d_out{d_output.data(), B * P, P}, d_in{d_x.data(), B * I, I};
-    run(target, Forward{net, in, {h_0.data(), c_0.data()}, out, {h_n.data(), c_n.data()}, nullptr, kept.data(), marks.data()}, 2);
+    run(target, Forward{net, in, {h_0.data(), c_0.data()}, {}, out, {h_n.data(), c_n.data()}, nullptr, kept.data(), marks.data()}, 2);
     compare(target, "output", output, expected_output);
     compare(target, "h_n", h_n, expected_h_n);
     if (S > 1) compare(target, "c_n", c_n, expected_c_n);
+    stream(target, net);
     for (const void* keeps : {static_cast<const void*>(kept.data()), static_cast<const void*>(nullptr)}) {
       poison();
       run(target,
-          Backward{net, in, out, {h_0.data(), c_0.data()}, nullptr, keeps, marks.data(), d_out, {d_h.data(), d_c.data()}, d_in, {d_h_0.data(), d_c_0.data()}, &gradients}, 2);
+          Backward{net, in, out, {h_0.data(), c_0.data()}, {}, nullptr, keeps, marks.data(), d_out, nullptr, nullptr, {d_h.data(), d_c.data()}, d_in, {d_h_0.data(), d_c_0.data()}, {},
+                   &gradients}, 2);
       compare(target, "d_x", d_x, expected.x);
       compare(target, "d_h_0", d_h_0, expected.h_0);
       if (S > 1) compare(target, "d_c_0", d_c_0, expected.c_0);
@@ -88,6 +90,20 @@ struct Run {
       compare(target, "d_b_hh", d_b_hh, expected.b_hh);
       if (projects) compare(target, "d_w_hr", d_w_hr, expected.w_hr);
     }
+  }
+
+  void stream(const Target& target, const Network& net) {  // step by step, the same bits
+    std::vector<T> h = h_0, c = c_0, y(B * P);
+    void* const states[] = {h.data(), c.data()};
+    Stream* stream = target.stream(net, states);
+    bool same = true;
+    for (long t = 0; t < T_; ++t) {
+      stream->step(stream, &x[t * B * I], I, y.data());
+      same = same && std::memcmp(y.data(), &output[t * B * P], y.size() * sizeof(T)) == 0;
+    }
+    stream->close(stream);
+    same = same && std::memcmp(h.data(), h_n.data(), h.size() * sizeof(T)) == 0 && (S == 1 || std::memcmp(c.data(), c_n.data(), c.size() * sizeof(T)) == 0);
+    if (!same) std::printf("%s f%zu cell %d B=%ld I=%ld H=%ld P=%ld: a stream differs\n", target.name, 8 * sizeof(T), static_cast<int>(cell), B, I, H, P), ++failures;
   }
 
   void loops() {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T, B, I, H = 11, 3, 4, 5  # noqa: E741
-spans = pytest.mark.skipif(
-    "lengths" not in inspect.signature(elman.RNN.forward).parameters, reason="layers take neither lengths nor resets"
-)
 
 
 def assert_near(got: list[Tensor], expected: list[Tensor]) -> None:
@@ -100,7 +96,6 @@ def test_a_graph_that_the_initial_state_carries_is_not_cut() -> None:
         torch.autograd.grad(second.sum(), hx)
 
 
-@spans
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM], ids=str)
 @pytest.mark.parametrize("batch_first", [False, True])
 @torch.no_grad()

@@ -41,8 +41,8 @@ def stream(rnn: RNN | GRU | LSTM, batch_size: int = 1) -> Stream:
     Args:
         rnn: an RNN, GRU or LSTM of one direction. It stays the owner of its parameters: what is written to them, by an optimizer or by
             load_state_dict, acts from the next step on. (torch does not count what is written by way of ``parameter.data``, of a NumPy
-            array that shares its memory, or by a fused optimizer: such writes are seen by some numbers of each parameter, all over it,
-            and can be missed where they change none of these.)
+            array that shares its memory, or by a fused optimizer: such writes are seen by sixteen numbers of each parameter, all over it,
+            and are missed if they change none of these.)
         batch_size: B, how many sequences run side by side.
 
     Returns:
@@ -130,7 +130,7 @@ class Stream:
                 y = self._next(x)
                 if y is not None:
                     return y
-            elif self._is_usual(x):
+            elif self._is_usual(x, self._states):
                 y = self._next(x)
                 if y is not None:
                     return _given(y)  # type: ignore[no-any-return]
@@ -253,10 +253,10 @@ class Stream:
 
     # --- A step ---
 
-    def _is_usual(self, x: Any) -> bool:
+    def _is_usual(self, x: Any, states: tuple[Tensor, ...]) -> bool:
         """Whether the kernels may run a step on a tensor."""
         params = self.rnn._own_params()
-        return params is not None and is_usual(x, params, self._states)
+        return params is not None and is_usual(x, params, states)
 
     def _drops(self) -> bool:
         """Whether dropout acts."""
@@ -265,7 +265,7 @@ class Stream:
     def _step(self, given: Values) -> Values:
         """A step that is not as quick as most: the first, or one that the kernels do not run, or a wrong one."""
         x = self._check(given, {2: "(B, I)", 1: "(I,)"}, 0)
-        if not self._drops() and (not isinstance(given, Tensor) or self._is_usual(given)) and self._settle():
+        if not self._drops() and (not isinstance(given, Tensor) or self._is_usual(given, self._current())) and self._settle():
             dense = x.detach().resolve_neg().contiguous()
             y: Values | None = self._next(dense if isinstance(given, Tensor) else dense.numpy())
             if y is not None:
@@ -327,7 +327,7 @@ class Stream:
             states = tuple([state.clone() for state in states])  # no graph may hold the others
         if fresh is None:
             return states
-        if not getattr(rnn, "learn_initial_state", False):
+        if not rnn.learn_initial_state:
             begin = tuple([torch.zeros_like(state) for state in states])
         else:
             begin = tuple(
