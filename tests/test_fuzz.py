@@ -39,10 +39,7 @@ def _the_instruction_set_stays_as_it_was() -> Iterator[None]:
 
 
 def call_it(kind: str, call: Call) -> None:
-    none = [0] * raw.STATES[call["cell"]] if type(call.get("cell")) is int and 0 <= call["cell"] < len(raw.STATES) else []
-    defaults = dict.fromkeys(("lengths", "resets", "resets_step", "resets_row", "d_hidden", "d_kept"), 0)
-    defaults |= {"fresh": none, "d_fresh": none, "kept_padded": False}
-    getattr(_native, kind)(*((defaults | call)[name] for name in ARGUMENTS[kind]))
+    getattr(_native, kind)(*(call[name] for name in ARGUMENTS[kind]))
 
 
 class Layout:
@@ -57,75 +54,104 @@ class Layout:
         return at
 
 
+FORMS = ("padded", "packed", "ragged")
+SMALL = {"T": (1, 6), "B": (1, 7), "I": (0, 20), "H": (1, 20), "L": (1, 3), "D": (1, 2)}
+
+
 @st.composite
-def valid_calls(draw: st.DrawFn, kind: str, cell: int = 0, sizes: Call | None = None) -> tuple[Call, Arena]:
-    """A call that must be answered, and its memory. Small, unless sizes are given."""
-    call: Call = {"number": draw(st.integers(0, 2 if kind == "forward" else 1))}
+def valid_calls(
+    draw: st.DrawFn, kind: str, cell: int = 0, sizes: Call | None = None, forms: tuple[str, ...] = FORMS, everything: bool = False
+) -> tuple[Call, Arena]:
+    """A call that must be answered, and its memory. Small, unless sizes are given; with ``everything`` no operand is null."""
+    call: Call = {"number": draw(st.integers(0, 2 if kind == "forward" and not everything else 1))}
     lay = Layout(draw(st.integers(0, 2**32 - 1)), raw.SIZES[call["number"]])
-    alive: list[int] | None = None
+    notes: dict[str, np.ndarray] = {}
     if kind == "activation":
         call |= {"function": draw(st.integers(0, 2)), "count": draw(st.integers(0, 70))}
-        places = {name: lay.place(call["count"]) for name in ("source", "target")}
+        places: dict[str, Any] = {name: lay.place(call["count"]) for name in ("source", "target")}
     else:
-        call |= {"cell": cell, "threads": draw(st.integers(1, 4))}
-        call |= sizes or {
-            name: draw(st.integers(*limits))
-            for name, limits in {"T": (1, 6), "B": (1, 7), "I": (0, 20), "H": (1, 20), "L": (1, 3), "D": (1, 2)}.items()
-        }
-        call["P"] = draw(st.integers(0, call["H"] - 1)) if call["cell"] == raw.LSTM else 0
-        if draw(st.booleans()):
-            alive = [call["B"], *sorted(lay.rng.integers(1, call["B"] + 1, call["T"] - 1).tolist(), reverse=True)]
-        places = _place_network(draw, kind, call, alive, lay)
+        call |= {"cell": cell, "threads": draw(st.integers(1, 4)), "kept_padded": draw(st.booleans())}
+        call |= sizes or {name: draw(st.integers(*limits)) for name, limits in SMALL.items()}
+        call["P"] = draw(st.integers(int(everything and call["H"] > 1), call["H"] - 1)) if call["cell"] == raw.LSTM else 0
+        form = draw(st.sampled_from(forms))
+        steps = raw.Steps([call["B"]] * call["T"], list(range(call["B"])), False)
+        if form == "packed":
+            notes["batch_sizes"] = np.array([call["B"], *sorted(lay.rng.integers(1, call["B"] + 1, call["T"] - 1), reverse=True)])
+            steps = raw.Steps(notes["batch_sizes"].tolist(), steps.order, True)
+        elif form == "ragged":
+            notes["lengths"] = _some_lengths(draw, lay, call, everything or sizes is not None)
+            steps = raw.Steps.of(notes["lengths"].tolist())
+        places = {name: (lay.place(2 * notes[name].size) + 7) // 8 * 8 if name in notes else 0 for name in ("batch_sizes", "lengths")}
+        places |= _place_network(draw, kind, call, steps, lay, everything)
+        if places["resets"]:
+            often = draw(st.sampled_from([0.3, 0.0, 1.0]))
+            last = (call["T"] - 1) * call["resets_step"] + (call["B"] - 1) * call["resets_row"]
+            notes["resets"] = (lay.rng.random(last + 1) < often) * lay.rng.integers(1, 256, last + 1, np.uint8)
     arena = Arena(lay.used)
     for name, place in places.items():
         call[name] = [p + arena.base if p else 0 for p in place] if isinstance(place, list) else place + arena.base if place else 0
+    for name, what in notes.items():
+        arena.note(call[name], what)
     # In large networks 1/H, so that what is bounded by a matrix of magnitudes does not grow from step to step.
     arena.fill(np.float64 if call["number"] == 1 else np.float32, 1 / sizes["H"] if sizes else 0.5)
-    if alive:
-        write_batch_sizes(call["batch_sizes"] - arena.base, arena, alive)
     return call, arena
 
 
-def _place_network(draw: st.DrawFn, kind: str, call: Call, alive: list[int] | None, lay: Layout) -> dict[str, Any]:
+def _some_lengths(draw: st.DrawFn, lay: Layout, call: Call, run: bool) -> np.ndarray:
+    """Lengths of rows in any order; ``run``: of which one at least has all steps."""
+    lengths = lay.rng.integers(0, call["T"] + 1, call["B"])
+    kinds = ["any", "one row alone"] if run else ["any", "one row alone", "no steps"]
+    if (which := draw(st.sampled_from(kinds))) != "any":
+        lengths[:] = 0
+    if run or which == "one row alone":
+        lengths[lay.rng.integers(0, call["B"])] = call["T"]
+    return lengths
+
+
+def _place_network(draw: st.DrawFn, kind: str, call: Call, steps: raw.Steps, lay: Layout, everything: bool) -> dict[str, Any]:
     cell, T, B, I, H, L, D = (call[name] for name in ("cell", "T", "B", "I", "H", "L", "D"))  # noqa: E741
     h = call["P"] or H
-    rows, width, bias = sum(alive) if alive else T * B, D * h, draw(st.booleans())
-    optional, always = st.booleans(), st.just(True)
+    width, bias = D * h, everything or draw(st.booleans())
+    rows = T * B if call["kept_padded"] else steps.count
+    always = st.just(True)
+    optional = always if everything else st.booleans()
 
-    def sequence(name: str, columns: int, written: bool) -> int:
+    def grid(name: str, columns: int, written: bool) -> int:
         """Steps and rows in either order, with gaps; what is only read may also repeat."""
         gap, inner, outer = (draw(st.integers(0, 3)) for _ in range(3))
-        if alive:
-            step, row = 0, columns + gap
-            elements = rows * row
-        elif draw(st.booleans()):
+        if draw(st.booleans()):
             row = columns + gap if written or inner else 0
             step = B * row + outer if written or outer else 0
-            elements = T * step + B * row + columns
         else:
             step = columns + gap if written or inner else 0
             row = T * step + outer if written or outer else 0
-            elements = T * step + B * row + columns
         call[f"{name}_step"], call[f"{name}_row"] = step, row
-        return lay.place(elements)
+        return lay.place(T * step + B * row + columns)
+
+    def sequence(name: str, columns: int, written: bool) -> int:
+        if not steps.packed:
+            return grid(name, columns, written)
+        call[f"{name}_step"], call[f"{name}_row"] = 0, columns + draw(st.integers(0, 3))
+        return lay.place(steps.count * call[f"{name}_row"])
 
     def parameters(own: st.SearchStrategy[bool]) -> list[int]:
         every_shape = (shape for i in range(L * D) for shape in raw.shapes(call, i))
         return [lay.place(math.prod(shape)) if shape and draw(own) else 0 for shape in every_shape]
 
-    def states(own: st.SearchStrategy[bool]) -> list[int]:
-        return [lay.place(L * D * B * columns) if draw(own) else 0 for columns in (h, H)[: raw.STATES[cell]]]
+    def states(own: st.SearchStrategy[bool], rows: int = B) -> list[int]:
+        return [lay.place(L * D * rows * columns) if draw(own) else 0 for columns in (h, H)[: raw.STATES[cell]]]
 
-    places: dict[str, Any] = {"batch_sizes": (lay.place(2 * T) + 7) // 8 * 8 if alive else 0, "params": parameters(always)}
+    places: dict[str, Any] = {"params": parameters(always)}
     if not bias:
         places["params"] = [0 if i % len(raw.WEIGHTS) in (2, 3) else place for i, place in enumerate(places["params"])]
+    places["resets"] = grid("resets", 1, False)
     places["x"] = sequence("x", I, False)
-    places["initial"] = states(optional)
+    places["initial"], places["fresh"] = states(optional), states(optional, 1)
     places["output"] = sequence("output", width, kind == "forward")
     places["hidden"] = lay.place((L - 1) * rows * width) if kind == "backward" or draw(optional) else 0
     places["kept"] = lay.place(L * D * rows * raw.KEPT[cell] * H) if draw(optional) else 0
     marked = kind == "backward" and not places["kept"]
-    marks = L * D * len(raw.mark_positions(call)) * B * H if cell == raw.LSTM else 0
+    marks = L * D * len(raw.mark_positions(steps.seen(call))) * steps.rows * H if cell == raw.LSTM else 0
     places["marks"] = lay.place(marks) if marked or draw(optional) else 0
     if call["number"] == raw.BFLOAT16:
         places |= {"hidden": 0, "kept": 0, "marks": 0}
@@ -134,16 +160,16 @@ def _place_network(draw: st.DrawFn, kind: str, call: Call, alive: list[int] | No
     else:
         call["d_output_column"] = draw(st.integers(0, 1))
         places["d_output"] = sequence("d_output", width if call["d_output_column"] else 1, False)
+        places["d_hidden"] = lay.place((L - 1) * rows * width)
+        places["d_kept"] = lay.place(L * D * rows * raw.KEPT[cell] * H)
         places["d_final"] = states(optional)
         places["d_x"] = sequence("d_x", I, True)
-        places |= {name: 0 for name in ("d_output", "d_x") if draw(optional)}
-        places["d_initial"] = states(optional)
+        places["d_initial"], places["d_fresh"] = states(optional), states(optional, 1)
         places["d_params"] = parameters(optional)
+    places |= {name: 0 for name in ("resets", "d_output", "d_hidden", "d_kept", "d_x") if name in places and not draw(optional)}
+    if not places["kept"] and "d_kept" in places:
+        places["d_kept"] = 0
     return places
-
-
-def write_batch_sizes(at: int, arena: Arena, sizes: list[int]) -> None:
-    arena.bytes[at : at + 8 * len(sizes)] = np.array(sizes, np.int64).view(np.uint8)
 
 
 @st.composite
@@ -151,8 +177,7 @@ def spoiled_calls(draw: st.DrawFn, kind: str, cell: int) -> tuple[Call, Arena]:
     """A valid call in which up to three things were changed, to something that is wrong, or right by chance."""
     call, arena = draw(valid_calls(kind, cell))
     size = raw.SIZES[call["number"]]
-    sizes = raw.batch_sizes(call, arena) if call.get("batch_sizes") else None
-    sizes_at = call["batch_sizes"] - arena.base if sizes else 0
+    counts = {name: call[name] for name in ("batch_sizes", "lengths") if call.get(name)}
     addresses = [v for name, v in call.items() if name != "function" and type(v) is int and v >= arena.base]
     anywhere = (
         st.integers(-8, len(arena.bytes) // size).map(lambda i: arena.base + i * size)
@@ -165,13 +190,12 @@ def spoiled_calls(draw: st.DrawFn, kind: str, cell: int) -> tuple[Call, Arena]:
         name = draw(st.sampled_from(sorted(call)))
         if name in raw.LISTS:
             call[name] = draw(_spoiled_list(call[name], anywhere | nonsense))
-        elif name == "batch_sizes" and sizes and draw(st.booleans()):
-            sizes = draw(st.lists(numbers.filter(lambda n: n < 2**63), min_size=1, max_size=6))
+        elif name in counts and draw(st.booleans()):
+            found = draw(st.lists(numbers.filter(lambda n: n < 2**63), min_size=1, max_size=len(arena.noted[counts[name]])))
+            arena.note(counts[name], np.array(found, np.int64))
         else:
             call[name] = draw(anywhere | numbers | nonsense)
     arena.fill(np.float64 if call["number"] == 1 else np.float32, 0.5)  # again: it may be another type now
-    if sizes:
-        write_batch_sizes(sizes_at, arena, sizes)
     return call, arena
 
 
@@ -200,12 +224,14 @@ def check(kind: str, call: Call, arena: Arena, must_run: bool) -> None:
     else:
         legal = True
     size = np.dtype(kinds).itemsize
-    alive = (raw.batch_sizes(call, arena) or [call["B"]] * call["T"]) if legal and kind != "activation" else []
+    steps = (raw.ragged_steps(call, arena) or raw.Steps([call["B"]] * call["T"], [], False)) if legal and kind != "activation" else None
     with np.errstate(invalid="ignore"):  # an address that was changed may lead to bytes that are no numbers
-        values = {name: arena.read(places, kinds).astype(np.float64) for name, places in read.items()}
+        values = {name: arena.read(places, np.uint8 if name == "resets" else kinds).astype(np.float64) for name, places in read.items()}
+    mask = arena.mask(written, size)
+    readable = arena.mask(read, size) | _counts_mask(kind, call, arena)
+    arena.spoil(readable)
     before = arena.bytes.copy()
-    mask = arena.mask(list(written.values()), size)
-    arena.lend(mask | arena.mask(list(read.values()), size) | _batch_sizes_mask(kind, call, arena))
+    arena.lend(mask | readable)
     try:
         call_it(kind, call)
     except REFUSALS:
@@ -218,31 +244,46 @@ def check(kind: str, call: Call, arena: Arena, must_run: bool) -> None:
         arena.take_back()
     assert (arena.bytes == before)[~mask].all(), "wrote where it must not"
     assert legal or refused, "took a call that is wrong"
-    if not refused and call["number"] != raw.BFLOAT16:  # whose numbers test_bfloat16 checks; here it is where they lie
-        _check_numbers(kind, call, {name: arena.read(places, kinds) for name, places in written.items()}, values, alive)
+    if not refused:
+        got = {name: arena.read(places, kinds).astype(np.float64) for name, places in written.items()}
+        _check_rows_without_a_step(got, values)
+        if call["number"] != raw.BFLOAT16:  # whose numbers test_bfloat16 checks; here it is where they lie
+            _check_numbers(kind, call, {name: value for name, value in got.items() if name.split()[-1] not in ("padding", "idle")}, values, steps)
 
 
-def _batch_sizes_mask(kind: str, call: Call, arena: Arena) -> np.ndarray:
-    """Batch sizes are read before anything is known to be right."""
+def _counts_mask(kind: str, call: Call, arena: Arena) -> np.ndarray:
+    """Batch sizes and lengths are read before anything is known to be right."""
     mask = np.zeros(len(arena.bytes), bool)
-    if kind != "activation" and type(call["batch_sizes"]) is int and type(call["T"]) is int:
-        start = call["batch_sizes"] - arena.base
-        mask[max(0, start) : max(0, start + 8 * max(0, call["T"]))] = True
+    for name, count in (("batch_sizes", "T"), ("lengths", "B")):
+        if kind != "activation" and type(call[name]) is int and type(call[count]) is int:
+            start = call[name] - arena.base
+            mask[max(0, start) : max(0, start + 8 * max(0, call[count]))] = True
     return mask
 
 
-def _check_numbers(kind: str, call: Call, got: raw.Places, values: raw.Places, alive: list[int]) -> None:
-    if not all((np.abs(value) <= 1).all() for value in values.values()):
-        return  # an operand lies over batch sizes, whose bits may be any number or none
-    expect: Callable[..., tuple[raw.Places, raw.Places]] = getattr(raw_numbers, kind)
-    rows = {name: value.reshape(sum(alive), -1) if value.ndim == 3 else value for name, value in values.items()}
-    if kind != "activation" and "x" not in rows:
-        rows["x"] = np.zeros((sum(alive), 0))
-    if kind == "backward" and "d_output" in rows:
-        rows["d_output"] = np.broadcast_to(rows["d_output"], rows["output"].shape)
-    expected, errors = expect(call, rows) if kind == "activation" else expect(call, rows, alive)
+def _check_rows_without_a_step(got: raw.Places, values: raw.Places) -> None:
+    """Padding is zeros; a row without a step ends as it began, and its gradient is handed back."""
     for name, value in got.items():
-        error = np.abs(value.reshape(expected[name].shape).astype(np.float64) - expected[name])
+        if name.endswith("padding"):
+            assert not value.any(), f"{name} is not zero"
+        elif name.endswith("idle"):
+            source = name.replace("final", "initial") if name.startswith("final") else name.replace("d_initial", "d_final")
+            assert (value == values.get(source, 0.0)).all(), f"{name} is not {source}"
+
+
+def _check_numbers(kind: str, call: Call, got: raw.Places, values: raw.Places, steps: raw.Steps | None) -> None:
+    if not all((np.abs(value) <= 1).all() for name, value in values.items() if name != "resets"):
+        return  # an operand lies over batch sizes or lengths, whose bits may be any number or none
+    if steps is None:
+        expected, errors = raw_numbers.activation(call, values)
+    elif not steps.alive:  # nothing is run
+        expected = errors = {name: np.zeros(value.shape) for name, value in got.items()}
+    else:
+        expect: Callable[..., tuple[raw.Places, raw.Places]] = getattr(raw_numbers, kind)
+        rows = {name: value.reshape(steps.count, -1) if name in ("x", "output", "d_output") else value for name, value in values.items()}
+        expected, errors = expect(steps.seen(call), {"x": np.zeros((steps.count, 0))} | rows, steps.alive)
+    for name, value in got.items():
+        error = np.abs(value.reshape(expected[name].shape) - expected[name])
         assert (error <= errors[name]).all(), f"{name}: off by up to {error.max():.3g}"
 
 
