@@ -31,7 +31,7 @@ BFLOAT16 = 2
 CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")  # by number
 GATES, KEPT, STATES, LSTM = (1, 1, 3, 4), (0, 0, 4, 5), (1, 1, 1, 2), 3
 
-MOST_ELEMENTS, MOST_WORK = 4_000_000, 200_000_000  # elements of an operand, and multiply-adds, up to which these tests run a call
+MOST_ELEMENTS, MOST_WORK = 4_000_000, 600_000_000  # elements of an operand, and multiply-adds, up to which these tests run a call
 CHUNK = 2**23  # bytes of gate gradients in which the backward pass walks
 LAST = 2**63  # no process has memory beyond
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")
@@ -86,9 +86,11 @@ class Arena:
         self.bytes = np.zeros(size, np.uint8)
         self.base = self.bytes.ctypes.data
         self.noted: dict[int, np.ndarray] = {}
+        self.most = 0.0
 
     def fill(self, kind: type, most: float) -> None:
         """Write numbers from -most to most everywhere but where something else was noted."""
+        self.most = most
         view = self.bytes[: len(self.bytes) // 8 * 8].view(kind)
         view[:] = np.random.default_rng(0).uniform(-most, most, view.shape)
         for address, what in self.noted.items():
@@ -104,18 +106,16 @@ class Arena:
         """Write NaN everywhere but in the bytes of a mask: who reads there is caught."""
         self.bytes[~but] = 0xFF
 
-    def offsets(self, addresses: np.ndarray, size: int) -> np.ndarray:
-        """Where the bytes of these elements lie in ``bytes``: one axis more."""
-        return addresses[..., None] - self.base + np.arange(size)
-
     def read(self, addresses: np.ndarray, kind: type) -> np.ndarray:
-        return self.bytes[self.offsets(addresses, np.dtype(kind).itemsize)].view(kind)[..., 0]
+        offsets = addresses[..., None] - self.base + np.arange(np.dtype(kind).itemsize)
+        return self.bytes[offsets].view(kind)[..., 0]
 
     def mask(self, places: Places, size: int) -> np.ndarray:
         """Which bytes belong to these elements."""
         mask = np.zeros(len(self.bytes), bool)
         for name, addresses in places.items():
-            mask[self.offsets(addresses, size_of(name, size))] = True
+            for byte in range(size_of(name, size)):
+                mask[addresses - self.base + byte] = True
         return mask
 
     def lend(self, mask: np.ndarray) -> None:

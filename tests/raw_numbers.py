@@ -1,8 +1,9 @@
 """What a raw call of the kernels must leave in memory, and how far from it rounding may lead. NumPy in float64, for test_fuzz.
 
 Unlike ``oracle`` it takes the operands of the very call: the backward pass starts from whatever lies in ``output``, ``hidden``, ``kept``
-and ``marks``. Rows and steps are those that are run, as ``raw.Steps`` orders them: a call's T and B count them. The steps and their rounding are those of ``bounds``, all rows of a step at once. A bound there is zero without rounding and
-convex in the size of one, so float64's errors are at most 2^-29 times float32's; and as much again, since these numbers are float64 too.
+and ``marks``. A call's T and B count the steps and rows that are run, in the order of ``raw.Steps``. A step's equations and roundings are
+those of ``bounds``, all rows of a step at once. A bound there is zero without rounding and convex in the size of one, so float64's errors
+are at most 2^-29 times float32's; and as much again, since these numbers are float64 too.
 """
 
 from __future__ import annotations
@@ -187,7 +188,9 @@ def _some(cut: np.ndarray, of: Sum) -> Sum:
 
 def _total(sums: tuple[Sum, ...]) -> Approx:
     """The sum of all rows of several sums, taken in any order; each may be added in two parts."""
-    value, error, magnitude = (np.concatenate(parts) for parts in zip(*((s.value.value, s.value.error, s.magnitude) for s in sums), strict=True))
+    value, error, magnitude = (
+        np.concatenate(parts) for parts in zip(*((s.value.value, s.value.error, s.magnitude) for s in sums), strict=True)
+    )
     roundings = sums[0].terms + 2 * len(value)
     return Approx.of(value.sum(0), error.sum(0) + gamma(roundings) * magnitude.sum(0) + len(value) * roundings * TINY[0])
 
