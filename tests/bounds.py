@@ -159,14 +159,21 @@ class Weights:
         return (h if self.w_hr is None else Sum.product(self.w_hr, h).rounded(), *others), kept
 
     def backward(
-        self, x: Approx, before: tuple[Approx, ...], kept: tuple[Approx, ...], h: Approx, d_after: tuple[Sum, ...], terms: Terms
+        self,
+        x: Approx,
+        before: tuple[Approx, ...],
+        kept: tuple[Approx, ...],
+        h: Approx,
+        d_after: tuple[Sum, ...],
+        terms: Terms,
+        d_kept: tuple[Approx, ...] | None = None,
     ) -> tuple[Sum, tuple[Sum, ...]]:
         """The gradients of x and of the states before the step; those of the parameters are added to ``terms``."""
         d_h, *others = d_after
         if self.w_hr is not None:
             terms.add("w_hr", d_h.rounded(), self.cell.output(*kept[-2:]))
             d_h = Sum.product(self.back_hr, d_h.rounded())
-        gates, recurrent, direct = self.cell.backward(kept, before[-1], h, (d_h, *others))
+        gates, recurrent, direct = self.cell.backward(kept, before[-1], h, (d_h, *others), d_kept)
         d_a, d_q = _join(gates), _join(recurrent)
         terms.add("w_ih", d_a, x)
         terms.add("w_hh", d_q, before[0])
@@ -190,7 +197,7 @@ class Cell(ABC):
 
     @abstractmethod
     def backward(
-        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...]
+        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...], d_kept: tuple[Approx, ...] | None
     ) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]:
         """The gradients of a, of q, and of the states before the step, less what reaches h through q.
 
@@ -199,6 +206,7 @@ class Cell(ABC):
             before: the last of the states before the step.
             h: the first of the states after it.
             d_after: the gradients of these.
+            d_kept: those that arrive at the kept numbers themselves; None for zeros.
         """
 
 
@@ -213,7 +221,7 @@ class Elman(Cell):
         return (self.activate((a[0] + q[0]).rounded()),), ()
 
     def backward(
-        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...]
+        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...], d_kept: tuple[Approx, ...] | None
     ) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]:
         d = product(d_after[0].rounded(), self.slope(h))
         return [d], [d], (None,)
@@ -235,17 +243,23 @@ class Gru(Cell):
         return (after,), (r, z, n, q_n)
 
     def backward(
-        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...]
+        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...], d_kept: tuple[Approx, ...] | None
     ) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]:
         r, z, n, q_n = kept
         d_h = d_after[0].rounded()
         # d_h (1 - z) may be d_h - d_h z, and d_h (h - n) may be d_h h - d_h n: rounding is relative to the terms then.
         rest = Approx(1 - z.value, z.error, z.norm).rounded(np.full_like(z.value, 2 * U))
         step = before.minus(n).rounded(gamma(2) * (before.reach + n.reach))
-        d_n = product(d_h, rest, _tanh_slope(n))
-        d_z = product(d_h, step, _sigmoid_slope(z))
-        d_r = product(d_n, q_n, _sigmoid_slope(r))
-        return [d_r, d_z, d_n], [d_r, d_z, product(d_n, r)], (Sum.of(product(d_h, z)),)
+        slope_r, slope_z, slope_n = _sigmoid_slope(r), _sigmoid_slope(z), _tanh_slope(n)
+        d_n, d_z, direct = product(d_h, rest, slope_n), product(d_h, step, slope_z), (Sum.of(product(d_h, z)),)
+        d_r, d_q = product(d_n, q_n, slope_r), product(d_n, r)
+        if d_kept is not None:  # n's gradient goes on in two parts, which may be added before or after
+            at_n = product(d_kept[2], slope_n)
+            d_r = _added(d_r, product(at_n, q_n, slope_r), product(d_kept[0], slope_r))
+            d_z = _added(d_z, product(d_kept[1], slope_z))
+            d_q = _added(d_q, product(at_n, r), d_kept[3])
+            d_n = _added(d_n, at_n)
+        return [d_r, d_z, d_n], [d_r, d_z, d_q], direct
 
 
 class Lstm(Cell):
@@ -263,19 +277,25 @@ class Lstm(Cell):
         return product(o, tanh(c))
 
     def backward(
-        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...]
+        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...], d_kept: tuple[Approx, ...] | None
     ) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]:
         i, f, g, o, after = kept
         shown = tanh(after)
         d_h = d_after[0].rounded()
-        d_c = (d_after[1] + Sum.of(product(d_h, o, _tanh_slope(shown)))).rounded()
-        d = [
-            product(d_c, g, _sigmoid_slope(i)),
-            product(d_c, before, _sigmoid_slope(f)),
-            product(d_c, i, _tanh_slope(g)),
-            product(d_h, shown, _sigmoid_slope(o)),
-        ]
+        at_c = d_after[1] if d_kept is None else d_after[1] + Sum.of(d_kept[4])
+        d_c = (at_c + Sum.of(product(d_h, o, _tanh_slope(shown)))).rounded()
+        slopes = _sigmoid_slope(i), _sigmoid_slope(f), _tanh_slope(g), _sigmoid_slope(o)
+        d = [product(*factors, slope) for factors, slope in zip(((d_c, g), (d_c, before), (d_c, i), (d_h, shown)), slopes, strict=True)]
+        if d_kept is not None:
+            d = [_added(of, product(arriving, slope)) for of, arriving, slope in zip(d, d_kept, slopes, strict=False)]
         return d, d, (None, Sum.of(product(d_c, f)))
+
+
+def _added(*terms: Approx) -> Approx:
+    total = Sum.of(terms[0])
+    for term in terms[1:]:
+        total += Sum.of(term)
+    return total.rounded()
 
 
 def _relu(a: Approx) -> Approx:

@@ -1,8 +1,9 @@
 """What a raw call of the kernels must leave in memory, and how far from it rounding may lead. NumPy in float64, for test_fuzz.
 
 Unlike ``oracle`` it takes the operands of the very call: the backward pass starts from whatever lies in ``output``, ``hidden``, ``kept``
-and ``marks``. The steps and their rounding are those of ``bounds``, all rows of a step at once. A bound there is zero without rounding and
-convex in the size of one, so float64's errors are at most 2^-29 times float32's; and as much again, since these numbers are float64 too.
+and ``marks``. A call's T and B count the steps and rows that are run, in the order of ``raw.Steps``. A step's equations and roundings are
+those of ``bounds``, all rows of a step at once. A bound there is zero without rounding and convex in the size of one, so float64's errors
+are at most 2^-29 times float32's; and as much again, since these numbers are float64 too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bounds import CELLS, SIGMOID_ULPS, TANH_ULPS, Approx, Sum, Terms, U, Weights
+from bounds import CELLS, SIGMOID_ULPS, TANH_ULPS, Approx, Sum, Terms, U, Weights, gamma
 from oracle import Direction, order, sigmoid
 from raw import CELLS as NAMES
 from raw import KEPT, LSTM, STATES, WEIGHTS, mark_positions, shapes
@@ -36,7 +37,7 @@ def activation(call: Call, values: Values) -> tuple[Values, Values]:
 
 
 def forward(call: Call, values: Values, alive: list[int]) -> tuple[Values, Values]:
-    """The same for a network; ``alive`` counts the rows of each step. Sequences come and go as (rows, columns)."""
+    """The same for a network; ``alive`` counts the rows of each step. Sequences come and go as (steps of all rows, columns)."""
     B, H, L, D, rows, cell = call["B"], call["H"], call["L"], call["D"], sum(alive), call["cell"]
     found: dict[str, list[Approx]] = {"hidden": [], "kept": [], "marks": []} | {f"final {state}": [] for state in "hc"}
     x = Approx.exact(values["x"])
@@ -45,8 +46,10 @@ def forward(call: Call, values: Values, alive: list[int]) -> tuple[Values, Value
         for d in range(D):
             k = index * D + d
             weights, states = _weights(call, values, k), _states(call, values, "initial", k)
+            fresh, cuts = _fresh(call, values, k), _cuts(values, alive, d)
             steps: dict[int, tuple[Approx, ...]] = {}
             for s, (t, here) in enumerate(_way(alive, d)):
+                states = tuple(_cut(cuts[t], state, new) for state, new in zip(states, fresh, strict=True))
                 if cell == LSTM and s in mark_positions(call):
                     found["marks"].append(states[1])
                 live = slice(alive[t])
@@ -75,36 +78,43 @@ def backward(call: Call, values: Values, alive: list[int]) -> tuple[Values, Valu
     """The same for the gradients."""
     B, H, L, D, rows = call["B"], call["H"], call["L"], call["D"], sum(alive)
     width = D * (call["P"] or H)
-    hidden = values.get("hidden", np.empty(0)).reshape(L - 1, rows, width)
+    hidden, d_hidden = (values[name].reshape(L - 1, rows, width) if name in values else () for name in ("hidden", "d_hidden"))
     layers = [values["x"], *hidden, values["output"]]
     d_out = Approx.exact(values.get("d_output", np.zeros((rows, width))))
-    found: dict[str, list[Approx]] = {f"d_initial {state}": [] for state in "hc"[: STATES[call["cell"]]]}
+    found: dict[str, list[Approx]] = {f"{name} {state}": [] for name in ("d_initial", "d_fresh") for state in "hc"[: STATES[call["cell"]]]}
     for index in reversed(range(L)):
-        x, d_in = Approx.exact(layers[index]), None
-        states_gradients = []
+        x = Approx.exact(layers[index])
+        d_in = Approx.exact(d_hidden[index - 1]) if index > 0 and len(d_hidden) else None
+        states_gradients, fresh_gradients = [], []
         for d in range(D):
             k = index * D + d
             weights = _weights(call, values, k)
             own = slice(d * weights.width, (d + 1) * weights.width)
             steps = _recall(call, values, alive, k, weights, x, layers[index + 1][:, own])
-            terms = Terms(_direction(call, values, k))
-            d_states = tuple(Sum.of(state) for state in _states(call, values, "d_final", k))
-            d_states = tuple(state.value for state in d_states)
+            terms, cuts = Terms(_direction(call, values, k)), _cuts(values, alive, d)
+            d_states = _states(call, values, "d_final", k)
+            at_fresh: list[tuple[Sum, ...]] = []
             d_steps: dict[int, Approx] = {}
             for t, here in reversed(_way(alive, d)):
                 live = slice(alive[t])
                 d_h = Sum.of(d_states[0][live]) + Sum.of(_columns(d_out[here], own))
-                d_x, d_before = weights.backward(x[here], *steps[t], (d_h, *(Sum.of(state[live]) for state in d_states[1:])), terms)
-                d_states = tuple(new.rounded().followed_by(old[alive[t] :]) for new, old in zip(d_before, d_states, strict=True))
+                d_after = d_h, *(Sum.of(state[live]) for state in d_states[1:])
+                d_x, d_before = weights.backward(x[here], *steps[t], d_after, terms, _arriving(call, values, k, here))
+                at_fresh.append(tuple(_some(cuts[t][live], state) for state in d_before))
+                gone = tuple(Approx.exact(np.zeros(state.value.value.shape[1])) for state in d_before)
+                d_before = tuple(_cut(cuts[t][live], state.rounded(), zeros) for state, zeros in zip(d_before, gone, strict=True))
+                d_states = tuple(new.followed_by(old[alive[t] :]) for new, old in zip(d_before, d_states, strict=True))
                 d_steps[t] = d_x.rounded()
             d_x = _all(d_steps[t] for t in range(len(alive)))
             d_in = d_x if d_in is None else (Sum.of(d_in) + Sum.of(d_x)).rounded()
             states_gradients.append(d_states)
+            fresh_gradients.append(tuple(map(_total, zip(*at_fresh, strict=True))))
             error = terms.error(rows)
             for name in terms.values.names:
                 found[f"d {name} {k}"] = [Approx.of(np.atleast_1d(getattr(terms.values, name)), np.atleast_1d(getattr(error, name)))]
-        for name, per_direction in zip("hc", zip(*states_gradients, strict=True), strict=False):
-            found[f"d_initial {name}"] = [*per_direction, *found[f"d_initial {name}"]]
+        for kind, gradients in (("d_initial", states_gradients), ("d_fresh", fresh_gradients)):
+            for name, per_direction in zip("hc", zip(*gradients, strict=True), strict=False):
+                found[f"{kind} {name}"] = [*per_direction, *found[f"{kind} {name}"]]
         d_out = d_in
     found["d_x"] = [d_out]
     assert all(state.value.shape[0] == B for state in found["d_initial h"])
@@ -112,16 +122,22 @@ def backward(call: Call, values: Values, alive: list[int]) -> tuple[Values, Valu
 
 
 def _recall(call: Call, values: Values, alive: list[int], k: int, weights: Weights, x: Approx, output: np.ndarray) -> dict[int, Kept]:
-    """What backward knows of each step of a direction: from what was kept, or else by running its steps again."""
+    """What backward knows of each step of a direction: from what was kept, or else by running its steps again.
+
+    A mark, which holds what a reset left there, says what the memory before its step was; the steps that are run again begin afresh all the
+    same where a reset cuts.
+    """
     B, H, cell, rows = call["B"], call["H"], call["cell"], sum(alive)
     initial = _states(call, values, "initial", k)
     h, *memory = initial
     scratch = list(memory)  # where steps are run again: as it stood at the mark, and since then
     marks = mark_positions(call)
+    fresh, cuts = _fresh(call, values, k), _cuts(values, alive, k % call["D"])
     steps: dict[int, Kept] = {}
     lived = 0
     for s, (t, here) in enumerate(_way(alive, k % call["D"])):
-        n = alive[t]
+        n, cut = alive[t], cuts[t]
+        h, memory, scratch = _cut(cut, h, fresh[0]), [_cut(cut, c, fresh[1]) for c in memory], [_cut(cut, c, fresh[1]) for c in scratch]
         before = (h[:n], *(state[:n] for state in memory))
         if not KEPT[cell]:
             kept: tuple[Approx, ...] = ()
@@ -133,8 +149,9 @@ def _recall(call: Call, values: Values, alive: list[int], k: int, weights: Weigh
                 at = len(marks) - 1 - sorted(marks).index(s)
                 scratch = [Approx.exact(values["marks"].reshape(-1, len(marks), B, H)[k, at])]
                 before = (h[:n], scratch[0][:n])
+                scratch = [_cut(cut, scratch[0], fresh[1])]
             elif cell == LSTM:  # a row that begins here has its initial state before it
-                before = (h[:n], scratch[0][: min(n, lived)].followed_by(initial[1][min(n, lived) : n]))
+                before = (h[:n], _cut(cut[:n], scratch[0][: min(n, lived)].followed_by(initial[1][min(n, lived) : n]), fresh[1]))
             _, kept = weights.forward(x[here], (h[:n], *(state[:n] for state in scratch)))
         if cell == LSTM:
             memory = [kept[-1].followed_by(memory[0][n:])]
@@ -151,6 +168,50 @@ def _way(alive: list[int], direction: int) -> list[tuple[int, slice]]:
     return [(t, slice(first[t], first[t + 1])) for t in order(len(alive), direction)]
 
 
+def _cuts(values: Values, alive: list[int], direction: int) -> dict[int, np.ndarray]:
+    """For each step in a direction's way: of which rows the state before it is a fresh one."""
+    resets = values.get("resets", np.zeros(sum(alive))) != 0
+    by_step = {t: np.pad(resets[here], (0, alive[0] - alive[t])) for t, here in _way(alive, 0)}
+    never = np.zeros(alive[0], bool)
+    return by_step if direction == 0 else {t: by_step.get(t + 1, never) for t in by_step}
+
+
+def _cut(cut: np.ndarray, state: Approx, fresh: Approx) -> Approx:
+    """A state, (rows, width), with a fresh one, (width,), for some rows."""
+    value, error = (np.where(cut[:, None], getattr(fresh, name), getattr(state, name)) for name in ("value", "error"))
+    return Approx(value, error, np.where(cut, fresh.norm, state.norm))
+
+
+def _some(cut: np.ndarray, of: Sum) -> Sum:
+    return Sum(Approx.of(of.value.value[cut], of.value.error[cut]), of.magnitude[cut], of.terms)
+
+
+def _total(sums: tuple[Sum, ...]) -> Approx:
+    """The sum of all rows of several sums, taken in any order; each may be added in two parts."""
+    value, error, magnitude = (
+        np.concatenate(parts) for parts in zip(*((s.value.value, s.value.error, s.magnitude) for s in sums), strict=True)
+    )
+    roundings = sums[0].terms + 2 * len(value)
+    return Approx.of(value.sum(0), error.sum(0) + gamma(roundings) * magnitude.sum(0) + len(value) * roundings * TINY[0])
+
+
+def _fresh(call: Call, values: Values, k: int) -> tuple[Approx, ...]:
+    """What resets start from in the k-th direction, each of its state's width; zeros where they are null."""
+    widths = (call["P"] or call["H"], call["H"])[: STATES[call["cell"]]]
+    return tuple(
+        Approx.exact(values[f"fresh {state}"][k] if f"fresh {state}" in values else np.zeros(width))
+        for state, width in zip("hc", widths, strict=False)
+    )
+
+
+def _arriving(call: Call, values: Values, k: int, here: slice) -> tuple[Approx, ...] | None:
+    """What arrives at the numbers kept of a step."""
+    if "d_kept" not in values:
+        return None
+    numbers = values["d_kept"].reshape(call["L"] * call["D"], -1, KEPT[call["cell"]], call["H"])[k, here]
+    return tuple(Approx.exact(numbers[:, i]) for i in range(KEPT[call["cell"]]))
+
+
 def _direction(call: Call, values: Values, k: int) -> Direction:
     """The parameters of a direction, counted through all layers; zeros for what is null."""
     five = [values.get(f"{name} {k}", np.zeros(shape)) for name, shape in zip(WEIGHTS, shapes(call, k), strict=True)]
@@ -165,7 +226,7 @@ def _states(call: Call, values: Values, name: str, k: int) -> tuple[Approx, ...]
     """The k-th direction's, each (B, its width); zeros where they are null."""
     B, directions = call["B"], call["L"] * call["D"]
     widths = (call["P"] or call["H"], call["H"])[: STATES[call["cell"]]]
-    given = (values.get(f"{name} {state}", np.zeros(directions * B * width)) for state, width in zip("hc", widths, strict=False))
+    given = (values.get(f"{name} {state}", np.zeros((directions, B, width))) for state, width in zip("hc", widths, strict=False))
     return tuple(Approx.exact(state.reshape(directions, B, width)[k]) for state, width in zip(given, widths, strict=True))
 
 

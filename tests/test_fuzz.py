@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import raw_numbers
 from raw import Arena, Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _native = pytest.importorskip("elman._native", reason="the kernels are not built here", exc_type=ImportError)
 
@@ -39,10 +40,7 @@ def _the_instruction_set_stays_as_it_was() -> Iterator[None]:
 
 
 def call_it(kind: str, call: Call) -> None:
-    none = [0] * raw.STATES[call["cell"]] if type(call.get("cell")) is int and 0 <= call["cell"] < len(raw.STATES) else []
-    defaults = dict.fromkeys(("lengths", "resets", "resets_step", "resets_row", "d_hidden", "d_kept"), 0)
-    defaults |= {"fresh": none, "d_fresh": none, "kept_padded": False}
-    getattr(_native, kind)(*((defaults | call)[name] for name in ARGUMENTS[kind]))
+    getattr(_native, kind)(*(call[name] for name in ARGUMENTS[kind]))
 
 
 class Layout:
@@ -57,75 +55,108 @@ class Layout:
         return at
 
 
+FORMS = ("ragged", "padded", "packed", "one row alone", "no steps")  # the last two are ragged, too
+SMALL = {"T": (1, 6), "B": (1, 7), "I": (0, 20), "H": (1, 20), "L": (1, 3), "D": (1, 2)}
+EITHER = st.sampled_from([True, False])  # of arbitrary examples the first is the fullest, and so has the fullest call
+
+
 @st.composite
-def valid_calls(draw: st.DrawFn, kind: str, cell: int = 0, sizes: Call | None = None) -> tuple[Call, Arena]:
-    """A call that must be answered, and its memory. Small, unless sizes are given."""
-    call: Call = {"number": draw(st.integers(0, 2 if kind == "forward" else 1))}
+def valid_calls(
+    draw: st.DrawFn,
+    kind: str,
+    cell: int = 0,
+    sizes: Call | None = None,
+    forms: tuple[str, ...] = FORMS,
+    everything: bool = False,
+    keeps: bool | None = None,
+) -> tuple[Call, Arena]:
+    """A call that must be answered, and its memory. Small, unless sizes are given; with ``everything`` no operand is null; ``keeps`` says
+    whether ``kept`` is not.
+    """
+    most, numbers = 0.5, (0, 1, raw.BFLOAT16) if kind == "forward" and not everything else (0, 1)
+    call: Call = {"number": draw(st.sampled_from(numbers))} | (sizes or {})
     lay = Layout(draw(st.integers(0, 2**32 - 1)), raw.SIZES[call["number"]])
-    alive: list[int] | None = None
+    notes: dict[str, np.ndarray] = {}
     if kind == "activation":
         call |= {"function": draw(st.integers(0, 2)), "count": draw(st.integers(0, 70))}
-        places = {name: lay.place(call["count"]) for name in ("source", "target")}
+        places: dict[str, Any] = {name: lay.place(call["count"]) for name in ("source", "target")}
     else:
-        call |= {"cell": cell, "threads": draw(st.integers(1, 4))}
-        call |= sizes or {
-            name: draw(st.integers(*limits))
-            for name, limits in {"T": (1, 6), "B": (1, 7), "I": (0, 20), "H": (1, 20), "L": (1, 3), "D": (1, 2)}.items()
-        }
-        call["P"] = draw(st.integers(0, call["H"] - 1)) if call["cell"] == raw.LSTM else 0
-        if draw(st.booleans()):
-            alive = [call["B"], *sorted(lay.rng.integers(1, call["B"] + 1, call["T"] - 1).tolist(), reverse=True)]
-        places = _place_network(draw, kind, call, alive, lay)
+        call |= {"cell": cell, "threads": draw(st.sampled_from([4, 3, 2, 1]))}
+        call |= {name: draw(st.integers(*limits)) for name, limits in SMALL.items() if name not in call}
+        call.setdefault("kept_padded", draw(st.booleans()))
+        call["P"] = draw(st.integers(int(everything and call["H"] > 1), call["H"] - 1)) if call["cell"] == raw.LSTM else 0
+        most = min(most, 1 / call["H"])  # so that what is bounded by a matrix of magnitudes does not grow from step to step
+        form = draw(st.sampled_from(forms))
+        steps = raw.Steps([call["B"]] * call["T"], list(range(call["B"])), False)
+        if form == "packed":
+            notes["batch_sizes"] = np.array([call["B"], *sorted(lay.rng.integers(1, call["B"] + 1, call["T"] - 1), reverse=True)])
+            steps = raw.Steps(notes["batch_sizes"].tolist(), steps.order, True)
+        elif form != "padded":
+            notes["lengths"] = lay.rng.integers(0, call["T"] + 1, call["B"]) * (form == "ragged")
+            if form == "one row alone" or sizes:
+                notes["lengths"][lay.rng.integers(0, call["B"])] = call["T"]
+            steps = raw.Steps.of(notes["lengths"].tolist())
+        places = {name: (lay.place(2 * notes[name].size) + 7) // 8 * 8 if name in notes else 0 for name in ("batch_sizes", "lengths")}
+        places |= _place_network(draw, kind, call, steps, lay, everything, keeps)
+        if places["resets"]:
+            often = draw(st.sampled_from([0.3, 0.0, 1.0]))
+            last = (call["T"] - 1) * call["resets_step"] + (call["B"] - 1) * call["resets_row"]
+            notes["resets"] = (lay.rng.random(last + 1) < often) * lay.rng.integers(1, 256, last + 1, np.uint8)
     arena = Arena(lay.used)
     for name, place in places.items():
         call[name] = [p + arena.base if p else 0 for p in place] if isinstance(place, list) else place + arena.base if place else 0
-    # In large networks 1/H, so that what is bounded by a matrix of magnitudes does not grow from step to step.
-    arena.fill(np.float64 if call["number"] == 1 else np.float32, 1 / sizes["H"] if sizes else 0.5)
-    if alive:
-        write_batch_sizes(call["batch_sizes"] - arena.base, arena, alive)
+    for name, what in notes.items():
+        arena.note(call[name], what)
+    arena.fill(np.float64 if call["number"] == 1 else np.float32, most)
     return call, arena
 
 
-def _place_network(draw: st.DrawFn, kind: str, call: Call, alive: list[int] | None, lay: Layout) -> dict[str, Any]:
+def _place_network(
+    draw: st.DrawFn, kind: str, call: Call, steps: raw.Steps, lay: Layout, everything: bool, keeps: bool | None
+) -> dict[str, Any]:
     cell, T, B, I, H, L, D = (call[name] for name in ("cell", "T", "B", "I", "H", "L", "D"))  # noqa: E741
     h = call["P"] or H
-    rows, width, bias = sum(alive) if alive else T * B, D * h, draw(st.booleans())
-    optional, always = st.booleans(), st.just(True)
+    width, bias = D * h, everything or draw(EITHER)
+    rows = T * B if call["kept_padded"] else steps.count
+    always = st.just(True)
+    optional = always if everything else EITHER
 
-    def sequence(name: str, columns: int, written: bool) -> int:
+    def grid(name: str, columns: int, written: bool) -> int:
         """Steps and rows in either order, with gaps; what is only read may also repeat."""
-        gap, inner, outer = (draw(st.integers(0, 3)) for _ in range(3))
-        if alive:
-            step, row = 0, columns + gap
-            elements = rows * row
-        elif draw(st.booleans()):
+        gap, inner, outer = (draw(st.sampled_from([1, 2, 3, 0])) for _ in range(3))
+        if draw(EITHER):
             row = columns + gap if written or inner else 0
             step = B * row + outer if written or outer else 0
-            elements = T * step + B * row + columns
         else:
             step = columns + gap if written or inner else 0
             row = T * step + outer if written or outer else 0
-            elements = T * step + B * row + columns
         call[f"{name}_step"], call[f"{name}_row"] = step, row
-        return lay.place(elements)
+        return lay.place(T * step + B * row + columns)
+
+    def sequence(name: str, columns: int, written: bool) -> int:
+        if not steps.packed:
+            return grid(name, columns, written)
+        call[f"{name}_step"], call[f"{name}_row"] = 0, columns + draw(st.integers(0, 3))
+        return lay.place(steps.count * call[f"{name}_row"])
 
     def parameters(own: st.SearchStrategy[bool]) -> list[int]:
         every_shape = (shape for i in range(L * D) for shape in raw.shapes(call, i))
         return [lay.place(math.prod(shape)) if shape and draw(own) else 0 for shape in every_shape]
 
-    def states(own: st.SearchStrategy[bool]) -> list[int]:
-        return [lay.place(L * D * B * columns) if draw(own) else 0 for columns in (h, H)[: raw.STATES[cell]]]
+    def states(own: st.SearchStrategy[bool], rows: int = B) -> list[int]:
+        return [lay.place(L * D * rows * columns) if draw(own) else 0 for columns in (h, H)[: raw.STATES[cell]]]
 
-    places: dict[str, Any] = {"batch_sizes": (lay.place(2 * T) + 7) // 8 * 8 if alive else 0, "params": parameters(always)}
+    places: dict[str, Any] = {"params": parameters(always)}
     if not bias:
         places["params"] = [0 if i % len(raw.WEIGHTS) in (2, 3) else place for i, place in enumerate(places["params"])]
+    places["resets"] = grid("resets", 1, False)
     places["x"] = sequence("x", I, False)
-    places["initial"] = states(optional)
+    places["initial"], places["fresh"] = states(optional), states(optional, 1)
     places["output"] = sequence("output", width, kind == "forward")
     places["hidden"] = lay.place((L - 1) * rows * width) if kind == "backward" or draw(optional) else 0
-    places["kept"] = lay.place(L * D * rows * raw.KEPT[cell] * H) if draw(optional) else 0
+    places["kept"] = lay.place(L * D * rows * raw.KEPT[cell] * H) if draw(optional if keeps is None else st.just(keeps)) else 0
     marked = kind == "backward" and not places["kept"]
-    marks = L * D * len(raw.mark_positions(call)) * B * H if cell == raw.LSTM else 0
+    marks = L * D * len(raw.mark_positions(steps.seen(call))) * steps.rows * H if cell == raw.LSTM else 0
     places["marks"] = lay.place(marks) if marked or draw(optional) else 0
     if call["number"] == raw.BFLOAT16:
         places |= {"hidden": 0, "kept": 0, "marks": 0}
@@ -134,16 +165,16 @@ def _place_network(draw: st.DrawFn, kind: str, call: Call, alive: list[int] | No
     else:
         call["d_output_column"] = draw(st.integers(0, 1))
         places["d_output"] = sequence("d_output", width if call["d_output_column"] else 1, False)
+        places["d_hidden"] = lay.place((L - 1) * rows * width)
+        places["d_kept"] = lay.place(L * D * rows * raw.KEPT[cell] * H)
         places["d_final"] = states(optional)
         places["d_x"] = sequence("d_x", I, True)
-        places |= {name: 0 for name in ("d_output", "d_x") if draw(optional)}
-        places["d_initial"] = states(optional)
+        places["d_initial"], places["d_fresh"] = states(optional), states(optional, 1)
         places["d_params"] = parameters(optional)
+    places |= {name: 0 for name in ("resets", "d_output", "d_hidden", "d_kept", "d_x") if name in places and not draw(optional)}
+    if not places["kept"] and "d_kept" in places:
+        places["d_kept"] = 0
     return places
-
-
-def write_batch_sizes(at: int, arena: Arena, sizes: list[int]) -> None:
-    arena.bytes[at : at + 8 * len(sizes)] = np.array(sizes, np.int64).view(np.uint8)
 
 
 @st.composite
@@ -151,8 +182,7 @@ def spoiled_calls(draw: st.DrawFn, kind: str, cell: int) -> tuple[Call, Arena]:
     """A valid call in which up to three things were changed, to something that is wrong, or right by chance."""
     call, arena = draw(valid_calls(kind, cell))
     size = raw.SIZES[call["number"]]
-    sizes = raw.batch_sizes(call, arena) if call.get("batch_sizes") else None
-    sizes_at = call["batch_sizes"] - arena.base if sizes else 0
+    counts = {name: call[name] for name in ("batch_sizes", "lengths") if call.get(name)}
     addresses = [v for name, v in call.items() if name != "function" and type(v) is int and v >= arena.base]
     anywhere = (
         st.integers(-8, len(arena.bytes) // size).map(lambda i: arena.base + i * size)
@@ -165,13 +195,12 @@ def spoiled_calls(draw: st.DrawFn, kind: str, cell: int) -> tuple[Call, Arena]:
         name = draw(st.sampled_from(sorted(call)))
         if name in raw.LISTS:
             call[name] = draw(_spoiled_list(call[name], anywhere | nonsense))
-        elif name == "batch_sizes" and sizes and draw(st.booleans()):
-            sizes = draw(st.lists(numbers.filter(lambda n: n < 2**63), min_size=1, max_size=6))
+        elif name in counts and draw(st.booleans()):
+            found = draw(st.lists(numbers.filter(lambda n: n < 2**63), min_size=1, max_size=len(arena.noted[counts[name]])))
+            arena.note(counts[name], np.array(found, np.int64))
         else:
             call[name] = draw(anywhere | numbers | nonsense)
-    arena.fill(np.float64 if call["number"] == 1 else np.float32, 0.5)  # again: it may be another type now
-    if sizes:
-        write_batch_sizes(sizes_at, arena, sizes)
+    arena.fill(np.float64 if call["number"] == 1 else np.float32, arena.most)  # again: it may be another type now
     return call, arena
 
 
@@ -200,12 +229,14 @@ def check(kind: str, call: Call, arena: Arena, must_run: bool) -> None:
     else:
         legal = True
     size = np.dtype(kinds).itemsize
-    alive = (raw.batch_sizes(call, arena) or [call["B"]] * call["T"]) if legal and kind != "activation" else []
+    steps = (raw.ragged_steps(call, arena) or raw.Steps([call["B"]] * call["T"], [], False)) if legal and kind != "activation" else None
     with np.errstate(invalid="ignore"):  # an address that was changed may lead to bytes that are no numbers
-        values = {name: arena.read(places, kinds).astype(np.float64) for name, places in read.items()}
+        values = {name: arena.read(places, np.uint8 if name == "resets" else kinds).astype(np.float64) for name, places in read.items()}
+    mask = arena.mask(written, size)
+    readable = arena.mask(read, size) | _counts_mask(kind, call, arena)
+    arena.spoil(readable)
     before = arena.bytes.copy()
-    mask = arena.mask(list(written.values()), size)
-    arena.lend(mask | arena.mask(list(read.values()), size) | _batch_sizes_mask(kind, call, arena))
+    arena.lend(mask | readable)
     try:
         call_it(kind, call)
     except REFUSALS:
@@ -218,31 +249,48 @@ def check(kind: str, call: Call, arena: Arena, must_run: bool) -> None:
         arena.take_back()
     assert (arena.bytes == before)[~mask].all(), "wrote where it must not"
     assert legal or refused, "took a call that is wrong"
-    if not refused and call["number"] != raw.BFLOAT16:  # whose numbers test_bfloat16 checks; here it is where they lie
-        _check_numbers(kind, call, {name: arena.read(places, kinds) for name, places in written.items()}, values, alive)
+    if not refused:
+        got = {name: arena.read(places, kinds).astype(np.float64) for name, places in written.items()}
+        _check_rows_without_a_step(got, values)
+        if call["number"] != raw.BFLOAT16:  # whose numbers test_bfloat16 checks; here it is where they lie
+            _check_numbers(
+                kind, call, {name: value for name, value in got.items() if name.split()[-1] not in ("padding", "idle")}, values, steps
+            )
 
 
-def _batch_sizes_mask(kind: str, call: Call, arena: Arena) -> np.ndarray:
-    """Batch sizes are read before anything is known to be right."""
+def _counts_mask(kind: str, call: Call, arena: Arena) -> np.ndarray:
+    """Batch sizes and lengths are read before anything is known to be right."""
     mask = np.zeros(len(arena.bytes), bool)
-    if kind != "activation" and type(call["batch_sizes"]) is int and type(call["T"]) is int:
-        start = call["batch_sizes"] - arena.base
-        mask[max(0, start) : max(0, start + 8 * max(0, call["T"]))] = True
+    for name, count in (("batch_sizes", "T"), ("lengths", "B")):
+        if kind != "activation" and type(call[name]) is int and type(call[count]) is int:
+            start = call[name] - arena.base
+            mask[max(0, start) : max(0, start + 8 * max(0, call[count]))] = True
     return mask
 
 
-def _check_numbers(kind: str, call: Call, got: raw.Places, values: raw.Places, alive: list[int]) -> None:
-    if not all((np.abs(value) <= 1).all() for value in values.values()):
-        return  # an operand lies over batch sizes, whose bits may be any number or none
-    expect: Callable[..., tuple[raw.Places, raw.Places]] = getattr(raw_numbers, kind)
-    rows = {name: value.reshape(sum(alive), -1) if value.ndim == 3 else value for name, value in values.items()}
-    if kind != "activation" and "x" not in rows:
-        rows["x"] = np.zeros((sum(alive), 0))
-    if kind == "backward" and "d_output" in rows:
-        rows["d_output"] = np.broadcast_to(rows["d_output"], rows["output"].shape)
-    expected, errors = expect(call, rows) if kind == "activation" else expect(call, rows, alive)
+def _check_rows_without_a_step(got: raw.Places, values: raw.Places) -> None:
+    """Padding is zeros; a row without a step ends as it began, and its gradient is handed back."""
     for name, value in got.items():
-        error = np.abs(value.reshape(expected[name].shape).astype(np.float64) - expected[name])
+        if name.endswith("padding"):
+            assert not value.any(), f"{name} is not zero"
+        elif name.endswith("idle"):
+            source = name.replace("final", "initial") if name.startswith("final") else name.replace("d_initial", "d_final")
+            assert (value == values.get(source, 0.0)).all(), f"{name} is not {source}"
+
+
+def _check_numbers(kind: str, call: Call, got: raw.Places, values: raw.Places, steps: raw.Steps | None) -> None:
+    if not all((np.abs(value) <= 1).all() for name, value in values.items() if name != "resets"):
+        return  # an operand lies over batch sizes or lengths, whose bits may be any number or none
+    if steps is None:
+        expected, errors = raw_numbers.activation(call, values)
+    elif not steps.alive:  # nothing is run
+        expected = errors = {name: np.zeros(value.shape) for name, value in got.items()}
+    else:
+        expect: Callable[..., tuple[raw.Places, raw.Places]] = getattr(raw_numbers, kind)
+        rows = {name: value.reshape(steps.count, -1) if name in ("x", "output", "d_output") else value for name, value in values.items()}
+        expected, errors = expect(steps.seen(call), {"x": np.zeros((steps.count, 0))} | rows, steps.alive)
+    for name, value in got.items():
+        error = np.abs(value.reshape(expected[name].shape) - expected[name])
         assert (error <= errors[name]).all(), f"{name}: off by up to {error.max():.3g}"
 
 
@@ -272,25 +320,102 @@ def test_a_wrong_call_is_refused_and_writes_nothing(kind: str, cell: int, data: 
     check(kind, call, arena, must_run=False)
 
 
-# What threads share: rows, columns of each step with a barrier, directions, layers in a wave; and several chunks of steps.
-LARGE = (
-    {"T": 40, "B": 9, "I": 33, "H": 100, "L": 2, "D": 2},
-    {"T": 60, "B": 1, "I": 5, "H": 260, "L": 1, "D": 1},
-    {"T": 400, "B": 3, "I": 7, "H": 70, "L": 2, "D": 1},
-    {"T": 150, "B": 1, "I": 8, "H": 60, "L": 3, "D": 1},
-    {"T": 400, "B": 60, "I": 7, "H": 16, "L": 1, "D": 2},
-    {"T": 2, "B": 150, "I": 120, "H": 130, "L": 1, "D": 2},
+# Wrong in one thing, which is about lengths, resets, or what goes with them. Each takes a call with lengths in which no operand is null.
+Wrong = tuple[str, Callable[[Call, Arena], Call]]
+EITHER_WAY: tuple[Wrong, ...] = (
+    ("batch sizes and lengths", lambda call, arena: {"batch_sizes": call["lengths"]}),
+    ("a negative length", lambda call, arena: _lengths(call, arena, -1)),
+    ("a length beyond T", lambda call, arena: _lengths(call, arena, call["T"] + 1)),
+    ("a length beyond everything", lambda call, arena: _lengths(call, arena, 2**63 - 1)),
+    ("lengths misaligned", lambda call, arena: {"lengths": call["lengths"] + 4}),
+    ("a negative step of resets", lambda call, arena: {"resets_step": -1}),
+    ("a negative row of resets", lambda call, arena: {"resets_row": -1}),
+    ("a step of resets beyond memory", lambda call, arena: {"resets_step": 2**62}),
+    ("a row of resets beyond memory", lambda call, arena: {"resets_row": 2**62}),
+    ("resets beyond memory", lambda call, arena: {"resets": 2**64 - 1}),
+    ("lengths that are no address", lambda call, arena: {"lengths": None}),
+    ("resets that are no address", lambda call, arena: {"resets": -1}),
+    ("kept_padded that is no bool", lambda call, arena: {"kept_padded": 1}),
+    ("fresh of another number of states", lambda call, arena: {"fresh": [*call["fresh"], 0]}),
+    ("fresh misaligned", lambda call, arena: {"fresh": [at + 1 for at in call["fresh"]]}),
+)
+FORWARD_ONLY: tuple[Wrong, ...] = (
+    ("output over resets", lambda call, arena: {"output": call["resets"] // 8 * 8}),
+    ("output over fresh", lambda call, arena: {"output": call["fresh"][-1]}),
+    ("a final state over fresh", lambda call, arena: {"final": [*call["final"][:-1], call["fresh"][-1]]}),
+    ("an output whose padding overlaps", lambda call, arena: {"output_step": 0, "output_row": 0}),
+    ("kept over hidden", lambda call, arena: {"hidden": call["output"]}),
+)
+BACKWARD_ONLY: tuple[Wrong, ...] = (
+    ("d_kept without kept", lambda call, arena: {"kept": 0} if raw.KEPT[call["cell"]] else {"d_kept": -1}),
+    ("d_hidden misaligned", lambda call, arena: {"d_hidden": call["d_hidden"] + 1}),
+    ("d_kept misaligned", lambda call, arena: {"d_kept": call["d_kept"] + 1 if raw.KEPT[call["cell"]] else -1}),
+    ("d_hidden beyond memory", lambda call, arena: {"d_hidden": 2**64 - 64}),
+    ("d_x over d_hidden", lambda call, arena: {"d_x": call["d_hidden"]}),
+    ("d_fresh over fresh", lambda call, arena: {"d_fresh": call["fresh"]}),
+    ("d_fresh over d_initial", lambda call, arena: {"d_fresh": call["d_initial"]}),
+    ("d_fresh over resets", lambda call, arena: {"d_fresh": [call["resets"] // 8 * 8, *call["d_fresh"][1:]]}),
+    ("d_fresh of another number of states", lambda call, arena: {"d_fresh": call["d_fresh"][1:]}),
 )
 
 
-@pytest.mark.parametrize("sizes", LARGE, ids=str)
+def _lengths(call: Call, arena: Arena, last: int) -> Call:
+    arena.note(call["lengths"], np.append(arena.noted[call["lengths"]][:-1], last))
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [("forward", wrong) for wrong in EITHER_WAY + FORWARD_ONLY] + [("backward", wrong) for wrong in EITHER_WAY + BACKWARD_ONLY],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+@pytest.mark.parametrize("cell", [0, raw.LSTM], ids=["rnn_tanh", "lstm"])
+@given(data=st.data())
+@settings(max_examples=2 * EXAMPLES, deadline=None)
+def test_wrong_lengths_and_resets_are_refused_and_nothing_is_written(kind: str, wrong: Wrong, cell: int, data: st.DataObject) -> None:
+    sizes = {"T": 3, "B": 3, "I": 2, "H": 4, "L": 2, "D": 2}
+    call, arena = data.draw(valid_calls(kind, cell, sizes, ("ragged",), everything=True))
+    call |= wrong[1](call, arena)
+    with pytest.raises(raw.IllegalError):
+        raw.operands(kind, call, arena)
+    check(kind, call, arena, must_run=False)
+
+
+# What threads share: rows, so that each has about as many steps; columns of each step, with a barrier; directions; layers in a wave.
+LARGE: tuple[tuple[Call, tuple[str, ...]], ...] = (
+    ({"T": 40, "B": 9, "I": 33, "H": 100, "L": 2, "D": 2}, FORMS[:3]),
+    ({"T": 60, "B": 1, "I": 5, "H": 260, "L": 1, "D": 1}, ("padded", "packed")),
+    ({"T": 60, "B": 3, "I": 5, "H": 260, "L": 1, "D": 1}, ("ragged", "one row alone")),
+    ({"T": 100, "B": 3, "I": 7, "H": 70, "L": 2, "D": 1}, FORMS[:3]),
+    ({"T": 150, "B": 1, "I": 8, "H": 60, "L": 3, "D": 1}, ("padded", "packed")),
+    ({"T": 150, "B": 5, "I": 8, "H": 60, "L": 3, "D": 1}, ("one row alone",)),
+    ({"T": 2, "B": 150, "I": 120, "H": 130, "L": 1, "D": 2}, FORMS[:3]),
+)
+
+
+@pytest.mark.parametrize(("sizes", "form"), [(sizes, form) for sizes, forms in LARGE for form in forms], ids=str)
 @pytest.mark.parametrize("cell", range(len(raw.CELLS)), ids=raw.CELLS)
 @pytest.mark.parametrize("kind", ["forward", "backward"])
 @given(data=st.data())
-@settings(max_examples=3 * EXAMPLES, deadline=None)
-def test_a_call_large_enough_for_threads_touches_its_operands_alone(kind: str, cell: int, sizes: Call, data: st.DataObject) -> None:
+@settings(max_examples=2 * EXAMPLES, deadline=None)
+def test_a_call_large_enough_for_threads_touches_its_operands_alone(
+    kind: str, cell: int, sizes: Call, form: str, data: st.DataObject
+) -> None:
     _native.use(data.draw(ISAS, label="instruction set"))
-    call, arena = data.draw(valid_calls(kind, cell, sizes))
+    call, arena = data.draw(valid_calls(kind, cell, sizes, (form,)))
+    check(kind, call, arena, must_run=True)
+
+
+@pytest.mark.parametrize(("kind", "keeps"), [("forward", True), ("backward", True), ("backward", False)])
+@pytest.mark.parametrize("cell", [raw.CELLS.index("gru"), raw.LSTM], ids=["gru", "lstm"])
+@pytest.mark.parametrize("form", FORMS[:3])
+@given(data=st.data())
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_a_call_in_several_chunks_touches_its_operands_alone(kind: str, keeps: bool, cell: int, form: str, data: st.DataObject) -> None:
+    """In float64 these are two, for both ways of knowing what a step's gradient needs."""
+    sizes = {"number": 1, "T": 150, "B": 40, "I": 7, "H": 60, "L": 1, "D": 2}
+    call, arena = data.draw(valid_calls(kind, cell, sizes, (form,), keeps=keeps))
+    assert len(raw.mark_positions(call)) == 2
     check(kind, call, arena, must_run=True)
 
 
@@ -323,6 +448,37 @@ def test_a_kernel_that_does_wrong_is_caught(wrong: str, monkeypatch: pytest.Monk
         call["target"] = call["source"] + 4
     with pytest.raises(AssertionError):
         check("activation", call, arena, must_run=wrong == "refuse")
+
+
+FORGOTTEN = ("lengths", "resets", "fresh", "d_fresh", "d_hidden", "d_kept", "kept_padded")
+
+
+@pytest.mark.parametrize("forgotten", FORGOTTEN)
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+def test_a_kernel_that_leaves_something_out_is_caught(kind: str, forgotten: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = call_it
+    tried = []
+
+    @given(data=st.data())
+    @settings(max_examples=1, deadline=None)
+    def run(data: st.DataObject) -> None:
+        sizes = {"T": 6, "B": 5, "I": 3, "H": 5, "L": 2, "D": 2, "kept_padded": True}
+        call, arena = data.draw(valid_calls(kind, raw.LSTM, sizes, ("ragged",), everything=True))
+        if forgotten not in call:
+            return
+
+        def kernel(kind: str, call: Call) -> None:
+            arena.take_back()  # what is done wrong here is to be found by comparison
+            right(kind, call | {forgotten: [0, 0] if forgotten in raw.LISTS else False if forgotten == "kept_padded" else 0})
+
+        check(kind, call, arena, must_run=True)
+        monkeypatch.setitem(globals(), "call_it", kernel)
+        with pytest.raises(AssertionError):
+            check(kind, call, arena, must_run=True)
+        tried.append(forgotten)
+
+    run()
+    assert tried or (kind == "forward" and forgotten.startswith("d_"))
 
 
 def test_memory_that_is_not_lent_is_poisoned() -> None:
