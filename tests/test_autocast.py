@@ -96,6 +96,26 @@ def test_dtypes_are_torchs_whatever_the_options(
             assert ours == theirs, f"{options}, gradients {grad}, x in {dtype}, states in {given}"
 
 
+@pytest.mark.parametrize("kind", [LSTM, PROJECTED], ids=str)
+@either_way
+@either_backend
+def test_dtypes_are_the_same_with_lengths_with_resets_and_in_a_trace(
+    kind: Kind, onednn: bool, backends: tuple[Backend, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "BACKENDS", backends)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", onednn)
+    rnn, x = kind.build(elman, 3, 4, 2), torch.randn(5, 2, 3)
+    with _autocast():
+        for given in (x, x[:, 0], pack_sequence([x[:, 0], x[:2, 1]])):
+            output, h_n, c_n = named(*rnn(given)).values()
+            traced = rnn.trace(given)
+            results = traced.output, *traced.final, traced.h, traced.last, traced.c
+            assert [r.dtype for r in results] == [r.dtype for r in (output, h_n, c_n, output, h_n, c_n)]
+        expected = [result.dtype for result in named(*rnn(x)).values()]
+        for spans in ({"lengths": [5, 2]}, {"reset": torch.zeros(5, 2, dtype=torch.bool)}):
+            assert [result.dtype for result in named(*rnn(x, **spans)).values()] == expected
+
+
 @pytest.mark.parametrize("kind", [GRU, LSTM, PROJECTED], ids=str)
 @either_way
 @pytest.mark.parametrize("form", FORMS)
