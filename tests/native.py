@@ -63,18 +63,19 @@ def named(output: Tensor | PackedSequence, hx: Tensor | tuple[Tensor, ...]) -> V
 
 
 @torch.no_grad()
-def results(module: nn.Module, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None = None) -> Values:
-    """What a network gives, by itself."""
-    return named(*module(x, None if states is None else as_hx(states)))
+def results(module: nn.Module, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None = None, **spans: object) -> Values:
+    """What a network gives, by itself. ``spans``: lengths and resets."""
+    return named(*module(x, None if states is None else as_hx(states), **spans))
 
 
-def evaluate(module: nn.Module, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None = None) -> Values:
+def evaluate(module: nn.Module, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None = None, **spans: object) -> Values:
     """Results, and the gradients of their random combination by all inputs and parameters."""
     data = (x.data if isinstance(x, PackedSequence) else x).detach().requires_grad_()
     initial = tuple(state.detach().requires_grad_() for state in states or ())
     given = PackedSequence(data, x.batch_sizes) if isinstance(x, PackedSequence) else data
-    values = named(*module(given, as_hx(initial) if initial else None))
-    leaves = {"x": data, **dict(module.named_parameters())} | {f"{name}_0": state for name, state in zip("hc", initial, strict=False)}
+    values = named(*module(given, as_hx(initial) if initial else None, **spans))
+    leaves = {"x": data, **dict(module.named_parameters())}
+    leaves |= {f"initial {name}": state for name, state in zip("hc", initial, strict=False)}
     gradients = torch.autograd.grad(tuple(values.values()), list(leaves.values()), tuple(map(random_like, values.values())))
     values |= {f"d {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
     return {name: value.detach() for name, value in values.items()}
@@ -91,5 +92,7 @@ def assert_near(got: Values, expected: Values) -> None:
 
 def assert_same_bits(got: Values, expected: Values) -> None:
     assert got.keys() == expected.keys()
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # in which 0 and -0 differ, and NaN is the same as itself
     for name, value in expected.items():
-        assert torch.equal(got[name], value), f"{name} differs by up to {(got[name] - value).abs().max():.3g}"
+        as_bits = [tensor.contiguous().view(integers[tensor.element_size()]) for tensor in (got[name], value)]
+        assert torch.equal(*as_bits), f"{name} differs by up to {(got[name] - value).abs().max():.3g}"

@@ -1,6 +1,7 @@
 """In float32 the same bits on any number of threads, whatever else is in the batch, and for a sequence run whole or in pieces.
 
-So much is promised for results; gradients are the same over repeats and over numbers of threads, but sums over a batch depend on the batch.
+So it is with lengths and resets, whatever the order of the rows. So much is promised for results; gradients are the same over repeats and
+over numbers of threads, but sums over a batch depend on the batch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_s
 
 import elman
 from kinds import GRU, LSTM, TANH, Kind, as_hx, projected
-from native import assert_same_bits, evaluate, initial_states, named, native_alone, required, results, threads
+from native import assert_same_bits, evaluate, initial_states, named, native_alone, random_like, required, results, threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,22 +80,51 @@ LARGE = {
 }
 
 
+def _learning(kind: Kind, *sizes: int, **options: int) -> nn.Module:
+    """A network whose resets start from some state of their own."""
+    rnn = kind.build(elman, *sizes, **options, learn_initial_state=True)
+    with torch.no_grad():
+        for name in ("h_0", "c_0")[: len(kind.states)]:
+            rnn.get_parameter(name).normal_()
+    return rnn
+
+
+def _ragged(steps: int, rows: int) -> dict[str, torch.Tensor]:
+    """Rows of all lengths in no order, one without a step where there are several, and resets here and there, past a row's end too."""
+    lengths = torch.linspace(steps, 0 if rows > 1 else steps, rows).long()[torch.randperm(rows)]
+    return {"lengths": lengths, "reset": torch.rand(steps, rows) < 0.2}
+
+
 @pytest.mark.parametrize("kind", [*KINDS, projected(40)], ids=str)
-@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("form", ["padded", "packed", "ragged"])
 @pytest.mark.parametrize(("shape", "options"), LARGE.values(), ids=LARGE)
 def test_results_and_gradients_do_not_depend_on_the_number_of_threads(
-    shape: tuple[int, ...], options: dict[str, int], packed: bool, kind: Kind
+    shape: tuple[int, ...], options: dict[str, int], form: str, kind: Kind
 ) -> None:
-    rnn, x = kind.build(elman, shape[2], **options), torch.randn(shape)
-    if packed:
+    x, spans = torch.randn(shape), _ragged(*shape[:2]) if form == "ragged" else {}
+    rnn = _learning(kind, shape[2], **options) if form == "ragged" else kind.build(elman, shape[2], **options)
+    if form == "packed":
         x = pack_padded_sequence(x, torch.linspace(shape[0], 1, shape[1]).long())
     states = initial_states(rnn, shape[1])
-    expected = evaluate(rnn, x, states)
+    expected = evaluate(rnn, x, states, **spans)
     for count in (1, 2, 3, 4):
         with threads(count):
-            assert_same_bits(evaluate(rnn, x, states), expected)
-            alone = results(rnn, x, states)
+            assert_same_bits(evaluate(rnn, x, states, **spans), expected)
+            alone = results(rnn, x, states, **spans)
         assert_same_bits(alone, {name: expected[name] for name in alone})
+
+
+# Of several rows one has steps, and so threads share what they share for one row.
+@pytest.mark.parametrize("kind", [*KINDS, projected(40)], ids=str)
+@pytest.mark.parametrize("name", [name for name, (shape, _) in LARGE.items() if shape[1] == 1])
+def test_nor_where_all_rows_but_one_are_without_a_step(name: str, kind: Kind) -> None:
+    (steps, _, inputs), options = LARGE[name]
+    rnn, x = _learning(kind, inputs, **options), torch.randn(steps, 3, inputs)
+    states, spans = initial_states(rnn, 3), {"lengths": [0, steps, 0], "reset": torch.rand(steps, 3) < 0.2}
+    expected = evaluate(rnn, x, states, **spans)
+    for count in (2, 4):
+        with threads(count):
+            assert_same_bits(evaluate(rnn, x, states, **spans), expected)
 
 
 def test_a_rows_results_do_not_depend_on_the_rest_of_the_batch(network: nn.Module) -> None:
@@ -115,6 +145,83 @@ def test_a_rows_results_do_not_depend_on_what_it_is_packed_with(network: nn.Modu
     for row, sequence in enumerate(sequences):
         expected = _rows(whole, row)
         assert_same_bits(results(network, sequence), expected | {"output": expected["output"][: lengths[row]]})
+
+
+def _cut_batch(network: nn.Module, steps: int, lengths: list[int]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor]:
+    """Input, initial states, and resets; NaN where nobody has to look."""
+    x = torch.randn(steps, len(lengths), network.input_size)
+    for row, length in enumerate(lengths):
+        x[length:, row] = float("nan")
+    return x, initial_states(network, len(lengths)), torch.rand(steps, len(lengths)) < 0.3
+
+
+LENGTHS = [9, 0, 7, 4, 4, 3, 9, 1]
+
+
+def test_a_rows_results_do_not_depend_on_what_it_is_padded_and_cut_with(network: nn.Module) -> None:
+    x, states, reset = _cut_batch(network, 9, LENGTHS)
+    whole = results(network, x, states, lengths=LENGTHS, reset=reset)
+    for row, length in enumerate(LENGTHS):
+        own, expected = tuple(state[:, row].unsqueeze(1) for state in states), _rows(whole, slice(row, row + 1))
+        alone = results(network, x[:, row : row + 1], own, lengths=[length], reset=reset[:, row : row + 1])
+        assert_same_bits(alone, expected)
+        if length:
+            ended = results(network, x[:length, row : row + 1], own, reset=reset[:length, row : row + 1])
+            assert_same_bits(ended, expected | {"output": expected["output"][:length]})
+
+
+def test_the_order_of_rows_changes_no_result(network: nn.Module) -> None:
+    x, states, reset = _cut_batch(network, 9, LENGTHS)
+    whole = results(network, x, states, lengths=LENGTHS, reset=reset)
+    for _ in range(5):
+        order = torch.randperm(len(LENGTHS))
+        lengths = [LENGTHS[row] for row in order]
+        some = results(network, x[:, order], tuple(state[:, order] for state in states), lengths=lengths, reset=reset[:, order])
+        assert_same_bits(some, {name: value[:, order] for name, value in whole.items()})
+
+
+def test_lengths_give_what_packing_gives(network: nn.Module) -> None:
+    """Gradients too, where the rows come in the order in which packing has them."""
+    lengths = sorted(filter(None, LENGTHS), reverse=True)
+    x, states, reset = _cut_batch(network, 9, lengths)
+    x.requires_grad_()
+    padded = named(*network(x, as_hx(states), lengths=lengths, reset=reset))
+    packed = named(*network(pack_padded_sequence(x, lengths), as_hx(states), reset=reset))
+    arriving = {name: random_like(value) for name, value in padded.items()}
+    ragged = arriving | {"output": pack_padded_sequence(arriving["output"], lengths).data}
+    for values, given in ((padded, arriving), (packed, ragged)):
+        leaves = {"x": x, **dict(network.named_parameters())}
+        gradients = torch.autograd.grad(list(values.values()), list(leaves.values()), list(given.values()))
+        values |= {f"d {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
+    padded["output"] = pack_padded_sequence(padded["output"], lengths).data
+    assert_same_bits(padded, packed)
+
+
+def test_a_cut_sequence_is_its_pieces(network: nn.Module) -> None:
+    steps, cuts = 40, [0, 3, 4, 20, 33]
+    x, reset = torch.randn(steps, 3, network.input_size), torch.zeros(steps, 3, dtype=torch.bool)
+    reset[cuts] = True
+    whole = results(network, x, reset=reset)["output"]
+    for start, stop in zip(cuts, [*cuts[1:], steps], strict=True):
+        assert_same_bits({"output": results(network, x[start:stop])["output"]}, {"output": whole[start:stop]})
+
+
+def test_resets_that_cut_nowhere_change_nothing(network: nn.Module) -> None:
+    x, states, reset = _cut_batch(network, 9, LENGTHS)
+    packed, nowhere = pack_padded_sequence(torch.randn(9, 3, network.input_size), [9, 5, 2]), torch.zeros_like(reset)
+    some = initial_states(network, 3)
+    assert_same_bits(evaluate(network, packed, some, reset=nowhere[:, :3]), evaluate(network, packed, some))
+    assert_same_bits(evaluate(network, x, states, lengths=LENGTHS, reset=nowhere), evaluate(network, x, states, lengths=LENGTHS))
+    x = x.nan_to_num()
+    assert_same_bits(evaluate(network, x, states, reset=nowhere), evaluate(network, x, states))
+    assert_same_bits(evaluate(network, x, states, lengths=[9] * len(LENGTHS)), evaluate(network, x, states))
+
+
+@torch.no_grad()
+def test_tracing_changes_no_result(network: nn.Module) -> None:
+    x, states, reset = _cut_batch(network, 9, LENGTHS)
+    traced = network.trace(x, as_hx(states), lengths=LENGTHS, reset=reset)
+    assert_same_bits(named(traced.output, traced.final), results(network, x, states, lengths=LENGTHS, reset=reset))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, projected(40)], ids=str)
@@ -147,10 +254,11 @@ def test_recording_gradients_changes_no_result(network: nn.Module) -> None:
 
 def test_results_and_gradients_repeat(network: nn.Module) -> None:
     x = torch.randn(50, 6, network.input_size)
-    with threads(4):
-        first = evaluate(network, x)
-        for _ in range(5):
-            assert_same_bits(evaluate(network, x), first)
+    for spans in ({}, _ragged(50, 6)):
+        with threads(4):
+            first = evaluate(network, x, **spans)
+            for _ in range(5):
+                assert_same_bits(evaluate(network, x, **spans), first)
 
 
 def test_the_comparison_sees_a_single_bit() -> None:
@@ -160,3 +268,5 @@ def test_the_comparison_sees_a_single_bit() -> None:
     assert_same_bits({"value": value}, {"value": value.clone()})
     with pytest.raises(AssertionError):
         assert_same_bits({"value": other}, {"value": value})
+    with pytest.raises(AssertionError):
+        assert_same_bits({"value": torch.zeros(5)}, {"value": -torch.zeros(5)})
