@@ -101,10 +101,10 @@ void tile(const A& a, long row, long K, const Wide<T>* b, Vec<T>* acc) {
       }
     }
   } else {
-    const long panel = depth<T>(K) * W;
+    const long panel = depth<T>(K) * W, whole = K / 2;
     std::uint32_t pairs[kRows];
 #pragma GCC unroll 2
-    for (long k = 0; k < K / 2; ++k, b += W) {
+    for (long k = 0; k < whole; ++k, b += W) {
 #pragma GCC unroll 8
       for (int i = 0; i < kRows; ++i) pairs[i] = rows.pair(i, 2 * k);
       multiply_pair<T>(pairs, b, panel, c);

@@ -1,5 +1,6 @@
 // Runs every instruction set of a build against plain loops, without Python: for processors that an emulator stands in for (`make neon`).
-// Every cell in one layer and direction, forward and backward, over sizes around those of vectors and tiles; then tanh and sigmoid over a sample of all floats.
+// Every cell in one layer and direction, forward and backward, over sizes around those of vectors and tiles, and with rows of different lengths and resets; then
+// tanh and sigmoid over a sample of all floats.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "ragged.h"
 
 using namespace elman;
 
@@ -27,7 +29,7 @@ struct Step {
 };
 
 struct Gradient {  // of everything, in the order in which it is compared
-  Doubles x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr;
+  Doubles x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, fresh_h, fresh_c;
 };
 
 template <class T>
@@ -37,7 +39,10 @@ struct Run {
   const bool projects;
   std::vector<T> w_ih, w_hh, b_ih, b_hh, w_hr, x, h_0, c_0, d_output, d_h, d_c;             // given
   std::vector<T> output, h_n, c_n, kept, marks;                                             // by the kernels
-  std::vector<T> d_x, d_h_0, d_c_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_hr;
+  std::vector<T> d_x, d_h_0, d_c_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_hr, d_fresh_h, d_fresh_c;
+  std::vector<std::int64_t> lengths;  // of each row
+  std::vector<unsigned char> resets;  // (T, B); empty: the rows are whole
+  std::vector<T> fresh_h, fresh_c;
   Doubles expected_output, expected_h_n, expected_c_n;  // by the loops
   Gradient expected;
 
@@ -56,10 +61,21 @@ struct Run {
     output.resize(T_ * B * width), h_n.resize(B * width), c_n.resize(B * H), kept.resize(T_ * B * kept_numbers(cell) * H + 1);
     d_x.resize(T_ * B * I), d_h_0.resize(B * width), d_c_0.resize(B * H), d_w_ih.resize(G * H * I), d_w_hh.resize(G * H * width), d_b_ih.resize(G * H), d_b_hh.resize(G * H),
         d_w_hr.resize(width * H);
+    d_fresh_h.resize(width), d_fresh_c.resize(H);
+    lengths.assign(B, T_);
+  }
+
+  // Rows of different lengths, the last of them without a step, cut by resets.
+  Run& ragged() {
+    static std::mt19937 generator(0);
+    for (long b = 0; b < B; ++b) lengths[b] = B > 1 && b == B - 1 ? 0 : 1 + (3 * b + T_ - 2) % T_;
+    for (long i = 0; i < T_ * B; ++i) resets.push_back(generator() % 4 == 0);
+    fresh_h = numbers(P), fresh_c = numbers(H);
+    return *this;
   }
 
   void poison() {
-    for (auto* v : {&d_x, &d_h_0, &d_c_0, &d_w_ih, &d_w_hh, &d_b_ih, &d_b_hh, &d_w_hr}) v->assign(v->size(), T(NAN));
+    for (auto* v : {&d_x, &d_h_0, &d_c_0, &d_w_ih, &d_w_hh, &d_b_ih, &d_b_hh, &d_w_hr, &d_fresh_h, &d_fresh_c}) v->assign(v->size(), T(NAN));
   }
 
   void kernels(const Target& target) {  // with what is kept, then without
@@ -68,19 +84,22 @@ struct Run {
     Network net{};
     net.cell = cell, net.number = sizeof(T) == 4 ? Number::f32 : Number::f64;
     net.T = T_, net.B = B, net.I = I, net.H = H, net.P = P, net.L = net.D = 1, net.rows = T_ * B, net.parameters = &parameters;
+    const bool cut = !resets.empty();
+    const Ragged ragged = cut ? Ragged(lengths.data(), T_, B) : Ragged();
+    if (cut) ragged.describe(net, false), net.resets = {resets.data(), B, 1};
+    const auto go = [&](const auto& call) { cut ? ragged.run(target, call, 2) : run(target, call, 2); };
     marks.resize(number_of_marks(net) * B * H);
     for (auto* v : {&output, &h_n, &c_n, &kept, &marks}) v->assign(v->size(), T(NAN));
     const Sequence in{x.data(), B * I, I}, out{output.data(), B * P, P}, d_out{d_output.data(), B * P, P}, d_in{d_x.data(), B * I, I};
-    run(target, Forward{net, in, {h_0.data(), c_0.data()}, {}, out, {h_n.data(), c_n.data()}, nullptr, kept.data(), marks.data()}, 2);
+    go(Forward{net, in, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, out, {h_n.data(), c_n.data()}, nullptr, kept.data(), marks.data()});
     compare(target, "output", output, expected_output);
     compare(target, "h_n", h_n, expected_h_n);
     if (S > 1) compare(target, "c_n", c_n, expected_c_n);
-    stream(target, net);
+    if (!cut) stream(target, net);
     for (const void* keeps : {static_cast<const void*>(kept.data()), static_cast<const void*>(nullptr)}) {
       poison();
-      run(target,
-          Backward{net, in, out, {h_0.data(), c_0.data()}, {}, nullptr, keeps, marks.data(), d_out, nullptr, nullptr, {d_h.data(), d_c.data()}, d_in, {d_h_0.data(), d_c_0.data()}, {},
-                   &gradients}, 2);
+      go(Backward{net, in, out, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, nullptr, keeps, marks.data(), d_out, nullptr, nullptr, {d_h.data(), d_c.data()}, d_in,
+                  {d_h_0.data(), d_c_0.data()}, {d_fresh_h.data(), d_fresh_c.data()}, &gradients});
       compare(target, "d_x", d_x, expected.x);
       compare(target, "d_h_0", d_h_0, expected.h_0);
       if (S > 1) compare(target, "d_c_0", d_c_0, expected.c_0);
@@ -89,6 +108,8 @@ struct Run {
       compare(target, "d_b_ih", d_b_ih, expected.b_ih);
       compare(target, "d_b_hh", d_b_hh, expected.b_hh);
       if (projects) compare(target, "d_w_hr", d_w_hr, expected.w_hr);
+      compare(target, "d_fresh_h", d_fresh_h, expected.fresh_h);
+      if (S > 1) compare(target, "d_fresh_c", d_fresh_c, expected.fresh_c);
     }
   }
 
@@ -108,14 +129,16 @@ struct Run {
 
   void loops() {
     expected_output.assign(T_ * B * P, 0), expected_h_n.assign(B * P, 0), expected_c_n.assign(B * H, 0);
-    expected = {Doubles(T_ * B * I), Doubles(B * P), Doubles(B * H), Doubles(G * H * I), Doubles(G * H * P), Doubles(G * H), Doubles(G * H), Doubles(P * H)};
+    expected = {Doubles(T_ * B * I), Doubles(B * P), Doubles(B * H), Doubles(G * H * I), Doubles(G * H * P), Doubles(G * H), Doubles(G * H), Doubles(P * H), Doubles(P), Doubles(H)};
     for (long b = 0; b < B; ++b) row(b);
   }
 
   void row(long b) {
     std::vector<Step> steps;
     Doubles h(h_0.begin() + b * P, h_0.begin() + (b + 1) * P), c(c_0.begin() + b * H, c_0.begin() + (b + 1) * H);
-    for (long t = 0; t < T_; ++t) {
+    const auto cut = [&](long t) { return !resets.empty() && resets[t * B + b]; };
+    for (long t = 0; t < lengths[b]; ++t) {
+      if (cut(t)) h.assign(fresh_h.begin(), fresh_h.end()), c.assign(fresh_c.begin(), fresh_c.end());
       steps.push_back(forward(h, c, &x[(t * B + b) * I]));
       c = steps.back().after_c;
       h = steps.back().units;
@@ -129,9 +152,12 @@ struct Run {
     std::copy(h.begin(), h.end(), expected_h_n.begin() + b * P);
     std::copy(c.begin(), c.end(), expected_c_n.begin() + b * H);
     Doubles d_h(this->d_h.begin() + b * P, this->d_h.begin() + (b + 1) * P), d_c(this->d_c.begin() + b * H, this->d_c.begin() + (b + 1) * H);
-    for (long t = T_ - 1; t >= 0; --t) {
+    for (long t = lengths[b] - 1; t >= 0; --t) {
       for (long p = 0; p < P; ++p) d_h[p] += d_output[(t * B + b) * P + p];
       backward(steps[t], d_h, d_c, t * B + b);
+      if (!cut(t)) continue;
+      for (long p = 0; p < P; ++p) expected.fresh_h[p] += d_h[p], d_h[p] = 0;
+      for (long i = 0; i < H; ++i) expected.fresh_c[i] += d_c[i], d_c[i] = 0;
     }
     std::copy(d_h.begin(), d_h.end(), expected.h_0.begin() + b * P);
     std::copy(d_c.begin(), d_c.end(), expected.c_0.begin() + b * H);
@@ -246,14 +272,18 @@ int main() {
           const long I = 1 + (H + B) % 7;
           Run<float>(cell, 5, B, I, H).check(*target);
           Run<double>(cell, 5, B, I, H).check(*target);
-          runs += 2;
+          Run<float>(cell, 5, B, I, H).ragged().check(*target);
+          Run<double>(cell, 5, B, I, H).ragged().check(*target);
+          runs += 4;
           if (cell != CellKind::lstm || H == 1) continue;
           Run<float>(cell, 5, B, I, H, H / 2).check(*target);
-          Run<double>(cell, 5, B, I, H, H / 2).check(*target);
+          Run<double>(cell, 5, B, I, H, H / 2).ragged().check(*target);
           runs += 2;
         }
-      Run<double>(cell, 40, 1, 5, 260).check(*target);                        // columns on threads
-      Run<float>(cell, 3200 / gates_of(cell), 120, 5, 6).check(*target);      // two chunks
+      Run<double>(cell, 40, 1, 5, 260).check(*target);                             // columns on threads
+      Run<double>(cell, 40, 1, 5, 260).ragged().check(*target);
+      Run<float>(cell, 3200 / gates_of(cell), 120, 5, 6).check(*target);           // two chunks
+      Run<float>(cell, 3200 / gates_of(cell), 130, 5, 6).ragged().check(*target);
       if (cell == CellKind::lstm) Run<double>(cell, 40, 1, 5, 260, 70).check(*target);
     }
     check_activation(*target, Activation::tanh, "tanh", [](double x) { return std::tanh(x); }, 0x1p-13f, 10, 2.6);

@@ -71,6 +71,28 @@ def test_each_layer_and_direction_keeps_as_much() -> None:
     assert _kept(lambda: rnn(x)[0]) / (4 * 4 * T * B * H) <= 1.1
 
 
+LENGTHS = [T * row // (4 * B) for row in range(B)]  # an eighth of all steps, and one row without any
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize(("kind", "kept"), [(TANH, 0), (GRU, 4), (LSTM, 5)], ids=str)
+def test_of_rows_with_lengths_only_the_steps_they_have_are_kept(kind: Kind, kept: int) -> None:
+    """Of the layers below the last the outputs too; the last layer's are padded, as the caller gets them."""
+    rnn, x = kind.build(elman, I, H, 2), torch.randn(T, B, I)
+    reset = torch.rand(T, B) < 0.01
+    whole, some = T * B, sum(LENGTHS)
+    assert _kept(lambda: rnn(x, lengths=LENGTHS, reset=reset)[0]) / (4 * H * (whole + some * (1 + 2 * kept))) <= 1.1
+    assert _kept(lambda: rnn(x)[0]) / (4 * H * whole * (2 + 2 * kept)) > 0.9
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize(("kind", "numbers"), [(TANH, 1), (GRU, 5), (LSTM, 6)], ids=str)
+def test_a_trace_takes_its_results_and_keeps_no_more(kind: Kind, numbers: int) -> None:
+    """Every layer's outputs, and per unit and step what the cell keeps for the gradient, of which the gates and c are views."""
+    rnn, x = kind.build(elman, I, H, 2), torch.randn(T, B, I)
+    assert _kept(lambda: rnn.trace(x, lengths=LENGTHS).output) / (4 * 2 * T * B * H * numbers) <= 1.1
+
+
 def test_the_count_sees_what_autograd_keeps() -> None:
     x = torch.randn(T, B, H, requires_grad=True)
     assert _kept(lambda: (x + 1).square()) / (4 * x.numel()) > 1.9
@@ -92,6 +114,24 @@ def test_memory_stays_flat_over_many_calls(kind: Kind, count: int) -> None:
     """Forgetting a single tensor a call would take tens of megabytes."""
     rnn, x = kind.build(elman, 4, 8), torch.randn(3, 2, 4)
     assert _growth(lambda: rnn(x)[0].sum().backward(), count) < FLAT
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize("kind", [TANH, GRU, LSTM, PROJECTED], ids=str)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_nor_does_it_grow_over_many_calls_with_lengths_and_resets(kind: Kind, recompute: bool) -> None:
+    """Of ever other lengths, none at all now and then; every third call is traced."""
+    rnn, x = kind.build(elman, 4, 8, 2, bidirectional=True, learn_initial_state=True, recompute=recompute), torch.randn(5, 3, 4)
+    reset, calls = torch.rand(5, 3) < 0.3, 0
+
+    def call() -> None:
+        nonlocal calls
+        calls += 1
+        lengths = [calls * factor % 6 * (calls % 10 > 0) for factor in (1, 5, 7)]
+        run = rnn.trace if calls % 3 == 0 else rnn
+        run(x, lengths=lengths, reset=reset)[0].sum().backward()
+
+    assert _growth(call, 10_000) < FLAT
 
 
 def test_the_references_memory_stays_flat(monkeypatch: pytest.MonkeyPatch) -> None:
