@@ -11,6 +11,7 @@
 #include "dispatch.h"
 #include "exchange.h"
 #include "ragged.h"
+#include "threads.h"
 
 namespace nb = nanobind;
 
@@ -572,6 +573,7 @@ NB_MODULE(_native, m) {
   using namespace elman;
   m.def("use", [](const std::string& name) { target() = &choose_target(name); });
   m.def("isa", [] { return std::string(target()->name); });
+  m.def("assume_barrier", [](double seconds) { Team::assume_barrier(seconds); });
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const Target* t : supported_targets()) names.emplace_back(t->name);

@@ -35,6 +35,8 @@ class Team {
 
   // How long a barrier takes that all come to together: how far the processors are from one another, which on a virtual machine changes. Measured now and then.
   double barrier_seconds();
+  // From now on that of every team is said to be so long; negative: it is measured. For tests, which want to have either way of dividing work.
+  static void assume_barrier(double seconds);
 
  private:
   explicit Team(int threads) : threads_(threads) {}

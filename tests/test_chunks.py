@@ -117,7 +117,7 @@ def test_what_is_wrong_is_said() -> None:
     rnn, x = elman.RNN(I, H), torch.randn(T, B, I)
     with pytest.raises(ValueError, match="its reverse direction begins at the sequence's end, which the first chunk does not have"):
         elman.chunks(elman.RNN(I, H, bidirectional=True), x, 4)
-    with pytest.raises(TypeError, match="expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got RNN"):
+    with pytest.raises(TypeError, match="expected rnn to be one of Elman's own, RNN, GRU or LSTM, got torch"):
         elman.chunks(nn.RNN(I, H), x, 4)
     with pytest.raises(TypeError, match="expected x to be a tensor, got PackedSequence"):
         elman.chunks(rnn, nn.utils.rnn.pack_sequence([x[:, 0]]), 4)
@@ -144,3 +144,31 @@ def test_a_chunk_that_fails_changes_nothing() -> None:
     steps, output = next(chunks)
     assert steps == slice(4, 8)
     assert torch.equal(output, rnn(x[4:], state)[0])
+
+
+@pytest.mark.parametrize(
+    ("spans", "error", "told"),
+    [
+        ({"lengths": [10, 2, 5]}, RuntimeError, "expected lengths from 0 to 9"),
+        ({"lengths": [9, -2, 5]}, RuntimeError, "expected lengths from 0 to 9"),
+        ({"lengths": [9, 2]}, RuntimeError, "lengths"),
+        ({"lengths": torch.tensor([True, True, False])}, TypeError, "torch.bool"),
+        ({"reset": torch.zeros(20, 3, dtype=torch.bool)}, RuntimeError, r"expected reset of shape \(9, 3\)"),
+        ({"reset": [[False]]}, TypeError, "reset"),
+    ],
+)
+def test_spans_must_fit_the_whole_sequence(spans: dict[str, object], error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        elman.chunks(elman.GRU(3, 4), torch.randn(9, 3, 3), 3, **spans)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int64])
+def test_lengths_of_any_integers_are_those_of_a_call_and_are_the_callers_own_no_longer(dtype: torch.dtype) -> None:
+    gru, x, lengths = elman.GRU(3, 4), torch.randn(9, 3, 3), torch.tensor([9, 2, 5], dtype=dtype)
+    expected, h_n = gru(x, lengths=lengths)
+    pieces, outputs = elman.chunks(gru, x, 3, lengths=lengths), []
+    for _, output in pieces:
+        outputs.append(output)
+        lengths.fill_(0)
+    torch.testing.assert_close(torch.cat(outputs), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(pieces.state, h_n, rtol=0, atol=1e-6)

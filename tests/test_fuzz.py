@@ -37,6 +37,7 @@ def _the_instruction_set_stays_as_it_was() -> Iterator[None]:
     isa = _native.isa()
     yield
     _native.use(isa)
+    _native.assume_barrier(-1.0)
 
 
 def call_it(kind: str, call: Call) -> None:
@@ -402,6 +403,7 @@ def test_a_call_large_enough_for_threads_touches_its_operands_alone(
     kind: str, cell: int, sizes: Call, form: str, data: st.DataObject
 ) -> None:
     _native.use(data.draw(ISAS, label="instruction set"))
+    _native.assume_barrier(data.draw(st.sampled_from([0.0, 1.0]), label="how long a barrier takes"))  # columns are split, or are not
     call, arena = data.draw(valid_calls(kind, cell, sizes, (form,)))
     check(kind, call, arena, must_run=True)
 

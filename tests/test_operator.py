@@ -180,3 +180,29 @@ def test_a_trace_of_packed_sequences_sees_one_operator(kind: Kind) -> None:
     graph = make_fx(run)(packed.data)
     assert [node.target for node in graph.graph.nodes if "elman" in str(node.target)] == [OPERATOR]
     assert torch.equal(graph(2 * packed.data), run(2 * packed.data))
+
+
+def test_counts_may_be_strided_and_what_was_kept_must_be_whole() -> None:
+    """The kernels read counts one after another, and as much of what was kept as the sizes say."""
+    lstm, x = elman.LSTM(3, 4, 2, dtype=torch.float64), torch.randn(6, 3, 3, dtype=torch.float64)
+    params, what = list(lstm.parameters()), ("lstm", 4, 2, False, True, 0, False, False)
+    lengths = torch.tensor([6, 1, 2, 1, 4, 1])[::2]
+    output, _, _, hidden, steps, _ = OPERATOR(x, [], params, None, lengths, None, [], *what)
+    assert torch.equal(output, lstm(x, lengths=[6, 2, 4])[0])
+    sizes = torch.tensor([3, 0, 3, 0, 1, 0])[::2]
+    packed = OPERATOR(x.flatten(0, 1)[:7], [], params, sizes, None, None, [], *what)[0]
+    assert torch.equal(packed, OPERATOR(x.flatten(0, 1)[:7], [], params, sizes.contiguous(), None, None, [], *what)[0])
+
+    def backward(hidden: Tensor, steps: Tensor, marks: Tensor, what: tuple[object, ...] = what) -> list[Tensor]:
+        backward_: list[Tensor] = torch.ops.elman.scan_backward(
+            output, None, None, x, [], params, None, lengths, None, [], output, hidden, steps, marks, *what
+        )
+        return backward_
+
+    assert all(gradient.isfinite().all() for gradient in backward(hidden, steps, x.new_empty(0)))
+    with pytest.raises(RuntimeError, match="expected the lower layers' outputs, kept, of 18 rows, got 12"):
+        backward(hidden[:, :12], steps, x.new_empty(0))
+    with pytest.raises(RuntimeError, match="expected what each step left, kept, of 36 rows, got 24"):
+        backward(hidden, steps[:, :12], x.new_empty(0))
+    with pytest.raises(RuntimeError, match="expected the memory's marks"):
+        backward(hidden, x.new_empty(0), x.new_zeros(1), (*what[:6], True, False))

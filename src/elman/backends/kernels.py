@@ -5,6 +5,7 @@ Nothing here knows autograd. ``native`` decides when to come here.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -17,7 +18,8 @@ try:
     from elman import _native
 except ImportError as error:  # a pure-Python installation
     _native = None  # type: ignore[assignment]
-    _missing: str | None = str(error)
+    built = importlib.util.find_spec("elman._native") is not None
+    _missing: str | None = str(error) if built else "this is the pure-Python package"
 else:
     _missing = None
 
@@ -443,7 +445,9 @@ def backward(
     # Unusual, so perhaps wrong: what was saved may have been given other memory since, which no count of writes tells.
     check(stack, x, states, params, spans, batch_first)
     steps, batch = _steps_and_batch(x, spans.batch_sizes, batch_first)
-    _check_results(stack, x, batch, _kept_counts(x, spans, steps, batch)[2], output, kept, d_output, d_finals, d_kept)
+    padded = d_kept is not None or (roomy and spans.lengths is not None)
+    counts = (steps, batch, steps * batch) if padded else _kept_counts(x, spans, steps, batch)
+    _check_results(stack, x, batch, counts, output, kept, d_output, d_finals, d_kept)
     if x.dtype is torch.bfloat16:
         return _backward_widened(stack, x, states, params, spans, batch_first, d_output, d_finals, wanted)
     x, output = _readable(x), _readable(output)
@@ -475,7 +479,7 @@ def backward(
         _address(kept.hidden),
         _address(kept.steps),
         _address(kept.marks),
-        d_kept is not None or (roomy and spans.lengths is not None),
+        padded,
         *d_rows,
         _address(arriving.hidden),
         _address(arriving.steps),
@@ -492,14 +496,19 @@ def _check_results(
     stack: Stack,
     x: Tensor,
     batch: int,
-    rows: int,
+    counts: tuple[int, int, int],
     output: Tensor,
     kept: Kept,
     d_output: Tensor | None,
     d_finals: Sequence[Tensor | None],
     d_kept: Kept | None,
 ) -> None:
-    """The same of what came of a run, and of the gradients that arrive. ``rows``: those of what is kept of a layer, in all."""
+    """The same of what came of a run, and of the gradients that arrive.
+
+    Args:
+        counts: of what is kept: steps, rows of a step, and rows in all.
+    """
+    rows = counts[2]
     directions, numbers = stack.num_layers * stack.num_directions, _native.kept_numbers(CELLS[stack.cell.name])
     for name, tensor in (("output", output), ("output's gradient", d_output)):
         if tensor is not None:
@@ -514,6 +523,9 @@ def _check_results(
             )
         if tensors.steps is not None:
             _expect_rows(f"what each step left, {name},", tensors.steps, rows * directions, (numbers, stack.hidden_size), x.dtype)
+    if kept.marks is not None and rows:
+        marks = _native.number_of_marks(CELLS[stack.cell.name], NUMBERS[x.dtype], *counts[:2], stack.hidden_size)
+        _expect_rows("the memory's marks", kept.marks, directions * marks * counts[1], (stack.hidden_size,), x.dtype)
 
 
 def _expect_rows(name: str, tensor: Tensor, least: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:

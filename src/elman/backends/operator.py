@@ -61,6 +61,7 @@ def _stack(
 
 
 def _spans(batch_sizes: Tensor | None, lengths: Tensor | None, reset: Tensor | None, fresh: list[Tensor]) -> Spans:
+    batch_sizes, lengths = (None if t is None else t.contiguous() for t in (batch_sizes, lengths))
     return Spans(batch_sizes, lengths, reset, tuple(fresh) or None)
 
 

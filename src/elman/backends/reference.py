@@ -110,9 +110,9 @@ def _layers(
 def _alive(spans: Spans, rows: int, x: Tensor) -> Tensor | None:
     """Which rows have which step, (T, B, 1); None if all have all."""
     if spans.lengths is not None:
-        alive = torch.arange(x.shape[0]).unsqueeze(1) < spans.lengths
+        alive = torch.arange(x.shape[0], device="cpu").unsqueeze(1) < spans.lengths
     elif spans.batch_sizes is not None:
-        alive = torch.arange(rows) < spans.batch_sizes.unsqueeze(1)
+        alive = torch.arange(rows, device="cpu") < spans.batch_sizes.unsqueeze(1)
     else:
         return None
     return alive.unsqueeze(-1).to(x.device)

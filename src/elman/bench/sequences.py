@@ -1,6 +1,7 @@
 """Sequences as they really are, raced: ragged, cut, traced, streamed, each beside what one would do without.
 
-The ways to run one and the same thing, not libraries, stand beside each other here. What is compared has first given the same numbers.
+The ways to run a network, not libraries, stand beside each other here. Where two ways compute the same, they have first given the same
+numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ RESETS = 0.01  # the share of steps that begin a fresh sequence
 
 QUESTIONS: dict[str, str] = {
     "ragged": "lengths uniform in 1..T, beside torch's pack, run, unpack",
-    "valid": "the same lengths, beside Elman's run of the whole padded batch",
+    "padded": "the same lengths, beside Elman's run of the whole padded batch",
     "resets": "resets at 1 % of the steps, beside the same call with none",
     "trace": "trace(), beside forward()",
     "stream": f"stream.step on a NumPy array, one row of {STREAM_SIZE} units, beside torch's cell without gradients",
@@ -93,7 +94,7 @@ def measure(cells: Sequence[str], modes: Sequence[Mode], *, threads: int, rounds
             yield Answer(cell, "infer", "stream", timings["stream"], timings["cell"])
 
 
-_PAIRS = {"ragged": ("ragged", "torch"), "valid": ("ragged", "whole"), "resets": ("resets", "whole"), "trace": ("trace", "whole")}
+_PAIRS = {"ragged": ("ragged", "torch"), "padded": ("ragged", "whole"), "resets": ("resets", "whole"), "trace": ("trace", "whole")}
 
 
 def _jobs(cell: str, mode: Mode) -> dict[str, Callable[[], Tensor]]:

@@ -77,6 +77,8 @@ def bench(
     from elman.bench.measure import measure
     from elman.bench.report import Report
 
+    if json_path is not None and json_path != STDOUT and json_path.name.startswith("-"):
+        raise ValueError(f"--json: expected a file's name, or - for the terminal, got {str(json_path)!r}")
     modes = MODES if mode is Modes.both else (mode.value,)
     threads = threads or min(2, available_cores())
     rounds = rounds or (5 if quick else 15)

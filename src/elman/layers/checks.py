@@ -25,6 +25,12 @@ def wrong_kind(name: str, expected: str, got: object) -> TypeError:
     return TypeError(f"expected {name} to be {expected}, got {type(got).__name__}")
 
 
+def wrong_module(expected: str, got: object) -> TypeError:
+    """The error for something else where one of Elman's modules is due. Its full name, since torch.nn's go by the same."""
+    kind = type(got)
+    return TypeError(f"expected rnn to be one of Elman's own, {expected}, got {kind.__module__}.{kind.__qualname__}")
+
+
 def check_parameters(names: Sequence[str], params: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
     """Raise what is wrong with the parameters, if anything is: what was put in their place may be of any kind.
 

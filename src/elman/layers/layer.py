@@ -33,8 +33,8 @@ class RecurrentLayer(RecurrentModule):
     dropout: float
     bidirectional: bool
     proj_size: int
-    recompute: bool
-    learn_initial_state: bool
+    recompute = False
+    learn_initial_state = False
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class RecurrentLayer(RecurrentModule):
         if lengths is not None:
             spans = Spans(lengths=checks.as_lengths(lengths, rows, shape[time]))
         if reset is not None:
-            spans = spans._replace(reset=self._time_major(reset, x, shape[time], rows if rank == 3 else None))
+            spans = spans._replace(reset=self.time_major(reset, x, shape[time], rows if rank == 3 else None))
         if self._learned:
             states, spans = self._begin(states, spans, self._fresh(params), rows)
         if rank == 2:
@@ -260,14 +260,14 @@ class RecurrentLayer(RecurrentModule):
             raise checks.wrong_lengths(lengths)
         batch_sizes = self._check_packed(packed, params)
         x, _, sorted_indices, _ = packed
-        rows = int(batch_sizes[0])
+        rows = 0 if states is None and reset is None and not self._learned else int(batch_sizes[0])  # who records a call cannot read it
         if states is not None:
             self._check_states(states, x, "(L·D, B, H)", (self.num_layers * self.stack.num_directions, rows))
             if sorted_indices is not None:
                 states = tuple([state.index_select(1, sorted_indices) for state in states])
         spans = Spans(batch_sizes)
         if reset is not None:
-            reset = self._time_major(reset, x, len(batch_sizes), rows)
+            reset = self.time_major(reset, x, len(batch_sizes), rows)
             spans = spans._replace(reset=reset if sorted_indices is None else reset.index_select(1, sorted_indices))
         if self._learned:
             states, spans = self._begin(states, spans, self._fresh(params), rows)
@@ -280,7 +280,7 @@ class RecurrentLayer(RecurrentModule):
         checks.check_input(packed.data, params[0], self.input_size, checks.PACKED_AXES, wrong_dtype)
         return checks.check_batch_sizes(packed.batch_sizes, packed.data)
 
-    def _time_major(self, reset: Tensor, x: Tensor, steps: int, rows: int | None) -> Tensor:
+    def time_major(self, reset: Tensor, x: Tensor, steps: int, rows: int | None) -> Tensor:
         """The reset as the scan has it, (T, B), checked. Unbatched, ``rows`` is None."""
         if rows is None:
             checks.check_reset(reset, x, (steps,), "(T,)")

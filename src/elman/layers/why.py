@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from elman.backends import explain
+from elman.layers import checks
 from elman.layers.module import RecurrentModule
 
 if TYPE_CHECKING:
@@ -39,5 +40,5 @@ def why(
         Exception: whatever ``rnn`` raises for these arguments.
     """
     if not isinstance(rnn, RecurrentModule):
-        raise TypeError(f"expected one of Elman's layers or cells, got {type(rnn).__name__}: why() cannot tell how others run")
+        raise checks.wrong_module("a layer or a cell", rnn)
     return explain(rnn.stack, *rnn._prepare(x, rnn._states(hx), lengths, reset))

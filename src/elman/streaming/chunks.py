@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from elman.layers import checks
@@ -55,13 +54,14 @@ def chunks(
         reset: where fresh sequences begin, (T, B), or (B, T) with batch_first, as the network takes it.
 
     Returns:
-        An iterator over pairs: the steps of a chunk, a ``slice`` of time; and the outputs at these steps, laid out as x. Its ``state`` is
-        the state after the last chunk so far, as hx and without a graph: give it to the next call where sequences go on there.
+        An iterator, for one pass, over pairs: the steps of a chunk, a ``slice`` of time; and the outputs at these steps, laid out as x. Its
+        ``state`` is the state after the last chunk so far, as hx and without a graph: give it to the next call where sequences go on.
 
     Raises:
-        TypeError: rnn is not one of Elman's layers, x is no tensor, or size is not an int.
+        TypeError: rnn is not one of Elman's layers, x is no tensor, size is not an int; lengths or reset as in a call.
         ValueError: rnn is bidirectional, x has the wrong number of dimensions, or size is below 1.
-        Exception: at the first chunk, whatever the network raises for these arguments.
+        RuntimeError: x has no step; lengths or reset do not fit the whole of x.
+        Exception: at the first chunk, whatever else the network raises for these arguments.
     """
     return Chunks(rnn, x, size, hx, lengths, reset)
 
@@ -90,7 +90,7 @@ class Chunks:
         reset: Tensor | None,
     ) -> None:
         if not isinstance(rnn, RecurrentLayer):
-            raise TypeError(f"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got {type(rnn).__name__}")
+            raise checks.wrong_module("RNN, GRU or LSTM", rnn)
         if rnn.bidirectional:
             raise ValueError(
                 "expected a network of one direction, got a bidirectional one: its reverse direction begins at the sequence's end, which "
@@ -106,8 +106,13 @@ class Chunks:
             raise ValueError(f"expected size to be at least 1, got {size}")
         self.state: Any = hx
         self._rnn, self._x, self._size = rnn, x, size
-        self._time = 1 if rnn.batch_first and x.dim() == 3 else 0
-        self._lengths = None if lengths is None else torch.as_tensor(lengths)
+        self._time, batch = (1, 0) if rnn.batch_first and x.dim() == 3 else (0, 1)
+        steps, rows = x.shape[self._time], x.shape[batch] if x.dim() == 3 else 1
+        if steps == 0:
+            raise RuntimeError(f"expected at least one step, got none: x has shape {tuple(x.shape)}")
+        self._lengths = None if lengths is None else checks.as_lengths(lengths, rows, steps)
+        if reset is not None:
+            rnn.time_major(reset, x, steps, rows if x.dim() == 3 else None)
         self._reset = reset
         self._begin = 0
 
