@@ -347,9 +347,10 @@ class OneStateLayer(RecurrentLayer):
                 and a row without steps ends in its initial states. What x holds past it, NaN too, reaches neither results nor gradients.
                 All steps by default. Not with a PackedSequence, which has its own.
             reset: where a sequence ends and a fresh one begins: a bool tensor on x's device, (T, B), or (B, T) with batch_first; unbatched,
-                (T,). True at t: what is before step t and what is from t on are run as if one by one, and so in both directions. Where a
-                sequence begins that another one came before, it does so from the learned initial states, or zeros, and not from hx. With
-                a PackedSequence, T is the longest row's, and the rows are in the order in which they were packed from. Nowhere by default.
+                (T,). True at t: what is before step t and what is from t on are run as if one by one, and so in both directions. A reset
+                starts from the learned initial states, or zeros, never from hx. So where reset[0] is True, the forward direction does not
+                begin from hx but fresh; the reverse direction still begins from hx, at the row's last step. With a PackedSequence, T is
+                the longest row's, and the rows are in the order in which they were packed from. Nowhere by default.
 
         Returns:
             The outputs, laid out as x: the last layer's state after each step, both directions beside each other, (T, B, D·H);
