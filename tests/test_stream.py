@@ -668,6 +668,33 @@ def test_modes_of_torch_are_the_layers() -> None:
         torch.testing.assert_close(mapped, torch.stack([rnn(m[None])[0][0] for m in many]), rtol=0, atol=1e-6)
 
 
+@torch.no_grad()
+def test_arrays_know_of_no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (GRU, LSTM):
+        rnn, x = kind.build(elman, 3, 5), torch.randn(6, 2, 3)
+        expected = rnn(x)[0]
+        for cuts in ([0] * 6, [2, 0, 3]):
+            for has_kernels in (True, False):
+                with monkeypatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
+                    if not has_kernels:
+                        patch.setattr(kernels, "available", lambda: False)
+                    y = follow(elman.stream(rnn, 2), x, cuts, VIEWS["arrays"])
+                assert y.dtype is torch.float32
+                torch.testing.assert_close(y, expected, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_an_output_that_cannot_be_an_array_leaves_the_state() -> None:
+    rnn = elman.RNN(3, 5)
+    rnn.register_forward_hook(lambda rnn, x, result: (result[0].bfloat16(), result[1]))
+    stream = elman.stream(rnn)
+    stream.step(np.ones((1, 3), np.float32))
+    state = stream.state
+    with pytest.raises(TypeError, match="BFloat16"):
+        stream.run(np.ones((4, 1, 3), np.float32))
+    assert_same_state(stream, state)
+
+
 # --- Threads, and the end ---------------------------------------------------------------------------------------------
 
 

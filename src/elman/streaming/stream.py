@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
@@ -12,7 +13,7 @@ from elman.layers import checks
 from elman.layers.layer import RecurrentLayer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -71,7 +72,7 @@ class Stream:
     layer itself is called, with the same results. It is also called where gradients are wanted (they are enabled, x is a tensor, and x,
     the state or a parameter requires them: the state then carries the graph, until ``detach``), where dropout acts between layers (in
     training mode), under torch's modes (autocast, transforms), and where a parameter is computed (weight norm). Hooks on the layer
-    run when it is called only. NumPy arrays know of no gradients.
+    run when it is called only. NumPy arrays know of no gradients and of no autocast: steps and runs of them are in the parameters' dtype.
 
     A copy or a pickle has a state of its own, without a graph; ``copy.copy`` shares the network, ``copy.deepcopy`` copies it.
     After an error the state is what it was. A stream is not for several threads at once: nothing breaks, but steps mix.
@@ -154,10 +155,8 @@ class Stream:
         batched = "(B, T, I)" if self.rnn.batch_first else "(T, B, I)"
         x = self._check(chunk, {3: batched, 2: "(T, I)"}, 0 if self.rnn.batch_first else 1)
         batch = 0 if self.rnn.batch_first else 1
-        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(chunk, Tensor)):
-            output = self._call(x.unsqueeze(batch) if x.dim() == 2 else x)
-        done: Values = _like(chunk, output.squeeze(batch) if x.dim() == 2 else output)
-        return done
+        output: Values = self._call(chunk, x.unsqueeze(batch) if x.dim() == 2 else x)
+        return output.squeeze(batch) if x.dim() == 2 else output
 
     @property
     def state(self) -> Any:
@@ -270,12 +269,10 @@ class Stream:
             y: Values | None = self._next(dense if isinstance(given, Tensor) else dense.numpy())
             if y is not None:
                 return _given(y) if isinstance(given, Tensor) else y
-        with torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(given, Tensor)):
-            time = 1 if self.rnn.batch_first else 0
-            rows = x.unsqueeze(0) if x.dim() == 1 else x
-            output = self._call(rows.unsqueeze(time)).squeeze(time)
-            done: Values = _like(given, output.squeeze(0) if x.dim() == 1 else output)
-            return done
+        time = 1 if self.rnn.batch_first else 0
+        rows = x.unsqueeze(0) if x.dim() == 1 else x
+        output: Values = self._call(given, rows.unsqueeze(time)).squeeze(time)
+        return output.squeeze(0) if x.dim() == 1 else output
 
     def _settle(self) -> bool:
         """Bring the weights and the state to where the kernels have them; False if they cannot run this network."""
@@ -297,16 +294,18 @@ class Stream:
         self._states, self._fresh = stepper.states, None
         return True
 
-    def _call(self, x: Tensor) -> Tensor:
-        """Call the layer on x, as it takes it, and keep the state."""
-        states = self._current()
-        if self._stepper is not None and states is self._stepper.states:  # written over by the next step, while a graph may need it
-            states = tuple([state.clone() for state in states])
-        output: Tensor
-        output, hx = self.rnn(x, states[0] if len(states) == 1 else states)
-        finals = self.rnn._states(hx)
-        self._set(tuple([final.to(state.dtype) for final, state in zip(finals or (), states, strict=True)]))
-        return output
+    def _call(self, given: Values, x: Tensor) -> Any:
+        """Call the layer on x, as it takes it, and keep the state. The output is of the kind that was given."""
+        with nullcontext() if isinstance(given, Tensor) else _for_arrays(x.device.type):
+            states = self._current()
+            if self._stepper is not None and states is self._stepper.states:  # written over by the next step, while a graph may need it
+                states = tuple([state.clone() for state in states])
+            output, hx = self.rnn(x, states[0] if len(states) == 1 else states)
+            finals = self.rnn._states(hx)
+            finals = tuple([final.to(state.dtype) for final, state in zip(finals or (), states, strict=True)])
+            output = output if isinstance(given, Tensor) else output.cpu().numpy()  # before the state is set: it may fail
+            self._set(finals)
+            return output
 
     # --- The state ---
 
@@ -429,6 +428,9 @@ def _given(y: Any) -> Any:
     return y
 
 
-def _like(given: Any, y: Tensor) -> Any:
-    """A result of the layer's, of the kind that was given."""
-    return y if isinstance(given, Tensor) else y.cpu().numpy()
+@contextmanager
+def _for_arrays(device_type: str) -> Iterator[None]:
+    """Without gradients and without autocast: arrays know of neither."""
+    autocast = torch.autocast(device_type, enabled=False) if torch.amp.is_autocast_available(device_type) else nullcontext()
+    with torch.no_grad(), autocast:
+        yield
