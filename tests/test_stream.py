@@ -448,6 +448,11 @@ def _optimize(optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
+def _unpickle(rnn: nn.Module) -> None:
+    other = elman.GRU(3, 5)
+    rnn.__setstate__(other.__dict__.copy())
+
+
 CHANGES = {
     "SGD": lambda rnn: _optimize(torch.optim.SGD(rnn.parameters(), lr=0.1)),
     "Adam": lambda rnn: _optimize(torch.optim.Adam(rnn.parameters(), lr=0.1)),
@@ -456,6 +461,7 @@ CHANGES = {
     "load_state_dict, assigned": lambda rnn: rnn.load_state_dict({k: v + 1 for k, v in rnn.state_dict().items()}, assign=True),
     "reset_parameters": lambda rnn: rnn.reset_parameters(),
     "another parameter": _replace,
+    "other parameters at once": _unpickle,
     "numbers that torch does not count": lambda rnn: rnn.weight_hh_l0.data.mul_(1.1),
     "other memory": lambda rnn: setattr(rnn.bias_ih_l0, "data", torch.randn_like(rnn.bias_ih_l0)),
 }
@@ -845,6 +851,16 @@ def test_what_cannot_be_a_stream_is_refused() -> None:
         elman.stream(elman.RNN(3, 5), 0)
     with pytest.raises(TypeError, match="expected batch_size to be an int, got True of type bool"):
         elman.stream(elman.RNN(3, 5), True)
+
+
+def test_a_stream_keeps_its_network_and_its_batch_size() -> None:
+    stream = elman.stream(elman.RNN(3, 5), 2)
+    rnn = stream.rnn
+    for name, other in {"rnn": elman.RNN(3, 5), "batch_size": 3}.items():
+        with pytest.raises(AttributeError):
+            setattr(stream, name, other)
+    assert stream.rnn is rnn
+    assert stream.batch_size == 2
 
 
 def test_a_stream_says_what_it_is() -> None:

@@ -76,10 +76,6 @@ class Stream:
 
     A copy or a pickle has a state of its own, without a graph; ``copy.copy`` shares the network, ``copy.deepcopy`` copies it.
     After an error the state is what it was. A stream is not for several threads at once: nothing breaks, but steps mix.
-
-    Attributes:
-        rnn: the network.
-        batch_size: B.
     """
 
     def __init__(self, rnn: RNN | GRU | LSTM, batch_size: int = 1) -> None:
@@ -96,10 +92,11 @@ class Stream:
             )
         import numpy as np  # not before: it takes as long to import as all of ours
 
-        self.rnn = rnn
-        self.batch_size = batch_size
+        self._rnn = rnn
+        self._batch_size = batch_size
         self._array_class = np.ndarray
         self._stepper: Stepper | None = None
+        self._parameters: dict[str, Any] | None = None  # the network's, as the stepper has it: another may be put in its place
         self._next: Callable[[Any], Any] = decline  # the stepper's step, if it has the weights and the state
         self._has_layers = rnn.num_layers > 1
         weight = rnn._params()[0]
@@ -108,7 +105,17 @@ class Stream:
         self._fresh: Tensor | None = torch.ones(batch_size, dtype=torch.bool)  # rows that begin a sequence; None: none does
 
     def __repr__(self) -> str:
-        return f"Stream({self.rnn!r}, batch_size={self.batch_size})"
+        return f"Stream({self._rnn!r}, batch_size={self._batch_size})"
+
+    @property
+    def rnn(self) -> RNN | GRU | LSTM:
+        """The network. Another one needs another stream, with ``stream.state`` to be taken along where it fits."""
+        return self._rnn
+
+    @property
+    def batch_size(self) -> int:
+        """B, how many sequences run side by side."""
+        return self._batch_size
 
     def step(self, x: Values) -> Values:
         """Take one step of every sequence.
@@ -125,7 +132,7 @@ class Stream:
             ValueError: x has the wrong number of dimensions or the wrong dtype.
             RuntimeError: x has the wrong number of features or rows, or is on another device.
         """
-        if not (self._has_layers and self._drops()):
+        if self._rnn._parameters is self._parameters and not (self._has_layers and self._drops()):
             y: Values | None
             if type(x) is self._array_class:
                 y = self._next(x)
@@ -152,9 +159,9 @@ class Stream:
             ValueError: it has the wrong number of dimensions or the wrong dtype.
             RuntimeError: it has no step, the wrong number of features or rows, or is on another device.
         """
-        batched = "(B, T, I)" if self.rnn.batch_first else "(T, B, I)"
-        x = self._check(chunk, {3: batched, 2: "(T, I)"}, 0 if self.rnn.batch_first else 1)
-        batch = 0 if self.rnn.batch_first else 1
+        batched = "(B, T, I)" if self._rnn.batch_first else "(T, B, I)"
+        x = self._check(chunk, {3: batched, 2: "(T, I)"}, 0 if self._rnn.batch_first else 1)
+        batch = 0 if self._rnn.batch_first else 1
         output: Values = self._call(chunk, x.unsqueeze(batch) if x.dim() == 2 else x)
         return output.squeeze(batch) if x.dim() == 2 else output
 
@@ -176,10 +183,10 @@ class Stream:
 
     @state.setter
     def state(self, hx: Tensor | Array | tuple[Tensor | Array, ...]) -> None:
-        given = self.rnn._states(hx)
+        given = self._rnn._states(hx)
         if given is None:
             raise TypeError("expected a state as the network's hx, got None: reset() goes back to the start of a fresh sequence")
-        self._set(tuple([self._check_state(*pair) for pair in zip(self._names, given, self.rnn.stack.state_sizes, strict=True)]))
+        self._set(tuple([self._check_state(*pair) for pair in zip(self._names, given, self._rnn.stack.state_sizes, strict=True)]))
 
     def reset(self, rows: int | Sequence[int] | Sequence[bool] | Tensor | Array | None = None) -> None:
         """Go back to the start of a fresh sequence: zeros, or the network's h_0 and c_0 where it learns them.
@@ -198,7 +205,7 @@ class Stream:
             TypeError: rows are neither numbers nor truth values.
             IndexError: a number is not from 0 to B-1, or the mask has not B values.
         """
-        mask = torch.ones(self.batch_size, dtype=torch.bool) if rows is None else self._mask(rows)
+        mask = torch.ones(self._batch_size, dtype=torch.bool) if rows is None else self._mask(rows)
         fresh = self._fresh
         self._fresh = mask = mask if fresh is None else mask | fresh
         if mask.all():
@@ -225,7 +232,7 @@ class Stream:
         """The state as NumPy arrays of their own: "h", (L, B, H), and for an LSTM "c". bfloat16 becomes float32."""
         states = [state.detach().cpu() for state in self._current()]
         wide = [state.float() if state.dtype is torch.bfloat16 else state for state in states]
-        return {name: state.numpy().copy() for name, state in zip(self.rnn.stack.cell.states, wide, strict=True)}
+        return {name: state.numpy().copy() for name, state in zip(self._rnn.stack.cell.states, wide, strict=True)}
 
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
         """Take the state that ``state_dict`` gave.
@@ -235,16 +242,16 @@ class Stream:
             TypeError: one is no array.
             ValueError: one has the wrong dtype.
         """
-        names = self.rnn.stack.cell.states
+        names = self._rnn.stack.cell.states
         if set(state_dict) != set(names):
             raise RuntimeError(f"expected a state of {' and '.join(names)}, got {', '.join(map(str, state_dict)) or 'nothing'}")
         given = [torch.from_numpy(v).bfloat16() if self._is_bfloat16(v) else v for v in map(state_dict.__getitem__, names)]
-        self._set(tuple([self._check_state(*pair) for pair in zip(names, given, self.rnn.stack.state_sizes, strict=True)]))
+        self._set(tuple([self._check_state(*pair) for pair in zip(names, given, self._rnn.stack.state_sizes, strict=True)]))
 
     def __getstate__(self) -> dict[str, Any]:
         states = tuple([state.detach().clone() for state in self._states])
         fresh = None if self._fresh is None else self._fresh.clone()
-        return {"rnn": self.rnn, "batch_size": self.batch_size, "states": states, "fresh": fresh}
+        return {"rnn": self._rnn, "batch_size": self._batch_size, "states": states, "fresh": fresh}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["rnn"], state["batch_size"])  # type: ignore[misc]
@@ -254,12 +261,12 @@ class Stream:
 
     def _is_usual(self, x: Any, states: tuple[Tensor, ...]) -> bool:
         """Whether the kernels may run a step on a tensor."""
-        params = self.rnn._own_params()
+        params = self._rnn._own_params()
         return params is not None and is_usual(x, params, states)
 
     def _drops(self) -> bool:
         """Whether dropout acts."""
-        return bool(self._has_layers and self.rnn.training and self.rnn.dropout)
+        return bool(self._has_layers and self._rnn.training and self._rnn.dropout)
 
     def _step(self, given: Values) -> Values:
         """A step that is not as quick as most: the first, or one that the kernels do not run, or a wrong one."""
@@ -269,28 +276,29 @@ class Stream:
             y: Values | None = self._next(dense if isinstance(given, Tensor) else dense.numpy())
             if y is not None:
                 return _given(y) if isinstance(given, Tensor) else y
-        time = 1 if self.rnn.batch_first else 0
+        time = 1 if self._rnn.batch_first else 0
         rows = x.unsqueeze(0) if x.dim() == 1 else x
         output: Values = self._call(given, rows.unsqueeze(time)).squeeze(time)
         return output.squeeze(0) if x.dim() == 1 else output
 
     def _settle(self) -> bool:
         """Bring the weights and the state to where the kernels have them; False if they cannot run this network."""
-        rnn = self.rnn
+        rnn = self._rnn
         params = rnn._own_params()
         if params is None or not can_step(rnn.stack, params):
             return False
         stepper = self._stepper
         if stepper is None or stepper.states[0].dtype is not params[0].dtype:
-            stepper = Stepper(rnn.stack, self.batch_size, params[0].dtype)
-        if not stepper.is_current:
-            stepper.pack(rnn._parameters, rnn._names)
+            stepper = Stepper(rnn.stack, self._batch_size, params[0].dtype)
+        parameters = rnn._parameters
+        if parameters is not self._parameters or not stepper.is_current:
+            stepper.pack(parameters, rnn._names)
         states = self._current()
         if states is not stepper.states:
             with torch.no_grad():
                 for to, state in zip(stepper.states, states, strict=True):
                     to.copy_(state)
-        self._stepper, self._next = stepper, stepper.step
+        self._stepper, self._parameters, self._next = stepper, parameters, stepper.step
         self._states, self._fresh = stepper.states, None
         return True
 
@@ -300,8 +308,8 @@ class Stream:
             states = self._current()
             if self._stepper is not None and states is self._stepper.states:  # written over by the next step, while a graph may need it
                 states = tuple([state.clone() for state in states])
-            output, hx = self.rnn(x, states[0] if len(states) == 1 else states)
-            finals = self.rnn._states(hx)
+            output, hx = self._rnn(x, states[0] if len(states) == 1 else states)
+            finals = self._rnn._states(hx)
             finals = tuple([final.to(state.dtype) for final, state in zip(finals or (), states, strict=True)])
             output = output if isinstance(given, Tensor) else output.cpu().numpy()  # before the state is set: it may fail
             self._set(finals)
@@ -311,14 +319,14 @@ class Stream:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return tuple(self.rnn._state_names)
+        return tuple(self._rnn._state_names)
 
     def _set(self, states: tuple[Tensor, ...]) -> None:
         self._states, self._fresh, self._next = states, None, decline
 
     def _current(self) -> tuple[Tensor, ...]:
         """The states before the next step, like the parameters in dtype and device; fresh rows begin with the network's own."""
-        rnn, weight = self.rnn, self.rnn._params()[0]
+        rnn, weight = self._rnn, self._rnn._params()[0]
         states, fresh = self._states, self._fresh
         if states[0].dtype is not weight.dtype or states[0].device != weight.device:
             states = tuple([state.to(weight) for state in states])
@@ -339,21 +347,21 @@ class Stream:
 
     def _mask(self, rows: Any) -> Tensor:
         """Which rows, as a mask."""
-        expected = f"expected rows to be numbers from 0 to {self.batch_size - 1}, or a mask of {self.batch_size} truth values, got"
+        expected = f"expected rows to be numbers from 0 to {self._batch_size - 1}, or a mask of {self._batch_size} truth values, got"
         try:
             chosen = torch.as_tensor(rows, device="cpu")
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(f"{expected} {rows!r}") from None
         if chosen.dtype is torch.bool:
-            if chosen.shape != (self.batch_size,):
+            if chosen.shape != (self._batch_size,):
                 raise IndexError(f"{expected} a mask of shape {tuple(chosen.shape)}")
             return chosen.clone()
-        mask = torch.zeros(self.batch_size, dtype=torch.bool)
+        mask = torch.zeros(self._batch_size, dtype=torch.bool)
         if chosen.numel() == 0:
             return mask
         if chosen.dtype.is_floating_point or chosen.dtype.is_complex:
             raise TypeError(f"{expected} {chosen.dtype}")
-        if chosen.min() < 0 or chosen.max() >= self.batch_size:
+        if chosen.min() < 0 or chosen.max() >= self._batch_size:
             raise IndexError(f"{expected} {chosen.tolist()}")
         mask[chosen.reshape(-1).long()] = True
         return mask
@@ -371,24 +379,24 @@ class Stream:
         Returns:
             The tensor that it is, or a copy as a tensor of the array that it is, where the parameters are.
         """
-        if self.batch_size > 1:
+        if self._batch_size > 1:
             axes = {rank: names for rank, names in axes.items() if "B" in names}
-        weight = self.rnn._params()[0]
+        weight = self._rnn._params()[0]
         given = x if isinstance(x, Tensor) else self._as_tensor("x", x, weight)
-        checks.check_input(given, weight, self.rnn.input_size, axes, ValueError)
+        checks.check_input(given, weight, self._rnn.input_size, axes, ValueError)
         shape = tuple(given.shape)
-        if "B" in axes[len(shape)] and shape[batch] != self.batch_size:
+        if "B" in axes[len(shape)] and shape[batch] != self._batch_size:
             raise RuntimeError(
-                f"expected x of {self.batch_size} rows (batch_size), got {shape[batch]}: x has shape {shape}; make a stream for its size"
+                f"expected x of {self._batch_size} rows (batch_size), got {shape[batch]}: x has shape {shape}; make a stream for its size"
             )
         return given
 
     def _check_state(self, name: str, state: Any, width: int) -> Tensor:
         """Raise what is wrong with a state, if anything is; return it as a tensor that is ours."""
-        weight = self.rnn._params()[0]
+        weight = self._rnn._params()[0]
         given = state if isinstance(state, Tensor) else self._as_tensor(name, state, weight)
-        shape = (self.rnn.num_layers, self.batch_size, width)
-        axes = "(L, B, H)" if width == self.rnn.hidden_size else "(L, B, P)"
+        shape = (self._rnn.num_layers, self._batch_size, width)
+        axes = "(L, B, H)" if width == self._rnn.hidden_size else "(L, B, P)"
         if given.shape != shape:
             raise RuntimeError(f"expected {name} of shape {shape}, {axes}, got {tuple(given.shape)}")
         if given.dtype is not weight.dtype:
@@ -417,7 +425,7 @@ class Stream:
 
     def _is_bfloat16(self, value: Any) -> bool:
         """Whether a state in bfloat16 came as float32, since NumPy has no bfloat16."""
-        return self.rnn._params()[0].dtype is torch.bfloat16 and isinstance(value, self._array_class) and value.dtype == "float32"
+        return self._rnn._params()[0].dtype is torch.bfloat16 and isinstance(value, self._array_class) and value.dtype == "float32"
 
 
 def _given(y: Any) -> Any:
