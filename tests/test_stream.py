@@ -355,13 +355,16 @@ def test_rows_are_reset_one_by_one() -> None:
     rnn, x = elman.GRU(3, 5, 2), torch.randn(8, 4, 3)
     masks = {"a number": 2, "numbers": [1, 2], "a mask": [False, True, True, False], "an array": np.array([3]), "none of them": []}
     masks |= {"a tensor": torch.tensor([True, False, False, True]), "an array of truth": np.array([True, True, False, True])}
+    masks |= {kind: np.array([3, 0], kind) for kind in ("uint8", "int16", "uint16", "uint32", "uint64", ">i8")}
+    masks |= {"backwards": np.arange(4)[2::-1], "truth backwards": np.array([True, True, False, False])[::-1]}
+    masks |= {"a number in an array": np.array(2), "a tensor of uint16": torch.tensor([1, 3], dtype=torch.uint16)}
     for rows in masks.values():
         for view in VIEWS.values():
             stream = elman.stream(rnn, 4)
             follow(stream, x[:4], [0, 3], view)
             stream.reset(rows)
             chosen = torch.zeros(4, dtype=torch.bool)
-            chosen[torch.as_tensor(rows) if np.size(rows) else []] = True
+            chosen[rows if isinstance(rows, int | list) else rows.tolist()] = True
             state = torch.where(chosen[:, None], 0, rnn(x[:4])[1])
             assert torch.equal(stream.state, state)
             assert torch.equal(follow(stream, x[4:], [0, 0, 2], view), rnn(x[4:], state)[0])
@@ -831,6 +834,14 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(wrong: str) ->
         ([True], IndexError, r"got a mask of shape \(1,\)"),
         ([0.5], TypeError, r"got torch.float32"),
         ("all", TypeError, r"got 'all'"),
+        ([2**63], IndexError, r"got \[9223372036854775808\]"),
+        (-(2**70), IndexError, r"got -1180591620717411303424"),
+        (np.array([2**64 - 1], np.uint64), IndexError, r"got \[18446744073709551615\]"),
+        (np.array([7], np.uint16), IndexError, r"got \[7\]"),
+        ([[0], [1]], IndexError, r"got numbers of shape \(2, 1\)"),
+        (np.zeros((1, 0), np.int64), IndexError, r"got numbers of shape \(1, 0\)"),
+        (np.array([1, 0], np.uint8), TypeError, r"got torch.uint8, which may be either: convert a mask to bool, and numbers to int64"),
+        (torch.tensor([1, 0], dtype=torch.uint8), TypeError, r"got torch.uint8, which may be either"),
     ],
 )
 def test_rows_that_are_not_there_are_refused(rows: object, error: type[Exception], message: str) -> None:

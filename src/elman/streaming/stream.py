@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
@@ -102,7 +103,7 @@ class Stream:
         weight = rnn._params()[0]
         stack = rnn.stack
         self._states = tuple([weight.new_zeros((stack.num_layers, batch_size, width)) for width in stack.state_sizes])
-        self._fresh: Tensor | None = torch.ones(batch_size, dtype=torch.bool)  # rows that begin a sequence; None: none does
+        self._fresh: Tensor | None = torch.ones(batch_size, dtype=torch.bool, device="cpu")  # rows that begin a sequence; None: none does
 
     def __repr__(self) -> str:
         return f"Stream({self._rnn!r}, batch_size={self._batch_size})"
@@ -202,10 +203,10 @@ class Stream:
             rows: which rows, by their numbers or by a mask of B truth values; all by default.
 
         Raises:
-            TypeError: rows are neither numbers nor truth values.
-            IndexError: a number is not from 0 to B-1, or the mask has not B values.
+            TypeError: rows are neither numbers nor truth values, or they are B numbers in uint8, which may be meant as a mask.
+            IndexError: a number is not from 0 to B-1, the mask has not B values, or rows have more than one axis.
         """
-        mask = torch.ones(self._batch_size, dtype=torch.bool) if rows is None else self._mask(rows)
+        mask = torch.ones(self._batch_size, dtype=torch.bool, device="cpu") if rows is None else self._mask(rows)
         fresh = self._fresh
         self._fresh = mask = mask if fresh is None else mask | fresh
         if mask.all():
@@ -348,22 +349,31 @@ class Stream:
     def _mask(self, rows: Any) -> Tensor:
         """Which rows, as a mask."""
         expected = f"expected rows to be numbers from 0 to {self._batch_size - 1}, or a mask of {self._batch_size} truth values, got"
+        if isinstance(rows, self._array_class):  # torch reads no other byte order, and no strides below 0
+            rows = rows.astype(rows.dtype.newbyteorder("="), order="C")
         try:
             chosen = torch.as_tensor(rows, device="cpu")
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"{expected} {rows!r}") from None
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            numbers = rows if isinstance(rows, list | tuple) else [rows]
+            too_large = all(isinstance(number, Integral) for number in numbers)
+            raise (IndexError if too_large else TypeError)(f"{expected} {rows!r}") from None
         if chosen.dtype is torch.bool:
             if chosen.shape != (self._batch_size,):
                 raise IndexError(f"{expected} a mask of shape {tuple(chosen.shape)}")
             return chosen.clone()
-        mask = torch.zeros(self._batch_size, dtype=torch.bool)
+        if chosen.dim() > 1:
+            raise IndexError(f"{expected} numbers of shape {tuple(chosen.shape)}")
+        mask = torch.zeros(self._batch_size, dtype=torch.bool, device="cpu")
         if chosen.numel() == 0:
             return mask
         if chosen.dtype.is_floating_point or chosen.dtype.is_complex:
             raise TypeError(f"{expected} {chosen.dtype}")
-        if chosen.min() < 0 or chosen.max() >= self._batch_size:
+        if chosen.dtype is torch.uint8 and chosen.shape == mask.shape:
+            raise TypeError(f"{expected} {chosen.dtype}, which may be either: convert a mask to bool, and numbers to int64")
+        numbers = chosen.long()  # a uint64 beyond is below 0 then
+        if numbers.min() < 0 or numbers.max() >= self._batch_size:
             raise IndexError(f"{expected} {chosen.tolist()}")
-        mask[chosen.reshape(-1).long()] = True
+        mask[numbers] = True
         return mask
 
     # --- What is wrong ---
