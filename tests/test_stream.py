@@ -704,6 +704,23 @@ def test_an_output_that_cannot_be_an_array_leaves_the_state() -> None:
     assert_same_state(stream, state)
 
 
+@every_view
+@torch.no_grad()
+def test_another_default_device_changes_nothing(view: Any) -> None:
+    rnn, x = elman.LSTM(3, 5), torch.randn(6, 2, 3)
+    expected = rnn(x)[0]
+    with torch.device("meta"):
+        stream = elman.stream(rnn, 2)
+        y = [tensor(stream.step(view(x_t))) for x_t in x[:3]]
+        stream.reset()
+        y += [tensor(stream.step(view(x_t))) for x_t in x[:2]]
+        stream.reset([1])
+        stream.reset(np.array([True, False]))
+        stream.load_state_dict(stream.state_dict())
+        y += [tensor(stream.step(view(x[0])))]
+    assert torch.equal(torch.stack(y), expected[[0, 1, 2, 0, 1, 0]])
+
+
 # --- Threads, and the end ---------------------------------------------------------------------------------------------
 
 

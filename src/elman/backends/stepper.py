@@ -41,8 +41,8 @@ class Stepper:
         self.stack = stack
         self.batch = batch
         with torch.inference_mode(False):  # what is made in that mode is of no use outside
-            self.states = tuple([torch.zeros((stack.num_layers, batch, width), dtype=dtype) for width in stack.state_sizes])
-            output = torch.zeros((batch, stack.output_size), dtype=dtype)
+            self.states = tuple([torch.zeros((stack.num_layers, batch, width), dtype=dtype, device="cpu") for width in stack.state_sizes])
+            output = torch.zeros((batch, stack.output_size), dtype=dtype, device="cpu")
             array = output.numpy()
             self._output = array
             self._results = (array[0], array.view(), output[0], output.view_as(output))
