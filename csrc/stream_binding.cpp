@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dispatch.h"
@@ -70,21 +71,19 @@ struct Watched {
   nb::object name, parameter;
   Long version;
   Shape shape;
-  const std::uint32_t* at = nullptr;
+  const void* at = nullptr;
+  bool wide = false;  // numbers of 64 bits, not 32
   Long places[kSome] = {};
-  std::uint32_t some[kSome] = {};
+  std::uint64_t some[kSome] = {};
 
   void remember(const Held& held) {
-    const Long words = held.view.itemsize / 4, last = held.view.len / held.view.itemsize - 1;
+    const Long last = held.view.len / held.view.itemsize - 1;
     shape.assign(held.view.shape, held.view.shape + held.view.ndim);
-    at = static_cast<const std::uint32_t*>(held.view.buf);
-    for (int i = 0; i < kSome; ++i) places[i] = last * (i / words) / (kSome / words - 1) * words + i % words, some[i] = at[places[i]];
+    at = held.view.buf, wide = held.view.itemsize == 8;
+    for (int i = 0; i < kSome; ++i) places[i] = last * i / (kSome - 1);
+    for (int i = 0; i < kSome; ++i) some[i] = wide ? number<std::uint64_t>(i) : number<std::uint32_t>(i);
   }
-  bool is_unchanged() const {
-    std::uint32_t difference = 0;
-    for (int i = 0; i < kSome; ++i) difference |= some[i] ^ at[places[i]];
-    return difference == 0;
-  }
+  bool is_unchanged() const { return wide ? are_the_same<std::uint64_t>() : are_the_same<std::uint32_t>(); }
   bool lies_there() const {
     nb::dlpack::dltensor t;
     if (exchange() && exchange()->view(parameter.ptr(), &t) == 0)
@@ -99,6 +98,18 @@ struct Watched {
     const nb::object count = nb::steal(PyObject_GetAttr(tensor, name));
     if (!count.is_valid()) throw nb::python_error();
     return nb::cast<Long>(count);
+  }
+
+ private:
+  template <class Bits>
+  Bits number(int i) const {
+    return static_cast<const Bits*>(at)[places[i]];
+  }
+  template <class Bits>
+  bool are_the_same() const {
+    Bits difference = 0;
+    for (int i = 0; i < kSome; ++i) difference |= static_cast<Bits>(some[i]) ^ number<Bits>(i);
+    return difference == 0;
   }
 };
 
@@ -158,7 +169,24 @@ class StreamDoor {
   StreamDoor(const StreamDoor&) = delete;
   ~StreamDoor() { stream_->close(stream_); }
 
+  // For Python's garbage collector: all objects that are held, and how to let go of those that may hold this one. After that, all steps are declined.
+  int traverse(visitproc visit, void* arg) const {
+    for (PyObject* object : {results_.ptr(), classes_.ptr(), entries_.ptr()}) Py_VISIT(object);
+    for (const Watched& w : watched_) {
+      Py_VISIT(w.name.ptr());
+      Py_VISIT(w.parameter.ptr());
+    }
+    for (const Held& held : held_) Py_VISIT(held.view.obj);
+    return 0;
+  }
+  void clear() {
+    const std::vector<Watched> watched = std::move(watched_);
+    const nb::object results = std::move(results_), classes = std::move(classes_), entries = std::move(entries_);
+    watched_.clear();
+  }
+
   bool is_current() const {
+    if (!results_.is_valid()) return false;
     for (const Watched& w : watched_) {
       PyObject* now = PyDict_GetItem(entries_.ptr(), w.name.ptr());
       if (now != w.parameter.ptr() || Watched::count(now) != w.version || !w.lies_there() || !w.is_unchanged()) return false;
@@ -204,10 +232,23 @@ class StreamDoor {
   Stream* stream_ = nullptr;
 };
 
+// Python's garbage collector comes before the constructor has ended, too.
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  return nb::inst_ready(self) ? nb::inst_ptr<StreamDoor>(self)->traverse(visit, arg) : 0;
+}
+
+int clear(PyObject* self) {
+  if (nb::inst_ready(self)) nb::inst_ptr<StreamDoor>(self)->clear();
+  return 0;
+}
+
+PyType_Slot slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)}, {Py_tp_clear, reinterpret_cast<void*>(clear)}, {0, nullptr}};
+
 }  // namespace
 
 void bind_stream(nb::module_& m) {
-  nb::class_<StreamDoor>(m, "Stream")
+  nb::class_<StreamDoor>(m, "Stream", nb::type_slots(slots))
       .def(nb::init<int, Long, Long, Long, Long, bool, Long, nb::sequence, nb::sequence, nb::handle, nb::tuple, nb::tuple, nb::dict, nb::tuple>())
       .def("is_current", &StreamDoor::is_current)
       .def("step", &StreamDoor::step, nb::arg().none());

@@ -7,6 +7,7 @@ import gc
 import pickle
 import threading
 import tracemalloc
+import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -487,6 +488,25 @@ def test_a_change_of_the_parameters_acts_from_the_next_step_on(change: str, view
         assert not torch.equal(y, stale)
 
 
+@required
+@every_view
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@torch.no_grad()
+def test_sixteen_numbers_of_each_parameter_are_watched(dtype: torch.dtype, view: Any) -> None:
+    rnn, x = elman.RNN(3, 8).to(dtype), torch.randn(1, 3, dtype=dtype)
+    stream = elman.stream(rnn)
+    for name, parameter in rnn.named_parameters():
+        numbers = parameter.data.view(-1)
+        places = {(len(numbers) - 1) * i // 15 for i in range(16)}
+        assert len(places) == min(16, len(numbers))
+        for place in places:
+            stream.reset()
+            stream.step(view(x))
+            numbers[place] += 1
+            stream.reset()
+            assert torch.equal(tensor(stream.step(view(x))), rnn(x[None])[0][0]), (name, place)
+
+
 @torch.no_grad()
 def test_a_parameter_that_is_turned_where_it_lies_is_seen() -> None:
     for view in VIEWS.values():
@@ -754,6 +774,22 @@ def test_outputs_and_states_outlive_their_stream() -> None:
     [elman.stream(elman.RNN(3, 5)).step(np.zeros((1, 3), np.float32)) for _ in range(50)]
     np.testing.assert_array_equal(y, before)
     np.testing.assert_array_equal(state[0].numpy(), before)
+
+
+@every_view
+@torch.no_grad()
+def test_a_stream_that_its_own_parameter_refers_to_is_freed(view: Any) -> None:
+    rnn = elman.LSTM(3, 5)
+    stream = elman.stream(rnn)
+    stream.step(view(torch.ones(1, 3)))
+    rnn.weight_hh_l0.mine = stream
+    gone = weakref.ref(stream), weakref.ref(rnn)
+    del stream
+    gc.collect()
+    rnn.weight_hh_l0.mine.step(view(torch.ones(1, 3)))  # what is still in use is not
+    del rnn
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
 
 
 # --- What is wrong ----------------------------------------------------------------------------------------------------
