@@ -593,6 +593,34 @@ def test_gradients_through_a_stream_are_torchs_of_the_whole_sequence(kind: Kind)
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12 * max(1.0, b.abs().max().item()))
 
 
+def test_the_graph_grows_with_each_step_on_a_tensor_until_it_is_cut() -> None:
+    def length(stream: Stream) -> int:
+        nodes, last = 0, stream.state.grad_fn
+        seen, following = set(), [last]
+        while following:
+            node = following.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                nodes += 1
+                following += [next_ for next_, _ in node.next_functions]
+        return nodes
+
+    x = torch.randn(1, 3)
+    for cut in (lambda s: s.detach(), lambda s: s.reset()):
+        stream = elman.stream(elman.RNN(3, 5))
+        lengths = []
+        for _ in range(3):
+            stream.step(x)
+            lengths.append(length(stream))
+        assert lengths[0] < lengths[1] < lengths[2]
+        cut(stream)
+        assert length(stream) == 0
+        stream.step(x.numpy())
+        with torch.no_grad():
+            stream.step(x)
+        assert length(stream) == 0
+
+
 def test_detach_cuts_the_graph() -> None:
     rnn, x = elman.LSTM(3, 5).double(), torch.randn(6, 2, 3, dtype=torch.float64, requires_grad=True)
     stream = elman.stream(rnn, 2)
@@ -852,12 +880,12 @@ def test_what_is_wrong_is_said_and_changes_nothing(wrong: tuple[str, str]) -> No
 
 H = torch.zeros(2, 2, 5)
 STATES = {
-    "no tuple": (H, TypeError, r"expected hx to be a tuple \(h_0, c_0\), got Tensor"),
+    "no tuple": (H, TypeError, r"expected state to be a tuple \(h, c\), got Tensor"),
     "nothing": (None, TypeError, r"expected a state as the network's hx, got None: reset\(\)"),
-    "one of two": ((H,), RuntimeError, r"expected hx to be a tuple \(h_0, c_0\), got 1 of them"),
-    "shape": ((H, H[0]), RuntimeError, r"expected c_0 of shape \(2, 2, 5\), \(L, B, H\), got \(2, 5\)"),
-    "dtype": ((H.double(), H), ValueError, "expected h_0 of torch.float32, the parameters' dtype, got torch.float64"),
-    "a list": ((H, [0.0]), TypeError, "expected c_0 to be a torch tensor or a NumPy array, got list"),
+    "one of two": ((H,), RuntimeError, r"expected state to be a tuple \(h, c\), got 1 of them"),
+    "shape": ((H, H[0]), RuntimeError, r"expected c of shape \(2, 2, 5\), \(L, B, H\), got \(2, 5\)"),
+    "dtype": ((H.double(), H), ValueError, "expected h of torch.float32, the parameters' dtype, got torch.float64"),
+    "a list": ((H, [0.0]), TypeError, "expected c to be a torch tensor or a NumPy array, got list"),
 }
 
 
@@ -877,6 +905,19 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(wrong: str) ->
     with pytest.raises(ValueError, match="expected h of float32, the parameters' dtype, got float64"):
         stream.load_state_dict({"h": state[0].double().numpy(), "c": state[0].numpy()})
     assert_same_state(stream, state)
+
+
+def test_a_state_of_one_is_called_state() -> None:
+    stream = elman.stream(elman.GRU(3, 5))
+    stream.step(np.ones((1, 3), np.float32))
+    before = stream.state
+    with pytest.raises(TypeError, match="expected state to be a torch tensor or a NumPy array, got list"):
+        stream.state = [[0]]
+    with pytest.raises(RuntimeError, match=r"expected state of shape \(1, 1, 5\), \(L, B, H\), got \(1, 5\)"):
+        stream.state = before[0]
+    with pytest.raises(ValueError, match=r"expected state of torch.float32, .*: convert it with state.to\(torch.float32\)"):
+        stream.state = before.double()
+    assert_same_state(stream, before)
 
 
 @pytest.mark.parametrize(
@@ -909,8 +950,10 @@ def test_rows_that_are_not_there_are_refused(rows: object, error: type[Exception
 def test_what_cannot_be_a_stream_is_refused() -> None:
     with pytest.raises(ValueError, match="its reverse direction begins at the sequence's end, which a stream does not have"):
         elman.stream(elman.RNN(3, 5, bidirectional=True))
-    with pytest.raises(TypeError, match="expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got RNN"):
-        elman.stream(nn.RNN(3, 5))
+    with pytest.raises(TypeError, match=r"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got torch\.nn\.GRU$"):
+        elman.stream(nn.GRU(3, 5))
+    with pytest.raises(TypeError, match=r"RNN, GRU or LSTM, got int$"):
+        elman.stream(3)
     with pytest.raises(ValueError, match="expected batch_size to be at least 1, got 0"):
         elman.stream(elman.RNN(3, 5), 0)
     with pytest.raises(TypeError, match="expected batch_size to be an int, got True of type bool"):

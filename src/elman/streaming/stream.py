@@ -81,7 +81,7 @@ class Stream:
 
     def __init__(self, rnn: RNN | GRU | LSTM, batch_size: int = 1) -> None:
         if not isinstance(rnn, RecurrentLayer):
-            raise TypeError(f"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got {type(rnn).__name__}")
+            raise TypeError(f"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got {_full_name(type(rnn))}")
         if type(batch_size) is not int:
             raise TypeError(f"expected batch_size to be an int, got {batch_size!r} of type {type(batch_size).__name__}")
         if batch_size < 1:
@@ -120,6 +120,16 @@ class Stream:
 
     def step(self, x: Values) -> Values:
         """Take one step of every sequence.
+
+        >>> import elman, torch
+        >>> stream = elman.stream(elman.GRU(10, 20))
+        >>> with torch.no_grad():  # else the state carries a graph that every step makes longer
+        ...     for x_t in torch.randn(5, 1, 10):
+        ...         y = stream.step(x_t)
+
+        With gradients enabled, a step on a tensor adds to the graph that the state carries where x, the state or a parameter requires
+        them, as the parameters do unless they are frozen: the graph, and with it the memory, grows until ``detach``, or until a ``reset``
+        of all rows. Arrays build none.
 
         Args:
             x: (B, I), with batch_size 1 also (I,): a tensor or a NumPy array, of the parameters' dtype.
@@ -163,8 +173,9 @@ class Stream:
         batched = "(B, T, I)" if self._rnn.batch_first else "(T, B, I)"
         x = self._check(chunk, {3: batched, 2: "(T, I)"}, 0 if self._rnn.batch_first else 1)
         batch = 0 if self._rnn.batch_first else 1
-        output: Values = self._call(chunk, x.unsqueeze(batch) if x.dim() == 2 else x)
-        return output.squeeze(batch) if x.dim() == 2 else output
+        output = self._call(chunk, x.unsqueeze(batch) if x.dim() == 2 else x)
+        done: Values = output.squeeze(batch) if x.dim() == 2 else output
+        return done
 
     @property
     def state(self) -> Any:
@@ -183,11 +194,18 @@ class Stream:
         return states[0] if len(states) == 1 else states
 
     @state.setter
-    def state(self, hx: Tensor | Array | tuple[Tensor | Array, ...]) -> None:
-        given = self._rnn._states(hx)
-        if given is None:
+    def state(self, state: Tensor | Array | tuple[Tensor | Array, ...]) -> None:
+        if state is None:
             raise TypeError("expected a state as the network's hx, got None: reset() goes back to the start of a fresh sequence")
-        self._set(tuple([self._check_state(*pair) for pair in zip(self._names, given, self._rnn.stack.state_sizes, strict=True)]))
+        names, given = self._rnn.stack.cell.states, state
+        if len(names) == 1:
+            names, given = ("state",), (state,)  # type: ignore[assignment]  # what it is comes next
+        expected = f"a tuple ({', '.join(names)})"
+        if not isinstance(given, tuple | list):
+            raise checks.wrong_kind("state", expected, given)
+        if len(given) != len(names):
+            raise RuntimeError(f"expected state to be {expected}, got {len(given)} of them")
+        self._set(tuple([self._check_state(*pair) for pair in zip(names, given, self._rnn.stack.state_sizes, strict=True)]))
 
     def reset(self, rows: int | Sequence[int] | Sequence[bool] | Tensor | Array | None = None) -> None:
         """Go back to the start of a fresh sequence: zeros, or the network's h_0 and c_0 where it learns them.
@@ -279,8 +297,9 @@ class Stream:
                 return _given(y) if isinstance(given, Tensor) else y
         time = 1 if self._rnn.batch_first else 0
         rows = x.unsqueeze(0) if x.dim() == 1 else x
-        output: Values = self._call(given, rows.unsqueeze(time)).squeeze(time)
-        return output.squeeze(0) if x.dim() == 1 else output
+        output = self._call(given, rows.unsqueeze(time)).squeeze(time)
+        done: Values = output.squeeze(0) if x.dim() == 1 else output
+        return done
 
     def _settle(self) -> bool:
         """Bring the weights and the state to where the kernels have them; False if they cannot run this network."""
@@ -318,10 +337,6 @@ class Stream:
 
     # --- The state ---
 
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return tuple(self._rnn._state_names)
-
     def _set(self, states: tuple[Tensor, ...]) -> None:
         self._states, self._fresh, self._next = states, None, decline
 
@@ -354,8 +369,7 @@ class Stream:
         try:
             chosen = torch.as_tensor(rows, device="cpu")
         except (TypeError, ValueError, RuntimeError, OverflowError):
-            numbers = rows if isinstance(rows, list | tuple) else [rows]
-            too_large = all(isinstance(number, Integral) for number in numbers)
+            too_large = all(isinstance(number, Integral) for number in (rows if isinstance(rows, list | tuple) else [rows]))
             raise (IndexError if too_large else TypeError)(f"{expected} {rows!r}") from None
         if chosen.dtype is torch.bool:
             if chosen.shape != (self._batch_size,):
@@ -436,6 +450,12 @@ class Stream:
     def _is_bfloat16(self, value: Any) -> bool:
         """Whether a state in bfloat16 came as float32, since NumPy has no bfloat16."""
         return self._rnn._params()[0].dtype is torch.bfloat16 and isinstance(value, self._array_class) and value.dtype == "float32"
+
+
+def _full_name(kind: type) -> str:
+    """A class with its module, as one imports it: torch.nn has layers of the same names."""
+    module = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
+    return kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}"
 
 
 def _given(y: Any) -> Any:
