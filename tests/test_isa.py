@@ -64,6 +64,7 @@ def test_a_forced_set_is_the_one_that_runs(isa: str) -> None:
     assert f"native ({isa})" in result.stdout.splitlines()[-1]
 
 
+@pytest.mark.timeout(1200)  # a minute or two alone, several where others are at work
 @pytest.mark.parametrize("isa", KNOWN)
 def test_a_forced_set_passes_the_core_of_the_tests(isa: str) -> None:
     _skip_unless_offered(isa)

@@ -261,7 +261,7 @@ def test_gradients_may_arrive_at_some_of_the_results_only(use: Callable[..., Ten
 def test_a_gradient_is_the_same_whatever_others_are_wanted(count: int, kind: Kind) -> None:
     rnn = kind.build(elman, 40, 70, 2, bidirectional=True, dtype=torch.float64)
     x, states = _randn(20, 9, 40), initial_states(rnn, 9)
-    leaves = {"x": x, **{f"{name}_0": state for name, state in zip("hc", states, strict=False)}, **dict(rnn.named_parameters())}
+    leaves = {"x": x, **{f"initial {name}": state for name, state in zip("hc", states, strict=False)}, **dict(rnn.named_parameters())}
     with threads(count):
         everything = evaluate(rnn, x, states)
         for wanted, leaf in leaves.items():
