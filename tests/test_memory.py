@@ -82,7 +82,6 @@ def test_of_rows_with_lengths_only_the_steps_they_have_are_kept(kind: Kind, kept
     reset = torch.rand(T, B) < 0.01
     whole, some = T * B, sum(LENGTHS)
     assert _kept(lambda: rnn(x, lengths=LENGTHS, reset=reset)[0]) / (4 * H * (whole + some * (1 + 2 * kept))) <= 1.1
-    assert _kept(lambda: rnn(x)[0]) / (4 * H * whole * (2 + 2 * kept)) > 0.9
 
 
 @pytest.mark.usefixtures("native")
@@ -117,21 +116,21 @@ def test_memory_stays_flat_over_many_calls(kind: Kind, count: int) -> None:
 
 
 @pytest.mark.usefixtures("native")
-@pytest.mark.parametrize("kind", [TANH, GRU, LSTM, PROJECTED], ids=str)
-@pytest.mark.parametrize("recompute", [False, True])
-def test_nor_does_it_grow_over_many_calls_with_lengths_and_resets(kind: Kind, recompute: bool) -> None:
-    """Of ever other lengths, none at all now and then; every third call is traced."""
-    rnn, x = kind.build(elman, 4, 8, 2, bidirectional=True, learn_initial_state=True, recompute=recompute), torch.randn(5, 3, 4)
-    reset, calls = torch.rand(5, 3) < 0.3, 0
+@pytest.mark.parametrize("kind", [TANH, GRU, PROJECTED], ids=str)
+def test_nor_does_it_grow_over_many_calls_with_lengths_and_resets(kind: Kind) -> None:
+    """Of ever other lengths, none at all now and then; in turn run, run with recompute, and traced. Any of their tensors is kilobytes."""
+    options = {"num_layers": 2, "bidirectional": True, "learn_initial_state": True}
+    keeps, again = kind.build(elman, 4, 64, **options), kind.build(elman, 4, 64, **options, recompute=True)
+    x, reset, calls = torch.randn(5, 9, 4), torch.rand(5, 9) < 0.3, 0
 
     def call() -> None:
         nonlocal calls
         calls += 1
-        lengths = [calls * factor % 6 * (calls % 10 > 0) for factor in (1, 5, 7)]
-        run = rnn.trace if calls % 3 == 0 else rnn
+        run = (keeps, again, keeps.trace)[calls % 3]
+        lengths = [calls * factor % 6 * (calls % 10 > 0) for factor in range(9)]
         run(x, lengths=lengths, reset=reset)[0].sum().backward()
 
-    assert _growth(call, 10_000) < FLAT
+    assert _growth(call, 3_000) < FLAT
 
 
 def test_the_references_memory_stays_flat(monkeypatch: pytest.MonkeyPatch) -> None:
