@@ -282,8 +282,8 @@ int main() {
         }
       Run<double>(cell, 40, 1, 5, 260).check(*target);                             // columns on threads
       Run<double>(cell, 40, 1, 5, 260).ragged().check(*target);
-      Run<float>(cell, 3200 / gates_of(cell), 120, 5, 6).check(*target);           // two chunks
-      Run<float>(cell, 3200 / gates_of(cell), 130, 5, 6).ragged().check(*target);
+      Run<double>(cell, 1600 / gates_of(cell), 120, 5, 6).check(*target);          // two chunks
+      Run<double>(cell, 1600 / gates_of(cell), 130, 5, 6).ragged().check(*target);
       if (cell == CellKind::lstm) Run<double>(cell, 40, 1, 5, 260, 70).check(*target);
     }
     check_activation(*target, Activation::tanh, "tanh", [](double x) { return std::tanh(x); }, 0x1p-13f, 10, 2.6);
