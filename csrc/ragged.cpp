@@ -42,7 +42,7 @@ class Ragged::States {
   const void* in(const void* given, int state) {
     if (!given) return nullptr;
     char* sorted = take(state);
-    each(state, net_.B, [&](std::size_t theirs, std::size_t ours, std::size_t bytes) { std::memcpy(sorted + ours, static_cast<const char*>(given) + theirs, bytes); });
+    each(state, net_.B, [&](std::size_t theirs, std::size_t ours, std::size_t bytes, bool) { std::memcpy(sorted + ours, static_cast<const char*>(given) + theirs, bytes); });
     return sorted;
   }
   void* out(void* wanted, int state) { return wanted ? take(state) : nullptr; }
@@ -67,17 +67,14 @@ class Ragged::States {
     return buffers_.back().data();
   }
   std::int64_t width(int state) const { return state == 0 ? net_.P : net_.H; }
-  // f(where the caller's row lies, where ours does, bytes of a row[, whether it has a step]) for the first rows in order, in every layer and direction.
+  // f(where the caller's row lies, where ours does, bytes of a row, whether it has a step) for the first rows in order, in every layer and direction.
   template <class F>
   void each(int state, std::int64_t rows, F f) const {
     const std::size_t bytes = static_cast<std::size_t>(width(state)) * element_;
     for (std::int64_t d = 0; d < net_.L * net_.D; ++d)
       for (std::int64_t r = 0; r < rows; ++r) {
         const std::size_t theirs = static_cast<std::size_t>(d * ragged_.B_ + ragged_.order_[static_cast<std::size_t>(r)]) * bytes, ours = static_cast<std::size_t>(d * net_.B + r) * bytes;
-        if constexpr (std::is_invocable_v<F, std::size_t, std::size_t, std::size_t, bool>)
-          f(theirs, ours, bytes, r < net_.B);
-        else
-          f(theirs, ours, bytes);
+        f(theirs, ours, bytes, r < net_.B);
       }
   }
   const Ragged& ragged_;

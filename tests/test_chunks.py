@@ -117,7 +117,7 @@ def test_what_is_wrong_is_said() -> None:
     rnn, x = elman.RNN(I, H), torch.randn(T, B, I)
     with pytest.raises(ValueError, match="its reverse direction begins at the sequence's end, which the first chunk does not have"):
         elman.chunks(elman.RNN(I, H, bidirectional=True), x, 4)
-    with pytest.raises(TypeError, match="expected rnn to be one of Elman's own, RNN, GRU or LSTM, got torch"):
+    with pytest.raises(TypeError, match=r"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got torch\.nn\.RNN$"):
         elman.chunks(nn.RNN(I, H), x, 4)
     with pytest.raises(TypeError, match="expected x to be a tensor, got PackedSequence"):
         elman.chunks(rnn, nn.utils.rnn.pack_sequence([x[:, 0]]), 4)

@@ -94,11 +94,11 @@ class NativeBackend(Backend):
         batch_first = batch_first and spans.batch_sizes is None
         if batch_first:
             x = x.transpose(0, 1)
-        fresh = spans.fresh if spans.reset is not None else None
+        spans, inputs = _inputs(x, states, params, spans)
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-            output, finals = operator.scan(stack, x, states, params, spans._replace(fresh=fresh), batch_first)
-        elif torch.is_grad_enabled() and any(map(_requires_grad, (x, *(states or ()), *(fresh or ()), *params))):
-            output, *finals = _Scan.apply(stack, _without_fresh(spans, fresh), batch_first, x, *(states or ()), *(fresh or ()), *params)  # type: ignore[no-untyped-call]
+            output, finals = operator.scan(stack, x, states, params, spans, batch_first)
+        elif torch.is_grad_enabled() and any(map(_requires_grad, inputs)):
+            output, *finals = _Scan.apply(stack, _own(spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
         else:
             output, finals, _ = kernels.forward(stack, x, states, params, spans, batch_first, keep=False)
         return output.transpose(0, 1) if batch_first else output, tuple(finals)
@@ -138,9 +138,9 @@ class NativeBackend(Backend):
         plain = not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or is_watched())
         if not plain or x.dtype is torch.bfloat16:
             return _reference.trace(stack, x, states, params, spans)
-        fresh = spans.fresh if spans.reset is not None else None
-        if torch.is_grad_enabled() and any(map(_requires_grad, (x, *(states or ()), *(fresh or ()), *params))):
-            hidden, steps, *finals = _Trace.apply(stack, _without_fresh(spans, fresh), x, *(states or ()), *(fresh or ()), *params)  # type: ignore[no-untyped-call]
+        spans, inputs = _inputs(x, states, params, spans)
+        if torch.is_grad_enabled() and any(map(_requires_grad, inputs)):
+            hidden, steps, *finals = _Trace.apply(stack, _own(spans), *inputs)  # type: ignore[no-untyped-call]
         else:
             hidden, finals, kept = kernels.trace(stack, x, states, params, spans)
             steps = kept.steps
@@ -175,10 +175,17 @@ def is_watched() -> bool:
     )
 
 
-def _without_fresh(spans: Spans, fresh: tuple[Tensor, ...] | None) -> Spans:
-    """The same for an autograd node to keep: what a reset starts from is its input; the rest is the caller's, who may write into it."""
+def _inputs(x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> tuple[Spans, tuple[Tensor, ...]]:
+    """The spans, with what resets start from only where there are resets; and all that can be differentiated, as a node's inputs."""
+    if spans.reset is None and spans.fresh is not None:
+        spans = spans._replace(fresh=None)
+    return spans, (x, *(states or ()), *(spans.fresh or ()), *params)
+
+
+def _own(spans: Spans) -> Spans:
+    """The same for a node to keep: the caller may write into its tensors. What resets start from is the node's input: there, not which."""
     batch_sizes, lengths, reset = (None if t is None else t.clone() for t in (spans.batch_sizes, spans.lengths, spans.reset))
-    return Spans(batch_sizes, lengths, reset, None if fresh is None else ())
+    return Spans(batch_sizes, lengths, reset, None if spans.fresh is None else ())
 
 
 class _Scan(torch.autograd.Function):

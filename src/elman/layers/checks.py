@@ -26,9 +26,10 @@ def wrong_kind(name: str, expected: str, got: object) -> TypeError:
 
 
 def wrong_module(expected: str, got: object) -> TypeError:
-    """The error for something else where one of Elman's modules is due. Its full name, since torch.nn's go by the same."""
+    """The error for something else where one of Elman's modules is due. It is told with its module: torch.nn's go by the same names."""
     kind = type(got)
-    return TypeError(f"expected rnn to be one of Elman's own, {expected}, got {kind.__module__}.{kind.__qualname__}")
+    module = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
+    return TypeError(f"expected rnn to be one of Elman's {expected}, got {'' if module == 'builtins' else f'{module}.'}{kind.__name__}")
 
 
 def check_parameters(names: Sequence[str], params: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:

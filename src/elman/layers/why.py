@@ -40,5 +40,5 @@ def why(
         Exception: whatever ``rnn`` raises for these arguments.
     """
     if not isinstance(rnn, RecurrentModule):
-        raise checks.wrong_module("a layer or a cell", rnn)
+        raise checks.wrong_module("layers or cells", rnn)
     return explain(rnn.stack, *rnn._prepare(x, rnn._states(hx), lengths, reset))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from elman.layers import checks
-from elman.layers.layer import RecurrentLayer
+from elman.streaming.network import check_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,13 +89,7 @@ class Chunks:
         lengths: Tensor | Sequence[int] | None,
         reset: Tensor | None,
     ) -> None:
-        if not isinstance(rnn, RecurrentLayer):
-            raise checks.wrong_module("RNN, GRU or LSTM", rnn)
-        if rnn.bidirectional:
-            raise ValueError(
-                "expected a network of one direction, got a bidirectional one: its reverse direction begins at the sequence's end, which "
-                "the first chunk does not have"
-            )
+        check_network(rnn, "the first chunk does")
         if not isinstance(x, Tensor):
             raise checks.wrong_kind("x", "a tensor", x)
         if x.dim() not in (2, 3):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from elman.backends.stepper import Stepper, can_step, decline, is_usual
 from elman.layers import checks
-from elman.layers.layer import RecurrentLayer
+from elman.streaming.network import check_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,17 +80,11 @@ class Stream:
     """
 
     def __init__(self, rnn: RNN | GRU | LSTM, batch_size: int = 1) -> None:
-        if not isinstance(rnn, RecurrentLayer):
-            raise TypeError(f"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got {_full_name(type(rnn))}")
+        check_network(rnn, "a stream does")
         if type(batch_size) is not int:
             raise TypeError(f"expected batch_size to be an int, got {batch_size!r} of type {type(batch_size).__name__}")
         if batch_size < 1:
             raise ValueError(f"expected batch_size to be at least 1, got {batch_size}")
-        if rnn.bidirectional:
-            raise ValueError(
-                "expected a network of one direction, got a bidirectional one: its reverse direction begins at the sequence's end, which a "
-                "stream does not have"
-            )
         import numpy as np  # not before: it takes as long to import as all of ours
 
         self._rnn = rnn
@@ -450,12 +444,6 @@ class Stream:
     def _is_bfloat16(self, value: Any) -> bool:
         """Whether a state in bfloat16 came as float32, since NumPy has no bfloat16."""
         return self._rnn._params()[0].dtype is torch.bfloat16 and isinstance(value, self._array_class) and value.dtype == "float32"
-
-
-def _full_name(kind: type) -> str:
-    """A class with its module, as one imports it: torch.nn has layers of the same names."""
-    module = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
-    return kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}"
 
 
 def _given(y: Any) -> Any:

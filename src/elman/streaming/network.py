@@ -1,0 +1,26 @@
+"""What a network must be to run over a sequence bit by bit."""
+
+from __future__ import annotations
+
+from elman.layers import checks
+from elman.layers.layer import RecurrentLayer
+
+
+def check_network(rnn: object, lacks: str) -> None:
+    """Raise unless rnn is one of Elman's layers, and of one direction.
+
+    Args:
+        rnn: what was passed.
+        lacks: who does not have the sequence's end, as in "a stream does".
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it is bidirectional.
+    """
+    if not isinstance(rnn, RecurrentLayer):
+        raise checks.wrong_module("layers, RNN, GRU or LSTM", rnn)
+    if rnn.bidirectional:
+        raise ValueError(
+            "expected a network of one direction, got a bidirectional one: its reverse direction begins at the sequence's end, which "
+            f"{lacks} not have"
+        )
