@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 
 def main() -> None:
-    """Run ``elman.cli``; leave with one line and exit code 2 where elman cannot be imported for what ``ELMAN_ISA`` says."""
+    """Run ``elman.cli``; leave with one line where elman cannot be imported (exit code 2 for what ``ELMAN_ISA`` says), or at Ctrl-C."""
+    # Who started the command may have it ignore Ctrl-C, as a shell does for what runs in the background.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
     try:
         from elman.cli import main as run
-    except ValueError as error:
-        print(f"elman: {error}", file=sys.stderr)
-        sys.exit(2)
-    run()
+    except (ValueError, ImportError) as error:
+        print(f"elman: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ValueError) else 1)
+    try:
+        run()
+    finally:
+        # All is said. What is left is Python's own tidying up, with which Ctrl-C cannot do any good.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _leave(*_: object) -> None:
+    """End the process at once. An exception could surface anywhere in an import, where some turn it into another one or print it.
+
+    A command with something to put in order first asks for the exception: see ``elman.cli.frame.interruptible``.
+    """
+    try:
+        os.write(2, b"elman: interrupted\n")
+    finally:
+        os._exit(130)

@@ -286,8 +286,8 @@ def peers(names: Collection[str], threads: int) -> tuple[list[Contestant], list[
         ValueError: a name that is none of theirs.
     """
     known = {peer.name: peer for peer in PEERS}
-    if unknown := next((name for name in names if name not in known), None):
-        raise ValueError(f"expected contestants from {', '.join(known)}, got {unknown!r}")
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"expected contestants from {', '.join(known)}, got {unknown[0]!r}")
     found: list[Contestant] = []
     absent: list[str] = []
     for peer in PEERS:

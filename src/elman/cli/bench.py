@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elman.cli.frame import print_json
+from elman._files import rehearse, to_json, write
+from elman.cli.frame import interruptible, path, print_json
 
 if TYPE_CHECKING:
     from elman.bench.case import Case, Mode
@@ -63,7 +64,7 @@ def bench(
     json_path: Annotated[
         Path | None,
         typer.Option(
-            "--json", metavar="FILE", help="Write all that was measured; - prints that alone.", dir_okay=False, rich_help_panel=_OUTPUT
+            "--json", parser=path, metavar="FILE", help="Write all that was measured; - prints that alone.", rich_help_panel=_OUTPUT
         ),
     ] = None,
 ) -> None:
@@ -79,6 +80,11 @@ def bench(
 
     if json_path is not None and json_path != STDOUT and json_path.name.startswith("-"):
         raise ValueError(f"--json: expected a file's name, or - for the terminal, got {str(json_path)!r}")
+    if json_path not in (None, STDOUT):
+        try:
+            rehearse(json_path)  # rather now than after the measurement
+        except OSError as error:
+            raise ValueError(f"--json: cannot write {json_path}: {error.strerror}") from error
     modes = MODES if mode is Modes.both else (mode.value,)
     threads = threads or min(2, available_cores())
     rounds = rounds or (5 if quick else 15)
@@ -96,17 +102,18 @@ def bench(
     measured = measure(cases, modes, elman, others, threads=threads, rounds=rounds, min_block_s=min_block_s, always_again=a_a)
     found = []
     total = len(cases) * len(modes)
-    try:
-        for row in measured:
-            found.append(row)
-            # No spinner: its thread would run beside what is timed.
-            ratio = f"torch/elman {row.over_elman('torch'):.2f}"
-            print(f"{len(found)}/{total}  {row.case.cell} {row.case} {row.mode}: {ratio}", file=sys.stderr)
-    finally:
-        # Also when it was interrupted, or a later row's answer was wrong.
-        if found:
-            report = Report(machine, threads, rounds, min_block_s, tuple(found), tuple(absent), complete=len(found) == total)
-            publish(report, as_markdown, json_path)
+    with interruptible():
+        try:
+            for row in measured:
+                found.append(row)
+                # No spinner: its thread would run beside what is timed.
+                ratio = f"torch/elman {row.over_elman('torch'):.2f}"
+                print(f"{len(found)}/{total}  {row.case.cell} {row.case} {row.mode}: {ratio}", file=sys.stderr)
+        finally:
+            # Also when it was interrupted, or a later row's answer was wrong.
+            if found:
+                report = Report(machine, threads, rounds, min_block_s, tuple(found), tuple(absent), complete=len(found) == total)
+                publish(report, as_markdown, json_path)
 
 
 def select(cells: str, grid: str, rows: str) -> list[tuple[int, Case]]:
@@ -150,8 +157,6 @@ def _numbers(rows: str, last_row: int) -> list[int]:
 
 def publish(report: Report, as_markdown: bool, json_path: Path | None) -> None:
     """Print the report, and write it where it was asked for."""
-    import json
-
     from rich.console import Console
 
     from elman.bench.render import markdown, print_tables
@@ -167,7 +172,7 @@ def publish(report: Report, as_markdown: bool, json_path: Path | None) -> None:
             console.width = max(console.width, 100)  # a pipe has no edge
         print_tables(report, console)
     if json_path is not None:
-        json_path.write_text(json.dumps(report.to_dict(), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        write(json_path, (to_json(report.to_dict()) + "\n").encode())
 
 
 def race_sequences(
@@ -180,8 +185,6 @@ def race_sequences(
     json_path: Path | None,
 ) -> None:
     """Put the questions on sequences, and print or write the answers."""
-    import json
-
     from rich.console import Console
 
     from elman.bench.machine import describe
@@ -189,16 +192,17 @@ def race_sequences(
     from elman.bench.sequences import measure
 
     answers = []
-    try:
-        for answer in measure(cells, modes, threads=threads, rounds=rounds, min_block_s=min_block_s):
-            answers.append(answer)
-            print(f"{answer.cell} {answer.mode} {answer.question}: {answer.ratio:.2f}", file=sys.stderr)
-    finally:  # also when it was interrupted
-        machine = describe(("elman", "torch"))
-        facts = {"machine": asdict(machine), "threads": threads, "rounds": rounds, "answers": [answer.to_dict() for answer in answers]}
-        if json_path == STDOUT:
-            print_json(facts)
-        else:
-            print_answers(answers, machine, threads, rounds, Console(), as_markdown)
-        if json_path not in (None, STDOUT):
-            json_path.write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    with interruptible():
+        try:
+            for answer in measure(cells, modes, threads=threads, rounds=rounds, min_block_s=min_block_s):
+                answers.append(answer)
+                print(f"{answer.cell} {answer.mode} {answer.question}: {answer.ratio:.2f}", file=sys.stderr)
+        finally:  # also when it was interrupted
+            machine = describe(("elman", "torch"))
+            facts = {"machine": asdict(machine), "threads": threads, "rounds": rounds, "answers": [answer.to_dict() for answer in answers]}
+            if json_path == STDOUT:
+                print_json(facts)
+            else:
+                print_answers(answers, machine, threads, rounds, Console(), as_markdown)
+            if json_path not in (None, STDOUT):
+                write(json_path, (to_json(facts) + "\n").encode())

@@ -1,17 +1,25 @@
-"""What every command shares: one clear line for bad input, the language, JSON."""
+"""What every command shares: one clear line for bad input, warnings and Ctrl-C, the terminal's width, the language, paths, JSON."""
 
 from __future__ import annotations
 
-import json
+import os
+import re
+import shutil
+import signal
 import sys
+import warnings
+from contextlib import contextmanager, suppress
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from elman._files import to_json
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 # Every mistake in an argument is one of these: an unknown option or command, a missing one, a bad value.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -19,6 +27,9 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 BAD_INPUT = 2
 FAILED = 1
 INTERRUPTED = 130
+
+NARROWEST, WIDEST = 40, 1000
+"""Columns. A terminal outside of these is taken to be at the nearer end: narrower ones wrap lines by themselves."""
 
 
 class Lang(str, Enum):
@@ -32,7 +43,8 @@ class Group(TyperGroup):
     """A group of commands that meets bad input with one line on stderr and exit code 2, never with a traceback.
 
     Bad input is what the parser refuses, and any ValueError that a command raises. Trouble with files, memory or torch (OSError,
-    RuntimeError) is one line and exit code 1. Anything else is a defect of Elman's, and shows itself as such.
+    RuntimeError) is one line and exit code 1, Ctrl-C one line and 130. Anything else is a defect of Elman's, and shows itself as such.
+    A warning is one line on stderr.
     """
 
     def main(
@@ -44,28 +56,116 @@ class Group(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        try:
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-        except UsageError as error:
-            # typer's own base class, which has no public name; without a message it has printed the help of a group of commands
-            message: str = error.format_message()  # type: ignore[attr-defined]
-            fail(message or "a command is missing: one of those above", BAD_INPUT)
-        except ValueError as error:
-            fail(str(error), BAD_INPUT)
-        except typer.Abort:
+        if sys.stdout is None:
+            fail("standard output is closed: there is nowhere to print to; for no output add > /dev/null", FAILED)
+        with _usable_width(), _warnings_in_one_line():
+            try:
+                code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+                sys.stdout.flush()
+            except UsageError as error:
+                # typer's own base class, which has no public name; without a message it has printed the help of a group of commands
+                message: str = error.format_message()  # type: ignore[attr-defined]
+                fail(message or "a command is missing: one of those above", BAD_INPUT)
+            except ValueError as error:
+                fail(str(error), BAD_INPUT)
+            except (typer.Abort, KeyboardInterrupt):
+                fail("interrupted", INTERRUPTED)
+            except BrokenPipeError:
+                # Who read the output wanted no more of it. What is left in the buffer must not be tried again on leaving.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(FAILED)
+            except (OSError, RuntimeError, MemoryError) as error:
+                fail(in_words(error), FAILED)
+        if code == INTERRUPTED:  # typer has caught the interruption
             fail("interrupted", INTERRUPTED)
-        except (OSError, RuntimeError, MemoryError) as error:
-            fail(str(error) or type(error).__name__, FAILED)
-        else:
-            sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(code if isinstance(code, int) else 0)
 
 
-def fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> NoReturn:
     """Leave with one line on stderr."""
-    print(f"elman: {' '.join(message.split())}", file=sys.stderr)
+    say(message)
     sys.exit(code)
 
 
+def say(message: str) -> None:
+    """Print one line on stderr. Names of files are in it: what could steer a terminal becomes a mark."""
+    line = "".join(character if character.isprintable() else "·" for character in " ".join(message.split()))
+    with suppress(OSError):  # there is nowhere left to complain
+        if sys.stderr is not None:
+            print(f"elman: {line}", file=sys.stderr, flush=True)
+
+
+def in_words(error: BaseException) -> str:
+    """What went wrong, for somebody who has not read the program.
+
+    >>> in_words(OSError(28, "No space left on device", "demo/sample.txt")), in_words(MemoryError())
+    ('demo/sample.txt: No space left on device', 'not enough memory')
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if asked := re.search(r"tried to allocate (\d+) bytes", str(error)):
+        return f"not enough memory: {int(asked[1]) / 1e9:,.1f} GB more were asked for"
+    return str(error) or ("not enough memory" if isinstance(error, MemoryError) else type(error).__name__)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """In here Ctrl-C raises KeyboardInterrupt, for a command that has something to put in order before it leaves."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def path(given: str | Path) -> Path:
+    """A path that was given: an empty one, which would be the current folder, is a variable that was not set.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if not str(given).strip():
+        raise typer.BadParameter(f"expected a path, got {given!r}; the current folder is .")
+    return Path(given)
+
+
 def print_json(facts: object) -> None:
-    """Print facts for a program: UTF-8, no colour, keys in the order in which the dataclasses have them."""
-    print(json.dumps(facts, ensure_ascii=False, indent=2))
+    """Print facts for a program: no colour, keys in the order in which the dataclasses have them."""
+    print(to_json(facts))
+
+
+@contextmanager
+def _usable_width() -> Iterator[None]:
+    """A width that things can be printed in, whatever the terminal or COLUMNS and LINES say; rich and typer read these two."""
+    before = {name: os.environ.get(name) for name in ("COLUMNS", "LINES")}
+    columns, lines = shutil.get_terminal_size()
+    if before["COLUMNS"] is not None or columns < NARROWEST:
+        os.environ["COLUMNS"] = str(min(max(columns, NARROWEST), WIDEST))
+    if before["LINES"] is not None:
+        os.environ["LINES"] = str(lines)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Warnings as a person reads them: what they say, each once, without the line of code that gave them."""
+    said: set[str] = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if (text := str(message)) not in said:
+            said.add(text)
+            say(f"warning: {text}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -103,8 +103,11 @@ def _few_threads(multiply_adds: int) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remark that its own LSTM is slow where it projects: who reads this looks at the times."""
+    """Without torch's remark that its own LSTM is slow where it projects: who reads this looks at the times. What it says of dropout
+    in a single layer Elman's network has said.
+    """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "dropout option adds dropout", UserWarning)
         warnings.filterwarnings("ignore", "LSTM with projections", UserWarning)
         yield
 

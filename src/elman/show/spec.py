@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 # Beyond this the tensors would not fit into the memory of the machines people sit at.
 MOST_NUMBERS = 2**27
+# Each layer has its rows in every table.
+MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,12 @@ class Spec:
             raise ValueError(f"dropout must be a probability between 0 and 1, got {self.dropout:g}")
         if not -(2**63) <= self.seed < 2**64:
             raise ValueError(f"seed must fit into 64 bits, got {self.seed}")
+        if self.num_layers > MOST_LAYERS:
+            raise ValueError(f"at most {MOST_LAYERS} layers can be explained, got num_layers {self.num_layers}")
         if self.numbers > MOST_NUMBERS:
+            # Decimal: a number that was typed may be too large for a float.
             raise ValueError(
-                f"this network and its data would be {self.numbers:.1e} numbers, and at most {MOST_NUMBERS:.1e} can be explained"
+                f"this network and its data would be {Decimal(self.numbers):.1e} numbers, and at most {MOST_NUMBERS:.1e} can be explained"
             )
 
     @property
