@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import warnings
 from importlib import metadata
 
 import pytest
@@ -14,6 +16,8 @@ from typer.testing import CliRunner
 import elman
 from elman.cli.app import app
 from elman.cli.frame import Group
+
+HUGE = "1" + 400 * "0"  # beyond any float
 
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
@@ -49,6 +53,62 @@ def test_without_a_command_help_is_printed() -> None:
         (["explain", "rnn", "--numbers", "--unit", "20"], "unit must be between 0 and 19, got 20"),
         (["explain", "rnn", "--dtype", "int8"], "--dtype"),
         (["explain", "rnn", "--hidden-size", "1000000"], "at most"),
+        (["explain", "rnn", "--hidden-size", HUGE], "would be 1.0e+800 numbers"),
+        (["explain", "lstm", "--hidden-size", HUGE, "--proj-size", HUGE], "proj_size must be below hidden_size"),
+        (["explain", "rnn", "--input-size", HUGE], "numbers, and at most"),
+        (["explain", "rnn", "--num-layers", HUGE], "at most 1000 layers"),
+        (["explain", "rnn", "--num-layers", "1000000000"], "at most 1000 layers"),
+        (["explain", "rnn", "--seq-len", HUGE], "numbers, and at most"),
+        (["explain", "rnn", "--batch", HUGE], "numbers, and at most"),
+        (["explain", "rnn", "--lengths", HUGE], "numbers, and at most"),
+        (["explain", "rnn", "--lengths", ""], "--lengths are whole numbers"),
+        (["explain", "rnn", "--lengths", "٣"], "--lengths are whole numbers"),
+        (["explain", "rnn", "--reset", ""], "--reset is steps"),
+        (["explain", "rnn", "--reset", HUGE], "a reset must be at a step between 0 and 4"),
+        (["explain", "rnn", "--seed", HUGE], "seed must fit into 64 bits"),
+        (["explain", "rnn", "--dropout", "nan"], "between 0 and 1, got nan"),
+        (["explain", "rnn", "--dropout", "-0.1"], "between 0 and 1, got -0.1"),
+        (["explain", "rnn", "--dropout", ""], "--dropout"),
+        (["explain", "rnn", "--input-size", ""], "--input-size"),
+        (["explain", "rnn", "--input-size", "1.5"], "--input-size"),
+        (["explain", "rnn", "--direction", "rückwärts"], "--direction"),
+        (["explain", "rnn", "--numbers", "--step", HUGE], "step must be between 0 and 4"),
+        (["explain", "rnn", "--numbers", "--row", "-1"], "row must be between 0 and 2"),
+        (["explain", "rnn", "--numbers", "--layer", HUGE], "layer must be between 0 and 0"),
+        (["explain", ""], "unknown kind ''"),
+        (["explain", "循环"], "unknown kind '循环'"),
+        (["tour", "--cell", ""], "unknown kind ''"),
+        (["tour", "--lang", ""], "--lang"),
+        (["tour", "--seed", "nan"], "--seed"),
+        (["bench", "--json", ""], "expected a path, got ''"),
+        (["bench", "--json", "."], "--json: cannot write .: Is a directory"),
+        (["bench", "--json", "/dev/null/x"], "--json: cannot write /dev/null/x: Not a directory"),
+        (["bench", "--json", "missing/x"], "--json: cannot write missing/x: No such file"),
+        (["bench", "--rows", "1-" + HUGE], "rows 1 to 8"),
+        (["bench", "--rows", "²"], "--rows: expected row numbers"),
+        (["bench", "--rounds", "0"], "--rounds"),
+        (["bench", "--against", ""], "torch, jax, ort, got ''"),
+        (["bench", "--mode", ""], "--mode"),
+        (["config", "surplus"], "surplus"),
+        (["train", "text", ""], "expected a path, got ''"),
+        (["train", "text", " "], "expected a path, got ' '"),
+        (["train", "text", "/dev/null"], "neither a file nor a folder: /dev/null"),
+        (["train", "text", "a\0b"], "no such file or folder: a·b"),
+        (["train", "text", "--out", ""], "expected a path, got ''"),
+        (["train", "text", "--out", "/dev/null"], "expected a folder for the results, /dev/null is a file"),
+        (["train", "text", "--lr", "nan"], "learning_rate must be positive and finite, got nan"),
+        (["train", "text", "--lr", "inf"], "learning_rate must be positive and finite, got inf"),
+        (["train", "text", "--lr", "0"], "learning_rate must be positive and finite, got 0"),
+        (["train", "text", "--seconds", "nan"], "seconds must be positive and finite"),
+        (["train", "text", "--seconds", "-1"], "seconds must be positive and finite"),
+        (["train", "text", "--steps", ""], "--steps"),
+        (["train", "text", "--streams", "0"], "--streams"),
+        (["train", "text", "--chunk", "-1"], "--chunk"),
+        (["train", "text", "--seed", HUGE], "--seed"),
+        (["train", "text", "--layers", "0"], "--layers"),
+        (["train", "text", __file__, "--steps", "1", "--out", "never", "--hidden-size", HUGE], "more than 1000 TB"),
+        (["train", "text", __file__, "--steps", "1", "--out", "never", "--layers", HUGE], "more than 1000 TB"),
+        (["train", "nonsense"], "nonsense"),
         (["explain", "gru", "--nonlinearity", "relu"], "nonlinearity is an option of rnn"),
         (["explain", "gru", "--proj-size", "2"], "proj_size is an option of lstm"),
         (["explain", "lstm", "--proj-size", "20"], "proj_size must be below hidden_size, 20"),
@@ -100,6 +160,104 @@ def test_a_defect_shows_itself() -> None:
         raise AssertionError("a defect")
 
     assert isinstance(CliRunner().invoke(broken, ["command"]).exception, AssertionError)
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "²", "99999999999"])
+def test_no_width_makes_the_output_empty_or_endless(columns: str) -> None:
+    for arguments in (["tour"], ["--help"]):
+        result = CliRunner().invoke(app, arguments, env={"COLUMNS": columns, "LINES": columns})
+        assert result.exit_code == 0, result.stderr
+        assert 15 < result.stdout.count("\n") < 500
+        assert max(map(len, result.stdout.splitlines())) <= 1000
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line() -> None:
+    result = CliRunner().invoke(app, ["explain", "rnn", "--dropout", "0.5", "--no-time"])
+    assert result.exit_code == 0
+    assert result.stderr.startswith("elman: warning: dropout=0.5 does nothing with num_layers=1")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_given_once_and_without_code() -> None:
+    warned = typer.Typer(cls=Group)
+
+    @warned.callback()
+    def root() -> None: ...
+
+    @warned.command()
+    def command() -> None:
+        for category in (UserWarning, RuntimeWarning):
+            warnings.warn("two\nlines", category, stacklevel=1)
+
+    assert CliRunner().invoke(warned, ["command"]).stderr == "elman: warning: two lines\n"
+
+
+def test_what_could_steer_a_terminal_becomes_a_mark() -> None:
+    result = CliRunner().invoke(app, ["train", "text", "\x1b[2J"])
+    assert result.stderr == "elman: no such file or folder: ·[2J\n"
+
+
+def test_a_closed_stdout_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", None)  # what Python makes of >&-
+    monkeypatch.setattr(sys, "stderr", said)
+    with pytest.raises(SystemExit) as left:
+        app(["config"])
+    assert left.value.code == 1
+    assert said.getvalue().startswith("elman: standard output is closed")
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(SystemExit):
+        app(["config"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full: Linux has one")
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "elman.cli", "--version"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=120, check=False)
+    assert (result.returncode, result.stderr) == (1, b"elman: No space left on device\n")
+
+
+# Raises Ctrl-C when the module is looked for that the first argument names: a moment, not a time.
+AT_IMPORT = """
+import os, signal, sys
+class Trap:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[0]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.argv = sys.argv[1:]
+sys.meta_path.insert(0, Trap())
+from elman_cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["torch", "elman.cli.app", "elman.show.network"])
+def test_ctrl_c_at_any_moment_is_one_line_and_130(module: str) -> None:
+    result = subprocess.run([sys.executable, "-c", AT_IMPORT, module, "tour"], capture_output=True, timeout=120, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (130, b"", b"elman: interrupted\n")
+
+
+def test_ctrl_c_when_all_is_said_changes_nothing() -> None:
+    code = "import atexit, signal; from elman_cli import main; atexit.register(signal.raise_signal, signal.SIGINT); main()"
+    result = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"elman {elman.__version__}\n", "")
+
+
+def test_ctrl_c_in_a_command_that_tidies_up_is_one_line_and_130() -> None:
+    interrupted = typer.Typer(cls=Group)
+
+    @interrupted.callback()
+    def root() -> None: ...
+
+    @interrupted.command()
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    result = CliRunner().invoke(interrupted, ["command"])
+    assert (result.exit_code, result.stderr) == (130, "elman: interrupted\n")
 
 
 def test_the_version() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from elman.train import memory
 from elman.train.corpus import Corpus, CorpusError, TextFile, read_paths, read_standard_library
 
 
@@ -72,6 +73,46 @@ def test_folders_give_their_visible_text_files(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(text)
     corpus = read_paths([tmp_path])
     assert names(corpus.train) | names(corpus.held_out) == {"a.txt", "deep/b.txt"}
+
+
+def test_what_is_left_out_of_a_folder_is_named_by_its_reason(tmp_path: Path) -> None:
+    for name, text in {
+        "a.txt": b"alpha",
+        "b.txt": b"beta",
+        ".hidden/c.txt": b"hidden",
+        "venv/pyvenv.cfg": b"home = /usr",
+        "venv/lib/d.py": b"made",
+        "target/CACHEDIR.TAG": b"Signature: 8a477f597d28d172789f06886806bc55",
+        "node_modules/e.js": b"made",
+        "picture.bin": b"\xff",
+        "mine/sample.txt": b"my own sample",
+        "cut/model.safetensors": b'\x60\0\0\0\0\0\0\0{"__metadata__":{"format":"elman.CharModel"',
+        "cut/sample.txt": b"written by a network",
+        "cut/notes.txt": b"my notes on it",
+        "figures/metrics.json": b'{"held_out_bits_per_character": {}}',
+        "out/f.txt": b"whatever",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(text)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    corpus = read_paths([tmp_path], tmp_path / "out")
+    assert names(corpus.train) | names(corpus.held_out) == {"a.txt", "b.txt", "cut/notes.txt", "mine/sample.txt"}
+    assert {reason: [str(Path(path).relative_to(tmp_path)) for path in paths] for reason, paths in corpus.left_out.items()} == {
+        "hidden": [".hidden"],
+        "link": ["loop"],
+        "made": ["node_modules", "target", "venv"],
+        "out": ["out"],
+        "not_text": ["picture.bin"],
+        "training": ["cut/model.safetensors", "cut/sample.txt", "figures/metrics.json"],
+    }
+
+
+def test_more_text_than_memory_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 1e6)
+    with (tmp_path / "large.txt").open("wb") as file:
+        file.truncate(10**12)  # takes no room
+    with pytest.raises(CorpusError, match=r"are 1\.0 TB of text: too much for the memory"):
+        read_paths([tmp_path / "large.txt"])
 
 
 def test_a_missing_path_is_named(tmp_path: Path) -> None:

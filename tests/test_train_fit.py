@@ -8,9 +8,10 @@ from math import log2
 import pytest
 import torch
 
+from elman.train import evaluate
 from elman.train.char_model import CharModel
 from elman.train.evaluate import as_characters, bits_of_each, bits_per_character, compressors
-from elman.train.fit import FitSettings, Step, fit, read_chunks
+from elman.train.fit import DivergedError, FitSettings, Step, fit, read_chunks
 
 REPETITIVE = b"the cat sat on the mat. " * 60
 
@@ -97,6 +98,34 @@ def test_the_same_seed_gives_the_same_losses() -> None:
         return found
 
     assert losses() == losses()
+
+
+def test_a_wide_model_is_judged_in_shorter_chunks_to_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small()
+    whole = bits_per_character(model, REPETITIVE, streams=3)
+    monkeypatch.setattr(evaluate, "_AT_ONCE", 1)
+    assert bits_per_character(model, REPETITIVE, streams=3) == pytest.approx(whole, rel=1e-6)
+
+
+def test_divergence_goes_back_to_the_weights_before() -> None:
+    """The third step's gradient ruins the weights: the fourth step sees it, and the weights are those that the second step left."""
+    model, left = small(), {}
+
+    def ruin(step: Step) -> None:
+        left[step.number] = {name: value.clone() for name, value in model.state_dict().items()}
+        if step.number == 3:
+            with torch.no_grad():
+                model.head.weight.fill_(float("inf"))
+
+    with pytest.raises(DivergedError, match="diverged: at step 4 a character costs nan bits") as caught:
+        fit(model, REPETITIVE, FitSettings(steps=9, streams=2, chunk=8), ruin)
+    assert caught.value.kept == 2
+    assert all(torch.equal(value, left[2][name]) for name, value in model.state_dict().items())
+
+
+def test_the_last_step_is_judged_too() -> None:
+    with pytest.raises(DivergedError, match="at step 2"):
+        fit(small(), REPETITIVE, FitSettings(steps=1, streams=2, chunk=8, learning_rate=1e30))
 
 
 def test_seconds_end_the_training() -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import signal
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elman.cli.frame import Lang, print_json
+from elman.cli.frame import FAILED, INTERRUPTED, Lang, fail, in_words, interruptible, path, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from rich.console import Console
 
+    from elman.train.char_model import CharModel
     from elman.train.corpus import Corpus
     from elman.train.fit import Step
     from elman.train.report import Report
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Train a network on data of your own.", no_args_is_help=True, rich_markup_mode="rich")
 
 _MODEL, _TRAINING, _OUTPUT = "The model", "Its training", "What comes out"
-SECONDS = 90.0
+SECONDS, LEARNING_RATE = 90.0, 3e-3
 
 
 @app.callback()
@@ -37,7 +39,14 @@ def _train() -> None:
 @app.command()
 def text(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Text files and folders of them; by default Python's standard library.", show_default=False)
+        list[Path] | None,
+        typer.Argument(
+            parser=path,
+            metavar="[PATHS]...",
+            help="Text files, and folders of them, of which hidden files, environments, caches, --out and what an earlier training wrote "
+            "are left out; by default Python's standard library.",
+            show_default=False,
+        ),
     ] = None,
     hidden_size: Annotated[int, typer.Option(help="Hidden units of a layer.", min=1, rich_help_panel=_MODEL)] = 256,
     num_layers: Annotated[int, typer.Option("--num-layers", "--layers", help="Layers.", min=1, rich_help_panel=_MODEL)] = 2,
@@ -50,12 +59,18 @@ def text(
             help="How many steps to train, instead: the same seed then gives the same model.", show_default=False, rich_help_panel=_TRAINING
         ),
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Adam's, at its highest.", rich_help_panel=_TRAINING)] = 3e-3,
+    learning_rate: Annotated[
+        float,
+        typer.Option(
+            "--learning-rate", "--lr", help="Adam's, at its highest. Lower it if the training diverges.", rich_help_panel=_TRAINING
+        ),
+    ] = 3e-3,
     streams: Annotated[int, typer.Option(help="Parts of the text that are read side by side.", min=1, rich_help_panel=_TRAINING)] = 32,
     chunk: Annotated[int, typer.Option(help="Characters through which gradients go back.", min=1, rich_help_panel=_TRAINING)] = 32,
     seed: Annotated[int, typer.Option(help="Of weights and sample.", min=0, max=2**63 - 1, rich_help_panel=_TRAINING)] = 0,
     out: Annotated[
-        Path, typer.Option(help="The folder for picture, sample, figures and weights.", file_okay=False, rich_help_panel=_OUTPUT)
+        Path,
+        typer.Option(parser=path, metavar="FOLDER", help="The folder for picture, sample, figures and weights.", rich_help_panel=_OUTPUT),
     ] = Path("demo"),
     lang: Annotated[
         Lang | None, typer.Option(help="The language; by default the locale's.", show_default=False, rich_help_panel=_OUTPUT)
@@ -72,33 +87,102 @@ def text(
     from elman.train.corpus import read_paths, read_standard_library
     from elman.train.fit import FitSettings
     from elman.train.report import Report
-    from elman.train.text import TextSettings, write_files
+    from elman.train.text import TextSettings
 
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out: expected a folder for the results, {out} is a file")
     if steps is None and seconds is None:
         seconds = SECONDS
     settings = TextSettings(
         FitSettings(steps, seconds, streams, chunk, learning_rate), hidden_size=hidden_size, num_layers=num_layers, seed=seed
     )
     report = Report(lang.value if lang else language_of())
-    corpus = read_paths(paths) if paths else read_standard_library()
-    out.mkdir(parents=True, exist_ok=True)
+    corpus = read_paths(paths, out) if paths else read_standard_library()
     # With --json, stdout is for the program alone.
     screen = Console(stderr=as_json, highlight=False)
-    screen.print(report.opening(corpus))
-    outcome = _train_watched(corpus, settings, report, screen)
-    files = _draw(outcome, out) | write_files(outcome, out)
-    screen.print(report.closing(outcome, files))
-    if as_json:
-        print_json(outcome.metrics() | {"files": {kind: str(path) for kind, path in files.items()}})
+    with interruptible():
+        outcome, files = _train_and_keep(corpus, settings, out, report, screen)
+        failures = _write_the_rest(outcome, out, files)
+        screen.print(report.closing(outcome, files, failures))
+        if as_json:
+            print_json(outcome.metrics() | {"files": {kind: str(path) for kind, path in files.items()}})
+    if failures:
+        what, error = next(iter(failures.items()))
+        kept = report.say("kept", path=files["model"])
+        fail(report.say("failed", what=report.say(what), error=in_words(error), kept=kept), FAILED)
 
 
-def _train_watched(corpus: Corpus, settings: TextSettings, report: Report, screen: Console) -> Outcome:
+def _train_and_keep(corpus: Corpus, settings: TextSettings, out: Path, report: Report, screen: Console) -> tuple[Outcome, dict[str, Path]]:
+    """Train, and write the weights as soon as they are there. What ends it early leaves with a line that says where they are."""
+    from elman.train import outputs
+    from elman.train.fit import DivergedError
+
+    files: dict[str, Path] = {}
+
+    def begin(model: CharModel) -> None:
+        outputs.prepare(out, model)
+        screen.print(report.opening(corpus, settings))
+
+    def keep(model: CharModel) -> None:
+        files["model"] = outputs.keep(model, out)
+
+    try:
+        return _train_watched(corpus, settings, report, screen, begin, keep), files
+    except DivergedError as error:
+        kept = report.say("kept_of", step=error.kept, path=files["model"])
+        rate = settings.fit.learning_rate
+        fail(report.say("diverged", step=error.step, bits=error.bits, rate=min(rate / 10, LEARNING_RATE), before=rate, kept=kept), FAILED)
+    except KeyboardInterrupt:
+        if not files:
+            raise
+        fail(report.say("interrupted", kept=report.say("kept", path=files["model"])), INTERRUPTED)
+    except BrokenPipeError:
+        raise
+    except (OSError, RuntimeError, ValueError, MemoryError) as error:
+        if not files:
+            raise
+        kept = report.say("kept", path=files["model"])
+        fail(report.say("failed", what=report.say("evaluation"), error=in_words(error), kept=kept), FAILED)
+
+
+def _write_the_rest(outcome: Outcome, out: Path, files: dict[str, Path]) -> dict[str, Exception]:
+    """Write sample, figures and picture, add them to ``files``, and return what failed: one does not take the others with it."""
+    from elman._files import write
+    from elman.train import outputs
+    from elman.train.text import write_metrics
+
+    failures: dict[str, Exception] = {}
+
+    def attempt(kind: str, path: Path, write_to: Callable[[Path], object]) -> None:
+        try:
+            write_to(path)
+        except Exception as error:  # whatever matplotlib may raise, too
+            if not (isinstance(error, ModuleNotFoundError) and error.name == "matplotlib"):  # the report says that it is not installed
+                failures[kind] = error
+        else:
+            files[kind] = path
+
+    attempt("sample", out / outputs.SAMPLE, lambda path: write(path, outcome.written))
+    attempt("metrics", out / outputs.METRICS, partial(write_metrics, outcome))
+    attempt("picture", out / outputs.PICTURE, partial(_draw, outcome))
+    return failures
+
+
+def _train_watched(
+    corpus: Corpus,
+    settings: TextSettings,
+    report: Report,
+    screen: Console,
+    begin: Callable[[CharModel], object],
+    keep: Callable[[CharModel], object],
+) -> Outcome:
     """Train with a progress bar; the first Ctrl-C ends the training, a second one the program."""
     from rich.progress import Progress
 
     from elman.train.text import train_text
 
-    with _until_interrupted() as interrupted, Progress(*report.progress_columns(), console=screen, expand=True) as progress:
+    progress = Progress(*report.progress_columns(), console=screen, expand=True)
+    with _until_interrupted() as interrupted, ExitStack() as shown:
         bar = progress.add_task(report.say("learning"), total=1.0)
 
         def after_step(step: Step, point: CurvePoint | None) -> bool:
@@ -110,32 +194,31 @@ def _train_watched(corpus: Corpus, settings: TextSettings, report: Report, scree
                 progress.update(bar, description=report.say("measuring"))
             return go_on
 
-        return train_text(corpus, settings, after_step)
+        def before(model: CharModel) -> None:
+            begin(model)
+            shown.enter_context(progress)
+
+        return train_text(corpus, settings, after_step, before=before, keep=keep)
 
 
-def _draw(outcome: Outcome, folder: Path) -> dict[str, Path]:
-    """The picture, where matplotlib is installed."""
-    try:
-        from elman.train.plot import draw
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        return {}
-    picture = folder / "picture.png"
+def _draw(outcome: Outcome, picture: Path) -> None:
+    from elman.train.plot import draw
+
     draw(outcome, picture)
-    return {"picture": picture}
 
 
 @contextmanager
 def _until_interrupted() -> Iterator[Event]:
-    """An event that the first Ctrl-C sets; the next one interrupts as usual."""
+    """An event that the first Ctrl-C sets; the next one raises KeyboardInterrupt."""
     interrupted = Event()
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupted.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, note)
     try:
         yield interrupted
     finally:

@@ -36,6 +36,22 @@ class CharModel(nn.Module):
             if name.startswith("weight_hh"):
                 nn.init.orthogonal_(parameter)
 
+    @property
+    def numbers_per_character(self) -> int:
+        """How many numbers the model works out for a character: embedding, hidden units of every layer, scores and their logarithms."""
+        return self.sizes["embedding_size"] + self.sizes["hidden_size"] * self.sizes["num_layers"] + 2 * VOCABULARY
+
+    @staticmethod
+    def count_parameters(embedding_size: int, hidden_size: int, num_layers: int) -> int:
+        """How many numbers such a model's weights are, without making it.
+
+        >>> CharModel.count_parameters(8, 16, 2) == sum(weight.numel() for weight in CharModel(8, 16, 2).parameters())
+        True
+        """
+        layer = hidden_size * (hidden_size + 2)
+        inputs = embedding_size + (num_layers - 1) * hidden_size
+        return VOCABULARY * embedding_size + num_layers * layer + hidden_size * inputs + VOCABULARY * (hidden_size + 1)
+
     def forward(self, characters: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The scores of what comes after each character.
 
@@ -51,5 +67,5 @@ class CharModel(nn.Module):
 
     def hidden(self, characters: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the head sees: the top layer's hidden units after each character, (T, B, H), and the last state, (L, B, H)."""
-        output, state = self.rnn(self.embedding(characters), state)
+        output, state = self.rnn(self.embedding(characters.long()), state)
         return output, state

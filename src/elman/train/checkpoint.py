@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 
+from elman._files import write
 from elman.train.char_model import CharModel
 
 if TYPE_CHECKING:
@@ -22,8 +23,22 @@ class CheckpointError(ValueError):
 
 def save(model: CharModel, path: Path) -> None:
     """Write the model's sizes and weights."""
-    metadata = {"format": _FORMAT, "sizes": json.dumps(model.sizes)}
-    path.write_bytes(serialize(model.state_dict(), metadata))
+    write(path, content_of(model))
+
+
+def content_of(model: CharModel) -> bytes:
+    """What :func:`save` writes."""
+    return serialize(model.state_dict(), {"format": _FORMAT, "sizes": json.dumps(model.sizes, allow_nan=False)})
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether the file begins as one that :func:`save` wrote, be it cut off later.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return _FORMAT.encode() in file.read(4096)
 
 
 def load(path: Path) -> CharModel:

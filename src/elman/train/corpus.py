@@ -1,5 +1,8 @@
 """Text to learn from: which files, and which of them are held out.
 
+Of a folder all text is read but what is hidden, what programs made (environments, caches) and what a training wrote: ``left_out`` of the
+corpus names it.
+
 The split is by file, never by line: a model is judged on files it has seen nothing of. A file's side depends on its path alone, so that
 two runs, and mostly two versions of a library, hold out the same files.
 """
@@ -10,13 +13,16 @@ import hashlib
 import os
 import platform
 import sysconfig
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from elman.train import memory, outputs
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence, Set
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 HELD_OUT = 0.1
 """The share of the files (not of their bytes) that is held out."""
@@ -28,6 +34,11 @@ _NOT_LIBRARY = frozenset(
         *("encodings", "pydoc_data"),
     ]
 )
+
+
+_MADE = frozenset(["__pycache__", "node_modules", "site-packages", "dist-packages"])
+_MADE_MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
+"""Folders that programs fill, by name, and by a file that says so: a virtual environment's, a cache's (bford.info/cachedir)."""
 
 
 class CorpusError(ValueError):
@@ -60,6 +71,8 @@ class Corpus:
     name: str
     train: tuple[TextFile, ...]
     held_out: tuple[TextFile, ...]
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Paths of files and folders that were not read, by the reason: see :func:`read_paths`."""
 
     @classmethod
     def split(cls, name: str, files: Sequence[TextFile], held_out: float = HELD_OUT) -> Corpus:
@@ -104,42 +117,94 @@ def read_standard_library() -> Corpus:
         CorpusError: this Python was installed without its sources.
     """
     root = Path(sysconfig.get_path("stdlib"))
+
+    def why_not(path: Path) -> str | None:
+        return "hidden" if path.name.startswith(".") or path.name in _NOT_LIBRARY else None
+
     files = [
         TextFile(path.relative_to(root).as_posix(), path.read_bytes())
-        for path in _walk(root, _NOT_LIBRARY)
+        for path in _walk(root, why_not, defaultdict(list))
         if path.suffix == ".py" and not path.name.startswith("_sysconfigdata")
     ]
     return Corpus.split(f"the standard library of Python {platform.python_version()}", files)
 
 
-def read_paths(paths: Sequence[Path]) -> Corpus:
-    """The given files as they are, and all the UTF-8 text files in the given folders (hidden ones are passed over).
+def read_paths(paths: Sequence[Path], out: Path | None = None) -> Corpus:
+    """The given files as they are, and all the UTF-8 text files in the given folders.
+
+    What is passed over in a folder is named in ``left_out``, by the reason: "hidden" (the name begins with a point), "made" (environments
+    and caches), "link" (to a folder), "training" (written by an earlier training), "out", "not_text", "unreadable".
+
+    Args:
+        paths: files and folders.
+        out: where this training will write: passed over where it lies inside a given folder.
 
     Raises:
-        CorpusError: a path does not exist or cannot be read, or there is no text.
+        CorpusError: a path does not exist or cannot be read, there is no text, or a file in ``out`` would both be read and overwritten.
     """
+    left_out: dict[str, list[str]] = defaultdict(list)
+    room, length = memory.available(), 0
+    written = {os.path.realpath(out / name) for name in outputs.NAMES} if out else set()
+    files = []
+    for path in paths:
+        for name, file in _files_at(path, out, left_out):
+            if os.path.realpath(file) in written:
+                raise CorpusError(f"{file} would be read and then overwritten: let --out be another folder, or move the file")
+            try:
+                length += file.stat().st_size
+                if 4 * length > room:
+                    raise CorpusError(f"{file} and what comes before it are {memory.size(length)} of text: too much for the memory")
+                text = file.read_bytes()
+            except OSError as error:
+                if file == path:
+                    raise CorpusError(f"cannot read {error.filename}: {error.strerror}") from error
+                left_out["unreadable"].append(str(file))
+                continue
+            if file == path or _is_text(text):
+                files.append(TextFile(name, text))
+            else:
+                left_out["not_text"].append(str(file))
     try:
-        files = [file for path in paths for file in _files_at(path)]
-    except OSError as error:
-        raise CorpusError(f"cannot read {error.filename}: {error.strerror}") from error
-    return Corpus.split(", ".join(str(path) for path in paths), files)
+        return replace(Corpus.split(", ".join(str(path) for path in paths), files), left_out=left_out)
+    except CorpusError as error:
+        passed_over = sum(map(len, left_out.values()))
+        raise CorpusError(f"{error}; {passed_over} files and folders in it were passed over" if passed_over else str(error)) from None
 
 
-def _files_at(path: Path) -> Iterator[TextFile]:
+def _files_at(path: Path, out: Path | None, left_out: dict[str, list[str]]) -> Iterator[tuple[str, Path]]:
+    """Names and paths of the files that a given path stands for."""
+    own = os.path.realpath(out) if out else None
+
+    def why_not(inside: Path) -> str | None:
+        if inside.name.startswith("."):
+            return "hidden"
+        if not inside.is_dir():
+            return "training" if outputs.is_output(inside) else None
+        if inside.is_symlink():
+            return "link"
+        if inside.name in _MADE or any((inside / mark).exists() for mark in _MADE_MARKS):
+            return "made"
+        return "out" if os.path.realpath(inside) == own else None
+
     if path.is_dir():
-        found = (TextFile(inside.relative_to(path).as_posix(), inside.read_bytes()) for inside in _walk(path))
-        yield from (file for file in found if _is_text(file.text))
+        yield from ((inside.relative_to(path).as_posix(), inside) for inside in _walk(path, why_not, left_out))
     elif path.is_file():
-        yield TextFile(path.name, path.read_bytes())
+        yield path.name, path
     else:
         raise CorpusError(f"neither a file nor a folder: {path}" if path.exists() else f"no such file or folder: {path}")
 
 
-def _walk(root: Path, passed_over: Set[str] = frozenset()) -> Iterator[Path]:
-    """The regular files below ``root`` that are not hidden, in a fixed order; links to folders are not followed."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in passed_over)
-        yield from (path for name in sorted(names) if not name.startswith(".") and (path := Path(folder, name)).is_file())
+def _walk(root: Path, why_not: Callable[[Path], str | None], left_out: dict[str, list[str]]) -> Iterator[Path]:
+    """The regular files below ``root``, in a fixed order, without those files and folders for which there is a reason why not."""
+
+    def kept(path: Path) -> bool:
+        if reason := why_not(path):
+            left_out[reason].append(str(path))
+        return not reason
+
+    for folder, folders, names in os.walk(root, onerror=lambda error: left_out["unreadable"].append(str(error.filename))):
+        folders[:] = [name for name in sorted(folders) if kept(Path(folder, name))]
+        yield from (path for name in sorted(names) if kept(path := Path(folder, name)) and path.is_file())
 
 
 def _is_text(text: bytes) -> bool:

@@ -17,18 +17,25 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from elman.train.char_model import CharModel
+
+CHUNK = 256
+"""Steps that are run at once."""
+
+_AT_ONCE = 2**25
+"""Numbers that a chunk may take, 128 MiB: a wide model is run in shorter chunks."""
 
 _BEFORE_TEXT = ord("\n")
 
 
 def as_characters(text: bytes) -> Tensor:
-    """The text as integers, (len(text),) of int64."""
-    return torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
+    """The text as integers, (len(text),) of uint8: the model's int64 would be eight times the text."""
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
 
 
-@torch.no_grad()
-def bits_of_each(model: CharModel, characters: Tensor, state: Tensor | None = None, chunk: int = 256) -> Tensor:
+def bits_of_each(model: CharModel, characters: Tensor, state: Tensor | None = None, chunk: int = CHUNK) -> Tensor:
     """What each character costs, given all the ones before it: -log2 of the probability that the model gave it.
 
     The first one is predicted as if a line had just ended.
@@ -42,14 +49,19 @@ def bits_of_each(model: CharModel, characters: Tensor, state: Tensor | None = No
     Returns:
         (T, B), in bits.
     """
+    return torch.cat(list(_bits_in_chunks(model, characters, state, chunk)))
+
+
+@torch.no_grad()
+def _bits_in_chunks(model: CharModel, characters: Tensor, state: Tensor | None, chunk: int) -> Iterator[Tensor]:
+    """The bits of one chunk after the other: only one is in memory at a time, and no more of a wide model than ``_AT_ONCE`` numbers."""
+    chunk = max(1, min(chunk, _AT_ONCE // (characters.shape[1] * model.numbers_per_character)))
     before = torch.cat([torch.full_like(characters[:1], _BEFORE_TEXT), characters[:-1]])
-    bits = []
     for begin in range(0, len(characters), chunk):
-        targets = characters[begin : begin + chunk]
+        targets = characters[begin : begin + chunk].long()
         logits, state = model(before[begin : begin + chunk], state)
         nats = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-        bits.append(nats.view_as(targets) / log(2))
-    return torch.cat(bits)
+        yield nats.view_as(targets) / log(2)
 
 
 def bits_per_character(model: CharModel, text: bytes, streams: int = 32) -> float:
@@ -69,8 +81,13 @@ def bits_per_character(model: CharModel, text: bytes, streams: int = 32) -> floa
     streams = min(streams, len(text))
     length = -(-len(text) // streams)
     characters = pad(as_characters(text), (0, streams * length - len(text))).view(streams, length).t()
-    bits = bits_of_each(model, characters)
-    return bits.t().flatten()[: len(text)].double().mean().item()
+    begins = torch.arange(streams) * length
+    total, read = 0.0, 0
+    for bits in _bits_in_chunks(model, characters, None, CHUNK):
+        places = begins + torch.arange(read, read + len(bits))[:, None]
+        total += bits[places < len(text)].double().sum().item()  # what lies behind is padding
+        read += len(bits)
+    return total / len(text)
 
 
 def compressors(text: bytes) -> dict[str, float]:

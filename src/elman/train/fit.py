@@ -8,7 +8,7 @@ Computation 2 (1990).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, inf, log, pi
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from elman.train.char_model import CharModel
+
+
+HOPELESS = 1000.0
+"""Bits per character beyond which no training comes back: a model that knows nothing costs 8, and one that float32 can still tell from
+impossible 149. Rates that are ten times too high pass 100 for a while and recover."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,17 @@ class FitSettings:
     chunk: int = 32
     learning_rate: float = 3e-3
     clip: float = 1.0
+
+    def within(self, length: int) -> FitSettings:
+        """The same with no more streams and no longer chunks than a text of so many characters, at least two, has to offer.
+
+        >>> settings = FitSettings(steps=1, streams=100, chunk=50).within(121)
+        >>> settings.streams, settings.chunk
+        (2, 50)
+        """
+        pairs = length - 1
+        chunk = min(self.chunk, pairs)
+        return replace(self, streams=min(self.streams, pairs // chunk), chunk=chunk)
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.seconds is None):
@@ -74,6 +90,23 @@ class Step:
     bits: float
 
 
+class DivergedError(RuntimeError):
+    """The training has left every reasonable model behind; the model has the last weights that had not.
+
+    Attributes:
+        step: the step that found out.
+        bits: bits per character there, or infinity or NaN.
+        kept: after which step the weights are those that the model has now; 0 for the initial ones.
+    """
+
+    def __init__(self, step: int, bits: float, kept: int, learning_rate: float) -> None:
+        super().__init__(
+            f"the training diverged: at step {step} a character costs {bits:.3g} bits, where knowing nothing costs 8; "
+            f"try a learning rate below {learning_rate:g}"
+        )
+        self.step, self.bits, self.kept = step, bits, kept
+
+
 def fit(model: CharModel, text: bytes, settings: FitSettings, after_step: Callable[[Step], bool | None] | None = None) -> Step:
     """Fit the model to the text.
 
@@ -85,16 +118,31 @@ def fit(model: CharModel, text: bytes, settings: FitSettings, after_step: Callab
 
     Returns:
         The last step.
+
+    Raises:
+        DivergedError: a chunk costs more than ``HOPELESS`` bits per character, or no finite number.
     """
+    settings = settings.within(len(text))
     fraction, characters, state = 0.0, 0, None
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.99), fused=True)
+    proven = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def prove(number: int, bits: float) -> None:
+        """Note the weights that read a chunk at this cost, step ``number`` minus one's; if the cost is hopeless go back to those before."""
+        if not bits <= HOPELESS:  # nor is NaN
+            model.load_state_dict(proven)
+            raise DivergedError(number, bits, max(0, number - 2), settings.learning_rate)
+        for name, value in model.state_dict().items():
+            proven[name].copy_(value)
+
     start = perf_counter()
     for number, (inputs, targets, fresh) in enumerate(read_chunks(text, settings.streams, settings.chunk), 1):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * schedule(fraction)
-        logits, state = model(inputs, None if fresh else state)
-        state = state.detach()
-        loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
+        before = None if fresh else state
+        loss, state = _loss(model, inputs, targets, before)
+        bits = loss.item() / log(2)
+        prove(number, bits)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(model.parameters(), settings.clip)
@@ -103,11 +151,19 @@ def fit(model: CharModel, text: bytes, settings: FitSettings, after_step: Callab
         seconds = perf_counter() - start
         fraction = number / settings.steps if settings.steps else min(1.0, seconds / (settings.seconds or 1))
         characters += targets.numel()
-        step = Step(number, characters, seconds, fraction, loss.item() / log(2))
+        step = Step(number, characters, seconds, fraction, bits)
         go_on = after_step is None or after_step(step) is not False
         if fraction >= 1 or not go_on:
             break
+    with torch.no_grad():  # no step follows that would judge the last one's weights
+        prove(number + 1, _loss(model, inputs, targets, before)[0].item() / log(2))
     return step
+
+
+def _loss(model: CharModel, inputs: Tensor, targets: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The mean cost of the targets in nats, and the state at the end, through which no gradient goes."""
+    logits, state = model(inputs, state)
+    return cross_entropy(logits.flatten(0, 1), targets.flatten().long()), state.detach()
 
 
 def read_chunks(text: bytes, streams: int, chunk: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
@@ -117,11 +173,10 @@ def read_chunks(text: bytes, streams: int, chunk: int) -> Iterator[tuple[Tensor,
     >>> [bytes(column.tolist()) for column in inputs.t()], [bytes(column.tolist()) for column in targets.t()], fresh
     ([b'abc', b'efg'], [b'bcd', b'fgh'], True)
     """
+    settings = FitSettings(steps=1, streams=streams, chunk=chunk).within(len(text))
+    streams, chunk = settings.streams, settings.chunk
     characters = as_characters(text)
-    pairs = len(characters) - 1
-    chunk = min(chunk, pairs)
-    streams = min(streams, pairs // chunk)
-    length = pairs // streams
+    length = (len(characters) - 1) // streams
     inputs = characters[: streams * length].view(streams, length).t()
     targets = characters[1 : streams * length + 1].view(streams, length).t()
     while True:

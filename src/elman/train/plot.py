@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -9,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
+from elman._files import write
 from elman.train.sample import printable
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ _ELMAN, _READ = "#b8390e", "#f0b797"
 _COMPRESSORS = {"gzip": "#64748b", "xz": "#0f766e"}
 _ACTIVITY = LinearSegmentedColormap.from_list("activity", ["#1d4e89", "#8fb4d9", "#f7f7f5", "#f2a97e", "#b8390e"])
 _MONOSPACE = "DejaVu Sans Mono"  # it comes with matplotlib
-_SAMPLE_LINES, _SAMPLE_COLUMNS = 18, 66
+_SAMPLE_LINES, _SAMPLE_COLUMNS, _LONGEST_NAME = 18, 66, 70
 
 
 def draw(outcome: Outcome, path: Path) -> None:
@@ -40,7 +42,8 @@ def draw(outcome: Outcome, path: Path) -> None:
     FigureCanvasAgg(figure)
     sizes, held_out, last = outcome.model.sizes, outcome.corpus.held_out, outcome.last
     layers = "one layer" if sizes["num_layers"] == 1 else f"{sizes['num_layers']} layers"
-    title = _drawable(f"An Elman network reads {outcome.corpus.name}")
+    name = outcome.corpus.name
+    title = _drawable(f"An Elman network reads {name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + '...'}")
     subtitle = (
         f"{layers} of {sizes['hidden_size']} tanh units, {_count(last.characters)} characters read in {last.seconds:.0f} s, "
         f"judged on {len(held_out)} files, {_count(len(outcome.corpus.held_out_text))} characters, that it never read"
@@ -51,7 +54,9 @@ def draw(outcome: Outcome, path: Path) -> None:
     _draw_sample(figure.add_axes((0.53, 0.525, 0.44, 0.32)), outcome.written)
     _draw_cost(figure.add_axes((0.24, 0.33, 0.73, 0.09)), outcome.line)
     _draw_units(figure.add_axes((0.24, 0.05, 0.73, 0.235)), outcome.line)
-    figure.savefig(path, metadata={"Software": None})
+    png = BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    write(path, png.getvalue())
 
 
 def _draw_curve(axes: Axes, outcome: Outcome) -> None:

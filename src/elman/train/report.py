@@ -16,11 +16,11 @@ from rich.text import Text
 from elman.train.sample import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from elman.train.corpus import Corpus
-    from elman.train.text import Outcome
+    from elman.train.text import Outcome, TextSettings
 
 _SENTENCES = {
     "title": {"en": "A character model learns {name}", "zh": "字符模型学习：{name}"},
@@ -29,6 +29,28 @@ _SENTENCES = {
         "zh": "训练文件 {train} 个，共 {train_characters} 个字符；留出文件 {held_out} 个，共 {held_out_characters} 个字符",
     },
     "stop": {"en": "Ctrl-C stops early and keeps what has been learnt.", "zh": "按 Ctrl-C 可提前结束，已学到的内容会保留。"},
+    "left_out": {"en": "Left out:", "zh": "未读取："},
+    "hidden": {"en": "hidden", "zh": "隐藏"},
+    "made": {"en": "environments and caches", "zh": "虚拟环境和缓存"},
+    "link": {"en": "links to folders", "zh": "指向文件夹的链接"},
+    "training": {"en": "written by an earlier training", "zh": "以前训练的输出"},
+    "out": {"en": "this training's --out", "zh": "本次训练的 --out"},
+    "not_text": {"en": "not UTF-8 text", "zh": "不是 UTF-8 文本"},
+    "unreadable": {"en": "cannot be read", "zh": "无法读取"},
+    "clamped": {
+        "en": "The text is short: --streams {streams} --chunk {chunk} are used.",
+        "zh": "文本较短：实际使用 --streams {streams} --chunk {chunk}。",
+    },
+    "diverged": {
+        "en": "the training diverged at step {step} ({bits:.3g} bits per character; knowing nothing costs 8): try --lr {rate:g}, it was "
+        "{before:g}; {kept}",
+        "zh": "训练在第 {step} 步发散（每字符 {bits:.3g} 比特，毫无所知时为 8）：请把 --lr 从 {before:g} 降到 {rate:g}；{kept}",
+    },
+    "kept": {"en": "the weights are in {path}", "zh": "权重已存入 {path}"},
+    "kept_of": {"en": "the weights of step {step} are in {path}", "zh": "第 {step} 步的权重已存入 {path}"},
+    "interrupted": {"en": "interrupted; {kept}", "zh": "已中断；{kept}"},
+    "failed": {"en": "the training ended, but {what} failed: {error}; {kept}", "zh": "训练已结束，但{what}失败：{error}；{kept}"},
+    "evaluation": {"en": "what follows it", "zh": "后续步骤"},
     "learning": {"en": "learning", "zh": "训练中"},
     "measuring": {"en": "measuring", "zh": "评估中"},
     "speed": {"en": "char/s", "zh": "字符/秒"},
@@ -61,6 +83,10 @@ _SENTENCES = {
 }
 
 
+_NAMED = 3
+"""So many files of those left out are named."""
+
+
 class Report:
     """Says it in one language, "en" or "zh"."""
 
@@ -70,8 +96,8 @@ class Report:
     def say(self, key: str, **fields: object) -> str:
         return _SENTENCES[key][self._language].format(**fields)
 
-    def opening(self, corpus: Corpus) -> RenderableType:
-        """What is learnt."""
+    def opening(self, corpus: Corpus, settings: TextSettings) -> RenderableType:
+        """What is learnt, what was left out, and what of the settings the text is too short for."""
         counts = self.say(
             "corpus",
             train=len(corpus.train),
@@ -79,7 +105,20 @@ class Report:
             held_out=len(corpus.held_out),
             held_out_characters=f"{len(corpus.held_out_text):,}",
         )
-        return Group(Text(f"\n{self.say('title', name=corpus.name)}", "bold"), Text(counts), Text(self.say("stop"), "bright_black"), "")
+        title = self.say("title", name=_name(corpus.name))
+        left_out = [Text(self._left_out(corpus), "bright_black")] if corpus.left_out else []
+        fit = settings.fit.within(len(corpus.train_text))
+        clamped = [] if fit == settings.fit else [Text(self.say("clamped", streams=fit.streams, chunk=fit.chunk), "yellow")]
+        stop = Text(self.say("stop"), "bright_black")
+        return Group(Text(f"\n{title}", "bold"), Text(counts), *left_out, *clamped, stop, "")
+
+    def _left_out(self, corpus: Corpus) -> str:
+        """How much was passed over, and why; by name where there are few."""
+        parts = []
+        for reason, names in corpus.left_out.items():
+            shown = ", ".join(_name(name) for name in names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
+            parts.append(f"{len(names):,} {self.say(reason)} ({shown})")
+        return f"{self.say('left_out')} {'; '.join(parts)}"
 
     def progress_columns(self) -> list[ProgressColumn]:
         """The bar's columns: the task's fields are ``speed`` (characters per second) and ``bits``."""
@@ -93,8 +132,8 @@ class Report:
             TextColumn(self.say("left")),
         ]
 
-    def closing(self, outcome: Outcome, files: Mapping[str, Path]) -> RenderableType:
-        """What came of it."""
+    def closing(self, outcome: Outcome, files: Mapping[str, Path], failed: Collection[str] = ()) -> RenderableType:
+        """What came of it: the files written, and whether the picture is missing for lack of matplotlib and not because it failed."""
         last = outcome.last
         metrics = outcome.metrics()
         trained = self.say(
@@ -123,7 +162,7 @@ class Report:
             ),
             Text(f"\n{self.say('files')}", "bold"),
             Padding(self._files(files), (0, 0, 0, 2)),
-            *([] if "picture" in files else [Text(self.say("no_picture"), "yellow")]),
+            *([] if "picture" in files or "picture" in failed else [Text(self.say("no_picture"), "yellow")]),
         )
 
     def _scores(self, outcome: Outcome) -> Table:
@@ -159,6 +198,11 @@ class _Field(ProgressColumn):
     def render(self, task: Task) -> Text:
         value = task.fields.get(self._field)
         return Text("" if value is None else self._form.format(value), self._style)
+
+
+def _name(path: str) -> str:
+    """A file's name, which may hold what could steer a terminal."""
+    return printable(path.encode(errors="surrogateescape"))
 
 
 def _bytes(size: float) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from elman import why
+from elman._files import to_json, write
+from elman.train import memory, outputs
 from elman.train.char_model import CharModel
 from elman.train.checkpoint import save
 from elman.train.evaluate import bits_per_character, compressors
@@ -95,6 +96,7 @@ class Outcome:
                 "train_characters": len(corpus.train_text),
                 "held_out_files": [file.name for file in corpus.held_out],
                 "held_out_characters": len(corpus.held_out_text),
+                "left_out": corpus.left_out,
                 "sha256": hashlib.sha256(corpus.train_text + corpus.held_out_text).hexdigest(),
             },
             "model": {**self.model.sizes, "parameters": sum(parameter.numel() for parameter in self.model.parameters())},
@@ -108,27 +110,47 @@ class Outcome:
                 "finished": self.last.fraction >= 1,
                 "backend": why(self.model.rnn, torch.zeros(fitted.chunk, fitted.streams, self.model.sizes["embedding_size"])),
             },
-            "held_out_bits_per_character": {"elman": self.bits, **self.compressed},
+            outputs.FIGURE: {"elman": self.bits, **self.compressed},
             "curve": [asdict(point) for point in self.curve],
         }
 
 
 def train_text(
-    corpus: Corpus, settings: TextSettings, after_step: Callable[[Step, CurvePoint | None], bool | None] | None = None
+    corpus: Corpus,
+    settings: TextSettings,
+    after_step: Callable[[Step, CurvePoint | None], bool | None] | None = None,
+    *,
+    before: Callable[[CharModel], object] | None = None,
+    keep: Callable[[CharModel], object] | None = None,
 ) -> Outcome:
     """Train a character model on a corpus, and measure it.
 
     Args:
         corpus: what is learnt, and what is held out.
-        settings: which model, and how it is trained.
+        settings: which model, and how it is trained. Streams and chunk are cut to what the text has to offer.
         after_step: called after every step, with the learning curve's newest point if there is one; when it returns False, training ends
             there and what has been learnt so far is measured.
+        before: called with the untrained model; what it raises ends the training before it begins.
+        keep: called with the trained model as soon as the training ends, in whatever way, after a step at least: what fails later, or ended
+            the training, does not lose the weights.
+
+    Raises:
+        DivergedError: the training went astray; ``keep`` gets the last weights that had not.
+        TooLargeError: the training does not fit into memory.
     """
+    settings = replace(settings, fit=settings.fit.within(len(corpus.train_text)))
+    memory.require(settings, len(corpus.train_text) + len(corpus.held_out_text))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = CharModel(settings.embedding_size, settings.hidden_size, settings.num_layers)
+    if before:
+        before(model)
     recorder = _Recorder(model, corpus.held_out_text, after_step)
-    last = fit(model, corpus.train_text, settings.fit, recorder)
+    try:
+        last = fit(model, corpus.train_text, settings.fit, recorder)
+    finally:
+        if keep and recorder.steps:
+            keep(model)
     code = sum(file.name.endswith(".py") for file in corpus.held_out) * 2 > len(corpus.held_out)
     return Outcome(
         model=model,
@@ -150,11 +172,16 @@ def write_files(outcome: Outcome, folder: Path) -> dict[str, Path]:
         The files by what they hold: "model", "sample", "metrics".
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"model": folder / "model.safetensors", "sample": folder / "sample.txt", "metrics": folder / "metrics.json"}
+    files = {"model": folder / outputs.MODEL, "sample": folder / outputs.SAMPLE, "metrics": folder / outputs.METRICS}
     save(outcome.model, files["model"])
-    files["sample"].write_bytes(outcome.written)
-    files["metrics"].write_text(json.dumps(outcome.metrics(), indent=2) + "\n", encoding="utf-8")
+    write(files["sample"], outcome.written)
+    write_metrics(outcome, files["metrics"])
     return files
+
+
+def write_metrics(outcome: Outcome, path: Path) -> None:
+    """Write all figures, as JSON."""
+    write(path, (to_json(outcome.metrics()) + "\n").encode())
 
 
 class _Recorder:
@@ -168,9 +195,11 @@ class _Recorder:
         self._model, self._after_step = model, after_step
         self._bits: list[float] = []
         self.curve: list[CurvePoint] = []
+        self.steps = 0
 
     def __call__(self, step: Step) -> bool | None:
         self._bits.append(step.bits)
+        self.steps = step.number
         point = None
         if step.fraction >= ((len(self.curve) + 1) / _CURVE_POINTS) ** 2:
             point = CurvePoint(

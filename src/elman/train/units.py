@@ -14,8 +14,8 @@ from elman.train.features import features
 if TYPE_CHECKING:
     from elman.train.char_model import CharModel
 
-_STUDIED = 1 << 16
-"""On how many characters units are compared with features."""
+_STUDIED, _ACTIVITIES = 1 << 16, 1 << 24
+"""On how many characters units are compared with features, and how many numbers all units over them may be: 256 units over all of them."""
 
 _WEAK = 0.25
 """A correlation below this is not worth showing."""
@@ -67,7 +67,7 @@ def read_line(model: CharModel, text: bytes, code: bool) -> Line:
         text: held-out text.
         code: it is Python.
     """
-    text = text[:_STUDIED]
+    text = text[: max(80, min(_STUDIED, _ACTIVITIES // model.sizes["hidden_size"]))]
     characters = as_characters(text)[:, None]
     known = features(text, code)
     begin, end = _telling_line(text, known)
