@@ -162,14 +162,19 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     x, states, params, batch_sizes, lengths, reset, fresh, *ctx.what = inputs
     ctx.counts = len(states), len(fresh)
     results, _, _, *kept = output
-    ctx.save_for_backward(x, batch_sizes, lengths, reset, results, *kept, *states, *fresh, *params)
+    ctx.save_for_backward(x, batch_sizes, lengths, reset, *kept, *states, *fresh, *params)
     ctx.set_materialize_grads(False)
+    shared = results.detach()  # the caller may write into the outputs: this shares the count of writes to them
+    ctx.output = shared, shared._version
 
 
 def _differentiate(ctx: Any, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    x, batch_sizes, lengths, reset, output, hidden, steps, marks, *rest = ctx.saved_tensors
+    x, batch_sizes, lengths, reset, hidden, steps, marks, *rest = ctx.saved_tensors
     first, second = ctx.counts[0], sum(ctx.counts)
     states, fresh, params = rest[:first], rest[first:second], rest[second:]
+    output, version = ctx.output
+    if output._version != version:  # run once more, as in eager code; a compiler sees twice the same and runs it once
+        output, _, _, hidden, steps, marks = torch.ops.elman.scan(x, states, params, batch_sizes, lengths, reset, fresh, *ctx.what)
     d_x, *gradients = torch.ops.elman.scan_backward(
         d_output, d_h_n, d_c_n, x, states, params, batch_sizes, lengths, reset, fresh, output, hidden, steps, marks, *ctx.what
     )

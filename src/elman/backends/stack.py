@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,40 +36,34 @@ class Stack:
     proj_size: int = 0
     recompute: bool = False
 
-    @cached_property
-    def num_directions(self) -> int:
-        return 2 if self.bidirectional else 1
+    # What follows from these, computed once: a cached_property takes a lock in Python 3.11, which torch.compile cannot trace.
+    num_directions: int = field(init=False, repr=False, compare=False)
+    # The width of each of the cell's states.
+    state_sizes: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    output_size: int = field(init=False, repr=False, compare=False)
+    # How many parameters one direction of one layer has: w_ih, w_hh, with bias b_ih, b_hh, and with a projection w_hr.
+    tensors_per_direction: int = field(init=False, repr=False, compare=False)
+    # The parameters' shapes, in torch's order.
+    shapes: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
+    _layers: tuple[Stack, ...] = field(init=False, repr=False, compare=False, default=())
 
-    @cached_property
-    def state_sizes(self) -> tuple[int, ...]:
-        """The width of each of the cell's states."""
-        return (self.proj_size or self.hidden_size,) + (self.hidden_size,) * (len(self.cell.states) - 1)
-
-    @cached_property
-    def output_size(self) -> int:
-        return self.num_directions * self.state_sizes[0]
-
-    @cached_property
-    def tensors_per_direction(self) -> int:
-        """How many parameters one direction of one layer has: w_ih, w_hh, with bias b_ih, b_hh, and with a projection w_hr."""
-        return (4 if self.bias else 2) + (1 if self.proj_size else 0)
-
-    @cached_property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The parameters' shapes, in torch's order."""
-        rows = len(self.cell.gates) * self.hidden_size
+    def __post_init__(self) -> None:
+        directions, rows = 2 if self.bidirectional else 1, len(self.cell.gates) * self.hidden_size
+        width = self.proj_size or self.hidden_size
         biases: tuple[tuple[int, ...], ...] = ((rows,), (rows,)) if self.bias else ()
         projection: tuple[tuple[int, ...], ...] = ((self.proj_size, self.hidden_size),) if self.proj_size else ()
-        return tuple(
-            shape
-            for layer in self.layers
-            for _ in range(self.num_directions)
-            for shape in ((rows, layer.input_size), (rows, self.state_sizes[0]), *biases, *projection)
-        )
+        direction = ((rows, self.input_size), (rows, width), *biases, *projection)
+        set_once = partial(object.__setattr__, self)
+        set_once("num_directions", directions)
+        set_once("state_sizes", (width,) + (self.hidden_size,) * (len(self.cell.states) - 1))
+        set_once("output_size", directions * width)
+        set_once("tensors_per_direction", len(direction))
+        if self.num_layers > 1:
+            first = replace(self, num_layers=1)
+            set_once("_layers", (first,) + (replace(first, input_size=self.output_size),) * (self.num_layers - 1))
+        set_once("shapes", tuple([shape for layer in self._layers for shape in layer.shapes]) or direction * directions)
 
-    @cached_property
+    @property
     def layers(self) -> tuple[Stack, ...]:
         """This stack's layers, each as a stack of its own."""
-        first = replace(self, num_layers=1)
-        above = replace(first, input_size=self.output_size)
-        return (first,) + (above,) * (self.num_layers - 1)
+        return self._layers or (self,)
