@@ -216,11 +216,18 @@ WRONG: list[tuple[object, type[Exception], str]] = [
     (Z.t(), RuntimeError, "expected reset of shape (6, 4), (T, B), got (4, 6): transpose it with reset.t()"),
     (Z[:, 0], RuntimeError, "got (6,)"),
     (Z.unsqueeze(-1), RuntimeError, "got (6, 4, 1)"),
-    (Z.long(), TypeError, "expected reset to be a bool tensor, got torch.int64: convert it with reset.bool()"),
+    (
+        Z.long(),
+        TypeError,
+        "expected reset to be a bool tensor or NumPy array, True where a fresh sequence begins, got torch.int64: if it holds 1 there and 0 "
+        "elsewhere, convert it with reset.bool()",
+    ),
+    (Z.numpy().astype(int), TypeError, "got int64: if it holds 1 there and 0 elsewhere, convert it with reset.astype(bool)"),
+    (torch.tensor([0, 2]), TypeError, "got torch.int64"),
     (Z.float(), TypeError, "got torch.float32"),
     (Z.to("meta"), RuntimeError, "expected reset on cpu, where x is, got meta: move it with reset.to('cpu')"),
-    (Z.tolist(), TypeError, "expected reset to be a bool tensor, got list"),
-    (True, TypeError, "expected reset to be a bool tensor, got bool"),
+    (Z.tolist(), TypeError, "expected reset to be a bool tensor or NumPy array, True where a fresh sequence begins, got list"),
+    (True, TypeError, "True where a fresh sequence begins, got bool"),
 ]
 
 

@@ -13,32 +13,35 @@ from elman.layers import checks
 from elman.layers.module import Call, RecurrentModule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch.nn.utils.rnn import PackedSequence
 
     from elman.cells import Cell
+    from elman.layers.checks import Lengths, Reset
+
+
+_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class RecurrentCell(RecurrentModule):
     """One step of one layer as a module. Abstract: a subclass picks the cell and says what ``hx`` looks like."""
 
-    input_size: int
-    hidden_size: int
     bias: bool
 
     def __init__(
         self, cell: Cell, input_size: int, hidden_size: int, bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
         super().__init__()
-        self.input_size = input_size
-        self.hidden_size = hidden_size
+        self.input_size = checks.as_size("input_size", input_size, 0, RuntimeError)
+        self.hidden_size = checks.as_size("hidden_size", hidden_size, 0, RuntimeError)
         self.bias = bias
-        self.stack = Stack(cell, input_size, hidden_size, bias=bool(bias))
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        self._own_parameters(names[: self.stack.tensors_per_direction], device, dtype)
-        for name in names[self.stack.tensors_per_direction :]:
+        self._derive(cell)
+        self._own_parameters(device, dtype)
+        for name in _NAMES[self.stack.tensors_per_direction :]:
             self.register_parameter(name, None)
+
+    def _derive(self, cell: Cell) -> None:
+        stack = Stack(cell, self.input_size, self.hidden_size, bias=bool(self.bias))
+        self._set_stack(stack, _NAMES[: stack.tensors_per_direction])
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias is True else f", bias={self.bias}")
@@ -47,7 +50,11 @@ class RecurrentCell(RecurrentModule):
         """What forward does, whatever the cell's states: a sequence of one step."""
         given = (x, *(states or ()))
         if not torch.compiler.is_compiling() and all(isinstance(t, Tensor) for t in given) and (params := self._own_params()) is not None:
-            step, *before = [t.unsqueeze(0) for t in given]
+            try:
+                step, *before = [t.unsqueeze(0) for t in given]
+            except RuntimeError:  # a tensor of another layout
+                self._prepare(x, states)
+                raise
             done = run_plain(self.stack, step, tuple(before) or None, params, False)
             if done is not None:
                 return tuple([state.squeeze(0) for state in done[1]])
@@ -60,14 +67,15 @@ class RecurrentCell(RecurrentModule):
         self,
         x: Tensor | PackedSequence,
         states: tuple[Tensor, ...] | None,
-        lengths: Tensor | Sequence[int] | None = None,
-        reset: Tensor | None = None,
+        lengths: Lengths | None = None,
+        reset: Reset | None = None,
     ) -> Call:
         if lengths is not None or reset is not None:
             raise TypeError(f"expected neither lengths nor reset, got {'reset' if lengths is None else 'lengths'}: a cell runs one step")
         params = self._params()
         if not isinstance(x, Tensor):
             raise checks.wrong_kind("x", "a tensor", x)
+        checks.check_layout("x", x)
         weight = params[0]
         shape = x.shape
         rank = len(shape)

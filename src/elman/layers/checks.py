@@ -5,14 +5,23 @@ Meant for when something looks wrong already: ``check_input`` is called after a 
 
 from __future__ import annotations
 
-from numbers import Integral
-from typing import TYPE_CHECKING
+import operator
+from numbers import Real
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from elman.cells import NONLINEARITIES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    Lengths: TypeAlias = "Tensor | npt.NDArray[np.integer[Any]] | Sequence[int] | int"
+    Reset: TypeAlias = "Tensor | npt.NDArray[np.bool_]"
 
 LAYER_AXES = {2: "(T, I)", 3: "(T, B, I)"}
 BATCH_FIRST_AXES = {2: "(T, I)", 3: "(B, T, I)"}
@@ -32,7 +41,66 @@ def wrong_module(expected: str, got: object) -> TypeError:
     return TypeError(f"expected rnn to be one of Elman's {expected}, got {'' if module == 'builtins' else f'{module}.'}{kind.__name__}")
 
 
-def check_parameters(names: Sequence[str], params: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
+def as_int(value: object) -> int | None:
+    """An integer of any kind as an int: NumPy's, a tensor of one, what has ``__index__``. None if it is none; a bool is none."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool | np.bool_) or (isinstance(value, Tensor) and (value.dtype is torch.bool or value.dim())):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def as_size(name: str, size: object, least: int, too_small: type[Exception] = ValueError) -> int:
+    """A size as an int.
+
+    Raises:
+        TypeError: it is no integer.
+        Exception: of the type ``too_small``: it is below ``least``.
+    """
+    number = as_int(size)
+    if number is None:
+        raise TypeError(f"expected {name} to be an int, got {size!r} of type {type(size).__name__}")
+    if number < least:
+        raise too_small(f"expected {name} to be at least {least}, got {number}")
+    return number
+
+
+def as_nonlinearity(nonlinearity: object, error: type[Exception]) -> str:
+    """The name of a nonlinearity. Raises an error of this type if there is none of this name."""
+    if not isinstance(nonlinearity, str) or nonlinearity not in NONLINEARITIES:
+        raise error(f"expected nonlinearity to be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
+    return nonlinearity
+
+
+def as_flag(name: str, flag: object) -> bool:
+    """A flag. Raises a TypeError if it is no bool."""
+    if not isinstance(flag, bool):
+        raise TypeError(f"expected {name} to be True or False, got {flag!r}")
+    return flag
+
+
+def as_probability(name: str, probability: float) -> float:
+    """A probability as a float. Raises a ValueError if it is none."""
+    if not isinstance(probability, Real) or isinstance(probability, bool) or not 0 <= probability <= 1:
+        raise ValueError(f"expected {name} to be a probability, a number from 0 to 1, got {probability!r}")
+    return float(probability)
+
+
+def check_layout(name: str, tensor: Tensor) -> None:
+    """Raise a RuntimeError if a tensor is no plain array of numbers: nested, sparse or in oneDNN's layout."""
+    if tensor.is_nested:
+        raise RuntimeError(
+            f"expected {name} to be a tensor with one size for each axis, got a nested tensor: "
+            "pad it with torch.nested.to_padded_tensor and pass lengths=, or pack its parts with torch.nn.utils.rnn.pack_sequence"
+        )
+    if tensor.layout is not torch.strided:
+        raise RuntimeError(f"expected {name} to be dense, torch.strided, got {tensor.layout}: convert it with {name}.to_dense()")
+
+
+def as_parameters(names: Sequence[str], params: Sequence[object], shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
     """Raise what is wrong with the parameters, if anything is: what was put in their place may be of any kind.
 
     Args:
@@ -40,11 +108,21 @@ def check_parameters(names: Sequence[str], params: Sequence[Tensor], shapes: Seq
         params: what they are.
         shapes: the shapes that they should have.
 
+    Returns:
+        The parameters.
+
     Raises:
-        RuntimeError: one has the wrong shape, or they differ in dtype or device.
+        TypeError: one is no tensor.
+        RuntimeError: one has the wrong shape or layout, or they differ in dtype or device.
     """
-    first = params[0]
+    first: Tensor | None = None
     for name, param, shape in zip(names, params, shapes, strict=True):
+        if not isinstance(param, Tensor):
+            got = "None" if param is None else type(param).__name__
+            hint = ": for a network without biases, build one with bias=False" if name.startswith("bias") else ""
+            raise TypeError(f"expected {name} to be a tensor of shape {shape}, got {got}{hint}")
+        first = param if first is None else first
+        check_layout(name, param)
         if param.shape != shape:
             raise RuntimeError(f"expected {name} of shape {shape}, got {tuple(param.shape)}: it was replaced after construction")
         if param.device != first.device:
@@ -55,6 +133,7 @@ def check_parameters(names: Sequence[str], params: Sequence[Tensor], shapes: Seq
             raise RuntimeError(
                 f"expected {name} of {first.dtype}, as {names[0]} is, got {param.dtype}: convert the whole module with .to()"
             )
+    return tuple(params)  # type: ignore[arg-type]  # they have been looked at
 
 
 def check_input(x: Tensor, weight: Tensor, input_size: int, axes: dict[int, str], wrong_dtype: type[Exception]) -> None:
@@ -87,9 +166,14 @@ def check_input(x: Tensor, weight: Tensor, input_size: int, axes: dict[int, str]
         )
     if x.dtype is not weight.dtype and not _autocasts(x):
         raise wrong_dtype(
-            f"expected x of {weight.dtype}, the parameters' dtype, got {x.dtype}: convert x with x.to({weight.dtype})"
+            f"expected x of {weight.dtype}, the parameters' dtype, got {x.dtype}: convert x with {_conversion('x', x, weight.dtype)}"
             + (f" or the module with .to({x.dtype})" if x.dtype.is_floating_point else "")
         )
+
+
+def _conversion(name: str, tensor: Tensor, dtype: torch.dtype) -> str:
+    """How a tensor is brought to a dtype."""
+    return f"{name}.dequantize()" if tensor.is_quantized else f"{name}.to({dtype})"
 
 
 def check_no_projection(kind: str, proj_size: object) -> None:
@@ -116,6 +200,7 @@ def check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], 
     """
     if not isinstance(state, Tensor):
         raise wrong_kind(name, "a tensor", state)
+    check_layout(name, state)
     if state.shape != expected:
         error = RuntimeError if ranks is None or state.dim() in ranks else ValueError
         hint = f": give it its first axis with {name}.unsqueeze(0)" if (1, *state.shape) == expected else ""
@@ -123,10 +208,15 @@ def check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], 
     if state.device != x.device:
         raise RuntimeError(f"expected {name} on {x.device}, where x is, got {state.device}: move it with {name}.to({str(x.device)!r})")
     if state.dtype is not x.dtype and not _autocasts(x):
-        raise RuntimeError(f"expected {name} of {x.dtype}, the dtype of x, got {state.dtype}: convert it with {name}.to({x.dtype})")
+        raise RuntimeError(
+            f"expected {name} of {x.dtype}, the dtype of x, got {state.dtype}: convert it with {_conversion(name, state, x.dtype)}"
+        )
 
 
-def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> Tensor:
+_PACK = ": make PackedSequences with torch.nn.utils.rnn.pack_padded_sequence"
+
+
+def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> tuple[Tensor, int]:
     """Raise what is wrong with a PackedSequence's batch sizes, which index memory.
 
     Args:
@@ -134,25 +224,72 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> Tensor:
         x: the packed rows, (N, I).
 
     Returns:
-        The batch sizes, contiguous, less the steps at the end that have no row.
+        The batch sizes, contiguous, less the steps at the end that have no row; and how many rows there are.
 
     Raises:
+        TypeError: they are no tensor.
         RuntimeError: they are no list of ints on the CPU, not one step's, growing, negative, or their sum is not N.
     """
-    mend = ": make PackedSequences with torch.nn.utils.rnn.pack_padded_sequence"
+    if not isinstance(batch_sizes, Tensor):
+        raise wrong_kind("batch_sizes", "a tensor", batch_sizes)
+    check_layout("batch_sizes", batch_sizes)
     if batch_sizes.dim() != 1 or batch_sizes.dtype is not torch.int64 or batch_sizes.device.type != "cpu":
         got = f"{batch_sizes.dtype} of shape {tuple(batch_sizes.shape)} on {batch_sizes.device}"
-        raise RuntimeError(f"expected batch_sizes of one axis, torch.int64, on the CPU, got {got}{mend}")
+        raise RuntimeError(f"expected batch_sizes of one axis, torch.int64, on the CPU, got {got}{_PACK}")
     sizes = batch_sizes.tolist()
     if not any(sizes):
-        raise RuntimeError(f"expected at least one step with a row, got none: batch_sizes is {_fold(sizes)}{mend}")
+        raise RuntimeError(f"expected at least one step with a row, got none: batch_sizes is {_fold(sizes)}{_PACK}")
     if sizes[-1] < 0 or sizes != sorted(sizes, reverse=True):
-        raise RuntimeError(f"expected batch_sizes that never grow nor fall below 0, got {_fold(sizes)}{mend}")
+        raise RuntimeError(f"expected batch_sizes that never grow nor fall below 0, got {_fold(sizes)}{_PACK}")
     if sum(sizes) != x.shape[0]:
         raise RuntimeError(
-            f"expected {sum(sizes)} packed rows, the sum of batch_sizes, got {x.shape[0]}: x has shape {tuple(x.shape)}{mend}"
+            f"expected {sum(sizes)} packed rows, the sum of batch_sizes, got {x.shape[0]}: x has shape {tuple(x.shape)}{_PACK}"
         )
-    return batch_sizes[: len(sizes) - sizes.count(0)].contiguous()
+    return (batch_sizes[: len(sizes) - sizes.count(0)] if sizes[-1] == 0 else batch_sizes).contiguous(), sizes[0]
+
+
+def check_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, rows: int, x: Tensor) -> None:
+    """Raise what is wrong with the indices that a PackedSequence sorts its rows by and puts them back by, if anything is.
+
+    Args:
+        sorted_indices: for each row as it is packed, which it was before; None if they were in order.
+        unsorted_indices: the way back.
+        rows: how many rows are packed.
+        x: the packed rows, (N, I).
+
+    Raises:
+        TypeError: one is no tensor.
+        RuntimeError: there is one without the other, one is not ``rows`` of torch.int64 where x is, or they do not undo each other.
+    """
+    if sorted_indices is None and unsorted_indices is None:
+        return
+    found: list[Tensor] = []
+    for name, indices in (("sorted_indices", sorted_indices), ("unsorted_indices", unsorted_indices)):
+        if indices is None:
+            raise RuntimeError(f"expected both sorted_indices and unsorted_indices or neither, got no {name}{_PACK}")
+        if not isinstance(indices, Tensor):
+            raise wrong_kind(name, "a tensor", indices)
+        check_layout(name, indices)
+        if indices.shape != (rows,) or indices.dtype is not torch.int64 or indices.device != x.device:
+            got = f"{indices.dtype} of shape {tuple(indices.shape)} on {indices.device}"
+            raise RuntimeError(f"expected {name} of torch.int64 and shape ({rows},) on {x.device}, where x is, got {got}{_PACK}")
+        found.append(indices)
+    if not x.is_cpu or is_recorded():  # the numbers are elsewhere, or not known yet
+        return
+    try:
+        undone = torch.equal(found[0].index_select(0, found[1]), torch.arange(rows))
+    except (IndexError, RuntimeError):  # one points outside
+        undone = False
+    if not undone:
+        got = " and ".join(map(_shown, found))
+        raise RuntimeError(
+            f"expected sorted_indices and unsorted_indices to hold each of the {rows} rows once and to undo each other, got {got}{_PACK}"
+        )
+
+
+def is_recorded() -> bool:
+    """Whether somebody records a call, to run it again with other numbers, which are not to be read."""
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
 
 
 def wrong_lengths(lengths: object) -> ValueError:
@@ -160,7 +297,7 @@ def wrong_lengths(lengths: object) -> ValueError:
     return ValueError(f"expected no lengths with a PackedSequence, which has its own, got {_shown(lengths)}: leave lengths out")
 
 
-def as_lengths(lengths: Tensor | Sequence[int], rows: int, steps: int) -> Tensor:
+def as_lengths(lengths: Lengths, rows: int, steps: int) -> Tensor:
     """Raise what is wrong with the rows' lengths, which index memory.
 
     Args:
@@ -172,41 +309,54 @@ def as_lengths(lengths: Tensor | Sequence[int], rows: int, steps: int) -> Tensor
         The lengths in memory of their own: int64 on the CPU, contiguous.
 
     Raises:
-        TypeError: they are no list, tuple or tensor of integers.
+        TypeError: they are no list, tuple, tensor or array of integers.
         RuntimeError: they are not one for each row, or one is not from 0 to the number of steps.
     """
     expected = f"expected {rows} lengths, one for each row of x"
-    if isinstance(lengths, Tensor):
-        if lengths.dtype is torch.bool or lengths.is_floating_point() or lengths.is_complex():
-            hint = "count a mask's steps with its sum over time" if lengths.dtype is torch.bool else "convert them with lengths.long()"
+    if isinstance(lengths, Tensor | np.ndarray):
+        if not _is_integer(lengths):
+            convert = "lengths.long()" if isinstance(lengths, Tensor) else "lengths.astype(int)"
+            mask = lengths.dtype in (torch.bool, np.bool_)
+            hint = "count a mask's steps with its sum over time" if mask else f"convert them with {convert}"
             raise TypeError(f"expected lengths of an integer dtype, got {lengths.dtype}: {hint}")
-        if lengths.dim() != 1:
+        if isinstance(lengths, Tensor):
+            check_layout("lengths", lengths)
+        if lengths.ndim == 0 and rows == 1:
+            lengths = lengths.reshape(1)
+        if lengths.ndim != 1:
             raise RuntimeError(f"{expected}, got {_shown(lengths)}: give it one axis with lengths.reshape(-1)")
         if lengths.shape[0] != rows:
             raise RuntimeError(f"{expected}, got {lengths.shape[0]}: lengths is {_shown(lengths)}")
-        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # who records this may not know the numbers yet
-            told = f"expected lengths from 0 to {steps}, the steps of x"
-            torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), told)
+        if isinstance(lengths, Tensor) and is_recorded():
+            torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), f"expected lengths from 0 to {steps}, the steps of x")
             return lengths.to("cpu", torch.int64, copy=True).contiguous()
-        numbers = lengths.tolist()
+        if isinstance(lengths, Tensor) and lengths.device.type == "meta":
+            raise RuntimeError("expected lengths with numbers, got a tensor on the meta device, which has none: give them as a list")
+        numbers = _unwrapped(lengths).reshape(-1).tolist()
     elif isinstance(lengths, list | tuple):
-        numbers = list(lengths)
-        for number in numbers:
-            if not isinstance(number, Integral) or isinstance(number, bool):
+        numbers = []
+        for given in lengths:
+            number = as_int(given)
+            if number is None:
                 raise TypeError(
-                    f"expected lengths to be integers, got {number!r} of type {type(number).__name__}: lengths is {_shown(numbers)}"
+                    f"expected lengths to be integers, got {given!r} of type {type(given).__name__}: lengths is {_shown(lengths)}"
                 )
+            numbers.append(number)
         if len(numbers) != rows:
             raise RuntimeError(f"{expected}, got {len(numbers)}: lengths is {_shown(numbers)}")
+    elif rows == 1 and (number := as_int(lengths)) is not None:
+        numbers = [number]
     else:
-        raise wrong_kind("lengths", "a list, a tuple or a tensor of integers", lengths)
+        raise wrong_kind("lengths", "a list, a tuple, a tensor or a NumPy array of integers", lengths)
     for number in numbers:
         if not 0 <= number <= steps:
-            raise RuntimeError(f"expected lengths from 0 to {steps}, the steps of x, got {number}: lengths is {_shown(numbers)}")
+            raise RuntimeError(f"expected lengths from 0 to {steps}, the steps of x, got {number}: lengths is {_shown(lengths)}")
+    if isinstance(lengths, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(lengths):  # each of vmap's samples has its own
+        return lengths.to("cpu", torch.int64, copy=True)
     return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
 
-def check_reset(reset: Tensor, x: Tensor, expected: tuple[int, ...], axes: str) -> None:
+def as_reset(reset: Reset, x: Tensor, expected: tuple[int, ...], axes: str) -> Tensor:
     """Raise what is wrong with a reset, if anything is.
 
     Args:
@@ -215,19 +365,42 @@ def check_reset(reset: Tensor, x: Tensor, expected: tuple[int, ...], axes: str) 
         expected: the shape that the reset should have.
         axes: what that shape's axes are called.
 
+    Returns:
+        The reset as a tensor.
+
     Raises:
-        TypeError: it is no bool tensor.
-        RuntimeError: its shape or device is wrong.
+        TypeError: it is no tensor or array of bools.
+        RuntimeError: its shape, layout or device is wrong.
     """
-    if not isinstance(reset, Tensor):
-        raise wrong_kind("reset", "a bool tensor", reset)
-    if reset.dtype is not torch.bool:
-        raise TypeError(f"expected reset to be a bool tensor, got {reset.dtype}: convert it with reset.bool()")
+    told = "a bool tensor or NumPy array, True where a fresh sequence begins"
+    if not isinstance(reset, Tensor | np.ndarray):
+        raise wrong_kind("reset", told, reset)
+    if reset.dtype not in (torch.bool, np.bool_):
+        convert = "reset.bool()" if isinstance(reset, Tensor) else "reset.astype(bool)"
+        raise TypeError(f"expected reset to be {told}, got {reset.dtype}: if it holds 1 there and 0 elsewhere, convert it with {convert}")
+    if isinstance(reset, np.ndarray):
+        reset = torch.tensor(np.ascontiguousarray(reset).reshape(reset.shape), device=x.device)
+    check_layout("reset", reset)
     if reset.shape != expected:
         hint = ": transpose it with reset.t()" if tuple(reset.shape[::-1]) == expected else ""
         raise RuntimeError(f"expected reset of shape {expected}, {axes}, got {tuple(reset.shape)}{hint}")
     if reset.device != x.device:
         raise RuntimeError(f"expected reset on {x.device}, where x is, got {reset.device}: move it with reset.to({str(x.device)!r})")
+    return reset
+
+
+def _is_integer(numbers: Tensor | npt.NDArray[Any]) -> bool:
+    if isinstance(numbers, np.ndarray):
+        return numbers.dtype.kind in "iu"
+    dtype = numbers.dtype
+    return not (dtype is torch.bool or dtype.is_floating_point or dtype.is_complex or numbers.is_quantized)
+
+
+def _unwrapped(numbers: Tensor | npt.NDArray[Any]) -> Tensor | npt.NDArray[Any]:
+    """Under torch.func's transforms the tensor that is mapped over, all samples in one; else the same."""
+    while isinstance(numbers, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(numbers):
+        numbers = torch._C._functorch.get_unwrapped(numbers)
+    return numbers
 
 
 def _autocasts(x: Tensor) -> bool:
@@ -238,8 +411,10 @@ def _autocasts(x: Tensor) -> bool:
 
 def _shown(lengths: object) -> str:
     """Lengths, whatever they are, in one line."""
-    if isinstance(lengths, Tensor):
-        return _fold(lengths.tolist()) if lengths.dim() == 1 else f"a tensor of shape {tuple(lengths.shape)}"
+    if isinstance(lengths, Tensor | np.ndarray):
+        lengths = _unwrapped(lengths)
+        kind = "a tensor" if isinstance(lengths, Tensor) else "an array"
+        return _fold(lengths.tolist()) if lengths.ndim == 1 else f"{kind} of shape {tuple(lengths.shape)}"
     return _fold(list(lengths)) if isinstance(lengths, list | tuple) else repr(lengths)
 
 

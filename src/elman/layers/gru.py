@@ -12,6 +12,8 @@ from elman.layers.layer import OneStateLayer
 if TYPE_CHECKING:
     import torch
 
+    from elman.cells import Cell
+
 
 class GRU(OneStateLayer):
     """A gated recurrent network over whole sequences, in place of torch.nn.GRU.
@@ -98,6 +100,9 @@ class GRU(OneStateLayer):
             learn_initial_state,
         )
 
+    def _cell(self) -> Cell:
+        return Gru()
+
 
 class GRUCell(OneStateCell):
     """One step of a gated recurrent network, in place of torch.nn.GRUCell.
@@ -147,3 +152,6 @@ class GRUCell(OneStateCell):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(Gru(), input_size, hidden_size, bias, device, dtype)
+
+    def _cell(self) -> Cell:
+        return Gru()

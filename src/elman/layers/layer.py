@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numbers
 import warnings
-from typing import TYPE_CHECKING, overload
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +17,23 @@ from elman.layers.module import Call, RecurrentModule
 from elman.layers.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from elman.cells import Cell
+    from elman.layers.checks import Lengths, Reset
+
+
+# What may be another value in a built layer.
+_CHECKED: dict[str, Callable[[str, Any], object]] = {
+    "batch_first": checks.as_flag,
+    "dropout": checks.as_probability,
+    "recompute": checks.as_flag,
+}
 
 
 class RecurrentLayer(RecurrentModule):
     """A stack of recurrent layers as a module. Abstract: a subclass picks the cell and says what ``hx`` looks like."""
 
-    input_size: int
-    hidden_size: int
     num_layers: int
     bias: bool
     batch_first: bool
@@ -53,46 +60,42 @@ class RecurrentLayer(RecurrentModule):
         learn_initial_state: bool,
     ) -> None:
         super().__init__()
-        flags = {"bias": bias, "batch_first": batch_first, "recompute": recompute, "learn_initial_state": learn_initial_state}
-        for name, flag in flags.items():
-            if not isinstance(flag, bool):
-                raise TypeError(f"expected {name} to be True or False, got {flag!r}")
-        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "proj_size": proj_size}
-        for name, size in sizes.items():
-            if not isinstance(size, int):
-                raise TypeError(f"expected {name} to be an int, got {size!r} of type {type(size).__name__}")
-            if size < (least := 0 if name == "proj_size" else 1):
-                raise ValueError(f"expected {name} to be at least {least}, got {size}")
-        if proj_size >= hidden_size:
+        self.input_size = checks.as_size("input_size", input_size, 1)
+        self.hidden_size = checks.as_size("hidden_size", hidden_size, 1)
+        self.num_layers = checks.as_size("num_layers", num_layers, 1)
+        self.bias = checks.as_flag("bias", bias)
+        self.batch_first = batch_first
+        self.dropout = dropout
+        self.bidirectional = bidirectional
+        self.proj_size = checks.as_size("proj_size", proj_size, 0)
+        self.recompute = recompute
+        self.learn_initial_state = checks.as_flag("learn_initial_state", learn_initial_state)
+        if self.proj_size >= self.hidden_size:
             raise ValueError(f"expected proj_size to be below hidden_size, {hidden_size}, got {proj_size}: leave it out for no projection")
-        if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
-            raise ValueError(f"expected dropout to be a probability, a number from 0 to 1, got {dropout!r}")
-        if dropout > 0 and num_layers == 1:
+        if self.dropout > 0 and self.num_layers == 1:
             warnings.warn(
                 f"dropout={dropout} does nothing with num_layers=1: it acts between layers, on the output of each but the last",
                 stacklevel=3,
             )
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bias = bias
-        self.batch_first = batch_first
-        self.dropout = float(dropout)
-        self.bidirectional = bidirectional
-        self.proj_size = proj_size
-        self.recompute = recompute
-        self.learn_initial_state = learn_initial_state
-        self.stack = Stack(cell, input_size, hidden_size, num_layers, bool(bidirectional), bias, proj_size, recompute)
-        kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if bias else ()), *(("weight_hr",) if proj_size else ()))
-        suffixes = ("", "_reverse")[: self.stack.num_directions]
-        self._own_parameters(
-            [f"{kind}_l{layer}{suffix}" for layer in range(num_layers) for suffix in suffixes for kind in kinds], device, dtype
-        )
-        if learn_initial_state:
-            self._learned = tuple([f"{state}_0" for state in cell.states])
-            for name, width in zip(self._learned, self.stack.state_sizes, strict=True):
-                shape = (num_layers * self.stack.num_directions, width)
-                self.register_parameter(name, nn.Parameter(torch.zeros(shape, device=device, dtype=dtype)))
+        self._derive(cell)
+        self._own_parameters(device, dtype)
+        for name, width in zip(self._learned, self.stack.state_sizes, strict=False):
+            shape = (self.num_layers * self.stack.num_directions, width)
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape, device=device, dtype=dtype)))
+
+    def _derive(self, cell: Cell) -> None:
+        sizes = self.input_size, self.hidden_size, self.num_layers
+        stack = Stack(cell, *sizes, bool(self.bidirectional), self.bias, self.proj_size, self.recompute)
+        kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ()), *(("weight_hr",) if self.proj_size else ()))
+        suffixes = ("", "_reverse")[: stack.num_directions]
+        names = [f"{kind}_l{layer}{suffix}" for layer in range(self.num_layers) for suffix in suffixes for kind in kinds]
+        self._set_stack(stack, names, tuple([f"{state}_0" for state in cell.states]) if self.learn_initial_state else ())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = _CHECKED.get(name)
+        super().__setattr__(name, value if check is None else check(name, value))
+        if name == "recompute" and "stack" in vars(self):
+            vars(self)["stack"] = replace(self.stack, recompute=value)
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
@@ -117,8 +120,8 @@ class RecurrentLayer(RecurrentModule):
         x: Tensor | PackedSequence,
         state: Tensor | tuple[Tensor, ...] | None = None,
         *,
-        lengths: Tensor | Sequence[int] | None = None,
-        reset: Tensor | None = None,
+        lengths: Lengths | None = None,
+        reset: Reset | None = None,
     ) -> Trace:
         """Run the network as a call does, and show all that it computes on its way: every layer's states and gates at every step.
 
@@ -146,7 +149,7 @@ class RecurrentLayer(RecurrentModule):
         if isinstance(x, PackedSequence):
             if lengths is not None:
                 raise checks.wrong_lengths(lengths)
-            batch_sizes = self._check_packed(x, self._params())
+            batch_sizes, _ = self._check_packed(x, self._params())
             x, lengths = pad_packed_sequence(PackedSequence(x.data, batch_sizes, x.sorted_indices, x.unsorted_indices), self.batch_first)
         steps, states, params, spans = self._prepare(x, states, lengths, reset)
         traced = scan.trace(self.stack, steps, states, params, dropout=self.dropout, training=self.training, spans=spans)
@@ -157,8 +160,8 @@ class RecurrentLayer(RecurrentModule):
         self,
         x: Tensor | PackedSequence,
         states: tuple[Tensor, ...] | None,
-        lengths: Tensor | Sequence[int] | None,
-        reset: Tensor | None,
+        lengths: Lengths | None,
+        reset: Reset | None,
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
         """What forward does, whatever the cell's states."""
         if (
@@ -169,7 +172,7 @@ class RecurrentLayer(RecurrentModule):
             and (params := self._own_params()) is not None
         ):
             start = states
-            if self._learned and states is None and isinstance(x, Tensor) and x.dim() == 3:
+            if self._learned and states is None and isinstance(x, Tensor) and not x.is_nested and x.dim() == 3:
                 start = self._start(self._fresh(params), x.shape[0 if self.batch_first else 1])
             done = run_plain(self.stack, x, start, params, self.batch_first)  # type: ignore[arg-type]  # refuses all but tensors
             if done is not None:
@@ -207,12 +210,13 @@ class RecurrentLayer(RecurrentModule):
         self,
         x: Tensor | PackedSequence,
         states: tuple[Tensor, ...] | None,
-        lengths: Tensor | Sequence[int] | None = None,
-        reset: Tensor | None = None,
+        lengths: Lengths | None = None,
+        reset: Reset | None = None,
     ) -> Call:
         params = self._params()
         if not isinstance(x, Tensor):
             return self._prepare_packed(x, states, params, lengths, reset)
+        checks.check_layout("x", x)
         weight = params[0]
         # Only a few comparisons here: this runs for every call, and what is wrong is found out afterwards.
         shape = x.shape
@@ -239,7 +243,7 @@ class RecurrentLayer(RecurrentModule):
         if lengths is not None:
             spans = Spans(lengths=checks.as_lengths(lengths, rows, shape[time]))
         if reset is not None:
-            spans = spans._replace(reset=self.time_major(reset, x, shape[time], rows if rank == 3 else None))
+            spans = spans._replace(reset=self._time_major(reset, x, shape[time], rows if rank == 3 else None))
         if self._learned:
             states, spans = self._begin(states, spans, self._fresh(params), rows)
         if rank == 2:
@@ -251,45 +255,51 @@ class RecurrentLayer(RecurrentModule):
         packed: PackedSequence,
         states: tuple[Tensor, ...] | None,
         params: tuple[Tensor, ...],
-        lengths: Tensor | Sequence[int] | None,
-        reset: Tensor | None,
+        lengths: Lengths | None,
+        reset: Reset | None,
     ) -> Call:
         if not isinstance(packed, PackedSequence):
             raise checks.wrong_kind("x", "a tensor or a PackedSequence", packed)
         if lengths is not None:
             raise checks.wrong_lengths(lengths)
-        batch_sizes = self._check_packed(packed, params)
+        batch_sizes, rows = self._check_packed(packed, params)
         x, _, sorted_indices, _ = packed
-        rows = 0 if states is None and reset is None and not self._learned else int(batch_sizes[0])  # who records a call cannot read it
         if states is not None:
             self._check_states(states, x, "(L·D, B, H)", (self.num_layers * self.stack.num_directions, rows))
             if sorted_indices is not None:
                 states = tuple([state.index_select(1, sorted_indices) for state in states])
         spans = Spans(batch_sizes)
         if reset is not None:
-            reset = self.time_major(reset, x, len(batch_sizes), rows)
+            reset = self._time_major(reset, x, len(batch_sizes), rows)
             spans = spans._replace(reset=reset if sorted_indices is None else reset.index_select(1, sorted_indices))
         if self._learned:
             states, spans = self._begin(states, spans, self._fresh(params), rows)
         return x, states, params, spans
 
-    def _check_packed(self, packed: PackedSequence, params: tuple[Tensor, ...]) -> Tensor:
-        """Raise what is wrong with a PackedSequence, if anything is. Returns its batch sizes, less steps without rows."""
+    def _check_packed(self, packed: PackedSequence, params: tuple[Tensor, ...]) -> tuple[Tensor, int]:
+        """Raise what is wrong with a PackedSequence, if anything is. Returns its batch sizes, less steps without rows, and its rows."""
         # torch.nn.LSTM does not look at a PackedSequence as RNN and GRU do, and its operators raise another type.
         wrong_dtype = ValueError if len(self._state_names) == 1 else RuntimeError
-        checks.check_input(packed.data, params[0], self.input_size, checks.PACKED_AXES, wrong_dtype)
-        return checks.check_batch_sizes(packed.batch_sizes, packed.data)
+        x, batch_sizes, sorted_indices, unsorted_indices = packed
+        checks.check_input(x, params[0], self.input_size, checks.PACKED_AXES, wrong_dtype)
+        batch_sizes, rows = checks.check_batch_sizes(batch_sizes, x)
+        checks.check_order(sorted_indices, unsorted_indices, rows, x)
+        return batch_sizes, rows
 
-    def time_major(self, reset: Tensor, x: Tensor, steps: int, rows: int | None) -> Tensor:
-        """The reset as the scan has it, (T, B), checked. Unbatched, ``rows`` is None."""
+    def as_reset(self, reset: Reset, x: Tensor, steps: int, rows: int | None) -> Tensor:
+        """The reset as a tensor, laid out as it was given, checked. Unbatched, ``rows`` is None."""
         if rows is None:
-            checks.check_reset(reset, x, (steps,), "(T,)")
-            return reset.unsqueeze(1)
+            return checks.as_reset(reset, x, (steps,), "(T,)")
         if self.batch_first:
-            checks.check_reset(reset, x, (rows, steps), "(B, T)")
-            return reset.t()
-        checks.check_reset(reset, x, (steps, rows), "(T, B)")
-        return reset
+            return checks.as_reset(reset, x, (rows, steps), "(B, T)")
+        return checks.as_reset(reset, x, (steps, rows), "(T, B)")
+
+    def _time_major(self, reset: Reset, x: Tensor, steps: int, rows: int | None) -> Tensor:
+        """The same as the scan has it, (T, B)."""
+        checked = self.as_reset(reset, x, steps, rows)
+        if rows is None:
+            return checked.unsqueeze(1)
+        return checked.t() if self.batch_first else checked
 
     def _begin(
         self, states: tuple[Tensor, ...] | None, spans: Spans, fresh: tuple[Tensor, ...], rows: int
@@ -299,11 +309,10 @@ class RecurrentLayer(RecurrentModule):
 
     def _fresh(self, params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The learned initial states as they are now, (L·D, H) each, checked."""
-        fresh = tuple([getattr(self, name) for name in self._learned])
         directions = self.num_layers * self.stack.num_directions
         shapes = [(directions, width) for width in self.stack.state_sizes]
-        checks.check_parameters((self._names[0], *self._learned), (params[0], *fresh), (self.stack.shapes[0], *shapes))
-        return fresh
+        fresh = [getattr(self, name, None) for name in self._learned]
+        return checks.as_parameters((self._names[0], *self._learned), (params[0], *fresh), (self.stack.shapes[0], *shapes))[1:]
 
     @staticmethod
     def _start(fresh: tuple[Tensor, ...], rows: int) -> tuple[Tensor, ...]:
@@ -316,12 +325,12 @@ class OneStateLayer(RecurrentLayer):
 
     @overload
     def forward(
-        self, input: Tensor, hx: Tensor | None = None, *, lengths: Tensor | Sequence[int] | None = None, reset: Tensor | None = None
+        self, input: Tensor, hx: Tensor | None = None, *, lengths: Lengths | None = None, reset: Reset | None = None
     ) -> tuple[Tensor, Tensor]: ...
 
     @overload
     def forward(
-        self, input: PackedSequence, hx: Tensor | None = None, *, lengths: None = None, reset: Tensor | None = None
+        self, input: PackedSequence, hx: Tensor | None = None, *, lengths: None = None, reset: Reset | None = None
     ) -> tuple[PackedSequence, Tensor]: ...
 
     def forward(
@@ -329,8 +338,8 @@ class OneStateLayer(RecurrentLayer):
         input: Tensor | PackedSequence,
         hx: Tensor | None = None,
         *,
-        lengths: Tensor | Sequence[int] | None = None,
-        reset: Tensor | None = None,
+        lengths: Lengths | None = None,
+        reset: Reset | None = None,
     ) -> tuple[Tensor | PackedSequence, Tensor]:
         """Run the network.
 

@@ -11,10 +11,11 @@ from elman.layers.cell import RecurrentCell
 from elman.layers.layer import RecurrentLayer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
     from torch.nn.utils.rnn import PackedSequence
+
+    from elman.cells import Cell
+    from elman.layers.checks import Lengths, Reset
 
 # Whether torch has oneDNN, and oneDNN runs bfloat16 on this processor: on x86 with AVX-512.
 _ONEDNN_RUNS_BFLOAT16: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -111,19 +112,22 @@ class LSTM(RecurrentLayer):
             learn_initial_state,
         )
 
+    def _cell(self) -> Cell:
+        return Lstm()
+
     @overload
     def forward(
         self,
         input: Tensor,
         hx: tuple[Tensor, Tensor] | None = None,
         *,
-        lengths: Tensor | Sequence[int] | None = None,
-        reset: Tensor | None = None,
+        lengths: Lengths | None = None,
+        reset: Reset | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...
 
     @overload
     def forward(
-        self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None = None, *, lengths: None = None, reset: Tensor | None = None
+        self, input: PackedSequence, hx: tuple[Tensor, Tensor] | None = None, *, lengths: None = None, reset: Reset | None = None
     ) -> tuple[PackedSequence, tuple[Tensor, Tensor]]: ...
 
     def forward(
@@ -131,8 +135,8 @@ class LSTM(RecurrentLayer):
         input: Tensor | PackedSequence,
         hx: tuple[Tensor, Tensor] | None = None,
         *,
-        lengths: Tensor | Sequence[int] | None = None,
-        reset: Tensor | None = None,
+        lengths: Lengths | None = None,
+        reset: Reset | None = None,
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
         """Run the network.
 
@@ -244,6 +248,9 @@ class LSTMCell(RecurrentCell):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(Lstm(), input_size, hidden_size, bias, device, dtype)
+
+    def _cell(self) -> Cell:
+        return Lstm()
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Compute one step.

@@ -12,6 +12,8 @@ from elman.layers.layer import OneStateLayer
 if TYPE_CHECKING:
     import torch
 
+    from elman.cells import Cell
+
 
 class RNN(OneStateLayer):
     """An Elman network over whole sequences, in place of torch.nn.RNN.
@@ -75,11 +77,9 @@ class RNN(OneStateLayer):
         learn_initial_state: bool = False,
     ) -> None:
         checks.check_no_projection("an RNN", proj_size)
-        if nonlinearity not in NONLINEARITIES:
-            raise ValueError(f"expected nonlinearity to be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
-        cell = NONLINEARITIES[nonlinearity]()
+        nonlinearity = checks.as_nonlinearity(nonlinearity, ValueError)
         super().__init__(
-            cell,
+            NONLINEARITIES[nonlinearity](),
             input_size,
             hidden_size,
             num_layers,
@@ -94,6 +94,9 @@ class RNN(OneStateLayer):
             learn_initial_state,
         )
         self.nonlinearity = nonlinearity
+
+    def _cell(self) -> Cell:
+        return NONLINEARITIES[self.nonlinearity]()
 
     @property
     def mode(self) -> str:
@@ -146,11 +149,13 @@ class RNNCell(OneStateCell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if nonlinearity not in NONLINEARITIES:
-            # torch.nn.RNNCell notices in its first call, with this type of error; a layer's constructor raises a ValueError.
-            raise RuntimeError(f"expected nonlinearity to be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
+        # torch.nn.RNNCell notices in its first call, with this type of error; a layer's constructor raises a ValueError.
+        nonlinearity = checks.as_nonlinearity(nonlinearity, RuntimeError)
         super().__init__(NONLINEARITIES[nonlinearity](), input_size, hidden_size, bias, device, dtype)
         self.nonlinearity = nonlinearity
+
+    def _cell(self) -> Cell:
+        return NONLINEARITIES[self.nonlinearity]()
 
     def extra_repr(self) -> str:
         nonlinearity = "" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}"

@@ -9,10 +9,10 @@ from elman.layers import checks
 from elman.layers.module import RecurrentModule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
     from torch.nn.utils.rnn import PackedSequence
+
+    from elman.layers.checks import Lengths, Reset
 
 
 def why(
@@ -20,8 +20,8 @@ def why(
     x: Tensor | PackedSequence,
     hx: Tensor | tuple[Tensor, Tensor] | None = None,
     *,
-    lengths: Tensor | Sequence[int] | None = None,
-    reset: Tensor | None = None,
+    lengths: Lengths | None = None,
+    reset: Reset | None = None,
 ) -> str:
     """Say in one line which backend would run ``rnn(x, hx, lengths=lengths, reset=reset)``, and if not the native one, why not.
 

@@ -10,9 +10,10 @@ from elman.layers import checks
 from elman.streaming.network import check_network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from elman.layers import GRU, LSTM, RNN
+    from elman.layers.checks import Lengths, Reset
 
 
 def chunks(
@@ -21,8 +22,8 @@ def chunks(
     size: int,
     hx: Tensor | tuple[Tensor, Tensor] | None = None,
     *,
-    lengths: Tensor | Sequence[int] | None = None,
-    reset: Tensor | None = None,
+    lengths: Lengths | None = None,
+    reset: Reset | None = None,
 ) -> Chunks:
     """Run a network over long sequences in chunks, for truncated backpropagation through time.
 
@@ -86,18 +87,16 @@ class Chunks:
         x: Tensor,
         size: int,
         hx: Tensor | tuple[Tensor, Tensor] | None,
-        lengths: Tensor | Sequence[int] | None,
-        reset: Tensor | None,
+        lengths: Lengths | None,
+        reset: Reset | None,
     ) -> None:
         check_network(rnn, "the first chunk does")
         if not isinstance(x, Tensor):
             raise checks.wrong_kind("x", "a tensor", x)
+        checks.check_layout("x", x)
         if x.dim() not in (2, 3):
             raise ValueError(f"expected x of 2 or 3 dimensions, got {x.dim()}: x has shape {tuple(x.shape)}")
-        if type(size) is not int:
-            raise TypeError(f"expected size to be an int, got {size!r} of type {type(size).__name__}")
-        if size < 1:
-            raise ValueError(f"expected size to be at least 1, got {size}")
+        size = checks.as_size("size", size, 1)
         self.state: Any = hx
         self._rnn, self._x, self._size = rnn, x, size
         self._time, batch = (1, 0) if rnn.batch_first and x.dim() == 3 else (0, 1)
@@ -105,9 +104,7 @@ class Chunks:
         if steps == 0:
             raise RuntimeError(f"expected at least one step, got none: x has shape {tuple(x.shape)}")
         self._lengths = None if lengths is None else checks.as_lengths(lengths, rows, steps)
-        if reset is not None:
-            rnn.time_major(reset, x, steps, rows if x.dim() == 3 else None)
-        self._reset = reset
+        self._reset = None if reset is None else rnn.as_reset(reset, x, steps, rows if x.dim() == 3 else None)
         self._begin = 0
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
