@@ -47,10 +47,24 @@ class ReferenceBackend(Backend):
         spans: Spans = WHOLE,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if spans.batch_sizes is not None and torch._C._get_tracing_state() is not None:
+            return self._run_traced_packed(stack, x, states, params, spans, spans.batch_sizes)
         output, finals = x, []
         for output, last, _ in _layers(stack, x, states, params, spans, traced=False):  # noqa: B007 - the last layer's is what is put out
             finals += last
         return output, tuple(torch.stack(state) for state in zip(*finals, strict=True))
+
+    def _run_traced_packed(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_sizes: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What ``run`` does under torch.jit.trace, which would write the batch sizes of this call down for all others: padded, with lengths.
+
+        The number of steps is that of this call for good; of other batches the longest row may be shorter.
+        """
+        padded, lengths = torch._VF._pad_packed_sequence(x, batch_sizes, False, 0.0, int(batch_sizes.shape[0]))  # type: ignore[attr-defined]
+        output, finals = self.run(stack, padded, states, params, spans._replace(batch_sizes=None, lengths=lengths))
+        packed, _ = torch._VF._pack_padded_sequence(output, lengths, False)  # type: ignore[attr-defined]
+        return packed, finals
 
     def trace(
         self,
@@ -78,6 +92,8 @@ def _layers(
         A layer's outputs, (T, B, D·H) or packed; for each direction the final states, (B, H); and, where it is traced, for each direction
         the states but the first after every step, and the gates, (T, B, H) each.
     """
+    if torch._C._get_tracing_state() is not None:
+        x = x.permute(*range(x.dim()))  # what is traced writes no number of axes down: so an x of another is an error
     rows_at = None if spans.batch_sizes is None else spans.batch_sizes.tolist()
     rows = x.shape[1] if rows_at is None else rows_at[0]
     alive = _alive(spans, rows, x)
@@ -96,7 +112,7 @@ def _layers(
             b_ih, b_hh = rest or (None, None)
             initial = zeros if states is None else tuple(state[k] for state in states)
             fresh = zeros if spans.fresh is None else tuple(state[k].expand(rows, -1) for state in spans.fresh)
-            cuts = None if spans.reset is None else _cuts(spans.reset, alive, reverse)
+            cuts = None if spans.reset is None else _cuts(spans.reset, alive, reverse).unbind(0)
             projected = linear(x, w_ih, b_ih)
             steps = projected.unbind(0) if rows_at is None else torch.split(projected, rows_at)
             seen, last = _unroll(stack.cell, steps, w_hh, b_hh, w_hr, initial, reverse, over, cuts, fresh, traced)
@@ -135,7 +151,7 @@ def _unroll(
     initial: tuple[Tensor, ...],
     reverse: bool,
     over: Tensor | None,
-    cuts: Tensor | None,
+    cuts: Sequence[Tensor] | None,
     fresh: tuple[Tensor, ...],
     traced: bool,
 ) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
@@ -150,7 +166,7 @@ def _unroll(
         initial: the initial states, each (B, H); with a projection the first is (B, P).
         reverse: whether to go from the last step to the first.
         over: the steps that a row does not have, (T, B, 1), over which it keeps its states; None if there are none.
-        cuts: the steps before which a row takes ``fresh`` for its states, (T, B, 1); None if there are none.
+        cuts: for each step the rows that take ``fresh`` for their states before it, (B, 1); None if there are none.
         fresh: shaped like ``initial``.
         traced: whether gates and further states are wanted.
 
@@ -172,7 +188,7 @@ def _unroll(
             states = tuple(torch.cat((state, first[alive:rows])) for state, first in zip(states, initial, strict=True))
         alive = rows
         if cuts is not None:
-            states = _mix(cuts[t, :rows], tuple(state[:rows] for state in fresh), states)
+            states = _mix(cuts[t][:rows], tuple(state[:rows] for state in fresh), states)
         before = states
         if over is not None:  # what a row's states may have become, infinite too, is not to reach the gradients once more
             states = tuple(state.masked_fill(over[t], 0) for state in states)

@@ -245,7 +245,8 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> tuple[Tensor, int]:
         raise RuntimeError(
             f"expected {sum(sizes)} packed rows, the sum of batch_sizes, got {x.shape[0]}: x has shape {tuple(x.shape)}{_PACK}"
         )
-    return (batch_sizes[: len(sizes) - sizes.count(0)] if sizes[-1] == 0 else batch_sizes).contiguous(), sizes[0]
+    rows = sizes[0] if torch._C._get_tracing_state() is None else batch_sizes[0]  # torch.jit.trace would write a number down for all calls
+    return (batch_sizes[: len(sizes) - sizes.count(0)] if sizes[-1] == 0 else batch_sizes).contiguous(), rows
 
 
 def check_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, rows: int, x: Tensor) -> None:
@@ -328,8 +329,12 @@ def as_lengths(lengths: Lengths, rows: int, steps: int) -> Tensor:
         if lengths.shape[0] != rows:
             raise RuntimeError(f"{expected}, got {lengths.shape[0]}: lengths is {_shown(lengths)}")
         if isinstance(lengths, Tensor) and is_recorded():
-            torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), f"expected lengths from 0 to {steps}, the steps of x")
-            return lengths.to("cpu", torch.int64, copy=True).contiguous()
+            traced = torch._C._get_tracing_state() is not None  # and there the number of steps is a tensor
+            told = f"expected lengths from 0 to {'T' if traced else steps}, the steps of x"
+            torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), told)
+            lengths = lengths.to("cpu", torch.int64, copy=True).contiguous()
+            # A trace leaves out what has no result, so that there the numbers are looked up: outside it is an error.
+            return torch.arange(steps + 1, device="cpu").index_select(0, lengths) if traced else lengths
         if isinstance(lengths, Tensor) and lengths.device.type == "meta":
             raise RuntimeError("expected lengths with numbers, got a tensor on the meta device, which has none: give them as a list")
         numbers = _unwrapped(lengths).reshape(-1).tolist()
