@@ -40,7 +40,7 @@ class RecurrentCell(RecurrentModule):
             self.register_parameter(name, None)
 
     def _derive(self, cell: Cell) -> None:
-        stack = Stack(cell, self.input_size, self.hidden_size, bias=bool(self.bias))
+        stack = Stack(cell, self.input_size, self.hidden_size, bias=checks.as_truth("bias", self.bias))
         self._set_stack(stack, _NAMES[: stack.tensors_per_direction])
 
     def extra_repr(self) -> str:

@@ -53,18 +53,20 @@ def as_int(value: object) -> int | None:
         return None
 
 
-def as_size(name: str, size: object, least: int, too_small: type[Exception] = ValueError) -> int:
+def as_size(name: str, size: object, least: int, unfit: type[Exception] = ValueError) -> int:
     """A size as an int.
 
     Raises:
         TypeError: it is no integer.
-        Exception: of the type ``too_small``: it is below ``least``.
+        Exception: of the type ``unfit``: it is below ``least`` or beyond 64 bits.
     """
     number = as_int(size)
     if number is None:
         raise TypeError(f"expected {name} to be an int, got {size!r} of type {type(size).__name__}")
     if number < least:
-        raise too_small(f"expected {name} to be at least {least}, got {number}")
+        raise unfit(f"expected {name} to be at least {least}, got {number}")
+    if number >= 2**63:
+        raise unfit(f"expected {name} to be below 2**63, got {number}")
     return number
 
 
@@ -80,6 +82,14 @@ def as_flag(name: str, flag: object) -> bool:
     if not isinstance(flag, bool):
         raise TypeError(f"expected {name} to be True or False, got {flag!r}")
     return flag
+
+
+def as_truth(name: str, value: object) -> bool:
+    """What stands for True or False, where torch.nn takes anything that does. Raises a TypeError if it does not."""
+    try:
+        return bool(value)
+    except (RuntimeError, ValueError):  # an array or a tensor of several
+        raise TypeError(f"expected {name} to be True or False, got {type(value).__name__}") from None
 
 
 def as_probability(name: str, probability: float) -> float:
@@ -147,9 +157,13 @@ def check_input(x: Tensor, weight: Tensor, input_size: int, axes: dict[int, str]
         wrong_dtype: the type of error for a wrong dtype, in which torch's layers and cells differ.
 
     Raises:
+        TypeError: it is no tensor.
         ValueError: the number of dimensions is wrong.
-        RuntimeError: the number of features or the device is wrong.
+        RuntimeError: the number of features, the layout or the device is wrong.
     """
+    if not isinstance(x, Tensor):
+        raise wrong_kind("x", "a tensor", x)
+    check_layout("x", x)
     shape = tuple(x.shape)
     if x.dim() not in axes:
         error = RuntimeError if axes is PACKED_AXES else ValueError

@@ -34,6 +34,7 @@ _CHECKED: dict[str, Callable[[str, Any], object]] = {
 class RecurrentLayer(RecurrentModule):
     """A stack of recurrent layers as a module. Abstract: a subclass picks the cell and says what ``hx`` looks like."""
 
+    _fixed = RecurrentModule._fixed | {"num_layers", "bidirectional", "proj_size", "learn_initial_state", "mode"}
     num_layers: int
     bias: bool
     batch_first: bool
@@ -85,7 +86,7 @@ class RecurrentLayer(RecurrentModule):
 
     def _derive(self, cell: Cell) -> None:
         sizes = self.input_size, self.hidden_size, self.num_layers
-        stack = Stack(cell, *sizes, bool(self.bidirectional), self.bias, self.proj_size, self.recompute)
+        stack = Stack(cell, *sizes, checks.as_truth("bidirectional", self.bidirectional), self.bias, self.proj_size, self.recompute)
         kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ()), *(("weight_hr",) if self.proj_size else ()))
         suffixes = ("", "_reverse")[: stack.num_directions]
         names = [f"{kind}_l{layer}{suffix}" for layer in range(self.num_layers) for suffix in suffixes for kind in kinds]

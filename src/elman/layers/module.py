@@ -29,21 +29,6 @@ T = TypeVar("T")
 Call: TypeAlias = "tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans]"
 
 
-# What a built module stays: its parameters and its stack are made for it.
-_FIXED = frozenset(
-    (
-        "input_size",
-        "hidden_size",
-        "num_layers",
-        "nonlinearity",
-        "bias",
-        "bidirectional",
-        "proj_size",
-        "learn_initial_state",
-        "mode",
-        "stack",
-    )
-)
 # What torch.nn's layers keep beside their parameters, the last in weak references, which cannot be pickled.
 _TORCHS = frozenset(("_flat_weights", "_flat_weights_names", "_all_weights", "_flat_weight_refs", "mode"))
 
@@ -73,6 +58,7 @@ class RecurrentModule(nn.Module):
         stack: what is to be run.
     """
 
+    _fixed = frozenset(("input_size", "hidden_size", "bias", "stack"))  # what a built module stays: its parameters are made for it
     input_size: int
     hidden_size: int
     stack = _Derived["Stack"]()
@@ -101,13 +87,13 @@ class RecurrentModule(nn.Module):
         own["_learned"] = learned
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FIXED and "stack" in vars(self) and hasattr(self, name):
+        if name in self._fixed and "stack" in vars(self) and hasattr(self, name):
             self._refuse_change(name, value)
         else:
             super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        if name in _FIXED:
+        if name in self._fixed:
             raise AttributeError(f"expected {name} to stay, got it deleted: the parameters of this {type(self).__name__} are made for it")
         super().__delattr__(name)
 
@@ -147,6 +133,11 @@ class RecurrentModule(nn.Module):
 
     def _own_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
         """Create the stack's parameters and draw their values."""
+        try:
+            torch.empty(0, device=device, dtype=dtype)
+        except TypeError:
+            told = "expected device to be a torch.device, its name or None, and dtype to be a torch.dtype or None"
+            raise TypeError(f"{told}, got {device!r} and {dtype!r}") from None
         for name, shape in zip(self._names, self.stack.shapes, strict=True):
             self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()

@@ -59,6 +59,8 @@ class RNN(OneStateLayer):
         ValueError: a size is not positive, dropout not a probability, the nonlinearity unknown, or proj_size given.
     """
 
+    _fixed = OneStateLayer._fixed | {"nonlinearity"}
+
     def __init__(
         self,
         input_size: int,
@@ -139,6 +141,8 @@ class RNNCell(OneStateCell):
     Raises:
         RuntimeError: the nonlinearity is unknown or a size negative.
     """
+
+    _fixed = OneStateCell._fixed | {"nonlinearity"}
 
     def __init__(
         self,
