@@ -61,7 +61,8 @@ class ReferenceBackend(Backend):
 
         The number of steps is that of this call for good; of other batches the longest row may be shorter.
         """
-        padded, lengths = torch._VF._pad_packed_sequence(x, batch_sizes, False, 0.0, int(batch_sizes.shape[0]))  # type: ignore[attr-defined]
+        steps = int(batch_sizes.shape[0])
+        padded, lengths = torch._VF._pad_packed_sequence(x, batch_sizes, False, 0.0, steps)  # type: ignore[attr-defined]
         output, finals = self.run(stack, padded, states, params, spans._replace(batch_sizes=None, lengths=lengths))
         packed, _ = torch._VF._pack_padded_sequence(output, lengths, False)  # type: ignore[attr-defined]
         return packed, finals

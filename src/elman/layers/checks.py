@@ -62,7 +62,7 @@ def as_size(name: str, size: object, least: int, unfit: type[Exception] = ValueE
     """
     number = as_int(size)
     if number is None:
-        raise TypeError(f"expected {name} to be an int, got {size!r} of type {type(size).__name__}")
+        raise TypeError(f"expected {name} to be an int, got {brief(size)} of type {type(size).__name__}")
     if number < least:
         raise unfit(f"expected {name} to be at least {least}, got {number}")
     if number >= 2**63:
@@ -73,14 +73,14 @@ def as_size(name: str, size: object, least: int, unfit: type[Exception] = ValueE
 def as_nonlinearity(nonlinearity: object, error: type[Exception]) -> str:
     """The name of a nonlinearity. Raises an error of this type if there is none of this name."""
     if not isinstance(nonlinearity, str) or nonlinearity not in NONLINEARITIES:
-        raise error(f"expected nonlinearity to be one of {', '.join(map(repr, NONLINEARITIES))}, got {nonlinearity!r}")
+        raise error(f"expected nonlinearity to be one of {', '.join(map(repr, NONLINEARITIES))}, got {brief(nonlinearity)}")
     return nonlinearity
 
 
 def as_flag(name: str, flag: object) -> bool:
     """A flag. Raises a TypeError if it is no bool."""
     if not isinstance(flag, bool):
-        raise TypeError(f"expected {name} to be True or False, got {flag!r}")
+        raise TypeError(f"expected {name} to be True or False, got {brief(flag)}")
     return flag
 
 
@@ -95,7 +95,7 @@ def as_truth(name: str, value: object) -> bool:
 def as_probability(name: str, probability: float) -> float:
     """A probability as a float. Raises a ValueError if it is none."""
     if not isinstance(probability, Real) or isinstance(probability, bool) or not 0 <= probability <= 1:
-        raise ValueError(f"expected {name} to be a probability, a number from 0 to 1, got {probability!r}")
+        raise ValueError(f"expected {name} to be a probability, a number from 0 to 1, got {brief(probability)}")
     return float(probability)
 
 
@@ -190,10 +190,16 @@ def _conversion(name: str, tensor: Tensor, dtype: torch.dtype) -> str:
     return f"{name}.dequantize()" if tensor.is_quantized else f"{name}.to({dtype})"
 
 
+def brief(value: object) -> str:
+    """A value in a line: how it prints, or of what type it is where that takes more."""
+    text = repr(value)
+    return text if "\n" not in text and len(text) <= 100 else f"a value of type {type(value).__name__}"
+
+
 def check_no_projection(kind: str, proj_size: object) -> None:
     """Raise a ValueError if there is a proj_size, whatever it is: torch.nn's layers of this kind know the argument and take none."""
     if proj_size is not None:
-        raise ValueError(f"expected no proj_size, got {proj_size!r}: an LSTM can project its output, {kind} cannot")
+        raise ValueError(f"expected no proj_size, got {brief(proj_size)}: an LSTM can project its output, {kind} cannot")
 
 
 def check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None = None) -> None:
@@ -358,7 +364,7 @@ def as_lengths(lengths: Lengths, rows: int, steps: int) -> Tensor:
             number = as_int(given)
             if number is None:
                 raise TypeError(
-                    f"expected lengths to be integers, got {given!r} of type {type(given).__name__}: lengths is {_shown(lengths)}"
+                    f"expected lengths to be integers, got {brief(given)} of type {type(given).__name__}: lengths is {_shown(lengths)}"
                 )
             numbers.append(number)
         if len(numbers) != rows:
@@ -433,9 +439,11 @@ def _shown(lengths: object) -> str:
     if isinstance(lengths, Tensor | np.ndarray):
         lengths = _unwrapped(lengths)
         kind = "a tensor" if isinstance(lengths, Tensor) else "an array"
+        if isinstance(lengths, Tensor) and (lengths.is_nested or lengths.layout is not torch.strided or lengths.is_meta):
+            return kind
         return _fold(lengths.tolist()) if lengths.ndim == 1 else f"{kind} of shape {tuple(lengths.shape)}"
-    return _fold(list(lengths)) if isinstance(lengths, list | tuple) else repr(lengths)
+    return _fold(list(lengths)) if isinstance(lengths, list | tuple) else brief(lengths)
 
 
 def _fold(sizes: Sequence[object]) -> str:
-    return str(sizes) if len(sizes) <= 8 else f"[{', '.join(map(str, sizes[:8]))}, ...]"
+    return f"[{', '.join([*map(brief, sizes[:8]), *(['...'] if len(sizes) > 8 else [])])}]"

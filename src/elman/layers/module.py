@@ -104,7 +104,7 @@ class RecurrentModule(nn.Module):
             return
         kind = type(self).__name__
         raise AttributeError(
-            f"expected {name} to stay {now!r}, for which this {kind} has its parameters, got {value!r}: build another {kind}"
+            f"expected {name} to stay {now!r}, for which this {kind} has its parameters, got {checks.brief(value)}: build another {kind}"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class RecurrentModule(nn.Module):
             torch.empty(0, device=device, dtype=dtype)
         except TypeError:
             told = "expected device to be a torch.device, its name or None, and dtype to be a torch.dtype or None"
-            raise TypeError(f"{told}, got {device!r} and {dtype!r}") from None
+            raise TypeError(f"{told}, got {checks.brief(device)} and {checks.brief(dtype)}") from None
         for name, shape in zip(self._names, self.stack.shapes, strict=True):
             self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
