@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,7 +20,7 @@ import elman
 import pieces
 from cases import Case, allow, assert_same, assert_within, build, evaluate, expect
 from elman.layers import checks
-from kinds import GRU, KINDS, LSTM, RELU, Kind, as_hx, as_states, every_cell, every_kind
+from kinds import GRU, KINDS, LSTM, RELU, TANH, Kind, as_hx, as_states, every_cell, every_kind
 from pieces import Batch
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ def test_an_unbatched_sequence_has_one_length(backend: Backend, kind: Kind, leng
         tuple(LENGTHS),
         [np.int32(length) for length in LENGTHS],
         *(torch.tensor(LENGTHS, dtype=dtype) for dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)),
+        *(np.array(LENGTHS, dtype=dtype) for dtype in (np.int64, np.int32, np.uint8, np.uint16, ">i4")),
+        np.array([LENGTHS, LENGTHS]).T[::-1][::-1, 0],
+        [torch.tensor(length) for length in LENGTHS],
         torch.tensor([LENGTHS, LENGTHS]).t()[:, 0],
         torch.tensor(LENGTHS).flip(0).flip(0),
     ],
@@ -83,6 +87,27 @@ def test_lengths_may_be_any_integers(backend: Backend, lengths: object) -> None:
     x = Batch.draw(GRU, 2, LENGTHS, None).x
     for got, expected in zip(rnn(x, lengths=lengths), rnn(x, lengths=LENGTHS), strict=True):
         assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("length", [3, np.int32(3), np.array(3), np.array([3]), torch.tensor(3), torch.tensor([3])], ids=repr)
+def test_one_row_has_one_length(backend: Backend, length: object) -> None:
+    rnn, x = elman.GRU(3, 4, bidirectional=True), torch.randn(6, 1, 3)
+    for given in (x, x[:, 0]):
+        for got, expected in zip(rnn(given, lengths=length), rnn(given, lengths=[3]), strict=True):
+            assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("kind", [TANH, GRU, LSTM], ids=str)
+def test_each_sample_of_a_vmap_may_have_its_own(kind: Kind) -> None:
+    rnn, x = kind.build(elman, 3, 4, 2, bidirectional=True, dtype=torch.float64), torch.randn(6, 4, 3, dtype=torch.float64)
+    samples = torch.tensor([LENGTHS, [6, 0, 1, 5]])
+    for got, lengths in zip(vmap(lambda lengths: rnn(x, lengths=lengths)[0])(samples), samples, strict=True):
+        torch.testing.assert_close(got, rnn(x, lengths=lengths)[0], rtol=0, atol=1e-13)
+    twice = vmap(vmap(lambda lengths: rnn(x, lengths=lengths)[0]))(torch.stack([samples, samples.flip(0)]))
+    torch.testing.assert_close(twice[1, 0], rnn(x, lengths=samples[1])[0], rtol=0, atol=1e-13)
+    for wrong in (torch.tensor([LENGTHS, [6, 0, 7, 5]]), torch.tensor([LENGTHS, [6, 0, -1, 5]])):
+        with pytest.raises(RuntimeError, match=r"expected lengths from 0 to 6, the steps of x, got (7|-1)"):
+            vmap(lambda lengths: rnn(x, lengths=lengths)[0])(wrong)
 
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["plain", "recorded"])
@@ -217,6 +242,11 @@ WRONG: list[tuple[object, type[Exception], str]] = [
     ([], RuntimeError, "got 0: lengths is []"),
     (torch.tensor(3), RuntimeError, "expected 4 lengths, one for each row of x, got a tensor of shape (): give it one axis"),
     (torch.ones(4, 1, dtype=torch.int64), RuntimeError, "got a tensor of shape (4, 1)"),
+    (np.ones((4, 1), dtype=np.int64), RuntimeError, "got an array of shape (4, 1)"),
+    (np.array(3), RuntimeError, "expected 4 lengths, one for each row of x, got an array of shape (): give it one axis"),
+    (np.array([3, 0, 7, 2]), RuntimeError, "got 7: lengths is [3, 0, 7, 2]"),
+    (np.ones(4), TypeError, "expected lengths of an integer dtype, got float64: convert them with lengths.astype(int)"),
+    (np.ones(4, dtype=bool), TypeError, "got bool: count a mask's steps"),
     (torch.ones(4), TypeError, "expected lengths of an integer dtype, got torch.float32: convert them with lengths.long()"),
     (torch.ones(4, dtype=torch.bool), TypeError, "got torch.bool: count a mask's steps"),
     (torch.ones(4, dtype=torch.complex64), TypeError, "got torch.complex64"),

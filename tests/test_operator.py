@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -130,6 +132,72 @@ def test_a_compiled_training_step_is_the_eager_one(name: str) -> None:
     got = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(x), list(rnn.parameters()))
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def _written_to(use: str, rnn: torch.nn.Module, x: Tensor) -> Tensor:
+    """A sum of what a network gave, of which some was written into."""
+    output, states = rnn(x)
+    last = states if isinstance(states, Tensor) else states[-1]
+    if use == "mul_":
+        return output.mul_(2).sum()
+    if use == "add_":
+        return output.add_(x.sum()).square().sum()
+    if use == "relu_":
+        return torch.relu_(output).sum()
+    if use == "a part":
+        output[1:].zero_()
+        output[0, 0] = 3 * x.sum()
+        return output.square().sum()
+    if use == "h_n":
+        return last.mul_(2).sum() + output.square().sum()
+    if use == "both":
+        last.add_(1)
+        return output.tanh_().sum() * last.sum()
+    assert use == "between"
+    hx = last.mul_(2) if isinstance(states, Tensor) else (states[0].add_(1), last.mul_(2))
+    return rnn(x, hx)[0].mul_(3).sum() + output.sum()
+
+
+@pytest.mark.parametrize("use", ["mul_", "add_", "relu_", "a part", "h_n", "both", "between"])
+@pytest.mark.parametrize("name", ["deep", "gru", "lstm", "lstm, run again", "lstm projected, all at once"])
+def test_what_a_compiled_network_gave_may_be_written_into(name: str, use: str) -> None:
+    rnn, x, _ = _network(name)
+    wanted = [x.requires_grad_(), *rnn.parameters()]
+    expected = torch.autograd.grad(_written_to(use, rnn, 1 * x), wanted)
+    compiled = torch.compile(lambda x: _written_to(use, rnn, x), fullgraph=True, backend="aot_eager")
+    for got, one in zip(torch.autograd.grad(compiled(1 * x), wanted), expected, strict=True):
+        torch.testing.assert_close(got, one, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["deep", "gru", "lstm"])
+def test_a_compiler_runs_a_network_once_though_its_output_was_written_into(name: str) -> None:
+    """With Inductor's way to part what runs forward from what runs backward."""
+    rnn, x, _ = _network(name)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    backend = aot_autograd(fw_compiler=compiler, bw_compiler=compiler, partition_fn=min_cut_rematerialization_partition)
+    torch.compile(lambda x: rnn(x)[0].mul_(2), fullgraph=True, backend=backend)(x).sum().backward()
+    calls = [node for graph in graphs for node in graph.graph.nodes if node.target is OPERATOR]
+    assert (len(graphs), len(calls)) == (2, 1)
+
+
+def test_what_the_operator_gave_may_be_written_into_without_a_compiler() -> None:
+    rnn, x, _ = _network("gru")
+    expected = torch.autograd.grad(rnn(x)[0].mul_(2).sum(), list(rnn.parameters()))
+    output = OPERATOR(x, [], list(rnn.parameters()), None, None, None, [], "gru", 4, 1, False, True, 0, False, False)[0]
+    assert all(map(torch.equal, torch.autograd.grad(output.mul_(2).sum(), list(rnn.parameters())), expected))
+
+
+@pytest.mark.parametrize("layer", ["RNN", "GRU", "LSTM"])
+def test_a_fresh_layer_with_dropout_compiles_in_its_first_call(layer: str) -> None:
+    rnn, x = getattr(elman, layer)(3, 4, 2, dropout=0.5), torch.randn(5, 2, 3)
+    assert torch.compile(rnn, fullgraph=True, backend="aot_eager")(x)[0].shape == (5, 2, 4)
+    rnn = getattr(elman, layer)(3, 4, 2, dropout=0.5).eval()
+    assert torch.equal(torch.compile(rnn, fullgraph=True, backend="aot_eager")(x)[0], rnn(x)[0])
 
 
 @every_network

@@ -100,3 +100,66 @@ def test_steps_without_rows_are_let_through(backend: Backend, rnn: elman.RNN) ->
     expected, expected_h_n = rnn(PackedSequence(data, torch.tensor([3, 2])))
     torch.testing.assert_close(output.data, expected.data, rtol=0, atol=0)
     torch.testing.assert_close(h_n, expected_h_n, rtol=0, atol=0)
+
+
+def _hand_made(sorted_indices: object, unsorted_indices: object) -> PackedSequence:
+    """Three rows of 3, 2 and 1 steps, in an order that is told by hand."""
+    whole = PackedSequence(torch.randn(6, 10), torch.tensor([3, 2, 1]))
+    return whole._replace(sorted_indices=sorted_indices, unsorted_indices=unsorted_indices)
+
+
+def _order(*rows: int) -> torch.Tensor:
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("named", ["hx", "reset", "neither"])
+@pytest.mark.parametrize("layer", ["RNN", "LSTM"])
+@pytest.mark.parametrize(
+    ("ordered", "back", "told"),
+    [
+        (
+            _order(0),
+            _order(0),
+            r"expected sorted_indices of torch.int64 and shape \(3,\) on cpu, where x is, got torch.int64 of shape \(1,\)",
+        ),
+        (_order(0, 1, 2, 0), _order(0, 1, 2), r"expected sorted_indices .* got torch.int64 of shape \(4,\)"),
+        (_order(0, 1, 2), _order(0, 1), r"expected unsorted_indices .* got torch.int64 of shape \(2,\)"),
+        (_order(0, 0, 1), _order(0, 2, 1), "to hold each of the 3 rows once and to undo each other, got .0, 0, 1. and .0, 2, 1."),
+        (_order(0, -1, 1), _order(0, 2, 1), "to hold each of the 3 rows once"),
+        (_order(0, 3, 1), _order(0, 2, 1), "to hold each of the 3 rows once"),
+        (_order(0, 2, 1), _order(0, 2, 3), "to hold each of the 3 rows once"),
+        (_order(0, 2, 1), _order(0, -1, 1), "to hold each of the 3 rows once"),
+        (_order(2**62, 2, 1), _order(0, 2, 1), "to hold each of the 3 rows once"),
+        (_order(1, 2, 0), _order(1, 2, 0), "to undo each other"),
+        (_order(0, 2, 1), None, "expected both sorted_indices and unsorted_indices or neither, got no unsorted_indices"),
+        (None, _order(0, 2, 1), "got no sorted_indices: make PackedSequences with"),
+        (_order(0, 2, 1).int(), _order(0, 2, 1), "expected sorted_indices of torch.int64 .* got torch.int32"),
+        (_order(0, 2, 1), _order(0, 2, 1).float(), "expected unsorted_indices of torch.int64 .* got torch.float32"),
+        (_order(0, 2, 1), _order(0, 2, 1).to("meta"), "on cpu, where x is, got torch.int64 of shape .* on meta"),
+        ([0, 2, 1], _order(0, 2, 1), "expected sorted_indices to be a tensor, got list"),
+    ],
+)
+def test_an_order_that_does_not_fit_is_an_error(
+    backend: Backend, layer: str, named: str, ordered: torch.Tensor | None, back: torch.Tensor | None, told: str
+) -> None:
+    """States and resets are put in this order: it indexes memory."""
+    module, state = getattr(elman, layer)(10, 20), torch.zeros(1, 3, 20)
+    given: dict[str, object] = {}
+    if named == "hx":
+        given["hx"] = (state, state) if layer == "LSTM" else state
+    elif named == "reset":
+        given["reset"] = torch.zeros(3, 3, dtype=torch.bool)
+    traced = {"state" if name == "hx" else name: value for name, value in given.items()}
+    for call, arguments in ((module, given), (module.trace, traced), (lambda x, **given: elman.why(module, x, **given), given)):
+        with pytest.raises((RuntimeError, TypeError), match=told):
+            call(_hand_made(ordered, back), **arguments)
+
+
+def test_a_right_order_by_hand_is_taken(backend: Backend, rnn: elman.RNN) -> None:
+    state = torch.randn(rnn.num_layers * rnn.stack.num_directions, 3, 20)
+    packed = _hand_made(_order(1, 2, 0), _order(2, 0, 1))
+    sequences = pad_packed_sequence(packed)
+    output, h_n = rnn(packed, state)
+    expected, h_n_expected = rnn(sequences[0], state, lengths=sequences[1])
+    torch.testing.assert_close(pad_packed_sequence(output)[0], expected)
+    torch.testing.assert_close(h_n, h_n_expected)

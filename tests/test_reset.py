@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -122,6 +123,24 @@ def test_cut_everywhere_every_step_is_alone(backend: Backend, kind: Kind) -> Non
     output, _ = rnn(x, reset=torch.ones(6, 4, dtype=torch.bool))
     for t in range(6):
         torch.testing.assert_close(output[t : t + 1], rnn(x[t : t + 1])[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["padded", "batch first", "unbatched", "packed", "chunks"])
+def test_a_reset_may_be_numpys(backend: Backend, form: str) -> None:
+    rnn, x = elman.GRU(3, 4, batch_first=form == "batch first"), torch.randn(6, 4, 3)
+    reset = torch.rand(6, 4) < 0.3
+    if form == "unbatched":
+        x, reset = x[:, 0], reset[:, 0]
+    array = np.asfortranarray(np.flip(np.flip(reset.numpy()).copy()))
+    if form == "batch first":
+        x, array, reset = x.transpose(0, 1), array.T, reset.t()
+    if form == "packed":
+        calls = [rnn(pack_padded_sequence(x, [6, 4, 3, 1]), reset=given)[0].data for given in (array, reset)]
+    elif form == "chunks":
+        calls = [torch.cat([output for _, output in elman.chunks(rnn, x, 4, reset=given)]) for given in (array, reset)]
+    else:
+        calls = [rnn(x, reset=given)[0] for given in (array, reset)]
+    assert torch.equal(*calls)
 
 
 def test_a_reset_may_lie_anywhere(backend: Backend) -> None:

@@ -57,7 +57,7 @@ class ReferenceBackend(Backend):
     def _run_traced_packed(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_sizes: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What ``run`` does under torch.jit.trace, which would write the batch sizes of this call down for all others: padded, with lengths.
+        """What ``run`` does under torch.jit.trace, which would write this call's batch sizes down for all others: padded, with lengths.
 
         The number of steps is that of this call for good; of other batches the longest row may be shorter.
         """
