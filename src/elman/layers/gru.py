@@ -60,6 +60,9 @@ class GRU(OneStateLayer):
 
     The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.GRU's.
 
+    Of the constructor's arguments batch_first, dropout and recompute may be set to other values as attributes; the rest belong to the
+    parameters, and setting one to another value raises an AttributeError.
+
     Raises:
         TypeError: a flag is not a bool or a size not an int.
         ValueError: a size is not positive, dropout not a probability, or proj_size given.
@@ -139,7 +142,10 @@ class GRUCell(OneStateCell):
 
     The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.GRUCell's.
 
+    The constructor's arguments belong to the parameters: setting such an attribute to another value raises an AttributeError.
+
     Raises:
+        TypeError: a size is not an int.
         RuntimeError: a size is negative.
     """
 

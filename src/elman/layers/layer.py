@@ -352,15 +352,16 @@ class OneStateLayer(RecurrentLayer):
         Args:
             input: x, (T, B, I), or (B, T, I) with batch_first; unbatched, (T, I); or a PackedSequence.
             hx: the initial states, (L·D, B, H); unbatched, (L·D, H). The learned ones by default, or zeros.
-            lengths: how many of its steps each row has: B integers from 0 to T, in any order, list or tensor, on any device. The result is
-                that of packing x, running and unpacking: outputs past a row's length are 0, the reverse direction begins at its last step,
-                and a row without steps ends in its initial states. What x holds past it, NaN too, reaches neither results nor gradients.
-                All steps by default. Not with a PackedSequence, which has its own.
-            reset: where a sequence ends and a fresh one begins: a bool tensor on x's device, (T, B), or (B, T) with batch_first; unbatched,
-                (T,). True at t: what is before step t and what is from t on are run as if one by one, and so in both directions. A reset
-                starts from the learned initial states, or zeros, never from hx. So where reset[0] is True, the forward direction does not
-                begin from hx but fresh; the reverse direction still begins from hx, at the row's last step. With a PackedSequence, T is
-                the longest row's, and the rows are in the order in which they were packed from. Nowhere by default.
+            lengths: how many of its steps each row has: B integers from 0 to T, in any order, in a list, a tuple, a NumPy array or a tensor
+                on any device; of one row also the number itself. The result is that of packing x, running and unpacking: outputs past a
+                row's length are 0, the reverse direction begins at its last step, and a row without steps ends in its initial states. What
+                x holds past it, NaN too, reaches neither results nor gradients. All steps by default. Not with a PackedSequence, which has
+                its own.
+            reset: where a sequence ends and a fresh one begins: a bool tensor on x's device or a bool NumPy array, (T, B), or (B, T) with
+                batch_first; unbatched, (T,). True at t: what is before step t and what is from t on are run as if one by one, and so in
+                both directions. A reset starts from the learned initial states, or zeros, never from hx. So where reset[0] is True, the
+                forward direction does not begin from hx but fresh; the reverse direction still begins from hx, at the row's last step. With
+                a PackedSequence, T is the longest row's, and the rows are in the order in which they were packed from. Nowhere by default.
 
         Returns:
             The outputs, laid out as x: the last layer's state after each step, both directions beside each other, (T, B, D·H);

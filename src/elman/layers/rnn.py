@@ -54,6 +54,9 @@ class RNN(OneStateLayer):
 
     The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.RNN's.
 
+    Of the constructor's arguments batch_first, dropout and recompute may be set to other values as attributes; the rest belong to the
+    parameters, and setting one to another value raises an AttributeError.
+
     Raises:
         TypeError: a flag is not a bool or a size not an int.
         ValueError: a size is not positive, dropout not a probability, the nonlinearity unknown, or proj_size given.
@@ -138,7 +141,10 @@ class RNNCell(OneStateCell):
 
     The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.RNNCell's.
 
+    The constructor's arguments belong to the parameters: setting such an attribute to another value raises an AttributeError.
+
     Raises:
+        TypeError: a size is not an int.
         RuntimeError: the nonlinearity is unknown or a size negative.
     """
 
