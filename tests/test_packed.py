@@ -155,8 +155,8 @@ def test_an_order_that_does_not_fit_is_an_error(
             call(_hand_made(ordered, back), **arguments)
 
 
-def test_a_right_order_by_hand_is_taken(backend: Backend, rnn: elman.RNN) -> None:
-    state = torch.randn(rnn.num_layers * rnn.stack.num_directions, 3, 20)
+def test_a_right_order_by_hand_is_taken(backend: Backend) -> None:
+    rnn, state = elman.RNN(10, 20, 2, bidirectional=True), torch.randn(4, 3, 20)
     packed = _hand_made(_order(1, 2, 0), _order(2, 0, 1))
     sequences = pad_packed_sequence(packed)
     output, h_n = rnn(packed, state)
