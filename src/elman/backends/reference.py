@@ -62,9 +62,9 @@ class ReferenceBackend(Backend):
         The number of steps is that of this call for good; of other batches the longest row may be shorter.
         """
         steps = int(batch_sizes.shape[0])
-        padded, lengths = torch._VF._pad_packed_sequence(x, batch_sizes, False, 0.0, steps)  # type: ignore[attr-defined]
+        padded, lengths = torch._VF._pad_packed_sequence(x, batch_sizes, False, 0.0, steps)
         output, finals = self.run(stack, padded, states, params, spans._replace(batch_sizes=None, lengths=lengths))
-        packed, _ = torch._VF._pack_padded_sequence(output, lengths, False)  # type: ignore[attr-defined]
+        packed, _ = torch._VF._pack_padded_sequence(output, lengths, False)
         return packed, finals
 
     def trace(

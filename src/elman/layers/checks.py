@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Lengths: TypeAlias = "Tensor | npt.NDArray[np.integer[Any]] | Sequence[int] | int"
     Reset: TypeAlias = "Tensor | npt.NDArray[np.bool_]"
 
+_ARRAYS = (Tensor, np.ndarray)
 LAYER_AXES = {2: "(T, I)", 3: "(T, B, I)"}
 BATCH_FIRST_AXES = {2: "(T, I)", 3: "(B, T, I)"}
 CELL_AXES = {1: "(I,)", 2: "(B, I)"}
@@ -265,7 +266,9 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> tuple[Tensor, int]:
         raise RuntimeError(
             f"expected {sum(sizes)} packed rows, the sum of batch_sizes, got {x.shape[0]}: x has shape {tuple(x.shape)}{_PACK}"
         )
-    rows = sizes[0] if torch._C._get_tracing_state() is None else batch_sizes[0]  # torch.jit.trace would write a number down for all calls
+    rows: Any = sizes[0]
+    if torch._C._get_tracing_state() is not None:  # torch.jit.trace would write the number down for all calls
+        rows = batch_sizes[0]
     return (batch_sizes[: len(sizes) - sizes.count(0)] if sizes[-1] == 0 else batch_sizes).contiguous(), rows
 
 
@@ -284,21 +287,21 @@ def check_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, 
     """
     if sorted_indices is None and unsorted_indices is None:
         return
-    found: list[Tensor] = []
+    found = []
     for name, indices in (("sorted_indices", sorted_indices), ("unsorted_indices", unsorted_indices)):
         if indices is None:
             raise RuntimeError(f"expected both sorted_indices and unsorted_indices or neither, got no {name}{_PACK}")
         if not isinstance(indices, Tensor):
             raise wrong_kind(name, "a tensor", indices)
         check_layout(name, indices)
-        if indices.shape != (rows,) or indices.dtype is not torch.int64 or indices.device != x.device:
+        if indices.dtype is not torch.int64 or indices.device != x.device or indices.shape != (rows,):
             got = f"{indices.dtype} of shape {tuple(indices.shape)} on {indices.device}"
             raise RuntimeError(f"expected {name} of torch.int64 and shape ({rows},) on {x.device}, where x is, got {got}{_PACK}")
         found.append(indices)
     if not x.is_cpu or is_recorded():  # the numbers are elsewhere, or not known yet
         return
     try:
-        undone = torch.equal(found[0].index_select(0, found[1]), torch.arange(rows))
+        undone = torch.equal(found[0].index_select(0, found[1]), torch.arange(rows, device="cpu"))
     except (IndexError, RuntimeError):  # one points outside
         undone = False
     if not undone:
@@ -334,7 +337,7 @@ def as_lengths(lengths: Lengths, rows: int, steps: int) -> Tensor:
         RuntimeError: they are not one for each row, or one is not from 0 to the number of steps.
     """
     expected = f"expected {rows} lengths, one for each row of x"
-    if isinstance(lengths, Tensor | np.ndarray):
+    if isinstance(lengths, _ARRAYS):
         if not _is_integer(lengths):
             convert = "lengths.long()" if isinstance(lengths, Tensor) else "lengths.astype(int)"
             mask = lengths.dtype in (torch.bool, np.bool_)
@@ -348,24 +351,22 @@ def as_lengths(lengths: Lengths, rows: int, steps: int) -> Tensor:
             raise RuntimeError(f"{expected}, got {_shown(lengths)}: give it one axis with lengths.reshape(-1)")
         if lengths.shape[0] != rows:
             raise RuntimeError(f"{expected}, got {lengths.shape[0]}: lengths is {_shown(lengths)}")
-        if isinstance(lengths, Tensor) and is_recorded():
-            traced = torch._C._get_tracing_state() is not None  # and there the number of steps is a tensor
-            told = f"expected lengths from 0 to {'T' if traced else steps}, the steps of x"
-            torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), told)
-            lengths = lengths.to("cpu", torch.int64, copy=True).contiguous()
-            # A trace leaves out what has no result, so that there the numbers are looked up: outside it is an error.
-            return torch.arange(steps + 1, device="cpu").index_select(0, lengths) if traced else lengths
-        if isinstance(lengths, Tensor) and lengths.device.type == "meta":
-            raise RuntimeError("expected lengths with numbers, got a tensor on the meta device, which has none: give them as a list")
-        numbers = _unwrapped(lengths).reshape(-1).tolist()
+        if isinstance(lengths, Tensor):
+            if is_recorded():
+                return _recorded_lengths(lengths, steps)
+            if lengths.is_meta:
+                raise RuntimeError("expected lengths with numbers, got a tensor on the meta device, which has none: give them as a list")
+            if torch._C._are_functorch_transforms_active():  # each of vmap's samples may have its own
+                _check_range(_unwrapped(lengths).reshape(-1).tolist(), steps, lengths)
+                return lengths.to("cpu", torch.int64, copy=True)
+        numbers = lengths.tolist()
     elif isinstance(lengths, list | tuple):
         numbers = []
         for given in lengths:
             number = as_int(given)
             if number is None:
-                raise TypeError(
-                    f"expected lengths to be integers, got {brief(given)} of type {type(given).__name__}: lengths is {_shown(lengths)}"
-                )
+                kind = type(given).__name__
+                raise TypeError(f"expected lengths to be integers, got {brief(given)} of type {kind}: lengths is {_shown(lengths)}")
             numbers.append(number)
         if len(numbers) != rows:
             raise RuntimeError(f"{expected}, got {len(numbers)}: lengths is {_shown(numbers)}")
@@ -373,12 +374,24 @@ def as_lengths(lengths: Lengths, rows: int, steps: int) -> Tensor:
         numbers = [number]
     else:
         raise wrong_kind("lengths", "a list, a tuple, a tensor or a NumPy array of integers", lengths)
+    _check_range(numbers, steps, lengths)
+    return torch.tensor(numbers, dtype=torch.int64, device="cpu")
+
+
+def _check_range(numbers: Sequence[int], steps: int, lengths: Lengths) -> None:
     for number in numbers:
         if not 0 <= number <= steps:
             raise RuntimeError(f"expected lengths from 0 to {steps}, the steps of x, got {number}: lengths is {_shown(lengths)}")
-    if isinstance(lengths, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(lengths):  # each of vmap's samples has its own
-        return lengths.to("cpu", torch.int64, copy=True)
-    return torch.tensor(numbers, dtype=torch.int64, device="cpu")
+
+
+def _recorded_lengths(lengths: Tensor, steps: int) -> Tensor:
+    """The same of lengths whose numbers are not to be read: they are looked at when the record is run."""
+    traced = torch._C._get_tracing_state() is not None  # there the number of steps is a tensor
+    told = f"expected lengths from 0 to {'T' if traced else steps}, the steps of x"
+    torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), told)
+    lengths = lengths.to("cpu", torch.int64, copy=True).contiguous()
+    # A trace leaves out what has no result, so that there the numbers are looked up: one outside the table is an error.
+    return torch.arange(steps + 1, device="cpu").index_select(0, lengths) if traced else lengths
 
 
 def as_reset(reset: Reset, x: Tensor, expected: tuple[int, ...], axes: str) -> Tensor:
@@ -398,7 +411,7 @@ def as_reset(reset: Reset, x: Tensor, expected: tuple[int, ...], axes: str) -> T
         RuntimeError: its shape, layout or device is wrong.
     """
     told = "a bool tensor or NumPy array, True where a fresh sequence begins"
-    if not isinstance(reset, Tensor | np.ndarray):
+    if not isinstance(reset, _ARRAYS):
         raise wrong_kind("reset", told, reset)
     if reset.dtype not in (torch.bool, np.bool_):
         convert = "reset.bool()" if isinstance(reset, Tensor) else "reset.astype(bool)"
@@ -421,9 +434,9 @@ def _is_integer(numbers: Tensor | npt.NDArray[Any]) -> bool:
     return not (dtype is torch.bool or dtype.is_floating_point or dtype.is_complex or numbers.is_quantized)
 
 
-def _unwrapped(numbers: Tensor | npt.NDArray[Any]) -> Tensor | npt.NDArray[Any]:
+def _unwrapped(numbers: Tensor) -> Tensor:
     """Under torch.func's transforms the tensor that is mapped over, all samples in one; else the same."""
-    while isinstance(numbers, Tensor) and torch._C._functorch.is_functorch_wrapped_tensor(numbers):
+    while torch._C._functorch.is_functorch_wrapped_tensor(numbers):
         numbers = torch._C._functorch.get_unwrapped(numbers)
     return numbers
 
@@ -436,9 +449,10 @@ def _autocasts(x: Tensor) -> bool:
 
 def _shown(lengths: object) -> str:
     """Lengths, whatever they are, in one line."""
-    if isinstance(lengths, Tensor | np.ndarray):
-        lengths = _unwrapped(lengths)
-        kind = "a tensor" if isinstance(lengths, Tensor) else "an array"
+    if isinstance(lengths, _ARRAYS):
+        kind = "an array"
+        if isinstance(lengths, Tensor):
+            lengths, kind = _unwrapped(lengths), "a tensor"
         if isinstance(lengths, Tensor) and (lengths.is_nested or lengths.layout is not torch.strided or lengths.is_meta):
             return kind
         return _fold(lengths.tolist()) if lengths.ndim == 1 else f"{kind} of shape {tuple(lengths.shape)}"
