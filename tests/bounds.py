@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,12 @@ def gamma(n: int) -> float:
     return n * U / (1 - n * U)
 
 
+@lru_cache(64)
+def _spectral_norm(numbers: bytes, columns: int) -> float:
+    """Of a matrix of float64, by rows. A network's matrices are asked for again at every step and on every instruction set."""
+    return float(np.linalg.norm(np.frombuffer(numbers).reshape(-1, columns), 2))
+
+
 class Matrix:
     """A matrix that is exact, and what bounds its products."""
 
@@ -50,7 +56,7 @@ class Matrix:
 
     @cached_property
     def norm(self) -> float:
-        return float(np.linalg.norm(self.value, 2)) if self.value.size else 0.0
+        return _spectral_norm(self.value.tobytes(), self.columns) if self.value.size else 0.0
 
     @cached_property
     def row_norms(self) -> Array:

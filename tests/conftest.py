@@ -36,6 +36,15 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return chosen
 
 
+@pytest.fixture(params=kernels.isas() if kernels.available() else ("none",))
+def every_isa(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each instruction set that this processor and this build offer, in turn; test_isa says which are not here."""
+    before = kernels.isa()
+    kernels._native.use(request.param)
+    yield
+    kernels._native.use(before)
+
+
 @pytest.fixture(autouse=True)
 def _columns_are_split() -> None:
     """Where the kernels go by how long a barrier takes, they take it to be short: tests do not depend on the machine's mood."""

@@ -21,7 +21,7 @@ import elman
 import oracle
 from cases import Case, allow, as_layers, build, evaluate, expect, selection
 from kinds import GRU, RELU, TANH, Kind, as_hx, as_states, every_kind
-from native import native_alone, required, threads
+from native import native_alone, on_every_isa, required, threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +73,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 # --- Numbers ----------------------------------------------------------------------------------------------------------
 
 
+@on_every_isa
 @every_kind
 @pytest.mark.parametrize("H", [3, 7, 16, 17, 32, 65])
 @pytest.mark.parametrize(("I", "B"), [(1, 1), (2, 9), (15, 5), (16, 8), (33, 2), (64, 17)])
@@ -100,6 +101,7 @@ def test_each_step_is_one_rounding_from_float32(kind: Kind, I: int, H: int, B: i
         assert (np.abs(_array(final) - c) <= slack + U * (np.abs(c) + slack)).all()
 
 
+@on_every_isa
 def test_every_number_is_rounded_to_the_nearest_even() -> None:
     """One relu unit whose weight is 1: h is x + b, for each normal number of bfloat16, with ties among them."""
     x = torch.arange(2**16).to(torch.int32).to(torch.int16).view(torch.bfloat16)
@@ -162,6 +164,7 @@ def test_nan_and_infinity_go_where_torchs_go(kind: Kind, where: str, value: floa
 # --- Parts and wholes ---------------------------------------------------------------------------------------------------
 
 
+@on_every_isa
 @every_kind
 def test_layers_and_directions_are_what_they_are_alone(kind: Kind) -> None:
     """So also where layers and directions share threads, and a reverse direction runs the other way."""
@@ -245,6 +248,7 @@ def test_recording_gradients_changes_no_result(kind: Kind) -> None:
 # --- Memory -------------------------------------------------------------------------------------------------------------
 
 
+@on_every_isa
 @pytest.mark.skipif(not hasattr(mmap, "MAP_ANONYMOUS"), reason="needs anonymous memory maps")
 @every_kind
 @pytest.mark.parametrize("size", [1, 3, 17, 33])

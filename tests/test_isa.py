@@ -1,7 +1,9 @@
-"""Each instruction set: ELMAN_ISA forces it, it computes the right numbers, and one that is not here is refused by name.
+"""Each instruction set: ELMAN_ISA forces it, and one that is not here is refused by name.
 
 The kernels are written once, in vectors; what differs is how long these are and how many fit the registers. "wide" has AVX-512's shapes
-on any processor, in builds for tests. The fuzz and the activations' errors are tried on all sets in one process.
+on any processor, in builds for tests. That each set computes the right numbers is tested where numbers are: what the fixture
+``every_isa`` marks, every tile and every part of a vector, many chunks and threads, and all guarantees on bits, runs on each, as do the
+fuzz, the streams and the activations' errors. A set that is forced computes what the same set computes there.
 """
 
 from __future__ import annotations
@@ -9,36 +11,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
+import torch
 
+import elman
 from elman.backends import kernels
-from native import required
+from native import evaluate, required
 
 pytestmark = required
 
 TESTS = Path(__file__).parent
 OFFERED = kernels.isas() if kernels.available() else ()
 KNOWN = ("scalar", "wide", "avx2", "avx512", "neon")
-
-# Every tile and every part of a vector, many chunks and threads, and all guarantees on bits.
-CORE = (
-    "test_native.py::test_every_number_of_rows_is_right_at_widths_around_a_vectors",
-    "test_native.py::test_every_number_of_rows_is_right_at_projections_around_a_vectors_width",
-    "test_native.py::test_few_and_many_input_features_are_right",
-    *(f"test_native.py::test_many_chunks_on_many_threads_are_right[all at once-packed-{kind}]" for kind in ("tanh", "gru", "lstm")),
-    "test_native.py::test_the_columns_of_a_step_can_be_split_among_threads",
-    "test_native.py::test_nan_and_infinity_go_where_torchs_go",
-    "test_bits.py",
-    "test_recompute.py::test_gradients_are_the_same_where_threads_share_the_layers",
-    "test_recompute.py::test_gradients_are_the_same_where_threads_split_the_columns_of_a_step",
-    "test_recompute.py::test_gradients_are_the_same_to_the_bit",
-    "test_bfloat16.py::test_each_step_is_one_rounding_from_float32",
-    "test_bfloat16.py::test_every_number_is_rounded_to_the_nearest_even",
-    "test_bfloat16.py::test_layers_and_directions_are_what_they_are_alone",
-    "test_bfloat16.py::test_nothing_is_read_past_the_last_number",
-)
 
 
 def _python(*arguments: str, isa: str | None) -> subprocess.CompletedProcess[str]:
@@ -53,26 +40,27 @@ def _skip_unless_offered(isa: str) -> None:
         pytest.skip(f"{isa} IS NOT TESTED: this processor and this build offer {', '.join(OFFERED)}")
 
 
+def ran() -> tuple[str, int]:
+    """What ran a network, as elman.why says, and a sum over the bits of its results and gradients."""
+    torch.manual_seed(0)
+    lstm, x = elman.LSTM(20, 70, 2, bidirectional=True), torch.randn(30, 5, 20)
+    return elman.why(lstm, x), zlib.crc32(b"".join(value.numpy().tobytes() for value in evaluate(lstm, x).values()))
+
+
 @pytest.mark.parametrize("isa", KNOWN)
 def test_a_forced_set_is_the_one_that_runs(isa: str) -> None:
+    """And gives what it gives in the tests, which change sets within a process."""
     _skip_unless_offered(isa)
-    code = "import elman, torch; elman.show_config(); print(elman.why(elman.RNN(1, 1), torch.zeros(1, 1, 1)))"
-    result = _python("-c", code, isa=isa)
+    result = _python("-c", "import elman, test_isa; elman.show_config(); print(*test_isa.ran(), sep='\\n')", isa=isa)
     assert result.returncode == 0, result.stderr
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("instruction set"))
     assert line.split()[2] == isa
-    assert f"native ({isa})" in result.stdout.splitlines()[-1]
-
-
-@pytest.mark.timeout(1200)  # a minute or two alone, several where others are at work
-@pytest.mark.parametrize("isa", KNOWN)
-def test_a_forced_set_passes_the_core_of_the_tests(isa: str) -> None:
-    _skip_unless_offered(isa)
-    if isa == kernels.isa():
-        pytest.skip(f"{isa} is what these tests run on already")
-    result = _python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *CORE, isa=isa)
-    assert result.returncode == 0, result.stdout
-    assert "skipped" not in result.stdout.splitlines()[-1]
+    before = kernels.isa()
+    kernels._native.use(isa)
+    why, bits = ran()
+    kernels._native.use(before)
+    assert f"native ({isa})" in why
+    assert result.stdout.splitlines()[-2:] == [why, str(bits)]
 
 
 def test_the_best_set_is_taken_where_none_is_forced() -> None:

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
 from kinds import GRU, LSTM, RELU, TANH, Kind, as_hx, projected
-from native import assert_near, assert_same_bits, chunk, evaluate, initial_states, named, native_alone, random_like, required, threads
+from native import assert_near, assert_same_bits, chunk, evaluate, initial_states, named, native_alone, on_every_isa, random_like, required, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,12 +53,14 @@ def _assert_near_at_every_number_of_rows(kind: Kind, H: int) -> None:
         assert_near(evaluate(ours, x, states), evaluate(theirs, x, states))
 
 
+@on_every_isa
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM], ids=str)
 @pytest.mark.parametrize("H", [1, 7, 8, 9, 15, 16, 17, 33, 65, 100])
 def test_every_number_of_rows_is_right_at_widths_around_a_vectors(H: int, kind: Kind) -> None:
     _assert_near_at_every_number_of_rows(kind, H)
 
 
+@on_every_isa
 @pytest.mark.parametrize("P", [1, 7, 8, 9, 16, 17])
 def test_every_number_of_rows_is_right_at_projections_around_a_vectors_width(P: int) -> None:
     for H in (P + 1, 18):
@@ -74,6 +76,7 @@ def test_single_steps_are_right(bidirectional: bool, kind: Kind) -> None:
         _assert_near_on_threads(theirs, ours, _randn(1, B, 5), initial_states(ours, B))
 
 
+@on_every_isa
 @every_kind
 @pytest.mark.parametrize("I", [1, 2, 8, 31, 700])
 def test_few_and_many_input_features_are_right(I: int, kind: Kind) -> None:  # noqa: E741
@@ -110,6 +113,13 @@ def test_many_chunks_on_many_threads_are_right(options: dict[str, object], packe
     _assert_near_on_threads(theirs, ours, _packed(200, 8, 7) if packed else _randn(200, 8, 7))
 
 
+@on_every_isa
+@pytest.mark.parametrize("kind", [TANH, GRU, LSTM], ids=str)
+def test_so_are_those_of_a_deep_network_on_each_instruction_set(kind: Kind) -> None:
+    theirs, ours = _pair(kind, 7, 50, num_layers=3, bidirectional=True)
+    _assert_near_on_threads(theirs, ours, _packed(200, 8, 7))
+
+
 @every_kind
 @both_forms
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "both ways"])
@@ -119,6 +129,7 @@ def test_many_chunks_of_gradients_are_right(bidirectional: bool, packed: bool, k
     _assert_near_on_threads(theirs, ours, _packed(T, 60, 3) if packed else _randn(T, 60, 3), initial_states(ours, 60))
 
 
+@on_every_isa
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM, projected(3), projected(200)], ids=lambda kind: f"{kind} {kind.widths(0)[0] or ''}")
 @pytest.mark.parametrize("B", [1, 2])
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True, "num_layers": 2}], ids=["plain", "all at once"])
@@ -312,6 +323,7 @@ def test_tied_parameters_get_the_gradients_of_all_their_uses(monkeypatch: pytest
 # --- Infinities and NaN -----------------------------------------------------------------------------------------------
 
 
+@on_every_isa
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 3e38], ids=str)
 @pytest.mark.parametrize("kind", [TANH, RELU, GRU, LSTM, projected(5)], ids=str)
 @pytest.mark.parametrize("where", ["x", "state", "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "weight_hh_l1", "d_output"])

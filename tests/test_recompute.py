@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import elman
 from elman.backends import kernels
 from kinds import GRU, LSTM, TANH, Kind, every_kind, projected
-from native import assert_same_bits, chunk, evaluate, initial_states, native_alone, required, threads
+from native import assert_same_bits, chunk, evaluate, initial_states, native_alone, on_every_isa, required, threads
 
 if TYPE_CHECKING:
     from elman.backends import Backend
@@ -36,6 +36,7 @@ def _pair(kind: Kind, *sizes: int, **options: object) -> tuple[torch.nn.Module, 
     return keeps, again
 
 
+@on_every_isa
 @with_kinds
 @with_options
 @pytest.mark.parametrize(("dtype", "count"), [(torch.float64, 1), (torch.float64, 2), (torch.float32, 2)])
@@ -59,6 +60,7 @@ def test_gradients_are_the_same_to_the_bit(kind: Kind, options: dict[str, object
     assert_same_bits(*found)
 
 
+@on_every_isa
 @with_kinds
 @pytest.mark.usefixtures("poisoned", "native_alone")
 @required
@@ -69,6 +71,7 @@ def test_gradients_are_the_same_where_threads_share_the_layers(kind: Kind) -> No
         assert_same_bits(evaluate(again, x, states), evaluate(keeps, x, states))
 
 
+@on_every_isa
 @with_kinds
 @pytest.mark.usefixtures("poisoned", "native_alone")
 @required
