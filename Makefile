@@ -18,8 +18,8 @@ demo: .venv/installed-plot ## set up, look into three networks, then train one o
 	$(BIN)/elman tour
 	$(BIN)/elman train text
 
-test: .venv/installed-dev ## the tests
-	$(BIN)/pytest $(ARGS)
+test: .venv/installed-dev ## the tests, on all processors
+	$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: .venv/installed-dev ## style and types
 	$(BIN)/ruff check .

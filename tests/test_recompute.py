@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["native_alone"]
 
-STEPS, ROWS, UNITS = 200, 112, 40  # two to four chunks of a backward pass, for all but an RNN
-with_kinds = pytest.mark.parametrize("kind", [TANH, GRU, LSTM, projected(20)], ids=str)
+STEPS, ROWS, UNITS = 200, 224, 20  # two to four chunks of a backward pass, for all but an RNN
+with_kinds = pytest.mark.parametrize("kind", [TANH, GRU, LSTM, projected(10)], ids=str)
 OPTIONS = {
     "plain": {},
     "without bias": {"bias": False},
