@@ -21,6 +21,7 @@ from kinds import KINDS, TANH, Kind, as_hx, as_states
 from oracle import Direction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import ModuleType
 
 T, B, I, H = 4, 3, 3, 4  # noqa: E741
@@ -188,6 +189,20 @@ def _named(case: Case, result: oracle.Result | bounds.Bounds) -> Values:
 def assert_same(got: Values, expected: Values, tolerance: float) -> None:
     """Raise unless every value is the expected one, to a tolerance relative to its largest element (absolute below 1)."""
     assert_within(got, expected, {name: torch.full_like(value, tolerance * max(1.0, _largest(value))) for name, value in expected.items()})
+
+
+def assert_same_numbers(backend: Backend, got: Iterable[Tensor], expected: Iterable[Tensor]) -> None:
+    """Raise unless a backend gave the same in float64 for the same numbers, however they were handed to it.
+
+    The native backend promises the same bits. The reference's products are a BLAS's, which may add in another order where memory lies
+    otherwise, or for another number of threads: 1e-12.
+    """
+    for one, other in zip(got, expected, strict=True):
+        assert one.dtype is other.dtype is torch.float64
+        if backend.name == "native":
+            assert torch.equal(one, other), f"off by up to {_largest(one - other):.3g}"
+        else:
+            assert_same({"value": one}, {"value": other}, 1e-12)
 
 
 def assert_within(got: Values, expected: Values, errors: Values) -> None:

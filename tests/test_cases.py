@@ -11,8 +11,10 @@ from torch import nn
 
 import cases
 import oracle
-from cases import Case, allow, assert_same, assert_within, build, evaluate, expect
+from cases import Case, allow, assert_same, assert_same_numbers, assert_within, build, evaluate, expect
+from elman.backends import BACKENDS
 from kinds import KINDS
+from native import required
 
 CASE = Case(num_layers=2, bidirectional=True, given_state=True, form="packed")
 every_case = pytest.mark.parametrize("case", [dataclasses.replace(CASE, kind=kind) for kind in KINDS], ids=lambda case: str(case.kind))
@@ -84,6 +86,18 @@ def test_assert_same_rejects_what_differs() -> None:
     for values in wrong:
         with pytest.raises(AssertionError):
             assert_same(values, right, 1e-12)
+
+
+@required
+def test_the_same_numbers_are_the_same_bits_of_the_native_backend_alone() -> None:
+    native, reference = BACKENDS
+    right = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    near, far = right.nextafter(torch.zeros(())), right + 5e-12
+    assert_same_numbers(native, [right], [right.clone()])
+    assert_same_numbers(reference, [near], [right])
+    for backend, values in ((native, [near]), (reference, [far]), (reference, []), (reference, [right.float()])):
+        with pytest.raises((AssertionError, ValueError)):
+            assert_same_numbers(backend, values, [right])
 
 
 @pytest.mark.usefixtures("poisoned")

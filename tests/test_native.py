@@ -16,7 +16,19 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
 from kinds import GRU, LSTM, RELU, TANH, Kind, as_hx, projected
-from native import assert_near, assert_same_bits, chunk, evaluate, initial_states, named, native_alone, on_every_isa, random_like, required, threads
+from native import (
+    assert_near,
+    assert_same_bits,
+    chunk,
+    evaluate,
+    initial_states,
+    named,
+    native_alone,
+    on_every_isa,
+    random_like,
+    required,
+    threads,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
