@@ -1,0 +1,44 @@
+"""What the tests of streams share: how a stream is followed through a sequence, and how its state is compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from kinds import as_states
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elman import Stream
+
+VIEWS = {"tensors": lambda x: x, "arrays": lambda x: x.numpy()}
+every_view = pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+
+
+def tensor(values: Tensor | np.ndarray) -> Tensor:
+    """A copy of what a stream gave, as a tensor."""
+    return (torch.from_numpy(values) if isinstance(values, np.ndarray) else values).detach().clone()
+
+
+def follow(stream: Stream, x: Tensor, cuts: list[int], view: Any) -> Tensor:
+    """The outputs of x, time first, taken in pieces: 0 is a step, another number a run of so many."""
+    batch_first, outputs, begin = stream.rnn.batch_first, [], 0
+    for cut in cuts:
+        piece = x[begin : begin + max(1, cut)]
+        if cut == 0:
+            outputs.append(tensor(stream.step(view(piece[0])))[None])
+        else:
+            output = tensor(stream.run(view(piece.transpose(0, 1) if batch_first else piece)))
+            outputs.append(output.transpose(0, 1) if batch_first else output)
+        begin += len(piece)
+    assert begin == len(x)
+    return torch.cat(outputs)
+
+
+def assert_same_state(stream: Stream, hx: Tensor | tuple[Tensor, ...]) -> None:
+    for got, expected in zip(as_states(stream.state), as_states(hx), strict=True):
+        assert torch.equal(got, expected)

@@ -1,0 +1,93 @@
+"""What is wrong with a call of a stream is said in a sentence, and changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import elman
+from streams import assert_same_state
+
+STEP = {
+    "a list": ([0.0] * 3, TypeError, "expected x to be a torch tensor or a NumPy array, got list"),
+    "nothing": (None, TypeError, "expected x to be a torch tensor or a NumPy array, got NoneType"),
+    "three dimensions": (
+        np.zeros((1, 2, 3), np.float32),
+        ValueError,
+        r"expected x of 2 dimensions, \(B, I\), got 3: x has shape \(1, 2, 3\)",
+    ),
+    "one dimension": (np.zeros(3, np.float32), ValueError, r"expected x of 2 dimensions, \(B, I\), got 1: x has shape \(3,\)"),
+    "features": (np.zeros((2, 4), np.float32), RuntimeError, r"expected input of 3 features \(input_size\), got 4: x has shape \(2, 4\)"),
+    "rows": (
+        np.zeros((5, 3), np.float32),
+        RuntimeError,
+        r"expected x of 2 rows \(batch_size\), got 5: x has shape \(5, 3\); make a stream",
+    ),
+    "no rows": (np.zeros((0, 3), np.float32), RuntimeError, r"expected x of 2 rows \(batch_size\), got 0"),
+    "dtype": (
+        np.zeros((2, 3)),
+        ValueError,
+        r"expected x of float32, the parameters' dtype, got float64: convert it with x.astype\(numpy.float32",
+    ),
+    "byte order": (np.zeros((2, 3), ">f4"), ValueError, "expected x of float32, the parameters' dtype, got >f4"),
+    "objects": (np.full((2, 3), None), ValueError, "expected x of float32, the parameters' dtype, got object"),
+    "integers": (torch.zeros(2, 3, dtype=torch.int32), ValueError, "expected x of torch.float32, the parameters' dtype, got torch.int32"),
+    "device": (torch.zeros(2, 3, device="meta"), RuntimeError, "expected x on cpu, where the parameters are, got meta"),
+    "packed": (nn.utils.rnn.pack_sequence([torch.zeros(2, 3)]), TypeError, "got PackedSequence"),
+}
+RUN = {
+    "a list": ([[0.0] * 3], TypeError, "expected x to be a torch tensor or a NumPy array, got list"),
+    "two dimensions": (np.zeros((2, 3), np.float32), ValueError, r"expected x of 3 dimensions, \(T, B, I\), got 2"),
+    "rows": (np.zeros((4, 5, 3), np.float32), RuntimeError, r"expected x of 2 rows \(batch_size\), got 5: x has shape \(4, 5, 3\)"),
+    "no step": (np.zeros((0, 2, 3), np.float32), RuntimeError, "expected at least one step, got none"),
+    "dtype": (torch.zeros(4, 2, 3).double(), ValueError, "expected x of torch.float32, the parameters' dtype, got torch.float64"),
+}
+
+
+@pytest.mark.parametrize("wrong", [("step", name) for name in STEP] + [("run", name) for name in RUN], ids=": ".join)
+def test_what_is_wrong_is_said_and_changes_nothing(wrong: tuple[str, str]) -> None:
+    method, name = wrong
+    x, error, message = (STEP if method == "step" else RUN)[name]
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            stream = elman.stream(elman.LSTM(3, 5, 2), 2)
+            for before in (lambda s: None, lambda s: s.step(np.ones((2, 3), np.float32)), lambda s: s.run(torch.ones(4, 2, 3))):
+                before(stream)
+                state = stream.state
+                with pytest.raises(error, match=message):
+                    getattr(stream, method)(x)
+                assert_same_state(stream, state)
+                stream.reset([0])
+                state = stream.state
+                with pytest.raises(error, match=message):
+                    getattr(stream, method)(x)
+                assert_same_state(stream, state)
+
+
+def test_what_cannot_be_a_stream_is_refused() -> None:
+    with pytest.raises(ValueError, match="its reverse direction begins at the sequence's end, which a stream does not have"):
+        elman.stream(elman.RNN(3, 5, bidirectional=True))
+    with pytest.raises(TypeError, match=r"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got torch\.nn\.GRU$"):
+        elman.stream(nn.GRU(3, 5))
+    with pytest.raises(TypeError, match=r"RNN, GRU or LSTM, got int$"):
+        elman.stream(3)
+    with pytest.raises(ValueError, match="expected batch_size to be at least 1, got 0"):
+        elman.stream(elman.RNN(3, 5), 0)
+    with pytest.raises(TypeError, match="expected batch_size to be an int, got True of type bool"):
+        elman.stream(elman.RNN(3, 5), True)
+
+
+def test_a_stream_keeps_its_network_and_its_batch_size() -> None:
+    stream = elman.stream(elman.RNN(3, 5), 2)
+    rnn = stream.rnn
+    for name, other in {"rnn": elman.RNN(3, 5), "batch_size": 3}.items():
+        with pytest.raises(AttributeError):
+            setattr(stream, name, other)
+    assert stream.rnn is rnn
+    assert stream.batch_size == 2
+
+
+def test_a_stream_says_what_it_is() -> None:
+    assert repr(elman.stream(elman.RNN(3, 5), 2)) == "Stream(RNN(3, 5), batch_size=2)"

@@ -1,0 +1,96 @@
+"""Rows begin afresh, by number or by mask; what may be either is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import elman
+from kinds import Kind, every_kind
+from native import random_like
+from streams import VIEWS, assert_same_state, follow, tensor
+
+
+@torch.no_grad()
+def test_rows_are_reset_one_by_one() -> None:
+    rnn, x = elman.GRU(3, 5, 2), torch.randn(8, 4, 3)
+    masks = {"a number": 2, "numbers": [1, 2], "a mask": [False, True, True, False], "an array": np.array([3]), "none of them": []}
+    masks |= {"a tensor": torch.tensor([True, False, False, True]), "an array of truth": np.array([True, True, False, True])}
+    masks |= {kind: np.array([3, 0], kind) for kind in ("uint8", "int16", "uint16", "uint32", "uint64", ">i8")}
+    masks |= {"backwards": np.arange(4)[2::-1], "truth backwards": np.array([True, True, False, False])[::-1]}
+    masks |= {"a number in an array": np.array(2), "a tensor of uint16": torch.tensor([1, 3], dtype=torch.uint16)}
+    for rows in masks.values():
+        for view in VIEWS.values():
+            stream = elman.stream(rnn, 4)
+            follow(stream, x[:4], [0, 3], view)
+            stream.reset(rows)
+            chosen = torch.zeros(4, dtype=torch.bool)
+            chosen[rows if isinstance(rows, int | list) else rows.tolist()] = True
+            state = torch.where(chosen[:, None], 0, rnn(x[:4])[1])
+            assert torch.equal(stream.state, state)
+            assert torch.equal(follow(stream, x[4:], [0, 0, 2], view), rnn(x[4:], state)[0])
+
+
+def learned(kind: Kind) -> nn.Module:
+    """A network that learns its initial states, with some."""
+    rnn = kind.build(elman, 3, 5, 2, learn_initial_state=True).double()
+    for name in kind.states:
+        nn.init.normal_(getattr(rnn, f"{name}_0"))
+    return rnn
+
+
+@every_kind
+def test_a_fresh_sequence_begins_with_what_the_network_learned(kind: Kind) -> None:
+    rnn, x = learned(kind), torch.randn(5, 3, 3, dtype=torch.float64)
+    for view in VIEWS.values():
+        stream = elman.stream(rnn, 3)
+        with torch.no_grad():
+            assert torch.equal(follow(stream, x, [0, 0, 3], view), rnn(x)[0])
+            stream.reset([1])
+            rnn.h_0.add_(1)  # before the row begins
+            assert torch.equal(tensor(stream.step(view(x[0])))[1], rnn(x)[0][0, 1])
+
+
+@every_kind
+@pytest.mark.parametrize("frozen", [False, True], ids=["all", "initial states alone"])
+def test_what_a_fresh_sequence_begins_with_is_learned_through_a_stream(frozen: bool, kind: Kind) -> None:
+    rnn, x = learned(kind), torch.randn(5, 3, 3, dtype=torch.float64)
+    for name, parameter in rnn.named_parameters():
+        parameter.requires_grad_(not frozen or name in ("h_0", "c_0"))
+    parameters = [parameter for parameter in rnn.parameters() if parameter.requires_grad]
+    stream = elman.stream(rnn, 3)
+    output = torch.cat([stream.step(x[0])[None], stream.run(x[1:3]), stream.step(x[3])[None], stream.run(x[4:])])
+    expected = rnn(x)[0]
+    weights = random_like(expected)
+    got = torch.autograd.grad(output, parameters, weights)
+    for a, b in zip(got, torch.autograd.grad(expected, parameters, weights), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12 * max(1.0, b.abs().max().item()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        (2, IndexError, r"expected rows to be numbers from 0 to 1, or a mask of 2 truth values, got 2"),
+        ([-1], IndexError, r"got \[-1\]"),
+        ([True], IndexError, r"got a mask of shape \(1,\)"),
+        ([0.5], TypeError, r"got torch.float32"),
+        ("all", TypeError, r"got 'all'"),
+        ([2**63], IndexError, r"got \[9223372036854775808\]"),
+        (-(2**70), IndexError, r"got -1180591620717411303424"),
+        (np.array([2**64 - 1], np.uint64), IndexError, r"got \[18446744073709551615\]"),
+        (np.array([7], np.uint16), IndexError, r"got \[7\]"),
+        ([[0], [1]], IndexError, r"got numbers of shape \(2, 1\)"),
+        (np.zeros((1, 0), np.int64), IndexError, r"got numbers of shape \(1, 0\)"),
+        (np.array([1, 0], np.uint8), TypeError, r"got torch.uint8, which may be either: convert a mask to bool, and numbers to int64"),
+        (torch.tensor([1, 0], dtype=torch.uint8), TypeError, r"got torch.uint8, which may be either"),
+    ],
+)
+def test_rows_that_are_not_there_are_refused(rows: object, error: type[Exception], message: str) -> None:
+    stream = elman.stream(elman.RNN(3, 5), 2)
+    stream.step(np.ones((2, 3), np.float32))
+    state = stream.state
+    with pytest.raises(error, match=message):
+        stream.reset(rows)
+    assert_same_state(stream, state)
