@@ -108,10 +108,10 @@ constexpr std::int64_t backward_chunk(const Network& net) {
 constexpr std::int64_t number_of_marks(const Network& net) { return (net.T + backward_chunk(net) - 1) / backward_chunk(net); }
 
 // A network of one direction whose weights are packed once, and which runs a step at a time, on the caller's thread. Its states are h (L, B, P) and c (L, B, H), dense,
-// read and written where they lie when it is opened.
+// read and written where they lie when it is opened. The output of a step is the top layer's h.
 struct Stream {
-  // x: B rows of I numbers, `row` apart. output: (B, P), dense, written when x has been read, which it may overlap.
-  void (*step)(Stream*, const void* x, std::int64_t row, void* output);
+  // x: B rows of I numbers, `row` apart, apart from the states.
+  void (*step)(Stream*, const void* x, std::int64_t row);
   void (*close)(Stream*);
 };
 

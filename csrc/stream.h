@@ -88,13 +88,11 @@ class Streamed : public Stream, public Allocated {
       __builtin_memcpy(l.h, units_, B_ * H_ * sizeof(T));
   }
 
-  static void step(Stream* stream, const void* x, std::int64_t row, void* output) {
+  static void step(Stream* stream, const void* x, std::int64_t row) {
     auto& s = *static_cast<Streamed*>(stream);
     for (long r = 0; r < s.B_; ++r) s.first_->x[r] = static_cast<const T*>(x) + r * row;
-    const Layer* top = nullptr;
-    for (const Layer* l = s.first_; l; l = l->above) s.advance(*l), top = l;
+    for (const Layer* l = s.first_; l; l = l->above) s.advance(*l);
     s.falls_ = !s.falls_;
-    __builtin_memcpy(output, top->h, s.B_ * s.P_ * sizeof(T));
   }
   static void close(Stream* stream) { delete static_cast<Streamed*>(stream); }
 };

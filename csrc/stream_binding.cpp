@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -39,14 +40,18 @@ class Held {
   bool ok() const { return ok_; }
   // 32 or 64 for floats in the machine's order, else 0.
   int bits() const {
-    const std::string format = view.format ? view.format : "";
-    return format == "f" && view.itemsize == 4 ? 32 : format == "d" && view.itemsize == 8 ? 64 : 0;
+    const char* format = view.format;
+    if (!format || format[0] == 0 || format[1] != 0) return 0;
+    return *format == 'f' && view.itemsize == 4 ? 32 : *format == 'd' && view.itemsize == 8 ? 64 : 0;
   }
   bool is_aligned() const { return reinterpret_cast<std::uintptr_t>(view.buf) % static_cast<std::uintptr_t>(view.itemsize) == 0; }
 
-  bool is_apart(const Held& other) const {
-    const auto *a = static_cast<const char*>(view.buf), *b = static_cast<const char*>(other.view.buf);
-    return a + view.len <= b || b + other.view.len <= a;
+  bool is_apart(const Held& other) const { return is_apart(other.view.buf, other.view.len); }
+  bool is_apart(const void* from, Long bytes) const { return are_apart(view.buf, view.len, from, bytes); }
+
+  static bool are_apart(const void* a, Long a_bytes, const void* b, Long b_bytes) {
+    const auto from_a = reinterpret_cast<std::uintptr_t>(a), from_b = reinterpret_cast<std::uintptr_t>(b);
+    return from_a + static_cast<std::uintptr_t>(a_bytes) <= from_b || from_b + static_cast<std::uintptr_t>(b_bytes) <= from_a;
   }
 
   Py_buffer view;
@@ -72,6 +77,7 @@ struct Watched {
   Long version;
   Shape shape;
   const void* at = nullptr;
+  Long bytes = 0;
   bool wide = false;  // numbers of 64 bits, not 32
   Long places[kSome] = {};
   std::uint64_t some[kSome] = {};
@@ -79,14 +85,14 @@ struct Watched {
   void remember(const Held& held) {
     const Long last = held.view.len / held.view.itemsize - 1;
     shape.assign(held.view.shape, held.view.shape + held.view.ndim);
-    at = held.view.buf, wide = held.view.itemsize == 8;
+    at = held.view.buf, bytes = held.view.len, wide = held.view.itemsize == 8;
     for (int i = 0; i < kSome; ++i) places[i] = last * i / (kSome - 1);
     for (int i = 0; i < kSome; ++i) some[i] = wide ? number<std::uint64_t>(i) : number<std::uint32_t>(i);
   }
   bool is_unchanged() const { return wide ? are_the_same<std::uint64_t>() : are_the_same<std::uint32_t>(); }
-  bool lies_there() const {
+  bool lies_there(const ExchangeApi* api) const {
     nb::dlpack::dltensor t;
-    if (exchange() && exchange()->view(parameter.ptr(), &t) == 0)
+    if (api && api->view(parameter.ptr(), &t) == 0)
       return address_of(t) == reinterpret_cast<std::uintptr_t>(at) && is_dense(t) && std::equal(shape.begin(), shape.end(), t.shape, t.shape + t.ndim);
     PyErr_Clear();
     static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
@@ -97,7 +103,9 @@ struct Watched {
     static PyObject* const name = PyUnicode_InternFromString("_version");
     const nb::object count = nb::steal(PyObject_GetAttr(tensor, name));
     if (!count.is_valid()) throw nb::python_error();
-    return nb::cast<Long>(count);
+    const Long number = PyLong_AsLongLong(count.ptr());
+    if (number == -1 && PyErr_Occurred()) throw nb::python_error();
+    return number;
   }
 
  private:
@@ -116,20 +124,21 @@ struct Watched {
 class StreamDoor {
  public:
   // params: arrays, for each layer w_ih, w_hh, with `bias` b_ih and b_hh, with a projection (P not 0) w_hr. They are read here, and never again.
-  // states: (L, B, P or H) and for an LSTM (L, B, H), written by each step. output: (B, P or H), likewise. results: what step() returns for x of one
-  // dimension and of two from a buffer, and for a tensor of one and of two: objects that show `output`. classes: those of plain tensors.
+  // states: (L, B, P or H) and for an LSTM (L, B, H), written by each step. fresh: calls that make memory for an output, (P or H,) and (B, P or H), where x is a buffer,
+  // and where it is a tensor: tuples of a function and its arguments. classes: those of plain tensors.
   // names: none; or for each parameter where `entries` has the tensor that `params` shows. A step is declined when it is another, has changed, or has moved.
-  StreamDoor(int cell, Long I, Long H, Long P, Long L, bool bias, Long B, nb::sequence params, nb::sequence states, nb::handle output, nb::tuple results, nb::tuple classes,
-             nb::dict entries, nb::tuple names)
-      : B_(B), I_(I), results_(results), classes_(classes), entries_(entries) {
+  StreamDoor(int cell, Long I, Long H, Long P, Long L, bool bias, Long B, nb::sequence params, nb::sequence states, nb::tuple fresh, nb::tuple classes, nb::dict entries,
+             nb::tuple names)
+      : B_(B), I_(I), width_(P ? P : H), fresh_(fresh), classes_(classes), entries_(entries) {
     constexpr Long most = Long{1} << 30;
     check(cell >= 0 && cell <= 3, "the cell must be 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) or 3 (lstm)");
     Network net{};
     net.cell = static_cast<CellKind>(cell);
     check(I >= 1 && H >= 1 && L >= 1 && B >= 1 && I <= most && H <= most && L <= most && B <= most, "I, H, L and B must be at least 1, and not too large");
     check(P == 0 || (net.cell == CellKind::lstm && P >= 1 && P < H), "a projection is an LSTM's, and smaller than H");
-    check(nb::len(results) == 4, "there are four results");
-    const Long rows = gates_of(net.cell) * H, out = P ? P : H;
+    check(nb::len(fresh) == 4, "an output is made in four ways");
+    for (nb::handle call : fresh) check(PyTuple_Check(call.ptr()) && PyTuple_GET_SIZE(call.ptr()) >= 1, "an output is made by a function, with its arguments in a tuple");
+    const Long rows = gates_of(net.cell) * H, out = width_;
     const std::size_t each = 2 + (bias ? 2 : 0) + (P ? 1 : 0);
     check(nb::len(params) == static_cast<std::size_t>(L) * each && nb::len(states) == static_cast<std::size_t>(states_of(net.cell)), "too few or too many parameters or states");
     check(nb::len(names) == 0 || nb::len(names) == nb::len(params), "names must be none, or one for each parameter");
@@ -156,13 +165,13 @@ class StreamDoor {
       held_.push_back(hold(states[static_cast<std::size_t>(s)], {L, B, s == 0 ? out : H}, bits_, true, "a state must be dense, writable, and of the right shape and number type"));
       at.push_back(held_.back().view.buf);
     }
-    held_.push_back(hold(output, {B, out}, bits_, true, "the output must be dense, writable, and of the right shape and number type"));
     for (std::size_t i = 0; i < held_.size(); ++i) {
-      for (std::size_t j = 0; j < i; ++j) check(held_[i].is_apart(held_[j]), "states and output must not overlap one another");
-      for (const Held& weight : weights) check(held_[i].is_apart(weight), "states and output must not overlap parameters");
+      for (std::size_t j = 0; j < i; ++j) check(held_[i].is_apart(held_[j]), "states must not overlap one another");
+      for (const Held& weight : weights) check(held_[i].is_apart(weight), "states must not overlap parameters");
     }
     net.number = bits_ == 32 ? Number::f32 : Number::f64;
     net.T = 1, net.B = B, net.I = I, net.H = H, net.L = L, net.D = 1, net.P = out, net.rows = B, net.parameters = parameters.data();
+    top_ = static_cast<const char*>(at[0]) + (L - 1) * bytes();
     stream_ = target()->stream(net, at.data());
     if (!stream_) throw std::bad_alloc();
   }
@@ -171,7 +180,7 @@ class StreamDoor {
 
   // For Python's garbage collector: all objects that are held, and how to let go of those that may hold this one. After that, all steps are declined.
   int traverse(visitproc visit, void* arg) const {
-    for (PyObject* object : {results_.ptr(), classes_.ptr(), entries_.ptr()}) Py_VISIT(object);
+    for (PyObject* object : {fresh_.ptr(), classes_.ptr(), entries_.ptr()}) Py_VISIT(object);
     for (const Watched& w : watched_) {
       Py_VISIT(w.name.ptr());
       Py_VISIT(w.parameter.ptr());
@@ -181,54 +190,120 @@ class StreamDoor {
   }
   void clear() {
     const std::vector<Watched> watched = std::move(watched_);
-    const nb::object results = std::move(results_), classes = std::move(classes_), entries = std::move(entries_);
+    const nb::object fresh = std::move(fresh_), classes = std::move(classes_), entries = std::move(entries_);
     watched_.clear();
   }
 
   bool is_current() const {
-    if (!results_.is_valid()) return false;
+    if (!fresh_.is_valid()) return false;
+    const ExchangeApi* api = exchange();
     for (const Watched& w : watched_) {
       PyObject* now = PyDict_GetItem(entries_.ptr(), w.name.ptr());
-      if (now != w.parameter.ptr() || Watched::count(now) != w.version || !w.lies_there() || !w.is_unchanged()) return false;
+      if (now != w.parameter.ptr() || Watched::count(now) != w.version || !w.lies_there(api) || !w.is_unchanged()) return false;
     }
     return true;
   }
 
-  // One step. None, with nothing done, unless the parameters are as they were and x is of the right shape and number type, on the CPU, its rows contiguous.
-  nb::object step(nb::handle x) const {
+  // One step; returns its output, (B, P or H), for x of one dimension (P or H,): `out`, if that is not None, else what `fresh` makes. None, with nothing done, unless
+  // the parameters are as they were, x is of the right shape and number type, on the CPU, its rows contiguous, and the output so as well, of the kind of x, writable,
+  // its rows apart from one another, from the states and from the parameters. It may overlap x.
+  nb::object step(nb::handle x, nb::handle out) const {
     if (!is_current()) return nb::none();
-    bool tensor = false;
-    for (nb::handle known : classes_) tensor = tensor || reinterpret_cast<PyObject*>(Py_TYPE(x.ptr())) == known.ptr();
-    if (tensor) {
-      nb::dlpack::dltensor t;
-      // Twice: the first look lets other threads run, and nothing may come between a look and the use of what was seen.
-      if (!exchange() || !look(exchange(), x.ptr(), t) || exchange()->view(x.ptr(), &t) != 0 || t.dtype.bits != bits_) return nb::none();
-      const Long row = t.ndim == 2 ? (t.strides ? t.strides[0] : t.shape[1]) : 0, column = t.ndim > 0 && t.strides ? t.strides[t.ndim - 1] : 1;
-      return run(address_of(t), t.ndim, t.shape, row, column, 2);
-    }
-    const Held held(x, 0);
-    if (!held.ok() || held.bits() != bits_ || !held.is_aligned()) return nb::none();
-    const Py_buffer& v = held.view;
-    const Long row = v.ndim == 2 && v.shape[0] > 1 ? v.strides[0] : 0, column = v.ndim > 0 ? v.strides[v.ndim - 1] : 0;
-    if (row % v.itemsize || column % v.itemsize) return nb::none();
-    return run(reinterpret_cast<std::uintptr_t>(v.buf), v.ndim, v.shape, row / v.itemsize, column / v.itemsize, 0);
+    return is_tensor(x) ? step_tensor(x, out) : step_array(x, out);
   }
 
  private:
+  // Rows of numbers in a caller's memory, so many bytes apart.
+  struct Lines {
+    std::uintptr_t at;
+    Long row;
+    bool fit;  // as many as there should be, of the right width, each contiguous
+  };
+
+  Lines lines(const Py_buffer& v, Long width) const {
+    const bool fit = fits(v.ndim, v.shape, width) && (v.strides[v.ndim - 1] == v.itemsize || width == 1);
+    return {reinterpret_cast<std::uintptr_t>(v.buf), fit && B_ > 1 ? v.strides[0] : 0, fit};
+  }
+  Lines lines(const nb::dlpack::dltensor& t, Long width) const {
+    const bool number = t.dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float) && t.dtype.bits == bits_ && t.dtype.lanes == 1;
+    const bool fit = number && t.device.device_type == nb::device::cpu::value && fits(t.ndim, t.shape, width) && (!t.strides || t.strides[t.ndim - 1] == 1 || width == 1);
+    return {address_of(t), fit && B_ > 1 ? (t.strides ? t.strides[0] : width) * size() : 0, fit};
+  }
   template <class Size>
-  nb::object run(std::uintptr_t x, int rank, const Size* shape, Long row, Long column, int kind) const {
-    if (rank == 2 ? shape[0] != B_ : rank != 1 || B_ != 1) return nb::none();
-    if (shape[rank - 1] != I_ || (column != 1 && I_ != 1)) return nb::none();
-    stream_->step(stream_, reinterpret_cast<const void*>(x), row, held_.back().view.buf);
-    return results_[static_cast<std::size_t>(kind + rank - 1)];
+  bool fits(int rank, const Size* shape, Long width) const {
+    return (rank == 2 ? shape[0] == B_ : rank == 1 && B_ == 1) && shape[rank - 1] == width;
   }
 
-  const Long B_, I_;
+  bool is_tensor(nb::handle x) const {
+    for (nb::handle known : classes_)
+      if (reinterpret_cast<PyObject*>(Py_TYPE(x.ptr())) == known.ptr()) return true;
+    return false;
+  }
+  bool can_read(const Lines& x) const { return x.fit && x.at % static_cast<std::uintptr_t>(size()) == 0 && x.row % size() == 0; }
+  bool can_write(const Lines& to) const {
+    const Long width = width_ * size(), first = to.row < 0 ? to.row * (B_ - 1) : 0, extent = (to.row < 0 ? -to.row : to.row) * (B_ - 1) + width;
+    if (!to.fit || (B_ > 1 && to.row < width && -to.row < width)) return false;
+    const auto* from = reinterpret_cast<const char*>(to.at) + first;
+    for (const Held& held : held_)
+      if (!held.is_apart(from, extent)) return false;
+    for (const Watched& w : watched_)
+      if (!Held::are_apart(from, extent, w.at, w.bytes)) return false;
+    return true;
+  }
+  void advance(const Lines& x) const { stream_->step(stream_, reinterpret_cast<const void*>(x.at), x.row / size()); }
+  void write(const Lines& to) const {
+    for (Long r = 0; r < B_; ++r) std::memcpy(reinterpret_cast<char*>(to.at) + r * to.row, top_ + r * width_ * size(), static_cast<std::size_t>(width_ * size()));
+  }
+
+  nb::object step_array(nb::handle x, nb::handle out) const {
+    const Held from(x, 0);
+    if (!from.ok() || from.bits() != bits_) return nb::none();
+    const Lines lines_of_x = lines(from.view, I_);
+    if (!can_read(lines_of_x)) return nb::none();
+    const nb::object output = out.is_none() ? made(from.view.ndim - 1) : nb::borrow(out);
+    const Held to(output, PyBUF_WRITABLE);
+    if (!to.ok() || to.bits() != bits_ || to.view.ndim != from.view.ndim) return nb::none();
+    const Lines lines_of_out = lines(to.view, width_);
+    if (!can_write(lines_of_out)) return nb::none();
+    advance(lines_of_x), write(lines_of_out);
+    return output;
+  }
+
+  nb::object step_tensor(nb::handle x, nb::handle out) const {
+    const ExchangeApi* api = exchange();
+    nb::dlpack::dltensor from, to;
+    if (!api || !look(api, x.ptr(), from) || !lines(from, I_).fit) return nb::none();
+    const nb::object output = out.is_none() ? made(from.ndim + 1) : nb::borrow(out);
+    if (!is_tensor(output) || !look(api, output.ptr(), to)) return nb::none();
+    // Once more: a look lets other threads run, and nothing may come between what is seen and its use.
+    if (api->view(x.ptr(), &from) != 0 || api->view(output.ptr(), &to) != 0) {
+      PyErr_Clear();
+      return nb::none();
+    }
+    const Lines lines_of_x = lines(from, I_), lines_of_out = lines(to, width_);
+    if (from.ndim != to.ndim || !can_read(lines_of_x) || !can_write(lines_of_out)) return nb::none();
+    advance(lines_of_x), write(lines_of_out);
+    return output;
+  }
+
+  nb::object made(int way) const {
+    PyObject* call = PyTuple_GET_ITEM(fresh_.ptr(), way);
+    PyObject* const* items = &PyTuple_GET_ITEM(call, 0);
+    nb::object output = nb::steal(PyObject_Vectorcall(items[0], items + 1, static_cast<std::size_t>(PyTuple_GET_SIZE(call) - 1), nullptr));
+    if (!output.is_valid()) throw nb::python_error();
+    return output;
+  }
+
+  Long size() const { return bits_ / 8; }  // of a number, in bytes
+  Long bytes() const { return B_ * width_ * size(); }
+
+  const Long B_, I_, width_;
   int bits_ = 0;
-  nb::tuple results_, classes_;
-  std::vector<Held> held_;  // the states, then the output
+  nb::tuple fresh_, classes_;
+  std::vector<Held> held_;  // the states
   nb::dict entries_;
   std::vector<Watched> watched_;
+  const char* top_ = nullptr;  // the top layer's h: what a step gives
   Stream* stream_ = nullptr;
 };
 
@@ -249,9 +324,9 @@ PyType_Slot slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)}, {Py_
 
 void bind_stream(nb::module_& m) {
   nb::class_<StreamDoor>(m, "Stream", nb::type_slots(slots))
-      .def(nb::init<int, Long, Long, Long, Long, bool, Long, nb::sequence, nb::sequence, nb::handle, nb::tuple, nb::tuple, nb::dict, nb::tuple>())
+      .def(nb::init<int, Long, Long, Long, Long, bool, Long, nb::sequence, nb::sequence, nb::tuple, nb::tuple, nb::dict, nb::tuple>())
       .def("is_current", &StreamDoor::is_current)
-      .def("step", &StreamDoor::step, nb::arg().none());
+      .def("step", &StreamDoor::step, nb::arg().none(), nb::arg().none());
 }
 
 }  // namespace elman

@@ -77,6 +77,16 @@ def test_what_cannot_be_a_stream_is_refused() -> None:
         elman.stream(elman.RNN(3, 5), 0)
     with pytest.raises(TypeError, match="expected batch_size to be an int, got True of type bool"):
         elman.stream(elman.RNN(3, 5), True)
+    with pytest.raises(TypeError, match=r"expected batch_size to be an int, got 2\.0 of type float"):
+        elman.stream(elman.RNN(3, 5), 2.0)
+    with pytest.raises(ValueError, match="expected batch_size to be at least 1, got 0"):
+        elman.stream(elman.RNN(3, 5), np.int32(0))
+
+
+def test_a_batch_size_may_be_numpys() -> None:
+    stream = elman.stream(elman.RNN(3, 5), np.int64(2))
+    assert type(stream.batch_size) is int
+    assert stream.step(np.zeros((2, 3), np.float32)).shape == (2, 5)
 
 
 def test_a_stream_keeps_its_network_and_its_batch_size() -> None:

@@ -1,4 +1,4 @@
-"""Arbitrary arguments thrown at the kernels that run a step at a time: they are refused, or only the stream's own memory is written.
+"""Arbitrary arguments thrown at the kernels that run a step at a time: they are refused, or only states and the output are written.
 
 `make sanitize` runs this file too, on kernels built with AddressSanitizer and UndefinedBehaviorSanitizer, without torch in the process:
 then a read outside the arrays is an error.
@@ -52,12 +52,12 @@ class Memory:
         self.params = [rng.uniform(-1, 1, shape).astype(kind).view(Parameter) for shape in shapes]
         self.guarded: list[np.ndarray] = []
         self.states = [self._guard((L, B, width), kind) for width in (out, H)[: STATES[cell]]]
-        self.output = self._guard((B, out), kind)
-        self.results: Any = ("row", "rows", None, None)
+        self.shape, self.kind = (B, out), np.dtype(kind)
+        self.fresh: Any = ((np.empty, (out,), kind), (np.empty, (B, out), kind), (np.empty, 0), (np.empty, 0))
         self.entries = {str(i): param for i, param in enumerate(self.params)}
         self.call = [cell, I, H, P, L, bias, B]
 
-    def _guard(self, shape: tuple[int, ...], kind: type) -> np.ndarray:
+    def _guard(self, shape: tuple[int, ...], kind: Any) -> np.ndarray:
         size = int(np.prod(shape))
         whole = np.full(size + 2 * GUARD, 7, kind)
         whole[GUARD:-GUARD] = 0
@@ -66,7 +66,16 @@ class Memory:
 
     def open(self, watched: bool = True) -> Any:
         names = tuple(self.entries) if watched else ()
-        return _native.Stream(*self.call, self.params, self.states, self.output, self.results, (), self.entries, names)
+        return _native.Stream(*self.call, self.params, self.states, self.fresh, (), self.entries, names)
+
+    def out(self, layout: str) -> np.ndarray:
+        """Memory for an output, between guards."""
+        B, width = self.shape
+        if layout == "one row":
+            return self._guard((width,), self.kind)
+        if layout == "rows apart":
+            return self._guard((B, width + 3), self.kind)[:, 1 : width + 1]
+        return self._guard((B, width), self.kind)[:: -1 if layout == "backwards" else 1]
 
     def assert_guards_stand(self) -> None:
         for whole in self.guarded:
@@ -88,8 +97,8 @@ def test_only_states_and_output_are_written_and_only_x_is_read(memory: Memory, i
     _native.use(isa)
     stream = memory.open()
     _, I, _, _, _, _, B = memory.call  # noqa: E741
-    kind = memory.output.dtype
-    for _ in range(2):
+    kind = memory.kind
+    for _ in range(3):
         layout = data.draw(st.sampled_from(["dense", "rows apart", "backwards", "one for all", "one row"]))
         x = np.random.default_rng(0).uniform(-1, 1, (B, I)).astype(kind)  # its last number is memory's last
         if layout == "rows apart":
@@ -100,9 +109,19 @@ def test_only_states_and_output_are_written_and_only_x_is_read(memory: Memory, i
             x = np.broadcast_to(x[0], (B, I))
         elif layout == "one row":
             x = x[0]
-        taken = stream.step(x)
-        assert taken == ("row" if x.ndim == 1 else "rows") if x.ndim == 2 or B == 1 else taken is None
-        assert np.isfinite(memory.output).all()
+        wanted = data.draw(st.sampled_from([None, "dense", "rows apart", "backwards", "one row"]))
+        out = None if wanted is None else memory.out(wanted)
+        taken = stream.step(x, out)
+        if (x.ndim == 2 or B == 1) and (out is None or out.ndim == x.ndim):
+            assert taken is out if out is not None else taken.shape == memory.shape[2 - x.ndim :]
+            np.testing.assert_array_equal(taken.reshape(memory.shape), memory.states[0][-1])
+            assert not any(np.may_share_memory(taken, state) for state in memory.states)
+        else:
+            assert taken is None
+            assert out is None or not out.any()
+        if wanted == "rows apart":
+            assert not out.base[GUARD:-GUARD].reshape(B, -1)[:, [0, -2, -1]].any()
+        assert all(np.isfinite(state).all() for state in memory.states)
         memory.assert_guards_stand()
 
 
@@ -135,9 +154,104 @@ ODD = {
 def test_what_does_not_fit_is_declined_and_nothing_written(odd: str) -> None:
     memory = Memory(LSTM, 3, 5, 2, 2, True, 2, np.float32)
     stream = memory.open()
-    assert stream.step(np.ones((2, 3), np.float32)) == "rows"
+    out = memory.out("dense")
+    assert stream.step(np.ones((2, 3), np.float32), out) is out
     before = [whole.copy() for whole in memory.guarded]
-    assert stream.step(ODD[odd]) is None
+    assert stream.step(ODD[odd], None) is None
+    assert stream.step(ODD[odd], out) is None
+    assert all(map(np.array_equal, memory.guarded, before))
+
+
+def _frozen(values: np.ndarray) -> np.ndarray:
+    values.flags.writeable = False
+    return values
+
+
+ODD_OUT = {name: odd for name, odd in ODD.items() if name not in ("nothing", "too few columns")} | {
+    "read-only": _frozen(np.zeros((2, 2), np.float32)),
+    "too many columns": np.zeros((2, 3), np.float32),
+    "columns apart": np.zeros((2, 4), np.float32)[:, ::2],
+    "columns backwards": np.zeros((2, 2), np.float32)[:, ::-1],
+    "one column for all": np.lib.stride_tricks.as_strided(np.zeros((2, 1), np.float32), (2, 2), (4, 0), writeable=True),
+    "one row for all": np.lib.stride_tricks.as_strided(np.zeros(2, np.float32), (2, 2), (0, 4), writeable=True),
+    "rows over one another": np.lib.stride_tricks.as_strided(np.zeros(3, np.float32), (2, 2), (4, 4), writeable=True),
+    "rows over one another, backwards": np.lib.stride_tricks.as_strided(np.zeros(3, np.float32)[1:], (2, 2), (-4, 4), writeable=True),
+    "float64": np.zeros((2, 2)),
+    "integers": np.zeros((2, 2), np.int32),
+    "byte order": np.zeros((2, 2), ">f4"),
+    "misaligned": np.zeros(17, np.uint8)[1:].view(np.float32).reshape(2, 2),
+    "bytes that may be written": bytearray(16),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_OUT)
+def test_an_output_that_does_not_fit_is_declined_and_nothing_written(odd: str) -> None:
+    memory, x = Memory(LSTM, 3, 5, 2, 2, True, 2, np.float32), np.ones((2, 3), np.float32)
+    stream = memory.open()
+    stream.step(x, None)
+    before = [whole.copy() for whole in memory.guarded]
+    out = ODD_OUT[odd]
+    kept = bytes(out) if isinstance(out, bytes | bytearray) else np.array(out)
+    assert stream.step(x, out) is None
+    assert (
+        np.array_equal(np.asarray(out), np.asarray(kept))
+        if isinstance(out, np.ndarray)
+        else bytes(out) == kept
+        if isinstance(out, bytearray)
+        else True
+    )
+    assert all(map(np.array_equal, memory.guarded, before))
+
+
+def test_an_output_may_lie_over_the_input() -> None:
+    for shift in (0, 1, 2, 3):  # the output over the input, and partly over it
+        memory, other = (Memory(LSTM, 2, 5, 2, 1, True, 2, np.float32) for _ in range(2))
+        shared = np.random.default_rng(0).uniform(-1, 1, 8).astype(np.float32)
+        expected = other.open().step(shared[:4].reshape(2, 2).copy(), None)
+        out = shared[shift : shift + 4].reshape(2, 2)
+        assert memory.open().step(shared[:4].reshape(2, 2), out) is out
+        np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("part", ["a state", "the other state", "a parameter"])
+def test_an_output_in_the_streams_memory_is_declined(part: str) -> None:
+    memory, x = Memory(LSTM, 3, 5, 0, 1, True, 2, np.float32), np.ones((2, 3), np.float32)
+    stream = memory.open()
+    own = memory.params[1].view(np.ndarray) if part == "a parameter" else memory.states[part == "the other state"]
+    own = own.reshape(-1)
+    before = [whole.copy() for whole in (*memory.guarded, memory.params[1])]
+    assert stream.step(x, own[:10].reshape(2, 5)) is None
+    assert stream.step(x, own[-10:].reshape(2, 5)) is None
+    if part != "a parameter":  # the last number, and what lies behind it
+        whole = memory.guarded[part == "the other state"]
+        assert stream.step(x, whole[GUARD + 9 : GUARD + 19].reshape(2, 5)) is None
+        assert stream.step(x, whole[GUARD - 9 : GUARD + 1].reshape(2, 5)) is None
+    assert all(map(np.array_equal, (*memory.guarded, memory.params[1]), before))
+
+
+def _fail() -> None:
+    raise ArithmeticError
+
+
+MADE = {
+    "nothing": lambda: None,
+    "too many columns": lambda: np.zeros((2, 3), np.float32),
+    "float64": lambda: np.zeros((2, 2)),
+    "an error": _fail,
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_what_is_made_for_an_output_is_looked_at_too(made: str) -> None:
+    memory, x = Memory(LSTM, 3, 5, 2, 1, True, 2, np.float32), np.ones((2, 3), np.float32)
+    memory.fresh = ((MADE[made],),) * 4
+    stream = memory.open()
+    before = [whole.copy() for whole in memory.guarded]
+    if made == "an error":
+        with pytest.raises(ArithmeticError):
+            stream.step(x, None)
+    else:
+        assert stream.step(x, None) is None
     assert all(map(np.array_equal, memory.guarded, before))
 
 
@@ -148,15 +262,8 @@ def _change(memory: Memory, part: str, value: Any) -> None:
         memory.params[1] = value
     elif part == "state":
         memory.states[1] = value
-    elif part == "output":
-        memory.output = value
     else:
         setattr(memory, part, value)
-
-
-def _frozen(values: np.ndarray) -> np.ndarray:
-    values.flags.writeable = False
-    return values
 
 
 WRONG = {
@@ -178,9 +285,9 @@ WRONG = {
     "state's shape": ("state", np.zeros((2, 2, 2), np.float32), "a state must be dense"),
     "state's access": ("state", _frozen(np.zeros((2, 2, 5), np.float32)), "a state must be dense, writable"),
     "state's kind": ("state", b"", "a state must be dense"),
-    "output's shape": ("output", np.zeros((2, 5), np.float32), "the output must be dense"),
-    "output's access": ("output", _frozen(np.zeros((2, 2), np.float32)), "the output must be dense, writable"),
-    "results": ("results", (), "there are four results"),
+    "ways to make an output": ("fresh", (), "an output is made in four ways"),
+    "a way to make an output": ("fresh", (np.empty,) * 4, "an output is made by a function, with its arguments in a tuple"),
+    "no way to make an output": ("fresh", ((),) * 4, "an output is made by a function, with its arguments in a tuple"),
 }
 
 
@@ -195,15 +302,13 @@ def test_what_cannot_be_a_stream_is_refused(wrong: str) -> None:
 
 
 def test_memory_that_is_written_may_not_overlap() -> None:
-    for overlapping in ("states", "output", "parameter"):
+    for overlapping in ("states", "parameter"):
         memory = Memory(LSTM, 3, 5, 0, 1, False, 2, np.float32)
         shared = np.zeros(20 * 5, np.float32)
         if overlapping == "states":
             memory.states = [shared[:10].reshape(1, 2, 5), shared[9:19].reshape(1, 2, 5)]
-        elif overlapping == "output":
-            memory.states[0], memory.output = shared[:10].reshape(1, 2, 5), shared[:10].reshape(2, 5)
         else:
-            memory.params[1], memory.output = shared.reshape(20, 5).view(Parameter), shared[-10:].reshape(2, 5)
+            memory.params[1], memory.states[1] = shared.reshape(20, 5).view(Parameter), shared[-10:].reshape(1, 2, 5)
         with pytest.raises(ValueError, match="must not overlap"):
             memory.open(watched=False)
 
@@ -227,21 +332,18 @@ def test_a_parameter_that_changes_is_noticed() -> None:
             elsewhere = first.copy()
             first.data_ptr = lambda at=elsewhere.ctypes.data: at
         assert stream.is_current() == (change == "nothing")
-        assert stream.step(x) == ("rows" if change == "nothing" else None)
+        assert (stream.step(x, None) is not None) == (change == "nothing")
 
 
 def test_what_was_packed_outlives_the_arrays() -> None:
     memory = Memory(LSTM, 3, 5, 2, 2, True, 2, np.float32)
     stream = memory.open(watched=False)
     x = np.ones((2, 3), np.float32)
-    stream.step(x)
-    once = memory.output.copy()
+    once = stream.step(x, None)
     other = Memory(LSTM, 3, 5, 2, 2, True, 2, np.float32)
     again = other.open(watched=False)
-    output = other.output
     other.params.clear()
     other.states.clear()
     other.entries.clear()
     other.guarded.clear()
-    again.step(x)
-    np.testing.assert_array_equal(output, once)
+    np.testing.assert_array_equal(again.step(x, None), once)

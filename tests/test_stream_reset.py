@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,15 @@ def test_rows_are_reset_one_by_one() -> None:
     masks |= {"a tensor": torch.tensor([True, False, False, True]), "an array of truth": np.array([True, True, False, True])}
     masks |= {kind: np.array([3, 0], kind) for kind in ("uint8", "int16", "uint16", "uint32", "uint64", ">i8")}
     masks |= {"backwards": np.arange(4)[2::-1], "truth backwards": np.array([True, True, False, False])[::-1]}
+    masks |= {
+        "a set": {0, 3},
+        "a range": range(1, 3),
+        "a tuple": (2,),
+        "NumPy's": [np.int64(1), np.int32(3)],
+        "NumPy's one": np.int64(1),
+    }
+    masks |= {"a number in a tensor": torch.tensor(3), "NumPy's truth": [np.True_, np.False_, np.True_, np.False_]}
+    masks |= {"all of them": np.array([3, 0, 2, 1], "uint8")}
     masks |= {"a number in an array": np.array(2), "a tensor of uint16": torch.tensor([1, 3], dtype=torch.uint16)}
     for rows in masks.values():
         for view in VIEWS.values():
@@ -27,7 +38,13 @@ def test_rows_are_reset_one_by_one() -> None:
             follow(stream, x[:4], [0, 3], view)
             stream.reset(rows)
             chosen = torch.zeros(4, dtype=torch.bool)
-            chosen[rows if isinstance(rows, int | list) else rows.tolist()] = True
+            chosen[
+                list(rows)
+                if isinstance(rows, list | tuple | set | range)
+                else torch.as_tensor(rows).long()
+                if np.ndim(rows) == 0
+                else rows.tolist()
+            ] = True
             state = torch.where(chosen[:, None], 0, rnn(x[:4])[1])
             assert torch.equal(stream.state, state)
             assert torch.equal(follow(stream, x[4:], [0, 0, 2], view), rnn(x[4:], state)[0])
@@ -72,10 +89,10 @@ def test_what_a_fresh_sequence_begins_with_is_learned_through_a_stream(frozen: b
 @pytest.mark.parametrize(
     ("rows", "error", "message"),
     [
-        (2, IndexError, r"expected rows to be numbers from 0 to 1, or a mask of 2 truth values, got 2"),
+        (2, IndexError, r"expected rows to be numbers from 0 to 1, each once, or a mask of 2 bools, got 2"),
         ([-1], IndexError, r"got \[-1\]"),
         ([True], IndexError, r"got a mask of shape \(1,\)"),
-        ([0.5], TypeError, r"got torch.float32"),
+        ([0.5], TypeError, r"got \[0.5\]"),
         ("all", TypeError, r"got 'all'"),
         ([2**63], IndexError, r"got \[9223372036854775808\]"),
         (-(2**70), IndexError, r"got -1180591620717411303424"),
@@ -83,8 +100,16 @@ def test_what_a_fresh_sequence_begins_with_is_learned_through_a_stream(frozen: b
         (np.array([7], np.uint16), IndexError, r"got \[7\]"),
         ([[0], [1]], IndexError, r"got numbers of shape \(2, 1\)"),
         (np.zeros((1, 0), np.int64), IndexError, r"got numbers of shape \(1, 0\)"),
-        (np.array([1, 0], np.uint8), TypeError, r"got torch.uint8, which may be either: convert a mask to bool, and numbers to int64"),
-        (torch.tensor([1, 0], dtype=torch.uint8), TypeError, r"got torch.uint8, which may be either"),
+        ([1, 1], TypeError, r"got \[1, 1\], which may be either"),
+        ([1, 0, 1], ValueError, r"got \[1, 0, 1\]: give each once, as a set does, set\(rows\)"),
+        (torch.tensor([0, 0, 1]), ValueError, r"give each once, as a set does, set\(rows.tolist\(\)\)"),
+        ([True, 0], TypeError, r"got \[True, 0\], some of each"),
+        ({True, False}, TypeError, r"got \[False, True\]"),
+        (True, IndexError, r"got a mask of shape \(\)"),
+        ([1.0, 0.0], TypeError, r"got \[1.0, 0.0\]: give a mask as bools, list\(map\(bool, rows\)\)"),
+        (torch.tensor([1.0, 0.0]), TypeError, r"give a mask as bools, rows.bool\(\)"),
+        (range(1, 3), IndexError, r"got \[1, 2\]"),
+        ({5}, IndexError, r"got \[5\]"),
     ],
 )
 def test_rows_that_are_not_there_are_refused(rows: object, error: type[Exception], message: str) -> None:
@@ -94,3 +119,42 @@ def test_rows_that_are_not_there_are_refused(rows: object, error: type[Exception
     with pytest.raises(error, match=message):
         stream.reset(rows)
     assert_same_state(stream, state)
+
+
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DONES = {4: ([0, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]), 2: ([0, 1], [1, 0], [0, 0], [1, 1]), 1: ([0], [1])}
+
+
+@pytest.mark.parametrize("batch_size", DONES)
+def test_zeros_and_ones_for_all_rows_may_be_numbers_or_a_mask_and_are_refused(batch_size: int) -> None:
+    stream = elman.stream(elman.RNN(3, 5), batch_size)
+    stream.step(np.ones((batch_size, 3), np.float32))
+    state = stream.state
+    for dones in DONES[batch_size]:
+        given = {"list(map(bool, rows))|set(rows)": [dones, tuple(dones)]}
+        given["rows.astype(bool)|set(rows.tolist())"] = [np.array(dones, dtype) for dtype in (*INTEGERS, ">i4")]
+        given["rows.bool()|set(rows.tolist())"] = [torch.tensor(dones, dtype=getattr(torch, dtype)) for dtype in INTEGERS]
+        for spellings, all_rows in given.items():
+            as_bools, as_numbers = spellings.split("|")
+            for rows in all_rows:
+                message = f"got {dones}, which may be either: give a mask as bools, {as_bools}, and numbers as a set, {as_numbers}"
+                with pytest.raises(TypeError, match=re.escape(message)):
+                    stream.reset(rows)
+                assert_same_state(stream, state)
+                for spelling, expected in ((as_bools, {row for row, done in enumerate(dones) if done}), (as_numbers, set(dones))):
+                    if max(expected, default=0) < batch_size:  # each reading, as the error says to write it
+                        stream.reset(eval(spelling, {"rows": rows}))
+                        assert {row for row in range(batch_size) if not stream.state[0, row].any()} == expected
+                        stream.state = state
+
+
+def test_rows_may_be_named_one_at_a_time() -> None:
+    stream = elman.stream(elman.RNN(3, 5))
+    stream.step(np.ones(3, np.float32))
+    stream.reset(0)
+    assert not stream.state.any()
+    stream = elman.stream(elman.RNN(3, 5), 2)
+    stream.step(np.ones((2, 3), np.float32))
+    for row in [0, 1]:
+        stream.reset(row)
+    assert not stream.state.any()

@@ -136,6 +136,22 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(wrong: str) ->
     assert_same_state(stream, state)
 
 
+def test_a_state_is_as_the_network_was_built_whatever_its_attributes_say() -> None:
+    rnn = elman.GRU(3, 5, 2)
+    stream = elman.stream(rnn)
+    vars(rnn)["num_layers"] = 1
+    with pytest.raises(RuntimeError, match=r"expected state of shape \(2, 1, 5\), \(L, B, H\), got \(1, 1, 5\)"):
+        stream.state = torch.zeros(1, 1, 5)
+    with pytest.raises(RuntimeError, match=r"expected h of shape \(2, 1, 5\)"):
+        stream.load_state_dict({"h": np.zeros((1, 1, 5), np.float32)})
+
+
+@pytest.mark.parametrize("given", [None, ["h"], 3], ids=str)
+def test_a_state_dict_is_a_dict(given: object) -> None:
+    with pytest.raises(TypeError, match="expected state_dict to be a dict of arrays"):
+        elman.stream(elman.GRU(3, 5)).load_state_dict(given)
+
+
 def test_a_state_of_one_is_called_state() -> None:
     stream = elman.stream(elman.GRU(3, 5))
     stream.step(np.ones((1, 3), np.float32))

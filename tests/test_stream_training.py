@@ -124,14 +124,18 @@ def test_what_is_built_on_a_frozen_network_trains() -> None:
 
 @required
 def test_a_graph_that_kept_an_output_learns_that_it_was_written_over() -> None:
-    stream, weight = elman.stream(elman.RNN(3, 5)), torch.ones(5, requires_grad=True)
-    with torch.no_grad():
-        y = stream.step(torch.ones(1, 3))
-    loss = (y * weight).sum()
-    with torch.no_grad():
-        stream.step(torch.ones(1, 3))
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
+    for call, x in (("step", torch.ones(1, 3)), ("run", torch.ones(1, 1, 3))):
+        stream, weight = elman.stream(elman.RNN(3, 5)), torch.ones(5, requires_grad=True)
+        take = getattr(stream, call)
+        with torch.no_grad():
+            out, y = take(x), take(x)
+            take(x, out=out)
+        loss, kept = (out * weight).sum(), (y * weight).sum()
+        with torch.no_grad():
+            take(x, out=out)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+        kept.backward()
 
 
 def test_what_inference_mode_left_can_be_trained_on() -> None:
@@ -139,6 +143,12 @@ def test_what_inference_mode_left_can_be_trained_on() -> None:
     with torch.inference_mode():
         stream.step(x)
         stream.run(x[None])
+    stream.step(x).sum().backward()
+    stream = elman.stream(elman.RNN(3, 5), 2)
+    x = torch.randn(2, 3)
+    with torch.inference_mode():
+        stream.step(x)
+        stream.reset([0])
     stream.step(x).sum().backward()
     with torch.inference_mode():
         stream.step(x)

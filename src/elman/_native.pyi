@@ -127,7 +127,7 @@ def backward(
 ) -> None: ...
 
 class Stream:
-    """A network that runs a step at a time: weights packed once, states and output written where they lie. Of torch it knows nothing."""
+    """A network that runs a step at a time: weights packed once, states written where they lie. Of torch it knows nothing."""
 
     def __init__(
         self,
@@ -140,12 +140,11 @@ class Stream:
         batch: int,
         params: Sequence[object],
         states: Sequence[object],
-        output: object,
-        results: tuple[object, object, object, object],
+        fresh: tuple[tuple[object, ...], ...],
         classes: tuple[type, ...],
         entries: dict[str, Any],
         names: Sequence[str],
         /,
     ) -> None: ...
     def is_current(self) -> bool: ...
-    def step(self, x: object, /) -> Any: ...
+    def step(self, x: object, out: object | None, /) -> Any: ...

@@ -272,15 +272,14 @@ def open_stream(
     batch: int,
     params: Sequence[object],
     states: Sequence[object],
-    output: object,
-    results: tuple[object, object, object, object],
+    fresh: tuple[tuple[object, ...], ...],
     entries: dict[str, Tensor],
     names: tuple[str, ...],
 ) -> _native.Stream:
     """Kernels that run a stack a step at a time (csrc/stream_binding.cpp says what the arguments are)."""
     sizes = (stack.input_size, stack.hidden_size, stack.proj_size, stack.num_layers)
     cell = CELLS[stack.cell.name]
-    return _native.Stream(cell, *sizes, stack.bias, batch, params, states, output, results, PLAIN, entries, names)
+    return _native.Stream(cell, *sizes, stack.bias, batch, params, states, fresh, PLAIN, entries, names)
 
 
 def plain_forward(

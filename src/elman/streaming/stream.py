@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-from elman.backends.stepper import Stepper, can_step, decline, is_usual
+from elman.backends.stepper import Stepper, can_step, count_write, decline, is_usual
 from elman.layers import checks
 from elman.streaming.network import check_network
+from elman.streaming.out import check_out, write
+from elman.streaming.rows import as_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     import numpy.typing as npt
 
@@ -32,7 +35,7 @@ def stream(rnn: RNN | GRU | LSTM, batch_size: int = 1) -> Stream:
     >>> x = torch.randn(5, 1, 10)
     >>> stream = elman.stream(rnn)
     >>> with torch.no_grad():
-    ...     outputs = [stream.step(x_t).clone() for x_t in x[:3]]  # the output is the stream's own: copy what is to be kept
+    ...     outputs = [stream.step(x_t) for x_t in x[:3]]
     ...     outputs += stream.run(x[3:])
     ...     torch.equal(torch.stack(outputs), rnn(x)[0])
     True
@@ -63,11 +66,10 @@ class Stream:
     >>> import elman, numpy as np
     >>> stream = elman.stream(elman.LSTM(10, 20), batch_size=3)
     >>> y = stream.step(np.zeros((3, 10), dtype=np.float32))  # arrays in, arrays out
-    >>> type(y).__name__, y.shape, y is stream.step(np.ones((3, 10), dtype=np.float32))
-    ('ndarray', (3, 20), True)
+    >>> type(y).__name__, y.shape
+    ('ndarray', (3, 20))
 
-    **The output of ``step`` is the stream's own memory, and valid until the next step writes over it**: copy what is to be kept. So a step
-    takes no memory. With gradients enabled a step on a tensor gives an ordinary tensor instead, and ``run`` always does.
+    What ``step`` and ``run`` return is yours: fresh memory each time, or ``out``, where you give one.
 
     Kernels of our own run the steps of a network in float32 or float64 on the CPU, on the caller's thread; else, and for a ``run``, the
     layer itself is called, with the same results. It is also called where gradients are wanted (they are enabled, x is a tensor, and x,
@@ -81,10 +83,7 @@ class Stream:
 
     def __init__(self, rnn: RNN | GRU | LSTM, batch_size: int = 1) -> None:
         check_network(rnn, "a stream does")
-        if type(batch_size) is not int:
-            raise TypeError(f"expected batch_size to be an int, got {batch_size!r} of type {type(batch_size).__name__}")
-        if batch_size < 1:
-            raise ValueError(f"expected batch_size to be at least 1, got {batch_size}")
+        batch_size = checks.as_size("batch_size", batch_size, 1)
         import numpy as np  # not before: it takes as long to import as all of ours
 
         self._rnn = rnn
@@ -92,7 +91,7 @@ class Stream:
         self._array_class = np.ndarray
         self._stepper: Stepper | None = None
         self._parameters: dict[str, Any] | None = None  # the network's, as the stepper has it: another may be put in its place
-        self._next: Callable[[Any], Any] = decline  # the stepper's step, if it has the weights and the state
+        self._next: Callable[[Any, Any], Any] = decline  # the stepper's step, if it has the weights and the state
         self._has_layers = rnn.num_layers > 1
         weight = rnn._params()[0]
         stack = rnn.stack
@@ -112,7 +111,7 @@ class Stream:
         """B, how many sequences run side by side."""
         return self._batch_size
 
-    def step(self, x: Values) -> Values:
+    def step(self, x: Values, out: Values | None = None) -> Values:
         """Take one step of every sequence.
 
         >>> import elman, torch
@@ -127,49 +126,49 @@ class Stream:
 
         Args:
             x: (B, I), with batch_size 1 also (I,): a tensor or a NumPy array, of the parameters' dtype.
+            out: where the output is written, of the kind of x and of the output's shape, dtype and device, its rows contiguous. It may be x
+                itself, or overlap it: x is read first. It cannot carry a graph, so none may be wanted.
 
         Returns:
-            The last layer's new state, (B, H) or (H,), with a projection P for H, of the kind of x. **Valid until the next step**, unless
-            gradients are enabled and x is a tensor: the same memory serves every step.
+            The last layer's new state, (B, H) or (H,), with a projection P for H, of the kind of x: ``out``, or fresh memory.
 
         Raises:
-            TypeError: x is neither a tensor nor an array.
-            ValueError: x has the wrong number of dimensions or the wrong dtype.
-            RuntimeError: x has the wrong number of features or rows, or is on another device.
+            TypeError: x is neither a tensor nor an array, or out is of another kind.
+            ValueError: x has the wrong number of dimensions or the wrong dtype; out has the wrong dtype or is read-only.
+            RuntimeError: x has the wrong number of features or rows, or is on another device; out has the wrong shape, layout or device,
+                overlaps the state or a weight, or would need a graph.
         """
         if self._rnn._parameters is self._parameters and not (self._has_layers and self._drops()):
-            y: Values | None
+            y: Values | None = None
             if type(x) is self._array_class:
-                y = self._next(x)
-                if y is not None:
-                    return y
-            elif self._is_usual(x, self._states):
-                y = self._next(x)
-                if y is not None:
-                    return _given(y)  # type: ignore[no-any-return]
-        return self._step(x)
+                y = self._next(x, out)
+            elif self._is_usual(x, out, self._states):
+                y = self._next(x, out)
+                if out is not None and y is not None:
+                    count_write(out)  # type: ignore[arg-type]  # is_usual has seen that it is a tensor
+            if y is not None:
+                return y
+        return self._step(x, out)
 
-    def run(self, chunk: Values) -> Values:
+    def run(self, chunk: Values, out: Values | None = None) -> Values:
         """Take all steps of a chunk of the sequences.
 
         Args:
             chunk: as the network takes it, (T, B, I), or (B, T, I) with batch_first; with batch_size 1 also unbatched, (T, I): a tensor
                 or a NumPy array, of the parameters' dtype.
+            out: where the outputs are written, as for ``step``.
 
         Returns:
-            The outputs, laid out as the chunk, (T, B, H) or (T, H), with a projection P for H, of its kind. They are the caller's.
+            The outputs, laid out as the chunk, (T, B, H) or (T, H), with a projection P for H, of its kind: ``out``, or fresh memory.
 
         Raises:
-            TypeError: chunk is neither a tensor nor an array.
-            ValueError: it has the wrong number of dimensions or the wrong dtype.
-            RuntimeError: it has no step, the wrong number of features or rows, or is on another device.
+            TypeError: chunk is neither a tensor nor an array, or out is of another kind.
+            ValueError: chunk has the wrong number of dimensions or the wrong dtype; out has the wrong dtype or is read-only.
+            RuntimeError: chunk has no step, the wrong number of features or rows, or is on another device; out as for ``step``.
         """
-        batched = "(B, T, I)" if self._rnn.batch_first else "(T, B, I)"
-        x = self._check(chunk, {3: batched, 2: "(T, I)"}, 0 if self._rnn.batch_first else 1)
         batch = 0 if self._rnn.batch_first else 1
-        output = self._call(chunk, x.unsqueeze(batch) if x.dim() == 2 else x)
-        done: Values = output.squeeze(batch) if x.dim() == 2 else output
-        return done
+        x = self._check(chunk, {3: "(B, T, I)" if batch == 0 else "(T, B, I)", 2: "(T, I)"}, batch)
+        return self._call(chunk, x, [] if x.dim() == 3 else [batch], out)  # type: ignore[no-any-return]
 
     @property
     def state(self) -> Any:
@@ -181,8 +180,9 @@ class Stream:
         >>> y = stream.run(torch.randn(7, 1, 10))
         >>> stream.state = before
 
-        What is read is a copy, of tensors; what is set, tensors or NumPy arrays, is copied. With gradients enabled both keep a graph.
-        Setting raises a TypeError, RuntimeError or ValueError if it does not look so.
+        What is read is a copy, of tensors; what is set, tensors or NumPy arrays, is copied. So ``stream.state[:, 0] = 1`` writes into a
+        copy, and changes nothing: change what you have read, and set it. With gradients enabled both keep a graph. Setting raises a
+        TypeError, RuntimeError or ValueError if it does not look so.
         """
         states = tuple([state.clone() for state in self._current()])
         return states[0] if len(states) == 1 else states
@@ -201,7 +201,7 @@ class Stream:
             raise RuntimeError(f"expected state to be {expected}, got {len(given)} of them")
         self._set(tuple([self._check_state(*pair) for pair in zip(names, given, self._rnn.stack.state_sizes, strict=True)]))
 
-    def reset(self, rows: int | Sequence[int] | Sequence[bool] | Tensor | Array | None = None) -> None:
+    def reset(self, rows: int | Sequence[int] | AbstractSet[int] | Sequence[bool] | Tensor | Array | None = None) -> None:
         """Go back to the start of a fresh sequence: zeros, or the network's h_0 and c_0 where it learns them.
 
         >>> import elman, numpy as np
@@ -212,15 +212,19 @@ class Stream:
         [[False, True, False]]
 
         Args:
-            rows: which rows, by their numbers or by a mask of B truth values; all by default.
+            rows: which rows, all by default: a number, or numbers in a list, a tuple, a tensor, an array, a set or a range, each once; or a
+                mask of B bools. Integers are never a mask: B zeros and ones in a list, a tensor or an array, as an environment may give
+                its ``dones``, are refused. A mask is always one as bools, numbers are always numbers as a set.
 
         Raises:
-            TypeError: rows are neither numbers nor truth values, or they are B numbers in uint8, which may be meant as a mask.
+            TypeError: rows are neither numbers nor bools, or may be either.
             IndexError: a number is not from 0 to B-1, the mask has not B values, or rows have more than one axis.
+            ValueError: a number is there twice.
         """
-        mask = torch.ones(self._batch_size, dtype=torch.bool, device="cpu") if rows is None else self._mask(rows)
-        fresh = self._fresh
-        self._fresh = mask = mask if fresh is None else mask | fresh
+        mask = as_mask(range(self._batch_size) if rows is None else rows, self._batch_size)
+        if self._fresh is not None:
+            mask |= self._fresh
+        self._fresh = mask
         if mask.all():
             self.detach()  # no row has a past
         self._next = decline
@@ -248,14 +252,16 @@ class Stream:
         return {name: state.numpy().copy() for name, state in zip(self._rnn.stack.cell.states, wide, strict=True)}
 
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
-        """Take the state that ``state_dict`` gave.
+        """Take the state that ``state_dict`` gave: copies of it.
 
         Raises:
             RuntimeError: there are other names in it, or an array has the wrong shape.
-            TypeError: one is no array.
+            TypeError: it is no mapping, or holds something else than arrays.
             ValueError: one has the wrong dtype.
         """
         names = self._rnn.stack.cell.states
+        if not isinstance(state_dict, Mapping):
+            raise checks.wrong_kind("state_dict", "a dict of arrays, as state_dict() gives it", state_dict)
         if set(state_dict) != set(names):
             raise RuntimeError(f"expected a state of {' and '.join(names)}, got {', '.join(map(str, state_dict)) or 'nothing'}")
         given = [torch.from_numpy(v).bfloat16() if self._is_bfloat16(v) else v for v in map(state_dict.__getitem__, names)]
@@ -272,28 +278,34 @@ class Stream:
 
     # --- A step ---
 
-    def _is_usual(self, x: Any, states: tuple[Tensor, ...]) -> bool:
+    def _is_usual(self, x: Any, out: Any, states: tuple[Tensor, ...]) -> bool:
         """Whether the kernels may run a step on a tensor."""
+        if not is_usual(x, out):
+            return False
+        if not torch.is_grad_enabled():
+            return True
         params = self._rnn._own_params()
-        return params is not None and is_usual(x, params, states)
+        return params is not None and not any(t.requires_grad for t in (x, *params, *states))
 
     def _drops(self) -> bool:
         """Whether dropout acts."""
         return bool(self._has_layers and self._rnn.training and self._rnn.dropout)
 
-    def _step(self, given: Values) -> Values:
+    def _step(self, given: Values, out: Values | None) -> Values:
         """A step that is not as quick as most: the first, or one that the kernels do not run, or a wrong one."""
         x = self._check(given, {2: "(B, I)", 1: "(I,)"}, 0)
-        if not self._drops() and (not isinstance(given, Tensor) or self._is_usual(given, self._current())) and self._settle():
+        is_tensor = isinstance(given, Tensor)
+        if not self._drops() and (not is_tensor or self._is_usual(given, out, self._current())) and self._settle():
+            if out is not None:
+                self._check_out(out, given, (*x.shape[:-1], self._rnn.stack.output_size), x)
             dense = x.detach().resolve_neg().contiguous()
-            y: Values | None = self._next(dense if isinstance(given, Tensor) else dense.numpy())
+            y: Values | None = self._next(dense if is_tensor else dense.numpy(), out)
             if y is not None:
-                return _given(y) if isinstance(given, Tensor) else y
+                if is_tensor and out is not None:
+                    count_write(out)  # type: ignore[arg-type]  # of the kind of x
+                return y
         time = 1 if self._rnn.batch_first else 0
-        rows = x.unsqueeze(0) if x.dim() == 1 else x
-        output = self._call(given, rows.unsqueeze(time)).squeeze(time)
-        done: Values = output.squeeze(0) if x.dim() == 1 else output
-        return done
+        return self._call(given, x, [time] if x.dim() == 2 else [0, time], out)  # type: ignore[no-any-return]
 
     def _settle(self) -> bool:
         """Bring the weights and the state to where the kernels have them; False if they cannot run this network."""
@@ -316,8 +328,17 @@ class Stream:
         self._states, self._fresh = stepper.states, None
         return True
 
-    def _call(self, given: Values, x: Tensor) -> Any:
-        """Call the layer on x, as it takes it, and keep the state. The output is of the kind that was given."""
+    def _call(self, given: Values, x: Tensor, lacking: list[int], out: Values | None) -> Any:
+        """Call the layer on x, and keep the state.
+
+        Args:
+            given: what a caller gave as x; the output is of its kind.
+            x: that as a tensor.
+            lacking: the axes of one that it lacks to be as the layer takes it, in the order in which they are put in.
+            out: where the caller wants the output.
+        """
+        for axis in lacking:
+            x = x.unsqueeze(axis)
         with nullcontext() if isinstance(given, Tensor) else _for_arrays(x.device.type):
             states = self._current()
             if self._stepper is not None and states is self._stepper.states:  # written over by the next step, while a graph may need it
@@ -325,9 +346,15 @@ class Stream:
             output, hx = self._rnn(x, states[0] if len(states) == 1 else states)
             finals = self._rnn._states(hx)
             finals = tuple([final.to(state.dtype) for final, state in zip(finals or (), states, strict=True)])
-            output = output if isinstance(given, Tensor) else output.cpu().numpy()  # before the state is set: it may fail
+            for axis in reversed(lacking):
+                output = output.squeeze(axis)
+            # Before the state is set: it may fail.
+            if out is not None:
+                self._check_out(out, given, tuple(output.shape), output)
+                write(out, output)
+            result = output if isinstance(given, Tensor) else output.cpu().numpy()
             self._set(finals)
-            return output
+            return result if out is None else out
 
     # --- The state ---
 
@@ -355,35 +382,6 @@ class Stream:
         rows = fresh.to(weight.device)[:, None]
         return tuple([torch.where(rows, start, state) for start, state in zip(begin, states, strict=True)])
 
-    def _mask(self, rows: Any) -> Tensor:
-        """Which rows, as a mask."""
-        expected = f"expected rows to be numbers from 0 to {self._batch_size - 1}, or a mask of {self._batch_size} truth values, got"
-        if isinstance(rows, self._array_class):  # torch reads no other byte order, and no strides below 0
-            rows = rows.astype(rows.dtype.newbyteorder("="), order="C")
-        try:
-            chosen = torch.as_tensor(rows, device="cpu")
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            too_large = all(isinstance(number, Integral) for number in (rows if isinstance(rows, list | tuple) else [rows]))
-            raise (IndexError if too_large else TypeError)(f"{expected} {rows!r}") from None
-        if chosen.dtype is torch.bool:
-            if chosen.shape != (self._batch_size,):
-                raise IndexError(f"{expected} a mask of shape {tuple(chosen.shape)}")
-            return chosen.clone()
-        if chosen.dim() > 1:
-            raise IndexError(f"{expected} numbers of shape {tuple(chosen.shape)}")
-        mask = torch.zeros(self._batch_size, dtype=torch.bool, device="cpu")
-        if chosen.numel() == 0:
-            return mask
-        if chosen.dtype.is_floating_point or chosen.dtype.is_complex:
-            raise TypeError(f"{expected} {chosen.dtype}")
-        if chosen.dtype is torch.uint8 and chosen.shape == mask.shape:
-            raise TypeError(f"{expected} {chosen.dtype}, which may be either: convert a mask to bool, and numbers to int64")
-        numbers = chosen.long()  # a uint64 beyond is below 0 then
-        if numbers.min() < 0 or numbers.max() >= self._batch_size:
-            raise IndexError(f"{expected} {chosen.tolist()}")
-        mask[numbers] = True
-        return mask
-
     # --- What is wrong ---
 
     def _check(self, x: Any, axes: dict[int, str], batch: int) -> Tensor:
@@ -409,12 +407,19 @@ class Stream:
             )
         return given
 
+    def _check_out(self, out: Any, given: Any, shape: tuple[int, ...], like: Tensor) -> None:
+        """Raise what is wrong with out, if anything is, for an output of this shape, and of the dtype and on the device of another."""
+        device = like.device if isinstance(given, Tensor) else torch.device("cpu")
+        weights = [pair for pair in self._rnn.named_parameters() if pair[0] not in ("h_0", "c_0")]
+        check_out(out, given, shape, like.dtype, device, [*weights, *(("the stream's state", state) for state in self._states)])
+
     def _check_state(self, name: str, state: Any, width: int) -> Tensor:
         """Raise what is wrong with a state, if anything is; return it as a tensor that is ours."""
         weight = self._rnn._params()[0]
         given = state if isinstance(state, Tensor) else self._as_tensor(name, state, weight)
-        shape = (self._rnn.num_layers, self._batch_size, width)
-        axes = "(L, B, H)" if width == self._rnn.hidden_size else "(L, B, P)"
+        stack = self._rnn.stack
+        shape = (stack.num_layers, self._batch_size, width)
+        axes = "(L, B, H)" if width == stack.hidden_size else "(L, B, P)"
         if given.shape != shape:
             raise RuntimeError(f"expected {name} of shape {shape}, {axes}, got {tuple(given.shape)}")
         if given.dtype is not weight.dtype:
@@ -444,14 +449,6 @@ class Stream:
     def _is_bfloat16(self, value: Any) -> bool:
         """Whether a state in bfloat16 came as float32, since NumPy has no bfloat16."""
         return self._rnn._params()[0].dtype is torch.bfloat16 and isinstance(value, self._array_class) and value.dtype == "float32"
-
-
-def _given(y: Any) -> Any:
-    """The stream's own output tensor, as a caller may have it."""
-    if torch.is_grad_enabled():
-        return y.clone()  # a graph may keep it
-    torch.autograd.graph.increment_version(y)  # a graph that keeps it all the same will find that it was written over
-    return y
 
 
 @contextmanager

@@ -1,0 +1,113 @@
+"""Where a caller wants the output: what is wrong with it, if anything is, and how it is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from elman.layers import checks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def check_out(
+    out: Any, given: Any, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, others: Iterable[tuple[str, Tensor]]
+) -> None:
+    """Raise what is wrong with out, if anything is.
+
+    Args:
+        out: what a caller gave.
+        given: x, of whose kind it should be.
+        shape, dtype, device: the output's.
+        others: memory, with a name, that must not be written to.
+
+    Raises:
+        TypeError: it is not of the kind of x.
+        ValueError: it has the wrong dtype, or is read-only.
+        RuntimeError: it has the wrong shape, is on another device, its rows are not contiguous, or it overlaps itself or one of the others.
+    """
+    if isinstance(given, Tensor):
+        _check_tensor(out, dtype, device)
+    else:
+        _check_array(out, str(dtype).removeprefix("torch."))
+    if tuple(out.shape) != shape:
+        raise RuntimeError(f"expected out of shape {shape}, the output's, got {tuple(out.shape)}")
+    if torch.compiler.is_compiling():  # what is recorded has no address yet
+        return
+    strides = out.stride() if isinstance(out, Tensor) else tuple([stride / out.itemsize for stride in out.strides])
+    shown, mend = _shown(strides), f"make one with {_maker(out, shape)}"
+    if shape[-1] != 1 and strides[-1] != 1:
+        raise RuntimeError(f"expected out with contiguous rows, got strides of {shown} numbers: {mend}")
+    reach = 1.0
+    for stride, length in sorted((abs(stride), length) for stride, length in zip(strides, shape, strict=True) if length != 1):
+        if stride < reach:
+            raise RuntimeError(f"expected out with a place for each number, got strides of {shown} numbers: {mend}")
+        reach = stride * length
+    for name, other in others:
+        if _overlap(_extent(out), _extent(other)):
+            raise RuntimeError(f"expected out apart from {name}, got memory of it: {mend}")
+
+
+def write(out: Any, output: Tensor) -> None:
+    """Write the output to out, which has been checked.
+
+    Raises:
+        RuntimeError: there is a graph, which what is written in place does not carry.
+    """
+    if not isinstance(out, Tensor):
+        out[...] = output.cpu().numpy()
+        return
+    if torch.is_grad_enabled() and (output.requires_grad or out.requires_grad):
+        which = "the output carries a graph" if output.requires_grad else "out requires gradients"
+        raise RuntimeError(f"expected no out with gradients enabled, where {which}: leave it away, or call under torch.no_grad()")
+    out.copy_(output)
+
+
+def _check_tensor(out: Any, dtype: torch.dtype, device: torch.device) -> None:
+    if not isinstance(out, Tensor):
+        raise checks.wrong_kind("out", "a torch tensor, as x is", out)
+    if out.layout is not torch.strided or out.is_nested:
+        raise RuntimeError(f"expected out to be a strided tensor, got {'a nested one' if out.is_nested else out.layout}")
+    if out.dtype is not dtype:
+        raise ValueError(f"expected out of {dtype}, the output's dtype, got {out.dtype}")
+    if out.device != device:
+        raise RuntimeError(f"expected out on {device}, where the output is, got {out.device}")
+    if out.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError("expected out to be an ordinary tensor, got one made in inference mode: it can be written to in that mode only")
+
+
+def _check_array(out: Any, dtype: str) -> None:
+    import numpy as np  # not before: it takes as long to import as all of ours
+
+    if not isinstance(out, np.ndarray):
+        raise checks.wrong_kind("out", "a NumPy array, as x is", out)
+    if str(out.dtype) != dtype:
+        raise ValueError(f"expected out of {dtype}, the output's dtype, got {out.dtype}")
+    if not out.flags.writeable:
+        raise ValueError("expected out to be writable, got a read-only array")
+
+
+def _maker(out: Any, shape: tuple[int, ...]) -> str:
+    module, dtype = ("", out.dtype) if isinstance(out, Tensor) else ("numpy.", f"numpy.{out.dtype}")
+    return f"{module or 'torch.'}empty({shape}, dtype={dtype})"
+
+
+def _shown(strides: tuple[float, ...]) -> str:
+    return f"({', '.join(f'{stride:g}' for stride in strides)}{',' if len(strides) == 1 else ''})"
+
+
+def _extent(values: Any) -> tuple[int, int]:
+    """From where to where the numbers lie."""
+    if isinstance(values, Tensor):
+        at, size, strides = values.data_ptr(), values.element_size(), [stride * values.element_size() for stride in values.stride()]
+    else:
+        at, size, strides = values.ctypes.data, values.itemsize, list(values.strides)
+    ends = [stride * (length - 1) for stride, length in zip(strides, values.shape, strict=True)]
+    return at + sum(end for end in ends if end < 0), at + sum(end for end in ends if end > 0) + size
+
+
+def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
