@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
-CROSS := -std=c++20 -O2 -Wall -Wextra -Werror -fno-math-errno -fno-trapping-math -ffp-contract=fast -Icsrc
+CROSS := -std=c++20 -O2 -Wall -Wextra -Werror -fno-math-errno -fno-trapping-math -ffp-contract=off -Icsrc
 KERNELS := CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 .DEFAULT_GOAL := help

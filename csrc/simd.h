@@ -19,6 +19,8 @@
 #endif
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define ELMAN_INLINE inline __attribute__((always_inline))
@@ -189,11 +191,43 @@ Vec<float> dot(std::uint32_t a, Vec<float> b, Vec<float> sum);
 Vec<float> load_pairs(const BFloat16* p, long n);
 #endif
 
-// a·b + c: one rounding where the processor has a fused multiply-add (the build allows contraction), two where it has not.
+// fma: c + a·b, fnma: c - a·b. One rounding where every processor of the set fuses the two operations, two where it does not (the scalar set on x86-64). Which of them
+// it is stands here: no compiler decides (the build turns contraction off), so the same source rounds alike wherever it is instantiated.
+#if defined(ELMAN_VECTOR_BYTES)  // lane by lane
+template <class V>
+ELMAN_INLINE V fma(V a, V b, V c) {
+  for (std::size_t i = 0; i < sizeof(V) / sizeof c[0]; ++i) c[i] = sizeof c[0] == 4 ? __builtin_fmaf(a[i], b[i], c[i]) : __builtin_fma(a[i], b[i], c[i]);
+  return c;
+}
+template <class V>
+ELMAN_INLINE V fnma(V a, V b, V c) {
+  return fma(-a, b, c);
+}
+#elif defined(ELMAN_AVX512)
+ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c))); }
+ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(_mm512_fmadd_pd(__m512d(a), __m512d(b), __m512d(c))); }
+ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(_mm512_fnmadd_ps(__m512(a), __m512(b), __m512(c))); }
+ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(_mm512_fnmadd_pd(__m512d(a), __m512d(b), __m512d(c))); }
+#elif defined(ELMAN_AVX2)
+ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c))); }
+ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(_mm256_fmadd_pd(__m256d(a), __m256d(b), __m256d(c))); }
+ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(_mm256_fnmadd_ps(__m256(a), __m256(b), __m256(c))); }
+ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(_mm256_fnmadd_pd(__m256d(a), __m256d(b), __m256d(c))); }
+#elif defined(__aarch64__)
+ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b))); }
+ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b))); }
+ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(vfmsq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b))); }
+ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(vfmsq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b))); }
+#else
 template <class V>
 ELMAN_INLINE V fma(V a, V b, V c) {
   return a * b + c;
 }
+template <class V>
+ELMAN_INLINE V fnma(V a, V b, V c) {
+  return c - a * b;
+}
+#endif
 
 // a where a < b, else b: so b where either is NaN. One instruction where the processor has it.
 template <class T>

@@ -15,7 +15,7 @@ template <class T>
 struct ElmanTanh : Simple {
   using V = Vec<T>;
   static ELMAN_INLINE V forward(V* a, V, V, V&) { return tanh(a[0]); }
-  static ELMAN_INLINE void backward(V* a, V d, V h, V, V&) { a[0] = d * (splat(T(1)) - h * h); }
+  static ELMAN_INLINE void backward(V* a, V d, V h, V, V&) { a[0] = d * fnma(h, h, splat(T(1))); }
 };
 
 template <class T>

@@ -23,19 +23,19 @@ struct Gru {
     const V r = a[0], z = a[1], n = a[2], h_n = a[3], one = splat(T(1));
     d += carry;
     carry = d * z;
-    const V d_n = d * (one - z) * (one - n * n);
+    const V d_n = d * (one - z) * fnma(n, n, one);
     a[0] = d_n;
     a[1] = d_n * h_n * (r * (one - r));
     a[2] = d * (before - n) * (z * (one - z));
     a[3] = d_n * r;
   }
   static ELMAN_INLINE void backward_traced(V* a, const V* arriving, V d, V h, V before, V& carry) {
-    const V r = a[0], z = a[1], n = a[2], h_n = a[3], one = splat(T(1)), d_n = arriving[2] * (one - n * n);
+    const V r = a[0], z = a[1], n = a[2], h_n = a[3], one = splat(T(1));
     backward(a, d, h, before, carry);
-    a[0] += d_n;
-    a[1] += (d_n * h_n + arriving[0]) * (r * (one - r));
-    a[2] += arriving[1] * (z * (one - z));
-    a[3] += d_n * r + arriving[3];
+    a[0] = fma(arriving[2], fnma(n, n, one), a[0]);
+    a[1] = fma(a[0], h_n, arriving[0]) * (r * (one - r));
+    a[2] = fma(arriving[1], z * (one - z), a[2]);
+    a[3] = fma(a[0], r, arriving[3]);
   }
 };
 

@@ -22,21 +22,21 @@ struct Lstm {
   }
   static ELMAN_INLINE void backward(V* a, V d, V, V before, V& carry) {
     const V i = a[0], f = a[1], g = a[2], o = a[3], t = tanh(a[4]), one = splat(T(1));
-    const V d_c = fma(d * o, one - t * t, carry);
+    const V d_c = fma(d * o, fnma(t, t, one), carry);
     carry = d_c * f;
     a[0] = d_c * g * (i * (one - i));
     a[1] = d_c * before * (f * (one - f));
-    a[2] = d_c * i * (one - g * g);
+    a[2] = d_c * i * fnma(g, g, one);
     a[3] = d * t * (o * (one - o));
   }
   static ELMAN_INLINE void backward_traced(V* a, const V* arriving, V d, V h, V before, V& carry) {
     const V i = a[0], f = a[1], g = a[2], o = a[3], one = splat(T(1));
     carry += arriving[4];
     backward(a, d, h, before, carry);
-    a[0] += arriving[0] * (i * (one - i));
-    a[1] += arriving[1] * (f * (one - f));
-    a[2] += arriving[2] * (one - g * g);
-    a[3] += arriving[3] * (o * (one - o));
+    a[0] = fma(arriving[0], i * (one - i), a[0]);
+    a[1] = fma(arriving[1], f * (one - f), a[1]);
+    a[2] = fma(arriving[2], fnma(g, g, one), a[2]);
+    a[3] = fma(arriving[3], o * (one - o), a[3]);
   }
 };
 
