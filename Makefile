@@ -9,10 +9,10 @@ CROSS := -std=c++20 -O2 -Wall -Wextra -Werror -fno-math-errno -fno-trapping-math
 KERNELS := CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sanitize neon clean
+.PHONY: help demo test lint bench sanitize compilers neon clean
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/installed-plot ## set up, look into three networks, then train one on real text
 	$(BIN)/elman tour
@@ -39,6 +39,10 @@ sanitize: .venv/installed-dev ## the kernels under AddressSanitizer and Undefine
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 ELMAN_SANITIZED="$$(echo build/sanitize/_native*.so)" PYTHONPATH=tests \
 	    $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz.py tests/test_stream_memory.py $(ARGS)
+
+# make compilers ARGS="g++-12 clang++-19"   takes these alone.
+compilers: .venv/installed-dev ## the guarantees on bits, with every GCC and Clang that is installed
+	$(BIN)/python tests/compilers.py $(ARGS)
 
 # An emulator (apt-get install g++-aarch64-linux-gnu qemu-user-static) runs the kernels of another processor against plain loops.
 neon: ## the kernels for 64-bit Arm, under an emulator
