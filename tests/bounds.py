@@ -319,7 +319,7 @@ def tanh(a: Approx) -> Approx:
 
 
 def _tanh_slope(h: Approx) -> Approx:
-    """The derivative as backward computes it from the activation's value: 1 - h² in two roundings of numbers up to 1."""
+    """The derivative as backward computes it from the activation's value: 1 - h² in at most two roundings of numbers up to 1."""
     square = h.times(h)
     return Approx.of(1 - square.value, square.error + 2 * U * (1 + square.error))
 

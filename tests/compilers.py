@@ -1,8 +1,8 @@
 """Builds the kernels with every compiler that is installed, and holds each build to the guarantees on bits. `make compilers` runs it.
 
-For each: the extension is built in build/compilers/NAME; the smoke test runs, and so do, with these kernels in the installed ones' place, the tests of
-roundings and activations, and those of bits on every instruction set. What the smoke test hashes are all its numbers: that no compiler
-chooses a rounding shows in that they all print the same for an instruction set.
+For each, the extension is built in build/compilers/NAME and the smoke test runs. With these kernels in the installed ones' place, so do the
+tests of roundings and activations, and the tests of bits on every instruction set. The smoke test hashes all its numbers: since no compiler
+chooses a rounding, they all print the same for an instruction set.
 
     python tests/compilers.py                       every g++, g++-N, clang++ and clang++-N on the PATH, once each
     python tests/compilers.py g++-12 /opt/bin/c++   these
@@ -25,7 +25,8 @@ OLDEST = {"g++": 11, "clang++": 14}  # as CMakeLists.txt has it
 
 def found() -> list[Path]:
     """The compilers on the PATH, each under one name: the one with its version, if it has one."""
-    commands = [file for folder in os.get_exec_path() for file in Path(folder).glob("*") if re.fullmatch(r"(g|clang)\+\+(-\d+)?", file.name)]
+    files = (file for folder in os.get_exec_path() for file in Path(folder).glob("*++*"))
+    commands = [file for file in files if re.fullmatch(r"(g|clang)\+\+(-\d+)?", file.name)]
     by_program = {command.resolve(): command for command in sorted(commands, key=lambda command: len(command.name))}
     return sorted(by_program.values(), key=lambda command: (command.name.split("-")[0], version(command)))
 
@@ -36,9 +37,8 @@ def version(compiler: Path) -> int:
 
 def run(*command: object, log: Path, **environment: str) -> str:
     """What the command prints, which also goes to the log. Ends the program where it fails."""
-    done = subprocess.run(
-        [*map(str, command)], cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run([*map(str, command)], cwd=ROOT, env=os.environ | environment, check=False, **output)
     with log.open("a", encoding="utf-8") as file:
         print("$", *command, done.stdout, file=file, sep=" ")
     if done.returncode:
@@ -48,10 +48,10 @@ def run(*command: object, log: Path, **environment: str) -> str:
 
 def build(compiler: Path, folder: Path, log: Path) -> Path:
     """Returns the extension."""
-    nanobind = subprocess.run([sys.executable, "-m", "nanobind", "--cmake_dir"], check=True, capture_output=True, text=True).stdout.strip()
+    nanobind = run(sys.executable, "-m", "nanobind", "--cmake_dir", log=log).strip()
     bin = Path(sys.executable).parent
-    options = {"CMAKE_CXX_COMPILER": compiler, "CMAKE_MAKE_PROGRAM": bin / "ninja", "Python_EXECUTABLE": sys.executable, "nanobind_DIR": nanobind}
-    options |= {"ELMAN_WERROR": "ON", "ELMAN_TEST_TARGETS": "ON"}
+    options = {"CMAKE_CXX_COMPILER": compiler, "ELMAN_WERROR": "ON", "ELMAN_TEST_TARGETS": "ON"}
+    options |= {"CMAKE_MAKE_PROGRAM": bin / "ninja", "Python_EXECUTABLE": sys.executable, "nanobind_DIR": nanobind}
     run(bin / "cmake", "-S", ".", "-B", folder, "-G", "Ninja", *(f"-D{name}={value}" for name, value in options.items()), log=log)
     run(bin / "cmake", "--build", folder, log=log)
     (extension,) = folder.glob("_native*.so")
@@ -61,7 +61,8 @@ def build(compiler: Path, folder: Path, log: Path) -> Path:
 def smoke(compiler: Path, folder: Path, log: Path) -> dict[str, str]:
     """The hash of all numbers of each instruction set."""
     objects, program = folder.glob("CMakeFiles/elman_*.dir/csrc/*.o"), folder / "smoke"
-    run(compiler, "-std=c++20", "-O2", "-ffp-contract=off", "-Icsrc", "tests/smoke.cpp", *objects, "-pthread", "-ldl", "-o", program, log=log)
+    flags = ("-std=c++20", "-O2", "-ffp-contract=off", "-Icsrc", "-pthread")
+    run(compiler, *flags, "tests/smoke.cpp", *objects, "-ldl", "-o", program, log=log)
     return dict(re.findall(r"^(\w+): all numbers hash to (\w+)$", run(program, log=log), re.MULTILINE))
 
 
@@ -69,8 +70,9 @@ def test(extension: Path, isas: list[str], log: Path) -> str:
     """The last line of each run of pytest."""
     lines = []
     for isa in isas:
-        arguments = ("-m", "pytest", "-q", "-x", "-p", "built", "-p", "no:cacheprovider", *(f"tests/{file}" for file in (TESTS if isa == isas[0] else TESTS[-1:])))
-        output = run(sys.executable, *arguments, log=log, ELMAN_BUILT=str(extension), ELMAN_ISA=isa, PYTHONPATH="tests")
+        files = [f"tests/{file}" for file in (TESTS if isa == isas[0] else TESTS[-1:])]
+        command = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "built", "-p", "no:cacheprovider", *files)
+        output = run(*command, log=log, ELMAN_BUILT=str(extension), ELMAN_ISA=isa, PYTHONPATH="tests")
         lines.append(f"{isa} {output.splitlines()[-1].split(' in ')[0]}")
     return "; ".join(lines)
 
@@ -88,7 +90,8 @@ def main() -> None:
         log.write_text("", encoding="utf-8")
         extension = build(compiler, folder, log)
         numbers = smoke(compiler, folder, log)
-        print(f"{name}: {test(extension, list(numbers), log)}; {' '.join(f'{isa} {number}' for isa, number in numbers.items())}; {time.monotonic() - begin:.0f} s", flush=True)
+        hashed = ", ".join(f"{isa} {number}" for isa, number in numbers.items())
+        print(f"{name}: {test(extension, list(numbers), log)}; numbers {hashed}; {time.monotonic() - begin:.0f} s", flush=True)
         for isa, number in numbers.items():
             if number != hashes.setdefault(isa, number):
                 sys.exit(f"{name} gives other numbers on {isa} than the compilers before it")
