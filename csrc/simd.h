@@ -193,10 +193,19 @@ Vec<float> load_pairs(const BFloat16* p, long n);
 
 // fma: c + a·b, fnma: c - a·b. One rounding where every processor of the set fuses the two operations, two where it does not (the scalar set on x86-64). Which of them
 // it is stands here: no compiler decides (the build turns contraction off), so the same source rounds alike wherever it is instantiated.
-#if defined(ELMAN_VECTOR_BYTES)  // lane by lane
+#if defined(ELMAN_VECTOR_BYTES)  // in registers of AVX2
 template <class V>
 ELMAN_INLINE V fma(V a, V b, V c) {
-  for (std::size_t i = 0; i < sizeof(V) / sizeof c[0]; ++i) c[i] = sizeof c[0] == 4 ? __builtin_fmaf(a[i], b[i], c[i]) : __builtin_fma(a[i], b[i], c[i]);
+  typedef std::remove_reference_t<decltype(c[0])> R __attribute__((vector_size(32)));
+  R x[kBytes / 32], y[kBytes / 32], z[kBytes / 32];
+  __builtin_memcpy(x, &a, kBytes), __builtin_memcpy(y, &b, kBytes), __builtin_memcpy(z, &c, kBytes);
+#pragma GCC unroll 2
+  for (int i = 0; i < kBytes / 32; ++i)
+    if constexpr (sizeof c[0] == 4)
+      z[i] = R(_mm256_fmadd_ps(__m256(x[i]), __m256(y[i]), __m256(z[i])));
+    else
+      z[i] = R(_mm256_fmadd_pd(__m256d(x[i]), __m256d(y[i]), __m256d(z[i])));
+  __builtin_memcpy(&c, z, kBytes);
   return c;
 }
 template <class V>
