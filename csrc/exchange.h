@@ -1,12 +1,15 @@
-// A quick look at tensors through DLPack's C exchange interface (DLPack 1.2 and later; torch 2.10 and later offer it), some ten times faster than asking
-// a tensor's attributes one by one from Python. Where a library does not offer it, Python asks.
+// Looks at what Python hands over: as Python's buffers; by DLPack's C exchange interface (DLPack 1.2 and later; torch 2.10 and later offer it), some ten times
+// faster than asking a tensor's attributes one by one; or by these.
 #pragma once
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
-#include <cstdint>
+#include <memory>
+#include <string>
 #include <vector>
+
+#include "contracts.h"
 
 namespace elman {
 
@@ -36,20 +39,23 @@ inline nanobind::object call(PyObject* object, PyObject* method) {
   return result;
 }
 
+// Whether a tensor's numbers are negated lazily, and not in memory as they are. To ask lets other threads of Python run.
+inline bool is_negated(PyObject* tensor) {
+  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
+  return !call(tensor, is_neg).is(Py_False);
+}
+
 // Whether a tensor is what kernels can read: on the CPU, float32, float64 or bfloat16, which its bits tell apart, its numbers in memory as they are. Then `t` describes it.
 inline bool look(const ExchangeApi* api, PyObject* tensor, nanobind::dlpack::dltensor& t) {
-  namespace nb = nanobind;
-  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
   if (api->view(tensor, &t) != 0) {
     PyErr_Clear();
     return false;
   }
-  const auto is = [&](nb::dlpack::dtype_code code, int bits) { return t.dtype.code == static_cast<std::uint8_t>(code) && t.dtype.bits == bits; };
-  const bool number = is(nb::dlpack::dtype_code::Float, 32) || is(nb::dlpack::dtype_code::Float, 64) || is(nb::dlpack::dtype_code::Bfloat, 16);
-  return number && t.dtype.lanes == 1 && t.device.device_type == nb::device::cpu::value && call(tensor, is_neg).is(Py_False);
+  const Type type{t.dtype.code, t.dtype.bits};
+  return (type == kFloat32 || type == kFloat64 || type == kBfloat16) && t.dtype.lanes == 1 && t.device.device_type == nanobind::device::cpu::value && !is_negated(tensor);
 }
 
-inline std::uintptr_t address_of(const nanobind::dlpack::dltensor& t) { return reinterpret_cast<std::uintptr_t>(t.data) + t.byte_offset; }
+inline Address address_of(const nanobind::dlpack::dltensor& t) { return reinterpret_cast<Address>(t.data) + t.byte_offset; }
 
 inline bool is_dense(const nanobind::dlpack::dltensor& t) {
   std::int64_t stride = 1;
@@ -58,34 +64,125 @@ inline bool is_dense(const nanobind::dlpack::dltensor& t) {
   return true;
 }
 
-inline bool has_shape(const nanobind::dlpack::dltensor& t, PyObject* shape) {
-  if (!PyTuple_Check(shape) || PyTuple_GET_SIZE(shape) != t.ndim) return false;
-  for (std::int32_t d = 0; d < t.ndim; ++d) {
-    PyObject* length = PyTuple_GET_ITEM(shape, d);
-    if (!PyLong_Check(length) || PyLong_AsLongLong(length) != t.shape[d]) {
-      PyErr_Clear();  // a length too long for 64 bits
-      return false;
+// The operands of a call. What asks Python, which may do anything and let other threads run, is asked as they are added; then look() sees all of them as they are, and
+// until the next Python code runs they stay so. They are held as long as this lives.
+class Operands {
+ public:
+  using Some = std::pair<std::size_t, std::size_t>;
+
+  void reserve(std::size_t count) { all_.reserve(count), views_.reserve(count); }
+  std::size_t add(const char* name, nanobind::handle object, bool written = false, Long index = -1) {
+    Operand operand{nanobind::borrow(object), nullptr};
+    views_.push_back({name, index, object.is_none()});
+    if (!object.is_none()) {
+      if (PyObject_CheckBuffer(object.ptr())) {
+        operand.buffer.reset(new Py_buffer{});
+        if (PyObject_GetBuffer(object.ptr(), operand.buffer.get(), PyBUF_STRIDES | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0)) != 0) {
+          PyErr_Clear();
+          throw Misfit("expected " + views_.back().who() + " to be memory that can be " + (written ? "written to" : "read") + ", got " + Py_TYPE(object.ptr())->tp_name);
+        }
+      } else if (is_negated(object.ptr(), views_.back())) {
+        throw Misfit("expected " + views_.back().who() + " with its numbers in memory as they are, got a tensor that is negated lazily: use resolve_neg()");
+      }
+    }
+    all_.push_back(std::move(operand));
+    return all_.size() - 1;
+  }
+  // From a list or a tuple; None stands for as many of None.
+  Some add_all(const char* name, nanobind::handle from, std::size_t nones, bool written = false) {
+    const std::size_t first = all_.size();
+    if (from.is_none()) {
+      for (std::size_t i = 0; i < nones; ++i) add(name, from);
+      return {first, nones};
+    }
+    if (!PyTuple_Check(from.ptr()) && !PyList_Check(from.ptr())) throw nanobind::type_error((std::string("expected ") + name + " to be a list or a tuple, got " + Py_TYPE(from.ptr())->tp_name).c_str());
+    const auto items = nanobind::steal<nanobind::tuple>(PySequence_Tuple(from.ptr()));
+    for (std::size_t i = 0; i < items.size(); ++i) add(name, items[i], written, static_cast<Long>(i));
+    return {first, items.size()};
+  }
+
+  void look() {
+    for (std::size_t i = 0; i < all_.size(); ++i) {
+      View& v = views_[i];
+      if (v.none) continue;
+      if (all_[i].buffer)
+        look(*all_[i].buffer, v);
+      else if (exchange())
+        look(all_[i].object.ptr(), v);
+      else
+        ask(all_[i].object, v);
     }
   }
-  return true;
-}
+  const View& operator[](std::size_t i) const { return views_[i]; }
+  Views operator[](Some some) const { return Views(views_).subspan(some.first, some.second); }
 
-// The addresses of tensors that kernels can read, all dense, of one dtype and of these shapes; false if any is not so.
-inline bool dense_addresses(const ExchangeApi* api, nanobind::handle tensors, nanobind::tuple shapes, std::vector<std::uintptr_t>& to, int& bits) {
-  namespace nb = nanobind;
-  const nb::object fast = nb::steal(PySequence_Fast(tensors.ptr(), "tensors must be a list or a tuple"));
-  if (!fast.is_valid()) throw nb::python_error();
-  const auto count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(fast.ptr()));
-  if (!api || count != shapes.size()) return false;
-  to.reserve(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    nb::dlpack::dltensor t;
-    if (!look(api, PySequence_Fast_GET_ITEM(fast.ptr(), static_cast<Py_ssize_t>(i)), t)) return false;
-    if (i == 0) bits = t.dtype.bits;
-    if (t.dtype.bits != bits || !is_dense(t) || !has_shape(t, PyTuple_GET_ITEM(shapes.ptr(), static_cast<Py_ssize_t>(i)))) return false;
-    to.push_back(address_of(t));
+ private:
+  struct Release {
+    void operator()(Py_buffer* buffer) const {
+      PyBuffer_Release(buffer);
+      delete buffer;
+    }
+  };
+  struct Operand {
+    nanobind::object object;
+    std::unique_ptr<Py_buffer, Release> buffer;
+  };
+
+  static bool is_negated(PyObject* tensor, const View& v) {
+    try {
+      return elman::is_negated(tensor);
+    } catch (nanobind::python_error& error) {
+      if (!error.matches(PyExc_AttributeError)) throw;
+    }
+    throw nanobind::type_error(("expected " + v.who() + " to be a tensor or an array, got " + Py_TYPE(tensor)->tp_name).c_str());
   }
-  return true;
-}
+  static void count_axes(View& v, Long axes) {
+    if (axes > kMostAxes) throw Misfit("expected " + v.who() + " of at most " + std::to_string(kMostAxes) + " axes, got " + std::to_string(axes));
+    v.axes = static_cast<int>(axes);
+  }
+  static void look(const Py_buffer& b, View& v) {
+    if (b.itemsize < 1) throw Misfit("expected " + v.who() + " of numbers, got elements of no bytes");
+    const char format = b.format && b.format[0] && !b.format[1] ? b.format[0] : b.format ? '\0' : 'B';
+    const auto bits = static_cast<unsigned char>(b.itemsize * 8);
+    v.type = format == 'f' || format == 'd' ? Type{2, bits} : format == 'l' || format == 'q' ? Type{0, bits} : format == 'B' ? kUint8 : format == '?' ? kBool : format == 'H' ? kBfloat16 : kOther;
+    v.at = reinterpret_cast<Address>(b.buf);
+    count_axes(v, b.ndim);
+    for (int d = 0; d < v.axes; ++d) {
+      v.shape[d] = b.shape[d], v.strides[d] = b.strides[d] / b.itemsize;
+      if (b.strides[d] % b.itemsize != 0 && b.shape[d] > 1) throw Misfit("expected " + v.who() + " with whole elements from one to the next, got strides of " + std::to_string(b.strides[d]) + " bytes");
+    }
+  }
+  static void look(PyObject* tensor, View& v) {
+    nanobind::dlpack::dltensor t;
+    if (exchange()->view(tensor, &t) != 0) {
+      PyErr_Clear();
+      throw Misfit("expected " + v.who() + " to be a dense tensor in memory, got " + Py_TYPE(tensor)->tp_name + " that does not show where it lies");
+    }
+    check_cpu(v, t.device.device_type == nanobind::device::cpu::value);
+    v.type = t.dtype.lanes == 1 ? Type{t.dtype.code, t.dtype.bits} : kOther;
+    v.at = address_of(t);
+    count_axes(v, t.ndim);
+    Long stride = 1;
+    for (int d = v.axes; d-- > 0; stride *= t.strides ? 1 : t.shape[d]) v.shape[d] = t.shape[d], v.strides[d] = t.strides ? t.strides[d] : stride;
+  }
+  static void ask(nanobind::handle tensor, View& v) {
+    namespace nb = nanobind;
+    check_cpu(v, nb::cast<bool>(tensor.attr("is_cpu")));
+    const std::string type = nb::cast<std::string>(nb::str(tensor.attr("dtype")));
+    v.type = kOther;
+    for (const Type known : {kFloat32, kFloat64, kBfloat16, kInt64, kUint8, kBool})
+      if (type == "torch." + known.name()) v.type = known;
+    const nb::tuple shape(tensor.attr("shape")), strides(tensor.attr("stride")());
+    count_axes(v, static_cast<Long>(std::max(shape.size(), strides.size())));
+    for (int d = 0; d < v.axes; ++d) v.shape[d] = nb::cast<Long>(shape[static_cast<std::size_t>(d)]), v.strides[d] = nb::cast<Long>(strides[static_cast<std::size_t>(d)]);
+    v.at = nb::cast<Address>(tensor.attr("data_ptr")());
+  }
+  static void check_cpu(const View& v, bool cpu) {
+    if (!cpu) throw Misfit("expected " + v.who() + " on the CPU, got a tensor on another device");
+  }
+
+  std::vector<Operand> all_;
+  std::vector<View> views_;
+};
 
 }  // namespace elman

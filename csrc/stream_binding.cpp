@@ -19,12 +19,7 @@ namespace nb = nanobind;
 namespace elman {
 namespace {
 
-using Long = std::int64_t;
 using Shape = std::vector<Long>;
-
-void check(bool ok, const char* what) {
-  if (!ok) throw std::invalid_argument(std::string("elman._native: ") + what);
-}
 
 // A buffer of Python's, held.
 class Held {

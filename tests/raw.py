@@ -15,18 +15,16 @@ import numpy as np
 Call = dict[str, Any]
 Places = dict[str, np.ndarray]  # for each operand the addresses of its elements, in the operand's shape
 
-_NETWORK = (
-    *("cell", "number", "T", "B", "I", "H", "P", "L", "D", "batch_sizes", "lengths", "resets", "resets_step", "resets_row"),
-    *("params", "threads", "x", "x_step", "x_row", "initial", "fresh", "output", "output_step", "output_row"),
-)
-FORWARD = (*_NETWORK, "final", "hidden", "kept", "marks", "kept_padded")
-BACKWARD = (
-    *(*_NETWORK, "hidden", "kept", "marks", "kept_padded", "d_output", "d_output_step", "d_output_row", "d_output_column"),
-    *("d_hidden", "d_kept", "d_final", "d_x", "d_x_step", "d_x_row", "d_initial", "d_fresh", "d_params"),
-)
-ACTIVATION = ("function", "number", "source", "target", "count")
-LISTS = ("params", "d_params", "initial", "fresh", "final", "d_initial", "d_fresh", "d_final")  # of addresses
-SIZES = (4, 8, 2)  # bytes of a number: float32, float64, bfloat16
+WHAT = ("cell", "I", "H", "P", "L", "D", "bias")
+INPUTS = ("params", "x", "initial", "fresh", "batch_sizes", "lengths", "reset", "batch_first", "kept_padded", "threads")
+KEEPS = ("hidden", "kept", "marks")
+FORWARD = (*INPUTS, "output", "final", *KEEPS)
+BACKWARD = (*INPUTS, "output", *KEEPS, "d_output", "d_hidden", "d_kept", "d_final", "d_x", "d_initial", "d_fresh", "d_params")
+ACTIVATION = ("function", "source", "target")
+ARGUMENTS = {"forward": FORWARD, "backward": BACKWARD, "activation": ACTIVATION}
+LISTS = ("params", "d_params", "initial", "fresh", "final", "d_initial", "d_fresh", "d_final")  # of operands
+KINDS = ("float32", "float64", "uint16")  # of numbers; bfloat16 is shown as uint16
+SIZES = (4, 8, 2)  # their bytes
 BFLOAT16 = 2
 CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")  # by number
 GATES, KEPT, STATES, LSTM = (1, 1, 3, 4), (0, 0, 4, 5), (1, 1, 1, 2), 3
@@ -35,6 +33,43 @@ MOST_ELEMENTS, MOST_WORK = 4_000_000, 600_000_000  # elements of an operand, and
 CHUNK = 2**23  # bytes of gate gradients in which the backward pass walks
 LAST = 2**63  # no process has memory beyond
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")
+
+
+class Lies(NamedTuple):
+    """Where an operand lies, and what it claims to be. Strides count elements."""
+
+    at: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    kind: str  # NumPy's name
+
+    @staticmethod
+    def dense(at: int, shape: tuple[int, ...], kind: str) -> Lies:
+        return Lies(at, shape, dense(shape), kind)
+
+    def array(self) -> np.ndarray:
+        """An array that claims so, whatever is there."""
+        kind = np.dtype(self.kind)
+        shown = {"data": (self.at, False), "typestr": kind.str, "shape": self.shape, "version": 3}
+        shown["strides"] = tuple(stride * kind.itemsize for stride in self.strides)
+        return np.asarray(type("Shown", (), {"__array_interface__": shown})())
+
+
+def dense(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of what is contiguous."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def arguments(kind: str, call: Call) -> list[Any]:
+    """A call as the kernels take it."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, Lies):
+            return value.array()
+        return type(value)(map(shown, value)) if type(value) in (list, tuple) else value
+
+    what = [] if kind == "activation" else [tuple(call[name] for name in WHAT)]
+    return what + [shown(call[name]) for name in ARGUMENTS[kind]]
 
 
 class IllegalError(Exception):
@@ -135,14 +170,14 @@ def _asan(function: str, address: int, size: int) -> None:
 
 def size_of(name: str, size: int) -> int:
     """How many bytes an element of an operand has, where a number has ``size``."""
-    return 1 if name == "resets" else size
+    return 1 if name == "reset" else size
 
 
 class _Operands:
     """Collects what a call touches; says at the end what is wrong with it."""
 
-    def __init__(self, arena: Arena, size: int) -> None:
-        self.arena, self.size = arena, size
+    def __init__(self, arena: Arena, number: int) -> None:
+        self.arena, self.size, self.kind = arena, SIZES[number], KINDS[number]
         self.read: Places = {}
         self.written: Places = {}
         self.illegal: list[str] = []
@@ -151,38 +186,54 @@ class _Operands:
     def add(
         self,
         name: str,
-        address: Any,
+        lies: Any,
         shape: tuple[int, ...],
-        strides: tuple[int, ...],
         write: bool,
         nullable: bool,
         touched: tuple[Any, ...] = (),
+        kind: str | None = None,
+        strides: str = "dense",
     ) -> None:
         """An operand, all of which must be there. Where ``touched`` indexes some of it, the rest is not read; it is written under its name
-        and "padding".
+        and "padding". ``strides``: "dense"; "rows", of which each is contiguous; "spread", where one number may stand for a row; "any".
         """
-        size = size_of(name, self.size)
-        if not _is_address(address):
-            self.illegal.append(f"{name} is no address")
+        if lies is None:
+            if not nullable:
+                self.illegal.append(f"no {name}")
+        elif not isinstance(lies, Lies) or lies.shape != shape or lies.kind != (kind or self.kind):
+            self.illegal.append(f"{name} is {lies}")
+        elif not _may_lie_so(lies, strides):
+            self.illegal.append(f"strides of {name}")
+        elif 0 not in shape:
+            self._place(name, lies, write, touched)
+
+    def add_rows(self, name: str, lies: Any, shape: tuple[int, ...], row: tuple[int, ...], write: bool, touched: tuple[Any, ...]) -> None:
+        """An operand that holds what ``shape`` says, densely, in any number of axes before those of a ``row``. Marks may be more."""
+        if lies is None:
             return
-        if any(stride < 0 for stride in strides):
-            self.illegal.append(f"{name} has a negative stride")
-            return
-        if 0 in shape or (address == 0 and nullable):
-            return
-        if address == 0:
+        if not isinstance(lies, Lies) or lies.kind != self.kind or lies.shape[len(lies.shape) - len(row) :] != row:
+            self.illegal.append(f"{name} is {lies}")
+        elif math.prod(lies.shape) < math.prod(shape) or (name != "marks" and math.prod(lies.shape) > math.prod(shape)):
+            self.illegal.append(f"rows of {name}")
+        elif not _may_lie_so(lies, "dense"):
+            self.illegal.append(f"strides of {name}")
+        elif 0 not in shape:
+            self._place(name, Lies.dense(lies.at, shape, lies.kind), write, touched)
+
+    def _place(self, name: str, lies: Lies, write: bool, touched: tuple[Any, ...]) -> None:
+        size, shape = size_of(name, self.size), lies.shape
+        end = lies.at + (sum((n - 1) * stride for n, stride in zip(shape, lies.strides, strict=True)) + 1) * size
+        if lies.at == 0:
             self.illegal.append(f"{name} is null")
-            return
-        if address % size:
+        elif lies.at % size:
             self.illegal.append(f"{name} is misaligned")
-        end = address + (sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + 1) * size
-        if end > LAST:
+        elif end > LAST:
             self.illegal.append(f"{name} ends beyond memory")
-        elif address < self.arena.base or end > self.arena.base + len(self.arena.bytes) or np.prod(shape, dtype=float) > MOST_ELEMENTS:
+        elif lies.at < self.arena.base or end > self.arena.base + len(self.arena.bytes) or math.prod(shape) > MOST_ELEMENTS:
             self.unknowable.append(name)
         else:
-            places = np.full(shape, address, np.int64)
-            for axis, (n, stride) in enumerate(zip(shape, strides, strict=True)):
+            places = np.full(shape, lies.at, np.int64)
+            for axis, (n, stride) in enumerate(zip(shape, lies.strides, strict=True)):
                 places += (np.arange(n) * stride * size).reshape((n,) + (1,) * (len(shape) - axis - 1))
             rest = np.ones(shape, bool)
             rest[touched] = False
@@ -215,108 +266,146 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
         IllegalError: the kernels must refuse the call.
         UnknowableError: the call must not be made.
     """
-    if any(type(value) is not (bool if name == "kept_padded" else int) for name, value in call.items() if name not in LISTS):
-        raise IllegalError("an argument is no integer, or no bool")
-    numbers = (0, 1, BFLOAT16) if kind == "forward" else (0, 1)
-    if not (0 <= call.get("cell", 0) < len(CELLS) and 0 <= call.get("function", 0) <= 2 and call["number"] in numbers):
-        raise IllegalError("an unknown cell, function or number type")
-    size = SIZES[call["number"]]
-    found = _Operands(arena, size)
     if kind == "activation":
-        if not 0 <= call["count"] < LAST:
-            raise IllegalError("a count out of range")
-        found.add("source", call["source"], (call["count"],), (1,), False, False)
-        found.add("target", call["target"], (call["count"],), (1,), True, False)
-        return found.finish()
-
+        return _activation(call, arena)
+    call = complete(kind, call, arena)
     T, B, I, H, P, L, D = (call[name] for name in ("T", "B", "I", "H", "P", "L", "D"))  # noqa: E741
-    cell = call["cell"]
-    if min(T, B, H, L) < 1 or I < 0 or D not in (1, 2) or not 1 <= call["threads"] < 2**31:
-        raise IllegalError("a size out of range")
-    if P and not (cell == LSTM and 0 < P < H):
-        raise IllegalError("a projection where there is none")
+    cell, number, packed, forward = call["cell"], call["number"], call["batch_sizes"] is not None, kind == "forward"
     width = D * (P or H)
-    if any(value >= LAST for value in (T, B, I, H, L)) or max(T * B, L * B, L * H) * max(width, I) * GATES[cell] * size > LAST:
+    if any(value >= LAST for value in (T, B, I, H, L)) or max(T * B, L * B, L * H) * max(width, I) * GATES[cell] * SIZES[number] > LAST:
         raise IllegalError("sizes beyond memory")
-    _add_parameters(found, "", call)
+    found = _Operands(arena, number)
     ragged = ragged_steps(call, arena)
-    if max(T * B, 1) * L * width * GATES[cell] * (max(width, I) + H) > MOST_WORK:
+    if max(T * B, 1) * L * width * GATES[cell] * (max(width, I) + H) > MOST_WORK or L * D > MOST_ELEMENTS:
         found.unknowable.append("time")
-    if call["number"] == BFLOAT16 and (call["hidden"] or call["kept"] or call["marks"]):
+        return found.finish()
+    steps = ragged or Steps([B] * T, list(range(B)), False)
+    run = steps.each()
+    padded = call["lengths"] is not None and call["kept_padded"]
+    _add_parameters(found, "", call)
+    if number == BFLOAT16 and any(call[name] is not None for name in KEEPS):
         found.illegal.append("in bfloat16 nothing is kept")
-    known = not found.unknowable
-    steps = ragged or (Steps([B] * T, list(range(B)), False) if known else None)
-    run = steps.each() if known and steps else ()
-    padded = bool(call["lengths"]) and call["kept_padded"]
 
-    def sequence(name: str, columns: int, column: int, write: bool, nullable: bool) -> None:
-        if nullable and call[name] == 0:
-            return
-        step, row = call[f"{name}_step"], call[f"{name}_row"]
-        if T == 1:
-            step = 0  # the stride of an axis of length one means nothing
-        if B == 1 and not call["batch_sizes"]:
-            row = 0
-        if min(step, row) < 0 or max(step, row) >= LAST:
-            found.illegal.append(f"strides of {name}")
-        elif ragged and ragged.packed:
-            found.add(name, call[name], (ragged.count, columns), (row, column), write, nullable)
+    def sequence(name: str, columns: int, write: bool, nullable: bool) -> None:
+        strides = "spread" if name == "d_output" else "rows"
+        if packed:
+            found.add(name, call[name], (steps.count, columns), write, nullable, strides=strides)
+        elif call["batch_first"]:
+            found.add(name, call[name], (B, T, columns), write, nullable, run[::-1], strides=strides)
         else:
-            found.add(name, call[name], (T, B, columns), (step, row, column), write, nullable, run)
+            found.add(name, call[name], (T, B, columns), write, nullable, run, strides=strides)
 
-    def kept(name: str, count: int, columns: int, write: bool, nullable: bool) -> None:
+    def kept(name: str, count: int, row: tuple[int, ...], write: bool) -> None:
         """Of each layer or direction."""
+        columns = math.prod(row)
         if padded:
-            strides = (T * B * columns, B * columns, columns, 1)
-            found.add(name, call[name], (count, T, B, columns), strides, write, nullable, (slice(None), *run))
-        else:  # of how many rows nothing is known, if not even of one
-            rows = steps.count if steps else 1
-            found.add(name, call[name], (count, rows, columns), (rows * columns, columns, 1), write, nullable)
+            found.add_rows(name, call[name], (count, T, B, columns), row, write, (slice(None), *run))
+        else:
+            found.add_rows(name, call[name], (count, steps.count, columns), row, write, ())
 
     def states(name: str, write: bool, nullable: bool) -> None:
-        for state, address, columns in _by_state(call, name):
+        for state, lies, columns in _by_state(call, name):
             own = f"{name} {state}"
-            found.add(own, address, (L * D, B, columns), (B * columns, columns, 1), write, nullable)
+            found.add(own, lies, (L * D, B, columns), write, nullable)
             to = found.written if write else found.read
-            if steps and own in to:
+            if own in to:
                 places = to.pop(own)
                 to |= {own: places[:, steps.order[: steps.rows]], f"{own} idle": places[:, steps.order[steps.rows :]]}
 
     def fresh(name: str, write: bool) -> None:
-        for state, address, columns in _by_state(call, name):
-            found.add(f"{name} {state}", address, (L * D, columns), (columns, 1), write, True)
+        for state, lies, columns in _by_state(call, name):
+            found.add(f"{name} {state}", lies, (L * D, columns), write, True)
 
-    forward = kind == "forward"
-    if call["resets"]:
-        if max(call["resets_step"], call["resets_row"]) >= LAST:
-            found.illegal.append("strides of resets")
-        found.add("resets", call["resets"], (T, B), (call["resets_step"], call["resets_row"]), False, False, run)
-    sequence("x", I, 1, False, False)
+    if call["reset"] is not None:
+        shown = call["reset"].kind if isinstance(call["reset"], Lies) else ""
+        found.add("reset", call["reset"], (T, B), False, False, run, kind="uint8" if shown == "uint8" else "bool", strides="any")
+    sequence("x", I, False, False)
     states("initial", False, True)
     fresh("fresh", False)
-    sequence("output", width, 1, forward, False)
-    kept("hidden", L - 1, width, forward, forward)
-    kept("kept", L * D, KEPT[cell] * H, forward, True)
-    marks = len(mark_positions(steps.seen(call))) if steps else 1
-    marked = (L * D, marks, steps.rows if steps else 1, H * (cell == LSTM))
-    found.add("marks", call["marks"], (math.prod(marked),), (1,), forward, forward or call["kept"] != 0)
+    sequence("output", width, forward, False)
+    kept("hidden", L - 1, (width,), forward)
+    kept("kept", L * D, (KEPT[cell], H), forward)
+    marked = (L * D * len(mark_positions(steps.seen(call))) * steps.rows * (cell == LSTM), H)
+    found.add_rows("marks", call["marks"], marked, (H,), forward, ())
     if forward:
         states("final", True, False)
     else:
-        if call["d_output_column"] not in (0, 1):
-            raise IllegalError("the column stride of d_output")
-        sequence("d_output", width, call["d_output_column"], False, True)
-        kept("d_hidden", L - 1, width, False, True)
-        kept("d_kept", L * D, KEPT[cell] * H, False, True)
-        if "d_kept" in found.read and not call["kept"]:
+        if call["hidden"] is None and L > 1 and steps.count:
+            found.illegal.append("no hidden")
+        if call["kept"] is None and call["marks"] is None and cell == LSTM and steps.count:
+            found.illegal.append("neither kept nor marks")
+        sequence("d_output", width, False, True)
+        kept("d_hidden", L - 1, (width,), False)
+        kept("d_kept", L * D, (KEPT[cell], H), False)
+        if "d_kept" in found.read and call["kept"] is None:
             found.illegal.append("d_kept without kept")
         states("d_final", False, True)
-        sequence("d_x", I, 1, True, True)
+        sequence("d_x", I, True, True)
         states("d_initial", True, True)
         fresh("d_fresh", True)
         _add_parameters(found, "d ", call)
     _forget_what_is_not_read(found.read, found.written, forward)
+    read, written = found.finish()
+    if call["batch_first"] and not packed:  # in the order of packed sequences all the same
+        for places in (read, written):
+            places |= {
+                name: places[name].reshape(-1, places[name].shape[-1]) for name in ("x", "output", "d_output", "d_x") if name in places
+            }
+    return read, written
+
+
+def _activation(call: Call, arena: Arena) -> tuple[Places, Places]:
+    source = call["source"]
+    if type(call["function"]) is not int or not 0 <= call["function"] <= 2:
+        raise IllegalError("an unknown function")
+    if not isinstance(source, Lies) or source.kind not in KINDS[:2] or len(source.shape) != 1:
+        raise IllegalError(f"source is {source}")
+    found = _Operands(arena, KINDS.index(source.kind))
+    found.add("source", source, source.shape, False, False)
+    found.add("target", call["target"], source.shape, True, False)
     return found.finish()
+
+
+def complete(kind: str, call: Call, arena: Arena) -> Call:
+    """The call with what its operands say: T, B and the number type.
+
+    Raises:
+        IllegalError: what runs makes no sense, or x or the batch sizes do not say it.
+        UnknowableError: the batch sizes are elsewhere.
+    """
+    types = dict.fromkeys(("cell", "I", "H", "P", "L", "D", "threads"), int) | dict.fromkeys(("bias", "batch_first", "kept_padded"), bool)
+    if any(type(call[name]) is not kind for name, kind in types.items()):
+        raise IllegalError("an argument is no integer, or no bool")
+    H, P, L, D = (call[name] for name in ("H", "P", "L", "D"))
+    if not 0 <= call["cell"] < len(CELLS) or min(H, L) < 1 or call["I"] < 0 or D not in (1, 2) or not 1 <= call["threads"] < 2**31:
+        raise IllegalError("a size out of range, or an unknown cell")
+    if P and not (call["cell"] == LSTM and 0 < P < H):
+        raise IllegalError("a projection where there is none")
+    x, sizes = call["x"], call["batch_sizes"]
+    if not isinstance(x, Lies) or len(x.shape) != (3 if sizes is None else 2) or x.shape[-1] != call["I"]:
+        raise IllegalError(f"x is {x}")
+    if x.kind not in KINDS[: 3 if kind == "forward" else 2]:
+        raise IllegalError(f"x is of {x.kind}")
+    T, B = x.shape[:2][:: -1 if call["batch_first"] else 1] if sizes is None else (0, 0)
+    if sizes is not None:
+        alive = _counts("batch_sizes", None, call, arena)
+        T, B = len(alive), (*alive, 0)[0]
+        if T == 0 or B < 1 or min(alive) < 1 or sorted(alive, reverse=True) != alive or sum(alive) != x.shape[0]:
+            raise IllegalError("batch sizes that increase, end or are not as many as the rows of x")
+    if T < 1 or B < 1:
+        raise IllegalError("no step or no row")
+    return call | {"T": T, "B": B, "number": KINDS.index(x.kind)}
+
+
+def _may_lie_so(lies: Lies, strides: str) -> bool:
+    if 0 in lies.shape and strides == "dense":
+        return True
+    given = [stride if n != 1 else usual for n, stride, usual in zip(lies.shape, lies.strides, dense(lies.shape), strict=True)]
+    if strides == "dense":
+        return tuple(given) == dense(lies.shape)
+    row = given.pop() if strides != "any" else 1
+    by_row = (0, 1) if strides == "spread" else (1,)
+    return all(0 <= stride < LAST for stride in given) and (lies.shape[-1] < 2 or row in by_row)
 
 
 def _forget_what_is_not_read(read: Places, written: Places, forward: bool) -> None:
@@ -326,16 +415,18 @@ def _forget_what_is_not_read(read: Places, written: Places, forward: bool) -> No
             read.pop(f"initial {state} idle", None)
             if f"d_initial {state}" not in written:
                 read.pop(f"d_final {state} idle", None)
-        if "resets" not in read:
+        if "reset" not in read:
             read.pop(f"fresh {state}", None)
 
 
 def _by_state(call: Call, name: str) -> list[tuple[str, Any, int]]:
-    """For each of the cell's states its name, the address given, and how wide it is."""
-    addresses = call[name]
-    if not isinstance(addresses, list | tuple) or len(addresses) != STATES[call["cell"]]:
-        raise IllegalError(f"not one address for each state in {name}")
-    return list(zip("hc", addresses, (call["P"] or call["H"], call["H"]), strict=False))
+    """For each of the cell's states its name, the operand given, and how wide it is."""
+    given, count = call[name], STATES[call["cell"]]
+    if given is None:
+        given = [None] * count
+    if not isinstance(given, list | tuple) or len(given) != count:
+        raise IllegalError(f"not one operand for each state in {name}")
+    return list(zip("hc", given, (call["P"] or call["H"], call["H"]), strict=False))
 
 
 def mark_positions(call: Call) -> list[int]:
@@ -344,60 +435,48 @@ def mark_positions(call: Call) -> list[int]:
     return [max(0, end - chunk) for end in range(call["T"], 0, -chunk)]
 
 
-def shapes(call: Call, direction: int) -> tuple[tuple[int, ...], ...]:
-    """Those of the parameters of a direction, counted through all layers; w_hr's is () without a projection."""
+def shapes(call: Call, direction: int) -> dict[str, tuple[int, ...]]:
+    """Those of the parameters of a direction, counted through all layers, which there are."""
     rows, h = GATES[call["cell"]] * call["H"], call["P"] or call["H"]
     columns = call["I"] if direction < call["D"] else call["D"] * h
-    return (rows, columns), (rows, h), (rows,), (rows,), (call["P"], call["H"]) if call["P"] else ()
+    found: dict[str, tuple[int, ...]] = {"w_ih": (rows, columns), "w_hh": (rows, h)}
+    found |= {"b_ih": (rows,), "b_hh": (rows,)} if call["bias"] else {}
+    return found | ({"w_hr": (call["P"], call["H"])} if call["P"] else {})
 
 
 def _add_parameters(found: _Operands, prefix: str, call: Call) -> None:
-    addresses = call["d_params" if prefix else "params"]
-    directions = call["L"] * call["D"]
-    if not isinstance(addresses, list | tuple) or len(addresses) != len(WEIGHTS) * directions:
-        raise IllegalError("not five addresses for each layer and direction")
-    for i in range(directions):
-        five = addresses[len(WEIGHTS) * i : len(WEIGHTS) * (i + 1)]
-        if not prefix and (five[2] == 0) != (five[3] == 0):
-            raise IllegalError("one bias without the other")
-        for name, address, shape in zip(WEIGHTS, five, shapes(call, i), strict=True):
-            if shape == () and not _is_address(address):
-                raise IllegalError(f"{name} is no address")
-            if shape == () and address != 0 and not prefix:
-                raise IllegalError("w_hr without a projection")
-            if shape:
-                strides = (shape[1], 1) if len(shape) == 2 else (1,)
-                found.add(f"{prefix}{name} {i}", address, shape, strides, bool(prefix), bool(prefix) or name.startswith("b"))
-
-
-def _is_address(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**64
+    given = call["d_params" if prefix else "params"]
+    expected = [(i, *each) for i in range(call["L"] * call["D"]) for each in shapes(call, i).items()]
+    if not isinstance(given, list | tuple) or len(given) != len(expected):
+        raise IllegalError("not one operand for each parameter")
+    for lies, (i, name, shape) in zip(given, expected, strict=True):
+        found.add(f"{prefix}{name} {i}", lies, shape, bool(prefix), bool(prefix))
 
 
 def ragged_steps(call: Call, arena: Arena) -> Steps | None:
     """The steps that batch sizes or lengths leave, these being checked; None where there are neither."""
     T, B = call["T"], call["B"]
-    sizes = _counts("batch_sizes", T, call, arena)
-    if sizes is not None and (sizes[0] != B or min(sizes) < 1 or sorted(sizes, reverse=True) != sizes):
-        raise IllegalError("batch sizes that increase, end or do not begin with B")
-    if sizes is not None and call["lengths"]:
+    sizes = _counts("batch_sizes", None, call, arena)
+    if sizes and call["lengths"] is not None:
         raise IllegalError("batch sizes and lengths")
     lengths = _counts("lengths", B, call, arena)
-    if lengths is not None and not 0 <= min(lengths) <= max(lengths) <= T:
+    if lengths and not 0 <= min(lengths) <= max(lengths) <= T:
         raise IllegalError("lengths below 0 or beyond T")
-    if lengths is not None and max(lengths) > MOST_ELEMENTS:
+    if lengths and max(lengths) > MOST_ELEMENTS:
         raise UnknowableError("time")
     return Steps(sizes, list(range(B)), True) if sizes else Steps.of(lengths) if lengths else None
 
 
-def _counts(name: str, count: int, call: Call, arena: Arena) -> list[int] | None:
-    """The integers behind an address; None where there is none."""
-    address = call[name]
-    if address == 0:
-        return None
-    if not _is_address(address) or address % 8:
-        raise IllegalError(f"no address of {name}")
-    if not arena.base <= address <= arena.base + len(arena.bytes) - 8 * count:
+def _counts(name: str, count: int | None, call: Call, arena: Arena) -> list[int]:
+    """The integers of an operand, of so many or of any number; empty where there is none."""
+    lies = call[name]
+    if lies is None:
+        return []
+    if not isinstance(lies, Lies) or lies.kind != "int64" or len(lies.shape) != 1 or lies.shape[0] != (count or lies.shape[0]):
+        raise IllegalError(f"{name} is {lies}")
+    if not _may_lie_so(lies, "dense") or (lies.shape[0] and (lies.at == 0 or lies.at % 8)):
+        raise IllegalError(f"{name} does not lie so")
+    if lies.shape[0] and not arena.base <= lies.at <= arena.base + len(arena.bytes) - 8 * lies.shape[0]:
         raise UnknowableError(name)
-    numbers: list[int] = arena.read(address + 8 * np.arange(count), np.int64).tolist()
+    numbers: list[int] = arena.read(lies.at + 8 * np.arange(lies.shape[0]), np.int64).tolist()
     return numbers

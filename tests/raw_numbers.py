@@ -170,7 +170,7 @@ def _way(alive: list[int], direction: int) -> list[tuple[int, slice]]:
 
 def _cuts(values: Values, alive: list[int], direction: int) -> dict[int, np.ndarray]:
     """For each step in a direction's way: of which rows the state before it is a fresh one."""
-    resets = values.get("resets", np.zeros(sum(alive))) != 0
+    resets = values.get("reset", np.zeros(sum(alive))) != 0
     by_step = {t: np.pad(resets[here], (0, alive[0] - alive[t])) for t, here in _way(alive, 0)}
     never = np.zeros(alive[0], bool)
     return by_step if direction == 0 else {t: by_step.get(t + 1, never) for t in by_step}
@@ -213,9 +213,9 @@ def _arriving(call: Call, values: Values, k: int, here: slice) -> tuple[Approx, 
 
 
 def _direction(call: Call, values: Values, k: int) -> Direction:
-    """The parameters of a direction, counted through all layers; zeros for what is null."""
-    five = [values.get(f"{name} {k}", np.zeros(shape)) for name, shape in zip(WEIGHTS, shapes(call, k), strict=True)]
-    return Direction(*five) if call["P"] else Direction(*five[:4])
+    """The parameters of a direction, counted through all layers; zeros for biases that there are not."""
+    there = {name: values.get(f"{name} {k}", np.zeros(shape)) for name, shape in shapes(call | {"bias": True}, k).items()}
+    return Direction(*(there[name] for name in WEIGHTS if name in there))
 
 
 def _weights(call: Call, values: Values, k: int) -> Weights:

@@ -37,7 +37,7 @@ def _the_instruction_set_stays_as_it_was() -> Iterator[None]:
 
 def _apply(function: int, x: np.ndarray) -> np.ndarray:
     y = np.full_like(x, np.nan)
-    _native.activation(function, int(x.dtype == np.float64), x.ctypes.data, y.ctypes.data, x.size)
+    _native.activation(function, x.reshape(-1), y.reshape(-1))
     return y
 
 

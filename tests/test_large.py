@@ -79,44 +79,27 @@ def _dense(*shape: int) -> np.ndarray:
     return np.zeros(shape, np.float32)
 
 
-def _at(array: np.ndarray | None) -> int:
-    return 0 if array is None else array.ctypes.data
-
-
 class _Network:
     """A network on the kernels' raw interface, whose operands lie where a test wants them. Two layers, both ways, one thread."""
 
     def __init__(self, cell: int, steps: int, rows: int, inputs: int = 2, units: int = 5) -> None:
         self.rng = np.random.default_rng(0)
-        self.sizes: Call = {"cell": cell, "number": 0, "T": steps, "B": rows, "I": inputs, "H": units, "P": 0, "L": 2, "D": 2, "threads": 1}
-        self.sizes |= {"lengths": 0, "batch_sizes": 0, "resets": 0, "resets_step": 0, "resets_row": 0}
-        self.params = [self.numbers(*shape) if shape else None for k in range(4) for shape in raw.shapes(self.sizes, k)]
+        self.sizes: Call = {"cell": cell, "I": inputs, "H": units, "P": 0, "L": 2, "D": 2, "bias": True}
+        self.params = [self.numbers(*shape) for k in range(4) for shape in raw.shapes(self.sizes, k).values()]
         self.fresh = [self.numbers(4, units) for _ in range(raw.STATES[cell])]
 
     def numbers(self, *shape: int) -> np.ndarray:
         return self.rng.uniform(-0.5, 0.5, shape).astype(np.float32)
 
     def call(self, kind: str, **operands: Any) -> None:
-        """Arrays become addresses; sequences, (T, B, columns) or (N, columns), and resets, (T, B), strides too."""
-        arguments = dict.fromkeys({"forward": raw.FORWARD, "backward": raw.BACKWARD}[kind], 0) | self.sizes
-        nothing = [None] * len(self.fresh)
-        arguments |= {name: nothing for name in ("initial", "final", "d_initial", "d_final", "d_fresh") if name in arguments}
-        arguments |= {"kept_padded": False, "params": self.params, "fresh": self.fresh} | operands
-        if kind == "backward":
-            arguments["d_output_column"] = 1
-        for name, value in list(arguments.items()):
-            if isinstance(value, np.ndarray) and f"{name}_step" in arguments:
-                step, row, *_ = (0, *value.strides) if value.ndim == 2 and name != "resets" else value.strides
-                arguments |= {f"{name}_step": step // value.itemsize, f"{name}_row": row // value.itemsize}
-            if isinstance(value, list):
-                arguments[name] = [0 if array is None else array.ctypes.data for array in value]
-            elif isinstance(value, np.ndarray):
-                arguments[name] = value.ctypes.data
-        getattr(kernels._native, kind)(*arguments.values())
+        """Operands by name; None for the rest."""
+        given = dict.fromkeys(raw.ARGUMENTS[kind]) | {"batch_first": False, "kept_padded": False, "threads": 1}
+        given |= {"params": self.params, "fresh": self.fresh} | operands
+        getattr(kernels._native, kind)(tuple(self.sizes[name] for name in raw.WHAT), *given.values())
 
 
-def _like(arrays: list[np.ndarray | None]) -> list[np.ndarray | None]:
-    return [None if array is None else np.full_like(array, np.nan) for array in arrays]
+def _like(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    return [np.full_like(array, np.nan) for array in arrays]
 
 
 def _results(cell: int, form: str, apart: int | None) -> dict[str, np.ndarray]:
@@ -142,12 +125,12 @@ def _results(cell: int, form: str, apart: int | None) -> dict[str, np.ndarray]:
     kept = {"hidden": np.zeros((1, rows, 10), np.float32), "kept": np.zeros((4, rows, numbers, 5), np.float32)}
     states = [network.numbers(4, 3, 5) for _ in network.fresh]
     final, d_initial, d_fresh, d_params = map(_like, (states, states, network.fresh, network.params))
-    given = {"x": x, "initial": states, "output": output, "resets": resets, **counts, **kept}
+    given = {"x": x, "initial": states, "output": output, "reset": resets, **counts, **kept}
     network.call("forward", **given, final=final)
     arriving = {"d_output": d_output, "d_final": states}
     network.call("backward", **given, **arriving, d_x=d_x, d_initial=d_initial, d_fresh=d_fresh, d_params=d_params)
     lists = {"final": final, "d_initial": d_initial, "d_fresh": d_fresh, "d_params": d_params}
-    found = {f"{name} {k}": array for name, arrays in lists.items() for k, array in enumerate(arrays) if array is not None}
+    found = {f"{name} {k}": array for name, arrays in lists.items() for k, array in enumerate(arrays)}
     return {"output": output.copy(), "d_x": d_x.copy(), **kept, **found}
 
 
@@ -185,16 +168,16 @@ def test_a_trace_of_more_than_2_to_the_31_numbers_has_its_gradient(cell: int) ->
     padded: dict[str, np.ndarray] = {}
     for name, value in packed.items():
         if value.size:
-            count, _, *columns = value.shape
-            width = int(np.prod(columns))
-            padded[name] = _mapped((count, steps, rows, width), (steps * rows * width, rows * width, width, 1))
-            padded[name][:, t, r] = value.reshape(count, run.count, width)
+            count, _, *row = value.shape
+            shape = (count, steps, rows, *row)
+            padded[name] = _mapped(shape, raw.dense(shape))
+            padded[name][:, t, r] = value
     assert padded["hidden"].size > MANY
     for kept_padded, kept in ((False, packed), (True, padded)):
         d_fresh, d_params = map(_like, (network.fresh, network.params))
         gradients = {"d_output": output, "d_fresh": d_fresh, "d_params": d_params}
         network.call("backward", x=x, output=output, lengths=lengths, kept_padded=kept_padded, **kept, **gradients)
-        found.append([gradient for gradient in d_params + d_fresh if gradient is not None])
+        found.append(d_params + d_fresh)
     for near, far in zip(*found, strict=True):
         assert np.isfinite(near).all()
         np.testing.assert_array_equal(far, near)

@@ -1,11 +1,17 @@
-"""The kernels' door: addresses, sizes and strides in elements. Every argument is checked; a ValueError says what does not fit.
+"""The kernels' door. Operands are tensors, NumPy arrays or other buffers, or None where there is none; all are looked at in C++.
 
-Cells are numbered 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) and 3 (lstm), functions 0 (tanh), 1 (relu) and 2 (sigmoid), number types
-0 (float32), 1 (float64) and, for ``forward`` with nothing kept, 2 (bfloat16). An address of 0 is null; csrc/kernels.h says where it may
-be. Matrices of parameters and all states are dense. ``params`` and ``d_params`` hold, for each layer and direction, the addresses of
-w_ih, w_hh, b_ih, b_hh and w_hr; ``initial``, ``fresh``, ``final`` and their gradients one for each of the cell's states. ``proj_size`` is
-0 without a projection. ``batch_sizes`` points to T int64 counts of packed sequences, or ``lengths`` to B int64 lengths of padded ones;
-where both are null, every row lives all steps. ``resets`` points to bytes, or is null: no resets.
+What does not fit raises a RuntimeError that says what was expected and what came, a TypeError or a ValueError, and nothing is written.
+
+Cells are numbered 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) and 3 (lstm), functions 0 (tanh), 1 (relu) and 2 (sigmoid), number types 0
+(float32) and 1 (float64). ``what`` is (cell, I, H, P, L, D, bias), P being 0 without a projection. Operands are of one dtype: float32,
+float64, or for ``forward`` with nothing kept bfloat16, for which in a buffer uint16 stands. csrc/kernels.h says what each is for; their
+shapes:
+
+x, output, d_output, d_x: (T, B, columns), with ``batch_first`` (B, T, columns), packed (N, columns); each row contiguous.
+batch_sizes, (T,), or lengths, (B,): int64, contiguous; neither: every row lives all steps. reset: (T, B), bool or uint8.
+params, d_params: a list or tuple in torch's order. initial, final, fresh and their gradients: of one for each of the cell's states.
+hidden, kept, marks and their gradients: contiguous, (..., D*P), (..., K, H) and (..., H). All but params may be None, or have None in them,
+where kernels.h has "may be null".
 """
 
 from collections.abc import Sequence
@@ -17,7 +23,7 @@ def assume_barrier(seconds: float, /) -> None: ...
 def isas() -> list[str]: ...
 def peak(number: int, threads: int) -> float: ...
 def offer_exchange(capsule: object, /) -> None: ...
-def dense_addresses(tensors: Sequence[object], shapes: tuple[tuple[int, ...], ...], /) -> list[int] | None: ...
+def reads(what: tuple[object, ...], params: Sequence[object], /) -> bool: ...
 def plain_forward(
     what: tuple[object, ...],
     params: tuple[object, ...],
@@ -48,81 +54,50 @@ def plain_backward(
 ) -> Any: ...
 def kept_numbers(cell: int, /) -> int: ...
 def number_of_marks(cell: int, number: int, steps: int, batch: int, hidden_size: int, /) -> int: ...
-def activation(function: int, number: int, source: int, target: int, count: int, /) -> None: ...
+def activation(function: int, source: object, target: object, /) -> None: ...
 def forward(
-    cell: int,
-    number: int,
-    steps: int,
-    batch: int,
-    input_size: int,
-    hidden_size: int,
-    proj_size: int,
-    layers: int,
-    directions: int,
-    batch_sizes: int,
-    lengths: int,
-    resets: int,
-    resets_step: int,
-    resets_row: int,
-    params: Sequence[int],
-    threads: int,
-    x: int,
-    x_step: int,
-    x_row: int,
-    initial: Sequence[int],
-    fresh: Sequence[int],
-    output: int,
-    output_step: int,
-    output_row: int,
-    final: Sequence[int],
-    hidden: int,
-    kept: int,
-    marks: int,
+    what: tuple[object, ...],
+    params: Sequence[object],
+    x: object,
+    initial: Sequence[object] | None,
+    fresh: Sequence[object] | None,
+    batch_sizes: object,
+    lengths: object,
+    reset: object,
+    batch_first: bool,
     kept_padded: bool,
+    threads: int,
+    output: object,
+    final: Sequence[object],
+    hidden: object,
+    kept: object,
+    marks: object,
     /,
 ) -> None: ...
 def backward(
-    cell: int,
-    number: int,
-    steps: int,
-    batch: int,
-    input_size: int,
-    hidden_size: int,
-    proj_size: int,
-    layers: int,
-    directions: int,
-    batch_sizes: int,
-    lengths: int,
-    resets: int,
-    resets_step: int,
-    resets_row: int,
-    params: Sequence[int],
-    threads: int,
-    x: int,
-    x_step: int,
-    x_row: int,
-    initial: Sequence[int],
-    fresh: Sequence[int],
-    output: int,
-    output_step: int,
-    output_row: int,
-    hidden: int,
-    kept: int,
-    marks: int,
+    what: tuple[object, ...],
+    params: Sequence[object],
+    x: object,
+    initial: Sequence[object] | None,
+    fresh: Sequence[object] | None,
+    batch_sizes: object,
+    lengths: object,
+    reset: object,
+    batch_first: bool,
     kept_padded: bool,
-    d_output: int,
-    d_output_step: int,
-    d_output_row: int,
-    d_output_column: int,
-    d_hidden: int,
-    d_kept: int,
-    d_final: Sequence[int],
-    d_x: int,
-    d_x_step: int,
-    d_x_row: int,
-    d_initial: Sequence[int],
-    d_fresh: Sequence[int],
-    d_params: Sequence[int],
+    threads: int,
+    output: object,
+    hidden: object,
+    kept: object,
+    marks: object,
+    d_output: object,
+    d_hidden: object,
+    d_kept: object,
+    d_final: Sequence[object] | None,
+    d_x: object,
+    d_initial: Sequence[object] | None,
+    d_fresh: Sequence[object] | None,
+    d_params: Sequence[object],
     /,
 ) -> None: ...
 

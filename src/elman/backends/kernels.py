@@ -1,14 +1,14 @@
-"""Calls the compiled kernels with torch tensors: allocates the outputs, passes addresses and strides, runs on one call's behalf.
+"""Calls the compiled kernels with torch tensors: copies what they cannot read as it lies, and allocates the outputs.
 
-Nothing here knows autograd. ``native`` decides when to come here.
+Nothing here knows autograd; ``native`` decides when to come here. Nor is anything checked here: the kernels' door (csrc/contracts.h) looks
+at every tensor that comes through, and raises a RuntimeError that says which does not fit the stack.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -98,73 +98,9 @@ def _dense(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous()
 
 
-def dense_addresses(tensors: Sequence[Tensor], shapes: tuple[tuple[int, ...], ...]) -> list[int] | None:
-    """The tensors' addresses, if all are dense, on the CPU, of one dtype and these shapes; None if not, or if it takes long to tell."""
-    return _native.dense_addresses(tensors, shapes) if _missing is None else None
-
-
-def _expect(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
-    if tuple(tensor.shape) != tuple(shape) or tensor.dtype != dtype or tensor.device.type != "cpu":
-        raise RuntimeError(
-            f"expected {name} of shape {tuple(shape)} and {dtype} on the CPU, got {tuple(tensor.shape)}, {tensor.dtype}, {tensor.device}"
-        )
-
-
-def check(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool) -> None:
-    """Make sure that operands fit a stack, where ``layers`` has not done so: the kernels read as much memory as the stack's sizes say.
-
-    Raises:
-        RuntimeError: a shape, dtype or device does not fit.
-    """
-    dtype = x.dtype
-    if dtype not in NUMBERS:
-        raise RuntimeError(f"expected x of {', '.join(map(str, NUMBERS))}, got {dtype}")
-    if spans.batch_sizes is None:
-        _expect("x", x, (*x.shape[:2], stack.input_size) if x.dim() == 3 else (0, 0, stack.input_size), dtype)
-    else:
-        _expect("batch_sizes", spans.batch_sizes, (spans.batch_sizes.numel(),), torch.int64)
-        _expect("x", x, (int(spans.batch_sizes.sum()), stack.input_size), dtype)
-    steps, batch = _steps_and_batch(x, spans.batch_sizes, batch_first)
-    if spans.lengths is not None:
-        _expect("lengths", spans.lengths, (batch,), torch.int64)
-    if spans.reset is not None:
-        _expect("reset", spans.reset, (steps, batch), torch.bool)
-    directions = stack.num_layers * stack.num_directions
-    kinds: tuple[tuple[str, States, list[int]], ...] = (("initial", states, [directions, batch]), ("fresh", spans.fresh, [directions]))
-    for kind, given, leading in kinds:
-        if given is not None:
-            if len(given) != len(stack.state_sizes):
-                raise RuntimeError(f"expected {len(stack.state_sizes)} {kind} states, got {len(given)}")
-            for name, state, width in zip(stack.cell.states, given, stack.state_sizes, strict=True):
-                _expect(f"the {kind} {name}", state, (*leading, width), dtype)
-    if len(params) != len(stack.shapes):
-        raise RuntimeError(f"expected {len(stack.shapes)} parameters, got {len(params)}")
-    for index, (param, shape) in enumerate(zip(params, stack.shapes, strict=True)):
-        _expect(f"parameter {index}", param, shape, dtype)
-
-
-def _read(params: Sequence[Tensor], stack: Stack) -> tuple[tuple[Tensor, ...], list[int]]:
-    """The parameters as the kernels read them, copied if need be, and their addresses, which hold while the first lives."""
-    addresses = dense_addresses(params, stack.shapes)
-    if addresses is None:
-        params = tuple([_dense(p) for p in params])
-        addresses = [p.data_ptr() for p in params]
-    return tuple(params), _five(addresses, stack)
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def _five(addresses: list[int], stack: Stack) -> list[int]:
-    """Addresses of w_ih, w_hh, b_ih, b_hh and w_hr for each direction: null for what there is not."""
-    tensors = stack.tensors_per_direction
-    biases, projection = [] if stack.bias else [0, 0], [] if stack.proj_size else [0]
-    return [
-        address
-        for i in range(0, len(addresses), tensors)
-        for address in (*addresses[i : i + 2], *biases, *addresses[i + 2 : i + tensors], *projection)
-    ]
+def reads(stack: Stack, params: Sequence[Tensor]) -> bool:
+    """Whether the kernels read these parameters as they lie, which are then what the stack needs; False, too, if it takes long to tell."""
+    return _missing is None and stack.cell.name in CELLS and _native.reads(_what(stack), params)
 
 
 def _readable(x: Tensor) -> Tensor:
@@ -172,20 +108,11 @@ def _readable(x: Tensor) -> Tensor:
     return x if (x.stride()[-1] == 1 or x.shape[-1] == 1) and not x.is_neg() else x.resolve_neg().contiguous()
 
 
-def _place(x: Tensor, batch_first: bool) -> tuple[int, int, int]:
-    """Where a readable sequence lies: its address, and elements from one step to the next (packed: none) and from one row to the next."""
-    strides = x.stride()
-    if len(strides) == 2:
-        return x.data_ptr(), 0, strides[0]
-    return (x.data_ptr(), strides[1], strides[0]) if batch_first else (x.data_ptr(), strides[0], strides[1])
-
-
 def new_sequence(like: Tensor, width: int) -> Tensor:
     """Memory for as many rows as ``like`` has, each of ``width`` numbers, not initialised."""
-    # The strided form: of torch's ways to make a tensor like another it costs least.
-    if like.dim() == 2:
-        return like.new_empty_strided((like.shape[0], width), (width, 1))
-    a, b, _ = like.shape
+    if like.dim() != 3:
+        return like.new_empty((*like.shape[:-1], width))
+    a, b, _ = like.shape  # the strided form: of torch's ways to make a tensor like another it costs least
     return like.new_empty_strided((a, b, width), (b * width, width, 1))
 
 
@@ -211,9 +138,11 @@ def new_kept(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | to
 
 
 def _steps_and_batch(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) -> tuple[int, int]:
+    """Steps and rows; whatever, where there are none: the kernels' door says so."""
     if batch_sizes is not None:
-        return len(batch_sizes), int(batch_sizes[0])
-    return (x.shape[1], x.shape[0]) if batch_first else (x.shape[0], x.shape[1])
+        return batch_sizes.numel(), int(batch_sizes.flatten()[:1].sum())
+    first, second, *_ = (*x.shape, 0, 0)
+    return (second, first) if batch_first else (first, second)
 
 
 def _kept_counts(x: Tensor, spans: Spans, steps: int, batch: int) -> tuple[int, int, int]:
@@ -222,35 +151,12 @@ def _kept_counts(x: Tensor, spans: Spans, steps: int, batch: int) -> tuple[int, 
         return steps, batch, x.shape[0]
     if spans.lengths is None:
         return steps, batch, steps * batch
-    lengths = spans.lengths.tolist()
-    return max(lengths), batch - lengths.count(0), sum(lengths)
-
-
-def _sizes(
-    stack: Stack, x: Tensor, steps: int, batch: int, spans: Spans
-) -> tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int]:
-    """The first arguments of every kernel: what runs, its sizes, and the spans."""
-    reset, reset_step, reset_row = (0, 0, 0) if spans.reset is None else (spans.reset.data_ptr(), *spans.reset.stride())
-    return (
-        CELLS[stack.cell.name],
-        NUMBERS[x.dtype],
-        steps,
-        batch,
-        stack.input_size,
-        stack.hidden_size,
-        stack.proj_size,
-        stack.num_layers,
-        stack.num_directions,
-        _address(spans.batch_sizes),
-        _address(spans.lengths),
-        reset,
-        reset_step,
-        reset_row,
-    )
+    lengths = spans.lengths.flatten().tolist()
+    return max(lengths, default=0), batch - lengths.count(0), sum(lengths)
 
 
 def _what(stack: Stack) -> tuple[object, ...]:
-    """What runs, for the kernels' quick entries; kept with the stack, which never changes."""
+    """What runs, as the kernels are told; kept with the stack, which never changes."""
     known: tuple[object, ...] | None = stack.__dict__.get("_what")
     if known is None:
         known = (
@@ -261,7 +167,6 @@ def _what(stack: Stack) -> tuple[object, ...]:
             stack.num_layers,
             stack.num_directions,
             stack.bias,
-            stack.shapes,
         )
         stack.__dict__["_what"] = known
     return known
@@ -326,7 +231,7 @@ def forward(
         kept = new_kept(stack, x, *((steps, batch, steps * batch) if padded else _kept_counts(x, spans, steps, batch)))
     if padded and kept.marks is not None:
         kept.marks.zero_()
-    return output, _forward_into(stack, x, states, params, spans, batch_first, steps, batch, output, kept, padded), kept
+    return output, _forward_into(stack, x, states, params, spans, batch_first, batch, output, kept, padded), kept
 
 
 def trace(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
@@ -345,7 +250,7 @@ def trace(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spa
         x.new_empty((directions, steps, batch, numbers, stack.hidden_size)) if numbers else None,
         None,
     )
-    return outputs, _forward_into(stack, x, states, params, spans, False, steps, batch, outputs[-1], kept, True), kept
+    return outputs, _forward_into(stack, x, states, params, spans, False, batch, outputs[-1], kept, True), kept
 
 
 def _forward_into(
@@ -355,41 +260,29 @@ def _forward_into(
     params: Sequence[Tensor],
     spans: Spans,
     batch_first: bool,
-    steps: int,
     batch: int,
     output: Tensor,
     kept: Kept,
     kept_padded: bool,
 ) -> tuple[Tensor, ...]:
     """Run a stack into memory that is there, and return the final states."""
-    params, addresses = _read(params, stack)
-    states, fresh = _all_dense(states), _all_dense(spans.fresh)
     directions = stack.num_layers * stack.num_directions
     finals = tuple([x.new_empty((directions, batch, width)) for width in stack.state_sizes])
-    _native.forward(
-        *_sizes(stack, x, steps, batch, spans),
-        addresses,
-        torch.get_num_threads(),
-        *_place(x, batch_first),
-        _addresses(states, stack),
-        _addresses(fresh, stack),
-        *_place(output, batch_first),
-        _addresses(finals, stack),
-        _address(kept.hidden),
-        _address(kept.steps),
-        _address(kept.marks),
-        kept_padded,
-    )
+    _native.forward(*_inputs(stack, x, states, params, spans, batch_first, kept_padded), output, finals, *kept)
     return finals
 
 
-def _all_dense(states: States) -> States:
-    return None if states is None else tuple([_dense(state) for state in states])
+def _inputs(
+    stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool, kept_padded: bool
+) -> tuple[Any, ...]:
+    """The first arguments of every kernel: what runs, and on what."""
+    read = params if reads(stack, params) else _all_dense(params)
+    starts = _all_dense(states), _all_dense(spans.fresh)
+    return _what(stack), read, x, *starts, *spans[:3], batch_first, kept_padded, torch.get_num_threads()
 
 
-def _addresses(states: Sequence[Tensor | None] | None, stack: Stack) -> list[int]:
-    """One address for each of the cell's states."""
-    return [0] * len(stack.cell.states) if states is None else list(map(_address, states))
+def _all_dense(tensors: Sequence[Tensor] | None) -> tuple[Tensor, ...] | None:
+    return None if tensors is None else tuple([_dense(t) for t in tensors])
 
 
 def backward(
@@ -438,101 +331,33 @@ def backward(
         )
         if done is not None:
             return done
-    for gradient in (d_output, *d_finals):
-        if gradient is not None and gradient.dtype is not x.dtype:
-            raise RuntimeError(f"expected gradients of {x.dtype}, as x is, got {gradient.dtype}: was x changed where it was saved?")
-    # Unusual, so perhaps wrong: what was saved may have been given other memory since, which no count of writes tells.
-    check(stack, x, states, params, spans, batch_first)
-    steps, batch = _steps_and_batch(x, spans.batch_sizes, batch_first)
-    padded = d_kept is not None or (roomy and spans.lengths is not None)
-    counts = (steps, batch, steps * batch) if padded else _kept_counts(x, spans, steps, batch)
-    _check_results(stack, x, batch, counts, output, kept, d_output, d_finals, d_kept)
     if x.dtype is torch.bfloat16:
         return _backward_widened(stack, x, states, params, spans, batch_first, d_output, d_finals, wanted)
-    x, output = _readable(x), _readable(output)
-    read, addresses = _read(params, stack)
-    states, fresh = _all_dense(states), _all_dense(spans.fresh)
-    kept = Kept(*(None if t is None else _dense(t) for t in kept))
-    arriving = Kept(*(None if t is None else _dense(t) for t in d_kept or (None, None, None)))
-    d_finals = tuple([None if d is None else _dense(d) for d in d_finals])
+    x, output, params = _readable(x), _readable(output), tuple([_dense(p) for p in params])
+    if d_output is not None and (any(d_output.stride()) or d_output.is_neg()):
+        d_output = _readable(d_output)  # where it is one number that stands for all, as in the gradient of a sum, the kernels read it so
     wants = iter(wanted)
     d_x = new_sequence(x, stack.input_size) if next(wants) else None
-    d_states = [torch.empty_like(state) if next(wants) else None for state in states or ()]
-    d_fresh = [torch.empty_like(state) if next(wants) else None for state in fresh or ()]
-    d_params = [torch.empty_like(p) if want else None for p, want in zip(read, wants, strict=True)]
-    d_rows = (0, 0, 0, 0)
-    if d_output is not None:
-        if any(d_output.stride()) or d_output.is_neg():
-            d_output = _readable(d_output)
-            d_rows = (*_place(d_output, batch_first), 1)
-        else:  # one number stands for all, as in the gradient of a sum
-            d_rows = (d_output.data_ptr(), 0, 0, 0)
+    d_states, d_fresh, d_params = (
+        [t.new_empty(t.shape) if next(wants) else None for t in tensors] for tensors in (states or (), spans.fresh or (), params)
+    )
     _native.backward(
-        *_sizes(stack, x, steps, batch, spans),
-        addresses,
-        torch.get_num_threads(),
-        *_place(x, batch_first),
-        _addresses(states, stack),
-        _addresses(fresh, stack),
-        *_place(output, batch_first),
-        _address(kept.hidden),
-        _address(kept.steps),
-        _address(kept.marks),
-        padded,
-        *d_rows,
-        _address(arriving.hidden),
-        _address(arriving.steps),
-        _addresses(d_finals, stack),
-        *((0, 0, 0) if d_x is None else _place(d_x, batch_first)),
-        _addresses(d_states or None, stack),
-        _addresses(d_fresh or None, stack),
-        _five(list(map(_address, d_params)), stack),
+        *_inputs(stack, x, states, params, spans, batch_first, d_kept is not None or roomy),
+        output,
+        *_kept_dense(kept),
+        d_output,
+        *_kept_dense(d_kept)[:2],
+        tuple([None if d is None else _dense(d) for d in d_finals]),
+        d_x,
+        d_states or None,
+        d_fresh or None,
+        d_params,
     )
     return [d_x, *d_states, *d_fresh, *d_params]
 
 
-def _check_results(
-    stack: Stack,
-    x: Tensor,
-    batch: int,
-    counts: tuple[int, int, int],
-    output: Tensor,
-    kept: Kept,
-    d_output: Tensor | None,
-    d_finals: Sequence[Tensor | None],
-    d_kept: Kept | None,
-) -> None:
-    """The same of what came of a run, and of the gradients that arrive.
-
-    Args:
-        counts: of what is kept: steps, rows of a step, and rows in all.
-    """
-    rows = counts[2]
-    directions, numbers = stack.num_layers * stack.num_directions, _native.kept_numbers(CELLS[stack.cell.name])
-    for name, tensor in (("output", output), ("output's gradient", d_output)):
-        if tensor is not None:
-            _expect(name, tensor, (*x.shape[:-1], stack.output_size), x.dtype)
-    for name, tensor, width in zip(stack.cell.states, d_finals, stack.state_sizes, strict=True):
-        if tensor is not None:
-            _expect(f"{name}_n's gradient", tensor, (directions, batch, width), x.dtype)
-    for name, tensors in (("kept", kept), ("kept's gradient", d_kept or kept)):
-        if tensors.hidden is not None:
-            _expect_rows(
-                f"the lower layers' outputs, {name},", tensors.hidden, rows * (stack.num_layers - 1), (stack.output_size,), x.dtype
-            )
-        if tensors.steps is not None:
-            _expect_rows(f"what each step left, {name},", tensors.steps, rows * directions, (numbers, stack.hidden_size), x.dtype)
-    if kept.marks is not None and rows:
-        marks = _native.number_of_marks(CELLS[stack.cell.name], NUMBERS[x.dtype], *counts[:2], stack.hidden_size)
-        _expect_rows("the memory's marks", kept.marks, directions * marks * counts[1], (stack.hidden_size,), x.dtype)
-
-
-def _expect_rows(name: str, tensor: Tensor, least: int, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """The same for so many rows at least, in any number of axes."""
-    rows = math.prod(tensor.shape[: -len(shape)])
-    _expect(name, tensor, (*tensor.shape[: -len(shape)], *shape), dtype)
-    if rows < least:
-        raise RuntimeError(f"expected {name} of {least} rows, got {rows}")
+def _kept_dense(kept: Kept | None) -> Kept:
+    return Kept(*(None if t is None else _dense(t) for t in kept or (None, None, None)))
 
 
 def _backward_widened(
@@ -547,6 +372,9 @@ def _backward_widened(
     wanted: tuple[bool, ...],
 ) -> Sequence[Tensor | None]:
     """The gradients of a run in bfloat16: the network runs once more, and back, in float32, and what comes of it is rounded."""
+    for t in (*params, *(states or ()), *(spans.fresh or ()), d_output, *d_finals):
+        if t is not None and t.dtype is not x.dtype:
+            raise RuntimeError(f"expected all tensors of {x.dtype}, as x is, got {t.dtype}: was x changed where it was saved?")
     x, params = x.float(), tuple([p.float() for p in params])
     states = None if states is None else tuple([state.float() for state in states])
     spans = spans._replace(fresh=None if spans.fresh is None else tuple([state.float() for state in spans.fresh]))

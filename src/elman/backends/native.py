@@ -226,7 +226,6 @@ class _Scan(torch.autograd.Function):
         states, whole, params = _split(stack, spans, rest)
         output, version, kept = ctx.__dict__.pop("kept", (None, 0, None))
         if output is None or output._version != version:
-            kernels.check(stack, x, states, params, whole, batch_first)
             output, _, kept = _forward(stack, x, states, params, whole, batch_first)
         gradients = kernels.backward(stack, x, states, params, whole, batch_first, output, kept, d_output, d_finals, wanted)
         return None, None, None, *gradients
@@ -267,7 +266,6 @@ class _Trace(torch.autograd.Function):
         states, whole, params = _split(stack, spans, rest)
         shared, versions = ctx.__dict__.pop("kept", ((), ()))
         if not shared or [t._version for t in shared] != versions:
-            kernels.check(stack, x, states, params, whole, False)
             outputs, _, kept = kernels.trace(stack, x, states, params, whole)
             shared = [t for t in (outputs, kept.steps) if t is not None]
         outputs, steps = (*shared, None)[:2]

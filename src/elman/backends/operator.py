@@ -57,6 +57,10 @@ def scan(
 def _stack(
     x: Tensor, cell: str, hidden_size: int, num_layers: int, bidirectional: bool, bias: bool, proj_size: int, recompute: bool, _: bool
 ) -> Stack:
+    if cell not in BY_NAME:
+        raise RuntimeError(f"expected cell to be one of {', '.join(BY_NAME)}, got {cell!r}")
+    if x.dim() == 0:
+        raise RuntimeError("expected x of shape (T, B, I), (B, T, I) or (N, I), got a tensor without axes")
     return Stack(BY_NAME[cell](), x.shape[-1], hidden_size, num_layers, bidirectional, bias, proj_size, recompute)
 
 
@@ -81,7 +85,6 @@ def _results(output: Tensor, finals: Sequence[Tensor], kept: Kept, x: Tensor) ->
 def _scan(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
     spans, what = _spans(*rest[:4]), rest[4:]
     stack, batch_first = _stack(x, *what), what[-1]
-    kernels.check(stack, x, tuple(states) or None, params, spans, batch_first)
     output, finals, kept = kernels.forward(stack, x, tuple(states) or None, params, spans, batch_first, keep=True, roomy=True)
     return _results(output, finals, kept, x)
 

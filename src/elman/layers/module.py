@@ -164,7 +164,7 @@ class RecurrentModule(nn.Module):
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # who records this follows plain attributes
             return checks.as_parameters(self._names, [getattr(self, name, None) for name in self._names], self.stack.shapes)
         params: tuple[Any, ...] = self._own_params() or tuple([getattr(self, name, None) for name in self._names])
-        if kernels.dense_addresses(params, self.stack.shapes) is None:  # not what it nearly always is, so perhaps wrong
+        if not kernels.reads(self.stack, params):  # not what it nearly always is, so perhaps wrong
             return checks.as_parameters(self._names, params, self.stack.shapes)
         return params
 
