@@ -6,6 +6,8 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CROSS := -std=c++20 -O2 -Wall -Wextra -Werror -fno-math-errno -fno-trapping-math -ffp-contract=off -Icsrc
+SANITIZED = LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 ELMAN_SANITIZED="$$(echo build/sanitize/_native*.so)" PYTHONPATH=tests
 KERNELS := CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 .DEFAULT_GOAL := help
@@ -29,16 +31,16 @@ lint: .venv/installed-dev ## style and types
 bench: .venv/installed-peers ## race torch, JAX and ONNX Runtime
 	$(BIN)/elman bench $(ARGS)
 
-# The sanitized kernels take the installed ones' place for one run of the tests that throw arbitrary arguments at the binding.
+# The sanitized kernels take the installed ones' place for one run of the tests that throw arbitrary arguments at the binding, without torch, and for one of
+# those that misuse the modules, with it. ELMAN_FUZZ=250 makes a million calls of these.
 # The runtime libraries must be in the process before Python is; libstdc++ with them, so that thrown exceptions are seen. GCC on Linux.
 sanitize: .venv/installed-dev ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DELMAN_SANITIZE=ON -DELMAN_TEST_TARGETS=ON -DELMAN_WERROR=ON -DCMAKE_CXX_COMPILER=g++ \
 	    -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
 	    -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
 	$(BIN)/cmake --build build/sanitize
-	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 ELMAN_SANITIZED="$$(echo build/sanitize/_native*.so)" PYTHONPATH=tests \
-	    $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz.py tests/test_stream_memory.py $(ARGS)
+	$(SANITIZED) $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz.py tests/test_stream_memory.py $(ARGS)
+	$(SANITIZED) ELMAN_SANITIZED_TORCH=1 $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz_modules.py $(ARGS)
 
 # make compilers ARGS="g++-12 clang++-19"   takes these alone.
 compilers: .venv/installed-dev ## the guarantees on bits, with every GCC and Clang that is installed

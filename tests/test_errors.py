@@ -13,6 +13,8 @@ from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
+import native
+from elman.backends import Spans, kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -283,3 +285,64 @@ def test_dropout_on_one_layer_warns(layer: str) -> None:
     with pytest.warns(UserWarning, match="dropout=0.5 does nothing with num_layers=1") as told:
         getattr(elman, layer)(10, 20, dropout=0.5)
     assert told[0].filename == __file__
+
+
+# --- What is written past every guard ---------------------------------------------------------------------------------
+
+
+@every_layer
+@pytest.mark.parametrize(
+    ("name", "value", "x", "hx"),
+    [
+        ("input_size", 3, (5, 3, 3), None),
+        ("input_size", 1, (5, 3, 1), None),
+        ("num_layers", 1, (5, 3, 6), (1, 3, 8)),
+        ("batch_first", True, (3, 5, 6), (3, 5, 8)),
+    ],
+    ids=str,
+)
+def test_the_kernels_run_what_their_operands_are_made_for(
+    layer: str, name: str, value: object, x: tuple[int, ...], hx: tuple[int, ...] | None
+) -> None:
+    """Whatever a module says of itself, its stack is what runs: what does not fit the stack is not read."""
+    rnn = getattr(elman, layer)(6, 8, num_layers=3)
+    vars(rnn)[name] = value
+    states = None if hx is None else (z(*hx), z(*hx)) if layer == "LSTM" else z(*hx)
+    with pytest.raises(RuntimeError):
+        rnn(z(*x), states)
+
+
+@pytest.mark.parametrize("cell", ["RNNCell", "GRUCell", "LSTMCell"])
+def test_so_do_those_of_a_cell(cell: str) -> None:
+    step = getattr(elman, cell)(6, 8)
+    vars(step)["input_size"] = 3
+    with pytest.raises(RuntimeError):
+        step(z(5, 3))
+
+
+@every_layer
+def test_another_stack_needs_other_parameters(layer: str) -> None:
+    rnn = getattr(elman, layer)(6, 8)
+    vars(rnn)["stack"] = getattr(elman, layer)(6, 800, num_layers=2).stack
+    vars(rnn)["_params"] = rnn._own_params  # nor do they depend on the layer's checks
+    with pytest.raises((RuntimeError, ValueError)):
+        rnn(z(5, 3, 6))
+
+
+@native.required
+@pytest.mark.parametrize("batch", [1, 2, 200_000])
+def test_states_of_another_batch_than_the_packed_sequence_are_refused_by_the_kernels(batch: int) -> None:
+    """Where a state was permuted after it was checked, it may have lost its rows."""
+    gru = elman.GRU(6, 256)
+    spans = Spans(torch.tensor([3]))
+    with pytest.raises(RuntimeError, match=rf"expected initial state 0 of shape \(1, 3, 256\) and float32, got \(1, {batch}, 256\)"):
+        kernels.forward(gru.stack, z(3, 6), (z(1, 1, 256).expand(1, batch, 256),), tuple(gru.parameters()), spans, False, keep=False)
+
+
+@pytest.mark.parametrize("indices", [[0], [0, 0, 0, 1], [2, 1, 7], [0, -1, 1]], ids=str)
+@every_layer
+def test_a_packed_sequence_with_wrong_indices_reads_no_other_memory(layer: str, indices: list[int]) -> None:
+    packed = tuple.__new__(PackedSequence, (z(7, 6), torch.tensor([3, 2, 2]), torch.tensor(indices), torch.tensor(indices)))
+    rnn = getattr(elman, layer)(6, 8)
+    with pytest.raises((RuntimeError, IndexError)):
+        rnn(packed, (z(1, 3, 8), z(1, 3, 8)) if layer == "LSTM" else z(1, 3, 8))

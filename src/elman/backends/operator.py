@@ -128,8 +128,19 @@ def _scan_backward(
     return [g for g in found if g is not None]
 
 
+def _check_devices(x: Tensor, *others: Tensor | None, counts: Sequence[Tensor | None]) -> None:
+    """Raise a RuntimeError if tensors are on several devices: one on meta among others leads here, to results that nobody fills."""
+    for t in others:
+        if t is not None and t.device != x.device:
+            raise RuntimeError(f"expected all tensors on {x.device}, where x is, got one on {t.device}")
+    for t in counts:
+        if t is not None and t.device.type not in ("cpu", x.device.type):
+            raise RuntimeError(f"expected batch_sizes and lengths on the CPU, got them on {t.device}")
+
+
 def _scan_fake(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
-    batch_sizes, what = rest[0], rest[4:]
+    batch_sizes, lengths, reset, fresh, *what = rest
+    _check_devices(x, *states, *params, *fresh, reset, counts=(batch_sizes, lengths))
     stack, batch_first = _stack(x, *what), what[-1]
     rows: int | torch.SymInt
     batch: int | torch.SymInt
@@ -158,6 +169,7 @@ def _scan_backward_fake(
     fresh: list[Tensor],
     *rest: Any,
 ) -> list[Tensor]:
+    _check_devices(x, d_output, d_h_n, d_c_n, *states, *params, *fresh, reset, *rest[:4], counts=(batch_sizes, lengths))
     return [kernels.new_sequence(x, x.shape[-1]), *(t.new_empty(t.shape) for t in (*states, *fresh, *params))]
 
 
