@@ -41,6 +41,18 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def tensors_asked(asked: bool = True) -> Iterator[None]:
+    """The kernels ask tensors for their attributes, as with a torch that does not show them (before 2.10)."""
+    if asked:
+        kernels._native.offer_exchange(object())
+    try:
+        yield
+    finally:
+        if kernels.sees_tensors():
+            kernels._native.offer_exchange(Tensor.__dlpack_c_exchange_api__)
+
+
 def initial_states(module: nn.Module, rows: int) -> tuple[Tensor, ...]:
     """Random initial states of one of elman's networks, of as many rows."""
     stack, like = module.stack, next(module.parameters())

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
+from elman.backends import WHOLE, kernels
 from kinds import GRU, LSTM, RELU, TANH, Kind, as_hx, projected
 from native import (
     assert_near,
@@ -24,9 +25,10 @@ from native import (
     initial_states,
     named,
     native_alone,
-    on_every_isa,
+on_every_isa,
     random_like,
     required,
+    tensors_asked,
     threads,
 )
 
@@ -222,6 +224,22 @@ def test_operands_may_lie_anyhow(place: str, kind: Kind) -> None:
         gradients = torch.autograd.grad(tuple(values.values()), [*inputs, *weights.values()], arriving)
         found.append({str(i): value.detach() for i, value in enumerate((*values.values(), *gradients))})
     assert_same_bits(*found)
+
+
+@every_kind
+def test_tensors_that_are_asked_what_they_are_give_the_same_bits(kind: Kind) -> None:
+    """As where torch does not show them to the kernels: with dense operands and others, and what does not fit is refused too."""
+    rnn, x = kind.build(elman, 3, 4, 2, bidirectional=True, dtype=torch.float64), _randn(6, 5, 3)
+    for options in ({}, {"lengths": [6, 0, 2, 5, 1], "reset": torch.rand(6, 5) < 0.2}):
+        expected = [evaluate(rnn, at(x), initial_states(rnn, 5), **options) for at in PLACES.values() for _ in [torch.manual_seed(0)]]
+        with tensors_asked():
+            got = [evaluate(rnn, at(x), initial_states(rnn, 5), **options) for at in PLACES.values() for _ in [torch.manual_seed(0)]]
+        for pair in zip(got, expected, strict=True):
+            assert_same_bits(*pair)
+    with tensors_asked():
+        for wrong in (x[..., :2], x.float(), x[0], x.long(), x.to("meta"), x.to_sparse()):
+            with pytest.raises(RuntimeError):
+                kernels.forward(rnn.stack, wrong, None, tuple(rnn.parameters()), WHOLE, False, keep=False)
 
 
 @every_kind

@@ -274,7 +274,7 @@ def _forward_into(
 
 def _inputs(
     stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool, kept_padded: bool
-) -> tuple[Any, ...]:
+) -> tuple[Any, Any, Tensor, Any, Any, Any, Any, Any, bool, bool, int]:
     """The first arguments of every kernel: what runs, and on what."""
     read = params if reads(stack, params) else _all_dense(params)
     starts = _all_dense(states), _all_dense(spans.fresh)
