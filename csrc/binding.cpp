@@ -1,16 +1,9 @@
-// Python's door to the kernels: addresses, sizes and strides, checked before they are used. Needs neither torch nor numpy.
+// Python's door to the kernels. It takes the operands themselves, and looks at them (exchange.h) and checks them (contracts.h) before they are used. Needs neither torch nor numpy.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <initializer_list>
-#include <stdexcept>
-#include <string>
-#include <utility>
-
-#include "dispatch.h"
 #include "exchange.h"
-#include "ragged.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -95,13 +88,13 @@ void backward(nb::tuple what_, nb::handle params, nb::handle x, nb::handle initi
   const auto all = [&](const char* name, nb::handle from, bool written) { return o.add_all(name, from, Given::states(what), written); };
   const Results results{o.add("output", output), o.add("hidden", hidden), o.add("kept", kept), o.add("marks", marks), o.add("output's gradient", d_output),
                         o.add("hidden's gradient", d_hidden), o.add("kept's gradient", d_kept), o.add("x's gradient", d_x, true), all("gradient of final state", d_final, false),
-                        all("gradient of initial state", d_initial, true), all("gradient of fresh state", d_fresh, true), all("gradient of parameter", d_params, true)};
+                        all("gradient of initial state", d_initial, true), all("gradient of fresh state", d_fresh, true), o.add_all("gradient of parameter", d_params, 0, true)};
   run_backward(what, o, given, results, threads);
 }
 
 // --- The usual call, in one step --------------------------------------------------------------------------------------
 
-bool is_plain(nb::handle tensor, const nb::tuple& classes) {
+bool is_plain(nb::handle tensor, const nb::tuple& classes) {  // a subclass may mean anything by its operations
   for (nb::handle known : classes)
     if (reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr())) == known.ptr()) return true;
   return false;
@@ -173,16 +166,17 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
     }
     const Long rows = product({sizes.T, sizes.B}), numbers = kept_numbers(what.cell);
     const nb::object output = allocate(x, {sizes.first, sizes.second, what.out()});
-    const One to = o.add("output", output);
+    const One to = o.add_made("output", output);
     nb::list finals;
-    for (int s = 0; s < what.states(); ++s) finals.append(allocate(x, {what.directions(), sizes.B, what.width(s)}));
-    const nb::tuple ends(finals);
-    const Some after = o.add_all("final state", ends, 0);
+    for (int s = 0; s < what.states(); ++s) {
+      finals.append(allocate(x, {what.directions(), sizes.B, what.width(s)}));
+      o.add_made("final state", finals[static_cast<std::size_t>(s)], s);
+    }
     const nb::object hidden = keep && what.L > 1 ? allocate(x, {what.L - 1, rows, what.out()}) : nb::none();
     const nb::object kept = keep && numbers ? allocate(x, {what.directions(), rows, numbers, what.H}) : nb::none();
-    const One lower = o.add("hidden", hidden), steps = o.add("kept", kept);
-    run_forward(what, o, given, to, after, lower, steps, o.add("marks", nb::none()), threads);
-    return nb::make_tuple(output, ends, hidden, kept);
+    const One lower = o.add_made("hidden", hidden), steps = o.add_made("kept", kept), marks = o.add_made("marks", nb::none());
+    run_forward(what, o, given, to, {to + 1, Given::states(what)}, lower, steps, marks, threads);
+    return nb::make_tuple(output, nb::tuple(finals), hidden, kept);
   } catch (const Misfit&) {
     return nb::none();
   }
@@ -193,7 +187,8 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
 nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::handle initial, bool batch_first, nb::handle output, nb::handle hidden, nb::handle kept,
                           nb::handle d_output, nb::tuple d_final, nb::tuple wanted, nb::tuple classes, int threads) {
   if (!exchange() || !is_plain(x, classes) || !are_plain(initial, classes) || !are_plain(params, classes) || !are_plain(d_final, classes, true)) return nb::none();
-  if (!are_plain(nb::make_tuple(output, hidden, kept, d_output), classes, true)) return nb::none();
+  for (nb::handle t : {output, hidden, kept, d_output})
+    if (!t.is_none() && !is_plain(t, classes)) return nb::none();
   const What what = what_of(what_);
   const std::size_t states = initial.is_none() ? 0 : Given::states(what);
   if (wanted.size() != 1 + states + params.size()) return nb::none();
@@ -209,18 +204,18 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
     nb::list found;
     const auto make = [&](const char* name, nb::handle like, std::initializer_list<Long> shape) {
       found.append(wanted[found.size()].is(Py_True) ? allocate(like, shape) : nb::none());
-      return o.add(name, found[found.size() - 1]);
+      return o.add_made(name, found[found.size() - 1]);
     };
     Results results = seen;
     results.d_x = make("x's gradient", x, {sizes.first, sizes.second, what.I});
     results.d_initial = {results.d_x + 1, Given::states(what)};
-    for (int s = 0; s < what.states(); ++s) states ? make("gradient of initial state", x, {what.directions(), sizes.B, what.width(s)}) : o.add("none", nb::none());
+    for (int s = 0; s < what.states(); ++s) states ? make("gradient of initial state", x, {what.directions(), sizes.B, what.width(s)}) : o.add_made("none", nb::none());
     results.d_params = {results.d_x + 1 + Given::states(what), params.size()};
     for (std::size_t p = 0; p < params.size(); ++p) {
       const auto [rows, columns] = what.shape(static_cast<Long>(p));
       columns ? make("gradient of parameter", params[p], {rows, columns}) : make("gradient of parameter", params[p], {rows});
     }
-    results.d_hidden = results.d_kept = o.add("none", nb::none());
+    results.d_hidden = results.d_kept = o.add_made("none", nb::none());
     results.d_fresh = o.add_all("none", nb::none(), Given::states(what));
     run_backward(what, o, given, results, threads);
     return found;

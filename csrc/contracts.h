@@ -55,6 +55,7 @@ struct View {
 
   std::string who() const { return index < 0 ? name : std::string(name) + " " + std::to_string(index); }
   std::string sizes() const { return shown(std::span(shape, static_cast<std::size_t>(axes))); }
+  std::string steps() const { return shown(std::span(strides, static_cast<std::size_t>(axes))); }
   static std::string shown(std::span<const Long> sizes) {
     std::string text = "(";
     for (std::size_t d = 0; d < sizes.size(); ++d) text += (d ? ", " : "") + std::to_string(sizes[d]);
@@ -179,7 +180,7 @@ class Contract {
     }
     T_ = net.T, B_ = net.B, rows_ = net.rows, kept_padded_ = in.kept_padded;
     x_ = sequence(x, what.I, false);
-    states(in.initial, initial_), fresh(in.fresh, fresh_);
+    states(in.initial, initial_), states(in.fresh, fresh_, true);
   }
 
   // Throws where the kernels cannot read these parameters as they lie.
@@ -223,7 +224,7 @@ class Contract {
     if (f.d_kept && !f.kept) throw Misfit("expected kept, at which d_kept arrives, got none");
     states(v.d_final, f.d_final);
     f.d_x = v.d_x.none ? Sequence{} : sequence(v.d_x, what_.I, true);
-    states(v.d_initial, f.d_initial), fresh(v.d_fresh, f.d_fresh);
+    states(v.d_initial, f.d_initial), states(v.d_fresh, f.d_fresh, true);
     check_count(what_, v.d_params, "gradients of parameters");
     gradients_.resize(parameters_.size());
     std::size_t i = 0;
@@ -282,7 +283,7 @@ class Contract {
     Long elements = 1;
     bool dense = true;
     for (int d = v.axes; d-- > 0; elements = product({elements, v.shape[d]})) dense = dense && (v.shape[d] == 1 || v.strides[d] == elements);
-    if (elements && !dense) throw Misfit("expected " + v.who() + " to be contiguous, got strides " + View::shown(std::span(v.strides, static_cast<std::size_t>(v.axes))));
+    if (elements && !dense) throw Misfit("expected " + v.who() + " to be contiguous, got strides " + v.steps());
     return elements;
   }
   // So many elements from an operand's first to its last.
@@ -312,20 +313,15 @@ class Contract {
     return std::vector<Long>(from, from + count);
   }
 
-  void check_count(Views from) const {
+  // States, (L·D, B, width), or what they start fresh from, (L·D, width); written where what they are to be is not const.
+  template <class Pointer>
+  void states(Views from, Pointer (&to)[kMostStates], bool fresh = false) {
     if (from.size() != static_cast<std::size_t>(what_.states())) throw Misfit("expected one tensor for each of " + std::to_string(what_.states()) + " states, got " + std::to_string(from.size()));
-  }
-  template <class Pointer>
-  void states(Views from, Pointer (&to)[kMostStates]) {
-    check_count(from);
-    for (std::size_t s = 0; s < from.size(); ++s)
-      to[s] = from[s].none ? nullptr : dense(from[s], {what_.directions(), B_, what_.width(static_cast<int>(s))}, !std::is_const_v<std::remove_pointer_t<Pointer>>);
-  }
-  template <class Pointer>
-  void fresh(Views from, Pointer (&to)[kMostStates]) {
-    check_count(from);
-    for (std::size_t s = 0; s < from.size(); ++s)
-      to[s] = from[s].none ? nullptr : dense(from[s], {what_.directions(), what_.width(static_cast<int>(s))}, !std::is_const_v<std::remove_pointer_t<Pointer>>);
+    for (int s = 0; s < what_.states(); ++s) {
+      constexpr bool written = !std::is_const_v<std::remove_pointer_t<Pointer>>;
+      const View& v = from[static_cast<std::size_t>(s)];
+      to[s] = v.none ? nullptr : fresh ? dense(v, {what_.directions(), what_.width(s)}, written) : dense(v, {what_.directions(), B_, what_.width(s)}, written);
+    }
   }
 
   // Rows of this shape, in any number of axes before; `more`: there may be more of them than so many.
@@ -350,21 +346,15 @@ class Contract {
   // A sequence, whose rows may lie anywhere; those that are written must not overlap one another. One number may stand for a row where `spread`.
   Sequence sequence(const View& v, Long columns, bool written, bool spread = false) {
     const bool packed = !alive_.empty();
-    if (packed)
-      expect(v, {rows_, columns}, type_);
-    else if (batch_first_)
-      expect(v, {B_, T_, columns}, type_);
-    else
-      expect(v, {T_, B_, columns}, type_);
+    packed ? expect(v, {rows_, columns}, type_) : batch_first_ ? expect(v, {B_, T_, columns}, type_) : expect(v, {T_, B_, columns}, type_);
     const Long column = columns > 1 ? v.strides[v.axes - 1] : 1, width = column == 0 ? 1 : columns;
-    if (column != 1 && !(spread && column == 0)) throw Misfit("expected " + v.who() + " with its features side by side, got strides " + View::shown(std::span(v.strides, static_cast<std::size_t>(v.axes))));
+    if (column != 1 && !(spread && column == 0)) throw Misfit("expected " + v.who() + " with its features side by side, got strides " + v.steps());
     const Long step = packed ? 0 : stride(v, batch_first_ ? 1 : 0), row = stride(v, packed || batch_first_ ? 0 : 1);
     const Long last = packed ? product({rows_ - 1, row}) : product({T_ - 1, step}) + product({B_ - 1, row});
     if (written && rows_ > 1) {
-      bool apart = row >= width;  // packed, or one step
-      if (!packed && T_ > 1 && B_ == 1) apart = step >= width;
+      bool apart = packed || T_ == 1 ? row >= width : step >= width;
       if (!packed && T_ > 1 && B_ > 1) apart = row <= step ? row >= width && step >= product({B_ - 1, row}) + width : step >= width && row >= product({T_ - 1, step}) + width;
-      if (!apart) throw Misfit("expected rows of " + v.who() + " that do not overlap one another, got strides " + View::shown(std::span(v.strides, static_cast<std::size_t>(v.axes))));
+      if (!apart) throw Misfit("expected rows of " + v.who() + " that do not overlap one another, got strides " + v.steps());
     }
     return {take(v, width == 0 ? 0 : last + width, written ? writes_ : reads_), step, row, column};
   }

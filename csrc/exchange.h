@@ -88,6 +88,11 @@ class Operands {
     all_.push_back(std::move(operand));
     return all_.size() - 1;
   }
+  // A tensor that was just made, or None.
+  std::size_t add_made(const char* name, nanobind::handle tensor, Long index = -1) {
+    views_.push_back({name, index, tensor.is_none()}), all_.push_back({nanobind::borrow(tensor), nullptr});
+    return all_.size() - 1;
+  }
   // From a list or a tuple; None stands for as many of None.
   Some add_all(const char* name, nanobind::handle from, std::size_t nones, bool written = false) {
     const std::size_t first = all_.size();
