@@ -39,6 +39,9 @@ struct Given {
         bool kept_padded_)
       : params(to.add_all("parameter", params_, 0)), initial(to.add_all("initial state", initial_, states(what))), fresh(to.add_all("fresh state", fresh_, states(what))), x(to.add("x", x_)),
         batch_sizes(to.add("batch_sizes", batch_sizes_)), lengths(to.add("lengths", lengths_)), reset(to.add("reset", reset_)), batch_first(batch_first_), kept_padded(kept_padded_) {}
+  Given(Operands& to, const What& what, nb::handle params_, nb::handle x_, nb::handle initial_, bool batch_first_)
+      : params(to.add_all("parameter", params_, 0)), initial(to.add_all("initial state", initial_, states(what))), fresh(Operands::kNone, states(what)), x(to.add("x", x_)),
+        batch_sizes(Operands::kNone), lengths(Operands::kNone), reset(Operands::kNone), batch_first(batch_first_) {}
   static std::size_t states(const What& what) { return static_cast<std::size_t>(what.states()); }
   Inputs in(const Operands& o) const { return {o[x], o[batch_sizes], o[lengths], o[reset], o[params], o[initial], o[fresh], batch_first, kept_padded}; }
 };
@@ -136,9 +139,10 @@ nb::object allocate(nb::handle like, std::initializer_list<Long> shape) {
 // The sizes of x, if it is (T, B, I) or with batch_first (B, T, I). A first look: it may change yet.
 struct Sizes {
   bool fit;
-  Long T, B, first, second;
-  Sizes(const View& x, Long columns, bool batch_first)
-      : fit(x.axes == 3 && x.shape[2] == columns && x.shape[0] >= 1 && x.shape[1] >= 1), T(x.shape[batch_first ? 1 : 0]), B(x.shape[batch_first ? 0 : 1]), first(x.shape[0]), second(x.shape[1]) {}
+  Long T = 0, B = 0, first = 0, second = 0;
+  Sizes(const View& x, Long columns, bool batch_first) : fit(x.axes == 3 && x.shape[2] == columns && x.shape[0] >= 1 && x.shape[1] >= 1) {
+    if (fit) first = x.shape[0], second = x.shape[1], T = batch_first ? second : first, B = batch_first ? first : second;
+  }
 };
 
 // The usual call in one step: plain tensors of the plain classes, (T, B, I) or with batch_first (B, T, I), nothing to differentiate. Looks at every tensor,
@@ -150,17 +154,17 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   Operands o;
   o.reserve(params.size() + 12);
   try {
-    const Given given(o, what, params, x, initial, nb::none(), nb::none(), nb::none(), nb::none(), batch_first, false);
+    const Given given(o, what, params, x, initial, batch_first);
     bool wanted = grad_mode && requires_grad(x);
     if (grad_mode && !initial.is_none())
       for (nb::handle state : nb::borrow<nb::tuple>(initial)) wanted = wanted || requires_grad(state);
     if (grad_mode)
       for (nb::handle p : params) wanted = wanted || requires_grad(p);
-    o.look();
-    const Sizes sizes(o[given.x], what.I, batch_first);
+    const Sizes sizes(o.look(given.x), what.I, batch_first);
     if (!sizes.fit) return nb::none();
     keep = keep && o[given.x].type != kBfloat16;
     if (wanted) {
+      o.look();
       const Contract fits(what, given.in(o), true);
       return nb::borrow(Py_False);
     }
@@ -174,8 +178,8 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
     }
     const nb::object hidden = keep && what.L > 1 ? allocate(x, {what.L - 1, rows, what.out()}) : nb::none();
     const nb::object kept = keep && numbers ? allocate(x, {what.directions(), rows, numbers, what.H}) : nb::none();
-    const One lower = o.add_made("hidden", hidden), steps = o.add_made("kept", kept), marks = o.add_made("marks", nb::none());
-    run_forward(what, o, given, to, {to + 1, Given::states(what)}, lower, steps, marks, threads);
+    const One lower = o.add_made("hidden", hidden), steps = o.add_made("kept", kept);
+    run_forward(what, o, given, to, {to + 1, Given::states(what)}, lower, steps, Operands::kNone, threads);
     return nb::make_tuple(output, nb::tuple(finals), hidden, kept);
   } catch (const Misfit&) {
     return nb::none();
@@ -195,11 +199,10 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
   Operands o;
   o.reserve(2 * params.size() + 24);
   try {
-    const Given given(o, what, params, x, initial, nb::none(), nb::none(), nb::none(), nb::none(), batch_first, false);
-    const Results seen{o.add("output", output), o.add("hidden", hidden), o.add("kept", kept), o.add("marks", nb::none()), o.add("output's gradient", d_output), 0, 0, 0,
+    const Given given(o, what, params, x, initial, batch_first);
+    const Results seen{o.add("output", output), o.add("hidden", hidden), o.add("kept", kept), Operands::kNone, o.add("output's gradient", d_output), Operands::kNone, Operands::kNone, 0,
                        o.add_all("gradient of final state", d_final, 0), {}, {}, {}};
-    o.look();
-    const Sizes sizes(o[given.x], what.I, batch_first);
+    const Sizes sizes(o.look(given.x), what.I, batch_first);
     if (!sizes.fit || (kept_numbers(what.cell) && kept.is_none())) return nb::none();
     nb::list found;
     const auto make = [&](const char* name, nb::handle like, std::initializer_list<Long> shape) {
@@ -208,15 +211,14 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
     };
     Results results = seen;
     results.d_x = make("x's gradient", x, {sizes.first, sizes.second, what.I});
-    results.d_initial = {results.d_x + 1, Given::states(what)};
-    for (int s = 0; s < what.states(); ++s) states ? make("gradient of initial state", x, {what.directions(), sizes.B, what.width(s)}) : o.add_made("none", nb::none());
-    results.d_params = {results.d_x + 1 + Given::states(what), params.size()};
+    results.d_initial = {states ? results.d_x + 1 : Operands::kNone, Given::states(what)};
+    for (int s = 0; s < static_cast<int>(states); ++s) make("gradient of initial state", x, {what.directions(), sizes.B, what.width(s)});
+    results.d_params = {results.d_x + 1 + states, params.size()};
     for (std::size_t p = 0; p < params.size(); ++p) {
       const auto [rows, columns] = what.shape(static_cast<Long>(p));
       columns ? make("gradient of parameter", params[p], {rows, columns}) : make("gradient of parameter", params[p], {rows});
     }
-    results.d_hidden = results.d_kept = o.add_made("none", nb::none());
-    results.d_fresh = o.add_all("none", nb::none(), Given::states(what));
+    results.d_fresh = {Operands::kNone, Given::states(what)};
     run_backward(what, o, given, results, threads);
     return found;
   } catch (const Misfit&) {

@@ -21,7 +21,7 @@ using Address = std::uintptr_t;
 
 constexpr Long kMost = Long{1} << 40;          // no size or stride beyond this: products of two then fit in 80 bits, and are checked in 128
 constexpr Address kEnd = Address{1} << 63;     // no process has memory beyond
-constexpr int kMostAxes = 6, kTensors = 5;     // of an operand; parameters of a layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr
+constexpr int kMostAxes = 5, kTensors = 5;     // of an operand; parameters of a layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr
 
 // An operand is not as the call needs it. Says what was expected and what came.
 struct Misfit : std::runtime_error {
@@ -46,13 +46,14 @@ constexpr Type kFloat32{2, 32}, kFloat64{2, 64}, kBfloat16{4, 16}, kInt64{0, 64}
 // Where an operand lies. Strides count elements.
 struct View {
   const char* name;
-  Long index = -1;  // which of those of this name
-  bool none = true;  // there is no such operand; the rest means nothing then
+  Long index;  // which of those of this name; -1: there is one
+  bool none;  // there is no such operand; the rest means nothing then
   Type type = kOther;
   int axes = 0;
   Address at = 0;
-  Long shape[kMostAxes] = {}, strides[kMostAxes] = {};
+  Long shape[kMostAxes], strides[kMostAxes];  // of so many axes
 
+  View(const char* name_, Long index_, bool none_) : name(name_), index(index_), none(none_) {}
   std::string who() const { return index < 0 ? name : std::string(name) + " " + std::to_string(index); }
   std::string sizes() const { return shown(std::span(shape, static_cast<std::size_t>(axes))); }
   std::string steps() const { return shown(std::span(strides, static_cast<std::size_t>(axes))); }
@@ -158,6 +159,7 @@ class Contract {
     product({what.directions(), what.rows(), std::max(widest, what.H)});
     product({what.directions(), net.B, what.H});
     check_count(what, in.params, "parameters");
+    reads_.reserve(in.params.size() + 12);
     parameters_.resize(static_cast<std::size_t>(what.directions()));
     std::size_t i = 0;
     for (Parameters& p : parameters_) {
@@ -204,9 +206,10 @@ class Contract {
 
   Forward forward(const ForwardViews& to) {
     if (type_ == kBfloat16 && !(to.hidden.none && to.kept.none && to.marks.none)) throw Misfit("expected nothing to be kept in bfloat16, which has no backward pass");
+    writes_.reserve(8);
     auto f = begin<Forward>(sequence(to.output, what_.out(), true));
     for (const View& v : to.final)
-      if (v.none) throw Misfit("expected " + v.who() + ", got none");
+      if (v.none) throw Misfit("expected a final state for each of the cell's states, got none");
     states(to.final, f.final);
     f.hidden = hidden(to.hidden, true), f.kept = kept(to.kept, true), f.marks = marks(to.marks, true);
     check_overlap(reads_, writes_);
@@ -214,6 +217,7 @@ class Contract {
   }
 
   Backward backward(const BackwardViews& v) {
+    writes_.reserve(v.d_params.size() + 8);
     auto f = begin<Backward>(sequence(v.output, what_.out(), false));
     f.hidden = hidden(v.hidden, false), f.kept = kept(v.kept, false), f.marks = marks(v.marks, false);
     const bool lives = net_.rows > 0;

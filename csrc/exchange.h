@@ -69,7 +69,11 @@ inline bool is_dense(const nanobind::dlpack::dltensor& t) {
 class Operands {
  public:
   using Some = std::pair<std::size_t, std::size_t>;
+  static constexpr std::size_t kNone = 0;  // the first are none, and stand for what there is not
 
+  Operands() {
+    for (int s = 0; s < kMostStates; ++s) add_made("operand", nanobind::none());
+  }
   void reserve(std::size_t count) { all_.reserve(count), views_.reserve(count); }
   std::size_t add(const char* name, nanobind::handle object, bool written = false, Long index = -1) {
     Operand operand{nanobind::borrow(object), nullptr};
@@ -93,13 +97,10 @@ class Operands {
     views_.push_back({name, index, tensor.is_none()}), all_.push_back({nanobind::borrow(tensor), nullptr});
     return all_.size() - 1;
   }
-  // From a list or a tuple; None stands for as many of None.
+  // From a list or a tuple; None stands for as many of None, kMostStates at most.
   Some add_all(const char* name, nanobind::handle from, std::size_t nones, bool written = false) {
     const std::size_t first = all_.size();
-    if (from.is_none()) {
-      for (std::size_t i = 0; i < nones; ++i) add(name, from);
-      return {first, nones};
-    }
+    if (from.is_none()) return {kNone, nones};
     if (!PyTuple_Check(from.ptr()) && !PyList_Check(from.ptr())) throw nanobind::type_error((std::string("expected ") + name + " to be a list or a tuple, got " + Py_TYPE(from.ptr())->tp_name).c_str());
     const auto items = nanobind::steal<nanobind::tuple>(PySequence_Tuple(from.ptr()));
     for (std::size_t i = 0; i < items.size(); ++i) add(name, items[i], written, static_cast<Long>(i));
@@ -107,16 +108,18 @@ class Operands {
   }
 
   void look() {
-    for (std::size_t i = 0; i < all_.size(); ++i) {
-      View& v = views_[i];
-      if (v.none) continue;
-      if (all_[i].buffer)
-        look(*all_[i].buffer, v);
-      else if (exchange())
-        look(all_[i].object.ptr(), v);
-      else
-        ask(all_[i].object, v);
-    }
+    for (std::size_t i = kMostStates; i < all_.size(); ++i) look(i);
+  }
+  const View& look(std::size_t i) {
+    View& v = views_[i];
+    if (v.none) return v;
+    if (all_[i].buffer)
+      look(*all_[i].buffer, v);
+    else if (exchange())
+      look(all_[i].object.ptr(), v);
+    else
+      ask(all_[i].object, v);
+    return v;
   }
   const View& operator[](std::size_t i) const { return views_[i]; }
   Views operator[](Some some) const { return Views(views_).subspan(some.first, some.second); }

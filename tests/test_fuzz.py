@@ -6,6 +6,7 @@ read outside the operands is an error too. ELMAN_FUZZ multiplies the number of e
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -537,6 +538,21 @@ def test_a_call_in_several_chunks_touches_its_operands_alone(kind: str, keeps: b
     call, arena = data.draw(valid_calls(kind, cell, sizes, (form,), keeps=keeps))
     assert len(raw.mark_positions(call)) == 2
     check(kind, call, arena, must_run=True)
+
+
+ANY = st.integers(-2, 4) | st.integers(-(2**63), 2**63 - 1)
+
+
+@given(st.tuples(*[ANY] * 7), st.lists(st.sampled_from([None, "x", np.zeros((3, 2), np.float32), np.zeros(3), b"12"]), max_size=4))
+@settings(max_examples=100 * EXAMPLES, deadline=None)
+def test_what_is_asked_of_any_numbers_is_answered_or_refused(numbers: tuple[int, ...], params: list[Any]) -> None:
+    cell, number, steps, rows, units, *_ = numbers
+    with contextlib.suppress(*REFUSALS):
+        assert 1 <= _native.number_of_marks(cell, number, steps, rows, units) <= steps
+    with contextlib.suppress(*REFUSALS):
+        assert _native.kept_numbers(cell) == raw.KEPT[cell]
+    with contextlib.suppress(*REFUSALS):
+        assert _native.reads((*numbers[:6], bool(numbers[6] % 2)), params) is False
 
 
 # --- That the check sees what it looks for ----------------------------------------------------------------------------
