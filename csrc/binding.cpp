@@ -214,9 +214,9 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
     results.d_initial = {states ? results.d_x + 1 : Operands::kNone, Given::states(what)};
     for (int s = 0; s < static_cast<int>(states); ++s) make("gradient of initial state", x, {what.directions(), sizes.B, what.width(s)});
     results.d_params = {results.d_x + 1 + states, params.size()};
-    for (std::size_t p = 0; p < params.size(); ++p) {
-      const auto [rows, columns] = what.shape(static_cast<Long>(p));
-      columns ? make("gradient of parameter", params[p], {rows, columns}) : make("gradient of parameter", params[p], {rows});
+    for (Long p = 0; p < static_cast<Long>(params.size()); ++p) {
+      const auto [rows, columns] = what.shape(p / what.each(), what.slot(p % what.each()));
+      columns ? make("gradient of parameter", params[static_cast<std::size_t>(p)], {rows, columns}) : make("gradient of parameter", params[static_cast<std::size_t>(p)], {rows});
     }
     results.d_fresh = {Operands::kNone, Given::states(what)};
     run_backward(what, o, given, results, threads);

@@ -98,15 +98,12 @@ struct What {
   Long each() const { return 2 + (bias ? 2 : 0) + (P ? 1 : 0); }
   Long count() const { return directions() * each(); }
   int slot(Long i) const { return static_cast<int>(i < 2 || (bias && i < 4) ? i : 4); }
-  // The shape of a parameter; the second size is 0 where there is one axis.
-  std::pair<Long, Long> shape(Long parameter) const {
-    const Long direction = parameter / each();
-    switch (slot(parameter % each())) {
-      case 0: return {rows(), direction < D ? I : out()};
-      case 1: return {rows(), width(0)};
-      case 4: return {P, H};
-      default: return {rows(), 0};
-    }
+  // The shape of the one of the five in a direction, counted through all layers; the second size is 0 where there is one axis.
+  std::pair<Long, Long> shape(Long direction, int slot) const {
+    if (slot == 0) return {rows(), direction < D ? I : out()};
+    if (slot == 1) return {rows(), width(0)};
+    if (slot == 4) return {P, H};
+    return {rows(), 0};
   }
 };
 
@@ -160,13 +157,7 @@ class Contract {
     product({what.directions(), net.B, what.H});
     check_count(what, in.params, "parameters");
     reads_.reserve(in.params.size() + 12);
-    parameters_.resize(static_cast<std::size_t>(what.directions()));
-    std::size_t i = 0;
-    for (Parameters& p : parameters_) {
-      const void* five[kTensors] = {};
-      for (Long k = 0; k < what.each(); ++k, ++i) five[what.slot(k)] = parameter(in.params[i], static_cast<Long>(i), false);
-      p = {five[0], five[1], five[2], five[3], five[4]};
-    }
+    read_parameters(in.params);
     net.parameters = parameters_.data();
     if (!in.lengths.none) {
       if (packed) throw Misfit("expected batch_sizes or lengths, got both");
@@ -190,8 +181,7 @@ class Contract {
     check_count(what, params, "parameters");
     const Type type = params[0].type;
     if (type != kFloat32 && type != kFloat64 && type != kBfloat16) throw Misfit("expected parameters of float32, float64 or bfloat16, got " + type.name());
-    Contract contract(what, type);
-    for (std::size_t i = 0; i < params.size(); ++i) contract.parameter(params[i], static_cast<Long>(i), false);
+    Contract(what, type).read_parameters(params);
   }
 
   // What a function reads and writes, number by number.
@@ -231,12 +221,7 @@ class Contract {
     states(v.d_initial, f.d_initial), states(v.d_fresh, f.d_fresh, true);
     check_count(what_, v.d_params, "gradients of parameters");
     gradients_.resize(parameters_.size());
-    std::size_t i = 0;
-    for (Gradients& g : gradients_) {
-      void* five[kTensors] = {};
-      for (Long k = 0; k < what_.each(); ++k, ++i) five[what_.slot(k)] = v.d_params[i].none ? nullptr : parameter(v.d_params[i], static_cast<Long>(i), true);
-      g = {five[0], five[1], five[2], five[3], five[4]};
-    }
+    for_each_direction(v.d_params, true, [&](std::size_t d, void* const* five) { gradients_[d] = {five[0], five[1], five[2], five[3], five[4]}; });
     f.gradients = gradients_.data();
     check_overlap(reads_, writes_);
     return f;
@@ -285,10 +270,14 @@ class Contract {
   }
   static Long dense_elements(const View& v) {
     Long elements = 1;
-    bool dense = true;
-    for (int d = v.axes; d-- > 0; elements = product({elements, v.shape[d]})) dense = dense && (v.shape[d] == 1 || v.strides[d] == elements);
-    if (elements && !dense) throw Misfit("expected " + v.who() + " to be contiguous, got strides " + v.steps());
+    for (int d = 0; d < v.axes; ++d) elements = product({elements, v.shape[d]});
+    check_dense(v, elements);
     return elements;
+  }
+  static void check_dense(const View& v, Long elements) {
+    Long stride = 1;
+    for (int d = v.axes; elements && d-- > 0; stride *= v.shape[d])
+      if (v.shape[d] != 1 && v.strides[d] != stride) throw Misfit("expected " + v.who() + " to be contiguous, got strides " + v.steps());
   }
   // So many elements from an operand's first to its last.
   static void* take(const View& v, Long elements, Ranges& to) {
@@ -302,12 +291,27 @@ class Contract {
   }
   void* dense(const View& v, std::initializer_list<Long> shape, bool written) {
     expect(v, shape, type_);
-    return take(v, dense_elements(v), written ? writes_ : reads_);
+    const Long elements = product(shape);
+    check_dense(v, elements);
+    return take(v, elements, written ? writes_ : reads_);
   }
-  void* parameter(const View& v, Long i, bool written) {
-    const auto [rows, columns] = what_.shape(i);
-    const bool vector = what_.slot(i % what_.each()) == 2 || what_.slot(i % what_.each()) == 3;
-    return vector ? dense(v, {rows}, written) : dense(v, {rows, columns}, written);
+  // f(direction, its five pointers) for each; null where there is none, or where none is wanted.
+  template <class F>
+  void for_each_direction(Views from, bool written, F f) {
+    const View* v = from.data();
+    for (Long d = 0; d < what_.directions(); ++d) {
+      void* five[kTensors] = {};
+      for (Long k = 0; k < what_.each(); ++k, ++v) {
+        const int slot = what_.slot(k);
+        const auto [rows, columns] = what_.shape(d, slot);
+        if (!written || !v->none) five[slot] = slot == 2 || slot == 3 ? dense(*v, {rows}, written) : dense(*v, {rows, columns}, written);
+      }
+      f(static_cast<std::size_t>(d), five);
+    }
+  }
+  void read_parameters(Views from) {
+    parameters_.resize(static_cast<std::size_t>(what_.directions()));
+    for_each_direction(from, false, [&](std::size_t d, void* const* five) { parameters_[d] = {five[0], five[1], five[2], five[3], five[4]}; });
   }
   static std::vector<Long> integers(const View& v, Long count) {  // a copy: others may write while the lock is released
     expect(v, {count}, kInt64);

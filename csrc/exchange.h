@@ -176,12 +176,16 @@ class Operands {
   static void ask(nanobind::handle tensor, View& v) {
     namespace nb = nanobind;
     check_cpu(v, nb::cast<bool>(tensor.attr("is_cpu")));
-    const std::string type = nb::cast<std::string>(nb::str(tensor.attr("dtype")));
+    const nb::object dtype = tensor.attr("dtype"), sizes = tensor.attr("shape"), steps = tensor.attr("stride")();
+    const nb::object text = nb::steal(PyObject_Str(dtype.ptr()));
+    if (!text.is_valid()) throw nb::python_error();
+    const auto type = nb::cast<std::string>(text);
     v.type = kOther;
     for (const Type known : {kFloat32, kFloat64, kBfloat16, kInt64, kUint8, kBool})
       if (type == "torch." + known.name()) v.type = known;
-    const nb::tuple shape(tensor.attr("shape")), strides(tensor.attr("stride")());
-    count_axes(v, static_cast<Long>(std::max(shape.size(), strides.size())));
+    const auto shape = nb::cast<nb::tuple>(sizes), strides = nb::cast<nb::tuple>(steps);
+    if (shape.size() != strides.size()) throw Misfit("expected " + v.who() + " with a stride for each axis, got others");
+    count_axes(v, static_cast<Long>(shape.size()));
     for (int d = 0; d < v.axes; ++d) v.shape[d] = nb::cast<Long>(shape[static_cast<std::size_t>(d)]), v.strides[d] = nb::cast<Long>(strides[static_cast<std::size_t>(d)]);
     v.at = nb::cast<Address>(tensor.attr("data_ptr")());
   }
