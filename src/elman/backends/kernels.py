@@ -331,6 +331,9 @@ def backward(
         )
         if done is not None:
             return done
+    for t in (*params, *(states or ()), *(spans.fresh or ()), d_output, *d_finals):
+        if t is not None and t.dtype is not x.dtype:
+            raise RuntimeError(f"expected all tensors of {x.dtype}, as x is, got {t.dtype}: was x changed where it was saved?")
     if x.dtype is torch.bfloat16:
         return _backward_widened(stack, x, states, params, spans, batch_first, d_output, d_finals, wanted)
     x, output, params = _readable(x), _readable(output), tuple([_dense(p) for p in params])
@@ -372,9 +375,6 @@ def _backward_widened(
     wanted: tuple[bool, ...],
 ) -> Sequence[Tensor | None]:
     """The gradients of a run in bfloat16: the network runs once more, and back, in float32, and what comes of it is rounded."""
-    for t in (*params, *(states or ()), *(spans.fresh or ()), d_output, *d_finals):
-        if t is not None and t.dtype is not x.dtype:
-            raise RuntimeError(f"expected all tensors of {x.dtype}, as x is, got {t.dtype}: was x changed where it was saved?")
     x, params = x.float(), tuple([p.float() for p in params])
     states = None if states is None else tuple([state.float() for state in states])
     spans = spans._replace(fresh=None if spans.fresh is None else tuple([state.float() for state in spans.fresh]))
