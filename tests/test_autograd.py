@@ -195,11 +195,11 @@ def test_the_operator_checks_what_it_is_given(pair: tuple[nn.Module, nn.Module],
         return torch.ops.elman.scan(x, states, params, batch_sizes, None, None, [], cell, 5, 2, False, True, 0, False, False)
 
     scan(x, [], params, None)
-    with pytest.raises(RuntimeError, match="expected x of shape"):
+    with pytest.raises(RuntimeError, match="expected batch_sizes that never increase, nor fall below 1, nor count more than"):
         scan(x[0], [], params, torch.tensor([1000, 1000]))
-    with pytest.raises(RuntimeError, match="expected the initial h of shape"):
+    with pytest.raises(RuntimeError, match="expected initial state 0 of shape"):
         scan(x, [x.new_zeros(1)], params, None)
-    with pytest.raises(RuntimeError, match="expected 1 initial states, got 2"):
+    with pytest.raises(RuntimeError, match="expected one tensor for each of 1 states, got 2"):
         scan(x, [x.new_zeros(2, 2, 5)] * 2, params, None)
     with pytest.raises(RuntimeError, match="expected parameter 1 of shape"):
         scan(x, [], [params[0], params[1].float(), *params[2:]], None)
