@@ -25,7 +25,7 @@ from native import (
     initial_states,
     named,
     native_alone,
-on_every_isa,
+    on_every_isa,
     random_like,
     required,
     tensors_asked,
