@@ -267,7 +267,7 @@ class Misuse:
             assert traced.output.dim() == 3
             return
         result = layer(packed, hx, reset=reset)[0]
-        assert result.data.shape[0] == rows
+        assert result.data.shape[0] == data.shape[0]
         assert result.data.isfinite().all()
         if result.data.requires_grad:
             result.data.float().sum().backward()
