@@ -52,7 +52,7 @@ neon: ## the kernels for 64-bit Arm, under an emulator
 	for target in scalar neon; do \
 	    for unit in target bfloat16; do \
 	        aarch64-linux-gnu-g++ $(CROSS) -DELMAN_TARGET=$$target -c csrc/$$unit.cpp -o build/neon/$$target-$$unit.o || exit; done; done
-	aarch64-linux-gnu-g++ $(CROSS) -DELMAN_HAVE_NEON -static -pthread csrc/dispatch.cpp csrc/ragged.cpp csrc/threads.cpp tests/smoke.cpp build/neon/*.o -o build/neon/smoke
+	aarch64-linux-gnu-g++ $(CROSS) -DELMAN_HAVE_NEON -static -pthread csrc/dispatch.cpp csrc/processors.cpp csrc/ragged.cpp csrc/threads.cpp csrc/tuner.cpp tests/smoke.cpp build/neon/*.o -o build/neon/smoke
 	qemu-aarch64-static build/neon/smoke
 
 clean: ## remove what was built, but for .venv

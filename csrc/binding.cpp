@@ -4,7 +4,9 @@
 #include <nanobind/stl/vector.h>
 
 #include "exchange.h"
+#include "processors.h"
 #include "threads.h"
+#include "tuner.h"
 
 namespace nb = nanobind;
 
@@ -267,6 +269,19 @@ NB_MODULE(_native, m) {
   m.def("use", [](const std::string& name) { target() = &choose_target(name); });
   m.def("isa", [] { return std::string(target()->name); });
   m.def("assume_barrier", [](double seconds) { Team::assume_barrier(seconds); });
+  nb::class_<Tuner>(m, "Tuner")
+      .def(nb::init<>())
+      .def("choose", [](Tuner& t, std::uint64_t kind, double work, int most) {
+        check(work > 0 && most >= 2, "there must be work, and two threads to choose from");
+        return t.choose({kind, work}, most);
+      })
+      .def("learn", [](Tuner& t, std::uint64_t kind, double work, int threads, double seconds) {
+        check(work > 0 && threads >= 1 && seconds >= 0, "there must be work, a thread, and no negative time");
+        t.learn({kind, work}, threads, seconds);
+      });
+  m.def("threads_used", [] { return Team::last(); });
+  m.def("usable_processors", [] { return usable_processors(); });
+  m.def("processor_quota", [](const std::string& membership, const std::string& mount) { return processor_quota(membership.c_str(), mount.c_str()); });
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const Target* t : supported_targets()) names.emplace_back(t->name);

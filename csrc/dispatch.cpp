@@ -1,11 +1,14 @@
 #include "dispatch.h"
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <new>
 #include <stdexcept>
 
 #include "threads.h"
+#include "tuner.h"
 
 namespace elman {
 
@@ -44,11 +47,26 @@ const Target* const kBuilt[] = {
 // Multiply-adds of a whole call below which waking a thread (some 50 µs until it runs, 15 µs of the caller's time) costs more than it brings.
 constexpr double kWorthAThread = 2e6;
 
-int threads_for(const Network& net, double passes, int threads) {
+double multiply_adds(const Network& net) {
   const double gates = static_cast<double>(gates_of(net.cell) * net.D * net.H), out = static_cast<double>(net.P), width = static_cast<double>(net.D) * out;
-  const double per_row = gates * (static_cast<double>(net.I) + out + static_cast<double>(net.L - 1) * (width + out));
-  return passes * static_cast<double>(net.rows) * per_row < kWorthAThread ? 1 : threads;
+  return static_cast<double>(net.rows) * gates * (static_cast<double>(net.I) + out + static_cast<double>(net.L - 1) * (width + out));
 }
+
+// Twice a size's binary logarithm, rounded down: sizes within a factor of 1.4 are alike.
+std::uint64_t octaves(std::int64_t size) {
+  int exponent;
+  return std::frexp(static_cast<double>(size), &exponent) >= 0.70710678 ? 2 * static_cast<std::uint64_t>(exponent) + 1 : 2 * static_cast<std::uint64_t>(exponent);
+}
+
+// Calls of one kind do the same in about the same proportions. `variant`: a number for whatever else tells them apart.
+Effort effort_of(const Network& net, double passes, std::uint64_t variant) {
+  std::uint64_t kind = variant;
+  for (const std::int64_t exact : {static_cast<std::int64_t>(net.cell), static_cast<std::int64_t>(net.number), net.D, std::min<std::int64_t>(net.L, 15)}) kind = kind * 16 + static_cast<std::uint64_t>(exact);
+  for (const std::int64_t size : {net.rows / net.B, net.B, net.I + 1, net.H, net.P}) kind = kind * 128 + octaves(size);
+  return {kind, passes * multiply_adds(net)};
+}
+
+int worth(const Effort& effort, int threads) { return effort.multiply_adds < kWorthAThread ? 1 : threads; }
 
 }  // namespace
 
@@ -123,13 +141,15 @@ const Target*& target() {
 
 void run(const Target& target, const Forward& call, int threads) {
   bool ok = true;
-  with_team(threads_for(call.net, 1, threads), [&](Team& team) { ok = target.forward(call, team); });
+  const Effort effort = effort_of(call.net, 1, call.kept || call.hidden || call.marks ? 1 : 0);
+  with_team(effort, worth(effort, threads), [&](Team& team) { ok = target.forward(call, team); });
   if (!ok) throw std::bad_alloc();
 }
 
 void run(const Target& target, const Backward& call, int threads) {
   bool ok = true;
-  with_team(threads_for(call.net, 2, threads), [&](Team& team) { ok = target.backward(call, team); });
+  const Effort effort = effort_of(call.net, 2, call.d_x.data ? 3 : 2);
+  with_team(effort, worth(effort, threads), [&](Team& team) { ok = target.backward(call, team); });
   if (!ok) throw std::bad_alloc();
 }
 

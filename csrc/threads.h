@@ -5,6 +5,7 @@
 
 namespace elman {
 
+struct Effort;
 struct Work;
 
 class Team {
@@ -12,6 +13,10 @@ class Team {
   // Forms a team of the caller and up to threads-1 others, no more than there are processors, and calls body(context, team) on the caller's thread.
   // The caller is alone if another call has the threads.
   static void with(int threads, void (*body)(void* context, Team& team), void* context);
+  // The same with as many of the threads as made calls of this kind fastest (tuner.h).
+  static void with(const Effort& effort, int threads, void (*body)(void* context, Team& team), void* context);
+  // How many threads the last team had that the calling thread asked for.
+  static int last();
   Team() = default;  // the caller alone
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
@@ -35,13 +40,15 @@ class Team {
 
   // How long a barrier takes that all come to together: how far the processors are from one another, which on a virtual machine changes. Measured now and then.
   double barrier_seconds();
-  // From now on that of every team is said to be so long; negative: it is measured. For tests, which want to have either way of dividing work.
+  // From now on that of every team is said to be so long, and every call gets the threads it asks for; negative: both are measured. For tests, which want to
+  // have either way of dividing work.
   static void assume_barrier(double seconds);
 
  private:
   explicit Team(int threads) : threads_(threads) {}
+  static void form(int threads, int most, void (*body)(void*, Team&), void* context);
   static void on_our_own(int threads, Work& work, std::uint32_t call, void (*body)(void*, Team&), void* context);
-  static void on_openmp(int threads, Work& work, std::uint32_t call, void (*body)(void*, Team&), void* context);
+  static void on_openmp(int threads, int most, Work& work, std::uint32_t call, void (*body)(void*, Team&), void* context);
   int threads_ = 1;
 };
 
@@ -49,6 +56,10 @@ class Team {
 template <class F>
 void with_team(int threads, F&& f) {
   Team::with(threads, [](void* f, Team& team) { (*static_cast<F*>(f))(team); }, &f);
+}
+template <class F>
+void with_team(const Effort& effort, int threads, F&& f) {
+  Team::with(effort, threads, [](void* f, Team& team) { (*static_cast<F*>(f))(team); }, &f);
 }
 
 }  // namespace elman

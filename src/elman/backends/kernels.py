@@ -84,6 +84,11 @@ def fma_peak(threads: int, dtype: torch.dtype = torch.float32) -> float:
     return _native.peak(NUMBERS[dtype], threads)
 
 
+def threads_used() -> int:
+    """How many threads the last kernel ran on that the calling thread called: 1 to torch's number; 0 without the kernels."""
+    return _native.threads_used() if _missing is None else 0
+
+
 def sees_tensors() -> bool:
     """Whether torch shows its tensors to the kernels (DLPack's exchange, torch 2.10 and later)."""
     return _missing is None and hasattr(Tensor, "__dlpack_c_exchange_api__")
