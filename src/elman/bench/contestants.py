@@ -112,6 +112,20 @@ class Elman(Torch):
         super().__init__(threads)
         self._elman = self._layers = import_module("elman")
 
+    def kernels(self, case: Case, mode: Mode, seed: int = 0) -> Job:
+        """The same work without torch's own operators, whose threads would be measured too: in training the gradient of a sum, unsummed."""
+        if mode == "infer":
+            return self.infer(case, seed)
+        layer, x = self._build(case, seed, gradients=True)
+        leaves = {"x": x, **dict(layer.named_parameters())}
+        tensors, one = tuple(leaves.values()), self._torch.ones(1)
+
+        def run() -> Any:
+            output = layer(x)[0]
+            return self._torch.autograd.grad(output, tensors, one.expand_as(output))
+
+        return Job(run, lambda gradients: {name: gradient.numpy() for name, gradient in zip(leaves, gradients, strict=True)})
+
     def why(self, case: Case, mode: Mode) -> str:
         """Which backend runs the case."""
         return str(self._elman.why(*self._build(case, seed=0, gradients=mode == "train")))

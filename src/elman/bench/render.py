@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from elman.bench.race import Timing
     from elman.bench.report import Report
     from elman.bench.sequences import Answer
+    from elman.bench.threads import Row as ThreadsRow
 
 TITLES: dict[Mode, str] = {"infer": "inference", "train": "training: forward, and backward to x and all weights"}
 BEHIND = "✗"
@@ -61,9 +62,6 @@ def markdown(report: Report) -> str:
 
 def print_answers(answers: Sequence[Answer], machine: Machine, threads: int, rounds: int, console: Console, as_markdown: bool) -> None:
     """Print what was found about sequences: a table of the ratios with a row for each question, and below it what they mean."""
-    from rich import box
-    from rich.table import Table
-
     asked = list(dict.fromkeys((answer.cell, answer.mode) for answer in answers))
     header = ["", *(f"{cell.upper()} {mode}" for cell, mode in asked)]
     found = {(answer.question, answer.cell, answer.mode): answer for answer in answers}
@@ -71,16 +69,7 @@ def print_answers(answers: Sequence[Answer], machine: Machine, threads: int, rou
         [question, *(_ratio(found[key].ratio) if (key := (question, cell, mode)) in found else "" for cell, mode in asked)]
         for question in QUESTIONS
     ]
-    if as_markdown:
-        ruler = [":--", *["--:"] * len(asked)]
-        print("\n".join(f"| {' | '.join(line)} |" for line in (header, ruler, *body)), end="\n\n")
-    else:
-        table = Table(title="the other way's time over Elman's", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        for index, name in enumerate(header):
-            table.add_column(name, justify="right" if index else "left")
-        for line in body:
-            table.add_row(*line)
-        console.print(table)
+    _print_table("the other way's time over Elman's", header, body, 1, console, as_markdown)
     notes = [f"{question}: {meaning}." for question, meaning in QUESTIONS.items()]
     steps = [f"{a.cell.upper()} {_microseconds(a.elman)} µs beside {_microseconds(a.beside)}" for a in answers if a.question == "stream"]
     if steps:
@@ -88,8 +77,56 @@ def print_answers(answers: Sequence[Answer], machine: Machine, threads: int, rou
     notes.append(
         f"T={STEPS}, B={BATCH}, I=H={SIZE}, medians of {rounds} interleaved rounds, {threads} threads on {machine.cpu}, {machine.isa}."
     )
-    notes.append(", ".join(f"{package} {version}" for package, version in machine.versions.items()) + ".")
-    for note in notes:
+    _print_notes(notes, machine, console, as_markdown)
+
+
+def print_threads(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy: int, console: Console, as_markdown: bool) -> None:
+    """Print how long calls took with each number of threads: a line for each, and below what the columns mean."""
+    header = ["", "T,B,I,H", "", "threads", "µs", "±", "over fewest", "ran on"]
+    body = [
+        [
+            f"{row.case.cell.upper()} {row.number}",
+            str(row.case),
+            row.mode,
+            str(row.threads),
+            _microseconds(row.timing),
+            f"{row.timing.spread:.0%}",
+            _ratio(row.over_fewest),
+            ", ".join(f"{count} ({share:.0%})" for count, share in list(row.used.items())[:2]),
+        ]
+        for row in rows
+    ]
+    _print_table("Elman by number of threads", header, body, 3, console, as_markdown)
+    company = f" Beside {busy} busy process{'es' if busy > 1 else ''}." if busy else ""
+    notes = [
+        "over fewest: the time over that with the fewest threads, the median of the rounds' ratios. ran on: how many threads the kernel "
+        "took (training: on the way back), and in what share of the calls; it tries other numbers now and then. Training: forward and "
+        "backward without torch's own operators.",
+        f"Medians of {rounds} interleaved rounds on {machine.cpu}, {machine.isa}, {machine.cores} cores.{company}",
+    ]
+    _print_notes(notes, machine, console, as_markdown)
+
+
+def _print_table(title: str, header: list[str], body: list[list[str]], left: int, console: Console, as_markdown: bool) -> None:
+    """A table whose first ``left`` columns are words."""
+    from rich import box
+    from rich.table import Table
+
+    if as_markdown:
+        ruler = [":--" if index < left else "--:" for index in range(len(header))]
+        print("\n".join(f"| {' | '.join(line)} |" for line in (header, ruler, *body)), end="\n\n")
+        return
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index < left else "right")
+    for line in body:
+        table.add_row(*line)
+    console.print(table)
+
+
+def _print_notes(notes: list[str], machine: Machine, console: Console, as_markdown: bool) -> None:
+    versions = ", ".join(f"{package} {version}" for package, version in machine.versions.items()) + "."
+    for note in (*notes, versions):
         console.print(f"- {note}" if as_markdown else note, markup=False, highlight=False, soft_wrap=as_markdown)
 
 

@@ -34,6 +34,7 @@ class Modes(str, Enum):
 
 _WHAT, _HOW, _OUTPUT = "What is raced", "How it is measured", "What is printed"
 STDOUT = Path("-")
+MOST_THREADS = 1024
 
 
 def bench(
@@ -50,9 +51,16 @@ def bench(
     mode: Annotated[Modes, typer.Option(help="Inference, training or both.", rich_help_panel=_WHAT)] = Modes.both,
     against: Annotated[str, typer.Option(help="Whom; torch always takes part.", rich_help_panel=_WHAT)] = "torch,jax,ort",
     threads: Annotated[
-        int | None,
-        typer.Option(help="Of each contestant; by default 2, or 1 on one core.", min=1, show_default=False, rich_help_panel=_HOW),
-    ] = None,
+        str,
+        typer.Option(
+            help="Of each contestant; by default 2, or 1 on one core. Several numbers, 1,2,4: Elman alone, with each of them.",
+            show_default=False,
+            rich_help_panel=_HOW,
+        ),
+    ] = "",
+    busy: Annotated[
+        int, typer.Option(help="Other processes that keep a processor busy meanwhile.", min=0, max=256, rich_help_panel=_HOW)
+    ] = 0,
     rounds: Annotated[
         int | None, typer.Option(help="How often each runs; by default 15, quick 5.", min=1, show_default=False, rich_help_panel=_HOW)
     ] = None,
@@ -77,6 +85,7 @@ def bench(
     from elman.bench.machine import available_cores, describe
     from elman.bench.measure import measure
     from elman.bench.report import Report
+    from elman.bench.threads import busy_processes
 
     if json_path is not None and json_path != STDOUT and json_path.name.startswith("-"):
         raise ValueError(f"--json: expected a file's name, or - for the terminal, got {str(json_path)!r}")
@@ -86,23 +95,30 @@ def bench(
         except OSError as error:
             raise ValueError(f"--json: cannot write {json_path}: {error.strerror}") from error
     modes = MODES if mode is Modes.both else (mode.value,)
-    threads = threads or min(2, available_cores())
+    counts = _counts(threads) if threads else [min(2, available_cores())]
     rounds = rounds or (5 if quick else 15)
     min_block_s = 0.02 if quick else 0.05
     if grid is Grid.sequences:
         if rows:
             raise ValueError(f"--rows: --grid sequences has none to choose from, got {rows!r}; leave it out")
-        race_sequences(_cells(cell), modes, threads, rounds, min_block_s, as_markdown, json_path)
+        if len(counts) > 1:
+            raise ValueError(f"--threads: --grid sequences takes one number, got {threads!r}")
+        with busy_processes(busy):
+            race_sequences(_cells(cell), modes, counts[0], rounds, min_block_s, as_markdown, json_path)
         return
     cases = select(cell, grid.value, rows)
+    if len(counts) > 1:
+        with busy_processes(busy):
+            race_threads(cases, modes, counts, rounds, min_block_s, busy, as_markdown, json_path)
+        return
 
-    others, absent = peers({"torch", *against.split(",")}, threads)
-    elman = Elman(threads)
+    others, absent = peers({"torch", *against.split(",")}, counts[0])
+    elman = Elman(counts[0])
     machine = describe(package for who in (elman, *others) for package in who.packages)
-    measured = measure(cases, modes, elman, others, threads=threads, rounds=rounds, min_block_s=min_block_s, always_again=a_a)
+    measured = measure(cases, modes, elman, others, threads=counts[0], rounds=rounds, min_block_s=min_block_s, always_again=a_a)
     found = []
     total = len(cases) * len(modes)
-    with interruptible():
+    with interruptible(), busy_processes(busy):
         try:
             for row in measured:
                 found.append(row)
@@ -112,7 +128,7 @@ def bench(
         finally:
             # Also when it was interrupted, or a later row's answer was wrong.
             if found:
-                report = Report(machine, threads, rounds, min_block_s, tuple(found), tuple(absent), complete=len(found) == total)
+                report = Report(machine, counts[0], rounds, min_block_s, tuple(found), tuple(absent), complete=len(found) == total)
                 publish(report, as_markdown, json_path)
 
 
@@ -136,6 +152,17 @@ def _cells(cells: str) -> list[str]:
     if unknown := [cell for cell in chosen if cell not in CELLS]:
         raise ValueError(f"--cell: expected cells from {', '.join(CELLS)}, got {unknown[0]!r}")
     return list(dict.fromkeys(chosen))
+
+
+def _counts(threads: str) -> list[int]:
+    """The numbers of threads that ``"1,2,4"`` names, rising, each once."""
+    try:
+        counts = sorted({int(count) for count in threads.split(",")})
+    except ValueError:
+        counts = [0]
+    if not 1 <= counts[0] <= counts[-1] <= MOST_THREADS:
+        raise ValueError(f"--threads: expected numbers from 1 to {MOST_THREADS} like 2 or 1,2,4, got {threads!r}")
+    return counts
 
 
 def _numbers(rows: str, last_row: int) -> list[int]:
@@ -204,5 +231,39 @@ def race_sequences(
                 print_json(facts)
             else:
                 print_answers(answers, machine, threads, rounds, Console(), as_markdown)
+            if json_path not in (None, STDOUT):
+                write(json_path, (to_json(facts) + "\n").encode())
+
+
+def race_threads(
+    cases: list[tuple[int, Case]],
+    modes: tuple[Mode, ...],
+    counts: list[int],
+    rounds: int,
+    min_block_s: float,
+    busy: int,
+    as_markdown: bool,
+    json_path: Path | None,
+) -> None:
+    """Race numbers of threads, and print or write what was found."""
+    from rich.console import Console
+
+    from elman.bench.machine import describe
+    from elman.bench.render import print_threads
+    from elman.bench.threads import measure
+
+    rows = []
+    with interruptible():
+        try:
+            for row in measure(cases, modes, counts, rounds=rounds, min_block_s=min_block_s):
+                rows.append(row)
+                print(f"{row.case.cell} {row.case} {row.mode}, {row.threads} threads: {row.over_fewest:.2f}", file=sys.stderr)
+        finally:  # also when it was interrupted
+            machine = describe(("elman", "torch"))
+            facts = {"machine": asdict(machine), "rounds": rounds, "busy": busy, "rows": [row.to_dict() for row in rows]}
+            if json_path == STDOUT:
+                print_json(facts)
+            else:
+                print_threads(rows, machine, rounds, busy, Console(), as_markdown)
             if json_path not in (None, STDOUT):
                 write(json_path, (to_json(facts) + "\n").encode())
