@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -43,29 +44,20 @@ constexpr std::chrono::microseconds kLinger{100};
 // How long a barrier takes is measured so often, by so many of them in a row, and not again for so many questions.
 constexpr int kMeasurements = 3, kBarriers = 4, kHolds = 256;
 
-// Where the calling thread runs, so that others can keep away. A thread that is woken is often put beside whoever woke it, on the same processor, and stays there for
-// milliseconds: each barrier between the two then takes as long as the system needs to switch between them (measured: 5.8 µs instead of 0.07).
-class Seat {
- public:
+// A thread that is woken is often put beside whoever woke it, on the same processor, and stays there for milliseconds: each barrier between the two then takes
+// as long as the system needs to switch between them (measured: 5.8 µs instead of 0.07). So it moves away from the caller's, to one that the process may use.
 #if defined(__linux__)
-  void take() {
-    processor_ = sched_getcpu();
-    if (processor_ < 0 || sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) CPU_ZERO(&allowed_);
-    if (processor_ >= 0) CPU_CLR(static_cast<std::size_t>(processor_), &allowed_);
-  }
-  // Moves the calling thread to another processor of those that the seat's owner may use, if it is on the owner's.
-  void keep_away() const {
-    if (sched_getcpu() == processor_ && CPU_COUNT(&allowed_) > 0) sched_setaffinity(0, sizeof allowed_, &allowed_);
-  }
-
- private:
-  int processor_ = -1;
-  cpu_set_t allowed_{};  // but for that one
+int this_processor() { return sched_getcpu(); }
+void keep_away_from(int processor) {
+  cpu_set_t others;
+  if (processor < 0 || sched_getcpu() != processor || sched_getaffinity(getpid(), sizeof others, &others) != 0) return;
+  CPU_CLR(static_cast<std::size_t>(processor), &others);
+  if (CPU_COUNT(&others) > 0) sched_setaffinity(0, sizeof others, &others);
+}
 #else
-  void take() {}
-  void keep_away() const {}
+int this_processor() { return -1; }
+void keep_away_from(int) {}
 #endif
-};
 
 constexpr int kMostThreads = 256;  // threads are never given back: a call that names a million shall not start them
 
@@ -109,14 +101,14 @@ struct Work {
   // Threads of our own.
   int workers = 0;             // started so far
   std::atomic<int> wanted{0};  // of this team: those with a smaller number take part
-  Seat seat;                   // the caller's, while its team lives
+  std::atomic<int> processor{-1};  // the caller's, as its team was formed
 
   void worker(int number) {
     for (std::uint32_t seen = 0;;) {
       call.wait(seen);
       seen = call.load();
       if (seen % 2 == 0 || number >= wanted.load()) continue;
-      seat.keep_away();
+      keep_away_from(processor.load());
       serve(seen);
       ++seen;  // the end of the call served, not whatever has come since: that may be a call to serve
       const auto until = std::chrono::steady_clock::now() + kLinger;
@@ -258,7 +250,7 @@ void Team::on_our_own(int threads, Work& w, std::uint32_t seen, void (*body)(voi
   Team team(1 + w.grow(threads - 1));
   threads_of_last_team = team.threads_;
   w.wanted.store(team.threads_ - 1);
-  w.seat.take();
+  w.processor.store(this_processor());
   w.call.store(seen);
   if (team.threads_ > 1) w.call.notify_all();
   body(context, team);
