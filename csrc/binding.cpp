@@ -28,6 +28,9 @@ What what_of(const nb::tuple& what) {
   return {nb::cast<int>(what[0]), size(1), size(2), size(3), size(4), size(5), nb::cast<bool>(what[6])};
 }
 
+// The kernels run no network without units; it is nothing wrong, though.
+bool has_no_units(const nb::tuple& what) { return what.size() == 7 && nb::cast<Long>(what[2]) == 0; }
+
 using One = std::size_t;
 using Some = Operands::Some;
 
@@ -152,6 +155,7 @@ struct Sizes {
 // None, with nothing done, for any call that is not of this kind; False if it would be, were there not gradients wanted (with grad_mode).
 nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::handle initial, bool batch_first, bool grad_mode, bool keep, nb::tuple classes, int threads) {
   if (!exchange() || !is_plain(x, classes) || !are_plain(initial, classes) || !are_plain(params, classes)) return nb::none();
+  if (has_no_units(what_)) return nb::none();
   const What what = what_of(what_);
   Operands o;
   o.reserve(params.size() + 12);
@@ -235,7 +239,7 @@ Number number_of(int number) {
 
 // Whether the kernels read these parameters as they lie; false, too, where that takes long to tell.
 bool reads(nb::tuple what, nb::handle params) {
-  if (!exchange()) return false;
+  if (!exchange() || has_no_units(what)) return false;
   Operands o;
   try {
     const Some some = o.add_all("parameter", params, 0);
