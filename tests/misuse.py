@@ -254,6 +254,9 @@ class Misuse:
         first = int(whole[:1].clamp(0, 10).sum())
         data = self.tensor(rows, I, dtype=next(layer.parameters()).dtype, spoil=0.05)
         indices = [self.counts(first, first, "permutation") if self.maybe(0.7) else None for _ in range(2)]
+        if self.maybe(0.6):  # an order and its inverse, or neither
+            order = torch.tensor(self.rng.sample(range(first), first), dtype=torch.int64)
+            indices = [order, order.argsort()] if self.maybe(0.7) else [None, None]
         packed = tuple.__new__(PackedSequence, (data, sizes, *indices))
         directions = layer.stack.num_layers * layer.stack.num_directions
         hx: Any = None
