@@ -51,14 +51,22 @@ struct Given {
   Inputs in(const Operands& o) const { return {o[x], o[batch_sizes], o[lengths], o[reset], o[params], o[initial], o[fresh], batch_first, kept_padded}; }
 };
 
-// Nothing runs Python from the look at the operands to the end of the run: what is checked is what is used.
+// Nothing runs Python from the look at the operands to the end of the run: what is checked is what is used. A short call holds Python's lock; a longer one gives it
+// away, and so keeps the memory that it looked at.
+template <class Call>
+void run(const Contract& contract, const Call& call, Operands& o, int threads) {
+  if (is_short(call)) return contract.run(*target(), call, threads);
+  o.keep();
+  nb::gil_scoped_release release;
+  contract.run(*target(), call, threads);
+}
+
 void run_forward(const What& what, Operands& o, const Given& given, One output, Some final, One hidden, One kept, One marks, int threads) {
   check(threads >= 1, "threads must be at least 1");
   o.look();
   Contract contract(what, given.in(o), true);
   const Forward call = contract.forward({o[output], o[hidden], o[kept], o[marks], o[final]});
-  nb::gil_scoped_release release;
-  contract.run(*target(), call, threads);
+  run(contract, call, o, threads);
 }
 
 void forward(nb::tuple what_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh, nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first,
@@ -83,8 +91,7 @@ void run_backward(const What& what, Operands& o, const Given& given, const Resul
   Contract contract(what, given.in(o), false);
   const Backward call = contract.backward(
       {o[r.output], o[r.hidden], o[r.kept], o[r.marks], o[r.d_output], o[r.d_hidden], o[r.d_kept], o[r.d_x], o[r.d_final], o[r.d_initial], o[r.d_fresh], o[r.d_params]});
-  nb::gil_scoped_release release;
-  contract.run(*target(), call, threads);
+  run(contract, call, o, threads);
 }
 
 void backward(nb::tuple what_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh, nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first,
@@ -261,6 +268,7 @@ void activation(int which, nb::handle from, nb::handle to) {
   const auto [in, out] = Contract::elementwise(o[source], o[result]);
   const Number number = o[source].type == kFloat32 ? Number::f32 : Number::f64;
   const Long n = o[source].shape[0];
+  o.keep();
   nb::gil_scoped_release release;
   target()->activation(static_cast<Activation>(which), number, in, out, n);
 }

@@ -58,6 +58,8 @@ std::uint64_t octaves(std::int64_t size) {
   return std::frexp(static_cast<double>(size), &exponent) >= 0.70710678 ? 2 * static_cast<std::uint64_t>(exponent) + 1 : 2 * static_cast<std::uint64_t>(exponent);
 }
 
+bool is_short(double multiply_adds) { return multiply_adds < kWorthAThread; }
+
 // Calls of one kind do the same in about the same proportions. `variant`: a number for whatever else tells them apart.
 Effort effort_of(const Network& net, double passes, std::uint64_t variant) {
   std::uint64_t kind = variant;
@@ -66,7 +68,7 @@ Effort effort_of(const Network& net, double passes, std::uint64_t variant) {
   return {kind, passes * multiply_adds(net)};
 }
 
-int worth(const Effort& effort, int threads) { return effort.multiply_adds < kWorthAThread ? 1 : threads; }
+int worth(const Effort& effort, int threads) { return is_short(effort.multiply_adds) ? 1 : threads; }
 
 }  // namespace
 
@@ -138,6 +140,9 @@ const Target*& target() {
   static const Target* chosen = &choose_target("");
   return chosen;
 }
+
+bool is_short(const Forward& call) { return is_short(multiply_adds(call.net)); }
+bool is_short(const Backward& call) { return is_short(2 * multiply_adds(call.net)); }
 
 void run(const Target& target, const Forward& call, int threads) {
   bool ok = true;

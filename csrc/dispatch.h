@@ -16,6 +16,10 @@ const Target& choose_target(const std::string& name);
 
 const Target*& target();  // the set in use: at first the best one
 
+// Whether a call takes no longer than it takes to wake a thread: some 50 µs.
+bool is_short(const Forward& call);
+bool is_short(const Backward& call);
+
 // Throw std::bad_alloc where memory ran out.
 void run(const Target& target, const Forward& call, int threads);
 void run(const Target& target, const Backward& call, int threads);

@@ -76,7 +76,7 @@ class Operands {
   }
   void reserve(std::size_t count) { all_.reserve(count), views_.reserve(count); }
   std::size_t add(const char* name, nanobind::handle object, bool written = false, Long index = -1) {
-    Operand operand{nanobind::borrow(object), nullptr};
+    Operand operand{nanobind::borrow(object)};
     views_.push_back({name, index, object.is_none()});
     if (!object.is_none()) {
       if (PyObject_CheckBuffer(object.ptr())) {
@@ -94,7 +94,7 @@ class Operands {
   }
   // A tensor that was just made, or None.
   std::size_t add_made(const char* name, nanobind::handle tensor, Long index = -1) {
-    views_.push_back({name, index, tensor.is_none()}), all_.push_back({nanobind::borrow(tensor), nullptr});
+    views_.push_back({name, index, tensor.is_none()}), all_.push_back({nanobind::borrow(tensor), nullptr, true});
     return all_.size() - 1;
   }
   // From a list or a tuple; None stands for as many of None, kMostStates at most.
@@ -121,6 +121,12 @@ class Operands {
       ask(all_[i].object, v);
     return v;
   }
+  // Keeps the memory that was seen, for as long as this lives: to hold a tensor is not enough where other threads run, which may give it other memory
+  // (`parameter.data = ...`). A tensor that was just made is nobody else's.
+  void keep() {
+    for (std::size_t i = kMostStates; i < all_.size(); ++i)
+      if (!views_[i].none && !all_[i].made && !all_[i].buffer) keep(i);
+  }
   const View& operator[](std::size_t i) const { return views_[i]; }
   Views operator[](Some some) const { return Views(views_).subspan(some.first, some.second); }
 
@@ -133,8 +139,17 @@ class Operands {
   };
   struct Operand {
     nanobind::object object;
-    std::unique_ptr<Py_buffer, Release> buffer;
+    std::unique_ptr<Py_buffer, Release> buffer{};
+    bool made = false;
+    nanobind::object storage{};  // of a tensor: what owns its memory
   };
+
+  void keep(std::size_t i) {
+    static PyObject* const untyped_storage = PyUnicode_InternFromString("untyped_storage");
+    all_[i].storage = call(all_[i].object.ptr(), untyped_storage);
+    const Address seen = views_[i].at;
+    if (look(i).at != seen) throw Misfit("expected " + views_[i].who() + " to stay where it is, got other memory meanwhile");
+  }
 
   static bool is_negated(PyObject* tensor, const View& v) {
     try {

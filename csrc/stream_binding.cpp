@@ -88,10 +88,14 @@ struct Watched {
   bool lies_there(const ExchangeApi* api) const {
     nb::dlpack::dltensor t;
     if (api && api->view(parameter.ptr(), &t) == 0)
-      return address_of(t) == reinterpret_cast<std::uintptr_t>(at) && is_dense(t) && std::equal(shape.begin(), shape.end(), t.shape, t.shape + t.ndim);
+      return address_of(t) == reinterpret_cast<std::uintptr_t>(at) && is_dense(t) && Type{t.dtype.code, t.dtype.bits} == (wide ? kFloat64 : kFloat32) &&
+             std::equal(shape.begin(), shape.end(), t.shape, t.shape + t.ndim);
     PyErr_Clear();
     static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
-    return nb::cast<std::uintptr_t>(call(parameter.ptr(), data_ptr)) == reinterpret_cast<std::uintptr_t>(at);
+    if (nb::cast<std::uintptr_t>(call(parameter.ptr(), data_ptr)) != reinterpret_cast<std::uintptr_t>(at)) return false;
+    Long bytes = wide ? 8 : 4;
+    for (const Long size : shape) bytes *= size;
+    return nb::cast<Long>(parameter.attr("nbytes")) == bytes;
   }
   // How often it has been written to.
   static Long count(PyObject* tensor) {

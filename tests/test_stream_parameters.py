@@ -94,6 +94,19 @@ def test_a_parameter_that_is_turned_where_it_lies_is_seen() -> None:
         assert torch.equal(tensor(stream.step(view(x[2]))), rnn(x[2:], state)[0][0])
 
 
+@torch.no_grad()
+def test_a_parameter_of_another_dtype_at_the_same_place_is_seen() -> None:
+    for view in VIEWS.values():
+        rnn, x = elman.RNN(3, 5), torch.randn(1, 3)
+        stream = elman.stream(rnn)
+        stream.step(view(x))
+        for parameter in rnn.parameters():
+            halves = parameter.data.view(-1).view(torch.float16)[: parameter.numel()]
+            parameter.data = halves.view(parameter.shape)
+        with pytest.raises(ValueError, match=r"expected x of (torch.)?float16"):
+            stream.step(view(x))
+
+
 @every_view
 @torch.no_grad()
 def test_a_network_that_changes_its_dtype_takes_the_state_along(view: Any) -> None:

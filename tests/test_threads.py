@@ -198,6 +198,35 @@ def test_other_threads_of_python_run_while_a_kernel_does() -> None:
     assert counted > 10, "the interpreter was locked"
 
 
+@pytest.mark.parametrize(
+    "swap", ["for p in gru.parameters(): p.data = torch.zeros(p.shape)", "x.data = torch.zeros(x.shape)"], ids=["parameters", "x"]
+)
+def test_memory_that_another_thread_takes_from_a_tensor_lives_as_long_as_the_call(swap: str) -> None:
+    """``tensor.data = ...`` lets go of what the tensor had: a kernel that runs without the interpreter's lock would read freed memory."""
+    code = f"""
+import threading
+gru, x = elman.GRU(400, 400), torch.randn(20, 8, 400)
+done, swaps = False, 0
+
+def replace():
+    global swaps
+    while not done:
+        {swap}
+        swaps += 1
+
+thread = threading.Thread(target=replace)
+thread.start()
+with torch.no_grad():
+    for _ in range(150):
+        output, _ = gru(x)
+        assert output.isfinite().all()
+done = True
+thread.join()
+print(swaps)
+"""
+    assert int(_in_a_fresh_process(code)) > 10
+
+
 @pytest.mark.parametrize("barrier", [0.0, 1.0, -1.0], ids=["columns", "no columns", "measured"])
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("kind", [TANH, projected(100)], ids=str)
