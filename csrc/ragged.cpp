@@ -17,7 +17,7 @@ void clear(void* memory, std::size_t bytes) {
 
 Ragged::Ragged(const std::int64_t* lengths, std::int64_t T, std::int64_t B) : T_(T), B_(B), lengths_(lengths, lengths + B), order_(static_cast<std::size_t>(B)) {
   std::iota(order_.begin(), order_.end(), 0);
-  std::stable_sort(order_.begin(), order_.end(), [&](std::int64_t a, std::int64_t b) { return lengths[a] > lengths[b]; });
+  std::sort(order_.begin(), order_.end(), [&](std::int64_t a, std::int64_t b) { return lengths[a] != lengths[b] ? lengths[a] > lengths[b] : a < b; });
   std::int64_t rows = B, offset = 0;
   for (std::int64_t t = 0; t < lengths[order_[0]]; ++t) {
     while (lengths[order_[static_cast<std::size_t>(rows - 1)]] <= t) --rows;
