@@ -7,7 +7,7 @@ namespace {
 
 // Multiply-adds below which one thread is tried first (some 2 ms): beyond, all are.
 constexpr double kSoon = 1e8;
-// So many calls on one thread before a team is tried: the first of all finds nothing in the caches.
+// So many calls on one thread before a team is tried: the first of all finds nothing in the caches. Of as many of any team the quickest counts.
 constexpr int kWarm = 2;
 // Below so many (some 1 ms) it shows whether a team's threads were awake. So a team is tried for several calls in a row, and the first is not counted.
 constexpr double kShort = 5e7;
@@ -52,13 +52,13 @@ int Tuner::choose(const Effort& call, int most) {
   Record& r = record(call);
   const int last = size_for(most);
   const auto threads_of = [&](int size) { return std::min(1 << size, most); };
-  if (r.alone < kWarm && call.multiply_adds < kSoon) return 1;
+  if (r.seen[0] < kWarm && call.multiply_adds < kSoon) return 1;
   const bool teams = !r.barred || r.rate[0] == 0;
   if (r.tries > 0 && r.tried <= last && teams) return --r.tries, threads_of(r.tried);
   int best = -1;
   for (int size = 0; size <= last; ++size)
     if (r.rate[size] > 0 && (best < 0 || r.rate[size] < r.rate[best])) best = size;
-  if (best < 0 || (best == 0 && teams && r.rate[last] == 0)) return most;  // which counts from the second on
+  if (best < 0 || (teams && r.seen[last] < (call.multiply_adds < kShort ? 1 : kWarm))) return most;
   if (!teams) best = 0;
   const double now = r.rate[best] * call.multiply_adds;  // what the call takes
   for (int size : {0, best - 1, best + 1}) {
@@ -81,11 +81,15 @@ void Tuner::learn(const Effort& call, int threads, double seconds) {
   Record& r = record(call);
   const int size = size_for(threads);
   const double rate = seconds / call.multiply_adds;
-  if (size == 0 && r.alone < kWarm) ++r.alone, r.rate[0] = r.rate[0] > 0 ? std::min(rate, r.rate[0]) : rate;
   const double known = r.rate[size];
   const bool counts = size == 0 || size == r.before || call.multiply_adds >= kShort;
   r.before = size;
-  if (counts) r.rate[size] = known > 0 ? known + kWeight * (std::min(rate, kMostOften * known) - known) : rate;
+  if (counts) {
+    if (r.seen[size] < kWarm)
+      ++r.seen[size], r.rate[size] = known > 0 ? std::min(rate, known) : rate;
+    else
+      r.rate[size] = known + kWeight * (std::min(rate, kMostOften * known) - known);
+  }
   for (double& waited : r.waited) waited += seconds;
   r.waited[size] = 0;
   const double alone = r.rate[0] * call.multiply_adds;

@@ -32,7 +32,7 @@ class Tuner {
     double waited[kSizes] = {};   // seconds that calls took since it was last tried
     double credit = 0;            // seconds that teams may still lose against one thread
     bool barred = false;          // they have lost more, and earn it back
-    int alone = 0;                // calls on one thread, counted up to kWarm
+    int seen[kSizes] = {};        // calls, counted up to kWarm
     int before = 0;               // the last call's size
     int tried = 0, tries = 0;     // a size that is being tried, and for how many more calls
   };

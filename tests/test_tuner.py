@@ -142,6 +142,20 @@ def test_the_first_calls_that_wake_a_sleeping_thread_do_not_count_against_the_te
     assert mean < 1.05 * alone / 1.4, chosen
 
 
+@works
+def test_a_slow_first_call_of_a_team_does_not_decide(work: float) -> None:
+    """It starts threads and finds nothing in the caches."""
+    alone, calls = seconds(work), 0
+
+    def world(threads: int) -> float:
+        nonlocal calls
+        calls += threads == 2
+        return alone if threads == 1 else alone * 4 if calls == 1 else alone / 1.9
+
+    _, chosen = live(a_tuner(), world, work, 2, 20 * alone)
+    assert chosen[2] > 3 * chosen[1], chosen
+
+
 def test_kinds_of_calls_do_not_disturb_one_another() -> None:
     tuner = a_tuner()
     alone = seconds(MIDDLE)
