@@ -210,7 +210,7 @@ def test_under_autocast_dtypes_are_those_of_a_call_without_lengths(kind: Kind) -
         assert got.dtype is expected.dtype
 
 
-@pytest.mark.parametrize("lengths", [LENGTHS, torch.tensor(LENGTHS)], ids=["list", "tensor"])
+@pytest.mark.parametrize("lengths", [LENGTHS, torch.tensor(LENGTHS), np.array(LENGTHS)], ids=["list", "tensor", "array"])
 def test_a_compiler_sees_one_graph(lengths: object) -> None:
     rnn, x = elman.GRU(3, 4), torch.randn(6, 4, 3)
     expected = rnn(x, lengths=lengths)
@@ -238,14 +238,16 @@ WRONG: list[tuple[object, type[Exception], str]] = [
     ([3, 0, 6], RuntimeError, "expected 4 lengths, one for each row of x, got 3: lengths is [3, 0, 6]"),
     (torch.ones(9, dtype=torch.int64), RuntimeError, "got 9: lengths is [1, 1, 1, 1, 1, 1, 1, 1, ...]"),
     ([], RuntimeError, "got 0: lengths is []"),
+    (np.array([]), RuntimeError, "expected 4 lengths, one for each row of x, got 0: lengths is []"),
+    (torch.tensor([]), RuntimeError, "expected 4 lengths, one for each row of x, got 0: lengths is []"),
     (torch.tensor(3), RuntimeError, "expected 4 lengths, one for each row of x, got a tensor of shape (): give it one axis"),
     (torch.ones(4, 1, dtype=torch.int64), RuntimeError, "got a tensor of shape (4, 1)"),
     (np.ones((4, 1), dtype=np.int64), RuntimeError, "got an array of shape (4, 1)"),
     (np.array(3), RuntimeError, "expected 4 lengths, one for each row of x, got an array of shape (): give it one axis"),
     (np.array([3, 0, 7, 2]), RuntimeError, "got 7: lengths is [3, 0, 7, 2]"),
-    (np.ones(4), TypeError, "expected lengths of an integer dtype, got float64: convert them with lengths.astype(int)"),
+    (np.ones(4), TypeError, "expected lengths of an integer dtype, got float64: if they are whole numbers, convert them with lengths.astype(int)"),
     (np.ones(4, dtype=bool), TypeError, "got bool: count a mask's steps"),
-    (torch.ones(4), TypeError, "expected lengths of an integer dtype, got torch.float32: convert them with lengths.long()"),
+    (torch.ones(4), TypeError, "expected lengths of an integer dtype, got torch.float32: if they are whole numbers, convert them with lengths.long()"),
     (torch.ones(4, dtype=torch.bool), TypeError, "got torch.bool: count a mask's steps"),
     (torch.ones(4, dtype=torch.complex64), TypeError, "got torch.complex64"),
     ([3, 0, 6.0, 2], TypeError, "expected lengths to be integers, got 6.0 of type float: lengths is [3, 0, 6.0, 2]"),

@@ -136,6 +136,10 @@ def test_a_parameter_that_was_taken_away_is_named(name: str) -> None:
     delattr(module, bias)
     with pytest.raises(TypeError, match=f"expected {bias} to be a tensor"):
         module(x)
+    weight = bias.replace("bias", "weight")
+    delattr(module, weight)
+    with pytest.raises(TypeError, match=rf"expected {weight} to be a tensor of shape \(.*\), got None: it was deleted or set to None"):
+        module(x)
 
 
 def test_a_learned_state_that_was_taken_away_is_named() -> None:

@@ -226,12 +226,21 @@ def test_vmap_and_forward_mode_go_through_lengths_and_resets(kind: Kind) -> None
     torch.testing.assert_close(along, difference, rtol=0, atol=1e-7)
 
 
+def test_a_compiler_takes_an_array() -> None:
+    rnn, x = elman.GRU(3, 4), torch.randn(6, 4, 3)
+    reset = np.zeros((6, 4), dtype=bool)
+    reset[2, 1:] = True
+    for got, want in zip(torch.compile(rnn, backend="eager", fullgraph=True)(x, reset=reset), rnn(x, reset=reset), strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+
+
 # --- What is wrong ----------------------------------------------------------------------------------------------------
 
 Z = torch.zeros(6, 4, dtype=torch.bool)
 WRONG: list[tuple[object, type[Exception], str]] = [
     (torch.zeros(5, 4, dtype=torch.bool), RuntimeError, "expected reset of shape (6, 4), (T, B), got (5, 4)"),
     (Z.t(), RuntimeError, "expected reset of shape (6, 4), (T, B), got (4, 6): transpose it with reset.t()"),
+    (Z.t().numpy(), RuntimeError, "expected reset of shape (6, 4), (T, B), got (4, 6): transpose it with reset.T"),
     (Z[:, 0], RuntimeError, "got (6,)"),
     (Z.unsqueeze(-1), RuntimeError, "got (6, 4, 1)"),
     (
@@ -244,7 +253,7 @@ WRONG: list[tuple[object, type[Exception], str]] = [
     (torch.tensor([0, 2]), TypeError, "got torch.int64"),
     (Z.float(), TypeError, "got torch.float32"),
     (Z.to("meta"), RuntimeError, "expected reset on cpu, where x is, got meta: move it with reset.to('cpu')"),
-    (Z.tolist(), TypeError, "expected reset to be a bool tensor or NumPy array, True where a fresh sequence begins, got list"),
+    (Z.tolist(), TypeError, "expected reset to be a bool tensor or NumPy array, True where a fresh sequence begins, got list: convert it with torch.tensor(reset)"),
     (True, TypeError, "True where a fresh sequence begins, got bool"),
 ]
 

@@ -209,7 +209,7 @@ def test_where_a_graph_is_wanted_there_is_no_output_to_write_to() -> None:
     stream = elman.stream(rnn)
     state = stream.state
     for call, given, to in ((stream.step, x, out), (stream.run, x[None], out[None])):
-        with pytest.raises(RuntimeError, match=r"where the output carries a graph: leave it away, or call under torch.no_grad\(\)"):
+        with pytest.raises(RuntimeError, match=r"where the output carries a graph: leave it out, or call under torch.no_grad\(\)"):
             call(given, out=to)
         assert_same_state(stream, state)
         call(given.numpy(), out=to.numpy())  # arrays know of no graph

@@ -130,7 +130,9 @@ def as_parameters(names: Sequence[str], params: Sequence[object], shapes: Sequen
     for name, param, shape in zip(names, params, shapes, strict=True):
         if not isinstance(param, Tensor):
             got = "None" if param is None else type(param).__name__
-            hint = ": for a network without biases, build one with bias=False" if name.startswith("bias") else ""
+            hint = ": it was deleted or set to None" if param is None else ""
+            if name.startswith("bias"):
+                hint = ": for a network without biases, build one with bias=False"
             raise TypeError(f"expected {name} to be a tensor of shape {shape}, got {got}{hint}")
         first = param if first is None else first
         check_layout(name, param)
@@ -337,11 +339,12 @@ def as_lengths(lengths: Lengths, rows: int, steps: int) -> Tensor:
         RuntimeError: they are not one for each row, or one is not from 0 to the number of steps.
     """
     expected = f"expected {rows} lengths, one for each row of x"
+    lengths = _traceable(lengths)
     if isinstance(lengths, _ARRAYS):
-        if not _is_integer(lengths):
+        if not _is_integer(lengths) and lengths.shape != (0,):  # of no numbers only their count can be wrong
             convert = "lengths.long()" if isinstance(lengths, Tensor) else "lengths.astype(int)"
             mask = lengths.dtype in (torch.bool, np.bool_)
-            hint = "count a mask's steps with its sum over time" if mask else f"convert them with {convert}"
+            hint = "count a mask's steps with its sum over time" if mask else f"if they are whole numbers, convert them with {convert}"
             raise TypeError(f"expected lengths of an integer dtype, got {lengths.dtype}: {hint}")
         if isinstance(lengths, Tensor):
             check_layout("lengths", lengths)
@@ -411,20 +414,28 @@ def as_reset(reset: Reset, x: Tensor, expected: tuple[int, ...], axes: str) -> T
         RuntimeError: its shape, layout or device is wrong.
     """
     told = "a bool tensor or NumPy array, True where a fresh sequence begins"
+    reset = _traceable(reset)
     if not isinstance(reset, _ARRAYS):
-        raise wrong_kind("reset", told, reset)
+        hint = ": convert it with torch.tensor(reset)" if isinstance(reset, list | tuple) else ""
+        raise TypeError(f"{wrong_kind('reset', told, reset)}{hint}")
     if reset.dtype not in (torch.bool, np.bool_):
         convert = "reset.bool()" if isinstance(reset, Tensor) else "reset.astype(bool)"
         raise TypeError(f"expected reset to be {told}, got {reset.dtype}: if it holds 1 there and 0 elsewhere, convert it with {convert}")
+    transposed = "reset.t()" if isinstance(reset, Tensor) else "reset.T"
     if isinstance(reset, np.ndarray):
         reset = torch.tensor(np.ascontiguousarray(reset).reshape(reset.shape), device=x.device)
     check_layout("reset", reset)
     if reset.shape != expected:
-        hint = ": transpose it with reset.t()" if tuple(reset.shape[::-1]) == expected else ""
+        hint = f": transpose it with {transposed}" if tuple(reset.shape[::-1]) == expected else ""
         raise RuntimeError(f"expected reset of shape {expected}, {axes}, got {tuple(reset.shape)}{hint}")
     if reset.device != x.device:
         raise RuntimeError(f"expected reset on {x.device}, where x is, got {reset.device}: move it with reset.to({str(x.device)!r})")
     return reset
+
+
+def _traceable(given: Any) -> Any:
+    """An array as a tensor where torch.compile traces, which cannot look at an array's dtype; else the same."""
+    return torch.as_tensor(given) if torch.compiler.is_compiling() and isinstance(given, np.ndarray) else given
 
 
 def _is_integer(numbers: Tensor | npt.NDArray[Any]) -> bool:

@@ -62,7 +62,7 @@ def write(out: Any, output: Tensor) -> None:
         return
     if torch.is_grad_enabled() and (output.requires_grad or out.requires_grad):
         which = "the output carries a graph" if output.requires_grad else "out requires gradients"
-        raise RuntimeError(f"expected no out with gradients enabled, where {which}: leave it away, or call under torch.no_grad()")
+        raise RuntimeError(f"expected no out with gradients enabled, where {which}: leave it out, or call under torch.no_grad()")
     out.copy_(output)
 
 
