@@ -253,7 +253,11 @@ WRONG: list[tuple[object, type[Exception], str]] = [
     (torch.tensor([0, 2]), TypeError, "got torch.int64"),
     (Z.float(), TypeError, "got torch.float32"),
     (Z.to("meta"), RuntimeError, "expected reset on cpu, where x is, got meta: move it with reset.to('cpu')"),
-    (Z.tolist(), TypeError, "expected reset to be a bool tensor or NumPy array, True where a fresh sequence begins, got list: convert it with torch.tensor(reset)"),
+    (
+        Z.tolist(),
+        TypeError,
+        "expected reset to be a bool tensor or NumPy array, True where a fresh sequence begins, got list: convert it with torch.tensor(reset)",
+    ),
     (True, TypeError, "True where a fresh sequence begins, got bool"),
 ]
 

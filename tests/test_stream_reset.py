@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ import elman
 from kinds import Kind, every_kind
 from native import random_like
 from streams import VIEWS, assert_same_state, follow, tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @torch.no_grad()
@@ -98,14 +102,21 @@ def test_what_a_fresh_sequence_begins_with_is_learned_through_a_stream(frozen: b
         (-(2**70), IndexError, r"got -1180591620717411303424"),
         (np.array([2**64 - 1], np.uint64), IndexError, r"got \[18446744073709551615\]"),
         (np.array([7], np.uint16), IndexError, r"got \[7\]"),
-        ([[0], [1]], IndexError, r"got numbers of shape \(2, 1\)"),
+        ([[0], [1]], IndexError, r"got numbers of shape \(2, 1\)$"),
+        (torch.tensor([False, True]).nonzero(), IndexError, r"got numbers of shape \(1, 1\): give it one axis with rows.flatten\(\)"),
+        (np.array([[True], [False]]), IndexError, r"got a mask of shape \(2, 1\): give it one axis with rows.flatten\(\)"),
+        (np.array([True, True]).nonzero(), IndexError, r"got numbers of shape \(1, 2\): give what is in it, rows\[0\]"),
+        (torch.where(torch.tensor([False, True])), IndexError, r"got numbers of shape \(1, 1\): give what is in it, rows\[0\]"),
+        (np.zeros((2, 2), np.int64), IndexError, r"got numbers of shape \(2, 2\)$"),
         (np.zeros((1, 0), np.int64), IndexError, r"got numbers of shape \(1, 0\)"),
-        ([1, 1], TypeError, r"got \[1, 1\], which may be either"),
+        ([1, 1], TypeError, r"got \[1, 1\], which is likely a mask"),
         ([1, 0, 1], ValueError, r"got \[1, 0, 1\]: give each once, as a set does, set\(rows\)"),
         (torch.tensor([0, 0, 1]), ValueError, r"give each once, as a set does, set\(rows.tolist\(\)\)"),
         ([True, 0], TypeError, r"got \[True, 0\], some of each"),
         ({True, False}, TypeError, r"got \[False, True\]"),
-        (True, IndexError, r"got a mask of shape \(\)"),
+        (True, IndexError, r"got True: give one bool for each row, or call reset\(\) for all rows"),
+        (np.bool_(False), IndexError, r"got False: give one bool for each row"),
+        (torch.tensor(True), IndexError, r"got True: give one bool for each row"),
         ([1.0, 0.0], TypeError, r"got \[1.0, 0.0\]: give a mask as bools, list\(map\(bool, rows\)\)"),
         (torch.tensor([1.0, 0.0]), TypeError, r"give a mask as bools, rows.bool\(\)"),
         (range(1, 3), IndexError, r"got \[1, 2\]"),
@@ -137,7 +148,8 @@ def test_zeros_and_ones_for_all_rows_may_be_numbers_or_a_mask_and_are_refused(ba
         for spellings, all_rows in given.items():
             as_bools, as_numbers = spellings.split("|")
             for rows in all_rows:
-                message = f"got {dones}, which may be either: give a mask as bools, {as_bools}, and numbers as a set, {as_numbers}"
+                kind = "may be either" if sorted(dones) == list(range(batch_size)) else "is likely a mask"
+                message = f"got {dones}, which {kind}: give a mask as bools, {as_bools}, and numbers as a set, {as_numbers}"
                 with pytest.raises(TypeError, match=re.escape(message)):
                     stream.reset(rows)
                 assert_same_state(stream, state)
@@ -149,12 +161,40 @@ def test_zeros_and_ones_for_all_rows_may_be_numbers_or_a_mask_and_are_refused(ba
 
 
 def test_rows_may_be_named_one_at_a_time() -> None:
-    stream = elman.stream(elman.RNN(3, 5))
-    stream.step(np.ones(3, np.float32))
-    stream.reset(0)
-    assert not stream.state.any()
     stream = elman.stream(elman.RNN(3, 5), 2)
     stream.step(np.ones((2, 3), np.float32))
     for row in [0, 1]:
         stream.reset(row)
+    assert not stream.state.any()
+
+
+SCALARS = {"Python": int, "NumPy": np.int64, "array": np.array, "uint8 array": lambda n: np.array(n, np.uint8), "tensor": torch.tensor}
+
+
+@pytest.mark.parametrize("make", SCALARS.values(), ids=SCALARS)
+def test_of_a_single_row_a_bare_zero_or_one_is_refused(make: Callable[[int], object]) -> None:
+    stream = elman.stream(elman.RNN(3, 5))
+    stream.step(np.ones(3, np.float32))
+    state = stream.state
+    for done in (0, 1):
+        message = f"got {done}, which may be either: give a mask as a bool, bool(rows), and the only row by reset() or as a set, {{{done}}}"
+        with pytest.raises(TypeError, match=re.escape(message)):
+            stream.reset(make(done))
+        assert_same_state(stream, state)
+    with pytest.raises(IndexError, match="got 2"):
+        stream.reset(make(2))
+    stream.reset({0})
+    assert not stream.state.any()
+
+
+@pytest.mark.parametrize(
+    "make", [bool, np.bool_, np.array, torch.tensor, lambda done: [done]], ids=["bool", "NumPy", "array", "tensor", "in a list"]
+)
+def test_of_a_single_row_a_bare_bool_is_its_mask(make: Callable[[bool], object]) -> None:
+    stream = elman.stream(elman.RNN(3, 5))
+    stream.step(np.ones(3, np.float32))
+    state = stream.state
+    stream.reset(make(False))
+    assert_same_state(stream, state)
+    stream.reset(make(True))
     assert not stream.state.any()

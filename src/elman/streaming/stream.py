@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -106,10 +106,19 @@ class Stream:
         """The network. Another one needs another stream, with ``stream.state`` to be taken along where it fits."""
         return self._rnn
 
+    @rnn.setter
+    def rnn(self, rnn: object) -> NoReturn:
+        raise AttributeError("expected rnn to stay the network that the stream was made for: make another with elman.stream(rnn)")
+
     @property
     def batch_size(self) -> int:
         """B, how many sequences run side by side."""
         return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, batch_size: object) -> NoReturn:
+        told = f"expected batch_size to stay {self._batch_size}, got {checks.brief(batch_size)}"
+        raise AttributeError(f"{told}: make another stream with elman.stream(stream.rnn, batch_size)")
 
     def step(self, x: Values, out: Values | None = None) -> Values:
         """Take one step of every sequence.
@@ -201,7 +210,7 @@ class Stream:
             raise RuntimeError(f"expected state to be {expected}, got {len(given)} of them")
         self._set(tuple([self._check_state(*pair) for pair in zip(names, given, self._rnn.stack.state_sizes, strict=True)]))
 
-    def reset(self, rows: int | Sequence[int] | AbstractSet[int] | Sequence[bool] | Tensor | Array | None = None) -> None:
+    def reset(self, rows: int | bool | Sequence[int] | AbstractSet[int] | Sequence[bool] | Tensor | Array | None = None) -> None:
         """Go back to the start of a fresh sequence: zeros, or the network's h_0 and c_0 where it learns them.
 
         >>> import elman, numpy as np
@@ -213,8 +222,9 @@ class Stream:
 
         Args:
             rows: which rows, all by default: a number, or numbers in a list, a tuple, a tensor, an array, a set or a range, each once; or a
-                mask of B bools. Integers are never a mask: B zeros and ones in a list, a tensor or an array, as an environment may give
-                its ``dones``, are refused. A mask is always one as bools, numbers are always numbers as a set.
+                mask of B bools, with batch_size 1 also the bool itself. Integers are never a mask: B zeros and ones in a list, a tensor
+                or an array, as an environment may give its ``dones``, are refused, and with batch_size 1 so is a bare 0 or 1. A mask is
+                always one as bools, numbers are always numbers as a set.
 
         Raises:
             TypeError: rows are neither numbers nor bools, or may be either.
