@@ -256,7 +256,7 @@ WRONG: list[tuple[object, type[Exception], str]] = [
     (
         Z.tolist(),
         TypeError,
-        "expected reset to be a bool tensor or NumPy array, True where a fresh sequence begins, got list: convert it with torch.tensor(reset)",
+        "a bool tensor or NumPy array, True where a fresh sequence begins, got list: convert it with torch.tensor(reset)",
     ),
     (True, TypeError, "True where a fresh sequence begins, got bool"),
 ]
