@@ -8,7 +8,7 @@ import os
 import signal
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import torch
@@ -220,7 +220,7 @@ def test_the_command_end_to_end(folder: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["missing.txt"], "no such file or folder: missing.txt"),
-        (["--steps", "0"], "steps must be positive"),
+        (["--steps", "0"], "--steps: expected a positive and finite number, got 0"),
         (["--hidden-size", "-3"], "--hidden-size"),
         (["--steps", "1", "--seconds", "1"], "one of the two"),
         (["--out", __file__], "is a file"),
@@ -290,7 +290,8 @@ def test_a_second_training_does_not_learn_from_the_first(folder: Path, monkeypat
     assert len({corpus["sha256"] for corpus in learnt}) == 1
     assert learnt[1]["left_out"] == {"out": ["demo"]}
     assert {Path(name).parent.name for name in learnt[2]["left_out"]["training"]} == {"demo"}
-    assert "4 written by an earlier training (demo/metrics.json, demo/model.safetensors, demo/picture.png" in result.stdout
+    said = " ".join(result.stdout.split())
+    assert "Left out: demo/metrics.json, demo/model.safetensors, demo/picture.png and 1 more (written by an earlier training)" in said
 
 
 def test_an_out_that_is_the_folder_of_texts_keeps_both(folder: Path) -> None:
@@ -328,7 +329,23 @@ def test_a_disk_without_room_is_known_before_the_training(folder: Path, tmp_path
     result = train(folder, "--steps", 2, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "No space left on device" in result.stderr
-    assert names_in(tmp_path / "out") == set()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["new", "new/inner", "old"])
+def test_a_training_without_a_step_leaves_no_folder_of_its_own(
+    place: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> NoReturn:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it went on")
+
+    (tmp_path / "old").mkdir()
+    monkeypatch.setattr("elman.train.text.fit", interrupt)
+    result = train(folder, "--steps", 2, "--out", tmp_path / place)
+    assert result.exit_code == 130
+    assert names_in(tmp_path) == {"texts", "old"}
 
 
 def test_weights_go_elsewhere_if_their_disk_is_full_by_then(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

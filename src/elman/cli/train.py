@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from math import inf
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
@@ -91,6 +92,9 @@ def text(
 
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out: expected a folder for the results, {out} is a file")
+    for option, value in {"--steps": steps, "--seconds": seconds, "--learning-rate": learning_rate}.items():
+        if value is not None and not 0 < value < inf:
+            raise ValueError(f"{option}: expected a positive and finite number, got {value}")
     if steps is None and seconds is None:
         seconds = SECONDS
     settings = TextSettings(
@@ -118,6 +122,7 @@ def _train_and_keep(corpus: Corpus, settings: TextSettings, out: Path, report: R
     from elman.train.fit import DivergedError
 
     files: dict[str, Path] = {}
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
 
     def begin(model: CharModel) -> None:
         outputs.prepare(out, model)
@@ -143,6 +148,9 @@ def _train_and_keep(corpus: Corpus, settings: TextSettings, out: Path, report: R
             raise
         kept = report.say("kept", path=files["model"])
         fail(report.say("failed", what=report.say("evaluation"), error=in_words(error), kept=kept), FAILED)
+    finally:
+        if not files:
+            outputs.discard(made)
 
 
 def _write_the_rest(outcome: Outcome, out: Path, files: dict[str, Path]) -> dict[str, Exception]:

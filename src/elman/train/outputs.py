@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from elman._files import rehearse
 from elman.train.checkpoint import content_of, is_checkpoint, save
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from elman.train.char_model import CharModel
 
 MODEL, SAMPLE, METRICS, PICTURE = NAMES = ("model.safetensors", "sample.txt", "metrics.json", "picture.png")
@@ -53,6 +56,13 @@ def prepare(folder: Path, model: CharModel) -> None:
     except OSError as error:
         where = error.filename or folder
         raise OutputError(f"--out: the results cannot be written to {where}: {error.strerror}; choose another folder") from error
+
+
+def discard(folders: Iterable[Path]) -> None:
+    """Remove folders that a training made and wrote nothing into, the innermost first."""
+    with suppress(OSError):  # somebody else has put something there
+        for folder in folders:
+            folder.rmdir()
 
 
 def keep(model: CharModel, folder: Path) -> Path:

@@ -30,6 +30,7 @@ _SENTENCES = {
     },
     "stop": {"en": "Ctrl-C stops early and keeps what has been learnt.", "zh": "按 Ctrl-C 可提前结束，已学到的内容会保留。"},
     "left_out": {"en": "Left out:", "zh": "未读取："},
+    "more": {"en": "{names} and {more} more", "zh": "{names} 等 {count} 个"},
     "hidden": {"en": "hidden", "zh": "隐藏"},
     "made": {"en": "environments and caches", "zh": "虚拟环境和缓存"},
     "link": {"en": "links to folders", "zh": "指向文件夹的链接"},
@@ -116,8 +117,9 @@ class Report:
         """How much was passed over, and why; by name where there are few."""
         parts = []
         for reason, names in corpus.left_out.items():
-            shown = ", ".join(_name(name) for name in names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
-            parts.append(f"{len(names):,} {self.say(reason)} ({shown})")
+            shown, more = ", ".join(map(_name, names[:_NAMED])), len(names) - _NAMED
+            which = self.say("more", names=shown, more=f"{more:,}", count=f"{len(names):,}") if more > 0 else shown
+            parts.append(f"{which} ({self.say(reason)})")
         return f"{self.say('left_out')} {'; '.join(parts)}"
 
     def progress_columns(self) -> list[ProgressColumn]:
