@@ -50,6 +50,8 @@ def commands(text: str) -> list[list[str]]:
 # --- What they show ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # which the page says to expect
 @pytest.mark.parametrize("page", [*READMES.values(), *SEQUENCES.values()])
 def test_the_code_runs_and_prints_what_its_comments_say(page: str) -> None:
     names: dict[str, object] = {}
