@@ -341,13 +341,13 @@ def as_lengths(lengths: Lengths, rows: int, steps: int) -> Tensor:
     expected = f"expected {rows} lengths, one for each row of x"
     lengths = _traceable(lengths)
     if isinstance(lengths, _ARRAYS):
+        if isinstance(lengths, Tensor):
+            check_layout("lengths", lengths)
         if not _is_integer(lengths) and lengths.shape != (0,):  # of no numbers only their count can be wrong
             convert = "lengths.long()" if isinstance(lengths, Tensor) else "lengths.astype(int)"
             mask = lengths.dtype in (torch.bool, np.bool_)
             hint = "count a mask's steps with its sum over time" if mask else f"if they are whole numbers, convert them with {convert}"
             raise TypeError(f"expected lengths of an integer dtype, got {lengths.dtype}: {hint}")
-        if isinstance(lengths, Tensor):
-            check_layout("lengths", lengths)
         if lengths.ndim == 0 and rows == 1:
             lengths = lengths.reshape(1)
         if lengths.ndim != 1:
