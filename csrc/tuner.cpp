@@ -7,8 +7,9 @@ namespace {
 
 // Multiply-adds below which one thread is tried first (some 2 ms): beyond, all are.
 constexpr double kSoon = 1e8;
-// So many calls on one thread before a team is tried: the first of all finds nothing in the caches. Of as many of any team the quickest counts.
-constexpr int kWarm = 2;
+// So many calls on one thread before a team is tried: the first of all finds nothing in the caches. Then so many with all threads, more where calls are short, since
+// threads may have to be started and moved. Of these the quickest counts.
+constexpr int kWarm = 2, kWarmShort = 8;
 // Below so many (some 1 ms) it shows whether a team's threads were awake. So a team is tried for several calls in a row, and the first is not counted.
 constexpr double kShort = 5e7;
 constexpr int kInARow = 4;
@@ -25,8 +26,12 @@ constexpr double kEarned = 0.02;
 constexpr double kSlice = 5e-3, kCalls = 2, kEnough = 0.1, kEnoughCalls = 0.5;
 // What one thread may be expected to do in a second, before it has been seen.
 constexpr double kExpected = 50e9;
-// A moving average's weight of a new time; and no time counts as more than so many times the average, so that one that was halted does not blur it.
-constexpr double kWeight = 1.0 / 8, kMostOften = 2;
+// A moving average's weight of a new time that is longer, and of one that is shorter: what is slower for once says little, since whatever is halted is slower; the
+// account sees what it costs. And no time counts as more than so many times the average.
+constexpr double kLonger = 1.0 / 8, kShorter = 1.0 / 2, kMostOften = 2;
+
+// Calls of a size that are seen before it is judged.
+int warm(int size, const Effort& call) { return size > 0 && call.multiply_adds < kShort ? kWarmShort : kWarm; }
 
 }  // namespace
 
@@ -58,7 +63,7 @@ int Tuner::choose(const Effort& call, int most) {
   int best = -1;
   for (int size = 0; size <= last; ++size)
     if (r.rate[size] > 0 && (best < 0 || r.rate[size] < r.rate[best])) best = size;
-  if (best < 0 || (teams && r.seen[last] < (call.multiply_adds < kShort ? 1 : kWarm))) return most;
+  if (best < 0 || (teams && r.seen[last] < warm(last, call))) return most;
   if (!teams) best = 0;
   const double now = r.rate[best] * call.multiply_adds;  // what the call takes
   for (int size : {0, best - 1, best + 1}) {
@@ -85,10 +90,10 @@ void Tuner::learn(const Effort& call, int threads, double seconds) {
   const bool counts = size == 0 || size == r.before || call.multiply_adds >= kShort;
   r.before = size;
   if (counts) {
-    if (r.seen[size] < kWarm)
+    if (r.seen[size] < warm(size, call))
       ++r.seen[size], r.rate[size] = known > 0 ? std::min(rate, known) : rate;
     else
-      r.rate[size] = known + kWeight * (std::min(rate, kMostOften * known) - known);
+      r.rate[size] = known + (rate < known ? kShorter : kLonger) * (std::min(rate, kMostOften * known) - known);
   }
   for (double& waited : r.waited) waited += seconds;
   r.waited[size] = 0;

@@ -64,7 +64,7 @@ def test_threads_that_help_are_used(work: float, speedup: float) -> None:
 @pytest.mark.parametrize("slowdown", [1.02, 1.3, 3.0, 40.0])
 def test_threads_that_do_not_help_cost_next_to_nothing(work: float, slowdown: float) -> None:
     alone = seconds(work)
-    mean, chosen = live(a_tuner(), steady({1: alone, 2: alone * slowdown}), work, 2, 2000 * alone + 2 * slowdown * alone)
+    mean, chosen = live(a_tuner(), steady({1: alone, 2: alone * slowdown}), work, 2, max(1.0, 2000 * alone + 2 * slowdown * alone))
     assert mean < 1.05 * alone, chosen
 
 
