@@ -134,12 +134,18 @@ def new_kept(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | to
         return Kept(hidden, x.new_empty((directions, rows, numbers, stack.hidden_size)), None)
     if len(stack.cell.states) == 1:  # its memory is its output, which is there
         return Kept(hidden, None, None)
-    marks: int | torch.SymInt
-    if isinstance(steps, torch.SymInt) or isinstance(batch, torch.SymInt):
-        marks = torch.library.get_ctx().new_dynamic_size()
-    else:
-        marks = rows and _native.number_of_marks(CELLS[stack.cell.name], NUMBERS[x.dtype], steps, batch, stack.hidden_size)
+    marks = number_of_marks(len(stack.cell.gates) * stack.hidden_size * x.element_size(), steps, batch)
     return Kept(hidden, None, x.new_empty((directions, marks, batch, stack.hidden_size)))
+
+
+def number_of_marks(width: int, steps: int | torch.SymInt, batch: int | torch.SymInt) -> int | torch.SymInt:
+    """How many times the kernels mark a cell's memory, for gates of ``width`` bytes in a row: before each chunk of the backward pass.
+
+    As csrc/kernels.h has it, but of sizes that a compiler knows by symbols alone: a number that came from there would be one more
+    symbol, at which it cuts the program in two.
+    """
+    chunk = torch.sym_max(1, 8 * 1024 * 1024 // torch.sym_max(1, width * batch))
+    return (steps + chunk - 1) // chunk
 
 
 def _steps_and_batch(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) -> tuple[int, int]:
