@@ -297,7 +297,7 @@ class Misuse:
         what: list[Any] = [stack.cell.name, H, stack.num_layers, stack.bidirectional, stack.bias, stack.proj_size, stack.recompute, False]
         if self.maybe(0.4):
             place = self.rng.randrange(len(what))
-            what[place] = self.rng.choice((*BY_NAME, "x")) if place == 0 else self.rng.choice((0, 1, 2, 3, 5, 8, -1, 16, 2**40))
+            what[place] = self.rng.choice((*BY_NAME, "x")) if place == 0 else self.rng.choice((0, 1, 2, 3, 5, 8, -1, 16, 2**24, 2**31, 2**40, 2**62))
         spans = [batch_sizes, self.counts(B, T) if lengths else None, reset, fresh]
         output, h_n, c_n, hidden, steps, marks = torch.ops.elman.scan(x, states, params, *spans, *what)
         assert output.shape[:-1] == x.shape[:-1]
@@ -309,7 +309,7 @@ class Misuse:
             kept[place] = self.rng.choice((other[:0], other[..., :-1], self.tensor(*other.shape, dtype=dtype, spoil=0.5), x))
         if self.maybe(0.2):
             place = self.rng.randrange(len(what))
-            what[place] = self.rng.choice(tuple(BY_NAME)) if place == 0 else self.rng.choice((0, 1, 2, 3, 5, 8))
+            what[place] = self.rng.choice(tuple(BY_NAME)) if place == 0 else self.rng.choice((0, 1, 2, 3, 5, 8, 2**24, 2**31, 2**62))
         if self.maybe(0.2):
             spans[1] = self.counts(B, T)
         d_output = self.tensor(*output.shape, dtype=dtype) if self.maybe(0.8) else None

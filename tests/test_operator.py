@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -167,6 +169,19 @@ def test_what_a_compiled_network_gave_may_be_written_into(name: str) -> None:
         torch.testing.assert_close(got, one, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "all at once" in name or "again" in name])
+def test_a_compiler_need_not_know_sizes_to_take_a_network_whole(name: str) -> None:
+    """In two parts the first part's output would be saved where the second writes into it. Not fullgraph, which asks for more symbols."""
+    rnn, _, _ = _network(name)
+    compiled = torch.compile(lambda x: rnn(x)[0].mul_(2), backend="aot_eager")
+    for shape in ((5, 3), (5, 4), (7, 6)):  # the second time torch lets a size vary, the third time the other
+        x = torch.randn(*shape, 3, dtype=torch.float64, requires_grad=True)
+        wanted = [x, *rnn.parameters()]
+        expected = torch.autograd.grad(rnn(x)[0].mul_(2).square().sum(), wanted)
+        for got, one in zip(torch.autograd.grad(compiled(x).square().sum(), wanted), expected, strict=True):
+            torch.testing.assert_close(got, one, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["deep", "gru", "lstm"])
 def test_a_compiler_runs_a_network_once_though_its_output_was_written_into(name: str) -> None:
     """With Inductor's way to part what runs forward from what runs backward."""
@@ -188,6 +203,21 @@ def test_what_the_operator_gave_may_be_written_into_without_a_compiler() -> None
     expected = torch.autograd.grad(rnn(x)[0].mul_(2).sum(), list(rnn.parameters()))
     output = OPERATOR(x, [], list(rnn.parameters()), None, None, None, [], "gru", 4, 1, False, True, 0, False, False)[0]
     assert all(map(torch.equal, torch.autograd.grad(output.mul_(2).sum(), list(rnn.parameters())), expected))
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_what_the_operator_keeps_is_free_after_its_gradient_and_seen_by_hooks(hooked: bool) -> None:
+    rnn, x, _ = _network("gru")
+    with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone) if hooked else nullcontext():
+        output = OPERATOR(x, [], list(rnn.parameters()), None, None, None, [], "gru", 4, 1, False, True, 0, False, False)[0]
+    memory, node = weakref.ref(output.untyped_storage()), output.grad_fn
+    loss = output.mul(2).sum()
+    del output
+    gradients = [torch.autograd.grad(loss, list(rnn.parameters()), retain_graph=again) for again in ((False,) if hooked else (True, False))]
+    expected = torch.autograd.grad(rnn(x)[0].mul(2).sum(), list(rnn.parameters()))
+    assert all(all(map(torch.equal, found, expected)) for found in gradients)
+    assert node is not None
+    assert memory() is None
 
 
 @pytest.mark.parametrize("layer", ["RNN", "GRU", "LSTM"])
@@ -272,3 +302,15 @@ def test_counts_may_be_strided_and_what_was_kept_must_be_whole() -> None:
         backward(hidden, steps[:, :12], x.new_empty(0))
     with pytest.raises(RuntimeError, match="expected marks of"):
         backward(hidden, x.new_empty(0), x.new_zeros(1), (*what[:6], True, False))
+
+
+@pytest.mark.parametrize(("place", "size"), [(2, 2**24), (2, 2**31), (2, 2**62), (1, 2**62), (1, -1), (5, 2**62)])
+def test_sizes_beyond_the_parameters_are_refused_before_anything_is_built(place: int, size: int) -> None:
+    rnn, x, _ = _network("lstm")
+    what: list[object] = ["lstm", 4, 1, False, True, 0, False, False]
+    output, _, _, *kept = OPERATOR(x, [], list(rnn.parameters()), None, None, None, [], *what)
+    what[place] = size
+    with pytest.raises(RuntimeError, match=r"^expected [^\n]+, got [^\n]+$"):
+        OPERATOR(x, [], list(rnn.parameters()), None, None, None, [], *what)
+    with pytest.raises(RuntimeError, match=r"^expected [^\n]+, got [^\n]+$"):
+        torch.ops.elman.scan_backward(output, None, None, x, [], list(rnn.parameters()), None, None, None, [], output, *kept, *what)

@@ -205,7 +205,7 @@ class _Scan(torch.autograd.Function):
         ctx.call = stack, spans, batch_first
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
-        if not _saving_is_hooked():
+        if not operator.saving_is_hooked():
             shared = output.detach()  # shares the memory and the count of writes to it
             ctx.kept = shared, shared._version, kept
         return output, *finals
@@ -241,7 +241,7 @@ class _Trace(torch.autograd.Function):
         ctx.call = stack, spans
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
-        if not _saving_is_hooked():
+        if not operator.saving_is_hooked():
             shared = [t.detach() for t in (outputs, kept.steps) if t is not None]
             ctx.kept = shared, [t._version for t in shared]
         return outputs, kept.steps, *finals
@@ -307,11 +307,6 @@ def _forward(
             output, finals, hidden, steps = done
             return output, finals, kernels.Kept(hidden, steps, None)
     return kernels.forward(stack, x, states, params, spans, batch_first, keep=True)
-
-
-def _saving_is_hooked() -> bool:
-    """Whether somebody has a say in what is saved for backward: torch.utils.checkpoint, save_on_cpu, a user's own hooks."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
 def _is_differentiated(gradients: Sequence[Tensor | None]) -> bool:

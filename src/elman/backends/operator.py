@@ -55,12 +55,28 @@ def scan(
 
 
 def _stack(
-    x: Tensor, cell: str, hidden_size: int, num_layers: int, bidirectional: bool, bias: bool, proj_size: int, recompute: bool, _: bool
+    x: Tensor,
+    params: Sequence[Tensor],
+    cell: str,
+    hidden_size: int,
+    num_layers: int,
+    bidirectional: bool,
+    bias: bool,
+    proj_size: int,
+    recompute: bool,
+    _: bool,
 ) -> Stack:
     if cell not in BY_NAME:
         raise RuntimeError(f"expected cell to be one of {', '.join(BY_NAME)}, got {cell!r}")
     if x.dim() == 0:
         raise RuntimeError("expected x of shape (T, B, I), (B, T, I) or (N, I), got a tensor without axes")
+    for name, size in (("hidden_size", hidden_size), ("num_layers", num_layers), ("proj_size", proj_size)):
+        if not 0 <= size < 2**31:
+            raise RuntimeError(f"expected {name} from 0 to 2**31 - 1, got {size}")
+    # Before a stack of so many layers is built.
+    expected = num_layers * (2 if bidirectional else 1) * (2 + 2 * bias + (proj_size > 0))
+    if len(params) != expected:
+        raise RuntimeError(f"expected {expected} parameters, those of {num_layers} layers (num_layers), got {len(params)}")
     return Stack(BY_NAME[cell](), x.shape[-1], hidden_size, num_layers, bidirectional, bias, proj_size, recompute)
 
 
@@ -84,7 +100,7 @@ def _results(output: Tensor, finals: Sequence[Tensor], kept: Kept, x: Tensor) ->
 @torch.library.impl(_library, "scan", "CPU")
 def _scan(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
     spans, what = _spans(*rest[:4]), rest[4:]
-    stack, batch_first = _stack(x, *what), what[-1]
+    stack, batch_first = _stack(x, params, *what), what[-1]
     output, finals, kept = kernels.forward(stack, x, tuple(states) or None, params, spans, batch_first, keep=True, roomy=True)
     return _results(output, finals, kept, x)
 
@@ -107,7 +123,7 @@ def _scan_backward(
     marks: Tensor,
     *what: Any,
 ) -> list[Tensor]:
-    stack, batch_first = _stack(x, *what), what[-1]
+    stack, batch_first = _stack(x, params, *what), what[-1]
     kept, d_finals = Kept(*_or_none((hidden, steps, marks))), (d_h_n, d_c_n)[: len(stack.state_sizes)]
     wanted = (True,) * (1 + len(states) + len(fresh) + len(params))
     spans = _spans(batch_sizes, lengths, reset, fresh)
@@ -141,7 +157,7 @@ def _check_devices(x: Tensor, *others: Tensor | None, counts: Sequence[Tensor | 
 def _scan_fake(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
     batch_sizes, lengths, reset, fresh, *what = rest
     _check_devices(x, *states, *params, *fresh, reset, counts=(batch_sizes, lengths))
-    stack, batch_first = _stack(x, *what), what[-1]
+    stack, batch_first = _stack(x, params, *what), what[-1]
     rows: int | torch.SymInt
     batch: int | torch.SymInt
     steps: int | torch.SymInt
@@ -173,22 +189,28 @@ def _scan_backward_fake(
     return [kernels.new_sequence(x, x.shape[-1]), *(t.new_empty(t.shape) for t in (*states, *fresh, *params))]
 
 
+def saving_is_hooked() -> bool:
+    """Whether somebody has a say in what is saved for backward: torch.utils.checkpoint, save_on_cpu, a user's own hooks."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+
+
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, states, params, batch_sizes, lengths, reset, fresh, *ctx.what = inputs
     ctx.counts = len(states), len(fresh)
     results, _, _, *kept = output
     ctx.save_for_backward(x, batch_sizes, lengths, reset, *kept, *states, *fresh, *params)
     ctx.set_materialize_grads(False)
-    shared = results.detach()  # the caller may write into the outputs: this shares the count of writes to them
-    ctx.output = shared, shared._version
+    if not saving_is_hooked():
+        shared = results.detach()  # the caller may write into the outputs: this shares the count of writes to them
+        ctx.output = shared, shared._version
 
 
 def _differentiate(ctx: Any, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, *_: Any) -> tuple[Any, ...]:
     x, batch_sizes, lengths, reset, hidden, steps, marks, *rest = ctx.saved_tensors
     first, second = ctx.counts[0], sum(ctx.counts)
     states, fresh, params = rest[:first], rest[first:second], rest[second:]
-    output, version = ctx.output
-    if output._version != version:  # run once more, as in eager code; a compiler sees twice the same and runs it once
+    output, version = ctx.__dict__.pop("output", (None, 0))
+    if output is None or output._version != version:  # run once more, as in eager code; a compiler sees twice the same and runs it once
         output, _, _, hidden, steps, marks = torch.ops.elman.scan(x, states, params, batch_sizes, lengths, reset, fresh, *ctx.what)
     d_x, *gradients = torch.ops.elman.scan_backward(
         d_output, d_h_n, d_c_n, x, states, params, batch_sizes, lengths, reset, fresh, output, hidden, steps, marks, *ctx.what
