@@ -6,6 +6,7 @@ Whatever torch.nn answers is the right answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import elman
-from kinds import GRU, LSTM, PROJECTED, TANH, Kind, as_states, every_kind
+from kinds import GRU, LSTM, PROJECTED, TANH, Kind, as_hx, as_states, every_kind
 from native import required
 
 # torch's own compiler, tracer and forward mode warn of each other.
@@ -235,3 +236,31 @@ def test_batch_sizes_may_be_written_before_the_gradient(kind: Kind) -> None:
         return torch.autograd.grad(output.data.sum(), rnn.weight_hh_l0)[0]
 
     assert torch.equal(gradient(spoil=True), gradient(spoil=False))
+
+
+@every_kind
+@pytest.mark.parametrize("options", [{}, {"recompute": True, "num_layers": 2}, {"dtype": torch.bfloat16}], ids=str)
+@pytest.mark.parametrize("spans", [{}, {"lengths": [5, 3]}], ids=["whole", "ragged"])
+def test_zeros_without_memory_are_zeros(kind: Kind, options: dict[str, Any], spans: dict[str, Any]) -> None:
+    """torch's own formulas give such gradients where there is nothing to add; they may come as anything else, too."""
+    rnn = kind.build(elman, 3, 8, **options)
+
+    def found(zeros: Callable[..., Tensor], place: str) -> list[Tensor]:
+        like = {"dtype": rnn.weight_hh_l0.dtype}
+        torch.manual_seed(0)
+        x = zeros((5, 2, 3), **like) if place == "x" else torch.randn(5, 2, 3, **like)
+        states = [torch.randn(rnn.num_layers, 2, width, **like) for width in rnn.stack.state_sizes]
+        if place == "states":
+            states = [zeros(state.shape, **like) for state in states]
+        output, finals = rnn(x, as_hx(tuple(states)), **spans)
+        results = [output, *as_states(finals)]
+        gradients = [torch.ones_like(t) for t in results]
+        for at in {"output": range(1), "finals": range(1, len(results))}.get(place, ()):
+            gradients[at] = zeros(results[at].shape, **like)
+        with torch.no_grad():
+            again = rnn(x, as_hx(tuple(states)), **spans)[0]
+        return [output, again, *torch.autograd.grad(results, list(rnn.parameters()), gradients)]
+
+    for place in ("x", "states", "output", "finals"):
+        for got, expected in zip(found(torch._efficientzerotensor, place), found(torch.zeros, place), strict=True):
+            assert torch.equal(got, expected), place

@@ -135,8 +135,8 @@ def test_it_is_an_option_of_the_layer_and_no_part_of_its_state(kind: Kind) -> No
 def test_memory_for_marks_is_as_much_as_the_kernels_write() -> None:
     for number, size in ((0, 4), (1, 8)):
         for units in (1, 7, 256, 4097):
-            for rows in (1, 3, 1000, 2**15):
-                for steps in (1, 2, 200, 2**20):
+            for rows in (1, 3, 1000):
+                for steps in (1, 2, 200, 10**5):
                     expected = kernels._native.number_of_marks(3, number, steps, rows, units)
                     assert kernels.number_of_marks(4 * units * size, steps, rows) == expected
     assert kernels.number_of_marks(16, 0, 0) == 0

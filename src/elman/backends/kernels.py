@@ -100,6 +100,8 @@ if sees_tensors():
 
 def _dense(tensor: Tensor) -> Tensor:
     """The tensor as the kernels read it, copied if need be: contiguous, and its numbers in memory as they are."""
+    if tensor._is_zerotensor():
+        return tensor.clone(memory_format=torch.contiguous_format)
     return tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous()
 
 
@@ -110,7 +112,7 @@ def reads(stack: Stack, params: Sequence[Tensor]) -> bool:
 
 def _readable(x: Tensor) -> Tensor:
     """A sequence as the kernels read it, copied if need be: its rows may lie anywhere, but each is contiguous."""
-    return x if (x.stride()[-1] == 1 or x.shape[-1] == 1) and not x.is_neg() else x.resolve_neg().contiguous()
+    return x if (x.stride()[-1] == 1 or x.shape[-1] == 1) and not x.is_neg() and not x._is_zerotensor() else _dense(x.resolve_neg())
 
 
 def new_sequence(like: Tensor, width: int) -> Tensor:
@@ -207,9 +209,13 @@ def plain_forward(
         The outputs, the final states, and with ``keep`` the first two of ``Kept``; None, with nothing done, if the call is not of this
         kind; False if it would be, but for gradients that are wanted with ``grad_mode``.
     """
-    done: tuple[Tensor, tuple[Tensor, ...], Tensor | None, Tensor | None] | bool | None = _native.plain_forward(
-        _what(stack), params, x, states, batch_first, grad_mode, keep, PLAIN, torch.get_num_threads()
-    )
+    done: tuple[Tensor, tuple[Tensor, ...], Tensor | None, Tensor | None] | bool | None
+    try:
+        done = _native.plain_forward(_what(stack), params, x, states, batch_first, grad_mode, keep, PLAIN, torch.get_num_threads())
+    except RuntimeError:
+        if not any(t._is_zerotensor() for t in (x, *(states or ()), *params)):
+            raise
+        done = None  # one has no memory, and is to be copied
     return done
 
 
@@ -323,6 +329,8 @@ def backward(
     Returns:
         The gradients in the order of ``wanted``, None where not wanted.
     """
+    d_output = _unless_zeros(d_output)
+    d_finals = tuple([_unless_zeros(d) for d in d_finals])
     usual = d_kept is None and spans.is_whole() and not spans.fresh and not stack.recompute and x.dtype is not torch.bfloat16
     if usual:  # in one step behind the binding
         done: list[Tensor | None] | None = _native.plain_backward(
@@ -368,6 +376,11 @@ def backward(
         d_params,
     )
     return [d_x, *d_states, *d_fresh, *d_params]
+
+
+def _unless_zeros(gradient: Tensor | None) -> Tensor | None:
+    """A gradient; None for the zeros that torch keeps no memory for."""
+    return None if gradient is None or gradient._is_zerotensor() else gradient
 
 
 def _kept_dense(kept: Kept | None) -> Kept:
