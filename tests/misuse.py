@@ -29,6 +29,7 @@ I, H, T, B = 6, 8, 5, 3  # noqa: E741
 NUMBERS = (-1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 31, 2**31, 2**62)
 DTYPES = (torch.float32, torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.bool)
 COUNTS = (1, 2, 3, 5, 6, 8, 0)
+SIZES = (0, 1, 2, 3, 5, 8, 2**24, 2**31, 2**62)
 HIDDEN_ATTRIBUTES = ("_names", "_learned", "_state_names", "_read")
 
 
@@ -297,7 +298,7 @@ class Misuse:
         what: list[Any] = [stack.cell.name, H, stack.num_layers, stack.bidirectional, stack.bias, stack.proj_size, stack.recompute, False]
         if self.maybe(0.4):
             place = self.rng.randrange(len(what))
-            what[place] = self.rng.choice((*BY_NAME, "x")) if place == 0 else self.rng.choice((0, 1, 2, 3, 5, 8, -1, 16, 2**24, 2**31, 2**40, 2**62))
+            what[place] = self.rng.choice((*BY_NAME, "x")) if place == 0 else self.rng.choice((*SIZES, -1, 16, 2**40))
         spans = [batch_sizes, self.counts(B, T) if lengths else None, reset, fresh]
         output, h_n, c_n, hidden, steps, marks = torch.ops.elman.scan(x, states, params, *spans, *what)
         assert output.shape[:-1] == x.shape[:-1]
@@ -309,7 +310,7 @@ class Misuse:
             kept[place] = self.rng.choice((other[:0], other[..., :-1], self.tensor(*other.shape, dtype=dtype, spoil=0.5), x))
         if self.maybe(0.2):
             place = self.rng.randrange(len(what))
-            what[place] = self.rng.choice(tuple(BY_NAME)) if place == 0 else self.rng.choice((0, 1, 2, 3, 5, 8, 2**24, 2**31, 2**62))
+            what[place] = self.rng.choice(tuple(BY_NAME)) if place == 0 else self.rng.choice(SIZES)
         if self.maybe(0.2):
             spans[1] = self.counts(B, T)
         d_output = self.tensor(*output.shape, dtype=dtype) if self.maybe(0.8) else None

@@ -242,7 +242,7 @@ def test_batch_sizes_may_be_written_before_the_gradient(kind: Kind) -> None:
 @pytest.mark.parametrize("options", [{}, {"recompute": True, "num_layers": 2}, {"dtype": torch.bfloat16}], ids=str)
 @pytest.mark.parametrize("spans", [{}, {"lengths": [5, 3]}], ids=["whole", "ragged"])
 def test_zeros_without_memory_are_zeros(kind: Kind, options: dict[str, Any], spans: dict[str, Any]) -> None:
-    """torch's own formulas give such gradients where there is nothing to add; they may come as anything else, too."""
+    """Formulas of torch's own give such gradients where there is nothing to add; they may come as anything else, too."""
     rnn = kind.build(elman, 3, 8, **options)
 
     def found(zeros: Callable[..., Tensor], place: str) -> list[Tensor]:
