@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,9 @@ from torch import nn
 
 import elman
 from streams import assert_same_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STEP = {
     "a list": ([0.0] * 3, TypeError, "expected x to be a torch tensor or a NumPy array, got list"),
@@ -105,3 +110,23 @@ def test_a_stream_keeps_its_network_and_its_batch_size() -> None:
 
 def test_a_stream_says_what_it_is() -> None:
     assert repr(elman.stream(elman.RNN(3, 5), 2)) == "Stream(RNN(3, 5), batch_size=2)"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_masked_arrays_are_refused_wherever_arrays_are_taken(dtype: torch.dtype) -> None:
+    """What is below a mask is no number of the caller's."""
+    stream = elman.stream(elman.GRU(3, 4, dtype=dtype), 2)
+    x, state, lengths = (np.ma.array(np.zeros(shape, kind), mask=True) for shape, kind in (((2, 3), "f4"), ((1, 2, 4), "f4"), (2, "i8")))
+    rows, reset = np.ma.array([True, True], mask=[True, False]), np.ma.array(np.zeros((5, 2), bool))
+    calls: dict[str, tuple[Callable[[], object], ...]] = {
+        "x": (lambda: stream.step(x), lambda: stream.run(x[None])),
+        "state": (lambda: setattr(stream, "state", state),),
+        "h": (lambda: stream.load_state_dict({"h": state}),),
+        "rows": (lambda: stream.reset(rows), lambda: stream.reset(lengths)),
+        "lengths": (lambda: stream.rnn(torch.zeros(5, 2, 3, dtype=dtype), lengths=lengths),),
+        "reset": (lambda: stream.rnn(torch.zeros(5, 2, 3, dtype=dtype), reset=reset),),
+    }
+    for name, each in calls.items():
+        for call in each:
+            with pytest.raises(TypeError, match=rf"^expected {name} without a mask, got a masked array: pass {name}\.filled\(...\)"):
+                call()

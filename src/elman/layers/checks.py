@@ -42,6 +42,12 @@ def wrong_module(expected: str, got: object) -> TypeError:
     return TypeError(f"expected rnn to be one of Elman's {expected}, got {'' if module == 'builtins' else f'{module}.'}{kind.__name__}")
 
 
+def check_unmasked(name: str, array: object) -> None:
+    """Raise a TypeError if an array is masked: torch would read what is below the mask."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"expected {name} without a mask, got a masked array: pass {name}.filled(...), with a value for what is masked")
+
+
 def as_int(value: object) -> int | None:
     """An integer of any kind as an int: NumPy's, a tensor of one, what has ``__index__``. None if it is none; a bool is none."""
     if type(value) is int:
@@ -339,6 +345,7 @@ def as_lengths(lengths: Lengths, rows: int, steps: int) -> Tensor:
         RuntimeError: they are not one for each row, or one is not from 0 to the number of steps.
     """
     expected = f"expected {rows} lengths, one for each row of x"
+    check_unmasked("lengths", lengths)
     lengths = _traceable(lengths)
     if isinstance(lengths, _ARRAYS):
         if isinstance(lengths, Tensor):
@@ -414,6 +421,7 @@ def as_reset(reset: Reset, x: Tensor, expected: tuple[int, ...], axes: str) -> T
         RuntimeError: its shape, layout or device is wrong.
     """
     told = "a bool tensor or NumPy array, True where a fresh sequence begins"
+    check_unmasked("reset", reset)
     reset = _traceable(reset)
     if not isinstance(reset, _ARRAYS):
         hint = ": convert it with torch.tensor(reset)" if isinstance(reset, list | tuple) else ""

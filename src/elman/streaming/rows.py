@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from elman.layers.checks import check_unmasked
+
 
 def as_mask(rows: Any, batch_size: int) -> Tensor:
     """Raise what is wrong with rows, if anything is; else say which they are.
@@ -33,6 +35,7 @@ def as_mask(rows: Any, batch_size: int) -> Tensor:
 
     bools = "1 bool" if batch_size == 1 else f"{batch_size} bools"
     expected = f"expected rows to be numbers from 0 to {batch_size - 1}, each once, or a mask of {bools}, got"
+    check_unmasked("rows", rows)
     unordered = isinstance(rows, set | frozenset | range)
     if isinstance(rows, list | tuple | set | frozenset) and len({isinstance(row, bool | np.bool_) for row in rows}) > 1:
         raise TypeError(f"{expected} {rows!r}, some of each")

@@ -274,6 +274,8 @@ class Stream:
             raise checks.wrong_kind("state_dict", "a dict of arrays, as state_dict() gives it", state_dict)
         if set(state_dict) != set(names):
             raise RuntimeError(f"expected a state of {' and '.join(names)}, got {', '.join(map(str, state_dict)) or 'nothing'}")
+        for name in names:
+            checks.check_unmasked(name, state_dict[name])
         given = [torch.from_numpy(v).bfloat16() if self._is_bfloat16(v) else v for v in map(state_dict.__getitem__, names)]
         self._set(tuple([self._check_state(*pair) for pair in zip(names, given, self._rnn.stack.state_sizes, strict=True)]))
 
@@ -444,6 +446,7 @@ class Stream:
         """A copy of an array, as a tensor where the parameters are."""
         import numpy as np
 
+        checks.check_unmasked(name, array)
         if not isinstance(array, np.ndarray):
             raise checks.wrong_kind(name, "a torch tensor or a NumPy array", array)
         expected = getattr(np, str(weight.dtype).removeprefix("torch."), None)
