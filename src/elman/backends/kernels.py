@@ -24,7 +24,7 @@ else:
     _missing = None
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
@@ -146,7 +146,8 @@ def number_of_marks(width: int, steps: int | torch.SymInt, batch: int | torch.Sy
     As csrc/kernels.h has it, but of sizes that a compiler knows by symbols alone: a number that came from there would be one more
     symbol, at which it cuts the program in two.
     """
-    chunk = torch.sym_max(1, 8 * 1024 * 1024 // torch.sym_max(1, width * batch))
+    at_least: Callable[[int, int | torch.SymInt], int | torch.SymInt] = torch.sym_max
+    chunk = at_least(1, 8 * 1024 * 1024 // at_least(1, width * batch))
     return (steps + chunk - 1) // chunk
 
 
