@@ -98,6 +98,11 @@ if sees_tensors():
     _native.offer_exchange(Tensor.__dlpack_c_exchange_api__)
 
 
+def _some_lack_memory(*tensors: Tensor | None) -> bool:
+    """Whether some are the zeros that torch keeps no memory for, which are to be copied. Asked once the kernels have refused a call."""
+    return any(t is not None and t._is_zerotensor() for t in tensors)
+
+
 def _dense(tensor: Tensor) -> Tensor:
     """The tensor as the kernels read it, copied if need be: contiguous, and its numbers in memory as they are."""
     if tensor._is_zerotensor():
@@ -214,9 +219,9 @@ def plain_forward(
     try:
         done = _native.plain_forward(_what(stack), params, x, states, batch_first, grad_mode, keep, PLAIN, torch.get_num_threads())
     except RuntimeError:
-        if not any(t._is_zerotensor() for t in (x, *(states or ()), *params)):
+        if not _some_lack_memory(x, *(states or ()), *params):
             raise
-        done = None  # one has no memory, and is to be copied
+        done = None
     return done
 
 
@@ -330,27 +335,31 @@ def backward(
     Returns:
         The gradients in the order of ``wanted``, None where not wanted.
     """
-    d_output = _unless_zeros(d_output)
-    d_finals = tuple([_unless_zeros(d) for d in d_finals])
     usual = d_kept is None and spans.is_whole() and not spans.fresh and not stack.recompute and x.dtype is not torch.bfloat16
     if usual:  # in one step behind the binding
-        done: list[Tensor | None] | None = _native.plain_backward(
-            _what(stack),
-            params,
-            x,
-            states,
-            batch_first,
-            output,
-            kept.hidden,
-            kept.steps,
-            d_output,
-            d_finals,
-            wanted,
-            PLAIN,
-            torch.get_num_threads(),
-        )
+        try:
+            done: list[Tensor | None] | None = _native.plain_backward(
+                _what(stack),
+                params,
+                x,
+                states,
+                batch_first,
+                output,
+                kept.hidden,
+                kept.steps,
+                d_output,
+                d_finals,
+                wanted,
+                PLAIN,
+                torch.get_num_threads(),
+            )
+        except RuntimeError:
+            if not _some_lack_memory(x, *(states or ()), *params, d_output, *d_finals):
+                raise
+            done = None
         if done is not None:
             return done
+    d_output, d_finals = _or_none(d_output), tuple(map(_or_none, d_finals))
     for t in (*params, *(states or ()), *(spans.fresh or ()), d_output, *d_finals):
         if t is not None and t.dtype is not x.dtype:
             raise RuntimeError(f"expected all tensors of {x.dtype}, as x is, got {t.dtype}: was x changed where it was saved?")
@@ -379,8 +388,8 @@ def backward(
     return [d_x, *d_states, *d_fresh, *d_params]
 
 
-def _unless_zeros(gradient: Tensor | None) -> Tensor | None:
-    """A gradient; None for the zeros that torch keeps no memory for."""
+def _or_none(gradient: Tensor | None) -> Tensor | None:
+    """A gradient; None for zeros without memory."""
     return None if gradient is None or gradient._is_zerotensor() else gradient
 
 

@@ -70,14 +70,18 @@ def _stack(
         raise RuntimeError(f"expected cell to be one of {', '.join(BY_NAME)}, got {cell!r}")
     if x.dim() == 0:
         raise RuntimeError("expected x of shape (T, B, I), (B, T, I) or (N, I), got a tensor without axes")
-    for name, size in (("hidden_size", hidden_size), ("num_layers", num_layers), ("proj_size", proj_size)):
-        if not 0 <= size < 2**31:
-            raise RuntimeError(f"expected {name} from 0 to 2**31 - 1, got {size}")
+    for name, size, least in (("hidden_size", hidden_size, 0), ("num_layers", num_layers, 1), ("proj_size", proj_size, 0)):
+        if not least <= size < 2**31:
+            raise RuntimeError(f"expected {name} from {least} to 2**31 - 1, got {size}")
     # Before a stack of so many layers is built.
     expected = num_layers * (2 if bidirectional else 1) * (2 + 2 * bias + (proj_size > 0))
     if len(params) != expected:
         raise RuntimeError(f"expected {expected} parameters, those of {num_layers} layers (num_layers), got {len(params)}")
-    return Stack(BY_NAME[cell](), x.shape[-1], hidden_size, num_layers, bidirectional, bias, proj_size, recompute)
+    stack = Stack(BY_NAME[cell](), x.shape[-1], hidden_size, num_layers, bidirectional, bias, proj_size, recompute)
+    for i, (param, shape) in enumerate(zip(params, stack.shapes, strict=True)):
+        if param.shape != shape:
+            raise RuntimeError(f"expected parameter {i} of shape {shape}, got {tuple(param.shape)}")
+    return stack
 
 
 def _spans(batch_sizes: Tensor | None, lengths: Tensor | None, reset: Tensor | None, fresh: list[Tensor]) -> Spans:
