@@ -21,9 +21,9 @@ constexpr double kLeastCost = 0.1;
 // much of their time, until there is enough for a try. So what teams lose, even by being halted for a slice of the system's time in one of many calls,
 // stays within that share.
 constexpr double kEarned = 0.02;
-// What there is at first, and the most that can be saved up: about a slice of the system's time, or two calls. No call loses more than the slice, or twice its
-// time: what halts one for longer halts everything. And what is enough for a try: a tenth of the slice, or half a call.
-constexpr double kSlice = 5e-3, kCalls = 2, kEnough = 0.1, kEnoughCalls = 0.5;
+// What there is at first, and the most that can be saved up: some slices of the system's time, or some calls. No call loses more than a slice, or twice its time: what
+// halts one for longer halts everything. And what is enough for a try: a tenth of a slice, or half a call.
+constexpr double kSaved = 4, kSlice = 5e-3, kEnough = 0.1 * kSlice, kEnoughCalls = 0.5;
 // What one thread may be expected to do in a second, before it has been seen.
 constexpr double kExpected = 50e9;
 // A moving average's weight of a new time that is longer, and of one that is shorter: what is slower for once says little, since whatever is halted is slower; the
@@ -46,7 +46,7 @@ Tuner::Record& Tuner::record(const Effort& call) {
   if (found.kind != call.kind) {
     found = Record{};
     found.kind = call.kind;
-    found.credit = kSlice;
+    found.credit = kSaved * kSlice;
   }
   return found;
 }
@@ -100,8 +100,9 @@ void Tuner::learn(const Effort& call, int threads, double seconds) {
   const double alone = r.rate[0] * call.multiply_adds;
   r.credit += kEarned * seconds;
   if (size > 0 && alone > 0) r.credit += std::max(alone - seconds, -std::max(kSlice, alone));
-  r.credit = std::min(r.credit, std::max(kSlice, kCalls * alone));
-  r.barred = r.credit < (r.barred ? std::max(kEnough * kSlice, kEnoughCalls * alone) : 0);
+  const double most = kSaved * std::max(kSlice, alone);
+  r.credit = size == 0 && r.seen[0] == 1 ? most : std::min(r.credit, most);
+  r.barred = r.credit < (r.barred ? std::max(kEnough, kEnoughCalls * alone) : 0);
 }
 
 }  // namespace elman
