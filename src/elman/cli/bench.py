@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,8 @@ from elman._files import rehearse, to_json, write
 from elman.cli.frame import interruptible, path, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from elman.bench.case import Case, Mode
     from elman.bench.report import Report
 
@@ -188,18 +190,26 @@ def publish(report: Report, as_markdown: bool, json_path: Path | None) -> None:
 
     from elman.bench.render import markdown, print_tables
 
-    if json_path == STDOUT:
-        print_json(report.to_dict())
-        return
-    if as_markdown:
-        print(markdown(report))
-    else:
+    def show() -> None:
+        if as_markdown:
+            print(markdown(report))
+            return
         console = Console()
         if not console.is_terminal:
             console.width = max(console.width, 100)  # a pipe has no edge
         print_tables(report, console)
+
+    _put_out(report.to_dict(), show, json_path)
+
+
+def _put_out(facts: dict[str, Any], show: Callable[[], None], json_path: Path | None) -> None:
+    """Show what was found, or print it as JSON; and write it where it was asked for."""
+    if json_path == STDOUT:
+        print_json(facts)
+        return
+    show()
     if json_path is not None:
-        write(json_path, (to_json(report.to_dict()) + "\n").encode())
+        write(json_path, (to_json(facts) + "\n").encode())
 
 
 def race_sequences(
@@ -227,12 +237,7 @@ def race_sequences(
         finally:  # also when it was interrupted
             machine = describe(("elman", "torch"))
             facts = {"machine": asdict(machine), "threads": threads, "rounds": rounds, "answers": [answer.to_dict() for answer in answers]}
-            if json_path == STDOUT:
-                print_json(facts)
-            else:
-                print_answers(answers, machine, threads, rounds, Console(), as_markdown)
-            if json_path not in (None, STDOUT):
-                write(json_path, (to_json(facts) + "\n").encode())
+            _put_out(facts, lambda: print_answers(answers, machine, threads, rounds, Console(), as_markdown), json_path)
 
 
 def race_threads(
@@ -257,13 +262,8 @@ def race_threads(
         try:
             for row in measure(cases, modes, counts, rounds=rounds, min_block_s=min_block_s):
                 rows.append(row)
-                print(f"{row.case.cell} {row.case} {row.mode}, {row.threads} threads: {row.over_fewest:.2f}", file=sys.stderr)
+                print(f"{row.case.cell} {row.case} {row.mode}, threads {row.threads}: {row.over_fewest:.2f}", file=sys.stderr)
         finally:  # also when it was interrupted
             machine = describe(("elman", "torch"))
             facts = {"machine": asdict(machine), "rounds": rounds, "busy": busy, "rows": [row.to_dict() for row in rows]}
-            if json_path == STDOUT:
-                print_json(facts)
-            else:
-                print_threads(rows, machine, rounds, busy, Console(), as_markdown)
-            if json_path not in (None, STDOUT):
-                write(json_path, (to_json(facts) + "\n").encode())
+            _put_out(facts, lambda: print_threads(rows, machine, rounds, busy, Console(), as_markdown), json_path)

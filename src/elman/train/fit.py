@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 HOPELESS = 1000.0
 """Bits per character beyond which no training comes back: a model that knows nothing costs 8, and one that float32 can still tell from
-impossible 149. Rates that are ten times too high pass 100 for a while and recover."""
+impossible 149. Trainings that passed 100 for a while have recovered, none that passed 1000."""
 
 
 @dataclass(frozen=True)
