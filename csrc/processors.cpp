@@ -28,7 +28,7 @@ double quota_of(const std::string& folder) {
 
 bool is_among(const std::string& name, const std::string& names) { return ("," + names + ",").find("," + name + ",") != std::string::npos; }
 
-// The first name for what cannot be asked of the system often: it takes some microseconds.
+// The quota of this process, read anew when a second has passed: to read it takes some microseconds.
 double quota_now() {
   using Clock = std::chrono::steady_clock;
   static std::atomic<double> quota{0};
