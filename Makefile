@@ -8,7 +8,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 CROSS := -std=c++20 -O2 -Wall -Wextra -Werror -fno-math-errno -fno-trapping-math -ffp-contract=off -Icsrc
 SANITIZED = LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 ELMAN_SANITIZED="$$(echo build/sanitize/_native*.so)" PYTHONPATH=tests
-KERNELS := CMakeLists.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
+SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
+KERNELS := CMakeLists.txt $(filter csrc/%,$(SOURCES))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench sanitize compilers neon clean
@@ -26,6 +27,7 @@ test: .venv/installed-dev ## the tests, on all processors
 lint: .venv/installed-dev ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(SOURCES)
 	$(BIN)/mypy
 
 bench: .venv/installed-peers ## race torch, JAX and ONNX Runtime

@@ -1,8 +1,9 @@
 // The backward scan: a template on the cell.
 //
-// The way is walked from its end, in chunks. In a chunk each step is one product, of the gate gradients of the step after with the recurrent weights,
-// that starts from the output's gradient and ends in the cell's derivative. The gate gradients of the chunk then give the gradients of inputs and
-// weights in a few large products instead of many small ones. Which block adds to which sum, and when, does not depend on the threads.
+// The way is walked from its end, in chunks. In a chunk each step is one product, of the gate gradients of the step
+// after with the recurrent weights, that starts from the output's gradient and ends in the cell's derivative. The gate
+// gradients of the chunk then give the gradients of inputs and weights in a few large products instead of many small
+// ones. Which block adds to which sum, and when, does not depend on the threads.
 //
 // Where what the cell needs was not kept, the chunk's steps are first run again, forward, from the mark before them.
 #pragma once
@@ -11,14 +12,14 @@
 
 namespace elman::ELMAN_TARGET {
 
-// Rows summed in one go into a weight's gradient, which is read and written once for each. Summing by blocks also keeps long sums accurate.
+// Rows summed in one go into a weight's gradient, which is read and written once for each. Summing by blocks also keeps
+// long sums accurate.
 constexpr long kSumRows = 512;
 // Rows of an input's gradient, and panels of a weight's, in one task.
 constexpr long kTaskRows = 96, kTaskPanels = 6;
 
-template <class T>
-struct Arriving {  // the gradient that arrives at h from outside, for some rows
-  Strip<const T> output;  // nowhere: zeros
+template <class T> struct Arriving {  // the gradient that arrives at h from outside, for some rows
+  Strip<const T> output;              // nowhere: zeros
   long column;
   const T* final;  // dense, `width` long; null: zeros
   long width;
@@ -32,7 +33,9 @@ struct Arriving {  // the gradient that arrives at h from outside, for some rows
     if (final) d += Row<T>::get(final + row * width, at, width);
     return d;
   }
-  Arriving after(long rows, const T* ends) const { return {output.after(rows), column, ends ? ends + rows * width : nullptr, width}; }
+  Arriving after(long rows, const T* ends) const {
+    return {output.after(rows), column, ends ? ends + rows * width : nullptr, width};
+  }
 };
 
 template <class T, class Cell>
@@ -42,8 +45,8 @@ struct Retreat {  // from the gradient of the states, through the cell, to the g
   const Strip<const T> h, kept;  // the new h; (K, H)
   const Strip<const T> d_kept;   // what arrives at it; nowhere: zeros
   const T* const* before;        // the state before the step
-  T* carry;                // (rows, H)
-  T* gates;                // (rows, kColumns·H)
+  T* carry;                      // (rows, H)
+  T* gates;                      // (rows, kColumns·H)
   long gates_stride, H;
   ELMAN_INLINE void prefetch(long row, long group) const {
     if constexpr (Cell::kReadsOutput) __builtin_prefetch(h[row] + group * kLanes<T>);
@@ -56,7 +59,8 @@ struct Retreat {  // from the gradient of the states, through the cell, to the g
     Vec<T> a[kMost], now{}, old{}, carried{};
     for (int k = 0; k < K; ++k) a[k] = Row<T>::get(kept[row] + k * H, column, H);
     if constexpr (Cell::kReadsOutput) now = Row<T>::get(h[row], column, H);
-    if constexpr (Cell::kReadsBefore) old = Row<T>::get(before[row], column, H), carried = Row<T>::get(carry + row * H, column, H);
+    if constexpr (Cell::kReadsBefore)
+      old = Row<T>::get(before[row], column, H), carried = Row<T>::get(carry + row * H, column, H);
     if constexpr (K > 0)
       if (d_kept) {
         Vec<T> arriving[K];
@@ -72,24 +76,25 @@ struct Retreat {  // from the gradient of the states, through the cell, to the g
     for (int g = 0; g < kColumns; ++g) Row<T>::put(gates + row * gates_stride + g * H, column, H, a[g]);
   }
   Retreat after(long rows, const T* ends) const {
-    return {arriving.after(rows, ends), h.after(rows), kept.after(rows), d_kept.after(rows), Cell::kReadsBefore ? before + rows : before, Cell::kReadsBefore ? carry + rows * H : carry,
-            gates + rows * gates_stride, gates_stride, H};
+    return {arriving.after(rows, ends), h.after(rows), kept.after(rows), d_kept.after(rows),
+        Cell::kReadsBefore ? before + rows : before, Cell::kReadsBefore ? carry + rows * H : carry,
+        gates + rows * gates_stride, gates_stride, H};
   }
 };
 
-template <class T>
-struct Arrive {  // the gradient of h itself, where a projection lies between it and the cell
+template <class T> struct Arrive {  // the gradient of h itself, where a projection lies between it and the cell
   const Arriving<T> arriving;
   T* to;
   long stride;
   ELMAN_INLINE void prefetch(long row, long group) const { arriving.prefetch(row, group); }
   ELMAN_INLINE Vec<T> init(long row, long group, int) const { return arriving.get(row, group); }
-  ELMAN_INLINE void finish(long row, long group, const Vec<T>* d) const { Row<T>::put(to + row * stride, group * kLanes<T>, arriving.width, d[0]); }
+  ELMAN_INLINE void finish(long row, long group, const Vec<T>* d) const {
+    Row<T>::put(to + row * stride, group * kLanes<T>, arriving.width, d[0]);
+  }
   Arrive after(long rows, const T* ends) const { return {arriving.after(rows, ends), to + rows * stride, stride}; }
 };
 
-template <class T>
-struct Scattered {  // a product into rows behind pointers
+template <class T> struct Scattered {  // a product into rows behind pointers
   T* const* to;
   long width;
   bool add;
@@ -102,8 +107,7 @@ struct Scattered {  // a product into rows behind pointers
 };
 
 // What one direction of one layer reads and writes on its way back (kernels.h says what may be null).
-template <class T>
-struct TrackBack {
+template <class T> struct TrackBack {
   Sequence x, h, kept, d_h, d_kept, d_x;
   bool added;  // d_x holds something already, to be added to
   const T *initial[kMostStates], *fresh[kMostStates];
@@ -113,8 +117,7 @@ struct TrackBack {
 };
 
 // One direction of one layer on its way back.
-template <class T, class Cell>
-struct Side {
+template <class T, class Cell> struct Side {
   static constexpr int G = Cell::kGates, K = Cell::kKept, kColumns = Cell::kColumns;
   static constexpr long W = kLanes<T>, kLine = 64 / static_cast<long>(sizeof(T));  // numbers in a cache line
   const Walk walk;  // from the end to the beginning, all rows
@@ -123,11 +126,13 @@ struct Side {
   const long I, H, P;
   const TrackBack<T> track;
   const bool projects;
-  const bool again;      // what the cell needs was not kept
+  const bool again;  // what the cell needs was not kept
 
-  // Working memory: packed weights; gate gradients, and where there is a projection those of h, of this chunk and of the one before; carry; pointers to the chunk's rows.
+  // Working memory: packed weights; gate gradients, and where there is a projection those of h, of this chunk and of
+  // the one before; carry; pointers to the chunk's rows.
   const long capacity, stride, d_stride;  // rows of a chunk; from one row of gate gradients to the next, and of h's
-  const Buffer<T> recurrent, input, projection, gates, d_units, carry, zeros, sums, d_h_fresh, d_c_fresh;  // the last two: by row
+  const Buffer<T> recurrent, input, projection, gates, d_units, carry, zeros, sums, d_h_fresh,
+      d_c_fresh;  // the last two: by row
   const Buffer<const T*> x_rows, h_rows, kept_rows;
   const Buffer<T*> d_x_rows;
   // Where steps are run again: what the forward scan needs, and what the chunk's steps keep.
@@ -136,21 +141,29 @@ struct Side {
   long rows = 0, chunks = 0;  // of the chunk at hand; done before it
   const T* before = nullptr;  // gate gradients of the last position of the chunk before
 
-  Side(Walk walk, const Parameters& parameters, const Gradients& gradients, long I, const TrackBack<T>& track, long capacity)
-      : walk(walk), parameters(parameters), gradients(gradients), I(I), H(walk.net.H), P(walk.net.P), track(track), projects(parameters.w_hr), again(K > 0 && !track.kept.data),
-        capacity(capacity), stride(spread(kColumns * H)), d_stride(spread(P)), recurrent(G * H * panels(P) * W), input(track.d_x.data ? G * H * panels(I) * W : 0),
-        projection(projects ? P * panels(H) * W : 0), gates(2 * capacity * stride), d_units(projects ? capacity * d_stride : 0), carry(Cell::kReadsBefore ? walk.net.B * H : 0), zeros(max(H, walk.net.resets.data ? G * H : 0)),
-        sums(wants_bias() ? kColumns * H : 0), d_h_fresh(track.d_fresh[0] ? walk.net.B * P : 0), d_c_fresh(track.d_fresh[1] ? walk.net.B * H : 0), x_rows(capacity), h_rows(capacity), kept_rows(projects ? capacity : 0), d_x_rows(track.d_x.data ? capacity : 0),
-        packed(walk.net, I, 0, again ? panels(H) : 0), chunk_kept(again ? capacity * K * H : 0), c(again && Cell::kMemory ? walk.net.B * H : 0) {}
+  Side(Walk walk, const Parameters& parameters, const Gradients& gradients, long I, const TrackBack<T>& track,
+      long capacity)
+      : walk(walk), parameters(parameters), gradients(gradients), I(I), H(walk.net.H), P(walk.net.P), track(track),
+        projects(parameters.w_hr), again(K > 0 && !track.kept.data), capacity(capacity), stride(spread(kColumns * H)),
+        d_stride(spread(P)), recurrent(G * H * panels(P) * W), input(track.d_x.data ? G * H * panels(I) * W : 0),
+        projection(projects ? P * panels(H) * W : 0), gates(2 * capacity * stride),
+        d_units(projects ? capacity * d_stride : 0), carry(Cell::kReadsBefore ? walk.net.B * H : 0),
+        zeros(max(H, walk.net.resets.data ? G * H : 0)), sums(wants_bias() ? kColumns * H : 0),
+        d_h_fresh(track.d_fresh[0] ? walk.net.B * P : 0), d_c_fresh(track.d_fresh[1] ? walk.net.B * H : 0),
+        x_rows(capacity), h_rows(capacity), kept_rows(projects ? capacity : 0), d_x_rows(track.d_x.data ? capacity : 0),
+        packed(walk.net, I, 0, again ? panels(H) : 0), chunk_kept(again ? capacity * K * H : 0),
+        c(again && Cell::kMemory ? walk.net.B * H : 0) {}
 
   bool ok() const {
-    return recurrent.ok() && input.ok() && projection.ok() && gates.ok() && d_units.ok() && carry.ok() && zeros.ok() && sums.ok() && d_h_fresh.ok() && d_c_fresh.ok() && x_rows.ok() && h_rows.ok() && kept_rows.ok() &&
-           d_x_rows.ok() && packed.ok() && chunk_kept.ok() && c.ok();
+    return recurrent.ok() && input.ok() && projection.ok() && gates.ok() && d_units.ok() && carry.ok() && zeros.ok() &&
+        sums.ok() && d_h_fresh.ok() && d_c_fresh.ok() && x_rows.ok() && h_rows.ok() && kept_rows.ok() &&
+        d_x_rows.ok() && packed.ok() && chunk_kept.ok() && c.ok();
   }
   static long panels(long columns) { return ceil_div(columns, W); }
   T* chunk_gates() const { return gates + (chunks % 2) * capacity * stride; }
   static constexpr long kRecurrent = kColumns - G;  // the first column of the recurrent parts
-  // Rows a power of two apart would share a few sets of the cache, and a column of them would not stay: an odd number of cache lines spreads them.
+  // Rows a power of two apart would share a few sets of the cache, and a column of them would not stay: an odd number
+  // of cache lines spreads them.
   static long spread(long width) { return (ceil_div(width, kLine) | 1) * kLine; }
 
   bool pack() const {
@@ -160,7 +173,8 @@ struct Side {
     pack_rows<T>(w, G * H, P, 0, panels(P), recurrent);
     if (track.d_x.data) {
       for (long g = 0, k = 0; g < G; ++g)
-        for (long j = 0; j < H; ++j) w[k++] = static_cast<const T*>(parameters.w_ih) + (Cell::input_gate(static_cast<int>(g)) * H + j) * I;
+        for (long j = 0; j < H; ++j)
+          w[k++] = static_cast<const T*>(parameters.w_ih) + (Cell::input_gate(static_cast<int>(g)) * H + j) * I;
       pack_rows<T>(w, G * H, I, 0, panels(I), input);
     }
     if (projects) {
@@ -177,7 +191,8 @@ struct Side {
   // Where what was kept lies: with the rest of the sequence, or where the chunk begin..end-1 was run again.
   Sequence kept(long begin, long end) const {
     if (!again) return track.kept;
-    const long first = min(walk.step(begin), walk.step(end - 1)), row = walk.net.offset ? walk.net.offset[first] : first * walk.net.B;
+    const long first = min(walk.step(begin), walk.step(end - 1)),
+               row = walk.net.offset ? walk.net.offset[first] : first * walk.net.B;
     return dense(walk.net, chunk_kept - row * K * H, K * H);
   }
 
@@ -186,10 +201,13 @@ struct Side {
     const Walk forward = mine.back();
     if constexpr (Cell::kMemory) {
       const T* mark = track.marks + (mark_at(walk.net, walk.net.T - end) * walk.net.B + mine.first) * H;
-      copy_part<T, T>(c + mine.first * H, mark, mine.last - mine.first, H, panels(H) * part / parts, panels(H) * (part + 1) / parts);
+      copy_part<T, T>(c + mine.first * H, mark, mine.last - mine.first, H, panels(H) * part / parts,
+          panels(H) * (part + 1) / parts);
     }
-    const Track<T> on{track.x, track.h, track.initial[0], {track.fresh[0], track.fresh[1]}, c, nullptr, kept(begin, end), nullptr, true};
-    Projection<T, Cell> projection(forward, packed, track.x, walk.net.T - end, walk.net.T - begin, panels(H) * part / parts, panels(H) * (part + 1) / parts, false);
+    const Track<T> on{track.x, track.h, track.initial[0], {track.fresh[0], track.fresh[1]}, c, nullptr,
+        kept(begin, end), nullptr, true};
+    Projection<T, Cell> projection(forward, packed, track.x, walk.net.T - end, walk.net.T - begin,
+        panels(H) * part / parts, panels(H) * (part + 1) / parts, false);
     return scan_forward<T, Cell>(forward, packed, on, projection, part, parts, team);
   }
 
@@ -197,7 +215,8 @@ struct Side {
   void gather_before(const Walk& mine, long s, long end, const Sequence& kept, const T** rows) const {
     const Walk forward = mine.back();
     const long position = walk.net.T - 1 - s;
-    if (!Cell::kMemory) return forward.gather_before<T>(track.h, position, track.initial[0], track.fresh[0], P, zeros, rows);
+    if (!Cell::kMemory)
+      return forward.gather_before<T>(track.h, position, track.initial[0], track.fresh[0], P, zeros, rows);
     const T* mark = again && s == end - 1 ? track.marks + mark_at(walk.net, position) * walk.net.B * H : nullptr;
     if (mark)
       for (long r = mine.first; r < mine.last; ++r) *rows++ = mark + r * H;
@@ -205,15 +224,18 @@ struct Side {
       forward.gather_before<T>(part<T>(kept, (K - 1) * H), position, track.initial[1], track.fresh[1], H, zeros, rows);
   }
 
-  // What comes after the last step of rows from..to-1 of `mine`, in column groups first..last-1: the gradient of the final c, or nothing.
+  // What comes after the last step of rows from..to-1 of `mine`, in column groups first..last-1: the gradient of the
+  // final c, or nothing.
   void begin_carry(const Walk& mine, long from, long to, long first, long last) const {
     const T* d_c = Cell::kMemory ? track.d_final[1] : nullptr;
     const long at = (mine.first + from) * H;
     copy_part<T, T>(carry + at, d_c ? d_c + at : nullptr, to - from, H, first, last);
   }
 
-  // What comes to the state before position s of those rows where a reset cuts, whose state is a fresh one: it goes there, and not to the step before.
-  void leave_fresh(const Walk& mine, long s, const T* now, long from, long to, const T* weights, long p_from, long p_to, const T** gates_of, T** fresh_of) const {
+  // What comes to the state before position s of those rows where a reset cuts, whose state is a fresh one: it goes
+  // there, and not to the step before.
+  void leave_fresh(const Walk& mine, long s, const T* now, long from, long to, const T* weights, long p_from, long p_to,
+      const T** gates_of, T** fresh_of) const {
     const Walk forward = mine.back();
     long m = 0;
     for (long r = 0, n = mine.alive(s); r < n; ++r) {
@@ -229,7 +251,8 @@ struct Side {
     product<T, 1>(m, Rows<T>{gates_of}, G * H, weights, p_from, p_to, Scattered<T>{fresh_of, P, true});
   }
   static void add_part(T* to, const T* from, long width, long first, long last) {
-    for (long g = first; g < last; ++g) Row<T>::put(to, g * W, width, Row<T>::get(to, g * W, width) + Row<T>::get(from, g * W, width));
+    for (long g = first; g < last; ++g)
+      Row<T>::put(to, g * W, width, Row<T>::get(to, g * W, width) + Row<T>::get(from, g * W, width));
   }
   void finish_fresh() const {
     const T* by_row[] = {d_h_fresh, d_c_fresh};
@@ -241,11 +264,13 @@ struct Side {
       }
   }
 
-  // The gate gradients of positions begin..end-1 for some rows and the part-th of `parts` parts of the columns. Where there are several, all meet after each step.
+  // The gate gradients of positions begin..end-1 for some rows and the part-th of `parts` parts of the columns. Where
+  // there are several, all meet after each step.
   bool scan(long begin, long end, const Walk& mine, long part_, long parts, Team& team) const {
     const bool meets = parts > 1, cuts = walk.net.resets.data;
     const Walk forward = mine.back();
-    const Buffer<const T*> after(mine.last - mine.first), old(Cell::kReadsBefore ? mine.last - mine.first : 0), d_rows(projects ? mine.last - mine.first : 0);
+    const Buffer<const T*> after(mine.last - mine.first), old(Cell::kReadsBefore ? mine.last - mine.first : 0),
+        d_rows(projects ? mine.last - mine.first : 0);
     const Buffer<T*> fresh_rows(cuts ? mine.last - mine.first : 0);
     bool ok = after.ok() && old.ok() && d_rows.ok() && fresh_rows.ok();
     if (!ok && !meets) return false;
@@ -253,8 +278,8 @@ struct Side {
       if (!meets) return false;
       ok = false;
     }
-    const long from = panels(H) * part_ / parts, to = panels(H) * (part_ + 1) / parts;              // of the units
-    const long p_from = panels(P) * part_ / parts, p_to = panels(P) * (part_ + 1) / parts;          // of h
+    const long from = panels(H) * part_ / parts, to = panels(H) * (part_ + 1) / parts;      // of the units
+    const long p_from = panels(P) * part_ / parts, p_to = panels(P) * (part_ + 1) / parts;  // of h
     const T* weights = recurrent + p_from * G * H * W;
     const Sequence kept = this->kept(begin, end);
     const T* last = before;
@@ -264,28 +289,35 @@ struct Side {
       T *mine_now = now + mine.first * stride, *d_mine = d_now + mine.first * d_stride;
       if (ok) {
         const long position = walk.net.T - 1 - s;
-        for (long r = 0; r < continuing; ++r) after[r] = cuts && forward.cut(position + 1, r) ? zeros : last + (mine.first + r) * stride + kRecurrent * H;
+        for (long r = 0; r < continuing; ++r)
+          after[r] = cuts && forward.cut(position + 1, r) ? zeros : last + (mine.first + r) * stride + kRecurrent * H;
         const T* d_final = track.d_final[0] ? track.d_final[0] + mine.first * P : nullptr;
         const Arriving<T> arriving{mine.strip<const T>(track.d_h, s), track.d_h.column, nullptr, P};
-        if constexpr (Cell::kReadsBefore) gather_before(mine, s, end, kept, old), begin_carry(mine, continuing, n, from, to);
+        if constexpr (Cell::kReadsBefore)
+          gather_before(mine, s, end, kept, old), begin_carry(mine, continuing, n, from, to);
         T* carried = Cell::kReadsBefore ? carry + mine.first * H : nullptr;
-        const Retreat<T, Cell> retreat{arriving, mine.strip<const T>(track.h, s), mine.strip<const T>(kept, s), mine.strip<const T>(track.d_kept, s), old, carried, mine_now, stride, H};
+        const Retreat<T, Cell> retreat{arriving, mine.strip<const T>(track.h, s), mine.strip<const T>(kept, s),
+            mine.strip<const T>(track.d_kept, s), old, carried, mine_now, stride, H};
         // Rows whose last step this is have nothing after them but the gradient of their final state.
         if (!projects) {
           product<T, 1>(continuing, Rows<T>{after}, G * H, weights, from, to, retreat, s % 2);
-          if (n > continuing) product<T, 1>(n - continuing, Rows<T>{after + continuing}, 0, weights, from, to, retreat.after(continuing, d_final));
+          if (n > continuing)
+            product<T, 1>(
+                n - continuing, Rows<T>{after + continuing}, 0, weights, from, to, retreat.after(continuing, d_final));
         } else {
           const Arrive<T> arrive{arriving, d_mine, d_stride};
           product<T, 1>(continuing, Rows<T>{after}, G * H, weights, p_from, p_to, arrive);
-          product<T, 1>(n - continuing, Rows<T>{after + continuing}, 0, weights, p_from, p_to, arrive.after(continuing, d_final));
+          product<T, 1>(
+              n - continuing, Rows<T>{after + continuing}, 0, weights, p_from, p_to, arrive.after(continuing, d_final));
         }
       }
       if (projects) {
         if (meets) team.barrier();
         if (ok) {
           for (long r = 0; r < n; ++r) d_rows[r] = d_mine + r * d_stride;
-          const Retreat<T, Cell> retreat{Arriving<T>{{}, 0, nullptr, H}, mine.strip<const T>(track.h, s), mine.strip<const T>(kept, s), mine.strip<const T>(track.d_kept, s), old,
-                                         carry + mine.first * H, mine_now, stride, H};
+          const Retreat<T, Cell> retreat{Arriving<T>{{}, 0, nullptr, H}, mine.strip<const T>(track.h, s),
+              mine.strip<const T>(kept, s), mine.strip<const T>(track.d_kept, s), old, carry + mine.first * H, mine_now,
+              stride, H};
           product<T, 1>(n, Rows<T>{d_rows}, P, projection + from * P * W, from, to, retreat);
         }
       }
@@ -294,11 +326,13 @@ struct Side {
       if (ok && stay < n) {
         const long first = mine.first + stay;
         if (T* d_h = track.d_initial[0]) {
-          for (long r = stay; r < n; ++r) after[r] = cuts && forward.cut(walk.net.T - 1 - s, r) ? zeros : mine_now + r * stride + kRecurrent * H;
+          for (long r = stay; r < n; ++r)
+            after[r] = cuts && forward.cut(walk.net.T - 1 - s, r) ? zeros : mine_now + r * stride + kRecurrent * H;
           const Plain<T> to_initial{{d_h + first * P, P}, P, false, Cell::kReadsState ? carry + first * H : nullptr};
           product<T, 1>(n - stay, Rows<T>{after + stay}, G * H, weights, p_from, p_to, to_initial);
         }
-        if (T* d_c = Cell::kMemory ? track.d_initial[1] : nullptr) copy_part<T, T>(d_c + first * H, carry + first * H, n - stay, H, from, to);
+        if (T* d_c = Cell::kMemory ? track.d_initial[1] : nullptr)
+          copy_part<T, T>(d_c + first * H, carry + first * H, n - stay, H, from, to);
       }
       last = now;
       now += walk.alive(s) * stride, d_now += walk.alive(s) * d_stride;
@@ -312,7 +346,8 @@ struct Side {
     if (track.d_x.data) walk.template gather<T>(track.d_x, begin, end, d_x_rows);
     if (projects) walk.template gather<const T>(kept(begin, end), begin, end, kept_rows);
     const Walk forward = walk.back();
-    for (long s = begin, m = 0; s < end; m += walk.alive(s++)) forward.gather_before<T>(track.h, walk.net.T - 1 - s, track.initial[0], track.fresh[0], P, zeros, h_rows + m);
+    for (long s = begin, m = 0; s < end; m += walk.alive(s++))
+      forward.gather_before<T>(track.h, walk.net.T - 1 - s, track.initial[0], track.fresh[0], P, zeros, h_rows + m);
   }
 
   void finish_chunk(long end) {
@@ -321,10 +356,13 @@ struct Side {
   }
 
   long input_tasks() const { return track.d_x.data ? ceil_div(rows, kTaskRows) : 0; }
-  long weight_tasks(const void* gradient, long columns) const { return gradient ? ceil_div(panels(columns), kTaskPanels) : 0; }
+  long weight_tasks(const void* gradient, long columns) const {
+    return gradient ? ceil_div(panels(columns), kTaskPanels) : 0;
+  }
   bool wants_bias() const { return gradients.b_ih || gradients.b_hh; }
   long tasks() const {
-    return input_tasks() + weight_tasks(gradients.w_ih, I) + weight_tasks(gradients.w_hh, P) + weight_tasks(gradients.w_hr, H) + wants_bias();
+    return input_tasks() + weight_tasks(gradients.w_ih, I) + weight_tasks(gradients.w_hh, P) +
+        weight_tasks(gradients.w_hr, H) + wants_bias();
   }
 
   bool task(long i) const {
@@ -332,7 +370,8 @@ struct Side {
     i -= input_tasks();
     if (i < weight_tasks(gradients.w_ih, I)) return weight_gradient(x_rows, I, i, 0, static_cast<T*>(gradients.w_ih));
     i -= weight_tasks(gradients.w_ih, I);
-    if (i < weight_tasks(gradients.w_hh, P)) return weight_gradient(h_rows, P, i, kRecurrent, static_cast<T*>(gradients.w_hh));
+    if (i < weight_tasks(gradients.w_hh, P))
+      return weight_gradient(h_rows, P, i, kRecurrent, static_cast<T*>(gradients.w_hh));
     i -= weight_tasks(gradients.w_hh, P);
     if (i < weight_tasks(gradients.w_hr, H)) return projection_gradient(i);
     return bias_gradient();
@@ -342,13 +381,14 @@ struct Side {
     const Buffer<const T*> gate_rows(to - from);
     if (!gate_rows.ok()) return false;
     for (long m = from; m < to; ++m) gate_rows[m - from] = chunk_gates() + m * stride;
-    product<T, 1>(to - from, Rows<T>{gate_rows}, G * H, input, 0, panels(I), Scattered<T>{d_x_rows + from, I, track.added});
+    product<T, 1>(
+        to - from, Rows<T>{gate_rows}, G * H, input, 0, panels(I), Scattered<T>{d_x_rows + from, I, track.added});
     return true;
   }
 
-  // Panels of the i-th task out of `columns` columns: pack(first row, rows, first panel, last panel, to) gives them; add(block of rows, packed) what they are multiplied with.
-  template <class Pack, class Multiply>
-  bool sum_rows(long columns, long i, Pack pack, Multiply multiply) const {
+  // Panels of the i-th task out of `columns` columns: pack(first row, rows, first panel, last panel, to) gives them;
+  // add(block of rows, packed) what they are multiplied with.
+  template <class Pack, class Multiply> bool sum_rows(long columns, long i, Pack pack, Multiply multiply) const {
     const long first = i * kTaskPanels, last = min(panels(columns), first + kTaskPanels);
     const Buffer<T> packed((last - first) * W * min(rows, kSumRows));
     if (!packed.ok()) return false;
@@ -363,13 +403,19 @@ struct Side {
   // The gate gradients whose first column is `column`, times what the weights were multiplied with.
   bool weight_gradient(const T* const* inputs, long columns, long i, long column, T* gradient) const {
     return sum_rows(
-        columns, i, [&](long from, long n, long first, long last, T* to) { pack_rows<T>(inputs + from, n, columns, first, last, to); },
+        columns, i,
+        [&](long from, long n, long first, long last, T* to) {
+          pack_rows<T>(inputs + from, n, columns, first, last, to);
+        },
         [&](long from, long n, long at, long groups, const T* b, bool add) {
           const T* a = chunk_gates() + from * stride + column * H;
-          if (kColumns == G) return product<T, 1>(G * H, Columns<T>{a, stride}, n, b, 0, groups, Plain<T>{{gradient + at, columns}, columns - at, add});
+          if (kColumns == G)
+            return product<T, 1>(
+                G * H, Columns<T>{a, stride}, n, b, 0, groups, Plain<T>{{gradient + at, columns}, columns - at, add});
           for (int g = 0; g < G; ++g) {  // the input's parts lie in an order of their own
             const long gate = column == 0 ? Cell::input_gate(g) : g;
-            product<T, 1>(H, Columns<T>{a + g * H, stride}, n, b, 0, groups, Plain<T>{{gradient + gate * H * columns + at, columns}, columns - at, add});
+            product<T, 1>(H, Columns<T>{a + g * H, stride}, n, b, 0, groups,
+                Plain<T>{{gradient + gate * H * columns + at, columns}, columns - at, add});
           }
         });
   }
@@ -383,11 +429,13 @@ struct Side {
             for (long g = first; g < last; ++g)
               for (long k = 0; k < n; ++k, to += W) {
                 const T* kept = kept_rows[from + k];
-                store(to, Cell::output(Row<T>::get(kept + (K - 2) * H, g * W, H), Row<T>::get(kept + (K - 1) * H, g * W, H)));
+                store(to,
+                    Cell::output(Row<T>::get(kept + (K - 2) * H, g * W, H), Row<T>::get(kept + (K - 1) * H, g * W, H)));
               }
           },
           [&](long from, long n, long at, long groups, const T* b, bool add) {
-            product<T, 1>(P, Columns<T>{d_units + from * d_stride, d_stride}, n, b, 0, groups, Plain<T>{{static_cast<T*>(gradients.w_hr) + at, H}, H - at, add});
+            product<T, 1>(P, Columns<T>{d_units + from * d_stride, d_stride}, n, b, 0, groups,
+                Plain<T>{{static_cast<T*>(gradients.w_hr) + at, H}, H - at, add});
           });
   }
 
@@ -405,20 +453,24 @@ struct Side {
       for (long j = 0; j < n; ++j) sums[j] = add ? sums[j] + part[j] : part[j];
     }
     for (int g = 0; g < G; ++g) {  // so far; the last chunk's are the whole
-      if (gradients.b_ih) __builtin_memcpy(static_cast<T*>(gradients.b_ih) + Cell::input_gate(g) * H, sums + g * H, H * sizeof(T));
-      if (gradients.b_hh) __builtin_memcpy(static_cast<T*>(gradients.b_hh) + g * H, sums + (kRecurrent + g) * H, H * sizeof(T));
+      if (gradients.b_ih)
+        __builtin_memcpy(static_cast<T*>(gradients.b_ih) + Cell::input_gate(g) * H, sums + g * H, H * sizeof(T));
+      if (gradients.b_hh)
+        __builtin_memcpy(static_cast<T*>(gradients.b_hh) + g * H, sums + (kRecurrent + g) * H, H * sizeof(T));
     }
     return true;
   }
 };
 
-template <class T, class Cell>
-bool layer_backward(const Backward& f, long layer, const Sequence& x, const Sequence& output, const Sequence& d_output, const Sequence& d_x, bool added, Team& team) {
+template <class T, class Cell> bool layer_backward(const Backward& f, long layer, const Sequence& x,
+    const Sequence& output, const Sequence& d_output, const Sequence& d_x, bool added, Team& team) {
   constexpr int G = Cell::kGates;
   const Network& net = f.net;
   const long H = net.H, P = net.P, I = layer == 0 ? net.I : net.D * P, panels = ceil_div(H, kLanes<T>);
   const long chunk = backward_chunk(net);
-  const long together = chunk == net.T ? net.D : 1;  // directions walked at the same time: in opposite ways, so only where one chunk holds the whole
+  const long together = chunk == net.T
+      ? net.D
+      : 1;  // directions walked at the same time: in opposite ways, so only where one chunk holds the whole
   const Division by = divide(net, G * H, panels, team);
   bool failed = false;  // only ever set
   auto fail_unless = [&](bool ok) {
@@ -427,7 +479,9 @@ bool layer_backward(const Backward& f, long layer, const Sequence& x, const Sequ
   auto make = [&](long d, bool needed) {
     const Walk walk = Walk{net, d == 1, 0, net.B}.back();
     const long index = layer * net.D + d;
-    TrackBack<T> track{x, part<T>(output, d * P), kept_of<T>(net, f.kept, index), part<T>(d_output, d_output.column * d * P), kept_of<T>(net, f.d_kept, index), d_x, added || d == 1, {}, {}, nullptr, {}, {}, {}};
+    TrackBack<T> track{x, part<T>(output, d * P), kept_of<T>(net, f.kept, index),
+        part<T>(d_output, d_output.column * d * P), kept_of<T>(net, f.d_kept, index), d_x, added || d == 1, {}, {},
+        nullptr, {}, {}, {}};
     for (int s = 0; s < kMostStates; ++s) {
       const long width = s == 0 ? P : H;
       track.initial[s] = states_of<T>(f.initial[s], net, index, width);
@@ -453,8 +507,7 @@ bool layer_backward(const Backward& f, long layer, const Sequence& x, const Sequ
       };
       if (by.column_parts > 1)
         for (long i = 0; i < together; ++i) team.each(by.column_parts, [&](std::int64_t c) { scan(i, 0, c); });
-      else
-        team.each(together * by.row_parts, [&](std::int64_t i) { scan(i / by.row_parts, i % by.row_parts, 0); });
+      else team.each(together * by.row_parts, [&](std::int64_t i) { scan(i / by.row_parts, i % by.row_parts, 0); });
       for (long i = 0; i < together; ++i) {
         sides[i]->gather(begin, end);
         team.each(sides[i]->tasks(), [&](std::int64_t task) { fail_unless(sides[i]->task(task)); });
@@ -466,23 +519,27 @@ bool layer_backward(const Backward& f, long layer, const Sequence& x, const Sequ
   return !failed;
 }
 
-template <class T>
-void copy_rows(const Network& net, const Sequence& from, const Sequence& to, long width) {
+template <class T> void copy_rows(const Network& net, const Sequence& from, const Sequence& to, long width) {
   const Walk walk{net, false, 0, net.B};
   for (long t = 0; t < net.T; ++t)
-    for (long r = 0, n = walk.alive(t); r < n; ++r) __builtin_memcpy(walk.at<T>(to, t, r), walk.at<T>(from, t, r), width * sizeof(T));
+    for (long r = 0, n = walk.alive(t); r < n; ++r)
+      __builtin_memcpy(walk.at<T>(to, t, r), walk.at<T>(from, t, r), width * sizeof(T));
 }
 
-template <class T, class Cell>
-bool backward(const Backward& f, Team& team) {
+template <class T, class Cell> bool backward(const Backward& f, Team& team) {
   const Network& net = f.net;
   const long width = net.D * net.P;
   const Buffer<T> scratch(min(2, net.L - 1) * net.rows * width);  // gradients of the layers' outputs take turns in it
   if (!scratch.ok()) return false;
-  const auto hidden = [&](const void* all, long layer) { return dense_kept(net, const_cast<T*>(slice<T>(all, layer, net.kept_rows() * width)), width); };
+  const auto hidden = [&](const void* all, long layer) {
+    return dense_kept(net, const_cast<T*>(slice<T>(all, layer, net.kept_rows() * width)), width);
+  };
   Sequence output = f.output, d_output = f.d_output;
   for (long l = net.L - 1; l >= 0; --l) {
-    const Sequence x = l == 0 ? f.x : hidden(f.hidden, l - 1), d_x = l == 0 ? f.d_x : dense(net, slice<T>(static_cast<void*>(scratch), (l - 1) % 2, net.rows * width), width);
+    const Sequence x = l == 0 ? f.x : hidden(f.hidden, l - 1),
+                   d_x = l == 0
+        ? f.d_x
+        : dense(net, slice<T>(static_cast<void*>(scratch), (l - 1) % 2, net.rows * width), width);
     const bool added = l > 0 && f.d_hidden;
     if (added) copy_rows<T>(net, hidden(f.d_hidden, l - 1), d_x, width);
     if (!layer_backward<T, Cell>(f, l, x, output, d_output, d_x, added, team)) return false;

@@ -1,7 +1,8 @@
-// The forward scan in bfloat16: compiled for each instruction set as target.cpp is, and once more for processors that multiply pairs of it.
+// The forward scan in bfloat16: compiled for each instruction set as target.cpp is, and once more for processors that
+// multiply pairs of it.
 //
-// x, h, the states and all parameters are bfloat16 in memory; projections, sums and gates are floats, and so is an LSTM's c as long as a call lasts. h is
-// rounded at each step: what the next one reads is what the caller gets.
+// x, h, the states and all parameters are bfloat16 in memory; projections, sums and gates are floats, and so is an
+// LSTM's c as long as a call lasts. h is rounded at each step: what the next one reads is what the caller gets.
 #include "cells/all.h"
 #include "forward.h"
 
@@ -12,10 +13,12 @@ bool forward_bfloat16(const Forward& call, Team& team) {
   const long n = states_of(f.net.cell) > 1 ? f.net.L * f.net.D * f.net.B * f.net.H : 0;
   const Buffer<float> before(f.initial[1] ? n : 0), after(n);
   if (!before.ok() || !after.ok()) return false;
-  for (long i = 0; f.initial[1] && i < n; i += kLanes<float>) Row<float>::put(before, i, n, Row<BFloat16>::get(static_cast<const BFloat16*>(f.initial[1]), i, n));
+  for (long i = 0; f.initial[1] && i < n; i += kLanes<float>)
+    Row<float>::put(before, i, n, Row<BFloat16>::get(static_cast<const BFloat16*>(f.initial[1]), i, n));
   f.initial[1] = before, f.final[1] = after;
   const bool ok = with_cell<float>(f.net.cell, [&](auto cell) { return forward<BFloat16, decltype(cell)>(f, team); });
-  for (long i = 0; ok && i < n; i += kLanes<float>) Row<BFloat16>::put(static_cast<BFloat16*>(call.final[1]), i, n, Row<float>::get(after, i, n));
+  for (long i = 0; ok && i < n; i += kLanes<float>)
+    Row<BFloat16>::put(static_cast<BFloat16*>(call.final[1]), i, n, Row<float>::get(after, i, n));
   return ok;
 }
 

@@ -1,4 +1,5 @@
-// Python's door to the kernels. It takes the operands themselves, and looks at them (exchange.h) and checks them (contracts.h) before they are used. Needs neither torch nor numpy.
+// Python's door to the kernels. It takes the operands themselves, and looks at them (exchange.h) and checks them
+// (contracts.h) before they are used. Needs neither torch nor numpy.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -40,28 +41,33 @@ struct Given {
   One x, batch_sizes, lengths, reset;
   bool batch_first, kept_padded = false;
 
-  Given(Operands& to, const What& what, nb::handle params_, nb::handle x_, nb::handle initial_, nb::handle fresh_, nb::handle batch_sizes_, nb::handle lengths_, nb::handle reset_, bool batch_first_,
-        bool kept_padded_)
-      : params(to.add_all("parameter", params_, 0)), initial(to.add_all("initial state", initial_, states(what))), fresh(to.add_all("fresh state", fresh_, states(what))), x(to.add("x", x_)),
-        batch_sizes(to.add("batch_sizes", batch_sizes_)), lengths(to.add("lengths", lengths_)), reset(to.add("reset", reset_)), batch_first(batch_first_), kept_padded(kept_padded_) {}
+  Given(Operands& to, const What& what, nb::handle params_, nb::handle x_, nb::handle initial_, nb::handle fresh_,
+      nb::handle batch_sizes_, nb::handle lengths_, nb::handle reset_, bool batch_first_, bool kept_padded_)
+      : params(to.add_all("parameter", params_, 0)), initial(to.add_all("initial state", initial_, states(what))),
+        fresh(to.add_all("fresh state", fresh_, states(what))), x(to.add("x", x_)),
+        batch_sizes(to.add("batch_sizes", batch_sizes_)), lengths(to.add("lengths", lengths_)),
+        reset(to.add("reset", reset_)), batch_first(batch_first_), kept_padded(kept_padded_) {}
   Given(Operands& to, const What& what, nb::handle params_, nb::handle x_, nb::handle initial_, bool batch_first_)
-      : params(to.add_all("parameter", params_, 0)), initial(to.add_all("initial state", initial_, states(what))), fresh(Operands::kNone, states(what)), x(to.add("x", x_)),
-        batch_sizes(Operands::kNone), lengths(Operands::kNone), reset(Operands::kNone), batch_first(batch_first_) {}
+      : params(to.add_all("parameter", params_, 0)), initial(to.add_all("initial state", initial_, states(what))),
+        fresh(Operands::kNone, states(what)), x(to.add("x", x_)), batch_sizes(Operands::kNone),
+        lengths(Operands::kNone), reset(Operands::kNone), batch_first(batch_first_) {}
   static std::size_t states(const What& what) { return static_cast<std::size_t>(what.states()); }
-  Inputs in(const Operands& o) const { return {o[x], o[batch_sizes], o[lengths], o[reset], o[params], o[initial], o[fresh], batch_first, kept_padded}; }
+  Inputs in(const Operands& o) const {
+    return {o[x], o[batch_sizes], o[lengths], o[reset], o[params], o[initial], o[fresh], batch_first, kept_padded};
+  }
 };
 
-// Nothing runs Python from the look at the operands to the end of the run: what is checked is what is used. A short call holds Python's lock; a longer one gives it
-// away, and so keeps the memory that it looked at.
-template <class Call>
-void run(const Contract& contract, const Call& call, Operands& o, int threads) {
+// Nothing runs Python from the look at the operands to the end of the run: what is checked is what is used. A short
+// call holds Python's lock; a longer one gives it away, and so keeps the memory that it looked at.
+template <class Call> void run(const Contract& contract, const Call& call, Operands& o, int threads) {
   if (is_short(call)) return contract.run(*target(), call, threads);
   o.keep();
   nb::gil_scoped_release release;
   contract.run(*target(), call, threads);
 }
 
-void run_forward(const What& what, Operands& o, const Given& given, One output, Some final, One hidden, One kept, One marks, int threads) {
+void run_forward(const What& what, Operands& o, const Given& given, One output, Some final, One hidden, One kept,
+    One marks, int threads) {
   check(threads >= 1, "threads must be at least 1");
   o.look();
   Contract contract(what, given.in(o), true);
@@ -69,14 +75,16 @@ void run_forward(const What& what, Operands& o, const Given& given, One output, 
   run(contract, call, o, threads);
 }
 
-void forward(nb::tuple what_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh, nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first,
-             bool kept_padded, int threads, nb::handle output, nb::handle final, nb::handle hidden, nb::handle kept, nb::handle marks) {
+void forward(nb::tuple what_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh,
+    nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool kept_padded, int threads,
+    nb::handle output, nb::handle final, nb::handle hidden, nb::handle kept, nb::handle marks) {
   const What what = what_of(what_);
   Operands o;
   const Given given(o, what, params, x, initial, fresh, batch_sizes, lengths, reset, batch_first, kept_padded);
   const One to = o.add("output", output, true);
   const Some ends = o.add_all("final state", final, Given::states(what), true);
-  const One lower = o.add("hidden", hidden, true), steps = o.add("kept", kept, true), marked = o.add("marks", marks, true);
+  const One lower = o.add("hidden", hidden, true), steps = o.add("kept", kept, true),
+            marked = o.add("marks", marks, true);
   run_forward(what, o, given, to, ends, lower, steps, marked, threads);
 }
 
@@ -89,25 +97,32 @@ void run_backward(const What& what, Operands& o, const Given& given, const Resul
   check(threads >= 1, "threads must be at least 1");
   o.look();
   Contract contract(what, given.in(o), false);
-  const Backward call = contract.backward(
-      {o[r.output], o[r.hidden], o[r.kept], o[r.marks], o[r.d_output], o[r.d_hidden], o[r.d_kept], o[r.d_x], o[r.d_final], o[r.d_initial], o[r.d_fresh], o[r.d_params]});
+  const Backward call = contract.backward({o[r.output], o[r.hidden], o[r.kept], o[r.marks], o[r.d_output],
+      o[r.d_hidden], o[r.d_kept], o[r.d_x], o[r.d_final], o[r.d_initial], o[r.d_fresh], o[r.d_params]});
   run(contract, call, o, threads);
 }
 
-void backward(nb::tuple what_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh, nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first,
-              bool kept_padded, int threads, nb::handle output, nb::handle hidden, nb::handle kept, nb::handle marks, nb::handle d_output, nb::handle d_hidden, nb::handle d_kept,
-              nb::handle d_final, nb::handle d_x, nb::handle d_initial, nb::handle d_fresh, nb::handle d_params) {
+void backward(nb::tuple what_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh,
+    nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool kept_padded, int threads,
+    nb::handle output, nb::handle hidden, nb::handle kept, nb::handle marks, nb::handle d_output, nb::handle d_hidden,
+    nb::handle d_kept, nb::handle d_final, nb::handle d_x, nb::handle d_initial, nb::handle d_fresh,
+    nb::handle d_params) {
   const What what = what_of(what_);
   Operands o;
   const Given given(o, what, params, x, initial, fresh, batch_sizes, lengths, reset, batch_first, kept_padded);
-  const auto all = [&](const char* name, nb::handle from, bool written) { return o.add_all(name, from, Given::states(what), written); };
-  const Results results{o.add("output", output), o.add("hidden", hidden), o.add("kept", kept), o.add("marks", marks), o.add("output's gradient", d_output),
-                        o.add("hidden's gradient", d_hidden), o.add("kept's gradient", d_kept), o.add("x's gradient", d_x, true), all("gradient of final state", d_final, false),
-                        all("gradient of initial state", d_initial, true), all("gradient of fresh state", d_fresh, true), o.add_all("gradient of parameter", d_params, 0, true)};
+  const auto all = [&](const char* name, nb::handle from, bool written) {
+    return o.add_all(name, from, Given::states(what), written);
+  };
+  const Results results{o.add("output", output), o.add("hidden", hidden), o.add("kept", kept), o.add("marks", marks),
+      o.add("output's gradient", d_output), o.add("hidden's gradient", d_hidden), o.add("kept's gradient", d_kept),
+      o.add("x's gradient", d_x, true), all("gradient of final state", d_final, false),
+      all("gradient of initial state", d_initial, true), all("gradient of fresh state", d_fresh, true),
+      o.add_all("gradient of parameter", d_params, 0, true)};
   run_backward(what, o, given, results, threads);
 }
 
-// --- The usual call, in one step --------------------------------------------------------------------------------------
+// --- The usual call, in one step
+// --------------------------------------------------------------------------------------
 
 bool is_plain(nb::handle tensor, const nb::tuple& classes) {  // a subclass may mean anything by its operations
   for (nb::handle known : classes)
@@ -131,9 +146,11 @@ bool requires_grad(nb::handle tensor) {
   return value.is(Py_True);
 }
 
-// Uninitialised, as torch would make it for `like`, so that its modes and hooks see it. What it gave is looked at with the other operands.
+// Uninitialised, as torch would make it for `like`, so that its modes and hooks see it. What it gave is looked at with
+// the other operands.
 nb::object allocate(nb::handle like, std::initializer_list<Long> shape) {
-  static PyObject* const new_empty_strided = PyUnicode_InternFromString("new_empty_strided");  // of torch's ways the one that costs least
+  static PyObject* const new_empty_strided =
+      PyUnicode_InternFromString("new_empty_strided");  // of torch's ways the one that costs least
   const auto size = static_cast<Py_ssize_t>(shape.size());
   const nb::object sizes = nb::steal(PyTuple_New(size)), strides = nb::steal(PyTuple_New(size));
   if (!sizes.is_valid() || !strides.is_valid()) throw nb::python_error();
@@ -152,16 +169,21 @@ nb::object allocate(nb::handle like, std::initializer_list<Long> shape) {
 struct Sizes {
   bool fit;
   Long T = 0, B = 0, first = 0, second = 0;
-  Sizes(const View& x, Long columns, bool batch_first) : fit(x.axes == 3 && x.shape[2] == columns && x.shape[0] >= 1 && x.shape[1] >= 1) {
-    if (fit) first = x.shape[0], second = x.shape[1], T = batch_first ? second : first, B = batch_first ? first : second;
+  Sizes(const View& x, Long columns, bool batch_first)
+      : fit(x.axes == 3 && x.shape[2] == columns && x.shape[0] >= 1 && x.shape[1] >= 1) {
+    if (fit)
+      first = x.shape[0], second = x.shape[1], T = batch_first ? second : first, B = batch_first ? first : second;
   }
 };
 
-// The usual call in one step: plain tensors of the plain classes, (T, B, I) or with batch_first (B, T, I), nothing to differentiate. Looks at every tensor,
-// allocates the results as torch does for `x`, runs, and returns (output, the final states in a tuple, hidden, kept); the last two are None unless `keep`.
-// None, with nothing done, for any call that is not of this kind; False if it would be, were there not gradients wanted (with grad_mode).
-nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::handle initial, bool batch_first, bool grad_mode, bool keep, nb::tuple classes, int threads) {
-  if (!exchange() || !is_plain(x, classes) || !are_plain(initial, classes) || !are_plain(params, classes)) return nb::none();
+// The usual call in one step: plain tensors of the plain classes, (T, B, I) or with batch_first (B, T, I), nothing to
+// differentiate. Looks at every tensor, allocates the results as torch does for `x`, runs, and returns (output, the
+// final states in a tuple, hidden, kept); the last two are None unless `keep`. None, with nothing done, for any call
+// that is not of this kind; False if it would be, were there not gradients wanted (with grad_mode).
+nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::handle initial, bool batch_first,
+    bool grad_mode, bool keep, nb::tuple classes, int threads) {
+  if (!exchange() || !is_plain(x, classes) || !are_plain(initial, classes) || !are_plain(params, classes))
+    return nb::none();
   if (has_no_units(what_)) return nb::none();
   const What what = what_of(what_);
   Operands o;
@@ -199,11 +221,15 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
   }
 }
 
-// Its gradient in one step: of x, of the initial states (a tuple; None: there were none) and of the parameters, in this order, None where not wanted.
-// output, hidden and kept are what plain_forward() gave; of the gradients that arrive any may be None. None, with nothing done, for any call that is not of this kind.
-nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::handle initial, bool batch_first, nb::handle output, nb::handle hidden, nb::handle kept,
-                          nb::handle d_output, nb::tuple d_final, nb::tuple wanted, nb::tuple classes, int threads) {
-  if (!exchange() || !is_plain(x, classes) || !are_plain(initial, classes) || !are_plain(params, classes) || !are_plain(d_final, classes, true)) return nb::none();
+// Its gradient in one step: of x, of the initial states (a tuple; None: there were none) and of the parameters, in this
+// order, None where not wanted. output, hidden and kept are what plain_forward() gave; of the gradients that arrive any
+// may be None. None, with nothing done, for any call that is not of this kind.
+nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::handle initial, bool batch_first,
+    nb::handle output, nb::handle hidden, nb::handle kept, nb::handle d_output, nb::tuple d_final, nb::tuple wanted,
+    nb::tuple classes, int threads) {
+  if (!exchange() || !is_plain(x, classes) || !are_plain(initial, classes) || !are_plain(params, classes) ||
+      !are_plain(d_final, classes, true))
+    return nb::none();
   for (nb::handle t : {output, hidden, kept, d_output})
     if (!t.is_none() && !is_plain(t, classes)) return nb::none();
   const What what = what_of(what_);
@@ -213,8 +239,9 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
   o.reserve(2 * params.size() + 24);
   try {
     const Given given(o, what, params, x, initial, batch_first);
-    const Results seen{o.add("output", output), o.add("hidden", hidden), o.add("kept", kept), Operands::kNone, o.add("output's gradient", d_output), Operands::kNone, Operands::kNone, 0,
-                       o.add_all("gradient of final state", d_final, 0), {}, {}, {}};
+    const Results seen{o.add("output", output), o.add("hidden", hidden), o.add("kept", kept), Operands::kNone,
+        o.add("output's gradient", d_output), Operands::kNone, Operands::kNone, 0,
+        o.add_all("gradient of final state", d_final, 0), {}, {}, {}};
     const Sizes sizes(o.look(given.x), what.I, batch_first);
     if (!sizes.fit || (kept_numbers(what.cell) && kept.is_none())) return nb::none();
     nb::list found;
@@ -225,11 +252,13 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
     Results results = seen;
     results.d_x = make("x's gradient", x, {sizes.first, sizes.second, what.I});
     results.d_initial = {states ? results.d_x + 1 : Operands::kNone, Given::states(what)};
-    for (int s = 0; s < static_cast<int>(states); ++s) make("gradient of initial state", x, {what.directions(), sizes.B, what.width(s)});
+    for (int s = 0; s < static_cast<int>(states); ++s)
+      make("gradient of initial state", x, {what.directions(), sizes.B, what.width(s)});
     results.d_params = {results.d_x + 1 + states, params.size()};
     for (Long p = 0; p < static_cast<Long>(params.size()); ++p) {
       const auto [rows, columns] = what.shape(p / what.each(), what.slot(p % what.each()));
-      columns ? make("gradient of parameter", params[static_cast<std::size_t>(p)], {rows, columns}) : make("gradient of parameter", params[static_cast<std::size_t>(p)], {rows});
+      columns ? make("gradient of parameter", params[static_cast<std::size_t>(p)], {rows, columns})
+              : make("gradient of parameter", params[static_cast<std::size_t>(p)], {rows});
     }
     results.d_fresh = {Operands::kNone, Given::states(what)};
     run_backward(what, o, given, results, threads);
@@ -283,17 +312,20 @@ NB_MODULE(_native, m) {
   m.def("assume_barrier", [](double seconds) { Team::assume_barrier(seconds); });
   nb::class_<Tuner>(m, "Tuner")
       .def(nb::init<>())
-      .def("choose", [](Tuner& t, std::uint64_t kind, double work, int most) {
-        check(work > 0 && most >= 2, "there must be work, and two threads to choose from");
-        return t.choose({kind, work}, most);
-      })
+      .def("choose",
+          [](Tuner& t, std::uint64_t kind, double work, int most) {
+            check(work > 0 && most >= 2, "there must be work, and two threads to choose from");
+            return t.choose({kind, work}, most);
+          })
       .def("learn", [](Tuner& t, std::uint64_t kind, double work, int threads, double seconds) {
         check(work > 0 && threads >= 1 && seconds >= 0, "there must be work, a thread, and no negative time");
         t.learn({kind, work}, threads, seconds);
       });
   m.def("threads_used", [] { return Team::last(); });
   m.def("usable_processors", [] { return usable_processors(); });
-  m.def("processor_quota", [](const std::string& membership, const std::string& mount) { return processor_quota(membership.c_str(), mount.c_str()); });
+  m.def("processor_quota", [](const std::string& membership, const std::string& mount) {
+    return processor_quota(membership.c_str(), mount.c_str());
+  });
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const Target* t : supported_targets()) names.emplace_back(t->name);
@@ -312,14 +344,16 @@ NB_MODULE(_native, m) {
   m.def("plain_backward", &plain_backward, any, any, any, any, any, any, any, any, any, any, any, any, any);
   m.def("kept_numbers", [](int cell) { return kept_numbers(What::cell_of(cell)); });
   m.def("number_of_marks", [](int cell, int number, Long T, Long B, Long H) {
-    check(T >= 1 && B >= 1 && H >= 1 && T <= kMost && B <= kMost && H <= kMost, "sizes must be at least 1, and not too large");
+    check(T >= 1 && B >= 1 && H >= 1 && T <= kMost && B <= kMost && H <= kMost,
+        "sizes must be at least 1, and not too large");
     product({T, B, H});
     Network net{};
     net.cell = What::cell_of(cell), net.number = number_of(number), net.T = T, net.B = B, net.H = H;
     return number_of_marks(net);
   });
   m.def("forward", &forward, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any);
-  m.def("backward", &backward, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any);
+  m.def("backward", &backward, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any,
+      any, any, any, any, any);
   m.def("activation", &activation, any, any, any);
   bind_stream(m);
 }

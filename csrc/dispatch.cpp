@@ -44,18 +44,22 @@ const Target* const kBuilt[] = {
 #endif
 };
 
-// Multiply-adds of a whole call below which waking a thread (some 50 µs until it runs, 15 µs of the caller's time) costs more than it brings.
+// Multiply-adds of a whole call below which waking a thread (some 50 µs until it runs, 15 µs of the caller's time)
+// costs more than it brings.
 constexpr double kWorthAThread = 2e6;
 
 double multiply_adds(const Network& net) {
-  const double gates = static_cast<double>(gates_of(net.cell) * net.D * net.H), out = static_cast<double>(net.P), width = static_cast<double>(net.D) * out;
-  return static_cast<double>(net.rows) * gates * (static_cast<double>(net.I) + out + static_cast<double>(net.L - 1) * (width + out));
+  const double gates = static_cast<double>(gates_of(net.cell) * net.D * net.H), out = static_cast<double>(net.P),
+               width = static_cast<double>(net.D) * out;
+  return static_cast<double>(net.rows) * gates *
+      (static_cast<double>(net.I) + out + static_cast<double>(net.L - 1) * (width + out));
 }
 
 // Twice a size's binary logarithm, rounded down: sizes within a factor of 1.4 are alike.
 std::uint64_t octaves(std::int64_t size) {
   int exponent;
-  return std::frexp(static_cast<double>(size), &exponent) >= 0.70710678 ? 2 * static_cast<std::uint64_t>(exponent) + 1 : 2 * static_cast<std::uint64_t>(exponent);
+  return std::frexp(static_cast<double>(size), &exponent) >= 0.70710678 ? 2 * static_cast<std::uint64_t>(exponent) + 1
+                                                                        : 2 * static_cast<std::uint64_t>(exponent);
 }
 
 bool is_short(double multiply_adds) { return multiply_adds < kWorthAThread; }
@@ -63,7 +67,9 @@ bool is_short(double multiply_adds) { return multiply_adds < kWorthAThread; }
 // Calls of one kind do the same in about the same proportions. `variant`: a number for whatever else tells them apart.
 Effort effort_of(const Network& net, double passes, std::uint64_t variant) {
   std::uint64_t kind = variant;
-  for (const std::int64_t exact : {static_cast<std::int64_t>(net.cell), static_cast<std::int64_t>(net.number), net.D, std::min<std::int64_t>(net.L, 15)}) kind = kind * 16 + static_cast<std::uint64_t>(exact);
+  for (const std::int64_t exact : {static_cast<std::int64_t>(net.cell), static_cast<std::int64_t>(net.number), net.D,
+           std::min<std::int64_t>(net.L, 15)})
+    kind = kind * 16 + static_cast<std::uint64_t>(exact);
   for (const std::int64_t size : {net.rows / net.B, net.B, net.I + 1, net.H, net.P}) kind = kind * 128 + octaves(size);
   return {kind, passes * multiply_adds(net)};
 }
@@ -80,7 +86,8 @@ constexpr std::size_t kArenaBytes = 0;  // so that the sanitizer sees every buff
 constexpr std::size_t kArenaBytes = 64 * 1024;
 #endif
 
-// A little memory of each thread, for small calls, half of whose time malloc would take. Buffers live as long as a scope: the last one taken comes back first.
+// A little memory of each thread, for small calls, half of whose time malloc would take. Buffers live as long as a
+// scope: the last one taken comes back first.
 struct Arena {
   char* base = nullptr;
   std::size_t used = 0;

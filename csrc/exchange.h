@@ -1,5 +1,5 @@
-// Looks at what Python hands over: as Python's buffers; by DLPack's C exchange interface (DLPack 1.2 and later; torch 2.10 and later offer it), some ten times
-// faster than asking a tensor's attributes one by one; or by these.
+// Looks at what Python hands over: as Python's buffers; by DLPack's C exchange interface (DLPack 1.2 and later;
+// torch 2.10 and later offer it), some ten times faster than asking a tensor's attributes one by one; or by these.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -39,23 +39,28 @@ inline nanobind::object call(PyObject* object, PyObject* method) {
   return result;
 }
 
-// Whether a tensor's numbers are negated lazily, and not in memory as they are. To ask lets other threads of Python run.
+// Whether a tensor's numbers are negated lazily, and not in memory as they are. To ask lets other threads of Python
+// run.
 inline bool is_negated(PyObject* tensor) {
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
   return !call(tensor, is_neg).is(Py_False);
 }
 
-// Whether a tensor is what kernels can read: on the CPU, float32, float64 or bfloat16, which its bits tell apart, its numbers in memory as they are. Then `t` describes it.
+// Whether a tensor is what kernels can read: on the CPU, float32, float64 or bfloat16, which its bits tell apart, its
+// numbers in memory as they are. Then `t` describes it.
 inline bool look(const ExchangeApi* api, PyObject* tensor, nanobind::dlpack::dltensor& t) {
   if (api->view(tensor, &t) != 0) {
     PyErr_Clear();
     return false;
   }
   const Type type{t.dtype.code, t.dtype.bits};
-  return (type == kFloat32 || type == kFloat64 || type == kBfloat16) && t.dtype.lanes == 1 && t.device.device_type == nanobind::device::cpu::value && !is_negated(tensor);
+  return (type == kFloat32 || type == kFloat64 || type == kBfloat16) && t.dtype.lanes == 1 &&
+      t.device.device_type == nanobind::device::cpu::value && !is_negated(tensor);
 }
 
-inline Address address_of(const nanobind::dlpack::dltensor& t) { return reinterpret_cast<Address>(t.data) + t.byte_offset; }
+inline Address address_of(const nanobind::dlpack::dltensor& t) {
+  return reinterpret_cast<Address>(t.data) + t.byte_offset;
+}
 
 inline bool is_dense(const nanobind::dlpack::dltensor& t) {
   std::int64_t stride = 1;
@@ -64,8 +69,9 @@ inline bool is_dense(const nanobind::dlpack::dltensor& t) {
   return true;
 }
 
-// The operands of a call. What asks Python, which may do anything and let other threads run, is asked as they are added; then look() sees all of them as they are, and
-// until the next Python code runs they stay so. They are held as long as this lives.
+// The operands of a call. What asks Python, which may do anything and let other threads run, is asked as they are
+// added; then look() sees all of them as they are, and until the next Python code runs they stay so. They are held as
+// long as this lives.
 class Operands {
  public:
   using Some = std::pair<std::size_t, std::size_t>;
@@ -81,12 +87,15 @@ class Operands {
     if (!object.is_none()) {
       if (PyObject_CheckBuffer(object.ptr())) {
         operand.buffer.reset(new Py_buffer{});
-        if (PyObject_GetBuffer(object.ptr(), operand.buffer.get(), PyBUF_STRIDES | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0)) != 0) {
+        if (PyObject_GetBuffer(object.ptr(), operand.buffer.get(),
+                PyBUF_STRIDES | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0)) != 0) {
           PyErr_Clear();
-          throw Misfit("expected " + views_.back().who() + " to be memory that can be " + (written ? "written to" : "read") + ", got " + Py_TYPE(object.ptr())->tp_name);
+          throw Misfit("expected " + views_.back().who() + " to be memory that can be " +
+              (written ? "written to" : "read") + ", got " + Py_TYPE(object.ptr())->tp_name);
         }
       } else if (is_negated(object.ptr(), views_.back())) {
-        throw Misfit("expected " + views_.back().who() + " with its numbers in memory as they are, got a tensor that is negated lazily: use resolve_neg()");
+        throw Misfit("expected " + views_.back().who() +
+            " with its numbers in memory as they are, got a tensor that is negated lazily: use resolve_neg()");
       }
     }
     all_.push_back(std::move(operand));
@@ -101,7 +110,9 @@ class Operands {
   Some add_all(const char* name, nanobind::handle from, std::size_t nones, bool written = false) {
     const std::size_t first = all_.size();
     if (from.is_none()) return {kNone, nones};
-    if (!PyTuple_Check(from.ptr()) && !PyList_Check(from.ptr())) throw nanobind::type_error((std::string("expected ") + name + " to be a list or a tuple, got " + Py_TYPE(from.ptr())->tp_name).c_str());
+    if (!PyTuple_Check(from.ptr()) && !PyList_Check(from.ptr()))
+      throw nanobind::type_error(
+          (std::string("expected ") + name + " to be a list or a tuple, got " + Py_TYPE(from.ptr())->tp_name).c_str());
     const auto items = nanobind::steal<nanobind::tuple>(PySequence_Tuple(from.ptr()));
     for (std::size_t i = 0; i < items.size(); ++i) add(name, items[i], written, static_cast<Long>(i));
     return {first, items.size()};
@@ -113,15 +124,13 @@ class Operands {
   const View& look(std::size_t i) {
     View& v = views_[i];
     if (v.none) return v;
-    if (all_[i].buffer)
-      look(*all_[i].buffer, v);
-    else if (exchange())
-      look(all_[i].object.ptr(), v);
-    else
-      ask(all_[i].object, v);
+    if (all_[i].buffer) look(*all_[i].buffer, v);
+    else if (exchange()) look(all_[i].object.ptr(), v);
+    else ask(all_[i].object, v);
     return v;
   }
-  // Keeps the memory that was seen, for as long as this lives: to hold a tensor is not enough where other threads run, which may give it other memory
+  // Keeps the memory that was seen, for as long as this lives: to hold a tensor is not enough where other threads run,
+  // which may give it other memory
   // (`parameter.data = ...`). A tensor that was just made is nobody else's.
   void keep() {
     for (std::size_t i = kMostStates; i < all_.size(); ++i)
@@ -148,7 +157,8 @@ class Operands {
     static PyObject* const untyped_storage = PyUnicode_InternFromString("untyped_storage");
     all_[i].storage = call(all_[i].object.ptr(), untyped_storage);
     const Address seen = views_[i].at;
-    if (look(i).at != seen) throw Misfit("expected " + views_[i].who() + " to stay where it is, got other memory meanwhile");
+    if (look(i).at != seen)
+      throw Misfit("expected " + views_[i].who() + " to stay where it is, got other memory meanwhile");
   }
 
   static bool is_negated(PyObject* tensor, const View& v) {
@@ -157,36 +167,48 @@ class Operands {
     } catch (nanobind::python_error& error) {
       if (!error.matches(PyExc_AttributeError)) throw;
     }
-    throw nanobind::type_error(("expected " + v.who() + " to be a tensor or an array, got " + Py_TYPE(tensor)->tp_name).c_str());
+    throw nanobind::type_error(
+        ("expected " + v.who() + " to be a tensor or an array, got " + Py_TYPE(tensor)->tp_name).c_str());
   }
   static void count_axes(View& v, Long axes) {
-    if (axes > kMostAxes) throw Misfit("expected " + v.who() + " of at most " + std::to_string(kMostAxes) + " axes, got " + std::to_string(axes));
+    if (axes > kMostAxes)
+      throw Misfit(
+          "expected " + v.who() + " of at most " + std::to_string(kMostAxes) + " axes, got " + std::to_string(axes));
     v.axes = static_cast<int>(axes);
   }
   static void look(const Py_buffer& b, View& v) {
     if (b.itemsize < 1) throw Misfit("expected " + v.who() + " of numbers, got elements of no bytes");
     const char format = b.format && b.format[0] && !b.format[1] ? b.format[0] : b.format ? '\0' : 'B';
     const auto bits = static_cast<unsigned char>(b.itemsize * 8);
-    v.type = format == 'f' || format == 'd' ? Type{2, bits} : format == 'l' || format == 'q' ? Type{0, bits} : format == 'B' ? kUint8 : format == '?' ? kBool : format == 'H' ? kBfloat16 : kOther;
+    v.type = format == 'f' || format == 'd' ? Type{2, bits}
+        : format == 'l' || format == 'q'    ? Type{0, bits}
+        : format == 'B'                     ? kUint8
+        : format == '?'                     ? kBool
+        : format == 'H'                     ? kBfloat16
+                                            : kOther;
     v.at = reinterpret_cast<Address>(b.buf);
     count_axes(v, b.ndim);
     for (int d = 0; d < v.axes; ++d) {
       v.shape[d] = b.shape[d], v.strides[d] = b.strides[d] / b.itemsize;
-      if (b.strides[d] % b.itemsize != 0 && b.shape[d] > 1) throw Misfit("expected " + v.who() + " with whole elements from one to the next, got strides of " + std::to_string(b.strides[d]) + " bytes");
+      if (b.strides[d] % b.itemsize != 0 && b.shape[d] > 1)
+        throw Misfit("expected " + v.who() + " with whole elements from one to the next, got strides of " +
+            std::to_string(b.strides[d]) + " bytes");
     }
   }
   static void look(PyObject* tensor, View& v) {
     nanobind::dlpack::dltensor t;
     if (exchange()->view(tensor, &t) != 0) {
       PyErr_Clear();
-      throw Misfit("expected " + v.who() + " to be a dense tensor in memory, got " + Py_TYPE(tensor)->tp_name + " that does not show where it lies");
+      throw Misfit("expected " + v.who() + " to be a dense tensor in memory, got " + Py_TYPE(tensor)->tp_name +
+          " that does not show where it lies");
     }
     check_cpu(v, t.device.device_type == nanobind::device::cpu::value);
     v.type = t.dtype.lanes == 1 ? Type{t.dtype.code, t.dtype.bits} : kOther;
     v.at = address_of(t);
     count_axes(v, t.ndim);
     Long stride = 1;
-    for (int d = v.axes; d-- > 0; stride *= t.strides ? 1 : t.shape[d]) v.shape[d] = t.shape[d], v.strides[d] = t.strides ? t.strides[d] : stride;
+    for (int d = v.axes; d-- > 0; stride *= t.strides ? 1 : t.shape[d])
+      v.shape[d] = t.shape[d], v.strides[d] = t.strides ? t.strides[d] : stride;
   }
   static void ask(nanobind::handle tensor, View& v) {
     namespace nb = nanobind;
@@ -199,9 +221,12 @@ class Operands {
     for (const Type known : {kFloat32, kFloat64, kBfloat16, kInt64, kUint8, kBool})
       if (type == "torch." + known.name()) v.type = known;
     const auto shape = nb::cast<nb::tuple>(sizes), strides = nb::cast<nb::tuple>(steps);
-    if (shape.size() != strides.size()) throw Misfit("expected " + v.who() + " with a stride for each axis, got others");
+    if (shape.size() != strides.size())
+      throw Misfit("expected " + v.who() + " with a stride for each axis, got others");
     count_axes(v, static_cast<Long>(shape.size()));
-    for (int d = 0; d < v.axes; ++d) v.shape[d] = nb::cast<Long>(shape[static_cast<std::size_t>(d)]), v.strides[d] = nb::cast<Long>(strides[static_cast<std::size_t>(d)]);
+    for (int d = 0; d < v.axes; ++d)
+      v.shape[d] = nb::cast<Long>(shape[static_cast<std::size_t>(d)]),
+      v.strides[d] = nb::cast<Long>(strides[static_cast<std::size_t>(d)]);
     v.at = nb::cast<Address>(tensor.attr("data_ptr")());
   }
   static void check_cpu(const View& v, bool cpu) {

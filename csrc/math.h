@@ -5,48 +5,51 @@
 
 namespace elman::ELMAN_TARGET {
 
-// exp(y) by n = the nearest integer to y / ln 2 and r = y - n ln 2, |r| <= ln(2)/2: exp(y) = 2^n (1 + expm1(r)), expm1(r) = r + r²·C(r).
-template <class T>
-struct Exponential;
+// exp(y) by n = the nearest integer to y / ln 2 and r = y - n ln 2, |r| <= ln(2)/2: exp(y) = 2^n (1 + expm1(r)),
+// expm1(r) = r + r²·C(r).
+template <class T> struct Exponential;
 
-template <>
-struct Exponential<float> {
+template <> struct Exponential<float> {
   using V = Vec<float>;
-  static constexpr float kMagic = 12582912.0f;  // 1.5·2^23: adding it rounds to an integer, which then lies in the low bits
-  static constexpr float kInverseLn2 = 1.44269504088896341f, kLn2 = 0.693145751953125f, kLn2Rest = 1.428606765330187e-06f;  // 17 bits, so that n times it is exact
+  static constexpr float kMagic =
+      12582912.0f;  // 1.5·2^23: adding it rounds to an integer, which then lies in the low bits
+  static constexpr float kInverseLn2 = 1.44269504088896341f, kLn2 = 0.693145751953125f,
+                         kLn2Rest = 1.428606765330187e-06f;  // 17 bits, so that n times it is exact
   static constexpr int kMantissa = 23, kBias = 127;
-  // Of degree 4, fitted to the least relative error (1.4e-8, a quarter of half an ulp). Summed in pairs: a step of a sequence waits for this, so its
-  // latency counts more than its operations.
+  // Of degree 4, fitted to the least relative error (1.4e-8, a quarter of half an ulp). Summed in pairs: a step of a
+  // sequence waits for this, so its latency counts more than its operations.
   static ELMAN_INLINE V tail(V r, V s) {
     V c = fma(splat(1.3897864846512675e-03f), s, fma(splat(8.36597103625536e-03f), r, splat(4.166685789823532e-02f)));
     return fma(c, s, fma(splat(0.16666549444198608f), r, splat(0.5f)));
   }
 };
 
-template <>
-struct Exponential<double> {
+template <> struct Exponential<double> {
   using V = Vec<double>;
   static constexpr double kMagic = 6755399441055744.0;  // 1.5·2^52
-  static constexpr double kInverseLn2 = 1.4426950408889634, kLn2 = 0.693147180369123816490, kLn2Rest = 1.90821492927058770002e-10;  // the first has 32 bits
+  static constexpr double kInverseLn2 = 1.4426950408889634, kLn2 = 0.693147180369123816490,
+                          kLn2Rest = 1.90821492927058770002e-10;  // the first has 32 bits
   static constexpr int kMantissa = 52, kBias = 1023;
   static ELMAN_INLINE V tail(V r, V) {  // Taylor's series of expm1 to degree 13, which reaches 4e-18
     V c = splat(1.6059043836821613e-10);
-    const double inverse_factorial[] = {2.08767569878681e-09,   2.505210838544172e-08,  2.755731922398589e-07, 2.7557319223985893e-06, 2.48015873015873e-05, 1.984126984126984e-04,
-                                        1.388888888888889e-03,  8.333333333333333e-03,  4.1666666666666664e-02, 0.16666666666666666, 0.5};
+    const double inverse_factorial[] = {2.08767569878681e-09, 2.505210838544172e-08, 2.755731922398589e-07,
+        2.7557319223985893e-06, 2.48015873015873e-05, 1.984126984126984e-04, 1.388888888888889e-03,
+        8.333333333333333e-03, 4.1666666666666664e-02, 0.16666666666666666, 0.5};
     for (double f : inverse_factorial) c = fma(c, r, splat(f));
     return c;
   }
 };
 
-template <class T>
-ELMAN_INLINE Vec<T> power_of_two(Vec<T> shifted, int more) {  // 2^(n + more), n being an integer to which kMagic was added
+template <class T> ELMAN_INLINE Vec<T> power_of_two(
+    Vec<T> shifted, int more) {  // 2^(n + more), n being an integer to which kMagic was added
   using E = Exponential<T>;
   return (Vec<T>)(((Bits<T>)shifted - (Bits<T>)splat(E::kMagic) + (E::kBias + more)) << E::kMantissa);
 }
 
-// 2|x|'s exponential, less 1, is e, and tanh|x| = e / (e + 2): what e is off by matters less the larger it is, no result exceeds 1, and once e + 2 rounds to e
-// it is 1 exactly, which makes its derivative 0. expm1(2|x|) = 2^n·expm1(r) + (2^n - 1). No branch: n = 0 keeps small x exact. The largest errors in units
-// in the last place, over all floats and over many doubles, are in tests/test_activations.py.
+// 2|x|'s exponential, less 1, is e, and tanh|x| = e / (e + 2): what e is off by matters less the larger it is, no
+// result exceeds 1, and once e + 2 rounds to e it is 1 exactly, which makes its derivative 0. expm1(2|x|) =
+// 2^n·expm1(r) + (2^n - 1). No branch: n = 0 keeps small x exact. The largest errors in units in the last place, over
+// all floats and over many doubles, are in tests/test_activations.py.
 ELMAN_INLINE Vec<float> tanh(Vec<float> x) {
   using V = Vec<float>;
   using E = Exponential<float>;
@@ -69,15 +72,17 @@ ELMAN_INLINE Vec<double> tanh(Vec<double> x) {
   return with_sign<double>(e / (e + splat(2.0)), sign_of<double>(x));
 }
 
-// By e = exp(-|x|): 1 / (1 + e) for x >= 0 and e / (1 + e) below, so that small results are as near, in units in the last place, as large ones. Where e is
-// below the normal numbers its power of two is one that is normal, times a constant.
-template <class T>
-ELMAN_INLINE Vec<T> sigmoid_of(Vec<T> x) {
+// By e = exp(-|x|): 1 / (1 + e) for x >= 0 and e / (1 + e) below, so that small results are as near, in units in the
+// last place, as large ones. Where e is below the normal numbers its power of two is one that is normal, times a
+// constant.
+template <class T> ELMAN_INLINE Vec<T> sigmoid_of(Vec<T> x) {
   using V = Vec<T>;
   using E = Exponential<T>;
   constexpr int kMore = sizeof(T) == 4 ? 64 : 512;
   constexpr T kLess = sizeof(T) == 4 ? T(0x1p-64) : T(0x1p-512);
-  const V zero{}, one = splat(T(1)), a = least<T>(splat(T(sizeof(T) == 4 ? 105 : 750)), without_sign<T>(x));  // exp of less than that rounds to 0
+  const V zero{},
+      one = splat(T(1)),
+      a = least<T>(splat(T(sizeof(T) == 4 ? 105 : 750)), without_sign<T>(x));  // exp of less than that rounds to 0
   const V magic = splat(E::kMagic), shifted = fma(a, splat(-E::kInverseLn2), magic), n = shifted - magic;
   const V r = fma(n, splat(-E::kLn2Rest), fma(n, splat(-E::kLn2), -a)), s = r * r;
   const V p = fma(s, E::tail(r, s), r) + one;
@@ -87,8 +92,7 @@ ELMAN_INLINE Vec<T> sigmoid_of(Vec<T> x) {
 ELMAN_INLINE Vec<float> sigmoid(Vec<float> x) { return sigmoid_of<float>(x); }
 ELMAN_INLINE Vec<double> sigmoid(Vec<double> x) { return sigmoid_of<double>(x); }
 
-template <class V>
-ELMAN_INLINE V relu(V x) {
+template <class V> ELMAN_INLINE V relu(V x) {
   const V zero{};
   return x < zero ? zero : x;  // NaN stays, as in torch
 }

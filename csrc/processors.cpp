@@ -14,7 +14,8 @@
 namespace elman {
 namespace {
 
-// Of one group: its quota in processors, 0 for none. Version 2 has one file with "max 100000" or "150000 100000", version 1 a file for each number.
+// Of one group: its quota in processors, 0 for none. Version 2 has one file with "max 100000" or "150000 100000",
+// version 1 a file for each number.
 double quota_of(const std::string& folder) {
   double quota = 0, period = 0;
   if (std::ifstream file(folder + "/cpu.max"); file) {
@@ -26,7 +27,9 @@ double quota_of(const std::string& folder) {
   return quota > 0 && period > 0 ? quota / period : 0;
 }
 
-bool is_among(const std::string& name, const std::string& names) { return ("," + names + ",").find("," + name + ",") != std::string::npos; }
+bool is_among(const std::string& name, const std::string& names) {
+  return ("," + names + ",").find("," + name + ",") != std::string::npos;
+}
 
 // The quota of this process, read anew when a second has passed: to read it takes some microseconds.
 double quota_now() {
@@ -36,7 +39,8 @@ double quota_now() {
   const Clock::rep now = Clock::now().time_since_epoch().count();
   Clock::rep before = until.load(std::memory_order_relaxed);
   const Clock::rep next = now + Clock::duration(std::chrono::seconds(1)).count();
-  if (now >= before && until.compare_exchange_strong(before, next)) quota.store(processor_quota("/proc/self/cgroup", "/sys/fs/cgroup"));
+  if (now >= before && until.compare_exchange_strong(before, next))
+    quota.store(processor_quota("/proc/self/cgroup", "/sys/fs/cgroup"));
   return quota.load(std::memory_order_relaxed);
 }
 
@@ -48,10 +52,12 @@ double processor_quota(const char* membership, const char* mount) {
   for (std::string line; std::getline(groups, line);) {  // number:controllers:path
     std::istringstream fields(line);
     std::string number, controllers, path;
-    if (!std::getline(fields, number, ':') || !std::getline(fields, controllers, ':') || !std::getline(fields, path)) continue;
+    if (!std::getline(fields, number, ':') || !std::getline(fields, controllers, ':') || !std::getline(fields, path))
+      continue;
     if (!controllers.empty() && !is_among("cpu", controllers)) continue;
     const std::string root = mount + (controllers.empty() ? std::string() : "/cpu");
-    for (;;) {  // a container may show its own group as the root, and the path as the host has it: what is not there has no quota
+    for (;;) {  // a container may show its own group as the root, and the path as the host has it: what is not there
+                // has no quota
       if (const double quota = quota_of(root + path); quota > 0) least = least > 0 ? std::min(least, quota) : quota;
       const auto slash = path.find_last_of('/');
       if (slash == std::string::npos || path.empty()) break;

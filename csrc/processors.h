@@ -3,11 +3,13 @@
 
 namespace elman {
 
-// The processors that it is allowed on, or fewer where its control group has a quota of their time (a container's limit of CPUs): threads beyond it would all
-// be halted together for the rest of a period. Asked anew each time; the quota is read again once a second.
+// The processors that it is allowed on, or fewer where its control group has a quota of their time (a container's limit
+// of CPUs): threads beyond it would all be halted together for the rest of a period. Asked anew each time; the quota is
+// read again once a second.
 int usable_processors();
 
-// The quota, in processors, that the files of control groups state: the least of this process's group and those above it; 0: there is none. Version 2 and 1.
+// The quota, in processors, that the files of control groups state: the least of this process's group and those above
+// it; 0: there is none. Version 2 and 1.
 //   membership  what /proc/self/cgroup is      mount  what /sys/fs/cgroup is
 double processor_quota(const char* membership, const char* mount);
 

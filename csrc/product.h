@@ -1,9 +1,11 @@
-// Matrix products out of register tiles. C = init + A·B, row tile by row tile; what happens to a finished tile is the caller's.
+// Matrix products out of register tiles. C = init + A·B, row tile by row tile; what happens to a finished tile is the
+// caller's.
 //
-// B is packed in panels: panel j holds columns j·W .. j·W+W-1 (W lanes) as [K][W], zeros past the last column. Any number of neighbouring panels
-// makes a tile, so the same packing serves one row and a hundred. A is read where it lies, through a pointer per row.
-// Each output has one accumulator and adds its products in the order of k: every tile shape gives the same bits.
-// Where the processor multiplies pairs of bfloat16, B is packed in pairs of neighbouring k, one in each lane, with a zero where K is odd; else as floats.
+// B is packed in panels: panel j holds columns j·W .. j·W+W-1 (W lanes) as [K][W], zeros past the last column. Any
+// number of neighbouring panels makes a tile, so the same packing serves one row and a hundred. A is read where it
+// lies, through a pointer per row. Each output has one accumulator and adds its products in the order of k: every tile
+// shape gives the same bits. Where the processor multiplies pairs of bfloat16, B is packed in pairs of neighbouring k,
+// one in each lane, with a zero where K is odd; else as floats.
 #pragma once
 
 #include "simd.h"
@@ -11,11 +13,9 @@
 namespace elman::ELMAN_TARGET {
 
 // Where the rows of A lie: row i, element k is rows[i][k].
-template <class T>
-struct Rows {
+template <class T> struct Rows {
   const T* const* rows;
-  template <int kRows>
-  struct Cursor {
+  template <int kRows> struct Cursor {
     const T* row[kRows];
     ELMAN_INLINE T at(int i, long k) const { return row[i][k]; }
     ELMAN_INLINE std::uint32_t pair(int i, long k) const {  // of bfloat16, k and k + 1
@@ -24,8 +24,7 @@ struct Rows {
       return pair;
     }
   };
-  template <int kRows>
-  ELMAN_INLINE Cursor<kRows> from(long first) const {
+  template <int kRows> ELMAN_INLINE Cursor<kRows> from(long first) const {
     Cursor<kRows> c;
     for (int i = 0; i < kRows; ++i) c.row[i] = rows[first + i];
     return c;
@@ -33,23 +32,19 @@ struct Rows {
 };
 
 // The transpose of a dense matrix as A: row i, element k is base[k·stride + i].
-template <class T>
-struct Columns {
+template <class T> struct Columns {
   const T* base;
   long stride;
-  template <int kRows>
-  struct Cursor {
+  template <int kRows> struct Cursor {
     const T* base;
     long stride;
     ELMAN_INLINE T at(int i, long k) const { return base[k * stride + i]; }
   };
-  template <int kRows>
-  ELMAN_INLINE Cursor<kRows> from(long first) const {
-    return {base + first, stride};
-  }
+  template <int kRows> ELMAN_INLINE Cursor<kRows> from(long first) const { return {base + first, stride}; }
 };
 
-// The tallest tile, and how many panels fit beside kRows rows: accumulators, one row of B and one element of A must stay in registers.
+// The tallest tile, and how many panels fit beside kRows rows: accumulators, one row of B and one element of A must
+// stay in registers.
 constexpr int kTallest = kRegisters == 32 ? 8 : 6, kWidest = 8;
 constexpr int widest(int rows) {
   constexpr int narrow[] = {0, 8, 5, 3, 3, 2, 2}, wide[] = {0, 8, 8, 6, 6, 4, 4, 3, 3};
@@ -57,16 +52,12 @@ constexpr int widest(int rows) {
 }
 
 // Places in a panel's column that holds K numbers: where pairs are multiplied, a place for two.
-template <class T>
-constexpr bool kPairs = kHalved<T> && kDots;
-template <class T>
-constexpr long depth(long K) {
-  return kPairs<T> ? ceil_div(K, 2) : K;
-}
+template <class T> constexpr bool kPairs = kHalved<T> && kDots;
+template <class T> constexpr long depth(long K) { return kPairs<T> ? ceil_div(K, 2) : K; }
 
 // The products of one pair of k for a tile's accumulators. a: a pair of each row; B's panels are `panel` apart.
-template <class T, int kRows, int kVectors>
-ELMAN_INLINE void multiply_pair(const std::uint32_t (&a)[kRows], const float* b, long panel, Vec<T> (&c)[kRows][kVectors]) {
+template <class T, int kRows, int kVectors> ELMAN_INLINE void multiply_pair(
+    const std::uint32_t (&a)[kRows], const float* b, long panel, Vec<T> (&c)[kRows][kVectors]) {
   Vec<T> bk[kVectors];
 #pragma GCC unroll 8
   for (int j = 0; j < kVectors; ++j) bk[j] = load(b + j * panel);
@@ -76,8 +67,9 @@ ELMAN_INLINE void multiply_pair(const std::uint32_t (&a)[kRows], const float* b,
     for (int j = 0; j < kVectors; ++j) c[i][j] = dot(a[i], bk[j], c[i][j]);
 }
 
-// One tile: kRows rows of A by kVectors panels of B, added to what acc holds. The loop that takes the time; knows nothing else.
-// Its loops over rows and vectors are unrolled by hand: only then does GCC keep the accumulators in registers from the first line to the last.
+// One tile: kRows rows of A by kVectors panels of B, added to what acc holds. The loop that takes the time; knows
+// nothing else. Its loops over rows and vectors are unrolled by hand: only then does GCC keep the accumulators in
+// registers from the first line to the last.
 template <class T, class A, int kRows, int kVectors>
 void tile(const A& a, long row, long K, const Wide<T>* b, Vec<T>* acc) {
   constexpr int W = kLanes<T>;
@@ -121,24 +113,21 @@ void tile(const A& a, long row, long K, const Wide<T>* b, Vec<T>* acc) {
     for (int j = 0; j < kVectors; ++j) acc[i * kVectors + j] = c[i][j];
 }
 
-template <class T, class A>
-struct Tiles {
+template <class T, class A> struct Tiles {
   using Function = void (*)(const A&, long, long, const Wide<T>*, Vec<T>*);
   Function of[kTallest + 1][kWidest + 1] = {};  // [rows][vectors]
 
-  template <int kRows, int kVectors>
-  constexpr void fill() {
+  template <int kRows, int kVectors> constexpr void fill() {
     of[kRows][kVectors] = tile<T, A, kRows, kVectors>;
-    if constexpr (kVectors > 1)
-      fill<kRows, kVectors - 1>();
-    else if constexpr (kRows > 1)
-      fill<kRows - 1, widest(kRows - 1)>();
+    if constexpr (kVectors > 1) fill<kRows, kVectors - 1>();
+    else if constexpr (kRows > 1) fill<kRows - 1, widest(kRows - 1)>();
   }
   constexpr Tiles() { fill<kTallest, widest(kTallest)>(); }
 };
 
-// One row reads each weight once, and waits for it where the first-level cache cannot hold them all. Its tiles are then no wider than keeps the units busy, so that
-// a product that comes back the other way (below) finds more of what it used last.
+// One row reads each weight once, and waits for it where the first-level cache cannot hold them all. Its tiles are then
+// no wider than keeps the units busy, so that a product that comes back the other way (below) finds more of what it
+// used last.
 constexpr long kLastsInCache = 16 * 1024;
 constexpr long columns_for(long rows, long K) {
   const int most = widest(static_cast<int>(rows));
@@ -152,14 +141,15 @@ constexpr int tallest(int panels) {
   return rows;
 }
 
-// For rows 0..M-1 and column groups first..last-1, a group being kPanels panels (a cell with G gates keeps a unit's G pre-activations together):
+// For rows 0..M-1 and column groups first..last-1, a group being kPanels panels (a cell with G gates keeps a unit's G
+// pre-activations together):
 //   body.prefetch(row, group)      a tile of rows from here on comes next
 //   body.init(row, group, panel)   the vector an accumulator starts from
 //   body.finish(row, group, unit)  takes the kPanels finished vectors of a group
-// b is the first packed panel of group `first`. Tiles of columns come in falling order where `falls`: a product that takes turns with itself finds in the cache what
-// it used last.
-template <class T, int kPanels, class A, class Body>
-void product(long M, const A& a, long K, const Wide<T>* b, long first, long last, const Body& body, bool falls = false) {
+// b is the first packed panel of group `first`. Tiles of columns come in falling order where `falls`: a product that
+// takes turns with itself finds in the cache what it used last.
+template <class T, int kPanels, class A, class Body> void product(
+    long M, const A& a, long K, const Wide<T>* b, long first, long last, const Body& body, bool falls = false) {
   static constexpr Tiles<T, A> tiles;
   constexpr int most = tallest(kPanels);
   if (M <= 0 || first >= last) return;
@@ -167,10 +157,12 @@ void product(long M, const A& a, long K, const Wide<T>* b, long first, long last
   const long rows = ceil_div(M, row_tiles);      // tiles of nearly the same height: a short last one would starve
   const long tall = M - (rows - 1) * row_tiles;  // so many have `rows` rows, the others one fewer
   const long column_tiles = ceil_div(last - first, max(1, columns_for(rows, depth<T>(K)) / kPanels));
-  const long narrow = (last - first) / column_tiles, wide = (last - first) % column_tiles;  // so many have one group more
+  const long narrow = (last - first) / column_tiles,
+             wide = (last - first) % column_tiles;  // so many have one group more
   Vec<T> acc[kTallest * kWidest];
   for (long i = 0; i < column_tiles; ++i) {
-    const long c = falls ? column_tiles - 1 - i : i, groups = narrow + (c < wide), group = first + c * narrow + min(c, wide), vectors = groups * kPanels;
+    const long c = falls ? column_tiles - 1 - i : i, groups = narrow + (c < wide),
+               group = first + c * narrow + min(c, wide), vectors = groups * kPanels;
     for (long r = 0, row = 0; r < row_tiles; ++r) {
       const long height = rows - (r >= tall);
       for (long i = 0; i < height; ++i)
@@ -187,8 +179,7 @@ void product(long M, const A& a, long K, const Wide<T>* b, long first, long last
 }
 
 // Packs panels first..last-1 of a matrix of N columns, given by its rows, as B: element (k, n) is rows[k][n].
-template <class T>
-void pack_rows(const T* const* rows, long K, long N, long first, long last, T* b) {
+template <class T> void pack_rows(const T* const* rows, long K, long N, long first, long last, T* b) {
   constexpr int W = kLanes<T>;
   for (long n = first * W; n < last * W; n += W, b += K * W)
     if (N - n >= W)
@@ -198,15 +189,13 @@ void pack_rows(const T* const* rows, long K, long N, long first, long last, T* b
 }
 
 // A vector of a row of K numbers, from the k-th place of a packed column on.
-template <class T>
-ELMAN_INLINE Vec<T> load_places(const T* row, long k, long K) {
+template <class T> ELMAN_INLINE Vec<T> load_places(const T* row, long k, long K) {
   if constexpr (kPairs<T>) return load_pairs(row + 2 * k, K - 2 * k);
   return K - k >= kLanes<T> ? load(row + k) : load_part(row + k, K - k);
 }
 
 // Packs a dense (kPanels·N, K) matrix, transposed, as B: panel p of group j holds rows p·N + j·W .. + W-1 of w.
-template <class T, int kPanels>
-void pack_transposed(const T* w, long N, long K, long first, long last, Wide<T>* b) {
+template <class T, int kPanels> void pack_transposed(const T* w, long N, long K, long first, long last, Wide<T>* b) {
   constexpr int W = kLanes<T>;
   const long places = depth<T>(K);
   for (long j = first; j < last; ++j)

@@ -15,9 +15,11 @@ void clear(void* memory, std::size_t bytes) {
 
 }  // namespace
 
-Ragged::Ragged(const std::int64_t* lengths, std::int64_t T, std::int64_t B) : T_(T), B_(B), lengths_(lengths, lengths + B), order_(static_cast<std::size_t>(B)) {
+Ragged::Ragged(const std::int64_t* lengths, std::int64_t T, std::int64_t B)
+    : T_(T), B_(B), lengths_(lengths, lengths + B), order_(static_cast<std::size_t>(B)) {
   std::iota(order_.begin(), order_.end(), 0);
-  std::sort(order_.begin(), order_.end(), [&](std::int64_t a, std::int64_t b) { return lengths[a] != lengths[b] ? lengths[a] > lengths[b] : a < b; });
+  std::sort(order_.begin(), order_.end(),
+      [&](std::int64_t a, std::int64_t b) { return lengths[a] != lengths[b] ? lengths[a] > lengths[b] : a < b; });
   std::int64_t rows = B, offset = 0;
   for (std::int64_t t = 0; t < lengths[order_[0]]; ++t) {
     while (lengths[order_[static_cast<std::size_t>(rows - 1)]] <= t) --rows;
@@ -42,7 +44,9 @@ class Ragged::States {
   const void* in(const void* given, int state) {
     if (!given) return nullptr;
     char* sorted = take(state);
-    each(state, net_.B, [&](std::size_t theirs, std::size_t ours, std::size_t bytes, bool) { std::memcpy(sorted + ours, static_cast<const char*>(given) + theirs, bytes); });
+    each(state, net_.B, [&](std::size_t theirs, std::size_t ours, std::size_t bytes, bool) {
+      std::memcpy(sorted + ours, static_cast<const char*>(given) + theirs, bytes);
+    });
     return sorted;
   }
   void* out(void* wanted, int state) { return wanted ? take(state) : nullptr; }
@@ -52,12 +56,9 @@ class Ragged::States {
     if (!wanted) return;
     each(state, ragged_.B_, [&](std::size_t theirs, std::size_t ours, std::size_t bytes, bool lives) {
       char* to = static_cast<char*>(wanted) + theirs;
-      if (lives)
-        std::memcpy(to, static_cast<const char*>(sorted) + ours, bytes);
-      else if (instead)
-        std::memcpy(to, static_cast<const char*>(instead) + theirs, bytes);
-      else
-        std::memset(to, 0, bytes);
+      if (lives) std::memcpy(to, static_cast<const char*>(sorted) + ours, bytes);
+      else if (instead) std::memcpy(to, static_cast<const char*>(instead) + theirs, bytes);
+      else std::memset(to, 0, bytes);
     });
   }
 
@@ -67,13 +68,16 @@ class Ragged::States {
     return buffers_.back().data();
   }
   std::int64_t width(int state) const { return state == 0 ? net_.P : net_.H; }
-  // f(where the caller's row lies, where ours does, bytes of a row, whether it has a step) for the first rows in order, in every layer and direction.
-  template <class F>
-  void each(int state, std::int64_t rows, F f) const {
+  // f(where the caller's row lies, where ours does, bytes of a row, whether it has a step) for the first rows in order,
+  // in every layer and direction.
+  template <class F> void each(int state, std::int64_t rows, F f) const {
     const std::size_t bytes = static_cast<std::size_t>(width(state)) * element_;
     for (std::int64_t d = 0; d < net_.L * net_.D; ++d)
       for (std::int64_t r = 0; r < rows; ++r) {
-        const std::size_t theirs = static_cast<std::size_t>(d * ragged_.B_ + ragged_.order_[static_cast<std::size_t>(r)]) * bytes, ours = static_cast<std::size_t>(d * net_.B + r) * bytes;
+        const std::size_t theirs =
+                              static_cast<std::size_t>(d * ragged_.B_ + ragged_.order_[static_cast<std::size_t>(r)]) *
+            bytes,
+                          ours = static_cast<std::size_t>(d * net_.B + r) * bytes;
         f(theirs, ours, bytes, r < net_.B);
       }
   }
@@ -88,12 +92,17 @@ void Ragged::clear_padding(const Network& net, const Sequence& q, std::int64_t w
   if (!q.data || width == 0) return;
   for (std::int64_t t = lengths_[static_cast<std::size_t>(order_.back())]; t < T_; ++t)
     for (std::int64_t b = 0; b < B_; ++b)
-      if (lengths_[static_cast<std::size_t>(b)] <= t) std::memset(static_cast<char*>(q.data) + (t * q.step + b * q.row) * element, 0, static_cast<std::size_t>(width * element));
+      if (lengths_[static_cast<std::size_t>(b)] <= t)
+        std::memset(static_cast<char*>(q.data) + (t * q.step + b * q.row) * element, 0,
+            static_cast<std::size_t>(width * element));
 }
 
 void Ragged::clear_kept(const Network& net, void* all, std::int64_t count, std::int64_t width) const {
   for (std::int64_t i = 0; all && net.padded_rows && i < count; ++i)
-    clear_padding(net, {static_cast<char*>(all) + i * net.padded_rows * width * static_cast<std::int64_t>(size_of(net.number)), B_ * width, width}, width);
+    clear_padding(net,
+        {static_cast<char*>(all) + i * net.padded_rows * width * static_cast<std::int64_t>(size_of(net.number)),
+            B_ * width, width},
+        width);
 }
 
 void Ragged::run(const Target& target, const Forward& call, int threads) const {
@@ -101,7 +110,8 @@ void Ragged::run(const Target& target, const Forward& call, int threads) const {
   States states(*this, net);
   Forward f = call;
   f.x.padded = f.output.padded = true;
-  for (int s = 0; s < states_of(net.cell); ++s) f.initial[s] = states.in(call.initial[s], s), f.final[s] = states.out(call.final[s], s);
+  for (int s = 0; s < states_of(net.cell); ++s)
+    f.initial[s] = states.in(call.initial[s], s), f.final[s] = states.out(call.final[s], s);
   if (net.rows > 0) elman::run(target, f, threads);
   for (int s = 0; s < states_of(net.cell); ++s) states.give(call.final[s], s, f.final[s], call.initial[s]);
   clear_padding(net, f.output, net.D * net.P);
@@ -122,11 +132,14 @@ void Ragged::run(const Target& target, const Backward& call, int threads) const 
     elman::run(target, b, threads);
   } else {
     const std::size_t element = size_of(net.number);
-    const auto bytes = [&](std::int64_t rows, std::int64_t columns) { return static_cast<std::size_t>(rows * columns) * element; };
+    const auto bytes = [&](std::int64_t rows, std::int64_t columns) {
+      return static_cast<std::size_t>(rows * columns) * element;
+    };
     for (std::int64_t d = 0; d < net.L * net.D; ++d) {
       const Gradients& g = b.gradients[d];
       const std::int64_t rows = gates_of(net.cell) * net.H;
-      clear(g.w_ih, bytes(rows, d < net.D ? net.I : net.D * net.P)), clear(g.w_hh, bytes(rows, net.P)), clear(g.b_ih, bytes(rows, 1)), clear(g.b_hh, bytes(rows, 1)), clear(g.w_hr, bytes(net.P, net.H));
+      clear(g.w_ih, bytes(rows, d < net.D ? net.I : net.D * net.P)), clear(g.w_hh, bytes(rows, net.P)),
+          clear(g.b_ih, bytes(rows, 1)), clear(g.b_hh, bytes(rows, 1)), clear(g.w_hr, bytes(net.P, net.H));
     }
     for (int s = 0; s < states_of(net.cell); ++s) clear(b.d_fresh[s], bytes(net.L * net.D, s == 0 ? net.P : net.H));
   }

@@ -1,8 +1,9 @@
 // Vectors of one instruction set, over the compiler's vector extensions.
 //
-// The build compiles target.cpp once per instruction set with ELMAN_TARGET naming it; everything here and in the headers above lives in a namespace
-// of that name, so that no function compiled for one processor can be linked into the code for another. For the same reason these headers use
-// nothing of the standard library that is a function: only sizes and types. This is the only file with intrinsics.
+// The build compiles target.cpp once per instruction set with ELMAN_TARGET naming it; everything here and in the
+// headers above lives in a namespace of that name, so that no function compiled for one processor can be linked into
+// the code for another. For the same reason these headers use nothing of the standard library that is a function: only
+// sizes and types. This is the only file with intrinsics.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +11,8 @@
 #include <type_traits>
 #include <utility>
 
-// ELMAN_VECTOR_BYTES and ELMAN_REGISTERS force the shape of another processor's registers, for tests: the compiler makes do with what there is.
+// ELMAN_VECTOR_BYTES and ELMAN_REGISTERS force the shape of another processor's registers, for tests: the compiler
+// makes do with what there is.
 #if defined(ELMAN_VECTOR_BYTES)
 #elif defined(__AVX512F__)
 #define ELMAN_AVX512
@@ -40,16 +42,13 @@ constexpr int kBytes = 16, kRegisters = 32;
 constexpr int kBytes = 16, kRegisters = 16;
 #endif
 
-template <class T>
-struct Types;
-template <>
-struct Types<float> {
+template <class T> struct Types;
+template <> struct Types<float> {
   typedef float Vector __attribute__((vector_size(kBytes)));
   typedef std::int32_t Bits __attribute__((vector_size(kBytes)));
   using Lane = std::int32_t;
 };
-template <>
-struct Types<double> {
+template <> struct Types<double> {
   typedef double Vector __attribute__((vector_size(kBytes)));
   typedef std::int64_t Bits __attribute__((vector_size(kBytes)));
   using Lane = std::int64_t;
@@ -65,57 +64,42 @@ struct BFloat16 {
     return x;
   }
 };
-template <>
-struct Types<BFloat16> : Types<float> {};
+template <> struct Types<BFloat16> : Types<float> {};
 
-template <class T>
-constexpr bool kHalved = std::is_same_v<T, BFloat16>;
-template <class T>
-using Wide = std::conditional_t<kHalved<T>, float, T>;  // what numbers kept as T are computed in
-template <class T>
-using Vec = typename Types<T>::Vector;
-template <class T>
-using Bits = typename Types<T>::Bits;  // what a comparison gives: -1 where true, 0 where false
-template <class T>
-constexpr int kLanes = kBytes / static_cast<int>(sizeof(Wide<T>));
+template <class T> constexpr bool kHalved = std::is_same_v<T, BFloat16>;
+template <class T> using Wide = std::conditional_t<kHalved<T>, float, T>;  // what numbers kept as T are computed in
+template <class T> using Vec = typename Types<T>::Vector;
+template <class T> using Bits = typename Types<T>::Bits;  // what a comparison gives: -1 where true, 0 where false
+template <class T> constexpr int kLanes = kBytes / static_cast<int>(sizeof(Wide<T>));
 
-template <class T>
-ELMAN_INLINE Vec<T> splat(T x) {
+template <class T> ELMAN_INLINE Vec<T> splat(T x) {
   return x - Vec<T>{};  // x - 0 is x for every x; x + 0 would not keep -0, and so would cost an addition
 }
 
-template <class T>
-ELMAN_INLINE Vec<T> load(const T* p) {  // no alignment needed
+template <class T> ELMAN_INLINE Vec<T> load(const T* p) {  // no alignment needed
   Vec<T> v;
   __builtin_memcpy(&v, p, kBytes);
   return v;
 }
 
-template <class T>
-ELMAN_INLINE void store(T* p, Vec<T> v) {  // no alignment needed
+template <class T> ELMAN_INLINE void store(T* p, Vec<T> v) {  // no alignment needed
   __builtin_memcpy(p, &v, kBytes);
 }
 
-template <class T>
-ELMAN_INLINE Bits<T> first_lanes(long n) {  // true in lanes 0..n-1
+template <class T> ELMAN_INLINE Bits<T> first_lanes(long n) {  // true in lanes 0..n-1
   Bits<T> lane;
   for (int i = 0; i < kLanes<T>; ++i) lane[i] = i;
   return lane < (static_cast<typename Types<T>::Lane>(n) - Bits<T>{});
 }
 
 // The first n lanes (1 <= n <= kLanes) from memory, zeros in the rest; nothing past them is read.
-template <class T>
-ELMAN_INLINE Vec<T> load_part(const T* p, long n) {
+template <class T> ELMAN_INLINE Vec<T> load_part(const T* p, long n) {
 #if defined(ELMAN_AVX2)
-  if constexpr (sizeof(T) == 4)
-    return Vec<T>(_mm256_maskload_ps(p, __m256i(first_lanes<T>(n))));
-  else
-    return Vec<T>(_mm256_maskload_pd(p, __m256i(first_lanes<T>(n))));
+  if constexpr (sizeof(T) == 4) return Vec<T>(_mm256_maskload_ps(p, __m256i(first_lanes<T>(n))));
+  else return Vec<T>(_mm256_maskload_pd(p, __m256i(first_lanes<T>(n))));
 #elif defined(ELMAN_AVX512)
-  if constexpr (sizeof(T) == 4)
-    return Vec<T>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
-  else
-    return Vec<T>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p));
+  if constexpr (sizeof(T) == 4) return Vec<T>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
+  else return Vec<T>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p));
 #else
   Vec<T> v{};
   for (long i = 0; i < n; ++i) v[i] = p[i];
@@ -124,18 +108,13 @@ ELMAN_INLINE Vec<T> load_part(const T* p, long n) {
 }
 
 // The first n lanes (1 <= n <= kLanes) to memory; nothing past them is written.
-template <class T>
-ELMAN_INLINE void store_part(T* p, Vec<T> v, long n) {
+template <class T> ELMAN_INLINE void store_part(T* p, Vec<T> v, long n) {
 #if defined(ELMAN_AVX2)
-  if constexpr (sizeof(T) == 4)
-    _mm256_maskstore_ps(p, __m256i(first_lanes<T>(n)), __m256(v));
-  else
-    _mm256_maskstore_pd(p, __m256i(first_lanes<T>(n)), __m256d(v));
+  if constexpr (sizeof(T) == 4) _mm256_maskstore_ps(p, __m256i(first_lanes<T>(n)), __m256(v));
+  else _mm256_maskstore_pd(p, __m256i(first_lanes<T>(n)), __m256d(v));
 #elif defined(ELMAN_AVX512)
-  if constexpr (sizeof(T) == 4)
-    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), __m512(v));
-  else
-    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), __m512d(v));
+  if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), __m512(v));
+  else _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), __m512d(v));
 #else
   for (long i = 0; i < n; ++i) p[i] = v[i];
 #endif
@@ -148,7 +127,8 @@ typedef std::uint16_t Halves __attribute__((vector_size(kBytes / 2)));
 ELMAN_INLINE Vec<float> widen(Halves v) { return (Vec<float>)(__builtin_convertvector(v, Words) << 16); }
 ELMAN_INLINE Halves narrow(Vec<float> v) {
   const Words w = (Words)v, up = w + 0x7fffu + ((w >> 16) & 1u);
-  return __builtin_convertvector((v == v ? up : w | 0x400000u) >> 16, Halves);  // a NaN stays one, whatever its lower half was
+  return __builtin_convertvector(
+      (v == v ? up : w | 0x400000u) >> 16, Halves);  // a NaN stays one, whatever its lower half was
 }
 
 ELMAN_INLINE Vec<float> load(const BFloat16* p) {
@@ -178,12 +158,17 @@ ELMAN_INLINE void store_part(BFloat16* p, Vec<float> v, long n) {
 #endif
 }
 
-// Whether the processor adds the products of two pairs of bfloat16 to a float at once. A pair fills a float's lane, the first number its lower half.
+// Whether the processor adds the products of two pairs of bfloat16 to a float at once. A pair fills a float's lane, the
+// first number its lower half.
 #if defined(__AVX512BF16__)
 constexpr bool kDots = true;
-ELMAN_INLINE Vec<float> dot(std::uint32_t a, Vec<float> b, Vec<float> sum) { return Vec<float>(_mm512_dpbf16_ps(__m512(sum), (__m512bh)(a - Words{}), (__m512bh)b)); }
-ELMAN_INLINE Vec<float> load_pairs(const BFloat16* p, long n) {  // of the first n numbers, zeros in the rest; nothing past them is read
-  return Vec<float>(_mm512_castsi512_ps(_mm512_maskz_loadu_epi16(n >= 32 ? ~__mmask32{0} : (__mmask32{1} << n) - 1, p)));
+ELMAN_INLINE Vec<float> dot(std::uint32_t a, Vec<float> b, Vec<float> sum) {
+  return Vec<float>(_mm512_dpbf16_ps(__m512(sum), (__m512bh)(a - Words{}), (__m512bh)b));
+}
+ELMAN_INLINE Vec<float> load_pairs(
+    const BFloat16* p, long n) {  // of the first n numbers, zeros in the rest; nothing past them is read
+  return Vec<float>(
+      _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(n >= 32 ? ~__mmask32{0} : (__mmask32{1} << n) - 1, p)));
 }
 #else
 constexpr bool kDots = false;
@@ -191,84 +176,86 @@ Vec<float> dot(std::uint32_t a, Vec<float> b, Vec<float> sum);
 Vec<float> load_pairs(const BFloat16* p, long n);
 #endif
 
-// fma: c + a·b, fnma: c - a·b. One rounding where every processor of the set fuses the two operations, two where it does not (the scalar set on x86-64). Which of them
-// it is stands here: no compiler decides (the build turns contraction off), so the same source rounds alike wherever it is instantiated.
+// fma: c + a·b, fnma: c - a·b. One rounding where every processor of the set fuses the two operations, two where it
+// does not (the scalar set on x86-64). Which of them it is stands here: no compiler decides (the build turns
+// contraction off), so the same source rounds alike wherever it is instantiated.
 #if defined(ELMAN_VECTOR_BYTES)  // in registers of AVX2
-template <class V>
-ELMAN_INLINE V fma(V a, V b, V c) {
+template <class V> ELMAN_INLINE V fma(V a, V b, V c) {
   typedef std::remove_reference_t<decltype(c[0])> R __attribute__((vector_size(32)));
   R x[kBytes / 32], y[kBytes / 32], z[kBytes / 32];
   __builtin_memcpy(x, &a, kBytes), __builtin_memcpy(y, &b, kBytes), __builtin_memcpy(z, &c, kBytes);
 #pragma GCC unroll 2
   for (int i = 0; i < kBytes / 32; ++i)
-    if constexpr (sizeof c[0] == 4)
-      z[i] = R(_mm256_fmadd_ps(__m256(x[i]), __m256(y[i]), __m256(z[i])));
-    else
-      z[i] = R(_mm256_fmadd_pd(__m256d(x[i]), __m256d(y[i]), __m256d(z[i])));
+    if constexpr (sizeof c[0] == 4) z[i] = R(_mm256_fmadd_ps(__m256(x[i]), __m256(y[i]), __m256(z[i])));
+    else z[i] = R(_mm256_fmadd_pd(__m256d(x[i]), __m256d(y[i]), __m256d(z[i])));
   __builtin_memcpy(&c, z, kBytes);
   return c;
 }
-template <class V>
-ELMAN_INLINE V fnma(V a, V b, V c) {
-  return fma(-a, b, c);
-}
+template <class V> ELMAN_INLINE V fnma(V a, V b, V c) { return fma(-a, b, c); }
 #elif defined(ELMAN_AVX512)
-ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c))); }
-ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(_mm512_fmadd_pd(__m512d(a), __m512d(b), __m512d(c))); }
-ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(_mm512_fnmadd_ps(__m512(a), __m512(b), __m512(c))); }
-ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(_mm512_fnmadd_pd(__m512d(a), __m512d(b), __m512d(c))); }
+ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return Vec<float>(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c)));
+}
+ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return Vec<double>(_mm512_fmadd_pd(__m512d(a), __m512d(b), __m512d(c)));
+}
+ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return Vec<float>(_mm512_fnmadd_ps(__m512(a), __m512(b), __m512(c)));
+}
+ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return Vec<double>(_mm512_fnmadd_pd(__m512d(a), __m512d(b), __m512d(c)));
+}
 #elif defined(ELMAN_AVX2)
-ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c))); }
-ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(_mm256_fmadd_pd(__m256d(a), __m256d(b), __m256d(c))); }
-ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(_mm256_fnmadd_ps(__m256(a), __m256(b), __m256(c))); }
-ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(_mm256_fnmadd_pd(__m256d(a), __m256d(b), __m256d(c))); }
+ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return Vec<float>(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c)));
+}
+ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return Vec<double>(_mm256_fmadd_pd(__m256d(a), __m256d(b), __m256d(c)));
+}
+ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return Vec<float>(_mm256_fnmadd_ps(__m256(a), __m256(b), __m256(c)));
+}
+ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return Vec<double>(_mm256_fnmadd_pd(__m256d(a), __m256d(b), __m256d(c)));
+}
 #elif defined(__aarch64__)
-ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b))); }
-ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b))); }
-ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) { return Vec<float>(vfmsq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b))); }
-ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) { return Vec<double>(vfmsq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b))); }
+ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return Vec<float>(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b)));
+}
+ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return Vec<double>(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b)));
+}
+ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return Vec<float>(vfmsq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b)));
+}
+ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return Vec<double>(vfmsq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b)));
+}
 #else
-template <class V>
-ELMAN_INLINE V fma(V a, V b, V c) {
-  return a * b + c;
-}
-template <class V>
-ELMAN_INLINE V fnma(V a, V b, V c) {
-  return c - a * b;
-}
+template <class V> ELMAN_INLINE V fma(V a, V b, V c) { return a * b + c; }
+template <class V> ELMAN_INLINE V fnma(V a, V b, V c) { return c - a * b; }
 #endif
 
 // a where a < b, else b: so b where either is NaN. One instruction where the processor has it.
-template <class T>
-ELMAN_INLINE Vec<T> least(Vec<T> a, Vec<T> b) {
+template <class T> ELMAN_INLINE Vec<T> least(Vec<T> a, Vec<T> b) {
 #if defined(ELMAN_AVX512)
   if constexpr (sizeof(T) == 4)
     return Vec<T>(_mm512_maskz_min_ps(0xffff, __m512(a), __m512(b)));  // of all lanes: GCC 12 warns of the plain one
-  else
-    return Vec<T>(_mm512_maskz_min_pd(0xff, __m512d(a), __m512d(b)));
+  else return Vec<T>(_mm512_maskz_min_pd(0xff, __m512d(a), __m512d(b)));
 #elif defined(ELMAN_AVX2)
-  if constexpr (sizeof(T) == 4)
-    return Vec<T>(_mm256_min_ps(__m256(a), __m256(b)));
-  else
-    return Vec<T>(_mm256_min_pd(__m256d(a), __m256d(b)));
+  if constexpr (sizeof(T) == 4) return Vec<T>(_mm256_min_ps(__m256(a), __m256(b)));
+  else return Vec<T>(_mm256_min_pd(__m256d(a), __m256d(b)));
 #else
   return a < b ? a : b;
 #endif
 }
 
 // The sign bits of x, and x without them.
-template <class T>
-ELMAN_INLINE Bits<T> sign_of(Vec<T> x) {
-  return (Bits<T>)x & (Bits<T>)splat(T(-0.0));
-}
-template <class T>
-ELMAN_INLINE Vec<T> without_sign(Vec<T> x) {
+template <class T> ELMAN_INLINE Bits<T> sign_of(Vec<T> x) { return (Bits<T>)x & (Bits<T>)splat(T(-0.0)); }
+template <class T> ELMAN_INLINE Vec<T> without_sign(Vec<T> x) {
   return (Vec<T>)((Bits<T>)x & ~(Bits<T>)splat(T(-0.0)));
 }
-template <class T>
-ELMAN_INLINE Vec<T> with_sign(Vec<T> x, Bits<T> sign) {
-  return (Vec<T>)((Bits<T>)x | sign);
-}
+template <class T> ELMAN_INLINE Vec<T> with_sign(Vec<T> x, Bits<T> sign) { return (Vec<T>)((Bits<T>)x | sign); }
 
 ELMAN_INLINE constexpr long min(long a, long b) { return a < b ? a : b; }
 ELMAN_INLINE constexpr long max(long a, long b) { return a > b ? a : b; }
@@ -288,14 +275,14 @@ ELMAN_INLINE void interleave(Vec<T> a, Vec<T> b, Vec<T>& low, Vec<T>& high, std:
 }
 
 // Transposes a square of vectors in registers: log2(lanes) rounds of pairwise interleaving.
-template <class T>
-ELMAN_INLINE void transpose(Vec<T> (&v)[kLanes<T>]) {
+template <class T> ELMAN_INLINE void transpose(Vec<T> (&v)[kLanes<T>]) {
   constexpr int n = kLanes<T>;
 #pragma GCC unroll 8
   for (int round = 1; round < n; round *= 2) {
     Vec<T> u[n];
 #pragma GCC unroll 16
-    for (int i = 0; i < n / 2; ++i) interleave<T>(v[i], v[i + n / 2], u[2 * i], u[2 * i + 1], std::make_integer_sequence<int, n>{});
+    for (int i = 0; i < n / 2; ++i)
+      interleave<T>(v[i], v[i + n / 2], u[2 * i], u[2 * i + 1], std::make_integer_sequence<int, n>{});
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i) v[i] = u[i];
   }

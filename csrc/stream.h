@@ -1,7 +1,9 @@
-// A network that runs a step at a time. Its weights are packed once, and all that it computes with stays where it is: a step allocates nothing.
+// A network that runs a step at a time. Its weights are packed once, and all that it computes with stays where it is: a
+// step allocates nothing.
 //
-// The products and the cells are the scan's (forward.h), and so are the numbers, to the bit. A tile of columns is projected and at once advanced; every
-// other step takes the tiles in falling order, and finds in the cache the weights that the step before used last.
+// The products and the cells are the scan's (forward.h), and so are the numbers, to the bit. A tile of columns is
+// projected and at once advanced; every other step takes the tiles in falling order, and finds in the cache the weights
+// that the step before used last.
 #pragma once
 
 #include "forward.h"
@@ -13,8 +15,7 @@ struct Allocated {
   static void operator delete(void* memory) { release(memory); }
 };
 
-template <class T, class Cell>
-class Streamed : public Stream, public Allocated {
+template <class T, class Cell> class Streamed : public Stream, public Allocated {
  public:
   // Null: out of memory.
   static Stream* open(const Network& net, void* const* states) {
@@ -33,20 +34,21 @@ class Streamed : public Stream, public Allocated {
     const Buffer<const T*> x, before;  // the rows that it reads
     T *h, *c;                          // (B, P) and (B, H); c null where the cell has none
     Layer* above = nullptr;
-    Layer(const Network& net, long I, T* h, T* c) : w(net, I, 0, ceil_div(net.H, kLanes<T>)), x(net.B), before(net.B), h(h), c(c) {}
+    Layer(const Network& net, long I, T* h, T* c)
+        : w(net, I, 0, ceil_div(net.H, kLanes<T>)), x(net.B), before(net.B), h(h), c(c) {}
     bool ok() const { return w.ok() && x.ok() && before.ok(); }
   };
 
   const long B_, H_, P_, groups_;
   const bool projects_;
-  const Buffer<T> z_, units_;           // projections of a layer's inputs; its units' outputs, (B, H)
+  const Buffer<T> z_, units_;  // projections of a layer's inputs; its units' outputs, (B, H)
   const Buffer<const T*> rows_of_units_;
   Layer* first_ = nullptr;
   bool falls_ = false;
 
   explicit Streamed(const Network& net)
-      : Stream{step, close}, B_(net.B), H_(net.H), P_(net.P), groups_(ceil_div(net.H, kLanes<T>)), projects_(net.parameters->w_hr), z_(B_ * groups_ * G * kLanes<T>), units_(B_ * H_),
-        rows_of_units_(B_) {}
+      : Stream{step, close}, B_(net.B), H_(net.H), P_(net.P), groups_(ceil_div(net.H, kLanes<T>)),
+        projects_(net.parameters->w_hr), z_(B_ * groups_ * G * kLanes<T>), units_(B_ * H_), rows_of_units_(B_) {}
   ~Streamed() {
     for (Layer* l = first_; l;) {
       Layer* above = l->above;
@@ -75,17 +77,19 @@ class Streamed : public Stream, public Allocated {
   }
 
   void advance(const Layer& l) const {
-    const long stride = groups_ * G * kLanes<T>, most = max(1, columns_for(min(B_, tallest(G)), l.w.I) / G), tiles = ceil_div(groups_, most);
+    const long stride = groups_ * G * kLanes<T>, most = max(1, columns_for(min(B_, tallest(G)), l.w.I) / G),
+               tiles = ceil_div(groups_, most);
     const Rows<T> x{l.x}, before{l.before};
     for (long i = 0; i < tiles; ++i) {
       const long tile = falls_ ? tiles - 1 - i : i, from = groups_ * tile / tiles, to = groups_ * (tile + 1) / tiles;
       product<T, G>(B_, x, l.w.I, l.w.inputs(from), from, to, Project<T, Cell>{l.w, z_, stride});
-      product<T, G>(B_, before, P_, l.w.recurrents(from), from, to, Advance<T, Cell>{l.w, z_, stride, l.before, {units_, H_}, l.c, {}});
+      product<T, G>(B_, before, P_, l.w.recurrents(from), from, to,
+          Advance<T, Cell>{l.w, z_, stride, l.before, {units_, H_}, l.c, {}});
     }
     if (projects_)
-      product<T, 1>(B_, Rows<T>{rows_of_units_}, H_, l.w.projections(0), 0, l.w.out_groups, Plain<T>{{l.h, P_}, P_, false});
-    else
-      __builtin_memcpy(l.h, units_, B_ * H_ * sizeof(T));
+      product<T, 1>(
+          B_, Rows<T>{rows_of_units_}, H_, l.w.projections(0), 0, l.w.out_groups, Plain<T>{{l.h, P_}, P_, false});
+    else __builtin_memcpy(l.h, units_, B_ * H_ * sizeof(T));
   }
 
   static void step(Stream* stream, const void* x, std::int64_t row) {

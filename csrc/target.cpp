@@ -1,4 +1,5 @@
-// All kernels of one instruction set. Compiled once for each, with ELMAN_TARGET naming it and the compiler told to use it.
+// All kernels of one instruction set. Compiled once for each, with ELMAN_TARGET naming it and the compiler told to use
+// it.
 #include "backward.h"
 #include "cells/all.h"
 #include "forward.h"
@@ -20,15 +21,15 @@ bool forward_bfloat16(const Forward&, Team&);  // bfloat16.cpp
 namespace {
 
 // Calls f with the number type and cell asked for.
-template <class F>
-bool with_types(const Network& net, F f) {
+template <class F> bool with_types(const Network& net, F f) {
   if (net.number == Number::f32) return with_cell<float>(net.cell, [&](auto cell) { return f(cell, 0.0f); });
   return with_cell<double>(net.cell, [&](auto cell) { return f(cell, 0.0); });
 }
 
 bool supported() {
 #if defined(__AVX512F__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #elif defined(__AVX2__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
@@ -52,15 +53,19 @@ bool run_backward(const Backward& b, Team& team) {
 
 Stream* open_stream(const Network& net, void* const* states) {
   Stream* made = nullptr;
-  with_types(net, [&](auto cell, auto number) { return (made = Streamed<decltype(number), decltype(cell)>::open(net, states)) != nullptr; });
+  with_types(net, [&](auto cell, auto number) {
+    return (made = Streamed<decltype(number), decltype(cell)>::open(net, states)) != nullptr;
+  });
   return made;
 }
 
-template <class T>
-void activate(Activation which, const void* from, void* to, std::int64_t n) {
+template <class T> void activate(Activation which, const void* from, void* to, std::int64_t n) {
   for (long i = 0; i < n; i += kLanes<T>) {
     const Vec<T> x = Row<T>::get(static_cast<const T*>(from), i, n);
-    Row<T>::put(static_cast<T*>(to), i, n, which == Activation::tanh ? tanh(x) : which == Activation::relu ? relu(x) : sigmoid(x));
+    Row<T>::put(static_cast<T*>(to), i, n,
+        which == Activation::tanh       ? tanh(x)
+            : which == Activation::relu ? relu(x)
+                                        : sigmoid(x));
   }
 }
 
@@ -68,8 +73,7 @@ void run_activation(Activation which, Number number, const void* from, void* to,
   number == Number::f32 ? activate<float>(which, from, to, n) : activate<double>(which, from, to, n);
 }
 
-template <class T>
-double peak(std::int64_t iterations) {
+template <class T> double peak(std::int64_t iterations) {
   constexpr int kChains = kRegisters == 32 ? 24 : 12;
   Vec<T> acc[kChains];
 #pragma GCC unroll 24
@@ -93,15 +97,22 @@ double peak(std::int64_t iterations) {
   return sum == sum ? operations : 0;  // uses the sum, so that it has to be computed
 }
 
-double run_peak(Number number, std::int64_t iterations) { return number == Number::f32 ? peak<float>(iterations) : peak<double>(iterations); }
+double run_peak(Number number, std::int64_t iterations) {
+  return number == Number::f32 ? peak<float>(iterations) : peak<double>(iterations);
+}
 
 }  // namespace
 }  // namespace ELMAN_TARGET
 
 extern const Target ELMAN_JOIN(target_, ELMAN_TARGET);
 const Target ELMAN_JOIN(target_, ELMAN_TARGET) = {
-    ELMAN_STRING(ELMAN_TARGET), ELMAN_TARGET::supported,   ELMAN_TARGET::run_forward, ELMAN_TARGET::run_backward, ELMAN_TARGET::run_activation,
-    ELMAN_TARGET::open_stream,  ELMAN_TARGET::run_peak,
+    ELMAN_STRING(ELMAN_TARGET),
+    ELMAN_TARGET::supported,
+    ELMAN_TARGET::run_forward,
+    ELMAN_TARGET::run_backward,
+    ELMAN_TARGET::run_activation,
+    ELMAN_TARGET::open_stream,
+    ELMAN_TARGET::run_peak,
 };
 
 }  // namespace elman

@@ -27,8 +27,7 @@ inline void pause() {
 }
 
 // Spins while `busy()`; gives the processor away now and then, for machines with fewer free cores than threads.
-template <class F>
-inline void spin_while(F busy) {
+template <class F> inline void spin_while(F busy) {
   for (int i = 0; busy(); ++i) {
     pause();
     if (i == 200) {  // some microseconds
@@ -44,8 +43,9 @@ constexpr std::chrono::microseconds kLinger{100};
 // How long a barrier takes is measured so often, by so many of them in a row, and not again for so many questions.
 constexpr int kMeasurements = 3, kBarriers = 4, kHolds = 256;
 
-// A thread that is woken is often put beside whoever woke it, on the same processor, and stays there for milliseconds: each barrier between the two then takes
-// as long as the system needs to switch between them (measured: 5.8 µs instead of 0.07). So it moves away from the caller's, to one that the process may use.
+// A thread that is woken is often put beside whoever woke it, on the same processor, and stays there for milliseconds:
+// each barrier between the two then takes as long as the system needs to switch between them (measured: 5.8 µs instead
+// of 0.07). So it moves away from the caller's, to one that the process may use.
 #if defined(__linux__)
 int this_processor() { return sched_getcpu(); }
 void keep_away_from(int processor) {
@@ -99,8 +99,8 @@ struct Work {
   }
 
   // Threads of our own.
-  int workers = 0;             // started so far
-  std::atomic<int> wanted{0};  // of this team: those with a smaller number take part
+  int workers = 0;                 // started so far
+  std::atomic<int> wanted{0};      // of this team: those with a smaller number take part
   std::atomic<int> processor{-1};  // the caller's, as its team was formed
 
   void worker(int number) {
@@ -112,7 +112,8 @@ struct Work {
       serve(seen);
       ++seen;  // the end of the call served, not whatever has come since: that may be a call to serve
       const auto until = std::chrono::steady_clock::now() + kLinger;
-      spin_while([&] { return call.load(std::memory_order_relaxed) == seen && std::chrono::steady_clock::now() < until; });
+      spin_while(
+          [&] { return call.load(std::memory_order_relaxed) == seen && std::chrono::steady_clock::now() < until; });
     }
   }
 
@@ -131,16 +132,17 @@ struct Work {
 
 namespace {
 
-// The threads of an OpenMP runtime, where the process has one whose names are visible, as torch's is. Torch's operators leave its threads spinning for some
-// milliseconds. While they do, threads of our own would have to share the processors with them (measured: 1.1 to 1.8 times the time in training), and they
-// are awake already: a call is then one of their parallel regions. But such a region ends only when each of its threads has had its turn, which on a
-// busy machine takes the system milliseconds. So it is asked first whether one of them is on a processor right now.
+// The threads of an OpenMP runtime, where the process has one whose names are visible, as torch's is. Torch's operators
+// leave its threads spinning for some milliseconds. While they do, threads of our own would have to share the
+// processors with them (measured: 1.1 to 1.8 times the time in training), and they are awake already: a call is then
+// one of their parallel regions. But such a region ends only when each of its threads has had its turn, which on a busy
+// machine takes the system milliseconds. So it is asked first whether one of them is on a processor right now.
 struct OpenMp {
-  void (*parallel)(void (*)(void*), void*, unsigned, unsigned);  // GNU's interface, which LLVM's and Intel's runtimes offer too
+  void (*parallel)(
+      void (*)(void*), void*, unsigned, unsigned);  // GNU's interface, which LLVM's and Intel's runtimes offer too
   int (*num_threads)(), (*max_threads)();
   int (*pause)(int);  // OpenMP 5.0
-  template <class F>
-  static void find(F& function, const char* name) {
+  template <class F> static void find(F& function, const char* name) {
     function = reinterpret_cast<F>(dlsym(RTLD_DEFAULT, name));
   }
   OpenMp() {
@@ -192,8 +194,9 @@ bool clock_of_this_thread([[maybe_unused]] clockid_t& clock) {
 #endif
 }
 
-// Never destroyed: threads sleep in it until the process ends. A forked child has none of its parent's threads. It starts its own; GNU's OpenMP would wait
-// for its parent's for ever (as it does in torch's operators), unless it has given up its threads before the fork. It starts new ones when next asked.
+// Never destroyed: threads sleep in it until the process ends. A forked child has none of its parent's threads. It
+// starts its own; GNU's OpenMP would wait for its parent's for ever (as it does in torch's operators), unless it has
+// given up its threads before the fork. It starts new ones when next asked.
 Work* work = nullptr;
 
 Work& the_work() {
@@ -201,7 +204,11 @@ Work& the_work() {
   std::call_once(once, [] {
     work = new Work;
     constexpr int soft = 1;  // omp_pause_soft
-    pthread_atfork([] { if (openmp().here()) openmp().pause(soft); }, nullptr, [] { work = new Work; });
+    pthread_atfork(
+        [] {
+          if (openmp().here()) openmp().pause(soft);
+        },
+        nullptr, [] { work = new Work; });
   });
   return *work;
 }
@@ -222,7 +229,8 @@ void Team::with(int threads, void (*body)(void*, Team&), void* context) {
 
 void Team::with(const Effort& effort, int threads, void (*body)(void*, Team&), void* context) {
   if (threads > 1) threads = std::min({threads, usable_processors(), kMostThreads});
-  if (threads == 1 || assumed_barrier.load(std::memory_order_relaxed) >= 0) return form(threads, threads, body, context);
+  if (threads == 1 || assumed_barrier.load(std::memory_order_relaxed) >= 0)
+    return form(threads, threads, body, context);
   using Clock = std::chrono::steady_clock;
   Tuner& tuner = the_work().tuner;
   const auto start = Clock::now();
@@ -241,8 +249,7 @@ void Team::form(int threads, int most, void (*body)(void*, Team&), void* context
   const std::uint32_t seen = w->call.load() + 1;
   if (openmp().here() && openmp().max_threads() == most && (!watched.known() || watched.is_running()))
     on_openmp(threads, most, *w, seen, body, context);
-  else
-    on_our_own(threads, *w, seen, body, context);
+  else on_our_own(threads, *w, seen, body, context);
   w->owner.unlock();
 }
 
@@ -257,7 +264,8 @@ void Team::on_our_own(int threads, Work& w, std::uint32_t seen, void (*body)(voi
   w.call.store(seen + 1);
 }
 
-// The region has all of the runtime's threads whatever this call wants: GNU's ends those that a region can do without, and later starts them anew.
+// The region has all of the runtime's threads whatever this call wants: GNU's ends those that a region can do without,
+// and later starts them anew.
 void Team::on_openmp(int threads, int most, Work& w, std::uint32_t seen, void (*body)(void*, Team&), void* context) {
   struct Region {
     int threads;
@@ -338,7 +346,8 @@ double Team::barrier_seconds() {
       }
       if (part == 0) the_work().barrier_seconds = least;
     });
-    w.measured_with = threads_, w.holds = w.barrier_seconds < 1e-6 ? kHolds : kHolds / 32;  // unless something was in the way
+    w.measured_with = threads_,
+    w.holds = w.barrier_seconds < 1e-6 ? kHolds : kHolds / 32;  // unless something was in the way
   }
   return w.barrier_seconds;
 }

@@ -10,8 +10,8 @@ struct Work;
 
 class Team {
  public:
-  // Forms a team of the caller and up to threads-1 others, no more than there are processors, and calls body(context, team) on the caller's thread.
-  // The caller is alone if another call has the threads.
+  // Forms a team of the caller and up to threads-1 others, no more than there are processors, and calls body(context,
+  // team) on the caller's thread. The caller is alone if another call has the threads.
   static void with(int threads, void (*body)(void* context, Team& team), void* context);
   // The same with as many of the threads as made calls of this kind fastest (tuner.h).
   static void with(const Effort& effort, int threads, void (*body)(void* context, Team& team), void* context);
@@ -23,12 +23,13 @@ class Team {
 
   int threads() const { return threads_; }
 
-  // task(context, i) for every i < count, each once, in any order, on whichever thread is free. Returns when all are done.
+  // task(context, i) for every i < count, each once, in any order, on whichever thread is free. Returns when all are
+  // done.
   void run(std::int64_t count, void (*task)(void*, std::int64_t), void* context);
 
-  // The same with a callable. A callable's type carries its instruction set's namespace, so that no two sets share a copy of this.
-  template <class F>
-  void each(std::int64_t count, F&& f) {
+  // The same with a callable. A callable's type carries its instruction set's namespace, so that no two sets share a
+  // copy of this.
+  template <class F> void each(std::int64_t count, F&& f) {
     run(count, [](void* f, std::int64_t i) { (*static_cast<F*>(f))(i); }, &f);
   }
 
@@ -38,27 +39,27 @@ class Team {
   // Inside run(threads(), ...), where every thread has one part: waits until all have come here.
   void barrier();
 
-  // How long a barrier takes that all come to together: how far the processors are from one another, which on a virtual machine changes. Measured now and then.
+  // How long a barrier takes that all come to together: how far the processors are from one another, which on a virtual
+  // machine changes. Measured now and then.
   double barrier_seconds();
-  // From now on that of every team is said to be so long, and every call gets the threads it asks for; negative: both are measured. For tests, which want to
-  // have either way of dividing work.
+  // From now on that of every team is said to be so long, and every call gets the threads it asks for; negative: both
+  // are measured. For tests, which want to have either way of dividing work.
   static void assume_barrier(double seconds);
 
  private:
   explicit Team(int threads) : threads_(threads) {}
   static void form(int threads, int most, void (*body)(void*, Team&), void* context);
   static void on_our_own(int threads, Work& work, std::uint32_t call, void (*body)(void*, Team&), void* context);
-  static void on_openmp(int threads, int most, Work& work, std::uint32_t call, void (*body)(void*, Team&), void* context);
+  static void on_openmp(
+      int threads, int most, Work& work, std::uint32_t call, void (*body)(void*, Team&), void* context);
   int threads_ = 1;
 };
 
 // The same with a callable, f(team).
-template <class F>
-void with_team(int threads, F&& f) {
+template <class F> void with_team(int threads, F&& f) {
   Team::with(threads, [](void* f, Team& team) { (*static_cast<F*>(f))(team); }, &f);
 }
-template <class F>
-void with_team(const Effort& effort, int threads, F&& f) {
+template <class F> void with_team(const Effort& effort, int threads, F&& f) {
   Team::with(effort, threads, [](void* f, Team& team) { (*static_cast<F*>(f))(team); }, &f);
 }
 

@@ -7,27 +7,31 @@ namespace {
 
 // Multiply-adds below which one thread is tried first (some 2 ms): beyond, all are.
 constexpr double kSoon = 1e8;
-// So many calls on one thread before a team is tried: the first of all finds nothing in the caches. Then so many with all threads, more where calls are short, since
-// threads may have to be started and moved. Of these the quickest counts.
+// So many calls on one thread before a team is tried: the first of all finds nothing in the caches. Then so many with
+// all threads, more where calls are short, since threads may have to be started and moved. Of these the quickest
+// counts.
 constexpr int kWarm = 2, kWarmShort = 8;
-// Below so many (some 1 ms) it shows whether a team's threads were awake. So a team is tried for several calls in a row, and the first is not counted.
+// Below so many (some 1 ms) it shows whether a team's threads were awake. So a team is tried for several calls in a
+// row, and the first is not counted.
 constexpr double kShort = 5e7;
 constexpr int kInARow = 4;
 // What looking again may cost, as a share of the time that calls take: where nothing is known yet, and later.
 constexpr double kFirstLook = 0.05, kLook = 0.005;
 // What a try costs at least, as a share of a call: sets apart the tries of team sizes that are equally fast.
 constexpr double kLeastCost = 0.1;
-// Teams earn credit where they are faster than one thread, and use it up where they are slower. Once it is used up they are barred. Alone, calls earn so
-// much of their time, until there is enough for a try. So what teams lose, even by being halted for a slice of the system's time in one of many calls,
-// stays within that share.
+// Teams earn credit where they are faster than one thread, and use it up where they are slower. Once it is used up they
+// are barred. Alone, calls earn so much of their time, until there is enough for a try. So what teams lose, even by
+// being halted for a slice of the system's time in one of many calls, stays within that share.
 constexpr double kEarned = 0.02;
-// What there is at first, and the most that can be saved up: some slices of the system's time, or some calls. No call loses more than a slice, or twice its time: what
-// halts one for longer halts everything. And what is enough for a try: a tenth of a slice, or half a call.
+// What there is at first, and the most that can be saved up: some slices of the system's time, or some calls. No call
+// loses more than a slice, or twice its time: what halts one for longer halts everything. And what is enough for a try:
+// a tenth of a slice, or half a call.
 constexpr double kSaved = 4, kSlice = 5e-3, kEnough = 0.1 * kSlice, kEnoughCalls = 0.5;
 // What one thread may be expected to do in a second, before it has been seen.
 constexpr double kExpected = 50e9;
-// A moving average's weight of a new time that is longer, and of one that is shorter: what is slower for once says little, since whatever is halted is slower; the
-// account sees what it costs. And no time counts as more than so many times the average.
+// A moving average's weight of a new time that is longer, and of one that is shorter: what is slower for once says
+// little, since whatever is halted is slower; the account sees what it costs. And no time counts as more than so many
+// times the average.
 constexpr double kLonger = 1.0 / 8, kShorter = 1.0 / 2, kMostOften = 2;
 
 // Calls of a size that are seen before it is judged.
@@ -90,10 +94,8 @@ void Tuner::learn(const Effort& call, int threads, double seconds) {
   const bool counts = size == 0 || size == r.before || call.multiply_adds >= kShort;
   r.before = size;
   if (counts) {
-    if (r.seen[size] < warm(size, call))
-      ++r.seen[size], r.rate[size] = known > 0 ? std::min(rate, known) : rate;
-    else
-      r.rate[size] = known + (rate < known ? kShorter : kLonger) * (std::min(rate, kMostOften * known) - known);
+    if (r.seen[size] < warm(size, call)) ++r.seen[size], r.rate[size] = known > 0 ? std::min(rate, known) : rate;
+    else r.rate[size] = known + (rate < known ? kShorter : kLonger) * (std::min(rate, kMostOften * known) - known);
   }
   for (double& waited : r.waited) waited += seconds;
   r.waited[size] = 0;

@@ -7,8 +7,7 @@
 namespace elman::ELMAN_TARGET {
 
 // Memory for the length of a call, aligned to a cache line, not initialised. Check `ok()` before use.
-template <class T>
-class Buffer {
+template <class T> class Buffer {
  public:
   explicit Buffer(long n) {
     if (n > 0) data_ = static_cast<T*>(allocate(static_cast<std::size_t>(n) * sizeof(T)));
@@ -26,13 +25,15 @@ class Buffer {
 };
 
 // Where the rows of one step lie: evenly, in an order of their own. Data null: nowhere.
-template <class T>
-struct Strip {
+template <class T> struct Strip {
   T* data = nullptr;
   long stride = 0;
   const std::int64_t* order = nullptr;  // null: one after another
   ELMAN_INLINE T* operator[](long row) const { return data + (order ? order[row] : row) * stride; }
-  Strip after(long rows) const { return order || !data ? Strip{data, stride, order ? order + rows : nullptr} : Strip{data + rows * stride, stride, nullptr}; }
+  Strip after(long rows) const {
+    return order || !data ? Strip{data, stride, order ? order + rows : nullptr}
+                          : Strip{data + rows * stride, stride, nullptr};
+  }
   explicit operator bool() const { return data; }
 };
 
@@ -60,8 +61,7 @@ struct Walk {
   }
 
   // Where the rows of position s lie.
-  template <class T>
-  Strip<T> strip(const Sequence& q, long s) const {
+  template <class T> Strip<T> strip(const Sequence& q, long s) const {
     const long t = step(s);
     T* data = static_cast<T*>(q.data);
     if (!data) return {};
@@ -70,14 +70,10 @@ struct Walk {
     return {data + t * q.step, q.row, net.order + first};
   }
   // Row r (counted from `first`) of them.
-  template <class T>
-  T* at(const Sequence& q, long s, long r) const {
-    return strip<T>(q, s)[r];
-  }
+  template <class T> T* at(const Sequence& q, long s, long r) const { return strip<T>(q, s)[r]; }
 
   // Pointers to all rows of positions from..to-1, one after another; returns how many.
-  template <class T>
-  long gather(const Sequence& q, long from, long to, T** rows) const {
+  template <class T> long gather(const Sequence& q, long from, long to, T** rows) const {
     long m = 0;
     for (long s = from; s < to; ++s) {
       const Strip<T> strip = this->strip<T>(q, s);
@@ -86,10 +82,10 @@ struct Walk {
     return m;
   }
 
-  // Pointers to the rows of `states` before position s: those of the position before where there is one, else those of `start` (dense, `width` long), or where a
-  // reset cuts, `fresh`. Null: `zeros`.
-  template <class T>
-  void gather_before(const Sequence& states, long s, const T* start, const T* fresh, long width, const T* zeros, const T** rows) const {
+  // Pointers to the rows of `states` before position s: those of the position before where there is one, else those of
+  // `start` (dense, `width` long), or where a reset cuts, `fresh`. Null: `zeros`.
+  template <class T> void gather_before(const Sequence& states, long s, const T* start, const T* fresh, long width,
+      const T* zeros, const T** rows) const {
     const long old = continuing(s), n = alive(s);
     if (old > 0) {
       const Strip<const T> strip = this->strip<const T>(states, s - 1);
@@ -106,26 +102,23 @@ struct Walk {
 };
 
 // A row of vectors that ends inside one: the last one is read and written in part.
-template <class T>
-struct Row {
+template <class T> struct Row {
   static ELMAN_INLINE Vec<T> get(const T* p, long column, long width) {
     return width - column >= kLanes<T> ? load(p + column) : load_part(p + column, width - column);
   }
   static ELMAN_INLINE void put(T* p, long column, long width, Vec<T> v) {
-    if (width - column >= kLanes<T>)
-      store(p + column, v);
-    else
-      store_part(p + column, v, width - column);
+    if (width - column >= kLanes<T>) store(p + column, v);
+    else store_part(p + column, v, width - column);
   }
 };
 
 // Vectors first..last-1 of some rows, `width` long and dense, from one number type to another; from null: zeros.
-template <class To, class From>
-void copy_part(To* to, const From* from, long rows, long width, long first, long last) {
+template <class To, class From> void copy_part(To* to, const From* from, long rows, long width, long first, long last) {
   constexpr long W = kLanes<To>;
   static_assert(W == kLanes<From>);
   for (long r = 0; r < rows; ++r)
-    for (long g = first; g < last; ++g) Row<To>::put(to + r * width, g * W, width, from ? Row<From>::get(from + r * width, g * W, width) : Vec<To>{});
+    for (long g = first; g < last; ++g)
+      Row<To>::put(to + r * width, g * W, width, from ? Row<From>::get(from + r * width, g * W, width) : Vec<To>{});
 }
 
 }  // namespace elman::ELMAN_TARGET

@@ -1,6 +1,7 @@
-// Runs every instruction set of a build against plain loops, without Python: for processors that an emulator stands in for (`make neon`).
-// Every cell in one layer and direction, forward and backward, over sizes around those of vectors and tiles, and with rows of different lengths and resets; then
-// tanh and sigmoid over a sample of all floats. The hash of an instruction set's numbers is the same whatever compiler built it.
+// Runs every instruction set of a build against plain loops, without Python: for processors that an emulator stands in
+// for (`make neon`). Every cell in one layer and direction, forward and backward, over sizes around those of vectors
+// and tiles, and with rows of different lengths and resets; then tanh and sigmoid over a sample of all floats. The hash
+// of an instruction set's numbers is the same whatever compiler built it.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -33,14 +34,13 @@ struct Gradient {  // of everything, in the order in which it is compared
   Doubles x, h_0, c_0, w_ih, w_hh, b_ih, b_hh, w_hr, fresh_h, fresh_c;
 };
 
-template <class T>
-struct Run {
+template <class T> struct Run {
   const CellKind cell;
   const long T_, B, I, H, P, G, S;  // S: states
   const bool projects;
   std::mt19937 generator{0};
-  std::vector<T> w_ih, w_hh, b_ih, b_hh, w_hr, x, h_0, c_0, d_output, d_h, d_c;             // given
-  std::vector<T> output, h_n, c_n, kept, marks;                                             // by the kernels
+  std::vector<T> w_ih, w_hh, b_ih, b_hh, w_hr, x, h_0, c_0, d_output, d_h, d_c;  // given
+  std::vector<T> output, h_n, c_n, kept, marks;                                  // by the kernels
   std::vector<T> d_x, d_h_0, d_c_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_hr, d_fresh_h, d_fresh_c;
   std::vector<std::int64_t> lengths;  // of each row
   std::vector<unsigned char> resets;  // (T, B); empty: the rows are whole
@@ -57,11 +57,14 @@ struct Run {
   Run(CellKind cell, long steps, long B, long I, long H, long P = 0)
       : cell(cell), T_(steps), B(B), I(I), H(H), P(P ? P : H), G(gates_of(cell)), S(states_of(cell)), projects(P) {
     const long width = this->P;
-    w_ih = numbers(G * H * I), w_hh = numbers(G * H * width), b_ih = numbers(G * H), b_hh = numbers(G * H), w_hr = numbers(width * H), x = numbers(T_ * B * I);
-    h_0 = numbers(B * width), c_0 = numbers(B * H), d_output = numbers(T_ * B * width), d_h = numbers(B * width), d_c = numbers(B * H);
-    output.resize(T_ * B * width), h_n.resize(B * width), c_n.resize(B * H), kept.resize(T_ * B * kept_numbers(cell) * H + 1);
-    d_x.resize(T_ * B * I), d_h_0.resize(B * width), d_c_0.resize(B * H), d_w_ih.resize(G * H * I), d_w_hh.resize(G * H * width), d_b_ih.resize(G * H), d_b_hh.resize(G * H),
-        d_w_hr.resize(width * H);
+    w_ih = numbers(G * H * I), w_hh = numbers(G * H * width), b_ih = numbers(G * H), b_hh = numbers(G * H),
+    w_hr = numbers(width * H), x = numbers(T_ * B * I);
+    h_0 = numbers(B * width), c_0 = numbers(B * H), d_output = numbers(T_ * B * width), d_h = numbers(B * width),
+    d_c = numbers(B * H);
+    output.resize(T_ * B * width), h_n.resize(B * width), c_n.resize(B * H),
+        kept.resize(T_ * B * kept_numbers(cell) * H + 1);
+    d_x.resize(T_ * B * I), d_h_0.resize(B * width), d_c_0.resize(B * H), d_w_ih.resize(G * H * I),
+        d_w_hh.resize(G * H * width), d_b_ih.resize(G * H), d_b_hh.resize(G * H), d_w_hr.resize(width * H);
     d_fresh_h.resize(width), d_fresh_c.resize(H);
     lengths.assign(B, T_);
   }
@@ -75,31 +78,37 @@ struct Run {
   }
 
   void poison() {
-    for (auto* v : {&d_x, &d_h_0, &d_c_0, &d_w_ih, &d_w_hh, &d_b_ih, &d_b_hh, &d_w_hr, &d_fresh_h, &d_fresh_c}) v->assign(v->size(), T(NAN));
+    for (auto* v : {&d_x, &d_h_0, &d_c_0, &d_w_ih, &d_w_hh, &d_b_ih, &d_b_hh, &d_w_hr, &d_fresh_h, &d_fresh_c})
+      v->assign(v->size(), T(NAN));
   }
 
   void kernels(const Target& target) {  // with what is kept, then without
     const Parameters parameters{w_ih.data(), w_hh.data(), b_ih.data(), b_hh.data(), projects ? w_hr.data() : nullptr};
-    const Gradients gradients{d_w_ih.data(), d_w_hh.data(), d_b_ih.data(), d_b_hh.data(), projects ? d_w_hr.data() : nullptr};
+    const Gradients gradients{
+        d_w_ih.data(), d_w_hh.data(), d_b_ih.data(), d_b_hh.data(), projects ? d_w_hr.data() : nullptr};
     Network net{};
     net.cell = cell, net.number = sizeof(T) == 4 ? Number::f32 : Number::f64;
-    net.T = T_, net.B = B, net.I = I, net.H = H, net.P = P, net.L = net.D = 1, net.rows = T_ * B, net.parameters = &parameters;
+    net.T = T_, net.B = B, net.I = I, net.H = H, net.P = P, net.L = net.D = 1, net.rows = T_ * B,
+    net.parameters = &parameters;
     const bool cut = !resets.empty();
     const Ragged ragged = cut ? Ragged(lengths.data(), T_, B) : Ragged();
     if (cut) ragged.describe(net, false), net.resets = {resets.data(), B, 1};
     const auto go = [&](const auto& call) { cut ? ragged.run(target, call, 2) : run(target, call, 2); };
     marks.resize(number_of_marks(net) * B * H);
     for (auto* v : {&output, &h_n, &c_n, &kept, &marks}) v->assign(v->size(), T(NAN));
-    const Sequence in{x.data(), B * I, I}, out{output.data(), B * P, P}, d_out{d_output.data(), B * P, P}, d_in{d_x.data(), B * I, I};
-    go(Forward{net, in, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, out, {h_n.data(), c_n.data()}, nullptr, kept.data(), marks.data()});
+    const Sequence in{x.data(), B * I, I}, out{output.data(), B * P, P}, d_out{d_output.data(), B * P, P},
+        d_in{d_x.data(), B * I, I};
+    go(Forward{net, in, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, out, {h_n.data(), c_n.data()},
+        nullptr, kept.data(), marks.data()});
     compare(target, "output", output, expected_output);
     compare(target, "h_n", h_n, expected_h_n);
     if (S > 1) compare(target, "c_n", c_n, expected_c_n);
     if (!cut) stream(target, net);
     for (const void* keeps : {static_cast<const void*>(kept.data()), static_cast<const void*>(nullptr)}) {
       poison();
-      go(Backward{net, in, out, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, nullptr, keeps, marks.data(), d_out, nullptr, nullptr, {d_h.data(), d_c.data()}, d_in,
-                  {d_h_0.data(), d_c_0.data()}, {d_fresh_h.data(), d_fresh_c.data()}, &gradients});
+      go(Backward{net, in, out, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, nullptr, keeps,
+          marks.data(), d_out, nullptr, nullptr, {d_h.data(), d_c.data()}, d_in, {d_h_0.data(), d_c_0.data()},
+          {d_fresh_h.data(), d_fresh_c.data()}, &gradients});
       compare(target, "d_x", d_x, expected.x);
       compare(target, "d_h_0", d_h_0, expected.h_0);
       if (S > 1) compare(target, "d_c_0", d_c_0, expected.c_0);
@@ -123,13 +132,18 @@ struct Run {
       same = same && std::memcmp(h.data(), &output[t * B * P], h.size() * sizeof(T)) == 0;
     }
     stream->close(stream);
-    same = same && std::memcmp(h.data(), h_n.data(), h.size() * sizeof(T)) == 0 && (S == 1 || std::memcmp(c.data(), c_n.data(), c.size() * sizeof(T)) == 0);
-    if (!same) std::printf("%s f%zu cell %d B=%ld I=%ld H=%ld P=%ld: a stream differs\n", target.name, 8 * sizeof(T), static_cast<int>(cell), B, I, H, P), ++failures;
+    same = same && std::memcmp(h.data(), h_n.data(), h.size() * sizeof(T)) == 0 &&
+        (S == 1 || std::memcmp(c.data(), c_n.data(), c.size() * sizeof(T)) == 0);
+    if (!same)
+      std::printf("%s f%zu cell %d B=%ld I=%ld H=%ld P=%ld: a stream differs\n", target.name, 8 * sizeof(T),
+          static_cast<int>(cell), B, I, H, P),
+          ++failures;
   }
 
   void loops() {
     expected_output.assign(T_ * B * P, 0), expected_h_n.assign(B * P, 0), expected_c_n.assign(B * H, 0);
-    expected = {Doubles(T_ * B * I), Doubles(B * P), Doubles(B * H), Doubles(G * H * I), Doubles(G * H * P), Doubles(G * H), Doubles(G * H), Doubles(P * H), Doubles(P), Doubles(H)};
+    expected = {Doubles(T_ * B * I), Doubles(B * P), Doubles(B * H), Doubles(G * H * I), Doubles(G * H * P),
+        Doubles(G * H), Doubles(G * H), Doubles(P * H), Doubles(P), Doubles(H)};
     for (long b = 0; b < B; ++b) row(b);
   }
 
@@ -151,7 +165,8 @@ struct Run {
     }
     std::copy(h.begin(), h.end(), expected_h_n.begin() + b * P);
     std::copy(c.begin(), c.end(), expected_c_n.begin() + b * H);
-    Doubles d_h(this->d_h.begin() + b * P, this->d_h.begin() + (b + 1) * P), d_c(this->d_c.begin() + b * H, this->d_c.begin() + (b + 1) * H);
+    Doubles d_h(this->d_h.begin() + b * P, this->d_h.begin() + (b + 1) * P),
+        d_c(this->d_c.begin() + b * H, this->d_c.begin() + (b + 1) * H);
     for (long t = lengths[b] - 1; t >= 0; --t) {
       for (long p = 0; p < P; ++p) d_h[p] += d_output[(t * B + b) * P + p];
       backward(steps[t], d_h, d_c, t * B + b);
@@ -180,7 +195,8 @@ struct Run {
       } else if (cell == CellKind::rnn_relu) {
         s.units[i] = std::fmax(a[0] + q[0], 0);
       } else if (cell == CellKind::gru) {
-        gate(0) = logistic(a[0] + q[0]), gate(1) = logistic(a[1] + q[1]), s.q[i] = q[2], gate(2) = std::tanh(a[2] + gate(0) * q[2]);
+        gate(0) = logistic(a[0] + q[0]), gate(1) = logistic(a[1] + q[1]), s.q[i] = q[2],
+        gate(2) = std::tanh(a[2] + gate(0) * q[2]);
         s.units[i] = (1 - gate(1)) * gate(2) + gate(1) * h[i];
       } else {
         for (int g = 0; g < 4; ++g) gate(g) = g == 2 ? std::tanh(a[g] + q[g]) : logistic(a[g] + q[g]);
@@ -197,7 +213,8 @@ struct Run {
     if (projects) {
       d_units.assign(H, 0);
       for (long p = 0; p < P; ++p)
-        for (long i = 0; i < H; ++i) d_units[i] += d_h[p] * w_hr[p * H + i], expected.w_hr[p * H + i] += d_h[p] * s.units[i];
+        for (long i = 0; i < H; ++i)
+          d_units[i] += d_h[p] * w_hr[p * H + i], expected.w_hr[p * H + i] += d_h[p] * s.units[i];
     }
     for (long i = 0; i < H; ++i) {
       const double d = d_units[i], y = s.units[i];
@@ -212,7 +229,8 @@ struct Run {
         direct[i] = d * b;
       } else {
         const double shown = std::tanh(s.after_c[i]), after = d_c[i] + d * o * (1 - shown * shown);
-        to[0] = after * n * a * (1 - a), to[1] = after * s.c[i] * b * (1 - b), to[2] = after * a * (1 - n * n), to[3] = d * shown * o * (1 - o);
+        to[0] = after * n * a * (1 - a), to[1] = after * s.c[i] * b * (1 - b), to[2] = after * a * (1 - n * n),
+        to[3] = d * shown * o * (1 - o);
         d_c[i] = after * b;
       }
       for (long g = 0; g < G; ++g) d_a[g * H + i] = d_q[g * H + i] = to[g];
@@ -221,8 +239,11 @@ struct Run {
     d_h = direct;
     for (long unit = 0; unit < G * H; ++unit) {
       expected.b_ih[unit] += d_a[unit], expected.b_hh[unit] += d_q[unit];
-      for (long k = 0; k < I; ++k) expected.w_ih[unit * I + k] += d_a[unit] * x[row * I + k], expected.x[row * I + k] += d_a[unit] * w_ih[unit * I + k];
-      for (long k = 0; k < P; ++k) expected.w_hh[unit * P + k] += d_q[unit] * s.h[k], d_h[k] += d_q[unit] * w_hh[unit * P + k];
+      for (long k = 0; k < I; ++k)
+        expected.w_ih[unit * I + k] += d_a[unit] * x[row * I + k],
+            expected.x[row * I + k] += d_a[unit] * w_ih[unit * I + k];
+      for (long k = 0; k < P; ++k)
+        expected.w_hh[unit * P + k] += d_q[unit] * s.h[k], d_h[k] += d_q[unit] * w_hh[unit * P + k];
     }
   }
 
@@ -232,11 +253,12 @@ struct Run {
       std::memcpy(&bits, &got[i], sizeof(T));
       hash = (hash ^ bits) * 0x9e3779b97f4a7c15u, hash ^= hash >> 32;
     }
-    const double tolerance = sizeof(T) == 4 ? 2e-5 : 1e-12;  // the derived bounds are the Python tests'; here a slip of a lane is looked for
+    const double tolerance =
+        sizeof(T) == 4 ? 2e-5 : 1e-12;  // the derived bounds are the Python tests'; here a slip of a lane is looked for
     for (std::size_t i = 0; i < expected.size(); ++i)
       if (!(std::fabs(got[i] - expected[i]) <= tolerance * std::fmax(1.0, std::fabs(expected[i])))) {
-        std::printf("%s f%zu cell %d T=%ld B=%ld I=%ld H=%ld P=%ld: %s[%zu] is %g, not %g\n", target.name, 8 * sizeof(T), static_cast<int>(cell), T_, B, I, H, P, name, i,
-                    double(got[i]), expected[i]);
+        std::printf("%s f%zu cell %d T=%ld B=%ld I=%ld H=%ld P=%ld: %s[%zu] is %g, not %g\n", target.name,
+            8 * sizeof(T), static_cast<int>(cell), T_, B, I, H, P, name, i, double(got[i]), expected[i]);
         ++failures;
         return;
       }
@@ -249,7 +271,8 @@ struct Run {
 };
 
 // Where `exact` is below the normal numbers a unit is the distance between two numbers there.
-void check_activation(const Target& target, Activation which, const char* name, double (*exact)(double), float from, float to, double most) {
+void check_activation(const Target& target, Activation which, const char* name, double (*exact)(double), float from,
+    float to, double most) {
   double worst = 0;
   std::uint32_t first, last;
   std::memcpy(&first, &from, 4), std::memcpy(&last, &to, 4);
@@ -286,9 +309,9 @@ int main() {
           Run<double>(cell, 5, B, I, H, H / 2).ragged().check(*target);
           runs += 2;
         }
-      Run<double>(cell, 40, 1, 5, 260).check(*target);                             // columns on threads
+      Run<double>(cell, 40, 1, 5, 260).check(*target);  // columns on threads
       Run<double>(cell, 40, 1, 5, 260).ragged().check(*target);
-      Run<double>(cell, 1600 / gates_of(cell), 120, 5, 6).check(*target);          // two chunks
+      Run<double>(cell, 1600 / gates_of(cell), 120, 5, 6).check(*target);  // two chunks
       Run<double>(cell, 1600 / gates_of(cell), 130, 5, 6).ragged().check(*target);
       if (cell == CellKind::lstm) Run<double>(cell, 40, 1, 5, 260, 70).check(*target);
     }

@@ -9,8 +9,7 @@
 namespace elman::ELMAN_TARGET {
 
 // Calls f with the cell asked for, computed in T.
-template <class T, class F>
-bool with_cell(CellKind cell, F f) {
+template <class T, class F> bool with_cell(CellKind cell, F f) {
   switch (cell) {
     case CellKind::rnn_tanh: return f(ElmanTanh<T>{});
     case CellKind::rnn_relu: return f(ElmanRelu<T>{});

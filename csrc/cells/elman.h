@@ -11,15 +11,13 @@ struct Simple {  // one gate, one state, and from the new state alone its deriva
   static constexpr int input_gate(int column) { return column; }
 };
 
-template <class T>
-struct ElmanTanh : Simple {
+template <class T> struct ElmanTanh : Simple {
   using V = Vec<T>;
   static ELMAN_INLINE V forward(V* a, V, V, V&) { return tanh(a[0]); }
   static ELMAN_INLINE void backward(V* a, V d, V h, V, V&) { a[0] = d * fnma(h, h, splat(T(1))); }
 };
 
-template <class T>
-struct ElmanRelu : Simple {
+template <class T> struct ElmanRelu : Simple {
   using V = Vec<T>;
   static ELMAN_INLINE V forward(V* a, V, V, V&) { return relu(a[0]); }
   static ELMAN_INLINE void backward(V* a, V d, V h, V, V&) {

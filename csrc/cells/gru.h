@@ -7,12 +7,13 @@
 
 namespace elman::ELMAN_TARGET {
 
-template <class T>
-struct Gru {
+template <class T> struct Gru {
   using V = Vec<T>;
   static constexpr int kGates = 3, kApart = 2, kKept = 4, kColumns = 4;
   static constexpr bool kReadsState = true, kMemory = false, kReadsOutput = false, kReadsBefore = true;
-  static constexpr int input_gate(int column) { return column == 0 ? 2 : column - 1; }  // n's input part; then r and z; n's recurrent part follows
+  static constexpr int input_gate(int column) {
+    return column == 0 ? 2 : column - 1;
+  }  // n's input part; then r and z; n's recurrent part follows
 
   static ELMAN_INLINE V forward(V* a, V x_n, V h, V&) {  // keeps r, z, n, h_n
     const V r = sigmoid(a[0]), z = sigmoid(a[1]), h_n = a[2], n = tanh(fma(r, h_n, x_n));

@@ -6,15 +6,14 @@
 
 namespace elman::ELMAN_TARGET {
 
-template <class T>
-struct Lstm {
+template <class T> struct Lstm {
   using V = Vec<T>;
   static constexpr int kGates = 4, kApart = -1, kKept = 5, kColumns = 4;
   static constexpr bool kReadsState = false, kMemory = true, kReadsOutput = false, kReadsBefore = true;
   static constexpr int input_gate(int column) { return column; }
 
   static ELMAN_INLINE V output(V o, V c) { return o * tanh(c); }  // from what is kept, where it is needed again
-  static ELMAN_INLINE V forward(V* a, V, V, V& c) {                // keeps i, f, g, o, c'
+  static ELMAN_INLINE V forward(V* a, V, V, V& c) {               // keeps i, f, g, o, c'
     const V i = sigmoid(a[0]), f = sigmoid(a[1]), g = tanh(a[2]), o = sigmoid(a[3]);
     c = fma(f, c, i * g);
     a[0] = i, a[1] = f, a[2] = g, a[3] = o, a[4] = c;
