@@ -40,16 +40,17 @@ template <class T> struct Arriving {  // the gradient that arrives at h from out
 
 template <class T, class Cell>
 struct Retreat {  // from the gradient of the states, through the cell, to the gradients of the gates
-  static constexpr int K = Cell::kKept, kColumns = Cell::kColumns, kMost = K > kColumns ? K : kColumns;
+  static constexpr int K = Cell::kSaved, kGateGradients = Cell::kGateGradients,
+                       kMost = K > kGateGradients ? K : kGateGradients;
   const Arriving<T> arriving;
   const Strip<const T> h, kept;  // the new h; (K, H)
   const Strip<const T> d_kept;   // what arrives at it; nowhere: zeros
   const T* const* before;        // the state before the step
   T* carry;                      // (rows, H)
-  T* gates;                      // (rows, kColumns·H)
+  T* gates;                      // (rows, kGateGradients·H)
   long gates_stride, H;
   ELMAN_INLINE void prefetch(long row, long group) const {
-    if constexpr (Cell::kReadsOutput) __builtin_prefetch(h[row] + group * kLanes<T>);
+    if constexpr (Cell::kBackwardReadsH) __builtin_prefetch(h[row] + group * kLanes<T>);
     for (int k = 0; k < K; ++k) __builtin_prefetch(kept[row] + k * H + group * kLanes<T>);
     arriving.prefetch(row, group);
   }
@@ -58,8 +59,8 @@ struct Retreat {  // from the gradient of the states, through the cell, to the g
     const long column = group * kLanes<T>;
     Vec<T> a[kMost], now{}, old{}, carried{};
     for (int k = 0; k < K; ++k) a[k] = Row<T>::get(kept[row] + k * H, column, H);
-    if constexpr (Cell::kReadsOutput) now = Row<T>::get(h[row], column, H);
-    if constexpr (Cell::kReadsBefore)
+    if constexpr (Cell::kBackwardReadsH) now = Row<T>::get(h[row], column, H);
+    if constexpr (Cell::kBackwardReadsPrevious)
       old = Row<T>::get(before[row], column, H), carried = Row<T>::get(carry + row * H, column, H);
     if constexpr (K > 0)
       if (d_kept) {
@@ -72,12 +73,12 @@ struct Retreat {  // from the gradient of the states, through the cell, to the g
     put(row, column, a, carried);
   }
   ELMAN_INLINE void put(long row, long column, const Vec<T>* a, Vec<T> carried) const {
-    if constexpr (Cell::kReadsBefore) Row<T>::put(carry + row * H, column, H, carried);
-    for (int g = 0; g < kColumns; ++g) Row<T>::put(gates + row * gates_stride + g * H, column, H, a[g]);
+    if constexpr (Cell::kBackwardReadsPrevious) Row<T>::put(carry + row * H, column, H, carried);
+    for (int g = 0; g < kGateGradients; ++g) Row<T>::put(gates + row * gates_stride + g * H, column, H, a[g]);
   }
   Retreat after(long rows, const T* ends) const {
     return {arriving.after(rows, ends), h.after(rows), kept.after(rows), d_kept.after(rows),
-        Cell::kReadsBefore ? before + rows : before, Cell::kReadsBefore ? carry + rows * H : carry,
+        Cell::kBackwardReadsPrevious ? before + rows : before, Cell::kBackwardReadsPrevious ? carry + rows * H : carry,
         gates + rows * gates_stride, gates_stride, H};
   }
 };
@@ -118,7 +119,7 @@ template <class T> struct TrackBack {
 
 // One direction of one layer on its way back.
 template <class T, class Cell> struct Side {
-  static constexpr int G = Cell::kGates, K = Cell::kKept, kColumns = Cell::kColumns;
+  static constexpr int G = Cell::kGates, K = Cell::kSaved, kGateGradients = Cell::kGateGradients;
   static constexpr long W = kLanes<T>, kLine = 64 / static_cast<long>(sizeof(T));  // numbers in a cache line
   const Walk walk;  // from the end to the beginning, all rows
   const Parameters& parameters;
@@ -144,15 +145,16 @@ template <class T, class Cell> struct Side {
   Side(Walk walk, const Parameters& parameters, const Gradients& gradients, long I, const TrackBack<T>& track,
       long capacity)
       : walk(walk), parameters(parameters), gradients(gradients), I(I), H(walk.net.H), P(walk.net.P), track(track),
-        projects(parameters.w_hr), again(K > 0 && !track.kept.data), capacity(capacity), stride(spread(kColumns * H)),
-        d_stride(spread(P)), recurrent(G * H * panels(P) * W), input(track.d_x.data ? G * H * panels(I) * W : 0),
-        projection(projects ? P * panels(H) * W : 0), gates(2 * capacity * stride),
-        d_units(projects ? capacity * d_stride : 0), carry(Cell::kReadsBefore ? walk.net.B * H : 0),
-        zeros(max(H, walk.net.resets.data ? G * H : 0)), sums(wants_bias() ? kColumns * H : 0),
-        d_h_fresh(track.d_fresh[0] ? walk.net.B * P : 0), d_c_fresh(track.d_fresh[1] ? walk.net.B * H : 0),
-        x_rows(capacity), h_rows(capacity), kept_rows(projects ? capacity : 0), d_x_rows(track.d_x.data ? capacity : 0),
+        projects(parameters.w_hr), again(K > 0 && !track.kept.data), capacity(capacity),
+        stride(spread(kGateGradients * H)), d_stride(spread(P)), recurrent(G * H * panels(P) * W),
+        input(track.d_x.data ? G * H * panels(I) * W : 0), projection(projects ? P * panels(H) * W : 0),
+        gates(2 * capacity * stride), d_units(projects ? capacity * d_stride : 0),
+        carry(Cell::kBackwardReadsPrevious ? walk.net.B * H : 0), zeros(max(H, walk.net.resets.data ? G * H : 0)),
+        sums(wants_bias() ? kGateGradients * H : 0), d_h_fresh(track.d_fresh[0] ? walk.net.B * P : 0),
+        d_c_fresh(track.d_fresh[1] ? walk.net.B * H : 0), x_rows(capacity), h_rows(capacity),
+        kept_rows(projects ? capacity : 0), d_x_rows(track.d_x.data ? capacity : 0),
         packed(walk.net, I, 0, again ? panels(H) : 0), chunk_kept(again ? capacity * K * H : 0),
-        c(again && Cell::kMemory ? walk.net.B * H : 0) {}
+        c(again && Cell::kHasCellState ? walk.net.B * H : 0) {}
 
   bool ok() const {
     return recurrent.ok() && input.ok() && projection.ok() && gates.ok() && d_units.ok() && carry.ok() && zeros.ok() &&
@@ -161,7 +163,7 @@ template <class T, class Cell> struct Side {
   }
   static long panels(long columns) { return ceil_div(columns, W); }
   T* chunk_gates() const { return gates + (chunks % 2) * capacity * stride; }
-  static constexpr long kRecurrent = kColumns - G;  // the first column of the recurrent parts
+  static constexpr long kRecurrent = kGateGradients - G;  // the first column of the recurrent parts
   // Rows a power of two apart would share a few sets of the cache, and a column of them would not stay: an odd number
   // of cache lines spreads them.
   static long spread(long width) { return (ceil_div(width, kLine) | 1) * kLine; }
@@ -199,7 +201,7 @@ template <class T, class Cell> struct Side {
   // The chunk's steps once more, for some rows and a part of the columns.
   bool run_again(long begin, long end, const Walk& mine, long part, long parts, Team& team) const {
     const Walk forward = mine.back();
-    if constexpr (Cell::kMemory) {
+    if constexpr (Cell::kHasCellState) {
       const T* mark = track.marks + (mark_at(walk.net, walk.net.T - end) * walk.net.B + mine.first) * H;
       copy_part<T, T>(c + mine.first * H, mark, mine.last - mine.first, H, panels(H) * part / parts,
           panels(H) * (part + 1) / parts);
@@ -215,7 +217,7 @@ template <class T, class Cell> struct Side {
   void gather_before(const Walk& mine, long s, long end, const Sequence& kept, const T** rows) const {
     const Walk forward = mine.back();
     const long position = walk.net.T - 1 - s;
-    if (!Cell::kMemory)
+    if (!Cell::kHasCellState)
       return forward.gather_before<T>(track.h, position, track.initial[0], track.fresh[0], P, zeros, rows);
     const T* mark = again && s == end - 1 ? track.marks + mark_at(walk.net, position) * walk.net.B * H : nullptr;
     if (mark)
@@ -227,7 +229,7 @@ template <class T, class Cell> struct Side {
   // What comes after the last step of rows from..to-1 of `mine`, in column groups first..last-1: the gradient of the
   // final c, or nothing.
   void begin_carry(const Walk& mine, long from, long to, long first, long last) const {
-    const T* d_c = Cell::kMemory ? track.d_final[1] : nullptr;
+    const T* d_c = Cell::kHasCellState ? track.d_final[1] : nullptr;
     const long at = (mine.first + from) * H;
     copy_part<T, T>(carry + at, d_c ? d_c + at : nullptr, to - from, H, first, last);
   }
@@ -242,9 +244,9 @@ template <class T, class Cell> struct Side {
       if (!forward.cut(walk.net.T - 1 - s, r)) continue;
       const long row = mine.first + r;
       if (track.d_fresh[0]) gates_of[m] = now + r * stride + kRecurrent * H, fresh_of[m++] = d_h_fresh + row * P;
-      if constexpr (Cell::kReadsBefore) {
-        if (Cell::kMemory && track.d_fresh[1]) add_part(d_c_fresh + row * H, carry + row * H, H, from, to);
-        if (Cell::kReadsState && track.d_fresh[0]) add_part(d_h_fresh + row * P, carry + row * H, H, from, to);
+      if constexpr (Cell::kBackwardReadsPrevious) {
+        if (Cell::kHasCellState && track.d_fresh[1]) add_part(d_c_fresh + row * H, carry + row * H, H, from, to);
+        if (Cell::kReadsPreviousH && track.d_fresh[0]) add_part(d_h_fresh + row * P, carry + row * H, H, from, to);
         copy_part<T, T>(carry + row * H, nullptr, 1, H, from, to);
       }
     }
@@ -269,8 +271,8 @@ template <class T, class Cell> struct Side {
   bool scan(long begin, long end, const Walk& mine, long part_, long parts, Team& team) const {
     const bool meets = parts > 1, cuts = walk.net.resets.data;
     const Walk forward = mine.back();
-    const Buffer<const T*> after(mine.last - mine.first), old(Cell::kReadsBefore ? mine.last - mine.first : 0),
-        d_rows(projects ? mine.last - mine.first : 0);
+    const Buffer<const T*> after(mine.last - mine.first),
+        old(Cell::kBackwardReadsPrevious ? mine.last - mine.first : 0), d_rows(projects ? mine.last - mine.first : 0);
     const Buffer<T*> fresh_rows(cuts ? mine.last - mine.first : 0);
     bool ok = after.ok() && old.ok() && d_rows.ok() && fresh_rows.ok();
     if (!ok && !meets) return false;
@@ -293,9 +295,9 @@ template <class T, class Cell> struct Side {
           after[r] = cuts && forward.cut(position + 1, r) ? zeros : last + (mine.first + r) * stride + kRecurrent * H;
         const T* d_final = track.d_final[0] ? track.d_final[0] + mine.first * P : nullptr;
         const Arriving<T> arriving{mine.strip<const T>(track.d_h, s), track.d_h.column, nullptr, P};
-        if constexpr (Cell::kReadsBefore)
+        if constexpr (Cell::kBackwardReadsPrevious)
           gather_before(mine, s, end, kept, old), begin_carry(mine, continuing, n, from, to);
-        T* carried = Cell::kReadsBefore ? carry + mine.first * H : nullptr;
+        T* carried = Cell::kBackwardReadsPrevious ? carry + mine.first * H : nullptr;
         const Retreat<T, Cell> retreat{arriving, mine.strip<const T>(track.h, s), mine.strip<const T>(kept, s),
             mine.strip<const T>(track.d_kept, s), old, carried, mine_now, stride, H};
         // Rows whose last step this is have nothing after them but the gradient of their final state.
@@ -328,10 +330,11 @@ template <class T, class Cell> struct Side {
         if (T* d_h = track.d_initial[0]) {
           for (long r = stay; r < n; ++r)
             after[r] = cuts && forward.cut(walk.net.T - 1 - s, r) ? zeros : mine_now + r * stride + kRecurrent * H;
-          const Plain<T> to_initial{{d_h + first * P, P}, P, false, Cell::kReadsState ? carry + first * H : nullptr};
+          const Plain<T> to_initial{
+              {d_h + first * P, P}, P, false, Cell::kReadsPreviousH ? carry + first * H : nullptr};
           product<T, 1>(n - stay, Rows<T>{after + stay}, G * H, weights, p_from, p_to, to_initial);
         }
-        if (T* d_c = Cell::kMemory ? track.d_initial[1] : nullptr)
+        if (T* d_c = Cell::kHasCellState ? track.d_initial[1] : nullptr)
           copy_part<T, T>(d_c + first * H, carry + first * H, n - stay, H, from, to);
       }
       last = now;
@@ -409,7 +412,7 @@ template <class T, class Cell> struct Side {
         },
         [&](long from, long n, long at, long groups, const T* b, bool add) {
           const T* a = chunk_gates() + from * stride + column * H;
-          if (kColumns == G)
+          if (kGateGradients == G)
             return product<T, 1>(
                 G * H, Columns<T>{a, stride}, n, b, 0, groups, Plain<T>{{gradient + at, columns}, columns - at, add});
           for (int g = 0; g < G; ++g) {  // the input's parts lie in an order of their own
@@ -421,7 +424,7 @@ template <class T, class Cell> struct Side {
   }
 
   bool projection_gradient(long i) const {
-    if constexpr (!Cell::kMemory) return true;
+    if constexpr (!Cell::kHasCellState) return true;
     else
       return sum_rows(
           H, i,
@@ -440,7 +443,7 @@ template <class T, class Cell> struct Side {
   }
 
   bool bias_gradient() const {
-    const long n = kColumns * H;
+    const long n = kGateGradients * H;
     const Buffer<T> part(n);
     if (!part.ok()) return false;
     for (long from = 0; from < rows; from += kSumRows) {
@@ -490,7 +493,7 @@ template <class T, class Cell> bool layer_backward(const Backward& f, long layer
       track.d_final[s] = states_of<T>(f.d_final[s], net, index, width);
       track.d_initial[s] = states_of<T>(f.d_initial[s], net, index, width);
     }
-    if (Cell::kMemory) track.marks = slice<T>(f.marks, index * number_of_marks(net), net.B * H);
+    if (Cell::kHasCellState) track.marks = slice<T>(f.marks, index * number_of_marks(net), net.B * H);
     return Side<T, Cell>(walk, net.parameters[index], f.gradients[index], I, track, needed ? chunk * net.B : 0);
   };
   for (long d = 0; d < net.D && !failed; d += together) {

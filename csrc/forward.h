@@ -29,7 +29,7 @@ constexpr long kFewRows = 64, kBlock = 8;
 // Column groups begin..end-1 of one direction of one layer, packed for the scan.
 template <class T, class Cell> struct Packed {
   static constexpr int G = Cell::kGates;
-  static constexpr bool kApart = Cell::kApart >= 0;
+  static constexpr bool kSplitGate = Cell::kSplitGate >= 0;
   static constexpr long W = kLanes<T>, kUnit = G * W;  // columns of a group
   const long H, I, P, groups, begin, end;
   const long out_groups;  // of the projected output; 0 without a projection
@@ -40,7 +40,7 @@ template <class T, class Cell> struct Packed {
       : H(net.H), I(I), P(net.P), groups(ceil_div(H, W)), begin(begin), end(end),
         out_groups(net.parameters->w_hr ? ceil_div(P, W) : 0), input((end - begin) * kUnit * depth<T>(I)),
         recurrent((end - begin) * kUnit * depth<T>(P)), bias((end - begin) * kUnit),
-        apart(kApart ? (end - begin) * W : 0), projection(out_groups * W * depth<T>(H)) {}
+        apart(kSplitGate ? (end - begin) * W : 0), projection(out_groups * W * depth<T>(H)) {}
   bool ok() const { return input.ok() && recurrent.ok() && bias.ok() && apart.ok() && projection.ok(); }
 
   Wide<T>* inputs(long group) const { return input + (group - begin) * kUnit * depth<T>(I); }
@@ -59,8 +59,8 @@ template <class T, class Cell> struct Packed {
           const long unit = j * W + i;
           const bool some = b_ih && unit < H;
           const Wide<T> in = some ? Wide<T>(b_ih[g * H + unit]) : 0, back = some ? Wide<T>(b_hh[g * H + unit]) : 0;
-          biases(j, g)[i] = g == Cell::kApart ? in : in + back;
-          if (g == Cell::kApart) biases_apart(j)[i] = back;
+          biases(j, g)[i] = g == Cell::kSplitGate ? in : in + back;
+          if (g == Cell::kSplitGate) biases_apart(j)[i] = back;
         }
   }
   void pack_projection(const Parameters& p, long from, long to) const {  // groups of the projected output
@@ -91,20 +91,20 @@ template <class T, class Cell> struct Advance {  // one step of the cell
   Strip<T> kept;           // (K, H) of each row; nowhere: not wanted
   ELMAN_INLINE void prefetch(long, long) const {}
   ELMAN_INLINE Vec<T> init(long row, long group, int p) const {
-    return p == Cell::kApart ? load(w.biases_apart(group)) : load(z + row * stride + (group * G + p) * kLanes<T>);
+    return p == Cell::kSplitGate ? load(w.biases_apart(group)) : load(z + row * stride + (group * G + p) * kLanes<T>);
   }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* unit) const {
     const long column = group * kLanes<T>, H = w.H;
-    Vec<T> a[G + Cell::kKept], x{}, state{}, memory{};
+    Vec<T> a[G + Cell::kSaved], x{}, state{}, memory{};
     for (int p = 0; p < G; ++p) a[p] = unit[p];
-    if constexpr (Cell::kApart >= 0) x = load(z + row * stride + (group * G + Cell::kApart) * kLanes<T>);
-    if constexpr (Cell::kReadsState) state = Row<T>::get(before[row], column, H);
-    if constexpr (Cell::kMemory) memory = Row<Wide<T>>::get(c + row * H, column, H);
+    if constexpr (Cell::kSplitGate >= 0) x = load(z + row * stride + (group * G + Cell::kSplitGate) * kLanes<T>);
+    if constexpr (Cell::kReadsPreviousH) state = Row<T>::get(before[row], column, H);
+    if constexpr (Cell::kHasCellState) memory = Row<Wide<T>>::get(c + row * H, column, H);
     const Vec<T> out = Cell::forward(a, x, state, memory);
-    if constexpr (Cell::kMemory) Row<Wide<T>>::put(c + row * H, column, H, memory);
+    if constexpr (Cell::kHasCellState) Row<Wide<T>>::put(c + row * H, column, H, memory);
     if (h) Row<T>::put(h[row], column, H, out);
-    if (Cell::kKept > 0 && kept)
-      for (int k = 0; k < Cell::kKept; ++k) Row<T>::put(kept[row] + k * H, column, H, a[k]);
+    if (Cell::kSaved > 0 && kept)
+      for (int k = 0; k < Cell::kSaved; ++k) Row<T>::put(kept[row] + k * H, column, H, a[k]);
   }
 };
 
@@ -238,7 +238,7 @@ template <class T, class Cell> bool scan_forward(const Walk& walk, const Packed<
     for (long i = 0; i < w.P; ++i) zeros[i] = T{};
     for (long r = 0; projects && r < B; ++r) units.rows[r] = track.units + (walk.first + r) * H;
   }
-  Wide<T>* c = Cell::kMemory ? track.c + walk.first * H : nullptr;
+  Wide<T>* c = Cell::kHasCellState ? track.c + walk.first * H : nullptr;
   for (long chunk = 0; chunk < projection.chunks(); ++chunk) {
     const Wide<T>* z = ok ? projection.take(chunk) : nullptr;
     for (long s = projection.begin(chunk); s < projection.end(chunk); ++s) {
@@ -339,7 +339,7 @@ template <class T, class Cell> bool layer_forward(
     if (!ok) __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
   };
   auto index = [&](long d) { return layer * net.D + d; };
-  if constexpr (Cell::kMemory)
+  if constexpr (Cell::kHasCellState)
     for (long d = 0; d < net.D; ++d) {
       const Wide<T>* c_0 = states_of<Wide<T>>(f.initial[1], net, index(d), H);
       Wide<T>* c = states_of<Wide<T>>(f.final[1], net, index(d), H);
@@ -350,9 +350,9 @@ template <class T, class Cell> bool layer_forward(
                   long parts) {
     const Track<T> track{x, part<T>(output, d * P), states_of<T>(f.initial[0], net, index(d), P),
         {slice<T>(f.fresh[0], index(d), P), slice<T>(f.fresh[1], index(d), H)},
-        Cell::kMemory ? states_of<Wide<T>>(f.final[1], net, index(d), H) : nullptr,
+        Cell::kHasCellState ? states_of<Wide<T>>(f.final[1], net, index(d), H) : nullptr,
         projects ? units + d * net.B * H : nullptr, kept_of<T>(net, f.kept, index(d)),
-        Cell::kMemory ? slice<T>(f.marks, index(d) * number_of_marks(net), net.B * H) : nullptr, false};
+        Cell::kHasCellState ? slice<T>(f.marks, index(d) * number_of_marks(net), net.B * H) : nullptr, false};
     fail_unless(scan_forward<T, Cell>(walk, w, track, projection, part_, parts, team));
   };
   // Direction d, a part of the rows and of the columns.

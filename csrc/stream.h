@@ -62,7 +62,7 @@ template <class T, class Cell> class Streamed : public Stream, public Allocated 
     for (long r = 0; r < B_; ++r) rows_of_units_[r] = units_ + r * H_;
     Layer *below = nullptr, **last = &first_;
     for (long l = 0; l < net.L; ++l) {
-      T* c = Cell::kMemory ? static_cast<T*>(states[1]) + l * B_ * H_ : nullptr;
+      T* c = Cell::kHasCellState ? static_cast<T*>(states[1]) + l * B_ * H_ : nullptr;
       Layer* layer = *last = new Layer(net, below ? P_ : net.I, static_cast<T*>(states[0]) + l * B_ * P_, c);
       if (!layer || !layer->ok()) return false;
       layer->w.pack(net.parameters[l], 0, groups_);

@@ -1,22 +1,24 @@
-// What the scan asks of a cell, on vectors of units. A cell is a type with
-//   kGates            pre-activations per unit: blocks of H rows in the weights, side by side in the register tile
-//   kApart            the gate whose recurrent part is needed apart from its input part; -1: none
-//   kReadsState       whether forward() looks at h before the step
-//   kMemory           whether there is a second state, c, which lives beside h
-//   kKept             numbers that forward() leaves for backward()
-//   forward(a, x, h, c)   a[0..kGates) in: pre-activations (of the gate apart: its recurrent part; x is its input
-//   part). h: the state before.
-//                         c: the second state, before and after. a[0..kKept) out: what backward needs. Returns the new
-//                         h, before any projection.
-//   kColumns          gate gradients per unit. Those of the input's parts come first, in the order of input_gate();
-//   those of the recurrent parts last, in
-//                     the order of the gates. Where no gate is apart the two are the same.
-//   kReadsOutput, kReadsBefore  whether backward() looks at the new h; at the state before: c where there is one, else
-//   h backward(a, d, h, before, carry)  a[0..kKept) in; d: gradient of the new h; carry: in, the gradient of the second
-//   state, or what the step after added to d
-//                         past its products; out, the same for the step before. a[0..kColumns) out.
-//   backward_traced(a, arriving, d, h, before, carry)  the same where gradients arrive at the kept numbers themselves,
-//   too
+// What the scan asks of a cell. It computes on vectors of units with nothing but Vec<T>, splat, fma, fnma, tanh,
+// sigmoid, relu, arithmetic, comparisons and ?:, so that the same struct serves every processor. A cell is a type with
+//   kGates                  pre-activations per unit: blocks of H rows in the weights, side by side in a register tile
+//   kSplitGate              the gate whose recurrent part forward() takes apart from its input part; -1: none
+//   kReadsPreviousH         whether forward() reads h before the step, beyond the products
+//   kHasCellState           whether there is a second state, c, beside h
+//   kSaved                  numbers that forward() saves for backward()
+//   forward(a, x, h, c)     a[0..kGates) in: pre-activations (of the split gate: its recurrent part; x is its input
+//                           part). h: before the step. c: before it, and after. a[0..kSaved) out: what is saved.
+//                           Returns the new h, before any projection.
+//   kGateGradients          gate gradients per unit. First those of the input's parts, in the order of input_gate();
+//   last
+//                           those of the recurrent parts, in the order of the gates. Without a split gate both are one.
+//   kBackwardReadsH         whether backward() reads the new h
+//   kBackwardReadsPrevious  whether it reads the state before the step: c where there is one, else h
+//   backward(a, grad_h, h, previous, carry)
+//                           a[0..kSaved) in; grad_h: gradient of the new h; carry in: the gradient of c, or without one
+//                           what the step after adds to grad_h past its products; out: that for the step before.
+//                           a[0..kGateGradients) out.
+//   backward_traced(a, grad_saved, grad_h, h, previous, carry)
+//                           backward() where grad_saved[0..kSaved) arrive at the saved numbers themselves, too
 #pragma once
 
 #include "../math.h"

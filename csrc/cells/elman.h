@@ -5,24 +5,25 @@
 
 namespace elman::ELMAN_TARGET {
 
-struct Simple {  // one gate, one state, and from the new state alone its derivative
-  static constexpr int kGates = 1, kApart = -1, kKept = 0, kColumns = 1;
-  static constexpr bool kReadsState = false, kMemory = false, kReadsOutput = true, kReadsBefore = false;
+struct ElmanBase {  // one gate, one state, and from the new state alone its derivative
+  static constexpr int kGates = 1, kSplitGate = -1, kSaved = 0, kGateGradients = 1;
+  static constexpr bool kReadsPreviousH = false, kHasCellState = false, kBackwardReadsH = true,
+                        kBackwardReadsPrevious = false;
   static constexpr int input_gate(int column) { return column; }
 };
 
-template <class T> struct ElmanTanh : Simple {
+template <class T> struct ElmanTanh : ElmanBase {
   using V = Vec<T>;
   static ELMAN_INLINE V forward(V* a, V, V, V&) { return tanh(a[0]); }
-  static ELMAN_INLINE void backward(V* a, V d, V h, V, V&) { a[0] = d * fnma(h, h, splat(T(1))); }
+  static ELMAN_INLINE void backward(V* a, V grad_h, V h, V, V&) { a[0] = grad_h * fnma(h, h, splat(T(1))); }
 };
 
-template <class T> struct ElmanRelu : Simple {
+template <class T> struct ElmanRelu : ElmanBase {
   using V = Vec<T>;
   static ELMAN_INLINE V forward(V* a, V, V, V&) { return relu(a[0]); }
-  static ELMAN_INLINE void backward(V* a, V d, V h, V, V&) {
+  static ELMAN_INLINE void backward(V* a, V grad_h, V h, V, V&) {
     const V zero{};
-    a[0] = h <= zero ? zero : d;  // where h is NaN the gradient passes, as in torch
+    a[0] = h <= zero ? zero : grad_h;  // where h is NaN the gradient passes, as in torch
   }
 };
 
