@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bounds import CELLS, SIGMOID_ULPS, TANH_ULPS, Approx, Sum, Terms, U, Weights, gamma
+from approx import SIGMOID_ULPS, TANH_ULPS, Approx, Sum, U, gamma
+from bounds import CELLS, Terms, Weights
 from oracle import Direction, order, sigmoid
 from raw import CELLS as NAMES
 from raw import KEPT, LSTM, STATES, WEIGHTS, mark_positions, shapes

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from bounds import SIGMOID_ULPS, TANH_ULPS
+from approx import SIGMOID_ULPS, TANH_ULPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

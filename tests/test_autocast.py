@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+import approx
 import bounds
 import elman
 from cases import Case, arguments, build, selection
@@ -211,9 +212,9 @@ class _Stored(bounds.Lstm):
     """As float32 is computed, but that the biases' sum, and after each step h and c, may be rounded to bfloat16."""
 
     def forward(
-        self, a: list[bounds.Sum], q: list[bounds.Sum], before: tuple[bounds.Approx, ...]
-    ) -> tuple[tuple[bounds.Approx, ...], tuple[bounds.Approx, ...]]:
-        a, q = ([bounds.Sum(s.value.rounded(U * s.magnitude), s.magnitude, s.terms) for s in sums] for sums in (a, q))
+        self, a: list[approx.Sum], q: list[approx.Sum], before: tuple[approx.Approx, ...]
+    ) -> tuple[tuple[approx.Approx, ...], tuple[approx.Approx, ...]]:
+        a, q = ([approx.Sum(s.value.rounded(U * s.magnitude), s.magnitude, s.terms) for s in sums] for sums in (a, q))
         (_, c), kept = super().forward(a, q, before)
         c = c.rounded(U * c.reach)
         h = self.output(kept[3], c)
