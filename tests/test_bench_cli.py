@@ -81,6 +81,25 @@ def test_json_file_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.usefixtures("no_peers")
+def test_the_chart_is_drawn_beside_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="the chart is drawn by matplotlib; `make test` installs it")
+    assert run(*HERE, "--rows", "1", "--mode", "infer", "--chart", str(tmp_path / "new" / "charts")) == 0
+    assert "RNN inference" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "new" / "charts").iterdir()}
+    assert names == {"bench-light.svg", "bench-dark.svg", "bench-light.zh-CN.svg", "bench-dark.zh-CN.svg"}
+
+
+@pytest.mark.usefixtures("no_peers")
+def test_without_matplotlib_the_chart_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run(*HERE, "--chart", str(tmp_path)) == 2
+    assert "--chart: needs matplotlib" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_peers")
 def test_ctrl_c_prints_what_has_been_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     real, calls = elman.bench.measure.race, []
 
@@ -116,6 +135,9 @@ def test_ctrl_c_prints_what_has_been_measured(monkeypatch: pytest.MonkeyPatch, c
         (["--grid", "tour", "--rows", "4"], "rows 1 to 3, got '4'"),
         (["--cell", "rnn,gnu"], "from rnn, gru, lstm, got 'gnu'"),
         (["--cell", ""], "from rnn, gru, lstm, got ''"),
+        (["--chart", "charts", "--grid", "sequences"], "--chart: compares libraries"),
+        (["--chart", "charts", "--threads", "1,2"], "--chart: compares libraries"),
+        (["--chart", "/dev/null/charts"], "--chart: cannot write to /dev/null/charts"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:

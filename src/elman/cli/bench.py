@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,6 +78,15 @@ def bench(
             "--json", parser=path, metavar="FILE", help="Write all that was measured; - prints that alone.", rich_help_panel=_OUTPUT
         ),
     ] = None,
+    chart: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path,
+            metavar="DIR",
+            help="Draw the geometric means as SVG files, for light and for dark pages; needs matplotlib.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
 ) -> None:
     """Elman beside torch.nn, JAX's jitted scan and ONNX Runtime, interleaved in one process. Ctrl-C prints what is measured so far.
 
@@ -98,6 +108,8 @@ def bench(
             raise ValueError(f"--json: cannot write {json_path}: {error.strerror}") from error
     modes = MODES if mode is Modes.both else (mode.value,)
     counts = _counts(threads) if threads else [min(2, available_cores())]
+    if chart is not None:
+        _prepare_chart(chart, grid, counts)
     rounds = rounds or (5 if quick else 15)
     min_block_s = 0.02 if quick else 0.05
     if grid is Grid.sequences:
@@ -132,6 +144,23 @@ def bench(
             if found:
                 report = Report(machine, counts[0], rounds, min_block_s, tuple(found), tuple(absent), complete=len(found) == total)
                 publish(report, as_markdown, json_path)
+                if chart is not None:
+                    from elman.bench.chart import draw
+
+                    draw(report.to_dict(), chart)
+
+
+def _prepare_chart(folder: Path, grid: Grid, counts: list[int]) -> None:
+    """Make the chart's folder and check that it can be drawn, before minutes of measurement rather than after."""
+    if grid is Grid.sequences or len(counts) > 1:
+        raise ValueError("--chart: compares libraries, so it takes neither --grid sequences nor several numbers of threads")
+    if find_spec("matplotlib") is None:
+        raise ValueError("--chart: needs matplotlib, which is not installed: pip install matplotlib")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        rehearse(folder / "bench-light.svg")
+    except OSError as error:
+        raise ValueError(f"--chart: cannot write to {folder}: {error.strerror}") from error
 
 
 def select(cells: str, grid: str, rows: str) -> list[tuple[int, Case]]:
