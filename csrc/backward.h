@@ -5,14 +5,15 @@
 // gradients of the chunk then give the gradients of inputs and weights in a few large products instead of many small
 // ones. Which block adds to which sum, and when, does not depend on the threads.
 //
-// Where what the cell needs was not kept, the chunk's steps are first run again, forward, from the mark before them.
+// Where what the cell needs was not saved, the chunk's steps are first run again, forward, from the checkpoint before
+// them.
 #pragma once
 
 #include "forward.h"
 
 namespace elman::ELMAN_TARGET {
 
-// Rows summed in one go into a weight's gradient, which is read and written once for each. Summing by blocks also keeps
+// Rows summed in one go into a weight's gradient, which is read and written once for each. Summing by blocks also saves
 // long sums accurate.
 constexpr long kSumRows = 512;
 // Rows of an input's gradient, and panels of a weight's, in one task.
@@ -43,29 +44,29 @@ struct Retreat {  // from the gradient of the states, through the cell, to the g
   static constexpr int K = Cell::kSaved, kGateGradients = Cell::kGateGradients,
                        kMost = K > kGateGradients ? K : kGateGradients;
   const Arriving<T> arriving;
-  const Strip<const T> h, kept;  // the new h; (K, H)
-  const Strip<const T> d_kept;   // what arrives at it; nowhere: zeros
-  const T* const* before;        // the state before the step
-  T* carry;                      // (rows, H)
-  T* gates;                      // (rows, kGateGradients·H)
+  const Strip<const T> h, saved;    // the new h; (K, H)
+  const Strip<const T> grad_saved;  // what arrives at it; nowhere: zeros
+  const T* const* before;           // the state before the step
+  T* carry;                         // (rows, H)
+  T* gates;                         // (rows, kGateGradients·H)
   long gates_stride, H;
   ELMAN_INLINE void prefetch(long row, long group) const {
     if constexpr (Cell::kBackwardReadsH) __builtin_prefetch(h[row] + group * kLanes<T>);
-    for (int k = 0; k < K; ++k) __builtin_prefetch(kept[row] + k * H + group * kLanes<T>);
+    for (int k = 0; k < K; ++k) __builtin_prefetch(saved[row] + k * H + group * kLanes<T>);
     arriving.prefetch(row, group);
   }
   ELMAN_INLINE Vec<T> init(long row, long group, int) const { return arriving.get(row, group); }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* d) const {
     const long column = group * kLanes<T>;
     Vec<T> a[kMost], now{}, old{}, carried{};
-    for (int k = 0; k < K; ++k) a[k] = Row<T>::get(kept[row] + k * H, column, H);
+    for (int k = 0; k < K; ++k) a[k] = Row<T>::get(saved[row] + k * H, column, H);
     if constexpr (Cell::kBackwardReadsH) now = Row<T>::get(h[row], column, H);
     if constexpr (Cell::kBackwardReadsPrevious)
       old = Row<T>::get(before[row], column, H), carried = Row<T>::get(carry + row * H, column, H);
     if constexpr (K > 0)
-      if (d_kept) {
+      if (grad_saved) {
         Vec<T> arriving[K];
-        for (int k = 0; k < K; ++k) arriving[k] = Row<T>::get(d_kept[row] + k * H, column, H);
+        for (int k = 0; k < K; ++k) arriving[k] = Row<T>::get(grad_saved[row] + k * H, column, H);
         Cell::backward_traced(a, arriving, d[0], now, old, carried);
         return put(row, column, a, carried);
       }
@@ -77,7 +78,7 @@ struct Retreat {  // from the gradient of the states, through the cell, to the g
     for (int g = 0; g < kGateGradients; ++g) Row<T>::put(gates + row * gates_stride + g * H, column, H, a[g]);
   }
   Retreat after(long rows, const T* ends) const {
-    return {arriving.after(rows, ends), h.after(rows), kept.after(rows), d_kept.after(rows),
+    return {arriving.after(rows, ends), h.after(rows), saved.after(rows), grad_saved.after(rows),
         Cell::kBackwardReadsPrevious ? before + rows : before, Cell::kBackwardReadsPrevious ? carry + rows * H : carry,
         gates + rows * gates_stride, gates_stride, H};
   }
@@ -109,12 +110,12 @@ template <class T> struct Scattered {  // a product into rows behind pointers
 
 // What one direction of one layer reads and writes on its way back (kernels.h says what may be null).
 template <class T> struct TrackBack {
-  Sequence x, h, kept, d_h, d_kept, d_x;
-  bool added;  // d_x holds something already, to be added to
+  StepTensor x, h, saved, d_h, grad_saved, grad_x;
+  bool added;  // grad_x holds something already, to be added to
   const T *initial[kMostStates], *fresh[kMostStates];
-  const T* marks;
-  const T* d_final[kMostStates];
-  T *d_initial[kMostStates], *d_fresh[kMostStates];
+  const T* checkpoints;
+  const T* grad_final[kMostStates];
+  T *grad_initial[kMostStates], *grad_fresh[kMostStates];
 };
 
 // One direction of one layer on its way back.
@@ -127,14 +128,14 @@ template <class T, class Cell> struct Side {
   const long I, H, P;
   const TrackBack<T> track;
   const bool projects;
-  const bool again;  // what the cell needs was not kept
+  const bool again;  // what the cell needs was not saved
 
   // Working memory: packed weights; gate gradients, and where there is a projection those of h, of this chunk and of
   // the one before; carry; pointers to the chunk's rows.
   const long capacity, stride, d_stride;  // rows of a chunk; from one row of gate gradients to the next, and of h's
   const Buffer<T> recurrent, input, projection, gates, d_units, carry, zeros, sums, d_h_fresh,
       d_c_fresh;  // the last two: by row
-  const Buffer<const T*> x_rows, h_rows, kept_rows;
+  const Buffer<const T*> x_rows, h_rows, saved_rows;
   const Buffer<T*> d_x_rows;
   // Where steps are run again: what the forward scan needs, and what the chunk's steps keep.
   const Packed<T, Cell> packed;
@@ -145,20 +146,20 @@ template <class T, class Cell> struct Side {
   Side(Walk walk, const Parameters& parameters, const Gradients& gradients, long I, const TrackBack<T>& track,
       long capacity)
       : walk(walk), parameters(parameters), gradients(gradients), I(I), H(walk.net.H), P(walk.net.P), track(track),
-        projects(parameters.w_hr), again(K > 0 && !track.kept.data), capacity(capacity),
+        projects(parameters.w_hr), again(K > 0 && !track.saved.data), capacity(capacity),
         stride(spread(kGateGradients * H)), d_stride(spread(P)), recurrent(G * H * panels(P) * W),
-        input(track.d_x.data ? G * H * panels(I) * W : 0), projection(projects ? P * panels(H) * W : 0),
+        input(track.grad_x.data ? G * H * panels(I) * W : 0), projection(projects ? P * panels(H) * W : 0),
         gates(2 * capacity * stride), d_units(projects ? capacity * d_stride : 0),
         carry(Cell::kBackwardReadsPrevious ? walk.net.B * H : 0), zeros(max(H, walk.net.resets.data ? G * H : 0)),
-        sums(wants_bias() ? kGateGradients * H : 0), d_h_fresh(track.d_fresh[0] ? walk.net.B * P : 0),
-        d_c_fresh(track.d_fresh[1] ? walk.net.B * H : 0), x_rows(capacity), h_rows(capacity),
-        kept_rows(projects ? capacity : 0), d_x_rows(track.d_x.data ? capacity : 0),
+        sums(wants_bias() ? kGateGradients * H : 0), d_h_fresh(track.grad_fresh[0] ? walk.net.B * P : 0),
+        d_c_fresh(track.grad_fresh[1] ? walk.net.B * H : 0), x_rows(capacity), h_rows(capacity),
+        saved_rows(projects ? capacity : 0), d_x_rows(track.grad_x.data ? capacity : 0),
         packed(walk.net, I, 0, again ? panels(H) : 0), chunk_kept(again ? capacity * K * H : 0),
         c(again && Cell::kHasCellState ? walk.net.B * H : 0) {}
 
   bool ok() const {
     return recurrent.ok() && input.ok() && projection.ok() && gates.ok() && d_units.ok() && carry.ok() && zeros.ok() &&
-        sums.ok() && d_h_fresh.ok() && d_c_fresh.ok() && x_rows.ok() && h_rows.ok() && kept_rows.ok() &&
+        sums.ok() && d_h_fresh.ok() && d_c_fresh.ok() && x_rows.ok() && h_rows.ok() && saved_rows.ok() &&
         d_x_rows.ok() && packed.ok() && chunk_kept.ok() && c.ok();
   }
   static long panels(long columns) { return ceil_div(columns, W); }
@@ -173,7 +174,7 @@ template <class T, class Cell> struct Side {
     if (!w.ok()) return false;
     for (long k = 0; k < G * H; ++k) w[k] = static_cast<const T*>(parameters.w_hh) + k * P;
     pack_rows<T>(w, G * H, P, 0, panels(P), recurrent);
-    if (track.d_x.data) {
+    if (track.grad_x.data) {
       for (long g = 0, k = 0; g < G; ++g)
         for (long j = 0; j < H; ++j)
           w[k++] = static_cast<const T*>(parameters.w_ih) + (Cell::input_gate(static_cast<int>(g)) * H + j) * I;
@@ -184,15 +185,15 @@ template <class T, class Cell> struct Side {
       pack_rows<T>(w, P, H, 0, panels(H), projection);
     }
     for (long i = 0, n = max(H, walk.net.resets.data ? G * H : 0); i < n; ++i) zeros[i] = T(0);
-    for (long i = 0; track.d_fresh[0] && i < walk.net.B * P; ++i) d_h_fresh[i] = T(0);
-    for (long i = 0; track.d_fresh[1] && i < walk.net.B * H; ++i) d_c_fresh[i] = T(0);
+    for (long i = 0; track.grad_fresh[0] && i < walk.net.B * P; ++i) d_h_fresh[i] = T(0);
+    for (long i = 0; track.grad_fresh[1] && i < walk.net.B * H; ++i) d_c_fresh[i] = T(0);
     if (again) packed.pack(parameters, 0, panels(H));
     return true;
   }
 
-  // Where what was kept lies: with the rest of the sequence, or where the chunk begin..end-1 was run again.
-  Sequence kept(long begin, long end) const {
-    if (!again) return track.kept;
+  // Where what was saved lies: with the rest of the sequence, or where the chunk begin..end-1 was run again.
+  StepTensor saved(long begin, long end) const {
+    if (!again) return track.saved;
     const long first = min(walk.step(begin), walk.step(end - 1)),
                row = walk.net.offset ? walk.net.offset[first] : first * walk.net.B;
     return dense(walk.net, chunk_kept - row * K * H, K * H);
@@ -202,34 +203,36 @@ template <class T, class Cell> struct Side {
   bool run_again(long begin, long end, const Walk& mine, long part, long parts, Team& team) const {
     const Walk forward = mine.back();
     if constexpr (Cell::kHasCellState) {
-      const T* mark = track.marks + (mark_at(walk.net, walk.net.T - end) * walk.net.B + mine.first) * H;
-      copy_part<T, T>(c + mine.first * H, mark, mine.last - mine.first, H, panels(H) * part / parts,
+      const T* checkpoint =
+          track.checkpoints + (checkpoint_at(walk.net, walk.net.T - end) * walk.net.B + mine.first) * H;
+      copy_part<T, T>(c + mine.first * H, checkpoint, mine.last - mine.first, H, panels(H) * part / parts,
           panels(H) * (part + 1) / parts);
     }
     const Track<T> on{track.x, track.h, track.initial[0], {track.fresh[0], track.fresh[1]}, c, nullptr,
-        kept(begin, end), nullptr, true};
+        saved(begin, end), nullptr, true};
     Projection<T, Cell> projection(forward, packed, track.x, walk.net.T - end, walk.net.T - begin,
         panels(H) * part / parts, panels(H) * (part + 1) / parts, false);
     return scan_forward<T, Cell>(forward, packed, on, projection, part, parts, team);
   }
 
   // The states before position s that backward() looks at, for each row of `mine`: h, or c where there is one.
-  void gather_before(const Walk& mine, long s, long end, const Sequence& kept, const T** rows) const {
+  void gather_before(const Walk& mine, long s, long end, const StepTensor& saved, const T** rows) const {
     const Walk forward = mine.back();
     const long position = walk.net.T - 1 - s;
     if (!Cell::kHasCellState)
       return forward.gather_before<T>(track.h, position, track.initial[0], track.fresh[0], P, zeros, rows);
-    const T* mark = again && s == end - 1 ? track.marks + mark_at(walk.net, position) * walk.net.B * H : nullptr;
-    if (mark)
-      for (long r = mine.first; r < mine.last; ++r) *rows++ = mark + r * H;
+    const T* checkpoint =
+        again && s == end - 1 ? track.checkpoints + checkpoint_at(walk.net, position) * walk.net.B * H : nullptr;
+    if (checkpoint)
+      for (long r = mine.first; r < mine.last; ++r) *rows++ = checkpoint + r * H;
     else
-      forward.gather_before<T>(part<T>(kept, (K - 1) * H), position, track.initial[1], track.fresh[1], H, zeros, rows);
+      forward.gather_before<T>(part<T>(saved, (K - 1) * H), position, track.initial[1], track.fresh[1], H, zeros, rows);
   }
 
   // What comes after the last step of rows from..to-1 of `mine`, in column groups first..last-1: the gradient of the
   // final c, or nothing.
   void begin_carry(const Walk& mine, long from, long to, long first, long last) const {
-    const T* d_c = Cell::kHasCellState ? track.d_final[1] : nullptr;
+    const T* d_c = Cell::kHasCellState ? track.grad_final[1] : nullptr;
     const long at = (mine.first + from) * H;
     copy_part<T, T>(carry + at, d_c ? d_c + at : nullptr, to - from, H, first, last);
   }
@@ -243,10 +246,10 @@ template <class T, class Cell> struct Side {
     for (long r = 0, n = mine.alive(s); r < n; ++r) {
       if (!forward.cut(walk.net.T - 1 - s, r)) continue;
       const long row = mine.first + r;
-      if (track.d_fresh[0]) gates_of[m] = now + r * stride + kRecurrent * H, fresh_of[m++] = d_h_fresh + row * P;
+      if (track.grad_fresh[0]) gates_of[m] = now + r * stride + kRecurrent * H, fresh_of[m++] = d_h_fresh + row * P;
       if constexpr (Cell::kBackwardReadsPrevious) {
-        if (Cell::kHasCellState && track.d_fresh[1]) add_part(d_c_fresh + row * H, carry + row * H, H, from, to);
-        if (Cell::kReadsPreviousH && track.d_fresh[0]) add_part(d_h_fresh + row * P, carry + row * H, H, from, to);
+        if (Cell::kHasCellState && track.grad_fresh[1]) add_part(d_c_fresh + row * H, carry + row * H, H, from, to);
+        if (Cell::kReadsPreviousH && track.grad_fresh[0]) add_part(d_h_fresh + row * P, carry + row * H, H, from, to);
         copy_part<T, T>(carry + row * H, nullptr, 1, H, from, to);
       }
     }
@@ -259,7 +262,7 @@ template <class T, class Cell> struct Side {
   void finish_fresh() const {
     const T* by_row[] = {d_h_fresh, d_c_fresh};
     for (int i = 0; i < kMostStates; ++i)
-      if (T* d = track.d_fresh[i]) {
+      if (T* d = track.grad_fresh[i]) {
         const long width = i == 0 ? P : H;
         copy_part<T, T>(d, nullptr, 1, width, 0, panels(width));
         for (long r = 0; r < walk.net.B; ++r) add_part(d, by_row[i] + r * width, width, 0, panels(width));
@@ -283,7 +286,7 @@ template <class T, class Cell> struct Side {
     const long from = panels(H) * part_ / parts, to = panels(H) * (part_ + 1) / parts;      // of the units
     const long p_from = panels(P) * part_ / parts, p_to = panels(P) * (part_ + 1) / parts;  // of h
     const T* weights = recurrent + p_from * G * H * W;
-    const Sequence kept = this->kept(begin, end);
+    const StepTensor saved = this->saved(begin, end);
     const T* last = before;
     T *now = chunk_gates(), *d_now = d_units;
     for (long s = begin; s < end; ++s) {
@@ -293,24 +296,24 @@ template <class T, class Cell> struct Side {
         const long position = walk.net.T - 1 - s;
         for (long r = 0; r < continuing; ++r)
           after[r] = cuts && forward.cut(position + 1, r) ? zeros : last + (mine.first + r) * stride + kRecurrent * H;
-        const T* d_final = track.d_final[0] ? track.d_final[0] + mine.first * P : nullptr;
+        const T* grad_final = track.grad_final[0] ? track.grad_final[0] + mine.first * P : nullptr;
         const Arriving<T> arriving{mine.strip<const T>(track.d_h, s), track.d_h.column, nullptr, P};
         if constexpr (Cell::kBackwardReadsPrevious)
-          gather_before(mine, s, end, kept, old), begin_carry(mine, continuing, n, from, to);
+          gather_before(mine, s, end, saved, old), begin_carry(mine, continuing, n, from, to);
         T* carried = Cell::kBackwardReadsPrevious ? carry + mine.first * H : nullptr;
-        const Retreat<T, Cell> retreat{arriving, mine.strip<const T>(track.h, s), mine.strip<const T>(kept, s),
-            mine.strip<const T>(track.d_kept, s), old, carried, mine_now, stride, H};
+        const Retreat<T, Cell> retreat{arriving, mine.strip<const T>(track.h, s), mine.strip<const T>(saved, s),
+            mine.strip<const T>(track.grad_saved, s), old, carried, mine_now, stride, H};
         // Rows whose last step this is have nothing after them but the gradient of their final state.
         if (!projects) {
           product<T, 1>(continuing, Rows<T>{after}, G * H, weights, from, to, retreat, s % 2);
           if (n > continuing)
-            product<T, 1>(
-                n - continuing, Rows<T>{after + continuing}, 0, weights, from, to, retreat.after(continuing, d_final));
+            product<T, 1>(n - continuing, Rows<T>{after + continuing}, 0, weights, from, to,
+                retreat.after(continuing, grad_final));
         } else {
           const Arrive<T> arrive{arriving, d_mine, d_stride};
           product<T, 1>(continuing, Rows<T>{after}, G * H, weights, p_from, p_to, arrive);
-          product<T, 1>(
-              n - continuing, Rows<T>{after + continuing}, 0, weights, p_from, p_to, arrive.after(continuing, d_final));
+          product<T, 1>(n - continuing, Rows<T>{after + continuing}, 0, weights, p_from, p_to,
+              arrive.after(continuing, grad_final));
         }
       }
       if (projects) {
@@ -318,8 +321,8 @@ template <class T, class Cell> struct Side {
         if (ok) {
           for (long r = 0; r < n; ++r) d_rows[r] = d_mine + r * d_stride;
           const Retreat<T, Cell> retreat{Arriving<T>{{}, 0, nullptr, H}, mine.strip<const T>(track.h, s),
-              mine.strip<const T>(kept, s), mine.strip<const T>(track.d_kept, s), old, carry + mine.first * H, mine_now,
-              stride, H};
+              mine.strip<const T>(saved, s), mine.strip<const T>(track.grad_saved, s), old, carry + mine.first * H,
+              mine_now, stride, H};
           product<T, 1>(n, Rows<T>{d_rows}, P, projection + from * P * W, from, to, retreat);
         }
       }
@@ -327,14 +330,14 @@ template <class T, class Cell> struct Side {
       if (ok && cuts) leave_fresh(mine, s, mine_now, from, to, weights, p_from, p_to, after, fresh_rows);
       if (ok && stay < n) {
         const long first = mine.first + stay;
-        if (T* d_h = track.d_initial[0]) {
+        if (T* d_h = track.grad_initial[0]) {
           for (long r = stay; r < n; ++r)
             after[r] = cuts && forward.cut(walk.net.T - 1 - s, r) ? zeros : mine_now + r * stride + kRecurrent * H;
           const Plain<T> to_initial{
               {d_h + first * P, P}, P, false, Cell::kReadsPreviousH ? carry + first * H : nullptr};
           product<T, 1>(n - stay, Rows<T>{after + stay}, G * H, weights, p_from, p_to, to_initial);
         }
-        if (T* d_c = Cell::kHasCellState ? track.d_initial[1] : nullptr)
+        if (T* d_c = Cell::kHasCellState ? track.grad_initial[1] : nullptr)
           copy_part<T, T>(d_c + first * H, carry + first * H, n - stay, H, from, to);
       }
       last = now;
@@ -346,8 +349,8 @@ template <class T, class Cell> struct Side {
   // Before the products of a chunk: where its rows lie.
   void gather(long begin, long end) {
     rows = walk.template gather<const T>(track.x, begin, end, x_rows);
-    if (track.d_x.data) walk.template gather<T>(track.d_x, begin, end, d_x_rows);
-    if (projects) walk.template gather<const T>(kept(begin, end), begin, end, kept_rows);
+    if (track.grad_x.data) walk.template gather<T>(track.grad_x, begin, end, d_x_rows);
+    if (projects) walk.template gather<const T>(saved(begin, end), begin, end, saved_rows);
     const Walk forward = walk.back();
     for (long s = begin, m = 0; s < end; m += walk.alive(s++))
       forward.gather_before<T>(track.h, walk.net.T - 1 - s, track.initial[0], track.fresh[0], P, zeros, h_rows + m);
@@ -358,7 +361,7 @@ template <class T, class Cell> struct Side {
     ++chunks;
   }
 
-  long input_tasks() const { return track.d_x.data ? ceil_div(rows, kTaskRows) : 0; }
+  long input_tasks() const { return track.grad_x.data ? ceil_div(rows, kTaskRows) : 0; }
   long weight_tasks(const void* gradient, long columns) const {
     return gradient ? ceil_div(panels(columns), kTaskPanels) : 0;
   }
@@ -431,9 +434,10 @@ template <class T, class Cell> struct Side {
           [&](long from, long n, long first, long last, T* to) {
             for (long g = first; g < last; ++g)
               for (long k = 0; k < n; ++k, to += W) {
-                const T* kept = kept_rows[from + k];
+                const T* saved = saved_rows[from + k];
                 store(to,
-                    Cell::output(Row<T>::get(kept + (K - 2) * H, g * W, H), Row<T>::get(kept + (K - 1) * H, g * W, H)));
+                    Cell::output(
+                        Row<T>::get(saved + (K - 2) * H, g * W, H), Row<T>::get(saved + (K - 1) * H, g * W, H)));
               }
           },
           [&](long from, long n, long at, long groups, const T* b, bool add) {
@@ -465,8 +469,8 @@ template <class T, class Cell> struct Side {
   }
 };
 
-template <class T, class Cell> bool layer_backward(const Backward& f, long layer, const Sequence& x,
-    const Sequence& output, const Sequence& d_output, const Sequence& d_x, bool added, Team& team) {
+template <class T, class Cell> bool layer_backward(const Backward& f, long layer, const StepTensor& x,
+    const StepTensor& output, const StepTensor& grad_output, const StepTensor& grad_x, bool added, Team& team) {
   constexpr int G = Cell::kGates;
   const Network& net = f.net;
   const long H = net.H, P = net.P, I = layer == 0 ? net.I : net.D * P, panels = ceil_div(H, kLanes<T>);
@@ -482,18 +486,18 @@ template <class T, class Cell> bool layer_backward(const Backward& f, long layer
   auto make = [&](long d, bool needed) {
     const Walk walk = Walk{net, d == 1, 0, net.B}.back();
     const long index = layer * net.D + d;
-    TrackBack<T> track{x, part<T>(output, d * P), kept_of<T>(net, f.kept, index),
-        part<T>(d_output, d_output.column * d * P), kept_of<T>(net, f.d_kept, index), d_x, added || d == 1, {}, {},
-        nullptr, {}, {}, {}};
+    TrackBack<T> track{x, part<T>(output, d * P), saved_of<T>(net, f.saved, index),
+        part<T>(grad_output, grad_output.column * d * P), saved_of<T>(net, f.grad_saved, index), grad_x,
+        added || d == 1, {}, {}, nullptr, {}, {}, {}};
     for (int s = 0; s < kMostStates; ++s) {
       const long width = s == 0 ? P : H;
       track.initial[s] = states_of<T>(f.initial[s], net, index, width);
       track.fresh[s] = slice<T>(f.fresh[s], index, width);
-      track.d_fresh[s] = slice<T>(f.d_fresh[s], index, width);
-      track.d_final[s] = states_of<T>(f.d_final[s], net, index, width);
-      track.d_initial[s] = states_of<T>(f.d_initial[s], net, index, width);
+      track.grad_fresh[s] = slice<T>(f.grad_fresh[s], index, width);
+      track.grad_final[s] = states_of<T>(f.grad_final[s], net, index, width);
+      track.grad_initial[s] = states_of<T>(f.grad_initial[s], net, index, width);
     }
-    if (Cell::kHasCellState) track.marks = slice<T>(f.marks, index * number_of_marks(net), net.B * H);
+    if (Cell::kHasCellState) track.checkpoints = slice<T>(f.checkpoints, index * number_of_checkpoints(net), net.B * H);
     return Side<T, Cell>(walk, net.parameters[index], f.gradients[index], I, track, needed ? chunk * net.B : 0);
   };
   for (long d = 0; d < net.D && !failed; d += together) {
@@ -522,7 +526,7 @@ template <class T, class Cell> bool layer_backward(const Backward& f, long layer
   return !failed;
 }
 
-template <class T> void copy_rows(const Network& net, const Sequence& from, const Sequence& to, long width) {
+template <class T> void copy_rows(const Network& net, const StepTensor& from, const StepTensor& to, long width) {
   const Walk walk{net, false, 0, net.B};
   for (long t = 0; t < net.T; ++t)
     for (long r = 0, n = walk.alive(t); r < n; ++r)
@@ -535,18 +539,18 @@ template <class T, class Cell> bool backward(const Backward& f, Team& team) {
   const Buffer<T> scratch(min(2, net.L - 1) * net.rows * width);  // gradients of the layers' outputs take turns in it
   if (!scratch.ok()) return false;
   const auto hidden = [&](const void* all, long layer) {
-    return dense_kept(net, const_cast<T*>(slice<T>(all, layer, net.kept_rows() * width)), width);
+    return dense_saved(net, const_cast<T*>(slice<T>(all, layer, net.saved_rows() * width)), width);
   };
-  Sequence output = f.output, d_output = f.d_output;
+  StepTensor output = f.output, grad_output = f.grad_output;
   for (long l = net.L - 1; l >= 0; --l) {
-    const Sequence x = l == 0 ? f.x : hidden(f.hidden, l - 1),
-                   d_x = l == 0
-        ? f.d_x
+    const StepTensor x = l == 0 ? f.x : hidden(f.hidden, l - 1),
+                     grad_x = l == 0
+        ? f.grad_x
         : dense(net, slice<T>(static_cast<void*>(scratch), (l - 1) % 2, net.rows * width), width);
-    const bool added = l > 0 && f.d_hidden;
-    if (added) copy_rows<T>(net, hidden(f.d_hidden, l - 1), d_x, width);
-    if (!layer_backward<T, Cell>(f, l, x, output, d_output, d_x, added, team)) return false;
-    output = x, d_output = d_x;
+    const bool added = l > 0 && f.grad_hidden;
+    if (added) copy_rows<T>(net, hidden(f.grad_hidden, l - 1), grad_x, width);
+    if (!layer_backward<T, Cell>(f, l, x, output, grad_output, grad_x, added, team)) return false;
+    output = x, grad_output = grad_x;
   }
   return true;
 }

@@ -39,26 +39,26 @@ using Some = Operands::Some;
 struct Given {
   Some params, initial, fresh;
   One x, batch_sizes, lengths, reset;
-  bool batch_first, kept_padded = false;
+  bool batch_first, pad_saved = false;
 
   Given(Operands& to, const What& what, nb::handle params_, nb::handle x_, nb::handle initial_, nb::handle fresh_,
       nb::handle batch_sizes_, nb::handle lengths_, nb::handle reset_, bool batch_first_, bool kept_padded_)
       : params(to.add_all("parameter", params_, 0)), initial(to.add_all("initial state", initial_, states(what))),
         fresh(to.add_all("fresh state", fresh_, states(what))), x(to.add("x", x_)),
         batch_sizes(to.add("batch_sizes", batch_sizes_)), lengths(to.add("lengths", lengths_)),
-        reset(to.add("reset", reset_)), batch_first(batch_first_), kept_padded(kept_padded_) {}
+        reset(to.add("reset", reset_)), batch_first(batch_first_), pad_saved(kept_padded_) {}
   Given(Operands& to, const What& what, nb::handle params_, nb::handle x_, nb::handle initial_, bool batch_first_)
       : params(to.add_all("parameter", params_, 0)), initial(to.add_all("initial state", initial_, states(what))),
         fresh(Operands::kNone, states(what)), x(to.add("x", x_)), batch_sizes(Operands::kNone),
         lengths(Operands::kNone), reset(Operands::kNone), batch_first(batch_first_) {}
   static std::size_t states(const What& what) { return static_cast<std::size_t>(what.states()); }
   Inputs in(const Operands& o) const {
-    return {o[x], o[batch_sizes], o[lengths], o[reset], o[params], o[initial], o[fresh], batch_first, kept_padded};
+    return {o[x], o[batch_sizes], o[lengths], o[reset], o[params], o[initial], o[fresh], batch_first, pad_saved};
   }
 };
 
 // Nothing runs Python from the look at the operands to the end of the run: what is checked is what is used. A short
-// call holds Python's lock; a longer one gives it away, and so keeps the memory that it looked at.
+// call holds Python's lock; a longer one gives it away, and so saves the memory that it looked at.
 template <class Call> void run(const Contract& contract, const Call& call, Operands& o, int threads) {
   if (is_short(call)) return contract.run(*target(), call, threads);
   o.keep();
@@ -66,58 +66,60 @@ template <class Call> void run(const Contract& contract, const Call& call, Opera
   contract.run(*target(), call, threads);
 }
 
-void run_forward(const What& what, Operands& o, const Given& given, One output, Some final, One hidden, One kept,
-    One marks, int threads) {
+void run_forward(const What& what, Operands& o, const Given& given, One output, Some final, One hidden, One saved,
+    One checkpoints, int threads) {
   check(threads >= 1, "threads must be at least 1");
   o.look();
   Contract contract(what, given.in(o), true);
-  const Forward call = contract.forward({o[output], o[hidden], o[kept], o[marks], o[final]});
+  const Forward call = contract.forward({o[output], o[hidden], o[saved], o[checkpoints], o[final]});
   run(contract, call, o, threads);
 }
 
 void forward(nb::tuple what_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh,
-    nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool kept_padded, int threads,
-    nb::handle output, nb::handle final, nb::handle hidden, nb::handle kept, nb::handle marks) {
+    nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool pad_saved, int threads,
+    nb::handle output, nb::handle final, nb::handle hidden, nb::handle saved, nb::handle checkpoints) {
   const What what = what_of(what_);
   Operands o;
-  const Given given(o, what, params, x, initial, fresh, batch_sizes, lengths, reset, batch_first, kept_padded);
+  const Given given(o, what, params, x, initial, fresh, batch_sizes, lengths, reset, batch_first, pad_saved);
   const One to = o.add("output", output, true);
   const Some ends = o.add_all("final state", final, Given::states(what), true);
-  const One lower = o.add("hidden", hidden, true), steps = o.add("kept", kept, true),
-            marked = o.add("marks", marks, true);
+  const One lower = o.add("hidden", hidden, true), steps = o.add("saved", saved, true),
+            marked = o.add("checkpoints", checkpoints, true);
   run_forward(what, o, given, to, ends, lower, steps, marked, threads);
 }
 
 struct Results {  // of a run and of its gradient
-  One output, hidden, kept, marks, d_output, d_hidden, d_kept, d_x;
-  Some d_final, d_initial, d_fresh, d_params;
+  One output, hidden, saved, checkpoints, grad_output, grad_hidden, grad_saved, grad_x;
+  Some grad_final, grad_initial, grad_fresh, grad_params;
 };
 
 void run_backward(const What& what, Operands& o, const Given& given, const Results& r, int threads) {
   check(threads >= 1, "threads must be at least 1");
   o.look();
   Contract contract(what, given.in(o), false);
-  const Backward call = contract.backward({o[r.output], o[r.hidden], o[r.kept], o[r.marks], o[r.d_output],
-      o[r.d_hidden], o[r.d_kept], o[r.d_x], o[r.d_final], o[r.d_initial], o[r.d_fresh], o[r.d_params]});
+  const Backward call =
+      contract.backward({o[r.output], o[r.hidden], o[r.saved], o[r.checkpoints], o[r.grad_output], o[r.grad_hidden],
+          o[r.grad_saved], o[r.grad_x], o[r.grad_final], o[r.grad_initial], o[r.grad_fresh], o[r.grad_params]});
   run(contract, call, o, threads);
 }
 
 void backward(nb::tuple what_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh,
-    nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool kept_padded, int threads,
-    nb::handle output, nb::handle hidden, nb::handle kept, nb::handle marks, nb::handle d_output, nb::handle d_hidden,
-    nb::handle d_kept, nb::handle d_final, nb::handle d_x, nb::handle d_initial, nb::handle d_fresh,
-    nb::handle d_params) {
+    nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool pad_saved, int threads,
+    nb::handle output, nb::handle hidden, nb::handle saved, nb::handle checkpoints, nb::handle grad_output,
+    nb::handle grad_hidden, nb::handle grad_saved, nb::handle grad_final, nb::handle grad_x, nb::handle grad_initial,
+    nb::handle grad_fresh, nb::handle grad_params) {
   const What what = what_of(what_);
   Operands o;
-  const Given given(o, what, params, x, initial, fresh, batch_sizes, lengths, reset, batch_first, kept_padded);
+  const Given given(o, what, params, x, initial, fresh, batch_sizes, lengths, reset, batch_first, pad_saved);
   const auto all = [&](const char* name, nb::handle from, bool written) {
     return o.add_all(name, from, Given::states(what), written);
   };
-  const Results results{o.add("output", output), o.add("hidden", hidden), o.add("kept", kept), o.add("marks", marks),
-      o.add("output's gradient", d_output), o.add("hidden's gradient", d_hidden), o.add("kept's gradient", d_kept),
-      o.add("x's gradient", d_x, true), all("gradient of final state", d_final, false),
-      all("gradient of initial state", d_initial, true), all("gradient of fresh state", d_fresh, true),
-      o.add_all("gradient of parameter", d_params, 0, true)};
+  const Results results{o.add("output", output), o.add("hidden", hidden), o.add("saved", saved),
+      o.add("checkpoints", checkpoints), o.add("output's gradient", grad_output),
+      o.add("hidden's gradient", grad_hidden), o.add("saved's gradient", grad_saved),
+      o.add("x's gradient", grad_x, true), all("gradient of final state", grad_final, false),
+      all("gradient of initial state", grad_initial, true), all("gradient of fresh state", grad_fresh, true),
+      o.add_all("gradient of parameter", grad_params, 0, true)};
   run_backward(what, o, given, results, threads);
 }
 
@@ -178,7 +180,7 @@ struct Sizes {
 
 // The usual call in one step: plain tensors of the plain classes, (T, B, I) or with batch_first (B, T, I), nothing to
 // differentiate. Looks at every tensor, allocates the results as torch does for `x`, runs, and returns (output, the
-// final states in a tuple, hidden, kept); the last two are None unless `keep`. None, with nothing done, for any call
+// final states in a tuple, hidden, saved); the last two are None unless `keep`. None, with nothing done, for any call
 // that is not of this kind; False if it would be, were there not gradients wanted (with grad_mode).
 nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::handle initial, bool batch_first,
     bool grad_mode, bool keep, nb::tuple classes, int threads) {
@@ -203,7 +205,7 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
       const Contract fits(what, given.in(o), true);
       return nb::borrow(Py_False);
     }
-    const Long rows = product({sizes.T, sizes.B}), numbers = kept_numbers(what.cell);
+    const Long rows = product({sizes.T, sizes.B}), numbers = saved_numbers(what.cell);
     const nb::object output = allocate(x, {sizes.first, sizes.second, what.out()});
     const One to = o.add_made("output", output);
     nb::list finals;
@@ -212,25 +214,25 @@ nb::object plain_forward(nb::tuple what_, nb::tuple params, nb::handle x, nb::ha
       o.add_made("final state", finals[static_cast<std::size_t>(s)], s);
     }
     const nb::object hidden = keep && what.L > 1 ? allocate(x, {what.L - 1, rows, what.out()}) : nb::none();
-    const nb::object kept = keep && numbers ? allocate(x, {what.directions(), rows, numbers, what.H}) : nb::none();
-    const One lower = o.add_made("hidden", hidden), steps = o.add_made("kept", kept);
+    const nb::object saved = keep && numbers ? allocate(x, {what.directions(), rows, numbers, what.H}) : nb::none();
+    const One lower = o.add_made("hidden", hidden), steps = o.add_made("saved", saved);
     run_forward(what, o, given, to, {to + 1, Given::states(what)}, lower, steps, Operands::kNone, threads);
-    return nb::make_tuple(output, nb::tuple(finals), hidden, kept);
+    return nb::make_tuple(output, nb::tuple(finals), hidden, saved);
   } catch (const Misfit&) {
     return nb::none();
   }
 }
 
 // Its gradient in one step: of x, of the initial states (a tuple; None: there were none) and of the parameters, in this
-// order, None where not wanted. output, hidden and kept are what plain_forward() gave; of the gradients that arrive any
-// may be None. None, with nothing done, for any call that is not of this kind.
+// order, None where not wanted. output, hidden and saved are what plain_forward() gave; of the gradients that arrive
+// any may be None. None, with nothing done, for any call that is not of this kind.
 nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::handle initial, bool batch_first,
-    nb::handle output, nb::handle hidden, nb::handle kept, nb::handle d_output, nb::tuple d_final, nb::tuple wanted,
-    nb::tuple classes, int threads) {
+    nb::handle output, nb::handle hidden, nb::handle saved, nb::handle grad_output, nb::tuple grad_final,
+    nb::tuple wanted, nb::tuple classes, int threads) {
   if (!exchange() || !is_plain(x, classes) || !are_plain(initial, classes) || !are_plain(params, classes) ||
-      !are_plain(d_final, classes, true))
+      !are_plain(grad_final, classes, true))
     return nb::none();
-  for (nb::handle t : {output, hidden, kept, d_output})
+  for (nb::handle t : {output, hidden, saved, grad_output})
     if (!t.is_none() && !is_plain(t, classes)) return nb::none();
   const What what = what_of(what_);
   const std::size_t states = initial.is_none() ? 0 : Given::states(what);
@@ -239,28 +241,28 @@ nb::object plain_backward(nb::tuple what_, nb::tuple params, nb::handle x, nb::h
   o.reserve(2 * params.size() + 24);
   try {
     const Given given(o, what, params, x, initial, batch_first);
-    const Results seen{o.add("output", output), o.add("hidden", hidden), o.add("kept", kept), Operands::kNone,
-        o.add("output's gradient", d_output), Operands::kNone, Operands::kNone, 0,
-        o.add_all("gradient of final state", d_final, 0), {}, {}, {}};
+    const Results seen{o.add("output", output), o.add("hidden", hidden), o.add("saved", saved), Operands::kNone,
+        o.add("output's gradient", grad_output), Operands::kNone, Operands::kNone, 0,
+        o.add_all("gradient of final state", grad_final, 0), {}, {}, {}};
     const Sizes sizes(o.look(given.x), what.I, batch_first);
-    if (!sizes.fit || (kept_numbers(what.cell) && kept.is_none())) return nb::none();
+    if (!sizes.fit || (saved_numbers(what.cell) && saved.is_none())) return nb::none();
     nb::list found;
     const auto make = [&](const char* name, nb::handle like, std::initializer_list<Long> shape) {
       found.append(wanted[found.size()].is(Py_True) ? allocate(like, shape) : nb::none());
       return o.add_made(name, found[found.size() - 1]);
     };
     Results results = seen;
-    results.d_x = make("x's gradient", x, {sizes.first, sizes.second, what.I});
-    results.d_initial = {states ? results.d_x + 1 : Operands::kNone, Given::states(what)};
+    results.grad_x = make("x's gradient", x, {sizes.first, sizes.second, what.I});
+    results.grad_initial = {states ? results.grad_x + 1 : Operands::kNone, Given::states(what)};
     for (int s = 0; s < static_cast<int>(states); ++s)
       make("gradient of initial state", x, {what.directions(), sizes.B, what.width(s)});
-    results.d_params = {results.d_x + 1 + states, params.size()};
+    results.grad_params = {results.grad_x + 1 + states, params.size()};
     for (Long p = 0; p < static_cast<Long>(params.size()); ++p) {
       const auto [rows, columns] = what.shape(p / what.each(), what.slot(p % what.each()));
       columns ? make("gradient of parameter", params[static_cast<std::size_t>(p)], {rows, columns})
               : make("gradient of parameter", params[static_cast<std::size_t>(p)], {rows});
     }
-    results.d_fresh = {Operands::kNone, Given::states(what)};
+    results.grad_fresh = {Operands::kNone, Given::states(what)};
     run_backward(what, o, given, results, threads);
     return found;
   } catch (const Misfit&) {
@@ -342,14 +344,14 @@ NB_MODULE(_native, m) {
   const auto any = nb::arg().none();
   m.def("plain_forward", &plain_forward, any, any, any, any, any, any, any, any, any);
   m.def("plain_backward", &plain_backward, any, any, any, any, any, any, any, any, any, any, any, any, any);
-  m.def("kept_numbers", [](int cell) { return kept_numbers(What::cell_of(cell)); });
-  m.def("number_of_marks", [](int cell, int number, Long T, Long B, Long H) {
+  m.def("saved_numbers", [](int cell) { return saved_numbers(What::cell_of(cell)); });
+  m.def("number_of_checkpoints", [](int cell, int number, Long T, Long B, Long H) {
     check(T >= 1 && B >= 1 && H >= 1 && T <= kMost && B <= kMost && H <= kMost,
         "sizes must be at least 1, and not too large");
     product({T, B, H});
     Network net{};
     net.cell = What::cell_of(cell), net.number = number_of(number), net.T = T, net.B = B, net.H = H;
-    return number_of_marks(net);
+    return number_of_checkpoints(net);
   });
   m.def("forward", &forward, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any);
   m.def("backward", &backward, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any,

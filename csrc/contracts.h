@@ -120,15 +120,15 @@ struct What {
 struct Inputs {
   const View &x, &batch_sizes, &lengths, &reset;
   Views params, initial, fresh;
-  bool batch_first, kept_padded;
+  bool batch_first, pad_saved;
 };
 struct ForwardViews {
-  const View &output, &hidden, &kept, &marks;
+  const View &output, &hidden, &saved, &checkpoints;
   Views final;
 };
 struct BackwardViews {
-  const View &output, &hidden, &kept, &marks, &d_output, &d_hidden, &d_kept, &d_x;
-  Views d_final, d_initial, d_fresh, d_params;
+  const View &output, &hidden, &saved, &checkpoints, &grad_output, &grad_hidden, &grad_saved, &grad_x;
+  Views grad_final, grad_initial, grad_fresh, grad_params;
 };
 
 // One call, its inputs checked.
@@ -172,7 +172,7 @@ class Contract {
       net.rows = product({net.T, net.B});
     }
     const Long widest = std::max(what.out(), what.I);
-    product({what.directions(), net.rows, std::max(widest, kept_numbers(what.cell) * what.H)});
+    product({what.directions(), net.rows, std::max(widest, saved_numbers(what.cell) * what.H)});
     product({what.directions(), what.rows(), std::max(widest, what.H)});
     product({what.directions(), net.B, what.H});
     check_count(what, in.params, "parameters");
@@ -195,7 +195,7 @@ class Contract {
                         take(reset, 1 + product({net.T - 1, step}) + product({net.B - 1, row}), reads_)),
           step, row};
     }
-    T_ = net.T, B_ = net.B, rows_ = net.rows, kept_padded_ = in.kept_padded;
+    T_ = net.T, B_ = net.B, rows_ = net.rows, kept_padded_ = in.pad_saved;
     x_ = sequence(x, what.I, false);
     states(in.initial, initial_), states(in.fresh, fresh_, true);
   }
@@ -223,34 +223,37 @@ class Contract {
   }
 
   Forward forward(const ForwardViews& to) {
-    if (type_ == kBfloat16 && !(to.hidden.none && to.kept.none && to.marks.none))
-      throw Misfit("expected nothing to be kept in bfloat16, which has no backward pass");
+    if (type_ == kBfloat16 && !(to.hidden.none && to.saved.none && to.checkpoints.none))
+      throw Misfit("expected nothing to be saved in bfloat16, which has no backward pass");
     writes_.reserve(8);
     auto f = begin<Forward>(sequence(to.output, what_.out(), true));
     for (const View& v : to.final)
       if (v.none) throw Misfit("expected a final state for each of the cell's states, got none");
     states(to.final, f.final);
-    f.hidden = hidden(to.hidden, true), f.kept = kept(to.kept, true), f.marks = marks(to.marks, true);
+    f.hidden = hidden(to.hidden, true), f.saved = saved(to.saved, true),
+    f.checkpoints = checkpoints(to.checkpoints, true);
     check_overlap(reads_, writes_);
     return f;
   }
 
   Backward backward(const BackwardViews& v) {
-    writes_.reserve(v.d_params.size() + 8);
+    writes_.reserve(v.grad_params.size() + 8);
     auto f = begin<Backward>(sequence(v.output, what_.out(), false));
-    f.hidden = hidden(v.hidden, false), f.kept = kept(v.kept, false), f.marks = marks(v.marks, false);
+    f.hidden = hidden(v.hidden, false), f.saved = saved(v.saved, false),
+    f.checkpoints = checkpoints(v.checkpoints, false);
     const bool lives = net_.rows > 0;
     if (lives && what_.L > 1 && !f.hidden) throw Misfit("expected hidden, the lower layers' outputs, got none");
-    if (lives && what_.states() > 1 && !f.kept && !f.marks) throw Misfit("expected kept or marks, got none of them");
-    f.d_output = v.d_output.none ? Sequence{} : sequence(v.d_output, what_.out(), false, true);
-    f.d_hidden = hidden(v.d_hidden, false), f.d_kept = kept(v.d_kept, false);
-    if (f.d_kept && !f.kept) throw Misfit("expected kept, at which d_kept arrives, got none");
-    states(v.d_final, f.d_final);
-    f.d_x = v.d_x.none ? Sequence{} : sequence(v.d_x, what_.I, true);
-    states(v.d_initial, f.d_initial), states(v.d_fresh, f.d_fresh, true);
-    check_count(what_, v.d_params, "gradients of parameters");
+    if (lives && what_.states() > 1 && !f.saved && !f.checkpoints)
+      throw Misfit("expected saved or checkpoints, got none of them");
+    f.grad_output = v.grad_output.none ? StepTensor{} : sequence(v.grad_output, what_.out(), false, true);
+    f.grad_hidden = hidden(v.grad_hidden, false), f.grad_saved = saved(v.grad_saved, false);
+    if (f.grad_saved && !f.saved) throw Misfit("expected saved, at which grad_saved arrives, got none");
+    states(v.grad_final, f.grad_final);
+    f.grad_x = v.grad_x.none ? StepTensor{} : sequence(v.grad_x, what_.I, true);
+    states(v.grad_initial, f.grad_initial), states(v.grad_fresh, f.grad_fresh, true);
+    check_count(what_, v.grad_params, "gradients of parameters");
     gradients_.resize(parameters_.size());
-    for_each_direction(v.d_params, true,
+    for_each_direction(v.grad_params, true,
         [&](std::size_t d, void* const* five) { gradients_[d] = {five[0], five[1], five[2], five[3], five[4]}; });
     f.gradients = gradients_.data();
     check_overlap(reads_, writes_);
@@ -276,7 +279,7 @@ class Contract {
 
   // Once the output is known to be there: from here on the network is as the kernels see it, whereas T_ and B_ are the
   // caller's.
-  template <class Call> Call begin(const Sequence& output) {
+  template <class Call> Call begin(const StepTensor& output) {
     if (!lengths_.empty()) ragged_ = Ragged(lengths_.data(), T_, B_), ragged_.describe(net_, kept_padded_);
     Call call{};
     call.net = net_, call.x = x_, call.output = output;
@@ -393,19 +396,20 @@ class Contract {
     return take(v, needed, written ? writes_ : reads_);
   }
   void* hidden(const View& v, bool written) {
-    return rows(v, product({what_.L - 1, net_.kept_rows()}), {what_.out()}, written);
+    return rows(v, product({what_.L - 1, net_.saved_rows()}), {what_.out()}, written);
   }
-  void* kept(const View& v, bool written) {
-    return rows(v, product({what_.directions(), net_.kept_rows()}), {kept_numbers(what_.cell), what_.H}, written);
+  void* saved(const View& v, bool written) {
+    return rows(v, product({what_.directions(), net_.saved_rows()}), {saved_numbers(what_.cell), what_.H}, written);
   }
-  void* marks(const View& v, bool written) {
+  void* checkpoints(const View& v, bool written) {
     const bool some = net_.rows > 0 && what_.states() > 1;
-    return rows(v, some ? product({what_.directions(), number_of_marks(net_), net_.B}) : 0, {what_.H}, written, true);
+    return rows(
+        v, some ? product({what_.directions(), number_of_checkpoints(net_), net_.B}) : 0, {what_.H}, written, true);
   }
 
   // A sequence, whose rows may lie anywhere; those that are written must not overlap one another. One number may stand
   // for a row where `spread`.
-  Sequence sequence(const View& v, Long columns, bool written, bool spread = false) {
+  StepTensor sequence(const View& v, Long columns, bool written, bool spread = false) {
     const bool packed = !alive_.empty();
     packed             ? expect(v, {rows_, columns}, type_)
         : batch_first_ ? expect(v, {B_, T_, columns}, type_)
@@ -448,7 +452,7 @@ class Contract {
   Ragged ragged_;
   std::vector<Parameters> parameters_;
   std::vector<Gradients> gradients_;
-  Sequence x_{};
+  StepTensor x_{};
   const void *initial_[kMostStates] = {}, *fresh_[kMostStates] = {};
   Ranges reads_, writes_;
 };

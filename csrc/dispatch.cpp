@@ -122,8 +122,8 @@ void release(void* memory) {
   if (memory && !arena.give_back(memory)) std::free(memory);
 }
 
-Lasting::Lasting() { arena.closed = true; }
-Lasting::~Lasting() { arena.closed = false; }
+HeapScope::HeapScope() { arena.closed = true; }
+HeapScope::~HeapScope() { arena.closed = false; }
 
 std::vector<const Target*> supported_targets() {
   std::vector<const Target*> found;
@@ -153,14 +153,14 @@ bool is_short(const Backward& call) { return is_short(2 * multiply_adds(call.net
 
 void run(const Target& target, const Forward& call, int threads) {
   bool ok = true;
-  const Effort effort = effort_of(call.net, 1, call.kept || call.hidden || call.marks ? 1 : 0);
+  const Effort effort = effort_of(call.net, 1, call.saved || call.hidden || call.checkpoints ? 1 : 0);
   with_team(effort, worth(effort, threads), [&](Team& team) { ok = target.forward(call, team); });
   if (!ok) throw std::bad_alloc();
 }
 
 void run(const Target& target, const Backward& call, int threads) {
   bool ok = true;
-  const Effort effort = effort_of(call.net, 2, call.d_x.data ? 3 : 2);
+  const Effort effort = effort_of(call.net, 2, call.grad_x.data ? 3 : 2);
   with_team(effort, worth(effort, threads), [&](Team& team) { ok = target.backward(call, team); });
   if (!ok) throw std::bad_alloc();
 }

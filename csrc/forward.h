@@ -88,7 +88,7 @@ template <class T, class Cell> struct Advance {  // one step of the cell
   const T* const* before;  // h before the step
   Strip<T> h;              // after it; nowhere: not wanted
   Wide<T>* c;              // (rows, H): before the step, and after it
-  Strip<T> kept;           // (K, H) of each row; nowhere: not wanted
+  Strip<T> saved;          // (K, H) of each row; nowhere: not wanted
   ELMAN_INLINE void prefetch(long, long) const {}
   ELMAN_INLINE Vec<T> init(long row, long group, int p) const {
     return p == Cell::kSplitGate ? load(w.biases_apart(group)) : load(z + row * stride + (group * G + p) * kLanes<T>);
@@ -103,8 +103,8 @@ template <class T, class Cell> struct Advance {  // one step of the cell
     const Vec<T> out = Cell::forward(a, x, state, memory);
     if constexpr (Cell::kHasCellState) Row<Wide<T>>::put(c + row * H, column, H, memory);
     if (h) Row<T>::put(h[row], column, H, out);
-    if (Cell::kSaved > 0 && kept)
-      for (int k = 0; k < Cell::kSaved; ++k) Row<T>::put(kept[row] + k * H, column, H, a[k]);
+    if (Cell::kSaved > 0 && saved)
+      for (int k = 0; k < Cell::kSaved; ++k) Row<T>::put(saved[row] + k * H, column, H, a[k]);
   }
 };
 
@@ -126,14 +126,14 @@ template <class T> struct Plain {  // a product itself
 
 // What one direction of one layer reads and writes on its way forward.
 template <class T> struct Track {
-  Sequence x, h;
+  StepTensor x, h;
   const T* initial;             // (B, P): h before the first step; null: zeros
   const T* fresh[kMostStates];  // (P,) and (H,): what resets start from; null: zeros
-  Wide<T>* c;     // (B, H): c before the first step, and after each row's last; null where the cell has none
-  T* units;       // (B, H): the units' output before its projection; null where nothing is projected
-  Sequence kept;  // data null: not kept
-  T* marks;       // c at the marks, (number of marks, B, H); null: not wanted
-  bool again;     // h is there already; only c and what is kept are wanted
+  Wide<T>* c;        // (B, H): c before the first step, and after each row's last; null where the cell has none
+  T* units;          // (B, H): the units' output before its projection; null where nothing is projected
+  StepTensor saved;  // data null: not saved
+  T* checkpoints;    // c at the checkpoints, (number of checkpoints, B, H); null: not wanted
+  bool again;        // h is there already; only c and what is saved are wanted
 };
 
 // How far the layers of a wave have come: each follows the one below, a chunk behind. Counts positions; null: nobody
@@ -156,7 +156,7 @@ template <class T, class Cell> class Projection {
   const long stride;  // from one row's projection to the next
   const Wave wave;
 
-  Projection(const Walk& walk, const Packed<T, Cell>& w, const Sequence& x, long start, long stop, long from, long to,
+  Projection(const Walk& walk, const Packed<T, Cell>& w, const StepTensor& x, long start, long stop, long from, long to,
       bool ahead, const Wave& wave = {})
       : start(start), stop(stop), from(from), to(to), stride(w.groups * Cell::kGates * kLanes<T>), wave(wave),
         walk_(walk), w_(w), x_(x), rows_(walk.last - walk.first), slots_(ahead ? kChunksAhead : 1),
@@ -207,7 +207,7 @@ template <class T, class Cell> class Projection {
   }
   const Walk walk_;
   const Packed<T, Cell>& w_;
-  const Sequence x_;
+  const StepTensor x_;
   const long rows_, slots_, chunk_;
   const Buffer<Wide<T>> z_;
   const Left<T> mine_, others_;
@@ -216,10 +216,10 @@ template <class T, class Cell> class Projection {
                    {};  // the first that nobody has claimed; the one in use; those projected, plus one
 };
 
-// The marks are before the positions at which the chunks of the backward pass end, which are counted from the way's
-// end; and before the first.
-inline long mark_at(const Network& net, long s) { return ceil_div(net.T - s, backward_chunk(net)) - 1; }
-inline bool is_mark(const Network& net, long s) { return s == 0 || (net.T - s) % backward_chunk(net) == 0; }
+// The checkpoints are before the positions at which the chunks of the backward pass end, which are counted from the
+// way's end; and before the first.
+inline long checkpoint_at(const Network& net, long s) { return ceil_div(net.T - s, backward_chunk(net)) - 1; }
+inline bool is_checkpoint(const Network& net, long s) { return s == 0 || (net.T - s) % backward_chunk(net) == 0; }
 
 // The projected positions for rows walk.first..walk.last-1 and the part-th of `parts` parts of the columns. Where there
 // are several, the threads that do them meet after each step.
@@ -247,12 +247,12 @@ template <class T, class Cell> bool scan_forward(const Walk& walk, const Packed<
         if (c && walk.net.resets.data)
           for (long r = 0; r < n; ++r)
             if (walk.cut(s, r)) copy_part(c + r * H, track.fresh[1], 1, H, from, to);
-        if (track.marks && is_mark(walk.net, s)) {
-          T* mark = track.marks + (mark_at(walk.net, s) * walk.net.B + walk.first) * H;
-          copy_part(mark, c, B, H, from, to);
+        if (track.checkpoints && is_checkpoint(walk.net, s)) {
+          T* checkpoint = track.checkpoints + (checkpoint_at(walk.net, s) * walk.net.B + walk.first) * H;
+          copy_part(checkpoint, c, B, H, from, to);
         }
         walk.template gather_before<T>(track.h, s, track.initial, track.fresh[0], w.P, zeros, before.rows);
-        Advance<T, Cell> advance{w, z, stride, before.rows, {}, c, walk.template strip<T>(track.kept, s)};
+        Advance<T, Cell> advance{w, z, stride, before.rows, {}, c, walk.template strip<T>(track.saved, s)};
         if (projects) advance.h = {track.units + walk.first * H, H};
         else if (!track.again) advance.h = walk.template strip<T>(track.h, s);
         product<Factor<T>, G>(n, before.take(n), w.P, w.recurrents(from), from, to, advance, s % 2);
@@ -304,29 +304,29 @@ template <class T> ELMAN_INLINE const T* slice(const void* base, long index, lon
   return base ? static_cast<const T*>(base) + index * size : nullptr;
 }
 
-// The sequence of a dense (rows, width) buffer that holds all of a layer's rows; and of one of what is kept.
-inline Sequence dense(const Network& net, void* data, long width) { return {data, net.B * width, width}; }
-inline Sequence dense_kept(const Network& net, void* data, long width) {
-  return net.padded_rows ? Sequence{data, net.padded_batch * width, width, 1, true} : dense(net, data, width);
+// The sequence of a dense (rows, width) buffer that holds all of a layer's rows; and of one of what is saved.
+inline StepTensor dense(const Network& net, void* data, long width) { return {data, net.B * width, width}; }
+inline StepTensor dense_saved(const Network& net, void* data, long width) {
+  return net.padded_rows ? StepTensor{data, net.padded_batch * width, width, 1, true} : dense(net, data, width);
 }
-template <class T> ELMAN_INLINE Sequence part(const Sequence& q, long column) {
-  return {q.data ? static_cast<T*>(q.data) + column : nullptr, q.step, q.row, q.column, q.padded};
+template <class T> ELMAN_INLINE StepTensor part(const StepTensor& q, long column) {
+  return {q.data ? static_cast<T*>(q.data) + column : nullptr, q.step, q.sequence, q.column, q.padded};
 }
 
-// The index-th layer and direction's states, (B, width), out of all; and what is kept of it.
+// The index-th layer and direction's states, (B, width), out of all; and what is saved of it.
 template <class T> ELMAN_INLINE T* states_of(void* all, const Network& net, long index, long width) {
   return slice<T>(all, index, net.B * width);
 }
 template <class T> ELMAN_INLINE const T* states_of(const void* all, const Network& net, long index, long width) {
   return slice<T>(all, index, net.B * width);
 }
-template <class T> ELMAN_INLINE Sequence kept_of(const Network& net, const void* all, long index) {
-  const long width = kept_numbers(net.cell) * net.H;
-  return dense_kept(net, const_cast<T*>(slice<T>(all, index, net.kept_rows() * width)), width);
+template <class T> ELMAN_INLINE StepTensor saved_of(const Network& net, const void* all, long index) {
+  const long width = saved_numbers(net.cell) * net.H;
+  return dense_saved(net, const_cast<T*>(slice<T>(all, index, net.saved_rows() * width)), width);
 }
 
 template <class T, class Cell> bool layer_forward(
-    const Forward& f, long layer, const Sequence& x, const Sequence& output, Team& team, const Wave& wave = {}) {
+    const Forward& f, long layer, const StepTensor& x, const StepTensor& output, Team& team, const Wave& wave = {}) {
   constexpr int G = Cell::kGates;
   const Network& net = f.net;
   const long H = net.H, P = net.P, I = layer == 0 ? net.I : net.D * P, groups = ceil_div(H, kLanes<T>);
@@ -351,8 +351,9 @@ template <class T, class Cell> bool layer_forward(
     const Track<T> track{x, part<T>(output, d * P), states_of<T>(f.initial[0], net, index(d), P),
         {slice<T>(f.fresh[0], index(d), P), slice<T>(f.fresh[1], index(d), H)},
         Cell::kHasCellState ? states_of<Wide<T>>(f.final[1], net, index(d), H) : nullptr,
-        projects ? units + d * net.B * H : nullptr, kept_of<T>(net, f.kept, index(d)),
-        Cell::kHasCellState ? slice<T>(f.marks, index(d) * number_of_marks(net), net.B * H) : nullptr, false};
+        projects ? units + d * net.B * H : nullptr, saved_of<T>(net, f.saved, index(d)),
+        Cell::kHasCellState ? slice<T>(f.checkpoints, index(d) * number_of_checkpoints(net), net.B * H) : nullptr,
+        false};
     fail_unless(scan_forward<T, Cell>(walk, w, track, projection, part_, parts, team));
   };
   // Direction d, a part of the rows and of the columns.
@@ -408,7 +409,7 @@ template <class T, class Cell> bool layer_forward(
 
   for (long d = 0; d < net.D; ++d) {
     const Walk walk{net, d == 1, 0, net.B};
-    const Sequence h = part<T>(output, d * P);
+    const StepTensor h = part<T>(output, d * P);
     T* final = states_of<T>(f.final[0], net, index(d), P);
     for (long s = net.alive ? 0 : net.T - 1; s < net.T; ++s)
       for (long r = walk.staying(s), n = walk.alive(s); r < n; ++r)
@@ -426,7 +427,7 @@ inline bool runs_as_wave(const Network& net, long units, long groups, Team& team
 
 template <class T, class Cell> bool forward(const Forward& f, Team& team) {
   const Network& net = f.net;
-  const long width = net.D * net.P, size = net.rows * width, kept_size = net.kept_rows() * width;
+  const long width = net.D * net.P, size = net.rows * width, saved_size = net.saved_rows() * width;
   const bool wave = runs_as_wave(net, Cell::kGates * net.H, ceil_div(net.H, kLanes<T>), team);
   const bool keep = f.hidden || net.L == 1;
   const long buffers = keep ? 0 : wave ? net.L - 1 : min(2, net.L - 1);  // the layers' outputs take turns in them
@@ -435,7 +436,7 @@ template <class T, class Cell> bool forward(const Forward& f, Team& team) {
   if (!scratch.ok() || !progress.ok()) return false;
   const auto output = [&](long layer) {
     if (layer == net.L - 1) return f.output;
-    return keep ? dense_kept(net, slice<T>(f.hidden, layer, kept_size), width)
+    return keep ? dense_saved(net, slice<T>(f.hidden, layer, saved_size), width)
                 : dense(net, slice<T>(static_cast<void*>(scratch), layer % buffers, size), width);
   };
   const auto input = [&](long layer) { return layer == 0 ? f.x : output(layer - 1); };

@@ -126,7 +126,7 @@ template <class T, class A> struct Tiles {
 };
 
 // One row reads each weight once, and waits for it where the first-level cache cannot hold them all. Its tiles are then
-// no wider than keeps the units busy, so that a product that comes back the other way (below) finds more of what it
+// no wider than saves the units busy, so that a product that comes back the other way (below) finds more of what it
 // used last.
 constexpr long kLastsInCache = 16 * 1024;
 constexpr long columns_for(long rows, long K) {
@@ -141,7 +141,7 @@ constexpr int tallest(int panels) {
   return rows;
 }
 
-// For rows 0..M-1 and column groups first..last-1, a group being kPanels panels (a cell with G gates keeps a unit's G
+// For rows 0..M-1 and column groups first..last-1, a group being kPanels panels (a cell with G gates saves a unit's G
 // pre-activations together):
 //   body.prefetch(row, group)      a tile of rows from here on comes next
 //   body.init(row, group, panel)   the vector an accumulator starts from

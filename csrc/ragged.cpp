@@ -29,11 +29,11 @@ Ragged::Ragged(const std::int64_t* lengths, std::int64_t T, std::int64_t B)
   }
 }
 
-void Ragged::describe(Network& net, bool kept_padded) const {
+void Ragged::describe(Network& net, bool pad_saved) const {
   net.T = static_cast<std::int64_t>(alive_.size()), net.B = alive_.empty() ? 0 : alive_[0];
   net.alive = alive_.data(), net.offset = offset_.data(), net.order = order_.data();
   net.rows = alive_.empty() ? 0 : offset_.back() + alive_.back();
-  net.padded_batch = kept_padded ? B_ : 0, net.padded_rows = kept_padded ? T_ * B_ : 0;
+  net.padded_batch = pad_saved ? B_ : 0, net.padded_rows = pad_saved ? T_ * B_ : 0;
 }
 
 // The states of a call, (L·D, B, width), in the order of the kernels' rows while it runs.
@@ -87,17 +87,17 @@ class Ragged::States {
   std::vector<std::vector<char>> buffers_;
 };
 
-void Ragged::clear_padding(const Network& net, const Sequence& q, std::int64_t width) const {
+void Ragged::clear_padding(const Network& net, const StepTensor& q, std::int64_t width) const {
   const auto element = static_cast<std::int64_t>(size_of(net.number));
   if (!q.data || width == 0) return;
   for (std::int64_t t = lengths_[static_cast<std::size_t>(order_.back())]; t < T_; ++t)
     for (std::int64_t b = 0; b < B_; ++b)
       if (lengths_[static_cast<std::size_t>(b)] <= t)
-        std::memset(static_cast<char*>(q.data) + (t * q.step + b * q.row) * element, 0,
+        std::memset(static_cast<char*>(q.data) + (t * q.step + b * q.sequence) * element, 0,
             static_cast<std::size_t>(width * element));
 }
 
-void Ragged::clear_kept(const Network& net, void* all, std::int64_t count, std::int64_t width) const {
+void Ragged::clear_saved(const Network& net, void* all, std::int64_t count, std::int64_t width) const {
   for (std::int64_t i = 0; all && net.padded_rows && i < count; ++i)
     clear_padding(net,
         {static_cast<char*>(all) + i * net.padded_rows * width * static_cast<std::int64_t>(size_of(net.number)),
@@ -115,18 +115,18 @@ void Ragged::run(const Target& target, const Forward& call, int threads) const {
   if (net.rows > 0) elman::run(target, f, threads);
   for (int s = 0; s < states_of(net.cell); ++s) states.give(call.final[s], s, f.final[s], call.initial[s]);
   clear_padding(net, f.output, net.D * net.P);
-  clear_kept(net, f.hidden, net.L - 1, net.D * net.P);
-  clear_kept(net, f.kept, net.L * net.D, kept_numbers(net.cell) * net.H);
+  clear_saved(net, f.hidden, net.L - 1, net.D * net.P);
+  clear_saved(net, f.saved, net.L * net.D, saved_numbers(net.cell) * net.H);
 }
 
 void Ragged::run(const Target& target, const Backward& call, int threads) const {
   const Network& net = call.net;
   States states(*this, net);
   Backward b = call;
-  b.x.padded = b.output.padded = b.d_output.padded = b.d_x.padded = true;
+  b.x.padded = b.output.padded = b.grad_output.padded = b.grad_x.padded = true;
   for (int s = 0; s < states_of(net.cell); ++s) {
-    b.initial[s] = states.in(call.initial[s], s), b.d_final[s] = states.in(call.d_final[s], s);
-    b.d_initial[s] = states.out(call.d_initial[s], s);
+    b.initial[s] = states.in(call.initial[s], s), b.grad_final[s] = states.in(call.grad_final[s], s);
+    b.grad_initial[s] = states.out(call.grad_initial[s], s);
   }
   if (net.rows > 0) {
     elman::run(target, b, threads);
@@ -141,10 +141,11 @@ void Ragged::run(const Target& target, const Backward& call, int threads) const 
       clear(g.w_ih, bytes(rows, d < net.D ? net.I : net.D * net.P)), clear(g.w_hh, bytes(rows, net.P)),
           clear(g.b_ih, bytes(rows, 1)), clear(g.b_hh, bytes(rows, 1)), clear(g.w_hr, bytes(net.P, net.H));
     }
-    for (int s = 0; s < states_of(net.cell); ++s) clear(b.d_fresh[s], bytes(net.L * net.D, s == 0 ? net.P : net.H));
+    for (int s = 0; s < states_of(net.cell); ++s) clear(b.grad_fresh[s], bytes(net.L * net.D, s == 0 ? net.P : net.H));
   }
-  for (int s = 0; s < states_of(net.cell); ++s) states.give(call.d_initial[s], s, b.d_initial[s], call.d_final[s]);
-  clear_padding(net, b.d_x, net.I);
+  for (int s = 0; s < states_of(net.cell); ++s)
+    states.give(call.grad_initial[s], s, b.grad_initial[s], call.grad_final[s]);
+  clear_padding(net, b.grad_x, net.I);
 }
 
 }  // namespace elman

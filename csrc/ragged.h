@@ -14,9 +14,9 @@ class Ragged {
   Ragged(const std::int64_t* lengths, std::int64_t T, std::int64_t B);  // B numbers from 0 to T
   bool exists() const { return B_ > 0; }
 
-  // The network as the kernels are to see it. `net` has the caller's T and B; `kept_padded`: what is kept is to lie as
+  // The network as the kernels are to see it. `net` has the caller's T and B; `pad_saved`: what is saved is to lie as
   // padded sequences do.
-  void describe(Network& net, bool kept_padded) const;
+  void describe(Network& net, bool pad_saved) const;
 
   // Run a call: its network described, its states by the caller's rows.
   void run(const Target& target, const Forward& call, int threads) const;
@@ -24,8 +24,8 @@ class Ragged {
 
  private:
   class States;
-  void clear_padding(const Network& net, const Sequence& q, std::int64_t width) const;
-  void clear_kept(const Network& net, void* all, std::int64_t count, std::int64_t width) const;
+  void clear_padding(const Network& net, const StepTensor& q, std::int64_t width) const;
+  void clear_saved(const Network& net, void* all, std::int64_t count, std::int64_t width) const;
   std::int64_t T_ = 0, B_ = 0;
   std::vector<std::int64_t> lengths_, order_, alive_,
       offset_;  // order_: the rows that have a step; then those that have none

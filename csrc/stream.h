@@ -19,7 +19,7 @@ template <class T, class Cell> class Streamed : public Stream, public Allocated 
  public:
   // Null: out of memory.
   static Stream* open(const Network& net, void* const* states) {
-    const Lasting memory;
+    const HeapScope memory;
     auto* made = new Streamed(net);
     if (made && made->prepare(net, states)) return made;
     delete made;

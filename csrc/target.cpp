@@ -83,7 +83,7 @@ template <class T> double peak(std::int64_t iterations) {
 #if defined(ELMAN_VECTOR_BYTES)
     asm volatile("" : "+m"(a), "+m"(b));
 #elif defined(__x86_64__)
-    asm volatile("" : "+x"(a), "+x"(b));  // keeps the loop from being reasoned away
+    asm volatile("" : "+x"(a), "+x"(b));  // saves the loop from being reasoned away
 #elif defined(__aarch64__)
     asm volatile("" : "+w"(a), "+w"(b));
 #endif

@@ -57,23 +57,23 @@ struct Walk {
   bool cut(long s, long r) const {
     if (!net.resets.data) return false;
     const long t = step(s) + reverse;  // in reverse, what comes to a step comes from the step after
-    return t < net.T && r < alive_at(t) && net.resets.data[t * net.resets.step + place(r) * net.resets.row];
+    return t < net.T && r < alive_at(t) && net.resets.data[t * net.resets.step + place(r) * net.resets.sequence];
   }
 
   // Where the rows of position s lie.
-  template <class T> Strip<T> strip(const Sequence& q, long s) const {
+  template <class T> Strip<T> strip(const StepTensor& q, long s) const {
     const long t = step(s);
     T* data = static_cast<T*>(q.data);
     if (!data) return {};
-    if (!net.alive) return {data + t * q.step + first * q.row, q.row, nullptr};
-    if (!q.padded) return {data + (net.offset[t] + first) * q.row, q.row, nullptr};
-    return {data + t * q.step, q.row, net.order + first};
+    if (!net.alive) return {data + t * q.step + first * q.sequence, q.sequence, nullptr};
+    if (!q.padded) return {data + (net.offset[t] + first) * q.sequence, q.sequence, nullptr};
+    return {data + t * q.step, q.sequence, net.order + first};
   }
   // Row r (counted from `first`) of them.
-  template <class T> T* at(const Sequence& q, long s, long r) const { return strip<T>(q, s)[r]; }
+  template <class T> T* at(const StepTensor& q, long s, long r) const { return strip<T>(q, s)[r]; }
 
   // Pointers to all rows of positions from..to-1, one after another; returns how many.
-  template <class T> long gather(const Sequence& q, long from, long to, T** rows) const {
+  template <class T> long gather(const StepTensor& q, long from, long to, T** rows) const {
     long m = 0;
     for (long s = from; s < to; ++s) {
       const Strip<T> strip = this->strip<T>(q, s);
@@ -84,7 +84,7 @@ struct Walk {
 
   // Pointers to the rows of `states` before position s: those of the position before where there is one, else those of
   // `start` (dense, `width` long), or where a reset cuts, `fresh`. Null: `zeros`.
-  template <class T> void gather_before(const Sequence& states, long s, const T* start, const T* fresh, long width,
+  template <class T> void gather_before(const StepTensor& states, long s, const T* start, const T* fresh, long width,
       const T* zeros, const T** rows) const {
     const long old = continuing(s), n = alive(s);
     if (old > 0) {

@@ -39,9 +39,9 @@ template <class T> struct Run {
   const long T_, B, I, H, P, G, S;  // S: states
   const bool projects;
   std::mt19937 generator{0};
-  std::vector<T> w_ih, w_hh, b_ih, b_hh, w_hr, x, h_0, c_0, d_output, d_h, d_c;  // given
-  std::vector<T> output, h_n, c_n, kept, marks;                                  // by the kernels
-  std::vector<T> d_x, d_h_0, d_c_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_hr, d_fresh_h, d_fresh_c;
+  std::vector<T> w_ih, w_hh, b_ih, b_hh, w_hr, x, h_0, c_0, grad_output, d_h, d_c;  // given
+  std::vector<T> output, h_n, c_n, saved, checkpoints;                              // by the kernels
+  std::vector<T> grad_x, d_h_0, d_c_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_hr, d_fresh_h, d_fresh_c;
   std::vector<std::int64_t> lengths;  // of each row
   std::vector<unsigned char> resets;  // (T, B); empty: the rows are whole
   std::vector<T> fresh_h, fresh_c;
@@ -59,11 +59,11 @@ template <class T> struct Run {
     const long width = this->P;
     w_ih = numbers(G * H * I), w_hh = numbers(G * H * width), b_ih = numbers(G * H), b_hh = numbers(G * H),
     w_hr = numbers(width * H), x = numbers(T_ * B * I);
-    h_0 = numbers(B * width), c_0 = numbers(B * H), d_output = numbers(T_ * B * width), d_h = numbers(B * width),
+    h_0 = numbers(B * width), c_0 = numbers(B * H), grad_output = numbers(T_ * B * width), d_h = numbers(B * width),
     d_c = numbers(B * H);
     output.resize(T_ * B * width), h_n.resize(B * width), c_n.resize(B * H),
-        kept.resize(T_ * B * kept_numbers(cell) * H + 1);
-    d_x.resize(T_ * B * I), d_h_0.resize(B * width), d_c_0.resize(B * H), d_w_ih.resize(G * H * I),
+        saved.resize(T_ * B * saved_numbers(cell) * H + 1);
+    grad_x.resize(T_ * B * I), d_h_0.resize(B * width), d_c_0.resize(B * H), d_w_ih.resize(G * H * I),
         d_w_hh.resize(G * H * width), d_b_ih.resize(G * H), d_b_hh.resize(G * H), d_w_hr.resize(width * H);
     d_fresh_h.resize(width), d_fresh_c.resize(H);
     lengths.assign(B, T_);
@@ -78,11 +78,11 @@ template <class T> struct Run {
   }
 
   void poison() {
-    for (auto* v : {&d_x, &d_h_0, &d_c_0, &d_w_ih, &d_w_hh, &d_b_ih, &d_b_hh, &d_w_hr, &d_fresh_h, &d_fresh_c})
+    for (auto* v : {&grad_x, &d_h_0, &d_c_0, &d_w_ih, &d_w_hh, &d_b_ih, &d_b_hh, &d_w_hr, &d_fresh_h, &d_fresh_c})
       v->assign(v->size(), T(NAN));
   }
 
-  void kernels(const Target& target) {  // with what is kept, then without
+  void kernels(const Target& target) {  // with what is saved, then without
     const Parameters parameters{w_ih.data(), w_hh.data(), b_ih.data(), b_hh.data(), projects ? w_hr.data() : nullptr};
     const Gradients gradients{
         d_w_ih.data(), d_w_hh.data(), d_b_ih.data(), d_b_hh.data(), projects ? d_w_hr.data() : nullptr};
@@ -94,22 +94,22 @@ template <class T> struct Run {
     const Ragged ragged = cut ? Ragged(lengths.data(), T_, B) : Ragged();
     if (cut) ragged.describe(net, false), net.resets = {resets.data(), B, 1};
     const auto go = [&](const auto& call) { cut ? ragged.run(target, call, 2) : run(target, call, 2); };
-    marks.resize(number_of_marks(net) * B * H);
-    for (auto* v : {&output, &h_n, &c_n, &kept, &marks}) v->assign(v->size(), T(NAN));
-    const Sequence in{x.data(), B * I, I}, out{output.data(), B * P, P}, d_out{d_output.data(), B * P, P},
-        d_in{d_x.data(), B * I, I};
+    checkpoints.resize(number_of_checkpoints(net) * B * H);
+    for (auto* v : {&output, &h_n, &c_n, &saved, &checkpoints}) v->assign(v->size(), T(NAN));
+    const StepTensor in{x.data(), B * I, I}, out{output.data(), B * P, P}, d_out{grad_output.data(), B * P, P},
+        d_in{grad_x.data(), B * I, I};
     go(Forward{net, in, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, out, {h_n.data(), c_n.data()},
-        nullptr, kept.data(), marks.data()});
+        nullptr, saved.data(), checkpoints.data()});
     compare(target, "output", output, expected_output);
     compare(target, "h_n", h_n, expected_h_n);
     if (S > 1) compare(target, "c_n", c_n, expected_c_n);
     if (!cut) stream(target, net);
-    for (const void* keeps : {static_cast<const void*>(kept.data()), static_cast<const void*>(nullptr)}) {
+    for (const void* saves : {static_cast<const void*>(saved.data()), static_cast<const void*>(nullptr)}) {
       poison();
-      go(Backward{net, in, out, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, nullptr, keeps,
-          marks.data(), d_out, nullptr, nullptr, {d_h.data(), d_c.data()}, d_in, {d_h_0.data(), d_c_0.data()},
+      go(Backward{net, in, out, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, nullptr, saves,
+          checkpoints.data(), d_out, nullptr, nullptr, {d_h.data(), d_c.data()}, d_in, {d_h_0.data(), d_c_0.data()},
           {d_fresh_h.data(), d_fresh_c.data()}, &gradients});
-      compare(target, "d_x", d_x, expected.x);
+      compare(target, "grad_x", grad_x, expected.x);
       compare(target, "d_h_0", d_h_0, expected.h_0);
       if (S > 1) compare(target, "d_c_0", d_c_0, expected.c_0);
       compare(target, "d_w_ih", d_w_ih, expected.w_ih);
@@ -168,7 +168,7 @@ template <class T> struct Run {
     Doubles d_h(this->d_h.begin() + b * P, this->d_h.begin() + (b + 1) * P),
         d_c(this->d_c.begin() + b * H, this->d_c.begin() + (b + 1) * H);
     for (long t = lengths[b] - 1; t >= 0; --t) {
-      for (long p = 0; p < P; ++p) d_h[p] += d_output[(t * B + b) * P + p];
+      for (long p = 0; p < P; ++p) d_h[p] += grad_output[(t * B + b) * P + p];
       backward(steps[t], d_h, d_c, t * B + b);
       if (!cut(t)) continue;
       for (long p = 0; p < P; ++p) expected.fresh_h[p] += d_h[p], d_h[p] = 0;

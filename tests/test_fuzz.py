@@ -217,9 +217,9 @@ ANY = st.integers(-2, 4) | st.integers(-(2**63), 2**63 - 1)
 def test_what_is_asked_of_any_numbers_is_answered_or_refused(numbers: tuple[int, ...], params: list[Any]) -> None:
     cell, number, steps, rows, units, *_ = numbers
     with contextlib.suppress(*REFUSALS):
-        assert 1 <= _native.number_of_marks(cell, number, steps, rows, units) <= steps
+        assert 1 <= _native.number_of_checkpoints(cell, number, steps, rows, units) <= steps
     with contextlib.suppress(*REFUSALS):
-        assert _native.kept_numbers(cell) == raw.KEPT[cell]
+        assert _native.saved_numbers(cell) == raw.KEPT[cell]
     with contextlib.suppress(*REFUSALS):
         assert _native.reads((*numbers[:6], bool(numbers[6] % 2)), params) is False
 

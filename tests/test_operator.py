@@ -298,9 +298,9 @@ def test_counts_may_be_strided_and_what_was_kept_must_be_whole() -> None:
     assert all(gradient.isfinite().all() for gradient in backward(hidden, steps, x.new_empty(0)))
     with pytest.raises(RuntimeError, match="expected hidden of 18 rows"):
         backward(hidden[:, :12], steps, x.new_empty(0))
-    with pytest.raises(RuntimeError, match="expected kept of 36 rows"):
+    with pytest.raises(RuntimeError, match="expected saved of 36 rows"):
         backward(hidden, steps[:, :12], x.new_empty(0))
-    with pytest.raises(RuntimeError, match="expected marks of"):
+    with pytest.raises(RuntimeError, match="expected checkpoints of"):
         backward(hidden, x.new_empty(0), x.new_zeros(1), (*what[:6], True, False))
 
 

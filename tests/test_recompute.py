@@ -137,6 +137,6 @@ def test_memory_for_marks_is_as_much_as_the_kernels_write() -> None:
         for units in (1, 7, 256, 4097):
             for rows in (1, 3, 1000):
                 for steps in (1, 2, 200, 10**5):
-                    expected = kernels._native.number_of_marks(3, number, steps, rows, units)
+                    expected = kernels._native.number_of_checkpoints(3, number, steps, rows, units)
                     assert kernels.number_of_marks(4 * units * size, steps, rows) == expected
     assert kernels.number_of_marks(16, 0, 0) == 0

@@ -8,9 +8,8 @@
 //   forward(a, x, h, c)     a[0..kGates) in: pre-activations (of the split gate: its recurrent part; x is its input
 //                           part). h: before the step. c: before it, and after. a[0..kSaved) out: what is saved.
 //                           Returns the new h, before any projection.
-//   kGateGradients          gate gradients per unit. First those of the input's parts, in the order of input_gate();
-//   last
-//                           those of the recurrent parts, in the order of the gates. Without a split gate both are one.
+//   kGateGradients          gate gradients per unit. First those of the input's parts, in the order of input_gate(),
+//                           last those of the recurrent parts, in that of the gates. Without a split gate both are one.
 //   kBackwardReadsH         whether backward() reads the new h
 //   kBackwardReadsPrevious  whether it reads the state before the step: c where there is one, else h
 //   backward(a, grad_h, h, previous, carry)

@@ -134,7 +134,7 @@ def new_kept(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | to
         return Kept(None, None, None)
     directions = stack.num_layers * stack.num_directions
     hidden = x.new_empty((stack.num_layers - 1, rows, stack.output_size)) if stack.num_layers > 1 else None
-    numbers = _native.kept_numbers(CELLS[stack.cell.name])
+    numbers = _native.saved_numbers(CELLS[stack.cell.name])
     if numbers == 0:
         return Kept(hidden, None, None)
     if not stack.recompute:
@@ -267,7 +267,7 @@ def trace(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spa
     x = _readable(x)
     steps, batch, _ = x.shape
     outputs = x.new_empty((stack.num_layers, steps, batch, stack.output_size))
-    numbers, directions = _native.kept_numbers(CELLS[stack.cell.name]), stack.num_layers * stack.num_directions
+    numbers, directions = _native.saved_numbers(CELLS[stack.cell.name]), stack.num_layers * stack.num_directions
     kept = Kept(
         outputs[:-1] if stack.num_layers > 1 else None,
         x.new_empty((directions, steps, batch, numbers, stack.hidden_size)) if numbers else None,
