@@ -4,7 +4,7 @@
 // x, h, the states and all parameters are bfloat16 in memory; projections, sums and gates are floats, and so is an
 // LSTM's c as long as a call lasts. h is rounded at each step: what the next one reads is what the caller gets.
 #include "cells/all.h"
-#include "forward.h"
+#include "scan/forward.h"
 
 namespace elman::ELMAN_TARGET {
 
@@ -14,11 +14,11 @@ bool forward_bfloat16(const Forward& call, Team& team) {
   const Buffer<float> before(f.initial[1] ? n : 0), after(n);
   if (!before.ok() || !after.ok()) return false;
   for (long i = 0; f.initial[1] && i < n; i += kLanes<float>)
-    Row<float>::put(before, i, n, Row<BFloat16>::get(static_cast<const BFloat16*>(f.initial[1]), i, n));
+    store_within<float>(before, i, n, load_within(static_cast<const BFloat16*>(f.initial[1]), i, n));
   f.initial[1] = before, f.final[1] = after;
   const bool ok = with_cell<float>(f.net.cell, [&](auto cell) { return forward<BFloat16, decltype(cell)>(f, team); });
   for (long i = 0; ok && i < n; i += kLanes<float>)
-    Row<BFloat16>::put(static_cast<BFloat16*>(call.final[1]), i, n, Row<float>::get(after, i, n));
+    store_within(static_cast<BFloat16*>(call.final[1]), i, n, load_within<float>(after, i, n));
   return ok;
 }
 

@@ -58,7 +58,7 @@ struct Given {
 };
 
 // Nothing runs Python from the look at the operands to the end of the run: what is checked is what is used. A short
-// call holds Python's lock; a longer one gives it away, and so saves the memory that it looked at.
+// call holds Python's lock; a longer one gives it away, and so keeps the memory that it looked at.
 template <class Call> void run(const Contract& contract, const Call& call, Operands& o, int threads) {
   if (is_short(call)) return contract.run(*target(), call, threads);
   o.keep();

@@ -48,7 +48,7 @@ template <class T> ELMAN_INLINE Vec<T> power_of_two(
 
 // 2|x|'s exponential, less 1, is e, and tanh|x| = e / (e + 2): what e is off by matters less the larger it is, no
 // result exceeds 1, and once e + 2 rounds to e it is 1 exactly, which makes its derivative 0. expm1(2|x|) =
-// 2^n·expm1(r) + (2^n - 1). No branch: n = 0 saves small x exact. The largest errors in units in the last place, over
+// 2^n·expm1(r) + (2^n - 1). No branch: n = 0 keeps small x exact. The largest errors in units in the last place, over
 // all floats and over many doubles, are in tests/test_activations.py.
 ELMAN_INLINE Vec<float> tanh(Vec<float> x) {
   using V = Vec<float>;

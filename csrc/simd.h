@@ -120,27 +120,29 @@ template <class T> ELMAN_INLINE void store_part(T* p, Vec<T> v, long n) {
 #endif
 }
 
-// The same of bfloat16: exact one way; the other way to nearest, ties to even.
+// bfloat16 is loaded and stored likewise: exact one way; the other way to nearest, ties to even.
+using Floats = Vec<float>;
+using Doubles = Vec<double>;
 typedef std::uint32_t Words __attribute__((vector_size(kBytes)));
 typedef std::uint16_t Halves __attribute__((vector_size(kBytes / 2)));
 
-ELMAN_INLINE Vec<float> widen(Halves v) { return (Vec<float>)(__builtin_convertvector(v, Words) << 16); }
-ELMAN_INLINE Halves narrow(Vec<float> v) {
+ELMAN_INLINE Floats widen(Halves v) { return (Floats)(__builtin_convertvector(v, Words) << 16); }
+ELMAN_INLINE Halves narrow(Floats v) {
   const Words w = (Words)v, up = w + 0x7fffu + ((w >> 16) & 1u);
-  return __builtin_convertvector(
-      (v == v ? up : w | 0x400000u) >> 16, Halves);  // a NaN stays one, whatever its lower half was
+  // A NaN stays one, whatever its lower half was.
+  return __builtin_convertvector((v == v ? up : w | 0x400000u) >> 16, Halves);
 }
 
-ELMAN_INLINE Vec<float> load(const BFloat16* p) {
+ELMAN_INLINE Floats load(const BFloat16* p) {
   Halves v;
   __builtin_memcpy(&v, p, sizeof v);
   return widen(v);
 }
-ELMAN_INLINE void store(BFloat16* p, Vec<float> v) {
+ELMAN_INLINE void store(BFloat16* p, Floats v) {
   const Halves h = narrow(v);
   __builtin_memcpy(p, &h, sizeof h);
 }
-ELMAN_INLINE Vec<float> load_part(const BFloat16* p, long n) {
+ELMAN_INLINE Floats load_part(const BFloat16* p, long n) {
 #if defined(ELMAN_AVX512)
   return widen(Halves(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p)));
 #else
@@ -149,7 +151,7 @@ ELMAN_INLINE Vec<float> load_part(const BFloat16* p, long n) {
   return widen(v);
 #endif
 }
-ELMAN_INLINE void store_part(BFloat16* p, Vec<float> v, long n) {
+ELMAN_INLINE void store_part(BFloat16* p, Floats v, long n) {
 #if defined(ELMAN_AVX512)
   _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), __m256i(narrow(v)));
 #else
@@ -158,22 +160,30 @@ ELMAN_INLINE void store_part(BFloat16* p, Vec<float> v, long n) {
 #endif
 }
 
+// The vector at a column of a row of `width` numbers; in part where the row ends inside it.
+template <class T> ELMAN_INLINE Vec<T> load_within(const T* row, long column, long width) {
+  return width - column >= kLanes<T> ? load(row + column) : load_part(row + column, width - column);
+}
+template <class T> ELMAN_INLINE void store_within(T* row, long column, long width, Vec<T> v) {
+  if (width - column >= kLanes<T>) store(row + column, v);
+  else store_part(row + column, v, width - column);
+}
+
 // Whether the processor adds the products of two pairs of bfloat16 to a float at once. A pair fills a float's lane, the
 // first number its lower half.
 #if defined(__AVX512BF16__)
 constexpr bool kDots = true;
-ELMAN_INLINE Vec<float> dot(std::uint32_t a, Vec<float> b, Vec<float> sum) {
-  return Vec<float>(_mm512_dpbf16_ps(__m512(sum), (__m512bh)(a - Words{}), (__m512bh)b));
+ELMAN_INLINE Floats dot(std::uint32_t a, Floats b, Floats sum) {
+  return Floats(_mm512_dpbf16_ps(__m512(sum), (__m512bh)(a - Words{}), (__m512bh)b));
 }
-ELMAN_INLINE Vec<float> load_pairs(
-    const BFloat16* p, long n) {  // of the first n numbers, zeros in the rest; nothing past them is read
-  return Vec<float>(
-      _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(n >= 32 ? ~__mmask32{0} : (__mmask32{1} << n) - 1, p)));
+// The pairs of the first n numbers, zeros in the rest; nothing past them is read.
+ELMAN_INLINE Floats load_pairs(const BFloat16* p, long n) {
+  return Floats(_mm512_castsi512_ps(_mm512_maskz_loadu_epi16(n >= 32 ? ~__mmask32{0} : (__mmask32{1} << n) - 1, p)));
 }
 #else
 constexpr bool kDots = false;
-Vec<float> dot(std::uint32_t a, Vec<float> b, Vec<float> sum);
-Vec<float> load_pairs(const BFloat16* p, long n);
+Floats dot(std::uint32_t a, Floats b, Floats sum);
+Floats load_pairs(const BFloat16* p, long n);
 #endif
 
 // fma: c + a·b, fnma: c - a·b. One rounding where every processor of the set fuses the two operations, two where it
@@ -193,43 +203,43 @@ template <class V> ELMAN_INLINE V fma(V a, V b, V c) {
 }
 template <class V> ELMAN_INLINE V fnma(V a, V b, V c) { return fma(-a, b, c); }
 #elif defined(ELMAN_AVX512)
-ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
-  return Vec<float>(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c)));
+ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) {
+  return Floats(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c)));
 }
-ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
-  return Vec<double>(_mm512_fmadd_pd(__m512d(a), __m512d(b), __m512d(c)));
+ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) {
+  return Doubles(_mm512_fmadd_pd(__m512d(a), __m512d(b), __m512d(c)));
 }
-ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) {
-  return Vec<float>(_mm512_fnmadd_ps(__m512(a), __m512(b), __m512(c)));
+ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) {
+  return Floats(_mm512_fnmadd_ps(__m512(a), __m512(b), __m512(c)));
 }
-ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) {
-  return Vec<double>(_mm512_fnmadd_pd(__m512d(a), __m512d(b), __m512d(c)));
+ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) {
+  return Doubles(_mm512_fnmadd_pd(__m512d(a), __m512d(b), __m512d(c)));
 }
 #elif defined(ELMAN_AVX2)
-ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
-  return Vec<float>(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c)));
+ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) {
+  return Floats(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c)));
 }
-ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
-  return Vec<double>(_mm256_fmadd_pd(__m256d(a), __m256d(b), __m256d(c)));
+ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) {
+  return Doubles(_mm256_fmadd_pd(__m256d(a), __m256d(b), __m256d(c)));
 }
-ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) {
-  return Vec<float>(_mm256_fnmadd_ps(__m256(a), __m256(b), __m256(c)));
+ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) {
+  return Floats(_mm256_fnmadd_ps(__m256(a), __m256(b), __m256(c)));
 }
-ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) {
-  return Vec<double>(_mm256_fnmadd_pd(__m256d(a), __m256d(b), __m256d(c)));
+ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) {
+  return Doubles(_mm256_fnmadd_pd(__m256d(a), __m256d(b), __m256d(c)));
 }
 #elif defined(__aarch64__)
-ELMAN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
-  return Vec<float>(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b)));
+ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) {
+  return Floats(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b)));
 }
-ELMAN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
-  return Vec<double>(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b)));
+ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) {
+  return Doubles(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b)));
 }
-ELMAN_INLINE Vec<float> fnma(Vec<float> a, Vec<float> b, Vec<float> c) {
-  return Vec<float>(vfmsq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b)));
+ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) {
+  return Floats(vfmsq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b)));
 }
-ELMAN_INLINE Vec<double> fnma(Vec<double> a, Vec<double> b, Vec<double> c) {
-  return Vec<double>(vfmsq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b)));
+ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) {
+  return Doubles(vfmsq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b)));
 }
 #else
 template <class V> ELMAN_INLINE V fma(V a, V b, V c) { return a * b + c; }

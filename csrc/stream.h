@@ -6,7 +6,7 @@
 // that the step before used last.
 #pragma once
 
-#include "forward.h"
+#include "scan/forward_scan.h"
 
 namespace elman::ELMAN_TARGET {
 
@@ -30,7 +30,7 @@ template <class T, class Cell> class Streamed : public Stream, public Allocated 
   static constexpr int G = Cell::kGates;
 
   struct Layer : Allocated {
-    const Packed<T, Cell> w;
+    const PackedWeights<T, Cell> w;
     const Buffer<const T*> x, before;  // the rows that it reads
     T *h, *c;                          // (B, P) and (B, H); c null where the cell has none
     Layer* above = nullptr;
@@ -82,13 +82,13 @@ template <class T, class Cell> class Streamed : public Stream, public Allocated 
     const Rows<T> x{l.x}, before{l.before};
     for (long i = 0; i < tiles; ++i) {
       const long tile = falls_ ? tiles - 1 - i : i, from = groups_ * tile / tiles, to = groups_ * (tile + 1) / tiles;
-      product<T, G>(B_, x, l.w.I, l.w.inputs(from), from, to, Project<T, Cell>{l.w, z_, stride});
-      product<T, G>(B_, before, P_, l.w.recurrents(from), from, to,
-          Advance<T, Cell>{l.w, z_, stride, l.before, {units_, H_}, l.c, {}});
+      product<T, G>(B_, x, l.w.I, l.w.w_ih(from), from, to, ProjectionEpilogue<T, Cell>{l.w, z_, stride});
+      product<T, G>(B_, before, P_, l.w.w_hh(from), from, to,
+          CellEpilogue<T, Cell>{l.w, z_, stride, l.before, {units_, H_}, l.c, {}});
     }
     if (projects_)
-      product<T, 1>(
-          B_, Rows<T>{rows_of_units_}, H_, l.w.projections(0), 0, l.w.out_groups, Plain<T>{{l.h, P_}, P_, false});
+      product<T, 1>(B_, Rows<T>{rows_of_units_}, H_, l.w.w_hr(0), 0, l.w.out_groups,
+          StoreEpilogue<T, StepRows<T>>{{l.h, P_}, P_, false});
     else __builtin_memcpy(l.h, units_, B_ * H_ * sizeof(T));
   }
 

@@ -1,8 +1,8 @@
 // All kernels of one instruction set. Compiled once for each, with ELMAN_TARGET naming it and the compiler told to use
 // it.
-#include "backward.h"
 #include "cells/all.h"
-#include "forward.h"
+#include "scan/backward.h"
+#include "scan/forward.h"
 #include "stream.h"
 
 #define ELMAN_STRING_(x) #x
@@ -61,8 +61,8 @@ Stream* open_stream(const Network& net, void* const* states) {
 
 template <class T> void activate(Activation which, const void* from, void* to, std::int64_t n) {
   for (long i = 0; i < n; i += kLanes<T>) {
-    const Vec<T> x = Row<T>::get(static_cast<const T*>(from), i, n);
-    Row<T>::put(static_cast<T*>(to), i, n,
+    const Vec<T> x = load_within(static_cast<const T*>(from), i, n);
+    store_within(static_cast<T*>(to), i, n,
         which == Activation::tanh       ? tanh(x)
             : which == Activation::relu ? relu(x)
                                         : sigmoid(x));
@@ -83,7 +83,7 @@ template <class T> double peak(std::int64_t iterations) {
 #if defined(ELMAN_VECTOR_BYTES)
     asm volatile("" : "+m"(a), "+m"(b));
 #elif defined(__x86_64__)
-    asm volatile("" : "+x"(a), "+x"(b));  // saves the loop from being reasoned away
+    asm volatile("" : "+x"(a), "+x"(b));  // keeps the loop from being reasoned away
 #elif defined(__aarch64__)
     asm volatile("" : "+w"(a), "+w"(b));
 #endif

@@ -70,9 +70,9 @@ can_compile = pytest.mark.skipif(COMPILER is None or FUSES is None, reason="no c
 
 # All that is done with numbers, once each: what the number type is does not matter.
 KERNELS = """
-#include "backward.h"
 #include "cells/all.h"
-#include "forward.h"
+#include "scan/backward.h"
+#include "scan/forward.h"
 namespace elman::ELMAN_TARGET {
 template bool forward<BFloat16, Lstm<float>>(const Forward&, Team&);
 template bool backward<float, ElmanTanh<float>>(const Backward&, Team&);

@@ -8,7 +8,7 @@
 // one in each lane, with a zero where K is odd; else as floats.
 #pragma once
 
-#include "simd.h"
+#include "../simd.h"
 
 namespace elman::ELMAN_TARGET {
 
@@ -126,7 +126,7 @@ template <class T, class A> struct Tiles {
 };
 
 // One row reads each weight once, and waits for it where the first-level cache cannot hold them all. Its tiles are then
-// no wider than saves the units busy, so that a product that comes back the other way (below) finds more of what it
+// no wider than keeps the units busy, so that a product that comes back the other way (below) finds more of what it
 // used last.
 constexpr long kLastsInCache = 16 * 1024;
 constexpr long columns_for(long rows, long K) {
@@ -141,15 +141,15 @@ constexpr int tallest(int panels) {
   return rows;
 }
 
-// For rows 0..M-1 and column groups first..last-1, a group being kPanels panels (a cell with G gates saves a unit's G
+// For rows 0..M-1 and column groups first..last-1, a group being kPanels panels (a cell with G gates keeps a unit's G
 // pre-activations together):
-//   body.prefetch(row, group)      a tile of rows from here on comes next
-//   body.init(row, group, panel)   the vector an accumulator starts from
-//   body.finish(row, group, unit)  takes the kPanels finished vectors of a group
+//   epilogue.init(row, group, panel)   the vector an accumulator starts from
+//   epilogue.finish(row, group, unit)  takes the kPanels finished vectors of a group
+//   epilogue.prefetch(row, group)      where there is one: this row of a tile comes next
 // b is the first packed panel of group `first`. Tiles of columns come in falling order where `falls`: a product that
 // takes turns with itself finds in the cache what it used last.
-template <class T, int kPanels, class A, class Body> void product(
-    long M, const A& a, long K, const Wide<T>* b, long first, long last, const Body& body, bool falls = false) {
+template <class T, int kPanels, class A, class Epilogue> void product(
+    long M, const A& a, long K, const Wide<T>* b, long first, long last, const Epilogue& epilogue, bool falls = false) {
   static constexpr Tiles<T, A> tiles;
   constexpr int most = tallest(kPanels);
   if (M <= 0 || first >= last) return;
@@ -167,49 +167,28 @@ template <class T, int kPanels, class A, class Body> void product(
       const long height = rows - (r >= tall);
       for (long i = 0; i < height; ++i)
         for (long g = 0; g < groups; ++g)
-          for (int p = 0; p < kPanels; ++p) acc[i * vectors + g * kPanels + p] = body.init(row + i, group + g, p);
-      if (r + 1 < row_tiles)
-        for (long i = 0; i < height; ++i) body.prefetch(min(M - 1, row + height + i), group);
+          for (int p = 0; p < kPanels; ++p) acc[i * vectors + g * kPanels + p] = epilogue.init(row + i, group + g, p);
+      if constexpr (requires { epilogue.prefetch(row, group); })
+        for (long i = 0; r + 1 < row_tiles && i < height; ++i) epilogue.prefetch(min(M - 1, row + height + i), group);
       tiles.of[height][vectors](a, row, K, b + (group - first) * kPanels * depth<T>(K) * kLanes<T>, acc);
       for (long i = 0; i < height; ++i)
-        for (long g = 0; g < groups; ++g) body.finish(row + i, group + g, acc + i * vectors + g * kPanels);
+        for (long g = 0; g < groups; ++g) epilogue.finish(row + i, group + g, acc + i * vectors + g * kPanels);
       row += height;
     }
   }
 }
 
-// Packs panels first..last-1 of a matrix of N columns, given by its rows, as B: element (k, n) is rows[k][n].
-template <class T> void pack_rows(const T* const* rows, long K, long N, long first, long last, T* b) {
-  constexpr int W = kLanes<T>;
-  for (long n = first * W; n < last * W; n += W, b += K * W)
-    if (N - n >= W)
-      for (long k = 0; k < K; ++k) store(b + k * W, load(rows[k] + n));
-    else
-      for (long k = 0; k < K; ++k) store(b + k * W, load_part(rows[k] + n, N - n));
-}
-
-// A vector of a row of K numbers, from the k-th place of a packed column on.
-template <class T> ELMAN_INLINE Vec<T> load_places(const T* row, long k, long K) {
-  if constexpr (kPairs<T>) return load_pairs(row + 2 * k, K - 2 * k);
-  return K - k >= kLanes<T> ? load(row + k) : load_part(row + k, K - k);
-}
-
-// Packs a dense (kPanels·N, K) matrix, transposed, as B: panel p of group j holds rows p·N + j·W .. + W-1 of w.
-template <class T, int kPanels> void pack_transposed(const T* w, long N, long K, long first, long last, Wide<T>* b) {
-  constexpr int W = kLanes<T>;
-  const long places = depth<T>(K);
-  for (long j = first; j < last; ++j)
-    for (int p = 0; p < kPanels; ++p) {
-      Wide<T>* to = b + ((j - first) * kPanels + p) * places * W;
-      const long columns = min(W, N - j * W);
-      const T* from = w + (p * N + j * W) * K;
-      for (long k = 0; k < places; k += W) {
-        Vec<T> square[W];
-        for (long i = 0; i < W; ++i) square[i] = i < columns ? load_places(from + i * K, k, K) : Vec<T>{};
-        transpose<T>(square);
-        for (long i = 0; i < min(W, places - k); ++i) store(to + (k + i) * W, square[i]);
-      }
-    }
-}
+// The product itself, into rows to[0], to[1] ... of `width` numbers.
+template <class T, class To> struct StoreEpilogue {
+  To to;
+  long width;
+  bool add;  // to what is there
+  ELMAN_INLINE Vec<T> init(long, long, int) const { return Vec<T>{}; }
+  ELMAN_INLINE void finish(long row, long group, const Vec<T>* sum) const {
+    const long column = group * kLanes<T>;
+    T* p = to[row];
+    store_within(p, column, width, add ? load_within(p, column, width) + sum[0] : sum[0]);
+  }
+};
 
 }  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,42 @@
+// Packs matrices as the right-hand side of a product (product.h).
+#pragma once
+
+#include "product.h"
+
+namespace elman::ELMAN_TARGET {
+
+// Packs panels first..last-1 of a matrix of N columns, given by its rows, as B: element (k, n) is rows[k][n].
+template <class T> void pack_rows(const T* const* rows, long K, long N, long first, long last, T* b) {
+  constexpr int W = kLanes<T>;
+  for (long n = first * W; n < last * W; n += W, b += K * W)
+    if (N - n >= W)
+      for (long k = 0; k < K; ++k) store(b + k * W, load(rows[k] + n));
+    else
+      for (long k = 0; k < K; ++k) store(b + k * W, load_part(rows[k] + n, N - n));
+}
+
+// A vector of a row of K numbers, from the k-th place of a packed column on.
+template <class T> ELMAN_INLINE Vec<T> load_places(const T* row, long k, long K) {
+  if constexpr (kPairs<T>) return load_pairs(row + 2 * k, K - 2 * k);
+  return K - k >= kLanes<T> ? load(row + k) : load_part(row + k, K - k);
+}
+
+// Packs a dense (kPanels·N, K) matrix, transposed, as B: panel p of group j holds rows p·N + j·W .. + W-1 of w.
+template <class T, int kPanels> void pack_transposed(const T* w, long N, long K, long first, long last, Wide<T>* b) {
+  constexpr int W = kLanes<T>;
+  const long places = depth<T>(K);
+  for (long j = first; j < last; ++j)
+    for (int p = 0; p < kPanels; ++p) {
+      Wide<T>* to = b + ((j - first) * kPanels + p) * places * W;
+      const long columns = min(W, N - j * W);
+      const T* from = w + (p * N + j * W) * K;
+      for (long k = 0; k < places; k += W) {
+        Vec<T> square[W];
+        for (long i = 0; i < W; ++i) square[i] = i < columns ? load_places(from + i * K, k, K) : Vec<T>{};
+        transpose<T>(square);
+        for (long i = 0; i < min(W, places - k); ++i) store(to + (k + i) * W, square[i]);
+      }
+    }
+}
+
+}  // namespace elman::ELMAN_TARGET

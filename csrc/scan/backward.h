@@ -1,0 +1,127 @@
+// The backward pass: layers, their directions, and who of a team computes what. A chunk of steps goes through the scan,
+// which leaves its gate gradients; these give the gradients of inputs and weights.
+#pragma once
+
+#include "division.h"
+#include "weight_gradients.h"
+
+namespace elman::ELMAN_TARGET {
+
+template <class T, class Cell> struct DirectionBackward {
+  const StepOrder order;  // from the end to the beginning
+  const BackwardTensors<T> tensors;
+  const Parameters& parameters;
+  GateGradients<T, Cell> gates;
+  const Recompute<T, Cell> recompute;
+  const BackwardScan<T, Cell> scan;
+  WeightGradients<T, Cell> weights;
+
+  // capacity: rows of a chunk.
+  DirectionBackward(const StepOrder& order, const BackwardTensors<T>& tensors, const Parameters& parameters,
+      const Gradients& gradients, long I, long capacity)
+      : order(order), tensors(tensors), parameters(parameters), gates(order.net, capacity, parameters.w_hr),
+        recompute(order, this->tensors, I, capacity), scan(order, this->tensors, parameters, recompute, gates),
+        weights(order, this->tensors, parameters, gradients, I, gates) {}
+  DirectionBackward(const DirectionBackward&) = delete;
+  bool ok() const { return all_ok(gates, recompute, scan, weights); }
+  bool pack() const {
+    recompute.pack(parameters);
+    return scan.pack() && weights.pack();
+  }
+  void gather(long begin, long end) {
+    gates.rows = weights.gather(begin, end, recompute.saved(begin, end), scan.zeros());
+  }
+};
+
+template <class T, class Cell> BackwardTensors<T> tensors_of(const Backward& call, long layer, long d,
+    const StepTensor& x, const StepTensor& output, const StepTensor& grad_output, const StepTensor& grad_x,
+    bool accumulates) {
+  const Network& net = call.net;
+  const long index = layer * net.D + d;
+  BackwardTensors<T> tensors{x, from_column<T>(output, d * net.P), saved_of<T>(net, call.saved, index),
+      from_column<T>(grad_output, grad_output.column * d * net.P), saved_of<T>(net, call.grad_saved, index), grad_x,
+      accumulates, nullptr, {}, {}, {}, {}, {}};
+  if (Cell::kHasCellState)
+    tensors.checkpoints = slice<T>(call.checkpoints, index * number_of_checkpoints(net), net.B * net.H);
+  for (int s = 0; s < kMostStates; ++s) {
+    const long width = s == 0 ? net.P : net.H;
+    tensors.initial[s] = slice<T>(call.initial[s], index, net.B * width);
+    tensors.fresh[s] = slice<T>(call.fresh[s], index, width);
+    tensors.grad_fresh[s] = slice<T>(call.grad_fresh[s], index, width);
+    tensors.grad_final[s] = slice<T>(call.grad_final[s], index, net.B * width);
+    tensors.grad_initial[s] = slice<T>(call.grad_initial[s], index, net.B * width);
+  }
+  return tensors;
+}
+
+// False: out of memory.
+template <class T, class Cell> bool layer_backward(const Backward& call, long layer, const StepTensor& x,
+    const StepTensor& output, const StepTensor& grad_output, const StepTensor& grad_x, bool accumulates, Team& team) {
+  const Network& net = call.net;
+  const long H = net.H, I = layer == 0 ? net.I : net.D * net.P, chunk = backward_chunk(net);
+  // Directions at the same time: they take opposite ways, so only where one chunk holds the whole.
+  const long together = chunk == net.T ? net.D : 1;
+  const Division by = divide(net, Cell::kGates * H, ceil_div(H, kLanes<T>), team);
+  Failure failure;
+  const auto make = [&](long d, bool needed) {
+    const long index = layer * net.D + d;
+    return DirectionBackward<T, Cell>(StepOrder{net, d == 1, 0, net.B}.reversed(),
+        tensors_of<T, Cell>(call, layer, d, x, output, grad_output, grad_x, accumulates || d == 1),
+        net.parameters[index], call.gradients[index], I, needed ? chunk * net.B : 0);
+  };
+  for (long d = 0; d < net.D && !failure; d += together) {
+    DirectionBackward<T, Cell> first = make(d, true), second = make(together == 2 ? 1 : d, together == 2);
+    DirectionBackward<T, Cell>* directions[] = {&first, &second};
+    if (!all_ok(first, second)) return false;
+    team.each(together, [&](std::int64_t i) { failure.unless(directions[i]->pack()); });
+    for (long begin = 0; begin < net.T && !failure; begin += chunk) {
+      const long end = min(net.T, begin + chunk);
+      const auto scan = [&](long i, long batch_part_, long column_part) {
+        const StepOrder mine = batch_part(directions[i]->order, batch_part_, by.batch_parts);
+        failure.unless(directions[i]->scan.run(begin, end, mine, column_part, by.column_parts, team));
+      };
+      if (by.column_parts > 1)
+        for (long i = 0; i < together; ++i) team.each(by.column_parts, [&](std::int64_t c) { scan(i, 0, c); });
+      else
+        team.each(together * by.batch_parts, [&](std::int64_t i) { scan(i / by.batch_parts, i % by.batch_parts, 0); });
+      for (long i = 0; i < together; ++i) {
+        DirectionBackward<T, Cell>& direction = *directions[i];
+        direction.gather(begin, end);
+        team.each(direction.weights.tasks(), [&](std::int64_t task) { failure.unless(direction.weights.run(task)); });
+        direction.gates.finish_chunk(direction.order.rows(end - 1));
+      }
+    }
+    for (long i = 0; i < together; ++i) directions[i]->scan.finish_fresh();
+  }
+  return !failure;
+}
+
+template <class T> void copy_rows(const Network& net, const StepTensor& from, const StepTensor& to, long width) {
+  const StepOrder order{net, false, 0, net.B};
+  for (long t = 0; t < net.T; ++t)
+    for (long r = 0, n = order.rows(t); r < n; ++r)
+      __builtin_memcpy(order.row_of<T>(to, t, r), order.row_of<T>(from, t, r), width * sizeof(T));
+}
+
+template <class T, class Cell> bool backward(const Backward& call, Team& team) {
+  const Network& net = call.net;
+  const long width = net.D * net.P;
+  const Buffer<T> scratch(min(2, net.L - 1) * net.rows * width);  // gradients of the layers' outputs take turns in it
+  if (!scratch.ok()) return false;
+  const auto hidden = [&](const void* all, long layer) {
+    return dense_saved(net, const_cast<T*>(slice<T>(all, layer, net.saved_rows() * width)), width);
+  };
+  StepTensor output = call.output, grad_output = call.grad_output;
+  for (long l = net.L - 1; l >= 0; --l) {
+    const StepTensor x = l == 0 ? call.x : hidden(call.hidden, l - 1);
+    const StepTensor grad_x =
+        l == 0 ? call.grad_x : dense(net, slice<T>(static_cast<void*>(scratch), (l - 1) % 2, net.rows * width), width);
+    const bool accumulates = l > 0 && call.grad_hidden;
+    if (accumulates) copy_rows<T>(net, hidden(call.grad_hidden, l - 1), grad_x, width);
+    if (!layer_backward<T, Cell>(call, l, x, output, grad_output, grad_x, accumulates, team)) return false;
+    output = x, grad_output = grad_x;
+  }
+  return true;
+}
+
+}  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,296 @@
+// The backward scan of one direction: a template on the cell. Steps are taken from the last to the first, in chunks.
+// Each is one product, of the gate gradients of the step after with the recurrent weights, that starts from the
+// output's gradient and ends in the cell's derivative.
+#pragma once
+
+#include "../product/packing.h"
+#include "recompute.h"
+
+namespace elman::ELMAN_TARGET {
+
+// The gate gradients of a chunk, a row for each of its steps of each sequence; and those of the chunk before.
+template <class T, class Cell> struct GateGradients {
+  static constexpr long kLine = 64 / static_cast<long>(sizeof(T));        // numbers in a cache line
+  static constexpr int kRecurrent = Cell::kGateGradients - Cell::kGates;  // the first of the recurrent parts
+
+  const long H, capacity, stride, h_stride;  // rows of a chunk; from one row to the next
+  const Buffer<T> gates,
+      h;  // (2, capacity, kGateGradients·H); of h, (capacity, P), where the units' output is projected
+  long chunks = 0, rows = 0;  // done; of the chunk at hand
+  const T* before = nullptr;  // the gate gradients of the last position of the chunk before
+
+  GateGradients(const Network& net, long capacity, bool projects)
+      : H(net.H), capacity(capacity), stride(spread(Cell::kGateGradients * H)), h_stride(spread(net.P)),
+        gates(2 * capacity * stride), h(projects ? capacity * h_stride : 0) {}
+  bool ok() const { return all_ok(gates, h); }
+  // Rows a power of two apart would share a few sets of the cache, and a column of them would not stay: an odd number
+  // of cache lines spreads them.
+  static long spread(long width) { return (ceil_div(width, kLine) | 1) * kLine; }
+
+  T* current() const { return gates + (chunks % 2) * capacity * stride; }
+  const T* recurrent(const T* at, long row) const { return at + row * stride + kRecurrent * H; }
+  void finish_chunk(long rows_of_last) {
+    before = current() + (rows - rows_of_last) * stride;
+    ++chunks;
+  }
+};
+
+template <class T> struct IncomingGradient {  // what comes to h from outside, for some rows
+  StepRows<const T> output;                   // nowhere: zeros
+  long column;                                // 0: one number stands for a whole row
+  const T* final;                             // dense, `width` long; null: zeros
+  long width;
+  ELMAN_INLINE void prefetch(long row, long group) const {
+    if (output && column) __builtin_prefetch(output[row] + group * kLanes<T>);
+  }
+  ELMAN_INLINE Vec<T> load(long row, long group) const {
+    const long at = group * kLanes<T>;
+    Vec<T> grad{};
+    if (output) grad = column ? load_within(output[row], at, width) : splat(*output[row]);
+    if (final) grad += load_within(final + row * width, at, width);
+    return grad;
+  }
+  IncomingGradient after(long rows, const T* ends) const {
+    return {output.after(rows), column, ends ? ends + rows * width : nullptr, width};
+  }
+};
+
+// From the gradient of the states, through the cell, to the gradients of the gates.
+template <class T, class Cell> struct CellGradientEpilogue {
+  static constexpr int K = Cell::kSaved, N = Cell::kGateGradients;
+  const IncomingGradient<T> incoming;
+  const StepRows<const T> h, saved;    // the new h; (K, H)
+  const StepRows<const T> grad_saved;  // what comes to it; nowhere: zeros
+  const T* const* previous;            // the state before the step; null where the cell does not read it
+  T* carry;                            // (rows, H); null likewise
+  T* gates;                            // (rows, N·H)
+  long gates_stride, H;
+  ELMAN_INLINE void prefetch(long row, long group) const {
+    if constexpr (Cell::kBackwardReadsH) __builtin_prefetch(h[row] + group * kLanes<T>);
+    for (int k = 0; k < K; ++k) __builtin_prefetch(saved[row] + k * H + group * kLanes<T>);
+    incoming.prefetch(row, group);
+  }
+  ELMAN_INLINE Vec<T> init(long row, long group, int) const { return incoming.load(row, group); }
+  ELMAN_INLINE void finish(long row, long group, const Vec<T>* grad_h) const {
+    const long column = group * kLanes<T>;
+    Vec<T> a[K > N ? K : N], now{}, old{}, carried{};
+    for (int k = 0; k < K; ++k) a[k] = load_within(saved[row] + k * H, column, H);
+    if constexpr (Cell::kBackwardReadsH) now = load_within(h[row], column, H);
+    if constexpr (Cell::kBackwardReadsPrevious)
+      old = load_within(previous[row], column, H), carried = load_within(carry + row * H, column, H);
+    if constexpr (K > 0)
+      if (grad_saved) {
+        Vec<T> grad[K];
+        for (int k = 0; k < K; ++k) grad[k] = load_within(grad_saved[row] + k * H, column, H);
+        Cell::backward_traced(a, grad, grad_h[0], now, old, carried);
+        return store_gradients(row, column, a, carried);
+      }
+    Cell::backward(a, grad_h[0], now, old, carried);
+    store_gradients(row, column, a, carried);
+  }
+  ELMAN_INLINE void store_gradients(long row, long column, const Vec<T>* a, Vec<T> carried) const {
+    if constexpr (Cell::kBackwardReadsPrevious) store_within(carry + row * H, column, H, carried);
+    for (int g = 0; g < N; ++g) store_within(gates + row * gates_stride + g * H, column, H, a[g]);
+  }
+  CellGradientEpilogue after(long rows, const T* ends) const {
+    return {incoming.after(rows, ends), h.after(rows), saved.after(rows), grad_saved.after(rows),
+        Cell::kBackwardReadsPrevious ? previous + rows : previous,
+        Cell::kBackwardReadsPrevious ? carry + rows * H : carry, gates + rows * gates_stride, gates_stride, H};
+  }
+};
+
+template <class T>
+struct OutputGradientEpilogue {  // the gradient of h, where a projection lies between it and the cell
+  const IncomingGradient<T> incoming;
+  T* to;
+  long stride;
+  ELMAN_INLINE void prefetch(long row, long group) const { incoming.prefetch(row, group); }
+  ELMAN_INLINE Vec<T> init(long row, long group, int) const { return incoming.load(row, group); }
+  ELMAN_INLINE void finish(long row, long group, const Vec<T>* grad) const {
+    store_within(to + row * stride, group * kLanes<T>, incoming.width, grad[0]);
+  }
+  OutputGradientEpilogue after(long rows, const T* ends) const {
+    return {incoming.after(rows, ends), to + rows * stride, stride};
+  }
+};
+
+template <class T> struct InitialGradientEpilogue : StoreEpilogue<T, StepRows<T>> {
+  const T* carry;  // dense rows, added to the product; null: none
+  ELMAN_INLINE Vec<T> init(long row, long group, int) const {
+    return carry ? load_within(carry + row * this->width, group * kLanes<T>, this->width) : Vec<T>{};
+  }
+};
+
+template <class T, class Cell> class BackwardScan {
+ public:
+  BackwardScan(const StepOrder& order, const BackwardTensors<T>& tensors, const Parameters& parameters,
+      const Recompute<T, Cell>& recompute, const GateGradients<T, Cell>& gradients)
+      : order_(order), tensors_(tensors), parameters_(parameters), recompute_(recompute), gradients_(gradients),
+        H_(order.net.H), P_(order.net.P), cuts_(order.net.resets.data), projects_(parameters.w_hr),
+        w_hh_(G * H_ * panels(P_) * W), w_hr_(projects_ ? P_ * panels(H_) * W : 0),
+        carry_(Cell::kBackwardReadsPrevious ? order.net.B * H_ : 0), zeros_(max(H_, cuts_ ? G * H_ : 0)),
+        grad_fresh_h_(tensors.grad_fresh[0] ? order.net.B * P_ : 0),
+        grad_fresh_c_(tensors.grad_fresh[1] ? order.net.B * H_ : 0) {}
+  bool ok() const { return all_ok(w_hh_, w_hr_, carry_, zeros_, grad_fresh_h_, grad_fresh_c_); }
+  const T* zeros() const { return zeros_; }  // (H,), and (G·H,) where there are resets
+
+  bool pack() const {  // false: out of memory
+    const long B = order_.net.B;
+    const Buffer<const T*> w(max(G * H_, P_));
+    if (!w.ok()) return false;
+    for (long k = 0; k < G * H_; ++k) w[k] = static_cast<const T*>(parameters_.w_hh) + k * P_;
+    pack_rows<T>(w, G * H_, P_, 0, panels(P_), w_hh_);
+    for (long k = 0; projects_ && k < P_; ++k) w[k] = static_cast<const T*>(parameters_.w_hr) + k * H_;
+    if (projects_) pack_rows<T>(w, P_, H_, 0, panels(H_), w_hr_);
+    for (long i = 0, n = max(H_, cuts_ ? G * H_ : 0); i < n; ++i) zeros_[i] = T(0);
+    for (long i = 0; tensors_.grad_fresh[0] && i < B * P_; ++i) grad_fresh_h_[i] = T(0);
+    for (long i = 0; tensors_.grad_fresh[1] && i < B * H_; ++i) grad_fresh_c_[i] = T(0);
+    return true;
+  }
+
+  // The gate gradients of positions begin..end-1 for some sequences and the part-th of `parts` parts of the columns.
+  // Where there are several, all meet after each step.
+  bool run(long begin, long end, const StepOrder& mine, long part, long parts, Team& team) const {
+    const bool meets = parts > 1;
+    const long B = mine.count(), stride = gradients_.stride, h_stride = gradients_.h_stride;
+    const StepOrder forward = mine.reversed();
+    const Buffer<const T*> after(B), previous(Cell::kBackwardReadsPrevious ? B : 0), grad_h_rows(projects_ ? B : 0);
+    const Buffer<T*> fresh_rows(cuts_ ? B : 0);
+    bool ok = all_ok(after, previous, grad_h_rows, fresh_rows);
+    if (!ok && !meets) return false;
+    if (recompute_.needed && !recompute_.run(begin, end, mine, part, parts, team)) {
+      if (!meets) return false;
+      ok = false;
+    }
+    const Columns unit{panels(H_) * part / parts, panels(H_) * (part + 1) / parts};
+    const Columns out{panels(P_) * part / parts, panels(P_) * (part + 1) / parts};
+    const T* w_hh = w_hh_ + out.from * G * H_ * W;
+    const StepTensor saved = recompute_.saved(begin, end);
+    const T* last = gradients_.before;
+    T *now = gradients_.current(), *h_now = gradients_.h;
+    for (long s = begin; s < end; ++s) {
+      const long n = mine.rows(s), continuing = mine.continuing(s), stay = mine.staying(s), t = order_.net.T - 1 - s;
+      T *gates = now + mine.first * stride, *grad_h = h_now + mine.first * h_stride;
+      const auto epilogue = [&](const IncomingGradient<T>& incoming) {
+        return CellGradientEpilogue<T, Cell>{incoming, mine.rows_of<const T>(tensors_.h, s),
+            mine.rows_of<const T>(saved, s), mine.rows_of<const T>(tensors_.grad_saved, s), previous,
+            Cell::kBackwardReadsPrevious ? carry_ + mine.first * H_ : nullptr, gates, stride, H_};
+      };
+      if (ok) {
+        for (long r = 0; r < continuing; ++r)
+          after[r] = cuts_ && forward.resets(t + 1, r) ? zeros_ : gradients_.recurrent(last, mine.first + r);
+        const T* final = tensors_.grad_final[0] ? tensors_.grad_final[0] + mine.first * P_ : nullptr;
+        const IncomingGradient<T> incoming{
+            mine.rows_of<const T>(tensors_.grad_h, s), tensors_.grad_h.column, nullptr, P_};
+        if constexpr (Cell::kBackwardReadsPrevious)
+          gather_previous(mine, s, end, saved, previous), begin_carry(mine, continuing, n, unit);
+        // Sequences whose last step this is have nothing after it but the gradient of their final state.
+        const auto multiply = [&](const auto& to, const Columns& columns, bool falls) {
+          product<T, 1>(continuing, Rows<T>{after}, G * H_, w_hh, columns.from, columns.to, to, falls);
+          if (n > continuing)
+            product<T, 1>(n - continuing, Rows<T>{after + continuing}, 0, w_hh, columns.from, columns.to,
+                to.after(continuing, final));
+        };
+        if (!projects_) multiply(epilogue(incoming), unit, s % 2);
+        else multiply(OutputGradientEpilogue<T>{incoming, grad_h, h_stride}, out, false);
+      }
+      if (projects_) {
+        if (meets) team.barrier();
+        for (long r = 0; ok && r < n; ++r) grad_h_rows[r] = grad_h + r * h_stride;
+        if (ok)
+          product<T, 1>(n, Rows<T>{grad_h_rows}, P_, w_hr_ + unit.from * P_ * W, unit.from, unit.to,
+              epilogue({{}, 0, nullptr, H_}));
+      }
+      if (meets) team.barrier();
+      if (ok && cuts_) move_to_fresh(mine, s, gates, unit, out, w_hh, after, fresh_rows);
+      if (ok && stay < n) {
+        const long first = mine.first + stay;
+        if (T* initial = tensors_.grad_initial[0]) {
+          for (long r = stay; r < n; ++r)
+            after[r] = cuts_ && forward.resets(t, r) ? zeros_ : gradients_.recurrent(gates, r);
+          const T* carry = Cell::kReadsPreviousH ? carry_ + first * H_ : nullptr;
+          product<T, 1>(n - stay, Rows<T>{after + stay}, G * H_, w_hh, out.from, out.to,
+              InitialGradientEpilogue<T>{{{initial + first * P_, P_}, P_, false}, carry});
+        }
+        if (T* initial = Cell::kHasCellState ? tensors_.grad_initial[1] : nullptr)
+          copy_columns(initial + first * H_, carry_ + first * H_, n - stay, H_, unit.from, unit.to);
+      }
+      last = now;
+      now += order_.rows(s) * stride, h_now += order_.rows(s) * h_stride;
+    }
+    return ok;
+  }
+
+  // Summed by sequence first, so that threads change no bit.
+  void finish_fresh() const {
+    const T* of_sequences[] = {grad_fresh_h_, grad_fresh_c_};
+    for (int i = 0; i < kMostStates; ++i)
+      if (T* grad = tensors_.grad_fresh[i]) {
+        const long width = i == 0 ? P_ : H_;
+        copy_columns<T, T>(grad, nullptr, 1, width, 0, panels(width));
+        for (long b = 0; b < order_.net.B; ++b) add_columns(grad, of_sequences[i] + b * width, width, 0, panels(width));
+      }
+  }
+
+ private:
+  static constexpr int G = Cell::kGates, K = Cell::kSaved;
+  static constexpr long W = kLanes<T>;
+  struct Columns {
+    long from, to;  // vectors
+  };
+  static long panels(long columns) { return ceil_div(columns, W); }
+
+  // The states before position s that backward() reads, for each row of `mine`: h, or c where there is one.
+  void gather_previous(const StepOrder& mine, long s, long end, const StepTensor& saved, const T** rows) const {
+    const StepOrder forward = mine.reversed();
+    const long t = order_.net.T - 1 - s;
+    if (!Cell::kHasCellState)
+      return forward.gather_previous<T>(tensors_.h, t, tensors_.initial[0], tensors_.fresh[0], P_, zeros_, rows);
+    if (recompute_.needed && s == end - 1)
+      for (long b = mine.first; b < mine.last; ++b) *rows++ = recompute_.checkpoint(t) + b * H_;
+    else
+      forward.gather_previous<T>(
+          from_column<T>(saved, (K - 1) * H_), t, tensors_.initial[1], tensors_.fresh[1], H_, zeros_, rows);
+  }
+
+  // What comes after the last step of rows from..to-1 of `mine`: the gradient of the final c, or nothing.
+  void begin_carry(const StepOrder& mine, long from, long to, const Columns& unit) const {
+    const T* grad = Cell::kHasCellState ? tensors_.grad_final[1] : nullptr;
+    const long at = (mine.first + from) * H_;
+    copy_columns(carry_ + at, grad ? grad + at : nullptr, to - from, H_, unit.from, unit.to);
+  }
+
+  // Where a reset cuts before position s, what comes to the state goes to the fresh one's gradient, and not to the step
+  // before.
+  void move_to_fresh(const StepOrder& mine, long s, const T* gates, const Columns& unit, const Columns& out,
+      const T* w_hh, const T** gate_rows, T** fresh_rows) const {
+    const StepOrder forward = mine.reversed();
+    const bool needs_h = tensors_.grad_fresh[0];
+    long m = 0;
+    for (long r = 0, n = mine.rows(s); r < n; ++r) {
+      if (!forward.resets(order_.net.T - 1 - s, r)) continue;
+      const long b = mine.first + r;
+      if (needs_h) gate_rows[m] = gradients_.recurrent(gates, r), fresh_rows[m++] = grad_fresh_h_ + b * P_;
+      if constexpr (Cell::kBackwardReadsPrevious) {
+        T* carry = carry_ + b * H_;
+        if (Cell::kHasCellState && tensors_.grad_fresh[1])
+          add_columns(grad_fresh_c_ + b * H_, carry, H_, unit.from, unit.to);
+        if (Cell::kReadsPreviousH && needs_h) add_columns(grad_fresh_h_ + b * P_, carry, H_, unit.from, unit.to);
+        copy_columns<T, T>(carry, nullptr, 1, H_, unit.from, unit.to);
+      }
+    }
+    product<T, 1>(m, Rows<T>{gate_rows}, G * H_, w_hh, out.from, out.to, StoreEpilogue<T, T**>{fresh_rows, P_, true});
+  }
+
+  const StepOrder order_;  // from the end to the beginning, all sequences
+  const BackwardTensors<T>& tensors_;
+  const Parameters& parameters_;
+  const Recompute<T, Cell>& recompute_;
+  const GateGradients<T, Cell>& gradients_;
+  const long H_, P_;
+  const bool cuts_, projects_;
+  const Buffer<T> w_hh_, w_hr_, carry_, zeros_;  // packed weights; (B, H)
+  const Buffer<T> grad_fresh_h_, grad_fresh_c_;  // of each sequence
+};
+
+}  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,111 @@
+// The input's part of the pre-activations, W_ih x + b: projected chunk by chunk of steps, each in one product.
+#pragma once
+
+#include "../product/lhs.h"
+#include "../threads.h"
+#include "packed_weights.h"
+#include "step_order.h"
+
+namespace elman::ELMAN_TARGET {
+
+// Bytes of the projections at hand: with the inputs they come from they should stay in a core's second-level cache.
+constexpr long kProjectionBytes = 128 * 1024;
+// Where threads follow one another through a sequence: how many chunks one may be ahead, and of how many rows.
+constexpr long kChunksAhead = 4, kRowsAhead = 24;
+
+template <class T, class Cell> struct ProjectionEpilogue {
+  static constexpr int G = Cell::kGates;
+  const PackedWeights<T, Cell>& weights;
+  Wide<T>* z;   // (rows, groups, G, W)
+  long stride;  // from one row to the next
+  ELMAN_INLINE Vec<T> init(long, long group, int gate) const { return load(weights.bias(group, gate)); }
+  ELMAN_INLINE void finish(long row, long group, const Vec<T>* unit) const {
+    for (int g = 0; g < G; ++g) store(z + row * stride + (group * G + g) * kLanes<T>, unit[g]);
+  }
+};
+
+// How far the layers of a wavefront have come: each follows the one below, a chunk behind. Counts positions; null:
+// nobody follows, or nobody is followed.
+struct Wavefront {
+  const std::int64_t* below = nullptr;
+  std::int64_t* mine = nullptr;
+  bool exists() const { return below || mine; }
+  void advance(std::int64_t to) const {
+    if (mine) __atomic_store_n(mine, to, __ATOMIC_RELEASE);
+  }
+};
+
+// Positions start..stop-1, column groups from..to-1. One thread takes the chunks in turn. Another may run ahead of it:
+// whoever comes first to a chunk projects it, so that neither depends on the other's being there.
+template <class T, class Cell> class InputProjection {
+ public:
+  const long start, stop, from, to;
+  const long stride;  // from one row's projection to the next
+  const Wavefront wavefront;
+
+  InputProjection(const StepOrder& order, const PackedWeights<T, Cell>& weights, const StepTensor& x, long start,
+      long stop, long from, long to, bool ahead, const Wavefront& wavefront = {})
+      : start(start), stop(stop), from(from), to(to), stride(weights.groups * Cell::kGates * kLanes<T>),
+        wavefront(wavefront), order_(order), weights_(weights), x_(x), rows_(order.count()),
+        slots_(ahead ? kChunksAhead : 1), steps_(max(1, min(steps_followed(ahead), steps_in_cache()))),
+        z_(slots_ * steps_ * rows_ * stride), mine_(steps_ * rows_, weights.I),
+        others_(ahead ? steps_ * rows_ : 0, weights.I) {}
+  bool ok() const { return all_ok(z_, mine_, others_); }
+
+  long chunks() const { return ceil_div(stop - start, steps_); }
+  long begin(long chunk) const { return start + chunk * steps_; }
+  long end(long chunk) const { return min(stop, begin(chunk) + steps_); }
+
+  // Chunk after chunk. What take() gave before is given back.
+  const Wide<T>* take(long chunk) {
+    __atomic_store_n(&taken_, chunk, __ATOMIC_RELEASE);
+    if (claim(chunk)) project(chunk, mine_);
+    else Team::wait(ready_[chunk % slots_], chunk + 1);
+    return slot(chunk);
+  }
+  // Where take() will not be called: the other thread waits for it no longer.
+  void abandon() {
+    __atomic_store_n(&next_, chunks(), __ATOMIC_RELEASE);
+    __atomic_store_n(&taken_, chunks(), __ATOMIC_RELEASE);
+  }
+  // What the other thread does.
+  void run_ahead() {
+    for (;;) {
+      const std::int64_t chunk = __atomic_load_n(&next_, __ATOMIC_RELAXED);
+      if (chunk >= chunks()) return;
+      Team::wait(taken_, chunk - slots_ + 1);
+      if (!claim(chunk)) continue;
+      project(chunk, others_);
+      __atomic_store_n(&ready_[chunk % slots_], chunk + 1, __ATOMIC_RELEASE);
+    }
+  }
+
+ private:
+  // The steps of a chunk: few where somebody follows, and no more than stay in the cache.
+  long steps_followed(bool ahead) const {
+    return min(stop - start, ahead || wavefront.exists() ? max(1, kRowsAhead / max(1, rows_)) : stop - start);
+  }
+  long steps_in_cache() const {
+    return kProjectionBytes / static_cast<long>(sizeof(Wide<T>)) / stride / slots_ / max(1, rows_);
+  }
+  bool claim(std::int64_t chunk) {
+    return __atomic_compare_exchange_n(&next_, &chunk, chunk + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+  }
+  Wide<T>* slot(long chunk) const { return z_ + (chunk % slots_) * steps_ * rows_ * stride; }
+  void project(long chunk, const Lhs<T>& x) const {
+    if (wavefront.below) Team::wait(*wavefront.below, end(chunk));
+    const long m = order_.template gather<const T>(x_, begin(chunk), end(chunk), x.rows);
+    product<Factor<T>, Cell::kGates>(m, x.first(m), weights_.I, weights_.w_ih(from), from, to,
+        ProjectionEpilogue<T, Cell>{weights_, slot(chunk), stride});
+  }
+  const StepOrder order_;
+  const PackedWeights<T, Cell>& weights_;
+  const StepTensor x_;
+  const long rows_, slots_, steps_;  // sequences; chunks at a time; steps of a chunk
+  const Buffer<Wide<T>> z_;
+  const Lhs<T> mine_, others_;
+  std::int64_t next_ = 0, taken_ = 0;      // the first chunk that nobody has claimed; the one in use
+  std::int64_t ready_[kChunksAhead] = {};  // by slot, the chunk that has been projected, plus one
+};
+
+}  // namespace elman::ELMAN_TARGET

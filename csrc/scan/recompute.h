@@ -1,0 +1,63 @@
+// Where what the backward pass needs of each step was not saved: a chunk's steps are run again, forward, from the
+// checkpoint before them, by the same code and so to the same bits.
+#pragma once
+
+#include "forward_scan.h"
+
+namespace elman::ELMAN_TARGET {
+
+// What one direction of one layer reads and writes on its way back (kernels.h says what may be null).
+template <class T> struct BackwardTensors {
+  StepTensor x, h, saved, grad_h, grad_saved, grad_x;
+  bool accumulates;  // grad_x holds something already, to be added to
+  const T* checkpoints = nullptr;
+  const T *initial[kMostStates], *fresh[kMostStates], *grad_final[kMostStates];
+  T *grad_initial[kMostStates], *grad_fresh[kMostStates];
+};
+
+template <class T, class Cell> class Recompute {
+ public:
+  const bool needed;
+
+  // capacity: rows of a chunk.
+  Recompute(const StepOrder& order, const BackwardTensors<T>& tensors, long I, long capacity)
+      : needed(Cell::kSaved > 0 && !tensors.saved.data), order_(order), net_(order.net), tensors_(tensors),
+        weights_(net_, I, 0, needed ? ceil_div(net_.H, kLanes<T>) : 0),
+        saved_(needed ? capacity * Cell::kSaved * net_.H : 0), c_(needed && Cell::kHasCellState ? net_.B * net_.H : 0) {
+  }
+  bool ok() const { return all_ok(weights_, saved_, c_); }
+  void pack(const Parameters& parameters) const {
+    if (needed) weights_.pack(parameters, 0, weights_.end);
+  }
+
+  // c before position s of the forward pass, (B, H).
+  const T* checkpoint(long s) const { return tensors_.checkpoints + checkpoint_at(net_, s) * net_.B * net_.H; }
+
+  // Where lies what was saved of positions begin..end-1, counted from the end: with all the rest, or here.
+  StepTensor saved(long begin, long end) const {
+    if (!needed) return tensors_.saved;
+    const long width = Cell::kSaved * net_.H, first = min(order_.step(begin), order_.step(end - 1));
+    return dense(net_, saved_ - (net_.offset ? net_.offset[first] : first * net_.B) * width, width);
+  }
+
+  // These positions once more, for some sequences and a part of the columns. False: out of memory.
+  bool run(long begin, long end, const StepOrder& mine, long part, long parts, Team& team) const {
+    const StepOrder forward = mine.reversed();
+    const long H = net_.H, groups = weights_.end, from = groups * part / parts, to = groups * (part + 1) / parts;
+    if constexpr (Cell::kHasCellState)
+      copy_columns(c_ + mine.first * H, checkpoint(net_.T - end) + mine.first * H, mine.count(), H, from, to);
+    const ForwardTensors<T> tensors{tensors_.x, tensors_.h, tensors_.initial[0], {tensors_.fresh[0], tensors_.fresh[1]},
+        c_, nullptr, saved(begin, end), nullptr, true};
+    InputProjection<T, Cell> projection(forward, weights_, tensors_.x, net_.T - end, net_.T - begin, from, to, false);
+    return scan_forward<T, Cell>(forward, weights_, tensors, projection, part, parts, team);
+  }
+
+ private:
+  const StepOrder order_;  // from the end to the beginning, all sequences
+  const Network& net_;
+  const BackwardTensors<T>& tensors_;
+  const PackedWeights<T, Cell> weights_;
+  const Buffer<T> saved_, c_;  // (capacity, K·H); (B, H)
+};
+
+}  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,168 @@
+// From the gate gradients of a chunk, those of inputs and weights: a few large products instead of many small ones.
+// Which block adds to which sum, and when, does not depend on the threads.
+#pragma once
+
+#include "backward_scan.h"
+
+namespace elman::ELMAN_TARGET {
+
+// Rows summed in one go into a weight's gradient, which is read and written once for each. Summing by blocks also keeps
+// long sums accurate.
+constexpr long kSumRows = 512;
+// Rows of an input's gradient, and panels of a weight's, in one task.
+constexpr long kTaskRows = 96, kTaskPanels = 6;
+
+template <class T, class Cell> class WeightGradients {
+ public:
+  WeightGradients(const StepOrder& order, const BackwardTensors<T>& tensors, const Parameters& parameters,
+      const Gradients& gradients, long I, const GateGradients<T, Cell>& gates)
+      : order_(order), tensors_(tensors), parameters_(parameters), gradients_(gradients), gates_(gates), I_(I),
+        H_(order.net.H), P_(order.net.P), projects_(parameters.w_hr), needs_x_(tensors.grad_x.data),
+        needs_bias_(gradients.b_ih || gradients.b_hh), w_ih_(needs_x_ ? G * H_ * panels(I) * W : 0),
+        bias_sums_(needs_bias_ ? N * H_ : 0), x_rows_(gates.capacity), h_rows_(gates.capacity),
+        saved_rows_(projects_ ? gates.capacity : 0), grad_x_rows_(needs_x_ ? gates.capacity : 0) {}
+  bool ok() const { return all_ok(w_ih_, bias_sums_, x_rows_, h_rows_, saved_rows_, grad_x_rows_); }
+
+  bool pack() const {  // false: out of memory
+    const Buffer<const T*> w(needs_x_ ? G * H_ : 0);
+    if (!needs_x_ || !w.ok()) return w.ok();
+    for (long g = 0, k = 0; g < G; ++g)
+      for (long j = 0; j < H_; ++j)
+        w[k++] = static_cast<const T*>(parameters_.w_ih) + (Cell::input_gate(static_cast<int>(g)) * H_ + j) * I_;
+    pack_rows<T>(w, G * H_, I_, 0, panels(I_), w_ih_);
+    return true;
+  }
+
+  // Before the tasks of positions begin..end-1: where their rows lie. Returns how many there are.
+  long gather(long begin, long end, const StepTensor& saved, const T* zeros) {
+    const long rows = order_.gather<const T>(tensors_.x, begin, end, x_rows_);
+    if (needs_x_) order_.gather<T>(tensors_.grad_x, begin, end, grad_x_rows_);
+    if (projects_) order_.gather<const T>(saved, begin, end, saved_rows_);
+    const StepOrder forward = order_.reversed();
+    for (long s = begin, m = 0; s < end; m += order_.rows(s++))
+      forward.gather_previous<T>(
+          tensors_.h, order_.net.T - 1 - s, tensors_.initial[0], tensors_.fresh[0], P_, zeros, h_rows_ + m);
+    return rows;
+  }
+
+  long tasks() const {
+    return x_tasks() + weight_tasks(gradients_.w_ih, I_) + weight_tasks(gradients_.w_hh, P_) +
+        weight_tasks(gradients_.w_hr, H_) + needs_bias_;
+  }
+  bool run(long i) const {  // the i-th task; false: out of memory
+    if (i < x_tasks()) return input_gradient(i * kTaskRows, min(gates_.rows, (i + 1) * kTaskRows));
+    i -= x_tasks();
+    if (const long n = weight_tasks(gradients_.w_ih, I_); i < n)
+      return weight_gradient(x_rows_, I_, i, 0, static_cast<T*>(gradients_.w_ih));
+    else i -= n;
+    if (const long n = weight_tasks(gradients_.w_hh, P_); i < n)
+      return weight_gradient(h_rows_, P_, i, gates_.kRecurrent, static_cast<T*>(gradients_.w_hh));
+    else i -= n;
+    return i < weight_tasks(gradients_.w_hr, H_) ? projection_gradient(i) : bias_gradient();
+  }
+
+ private:
+  static constexpr int G = Cell::kGates, K = Cell::kSaved, N = Cell::kGateGradients;
+  static constexpr long W = kLanes<T>;
+  static long panels(long columns) { return ceil_div(columns, W); }
+  long x_tasks() const { return needs_x_ ? ceil_div(gates_.rows, kTaskRows) : 0; }
+  long weight_tasks(const void* gradient, long columns) const {
+    return gradient ? ceil_div(panels(columns), kTaskPanels) : 0;
+  }
+
+  bool input_gradient(long from, long to) const {
+    const Buffer<const T*> gate_rows(to - from);
+    if (!gate_rows.ok()) return false;
+    for (long m = from; m < to; ++m) gate_rows[m - from] = gates_.current() + m * gates_.stride;
+    const StoreEpilogue<T, T* const*> store{grad_x_rows_ + from, I_, tensors_.accumulates};
+    product<T, 1>(to - from, Rows<T>{gate_rows}, G * H_, w_ih_, 0, panels(I_), store);
+    return true;
+  }
+
+  // Panels of the i-th task out of `columns` columns: pack(first row, rows, first panel, last panel, to) gives them;
+  // multiply(first row, rows, first column, panels, packed, add) what they are multiplied with.
+  template <class Pack, class Multiply> bool sum_rows(long columns, long i, Pack pack, Multiply multiply) const {
+    const long first = i * kTaskPanels, last = min(panels(columns), first + kTaskPanels);
+    const Buffer<T> packed((last - first) * W * min(gates_.rows, kSumRows));
+    if (!packed.ok()) return false;
+    for (long from = 0; from < gates_.rows; from += kSumRows) {
+      const long n = min(kSumRows, gates_.rows - from);
+      pack(from, n, first, last, packed);
+      multiply(from, n, first * W, last - first, packed, gates_.chunks > 0 || from > 0);
+    }
+    return true;
+  }
+
+  // (rows, columns) += the transpose of n rows of `lhs`, `stride` apart, times what was packed.
+  static void multiply(long rows, const T* lhs, long stride, long n, const T* packed, long groups, T* gradient,
+      long columns, long at, bool add) {
+    const StoreEpilogue<T, StepRows<T>> store{{gradient + at, columns}, columns - at, add};
+    product<T, 1>(rows, Columns<T>{lhs, stride}, n, packed, 0, groups, store);
+  }
+
+  // The gate gradients from the gate-th on, times what the weights were multiplied with.
+  bool weight_gradient(const T* const* inputs, long columns, long i, long gate, T* gradient) const {
+    const auto pack = [&](long from, long n, long first, long last, T* to) {
+      pack_rows<T>(inputs + from, n, columns, first, last, to);
+    };
+    return sum_rows(columns, i, pack, [&](long from, long n, long at, long groups, const T* packed, bool add) {
+      const T* a = gates_.current() + from * gates_.stride + gate * H_;
+      if (N == G) return multiply(G * H_, a, gates_.stride, n, packed, groups, gradient, columns, at, add);
+      for (int g = 0; g < G; ++g) {  // the input's parts lie in an order of their own
+        T* rows = gradient + (gate == 0 ? Cell::input_gate(g) : g) * H_ * columns;
+        multiply(H_, a + g * H_, gates_.stride, n, packed, groups, rows, columns, at, add);
+      }
+    });
+  }
+
+  bool projection_gradient(long i) const {
+    if constexpr (!Cell::kHasCellState) return true;
+    else {
+      const auto pack = [&](long from, long n, long first, long last, T* to) {
+        for (long g = first; g < last; ++g)
+          for (long k = 0; k < n; ++k, to += W) {
+            const T *o = saved_rows_[from + k] + (K - 2) * H_, *c = o + H_;
+            store(to, Cell::output(load_within(o, g * W, H_), load_within(c, g * W, H_)));
+          }
+      };
+      return sum_rows(H_, i, pack, [&](long from, long n, long at, long groups, const T* packed, bool add) {
+        multiply(P_, gates_.h + from * gates_.h_stride, gates_.h_stride, n, packed, groups,
+            static_cast<T*>(gradients_.w_hr), H_, at, add);
+      });
+    }
+  }
+
+  bool bias_gradient() const {
+    const long n = N * H_;
+    const Buffer<T> part(n);
+    if (!part.ok()) return false;
+    for (long from = 0; from < gates_.rows; from += kSumRows) {
+      for (long j = 0; j < n; ++j) part[j] = T(0);
+      for (long m = from; m < min(gates_.rows, from + kSumRows); ++m) {
+        const T* row = gates_.current() + m * gates_.stride;
+        for (long j = 0; j < n; ++j) part[j] += row[j];
+      }
+      const bool add = gates_.chunks > 0 || from > 0;
+      for (long j = 0; j < n; ++j) bias_sums_[j] = add ? bias_sums_[j] + part[j] : part[j];
+    }
+    const auto put = [&](void* bias, int gate, int column) {  // so far; the last chunk's are the whole
+      if (bias) __builtin_memcpy(static_cast<T*>(bias) + gate * H_, bias_sums_ + column * H_, H_ * sizeof(T));
+    };
+    for (int g = 0; g < G; ++g)
+      put(gradients_.b_ih, Cell::input_gate(g), g), put(gradients_.b_hh, g, gates_.kRecurrent + g);
+    return true;
+  }
+
+  const StepOrder order_;  // from the end to the beginning, all sequences
+  const BackwardTensors<T>& tensors_;
+  const Parameters& parameters_;
+  const Gradients& gradients_;
+  const GateGradients<T, Cell>& gates_;
+  const long I_, H_, P_;
+  const bool projects_, needs_x_, needs_bias_;
+  const Buffer<T> w_ih_, bias_sums_;                     // packed; (N·H,)
+  const Buffer<const T*> x_rows_, h_rows_, saved_rows_;  // of the chunk
+  const Buffer<T*> grad_x_rows_;
+};
+
+}  // namespace elman::ELMAN_TARGET
