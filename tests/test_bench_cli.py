@@ -64,8 +64,8 @@ def test_without_peers_it_races_torch_alone_and_says_so(capsys: pytest.CaptureFi
     assert run(*HERE, "--rows", "1", "--mode", "infer", "--markdown") == 0
     text = capsys.readouterr().out
     assert "| 1 | 5,3,10,20 |" in text
-    assert "jax is not raced: " in text
-    assert "ort is not raced: " in text
+    assert "jax is skipped (" in text
+    assert "ort is skipped (" in text
 
 
 @pytest.mark.usefixtures("no_peers")
@@ -125,11 +125,12 @@ def test_ctrl_c_prints_what_has_been_measured(monkeypatch: pytest.MonkeyPatch, c
         (["--rows", "2-"], "row numbers like 4,8 or 2-5, got '2-'"),
         (["--rows", "two"], "row numbers like 4,8 or 2-5, got 'two'"),
         (["--against", "torch,keras"], "torch, jax, ort, got 'keras'"),
-        (["--threads", "0"], "--threads: expected numbers from 1 to 1024 like 2 or 1,2,4, got '0'"),
+        (["--threads", "0"], "--threads: expected different numbers from 1 to 1024 like 2 or 1,2,4, got '0'"),
         (["--threads", "1,two"], "got '1,two'"),
         (["--threads", "1,,2"], "got '1,,2'"),
         (["--threads", "2000"], "got '2000'"),
-        (["--threads", "1,2", "--grid", "sequences"], "--grid sequences takes one number, got '1,2'"),
+        (["--threads", "1,1"], "expected different numbers from 1 to 1024 like 2 or 1,2,4, got '1,1'"),
+        (["--threads", "1,2", "--grid", "sequences"], "--grid sequences takes a single number, got '1,2'"),
         (["--busy", "-1"], "'--busy'"),
         (["--grid", "gnu"], "'--grid'"),
         (["--grid", "tour", "--rows", "4"], "rows 1 to 3, got '4'"),

@@ -16,7 +16,7 @@ from elman.bench.contestants import Job
 from elman.bench.machine import Machine
 from elman.bench.measure import AGAIN, Row, measure
 from elman.bench.race import Timing
-from elman.bench.render import markdown
+from elman.bench.render import race_page
 from elman.bench.report import Report
 
 if TYPE_CHECKING:
@@ -126,7 +126,15 @@ def report(complete: bool = True) -> Report:
         ),
     )
     machine = Machine("Abacus 1", "AVX2", 2, "Linux", {"elman": "0", "torch": "2"})
-    return Report(machine, threads=2, rounds=3, min_block_s=0.05, rows=rows, absent=("ort is not raced: none",), complete=complete)
+    return Report(
+        machine,
+        threads=2,
+        rounds=3,
+        min_block_s=0.05,
+        rows=rows,
+        absent=("ort is skipped (none); to install it: pip install 'elman[peers]'",),
+        complete=complete,
+    )
 
 
 def test_the_share_of_the_peak_is_of_the_highest_peak_seen() -> None:
@@ -159,7 +167,7 @@ def test_json_has_all_that_was_measured() -> None:
 
 
 def test_markdown_marks_the_rows_where_elman_is_not_ahead() -> None:
-    lines = markdown(report()).splitlines()
+    lines = race_page(report()).markdown().splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
     assert "| 4.00 | 2.00 jax | 30.0% |" in table[2]
@@ -171,7 +179,7 @@ def test_each_cell_and_mode_has_a_table_and_means_of_its_own() -> None:
     one = report()
     slow = replace(one.rows[0], case=replace(CASE, cell="lstm"), mode="train", timings={"torch": Timing((1e-6,)), "elman": Timing((2e-6,))})
     both = replace(one, rows=(*one.rows, slow))
-    assert [line for line in markdown(both).splitlines() if line.startswith("**")] == [
+    assert [line for line in race_page(both).markdown().splitlines() if line.startswith("**")] == [
         "**RNN inference**",
         "**LSTM training: forward, and backward to x and all weights**",
     ]
@@ -181,9 +189,9 @@ def test_each_cell_and_mode_has_a_table_and_means_of_its_own() -> None:
 
 
 def test_the_notes_tell_what_to_doubt() -> None:
-    text = markdown(report(complete=False))
+    text = race_page(report(complete=False)).markdown()
     assert "CUT SHORT" in text
-    assert "Elman against itself, RNN row 1, infer: 1.100; the machine was too restless" in text
+    assert "Elman against itself, RNN row 1, infer: 1.100; the machine was too noisy" in text
     assert "up to 0.5 cores busy" in text
-    assert "ort is not raced: none." in text
-    assert "CUT SHORT" not in markdown(report())
+    assert "ort is skipped (none)" in text
+    assert "CUT SHORT" not in race_page(report()).markdown()

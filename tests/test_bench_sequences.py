@@ -70,14 +70,14 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path, capsys: pyte
     assert [answer["question"] for answer in facts["answers"]] == ["ragged", "padded", "resets", "trace", "stream"]
     out = capsys.readouterr().out
     assert "GRU infer" in out
-    assert "stream, a step: GRU " in out
+    assert "stream, µs a step, Elman / torch: GRU " in out
 
 
 def test_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("--cell", "rnn", "--mode", "train", "--markdown") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["|  | RNN train |", "| :-- | --: |"]
-    assert lines[2].startswith("| ragged | ")
+    assert lines[2:4] == ["|  | RNN train |", "| :-- | --: |"]
+    assert lines[4].startswith("| ragged | ")
 
 
 def test_ctrl_c_prints_what_has_been_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ def test_ctrl_c_prints_what_has_been_found(monkeypatch: pytest.MonkeyPatch, caps
     ("arguments", "told"),
     [
         (("--cell", "rnm"), "expected cells from rnn, gru, lstm, got 'rnm'"),
-        (("--rows", "2"), "--rows: --grid sequences has none to choose from"),
+        (("--rows", "2"), "--rows: --grid sequences has no rows to choose from"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def test_every_option_reaches_the_network() -> None:
 
 def test_it_tells_shapes_costs_and_backend() -> None:
     text = invoke("rnn", "--num-layers", "2", "--bidirectional")
-    for said in ("(5, 3, 40)", "weight_ih_l1_reverse", "3 760", "3 600", "54 000", "runs on"):
+    for said in ("(5, 3, 40)", "weight_ih_l1_reverse", "3 760", "3 600", "54 000", "backend"):
         assert said in text
 
 
@@ -57,7 +57,7 @@ def test_an_lstm_has_two_states_gates_and_a_projection() -> None:
 
 
 def test_a_gru_tells_its_gates_costs_and_equations_in_both_languages() -> None:
-    for language, said in {"en": "update: how much of the old state stays", "zh": "更新门：保留多少旧状态"}.items():
+    for language, said in {"en": "update gate: how much of the old state is kept", "zh": "更新门：保留多少旧状态"}.items():
         text = invoke("gru", "--no-bias", "--lang", language)
         for part in (said, "n[t] = tanh(W_in x[t] + r[t] * (W_hn h[t-1]))", "20:40", "(60, 20)", "1 800"):
             assert part in text
@@ -71,22 +71,22 @@ def test_a_race_is_run_unless_it_is_declined() -> None:
 
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
 def test_numbers_work_one_step_through(direction: str) -> None:
-    options = ["--bidirectional", "--num-layers", "2", "--numbers", "--step", "2", "--unit", "3", "--row", "1", "--layer", "1"]
+    options = ["--bidirectional", "--num-layers", "2", "--numbers", "--step", "2", "--unit", "3", "--sequence", "1", "--layer", "1"]
     worked = json.loads(invoke("rnn", *options, "--direction", direction, "--json"))["network"]["worked"]
-    assert [worked[name] for name in ("step", "unit", "row", "layer", "direction")] == [2, 3, 1, 1, direction]
+    assert [worked[name] for name in ("step", "unit", "sequence", "layer", "direction")] == [2, 3, 1, 1, direction]
     assert worked["before"] == (1 if direction == "forward" else 3)
     assert worked["difference"] < 1e-6
-    assert "by hand, float64" in invoke("rnn", *options, "--direction", direction)
+    assert "by hand, in float64" in invoke("rnn", *options, "--direction", direction)
 
 
-def test_lengths_and_resets_tell_what_is_run_of_each_row() -> None:
-    spans = json.loads(invoke("gru", "--lengths", "5,3,0", "--reset", "2,0:1", "--bidirectional", "--json"))["spans"]
-    assert (spans["spec"]["seq_len"], spans["spec"]["batch"], spans["lengths"]) == (5, 3, [5, 3, 0])
-    assert spans["backend"].split()[0].rstrip(":") in ("native", "reference")
-    assert [row["pieces"] for row in spans["rows"]] == [[[0, 0], [1, 1], [2, 4]], [[0, 1], [2, 2]], []]
-    assert [end["where"] for end in spans["rows"][1]["ends"]] == ["output[2, 1, :20]", "output[0, 1, 20:]"]
-    assert "row 1 forward  ○ ──▶ ○  ┃  ◆     ·     ·" in invoke("gru", "--lengths", "5,3,0", "--reset", "2", "--bidirectional")
-    assert "样本 2  一步也没有" in invoke("lstm", "--lengths", "5,3,0", "--lang", "zh")
+def test_lengths_and_resets_tell_what_is_run_of_each_sequence() -> None:
+    told = json.loads(invoke("gru", "--lengths", "5,3,0", "--reset", "2,0:1", "--bidirectional", "--json"))["sequences"]
+    assert (told["spec"]["seq_len"], told["spec"]["batch"], told["lengths"]) == (5, 3, [5, 3, 0])
+    assert told["backend"].split()[0].rstrip(":") in ("native", "reference")
+    assert [each["segments"] for each in told["sequences"]] == [[[0, 0], [1, 1], [2, 4]], [[0, 1], [2, 2]], []]
+    assert [end["where"] for end in told["sequences"][1]["ends"]] == ["output[2, 1, :20]", "output[0, 1, 20:]"]
+    assert "sequence 1 forward  ○ ──▶ ○  ┃  ◆     ·     ·" in invoke("gru", "--lengths", "5,3,0", "--reset", "2", "--bidirectional")
+    assert "序列 2  没有时间步" in invoke("lstm", "--lengths", "5,3,0", "--lang", "zh")
 
 
 def test_the_data_are_as_long_as_is_said_or_as_the_lengths_are() -> None:
@@ -97,13 +97,13 @@ def test_the_data_are_as_long_as_is_said_or_as_the_lengths_are() -> None:
         ("--lengths", "0", "--seq-len", "4"): (4, 1),
         ("--reset", "0:6", "--seq-len", "8", "--batch", "1"): (8, 1),
     }.items():
-        spec = json.loads(invoke("rnn", *options, "--json"))["spans"]["spec"]
+        spec = json.loads(invoke("rnn", *options, "--json"))["sequences"]["spec"]
         assert (spec["seq_len"], spec["batch"]) == sizes
 
 
 def test_final_numbers_are_printed_with_numbers() -> None:
     options = ("--lengths", "5,3,0", "--hidden-size", "2")
-    first, second = json.loads(invoke("rnn", *options, "--json"))["spans"]["rows"][1]["ends"][0]["numbers"]
+    first, second = json.loads(invoke("rnn", *options, "--json"))["sequences"]["sequences"][1]["ends"][0]["numbers"]
     line = f"{first:8.4f}  {second:8.4f}"
     assert line in invoke("rnn", *options, "--numbers")
     assert line not in invoke("rnn", *options)
@@ -112,18 +112,21 @@ def test_final_numbers_are_printed_with_numbers() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--lengths 5,a", "--lengths are whole numbers with commas between, as in 5,3,0, got '5,a'"),
+        ("--lengths 5,a", "--lengths: expected whole numbers like 5,3,0, got '5,a'"),
         ("--lengths 5,,3", "got '5,,3'"),
         ("--lengths 5,-3", "got '5,-3'"),
-        ("--lengths 0,0", "all lengths are 0, which says nothing of T: add --seq-len"),
-        ("--lengths 5,3 --batch 3", "lengths must be one for each row of the batch, 3, got 2"),
+        ("--lengths 0,0", "all --lengths are 0; give the number of steps with --seq-len"),
+        ("--lengths 5,3 --batch 3", "expected a length for each sequence of the batch, 3 in all, got 2"),
         ("--lengths 5,3 --seq-len 4", "a length must be between 0 and the number of steps, 4, got 5"),
-        ("--lengths 999999999999", "can be explained"),
-        ("--reset two", "--reset is steps, or rows and steps, with commas between, as in 2 or 0:2,1:1, got 'two'"),
+        ("--lengths 999999999999", "numbers in this network and its data"),
+        ("--reset two", "--reset: expected steps like 2, or sequences and steps like 0:2,1:1, got 'two'"),
         ("--reset 1:1:1", "got '1:1:1'"),
         ("--reset 5", "a reset must be at a step between 0 and 4, got 5"),
-        ("--reset 3:1", "a reset must be in a row between 0 and 2, got 3"),
-        ("--lengths 5 --numbers --step 1", "--step, --unit, --row, --layer and --direction choose a number of whole rows"),
+        ("--reset 3:1", "a reset must be in a sequence between 0 and 2, got 3"),
+        (
+            "--lengths 5 --numbers --step 1",
+            "--step, --unit, --sequence, --layer and --direction cannot be combined with --lengths or --reset",
+        ),
     ],
 )
 def test_lengths_and_resets_that_cannot_be_are_one_clear_line(options: str, said: str) -> None:

@@ -25,7 +25,7 @@ KERNELS = ROOT / "csrc"
 
 # From the ground up. A module may import from floors below its own and from its own room, not from a room beside it.
 FLOORS = (
-    ("_version", "_native", "_files"),
+    ("_version", "_native", "_files", "language"),
     ("cells",),
     ("backends",),
     ("scan",),

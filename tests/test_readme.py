@@ -90,7 +90,7 @@ def test_the_commands_print_what_the_page_on_sequences_shows_of_them(lang: str) 
 
 def test_a_line_that_a_command_does_not_print_is_seen() -> None:
     command = ["explain", "rnn", "--lengths", "2,1", "--lang", "en"]
-    first, second = "  row 0  ○ ──▶ ◆  h_n[0, 0]", "  row 1  ◆     ·  h_n[0, 1]"
+    first, second = "  sequence 0  ○ ──▶ ◆  h_n[0, 0]", "  sequence 1  ◆     ·  h_n[0, 1]"
     assert missing(f"{first}\n…\n{second}", command) is None
     assert missing(f"{second}\n{first}", command) == first
     assert missing(first.replace("◆", "○"), command) == first.replace("◆", "○")

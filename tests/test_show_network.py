@@ -10,11 +10,10 @@ import pytest
 import torch
 
 import elman
-from elman.show.alone import layers_alone
-from elman.show.network import study
-from elman.show.places import places, trap
-from elman.show.spec import Spec
-from elman.show.tour import stops
+from elman.show.final_states import final_states, trap
+from elman.show.network import stops, study
+from elman.show.run import rounding, run
+from elman.show.specification import Spec
 
 SPECS = {
     **stops(),
@@ -39,19 +38,19 @@ def spec(request: pytest.FixtureRequest) -> Spec:
     return request.param
 
 
-def run(spec: Spec) -> tuple[Any, ...]:
+def run_torch(spec: Spec) -> tuple[Any, ...]:
     """What torch.nn makes of the same seed: network, input, output, final states."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "LSTM with projections")
         torch.manual_seed(spec.seed)
-        network = spec.build(getattr(torch.nn, spec.about.module))
+        network = spec.build(getattr(torch.nn, spec.module))
         x = spec.data()
         output, finals = network(x)
         return network, x, output, *(finals if isinstance(finals, tuple) else (finals,))
 
 
 def test_shapes_are_those_of_torch(spec: Spec) -> None:
-    network, x, output, *finals = run(spec)
+    network, x, output, *finals = run_torch(spec)
     told = study(spec, timed=False)
     assert [tensor.shape for tensor in told.tensors] == [x.shape, output.shape, *(state.shape for state in finals)]
     assert [(tensor.name, tensor.shape) for tensor in told.parameters] == [(name, p.shape) for name, p in network.named_parameters()]
@@ -60,19 +59,19 @@ def test_shapes_are_those_of_torch(spec: Spec) -> None:
 
 
 def test_the_values_are_the_networks(spec: Spec) -> None:
-    network, *_ = run(spec)
+    network, *_ = run_torch(spec)
     assert [tensor.values for tensor in study(spec, timed=False).parameters] == [p.tolist() for p in network.parameters()]
 
 
 def test_every_row_of_the_weights_is_a_gates(spec: Spec) -> None:
     told = study(spec, timed=False)
-    assert [gate.gate for gate in told.gates] == list(spec.cell.gates)
+    assert [gate.gate for gate in told.gates] == list(spec.stack.cell.gates)
     rows = [row for gate in told.gates for row in range(gate.start, gate.stop)]
     assert all(rows == list(range(tensor.shape[0])) for tensor in told.parameters if not tensor.name.startswith("weight_hr"))
 
 
 def test_costs_count_every_weight(spec: Spec) -> None:
-    network, *_ = run(spec)
+    network, *_ = run_torch(spec)
     costs = study(spec, timed=False).costs
     assert costs.parameters == sum(p.numel() for p in network.parameters())
     assert costs.bytes == sum(p.numel() * p.element_size() for p in network.parameters())
@@ -82,7 +81,7 @@ def test_costs_count_every_weight(spec: Spec) -> None:
 
 def test_agrees_with_torch(spec: Spec) -> None:
     agreement = study(spec, timed=False).agreement
-    bound = 100 * torch.finfo(spec.torch_dtype()).eps
+    bound = 100 * torch.finfo(getattr(torch, spec.dtype)).eps
     assert agreement.same_seed
     assert agreement.output <= bound
     assert agreement.state <= bound
@@ -94,10 +93,11 @@ def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         exec("\n".join(told.code), names)
     h_n = names["h_n"]
-    assert [place.state_row for place in told.places] == [tuple(row[0, :8].tolist()) for row in h_n]
+    assert [place.state_numbers for place in told.places] == [tuple(row[0, :8].tolist()) for row in h_n]
     for place in told.places:
         if place.where is not None:
             assert torch.equal(eval(place.where, names), eval(place.state, names))
+        torch.testing.assert_close(eval(place.trace, names), eval(place.state, names), rtol=0, atol=rounding(h_n))
     if told.trap is not None:
         assert not torch.equal(eval(told.trap.where, names), eval(told.trap.state, names))
 
@@ -109,29 +109,24 @@ def test_every_place_holds(spec: Spec) -> None:
 
 
 def test_a_wrong_state_is_noticed(spec: Spec) -> None:
-    network, x, output, h_n, *_ = run(spec)
-    with torch.no_grad():
-        alone = layers_alone(spec, network.state_dict(), x.transpose(0, 1) if spec.batch_first else x)
-    assert all(place.holds for place in places(spec, output, h_n, alone))
-    for index in range(len(h_n)):
-        wrong = h_n.clone()
-        wrong[index, -1, -1] += 1
-        assert [place.holds for place in places(spec, output, wrong, alone)] == [other != index for other in range(len(h_n))]
-        wrong[index, -1, -1] = torch.nan
-        assert not places(spec, output, wrong, alone)[index].holds
+    ran = run(spec)
+    assert all(place.holds for place in final_states(spec, ran))
+    for index in range(len(ran.h_n)):
+        for wrong in (ran.h_n[index, -1, -1] + 1, torch.nan):
+            finals = {**ran.finals, "h_n": ran.h_n.clone()}
+            finals["h_n"][index, -1, -1] = wrong
+            found = final_states(spec, replace(ran, finals=finals))
+            assert [place.holds for place in found] == [other != index for other in range(len(ran.h_n))]
 
 
 def test_an_output_in_the_wrong_order_is_noticed() -> None:
     spec = SPECS["bidirectional"]
-    network, x, output, h_n, *_ = run(spec)
-    with torch.no_grad():
-        alone = layers_alone(spec, network.state_dict(), x)
-    assert not any(place.holds for place in places(spec, output.flip(0), h_n, alone))
+    ran = run(spec)
+    assert not any(place.holds for place in final_states(spec, replace(ran, output=ran.output.flip(0))))
 
 
 def test_only_a_reverse_direction_of_several_steps_has_a_trap(spec: Spec) -> None:
-    _, _, output, h_n, *_ = run(spec)
-    found = trap(spec, output, h_n)
+    found = trap(spec, run(spec))
     assert (found is not None) == (spec.bidirectional and spec.seq_len > 1)
     if found is not None:
         assert found.difference > 0
@@ -174,20 +169,20 @@ def test_the_facts_are_plain_data() -> None:
     ("change", "message"),
     [
         ({"kind": "rrn"}, "unknown kind 'rrn'; did you mean 'rnn'?"),
-        ({"kind": "transformer"}, "unknown kind 'transformer'; known: rnn, gru, lstm"),
-        ({"kind": "gru", "nonlinearity": "relu"}, "nonlinearity is an option of rnn"),
-        ({"kind": "gru", "proj_size": 2}, "proj_size is an option of lstm, not of gru, got 2"),
-        ({"kind": "lstm", "proj_size": 6}, "proj_size must be below hidden_size, 6, and 0 for no projection, got 6"),
-        ({"kind": "lstm", "proj_size": -1}, "proj_size must be below hidden_size"),
+        ({"kind": "transformer"}, "unknown kind 'transformer'; expected one of rnn, gru, lstm"),
+        ({"kind": "gru", "nonlinearity": "relu"}, "GRU does not have this option: .*nonlinearity"),
+        ({"kind": "gru", "proj_size": 2}, "proj_size, got 2"),
+        ({"kind": "lstm", "proj_size": 6}, "proj_size to be below hidden_size, 6, got 6"),
+        ({"kind": "lstm", "proj_size": -1}, "proj_size to be at least 0, got -1"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
-        ({"nonlinearity": "tan"}, "unknown nonlinearity 'tan'; did you mean 'tanh'?"),
-        ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
-        ({"input_size": -1}, "input_size must be at least 1, got -1"),
-        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
-        ({"seq_len": 0}, "seq_len must be at least 1, got 0"),
-        ({"batch": 0}, "batch must be at least 1, got 0"),
-        ({"dropout": 1.5}, "dropout must be a probability between 0 and 1, got 1.5"),
-        ({"seed": 2**64}, "seed must fit into 64 bits"),
+        ({"nonlinearity": "tan"}, "nonlinearity to be one of 'tanh', 'relu', got 'tan'"),
+        ({"hidden_size": 0}, "hidden_size to be at least 1, got 0"),
+        ({"input_size": -1}, "input_size to be at least 1, got -1"),
+        ({"num_layers": 0}, "num_layers to be at least 1, got 0"),
+        ({"seq_len": 0}, "seq_len to be at least 1, got 0"),
+        ({"batch": 0}, "batch to be at least 1, got 0"),
+        ({"dropout": 1.5}, "dropout to be a probability, a number from 0 to 1, got 1.5"),
+        ({"seed": 2**64}, "seed to fit into 64 bits"),
         ({"hidden_size": 10**6}, "at most 1.3e"),
     ],
 )

@@ -71,7 +71,7 @@ def test_another_seed_gives_other_weights(facts: list[dict]) -> None:
 
 
 def test_the_language_is_the_locales_or_the_one_asked_for() -> None:
-    assert "Where h_n sits in output" in invoke()
-    assert "h_n 在 output 中的位置" in invoke(LC_ALL="zh_CN.UTF-8")
-    assert "h_n 在 output 中的位置" in invoke("--lang", "zh")
-    assert "Where h_n sits in output" in invoke("--lang", "en", LC_ALL="zh_CN.UTF-8")
+    assert "Where the final states are" in invoke()
+    assert "最终状态的位置" in invoke(LC_ALL="zh_CN.UTF-8")
+    assert "最终状态的位置" in invoke("--lang", "zh")
+    assert "Where the final states are" in invoke("--lang", "en", LC_ALL="zh_CN.UTF-8")

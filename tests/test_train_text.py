@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from elman.language import speaking
 from elman.train.char_model import CharModel
 from elman.train.checkpoint import CheckpointError, load, save
 from elman.train.corpus import Corpus, TextFile
 from elman.train.features import features
 from elman.train.fit import FitSettings, Step
-from elman.train.report import Report
+from elman.train.report import closing
 from elman.train.sample import printable, sample
 from elman.train.text import CurvePoint, Outcome, TextSettings, train_text, write_files
 from elman.train.units import read_line
@@ -157,7 +158,8 @@ def test_the_picture_is_a_png_of_its_size_and_not_blank(outcome: Outcome, tmp_pa
 def test_the_report_speaks_both_languages(outcome: Outcome, language: str, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    Console(width=100).print(Report(language).closing(outcome, {"metrics": Path("metrics.json")}))
+    with speaking(language):
+        Console(width=100).print(closing(outcome, {"metrics": Path("metrics.json")}))
     said = capsys.readouterr().out
     assert f"{outcome.bits:.3f}" in said
     assert ("留出文件" in said) == (language == "zh")
@@ -170,7 +172,8 @@ def test_a_narrow_terminal_takes_from_the_bars_not_from_the_figures(
 ) -> None:
     from rich.console import Console
 
-    Console(width=width).print(Report(language).closing(outcome, {"metrics": Path("metrics.json")}))
+    with speaking(language):
+        Console(width=width).print(closing(outcome, {"metrics": Path("metrics.json")}))
     said = capsys.readouterr().out.splitlines()
     for bits in (outcome.bits, *outcome.compressed.values()):
         size = f"{bits * len(outcome.corpus.held_out_text) / 8 / 1000:,.0f} kB"

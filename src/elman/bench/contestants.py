@@ -301,7 +301,7 @@ def peers(names: Collection[str], threads: int) -> tuple[list[Contestant], list[
     """
     known = {peer.name: peer for peer in PEERS}
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"expected contestants from {', '.join(known)}, got {unknown[0]!r}")
+        raise ValueError(f"--against: expected libraries from {', '.join(known)}, got {unknown[0]!r}")
     found: list[Contestant] = []
     absent: list[str] = []
     for peer in PEERS:
@@ -309,5 +309,5 @@ def peers(names: Collection[str], threads: int) -> tuple[list[Contestant], list[
             try:
                 found.append(peer(threads))
             except ImportError as error:
-                absent.append(f"{peer.name} is not raced: {error}; pip install 'elman[peers]' brings it")
+                absent.append(f"{peer.name} is skipped ({error}); to install it: pip install 'elman[peers]'")
     return found, absent

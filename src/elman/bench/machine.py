@@ -43,6 +43,11 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def usual_threads() -> int:
+    """How many threads each library is given where nobody says: 2, or 1 on one core."""
+    return min(2, available_cores())
+
+
 def describe(packages: Iterable[str]) -> Machine:
     """This machine, and the versions of ``packages``, which are imported."""
     cpu, isa = _processor()

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+BLOCK_S, QUICK_BLOCK_S = 0.05, 0.02
+"""How long a timed block lasts where nobody says, in seconds, and where it is to be quick."""
+
+
 @dataclass(frozen=True)
 class Timing:
     """What one contestant took, in seconds per call.

@@ -1,12 +1,14 @@
-"""What a benchmark found, for people: a table in the terminal, or in Markdown."""
+"""What a benchmark found, for people: tables in the terminal or in Markdown, and notes below them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elman.bench.measure import AGAIN
 from elman.bench.report import geometric_means
 from elman.bench.sequences import BATCH, QUESTIONS, SIZE, STEPS
+from elman.language import _, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,68 +23,93 @@ if TYPE_CHECKING:
     from elman.bench.sequences import Answer
     from elman.bench.threads import Row as ThreadsRow
 
-TITLES: dict[Mode, str] = {"infer": "inference", "train": "training: forward, and backward to x and all weights"}
 BEHIND = "✗"
 # Company, and distance of A against A from 1, beyond which times are not worth much.
 MUCH_COMPANY, SAME = 0.1, 0.05
 
 
-def print_tables(report: Report, console: Console) -> None:
-    """Print the report as tables, in colour where the terminal has it; 80 columns are enough."""
-    from rich import box
-    from rich.table import Table
+@dataclass(frozen=True)
+class Table:
+    """A title, a header, lines of cells; which columns are words; which lines are red; whether the last line sums up the others."""
 
-    for cell, mode in _parts(report):
-        rows = report.part(cell, mode)
-        header, *body, means = _grid(report, cell, mode)
-        table = Table(
-            title=f"{cell.upper()} {TITLES[mode]}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-        )
-        for index, name in enumerate(header):
-            table.add_column(name, justify="left" if index == 1 else "right", no_wrap=True)
-        for row, cells in zip(rows, body, strict=True):
-            table.add_row(*cells, style="red" if _behind(row) else None)
-        table.add_section()
-        table.add_row(*means, style="bold")
-        console.print(table)
-    for line in _notes(report):
-        console.print(line, markup=False, highlight=False)
+    title: str
+    header: list[str]
+    body: list[list[str]]
+    words: tuple[int, ...]
+    red: tuple[int, ...] = ()
+    sums_up: bool = False
 
 
-def markdown(report: Report) -> str:
-    """The report as GitHub's tables."""
-    blocks = []
-    for cell, mode in _parts(report):
-        header, *body, means = _grid(report, cell, mode)
-        ruler = [":--" if index == 1 else "--:" for index in range(len(header))]
-        lines = [header, ruler, *body, [f"**{text}**" if text else "" for text in means]]
-        blocks.append(f"**{cell.upper()} {TITLES[mode]}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    return "\n\n".join([*blocks, "\n".join(f"- {line}" for line in _notes(report))])
+@dataclass(frozen=True)
+class Page:
+    """What is printed of a benchmark."""
+
+    tables: list[Table]
+    notes: list[str]
+
+    def print(self, console: Console) -> None:
+        """Print it in colour where the terminal has it; 80 columns are enough."""
+        from rich import box
+        from rich.table import Table as Drawn
+
+        for table in self.tables:
+            drawn = Drawn(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            for index, name in enumerate(table.header):
+                drawn.add_column(name, justify="left" if index in table.words else "right", no_wrap=True)
+            for index, line in enumerate(table.body):
+                last = table.sums_up and index == len(table.body) - 1
+                if last:
+                    drawn.add_section()
+                drawn.add_row(*line, style="bold" if last else "red" if index in table.red else None)
+            console.print(drawn)
+        for note in self.notes:
+            console.print(note, markup=False, highlight=False)
+
+    def markdown(self) -> str:
+        """The page as GitHub's tables, and a list of the notes."""
+        blocks = []
+        for table in self.tables:
+            body = [*table.body[:-1], [f"**{cell}**" if cell else "" for cell in table.body[-1]]] if table.sums_up else table.body
+            ruler = [":--" if index in table.words else "--:" for index in range(len(table.header))]
+            blocks.append(f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in (table.header, ruler, *body)))
+        return "\n\n".join([*blocks, "\n".join(f"- {note}" for note in self.notes)])
 
 
-def print_answers(answers: Sequence[Answer], machine: Machine, threads: int, rounds: int, console: Console, as_markdown: bool) -> None:
-    """Print what was found about sequences: a table of the ratios with a row for each question, and below it what they mean."""
+def race_page(report: Report) -> Page:
+    """Elman beside the others: a table for each cell and mode."""
+    parts = [(cell, mode) for cell in report.cells for mode in report.modes if report.part(cell, mode)]
+    return Page([_race_table(report, cell, mode) for cell, mode in parts], list(_race_notes(report)))
+
+
+def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, rounds: int) -> Page:
+    """Lengths, resets, traces and streams: the ratios, a line for each question, and what they mean."""
     asked = list(dict.fromkeys((answer.cell, answer.mode) for answer in answers))
-    header = ["", *(f"{cell.upper()} {mode}" for cell, mode in asked)]
     found = {(answer.question, answer.cell, answer.mode): answer for answer in answers}
     body = [
         [question, *(_ratio(found[key].ratio) if (key := (question, cell, mode)) in found else "" for cell, mode in asked)]
         for question in QUESTIONS
     ]
-    _print_table("the other way's time over Elman's", header, body, 1, console, as_markdown)
-    notes = [f"{question}: {meaning}." for question, meaning in QUESTIONS.items()]
-    steps = [f"{a.cell.upper()} {_microseconds(a.elman)} µs beside {_microseconds(a.beside)}" for a in answers if a.question == "stream"]
-    if steps:
-        notes.append(f"stream, a step: {', '.join(steps)}.")
+    table = Table(_("time of the alternative over Elman's"), ["", *(f"{cell.upper()} {mode}" for cell, mode in asked)], body, words=(0,))
+    notes = [f"{question}{_(': ')}{_(meaning)}" for question, meaning in QUESTIONS.items()]
+    streams = [a for a in answers if a.question == "stream"]
+    if streams:
+        steps = ", ".join(f"{a.cell.upper()} {_microseconds(a.elman)} / {_microseconds(a.beside)}" for a in streams)
+        notes.append(_("stream, µs a step, Elman / torch: {steps}", steps=steps))
     notes.append(
-        f"T={STEPS}, B={BATCH}, I=H={SIZE}, medians of {rounds} interleaved rounds, {threads} threads on {machine.cpu}, {machine.isa}."
+        f"T={STEPS}, B={BATCH}, I=H={SIZE}; "
+        + _(
+            "medians of {rounds} interleaved rounds, threads: {threads}; {machine}.",
+            rounds=rounds,
+            threads=threads,
+            machine=_machine(machine),
+        )
     )
-    _print_notes(notes, machine, console, as_markdown)
+    return Page([table], [*notes, _versions(machine)])
 
 
-def print_threads(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy: int, console: Console, as_markdown: bool) -> None:
-    """Print how long calls took with each number of threads: a line for each, and below what the columns mean."""
-    header = ["", "T,B,I,H", "", "threads", "µs", "±", "over fewest", "ran on"]
+def threads_page(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy: int) -> Page:
+    """How long calls took with each number of threads: a line for each, and what the columns mean."""
+    header = ["", "T,B,I,H", "", _("threads"), "µs", "±", _("over fewest"), _("ran on")]
     body = [
         [
             f"{row.case.cell.upper()} {row.number}",
@@ -96,56 +123,46 @@ def print_threads(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, bus
         ]
         for row in rows
     ]
-    _print_table("Elman by number of threads", header, body, 3, console, as_markdown)
-    company = f" Beside {busy} busy process{'es' if busy > 1 else ''}." if busy else ""
     notes = [
-        "over fewest: the time over that with the fewest threads, the median of the rounds' ratios. ran on: how many threads the kernel "
-        "took (training: on the way back), and in what share of the calls; it tries other numbers now and then. Training: forward and "
-        "backward without torch's own operators.",
-        f"Medians of {rounds} interleaved rounds on {machine.cpu}, {machine.isa}, {machine.cores} cores.{company}",
+        _("over fewest: the time over that with the fewest threads, median of the rounds' ratios."),
+        _(
+            "ran on: how many threads the kernel used (training: in the backward pass), and in what share of the calls; it tries other "
+            "numbers now and then."
+        ),
+        _("Training: forward and backward without torch's own operators."),
+        _(
+            "medians of {rounds} interleaved rounds; {machine}, {cores} cores.",
+            rounds=rounds,
+            machine=_machine(machine),
+            cores=machine.cores,
+        ),
     ]
-    _print_notes(notes, machine, console, as_markdown)
+    if busy:
+        notes.append(_("Busy processes meanwhile: {busy}.", busy=busy))
+    return Page([Table(_("Elman by number of threads"), header, body, words=(0, 1, 2))], [*notes, _versions(machine)])
 
 
-def _print_table(title: str, header: list[str], body: list[list[str]], left: int, console: Console, as_markdown: bool) -> None:
-    """A table whose first ``left`` columns are words."""
-    from rich import box
-    from rich.table import Table
-
-    if as_markdown:
-        ruler = [":--" if index < left else "--:" for index in range(len(header))]
-        print("\n".join(f"| {' | '.join(line)} |" for line in (header, ruler, *body)), end="\n\n")
-        return
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index < left else "right")
-    for line in body:
-        table.add_row(*line)
-    console.print(table)
-
-
-def _print_notes(notes: list[str], machine: Machine, console: Console, as_markdown: bool) -> None:
-    versions = ", ".join(f"{package} {version}" for package, version in machine.versions.items()) + "."
-    for note in (*notes, versions):
-        console.print(f"- {note}" if as_markdown else note, markup=False, highlight=False, soft_wrap=as_markdown)
-
-
-def _parts(report: Report) -> list[tuple[str, Mode]]:
-    """One table for each cell and mode that has rows."""
-    return [(cell, mode) for cell in report.cells for mode in report.modes if report.part(cell, mode)]
-
-
-def _grid(report: Report, cell: str, mode: Mode) -> list[list[str]]:
-    """The header, a line for each row, and the geometric means."""
+def _race_table(report: Report, cell: str, mode: Mode) -> Table:
     rows = report.part(cell, mode)
     others = list(dict.fromkeys(name for row in rows for name in row.others))
-    header = ["", "T,B,I,H", "elman", *others, "±", "vs torch", "vs best", "of peak"]
     means = geometric_means(rows)
-    last = ["", "geometric mean", *[""] * (2 + len(others)), _ratio(means["torch"]), _ratio(means["best"]), ""]
-    return [header, *(_line(report, row, others) for row in rows), last]
+    last = ["", _("geometric mean"), *[""] * (2 + len(others)), _ratio(means["torch"]), _ratio(means["best"]), ""]
+    title = (
+        _("{cell} inference", cell=cell.upper())
+        if mode == "infer"
+        else _("{cell} training: forward, and backward to x and all weights", cell=cell.upper())
+    )
+    return Table(
+        title=title,
+        header=["", "T,B,I,H", "elman", *others, "±", _("vs torch"), _("vs best"), _("of peak")],
+        body=[*(_race_line(report, row, others) for row in rows), last],
+        words=(1,),
+        red=tuple(index for index, row in enumerate(rows) if _behind(row)),
+        sums_up=True,
+    )
 
 
-def _line(report: Report, row: Row, others: list[str]) -> list[str]:
+def _race_line(report: Report, row: Row, others: list[str]) -> list[str]:
     share = report.share_of_peak(row)
     best = f"{_ratio(row.over_elman(row.best_other))} {row.best_other}"
     return [
@@ -157,6 +174,51 @@ def _line(report: Report, row: Row, others: list[str]) -> list[str]:
         f"{BEHIND} {best}" if _behind(row) else best,
         "" if share is None else f"{share:.1%}",
     ]
+
+
+def _race_notes(report: Report) -> Iterator[str]:
+    machine = report.machine
+    if not report.complete:
+        yield _("CUT SHORT: rows are missing.")
+    yield _(
+        "Medians of {rounds} interleaved rounds, in µs a call. ±: half the interquartile range, of the library that varied most. "
+        "vs: time of torch, or of the best other library, over Elman's, median of the rounds' ratios.",
+        rounds=report.rounds,
+    )
+    yield _("T steps, B batch, I input features, H hidden units.")
+    if any(_behind(row) for row in report.rows):
+        yield _("{mark}: Elman is not the fastest here.", mark=BEHIND)
+    yield _(
+        "{machine}, {cores} cores; threads of each library: {threads}. {system}.",
+        machine=_machine(machine),
+        cores=machine.cores,
+        threads=report.threads,
+        system=machine.system,
+    )
+    yield _versions(machine)
+    for backend in dict.fromkeys(row.backend for row in report.rows):
+        yield _("Elman ran on {backend}.", backend=translated(backend))
+    if report.peak is not None:
+        yield _(
+            "Peak: {peak} GFLOP/s, multiply-adds in registers, threads: {threads}, in this run.",
+            peak=f"{report.peak / 1e9:.0f}",
+            threads=report.threads,
+        )
+    for row in report.rows:
+        if AGAIN in row.timings:
+            same = row.over_elman(AGAIN)
+            which = {"cell": row.case.cell.upper(), "row": row.number, "mode": row.mode, "ratio": f"{same:.3f}"}
+            if abs(same - 1) <= SAME:
+                yield _("Elman against itself, {cell} row {row}, {mode}: {ratio}.", **which)
+            else:
+                yield _(
+                    "Elman against itself, {cell} row {row}, {mode}: {ratio}; the machine was too noisy to tell smaller differences.",
+                    **which,
+                )
+    if report.neighbours is not None and report.neighbours > MUCH_COMPANY:
+        busy = f"{report.neighbours:.1f}"
+        yield _("Other processes kept up to {busy} cores busy meanwhile: measure again on a quiet machine.", busy=busy)
+    yield from map(translated, report.absent)
 
 
 def _behind(row: Row) -> bool:
@@ -172,28 +234,9 @@ def _ratio(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
-def _notes(report: Report) -> Iterator[str]:
-    machine = report.machine
-    if not report.complete:
-        yield "CUT SHORT: rows are missing."
-    yield (
-        f"Medians of {report.rounds} interleaved rounds, in µs a call. ±: half the distance between the quartiles, of whoever in the row "
-        "varied most. vs: torch's, or the best other's, time over Elman's, the median of the rounds' ratios. T steps, B batch, I inputs, "
-        "H hidden units."
-    )
-    if any(_behind(row) for row in report.rows):
-        yield f"{BEHIND} Elman is not ahead of everybody here."
-    yield f"{machine.cpu}, {machine.isa}, {machine.cores} cores, of which each contestant uses {report.threads}. {machine.system}."
-    yield ", ".join(f"{package} {version}" for package, version in machine.versions.items()) + "."
-    for backend in dict.fromkeys(row.backend for row in report.rows):
-        yield f"Elman ran on {backend}."
-    if report.peak is not None:
-        yield f"Peak: {report.peak / 1e9:.0f} GFLOP/s, multiply-adds in registers alone on {report.threads} of the cores, in this run."
-    for row in report.rows:
-        if AGAIN in row.timings:
-            same = row.over_elman(AGAIN)
-            verdict = "" if abs(same - 1) <= SAME else "; the machine was too restless to tell smaller differences than this"
-            yield f"Elman against itself, {row.case.cell.upper()} row {row.number}, {row.mode}: {same:.3f}{verdict}."
-    if report.neighbours is not None and report.neighbours > MUCH_COMPANY:
-        yield f"Not alone: other processes kept up to {report.neighbours:.1f} cores busy; measure again on a quiet machine."
-    yield from (f"{line}." for line in report.absent)
+def _machine(machine: Machine) -> str:
+    return f"{machine.cpu}, {machine.isa}"
+
+
+def _versions(machine: Machine) -> str:
+    return ", ".join(f"{package} {version}" for package, version in machine.versions.items())

@@ -1,7 +1,6 @@
-"""Sequences as they really are, raced: ragged, cut, traced, streamed, each beside what one would do without.
+"""Ragged, reset, traced and streamed sequences, timed, each compared with the alternative.
 
-The ways to run a network, not libraries, stand beside each other here. Where two ways compute the same, they have first given the same
-numbers.
+Ways to run a network are compared here, not libraries. Where two ways compute the same, they have first given the same numbers.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ STEPS, BATCH, SIZE, STREAM_SIZE = 100, 32, 128, 64
 RESETS = 0.01  # the share of steps that begin a fresh sequence
 
 QUESTIONS: dict[str, str] = {
-    "ragged": "lengths uniform in 1..T, beside torch's pack, run, unpack",
-    "padded": "the same lengths, beside Elman's run of the whole padded batch",
-    "resets": "resets at 1 % of the steps, beside the same call with none",
-    "trace": "trace(), beside forward()",
-    "stream": f"stream.step on a NumPy array, one row of {STREAM_SIZE} units, beside torch's cell without gradients",
+    "ragged": "lengths uniform in 1..T, compared with torch's pack, run, unpack",
+    "padded": "the same lengths, compared with Elman's run of the whole padded batch",
+    "resets": "resets at 1 % of the steps, compared with the same call without resets",
+    "trace": "trace(), compared with forward()",
+    "stream": "stream.step on a NumPy array, B=1, 64 units, compared with torch's cell without gradients",
 }
 
 

@@ -10,22 +10,22 @@ from typing import Annotated
 import typer
 
 from elman.cli import bench, config, explain, tour, train
-from elman.cli.frame import Group
+from elman.cli.frame import Command, Group, Lang
 
 app = typer.Typer(
     name="elman",
     cls=Group,
-    help="Recurrent networks one can look into: the interface of torch.nn, kernels of their own.",
+    help="Recurrent networks with the interface of torch.nn, fast C++ kernels, and every state and gate open to inspection.",
     epilog="Example:  elman tour",
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
     add_completion=False,
 )
 
-app.command()(tour.tour)
-app.command()(explain.explain)
-app.command()(config.config)
-app.command()(bench.bench)
+app.command(cls=Command)(tour.tour)
+app.command(cls=Command)(explain.explain)
+app.command(cls=Command)(config.config)
+app.command(cls=Command)(bench.bench)
 app.add_typer(train.app, name="train")
 
 
@@ -40,7 +40,8 @@ def _version(asked: bool) -> None:
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version)] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)] = False,
+    lang: Lang = None,
 ) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())

@@ -1,9 +1,9 @@
-"""`elman bench`: Elman raced against what people would run otherwise."""
+"""`elman bench`: Elman compared with torch.nn, JAX and ONNX Runtime."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elman._files import rehearse, to_json, write
-from elman.cli.frame import interruptible, path, print_json
+from elman.cli.frame import Lang, interruptible, path, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from typing import TypeVar
 
     from elman.bench.case import Case, Mode
-    from elman.bench.report import Report
+    from elman.bench.contestants import Contestant
+    from elman.bench.render import Page
+
+    Found = TypeVar("Found")
 
 
 class Grid(str, Enum):
@@ -35,47 +39,50 @@ class Modes(str, Enum):
     both = "both"
 
 
-_WHAT, _HOW, _OUTPUT = "What is raced", "How it is measured", "What is printed"
+_WHAT, _HOW, _OUTPUT = "What is measured", "How it is measured", "Output"
 STDOUT = Path("-")
 MOST_THREADS = 1024
 
 
 def bench(
-    cell: Annotated[str, typer.Option(help="The kinds of network.", rich_help_panel=_WHAT)] = "rnn,gru,lstm",
+    cell: Annotated[str, typer.Option(help="Kinds of network.", rich_help_panel=_WHAT)] = "rnn,gru,lstm",
     grid: Annotated[
         Grid,
         typer.Option(
-            help="Of each kind: usual sizes, the tour's three, awkward sizes, or all of them. sequences: lengths, resets, traces and "
-            "streams beside what one would do without, torch and Elman alone.",
+            help="Which sizes: usual ones, the tour's three networks, awkward ones, or all of these. sequences: lengths, resets, traces "
+            "and streams, each compared with the alternative, Elman and torch only.",
             rich_help_panel=_WHAT,
         ),
     ] = Grid.sizes,
     rows: Annotated[str, typer.Option(help="Only these rows of the grid: 4,8 or 2-5.", show_default=False, rich_help_panel=_WHAT)] = "",
     mode: Annotated[Modes, typer.Option(help="Inference, training or both.", rich_help_panel=_WHAT)] = Modes.both,
-    against: Annotated[str, typer.Option(help="Whom; torch always takes part.", rich_help_panel=_WHAT)] = "torch,jax,ort",
+    against: Annotated[
+        str, typer.Option(help="Libraries to compare with; torch is always included.", rich_help_panel=_WHAT)
+    ] = "torch,jax,ort",
     threads: Annotated[
         str,
         typer.Option(
-            help="Of each contestant; by default 2, or 1 on one core. Several numbers, 1,2,4: Elman alone, with each of them.",
+            help="Threads of each library; by default 2, or 1 on a single core. With several numbers, as in 1,2,4: Elman only, with each "
+            "of them.",
             show_default=False,
             rich_help_panel=_HOW,
         ),
     ] = "",
     busy: Annotated[
-        int, typer.Option(help="Other processes that keep a processor busy meanwhile.", min=0, max=256, rich_help_panel=_HOW)
+        int, typer.Option(help="Run this many other processes meanwhile, each keeping a core busy.", min=0, max=256, rich_help_panel=_HOW)
     ] = 0,
     rounds: Annotated[
-        int | None, typer.Option(help="How often each runs; by default 15, quick 5.", min=1, show_default=False, rich_help_panel=_HOW)
+        int | None, typer.Option(help="Rounds; by default 15, with --quick 5.", min=1, show_default=False, rich_help_panel=_HOW)
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, shorter blocks.", rich_help_panel=_HOW)] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter rounds.", rich_help_panel=_HOW)] = False,
     a_a: Annotated[
-        bool, typer.Option("--a-a", help="Race Elman against itself in every row, not only each cell's first.", rich_help_panel=_HOW)
+        bool, typer.Option("--a-a", help="Compare Elman with itself in every row, not only in the first.", rich_help_panel=_HOW)
     ] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="The tables in Markdown.", rich_help_panel=_OUTPUT)] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.", rich_help_panel=_OUTPUT)] = False,
     json_path: Annotated[
         Path | None,
         typer.Option(
-            "--json", parser=path, metavar="FILE", help="Write all that was measured; - prints that alone.", rich_help_panel=_OUTPUT
+            "--json", parser=path, metavar="FILE", help="Write all measurements as JSON; - prints only these.", rich_help_panel=_OUTPUT
         ),
     ] = None,
     chart: Annotated[
@@ -87,67 +94,40 @@ def bench(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    lang: Lang = None,
 ) -> None:
-    """Elman beside torch.nn, JAX's jitted scan and ONNX Runtime, interleaved in one process. Ctrl-C prints what is measured so far.
+    """Compare the speed of Elman with torch.nn, JAX (jitted scan) and ONNX Runtime, interleaved in one process.
+
+    Libraries that are not installed are skipped, with a notice. Ctrl-C prints what has been measured so far.
 
     Example:  [bold]elman bench --cell gru --rows 4,8 --mode infer[/]
     """
     from elman.bench.case import MODES
-    from elman.bench.contestants import Elman, peers
-    from elman.bench.machine import available_cores, describe
-    from elman.bench.measure import measure
-    from elman.bench.report import Report
-    from elman.bench.threads import busy_processes
+    from elman.bench.machine import usual_threads
+    from elman.bench.race import BLOCK_S, QUICK_BLOCK_S
 
     if json_path is not None and json_path != STDOUT and json_path.name.startswith("-"):
-        raise ValueError(f"--json: expected a file's name, or - for the terminal, got {str(json_path)!r}")
+        raise ValueError(f"--json: expected a file name, or - for standard output, got {str(json_path)!r}")
     if json_path not in (None, STDOUT):
         try:
             rehearse(json_path)  # rather now than after the measurement
         except OSError as error:
             raise ValueError(f"--json: cannot write {json_path}: {error.strerror}") from error
     modes = MODES if mode is Modes.both else (mode.value,)
-    counts = _counts(threads) if threads else [min(2, available_cores())]
+    counts = _counts(threads) if threads else [usual_threads()]
     if chart is not None:
         _prepare_chart(chart, grid, counts)
-    rounds = rounds or (5 if quick else 15)
-    min_block_s = 0.02 if quick else 0.05
+    race = _Race(modes, counts, rounds or (5 if quick else 15), QUICK_BLOCK_S if quick else BLOCK_S, busy, as_markdown, json_path)
     if grid is Grid.sequences:
         if rows:
-            raise ValueError(f"--rows: --grid sequences has none to choose from, got {rows!r}; leave it out")
+            raise ValueError(f"--rows: --grid sequences has no rows to choose from, got {rows!r}; leave it out")
         if len(counts) > 1:
-            raise ValueError(f"--threads: --grid sequences takes one number, got {threads!r}")
-        with busy_processes(busy):
-            race_sequences(_cells(cell), modes, counts[0], rounds, min_block_s, as_markdown, json_path)
-        return
-    cases = select(cell, grid.value, rows)
-    if len(counts) > 1:
-        with busy_processes(busy):
-            race_threads(cases, modes, counts, rounds, min_block_s, busy, as_markdown, json_path)
-        return
-
-    others, absent = peers({"torch", *against.split(",")}, counts[0])
-    elman = Elman(counts[0])
-    machine = describe(package for who in (elman, *others) for package in who.packages)
-    measured = measure(cases, modes, elman, others, threads=counts[0], rounds=rounds, min_block_s=min_block_s, always_again=a_a)
-    found = []
-    total = len(cases) * len(modes)
-    with interruptible(), busy_processes(busy):
-        try:
-            for row in measured:
-                found.append(row)
-                # No spinner: its thread would run beside what is timed.
-                ratio = f"torch/elman {row.over_elman('torch'):.2f}"
-                print(f"{len(found)}/{total}  {row.case.cell} {row.case} {row.mode}: {ratio}", file=sys.stderr)
-        finally:
-            # Also when it was interrupted, or a later row's answer was wrong.
-            if found:
-                report = Report(machine, counts[0], rounds, min_block_s, tuple(found), tuple(absent), complete=len(found) == total)
-                publish(report, as_markdown, json_path)
-                if chart is not None:
-                    from elman.bench.chart import draw
-
-                    draw(report.to_dict(), chart)
+            raise ValueError(f"--threads: --grid sequences takes a single number, got {threads!r}")
+        race.sequences(_cells(cell))
+    elif len(counts) > 1:
+        race.threads(select(cell, grid.value, rows))
+    else:
+        race.libraries(select(cell, grid.value, rows), against.split(","), a_a, chart)
 
 
 def _prepare_chart(folder: Path, grid: Grid, counts: list[int]) -> None:
@@ -161,6 +141,128 @@ def _prepare_chart(folder: Path, grid: Grid, counts: list[int]) -> None:
         rehearse(folder / "bench-light.svg")
     except OSError as error:
         raise ValueError(f"--chart: cannot write to {folder}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class _Race:
+    """How something is measured and where the results go."""
+
+    modes: tuple[Mode, ...]
+    counts: list[int]
+    rounds: int
+    min_block_s: float
+    busy: int
+    as_markdown: bool
+    json_path: Path | None
+
+    def libraries(self, cases: list[tuple[int, Case]], against: list[str], always_again: bool, chart: Path | None) -> None:
+        """Elman and other libraries."""
+        from elman.bench.contestants import Elman, peers
+        from elman.bench.machine import describe
+        from elman.bench.measure import Row, measure
+        from elman.bench.render import race_page
+        from elman.bench.report import Report
+
+        (threads,) = self.counts
+        others, absent = peers({"torch", *against}, threads)
+        elman = Elman(threads)
+        everybody: list[Contestant] = [elman, *others]
+        machine = describe(package for who in everybody for package in who.packages)
+        total = len(cases) * len(self.modes)
+
+        def results(found: list[Row]) -> tuple[dict[str, Any], Page]:
+            complete = len(found) == total
+            report = Report(machine, threads, self.rounds, self.min_block_s, tuple(found), tuple(absent), complete)
+            if chart is not None:
+                from elman.bench.chart import draw
+
+                draw(report.to_dict(), chart)
+            return report.to_dict(), race_page(report)
+
+        self._run(
+            measure(cases, self.modes, elman, others, threads=threads, always_again=always_again, **self._timed),
+            lambda row, number: f"{number}/{total}  {row.case.cell} {row.case} {row.mode}: torch/elman {row.over_elman('torch'):.2f}",
+            results,
+        )
+
+    def sequences(self, cells: list[str]) -> None:
+        """Ways to run sequences."""
+        from elman.bench.machine import describe
+        from elman.bench.render import sequences_page
+        from elman.bench.sequences import Answer, measure
+
+        (threads,) = self.counts
+        machine = describe(("elman", "torch"))
+
+        def results(found: list[Answer]) -> tuple[dict[str, Any], Page]:
+            answers = [answer.to_dict() for answer in found]
+            facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "answers": answers}
+            return facts, sequences_page(found, machine, threads, self.rounds)
+
+        self._run(
+            measure(cells, self.modes, threads=threads, **self._timed),
+            lambda answer, number: f"{answer.cell} {answer.mode} {answer.question}: {answer.ratio:.2f}",
+            results,
+        )
+
+    def threads(self, cases: list[tuple[int, Case]]) -> None:
+        """Numbers of threads."""
+        from elman.bench.machine import describe
+        from elman.bench.render import threads_page
+        from elman.bench.threads import Row, measure
+
+        machine = describe(("elman", "torch"))
+
+        def results(found: list[Row]) -> tuple[dict[str, Any], Page]:
+            rows = [row.to_dict() for row in found]
+            facts = {"machine": asdict(machine), "rounds": self.rounds, "busy": self.busy, "rows": rows}
+            return facts, threads_page(found, machine, self.rounds, self.busy)
+
+        self._run(
+            measure(cases, self.modes, self.counts, **self._timed),
+            lambda row, number: f"{row.case.cell} {row.case} {row.mode}, threads {row.threads}: {row.over_fewest:.2f}",
+            results,
+        )
+
+    @property
+    def _timed(self) -> dict[str, Any]:
+        return {"rounds": self.rounds, "min_block_s": self.min_block_s}
+
+    def _run(
+        self,
+        measured: Iterable[Found],
+        progress: Callable[[Found, int], str],
+        results: Callable[[list[Found]], tuple[dict[str, Any], Page]],
+    ) -> None:
+        """Measure, a line on stderr for each result; print or write what there is, also after Ctrl-C or a wrong answer."""
+        from elman.bench.threads import busy_processes
+
+        found: list[Found] = []
+        with interruptible(), busy_processes(self.busy):
+            try:
+                for each in measured:
+                    found.append(each)
+                    # No spinner: its thread would run beside what is timed.
+                    print(progress(each, len(found)), file=sys.stderr)
+            finally:
+                if found:
+                    self._put_out(*results(found))
+
+    def _put_out(self, facts: dict[str, Any], page: Page) -> None:
+        from rich.console import Console
+
+        if self.json_path == STDOUT:
+            print_json(facts)
+            return
+        if self.as_markdown:
+            print(page.markdown())
+        else:
+            console = Console()
+            if not console.is_terminal:
+                console.width = max(console.width, 100)  # a pipe has no edge
+            page.print(console)
+        if self.json_path is not None:
+            write(self.json_path, (to_json(facts) + "\n").encode())
 
 
 def select(cells: str, grid: str, rows: str) -> list[tuple[int, Case]]:
@@ -186,13 +288,13 @@ def _cells(cells: str) -> list[str]:
 
 
 def _counts(threads: str) -> list[int]:
-    """The numbers of threads that ``"1,2,4"`` names, rising, each once."""
+    """The numbers of threads that ``"1,2,4"`` names, rising."""
     try:
-        counts = sorted({int(count) for count in threads.split(",")})
+        counts = sorted(int(count) for count in threads.split(","))
     except ValueError:
         counts = [0]
-    if not 1 <= counts[0] <= counts[-1] <= MOST_THREADS:
-        raise ValueError(f"--threads: expected numbers from 1 to {MOST_THREADS} like 2 or 1,2,4, got {threads!r}")
+    if not 1 <= counts[0] <= counts[-1] <= MOST_THREADS or len(set(counts)) < len(counts):
+        raise ValueError(f"--threads: expected different numbers from 1 to {MOST_THREADS} like 2 or 1,2,4, got {threads!r}")
     return counts
 
 
@@ -211,88 +313,3 @@ def _numbers(rows: str, last_row: int) -> list[int]:
             raise ValueError(f"--rows: this grid has rows 1 to {last_row}, got {part!r}")
         chosen += span
     return list(dict.fromkeys(chosen))
-
-
-def publish(report: Report, as_markdown: bool, json_path: Path | None) -> None:
-    """Print the report, and write it where it was asked for."""
-    from rich.console import Console
-
-    from elman.bench.render import markdown, print_tables
-
-    def show() -> None:
-        if as_markdown:
-            print(markdown(report))
-            return
-        console = Console()
-        if not console.is_terminal:
-            console.width = max(console.width, 100)  # a pipe has no edge
-        print_tables(report, console)
-
-    _put_out(report.to_dict(), show, json_path)
-
-
-def _put_out(facts: dict[str, Any], show: Callable[[], None], json_path: Path | None) -> None:
-    """Show what was found, or print it as JSON; and write it where it was asked for."""
-    if json_path == STDOUT:
-        print_json(facts)
-        return
-    show()
-    if json_path is not None:
-        write(json_path, (to_json(facts) + "\n").encode())
-
-
-def race_sequences(
-    cells: list[str],
-    modes: tuple[Mode, ...],
-    threads: int,
-    rounds: int,
-    min_block_s: float,
-    as_markdown: bool,
-    json_path: Path | None,
-) -> None:
-    """Put the questions on sequences, and print or write the answers."""
-    from rich.console import Console
-
-    from elman.bench.machine import describe
-    from elman.bench.render import print_answers
-    from elman.bench.sequences import measure
-
-    answers = []
-    with interruptible():
-        try:
-            for answer in measure(cells, modes, threads=threads, rounds=rounds, min_block_s=min_block_s):
-                answers.append(answer)
-                print(f"{answer.cell} {answer.mode} {answer.question}: {answer.ratio:.2f}", file=sys.stderr)
-        finally:  # also when it was interrupted
-            machine = describe(("elman", "torch"))
-            facts = {"machine": asdict(machine), "threads": threads, "rounds": rounds, "answers": [answer.to_dict() for answer in answers]}
-            _put_out(facts, lambda: print_answers(answers, machine, threads, rounds, Console(), as_markdown), json_path)
-
-
-def race_threads(
-    cases: list[tuple[int, Case]],
-    modes: tuple[Mode, ...],
-    counts: list[int],
-    rounds: int,
-    min_block_s: float,
-    busy: int,
-    as_markdown: bool,
-    json_path: Path | None,
-) -> None:
-    """Race numbers of threads, and print or write what was found."""
-    from rich.console import Console
-
-    from elman.bench.machine import describe
-    from elman.bench.render import print_threads
-    from elman.bench.threads import measure
-
-    rows = []
-    with interruptible():
-        try:
-            for row in measure(cases, modes, counts, rounds=rounds, min_block_s=min_block_s):
-                rows.append(row)
-                print(f"{row.case.cell} {row.case} {row.mode}, threads {row.threads}: {row.over_fewest:.2f}", file=sys.stderr)
-        finally:  # also when it was interrupted
-            machine = describe(("elman", "torch"))
-            facts = {"machine": asdict(machine), "rounds": rounds, "busy": busy, "rows": [row.to_dict() for row in rows]}
-            _put_out(facts, lambda: print_threads(rows, machine, rounds, busy, Console(), as_markdown), json_path)

@@ -1,4 +1,4 @@
-"""`elman explain`: any network that one names."""
+"""`elman explain`: any network you name."""
 
 from __future__ import annotations
 
@@ -29,43 +29,48 @@ class Direction(str, Enum):
     reverse = "reverse"
 
 
-_NETWORK, _DATA, _ROWS, _NUMBERS = "The network", "Its data", "Rows that are not whole", "One number by hand"
+_NETWORK, _DATA, _RAGGED, _NUMBERS = "Network", "Data", "Lengths and resets", "One number by hand"
 
 
 def explain(
-    kind: Annotated[str, typer.Argument(help="The kind of network: rnn, gru or lstm.")],
+    kind: Annotated[str, typer.Argument(help="Kind of network: rnn, gru or lstm.")],
     input_size: Annotated[int, typer.Option(help="I, features per step.", rich_help_panel=_NETWORK)] = 10,
     hidden_size: Annotated[int, typer.Option(help="H, hidden units.", rich_help_panel=_NETWORK)] = 20,
     num_layers: Annotated[int, typer.Option(help="L, layers.", rich_help_panel=_NETWORK)] = 1,
-    bidirectional: Annotated[bool, typer.Option("--bidirectional", help="Read the sequence both ways.", rich_help_panel=_NETWORK)] = False,
+    bidirectional: Annotated[
+        bool, typer.Option("--bidirectional", help="Read each sequence in both directions.", rich_help_panel=_NETWORK)
+    ] = False,
     nonlinearity: Annotated[
-        Nonlinearity, typer.Option(help="Of an rnn: what a sum passes through.", rich_help_panel=_NETWORK)
+        Nonlinearity, typer.Option(help="RNN only: the activation function.", rich_help_panel=_NETWORK)
     ] = Nonlinearity.tanh,
-    proj_size: Annotated[int, typer.Option(help="Of an lstm: P, to how many numbers h is projected.", rich_help_panel=_NETWORK)] = 0,
-    no_bias: Annotated[bool, typer.Option("--no-bias", help="Leave the biases out.", rich_help_panel=_NETWORK)] = False,
-    dropout: Annotated[float, typer.Option(help="Between layers, in training.", rich_help_panel=_NETWORK)] = 0.0,
-    dtype: Annotated[Dtype, typer.Option(help="Of weights and data.", rich_help_panel=_NETWORK)] = Dtype.float32,
+    proj_size: Annotated[
+        int, typer.Option(help="LSTM only: P, the size that h is projected to; 0 for no projection.", rich_help_panel=_NETWORK)
+    ] = 0,
+    no_bias: Annotated[bool, typer.Option("--no-bias", help="Leave out the biases.", rich_help_panel=_NETWORK)] = False,
+    dropout: Annotated[float, typer.Option(help="Dropout probability between layers, in training only.", rich_help_panel=_NETWORK)] = 0.0,
+    dtype: Annotated[Dtype, typer.Option(help="Dtype of weights and data.", rich_help_panel=_NETWORK)] = Dtype.float32,
     seq_len: Annotated[
         int | None, typer.Option(help="T, steps; by default 5, or the longest of --lengths.", show_default=False, rich_help_panel=_DATA)
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="B, samples; by default 3, or one for each of --lengths.", show_default=False, rich_help_panel=_DATA)
+        int | None,
+        typer.Option(help="B, sequences in the batch; by default 3, or as many as --lengths.", show_default=False, rich_help_panel=_DATA),
     ] = None,
-    batch_first: Annotated[bool, typer.Option("--batch-first", help="x and output are (B, T, ...).", rich_help_panel=_DATA)] = False,
-    seed: Annotated[int, typer.Option(help="Of weights and data.", rich_help_panel=_DATA)] = 0,
-    lengths: Annotated[str | None, typer.Option(help="How many steps each row has, as in 5,3,0.", rich_help_panel=_ROWS)] = None,
+    batch_first: Annotated[bool, typer.Option("--batch-first", help="Make x and output (B, T, ...).", rich_help_panel=_DATA)] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and the data.", rich_help_panel=_DATA)] = 0,
+    lengths: Annotated[str | None, typer.Option(help="Steps of each sequence: 5,3,0.", rich_help_panel=_RAGGED)] = None,
     reset: Annotated[
         str | None,
         typer.Option(
-            help="Where a fresh sequence begins: 2 is step 2 of all rows; 0:2,1:1 step 2 of row 0 and step 1 of row 1.",
-            rich_help_panel=_ROWS,
+            help="Where sequences start afresh: 2 is step 2 of all; 0:2,1:1 is step 2 of sequence 0 and step 1 of sequence 1.",
+            rich_help_panel=_RAGGED,
         ),
     ] = None,
     numbers: Annotated[
         bool,
         typer.Option(
             "--numbers",
-            help="Work one step of one unit through by hand; with --lengths or --reset: each row's final numbers.",
+            help="Work out one step of one unit by hand; with --lengths or --reset: print the final states.",
             rich_help_panel=_NUMBERS,
         ),
     ] = False,
@@ -74,32 +79,33 @@ def explain(
         typer.Option(help="Which step; by default the second that the direction takes.", show_default=False, rich_help_panel=_NUMBERS),
     ] = None,
     unit: Annotated[int, typer.Option(help="Which hidden unit.", rich_help_panel=_NUMBERS)] = 0,
-    row: Annotated[int, typer.Option(help="Which row of the batch.", rich_help_panel=_NUMBERS)] = 0,
+    sequence: Annotated[int, typer.Option(help="Which sequence of the batch.", rich_help_panel=_NUMBERS)] = 0,
     layer: Annotated[int, typer.Option(help="Which layer.", rich_help_panel=_NUMBERS)] = 0,
     direction: Annotated[Direction, typer.Option(help="Which direction.", rich_help_panel=_NUMBERS)] = Direction.forward,
-    time: Annotated[bool, typer.Option("--time/--no-time", help="Race it against torch.nn's.")] = True,
-    lang: Annotated[Lang | None, typer.Option(help="The language; by default the locale's.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the facts for a program to read.")] = False,
+    time: Annotated[bool, typer.Option("--time/--no-time", help="Compare the speed with torch.nn.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    lang: Lang = None,
 ) -> None:
-    """Any network: its tensors, parameters, costs and backend, and one number of it worked out by hand.
+    """Inspect a network of your own: tensors, parameters, cost, backend, and one number worked out by hand.
 
-    With --lengths or --reset instead: which steps of each row are run, and where it ends.
+    With --lengths or --reset it shows which steps of each sequence are run, and where it ends.
 
-    Example:  [bold]elman explain rnn --input-size 10 --hidden-size 20 --num-layers 2 --bidirectional --numbers[/]
+    Example:  [bold]elman explain rnn --num-layers 2 --bidirectional --numbers[/]
 
     Example:  [bold]elman explain gru --bidirectional --lengths 5,3,0 --reset 2[/]
     """
-    from elman.show import render_explain, render_spans
-    from elman.show.by_hand import Which
+    from elman.show.diagram import marks_of
+    from elman.show.hand_worked import Which
     from elman.show.network import study
-    from elman.show.render_style import console, marks_of
-    from elman.show.spans import study_spans
-    from elman.show.spec import Spec
-    from elman.show.text import language_of
+    from elman.show.pages import explain_page
+    from elman.show.sequences import study_sequences
+    from elman.show.sequences_page import sequences_page
+    from elman.show.specification import Spec
+    from elman.show.style import console
 
-    rows, cuts = None if lengths is None else _lengths(lengths), () if reset is None else _resets(reset)
-    if seq_len is None and rows is not None and not any(rows):
-        raise ValueError("all lengths are 0, which says nothing of T: add --seq-len")
+    sizes, resets = None if lengths is None else _lengths(lengths), () if reset is None else _resets(reset)
+    if seq_len is None and sizes is not None and not any(sizes):
+        raise ValueError("all --lengths are 0; give the number of steps with --seq-len")
 
     spec = Spec(
         kind=kind,
@@ -112,40 +118,39 @@ def explain(
         dropout=dropout,
         bidirectional=bidirectional,
         proj_size=proj_size,
-        seq_len=seq_len if seq_len is not None else max(rows) if rows else 5,
-        batch=batch if batch is not None else len(rows) if rows else 3,
+        seq_len=seq_len if seq_len is not None else max(sizes) if sizes else 5,
+        batch=batch if batch is not None else len(sizes) if sizes else 3,
         dtype=dtype.value,
         seed=seed,
     )
-    which = Which(step=step, unit=unit, row=row, layer=layer, direction=direction.value)
-    screen, language = console(), lang.value if lang else language_of()
+    which = Which(step=step, unit=unit, sequence=sequence, layer=layer, direction=direction.value)
+    screen = console()
+    marks = marks_of(screen.encoding)
     if lengths is not None or reset is not None:
         if which != Which():
-            raise ValueError(
-                "--step, --unit, --row, --layer and --direction choose a number of whole rows: leave them, or --lengths and --reset"
-            )
-        spans = study_spans(spec, rows, cuts)
+            raise ValueError("--step, --unit, --sequence, --layer and --direction cannot be combined with --lengths or --reset")
+        told = study_sequences(spec, sizes, resets)
         if as_json:
-            print_json({"spans": asdict(spans)})
+            print_json({"sequences": asdict(told)})
         else:
-            screen.print(render_spans.render(spans, language, screen.width, marks_of(screen.encoding), numbers))
+            screen.print(sequences_page(told, screen.width, marks, numbers))
         return
     network = study(spec, timed=time, which=which if numbers else None)
     if as_json:
         print_json({"network": asdict(network)})
     else:
-        screen.print(render_explain.render(network, language, screen.width))
+        screen.print(explain_page(network, screen.width, marks))
 
 
 def _lengths(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d+(,\d+)*", text, re.ASCII):
-        raise ValueError(f"--lengths are whole numbers with commas between, as in 5,3,0, got {text!r}")
+        raise ValueError(f"--lengths: expected whole numbers like 5,3,0, got {text!r}")
     return tuple(map(int, text.split(",")))
 
 
 def _resets(text: str) -> tuple[tuple[int | None, int], ...]:
-    """Row and step of each; None for the row means all rows."""
+    """Sequence and step of each; None stands for all sequences."""
     if not re.fullmatch(r"(\d+:)?\d+(,(\d+:)?\d+)*", text, re.ASCII):
-        raise ValueError(f"--reset is steps, or rows and steps, with commas between, as in 2 or 0:2,1:1, got {text!r}")
+        raise ValueError(f"--reset: expected steps like 2, or sequences and steps like 0:2,1:1, got {text!r}")
     pairs = (each.rpartition(":") for each in text.split(","))
-    return tuple((int(row) if row else None, int(step)) for row, _, step in pairs)
+    return tuple((int(sequence) if sequence else None, int(step)) for sequence, _, step in pairs)

@@ -1,4 +1,4 @@
-"""What every command shares: one clear line for bad input, warnings and Ctrl-C, the terminal's width, the language, paths, JSON."""
+"""What every command shares: its language, one clear line for bad input, warnings and Ctrl-C, the terminal's width, paths, JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import warnings
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer import rich_utils
+from typer.core import TyperCommand, TyperGroup
 
 from elman._files import to_json
+from elman.language import LANGUAGES, _, language_of, speaking, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,14 +34,70 @@ NARROWEST, WIDEST = 40, 1000
 """Columns. A terminal outside of these is taken to be at the nearer end: narrower ones wrap lines by themselves."""
 
 
-class Lang(str, Enum):
+class Language(str, Enum):
     """The languages that output comes in."""
 
     en = "en"
     zh = "zh"
 
 
-class Group(TyperGroup):
+# A parameter of every command, which none reads: `Group.main` has read it before anything is parsed, so that help and errors heed it.
+Lang = Annotated[Language | None, typer.Option(help="The language of the output; by default that of the locale.", show_default=False)]
+
+
+def language_asked_for(arguments: Sequence[str]) -> str:
+    """What ``--lang`` says, wherever it stands; else the locale's language.
+
+    >>> language_asked_for(["tour", "--lang=zh", "--help"])
+    'zh'
+    """
+    for index, argument in enumerate(arguments):
+        option, _equals, value = argument.partition("=")
+        if option == "--lang" and (value or "".join(arguments[index + 1 : index + 2])) in LANGUAGES:
+            return value or arguments[index + 1]
+    return language_of()
+
+
+class _Help:
+    """Help in the reader's language, for a command or a group of them. What is written in the code is English."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            for name in ("help", "rich_help_panel"):
+                if isinstance(text := getattr(param, name, None), str):
+                    setattr(param, name, translated(text))
+        return params
+
+    def get_usage(self, ctx: Any) -> str:
+        return str(super().get_usage(ctx)).replace("Usage:", _("Usage:"), 1)  # type: ignore[misc]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for command in (self, *getattr(self, "commands", {}).values()):
+            for name in ("help", "epilog"):
+                if text := getattr(command, name, None):
+                    setattr(command, name, "\n\n".join(translated(" ".join(part.split(" "))) for part in paragraphs(text)))
+        titles = ("ARGUMENTS_PANEL_TITLE", "OPTIONS_PANEL_TITLE", "COMMANDS_PANEL_TITLE", "DEFAULT_STRING", "REQUIRED_LONG_STRING")
+        before = {name: getattr(rich_utils, name) for name in titles}
+        try:
+            for name, text in before.items():
+                setattr(rich_utils, name, translated(text))
+            super().format_help(ctx, formatter)  # type: ignore[misc]
+        finally:
+            for name, text in before.items():
+                setattr(rich_utils, name, text)
+
+
+def paragraphs(text: str) -> list[str]:
+    """The paragraphs of a docstring, each in one line."""
+    return [" ".join(line.strip() for line in part.splitlines()) for part in re.split(r"\n\s*\n", text.strip())]
+
+
+class Command(_Help, TyperCommand):
+    """A command whose help is in the reader's language."""
+
+
+class Group(_Help, TyperGroup):
     """A group of commands that meets bad input with one line on stderr and exit code 2, never with a traceback.
 
     Bad input is what the parser refuses, and any ValueError that a command raises. Trouble with files, memory or torch (OSError,
@@ -56,16 +114,16 @@ class Group(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
-        if sys.stdout is None:
-            fail("standard output is closed: there is nowhere to print to; for no output add > /dev/null", FAILED)
-        with _usable_width(), _warnings_in_one_line():
+        with speaking(language_asked_for(sys.argv[1:] if args is None else args)), _usable_width(), _warnings_in_one_line():
+            if sys.stdout is None:
+                fail("standard output is closed; to discard the output add > /dev/null", FAILED)
             try:
                 code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
                 sys.stdout.flush()
             except UsageError as error:
                 # typer's own base class, which has no public name; without a message it has printed the help of a group of commands
                 message: str = error.format_message()  # type: ignore[attr-defined]
-                fail(message or "a command is missing: one of those above", BAD_INPUT)
+                fail(message or "missing command; choose one of those above", BAD_INPUT)
             except ValueError as error:
                 fail(str(error), BAD_INPUT)
             except (typer.Abort, KeyboardInterrupt):
@@ -76,8 +134,8 @@ class Group(TyperGroup):
                 sys.exit(FAILED)
             except (OSError, RuntimeError, MemoryError) as error:
                 fail(in_words(error), FAILED)
-        if code == INTERRUPTED:  # typer has caught the interruption
-            fail("interrupted", INTERRUPTED)
+            if code == INTERRUPTED:  # typer has caught the interruption
+                fail("interrupted", INTERRUPTED)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -88,11 +146,11 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def say(message: str) -> None:
-    """Print one line on stderr. Names of files are in it: what could steer a terminal becomes a mark."""
-    line = "".join(character if character.isprintable() else "·" for character in " ".join(message.split()))
+    """Print one line on stderr, in the reader's language. Names of files are in it: what could steer a terminal becomes a mark."""
+    line = translated(f"elman: {' '.join(message.split())}")
     with suppress(OSError):  # there is nowhere left to complain
         if sys.stderr is not None:
-            print(f"elman: {line}", file=sys.stderr, flush=True)
+            print("".join(character if character.isprintable() else "·" for character in line), file=sys.stderr, flush=True)
 
 
 def in_words(error: BaseException) -> str:
@@ -104,7 +162,7 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if asked := re.search(r"tried to allocate (\d+) bytes", str(error)):
-        return f"not enough memory: {int(asked[1]) / 1e9:,.1f} GB more were asked for"
+        return f"not enough memory: {int(asked[1]) / 1e9:,.1f} GB more are needed"
     return str(error) or ("not enough memory" if isinstance(error, MemoryError) else type(error).__name__)
 
 
@@ -129,7 +187,7 @@ def path(given: str | Path) -> Path:
         typer.BadParameter: it is empty.
     """
     if not str(given).strip():
-        raise typer.BadParameter(f"expected a path, got {given!r}; the current folder is .")
+        raise typer.BadParameter(f"expected a path, got {given!r}; for the current folder use .")
     return Path(given)
 
 

@@ -11,23 +11,24 @@ from elman.cli.frame import Lang, print_json
 
 
 def tour(
-    cell: Annotated[str, typer.Option(help="The kind of network: rnn, gru or lstm.")] = "rnn",
-    lang: Annotated[Lang | None, typer.Option(help="The language; by default the locale's.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the facts for a program to read.")] = False,
+    cell: Annotated[str, typer.Option(help="Kind of network: rnn, gru or lstm.")] = "rnn",
+    weights: Annotated[bool, typer.Option("--weights", help="Print the parameters of all three networks, not only the first.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and the data.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    lang: Lang = None,
 ) -> None:
-    """Three recurrent networks, looked into: shapes, states, weights, and torch.nn beside them.
+    """Inspect three recurrent networks: shapes, states, weights, common mistakes, and speed compared with torch.nn.
 
-    Example:  [bold]elman tour --cell lstm --lang zh[/]
+    Example:  [bold]elman tour --cell lstm[/]
     """
-    from elman.show import render_tour
-    from elman.show.render_style import console
-    from elman.show.text import language_of
-    from elman.show.tour import tour as study
+    from elman.show.diagram import marks_of
+    from elman.show.network import tour as study
+    from elman.show.pages import tour_page
+    from elman.show.style import console
 
     networks = study(cell, seed)
     if as_json:
         print_json({"networks": [asdict(network) for network in networks]})
     else:
         screen = console()
-        screen.print(render_tour.render(networks, lang.value if lang else language_of(), screen.width))
+        screen.print(tour_page(networks, screen.width, marks_of(screen.encoding), weights))

@@ -1,4 +1,4 @@
-"""`elman train`: networks of one's own, on data of one's own."""
+"""`elman train`: networks of your own, on data of your own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elman.cli.frame import FAILED, INTERRUPTED, Lang, fail, in_words, interruptible, path, print_json
+from elman.cli.frame import FAILED, INTERRUPTED, Command, Group, Lang, fail, in_words, interruptible, path, print_json, say
+from elman.language import _, current, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,71 +24,72 @@ if TYPE_CHECKING:
     from elman.train.char_model import CharModel
     from elman.train.corpus import Corpus
     from elman.train.fit import Step
-    from elman.train.report import Report
     from elman.train.text import CurvePoint, Outcome, TextSettings
 
-app = typer.Typer(help="Train a network on data of your own.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(cls=Group, help="Train a network on data of your own.", no_args_is_help=True, rich_markup_mode="rich")
 
-_MODEL, _TRAINING, _OUTPUT = "The model", "Its training", "What comes out"
+_MODEL, _TRAINING, _OUTPUT = "Model", "Training", "Output"
 SECONDS, LEARNING_RATE = 90.0, 3e-3
 
 
 @app.callback()
-def _train() -> None:
+def _train(lang: Lang = None) -> None:
     """Train a network on data of your own."""
 
 
-@app.command()
+@app.command(cls=Command)
 def text(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
             parser=path,
             metavar="[PATHS]...",
-            help="Text files, and folders of them, of which hidden files, environments, caches, --out and what an earlier training wrote "
-            "are left out; by default Python's standard library.",
+            help="Text files and folders; by default Python's standard library. In folders, hidden files, environments, caches, --out and "
+            "the output of earlier runs are skipped.",
             show_default=False,
         ),
     ] = None,
-    hidden_size: Annotated[int, typer.Option(help="Hidden units of a layer.", min=1, rich_help_panel=_MODEL)] = 256,
-    num_layers: Annotated[int, typer.Option("--num-layers", "--layers", help="Layers.", min=1, rich_help_panel=_MODEL)] = 2,
+    hidden_size: Annotated[int, typer.Option(help="Hidden units of each layer.", min=1, rich_help_panel=_MODEL)] = 256,
+    num_layers: Annotated[int, typer.Option("--num-layers", "--layers", help="Number of layers.", min=1, rich_help_panel=_MODEL)] = 2,
     seconds: Annotated[
-        float | None, typer.Option(help=f"How long to train; by default {SECONDS:.0f}.", show_default=False, rich_help_panel=_TRAINING)
+        float | None,
+        typer.Option(help=f"How long to train; by default {SECONDS:.0f} seconds.", show_default=False, rich_help_panel=_TRAINING),
     ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
-            help="How many steps to train, instead: the same seed then gives the same model.", show_default=False, rich_help_panel=_TRAINING
+            help="Train for this many steps instead: the same seed then gives the same model.",
+            show_default=False,
+            rich_help_panel=_TRAINING,
         ),
     ] = None,
     learning_rate: Annotated[
         float,
         typer.Option(
-            "--learning-rate", "--lr", help="Adam's, at its highest. Lower it if the training diverges.", rich_help_panel=_TRAINING
+            "--learning-rate", "--lr", help="Peak learning rate of Adam. Lower it if training diverges.", rich_help_panel=_TRAINING
         ),
     ] = 3e-3,
-    streams: Annotated[int, typer.Option(help="Parts of the text that are read side by side.", min=1, rich_help_panel=_TRAINING)] = 32,
-    chunk: Annotated[int, typer.Option(help="Characters through which gradients go back.", min=1, rich_help_panel=_TRAINING)] = 32,
-    seed: Annotated[int, typer.Option(help="Of weights and sample.", min=0, max=2**63 - 1, rich_help_panel=_TRAINING)] = 0,
+    streams: Annotated[int, typer.Option(help="Batch size: parts of the text read side by side.", min=1, rich_help_panel=_TRAINING)] = 32,
+    chunk: Annotated[
+        int, typer.Option(help="Truncated backpropagation: characters that gradients go back through.", min=1, rich_help_panel=_TRAINING)
+    ] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and the sample.", min=0, max=2**63 - 1, rich_help_panel=_TRAINING)] = 0,
     out: Annotated[
         Path,
-        typer.Option(parser=path, metavar="FOLDER", help="The folder for picture, sample, figures and weights.", rich_help_panel=_OUTPUT),
+        typer.Option(parser=path, metavar="FOLDER", help="Folder for picture, sample, metrics and weights.", rich_help_panel=_OUTPUT),
     ] = Path("demo"),
-    lang: Annotated[
-        Lang | None, typer.Option(help="The language; by default the locale's.", show_default=False, rich_help_panel=_OUTPUT)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures for a program to read.", rich_help_panel=_OUTPUT)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.", rich_help_panel=_OUTPUT)] = False,
+    lang: Lang = None,
 ) -> None:
-    """A character model: reads text, learns to say what comes next, is judged on files it never read. Ctrl-C keeps what it has learnt.
+    """Train a character model: it learns to predict the next character and is evaluated on held-out files. Ctrl-C keeps the model.
 
     Example:  [bold]elman train text --seconds 30 ~/my/notes[/]
     """
     from rich.console import Console
 
-    from elman.show.text import language_of
+    from elman.train import report
     from elman.train.corpus import read_paths, read_standard_library
     from elman.train.fit import FitSettings
-    from elman.train.report import Report
     from elman.train.text import TextSettings
 
     if out.exists() and not out.is_dir():
@@ -100,29 +102,29 @@ def text(
     settings = TextSettings(
         FitSettings(steps, seconds, streams, chunk, learning_rate), hidden_size=hidden_size, num_layers=num_layers, seed=seed
     )
-    report = Report(lang.value if lang else language_of())
     corpus = read_paths(paths, out) if paths else read_standard_library()
     # With --json, stdout is for the program alone.
     screen = Console(stderr=as_json, highlight=False)
     with interruptible():
-        outcome, files = _train_and_keep(corpus, settings, out, report, screen)
+        outcome, files = _train_and_keep(corpus, settings, out, screen)
         failures = _write_the_rest(outcome, out, files)
         screen.print(report.closing(outcome, files, failures))
         if as_json:
             print_json(outcome.metrics() | {"files": {kind: str(path) for kind, path in files.items()}})
     if failures:
         what, error = next(iter(failures.items()))
-        kept = report.say("kept", path=files["model"])
-        fail(report.say("failed", what=report.say(what), error=in_words(error), kept=kept), FAILED)
+        fail(_failed(report.name_of(what), error, files), FAILED)
 
 
-def _train_and_keep(corpus: Corpus, settings: TextSettings, out: Path, report: Report, screen: Console) -> tuple[Outcome, dict[str, Path]]:
+def _train_and_keep(corpus: Corpus, settings: TextSettings, out: Path, screen: Console) -> tuple[Outcome, dict[str, Path]]:
     """Train, and write the weights as soon as they are there. What ends it early leaves with a line that says where they are."""
     from elman.train import outputs
     from elman.train.fit import DivergedError
 
     files: dict[str, Path] = {}
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
+
+    from elman.train import report
 
     def begin(model: CharModel) -> None:
         outputs.prepare(out, model)
@@ -132,25 +134,38 @@ def _train_and_keep(corpus: Corpus, settings: TextSettings, out: Path, report: R
         files["model"] = outputs.keep(model, out)
 
     try:
-        return _train_watched(corpus, settings, report, screen, begin, keep), files
+        return _train_watched(corpus, settings, screen, begin, keep), files
     except DivergedError as error:
-        kept = report.say("kept_of", step=error.kept, path=files["model"])
-        rate = settings.fit.learning_rate
-        fail(report.say("diverged", step=error.step, bits=error.bits, rate=min(rate / 10, LEARNING_RATE), before=rate, kept=kept), FAILED)
+        kept = _("the weights of step {step} are in {path}", step=error.kept, path=files["model"])
+        before, rate = f"{settings.fit.learning_rate:g}", f"{min(settings.fit.learning_rate / 10, LEARNING_RATE):g}"
+        told = _(
+            "training diverged at step {step} ({bits} bits per character; random guessing gives 8): lower --lr from {before} to {rate}; "
+            "{kept}",
+            step=error.step,
+            bits=f"{error.bits:.3g}",
+            before=before,
+            rate=rate,
+            kept=kept,
+        )
+        fail(told, FAILED)
     except KeyboardInterrupt:
         if not files:
             raise
-        fail(report.say("interrupted", kept=report.say("kept", path=files["model"])), INTERRUPTED)
+        fail(_("interrupted; the weights are in {path}", path=files["model"]), INTERRUPTED)
     except BrokenPipeError:
         raise
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
         if not files:
             raise
-        kept = report.say("kept", path=files["model"])
-        fail(report.say("failed", what=report.say("evaluation"), error=in_words(error), kept=kept), FAILED)
+        fail(_failed(_("the evaluation"), error, files), FAILED)
     finally:
         if not files:
             outputs.discard(made)
+
+
+def _failed(what: str, error: Exception, files: dict[str, Path]) -> str:
+    words = translated(in_words(error))
+    return _("training has finished, but {what} failed: {error}; the weights are in {path}", what=what, error=words, path=files["model"])
 
 
 def _write_the_rest(outcome: Outcome, out: Path, files: dict[str, Path]) -> dict[str, Exception]:
@@ -179,7 +194,6 @@ def _write_the_rest(outcome: Outcome, out: Path, files: dict[str, Path]) -> dict
 def _train_watched(
     corpus: Corpus,
     settings: TextSettings,
-    report: Report,
     screen: Console,
     begin: Callable[[CharModel], object],
     keep: Callable[[CharModel], object],
@@ -187,11 +201,12 @@ def _train_watched(
     """Train with a progress bar; the first Ctrl-C ends the training, a second one the program."""
     from rich.progress import Progress
 
+    from elman.train import report
     from elman.train.text import train_text
 
     progress = Progress(*report.progress_columns(), console=screen, expand=True)
     with _until_interrupted() as interrupted, ExitStack() as shown:
-        bar = progress.add_task(report.say("learning"), total=1.0)
+        bar = progress.add_task(_("training"), total=1.0)
 
         def after_step(step: Step, point: CurvePoint | None) -> bool:
             go_on = not interrupted.is_set()
@@ -199,7 +214,7 @@ def _train_watched(
             if point:
                 progress.update(bar, bits=point.held_out_bits)
             if step.fraction >= 1 or not go_on:
-                progress.update(bar, description=report.say("measuring"))
+                progress.update(bar, description=_("evaluating"))
             return go_on
 
         def before(model: CharModel) -> None:
@@ -210,9 +225,11 @@ def _train_watched(
 
 
 def _draw(outcome: Outcome, picture: Path) -> None:
-    from elman.train.plot import draw
+    from elman.train.plot import chinese_font, draw
 
     draw(outcome, picture)
+    if current() == "zh" and chinese_font() is None:
+        say("the picture's labels are in English: no Chinese font is installed")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Finds out what is true of a network: builds it, runs it, and holds it beside torch.nn's."""
+"""All that is shown of a network: what it is, where its states lie, and how it compares with torch.nn's."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import time
 import warnings
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elman.show.alone import layers_alone, run
-from elman.show.by_hand import Which, work
 from elman.show.equations import equations
-from elman.show.facts import Agreement, Network, Quartiles, Speed
-from elman.show.places import places, trap
-from elman.show.tensors import costs, directions, gate_rows, outer_tensors, parameter_tensors
+from elman.show.final_states import FinalState, Trap, final_states, trap
+from elman.show.hand_worked import HandWorked, Which, work_by_hand
+from elman.show.run import apart, run
+from elman.show.specification import Spec
+from elman.show.tensors import Costs, GateRows, TensorInfo, costs, gate_rows, inputs_and_outputs, parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from elman.bench.race import Timing
-    from elman.show.spec import Spec
+    from elman.show.run import Run
 
 # Each block lasts this long (seconds); with so many rounds a small network's race takes some 80 ms.
 BLOCK_S = 0.001
@@ -33,10 +34,90 @@ SLOW_S = 0.1
 ONE_THREAD = 100_000
 
 
-def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None = None) -> Network:
-    """Build the network and its data from the seed, run it, and tell what is true of it.
+@dataclass(frozen=True)
+class Agreement:
+    """Elman beside torch.nn with the same weights: largest absolute differences.
 
-    >>> from elman.show.spec import Spec
+    Attributes:
+        same_seed: the same seed gave both the very same parameters.
+        output, state: between the two outputs, and between the final states.
+        elman_from_float64, torch_from_float64: of each output from that of a float64 run (by torch.nn); None in a float64 network.
+    """
+
+    same_seed: bool
+    output: float
+    state: float
+    elman_from_float64: float | None
+    torch_from_float64: float | None
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """Seconds per call over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A call of each without gradients, raced in one process in shuffled order. ``ratio`` is torch's median over Elman's."""
+
+    elman: Quartiles
+    torch: Quartiles
+    ratio: float
+    rounds: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """All that is shown of a network; ``dataclasses.asdict`` of it is what ``--json`` prints.
+
+    ``speed`` and ``worked`` are None where they were not asked for, ``trap`` where the network invites no mistake.
+    """
+
+    name: str
+    spec: Spec
+    code: tuple[str, ...]
+    equations: tuple[str, ...]
+    tensors: tuple[TensorInfo, ...]
+    parameters: tuple[TensorInfo, ...]
+    gates: tuple[GateRows, ...]
+    places: tuple[FinalState, ...]
+    trap: Trap | None
+    costs: Costs
+    backend: str
+    agreement: Agreement
+    speed: Speed | None
+    worked: HandWorked | None
+
+
+def tour(kind: str = "rnn", seed: int = 0) -> tuple[Network, ...]:
+    """The three networks one meets first, at the sizes of a first notebook.
+
+    >>> [network.name for network in tour()]
+    ['one_directional', 'bidirectional', 'multi_layer']
+
+    Raises:
+        ValueError: an unknown kind, or a seed that torch does not take.
+    """
+    return tuple(study(spec, name=name) for name, spec in stops(kind, seed).items())
+
+
+def stops(kind: str = "rnn", seed: int = 0) -> dict[str, Spec]:
+    """The tour's networks by name."""
+    return {
+        "one_directional": Spec(kind, 10, 20, seq_len=5, batch=3, seed=seed),
+        "bidirectional": Spec(kind, 10, 20, bidirectional=True, seq_len=5, batch=3, seed=seed),
+        "multi_layer": Spec(kind, 5, 10, num_layers=2, seq_len=4, batch=3, seed=seed),
+    }
+
+
+def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None = None) -> Network:
+    """Build the network and its data from the seed, run it, and find out what is true of it.
+
     >>> network = study(Spec("rnn", 10, 20), timed=False)
     >>> network.tensors[1].name, network.tensors[1].shape
     ('output', (5, 3, 20))
@@ -52,39 +133,25 @@ def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None
     Raises:
         ValueError: ``which`` names a number that the network does not have.
     """
-    import torch
-
-    import elman
-
     cost = costs(spec)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _few_threads(cost.multiply_adds_per_step * spec.batch), _quiet():
-        torch.manual_seed(spec.seed)
-        ours = spec.build(getattr(elman, spec.about.module))
-        x = spec.data()
-        torch.manual_seed(spec.seed)
-        theirs = spec.build(getattr(torch.nn, spec.about.module))
-        values = ours.state_dict()
-        same_seed = all(torch.equal(values[key], value) for key, value in theirs.state_dict().items())
-        theirs.load_state_dict(values)
-
-        output, finals = run(ours, x)
-        steps_first = x.transpose(0, 1) if spec.batch_first else x
-        alone = layers_alone(spec, values, steps_first)
+    with _few_threads(cost.multiply_adds_per_step * spec.batch), _quiet():
+        ran = run(spec)
+        theirs, same_seed = _torch_twin(spec, ran)
         return Network(
             name=name or spec.kind,
             spec=spec,
             code=spec.code,
-            equations=tuple(line for direction in directions(spec) for line in equations(spec, direction)),
-            tensors=outer_tensors(spec),
-            parameters=parameter_tensors(spec, values),
+            equations=tuple(line for direction in spec.directions for line in equations(spec, direction)),
+            tensors=inputs_and_outputs(spec),
+            parameters=parameters(spec, ran.network.state_dict()),
             gates=gate_rows(spec),
-            places=places(spec, output, finals[0], alone),
-            trap=trap(spec, output, finals[0]),
+            places=final_states(spec, ran),
+            trap=trap(spec, ran),
             costs=cost,
-            backend=elman.why(ours, x),
-            agreement=_agreement(spec, same_seed, theirs, x, output, finals),
-            speed=_speed(ours, theirs, x, spec.seed) if timed else None,
-            worked=work(spec, which, values, steps_first, alone) if which else None,
+            backend=ran.backend,
+            agreement=_agreement(spec, ran, theirs, same_seed),
+            speed=_speed(ran.network, theirs, ran.x, spec.seed) if timed else None,
+            worked=work_by_hand(spec, which, ran) if which else None,
         )
 
 
@@ -96,36 +163,45 @@ def _few_threads(multiply_adds: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1 if multiply_adds < ONE_THREAD else before)
     try:
-        yield
+        with torch.no_grad():
+            yield
     finally:
         torch.set_num_threads(before)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's remark that its own LSTM is slow where it projects: who reads this looks at the times. What it says of dropout
-    in a single layer Elman's network has said.
-    """
+    """Without torch's remarks that its own LSTM is slow where it projects, which the times show, and on dropout, which Elman has made."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "dropout option adds dropout", UserWarning)
         warnings.filterwarnings("ignore", "LSTM with projections", UserWarning)
         yield
 
 
-def _agreement(spec: Spec, same_seed: bool, theirs: nn.Module, x: Tensor, output: Tensor, finals: tuple[Tensor, ...]) -> Agreement:
-    their_output, their_finals = run(theirs, x)
-    judge = None if spec.dtype == "float64" else run(deepcopy(theirs).double(), x.double())[0]
+def _torch_twin(spec: Spec, ran: Run) -> tuple[nn.Module, bool]:
+    """torch.nn's network with the weights of Elman's, and whether the seed alone gave it these."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        twin: nn.Module = spec.build(getattr(torch.nn, spec.module))
+    values = ran.network.state_dict()
+    same = all(torch.equal(values[name], value) for name, value in twin.state_dict().items())
+    twin.load_state_dict(values)
+    return twin, same
+
+
+def _agreement(spec: Spec, ran: Run, theirs: nn.Module, same_seed: bool) -> Agreement:
+    output, finals = theirs(ran.x)
+    judge = None if spec.dtype == "float64" else spec.steps_first(deepcopy(theirs).double()(ran.x.double())[0])
+    output = spec.steps_first(output)
     return Agreement(
         same_seed=same_seed,
-        output=_apart(output, their_output),
-        state=max(map(_apart, finals, their_finals)),
-        elman_from_float64=None if judge is None else _apart(output, judge),
-        torch_from_float64=None if judge is None else _apart(their_output, judge),
+        output=apart(ran.output, output),
+        state=max(map(apart, ran.finals.values(), finals if isinstance(finals, tuple) else (finals,))),
+        elman_from_float64=None if judge is None else apart(ran.output, judge),
+        torch_from_float64=None if judge is None else apart(output, judge),
     )
-
-
-def _apart(a: Tensor, b: Tensor) -> float:
-    return float((a.double() - b.double()).abs().max())
 
 
 def _speed(ours: nn.Module, theirs: nn.Module, x: Tensor, seed: int) -> Speed:

@@ -1,19 +1,27 @@
-"""The picture: how a model learnt, what it writes, and what it does over a line of text. Needs matplotlib (the extra ``plot``)."""
+"""The picture: how a model learned, what it writes, and what it does over a line of text. Needs matplotlib (the extra ``plot``).
+
+Its labels are in the reader's language where matplotlib finds a font for it, else in English.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
+from matplotlib.font_manager import findfont, fontManager, get_font
+from rich.cells import cell_len
 
 from elman._files import write
+from elman.language import _, current, speaking
 from elman.train.sample import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -29,6 +37,17 @@ _ELMAN, _READ = "#b8390e", "#f0b797"
 _COMPRESSORS = {"gzip": "#64748b", "xz": "#0f766e"}
 _ACTIVITY = LinearSegmentedColormap.from_list("activity", ["#1d4e89", "#8fb4d9", "#f7f7f5", "#f2a97e", "#b8390e"])
 _MONOSPACE = "DejaVu Sans Mono"  # it comes with matplotlib
+# Fonts with Chinese characters, as Linux, macOS and Windows have them.
+CHINESE_FONTS = (
+    "Noto Sans CJK SC",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Microsoft YaHei",
+    "SimHei",
+)
 _SAMPLE_LINES, _SAMPLE_COLUMNS, _LONGEST_NAME = 18, 66, 70
 
 
@@ -38,15 +57,40 @@ def draw(outcome: Outcome, path: Path) -> None:
     It shows the learning curve on held-out text beside what compressors reach there, a sample of what the model writes, and for a held-out
     line what each character cost and what the units that :func:`~elman.train.units.read_line` chose did meanwhile.
     """
+    with _lettering():
+        write(path, _png(outcome))
+
+
+def chinese_font() -> str | None:
+    """A font that is installed here and has Chinese characters."""
+    installed = {font.name for font in fontManager.ttflist}
+    return next((name for name in CHINESE_FONTS if name in installed), None)
+
+
+@contextmanager
+def _lettering() -> Iterator[None]:
+    """Fonts that have the current language's characters; without one for Chinese, English is drawn instead of empty boxes."""
+    font = chinese_font() if current() == "zh" else None
+    with rc_context({"font.family": ["DejaVu Sans", *([font] if font else [])]}), speaking(current() if font else "en"):
+        yield
+
+
+def _png(outcome: Outcome) -> bytes:
     figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     sizes, held_out, last = outcome.model.sizes, outcome.corpus.held_out, outcome.last
-    layers = "one layer" if sizes["num_layers"] == 1 else f"{sizes['num_layers']} layers"
     name = outcome.corpus.name
-    title = _drawable(f"An Elman network reads {name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + '...'}")
-    subtitle = (
-        f"{layers} of {sizes['hidden_size']} tanh units, {_count(last.characters)} characters read in {last.seconds:.0f} s, "
-        f"judged on {len(held_out)} files, {_count(len(outcome.corpus.held_out_text))} characters, that it never read"
+    short = _drawable(name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "...")
+    title = _("An Elman network reads {name}", name=short)
+    subtitle = _(
+        "{layers} layers of {units} tanh units, {characters} characters read in {seconds} s; evaluated on {files} held-out files, "
+        "{held_out} characters",
+        layers=sizes["num_layers"],
+        units=sizes["hidden_size"],
+        characters=f"{last.characters:,}",
+        seconds=f"{last.seconds:.0f}",
+        files=len(held_out),
+        held_out=f"{len(outcome.corpus.held_out_text):,}",
     )
     figure.text(0.03, 0.95, title, size=20, weight="bold", color=_INK, parse_math=False)
     figure.text(0.03, 0.922, subtitle, size=12, color=_FAINT)
@@ -56,11 +100,11 @@ def draw(outcome: Outcome, path: Path) -> None:
     _draw_units(figure.add_axes((0.24, 0.05, 0.73, 0.235)), outcome.line)
     png = BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
-    write(path, png.getvalue())
+    return png.getvalue()
 
 
 def _draw_curve(axes: Axes, outcome: Outcome) -> None:
-    _head(axes, "How it learnt", "bits per character, lower is better")
+    _head(axes, _("Learning curve"), _("bits per character, lower is better"))
     million = outcome.last.characters >= 1e6
     scale = 1e6 if million else 1e3
     read = [point.characters / scale for point in outcome.curve]
@@ -73,11 +117,11 @@ def _draw_curve(axes: Axes, outcome: Outcome) -> None:
     top, bottom = 5.0, min(1.5, 0.9 * min(outcome.bits, *outcome.compressed.values()))
     axes.set(xlim=(0, final), ylim=(bottom, top))
     _label_ends(axes, {"Elman": outcome.bits, **outcome.compressed})
-    axes.set_xlabel(f"{'millions' if million else 'thousands'} of characters read", color=_FAINT, size=11)
+    axes.set_xlabel(_("millions of characters read") if million else _("thousands of characters read"), color=_FAINT, size=11)
     axes.grid(axis="y", color=_GRID, lw=0.8)
     axes.set_axisbelow(True)
-    axes.annotate("text just read", (0.30, 0.93), xycoords="axes fraction", color="#c98460", size=10.5)
-    axes.annotate("held-out text", (0.30, 0.86), xycoords="axes fraction", color=_ELMAN, size=10.5)
+    axes.annotate(_("training text"), (0.30, 0.93), xycoords="axes fraction", color="#c98460", size=10.5)
+    axes.annotate(_("held-out text"), (0.30, 0.86), xycoords="axes fraction", color=_ELMAN, size=10.5)
     for height, color in ((0.945, _READ), (0.875, _ELMAN)):
         axes.plot((0.23, 0.28), (height, height), color=color, lw=2.4, transform=axes.transAxes)
 
@@ -105,7 +149,7 @@ def _label_ends(axes: Axes, levels: dict[str, float]) -> None:
 
 
 def _draw_sample(axes: Axes, written: bytes) -> None:
-    _head(axes, "What it writes", "a sample")
+    _head(axes, _("What it writes"), _("sample text"))
     axes.set(xticks=[], yticks=[], facecolor="#f8f8f6")
     lines = []
     for line in _drawable(printable(written)).strip("\n").split("\n"):
@@ -127,8 +171,8 @@ def _draw_sample(axes: Axes, written: bytes) -> None:
 def _draw_cost(axes: Axes, line: Line) -> None:
     _head(
         axes,
-        "What a line cost it",
-        f"bits for each character of a held-out line: {sum(line.bits):.0f} in all, {_mean(line.bits):.2f} on average",
+        _("Bits for each character of a held-out line"),
+        _("{total} in total, {mean} on average", total=f"{sum(line.bits):.0f}", mean=f"{_mean(line.bits):.2f}"),
     )
     axes.bar(range(len(line.bits)), line.bits, width=0.82, color=[_ELMAN if bits > 4 else _READ for bits in line.bits])
     axes.set(xlim=(-0.5, len(line.bits) - 0.5), xticks=[], ylim=(0, max(8.0, *line.bits)))
@@ -138,8 +182,10 @@ def _draw_cost(axes: Axes, line: Line) -> None:
 
 
 def _draw_units(axes: Axes, line: Line) -> None:
-    compared = f"r: correlation with what is named, over {line.studied:,} held-out characters"
-    note = f"hidden units after each character, blue -1 to red +1; {compared}"
+    note = _(
+        "hidden units after each character, from -1 (blue) to +1 (red); r: correlation with the feature over {count} held-out characters",
+        count=f"{line.studied:,}",
+    )
     _text_above(axes, line)
     axes.text(0, -0.04, note, transform=axes.transAxes, size=10.5, color=_FAINT, va="top")
     for side in axes.spines.values():
@@ -154,8 +200,8 @@ def _draw_units(axes: Axes, line: Line) -> None:
 
 
 def _label(unit: Unit) -> str:
-    name = f"unit {unit.index}"
-    return name if unit.follows is None else f"{unit.follows}, r = {unit.correlation:+.2f}   {name}"
+    name = _("unit {unit}", unit=unit.index)
+    return name if unit.follows is None else f"{_(unit.follows)}, r = {unit.correlation:+.2f}   {name}"
 
 
 def _text_above(axes: Axes, line: Line) -> None:
@@ -179,7 +225,9 @@ def _text_above(axes: Axes, line: Line) -> None:
 def _head(axes: Axes, title: str, note: str) -> None:
     """A panel's title and a note beside it, and the look that all panels share."""
     axes.annotate(title, (0, 1), (0, 12), xycoords="axes fraction", textcoords="offset points", size=14, weight="bold", color=_INK)
-    axes.annotate(note, (0, 1), (9.6 * len(title) + 10, 12), xycoords="axes fraction", textcoords="offset points", size=11, color=_FAINT)
+    axes.annotate(
+        note, (0, 1), (9.6 * cell_len(title) + 10, 12), xycoords="axes fraction", textcoords="offset points", size=11, color=_FAINT
+    )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -191,10 +239,6 @@ def _drawable(text: str) -> str:
     """The text, with a mark for every character that the font cannot draw."""
     font = get_font(findfont(_MONOSPACE))
     return "".join(character if character == "\n" or font.get_char_index(ord(character)) else "·" for character in text)
-
-
-def _count(characters: int) -> str:
-    return f"{characters / 1e6:.1f} million" if characters >= 1e6 else f"{characters:,}"
 
 
 def _mean(values: list[float]) -> float:

@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from elman.show.alone import layers_alone
-from elman.show.by_hand import Which, work
+import elman
+from elman.show.hand_worked import Which, work_by_hand
 from elman.show.network import study
-from elman.show.spec import Spec
+from elman.show.run import run
+from elman.show.specification import Spec
 
 if TYPE_CHECKING:
-    from elman.show.facts import Worked
+    from elman.show.hand_worked import HandWorked
 
 
 EXACTLY = {"tanh": math.tanh, "sigmoid": lambda x: 1 / (1 + math.exp(-x)), "relu": lambda x: max(x, 0.0)}
 
 
-def worked(spec: Spec, which: Which) -> Worked:
+def worked(spec: Spec, which: Which) -> HandWorked:
     found = study(spec, timed=False, which=which).worked
     assert found is not None
     return found
@@ -43,18 +44,20 @@ KINDS = {
 def test_every_number_of_a_network(batch_first: bool, options: dict[str, Any], bias: bool) -> None:
     sizes = {"input_size": 2, "hidden_size": 2, "num_layers": 2, "seq_len": 2, "batch": 2, **options}
     spec = Spec(**sizes, bias=bias, batch_first=batch_first, bidirectional=True, dtype="float64")
-    torch.manual_seed(spec.seed)
-    network, x = spec.build(getattr(torch.nn, spec.about.module)), spec.data()
-    output, _ = network(x)
-    whole, x = (output.transpose(0, 1), x.transpose(0, 1)) if batch_first else (output, x)
-    alone = layers_alone(spec, network.state_dict(), x)
-    for side, direction in enumerate(("forward", "reverse")):
-        for layer, step, row, unit in itertools.product(range(2), repeat=4):
-            found = work(spec, Which(step, unit, row, layer, direction), network.state_dict(), x, alone)
+    ran = run(spec)
+    names: dict[str, Any] = {"elman": elman, "torch": torch}
+    exec("\n".join(spec.code), names)
+    theirs = spec.build(getattr(torch.nn, spec.module))
+    theirs.load_state_dict(ran.network.state_dict())
+    torch.testing.assert_close(names["output"], theirs(ran.x)[0], rtol=0, atol=1e-14)
+    for direction in ("forward", "reverse"):
+        for layer, step, sequence, unit in itertools.product(range(2), repeat=4):
+            found = work_by_hand(spec, Which(step, unit, sequence, layer, direction), ran)
             assert found.difference <= 1e-14
-            if layer == 1:
-                assert found.by_hand == pytest.approx(whole[step, row, 2 * side + unit].item(), abs=1e-14)
-                assert eval(found.value_code, {"output": output}).item() == pytest.approx(found.library, abs=1e-14)
+            assert eval(found.value_code, names).item() == pytest.approx(found.library, abs=1e-14)
+            assert [product.value for product in found.gates[0].from_input] == eval(found.input_code, names).tolist()
+            if found.state_code is not None:
+                assert [product.value for product in found.gates[0].from_state] == pytest.approx(eval(found.state_code, names).tolist())
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
@@ -106,9 +109,9 @@ def test_the_default_step_is_the_second_that_the_direction_takes(direction: str,
 
 
 def test_the_codes_name_what_is_read() -> None:
-    found = worked(Spec("rnn", 3, 4, 2, bidirectional=True), Which(step=2, unit=1, row=2, layer=1, direction="reverse"))
+    found = worked(Spec("rnn", 3, 4, 2, bidirectional=True), Which(step=2, unit=1, sequence=2, layer=1, direction="reverse"))
     assert (found.weight_ih, found.weight_hh) == ("weight_ih_l1_reverse", "weight_hh_l1_reverse")
-    assert (found.input_code, found.state_code) == ("output_l0[2, 2, :]", "output[3, 2, 4:8]")
+    assert (found.input_code, found.state_code) == ("rnn.trace(x).h[0, :, 2, 2].flatten()", "output[3, 2, 4:]")
     assert found.value_code == "output[2, 2, 5]"
     assert found.equations == ("h[t] = tanh(W_ih x[t] + b_ih + W_hh h[t+1] + b_hh)",)
 
@@ -119,7 +122,7 @@ def test_the_codes_name_what_is_read() -> None:
         (Which(step=5), "step must be between 0 and 4, got 5"),
         (Which(step=-1), "step must be between 0 and 4, got -1"),
         (Which(unit=4), "unit must be between 0 and 3, got 4"),
-        (Which(row=3), "row must be between 0 and 2, got 3"),
+        (Which(sequence=3), "sequence must be between 0 and 2, got 3"),
         (Which(layer=1), "layer must be between 0 and 0, got 1"),
         (Which(direction="reverse"), "no reverse direction"),
         (Which(direction="up"), "direction must be forward or reverse, got 'up'"),

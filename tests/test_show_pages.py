@@ -11,16 +11,28 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from elman.show import render_explain, render_tour
-from elman.show.by_hand import Which
-from elman.show.network import study
-from elman.show.render_style import count, duration, folded, memory, number, small
-from elman.show.spec import Spec
-from elman.show.text import LANGUAGES
-from elman.show.tour import tour
+from elman.language import LANGUAGES, _, speaking
+from elman.show.diagram import DRAWN
+from elman.show.hand_worked import Which
+from elman.show.network import study, tour
+from elman.show.pages import explain_page, tour_page
+from elman.show.specification import Spec
+from elman.show.style import count, duration, folded, memory, number, small
 
 if TYPE_CHECKING:
-    from elman.show.facts import Network
+    from collections.abc import Sequence
+
+    from elman.show.network import Network
+
+
+def toured(networks: Sequence[Network], width: int, language: str = "en", weights: bool = False) -> str:
+    with speaking(language):
+        return shown(tour_page(networks, width, DRAWN, weights), width)
+
+
+def explained(network: Network, width: int = 80, language: str = "en") -> str:
+    with speaking(language):
+        return shown(explain_page(network, width, DRAWN), width)
 
 
 def shown(renderable: RenderableType, width: int, colour: bool = False) -> str:
@@ -56,14 +68,55 @@ def deep() -> Network:
 def test_no_line_is_wider_than_the_terminal(
     networks: tuple[Network, ...], gated: tuple[Network, ...], deep: Network, projected: Network, language: str, width: int
 ) -> None:
-    pages = [render_tour.render(each, language, width) for each in (networks, gated)]
-    for renderable in (*pages, *(render_explain.render(each, language, width) for each in (deep, projected))):
-        assert max(map(cell_len, shown(renderable, width).splitlines())) <= width
+    pages = [toured(each, width, language) for each in (networks, gated)] + [explained(each, width, language) for each in (deep, projected)]
+    for page in pages:
+        assert max(map(cell_len, page.splitlines())) <= width
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("width", [40, 48, 60, 72, 80, 100, 120])
+def test_at_no_width_a_tensors_meaning_is_cut(networks: tuple[Network, ...], gated: tuple[Network, ...], language: str, width: int) -> None:
+    with speaking(language):
+        said = [
+            _("hidden state of the top layer at every step"),
+            _("top layer, every step: [forward, reverse]"),
+            _("final hidden state of each layer"),
+            _("final hidden state, layer and direction"),
+        ]
+    for each in (networks, gated):
+        page = in_column(toured(each, width, language))
+        assert [one for one in said if "".join(one.split()) not in page] == []
+
+
+def in_column(page: str) -> str:
+    """What stands in the last column of the tables of shapes, wrapped lines joined, without blanks."""
+    text = ""
+    for line in page.splitlines():
+        row = re.match(r" {2}(?:x|output|h_n|c_n) +\([\d, ]+\) +[TBIHLD·, ]+?  +(.*)", line)
+        text += row[1] if row else line
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("width", [80, 100])
+def test_each_network_of_the_tour_fills_a_screen(networks: tuple[Network, ...], language: str, width: int) -> None:
+    screens = re.split(r"\n(?=\d  |Summary|小结)", toured(networks, width, language))[1:-1]
+    assert len(screens) == 3
+    assert [24 <= screen.count("\n") <= 45 for screen in screens] == [True, True, True], [screen.count("\n") for screen in screens]
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_parameters_stand_with_the_first_network_or_with_all(networks: tuple[Network, ...], weights: bool) -> None:
+    screens = re.split(r"\n(?=\d  )", toured(networks, 80, weights=weights))[1:]
+    for index, (screen, network) in enumerate(zip(screens, networks, strict=True)):
+        for tensor in network.parameters:
+            first = tensor.values[0][0] if len(tensor.shape) == 2 else tensor.values[0]  # type: ignore[index]
+            assert (tensor.name in screen and number(first).strip() in screen) == (weights or index == 0)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("width", [80, 120])
-def test_at_usual_widths_nothing_is_cut_and_each_place_is_on_one_line(
+def test_at_usual_widths_nothing_is_cut_and_each_state_is_on_one_line(
     networks: tuple[Network, ...], gated: tuple[Network, ...], language: str, width: int
 ) -> None:
     for each in (networks, gated):
@@ -71,7 +124,7 @@ def test_at_usual_widths_nothing_is_cut_and_each_place_is_on_one_line(
 
 
 def _nothing_is_cut(networks: tuple[Network, ...], language: str, width: int) -> None:
-    lines = shown(render_tour.render(networks, language, width), width).splitlines()
+    lines = toured(networks, width, language, weights=True).splitlines()
     for network in networks:
         for tensor in (*network.tensors, *network.parameters):
             shape = str(tensor.shape)
@@ -83,50 +136,50 @@ def _nothing_is_cut(networks: tuple[Network, ...], language: str, width: int) ->
         assert any(all(shape in line for shape in shapes) for line in lines), "the summary has a line for each network"
 
 
-def test_the_unrolled_picture_of_a_bidirectional_network(networks: tuple[Network, ...]) -> None:
-    text = shown(render_tour.render(networks[1:2], "en", 80), 80)
+def test_the_diagram_of_a_bidirectional_network(networks: tuple[Network, ...]) -> None:
+    text = toured(networks[1:2], 80)
     assert "  forward  ○ ──▶ ○ ──▶ ○ ──▶ ○ ──▶ ◆  h_n[0] = output[-1, :, :20]" in text
     assert "  reverse  ◆ ◀── ○ ◀── ○ ◀── ○ ◀── ○  h_n[1] = output[0, :, 20:]" in text
 
 
 def test_long_sequences_and_deep_stacks_are_folded(deep: Network) -> None:
-    text = shown(render_explain.render(deep, "en", 80), 80)
-    assert re.search(r"x +t=0 +t=1 .*… +t=29\n", re.sub(" +\n", "\n", text))
+    text = explained(deep)
+    assert re.search(r"x +0         5         10 .*… 29\n", re.sub(" +\n", "\n", text))
     assert "layer 4 reverse" in text
     assert "layer 0 forward" in text
     assert "layer 2" not in text
     assert "77 more" in text, "100 products of the state: 22, 77 and the last one"
 
 
-def test_a_place_that_does_not_hold_is_shouted(networks: tuple[Network, ...]) -> None:
+def test_a_state_that_is_not_there_is_shouted(networks: tuple[Network, ...]) -> None:
     bad = replace(networks[0], places=(replace(networks[0].places[0], holds=False, difference=0.5),))
-    text = shown(render_explain.render(bad, "en", 80), 80)
-    assert "✗ NOT equal, apart by 0.50" in text
+    text = explained(bad)
+    assert "✗ NOT equal, differs by 0.50" in text
     assert "✓ equal" not in text
 
 
 def test_weights_that_differ_are_shouted(networks: tuple[Network, ...]) -> None:
     bad = replace(networks[0], agreement=replace(networks[0].agreement, same_seed=False))
-    assert "✗ seed 0 gives the two DIFFERENT weights" in shown(render_explain.render(bad, "en", 80), 80)
+    assert "✗ seed 0 gives the two DIFFERENT weights" in explained(bad)
 
 
-@pytest.mark.parametrize(("ratio", "said"), [(5.04, "5.0× as fast"), (0.5, "2.0× as slow"), (1.01, "level with torch.nn")])
+@pytest.mark.parametrize(("ratio", "said"), [(5.04, "5.0 times as fast"), (0.5, "takes 2.0 times as long"), (1.01, "as fast as torch.nn")])
 def test_the_race_is_told_as_it_went(networks: tuple[Network, ...], ratio: float, said: str) -> None:
     speed = networks[0].speed
     assert speed is not None
-    assert said in shown(render_explain.render(replace(networks[0], speed=replace(speed, ratio=ratio)), "en", 80), 80)
+    assert said in explained(replace(networks[0], speed=replace(speed, ratio=ratio)))
 
 
 def test_the_hand_worked_number_is_shown_beside_the_librarys(deep: Network) -> None:
     worked = deep.worked
     assert worked is not None
-    lines = shown(render_explain.render(deep, "en", 80), 80).splitlines()
+    lines = explained(deep).splitlines()
     assert any(line.strip().startswith("tanh(total)") and f"{worked.by_hand:.8f}" in line for line in lines)
     assert any(worked.value_code in line and f"{worked.library:.8f}" in line for line in lines)
 
 
 def test_gates_are_shown_by_name_with_their_rows_and_equations(projected: Network) -> None:
-    lines = [line.split() for line in shown(render_explain.render(projected, "en", 120), 120).splitlines()]
+    lines = [line.split() for line in explained(projected, 120).splitlines()]
     for gate, rows in {"i": "0:40", "f": "40:80", "g": "80:120", "o": "120:160"}.items():
         assert any(line[:2] == [gate, rows] for line in lines)
         assert any(line[:2] == [f"{gate}[t]", "="] for line in lines), "worked out in numbers"
@@ -137,13 +190,13 @@ def test_gates_are_shown_by_name_with_their_rows_and_equations(projected: Networ
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_is_not_in_output_is_said(gated: tuple[Network, ...], networks: tuple[Network, ...], language: str) -> None:
-    said = {"en": "c_n is not in output", "zh": "c_n 不在 output"}[language]
-    assert said in shown(render_tour.render(gated, language, 120), 120)
-    assert said not in shown(render_tour.render(networks, language, 120), 120)
+    said = {"en": "c_n is not in output", "zh": "c_n 不在 output 里"}[language]
+    assert said in toured(gated, 120, language)
+    assert said not in toured(networks, 120, language)
 
 
 def test_colour_only_where_the_terminal_has_it(networks: tuple[Network, ...]) -> None:
-    renderable = render_tour.render(networks, "en", 80)
+    renderable = tour_page(networks, 80, DRAWN, weights=False)
     assert "\x1b[" in shown(renderable, 80, colour=True)
     assert "\x1b" not in shown(renderable, 80)
 

@@ -1,0 +1,146 @@
+"""Errors, warnings and backends' reasons in Chinese. They are made in English; `elman.language.translated` finds them here."""
+
+SENTENCES = {
+    "elman: {message}": "elman：{message}",
+    "warning: {message}": "警告：{message}",
+    "interrupted": "已中断",
+    # Networks and their data
+    "unknown {what} {value}": "未知的 {what}：{value}",
+    "did you mean {value}?": "是不是 {value}？",
+    "expected one of {known}": "可选 {known}",
+    "expected {name} to be at least {least}, got {value}": "{name} 至少为 {least}，实际为 {value}",
+    "expected {name} to be at most {most} here, got {value}": "{name} 在这里最多为 {most}，实际为 {value}",
+    "expected {name} to fit into 64 bits, got {value}": "{name} 必须能用 64 位表示，实际为 {value}",
+    "expected at most {most} numbers in this network and its data, got {count}": "网络和数据合计最多 {most} 个数，实际为 {count} 个",
+    "expected {name} to be one of {known}, got {value}": "{name} 可选 {known}，实际为 {value}",
+    "expected {name} to be below {other}, {limit}, got {value}": "{name} 必须小于 {other}（{limit}），实际为 {value}",
+    "leave it out for no projection": "不需要投影时请去掉该选项",
+    "expected no proj_size, got {value}": "不支持 proj_size，实际为 {value}",
+    "an LSTM can project its output, a GRU cannot": "只有 LSTM 能投影输出，GRU 不能",
+    "an LSTM can project its output, an RNN cannot": "只有 LSTM 能投影输出，RNN 不能",
+    "expected {name} to be a probability, a number from 0 to 1, got {value}": "{name} 是概率，必须在 0 到 1 之间，实际为 {value}",
+    "{module} does not have this option: {error}": "{module} 没有这个选项：{error}",
+    "{call} got an unexpected keyword argument {name}": "{call} 不接受参数 {name}",
+    "direction must be forward or reverse, got {value}": "方向只能是 forward 或 reverse，实际为 {value}",
+    "this network has no reverse direction; add --bidirectional": "该网络没有反向，请加 --bidirectional",
+    "{name} must be between {least} and {most}, got {value}": "{name} 必须在 {least} 到 {most} 之间，实际为 {value}",
+    "expected a length for each sequence of the batch, {batch} in all, got {count}": "批次中有 {batch} 个序列，长度却给了 {count} 个",
+    "a length must be between 0 and the number of steps, {steps}, got {value}": "长度必须在 0 到时间步数 {steps} 之间，实际为 {value}",
+    "a reset must be at a step between 0 and {last}, got {value}": "重置的时间步必须在 0 到 {last} 之间，实际为 {value}",
+    "a reset must be in a sequence between 0 and {last}, got {value}": "重置的序列编号必须在 0 到 {last} 之间，实际为 {value}",
+    # The command line
+    "standard output is closed; to discard the output add > /dev/null": "标准输出已关闭；如需丢弃输出，请加 > /dev/null",
+    "missing command; choose one of those above": "缺少子命令，请从上面选择一个",
+    "expected a path, got {value}; for the current folder use .": "需要路径，实际为 {value}；当前文件夹请写 .",
+    "all --lengths are 0; give the number of steps with --seq-len": "--lengths 全为 0，请用 --seq-len 给出时间步数",
+    "--lengths: expected whole numbers like 5,3,0, got {value}": "--lengths 应为整数，如 5,3,0，实际为 {value}",
+    "--reset: expected steps like 2, or sequences and steps like 0:2,1:1, got {value}": (
+        "--reset 应为时间步（如 2），或序列和时间步（如 0:2,1:1），实际为 {value}"
+    ),
+    "--step, --unit, --sequence, --layer and --direction cannot be combined with --lengths or --reset": (
+        "--step、--unit、--sequence、--layer、--direction 不能与 --lengths 或 --reset 同时使用"
+    ),
+    "--json: expected a file name, or - for standard output, got {value}": "--json 应为文件名，或用 - 表示标准输出，实际为 {value}",
+    "--json: cannot write {path}: {error}": "--json：无法写入 {path}：{error}",
+    "--cell: expected cells from {known}, got {value}": "--cell 可选 {known}，实际为 {value}",
+    "--against: expected libraries from {known}, got {value}": "--against 可选 {known}，实际为 {value}",
+    "--threads: expected different numbers from 1 to {most} like 2 or 1,2,4, got {value}": (
+        "--threads 应为 1 到 {most} 之间互不相同的数，如 2 或 1,2,4，实际为 {value}"
+    ),
+    "--threads: --grid sequences takes a single number, got {value}": "--threads：--grid sequences 只接受一个数，实际为 {value}",
+    "--rows: --grid sequences has no rows to choose from, got {value}; leave it out": (
+        "--rows：--grid sequences 没有可选的行，请去掉该选项，实际为 {value}"
+    ),
+    "--rows: this grid has rows 1 to {last}, got {value}": "--rows：共有 1 到 {last} 行，实际为 {value}",
+    "--rows: expected row numbers like 4,8 or 2-5, got {value}": "--rows 应为行号，如 4,8 或 2-5，实际为 {value}",
+    "--chart: compares libraries, so it takes neither --grid sequences nor several numbers of threads": (
+        "--chart 画的是各个库的比较，不能与 --grid sequences 或多个线程数同时使用"
+    ),
+    "--chart: needs matplotlib, which is not installed: pip install matplotlib": (
+        "--chart 需要 matplotlib，请先安装：pip install matplotlib"
+    ),
+    "--chart: cannot write to {path}: {error}": "--chart：无法写入 {path}：{error}",
+    # What typer says
+    "No such option: {option}": "没有选项 {option}",
+    "No such option: {option} Did you mean {other}?": "没有选项 {option}，是不是 {other}？",
+    "No such option: {option} (Possible options: {others})": "没有选项 {option}（相近的有：{others}）",
+    "No such command {command}.": "没有命令 {command}。",
+    "No such command {command}. Did you mean {other}?": "没有命令 {command}，是不是 {other}？",
+    "Missing argument {name}.": "缺少参数 {name}。",
+    "Missing option {name}.": "缺少选项 {name}。",
+    "Missing command.": "缺少子命令。",
+    "Option {option} requires an argument.": "选项 {option} 需要一个值。",
+    "Option {option} does not take a value.": "选项 {option} 不接受值。",
+    "Got unexpected extra argument ({value})": "多余的参数（{value}）",
+    "Got unexpected extra argument(s) ({values})": "多余的参数（{values}）",
+    "Got unexpected extra arguments ({values})": "多余的参数（{values}）",
+    "Invalid value for {name}: {reason}": "{name} 的值无效：{reason}",
+    "Invalid value: {reason}": "值无效：{reason}",
+    "Input should be a valid integer, unable to parse string as an integer": "应为整数",
+    "Input should be a valid number, unable to parse string as a number": "应为数字",
+    "Input should be greater than or equal to {least}": "应不小于 {least}",
+    "Input should be less than or equal to {most}": "应不大于 {most}",
+    "{value} is not a valid {kind}.": "{value} 不是合法的 {kind}。",
+    "{value} is not one of {known}.": "{value} 不在可选值 {known} 之内。",
+    "{value} is not in the range {range}.": "{value} 超出范围 {range}。",
+    # Files, memory and modules
+    "No such file or directory": "没有这个文件或目录",
+    "Is a directory": "这是一个目录",
+    "Not a directory": "不是目录",
+    "Permission denied": "没有权限",
+    "No space left on device": "磁盘空间不足",
+    "Read-only file system": "文件系统只读",
+    "File exists": "文件已存在",
+    "File name too long": "文件名过长",
+    "not enough memory": "内存不足",
+    "not enough memory: {size} GB more are needed": "内存不足：还需要 {size} GB",
+    # Benchmarks
+    "{who} computed {got}, torch {expected}": "{who} 算出的是 {got}，torch 算出的是 {expected}",
+    "{who}: {name} has shape {got}, torch's {expected}": "{who}：{name} 的形状为 {got}，torch 的为 {expected}",
+    "{who}: {name} is {difference} away from torch's, whose largest value is {largest}": (
+        "{who}：{name} 与 torch 的结果相差 {difference}，而 torch 结果的最大值为 {largest}"
+    ),
+    "expected at least 1 round, got {value}": "至少需要 1 轮，实际为 {value}",
+    "ONNX Runtime's CPU package does not train": "ONNX Runtime 的 CPU 版不支持训练",
+    # Training
+    "{option}: expected a positive and finite number, got {value}": "{option} 应为正的有限数，实际为 {value}",
+    "{name} must be positive and finite, got {value}": "{name} 必须是正的有限数，实际为 {value}",
+    "training ends after so many steps or so many seconds: give one of the two": "训练按步数或秒数结束，请二选一",
+    "--out: expected a folder for the results, {path} is a file": "--out 应为存放结果的文件夹，但 {path} 是文件",
+    "--out: the results cannot be written to {path}: {error}; choose another folder": "--out：结果无法写入 {path}：{error}；请换一个文件夹",
+    "{path} does not hold a character model: {error}": "{path} 中没有字符模型：{error}",
+    "{path} does not hold a character model: its format is {got}, not {expected}": "{path} 中没有字符模型：格式为 {got}，应为 {expected}",
+    "this training takes {needed} of memory, and {free} are free: lower --hidden-size ({hidden}), --num-layers ({layers}), --streams "
+    "({streams}) or --chunk ({chunk})": (
+        "训练需要 {needed} 内存，可用 {free}：请调低 --hidden-size（{hidden}）、--num-layers（{layers}）、"
+        "--streams（{streams}）或 --chunk（{chunk}）"
+    ),
+    "nothing to learn from: {path} holds {count} characters of text": "没有可训练的内容：{path} 中只有 {count} 个字符",
+    "{message}; {count} files and folders in it were passed over": "{message}；其中跳过了 {count} 个文件和文件夹",
+    "neither a file nor a folder: {path}": "既不是文件也不是文件夹：{path}",
+    "no such file or folder: {path}": "没有这个文件或文件夹：{path}",
+    "{path} would be read and then overwritten: let --out be another folder, or move the file": (
+        "{path} 读取之后会被覆盖：请为 --out 换一个文件夹，或移走该文件"
+    ),
+    "{path} and what comes before it are {size} of text: too much for the memory": "{path} 及之前的文本共 {size}，超出内存",
+    "cannot read {path}: {error}": "无法读取 {path}：{error}",
+    # Warnings of the library
+    "dropout={value} does nothing with num_layers=1": "num_layers=1 时 dropout={value} 不生效",
+    "it acts between layers, on the output of each but the last": "它作用于层与层之间，即除最后一层外每一层的输出",
+    # Backends
+    "{dtype} on the CPU": "CPU 上的 {dtype}",
+    "{dtype} on the CUDA": "CUDA 上的 {dtype}",
+    "{backend} is not built here ({reason})": "{backend} 后端没有编译（{reason}）",
+    "{backend} does not run on {device} (the CPU only)": "{backend} 后端不支持 {device}（仅支持 CPU）",
+    "{backend} does not run {dtype} (float32, float64 and bfloat16 only)": (
+        "{backend} 后端不支持 {dtype}（仅支持 float32、float64、bfloat16）"
+    ),
+    "{backend} has no kernel for {cell}": "{backend} 后端没有 {cell} 的内核",
+    "{backend} does not run what is empty": "{backend} 后端不处理空张量",
+    "{backend} does not run under torch.func's transforms": "{backend} 后端不支持 torch.func 的变换",
+    "{backend} does not run in forward-mode differentiation": "{backend} 后端不支持前向模式微分",
+    "{backend} does not run under torch.jit.trace": "{backend} 后端不支持 torch.jit.trace",
+    "{backend} does not run tensor subclasses, nor layouts other than strided": "{backend} 后端不支持张量子类和非 strided 布局",
+    "{backend} does not run under autocast to {dtype} (bfloat16 only)": "{backend} 后端在 autocast 下不支持 {dtype}（仅支持 bfloat16）",
+    "{backend} does not run float64 under autocast": "{backend} 后端在 autocast 下不支持 float64",
+}

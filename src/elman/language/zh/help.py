@@ -1,0 +1,126 @@
+"""`--help` in Chinese, and what `elman config` prints."""
+
+SENTENCES = {
+    # The parser's own
+    "Usage:": "用法：",
+    "Arguments": "参数",
+    "Options": "选项",
+    "Commands": "命令",
+    "[default: {value}]": "[默认：{value}]",
+    "[required]": "[必填]",
+    "Show this message and exit.": "显示帮助并退出。",
+    "Example:  {command}": "例：  {command}",
+    # elman
+    "Recurrent networks with the interface of torch.nn, fast C++ kernels, and every state and gate open to inspection.": (
+        "循环神经网络库：接口与 torch.nn 相同，C++ 内核速度快，每个状态、每个门都可以查看。"
+    ),
+    "Print the version and exit.": "显示版本号并退出。",
+    "The language of the output; by default that of the locale.": "输出语言；默认取系统区域设置。",
+    "Print JSON.": "输出 JSON。",
+    "Seed of the weights and the data.": "权重和数据的随机种子。",
+    # elman tour
+    "Inspect three recurrent networks: shapes, states, weights, common mistakes, and speed compared with torch.nn.": (
+        "带你看三个循环神经网络：形状、状态、权重、常见错误，以及与 torch.nn 的速度比较。"
+    ),
+    "Kind of network: rnn, gru or lstm.": "网络种类：rnn、gru 或 lstm。",
+    "Print the parameters of all three networks, not only the first.": "打印全部三个网络的参数，而不只是第一个。",
+    # elman explain
+    "Inspect a network of your own: tensors, parameters, cost, backend, and one number worked out by hand.": (
+        "查看任意一个网络：张量、参数、计算量、后端，还可以手工推算其中一个数。"
+    ),
+    "With --lengths or --reset it shows which steps of each sequence are run, and where it ends.": (
+        "给出 --lengths 或 --reset 时，显示每个序列实际运行哪些时间步、在哪里结束。"
+    ),
+    "Network": "网络",
+    "Data": "数据",
+    "Lengths and resets": "长度与重置",
+    "One number by hand": "手工推算",
+    "I, features per step.": "I，每个时间步的特征数。",
+    "H, hidden units.": "H，隐藏单元数。",
+    "L, layers.": "L，层数。",
+    "Read each sequence in both directions.": "双向读取每个序列。",
+    "RNN only: the activation function.": "激活函数（仅 RNN）。",
+    "LSTM only: P, the size that h is projected to; 0 for no projection.": "P，h 投影后的维度，0 表示不投影（仅 LSTM）。",
+    "Leave out the biases.": "不用偏置。",
+    "Dropout probability between layers, in training only.": "层间 dropout 的概率，仅训练时生效。",
+    "Dtype of weights and data.": "权重和数据的 dtype。",
+    "T, steps; by default 5, or the longest of --lengths.": "T，时间步数；默认 5，或 --lengths 中的最大值。",
+    "B, sequences in the batch; by default 3, or as many as --lengths.": "B，批大小；默认 3，或 --lengths 的个数。",
+    "Make x and output (B, T, ...).": "x 和 output 的形状改为 (B, T, ...)。",
+    "Steps of each sequence: 5,3,0.": "各序列的时间步数，如 5,3,0。",
+    "Where sequences start afresh: 2 is step 2 of all; 0:2,1:1 is step 2 of sequence 0 and step 1 of sequence 1.": (
+        "重置的位置：2 表示所有序列的第 2 步；0:2,1:1 表示序列 0 的第 2 步和序列 1 的第 1 步。"
+    ),
+    "Work out one step of one unit by hand; with --lengths or --reset: print the final states.": (
+        "手工推算一个单元的一个时间步；与 --lengths 或 --reset 同用时，打印最终状态。"
+    ),
+    "Which step; by default the second that the direction takes.": "哪个时间步；默认是该方向的第二步。",
+    "Which hidden unit.": "哪个隐藏单元。",
+    "Which sequence of the batch.": "批次中的哪个序列。",
+    "Which layer.": "哪一层。",
+    "Which direction.": "哪个方向。",
+    "Compare the speed with torch.nn.": "是否与 torch.nn 比较速度。",
+    # elman config
+    "Show versions, the instruction set in use and the number of threads.": "显示版本、正在使用的指令集和线程数。",
+    "instruction set": "指令集",
+    "backends": "后端",
+    "threads": "线程数",
+    "{python} on Linux {machine}": "{python}（Linux {machine}）",
+    "{python} on Darwin {machine}": "{python}（macOS {machine}）",
+    "{python} on Windows {machine}": "{python}（Windows {machine}）",
+    "{isa} of {isas} (ELMAN_ISA forces one)": "{isa}，可选 {isas}（用 ELMAN_ISA 指定）",
+    "none: the kernels are not built": "无：没有编译内核",
+    "{count} (torch.set_num_threads changes it)": "{count}（用 torch.set_num_threads 修改）",
+    # elman bench
+    "Compare the speed of Elman with torch.nn, JAX (jitted scan) and ONNX Runtime, interleaved in one process.": (
+        "在同一进程中交替运行 Elman、torch.nn、JAX（jit 编译的 scan）和 ONNX Runtime，比较速度。"
+    ),
+    "Libraries that are not installed are skipped, with a notice. Ctrl-C prints what has been measured so far.": (
+        "没有安装的库会跳过并给出提示。按 Ctrl-C 可提前结束，已有结果照常输出。"
+    ),
+    "What is measured": "测什么",
+    "How it is measured": "怎么测",
+    "Output": "输出",
+    "Kinds of network.": "网络种类。",
+    "Which sizes: usual ones, the tour's three networks, awkward ones, or all of these. sequences: lengths, resets, traces and streams, "
+    "each compared with the alternative, Elman and torch only.": (
+        "规模：sizes 为常见规模，tour 为导览中的三个网络，edge 为刁钻规模，all 为以上全部。sequences "
+        "测长度、重置、trace 和流式推理，各与替代做法比较，只比 Elman 和 torch。"
+    ),
+    "Only these rows of the grid: 4,8 or 2-5.": "只测其中几行，如 4,8 或 2-5。",
+    "Inference, training or both.": "推理（infer）、训练（train）或两者都测（both）。",
+    "Libraries to compare with; torch is always included.": "参与比较的库；torch 始终参与。",
+    "Threads of each library; by default 2, or 1 on a single core. With several numbers, as in 1,2,4: Elman only, with each of them.": (
+        "每个库的线程数；默认 2，单核机器为 1。给出多个数（如 1,2,4）时只测 Elman 在各线程数下的速度。"
+    ),
+    "Run this many other processes meanwhile, each keeping a core busy.": "测量期间另开若干个进程，每个占满一个核。",
+    "Rounds; by default 15, with --quick 5.": "轮数；默认 15，--quick 时为 5。",
+    "Fewer and shorter rounds.": "减少轮数，缩短每轮时间。",
+    "Compare Elman with itself in every row, not only in the first.": "每一行都让 Elman 与自己比较，而不只是第一行。",
+    "Print Markdown tables.": "输出 Markdown 表格。",
+    "Write all measurements as JSON; - prints only these.": "把全部测量结果写成 JSON；- 表示只打印 JSON。",
+    "Draw the geometric means as SVG files, for light and for dark pages; needs matplotlib.": (
+        "把几何平均画成 SVG 图（浅色、深色各一份），需要 matplotlib。"
+    ),
+    # elman train
+    "Train a network on data of your own.": "用你自己的数据训练网络。",
+    "Train a character model: it learns to predict the next character and is evaluated on held-out files. Ctrl-C keeps the model.": (
+        "训练字符模型：学习预测下一个字符，并在留出的文件上评估。按 Ctrl-C 可提前结束并保留模型。"
+    ),
+    "Text files and folders; by default Python's standard library. In folders, hidden files, environments, caches, --out and the output of "
+    "earlier runs are skipped.": (
+        "文本文件和文件夹；默认用 Python 标准库。文件夹中的隐藏文件、虚拟环境、缓存、--out 以及以前训练的输出会跳过。"
+    ),
+    "Model": "模型",
+    "Training": "训练",
+    "Hidden units of each layer.": "每层的隐藏单元数。",
+    "Number of layers.": "层数。",
+    "How long to train; by default {seconds} seconds.": "训练时长；默认 {seconds} 秒。",
+    "Train for this many steps instead: the same seed then gives the same model.": "改为训练固定步数：种子相同则模型相同。",
+    "Peak learning rate of Adam. Lower it if training diverges.": "Adam 的最大学习率。训练发散时请调低。",
+    "Batch size: parts of the text read side by side.": "批大小，即同时读取的文本段数。",
+    "Truncated backpropagation: characters that gradients go back through.": "截断反向传播的长度（字符数）。",
+    "Seed of the weights and the sample.": "权重和采样的随机种子。",
+    "Folder for picture, sample, metrics and weights.": "输出文件夹，存放图、样本、指标和权重。",
+    "Print the metrics as JSON.": "以 JSON 输出指标。",
+}

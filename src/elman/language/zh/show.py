@@ -1,0 +1,165 @@
+"""`elman tour` and `elman explain` in Chinese."""
+
+SENTENCES = {
+    # Titles
+    "Three {module} networks, run just now. Type their lines after {code} and you get the same numbers.": (
+        "以下三个 {module} 网络刚刚运行过。先执行 {code}，再输入各自的代码，即可复现这些数值。"
+    ),
+    "One direction": "单向",
+    "Bidirectional": "双向",
+    "Two layers": "多层",
+    "Your {module}": "你的 {module}",
+    "Summary": "小结",
+    "network": "网络",
+    "difference": "误差",
+    "Next": "接下来可以试试",
+    "the parameters of all three": "打印三个网络的全部参数",
+    "one number worked out by hand": "手工推算其中一个数",
+    "a network of your own": "查看你自己的网络",
+    "the three networks as {module}": "把三个网络换成 {module}",
+    "Elman compared with torch.nn, JAX and ONNX Runtime": "与 torch.nn、JAX、ONNX Runtime 比较速度",
+    # Shapes
+    "Shapes": "形状",
+    "tensor": "张量",
+    "shape": "形状",
+    "axes": "维度",
+    "what it holds": "含义",
+    "steps": "时间步",
+    "batch": "批大小",
+    "input features": "输入特征",
+    "hidden units": "隐藏单元",
+    "projected units": "投影维度",
+    "layers": "层数",
+    "directions": "方向",
+    "gates": "门",
+    "input: features at each step of each sequence": "输入：每个序列在每个时间步的特征",
+    "hidden state of the top layer at every step": "顶层在每个时间步的隐藏状态",
+    "top layer, every step: [forward, reverse]": "顶层各时间步的隐藏状态：[正向, 反向]",
+    "final hidden state of each layer": "各层的最终隐藏状态",
+    "final hidden state, layer and direction": "各层、各方向的最终隐藏状态",
+    "final cell state of each layer": "各层的最终细胞状态",
+    "final cell state, layer and direction": "各层、各方向的最终细胞状态",
+    "batch_first puts B first in x and output only; {states} still start with the layers.": (
+        "batch_first 只影响 x 和 output；{states} 的第一维仍然是层。"
+    ),
+    # Final states
+    "Where the final states are": "最终状态的位置",
+    "forward": "正向",
+    "reverse": "反向",
+    "layer {layer}": "第 {layer} 层",
+    "✓ equal, all {count} numbers": "✓ {count} 个数全部相等",
+    "✓ equal up to {difference}": "✓ 相等，误差 {difference}",
+    "✗ NOT equal, differs by {difference}": "✗ 不相等，相差 {difference}",
+    "✗ differs by {difference}": "✗ 相差 {difference}",
+    "Common mistakes": "常见错误",
+    "{where} is not the final state of the reverse direction, which reads from the last step to step 0.": (
+        "{where} 不是反向的最终状态：反向从最后一个时间步读起，读到第 0 步才结束。"
+    ),
+    "At the last step it has seen a single step.": "在最后一个时间步，它只读了一步。",
+    "output holds the top layer only. {states} is nowhere in it: the closest place differs by {nearest}.": (
+        "output 只有顶层的输出，其中找不到 {states}：最接近的一处也相差 {nearest}。"
+    ),
+    "For every layer at every step, use {code}.": "要取每一层在每个时间步的状态，请用 {code}。",
+    "{state} is not in output at any step: use {code}.": "{state} 不在 output 里，请用 {code}。",
+    "{where} is all of h_n only with one layer, one direction and no padding.": "只有在单层、单向、没有填充时，{where} 才等于整个 h_n。",
+    # Parameters
+    "Parameters": "参数",
+    "Drawn uniformly from -1/√H to 1/√H, here ±{bound}.": "初始值服从 [-1/√H, 1/√H] 上的均匀分布，这里是 ±{bound}。",
+    "{count} numbers": "共 {count} 个数",
+    "weights, input to hidden": "权重：输入 → 隐藏层",
+    "weights, hidden to hidden": "权重：隐藏层 → 隐藏层",
+    "bias, input to hidden": "偏置：输入 → 隐藏层",
+    "bias, hidden to hidden": "偏置：隐藏层 → 隐藏层",
+    "weights, hidden to projection": "权重：隐藏层 → 投影",
+    "gate": "门",
+    "rows": "行",
+    "what it does": "作用",
+    "Every weight and bias has {gates} blocks of {units} rows, one for each gate:": "每个权重和偏置按门分为 {gates} 块，每块 {units} 行：",
+    "weight_hr has no gates: it projects h.": "weight_hr 不分门，只对 h 做投影。",
+    "reset gate: how much of the old state the candidate sees": "重置门：候选状态能看到多少旧状态",
+    "update gate: how much of the old state is kept": "更新门：保留多少旧状态",
+    "candidate state: fills the rest": "候选状态：填补其余部分",
+    "input gate: how much of the candidate is written": "输入门：写入多少候选值",
+    "forget gate: how much of the old cell state is kept": "遗忘门：保留多少旧的细胞状态",
+    "candidate: what may be written": "候选值：准备写入的内容",
+    "output gate: how much of the cell state appears in h": "输出门：把多少细胞状态输出到 h",
+    # Cost
+    "Cost": "计算量",
+    "parameters": "参数量",
+    "multiply-adds per step and sequence": "单个序列每个时间步的乘加次数",
+    "layers 1 to {last}, each": "第 1～{last} 层，每层",
+    "total": "合计",
+    "multiply-adds per call, {steps} steps × {batch} sequences": "每次调用的乘加次数（{steps} 个时间步 × {batch} 个序列）",
+    "memory of the parameters, {dtype}": "参数占用内存（{dtype}）",
+    "Dropout of {dropout} applies between layers, in training only: not in this run.": (
+        "dropout（{dropout}）只在训练时作用于层与层之间，本次运行不生效。"
+    ),
+    "Dropout applies between layers; with a single layer it does nothing.": "dropout 只作用于层与层之间，单层网络中不生效。",
+    # Compared with torch.nn
+    "Compared with torch.nn, same weights": "与 torch.nn 比较（权重相同）",
+    "backend": "后端",
+    "seed {seed} gives both the same weights": "种子 {seed} 下两者的初始权重完全相同",
+    "seed {seed} gives the two DIFFERENT weights": "种子 {seed} 下两者的初始权重不同",
+    "largest difference: {output} in output, {state} in {states}": "最大误差：output {output}，{states} {state}",
+    "difference from a float64 run: Elman {elman}, torch.nn {torch}": "与 float64 结果的误差：Elman {elman}，torch.nn {torch}",
+    "{ratio} times as fast as torch.nn": "速度是 torch.nn 的 {ratio} 倍",
+    "as fast as torch.nn": "与 torch.nn 速度相当",
+    "takes {ratio} times as long as torch.nn": "耗时是 torch.nn 的 {ratio} 倍",
+    "A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}.": (
+        "单次调用，不求梯度；{rounds} 轮的中位数和四分位数，线程数 {threads}。"
+    ),
+    "elman bench prints other times: there each library runs on {threads} threads and a round lasts {bench} ms instead of {tour}.": (
+        "elman bench 的测量条件不同，因此时间略有出入：每个库用 {threads} 个线程，每轮持续 {bench} 毫秒（此处为 {tour} 毫秒）。"
+    ),
+    # One number by hand
+    "One step of one unit, by hand": "手工推算一个单元的一个时间步",
+    "step {step} · unit {unit} · sequence {sequence} · layer {layer} · {direction}": (
+        "第 {step} 步 · 单元 {unit} · 序列 {sequence} · 第 {layer} 层 · {direction}"
+    ),
+    "gate {gate}": "门 {gate}",
+    "from the input": "来自输入",
+    "from the state of step {before}": "来自第 {before} 步的状态",
+    "This is the direction's first step: the state before it is zero.": "这是该方向的第一步，前一步的状态为零。",
+    "weight": "权重",
+    "value": "数值",
+    "product": "乘积",
+    "sum": "求和",
+    "{count} more": "其余 {count} 项",
+    "{activation}(total)": "{activation}(合计)",
+    "the equations with these numbers": "代入方程",
+    "projected": "投影",
+    "W_hr takes all units. Each is worked out as the one above, which is number {unit} here.": (
+        "W_hr 要用到全部单元，算法都与上面相同；上面算的是第 {unit} 个。"
+    ),
+    "by hand, in float64": "手工推算（float64）",
+    "by the library, in {dtype}; differs by {difference}": "库的结果（{dtype}），相差 {difference}",
+    # Lengths and resets
+    "sequence {sequence}": "序列 {sequence}",
+    "Which steps are run": "实际运行的时间步",
+    "a step that is run": "运行的时间步",
+    "end of this direction: h_n and last": "该方向的终点，即 h_n 和 last",
+    "reset: nothing passes": "重置：状态不再传递",
+    "padding: neither read nor run": "填充：不读取，也不运行",
+    "Where each sequence ends": "每个序列的终点",
+    "… and {count} more sequences: --json lists all of them": "……其余 {count} 个序列略，用 --json 可全部列出",
+    ", ": "、",
+    "step {step}": "第 {step} 步",
+    "steps {first} to {last}": "第 {first}～{last} 步",
+    "no steps": "没有时间步",
+    "{segments}, a single segment": "{segments}，共 1 段",
+    "{count} segments: {segments}": "{segments}，共 {count} 段",
+    "the initial state, here 0": "初始状态，这里是 0",
+    "{direction}: depends on {steps} only": "{direction}：只取决于{steps}",
+    "{where} is padding, not the end of sequence {sequence}. Use h_n or last.": (
+        "{where} 是填充，不是序列 {sequence} 的终点。请用 h_n 或 last。"
+    ),
+    "The reverse direction starts afresh too, at the last step before each reset.": "反向也会重新开始：从每个重置点的前一步开始。",
+    "The top layer is shown. All layers reset and end at the same steps; the final states of lower layers are in h_n only.": (
+        "这里画的是顶层。各层的重置点和终点都相同；下面各层的最终状态只在 h_n 中。"
+    ),
+    "{states} belongs to the same steps as h_n and is not in output.": "{states} 与 h_n 对应同样的时间步，但不在 output 中。",
+    "✓ Checked in this run, also against each segment run alone: differs by {difference}.": (
+        "✓ 以上结论已用本次运行的数值核对，并与单独运行每一段的结果比较：误差 {difference}。"
+    ),
+    "✗ NOT true in this run: {places}": "✗ 本次运行的数值与此不符：{places}",
+}

@@ -1,0 +1,114 @@
+"""What `elman explain --lengths --reset` prints: a diagram of which steps are run, and in words where each sequence ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from elman.language import _, translated
+from elman.show.diagram import Grid, Lane
+from elman.show.sections import name_of
+from elman.show.style import BAD, DIM, END, FORWARD, GOOD, NUMBER_WIDTH, flow, grid, heading, numbers_text, python, section, small
+
+if TYPE_CHECKING:
+    from elman.show.diagram import Marks
+    from elman.show.sequences import Segment, Sequence, Sequences
+
+MOST_SEQUENCES, MOST_SEGMENTS = 8, 6
+
+
+def sequences_page(told: Sequences, width: int, marks: Marks, numbers: bool = False) -> RenderableType:
+    """The lines that run it, the diagram, and the words, in ``width`` columns; with ``numbers`` those of the final states."""
+    rows: list[RenderableType] = [_sequence(each, width - 2, numbers) for each in told.sequences[:MOST_SEQUENCES]]
+    if (more := len(told.sequences) - MOST_SEQUENCES) > 0:
+        rows.append(Text(_("… and {count} more sequences: --json lists all of them", count=more), DIM))
+    backend = Text.assemble(_("backend"), "  ", (translated(told.backend), "bold"))
+    return Group(
+        heading(_("Your {module}", module=told.spec.module)),
+        Padding(python(told.code), (0, 0, 0, 2)),
+        section(_("Which steps are run"), _diagram(told, width - 2, marks), Text(""), _legend(told, width - 2, marks)),
+        section(_("Where each sequence ends"), *rows, Text(""), *_remarks(told), _verdict(told), backend),
+    )
+
+
+def _diagram(told: Sequences, width: int, marks: Marks) -> Text:
+    """A line for each direction of each sequence, steps from left to right."""
+    lanes = []
+    for each in told.sequences[:MOST_SEQUENCES]:
+        name = _("sequence {sequence}", sequence=each.sequence)
+        for index, end in enumerate(each.ends):
+            first = name if index == 0 else " " * Text(name).cell_len
+            direction = f" {name_of(end.direction)}" if told.spec.bidirectional else ""
+            lanes.append(Lane(first + direction, end.direction, each.segments, Text(end.state, END)))
+    drawn = Grid(lanes, told.spec.seq_len, width, marks)
+    lines = [drawn.axis(), *map(drawn.lane, lanes)]
+    return Text("\n").join([*lines, Text(marks.more, DIM)] if len(told.sequences) > MOST_SEQUENCES else lines)
+
+
+def _legend(told: Sequences, width: int, marks: Marks) -> Text:
+    """What each mark of the diagram stands for."""
+    found = [(marks.step, FORWARD, _("a step that is run")), (marks.end, END, _("end of this direction: h_n and last"))]
+    if any(len(each.segments) > 1 for each in told.sequences):
+        found.append((marks.reset, BAD, _("reset: nothing passes")))
+    if any(each.padding for each in told.sequences):
+        found.append((marks.padding, DIM, _("padding: neither read nor run")))
+    return flow([Text.assemble((mark, style), " ", said) for mark, style, said in found], width)
+
+
+def _sequence(each: Sequence, width: int, numbers: bool) -> RenderableType:
+    """A sequence's name beside what there is to say of it."""
+    named = [_steps(segment) for segment in each.segments]
+    segments = _(", ").join(named if len(named) <= MOST_SEGMENTS else [*named[: MOST_SEGMENTS - 2], "…", named[-1]])
+    if not named:
+        said = [Text(_("no steps"))]
+    elif len(named) == 1:
+        said = [Text(_("{segments}, a single segment", segments=segments))]
+    else:
+        said = [Text(_("{count} segments: {segments}", count=len(named), segments=segments))]
+    name = _("sequence {sequence}", sequence=each.sequence)
+    most = max(1, (width - Text(name).cell_len - 4) // (NUMBER_WIDTH + 2))
+    for end in each.ends:
+        code = Text.assemble((end.state, END), f" = {end.last}" + (f" = {end.where}" if end.where else ""))
+        if end.segment is None:
+            note = _("the initial state, here 0")
+        else:
+            note = _("{direction}: depends on {steps} only", direction=name_of(end.direction), steps=_steps(end.segment))
+        said += [Text.assemble(code, "  ", (note, DIM)), *([Text("  ") + numbers_text(end.numbers, most)] if numbers else [])]
+    if each.padding is not None:
+        said.append(Text.assemble(each.padding, " = 0  ", (_("padding: neither read nor run"), DIM)))
+    return grid((Text(name, "bold"), Text("\n").join(said)))
+
+
+def _steps(segment: Segment) -> str:
+    first, last = segment
+    return _("step {step}", step=first) if first == last else _("steps {first} to {last}", first=first, last=last)
+
+
+def _remarks(told: Sequences) -> list[RenderableType]:
+    """Common mistakes, where they matter here."""
+    spec, found = told.spec, []
+    short = next((each for each in told.sequences if each.padding and each.length), None)
+    if short is not None:
+        where = spec.output_code(-1, short.sequence)
+        found.append(_("{where} is padding, not the end of sequence {sequence}. Use h_n or last.", where=where, sequence=short.sequence))
+    if any(len(each.segments) > 1 for each in told.sequences) and spec.bidirectional:
+        found.append(_("The reverse direction starts afresh too, at the last step before each reset."))
+    if spec.num_layers > 1:
+        found.append(
+            _("The top layer is shown. All layers reset and end at the same steps; the final states of lower layers are in h_n only.")
+        )
+    if inner := spec.finals[1:]:
+        found.append(_("{states} belongs to the same steps as h_n and is not in output.", states=", ".join(inner)))
+    return [*map(Text, found), Text("")] if found else []
+
+
+def _verdict(told: Sequences) -> Text:
+    ends = [end for each in told.sequences for end in each.ends]
+    wrong = [end.state for end in ends if not end.holds] + [each.padding or "" for each in told.sequences if not each.padding_is_zero]
+    if wrong:
+        return Text(_("✗ NOT true in this run: {places}", places=", ".join(wrong)), BAD)
+    difference = small(max(end.difference for end in ends))
+    return Text(_("✓ Checked in this run, also against each segment run alone: differs by {difference}.", difference=difference), GOOD)

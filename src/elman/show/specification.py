@@ -1,0 +1,174 @@
+"""Which network is shown: its kind, sizes and options, the data it runs on, and the code that makes just that."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from torch import Tensor, nn
+
+    from elman.backends import Stack
+
+    M = TypeVar("M", bound=nn.Module)
+
+# Each is a class of elman and of torch.nn by its name in capitals. What it computes its cell declares.
+KINDS = ("rnn", "gru", "lstm")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+
+# More numbers than these do not fit into the memory of usual machines.
+MOST_NUMBERS = 2**27
+MOST_LAYERS = 1000
+
+
+@dataclass(frozen=True)
+class Spec:
+    r"""A network and the data to run it on; sizes as ``torch.nn`` names them.
+
+    >>> spec = Spec("rnn", 10, 20, bidirectional=True)
+    >>> print("\n".join(spec.code))
+    torch.manual_seed(0)
+    rnn = elman.RNN(10, 20, bidirectional=True)
+    x = torch.randn(5, 3, 10)
+    output, h_n = rnn(x)
+
+    Raises:
+        ValueError: an unknown kind or dtype, what the network's class refuses, data of no size, or more than ``MOST_NUMBERS`` numbers.
+    """
+
+    kind: str
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    nonlinearity: str = "tanh"
+    bias: bool = True
+    batch_first: bool = False
+    dropout: float = 0.0
+    bidirectional: bool = False
+    proj_size: int = 0
+    seq_len: int = 5
+    batch: int = 3
+    dtype: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in {"kind": KINDS, "dtype": DTYPES}.items():
+            if (given := getattr(self, name)) not in known:
+                close = difflib.get_close_matches(given, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+                raise ValueError(f"unknown {name} {given!r}; {hint}")
+        for name in ("seq_len", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} to be at least 1, got {getattr(self, name)}")
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"expected seed to fit into 64 bits, got {self.seed}")
+        if self.num_layers > MOST_LAYERS:
+            raise ValueError(f"expected num_layers to be at most {MOST_LAYERS} here, got {self.num_layers}")
+        largest = max(self.input_size, self.hidden_size, self.seq_len, self.batch)
+        if (numbers := largest if largest > MOST_NUMBERS else self.numbers) > MOST_NUMBERS:
+            # Decimal: a number that was typed may be too large for a float.
+            raise ValueError(f"expected at most {MOST_NUMBERS:.1e} numbers in this network and its data, got {Decimal(numbers):.1e}")
+
+    @property
+    def module(self) -> str:
+        """The name of its class, in ``elman`` and in ``torch.nn``."""
+        return self.kind.upper()
+
+    @cached_property
+    def stack(self) -> Stack:
+        """What a backend runs: the cell, and the shapes of parameters and states. It is that of a network without memory."""
+        import elman
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the network itself gives it
+            try:
+                stack: Stack = self.build(getattr(elman, self.module), device="meta").stack
+            except TypeError as error:
+                raise ValueError(f"{self.module} does not have this option: {error}") from error
+        return stack
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        return ("forward", "reverse") if self.bidirectional else ("forward",)
+
+    @property
+    def output_size(self) -> int:
+        """How many numbers a direction puts out at each step: P with a projection, else H."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the parameters and the input and output of every layer are."""
+        per_step = self.input_size + self.num_layers * len(self.directions) * self.output_size
+        return sum(map(prod, self.stack.shapes)) + self.seq_len * self.batch * per_step
+
+    @property
+    def finals(self) -> tuple[str, ...]:
+        """The final states by name: "h_n", "c_n"."""
+        return tuple(f"{state}_n" for state in self.stack.cell.states)
+
+    @property
+    def lead(self) -> tuple[int, int]:
+        """The first two sizes of x and output."""
+        return (self.batch, self.seq_len) if self.batch_first else (self.seq_len, self.batch)
+
+    def steps_first(self, tensor: Tensor, steps: int = 0) -> Tensor:
+        """The tensor with the axes T and B in this order; they lie at ``steps`` and the one after it."""
+        return tensor.transpose(steps, steps + 1) if self.batch_first else tensor
+
+    def columns(self, direction: str) -> slice:
+        """Where a direction lies in the last axis of ``output``."""
+        start = self.directions.index(direction) * self.output_size
+        return slice(start, start + self.output_size)
+
+    def output_code(self, step: int | str, sequence: int | str, direction: str | None = None) -> str:
+        """A part of ``output``, as one writes it: "output[-1, :, 20:]"; without a direction all of both."""
+        half = {"forward": f":{self.output_size}", "reverse": f"{self.output_size}:"}.get(direction or "") if self.bidirectional else None
+        return self._indexed("output", (), step, sequence, half)
+
+    def trace_code(self, layer: int, direction: str | None, step: int, sequence: int | str) -> str:
+        """What a layer puts out at a step, as one writes it: "rnn.trace(x).h[0, 1, -1]"; without a direction both."""
+        side = ":" if direction is None else self.directions.index(direction)
+        return self._indexed(f"{self.kind}.trace(x).{self.stack.cell.states[0]}", (layer, side), step, sequence)
+
+    def _indexed(self, name: str, before: tuple[int | str, ...], step: int | str, sequence: int | str, after: str | None = None) -> str:
+        index = [*before, *((sequence, step) if self.batch_first else (step, sequence)), *([after] if after else [])]
+        return f"{name}[{', '.join(map(str, index[:-1] if index[-1] == ':' else index))}]"
+
+    def options(self) -> dict[str, Any]:
+        """The constructor's keyword arguments that are not at their defaults."""
+        names = ("num_layers", "nonlinearity", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+        return {name: value for name, value in asdict(self).items() if name in names and value != getattr(Spec, name)}
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The lines that make this network and run it: after ``import elman, torch`` they give the numbers that are shown."""
+        dtype = "" if self.dtype == "float32" else f", dtype=torch.{self.dtype}"
+        options = "".join(f", {name}={value!r}" for name, value in self.options().items())
+        finals = ", ".join(self.finals)
+        return (
+            f"torch.manual_seed({self.seed})",
+            f"{self.kind} = elman.{self.module}({self.input_size}, {self.hidden_size}{options}{dtype})"
+            + (".eval()" if self.dropout else ""),
+            f"x = torch.randn({', '.join(map(str, (*self.lead, self.input_size)))}{dtype})",
+            f"output, {finals if len(self.finals) == 1 else f'({finals})'} = {self.kind}(x)",
+        )
+
+    def build(self, make: type[M], device: str | None = None) -> M:
+        """The network, of Elman's class or torch's, in evaluation mode (no dropout)."""
+        import torch
+
+        return make(self.input_size, self.hidden_size, **self.options(), device=device, dtype=getattr(torch, self.dtype)).eval()
+
+    def data(self) -> Tensor:
+        """An input, drawn from torch's generator."""
+        import torch
+
+        return torch.randn(*self.lead, self.input_size, dtype=getattr(torch, self.dtype))

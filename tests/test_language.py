@@ -1,0 +1,235 @@
+"""The command line speaks English and Chinese: each sentence has a translation, and no English is left where Chinese is asked for."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import elman
+import sentences
+from elman.cli.app import app
+from elman.cli.frame import language_asked_for
+from elman.language import LANGUAGES, _, language_of, speaking, translated
+from elman.language.zh import SENTENCES
+from elman.train.features import features
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHINESE = re.compile("[\u4e00-\u9fff]")
+# What has no word in it but names.
+WORDLESS = {", ", ": ", "elman: {message}", *(f"{{python}} on {system} {{machine}}" for system in ("Linux", "Darwin", "Windows"))}
+
+
+def unknown(lines: Any) -> list[str]:
+    """Those lines that stay English."""
+    with speaking("zh"):
+        return [line for line in dict.fromkeys(lines) if not CHINESE.search(translated(line))]
+
+
+# --- The table --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("english", SENTENCES)
+def test_a_translation_has_the_fields_of_its_sentence_and_is_chinese(english: str) -> None:
+    assert sentences.fields(SENTENCES[english]) == sentences.fields(english)
+    assert CHINESE.search(SENTENCES[english]) or english in WORDLESS
+    assert not CHINESE.search(english)
+
+
+def test_every_sentence_of_the_code_has_a_translation() -> None:
+    found = set(sentences.marked())
+    assert len(found) > 150
+    assert sorted(found - SENTENCES.keys()) == []
+
+
+def test_every_help_text_has_a_translation() -> None:
+    assert unknown(sentences.help_texts()) == []
+
+
+def test_every_error_has_a_translation() -> None:
+    found = list(sentences.errors())
+    assert len(found) > 40
+    assert unknown(line for line in found if re.search(r"[a-z]{3}", re.sub("⟨.*?⟩", "", line))) == []
+
+
+def test_every_reason_of_a_backend_has_a_translation() -> None:
+    assert unknown(f"native {reason}" for reason in sentences.refusals()) == []
+
+
+def test_every_feature_of_the_picture_has_a_translation() -> None:
+    assert unknown(features(b"f('a')  # b", code=True)) == []
+
+
+def test_an_english_sentence_without_a_translation_is_seen() -> None:
+    assert unknown(["a sentence that nobody has translated", "interrupted"]) == ["a sentence that nobody has translated"]
+
+
+# --- Translating ------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_line_is_translated_with_what_fills_it() -> None:
+    with speaking("zh"):
+        assert translated("elman: unknown kind 'rrn'; did you mean 'rnn'?") == "elman：未知的 kind：'rrn'；是不是 'rnn'？"
+        assert translated("--json: cannot write a/b: Is a directory") == "--json：无法写入 a/b：这是一个目录"
+        assert translated("no such thing: at all") == "no such thing: at all"
+        assert translated("") == ""
+
+
+def test_english_is_left_as_it_is() -> None:
+    for line in ("interrupted", "elman: unknown kind 'rrn'; did you mean 'rnn'?"):
+        assert translated(line) == line
+    assert _("layer {layer}", layer=2) == "layer 2"
+
+
+def test_what_fills_a_sentence_is_not_a_format() -> None:
+    with speaking("zh"):
+        assert translated("no such file or folder: {path}{0}") == "没有这个文件或文件夹：{path}{0}"
+
+
+def test_speaking_ends_with_its_block() -> None:
+    with pytest.raises(ZeroDivisionError), speaking("zh"):
+        1 / 0  # noqa: B018
+    assert _("forward") == "forward"
+
+
+@pytest.mark.parametrize(
+    ("environment", "language"),
+    [
+        ({}, "en"),
+        ({"LANG": "en_US.UTF-8"}, "en"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_TW"}, "zh"),
+        ({"LANG": "en_US.UTF-8", "LC_MESSAGES": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LANG": "zh_CN.UTF-8", "LC_ALL": ""}, "zh"),
+    ],
+)
+def test_the_locale_chooses_the_language(environment: dict[str, str], language: str) -> None:
+    assert language_of(environment) == language
+
+
+@pytest.mark.parametrize(
+    ("arguments", "language"),
+    [("tour --lang zh", "zh"), ("--lang=zh tour --help", "zh"), ("tour --lang en", "en"), ("tour --lang", "zh"), ("tour --lang fr", "zh")],
+)
+def test_the_option_is_stronger_than_the_locale(arguments: str, language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert language_asked_for(arguments.split()) == language
+
+
+# --- What is printed --------------------------------------------------------------------------------------------------
+
+# Words that English sentences are made of and Python code is not.
+ENGLISH = re.compile(
+    r"\b(the|of|are|to|by|on|this|that|each|its|has|it|which|what|where|must|expected|got|does|only|run|no|show|print)\b", re.I
+)
+# Options, file names, what stands in quotes, calls.
+CODE = re.compile(r"--[\w-]+|\S*[/.(=]\S*|'[^']*'|no-\w+")
+
+COMMANDS = (
+    "--help",
+    *(f"{command} --help" for command in ("tour", "explain", "config", "bench", "train", "train text")),
+    "tour --weights",
+    "tour --cell lstm",
+    "config",
+    "explain lstm --num-layers 5 --bidirectional --proj-size 3 --batch-first --dropout 0.5 --numbers --no-time",
+    "explain rnn --dtype float16 --no-time",
+    "explain gru --lengths 5,3,0 --reset 2 --bidirectional --num-layers 2 --numbers",
+    "bench --quick --rounds 1 --cell gru --rows 1 --threads 1,2 --mode infer",
+    "bench --quick --rounds 1 --cell rnn --rows 1 --mode infer --against torch",
+    "bench --quick --rounds 1 --cell rnn --rows 1 --mode train --against torch --markdown",
+)
+MISTAKES = (
+    "tuor",
+    "tour --cell gnu",
+    "tour --cell",
+    "tour --sed 1",
+    "tour --seed x",
+    "tour surplus",
+    "explain",
+    "explain rnn --hidden-size 0",
+    "explain rnn --num-layers 100000",
+    "explain rnn --dtype int8",
+    "explain rnn --dropout 2",
+    "explain rnn --dropout x",
+    "explain gru --nonlinearity relu",
+    "explain gru --proj-size 2",
+    "explain rnn --numbers --unit 99",
+    "explain rnn --lengths 5,x",
+    "explain rnn --reset 9",
+    "bench --rows 99",
+    "bench --threads 1,1",
+    "bench --busy -1",
+    "bench --busy 999",
+    "bench --json /dev/null/x",
+    "train text /nowhere",
+    "train text --lr 0",
+    "train",
+)
+
+
+def left_in_english(text: str) -> list[str]:
+    return [line for line in text.splitlines() if ENGLISH.search(CODE.sub(" ", line))]
+
+
+@pytest.fixture
+def _threads() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_is_left_in_english(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--lang", "zh"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert CHINESE.search(result.stdout)
+    assert left_in_english(result.stdout) == []
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_no_error_is_left_in_english(command: str) -> None:
+    result = CliRunner().invoke(app, ["--lang", "zh", *command.split()], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert CHINESE.search(result.stderr)
+    assert left_in_english(result.stderr) == []
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_translated() -> None:
+    result = CliRunner().invoke(app, ["explain", "rnn", "--dropout", "0.5", "--no-time", "--lang", "zh"])
+    assert result.stderr.startswith("elman：警告：num_layers=1 时 dropout=0.5 不生效")
+    assert left_in_english(result.stderr) == []
+
+
+def test_english_that_is_left_is_seen() -> None:
+    assert left_in_english("输出\nthe output of the run\nrnn.trace(x).h 到 x.to(y)") == ["the output of the run"]
+
+
+REASONS: dict[str, Callable[[elman.RNN, torch.Tensor], str]] = {
+    "float16": lambda rnn, x: elman.why(rnn.half(), x.half()),
+    "empty": lambda rnn, x: elman.why(rnn, x[:, :0]),
+    "meta": lambda rnn, x: elman.why(rnn.to("meta"), x.to("meta")),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_what_why_says_is_translated(reason: str) -> None:
+    with speaking("zh"):
+        said = translated(REASONS[reason](elman.RNN(2, 3), torch.zeros(4, 1, 2)))
+    assert CHINESE.search(said)
+    assert left_in_english(said) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_help_names_the_same_options_in_both_languages(language: str) -> None:
+    result = CliRunner().invoke(app, ["explain", "--help", "--lang", language], env={"COLUMNS": "200"})
+    english = CliRunner().invoke(app, ["explain", "--help", "--lang", "en"], env={"COLUMNS": "200"})
+    assert re.findall(r"^│ \*? *(--[\w-]+)", result.stdout, re.M) == re.findall(r"^│ \*? *(--[\w-]+)", english.stdout, re.M)
