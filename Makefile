@@ -14,29 +14,29 @@ KERNELS := CMakeLists.txt $(filter csrc/%,$(SOURCES))
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench sanitize compilers neon clean
 
-help: ## what there is to make
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/installed-plot ## set up, look into three networks, then train one on real text
+demo: .venv/installed-plot ## install, inspect three networks, then train one on real text
 	$(BIN)/elman tour
 	$(BIN)/elman train text
 
-test: .venv/installed-dev ## the tests, on all processors
+test: .venv/installed-dev ## run the tests on all cores
 	$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
-lint: .venv/installed-dev ## style and types
+lint: .venv/installed-dev ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(SOURCES)
 	$(BIN)/mypy
 
-bench: .venv/installed-peers ## race torch, JAX and ONNX Runtime
+bench: .venv/installed-peers ## compare the speed with torch.nn, JAX and ONNX Runtime
 	$(BIN)/elman bench $(ARGS)
 
 # The sanitized kernels take the installed ones' place for one run of the tests that throw arbitrary arguments at the binding, without torch, and for one of
 # those that misuse the modules, with it. ELMAN_FUZZ=250 makes a million calls of these.
 # The runtime libraries must be in the process before Python is; libstdc++ with them, so that thrown exceptions are seen. GCC on Linux.
-sanitize: .venv/installed-dev ## the kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: .venv/installed-dev ## test the kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DELMAN_SANITIZE=ON -DELMAN_TEST_TARGETS=ON -DELMAN_WERROR=ON -DCMAKE_CXX_COMPILER=g++ \
 	    -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
 	    -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
@@ -45,11 +45,11 @@ sanitize: .venv/installed-dev ## the kernels under AddressSanitizer and Undefine
 	$(SANITIZED) ELMAN_SANITIZED_TORCH=1 $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz_modules.py $(ARGS)
 
 # make compilers ARGS="g++-12 clang++-19"   takes these alone.
-compilers: .venv/installed-dev ## the guarantees on bits, with every GCC and Clang that is installed
+compilers: .venv/installed-dev ## test the bitwise guarantees with every installed GCC and Clang
 	$(BIN)/python tests/compilers.py $(ARGS)
 
 # An emulator (apt-get install g++-aarch64-linux-gnu qemu-user-static) runs the kernels of another processor against plain loops.
-neon: ## the kernels for 64-bit Arm, under an emulator
+neon: ## test the kernels for 64-bit Arm under an emulator
 	mkdir -p build/neon
 	for target in scalar neon; do \
 	    for unit in target bfloat16; do \
@@ -57,7 +57,7 @@ neon: ## the kernels for 64-bit Arm, under an emulator
 	aarch64-linux-gnu-g++ $(CROSS) -DELMAN_HAVE_NEON -static -pthread csrc/dispatch.cpp csrc/processors.cpp csrc/ragged.cpp csrc/threads.cpp csrc/tuner.cpp tests/smoke.cpp build/neon/*.o -o build/neon/smoke
 	qemu-aarch64-static build/neon/smoke
 
-clean: ## remove what was built, but for .venv
+clean: ## remove build output, but not .venv
 	rm -rf build dist .venv/installed-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
