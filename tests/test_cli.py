@@ -240,6 +240,12 @@ def test_ctrl_c_at_any_moment_is_one_line_and_130(module: str) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (130, b"", b"elman: interrupted\n")
 
 
+def test_ctrl_c_is_told_in_chinese() -> None:
+    command = [sys.executable, "-c", AT_IMPORT, "elman.show.network", "tour", "--lang", "zh"]
+    result = subprocess.run(command, capture_output=True, timeout=120, check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    assert (result.returncode, result.stdout, result.stderr.decode()) == (130, b"", "elman：已中断\n")
+
+
 def test_ctrl_c_when_all_is_said_changes_nothing() -> None:
     code = "import atexit, signal; from elman_cli import main; atexit.register(signal.raise_signal, signal.SIGINT); main()"
     result = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, timeout=120, check=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -152,6 +153,30 @@ def test_the_picture_is_a_png_of_its_size_and_not_blank(outcome: Outcome, tmp_pa
     assert dots.shape == (height, width, 4)
     for part in (dots[: height // 2, : width // 2], dots[: height // 2, width // 2 :], dots[height // 2 :]):
         assert part[..., :3].std() > 0.02
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing")  # no font here need have Chinese
+@pytest.mark.parametrize(("font", "said"), [("DejaVu Sans", "学习曲线"), (None, "Learning curve")])
+def test_the_pictures_labels_are_in_a_language_that_a_font_has(
+    font: str | None, said: str, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Text = pytest.importorskip("matplotlib.text").Text
+    from elman.train import plot
+
+    labels: list[str] = []
+    real = plot.Figure.savefig
+
+    def read(self: Any, *args: Any, **named: Any) -> None:
+        labels.extend(text.get_text() for text in self.findobj(Text))
+        real(self, *args, **named)
+
+    monkeypatch.setattr(plot.Figure, "savefig", read)
+    monkeypatch.setattr(plot, "chinese_font", lambda: font)
+    with speaking("zh"):
+        plot.draw(outcome, tmp_path / "picture.png")
+    assert said in labels
+    english = {"Learning curve", "training text", "held-out text", "What it writes", "sample text"}
+    assert english & set(labels) == (set() if font else english)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

@@ -29,7 +29,8 @@ def _leave(*_: object) -> None:
 
     A command with something to put in order first asks for the exception: see ``elman.cli.frame.interruptible``.
     """
+    say = getattr(sys.modules.get("elman.language"), "translated", str)  # in English before that is imported
     try:
-        os.write(2, b"elman: interrupted\n")
+        os.write(2, f"{say('elman: interrupted')}\n".encode(getattr(sys.stderr, "encoding", None) or "utf-8", "replace"))
     finally:
         os._exit(130)

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from elman._files import write
+from elman.language import LANGUAGES, _, speaking
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,23 +25,7 @@ THEMES = {
 """The colours of a light and of a dark page; the background stays transparent."""
 
 LIBRARIES = {"elman": "Elman", "torch": "torch.nn", "jax": "JAX", "ort": "ONNX Runtime"}
-WORDS = {
-    "en": {
-        "title": "Time per call, relative to Elman",
-        "note": "shorter is faster",
-        "infer": "inference",
-        "train": "training",
-        "footnote": "Geometric mean over {count} sizes, T, B, I, H from {first} to {last}.\n{threads} threads, {cpu}, {isa}; {versions}.",
-    },
-    "zh": {
-        "title": "单次调用耗时（以 Elman 为 1）",
-        "note": "越短越快",
-        "infer": "推理",
-        "train": "训练",
-        "footnote": "{count} 种规模的几何平均，T, B, I, H 从 {first} 到 {last}。\n{threads} 线程，{cpu}，{isa}；{versions}。",
-    },
-}
-SUFFIXES = {"en": "", "zh": ".zh-CN"}
+SUFFIXES = {"en": "", "zh": ".zh-CN"}  # of the files, by language
 # The text stays text, which the reader's machine draws in the first of these that it has.
 _FONTS = ["Helvetica Neue", "Arial", "Noto Sans", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "DejaVu Sans"]
 _SIZE = (8.4, 3.9)  # inches
@@ -56,26 +41,28 @@ def draw(facts: dict[str, Any], folder: Path) -> list[Path]:
         OSError: a file cannot be written.
     """
     paths = []
-    for lang in WORDS:
+    for lang in LANGUAGES:
         for theme in THEMES:
             paths.append(folder / f"bench-{theme}{SUFFIXES[lang]}.svg")
-            write(paths[-1], svg(facts, theme, lang).encode())
+            with speaking(lang):
+                write(paths[-1], svg(facts, theme).encode())
     return paths
 
 
-def svg(facts: dict[str, Any], theme: str, lang: str) -> str:
+def svg(facts: dict[str, Any], theme: str) -> str:
     """The chart: a panel for each cell and mode, in it a bar for each library, as long as its time over Elman's."""
     means: dict[str, dict[str, dict[str, float]]] = facts["geometric_means"]
     modes = list(dict.fromkeys(mode for by_mode in means.values() for mode in by_mode))
     look: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "elman", "font.sans-serif": _FONTS}
-    colors, words = THEMES[theme], WORDS[lang]
+    colors, title = THEMES[theme], _("Time per call, relative to Elman")
+    titles = {"infer": _("inference"), "train": _("training")}
     with mpl.rc_context(look), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # no font here need have what the reader's has
         figure = Figure(figsize=_SIZE)
         FigureCanvasSVG(figure)
-        figure.text(0.012, 0.93, words["title"], size=13, weight="bold", color=colors["ink"])
-        figure.text(0.988, 0.93, words["note"], size=10.5, color=colors["faint"], ha="right")
-        figure.text(0.012, 0.025, _footnote(facts, words), size=8.6, color=colors["faint"], linespacing=1.5)
+        figure.text(0.012, 0.93, title, size=13, weight="bold", color=colors["ink"])
+        figure.text(0.988, 0.93, _("shorter is faster"), size=10.5, color=colors["faint"], ha="right")
+        figure.text(0.012, 0.025, _footnote(facts), size=8.6, color=colors["faint"], linespacing=1.5)
         bars = [max(len(_ratios(by_mode.get(mode, {}))) for by_mode in means.values()) for mode in modes]
         grid = figure.add_gridspec(
             len(modes), len(means), height_ratios=bars, left=0.125, right=0.96, top=0.84, bottom=0.14, hspace=0.34, wspace=0.66
@@ -86,11 +73,11 @@ def svg(facts: dict[str, Any], theme: str, lang: str) -> str:
                 if mode not in by_mode:
                     continue  # the run was cut short
                 axes = figure.add_subplot(grid[row, column])
-                axes.set_title(f"{cell.upper()} {words[mode]}", loc="left", size=10.5, weight="bold", color=colors["ink"], pad=4)
+                axes.set_title(f"{cell.upper()} {titles[mode]}", loc="left", size=10.5, weight="bold", color=colors["ink"], pad=4)
                 _bars(axes, _ratios(by_mode[mode]), colors)
                 axes.set(xlim=(0, longest), ylim=(bars[row] - 0.5, -0.5))
         out = StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Title": words["title"]})
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Title": title})
     return out.getvalue()
 
 
@@ -110,10 +97,11 @@ def _bars(axes: Axes, ratios: dict[str, float], colors: dict[str, str]) -> None:
     axes.axis("off")
 
 
-def _footnote(facts: dict[str, Any], words: dict[str, str]) -> str:
+def _footnote(facts: dict[str, Any]) -> str:
     sizes = [", ".join(str(row[key]) for key in ("steps", "batch", "input_size", "hidden_size")) for row in facts["rows"]]
     machine, versions = facts["machine"], facts["machine"]["versions"]
-    return words["footnote"].format(
+    return _(
+        "Geometric mean over {count} sizes, T, B, I, H from {first} to {last}.\n{threads} threads, {cpu}, {isa}; {versions}.",
         count=len(set(sizes)),
         first=sizes[0],
         last=sizes[-1],

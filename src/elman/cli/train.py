@@ -206,7 +206,7 @@ def _train_watched(
 
     progress = Progress(*report.progress_columns(), console=screen, expand=True)
     with _until_interrupted() as interrupted, ExitStack() as shown:
-        bar = progress.add_task(_("training"), total=1.0)
+        bar = progress.add_task(_("Training"), total=1.0)
 
         def after_step(step: Step, point: CurvePoint | None) -> bool:
             go_on = not interrupted.is_set()
@@ -214,7 +214,7 @@ def _train_watched(
             if point:
                 progress.update(bar, bits=point.held_out_bits)
             if step.fraction >= 1 or not go_on:
-                progress.update(bar, description=_("evaluating"))
+                progress.update(bar, description=_("Evaluating"))
             return go_on
 
         def before(model: CharModel) -> None:

@@ -32,6 +32,14 @@ SENTENCES = {
         "跳过 {library}（{error}）；安装：pip install 'elman[peers]'"
     ),
     "No module named {module}": "没有模块 {module}",
+    # The chart
+    "Time per call, relative to Elman": "单次调用耗时（以 Elman 为 1）",
+    "shorter is faster": "越短越快",
+    "inference": "推理",
+    "training": "训练",
+    "Geometric mean over {count} sizes, T, B, I, H from {first} to {last}.\n{threads} threads, {cpu}, {isa}; {versions}.": (
+        "{count} 种规模的几何平均，T, B, I, H 从 {first} 到 {last}。\n{threads} 线程，{cpu}，{isa}；{versions}。"
+    ),
     # --grid sequences
     "time of the alternative over Elman's": "替代做法与 Elman 的耗时比",
     "lengths uniform in 1..T, compared with torch's pack, run, unpack": "长度在 1..T 上均匀分布，与 torch 的打包、运行、解包比较",
