@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 # What has no word in it but names.
-WORDLESS = {", ", ": ", "elman: {message}", *(f"{{python}} on {system} {{machine}}" for system in ("Linux", "Darwin", "Windows"))}
+SYSTEMS = ("Linux", "Darwin", "Windows")
+WORDLESS = {", ", ": ", "elman: {message}", *(f"{{dtype}} on the {device}" for device in ("CPU", "CUDA"))}
+WORDLESS |= {f"{{python}} on {system} {{machine}}" for system in SYSTEMS}
 
 
 def unknown(lines: Any) -> list[str]:
@@ -226,6 +228,15 @@ def test_what_why_says_is_translated(reason: str) -> None:
         said = translated(REASONS[reason](elman.RNN(2, 3), torch.zeros(4, 1, 2)))
     assert CHINESE.search(said)
     assert left_in_english(said) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "--help" in command])
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_help_is_not_cut_off(command: str, width: int, language: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--lang", language], env={"COLUMNS": str(width)})
+    assert result.exit_code == 0
+    assert "…" not in result.stdout
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

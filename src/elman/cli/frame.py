@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer import rich_utils
 from typer.core import TyperCommand, TyperGroup
 
 from elman._files import to_json
@@ -76,16 +75,11 @@ class _Help:
         for command in (self, *getattr(self, "commands", {}).values()):
             for name in ("help", "epilog"):
                 if text := getattr(command, name, None):
-                    setattr(command, name, "\n\n".join(translated(" ".join(part.split(" "))) for part in paragraphs(text)))
-        titles = ("ARGUMENTS_PANEL_TITLE", "OPTIONS_PANEL_TITLE", "COMMANDS_PANEL_TITLE", "DEFAULT_STRING", "REQUIRED_LONG_STRING")
-        before = {name: getattr(rich_utils, name) for name in titles}
-        try:
-            for name, text in before.items():
-                setattr(rich_utils, name, translated(text))
+                    setattr(command, name, "\n\n".join(translated(part) for part in paragraphs(text)))
+        from elman.cli.help import help_in_the_readers_language
+
+        with help_in_the_readers_language():
             super().format_help(ctx, formatter)  # type: ignore[misc]
-        finally:
-            for name, text in before.items():
-                setattr(rich_utils, name, text)
 
 
 def paragraphs(text: str) -> list[str]:

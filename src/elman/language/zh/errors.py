@@ -128,8 +128,8 @@ SENTENCES = {
     "dropout={value} does nothing with num_layers=1": "num_layers=1 时 dropout={value} 不生效",
     "it acts between layers, on the output of each but the last": "它作用于层与层之间，即除最后一层外每一层的输出",
     # Backends
-    "{dtype} on the CPU": "CPU 上的 {dtype}",
-    "{dtype} on the CUDA": "CUDA 上的 {dtype}",
+    "{dtype} on the CPU": "{dtype}（CPU）",
+    "{dtype} on the CUDA": "{dtype}（CUDA）",
     "{backend} is not built here ({reason})": "{backend} 后端没有编译（{reason}）",
     "{backend} does not run on {device} (the CPU only)": "{backend} 后端不支持 {device}（仅支持 CPU）",
     "{backend} does not run {dtype} (float32, float64 and bfloat16 only)": (
