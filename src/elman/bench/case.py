@@ -102,9 +102,9 @@ _TOUR = (
 )
 _EDGE = (
     Case("rnn", 100, 16, 100, 100),  # no whole number of vectors
-    Case("rnn", 100, 3, 65, 65),  # one unit more than a vector holds, one row more than a pair
+    Case("rnn", 100, 3, 65, 65),  # one unit more than a vector holds, one sequence more than a pair
     Case("rnn", 100, 16, 16, 1),  # a single unit
-    Case("rnn", 100, 2, 128, 128),  # two rows for two threads
+    Case("rnn", 100, 2, 128, 128),  # two sequences for two threads
     Case("rnn", 100, 16, 1024, 32),  # nearly all of it is the input's projection
     Case("rnn", 1, 1, 64, 64),  # a single step: nothing is repeated
     Case("rnn", 1, 64, 256, 256),

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from elman.bench.race import Timing
     from elman.show.run import Run
 
 # Each block lasts this long (seconds); with so many rounds a small network's race takes some 80 ms.
@@ -134,7 +133,7 @@ def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None
         ValueError: ``which`` names a number that the network does not have.
     """
     cost = costs(spec)
-    with _few_threads(cost.multiply_adds_per_step * spec.batch), _quiet():
+    with _undisturbed(cost.multiply_adds_per_step * spec.batch):
         ran = run(spec)
         theirs, same_seed = _torch_twin(spec, ran)
         return Network(
@@ -156,26 +155,22 @@ def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None
 
 
 @contextmanager
-def _few_threads(multiply_adds: int) -> Iterator[None]:
-    """One thread for a network whose step is so many multiply-adds, if they are few; as many as are set otherwise."""
+def _undisturbed(multiply_adds: int) -> Iterator[None]:
+    """Without gradients, on one thread if a step is so few multiply-adds, and without torch's remarks.
+
+    That its own LSTM is slow where it projects the times show; what it says of dropout in a single layer Elman's network has said.
+    """
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1 if multiply_adds < ONE_THREAD else before)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "dropout option adds dropout", UserWarning)
+            warnings.filterwarnings("ignore", "LSTM with projections", UserWarning)
             yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's remarks that its own LSTM is slow where it projects, which the times show, and on dropout, which Elman has made."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "dropout option adds dropout", UserWarning)
-        warnings.filterwarnings("ignore", "LSTM with projections", UserWarning)
-        yield
 
 
 def _torch_twin(spec: Spec, ran: Run) -> tuple[nn.Module, bool]:
@@ -217,9 +212,5 @@ def _speed(ours: nn.Module, theirs: nn.Module, x: Tensor, seed: int) -> Speed:
         timings = race({"elman": lambda: ours(x), "torch": lambda: theirs(x)}, rounds=rounds, min_block_s=BLOCK_S, seed=seed)
     finally:
         gc.unfreeze()
-    elman_, torch_ = timings["elman"], timings["torch"]
-    return Speed(_quartiles(elman_), _quartiles(torch_), torch_.median / elman_.median, rounds, torch.get_num_threads())
-
-
-def _quartiles(timing: Timing) -> Quartiles:
-    return Quartiles(timing.median, timing.low, timing.high)
+    ours_, theirs_ = (Quartiles(timings[name].median, timings[name].low, timings[name].high) for name in ("elman", "torch"))
+    return Speed(ours_, theirs_, theirs_.median / ours_.median, rounds, torch.get_num_threads())
