@@ -59,7 +59,7 @@ def tour_page(networks: Sequence[Network], width: int, marks: Marks, weights: bo
     for index, network in enumerate(networks):
         parts += [
             heading(f"{index + 1}  {titles[network.name]}"),
-            sections.code(network),
+            sections.code(network, brief=True),
             sections.shapes(network, width),
             sections.final_states(network, width, marks),
             sections.compared_with_torch(network, width, brief=True),

@@ -50,13 +50,16 @@ def name_of(direction: str) -> str:
     return _("forward") if direction == "forward" else _("reverse")
 
 
-def code(network: Network) -> RenderableType:
-    """The lines that make it, and its equations."""
+def code(network: Network, brief: bool = False) -> RenderableType:
+    """The lines that make it, and its equations; ``brief`` tells the reverse direction's by the forward ones."""
     half = len(network.equations) // len(network.spec.directions)
     rows = []
     for index, direction in enumerate(network.spec.directions):
         label = [Text(name_of(direction), DIM)] if network.spec.bidirectional else []
-        rows.append([*label, Text("\n".join(network.equations[index * half : (index + 1) * half]), "italic")])
+        equations = Text("\n".join(network.equations[index * half : (index + 1) * half]), "italic")
+        if brief and index and half > 1:
+            equations = Text(_("as above, with t+1 in place of t-1"), DIM)
+        rows.append([*label, equations])
     return Padding(Group(python(network.code), grid(*rows)), (0, 0, 0, 2))
 
 

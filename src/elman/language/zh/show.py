@@ -18,6 +18,7 @@ SENTENCES = {
     "a network of your own": "查看你自己的网络",
     "the three networks as {module}": "把三个网络换成 {module}",
     "Elman compared with torch.nn, JAX and ONNX Runtime": "与 torch.nn、JAX、ONNX Runtime 比较速度",
+    "as above, with t+1 in place of t-1": "同上，把 t-1 换成 t+1",
     # Shapes
     "Shapes": "形状",
     "tensor": "张量",
