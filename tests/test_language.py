@@ -93,6 +93,13 @@ def test_what_fills_a_sentence_is_not_a_format() -> None:
         assert translated("no such file or folder: {path}{0}") == "没有这个文件或文件夹：{path}{0}"
 
 
+def test_what_is_too_long_to_be_a_sentence_is_left_as_it_is() -> None:
+    line = "interrupted; " * 10_000
+    with speaking("zh"):
+        assert translated(line) == line
+        assert translated("interrupted; interrupted") == "已中断；已中断"
+
+
 def test_speaking_ends_with_its_block() -> None:
     with pytest.raises(ZeroDivisionError), speaking("zh"):
         1 / 0  # noqa: B018

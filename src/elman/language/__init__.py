@@ -26,6 +26,8 @@ LANGUAGES = ("en", "zh")
 
 _current: ContextVar[str] = ContextVar("language", default="en")
 
+# No sentence of ours is longer; what is, a library's own account, would take long to match.
+LONGEST = 2000
 # What joins the sentences of one line, in English and in Chinese.
 _JOINTS = (("; ", "；"), (": ", "："))
 
@@ -63,7 +65,7 @@ def translated(line: str) -> str:
     "elman：未知的 kind：'rrn'；是不是 'rnn'？"
     """
     table = _table(current())
-    if not table or not line:
+    if not table or not line or len(line) > LONGEST:
         return line
     if (whole := table.get(line)) is not None:
         return whole
