@@ -12,10 +12,10 @@ SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
 KERNELS := CMakeLists.txt $(filter csrc/%,$(SOURCES))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sanitize compilers neon clean
+.PHONY: help demo test lint bench docs docs-check sanitize compilers neon clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/installed-plot ## install, inspect three networks, then train one on real text
 	$(BIN)/elman tour
@@ -32,6 +32,14 @@ lint: .venv/installed-dev ## check style and types
 
 bench: .venv/installed-peers ## compare the speed with torch.nn, JAX and ONNX Runtime
 	$(BIN)/elman bench $(ARGS)
+
+docs: .venv/installed-dev ## build the documentation site, build/site/index.html
+	$(BIN)/mkdocs build --strict --quiet
+
+# Needs Node.js and Chromium; installs axe and puppeteer into build/node.
+docs-check: docs ## check every page of the site with axe, on a desktop and a phone, light and dark
+	npm install --silent --no-save --prefix build/node axe-core@4 puppeteer-core@24
+	NODE_PATH=build/node/node_modules node docs/site/check.cjs build/site $(ARGS)
 
 # The sanitized kernels take the installed ones' place for one run of the tests that throw arbitrary arguments at the binding, without torch, and for one of
 # those that misuse the modules, with it. ELMAN_FUZZ=250 makes a million calls of these.
