@@ -1,13 +1,15 @@
-"""The READMEs and the page on sequences: what they show runs and prints what they say, and both languages say the same."""
+"""The READMEs and the pages of the documentation: what they show runs and prints what they say, and both languages say the same."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import shlex
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -17,8 +19,11 @@ from elman.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 READMES = {"en": "README.md", "zh": "README.zh-CN.md"}
-SEQUENCES = {"en": "docs/sequences.md", "zh": "docs/sequences.zh-CN.md"}
-PAGES = [*READMES.values(), "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+DOCS = [f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*READMES.values(), "CONTRIBUTING.md", "CHANGELOG.md", *DOCS]
+TRANSLATED = [READMES, *({"en": page.replace(".zh-CN", ""), "zh": page} for page in DOCS if ".zh-CN." in page)]
+USERS_PAGES = {"index", "sequences", "serving", "training", "look-inside", "guarantees", "benchmark", "character-model"}
+WITH_COMMANDS = [page for pages in TRANSLATED for page in pages.values()]
 
 in_both = pytest.mark.parametrize("lang", READMES)
 
@@ -52,14 +57,14 @@ def commands(text: str) -> list[list[str]]:
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # which the page says to expect
-@pytest.mark.parametrize("page", [*READMES.values(), *SEQUENCES.values()])
+@pytest.mark.parametrize("page", [page for page in PAGES if "\n```python\n" in (ROOT / page).read_text(encoding="utf-8")])
 def test_the_code_runs_and_prints_what_its_comments_say(page: str) -> None:
     names: dict[str, object] = {}
     for language, code in blocks(read(page)):
         if language != "python":
             continue
         said = re.findall(r"^\s*print\(.*\)  # (.*)$", code, re.MULTILINE)
-        assert code.count("print(") == len(said) > 0
+        assert code.count("print(") == len(said)
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             exec(code, names)
@@ -71,21 +76,23 @@ def test_the_code_runs_and_prints_what_its_comments_say(page: str) -> None:
         assert printed == said
 
 
-@in_both
-def test_the_tour_prints_what_they_show_of_it(lang: str) -> None:
-    (shown,) = (content for language, content in blocks(readme(lang)) if language == "text")
-    assert missing(shown, ["tour", "--lang", lang]) is None
+def shown_beside_commands(page: str) -> list[tuple[str, str]]:
+    """Commands of one line with the output that the page shows right below."""
+    both = list(pairwise(blocks(read(page))))
+    return [(command.strip(), shown) for (first, command), (second, shown) in both if (first, second) == ("sh", "text")]
 
 
-@in_both
-def test_the_commands_print_what_the_page_on_sequences_shows_of_them(lang: str) -> None:
-    both = list(pairwise(blocks(read(SEQUENCES[lang]))))
-    printed = [(command, shown) for (first, command), (second, shown) in both if (first, second) == ("sh", "text")]
-    assert len(printed) >= 3
-    for command, shown in printed:
+@pytest.mark.parametrize("page", [page for page in WITH_COMMANDS if shown_beside_commands(page)])
+def test_the_commands_print_what_the_pages_show_of_them(page: str) -> None:
+    for command, shown in shown_beside_commands(page):
         elman, *words = shlex.split(command)
         assert elman == "elman"
-        assert missing(shown, [*words, "--lang", lang]) is None
+        assert missing(shown, [*words, "--lang", "zh" if ".zh-CN." in page else "en"]) is None
+
+
+def test_the_pages_show_what_commands_print() -> None:
+    assert {page.split(".")[0] for page in WITH_COMMANDS if shown_beside_commands(page)} == {"docs/sequences", "docs/look-inside"}
+    assert len(shown_beside_commands("docs/sequences.md")) == 3
 
 
 def test_a_line_that_a_command_does_not_print_is_seen() -> None:
@@ -120,16 +127,19 @@ def mistake(words: list[str]) -> str | None:
         known = re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE)
         return None if words[1] in known else f"make has no {words[1]}"
     if words[0] == "elman":
-        result = CliRunner().invoke(app, [*words[1:], "--help"])
+        result = CliRunner().invoke(app, [words[1], "--help", *words[2:]])  # at the end it would be an option's value
         return None if result.exit_code == 0 else result.stderr
-    return None if words == ["pip", "install", "."] else f"unknown: {words}"
+    return None if words in (["pip", "install", "."], ["pip", "install", ".[plot]"]) else f"unknown: {words}"
 
 
-@in_both
-def test_every_command_can_be_typed(lang: str) -> None:
-    found = commands(readme(lang) + read(SEQUENCES[lang]))
-    assert len(found) > 12
-    assert [wrong for words in found if (wrong := mistake(words))] == []
+@pytest.mark.parametrize("page", WITH_COMMANDS)
+def test_every_command_can_be_typed(page: str) -> None:
+    assert [wrong for words in commands(read(page)) if (wrong := mistake(words))] == []
+
+
+def test_commands_are_found() -> None:
+    assert len(commands(readme("en"))) > 8
+    assert len(commands(read("docs/benchmark.md"))) > 8
 
 
 def test_wrong_commands_are_seen() -> None:
@@ -144,8 +154,54 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_every_page_of_the_documentation_is_named() -> None:
-    for page in (ROOT / "docs").glob("*.md"):
-        assert f"(docs/{page.name})" in readme("zh" if ".zh-CN." in page.name else "en")
+    for page in DOCS:
+        assert f"({page}" in readme("zh" if ".zh-CN." in page else "en")
+
+
+@in_both
+def test_the_first_page_is_short(lang: str) -> None:
+    text = readme(lang)
+    assert text.count("\n") <= 150
+    assert text.index("<picture>") < text.index("pip install .") < text.index("elman.RNN(10, 20)") < text.index("torch.nn.LSTM(")
+
+
+# --- What was measured ------------------------------------------------------------------------------------------------
+
+
+def measured() -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(read("docs/assets/bench.json"))
+    return facts
+
+
+def test_the_tables_show_what_was_measured() -> None:
+    """Each row's time of Elman and its ratio to torch's, and the geometric means."""
+    facts = measured()
+    shown = re.findall(r"^\| (\d) \| [\d,]+ \| (\S+) .*?\| (\S+) \| (?:✗ )?(\S+) \w+ \| \S+ \|$", read("docs/benchmark.md"), re.MULTILINE)
+    rows = sorted(facts["rows"], key=lambda row: (["rnn", "gru", "lstm"].index(row["cell"]), row["mode"], row["row"]))
+    for (number, elman, torch, best), row in zip(shown, rows, strict=True):
+        assert int(number) == row["row"]
+        assert float(elman) == pytest.approx(row["seconds"]["elman"]["median"] * 1e6, rel=0.01)
+        assert float(torch) == pytest.approx(row["over_elman"]["torch"], abs=0.006)
+        assert float(best) == pytest.approx(row["over_elman"][row["best_other"]], abs=0.006)
+    means = re.findall(r"\*\*geometric mean\*\* .*?\*\*([\d.]+)\*\* \| \*\*([\d.]+)\*\*", read("docs/benchmark.md"))
+    expected = [by_mode[mode] for by_mode in facts["geometric_means"].values() for mode in ("infer", "train")]
+    assert means == [(f"{mean['torch']:.2f}", f"{mean['best']:.2f}") for mean in expected]
+
+
+@pytest.mark.parametrize("name", ["bench-light.svg", "bench-dark.svg", "bench-light.zh-CN.svg", "bench-dark.zh-CN.svg"])
+def test_the_chart_shows_what_was_measured(name: str) -> None:
+    shown = re.findall(r">([\d.]+)×</text>", read(f"docs/assets/{name}"))
+    by_mode = [means[mode] for mode in ("infer", "train") for means in measured()["geometric_means"].values()]
+    assert shown == [f"{value:.1f}" for means in by_mode for value in (1.0, *(means[name] for name in means if name != "best"))]
+
+
+def test_the_speed_that_the_first_lines_promise_was_measured() -> None:
+    """Two to ten times as fast as torch.nn, in the geometric mean: two for the LSTM, ten for the GRU."""
+    ratios = [means["torch"] for by_mode in measured()["geometric_means"].values() for means in by_mode.values()]
+    assert 1.8 <= min(ratios) <= 2.5
+    assert 9.5 <= max(ratios) <= 11
+    for page, words in (("README.md", "two to ten times"), ("README.zh-CN.md", "二到十倍"), ("docs/index.md", "two to ten times")):
+        assert words in read(page)
 
 
 # --- Both languages ---------------------------------------------------------------------------------------------------
@@ -159,6 +215,7 @@ def parts(text: str) -> dict[str, object]:
         "code": [block for block in blocks(text) if block[0] != "text"],
         "commands": [words for words in commands(text) if "--lang" not in words],
         "links": sorted(link.replace(".zh-CN.", ".") for link in re.findall(r"\]\(([^)]+)\)", own)),
+        "pictures": sorted(name.replace(".zh-CN.", ".") for name in re.findall(r'(?:src|srcset)="([^"]+)"', own)),
         "list items": len(re.findall(r"^- ", own, re.MULTILINE)),
         "table rows": len(re.findall(r"^\|", own, re.MULTILINE)),
         "measured": [
@@ -169,12 +226,16 @@ def parts(text: str) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("pages", [READMES, SEQUENCES], ids=lambda pages: pages["en"])
+@pytest.mark.parametrize("pages", TRANSLATED, ids=lambda pages: pages["en"])
 def test_both_languages_say_the_same(pages: dict[str, str]) -> None:
     assert parts(read(pages["en"])) == parts(read(pages["zh"]))
 
 
-@pytest.mark.parametrize("old", ["\n## ", "print(", "make demo", "`elman config`", "](docs/training.md", "\n- "])
+def test_what_users_need_is_there_in_chinese() -> None:
+    assert {Path(pages["en"]).stem for pages in TRANSLATED} == USERS_PAGES | {"README"}
+
+
+@pytest.mark.parametrize("old", ["\n## ", "print(", "make demo", "`elman config`", "](docs/training.md", "\n- ", "docs/assets/bench-dark"])
 def test_a_part_that_only_one_language_has_is_seen(old: str) -> None:
     text = readme("en")
     assert old in text
