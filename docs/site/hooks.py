@@ -11,6 +11,7 @@ from pathlib import Path
 from posixpath import normpath
 from typing import TYPE_CHECKING
 
+from latex2mathml.converter import convert
 from mkdocs.plugins import event_priority
 from nbconvert import MarkdownExporter
 
@@ -36,6 +37,8 @@ SWITCH = re.compile(r"^(English|\[English\]\(\S+\)) · (中文|\[中文\]\(\S+\)
 
 PICTURE = re.compile(r'<picture>\s*<source [^>]*srcset="(\S+)">\s*<img alt="([^"]+)" src="(\S+)"[^>]*>\s*</picture>')
 """A picture for dark and one for light pages: the site has a switch of its own between the two."""
+
+FORMULA = re.compile(r"^\$\$(.+?)\$\$$", re.MULTILINE)
 
 LINK = re.compile(r"\]\((?![a-z]+://|#)([^)#\s]+)(#[^)\s]*)?\)")
 ONLY_ENGLISH = "!!! note\n    本页只有英文。\n\n"
@@ -81,7 +84,8 @@ def gather(pages: Path) -> None:
     for source, page in PAGES.items():
         path = ROOT / source
         if path.suffix == ".ipynb":
-            _put(pages / page, MarkdownExporter().from_filename(str(path))[0], "examples")
+            markdown = MarkdownExporter().from_filename(str(path))[0]
+            _put(pages / page, FORMULA.sub(lambda formula: convert(formula[1], display="block"), markdown), "examples")
         elif not source.startswith("README"):
             _put(pages / page, path.read_text(encoding="utf-8"), "")
 
