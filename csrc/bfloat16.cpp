@@ -10,13 +10,14 @@ namespace elman::ELMAN_TARGET {
 
 bool forward_bfloat16(const Forward& call, Team& team) {
   Forward f = call;
-  const long n = states_of(f.net.cell) > 1 ? f.net.L * f.net.D * f.net.B * f.net.H : 0;
+  const long n = f.net.cell->states > 1 ? f.net.L * f.net.D * f.net.B * f.net.H : 0;
   const Buffer<float> before(f.initial[1] ? n : 0), after(n);
   if (!before.ok() || !after.ok()) return false;
   for (long i = 0; f.initial[1] && i < n; i += kLanes<float>)
     store_within<float>(before, i, n, load_within(static_cast<const BFloat16*>(f.initial[1]), i, n));
   f.initial[1] = before, f.final[1] = after;
-  const bool ok = with_cell<float>(f.net.cell, [&](auto cell) { return forward<BFloat16, decltype(cell)>(f, team); });
+  const bool ok =
+      Cells<float>::with(f.net.cell->number, [&](auto cell) { return forward<BFloat16, decltype(cell)>(f, team); });
   for (long i = 0; ok && i < n; i += kLanes<float>)
     store_within(static_cast<BFloat16*>(call.final[1]), i, n, load_within<float>(after, i, n));
   return ok;

@@ -49,7 +49,7 @@ const Target* const kBuilt[] = {
 constexpr double kWorthAThread = 2e6;
 
 double multiply_adds(const Network& net) {
-  const double gates = static_cast<double>(gates_of(net.cell) * net.D * net.H), out = static_cast<double>(net.P),
+  const double gates = static_cast<double>(net.cell->gates * net.D * net.H), out = static_cast<double>(net.P),
                width = static_cast<double>(net.D) * out;
   return static_cast<double>(net.rows) * gates *
       (static_cast<double>(net.I) + out + static_cast<double>(net.L - 1) * (width + out));
@@ -67,8 +67,8 @@ bool is_short(double multiply_adds) { return multiply_adds < kWorthAThread; }
 // Calls of one kind do the same in about the same proportions. `variant`: a number for whatever else tells them apart.
 Effort effort_of(const Network& net, double passes, std::uint64_t variant) {
   std::uint64_t kind = variant;
-  for (const std::int64_t exact : {static_cast<std::int64_t>(net.cell), static_cast<std::int64_t>(net.number), net.D,
-           std::min<std::int64_t>(net.L, 15)})
+  for (const std::int64_t exact :
+      {std::int64_t{net.cell->number}, static_cast<std::int64_t>(net.number), net.D, std::min<std::int64_t>(net.L, 15)})
     kind = kind * 16 + static_cast<std::uint64_t>(exact);
   for (const std::int64_t size : {net.rows / net.B, net.B, net.I + 1, net.H, net.P}) kind = kind * 128 + octaves(size);
   return {kind, passes * multiply_adds(net)};

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace elman {
 
@@ -23,11 +24,19 @@ struct HeapScope {
   ~HeapScope();
 };
 
-enum class CellKind : int { rnn_tanh, rnn_relu, gru, lstm };
+// What there is to know of a cell beside its arithmetic: its struct (cells/) says so itself.
+struct CellInfo {
+  const char* name;
+  int number;  // its place in the table (cells/all.h)
+  int gates, states;
+  int saved;      // K: numbers of each unit and step that the backward pass needs, beyond the output
+  bool projects;  // its output may be projected
+};
+
 enum class Activation : int { tanh, relu, sigmoid };
 enum class Number : int { f32, f64, bf16 };  // bf16: forward only, nothing saved
 
-// A cell's states: h, which is also its output, and for an LSTM c. By state, for those the cell has.
+// A cell's states: h, which is also its output, and c of a cell that has two. By state, for those the cell has.
 constexpr int kMostStates = 2;
 
 // A tensor (T, B, columns): step t of sequence b starts at data + t·step + b·sequence; its elements lie `column` apart
@@ -57,10 +66,10 @@ struct Gradients {  // of the same shapes; any may be null: not wanted
 };
 
 struct Network {
-  CellKind cell;
+  const CellInfo* cell;
   Number number;
   std::int64_t T, B, I, H, L, D;
-  std::int64_t P;  // numbers in h: H, or fewer where the output of an LSTM's units is projected
+  std::int64_t P;  // numbers in h: H, or fewer where the output of the units is projected
   // Null: every sequence has all T steps. Else the network is ragged: T counts, non-increasing, the first being B:
   // sequences 0..alive[t]-1 have step t. Then data is packed: step t of sequence b is row offset[t] + b, offset[t]
   // being the sum of alive[0..t-1], and StepTensor::step is not used; but for what is padded.
@@ -104,18 +113,11 @@ struct Backward {
   const Gradients* gradients;           // L·D, written
 };
 
-// How many numbers K a cell saves of each unit and step for the backward pass, beyond its output.
-constexpr std::int64_t saved_numbers(CellKind cell) {
-  return cell == CellKind::lstm ? 5 : cell == CellKind::gru ? 4 : 0;
-}
-constexpr std::int64_t gates_of(CellKind cell) { return cell == CellKind::lstm ? 4 : cell == CellKind::gru ? 3 : 1; }
-constexpr int states_of(CellKind cell) { return cell == CellKind::lstm ? 2 : 1; }
-
 // The backward pass walks in chunks of so many steps: enough of them that adding a chunk to the gradients of large
 // weights does not cost, few enough for the third-level cache. It does not depend on the instruction set.
 constexpr std::int64_t backward_chunk(const Network& net) {
   const std::int64_t bytes = 8 * 1024 * 1024,
-                     row = (net.number == Number::f32 ? 4 : 8) * gates_of(net.cell) * net.H * net.B;
+                     row = (net.number == Number::f32 ? 4 : 8) * net.cell->gates * net.H * net.B;
   const std::int64_t steps = bytes / row;
   return steps < 1 ? 1 : steps > net.T ? net.T : steps;
 }
@@ -135,6 +137,7 @@ struct Stream {
 // What one instruction set offers.
 struct Target {
   const char* name;
+  std::span<const CellInfo> cells;  // by number: the same for all instruction sets
   bool (*supported)();
   bool (*forward)(const Forward&, Team&);  // false: out of memory
   bool (*backward)(const Backward&, Team&);

@@ -110,13 +110,13 @@ void Ragged::run(const Target& target, const Forward& call, int threads) const {
   States states(*this, net);
   Forward f = call;
   f.x.padded = f.output.padded = true;
-  for (int s = 0; s < states_of(net.cell); ++s)
+  for (int s = 0; s < net.cell->states; ++s)
     f.initial[s] = states.in(call.initial[s], s), f.final[s] = states.out(call.final[s], s);
   if (net.rows > 0) elman::run(target, f, threads);
-  for (int s = 0; s < states_of(net.cell); ++s) states.give(call.final[s], s, f.final[s], call.initial[s]);
+  for (int s = 0; s < net.cell->states; ++s) states.give(call.final[s], s, f.final[s], call.initial[s]);
   clear_padding(net, f.output, net.D * net.P);
   clear_saved(net, f.hidden, net.L - 1, net.D * net.P);
-  clear_saved(net, f.saved, net.L * net.D, saved_numbers(net.cell) * net.H);
+  clear_saved(net, f.saved, net.L * net.D, net.cell->saved * net.H);
 }
 
 void Ragged::run(const Target& target, const Backward& call, int threads) const {
@@ -124,7 +124,7 @@ void Ragged::run(const Target& target, const Backward& call, int threads) const 
   States states(*this, net);
   Backward b = call;
   b.x.padded = b.output.padded = b.grad_output.padded = b.grad_x.padded = true;
-  for (int s = 0; s < states_of(net.cell); ++s) {
+  for (int s = 0; s < net.cell->states; ++s) {
     b.initial[s] = states.in(call.initial[s], s), b.grad_final[s] = states.in(call.grad_final[s], s);
     b.grad_initial[s] = states.out(call.grad_initial[s], s);
   }
@@ -137,13 +137,13 @@ void Ragged::run(const Target& target, const Backward& call, int threads) const 
     };
     for (std::int64_t d = 0; d < net.L * net.D; ++d) {
       const Gradients& g = b.gradients[d];
-      const std::int64_t rows = gates_of(net.cell) * net.H;
+      const std::int64_t rows = net.cell->gates * net.H;
       clear(g.w_ih, bytes(rows, d < net.D ? net.I : net.D * net.P)), clear(g.w_hh, bytes(rows, net.P)),
           clear(g.b_ih, bytes(rows, 1)), clear(g.b_hh, bytes(rows, 1)), clear(g.w_hr, bytes(net.P, net.H));
     }
-    for (int s = 0; s < states_of(net.cell); ++s) clear(b.grad_fresh[s], bytes(net.L * net.D, s == 0 ? net.P : net.H));
+    for (int s = 0; s < net.cell->states; ++s) clear(b.grad_fresh[s], bytes(net.L * net.D, s == 0 ? net.P : net.H));
   }
-  for (int s = 0; s < states_of(net.cell); ++s)
+  for (int s = 0; s < net.cell->states; ++s)
     states.give(call.grad_initial[s], s, b.grad_initial[s], call.grad_final[s]);
   clear_padding(net, b.grad_x, net.I);
 }

@@ -22,9 +22,11 @@ namespace {
 
 // Calls f with the number type and cell asked for.
 template <class F> bool with_types(const Network& net, F f) {
-  if (net.number == Number::f32) return with_cell<float>(net.cell, [&](auto cell) { return f(cell, 0.0f); });
-  return with_cell<double>(net.cell, [&](auto cell) { return f(cell, 0.0); });
+  if (net.number == Number::f32) return Cells<float>::with(net.cell->number, [&](auto cell) { return f(cell, 0.0f); });
+  return Cells<double>::with(net.cell->number, [&](auto cell) { return f(cell, 0.0); });
 }
+
+constexpr auto kCells = Cells<float>::infos();
 
 bool supported() {
 #if defined(__AVX512F__)
@@ -107,6 +109,7 @@ double run_peak(Number number, std::int64_t iterations) {
 extern const Target ELMAN_JOIN(target_, ELMAN_TARGET);
 const Target ELMAN_JOIN(target_, ELMAN_TARGET) = {
     ELMAN_STRING(ELMAN_TARGET),
+    ELMAN_TARGET::kCells,
     ELMAN_TARGET::supported,
     ELMAN_TARGET::run_forward,
     ELMAN_TARGET::run_backward,

@@ -193,7 +193,7 @@ class Misuse:
         elif way == 3:
             vars(module.stack)[
                 self.rng.choice(
-                    ("input_size", "hidden_size", "bidirectional", "bias", "proj_size", "recompute", "_what", "shapes", "state_sizes")
+                    ("input_size", "hidden_size", "bidirectional", "bias", "proj_size", "recompute", "numbers", "shapes", "state_sizes")
                 )
             ] = self.value()
         elif way == 4:

@@ -66,8 +66,13 @@ def arguments(kind: str, call: Call) -> list[Any]:
             return value.array()
         return type(value)(map(shown, value)) if type(value) in (list, tuple) else value
 
-    what = [] if kind == "activation" else [tuple(call[name] for name in WHAT)]
-    return what + [shown(call[name]) for name in ARGUMENTS[kind]]
+    return ([] if kind == "activation" else [stack_of(call)]) + [shown(call[name]) for name in ARGUMENTS[kind]]
+
+
+def stack_of(call: Call) -> tuple[Any, ...]:
+    """What runs, as the kernels are told."""
+    cell, *sizes = (call[name] for name in WHAT)
+    return CELLS[cell] if 0 <= cell < len(CELLS) else f"cell {cell}", *sizes, False
 
 
 class Steps(NamedTuple):

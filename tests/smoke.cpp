@@ -21,6 +21,8 @@ std::uint64_t hash = 0;  // of all numbers of an instruction set, bit by bit
 
 double logistic(double a) { return 1 / (1 + std::exp(-a)); }
 
+bool is(const CellInfo& cell, const char* name) { return std::strcmp(cell.name, name) == 0; }
+
 using Doubles = std::vector<double>;
 
 // One row's step in the loops.
@@ -35,7 +37,7 @@ struct Gradient {  // of everything, in the order in which it is compared
 };
 
 template <class T> struct Run {
-  const CellKind cell;
+  const CellInfo& cell;
   const long T_, B, I, H, P, G, S;  // S: states
   const bool projects;
   std::mt19937 generator{0};
@@ -54,15 +56,14 @@ template <class T> struct Run {
     return v;
   }
 
-  Run(CellKind cell, long steps, long B, long I, long H, long P = 0)
-      : cell(cell), T_(steps), B(B), I(I), H(H), P(P ? P : H), G(gates_of(cell)), S(states_of(cell)), projects(P) {
+  Run(const CellInfo& cell, long steps, long B, long I, long H, long P = 0)
+      : cell(cell), T_(steps), B(B), I(I), H(H), P(P ? P : H), G(cell.gates), S(cell.states), projects(P) {
     const long width = this->P;
     w_ih = numbers(G * H * I), w_hh = numbers(G * H * width), b_ih = numbers(G * H), b_hh = numbers(G * H),
     w_hr = numbers(width * H), x = numbers(T_ * B * I);
     h_0 = numbers(B * width), c_0 = numbers(B * H), grad_output = numbers(T_ * B * width), d_h = numbers(B * width),
     d_c = numbers(B * H);
-    output.resize(T_ * B * width), h_n.resize(B * width), c_n.resize(B * H),
-        saved.resize(T_ * B * saved_numbers(cell) * H + 1);
+    output.resize(T_ * B * width), h_n.resize(B * width), c_n.resize(B * H), saved.resize(T_ * B * cell.saved * H + 1);
     grad_x.resize(T_ * B * I), d_h_0.resize(B * width), d_c_0.resize(B * H), d_w_ih.resize(G * H * I),
         d_w_hh.resize(G * H * width), d_b_ih.resize(G * H), d_b_hh.resize(G * H), d_w_hr.resize(width * H);
     d_fresh_h.resize(width), d_fresh_c.resize(H);
@@ -87,7 +88,7 @@ template <class T> struct Run {
     const Gradients gradients{
         d_w_ih.data(), d_w_hh.data(), d_b_ih.data(), d_b_hh.data(), projects ? d_w_hr.data() : nullptr};
     Network net{};
-    net.cell = cell, net.number = sizeof(T) == 4 ? Number::f32 : Number::f64;
+    net.cell = &cell, net.number = sizeof(T) == 4 ? Number::f32 : Number::f64;
     net.T = T_, net.B = B, net.I = I, net.H = H, net.P = P, net.L = net.D = 1, net.rows = T_ * B,
     net.parameters = &parameters;
     const bool cut = !resets.empty();
@@ -136,7 +137,7 @@ template <class T> struct Run {
         (S == 1 || std::memcmp(c.data(), c_n.data(), c.size() * sizeof(T)) == 0);
     if (!same)
       std::printf("%s f%zu cell %d B=%ld I=%ld H=%ld P=%ld: a stream differs\n", target.name, 8 * sizeof(T),
-          static_cast<int>(cell), B, I, H, P),
+          cell.number, B, I, H, P),
           ++failures;
   }
 
@@ -190,11 +191,11 @@ template <class T> struct Run {
         for (long k = 0; k < P; ++k) q[g] += w_hh[unit * P + k] * h[k];
       }
       const auto gate = [&](int g) -> double& { return s.gate[g][i]; };
-      if (cell == CellKind::rnn_tanh) {
+      if (is(cell, "rnn_tanh")) {
         s.units[i] = std::tanh(a[0] + q[0]);
-      } else if (cell == CellKind::rnn_relu) {
+      } else if (is(cell, "rnn_relu")) {
         s.units[i] = std::fmax(a[0] + q[0], 0);
-      } else if (cell == CellKind::gru) {
+      } else if (is(cell, "gru")) {
         gate(0) = logistic(a[0] + q[0]), gate(1) = logistic(a[1] + q[1]), s.q[i] = q[2],
         gate(2) = std::tanh(a[2] + gate(0) * q[2]);
         s.units[i] = (1 - gate(1)) * gate(2) + gate(1) * h[i];
@@ -220,11 +221,11 @@ template <class T> struct Run {
       const double d = d_units[i], y = s.units[i];
       const double a = s.gate[0][i], b = s.gate[1][i], n = s.gate[2][i], o = s.gate[3][i];
       double to[4] = {};
-      if (cell == CellKind::rnn_tanh) {
+      if (is(cell, "rnn_tanh")) {
         to[0] = d * (1 - y * y);
-      } else if (cell == CellKind::rnn_relu) {
+      } else if (is(cell, "rnn_relu")) {
         to[0] = y > 0 ? d : 0;
-      } else if (cell == CellKind::gru) {
+      } else if (is(cell, "gru")) {
         to[2] = d * (1 - b) * (1 - n * n), to[1] = d * (s.h[i] - n) * b * (1 - b), to[0] = to[2] * s.q[i] * a * (1 - a);
         direct[i] = d * b;
       } else {
@@ -234,7 +235,7 @@ template <class T> struct Run {
         d_c[i] = after * b;
       }
       for (long g = 0; g < G; ++g) d_a[g * H + i] = d_q[g * H + i] = to[g];
-      if (cell == CellKind::gru) d_q[2 * H + i] *= a;
+      if (is(cell, "gru")) d_q[2 * H + i] *= a;
     }
     d_h = direct;
     for (long unit = 0; unit < G * H; ++unit) {
@@ -258,7 +259,7 @@ template <class T> struct Run {
     for (std::size_t i = 0; i < expected.size(); ++i)
       if (!(std::fabs(got[i] - expected[i]) <= tolerance * std::fmax(1.0, std::fabs(expected[i])))) {
         std::printf("%s f%zu cell %d T=%ld B=%ld I=%ld H=%ld P=%ld: %s[%zu] is %g, not %g\n", target.name,
-            8 * sizeof(T), static_cast<int>(cell), T_, B, I, H, P, name, i, double(got[i]), expected[i]);
+            8 * sizeof(T), cell.number, T_, B, I, H, P, name, i, double(got[i]), expected[i]);
         ++failures;
         return;
       }
@@ -295,7 +296,7 @@ int main() {
   long runs = 0;
   for (const Target* target : supported_targets()) {
     hash = 0;
-    for (CellKind cell : {CellKind::rnn_tanh, CellKind::rnn_relu, CellKind::gru, CellKind::lstm}) {
+    for (const CellInfo& cell : target->cells) {
       for (long H : {1, 2, 3, 4, 5, 8, 9, 17, 33})
         for (long B : {1, 2, 3, 5, 7, 8, 9, 11, 17}) {
           const long I = 1 + (H + B) % 7;
@@ -304,16 +305,16 @@ int main() {
           Run<float>(cell, 5, B, I, H).ragged().check(*target);
           Run<double>(cell, 5, B, I, H).ragged().check(*target);
           runs += 4;
-          if (cell != CellKind::lstm || H == 1) continue;
+          if (!is(cell, "lstm") || H == 1) continue;
           Run<float>(cell, 5, B, I, H, H / 2).check(*target);
           Run<double>(cell, 5, B, I, H, H / 2).ragged().check(*target);
           runs += 2;
         }
       Run<double>(cell, 40, 1, 5, 260).check(*target);  // columns on threads
       Run<double>(cell, 40, 1, 5, 260).ragged().check(*target);
-      Run<double>(cell, 1600 / gates_of(cell), 120, 5, 6).check(*target);  // two chunks
-      Run<double>(cell, 1600 / gates_of(cell), 130, 5, 6).ragged().check(*target);
-      if (cell == CellKind::lstm) Run<double>(cell, 40, 1, 5, 260, 70).check(*target);
+      Run<double>(cell, 1600 / cell.gates, 120, 5, 6).check(*target);  // two chunks
+      Run<double>(cell, 1600 / cell.gates, 130, 5, 6).ragged().check(*target);
+      if (is(cell, "lstm")) Run<double>(cell, 40, 1, 5, 260, 70).check(*target);
     }
     std::printf("%s: all numbers hash to %016llx\n", target->name, static_cast<unsigned long long>(hash));
     check_activation(*target, Activation::tanh, "tanh", [](double x) { return std::tanh(x); }, 0x1p-13f, 10, 2.6);

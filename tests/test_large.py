@@ -95,7 +95,7 @@ class _Network:
         """Operands by name; None for the rest."""
         given = dict.fromkeys(raw.ARGUMENTS[kind]) | {"batch_first": False, "kept_padded": False, "threads": 1}
         given |= {"params": self.params, "fresh": self.fresh} | operands
-        getattr(kernels._native, kind)(tuple(self.sizes[name] for name in raw.WHAT), *given.values())
+        getattr(kernels._native, kind)(raw.stack_of(self.sizes), *given.values())
 
 
 def _like(arrays: list[np.ndarray]) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import elman
 from cases import assert_same_numbers
-from elman.backends import kernels
+from elman.backends import WHOLE, call, operator
 from kinds import GRU, LSTM, TANH, Kind, every_kind, projected
 from native import assert_same_bits, chunk, evaluate, initial_states, native_alone, on_every_isa, required, threads
 
@@ -88,9 +88,9 @@ def test_gradients_are_the_same_where_threads_split_the_columns_of_a_step(kind: 
 def test_the_kernels_walk_in_the_chunks_that_these_tests_count_on(steps: int) -> None:
     rows = chunk(LSTM, 64, 1) // 8
     stack = elman.LSTM(3, 64, recompute=True, dtype=torch.float64).stack
-    marks = kernels.new_kept(stack, torch.empty(0, dtype=torch.float64), steps, rows, steps * rows).marks
-    assert marks is not None
-    assert marks.shape == (1, -(-steps // chunk(LSTM, 64, rows)), rows, 64)
+    checkpoints = operator._new_saved(stack, torch.empty(0, dtype=torch.float64), steps, rows, steps * rows).checkpoints
+    assert checkpoints is not None
+    assert checkpoints.shape == (1, -(-steps // chunk(LSTM, 64, rows)), rows, 64)
 
 
 @pytest.mark.parametrize("rows", [1, 16])
@@ -108,7 +108,7 @@ def test_what_is_kept_is_little_more_than_the_outputs(kind: Kind, rows: int) -> 
 def _kept(module: torch.nn.Module, x: torch.Tensor) -> int:
     """How many numbers a call leaves for its gradient, beyond x and the parameters."""
     output, _ = module(x)
-    shared, _, kept = output.grad_fn.kept
+    shared, _, kept = output.grad_fn.saved
     return sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in (shared, *kept) if tensor is not None)
 
 
@@ -132,11 +132,14 @@ def test_it_is_an_option_of_the_layer_and_no_part_of_its_state(kind: Kind) -> No
         kind.build(elman, 3, 4, recompute=1)
 
 
-def test_memory_for_marks_is_as_much_as_the_kernels_write() -> None:
-    for number, size in ((0, 4), (1, 8)):
-        for units in (1, 7, 256, 4097):
-            for rows in (1, 3, 1000):
-                for steps in (1, 2, 200, 10**5):
-                    expected = kernels._native.number_of_checkpoints(3, number, steps, rows, units)
-                    assert kernels.number_of_marks(4 * units * size, steps, rows) == expected
-    assert kernels.number_of_marks(16, 0, 0) == 0
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@required
+def test_what_a_compiler_expects_to_be_saved_is_what_the_kernels_save(dtype: torch.dtype) -> None:
+    """Of an LSTM that runs again, whose checkpoints depend on all sizes: one before each chunk, of which the last may be short."""
+    for units, batch, steps in ((1, 1, 3), (7, 3, 200), (64, 1000, 1), (64, 1000, 7), (64, 1000, 8), (64, 1000, 9), (2049, 300, 3)):
+        stack = elman.LSTM(1, units, recompute=True, dtype=dtype).stack
+        x, params = torch.zeros(steps, batch, 1, dtype=dtype), [torch.zeros(shape, dtype=dtype) for shape in stack.shapes]
+        _, _, saved = call.forward(stack, x, None, params, WHOLE, False, save=True)
+        expected = operator._new_saved(stack, x, steps, batch, steps * batch)
+        assert saved.checkpoints is not None
+        assert [None if t is None else t.shape for t in saved] == [None if t is None else t.shape for t in expected]

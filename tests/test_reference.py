@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,9 @@ from torch import Tensor
 from elman.backends import Spans, Stack
 from elman.backends.reference import ReferenceBackend
 from elman.cells import Cell, ElmanRelu, ElmanTanh, Gru, Lstm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 BACKEND = ReferenceBackend()
 
@@ -87,11 +92,11 @@ class _TwoStates(Cell):
     gates = ("h",)
     states = ("h", "count")
 
-    def activate(self, projected: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
-        return ((projected + recurrent).tanh(),)
-
-    def step(self, gates: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return gates[0], states[1] + 1
+    def step(
+        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        h = (projected + recurrent).tanh()
+        return (h, states[1] + 1), (h,)
 
 
 def test_a_cell_may_have_several_states() -> None:
@@ -103,6 +108,41 @@ def test_a_cell_may_have_several_states() -> None:
     assert torch.equal(count, torch.tensor([4.0, 3.0, 2.0], dtype=torch.float64).view(1, 3, 1).expand(4, 3, 4))
     again = BACKEND.run(stack, x, (h_n, count), params, Spans(torch.tensor([3, 3, 2, 1])))[1][1]
     assert torch.equal(again, 2 * count)
+
+
+class _Independent(Cell):
+    """Has no recurrent weights, but a vector of its own."""
+
+    name = "independent"
+    gates = ("z",)
+    states = ("h",)
+
+    def parameters(self, input_size: int, hidden_size: int, proj_size: int, bias: bool) -> dict[str, tuple[int, ...]]:
+        return {"weight_ih": (hidden_size, input_size), **({"bias_ih": (hidden_size,)} if bias else {}), "decay": (hidden_size,)}
+
+    def step(
+        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        assert recurrent.shape == (len(projected), 0)
+        h = (projected + own["decay"] * states[0]).tanh()
+        return (h,), (projected,)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_cell_may_have_no_recurrent_weights_and_parameters_of_its_own(bias: bool) -> None:
+    stack = Stack(_Independent(), 3, 4, num_layers=2, bias=bias)
+    assert stack.kinds == (("weight_ih", "bias_ih", "decay") if bias else ("weight_ih", "decay"))
+    x, params = _numbers(stack, (5, 2, 3))
+    output, (h_n,) = BACKEND.run(stack, x, None, params)
+    for layer in range(2):
+        w_ih, *biases, decay = params[layer * len(stack.kinds) : (layer + 1) * len(stack.kinds)]
+        h, outputs = torch.zeros(2, 4, dtype=torch.float64), []
+        for step in x:
+            h = (step @ w_ih.T + sum(biases) + decay * h).tanh()
+            outputs.append(h)
+        x = torch.stack(outputs)
+        torch.testing.assert_close(h_n[layer], h, rtol=0, atol=1e-14)
+    torch.testing.assert_close(output, x, rtol=0, atol=1e-14)
 
 
 def test_equal_lengths_packed_are_the_padded_batch() -> None:

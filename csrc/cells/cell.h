@@ -1,5 +1,6 @@
 // What the scan asks of a cell. It computes on vectors of units with nothing but Vec<T>, splat, fma, fnma, tanh,
 // sigmoid, relu, arithmetic, comparisons and ?:, so that the same struct serves every processor. A cell is a type with
+//   kName                   what Python's cell of the same equation is called
 //   kGates                  pre-activations per unit: blocks of H rows in the weights, side by side in a register tile
 //   kSplitGate              the gate whose recurrent part forward() takes apart from its input part; -1: none
 //   kReadsPreviousH         whether forward() reads h before the step, beyond the products

@@ -13,12 +13,14 @@ struct ElmanBase {  // one gate, one state, and from the new state alone its der
 };
 
 template <class T> struct ElmanTanh : ElmanBase {
+  static constexpr const char* kName = "rnn_tanh";
   using V = Vec<T>;
   static ELMAN_INLINE V forward(V* a, V, V, V&) { return tanh(a[0]); }
   static ELMAN_INLINE void backward(V* a, V grad_h, V h, V, V&) { a[0] = grad_h * fnma(h, h, splat(T(1))); }
 };
 
 template <class T> struct ElmanRelu : ElmanBase {
+  static constexpr const char* kName = "rnn_relu";
   using V = Vec<T>;
   static ELMAN_INLINE V forward(V* a, V, V, V&) { return relu(a[0]); }
   static ELMAN_INLINE void backward(V* a, V grad_h, V h, V, V&) {

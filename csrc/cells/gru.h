@@ -9,6 +9,7 @@ namespace elman::ELMAN_TARGET {
 
 template <class T> struct Gru {
   using V = Vec<T>;
+  static constexpr const char* kName = "gru";
   static constexpr int kGates = 3, kSplitGate = 2, kSaved = 4, kGateGradients = 4;
   static constexpr bool kReadsPreviousH = true, kHasCellState = false, kBackwardReadsH = false,
                         kBackwardReadsPrevious = true;

@@ -8,6 +8,7 @@ namespace elman::ELMAN_TARGET {
 
 template <class T> struct Lstm {
   using V = Vec<T>;
+  static constexpr const char* kName = "lstm";
   static constexpr int kGates = 4, kSplitGate = -1, kSaved = 5, kGateGradients = 4;
   static constexpr bool kReadsPreviousH = false, kHasCellState = true, kBackwardReadsH = false,
                         kBackwardReadsPrevious = true;

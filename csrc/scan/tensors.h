@@ -26,7 +26,7 @@ template <class T> ELMAN_INLINE StepTensor from_column(const StepTensor& x, long
 
 // What is saved of a layer and direction, (rows, K, H).
 template <class T> ELMAN_INLINE StepTensor saved_of(const Network& net, const void* all, long index) {
-  const long width = saved_numbers(net.cell) * net.H;
+  const long width = net.cell->saved * net.H;
   return dense_saved(net, const_cast<T*>(slice<T>(all, index, net.saved_rows() * width)), width);
 }
 

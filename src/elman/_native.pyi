@@ -1,17 +1,16 @@
-"""The kernels' door. Operands are tensors, NumPy arrays or other buffers, or None where there is none; all are looked at in C++.
+"""The kernels as Python calls them. Operands are plain tensors, NumPy arrays or other buffers, or None; all are looked at in C++.
 
 What does not fit raises a RuntimeError that says what was expected and what came, a TypeError or a ValueError, and nothing is written.
 
-Cells are numbered 0 (rnn_tanh), 1 (rnn_relu), 2 (gru) and 3 (lstm), functions 0 (tanh), 1 (relu) and 2 (sigmoid), number types 0
-(float32) and 1 (float64). ``what`` is (cell, I, H, P, L, D, bias), P being 0 without a projection. Operands are of one dtype: float32,
-float64, or for ``forward`` with nothing kept bfloat16, for which in a buffer uint16 stands. csrc/kernels.h says what each is for; their
-shapes:
+A stack is told as (cell, I, H, P, L, D, bias, recompute), P being 0 without a projection (``Stack.numbers``). Functions are numbered 0
+(tanh), 1 (relu) and 2 (sigmoid), number types 0 (float32) and 1 (float64). Operands are of one dtype: float32, float64, or for ``forward``
+with nothing saved bfloat16, for which in a buffer uint16 stands. csrc/kernels.h says what each is for; their shapes:
 
-x, output, d_output, d_x: (T, B, columns), with ``batch_first`` (B, T, columns), packed (N, columns); each row contiguous.
-batch_sizes, (T,), or lengths, (B,): int64, contiguous; neither: every row lives all steps. reset: (T, B), bool or uint8.
-params, d_params: a list or tuple in torch's order. initial, final, fresh and their gradients: of one for each of the cell's states.
-hidden, kept, marks and their gradients: contiguous, (..., D*P), (..., K, H) and (..., H). All but params may be None, or have None in them,
-where kernels.h has "may be null".
+x, output, grad_output, grad_x: (T, B, columns), with ``batch_first`` (B, T, columns), packed (N, columns); each row contiguous.
+batch_sizes, (T,), or lengths, (B,): int64, contiguous; neither: every sequence has all steps. reset: (T, B), bool or uint8.
+params, grad_params: a list or tuple in torch's order. initial, final, fresh and their gradients: of one for each of the cell's states.
+hidden, saved, checkpoints and their gradients: contiguous, (..., D*P), (..., K, H) and (..., H). All but params may be None, or have
+None in them, where kernels.h has "may be null".
 """
 
 from collections.abc import Sequence
@@ -25,41 +24,17 @@ def usable_processors() -> int: ...
 def processor_quota(membership: str, mount: str, /) -> float: ...
 def isas() -> list[str]: ...
 def peak(number: int, threads: int) -> float: ...
+
+class ContractError(RuntimeError):
+    """An operand is not as a call needs it: what was expected, and what came."""
+
+def know_tensors(classes: tuple[type, ...], /) -> None: ...
 def offer_exchange(capsule: object, /) -> None: ...
-def reads(what: tuple[object, ...], params: Sequence[object], /) -> bool: ...
-def plain_forward(
-    what: tuple[object, ...],
-    params: tuple[object, ...],
-    x: object,
-    initial: tuple[object, ...] | None,
-    batch_first: bool,
-    grad_mode: bool,
-    keep: bool,
-    classes: tuple[type, ...],
-    threads: int,
-    /,
-) -> Any: ...
-def plain_backward(
-    what: tuple[object, ...],
-    params: tuple[object, ...],
-    x: object,
-    initial: tuple[object, ...] | None,
-    batch_first: bool,
-    output: object,
-    hidden: object,
-    kept: object,
-    d_output: object,
-    d_final: tuple[object, ...],
-    wanted: tuple[bool, ...],
-    classes: tuple[type, ...],
-    threads: int,
-    /,
-) -> Any: ...
-def saved_numbers(cell: int, /) -> int: ...
-def number_of_checkpoints(cell: int, number: int, steps: int, batch: int, hidden_size: int, /) -> int: ...
+def reads(stack: tuple[object, ...], params: Sequence[object], /) -> bool: ...
+def cells() -> dict[str, tuple[int, int, int]]: ...
 def activation(function: int, source: object, target: object, /) -> None: ...
 def forward(
-    what: tuple[object, ...],
+    stack: tuple[object, ...],
     params: Sequence[object],
     x: object,
     initial: Sequence[object] | None,
@@ -68,17 +43,24 @@ def forward(
     lengths: object,
     reset: object,
     batch_first: bool,
-    kept_padded: bool,
+    pad_saved: bool,
     threads: int,
-    output: object,
-    final: Sequence[object],
-    hidden: object,
-    kept: object,
-    marks: object,
     /,
-) -> None: ...
+    output: object = None,
+    final: Sequence[object] | None = None,
+    hidden: object = None,
+    saved: object = None,
+    checkpoints: object = None,
+    save: bool = False,
+    grad_mode: bool = False,
+) -> Any:
+    """Run a stack: (output, final, hidden, saved, checkpoints), in the memory given, or in memory made like x.
+
+    The last three are made with ``save``. With ``grad_mode``: None, with nothing done, if a gradient flows to any operand.
+    """
+
 def backward(
-    what: tuple[object, ...],
+    stack: tuple[object, ...],
     params: Sequence[object],
     x: object,
     initial: Sequence[object] | None,
@@ -87,39 +69,38 @@ def backward(
     lengths: object,
     reset: object,
     batch_first: bool,
-    kept_padded: bool,
+    pad_saved: bool,
     threads: int,
     output: object,
     hidden: object,
-    kept: object,
-    marks: object,
-    d_output: object,
-    d_hidden: object,
-    d_kept: object,
-    d_final: Sequence[object] | None,
-    d_x: object,
-    d_initial: Sequence[object] | None,
-    d_fresh: Sequence[object] | None,
-    d_params: Sequence[object],
+    saved: object,
+    checkpoints: object,
+    grad_output: object,
     /,
-) -> None: ...
+    grad_hidden: object = None,
+    grad_saved: object = None,
+    grad_final: Sequence[object] | None = None,
+    grad_x: object = None,
+    grad_initial: Sequence[object] | None = None,
+    grad_fresh: Sequence[object] | None = None,
+    grad_params: Sequence[object] | None = None,
+    needs_grad: tuple[bool, ...] | None = None,
+) -> list[Any]:
+    """Write a run's gradients to the memory given; or make those that ``needs_grad`` says.
+
+    Then they are returned: of x, of the initial states, of the fresh states and of the parameters, in one list, None where not made.
+    """
 
 class Stream:
     """A network that runs a step at a time: weights packed once, states written where they lie. Of torch it knows nothing."""
 
     def __init__(
         self,
-        cell: int,
-        input_size: int,
-        hidden_size: int,
-        proj_size: int,
-        layers: int,
-        bias: bool,
+        stack: tuple[object, ...],
         batch: int,
         params: Sequence[object],
         states: Sequence[object],
         fresh: tuple[tuple[object, ...], ...],
-        classes: tuple[type, ...],
         entries: dict[str, Any],
         names: Sequence[str],
         /,

@@ -2,8 +2,8 @@
 
 from elman.backends.backend import Backend
 from elman.backends.config import show_config
-from elman.backends.registry import BACKENDS, choose, explain, run_plain
+from elman.backends.registry import BACKENDS, choose, explain
 from elman.backends.spans import WHOLE, Spans, Traced
 from elman.backends.stack import Stack
 
-__all__ = ["BACKENDS", "WHOLE", "Backend", "Spans", "Stack", "Traced", "choose", "explain", "run_plain", "show_config"]
+__all__ = ["BACKENDS", "WHOLE", "Backend", "Spans", "Stack", "Traced", "choose", "explain", "show_config"]

@@ -25,7 +25,7 @@ class Backend(ABC):
         x: (T, B, I) with any strides; packed, (N, I).
         states: one tensor for each of the cell's states, (L·D, B, H), or as wide as ``stack.state_sizes`` says; None for zeros.
         params: the flat list of parameters in torch's order.
-        spans: which steps of each row are run.
+        spans: which steps of each sequence are run.
         batch_first: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
     """
 
@@ -70,17 +70,16 @@ class Backend(ABC):
     ) -> Traced:
         """The same run, and all that it computes on its way, which can be differentiated as well. x is not packed."""
 
-    def run_plain(
-        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
+    def run_unchecked(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        """The same for the usual call, in one step, before anything was checked and not under a compiler.
-
-        None, with nothing done, if the call is not of this kind.
+        """``run`` for whole sequences that nobody has checked, by a backend that checks every operand itself.
 
         Args:
-            x: as the caller gave it, perhaps (B, T, I); the output lies likewise.
+            x: as the caller gave it, with batch_first (B, T, I); the output lies likewise.
 
-        Usual is what a server or a learner does all the time: plain tensors that fit, nothing to differentiate, nobody looking on. A
-        backend that has nothing quicker to offer than ``run`` leaves this as it is.
+        Returns:
+            What ``run`` gives; None, with nothing done, if an operand does not fit, or the call is not for this backend. Then it is
+            checked, and comes back by way of ``refuses`` and ``run``. By default None.
         """
         return None

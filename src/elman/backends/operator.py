@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elman.backends import kernels
-from elman.backends.kernels import Kept
+from elman.backends import call, kernels
+from elman.backends.call import NOTHING_SAVED, Saved
 from elman.backends.spans import Spans
 from elman.backends.stack import Stack
 from elman.cells import BY_NAME
@@ -23,12 +23,12 @@ _library = torch.library.Library("elman", "DEF")  # type: ignore[no-untyped-call
 _WHAT = "str cell, int hidden_size, int num_layers, bool bidirectional, bool bias, int proj_size, bool recompute, bool batch_first"
 _SPANS = "Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor[] fresh"
 _define: Callable[[str], str] = _library.define
-# Results: output, h_n, c_n, and what is kept: hidden, steps, marks. What there is not is an empty tensor.
+# Results: output, h_n, c_n, and what is saved: hidden, steps, checkpoints. What there is not is an empty tensor.
 # ``states`` and ``fresh`` may be empty: zeros.
 _define(f"scan(Tensor x, Tensor[] states, Tensor[] params, {_SPANS}, {_WHAT}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
 _define(
-    "scan_backward(Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, Tensor x, Tensor[] states, Tensor[] params, "
-    f"{_SPANS}, Tensor output, Tensor hidden, Tensor steps, Tensor marks, {_WHAT}) -> Tensor[]"
+    "scan_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor x, Tensor[] states, Tensor[] params, "
+    f"{_SPANS}, Tensor output, Tensor hidden, Tensor steps, Tensor checkpoints, {_WHAT}) -> Tensor[]"
 )
 
 
@@ -97,23 +97,23 @@ def _or_none(tensors: Sequence[Tensor]) -> list[Tensor | None]:
     return [t if t.numel() else None for t in tensors]
 
 
-def _results(output: Tensor, finals: Sequence[Tensor], kept: Kept, x: Tensor) -> tuple[Tensor, ...]:
-    return output, *_or_empty((*finals, None)[:2], x), *_or_empty(kept, x)
+def _results(output: Tensor, finals: Sequence[Tensor], saved: Saved, x: Tensor) -> tuple[Tensor, ...]:
+    return output, *_or_empty((*finals, None)[:2], x), *_or_empty(saved, x)
 
 
 @torch.library.impl(_library, "scan", "CPU")
 def _scan(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
     spans, what = _spans(*rest[:4]), rest[4:]
     stack, batch_first = _stack(x, params, *what), what[-1]
-    output, finals, kept = kernels.forward(stack, x, tuple(states) or None, params, spans, batch_first, keep=True, roomy=True)
-    return _results(output, finals, kept, x)
+    output, finals, saved = call.forward(stack, x, tuple(states) or None, params, spans, batch_first, save=True, pad_saved=True)
+    return _results(output, finals, saved, x)
 
 
 @torch.library.impl(_library, "scan_backward", "CPU")
 def _scan_backward(
-    d_output: Tensor | None,
-    d_h_n: Tensor | None,
-    d_c_n: Tensor | None,
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
     x: Tensor,
     states: list[Tensor],
     params: list[Tensor],
@@ -124,14 +124,14 @@ def _scan_backward(
     output: Tensor,
     hidden: Tensor,
     steps: Tensor,
-    marks: Tensor,
+    checkpoints: Tensor,
     *what: Any,
 ) -> list[Tensor]:
     stack, batch_first = _stack(x, params, *what), what[-1]
-    kept, d_finals = Kept(*_or_none((hidden, steps, marks))), (d_h_n, d_c_n)[: len(stack.state_sizes)]
-    wanted = (True,) * (1 + len(states) + len(fresh) + len(params))
+    saved, grad_finals = Saved(*_or_none((hidden, steps, checkpoints))), (grad_h_n, grad_c_n)[: len(stack.state_sizes)]
+    needs_grad = (True,) * (1 + len(states) + len(fresh) + len(params))
     spans = _spans(batch_sizes, lengths, reset, fresh)
-    found = kernels.backward(
+    found = call.backward(
         stack,
         x,
         tuple(states) or None,
@@ -139,11 +139,11 @@ def _scan_backward(
         spans,
         batch_first,
         output,
-        kept,
-        d_output,
-        d_finals,
-        wanted,
-        roomy=True,
+        saved,
+        grad_output,
+        grad_finals,
+        needs_grad,
+        pad_saved=True,
     )
     return [g for g in found if g is not None]
 
@@ -156,6 +156,28 @@ def _check_devices(x: Tensor, *others: Tensor | None, counts: Sequence[Tensor | 
     for t in counts:
         if t is not None and t.device.type not in ("cpu", x.device.type):
             raise RuntimeError(f"expected batch_sizes and lengths on the CPU, got them on {t.device}")
+
+
+def _new_steps(like: Tensor, width: int | torch.SymInt) -> Tensor:
+    """A tensor of all steps, as the kernels make it."""
+    return like.new_empty((*like.shape[:-1], width))
+
+
+def _new_saved(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | torch.SymInt, rows: int | torch.SymInt) -> Saved:
+    """What the kernels save of so many steps in all, of sizes that a compiler may know by symbols alone."""
+    if x.dtype is torch.bfloat16:
+        return NOTHING_SAVED
+    directions, gates = stack.num_layers * stack.num_directions, len(stack.cell.gates)
+    hidden = x.new_empty((stack.num_layers - 1, rows, stack.output_size)) if stack.num_layers > 1 else None
+    _, states, numbers = kernels.CELLS[stack.cell.name]
+    if numbers == 0 or (stack.recompute and states == 1):  # what runs again starts from the outputs, which are there
+        return Saved(hidden, None, None)
+    if not stack.recompute:
+        return Saved(hidden, x.new_empty((directions, rows, numbers, stack.hidden_size)), None)
+    # A checkpoint before each chunk of the backward pass (csrc/kernels.h).
+    at_least: Callable[[int, int | torch.SymInt], int | torch.SymInt] = torch.sym_max
+    chunk = at_least(1, 8 * 1024 * 1024 // at_least(1, gates * stack.hidden_size * x.element_size() * batch))
+    return Saved(hidden, None, x.new_empty((directions, (steps + chunk - 1) // chunk, batch, stack.hidden_size)))
 
 
 def _scan_fake(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
@@ -171,15 +193,15 @@ def _scan_fake(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any
     else:
         steps, rows = batch_sizes.shape[0], x.shape[0]
         batch = states[0].shape[1] if states else torch.library.get_ctx().new_dynamic_size()
-    output = kernels.new_sequence(x, stack.output_size)
+    output = _new_steps(x, stack.output_size)
     finals = [x.new_empty((stack.num_layers * stack.num_directions, batch, width)) for width in stack.state_sizes]
-    return _results(output, finals, kernels.new_kept(stack, x, steps, batch, rows), x)
+    return _results(output, finals, _new_saved(stack, x, steps, batch, rows), x)
 
 
 def _scan_backward_fake(
-    d_output: Tensor | None,
-    d_h_n: Tensor | None,
-    d_c_n: Tensor | None,
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
     x: Tensor,
     states: list[Tensor],
     params: list[Tensor],
@@ -189,8 +211,8 @@ def _scan_backward_fake(
     fresh: list[Tensor],
     *rest: Any,
 ) -> list[Tensor]:
-    _check_devices(x, d_output, d_h_n, d_c_n, *states, *params, *fresh, reset, *rest[:4], counts=(batch_sizes, lengths))
-    return [kernels.new_sequence(x, x.shape[-1]), *(t.new_empty(t.shape) for t in (*states, *fresh, *params))]
+    _check_devices(x, grad_output, grad_h_n, grad_c_n, *states, *params, *fresh, reset, *rest[:4], counts=(batch_sizes, lengths))
+    return [_new_steps(x, x.shape[-1]), *(t.new_empty(t.shape) for t in (*states, *fresh, *params))]
 
 
 def saving_is_hooked() -> bool:
@@ -201,25 +223,39 @@ def saving_is_hooked() -> bool:
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, states, params, batch_sizes, lengths, reset, fresh, *ctx.what = inputs
     ctx.counts = len(states), len(fresh)
-    results, _, _, *kept = output
-    ctx.save_for_backward(x, batch_sizes, lengths, reset, *kept, *states, *fresh, *params)
+    results, _, _, *saved = output
+    ctx.save_for_backward(x, batch_sizes, lengths, reset, *saved, *states, *fresh, *params)
     ctx.set_materialize_grads(False)
     if not saving_is_hooked():
         shared = results.detach()  # the caller may write into the outputs: this shares the count of writes to them
         ctx.output = shared, shared._version
 
 
-def _differentiate(ctx: Any, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    x, batch_sizes, lengths, reset, hidden, steps, marks, *rest = ctx.saved_tensors
+def _differentiate(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    x, batch_sizes, lengths, reset, hidden, steps, checkpoints, *rest = ctx.saved_tensors
     first, second = ctx.counts[0], sum(ctx.counts)
     states, fresh, params = rest[:first], rest[first:second], rest[second:]
     output, version = ctx.__dict__.pop("output", (None, 0))
     if output is None or output._version != version:  # run once more, as in eager code; a compiler sees twice the same and runs it once
-        output, _, _, hidden, steps, marks = torch.ops.elman.scan(x, states, params, batch_sizes, lengths, reset, fresh, *ctx.what)
-    d_x, *gradients = torch.ops.elman.scan_backward(
-        d_output, d_h_n, d_c_n, x, states, params, batch_sizes, lengths, reset, fresh, output, hidden, steps, marks, *ctx.what
+        output, _, _, hidden, steps, checkpoints = torch.ops.elman.scan(x, states, params, batch_sizes, lengths, reset, fresh, *ctx.what)
+    grad_x, *gradients = torch.ops.elman.scan_backward(
+        grad_output,
+        grad_h_n,
+        grad_c_n,
+        x,
+        states,
+        params,
+        batch_sizes,
+        lengths,
+        reset,
+        fresh,
+        output,
+        hidden,
+        steps,
+        checkpoints,
+        *ctx.what,
     )
-    return d_x, gradients[:first], gradients[second:], None, None, None, gradients[first:second], *([None] * len(ctx.what))
+    return grad_x, gradients[:first], gradients[second:], None, None, None, gradients[first:second], *([None] * len(ctx.what))
 
 
 torch.library.register_fake("elman::scan", _scan_fake, lib=_library)

@@ -108,15 +108,13 @@ def _layers(
         columns: list[list[Tensor]] = []
         for reverse in (False, True)[: stack.num_directions]:
             k = layer * stack.num_directions + reverse
-            w_ih, w_hh, *rest = params[k * tensors : (k + 1) * tensors]
-            w_hr = rest.pop() if stack.proj_size else None
-            b_ih, b_hh = rest or (None, None)
+            weights = dict(zip(stack.kinds, params[k * tensors : (k + 1) * tensors], strict=True))
             initial = zeros if states is None else tuple(state[k] for state in states)
             fresh = zeros if spans.fresh is None else tuple(state[k].expand(rows, -1) for state in spans.fresh)
             cuts = None if spans.reset is None else _cuts(spans.reset, alive, reverse).unbind(0)
-            projected = linear(x, w_ih, b_ih)
+            projected = linear(x, weights.pop("weight_ih"), weights.pop("bias_ih", None))
             steps = projected.unbind(0) if rows_at is None else torch.split(projected, rows_at)
-            seen, last = _unroll(stack.cell, steps, w_hh, b_hh, w_hr, initial, reverse, over, cuts, fresh, traced)
+            seen, last = _unroll(stack.cell, steps, weights, initial, reverse, over, cuts, fresh, traced)
             finals.append(last)
             whole = [torch.stack(each) if rows_at is None else torch.cat(each) for each in zip(*seen, strict=True)]
             columns.append(whole if over is None else [each.masked_fill(over, 0) for each in whole])
@@ -146,9 +144,7 @@ def _cuts(reset: Tensor, alive: Tensor | None, reverse: bool) -> Tensor:
 def _unroll(
     cell: Cell,
     projected: Sequence[Tensor],
-    w_hh: Tensor,
-    b_hh: Tensor | None,
-    w_hr: Tensor | None,
+    weights: dict[str, Tensor],
     initial: tuple[Tensor, ...],
     reverse: bool,
     over: Tensor | None,
@@ -161,9 +157,8 @@ def _unroll(
     Args:
         cell: the equation of a step.
         projected: for each step the projected input of the rows that are alive, (rows, G·H), in the order of time.
-        w_hh: (G·H, H); with a projection, (G·H, P).
-        b_hh: (G·H,) or None.
-        w_hr: the projection, (P, H), or None.
+        weights: by kind, all but the input's: if there are any, weight_hh, (G·H, H), with a projection (G·H, P), bias_hh, (G·H,), and
+            weight_hr, the projection, (P, H); and the cell's own.
         initial: the initial states, each (B, H); with a projection the first is (B, P).
         reverse: whether to go from the last step to the first.
         over: the steps that a row does not have, (T, B, 1), over which it keeps its states; None if there are none.
@@ -175,6 +170,8 @@ def _unroll(
         For each step in the order of time the first state, and if ``traced`` the others and the gates; and each row's states after its last
         step, shaped like the initial ones.
     """
+    own = dict(weights)
+    w_hh, b_hh, w_hr = (own.pop(kind, None) for kind in ("weight_hh", "bias_hh", "weight_hr"))
     alive = projected[-1 if reverse else 0].shape[0]
     states = tuple(state[:alive] for state in initial)
     ended: list[tuple[Tensor, ...]] = []
@@ -193,8 +190,8 @@ def _unroll(
         before = states
         if over is not None:  # what a row's states may have become, infinite too, is not to reach the gradients once more
             states = tuple(state.masked_fill(over[t], 0) for state in states)
-        gates = cell.activate(step, linear(states[0], w_hh, b_hh))
-        states = cell.step(gates, states)
+        recurrent = step[:, :0] if w_hh is None else linear(states[0], w_hh, b_hh)
+        states, gates = cell.step(step, recurrent, states, own)
         if w_hr is not None:
             states = (linear(states[0], w_hr), *states[1:])
         if over is not None:

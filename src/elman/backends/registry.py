@@ -34,13 +34,6 @@ def choose(
     raise AssertionError("the reference backend refuses nothing")
 
 
-def run_plain(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], batch_first: bool
-) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-    """The usual call on the preferred backend, in one step; None if it is not of this kind (``Backend.run_plain``)."""
-    return BACKENDS[0].run_plain(stack, x, states, params, batch_first)
-
-
 def explain(
     stack: Stack,
     x: Tensor,

@@ -1,4 +1,4 @@
-"""Which steps of each row of a batch are run, and from what a row starts."""
+"""Which steps of each sequence of a batch are run, and from what it starts."""
 
 from __future__ import annotations
 

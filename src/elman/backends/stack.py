@@ -41,23 +41,28 @@ class Stack:
     # The width of each of the cell's states.
     state_sizes: tuple[int, ...] = field(init=False, repr=False, compare=False)
     output_size: int = field(init=False, repr=False, compare=False)
-    # How many parameters one direction of one layer has: w_ih, w_hh, with bias b_ih, b_hh, and with a projection w_hr.
+    # The kinds of parameters that one direction of one layer has, in torch's order, and their number.
+    kinds: tuple[str, ...] = field(init=False, repr=False, compare=False)
     tensors_per_direction: int = field(init=False, repr=False, compare=False)
-    # The parameters' shapes, in torch's order.
+    # All parameters' shapes, in torch's order.
     shapes: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False)
+    # What runs, as the kernels are told (csrc/stack.h).
+    numbers: tuple[object, ...] = field(init=False, repr=False, compare=False)
     _layers: tuple[Stack, ...] = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
-        directions, rows = 2 if self.bidirectional else 1, len(self.cell.gates) * self.hidden_size
+        directions = 2 if self.bidirectional else 1
         width = self.proj_size or self.hidden_size
-        biases: tuple[tuple[int, ...], ...] = ((rows,), (rows,)) if self.bias else ()
-        projection: tuple[tuple[int, ...], ...] = ((self.proj_size, self.hidden_size),) if self.proj_size else ()
-        direction = ((rows, self.input_size), (rows, width), *biases, *projection)
+        sizes = self.input_size, self.hidden_size, self.proj_size
+        parameters = self.cell.parameters(*sizes, self.bias)
+        direction = tuple(parameters.values())
         set_once = partial(object.__setattr__, self)
         set_once("num_directions", directions)
         set_once("state_sizes", (width,) + (self.hidden_size,) * (len(self.cell.states) - 1))
         set_once("output_size", directions * width)
+        set_once("kinds", tuple(parameters))
         set_once("tensors_per_direction", len(direction))
+        set_once("numbers", (self.cell.name, *sizes, self.num_layers, directions, self.bias, self.recompute))
         if self.num_layers > 1:
             first = replace(self, num_layers=1)
             set_once("_layers", (first,) + (replace(first, input_size=self.output_size),) * (self.num_layers - 1))

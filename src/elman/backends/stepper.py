@@ -27,15 +27,15 @@ class Stepper:
 
     Args:
         stack: what is to be run; D is 1.
-        batch: B, rows.
+        batch: B, sequences.
         dtype: one of ``NUMBERS``.
 
     Attributes:
         states: (L, B, H) each, or as wide as ``stack.state_sizes`` says: what the kernels read and write, zeros at first.
-        step: takes x, (B, I) or with one row (I,), an array or a plain tensor, and ``out``, None or of the same kind, and gives the output,
-            (B, H) or (H,): in ``out``, or in fresh memory. None, with nothing done, where x or ``out`` is not dense in its rows, of the
-            right shape and dtype and on the CPU, where ``out`` cannot be written without harm, or where the parameters are no longer those
-            packed.
+        step: takes x, (B, I) or of one sequence (I,), an array or a plain tensor, and ``out``, None or of the same kind, and gives the
+            output, (B, H) or (H,): in ``out``, or in fresh memory. None, with nothing done, where x or ``out`` is not dense in its rows, of
+            the right shape and dtype and on the CPU, where ``out`` cannot be written without harm, or where the parameters are no longer
+            those packed.
     """
 
     def __init__(self, stack: Stack, batch: int, dtype: torch.dtype) -> None:

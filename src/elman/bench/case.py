@@ -7,13 +7,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from elman.cells import Cell, ElmanTanh, Gru, Lstm
+
 Mode = Literal["infer", "train"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 Arrays = dict[str, "np.ndarray[Any, np.dtype[Any]]"]
 
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
-FINALS = {"rnn": ("h_n",), "gru": ("h_n",), "lstm": ("h_n", "c_n")}
+_CELLS: dict[str, type[Cell]] = {"rnn": ElmanTanh, "gru": Gru, "lstm": Lstm}
+GATES = {kind: len(cell.gates) for kind, cell in _CELLS.items()}
 CELLS = tuple(GATES)
 
 
@@ -41,7 +43,7 @@ class Case:
     @property
     def finals(self) -> tuple[str, ...]:
         """The final states' names."""
-        return FINALS[self.cell]
+        return tuple([f"{state}_n" for state in _CELLS[self.cell].states])
 
     @property
     def layer_input_sizes(self) -> tuple[int, ...]:

@@ -147,7 +147,8 @@ def _steps(cell: str) -> dict[str, Callable[[], object]]:
     def step() -> object:
         with torch.no_grad():
             state[0] = theirs(torch.from_numpy(x), state[0])
-        return (state[0][0] if cell == "lstm" else state[0]).numpy()
+        h = state[0][0] if isinstance(state[0], tuple) else state[0]
+        return h.numpy()
 
     ways: dict[str, Callable[[], Any]] = {"stream": lambda: stream.step(x), "cell": step}
     for _ in range(3):

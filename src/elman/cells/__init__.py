@@ -1,10 +1,12 @@
-"""What one step computes: equation, source, pure functions of plain tensors."""
+"""What one step computes: equation, source, pure functions of plain tensors. Each cell that is imported here can be run by its name."""
 
-from elman.cells.cell import Cell
-from elman.cells.elman import NONLINEARITIES, ElmanRelu, ElmanTanh
-from elman.cells.gru import Gru
-from elman.cells.lstm import Lstm
+from elman.cells.cell import Cell as Cell
+from elman.cells.elman import NONLINEARITIES as NONLINEARITIES
+from elman.cells.elman import ElmanRelu as ElmanRelu
+from elman.cells.elman import ElmanTanh as ElmanTanh
+from elman.cells.gru import Gru as Gru
+from elman.cells.lstm import Lstm as Lstm
 
-BY_NAME: dict[str, type[Cell]] = {cell.name: cell for cell in (ElmanTanh, ElmanRelu, Gru, Lstm)}
-
-__all__ = ["BY_NAME", "NONLINEARITIES", "Cell", "ElmanRelu", "ElmanTanh", "Gru", "Lstm"]
+BY_NAME: dict[str, type[Cell]] = {
+    cell.name: cell for cell in tuple(vars().values()) if isinstance(cell, type) and issubclass(cell, Cell) and cell is not Cell
+}

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, final
 from elman.cells.cell import Cell
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 
@@ -21,11 +23,11 @@ class ElmanTanh(Cell):
     states = ("h",)
     equations = ("h' = tanh(W_ih x + b_ih + W_hh h + b_hh)",)
 
-    def activate(self, projected: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
-        return ((projected + recurrent).tanh(),)
-
-    def step(self, gates: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return gates
+    def step(
+        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        h = (projected + recurrent).tanh()
+        return (h,), (h,)
 
 
 @final
@@ -35,11 +37,11 @@ class ElmanRelu(Cell):
     states = ("h",)
     equations = ("h' = relu(W_ih x + b_ih + W_hh h + b_hh)",)
 
-    def activate(self, projected: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
-        return ((projected + recurrent).relu(),)
-
-    def step(self, gates: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return gates
+    def step(
+        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        h = (projected + recurrent).relu()
+        return (h,), (h,)
 
 
 NONLINEARITIES: dict[str, type[Cell]] = {"tanh": ElmanTanh, "relu": ElmanRelu}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, final
 from elman.cells.cell import Cell
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 
@@ -20,6 +22,8 @@ class Gru(Cell):
     name = "gru"
     gates = ("r", "z", "n")
     states = ("h",)
+    saved = ("r", "z", "n", "")  # the last: the recurrent part of n
+    sums = ("h",)
     equations = (
         "r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)",
         "z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)",
@@ -27,12 +31,12 @@ class Gru(Cell):
         "h' = (1 - z) * n + z * h",
     )
 
-    def activate(self, projected: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
+    def step(
+        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         x_r, x_z, x_n = projected.chunk(3, -1)
         h_r, h_z, h_n = recurrent.chunk(3, -1)
-        r = (x_r + h_r).sigmoid()
-        return r, (x_z + h_z).sigmoid(), (x_n + r * h_n).tanh()
-
-    def step(self, gates: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        (h,), (_, z, n) = states, gates
-        return (n + z * (h - n),)
+        (h,) = states
+        r, z = (x_r + h_r).sigmoid(), (x_z + h_z).sigmoid()
+        n = (x_n + r * h_n).tanh()
+        return (n + z * (h - n),), (r, z, n)

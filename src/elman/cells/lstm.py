@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, final
 from elman.cells.cell import Cell
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 
@@ -19,6 +21,8 @@ class Lstm(Cell):
     name = "lstm"
     gates = ("i", "f", "g", "o")
     states = ("h", "c")
+    saved = ("i", "f", "g", "o", "c")
+    sums = ("c",)
     equations = (
         "i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)",
         "f = sigmoid(W_if x + b_if + W_hf h + b_hf)",
@@ -28,11 +32,11 @@ class Lstm(Cell):
         "h' = o * tanh(c')",
     )
 
-    def activate(self, projected: Tensor, recurrent: Tensor) -> tuple[Tensor, ...]:
+    def step(
+        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         i, f, g, o = (projected + recurrent).chunk(4, -1)
-        return i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-
-    def step(self, gates: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        (_, c), (i, f, g, o) = states, gates
+        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+        _, c = states
         c = f * c + i * g
-        return o * c.tanh(), c
+        return (o * c.tanh(), c), (i, f, g, o)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from elman import scan
-from elman.backends import WHOLE, Stack, run_plain
+from elman.backends import WHOLE, Stack
 from elman.layers import checks
 from elman.layers.module import Call, RecurrentModule
 
@@ -55,7 +55,7 @@ class RecurrentCell(RecurrentModule):
             except RuntimeError:  # a tensor of another layout
                 self._prepare(x, states)
                 raise
-            done = run_plain(self.stack, step, tuple(before) or None, params, False)
+            done = scan.run(self.stack, step, tuple(before) or None, params, checked=False)
             if done is not None:
                 return tuple([state.squeeze(0) for state in done[1]])
         step, states, params, _ = self._prepare(x, states)

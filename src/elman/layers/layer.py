@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from elman import scan
-from elman.backends import WHOLE, Spans, Stack, run_plain
+from elman.backends import WHOLE, Spans, Stack
 from elman.layers import checks
 from elman.layers.module import Call, RecurrentModule
 from elman.layers.trace import Trace
@@ -87,9 +87,8 @@ class RecurrentLayer(RecurrentModule):
     def _derive(self, cell: Cell) -> None:
         sizes = self.input_size, self.hidden_size, self.num_layers
         stack = Stack(cell, *sizes, checks.as_truth("bidirectional", self.bidirectional), self.bias, self.proj_size, self.recompute)
-        kinds = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ()), *(("weight_hr",) if self.proj_size else ()))
         suffixes = ("", "_reverse")[: stack.num_directions]
-        names = [f"{kind}_l{layer}{suffix}" for layer in range(self.num_layers) for suffix in suffixes for kind in kinds]
+        names = [f"{kind}_l{layer}{suffix}" for layer in range(self.num_layers) for suffix in suffixes for kind in stack.kinds]
         self._set_stack(stack, names, tuple([f"{state}_0" for state in cell.states]) if self.learn_initial_state else ())
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -164,18 +163,32 @@ class RecurrentLayer(RecurrentModule):
         lengths: Lengths | None,
         reset: Reset | None,
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
-        """What forward does, whatever the cell's states."""
-        if (
-            lengths is None
-            and reset is None
-            and not (self.dropout and self.training)
-            and not torch.compiler.is_compiling()
-            and (params := self._own_params()) is not None
-        ):
-            start = states
-            if self._learned and states is None and isinstance(x, Tensor) and not x.is_nested and x.dim() == 3:
-                start = self._start(self._fresh(params), x.shape[0 if self.batch_first else 1])
-            done = run_plain(self.stack, x, start, params, self.batch_first)  # type: ignore[arg-type]  # refuses all but tensors
+        """What forward does, whatever the cell's states.
+
+        Whole sequences are run as they come, by a backend that checks them itself; whatever it does not take is checked here, in a
+        person's words, brought into the scan's form, and run.
+        """
+        if lengths is None and reset is None and not torch.compiler.is_compiling():
+            done = None
+            try:
+                # Past nn.Module.__getattr__, which costs more than a small kernel. functional_call swaps the entries of this very dict.
+                params = self._read(self._parameters)
+            except KeyError:  # a parametrisation, weight_norm or pruning took one out: it is a property or an attribute then
+                pass
+            else:
+                start = states
+                if self._learned and states is None and isinstance(x, Tensor) and not x.is_nested and x.dim() == 3:
+                    start = self._start(self._fresh(params), x.shape[0 if self.batch_first else 1])
+                done = scan.run(
+                    self.stack,
+                    cast("Tensor", x),  # whatever it is: the kernels look
+                    start,
+                    params,
+                    dropout=self.dropout,
+                    training=self.training,
+                    batch_first=self.batch_first,
+                    checked=False,
+                )
             if done is not None:
                 return done
         steps, states, params, spans = self._prepare(x, states, lengths, reset)

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 
-from elman.backends import WHOLE, Spans, Stack, Traced, choose
+from elman.backends import WHOLE, Spans, Stack, Traced, choose, registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
+
+
+@overload
+def run(
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    *,
+    dropout: float = ...,
+    training: bool = ...,
+    spans: Spans = ...,
+    batch_first: bool = ...,
+    checked: Literal[True] = ...,
+) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+
+
+@overload
+def run(
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    *,
+    dropout: float = ...,
+    training: bool = ...,
+    batch_first: bool = ...,
+    checked: Literal[False],
+) -> tuple[Tensor, tuple[Tensor, ...]] | None: ...
 
 
 def run(
@@ -24,10 +53,9 @@ def run(
     training: bool = False,
     spans: Spans = WHOLE,
     batch_first: bool = False,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    checked: bool = True,
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """Run ``stack`` over ``x``, on the first backend that takes the call.
-
-    The arguments have been checked by ``layers``.
 
     Args:
         stack: what to run.
@@ -36,12 +64,23 @@ def run(
         params: the flat list of parameters in torch's order.
         dropout: the probability with which an output of any layer but the last is zeroed, in training only.
         training: whether dropout acts.
-        spans: which steps of each row are run.
+        spans: which steps of each sequence are run.
         batch_first: a hint: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
+        checked: whether ``layers`` has checked the arguments. Otherwise x is as the caller gave it, with batch_first (B, T, I), and the
+            call is for a backend that checks every operand itself.
 
     Returns:
-        The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H.
+        The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H. None, with
+        nothing done, if the arguments are to be checked first.
     """
+    if not checked:
+        if dropout and training and stack.num_layers > 1:
+            return None
+        for backend in registry.BACKENDS:
+            done = backend.run_unchecked(stack, x, states, params, batch_first)
+            if done is not None:
+                return done
+        return None
     if not (dropout and training and stack.num_layers > 1):
         return choose(stack, x, states, params, spans).run(stack, x, states, params, spans, batch_first)
     finals: list[tuple[Tensor, ...]] = []
@@ -63,7 +102,7 @@ def trace(
     training: bool = False,
     spans: Spans = WHOLE,
 ) -> Traced:
-    """The same run, of what is not packed, and all that it computes on its way: each layer's outputs as they are before dropout."""
+    """Run ``stack`` over ``x``, which is not packed, and show all that it computes: each layer's outputs as they are before dropout."""
     if not (dropout and training and stack.num_layers > 1):
         return choose(stack, x, states, params, spans).trace(stack, x, states, params, spans)
     parts: list[Traced] = []

@@ -1,0 +1,74 @@
+// The sequences of a batch, as x tells with its batch sizes or lengths.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "memory.h"
+#include "stack.h"
+
+namespace elman {
+
+struct Batch {
+  Long T = 0, B = 0, rows = 0;  // rows: steps of all sequences, T·B or those that are packed
+  bool batch_first;             // x is (B, T, columns), not (T, B, columns)
+  std::vector<Long> alive,
+      offset;                 // where x is packed, (N, columns): how many sequences have each step, and its first row
+  std::vector<Long> lengths;  // where there are any, of each sequence
+
+  Batch(Long columns, const View& x, const View& batch_sizes, const View& lengths_, bool batch_first_)
+      : batch_first(batch_first_) {
+    const bool packed = !batch_sizes.none;
+    if (x.none || x.axes != (packed ? 2 : 3) || x.shape[x.axes - 1] != columns)
+      throw Misfit("expected x of shape " +
+          std::string(packed    ? "(N, "
+                  : batch_first ? "(B, T, "
+                                : "(T, B, ") +
+          std::to_string(columns) + "), got " + (x.none ? "none" : x.sizes()));
+    if (packed) {
+      unpack(x, batch_sizes);
+    } else {
+      T = x.shape[batch_first ? 1 : 0], B = x.shape[batch_first ? 0 : 1];
+      rows = product({T, B});
+    }
+    if (T < 1 || B < 1) throw Misfit("expected x of at least one step and one sequence, got shape " + x.sizes());
+    if (lengths_.none) return;
+    if (packed) throw Misfit("expected batch_sizes or lengths, got both");
+    lengths = integers(lengths_, B);
+    for (const Long length : lengths)
+      if (length < 0 || length > T)
+        throw Misfit(
+            "expected lengths from 0 to " + std::to_string(T) + ", the steps of x, got " + std::to_string(length));
+  }
+  bool packed() const { return !alive.empty(); }
+
+  // Of what is saved for the backward pass: steps, sequences at most of one, and rows. `pad`: those that x has.
+  struct Saved {
+    Long T, B, rows;
+  };
+  Saved saved(bool pad) const {
+    if (lengths.empty() || pad) return {T, B, rows};
+    Saved s{0, 0, 0};
+    for (const Long length : lengths) s.T = std::max(s.T, length), s.B += length > 0, s.rows += length;
+    return s;
+  }
+
+ private:
+  void unpack(const View& x, const View& batch_sizes) {
+    alive = integers(batch_sizes, batch_sizes.axes == 1 ? batch_sizes.shape[0] : 1);
+    offset.reserve(alive.size());
+    for (std::size_t t = 0; t < alive.size(); ++t) {
+      if (alive[t] < 1 || alive[t] > (t == 0 ? x.shape[0] : alive[t - 1]) || alive[t] > x.shape[0] - rows)
+        throw Misfit("expected batch_sizes that never increase, nor fall below 1, nor count more than x's " +
+            std::to_string(x.shape[0]) + " rows, got " + std::to_string(alive[t]) + " at step " + std::to_string(t));
+      offset.push_back(rows);
+      rows += alive[t];
+    }
+    if (rows != x.shape[0])
+      throw Misfit("expected as many packed rows as batch_sizes count, " + std::to_string(rows) + ", got x of shape " +
+          x.sizes());
+    T = static_cast<Long>(alive.size()), B = alive.empty() ? 0 : alive[0];
+  }
+};
+
+}  // namespace elman

@@ -1,0 +1,77 @@
+// What Python asks of the machine: instruction sets, threads, processors, the peak, and the cells that have kernels.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "memory.h"
+#include "operands.h"
+#include "processors.h"
+#include "stack.h"
+#include "threads.h"
+#include "tuner.h"
+
+namespace nb = nanobind;
+
+namespace elman {
+namespace {
+
+Number number_of(int number) {
+  check(number == 0 || number == 1, "the number type must be 0 (float32) or 1 (float64)");
+  return static_cast<Number>(number);
+}
+
+void activation(int which, nb::handle from, nb::handle to) {
+  check(which >= 0 && which <= 2, "the function must be 0 (tanh), 1 (relu) or 2 (sigmoid)");
+  Operands o;
+  const std::size_t source = o.add("source", from), result = o.add("target", to, true);
+  o.look();
+  const auto [in, out] = elementwise(o[source], o[result]);
+  const Number number = o[source].type == kFloat32 ? Number::f32 : Number::f64;
+  const Long n = o[source].shape[0];
+  o.keep();
+  nb::gil_scoped_release release;
+  target()->activation(static_cast<Activation>(which), number, in, out, n);
+}
+
+}  // namespace
+
+void bind_machine(nb::module_& m) {
+  m.def("use", [](const std::string& name) { target() = &choose_target(name); });
+  m.def("isa", [] { return std::string(target()->name); });
+  m.def("assume_barrier", [](double seconds) { Team::assume_barrier(seconds); });
+  nb::class_<Tuner>(m, "Tuner")
+      .def(nb::init<>())
+      .def("choose",
+          [](Tuner& t, std::uint64_t kind, double work, int most) {
+            check(work > 0 && most >= 2, "there must be work, and two threads to choose from");
+            return t.choose({kind, work}, most);
+          })
+      .def("learn", [](Tuner& t, std::uint64_t kind, double work, int threads, double seconds) {
+        check(work > 0 && threads >= 1 && seconds >= 0, "there must be work, a thread, and no negative time");
+        t.learn({kind, work}, threads, seconds);
+      });
+  m.def("threads_used", [] { return Team::last(); });
+  m.def("usable_processors", [] { return usable_processors(); });
+  m.def("processor_quota", [](const std::string& membership, const std::string& mount) {
+    return processor_quota(membership.c_str(), mount.c_str());
+  });
+  m.def("isas", [] {
+    std::vector<std::string> names;
+    for (const Target* t : supported_targets()) names.emplace_back(t->name);
+    return names;
+  });
+  m.def("peak", [](int number, int threads) {
+    check(threads >= 1, "threads must be at least 1");
+    const Number checked = number_of(number);
+    nb::gil_scoped_release release;
+    return peak(*target(), checked, threads);
+  });
+  m.def("cells", [] {  // by name: gates, states and numbers that are saved
+    nb::dict cells;
+    for (const CellInfo& cell : target()->cells) cells[cell.name] = nb::make_tuple(cell.gates, cell.states, cell.saved);
+    return cells;
+  });
+  m.def("activation", &activation, nb::arg(), nb::arg().none(), nb::arg().none());
+}
+
+}  // namespace elman

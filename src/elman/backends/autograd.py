@@ -1,0 +1,168 @@
+"""The kernels as nodes of torch's graph: a run, a trace, and their gradients.
+
+A gradient that is itself to be differentiated is computed by the reference, from the same inputs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from elman.backends import call, operator
+from elman.backends.reference import ReferenceBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from elman.backends.spans import Spans
+    from elman.backends.stack import Stack
+
+_reference = ReferenceBackend()
+
+
+class Scan(torch.autograd.Function):
+    """A run and its gradient. Inputs: x, laid out as ``call.forward`` has it; the initial states if there are any; what resets start
+    from, if it is not zeros; and the parameters.
+
+    Saves, beyond the inputs, the outputs of every layer and what the cell needs of each step. The last layer's outputs are the very tensor
+    that the caller gets, who may write into it, as with torch.nn's layers: then the gradient runs the network once more. So it does
+    where hooks look after what is saved (checkpoints, offloading), since what they do not see would stay in memory, and where a graph is
+    used twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, stack: Stack, spans: Spans, batch_first: bool, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        states, whole, params = _split(stack, spans, rest)
+        output, finals, saved = call.forward(stack, x, states, params, whole, batch_first, save=True)
+        ctx.run = stack, spans, batch_first
+        ctx.save_for_backward(x, *rest)
+        ctx.set_materialize_grads(False)
+        if not operator.saving_is_hooked():
+            shared = output.detach()  # shares the memory and the count of writes to it
+            ctx.saved = shared, shared._version, saved
+        return output, *finals
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, *grad_finals: Tensor | None) -> tuple[Tensor | None, ...]:
+        stack, spans, batch_first = ctx.run
+        inputs = ctx.saved_tensors
+        needs_grad = ctx.needs_input_grad[3:]
+        if _is_differentiated((grad_output, *grad_finals)):
+
+            def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
+                output, finals = _reference.run(stack, x.transpose(0, 1) if batch_first else x, states, params, whole)
+                return output.transpose(0, 1) if batch_first else output, *finals
+
+            return None, None, None, *_differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_output, *grad_finals))
+        x, *rest = inputs
+        states, whole, params = _split(stack, spans, rest)
+        output, version, saved = ctx.__dict__.pop("saved", (None, 0, None))
+        if output is None or output._version != version:
+            output, _, saved = call.forward(stack, x, states, params, whole, batch_first, save=True)
+        gradients = call.backward(stack, x, states, params, whole, batch_first, output, saved, grad_output, grad_finals, needs_grad)
+        return None, None, None, *gradients
+
+
+class Trace(torch.autograd.Function):
+    """A trace and its gradient: all outputs, (L, T, B, D·H), all that the cell saves, (L·D, T, B, K, H), and the final states. Inputs as
+    ``Scan`` has them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, stack: Stack, spans: Spans, x: Tensor, *rest: Tensor) -> tuple[Tensor | None, ...]:
+        states, whole, params = _split(stack, spans, rest)
+        outputs, finals, saved = call.trace(stack, x, states, params, whole)
+        ctx.run = stack, spans
+        ctx.save_for_backward(x, *rest)
+        ctx.set_materialize_grads(False)
+        if not operator.saving_is_hooked():
+            shared = [t.detach() for t in (outputs, saved.steps) if t is not None]
+            ctx.saved = shared, [t._version for t in shared]
+        return outputs, saved.steps, *finals
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_outputs: Tensor | None, grad_steps: Tensor | None, *grad_finals: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        stack, spans = ctx.run
+        inputs = ctx.saved_tensors
+        needs_grad = ctx.needs_input_grad[2:]
+        if _is_differentiated((grad_outputs, grad_steps, *grad_finals)):
+
+            def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor | None, ...]:
+                traced = _reference.trace(stack, x, states, params, whole)
+                # What is saved without a name gets no gradient.
+                steps = [traced.steps[name] if name else torch.zeros_like(traced.steps[stack.cell.gates[0]]) for name in stack.cell.saved]
+                return traced.hidden, torch.stack(steps, -2) if steps else None, *traced.finals
+
+            return None, None, *_differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_outputs, grad_steps, *grad_finals))
+        x, *rest = inputs
+        states, whole, params = _split(stack, spans, rest)
+        shared, versions = ctx.__dict__.pop("saved", ((), ()))
+        if not shared or [t._version for t in shared] != versions:
+            outputs, _, saved = call.trace(stack, x, states, params, whole)
+            shared = [t for t in (outputs, saved.steps) if t is not None]
+        outputs, steps = (*shared, None)[:2]
+        saved = call.Saved(outputs[:-1] if stack.num_layers > 1 else None, steps, None)
+        grad_hidden = None if grad_outputs is None or stack.num_layers == 1 else grad_outputs[:-1]
+        gradients = call.backward(
+            stack,
+            x,
+            states,
+            params,
+            whole,
+            False,
+            outputs[-1],
+            saved,
+            None if grad_outputs is None else grad_outputs[-1],
+            grad_finals,
+            needs_grad,
+            call.Saved(grad_hidden, grad_steps, None),
+            pad_saved=True,
+        )
+        return None, None, *gradients
+
+
+def _split(stack: Stack, spans: Spans, rest: Sequence[Tensor]) -> tuple[tuple[Tensor, ...] | None, Spans, tuple[Tensor, ...]]:
+    """The initial states, None if there are none; the spans with what resets start from; and the parameters."""
+    count = len(stack.cell.states)
+    begin = len(rest) - len(stack.shapes)
+    middle = begin if spans.fresh is None else begin - count
+    whole = spans if spans.fresh is None else spans._replace(fresh=tuple(rest[middle:begin]))
+    return tuple(rest[:middle]) or None, whole, tuple(rest[begin:])
+
+
+def _is_differentiated(gradients: Sequence[Tensor | None]) -> bool:
+    """Whether a gradient is computed under something that differentiates or maps it in turn."""
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        return True
+    is_batched = torch._C._functorch.is_legacy_batchedtensor
+    return any(g is not None and is_batched(g) for g in gradients)
+
+
+def _differentiable_gradients(
+    run: Callable[..., Sequence[Tensor | None]],
+    stack: Stack,
+    spans: Spans,
+    inputs: tuple[Tensor, ...],
+    needs_grad: Sequence[bool],
+    gradients: tuple[Tensor | None, ...],
+) -> list[Tensor | None]:
+    """The gradients from the reference, as functions of the inputs and of the outputs' gradients that can be differentiated again.
+
+    ``run`` takes x, states, params and spans, and gives what the gradients are of.
+    """
+    with torch.enable_grad():
+        # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.
+        x, *rest = inputs = tuple([t.view_as(t) if want else t for t, want in zip(inputs, needs_grad, strict=True)])
+        states, whole, params = _split(stack, spans, rest)
+        results = run(x, states, params, whole)
+        pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if o is not None and g is not None]
+        targets = [t for t, want in zip(inputs, needs_grad, strict=True) if want]
+        if not pairs:
+            return [None] * len(inputs)
+        found = iter(torch.autograd.grad([o for o, _ in pairs], targets, [g for _, g in pairs], create_graph=True, allow_unused=True))
+        return [next(found) if want else None for want in needs_grad]

@@ -1,0 +1,245 @@
+"""Calls the compiled kernels with torch tensors, which check every one of them (csrc/contracts.h) and make memory for what they write.
+
+A call goes straight to them. What they cannot read as it lies is copied once they have refused it; what they refuse then raises a
+RuntimeError that says which tensor does not fit the stack. Nothing here knows autograd.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import torch
+
+from elman.backends import kernels
+from elman.backends.kernels import CELLS, PLAIN
+
+if kernels.available():
+    from elman import _native
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from elman.backends.spans import Spans
+    from elman.backends.stack import Stack
+
+States: TypeAlias = "tuple[Tensor, ...] | None"
+_First: TypeAlias = (
+    "tuple[tuple[object, ...], Sequence[Tensor], Tensor, States, States, Tensor | None, Tensor | None, Tensor | None, bool, bool, int]"
+)
+
+
+class Saved(NamedTuple):
+    """What ``backward`` needs of a run besides its inputs and outputs; None where there is no such thing.
+
+    Attributes:
+        hidden: the lower layers' outputs, (L-1, rows, D·H), with a projection P for H. Of padded sequences only the steps they have.
+        steps: what the cell saves of each step, (L·D, rows, K, H).
+        checkpoints: with ``recompute``, instead of ``steps``: the cell state now and then, (L·D, checkpoints, B, H).
+    """
+
+    hidden: Tensor | None
+    steps: Tensor | None
+    checkpoints: Tensor | None
+
+
+NOTHING_SAVED = Saved(None, None, None)
+
+
+def forward(
+    stack: Stack,
+    x: Tensor,
+    states: States,
+    params: Sequence[Tensor],
+    spans: Spans,
+    batch_first: bool,
+    save: bool,
+    pad_saved: bool = False,
+    **memory: Any,
+) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+    """Run a stack.
+
+    Args:
+        x: (T, B, I), with batch_first (B, T, I), or packed (N, I).
+        save: whether ``backward`` will follow.
+        pad_saved: of padded sequences save all T·B steps, zeros where there is none, so that no size depends on the lengths.
+        memory: to write to, instead of what is made: ``output``, ``hidden``, ``saved``.
+
+    Returns:
+        The outputs, laid out as x; the final states; and what ``backward`` needs besides.
+    """
+    options = {"save": save, **memory}
+    try:
+        output, finals, *saved = _native.forward(*_first_operands(stack, x, states, params, spans, batch_first, pad_saved), **options)
+    except (RuntimeError, TypeError):
+        readable = _readable_operands(x, states, params, spans)
+        if readable is None:
+            raise
+        x, states, params, spans = readable
+        output, finals, *saved = _native.forward(*_first_operands(stack, x, states, params, spans, batch_first, pad_saved), **options)
+    return output, finals, Saved(*saved)
+
+
+def trace(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+    """Run a stack over x, (T, B, I), and save everything.
+
+    Returns:
+        The outputs of every layer, (L, T, B, D·H); the final states; and what ``backward`` needs: ``hidden``, the outputs of all layers but
+        the last, and ``steps``, (L·D, T, B, K, H).
+    """
+    steps, batch, _ = x.shape
+    _, _, numbers = CELLS[stack.cell.name]
+    outputs = x.new_empty((stack.num_layers, steps, batch, stack.output_size))
+    hidden = outputs[:-1] if stack.num_layers > 1 else None
+    saved = x.new_empty((stack.num_layers * stack.num_directions, steps, batch, numbers, stack.hidden_size)) if numbers else None
+    memory = {"output": outputs[-1], "hidden": hidden, "saved": saved}
+    _, finals, _ = forward(stack, x, states, params, spans, False, save=False, pad_saved=True, **memory)
+    return outputs, finals, Saved(hidden, saved, None)
+
+
+def backward(
+    stack: Stack,
+    x: Tensor,
+    states: States,
+    params: tuple[Tensor, ...],
+    spans: Spans,
+    batch_first: bool,
+    output: Tensor,
+    saved: Saved,
+    grad_output: Tensor | None,
+    grad_finals: tuple[Tensor | None, ...],
+    needs_grad: tuple[bool, ...],
+    grad_saved: Saved = NOTHING_SAVED,
+    pad_saved: bool = False,
+) -> Sequence[Tensor | None]:
+    """The gradients of a run.
+
+    Args:
+        output, saved: what ``forward`` or ``trace`` gave; of the latter's outputs the last layer's.
+        grad_output, grad_finals: the gradients of the outputs and final states; None for zeros.
+        needs_grad: which gradients are made: x's, the initial states', the fresh states' (if there are any), then each parameter's.
+        grad_saved: after ``trace``: the gradients of what was saved.
+        pad_saved: as ``forward`` was told, True after ``trace``.
+
+    Returns:
+        The gradients in the order of ``needs_grad``, None where not made.
+    """
+    if x.dtype is torch.bfloat16:
+        return _backward_widened(stack, x, states, params, spans, batch_first, grad_output, grad_finals, needs_grad)
+    gradients: Sequence[Tensor | None]
+    try:
+        gradients = _native.backward(
+            *_first_operands(stack, x, states, params, spans, batch_first, pad_saved),
+            output,
+            saved.hidden,
+            saved.steps,
+            saved.checkpoints,
+            grad_output,
+            grad_saved.hidden,
+            grad_saved.steps,
+            grad_finals,
+            needs_grad=needs_grad,
+        )
+    except (RuntimeError, TypeError):
+        _check_dtypes(x, states, params, spans, grad_output, grad_finals)
+        x, states, params, spans = _readable_operands(x, states, params, spans) or (x, states, params, spans)
+        grad_output = _or_none(grad_output)
+        if grad_output is not None and (any(grad_output.stride()) or grad_output.is_neg()):
+            grad_output = _readable(grad_output)  # one number that stands for all, as in the gradient of a sum, is read so
+        gradients = _native.backward(
+            *_first_operands(stack, x, states, params, spans, batch_first, pad_saved),
+            _readable(output),
+            _dense_or_none(saved.hidden),
+            _dense_or_none(saved.steps),
+            _dense_or_none(saved.checkpoints),
+            grad_output,
+            _dense_or_none(grad_saved.hidden),
+            _dense_or_none(grad_saved.steps),
+            tuple(map(_dense_or_none, map(_or_none, grad_finals))),
+            needs_grad=needs_grad,
+        )
+    return gradients
+
+
+def _first_operands(
+    stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool, pad_saved: bool
+) -> _First:
+    """What every call begins with."""
+    batch_sizes, lengths, reset, fresh = spans
+    return stack.numbers, params, x, states, fresh, batch_sizes, lengths, reset, batch_first, pad_saved, torch.get_num_threads()
+
+
+def _readable_operands(
+    x: Tensor, states: States, params: Sequence[Tensor], spans: Spans
+) -> tuple[Tensor, States, tuple[Tensor, ...], Spans] | None:
+    """The operands as the kernels read them; None if they lie so already."""
+    fresh = spans.fresh
+    before = (x, *(states or ()), *params, *(fresh or ()), *spans[:3])
+    x, states, params = _readable(x), None if states is None else _all_dense(states), _all_dense(params)
+    batch_sizes, lengths, reset = (None if t is None else _plain(t) for t in spans[:3])
+    spans = type(spans)(batch_sizes, lengths, reset, None if fresh is None else _all_dense(fresh))
+    after = (x, *(states or ()), *params, *(spans.fresh or ()), *spans[:3])
+    return None if all(a is b for a, b in zip(before, after, strict=True)) else (x, states, params, spans)
+
+
+def _readable(x: Tensor) -> Tensor:
+    """A tensor of all steps as the kernels read it, copied if need be: its rows may lie anywhere, but each is contiguous."""
+    is_readable = (x.stride()[-1] == 1 or x.shape[-1] == 1) and not x.is_neg() and not x._is_zerotensor()
+    return _plain(x) if is_readable else _dense(x.resolve_neg())
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor as the kernels read it, copied if need be: contiguous, and its numbers in memory as they are."""
+    if tensor._is_zerotensor():  # torch keeps no memory for these zeros
+        return tensor.clone(memory_format=torch.contiguous_format)
+    return _plain(tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous())
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor, as one of a class that the kernels read: whether a subclass means anything else by its operations is known before."""
+    return tensor if type(tensor) in PLAIN else tensor.as_subclass(torch.Tensor)
+
+
+def _all_dense(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(map(_dense, tensors))
+
+
+def _dense_or_none(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else _dense(tensor)
+
+
+def _or_none(gradient: Tensor | None) -> Tensor | None:
+    """A gradient; None for zeros without memory."""
+    return None if gradient is None or gradient._is_zerotensor() else gradient
+
+
+def _check_dtypes(
+    x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, grad_output: Tensor | None, grad_finals: tuple[Tensor | None, ...]
+) -> None:
+    for t in (*params, *(states or ()), *(spans.fresh or ()), grad_output, *grad_finals):
+        if t is not None and t.dtype is not x.dtype:
+            raise RuntimeError(f"expected all tensors of {x.dtype}, as x is, got {t.dtype}: was x changed where it was saved?")
+
+
+def _backward_widened(
+    stack: Stack,
+    x: Tensor,
+    states: States,
+    params: tuple[Tensor, ...],
+    spans: Spans,
+    batch_first: bool,
+    grad_output: Tensor | None,
+    grad_finals: tuple[Tensor | None, ...],
+    needs_grad: tuple[bool, ...],
+) -> Sequence[Tensor | None]:
+    """The gradients of a run in bfloat16: the network runs once more, and back, in float32, and what comes of it is rounded."""
+    _check_dtypes(x, states, params, spans, grad_output, grad_finals)
+    x, params = x.float(), tuple([p.float() for p in params])
+    states = None if states is None else tuple([state.float() for state in states])
+    spans = spans._replace(fresh=None if spans.fresh is None else tuple([state.float() for state in spans.fresh]))
+    grad_output = None if grad_output is None else grad_output.float()
+    grad_finals = tuple([None if d is None else d.float() for d in grad_finals])
+    output, _, saved = forward(stack, x, states, params, spans, batch_first, save=True)
+    found = backward(stack, x, states, params, spans, batch_first, output, saved, grad_output, grad_finals, needs_grad)
+    return [None if gradient is None else gradient.bfloat16() for gradient in found]
