@@ -43,15 +43,14 @@ const server = http.createServer((request, response) => {
       }
     }
   }
-  await page.setViewport({ width: 1280, height: 900 });
   for (const [file, word] of [["index.html", "padding"], ["zh-CN/index.html", "填充"]]) {
+    const page = await browser.newPage();
+    await page.setViewport({ width: 1280, height: 900 });
     await page.goto(origin + file, { waitUntil: "networkidle0" });
-    let found = null;
-    for (let tries = 0; tries < 5 && !found; tries += 1) { // what is typed before the index is there is not looked for
-      await page.click("[data-md-component=search-query]", { count: 3 });
-      await page.type("[data-md-component=search-query]", word);
-      found = await page.waitForSelector(".md-search-result__item", { timeout: 4000 }).catch(() => null);
-    }
+    await page.type("[data-md-component=search-query]", word);
+    await page.waitForNetworkIdle();
+    await page.keyboard.press("End"); // the search listens to keys, and not to text that is put in without one
+    const found = await page.waitForSelector(".md-search-result__item", { timeout: 20000 }).catch(() => null);
     if (!found) complain(`${file}: the search does not find ${word}`);
     if (pictures) await page.screenshot({ path: path.join(pictures, `search-${word}.png`) });
   }

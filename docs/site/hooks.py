@@ -85,7 +85,7 @@ def gather(pages: Path) -> None:
         path = ROOT / source
         if path.suffix == ".ipynb":
             markdown = MarkdownExporter().from_filename(str(path))[0]
-            _put(pages / page, FORMULA.sub(lambda formula: convert(formula[1], display="block"), markdown), "examples")
+            _put(pages / page, FORMULA.sub(_formula, markdown), "examples")
         elif not source.startswith("README"):
             _put(pages / page, path.read_text(encoding="utf-8"), "")
 
@@ -105,6 +105,10 @@ def _put(page: Path, markdown: str, folder: str) -> None:
 
     markdown = PICTURE.sub(r"![\2](\3#only-light)\n![\2](\1#only-dark)", SWITCH.sub("", markdown))
     page.write_text(LINK.sub(lead, markdown), encoding="utf-8")
+
+
+def _formula(formula: re.Match[str]) -> str:
+    return f'<div class="formula" tabindex="0">{convert(formula[1], display="block")}</div>'
 
 
 def _show_source(file: str, pages: Path) -> str:
