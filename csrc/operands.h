@@ -2,6 +2,8 @@
 // they are.
 #pragma once
 
+#include <nanobind/stl/string.h>
+
 #include <memory>
 #include <utility>
 #include <vector>
