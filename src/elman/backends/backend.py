@@ -30,6 +30,7 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
+    device: ClassVar[str | None] = None  # the kind of device that it runs on; None: any
 
     @property
     def label(self) -> str:

@@ -36,6 +36,7 @@ _requires_grad = attrgetter("requires_grad")
 @final
 class NativeBackend(Backend):
     name = "native"
+    device = "cpu"
 
     @property
     def label(self) -> str:
@@ -152,7 +153,7 @@ class NativeBackend(Backend):
     def run_unchecked(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        if not _AVAILABLE or is_watched() or torch.is_autocast_enabled("cpu"):
+        if not _AVAILABLE or getattr(x, "is_cuda", False) or is_watched() or torch.is_autocast_enabled("cpu"):
             return None
         if states is not None and len(states) > 1 and any(state is None for state in states):
             return None  # the kernels would take zeros for it

@@ -101,14 +101,25 @@ def _results(output: Tensor, finals: Sequence[Tensor], saved: Saved, x: Tensor) 
     return output, *_or_empty((*finals, None)[:2], x), *_or_empty(saved, x)
 
 
+def _kernels(x: Tensor) -> Any:
+    """Whose kernels run x: a module with ``forward`` and ``backward``."""
+    if x.is_cpu:
+        return call
+    from elman.backends.cuda import run
+
+    return run
+
+
+@torch.library.impl(_library, "scan", "CUDA")
 @torch.library.impl(_library, "scan", "CPU")
 def _scan(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
     spans, what = _spans(*rest[:4]), rest[4:]
     stack, batch_first = _stack(x, params, *what), what[-1]
-    output, finals, saved = call.forward(stack, x, tuple(states) or None, params, spans, batch_first, save=True, pad_saved=True)
+    output, finals, saved = _kernels(x).forward(stack, x, tuple(states) or None, params, spans, batch_first, save=True, pad_saved=True)
     return _results(output, finals, saved, x)
 
 
+@torch.library.impl(_library, "scan_backward", "CUDA")
 @torch.library.impl(_library, "scan_backward", "CPU")
 def _scan_backward(
     grad_output: Tensor | None,
@@ -131,7 +142,7 @@ def _scan_backward(
     saved, grad_finals = Saved(*_or_none((hidden, steps, checkpoints))), (grad_h_n, grad_c_n)[: len(stack.state_sizes)]
     needs_grad = (True,) * (1 + len(states) + len(fresh) + len(params))
     spans = _spans(batch_sizes, lengths, reset, fresh)
-    found = call.backward(
+    found = _kernels(x).backward(
         stack,
         x,
         tuple(states) or None,
@@ -165,6 +176,10 @@ def _new_steps(like: Tensor, width: int | torch.SymInt) -> Tensor:
 
 def _new_saved(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | torch.SymInt, rows: int | torch.SymInt) -> Saved:
     """What the kernels save of so many steps in all, of sizes that a compiler may know by symbols alone."""
+    if x.is_cuda:
+        from elman.backends.cuda import run
+
+        return run.new_saved(stack, x, rows)
     if x.dtype is torch.bfloat16:
         return NOTHING_SAVED
     directions, gates = stack.num_layers * stack.num_directions, len(stack.cell.gates)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from elman.backends.aten import AtenBackend
+from elman.backends.cuda.backend import CudaBackend
 from elman.backends.native import NativeBackend
 from elman.backends.reference import ReferenceBackend
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 # In order of preference. The reference is last: it refuses nothing.
-BACKENDS: tuple[Backend, ...] = (NativeBackend(), ReferenceBackend())
+BACKENDS: tuple[Backend, ...] = (NativeBackend(), CudaBackend(), AtenBackend(), ReferenceBackend())
 
 
 def choose(
@@ -43,7 +45,10 @@ def explain(
 ) -> str:
     """One line: the backend that runs this call, and why not those before it."""
     chosen = choose(stack, x, states, params, spans)
-    passed_over = BACKENDS[: BACKENDS.index(chosen)]
+    before = BACKENDS[: BACKENDS.index(chosen)]
+    passed_over = [backend for backend in before if backend.device in (None, x.device.type)]
+    if not passed_over and chosen.device is None:  # no backend is for such a device, and each says so
+        passed_over = list(before)
     if passed_over:
         refusals = (f"{backend.name} {backend.refuses(stack, x, states, params, spans)}" for backend in passed_over)
         return f"{chosen.label}: {'; '.join(refusals)}"

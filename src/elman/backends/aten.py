@@ -1,0 +1,154 @@
+"""The aten backend: torch's own fused layers (cuDNN on NVIDIA's GPUs), for what our kernels do not run on a GPU.
+
+Gradients come from torch's; one that is itself to be differentiated, which cuDNN's cannot, is computed by the reference.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+
+from elman.backends import autograd, native
+from elman.backends.backend import Backend
+from elman.backends.reference import ReferenceBackend
+from elman.backends.spans import WHOLE, Spans, Traced
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman.backends.stack import Stack
+
+_reference = ReferenceBackend()
+# Torch's function for a cell, and cuDNN's number of it.
+_FUNCTIONS = {"rnn_relu": ("rnn_relu", 0), "rnn_tanh": ("rnn_tanh", 1), "lstm": ("lstm", 2), "gru": ("gru", 3)}
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+@final
+class AtenBackend(Backend):
+    name = "aten"
+    device = "cuda"
+
+    def refuses(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans,
+    ) -> str | None:
+        if not x.is_cuda:
+            return f"does not run on {x.device.type} (CUDA only)"
+        if stack.cell.name not in _FUNCTIONS:
+            return f"has no kernel for {stack.cell.name}"
+        if spans.lengths is not None or spans.reset is not None:
+            return "does not run lengths or resets"
+        if x.dtype not in _DTYPES or torch.is_autocast_enabled("cuda"):
+            return "does not run such numbers, nor under autocast"
+        if stack.hidden_size == 0 or x.numel() == 0:
+            return "does not run what is empty"
+        if torch.compiler.is_compiling() or native.is_watched():
+            return "does not run under a compiler, a mode or a transform"
+        if not native._PLAIN.issuperset(map(type, (x, *params, *(states or ())))):
+            return "does not run tensor subclasses"
+        return None
+
+    def run(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans = WHOLE,
+        batch_first: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        spans, inputs = native._inputs(x, states, params, spans)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
+            output, *finals = _Run.apply(stack, native._own(spans), *inputs)  # type: ignore[no-untyped-call]
+            return output, tuple(finals)
+        return _run(stack, x, states, params, spans)
+
+    def trace(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans = WHOLE,
+    ) -> Traced:
+        return _reference.trace(stack, x, states, params, spans)
+
+
+class _Run(torch.autograd.Function):
+    """A run of torch's layers whose graph is kept beside ours, which the reference can take over."""
+
+    @staticmethod
+    def forward(ctx: Any, stack: Stack, spans: Spans, *inputs: Tensor) -> tuple[Tensor, ...]:
+        needs_grad = ctx.needs_input_grad[2:]
+        with torch.enable_grad():
+            own = tuple([t.detach().requires_grad_(need) for t, need in zip(inputs, needs_grad, strict=True)])
+            x, *rest = own
+            states, spans, params = autograd._split(stack, spans, rest)
+            output, finals = _run(stack, x, states, params, spans)
+        ctx.call, ctx.graph = (stack, spans), (own, (output, *finals))
+        ctx.save_for_backward(*inputs)
+        ctx.set_materialize_grads(False)
+        return output.detach(), *[final.detach() for final in finals]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        (stack, spans), needs_grad = ctx.call, ctx.needs_input_grad[2:]
+        if autograd._is_differentiated(grads):
+
+            def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
+                output, finals = _reference.run(stack, x, states, params, whole)
+                return output, *finals
+
+            return None, None, *autograd._differentiable_gradients(again, stack, spans, ctx.saved_tensors, needs_grad, grads)
+        inputs, results = ctx.graph
+        pairs = [(result, grad) for result, grad in zip(results, grads, strict=True) if grad is not None]
+        targets = [t for t in inputs if t.requires_grad]
+        if not pairs:
+            return (None,) * (2 + len(inputs))
+        outputs, arriving = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(outputs, targets, arriving, retain_graph=True, allow_unused=True))
+        return None, None, *[next(found) if t.requires_grad else None for t in inputs]
+
+
+def _run(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    name, mode = _FUNCTIONS[stack.cell.name]
+    sequences = x.shape[1] if spans.batch_sizes is None else int(spans.batch_sizes[0])
+    if states is None:
+        states = tuple([x.new_zeros((stack.num_layers * stack.num_directions, sequences, width)) for width in stack.state_sizes])
+    start: Any = states if len(states) > 1 else states[0]
+    options = (stack.bias, stack.num_layers, 0.0, True, stack.bidirectional)
+    weights = _together(stack, x, params, mode)
+    if spans.batch_sizes is None:
+        output, *finals = getattr(torch._VF, name)(x, start, weights, *options, False)
+    else:
+        output, *finals = getattr(torch._VF, name)(x, spans.batch_sizes, start, weights, *options)
+    return output, tuple(finals)
+
+
+def _together(stack: Stack, x: Tensor, params: Sequence[Tensor], mode: int) -> list[Tensor]:
+    """The weights in one piece of memory, as cuDNN wants them: otherwise it copies them itself, and warns."""
+    weights = list(params)
+    if not x.is_cuda or torch.is_grad_enabled() or not torch.backends.cudnn.is_acceptable(x):  # type: ignore[no-untyped-call]
+        return weights
+    weights = [weight.clone() for weight in weights]
+    torch._cudnn_rnn_flatten_weight(
+        weights,
+        stack.tensors_per_direction,
+        stack.input_size,
+        mode,
+        stack.hidden_size,
+        stack.proj_size,
+        stack.num_layers,
+        False,
+        stack.bidirectional,
+    )
+    return weights

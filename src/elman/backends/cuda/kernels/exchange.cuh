@@ -1,0 +1,117 @@
+// How the blocks of a group hand each other their parts of the vectors that the next product reads: `Vectors` numbers of each unit, [kTile][Vectors·kPadded].
+// Slot s % 2 holds what step s reads. Two are enough: nobody can send to step s + 2 before everybody has sent to step s + 1, for which all have read step s's.
+#pragma once
+
+namespace elman::cuda {
+
+template <int Vectors, class P, class I>
+struct Exchange {
+  static constexpr int kColumns = Vectors * kPadded, kPitch = P::kPitch;
+  static constexpr bool kAlone = kBlocks == 1, kGlobal = !kAlone && !kCluster;
+  static constexpr int kPieces = 32 / kPerChunk;  // chunks in a warp's items
+  static constexpr int kSends = kPieces * Vectors * (kCluster && !kAlone ? kBlocks : 1), kLaneSends = (kSends + 31) / 32;
+  static constexpr int kSlotBytes = kGlobal ? 0 : kTile * kPitch * kSize;
+  static constexpr int kStageBytes = kAlone ? 0 : kWarps * Vectors * 32 * kSize;
+  static constexpr int kBytes = 2 * kSlotBytes + kStageBytes + 16;  // of shared memory, the two barriers last
+  static constexpr u32 kExpected = kTile * kColumns * kSize;
+
+  Storage* slots;  // shared, [2][kTile][kPitch]; through global memory: [2][kTile][kColumns]
+  Storage* stage;  // the warp's, [Vectors][32]
+  u32 barriers;
+  u32* flags;      // of the group, [kBlocks]
+  int rank;
+#if __CUDA_ARCH__ >= 900
+  u32 there[kCluster && !kAlone ? kLaneSends : 1];  // the slots of the block that the lane sends to
+#endif
+
+  ELMAN_INLINE void init(char* shared, int rank_, void* mailbox, u32* flags_, int group) {
+    rank = rank_;
+    slots = (Storage*)shared;
+    stage = (Storage*)(shared + 2 * kSlotBytes) + (threadIdx.x >> 5) * Vectors * 32;
+    barriers = shared_address(shared + 2 * kSlotBytes + kStageBytes);
+    if (kGlobal) slots = (Storage*)mailbox + (i64)group * 2 * kTile * kColumns, flags = flags_ + group * kBlocks;
+#if __CUDA_ARCH__ >= 900
+    if constexpr (kCluster && !kAlone) {
+      if (threadIdx.x == 0) {
+        barrier_init(barriers), barrier_init(barriers + 8);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barrier_expect(barriers, kExpected), barrier_expect(barriers + 8, kExpected);
+      }
+#pragma unroll
+      for (int j = 0; j < kLaneSends; ++j)  // each block begins with another, so that no block is sent to by all at once
+        there[j] = address_in(shared_address(slots), ((j * 32 + (threadIdx.x & 31)) / (kPieces * Vectors) + rank) % kBlocks);
+      __syncthreads();
+      cluster_sync();
+    }
+#endif
+  }
+
+  // Sends the warp's items e; all lanes of the warp take part.
+  ELMAN_INLINE void send(int step, int e, const float (&values)[Vectors]) {
+    const int lane = threadIdx.x & 31, slot = step & 1;
+    if constexpr (kAlone) {
+#pragma unroll
+      for (int v = 0; v < Vectors; ++v) slots[slot * (kTile * kPitch) + I::sequence(e) * kPitch + v * kPadded + I::unit(e)] = Number::operand(values[v]);
+      return;
+    }
+    __syncwarp();
+#pragma unroll
+    for (int v = 0; v < Vectors; ++v) stage[v * 32 + I::place()] = Number::operand(values[v]);
+    __syncwarp();
+#pragma unroll
+    for (int j = 0; j < kLaneSends; ++j) {
+      const int i = j * 32 + lane, piece = i % kPieces, v = i / kPieces % Vectors;
+      if (kSends % 32 && i >= kSends) continue;
+      const Words words = *(const Words*)(stage + v * 32 + piece * kPerChunk);
+      const int unit = rank * kUnits + I::unit_at(e, piece * kPerChunk), n = I::sequence_at(e, piece * kPerChunk);
+      if constexpr (kGlobal) {
+        store_past_l1(slots + (slot * kTile + n) * kColumns + v * kPadded + unit, words);
+      } else {
+#if __CUDA_ARCH__ >= 900
+        store_async(there[j] + ((slot * kTile + n) * kPitch + v * kPadded + unit) * kSize, words, there[j] + (barriers - shared_address(slots)) + slot * 8);
+#endif
+      }
+    }
+  }
+
+  // After the last send of a step, by all threads.
+  ELMAN_INLINE void publish(int step) {
+    if constexpr (kAlone) __syncthreads();
+    if constexpr (kGlobal) {
+      __syncthreads();
+      if (threadIdx.x == 0) {
+        __threadfence();
+        store_release(flags + rank, step + 1);
+      }
+    }
+  }
+
+  // Until all that the warp reads of this step is there.
+  ELMAN_INLINE void wait(int step) {
+#if __CUDA_ARCH__ >= 900
+    if constexpr (kCluster && !kAlone) {
+      barrier_wait(barriers + (step & 1) * 8, step >> 1 & 1);
+      if (threadIdx.x == 0) barrier_expect(barriers + (step & 1) * 8, kExpected);
+    }
+#endif
+    if constexpr (kGlobal) {  // one warp asks: many that ask at once hold each other up
+      for (int block = threadIdx.x; threadIdx.x < 32 && block < kBlocks; block += 32)
+        while (int(load_acquire(flags + block)) <= step) {}
+      __syncthreads();
+    }
+  }
+
+  ELMAN_INLINE Words fetch(int step, int n, int column) const {
+    if constexpr (kGlobal) return load_past_l1(slots + ((step & 1) * kTile + n) * kColumns + column);
+    return *(const Words*)(slots + ((step & 1) * kTile + n) * kPitch + column);
+  }
+
+  // Nobody's shared memory goes away while somebody may write to it.
+  ELMAN_INLINE void finish() const {
+#if __CUDA_ARCH__ >= 900
+    if constexpr (kCluster && !kAlone) cluster_sync();
+#endif
+  }
+};
+
+}  // namespace elman::cuda

@@ -1,0 +1,36 @@
+// What csrc/cells ask of a vector, for one float: a thread of the GPU takes the place that a lane has on the CPU.
+// Stands in for cell.h and what that includes. ELMAN_NUMBER says how exact tanh and sigmoid are to be.
+#pragma once
+
+#define ELMAN_TARGET cuda
+#define ELMAN_INLINE __device__ __forceinline__
+
+namespace elman::ELMAN_TARGET {
+
+template <class T>
+using Vec = T;
+
+ELMAN_INLINE float splat(float value) { return value; }
+ELMAN_INLINE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+ELMAN_INLINE float fnma(float a, float b, float c) { return __fmaf_rn(-a, b, c); }
+ELMAN_INLINE float relu(float x) { return x <= 0.f ? 0.f : x; }  // NaN stays
+
+#if ELMAN_NUMBER == 2  // bfloat16: the hardware's tanh, whose error of 2^-11 is a quarter of the rounding that follows
+ELMAN_INLINE float tanh(float x) {
+  float y;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+ELMAN_INLINE float sigmoid(float x) { return fma(tanh(.5f * x), .5f, .5f); }
+#elif ELMAN_NUMBER == 1  // float16: absolute error below 2^-20
+ELMAN_INLINE float tanh(float x) {
+  const float e = __expf(-2.f * fabsf(x));
+  return copysignf(__fdividef(1.f - e, 1.f + e), x);
+}
+ELMAN_INLINE float sigmoid(float x) { return __fdividef(1.f, 1.f + __expf(-x)); }
+#else  // float32
+ELMAN_INLINE float tanh(float x) { return tanhf(x); }
+ELMAN_INLINE float sigmoid(float x) { return __frcp_rn(1.f + expf(-x)); }
+#endif
+
+}  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,354 @@
+"""Which kernel runs a layer on which device: its tile of sequences, how many blocks share the units, who holds which weights.
+
+Pure arithmetic: nothing here needs a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from functools import cache, cached_property
+from itertools import product
+from math import log2
+from typing import TYPE_CHECKING
+
+import torch
+
+from elman.backends.cuda import structs
+from elman.cells import BY_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from elman.backends.cuda.launcher import DeviceProperties
+
+
+class Number(IntEnum):
+    """How numbers are stored and multiplied, as kernels/numbers.cuh counts them."""
+
+    FLOAT32 = 0  # three products with tf32's 11 bits, which together have float32's
+    FLOAT16 = 1
+    BFLOAT16 = 2
+    TF32 = 3
+
+    @property
+    def size(self) -> int:
+        """Bytes of one."""
+        return 2 if self in (Number.FLOAT16, Number.BFLOAT16) else 4
+
+
+def number_of(dtype: torch.dtype) -> Number:
+    """How numbers of this dtype are multiplied: float32's as torch allows it to cuDNN."""
+    if dtype is torch.float32:
+        return Number.TF32 if torch._C._get_cudnn_allow_tf32() else Number.FLOAT32
+    return Number.BFLOAT16 if dtype is torch.bfloat16 else Number.FLOAT16
+
+
+@dataclass(frozen=True)
+class CellShape:
+    """What a kernel's arithmetic needs to know of a cell. The kernels assert that csrc/cells says so too.
+
+    Attributes:
+        header, struct: where csrc/cells has it.
+        gates, saved: how many; a cell's own declaration (``cells``) has their names.
+        split_gate: the gate whose recurrent part has a gradient of its own; None: none.
+        reads_output, reads_before: whether the gradient of a step reads the state after it, before it.
+    """
+
+    header: str
+    struct: str
+    gates: int
+    saved: int
+    split_gate: int | None
+    reads_output: bool
+    reads_before: bool
+
+    @property
+    def columns(self) -> int:
+        """Gradients of a unit's gates."""
+        return self.gates + (self.split_gate is not None)
+
+    @property
+    def operands(self) -> int:
+        """Vectors that a step of the gradient reads."""
+        return 1 + self.saved + self.reads_output + self.reads_before
+
+    def recurrent_runs(self, hidden: int) -> tuple[tuple[int, int], ...]:
+        """Where the gradients of the gates' recurrent parts lie among a step's columns: begins and ends."""
+        if self.split_gate is None:
+            return ((0, self.gates * hidden),)
+        # The last gate's own comes last of all (csrc/cells/gru.h).
+        return ((0, self.split_gate * hidden), (self.gates * hidden, self.columns * hidden))
+
+
+def _shape(name: str, split_gate: int | None, reads_output: bool, reads_before: bool) -> CellShape:
+    cell = BY_NAME[name]
+    header = cell.__module__.rpartition(".")[2]
+    return CellShape(header, cell.__name__, len(cell.gates), len(cell.saved), split_gate, reads_output, reads_before)
+
+
+# The cells that have a kernel.
+CELLS = {
+    "rnn_tanh": _shape("rnn_tanh", None, True, False),
+    "rnn_relu": _shape("rnn_relu", None, True, False),
+    "gru": _shape("gru", 2, False, True),
+    "lstm": _shape("lstm", None, False, True),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One compiled kernel.
+
+    Attributes:
+        cell: its name.
+        is_backward: the gradient's kernel.
+        number: how numbers are stored and multiplied.
+        hidden: H.
+        blocks: C, blocks that share the units of a tile.
+        units: U, units of a block, a multiple of 16.
+        tile: sequences that a group of blocks runs together, a multiple of 8.
+        warp_tiles: tiles of 16 rows of the weights that a warp holds.
+        split: warps that share the columns of the same rows.
+        in_registers: sums stay in registers, and a thread works on the units whose sums it has; else they go through shared memory.
+        is_cluster: the blocks of a group are a cluster and exchange through its shared memory; else through global memory.
+        has_spans: there are lengths, resets, or a second direction.
+        is_traced: gradients arrive at the saved numbers too.
+    """
+
+    cell: str
+    is_backward: bool
+    number: Number
+    hidden: int
+    blocks: int
+    units: int
+    tile: int
+    warp_tiles: int
+    split: int
+    in_registers: bool
+    is_cluster: bool
+    has_spans: bool = False
+    is_traced: bool = False
+    ring: int = 8
+
+    @property
+    def shape(self) -> CellShape:
+        return CELLS[self.cell]
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the product, of a block."""
+        return self.units if self.is_backward else self.shape.gates * self.units
+
+    @cached_property
+    def columns(self) -> int:
+        """Columns of the product: numbers of a sequence that go from step to step."""
+        return self.blocks * self.units * (self.shape.gates if self.is_backward else 1)
+
+    @cached_property
+    def product_warps(self) -> int:
+        return self.rows // 16 // self.warp_tiles * self.split
+
+    @cached_property
+    def warps(self) -> int:
+        """Those of the product, and of a small network up to eight, so that each thread has a unit of its own."""
+        return self.product_warps if self.in_registers else max(self.product_warps, min(8, self.units * self.tile // 32))
+
+    @property
+    def threads(self) -> int:
+        return 32 * self.warps
+
+    @cached_property
+    def weight_registers(self) -> int:
+        """32-bit registers of a thread that hold weights."""
+        return self.warp_tiles * self.columns // (16 // self.number.size * 4) // self.split * 8
+
+    @cached_property
+    def shared_bytes(self) -> int:
+        """Shared memory of a block, as kernels/exchange.cuh, product.cuh and forward.cuh or backward.cuh lay it out."""
+        size = self.number.size
+        rest = self.columns * size % 128
+        pitch = self.columns + {64: 0, 0: 64}.get(rest, 32) // size
+        vectors = self.shape.gates if self.is_backward else 1
+        alone = self.blocks == 1
+        exchange = 0 if not (alone or self.is_cluster) else 2 * self.tile * pitch * size
+        stage = 0 if alone else self.warps * vectors * 32 * size
+        sums = 0 if self.in_registers else self.split * self.tile * (-(-self.rows // 32) * 32 + 4) * 4
+        operands = self.shape.operands if self.is_backward else self.shape.gates
+        return exchange + stage + 16 + sums + self.ring * self.tile * operands * self.units * size
+
+    @property
+    def mailbox_numbers(self) -> int:
+        """Numbers of global memory that a group exchanges through."""
+        return 0 if self.is_cluster or self.blocks == 1 else 2 * self.tile * self.columns
+
+    @property
+    def defines(self) -> dict[str, int]:
+        """The macros that kernels/shape.cuh reads."""
+        return {
+            "ELMAN_NUMBER": int(self.number),
+            "ELMAN_HIDDEN": self.hidden,
+            "ELMAN_BLOCKS": self.blocks,
+            "ELMAN_UNITS": self.units,
+            "ELMAN_TILE": self.tile,
+            "ELMAN_WARP_TILES": self.warp_tiles,
+            "ELMAN_SPLIT": self.split,
+            "ELMAN_IN_REGISTERS": int(self.in_registers),
+            "ELMAN_CLUSTER": int(self.is_cluster),
+            "ELMAN_SPANS": int(self.has_spans),
+            "ELMAN_TRACED": int(self.is_traced),
+            "ELMAN_RING": self.ring,
+            "ELMAN_WARPS": self.warps,
+        }
+
+    @property
+    def entry(self) -> str:
+        """The source text that instantiates the kernel ``scan``."""
+        kind = "backward" if self.is_backward else "forward"
+        cluster = f"__cluster_dims__({self.blocks}, 1, 1) " if self.is_cluster and self.blocks > 1 else ""
+        headers = (
+            "vector.h",
+            "numbers.cuh",
+            "memory.cuh",
+            "shape.cuh",
+            "product.cuh",
+            "exchange.cuh",
+            f"{self.shape.header}.h",
+            f"{kind}.cuh",
+        )
+        size = (structs.BACKWARD if self.is_backward else structs.FORWARD).size
+        return (
+            "".join(f'#include "{header}"\n' for header in headers)
+            + f"""using Cell = elman::cuda::{self.shape.struct}<float>;
+static_assert(Cell::kGates == {self.shape.gates} && Cell::kSaved == {self.shape.saved}, "as plan.py has it");
+static_assert(Cell::kGateGradients == {self.shape.columns} && Cell::kBackwardReadsH == {int(self.shape.reads_output)} &&
+              Cell::kBackwardReadsPrevious == {int(self.shape.reads_before)}, "as plan.py has it");
+static_assert(sizeof(elman::cuda::{kind.capitalize()}Call) == {size}, "as structs.py packs it");
+extern "C" __global__ void {cluster}__launch_bounds__(elman::cuda::kThreads, 1)
+    scan(const __grid_constant__ elman::cuda::{kind.capitalize()}Call call) {{
+  extern __shared__ __align__(128) char shared[];
+  elman::cuda::{kind}<Cell>(call, shared);
+}}
+"""
+        )
+
+
+# --- The choice ---------------------------------------------------------------------------------------------------------
+
+# Microseconds of a step on an H200, from some 900 measured plans of RNN, GRU and LSTM (bfloat16 and tf32, H from 32 to 1024, B from 16
+# to 128): a least-squares fit within 18 %. Of the plans measured for a network, the one that it chooses takes 1.6 % longer than the best
+# one on the average.
+_STEP = 0.188  # what every step takes: barriers, the chain of dependent instructions
+_GLOBAL = 1.21  # more, through global memory
+_CLUSTER_KB = 0.032  # each KiB that a block sends through a cluster
+_GLOBAL_KB = 0.023  # each KiB that a block reads from global memory
+_PRODUCT = 0.00085  # each instruction of the tensor cores
+_SUM = 0.053  # each 4096 partial sums
+_ITEM = 0.097  # each further unit of a thread, by the cell's weight
+_CELL = 0.145  # the pointwise part, by the cell's weight
+_WIDE_CLUSTER = 0.08  # a cluster of 16: measured slower at equal bytes
+_WEIGHT = {"rnn_tanh": 1.0, "rnn_relu": 1.0, "gru": 2.0, "lstm": 2.5}
+_MAX_ITEMS = 16  # units of a thread
+_OTHER_REGISTERS = 52  # of a thread, beside weights, sums and units: addresses, operands on their way
+
+
+@cache
+def choose(
+    cell: str,
+    is_backward: bool,
+    number: Number,
+    hidden: int,
+    sequences: int,
+    directions: int,
+    has_spans: bool,
+    device: DeviceProperties,
+    is_traced: bool = False,
+) -> tuple[Plan, ...]:
+    """The plan that the model expects to be fastest, and those that are within a tenth of it; empty if none fits the device."""
+    plans = [
+        replace(plan, has_spans=has_spans, is_traced=is_traced)
+        for tile in (8, 16, 32)
+        if tile == 8 or tile < 2 * sequences
+        for plan in candidates(cell, is_backward, number, hidden, tile, device)
+    ]
+    expected = {plan: _expected(plan, sequences, directions, device) for plan in plans}
+    best = min(expected.values(), default=0.0)
+    near = [plan for plan in plans if expected[plan] <= 1.1 * best]
+    return tuple(sorted(near, key=lambda plan: (expected[plan], _preference(plan)))[:3])
+
+
+def _expected(plan: Plan, sequences: int, directions: int, device: DeviceProperties) -> float:
+    """Microseconds of a step for all sequences."""
+    groups = -(-sequences // plan.tile) * directions
+    kilobytes = plan.columns * plan.tile * plan.number.size / 1024
+    weight = _WEIGHT[plan.cell] * (1.5 if plan.is_backward else 1.0)
+    items = -(-plan.units * plan.tile // plan.threads)
+    work = plan.number.size / 2 * (3 if plan.number is Number.FLOAT32 else 1)
+    step = _STEP + _CELL * weight + _ITEM * weight * (items - 1) + _SUM * plan.split * plan.rows * plan.tile / 4096
+    step += _PRODUCT * plan.rows * plan.columns / 256 * plan.tile / 8 * work
+    at_once = resident_groups(plan, device)
+    if plan.mailbox_numbers:
+        step += _GLOBAL + _GLOBAL_KB * kilobytes
+    elif plan.blocks > 1:
+        step += _CLUSTER_KB * kilobytes + (_WIDE_CLUSTER if plan.blocks == 16 else 0.0)
+        registers = min(255, plan.weight_registers + 60 + plan.warp_tiles * plan.tile // 2)
+        beside = min(2, device.registers // (registers * plan.threads), device.shared_bytes // plan.shared_bytes)
+        if beside == 2 and groups > at_once:  # two blocks share a multiprocessor
+            step, at_once = step * 1.25, at_once * 2
+    return step * -(-groups // at_once)
+
+
+def resident_groups(plan: Plan, device: DeviceProperties) -> int:
+    """Groups of blocks, one block a multiprocessor, that run at once: a cluster lies within one of the processor's parts of 16 or 18."""
+    if plan.is_cluster and plan.blocks >= 8:
+        return max(1, device.multiprocessors * {8: 15, 16: 7}[plan.blocks] // 132)
+    return max(1, device.multiprocessors // plan.blocks)
+
+
+def _preference(plan: Plan) -> float:
+    """Among plans of the same expectation: how far from what was measured best, eight warps that share columns by four."""
+    return abs(log2(plan.warps / 8)) + 0.4 * abs(log2(plan.split / 4)) + 0.5 * (plan.weight_registers > 96)
+
+
+def candidates(cell: str, is_backward: bool, number: Number, hidden: int, tile: int, device: DeviceProperties) -> Iterator[Plan]:
+    """The plans that fit the device, for each way to share the units the one whose warps are arranged best."""
+    largest = 1 if device.capability < (9, 0) else 16 if device.capability < (12, 0) else 8
+    clusters = [blocks for blocks in (2, 4, 8, 16) if blocks <= largest]
+    exchanges = [(1, True), *[(blocks, True) for blocks in clusters]]
+    exchanges += [(blocks, False) for blocks in (4, 8, 16, 24, 32, 48, 64, 96, 128) if blocks <= device.multiprocessors]
+    for blocks, is_cluster in exchanges:
+        units = -(-hidden // (16 * blocks)) * 16
+        if units * (blocks - 1) >= hidden and blocks > 1:
+            continue  # a block without units
+        plans = _arrangements(cell, is_backward, number, hidden, tile, blocks, units, is_cluster, device)
+        yield from sorted(plans, key=_preference)[:2]
+
+
+def _arrangements(
+    cell: str,
+    is_backward: bool,
+    number: Number,
+    hidden: int,
+    tile: int,
+    blocks: int,
+    units: int,
+    is_cluster: bool,
+    device: DeviceProperties,
+) -> Iterator[Plan]:
+    """How warps can share a block's weights: those that fit its registers and shared memory."""
+    gates = CELLS[cell].gates
+    rows, columns = (units, blocks * units * gates) if is_backward else (gates * units, blocks * units)
+    for warp_tiles, split, in_registers in product(range(1, 9), (1, 2, 4, 8, 16), (False, True)):
+        if rows // 16 % warp_tiles or columns % (64 // number.size * split):
+            continue
+        if in_registers and (split > 1 or (not is_backward and warp_tiles % gates)):
+            continue
+        plan = Plan(cell, is_backward, number, hidden, blocks, units, tile, warp_tiles, split, in_registers, is_cluster)
+        items = -(-units * tile // plan.threads)
+        if not 1 <= plan.warps <= 16 or items > _MAX_ITEMS:
+            continue
+        sums = warp_tiles * tile // 2 * (2 if warp_tiles * tile < 32 else 1)
+        if plan.weight_registers + sums + 4 * items + _OTHER_REGISTERS > min(255, device.registers // plan.threads):
+            continue
+        if plan.shared_bytes <= device.shared_bytes:
+            yield plan

@@ -1,0 +1,252 @@
+"""Runs a stack of layers on the GPU, and its gradient: what backends/kernels.py is for the CPU."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+
+from elman.backends.call import Saved
+from elman.backends.cuda import layer
+from elman.backends.cuda.batch import Batch
+from elman.backends.cuda.plan import CELLS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor
+
+    from elman.backends.spans import Spans
+    from elman.backends.stack import Stack
+
+_NOTHING = nullcontext()
+
+
+def forward(
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    spans: Spans,
+    batch_first: bool,
+    save: bool,
+    pad_saved: bool = False,
+) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+    """Run a stack.
+
+    Args:
+        x: (T, B, I), with batch_first (B, T, I), or packed (N, I).
+        save: whether ``backward`` will follow.
+        pad_saved: here all T·B steps are saved either way.
+
+    Returns:
+        The outputs, laid out as x; the final states; and what ``backward`` needs besides.
+    """
+    batch = Batch.of(x, spans, batch_first)
+    output = batch.new(x, stack.output_size, batch.batch_first)
+    saved = new_saved(stack, x, batch.rows, save)
+    finals = _forward_into(stack, x, states, params, spans, batch, saved.hidden, output, saved.steps)
+    return output, finals, saved
+
+
+def trace(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
+) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+    """Run a stack over x, (T, B, I), and keep everything: the outputs of every layer, (L, T, B, D·H), the final states, and the rest."""
+    batch = Batch.of(x, spans, False)
+    outputs = x.new_empty((stack.num_layers, batch.steps, batch.sequences, stack.output_size))
+    hidden = outputs[:-1].flatten(1, 2) if stack.num_layers > 1 else None
+    steps = _new_steps(stack, x, batch.rows)
+    if steps is not None and batch.lengths is not None:
+        steps.zero_()
+    finals = _forward_into(stack, x, states, params, spans, batch, hidden, outputs[-1], steps)
+    return (
+        outputs,
+        finals,
+        Saved(hidden, None if steps is None else steps.view(len(steps), batch.steps, batch.sequences, *steps.shape[2:]), None),
+    )
+
+
+def backward(
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: tuple[Tensor, ...],
+    spans: Spans,
+    batch_first: bool,
+    output: Tensor,
+    saved: Saved,
+    grad_output: Tensor | None,
+    grad_finals: tuple[Tensor | None, ...],
+    needs_grad: Sequence[bool],
+    grad_saved: Saved | None = None,
+    pad_saved: bool = False,
+) -> Sequence[Tensor | None]:
+    """The gradients of a run.
+
+    Args:
+        output, saved: what ``forward`` or ``trace`` gave; of the latter's outputs the last layer's.
+        grad_output, grad_finals: the gradients of the outputs and final states; None for zeros.
+        needs_grad: of x, the initial states, the fresh states (if there are any), then each parameter.
+        grad_saved: after ``trace``: the gradients of what was saved; None after ``forward``.
+
+    Returns:
+        The gradients in the order of ``needs_grad``, None where not needed.
+    """
+    with _on_device_of(x):
+        batch = Batch.of(x, spans, batch_first)
+        count, directions, top = len(grad_finals), stack.num_directions, stack.num_layers - 1
+        x, output = _dense(x), _dense(output)
+        grad_finals = tuple([None if grad is None or grad._is_zerotensor() else _dense(grad) for grad in grad_finals])
+        places = 2 if batch.reset is not None else 1
+        starts = x.new_empty((stack.num_layers, places, count, directions, batch.sequences, stack.hidden_size), dtype=torch.float32)
+        needs_parameters = any(needs_grad[-len(params) :])
+        gradients: list[Tensor] = []
+        grad: Tensor | None = grad_output
+        for index in range(top, -1, -1):
+            own = slice(index * directions, (index + 1) * directions)
+            is_top, is_first = index == top, index == 0
+            parts = _directions(stack, index, states, params, spans)
+            source = x if is_first else _lower(batch, saved.hidden, index - 1)
+            out = output if is_top else _lower(batch, saved.hidden, index)
+            if not is_top and grad_saved is not None and grad_saved.hidden is not None:
+                assert grad is not None
+                grad = grad + grad_saved.hidden[index].reshape(grad.shape)
+            steps = None if saved.steps is None else saved.steps[own].reshape(directions, batch.rows, *saved.steps.shape[-2:])
+            if steps is None:
+                steps = _run_again(
+                    stack.layers[index], source, batch, parts, out, is_first and batch.batch_first, is_top and batch.batch_first
+                )
+            grad_steps = None if grad_saved is None or grad_saved.steps is None else _dense(grad_saved.steps[own].flatten(1, -3))
+            grad, parameters = layer.backward(
+                stack.cell.name,
+                source,
+                batch,
+                parts,
+                out,
+                steps,
+                _readable(grad, stack.hidden_size),
+                [None if final is None else final[own] for final in grad_finals],
+                grad_steps,
+                starts[index],
+                is_first and batch.batch_first,
+                is_top and batch.batch_first,
+                not is_first or needs_grad[0],
+                needs_parameters,
+            )
+            if grad is not None and batch.offsets is None:
+                grad = grad.view(batch.steps, batch.sequences, -1)
+            gradients = [each for direction in parameters for each in direction] + gradients
+        results: list[Tensor | None] = [grad.transpose(0, 1) if grad is not None and batch.batch_first else grad]
+        if states is not None:
+            results += [starts[:, 0, k].flatten(0, 1).to(x.dtype) for k in range(count)]
+        if spans.fresh is not None:
+            results += [starts[:, 1, k].sum(2).flatten(0, 1).to(x.dtype) for k in range(count)]
+        results += gradients if needs_parameters else [None] * len(params)
+        return [result if need else None for result, need in zip(results, needs_grad, strict=True)]
+
+
+def new_saved(stack: Stack, x: Tensor, rows: int | torch.SymInt, save: bool = True) -> Saved:
+    """Memory for the lower layers' outputs and, to save, for what ``backward`` needs of so many rows."""
+    hidden = x.new_empty((stack.num_layers - 1, rows, stack.output_size)) if stack.num_layers > 1 else None
+    return Saved(hidden, _new_steps(stack, x, rows) if save and not stack.recompute else None, None)
+
+
+def _new_steps(stack: Stack, x: Tensor, rows: int | torch.SymInt) -> Tensor | None:
+    numbers = CELLS[stack.cell.name].saved
+    return x.new_empty((stack.num_layers * stack.num_directions, rows, numbers, stack.hidden_size)) if numbers else None
+
+
+def _forward_into(
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    spans: Spans,
+    batch: Batch,
+    hidden: Tensor | None,
+    output: Tensor,
+    steps: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """Run a stack into memory that is there, and return the final states."""
+    directions, layers = stack.num_directions, stack.num_layers
+    with _on_device_of(x):
+        x = _dense(x)
+        finals = tuple([x.new_empty((layers * directions, batch.sequences, stack.hidden_size)) for _ in stack.cell.states])
+        for index in range(layers):
+            own = slice(index * directions, (index + 1) * directions)
+            is_top = index == layers - 1
+            result = output if is_top else _lower(batch, hidden, index)
+            layer.forward(
+                stack.cell.name,
+                x,
+                batch,
+                _directions(stack, index, states, params, spans),
+                result,
+                finals if layers == 1 else [final[own] for final in finals],
+                steps if steps is None or layers == 1 else steps[own],
+                index == 0 and batch.batch_first,
+                is_top and batch.batch_first,
+            )
+            x = result
+    return finals
+
+
+def _run_again(
+    stack: Stack, x: Tensor, batch: Batch, directions: list[layer.Direction], output: Tensor, x_batch_first: bool, output_batch_first: bool
+) -> Tensor | None:
+    """What a layer saves of its steps, if it does and they were not saved."""
+    steps = _new_steps(stack, x, batch.rows)
+    if steps is not None:
+        shape = (stack.num_directions, batch.sequences, stack.hidden_size)
+        finals = [x.new_empty(shape) for _ in stack.cell.states]
+        layer.forward(stack.cell.name, x, batch, directions, torch.empty_like(output), finals, steps, x_batch_first, output_batch_first)
+    return steps
+
+
+def _directions(
+    stack: Stack, index: int, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
+) -> list[layer.Direction]:
+    """A layer's directions."""
+    found = []
+    for k in range(index * stack.num_directions, (index + 1) * stack.num_directions):
+        w_ih, w_hh, *biases = map(_dense, params[k * stack.tensors_per_direction : (k + 1) * stack.tensors_per_direction])
+        b_ih, b_hh = biases or (None, None)
+        initial = () if states is None else tuple([_dense(state[k]) for state in states])
+        fresh = () if spans.fresh is None else tuple([_dense(state[k]) for state in spans.fresh])
+        found.append(layer.Direction(w_ih, w_hh, b_ih, b_hh, initial, fresh))
+    return found
+
+
+def _lower(batch: Batch, hidden: Tensor | None, index: int) -> Tensor:
+    """A lower layer's outputs, (T, B, D·H) or packed (N, D·H)."""
+    assert hidden is not None
+    return hidden[index] if batch.offsets is not None else hidden[index].view(batch.steps, batch.sequences, -1)
+
+
+def _on_device_of(x: Tensor) -> AbstractContextManager[object]:
+    """Makes x's device the current one, which mostly it is."""
+    return _NOTHING if x.get_device() == torch._C._cuda_getDevice() else torch.cuda.device(x.get_device())
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor as the kernels read it, copied if need be: contiguous, and its numbers in memory as they are."""
+    return (
+        tensor
+        if tensor.is_contiguous() and not tensor.is_neg() and not tensor._is_zerotensor()
+        else tensor.resolve_neg().clone().contiguous()
+    )
+
+
+def _readable(gradient: Tensor | None, hidden: int) -> Tensor | None:
+    """A gradient of the outputs as the kernels copy it: contiguous rows, each direction's as well aligned as they are long."""
+    if gradient is None or gradient._is_zerotensor():
+        return None
+    size = gradient.element_size()
+    alignment = next(each for each in (16, 8, 4, 2) if hidden * size % each == 0)
+    *outer, last = gradient.stride()
+    if last != 1 or gradient.data_ptr() % alignment or any(stride * size % alignment for stride in outer) or gradient.is_neg():
+        return gradient.resolve_neg().contiguous()
+    return gradient

@@ -1,0 +1,79 @@
+"""Every CUDA kernel compiles for every target, without a GPU, in the registers that there are: nothing is spilled to memory.
+
+ELMAN_CUDA_KERNELS=20 compiles twenty times as many.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import combinations, product
+from random import Random
+
+import pytest
+
+from elman.backends.cuda import compiler
+from elman.backends.cuda.launcher import DeviceProperties
+from elman.backends.cuda.plan import CELLS, Number, Plan, choose
+from test_cuda_compiler import needs_nvrtc
+
+# One device of each target: its multiprocessors, the shared memory of a block, and the second-level cache.
+DEVICES = {
+    "sm_80": DeviceProperties("A100", (8, 0), 108, 166912, 65536, 40 << 20),
+    "sm_89": DeviceProperties("L40", (8, 9), 142, 101376, 65536, 96 << 20),
+    "sm_90a": DeviceProperties("H100", (9, 0), 132, 232448, 65536, 50 << 20),
+    "sm_100": DeviceProperties("B200", (10, 0), 148, 232448, 65536, 126 << 20),
+    "sm_120": DeviceProperties("RTX 5090", (12, 0), 170, 101376, 65536, 96 << 20),
+}
+ROUNDS = int(os.environ.get("ELMAN_CUDA_KERNELS", "1"))
+HIDDEN = (8, 20, 64, 96, 128, 200, 256, 384, 512, 768, 1024)
+SEQUENCES = (1, 3, 8, 16, 64, 128, 256)
+
+
+def sample() -> list[tuple[str, Plan]]:
+    """Plans of all cells, number types and targets, forward and backward: pairs of these all occur, their products where there is time.
+
+    Which sizes go with them is drawn, the same each time.
+    """
+    random, found = Random(0), []
+    for turn in range(ROUNDS):
+        for i, cell in enumerate(CELLS):
+            for j, number in enumerate(Number):
+                for k, is_backward in enumerate((False, True)):
+                    target = list(DEVICES)[(i + 2 * j + 3 * k + turn) % len(DEVICES)]
+                    plan = None
+                    while plan is None:  # there are sizes that a device has no kernel for
+                        hidden, sequences, directions = random.choice(HIDDEN), random.choice(SEQUENCES), random.choice((1, 2))
+                        has_spans = directions == 2 or random.random() < 0.5
+                        is_traced = is_backward and CELLS[cell].saved > 0 and random.random() < 0.25
+                        plan = choose(cell, is_backward, number, hidden, sequences, directions, has_spans, DEVICES[target], is_traced)
+                    found.append((target, plan))
+    return list(dict.fromkeys(found))
+
+
+def name(plan: object) -> str | None:
+    if isinstance(plan, Plan):
+        return f"{plan.cell}-{'backward' if plan.is_backward else 'forward'}-{plan.number.name.lower()}-{plan.hidden}"
+    return None
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("target", "plan"), sample(), ids=name)
+def test_a_kernel_stays_in_its_registers(target: str, plan: Plan) -> None:
+    used = compiler.usage("scan", target, plan.defines, plan.entry)["scan"]
+    device = DEVICES[target]
+    assert (used.spill_stores, used.spill_loads, used.stack) == (0, 0, 0)
+    assert plan.weight_registers < used.registers <= min(255, device.registers // plan.threads)
+    assert plan.shared_bytes + used.shared <= device.shared_bytes
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("target", DEVICES)
+def test_the_devices_are_of_these_targets(target: str) -> None:
+    assert DEVICES[target].arch == target
+
+
+def test_the_sample_has_every_pair() -> None:
+    plans = [(target, plan.cell, plan.number.name, plan.is_backward) for target, plan in sample()]
+    every = (DEVICES, CELLS, Number.__members__, (False, True))
+    for one, other in combinations(range(4), 2):
+        assert {(plan[one], plan[other]) for plan in plans} == set(product(every[one], every[other]))
