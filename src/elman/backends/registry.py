@@ -47,8 +47,8 @@ def explain(
     chosen = choose(stack, x, states, params, spans)
     before = BACKENDS[: BACKENDS.index(chosen)]
     passed_over = [backend for backend in before if backend.device in (None, x.device.type)]
-    if not passed_over and chosen.device is None:  # no backend is for such a device, and each says so
-        passed_over = list(before)
+    if not passed_over and chosen.device is None:  # no backend is for such a device, and the first says so
+        passed_over = list(before[:1])
     if passed_over:
         refusals = (f"{backend.name} {backend.refuses(stack, x, states, params, spans)}" for backend in passed_over)
         return f"{chosen.label}: {'; '.join(refusals)}"

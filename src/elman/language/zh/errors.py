@@ -143,4 +143,22 @@ SENTENCES = {
     "{backend} does not run tensor subclasses, nor layouts other than strided": "{backend} 后端不支持张量子类和非 strided 布局",
     "{backend} does not run under autocast to {dtype} (bfloat16 only)": "{backend} 后端在 autocast 下不支持 {dtype}（仅支持 bfloat16）",
     "{backend} does not run float64 under autocast": "{backend} 后端在 autocast 下不支持 float64",
+    "{backend} does not run on {device} (CUDA only)": "{backend} 后端不支持 {device}（仅支持 CUDA）",
+    "{backend} does not run {dtype} (bfloat16, float16 and float32 only)": (
+        "{backend} 后端不支持 {dtype}（仅支持 bfloat16、float16 和 float32）"
+    ),
+    "{backend} does not run projections (proj_size)": "{backend} 后端不支持投影（proj_size）",
+    "{backend} does not run more than {most} steps or sequences": "{backend} 后端最多支持 {most} 个时间步或序列",
+    "{backend} does not run lengths or resets": "{backend} 后端不支持变长序列和重置",
+    "{backend} does not run such numbers, nor under autocast": "{backend} 后端不支持这种数值类型，也不支持 autocast",
+    "{backend} does not run under a compiler, a mode or a transform": "{backend} 后端不支持编译器、torch 模式和变换",
+    "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
+    "{backend} cannot run: {reason}": "{backend} 后端无法运行：{reason}",
+    "{backend} does not run on a {card}, whose compute capability is below 8.0": "{backend} 后端不支持 {card}：计算能力低于 8.0",
+    "{backend} does not run hidden_size={size} in {dtype}: the {card}'s registers do not hold the weights": (
+        "{backend} 后端不支持 {dtype} 下的 hidden_size={size}：{card} 的寄存器放不下权重"
+    ),
+    "torch is built for ROCm, not for CUDA": "torch 是 ROCm 版本，不是 CUDA 版本",
+    "torch is built without CUDA": "torch 没有编译 CUDA 支持",
+    "there is no CUDA device": "没有 CUDA 设备",
 }
