@@ -30,7 +30,7 @@ Stack stack_of(const nb::tuple& stack) {
 namespace {
 
 std::size_t count(nb::handle params) {
-  return PyTuple_Check(params.ptr()) ? static_cast<std::size_t>(PyTuple_GET_SIZE(params.ptr())) : 8;
+  return PyTuple_Check(params.ptr()) ? static_cast<std::size_t>(NB_TUPLE_GET_SIZE(params.ptr())) : 8;
 }
 
 using One = std::size_t;

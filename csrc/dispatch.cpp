@@ -76,10 +76,6 @@ Effort effort_of(const Network& net, double passes, std::uint64_t variant) {
 
 int worth(const Effort& effort, int threads) { return is_short(effort.multiply_adds) ? 1 : threads; }
 
-}  // namespace
-
-namespace {
-
 #if defined(__SANITIZE_ADDRESS__)
 constexpr std::size_t kArenaBytes = 0;  // so that the sanitizer sees every buffer
 #else

@@ -32,7 +32,7 @@ inline const ExchangeApi* exchange_api(nanobind::handle capsule) {
 
 // Calls a method without arguments; throws what it raises.
 inline nanobind::object call(PyObject* object, PyObject* method) {
-  nanobind::object result = nanobind::steal(PyObject_CallMethodNoArgs(object, method));
+  nanobind::object result = nanobind::steal(PyObject_VectorcallMethod(method, &object, 1, nullptr));
   if (!result.is_valid()) throw nanobind::python_error();
   return result;
 }
@@ -74,8 +74,8 @@ inline nanobind::object& plain_classes() {
 }
 inline bool is_plain(nanobind::handle tensor) {
   PyObject* const classes = plain_classes().ptr();
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(classes); ++i)
-    if (reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr())) == PyTuple_GET_ITEM(classes, i)) return true;
+  for (Py_ssize_t i = 0; i < NB_TUPLE_GET_SIZE(classes); ++i)
+    if (reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr())) == NB_TUPLE_GET_ITEM(classes, i)) return true;
   return false;
 }
 
@@ -95,8 +95,8 @@ inline nanobind::object allocate(nanobind::handle like, std::initializer_list<Lo
   if (!sizes.is_valid() || !strides.is_valid()) throw nanobind::python_error();
   Long stride = 1;
   for (Py_ssize_t d = size; d-- > 0; stride = product({stride, shape.begin()[d]})) {
-    PyTuple_SET_ITEM(sizes.ptr(), d, PyLong_FromLongLong(shape.begin()[d]));
-    PyTuple_SET_ITEM(strides.ptr(), d, PyLong_FromLongLong(stride));
+    NB_TUPLE_SET_ITEM(sizes.ptr(), d, PyLong_FromLongLong(shape.begin()[d]));
+    NB_TUPLE_SET_ITEM(strides.ptr(), d, PyLong_FromLongLong(stride));
   }
   PyObject* arguments[] = {like.ptr(), sizes.ptr(), strides.ptr()};
   nanobind::object made = nanobind::steal(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));

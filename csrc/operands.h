@@ -35,7 +35,7 @@ class Operands {
                 PyBUF_STRIDES | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0)) != 0) {
           PyErr_Clear();
           throw Misfit("expected " + views_.back().who() + " to be memory that can be " +
-              (written ? "written to" : "read") + ", got " + Py_TYPE(object.ptr())->tp_name);
+              (written ? "written to" : "read") + ", got " + nanobind::inst_name(object).c_str());
         }
       } else {
         check_plain(object, views_.back());
@@ -62,7 +62,8 @@ class Operands {
     if (from.is_none()) return {kNone, nones};
     if (!PyTuple_Check(from.ptr()) && !PyList_Check(from.ptr()))
       throw nanobind::type_error(
-          (std::string("expected ") + name + " to be a list or a tuple, got " + Py_TYPE(from.ptr())->tp_name).c_str());
+          (std::string("expected ") + name + " to be a list or a tuple, got " + nanobind::inst_name(from).c_str())
+              .c_str());
     const auto items = nanobind::steal<nanobind::tuple>(PySequence_Tuple(from.ptr()));
     for (std::size_t i = 0; i < items.size(); ++i) add(name, items[i], written, static_cast<Long>(i));
     return {first, items.size()};
@@ -129,7 +130,8 @@ class Operands {
   static void check_plain(nanobind::handle object, const View& v) {
     if (is_plain(object)) return;
     throw nanobind::type_error(
-        ("expected " + v.who() + " to be a plain tensor or an array, got " + Py_TYPE(object.ptr())->tp_name).c_str());
+        ("expected " + v.who() + " to be a plain tensor or an array, got " + nanobind::inst_name(object).c_str())
+            .c_str());
   }
   static void count_axes(View& v, Long axes) {
     if (axes > kMostAxes)
@@ -160,8 +162,8 @@ class Operands {
     nanobind::dlpack::dltensor t;
     if (exchange()->view(tensor, &t) != 0) {
       PyErr_Clear();
-      throw Misfit("expected " + v.who() + " to be a dense tensor in memory, got " + Py_TYPE(tensor)->tp_name +
-          " that does not show where it lies");
+      throw Misfit("expected " + v.who() + " to be a dense tensor in memory, got " +
+          nanobind::inst_name(tensor).c_str() + " that does not show where it lies");
     }
     check_cpu(v, t.device.device_type == nanobind::device::cpu::value);
     v.type = t.dtype.lanes == 1 ? Type{t.dtype.code, t.dtype.bits} : kOther;

@@ -54,7 +54,7 @@ class BoundStream {
     check(stack_.I >= 1 && stack_.D == 1 && B >= 1 && B <= kMost, "I and B must be at least 1, not too large, and D 1");
     check(nb::len(fresh) == 4, "an output is made in four ways");
     for (nb::handle call : fresh)
-      check(PyTuple_Check(call.ptr()) && PyTuple_GET_SIZE(call.ptr()) >= 1,
+      check(PyTuple_Check(call.ptr()) && nb::len(call) >= 1 && nb::len(call) <= kMostItems,
           "an output is made by a function, with its arguments in a tuple");
     for (nb::handle name : names) {  // before the values are read: what changes meanwhile has changed since
       const nb::object parameter = nb::borrow(entries[name]);
@@ -202,15 +202,17 @@ class BoundStream {
   }
 
   nb::object made(int way) const {
-    PyObject* call = PyTuple_GET_ITEM(fresh_.ptr(), way);
-    PyObject* const* items = &PyTuple_GET_ITEM(call, 0);
-    nb::object output = nb::steal(
-        PyObject_Vectorcall(items[0], items + 1, static_cast<std::size_t>(PyTuple_GET_SIZE(call) - 1), nullptr));
+    PyObject* call = NB_TUPLE_GET_ITEM(fresh_.ptr(), way);
+    PyObject* items[kMostItems];
+    const Py_ssize_t count = NB_TUPLE_GET_SIZE(call);
+    for (Py_ssize_t i = 0; i < count; ++i) items[i] = NB_TUPLE_GET_ITEM(call, i);
+    nb::object output = nb::steal(PyObject_Vectorcall(items[0], items + 1, size_t(count - 1), nullptr));
     if (!output.is_valid()) throw nb::python_error();
     return output;
   }
 
-  Long size() const { return bits_ / 8; }  // of a number, in bytes
+  static constexpr std::size_t kMostItems = 4;  // of a call in `fresh`
+  Long size() const { return bits_ / 8; }       // of a number, in bytes
   Long width() const { return stack_.out(); }
 
   const Stack stack_;
