@@ -70,23 +70,26 @@ def test_an_empty_folder_is_bad_input(tmp_path: Path) -> None:
     assert "holds 0 characters" in result.stderr
 
 
-def test_ctrl_c_keeps_what_was_learnt(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_keep_what_was_learnt(
+    sent: signal.Signals, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fit_interrupted(model: CharModel, text: bytes, settings: FitSettings, after_step: Callable[[Step], bool | None]) -> Step:
         def interrupt(step: Step) -> bool | None:
             if step.number == 3:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(sent)
             return after_step(step)
 
         return fit(model, text, settings, interrupt)
 
     monkeypatch.setattr("elman.train.text.fit", fit_interrupted)
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(sent)
     arguments = ["train", "text", str(folder), "--steps", "1000", "--hidden-size", "16", "--out", str(tmp_path / "out"), "--json"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["training"]["steps_done"] == 3
     assert load(tmp_path / "out" / "model.safetensors").sizes["hidden_size"] == 16
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(sent) is before
 
 
 def test_the_shortest_text_there_is(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def _train_watched(
     begin: Callable[[CharModel], object],
     keep: Callable[[CharModel], object],
 ) -> Outcome:
-    """Train with a progress bar; the first Ctrl-C ends the training, a second one the program."""
+    """Train with a progress bar; the first Ctrl-C or SIGTERM ends the training, a second one the program."""
     from rich.progress import Progress
 
     from elman.train import report
@@ -234,17 +234,19 @@ def _draw(outcome: Outcome, picture: Path) -> None:
 
 @contextmanager
 def _until_interrupted() -> Iterator[Event]:
-    """An event that the first Ctrl-C sets; the next one raises KeyboardInterrupt."""
+    """An event that the first Ctrl-C or SIGTERM sets; the next one raises KeyboardInterrupt."""
     interrupted = Event()
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupted.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(number, signal.default_int_handler)
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, note)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
