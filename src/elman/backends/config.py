@@ -24,7 +24,7 @@ def show_config() -> str:
         "instruction set": (
             f"{kernels.isa()} of {', '.join(kernels.isas())} (ELMAN_ISA forces one)"
             if kernels.available()
-            else "none: the kernels are not built"
+            else f"none: the kernels are not available ({kernels.unavailable_reason()})"
         ),
         "backends": ", ".join(backend.name for backend in BACKENDS),
         "threads": f"{torch.get_num_threads()} (torch.set_num_threads changes it)",
