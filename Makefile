@@ -12,7 +12,7 @@ SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
 KERNELS := CMakeLists.txt $(filter csrc/%,$(SOURCES))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs docs-check sanitize compilers neon clean
+.PHONY: help demo check test lint bench docs docs-check wheels sanitize compilers neon clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ help: ## list the targets
 demo: .venv/installed-plot ## install, inspect three networks, then train one on real text
 	$(BIN)/elman tour
 	$(BIN)/elman train text
+
+# All tests but those marked `slow`, and which of these took longest.
+check: lint ## run lint and the quick tests: about two minutes
+	$(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow" --durations 5 --durations-min 3 $(ARGS)
 
 test: .venv/installed-dev ## run the tests on all cores
 	$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
@@ -64,6 +68,10 @@ neon: ## test the kernels for 64-bit Arm under an emulator
 	        aarch64-linux-gnu-g++ $(CROSS) -DELMAN_TARGET=$$target -c csrc/$$unit.cpp -o build/neon/$$target-$$unit.o || exit; done; done
 	aarch64-linux-gnu-g++ $(CROSS) -DELMAN_HAVE_NEON -static -pthread csrc/dispatch.cpp csrc/processors.cpp csrc/ragged.cpp csrc/threads.cpp csrc/tuner.cpp tests/smoke.cpp build/neon/*.o -o build/neon/smoke
 	qemu-aarch64-static build/neon/smoke
+
+# make wheels ARGS="python3.11 /opt/python3.12/bin/python"   builds for these.
+wheels: ## build wheels for this machine into dist/ and test each without a compiler
+	.ci/wheels $(ARGS)
 
 clean: ## remove build output, but not .venv
 	rm -rf build dist .venv/installed-* .mypy_cache .pytest_cache .ruff_cache .hypothesis

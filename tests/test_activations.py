@@ -61,6 +61,7 @@ def _sigmoid(x: np.ndarray, wider: type) -> np.ndarray:
     return np.where(x < 0, e, wider(1)) / (1 + e)
 
 
+@pytest.mark.slow
 @every_isa
 def test_tanh_of_every_float_is_within_its_bound_and_at_most_one(isa: str) -> None:
     step = 1 if EXHAUSTIVE or isa == _native.isa() else 16
@@ -89,6 +90,7 @@ def test_tanh_of_large_numbers_is_exactly_one(isa: str) -> None:
         assert (_apply(TANH, x) == 1).all()
 
 
+@pytest.mark.slow
 @every_isa
 @pytest.mark.parametrize("sign", [1, -1])
 def test_sigmoid_of_every_float_is_within_its_bound_and_at_most_one(isa: str, sign: int) -> None:

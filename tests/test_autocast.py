@@ -74,6 +74,7 @@ def _call(
 # --- Dtypes -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [GRU, LSTM, PROJECTED], ids=str)
 @either_way
 @pytest.mark.parametrize("form", FORMS)
@@ -190,6 +191,7 @@ def test_the_kernels_give_what_they_give_in_bfloat16(
         assert torch.equal(got.to(computed), value)
 
 
+@pytest.mark.slow
 @needs_onednn
 @pytest.mark.parametrize("form", ["padded", "unbatched"])
 def test_the_reference_gives_what_torchs_own_operators_give(form: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
 
 
+@pytest.mark.slow
 def test_everybody_who_is_installed_agrees_and_is_timed_on_each_cell() -> None:
     # In a process of its own: JAX's and ONNX Runtime's threads would stay in this one.
     code = "from elman.cli import main; main()"

@@ -83,6 +83,7 @@ def test_a_wrong_answer_is_not_timed_and_what_came_before_it_is_kept() -> None:
     assert peer.runs == before + 1
 
 
+@pytest.mark.slow
 def test_elman_races_itself_in_the_first_row_of_each_cell_or_in_every_row() -> None:
     def names(always_again: bool) -> list[list[str]]:
         rows = measure(

@@ -73,6 +73,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 # --- Numbers ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @on_every_isa
 @every_kind
 @pytest.mark.parametrize("H", [3, 7, 16, 17, 32, 65])

@@ -95,6 +95,7 @@ def _ragged(steps: int, rows: int) -> dict[str, torch.Tensor]:
     return {"lengths": lengths, "reset": torch.rand(steps, rows) < 0.2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, projected(40)], ids=str)
 @pytest.mark.parametrize("form", ["padded", "packed", "ragged"])
 @pytest.mark.parametrize(("shape", "options"), LARGE.values(), ids=LARGE)
@@ -118,6 +119,7 @@ def test_results_and_gradients_do_not_depend_on_the_number_of_threads(
 
 
 # Of several rows one has steps, and so threads share what they share for one row.
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, projected(40)], ids=str)
 @pytest.mark.parametrize("name", [name for name, (shape, _) in LARGE.items() if shape[1] == 1])
 def test_nor_where_all_rows_but_one_are_without_a_step(name: str, kind: Kind) -> None:

@@ -162,6 +162,7 @@ def test_a_defect_shows_itself() -> None:
     assert isinstance(CliRunner().invoke(broken, ["command"]).exception, AssertionError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["0", "1", "-5", "²", "99999999999"])
 def test_no_width_makes_the_output_empty_or_endless(columns: str) -> None:
     for arguments in (["tour"], ["--help"]):
@@ -234,6 +235,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["torch", "elman.cli.app", "elman.show.network"])
 def test_ctrl_c_at_any_moment_is_one_line_and_130(module: str) -> None:
     result = subprocess.run([sys.executable, "-c", AT_IMPORT, module, "tour"], capture_output=True, timeout=120, check=False)

@@ -182,6 +182,7 @@ LARGE: tuple[tuple[Call, tuple[str, ...]], ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "form"), [(sizes, form) for sizes, forms in LARGE for form in forms], ids=str)
 @pytest.mark.parametrize("cell", range(len(raw.CELLS)), ids=raw.CELLS)
 @pytest.mark.parametrize("kind", ["forward", "backward"])
@@ -196,6 +197,7 @@ def test_a_call_large_enough_for_threads_touches_its_operands_alone(
     check(kind, call, arena, must_run=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "keeps"), [("forward", True), ("backward", True), ("backward", False)])
 @pytest.mark.parametrize("cell", [raw.CELLS.index("gru"), raw.LSTM], ids=["gru", "lstm"])
 @pytest.mark.parametrize("form", FORMS[:3])

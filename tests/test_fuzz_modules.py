@@ -21,6 +21,7 @@ pytestmark = [required, pytest.mark.filterwarnings("ignore")]  # torch warns of 
 CALLS = 1000 * int(os.environ.get("ELMAN_FUZZ", "1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "asked"), [(0, False), (1, False), (2, False), (3, True)], ids=["a", "b", "c", "asked"])
 def test_misuse_ends_in_an_exception_or_a_result_of_the_right_shape(seed: int, asked: bool) -> None:
     """``asked``: where torch does not show its tensors to the kernels, their attributes say what they are."""

@@ -21,7 +21,7 @@ import elman
 from elman.backends import kernels
 from native import evaluate, required
 
-pytestmark = required
+pytestmark = [required, pytest.mark.slow]
 
 TESTS = Path(__file__).parent
 OFFERED = kernels.isas() if kernels.available() else ()

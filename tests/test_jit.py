@@ -108,6 +108,7 @@ CALLS: dict[str, tuple[Callable[..., tuple[Tensor, ...]], tuple[Tensor, ...], li
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "sample", "others"), CALLS.values(), ids=CALLS)
 @every_deep_kind
 def test_a_traced_call_takes_other_batches(

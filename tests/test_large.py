@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from raw import Call
 
-pytestmark = [required, pytest.mark.usefixtures("native_alone")]
+pytestmark = [required, pytest.mark.usefixtures("native_alone"), pytest.mark.slow]
 __all__ = ["native_alone"]
 
 MANY = 2**31

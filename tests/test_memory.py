@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from elman.backends import Backend
 
+pytestmark = pytest.mark.slow
+
 FLAT = 4_000_000  # bytes: what the allocators themselves may come to
 
 T, B, I, H = 1000, 32, 16, 500  # noqa: E741  # 64 MB of outputs: more than the allocator holds back

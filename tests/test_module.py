@@ -125,6 +125,7 @@ def test_dropout_batch_first_and_recompute_may_be_changed_and_are_checked(layer:
     assert all(map(torch.equal, *gradients))
 
 
+@pytest.mark.slow
 @every_class
 def test_a_parameter_that_was_taken_away_is_named(name: str) -> None:
     module, x = _build(name), torch.randn(3, 6)
@@ -193,6 +194,7 @@ def _is_like(ours: nn.Module, theirs: nn.Module, x: Tensor) -> None:
     assert not [name for name in vars(ours) if "flat_weight" in name]
 
 
+@pytest.mark.slow
 @every_way
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @every_kind

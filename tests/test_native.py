@@ -67,6 +67,7 @@ def _assert_near_at_every_number_of_rows(kind: Kind, H: int) -> None:
         assert_near(evaluate(ours, x, states), evaluate(theirs, x, states))
 
 
+@pytest.mark.slow
 @on_every_isa
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM], ids=str)
 @pytest.mark.parametrize("H", [1, 7, 8, 9, 15, 16, 17, 33, 65, 100])
@@ -81,6 +82,7 @@ def test_every_number_of_rows_is_right_at_projections_around_a_vectors_width(P: 
         _assert_near_at_every_number_of_rows(projected(P), H)
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "both ways"])
 def test_single_steps_are_right(bidirectional: bool, kind: Kind) -> None:
@@ -114,6 +116,7 @@ def _assert_near_on_threads(
             assert_near(evaluate(ours, x, states), expected)
 
 
+@pytest.mark.slow
 @every_kind
 @both_forms
 @pytest.mark.parametrize(
@@ -127,6 +130,7 @@ def test_many_chunks_on_many_threads_are_right(options: dict[str, object], packe
     _assert_near_on_threads(theirs, ours, _packed(200, 8, 7) if packed else _randn(200, 8, 7))
 
 
+@pytest.mark.slow
 @on_every_isa
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM], ids=str)
 def test_so_are_those_of_a_deep_network_on_each_instruction_set(kind: Kind) -> None:
@@ -134,6 +138,7 @@ def test_so_are_those_of_a_deep_network_on_each_instruction_set(kind: Kind) -> N
     _assert_near_on_threads(theirs, ours, _packed(200, 8, 7))
 
 
+@pytest.mark.slow
 @every_kind
 @both_forms
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "both ways"])
@@ -143,6 +148,7 @@ def test_many_chunks_of_gradients_are_right(bidirectional: bool, packed: bool, k
     _assert_near_on_threads(theirs, ours, _packed(T, 60, 3) if packed else _randn(T, 60, 3), initial_states(ours, 60))
 
 
+@pytest.mark.slow
 @on_every_isa
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM, projected(3), projected(200)], ids=lambda kind: f"{kind} {kind.widths(0)[0] or ''}")
 @pytest.mark.parametrize("B", [1, 2])
@@ -152,6 +158,7 @@ def test_the_columns_of_a_step_can_be_split_among_threads(options: dict[str, obj
     _assert_near_on_threads(theirs, ours, _randn(30, B, 9), initial_states(ours, B))
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_split_step_may_be_the_last_of_a_chunk(kind: Kind) -> None:
     theirs, ours = _pair(kind, 2, 300)
@@ -177,6 +184,7 @@ def test_gradients_through_a_hundred_thousand_steps_are_right() -> None:
     assert_near(got, {name: torch.tensor(value, dtype=torch.float64).view(got[name].shape) for name, value in expected.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM], ids=str)
 def test_gradients_of_thousands_of_units_are_right(kind: Kind) -> None:
     theirs, ours = _pair(kind, 3, 5000 // kind.gates, bias=False)
@@ -184,6 +192,7 @@ def test_gradients_of_thousands_of_units_are_right(kind: Kind) -> None:
     assert_near(evaluate(ours, x), evaluate(theirs, x))
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_chunk_may_be_a_single_step(kind: Kind) -> None:
     """More gate gradients in a step than a chunk holds."""

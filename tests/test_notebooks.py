@@ -23,6 +23,8 @@ from jupyter_client.manager import AsyncKernelManager  # noqa: E402
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ["tour.ipynb", "tour.zh-CN.ipynb"]
 

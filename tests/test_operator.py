@@ -63,6 +63,7 @@ def _network(name: str) -> tuple[torch.nn.Module, Tensor, tuple[Tensor, ...]]:
     return rnn, x.transpose(0, 1).contiguous() if rnn.batch_first else x, initial_states(rnn, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["padded", "packed", "lengths", "cut"])
 @pytest.mark.parametrize("given_state", [False, True], ids=["fresh", "h_0"])
 @every_network
@@ -111,6 +112,7 @@ class _Called:
         return self.compiled(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name.endswith("all at once")])
 def test_a_compiled_network_takes_any_number_of_steps_and_rows(name: str) -> None:
     rnn, _, _ = _network(name)
@@ -169,6 +171,7 @@ def test_what_a_compiled_network_gave_may_be_written_into(name: str) -> None:
         torch.testing.assert_close(got, one, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "all at once" in name or "again" in name])
 def test_a_compiler_need_not_know_sizes_to_take_a_network_whole(name: str) -> None:
     """In two parts the first part's output would be saved where the second writes into it. Not fullgraph, which asks for more symbols."""

@@ -14,6 +14,8 @@ from elman.backends import kernels
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 # Hides a module from all that would find it.
 HIDES = """
 def hide(module):

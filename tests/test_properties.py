@@ -78,6 +78,7 @@ def _padded(data: Tensor, lengths: list[int]) -> np.ndarray:
     return padded
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize("backend", every_backend())
 @given(batch_first=st.booleans(), data=st.data())

@@ -37,6 +37,7 @@ def _pair(kind: Kind, *sizes: int, **options: object) -> tuple[torch.nn.Module, 
     return keeps, again
 
 
+@pytest.mark.slow
 @on_every_isa
 @with_kinds
 @with_options
@@ -72,6 +73,7 @@ def test_gradients_are_the_same_where_threads_share_the_layers(kind: Kind) -> No
         assert_same_bits(evaluate(again, x, states), evaluate(keeps, x, states))
 
 
+@pytest.mark.slow
 @on_every_isa
 @with_kinds
 @pytest.mark.usefixtures("poisoned", "native_alone")

@@ -53,6 +53,7 @@ def _assert_is_pieces(
     assert_same(got, expected, 1e-12)
 
 
+@pytest.mark.slow
 @every_kind
 @SHAPES
 @pytest.mark.parametrize("given_state", [False, True], ids=["from zeros", "given states"])
@@ -152,6 +153,7 @@ def test_a_reset_may_lie_anywhere(backend: Backend) -> None:
         assert_same_numbers(backend, rnn(x, reset=reset), rnn(x, reset=same.clone()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM, PROJECTED], ids=str)
 @pytest.mark.parametrize("backend", every_backend())
 @given(data=st.data())

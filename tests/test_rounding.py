@@ -98,6 +98,7 @@ def assemblies(source: str) -> tuple[str, str]:
     return off, fast
 
 
+@pytest.mark.slow
 @can_compile
 def test_a_compiler_that_may_contract_makes_the_same_code() -> None:
     off, fast = assemblies(KERNELS)

@@ -63,6 +63,7 @@ def deep() -> Network:
     return study(spec, timed=False, which=Which(layer=4, direction="reverse"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(

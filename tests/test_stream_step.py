@@ -158,6 +158,7 @@ def test_an_output_shares_no_memory_with_the_state_or_another_output(view: Any) 
                 assert torch.equal(tensor(stream.run(view(x[6:]))), expected[6:])
 
 
+@pytest.mark.slow
 @required
 @every_view
 @torch.no_grad()

@@ -19,7 +19,7 @@ from elman.backends import kernels
 from kinds import GRU, LSTM, TANH, Kind, projected
 from native import required, threads
 
-pytestmark = required
+pytestmark = [required, pytest.mark.slow]
 
 TASKS = Path("/proc/self/task")
 SIZES, SHAPE = (40, 130), (40, 16, 40)  # large enough for threads

@@ -145,6 +145,7 @@ def test_states_and_gates_are_those_of_the_equations(
     _assert_is_unrolled(kind, rnn, Batch.draw(kind, num_layers * (1 + bidirectional), None, None, given=given_state))
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize(("lengths", "resets"), [(LENGTHS, None), (None, 0.4), (LENGTHS, 0.4), ([0, 0, 0, 0], 0.4)], ids=str)
 @pytest.mark.parametrize("given_state", [False, True], ids=["no hx", "hx"])
@@ -164,6 +165,7 @@ def test_so_they_are_in_every_form_of_the_call(backend: Backend, kind: Kind, for
     _assert_is_unrolled(kind, rnn, Batch.draw(kind, 4, lengths, 0.4, rows=len(lengths)), form)
 
 
+@pytest.mark.slow
 @every_kind
 def test_each_part_can_be_differentiated_alone(backend: Backend, kind: Kind) -> None:
     rnn, batch = _network(kind, num_layers=2, bidirectional=True), Batch.draw(kind, 4, None, None)
