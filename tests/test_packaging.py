@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,22 @@ def test_without_a_compiler_the_last_line_says_what_to_install(tmp_path: Path) -
     last = result.stdout.rstrip().splitlines()[-1]
     assert "apt-get install g++" in last
     assert "ELMAN_NATIVE=0 pip install ." in last
+
+
+def beyond_the_stable_abi(code: str) -> list[str]:
+    """What C++ code uses of Python that the limited API lacks: macros that look into objects, types' slots, newer shorthands of calls."""
+    return re.findall(r"\bPy(?!BUF_|_)\w+?_[A-Z][A-Z_]+\b|->(?:tp|ob|nb|sq|mp)_\w+|\bPyObject_Call(?:Method)?(?:NoArgs|OneArg)\b", code)
+
+
+def test_the_binding_keeps_to_the_stable_abi() -> None:
+    """The headers of Python 3.12 and later refuse the rest, where the extension is built for all of them at once; older ones do not."""
+    found = {file.name: beyond_the_stable_abi(file.read_text(encoding="utf-8")) for file in (ROOT / "csrc").rglob("*") if file.is_file()}
+    assert {name: uses for name, uses in found.items() if uses} == {}
+
+
+def test_what_is_beyond_the_stable_abi_is_seen() -> None:
+    code = "PyTuple_GET_ITEM(t, 0); NB_TUPLE_GET_ITEM(t, 0); PyBUF_C_CONTIGUOUS; Py_TYPE(x)->tp_name; PyObject_CallMethodNoArgs(x, y)"
+    assert beyond_the_stable_abi(code) == ["PyTuple_GET_ITEM", "->tp_name", "PyObject_CallMethodNoArgs"]
 
 
 # --- What was built in this checkout ----------------------------------------------------------------------------------
