@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from elman.bench.race import Timing, race, ratio
+from elman.bench.race import Timing, by_clock, race, ratio
 
 
 class FakeClock:
@@ -28,36 +28,40 @@ class FakeClock:
         return run
 
     def blocks(self) -> list[list[str]]:
-        """What ran between each pair of readings."""
-        found: list[list[str]] = []
-        inside = False
+        """What ran before and between each pair of readings: the untimed blocks and the timed ones, by turns."""
+        found: list[list[str]] = [[]]
         for event in self.events:
             if event == "tick":
-                inside = not inside
-                if inside:
-                    found.append([])
-            elif inside:
+                found.append([])
+            else:
                 found[-1].append(event)
-        return found
+        return found[:-1]
 
 
 def test_per_call_seconds_are_those_of_the_contestant() -> None:
     clock = FakeClock()
-    timings = race({"slow": clock.contestant("slow", 0.5), "fast": clock.contestant("fast", 0.125)}, rounds=3, min_block_s=1.0, clock=clock)
+    timings = race(
+        {"slow": clock.contestant("slow", 0.5), "fast": clock.contestant("fast", 0.125)},
+        rounds=3,
+        min_block_s=1.0,
+        stopwatch=by_clock(clock),
+    )
     assert timings == {"slow": Timing((0.5,) * 3), "fast": Timing((0.125,) * 3)}
     assert ratio(timings["slow"], timings["fast"]) == 4.0
 
 
 def test_a_against_a_is_one() -> None:
     clock = FakeClock()
-    timings = race({"a": clock.contestant("a", 0.25), "again": clock.contestant("again", 0.25)}, rounds=4, min_block_s=1.0, clock=clock)
+    timings = race(
+        {"a": clock.contestant("a", 0.25), "again": clock.contestant("again", 0.25)}, rounds=4, min_block_s=1.0, stopwatch=by_clock(clock)
+    )
     assert ratio(timings["a"], timings["again"]) == 1.0
 
 
 def test_every_timed_block_lasts_long_enough_and_follows_an_untimed_one_of_the_same_contestant() -> None:
     clock = FakeClock()
     contestants = {name: clock.contestant(name, seconds) for name, seconds in {"a": 0.25, "b": 0.5, "c": 3.0}.items()}
-    race(contestants, rounds=5, min_block_s=2.0, clock=clock)
+    race(contestants, rounds=5, min_block_s=2.0, stopwatch=by_clock(clock))
     pairs = clock.blocks()[-2 * 3 * 5 :]
     for warm, timed in zip(pairs[::2], pairs[1::2], strict=True):
         assert set(warm) == set(timed) == {timed[0]}
@@ -68,7 +72,7 @@ def test_every_timed_block_lasts_long_enough_and_follows_an_untimed_one_of_the_s
 def test_all_run_in_every_round_in_an_order_that_changes_and_is_given_by_the_seed() -> None:
     def orders(seed: int) -> list[tuple[str, ...]]:
         clock = FakeClock()
-        race({name: clock.contestant(name, 1.0) for name in "abc"}, rounds=12, min_block_s=1.0, seed=seed, clock=clock)
+        race({name: clock.contestant(name, 1.0) for name in "abc"}, rounds=12, min_block_s=1.0, seed=seed, stopwatch=by_clock(clock))
         timed = [block[0] for block in clock.blocks()[-2 * 3 * 12 :][1::2]]
         return [tuple(timed[i : i + 3]) for i in range(0, len(timed), 3)]
 
@@ -100,7 +104,7 @@ def test_the_garbage_collector_rests_during_the_race_and_comes_back() -> None:
         seen.append(gc.isenabled())
         advance()
 
-    race({"a": run}, rounds=1, min_block_s=1.0, clock=clock)
+    race({"a": run}, rounds=1, min_block_s=1.0, stopwatch=by_clock(clock))
     assert not any(seen)
     assert gc.isenabled()
 

@@ -36,6 +36,7 @@ def test_every_option_reaches_the_network() -> None:
         "batch": 2,
         "dtype": "float64",
         "seed": 3,
+        "device": "cpu",
     }
 
 

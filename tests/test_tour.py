@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from elman.cli.app import app
+from elman.show.network import stops
 
 
 def invoke(*arguments: str, **environment: str) -> str:
@@ -75,3 +76,15 @@ def test_the_language_is_the_locales_or_the_one_asked_for() -> None:
     assert "最终状态的位置" in invoke(LC_ALL="zh_CN.UTF-8")
     assert "最终状态的位置" in invoke("--lang", "zh")
     assert "Where the final states are" in invoke("--lang", "en", LC_ALL="zh_CN.UTF-8")
+
+
+def test_the_code_for_a_gpu_moves_what_the_seed_gives_on_the_cpu() -> None:
+    spec = stops("lstm", seed=3, device="cuda")["one_directional"]
+    assert spec.code == (
+        "torch.manual_seed(3)",
+        "lstm = elman.LSTM(10, 20).to('cuda')",
+        "x = torch.randn(5, 3, 10).to('cuda')",
+        "output, (h_n, c_n) = lstm(x)",
+    )
+    with pytest.raises(ValueError, match="unknown device 'cdua'; did you mean 'cuda'"):
+        stops(device="cdua")

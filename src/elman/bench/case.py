@@ -113,11 +113,18 @@ _EDGE = (
     Case("rnn", 50, 8, 64, 64, num_layers=4, bidirectional=True),
 )
 
-GRIDS: dict[str, tuple[Case, ...]] = {"sizes": _SIZES, "tour": _TOUR, "edge": _EDGE, "all": _SIZES + _TOUR[1:] + _EDGE}
+_LONG = tuple(
+    Case("rnn", 512, batch, size, size)
+    for sizes, batches in (((128, 256), (1, 16, 64, 128, 256)), ((512,), (16, 64, 128)), ((768, 1024), (16, 64)))
+    for size in sizes
+    for batch in batches
+)
+
+GRIDS: dict[str, tuple[Case, ...]] = {"sizes": _SIZES, "tour": _TOUR, "edge": _EDGE, "long": _LONG, "all": _SIZES + _TOUR[1:] + _EDGE}
 """By name, in the order of their row numbers, which start at 1.
 
 ``sizes``: from the notebook's to wide batches. ``tour``: the three networks that ``elman tour`` shows. ``edge``: where a library built for
-round numbers and long sequences would look worst.
+round numbers and long sequences would look worst. ``long``: 512 steps of 128 to 1024 units, for a GPU.
 """
 
 

@@ -12,10 +12,17 @@ import statistics
 import time
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+
+class Stopwatch(Protocol):
+    """Times a block of calls."""
+
+    def __call__(self, run: Callable[[], object], calls: int, untimed: int) -> float:
+        """The seconds that ``calls`` calls take together, right after ``untimed`` ones that are not timed."""
 
 
 BLOCK_S, QUICK_BLOCK_S = 0.05, 0.02
@@ -78,7 +85,7 @@ def race(
     rounds: int,
     min_block_s: float,
     seed: int = 0,
-    clock: Callable[[], float] = time.perf_counter,
+    stopwatch: Stopwatch | None = None,
 ) -> dict[str, Timing]:
     """Time each contestant ``rounds`` times, all of them in every round.
 
@@ -95,7 +102,7 @@ def race(
         rounds: how many blocks of each, at least 1.
         min_block_s: how long a timed block lasts, in seconds, at least one call.
         seed: of the order in which the contestants run.
-        clock: seconds, as ``time.perf_counter`` gives them.
+        stopwatch: times a block; None for the wall clock.
 
     Returns:
         The timing of each contestant, in the order of ``contestants``.
@@ -105,6 +112,7 @@ def race(
     """
     if rounds < 1:
         raise ValueError(f"expected at least 1 round, got {rounds}")
+    timed = stopwatch or by_clock()
     shuffle = random.Random(seed).shuffle
     order = list(contestants)
     seconds: dict[str, list[float]] = {name: [] for name in order}
@@ -112,32 +120,37 @@ def race(
     gc.collect()
     gc.disable()
     try:
-        calls = {name: _calls_lasting(min_block_s, run, clock) for name, run in contestants.items()}
+        calls = {name: _calls_lasting(min_block_s, run, timed) for name, run in contestants.items()}
         for _ in range(rounds):
             shuffle(order)
             for name in order:
-                run = contestants[name]
-                _block(run, (calls[name] + 3) // 4, clock)
-                seconds[name].append(_block(run, calls[name], clock) / calls[name])
+                seconds[name].append(timed(contestants[name], calls[name], (calls[name] + 3) // 4) / calls[name])
     finally:
         if collecting:
             gc.enable()
     return {name: Timing(tuple(seconds[name])) for name in contestants}
 
 
-def _calls_lasting(min_block_s: float, run: Callable[[], object], clock: Callable[[], float]) -> int:
+def _calls_lasting(min_block_s: float, run: Callable[[], object], timed: Stopwatch) -> int:
     run()  # compiles, allocates
     calls = 1
     while True:
-        elapsed = _block(run, calls, clock)
+        elapsed = timed(run, calls, 0)
         if elapsed >= min_block_s:
             return calls
         # Aim a little beyond; at most tenfold, since few calls foretell little.
         calls = max(calls + 1, min(10 * calls, round(1.1 * calls * min_block_s / max(elapsed, 1e-9))))
 
 
-def _block(run: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
-    start = clock()
-    for _ in repeat(None, calls):
-        run()
-    return clock() - start
+def by_clock(clock: Callable[[], float] = time.perf_counter) -> Stopwatch:
+    """A stopwatch for calls that are done when they return, by a clock that gives seconds."""
+
+    def timed(run: Callable[[], object], calls: int, untimed: int) -> float:
+        for _ in repeat(None, untimed):
+            run()
+        start = clock()
+        for _ in repeat(None, calls):
+            run()
+        return clock() - start
+
+    return timed

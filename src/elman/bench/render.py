@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elman.bench.measure import AGAIN
-from elman.bench.report import geometric_means
+from elman.bench.report import geometric_means, parts
 from elman.bench.sequences import BATCH, QUESTIONS, SIZE, STEPS
 from elman.language import _, translated
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from elman.bench.case import Mode
+    from elman.bench.device import Card
     from elman.bench.machine import Machine
     from elman.bench.measure import Row
     from elman.bench.race import Timing
@@ -77,8 +78,7 @@ class Page:
 
 def race_page(report: Report) -> Page:
     """Elman beside the others: a table for each cell and mode."""
-    parts = [(cell, mode) for cell in report.cells for mode in report.modes if report.part(cell, mode)]
-    return Page([_race_table(report, cell, mode) for cell, mode in parts], list(_race_notes(report)))
+    return Page([_race_table(report, *part, rows) for part, rows in parts(report.rows).items()], list(_race_notes(report)))
 
 
 def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, rounds: int) -> Page:
@@ -86,14 +86,14 @@ def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, ro
     asked = list(dict.fromkeys((answer.cell, answer.mode) for answer in answers))
     found = {(answer.question, answer.cell, answer.mode): answer for answer in answers}
     body = [
-        [question, *(_ratio(found[key].ratio) if (key := (question, cell, mode)) in found else "" for cell, mode in asked)]
+        [question, *(ratio_text(found[key].ratio) if (key := (question, cell, mode)) in found else "" for cell, mode in asked)]
         for question in QUESTIONS
     ]
     table = Table(_("time of the alternative over Elman's"), ["", *(f"{cell.upper()} {mode}" for cell, mode in asked)], body, words=(0,))
     notes = [f"{question}{_(': ')}{_(meaning)}" for question, meaning in QUESTIONS.items()]
     streams = [a for a in answers if a.question == "stream"]
     if streams:
-        steps = ", ".join(f"{a.cell.upper()} {_microseconds(a.elman)} / {_microseconds(a.beside)}" for a in streams)
+        steps = ", ".join(f"{a.cell.upper()} {microseconds(a.elman)} / {microseconds(a.beside)}" for a in streams)
         notes.append(_("stream, µs a step, Elman / torch: {steps}", steps=steps))
     notes.append(
         f"T={STEPS}, B={BATCH}, I=H={SIZE}; "
@@ -104,7 +104,7 @@ def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, ro
             machine=_machine(machine),
         )
     )
-    return Page([table], [*notes, _versions(machine)])
+    return Page([table], [*notes, versions_text(machine)])
 
 
 def threads_page(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy: int) -> Page:
@@ -116,9 +116,9 @@ def threads_page(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy
             str(row.case),
             row.mode,
             str(row.threads),
-            _microseconds(row.timing),
+            microseconds(row.timing),
             f"{row.timing.spread:.0%}",
-            _ratio(row.over_fewest),
+            ratio_text(row.over_fewest),
             ", ".join(f"{count} ({share:.0%})" for count, share in list(row.used.items())[:2]),
         ]
         for row in rows
@@ -139,21 +139,15 @@ def threads_page(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy
     ]
     if busy:
         notes.append(_("Busy processes meanwhile: {busy}.", busy=busy))
-    return Page([Table(_("Elman by number of threads"), header, body, words=(0, 1, 2))], [*notes, _versions(machine)])
+    return Page([Table(_("Elman by number of threads"), header, body, words=(0, 1, 2))], [*notes, versions_text(machine)])
 
 
-def _race_table(report: Report, cell: str, mode: Mode) -> Table:
-    rows = report.part(cell, mode)
+def _race_table(report: Report, cell: str, mode: Mode, rows: Sequence[Row]) -> Table:
     others = list(dict.fromkeys(name for row in rows for name in row.others))
     means = geometric_means(rows)
-    last = ["", _("geometric mean"), *[""] * (2 + len(others)), _ratio(means["torch"]), _ratio(means["best"]), ""]
-    title = (
-        _("{cell} inference", cell=cell.upper())
-        if mode == "infer"
-        else _("{cell} training: forward, and backward to x and all weights", cell=cell.upper())
-    )
+    last = ["", _("geometric mean"), *[""] * (2 + len(others)), ratio_text(means["torch"]), ratio_text(means["best"]), ""]
     return Table(
-        title=title,
+        title=title_of(cell, mode),
         header=["", "T,B,I,H", "elman", *others, "±", _("vs torch"), _("vs best"), _("of peak")],
         body=[*(_race_line(report, row, others) for row in rows), last],
         words=(1,),
@@ -162,15 +156,21 @@ def _race_table(report: Report, cell: str, mode: Mode) -> Table:
     )
 
 
+def title_of(cell: str, mode: Mode) -> str:
+    if mode == "infer":
+        return _("{cell} inference", cell=cell.upper())
+    return _("{cell} training: forward, and backward to x and all weights", cell=cell.upper())
+
+
 def _race_line(report: Report, row: Row, others: list[str]) -> list[str]:
     share = report.share_of_peak(row)
-    best = f"{_ratio(row.over_elman(row.best_other))} {row.best_other}"
+    best = f"{ratio_text(row.over_elman(row.best_other))} {row.best_other}"
     return [
         str(row.number),
         str(row.case),
-        *(_microseconds(row.timings[name]) if name in row.timings else "" for name in ("elman", *others)),
+        *(microseconds(row.timings[name]) if name in row.timings else "" for name in ("elman", *others)),
         f"{max(row.timings[name].spread for name in ('elman', *row.others)):.0%}",
-        _ratio(row.over_elman("torch")),
+        ratio_text(row.over_elman("torch")),
         f"{BEHIND} {best}" if _behind(row) else best,
         "" if share is None else f"{share:.1%}",
     ]
@@ -195,7 +195,7 @@ def _race_notes(report: Report) -> Iterator[str]:
         threads=report.threads,
         system=machine.system,
     )
-    yield _versions(machine)
+    yield versions_text(machine)
     for backend in dict.fromkeys(row.backend for row in report.rows):
         yield _("Elman ran on {backend}.", backend=translated(backend))
     if report.peak is not None:
@@ -204,7 +204,16 @@ def _race_notes(report: Report) -> Iterator[str]:
             peak=f"{report.peak / 1e9:.0f}",
             threads=report.threads,
         )
-    for row in report.rows:
+    yield from against_itself(report.rows)
+    if report.neighbours is not None and report.neighbours > MUCH_COMPANY:
+        busy = f"{report.neighbours:.1f}"
+        yield _("Other processes kept up to {busy} cores busy meanwhile: measure again on a quiet machine.", busy=busy)
+    yield from map(translated, report.absent)
+
+
+def against_itself(rows: Sequence[Row]) -> Iterator[str]:
+    """A line for each row in which Elman raced against itself."""
+    for row in rows:
         if AGAIN in row.timings:
             same = row.over_elman(AGAIN)
             which = {"cell": row.case.cell.upper(), "row": row.number, "mode": row.mode, "ratio": f"{same:.3f}"}
@@ -215,22 +224,18 @@ def _race_notes(report: Report) -> Iterator[str]:
                     "Elman against itself, {cell} row {row}, {mode}: {ratio}; the machine was too noisy to tell smaller differences.",
                     **which,
                 )
-    if report.neighbours is not None and report.neighbours > MUCH_COMPANY:
-        busy = f"{report.neighbours:.1f}"
-        yield _("Other processes kept up to {busy} cores busy meanwhile: measure again on a quiet machine.", busy=busy)
-    yield from map(translated, report.absent)
 
 
 def _behind(row: Row) -> bool:
     return row.over_elman(row.best_other) <= 1.0
 
 
-def _microseconds(timing: Timing) -> str:
+def microseconds(timing: Timing) -> str:
     median = timing.median * 1e6
     return f"{median:.0f}" if median >= 100 else f"{median:.1f}"
 
 
-def _ratio(value: float) -> str:
+def ratio_text(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
@@ -238,5 +243,5 @@ def _machine(machine: Machine) -> str:
     return f"{machine.cpu}, {machine.isa}"
 
 
-def _versions(machine: Machine) -> str:
+def versions_text(machine: Machine | Card) -> str:
     return ", ".join(f"{package} {version}" for package, version in machine.versions.items())

@@ -10,10 +10,13 @@ from elman.bench.measure import AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeVar
 
     from elman.bench.case import Mode
     from elman.bench.machine import Machine
     from elman.bench.measure import Row
+
+    R = TypeVar("R", bound=Row)
 
 
 def geometric_means(rows: Sequence[Row]) -> dict[str, float]:
@@ -21,6 +24,37 @@ def geometric_means(rows: Sequence[Row]) -> dict[str, float]:
     names = dict.fromkeys(name for row in rows for name in row.others)
     means = {name: statistics.geometric_mean(row.over_elman(name) for row in rows if name in row.others) for name in names}
     return means | {"best": statistics.geometric_mean(row.over_elman(row.best_other) for row in rows)}
+
+
+def parts(rows: Sequence[R]) -> dict[tuple[str, Mode], list[R]]:
+    """The rows of each cell and mode that there are, cell by cell."""
+    cells, modes = dict.fromkeys(row.case.cell for row in rows), dict.fromkeys(row.mode for row in rows)
+    found = {(cell, mode): [row for row in rows if (row.case.cell, row.mode) == (cell, mode)] for cell in cells for mode in modes}
+    return {part: of_part for part, of_part in found.items() if of_part}
+
+
+def means_by_part(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
+    """The geometric means of each cell, and in it of each mode."""
+    means: dict[str, dict[str, dict[str, float]]] = {}
+    for (cell, mode), of_part in parts(rows).items():
+        means.setdefault(cell, {})[mode] = geometric_means(of_part)
+    return means
+
+
+def raced(row: Row) -> dict[str, Any]:
+    """A row's network, and what a race of it found."""
+    return {
+        **asdict(row.case),
+        "mode": row.mode,
+        "backend": row.backend,
+        "flops": row.case.flops(row.mode),
+        "seconds": {
+            name: {"median": timing.median, "low": timing.low, "high": timing.high, "rounds": list(timing.rounds)}
+            for name, timing in row.timings.items()
+        },
+        "over_elman": {name: row.over_elman(name) for name in row.others},
+        "a_against_a": row.over_elman(AGAIN) if AGAIN in row.timings else None,
+    }
 
 
 @dataclass(frozen=True)
@@ -42,14 +76,6 @@ class Report:
     complete: bool
 
     @property
-    def cells(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(row.case.cell for row in self.rows))
-
-    @property
-    def modes(self) -> tuple[Mode, ...]:
-        return tuple(dict.fromkeys(row.mode for row in self.rows))
-
-    @property
     def peak(self) -> float | None:
         """The ceiling: the highest peak seen during the run, in floating-point operations a second, since noise can only lower it."""
         return max((row.peak for row in self.rows if row.peak is not None), default=None)
@@ -58,9 +84,6 @@ class Report:
     def neighbours(self) -> float | None:
         """How many cores other processes kept busy in the row that had most company."""
         return max((row.neighbours for row in self.rows if row.neighbours is not None), default=None)
-
-    def part(self, cell: str, mode: Mode) -> tuple[Row, ...]:
-        return tuple(row for row in self.rows if (row.case.cell, row.mode) == (cell, mode))
 
     def share_of_peak(self, row: Row) -> float | None:
         return row.flops_per_second / self.peak if self.peak else None
@@ -76,25 +99,14 @@ class Report:
             "complete": self.complete,
             "absent": list(self.absent),
             "rows": [self._row(row) for row in self.rows],
-            "geometric_means": {
-                cell: {mode: geometric_means(self.part(cell, mode)) for mode in self.modes if self.part(cell, mode)} for cell in self.cells
-            },
+            "geometric_means": means_by_part(self.rows),
         }
 
     def _row(self, row: Row) -> dict[str, Any]:
         return {
             "row": row.number,
-            **asdict(row.case),
-            "mode": row.mode,
-            "backend": row.backend,
-            "flops": row.case.flops(row.mode),
-            "seconds": {
-                name: {"median": timing.median, "low": timing.low, "high": timing.high, "rounds": list(timing.rounds)}
-                for name, timing in row.timings.items()
-            },
-            "over_elman": {name: row.over_elman(name) for name in row.others},
+            **raced(row),
             "best_other": row.best_other,
             "share_of_peak": self.share_of_peak(row),
-            "a_against_a": row.over_elman(AGAIN) if AGAIN in row.timings else None,
             "neighbours_cores_busy": row.neighbours,
         }

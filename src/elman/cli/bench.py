@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elman._files import rehearse, to_json, write
-from elman.cli.frame import Lang, interruptible, path, print_json
+from elman.cli.frame import Device, Lang, interruptible, path, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,8 +29,21 @@ class Grid(str, Enum):
     sizes = "sizes"
     tour = "tour"
     edge = "edge"
+    long = "long"
     all = "all"
     sequences = "sequences"
+
+
+class Dtype(str, Enum):
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
+
+
+class Precision(str, Enum):
+    highest = "highest"
+    high = "high"
+    medium = "medium"
 
 
 class Modes(str, Enum):
@@ -39,7 +52,8 @@ class Modes(str, Enum):
     both = "both"
 
 
-_WHAT, _HOW, _OUTPUT = "What is measured", "How it is measured", "Output"
+_WHAT, _HOW, _GPU, _OUTPUT = "What is measured", "How it is measured", "On a GPU", "Output"
+LIBRARIES = "torch,jax,ort"
 STDOUT = Path("-")
 MOST_THREADS = 1024
 
@@ -47,18 +61,18 @@ MOST_THREADS = 1024
 def bench(
     cell: Annotated[str, typer.Option(help="Kinds of network.", rich_help_panel=_WHAT)] = "rnn,gru,lstm",
     grid: Annotated[
-        Grid,
+        Grid | None,
         typer.Option(
-            help="Which sizes: usual ones, the tour's three networks, awkward ones, or all of these. sequences: lengths, resets, traces "
-            "and streams, each compared with the alternative, Elman and torch only.",
+            help="Which sizes: usual ones, the tour's three networks, awkward ones, 512 steps, or all but the last; by default the usual "
+            "ones, on a GPU in bfloat16 and float32 512 steps. sequences: lengths, resets, traces and streams, each compared with the "
+            "alternative, Elman and torch only.",
+            show_default=False,
             rich_help_panel=_WHAT,
         ),
-    ] = Grid.sizes,
+    ] = None,
     rows: Annotated[str, typer.Option(help="Only these rows of the grid: 4,8 or 2-5.", show_default=False, rich_help_panel=_WHAT)] = "",
     mode: Annotated[Modes, typer.Option(help="Inference, training or both.", rich_help_panel=_WHAT)] = Modes.both,
-    against: Annotated[
-        str, typer.Option(help="Libraries to compare with; torch is always included.", rich_help_panel=_WHAT)
-    ] = "torch,jax,ort",
+    against: Annotated[str, typer.Option(help="Libraries to compare with; torch is always included.", rich_help_panel=_WHAT)] = LIBRARIES,
     threads: Annotated[
         str,
         typer.Option(
@@ -78,6 +92,24 @@ def bench(
     a_a: Annotated[
         bool, typer.Option("--a-a", help="Compare Elman with itself in every row, not only in the first.", rich_help_panel=_HOW)
     ] = False,
+    device: Annotated[
+        Device, typer.Option(help="cuda: compare with torch.nn on the GPU, timed by events.", rich_help_panel=_GPU)
+    ] = Device.cpu,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(help="By default bfloat16, in which torch.nn in float16 takes part too.", show_default=False, rich_help_panel=_GPU),
+    ] = None,
+    ragged: Annotated[
+        bool, typer.Option("--ragged", help="Sequences of different lengths, uniform in 1..T.", rich_help_panel=_GPU)
+    ] = False,
+    matmul_precision: Annotated[
+        Precision | None,
+        typer.Option(
+            help="Call torch.set_float32_matmul_precision with it first; high allows TF32 outside cuDNN too.",
+            show_default=False,
+            rich_help_panel=_GPU,
+        ),
+    ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.", rich_help_panel=_OUTPUT)] = False,
     json_path: Annotated[
         Path | None,
@@ -101,6 +133,8 @@ def bench(
     Libraries that are not installed are skipped, with a notice. Ctrl-C prints what has been measured so far.
 
     Example:  [bold]elman bench --cell gru --rows 4,8 --mode infer[/]
+
+    Example:  [bold]elman bench --device cuda --dtype float16[/]
     """
     from elman.bench.case import MODES
     from elman.bench.machine import usual_threads
@@ -114,6 +148,22 @@ def bench(
         except OSError as error:
             raise ValueError(f"--json: cannot write {json_path}: {error.strerror}") from error
     modes = MODES if mode is Modes.both else (mode.value,)
+    if device is Device.cuda:
+        unfit = {
+            "--grid sequences": grid is Grid.sequences,
+            "--against": against != LIBRARIES,
+            "--threads": threads,
+            "--busy": busy,
+            "--chart": chart,
+        }
+        _refuse(device, unfit)
+        race = _Race(modes, [], rounds or (5 if quick else 15), 0.0, 0, as_markdown, json_path)
+        of_dtype = dtype or Dtype.bfloat16
+        usual = Grid.sizes if of_dtype is Dtype.float16 and not ragged else Grid.long
+        race.cuda(select(cell, (grid or usual).value, rows), of_dtype.value, ragged, matmul_precision, a_a)
+        return
+    _refuse(device, {"--dtype": dtype, "--ragged": ragged, "--matmul-precision": matmul_precision})
+    grid = grid or Grid.sizes
     counts = _counts(threads) if threads else [usual_threads()]
     if chart is not None:
         _prepare_chart(chart, grid, counts)
@@ -128,6 +178,13 @@ def bench(
         race.threads(select(cell, grid.value, rows))
     else:
         race.libraries(select(cell, grid.value, rows), against.split(","), a_a, chart)
+
+
+def _refuse(device: Device, options: dict[str, object]) -> None:
+    """Raise for an option that was given and that the device does not have."""
+    for name, given in options.items():
+        if given:
+            raise ValueError(f"--device {device.value} does not take {name}; leave it out")
 
 
 def _prepare_chart(folder: Path, grid: Grid, counts: list[int]) -> None:
@@ -181,6 +238,31 @@ class _Race:
 
         self._run(
             measure(cases, self.modes, elman, others, threads=threads, always_again=always_again, **self._timed),
+            lambda row, number: f"{number}/{total}  {row.case.cell} {row.case} {row.mode}: torch/elman {row.over_elman('torch'):.2f}",
+            results,
+        )
+
+    def cuda(self, cases: list[tuple[int, Case]], dtype: str, ragged: bool, precision: Precision | None, always_again: bool) -> None:
+        """Elman and torch.nn on a GPU."""
+        import torch
+
+        from elman.bench import device
+        from elman.bench.device_race import DeviceRow, measure
+        from elman.bench.device_report import DeviceReport
+        from elman.bench.device_report import Precision as Current
+
+        device.require_cuda()
+        if precision is not None:
+            torch.set_float32_matmul_precision(precision.value)
+        card, block_s, total = device.describe(), device.BLOCK_S, len(cases) * len(self.modes)
+
+        def results(found: list[DeviceRow]) -> tuple[dict[str, Any], Page]:
+            complete = len(found) == total
+            report = DeviceReport(card, dtype, ragged, Current.current(), self.rounds, block_s, tuple(found), complete)
+            return report.to_dict(), report.page()
+
+        self._run(
+            measure(cases, self.modes, dtype, rounds=self.rounds, min_block_s=block_s, ragged=ragged, always_again=always_again),
             lambda row, number: f"{number}/{total}  {row.case.cell} {row.case} {row.mode}: torch/elman {row.over_elman('torch'):.2f}",
             results,
         )

@@ -40,6 +40,13 @@ class Language(str, Enum):
     zh = "zh"
 
 
+class Device(str, Enum):
+    """Where networks run."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 # A parameter of every command, which none reads: `Group.main` has read it before anything is parsed, so that help and errors heed it.
 Lang = Annotated[Language | None, typer.Option(help="The language of the output; by default that of the locale.", show_default=False)]
 

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from elman.cli.frame import Lang, print_json
+from elman.cli.frame import Device, Lang, print_json
 
 
 def tour(
     cell: Annotated[str, typer.Option(help="Kind of network: rnn, gru or lstm.")] = "rnn",
     weights: Annotated[bool, typer.Option("--weights", help="Print the parameters of all three networks, not only the first.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the weights and the data.")] = 0,
+    device: Annotated[Device, typer.Option(help="Where the networks run.")] = Device.cpu,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     lang: Lang = None,
 ) -> None:
@@ -26,7 +27,11 @@ def tour(
     from elman.show.pages import tour_page
     from elman.show.style import console
 
-    networks = study(cell, seed)
+    if device is Device.cuda:
+        from elman.bench.device import require_cuda
+
+        require_cuda()
+    networks = study(cell, seed, device.value)
     if as_json:
         print_json({"networks": [asdict(network) for network in networks]})
     else:

@@ -7,7 +7,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from elman.show.equations import equations
@@ -93,7 +93,7 @@ class Network:
     worked: HandWorked | None
 
 
-def tour(kind: str = "rnn", seed: int = 0) -> tuple[Network, ...]:
+def tour(kind: str = "rnn", seed: int = 0, device: str = "cpu") -> tuple[Network, ...]:
     """The three networks one meets first, at the sizes of a first notebook.
 
     >>> [network.name for network in tour()]
@@ -102,15 +102,16 @@ def tour(kind: str = "rnn", seed: int = 0) -> tuple[Network, ...]:
     Raises:
         ValueError: an unknown kind, or a seed that torch does not take.
     """
-    return tuple(study(spec, name=name) for name, spec in stops(kind, seed).items())
+    return tuple(study(spec, name=name) for name, spec in stops(kind, seed, device).items())
 
 
-def stops(kind: str = "rnn", seed: int = 0) -> dict[str, Spec]:
+def stops(kind: str = "rnn", seed: int = 0, device: str = "cpu") -> dict[str, Spec]:
     """The tour's networks by name."""
+    one = Spec(kind, 10, 20, seq_len=5, batch=3, seed=seed, device=device)
     return {
-        "one_directional": Spec(kind, 10, 20, seq_len=5, batch=3, seed=seed),
-        "bidirectional": Spec(kind, 10, 20, bidirectional=True, seq_len=5, batch=3, seed=seed),
-        "multi_layer": Spec(kind, 5, 10, num_layers=2, seq_len=4, batch=3, seed=seed),
+        "one_directional": one,
+        "bidirectional": replace(one, bidirectional=True),
+        "multi_layer": replace(one, input_size=5, hidden_size=10, num_layers=2, seq_len=4),
     }
 
 
@@ -149,7 +150,7 @@ def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None
             costs=cost,
             backend=ran.backend,
             agreement=_agreement(spec, ran, theirs, same_seed),
-            speed=_speed(ran.network, theirs, ran.x, spec.seed) if timed else None,
+            speed=_speed(ran.network, theirs, ran.x, spec) if timed else None,
             worked=work_by_hand(spec, which, ran) if which else None,
         )
 
@@ -179,7 +180,7 @@ def _torch_twin(spec: Spec, ran: Run) -> tuple[nn.Module, bool]:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        twin: nn.Module = spec.build(getattr(torch.nn, spec.module))
+        twin: nn.Module = spec.build(getattr(torch.nn, spec.module)).to(spec.device)
     values = ran.network.state_dict()
     same = all(torch.equal(values[name], value) for name, value in twin.state_dict().items())
     twin.load_state_dict(values)
@@ -199,17 +200,23 @@ def _agreement(spec: Spec, ran: Run, theirs: nn.Module, same_seed: bool) -> Agre
     )
 
 
-def _speed(ours: nn.Module, theirs: nn.Module, x: Tensor, seed: int) -> Speed:
+def _speed(ours: nn.Module, theirs: nn.Module, x: Tensor, spec: Spec) -> Speed:
     import torch
 
-    from elman.bench.race import race
+    from elman.bench.race import by_clock, race
+
+    if spec.device == "cuda":
+        from elman.bench.device import by_events as stopwatch
+    else:
+        stopwatch = by_clock()
 
     gc.freeze()  # what lives now is not looked through again: a collection before each round costs nothing
     try:
         start = time.perf_counter()
         theirs(x)
         rounds = ROUNDS_OF_SLOW if time.perf_counter() - start > SLOW_S else ROUNDS
-        timings = race({"elman": lambda: ours(x), "torch": lambda: theirs(x)}, rounds=rounds, min_block_s=BLOCK_S, seed=seed)
+        ways = {"elman": lambda: ours(x), "torch": lambda: theirs(x)}
+        timings = race(ways, rounds=rounds, min_block_s=BLOCK_S, seed=spec.seed, stopwatch=stopwatch)
     finally:
         gc.unfreeze()
     ours_, theirs_ = (Quartiles(timings[name].median, timings[name].low, timings[name].high) for name in ("elman", "torch"))

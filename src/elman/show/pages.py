@@ -88,6 +88,8 @@ def _timing(network: Network) -> list[RenderableType]:
     """How it was timed, and why the benchmark prints other times."""
     if network.speed is None:
         return []
+    if network.spec.device != "cpu":
+        return [Text(""), Text(sections.how_timed(network), DIM)]
     told = _(
         "elman bench prints other times: there each library runs on {threads} threads and a round lasts {bench} ms instead of {tour}.",
         threads=usual_threads(),

@@ -53,7 +53,7 @@ def run(spec: Spec, lengths: list[int] | None = None, reset: Tensor | None = Non
 
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        network = spec.build(getattr(elman, spec.module))
+        network = spec.build(getattr(elman, spec.module)).to(spec.device)
         x = spec.data()
         output, finals = network(x, lengths=lengths, reset=reset)
         traced = network.trace(x, lengths=lengths, reset=reset)

@@ -162,6 +162,8 @@ def compared_with_torch(network: Network, width: int, brief: bool = False) -> Re
 def how_timed(network: Network) -> str:
     assert network.speed is not None
     rounds, threads = network.speed.rounds, network.speed.threads
+    if network.spec.device == "cuda":
+        return _("A call without gradients: medians and quartiles of {rounds} rounds, timed by events on the GPU.", rounds=rounds)
     return _("A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}.", rounds=rounds, threads=threads)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Each is a class of elman and of torch.nn by its name in capitals. What it computes its cell declares.
 KINDS = ("rnn", "gru", "lstm")
 DTYPES = ("float32", "float64", "float16", "bfloat16")
+DEVICES = ("cpu", "cuda")
 
 # More numbers than these do not fit into the memory of usual machines.
 MOST_NUMBERS = 2**27
@@ -57,9 +58,10 @@ class Spec:
     batch: int = 3
     dtype: str = "float32"
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, known in {"kind": KINDS, "dtype": DTYPES}.items():
+        for name, known in {"kind": KINDS, "dtype": DTYPES, "device": DEVICES}.items():
             if (given := getattr(self, name)) not in known:
                 close = difflib.get_close_matches(given, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
@@ -151,18 +153,19 @@ class Spec:
     def code(self) -> tuple[str, ...]:
         """The lines that make this network and run it: after ``import elman, torch`` they give the numbers that are shown."""
         dtype = "" if self.dtype == "float32" else f", dtype=torch.{self.dtype}"
+        there = "" if self.device == "cpu" else f".to({self.device!r})"  # moved, so that the seed gives the CPU's numbers
         options = "".join(f", {name}={value!r}" for name, value in self.options().items())
         finals = ", ".join(self.finals)
         return (
             f"torch.manual_seed({self.seed})",
-            f"{self.kind} = elman.{self.module}({self.input_size}, {self.hidden_size}{options}{dtype})"
+            f"{self.kind} = elman.{self.module}({self.input_size}, {self.hidden_size}{options}{dtype}){there}"
             + (".eval()" if self.dropout else ""),
-            f"x = torch.randn({', '.join(map(str, (*self.lead, self.input_size)))}{dtype})",
+            f"x = torch.randn({', '.join(map(str, (*self.lead, self.input_size)))}{dtype}){there}",
             f"output, {finals if len(self.finals) == 1 else f'({finals})'} = {self.kind}(x)",
         )
 
     def build(self, make: type[M], device: str | None = None) -> M:
-        """The network, of Elman's class or torch's, in evaluation mode (no dropout)."""
+        """The network, of Elman's class or torch's, in evaluation mode (no dropout), where it is made: on ``device``, else the CPU."""
         import torch
 
         return make(self.input_size, self.hidden_size, **self.options(), device=device, dtype=getattr(torch, self.dtype)).eval()
@@ -171,4 +174,4 @@ class Spec:
         """An input, drawn from torch's generator."""
         import torch
 
-        return torch.randn(*self.lead, self.input_size, dtype=getattr(torch, self.dtype))
+        return torch.randn(*self.lead, self.input_size, dtype=getattr(torch, self.dtype)).to(self.device)

@@ -63,4 +63,25 @@ SENTENCES = {
     "Training: forward and backward without torch's own operators.": "训练：前向和反向，不含 torch 自带的算子。",
     "medians of {rounds} interleaved rounds; {machine}, {cores} cores.": "{rounds} 轮交替测量的中位数；{machine}，{cores} 核。",
     "Busy processes meanwhile: {busy}.": "测量期间另有 {busy} 个占满 CPU 的进程。",
+    # --device cuda
+    "step": "每步",
+    "vs {name}": "比 {name}",
+    "error": "误差",
+    "torch's": "torch 的",
+    "{dtype}. Medians of {rounds} interleaved rounds, in µs a call, timed by events on the GPU. ±: half the interquartile range, of the "
+    "library that varied most. vs: torch's time over Elman's, median of the rounds' ratios.": (
+        "{dtype}。数值为 {rounds} 轮交替测量的中位数，单位是每次调用的微秒数，由 GPU 上的事件计时。±：波动最大者的半四分位距。"
+        "“比”：torch 的耗时除以 Elman 的耗时，取各轮比值的中位数。"
+    ),
+    "fp16: torch.nn in float16.": "fp16：float16 下的 torch.nn。",
+    "step: Elman's µs a step. error: Elman's largest relative error, beside torch's; of the outputs, in training of the gradients.": (
+        "每步：Elman 每个时间步的微秒数。误差：Elman 的最大相对误差，旁边是 torch 的；推理时看输出，训练时看梯度。"
+    ),
+    "Lengths uniform in 1..T: Elman takes lengths=, torch packs, runs and unpacks.": (
+        "长度在 1..T 上均匀分布：Elman 使用 lengths=，torch 打包、运行、解包。"
+    ),
+    "TF32 in cuDNN: on.": "cuDNN 的 TF32：开启。",
+    "TF32 in cuDNN: off.": "cuDNN 的 TF32：关闭。",
+    "{card}, compute capability {capability}, driver {driver}.": "{card}，计算能力 {capability}，驱动 {driver}。",
+    "unknown": "未知",
 }

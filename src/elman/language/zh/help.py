@@ -24,6 +24,7 @@ SENTENCES = {
     ),
     "Kind of network: rnn, gru or lstm.": "网络种类：rnn、gru 或 lstm。",
     "Print the parameters of all three networks, not only the first.": "打印全部三个网络的参数，而不只是第一个。",
+    "Where the networks run.": "网络在哪里运行。",
     # elman explain
     "Inspect a network of your own: tensors, parameters, cost, backend, and one number worked out by hand.": (
         "查看任意一个网络：张量、参数、计算量、后端，还可以手工推算其中一个数。"
@@ -82,10 +83,19 @@ SENTENCES = {
     "How it is measured": "怎么测",
     "Output": "输出",
     "Kinds of network.": "网络种类。",
-    "Which sizes: usual ones, the tour's three networks, awkward ones, or all of these. sequences: lengths, resets, traces and streams, "
-    "each compared with the alternative, Elman and torch only.": (
-        "规模：sizes 为常见规模，tour 为导览中的三个网络，edge 为刁钻规模，all 为以上全部。sequences "
+    "Which sizes: usual ones, the tour's three networks, awkward ones, 512 steps, or all but the last; by default the usual ones, on a "
+    "GPU in bfloat16 and float32 512 steps. sequences: lengths, resets, traces and streams, each compared with the alternative, Elman and "
+    "torch only.": (
+        "规模：sizes 为常见规模，tour 为导览中的三个网络，edge 为刁钻规模，long 为 512 步，all 为除 long 外的全部；"
+        "默认 sizes，在 GPU 上用 bfloat16 或 float32 时默认 long。sequences "
         "测长度、重置、trace 和流式推理，各与替代做法比较，只比 Elman 和 torch。"
+    ),
+    "On a GPU": "在 GPU 上",
+    "cuda: compare with torch.nn on the GPU, timed by events.": "cuda：在 GPU 上与 torch.nn 比较，由事件计时。",
+    "By default bfloat16, in which torch.nn in float16 takes part too.": "默认 bfloat16，此时 float16 的 torch.nn 也参与比较。",
+    "Sequences of different lengths, uniform in 1..T.": "序列长度不等，在 1..T 上均匀分布。",
+    "Call torch.set_float32_matmul_precision with it first; high allows TF32 outside cuDNN too.": (
+        "先用该值调用 torch.set_float32_matmul_precision；high 时 cuDNN 以外也允许 TF32。"
     ),
     "Only these rows of the grid: 4,8 or 2-5.": "只测其中几行，如 4,8 或 2-5。",
     "Inference, training or both.": "推理（infer）、训练（train）或两者都测（both）。",

@@ -163,4 +163,7 @@ SENTENCES = {
         "✓ 以上结论已用本次运行的数值核对，并与单独运行每一段的结果比较：误差 {difference}。"
     ),
     "✗ NOT true in this run: {places}": "✗ 本次运行的数值与此不符：{places}",
+    "A call without gradients: medians and quartiles of {rounds} rounds, timed by events on the GPU.": (
+        "不求梯度的单次调用：{rounds} 轮的中位数和四分位数，由 GPU 上的事件计时。"
+    ),
 }

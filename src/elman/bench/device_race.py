@@ -1,0 +1,212 @@
+"""Races Elman against torch.nn on a GPU: first how accurate both are, then how long they take.
+
+Both have the same weights, rounded to the race's dtype, the same input, and in training the same gradient of the output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import elman
+from elman.bench.agreement import TOLERANCE, WrongAnswerError
+from elman.bench.device import by_events
+from elman.bench.measure import AGAIN, Row
+from elman.bench.race import race
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from torch import Tensor
+
+    from elman.bench.case import Case, Mode
+    from elman.bench.race import Stopwatch
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+FLOAT16 = "torch float16"
+"""The name under which torch races in the dtype that cuDNN is fastest in, where that is not the race's."""
+TF32_EPS = 2.0**-10
+
+
+@final
+@dataclass(frozen=True)
+class DeviceRow(Row):
+    """A row of a race on a GPU.
+
+    Attributes:
+        errors: of Elman and of torch, for each array that they compute (the output, the final states; in training the gradients) how far it
+            is from that of a float64 run: the norm of the difference over the norm.
+    """
+
+    errors: Mapping[str, Mapping[str, float]]
+
+    def error(self, name: str) -> float:
+        """The largest error of a contestant."""
+        return max(self.errors[name].values())
+
+
+@dataclass(frozen=True)
+class Network:
+    """A case's network of one library, with its data, on a device.
+
+    Attributes:
+        layer: the network.
+        x: (T, B, I).
+        grad_output: of the output, (T, B, D·H).
+        lengths: of the sequences, on the CPU; None where all have all steps.
+    """
+
+    layer: nn.Module
+    x: Tensor
+    grad_output: Tensor
+    lengths: Tensor | None
+
+    def forward(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The output and the final states."""
+        if self.lengths is None:
+            output, finals = self.layer(self.x)
+        elif isinstance(self.layer, elman.RNN | elman.GRU | elman.LSTM):
+            output, finals = self.layer(self.x, lengths=self.lengths)
+        else:
+            packed, finals = self.layer(pack_padded_sequence(self.x, self.lengths, enforce_sorted=False))
+            output, _ = pad_packed_sequence(packed, total_length=len(self.x))
+        return output, finals if isinstance(finals, tuple) else (finals,)
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """Of x and of every parameter."""
+        return torch.autograd.grad(self.forward()[0], (self.x, *self.layer.parameters()), self.grad_output)
+
+    def call(self, mode: Mode) -> Callable[[], object]:
+        """What is timed."""
+        return self.forward if mode == "infer" else self.gradients
+
+    def arrays(self, case: Case, mode: Mode) -> dict[str, Tensor]:
+        """What is computed, by name."""
+        if mode == "infer":
+            output, finals = self.forward()
+            return {"output": output, **dict(zip(case.finals, finals, strict=True))}
+        names = ("x", *(name for name, _ in self.layer.named_parameters()))
+        return dict(zip(names, self.gradients(), strict=True))
+
+    def why(self) -> str:
+        """Which of Elman's backends runs it."""
+        return str(elman.why(self.layer, self.x, lengths=self.lengths))  # type: ignore[arg-type]
+
+
+def network_of(
+    library: Any,
+    case: Case,
+    mode: Mode,
+    dtype: torch.dtype,
+    device: str,
+    *,
+    ragged: bool = False,
+    in_float64: bool = False,
+    seed: int = 0,
+) -> Network:
+    """A case's network.
+
+    Args:
+        library: ``elman`` or ``torch.nn``.
+        mode: in training, input and weights need gradients.
+        dtype: that weights and data are rounded to.
+        ragged: give the sequences lengths, uniform in 1..T.
+        in_float64: compute in float64, with the rounded weights and data.
+        seed: of weights and data.
+    """
+    arrays, parameters = case.arrays(seed)
+    draw = np.random.default_rng(seed + 1)
+    grad_output = draw.standard_normal((case.steps, case.batch, case.num_directions * case.hidden_size)).astype(np.float32)
+    lengths = draw.integers(1, case.steps, case.batch, endpoint=True)
+    layer = getattr(library, case.cell.upper())(
+        case.input_size, case.hidden_size, num_layers=case.num_layers, bidirectional=case.bidirectional
+    )
+    layer.load_state_dict({name: torch.from_numpy(array) for name, array in parameters.items()})
+
+    def on_device(array: Any) -> Tensor:
+        tensor = torch.from_numpy(array).to(device, dtype)
+        return tensor.double() if in_float64 else tensor
+
+    layer = layer.to(device, dtype)
+    return Network(
+        layer=(layer.double() if in_float64 else layer).requires_grad_(mode == "train"),
+        x=on_device(arrays["x"]).requires_grad_(mode == "train"),
+        grad_output=on_device(grad_output),
+        lengths=torch.from_numpy(lengths) if ragged else None,
+    )
+
+
+def relative_errors(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
+    """How far each array is from what is expected: the norm of the difference over the norm."""
+    return {name: float((got[name].double() - right).norm() / right.norm().clamp_min(1e-300)) for name, right in expected.items()}
+
+
+def check(who: str, errors: Mapping[str, float], beside: Mapping[str, float], dtype: torch.dtype) -> None:
+    """Raise if an array is wrong: it has more than twice torch's error, and more than a few roundings of the dtype would make.
+
+    Raises:
+        WrongAnswerError: says which array, and by how much it is off.
+    """
+    eps = TF32_EPS if dtype is torch.float32 and torch.backends.cudnn.allow_tf32 else torch.finfo(dtype).eps
+    for name, error in errors.items():
+        if not error <= max(TOLERANCE, 4 * eps, 2 * beside[name]):  # NaN is wrong too
+            raise WrongAnswerError(f"{who}: {name} has a relative error of {error:.3g}, torch's of {beside[name]:.3g}")
+
+
+def measure(
+    cases: Iterable[tuple[int, Case]],
+    modes: Sequence[Mode],
+    dtype: str,
+    *,
+    rounds: int,
+    min_block_s: float,
+    ragged: bool = False,
+    always_again: bool = False,
+    device: str = "cuda",
+    stopwatch: Stopwatch = by_events,
+) -> Iterator[DeviceRow]:
+    """Race every case in every mode, one row at a time.
+
+    Args:
+        cases: each with its row number in its grid.
+        modes: which of inference and training.
+        dtype: a name in ``DTYPES``; in bfloat16, torch races in float16 too.
+        rounds, min_block_s: of each race (``elman.bench.race``).
+        ragged: the sequences' lengths are uniform in 1..T; torch packs, runs and unpacks them.
+        always_again: race Elman against itself in every row, not only in the first of each cell and mode.
+        device, stopwatch: where, and how its time is taken.
+
+    Raises:
+        WrongAnswerError: Elman's numbers are wrong, in the row after the last one given.
+    """
+    again: set[tuple[str, Mode]] = set()
+    of_dtype = DTYPES[dtype]
+    for number, case in cases:
+        for mode in modes:
+            with torch.set_grad_enabled(mode == "train"):
+                ours, theirs = (network_of(library, case, mode, of_dtype, device, ragged=ragged) for library in (elman, nn))
+                errors = _errors(ours, theirs, case, mode, of_dtype, device, ragged)
+                calls = {"torch": theirs.call(mode), "elman": ours.call(mode)}
+                if dtype == "bfloat16":
+                    calls[FLOAT16] = network_of(nn, case, mode, torch.float16, device, ragged=ragged).call(mode)
+                if always_again or (case.cell, mode) not in again:
+                    again.add((case.cell, mode))
+                    calls[AGAIN] = network_of(elman, case, mode, of_dtype, device, ragged=ragged).call(mode)
+                timings = race(calls, rounds=rounds, min_block_s=min_block_s, stopwatch=stopwatch)
+                row = DeviceRow(number, case, mode, ours.why(), timings, peak=None, neighbours=None, errors=errors)
+            yield row
+
+
+def _errors(
+    ours: Network, theirs: Network, case: Case, mode: Mode, dtype: torch.dtype, device: str, ragged: bool
+) -> dict[str, dict[str, float]]:
+    """Elman's errors and torch's; the former are checked."""
+    expected = network_of(nn, case, mode, dtype, device, ragged=ragged, in_float64=True).arrays(case, mode)
+    errors = {name: relative_errors(network.arrays(case, mode), expected) for name, network in (("elman", ours), ("torch", theirs))}
+    check(f"elman, {case.cell} {case}, {mode}", errors["elman"], errors["torch"], dtype)
+    return errors
