@@ -162,6 +162,24 @@ def test_what_was_not_traced_is_an_error(kind: Kind, called: str, others: list[t
             traced(*arguments)
 
 
+@every_deep_kind
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_traced_module_refuses_a_state_of_another_batch(kind: Kind, batch: int) -> None:
+    """Also of a single sequence, which torch would broadcast."""
+    rnn, cell = kind.build(elman, 3, 4, **ALL_AT_ONCE), elman.GRUCell(3, 4, dtype=torch.float64)
+
+    def state(batch: int) -> Any:
+        return as_hx(tuple(torch.randn(4, batch, width, dtype=torch.float64) for width in kind.widths(4)))
+
+    traced = torch.jit.trace(rnn, (_x(5, 3), state(3)), check_trace=False)
+    traced_cell = torch.jit.trace(cell, (_x(1, 3)[0], torch.randn(3, 4, dtype=torch.float64)), check_trace=False)
+    traced(_x(5, 7), state(7))
+    with pytest.raises(RuntimeError):
+        traced(_x(5, 3), state(batch))
+    with pytest.raises(RuntimeError):
+        traced_cell(_x(1, 3)[0], torch.randn(batch, 4, dtype=torch.float64))
+
+
 def test_what_is_wrong_while_tracing_is_told_as_ever() -> None:
     with pytest.raises(RuntimeError, match="expected lengths from 0 to T, the steps of x"):
         torch.jit.trace(_Calling(elman.GRU(3, 4), lambda rnn, x, n: rnn(x, lengths=n)), (torch.randn(5, 3, 3), _sizes(1, 6, 2)))

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import elman
 import pieces
 from cases import Case, allow, assert_same, assert_same_numbers, assert_within, build, evaluate, expect
-from elman.layers import checks
+from elman.layers import spans
 from kinds import GRU, KINDS, LSTM, RELU, TANH, Kind, as_hx, as_states, every_cell, every_kind
 from pieces import Batch
 
@@ -114,7 +114,7 @@ def test_each_sample_of_a_vmap_may_have_its_own(kind: Kind) -> None:
 def test_what_the_scan_is_given_is_nobody_elses(dtype: torch.dtype, recorded: bool) -> None:
     lengths = torch.tensor([LENGTHS, LENGTHS], dtype=dtype).t()[:, 0]
     with _Recorder() if recorded else contextlib.nullcontext():
-        own = checks.as_lengths(lengths, 4, 6)
+        own = spans.as_lengths(lengths, 4, 6)
     assert (own.dtype, own.device.type, own.is_contiguous()) == (torch.int64, "cpu", True)
     lengths.fill_(6)
     assert own.tolist() == LENGTHS
@@ -235,15 +235,15 @@ WRONG: list[tuple[object, type[Exception], str]] = [
     ([3, 0, 2**70, 2], RuntimeError, "got 1180591620717411303424"),
     (torch.tensor([3, 0, 7, 2]), RuntimeError, "got 7: lengths is [3, 0, 7, 2]"),
     (torch.tensor([3, 0, 255, 2], dtype=torch.uint8), RuntimeError, "got 255"),
-    ([3, 0, 6], RuntimeError, "expected 4 lengths, one for each row of x, got 3: lengths is [3, 0, 6]"),
+    ([3, 0, 6], RuntimeError, "expected 4 lengths, one for each sequence of x, got 3: lengths is [3, 0, 6]"),
     (torch.ones(9, dtype=torch.int64), RuntimeError, "got 9: lengths is [1, 1, 1, 1, 1, 1, 1, 1, ...]"),
     ([], RuntimeError, "got 0: lengths is []"),
-    (np.array([]), RuntimeError, "expected 4 lengths, one for each row of x, got 0: lengths is []"),
-    (torch.tensor([]), RuntimeError, "expected 4 lengths, one for each row of x, got 0: lengths is []"),
-    (torch.tensor(3), RuntimeError, "expected 4 lengths, one for each row of x, got a tensor of shape (): give it one axis"),
+    (np.array([]), RuntimeError, "expected 4 lengths, one for each sequence of x, got 0: lengths is []"),
+    (torch.tensor([]), RuntimeError, "expected 4 lengths, one for each sequence of x, got 0: lengths is []"),
+    (torch.tensor(3), RuntimeError, "expected 4 lengths, one for each sequence of x, got a tensor of shape (): give it one axis"),
     (torch.ones(4, 1, dtype=torch.int64), RuntimeError, "got a tensor of shape (4, 1)"),
     (np.ones((4, 1), dtype=np.int64), RuntimeError, "got an array of shape (4, 1)"),
-    (np.array(3), RuntimeError, "expected 4 lengths, one for each row of x, got an array of shape (): give it one axis"),
+    (np.array(3), RuntimeError, "expected 4 lengths, one for each sequence of x, got an array of shape (): give it one axis"),
     (np.array([3, 0, 7, 2]), RuntimeError, "got 7: lengths is [3, 0, 7, 2]"),
     (np.ones(4), TypeError, "of an integer dtype, got float64: if they are whole numbers, convert them with lengths.astype(int)"),
     (np.ones(4, dtype=bool), TypeError, "got bool: count a mask's steps"),
@@ -272,7 +272,7 @@ def test_lengths_that_do_not_fit_are_an_error(lengths: object, error: type[Excep
 
 
 def test_an_unbatched_sequence_has_not_two_lengths() -> None:
-    with pytest.raises(RuntimeError, match=r"expected 1 lengths, one for each row of x, got 2: lengths is \[3, 2\]"):
+    with pytest.raises(RuntimeError, match=r"expected 1 lengths, one for each sequence of x, got 2: lengths is \[3, 2\]"):
         elman.RNN(3, 4)(torch.zeros(6, 3), lengths=[3, 2])
 
 

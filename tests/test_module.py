@@ -233,6 +233,30 @@ def test_a_class_that_was_assigned_is_enough_whatever_comes_first(first: str) ->
     _same(run[first](), theirs(x))
 
 
+@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("GRU", "LSTM", r"expected weight_ih_l0 of shape \(16, 3\), got \(12, 3\)"),
+        ("LSTM", "GRU", r"expected weight_ih_l0 of shape \(12, 3\), got \(16, 3\)"),
+        ("GRU", "RNN", "expected a module with the attributes of elman's RNN, got one without nonlinearity: build a new RNN"),
+        ("LSTMCell", "GRUCell", r"expected weight_ih of shape \(12, 3\), got \(16, 3\)"),
+        (
+            "GRUCell",
+            "RNNCell",
+            "expected a module with the attributes of elman's RNNCell, got one without nonlinearity: build a new RNNCell",
+        ),
+    ],
+)
+def test_a_class_of_another_kind_is_told(before: str, after: str, told: str, called: bool) -> None:
+    module, x = getattr(elman, before)(3, 4), torch.randn(2, 3)
+    if called:
+        module(x)
+    module.__class__ = getattr(elman, after)
+    with pytest.raises((RuntimeError, TypeError), match=told):
+        module(x)
+
+
 @pytest.mark.parametrize("options", [{}, {"learn_initial_state": True, "recompute": True, "num_layers": 2}], ids=["plain", "ours"])
 @every_layer
 def test_a_whole_module_is_saved_and_loaded(layer: str, options: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""What layers and cells share: parameters in torch.nn's order, and the quick way to read them."""
+"""What layers and cells share: they own the parameters of a stack, in torch.nn's order, and read them quickly."""
 
 from __future__ import annotations
 
@@ -6,53 +6,62 @@ import math
 from collections.abc import Callable
 from numbers import Integral
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from elman.backends import kernels
-from elman.layers import checks
+from elman.layers.errors import brief
+from elman.layers.options import check_placement
+from elman.layers.parameters import as_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from torch.nn.utils.rnn import PackedSequence
 
-    from elman.backends import Spans, Stack
+    from elman.backends import Stack
     from elman.cells import Cell
-    from elman.layers.checks import Lengths, Reset
+    from elman.layers.arguments import Call
+    from elman.layers.spans import Lengths, Reset
 
 T = TypeVar("T")
+State = TypeVar("State")  # what hx and the final state are: a tensor, or for a cell of several states a tuple of tensors
 
-# What the scan is given: x, states, params, spans; checked, time-major, with a batch axis.
-Call: TypeAlias = "tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans]"
-
-
-# What torch.nn's layers keep beside their parameters, the last in weak references, which cannot be pickled.
+# What torch.nn's layers have beside their parameters, the last in weak references, which cannot be pickled.
 _TORCHS = frozenset(("_flat_weights", "_flat_weights_names", "_all_weights", "_flat_weight_refs", "mode"))
 
 
+# What a module works out from its sizes.
+_DERIVED = ("stack", "_names", "_state_names", "_read", "_learned")
+
+
 class _Derived(Generic[T]):
-    """An attribute that follows from a module's sizes. It is among the module's own attributes, where reading costs nothing more; where it
-    is missing, the module came by another way than its constructor (as torch.nn's, given Elman's class), and it is worked out now.
+    """An attribute that follows from a module's sizes. It is one of the module's own attributes, which are quick to read. If it is missing,
+    the module was not built by its constructor (its ``__class__`` was assigned, for example), and it is worked out now.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, module: RecurrentModule | None, owner: type) -> T:
+    def __get__(self, module: RecurrentModule[Any] | None, owner: type) -> T:
         if module is None:
             return self  # type: ignore[return-value]
-        module._derive(module._cell())
+        try:
+            module._derive(module._cell())
+        except AttributeError as error:  # which nn.Module would take for its own
+            kind = type(module).__name__
+            told = f"expected a module with the attributes of elman's {kind}, got one without {error.name}: build a new {kind}"
+            raise TypeError(told) from None
         found: T = vars(module)[self._name]
         return found
 
 
-class RecurrentModule(nn.Module):
+class RecurrentModule(nn.Module, Generic[State]):
     """A module that owns the parameters of a stack. Abstract: a subclass says which, and how a call is checked.
 
-    It is no ``abc.ABC``, so that a class may name ABC or a metaclass of its own beside it, in any order.
+    It is not an ``abc.ABC``, so that a class may name ABC or a metaclass of its own beside it, in any order.
 
     Attributes:
         stack: what is to be run.
@@ -62,9 +71,9 @@ class RecurrentModule(nn.Module):
     input_size: int
     hidden_size: int
     stack = _Derived["Stack"]()
-    _names = _Derived[tuple[str, ...]]()  # of the stack's parameters, in its order
-    _state_names = _Derived[tuple[str, ...]]()  # what is wrong with a state is said of these
-    _read = _Derived[Callable[[dict[str, Any]], tuple[Tensor, ...]]]()  # those parameters, of a dict
+    _names = _Derived[tuple[str, ...]]()  # of the parameters, in the stack's order
+    _state_names = _Derived[tuple[str, ...]]()  # by which messages call the states
+    _read = _Derived[Callable[[dict[str, Any]], tuple[Tensor, ...]]]()  # takes the parameters out of a dict
     _learned: tuple[str, ...] = ()  # the names of the learned initial states, which are parameters of the module but not of the stack
 
     def _cell(self) -> Cell:
@@ -87,7 +96,11 @@ class RecurrentModule(nn.Module):
         own["_learned"] = learned
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._fixed and "stack" in vars(self) and hasattr(self, name):
+        if name == "__class__":
+            super().__setattr__(name, value)
+            for derived in _DERIVED:  # another class may read the parameters in another way
+                vars(self).pop(derived, None)
+        elif name in self._fixed and "stack" in vars(self) and hasattr(self, name):
             self._refuse_change(name, value)
         else:
             super().__setattr__(name, value)
@@ -104,13 +117,12 @@ class RecurrentModule(nn.Module):
             return
         kind = type(self).__name__
         raise AttributeError(
-            f"expected {name} to stay {now!r}, for which this {kind} has its parameters, got {checks.brief(value)}: build another {kind}"
+            f"expected {name} to stay {now!r}, for which this {kind} has its parameters, got {brief(value)}: build another {kind}"
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """The attributes, as torch.nn's module of the same name has them: what follows from them is worked out again."""
-        derived = {"stack", "_names", "_state_names", "_read", "_learned"} | _TORCHS
-        return {name: value for name, value in vars(self).items() if name not in derived}
+        """The attributes that torch.nn's module of the same name has; the rest is worked out again."""
+        return {name: value for name, value in vars(self).items() if name not in _DERIVED and name not in _TORCHS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take attributes of ``__getstate__`` or of torch.nn's module of the same name."""
@@ -118,14 +130,14 @@ class RecurrentModule(nn.Module):
         self._derive(self._cell())
 
     def __prepare_scriptable__(self) -> NoReturn:
-        """What torch.jit.script asks a module for first."""
+        """Refuse torch.jit.script, which calls this first."""
         raise RuntimeError(
             f"expected a module that torch.jit.script can compile, got elman's {type(self).__name__}, which calls its kernels from Python: "
             "use torch.compile or torch.export, or torch.jit.trace for a fixed number of steps"
         )
 
     def _slow_forward(self, *arguments: Any, **named: Any) -> Any:
-        """What a call does under torch.jit.trace. torch's older ONNX exporter passes keyword-only arguments by position: their defaults."""
+        """Run a call under torch.jit.trace. torch's older ONNX exporter passes the defaults of keyword-only arguments by position."""
         if torch.onnx.is_in_onnx_export():
             while len(arguments) > 1 and arguments[-1] is None:
                 arguments = arguments[:-1]
@@ -133,17 +145,13 @@ class RecurrentModule(nn.Module):
 
     def _own_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
         """Create the stack's parameters and draw their values."""
-        try:
-            torch.empty(0, device=device, dtype=dtype)
-        except TypeError:
-            told = "expected device to be a torch.device, its name or None, and dtype to be a torch.dtype or None"
-            raise TypeError(f"{told}, got {checks.brief(device)} and {checks.brief(dtype)}") from None
+        check_placement(device, dtype)
         for name, shape in zip(self._names, self.stack.shapes, strict=True):
             self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every parameter anew from the uniform distribution over ±1/sqrt(H); learned initial states become zeros."""
+        """Draw all parameters again from the uniform distribution over ±1/sqrt(H), and set learned initial states to zero."""
         bound = 1.0 / math.sqrt(self.stack.hidden_size) if self.stack.hidden_size > 0 else 0.0
         for name, parameter in self.named_parameters():
             if name in self._learned:
@@ -152,7 +160,7 @@ class RecurrentModule(nn.Module):
                 nn.init.uniform_(parameter, -bound, bound)
 
     def _own_params(self) -> tuple[Tensor, ...] | None:
-        """The same unchecked; None if a parametrisation, weight_norm or pruning took one out: it is a property or an attribute then."""
+        """The parameters as they are now, unchecked; None if one is computed, by a parametrisation, weight_norm or pruning."""
         try:
             # Past nn.Module.__getattr__, which costs more than a small kernel. functional_call swaps the entries of this very dict.
             return self._read(self._parameters)
@@ -160,42 +168,20 @@ class RecurrentModule(nn.Module):
             return None
 
     def _params(self) -> tuple[Tensor, ...]:
-        """The parameters as they are now, in the stack's order. Never a list from an earlier call, which would go stale."""
+        """The parameters as they are now, checked, in the stack's order."""
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # who records this follows plain attributes
-            return checks.as_parameters(self._names, [getattr(self, name, None) for name in self._names], self.stack.shapes)
+            return as_parameters(self._names, [getattr(self, name, None) for name in self._names], self.stack.shapes)
         params: tuple[Any, ...] = self._own_params() or tuple([getattr(self, name, None) for name in self._names])
         if not kernels.reads(self.stack, params):  # not what it nearly always is, so perhaps wrong
-            return checks.as_parameters(self._names, params, self.stack.shapes)
+            return as_parameters(self._names, params, self.stack.shapes)
         return params
-
-    def _states(self, hx: Any) -> tuple[Tensor, ...] | None:
-        """The states as a tuple, of what the caller gave as hx. Says no more than whether it is a tuple where one is due."""
-        if hx is None:
-            return None
-        count = len(self._state_names)
-        if count == 1:
-            return (hx,)
-        expected = f"a tuple ({', '.join(self._state_names)})"
-        if not isinstance(hx, tuple | list):
-            raise checks.wrong_kind("hx", expected, hx)
-        if len(hx) != count:
-            raise RuntimeError(f"expected hx to be {expected}, got {len(hx)} of them")
-        return tuple(hx)
-
-    def _check_states(
-        self, states: tuple[Tensor, ...], x: Tensor, axes: str, before: tuple[int, ...], ranks: Sequence[int] | None = None
-    ) -> None:
-        """Raise what is wrong with the initial states, if anything is (``checks.check_state``). ``before``: their shape less the units."""
-        for name, state, size in zip(self._state_names, states, self.stack.state_sizes, strict=True):
-            units = axes if size == self.stack.hidden_size else axes.replace("H", "P")
-            checks.check_state(name, state, x, (*before, size), units, ranks)
 
     def _prepare(
         self,
         x: Tensor | PackedSequence,
         states: tuple[Tensor, ...] | None,
-        lengths: Lengths | None = None,
-        reset: Reset | None = None,
+        lengths: Lengths | None,
+        reset: Reset | None,
     ) -> Call:
-        """Check a call's arguments and bring them into the scan's form."""
+        """Check a call's arguments and bring them into the form that the scan takes. See ``arguments``."""
         raise NotImplementedError

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from elman.cells import NONLINEARITIES
-from elman.layers import checks
-from elman.layers.cell import OneStateCell
-from elman.layers.layer import OneStateLayer
+from elman.layers.layer import RecurrentLayer
+from elman.layers.options import as_nonlinearity
+from elman.layers.single_step import RecurrentCell
 
 if TYPE_CHECKING:
     import torch
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
     from elman.cells import Cell
 
 
-class RNN(OneStateLayer):
-    """An Elman network over whole sequences, in place of torch.nn.RNN.
+class RNN(RecurrentLayer[Tensor]):
+    """An Elman network: a drop-in replacement for torch.nn.RNN.
 
     >>> import elman, torch
     >>> rnn = elman.RNN(10, 20, num_layers=2)
@@ -30,39 +32,17 @@ class RNN(OneStateLayer):
 
     Source: J. L. Elman, "Finding Structure in Time", Cognitive Science 14 (1990).
 
-    Args:
-        input_size: I, features of x at each step.
-        hidden_size: H, units in each layer and direction.
-        num_layers: L, layers, each reading the one below.
-        nonlinearity: "tanh" or "relu".
-        bias: False leaves b_ih and b_hh out.
-        batch_first: x and output are (B, T, ...) instead of (T, B, ...). It does not change the states' shape.
-        dropout: in training, the probability with which an output of any layer but the last is zeroed.
-        bidirectional: each layer also reads from the last step to the first; D is then 2, otherwise 1.
-        device: where the parameters live.
-        dtype: the parameters' dtype.
-        proj_size: LSTM alone has it; anything given raises.
-        recompute: keep less for the gradient, as GRU and LSTM do. An RNN keeps its outputs only in any case, so that it changes nothing.
-        learn_initial_state: have the initial states as a parameter h_0, zeros at first, from which a call without hx starts, and each piece
-            after a reset.
+    The constructor's arguments are described at ``__init__``, those of a call at ``forward``. I is input_size, H hidden_size, L num_layers,
+    and D the number of directions, 1 or 2.
 
     Attributes:
-        weight_ih_l0: (H, I), of a higher layer (H, D·H); the other direction's are called ``weight_ih_l0_reverse``.
+        weight_ih_l0: (H, I); in higher layers (H, D·H). The parameters of the reverse direction are called ``weight_ih_l0_reverse`` etc.
         weight_hh_l0: (H, H).
         bias_ih_l0, bias_hh_l0: (H,).
-        h_0: (L·D, H), with learn_initial_state only.
-
-    The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.RNN's.
-
-    Of the constructor's arguments batch_first, dropout and recompute may be set to other values as attributes; the rest belong to the
-    parameters, and setting one to another value raises an AttributeError.
-
-    Raises:
-        TypeError: a flag is not a bool or a size not an int.
-        ValueError: a size is not positive, dropout not a probability, the nonlinearity unknown, or proj_size given.
+        h_0: (L·D, H), only with learn_initial_state.
     """
 
-    _fixed = OneStateLayer._fixed | {"nonlinearity"}
+    _fixed = RecurrentLayer._fixed | {"nonlinearity"}
 
     def __init__(
         self,
@@ -81,10 +61,8 @@ class RNN(OneStateLayer):
         recompute: bool = False,
         learn_initial_state: bool = False,
     ) -> None:
-        checks.check_no_projection("an RNN", proj_size)
-        nonlinearity = checks.as_nonlinearity(nonlinearity, ValueError)
+        self.nonlinearity = as_nonlinearity(nonlinearity, ValueError)
         super().__init__(
-            NONLINEARITIES[nonlinearity](),
             input_size,
             hidden_size,
             num_layers,
@@ -92,25 +70,24 @@ class RNN(OneStateLayer):
             batch_first,
             dropout,
             bidirectional,
-            0,
             device,
             dtype,
-            recompute,
-            learn_initial_state,
+            proj_size=proj_size,
+            recompute=recompute,
+            learn_initial_state=learn_initial_state,
         )
-        self.nonlinearity = nonlinearity
 
     def _cell(self) -> Cell:
         return NONLINEARITIES[self.nonlinearity]()
 
     @property
     def mode(self) -> str:
-        """What torch.nn calls the kind of network: "RNN_TANH" or "RNN_RELU"."""
+        """The kind of network, as torch.nn names it: "RNN_TANH" or "RNN_RELU"."""
         return f"RNN_{self.nonlinearity.upper()}"
 
 
-class RNNCell(OneStateCell):
-    """One step of an Elman network, in place of torch.nn.RNNCell.
+class RNNCell(RecurrentCell[Tensor]):
+    """One step of an Elman network: a drop-in replacement for torch.nn.RNNCell.
 
     >>> import elman, torch
     >>> cell = elman.RNNCell(10, 20)
@@ -126,29 +103,15 @@ class RNNCell(OneStateCell):
 
     Source: J. L. Elman, "Finding Structure in Time", Cognitive Science 14 (1990).
 
-    Args:
-        input_size: I, features of x.
-        hidden_size: H, units.
-        bias: False leaves b_ih and b_hh out.
-        nonlinearity: "tanh" or "relu".
-        device: where the parameters live.
-        dtype: the parameters' dtype.
+    The constructor's arguments are described at ``__init__``, those of a call at ``forward``. I is input_size, H hidden_size.
 
     Attributes:
         weight_ih: (H, I).
         weight_hh: (H, H).
         bias_ih, bias_hh: (H,); None without bias.
-
-    The parameters are drawn from the uniform distribution over ±1/sqrt(H), and for the same seed are torch.nn.RNNCell's.
-
-    The constructor's arguments belong to the parameters: setting such an attribute to another value raises an AttributeError.
-
-    Raises:
-        TypeError: a size is not an int.
-        RuntimeError: the nonlinearity is unknown or a size negative.
     """
 
-    _fixed = OneStateCell._fixed | {"nonlinearity"}
+    _fixed = RecurrentCell._fixed | {"nonlinearity"}
 
     def __init__(
         self,
@@ -160,9 +123,8 @@ class RNNCell(OneStateCell):
         dtype: torch.dtype | None = None,
     ) -> None:
         # torch.nn.RNNCell notices in its first call, with this type of error; a layer's constructor raises a ValueError.
-        nonlinearity = checks.as_nonlinearity(nonlinearity, RuntimeError)
-        super().__init__(NONLINEARITIES[nonlinearity](), input_size, hidden_size, bias, device, dtype)
-        self.nonlinearity = nonlinearity
+        self.nonlinearity = as_nonlinearity(nonlinearity, RuntimeError)
+        super().__init__(input_size, hidden_size, bias, device, dtype)
 
     def _cell(self) -> Cell:
         return NONLINEARITIES[self.nonlinearity]()

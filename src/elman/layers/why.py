@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elman.backends import explain
-from elman.layers import checks
+from elman.layers.errors import wrong_module
+from elman.layers.initial_state import as_states
 from elman.layers.module import RecurrentModule
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn.utils.rnn import PackedSequence
 
-    from elman.layers.checks import Lengths, Reset
+    from elman.layers.spans import Lengths, Reset
 
 
 def why(
-    rnn: RecurrentModule,
+    rnn: RecurrentModule[Any],
     x: Tensor | PackedSequence,
     hx: Tensor | tuple[Tensor, Tensor] | None = None,
     *,
@@ -40,5 +41,5 @@ def why(
         Exception: whatever ``rnn`` raises for these arguments.
     """
     if not isinstance(rnn, RecurrentModule):
-        raise checks.wrong_module("layers or cells", rnn)
-    return explain(rnn.stack, *rnn._prepare(x, rnn._states(hx), lengths, reset))
+        raise wrong_module("layers or cells", rnn)
+    return explain(rnn.stack, *rnn._prepare(x, as_states(rnn._state_names, hx), lengths, reset))

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from elman.layers import checks
+from elman.layers.errors import check_layout, wrong_kind
+from elman.layers.options import as_size
+from elman.layers.spans import as_lengths, as_reset
 from elman.streaming.network import check_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from elman.layers import GRU, LSTM, RNN
-    from elman.layers.checks import Lengths, Reset
+    from elman.layers.spans import Lengths, Reset
 
 
 def chunks(
@@ -92,19 +94,19 @@ class Chunks:
     ) -> None:
         check_network(rnn, "the first chunk does")
         if not isinstance(x, Tensor):
-            raise checks.wrong_kind("x", "a tensor", x)
-        checks.check_layout("x", x)
+            raise wrong_kind("x", "a tensor", x)
+        check_layout("x", x)
         if x.dim() not in (2, 3):
             raise ValueError(f"expected x of 2 or 3 dimensions, got {x.dim()}: x has shape {tuple(x.shape)}")
-        size = checks.as_size("size", size, 1)
+        size = as_size("size", size, 1)
         self.state: Any = hx
         self._rnn, self._x, self._size = rnn, x, size
         self._time, batch = (1, 0) if rnn.batch_first and x.dim() == 3 else (0, 1)
         steps, rows = x.shape[self._time], x.shape[batch] if x.dim() == 3 else 1
         if steps == 0:
             raise RuntimeError(f"expected at least one step, got none: x has shape {tuple(x.shape)}")
-        self._lengths = None if lengths is None else checks.as_lengths(lengths, rows, steps)
-        self._reset = None if reset is None else rnn.as_reset(reset, x, steps, rows if x.dim() == 3 else None)
+        self._lengths = None if lengths is None else as_lengths(lengths, rows, steps)
+        self._reset = None if reset is None else as_reset(reset, x, steps, rows if x.dim() == 3 else None, rnn.batch_first)
         self._begin = 0
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:

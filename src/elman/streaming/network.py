@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from elman.layers import checks
+from elman.layers.errors import wrong_module
 from elman.layers.layer import RecurrentLayer
 
 
@@ -18,7 +18,7 @@ def check_network(rnn: object, lacks: str) -> None:
         ValueError: it is bidirectional.
     """
     if not isinstance(rnn, RecurrentLayer):
-        raise checks.wrong_module("layers, RNN, GRU or LSTM", rnn)
+        raise wrong_module("layers, RNN, GRU or LSTM", rnn)
     if rnn.bidirectional:
         raise ValueError(
             "expected a network of one direction, got a bidirectional one: its reverse direction begins at the sequence's end, which "

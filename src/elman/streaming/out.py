@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elman.layers import checks
+from elman.layers.errors import wrong_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,7 +68,7 @@ def write(out: Any, output: Tensor) -> None:
 
 def _check_tensor(out: Any, dtype: torch.dtype, device: torch.device) -> None:
     if not isinstance(out, Tensor):
-        raise checks.wrong_kind("out", "a torch tensor, as x is", out)
+        raise wrong_kind("out", "a torch tensor, as x is", out)
     if out.layout is not torch.strided or out.is_nested:
         raise RuntimeError(f"expected out to be a strided tensor, got {'a nested one' if out.is_nested else out.layout}")
     if out.dtype is not dtype:
@@ -83,7 +83,7 @@ def _check_array(out: Any, dtype: str) -> None:
     import numpy as np  # not before: it takes as long to import as all of ours
 
     if not isinstance(out, np.ndarray):
-        raise checks.wrong_kind("out", "a NumPy array, as x is", out)
+        raise wrong_kind("out", "a NumPy array, as x is", out)
     if str(out.dtype) != dtype:
         raise ValueError(f"expected out of {dtype}, the output's dtype, got {out.dtype}")
     if not out.flags.writeable:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from elman.layers.checks import check_unmasked
+from elman.layers.errors import check_unmasked
 
 
 def as_mask(rows: Any, batch_size: int) -> Tensor:

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from elman.backends.stepper import Stepper, can_step, count_write, decline, is_usual
-from elman.layers import checks
+from elman.layers.arguments import check_input
+from elman.layers.errors import brief, check_unmasked, wrong_kind
+from elman.layers.initial_state import as_states
+from elman.layers.options import as_size
 from elman.streaming.network import check_network
 from elman.streaming.out import check_out, write
 from elman.streaming.rows import as_mask
@@ -83,7 +86,7 @@ class Stream:
 
     def __init__(self, rnn: RNN | GRU | LSTM, batch_size: int = 1) -> None:
         check_network(rnn, "a stream does")
-        batch_size = checks.as_size("batch_size", batch_size, 1)
+        batch_size = as_size("batch_size", batch_size, 1)
         import numpy as np  # not before: it takes as long to import as all of ours
 
         self._rnn = rnn
@@ -117,7 +120,7 @@ class Stream:
 
     @batch_size.setter
     def batch_size(self, batch_size: object) -> NoReturn:
-        told = f"expected batch_size to stay {self._batch_size}, got {checks.brief(batch_size)}"
+        told = f"expected batch_size to stay {self._batch_size}, got {brief(batch_size)}"
         raise AttributeError(f"{told}: make another stream with elman.stream(stream.rnn, batch_size)")
 
     def step(self, x: Values, out: Values | None = None) -> Values:
@@ -205,7 +208,7 @@ class Stream:
             names, given = ("state",), (state,)  # type: ignore[assignment]  # what it is comes next
         expected = f"a tuple ({', '.join(names)})"
         if not isinstance(given, tuple | list):
-            raise checks.wrong_kind("state", expected, given)
+            raise wrong_kind("state", expected, given)
         if len(given) != len(names):
             raise RuntimeError(f"expected state to be {expected}, got {len(given)} of them")
         self._set(tuple([self._check_state(*pair) for pair in zip(names, given, self._rnn.stack.state_sizes, strict=True)]))
@@ -271,11 +274,11 @@ class Stream:
         """
         names = self._rnn.stack.cell.states
         if not isinstance(state_dict, Mapping):
-            raise checks.wrong_kind("state_dict", "a dict of arrays, as state_dict() gives it", state_dict)
+            raise wrong_kind("state_dict", "a dict of arrays, as state_dict() gives it", state_dict)
         if set(state_dict) != set(names):
             raise RuntimeError(f"expected a state of {' and '.join(names)}, got {', '.join(map(str, state_dict)) or 'nothing'}")
         for name in names:
-            checks.check_unmasked(name, state_dict[name])
+            check_unmasked(name, state_dict[name])
         given = [torch.from_numpy(v).bfloat16() if self._is_bfloat16(v) else v for v in map(state_dict.__getitem__, names)]
         self._set(tuple([self._check_state(*pair) for pair in zip(names, given, self._rnn.stack.state_sizes, strict=True)]))
 
@@ -356,7 +359,7 @@ class Stream:
             if self._stepper is not None and states is self._stepper.states:  # written over by the next step, while a graph may need it
                 states = tuple([state.clone() for state in states])
             output, hx = self._rnn(x, states[0] if len(states) == 1 else states)
-            finals = self._rnn._states(hx)
+            finals = as_states(self._rnn._state_names, hx)
             finals = tuple([final.to(state.dtype) for final, state in zip(finals or (), states, strict=True)])
             for axis in reversed(lacking):
                 output = output.squeeze(axis)
@@ -411,7 +414,7 @@ class Stream:
             axes = {rank: names for rank, names in axes.items() if "B" in names}
         weight = self._rnn._params()[0]
         given = x if isinstance(x, Tensor) else self._as_tensor("x", x, weight)
-        checks.check_input(given, weight, self._rnn.input_size, axes, ValueError)
+        check_input(given, weight, self._rnn.input_size, axes, ValueError)
         shape = tuple(given.shape)
         if "B" in axes[len(shape)] and shape[batch] != self._batch_size:
             raise RuntimeError(
@@ -446,9 +449,9 @@ class Stream:
         """A copy of an array, as a tensor where the parameters are."""
         import numpy as np
 
-        checks.check_unmasked(name, array)
+        check_unmasked(name, array)
         if not isinstance(array, np.ndarray):
-            raise checks.wrong_kind(name, "a torch tensor or a NumPy array", array)
+            raise wrong_kind(name, "a torch tensor or a NumPy array", array)
         expected = getattr(np, str(weight.dtype).removeprefix("torch."), None)
         if expected is None:
             raise ValueError(f"expected {name} to be a torch tensor: the parameters are {weight.dtype}, which NumPy does not have")

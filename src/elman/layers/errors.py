@@ -1,0 +1,84 @@
+"""The words that every check shares: what was expected, what came. The types of error are torch.nn's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ARRAYS = (Tensor, np.ndarray)
+
+
+def wrong_kind(name: str, expected: str, got: object) -> TypeError:
+    """The error for an argument of a type that cannot be used."""
+    return TypeError(f"expected {name} to be {expected}, got {type(got).__name__}")
+
+
+def wrong_module(expected: str, got: object) -> TypeError:
+    """The error for an object that is not one of Elman's modules. Names its package: torch.nn's modules go by the same names."""
+    kind = type(got)
+    module = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
+    return TypeError(f"expected rnn to be one of Elman's {expected}, got {'' if module == 'builtins' else f'{module}.'}{kind.__name__}")
+
+
+def check_unmasked(name: str, array: object) -> None:
+    """Raise a TypeError if an array is masked: torch would read what is below the mask."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"expected {name} without a mask, got a masked array: pass {name}.filled(...), with a value for what is masked")
+
+
+def check_layout(name: str, tensor: Tensor) -> None:
+    """Raise a RuntimeError if a tensor is not a plain array of numbers: nested, sparse or in oneDNN's layout."""
+    if tensor.is_nested:
+        raise RuntimeError(
+            f"expected {name} to be a tensor with one size for each axis, got a nested tensor: "
+            "pad it with torch.nested.to_padded_tensor and pass lengths=, or pack its parts with torch.nn.utils.rnn.pack_sequence"
+        )
+    if tensor.layout is not torch.strided:
+        raise RuntimeError(f"expected {name} to be dense, torch.strided, got {tensor.layout}: convert it with {name}.to_dense()")
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on where x is, so that dtypes may differ."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def conversion(name: str, tensor: Tensor, dtype: torch.dtype) -> str:
+    """How a tensor is brought to a dtype."""
+    return f"{name}.dequantize()" if tensor.is_quantized else f"{name}.to({dtype})"
+
+
+def brief(value: object) -> str:
+    """A value in one line: its repr, or its type if the repr is longer."""
+    text = repr(value)
+    return text if "\n" not in text and len(text) <= 100 else f"a value of type {type(value).__name__}"
+
+
+def brief_numbers(numbers: object) -> str:
+    """Lengths or indices, of whatever type they are, in one line."""
+    if isinstance(numbers, ARRAYS):
+        kind = "an array"
+        if isinstance(numbers, Tensor):
+            numbers, kind = unwrapped(numbers), "a tensor"
+        if isinstance(numbers, Tensor) and (numbers.is_nested or numbers.layout is not torch.strided or numbers.is_meta):
+            return kind
+        return brief_list(numbers.tolist()) if numbers.ndim == 1 else f"{kind} of shape {tuple(numbers.shape)}"
+    return brief_list(list(numbers)) if isinstance(numbers, list | tuple) else brief(numbers)
+
+
+def brief_list(values: Sequence[object]) -> str:
+    """The first eight of a list's values."""
+    return f"[{', '.join([*map(brief, values[:8]), *(['...'] if len(values) > 8 else [])])}]"
+
+
+def unwrapped(numbers: Tensor) -> Tensor:
+    """The tensor itself; under torch.func's transforms the one that is mapped over, with all of vmap's examples."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(numbers):
+        numbers = torch._C._functorch.get_unwrapped(numbers)
+    return numbers

@@ -1,0 +1,85 @@
+"""The states that a call starts from, as a caller gives them: ``hx``, checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from elman.layers.errors import autocasts, check_layout, conversion, wrong_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman.backends import Stack
+
+
+def as_states(names: Sequence[str], hx: Any) -> tuple[Tensor, ...] | None:
+    """The states in a tuple; None if hx is. Checks only that there is one for each name.
+
+    Raises:
+        TypeError: there should be several, and hx is not a tuple.
+        RuntimeError: there are more or fewer.
+    """
+    if hx is None:
+        return None
+    if len(names) == 1:
+        return (hx,)
+    expected = f"a tuple ({', '.join(names)})"
+    if not isinstance(hx, tuple | list):
+        raise wrong_kind("hx", expected, hx)
+    if len(hx) != len(names):
+        raise RuntimeError(f"expected hx to be {expected}, got {len(hx)} of them")
+    return tuple(hx)
+
+
+def check_states(
+    names: Sequence[str],
+    states: tuple[Tensor, ...],
+    x: Tensor,
+    stack: Stack,
+    axes: str,
+    leading: tuple[int, ...],
+    ranks: Sequence[int] | None = None,
+) -> tuple[Tensor, ...]:
+    """Raise an error if an initial state is wrong.
+
+    Args:
+        names: what the states are called.
+        states: as the caller gave them.
+        x: the input, checked.
+        stack: what is to be run.
+        axes: the names of a state's axes, with "H" for the last.
+        leading: a state's shape without the last axis.
+        ranks: the numbers of dimensions beyond which torch's cells raise a ValueError.
+
+    Returns:
+        The states. While torch.jit.trace records, they keep the trace from accepting states of another batch, which it would broadcast.
+
+    Raises:
+        TypeError: one is not a tensor.
+        ValueError: one has a number of dimensions that is not in ``ranks``.
+        RuntimeError: one has another wrong shape, a wrong dtype or device.
+    """
+    for name, state, size in zip(names, states, stack.state_sizes, strict=True):
+        _check_state(name, state, x, (*leading, size), axes if size == stack.hidden_size else axes.replace("H", "P"), ranks)
+    if torch._C._get_tracing_state() is not None:
+        return tuple([state.reshape(*leading, size) for state, size in zip(states, stack.state_sizes, strict=True)])
+    return states
+
+
+def _check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None) -> None:
+    if not isinstance(state, Tensor):
+        raise wrong_kind(name, "a tensor", state)
+    check_layout(name, state)
+    if state.shape != expected:
+        error = RuntimeError if ranks is None or state.dim() in ranks else ValueError
+        hint = f": give it its first axis with {name}.unsqueeze(0)" if (1, *state.shape) == expected else ""
+        raise error(f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}")
+    if state.device != x.device:
+        raise RuntimeError(f"expected {name} on {x.device}, where x is, got {state.device}: move it with {name}.to({str(x.device)!r})")
+    if state.dtype is not x.dtype and not autocasts(x):
+        raise RuntimeError(
+            f"expected {name} of {x.dtype}, the dtype of x, got {state.dtype}: convert it with {conversion(name, state, x.dtype)}"
+        )

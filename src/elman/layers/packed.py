@@ -1,0 +1,87 @@
+"""A PackedSequence's parts, checked: they index memory, and anybody can make one by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elman.layers.errors import brief_list, brief_numbers, check_layout, wrong_kind
+from elman.layers.spans import is_recorded
+
+_PACK = ": make PackedSequences with torch.nn.utils.rnn.pack_padded_sequence"
+
+
+def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> tuple[Tensor, int]:
+    """Raise an error if a PackedSequence's batch sizes are wrong.
+
+    Args:
+        batch_sizes: how many sequences have each step.
+        x: the packed steps, (N, I).
+
+    Returns:
+        The batch sizes, contiguous, without steps at the end that no sequence has; and B.
+
+    Raises:
+        TypeError: they are not a tensor.
+        RuntimeError: they are not int64 of one axis on the CPU; there is no step; they grow or are negative; or their sum is not N.
+    """
+    if not isinstance(batch_sizes, Tensor):
+        raise wrong_kind("batch_sizes", "a tensor", batch_sizes)
+    check_layout("batch_sizes", batch_sizes)
+    if batch_sizes.dim() != 1 or batch_sizes.dtype is not torch.int64 or batch_sizes.device.type != "cpu":
+        got = f"{batch_sizes.dtype} of shape {tuple(batch_sizes.shape)} on {batch_sizes.device}"
+        raise RuntimeError(f"expected batch_sizes of one axis, torch.int64, on the CPU, got {got}{_PACK}")
+    sizes = batch_sizes.tolist()
+    if not any(sizes):
+        raise RuntimeError(f"expected at least one step of a sequence, got none: batch_sizes is {brief_list(sizes)}{_PACK}")
+    if sizes[-1] < 0 or sizes != sorted(sizes, reverse=True):
+        raise RuntimeError(f"expected batch_sizes that never grow nor fall below 0, got {brief_list(sizes)}{_PACK}")
+    if sum(sizes) != x.shape[0]:
+        raise RuntimeError(
+            f"expected {sum(sizes)} packed steps, the sum of batch_sizes, got {x.shape[0]}: x has shape {tuple(x.shape)}{_PACK}"
+        )
+    batch: Any = sizes[0]
+    if torch._C._get_tracing_state() is not None:  # torch.jit.trace would write the number down for all calls
+        batch = batch_sizes[0]
+    return (batch_sizes[: len(sizes) - sizes.count(0)] if sizes[-1] == 0 else batch_sizes).contiguous(), batch
+
+
+def check_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, batch: int, x: Tensor) -> None:
+    """Raise an error if the indices by which a PackedSequence sorts its sequences, and puts them back, are wrong.
+
+    Args:
+        sorted_indices: for each sequence in the packed order, its place before packing; None if they were in order.
+        unsorted_indices: the way back.
+        batch: B.
+        x: the packed steps, (N, I).
+
+    Raises:
+        TypeError: one is not a tensor.
+        RuntimeError: there is one without the other; one is not int64 of shape (B,) on x's device; or they do not undo each other.
+    """
+    if sorted_indices is None and unsorted_indices is None:
+        return
+    found = []
+    for name, indices in (("sorted_indices", sorted_indices), ("unsorted_indices", unsorted_indices)):
+        if indices is None:
+            raise RuntimeError(f"expected both sorted_indices and unsorted_indices or neither, got no {name}{_PACK}")
+        if not isinstance(indices, Tensor):
+            raise wrong_kind(name, "a tensor", indices)
+        check_layout(name, indices)
+        if indices.dtype is not torch.int64 or indices.device != x.device or indices.shape != (batch,):
+            got = f"{indices.dtype} of shape {tuple(indices.shape)} on {indices.device}"
+            raise RuntimeError(f"expected {name} of torch.int64 and shape ({batch},) on {x.device}, where x is, got {got}{_PACK}")
+        found.append(indices)
+    if not x.is_cpu or is_recorded():  # the numbers are elsewhere, or not known yet
+        return
+    try:
+        undone = torch.equal(found[0].index_select(0, found[1]), torch.arange(batch, device="cpu"))
+    except (IndexError, RuntimeError):  # one points outside
+        undone = False
+    if not undone:
+        got = " and ".join(map(brief_numbers, found))
+        raise RuntimeError(
+            f"expected sorted_indices and unsorted_indices to hold each of {batch} sequences once and to undo each other, got {got}{_PACK}"
+        )
