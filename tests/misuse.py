@@ -370,7 +370,8 @@ class Misuse:
             if self.maybe():
                 setattr(stream, self.rng.choice(("batch_size", "rnn", "state")), self.value())
             else:
-                vars(stream)[self.rng.choice(("_batch_size", "_states", "_fresh", "_has_layers"))] = self.value()
+                name = self.rng.choice(("_batch_size", "_batch", "values", "_fresh", "_has_layers"))
+                vars(stream if name in vars(stream) else stream._state)[name] = self.value()
         else:
             self._write(stream.rnn)
 

@@ -25,12 +25,12 @@ STEP = {
     ),
     "one dimension": (np.zeros(3, np.float32), ValueError, r"expected x of 2 dimensions, \(B, I\), got 1: x has shape \(3,\)"),
     "features": (np.zeros((2, 4), np.float32), RuntimeError, r"expected input of 3 features \(input_size\), got 4: x has shape \(2, 4\)"),
-    "rows": (
+    "sequences": (
         np.zeros((5, 3), np.float32),
         RuntimeError,
-        r"expected x of 2 rows \(batch_size\), got 5: x has shape \(5, 3\); make a stream",
+        r"expected x of 2 sequences \(batch_size\), got 5: x has shape \(5, 3\); make a stream",
     ),
-    "no rows": (np.zeros((0, 3), np.float32), RuntimeError, r"expected x of 2 rows \(batch_size\), got 0"),
+    "no sequences": (np.zeros((0, 3), np.float32), RuntimeError, r"expected x of 2 sequences \(batch_size\), got 0"),
     "dtype": (
         np.zeros((2, 3)),
         ValueError,
@@ -45,7 +45,11 @@ STEP = {
 RUN = {
     "a list": ([[0.0] * 3], TypeError, "expected x to be a torch tensor or a NumPy array, got list"),
     "two dimensions": (np.zeros((2, 3), np.float32), ValueError, r"expected x of 3 dimensions, \(T, B, I\), got 2"),
-    "rows": (np.zeros((4, 5, 3), np.float32), RuntimeError, r"expected x of 2 rows \(batch_size\), got 5: x has shape \(4, 5, 3\)"),
+    "sequences": (
+        np.zeros((4, 5, 3), np.float32),
+        RuntimeError,
+        r"expected x of 2 sequences \(batch_size\), got 5: x has shape \(4, 5, 3\)",
+    ),
     "no step": (np.zeros((0, 2, 3), np.float32), RuntimeError, "expected at least one step, got none"),
     "dtype": (torch.zeros(4, 2, 3).double(), ValueError, "expected x of torch.float32, the parameters' dtype, got torch.float64"),
 }
@@ -117,12 +121,12 @@ def test_masked_arrays_are_refused_wherever_arrays_are_taken(dtype: torch.dtype)
     """What is below a mask is no number of the caller's."""
     stream = elman.stream(elman.GRU(3, 4, dtype=dtype), 2)
     x, state, lengths = (np.ma.array(np.zeros(shape, kind), mask=True) for shape, kind in (((2, 3), "f4"), ((1, 2, 4), "f4"), (2, "i8")))
-    rows, reset = np.ma.array([True, True], mask=[True, False]), np.ma.array(np.zeros((5, 2), bool))
+    masked, reset = np.ma.array([True, True], mask=[True, False]), np.ma.array(np.zeros((5, 2), bool))
     calls: dict[str, tuple[Callable[[], object], ...]] = {
         "x": (lambda: stream.step(x), lambda: stream.run(x[None])),
         "state": (lambda: setattr(stream, "state", state),),
         "h": (lambda: stream.load_state_dict({"h": state}),),
-        "rows": (lambda: stream.reset(rows), lambda: stream.reset(lengths)),
+        "sequences": (lambda: stream.reset(masked), lambda: stream.reset(lengths)),
         "lengths": (lambda: stream.rnn(torch.zeros(5, 2, 3, dtype=dtype), lengths=lengths),),
         "reset": (lambda: stream.rnn(torch.zeros(5, 2, 3, dtype=dtype), reset=reset),),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -129,8 +130,15 @@ def _read_only() -> np.ndarray:
     return out
 
 
+def _masked_tensor() -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls it a prototype
+        return torch.masked.masked_tensor(torch.zeros(2, 5), torch.ones(2, 5, dtype=torch.bool))
+
+
 OUT = {
     "another kind": (torch.zeros(2, 5), TypeError, "expected out to be a NumPy array, as x is, got Tensor"),
+    "masked": (np.ma.zeros((2, 5), np.float32), TypeError, "expected out to be a NumPy array, as x is, got MaskedArray"),
     "a list": ([[0.0] * 5] * 2, TypeError, "expected out to be a NumPy array, as x is, got list"),
     "shape": (np.zeros((2, 6), np.float32), RuntimeError, r"expected out of shape \(2, 5\), the output's, got \(2, 6\)"),
     "rank": (np.zeros(10, np.float32), RuntimeError, r"expected out of shape \(2, 5\), the output's, got \(10,\)"),
@@ -140,9 +148,13 @@ OUT = {
     "columns apart": (
         np.zeros((2, 10), np.float32)[:, ::2],
         RuntimeError,
-        r"expected out with contiguous rows, got strides of \(10, 2\) numbers: make one with numpy.empty\(\(2, 5\), dtype=numpy.float32\)",
+        r"contiguous along its last axis, got strides of \(10, 2\) numbers: make one with numpy.empty\(\(2, 5\), dtype=numpy.float32\)",
     ),
-    "Fortran": (np.zeros((5, 2), np.float32).T, RuntimeError, r"expected out with contiguous rows, got strides of \(1, 2\) numbers"),
+    "Fortran": (
+        np.zeros((5, 2), np.float32).T,
+        RuntimeError,
+        r"contiguous along its last axis, got strides of \(1, 2\) numbers",
+    ),
     "one row for all": (
         np.lib.stride_tricks.as_strided(np.zeros(5, np.float32), (2, 5), (0, 4), writeable=True),
         RuntimeError,
@@ -151,6 +163,7 @@ OUT = {
 }
 OUT_TENSORS = {
     "another kind": (np.zeros((2, 5), np.float32), TypeError, "expected out to be a torch tensor, as x is, got ndarray"),
+    "masked": (_masked_tensor(), TypeError, "expected out to be a torch tensor, as x is, got MaskedTensor"),
     "nothing at all": (3, TypeError, "expected out to be a torch tensor, as x is, got int"),
     "shape": (torch.zeros(1, 5), RuntimeError, r"expected out of shape \(2, 5\), the output's, got \(1, 5\)"),
     "dtype": (torch.zeros(2, 5).double(), ValueError, "expected out of torch.float32, the output's dtype, got torch.float64"),
@@ -159,7 +172,7 @@ OUT_TENSORS = {
     "columns apart": (
         torch.zeros(2, 10)[:, ::2],
         RuntimeError,
-        r"expected out with contiguous rows, got strides of \(10, 2\) numbers: make one with torch.empty\(\(2, 5\), dtype=torch.float32\)",
+        r"contiguous along its last axis, got strides of \(10, 2\) numbers: make one with torch.empty\(\(2, 5\), dtype=torch.float32\)",
     ),
     "one row for all": (torch.zeros(5).expand(2, 5), RuntimeError, r"expected out with a place for each number, got strides of \(0, 1\)"),
 }
@@ -192,7 +205,7 @@ def test_an_output_in_the_memory_of_the_state_or_of_a_parameter_is_refused(view:
     for _ in range(2):
         stream.step(view(x))
         before = [p.clone() for p in rnn.parameters()]
-        for name, memory in (*rnn.named_parameters(), *(("the stream's state", s[0]) for s in stream._states)):
+        for name, memory in (*rnn.named_parameters(), *(("the stream's state", s[0]) for s in stream._state.values)):
             if name in ("h_0", "c_0"):  # a step has read them
                 continue
             out = view(memory.detach().view(-1)[-5:].view(1, 5))

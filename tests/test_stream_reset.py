@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def test_rows_are_reset_one_by_one() -> None:
+def test_sequences_are_reset_one_by_one() -> None:
     rnn, x = elman.GRU(3, 5, 2), torch.randn(8, 4, 3)
     masks = {"a number": 2, "numbers": [1, 2], "a mask": [False, True, True, False], "an array": np.array([3]), "none of them": []}
     masks |= {"a tensor": torch.tensor([True, False, False, True]), "an array of truth": np.array([True, True, False, True])}
@@ -36,18 +36,18 @@ def test_rows_are_reset_one_by_one() -> None:
     masks |= {"a number in a tensor": torch.tensor(3), "NumPy's truth": [np.True_, np.False_, np.True_, np.False_]}
     masks |= {"all of them": np.array([3, 0, 2, 1], "uint8")}
     masks |= {"a number in an array": np.array(2), "a tensor of uint16": torch.tensor([1, 3], dtype=torch.uint16)}
-    for rows in masks.values():
+    for sequences in masks.values():
         for view in VIEWS.values():
             stream = elman.stream(rnn, 4)
             follow(stream, x[:4], [0, 3], view)
-            stream.reset(rows)
+            stream.reset(sequences)
             chosen = torch.zeros(4, dtype=torch.bool)
             chosen[
-                list(rows)
-                if isinstance(rows, list | tuple | set | range)
-                else torch.as_tensor(rows).long()
-                if np.ndim(rows) == 0
-                else rows.tolist()
+                list(sequences)
+                if isinstance(sequences, list | tuple | set | range)
+                else torch.as_tensor(sequences).long()
+                if np.ndim(sequences) == 0
+                else sequences.tolist()
             ] = True
             state = torch.where(chosen[:, None], 0, rnn(x[:4])[1])
             assert torch.equal(stream.state, state)
@@ -70,7 +70,7 @@ def test_a_fresh_sequence_begins_with_what_the_network_learned(kind: Kind) -> No
         with torch.no_grad():
             assert torch.equal(follow(stream, x, [0, 0, 3], view), rnn(x)[0])
             stream.reset([1])
-            rnn.h_0.add_(1)  # before the row begins
+            rnn.h_0.add_(1)  # before the sequence begins
             assert torch.equal(tensor(stream.step(view(x[0])))[1], rnn(x)[0][0, 1])
 
 
@@ -91,9 +91,9 @@ def test_what_a_fresh_sequence_begins_with_is_learned_through_a_stream(frozen: b
 
 
 @pytest.mark.parametrize(
-    ("rows", "error", "message"),
+    ("sequences", "error", "message"),
     [
-        (2, IndexError, r"expected rows to be numbers from 0 to 1, each once, or a mask of 2 bools, got 2"),
+        (2, IndexError, r"expected sequences to be numbers from 0 to 1, each once, or a mask of 2 bools, got 2"),
         ([-1], IndexError, r"got \[-1\]"),
         ([True], IndexError, r"got a mask of shape \(1,\)"),
         ([0.5], TypeError, r"got \[0.5\]"),
@@ -103,32 +103,32 @@ def test_what_a_fresh_sequence_begins_with_is_learned_through_a_stream(frozen: b
         (np.array([2**64 - 1], np.uint64), IndexError, r"got \[18446744073709551615\]"),
         (np.array([7], np.uint16), IndexError, r"got \[7\]"),
         ([[0], [1]], IndexError, r"got numbers of shape \(2, 1\)$"),
-        (torch.tensor([False, True]).nonzero(), IndexError, r"got numbers of shape \(1, 1\): give it one axis with rows.flatten\(\)"),
-        (np.array([[True], [False]]), IndexError, r"got a mask of shape \(2, 1\): give it one axis with rows.flatten\(\)"),
-        (np.array([True, True]).nonzero(), IndexError, r"got numbers of shape \(1, 2\): give what is in it, rows\[0\]"),
-        (torch.where(torch.tensor([False, True])), IndexError, r"got numbers of shape \(1, 1\): give what is in it, rows\[0\]"),
+        (torch.tensor([False, True]).nonzero(), IndexError, r"got numbers of shape \(1, 1\): give it one axis with sequences.flatten\(\)"),
+        (np.array([[True], [False]]), IndexError, r"got a mask of shape \(2, 1\): give it one axis with sequences.flatten\(\)"),
+        (np.array([True, True]).nonzero(), IndexError, r"got numbers of shape \(1, 2\): give what is in it, sequences\[0\]"),
+        (torch.where(torch.tensor([False, True])), IndexError, r"got numbers of shape \(1, 1\): give what is in it, sequences\[0\]"),
         (np.zeros((2, 2), np.int64), IndexError, r"got numbers of shape \(2, 2\)$"),
         (np.zeros((1, 0), np.int64), IndexError, r"got numbers of shape \(1, 0\)"),
         ([1, 1], TypeError, r"got \[1, 1\], which is likely a mask"),
-        ([1, 0, 1], ValueError, r"got \[1, 0, 1\]: give each once, as a set does, set\(rows\)"),
-        (torch.tensor([0, 0, 1]), ValueError, r"give each once, as a set does, set\(rows.tolist\(\)\)"),
+        ([1, 0, 1], ValueError, r"got \[1, 0, 1\]: give each once, as a set does, set\(sequences\)"),
+        (torch.tensor([0, 0, 1]), ValueError, r"give each once, as a set does, set\(sequences.tolist\(\)\)"),
         ([True, 0], TypeError, r"got \[True, 0\], some of each"),
         ({True, False}, TypeError, r"got \[False, True\]"),
-        (True, IndexError, r"got True: give one bool for each row, or call reset\(\) for all rows"),
-        (np.bool_(False), IndexError, r"got False: give one bool for each row"),
-        (torch.tensor(True), IndexError, r"got True: give one bool for each row"),
-        ([1.0, 0.0], TypeError, r"got \[1.0, 0.0\]: give a mask as bools, list\(map\(bool, rows\)\)"),
-        (torch.tensor([1.0, 0.0]), TypeError, r"give a mask as bools, rows.bool\(\)"),
+        (True, IndexError, r"got True: give one bool for each sequence, or call reset\(\) for all of them"),
+        (np.bool_(False), IndexError, r"got False: give one bool for each sequence"),
+        (torch.tensor(True), IndexError, r"got True: give one bool for each sequence"),
+        ([1.0, 0.0], TypeError, r"got \[1.0, 0.0\]: give a mask as bools, list\(map\(bool, sequences\)\)"),
+        (torch.tensor([1.0, 0.0]), TypeError, r"give a mask as bools, sequences.bool\(\)"),
         (range(1, 3), IndexError, r"got \[1, 2\]"),
         ({5}, IndexError, r"got \[5\]"),
     ],
 )
-def test_rows_that_are_not_there_are_refused(rows: object, error: type[Exception], message: str) -> None:
+def test_sequences_that_are_not_there_are_refused(sequences: object, error: type[Exception], message: str) -> None:
     stream = elman.stream(elman.RNN(3, 5), 2)
     stream.step(np.ones((2, 3), np.float32))
     state = stream.state
     with pytest.raises(error, match=message):
-        stream.reset(rows)
+        stream.reset(sequences)
     assert_same_state(stream, state)
 
 
@@ -137,34 +137,34 @@ DONES = {4: ([0, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]), 2: ([0, 1]
 
 
 @pytest.mark.parametrize("batch_size", DONES)
-def test_zeros_and_ones_for_all_rows_may_be_numbers_or_a_mask_and_are_refused(batch_size: int) -> None:
+def test_zeros_and_ones_for_all_given_may_be_numbers_or_a_mask_and_are_refused(batch_size: int) -> None:
     stream = elman.stream(elman.RNN(3, 5), batch_size)
     stream.step(np.ones((batch_size, 3), np.float32))
     state = stream.state
     for dones in DONES[batch_size]:
-        given = {"list(map(bool, rows))|set(rows)": [dones, tuple(dones)]}
-        given["rows.astype(bool)|set(rows.tolist())"] = [np.array(dones, dtype) for dtype in (*INTEGERS, ">i4")]
-        given["rows.bool()|set(rows.tolist())"] = [torch.tensor(dones, dtype=getattr(torch, dtype)) for dtype in INTEGERS]
-        for spellings, all_rows in given.items():
+        given = {"list(map(bool, sequences))|set(sequences)": [dones, tuple(dones)]}
+        given["sequences.astype(bool)|set(sequences.tolist())"] = [np.array(dones, dtype) for dtype in (*INTEGERS, ">i4")]
+        given["sequences.bool()|set(sequences.tolist())"] = [torch.tensor(dones, dtype=getattr(torch, dtype)) for dtype in INTEGERS]
+        for spellings, all_given in given.items():
             as_bools, as_numbers = spellings.split("|")
-            for rows in all_rows:
+            for sequences in all_given:
                 kind = "may be either" if sorted(dones) == list(range(batch_size)) else "is likely a mask"
                 message = f"got {dones}, which {kind}: give a mask as bools, {as_bools}, and numbers as a set, {as_numbers}"
                 with pytest.raises(TypeError, match=re.escape(message)):
-                    stream.reset(rows)
+                    stream.reset(sequences)
                 assert_same_state(stream, state)
-                for spelling, expected in ((as_bools, {row for row, done in enumerate(dones) if done}), (as_numbers, set(dones))):
+                for spelling, expected in ((as_bools, {sequence for sequence, done in enumerate(dones) if done}), (as_numbers, set(dones))):
                     if max(expected, default=0) < batch_size:  # each reading, as the error says to write it
-                        stream.reset(eval(spelling, {"rows": rows}))
-                        assert {row for row in range(batch_size) if not stream.state[0, row].any()} == expected
+                        stream.reset(eval(spelling, {"sequences": sequences}))
+                        assert {sequence for sequence in range(batch_size) if not stream.state[0, sequence].any()} == expected
                         stream.state = state
 
 
-def test_rows_may_be_named_one_at_a_time() -> None:
+def test_sequences_may_be_named_one_at_a_time() -> None:
     stream = elman.stream(elman.RNN(3, 5), 2)
     stream.step(np.ones((2, 3), np.float32))
-    for row in [0, 1]:
-        stream.reset(row)
+    for sequence in [0, 1]:
+        stream.reset(sequence)
     assert not stream.state.any()
 
 
@@ -177,7 +177,8 @@ def test_of_a_single_row_a_bare_zero_or_one_is_refused(make: Callable[[int], obj
     stream.step(np.ones(3, np.float32))
     state = stream.state
     for done in (0, 1):
-        message = f"got {done}, which may be either: give a mask as a bool, bool(rows), and the only row by reset() or as a set, {{{done}}}"
+        hint = f"give a mask as a bool, bool(sequences), and the only sequence by reset() or as a set, {{{done}}}"
+        message = f"got {done}, which may be either: {hint}"
         with pytest.raises(TypeError, match=re.escape(message)):
             stream.reset(make(done))
         assert_same_state(stream, state)

@@ -76,7 +76,7 @@ def test_detach_cuts_the_graph() -> None:
     torch.testing.assert_close(d_x, expected, rtol=0, atol=1e-12)
 
 
-def test_a_reset_cuts_the_graph_of_its_rows() -> None:
+def test_a_reset_cuts_the_graph_of_its_sequences() -> None:
     stream = elman.stream(elman.RNN(3, 5), 2)
     x = torch.randn(4, 2, 3, requires_grad=True)
     stream.run(x[:2])

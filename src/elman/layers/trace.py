@@ -1,4 +1,4 @@
-"""What ``trace`` of a layer gives: a run with all that was computed on its way."""
+"""The result of a layer's ``trace``: outputs, states and gates at every step."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 class Trace(NamedTuple):
-    """A run of a layer and all that was computed on its way; unbatched, all of it without the axis B. P is H without a projection.
+    """A layer's outputs, states and gates at every step. Unbatched, nothing has the axis B. Without a projection, P is H.
 
     Attributes:
-        output: the outputs, (T, B, D·P), as a call gives them.
-        final: the final states, as a call gives them: h_n, (L·D, B, P), of an LSTM (h_n, c_n).
-        h: what every layer and direction puts out at every step, before dropout, (L, D, T, B, P), with batch_first (L, D, B, T, P). Past a
-            row's length it is 0, and so are c and the gates.
-        c: an LSTM's c at every step, (L, D, T, B, H), laid out as h; None of other networks.
-        gates: the gates at every step by their usual names, laid out as h: a GRU's "r", "z" and "n", an LSTM's "i", "f", "g" and "o"; an
-            RNN has none.
-        last: the top layer's final h of each direction, side by side, (B, D·P). It is what the last step of the output is often taken for,
-            which holds no more than the first step of the reverse direction.
+        output: the outputs, (T, B, D·P), as a call returns them.
+        final: the final state, as a call returns it: h_n, (L·D, B, P), for an LSTM (h_n, c_n).
+        h: the output of every layer and direction at every step, before dropout, (L, D, T, B, P), with batch_first (L, D, B, T, P). Past a
+            sequence's length it is 0, and so are c and the gates.
+        c: an LSTM's c at every step, (L, D, T, B, H), laid out as h; None for other networks.
+        gates: the gates at every step by their usual names, laid out as h: for a GRU "r", "z" and "n", for an LSTM "i", "f", "g" and "o";
+            empty for an RNN.
+        last: the top layer's final h of each direction, concatenated, (B, D·P). Use it instead of the last step of output, which for the
+            reverse direction is the first step that it ran, and for a short sequence is padding.
     """
 
     output: Tensor
@@ -34,11 +34,11 @@ class Trace(NamedTuple):
 
     @classmethod
     def of(cls, traced: Traced, stack: Stack, batch_first: bool, unbatched: bool) -> Trace:
-        """What a backend traced, as a layer lays it out."""
+        """A backend's trace, laid out as the layer lays out its results."""
         layers, directions, cell = stack.num_layers, stack.num_directions, stack.cell
 
         def laid_out(steps: Tensor, batch: int) -> Tensor:
-            """A tensor with the axes T and B at ``batch - 1`` and ``batch``."""
+            """A tensor whose axes T and B are ``batch - 1`` and ``batch``, as x is laid out."""
             if unbatched:
                 return steps.squeeze(batch)
             return steps.transpose(batch - 1, batch) if batch_first else steps

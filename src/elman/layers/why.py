@@ -24,7 +24,7 @@ def why(
     lengths: Lengths | None = None,
     reset: Reset | None = None,
 ) -> str:
-    """Say in one line which backend would run ``rnn(x, hx, lengths=lengths, reset=reset)``, and if not the native one, why not.
+    """Say in one line which backend would run ``rnn(x, hx, lengths=lengths, reset=reset)`` and, if it is not the native one, why.
 
     >>> import elman, torch
     >>> elman.why(elman.RNN(10, 20).to(torch.float16), torch.zeros(5, 3, 10, dtype=torch.float16)).split(":")[0]
@@ -34,10 +34,10 @@ def why(
         rnn: one of Elman's layers or cells.
         x: as the module takes it.
         hx: as the module takes it.
-        lengths, reset: as a layer takes them.
+        lengths, reset: as a layer takes them. Not for a cell.
 
     Raises:
-        TypeError: ``rnn`` is not one of Elman's modules, or a cell and there are lengths or a reset.
+        TypeError: ``rnn`` is not one of Elman's modules, or it is a cell and lengths or reset are given.
         Exception: whatever ``rnn`` raises for these arguments.
     """
     if not isinstance(rnn, RecurrentModule):

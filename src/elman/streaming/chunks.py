@@ -41,24 +41,25 @@ def chunks(
     ...         loss.backward()
     ...         optimizer.step()
 
-    Each chunk is run when it is asked for, with the parameters as they are then, from the state in which the one before ended, and no
-    gradient goes back from one to another. So memory grows with the size of a chunk, not with the sequence, and the gradient misses what
-    lies further back than the chunk's first step. With ``size`` of T or more nothing is cut: it is the gradient of the whole.
+    Each chunk is run when you ask for it, with the parameters as they are then, from the state in which the previous chunk ended. No
+    gradient flows from one chunk to another, so memory depends on the size of a chunk, not on the length of the sequence, and the gradient
+    does not see further back than the chunk's first step. If ``size`` is T or more, nothing is cut.
 
     Source: R. J. Williams, J. Peng, "An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network Trajectories", Neural
     Computation 2 (1990).
 
     Args:
-        rnn: an RNN, GRU or LSTM of one direction.
+        rnn: an RNN, GRU or LSTM with one direction.
         x: (T, B, I), or (B, T, I) with batch_first; unbatched, (T, I).
-        size: how many steps a chunk has; the last has what is left.
-        hx: the initial states, as the network takes them. A graph they carry is not cut. By default what the network starts from.
-        lengths: how many steps each row has, (B,), as the network takes them: outputs past a row's end are 0, and its state stays.
-        reset: where fresh sequences begin, (T, B), or (B, T) with batch_first, as the network takes it.
+        size: the number of steps of a chunk. The last chunk has the steps that remain.
+        hx: the initial state, as the network takes it. If it carries a graph, that is not cut. Default: as for the network.
+        lengths: the number of steps of each sequence, (B,), as the network takes them. Outputs past a sequence's end are 0, and its
+            state stays.
+        reset: where a fresh sequence begins, (T, B), or (B, T) with batch_first, as the network takes it.
 
     Returns:
-        An iterator, for one pass, over pairs: the steps of a chunk, a ``slice`` of time; and the outputs at these steps, laid out as x. Its
-        ``state`` is the state after the last chunk so far, as hx and without a graph: give it to the next call where sequences go on.
+        An iterator, for one pass, over pairs of a chunk's steps, a ``slice`` of the time axis, and its outputs, laid out as x. Its
+        ``state`` is the state after the last chunk so far, as hx and without a graph: pass it to the next call if the sequences go on.
 
     Raises:
         TypeError: rnn is not one of Elman's layers, x is no tensor, size is not an int; lengths or reset as in a call.
@@ -70,7 +71,7 @@ def chunks(
 
 
 class Chunks:
-    """The chunks of a sequence, each run when it is asked for. ``elman.chunks`` makes one.
+    """An iterator over the chunks of a sequence, each run when you ask for it. ``elman.chunks`` returns one.
 
     >>> import elman, torch
     >>> chunks = elman.chunks(elman.GRU(10, 20), torch.randn(7, 3, 10), 3)
@@ -80,7 +81,7 @@ class Chunks:
     torch.Size([1, 3, 20])
 
     Attributes:
-        state: after the last chunk so far, as the network's hx, without a graph; before the first, the initial states as given.
+        state: the state after the last chunk so far, as hx and without a graph; before the first, the initial state as given.
     """
 
     def __init__(
@@ -102,11 +103,11 @@ class Chunks:
         self.state: Any = hx
         self._rnn, self._x, self._size = rnn, x, size
         self._time, batch = (1, 0) if rnn.batch_first and x.dim() == 3 else (0, 1)
-        steps, rows = x.shape[self._time], x.shape[batch] if x.dim() == 3 else 1
+        steps, sequences = x.shape[self._time], x.shape[batch] if x.dim() == 3 else 1
         if steps == 0:
             raise RuntimeError(f"expected at least one step, got none: x has shape {tuple(x.shape)}")
-        self._lengths = None if lengths is None else as_lengths(lengths, rows, steps)
-        self._reset = None if reset is None else as_reset(reset, x, steps, rows if x.dim() == 3 else None, rnn.batch_first)
+        self._lengths = None if lengths is None else as_lengths(lengths, sequences, steps)
+        self._reset = None if reset is None else as_reset(reset, x, steps, sequences if x.dim() == 3 else None, rnn.batch_first)
         self._begin = 0
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:

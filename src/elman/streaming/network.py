@@ -7,11 +7,11 @@ from elman.layers.layer import RecurrentLayer
 
 
 def check_network(rnn: object, lacks: str) -> None:
-    """Raise unless rnn is one of Elman's layers, and of one direction.
+    """Raise an error unless rnn is one of Elman's layers, with one direction.
 
     Args:
-        rnn: what was passed.
-        lacks: who does not have the sequence's end, as in "a stream does".
+        rnn: the network, or what came in its place.
+        lacks: the subject of the message, which does not have the sequence's end, as in "a stream does".
 
     Raises:
         TypeError: it is something else.
@@ -21,6 +21,6 @@ def check_network(rnn: object, lacks: str) -> None:
         raise wrong_module("layers, RNN, GRU or LSTM", rnn)
     if rnn.bidirectional:
         raise ValueError(
-            "expected a network of one direction, got a bidirectional one: its reverse direction begins at the sequence's end, which "
+            "expected a network with one direction, got a bidirectional one: its reverse direction begins at the sequence's end, which "
             f"{lacks} not have"
         )

@@ -1,4 +1,4 @@
-"""Where a caller wants the output: what is wrong with it, if anything is, and how it is written."""
+"""``out``, the memory in which a caller wants the output: checked, and written."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 def check_out(
     out: Any, given: Any, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, others: Iterable[tuple[str, Tensor]]
 ) -> None:
-    """Raise what is wrong with out, if anything is.
+    """Raise an error if the output cannot be written to out.
 
     Args:
-        out: what a caller gave.
+        out: as the caller gave it.
         given: x, of whose kind it should be.
         shape, dtype, device: the output's.
-        others: memory, with a name, that must not be written to.
+        others: memory that must not be written to, with a name for each.
 
     Raises:
-        TypeError: it is not of the kind of x.
+        TypeError: it is not of the kind of x, or is masked.
         ValueError: it has the wrong dtype, or is read-only.
-        RuntimeError: it has the wrong shape, is on another device, its rows are not contiguous, or it overlaps itself or one of the others.
+        RuntimeError: it has the wrong shape, is on another device, its last axis is not contiguous, or it overlaps itself or one of the
+            others.
     """
     if isinstance(given, Tensor):
         _check_tensor(out, dtype, device)
@@ -40,7 +41,7 @@ def check_out(
     strides = out.stride() if isinstance(out, Tensor) else tuple([stride / out.itemsize for stride in out.strides])
     shown, mend = _shown(strides), f"make one with {_maker(out, shape)}"
     if shape[-1] != 1 and strides[-1] != 1:
-        raise RuntimeError(f"expected out with contiguous rows, got strides of {shown} numbers: {mend}")
+        raise RuntimeError(f"expected out contiguous along its last axis, got strides of {shown} numbers: {mend}")
     reach = 1.0
     for stride, length in sorted((abs(stride), length) for stride, length in zip(strides, shape, strict=True) if length != 1):
         if stride < reach:
@@ -55,7 +56,7 @@ def write(out: Any, output: Tensor) -> None:
     """Write the output to out, which has been checked.
 
     Raises:
-        RuntimeError: there is a graph, which what is written in place does not carry.
+        RuntimeError: the output carries a graph, which out cannot.
     """
     if not isinstance(out, Tensor):
         out[...] = output.cpu().numpy()
@@ -67,7 +68,7 @@ def write(out: Any, output: Tensor) -> None:
 
 
 def _check_tensor(out: Any, dtype: torch.dtype, device: torch.device) -> None:
-    if not isinstance(out, Tensor):
+    if not isinstance(out, Tensor) or isinstance(out, torch.masked.MaskedTensor):
         raise wrong_kind("out", "a torch tensor, as x is", out)
     if out.layout is not torch.strided or out.is_nested:
         raise RuntimeError(f"expected out to be a strided tensor, got {'a nested one' if out.is_nested else out.layout}")
@@ -82,7 +83,7 @@ def _check_tensor(out: Any, dtype: torch.dtype, device: torch.device) -> None:
 def _check_array(out: Any, dtype: str) -> None:
     import numpy as np  # not before: it takes as long to import as all of ours
 
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise wrong_kind("out", "a NumPy array, as x is", out)
     if str(out.dtype) != dtype:
         raise ValueError(f"expected out of {dtype}, the output's dtype, got {out.dtype}")
@@ -100,7 +101,7 @@ def _shown(strides: tuple[float, ...]) -> str:
 
 
 def _extent(values: Any) -> tuple[int, int]:
-    """From where to where the numbers lie."""
+    """The addresses of the first byte and behind the last."""
     if isinstance(values, Tensor):
         at, size, strides = values.data_ptr(), values.element_size(), [stride * values.element_size() for stride in values.stride()]
     else:

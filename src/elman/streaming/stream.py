@@ -1,8 +1,7 @@
-"""A network run over a sequence that comes bit by bit: its state kept, its weights packed once, a step in microseconds."""
+"""A network run step by step: its state stays between calls, its weights are packed once, and a step takes microseconds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
@@ -10,16 +9,17 @@ import torch
 from torch import Tensor
 
 from elman.backends.stepper import Stepper, can_step, count_write, decline, is_usual
-from elman.layers.arguments import check_input
-from elman.layers.errors import brief, check_unmasked, wrong_kind
+from elman.layers.errors import brief
 from elman.layers.initial_state import as_states
 from elman.layers.options import as_size
+from elman.streaming.arguments import as_input
 from elman.streaming.network import check_network
 from elman.streaming.out import check_out, write
-from elman.streaming.rows import as_mask
+from elman.streaming.sequences import as_mask
+from elman.streaming.state import StreamState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     import numpy.typing as npt
@@ -43,15 +43,15 @@ def stream(rnn: RNN | GRU | LSTM, batch_size: int = 1) -> Stream:
     ...     torch.equal(torch.stack(outputs), rnn(x)[0])
     True
 
-    The numbers are those of the whole run, to the bit on the native backend in float32 and float64, however the sequence is cut. (In
-    bfloat16 an LSTM's c is rounded wherever a call ends, so its bits depend on the cuts.)
+    On the native backend, in float32 and float64, the results have the same bits as a run over the whole sequence, however you divide it.
+    In bfloat16 an LSTM's c is rounded at the end of each call, so its bits depend on where you divide.
 
     Args:
-        rnn: an RNN, GRU or LSTM of one direction. It stays the owner of its parameters: what is written to them, by an optimizer or by
-            load_state_dict, acts from the next step on. (torch does not count what is written by way of ``parameter.data``, of a NumPy
-            array that shares its memory, or by a fused optimizer: such writes are seen by sixteen numbers of each parameter, all over it,
-            and are missed if they change none of these.)
-        batch_size: B, how many sequences run side by side.
+        rnn: an RNN, GRU or LSTM with one direction. The stream does not copy it: changes to its parameters, by an optimizer or by
+            load_state_dict, take effect with the next step. (torch does not count writes through ``parameter.data``, through a NumPy array
+            that shares the memory, or by a fused optimizer. The stream finds these by comparing sixteen numbers of each parameter, and
+            misses a write that changes none of them.)
+        batch_size: B, the number of sequences that run side by side.
 
     Returns:
         A ``Stream`` at the start of a fresh sequence.
@@ -64,7 +64,7 @@ def stream(rnn: RNN | GRU | LSTM, batch_size: int = 1) -> Stream:
 
 
 class Stream:
-    """A network, and the state in which it waits for the next step of its sequences. ``elman.stream(rnn)`` makes one.
+    """A network and its state between two steps. ``elman.stream(rnn)`` returns one.
 
     >>> import elman, numpy as np
     >>> stream = elman.stream(elman.LSTM(10, 20), batch_size=3)
@@ -72,16 +72,16 @@ class Stream:
     >>> type(y).__name__, y.shape
     ('ndarray', (3, 20))
 
-    What ``step`` and ``run`` return is yours: fresh memory each time, or ``out``, where you give one.
+    ``step`` and ``run`` return fresh memory each time, or ``out`` if you pass it.
 
-    Kernels of our own run the steps of a network in float32 or float64 on the CPU, on the caller's thread; else, and for a ``run``, the
-    layer itself is called, with the same results. It is also called where gradients are wanted (they are enabled, x is a tensor, and x,
-    the state or a parameter requires them: the state then carries the graph, until ``detach``), where dropout acts between layers (in
-    training mode), under torch's modes (autocast, transforms), and where a parameter is computed (weight norm). Hooks on the layer
-    run when it is called only. NumPy arrays know of no gradients and of no autocast: steps and runs of them are in the parameters' dtype.
+    On the CPU, in float32 and float64, steps run on the kernels, on the calling thread. In all other cases, and for ``run``, the stream
+    calls the layer, with the same results: when a gradient is needed (gradients are enabled, x is a tensor, and x, the state or a parameter
+    requires them; the state then carries the graph until ``detach``), when dropout acts between layers (in training mode), under autocast
+    and torch.func's transforms, and when a parameter is computed (weight norm). Hooks on the layer run only when it is called. NumPy arrays
+    need no gradients and ignore autocast: they are processed in the parameters' dtype.
 
-    A copy or a pickle has a state of its own, without a graph; ``copy.copy`` shares the network, ``copy.deepcopy`` copies it.
-    After an error the state is what it was. A stream is not for several threads at once: nothing breaks, but steps mix.
+    A copy or a pickle has its own state, without a graph. ``copy.copy`` shares the network, ``copy.deepcopy`` copies it. After an error the
+    state is unchanged. Do not use a stream from several threads at once: memory stays intact, but steps mix.
     """
 
     def __init__(self, rnn: RNN | GRU | LSTM, batch_size: int = 1) -> None:
@@ -96,17 +96,14 @@ class Stream:
         self._parameters: dict[str, Any] | None = None  # the network's, as the stepper has it: another may be put in its place
         self._next: Callable[[Any, Any], Any] = decline  # the stepper's step, if it has the weights and the state
         self._has_layers = rnn.num_layers > 1
-        weight = rnn._params()[0]
-        stack = rnn.stack
-        self._states = tuple([weight.new_zeros((stack.num_layers, batch_size, width)) for width in stack.state_sizes])
-        self._fresh: Tensor | None = torch.ones(batch_size, dtype=torch.bool, device="cpu")  # rows that begin a sequence; None: none does
+        self._state = StreamState(rnn, batch_size)
 
     def __repr__(self) -> str:
         return f"Stream({self._rnn!r}, batch_size={self._batch_size})"
 
     @property
     def rnn(self) -> RNN | GRU | LSTM:
-        """The network. Another one needs another stream, with ``stream.state`` to be taken along where it fits."""
+        """The network. For another network, make another stream; you can copy ``stream.state`` if it fits."""
         return self._rnn
 
     @rnn.setter
@@ -115,7 +112,7 @@ class Stream:
 
     @property
     def batch_size(self) -> int:
-        """B, how many sequences run side by side."""
+        """B, the number of sequences that run side by side."""
         return self._batch_size
 
     @batch_size.setter
@@ -124,7 +121,7 @@ class Stream:
         raise AttributeError(f"{told}: make another stream with elman.stream(stream.rnn, batch_size)")
 
     def step(self, x: Values, out: Values | None = None) -> Values:
-        """Take one step of every sequence.
+        """Run one step of every sequence.
 
         >>> import elman, torch
         >>> stream = elman.stream(elman.GRU(10, 20))
@@ -132,29 +129,30 @@ class Stream:
         ...     for x_t in torch.randn(5, 1, 10):
         ...         y = stream.step(x_t)
 
-        With gradients enabled, a step on a tensor adds to the graph that the state carries where x, the state or a parameter requires
-        them, as the parameters do unless they are frozen: the graph, and with it the memory, grows until ``detach``, or until a ``reset``
-        of all rows. Arrays build none.
+        With gradients enabled, a step on a tensor extends the graph that the state carries if x, the state or a parameter requires them, as
+        parameters do unless they are frozen. The graph, and so the memory in use, grows until ``detach`` or a ``reset`` of all sequences.
+        Arrays build no graph.
 
         Args:
             x: (B, I), with batch_size 1 also (I,): a tensor or a NumPy array, of the parameters' dtype.
-            out: where the output is written, of the kind of x and of the output's shape, dtype and device, its rows contiguous. It may be x
-                itself, or overlap it: x is read first. It cannot carry a graph, so none may be wanted.
+            out: memory for the output: of the same kind as x, with the output's shape, dtype and device, contiguous along the last axis.
+                It may be x itself or overlap it: x is read first. Not allowed if the output needs a graph.
 
         Returns:
-            The last layer's new state, (B, H) or (H,), with a projection P for H, of the kind of x: ``out``, or fresh memory.
+            The top layer's h after the step, (B, H) or (H,), with a projection P wide: ``out``, or fresh memory of the same kind as x.
 
         Raises:
             TypeError: x is neither a tensor nor an array, or out is of another kind.
             ValueError: x has the wrong number of dimensions or the wrong dtype; out has the wrong dtype or is read-only.
-            RuntimeError: x has the wrong number of features or rows, or is on another device; out has the wrong shape, layout or device,
-                overlaps the state or a weight, or would need a graph.
+            RuntimeError: x has the wrong number of features or sequences, or is on another device; out has the wrong shape, layout or
+                device, overlaps the state or a weight, or would need a graph.
         """
         if self._rnn._parameters is self._parameters and not (self._has_layers and self._drops()):
             y: Values | None = None
             if type(x) is self._array_class:
-                y = self._next(x, out)
-            elif self._is_usual(x, out, self._states):
+                if out is None or type(out) is self._array_class:
+                    y = self._next(x, out)
+            elif self._is_usual(x, out, self._state.values):
                 y = self._next(x, out)
                 if out is not None and y is not None:
                     count_write(out)  # type: ignore[arg-type]  # is_usual has seen that it is a tensor
@@ -163,23 +161,23 @@ class Stream:
         return self._step(x, out)
 
     def run(self, chunk: Values, out: Values | None = None) -> Values:
-        """Take all steps of a chunk of the sequences.
+        """Run all steps of a chunk of the sequences.
 
         Args:
             chunk: as the network takes it, (T, B, I), or (B, T, I) with batch_first; with batch_size 1 also unbatched, (T, I): a tensor
                 or a NumPy array, of the parameters' dtype.
-            out: where the outputs are written, as for ``step``.
+            out: memory for the outputs, as for ``step``.
 
         Returns:
-            The outputs, laid out as the chunk, (T, B, H) or (T, H), with a projection P for H, of its kind: ``out``, or fresh memory.
+            The outputs, laid out as the chunk, (T, B, H) or (T, H), with a projection P wide: ``out``, or fresh memory of the same kind.
 
         Raises:
             TypeError: chunk is neither a tensor nor an array, or out is of another kind.
             ValueError: chunk has the wrong number of dimensions or the wrong dtype; out has the wrong dtype or is read-only.
-            RuntimeError: chunk has no step, the wrong number of features or rows, or is on another device; out as for ``step``.
+            RuntimeError: chunk has no step, the wrong number of features or sequences, or is on another device; out as for ``step``.
         """
         batch = 0 if self._rnn.batch_first else 1
-        x = self._check(chunk, {3: "(B, T, I)" if batch == 0 else "(T, B, I)", 2: "(T, I)"}, batch)
+        x = as_input(self._rnn, self._batch_size, chunk, {3: "(B, T, I)" if batch == 0 else "(T, B, I)", 2: "(T, I)"}, batch)
         return self._call(chunk, x, [] if x.dim() == 3 else [batch], out)  # type: ignore[no-any-return]
 
     @property
@@ -192,28 +190,18 @@ class Stream:
         >>> y = stream.run(torch.randn(7, 1, 10))
         >>> stream.state = before
 
-        What is read is a copy, of tensors; what is set, tensors or NumPy arrays, is copied. So ``stream.state[:, 0] = 1`` writes into a
-        copy, and changes nothing: change what you have read, and set it. With gradients enabled both keep a graph. Setting raises a
-        TypeError, RuntimeError or ValueError if it does not look so.
+        Reading returns a copy, as tensors. Setting copies too, from tensors or NumPy arrays. So ``stream.state[:, 0] = 1`` changes a copy
+        only: read the state, change it, and set it. With gradients enabled both keep the graph. Setting raises a TypeError, RuntimeError or
+        ValueError if the state has the wrong type, shape or dtype.
         """
-        states = tuple([state.clone() for state in self._current()])
+        states = tuple([state.clone() for state in self._state.current()])
         return states[0] if len(states) == 1 else states
 
     @state.setter
     def state(self, state: Tensor | Array | tuple[Tensor | Array, ...]) -> None:
-        if state is None:
-            raise TypeError("expected a state as the network's hx, got None: reset() goes back to the start of a fresh sequence")
-        names, given = self._rnn.stack.cell.states, state
-        if len(names) == 1:
-            names, given = ("state",), (state,)  # type: ignore[assignment]  # what it is comes next
-        expected = f"a tuple ({', '.join(names)})"
-        if not isinstance(given, tuple | list):
-            raise wrong_kind("state", expected, given)
-        if len(given) != len(names):
-            raise RuntimeError(f"expected state to be {expected}, got {len(given)} of them")
-        self._set(tuple([self._check_state(*pair) for pair in zip(names, given, self._rnn.stack.state_sizes, strict=True)]))
+        self._set(self._state.as_own(state))
 
-    def reset(self, rows: int | bool | Sequence[int] | AbstractSet[int] | Sequence[bool] | Tensor | Array | None = None) -> None:
+    def reset(self, sequences: int | bool | Sequence[int] | AbstractSet[int] | Sequence[bool] | Tensor | Array | None = None) -> None:
         """Go back to the start of a fresh sequence: zeros, or the network's h_0 and c_0 where it learns them.
 
         >>> import elman, numpy as np
@@ -224,26 +212,21 @@ class Stream:
         [[False, True, False]]
 
         Args:
-            rows: which rows, all by default: a number, or numbers in a list, a tuple, a tensor, an array, a set or a range, each once; or a
-                mask of B bools, with batch_size 1 also the bool itself. Integers are never a mask: B zeros and ones in a list, a tensor
-                or an array, as an environment may give its ``dones``, are refused, and with batch_size 1 so is a bare 0 or 1. A mask is
-                always one as bools, numbers are always numbers as a set.
+            sequences: which sequences, all by default: a number, or numbers in a list, a tuple, a tensor, an array, a set or a range, each
+                once; or a mask of B bools, with batch_size 1 also the bool itself. Integers are never a mask: B zeros and ones in a list, a
+                tensor or an array, as an environment may give its ``dones``, are refused, and with batch_size 1 so is a bare 0 or 1. To be
+                understood, give a mask as bools and numbers as a set.
 
         Raises:
-            TypeError: rows are neither numbers nor bools, or may be either.
-            IndexError: a number is not from 0 to B-1, the mask has not B values, or rows have more than one axis.
+            TypeError: they are neither numbers nor bools, or may be either.
+            IndexError: a number is not from 0 to B-1, the mask does not have B values, or there is more than one axis.
             ValueError: a number is there twice.
         """
-        mask = as_mask(range(self._batch_size) if rows is None else rows, self._batch_size)
-        if self._fresh is not None:
-            mask |= self._fresh
-        self._fresh = mask
-        if mask.all():
-            self.detach()  # no row has a past
+        self._state.reset(as_mask(range(self._batch_size) if sequences is None else sequences, self._batch_size))
         self._next = decline
 
     def detach(self) -> None:
-        """Cut the graph that the state carries: gradients of what follows end here. As in truncated backpropagation through time.
+        """Cut the graph that the state carries, so that gradients of later steps end here, as in truncated backpropagation through time.
 
         >>> import elman, torch
         >>> rnn = elman.RNN(10, 20)
@@ -255,46 +238,33 @@ class Stream:
         ...     optimizer.step()
         ...     stream.detach()
         """
-        if any(state.requires_grad for state in self._states):
-            self._states = tuple([state.detach() for state in self._states])
+        self._state.detach()
 
     def state_dict(self) -> dict[str, Array]:
         """The state as NumPy arrays of their own: "h", (L, B, H), and for an LSTM "c". bfloat16 becomes float32."""
-        states = [state.detach().cpu() for state in self._current()]
-        wide = [state.float() if state.dtype is torch.bfloat16 else state for state in states]
-        return {name: state.numpy().copy() for name, state in zip(self._rnn.stack.cell.states, wide, strict=True)}
+        return self._state.to_arrays()
 
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
-        """Take the state that ``state_dict`` gave: copies of it.
+        """Set the state to copies of what ``state_dict`` returned.
 
         Raises:
-            RuntimeError: there are other names in it, or an array has the wrong shape.
-            TypeError: it is no mapping, or holds something else than arrays.
-            ValueError: one has the wrong dtype.
+            RuntimeError: it holds other names, or an array has the wrong shape.
+            TypeError: it is not a mapping, or a value is not an array.
+            ValueError: an array has the wrong dtype.
         """
-        names = self._rnn.stack.cell.states
-        if not isinstance(state_dict, Mapping):
-            raise wrong_kind("state_dict", "a dict of arrays, as state_dict() gives it", state_dict)
-        if set(state_dict) != set(names):
-            raise RuntimeError(f"expected a state of {' and '.join(names)}, got {', '.join(map(str, state_dict)) or 'nothing'}")
-        for name in names:
-            check_unmasked(name, state_dict[name])
-        given = [torch.from_numpy(v).bfloat16() if self._is_bfloat16(v) else v for v in map(state_dict.__getitem__, names)]
-        self._set(tuple([self._check_state(*pair) for pair in zip(names, given, self._rnn.stack.state_sizes, strict=True)]))
+        self._set(self._state.from_arrays(state_dict))
 
     def __getstate__(self) -> dict[str, Any]:
-        states = tuple([state.detach().clone() for state in self._states])
-        fresh = None if self._fresh is None else self._fresh.clone()
-        return {"rnn": self._rnn, "batch_size": self._batch_size, "states": states, "fresh": fresh}
+        return {"rnn": self._rnn, "batch_size": self._batch_size, "state": self._state.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["rnn"], state["batch_size"])  # type: ignore[misc]
-        self._states, self._fresh = state["states"], state["fresh"]
+        self._state.take(state["state"])
 
     # --- A step ---
 
     def _is_usual(self, x: Any, out: Any, states: tuple[Tensor, ...]) -> bool:
-        """Whether the kernels may run a step on a tensor."""
+        """Whether the kernels may run a step on a tensor: a plain one, and no gradient is needed."""
         if not is_usual(x, out):
             return False
         if not torch.is_grad_enabled():
@@ -303,14 +273,14 @@ class Stream:
         return params is not None and not any(t.requires_grad for t in (x, *params, *states))
 
     def _drops(self) -> bool:
-        """Whether dropout acts."""
+        """Whether dropout acts between layers."""
         return bool(self._has_layers and self._rnn.training and self._rnn.dropout)
 
     def _step(self, given: Values, out: Values | None) -> Values:
-        """A step that is not as quick as most: the first, or one that the kernels do not run, or a wrong one."""
-        x = self._check(given, {2: "(B, I)", 1: "(I,)"}, 0)
+        """A step off the quick path: the first, one that the kernels do not run, or one with wrong arguments."""
+        x = as_input(self._rnn, self._batch_size, given, {2: "(B, I)", 1: "(I,)"}, 0)
         is_tensor = isinstance(given, Tensor)
-        if not self._drops() and (not is_tensor or self._is_usual(given, out, self._current())) and self._settle():
+        if not self._drops() and (not is_tensor or self._is_usual(given, out, self._state.current())) and self._settle():
             if out is not None:
                 self._check_out(out, given, (*x.shape[:-1], self._rnn.stack.output_size), x)
             dense = x.detach().resolve_neg().contiguous()
@@ -323,7 +293,7 @@ class Stream:
         return self._call(given, x, [time] if x.dim() == 2 else [0, time], out)  # type: ignore[no-any-return]
 
     def _settle(self) -> bool:
-        """Bring the weights and the state to where the kernels have them; False if they cannot run this network."""
+        """Hand the weights and the state to the kernels. Returns False if they cannot run this network."""
         rnn = self._rnn
         params = rnn._own_params()
         if params is None or not can_step(rnn.stack, params):
@@ -334,28 +304,28 @@ class Stream:
         parameters = rnn._parameters
         if parameters is not self._parameters or not stepper.is_current:
             stepper.pack(parameters, rnn._names)
-        states = self._current()
+        states = self._state.current()
         if states is not stepper.states:
             with torch.no_grad():
                 for to, state in zip(stepper.states, states, strict=True):
                     to.copy_(state)
         self._stepper, self._parameters, self._next = stepper, parameters, stepper.step
-        self._states, self._fresh = stepper.states, None
+        self._state.set(stepper.states)
         return True
 
     def _call(self, given: Values, x: Tensor, lacking: list[int], out: Values | None) -> Any:
-        """Call the layer on x, and keep the state.
+        """Call the layer on x and store the state.
 
         Args:
-            given: what a caller gave as x; the output is of its kind.
-            x: that as a tensor.
-            lacking: the axes of one that it lacks to be as the layer takes it, in the order in which they are put in.
-            out: where the caller wants the output.
+            given: x as the caller gave it; the output is of the same kind.
+            x: given as a tensor.
+            lacking: the axes of size one that x lacks, in the order in which they are inserted.
+            out: where the output is written, or None.
         """
         for axis in lacking:
             x = x.unsqueeze(axis)
         with nullcontext() if isinstance(given, Tensor) else _for_arrays(x.device.type):
-            states = self._current()
+            states = self._state.current()
             if self._stepper is not None and states is self._stepper.states:  # written over by the next step, while a graph may need it
                 states = tuple([state.clone() for state in states])
             output, hx = self._rnn(x, states[0] if len(states) == 1 else states)
@@ -371,100 +341,15 @@ class Stream:
             self._set(finals)
             return result if out is None else out
 
-    # --- The state ---
-
-    def _set(self, states: tuple[Tensor, ...]) -> None:
-        self._states, self._fresh, self._next = states, None, decline
-
-    def _current(self) -> tuple[Tensor, ...]:
-        """The states before the next step, like the parameters in dtype and device; fresh rows begin with the network's own."""
-        rnn, weight = self._rnn, self._rnn._params()[0]
-        states, fresh = self._states, self._fresh
-        if states[0].dtype is not weight.dtype or states[0].device != weight.device:
-            states = tuple([state.to(weight) for state in states])
-        if states[0].is_inference() and not torch.is_inference_mode_enabled():
-            states = tuple([state.clone() for state in states])  # no graph may hold the others
-        if fresh is None:
-            return states
-        if not rnn.learn_initial_state:
-            begin = tuple([torch.zeros_like(state) for state in states])
-        else:
-            begin = tuple(
-                [getattr(rnn, f"{name}_0").unsqueeze(1).expand_as(state) for name, state in zip(rnn.stack.cell.states, states, strict=True)]
-            )
-        if fresh.all():
-            return begin
-        rows = fresh.to(weight.device)[:, None]
-        return tuple([torch.where(rows, start, state) for start, state in zip(begin, states, strict=True)])
-
-    # --- What is wrong ---
-
-    def _check(self, x: Any, axes: dict[int, str], batch: int) -> Tensor:
-        """Raise what is wrong with x, if anything is.
-
-        Args:
-            x: what a caller gave.
-            axes: the names of its axes, by their number: with a batch axis, and without.
-            batch: where the batch axis is.
-
-        Returns:
-            The tensor that it is, or a copy as a tensor of the array that it is, where the parameters are.
-        """
-        if self._batch_size > 1:
-            axes = {rank: names for rank, names in axes.items() if "B" in names}
-        weight = self._rnn._params()[0]
-        given = x if isinstance(x, Tensor) else self._as_tensor("x", x, weight)
-        check_input(given, weight, self._rnn.input_size, axes, ValueError)
-        shape = tuple(given.shape)
-        if "B" in axes[len(shape)] and shape[batch] != self._batch_size:
-            raise RuntimeError(
-                f"expected x of {self._batch_size} rows (batch_size), got {shape[batch]}: x has shape {shape}; make a stream for its size"
-            )
-        return given
-
     def _check_out(self, out: Any, given: Any, shape: tuple[int, ...], like: Tensor) -> None:
-        """Raise what is wrong with out, if anything is, for an output of this shape, and of the dtype and on the device of another."""
+        """Raise an error if out cannot take an output of this shape, and of the dtype and on the device of ``like``."""
         device = like.device if isinstance(given, Tensor) else torch.device("cpu")
         weights = [pair for pair in self._rnn.named_parameters() if pair[0] not in ("h_0", "c_0")]
-        check_out(out, given, shape, like.dtype, device, [*weights, *(("the stream's state", state) for state in self._states)])
+        check_out(out, given, shape, like.dtype, device, [*weights, *(("the stream's state", state) for state in self._state.values)])
 
-    def _check_state(self, name: str, state: Any, width: int) -> Tensor:
-        """Raise what is wrong with a state, if anything is; return it as a tensor that is ours."""
-        weight = self._rnn._params()[0]
-        given = state if isinstance(state, Tensor) else self._as_tensor(name, state, weight)
-        stack = self._rnn.stack
-        shape = (stack.num_layers, self._batch_size, width)
-        axes = "(L, B, H)" if width == stack.hidden_size else "(L, B, P)"
-        if given.shape != shape:
-            raise RuntimeError(f"expected {name} of shape {shape}, {axes}, got {tuple(given.shape)}")
-        if given.dtype is not weight.dtype:
-            raise ValueError(
-                f"expected {name} of {weight.dtype}, the parameters' dtype, got {given.dtype}: convert it with {name}.to({weight.dtype})"
-            )
-        if given.device != weight.device:
-            raise RuntimeError(f"expected {name} on {weight.device}, where the parameters are, got {given.device}")
-        return given.clone()
-
-    def _as_tensor(self, name: str, array: Any, weight: Tensor) -> Tensor:
-        """A copy of an array, as a tensor where the parameters are."""
-        import numpy as np
-
-        check_unmasked(name, array)
-        if not isinstance(array, np.ndarray):
-            raise wrong_kind(name, "a torch tensor or a NumPy array", array)
-        expected = getattr(np, str(weight.dtype).removeprefix("torch."), None)
-        if expected is None:
-            raise ValueError(f"expected {name} to be a torch tensor: the parameters are {weight.dtype}, which NumPy does not have")
-        if array.dtype != expected:
-            raise ValueError(
-                f"expected {name} of {np.dtype(expected)}, the parameters' dtype, got {array.dtype}: convert it with "
-                f"{name}.astype(numpy.{np.dtype(expected)})"
-            )
-        return torch.from_numpy(np.array(array)).to(weight.device)
-
-    def _is_bfloat16(self, value: Any) -> bool:
-        """Whether a state in bfloat16 came as float32, since NumPy has no bfloat16."""
-        return self._rnn._params()[0].dtype is torch.bfloat16 and isinstance(value, self._array_class) and value.dtype == "float32"
+    def _set(self, states: tuple[Tensor, ...]) -> None:
+        self._state.set(states)
+        self._next = decline
 
 
 @contextmanager
