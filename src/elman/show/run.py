@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ class Run:
         backend: what ran it, as ``elman.why`` says it.
     """
 
-    network: RecurrentLayer
+    network: RecurrentLayer[Any]
     x: Tensor
     output: Tensor
     finals: Mapping[str, Tensor]
