@@ -185,7 +185,7 @@ def _readable_operands(
 
 def _readable(x: Tensor) -> Tensor:
     """A tensor of all steps as the kernels read it, copied if need be: its rows may lie anywhere, but each is contiguous."""
-    is_readable = (x.stride()[-1] == 1 or x.shape[-1] == 1) and not x.is_neg() and not x._is_zerotensor()
+    is_readable = x.dim() > 0 and (x.stride()[-1] == 1 or x.shape[-1] == 1) and not x.is_neg() and not x._is_zerotensor()
     return _plain(x) if is_readable else _dense(x.resolve_neg())
 
 
