@@ -165,6 +165,15 @@ def test_the_kernels_import_without_torch_and_numpy() -> None:
     assert third_party(loaded).isdisjoint({"torch", "numpy"})
 
 
+def test_a_docstring_says_what_it_is_without_the_one_above() -> None:
+    """A tooltip shows one docstring, so that it does not know as what something is "the same"."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    docs = [
+        (name, ast.get_docstring(node) or "") for name, tree in sources(PACKAGE) for node in ast.walk(tree) if isinstance(node, documented)
+    ]
+    assert [name for name, doc in docs if doc.startswith("The same")] == []
+
+
 def test_one_version() -> None:
     newest = re.search(r"^## \[(\S+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest is not None

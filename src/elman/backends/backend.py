@@ -69,7 +69,7 @@ class Backend(ABC):
         params: Sequence[Tensor],
         spans: Spans = WHOLE,
     ) -> Traced:
-        """The same run, and all that it computes on its way, which can be differentiated as well. x is not packed."""
+        """Run the stack as ``run`` does, and return every step's states and gates, all differentiable. x is not packed."""
 
     def run_unchecked(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool

@@ -52,7 +52,7 @@ class Traced(NamedTuple):
     steps: dict[str, Tensor]
 
     def to(self, dtype: torch.dtype) -> Traced:
-        """The same in this dtype."""
+        """A copy with all tensors in this dtype."""
         return Traced(
             self.hidden.to(dtype),
             tuple([final.to(dtype) for final in self.finals]),

@@ -113,7 +113,7 @@ class Elman(Torch):
         self._elman = self._layers = import_module("elman")
 
     def kernels(self, case: Case, mode: Mode, seed: int = 0) -> Job:
-        """The same work without torch's own operators, whose threads would be measured too: in training the gradient of a sum, unsummed."""
+        """A case's work without torch's own operators, whose threads would be measured too: in training the gradient of a sum, unsummed."""
         if mode == "infer":
             return self.infer(case, seed)
         layer, x = self._build(case, seed, gradients=True)

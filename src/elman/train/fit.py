@@ -53,7 +53,7 @@ class FitSettings:
     clip: float = 1.0
 
     def within(self, length: int) -> FitSettings:
-        """The same with no more streams and no longer chunks than a text of so many characters, at least two, has to offer.
+        """These settings with no more streams and no longer chunks than a text of ``length`` characters, at least two, has room for.
 
         >>> settings = FitSettings(steps=1, streams=100, chunk=50).within(121)
         >>> settings.streams, settings.chunk
