@@ -38,7 +38,8 @@ def of_layer(
     params = layer._params()
     if not isinstance(x, Tensor):
         return _of_packed(layer, x, states, params, lengths, reset)
-    is_batched = _check_quickly(x, params[0], layer.input_size, _BATCH_FIRST_AXES if layer.batch_first else _LAYER_AXES, ValueError)
+    rank = _check_quickly(x, params[0], layer.input_size, _BATCH_FIRST_AXES if layer.batch_first else _LAYER_AXES, ValueError)
+    is_batched = rank == 3
     shape = x.shape
     time, batch_axis = (1, 0) if layer.batch_first and is_batched else (0, 1)
     steps, batch = shape[time], shape[batch_axis] if is_batched else 1
@@ -112,7 +113,7 @@ def _with_learned_states(
 def of_cell(cell: RecurrentCell[Any], x: Tensor, states: States) -> Call:
     """The arguments of a cell's call: a sequence of one step."""
     params = cell._params()
-    is_batched = _check_quickly(x, params[0], cell.input_size, _CELL_AXES, RuntimeError)
+    is_batched = _check_quickly(x, params[0], cell.input_size, _CELL_AXES, RuntimeError) == 2
     if states is not None:
         axes = "(B, H)" if is_batched else "(H,)"
         states = check_states(cell._state_names, states, x, cell.stack, axes, x.shape[:-1], ranks=(1, 2))
@@ -124,8 +125,8 @@ def of_cell(cell: RecurrentCell[Any], x: Tensor, states: States) -> Call:
     return x, states, params, WHOLE
 
 
-def _check_quickly(x: Any, weight: Tensor, input_size: int, axes: Mapping[int, str], wrong_dtype: type[Exception]) -> bool:
-    """``check_input``, at the cost of a few comparisons if nothing is wrong. Returns whether x has all of its axes, B too."""
+def _check_quickly(x: Any, weight: Tensor, input_size: int, axes: Mapping[int, str], wrong_dtype: type[Exception]) -> int:
+    """``check_input``, at the cost of a few comparisons if nothing is wrong. Returns the number of axes."""
     if not isinstance(x, Tensor):
         raise wrong_kind("x", "a tensor", x)
     check_layout("x", x)
@@ -138,7 +139,7 @@ def _check_quickly(x: Any, weight: Tensor, input_size: int, axes: Mapping[int, s
         or not ((x.is_cpu and weight.is_cpu) or x.device == weight.device)
     ):
         check_input(x, weight, input_size, axes, wrong_dtype)
-    return rank == max(axes)
+    return rank
 
 
 def check_input(x: Tensor, weight: Tensor, input_size: int, axes: Mapping[int, str], wrong_dtype: type[Exception]) -> None:
