@@ -6,8 +6,7 @@
 
 namespace elman::ELMAN_TARGET {
 
-// n numbers, aligned to a cache line, not initialised. Check all_ok() before use. Buffers live as a stack: the last one
-// made is the first to go.
+// n numbers, aligned to a cache line, not initialised. Check all_ok() before use. The last one made goes first.
 template <class T> class Buffer {
  public:
   explicit Buffer(long n) {

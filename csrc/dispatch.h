@@ -11,8 +11,7 @@ namespace elman {
 // The sets this library was built for that this processor has, the best first.
 std::vector<const Target*> supported_targets();
 
-// Takes the set named, or the best one for an empty name. Throws std::invalid_argument for one that is unknown, not
-// built or not supported.
+// Takes the set named, or the best one for an empty name. Throws std::invalid_argument for an unsupported one.
 const Target& choose_target(const std::string& name);
 
 const Target*& target();  // the set in use: at first the best one

@@ -116,9 +116,8 @@ struct Backward {
 // The backward pass walks in chunks of so many steps: enough of them that adding a chunk to the gradients of large
 // weights does not cost, few enough for the third-level cache. It does not depend on the instruction set.
 constexpr std::int64_t backward_chunk(const Network& net) {
-  const std::int64_t bytes = 8 * 1024 * 1024,
-                     row = (net.number == Number::f32 ? 4 : 8) * net.cell->gates * net.H * net.B;
-  const std::int64_t steps = bytes / row;
+  const std::int64_t step_bytes = (net.number == Number::f32 ? 4 : 8) * net.cell->gates * net.H * net.B;
+  const std::int64_t steps = 8 * 1024 * 1024 / step_bytes;
   return steps < 1 ? 1 : steps > net.T ? net.T : steps;
 }
 constexpr std::int64_t number_of_checkpoints(const Network& net) {
@@ -142,10 +141,10 @@ struct Target {
   bool (*forward)(const Forward&, Team&);  // false: out of memory
   bool (*backward)(const Backward&, Team&);
   void (*activation)(Activation, Number, const void* from, void* to, std::int64_t n);
-  Stream* (*stream)(
-      const Network&, void* const* states);  // float32 and float64; T does not matter, D is 1; null: out of memory
-  double (*peak)(Number,
-      std::int64_t iterations);  // runs a register-only loop of multiply-adds; returns how many operations it did
+  // Of float32 and float64; T does not matter, D is 1. Null: out of memory.
+  Stream* (*stream)(const Network&, void* const* states);
+  // Runs a register-only loop of multiply-adds; returns how many operations it did.
+  double (*peak)(Number, std::int64_t iterations);
 };
 
 }  // namespace elman

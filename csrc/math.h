@@ -11,8 +11,7 @@ template <class T> struct Exponential;
 
 template <> struct Exponential<float> {
   using V = Vec<float>;
-  static constexpr float kMagic =
-      12582912.0f;  // 1.5·2^23: adding it rounds to an integer, which then lies in the low bits
+  static constexpr float kMagic = 12582912.0f;  // 1.5·2^23: adding it rounds to an integer, in the low bits
   static constexpr float kInverseLn2 = 1.44269504088896341f, kLn2 = 0.693145751953125f,
                          kLn2Rest = 1.428606765330187e-06f;  // 17 bits, so that n times it is exact
   static constexpr int kMantissa = 23, kBias = 127;
@@ -73,8 +72,7 @@ ELMAN_INLINE Vec<double> tanh(Vec<double> x) {
 }
 
 // By e = exp(-|x|): 1 / (1 + e) for x >= 0 and e / (1 + e) below, so that small results are as near, in units in the
-// last place, as large ones. Where e is below the normal numbers its power of two is one that is normal, times a
-// constant.
+// last place, as large ones. Where e is below the normal numbers its power of two is a normal one times a constant.
 template <class T> ELMAN_INLINE Vec<T> sigmoid_of(Vec<T> x) {
   using V = Vec<T>;
   using E = Exponential<T>;

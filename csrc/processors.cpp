@@ -1,6 +1,7 @@
 #include "processors.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -56,8 +57,7 @@ double processor_quota(const char* membership, const char* mount) {
       continue;
     if (!controllers.empty() && !is_among("cpu", controllers)) continue;
     const std::string root = mount + (controllers.empty() ? std::string() : "/cpu");
-    for (;;) {  // a container may show its own group as the root, and the path as the host has it: what is not there
-                // has no quota
+    for (;;) {  // a container may show its own group as root and the host's path: what is not there has no quota
       if (const double quota = quota_of(root + path); quota > 0) least = least > 0 ? std::min(least, quota) : quota;
       const auto slash = path.find_last_of('/');
       if (slash == std::string::npos || path.empty()) break;
@@ -66,6 +66,19 @@ double processor_quota(const char* membership, const char* mount) {
   }
   return least;
 }
+
+#if defined(__linux__)
+int this_processor() { return sched_getcpu(); }
+void leave_processor(int processor) {
+  cpu_set_t others;
+  if (processor < 0 || sched_getcpu() != processor || sched_getaffinity(getpid(), sizeof others, &others) != 0) return;
+  CPU_CLR(static_cast<std::size_t>(processor), &others);
+  if (CPU_COUNT(&others) > 0) sched_setaffinity(0, sizeof others, &others);
+}
+#else
+int this_processor() { return -1; }
+void leave_processor(int) {}
+#endif
 
 int usable_processors() {
 #if defined(__linux__)

@@ -1,4 +1,4 @@
-// How many processors this process may keep busy.
+// The processors that this process may keep busy.
 #pragma once
 
 namespace elman {
@@ -12,5 +12,11 @@ int usable_processors();
 // it; 0: there is none. Version 2 and 1.
 //   membership  what /proc/self/cgroup is      mount  what /sys/fs/cgroup is
 double processor_quota(const char* membership, const char* mount);
+
+// A thread that is woken is often put beside whoever woke it, on the same processor, and stays there for milliseconds:
+// each barrier between the two then takes as long as the system needs to switch between them (measured: 5.8 µs instead
+// of 0.07). leave_processor() moves the calling thread to another one that the process may use.
+int this_processor();  // -1: not known
+void leave_processor(int processor);
 
 }  // namespace elman

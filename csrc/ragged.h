@@ -1,5 +1,5 @@
-// Padded sequences of different lengths. The kernels want rows in falling order of length, each with a step at least:
-// here rows are brought into that order, the states with them, and what the kernels do not touch is filled in.
+// Padded sequences of different lengths. The kernels take them in falling order of length, each with a step at least:
+// here they are brought into that order, the states with them, and what the kernels do not touch is filled in.
 #pragma once
 
 #include <vector>
@@ -14,21 +14,21 @@ class Ragged {
   Ragged(const std::int64_t* lengths, std::int64_t T, std::int64_t B);  // B numbers from 0 to T
   bool exists() const { return B_ > 0; }
 
-  // The network as the kernels are to see it. `net` has the caller's T and B; `pad_saved`: what is saved is to lie as
-  // padded sequences do.
+  // The network as the kernels are to see it. `net` has the caller's T and B; `pad_saved`: what is saved is to be
+  // padded.
   void describe(Network& net, bool pad_saved) const;
 
-  // Run a call: its network described, its states by the caller's rows.
+  // Run a call: its network described, its states in the caller's order.
   void run(const Target& target, const Forward& call, int threads) const;
   void run(const Target& target, const Backward& call, int threads) const;
 
  private:
   class States;
-  void clear_padding(const Network& net, const StepTensor& q, std::int64_t width) const;
+  void clear_padding(const Network& net, const StepTensor& x, std::int64_t width) const;
   void clear_saved(const Network& net, void* all, std::int64_t count, std::int64_t width) const;
   std::int64_t T_ = 0, B_ = 0;
-  std::vector<std::int64_t> lengths_, order_, alive_,
-      offset_;  // order_: the rows that have a step; then those that have none
+  std::vector<std::int64_t> lengths_, alive_, offset_;
+  std::vector<std::int64_t> order_;  // the sequences that have a step; then the others
 };
 
 }  // namespace elman

@@ -81,7 +81,6 @@ template <class T> ELMAN_INLINE Vec<T> load(const T* p) {  // no alignment neede
   __builtin_memcpy(&v, p, kBytes);
   return v;
 }
-
 template <class T> ELMAN_INLINE void store(T* p, Vec<T> v) {  // no alignment needed
   __builtin_memcpy(p, &v, kBytes);
 }

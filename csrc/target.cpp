@@ -1,5 +1,4 @@
-// All kernels of one instruction set. Compiled once for each, with ELMAN_TARGET naming it and the compiler told to use
-// it.
+// All kernels of one instruction set. Compiled once for each, which ELMAN_TARGET names and the compiler is told to use.
 #include "cells/all.h"
 #include "scan/backward.h"
 #include "scan/forward.h"
@@ -56,7 +55,7 @@ bool run_backward(const Backward& b, Team& team) {
 Stream* open_stream(const Network& net, void* const* states) {
   Stream* made = nullptr;
   with_types(net, [&](auto cell, auto number) {
-    return (made = Streamed<decltype(number), decltype(cell)>::open(net, states)) != nullptr;
+    return (made = StepByStep<decltype(number), decltype(cell)>::open(net, states)) != nullptr;
   });
   return made;
 }

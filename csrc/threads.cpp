@@ -1,10 +1,6 @@
 #include "threads.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
-#include <sched.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,52 +8,19 @@
 #include <mutex>
 #include <thread>
 
+#include "openmp.h"
 #include "processors.h"
+#include "spin.h"
 #include "tuner.h"
 
 namespace elman {
 namespace {
-
-inline void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
-// Spins while `busy()`; gives the processor away now and then, for machines with fewer free cores than threads.
-template <class F> inline void spin_while(F busy) {
-  for (int i = 0; busy(); ++i) {
-    pause();
-    if (i == 200) {  // some microseconds
-      i = 0;
-      std::this_thread::yield();
-    }
-  }
-}
 
 // For so long a thread of our own looks out for the next call before it sleeps: about what waking it would cost.
 constexpr std::chrono::microseconds kLinger{100};
 
 // How long a barrier takes is measured so often, by so many of them in a row, and not again for so many questions.
 constexpr int kMeasurements = 3, kBarriers = 4, kHolds = 256;
-
-// A thread that is woken is often put beside whoever woke it, on the same processor, and stays there for milliseconds:
-// each barrier between the two then takes as long as the system needs to switch between them (measured: 5.8 µs instead
-// of 0.07). So it moves away from the caller's, to one that the process may use.
-#if defined(__linux__)
-int this_processor() { return sched_getcpu(); }
-void keep_away_from(int processor) {
-  cpu_set_t others;
-  if (processor < 0 || sched_getcpu() != processor || sched_getaffinity(getpid(), sizeof others, &others) != 0) return;
-  CPU_CLR(static_cast<std::size_t>(processor), &others);
-  if (CPU_COUNT(&others) > 0) sched_setaffinity(0, sizeof others, &others);
-}
-#else
-int this_processor() { return -1; }
-void keep_away_from(int) {}
-#endif
 
 constexpr int kMostThreads = 256;  // threads are never given back: a call that names a million shall not start them
 
@@ -100,15 +63,15 @@ struct Work {
 
   // Threads of our own.
   int workers = 0;                 // started so far
-  std::atomic<int> wanted{0};      // of this team: those with a smaller number take part
+  std::atomic<int> members{0};     // of this team: those with a smaller number take part
   std::atomic<int> processor{-1};  // the caller's, as its team was formed
 
   void worker(int number) {
     for (std::uint32_t seen = 0;;) {
       call.wait(seen);
       seen = call.load();
-      if (seen % 2 == 0 || number >= wanted.load()) continue;
-      keep_away_from(processor.load());
+      if (seen % 2 == 0 || number >= members.load()) continue;
+      leave_processor(processor.load());
       serve(seen);
       ++seen;  // the end of the call served, not whatever has come since: that may be a call to serve
       const auto until = std::chrono::steady_clock::now() + kLinger;
@@ -117,7 +80,7 @@ struct Work {
     }
   }
 
-  int grow(int to) {  // returns how many there are
+  int start_workers(int to) {  // returns how many there are
     while (workers < to) {
       try {
         std::thread(&Work::worker, this, workers).detach();
@@ -132,67 +95,7 @@ struct Work {
 
 namespace {
 
-// The threads of an OpenMP runtime, where the process has one whose names are visible, as torch's is. Torch's operators
-// leave its threads spinning for some milliseconds. While they do, threads of our own would have to share the
-// processors with them (measured: 1.1 to 1.8 times the time in training), and they are awake already: a call is then
-// one of their parallel regions. But such a region ends only when each of its threads has had its turn, which on a busy
-// machine takes the system milliseconds. So it is asked first whether one of them is on a processor right now.
-struct OpenMp {
-  void (*parallel)(
-      void (*)(void*), void*, unsigned, unsigned);  // GNU's interface, which LLVM's and Intel's runtimes offer too
-  int (*num_threads)(), (*max_threads)();
-  int (*pause)(int);  // OpenMP 5.0
-  template <class F> static void find(F& function, const char* name) {
-    function = reinterpret_cast<F>(dlsym(RTLD_DEFAULT, name));
-  }
-  OpenMp() {
-    find(parallel, "GOMP_parallel");
-    find(num_threads, "omp_get_num_threads");
-    find(max_threads, "omp_get_max_threads");
-    find(pause, "omp_pause_resource_all");
-  }
-#if defined(__linux__)
-  bool here() const { return parallel && num_threads && max_threads && pause; }
-#else
-  bool here() const { return false; }  // whether its threads are awake cannot be told
-#endif
-};
-
-const OpenMp& openmp() {
-  static const OpenMp found;
-  return found;
-}
-
-// One of the OpenMP threads that work for the calling thread, by the clock of the time that it has had on a processor.
-class Watched {
- public:
-  bool known() const { return known_; }
-  void set(clockid_t clock) { clock_ = clock, known_ = true; }
-  bool is_running() {
-    const long before = read();
-    for (int i = 0; i < 8; ++i) pause();
-    const long after = read();
-    known_ = before >= 0 && after >= 0;  // or it has ended
-    return known_ && after > before;
-  }
-
- private:
-  long read() const {
-    timespec t;
-    return clock_gettime(clock_, &t) == 0 ? t.tv_sec * 1'000'000'000 + t.tv_nsec : -1;
-  }
-  clockid_t clock_{};
-  bool known_ = false;
-};
-thread_local Watched watched;
-
-bool clock_of_this_thread([[maybe_unused]] clockid_t& clock) {
-#if defined(__linux__)
-  return pthread_getcpuclockid(pthread_self(), &clock) == 0;
-#else
-  return false;
-#endif
-}
+thread_local ThreadClock openmp_thread;  // one of those that work for this thread
 
 // Never destroyed: threads sleep in it until the process ends. A forked child has none of its parent's threads. It
 // starts its own; GNU's OpenMP would wait for its parent's for ever (as it does in torch's operators), unless it has
@@ -206,7 +109,7 @@ Work& the_work() {
     constexpr int soft = 1;  // omp_pause_soft
     pthread_atfork(
         [] {
-          if (openmp().here()) openmp().pause(soft);
+          if (openmp().usable()) openmp().pause(soft);
         },
         nullptr, [] { work = new Work; });
   });
@@ -247,16 +150,16 @@ void Team::form(int threads, int most, void (*body)(void*, Team&), void* context
     return body(context, alone);
   }
   const std::uint32_t seen = w->call.load() + 1;
-  if (openmp().here() && openmp().max_threads() == most && (!watched.known() || watched.is_running()))
+  if (openmp().usable() && openmp().max_threads() == most && (!openmp_thread.known() || openmp_thread.is_running()))
     on_openmp(threads, most, *w, seen, body, context);
   else on_our_own(threads, *w, seen, body, context);
   w->owner.unlock();
 }
 
 void Team::on_our_own(int threads, Work& w, std::uint32_t seen, void (*body)(void*, Team&), void* context) {
-  Team team(1 + w.grow(threads - 1));
+  Team team(1 + w.start_workers(threads - 1));
   threads_of_last_team = team.threads_;
-  w.wanted.store(team.threads_ - 1);
+  w.members.store(team.threads_ - 1);
   w.processor.store(this_processor());
   w.call.store(seen);
   if (team.threads_ > 1) w.call.notify_all();
@@ -274,10 +177,10 @@ void Team::on_openmp(int threads, int most, Work& w, std::uint32_t seen, void (*
     void (*body)(void*, Team&);
     void* context;
     pthread_t caller;
-    Watched& watched;
+    ThreadClock& clock;
     std::atomic<int> others{0};  // threads that have come, but for the caller's
-  } region{threads, w, seen, body, context, pthread_self(), watched};
-  w.wanted.store(0);  // of our own threads none
+  } region{threads, w, seen, body, context, pthread_self(), openmp_thread};
+  w.members.store(0);  // of our own threads none
   const auto enter = [](void* of) {
     Region& r = *static_cast<Region*>(of);
     if (pthread_equal(pthread_self(), r.caller)) {
@@ -288,8 +191,7 @@ void Team::on_openmp(int threads, int most, Work& w, std::uint32_t seen, void (*
       r.work.call.store(r.seen + 1);
     } else {
       const int before = r.others.fetch_add(1);
-      clockid_t clock;
-      if (before == 0 && clock_of_this_thread(clock)) r.watched.set(clock);
+      if (before == 0) r.clock.follow_this_thread();
       if (before >= r.threads - 1) return;
       spin_while([&] { return r.work.call.load() == r.seen - 1; });
       r.work.serve(r.seen);

@@ -23,12 +23,10 @@ class Team {
 
   int threads() const { return threads_; }
 
-  // task(context, i) for every i < count, each once, in any order, on whichever thread is free. Returns when all are
-  // done.
+  // task(context, i) for every i < count, each once, in any order, on whichever thread is free; returns after the last.
   void run(std::int64_t count, void (*task)(void*, std::int64_t), void* context);
 
-  // The same with a callable. A callable's type carries its instruction set's namespace, so that no two sets share a
-  // copy of this.
+  // A callable's type carries its instruction set's namespace, so that no two sets share a copy of this.
   template <class F> void each(std::int64_t count, F&& f) {
     run(count, [](void* f, std::int64_t i) { (*static_cast<F*>(f))(i); }, &f);
   }
@@ -49,9 +47,8 @@ class Team {
  private:
   explicit Team(int threads) : threads_(threads) {}
   static void form(int threads, int most, void (*body)(void*, Team&), void* context);
-  static void on_our_own(int threads, Work& work, std::uint32_t call, void (*body)(void*, Team&), void* context);
-  static void on_openmp(
-      int threads, int most, Work& work, std::uint32_t call, void (*body)(void*, Team&), void* context);
+  static void on_our_own(int threads, Work&, std::uint32_t call, void (*body)(void*, Team&), void* context);
+  static void on_openmp(int threads, int most, Work&, std::uint32_t call, void (*body)(void*, Team&), void* context);
   int threads_ = 1;
 };
 

@@ -8,15 +8,14 @@ namespace {
 // Multiply-adds below which one thread is tried first (some 2 ms): beyond, all are.
 constexpr double kSoon = 1e8;
 // So many calls on one thread before a team is tried: the first of all finds nothing in the caches. Then so many with
-// all threads, more where calls are short, since threads may have to be started and moved. Of these the quickest
-// counts.
+// all threads, more where calls are short, since threads may have to be started and moved. The quickest counts.
 constexpr int kWarm = 2, kWarmShort = 8;
 // Below so many (some 1 ms) it shows whether a team's threads were awake. So a team is tried for several calls in a
 // row, and the first is not counted.
 constexpr double kShort = 5e7;
 constexpr int kInARow = 4;
-// What looking again may cost, as a share of the time that calls take: where nothing is known yet, and later.
-constexpr double kFirstLook = 0.05, kLook = 0.005;
+// What trying again may cost, as a share of the time that calls take: where nothing is known yet, and later.
+constexpr double kFirstTryShare = 0.05, kTryShare = 0.005;
 // What a try costs at least, as a share of a call: sets apart the tries of team sizes that are equally fast.
 constexpr double kLeastCost = 0.1;
 // Teams earn credit where they are faster than one thread, and use it up where they are slower. Once it is used up they
@@ -30,8 +29,8 @@ constexpr double kSaved = 4, kSlice = 5e-3, kEnough = 0.1 * kSlice, kEnoughCalls
 // What one thread may be expected to do in a second, before it has been seen.
 constexpr double kExpected = 50e9;
 // A moving average's weight of a new time that is longer, and of one that is shorter: what is slower for once says
-// little, since whatever is halted is slower; the account sees what it costs. And no time counts as more than so many
-// times the average.
+// little, since whatever is halted is slower; the account sees what it costs. No time counts as more than so many
+// averages.
 constexpr double kLonger = 1.0 / 8, kShorter = 1.0 / 2, kMostOften = 2;
 
 // Calls of a size that are seen before it is judged.
@@ -77,7 +76,7 @@ int Tuner::choose(const Effort& call, int most) {
     const double unknown = size > 0 ? now : now > call.multiply_adds / kExpected ? 0 : (threads_of(best) - 1) * now;
     const double cost = known ? std::max(r.rate[size] * call.multiply_adds - now, kLeastCost * now) : unknown;
     const int calls = size > 0 && call.multiply_adds < kShort ? kInARow : 1;
-    if (r.waited[size] * (known ? kLook : kFirstLook) < calls * cost) continue;
+    if (r.waited[size] * (known ? kTryShare : kFirstTryShare) < calls * cost) continue;
     r.tried = size, r.tries = calls - 1;
     return threads_of(size);
   }

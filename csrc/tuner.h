@@ -4,8 +4,7 @@
 // the threads get them at all (other processes, a virtual machine's host, two calls at once), and on whether they are
 // awake. So it is measured: each call is timed, and what calls of one kind took on one thread, on all and on numbers
 // between is kept. Whatever is not the fastest is tried again now and then, as far as what that may cost stays a small
-// share of the time that the calls take. Results do not depend on it: their bits are the same for any number of
-// threads.
+// share of the time that the calls take. The bits of results do not depend on it.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // Runs every instruction set of a build against plain loops, without Python: for processors that an emulator stands in
 // for (`make neon`). Every cell in one layer and direction, forward and backward, over sizes around those of vectors
-// and tiles, and with rows of different lengths and resets; then tanh and sigmoid over a sample of all floats. The hash
-// of an instruction set's numbers is the same whatever compiler built it.
+// and tiles, and with sequences of different lengths and resets; then tanh and sigmoid over a sample of all floats. The
+// hash of an instruction set's numbers is the same whatever compiler built it.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -25,7 +25,7 @@ bool is(const CellInfo& cell, const char* name) { return std::strcmp(cell.name, 
 
 using Doubles = std::vector<double>;
 
-// One row's step in the loops.
+// One sequence's step in the loops.
 struct Step {
   Doubles h, c;        // before it
   Doubles gate[4], q;  // GRU: r, z, n and the recurrent part of n; LSTM: i, f, g, o
@@ -44,8 +44,8 @@ template <class T> struct Run {
   std::vector<T> w_ih, w_hh, b_ih, b_hh, w_hr, x, h_0, c_0, grad_output, d_h, d_c;  // given
   std::vector<T> output, h_n, c_n, saved, checkpoints;                              // by the kernels
   std::vector<T> grad_x, d_h_0, d_c_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_hr, d_fresh_h, d_fresh_c;
-  std::vector<std::int64_t> lengths;  // of each row
-  std::vector<unsigned char> resets;  // (T, B); empty: the rows are whole
+  std::vector<std::int64_t> lengths;  // of each sequence
+  std::vector<unsigned char> resets;  // (T, B); empty: the sequences are whole
   std::vector<T> fresh_h, fresh_c;
   Doubles expected_output, expected_h_n, expected_c_n;  // by the loops
   Gradient expected;
@@ -70,7 +70,7 @@ template <class T> struct Run {
     lengths.assign(B, T_);
   }
 
-  // Rows of different lengths, the last of them without a step, cut by resets.
+  // Sequences of different lengths, the last of them without a step, cut by resets.
   Run& ragged() {
     for (long b = 0; b < B; ++b) lengths[b] = B > 1 && b == B - 1 ? 0 : 1 + (3 * b + T_ - 2) % T_;
     for (long i = 0; i < T_ * B; ++i) resets.push_back(generator() % 4 == 0);
@@ -145,10 +145,10 @@ template <class T> struct Run {
     expected_output.assign(T_ * B * P, 0), expected_h_n.assign(B * P, 0), expected_c_n.assign(B * H, 0);
     expected = {Doubles(T_ * B * I), Doubles(B * P), Doubles(B * H), Doubles(G * H * I), Doubles(G * H * P),
         Doubles(G * H), Doubles(G * H), Doubles(P * H), Doubles(P), Doubles(H)};
-    for (long b = 0; b < B; ++b) row(b);
+    for (long b = 0; b < B; ++b) sequence(b);
   }
 
-  void row(long b) {
+  void sequence(long b) {
     std::vector<Step> steps;
     Doubles h(h_0.begin() + b * P, h_0.begin() + (b + 1) * P), c(c_0.begin() + b * H, c_0.begin() + (b + 1) * H);
     const auto cut = [&](long t) { return !resets.empty() && resets[t * B + b]; };

@@ -7,8 +7,8 @@ namespace elman::ELMAN_TARGET {
 
 struct ElmanBase {  // one gate, one state, and from the new state alone its derivative
   static constexpr int kGates = 1, kSplitGate = -1, kSaved = 0, kGateGradients = 1;
-  static constexpr bool kReadsPreviousH = false, kHasCellState = false, kBackwardReadsH = true,
-                        kBackwardReadsPrevious = false;
+  static constexpr bool kReadsPreviousH = false, kHasCellState = false;
+  static constexpr bool kBackwardReadsH = true, kBackwardReadsPrevious = false;
   static constexpr int input_gate(int column) { return column; }
 };
 

@@ -11,8 +11,8 @@ template <class T> struct Gru {
   using V = Vec<T>;
   static constexpr const char* kName = "gru";
   static constexpr int kGates = 3, kSplitGate = 2, kSaved = 4, kGateGradients = 4;
-  static constexpr bool kReadsPreviousH = true, kHasCellState = false, kBackwardReadsH = false,
-                        kBackwardReadsPrevious = true;
+  static constexpr bool kReadsPreviousH = true, kHasCellState = false;
+  static constexpr bool kBackwardReadsH = false, kBackwardReadsPrevious = true;
   static constexpr int input_gate(int column) {
     return column == 0 ? 2 : column - 1;
   }  // n's input part; then r and z; n's recurrent part follows

@@ -10,8 +10,8 @@ template <class T> struct Lstm {
   using V = Vec<T>;
   static constexpr const char* kName = "lstm";
   static constexpr int kGates = 4, kSplitGate = -1, kSaved = 5, kGateGradients = 4;
-  static constexpr bool kReadsPreviousH = false, kHasCellState = true, kBackwardReadsH = false,
-                        kBackwardReadsPrevious = true;
+  static constexpr bool kReadsPreviousH = false, kHasCellState = true;
+  static constexpr bool kBackwardReadsH = false, kBackwardReadsPrevious = true;
   static constexpr int input_gate(int column) { return column; }
 
   static ELMAN_INLINE V output(V o, V c) { return o * tanh(c); }  // from what is saved, where it is needed again

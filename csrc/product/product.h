@@ -43,8 +43,8 @@ template <class T> struct Columns {
   template <int kRows> ELMAN_INLINE Cursor<kRows> from(long first) const { return {base + first, stride}; }
 };
 
-// The tallest tile, and how many panels fit beside kRows rows: accumulators, one row of B and one element of A must
-// stay in registers.
+// The tallest tile, and how many panels fit beside kRows rows: all accumulators, one row of B and one of A in
+// registers.
 constexpr int kTallest = kRegisters == 32 ? 8 : 6, kWidest = 8;
 constexpr int widest(int rows) {
   constexpr int narrow[] = {0, 8, 5, 3, 3, 2, 2}, wide[] = {0, 8, 8, 6, 6, 4, 4, 3, 3};
@@ -126,8 +126,7 @@ template <class T, class A> struct Tiles {
 };
 
 // One row reads each weight once, and waits for it where the first-level cache cannot hold them all. Its tiles are then
-// no wider than keeps the units busy, so that a product that comes back the other way (below) finds more of what it
-// used last.
+// no wider than keeps the units busy, so that a product that comes back the other way (below) finds more of it.
 constexpr long kLastsInCache = 16 * 1024;
 constexpr long columns_for(long rows, long K) {
   const int most = widest(static_cast<int>(rows));
@@ -157,12 +156,11 @@ template <class T, int kPanels, class A, class Epilogue> void product(
   const long rows = ceil_div(M, row_tiles);      // tiles of nearly the same height: a short last one would starve
   const long tall = M - (rows - 1) * row_tiles;  // so many have `rows` rows, the others one fewer
   const long column_tiles = ceil_div(last - first, max(1, columns_for(rows, depth<T>(K)) / kPanels));
-  const long narrow = (last - first) / column_tiles,
-             wide = (last - first) % column_tiles;  // so many have one group more
+  const long narrow = (last - first) / column_tiles, wide = (last - first) % column_tiles;  // so many have one more
   Vec<T> acc[kTallest * kWidest];
   for (long i = 0; i < column_tiles; ++i) {
-    const long c = falls ? column_tiles - 1 - i : i, groups = narrow + (c < wide),
-               group = first + c * narrow + min(c, wide), vectors = groups * kPanels;
+    const long c = falls ? column_tiles - 1 - i : i, group = first + c * narrow + min(c, wide);
+    const long groups = narrow + (c < wide), vectors = groups * kPanels;
     for (long r = 0, row = 0; r < row_tiles; ++r) {
       const long height = rows - (r >= tall);
       for (long i = 0; i < height; ++i)

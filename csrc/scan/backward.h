@@ -16,7 +16,6 @@ template <class T, class Cell> struct DirectionBackward {
   const BackwardScan<T, Cell> scan;
   WeightGradients<T, Cell> weights;
 
-  // capacity: rows of a chunk.
   DirectionBackward(const StepOrder& order, const BackwardTensors<T>& tensors, const Parameters& parameters,
       const Gradients& gradients, long I, long capacity)
       : order(order), tensors(tensors), parameters(parameters), gates(order.net, capacity, parameters.w_hr),

@@ -12,7 +12,7 @@ namespace elman::ELMAN_TARGET {
 
 // What one direction of one layer reads and writes on its way forward.
 template <class T> struct ForwardTensors {
-  StepTensor x, h;
+  StepTensor x, h;              // (T, B, I) and (T, B, P)
   const T* initial;             // (B, P): h before the first step; null: zeros
   const T* fresh[kMostStates];  // (P,) and (H,): what resets start from; null: zeros
   Wide<T>* c;        // (B, H): c before the first step, and after each sequence's last; null where the cell has none

@@ -47,6 +47,7 @@ template <class T, class Cell> class PackedWeights {
   }
 
  private:
+  // (groups, G, depth, W) and (out_groups, depth, W), see product.h; biases (groups, G, W) and (groups, W).
   const Buffer<Wide<T>> w_ih_, w_hh_, bias_, split_bias_, w_hr_;
 };
 

@@ -6,12 +6,18 @@
 
 namespace elman::ELMAN_TARGET {
 
-// What one direction of one layer reads and writes on its way back (kernels.h says what may be null).
+// What one direction of one layer reads and writes on its way back. What is written overlaps nothing.
 template <class T> struct BackwardTensors {
-  StepTensor x, h, saved, grad_h, grad_saved, grad_x;
-  bool accumulates;  // grad_x holds something already, to be added to
-  const T* checkpoints = nullptr;
-  const T *initial[kMostStates], *fresh[kMostStates], *grad_final[kMostStates];
+  StepTensor x, h;                // (T, B, I) and (T, B, P)
+  StepTensor saved;               // (T, B, K·H); data null: steps are run again
+  StepTensor grad_h, grad_saved;  // as h and saved; data null: zeros
+  StepTensor grad_x;              // as x, written; data null: not needed
+  bool accumulates;               // grad_x is added to what it holds
+  const T* checkpoints;           // (number of checkpoints, B, H): c; null where nothing is run again, or there is no c
+  const T* initial[kMostStates];  // (B, P) and (B, H); null: zeros
+  const T* fresh[kMostStates];    // (P,) and (H,), what resets start from; null: zeros
+  // As the states; null: zeros, or not needed.
+  const T* grad_final[kMostStates];
   T *grad_initial[kMostStates], *grad_fresh[kMostStates];
 };
 

@@ -30,8 +30,7 @@ template <class T> ELMAN_INLINE StepTensor saved_of(const Network& net, const vo
   return dense_saved(net, const_cast<T*>(slice<T>(all, index, net.saved_rows() * width)), width);
 }
 
-// c is saved before the positions at which the chunks of the backward pass end, which are counted from the end; and
-// before the first.
+// c is saved before the first position, and before those at which the backward pass's chunks end, counted from the end.
 inline long checkpoint_at(const Network& net, long s) { return ceil_div(net.T - s, backward_chunk(net)) - 1; }
 inline bool is_checkpoint(const Network& net, long s) { return s == 0 || (net.T - s) % backward_chunk(net) == 0; }
 

@@ -1,0 +1,123 @@
+// Gate gradients: what the backward scan leaves, and the epilogues that compute it.
+#pragma once
+
+#include "../buffer.h"
+#include "../product/product.h"
+#include "step_order.h"
+
+namespace elman::ELMAN_TARGET {
+
+// The gate gradients of a chunk, a row for each of its steps of each sequence; and those of the chunk before.
+template <class T, class Cell> struct GateGradients {
+  static constexpr long kLine = 64 / static_cast<long>(sizeof(T));        // numbers in a cache line
+  static constexpr int kRecurrent = Cell::kGateGradients - Cell::kGates;  // the first of the recurrent parts
+
+  const long H, capacity, stride, h_stride;  // rows of a chunk; from one row to the next
+  const Buffer<T> gates;                     // (2, capacity, kGateGradients·H)
+  const Buffer<T> h;                         // (capacity, P): of h, where the units' output is projected
+  long chunks = 0, rows = 0;                 // done; of the chunk at hand
+  const T* before = nullptr;                 // the gate gradients of the last position of the chunk before
+
+  GateGradients(const Network& net, long capacity, bool projects)
+      : H(net.H), capacity(capacity), stride(spread(Cell::kGateGradients * H)), h_stride(spread(net.P)),
+        gates(2 * capacity * stride), h(projects ? capacity * h_stride : 0) {}
+  bool ok() const { return all_ok(gates, h); }
+  // Rows a power of two apart would share a few sets of the cache, and a column of them would not stay: an odd number
+  // of cache lines spreads them.
+  static long spread(long width) { return (ceil_div(width, kLine) | 1) * kLine; }
+
+  T* current() const { return gates + (chunks % 2) * capacity * stride; }
+  const T* recurrent(const T* at, long row) const { return at + row * stride + kRecurrent * H; }
+  void finish_chunk(long rows_of_last) {
+    before = current() + (rows - rows_of_last) * stride;
+    ++chunks;
+  }
+};
+
+template <class T> struct IncomingGradient {  // what comes to h from outside, for some rows
+  StepRows<const T> output;                   // nowhere: zeros
+  long column;                                // 0: one number stands for a whole row
+  const T* final;                             // dense, `width` long; null: zeros
+  long width;
+  ELMAN_INLINE void prefetch(long row, long group) const {
+    if (output && column) __builtin_prefetch(output[row] + group * kLanes<T>);
+  }
+  ELMAN_INLINE Vec<T> load(long row, long group) const {
+    const long at = group * kLanes<T>;
+    Vec<T> grad{};
+    if (output) grad = column ? load_within(output[row], at, width) : splat(*output[row]);
+    if (final) grad += load_within(final + row * width, at, width);
+    return grad;
+  }
+  IncomingGradient after(long rows, const T* ends) const {
+    return {output.after(rows), column, ends ? ends + rows * width : nullptr, width};
+  }
+};
+
+// From the gradient of the states, through the cell, to the gradients of the gates.
+template <class T, class Cell> struct CellGradientEpilogue {
+  static constexpr int K = Cell::kSaved, N = Cell::kGateGradients;
+  const IncomingGradient<T> incoming;
+  const StepRows<const T> h, saved;    // the new h; (K, H)
+  const StepRows<const T> grad_saved;  // what comes to it; nowhere: zeros
+  const T* const* previous;            // the state before the step; null where the cell does not read it
+  T* carry;                            // (rows, H); null likewise
+  T* gates;                            // (rows, N·H)
+  long gates_stride, H;
+  ELMAN_INLINE void prefetch(long row, long group) const {
+    if constexpr (Cell::kBackwardReadsH) __builtin_prefetch(h[row] + group * kLanes<T>);
+    for (int k = 0; k < K; ++k) __builtin_prefetch(saved[row] + k * H + group * kLanes<T>);
+    incoming.prefetch(row, group);
+  }
+  ELMAN_INLINE Vec<T> init(long row, long group, int) const { return incoming.load(row, group); }
+  ELMAN_INLINE void finish(long row, long group, const Vec<T>* grad_h) const {
+    const long column = group * kLanes<T>;
+    Vec<T> a[K > N ? K : N], now{}, old{}, carried{};
+    for (int k = 0; k < K; ++k) a[k] = load_within(saved[row] + k * H, column, H);
+    if constexpr (Cell::kBackwardReadsH) now = load_within(h[row], column, H);
+    if constexpr (Cell::kBackwardReadsPrevious)
+      old = load_within(previous[row], column, H), carried = load_within(carry + row * H, column, H);
+    if constexpr (K > 0)
+      if (grad_saved) {
+        Vec<T> grad[K];
+        for (int k = 0; k < K; ++k) grad[k] = load_within(grad_saved[row] + k * H, column, H);
+        Cell::backward_traced(a, grad, grad_h[0], now, old, carried);
+        return store_gradients(row, column, a, carried);
+      }
+    Cell::backward(a, grad_h[0], now, old, carried);
+    store_gradients(row, column, a, carried);
+  }
+  ELMAN_INLINE void store_gradients(long row, long column, const Vec<T>* a, Vec<T> carried) const {
+    if constexpr (Cell::kBackwardReadsPrevious) store_within(carry + row * H, column, H, carried);
+    for (int g = 0; g < N; ++g) store_within(gates + row * gates_stride + g * H, column, H, a[g]);
+  }
+  CellGradientEpilogue after(long rows, const T* ends) const {
+    return {incoming.after(rows, ends), h.after(rows), saved.after(rows), grad_saved.after(rows),
+        Cell::kBackwardReadsPrevious ? previous + rows : previous,
+        Cell::kBackwardReadsPrevious ? carry + rows * H : carry, gates + rows * gates_stride, gates_stride, H};
+  }
+};
+
+template <class T>
+struct OutputGradientEpilogue {  // the gradient of h, where a projection lies between it and the cell
+  const IncomingGradient<T> incoming;
+  T* to;
+  long stride;
+  ELMAN_INLINE void prefetch(long row, long group) const { incoming.prefetch(row, group); }
+  ELMAN_INLINE Vec<T> init(long row, long group, int) const { return incoming.load(row, group); }
+  ELMAN_INLINE void finish(long row, long group, const Vec<T>* grad) const {
+    store_within(to + row * stride, group * kLanes<T>, incoming.width, grad[0]);
+  }
+  OutputGradientEpilogue after(long rows, const T* ends) const {
+    return {incoming.after(rows, ends), to + rows * stride, stride};
+  }
+};
+
+template <class T> struct InitialGradientEpilogue : StoreEpilogue<T, StepRows<T>> {
+  const T* carry;  // dense rows, added to the product; null: none
+  ELMAN_INLINE Vec<T> init(long row, long group, int) const {
+    return carry ? load_within(carry + row * this->width, group * kLanes<T>, this->width) : Vec<T>{};
+  }
+};
+
+}  // namespace elman::ELMAN_TARGET
