@@ -6,7 +6,8 @@ Both have the same weights, rounded to the race's dtype, the same input, and in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -98,6 +99,29 @@ class Network:
         return str(elman.why(self.layer, self.x, lengths=self.lengths))  # type: ignore[arg-type]
 
 
+class Data(NamedTuple):
+    """A case's weights by torch's names, and its data, as :class:`Network` has them, in float32."""
+
+    parameters: dict[str, Tensor]
+    x: Tensor
+    grad_output: Tensor
+    lengths: Tensor
+
+
+@lru_cache(maxsize=1)  # the networks of a case share it: to draw it takes seconds where the case is large
+def data_of(case: Case, device: str, seed: int = 0) -> Data:
+    """What a case is run with, on the device; the lengths, uniform in 1..T, on the CPU."""
+    arrays, parameters = case.arrays(seed)
+    draw = np.random.default_rng(seed + 1)
+    grad_output = draw.standard_normal((case.steps, case.batch, case.num_directions * case.hidden_size), np.float32)
+    return Data(
+        parameters={name: torch.from_numpy(array) for name, array in parameters.items()},
+        x=torch.from_numpy(arrays["x"]).to(device),
+        grad_output=torch.from_numpy(grad_output).to(device),
+        lengths=torch.from_numpy(draw.integers(1, case.steps, case.batch, endpoint=True)),
+    )
+
+
 def network_of(
     library: Any,
     case: Case,
@@ -107,7 +131,6 @@ def network_of(
     *,
     ragged: bool = False,
     in_float64: bool = False,
-    seed: int = 0,
 ) -> Network:
     """A case's network.
 
@@ -117,27 +140,18 @@ def network_of(
         dtype: that weights and data are rounded to.
         ragged: give the sequences lengths, uniform in 1..T.
         in_float64: compute in float64, with the rounded weights and data.
-        seed: of weights and data.
     """
-    arrays, parameters = case.arrays(seed)
-    draw = np.random.default_rng(seed + 1)
-    grad_output = draw.standard_normal((case.steps, case.batch, case.num_directions * case.hidden_size)).astype(np.float32)
-    lengths = draw.integers(1, case.steps, case.batch, endpoint=True)
+    parameters, x, grad_output, lengths = data_of(case, device)
     layer = getattr(library, case.cell.upper())(
         case.input_size, case.hidden_size, num_layers=case.num_layers, bidirectional=case.bidirectional
     )
-    layer.load_state_dict({name: torch.from_numpy(array) for name, array in parameters.items()})
-
-    def on_device(array: Any) -> Tensor:
-        tensor = torch.from_numpy(array).to(device, dtype)
-        return tensor.double() if in_float64 else tensor
-
-    layer = layer.to(device, dtype)
+    layer.load_state_dict(parameters)
+    computed = torch.float64 if in_float64 else dtype
     return Network(
-        layer=(layer.double() if in_float64 else layer).requires_grad_(mode == "train"),
-        x=on_device(arrays["x"]).requires_grad_(mode == "train"),
-        grad_output=on_device(grad_output),
-        lengths=torch.from_numpy(lengths) if ragged else None,
+        layer=layer.to(device, dtype).to(computed).requires_grad_(mode == "train"),
+        x=x.to(dtype).to(computed).detach().requires_grad_(mode == "train"),
+        grad_output=grad_output.to(dtype).to(computed),
+        lengths=lengths if ragged else None,
     )
 
 
