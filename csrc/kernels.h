@@ -117,8 +117,8 @@ struct Backward {
 // weights does not cost, few enough for the third-level cache. It does not depend on the instruction set.
 constexpr std::int64_t backward_chunk(const Network& net) {
   const std::int64_t step_bytes = (net.number == Number::f32 ? 4 : 8) * net.cell->gates * net.H * net.B;
-  const std::int64_t steps = 8 * 1024 * 1024 / step_bytes;
-  return steps < 1 ? 1 : steps > net.T ? net.T : steps;
+  const std::int64_t steps = step_bytes > 0 ? 8 * 1024 * 1024 / step_bytes : 1;  // 0: no sequence has a step
+  return steps > net.T && net.T > 0 ? net.T : steps < 1 ? 1 : steps;
 }
 constexpr std::int64_t number_of_checkpoints(const Network& net) {
   return (net.T + backward_chunk(net) - 1) / backward_chunk(net);
