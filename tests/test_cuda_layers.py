@@ -120,6 +120,8 @@ def test_padding_changes_nothing() -> None:
     for sequence, length in enumerate(lengths):
         padded[length:, sequence] = torch.nan
     assert torch.equal(gru(x, lengths=lengths)[0], gru(padded, lengths=lengths)[0])
+    grad = new(7, 4, 128)
+    assert all(found.isfinite().all() for found in run(gru, padded, grad, lengths=lengths))
 
 
 @pytest.mark.parametrize("enforce_sorted", [True, False])

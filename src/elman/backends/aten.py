@@ -124,6 +124,7 @@ def _run(
     sequences = x.shape[1] if spans.batch_sizes is None else int(spans.batch_sizes[0])
     if states is None:
         states = tuple([x.new_zeros((stack.num_layers * stack.num_directions, sequences, width)) for width in stack.state_sizes])
+    states = tuple([state.contiguous() for state in states])
     start: Any = states if len(states) > 1 else states[0]
     options = (stack.bias, stack.num_layers, 0.0, True, stack.bidirectional)
     weights = _together(stack, x, params, mode)

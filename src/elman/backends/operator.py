@@ -156,7 +156,8 @@ def _scan_backward(
         needs_grad,
         pad_saved=True,
     )
-    return [g for g in found if g is not None]
+    # Laid out as the fake ones: a compiler reads them so.
+    return [g.contiguous() for g in found if g is not None]
 
 
 def _check_devices(x: Tensor, *others: Tensor | None, counts: Sequence[Tensor | None]) -> None:

@@ -128,10 +128,13 @@ class CudaBackend(Backend):
         return Traced(hidden, tuple(finals), {name: each for name, each in named if name})
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _refuses_network(cell: str, hidden_size: int, dtype: torch.dtype, index: int) -> str | None:
     """What of ``refuses`` depends on the network and the device alone."""
     return _refuses_number(cell, hidden_size, number_of(dtype), index)
+
+
+# What torch.compiler.assume_constant_result does, which loads the compiler.
+_refuses_network._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=4096)
@@ -141,6 +144,10 @@ def _refuses_number(cell: str, hidden_size: int, number: Number, index: int) -> 
     device = launcher.device_properties(index)
     if device.capability < _LEAST_CAPABILITY:
         return f"does not run on a {device.name}, whose compute capability is below 8.0"
+    try:
+        device.arch  # noqa: B018 - raises where the compiler is older than the device
+    except RuntimeError as error:
+        return f"cannot run: {error}"
     for is_backward in (False, True):
         if not choose(cell, is_backward, number, hidden_size, 1, 1, False, device):
             return f"does not run hidden_size={hidden_size} in {number.name.lower()}: the {device.name}'s registers do not hold the weights"

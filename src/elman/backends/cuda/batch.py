@@ -39,7 +39,7 @@ class Batch(NamedTuple):
         sizes, lengths, reset, _ = spans
         if sizes is not None:
             sequences = int(sizes[0])
-            own = (sizes.unsqueeze(1) > torch.arange(sequences)).sum(0)
+            own = (sizes.unsqueeze(1) > torch.arange(sequences, device="cpu")).sum(0)
             both = torch.cat((own, sizes.cumsum(0) - sizes)).to(torch.int32).to(x.device, non_blocking=True)
             return Batch(len(sizes), sequences, x.shape[0], both[:sequences], both[sequences:], reset, False)
         steps, sequences, _ = x.shape
@@ -79,6 +79,12 @@ class Batch(NamedTuple):
             return data
         return (data.transpose(0, 1) if batch_first else data).reshape(self.rows, data.shape[-1])
 
+    def without_padding(self, data: Tensor) -> Tensor:
+        """Data whose padding is zeros: a product adds 0 times what lies there, which may be NaN."""
+        assert self.lengths is not None
+        over = torch.arange(self.steps, device=data.device).unsqueeze(1) >= self.lengths
+        return data.masked_fill((over.t() if self.batch_first else over).unsqueeze(-1), 0)
+
     def states_before(self, output: Tensor, initial: Tensor | None, fresh: Tensor | None, batch_first: bool, reverse: bool) -> Tensor:
         """The state before each step, (T·B, H) or (N, H).
 
@@ -111,7 +117,7 @@ class Batch(NamedTuple):
             if reverse:
                 cuts = torch.cat((cuts[1:], torch.zeros_like(cuts[:1])))
             before = torch.where(cuts.unsqueeze(-1), before.new_zeros(()) if fresh is None else fresh, before)
-        return before.view(self.rows, width)
+        return before.reshape(self.rows, width)
 
     def _packed_states_before(self, output: Tensor, initial: Tensor | None, fresh: Tensor | None, reverse: bool) -> Tensor:
         assert self.offsets is not None

@@ -198,7 +198,7 @@ def _parameter_gradients(
         return w_ih, w_hh
     sums = gates.sum(0)
     if len(runs) == 1:
-        return w_ih, w_hh, sums, sums
+        return w_ih, w_hh, sums, sums.clone()  # who writes into one gradient is not to change the other
     return w_ih, w_hh, sums[: shape.gates * hidden], torch.cat([sums[begin:end] for begin, end in runs])
 
 
@@ -240,13 +240,19 @@ def _ready(
     device = launcher.device_properties(index)
     plans = choose(cell, is_backward, number, hidden, sequences, directions, has_spans, device, is_traced)
     # The first whose registers suffice: how many a kernel takes is known once it is compiled.
-    plan = next((plan for plan in plans if not _kernel(plan, index).local_bytes), plans[0])
+    # A cluster of 16 does not fit every device, nor every part of one.
+    fitting = [plan for plan in plans if plan.blocks <= 8 or not plan.is_cluster or _fits(plan, index)] or list(plans)
+    plan = next((plan for plan in fitting if not _kernel(plan, index).local_bytes), fitting[0])
     kernel = _kernel(plan, index)
     tiles = -(-sequences // plan.tile)
     at_once = tiles * directions
     if plan.mailbox_numbers:
         at_once = max(1, kernel.resident_blocks(plan.threads, plan.shared_bytes) // plan.blocks)
     return Ready(plan, kernel, tiles, tiles * directions, at_once)
+
+
+def _fits(plan: Plan, index: int) -> bool:
+    return _kernel(plan, index).resident_clusters(plan.blocks, plan.threads, plan.shared_bytes) > 0
 
 
 @lru_cache(maxsize=1024)

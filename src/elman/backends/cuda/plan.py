@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from math import log2
 from typing import TYPE_CHECKING
@@ -40,7 +40,11 @@ class Number(IntEnum):
 def number_of(dtype: torch.dtype) -> Number:
     """How numbers of this dtype are multiplied: float32's as torch allows it to cuDNN."""
     if dtype is torch.float32:
-        return Number.TF32 if torch._C._get_cudnn_allow_tf32() else Number.FLOAT32
+        try:
+            allowed = torch.backends.cudnn.allow_tf32
+        except RuntimeError:  # set by the newer names, and otherwise for convolutions: torch 2.9
+            allowed = torch.backends.cudnn.rnn.fp32_precision == "tf32"  # type: ignore[attr-defined]
+        return Number.TF32 if allowed else Number.FLOAT32
     return Number.BFLOAT16 if dtype is torch.bfloat16 else Number.FLOAT16
 
 
@@ -252,7 +256,7 @@ _MAX_ITEMS = 16  # units of a thread
 _OTHER_REGISTERS = 52  # of a thread, beside weights, sums and units: addresses, operands on their way
 
 
-@cache
+@lru_cache(maxsize=4096)
 def choose(
     cell: str,
     is_backward: bool,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 _NOTHING = nullcontext()
+_ALIGNMENT = 16  # bytes that the kernels read of the weights at once
 
 
 def forward(
@@ -95,7 +96,10 @@ def backward(
     Returns:
         The gradients in the order of ``needs_grad``, None where not needed.
     """
-    with _on_device_of(x):
+    operands = (*params, *(states or ()), *(spans.fresh or ()), grad_output, *grad_finals, output)
+    if any(t is not None and (t.dtype is not x.dtype or t.device != x.device) for t in operands):
+        raise RuntimeError(f"expected all tensors of {x.dtype} on {x.device}, as x is: were some changed where they were saved?")
+    with _on_device_of(x), torch.autocast("cuda", enabled=False):
         batch = Batch.of(x, spans, batch_first)
         count, directions, top = len(grad_finals), stack.num_directions, stack.num_layers - 1
         x, output = _dense(x), _dense(output)
@@ -120,6 +124,8 @@ def backward(
                     stack.layers[index], source, batch, parts, out, is_first and batch.batch_first, is_top and batch.batch_first
                 )
             grad_steps = None if grad_saved is None or grad_saved.steps is None else _dense(grad_saved.steps[own].flatten(1, -3))
+            if is_first and needs_parameters and batch.lengths is not None and batch.offsets is None:
+                source = batch.without_padding(source)
             grad, parameters = layer.backward(
                 stack.cell.name,
                 source,
@@ -143,7 +149,9 @@ def backward(
         if states is not None:
             results += [starts[:, 0, k].flatten(0, 1).to(x.dtype) for k in range(count)]
         if spans.fresh is not None:
-            results += [starts[:, 1, k].sum(2).flatten(0, 1).to(x.dtype) for k in range(count)]
+            has_resets = batch.reset is not None
+            found = [starts[:, 1, k].sum(2).flatten(0, 1).to(x.dtype) if has_resets else None for k in range(count)]
+            results += [torch.zeros_like(state) if each is None else each for state, each in zip(spans.fresh, found, strict=True)]
         results += gradients if needs_parameters else [None] * len(params)
         return [result if need else None for result, need in zip(results, needs_grad, strict=True)]
 
@@ -172,7 +180,7 @@ def _forward_into(
 ) -> tuple[Tensor, ...]:
     """Run a stack into memory that is there, and return the final states."""
     directions, layers = stack.num_directions, stack.num_layers
-    with _on_device_of(x):
+    with _on_device_of(x), torch.autocast("cuda", enabled=False):
         x = _dense(x)
         finals = tuple([x.new_empty((layers * directions, batch.sequences, stack.hidden_size)) for _ in stack.cell.states])
         for index in range(layers):
@@ -213,6 +221,8 @@ def _directions(
     found = []
     for k in range(index * stack.num_directions, (index + 1) * stack.num_directions):
         w_ih, w_hh, *biases = map(_dense, params[k * stack.tensors_per_direction : (k + 1) * stack.tensors_per_direction])
+        if w_hh.data_ptr() % _ALIGNMENT:  # a view into somebody's flat parameters
+            w_hh = w_hh.clone()
         b_ih, b_hh = biases or (None, None)
         initial = () if states is None else tuple([_dense(state[k]) for state in states])
         fresh = () if spans.fresh is None else tuple([_dense(state[k]) for state in spans.fresh])
@@ -248,5 +258,5 @@ def _readable(gradient: Tensor | None, hidden: int) -> Tensor | None:
     alignment = next(each for each in (16, 8, 4, 2) if hidden * size % each == 0)
     *outer, last = gradient.stride()
     if last != 1 or gradient.data_ptr() % alignment or any(stride * size % alignment for stride in outer) or gradient.is_neg():
-        return gradient.resolve_neg().contiguous()
+        return gradient.resolve_neg().clone(memory_format=torch.contiguous_format)
     return gradient

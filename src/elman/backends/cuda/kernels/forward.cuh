@@ -95,10 +95,10 @@ __device__ void forward(const ForwardCall& call, char* shared) {
     for (int g = 0; g < G; ++g) bias[e][g] = at(d.bias_hh, g * kHidden + unit);
     if (kSpans && count && steps.is_cut(time(0), b, length[e], reverse)) h[e] = fresh[0][e], c[e] = fresh[1][e];
     const float own[1] = {h[e]};
-    if (I::has(e)) exchange.send(0, e, own);
+    if (I::has(e) && count) exchange.send(0, e, own);  // where no sequence has a step nobody waits for it
   }
   if (kInRegisters) wait_for_copies<kAhead - 1>();
-  exchange.publish(0);
+  if (count) exchange.publish(0);
   if (kInRegisters && !X::kAlone) __syncthreads();
 
   for (int s = 0; s < count; ++s) {

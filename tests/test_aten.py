@@ -1,0 +1,152 @@
+"""The aten backend's run on the CPU, where torch's functions are the same: against the reference, in float64."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from cases import assert_same
+from elman.backends import BACKENDS
+from elman.backends.aten import AtenBackend
+from elman.backends.reference import ReferenceBackend
+from elman.backends.spans import WHOLE, Spans
+from elman.backends.stack import Stack
+from elman.cells import BY_NAME
+
+T, B, I, H = 5, 4, 3, 6  # noqa: E741
+CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")
+PACKED = Spans(torch.tensor([4, 3, 3, 1, 1]))
+aten, reference = AtenBackend(), ReferenceBackend()
+
+
+class Given:
+    """A stack and numbers for it, all of which want gradients."""
+
+    def __init__(self, stack: Stack, spans: Spans = WHOLE, given_state: bool = True) -> None:
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+        self.stack, self.spans = stack, spans
+        self.x = draw(T, B, I) if spans.batch_sizes is None else draw(int(spans.batch_sizes.sum()), I)
+        count = stack.num_layers * stack.num_directions
+        self.states = tuple(draw(count, B, width) for width in stack.state_sizes) if given_state else None
+        self.params = [draw(*shape) for shape in stack.shapes]
+        self.arriving = [draw(*self.x.shape[:-1], stack.output_size), *(draw(count, B, width) for width in stack.state_sizes)]
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return [self.x, *(self.states or ()), *self.params]
+
+    def run(self, backend: AtenBackend | ReferenceBackend) -> list[Tensor]:
+        output, finals = backend.run(self.stack, self.x, self.states, self.params, self.spans)
+        return [output, *finals]
+
+    def gradients(self, backend: AtenBackend | ReferenceBackend, create_graph: bool = False) -> list[Tensor]:
+        return list(torch.autograd.grad(self.run(backend), self.inputs, self.arriving, create_graph=create_graph))
+
+
+def assert_all_same(got: list[Tensor], expected: list[Tensor]) -> None:
+    assert len(got) == len(expected)
+    for i, (one, other) in enumerate(zip(got, expected, strict=True)):
+        assert_same({f"{i}": one.detach()}, {f"{i}": other.detach()}, 1e-12)
+
+
+def stacks() -> list[object]:
+    found = []
+    for cell, (layers, bidirectional), bias, proj in product(CELLS, ((1, False), (2, True)), (False, True), (0, 2)):
+        if not proj or cell == "lstm":
+            stack = Stack(BY_NAME[cell](), I, H, layers, bidirectional, bias, proj)
+            found.append(
+                pytest.param(stack, id=f"{cell}-{layers}{'-bidirectional' * bidirectional}{'-bias' * bias}{'-projected' * bool(proj)}")
+            )
+    return found
+
+
+@pytest.mark.parametrize("given_state", [False, True])
+@pytest.mark.parametrize("spans", [WHOLE, PACKED], ids=["padded", "packed"])
+@pytest.mark.parametrize("stack", stacks())
+def test_values_and_gradients_are_the_references(stack: Stack, spans: Spans, given_state: bool) -> None:
+    given = Given(stack, spans, given_state)
+    with torch.no_grad():
+        assert_all_same(given.run(aten), given.run(reference))
+    assert_all_same(given.gradients(aten), given.gradients(reference))
+
+
+@pytest.mark.parametrize("spans", [WHOLE, PACKED], ids=["padded", "packed"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_gradient_can_be_differentiated_again(cell: str, spans: Spans) -> None:
+    second = []
+    for backend in (aten, reference):
+        given = Given(Stack(BY_NAME[cell](), I, H, 2, True), spans)
+        first = given.gradients(backend, create_graph=True)
+        second.append(list(torch.autograd.grad([grad.square().sum() for grad in first], [*given.inputs, *given.arriving])))
+    assert_all_same(*second)
+
+
+@pytest.mark.parametrize("arriving", [0, 1, 2])
+def test_a_gradient_that_does_not_arrive_is_zeros(arriving: int) -> None:
+    found = []
+    for backend in (aten, reference):
+        given = Given(Stack(BY_NAME["lstm"](), I, H))
+        found.append(list(torch.autograd.grad(given.run(backend)[arriving], given.inputs, given.arriving[arriving])))
+    assert_all_same(*found)
+
+
+def test_only_what_is_needed_is_differentiated() -> None:
+    given = Given(Stack(BY_NAME["gru"](), I, H))
+    expected = torch.autograd.grad(given.run(reference), given.params[1], given.arriving)
+    for t in given.inputs:
+        t.requires_grad_(t is given.params[1])
+    results = given.run(aten)
+    for result, grad in zip(results, given.arriving, strict=True):
+        grad.requires_grad_(False)
+        assert result.requires_grad
+    torch.autograd.backward(results, given.arriving)
+    assert given.x.grad is None
+    assert_all_same([given.params[1].grad], list(expected))
+
+
+def test_a_graph_can_be_used_twice() -> None:
+    given = Given(Stack(BY_NAME["lstm"](), I, H))
+    results = given.run(aten)
+    once = torch.autograd.grad(results, given.inputs, given.arriving, retain_graph=True)
+    assert_all_same(list(once), list(torch.autograd.grad(results, given.inputs, given.arriving)))
+
+
+def test_it_comes_between_our_kernels_and_the_reference() -> None:
+    assert [backend.name for backend in BACKENDS] == ["native", "cuda", "aten", "reference"]
+
+
+class OnGpu:
+    """What ``refuses`` asks of a tensor on a GPU, for machines without one."""
+
+    is_cuda = True
+    dtype = torch.float64
+    layout = torch.strided
+
+    def numel(self) -> int:
+        return 1
+
+
+def test_it_refuses_what_torchs_functions_do_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    from elman.backends import native
+
+    monkeypatch.setattr(native, "_PLAIN", native._PLAIN | {OnGpu})
+    x, stack = OnGpu(), Stack(BY_NAME["gru"](), I, H)
+
+    def refusal(stack: Stack = stack, x: object = x, spans: Spans = WHOLE) -> str | None:
+        return aten.refuses(stack, x, None, [], spans)  # type: ignore[arg-type]
+
+    assert refusal() is None
+    assert refusal(spans=PACKED) is None
+    assert refusal(x=torch.zeros(T, B, I)) == "does not run on cpu (CUDA only)"
+    for spans in (Spans(lengths=torch.tensor([5, 1, 2, 3])), Spans(reset=torch.zeros(T, B, dtype=torch.bool))):
+        assert refusal(spans=spans) == "does not run lengths or resets"
+    assert refusal(Stack(BY_NAME["gru"](), I, 0)) == "does not run what is empty"
+    with torch.autograd.forward_ad.dual_level():
+        assert "transform" in str(refusal())

@@ -1,0 +1,274 @@
+"""What leads to the CUDA kernels' launches and away from them, in float64 against the reference: a model stands in for the kernels.
+
+Gradients of states are compared to float32's rounding: the kernels put them out in float32 whatever the dtype.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor
+
+import cuda_model
+import elman
+from cases import Case, assert_same, build, evaluate, expect, selection
+from elman.backends import registry
+from elman.backends.call import Saved
+from elman.backends.cuda import layer, run
+from elman.backends.cuda.plan import Number, candidates
+from elman.backends.reference import ReferenceBackend
+from elman.backends.spans import Spans
+from elman.backends.stack import Stack
+from elman.cells import BY_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman.backends import Backend
+
+T, B, I, H = 5, 10, 3, 20  # noqa: E741 - more sequences than a tile has, and units that fill no tile
+FORMS = ("whole", "lengths", "reset", "lengths and reset", "packed", "packed and reset")
+KEPT = {"rnn_tanh": (), "rnn_relu": (), "gru": ("r", "z", "n"), "lstm": ("i", "f", "g", "o", "c")}
+reference = ReferenceBackend()
+
+
+@dataclass(frozen=True)
+class Run:
+    cell: str = "rnn_tanh"
+    num_layers: int = 1
+    bidirectional: bool = False
+    form: str = "whole"
+    bias: bool = True
+    batch_first: bool = False
+    given_state: bool = False
+    learned: bool = False
+    recompute: bool = False
+    hidden: int = H
+
+    def __str__(self) -> str:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return "-".join(str(value) if not isinstance(value, bool) else name * value for name, value in values.items())
+
+    @property
+    def stack(self) -> Stack:
+        return Stack(BY_NAME[self.cell](), I, self.hidden, self.num_layers, self.bidirectional, self.bias, 0, self.recompute)
+
+
+class Given:
+    """Numbers for a run: x as the backend takes it, states, spans, parameters."""
+
+    def __init__(self, case: Run) -> None:
+        stack = self.stack = case.stack
+        generator = torch.Generator().manual_seed(0)
+        self.batch_first = case.batch_first and "packed" not in case.form
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+        lengths = torch.tensor([3, 0, 5, 1, 4, 4, 0, 2, 1, 3])
+        batch_sizes = (lengths.clamp_min(1) > torch.arange(T).unsqueeze(1)).sum(1) if "packed" in case.form else None
+        # As one with batch_first lies: a reset's strides are anybody's.
+        reset = (draw(B, 2 * T) > 0.3)[:, ::2].t() if "reset" in case.form else None
+        self.x = draw(T, B, I) if batch_sizes is None else draw(int(batch_sizes.sum()), I)
+        if self.batch_first:
+            self.x = self.x.transpose(0, 1).contiguous()
+        count = stack.num_layers * stack.num_directions
+        self.states = tuple(draw(count, B, stack.hidden_size) for _ in stack.cell.states) if case.given_state else None
+        self.params = [0.5 * draw(*shape) for shape in stack.shapes]
+        fresh = tuple(draw(count, stack.hidden_size) for _ in stack.cell.states) if case.learned and reset is not None else None
+        self.spans = Spans(batch_sizes, lengths if "lengths" in case.form else None, reset, fresh)
+        self.d_output = draw(*self.x.shape[:-1], stack.output_size)
+        self.d_finals = tuple(draw(count, B, stack.hidden_size) for _ in stack.cell.states)
+        self.d_hidden = draw(stack.num_layers, T, B, stack.output_size)
+        self.d_steps = {name: draw(count, T, B, stack.hidden_size) for name in KEPT[case.cell]}
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return [self.x, *(self.states or ()), *(self.spans.fresh or ()), *self.params]
+
+    def names(self) -> list[str]:
+        of_states = [f"initial {i}" for i, _ in enumerate(self.states or ())] + [f"fresh {i}" for i, _ in enumerate(self.spans.fresh or ())]
+        return ["x", *of_states, *(f"parameter {i}" for i, _ in enumerate(self.params))]
+
+    def call(self) -> tuple[object, ...]:
+        return self.stack, self.x, self.states, self.params, self.spans
+
+    def expected(self, d_output: Tensor | None, d_finals: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Outputs and final states, and the gradients of all inputs, by the reference."""
+        for t in self.inputs:
+            t.requires_grad_()
+        stack, x, states, params, spans = self.call()
+        output, finals = reference.run(stack, x.transpose(0, 1) if self.batch_first else x, states, params, spans)
+        results = [output.transpose(0, 1) if self.batch_first else output, *finals]
+        return self._gradients(results, (d_output, *d_finals))
+
+    def expected_trace(self) -> tuple[list[Tensor], list[Tensor | None]]:
+        for t in self.inputs:
+            t.requires_grad_()
+        traced = reference.trace(*self.call())
+        names = list(self.d_steps)
+        return self._gradients(
+            [traced.hidden, *traced.finals, *(traced.steps[name] for name in names)],
+            (self.d_hidden, *self.d_finals, *(self.d_steps[name] for name in names)),
+        )
+
+    def _gradients(self, results: list[Tensor], arriving: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
+        pairs = [(result, grad) for result, grad in zip(results, arriving, strict=True) if grad is not None]
+        outputs, grads = zip(*pairs, strict=True)
+        gradients = torch.autograd.grad(outputs, self.inputs, grads, allow_unused=True, materialize_grads=True)
+        for t in self.inputs:
+            t.requires_grad_(False)
+        return [result.detach() for result in results], list(gradients)
+
+    def compare(self, got: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> None:
+        """Raise unless the gradients are the same: those of states to float32's rounding, with up to B·T of them summed."""
+        for name, one, other in zip(self.names(), got, expected, strict=True):
+            assert one is not None, name
+            tolerance = 1e-6 if name.startswith(("initial", "fresh")) else 1e-12
+            assert_same({name: one}, {name: other}, tolerance)
+
+
+def runs() -> list[Run]:
+    """Cells, layers, directions and forms in every way; the rest is drawn, the same each time."""
+    random = Random(0)
+    found = []
+    for cell, layers, bidirectional, form in product(KEPT, (1, 2), (False, True), FORMS):
+        bias, batch_first, given_state, learned, recompute = (random.random() < 0.5 for _ in range(5))
+        found.append(Run(cell, layers, bidirectional, form, bias, batch_first, given_state, learned, recompute))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def modelled(monkeypatch: pytest.MonkeyPatch) -> Backend:
+    return cuda_model.install(monkeypatch)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("case", runs(), ids=str)
+def test_a_run_and_its_gradients_are_the_references(case: Run) -> None:
+    given = Given(case)
+    expected, gradients = given.expected(given.d_output, given.d_finals)
+    output, finals, saved = run.forward(*given.call(), given.batch_first, save=True)
+    assert_same({"output": output}, {"output": expected[0]}, 1e-12)
+    for final, each in zip(finals, expected[1:], strict=True):
+        assert_same({"final": final}, {"final": each}, 1e-12)
+    needs = [True] * len(given.inputs)
+    got = run.backward(*given.call(), given.batch_first, output, saved, given.d_output, given.d_finals, needs)
+    given.compare(got, gradients)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("case", [case for case in runs() if not case.batch_first and "packed" not in case.form], ids=str)
+def test_a_trace_and_the_gradients_that_arrive_at_its_gates_are_the_references(case: Run) -> None:
+    given = Given(case)
+    expected, gradients = given.expected_trace()
+    hidden, finals, saved = run.trace(*given.call())
+    steps = () if saved.steps is None else saved.steps.unbind(-2)[: len(given.d_steps)]
+    for got, each in zip((hidden, *finals, *steps), expected, strict=True):
+        assert_same({"traced": got}, {"traced": each}, 1e-12)
+    d_steps = None
+    if saved.steps is not None:  # the last of a GRU's has no name, and so no gradient
+        named = list(given.d_steps.values())
+        d_steps = torch.stack([*named, *([torch.zeros_like(named[0])] * (saved.steps.shape[-2] - len(named)))], -2)
+    d_saved = Saved(given.d_hidden[:-1] if case.num_layers > 1 else None, d_steps, None)
+    needs = [True] * len(given.inputs)
+    got_all = run.backward(*given.call(), False, hidden[-1], saved, given.d_hidden[-1], given.d_finals, needs, d_saved)
+    given.compare(got_all, gradients)
+
+
+FULL = Run("lstm", 2, True, "lengths and reset", given_state=True, learned=True)
+
+
+@pytest.mark.parametrize("cell", KEPT)
+def test_recomputed_gradients_are_the_same_to_the_bit(cell: str) -> None:
+    found = []
+    for recompute in (False, True):
+        given = Given(Run(cell, 2, True, "lengths and reset", given_state=True, learned=True, recompute=recompute))
+        output, _, saved = run.forward(*given.call(), False, save=True)
+        assert (saved.steps is None) == (recompute or cell.startswith("rnn"))
+        found.append(run.backward(*given.call(), False, output, saved, given.d_output, given.d_finals, [True] * len(given.inputs)))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("needed", ["x", "initial", "fresh", "parameter"])
+def test_only_what_is_needed_is_given(needed: str) -> None:
+    given = Given(FULL)
+    _, gradients = given.expected(given.d_output, given.d_finals)
+    output, _, saved = run.forward(*given.call(), False, save=True)
+    needs = [name.startswith(needed) for name in given.names()]
+    got = run.backward(*given.call(), False, output, saved, given.d_output, given.d_finals, needs)
+    assert [each is not None for each in got] == needs
+    given.compare([mine if need else each for mine, each, need in zip(got, gradients, needs, strict=True)], gradients)
+
+
+@pytest.mark.parametrize("arriving", ["output", "h_n", "c_n"])
+def test_a_gradient_that_does_not_arrive_is_zeros(arriving: str) -> None:
+    given = Given(FULL)
+    d_output = given.d_output if arriving == "output" else None
+    d_finals = tuple(grad if arriving == name else None for name, grad in zip(("h_n", "c_n"), given.d_finals, strict=True))
+    _, gradients = given.expected(d_output, d_finals)
+    output, _, saved = run.forward(*given.call(), False, save=True)
+    got = run.backward(*given.call(), False, output, saved, d_output, d_finals, [True] * len(given.inputs))
+    given.compare(got, gradients)
+
+
+FOREIGN = {
+    "spread": lambda grad: grad[:1, :1, :1].expand_as(grad),
+    "transposed": lambda grad: grad.transpose(0, 1).contiguous().transpose(0, 1),
+    "strided": lambda grad: torch.stack((grad, grad), -1)[..., 0],
+    "off by one": lambda grad: torch.cat((grad.new_zeros(1), grad.flatten()))[1:].view_as(grad),
+    "negative": lambda grad: torch._neg_view(-grad),
+    "zeros": lambda grad: torch._efficientzerotensor(grad.shape, dtype=grad.dtype),
+}
+
+
+@pytest.mark.parametrize("layout", FOREIGN)
+def test_gradients_and_inputs_may_lie_in_memory_in_any_way(layout: str) -> None:
+    given = Given(FULL)
+    given.d_output = FOREIGN[layout](given.d_output)
+    given.d_finals = tuple(FOREIGN[layout](grad) for grad in given.d_finals)
+    if layout not in ("zeros", "spread"):
+        given.x, given.params[1] = FOREIGN[layout](given.x), FOREIGN[layout](given.params[1].unsqueeze(0)).squeeze(0)
+    expected, gradients = given.expected(given.d_output + 0, [grad + 0 for grad in given.d_finals])
+    output, _, saved = run.forward(*given.call(), False, save=True)
+    assert_same({"output": output}, {"output": expected[0]}, 1e-12)
+    got = run.backward(*given.call(), False, output, saved, given.d_output, given.d_finals, [True] * len(given.inputs))
+    given.compare(got, gradients)
+
+
+def test_groups_that_exchange_through_global_memory_are_launched_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two directions of two tiles of four blocks, on a device of eight multiprocessors."""
+    launches: list[int] = []
+    launch = cuda_model.Kernel.launch
+
+    def through_memory(cell: str, is_backward: bool, number: Number, *sizes: int) -> layer.Ready:
+        hidden, sequences, directions, *_ = sizes
+        plans = candidates(cell, is_backward, number, hidden, 8, cuda_model.DEVICE)
+        plan = next(plan for plan in plans if plan.mailbox_numbers and plan.blocks == 4)
+        return cuda_model.ready(replace(plan, has_spans=True), sequences, directions)
+
+    def counted(self: cuda_model.Kernel, grid: int, *call: object, **more: object) -> None:
+        launches.append(grid)
+        launch(self, grid, *call, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(layer, "_ready", through_memory)
+    monkeypatch.setattr(cuda_model.Kernel, "launch", counted)
+    given = Given(replace(FULL, num_layers=1, hidden=60))
+    expected, gradients = given.expected(given.d_output, given.d_finals)
+    output, _, saved = run.forward(*given.call(), False, save=True)
+    assert launches == [8, 8]
+    assert_same({"output": output}, {"output": expected[0]}, 1e-12)
+    given.compare(run.backward(*given.call(), False, output, saved, given.d_output, given.d_finals, [True] * len(given.inputs)), gradients)
+    assert launches == [8, 8, 8, 8]
+
+
+@pytest.mark.parametrize("case", [case for case in selection() if "projected" not in case.kind.label], ids=str)
+def test_whole_networks_are_what_the_loops_say(case: Case, modelled: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BACKENDS", (modelled,))
+    module = build(elman, case, torch.float64)
+    assert_same(evaluate(module, case, torch.float64), expect(case, torch.float64), 1e-6)
