@@ -93,6 +93,12 @@ def test_why_is_for_elmans_modules() -> None:
 def test_show_config_prints_and_returns_versions_instruction_sets_and_threads(capsys: pytest.CaptureFixture[str]) -> None:
     text = elman.show_config()
     assert capsys.readouterr().out == text + "\n"
-    for fact in (elman.__version__, platform.python_version(), torch.__version__, "native, reference", f"{torch.get_num_threads()} "):
+    for fact in (
+        elman.__version__,
+        platform.python_version(),
+        torch.__version__,
+        "native, cuda, aten, reference",
+        f"{torch.get_num_threads()} ",
+    ):
         assert fact in text
     assert "instruction set" in text
