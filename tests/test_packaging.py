@@ -47,6 +47,13 @@ def test_the_pure_package_is_for_every_machine_and_whole(pure: ZipFile) -> None:
     assert not [name for name in files if name.endswith((".so", ".pyc"))]
 
 
+def test_the_sources_of_the_cuda_kernels_are_in_the_package(pure: ZipFile) -> None:
+    kernels = {file.name for file in (ROOT / "src/elman/backends/cuda/kernels").iterdir() if file.suffix in {".cuh", ".h"}}
+    cells = {f"cells/{file.name}" for file in (ROOT / "csrc/cells").glob("*.h")}
+    assert {"forward.cuh", "cells/gru.h"} <= kernels | cells
+    assert {f"elman/backends/cuda/kernels/{name}" for name in kernels | cells} <= set(pure.namelist())
+
+
 def test_the_pure_package_runs_on_the_reference(pure: ZipFile, tmp_path: Path) -> None:
     pure.extractall(tmp_path)
     # -S leaves out the .pth file by which this checkout's own package, with its kernels, would be found first.
