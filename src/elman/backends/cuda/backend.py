@@ -150,7 +150,7 @@ def _refuses_number(cell: str, hidden_size: int, number: Number, index: int) -> 
         return f"cannot run: {error}"
     for is_backward in (False, True):
         if not choose(cell, is_backward, number, hidden_size, 1, 1, False, device):
-            return f"does not run hidden_size={hidden_size} in {number.name.lower()}: the {device.name}'s registers do not hold the weights"
+            return f"has no plan for hidden_size={hidden_size} in {number.name.lower()} on a {device.name}"
     return None
 
 

@@ -157,8 +157,8 @@ SENTENCES = {
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
     "{backend} cannot run: {reason}": "{backend} 后端无法运行：{reason}",
     "{backend} does not run on a {card}, whose compute capability is below 8.0": "{backend} 后端不支持 {card}：计算能力低于 8.0",
-    "{backend} does not run hidden_size={size} in {dtype}: the {card}'s registers do not hold the weights": (
-        "{backend} 后端不支持 {dtype} 下的 hidden_size={size}：{card} 的寄存器放不下权重"
+    "{backend} has no plan for hidden_size={size} in {dtype} on a {card}": (
+        "{backend} 后端在 {card} 上没有适合 {dtype} 下 hidden_size={size} 的方案"
     ),
     "torch is built for ROCm, not for CUDA": "torch 是 ROCm 版本，不是 CUDA 版本",
     "torch is built without CUDA": "torch 没有编译 CUDA 支持",
