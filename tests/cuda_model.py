@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elman.backends import autograd
+from elman.backends import operator
 from elman.backends.cuda import layer, run
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.launcher import DeviceProperties
@@ -356,6 +356,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Backend:
     monkeypatch.setattr(layer, "_ready", _ready)
     monkeypatch.setattr(run, "_on_device_of", lambda x: nullcontext())
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, raising=False)
-    monkeypatch.setattr(autograd, "_kernels", lambda x: run)
+    monkeypatch.setattr(operator, "kernels_of", lambda x: run)
     monkeypatch.setattr(CudaBackend, "refuses", lambda *call: None)
     return CudaBackend()

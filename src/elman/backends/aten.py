@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from elman.backends import autograd, native
+from elman.backends import autograd
 from elman.backends.backend import Backend
+from elman.backends.kernel_backend import are_plain, is_watched, node_inputs, own_spans
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE, Spans, Traced
 
@@ -49,9 +50,9 @@ class AtenBackend(Backend):
             return "does not run such numbers, nor under autocast"
         if stack.hidden_size == 0 or x.numel() == 0:
             return "does not run what is empty"
-        if torch.compiler.is_compiling() or native.is_watched():
+        if torch.compiler.is_compiling() or is_watched():
             return "does not run under a compiler, a mode or a transform"
-        if not native._PLAIN.issuperset(map(type, (x, *params, *(states or ())))):
+        if not are_plain(x, *params, *(states or ())):
             return "does not run tensor subclasses"
         return None
 
@@ -64,9 +65,9 @@ class AtenBackend(Backend):
         spans: Spans = WHOLE,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        spans, inputs = native._inputs(x, states, params, spans)
+        spans, inputs = node_inputs(x, states, params, spans)
         if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
-            output, *finals = _Run.apply(stack, native._own(spans), *inputs)  # type: ignore[no-untyped-call]
+            output, *finals = _Run.apply(stack, own_spans(spans), *inputs)  # type: ignore[no-untyped-call]
             return output, tuple(finals)
         return _run(stack, x, states, params, spans)
 

@@ -36,7 +36,7 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, stack: Stack, spans: Spans, batch_first: bool, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         states, whole, params = _split(stack, spans, rest)
-        output, finals, saved = _kernels(x).forward(stack, x, states, params, whole, batch_first, save=True)
+        output, finals, saved = operator.kernels_of(x).forward(stack, x, states, params, whole, batch_first, save=True)
         ctx.run = stack, spans, batch_first
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
@@ -61,8 +61,10 @@ class Scan(torch.autograd.Function):
         states, whole, params = _split(stack, spans, rest)
         output, version, saved = ctx.__dict__.pop("saved", (None, 0, None))
         if output is None or output._version != version:
-            output, _, saved = _kernels(x).forward(stack, x, states, params, whole, batch_first, save=True)
-        gradients = _kernels(x).backward(stack, x, states, params, whole, batch_first, output, saved, grad_output, grad_finals, needs_grad)
+            output, _, saved = operator.kernels_of(x).forward(stack, x, states, params, whole, batch_first, save=True)
+        gradients = operator.kernels_of(x).backward(
+            stack, x, states, params, whole, batch_first, output, saved, grad_output, grad_finals, needs_grad
+        )
         return None, None, None, *gradients
 
 
@@ -74,7 +76,7 @@ class Trace(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, stack: Stack, spans: Spans, x: Tensor, *rest: Tensor) -> tuple[Tensor | None, ...]:
         states, whole, params = _split(stack, spans, rest)
-        outputs, finals, saved = _kernels(x).trace(stack, x, states, params, whole)
+        outputs, finals, saved = operator.kernels_of(x).trace(stack, x, states, params, whole)
         ctx.run = stack, spans
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
@@ -103,12 +105,12 @@ class Trace(torch.autograd.Function):
         states, whole, params = _split(stack, spans, rest)
         shared, versions = ctx.__dict__.pop("saved", ((), ()))
         if not shared or [t._version for t in shared] != versions:
-            outputs, _, saved = _kernels(x).trace(stack, x, states, params, whole)
+            outputs, _, saved = operator.kernels_of(x).trace(stack, x, states, params, whole)
             shared = [t for t in (outputs, saved.steps) if t is not None]
         outputs, steps = (*shared, None)[:2]
         saved = call.Saved(outputs[:-1] if stack.num_layers > 1 else None, steps, None)
         grad_hidden = None if grad_outputs is None or stack.num_layers == 1 else grad_outputs[:-1]
-        gradients = _kernels(x).backward(
+        gradients = operator.kernels_of(x).backward(
             stack,
             x,
             states,
@@ -124,15 +126,6 @@ class Trace(torch.autograd.Function):
             pad_saved=True,
         )
         return None, None, *gradients
-
-
-def _kernels(x: Tensor) -> Any:
-    """Whose kernels run x: a module with ``forward``, ``trace`` and ``backward``."""
-    if x.is_cpu:
-        return call
-    from elman.backends.cuda import run
-
-    return run
 
 
 def _split(stack: Stack, spans: Spans, rest: Sequence[Tensor]) -> tuple[tuple[Tensor, ...] | None, Spans, tuple[Tensor, ...]]:

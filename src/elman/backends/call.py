@@ -142,7 +142,7 @@ def backward(
             needs_grad=needs_grad,
         )
     except (RuntimeError, TypeError):
-        _check_dtypes(x, states, params, spans, grad_output, grad_finals)
+        check_operands(x, states, params, spans, grad_output, grad_finals)
         x, states, params, spans = _readable_operands(x, states, params, spans) or (x, states, params, spans)
         grad_output = _or_none(grad_output)
         if grad_output is not None and (any(grad_output.stride()) or grad_output.is_neg()):
@@ -186,10 +186,10 @@ def _readable_operands(
 def _readable(x: Tensor) -> Tensor:
     """A tensor of all steps as the kernels read it, copied if need be: its rows may lie anywhere, but each is contiguous."""
     is_readable = x.dim() > 0 and (x.stride()[-1] == 1 or x.shape[-1] == 1) and not x.is_neg() and not x._is_zerotensor()
-    return _plain(x) if is_readable else _dense(x.resolve_neg())
+    return _plain(x) if is_readable else dense(x.resolve_neg())
 
 
-def _dense(tensor: Tensor) -> Tensor:
+def dense(tensor: Tensor) -> Tensor:
     """The tensor as the kernels read it, copied if need be: contiguous, and its numbers in memory as they are."""
     if tensor._is_zerotensor():  # torch keeps no memory for these zeros
         return tensor.clone(memory_format=torch.contiguous_format)
@@ -202,11 +202,11 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _all_dense(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(map(_dense, tensors))
+    return tuple(map(dense, tensors))
 
 
 def _dense_or_none(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else _dense(tensor)
+    return None if tensor is None else dense(tensor)
 
 
 def _or_none(gradient: Tensor | None) -> Tensor | None:
@@ -214,12 +214,15 @@ def _or_none(gradient: Tensor | None) -> Tensor | None:
     return None if gradient is None or gradient._is_zerotensor() else gradient
 
 
-def _check_dtypes(
+def check_operands(
     x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, grad_output: Tensor | None, grad_finals: tuple[Tensor | None, ...]
 ) -> None:
+    """Raise a RuntimeError unless all that a gradient is computed from is of one dtype, on one device."""
     for t in (*params, *(states or ()), *(spans.fresh or ()), grad_output, *grad_finals):
         if t is not None and t.dtype is not x.dtype:
             raise RuntimeError(f"expected all tensors of {x.dtype}, as x is, got {t.dtype}: was x changed where it was saved?")
+        if t is not None and t.device != x.device:
+            raise RuntimeError(f"expected all tensors on {x.device}, where x is, got one on {t.device}: was x changed where it was saved?")
 
 
 def _backward_widened(
@@ -234,7 +237,7 @@ def _backward_widened(
     needs_grad: tuple[bool, ...],
 ) -> Sequence[Tensor | None]:
     """The gradients of a run in bfloat16: the network runs once more, and back, in float32, and what comes of it is rounded."""
-    _check_dtypes(x, states, params, spans, grad_output, grad_finals)
+    check_operands(x, states, params, spans, grad_output, grad_finals)
     x, params = x.float(), tuple([p.float() for p in params])
     states = None if states is None else tuple([state.float() for state in states])
     spans = spans._replace(fresh=None if spans.fresh is None else tuple([state.float() for state in spans.fresh]))

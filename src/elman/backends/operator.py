@@ -101,8 +101,8 @@ def _results(output: Tensor, finals: Sequence[Tensor], saved: Saved, x: Tensor) 
     return output, *_or_empty((*finals, None)[:2], x), *_or_empty(saved, x)
 
 
-def _kernels(x: Tensor) -> Any:
-    """Whose kernels run x: a module with ``forward`` and ``backward``."""
+def kernels_of(x: Tensor) -> Any:
+    """Whose kernels run x: a module with ``forward``, ``trace`` and ``backward``."""
     if x.is_cpu:
         return call
     from elman.backends.cuda import run
@@ -115,7 +115,7 @@ def _kernels(x: Tensor) -> Any:
 def _scan(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
     spans, what = _spans(*rest[:4]), rest[4:]
     stack, batch_first = _stack(x, params, *what), what[-1]
-    output, finals, saved = _kernels(x).forward(stack, x, tuple(states) or None, params, spans, batch_first, save=True, pad_saved=True)
+    output, finals, saved = kernels_of(x).forward(stack, x, tuple(states) or None, params, spans, batch_first, save=True, pad_saved=True)
     return _results(output, finals, saved, x)
 
 
@@ -142,7 +142,7 @@ def _scan_backward(
     saved, grad_finals = Saved(*_or_none((hidden, steps, checkpoints))), (grad_h_n, grad_c_n)[: len(stack.state_sizes)]
     needs_grad = (True,) * (1 + len(states) + len(fresh) + len(params))
     spans = _spans(batch_sizes, lengths, reset, fresh)
-    found = _kernels(x).backward(
+    found = kernels_of(x).backward(
         stack,
         x,
         tuple(states) or None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from elman.backends import kernels
-from elman.backends.native import is_watched
+from elman.backends.kernel_backend import is_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

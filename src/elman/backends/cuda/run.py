@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elman.backends.call import Saved
+from elman.backends.call import Saved, check_operands, dense
 from elman.backends.cuda import layer
 from elman.backends.cuda.batch import Batch
 from elman.backends.cuda.plan import CELLS
@@ -96,14 +96,12 @@ def backward(
     Returns:
         The gradients in the order of ``needs_grad``, None where not needed.
     """
-    operands = (*params, *(states or ()), *(spans.fresh or ()), grad_output, *grad_finals, output)
-    if any(t is not None and (t.dtype is not x.dtype or t.device != x.device) for t in operands):
-        raise RuntimeError(f"expected all tensors of {x.dtype} on {x.device}, as x is: were some changed where they were saved?")
+    check_operands(x, states, params, spans, grad_output, (*grad_finals, output))
     with _on_device_of(x), torch.autocast("cuda", enabled=False):
         batch = Batch.of(x, spans, batch_first)
         count, directions, top = len(grad_finals), stack.num_directions, stack.num_layers - 1
-        x, output = _dense(x), _dense(output)
-        grad_finals = tuple([None if grad is None or grad._is_zerotensor() else _dense(grad) for grad in grad_finals])
+        x, output = dense(x), dense(output)
+        grad_finals = tuple([None if grad is None or grad._is_zerotensor() else dense(grad) for grad in grad_finals])
         places = 2 if batch.reset is not None else 1
         starts = x.new_empty((stack.num_layers, places, count, directions, batch.sequences, stack.hidden_size), dtype=torch.float32)
         needs_parameters = any(needs_grad[-len(params) :])
@@ -123,7 +121,7 @@ def backward(
                 steps = _run_again(
                     stack.layers[index], source, batch, parts, out, is_first and batch.batch_first, is_top and batch.batch_first
                 )
-            grad_steps = None if grad_saved is None or grad_saved.steps is None else _dense(grad_saved.steps[own].flatten(1, -3))
+            grad_steps = None if grad_saved is None or grad_saved.steps is None else dense(grad_saved.steps[own].flatten(1, -3))
             if is_first and needs_parameters and batch.lengths is not None and batch.offsets is None:
                 source = batch.without_padding(source)
             grad, parameters = layer.backward(
@@ -181,7 +179,7 @@ def _forward_into(
     """Run a stack into memory that is there, and return the final states."""
     directions, layers = stack.num_directions, stack.num_layers
     with _on_device_of(x), torch.autocast("cuda", enabled=False):
-        x = _dense(x)
+        x = dense(x)
         finals = tuple([x.new_empty((layers * directions, batch.sequences, stack.hidden_size)) for _ in stack.cell.states])
         for index in range(layers):
             own = slice(index * directions, (index + 1) * directions)
@@ -220,12 +218,12 @@ def _directions(
     """A layer's directions."""
     found = []
     for k in range(index * stack.num_directions, (index + 1) * stack.num_directions):
-        w_ih, w_hh, *biases = map(_dense, params[k * stack.tensors_per_direction : (k + 1) * stack.tensors_per_direction])
+        w_ih, w_hh, *biases = map(dense, params[k * stack.tensors_per_direction : (k + 1) * stack.tensors_per_direction])
         if w_hh.data_ptr() % _ALIGNMENT:  # a view into somebody's flat parameters
             w_hh = w_hh.clone()
         b_ih, b_hh = biases or (None, None)
-        initial = () if states is None else tuple([_dense(state[k]) for state in states])
-        fresh = () if spans.fresh is None else tuple([_dense(state[k]) for state in spans.fresh])
+        initial = () if states is None else tuple([dense(state[k]) for state in states])
+        fresh = () if spans.fresh is None else tuple([dense(state[k]) for state in spans.fresh])
         found.append(layer.Direction(w_ih, w_hh, b_ih, b_hh, initial, fresh))
     return found
 
@@ -239,15 +237,6 @@ def _lower(batch: Batch, hidden: Tensor | None, index: int) -> Tensor:
 def _on_device_of(x: Tensor) -> AbstractContextManager[object]:
     """Makes x's device the current one, which mostly it is."""
     return _NOTHING if x.get_device() == torch._C._cuda_getDevice() else torch.cuda.device(x.get_device())
-
-
-def _dense(tensor: Tensor) -> Tensor:
-    """The tensor as the kernels read it, copied if need be: contiguous, and its numbers in memory as they are."""
-    return (
-        tensor
-        if tensor.is_contiguous() and not tensor.is_neg() and not tensor._is_zerotensor()
-        else tensor.resolve_neg().clone().contiguous()
-    )
 
 
 def _readable(gradient: Tensor | None, hidden: int) -> Tensor | None:

@@ -1,0 +1,145 @@
+"""What the backends that have kernels of our own share: how a call gets to the kernels, with a gradient, recorded, or neither."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from operator import attrgetter
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch.autograd import forward_ad
+
+from elman.backends import kernels, operator
+from elman.backends.autograd import Scan, Trace
+from elman.backends.backend import Backend
+from elman.backends.reference import ReferenceBackend
+from elman.backends.spans import WHOLE, Spans, Traced
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from elman.backends.stack import Stack
+
+_reference = ReferenceBackend()
+_requires_grad = attrgetter("requires_grad")
+_PLAIN = frozenset(kernels.PLAIN)
+
+
+class KernelBackend(Backend):
+    """Runs a stack by the kernels of a kind of device (``operator.kernels_of``). Abstract: a subclass says which calls they do not run."""
+
+    device: ClassVar[str]
+
+    def refuses_call(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
+    ) -> str | None:
+        """Why kernels of no device run this call, whatever the cell and the numbers; None if nothing is in the way."""
+        if stack.hidden_size == 0 or x.numel() == 0:
+            return "does not run what is empty"
+        if torch._C._are_functorch_transforms_active():
+            return "does not run under torch.func's transforms"
+        if forward_ad._current_level >= 0:
+            return "does not run in forward-mode differentiation"
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+            return None  # somebody records or replaces operators: they are to see ours as one
+        if torch._C._get_tracing_state() is not None:
+            return "does not run under torch.jit.trace"
+        others = (*params, *(states or ()), *(spans.fresh or ()), *(() if spans.reset is None else (spans.reset,)))
+        if not are_plain(x, *others) or x.layout is not torch.strided:
+            return "does not run tensor subclasses, nor layouts other than strided"
+        return None
+
+    @abstractmethod
+    def run_autocast(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans,
+        batch_first: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What ``run`` is under autocast, which has been switched off for it, with results of the dtypes that torch gives."""
+
+    def run(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans = WHOLE,
+        batch_first: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if torch.is_autocast_enabled(self.device):
+            with torch.autocast(self.device, enabled=False):
+                return self.run_autocast(stack, x, states, params, spans, batch_first)
+        batch_first = batch_first and spans.batch_sizes is None
+        if batch_first:
+            x = x.transpose(0, 1)
+        spans, inputs = node_inputs(x, states, params, spans)
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+            output, finals = operator.scan(stack, x, states, params, spans, batch_first)
+        elif torch.is_grad_enabled() and any(map(_requires_grad, inputs)):
+            output, *finals = Scan.apply(stack, own_spans(spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
+        else:
+            output, finals, _ = operator.kernels_of(x).forward(stack, x, states, params, spans, batch_first, save=False)
+        return output.transpose(0, 1) if batch_first else output, tuple(finals)
+
+    def trace(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans = WHOLE,
+    ) -> Traced:
+        if torch.is_autocast_enabled(self.device) or torch.compiler.is_compiling() or is_watched():
+            return _reference.trace(stack, x, states, params, spans)
+        spans, inputs = node_inputs(x, states, params, spans)
+        if torch.is_grad_enabled() and any(map(_requires_grad, inputs)):
+            hidden, steps, *finals = Trace.apply(stack, own_spans(spans), *inputs)  # type: ignore[no-untyped-call]
+        else:
+            hidden, finals, saved = operator.kernels_of(x).trace(stack, x, states, params, spans)
+            steps = saved.steps
+        named = () if steps is None else zip(stack.cell.saved, steps.unbind(-2), strict=True)
+        return Traced(hidden, tuple(finals), {name: each for name, each in named if name})
+
+
+def are_plain(*tensors: Tensor) -> bool:
+    """Whether these are tensors that mean nothing else by their operations."""
+    return _PLAIN.issuperset(map(type, tensors))
+
+
+def is_watched() -> bool:
+    """Whether somebody transforms, records or replaces what torch does. A compiler is told apart before."""
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def cast(
+    dtype: torch.dtype, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
+) -> tuple[Tensor, tuple[Tensor, ...] | None, list[Tensor], Spans]:
+    """A call's tensors in this dtype."""
+    fresh = None if spans.fresh is None else tuple([state.to(dtype) for state in spans.fresh])
+    states = None if states is None else tuple([state.to(dtype) for state in states])
+    return x.to(dtype), states, [param.to(dtype) for param in params], spans._replace(fresh=fresh)
+
+
+def node_inputs(x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> tuple[Spans, tuple[Tensor, ...]]:
+    """The spans, with what resets start from only where there are resets; and all that can be differentiated, as a node's inputs."""
+    if spans.reset is None and spans.fresh is not None:
+        spans = spans._replace(fresh=None)
+    return spans, (x, *(states or ()), *(spans.fresh or ()), *params)
+
+
+def own_spans(spans: Spans) -> Spans:
+    """The spans for a node to keep: the caller may write into its tensors. What resets start from is the node's input: there, not which."""
+    batch_sizes, lengths, reset = (None if t is None else t.clone() for t in (spans.batch_sizes, spans.lengths, spans.reset))
+    return Spans(batch_sizes, lengths, reset, None if spans.fresh is None else ())
