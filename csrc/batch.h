@@ -20,7 +20,7 @@ struct Batch {
       : batch_first(batch_first_) {
     const bool packed = !batch_sizes.none;
     if (x.none || x.axes != (packed ? 2 : 3) || x.shape[x.axes - 1] != columns)
-      throw Misfit("expected x of shape " +
+      throw Mismatch("expected x of shape " +
           std::string(packed    ? "(N, "
                   : batch_first ? "(B, T, "
                                 : "(T, B, ") +
@@ -31,13 +31,13 @@ struct Batch {
       T = x.shape[batch_first ? 1 : 0], B = x.shape[batch_first ? 0 : 1];
       rows = product({T, B});
     }
-    if (T < 1 || B < 1) throw Misfit("expected x of at least one step and one sequence, got shape " + x.sizes());
+    if (T < 1 || B < 1) throw Mismatch("expected x of at least one step and one sequence, got shape " + x.sizes());
     if (lengths_.none) return;
-    if (packed) throw Misfit("expected batch_sizes or lengths, got both");
+    if (packed) throw Mismatch("expected batch_sizes or lengths, got both");
     lengths = integers(lengths_, B);
     for (const Long length : lengths)
       if (length < 0 || length > T)
-        throw Misfit(
+        throw Mismatch(
             "expected lengths from 0 to " + std::to_string(T) + ", the steps of x, got " + std::to_string(length));
   }
   bool packed() const { return !alive.empty(); }
@@ -59,14 +59,14 @@ struct Batch {
     offset.reserve(alive.size());
     for (std::size_t t = 0; t < alive.size(); ++t) {
       if (alive[t] < 1 || alive[t] > (t == 0 ? x.shape[0] : alive[t - 1]) || alive[t] > x.shape[0] - rows)
-        throw Misfit("expected batch_sizes that never increase, nor fall below 1, nor count more than x's " +
+        throw Mismatch("expected batch_sizes that never increase, nor fall below 1, nor count more than x's " +
             std::to_string(x.shape[0]) + " rows, got " + std::to_string(alive[t]) + " at step " + std::to_string(t));
       offset.push_back(rows);
       rows += alive[t];
     }
     if (rows != x.shape[0])
-      throw Misfit("expected as many packed rows as batch_sizes count, " + std::to_string(rows) + ", got x of shape " +
-          x.sizes());
+      throw Mismatch("expected as many packed rows as batch_sizes count, " + std::to_string(rows) +
+          ", got x of shape " + x.sizes());
     T = static_cast<Long>(alive.size()), B = alive.empty() ? 0 : alive[0];
   }
 };

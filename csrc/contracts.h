@@ -51,7 +51,7 @@ class Operated {
   // const.
   template <class Pointer> void states(Views from, Pointer (&to)[kMostStates], bool fresh = false) {
     if (from.size() != stack_.states())
-      throw Misfit("expected one tensor for each of " + std::to_string(stack_.states()) + " states, got " +
+      throw Mismatch("expected one tensor for each of " + std::to_string(stack_.states()) + " states, got " +
           std::to_string(from.size()));
     constexpr bool written = !std::is_const_v<std::remove_pointer_t<Pointer>>;
     for (int s = 0; s < stack_.cell.states; ++s) {
@@ -67,7 +67,7 @@ class Operated {
 
  protected:
   [[noreturn]] void refuse_count(Views got, const char* name) const {
-    throw Misfit("expected " + std::to_string(stack_.count()) + " " + name + ", got " + std::to_string(got.size()));
+    throw Mismatch("expected " + std::to_string(stack_.count()) + " " + name + ", got " + std::to_string(got.size()));
   }
   void* dense(const View& v, std::initializer_list<Long> shape, bool written) {
     expect(v, shape, type_);
@@ -102,7 +102,7 @@ class Operated {
 inline void check_parameters(const Stack& stack, Views params) {
   const Type type = params.empty() ? kOther : params[0].type;
   if (type != kFloat32 && type != kFloat64 && type != kBfloat16)
-    throw Misfit("expected parameters of float32, float64 or bfloat16, got " + type.name());
+    throw Mismatch("expected parameters of float32, float64 or bfloat16, got " + type.name());
   Operated(stack, type, 0).read_parameters(params);
 }
 
@@ -114,11 +114,11 @@ class Contract : public Operated {
 
   Forward forward(const ForwardViews& to) {
     if (type_ == kBfloat16 && !(to.hidden.none && to.saved.none && to.checkpoints.none))
-      throw Misfit("expected nothing to be saved in bfloat16, which has no backward pass");
+      throw Mismatch("expected nothing to be saved in bfloat16, which has no backward pass");
     writes_.reserve(8);
     auto f = begin<Forward>(step_tensor(to.output, stack_.out(), true));
     for (const View& v : to.final)
-      if (v.none) throw Misfit("expected a final state for each of the cell's states, got none");
+      if (v.none) throw Mismatch("expected a final state for each of the cell's states, got none");
     states(to.final, f.final);
     f.hidden = hidden(to.hidden, true), f.saved = saved(to.saved, true);
     f.checkpoints = checkpoints(to.checkpoints, true);
@@ -132,12 +132,12 @@ class Contract : public Operated {
     f.hidden = hidden(v.hidden, false), f.saved = saved(v.saved, false);
     f.checkpoints = checkpoints(v.checkpoints, false);
     const bool lives = net_.rows > 0;
-    if (lives && stack_.L > 1 && !f.hidden) throw Misfit("expected hidden, the lower layers' outputs, got none");
+    if (lives && stack_.L > 1 && !f.hidden) throw Mismatch("expected hidden, the lower layers' outputs, got none");
     if (lives && stack_.states() > 1 && !f.saved && !f.checkpoints)
-      throw Misfit("expected saved or checkpoints, got none of them");
+      throw Mismatch("expected saved or checkpoints, got none of them");
     if (!v.grad_output.none) f.grad_output = step_tensor(v.grad_output, stack_.out(), false, true);
     f.grad_hidden = hidden(v.grad_hidden, false), f.grad_saved = saved(v.grad_saved, false);
-    if (f.grad_saved && !f.saved) throw Misfit("expected saved, at which its gradient arrives, got none");
+    if (f.grad_saved && !f.saved) throw Mismatch("expected saved, at which its gradient arrives, got none");
     states(v.grad_final, f.grad_final);
     if (!v.grad_x.none) f.grad_x = step_tensor(v.grad_x, stack_.I, true);
     states(v.grad_initial, f.grad_initial), states(v.grad_fresh, f.grad_fresh, true);
@@ -159,7 +159,7 @@ class Contract : public Operated {
   Contract(const Stack& stack, const Inputs& in, Batch batch, bool bfloat16_too)
       : Operated(stack, in.x.type, batch.B), batch_(std::move(batch)), pad_saved_(in.pad_saved) {
     if (type_ != kFloat32 && type_ != kFloat64 && !(bfloat16_too && type_ == kBfloat16))
-      throw Misfit(std::string("expected x of float32") + (bfloat16_too ? ", float64 or bfloat16" : " or float64") +
+      throw Mismatch(std::string("expected x of float32") + (bfloat16_too ? ", float64 or bfloat16" : " or float64") +
           ", got " + type_.name());
     net_.T = batch_.T, net_.rows = batch_.rows;
     if (batch_.packed()) net_.alive = batch_.alive.data(), net_.offset = batch_.offset.data();
@@ -196,7 +196,7 @@ class Contract : public Operated {
       fits = v.shape[before + d] == row.begin()[d], needed = product({needed, row.begin()[d]});
     const Long elements = fits ? dense_elements(v) : 0;
     if (!fits || (more ? elements < needed : elements != needed))
-      throw Misfit("expected " + v.who() + " of " + std::to_string(count) + " rows of shape " +
+      throw Mismatch("expected " + v.who() + " of " + std::to_string(count) + " rows of shape " +
           View::shown({row.begin(), row.size()}) + " and " + type_.name() + ", got " + v.sizes() + " and " +
           v.type.name());
     return take(v, needed, written ? writes_ : reads_);
@@ -223,7 +223,7 @@ class Contract : public Operated {
                       : expect(v, {T, B, columns}, type_);
     const Long column = columns > 1 ? v.strides[v.axes - 1] : 1, width = column == 0 ? 1 : columns;
     if (column != 1 && !(spread && column == 0))
-      throw Misfit("expected " + v.who() + " with its features side by side, got strides " + v.steps());
+      throw Mismatch("expected " + v.who() + " with its features side by side, got strides " + v.steps());
     const Long step = packed ? 0 : stride(v, batch_first ? 1 : 0), sequence = stride(v, packed || batch_first ? 0 : 1);
     const Long last = packed ? product({all - 1, sequence}) : product({T - 1, step}) + product({B - 1, sequence});
     if (written && all > 1) {
@@ -232,7 +232,7 @@ class Contract : public Operated {
         apart = sequence <= step ? sequence >= width && step >= product({B - 1, sequence}) + width
                                  : step >= width && sequence >= product({T - 1, step}) + width;
       if (!apart)
-        throw Misfit("expected rows of " + v.who() + " that do not overlap one another, got strides " + v.steps());
+        throw Mismatch("expected rows of " + v.who() + " that do not overlap one another, got strides " + v.steps());
     }
     return {take(v, width == 0 ? 0 : last + width, written ? writes_ : reads_), step, sequence, column};
   }

@@ -61,7 +61,7 @@ struct Resets {
 struct Parameters {
   const void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
 };
-struct Gradients {  // of the same shapes; any may be null: not wanted
+struct Gradients {  // of the same shapes; any may be null: not needed
   void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
 };
 
@@ -107,9 +107,9 @@ struct Backward {
   // Gradients that arrive at `hidden` and `saved` themselves, which lie likewise; null: zeros.
   const void *grad_hidden, *grad_saved;
   const void* grad_final[kMostStates];  // null: zeros
-  StepTensor grad_x;                    // (T, B, I), written; data null: not wanted
-  void* grad_initial[kMostStates];      // written; null: not wanted
-  void* grad_fresh[kMostStates];        // written; null: not wanted
+  StepTensor grad_x;                    // (T, B, I), written; data null: not needed
+  void* grad_initial[kMostStates];      // written; null: not needed
+  void* grad_fresh[kMostStates];        // written; null: not needed
   const Gradients* gradients;           // L·D, written
 };
 

@@ -24,7 +24,7 @@ void activation(int which, nb::handle from, nb::handle to) {
   check(which >= 0 && which <= 2, "the function must be 0 (tanh), 1 (relu) or 2 (sigmoid)");
   Operands o;
   const std::size_t source = o.add("source", from), result = o.add("target", to, true);
-  o.look();
+  o.inspect();
   const auto [in, out] = elementwise(o[source], o[result]);
   const Number number = o[source].type == kFloat32 ? Number::f32 : Number::f64;
   const Long n = o[source].shape[0];

@@ -18,7 +18,7 @@ struct Range {
 using Ranges = std::vector<Range>;
 
 [[noreturn]] inline void refuse(const View& v, std::span<const Long> shape, Type type) {
-  throw Misfit("expected " + v.who() + " of shape " + View::shown(shape) + " and " + type.name() + ", got " +
+  throw Mismatch("expected " + v.who() + " of shape " + View::shown(shape) + " and " + type.name() + ", got " +
       (v.none ? "none" : v.sizes() + " and " + v.type.name()));
 }
 inline void expect(const View& v, std::initializer_list<Long> shape, Type type) {
@@ -30,7 +30,7 @@ inline void expect(const View& v, std::initializer_list<Long> shape, Type type) 
 inline Long stride(const View& v, int axis) {
   if (v.shape[axis] == 1) return 0;
   if (v.strides[axis] < 0 || v.strides[axis] > kMost)
-    throw Misfit("expected strides of " + v.who() + " that are not negative, nor too large, got " +
+    throw Mismatch("expected strides of " + v.who() + " that are not negative, nor too large, got " +
         std::to_string(v.strides[axis]));
   return v.strides[axis];
 }
@@ -38,7 +38,7 @@ inline void check_dense(const View& v, Long elements) {
   Long stride = 1;
   for (int d = v.axes; elements && d-- > 0; stride *= v.shape[d])
     if (v.shape[d] != 1 && v.strides[d] != stride)
-      throw Misfit("expected " + v.who() + " to be contiguous, got strides " + v.steps());
+      throw Mismatch("expected " + v.who() + " to be contiguous, got strides " + v.steps());
 }
 inline Long dense_elements(const View& v) {
   Long elements = 1;
@@ -50,13 +50,14 @@ inline Long dense_elements(const View& v) {
 inline void* take(const View& v, Long elements, Ranges& to) {
   if (elements == 0) return nullptr;
   const auto size = static_cast<Address>(v.type.bits / 8), bytes = static_cast<Address>(elements) * size;
-  if (v.at == 0) throw Misfit("expected " + v.who() + " to lie in memory, got a null pointer: was its storage freed?");
+  if (v.at == 0)
+    throw Mismatch("expected " + v.who() + " to lie in memory, got a null pointer: was its storage freed?");
   if (v.at % size != 0)
-    throw Misfit("expected " + v.who() + " aligned to its elements of " + std::to_string(size) +
+    throw Mismatch("expected " + v.who() + " aligned to its elements of " + std::to_string(size) +
         " bytes, got address " + std::to_string(v.at));
   if (v.at > kEnd - bytes)
-    throw Misfit("expected " + v.who() + " to end within memory, got " + std::to_string(bytes) + " bytes at address " +
-        std::to_string(v.at));
+    throw Mismatch("expected " + v.who() + " to end within memory, got " + std::to_string(bytes) +
+        " bytes at address " + std::to_string(v.at));
   to.push_back({&v, v.at, v.at + bytes});
   return reinterpret_cast<void*>(v.at);
 }
@@ -64,7 +65,7 @@ inline std::vector<Long> integers(const View& v, Long count) {  // a copy: other
   expect(v, {count}, kInt64);
   dense_elements(v);
   if (count && (v.at == 0 || v.at % sizeof(Long) != 0))
-    throw Misfit("expected " + v.who() + " aligned in memory, got address " + std::to_string(v.at));
+    throw Mismatch("expected " + v.who() + " aligned in memory, got address " + std::to_string(v.at));
   const auto* from = reinterpret_cast<const Long*>(v.at);
   return std::vector<Long>(from, from + count);
 }
@@ -72,7 +73,7 @@ inline std::vector<Long> integers(const View& v, Long count) {  // a copy: other
 inline void check_overlap(const Ranges& reads, const Ranges& writes) {
   const auto apart = [](const Range& a, const Range& b) {
     if (a.from < b.to && b.from < a.to)
-      throw Misfit("expected " + a.view->who() + ", which is written, apart from " + b.view->who() +
+      throw Mismatch("expected " + a.view->who() + ", which is written, apart from " + b.view->who() +
           ", got memory that overlaps");
   };
   for (std::size_t i = 0; i < writes.size(); ++i) {
@@ -84,7 +85,7 @@ inline void check_overlap(const Ranges& reads, const Ranges& writes) {
 // What a function reads and writes, number by number.
 inline std::pair<const void*, void*> elementwise(const View& from, const View& to) {
   if (from.none || from.axes != 1 || (from.type != kFloat32 && from.type != kFloat64))
-    throw Misfit(
+    throw Mismatch(
         "expected source of one axis and float32 or float64, got " + from.sizes() + " and " + from.type.name());
   expect(to, {from.shape[0]}, from.type);
   Ranges reads, writes;

@@ -14,11 +14,11 @@
 namespace elman {
 
 // The operands of a call. What asks Python, which may do anything and let other threads run, is asked as they are
-// added; then look() sees all of them as they are, and until the next Python code runs they stay so. They are held as
-// long as this lives.
+// added; then inspect() sees all of them as they are, and until the next Python code runs they stay so. They are held
+// as long as this lives.
 class Operands {
  public:
-  using Some = std::pair<std::size_t, std::size_t>;
+  using Indices = std::pair<std::size_t, std::size_t>;
   static constexpr std::size_t kNone = 0;  // the first are none, and stand for what there is not
 
   Operands() {
@@ -34,13 +34,13 @@ class Operands {
         if (PyObject_GetBuffer(object.ptr(), operand.buffer.get(),
                 PyBUF_STRIDES | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0)) != 0) {
           PyErr_Clear();
-          throw Misfit("expected " + views_.back().who() + " to be memory that can be " +
+          throw Mismatch("expected " + views_.back().who() + " to be memory that can be " +
               (written ? "written to" : "read") + ", got " + nanobind::inst_name(object).c_str());
         }
       } else {
         check_plain(object, views_.back());
         if (is_negated(object.ptr()))
-          throw Misfit("expected " + views_.back().who() +
+          throw Mismatch("expected " + views_.back().who() +
               " with its numbers in memory as they are, got a tensor that is negated lazily: use resolve_neg()");
       }
     }
@@ -57,7 +57,7 @@ class Operands {
     return all_.size() - 1;
   }
   // From a list or a tuple; None stands for as many of None, kMostStates at most.
-  Some add_all(const char* name, nanobind::handle from, std::size_t nones, bool written = false) {
+  Indices add_all(const char* name, nanobind::handle from, std::size_t nones, bool written = false) {
     const std::size_t first = all_.size();
     if (from.is_none()) return {kNone, nones};
     if (!PyTuple_Check(from.ptr()) && !PyList_Check(from.ptr()))
@@ -76,14 +76,14 @@ class Operands {
     return false;
   }
 
-  void look() {
-    for (std::size_t i = kMostStates; i < all_.size(); ++i) look(i);
+  void inspect() {
+    for (std::size_t i = kMostStates; i < all_.size(); ++i) inspect(i);
   }
-  const View& look(std::size_t i) {
+  const View& inspect(std::size_t i) {
     View& v = views_[i];
     if (v.none) return v;
-    if (all_[i].buffer) look(*all_[i].buffer, v);
-    else if (exchange()) look(all_[i].object.ptr(), v);
+    if (all_[i].buffer) inspect(*all_[i].buffer, v);
+    else if (exchange()) inspect(all_[i].object.ptr(), v);
     else ask(all_[i].object, v);
     return v;
   }
@@ -103,7 +103,7 @@ class Operands {
     }
     return 0;
   }
-  Views operator[](Some some) const { return Views(views_).subspan(some.first, some.second); }
+  Views operator[](Indices some) const { return Views(views_).subspan(some.first, some.second); }
 
  private:
   struct Release {
@@ -123,8 +123,8 @@ class Operands {
     static PyObject* const untyped_storage = PyUnicode_InternFromString("untyped_storage");
     all_[i].storage = call(all_[i].object.ptr(), untyped_storage);
     const Address seen = views_[i].at;
-    if (look(i).at != seen)
-      throw Misfit("expected " + views_[i].who() + " to stay where it is, got other memory meanwhile");
+    if (inspect(i).at != seen)
+      throw Mismatch("expected " + views_[i].who() + " to stay where it is, got other memory meanwhile");
   }
 
   static void check_plain(nanobind::handle object, const View& v) {
@@ -135,12 +135,12 @@ class Operands {
   }
   static void count_axes(View& v, Long axes) {
     if (axes > kMostAxes)
-      throw Misfit(
+      throw Mismatch(
           "expected " + v.who() + " of at most " + std::to_string(kMostAxes) + " axes, got " + std::to_string(axes));
     v.axes = static_cast<int>(axes);
   }
-  static void look(const Py_buffer& b, View& v) {
-    if (b.itemsize < 1) throw Misfit("expected " + v.who() + " of numbers, got elements of no bytes");
+  static void inspect(const Py_buffer& b, View& v) {
+    if (b.itemsize < 1) throw Mismatch("expected " + v.who() + " of numbers, got elements of no bytes");
     const char format = b.format && b.format[0] && !b.format[1] ? b.format[0] : b.format ? '\0' : 'B';
     const auto bits = static_cast<unsigned char>(b.itemsize * 8);
     v.type = format == 'f' || format == 'd' ? Type{2, bits}
@@ -154,15 +154,15 @@ class Operands {
     for (int d = 0; d < v.axes; ++d) {
       v.shape[d] = b.shape[d], v.strides[d] = b.strides[d] / b.itemsize;
       if (b.strides[d] % b.itemsize != 0 && b.shape[d] > 1)
-        throw Misfit("expected " + v.who() + " with whole elements from one to the next, got strides of " +
+        throw Mismatch("expected " + v.who() + " with whole elements from one to the next, got strides of " +
             std::to_string(b.strides[d]) + " bytes");
     }
   }
-  static void look(PyObject* tensor, View& v) {
+  static void inspect(PyObject* tensor, View& v) {
     nanobind::dlpack::dltensor t;
     if (exchange()->view(tensor, &t) != 0) {
       PyErr_Clear();
-      throw Misfit("expected " + v.who() + " to be a dense tensor in memory, got " +
+      throw Mismatch("expected " + v.who() + " to be a dense tensor in memory, got " +
           nanobind::inst_name(tensor).c_str() + " that does not show where it lies");
     }
     check_cpu(v, t.device.device_type == nanobind::device::cpu::value);
@@ -185,7 +185,7 @@ class Operands {
       if (type == "torch." + known.name()) v.type = known;
     const auto shape = nb::cast<nb::tuple>(sizes), strides = nb::cast<nb::tuple>(steps);
     if (shape.size() != strides.size())
-      throw Misfit("expected " + v.who() + " with a stride for each axis, got others");
+      throw Mismatch("expected " + v.who() + " with a stride for each axis, got others");
     count_axes(v, static_cast<Long>(shape.size()));
     for (int d = 0; d < v.axes; ++d)
       v.shape[d] = nb::cast<Long>(shape[static_cast<std::size_t>(d)]),
@@ -193,7 +193,7 @@ class Operands {
     v.at = nb::cast<Address>(tensor.attr("data_ptr")());
   }
   static void check_cpu(const View& v, bool cpu) {
-    if (!cpu) throw Misfit("expected " + v.who() + " on the CPU, got a tensor on another device");
+    if (!cpu) throw Mismatch("expected " + v.who() + " on the CPU, got a tensor on another device");
   }
 
   std::vector<Operand> all_;

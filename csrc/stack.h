@@ -19,7 +19,7 @@ struct Stack {
     check(I >= 0 && H >= 0 && L >= 1 && (D == 1 || D == 2), "sizes must be L >= 1, I, H >= 0 and D 1 or 2");
     check(I <= kMost && H <= kMost && L <= kMost, "a size is too large");
     check(P == 0 || (cell.projects && P >= 1 && P < H), "a projection is an LSTM's, and smaller than H");
-    if (H == 0) throw Misfit("expected a network of at least one unit, got none");
+    if (H == 0) throw Mismatch("expected a network of at least one unit, got none");
   }
   static const CellInfo& cell_of(const char* name) {
     std::string names;
@@ -37,7 +37,7 @@ struct Stack {
   std::size_t states() const { return static_cast<std::size_t>(cell.states); }
 
   // The parameters come in torch's order, those that there are of w_ih, w_hh, b_ih, b_hh, w_hr: so many of a direction,
-  // the i-th of which is in this place of the five.
+  // the i-th of which is in this place among the `kPlaces`.
   static constexpr int kPlaces = 5;
   Long each() const { return 2 + (bias ? 2 : 0) + (P ? 1 : 0); }
   Long count() const { return directions() * each(); }

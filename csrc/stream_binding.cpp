@@ -61,19 +61,19 @@ class BoundStream {
       packed_.push_back({nb::borrow(name), parameter, PackedParameter::count(parameter.ptr())});
     }
     Operands weights;
-    const Operands::Some all = weights.add_all("parameter", params, 0);
-    const Operands::Some own = states_.add_all("state", states, 0, true);
+    const Operands::Indices all = weights.add_all("parameter", params, 0);
+    const Operands::Indices own = states_.add_all("state", states, 0, true);
     check(names.size() == 0 || names.size() == all.second, "names must be none, or one for each parameter");
-    weights.look(), states_.look();
+    weights.inspect(), states_.inspect();
     const Type type = all.second ? weights[all][0].type : kOther;
     if (type != kFloat32 && type != kFloat64)
-      throw Misfit("expected parameters of float32 or float64, got " + type.name());
+      throw Mismatch("expected parameters of float32 or float64, got " + type.name());
     Operated operands(stack_, type, B);
     operands.read_parameters(weights[all]);
     void* at[kMostStates] = {};
     operands.states(states_[own], at);
     for (const View& v : states_[own])
-      if (v.none) throw Misfit("expected a state for each of the cell's states, got none");
+      if (v.none) throw Mismatch("expected a state for each of the cell's states, got none");
     operands.check_apart();
     for (std::size_t i = 0; i < packed_.size(); ++i) packed_[i].remember(weights[all][i]);
     bits_ = type.bits;
@@ -190,7 +190,7 @@ class BoundStream {
     if (!api || !can_read(api, x.ptr(), from) || !rows(from, stack_.I).fit) return nb::none();
     const nb::object output = out.is_none() ? made(from.ndim + 1) : nb::borrow(out);
     if (!is_plain(output) || !can_read(api, output.ptr(), to)) return nb::none();
-    // Once more: a look lets other threads run, and nothing may come between what is seen and its use.
+    // Once more: to inspect lets other threads run, and nothing may come between what is seen and its use.
     if (api->view(x.ptr(), &from) != 0 || api->view(output.ptr(), &to) != 0) {
       PyErr_Clear();
       return nb::none();

@@ -1,4 +1,4 @@
-// How an operand looks, whoever showed it: what it is called in errors, its type, shape, strides and address.
+// What an operand is, whoever showed it: what it is called in errors, its type, shape, strides and address.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ constexpr Long kMost = Long{1} << 40;
 constexpr int kMostAxes = 5;  // of an operand
 
 // An operand is not as the call needs it. Says what was expected and what came.
-struct Misfit : std::runtime_error {
+struct Mismatch : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
@@ -64,7 +64,7 @@ inline Long product(std::initializer_list<Long> factors) {
   for (Long f : factors) {
     p *= f;
     if (p > kMost * 64)
-      throw Misfit("expected operands that memory can hold, got sizes that multiply to more elements");
+      throw Mismatch("expected operands that memory can hold, got sizes that multiply to more elements");
   }
   return static_cast<Long>(p);
 }
