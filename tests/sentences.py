@@ -41,14 +41,13 @@ def help_texts() -> Iterator[str]:
 
 
 def errors() -> Iterator[str]:
-    """A line for each error that the rooms above the library raise, ``⟨…⟩`` standing for what it is filled with."""
-    for room in ROOMS:
-        for file in (PACKAGE / room).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                calls = [node.exc] if isinstance(node, ast.Raise) else [node] if isinstance(node, ast.Call) else []
-                for call in calls:
-                    if isinstance(call, ast.Call) and call.args and ast.unparse(call.func).endswith(("Error", "BadParameter", "fail")):
-                        yield from _lines(call.args[0])
+    """A line for each error that the rooms above the library raise, or its import does, ``⟨…⟩`` standing for what it is filled with."""
+    for file in (*(file for room in ROOMS for file in (PACKAGE / room).rglob("*.py")), PACKAGE / "backends" / "kernels.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            calls = [node.exc] if isinstance(node, ast.Raise) else [node] if isinstance(node, ast.Call) else []
+            for call in calls:
+                if isinstance(call, ast.Call) and call.args and ast.unparse(call.func).endswith(("Error", "BadParameter", "fail")):
+                    yield from _lines(call.args[0])
 
 
 def refusals() -> Iterator[str]:

@@ -294,13 +294,17 @@ def test_a_process_meets_bad_input_without_a_traceback() -> None:
     assert result.stderr.decode() == "elman: unknown kind 'rrn'; did you mean 'rnn'?\n"
 
 
-def test_an_instruction_set_that_is_not_here_is_one_line_too() -> None:
+@pytest.mark.parametrize(
+    ("language", "told"), [("en", "elman: ELMAN_ISA is 'nonsense', but"), ("zh", "elman：ELMAN_ISA 设为 'nonsense'，但没有")]
+)
+def test_an_instruction_set_that_is_not_here_is_one_line_too(language: str, told: str) -> None:
     # The way the installed command goes: importing elman is what fails.
-    command = [sys.executable, "-c", "from elman_cli import main; main()", "config"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "ELMAN_ISA": "nonsense"})
+    command = [sys.executable, "-c", "from elman_cli import main; main()", "config", "--lang", language]
+    environment = {**os.environ, "ELMAN_ISA": "nonsense", "PYTHONIOENCODING": "utf-8"}
+    result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=environment)
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr.startswith("elman: ELMAN_ISA is 'nonsense'")
+    assert result.stderr.startswith(told)
     assert result.stderr.count("\n") == 1
 
 

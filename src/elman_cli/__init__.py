@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib.util import find_spec, module_from_spec
 
 
 def main() -> None:
@@ -15,13 +16,28 @@ def main() -> None:
     try:
         from elman.cli import main as run
     except (ValueError, ImportError) as error:
-        print(f"elman: {' '.join(str(error).split())}", file=sys.stderr)
+        print(_in_the_readers_language(f"elman: {' '.join(str(error).split())}"), file=sys.stderr)
         sys.exit(2 if isinstance(error, ValueError) else 1)
     try:
         run()
     finally:
         # All is said. What is left is Python's own tidying up, with which Ctrl-C cannot do any good.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _in_the_readers_language(line: str) -> str:
+    """The line translated by the part of the package that needs nothing else of it, as the package itself could not be imported."""
+    spec = find_spec("elman")
+    if spec is None:
+        return line
+    sys.modules["elman"] = module_from_spec(spec)  # says where its modules are, but does not run
+    try:
+        from elman.cli.frame import language_asked_for
+        from elman.language import speaking, translated
+    except ImportError:  # of the command line's own dependencies
+        return line
+    with speaking(language_asked_for(sys.argv[1:])):
+        return translated(line)
 
 
 def _leave(*_: object) -> None:

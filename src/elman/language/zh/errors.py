@@ -2,6 +2,15 @@
 
 SENTENCES = {
     "elman: {message}": "elman：{message}",
+    "No module named {name}": "找不到模块 {name}",
+    "ELMAN_ISA is {value}, but the kernels are not built here ({reason}); unset it": (
+        "ELMAN_ISA 设为 {value}，但这里没有编译好的内核（{reason}），请取消该设置"
+    ),
+    "ELMAN_ISA is {value}, but there is {error}; set it to one of these, or unset it for the best": (
+        "ELMAN_ISA 设为 {value}，但{error}，请改为其中之一，或取消设置以自动选用最快的"
+    ),
+    "no instruction set {name} here: this processor and this build offer {offered}": "没有 {name} 指令集，当前处理器和构建支持 {offered}",
+    "this is the pure-Python package": "当前安装的是纯 Python 版",
     "warning: {message}": "警告：{message}",
     "interrupted": "已中断",
     # Networks and their data
