@@ -217,6 +217,25 @@ def test_torchs_cell_may_become_ours(kind: Kind, bias: bool, way: Callable[[nn.M
     _is_like(way(copy.deepcopy(theirs)), theirs, torch.randn(2, 3))
 
 
+@every_layer
+@pytest.mark.parametrize("value", [1, 0, "yes", "", None], ids=repr)
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_batch_first_set_past_its_check_counts_by_its_truth(layer: str, value: object, grad: bool) -> None:
+    theirs, ours = getattr(nn, layer)(3, 4, batch_first=bool(value)), getattr(elman, layer)(3, 4)
+    ours.load_state_dict(theirs.state_dict())
+    vars(ours)["batch_first"] = value
+    x = torch.randn(5, 2, 3)
+    expected, final = theirs(x)
+    with torch.set_grad_enabled(grad):
+        output, (*states,) = ours(x)
+        traced = ours.trace(x)
+        cut, _ = ours(x, lengths=[2] * 5 if value else [5, 5])
+    for got in (output, traced.output, cut):
+        torch.testing.assert_close(got, expected)
+    for got, want in zip(states, final, strict=True):
+        torch.testing.assert_close(got, want)
+
+
 @pytest.mark.parametrize("first", ["copy", "pickle", "repr", "compile", "why", "stream", "trace"])
 def test_a_class_that_was_assigned_is_enough_whatever_comes_first(first: str) -> None:
     theirs, x = nn.GRU(3, 4), torch.randn(5, 2, 3)

@@ -296,7 +296,7 @@ class RecurrentLayer(RecurrentModule[State]):
             dropout=self.dropout,
             training=self.training,
             spans=spans,
-            batch_first=self.batch_first,
+            batch_first=as_truth("batch_first", self.batch_first),  # any object, if it was set past its check
         )
         dtype = self._autocast_dtype(x)
         if dtype is not None:
