@@ -1,4 +1,4 @@
-"""Launching CUDA kernels: what is asked of the driver, on a driver that only takes notes; and on a GPU where there is one."""
+"""Launching CUDA kernels: what is asked of the driver, on a driver that only takes notes."""
 
 from __future__ import annotations
 
@@ -6,106 +6,16 @@ import ctypes
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from cuda_driver import INVALID_CONTEXT, INVALID_VALUE, NOT_FOUND, SUCCESS, Call, Driver, properties
 from elman.backends.cuda import compiler, launcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-SUCCESS, INVALID_VALUE, INVALID_CONTEXT, NOT_FOUND = 0, 1, 201, 500
-needs_gpu = pytest.mark.skipif(launcher.unavailable_reason() is not None, reason=str(launcher.unavailable_reason()))
-
-
-class Call(ctypes.Structure):
-    """A kernel's parameter."""
-
-    _fields_ = (("x", ctypes.c_void_p), ("n", ctypes.c_int), ("more", ctypes.c_double * 20))
-
-
-class Names:
-    """Enumerators that are their own names."""
-
-    def __getattr__(self, name: str) -> str:
-        return name
-
-
-class Driver:
-    """Takes the driver's place, and notes what it is asked.
-
-    ``fails`` gives a function's statuses, call by call; beyond them it succeeds.
-    """
-
-    CUfunction_attribute = CUdevice_attribute = CUlaunchAttributeID = CUstreamCaptureMode = Names()
-    CUresult = SimpleNamespace(CUDA_ERROR_INVALID_CONTEXT=INVALID_CONTEXT)
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
-        self.fails: dict[str, list[int]] = {}
-        self.version = 13000
-
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("cu"):
-            raise AttributeError(name)
-
-        def call(*args: Any) -> tuple[Any, ...]:
-            self.calls.append((name, *args))
-            statuses = self.fails.get(name, [])
-            return (statuses.pop(0) if statuses else SUCCESS, *self.answer(name, args))
-
-        return call
-
-    def answer(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What a function gives past its status."""
-        first = args[0] if args else None
-        errors = {
-            INVALID_VALUE: ("CUDA_ERROR_INVALID_VALUE", "invalid argument"),
-            NOT_FOUND: ("CUDA_ERROR_NOT_FOUND", "named symbol not found"),
-        }
-        values = {
-            "cuDriverGetVersion": self.version,
-            "cuDeviceGet": f"device {first}",
-            "cuDevicePrimaryCtxRetain": f"context of {first}",
-            "cuThreadExchangeStreamCaptureMode": "the mode before",
-            "cuModuleLoadData": f"module {self.asked('cuModuleLoadData')}",
-            "cuModuleGetFunction": f"function {args[-1]}" if args else None,
-            "cuFuncGetAttribute": {"CU_FUNC_ATTRIBUTE_NUM_REGS": 128, "CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES": 16}.get(first),
-            "cuDeviceGetAttribute": {"CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 232448}.get(first),
-            "cuOccupancyMaxActiveBlocksPerMultiprocessor": 2,
-            "cuOccupancyMaxActiveClusters": 16,
-            "cuGetErrorName": errors[first][0].encode() if first in errors else None,
-            "cuGetErrorString": errors[first][1].encode() if first in errors else None,
-        }
-        return (values[name],) if name in values else ()
-
-    def CUlaunchAttribute(self) -> SimpleNamespace:  # noqa: N802
-        return SimpleNamespace(value=SimpleNamespace(clusterDim=SimpleNamespace()))
-
-    def CUlaunchConfig(self) -> SimpleNamespace:  # noqa: N802
-        return SimpleNamespace()
-
-    def asked(self, name: str) -> int:
-        return [call[0] for call in self.calls].count(name)
-
-    def attributes_set(self) -> list[tuple[Any, ...]]:
-        return [call[1:] for call in self.calls if call[0] == "cuFuncSetAttribute"]
-
-
-def properties(**changes: Any) -> SimpleNamespace:
-    """What torch says of a device."""
-    torchs = {
-        "name": "a device",
-        "major": 9,
-        "minor": 0,
-        "multi_processor_count": 132,
-        "regs_per_multiprocessor": 65536,
-        "L2_cache_size": 50,
-    }
-    return SimpleNamespace(**torchs | {"shared_memory_per_block_optin": 1000} | changes)
 
 
 def forget() -> None:
@@ -338,76 +248,3 @@ def test_a_driver_older_than_the_compiler_is_told(
     monkeypatch.setattr(compiler, "nvrtc_version", lambda: (13, 2))
     driver.version = version
     assert launcher.unavailable_reason() == reason
-
-
-# --- On a GPU ---------------------------------------------------------------------------------------------------------
-
-BUMP = """
-struct Call { float* x; int n; double more[20]; };
-extern "C" __global__ void bump(const __grid_constant__ Call call) {
-  extern __shared__ float shared[];
-  shared[threadIdx.x] = float(call.more[19]);
-  if (blockIdx.x == 0 && threadIdx.x < call.n) call.x[threadIdx.x] += shared[threadIdx.x];
-}
-"""
-
-
-@pytest.fixture
-def bump() -> launcher.Kernel:
-    device = torch.cuda.current_device()
-    cubin = compiler.compile("bump", launcher.device_properties(device).arch, {}, BUMP)
-    return launcher.load(cubin, "bump", device, shared_bytes=64 * 1024)
-
-
-def ones(x: torch.Tensor) -> Call:
-    """Adds 1 to all numbers of x but the last."""
-    return Call(x.data_ptr(), x.numel() - 1, (ctypes.c_double * 20)(*[0.0] * 19, 1.0))
-
-
-@needs_gpu
-def test_a_kernel_runs_on_torchs_stream(bump: launcher.Kernel) -> None:
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        x = torch.zeros(32, device="cuda")
-        for _ in range(3):
-            bump.launch(4, 32, 64 * 1024, stream.cuda_stream, bytes(ones(x)))
-        assert x.tolist() == [3.0] * 31 + [0.0]
-    assert bump.registers > 0
-    assert bump.local_bytes == 0
-    assert bump.resident_blocks(32, 64 * 1024) >= torch.cuda.get_device_properties("cuda").multi_processor_count
-
-
-@needs_gpu
-def test_a_kernel_runs_in_a_thread_that_has_not_used_the_device(bump: launcher.Kernel) -> None:
-    x = torch.zeros(32, device="cuda")
-    torch.cuda.synchronize()
-    thread = threading.Thread(target=bump.launch, args=(1, 32, 64 * 1024, 0, bytes(ones(x))))
-    thread.start()
-    thread.join()
-    torch.cuda.synchronize()
-    assert x.tolist() == [1.0] * 31 + [0.0]
-
-
-@needs_gpu
-def test_a_graph_captures_a_launch_and_a_load(bump: launcher.Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.zeros(32, device="cuda")
-    graph = torch.cuda.CUDAGraph()
-    cubin = compiler.compile("fresh", launcher.device_properties(bump.device).arch, {}, BUMP + "// not loaded yet\n")
-    monkeypatch.setattr(launcher, "_modules", {})
-    monkeypatch.setattr(launcher, "_kernels", {})
-    with torch.cuda.graph(graph):
-        fresh = launcher.load(cubin, "bump", bump.device, shared_bytes=64 * 1024)
-        for kernel in (bump, fresh):
-            kernel.launch(1, 32, 64 * 1024, torch.cuda.current_stream().cuda_stream, bytes(ones(x)))
-    assert x.sum().item() == 0
-    graph.replay()
-    graph.replay()
-    assert x.tolist() == [4.0] * 31 + [0.0]
-
-
-@needs_gpu
-def test_what_cuda_refuses_is_told(bump: launcher.Kernel) -> None:
-    with pytest.raises(RuntimeError, match=r"cuLaunchKernel\(bump\) fails: .*CUDA_ERROR_INVALID_VALUE"):
-        bump.launch(1, 4096, 0, 0, bytes(Call()))
-    with pytest.raises(RuntimeError, match="cuModuleLoadData fails"):
-        launcher.load(b"not a cubin", "bump", bump.device)

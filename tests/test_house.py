@@ -38,6 +38,9 @@ FLOORS = (
 )
 FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
+MOST_LINES = 400  # of a file
+SOURCES = {".py", ".h", ".cpp", ".cuh", ".cu"}
+
 # The sources of csrc that know Python.
 BINDING = {"binding.cpp", "machine_binding.cpp", "stream_binding.cpp", "exchange.h", "operands.h", "packed_parameter.h"}
 
@@ -104,6 +107,20 @@ def foreign_includes(folder: Path) -> list[str]:
     ]
 
 
+def drawn_floors(page: str) -> list[set[str]]:
+    """The rooms on each floor of the page's diagram, from the ground up: its left column; a line that ends in a comma goes on below."""
+    diagram = page.split("```text\n")[1].split("─")[0]
+    names = "\n".join(re.split(r"  +", line)[0].strip() for line in diagram.splitlines())
+    return [set(floor.split(", ")) for floor in reversed(names.replace(",\n", ", ").splitlines())]
+
+
+def long_files(root: Path) -> list[str]:
+    """The files of src, csrc and tests that have more than ``MOST_LINES`` lines."""
+    files = [file for room in ("src", "csrc", "tests") for file in sorted((root / room).rglob("*")) if file.suffix in SOURCES]
+    lines = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+    return [f"{file.relative_to(root)} has {count} lines" for file, count in lines.items() if count > MOST_LINES]
+
+
 def loaded_by(code: str) -> set[str]:
     """The names in ``sys.modules`` of a fresh Python that has run ``code``."""
     command = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"]
@@ -126,6 +143,15 @@ def test_every_room_has_its_floor() -> None:
     assert rooms - {"__init__", "__main__", "__pycache__"} <= set(FLOOR_OF)
 
 
+def test_the_page_draws_these_floors() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert drawn_floors(page) == [set(rooms) for rooms in FLOORS]
+
+
+def test_a_file_is_one_idea() -> None:
+    assert long_files(ROOT) == []
+
+
 def test_what_comes_from_others_is_read_as_data() -> None:
     assert unsafe_readers(PACKAGE) == []
 
@@ -142,7 +168,7 @@ def test_kernels_know_neither_python_nor_torch() -> None:
 
 
 def test_kernels_stay_small() -> None:
-    """Three cells, forward, backward and step by step, and three number types: loops, threads and doors, nothing else."""
+    """Three cells, forward, backward and step by step, and three number types: loops, threads and their binding, nothing else."""
     lines = sum(file.read_text(encoding="utf-8").count("\n") for file in KERNELS.rglob("*") if file.suffix in {".h", ".cpp"})
     assert lines <= 5155
 
@@ -219,6 +245,18 @@ def test_foreign_includes_are_seen(tmp_path: Path) -> None:
     (tmp_path / "binding.cpp").write_text("#include <nanobind/nanobind.h>\n", encoding="utf-8")
     (tmp_path / "scan.h").write_text('#include <cstddef>\n  # include "torch/extension.h"\n#include "target.h"\n', encoding="utf-8")
     assert foreign_includes(tmp_path) == ["scan.h includes torch/"]
+
+
+def test_files_that_are_too_long_are_seen(tmp_path: Path) -> None:
+    for name, lines in {"src/elman/scan.py": 401, "csrc/scan.h": 400, "tests/test_scan.py": 512, "docs/scan.py": 999}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("pass\n" * lines, encoding="utf-8")
+    assert long_files(tmp_path) == ["src/elman/scan.py has 401 lines", "tests/test_scan.py has 512 lines"]
+
+
+def test_floors_that_are_drawn_otherwise_are_seen() -> None:
+    page = "```text\nshow, train    people\ncells,         equations;\nscan           steps\n──────\ncsrc     kernels\n```"
+    assert drawn_floors(page) == [{"cells", "scan"}, {"show", "train"}]
 
 
 def test_modules_of_others_are_seen() -> None:
