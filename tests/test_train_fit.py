@@ -119,7 +119,7 @@ def test_divergence_goes_back_to_the_weights_before() -> None:
 
     with pytest.raises(DivergedError, match="diverged: at step 4 a character costs nan bits") as caught:
         fit(model, REPETITIVE, FitSettings(steps=9, streams=2, chunk=8), ruin)
-    assert caught.value.kept == 2
+    assert caught.value.weights_step == 2
     assert all(torch.equal(value, left[2][name]) for name, value in model.state_dict().items())
 
 

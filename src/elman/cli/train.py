@@ -136,7 +136,7 @@ def _train_and_keep(corpus: Corpus, settings: TextSettings, out: Path, screen: C
     try:
         return _train_watched(corpus, settings, screen, begin, keep), files
     except DivergedError as error:
-        kept = _("the weights of step {step} are in {path}", step=error.kept, path=files["model"])
+        kept = _("the weights of step {step} are in {path}", step=error.weights_step, path=files["model"])
         before, rate = f"{settings.fit.learning_rate:g}", f"{min(settings.fit.learning_rate / 10, LEARNING_RATE):g}"
         told = _(
             "training diverged at step {step} ({bits} bits per character; random guessing gives 8): lower --lr from {before} to {rate}; "

@@ -73,10 +73,10 @@ def _products(title: str, source: str, products: Sequence[Product], total: float
     made = Table(title=heading, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style=DIM)
     for name in ("", _("weight"), "", _("value"), "", _("product")):
         made.add_column(name, justify="right", no_wrap=True)
-    kept = len(products) if len(products) <= most else most - 2
-    for product in products if kept == len(products) else (*products[:kept], products[-1]):
-        if product.index == len(products) - 1 > kept:
-            left = products[kept:-1]
+    shown = len(products) if len(products) <= most else most - 2
+    for product in products if shown == len(products) else (*products[:shown], products[-1]):
+        if product.index == len(products) - 1 > shown:
+            left = products[shown:-1]
             more = Text(_("{count} more", count=count(len(left))), DIM)
             made.add_row(Text("…", DIM), more, "", "", "", number(sum(each.product for each in left)))
         value = Text(number(product.value), colour)

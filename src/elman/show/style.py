@@ -124,11 +124,11 @@ def folded(values: Nested, width: int, rows: int = 4) -> Text:
     """A vector or matrix as torch prints it, folded in the middle to fit ``width`` columns and ``rows`` lines."""
     all_rows = values if isinstance(values, list) and values and isinstance(values[0], list) else [values]
     matrix = all_rows is values
-    kept: list[Nested | None] = list(all_rows) if len(all_rows) <= rows else [*all_rows[: rows - 2], None, all_rows[-1]]
-    wide = max(len(number(value).strip()) for row in kept if isinstance(row, list) for value in row if isinstance(value, float))
+    shown: list[Nested | None] = list(all_rows) if len(all_rows) <= rows else [*all_rows[: rows - 2], None, all_rows[-1]]
+    wide = max(len(number(value).strip()) for row in shown if isinstance(row, list) for value in row if isinstance(value, float))
     fits = max(2, (width - 4) // (wide + 2))
     lines = []
-    for index, row in enumerate(kept):
+    for index, row in enumerate(shown):
         if not isinstance(row, list):
             lines.append(Text("  …", DIM))
             continue
@@ -136,7 +136,7 @@ def folded(values: Nested, width: int, rows: int = 4) -> Text:
         if len(cells) > fits:
             cells = [*cells[: max(1, fits - 2)], "…", cells[-1]]
         opening = ("[[" if index == 0 else " [") if matrix else "["
-        closing = ("]]" if index == len(kept) - 1 else "],") if matrix else "]"
+        closing = ("]]" if index == len(shown) - 1 else "],") if matrix else "]"
         lines.append(Text.assemble((opening, DIM), ", ".join(cells), (closing, DIM)))
     return Text("\n").join(lines)
 

@@ -96,15 +96,15 @@ class DivergedError(RuntimeError):
     Attributes:
         step: the step that found out.
         bits: bits per character there, or infinity or NaN.
-        kept: after which step the weights are those that the model has now; 0 for the initial ones.
+        weights_step: after which step the weights are those that the model has now; 0 for the initial ones.
     """
 
-    def __init__(self, step: int, bits: float, kept: int, learning_rate: float) -> None:
+    def __init__(self, step: int, bits: float, weights_step: int, learning_rate: float) -> None:
         super().__init__(
             f"the training diverged: at step {step} a character costs {bits:.3g} bits, where knowing nothing costs 8; "
             f"try a learning rate below {learning_rate:g}"
         )
-        self.step, self.bits, self.kept = step, bits, kept
+        self.step, self.bits, self.weights_step = step, bits, weights_step
 
 
 def fit(model: CharModel, text: bytes, settings: FitSettings, after_step: Callable[[Step], bool | None] | None = None) -> Step:
