@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Weights:
-    """The parameters of one direction of one layer, and what a step does with them. Vectors may come in batches, one for each row."""
+    """The parameters of one direction of one layer, and what a step does with them. Vectors may come in batches, one for each sequence."""
 
     def __init__(self, cell: Cell, of: Direction) -> None:
         self.cell = cell
@@ -34,28 +34,28 @@ class Weights:
         self.width = of.w_hh.shape[1]  # of h
 
     def forward(self, x: Approx, states: tuple[Approx, ...]) -> tuple[tuple[Approx, ...], tuple[Approx, ...]]:
-        """The states after a step, and what is kept of it."""
+        """The states after a step, and what is saved of it."""
         a = [Sum.product(w, x) + Sum.of(b) for w, b in zip(self.w_ih, self.b_ih, strict=True)]
         q = [Sum.product(w, states[0]) + Sum.of(b) for w, b in zip(self.w_hh, self.b_hh, strict=True)]
-        (h, *others), kept = self.cell.forward(a, q, states)
-        return (h if self.w_hr is None else Sum.product(self.w_hr, h).rounded(), *others), kept
+        (h, *others), saved = self.cell.forward(a, q, states)
+        return (h if self.w_hr is None else Sum.product(self.w_hr, h).rounded(), *others), saved
 
     def backward(
         self,
         x: Approx,
         before: tuple[Approx, ...],
-        kept: tuple[Approx, ...],
+        saved: tuple[Approx, ...],
         h: Approx,
-        d_after: tuple[Sum, ...],
+        grad_after: tuple[Sum, ...],
         terms: Terms,
-        d_kept: tuple[Approx, ...] | None = None,
+        grad_saved: tuple[Approx, ...] | None = None,
     ) -> tuple[Sum, tuple[Sum, ...]]:
         """The gradients of x and of the states before the step; those of the parameters are added to ``terms``."""
-        d_h, *others = d_after
+        d_h, *others = grad_after
         if self.w_hr is not None:
-            terms.add("w_hr", d_h.rounded(), self.cell.output(*kept[-2:]))
+            terms.add("w_hr", d_h.rounded(), self.cell.output(*saved[-2:]))
             d_h = Sum.product(self.back_hr, d_h.rounded())
-        gates, recurrent, direct = self.cell.backward(kept, before[-1], h, (d_h, *others), d_kept)
+        gates, recurrent, direct = self.cell.backward(saved, before[-1], h, (d_h, *others), grad_saved)
         d_a, d_q = join(gates), join(recurrent)
         terms.add("w_ih", d_a, x)
         terms.add("w_hh", d_q, before[0])
@@ -68,27 +68,27 @@ class Weights:
 class Cell(ABC):
     """One step and its gradient, as ``oracle.Cell``, of approximate vectors; a and q come as a sum for each gate, before rounding.
 
-    The gradient is computed from no more than the states before and after the step and what ``forward`` keeps.
+    The gradient is computed from no more than the states before and after the step and what ``forward`` saves.
     """
 
     gates: int
 
     @abstractmethod
     def forward(self, a: list[Sum], q: list[Sum], before: tuple[Approx, ...]) -> tuple[tuple[Approx, ...], tuple[Approx, ...]]:
-        """The states after the step, and what is kept."""
+        """The states after the step, and what is saved."""
 
     @abstractmethod
     def backward(
-        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...], d_kept: tuple[Approx, ...] | None
+        self, saved: tuple[Approx, ...], before: Approx, h: Approx, grad_after: tuple[Sum, ...], grad_saved: tuple[Approx, ...] | None
     ) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]:
         """The gradients of a, of q, and of the states before the step, less what reaches h through q.
 
         Args:
-            kept: what ``forward`` kept.
+            saved: what ``forward`` saved.
             before: the last of the states before the step.
             h: the first of the states after it.
             d_after: the gradients of these.
-            d_kept: those that arrive at the kept numbers themselves; None for zeros.
+            grad_saved: those that arrive at the saved numbers themselves; None for zeros.
         """
 
 
@@ -103,9 +103,9 @@ class Elman(Cell):
         return (self.activate((a[0] + q[0]).rounded()),), ()
 
     def backward(
-        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...], d_kept: tuple[Approx, ...] | None
+        self, saved: tuple[Approx, ...], before: Approx, h: Approx, grad_after: tuple[Sum, ...], grad_saved: tuple[Approx, ...] | None
     ) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]:
-        d = product(d_after[0].rounded(), self.slope(h))
+        d = product(grad_after[0].rounded(), self.slope(h))
         return [d], [d], (None,)
 
 
@@ -125,21 +125,21 @@ class Gru(Cell):
         return (after,), (r, z, n, q_n)
 
     def backward(
-        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...], d_kept: tuple[Approx, ...] | None
+        self, saved: tuple[Approx, ...], before: Approx, h: Approx, grad_after: tuple[Sum, ...], grad_saved: tuple[Approx, ...] | None
     ) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]:
-        r, z, n, q_n = kept
-        d_h = d_after[0].rounded()
+        r, z, n, q_n = saved
+        d_h = grad_after[0].rounded()
         # d_h (1 - z) may be d_h - d_h z, and d_h (h - n) may be d_h h - d_h n: rounding is relative to the terms then.
         rest = Approx(1 - z.value, z.error, z.norm).rounded(np.full_like(z.value, 2 * U))
         step = before.minus(n).rounded(gamma(2) * (before.reach + n.reach))
         slope_r, slope_z, slope_n = sigmoid_slope(r), sigmoid_slope(z), tanh_slope(n)
         d_n, d_z, direct = product(d_h, rest, slope_n), product(d_h, step, slope_z), (Sum.of(product(d_h, z)),)
         d_r, d_q = product(d_n, q_n, slope_r), product(d_n, r)
-        if d_kept is not None:  # n's gradient goes on in two parts, which may be added before or after
-            at_n = product(d_kept[2], slope_n)
-            d_r = added(d_r, product(at_n, q_n, slope_r), product(d_kept[0], slope_r))
-            d_z = added(d_z, product(d_kept[1], slope_z))
-            d_q = added(d_q, product(at_n, r), d_kept[3])
+        if grad_saved is not None:  # n's gradient goes on in two parts, which may be added before or after
+            at_n = product(grad_saved[2], slope_n)
+            d_r = added(d_r, product(at_n, q_n, slope_r), product(grad_saved[0], slope_r))
+            d_z = added(d_z, product(grad_saved[1], slope_z))
+            d_q = added(d_q, product(at_n, r), grad_saved[3])
             d_n = added(d_n, at_n)
         return [d_r, d_z, d_n], [d_r, d_z, d_q], direct
 
@@ -159,17 +159,17 @@ class Lstm(Cell):
         return product(o, tanh(c))
 
     def backward(
-        self, kept: tuple[Approx, ...], before: Approx, h: Approx, d_after: tuple[Sum, ...], d_kept: tuple[Approx, ...] | None
+        self, saved: tuple[Approx, ...], before: Approx, h: Approx, grad_after: tuple[Sum, ...], grad_saved: tuple[Approx, ...] | None
     ) -> tuple[list[Approx], list[Approx], tuple[Sum | None, ...]]:
-        i, f, g, o, after = kept
+        i, f, g, o, after = saved
         shown = tanh(after)
-        d_h = d_after[0].rounded()
-        at_c = d_after[1] if d_kept is None else d_after[1] + Sum.of(d_kept[4])
+        d_h = grad_after[0].rounded()
+        at_c = grad_after[1] if grad_saved is None else grad_after[1] + Sum.of(grad_saved[4])
         d_c = (at_c + Sum.of(product(d_h, o, tanh_slope(shown)))).rounded()
         slopes = sigmoid_slope(i), sigmoid_slope(f), tanh_slope(g), sigmoid_slope(o)
         d = [product(*factors, slope) for factors, slope in zip(((d_c, g), (d_c, before), (d_c, i), (d_h, shown)), slopes, strict=True)]
-        if d_kept is not None:
-            d = [added(of, product(arriving, slope)) for of, arriving, slope in zip(d, d_kept, slopes, strict=False)]
+        if grad_saved is not None:
+            d = [added(of, product(arriving, slope)) for of, arriving, slope in zip(d, grad_saved, slopes, strict=False)]
         return d, d, (None, Sum.of(product(d_c, f)))
 
 
@@ -182,41 +182,41 @@ class Bounds:
 
     output: Array
     finals: States
-    d_x: Array
-    d_initial: States
-    d_layers: list[list[Direction]]
+    grad_x: Array
+    grad_initial: States
+    grad_layers: list[list[Direction]]
 
 
 def run(
-    cell: str, layers: list[list[Direction]], x: Array, initial: States, lengths: list[int], d_output: Array, d_finals: States
+    cell: str, layers: list[list[Direction]], x: Array, initial: States, lengths: list[int], grad_output: Array, grad_finals: States
 ) -> Bounds:
     """The bounds for what ``oracle.run`` computes from the same arguments, all of them exact in float32."""
     bounds = Bounds(
-        output=np.zeros(d_output.shape),
+        output=np.zeros(grad_output.shape),
         finals=tuple(np.zeros(state.shape) for state in initial),
-        d_x=np.zeros(x.shape),
-        d_initial=tuple(np.zeros(state.shape) for state in initial),
-        d_layers=[],
+        grad_x=np.zeros(x.shape),
+        grad_initial=tuple(np.zeros(state.shape) for state in initial),
+        grad_layers=[],
     )
     terms = [[Terms(direction) for direction in layer] for layer in layers]
     weights = [[Weights(CELLS[cell], direction) for direction in layer] for layer in layers]
-    for row, length in enumerate(lengths):
+    for b, length in enumerate(lengths):
         if not length:
             continue  # nothing is computed
-        arriving = d_output[:length, row], tuple(state[:, row] for state in d_finals)
-        _run_sequence(weights, x[:length, row], tuple(state[:, row] for state in initial), *arriving, row, bounds, terms)
-    bounds.d_layers = [[term.error(sum(lengths)) for term in layer] for layer in terms]
+        arriving = grad_output[:length, b], tuple(state[:, b] for state in grad_finals)
+        _run_sequence(weights, x[:length, b], tuple(state[:, b] for state in initial), *arriving, b, bounds, terms)
+    bounds.grad_layers = [[term.error(sum(lengths)) for term in layer] for layer in terms]
     return bounds
 
 
 class Terms:
-    """A parameter's gradient is a sum over steps and rows: its terms' values, errors, and magnitudes, to which rounding is relative."""
+    """A parameter's gradient sums over steps and sequences: its terms' values, errors, and magnitudes, to which rounding is relative."""
 
     def __init__(self, like: Direction) -> None:
         self.values, self.errors, self.magnitudes = like.zeros(), like.zeros(), like.zeros()
 
     def add(self, name: str, d: Approx, by: Approx | None = None) -> None:
-        """One step's gradient: d, or its outer product with ``by``; of every row, where they come in batches."""
+        """One step's gradient: d, or its outer product with ``by``; of every sequence, where they come in batches."""
         value, error, reach = (np.atleast_2d(array) for array in (d.value, d.error, d.reach))
         if by is None:
             found = value.sum(0), error.sum(0), reach.sum(0)
@@ -238,9 +238,9 @@ def _run_sequence(
     layers: list[list[Weights]],
     x: Array,
     initial: States,
-    d_output: Array,
-    d_finals: States,
-    row: int,
+    grad_output: Array,
+    grad_finals: States,
+    b: int,
     bounds: Bounds,
     terms: list[list[Terms]],
 ) -> None:
@@ -254,25 +254,25 @@ def _run_sequence(
             states = tuple(Approx.exact(state[k]) for state in initial)
             for t in order(steps, d):
                 before = states
-                states, kept = weights.forward(inputs[-1][t], before)
-                memory[-1][d][t] = before, kept, states[0]
+                states, saved = weights.forward(inputs[-1][t], before)
+                memory[-1][d][t] = before, saved, states[0]
             for final, state in zip(bounds.finals, states, strict=True):
-                final[k, row] = state.error
+                final[k, b] = state.error
         inputs.append([join([direction[t][-1] for direction in memory[-1]]) for t in range(steps)])
-    bounds.output[:steps, row] = [step.error for step in inputs[-1]]
+    bounds.output[:steps, b] = [step.error for step in inputs[-1]]
 
-    d_out = [Approx.exact(step) for step in d_output]
+    grad_out = [Approx.exact(step) for step in grad_output]
     for index in reversed(range(len(layers))):
-        d_in: dict[int, Sum] = {}
+        grad_in: dict[int, Sum] = {}
         for d, weights in enumerate(layers[index]):
             k = index * len(layers[index]) + d
             own = slice(d * weights.width, (d + 1) * weights.width)
-            d_states = tuple(Sum.of(Approx.exact(state[k])) for state in d_finals)
+            grad_states = tuple(Sum.of(Approx.exact(state[k])) for state in grad_finals)
             for t in reversed(order(steps, d)):
-                d_h = d_states[0] + Sum.of(Approx.of(d_out[t].value[own], d_out[t].error[own]))
-                passed, d_states = weights.backward(inputs[index][t], *memory[index][d][t], (d_h, *d_states[1:]), terms[index][d])
-                d_in[t] = d_in[t] + passed if t in d_in else passed
-            for d_state, state in zip(bounds.d_initial, d_states, strict=True):
-                d_state[k, row] = state.rounded().error
-        d_out = [d_in[t].rounded() for t in range(steps)]
-    bounds.d_x[:steps, row] = [step.error for step in d_out]
+                d_h = grad_states[0] + Sum.of(Approx.of(grad_out[t].value[own], grad_out[t].error[own]))
+                passed, grad_states = weights.backward(inputs[index][t], *memory[index][d][t], (d_h, *grad_states[1:]), terms[index][d])
+                grad_in[t] = grad_in[t] + passed if t in grad_in else passed
+            for grad_state, state in zip(bounds.grad_initial, grad_states, strict=True):
+                grad_state[k, b] = state.rounded().error
+        grad_out = [grad_in[t].rounded() for t in range(steps)]
+    bounds.grad_x[:steps, b] = [step.error for step in grad_out]

@@ -47,12 +47,12 @@ class Case:
         )
 
     @property
-    def rows(self) -> int:
+    def batch_size(self) -> int:
         return 1 if self.form == "unbatched" else B
 
     @property
     def lengths(self) -> list[int]:
-        return {"packed": LENGTHS, "ragged": RAGGED}.get(self.form, [T] * self.rows)
+        return {"packed": LENGTHS, "ragged": RAGGED}.get(self.form, [T] * self.batch_size)
 
     def options(self) -> dict[str, object]:
         """The constructor's keyword arguments, sizes and the kind's own apart."""
@@ -64,10 +64,10 @@ class Case:
         directions = 2 if self.bidirectional else 1
         widths = dict(zip(self.kind.states, self.kind.widths(H), strict=True))
         shapes = {
-            "x": (T, self.rows, I),
-            **{f"{name}_0": (self.num_layers * directions, self.rows, width) for name, width in widths.items()},
-            "d_output": (T, self.rows, directions * self.kind.widths(H)[0]),
-            **{f"d_{name}_n": (self.num_layers * directions, self.rows, width) for name, width in widths.items()},
+            "x": (T, self.batch_size, I),
+            **{f"{name}_0": (self.num_layers * directions, self.batch_size, width) for name, width in widths.items()},
+            "grad_output": (T, self.batch_size, directions * self.kind.widths(H)[0]),
+            **{f"grad_{name}_n": (self.num_layers * directions, self.batch_size, width) for name, width in widths.items()},
         }
         return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
 
@@ -112,10 +112,10 @@ def build(library: ModuleType, case: Case, dtype: torch.dtype) -> nn.Module:
 def evaluate(module: nn.Module, case: Case, dtype: torch.dtype) -> Values:
     """Output (T, B, D·H) and final states (L·D, B, H), and the gradient of each input and each parameter, whatever the form of the call."""
     numbers = case.numbers(dtype)
-    if case.form == "ragged":  # what lies past a row's length is nobody's concern
-        for row, length in enumerate(case.lengths):
-            numbers["x"][length:, row] = numbers["d_output"][length:, row] = float("nan")
-    numbers = {name: value.requires_grad_(not name.startswith("d_")) for name, value in numbers.items()}
+    if case.form == "ragged":  # what lies past a sequence's length is nobody's concern
+        for b, length in enumerate(case.lengths):
+            numbers["x"][length:, b] = numbers["grad_output"][length:, b] = float("nan")
+    numbers = {name: value.requires_grad_(not name.startswith("grad_")) for name, value in numbers.items()}
     x, states = numbers["x"], {name: numbers[name] for name in (f"{state}_0" for state in case.kind.states)}
     given: object = x.transpose(0, 1) if case.batch_first else x
     initial = tuple(states.values())
@@ -135,7 +135,7 @@ def evaluate(module: nn.Module, case: Case, dtype: torch.dtype) -> Values:
         output = output.transpose(0, 1)
     leaves = {"x": x, **dict(module.named_parameters()), **(states if case.given_state else {})}
     results = {"output": output, **{f"{name}_n": final for name, final in zip(case.kind.states, finals, strict=True)}}
-    gradients = torch.autograd.grad(tuple(results.values()), list(leaves.values()), [numbers[f"d_{name}"] for name in results])
+    gradients = torch.autograd.grad(tuple(results.values()), list(leaves.values()), [numbers[f"grad_{name}"] for name in results])
     return {name: result.detach() for name, result in results.items()} | {
         f"d {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)
     }
@@ -158,9 +158,9 @@ def arguments(case: Case, dtype: torch.dtype = torch.float32) -> tuple[object, .
     numbers = {name: value.double().numpy() for name, value in case.numbers(dtype).items()}
     parameters = [parameter.detach().double().numpy() for parameter in build(nn, case, dtype).parameters()]
     initial = tuple(numbers[f"{name}_0"] * case.given_state for name in case.kind.states)
-    d_finals = tuple(numbers[f"d_{name}_n"] for name in case.kind.states)
+    grad_finals = tuple(numbers[f"grad_{name}_n"] for name in case.kind.states)
     layers = as_layers(parameters, case.num_layers, 2 if case.bidirectional else 1, case.bias)
-    return case.kind.cell, layers, numbers["x"], initial, case.lengths, numbers["d_output"], d_finals
+    return case.kind.cell, layers, numbers["x"], initial, case.lengths, numbers["grad_output"], grad_finals
 
 
 def as_layers(parameters: list[np.ndarray], num_layers: int, directions: int, bias: bool) -> list[list[Direction]]:
@@ -173,11 +173,11 @@ def as_layers(parameters: list[np.ndarray], num_layers: int, directions: int, bi
 
 def _named(case: Case, result: oracle.Result | bounds.Bounds) -> Values:
     """A result of the loops under the names of ``evaluate``."""
-    values = {"output": result.output, "d x": result.d_x}
+    values = {"output": result.output, "d x": result.grad_x}
     values |= {f"{name}_n": final for name, final in zip(case.kind.states, result.finals, strict=True)}
     if case.given_state:
-        values |= {f"d {name}_0": gradient for name, gradient in zip(case.kind.states, result.d_initial, strict=True)}
-    for index, layer in enumerate(result.d_layers):
+        values |= {f"d {name}_0": gradient for name, gradient in zip(case.kind.states, result.grad_initial, strict=True)}
+    for index, layer in enumerate(result.grad_layers):
         for d, direction in enumerate(layer):
             for name in direction.names:
                 if case.bias or not name.startswith("b_"):

@@ -12,7 +12,7 @@ import pytest
 import raw
 import raw_contract
 import raw_numbers
-from raw import Call, Lies
+from raw import Call, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ def check(kind: str, call: Call, arena: Arena, must_run: bool) -> None:
     assert legal or refused, "took a call that is wrong"
     if not refused:
         got = {name: arena.read(places, kinds).astype(np.float64) for name, places in written.items()}
-        _check_rows_without_a_step(got, values)
+        _check_sequences_without_a_step(got, values)
         if call["number"] != raw.BFLOAT16:  # whose numbers test_bfloat16 checks; here it is where they lie
             _check_numbers(
                 kind, call, {name: value for name, value in got.items() if name.split()[-1] not in ("padding", "idle")}, values, steps
@@ -91,27 +91,27 @@ def _can_be_made(kind: str, call: Call) -> bool:
 
 
 def _is_of_numbers(value: Any) -> bool:
-    return isinstance(value, Lies) and value.kind in raw.KINDS[:2]
+    return isinstance(value, View) and value.kind in raw.KINDS[:2]
 
 
 def _counts_mask(call: Call, arena: Arena) -> np.ndarray:
     """Batch sizes and lengths are read before all else is known to be right."""
     mask = np.zeros(len(arena.bytes), bool)
     for name in ("batch_sizes", "lengths"):
-        lies = call.get(name)
-        if isinstance(lies, Lies) and len(lies.shape) == 1:
-            start = lies.at - arena.base
-            mask[max(0, start) : max(0, start + 8 * lies.shape[0])] = True
+        view = call.get(name)
+        if isinstance(view, View) and len(view.shape) == 1:
+            start = view.at - arena.base
+            mask[max(0, start) : max(0, start + 8 * view.shape[0])] = True
     return mask
 
 
-def _check_rows_without_a_step(got: raw.Places, values: raw.Places) -> None:
-    """Padding is zeros; a row without a step ends as it began, and its gradient is handed back."""
+def _check_sequences_without_a_step(got: raw.Places, values: raw.Places) -> None:
+    """Padding is zeros; a sequence without a step ends as it began, and its gradient is handed back."""
     for name, value in got.items():
         if name.endswith("padding"):
             assert not value.any(), f"{name} is not zero"
         elif name.endswith("idle"):
-            source = name.replace("final", "initial") if name.startswith("final") else name.replace("d_initial", "d_final")
+            source = name.replace("final", "initial") if name.startswith("final") else name.replace("grad_initial", "grad_final")
             assert (value == values.get(source, 0.0)).all(), f"{name} is not {source}"
 
 
@@ -124,7 +124,7 @@ def _check_numbers(kind: str, call: Call, got: raw.Places, values: raw.Places, s
         expected = errors = {name: np.zeros(value.shape) for name, value in got.items()}
     else:
         expect: Callable[..., tuple[raw.Places, raw.Places]] = getattr(raw_numbers, kind)
-        rows = {name: value.reshape(steps.count, -1) if name in ("x", "output", "d_output") else value for name, value in values.items()}
+        rows = {name: value.reshape(steps.count, -1) if name in ("x", "output", "grad_output") else value for name, value in values.items()}
         expected, errors = expect(steps.seen(call), {"x": np.zeros((steps.count, 0))} | rows, steps.alive)
     for name, value in got.items():
         error = np.abs(value.reshape(expected[name].shape) - expected[name])

@@ -214,14 +214,14 @@ class Misuse:
             if self.maybe():
                 hx = [self.tensor(*x.shape[:-1], H, **like) for _ in range(self.rng.choice((1, 2)))]
         else:
-            rows, steps = (x.shape[0], x.shape[1]) if module.batch_first and x.dim() == 3 else (x.shape[min(1, x.dim() - 1)], x.shape[0])
+            batch, steps = (x.shape[0], x.shape[1]) if module.batch_first and x.dim() == 3 else (x.shape[min(1, x.dim() - 1)], x.shape[0])
             if self.maybe():
                 layers = self.rng.choice((module.stack.num_layers * module.stack.num_directions, module.num_layers, 1, 2))
-                hx = [self.tensor(int(layers) if 0 <= layers < 9 else 1, rows, H, **like) for _ in range(self.rng.choice((1, 2)))]
+                hx = [self.tensor(int(layers) if 0 <= layers < 9 else 1, batch, H, **like) for _ in range(self.rng.choice((1, 2)))]
             if self.maybe(0.3):
-                spans["lengths"] = self.counts(rows, steps)
+                spans["lengths"] = self.counts(batch, steps)
             if self.maybe(0.3):
-                shape = (rows, steps) if module.batch_first else (steps, rows)
+                shape = (batch, steps) if module.batch_first else (steps, batch)
                 spans["reset"] = self.tensor(*shape, dtype=torch.bool) if self.maybe(0.9) else self.tensor(*shape)
         if hx is not None:
             hx = tuple(hx) if len(hx) > 1 else hx[0]
@@ -295,28 +295,29 @@ class Misuse:
             params.pop()
         reset = self.tensor(T, first, dtype=torch.bool) if self.maybe(0.3) else None
         fresh = [self.tensor(directions, width, dtype=dtype) for width in stack.state_sizes] if self.maybe(0.3) else []
-        what: list[Any] = [stack.cell.name, H, stack.num_layers, stack.bidirectional, stack.bias, stack.proj_size, stack.recompute, False]
+        size = H, stack.num_layers, stack.bidirectional
+        options: list[Any] = [stack.cell.name, *size, stack.bias, stack.proj_size, stack.recompute, False]
         if self.maybe(0.4):
-            place = self.rng.randrange(len(what))
-            what[place] = self.rng.choice((*BY_NAME, "x")) if place == 0 else self.rng.choice((*SIZES, -1, 16, 2**40))
+            place = self.rng.randrange(len(options))
+            options[place] = self.rng.choice((*BY_NAME, "x")) if place == 0 else self.rng.choice((*SIZES, -1, 16, 2**40))
         spans = [batch_sizes, self.counts(B, T) if lengths else None, reset, fresh]
-        output, h_n, c_n, hidden, steps, marks = torch.ops.elman.scan(x, states, params, *spans, *what)
+        output, h_n, c_n, hidden, steps, checkpoints = torch.ops.elman.scan(x, states, params, *spans, *options)
         assert output.shape[:-1] == x.shape[:-1]
         assert output.isfinite().all()
-        kept = [output, hidden, steps, marks]
+        saved = [output, hidden, steps, checkpoints]
         if self.maybe(0.4):
             place = self.rng.randrange(4)
-            other = kept[place]
-            kept[place] = self.rng.choice((other[:0], other[..., :-1], self.tensor(*other.shape, dtype=dtype, spoil=0.5), x))
+            other = saved[place]
+            saved[place] = self.rng.choice((other[:0], other[..., :-1], self.tensor(*other.shape, dtype=dtype, spoil=0.5), x))
         if self.maybe(0.2):
-            place = self.rng.randrange(len(what))
-            what[place] = self.rng.choice(tuple(BY_NAME)) if place == 0 else self.rng.choice(SIZES)
+            place = self.rng.randrange(len(options))
+            options[place] = self.rng.choice(tuple(BY_NAME)) if place == 0 else self.rng.choice(SIZES)
         if self.maybe(0.2):
             spans[1] = self.counts(B, T)
-        d_output = self.tensor(*output.shape, dtype=dtype) if self.maybe(0.8) else None
-        d_h_n = self.tensor(*h_n.shape, dtype=dtype) if self.maybe() else None
-        d_c_n = self.tensor(*c_n.shape, dtype=dtype) if self.maybe() else None
-        gradients = torch.ops.elman.scan_backward(d_output, d_h_n, d_c_n, x, states, params, *spans, *kept, *what)
+        grad_output = self.tensor(*output.shape, dtype=dtype) if self.maybe(0.8) else None
+        grad_h_n = self.tensor(*h_n.shape, dtype=dtype) if self.maybe() else None
+        grad_c_n = self.tensor(*c_n.shape, dtype=dtype) if self.maybe() else None
+        gradients = torch.ops.elman.scan_backward(grad_output, grad_h_n, grad_c_n, x, states, params, *spans, *saved, *options)
         given = [x, *states, *spans[3], *params]
         assert [g.shape for g in gradients] == [t.shape for t in given]
 
@@ -333,17 +334,17 @@ class Misuse:
                     self._use(stream, dtype)
 
     def _use(self, stream: Any, dtype: torch.dtype) -> None:
-        rows = stream.batch_size if type(stream.batch_size) is int and 0 < stream.batch_size < 9 else 1
+        batch = stream.batch_size if type(stream.batch_size) is int and 0 < stream.batch_size < 9 else 1
         use = self.rng.randrange(8)
         if use < 3:
-            x: Any = self.tensor(rows, I, dtype=dtype, spoil=0.2) if rows > 1 or self.maybe() else self.tensor(I, dtype=dtype, spoil=0.2)
+            x: Any = self.tensor(batch, I, dtype=dtype, spoil=0.2) if batch > 1 or self.maybe() else self.tensor(I, dtype=dtype, spoil=0.2)
             given = (
                 x.detach().numpy() if self.maybe() and x.device.type == "cpu" and x.dtype is not torch.bfloat16 and not x.is_neg() else x
             )
             y = stream.step(given)
             assert y.shape[:-1] == given.shape[:-1]
         elif use == 3:
-            x = self.tensor(T, rows, I, dtype=dtype)
+            x = self.tensor(T, batch, I, dtype=dtype)
             x = x.transpose(0, 1) if stream.rnn.batch_first else x
             assert stream.run(x).shape[:-1] == x.shape[:-1]
         elif use == 4:
@@ -352,19 +353,19 @@ class Misuse:
                     (
                         None,
                         [0],
-                        [rows],
+                        [batch],
                         [-1],
                         2**40,
-                        self.counts(rows, rows - 1),
-                        torch.ones(rows, dtype=torch.bool),
-                        [True] * rows,
+                        self.counts(batch, batch - 1),
+                        torch.ones(batch, dtype=torch.bool),
+                        [True] * batch,
                         "x",
                         [0.5],
                     )
                 )
             )
         elif use == 5:
-            states = [self.tensor(stream.rnn.stack.num_layers, rows, width, dtype=dtype) for width in stream.rnn.stack.state_sizes]
+            states = [self.tensor(stream.rnn.stack.num_layers, batch, width, dtype=dtype) for width in stream.rnn.stack.state_sizes]
             stream.state = tuple(states) if self.maybe() or len(states) > 1 else states[0]
         elif use == 6:
             if self.maybe():

@@ -53,16 +53,16 @@ def tensors_asked(asked: bool = True) -> Iterator[None]:
             kernels._native.offer_exchange(Tensor.__dlpack_c_exchange_api__)
 
 
-def initial_states(module: nn.Module, rows: int) -> tuple[Tensor, ...]:
-    """Random initial states of one of elman's networks, of as many rows."""
+def initial_states(module: nn.Module, batch_size: int) -> tuple[Tensor, ...]:
+    """Random initial states of one of elman's networks, of a batch of this size."""
     stack, like = module.stack, next(module.parameters())
-    shapes = [(stack.num_layers * stack.num_directions, rows, width) for width in stack.state_sizes]
+    shapes = [(stack.num_layers * stack.num_directions, batch_size, width) for width in stack.state_sizes]
     return tuple(torch.randn(shape, dtype=like.dtype) for shape in shapes)
 
 
-def chunk(kind: Kind, hidden_size: int, rows: int, dtype: torch.dtype = torch.float64) -> int:
+def chunk(kind: Kind, hidden_size: int, batch_size: int, dtype: torch.dtype = torch.float64) -> int:
     """How many steps the backward pass takes before it adds up what they give for the weights."""
-    return CHUNK // (dtype.itemsize * kind.gates * hidden_size * rows)
+    return CHUNK // (dtype.itemsize * kind.gates * hidden_size * batch_size)
 
 
 def random_like(tensor: Tensor) -> Tensor:

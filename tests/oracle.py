@@ -49,9 +49,9 @@ class Result:
 
     output: Array  # (T, B, D·P), zero past each sequence's length
     finals: States  # h: (L·D, B, P), c: (L·D, B, H)
-    d_x: Array  # (T, B, I)
-    d_initial: States  # as finals
-    d_layers: list[list[Direction]]
+    grad_x: Array  # (T, B, I)
+    grad_initial: States  # as finals
+    grad_layers: list[list[Direction]]
 
 
 class Cell(ABC):
@@ -62,7 +62,7 @@ class Cell(ABC):
         """The states after the step, and what ``backward`` needs."""
 
     @abstractmethod
-    def backward(self, kept: Any, d_after: States) -> tuple[Array, Array, States]:
+    def backward(self, saved: Any, grad_after: States) -> tuple[Array, Array, States]:
         """The gradients of a, of q, and of the states before the step, less what reaches h through q."""
 
 
@@ -74,9 +74,9 @@ class Elman(Cell):
         h = np.tanh(a + q) if self.nonlinearity == "tanh" else np.where(a + q > 0, a + q, 0.0)
         return (h,), h
 
-    def backward(self, kept: Any, d_after: States) -> tuple[Array, Array, States]:
-        h = kept
-        d = d_after[0] * (1.0 - h * h if self.nonlinearity == "tanh" else np.where(h > 0, 1.0, 0.0))
+    def backward(self, saved: Any, grad_after: States) -> tuple[Array, Array, States]:
+        h = saved
+        d = grad_after[0] * (1.0 - h * h if self.nonlinearity == "tanh" else np.where(h > 0, 1.0, 0.0))
         return d, d, (NOTHING,)
 
 
@@ -88,9 +88,9 @@ class Gru(Cell):
         n = np.tanh(a_n + r * q_n)
         return ((1 - z) * n + z * h,), (r, z, n, q_n, h)
 
-    def backward(self, kept: Any, d_after: States) -> tuple[Array, Array, States]:
-        r, z, n, q_n, h = kept
-        (d_h,) = d_after
+    def backward(self, saved: Any, grad_after: States) -> tuple[Array, Array, States]:
+        r, z, n, q_n, h = saved
+        (d_h,) = grad_after
         d_n = d_h * (1 - z) * (1 - n * n)
         d_z = d_h * (h - n) * z * (1 - z)
         d_r = d_n * q_n * r * (1 - r)
@@ -105,9 +105,9 @@ class Lstm(Cell):
         after = f * c + i * g
         return (o * np.tanh(after), after), (i, f, g, o, c, np.tanh(after))
 
-    def backward(self, kept: Any, d_after: States) -> tuple[Array, Array, States]:
-        i, f, g, o, c, shown = kept
-        d_h, d_c = d_after
+    def backward(self, saved: Any, grad_after: States) -> tuple[Array, Array, States]:
+        i, f, g, o, c, shown = saved
+        d_h, d_c = grad_after
         d_c = d_c + d_h * o * (1 - shown * shown)
         d = np.concatenate((d_c * g * i * (1 - i), d_c * c * f * (1 - f), d_c * i * (1 - g * g), d_h * shown * o * (1 - o)))
         return d, d, (NOTHING, d_c * f)
@@ -121,7 +121,7 @@ def sigmoid(a: Array) -> Array:
 
 
 def run(
-    cell: str, layers: list[list[Direction]], x: Array, initial: States, lengths: list[int], d_output: Array, d_finals: States
+    cell: str, layers: list[list[Direction]], x: Array, initial: States, lengths: list[int], grad_output: Array, grad_finals: States
 ) -> Result:
     """Run every sequence of a padded batch on its own, forward and backward.
 
@@ -135,28 +135,28 @@ def run(
         d_finals: for each state (L·D, B, its width), the gradient that arrives at the final ones.
     """
     result = Result(
-        output=np.zeros(d_output.shape),
+        output=np.zeros(grad_output.shape),
         finals=tuple(np.zeros(state.shape) for state in initial),
-        d_x=np.zeros(x.shape),
-        d_initial=tuple(np.zeros(state.shape) for state in initial),
-        d_layers=[[direction.zeros() for direction in layer] for layer in layers],
+        grad_x=np.zeros(x.shape),
+        grad_initial=tuple(np.zeros(state.shape) for state in initial),
+        grad_layers=[[direction.zeros() for direction in layer] for layer in layers],
     )
-    for row, length in enumerate(lengths):
-        arriving = d_output[:length, row], tuple(state[:, row] for state in d_finals)
-        _run_sequence(CELLS[cell], layers, x[:length, row], tuple(state[:, row] for state in initial), *arriving, row, result)
+    for b, length in enumerate(lengths):
+        arriving = grad_output[:length, b], tuple(state[:, b] for state in grad_finals)
+        _run_sequence(CELLS[cell], layers, x[:length, b], tuple(state[:, b] for state in initial), *arriving, b, result)
     return result
 
 
 def _run_sequence(
-    cell: Cell, layers: list[list[Direction]], x: Array, initial: States, d_output: Array, d_finals: States, row: int, result: Result
+    cell: Cell, layers: list[list[Direction]], x: Array, initial: States, grad_output: Array, grad_finals: States, b: int, result: Result
 ) -> None:
-    """One sequence through all layers; its results go to ``row`` of ``result``, its parameters' gradients are added there."""
+    """One sequence through all layers; its results go to ``b`` of ``result``, its parameters' gradients are added there."""
     inputs = [x]  # the input of each layer, and at the end the output
-    kept: list[list[dict[int, Any]]] = []  # for each layer, direction and step
+    saved: list[list[dict[int, Any]]] = []  # for each layer, direction and step
     unprojected: list[list[dict[int, Array]]] = []
     for index, layer in enumerate(layers):
         hidden = []
-        kept.append([{} for _ in layer])
+        saved.append([{} for _ in layer])
         unprojected.append([{} for _ in layer])
         for d, weights in enumerate(layer):
             k = index * len(layer) + d
@@ -165,47 +165,47 @@ def _run_sequence(
             for t in order(len(x), d):
                 a = weights.w_ih @ inputs[-1][t] + weights.b_ih
                 q = weights.w_hh @ states[0] + weights.b_hh
-                states, kept[-1][d][t] = cell.forward(a, q, states)
+                states, saved[-1][d][t] = cell.forward(a, q, states)
                 if weights.w_hr is not None:
                     unprojected[-1][d][t] = states[0]
                     states = (weights.w_hr @ states[0], *states[1:])
                 outputs[t] = states[0]
             for final, state in zip(result.finals, states, strict=True):
-                final[k, row] = state
+                final[k, b] = state
             hidden.append(outputs)
         inputs.append(np.concatenate(hidden, axis=1))
-    result.output[: len(x), row] = inputs[-1]
+    result.output[: len(x), b] = inputs[-1]
 
-    d_out = d_output
+    grad_out = grad_output
     for index in reversed(range(len(layers))):
-        d_in = np.zeros_like(inputs[index])
+        grad_in = np.zeros_like(inputs[index])
         for d, weights in enumerate(layers[index]):
             k = index * len(layers[index]) + d
             width = weights.w_hh.shape[1]
             own = slice(d * width, (d + 1) * width)
-            gradient = result.d_layers[index][d]
-            d_states = tuple(state[k] for state in d_finals)
+            gradient = result.grad_layers[index][d]
+            grad_states = tuple(state[k] for state in grad_finals)
             steps = order(len(x), d)
             for position in reversed(range(len(steps))):
                 t = steps[position]
                 before = inputs[index + 1][steps[position - 1], own] if position else initial[0][k]
-                d_h, *others = d_states
-                d_h = d_h + d_out[t, own]
+                d_h, *others = grad_states
+                d_h = d_h + grad_out[t, own]
                 if weights.w_hr is not None:
                     gradient.w_hr += np.outer(d_h, unprojected[index][d][t])
                     d_h = d_h @ weights.w_hr
-                d_a, d_q, direct = cell.backward(kept[index][d][t], (d_h, *others))
+                d_a, d_q, direct = cell.backward(saved[index][d][t], (d_h, *others))
                 gradient.w_ih += np.outer(d_a, inputs[index][t])
                 gradient.w_hh += np.outer(d_q, before)
                 gradient.b_ih += d_a
                 gradient.b_hh += d_q
-                d_in[t] += d_a @ weights.w_ih
+                grad_in[t] += d_a @ weights.w_ih
                 through = d_q @ weights.w_hh
-                d_states = (direct[0] + through, *direct[1:])
-            for d_state, state in zip(result.d_initial, d_states, strict=True):
-                d_state[k, row] = state
-        d_out = d_in
-    result.d_x[: len(x), row] = d_out
+                grad_states = (direct[0] + through, *direct[1:])
+            for grad_state, state in zip(result.grad_initial, grad_states, strict=True):
+                grad_state[k, b] = state
+        grad_out = grad_in
+    result.grad_x[: len(x), b] = grad_out
 
 
 def order(steps: int, direction: int) -> list[int]:

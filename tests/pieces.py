@@ -1,4 +1,4 @@
-"""Rows of different lengths, cut by resets, as torch.nn runs them: each piece of each row on its own, through the whole network."""
+"""Sequences of different lengths, cut by resets, as torch.nn runs them: each piece of each on its own, through the whole network."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Result = tuple[Tensor, States]
 class Batch:
     """What a network is called with, time first, whatever the form of the call."""
 
-    x: Tensor  # (T, B, I), NaN past a row's length
+    x: Tensor  # (T, B, I), NaN past a sequence's length
     states: States | None  # (L·D, B, H) each
     lengths: list[int] | None
-    reset: Tensor | None  # (T, B), True here and there past a row's length
+    reset: Tensor | None  # (T, B), True here and there past a sequence's length
 
     @property
     def leaves(self) -> Values:
@@ -42,7 +42,7 @@ class Batch:
         resets: float | None,
         *,
         steps: int = 6,
-        rows: int = 4,
+        batch_size: int = 4,
         given: bool = True,
         sizes: tuple[int, int] = (3, 4),
         seed: int = 0,
@@ -54,11 +54,11 @@ class Batch:
             return torch.randn(shape, generator=generator, dtype=torch.float64)
 
         inputs, units = sizes
-        x = normal(steps, rows, inputs)
-        for row, length in enumerate(lengths or []):
-            x[length:, row] = float("nan")
-        states = tuple(normal(directions, rows, width).requires_grad_() for width in kind.widths(units)) if given else None
-        reset = None if resets is None else torch.rand((steps, rows), generator=generator) < resets
+        x = normal(steps, batch_size, inputs)
+        for b, length in enumerate(lengths or []):
+            x[length:, b] = float("nan")
+        states = tuple(normal(directions, batch_size, width).requires_grad_() for width in kind.widths(units)) if given else None
+        reset = None if resets is None else torch.rand((steps, batch_size), generator=generator) < resets
         return Batch(x.requires_grad_(), states, None if lengths is None else list(lengths), reset)
 
 
@@ -93,27 +93,27 @@ def run(theirs: nn.Module, batch: Batch, fresh: States | None = None) -> Result:
         batch: what to run.
         fresh: what a sequence begins from that has no states of its own, (L·D, H) each; None for zeros.
     """
-    steps, rows, _ = batch.x.shape
+    steps, batch_size, _ = batch.x.shape
     directions = 2 if theirs.bidirectional else 1
     widths = (theirs.proj_size or theirs.hidden_size, theirs.hidden_size)[: 2 if theirs.mode == "LSTM" else 1]
     fresh = fresh or tuple(batch.x.new_zeros(theirs.num_layers * directions, width) for width in widths)
     outputs, finals = [], []
-    for row in range(rows):
-        length = steps if batch.lengths is None else batch.lengths[row]
-        own = fresh if batch.states is None else tuple(state[:, row] for state in batch.states)
-        cuts = [] if batch.reset is None else [t for t in range(length) if batch.reset[t, row]]
+    for b in range(batch_size):
+        length = steps if batch.lengths is None else batch.lengths[b]
+        own = fresh if batch.states is None else tuple(state[:, b] for state in batch.states)
+        cuts = [] if batch.reset is None else [t for t in range(length) if batch.reset[t, b]]
         edges = [0, *(t for t in cuts if t > 0), length]
         pieces: list[Tensor] = []
         ended = own
         for k, (start, stop) in enumerate(itertools.pairwise(edges)):
             if start == stop:
                 continue
-            begins = [k == 0 and 0 not in cuts, k == len(edges) - 2]  # whether a direction begins the row here, with its own states
+            begins = [k == 0 and 0 not in cuts, k == len(edges) - 2]  # whether a direction begins the sequence here, with its own states
             initial = tuple(
                 torch.stack([(a if begins[j % directions] else b)[j] for j in range(len(a))]).unsqueeze(1)
                 for a, b in zip(own, fresh, strict=True)
             )
-            output, hx = theirs(batch.x[start:stop, row : row + 1], as_hx(initial))
+            output, hx = theirs(batch.x[start:stop, b : b + 1], as_hx(initial))
             pieces.append(output[:, 0])
             after = tuple(state[:, 0] for state in as_states(hx))
             ended = tuple(

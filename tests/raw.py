@@ -13,19 +13,31 @@ import numpy as np
 Call = dict[str, Any]
 Places = dict[str, np.ndarray]  # for each operand the addresses of its elements, in the operand's shape
 
-WHAT = ("cell", "I", "H", "P", "L", "D", "bias")
-INPUTS = ("params", "x", "initial", "fresh", "batch_sizes", "lengths", "reset", "batch_first", "kept_padded", "threads")
-KEEPS = ("hidden", "kept", "marks")
-FORWARD = (*INPUTS, "output", "final", *KEEPS)
-BACKWARD = (*INPUTS, "output", *KEEPS, "d_output", "d_hidden", "d_kept", "d_final", "d_x", "d_initial", "d_fresh", "d_params")
+STACK = ("cell", "I", "H", "P", "L", "D", "bias")
+INPUTS = ("params", "x", "initial", "fresh", "batch_sizes", "lengths", "reset", "batch_first", "pad_saved", "threads")
+FOR_BACKWARD = ("hidden", "saved", "checkpoints")
+FORWARD = (*INPUTS, "output", "final", *FOR_BACKWARD)
+BACKWARD = (
+    *INPUTS,
+    "output",
+    *FOR_BACKWARD,
+    "grad_output",
+    "grad_hidden",
+    "grad_saved",
+    "grad_final",
+    "grad_x",
+    "grad_initial",
+    "grad_fresh",
+    "grad_params",
+)
 ACTIVATION = ("function", "source", "target")
 ARGUMENTS = {"forward": FORWARD, "backward": BACKWARD, "activation": ACTIVATION}
-LISTS = ("params", "d_params", "initial", "fresh", "final", "d_initial", "d_fresh", "d_final")  # of operands
+LISTS = ("params", "grad_params", "initial", "fresh", "final", "grad_initial", "grad_fresh", "grad_final")  # of operands
 KINDS = ("float32", "float64", "uint16")  # of numbers; bfloat16 is shown as uint16
 SIZES = (4, 8, 2)  # their bytes
 BFLOAT16 = 2
 CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")  # by number
-GATES, KEPT, STATES, LSTM = (1, 1, 3, 4), (0, 0, 4, 5), (1, 1, 1, 2), 3
+GATES, SAVED, STATES, LSTM = (1, 1, 3, 4), (0, 0, 4, 5), (1, 1, 1, 2), 3
 
 MOST_ELEMENTS, MOST_WORK = 4_000_000, 600_000_000  # elements of an operand, and multiply-adds, up to which these tests run a call
 CHUNK = 2**23  # bytes of gate gradients in which the backward pass walks
@@ -33,7 +45,7 @@ LAST = 2**63  # no process has memory beyond
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")
 
 
-class Lies(NamedTuple):
+class View(NamedTuple):
     """Where an operand lies, and what it claims to be. Strides count elements."""
 
     at: int
@@ -42,8 +54,8 @@ class Lies(NamedTuple):
     kind: str  # NumPy's name
 
     @staticmethod
-    def dense(at: int, shape: tuple[int, ...], kind: str) -> Lies:
-        return Lies(at, shape, dense(shape), kind)
+    def dense(at: int, shape: tuple[int, ...], kind: str) -> View:
+        return View(at, shape, dense(shape), kind)
 
     def array(self) -> np.ndarray:
         """An array that claims so, whatever is there."""
@@ -62,7 +74,7 @@ def arguments(kind: str, call: Call) -> list[Any]:
     """A call as the kernels take it."""
 
     def shown(value: Any) -> Any:
-        if isinstance(value, Lies):
+        if isinstance(value, View):
             return value.array()
         return type(value)(map(shown, value)) if type(value) in (list, tuple) else value
 
@@ -71,42 +83,42 @@ def arguments(kind: str, call: Call) -> list[Any]:
 
 def stack_of(call: Call) -> tuple[Any, ...]:
     """What runs, as the kernels are told."""
-    cell, *sizes = (call[name] for name in WHAT)
+    cell, *sizes = (call[name] for name in STACK)
     return CELLS[cell] if 0 <= cell < len(CELLS) else f"cell {cell}", *sizes, False
 
 
 class Steps(NamedTuple):
-    """The steps that are run. Rows are counted in falling order of length, those of the same length as they come."""
+    """The steps that are run. Sequences are counted in falling order of length, those of the same length as they come."""
 
-    alive: list[int]  # how many rows have each step; empty where none has any
-    order: list[int]  # which rows of the caller's they are; then the caller's rows without a step
+    alive: list[int]  # how many sequences have each step; empty where none has any
+    order: list[int]  # which of the caller's sequences they are; then those without a step
     packed: bool  # whether sequences hold these steps one after another, and nothing else
 
     @staticmethod
     def of(lengths: list[int]) -> Steps:
-        """Those of rows of these lengths in padded sequences."""
+        """Those of sequences of these lengths, padded."""
         ended = np.cumsum(np.bincount(lengths))[:-1]
-        return Steps((len(lengths) - ended).tolist(), sorted(range(len(lengths)), key=lambda row: -lengths[row]), False)
+        return Steps((len(lengths) - ended).tolist(), sorted(range(len(lengths)), key=lambda b: -lengths[b]), False)
 
     @property
-    def rows(self) -> int:
+    def sequences(self) -> int:
         """How many have a step."""
         return self.alive[0] if self.alive else 0
 
     @property
     def count(self) -> int:
-        """The steps of all rows."""
+        """The steps of all sequences."""
         return sum(self.alive)
 
     def each(self) -> tuple[np.ndarray, np.ndarray]:
-        """The step and the caller's row of each, in the order of packed sequences."""
+        """The step and the caller's sequence of each, in the order of packed sequences."""
         alive = np.array(self.alive, int)
-        rows = np.arange(self.count) - np.repeat(np.cumsum(alive) - alive, alive)
-        return np.repeat(np.arange(len(alive)), alive), np.array(self.order)[rows]
+        sequences = np.arange(self.count) - np.repeat(np.cumsum(alive) - alive, alive)
+        return np.repeat(np.arange(len(alive)), alive), np.array(self.order)[sequences]
 
     def seen(self, call: Call) -> Call:
-        """The call as the kernels see it: with no more steps and rows than there are."""
-        return call | {"T": len(self.alive), "B": self.rows}
+        """The call as the kernels see it: with no more steps and sequences than there are."""
+        return call | {"T": len(self.alive), "B": self.sequences}
 
 
 def size_of(name: str, size: int) -> int:
@@ -114,8 +126,8 @@ def size_of(name: str, size: int) -> int:
     return 1 if name == "reset" else size
 
 
-def mark_positions(call: Call) -> list[int]:
-    """Before which steps of its way a direction's memory is marked: where the backward pass's chunks end, the last step first."""
+def checkpoint_steps(call: Call) -> list[int]:
+    """Before which steps of its way a direction has a checkpoint of c: where the backward pass's chunks end, the last step first."""
     chunk = max(1, CHUNK // ((8 if call["number"] else 4) * GATES[call["cell"]] * call["H"] * max(1, call["B"])))
     return [max(0, end - chunk) for end in range(call["T"], 0, -chunk)]
 

@@ -10,20 +10,20 @@ import numpy as np
 from raw import (
     BFLOAT16,
     CELLS,
+    FOR_BACKWARD,
     GATES,
-    KEEPS,
-    KEPT,
     KINDS,
     LAST,
     LSTM,
     MOST_ELEMENTS,
     MOST_WORK,
+    SAVED,
     SIZES,
     STATES,
-    Lies,
     Steps,
+    View,
+    checkpoint_steps,
     dense,
-    mark_positions,
     shapes,
     size_of,
 )
@@ -54,7 +54,7 @@ class _Operands:
     def add(
         self,
         name: str,
-        lies: Any,
+        view: Any,
         shape: tuple[int, ...],
         write: bool,
         nullable: bool,
@@ -65,43 +65,43 @@ class _Operands:
         """An operand, all of which must be there. Where ``touched`` indexes some of it, the rest is not read; it is written under its name
         and "padding". ``strides``: "dense"; "rows", of which each is contiguous; "spread", where one number may stand for a row; "any".
         """
-        if lies is None:
+        if view is None:
             if not nullable:
                 self.illegal.append(f"no {name}")
-        elif not isinstance(lies, Lies) or lies.shape != shape or lies.kind != (kind or self.kind):
-            self.illegal.append(f"{name} is {lies}")
-        elif not _may_lie_so(lies, strides):
+        elif not isinstance(view, View) or view.shape != shape or view.kind != (kind or self.kind):
+            self.illegal.append(f"{name} is {view}")
+        elif not _strides_fit(view, strides):
             self.illegal.append(f"strides of {name}")
         elif 0 not in shape:
-            self._place(name, lies, write, touched)
+            self._place(name, view, write, touched)
 
-    def add_rows(self, name: str, lies: Any, shape: tuple[int, ...], row: tuple[int, ...], write: bool, touched: tuple[Any, ...]) -> None:
-        """An operand that holds what ``shape`` says, densely, in any number of axes before those of a ``row``. Marks may be more."""
-        if lies is None:
+    def add_rows(self, name: str, view: Any, shape: tuple[int, ...], row: tuple[int, ...], write: bool, touched: tuple[Any, ...]) -> None:
+        """An operand that holds what ``shape`` says, densely, in any number of axes before those of a ``row``. Checkpoints may be more."""
+        if view is None:
             return
-        if not isinstance(lies, Lies) or lies.kind != self.kind or lies.shape[len(lies.shape) - len(row) :] != row:
-            self.illegal.append(f"{name} is {lies}")
-        elif math.prod(lies.shape) < math.prod(shape) or (name != "marks" and math.prod(lies.shape) > math.prod(shape)):
+        if not isinstance(view, View) or view.kind != self.kind or view.shape[len(view.shape) - len(row) :] != row:
+            self.illegal.append(f"{name} is {view}")
+        elif math.prod(view.shape) < math.prod(shape) or (name != "checkpoints" and math.prod(view.shape) > math.prod(shape)):
             self.illegal.append(f"rows of {name}")
-        elif not _may_lie_so(lies, "dense"):
+        elif not _strides_fit(view, "dense"):
             self.illegal.append(f"strides of {name}")
         elif 0 not in shape:
-            self._place(name, Lies.dense(lies.at, shape, lies.kind), write, touched)
+            self._place(name, View.dense(view.at, shape, view.kind), write, touched)
 
-    def _place(self, name: str, lies: Lies, write: bool, touched: tuple[Any, ...]) -> None:
-        size, shape = size_of(name, self.size), lies.shape
-        end = lies.at + (sum((n - 1) * stride for n, stride in zip(shape, lies.strides, strict=True)) + 1) * size
-        if lies.at == 0:
+    def _place(self, name: str, view: View, write: bool, touched: tuple[Any, ...]) -> None:
+        size, shape = size_of(name, self.size), view.shape
+        end = view.at + (sum((n - 1) * stride for n, stride in zip(shape, view.strides, strict=True)) + 1) * size
+        if view.at == 0:
             self.illegal.append(f"{name} is null")
-        elif lies.at % size:
+        elif view.at % size:
             self.illegal.append(f"{name} is misaligned")
         elif end > LAST:
             self.illegal.append(f"{name} ends beyond memory")
-        elif lies.at < self.arena.base or end > self.arena.base + len(self.arena.bytes) or math.prod(shape) > MOST_ELEMENTS:
+        elif view.at < self.arena.base or end > self.arena.base + len(self.arena.bytes) or math.prod(shape) > MOST_ELEMENTS:
             self.unknowable.append(name)
         else:
-            places = np.full(shape, lies.at, np.int64)
-            for axis, (n, stride) in enumerate(zip(shape, lies.strides, strict=True)):
+            places = np.full(shape, view.at, np.int64)
+            for axis, (n, stride) in enumerate(zip(shape, view.strides, strict=True)):
                 places += (np.arange(n) * stride * size).reshape((n,) + (1,) * (len(shape) - axis - 1))
             rest = np.ones(shape, bool)
             rest[touched] = False
@@ -126,9 +126,9 @@ class _Operands:
 def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
     """What a call of "forward", "backward" or "activation" reads, and what it writes.
 
-    Of padded sequences, and of what is kept, the steps that are run, in the order of packed ones: sequences have shape (steps, columns).
-    States have shape (L·D, rows, columns), the rows in the order of ``Steps``; those of rows without a step are apart, under their name
-    and "idle".
+    Of padded sequences, and of what is saved, the steps that are run, in the order of packed ones: sequences have shape (steps, columns).
+    States have shape (L·D, B, columns), the sequences in the order of ``Steps``; those of sequences without a step are apart, under their
+    name and "idle".
 
     Raises:
         IllegalError: the kernels must refuse the call.
@@ -149,13 +149,13 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
         return found.finish()
     steps = ragged or Steps([B] * T, list(range(B)), False)
     run = steps.each()
-    padded = call["lengths"] is not None and call["kept_padded"]
+    padded = call["lengths"] is not None and call["pad_saved"]
     _add_parameters(found, "", call)
-    if number == BFLOAT16 and any(call[name] is not None for name in KEEPS):
-        found.illegal.append("in bfloat16 nothing is kept")
+    if number == BFLOAT16 and any(call[name] is not None for name in FOR_BACKWARD):
+        found.illegal.append("in bfloat16 nothing is saved")
 
     def sequence(name: str, columns: int, write: bool, nullable: bool) -> None:
-        strides = "spread" if name == "d_output" else "rows"
+        strides = "spread" if name == "grad_output" else "rows"
         if packed:
             found.add(name, call[name], (steps.count, columns), write, nullable, strides=strides)
         elif call["batch_first"]:
@@ -163,7 +163,7 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
         else:
             found.add(name, call[name], (T, B, columns), write, nullable, run, strides=strides)
 
-    def kept(name: str, count: int, row: tuple[int, ...], write: bool) -> None:
+    def saved(name: str, count: int, row: tuple[int, ...], write: bool) -> None:
         """Of each layer or direction."""
         columns = math.prod(row)
         if padded:
@@ -172,52 +172,54 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
             found.add_rows(name, call[name], (count, steps.count, columns), row, write, ())
 
     def states(name: str, write: bool, nullable: bool) -> None:
-        for state, lies, columns in _by_state(call, name):
+        for state, view, columns in _by_state(call, name):
             own = f"{name} {state}"
-            found.add(own, lies, (L * D, B, columns), write, nullable)
+            found.add(own, view, (L * D, B, columns), write, nullable)
             to = found.written if write else found.read
             if own in to:
                 places = to.pop(own)
-                to |= {own: places[:, steps.order[: steps.rows]], f"{own} idle": places[:, steps.order[steps.rows :]]}
+                to |= {own: places[:, steps.order[: steps.sequences]], f"{own} idle": places[:, steps.order[steps.sequences :]]}
 
     def fresh(name: str, write: bool) -> None:
-        for state, lies, columns in _by_state(call, name):
-            found.add(f"{name} {state}", lies, (L * D, columns), write, True)
+        for state, view, columns in _by_state(call, name):
+            found.add(f"{name} {state}", view, (L * D, columns), write, True)
 
     if call["reset"] is not None:
-        shown = call["reset"].kind if isinstance(call["reset"], Lies) else ""
+        shown = call["reset"].kind if isinstance(call["reset"], View) else ""
         found.add("reset", call["reset"], (T, B), False, False, run, kind="uint8" if shown == "uint8" else "bool", strides="any")
     sequence("x", I, False, False)
     states("initial", False, True)
     fresh("fresh", False)
     sequence("output", width, forward, False)
-    kept("hidden", L - 1, (width,), forward)
-    kept("kept", L * D, (KEPT[cell], H), forward)
-    marked = (L * D * len(mark_positions(steps.seen(call))) * steps.rows * (cell == LSTM), H)
-    found.add_rows("marks", call["marks"], marked, (H,), forward, ())
+    saved("hidden", L - 1, (width,), forward)
+    saved("saved", L * D, (SAVED[cell], H), forward)
+    checkpointed = (L * D * len(checkpoint_steps(steps.seen(call))) * steps.sequences * (cell == LSTM), H)
+    found.add_rows("checkpoints", call["checkpoints"], checkpointed, (H,), forward, ())
     if forward:
         states("final", True, False)
     else:
         if call["hidden"] is None and L > 1 and steps.count:
             found.illegal.append("no hidden")
-        if call["kept"] is None and call["marks"] is None and cell == LSTM and steps.count:
-            found.illegal.append("neither kept nor marks")
-        sequence("d_output", width, False, True)
-        kept("d_hidden", L - 1, (width,), False)
-        kept("d_kept", L * D, (KEPT[cell], H), False)
-        if "d_kept" in found.read and call["kept"] is None:
-            found.illegal.append("d_kept without kept")
-        states("d_final", False, True)
-        sequence("d_x", I, True, True)
-        states("d_initial", True, True)
-        fresh("d_fresh", True)
+        if call["saved"] is None and call["checkpoints"] is None and cell == LSTM and steps.count:
+            found.illegal.append("neither saved nor checkpoints")
+        sequence("grad_output", width, False, True)
+        saved("grad_hidden", L - 1, (width,), False)
+        saved("grad_saved", L * D, (SAVED[cell], H), False)
+        if "grad_saved" in found.read and call["saved"] is None:
+            found.illegal.append("grad_saved without saved")
+        states("grad_final", False, True)
+        sequence("grad_x", I, True, True)
+        states("grad_initial", True, True)
+        fresh("grad_fresh", True)
         _add_parameters(found, "d ", call)
     _forget_what_is_not_read(found.read, found.written, forward)
     read, written = found.finish()
     if call["batch_first"] and not packed:  # in the order of packed sequences all the same
         for places in (read, written):
             places |= {
-                name: places[name].reshape(-1, places[name].shape[-1]) for name in ("x", "output", "d_output", "d_x") if name in places
+                name: places[name].reshape(-1, places[name].shape[-1])
+                for name in ("x", "output", "grad_output", "grad_x")
+                if name in places
             }
     return read, written
 
@@ -226,7 +228,7 @@ def _activation(call: Call, arena: Arena) -> tuple[Places, Places]:
     source = call["source"]
     if type(call["function"]) is not int or not 0 <= call["function"] <= 2:
         raise IllegalError("an unknown function")
-    if not isinstance(source, Lies) or source.kind not in KINDS[:2] or len(source.shape) != 1:
+    if not isinstance(source, View) or source.kind not in KINDS[:2] or len(source.shape) != 1:
         raise IllegalError(f"source is {source}")
     found = _Operands(arena, KINDS.index(source.kind))
     found.add("source", source, source.shape, False, False)
@@ -241,8 +243,8 @@ def complete(kind: str, call: Call, arena: Arena) -> Call:
         IllegalError: what runs makes no sense, or x or the batch sizes do not say it.
         UnknowableError: the batch sizes are elsewhere.
     """
-    types = dict.fromkeys(("cell", "I", "H", "P", "L", "D", "threads"), int) | dict.fromkeys(("bias", "batch_first", "kept_padded"), bool)
-    if any(type(call[name]) is not kind for name, kind in types.items()):
+    types = dict.fromkeys(("cell", "I", "H", "P", "L", "D", "threads"), int) | dict.fromkeys(("bias", "batch_first", "pad_saved"), bool)
+    if any(not isinstance(call[name], kind) for name, kind in types.items()):  # True is an integer, too
         raise IllegalError("an argument is no integer, or no bool")
     H, P, L, D = (call[name] for name in ("H", "P", "L", "D"))
     if not 0 <= call["cell"] < len(CELLS) or min(H, L) < 1 or call["I"] < 0 or D not in (1, 2) or not 1 <= call["threads"] < 2**31:
@@ -250,7 +252,7 @@ def complete(kind: str, call: Call, arena: Arena) -> Call:
     if P and not (call["cell"] == LSTM and 0 < P < H):
         raise IllegalError("a projection where there is none")
     x, sizes = call["x"], call["batch_sizes"]
-    if not isinstance(x, Lies) or len(x.shape) != (3 if sizes is None else 2) or x.shape[-1] != call["I"]:
+    if not isinstance(x, View) or len(x.shape) != (3 if sizes is None else 2) or x.shape[-1] != call["I"]:
         raise IllegalError(f"x is {x}")
     if x.kind not in KINDS[: 3 if kind == "forward" else 2]:
         raise IllegalError(f"x is of {x.kind}")
@@ -261,28 +263,28 @@ def complete(kind: str, call: Call, arena: Arena) -> Call:
         if T == 0 or B < 1 or min(alive) < 1 or sorted(alive, reverse=True) != alive or sum(alive) != x.shape[0]:
             raise IllegalError("batch sizes that increase, end or are not as many as the rows of x")
     if T < 1 or B < 1:
-        raise IllegalError("no step or no row")
+        raise IllegalError("no step or no sequence")
     return call | {"T": T, "B": B, "number": KINDS.index(x.kind)}
 
 
-def _may_lie_so(lies: Lies, strides: str) -> bool:
-    if 0 in lies.shape and strides == "dense":
+def _strides_fit(view: View, strides: str) -> bool:
+    if 0 in view.shape and strides == "dense":
         return True
-    given = [stride if n != 1 else usual for n, stride, usual in zip(lies.shape, lies.strides, dense(lies.shape), strict=True)]
+    given = [stride if n != 1 else usual for n, stride, usual in zip(view.shape, view.strides, dense(view.shape), strict=True)]
     if strides == "dense":
-        return tuple(given) == dense(lies.shape)
+        return tuple(given) == dense(view.shape)
     row = given.pop() if strides != "any" else 1
     by_row = (0, 1) if strides == "spread" else (1,)
-    return all(0 <= stride < LAST for stride in given) and (lies.shape[-1] < 2 or row in by_row)
+    return all(0 <= stride < LAST for stride in given) and (view.shape[-1] < 2 or row in by_row)
 
 
 def _forget_what_is_not_read(read: Places, written: Places, forward: bool) -> None:
-    """The states of rows without a step are read to be handed through, those that resets start from where there are resets."""
+    """The states of sequences without a step are read to be handed through, those that resets start from where there are resets."""
     for state in "hc":
         if not forward:
             read.pop(f"initial {state} idle", None)
-            if f"d_initial {state}" not in written:
-                read.pop(f"d_final {state} idle", None)
+            if f"grad_initial {state}" not in written:
+                read.pop(f"grad_final {state} idle", None)
         if "reset" not in read:
             read.pop(f"fresh {state}", None)
 
@@ -298,12 +300,12 @@ def _by_state(call: Call, name: str) -> list[tuple[str, Any, int]]:
 
 
 def _add_parameters(found: _Operands, prefix: str, call: Call) -> None:
-    given = call["d_params" if prefix else "params"]
+    given = call["grad_params" if prefix else "params"]
     expected = [(i, *each) for i in range(call["L"] * call["D"]) for each in shapes(call, i).items()]
     if not isinstance(given, list | tuple) or len(given) != len(expected):
         raise IllegalError("not one operand for each parameter")
-    for lies, (i, name, shape) in zip(given, expected, strict=True):
-        found.add(f"{prefix}{name} {i}", lies, shape, bool(prefix), bool(prefix))
+    for view, (i, name, shape) in zip(given, expected, strict=True):
+        found.add(f"{prefix}{name} {i}", view, shape, bool(prefix), bool(prefix))
 
 
 def ragged_steps(call: Call, arena: Arena) -> Steps | None:
@@ -322,14 +324,14 @@ def ragged_steps(call: Call, arena: Arena) -> Steps | None:
 
 def _counts(name: str, count: int | None, call: Call, arena: Arena) -> list[int]:
     """The integers of an operand, of so many or of any number; empty where there is none."""
-    lies = call[name]
-    if lies is None:
+    view = call[name]
+    if view is None:
         return []
-    if not isinstance(lies, Lies) or lies.kind != "int64" or len(lies.shape) != 1 or lies.shape[0] != (count or lies.shape[0]):
-        raise IllegalError(f"{name} is {lies}")
-    if not _may_lie_so(lies, "dense") or (lies.shape[0] and (lies.at == 0 or lies.at % 8)):
+    if not isinstance(view, View) or view.kind != "int64" or len(view.shape) != 1 or view.shape[0] != (count or view.shape[0]):
+        raise IllegalError(f"{name} is {view}")
+    if not _strides_fit(view, "dense") or (view.shape[0] and (view.at == 0 or view.at % 8)):
         raise IllegalError(f"{name} does not lie so")
-    if lies.shape[0] and not arena.base <= lies.at <= arena.base + len(arena.bytes) - 8 * lies.shape[0]:
+    if view.shape[0] and not arena.base <= view.at <= arena.base + len(arena.bytes) - 8 * view.shape[0]:
         raise UnknowableError(name)
-    numbers: list[int] = arena.read(lies.at + 8 * np.arange(lies.shape[0]), np.int64).tolist()
+    numbers: list[int] = arena.read(view.at + 8 * np.arange(view.shape[0]), np.int64).tolist()
     return numbers

@@ -59,7 +59,7 @@ def _options() -> Iterator[tuple[bool, dict[str, object]]]:
 def _call(
     kind: Kind, form: str, options: dict[str, object], dtype: torch.dtype, given: tuple[torch.dtype, ...] | None
 ) -> tuple[Tensor | PackedSequence, Tensor | tuple[Tensor, ...] | None]:
-    """An input of two steps, two rows if any, and three features; and its states, for four units."""
+    """An input of two steps, two sequences if any, and three features; and its states, for four units."""
     x = torch.randn(2, 2, 3).to(dtype)
     states = tuple(torch.randn(options["num_layers"] * (1 + options["bidirectional"]), 2, width) for width in kind.widths(4))
     if form == "packed":

@@ -12,7 +12,7 @@ from elman.bench.case import CELLS, GRIDS, Case, cases_of
 
 
 def test_flops_by_hand() -> None:
-    # Three units read two features and themselves: 3·(2 + 3) = 15 multiply-adds for each of 5·4 steps and rows.
+    # Three units read two features and themselves: 3·(2 + 3) = 15 multiply-adds for each of 5·4 steps and sequences.
     assert Case("rnn", steps=5, batch=4, input_size=2, hidden_size=3).flops("infer") == 2 * 15 * 20
     assert Case("rnn", steps=5, batch=4, input_size=2, hidden_size=3).flops("train") == 3 * 2 * 15 * 20
 

@@ -1,7 +1,7 @@
 """bfloat16 on the kernels: stored in 16 bits, computed in float32.
 
-What is stored is known exactly, so each step is held against float64 loops from the very state that it started from: to float32's bound
-for one step, and one rounding to bfloat16, u = 2^-8. What is made of several steps, layers or rows is held to the same bits as its parts.
+What is stored is known exactly, so each step is held against float64 loops from the very state that it started from: to float32's bound for
+one step, and one rounding to bfloat16, u = 2^-8. What is made of several steps, layers or sequences is held to the same bits as its parts.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def test_each_step_is_one_rounding_from_float32(kind: Kind, I: int, H: int, B: i
     before, slack = tuple(map(_array, states)), np.zeros((1, B, H))
     w_hr = layers[0][0].w_hr
     for t in range(T):
-        d_output, d_finals = np.zeros((1, B, before[0].shape[-1])), tuple(map(np.zeros_like, before))
-        call = kind.cell, layers, _array(x[t : t + 1]), before, [1] * B, d_output, d_finals
+        grad_output, grad_finals = np.zeros((1, B, before[0].shape[-1])), tuple(map(np.zeros_like, before))
+        call = kind.cell, layers, _array(x[t : t + 1]), before, [1] * B, grad_output, grad_finals
         step, bound = oracle.run(*call), bounds.run(*call)
         # c is not stored between steps: its error reaches h by slopes of at most 1, as the next c. A projection reads what is stored.
         units = slack if w_hr is None else (U + slack) @ np.abs(w_hr).T
@@ -201,11 +201,11 @@ def test_a_rows_results_do_not_depend_on_the_batch_nor_on_how_it_is_given(kind: 
     for B in range(1, 20):
         _assert_same(_run(module, x[:, 20 - B :]), (output[:, 20 - B :], *(f[:, 20 - B :] for f in finals)))
     lengths = [9, 9, 7, 4, 4, 3, 1]
-    packed, hx = module(pack_sequence([x[:length, row] for row, length in enumerate(lengths)]))
+    packed, hx = module(pack_sequence([x[:length, b] for b, length in enumerate(lengths)]))
     padded, _ = pad_packed_sequence(packed)
-    for row, length in enumerate(lengths):
-        alone = _run(module, x[:length, row].contiguous())
-        _assert_same(alone, (padded[:length, row], *(f[:, row] for f in as_states(hx))))
+    for b, length in enumerate(lengths):
+        alone = _run(module, x[:length, b].contiguous())
+        _assert_same(alone, (padded[:length, b], *(f[:, b] for f in as_states(hx))))
 
 
 @every_kind

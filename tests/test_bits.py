@@ -1,7 +1,7 @@
 """In float32 the same bits on any number of threads, whatever else is in the batch, and for a sequence run whole or in pieces.
 
-So it is with lengths and resets, whatever the order of the rows. So much is promised for results; gradients are the same over repeats and
-over numbers of threads, but sums over a batch depend on the batch. All tests run on each instruction set.
+So it is with lengths and resets, whatever the order of the sequences. So much is promised for results; gradients are the same over repeats
+and over numbers of threads, but sums over a batch depend on the batch. All tests run on each instruction set.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def one_way_network(request: pytest.FixtureRequest) -> nn.Module:
     return kind.build(elman, **NETWORKS[name] | {"bidirectional": False})
 
 
-def _rows(values: dict[str, torch.Tensor], rows: slice | int) -> dict[str, torch.Tensor]:
-    """Some rows of a batch's results."""
-    return {name: value[:, rows] for name, value in values.items()}
+def _sequences(values: dict[str, torch.Tensor], which: slice | int) -> dict[str, torch.Tensor]:
+    """Some sequences of a batch."""
+    return {name: value[:, which] for name, value in values.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -66,15 +66,15 @@ def _seeded_and_on_one_thread() -> Iterator[None]:
         yield
 
 
-# Large enough for threads: their rows, columns, directions and layers, one ahead of another, with one chunk of gradients and with several.
+# Enough for threads: their sequences, columns, directions and layers, one ahead of another, with one chunk of gradients and with several.
 LARGE = {
-    "rows": ((60, 13, 40), {"hidden_size": 70}),
-    "rows, deep, both ways": ((40, 7, 30), {"hidden_size": 65, "num_layers": 2, "bidirectional": True}),
+    "sequences": ((60, 13, 40), {"hidden_size": 70}),
+    "sequences, deep, both ways": ((40, 7, 30), {"hidden_size": 65, "num_layers": 2, "bidirectional": True}),
     "columns": ((50, 1, 8), {"hidden_size": 350}),
     "columns, deep, both ways": ((30, 1, 8), {"hidden_size": 350, "num_layers": 2, "bidirectional": True}),
-    "fewer rows than threads": ((200, 2, 20), {"hidden_size": 90}),
-    "one row ahead of the steps": ((400, 1, 40), {"hidden_size": 70}),
-    "one row in a wave of layers": ((300, 1, 8), {"hidden_size": 60, "num_layers": 3}),
+    "fewer sequences than threads": ((200, 2, 20), {"hidden_size": 90}),
+    "one sequence ahead of the steps": ((400, 1, 40), {"hidden_size": 70}),
+    "one sequence in a wave of layers": ((300, 1, 8), {"hidden_size": 60, "num_layers": 3}),
     "many chunks, both ways": ((None, 100, 5), {"hidden_size": 50, "bidirectional": True}),
     "one step": ((1, 40, 50), {"hidden_size": 250, "num_layers": 2}),
 }
@@ -89,10 +89,10 @@ def _learning(kind: Kind, *sizes: int, **options: int) -> nn.Module:
     return rnn
 
 
-def _ragged(steps: int, rows: int) -> dict[str, torch.Tensor]:
-    """Rows of all lengths in no order, one without a step where there are several, and resets here and there, past a row's end too."""
-    lengths = torch.linspace(steps, 0 if rows > 1 else steps, rows).long()[torch.randperm(rows)]
-    return {"lengths": lengths, "reset": torch.rand(steps, rows) < 0.2}
+def _ragged(steps: int, batch_size: int) -> dict[str, torch.Tensor]:
+    """Sequences of all lengths in no order, one without a step where there are several, and resets here and there, past their ends too."""
+    lengths = torch.linspace(steps, 0 if batch_size > 1 else steps, batch_size).long()[torch.randperm(batch_size)]
+    return {"lengths": lengths, "reset": torch.rand(steps, batch_size) < 0.2}
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_results_and_gradients_do_not_depend_on_the_number_of_threads(
         assert_same_bits(alone, {name: expected[name] for name in alone})
 
 
-# Of several rows one has steps, and so threads share what they share for one row.
+# Of several sequences one has steps, and so threads share what they share for one.
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, projected(40)], ids=str)
 @pytest.mark.parametrize("name", [name for name, (shape, _) in LARGE.items() if shape[1] == 1])
@@ -136,9 +136,9 @@ def test_a_rows_results_do_not_depend_on_the_rest_of_the_batch(network: nn.Modul
     x, states = torch.randn(7, 20, network.input_size), initial_states(network, 20)
     whole = results(network, x, states)
     for B in range(1, 20):
-        rows = slice(20 - B, None)
-        part = results(network, x[:, rows], tuple(state[:, rows].contiguous() for state in states))
-        assert_same_bits(part, _rows(whole, rows))
+        which = slice(20 - B, None)
+        part = results(network, x[:, which], tuple(state[:, which].contiguous() for state in states))
+        assert_same_bits(part, _sequences(whole, which))
 
 
 def test_a_rows_results_do_not_depend_on_what_it_is_packed_with(network: nn.Module) -> None:
@@ -147,16 +147,16 @@ def test_a_rows_results_do_not_depend_on_what_it_is_packed_with(network: nn.Modu
     with torch.no_grad():
         output, hx = network(pack_sequence(sequences))
     whole = named(pad_packed_sequence(output)[0], hx)
-    for row, sequence in enumerate(sequences):
-        expected = _rows(whole, row)
-        assert_same_bits(results(network, sequence), expected | {"output": expected["output"][: lengths[row]]})
+    for b, sequence in enumerate(sequences):
+        expected = _sequences(whole, b)
+        assert_same_bits(results(network, sequence), expected | {"output": expected["output"][: lengths[b]]})
 
 
 def _cut_batch(network: nn.Module, steps: int, lengths: list[int]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor]:
     """Input, initial states, and resets; NaN where nobody has to look."""
     x = torch.randn(steps, len(lengths), network.input_size)
-    for row, length in enumerate(lengths):
-        x[length:, row] = float("nan")
+    for b, length in enumerate(lengths):
+        x[length:, b] = float("nan")
     return x, initial_states(network, len(lengths)), torch.rand(steps, len(lengths)) < 0.3
 
 
@@ -166,12 +166,12 @@ LENGTHS = [9, 0, 7, 4, 4, 3, 9, 1]
 def test_a_rows_results_do_not_depend_on_what_it_is_padded_and_cut_with(network: nn.Module) -> None:
     x, states, reset = _cut_batch(network, 9, LENGTHS)
     whole = results(network, x, states, lengths=LENGTHS, reset=reset)
-    for row, length in enumerate(LENGTHS):
-        own, expected = tuple(state[:, row].unsqueeze(1) for state in states), _rows(whole, slice(row, row + 1))
-        alone = results(network, x[:, row : row + 1], own, lengths=[length], reset=reset[:, row : row + 1])
+    for b, length in enumerate(LENGTHS):
+        own, expected = tuple(state[:, b].unsqueeze(1) for state in states), _sequences(whole, slice(b, b + 1))
+        alone = results(network, x[:, b : b + 1], own, lengths=[length], reset=reset[:, b : b + 1])
         assert_same_bits(alone, expected)
         if length:
-            ended = results(network, x[:length, row : row + 1], own, reset=reset[:length, row : row + 1])
+            ended = results(network, x[:length, b : b + 1], own, reset=reset[:length, b : b + 1])
             assert_same_bits(ended, expected | {"output": expected["output"][:length]})
 
 
@@ -180,13 +180,13 @@ def test_the_order_of_rows_changes_no_result(network: nn.Module) -> None:
     whole = results(network, x, states, lengths=LENGTHS, reset=reset)
     for _ in range(5):
         order = torch.randperm(len(LENGTHS))
-        lengths = [LENGTHS[row] for row in order]
+        lengths = [LENGTHS[b] for b in order]
         some = results(network, x[:, order], tuple(state[:, order] for state in states), lengths=lengths, reset=reset[:, order])
         assert_same_bits(some, {name: value[:, order] for name, value in whole.items()})
 
 
 def test_lengths_give_what_packing_gives(network: nn.Module) -> None:
-    """Gradients too, where the rows come in the order in which packing has them."""
+    """Gradients too, where the sequences come in the order in which packing has them."""
     lengths = sorted(filter(None, LENGTHS), reverse=True)
     x, states, reset = _cut_batch(network, 9, lengths)
     x.requires_grad_()
@@ -234,8 +234,8 @@ def test_one_row_alone_is_the_same_on_threads_that_split_its_columns(kind: Kind)
     rnn, x = kind.build(elman, 8, 350, 2), torch.randn(40, 5, 8)
     whole = results(rnn, x)
     with threads(2):
-        for row in range(5):
-            assert_same_bits(results(rnn, x[:, row : row + 1]), _rows(whole, slice(row, row + 1)))
+        for b in range(5):
+            assert_same_bits(results(rnn, x[:, b : b + 1]), _sequences(whole, slice(b, b + 1)))
 
 
 @torch.no_grad()

@@ -22,15 +22,15 @@ every_case = pytest.mark.parametrize("case", [dataclasses.replace(CASE, kind=kin
 
 @every_case
 def test_the_loops_gradients_are_those_of_finite_differences(case: Case) -> None:
-    cell, layers, x, initial, lengths, d_output, d_finals = cases.arguments(case)
+    cell, layers, x, initial, lengths, grad_output, grad_finals = cases.arguments(case)
 
     def loss() -> float:
-        result = oracle.run(cell, layers, x, initial, lengths, d_output, d_finals)
-        return float((result.output * d_output).sum() + sum((f * d).sum() for f, d in zip(result.finals, d_finals, strict=True)))
+        result = oracle.run(cell, layers, x, initial, lengths, grad_output, grad_finals)
+        return float((result.output * grad_output).sum() + sum((f * d).sum() for f, d in zip(result.finals, grad_finals, strict=True)))
 
-    result = oracle.run(cell, layers, x, initial, lengths, d_output, d_finals)
-    pairs = [(x, result.d_x), *zip(initial, result.d_initial, strict=True)]
-    for layer, gradients in zip(layers, result.d_layers, strict=True):
+    result = oracle.run(cell, layers, x, initial, lengths, grad_output, grad_finals)
+    pairs = [(x, result.grad_x), *zip(initial, result.grad_initial, strict=True)]
+    for layer, gradients in zip(layers, result.grad_layers, strict=True):
         for weights, gradient in zip(layer, gradients, strict=True):
             pairs += [(getattr(weights, name), getattr(gradient, name)) for name in weights.names]
     for values, gradient in pairs:

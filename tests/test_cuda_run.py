@@ -82,10 +82,10 @@ class Given:
         self.params = [0.5 * draw(*shape) for shape in stack.shapes]
         fresh = tuple(draw(count, stack.hidden_size) for _ in stack.cell.states) if case.learned and reset is not None else None
         self.spans = Spans(batch_sizes, lengths if "lengths" in case.form else None, reset, fresh)
-        self.d_output = draw(*self.x.shape[:-1], stack.output_size)
-        self.d_finals = tuple(draw(count, B, stack.hidden_size) for _ in stack.cell.states)
-        self.d_hidden = draw(stack.num_layers, T, B, stack.output_size)
-        self.d_steps = {name: draw(count, T, B, stack.hidden_size) for name in KEPT[case.cell]}
+        self.grad_output = draw(*self.x.shape[:-1], stack.output_size)
+        self.grad_finals = tuple(draw(count, B, stack.hidden_size) for _ in stack.cell.states)
+        self.grad_hidden = draw(stack.num_layers, T, B, stack.output_size)
+        self.grad_steps = {name: draw(count, T, B, stack.hidden_size) for name in KEPT[case.cell]}
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -98,23 +98,23 @@ class Given:
     def call(self) -> tuple[object, ...]:
         return self.stack, self.x, self.states, self.params, self.spans
 
-    def expected(self, d_output: Tensor | None, d_finals: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
+    def expected(self, grad_output: Tensor | None, grad_finals: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
         """Outputs and final states, and the gradients of all inputs, by the reference."""
         for t in self.inputs:
             t.requires_grad_()
         stack, x, states, params, spans = self.call()
         output, finals = reference.run(stack, x.transpose(0, 1) if self.batch_first else x, states, params, spans)
         results = [output.transpose(0, 1) if self.batch_first else output, *finals]
-        return self._gradients(results, (d_output, *d_finals))
+        return self._gradients(results, (grad_output, *grad_finals))
 
     def expected_trace(self) -> tuple[list[Tensor], list[Tensor | None]]:
         for t in self.inputs:
             t.requires_grad_()
         traced = reference.trace(*self.call())
-        names = list(self.d_steps)
+        names = list(self.grad_steps)
         return self._gradients(
             [traced.hidden, *traced.finals, *(traced.steps[name] for name in names)],
-            (self.d_hidden, *self.d_finals, *(self.d_steps[name] for name in names)),
+            (self.grad_hidden, *self.grad_finals, *(self.grad_steps[name] for name in names)),
         )
 
     def _gradients(self, results: list[Tensor], arriving: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
@@ -152,13 +152,13 @@ def modelled(monkeypatch: pytest.MonkeyPatch) -> Backend:
 @pytest.mark.parametrize("case", runs(), ids=str)
 def test_a_run_and_its_gradients_are_the_references(case: Run) -> None:
     given = Given(case)
-    expected, gradients = given.expected(given.d_output, given.d_finals)
+    expected, gradients = given.expected(given.grad_output, given.grad_finals)
     output, finals, saved = run.forward(*given.call(), given.batch_first, save=True)
     assert_same({"output": output}, {"output": expected[0]}, 1e-12)
     for final, each in zip(finals, expected[1:], strict=True):
         assert_same({"final": final}, {"final": each}, 1e-12)
     needs = [True] * len(given.inputs)
-    got = run.backward(*given.call(), given.batch_first, output, saved, given.d_output, given.d_finals, needs)
+    got = run.backward(*given.call(), given.batch_first, output, saved, given.grad_output, given.grad_finals, needs)
     given.compare(got, gradients)
 
 
@@ -168,16 +168,16 @@ def test_a_trace_and_the_gradients_that_arrive_at_its_gates_are_the_references(c
     given = Given(case)
     expected, gradients = given.expected_trace()
     hidden, finals, saved = run.trace(*given.call())
-    steps = () if saved.steps is None else saved.steps.unbind(-2)[: len(given.d_steps)]
+    steps = () if saved.steps is None else saved.steps.unbind(-2)[: len(given.grad_steps)]
     for got, each in zip((hidden, *finals, *steps), expected, strict=True):
         assert_same({"traced": got}, {"traced": each}, 1e-12)
-    d_steps = None
+    grad_steps = None
     if saved.steps is not None:  # the last of a GRU's has no name, and so no gradient
-        named = list(given.d_steps.values())
-        d_steps = torch.stack([*named, *([torch.zeros_like(named[0])] * (saved.steps.shape[-2] - len(named)))], -2)
-    d_saved = Saved(given.d_hidden[:-1] if case.num_layers > 1 else None, d_steps, None)
+        named = list(given.grad_steps.values())
+        grad_steps = torch.stack([*named, *([torch.zeros_like(named[0])] * (saved.steps.shape[-2] - len(named)))], -2)
+    grad_saved = Saved(given.grad_hidden[:-1] if case.num_layers > 1 else None, grad_steps, None)
     needs = [True] * len(given.inputs)
-    got_all = run.backward(*given.call(), False, hidden[-1], saved, given.d_hidden[-1], given.d_finals, needs, d_saved)
+    got_all = run.backward(*given.call(), False, hidden[-1], saved, given.grad_hidden[-1], given.grad_finals, needs, grad_saved)
     given.compare(got_all, gradients)
 
 
@@ -191,17 +191,17 @@ def test_recomputed_gradients_are_the_same_to_the_bit(cell: str) -> None:
         given = Given(Run(cell, 2, True, "lengths and reset", given_state=True, learned=True, recompute=recompute))
         output, _, saved = run.forward(*given.call(), False, save=True)
         assert (saved.steps is None) == (recompute or cell.startswith("rnn"))
-        found.append(run.backward(*given.call(), False, output, saved, given.d_output, given.d_finals, [True] * len(given.inputs)))
+        found.append(run.backward(*given.call(), False, output, saved, given.grad_output, given.grad_finals, [True] * len(given.inputs)))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("needed", ["x", "initial", "fresh", "parameter"])
 def test_only_what_is_needed_is_given(needed: str) -> None:
     given = Given(FULL)
-    _, gradients = given.expected(given.d_output, given.d_finals)
+    _, gradients = given.expected(given.grad_output, given.grad_finals)
     output, _, saved = run.forward(*given.call(), False, save=True)
     needs = [name.startswith(needed) for name in given.names()]
-    got = run.backward(*given.call(), False, output, saved, given.d_output, given.d_finals, needs)
+    got = run.backward(*given.call(), False, output, saved, given.grad_output, given.grad_finals, needs)
     assert [each is not None for each in got] == needs
     given.compare([mine if need else each for mine, each, need in zip(got, gradients, needs, strict=True)], gradients)
 
@@ -209,11 +209,11 @@ def test_only_what_is_needed_is_given(needed: str) -> None:
 @pytest.mark.parametrize("arriving", ["output", "h_n", "c_n"])
 def test_a_gradient_that_does_not_arrive_is_zeros(arriving: str) -> None:
     given = Given(FULL)
-    d_output = given.d_output if arriving == "output" else None
-    d_finals = tuple(grad if arriving == name else None for name, grad in zip(("h_n", "c_n"), given.d_finals, strict=True))
-    _, gradients = given.expected(d_output, d_finals)
+    grad_output = given.grad_output if arriving == "output" else None
+    grad_finals = tuple(grad if arriving == name else None for name, grad in zip(("h_n", "c_n"), given.grad_finals, strict=True))
+    _, gradients = given.expected(grad_output, grad_finals)
     output, _, saved = run.forward(*given.call(), False, save=True)
-    got = run.backward(*given.call(), False, output, saved, d_output, d_finals, [True] * len(given.inputs))
+    got = run.backward(*given.call(), False, output, saved, grad_output, grad_finals, [True] * len(given.inputs))
     given.compare(got, gradients)
 
 
@@ -230,14 +230,14 @@ FOREIGN = {
 @pytest.mark.parametrize("layout", FOREIGN)
 def test_gradients_and_inputs_may_lie_in_memory_in_any_way(layout: str) -> None:
     given = Given(FULL)
-    given.d_output = FOREIGN[layout](given.d_output)
-    given.d_finals = tuple(FOREIGN[layout](grad) for grad in given.d_finals)
+    given.grad_output = FOREIGN[layout](given.grad_output)
+    given.grad_finals = tuple(FOREIGN[layout](grad) for grad in given.grad_finals)
     if layout not in ("zeros", "spread"):
         given.x, given.params[1] = FOREIGN[layout](given.x), FOREIGN[layout](given.params[1].unsqueeze(0)).squeeze(0)
-    expected, gradients = given.expected(given.d_output + 0, [grad + 0 for grad in given.d_finals])
+    expected, gradients = given.expected(given.grad_output + 0, [grad + 0 for grad in given.grad_finals])
     output, _, saved = run.forward(*given.call(), False, save=True)
     assert_same({"output": output}, {"output": expected[0]}, 1e-12)
-    got = run.backward(*given.call(), False, output, saved, given.d_output, given.d_finals, [True] * len(given.inputs))
+    got = run.backward(*given.call(), False, output, saved, given.grad_output, given.grad_finals, [True] * len(given.inputs))
     given.compare(got, gradients)
 
 
@@ -259,11 +259,13 @@ def test_groups_that_exchange_through_global_memory_are_launched_few_at_a_time(m
     monkeypatch.setattr(layer, "_ready", through_memory)
     monkeypatch.setattr(cuda_model.Kernel, "launch", counted)
     given = Given(replace(FULL, num_layers=1, hidden=60))
-    expected, gradients = given.expected(given.d_output, given.d_finals)
+    expected, gradients = given.expected(given.grad_output, given.grad_finals)
     output, _, saved = run.forward(*given.call(), False, save=True)
     assert launches == [8, 8]
     assert_same({"output": output}, {"output": expected[0]}, 1e-12)
-    given.compare(run.backward(*given.call(), False, output, saved, given.d_output, given.d_finals, [True] * len(given.inputs)), gradients)
+    given.compare(
+        run.backward(*given.call(), False, output, saved, given.grad_output, given.grad_finals, [True] * len(given.inputs)), gradients
+    )
     assert launches == [8, 8, 8, 8]
 
 

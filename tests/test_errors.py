@@ -332,7 +332,7 @@ def test_another_stack_needs_other_parameters(layer: str) -> None:
 @native.required
 @pytest.mark.parametrize("batch", [1, 2, 200_000])
 def test_states_of_another_batch_than_the_packed_sequence_are_refused_by_the_kernels(batch: int) -> None:
-    """Where a state was permuted after it was checked, it may have lost its rows."""
+    """Where a state was permuted after it was checked, it may have lost its sequences."""
     gru = elman.GRU(6, 256)
     spans = Spans(torch.tensor([3]))
     with pytest.raises(RuntimeError, match=rf"expected initial state 0 of shape \(1, 3, 256\) and float32, got \(1, {batch}, 256\)"):

@@ -22,7 +22,7 @@ import raw
 import raw_contract
 from fuzz_calls import FORMS, spoiled_calls, valid_calls
 from fuzz_check import REFUSALS, call_it, check
-from raw import Call, Lies
+from raw import Call, View
 from raw_arena import Arena
 
 if TYPE_CHECKING:
@@ -79,16 +79,16 @@ EITHER_WAY: tuple[Wrong, ...] = (
     ("too few lengths", lambda call, arena: {"lengths": call["lengths"]._replace(shape=(call["B"] - 1,))}),
     ("lengths apart", lambda call, arena: {"lengths": call["lengths"]._replace(strides=(2,))}),
     ("lengths of another type", lambda call, arena: {"lengths": call["lengths"]._replace(kind="float64")}),
-    ("a negative step of resets", lambda call, arena: _apart(call, "reset", step=-1)),
-    ("a negative row of resets", lambda call, arena: _apart(call, "reset", row=-1)),
-    ("a step of resets beyond memory", lambda call, arena: _apart(call, "reset", step=2**62)),
-    ("a row of resets beyond memory", lambda call, arena: _apart(call, "reset", row=2**62)),
+    ("a negative stride of resets over steps", lambda call, arena: _apart(call, "reset", step=-1)),
+    ("a negative stride of resets over sequences", lambda call, arena: _apart(call, "reset", sequence=-1)),
+    ("a stride of resets over steps beyond memory", lambda call, arena: _apart(call, "reset", step=2**62)),
+    ("a stride of resets over sequences beyond memory", lambda call, arena: _apart(call, "reset", sequence=2**62)),
     ("resets beyond memory", lambda call, arena: {"reset": call["reset"]._replace(at=2**64 - 1)}),
     ("resets of another type", lambda call, arena: {"reset": call["reset"]._replace(kind="int8")}),
     ("too few resets", lambda call, arena: {"reset": call["reset"]._replace(shape=(call["T"], call["B"] - 1))}),
     ("lengths that are no operand", lambda call, arena: {"lengths": 0}),
     ("resets that are no operand", lambda call, arena: {"reset": -1}),
-    ("kept_padded that is no bool", lambda call, arena: {"kept_padded": 1}),
+    ("pad_saved that is no bool", lambda call, arena: {"pad_saved": 1}),
     ("another number of inputs", lambda call, arena: {"I": call["I"] + 1}),
     ("another number of units", lambda call, arena: {"H": call["H"] + 1}),
     ("fewer layers", lambda call, arena: {"L": call["L"] - 1}),
@@ -97,7 +97,7 @@ EITHER_WAY: tuple[Wrong, ...] = (
     ("another cell", lambda call, arena: {"cell": raw.CELLS.index("gru")}),
     ("an initial state of another batch", lambda call, arena: _narrowed(call, "initial")),
     ("fresh of another number of states", lambda call, arena: {"fresh": [*call["fresh"], None]}),
-    ("fresh misaligned", lambda call, arena: {"fresh": [lies._replace(at=lies.at + 1) for lies in call["fresh"]]}),
+    ("fresh misaligned", lambda call, arena: {"fresh": [view._replace(at=view.at + 1) for view in call["fresh"]]}),
 )
 FORWARD_ONLY: tuple[Wrong, ...] = (
     ("output over resets", lambda call, arena: _over(call, "output", call["reset"])),
@@ -105,19 +105,19 @@ FORWARD_ONLY: tuple[Wrong, ...] = (
     ("a final state over fresh", lambda call, arena: {"final": [*call["final"][:-1], call["final"][-1]._replace(at=call["fresh"][-1].at)]}),
     ("a final state of another batch", lambda call, arena: _narrowed(call, "final")),
     ("no final state", lambda call, arena: {"final": None}),
-    ("an output whose padding overlaps", lambda call, arena: _apart(call, "output", step=0, row=0)),
-    ("kept over hidden", lambda call, arena: _over(call, "hidden", call["output"])),
+    ("an output whose padding overlaps", lambda call, arena: _apart(call, "output", step=0, sequence=0)),
+    ("hidden over output", lambda call, arena: _over(call, "hidden", call["output"])),
 )
 BACKWARD_ONLY: tuple[Wrong, ...] = (
-    ("d_kept without kept", lambda call, arena: {"kept": None} if raw.KEPT[call["cell"]] else {"d_kept": -1}),
-    ("d_hidden misaligned", lambda call, arena: _moved(call, "d_hidden", 1)),
-    ("d_kept misaligned", lambda call, arena: _moved(call, "d_kept", 1) if raw.KEPT[call["cell"]] else {"d_kept": -1}),
-    ("d_hidden beyond memory", lambda call, arena: {"d_hidden": call["d_hidden"]._replace(at=2**64 - 64)}),
-    ("d_x over d_hidden", lambda call, arena: _over(call, "d_x", call["d_hidden"])),
-    ("d_fresh over fresh", lambda call, arena: {"d_fresh": call["fresh"]}),
-    ("d_fresh over d_initial", lambda call, arena: _all_over(call, "d_fresh", call["d_initial"])),
-    ("d_fresh over resets", lambda call, arena: _all_over(call, "d_fresh", [call["reset"], *call["d_fresh"][1:]])),
-    ("d_fresh of another number of states", lambda call, arena: {"d_fresh": call["d_fresh"][1:]}),
+    ("grad_saved without saved", lambda call, arena: {"saved": None} if raw.SAVED[call["cell"]] else {"grad_saved": -1}),
+    ("grad_hidden misaligned", lambda call, arena: _moved(call, "grad_hidden", 1)),
+    ("grad_saved misaligned", lambda call, arena: _moved(call, "grad_saved", 1) if raw.SAVED[call["cell"]] else {"grad_saved": -1}),
+    ("grad_hidden beyond memory", lambda call, arena: {"grad_hidden": call["grad_hidden"]._replace(at=2**64 - 64)}),
+    ("grad_x over grad_hidden", lambda call, arena: _over(call, "grad_x", call["grad_hidden"])),
+    ("grad_fresh over fresh", lambda call, arena: {"grad_fresh": call["fresh"]}),
+    ("grad_fresh over grad_initial", lambda call, arena: _all_over(call, "grad_fresh", call["grad_initial"])),
+    ("grad_fresh over resets", lambda call, arena: _all_over(call, "grad_fresh", [call["reset"], *call["grad_fresh"][1:]])),
+    ("grad_fresh of another number of states", lambda call, arena: {"grad_fresh": call["grad_fresh"][1:]}),
 )
 
 
@@ -125,27 +125,27 @@ def _moved(call: Call, name: str, by: int) -> Call:
     return {name: call[name]._replace(at=call[name].at + by)}
 
 
-def _apart(call: Call, name: str, step: int | None = None, row: int | None = None) -> Call:
+def _apart(call: Call, name: str, step: int | None = None, sequence: int | None = None) -> Call:
     """A sequence's or the resets' strides changed."""
     first, second, *column = call[name].strides
     turned = call["batch_first"] and name != "reset"
-    old_step, old_row = (second, first) if turned else (first, second)
-    new = [old_step if step is None else step, old_row if row is None else row]
+    old_step, old_sequence = (second, first) if turned else (first, second)
+    new = [old_step if step is None else step, old_sequence if sequence is None else sequence]
     return {name: call[name]._replace(strides=(*(new[::-1] if turned else new), *column))}
 
 
-def _over(call: Call, name: str, other: Lies) -> Call:
+def _over(call: Call, name: str, other: View) -> Call:
     return {name: call[name]._replace(at=other.at // 8 * 8)}
 
 
-def _all_over(call: Call, name: str, others: list[Lies]) -> Call:
-    return {name: [lies._replace(at=other.at // 8 * 8) for lies, other in zip(call[name], others, strict=True)]}
+def _all_over(call: Call, name: str, others: list[View]) -> Call:
+    return {name: [view._replace(at=other.at // 8 * 8) for view, other in zip(call[name], others, strict=True)]}
 
 
 def _narrowed(call: Call, name: str) -> Call:
-    """States with a row less."""
+    """States with a sequence less."""
     first, *rest = call[name]
-    return {name: [Lies.dense(first.at, (first.shape[0], first.shape[1] - 1, first.shape[2]), first.kind), *rest]}
+    return {name: [View.dense(first.at, (first.shape[0], first.shape[1] - 1, first.shape[2]), first.kind), *rest]}
 
 
 def _lengths(call: Call, arena: Arena, last: int) -> Call:
@@ -170,14 +170,14 @@ def test_wrong_lengths_and_resets_are_refused_and_nothing_is_written(kind: str, 
     check(kind, call, arena, must_run=False)
 
 
-# What threads share: rows, so that each has about as many steps; columns of each step, with a barrier; directions; layers in a wave.
+# What threads share: sequences, so that each has about as many steps; columns of each step, with a barrier; directions; layers in a wave.
 LARGE: tuple[tuple[Call, tuple[str, ...]], ...] = (
     ({"T": 40, "B": 9, "I": 33, "H": 100, "L": 2, "D": 2}, FORMS[:3]),
     ({"T": 60, "B": 1, "I": 5, "H": 260, "L": 1, "D": 1}, ("padded", "packed")),
-    ({"T": 60, "B": 3, "I": 5, "H": 260, "L": 1, "D": 1}, ("ragged", "one row alone")),
+    ({"T": 60, "B": 3, "I": 5, "H": 260, "L": 1, "D": 1}, ("ragged", "one sequence alone")),
     ({"T": 100, "B": 3, "I": 7, "H": 70, "L": 2, "D": 1}, FORMS[:3]),
     ({"T": 150, "B": 1, "I": 8, "H": 60, "L": 3, "D": 1}, ("padded", "packed")),
-    ({"T": 150, "B": 5, "I": 8, "H": 60, "L": 3, "D": 1}, ("one row alone",)),
+    ({"T": 150, "B": 5, "I": 8, "H": 60, "L": 3, "D": 1}, ("one sequence alone",)),
     ({"T": 2, "B": 150, "I": 120, "H": 130, "L": 1, "D": 2}, FORMS[:3]),
 )
 
@@ -198,16 +198,16 @@ def test_a_call_large_enough_for_threads_touches_its_operands_alone(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "keeps"), [("forward", True), ("backward", True), ("backward", False)])
+@pytest.mark.parametrize(("kind", "saves"), [("forward", True), ("backward", True), ("backward", False)])
 @pytest.mark.parametrize("cell", [raw.CELLS.index("gru"), raw.LSTM], ids=["gru", "lstm"])
 @pytest.mark.parametrize("form", FORMS[:3])
 @given(data=st.data())
 @settings(max_examples=EXAMPLES, deadline=None)
-def test_a_call_in_several_chunks_touches_its_operands_alone(kind: str, keeps: bool, cell: int, form: str, data: st.DataObject) -> None:
+def test_a_call_in_several_chunks_touches_its_operands_alone(kind: str, saves: bool, cell: int, form: str, data: st.DataObject) -> None:
     """In float64 these are two, for both ways of knowing what a step's gradient needs."""
     sizes = {"number": 1, "T": 150, "B": 40, "I": 7, "H": 60, "L": 1, "D": 2}
-    call, arena = data.draw(valid_calls(kind, cell, sizes, (form,), keeps=keeps))
-    assert len(raw.mark_positions(call)) == 2
+    call, arena = data.draw(valid_calls(kind, cell, sizes, (form,), saves=saves))
+    assert len(raw.checkpoint_steps(call)) == 2
     check(kind, call, arena, must_run=True)
 
 
@@ -225,7 +225,7 @@ def test_what_is_asked_of_any_numbers_is_answered_or_refused(cell: object, numbe
 
 
 def test_the_table_of_cells_is_what_these_tests_count_on() -> None:
-    assert _native.cells() == {name: (raw.GATES[i], raw.STATES[i], raw.KEPT[i]) for i, name in enumerate(raw.CELLS)}
+    assert _native.cells() == {name: (raw.GATES[i], raw.STATES[i], raw.SAVED[i]) for i, name in enumerate(raw.CELLS)}
 
 
 # --- That the check sees what it looks for ----------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_the_table_of_cells_is_what_these_tests_count_on() -> None:
 def _example() -> tuple[Call, Arena]:
     arena = Arena(256)
     arena.fill(np.float32, 0.5)
-    places = {name: Lies.dense(arena.base + at, (5,), "float32") for name, at in (("source", 64), ("target", 128))}
+    places = {name: View.dense(arena.base + at, (5,), "float32") for name, at in (("source", 64), ("target", 128))}
     return {"function": 1, "number": 0, **places}, arena
 
 
@@ -259,7 +259,7 @@ def test_a_kernel_that_does_wrong_is_caught(wrong: str, monkeypatch: pytest.Monk
         check("activation", call, arena, must_run=wrong == "refuse")
 
 
-FORGOTTEN = ("lengths", "reset", "fresh", "d_fresh", "d_hidden", "d_kept", "kept_padded")
+FORGOTTEN = ("lengths", "reset", "fresh", "grad_fresh", "grad_hidden", "grad_saved", "pad_saved")
 
 
 @pytest.mark.parametrize("forgotten", FORGOTTEN)
@@ -271,14 +271,14 @@ def test_a_kernel_that_leaves_something_out_is_caught(kind: str, forgotten: str,
     @given(data=st.data())
     @settings(max_examples=1, deadline=None)
     def run(data: st.DataObject) -> None:
-        sizes = {"T": 6, "B": 5, "I": 3, "H": 5, "L": 2, "D": 2, "kept_padded": True}
+        sizes = {"T": 6, "B": 5, "I": 3, "H": 5, "L": 2, "D": 2, "pad_saved": True}
         call, arena = data.draw(valid_calls(kind, raw.LSTM, sizes, ("ragged",), everything=True))
         if forgotten not in call:
             return
 
         def kernel(kind: str, call: Call) -> None:
             arena.take_back()  # what is done wrong here is to be found by comparison
-            right(kind, call | {forgotten: False if forgotten == "kept_padded" else None})
+            right(kind, call | {forgotten: False if forgotten == "pad_saved" else None})
 
         check(kind, call, arena, must_run=True)
         monkeypatch.setattr(fuzz_check, "call_it", kernel)
@@ -287,7 +287,7 @@ def test_a_kernel_that_leaves_something_out_is_caught(kind: str, forgotten: str,
         tried.append(forgotten)
 
     run()
-    assert tried or (kind == "forward" and forgotten.startswith("d_"))
+    assert tried or (kind == "forward" and forgotten.startswith("grad_"))
 
 
 def test_memory_that_is_not_lent_is_poisoned() -> None:

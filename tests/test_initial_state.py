@@ -44,8 +44,8 @@ def test_it_is_an_hx_that_every_row_shares(backend: Backend, kind: Kind, form: s
     given = {"packed": lambda: pack_padded_sequence(x, [2, 5, 1], enforce_sorted=False), "unbatched": lambda: x[:, 0]}.get(
         form, lambda: x
     )()
-    rows = {"unbatched": None, "batch first": 5}.get(form, 3)
-    hx = as_hx(tuple(s if rows is None else s.unsqueeze(1).expand(-1, rows, -1).contiguous() for s in learned.values()))
+    batch_size = {"unbatched": None, "batch first": 5}.get(form, 3)
+    hx = as_hx(tuple(s if batch_size is None else s.unsqueeze(1).expand(-1, batch_size, -1).contiguous() for s in learned.values()))
     expected, expected_last = theirs(given, hx)
     output, last = ours.trace(given)[:2] if form == "trace" else ours(given)
     if form == "packed":

@@ -48,8 +48,8 @@ def _traced(module: nn.Module, call: Callable[..., tuple[Tensor, ...]], *argumen
     return loaded
 
 
-def _x(steps: int, rows: int) -> Tensor:
-    return torch.randn(steps, rows, 3, dtype=torch.float64)
+def _x(steps: int, batch_size: int) -> Tensor:
+    return torch.randn(steps, batch_size, 3, dtype=torch.float64)
 
 
 def _packed(rnn: nn.Module, x: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
@@ -130,7 +130,7 @@ def test_so_do_states_learned_and_given(kind: Kind) -> None:
     def given(rnn: nn.Module, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         return _flat(rnn(x, as_hx(states) if states else None, lengths=torch.full((x.shape[1],), 4), reset=torch.ones(5, x.shape[1]) > 0))
 
-    states = [[torch.randn(4, rows, width, dtype=torch.float64) for width in rnn.stack.state_sizes] for rows in (3, 2)]
+    states = [[torch.randn(4, batch_size, width, dtype=torch.float64) for width in rnn.stack.state_sizes] for batch_size in (3, 2)]
     for sample, other in (((_x(5, 3),), (_x(5, 2),)), ((_x(5, 3), *states[0]), (_x(5, 2), *states[1]))):
         traced = _traced(rnn, given, *sample)
         for got, expected in zip(traced(*other), given(rnn, *other), strict=True):
@@ -189,8 +189,8 @@ def test_what_is_wrong_while_tracing_is_told_as_ever() -> None:
 def test_a_traced_cell_takes_other_batches(name: str) -> None:
     cell = getattr(elman, name)(3, 4, dtype=torch.float64)
     traced = torch.jit.trace(cell, (_x(1, 3)[0],), check_trace=False)
-    for rows in (3, 1, 5):
-        x = _x(1, rows)[0]
+    for batch_size in (3, 1, 5):
+        x = _x(1, batch_size)[0]
         for got, expected in zip(as_states(traced(x)), as_states(cell(x)), strict=True):
             torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     with pytest.raises(RuntimeError):

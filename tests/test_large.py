@@ -1,8 +1,9 @@
-"""Sizes past what 32 bits count, and sequences of a million steps: the same bits, in memory that grows with what is kept and no more.
+"""Sizes past what 32 bits count, and sequences of a million steps: the same bits, in memory that grows with what is saved and no more.
 
 No index of the kernels may be counted in 32 bits. What they work on themselves grows beyond 2^31 numbers in a network of two layers in
-bfloat16, whose input is one row for all. What they are given, and what is kept, lies in memory that is mapped but for a few pages never
-touched: so rows can lie 2^31 numbers apart in sequences of some steps, and a trace of 2^33 numbers have some thousand that count.
+bfloat16, whose input is one sequence for all. What they are given, and what is saved, lies in memory that is mapped but for a few pages
+never touched: so sequences can lie 2^31 numbers apart in sequences of some steps, and a trace of 2^33 numbers have some thousand that
+count.
 """
 
 from __future__ import annotations
@@ -52,16 +53,16 @@ def _available() -> int:
 
 def test_outputs_of_more_than_2_to_the_31_numbers_are_right() -> None:
     """Of both layers, one of which is the kernels' own."""
-    steps, rows, units = MANY // (65_536 * 16) + 1, 65_536, 16
+    steps, batch, units = MANY // (65_536 * 16) + 1, 65_536, 16
     if _available() < 10 * 2**30:
         pytest.skip("takes 8.2 GiB of memory, which is not here")
     rnn = elman.RNN(1, units, 2, dtype=torch.bfloat16)
-    row = torch.randn(steps, 1, 1).bfloat16()
-    whole, alone = results(rnn, row.expand(steps, rows, 1)), results(rnn, row)
+    sequence = torch.randn(steps, 1, 1).bfloat16()
+    whole, alone = results(rnn, sequence.expand(steps, batch, 1)), results(rnn, sequence)
     assert whole["output"].numel() > MANY
-    for at in (0, rows // 2, rows - 1):
+    for at in (0, batch // 2, batch - 1):
         assert_same_bits({name: value[:, at : at + 1] for name, value in whole.items()}, alone)
-    assert torch.equal(whole["output"][-1], alone["output"][-1].expand(rows, units))
+    assert torch.equal(whole["output"][-1], alone["output"][-1].expand(batch, units))
 
 
 def _mapped(shape: tuple[int, ...], strides: tuple[int, ...], kind: type = np.float32) -> np.ndarray:
@@ -82,7 +83,7 @@ def _dense(*shape: int) -> np.ndarray:
 class _Network:
     """A network on the kernels' raw interface, whose operands lie where a test wants them. Two layers, both ways, one thread."""
 
-    def __init__(self, cell: int, steps: int, rows: int, inputs: int = 2, units: int = 5) -> None:
+    def __init__(self, cell: int, steps: int, batch: int, inputs: int = 2, units: int = 5) -> None:
         self.rng = np.random.default_rng(0)
         self.sizes: Call = {"cell": cell, "I": inputs, "H": units, "P": 0, "L": 2, "D": 2, "bias": True}
         self.params = [self.numbers(*shape) for k in range(4) for shape in raw.shapes(self.sizes, k).values()]
@@ -93,7 +94,7 @@ class _Network:
 
     def call(self, kind: str, **operands: Any) -> None:
         """Operands by name; None for the rest."""
-        given = dict.fromkeys(raw.ARGUMENTS[kind]) | {"batch_first": False, "kept_padded": False, "threads": 1}
+        given = dict.fromkeys(raw.ARGUMENTS[kind]) | {"batch_first": False, "pad_saved": False, "threads": 1}
         given |= {"params": self.params, "fresh": self.fresh} | operands
         getattr(kernels._native, kind)(raw.stack_of(self.sizes), *given.values())
 
@@ -103,8 +104,8 @@ def _like(arrays: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _results(cell: int, form: str, apart: int | None) -> dict[str, np.ndarray]:
-    """What a run and its gradient give; ``apart``: so many numbers are from row to row of each sequence, and four times as many from step
-    to step; None: one row comes after another.
+    """What a run and its gradient give; ``apart``: so many numbers are from sequence to sequence of each tensor, and four times as many
+    from step to step; None: one sequence comes after another.
     """
     network = _Network(cell, 3, 3)
     rng, packed = network.rng, form == "packed"
@@ -115,29 +116,29 @@ def _results(cell: int, form: str, apart: int | None) -> dict[str, np.ndarray]:
             return np.zeros(shape, kind)
         return _mapped(shape, (apart, 1) if packed else (4 * apart, apart, 1), kind)
 
-    x, output, d_output, d_x = (sequence(columns) for columns in (2, 10, 10, 2))
-    x[...], d_output[...] = network.numbers(*x.shape), network.numbers(*d_output.shape)
+    x, output, grad_output, grad_x = (sequence(columns) for columns in (2, 10, 10, 2))
+    x[...], grad_output[...] = network.numbers(*x.shape), network.numbers(*grad_output.shape)
     resets = np.zeros((3, 3), np.uint8) if apart is None else _mapped((3, 3), (4 * apart, apart), np.uint8)
     resets[...] = rng.random((3, 3)) < 0.4
     counts = {"packed": {"batch_sizes": np.array([3, 2, 1])}, "ragged": {"lengths": np.array([1, 3, 0])}}.get(form, {})
     rows = {"packed": 6, "ragged": 4}.get(form, 9)
-    numbers = raw.KEPT[cell]
-    kept = {"hidden": np.zeros((1, rows, 10), np.float32), "kept": np.zeros((4, rows, numbers, 5), np.float32)}
+    numbers = raw.SAVED[cell]
+    saved = {"hidden": np.zeros((1, rows, 10), np.float32), "saved": np.zeros((4, rows, numbers, 5), np.float32)}
     states = [network.numbers(4, 3, 5) for _ in network.fresh]
-    final, d_initial, d_fresh, d_params = map(_like, (states, states, network.fresh, network.params))
-    given = {"x": x, "initial": states, "output": output, "reset": resets, **counts, **kept}
+    final, grad_initial, grad_fresh, grad_params = map(_like, (states, states, network.fresh, network.params))
+    given = {"x": x, "initial": states, "output": output, "reset": resets, **counts, **saved}
     network.call("forward", **given, final=final)
-    arriving = {"d_output": d_output, "d_final": states}
-    network.call("backward", **given, **arriving, d_x=d_x, d_initial=d_initial, d_fresh=d_fresh, d_params=d_params)
-    lists = {"final": final, "d_initial": d_initial, "d_fresh": d_fresh, "d_params": d_params}
+    arriving = {"grad_output": grad_output, "grad_final": states}
+    network.call("backward", **given, **arriving, grad_x=grad_x, grad_initial=grad_initial, grad_fresh=grad_fresh, grad_params=grad_params)
+    lists = {"final": final, "grad_initial": grad_initial, "grad_fresh": grad_fresh, "grad_params": grad_params}
     found = {f"{name} {k}": array for name, arrays in lists.items() for k, array in enumerate(arrays)}
-    return {"output": output.copy(), "d_x": d_x.copy(), **kept, **found}
+    return {"output": output.copy(), "grad_x": grad_x.copy(), **saved, **found}
 
 
 @on_linux
 @every_cell
 @pytest.mark.parametrize("form", ["padded", "packed", "ragged"])
-def test_rows_may_lie_2_to_the_31_numbers_apart(form: str, cell: int) -> None:
+def test_sequences_may_lie_2_to_the_31_numbers_apart(form: str, cell: int) -> None:
     near, far = _results(cell, form, None), _results(cell, form, MANY + 24)
     for name, value in near.items():
         assert np.isfinite(value).all(), name
@@ -147,37 +148,37 @@ def test_rows_may_lie_2_to_the_31_numbers_apart(form: str, cell: int) -> None:
 @on_linux
 @every_cell
 def test_a_trace_of_more_than_2_to_the_31_numbers_has_its_gradient(cell: int) -> None:
-    """Of 2^30 rows and steps some thousand are run; those of what is kept are the same packed."""
-    steps, rows, numbers = 1024, 2**20, raw.KEPT[cell]
-    network, lengths = _Network(cell, steps, rows), np.zeros(rows, np.int64)
-    lengths[[5, 77, rows // 3, -1]] = 900, 3, 40, steps
+    """Of 2^30 sequences and steps some thousand are run; those of what is saved are the same packed."""
+    steps, batch, numbers = 1024, 2**20, raw.SAVED[cell]
+    network, lengths = _Network(cell, steps, batch), np.zeros(batch, np.int64)
+    lengths[[5, 77, batch // 3, -1]] = 900, 3, 40, steps
     run = raw.Steps.of(lengths.tolist())
     t, r = run.each()
 
     def sequence(columns: int) -> np.ndarray:
-        return _mapped((steps, rows, columns), (rows * columns, columns, 1))
+        return _mapped((steps, batch, columns), (batch * columns, columns, 1))
 
-    x, output = np.lib.stride_tricks.as_strided(network.numbers(steps, 2), (steps, rows, 2), (8, 0, 4)), sequence(10)
+    x, output = np.lib.stride_tricks.as_strided(network.numbers(steps, 2), (steps, batch, 2), (8, 0, 4)), sequence(10)
     output[t, r] = network.numbers(run.count, 10)
     found = []
     packed = {
         name: network.numbers(*shape)
-        for shape, names in (((1, run.count, 10), ("hidden", "d_hidden")), ((4, run.count, numbers, 5), ("kept", "d_kept")))
+        for shape, names in (((1, run.count, 10), ("hidden", "grad_hidden")), ((4, run.count, numbers, 5), ("saved", "grad_saved")))
         for name in names
     }
     padded: dict[str, np.ndarray] = {}
     for name, value in packed.items():
         if value.size:
             count, _, *row = value.shape
-            shape = (count, steps, rows, *row)
+            shape = (count, steps, batch, *row)
             padded[name] = _mapped(shape, raw.dense(shape))
             padded[name][:, t, r] = value
     assert padded["hidden"].size > MANY
-    for kept_padded, kept in ((False, packed), (True, padded)):
-        d_fresh, d_params = map(_like, (network.fresh, network.params))
-        gradients = {"d_output": output, "d_fresh": d_fresh, "d_params": d_params}
-        network.call("backward", x=x, output=output, lengths=lengths, kept_padded=kept_padded, **kept, **gradients)
-        found.append(d_params + d_fresh)
+    for pad_saved, saved in ((False, packed), (True, padded)):
+        grad_fresh, grad_params = map(_like, (network.fresh, network.params))
+        gradients = {"grad_output": output, "grad_fresh": grad_fresh, "grad_params": grad_params}
+        network.call("backward", x=x, output=output, lengths=lengths, pad_saved=pad_saved, **saved, **gradients)
+        found.append(grad_params + grad_fresh)
     for near, far in zip(*found, strict=True):
         assert np.isfinite(near).all()
         np.testing.assert_array_equal(far, near)
@@ -240,7 +241,7 @@ def test_the_peak_sees_what_is_kept_otherwise(kind: Kind) -> None:
 
 @with_kinds
 def test_a_million_steps_are_right(kind: Kind) -> None:
-    """The outputs are those of pieces, and the gradient that of what is run again that of what is kept."""
+    """The outputs are those of pieces, and the gradient that of what is run again that of what is saved."""
     steps = 1_000_000
     rnn, again = kind.build(elman, 2, UNITS), kind.build(elman, 2, UNITS, recompute=True)
     again.load_state_dict(rnn.state_dict())

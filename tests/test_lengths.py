@@ -1,4 +1,4 @@
-"""lengths=: rows of different lengths in one padded batch, as if each were alone, whatever lies in the padding."""
+"""lengths=: sequences of different lengths in one padded batch, as if each were alone, whatever lies in the padding."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_it_is_packing_running_and_unpacking(backend: Backend, kind: Kind, batch
 def test_an_unbatched_sequence_has_one_length(backend: Backend, kind: Kind, length: int) -> None:
     theirs, ours = kind.pair(3, 4, num_layers=2, bidirectional=True, batch_first=True, dtype=torch.float64)
     theirs.batch_first = False
-    batch = Batch.draw(kind, 4, [length], None, rows=1)
+    batch = Batch.draw(kind, 4, [length], None, batch_size=1)
     got = pieces.values(pieces.named(pieces.call(ours, batch, "unbatched")), batch.leaves)
     assert_same(got, pieces.values(pieces.named(pieces.run(theirs, batch)), batch.leaves, unused=True), 1e-12)
 
@@ -144,7 +144,7 @@ def test_lengths_that_are_written_to_before_the_gradient_do_no_harm(backend: Bac
 
 
 def test_a_state_that_became_infinite_is_not_met_again_in_the_padding(backend: Backend) -> None:
-    """0 * inf is NaN: a row that ends in infinity has the gradients that it has when it is packed."""
+    """0 * inf is NaN: a sequence that ends in infinity has the gradients that it has when it is packed."""
     theirs, ours = RELU.pair(3, 4, dtype=torch.float64)
     for rnn in (theirs, ours):
         nn.init.constant_(rnn.weight_hh_l0, 1e200)
@@ -161,16 +161,16 @@ def test_a_state_that_became_infinite_is_not_met_again_in_the_padding(backend: B
 
 
 @every_kind
-@pytest.mark.parametrize("lengths", [[0, 0, 0], []], ids=["no steps", "no rows"])
+@pytest.mark.parametrize("lengths", [[0, 0, 0], []], ids=["no steps", "no sequences"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_where_there_is_nothing_to_run_all_is_zero(backend: Backend, kind: Kind, lengths: list[int], dropout: float) -> None:
-    rows = len(lengths)
+    batch_size = len(lengths)
     rnn = kind.build(elman, 3, 4, num_layers=2, bidirectional=True, dropout=dropout, dtype=torch.float64)
-    batch = Batch.draw(kind, 4, lengths, 0.5, rows=rows)
-    if not rows and backend.name == "native":
+    batch = Batch.draw(kind, 4, lengths, 0.5, batch_size=batch_size)
+    if not batch_size and backend.name == "native":
         return  # it says so, and leaves this to the reference
     output, finals = pieces.call(rnn, batch)
-    assert torch.equal(output, torch.zeros(6, rows, 2 * kind.widths(4)[0], dtype=torch.float64))
+    assert torch.equal(output, torch.zeros(6, batch_size, 2 * kind.widths(4)[0], dtype=torch.float64))
     for final, state in zip(finals, batch.states, strict=True):
         assert torch.equal(final, state)
     leaves = [batch.x, *rnn.parameters(), *batch.states]
@@ -187,9 +187,9 @@ def test_dropout_falls_where_it_falls_without_lengths(backend: Backend, kind: Ki
     whole, _ = rnn(x)
     torch.manual_seed(0)
     output, _ = rnn(x, lengths=LENGTHS)
-    for row, length in enumerate(LENGTHS):
-        torch.testing.assert_close(output[:length, row], whole[:length, row], rtol=0, atol=1e-12)
-        assert not output[length:, row].any()
+    for b, length in enumerate(LENGTHS):
+        torch.testing.assert_close(output[:length, b], whole[:length, b], rtol=0, atol=1e-12)
+        assert not output[length:, b].any()
 
 
 def test_other_dtypes_run_too() -> None:

@@ -73,7 +73,7 @@ def test_each_layer_and_direction_keeps_as_much() -> None:
     assert _kept(lambda: rnn(x)[0]) / (4 * 4 * T * B * H) <= 1.1
 
 
-LENGTHS = [T * row // (4 * B) for row in range(B)]  # an eighth of all steps, and one row without any
+LENGTHS = [T * b // (4 * B) for b in range(B)]  # an eighth of all steps, and one sequence without any
 
 
 @pytest.mark.usefixtures("native")

@@ -86,7 +86,7 @@ def test_every_number_of_rows_is_right_at_projections_around_a_vectors_width(P: 
 @every_kind
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "both ways"])
 def test_single_steps_are_right(bidirectional: bool, kind: Kind) -> None:
-    """Few rows, whose weights are packed block by block, and many."""
+    """Few sequences, whose weights are packed block by block, and many."""
     theirs, ours = _pair(kind, 5, 150, 2, bidirectional=bidirectional)
     for B in (1, 3, 64, 65):
         _assert_near_on_threads(theirs, ours, _randn(1, B, 5), initial_states(ours, B))
@@ -173,13 +173,13 @@ def test_gradients_through_a_hundred_thousand_steps_are_right() -> None:
     inputs, states = x.flatten().tolist(), [0.0]
     for value in inputs:
         states.append(math.tanh(w_ih * value + b_ih + w_hh * states[-1] + b_hh))
-    d_output, d_h = random_like(got["output"]).flatten().tolist(), random_like(got["h_n"]).item()
-    d_x, sums = [0.0] * len(inputs), [0.0, 0.0, 0.0]
+    grad_output, d_h = random_like(got["output"]).flatten().tolist(), random_like(got["h_n"]).item()
+    grad_x, sums = [0.0] * len(inputs), [0.0, 0.0, 0.0]
     for t in reversed(range(len(inputs))):
-        d_a = (d_h + d_output[t]) * (1 - states[t + 1] ** 2)
-        d_x[t], d_h = d_a * w_ih, d_a * w_hh
+        d_a = (d_h + grad_output[t]) * (1 - states[t + 1] ** 2)
+        grad_x[t], d_h = d_a * w_ih, d_a * w_hh
         sums = [sums[0] + d_a * inputs[t], sums[1] + d_a * states[t], sums[2] + d_a]
-    expected = {"output": states[1:], "h_n": states[-1:], "d x": d_x}
+    expected = {"output": states[1:], "h_n": states[-1:], "d x": grad_x}
     expected |= {"d weight_ih_l0": sums[:1], "d weight_hh_l0": sums[1:2], "d bias_ih_l0": sums[2:], "d bias_hh_l0": sums[2:]}
     assert_near(got, {name: torch.tensor(value, dtype=torch.float64).view(got[name].shape) for name, value in expected.items()})
 
@@ -365,22 +365,22 @@ def test_tied_parameters_get_the_gradients_of_all_their_uses(monkeypatch: pytest
 @on_every_isa
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 3e38], ids=str)
 @pytest.mark.parametrize("kind", [TANH, RELU, GRU, LSTM, projected(5)], ids=str)
-@pytest.mark.parametrize("where", ["x", "state", "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "weight_hh_l1", "d_output"])
+@pytest.mark.parametrize("where", ["x", "state", "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "weight_hh_l1", "grad_output"])
 @pytest.mark.usefixtures("unfused")
 def test_nan_and_infinity_go_where_torchs_go(where: str, kind: Kind, value: float) -> None:
     """Through results and gradients; elsewhere the numbers stay finite."""
     theirs, ours = kind.pair(3, 9, 2, dtype=torch.float32)
     x, states = _randn(5, 3, 3, dtype=torch.float32), initial_states(ours, 3)
-    d_output = _randn(5, 3, kind.widths(9)[0], dtype=torch.float32)
+    grad_output = _randn(5, 3, kind.widths(9)[0], dtype=torch.float32)
     found = []
     for module in (theirs, ours):
-        spoiled = {"x": x.clone(), "state": states[-1].clone(), "d_output": d_output.clone(), **dict(module.named_parameters())}
+        spoiled = {"x": x.clone(), "state": states[-1].clone(), "grad_output": grad_output.clone(), **dict(module.named_parameters())}
         with torch.no_grad():
             spoiled[where].view(-1)[spoiled[where].numel() // 2] = value
         inputs = [spoiled["x"], *(state.clone() for state in states[:-1]), spoiled["state"]]
         leaves = [*(tensor.requires_grad_() for tensor in inputs), *module.parameters()]
         values = named(*module(inputs[0], as_hx(tuple(inputs[1:]))))
-        found.append((*values.values(), *torch.autograd.grad(values["output"], leaves, spoiled["d_output"])))
+        found.append((*values.values(), *torch.autograd.grad(values["output"], leaves, spoiled["grad_output"])))
     for expected, got in zip(*found, strict=True):
         assert torch.equal(got.isnan(), expected.isnan())
         assert torch.equal(got.isposinf(), expected.isposinf())

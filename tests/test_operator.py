@@ -80,7 +80,7 @@ def test_the_operator_keeps_torchs_rules(name: str, given_state: bool, form: str
     fresh = [torch.randn_like(state[:, 0]).requires_grad_() for state in states] if form == "cut" and given_state else []
     arguments = (x.requires_grad_(), initial, list(rnn.parameters()), sizes, lengths, reset, fresh, *what, batch_first)
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
-    if form != "packed" or given_state:  # else the number of rows is in the data, which a traced gradient has not
+    if form != "packed" or given_state:  # else the number of sequences is in the data, which a traced gradient has not
         tests.append("test_aot_dispatch_dynamic")
     torch.library.opcheck(OPERATOR, arguments, test_utils=tests)
 

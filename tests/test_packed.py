@@ -1,4 +1,4 @@
-"""PackedSequence in and out, in the order of rows that torch.nn's networks have."""
+"""PackedSequence in and out, in the order of sequences that torch.nn's networks have."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_each_sequence_is_run_as_if_it_were_alone(backend: Backend, kind: Kind) 
     states = tuple(torch.randn(4, 5, width, dtype=torch.float64) for width in kind.widths(4))
     output, last = rnn(pack_sequence(sequences, enforce_sorted=False), as_hx(states))
     padded, _ = pad_packed_sequence(output)
-    for row, sequence in enumerate(sequences):
-        alone, ended = rnn(sequence, as_hx(tuple(state[:, row] for state in states)))
-        torch.testing.assert_close(padded[: len(sequence), row], alone, rtol=0, atol=1e-12)
+    for b, sequence in enumerate(sequences):
+        alone, ended = rnn(sequence, as_hx(tuple(state[:, b] for state in states)))
+        torch.testing.assert_close(padded[: len(sequence), b], alone, rtol=0, atol=1e-12)
         for got, expected in zip(as_states(last), as_states(ended), strict=True):
-            torch.testing.assert_close(got[:, row], expected, rtol=0, atol=1e-12)
-        assert not padded[len(sequence) :, row].any()
+            torch.testing.assert_close(got[:, b], expected, rtol=0, atol=1e-12)
+        assert not padded[len(sequence) :, b].any()
 
 
 def test_the_output_keeps_the_inputs_order_of_rows(backend: Backend, rnn: elman.RNN) -> None:
@@ -104,13 +104,13 @@ def test_steps_without_rows_are_let_through(backend: Backend, rnn: elman.RNN) ->
 
 
 def _hand_made(sorted_indices: object, unsorted_indices: object) -> PackedSequence:
-    """Three rows of 3, 2 and 1 steps, in an order that is told by hand."""
+    """Three sequences of 3, 2 and 1 steps, in an order that is told by hand."""
     whole = PackedSequence(torch.randn(6, 10), torch.tensor([3, 2, 1]))
     return whole._replace(sorted_indices=sorted_indices, unsorted_indices=unsorted_indices)
 
 
-def _order(*rows: int) -> torch.Tensor:
-    return torch.tensor(rows)
+def _order(*indices: int) -> torch.Tensor:
+    return torch.tensor(indices)
 
 
 @pytest.mark.parametrize("named", ["hx", "reset", "neither"])

@@ -57,10 +57,10 @@ def calls(draw: st.DrawFn, kind: Kind) -> tuple[Stack, list[int] | None, Tensor,
         proj_size=draw(st.integers(0, hidden_size - 1)) if "proj_size" in kind.options else 0,
     )
     lengths = draw(st.none() | st.lists(st.integers(1, 6), min_size=1, max_size=5).map(lambda lengths: sorted(lengths, reverse=True)))
-    rows = draw(st.integers(0, 6)) if lengths is None else len(lengths)
-    x = draw(strided(draw(st.integers(1, 6)), rows, stack.input_size) if lengths is None else strided(sum(lengths), stack.input_size))
+    batch_size = draw(st.integers(0, 6)) if lengths is None else len(lengths)
+    x = draw(strided(draw(st.integers(1, 6)), batch_size, stack.input_size) if lengths is None else strided(sum(lengths), stack.input_size))
     directions = stack.num_layers * stack.num_directions
-    states = draw(st.none() | st.tuples(*(strided(directions, rows, size) for size in stack.state_sizes)))
+    states = draw(st.none() | st.tuples(*(strided(directions, batch_size, size) for size in stack.state_sizes)))
     return stack, lengths, x, states, [0.5 * draw(strided(*shape)) for shape in stack.shapes]
 
 
@@ -72,9 +72,9 @@ def _padded(data: Tensor, lengths: list[int]) -> np.ndarray:
     """Packed rows, (N, F), as a padded array (T, B, F)."""
     padded = np.zeros((lengths[0], len(lengths), data.shape[1]))
     place = 0
-    for t, rows in enumerate(_batch_sizes(lengths).tolist()):
-        padded[t, :rows] = data[place : place + rows].detach()
-        place += rows
+    for t, alive in enumerate(_batch_sizes(lengths).tolist()):
+        padded[t, :alive] = data[place : place + alive].detach()
+        place += alive
     return padded
 
 
@@ -97,8 +97,8 @@ def test_every_backend_computes_what_the_loops_do(backend: Backend, kind: Kind, 
         return  # there is nothing to compute, and nobody has to be good at it
     assert told is None
     output, finals = backend.run(stack, leaves[0], initial, weights, Spans(sizes), batch_first)
-    d_output, *d_finals = (data.draw(strided(*result.shape)) for result in (output, *finals))
-    gradients = torch.autograd.grad((output, *finals), leaves, (d_output, *d_finals))
+    grad_output, *grad_finals = (data.draw(strided(*result.shape)) for result in (output, *finals))
+    gradients = torch.autograd.grad((output, *finals), leaves, (grad_output, *grad_finals))
 
     whole: Callable[[Tensor], np.ndarray] = (lambda t: t.detach().numpy()) if lengths is None else (lambda t: _padded(t, lengths))
     expected = oracle.run(
@@ -107,14 +107,14 @@ def test_every_backend_computes_what_the_loops_do(backend: Backend, kind: Kind, 
         whole(x),
         tuple(np.zeros(final.shape) for final in finals) if states is None else tuple(state.numpy() for state in states),
         [x.shape[0]] * x.shape[1] if lengths is None else lengths,
-        whole(d_output),
-        tuple(gradient.numpy() for gradient in d_finals),
+        whole(grad_output),
+        tuple(gradient.numpy() for gradient in grad_finals),
     )
-    wanted = list(expected.d_initial[:count])
-    for direction in (direction for layer in expected.d_layers for direction in layer):
+    wanted = list(expected.grad_initial[:count])
+    for direction in (direction for layer in expected.grad_layers for direction in layer):
         wanted += [getattr(direction, name) for name in direction.names if stack.bias or not name.startswith("b_")]
     _assert_near(whole(output), expected.output)
-    _assert_near(whole(gradients[0]), expected.d_x)
+    _assert_near(whole(gradients[0]), expected.grad_x)
     for got, want in zip((*finals, *gradients[1:]), (*expected.finals, *wanted), strict=True):
         _assert_near(got.detach().numpy(), want)
 

@@ -88,23 +88,23 @@ def test_gradients_are_the_same_where_threads_split_the_columns_of_a_step(kind: 
 @pytest.mark.parametrize("steps", [1, 7, 8, 23])
 @required
 def test_the_kernels_walk_in_the_chunks_that_these_tests_count_on(steps: int) -> None:
-    rows = chunk(LSTM, 64, 1) // 8
+    batch_size = chunk(LSTM, 64, 1) // 8
     stack = elman.LSTM(3, 64, recompute=True, dtype=torch.float64).stack
-    checkpoints = operator._new_saved(stack, torch.empty(0, dtype=torch.float64), steps, rows, steps * rows).checkpoints
+    checkpoints = operator._new_saved(stack, torch.empty(0, dtype=torch.float64), steps, batch_size, steps * batch_size).checkpoints
     assert checkpoints is not None
-    assert checkpoints.shape == (1, -(-steps // chunk(LSTM, 64, rows)), rows, 64)
+    assert checkpoints.shape == (1, -(-steps // chunk(LSTM, 64, batch_size)), batch_size, 64)
 
 
-@pytest.mark.parametrize("rows", [1, 16])
+@pytest.mark.parametrize("batch_size", [1, 16])
 @with_kinds
 @pytest.mark.usefixtures("native_alone")
 @required
-def test_what_is_kept_is_little_more_than_the_outputs(kind: Kind, rows: int) -> None:
+def test_what_is_kept_is_little_more_than_the_outputs(kind: Kind, batch_size: int) -> None:
     """Of one layer over 10,000 steps, for each T·B·H: little more than a number, where otherwise there are one to six."""
     keeps, again = _pair(kind, 8, 64)
-    x = torch.randn(10_000, rows, 8)
-    assert _kept(again, x) / (10_000 * rows * 64) < 1.5
-    assert _kept(keeps, x) / (10_000 * rows * 64) > {"RNN": 0.9, "GRU": 4.9, "LSTM": 5.2}[kind.layer]
+    x = torch.randn(10_000, batch_size, 8)
+    assert _kept(again, x) / (10_000 * batch_size * 64) < 1.5
+    assert _kept(keeps, x) / (10_000 * batch_size * 64) > {"RNN": 0.9, "GRU": 4.9, "LSTM": 5.2}[kind.layer]
 
 
 def _kept(module: torch.nn.Module, x: torch.Tensor) -> int:

@@ -1,4 +1,4 @@
-"""reset=: rows cut into pieces in the middle of a batch, with the results and gradients of running the pieces one by one."""
+"""reset=: sequences cut into pieces in the middle of a batch, with the results and gradients of running the pieces one by one."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def test_each_piece_is_run_as_if_it_were_alone(
 def test_so_it_is_in_every_form_of_the_call(backend: Backend, kind: Kind, form: str, batch_first: bool) -> None:
     theirs, ours = kind.pair(3, 4, num_layers=2, bidirectional=True, batch_first=batch_first, dtype=torch.float64)
     theirs.batch_first = False
-    rows = 1 if form == "unbatched" else 4
-    _assert_is_pieces(theirs, ours, Batch.draw(kind, 4, LENGTHS[-rows:], 0.4, rows=rows), form)
+    count = 1 if form == "unbatched" else 4
+    _assert_is_pieces(theirs, ours, Batch.draw(kind, 4, LENGTHS[-count:], 0.4, batch_size=count), form)
 
 
 @every_kind
@@ -87,8 +87,8 @@ def test_a_piece_starts_from_the_learned_state(backend: Backend, kind: Kind, for
         f"{name}_0": torch.randn(4, w, dtype=torch.float64, requires_grad=True) for name, w in zip(kind.states, kind.widths(4), strict=True)
     }
     ours.load_state_dict(learned, strict=False)
-    rows = 1 if form == "unbatched" else 4
-    _assert_is_pieces(theirs, ours, Batch.draw(kind, 4, LENGTHS[-rows:], 0.4, rows=rows, given=given_state), form, learned)
+    count = 1 if form == "unbatched" else 4
+    _assert_is_pieces(theirs, ours, Batch.draw(kind, 4, LENGTHS[-count:], 0.4, batch_size=count, given=given_state), form, learned)
 
 
 @every_kind
@@ -159,16 +159,18 @@ def test_a_reset_may_lie_anywhere(backend: Backend) -> None:
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
 def test_any_lengths_and_resets_are_pieces(backend: Backend, kind: Kind, data: st.DataObject) -> None:
-    rows, steps = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6))
+    count, steps = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6))
     num_layers, bidirectional = data.draw(st.integers(1, 2)), data.draw(st.booleans())
     inputs, units = data.draw(st.integers(1, 9)), data.draw(st.integers(3, 19))
-    lengths = data.draw(st.none() | st.lists(st.integers(0, steps), min_size=rows, max_size=rows))
+    lengths = data.draw(st.none() | st.lists(st.integers(0, steps), min_size=count, max_size=count))
     options = {"num_layers": num_layers, "bidirectional": bidirectional, "bias": data.draw(st.booleans()), "dtype": torch.float64}
     theirs, ours = kind.pair(inputs, units, **options)
     directions = num_layers * (1 + bidirectional)
     probability = data.draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]) | st.none())
     seed, given_state = data.draw(st.integers(0, 2**31)), data.draw(st.booleans())
-    batch = Batch.draw(kind, directions, lengths, probability, steps=steps, rows=rows, given=given_state, sizes=(inputs, units), seed=seed)
+    batch = Batch.draw(
+        kind, directions, lengths, probability, steps=steps, batch_size=count, given=given_state, sizes=(inputs, units), seed=seed
+    )
     spans = Spans(lengths=None if lengths is None else torch.tensor(lengths), reset=batch.reset)
     assert backend.refuses(ours.stack, batch.x, batch.states, list(ours.parameters()), spans) is None
     with pytest.MonkeyPatch.context() as patch:

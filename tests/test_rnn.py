@@ -49,8 +49,8 @@ def _flat(result: tuple[torch.Tensor, torch.Tensor | tuple[torch.Tensor, ...]]) 
     return result[0], *as_states(result[1])
 
 
-def _states(kind: Kind, count: int, rows: int, hidden_size: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.randn(count, rows, width, dtype=dtype) for width in kind.widths(hidden_size))
+def _states(kind: Kind, count: int, batch_size: int, hidden_size: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.randn(count, batch_size, width, dtype=dtype) for width in kind.widths(hidden_size))
 
 
 @every_kind
@@ -245,7 +245,7 @@ STRIDES = {
     "every other step": lambda x: x.repeat_interleave(2, 0)[::2],
     "every other feature": lambda x: x.repeat_interleave(2, 2)[..., ::2],
     "from the middle": lambda x: torch.cat((x, x), 1)[:, x.shape[1] :],
-    "one row for all": lambda x: x[:, :1].expand_as(x),
+    "one sequence for all": lambda x: x[:, :1].expand_as(x),
     "one step for all": lambda x: x[:1].expand_as(x),
     "one number for all": lambda x: x[:1, :1, :1].expand_as(x),
 }

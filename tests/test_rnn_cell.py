@@ -37,8 +37,8 @@ def test_a_step_and_its_gradients_are_torchs(backend: Backend, kind: Kind, bias:
     results = []
     for cell in _pair(kind, 3, 4, bias):
         torch.manual_seed(1)
-        rows = () if unbatched else (5,)
-        x, states = torch.randn(*rows, 3, dtype=torch.float64), _states(kind, *rows, 4, dtype=torch.float64)
+        batch = () if unbatched else (5,)
+        x, states = torch.randn(*batch, 3, dtype=torch.float64), _states(kind, *batch, 4, dtype=torch.float64)
         leaves = [leaf.requires_grad_() for leaf in ((x, *states) if given_state else (x,))]
         after = as_states(cell.double()(x, as_hx(states)) if given_state else cell.double()(x))
         loss = sum(state.square().sum() for state in after)

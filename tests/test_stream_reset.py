@@ -1,4 +1,4 @@
-"""Rows begin afresh, by number or by mask; what may be either is refused."""
+"""Sequences begin afresh, by number or by mask; what may be either is refused."""
 
 from __future__ import annotations
 

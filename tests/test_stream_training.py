@@ -70,10 +70,10 @@ def test_detach_cuts_the_graph() -> None:
     stream.detach()
     assert_same_state(stream, state)
     output = stream.run(x[3:])
-    (d_x,) = torch.autograd.grad(output.sum(), x)
-    assert not d_x[:3].any()
+    (grad_x,) = torch.autograd.grad(output.sum(), x)
+    assert not grad_x[:3].any()
     expected = torch.autograd.grad(rnn(x[3:], tuple(s.detach() for s in state))[0].sum(), x)[0]
-    torch.testing.assert_close(d_x, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(grad_x, expected, rtol=0, atol=1e-12)
 
 
 def test_a_reset_cuts_the_graph_of_its_sequences() -> None:
@@ -81,9 +81,9 @@ def test_a_reset_cuts_the_graph_of_its_sequences() -> None:
     x = torch.randn(4, 2, 3, requires_grad=True)
     stream.run(x[:2])
     stream.reset([0])
-    (d_x,) = torch.autograd.grad(stream.step(x[2]).sum(), x)
-    assert not d_x[:2, 0].any()
-    assert d_x[:2, 1].any(1).all()
+    (grad_x,) = torch.autograd.grad(stream.step(x[2]).sum(), x)
+    assert not grad_x[:2, 0].any()
+    assert grad_x[:2, 1].any(1).all()
     stream.reset()
     assert not stream.state.requires_grad
 

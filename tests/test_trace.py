@@ -25,7 +25,7 @@ LENGTHS = [3, 0, 6, 4]
 
 
 def _step(kind: Kind, a: Tensor, q: Tensor, states: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """One step of the equations in the classes' docstrings, of one row: the states before a projection, and the gates."""
+    """One step of the equations in the classes' docstrings, of one sequence: the states before a projection, and the gates."""
     if kind.cell.startswith("rnn"):
         return ((torch.tanh if kind.cell == "rnn_tanh" else torch.relu)(a + q),), {}
     if kind.cell == "gru":
@@ -40,11 +40,11 @@ def _step(kind: Kind, a: Tensor, q: Tensor, states: tuple[Tensor, ...]) -> tuple
 
 
 def _unrolled(kind: Kind, rnn: nn.Module, batch: Batch) -> Values:
-    """What ``trace`` is to give, time first: a loop over layers, directions, rows and the steps of each row."""
+    """What ``trace`` is to give, time first: a loop over layers, directions, sequences and the steps of each."""
     directions = 2 if rnn.bidirectional else 1
-    steps, rows, _ = batch.x.shape
-    lengths = batch.lengths or [steps] * rows
-    reset = torch.zeros(steps, rows, dtype=torch.bool) if batch.reset is None else batch.reset
+    steps, batch_size, _ = batch.x.shape
+    lengths = batch.lengths or [steps] * batch_size
+    reset = torch.zeros(steps, batch_size, dtype=torch.bool) if batch.reset is None else batch.reset
     fresh = [getattr(rnn, f"{name}_0") for name in kind.states]
     below = batch.x
     seen: dict[str, list[Tensor]] = {}
@@ -56,14 +56,14 @@ def _unrolled(kind: Kind, rnn: nn.Module, batch: Batch) -> Values:
             w = {name: getattr(rnn, name + tail) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
             grid: dict[str, list[list[Tensor]]] = {}
             ended = []
-            for row, length in enumerate(lengths):
-                states = tuple((f[k] if batch.states is None else s[k, row]) for f, s in zip(fresh, batch.states or fresh, strict=True))
+            for b, length in enumerate(lengths):
+                states = tuple((f[k] if batch.states is None else s[k, b]) for f, s in zip(fresh, batch.states or fresh, strict=True))
                 line: dict[str, list[Tensor]] = {}
                 for t in range(length) if d == 0 else range(length - 1, -1, -1):
                     begun = t if d == 0 else t + 1  # where the sequence would have to end for a direction to begin at t
-                    if begun < length and reset[begun, row]:
+                    if begun < length and reset[begun, b]:
                         states = tuple(state[k] for state in fresh)
-                    a = w["weight_ih"] @ below[t, row] + w["bias_ih"]
+                    a = w["weight_ih"] @ below[t, b] + w["bias_ih"]
                     q = w["weight_hh"] @ states[0] + w["bias_hh"]
                     states, gates = _step(kind, a, q, states)
                     if "proj_size" in kind.options:
@@ -162,7 +162,7 @@ def test_so_they_are_with_lengths_and_resets(
 def test_so_they_are_in_every_form_of_the_call(backend: Backend, kind: Kind, form: str, batch_first: bool) -> None:
     rnn = _network(kind, num_layers=2, bidirectional=True, batch_first=batch_first)
     lengths = {"padded": [3, 0, 6, 4], "packed": [3, 1, 6, 4], "unbatched": [4]}[form]
-    _assert_is_unrolled(kind, rnn, Batch.draw(kind, 4, lengths, 0.4, rows=len(lengths)), form)
+    _assert_is_unrolled(kind, rnn, Batch.draw(kind, 4, lengths, 0.4, batch_size=len(lengths)), form)
 
 
 @pytest.mark.slow

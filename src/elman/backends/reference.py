@@ -59,7 +59,7 @@ class ReferenceBackend(Backend):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What ``run`` does under torch.jit.trace, which would write this call's batch sizes down for all others: padded, with lengths.
 
-        The number of steps is that of this call for good; of other batches the longest row may be shorter.
+        The number of steps is that of this call for good; of other batches the longest sequence may be shorter.
         """
         steps = int(batch_sizes.shape[0])
         padded, lengths = torch._VF._pad_packed_sequence(x, batch_sizes, False, 0.0, steps)
@@ -95,13 +95,13 @@ def _layers(
     """
     if torch._C._get_tracing_state() is not None:
         x = x.permute(*range(x.dim()))  # what is traced writes no number of axes down: so an x of another is an error
-    rows_at = None if spans.batch_sizes is None else spans.batch_sizes.tolist()
-    rows = x.shape[1] if rows_at is None else rows_at[0]
-    alive = _alive(spans, rows, x)
+    batch_sizes = None if spans.batch_sizes is None else spans.batch_sizes.tolist()
+    batch = x.shape[1] if batch_sizes is None else batch_sizes[0]
+    alive = _alive(spans, batch, x)
     over = None if spans.lengths is None or alive is None else ~alive
     if over is not None:  # a padding of NaN would reach the gradients: 0 * NaN is NaN
         x = x.masked_fill(over, 0)
-    zeros = tuple(x.new_zeros(rows, size) for size in stack.state_sizes)  # of x's dtype, which autocast changes from layer to layer
+    zeros = tuple(x.new_zeros(batch, size) for size in stack.state_sizes)  # of x's dtype, which autocast changes from layer to layer
     tensors = stack.tensors_per_direction
     for layer in range(stack.num_layers):
         finals: list[tuple[Tensor, ...]] = []
@@ -110,24 +110,24 @@ def _layers(
             k = layer * stack.num_directions + reverse
             weights = dict(zip(stack.kinds, params[k * tensors : (k + 1) * tensors], strict=True))
             initial = zeros if states is None else tuple(state[k] for state in states)
-            fresh = zeros if spans.fresh is None else tuple(state[k].expand(rows, -1) for state in spans.fresh)
+            fresh = zeros if spans.fresh is None else tuple(state[k].expand(batch, -1) for state in spans.fresh)
             cuts = None if spans.reset is None else _cuts(spans.reset, alive, reverse).unbind(0)
             projected = linear(x, weights.pop("weight_ih"), weights.pop("bias_ih", None))
-            steps = projected.unbind(0) if rows_at is None else torch.split(projected, rows_at)
+            steps = projected.unbind(0) if batch_sizes is None else torch.split(projected, batch_sizes)
             seen, last = _unroll(stack.cell, steps, weights, initial, reverse, over, cuts, fresh, traced)
             finals.append(last)
-            whole = [torch.stack(each) if rows_at is None else torch.cat(each) for each in zip(*seen, strict=True)]
+            whole = [torch.stack(each) if batch_sizes is None else torch.cat(each) for each in zip(*seen, strict=True)]
             columns.append(whole if over is None else [each.masked_fill(over, 0) for each in whole])
         x = columns[0][0] if len(columns) == 1 else torch.cat([each[0] for each in columns], -1)
         yield x, finals, [each[1:] for each in columns]
 
 
-def _alive(spans: Spans, rows: int, x: Tensor) -> Tensor | None:
-    """Which rows have which step, (T, B, 1); None if all have all."""
+def _alive(spans: Spans, batch: int, x: Tensor) -> Tensor | None:
+    """Which sequences have which step, (T, B, 1); None if all have all."""
     if spans.lengths is not None:
         alive = torch.arange(x.shape[0], device="cpu").unsqueeze(1) < spans.lengths
     elif spans.batch_sizes is not None:
-        alive = torch.arange(rows, device="cpu") < spans.batch_sizes.unsqueeze(1)
+        alive = torch.arange(batch, device="cpu") < spans.batch_sizes.unsqueeze(1)
     else:
         return None
     return alive.unsqueeze(-1).to(x.device)
@@ -156,19 +156,19 @@ def _unroll(
 
     Args:
         cell: the equation of a step.
-        projected: for each step the projected input of the rows that are alive, (rows, G·H), in the order of time.
+        projected: for each step the projected input of the sequences that have it, (alive, G·H), in the order of time.
         weights: by kind, all but the input's: if there are any, weight_hh, (G·H, H), with a projection (G·H, P), bias_hh, (G·H,), and
             weight_hr, the projection, (P, H); and the cell's own.
         initial: the initial states, each (B, H); with a projection the first is (B, P).
         reverse: whether to go from the last step to the first.
-        over: the steps that a row does not have, (T, B, 1), over which it keeps its states; None if there are none.
-        cuts: for each step the rows that take ``fresh`` for their states before it, (B, 1); None if there are none.
+        over: the steps that a sequence does not have, (T, B, 1), over which it keeps its states; None if there are none.
+        cuts: for each step the sequences that take ``fresh`` for their states before it, (B, 1); None if there are none.
         fresh: shaped like ``initial``.
-        traced: whether gates and further states are wanted.
+        traced: whether gates and further states are asked for.
 
     Returns:
-        For each step in the order of time the first state, and if ``traced`` the others and the gates; and each row's states after its last
-        step, shaped like the initial ones.
+        For each step in the order of time the first state, and if ``traced`` the others and the gates; and each sequence's states after
+        its last step, shaped like the initial ones.
     """
     own = dict(weights)
     w_hh, b_hh, w_hr = (own.pop(kind, None) for kind in ("weight_hh", "bias_hh", "weight_hr"))
@@ -178,24 +178,23 @@ def _unroll(
     seen: list[tuple[Tensor, ...]] = []
     for t in reversed(range(len(projected))) if reverse else range(len(projected)):
         step = projected[t]
-        rows = step.shape[0]
-        if rows < alive:  # the shortest sequences have ended: put their states aside
-            ended.append(tuple(state[rows:] for state in states))
-            states = tuple(state[:rows] for state in states)
-        elif rows > alive:  # going backwards, shorter sequences begin
-            states = tuple(torch.cat((state, first[alive:rows])) for state, first in zip(states, initial, strict=True))
-        alive = rows
+        before, alive = alive, step.shape[0]
+        if alive < before:  # the shortest sequences have ended: put their states aside
+            ended.append(tuple(state[alive:] for state in states))
+            states = tuple(state[:alive] for state in states)
+        elif alive > before:  # going backwards, shorter sequences begin
+            states = tuple(torch.cat((state, first[before:alive])) for state, first in zip(states, initial, strict=True))
         if cuts is not None:
-            states = _mix(cuts[t][:rows], tuple(state[:rows] for state in fresh), states)
-        before = states
-        if over is not None:  # what a row's states may have become, infinite too, is not to reach the gradients once more
+            states = _mix(cuts[t][:alive], tuple(state[:alive] for state in fresh), states)
+        unchanged = states
+        if over is not None:  # what a sequence's states may have become, infinite too, is not to reach the gradients once more
             states = tuple(state.masked_fill(over[t], 0) for state in states)
         recurrent = step[:, :0] if w_hh is None else linear(states[0], w_hh, b_hh)
         states, gates = cell.step(step, recurrent, states, own)
         if w_hr is not None:
             states = (linear(states[0], w_hr), *states[1:])
         if over is not None:
-            states = _mix(over[t], before, states)
+            states = _mix(over[t], unchanged, states)
         seen.append((*states, *gates) if traced else states[:1])
     if ended:
         states = tuple(torch.cat(parts) for parts in zip(states, *reversed(ended), strict=True))
@@ -203,5 +202,5 @@ def _unroll(
 
 
 def _mix(where: Tensor, some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """States of which some rows are taken from ``some``, (B, 1), the rest from ``others``, whose dtypes they keep."""
+    """States of which some sequences' are taken from ``some``, (B, 1), the rest from ``others``, whose dtypes they keep."""
     return tuple(torch.where(where, a.to(b.dtype), b) for a, b in zip(some, others, strict=True))

@@ -10,17 +10,18 @@ if TYPE_CHECKING:
 
 
 class Spans(NamedTuple):
-    """The spans of time of a batch's rows. All None: every row is run through all steps, in one piece.
+    """The spans of time of a batch's sequences. All None: every sequence is run through all steps, in one piece.
 
     Attributes:
-        batch_sizes: the input is packed, (N, I), and this says how many rows are alive at each step: int64 on the CPU, contiguous, at
+        batch_sizes: the input is packed, (N, I), and this says how many sequences have each step: int64 on the CPU, contiguous, at
             least 1, non-increasing. Never together with ``lengths``.
-        lengths: how many steps each row has, (B,): int64 on the CPU, contiguous, from 0 to T. What lies beyond is not read, outputs there
-            are 0, and so are gradients. The reverse direction begins at a row's last step. Final states are those after a row's last
-            step; of a row without steps, the initial ones.
-        reset: where a sequence ends and a fresh one begins, (T, B), bool, on x's device, with any strides; packed, with the rows in the
-            order of the packing. True at t: what is before step t and what is from t on are run as if one by one. In the forward direction
-            the state before step t is ``fresh``, at t = 0 too; in the reverse direction the state that comes to step t-1 from step t is.
+        lengths: how many steps each sequence has, (B,): int64 on the CPU, contiguous, from 0 to T. What lies beyond is not read, outputs
+            there are 0, and so are gradients. The reverse direction begins at a sequence's last step. Final states are those after a
+            sequence's last step; of a sequence without steps, the initial ones.
+        reset: where a sequence is cut and begins afresh, (T, B), bool, on x's device, with any strides; packed, with the sequences in the
+            order of the packing. True at t: what is before step t and what is from t on are run as if one by one. In the forward
+            direction the state before step t is ``fresh``, at t = 0 too; in the reverse direction the state that comes to step t-1 from
+            step t is.
         fresh: what a reset starts from: one tensor for each of the cell's states, (L·D, H), with a projection the first (L·D, P); None
             for zeros.
     """
@@ -31,7 +32,7 @@ class Spans(NamedTuple):
     fresh: tuple[Tensor, ...] | None = None
 
     def is_whole(self) -> bool:
-        """Whether every row is run through all steps, in one piece."""
+        """Whether every sequence is run through all steps, in one piece."""
         return self.batch_sizes is None and self.lengths is None and self.reset is None
 
 
@@ -44,7 +45,7 @@ class Traced(NamedTuple):
     Attributes:
         hidden: the outputs of every layer, (L, T, B, D·H), with a projection P for H.
         finals: the final states, (L·D, B, H) each, as ``Backend.run`` gives them.
-        steps: by name, (L·D, T, B, H) each: the cell's states but the first after each step, and its gates. 0 beyond a row's length.
+        steps: by name, (L·D, T, B, H) each: the cell's states but the first after each step, and its gates. 0 beyond a sequence's length.
     """
 
     hidden: Tensor

@@ -72,7 +72,7 @@ def forward(
         x: contiguous, laid out as ``batch`` says or, with x_batch_first False, (T, B, I).
         output: likewise, (..., D·H); written.
         finals: each (D, B, H); written.
-        saved: (D, rows, K, H); written. None: not wanted.
+        saved: (D, rows, K, H); written. None: not needed.
     """
     hidden = directions[0].w_hh.shape[1]
     count, size = len(directions), x.element_size()
