@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -76,6 +77,19 @@ def loaded_from_elsewhere(pages: dict[Path, Page]) -> list[str]:
     return wrong
 
 
+def undocumented(api: str) -> list[str]:
+    """The constructors and calls of layers and cells, inherited or not, that the API page shows without their docstring."""
+    missing = []
+    for layer in (elman.RNN, elman.GRU, elman.LSTM, elman.RNNCell, elman.GRUCell, elman.LSTMCell):
+        name = f"elman.{layer.__name__}"
+        _, constructor, call = re.split(rf'id="{name}(?:\.forward)?"', api, maxsplit=2)
+        for method, shown in ((layer.__init__, constructor), (layer.forward, call.split('id="elman.')[0])):
+            told = (inspect.getdoc(method) or "").splitlines()[0]
+            if not told or told not in shown:
+                missing.append(f"{name}.{method.__name__}")
+    return missing
+
+
 def in_style_sheets(files: Iterable[Path]) -> list[str]:
     return [f"{file.name}: {url}" for file in files for url in re.findall(r"url\(['\"]?(https?:[^)'\"]+)|@import", file.read_text("utf-8"))]
 
@@ -98,6 +112,7 @@ def test_the_site_is_whole(tmp_path: Path) -> None:
         assert name in by_language["en"]
     api = pages[(tmp_path / "site" / "api.html").resolve()]
     assert api.ids >= {f"elman.{name}" for name in elman.__all__ if name != "__version__"}
+    assert undocumented((tmp_path / "site" / "api.html").read_text(encoding="utf-8")) == []
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -110,6 +125,12 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_the_reference_has_every_public_name() -> None:
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^::: elman\.(\w+)$", text, re.MULTILINE)) == set(elman.__all__) - {"__version__"}
+
+
+def test_a_docstring_that_is_not_shown_is_seen() -> None:
+    names = ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell")
+    page = "".join(f'<h2 id="elman.{name}"></h2><h3 id="elman.{name}.forward"></h3>' for name in names)
+    assert undocumented(page) == [f"elman.{name}.{method}" for name in names for method in ("__init__", "forward")]
 
 
 def test_what_is_wrong_with_a_page_is_seen(tmp_path: Path) -> None:
