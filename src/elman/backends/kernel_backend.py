@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack, _len_torch_function_stack
 from torch.autograd import forward_ad
 
 from elman.backends import kernels, operator
@@ -38,13 +39,13 @@ class KernelBackend(Backend):
         """Why kernels of no device run this call, whatever the cell and the numbers; None if nothing is in the way."""
         if stack.hidden_size == 0 or x.numel() == 0:
             return "does not run what is empty"
-        if torch._C._are_functorch_transforms_active():
+        if _are_functorch_transforms_active():
             return "does not run under torch.func's transforms"
         if forward_ad._current_level >= 0:
             return "does not run in forward-mode differentiation"
-        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        if torch.compiler.is_compiling() or _len_torch_dispatch_stack():
             return None  # somebody records or replaces operators: they are to see ours as one
-        if torch._C._get_tracing_state() is not None:
+        if _get_tracing_state() is not None:
             return "does not run under torch.jit.trace"
         others = (*params, *(states or ()), *(spans.fresh or ()), *(() if spans.reset is None else (spans.reset,)))
         if not are_plain(x, *others) or x.layout is not torch.strided:
@@ -79,7 +80,7 @@ class KernelBackend(Backend):
         if batch_first:
             x = x.transpose(0, 1)
         spans, inputs = node_inputs(x, states, params, spans)
-        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        if torch.compiler.is_compiling() or _len_torch_dispatch_stack():
             output, finals = operator.scan(stack, x, states, params, spans, batch_first)
         elif torch.is_grad_enabled() and any(map(_requires_grad, inputs)):
             output, *finals = Scan.apply(stack, own_spans(spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
@@ -115,11 +116,11 @@ def are_plain(*tensors: Tensor) -> bool:
 def is_watched() -> bool:
     """Whether somebody transforms, records or replaces what torch does. A compiler is told apart before."""
     return (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
-        or torch._C._are_functorch_transforms_active()
+        _len_torch_dispatch_stack() > 0
+        or _len_torch_function_stack() > 0
+        or _are_functorch_transforms_active()
         or forward_ad._current_level >= 0
-        or torch._C._get_tracing_state() is not None
+        or _get_tracing_state() is not None
     )
 
 

@@ -275,16 +275,8 @@ class RecurrentLayer(RecurrentModule[State]):
                 start = states
                 if self._learned and states is None and isinstance(x, Tensor) and not x.is_nested and x.dim() == 3:
                     start = self._start(self._fresh(params), x.shape[0 if self.batch_first else 1])
-                done = scan.run(
-                    self.stack,
-                    cast("Tensor", x),  # whatever it is: the kernels look
-                    start,
-                    params,
-                    dropout=self.dropout,
-                    training=self.training,
-                    batch_first=self.batch_first,
-                    checked=False,
-                )
+                unchecked = cast("Tensor", x)  # whatever it is: the kernels look
+                done = scan.run_unchecked(self.stack, unchecked, start, params, self.dropout if self.training else 0.0, self.batch_first)
             if done is not None:
                 return done
         steps, states, params, spans = self._prepare(x, states, lengths, reset)

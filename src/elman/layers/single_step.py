@@ -103,7 +103,7 @@ class RecurrentCell(RecurrentModule[State]):
             except RuntimeError:  # a tensor of another layout
                 arguments.of_cell(self, x, states)
                 raise
-            done = scan.run(self.stack, step, tuple(before) or None, params, checked=False)
+            done = scan.run_unchecked(self.stack, step, tuple(before) or None, params, 0.0, False)
             if done is not None:
                 return tuple([state.squeeze(0) for state in done[1]])
         step, states, params, _ = arguments.of_cell(self, x, states)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,33 +14,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@overload
-def run(
-    stack: Stack,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    *,
-    dropout: float = ...,
-    training: bool = ...,
-    spans: Spans = ...,
-    batch_first: bool = ...,
-    checked: Literal[True] = ...,
-) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+def run_unchecked(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], dropout: float, batch_first: bool
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    """Run ``stack`` over whole sequences that nobody has checked, on a backend that checks every operand itself.
 
+    Args:
+        stack: what to run.
+        x: as the caller gave it, with batch_first (B, T, I).
+        states: one tensor for each of the cell's states; None for zeros.
+        params: the flat list of parameters in torch's order.
+        dropout: the probability with which an output of any layer but the last is zeroed; 0 outside training.
+        batch_first: how x lies; the output lies likewise.
 
-@overload
-def run(
-    stack: Stack,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    *,
-    dropout: float = ...,
-    training: bool = ...,
-    batch_first: bool = ...,
-    checked: Literal[False],
-) -> tuple[Tensor, tuple[Tensor, ...]] | None: ...
+    Returns:
+        What ``run`` gives. None, with nothing done, if the arguments are to be checked first, and then run by ``run``.
+    """
+    if dropout and stack.num_layers > 1:
+        return None
+    for backend in registry.BACKENDS:
+        done = backend.run_unchecked(stack, x, states, params, batch_first)
+        if done is not None:
+            return done
+    return None
 
 
 def run(
@@ -53,8 +49,7 @@ def run(
     training: bool = False,
     spans: Spans = WHOLE,
     batch_first: bool = False,
-    checked: bool = True,
-) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run ``stack`` over ``x``, on the first backend that takes the call.
 
     Args:
@@ -66,21 +61,10 @@ def run(
         training: whether dropout acts.
         spans: which steps of each sequence are run.
         batch_first: a hint: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
-        checked: whether ``layers`` has checked the arguments. Otherwise x is as the caller gave it, with batch_first (B, T, I), and the
-            call is for a backend that checks every operand itself.
 
     Returns:
-        The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H. None, with
-        nothing done, if the arguments are to be checked first.
+        The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H.
     """
-    if not checked:
-        if dropout and training and stack.num_layers > 1:
-            return None
-        for backend in registry.BACKENDS:
-            done = backend.run_unchecked(stack, x, states, params, batch_first)
-            if done is not None:
-                return done
-        return None
     if not (dropout and training and stack.num_layers > 1):
         return choose(stack, x, states, params, spans).run(stack, x, states, params, spans, batch_first)
     finals: list[tuple[Tensor, ...]] = []
