@@ -36,7 +36,7 @@ FIXED: dict[str, list[object]] = {
     "bidirectional": [True, None],
     "proj_size": [1, 3, -1],
     "learn_initial_state": [True, None],
-    "mode": ["RNN_RELU", "LSTM ", None],
+    "mode": ["LSTM ", "RNN", None],
     "stack": [Stack(Gru(), 3, 4), None],
 }
 
@@ -90,6 +90,18 @@ def test_the_same_size_of_another_kind_may_be_set() -> None:
     gru.bias = 1
     assert type(gru.input_size) is int
     assert gru.bias is True
+
+
+def test_the_mode_may_be_set_to_the_other_nonlinearity() -> None:
+    rnn, x = elman.RNN(3, 4), torch.randn(5, 2, 3)
+    theirs = nn.RNN(3, 4)
+    theirs.load_state_dict(rnn.state_dict())
+    for mode in ("RNN_RELU", "RNN_TANH", "RNN_TANH"):
+        rnn.mode = theirs.mode = mode
+        assert (rnn.mode, rnn.nonlinearity) == (mode, mode[4:].lower())
+        _same(rnn(x), theirs(x))
+    for module in (elman.GRU(3, 4), elman.LSTM(3, 4)):
+        module.mode = module.mode
 
 
 def test_attributes_of_ones_own_may_be_anything() -> None:

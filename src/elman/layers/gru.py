@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from elman.cells import Gru
 from elman.layers.layer import RecurrentLayer
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from elman.cells import Cell
 
 
-class GRU(RecurrentLayer[Tensor]):
+class GRU(RecurrentLayer[Tensor], nn.GRU):
     """A network of gated recurrent units: a drop-in replacement for torch.nn.GRU.
 
     >>> import elman, torch
@@ -50,7 +50,7 @@ class GRU(RecurrentLayer[Tensor]):
         return Gru()
 
 
-class GRUCell(RecurrentCell[Tensor]):
+class GRUCell(RecurrentCell[Tensor], nn.GRUCell):
     """One step of a gated recurrent unit: a drop-in replacement for torch.nn.GRUCell.
 
     >>> import elman, torch

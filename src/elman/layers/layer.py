@@ -12,12 +12,14 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from elman import scan
 from elman.backends import Stack
-from elman.layers import arguments
+from elman.layers import arguments, dynamo
+from elman.layers.asking import run_asking
 from elman.layers.initial_state import as_states
 from elman.layers.module import RecurrentModule, State
 from elman.layers.options import as_flag, as_probability, as_projection, as_size, as_truth, check_no_projection
 from elman.layers.parameters import as_parameters
 from elman.layers.spans import wrong_lengths
+from elman.layers.torch_layer import TorchLayer
 from elman.layers.trace import Trace
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 _CHECKED: dict[str, Callable[[str, Any], object]] = {"batch_first": as_flag, "dropout": as_probability, "recompute": as_flag}
 
 
-class RecurrentLayer(RecurrentModule[State]):
+class RecurrentLayer(RecurrentModule[State], TorchLayer):
     """A stack of recurrent layers as a module. Abstract: a subclass picks the cell.
 
     A subclass whose constructor takes more than this one's sets that as attributes before it calls this one, which asks ``_cell()``.
@@ -117,11 +119,7 @@ class RecurrentLayer(RecurrentModule[State]):
         for name, width in zip(self._learned, self.stack.state_sizes, strict=False):
             shape = (self.num_layers * self.stack.num_directions, width)
             self.register_parameter(name, nn.Parameter(torch.zeros(shape, device=device, dtype=dtype)))
-
-    @property
-    def mode(self) -> str:
-        """What torch.nn calls the kind of network: "RNN_TANH", "RNN_RELU", "GRU" or "LSTM"."""
-        raise NotImplementedError
+        self._init_flat_weights()
 
     def _derive(self, cell: Cell) -> None:
         sizes = self.input_size, self.hidden_size, self.num_layers
@@ -135,15 +133,6 @@ class RecurrentLayer(RecurrentModule[State]):
         super().__setattr__(name, value if check is None else check(name, value))
         if name == "recompute" and "stack" in vars(self):
             vars(self)["stack"] = replace(self.stack, recompute=value)
-
-    @property
-    def all_weights(self) -> list[list[Tensor]]:
-        """The parameters in a list for each layer and direction: w_ih, w_hh, b_ih, b_hh, w_hr, of these the ones that the layer has."""
-        params, tensors = self._params(), self.stack.tensors_per_direction
-        return [list(params[i : i + tensors]) for i in range(0, len(params), tensors)]
-
-    def flatten_parameters(self) -> None:
-        """Do nothing. In torch.nn's layers it lays the weights out for cuDNN."""
 
     def extra_repr(self) -> str:
         words = [f"{self.input_size}, {self.hidden_size}"]
@@ -304,6 +293,16 @@ class RecurrentLayer(RecurrentModule[State]):
             return output.squeeze(1), tuple([state.squeeze(1) for state in finals])
         return output.transpose(0, 1), finals
 
+    def _run_asking(
+        self,
+        x: Tensor | PackedSequence,
+        states: tuple[Tensor, ...] | None,
+        lengths: Lengths | None,
+        reset: Reset | None,
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
+        """What takes the place of ``_run`` in a subclass that overrides what torch.nn's forward asks it."""
+        return run_asking(self, RecurrentLayer._run, x, states, lengths, reset)
+
     def _autocast_dtype(self, x: Tensor | PackedSequence) -> torch.dtype | None:
         """The dtype of all results of x under autocast, where it is not the one that the backends give them; None where it is."""
         return None
@@ -322,3 +321,6 @@ class RecurrentLayer(RecurrentModule[State]):
     def _start(fresh: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
         """The learned initial states for every sequence of the batch, (L·D, B, H) each."""
         return tuple([state.unsqueeze(1).expand(-1, batch, -1).contiguous() for state in fresh])
+
+
+dynamo.allow(RecurrentLayer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elman.cells import Lstm
 from elman.layers.layer import RecurrentLayer
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ONEDNN_RUNS_BFLOAT16: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-class LSTM(RecurrentLayer[tuple[Tensor, Tensor]]):
+class LSTM(RecurrentLayer[tuple[Tensor, Tensor]], nn.LSTM):
     """A long short-term memory: a drop-in replacement for torch.nn.LSTM.
 
     >>> import elman, torch
@@ -116,7 +116,7 @@ class LSTM(RecurrentLayer[tuple[Tensor, Tensor]]):
         return torch.bfloat16 if fused else None
 
 
-class LSTMCell(RecurrentCell[tuple[Tensor, Tensor]]):
+class LSTMCell(RecurrentCell[tuple[Tensor, Tensor]], nn.LSTMCell):
     """One step of a long short-term memory: a drop-in replacement for torch.nn.LSTMCell.
 
     >>> import elman, torch

@@ -58,7 +58,21 @@ class _Derived(Generic[T]):
         return found
 
 
-class RecurrentModule(nn.Module, Generic[State]):
+if TYPE_CHECKING:
+
+    class _WithState(nn.Module, Generic[State]):
+        """A module whose calls take and return such a state."""
+
+else:
+
+    class _WithState(nn.Module):
+        """A module whose calls take and return a state of some kind. It is no ``Generic``, so that a class may name that in any order."""
+
+        def __class_getitem__(cls, kinds):
+            return super().__class_getitem__(kinds) if issubclass(cls, Generic) else cls
+
+
+class RecurrentModule(_WithState[State]):
     """A module that owns the parameters of a stack. Abstract: a subclass says which, and how a call is checked.
 
     It is not an ``abc.ABC``, so that a class may name ABC or a metaclass of its own beside it, in any order.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from elman.cells import NONLINEARITIES
 from elman.layers.layer import RecurrentLayer
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
     from elman.cells import Cell
 
+# What torch.nn calls a network with each nonlinearity.
+_MODES = {f"RNN_{nonlinearity.upper()}": nonlinearity for nonlinearity in NONLINEARITIES}
 
-class RNN(RecurrentLayer[Tensor]):
+
+class RNN(RecurrentLayer[Tensor], nn.RNN):
     """An Elman network: a drop-in replacement for torch.nn.RNN.
 
     >>> import elman, torch
@@ -78,15 +81,25 @@ class RNN(RecurrentLayer[Tensor]):
         )
 
     def _cell(self) -> Cell:
-        return NONLINEARITIES[self.nonlinearity]()
+        mode = vars(self).pop("mode", "")  # an attribute of a module that was torch.nn's, where it decides
+        if mode in _MODES:
+            vars(self)["nonlinearity"] = _MODES[mode]
+        return NONLINEARITIES[as_nonlinearity(self.nonlinearity, ValueError)]()
 
     @property
-    def mode(self) -> str:
-        """The kind of network, as torch.nn names it: "RNN_TANH" or "RNN_RELU"."""
+    def mode(self) -> str:  # type: ignore[override]  # set by __setattr__
+        """The kind of network, as torch.nn names it: "RNN_TANH" or "RNN_RELU". You can set it: that changes the nonlinearity."""
         return f"RNN_{self.nonlinearity.upper()}"
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "mode" and isinstance(value, str) and value in _MODES:  # the parameters serve for either
+            vars(self)["nonlinearity"] = _MODES[value]
+            self._derive(self._cell())
+        else:
+            super().__setattr__(name, value)
 
-class RNNCell(RecurrentCell[Tensor]):
+
+class RNNCell(RecurrentCell[Tensor], nn.RNNCell):
     """One step of an Elman network: a drop-in replacement for torch.nn.RNNCell.
 
     >>> import elman, torch
@@ -127,7 +140,7 @@ class RNNCell(RecurrentCell[Tensor]):
         super().__init__(input_size, hidden_size, bias, device, dtype)
 
     def _cell(self) -> Cell:
-        return NONLINEARITIES[self.nonlinearity]()
+        return NONLINEARITIES[as_nonlinearity(self.nonlinearity, RuntimeError)]()
 
     def extra_repr(self) -> str:
         nonlinearity = "" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elman import scan
 from elman.backends import Stack
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
-class RecurrentCell(RecurrentModule[State]):
+class RecurrentCell(RecurrentModule[State], nn.RNNCellBase):
     """One step of one layer as a module. Abstract: a subclass picks the cell.
 
     A subclass whose constructor takes more than this one's sets that as attributes before it calls this one, which asks ``_cell()``.
@@ -59,7 +59,7 @@ class RecurrentCell(RecurrentModule[State]):
             TypeError: a size is not an int.
             RuntimeError: a size is negative, or the nonlinearity is unknown.
         """
-        super().__init__()
+        super(nn.RNNCellBase, self).__init__()  # past torch.nn's constructor, which makes parameters
         self.input_size = as_size("input_size", input_size, 0, RuntimeError)
         self.hidden_size = as_size("hidden_size", hidden_size, 0, RuntimeError)
         self.bias = bias

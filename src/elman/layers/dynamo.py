@@ -1,0 +1,64 @@
+"""Let torch.compile take Elman's layers, which are torch.nn's by inheritance.
+
+torch's compiler, Dynamo, does not compile torch.nn's recurrent layers: whatever is an instance of RNN, GRU or LSTM breaks the graph, before
+it looks at what the layer does. Its setting ``allow_rnn`` lifts that, for torch.nn's own layers as well, which nobody asked for. So it is
+lifted for the moment in which Dynamo looks at one of Elman's, and no longer. Dynamo takes seconds to import and most programs never do: the
+change waits until it is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.abc import MetaPathFinder
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+_BUILDER = "torch._dynamo.variables.builder"
+
+
+def allow(layers: type) -> None:
+    """Let Dynamo compile instances of this class, whatever they inherit from."""
+    builder = sys.modules.get(_BUILDER)
+    if builder is None:
+        sys.meta_path.insert(0, _WhenImported(layers))
+    else:
+        _allow(builder, layers)
+
+
+def _allow(builder: ModuleType, layers: type) -> None:
+    wrap_module, config = builder.VariableBuilder.wrap_module, builder.config
+
+    def wrap_allowed(self: Any, value: Any) -> Any:
+        if not isinstance(value, layers):
+            return wrap_module(self, value)
+        with config.patch(allow_rnn=True):
+            return wrap_module(self, value)
+
+    builder.VariableBuilder.wrap_module = wrap_allowed
+
+
+class _WhenImported(MetaPathFinder):
+    """Finds Dynamo's module like everybody else, once, and changes it as soon as it has run."""
+
+    def __init__(self, layers: type) -> None:
+        self._layers = layers
+
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != _BUILDER:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        run = spec.loader.exec_module
+
+        def run_and_allow(module: ModuleType) -> None:
+            run(module)
+            _allow(module, self._layers)
+
+        spec.loader.exec_module = run_and_allow  # type: ignore[method-assign]
+        return spec
