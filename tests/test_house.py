@@ -30,7 +30,7 @@ FLOORS = (
     ("backends",),
     ("scan",),
     ("layers",),
-    ("streaming",),
+    ("streaming", "conversion"),
     ("elman",),  # the package itself: what `import elman` offers
     ("bench",),
     ("show", "train"),

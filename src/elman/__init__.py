@@ -8,7 +8,24 @@
 
 from elman._version import __version__
 from elman.backends import show_config
+from elman.conversion import convert, patched, to_torch
 from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, why
 from elman.streaming import Stream, chunks, stream
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "Stream", "__version__", "chunks", "show_config", "stream", "why"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "Stream",
+    "__version__",
+    "chunks",
+    "convert",
+    "patched",
+    "show_config",
+    "stream",
+    "to_torch",
+    "why",
+]

@@ -1,0 +1,143 @@
+"""Converts the recurrent modules inside a model, in place, between torch.nn's classes and Elman's."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import nn
+
+from elman.conversion.classes import PAIRS, InconvertibleError, as_ours, as_theirs, torch_base
+from elman.layers.module import RecurrentModule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+M = TypeVar("M", bound=nn.Module)
+
+# Elman's attributes that torch.nn's modules don't have.
+_OURS = ("recompute", "learn_initial_state")
+
+
+def convert(module: M) -> M:
+    """Make every ``torch.nn.RNN``, ``GRU``, ``LSTM``, ``RNNCell``, ``GRUCell`` and ``LSTMCell`` inside a model Elman's, in place.
+
+    >>> import elman, torch
+    >>> model = torch.nn.ModuleDict({"rnn": torch.nn.GRU(10, 20), "head": torch.nn.Linear(20, 2)})
+    >>> elman.convert(model)["rnn"].__class__
+    <class 'elman.layers.gru.GRU'>
+    >>> isinstance(model["rnn"], torch.nn.GRU)
+    True
+
+    Each module stays the object that it was and changes its class: its parameters stay the same objects, so an optimizer keeps working,
+    and so do hooks, parametrizations, other attributes, and modules that are used in several places. Nothing is copied. Subclasses are
+    converted too: what they add stays, and what they call by ``super()`` is Elman's.
+
+    Args:
+        module: any module, also one that ``torch.load`` loaded, or a recurrent layer itself.
+
+    Returns:
+        The same module.
+
+    Raises:
+        TypeError: it is not a module.
+
+    Warns:
+        UserWarning: a recurrent module stays as it is: its class overrides forward, or what torch.nn's layers keep their second list of
+            parameters with; or torch.jit.script has compiled it. The warning names each one and says why.
+    """
+    return _change(module, "convert", _plan_ours, _make_ours)
+
+
+def to_torch(module: M) -> M:
+    """Make every module of Elman's inside a model torch.nn's again, in place: the way back from ``convert``.
+
+    >>> import elman, torch
+    >>> elman.to_torch(torch.nn.Sequential(elman.LSTM(10, 20)))[0].__class__
+    <class 'torch.nn.modules.rnn.LSTM'>
+
+    Parameters, hooks and attributes stay the same objects. ``recompute`` is left out: it does not change results.
+
+    Args:
+        module: any module, or a recurrent layer itself.
+
+    Returns:
+        The same module.
+
+    Raises:
+        TypeError: it is not a module.
+
+    Warns:
+        UserWarning: a module of Elman's stays as it is: it has a learned initial state, which torch.nn's layers do not, or a class that was
+            written for Elman. The warning names each one and says why.
+    """
+    return _change(module, "to_torch", _plan_theirs, _make_theirs)
+
+
+def _change(module: M, name: str, plan: Callable[[nn.Module], type[nn.Module] | None], make: Callable[[Any, type[nn.Module]], None]) -> M:
+    """Change the class of each module for which there is a plan, and tell of those for which there can't be one."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"expected a module to {name}, got {type(module).__name__}")
+
+    def reason(each: nn.Module) -> str | None:
+        try:
+            kind = plan(each)
+            if kind is not None:
+                make(each, kind)
+        except InconvertibleError as error:
+            return str(error)
+        return None
+
+    reasons = [(path or "the module itself", reason(each)) for path, each in module.named_modules()]
+    left = [f"{path} ({why})" for path, why in reasons if why is not None]
+    if left:
+        warnings.warn(f"{name} leaves these modules as they are: {'; '.join(left)}", stacklevel=3)
+    return module
+
+
+def _plan_ours(module: nn.Module) -> type[nn.Module] | None:
+    kind = type(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        if getattr(module, "original_name", None) in {theirs.__name__ for theirs in PAIRS}:
+            raise InconvertibleError("torch.jit.script compiled it")
+        return None
+    if isinstance(module, RecurrentModule) or not isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        return None
+    base = torch_base(kind)
+    if base is not None and "forward" in vars(module):
+        raise InconvertibleError("its attribute forward takes the place of the method")
+    if base is not None and kind.forward is not base.forward:
+        raise InconvertibleError(f"{kind.__name__} overrides forward")
+    return as_ours(kind)
+
+
+def _plan_theirs(module: nn.Module) -> type[nn.Module] | None:
+    if not isinstance(module, RecurrentModule):
+        return None
+    if module._learned:
+        raise InconvertibleError("it has a learned initial state")
+    return as_theirs(type(module))
+
+
+def _make_ours(module: nn.Module, kind: type[nn.Module]) -> None:
+    before, attributes = type(module), dict(vars(module))
+    object.__setattr__(module, "__class__", kind)
+    try:
+        module._derive(module._cell())  # type: ignore[operator]  # it is a RecurrentModule now
+    except Exception as error:
+        object.__setattr__(module, "__class__", before)
+        vars(module).update(attributes)
+        raise InconvertibleError(str(error)) from error
+
+
+def _make_theirs(module: RecurrentModule[Any], kind: type[nn.Module]) -> None:
+    attributes = {name: value for name, value in RecurrentModule.__getstate__(module).items() if name not in _OURS}
+    if isinstance(module, nn.RNNBase):
+        kept = ("mode", "proj_size", "_flat_weights_names", "_all_weights")
+        attributes |= {name: getattr(module, name) for name in kept}
+    object.__setattr__(module, "__class__", kind)
+    vars(module).clear()
+    vars(module).update(attributes)
+    if isinstance(module, nn.RNNBase):
+        module._init_flat_weights()

@@ -1,0 +1,73 @@
+"""Makes torch.nn's own names build Elman's modules for a while."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from elman.conversion.classes import PAIRS, InconvertibleError, as_ours
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import nn
+
+_lock = threading.Lock()
+_depth = 0
+_constructors: dict[type[nn.Module], Callable[..., None]] = {}  # torch.nn's, while they are replaced
+
+
+@contextmanager
+def patched() -> Iterator[None]:
+    """In here, ``torch.nn.RNN``, ``GRU``, ``LSTM``, ``RNNCell``, ``GRUCell`` and ``LSTMCell`` build Elman's modules.
+
+    >>> import elman, torch
+    >>> from torch.nn import LSTM
+    >>> with elman.patched():
+    ...     lstm = LSTM(10, 20)
+    >>> type(lstm), isinstance(lstm, LSTM)
+    (<class 'elman.layers.lstm.LSTM'>, True)
+
+    For code that you cannot edit. The classes stay the objects that they are, and so it does not matter how that code got hold of them:
+    ``from torch.nn import LSTM`` before the block is covered, and so are subclasses, wherever they were defined. What is built inside stays
+    Elman's after the block, and its pickles and state_dicts load anywhere. Blocks may be nested. The effect ends with the outermost one,
+    also by an exception; until then it is on every thread.
+
+    Not covered: modules that were built before the block or come from ``torch.load`` or ``copy.deepcopy`` (use ``elman.convert``); modules
+    built after the block; subclasses that call ``torch.nn.RNNBase.__init__`` themselves, or that override what torch.nn's layers keep their
+    second list of parameters with. They are torch.nn's, as without the block.
+    """
+    global _depth
+    with _lock:
+        _depth += 1
+        if _depth == 1:
+            for theirs, ours in PAIRS.items():
+                _constructors[theirs] = theirs.__init__
+                theirs.__init__ = _building(ours, theirs.__init__)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if _depth == 0:
+                for theirs, constructor in _constructors.items():
+                    theirs.__init__ = constructor  # type: ignore[method-assign]
+                _constructors.clear()
+
+
+def _building(ours: type[nn.Module], constructor: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that makes an object of torch.nn's class one of Elman's and builds that; where there is no such class, torch.nn's."""
+
+    @functools.wraps(constructor)
+    def build(self: nn.Module, *arguments: Any, **named: Any) -> None:
+        try:
+            kind = as_ours(type(self))
+        except InconvertibleError:
+            constructor(self, *arguments, **named)
+        else:
+            object.__setattr__(self, "__class__", kind)
+            ours.__init__(self, *arguments, **named)
+
+    return build
