@@ -12,7 +12,7 @@ import torch
 import elman
 from elman.show.hand_worked import Which, work_by_hand
 from elman.show.network import study
-from elman.show.run import run
+from elman.show.run import Run
 from elman.show.specification import Spec
 
 if TYPE_CHECKING:
@@ -44,15 +44,15 @@ KINDS = {
 def test_every_number_of_a_network(batch_first: bool, options: dict[str, Any], bias: bool) -> None:
     sizes = {"input_size": 2, "hidden_size": 2, "num_layers": 2, "seq_len": 2, "batch": 2, **options}
     spec = Spec(**sizes, bias=bias, batch_first=batch_first, bidirectional=True, dtype="float64")
-    ran = run(spec)
+    run = Run(spec)
     names: dict[str, Any] = {"elman": elman, "torch": torch}
     exec("\n".join(spec.code), names)
     theirs = spec.build(getattr(torch.nn, spec.module))
-    theirs.load_state_dict(ran.network.state_dict())
-    torch.testing.assert_close(names["output"], theirs(ran.x)[0], rtol=0, atol=1e-14)
+    theirs.load_state_dict(run.network.state_dict())
+    torch.testing.assert_close(names["output"], theirs(run["x"])[0], rtol=0, atol=1e-14)
     for direction in ("forward", "reverse"):
         for layer, step, sequence, unit in itertools.product(range(2), repeat=4):
-            found = work_by_hand(spec, Which(step, unit, sequence, layer, direction), ran)
+            found = work_by_hand(spec, Which(step, unit, sequence, layer, direction), run)
             assert found.difference <= 1e-14
             assert eval(found.value_code, names).item() == pytest.approx(found.library, abs=1e-14)
             assert [product.value for product in found.gates[0].from_input] == eval(found.input_code, names).tolist()

@@ -12,7 +12,7 @@ import torch
 import elman
 from elman.show.final_states import final_states, trap
 from elman.show.network import stops, study
-from elman.show.run import rounding, run
+from elman.show.run import Run, rounding
 from elman.show.specification import Spec
 
 SPECS = {
@@ -44,7 +44,7 @@ def run_torch(spec: Spec) -> tuple[Any, ...]:
         warnings.filterwarnings("ignore", "LSTM with projections")
         torch.manual_seed(spec.seed)
         network = spec.build(getattr(torch.nn, spec.module))
-        x = spec.data()
+        x = torch.randn(*spec.lead, spec.input_size, dtype=getattr(torch, spec.dtype))
         output, finals = network(x)
         return network, x, output, *(finals if isinstance(finals, tuple) else (finals,))
 
@@ -99,7 +99,9 @@ def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
             assert torch.equal(eval(place.where, names), eval(place.state, names))
         torch.testing.assert_close(eval(place.trace, names), eval(place.state, names), rtol=0, atol=rounding(h_n))
     if told.trap is not None:
-        assert not torch.equal(eval(told.trap.where, names), eval(told.trap.state, names))
+        wrong = eval(str(told.trap.where), names)
+        assert not torch.equal(wrong, eval(told.trap.state, names))
+        torch.testing.assert_close(eval(told.trap.trace, names), wrong, rtol=0, atol=rounding(h_n))
 
 
 def test_every_place_holds(spec: Spec) -> None:
@@ -109,27 +111,29 @@ def test_every_place_holds(spec: Spec) -> None:
 
 
 def test_a_wrong_state_is_noticed(spec: Spec) -> None:
-    ran = run(spec)
-    assert all(place.holds for place in final_states(spec, ran))
-    for index in range(len(ran.h_n)):
-        for wrong in (ran.h_n[index, -1, -1] + 1, torch.nan):
-            finals = {**ran.finals, "h_n": ran.h_n.clone()}
-            finals["h_n"][index, -1, -1] = wrong
-            found = final_states(spec, replace(ran, finals=finals))
-            assert [place.holds for place in found] == [other != index for other in range(len(ran.h_n))]
+    run = Run(spec)
+    right = run["h_n"]
+    assert all(place.holds for place in final_states(spec, run))
+    for index in range(len(right)):
+        for wrong in (right[index, -1, -1] + 1, torch.nan):
+            run.names["h_n"] = right.clone()
+            run.names["h_n"][index, -1, -1] = wrong
+            assert [place.holds for place in final_states(spec, run)] == [other != index for other in range(len(right))]
 
 
 def test_an_output_in_the_wrong_order_is_noticed() -> None:
     spec = SPECS["bidirectional"]
-    ran = run(spec)
-    assert not any(place.holds for place in final_states(spec, replace(ran, output=ran.output.flip(0))))
+    run = Run(spec)
+    run.names["output"] = run["output"].flip(0)
+    assert not any(place.holds for place in final_states(spec, run))
 
 
 def test_only_a_reverse_direction_of_several_steps_has_a_trap(spec: Spec) -> None:
-    found = trap(spec, run(spec))
+    found = trap(spec, Run(spec))
     assert (found is not None) == (spec.bidirectional and spec.seq_len > 1)
     if found is not None:
         assert found.difference > 0
+        assert not found.holds
 
 
 def test_the_random_generator_is_left_as_it_was() -> None:

@@ -15,13 +15,12 @@ import elman
 from elman.language import LANGUAGES, speaking
 from elman.show import sequences
 from elman.show.diagram import DRAWN, TYPED, marks_of
-from elman.show.run import run
+from elman.show.run import Run
 from elman.show.sequences import study_sequences
 from elman.show.sequences_page import sequences_page
 from elman.show.specification import Spec
 
 if TYPE_CHECKING:
-    from elman.show.run import Run
     from elman.show.sequences import Sequences
 
 LENGTHS, RESETS = (5, 3, 0), ((None, 2), (0, 4), (1, 1), (2, 0))
@@ -82,7 +81,8 @@ def test_whole_sequences_are_one_segment_and_end_where_torch_ends_them() -> None
     found = study_sequences(spec, (5, 5, 5), []).sequences
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(spec.seed)
-        _, h_n = spec.build(torch.nn.RNN)(spec.data())
+        network = spec.build(torch.nn.RNN)
+        _, h_n = network(torch.randn(5, 3, 4))
     for each in found:
         assert (each.segments, each.padding) == (((0, 4),), None)
         for end, state in zip(each.ends, h_n[:, each.sequence], strict=True):
@@ -122,20 +122,20 @@ def test_what_is_told_holds(spec: Spec) -> None:
 @pytest.mark.parametrize("wrong", ["output", "last", "final", "padding"])
 def test_wrong_numbers_are_noticed(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoiled(*given: Any) -> Run:
-        ran = run(*given)
-        at = {"output": (ran.output, (2, 1)), "last": (ran.last, 1), "final": (ran.h_n, (0, 1)), "padding": (ran.output, (3, 1))}
-        tensor, place = at[wrong]
-        tensor[place] += 1e-3
-        return ran
+        run = Run(*given)
+        at = {"output": ("output", (2, 1)), "last": ("last", 1), "final": ("h_n", (0, 1)), "padding": ("output", (3, 1))}
+        name, place = at[wrong]
+        run[name][place] += 1e-3
+        return run
 
-    monkeypatch.setattr(sequences, "run", spoiled)
+    monkeypatch.setattr(sequences, "Run", spoiled)
     found = study_sequences(SPECS["rnn"], LENGTHS, RESETS).sequences
     assert [each.ends[0].holds for each in found] == [True, wrong == "padding", True]
     assert [each.padding_is_zero for each in found] == [True, wrong != "padding", True]
 
 
 def test_a_reset_that_is_not_heeded_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequences, "run", lambda spec, lengths, reset: run(spec, lengths))
+    monkeypatch.setattr(sequences, "Run", lambda spec, code: Run(spec, [line.replace(", reset=reset", "") for line in code]))
     found = study_sequences(SPECS["rnn"], LENGTHS, [(0, 2)]).sequences
     assert [each.ends[0].holds for each in found] == [False, True, True]
 

@@ -43,61 +43,47 @@ class FinalState:
     nearest: float | None = None
 
 
-@dataclass(frozen=True)
-class Trap:
-    """What ``output[-1]`` holds of the reverse direction: its first step, not its final state."""
-
-    state: str
-    where: str
-    difference: float
-    state_numbers: tuple[float, ...]
-    found_numbers: tuple[float, ...]
-
-
-def final_states(spec: Spec, ran: Run) -> tuple[FinalState, ...]:
+def final_states(spec: Spec, run: Run) -> tuple[FinalState, ...]:
     """One for each slice of h_n.
 
     The forward direction ends at the last step, the reverse direction at step 0. The top layer's are in ``output``, each direction in its
     own columns.
     """
-    found = []
-    for layer in range(spec.num_layers):
-        for side, direction in enumerate(spec.directions):
-            index, step = layer * len(spec.directions) + side, -1 if direction == "forward" else 0
-            top = layer == spec.num_layers - 1
-            state = ran.h_n[index]
-            there = ran.output[step, :, spec.columns(direction)] if top else ran.hidden[layer, side, step]
-            difference = apart(state, there)
-            found.append(
-                FinalState(
-                    state=f"h_n[{index}]",
-                    layer=layer,
-                    direction=direction,
-                    where=spec.output_code(step, ":", direction) if top else None,
-                    trace=spec.trace_code(layer, direction, step, ":"),
-                    holds=difference <= (0 if top else rounding(there)),
-                    difference=difference,
-                    state_numbers=_first(state),
-                    found_numbers=_first(there),
-                    nearest=None if top else _nearest(spec, ran.output, state),
-                )
-            )
-    return tuple(found)
+    ends = {direction: -1 if direction == "forward" else 0 for direction in spec.directions}
+    return tuple(_looked_for(spec, run, layer, *end) for layer in range(spec.num_layers) for end in ends.items())
 
 
-def trap(spec: Spec, ran: Run) -> Trap | None:
-    """The mistake that a network invites; None without a reverse direction, and for a single step, where the two are one."""
-    if not spec.bidirectional or spec.seq_len == 1:
-        return None
-    there = ran.output[-1, :, spec.columns("reverse")]
-    where = spec.output_code(-1, ":", "reverse")
-    return Trap(f"h_n[{len(ran.h_n) - 1}]", where, apart(ran.h_n[-1], there), _first(ran.h_n[-1]), _first(there))
+def trap(spec: Spec, run: Run) -> FinalState | None:
+    """The mistake that a network invites: ``output[-1]`` holds the reverse direction's first step, not its final state.
+
+    None without a reverse direction, and for a single step, where the two are one.
+    """
+    return _looked_for(spec, run, spec.num_layers - 1, "reverse", -1) if spec.bidirectional and spec.seq_len > 1 else None
+
+
+def _looked_for(spec: Spec, run: Run, layer: int, direction: str, step: int) -> FinalState:
+    """A slice of h_n beside what ``output``, for lower layers ``trace``, holds at a step."""
+    top = layer == spec.num_layers - 1
+    slice_of_h_n = f"h_n[{layer * len(spec.directions) + spec.directions.index(direction)}]"
+    where = spec.output_code(step, ":", spec.columns(direction)) if top else None
+    trace = spec.trace_code(layer, direction, step, ":")
+    state, found = run[slice_of_h_n], run[where or trace]
+    difference = apart(state, found)
+    return FinalState(
+        state=slice_of_h_n,
+        layer=layer,
+        direction=direction,
+        where=where,
+        trace=trace,
+        holds=difference <= (0 if top else rounding(found)),
+        difference=difference,
+        state_numbers=tuple(state[0, :MOST_LISTED].tolist()),
+        found_numbers=tuple(found[0, :MOST_LISTED].tolist()),
+        nearest=None if top else _nearest(spec, run["output"], state),
+    )
 
 
 def _nearest(spec: Spec, output: Tensor, state: Tensor) -> float:
-    slots = output.reshape(spec.seq_len, spec.batch, len(spec.directions), spec.output_size)
+    steps_first = output.transpose(0, 1) if spec.batch_first else output
+    slots = steps_first.reshape(spec.seq_len, spec.batch, len(spec.directions), spec.output_size)
     return float((slots - state[None, :, None]).abs().amax(dim=(1, 3)).min())
-
-
-def _first(state: Tensor) -> tuple[float, ...]:
-    return tuple(state[0, :MOST_LISTED].tolist())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from elman.show.equations import dated, equations, filled, put_out, right_sides, simply_added, work_out
+from elman.show.specification import indexed
 from elman.show.style import number
 from elman.show.tensors import suffix
 
@@ -66,8 +67,8 @@ class Line:
     value: float
 
 
-@dataclass(frozen=True)
-class HandWorked:
+@dataclass(frozen=True, kw_only=True)
+class HandWorked(Which):
     """One step of one unit worked through by hand.
 
     Attributes:
@@ -80,11 +81,6 @@ class HandWorked:
         by_hand: the value worked out here in float64; ``library`` the one that the library computed.
     """
 
-    step: int
-    unit: int
-    sequence: int
-    layer: int
-    direction: str
     before: int | None
     equations: tuple[str, ...]
     input_code: str
@@ -100,37 +96,47 @@ class HandWorked:
     difference: float
 
 
-def work_by_hand(spec: Spec, which: Which, ran: Run) -> HandWorked:
+def work_by_hand(spec: Spec, which: Which, run: Run) -> HandWorked:
     """Work out one number of one layer's output.
 
     Raises:
         ValueError: a step, unit, sequence, layer or direction that the network does not have.
     """
+    reverse = which.direction == "reverse"
     step = which.step
     if step is None:
-        step = max(0, spec.seq_len - 2) if which.direction == "reverse" else min(1, spec.seq_len - 1)
+        step = max(0, spec.seq_len - 2) if reverse else min(1, spec.seq_len - 1)
     _check(spec, which, step)
-    sequence, unit, end = which.sequence, which.unit, suffix(which.layer, which.direction)
-    side = spec.directions.index(which.direction)
-    before = step + 1 if which.direction == "reverse" else step - 1
+    layer, direction, sequence, unit, end = which.layer, which.direction, which.sequence, which.unit, suffix(which.layer, which.direction)
+    before = step + 1 if reverse else step - 1
     first = not 0 <= before < spec.seq_len
 
-    cell, hidden = spec.stack.cell, ran.hidden
-    source = spec.steps_first(ran.x)[step, sequence] if which.layer == 0 else hidden[which.layer - 1, :, step, sequence].flatten()
+    top, columns = layer == spec.num_layers - 1, spec.columns(direction)
+    if layer == 0:
+        input_code = indexed("x", *spec.in_order(step, sequence))
+    else:
+        input_code = f"{spec.trace_code(layer - 1, None, step, sequence)}.flatten()"
+    state_code = spec.output_code(before, sequence, columns) if top else spec.trace_code(layer, direction, before, sequence)
+    column = unit + spec.directions.index(direction) * spec.output_size
+    value_code = spec.output_code(step, sequence, column) if top else spec.trace_code(layer, direction, step, sequence, unit)
+
+    cell, source = spec.stack.cell, run[input_code].double()
     states = {
-        name: (each.new_zeros(each.shape[-1:]) if first else each[which.layer, side, before, sequence]).double()
-        for name, each in ran.states.items()
+        name: run[spec.trace_code(layer, direction, step if first else before, sequence, state=name)].double() for name in cell.states
     }
-    weights = {name.removesuffix(end): value.double() for name, value in ran.network.state_dict().items() if name.endswith(end)}
-    source, state = source.double(), states[cell.states[0]]
+    if first:
+        states = {name: state.new_zeros(state.shape) for name, state in states.items()}
+    state = states[cell.states[0]]
+    weights = {name.removesuffix(end): value.double() for name, value in run.network.state_dict().items() if name.endswith(end)}
     # A state that a projection has narrowed only enters products.
     known = _terms(spec, weights, source, state) | {name: each for name, each in states.items() if len(each) == spec.hidden_size}
     values = work_out(spec, known)
-    terms = {name: value[unit].item() for name, value in known.items()}
-    by_hand, projection = values[put_out(spec)][unit].item(), None
+    terms = {name: value[unit].item() for name, value in (known | values).items()}
+    by_hand, projection = terms[put_out(spec)], None
     if spec.proj_size:
         projection = _products(weights["weight_hr"][unit], values[put_out(spec)])
         by_hand = sum(product.product for product in projection)
+    library = run[value_code].item()
 
     def gate_sum(index: int, gate: str) -> GateSum:
         row = index * spec.hidden_size + unit
@@ -140,45 +146,21 @@ def work_by_hand(spec: Spec, which: Which, ran: Run) -> HandWorked:
         from_input, from_state = _products(weights["weight_ih"][row], source), _products(weights["weight_hh"][row], state)
         return GateSum(gate, from_input, input_sum, bias_ih, from_state, state_sum, bias_hh, total)
 
-    if which.layer == spec.num_layers - 1:
-        place = spec.columns(which.direction).start + unit
-        library, vector = ran.output[step, sequence, place].item(), spec.output_code(step, sequence)
-    else:
-        place = unit
-        library, vector = (
-            hidden[which.layer, side, step, sequence, unit].item(),
-            spec.trace_code(which.layer, which.direction, step, sequence),
-        )
-
-    def code(layer: int, at: int, direction: str | None) -> str:
-        if layer < 0:
-            return f"x[{sequence}, {at}]" if spec.batch_first else f"x[{at}, {sequence}]"
-        if layer == spec.num_layers - 1:
-            return spec.output_code(at, sequence, direction)
-        return spec.trace_code(layer, direction, at, sequence) + (".flatten()" if direction is None else "")
-
-    numbers = {
-        name: number(value).strip() for name, value in (terms | {name: value[unit].item() for name, value in values.items()}).items()
-    }
+    numbers = {name: number(value).strip() for name, value in terms.items()}
     lines = []
     for name, expression in right_sides(spec).items():
-        equation = dated(expression, spec, which.direction)
-        projected = spec.proj_size and name == put_out(spec)
-        left = equation if projected else dated(name, spec, which.direction)
-        lines.append(Line(left, equation, filled(expression, numbers), values[name][unit].item()))
+        equation = dated(expression, spec, direction)
+        left = equation if spec.proj_size and name == put_out(spec) else dated(name, spec, direction)
+        lines.append(Line(left, equation, filled(expression, numbers), terms[name]))
     return HandWorked(
-        step=step,
-        unit=unit,
-        sequence=sequence,
-        layer=which.layer,
-        direction=which.direction,
+        **asdict(replace(which, step=step)),
         before=None if first else before,
-        equations=equations(spec, which.direction),
-        input_code=code(which.layer - 1, step, None),
-        state_code=None if first else code(which.layer, before, which.direction),
+        equations=equations(spec, direction),
+        input_code=input_code,
+        state_code=None if first else state_code,
         weight_ih="weight_ih" + end,
         weight_hh="weight_hh" + end,
-        value_code=f"{vector[:-1]}, {place}]",
+        value_code=value_code,
         gates=tuple(gate_sum(index, gate) for index, gate in enumerate(cell.gates)),
         lines=tuple(lines),
         projection=projection,

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from elman.show.equations import equations
-from elman.show.final_states import FinalState, Trap, final_states, trap
+from elman.show.final_states import FinalState, final_states, trap
 from elman.show.hand_worked import HandWorked, Which, work_by_hand
-from elman.show.run import apart, run
+from elman.show.run import Run, apart
 from elman.show.specification import Spec
 from elman.show.tensors import Costs, GateRows, TensorInfo, costs, gate_rows, inputs_and_outputs, parameters
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
-
-    from elman.show.run import Run
 
 # Each block lasts this long (seconds); with so many rounds a small network's race takes some 80 ms.
 BLOCK_S = 0.001
@@ -85,7 +83,7 @@ class Network:
     parameters: tuple[TensorInfo, ...]
     gates: tuple[GateRows, ...]
     places: tuple[FinalState, ...]
-    trap: Trap | None
+    trap: FinalState | None
     costs: Costs
     backend: str
     agreement: Agreement
@@ -135,23 +133,23 @@ def study(spec: Spec, *, name: str = "", timed: bool = True, which: Which | None
     """
     cost = costs(spec)
     with _undisturbed(cost.multiply_adds_per_step * spec.batch):
-        ran = run(spec)
-        theirs, same_seed = _torch_twin(spec, ran)
+        run = Run(spec)
+        theirs, same_seed = _torch_twin(spec, run.network)
         return Network(
             name=name or spec.kind,
             spec=spec,
             code=spec.code,
             equations=tuple(line for direction in spec.directions for line in equations(spec, direction)),
             tensors=inputs_and_outputs(spec),
-            parameters=parameters(spec, ran.network.state_dict()),
+            parameters=parameters(spec, run.network.state_dict()),
             gates=gate_rows(spec),
-            places=final_states(spec, ran),
-            trap=trap(spec, ran),
+            places=final_states(spec, run),
+            trap=trap(spec, run),
             costs=cost,
-            backend=ran.backend,
-            agreement=_agreement(spec, ran, theirs, same_seed),
-            speed=_speed(ran.network, theirs, ran.x, spec) if timed else None,
-            worked=work_by_hand(spec, which, ran) if which else None,
+            backend=run[f"elman.why({spec.kind}, x)"],
+            agreement=_agreement(spec, run, theirs, same_seed),
+            speed=_speed(run.network, theirs, run["x"], spec) if timed else None,
+            worked=work_by_hand(spec, which, run) if which else None,
         )
 
 
@@ -174,29 +172,29 @@ def _undisturbed(multiply_adds: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _torch_twin(spec: Spec, ran: Run) -> tuple[nn.Module, bool]:
+def _torch_twin(spec: Spec, network: nn.Module) -> tuple[nn.Module, bool]:
     """torch.nn's network with the weights of Elman's, and whether the seed alone gave it these."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         twin: nn.Module = spec.build(getattr(torch.nn, spec.module)).to(spec.device)
-    values = ran.network.state_dict()
+    values = network.state_dict()
     same = all(torch.equal(values[name], value) for name, value in twin.state_dict().items())
     twin.load_state_dict(values)
     return twin, same
 
 
-def _agreement(spec: Spec, ran: Run, theirs: nn.Module, same_seed: bool) -> Agreement:
-    output, finals = theirs(ran.x)
-    judge = None if spec.dtype == "float64" else spec.steps_first(deepcopy(theirs).double()(ran.x.double())[0])
-    output = spec.steps_first(output)
+def _agreement(spec: Spec, run: Run, theirs: nn.Module, same_seed: bool) -> Agreement:
+    x, output = run["x"], run["output"]
+    their_output, finals = theirs(x)
+    judge = None if spec.dtype == "float64" else deepcopy(theirs).double()(x.double())[0]
     return Agreement(
         same_seed=same_seed,
-        output=apart(ran.output, output),
-        state=max(map(apart, ran.finals.values(), finals if isinstance(finals, tuple) else (finals,))),
-        elman_from_float64=None if judge is None else apart(ran.output, judge),
-        torch_from_float64=None if judge is None else apart(output, judge),
+        output=apart(output, their_output),
+        state=max(map(apart, (run[name] for name in spec.finals), finals if isinstance(finals, tuple) else (finals,))),
+        elman_from_float64=None if judge is None else apart(output, judge),
+        torch_from_float64=None if judge is None else apart(their_output, judge),
     )
 
 

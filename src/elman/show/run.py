@@ -1,12 +1,12 @@
-"""A network built from its seed and run on its data: everything that is shown is read off such a run."""
+"""The lines that are shown, run: everything that is said of a network is read off such a run by the very code that is shown beside it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -14,58 +14,33 @@ if TYPE_CHECKING:
     from elman.show.specification import Spec
 
 
-@dataclass(frozen=True)
 class Run:
-    """What a network made of its data. Below, T and B lie in this order, whatever batch_first says.
+    """What there is after these lines, by default the network's own, without gradients; torch's generator is left as it was.
 
-    Attributes:
-        network: the network, and ``x`` its input as it takes it.
-        output: (T, B, D·P); P is H without a projection.
-        finals: the final states by name, (L·D, B, P) or (L·D, B, H).
-        states: the states of every layer and direction after every step, by name, (L, D, T, B, P) or (L, D, T, B, H).
-        last: the top layer's final h of each direction, side by side, (B, D·P).
-        backend: what ran it, as ``elman.why`` says it.
+    >>> from elman.show.specification import Spec
+    >>> run = Run(Spec("rnn", 10, 20))
+    >>> run["output[-1]"].equal(run["h_n[0]"])
+    True
     """
 
-    network: RecurrentLayer[Any]
-    x: Tensor
-    output: Tensor
-    finals: Mapping[str, Tensor]
-    states: Mapping[str, Tensor]
-    last: Tensor
-    backend: str
+    def __init__(self, spec: Spec, code: Sequence[str] = ()) -> None:
+        import torch
 
-    @property
-    def h_n(self) -> Tensor:
-        return next(iter(self.finals.values()))
+        import elman
 
-    @property
-    def hidden(self) -> Tensor:
-        """What every layer and direction puts out at every step, (L, D, T, B, P)."""
-        return next(iter(self.states.values()))
+        self.names: dict[str, Any] = {"elman": elman, "torch": torch}
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            exec("\n".join(code or spec.code), self.names)
+        self.network: RecurrentLayer[Any] = self.names[spec.kind].eval()
+        # Traced once, however often a trace is looked into.
+        self.network.trace = cache(self.network.trace)
 
+    def __getitem__(self, code: str) -> Any:
+        """What an expression of Python gives there. It is one of ours, never a reader's."""
+        import torch
 
-def run(spec: Spec, lengths: list[int] | None = None, reset: Tensor | None = None) -> Run:
-    """Build the network and its data from the seed, leaving torch's generator as it was, and run it without gradients."""
-    import torch
-
-    import elman
-
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
-        network = spec.build(getattr(elman, spec.module)).to(spec.device)
-        x = spec.data()
-        output, finals = network(x, lengths=lengths, reset=reset)
-        traced = network.trace(x, lengths=lengths, reset=reset)
-        return Run(
-            network=network,
-            x=x,
-            output=spec.steps_first(output),
-            finals=dict(zip(spec.finals, finals if isinstance(finals, tuple) else (finals,), strict=True)),
-            states={name: spec.steps_first(getattr(traced, name), 2) for name in spec.stack.cell.states},
-            last=traced.last,
-            backend=elman.why(network, x, lengths=lengths, reset=reset),
-        )
+        with torch.no_grad():
+            return eval(code, self.names)
 
 
 def rounding(values: Tensor) -> float:

@@ -240,7 +240,7 @@ def _mistakes(network: Network, width: int) -> RenderableType:
     if trap is not None:
         told = _("{where} is not the final state of the reverse direction, which reads from the last step to step 0.", where=trap.where)
         verdict = Text(_("✗ differs by {difference}", difference=small(trap.difference)), BAD)
-        compared = _compared([(trap.state, trap.state_numbers, trap.where, trap.found_numbers, verdict)], width - 4)
+        compared = _compared([(trap.state, trap.state_numbers, trap.where or trap.trace, trap.found_numbers, verdict)], width - 4)
         found.append([Text(told), Text(_("At the last step it has seen a single step.")), compared])
     lower = [place for place in network.places if place.nearest is not None]
     if lower:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elman.show.run import apart, rounding, run
+from elman.show.run import Run, apart, rounding
+from elman.show.specification import indexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Several
 
-    from torch import Tensor
-
-    from elman.show.run import Run
     from elman.show.specification import Spec
 
 MOST_LISTED = 8
@@ -92,88 +90,74 @@ def study_sequences(spec: Spec, lengths: tuple[int, ...] | None, reset: Several[
     Raises:
         ValueError: not one length for each sequence, or a length, a step or a sequence that the data does not have.
     """
-    import torch
-
     _check(spec, lengths, reset)
     starts = tuple(sorted({(b, step) for at, step in reset for b in (range(spec.batch) if at is None else (at,))}))
-    mask = torch.zeros(spec.batch, spec.seq_len, dtype=torch.bool)
-    for start in starts:
-        mask[start] = True
-    given = None if not starts else mask if spec.batch_first else mask.t()
-    ran = run(spec, None if lengths is None else list(lengths), given)
+    code, arguments = _code(spec, lengths, reset)
+    run = Run(spec, code)
     sizes = lengths or (spec.seq_len,) * spec.batch
     return Sequences(
         spec=spec,
         lengths=lengths,
         reset=starts,
-        code=_code(spec, lengths, reset),
-        sequences=tuple(_sequence(spec, b, length, {step for at, step in starts if at == b}, ran) for b, length in enumerate(sizes)),
-        backend=ran.backend,
+        code=code,
+        sequences=tuple(_sequence(spec, b, length, {step for at, step in starts if at == b}, run) for b, length in enumerate(sizes)),
+        backend=run[f"elman.why({spec.kind}, {arguments})"],
     )
 
 
-def _sequence(spec: Spec, b: int, length: int, starts: set[int], ran: Run) -> Sequence:
+def _sequence(spec: Spec, b: int, length: int, starts: set[int], run: Run) -> Sequence:
     begins = [step for step in sorted({0, *starts}) if step < length]
+    padding = None if length == spec.seq_len else spec.output_code(f"{length or ''}:", b)
     segments = tuple((first, after - 1) for first, after in zip(begins, [*begins[1:], length], strict=False))
     return Sequence(
         sequence=b,
         length=length,
         segments=segments,
-        padding=None if length == spec.seq_len else spec.output_code(f"{length or ''}:", b),
-        padding_is_zero=not ran.output[length:, b].any(),
-        ends=tuple(_ending(spec, b, direction, segments, ran) for direction in spec.directions),
+        padding=padding,
+        padding_is_zero=padding is None or not run[padding].any(),
+        ends=tuple(_ending(spec, b, direction, segments, run) for direction in spec.directions),
     )
 
 
-def _ending(spec: Spec, b: int, direction: str, segments: Several[Segment], ran: Run) -> Ending:
+def _ending(spec: Spec, b: int, direction: str, segments: Several[Segment], run: Run) -> Ending:
     """The forward direction ends with the last segment, at its last step; the reverse direction with the first one, at its first."""
-    side, columns, forward = spec.directions.index(direction), spec.columns(direction), direction == "forward"
-    index = side - len(spec.directions)
-    state = ran.h_n[index, b]
-    found, alone, where, segment = state, state.new_zeros(state.shape), None, None
+    columns, forward = spec.columns(direction), direction == "forward"
+    index = (spec.num_layers - 1) * len(spec.directions) + spec.directions.index(direction)
+    code, last, where, segment = indexed("h_n", index, b), indexed("last", b, columns), None, None
+    state = found = run[code]
+    alone = state.new_zeros(state.shape)
     if segments:
         segment = segments[-1] if forward else segments[0]
-        step = segment[1] if forward else segment[0]
-        where, found = spec.output_code(step, b, direction), ran.output[step, b, columns]
-        alone = _run_alone(spec, ran, b, segment)[index]
+        where = spec.output_code(segment[1] if forward else segment[0], b, columns)
+        piece = indexed("x", *spec.in_order(f"{segment[0]}:{segment[1] + 1}", f"{b}:{b + 1}"))
+        found, finals = run[where], run[f"{spec.kind}({piece})[1]"]
+        alone = (finals[0] if isinstance(finals, tuple) else finals)[index, 0]
     difference = apart(state, alone)
-    last = f"last[{b}]" if not spec.bidirectional else f"last[{b}, {f':{columns.stop}' if forward else f'{columns.start}:'}]"
     return Ending(
         direction=direction,
-        state=f"h_n[{len(ran.h_n) + index}, {b}]",
+        state=code,
         last=last,
         where=where,
         segment=segment,
-        holds=state.equal(found) and state.equal(ran.last[b, columns]) and difference <= rounding(state),
+        holds=state.equal(found) and state.equal(run[last]) and difference <= rounding(state),
         difference=difference,
         numbers=tuple(state[:MOST_LISTED].tolist()),
     )
 
 
-def _run_alone(spec: Spec, ran: Run, b: int, segment: Segment) -> list[Tensor]:
-    """The final h of every layer and direction, (P,) each, of a segment that is run as a sequence of its own."""
-    import torch
-
-    piece = spec.steps_first(ran.x)[segment[0] : segment[1] + 1, b : b + 1]
-    with torch.no_grad():
-        _, finals = ran.network(spec.steps_first(piece))
-    return [state[0] for state in (finals[0] if isinstance(finals, tuple) else finals)]
-
-
-def _code(spec: Spec, lengths: tuple[int, ...] | None, reset: Several[tuple[int | None, int]]) -> tuple[str, ...]:
-    """The lines that make this network and run it so: after ``import elman, torch`` they give the numbers that are shown."""
+def _code(spec: Spec, lengths: tuple[int, ...] | None, reset: Several[tuple[int | None, int]]) -> tuple[tuple[str, ...], str]:
+    """The lines that make this network and run it so, and what they call it with."""
     *lines, call = spec.code
-    given = ""
+    arguments = "x"
     if lengths is not None:
         lines.append(f"lengths = {list(lengths)}")
-        given += ", lengths=lengths"
+        arguments += ", lengths=lengths"
     if reset:
         lines.append("reset = torch.zeros({}, {}, dtype=torch.bool)".format(*spec.lead))
-        for b, step in reset:
-            at = (":" if b is None else b, step)
-            lines.append("reset[{}, {}] = True".format(*(at if spec.batch_first else reversed(at))))
-        given += ", reset=reset"
-    return (*lines, call.replace("(x)", f"(x{given})"), f"last = {spec.kind}.trace(x{given}).last")
+        starts = (spec.in_order(step, ":" if b is None else b) for b, step in reset)
+        lines += ["reset[{}, {}] = True".format(*start) for start in starts]
+        arguments += ", reset=reset"
+    return (*lines, call.replace("(x)", f"({arguments})"), f"last = {spec.kind}.trace({arguments}).last"), arguments
 
 
 def _check(spec: Spec, lengths: tuple[int, ...] | None, reset: Several[tuple[int | None, int]]) -> None:

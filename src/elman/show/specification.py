@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from elman.backends import Stack
 
@@ -121,28 +121,24 @@ class Spec:
         """The first two sizes of x and output."""
         return (self.batch, self.seq_len) if self.batch_first else (self.seq_len, self.batch)
 
-    def steps_first(self, tensor: Tensor, steps: int = 0) -> Tensor:
-        """The tensor with the axes T and B in this order; they lie at ``steps`` and the one after it."""
-        return tensor.transpose(steps, steps + 1) if self.batch_first else tensor
+    def columns(self, direction: str | None) -> str | None:
+        """Where a direction lies in the last axis of ``output``, as one writes it; None for all of it."""
+        return {"forward": f":{self.output_size}", "reverse": f"{self.output_size}:"}.get(direction or "") if self.bidirectional else None
 
-    def columns(self, direction: str) -> slice:
-        """Where a direction lies in the last axis of ``output``."""
-        start = self.directions.index(direction) * self.output_size
-        return slice(start, start + self.output_size)
+    def in_order(self, step: object, sequence: object) -> tuple[object, object]:
+        """Step and sequence as they index x and output."""
+        return (sequence, step) if self.batch_first else (step, sequence)
 
-    def output_code(self, step: int | str, sequence: int | str, direction: str | None = None) -> str:
-        """A part of ``output``, as one writes it: "output[-1, :, 20:]"; without a direction all of both."""
-        half = {"forward": f":{self.output_size}", "reverse": f"{self.output_size}:"}.get(direction or "") if self.bidirectional else None
-        return self._indexed("output", (), step, sequence, half)
+    def output_code(self, step: int | str, sequence: int | str, columns: int | str | None = None) -> str:
+        """A part of ``output``, as one writes it: "output[-1, :, 20:]"."""
+        return indexed("output", *self.in_order(step, sequence), columns)
 
-    def trace_code(self, layer: int, direction: str | None, step: int, sequence: int | str) -> str:
-        """What a layer puts out at a step, as one writes it: "rnn.trace(x).h[0, 1, -1]"; without a direction both."""
+    def trace_code(
+        self, layer: int, direction: str | None, step: int, sequence: int | str, unit: int | None = None, state: str = "h"
+    ) -> str:
+        """What a layer's state is after a step, as one writes it: "rnn.trace(x).h[0, 1, -1]"; without a direction that of both."""
         side = ":" if direction is None else self.directions.index(direction)
-        return self._indexed(f"{self.kind}.trace(x).{self.stack.cell.states[0]}", (layer, side), step, sequence)
-
-    def _indexed(self, name: str, before: tuple[int | str, ...], step: int | str, sequence: int | str, after: str | None = None) -> str:
-        index = [*before, *((sequence, step) if self.batch_first else (step, sequence)), *([after] if after else [])]
-        return f"{name}[{', '.join(map(str, index[:-1] if index[-1] == ':' else index))}]"
+        return indexed(f"{self.kind}.trace(x).{state}", layer, side, *self.in_order(step, sequence), unit)
 
     def options(self) -> dict[str, Any]:
         """The constructor's keyword arguments that are not at their defaults."""
@@ -170,8 +166,12 @@ class Spec:
 
         return make(self.input_size, self.hidden_size, **self.options(), device=device, dtype=getattr(torch, self.dtype)).eval()
 
-    def data(self) -> Tensor:
-        """An input, drawn from torch's generator."""
-        import torch
 
-        return torch.randn(*self.lead, self.input_size, dtype=getattr(torch, self.dtype)).to(self.device)
+def indexed(name: str, *index: object) -> str:
+    """An index as one writes it, without None and without ":" at the end.
+
+    >>> indexed("output", -1, ":", None)
+    'output[-1]'
+    """
+    kept = [str(each) for each in index if each is not None]
+    return f"{name}[{', '.join(kept[:-1] if kept[-1] == ':' else kept)}]"
