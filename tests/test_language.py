@@ -15,6 +15,7 @@ from elman.cli.app import app
 from elman.cli.frame import language_asked_for
 from elman.language import LANGUAGES, _, language_of, speaking, translated
 from elman.language.zh import SENTENCES
+from elman.show.tensors import BIDIRECTIONAL_ROLES, GATES, LETTERS, ROLES
 from elman.train.features import features
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ def test_every_reason_of_a_backend_has_a_translation() -> None:
 
 def test_every_feature_of_the_picture_has_a_translation() -> None:
     assert unknown(features(b"f('a')  # b", code=True)) == []
+
+
+def test_what_letters_tensors_and_gates_mean_has_a_translation() -> None:
+    assert unknown(meaning for table in (LETTERS, ROLES, BIDIRECTIONAL_ROLES, GATES) for meaning in table.values()) == []
 
 
 def test_an_english_sentence_without_a_translation_is_seen() -> None:

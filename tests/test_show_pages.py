@@ -12,12 +12,12 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
 from elman.language import LANGUAGES, _, speaking
-from elman.show.diagram import DRAWN
 from elman.show.hand_worked import Which
 from elman.show.network import study, tour
+from elman.show.numbers import count, duration, memory, number, small
 from elman.show.pages import explain_page, tour_page
 from elman.show.specification import Spec
-from elman.show.style import count, duration, folded, memory, number, small
+from elman.show.style import folded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 def toured(networks: Sequence[Network], width: int, language: str = "en", weights: bool = False) -> str:
     with speaking(language):
-        return shown(tour_page(networks, width, DRAWN, weights), width)
+        return shown(tour_page(networks, weights), width)
 
 
 def explained(network: Network, width: int = 80, language: str = "en") -> str:
     with speaking(language):
-        return shown(explain_page(network, width, DRAWN), width)
+        return shown(explain_page(network), width)
 
 
 def shown(renderable: RenderableType, width: int, colour: bool = False) -> str:
@@ -203,14 +203,14 @@ def test_what_is_not_in_output_is_said(gated: tuple[Network, ...], networks: tup
 
 
 def test_colour_only_where_the_terminal_has_it(networks: tuple[Network, ...]) -> None:
-    renderable = tour_page(networks, 80, DRAWN, weights=False)
+    renderable = tour_page(networks)
     assert "\x1b[" in shown(renderable, 80, colour=True)
     assert "\x1b" not in shown(renderable, 80)
 
 
 def test_a_folded_matrix_keeps_its_corners() -> None:
     matrix = [[float(10 * row + column) for column in range(30)] for row in range(9)]
-    lines = folded(matrix, 60).plain.splitlines()
+    lines = [line.rstrip() for line in shown(folded(matrix), 60).splitlines()]
     assert len(lines) == 4
     assert lines[0].startswith("[[  0.0000,   1.0000,")
     assert lines[0].endswith("…,  29.0000],")
@@ -218,7 +218,7 @@ def test_a_folded_matrix_keeps_its_corners() -> None:
     assert lines[3].startswith(" [ 80.0000")
     assert lines[3].endswith("109.0000]]")
     assert all(len(line) <= 60 for line in lines)
-    assert folded([1.0, 2.0], 60).plain == "[1.0000, 2.0000]"
+    assert shown(folded([1.0, 2.0]), 60) == "[1.0000, 2.0000]\n"
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,6 @@ def explain(
 
     Example:  [bold]elman explain gru --bidirectional --lengths 5,3,0 --reset 2[/]
     """
-    from elman.show.diagram import marks_of
     from elman.show.hand_worked import Which
     from elman.show.network import study
     from elman.show.pages import explain_page
@@ -124,8 +123,6 @@ def explain(
         seed=seed,
     )
     which = Which(step=step, unit=unit, sequence=sequence, layer=layer, direction=direction.value)
-    screen = console()
-    marks = marks_of(screen.encoding)
     if lengths is not None or reset is not None:
         if which != Which():
             raise ValueError("--step, --unit, --sequence, --layer and --direction cannot be combined with --lengths or --reset")
@@ -133,13 +130,13 @@ def explain(
         if as_json:
             print_json({"sequences": asdict(told)})
         else:
-            screen.print(sequences_page(told, screen.width, marks, numbers))
+            console().print(sequences_page(told, numbers))
         return
     network = study(spec, timed=time, which=which if numbers else None)
     if as_json:
         print_json({"network": asdict(network)})
     else:
-        screen.print(explain_page(network, screen.width, marks))
+        console().print(explain_page(network))
 
 
 def _lengths(text: str) -> tuple[int, ...]:

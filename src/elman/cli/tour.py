@@ -22,7 +22,6 @@ def tour(
 
     Example:  [bold]elman tour --cell lstm[/]
     """
-    from elman.show.diagram import marks_of
     from elman.show.network import tour as study
     from elman.show.pages import tour_page
     from elman.show.style import console
@@ -35,5 +34,4 @@ def tour(
     if as_json:
         print_json({"networks": [asdict(network) for network in networks]})
     else:
-        screen = console()
-        screen.print(tour_page(networks, screen.width, marks_of(screen.encoding), weights))
+        console().print(tour_page(networks, weights))

@@ -11,6 +11,8 @@ from elman.show.style import AXIS_COLOURS, BAD, DIM, END, FORWARD, REVERSE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import ConsoleOptions
+
     from elman.show.sequences import Segment
 
 WIDE, NARROW = 6, 2  # cells from one step to the next: with arrows; with no room for them
@@ -60,10 +62,10 @@ class Lane(NamedTuple):
 class Grid:
     """The columns that steps are drawn in: where they stand, and which are left out."""
 
-    def __init__(self, lanes: Sequence[Lane], seq_len: int, width: int, marks: Marks) -> None:
+    def __init__(self, lanes: Sequence[Lane], seq_len: int, options: ConsoleOptions) -> None:
         self.left = max(Text(lane.name).cell_len for lane in lanes) + 2
-        room = width - self.left - max(lane.note.cell_len for lane in lanes) - 2
-        self.marks = marks
+        room = options.max_width - self.left - max(lane.note.cell_len for lane in lanes) - 2
+        self.marks = marks_of(options.encoding)
         self.column = WIDE if seq_len * WIDE <= room + WIDE - 1 else NARROW
         fits = max(3, (room + self.column - 1) // self.column)
         # None stands for the steps left out.

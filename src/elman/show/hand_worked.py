@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from elman.show.equations import dated, equations, filled, put_out, right_sides, simply_added, work_out
+from elman.show.numbers import number
 from elman.show.specification import indexed
-from elman.show.style import number
 from elman.show.tensors import suffix
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from elman.language import _
+from elman.show.numbers import count, exact, number, small
 from elman.show.sections import name_of
-from elman.show.style import AXIS_COLOURS, DIM, END, count, exact, grid, number, section, small
+from elman.show.style import AXIS_COLOURS, DIM, END, grid, section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What `elman tour` and `elman explain` print: sections one below the other, in ``width`` columns."""
+"""What `elman tour` and `elman explain` print: sections one below the other, as wide as the terminal."""
 
 from __future__ import annotations
 
@@ -13,39 +13,37 @@ from elman.language import _
 from elman.show import sections
 from elman.show.hand_worked_text import hand_worked
 from elman.show.network import BLOCK_S
+from elman.show.numbers import duration, small
 from elman.show.specification import KINDS
-from elman.show.style import BAD, DIM, GOOD, duration, grid, heading, section, shape_text, small, table
+from elman.show.style import BAD, DIM, GOOD, grid, heading, section, shape_text, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elman.show.diagram import Marks
     from elman.show.network import Network
 
 
-def explain_page(network: Network, width: int, marks: Marks) -> RenderableType:
+def explain_page(network: Network) -> RenderableType:
     """All that is known of a network; a number worked out by hand comes last."""
     parts: list[RenderableType] = [
         heading(_("Your {module}", module=network.spec.module)),
         sections.code(network),
-        sections.shapes(network, width),
-        sections.final_states(network, width, marks),
-        sections.parameters(network, width),
+        sections.shapes(network),
+        sections.final_states(network),
+        sections.parameters(network),
         sections.costs(network),
-        sections.compared_with_torch(network, width),
+        sections.compared_with_torch(network),
     ]
     if network.worked is not None:
         parts.append(hand_worked(network.worked, network.spec))
     return Group(*parts)
 
 
-def tour_page(networks: Sequence[Network], width: int, marks: Marks, weights: bool) -> RenderableType:
+def tour_page(networks: Sequence[Network], weights: bool = False) -> RenderableType:
     """A screen for each network: what goes in and out, where the final states are, what goes wrong, how fast it is.
 
     Args:
         networks: the three.
-        width: of the terminal, in columns.
-        marks: what steps are drawn with.
         weights: print the parameters of all three, not only the first one's.
     """
     spec = networks[0].spec
@@ -60,10 +58,10 @@ def tour_page(networks: Sequence[Network], width: int, marks: Marks, weights: bo
         parts += [
             heading(f"{index + 1}  {titles[network.name]}"),
             sections.code(network, brief=True),
-            sections.shapes(network, width),
-            sections.final_states(network, width, marks),
-            sections.compared_with_torch(network, width, brief=True),
-            *([sections.parameters(network, width, rows=3)] if weights or index == 0 else []),
+            sections.shapes(network),
+            sections.final_states(network),
+            sections.compared_with_torch(network, brief=True),
+            *([sections.parameters(network, rows=3)] if weights or index == 0 else []),
         ]
     return Group(*parts, heading(_("Summary")), _summary(networks, titles), *_timing(networks[0]), _next(spec.kind))
 

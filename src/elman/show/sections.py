@@ -13,34 +13,33 @@ from rich.text import Text
 
 from elman.language import _, translated
 from elman.show.diagram import Grid, Lane
+from elman.show.numbers import NUMBER_WIDTH, count, duration, memory, small
 from elman.show.style import (
     AXIS_COLOURS,
     BAD,
     DIM,
     END,
     GOOD,
-    NUMBER_WIDTH,
+    Fitted,
     axis_text,
-    count,
-    duration,
     flow,
     folded,
     grid,
-    memory,
     numbers_text,
     python,
     section,
     shape_text,
-    small,
     table,
 )
+from elman.show.tensors import LETTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elman.show.diagram import Marks
+    from rich.console import ConsoleOptions
+
     from elman.show.final_states import FinalState
-    from elman.show.network import Network, Quartiles
+    from elman.show.network import Network, Speed
 
 # Of more layers the lowest and the top one are shown.
 MOST_LAYERS = 3
@@ -63,51 +62,43 @@ def code(network: Network, brief: bool = False) -> RenderableType:
     return Padding(Group(python(network.code), grid(*rows)), (0, 0, 0, 2))
 
 
-def shapes(network: Network, width: int) -> RenderableType:
+def shapes(network: Network) -> RenderableType:
     """Input, output and final states: shape, axes and meaning; and what each axis stands for."""
     spec = network.spec
     made = table(_("tensor"), _("shape"), _("axes"), _("what it holds"))
     for tensor in network.tensors:
-        made.add_row(
-            Text(tensor.name, "bold"), shape_text(tensor.axes), axis_text(tensor.axes), Text(_meaning(tensor.role, spec.bidirectional))
-        )
-    letters = {"T": (_("steps"), spec.seq_len), "B": (_("batch"), spec.batch), "I": (_("input features"), spec.input_size)}
-    letters |= {"H": (_("hidden units"), spec.hidden_size), "L": (_("layers"), spec.num_layers)}
-    letters |= {"P": (_("projected units"), spec.proj_size)} if spec.proj_size else {}
-    letters |= {"D": (_("directions"), 2)} if spec.bidirectional else {}
-    letters |= {"G": (_("gates"), len(network.gates))} if len(network.gates) > 1 else {}
+        made.add_row(Text(tensor.name, "bold"), shape_text(tensor.axes), axis_text(tensor.axes), Text(translated(tensor.meaning)))
     legend = [
-        Text.assemble((letter, AXIS_COLOURS[letter]), f" {meaning} ", (str(size), f"bold {AXIS_COLOURS[letter]}"))
-        for letter, (meaning, size) in letters.items()
+        Text.assemble((letter, AXIS_COLOURS[letter]), f" {translated(LETTERS[letter])} ", (str(size), f"bold {AXIS_COLOURS[letter]}"))
+        for letter, size in spec.sizes.items()
     ]
-    body: list[RenderableType] = [made, Text(""), flow(legend, width - 2)]
+    body: list[RenderableType] = [made, Text(""), flow(legend)]
     if spec.batch_first:
         states = ", ".join(spec.finals)
         body.append(Text(_("batch_first puts B first in x and output only; {states} still start with the layers.", states=states), DIM))
     return section(_("Shapes"), *body)
 
 
-def final_states(network: Network, width: int, marks: Marks) -> RenderableType:
+def final_states(network: Network) -> RenderableType:
     """The diagram, each final state beside the same numbers elsewhere, and the mistakes that the network invites."""
-    inner, top = width - 2, network.spec.num_layers - 1
+    top = network.spec.num_layers - 1
     shown = [place for place in network.places if top < MOST_LAYERS or place.layer in (0, top)]
-    body: list[RenderableType] = [_diagram(network, shown, inner, marks), Text("")]
-    body.append(_compared([_comparison(place, network) for place in shown], inner))
-    body += [_mistakes(network, inner)]
-    return section(_("Where the final states are"), *body)
+    compared = _compared([(place, _equality(place, network)) for place in shown])
+    diagram = Fitted(lambda options: _diagram(network, shown, options))
+    return section(_("Where the final states are"), diagram, Text(""), compared, _mistakes(network))
 
 
-def parameters(network: Network, width: int, rows: int = 4) -> RenderableType:
+def parameters(network: Network, rows: int = 4) -> RenderableType:
     """Which rows belong to which gate, and each parameter by name with its shape, meaning and folded values."""
     bound = f"{1 / math.sqrt(network.spec.hidden_size):.4f}"
     body: list[RenderableType] = [Text(_("Drawn uniformly from -1/√H to 1/√H, here ±{bound}.", bound=bound), DIM)]
     if len(network.gates) > 1:
         body += [Text(""), *_gates(network), Text("")]
     for tensor in network.parameters:
-        told = [Text(tensor.name, "bold"), shape_text(tensor.axes), axis_text(tensor.axes), Text(_role(tensor.role), DIM)]
+        told = [Text(tensor.name, "bold"), shape_text(tensor.axes), axis_text(tensor.axes), Text(translated(tensor.meaning), DIM)]
         size = count(math.prod(tensor.shape))
-        values = Text(_("{count} numbers", count=size), DIM) if tensor.values is None else folded(tensor.values, width - 4, rows)
-        body += [flow(told, width - 2), Padding(values, (0, 0, 0, 2))]
+        values = Text(_("{count} numbers", count=size), DIM) if tensor.values is None else folded(tensor.values, rows)
+        body += [flow(told), Padding(values, (0, 0, 0, 2))]
     return section(_("Parameters"), *body)
 
 
@@ -138,7 +129,7 @@ def costs(network: Network) -> RenderableType:
     return section(_("Cost"), *body)
 
 
-def compared_with_torch(network: Network, width: int, brief: bool = False) -> RenderableType:
+def compared_with_torch(network: Network, brief: bool = False) -> RenderableType:
     """How far from torch.nn's numbers, and how fast beside it; ``brief`` leaves out what is alike in similar networks."""
     agreement, spec = network.agreement, network.spec
     body: list[RenderableType] = [Text.assemble(_("backend"), "  ", (translated(network.backend), "bold"))]
@@ -153,9 +144,11 @@ def compared_with_torch(network: Network, width: int, brief: bool = False) -> Re
         body.append(Text(_("difference from a float64 run: Elman {elman}, torch.nn {torch}", elman=ours, torch=theirs), DIM))
     if network.speed is not None:
         speed = network.speed
-        slowest, bars = max(speed.elman.median, speed.torch.median), max(10, width - 50)
-        body.append(grid(_bar("elman", speed.elman, slowest, bars, GOOD), _bar("torch.nn", speed.torch, slowest, bars, DIM)))
-        body += [_verdict(speed.ratio), *([] if brief else [Text(how_timed(network), DIM)])]
+        body += [
+            Fitted(lambda options: _bars(speed, max(10, options.max_width - 48))),
+            _verdict(speed.ratio),
+            *([] if brief else [Text(how_timed(network), DIM)]),
+        ]
     return section(_("Compared with torch.nn, same weights"), *body)
 
 
@@ -167,50 +160,17 @@ def how_timed(network: Network) -> str:
     return _("A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}.", rounds=rounds, threads=threads)
 
 
-def _meaning(role: str, bidirectional: bool) -> str:
-    return {
-        "x": _("input: features at each step of each sequence"),
-        "output": _("top layer, every step: [forward, reverse]") if bidirectional else _("hidden state of the top layer at every step"),
-        "h_n": _("final hidden state, layer and direction") if bidirectional else _("final hidden state of each layer"),
-        "c_n": _("final cell state, layer and direction") if bidirectional else _("final cell state of each layer"),
-    }.get(role, role)
-
-
-def _role(role: str) -> str:
-    return {
-        "weight_ih": _("weights, input to hidden"),
-        "weight_hh": _("weights, hidden to hidden"),
-        "bias_ih": _("bias, input to hidden"),
-        "bias_hh": _("bias, hidden to hidden"),
-        "weight_hr": _("weights, hidden to projection"),
-    }.get(role, role)
-
-
 def _gates(network: Network) -> list[RenderableType]:
-    spec = network.spec
     made = table(_("gate"), _("rows"), _("what it does"))
     for gate in network.gates:
-        made.add_row(Text(gate.gate, "bold"), f"{gate.start}:{gate.stop}", Text(_purpose(spec.stack.cell.name, gate.gate), DIM))
-    told = _(
-        "Every weight and bias has {gates} blocks of {units} rows, one for each gate:", gates=len(network.gates), units=spec.hidden_size
-    )
-    projection = [Text(_("weight_hr has no gates: it projects h."), DIM)] if spec.proj_size else []
+        made.add_row(Text(gate.gate, "bold"), f"{gate.start}:{gate.stop}", Text(translated(gate.meaning), DIM))
+    gates, units = len(network.gates), network.spec.hidden_size
+    told = _("Every weight and bias has {gates} blocks of {units} rows, one for each gate:", gates=gates, units=units)
+    projection = [Text(_("weight_hr has no gates: it projects h."), DIM)] if network.spec.proj_size else []
     return [Text(told), made, *projection]
 
 
-def _purpose(cell: str, gate: str) -> str:
-    return {
-        "gru.r": _("reset gate: how much of the old state the candidate sees"),
-        "gru.z": _("update gate: how much of the old state is kept"),
-        "gru.n": _("candidate state: fills the rest"),
-        "lstm.i": _("input gate: how much of the candidate is written"),
-        "lstm.f": _("forget gate: how much of the old cell state is kept"),
-        "lstm.g": _("candidate: what may be written"),
-        "lstm.o": _("output gate: how much of the cell state appears in h"),
-    }.get(f"{cell}.{gate}", "")
-
-
-def _diagram(network: Network, shown: Sequence[FinalState], width: int, marks: Marks) -> Text:
+def _diagram(network: Network, shown: Sequence[FinalState], options: ConsoleOptions) -> Text:
     """Layers from the top down, a line for each direction, steps from left to right."""
     spec = network.spec
     segments, lanes = [(0, spec.seq_len - 1)], {}
@@ -219,12 +179,12 @@ def _diagram(network: Network, shown: Sequence[FinalState], width: int, marks: M
         name = " ".join([*which, *([name_of(place.direction)] if spec.bidirectional else [])]) or name_of("forward")
         note = Text.assemble((place.state, END), " = ", place.where) if place.where else Text(f"{place.state} ∉ output", DIM)
         lanes[place] = Lane(name, place.direction, segments, note)
-    drawn = Grid(list(lanes.values()), spec.seq_len, width, marks)
+    drawn = Grid(list(lanes.values()), spec.seq_len, options)
     lines: list[Text] = []
     above: int | None = None
     for layer in sorted({place.layer for place in shown}, reverse=True):
         if above is not None and above - layer > 1:
-            lines += [Text(" " * drawn.left + marks.more, DIM), drawn.arrows()]
+            lines += [Text(" " * drawn.left + drawn.marks.more, DIM), drawn.arrows()]
         lines += [drawn.lane(lane) for place, lane in lanes.items() if place.layer == layer]
         lines.append(drawn.arrows())
         above = layer
@@ -234,29 +194,26 @@ def _diagram(network: Network, shown: Sequence[FinalState], width: int, marks: M
     return Text("\n").join(lines)
 
 
-def _mistakes(network: Network, width: int) -> RenderableType:
-    spec, trap = network.spec, network.trap
+def _mistakes(network: Network) -> RenderableType:
+    spec, trap, cell = network.spec, network.trap, network.spec.stack.cell
+    trace = f"{spec.kind}.trace(x)"
     found: list[list[RenderableType]] = []
     if trap is not None:
         told = _("{where} is not the final state of the reverse direction, which reads from the last step to step 0.", where=trap.where)
         verdict = Text(_("✗ differs by {difference}", difference=small(trap.difference)), BAD)
-        compared = _compared([(trap.state, trap.state_numbers, trap.where or trap.trace, trap.found_numbers, verdict)], width - 4)
-        found.append([Text(told), Text(_("At the last step it has seen a single step.")), compared])
-    lower = [place for place in network.places if place.nearest is not None]
+        found.append([Text(told), Text(_("At the last step it has seen a single step.")), _compared([(trap, verdict)])])
+    lower = {place.state: place.nearest for place in network.places if place.nearest is not None}
     if lower:
-        states = lower[0].state if len(lower) == 1 else f"{lower[0].state} … {lower[-1].state}"
-        nearest = small(min(place.nearest or 0.0 for place in lower))
         told = _(
             "output holds the top layer only. {states} is nowhere in it: the closest place differs by {nearest}.",
-            states=states,
-            nearest=nearest,
+            states=" … ".join(dict.fromkeys((next(iter(lower)), next(reversed(lower))))),
+            nearest=small(min(lower.values())),
         )
-        found.append(
-            [Text(told), Text(_("For every layer at every step, use {code}.", code=f"{spec.kind}.trace(x).{spec.stack.cell.states[0]}"))]
-        )
-    for state in spec.stack.cell.states[1:]:
-        code = f"{spec.kind}.trace(x).{state}"
-        found.append([Text(_("{state} is not in output at any step: use {code}.", state=f"{state}_n", code=code))])
+        found.append([Text(told), Text(_("For every layer at every step, use {code}.", code=f"{trace}.{cell.states[0]}"))])
+    found += [
+        [Text(_("{state} is not in output at any step: use {code}.", state=f"{state}_n", code=f"{trace}.{state}"))]
+        for state in cell.states[1:]
+    ]
     if not found:
         told = _("{where} is all of h_n only with one layer, one direction and no padding.", where=network.places[0].where)
         return Text(told, DIM)
@@ -264,28 +221,27 @@ def _mistakes(network: Network, width: int) -> RenderableType:
     return Panel(Group(*spaced), title=Text(_("Common mistakes"), BAD), title_align="left", border_style="red", padding=(0, 1))
 
 
-Comparison = tuple[str, "Sequence[float]", str, "Sequence[float]", Text]
-
-
-def _comparison(place: FinalState, network: Network) -> Comparison:
+def _equality(place: FinalState, network: Network) -> Text:
     if not place.holds:
-        verdict = Text(_("✗ NOT equal, differs by {difference}", difference=small(place.difference)), BAD)
-    elif place.difference == 0:
-        verdict = Text(_("✓ equal, all {count} numbers", count=count(network.spec.batch * network.spec.output_size)), GOOD)
-    else:
-        verdict = Text(_("✓ equal up to {difference}", difference=small(place.difference)), GOOD)
-    return place.state, place.state_numbers, place.where or place.trace, place.found_numbers, verdict
+        return Text(_("✗ NOT equal, differs by {difference}", difference=small(place.difference)), BAD)
+    if place.difference == 0:
+        return Text(_("✓ equal, all {count} numbers", count=count(network.spec.batch * network.spec.output_size)), GOOD)
+    return Text(_("✓ equal up to {difference}", difference=small(place.difference)), GOOD)
 
 
-def _compared(comparisons: Sequence[Comparison], width: int) -> RenderableType:
+def _compared(verdicts: Sequence[tuple[FinalState, Text]]) -> RenderableType:
     """Each state's numbers above those it is compared with, as many as leave room for the names and the verdicts."""
-    left = max(cell_len(where) for _state, _numbers, where, _found, _verdict in comparisons)
-    right = max(verdict.cell_len for *_others, verdict in comparisons)
-    most = max(1, min(6, (width - left - right - 7) // (NUMBER_WIDTH + 2)))
-    rows: list[Sequence[RenderableType]] = []
-    for state, numbers, where, found, verdict in comparisons:
-        rows += [(Text(state, END), numbers_text(numbers, most)), (where, numbers_text(found, most), verdict)]
-    return grid(*rows)
+    others = max(cell_len(place.where or place.trace) for place, _told in verdicts) + max(told.cell_len for _place, told in verdicts)
+
+    def draw(options: ConsoleOptions) -> RenderableType:
+        most = max(1, min(6, (options.max_width - others - 7) // (NUMBER_WIDTH + 2)))
+        rows: list[Sequence[RenderableType]] = []
+        for place, told in verdicts:
+            rows.append((Text(place.state, END), numbers_text(place.state_numbers, most)))
+            rows.append((place.where or place.trace, numbers_text(place.found_numbers, most), told))
+        return grid(*rows)
+
+    return Fitted(draw)
 
 
 def _verdict(ratio: float) -> Text:
@@ -296,6 +252,10 @@ def _verdict(ratio: float) -> Text:
     return Text(_("takes {ratio} times as long as torch.nn", ratio=f"{1 / ratio:.1f}"), BAD)
 
 
-def _bar(name: str, time: Quartiles, slowest: float, width: int, style: str) -> tuple[RenderableType, ...]:
-    bar = Text("█" * max(1, round(width * time.median / slowest)), style)
-    return name, Text(duration(time.median), "bold", justify="right"), bar, Text(f"{duration(time.low)} – {duration(time.high)}", DIM)
+def _bars(speed: Speed, width: int) -> RenderableType:
+    longest = width / max(speed.elman.median, speed.torch.median)
+    rows = []
+    for name, time, style in (("elman", speed.elman, GOOD), ("torch.nn", speed.torch, DIM)):
+        bar, spread = Text("█" * max(1, round(time.median * longest)), style), f"{duration(time.low)} – {duration(time.high)}"
+        rows.append((name, Text(duration(time.median), "bold", justify="right"), bar, Text(spread, DIM)))
+    return grid(*rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -9,32 +10,34 @@ from rich.padding import Padding
 from rich.text import Text
 
 from elman.language import _, translated
-from elman.show.diagram import Grid, Lane
+from elman.show.diagram import Grid, Lane, marks_of
+from elman.show.numbers import NUMBER_WIDTH, small
 from elman.show.sections import name_of
-from elman.show.style import BAD, DIM, END, FORWARD, GOOD, NUMBER_WIDTH, flow, grid, heading, numbers_text, python, section, small
+from elman.show.style import BAD, DIM, END, FORWARD, GOOD, Fitted, flow, grid, heading, numbers_text, python, section
 
 if TYPE_CHECKING:
-    from elman.show.diagram import Marks
+    from rich.console import ConsoleOptions
+
     from elman.show.sequences import Segment, Sequence, Sequences
 
 MOST_SEQUENCES, MOST_SEGMENTS = 8, 6
 
 
-def sequences_page(told: Sequences, width: int, marks: Marks, numbers: bool = False) -> RenderableType:
-    """The lines that run it, the diagram, and the words, in ``width`` columns; with ``numbers`` those of the final states."""
-    rows: list[RenderableType] = [_sequence(each, width - 2, numbers) for each in told.sequences[:MOST_SEQUENCES]]
+def sequences_page(told: Sequences, numbers: bool = False) -> RenderableType:
+    """The lines that run it, the diagram, and the words; with ``numbers`` those of the final states."""
+    rows: list[RenderableType] = [Fitted(partial(_sequence, each, numbers)) for each in told.sequences[:MOST_SEQUENCES]]
     if (more := len(told.sequences) - MOST_SEQUENCES) > 0:
         rows.append(Text(_("… and {count} more sequences: --json lists all of them", count=more), DIM))
     backend = Text.assemble(_("backend"), "  ", (translated(told.backend), "bold"))
     return Group(
         heading(_("Your {module}", module=told.spec.module)),
         Padding(python(told.code), (0, 0, 0, 2)),
-        section(_("Which steps are run"), _diagram(told, width - 2, marks), Text(""), _legend(told, width - 2, marks)),
+        section(_("Which steps are run"), Fitted(partial(_diagram, told)), Text(""), Fitted(partial(_legend, told))),
         section(_("Where each sequence ends"), *rows, Text(""), *_remarks(told), _verdict(told), backend),
     )
 
 
-def _diagram(told: Sequences, width: int, marks: Marks) -> Text:
+def _diagram(told: Sequences, options: ConsoleOptions) -> Text:
     """A line for each direction of each sequence, steps from left to right."""
     lanes = []
     for each in told.sequences[:MOST_SEQUENCES]:
@@ -43,23 +46,26 @@ def _diagram(told: Sequences, width: int, marks: Marks) -> Text:
             first = name if index == 0 else " " * Text(name).cell_len
             direction = f" {name_of(end.direction)}" if told.spec.bidirectional else ""
             lanes.append(Lane(first + direction, end.direction, each.segments, Text(end.state, END)))
-    drawn = Grid(lanes, told.spec.seq_len, width, marks)
+    drawn = Grid(lanes, told.spec.seq_len, options)
     lines = [drawn.axis(), *map(drawn.lane, lanes)]
-    return Text("\n").join([*lines, Text(marks.more, DIM)] if len(told.sequences) > MOST_SEQUENCES else lines)
+    return Text("\n").join([*lines, Text(drawn.marks.more, DIM)] if len(told.sequences) > MOST_SEQUENCES else lines)
 
 
-def _legend(told: Sequences, width: int, marks: Marks) -> Text:
+def _legend(told: Sequences, options: ConsoleOptions) -> RenderableType:
     """What each mark of the diagram stands for."""
+    marks = marks_of(options.encoding)
     found = [(marks.step, FORWARD, _("a step that is run")), (marks.end, END, _("end of this direction: h_n and last"))]
     if any(len(each.segments) > 1 for each in told.sequences):
         found.append((marks.reset, BAD, _("reset: nothing passes")))
     if any(each.padding for each in told.sequences):
         found.append((marks.padding, DIM, _("padding: neither read nor run")))
-    return flow([Text.assemble((mark, style), " ", said) for mark, style, said in found], width)
+    return flow([Text.assemble((mark, style), " ", said) for mark, style, said in found])
 
 
-def _sequence(each: Sequence, width: int, numbers: bool) -> RenderableType:
+def _sequence(each: Sequence, numbers: bool, options: ConsoleOptions) -> RenderableType:
     """A sequence's name beside what there is to say of it."""
+    name = _("sequence {sequence}", sequence=each.sequence)
+    most = max(1, (options.max_width - Text(name).cell_len - 4) // (NUMBER_WIDTH + 2))
     named = [_steps(segment) for segment in each.segments]
     segments = _(", ").join(named if len(named) <= MOST_SEGMENTS else [*named[: MOST_SEGMENTS - 2], "…", named[-1]])
     if not named:
@@ -68,15 +74,15 @@ def _sequence(each: Sequence, width: int, numbers: bool) -> RenderableType:
         said = [Text(_("{segments}, a single segment", segments=segments))]
     else:
         said = [Text(_("{count} segments: {segments}", count=len(named), segments=segments))]
-    name = _("sequence {sequence}", sequence=each.sequence)
-    most = max(1, (width - Text(name).cell_len - 4) // (NUMBER_WIDTH + 2))
     for end in each.ends:
         code = Text.assemble((end.state, END), f" = {end.last}" + (f" = {end.where}" if end.where else ""))
         if end.segment is None:
             note = _("the initial state, here 0")
         else:
             note = _("{direction}: depends on {steps} only", direction=name_of(end.direction), steps=_steps(end.segment))
-        said += [Text.assemble(code, "  ", (note, DIM)), *([Text("  ") + numbers_text(end.numbers, most)] if numbers else [])]
+        said.append(Text.assemble(code, "  ", (note, DIM)))
+        if numbers:
+            said.append(Text("  ") + numbers_text(end.numbers, most))
     if each.padding is not None:
         said.append(Text.assemble(each.padding, " = 0  ", (_("padding: neither read nor run"), DIM)))
     return grid((Text(name, "bold"), Text("\n").join(said)))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from elman.backends import Stack
 
     M = TypeVar("M", bound=nn.Module)
+    Index = TypeVar("Index")
 
 # Each is a class of elman and of torch.nn by its name in capitals. What it computes its cell declares.
 KINDS = ("rnn", "gru", "lstm")
@@ -106,6 +107,23 @@ class Spec:
         return self.proj_size or self.hidden_size
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """The size of each axis that the network has, by its letter."""
+        sizes = {"T": self.seq_len, "B": self.batch, "I": self.input_size, "H": self.hidden_size, "L": self.num_layers}
+        optional = {"P": self.proj_size, "D": 2 * self.bidirectional, "G": len(self.stack.cell.gates) - 1 and len(self.stack.cell.gates)}
+        return sizes | {letter: size for letter, size in optional.items() if size}
+
+    @property
+    def state_axis(self) -> str:
+        """The letter of what a direction puts out."""
+        return "P" if self.proj_size else "H"
+
+    @property
+    def output_axis(self) -> str:
+        """The letters of what a layer puts out."""
+        return f"D·{self.state_axis}" if self.bidirectional else self.state_axis
+
+    @property
     def numbers(self) -> int:
         """How many numbers the parameters and the input and output of every layer are."""
         per_step = self.input_size + self.num_layers * len(self.directions) * self.output_size
@@ -125,7 +143,7 @@ class Spec:
         """Where a direction lies in the last axis of ``output``, as one writes it; None for all of it."""
         return {"forward": f":{self.output_size}", "reverse": f"{self.output_size}:"}.get(direction or "") if self.bidirectional else None
 
-    def in_order(self, step: object, sequence: object) -> tuple[object, object]:
+    def in_order(self, step: Index, sequence: Index) -> tuple[Index, Index]:
         """Step and sequence as they index x and output."""
         return (sequence, step) if self.batch_first else (step, sequence)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, TypeAlias
@@ -19,6 +20,44 @@ Nested: TypeAlias = "float | list[Nested]"
 # The values of a larger tensor are not listed.
 MOST_LISTED = 2**16
 
+LETTERS = {
+    "T": "steps",
+    "B": "batch",
+    "I": "input features",
+    "H": "hidden units",
+    "L": "layers",
+    "P": "projected units",
+    "D": "directions",
+    "G": "gates",
+}
+ROLES = {
+    "x": "input: features at each step of each sequence",
+    "output": "hidden state of the top layer at every step",
+    "h_n": "final hidden state of each layer",
+    "c_n": "final cell state of each layer",
+    "weight_ih": "weights, input to hidden",
+    "weight_hh": "weights, hidden to hidden",
+    "bias_ih": "bias, input to hidden",
+    "bias_hh": "bias, hidden to hidden",
+    "weight_hr": "weights, hidden to projection",
+}
+# Of a bidirectional network.
+BIDIRECTIONAL_ROLES = {
+    "output": "top layer, every step: [forward, reverse]",
+    "h_n": "final hidden state, layer and direction",
+    "c_n": "final cell state, layer and direction",
+}
+# By the cell's name and the gate's.
+GATES = {
+    "gru.r": "reset gate: how much of the old state the candidate sees",
+    "gru.z": "update gate: how much of the old state is kept",
+    "gru.n": "candidate state: fills the rest",
+    "lstm.i": "input gate: how much of the candidate is written",
+    "lstm.f": "forget gate: how much of the old cell state is kept",
+    "lstm.g": "candidate: what may be written",
+    "lstm.o": "output gate: how much of the cell state appears in h",
+}
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -31,13 +70,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor's name, shape and role ("x", "output", "h_n", "weight_ih", ...).
+    """A tensor's name, shape and role ("x", "output", "h_n", "weight_ih", ...), and in words what it holds.
 
     ``layer`` and ``direction`` are a parameter's own; ``values`` is None for what is no parameter, and beyond ``MOST_LISTED`` numbers.
     """
 
     name: str
     role: str
+    meaning: str
     shape: tuple[int, ...]
     axes: tuple[Axis, ...]
     layer: int | None = None
@@ -47,9 +87,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GateRows:
-    """Which rows of a weight or a bias are a gate's: from ``start`` up to ``stop``."""
+    """Which rows of a weight or a bias are a gate's, from ``start`` up to ``stop``, and in words what it does."""
 
     gate: str
+    meaning: str
     start: int
     stop: int
 
@@ -81,40 +122,29 @@ def suffix(layer: int, direction: str) -> str:
 
 def gate_rows(spec: Spec) -> tuple[GateRows, ...]:
     """Which rows of every weight and bias with G·H rows belong to which gate."""
-    size = spec.hidden_size
-    return tuple(GateRows(gate, index * size, (index + 1) * size) for index, gate in enumerate(spec.stack.cell.gates))
+    cell, size = spec.stack.cell, spec.hidden_size
+    named = enumerate(cell.gates)
+    return tuple(GateRows(gate, GATES.get(f"{cell.name}.{gate}", ""), index * size, (index + 1) * size) for index, gate in named)
 
 
 def inputs_and_outputs(spec: Spec) -> tuple[TensorInfo, ...]:
     """What goes in and what comes out: x, output and the final states."""
-    steps, batch = Axis("T", "steps", spec.seq_len), Axis("B", "batch", spec.batch)
-    lead = (batch, steps) if spec.batch_first else (steps, batch)
-    states = Axis("L·D", "layers × directions", spec.num_layers * 2) if spec.bidirectional else Axis("L", "layers", spec.num_layers)
-    widths = (_state(spec), *(_hidden(spec),) * (len(spec.finals) - 1))
-    return (
-        _info("x", "x", (*lead, Axis("I", "inputs", spec.input_size))),
-        _info("output", "output", (*lead, _layer_output(spec))),
-        *(_info(name, name, (states, batch, width)) for name, width in zip(spec.finals, widths, strict=True)),
-    )
+    lead, states = spec.in_order("T", "B"), "L·D" if spec.bidirectional else "L"
+    h_n, *others = spec.finals
+    axes = {"x": (*lead, "I"), "output": (*lead, spec.output_axis), h_n: (states, "B", spec.state_axis)}
+    axes |= dict.fromkeys(others, (states, "B", "H"))
+    return tuple(_info(spec, name, name, *symbols) for name, symbols in axes.items())
 
 
 def parameters(spec: Spec, values: Mapping[str, Tensor]) -> tuple[TensorInfo, ...]:
     """The parameters in torch's order, with their values from the network's state_dict."""
-    gates = len(spec.stack.cell.gates)
-    rows = _hidden(spec) if gates == 1 else Axis("G·H", "gates × hidden units", gates * spec.hidden_size)
+    rows = "G·H" if "G" in spec.sizes else "H"
     found = []
-    for layer in range(spec.num_layers):
-        inputs = Axis("I", "inputs", spec.input_size) if layer == 0 else _layer_output(spec)
-        axes = {
-            "weight_ih": (rows, inputs),
-            "weight_hh": (rows, _state(spec)),
-            "bias_ih": (rows,),
-            "bias_hh": (rows,),
-            "weight_hr": (_state(spec), _hidden(spec)),
-        }
-        for direction in spec.directions:
-            end = suffix(layer, direction)
-            found += [_info(role + end, role, axes[role], layer, direction, values[role + end]) for role in axes if role + end in values]
+    for name, value in values.items():
+        ((role, layer, reverse),) = re.findall(r"(\w+)_l(\d+)(_reverse)?", name)
+        columns = {"weight_ih": "I" if layer == "0" else spec.output_axis, "weight_hh": spec.state_axis}
+        symbols = (spec.state_axis, "H") if role == "weight_hr" else (rows, columns[role]) if role in columns else (rows,)
+        found.append(_info(spec, name, role, *symbols, layer=int(layer), direction="reverse" if reverse else "forward", values=value))
     return tuple(found)
 
 
@@ -132,22 +162,13 @@ def costs(spec: Spec) -> Costs:
     return Costs(count, count * dtype.itemsize, per_step, per_step * spec.seq_len * spec.batch, layers)
 
 
-def _hidden(spec: Spec) -> Axis:
-    return Axis("H", "hidden units", spec.hidden_size)
-
-
-def _state(spec: Spec) -> Axis:
-    """The axis of the state that is put out."""
-    return Axis("P", "projected units", spec.proj_size) if spec.proj_size else _hidden(spec)
-
-
-def _layer_output(spec: Spec) -> Axis:
-    one = _state(spec)
-    return Axis(f"D·{one.symbol}", f"directions × {one.meaning}", 2 * one.size) if spec.bidirectional else one
-
-
 def _info(
-    name: str, role: str, axes: tuple[Axis, ...], layer: int | None = None, direction: str | None = None, values: Tensor | None = None
+    spec: Spec, name: str, role: str, *symbols: str, layer: int | None = None, direction: str | None = None, values: Tensor | None = None
 ) -> TensorInfo:
+    axes = []
+    for symbol in symbols:
+        letters = symbol.split("·")
+        axes.append(Axis(symbol, " × ".join(LETTERS[letter] for letter in letters), prod(spec.sizes[letter] for letter in letters)))
+    meaning = (ROLES | BIDIRECTIONAL_ROLES if spec.bidirectional else ROLES).get(role, role)
     listed = values.tolist() if values is not None and values.numel() <= MOST_LISTED else None
-    return TensorInfo(name, role, tuple(axis.size for axis in axes), axes, layer, direction, listed)
+    return TensorInfo(name, role, meaning, tuple(axis.size for axis in axes), tuple(axes), layer, direction, listed)
