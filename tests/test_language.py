@@ -68,7 +68,8 @@ def test_every_feature_of_the_picture_has_a_translation() -> None:
     assert unknown(features(b"f('a')  # b", code=True)) == []
 
 
-def test_what_letters_tensors_and_gates_mean_has_a_translation() -> None:
+def test_what_letters_tensors_gates_and_directions_mean_has_a_translation() -> None:
+    assert unknown(["forward", "reverse"]) == []
     assert unknown(meaning for table in (LETTERS, ROLES, BIDIRECTIONAL_ROLES, GATES) for meaning in table.values()) == []
 
 

@@ -14,10 +14,9 @@ from rich.console import Console, RenderableType
 from elman.language import LANGUAGES, _, speaking
 from elman.show.hand_worked import Which
 from elman.show.network import study, tour
-from elman.show.numbers import count, duration, memory, number, small
+from elman.show.numbers import count, duration, folded, memory, number, small
 from elman.show.pages import explain_page, tour_page
 from elman.show.specification import Spec
-from elman.show.style import folded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,35 +19,19 @@ WIDE, NARROW = 6, 2  # cells from one step to the next: with arrows; with no roo
 TICK = 5  # where there is no room for more, so many steps from one numbered step to the next
 
 
-class Marks(NamedTuple):
-    """What is drawn for a step, for one at which a direction ends, for padding, for a reset between two steps, and so on."""
-
-    step: str
-    end: str
-    padding: str
-    reset: str
-    line: str
-    forward: str
-    reverse: str
-    up: str
-    more: str
+STEP, STEP_AT_END, PADDING, RESET, UP, MORE = "○◆·┃↑…"
+LINE, FORWARD_ARROW, REVERSE_ARROW = "─", "──▶", "◀──"
+# What stands for them where a terminal cannot show them.
+DRAWN, TYPED = "○◆·┃↑…─▶◀", "o*.|^~-><"
 
 
-DRAWN = Marks("○", "◆", "·", "┃", "─", "──▶", "◀──", "↑", "…")
-TYPED = Marks("o", "*", ".", "|", "-", "-->", "<--", "^", "~")
-
-
-def marks_of(encoding: str) -> Marks:
-    """Marks that a terminal of this encoding shows.
-
-    >>> marks_of("utf-8").forward, marks_of("ascii").forward
-    ('──▶', '-->')
-    """
+def typed(drawing: Text, options: ConsoleOptions) -> Text:
+    """The drawing in marks that the terminal shows: its own, or what one can type."""
     try:
-        "".join(DRAWN).encode(encoding)
+        DRAWN.encode(options.encoding)
     except UnicodeEncodeError:
-        return TYPED
-    return DRAWN
+        drawing.plain = drawing.plain.translate(str.maketrans(DRAWN, TYPED))
+    return drawing
 
 
 class Lane(NamedTuple):
@@ -65,7 +49,6 @@ class Grid:
     def __init__(self, lanes: Sequence[Lane], seq_len: int, options: ConsoleOptions) -> None:
         self.left = max(Text(lane.name).cell_len for lane in lanes) + 2
         room = options.max_width - self.left - max(lane.note.cell_len for lane in lanes) - 2
-        self.marks = marks_of(options.encoding)
         self.column = WIDE if seq_len * WIDE <= room + WIDE - 1 else NARROW
         fits = max(3, (room + self.column - 1) // self.column)
         # None stands for the steps left out.
@@ -78,35 +61,35 @@ class Grid:
         return line.append_text(self._chain(lane)).append("  ").append_text(lane.note)
 
     def _chain(self, lane: Lane) -> Text:
-        forward, marks = lane.direction == "forward", self.marks
+        forward = lane.direction == "forward"
         colour = FORWARD if forward else REVERSE
-        link = marks.line if self.column == NARROW else marks.forward if forward else marks.reverse
+        link = LINE if self.column == NARROW else FORWARD_ARROW if forward else REVERSE_ARROW
         begins, length = {first for first, _ in lane.segments}, lane.segments[-1][1] + 1 if lane.segments else 0
         end = None if not lane.segments else length - 1 if forward else lane.segments[0][0]
         line = Text()
         for index, step in enumerate(self.steps):
             if step is not None and index and self.steps[index - 1] is not None and step < length:
-                line.append(*((marks.reset.center(self.column - 1), BAD) if step in begins else (link.center(self.column - 1), colour)))
+                line.append(*((RESET.center(self.column - 1), BAD) if step in begins else (link.center(self.column - 1), colour)))
             elif index:
                 line.append(" " * (self.column - 1))
             if step is None:
-                line.append(marks.more, DIM)
+                line.append(MORE, DIM)
             elif step >= length:
-                line.append(marks.padding, DIM)
+                line.append(PADDING, DIM)
             else:
-                line.append(*((marks.end, END) if step == end else (marks.step, colour)))
+                line.append(*((STEP_AT_END, END) if step == end else (STEP, colour)))
         return line
 
     def arrows(self) -> Text:
         """From each step up to what reads it."""
-        return Text(" " * self.left + "".join((" " if step is None else self.marks.up).ljust(self.column) for step in self.steps), DIM)
+        return Text(" " * self.left + "".join((" " if step is None else UP).ljust(self.column) for step in self.steps), DIM)
 
     def axis(self, name: str = "") -> Text:
         """The steps' numbers, each at its mark, as many as there is room for."""
         line = ""
         for index, step in enumerate(self.steps):
             wide, last = self.column == WIDE, index == len(self.steps) - 1
-            told = self.marks.more if step is None else f"t={step}" if wide else str(step)
+            told = MORE if step is None else f"t={step}" if wide else str(step)
             if (wide or step is None or last or (step % TICK == 0 and index < len(self.steps) - 2)) and len(line) <= index * self.column:
                 line = line.ljust(index * self.column) + told
         return Text.assemble((name.ljust(self.left), AXIS_COLOURS["I"]), (line, AXIS_COLOURS["T"]))

@@ -9,9 +9,8 @@ from rich.columns import Columns
 from rich.table import Table
 from rich.text import Text
 
-from elman.language import _
+from elman.language import _, translated
 from elman.show.numbers import count, exact, number, small
-from elman.show.sections import name_of
 from elman.show.style import AXIS_COLOURS, DIM, END, grid, section
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def hand_worked(worked: HandWorked, spec: Spec) -> RenderableType:
         unit=worked.unit,
         sequence=worked.sequence,
         layer=worked.layer,
-        direction=name_of(worked.direction),
+        direction=translated(worked.direction),
     )
     several = len(worked.gates) > 1
     activated = f"{spec.stack.cell.states[0]}[t]" if several else _("{activation}(total)", activation=spec.nonlinearity)

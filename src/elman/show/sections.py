@@ -12,25 +12,9 @@ from rich.panel import Panel
 from rich.text import Text
 
 from elman.language import _, translated
-from elman.show.diagram import Grid, Lane
-from elman.show.numbers import NUMBER_WIDTH, count, duration, memory, small
-from elman.show.style import (
-    AXIS_COLOURS,
-    BAD,
-    DIM,
-    END,
-    GOOD,
-    Fitted,
-    axis_text,
-    flow,
-    folded,
-    grid,
-    numbers_text,
-    python,
-    section,
-    shape_text,
-    table,
-)
+from elman.show.diagram import MORE, Grid, Lane, typed
+from elman.show.numbers import NUMBER_WIDTH, count, duration, folded, memory, numbers_text, small
+from elman.show.style import AXIS_COLOURS, BAD, DIM, END, GOOD, Fitted, axis_text, flow, grid, python, section, shape_text, table
 from elman.show.tensors import LETTERS
 
 if TYPE_CHECKING:
@@ -45,16 +29,12 @@ if TYPE_CHECKING:
 MOST_LAYERS = 3
 
 
-def name_of(direction: str) -> str:
-    return _("forward") if direction == "forward" else _("reverse")
-
-
 def code(network: Network, brief: bool = False) -> RenderableType:
     """The lines that make it, and its equations; ``brief`` tells the reverse direction's by the forward ones."""
     half = len(network.equations) // len(network.spec.directions)
     rows = []
     for index, direction in enumerate(network.spec.directions):
-        label = [Text(name_of(direction), DIM)] if network.spec.bidirectional else []
+        label = [Text(translated(direction), DIM)] if network.spec.bidirectional else []
         equations = Text("\n".join(network.equations[index * half : (index + 1) * half]), "italic")
         if brief and index and half > 1:
             equations = Text(_("as above, with t+1 in place of t-1"), DIM)
@@ -176,7 +156,7 @@ def _diagram(network: Network, shown: Sequence[FinalState], options: ConsoleOpti
     segments, lanes = [(0, spec.seq_len - 1)], {}
     for place in shown:
         which = [_("layer {layer}", layer=place.layer)] if spec.num_layers > 1 else []
-        name = " ".join([*which, *([name_of(place.direction)] if spec.bidirectional else [])]) or name_of("forward")
+        name = " ".join([*which, *([translated(place.direction)] if spec.bidirectional else [])]) or _("forward")
         note = Text.assemble((place.state, END), " = ", place.where) if place.where else Text(f"{place.state} ∉ output", DIM)
         lanes[place] = Lane(name, place.direction, segments, note)
     drawn = Grid(list(lanes.values()), spec.seq_len, options)
@@ -184,14 +164,14 @@ def _diagram(network: Network, shown: Sequence[FinalState], options: ConsoleOpti
     above: int | None = None
     for layer in sorted({place.layer for place in shown}, reverse=True):
         if above is not None and above - layer > 1:
-            lines += [Text(" " * drawn.left + drawn.marks.more, DIM), drawn.arrows()]
+            lines += [Text(" " * drawn.left + MORE, DIM), drawn.arrows()]
         lines += [drawn.lane(lane) for place, lane in lanes.items() if place.layer == layer]
         lines.append(drawn.arrows())
         above = layer
     lines.append(drawn.axis("x"))
     for line in lines:
         line.rstrip()
-    return Text("\n").join(lines)
+    return typed(Text("\n").join(lines), options)
 
 
 def _mistakes(network: Network) -> RenderableType:

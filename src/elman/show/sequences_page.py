@@ -10,10 +10,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from elman.language import _, translated
-from elman.show.diagram import Grid, Lane, marks_of
-from elman.show.numbers import NUMBER_WIDTH, small
-from elman.show.sections import name_of
-from elman.show.style import BAD, DIM, END, FORWARD, GOOD, Fitted, flow, grid, heading, numbers_text, python, section
+from elman.show.diagram import MORE, PADDING, RESET, STEP, STEP_AT_END, Grid, Lane, typed
+from elman.show.numbers import NUMBER_WIDTH, numbers_text, small
+from elman.show.style import BAD, DIM, END, FORWARD, GOOD, Fitted, flow, grid, heading, python, section
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions
@@ -44,22 +43,22 @@ def _diagram(told: Sequences, options: ConsoleOptions) -> Text:
         name = _("sequence {sequence}", sequence=each.sequence)
         for index, end in enumerate(each.ends):
             first = name if index == 0 else " " * Text(name).cell_len
-            direction = f" {name_of(end.direction)}" if told.spec.bidirectional else ""
+            direction = f" {translated(end.direction)}" if told.spec.bidirectional else ""
             lanes.append(Lane(first + direction, end.direction, each.segments, Text(end.state, END)))
     drawn = Grid(lanes, told.spec.seq_len, options)
     lines = [drawn.axis(), *map(drawn.lane, lanes)]
-    return Text("\n").join([*lines, Text(drawn.marks.more, DIM)] if len(told.sequences) > MOST_SEQUENCES else lines)
+    more = [Text(MORE, DIM)] if len(told.sequences) > MOST_SEQUENCES else []
+    return typed(Text("\n").join([*lines, *more]), options)
 
 
 def _legend(told: Sequences, options: ConsoleOptions) -> RenderableType:
     """What each mark of the diagram stands for."""
-    marks = marks_of(options.encoding)
-    found = [(marks.step, FORWARD, _("a step that is run")), (marks.end, END, _("end of this direction: h_n and last"))]
+    found = [(STEP, FORWARD, _("a step that is run")), (STEP_AT_END, END, _("end of this direction: h_n and last"))]
     if any(len(each.segments) > 1 for each in told.sequences):
-        found.append((marks.reset, BAD, _("reset: nothing passes")))
+        found.append((RESET, BAD, _("reset: nothing passes")))
     if any(each.padding for each in told.sequences):
-        found.append((marks.padding, DIM, _("padding: neither read nor run")))
-    return flow([Text.assemble((mark, style), " ", said) for mark, style, said in found])
+        found.append((PADDING, DIM, _("padding: neither read nor run")))
+    return flow([typed(Text.assemble((mark, style), " ", said), options) for mark, style, said in found])
 
 
 def _sequence(each: Sequence, numbers: bool, options: ConsoleOptions) -> RenderableType:
@@ -79,7 +78,7 @@ def _sequence(each: Sequence, numbers: bool, options: ConsoleOptions) -> Rendera
         if end.segment is None:
             note = _("the initial state, here 0")
         else:
-            note = _("{direction}: depends on {steps} only", direction=name_of(end.direction), steps=_steps(end.segment))
+            note = _("{direction}: depends on {steps} only", direction=translated(end.direction), steps=_steps(end.segment))
         said.append(Text.assemble(code, "  ", (note, DIM)))
         if numbers:
             said.append(Text("  ") + numbers_text(end.numbers, most))

@@ -1,4 +1,4 @@
-"""How things look: a colour for each axis, shapes, folded matrices, tables."""
+"""How things look: a colour for each axis, shapes, tables."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from elman.show.numbers import number
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import ConsoleOptions
 
-    from elman.show.tensors import Axis, Nested
+    from elman.show.tensors import Axis
 
 # An axis has one colour wherever it shows up. Plain ANSI names: the terminal's own palette makes them legible on light and dark.
 AXIS_COLOURS = {
@@ -96,35 +94,6 @@ def shape_text(axes: Sequence[Axis]) -> Text:
     """Sizes as in "(5, 3, 20)", each in its axis' colour, written as Python writes a tuple."""
     sizes = Text(", ").join(Text(str(axis.size), AXIS_COLOURS[axis.symbol[-1]]) for axis in axes)
     return Text.assemble("(", sizes, ",)" if len(axes) == 1 else ")")
-
-
-def numbers_text(values: Sequence[float], most: int) -> Text:
-    """Numbers in columns, as many as ``most``; "…" where some are left out."""
-    text = Text("  ".join(number(value) for value in values[:most]))
-    return text.append("  …", DIM) if len(values) > most else text
-
-
-def folded(values: Nested, rows: int = 4) -> Fitted:
-    """A vector or matrix as torch prints it, folded in the middle to fit the columns and ``rows`` lines."""
-    all_rows = values if isinstance(values, list) and values and isinstance(values[0], list) else [values]
-    matrix = all_rows is values
-    kept = all_rows if len(all_rows) <= rows else [*all_rows[: rows - 2], [], all_rows[-1]]
-    cells = [[number(value).strip() for value in row if isinstance(value, float)] for row in kept if isinstance(row, list)]
-    wide = max(len(cell) for row in cells for cell in row)
-
-    def draw(options: ConsoleOptions) -> Text:
-        fits = max(2, (options.max_width - 4) // (wide + 2))
-        lines = []
-        for index, row in enumerate(cells):
-            told = [cell.rjust(wide) for cell in row]
-            if len(told) > fits:
-                told = [*told[: max(1, fits - 2)], "…", told[-1]]
-            opening = ("[[" if index == 0 else " [") if matrix else "["
-            closing = ("]]" if index == len(cells) - 1 else "],") if matrix else "]"
-            lines.append(Text.assemble((opening, DIM), ", ".join(told), (closing, DIM)) if row else Text("  …", DIM))
-        return Text("\n").join(lines)
-
-    return Fitted(draw)
 
 
 def flow(pieces: Iterable[Text], gap: int = 2) -> Fitted:
