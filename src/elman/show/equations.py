@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from torch import Tensor
 
     from elman.show.specification import Spec
 
@@ -55,8 +56,6 @@ def work_out(spec: Spec, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
         spec: the network.
         known: the values of the terms: "W_ir x", "b_ir", "W_hr h", "b_hr" of each gate r; the states by name.
     """
-    import torch
-
     values = dict(known)
     functions = {name: getattr(torch, name) for name in FUNCTIONS}
     for name, expression in right_sides(spec).items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from elman.show.equations import dated, equations, filled, put_out, right_sides, simply_added, work_out
 from elman.show.numbers import number
-from elman.show.specification import indexed
+from elman.show.specification import Spec, indexed
 from elman.show.tensors import suffix
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.show.run import Run
-    from elman.show.specification import Spec
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,8 @@ MOST_PRODUCTS = 24
 
 def hand_worked(worked: HandWorked, spec: Spec) -> RenderableType:
     """One step of one unit."""
-    which = _(
-        "step {step} · unit {unit} · sequence {sequence} · layer {layer} · {direction}",
-        step=worked.step,
-        unit=worked.unit,
-        sequence=worked.sequence,
-        layer=worked.layer,
-        direction=translated(worked.direction),
-    )
+    named = vars(worked) | {"direction": translated(worked.direction)}
+    which = _("step {step} · unit {unit} · sequence {sequence} · layer {layer} · {direction}", **named)
     several = len(worked.gates) > 1
     activated = f"{spec.stack.cell.states[0]}[t]" if several else _("{activation}(total)", activation=spec.nonlinearity)
     labels = max(cell_len(activated), cell_len(worked.value_code))
@@ -60,11 +54,10 @@ def hand_worked(worked: HandWorked, spec: Spec) -> RenderableType:
         body += [_products(_("projected"), source, worked.projection, worked.by_hand, "P", MOST_PRODUCTS), Text("")]
         told = _("W_hr takes all units. Each is worked out as the one above, which is number {unit} here.", unit=worked.unit)
         body += [Text(told, DIM), Text("")]
-    result = _ledger(labels)
-    result.add_row(Text(activated, END), Text(exact(worked.by_hand), END), Text(_("by hand, in float64"), DIM))
     told = _("by the library, in {dtype}; differs by {difference}", dtype=spec.dtype, difference=small(worked.difference))
-    result.add_row(Text(worked.value_code, END), Text(exact(worked.library), END), Text(told, DIM))
-    return section(_("One step of one unit, by hand"), *body, result)
+    by_hand = (Text(activated, END), Text(exact(worked.by_hand), END), Text(_("by hand, in float64"), DIM))
+    library = (Text(worked.value_code, END), Text(exact(worked.library), END), Text(told, DIM))
+    return section(_("One step of one unit, by hand"), *body, _ledger(labels, by_hand, library))
 
 
 def _products(title: str, source: str, products: Sequence[Product], total: float, axis: str, most: int) -> Table:
@@ -88,23 +81,17 @@ def _products(title: str, source: str, products: Sequence[Product], total: float
 
 def _sums(gate: GateSum, labels: int) -> Table:
     """What enters the gate, one below the other, and the total."""
-    made = _ledger(labels)
-    for name, value, colour in (
-        (f"W_i{gate.gate} x", gate.input_sum, AXIS_COLOURS["I"]),
-        (f"b_i{gate.gate}", gate.bias_ih, ""),
-        (f"W_h{gate.gate} h", gate.state_sum, AXIS_COLOURS["H"]),
-        (f"b_h{gate.gate}", gate.bias_hh, ""),
-    ):
-        if value is not None:
-            made.add_row(name, Text(exact(value), colour))
+    from_input, from_state = (Text(exact(total), AXIS_COLOURS[axis]) for total, axis in ((gate.input_sum, "I"), (gate.state_sum, "H")))
+    rows: list[Sequence[RenderableType]] = [(f"W_i{gate.gate} x", from_input), (f"W_h{gate.gate} h", from_state)]
+    if gate.bias_ih is not None and gate.bias_hh is not None:
+        rows = [rows[0], (f"b_i{gate.gate}", exact(gate.bias_ih)), rows[1], (f"b_h{gate.gate}", exact(gate.bias_hh))]
     if gate.total is not None:
-        made.add_row("", Text("─" * len(exact(gate.total)), DIM))
-        made.add_row(_("total"), Text(exact(gate.total), "bold"))
-    return made
+        total = exact(gate.total)
+        rows += [("", Text("─" * len(total), DIM)), (_("total"), Text(total, "bold"))]
+    return _ledger(labels, *rows)
 
 
-def _ledger(labels: int) -> Table:
-    made = Table.grid(padding=(0, 2))
-    made.add_column(min_width=labels)
-    made.add_column(justify="right")
+def _ledger(labels: int, *rows: Sequence[RenderableType]) -> Table:
+    made = grid(*rows)
+    made.columns[0].min_width, made.columns[1].justify = labels, "right"
     return made

@@ -10,6 +10,9 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor, nn
+
 from elman.show.equations import equations
 from elman.show.final_states import FinalState, final_states, trap
 from elman.show.hand_worked import HandWorked, Which, work_by_hand
@@ -20,7 +23,6 @@ from elman.show.tensors import Costs, GateRows, TensorInfo, costs, gate_rows, in
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import Tensor, nn
 
 # Each block lasts this long (seconds); with so many rounds a small network's race takes some 80 ms.
 BLOCK_S = 0.001
@@ -159,8 +161,6 @@ def _undisturbed(multiply_adds: int) -> Iterator[None]:
 
     That its own LSTM is slow where it projects the times show; what it says of dropout in a single layer Elman's network has said.
     """
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(1 if multiply_adds < ONE_THREAD else before)
     try:
@@ -174,8 +174,6 @@ def _undisturbed(multiply_adds: int) -> Iterator[None]:
 
 def _torch_twin(spec: Spec, network: nn.Module) -> tuple[nn.Module, bool]:
     """torch.nn's network with the weights of Elman's, and whether the seed alone gave it these."""
-    import torch
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         twin: nn.Module = spec.build(getattr(torch.nn, spec.module)).to(spec.device)
@@ -199,8 +197,6 @@ def _agreement(spec: Spec, run: Run, theirs: nn.Module, same_seed: bool) -> Agre
 
 
 def _speed(ours: nn.Module, theirs: nn.Module, x: Tensor, spec: Spec) -> Speed:
-    import torch
-
     from elman.bench.race import by_clock, race
 
     if spec.device == "cuda":

@@ -5,10 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+import elman
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import Tensor
 
     from elman.layers.layer import RecurrentLayer
     from elman.show.specification import Spec
@@ -24,10 +27,6 @@ class Run:
     """
 
     def __init__(self, spec: Spec, code: Sequence[str] = ()) -> None:
-        import torch
-
-        import elman
-
         self.names: dict[str, Any] = {"elman": elman, "torch": torch}
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             exec("\n".join(code or spec.code), self.names)
@@ -37,16 +36,12 @@ class Run:
 
     def __getitem__(self, code: str) -> Any:
         """What an expression of Python gives there. It is one of ours, never a reader's."""
-        import torch
-
         with torch.no_grad():
             return eval(code, self.names)
 
 
 def rounding(values: Tensor) -> float:
     """How far apart two ways to compute the same state may lie."""
-    import torch
-
     return float(64 * torch.finfo(values.dtype).eps * max(1.0, float(values.abs().max())))
 
 

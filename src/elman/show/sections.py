@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
-from rich.console import Group, RenderableType
+from rich.console import ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.text import Text
@@ -19,8 +19,6 @@ from elman.show.tensors import LETTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.console import ConsoleOptions
 
     from elman.show.final_states import FinalState
     from elman.show.network import Network, Speed

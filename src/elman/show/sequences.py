@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elman.show.run import Run, apart, rounding
-from elman.show.specification import indexed
+from elman.show.specification import Spec, indexed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Several
 
-    from elman.show.specification import Spec
 
 MOST_LISTED = 8
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
@@ -15,8 +15,6 @@ from elman.show.numbers import NUMBER_WIDTH, numbers_text, small
 from elman.show.style import BAD, DIM, END, FORWARD, GOOD, Fitted, flow, grid, heading, python, section
 
 if TYPE_CHECKING:
-    from rich.console import ConsoleOptions
-
     from elman.show.sequences import Segment, Sequence, Sequences
 
 MOST_SEQUENCES, MOST_SEGMENTS = 8, 6

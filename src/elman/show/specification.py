@@ -10,6 +10,10 @@ from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+import elman
+
 if TYPE_CHECKING:
     from typing import TypeVar
 
@@ -87,8 +91,6 @@ class Spec:
     @cached_property
     def stack(self) -> Stack:
         """What a backend runs: the cell, and the shapes of parameters and states. It is that of a network without memory."""
-        import elman
-
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the network itself gives it
             try:
@@ -180,8 +182,6 @@ class Spec:
 
     def build(self, make: type[M], device: str | None = None) -> M:
         """The network, of Elman's class or torch's, in evaluation mode (no dropout), where it is made: on ``device``, else the CPU."""
-        import torch
-
         return make(self.input_size, self.hidden_size, **self.options(), device=device, dtype=getattr(torch, self.dtype)).eval()
 
 

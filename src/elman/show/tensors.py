@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
+import torch
+from torch import Tensor
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from torch import Tensor
 
     from elman.show.specification import Spec
 
@@ -150,8 +151,6 @@ def parameters(spec: Spec, values: Mapping[str, Tensor]) -> tuple[TensorInfo, ..
 
 def costs(spec: Spec) -> Costs:
     """Parameters and multiply-adds: every weight is used once for each sequence at each step."""
-    import torch
-
     layers = tuple(
         LayerCost(index, sum(map(prod, layer.shapes)), sum(prod(shape) for shape in layer.shapes if len(shape) == 2))
         for index, layer in enumerate(spec.stack.layers)
