@@ -157,6 +157,18 @@ def test_long_sequences_and_deep_stacks_are_folded(deep: Network) -> None:
     assert "77 more" in text, "100 products of the state: 22, 77 and the last one"
 
 
+def test_all_lower_layers_are_named_from_the_first_to_the_last() -> None:
+    text = explained(study(Spec("rnn", 2, 2, 12), timed=False), 120)
+    assert "h_n[0] … h_n[10] is nowhere in it" in text
+
+
+def test_chinese_is_folded_and_not_cut_off_beside_the_librarys_number(deep: Network) -> None:
+    assert deep.worked is not None
+    *_before, line, rest = explained(deep, 60, "zh").splitlines()
+    assert line.endswith("库的结果（float32），相差")
+    assert rest.strip() == small(deep.worked.difference)
+
+
 def test_a_state_that_is_not_there_is_shouted(networks: tuple[Network, ...]) -> None:
     bad = replace(networks[0], places=(replace(networks[0].places[0], holds=False, difference=0.5),))
     text = explained(bad)
