@@ -58,8 +58,8 @@ def folded(values: Nested, rows: int = 4) -> Fitted:
     """A vector or matrix as torch prints it, folded in the middle to fit the columns and ``rows`` lines."""
     all_rows = values if isinstance(values, list) and values and isinstance(values[0], list) else [values]
     matrix = all_rows is values
-    kept = all_rows if len(all_rows) <= rows else [*all_rows[: rows - 2], [], all_rows[-1]]
-    cells = [[number(value).strip() for value in row if isinstance(value, float)] for row in kept if isinstance(row, list)]
+    shown = all_rows if len(all_rows) <= rows else [*all_rows[: rows - 2], [], all_rows[-1]]
+    cells = [[number(value).strip() for value in row if isinstance(value, float)] for row in shown if isinstance(row, list)]
     wide = max(len(cell) for row in cells for cell in row)
 
     def draw(options: ConsoleOptions) -> Text:
