@@ -12,37 +12,15 @@
 
 namespace elman {
 
-#ifdef ELMAN_HAVE_AVX512
-extern const Target target_avx512;
-#endif
-#ifdef ELMAN_HAVE_AVX2
-extern const Target target_avx2;
-#endif
-#ifdef ELMAN_HAVE_NEON
-extern const Target target_neon;
-#endif
-extern const Target target_scalar;
-#ifdef ELMAN_HAVE_WIDE
-extern const Target target_wide;
-#endif
+// ELMAN_TARGETS: what the build has compiled target.cpp for, the best first, each as ELMAN_EACH(name).
+#define ELMAN_EACH(name) extern const Target target_##name;
+ELMAN_TARGETS
+#undef ELMAN_EACH
 
 namespace {
 
-const Target* const kBuilt[] = {
-#ifdef ELMAN_HAVE_AVX512
-    &target_avx512,
-#endif
-#ifdef ELMAN_HAVE_AVX2
-    &target_avx2,
-#endif
-#ifdef ELMAN_HAVE_NEON
-    &target_neon,
-#endif
-    &target_scalar,
-#ifdef ELMAN_HAVE_WIDE
-    &target_wide,
-#endif
-};
+#define ELMAN_EACH(name) &target_##name,
+const Target* const kBuilt[] = {ELMAN_TARGETS};
 
 // Multiply-adds of a whole call below which waking a thread (some 50 µs until it runs, 15 µs of the caller's time)
 // costs more than it brings.
@@ -150,14 +128,14 @@ bool is_short(const Backward& call) { return is_short(2 * multiply_adds(call.net
 void run(const Target& target, const Forward& call, int threads) {
   bool ok = true;
   const Effort effort = effort_of(call.net, 1, call.saved || call.hidden || call.checkpoints ? 1 : 0);
-  with_team(effort, worth(effort, threads), [&](Team& team) { ok = target.forward(call, team); });
+  with_team(worth(effort, threads), [&](Team& team) { ok = target.forward(call, team); }, &effort);
   if (!ok) throw std::bad_alloc();
 }
 
 void run(const Target& target, const Backward& call, int threads) {
   bool ok = true;
   const Effort effort = effort_of(call.net, 2, call.grad_x.data ? 3 : 2);
-  with_team(effort, worth(effort, threads), [&](Team& team) { ok = target.backward(call, team); });
+  with_team(worth(effort, threads), [&](Team& team) { ok = target.backward(call, team); }, &effort);
   if (!ok) throw std::bad_alloc();
 }
 
@@ -165,20 +143,14 @@ double peak(const Target& target, Number number, int threads) {
   using Clock = std::chrono::steady_clock;
   double best = 0;
   with_team(threads, [&](Team& team) {
-    for (int round = 0; round < 20; ++round) {
-      double operations = 0, seconds = 0;  // of the caller's part
-      team.each(team.threads(), [&](std::int64_t i) {
+    for (int round = 0; round < 20; ++round)
+      team.each(team.threads(), [&](std::int64_t part) {
         team.barrier();
         const auto start = Clock::now();
-        const double done = target.peak(number, 400'000);
+        const double operations = target.peak(number, 400'000) * team.threads();
         team.barrier();  // the slowest part ends the round
-        if (i == 0) {
-          seconds = std::chrono::duration<double>(Clock::now() - start).count();
-          operations = done * team.threads();
-        }
+        if (part == 0) best = std::max(best, operations / std::chrono::duration<double>(Clock::now() - start).count());
       });
-      if (operations / seconds > best) best = operations / seconds;
-    }
   });
   return best;
 }

@@ -39,8 +39,8 @@ template <> struct Exponential<double> {
   }
 };
 
-template <class T> ELMAN_INLINE Vec<T> power_of_two(
-    Vec<T> shifted, int more) {  // 2^(n + more), n being an integer to which kMagic was added
+// 2^(n + more), n being an integer to which kMagic was added.
+template <class T> ELMAN_INLINE Vec<T> power_of_two(Vec<T> shifted, int more) {
   using E = Exponential<T>;
   return (Vec<T>)(((Bits<T>)shifted - (Bits<T>)splat(E::kMagic) + (E::kBias + more)) << E::kMantissa);
 }
@@ -78,9 +78,8 @@ template <class T> ELMAN_INLINE Vec<T> sigmoid_of(Vec<T> x) {
   using E = Exponential<T>;
   constexpr int kMore = sizeof(T) == 4 ? 64 : 512;
   constexpr T kLess = sizeof(T) == 4 ? T(0x1p-64) : T(0x1p-512);
-  const V zero{},
-      one = splat(T(1)),
-      a = least<T>(splat(T(sizeof(T) == 4 ? 105 : 750)), without_sign<T>(x));  // exp of less than that rounds to 0
+  const V zero{}, one = splat(T(1));
+  const V a = least<T>(splat(T(sizeof(T) == 4 ? 105 : 750)), without_sign<T>(x));  // exp of less rounds to 0
   const V magic = splat(E::kMagic), shifted = fma(a, splat(-E::kInverseLn2), magic), n = shifted - magic;
   const V r = fma(n, splat(-E::kLn2Rest), fma(n, splat(-E::kLn2), -a)), s = r * r;
   const V p = fma(s, E::tail(r, s), r) + one;

@@ -94,11 +94,11 @@ template <class T> ELMAN_INLINE Bits<T> first_lanes(long n) {  // true in lanes 
 // The first n lanes (1 <= n <= kLanes) from memory, zeros in the rest; nothing past them is read.
 template <class T> ELMAN_INLINE Vec<T> load_part(const T* p, long n) {
 #if defined(ELMAN_AVX2)
-  if constexpr (sizeof(T) == 4) return Vec<T>(_mm256_maskload_ps(p, __m256i(first_lanes<T>(n))));
-  else return Vec<T>(_mm256_maskload_pd(p, __m256i(first_lanes<T>(n))));
+  if constexpr (sizeof(T) == 4) return _mm256_maskload_ps(p, __m256i(first_lanes<T>(n)));
+  else return _mm256_maskload_pd(p, __m256i(first_lanes<T>(n)));
 #elif defined(ELMAN_AVX512)
-  if constexpr (sizeof(T) == 4) return Vec<T>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
-  else return Vec<T>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p));
+  if constexpr (sizeof(T) == 4) return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+  else return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p);
 #else
   Vec<T> v{};
   for (long i = 0; i < n; ++i) v[i] = p[i];
@@ -109,11 +109,11 @@ template <class T> ELMAN_INLINE Vec<T> load_part(const T* p, long n) {
 // The first n lanes (1 <= n <= kLanes) to memory; nothing past them is written.
 template <class T> ELMAN_INLINE void store_part(T* p, Vec<T> v, long n) {
 #if defined(ELMAN_AVX2)
-  if constexpr (sizeof(T) == 4) _mm256_maskstore_ps(p, __m256i(first_lanes<T>(n)), __m256(v));
-  else _mm256_maskstore_pd(p, __m256i(first_lanes<T>(n)), __m256d(v));
+  if constexpr (sizeof(T) == 4) _mm256_maskstore_ps(p, __m256i(first_lanes<T>(n)), v);
+  else _mm256_maskstore_pd(p, __m256i(first_lanes<T>(n)), v);
 #elif defined(ELMAN_AVX512)
-  if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), __m512(v));
-  else _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), __m512d(v));
+  if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
+  else _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), v);
 #else
   for (long i = 0; i < n; ++i) p[i] = v[i];
 #endif
@@ -195,51 +195,27 @@ template <class V> ELMAN_INLINE V fma(V a, V b, V c) {
   __builtin_memcpy(x, &a, kBytes), __builtin_memcpy(y, &b, kBytes), __builtin_memcpy(z, &c, kBytes);
 #pragma GCC unroll 2
   for (int i = 0; i < kBytes / 32; ++i)
-    if constexpr (sizeof c[0] == 4) z[i] = R(_mm256_fmadd_ps(__m256(x[i]), __m256(y[i]), __m256(z[i])));
-    else z[i] = R(_mm256_fmadd_pd(__m256d(x[i]), __m256d(y[i]), __m256d(z[i])));
+    if constexpr (sizeof c[0] == 4) z[i] = _mm256_fmadd_ps(x[i], y[i], z[i]);
+    else z[i] = _mm256_fmadd_pd(x[i], y[i], z[i]);
   __builtin_memcpy(&c, z, kBytes);
   return c;
 }
 template <class V> ELMAN_INLINE V fnma(V a, V b, V c) { return fma(-a, b, c); }
 #elif defined(ELMAN_AVX512)
-ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) {
-  return Floats(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c)));
-}
-ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) {
-  return Doubles(_mm512_fmadd_pd(__m512d(a), __m512d(b), __m512d(c)));
-}
-ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) {
-  return Floats(_mm512_fnmadd_ps(__m512(a), __m512(b), __m512(c)));
-}
-ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) {
-  return Doubles(_mm512_fnmadd_pd(__m512d(a), __m512d(b), __m512d(c)));
-}
+ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) { return _mm512_fmadd_pd(a, b, c); }
+ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) { return _mm512_fnmadd_ps(a, b, c); }
+ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) { return _mm512_fnmadd_pd(a, b, c); }
 #elif defined(ELMAN_AVX2)
-ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) {
-  return Floats(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c)));
-}
-ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) {
-  return Doubles(_mm256_fmadd_pd(__m256d(a), __m256d(b), __m256d(c)));
-}
-ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) {
-  return Floats(_mm256_fnmadd_ps(__m256(a), __m256(b), __m256(c)));
-}
-ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) {
-  return Doubles(_mm256_fnmadd_pd(__m256d(a), __m256d(b), __m256d(c)));
-}
+ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) { return _mm256_fmadd_pd(a, b, c); }
+ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) { return _mm256_fnmadd_ps(a, b, c); }
+ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) { return _mm256_fnmadd_pd(a, b, c); }
 #elif defined(__aarch64__)
-ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) {
-  return Floats(vfmaq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b)));
-}
-ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) {
-  return Doubles(vfmaq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b)));
-}
-ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) {
-  return Floats(vfmsq_f32(float32x4_t(c), float32x4_t(a), float32x4_t(b)));
-}
-ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) {
-  return Doubles(vfmsq_f64(float64x2_t(c), float64x2_t(a), float64x2_t(b)));
-}
+ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
+ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) { return vfmaq_f64(c, a, b); }
+ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) { return vfmsq_f32(c, a, b); }
+ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) { return vfmsq_f64(c, a, b); }
 #else
 template <class V> ELMAN_INLINE V fma(V a, V b, V c) { return a * b + c; }
 template <class V> ELMAN_INLINE V fnma(V a, V b, V c) { return c - a * b; }
@@ -249,11 +225,11 @@ template <class V> ELMAN_INLINE V fnma(V a, V b, V c) { return c - a * b; }
 template <class T> ELMAN_INLINE Vec<T> least(Vec<T> a, Vec<T> b) {
 #if defined(ELMAN_AVX512)
   if constexpr (sizeof(T) == 4)
-    return Vec<T>(_mm512_maskz_min_ps(0xffff, __m512(a), __m512(b)));  // of all lanes: GCC 12 warns of the plain one
-  else return Vec<T>(_mm512_maskz_min_pd(0xff, __m512d(a), __m512d(b)));
+    return _mm512_maskz_min_ps(0xffff, a, b);  // of all lanes: GCC 12 warns of the plain one
+  else return _mm512_maskz_min_pd(0xff, a, b);
 #elif defined(ELMAN_AVX2)
-  if constexpr (sizeof(T) == 4) return Vec<T>(_mm256_min_ps(__m256(a), __m256(b)));
-  else return Vec<T>(_mm256_min_pd(__m256d(a), __m256d(b)));
+  if constexpr (sizeof(T) == 4) return _mm256_min_ps(a, b);
+  else return _mm256_min_pd(a, b);
 #else
   return a < b ? a : b;
 #endif

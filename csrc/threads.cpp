@@ -125,20 +125,15 @@ std::atomic<double> assumed_barrier{-1};
 int Team::last() { return threads_of_last_team; }
 
 // More threads than processors would wait for one another.
-void Team::with(int threads, void (*body)(void*, Team&), void* context) {
+void Team::with(int threads, void (*body)(void*, Team&), void* context, const Effort* effort) {
   if (threads > 1) threads = std::min({threads, usable_processors(), kMostThreads});
-  form(threads, threads, body, context);
-}
-
-void Team::with(const Effort& effort, int threads, void (*body)(void*, Team&), void* context) {
-  if (threads > 1) threads = std::min({threads, usable_processors(), kMostThreads});
-  if (threads == 1 || assumed_barrier.load(std::memory_order_relaxed) >= 0)
+  if (threads == 1 || !effort || assumed_barrier.load(std::memory_order_relaxed) >= 0)
     return form(threads, threads, body, context);
   using Clock = std::chrono::steady_clock;
   Tuner& tuner = the_work().tuner;
   const auto start = Clock::now();
-  form(tuner.choose(effort, threads), threads, body, context);
-  tuner.learn(effort, last(), std::chrono::duration<double>(Clock::now() - start).count());
+  form(tuner.choose(*effort, threads), threads, body, context);
+  tuner.learn(*effort, last(), std::chrono::duration<double>(Clock::now() - start).count());
 }
 
 // `most`: how many threads may be asked for at other times. OpenMP's serve where there are as many of them.

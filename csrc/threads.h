@@ -11,10 +11,9 @@ struct Work;
 class Team {
  public:
   // Forms a team of the caller and up to threads-1 others, no more than there are processors, and calls body(context,
-  // team) on the caller's thread. The caller is alone if another call has the threads.
-  static void with(int threads, void (*body)(void* context, Team& team), void* context);
-  // The same with as many of the threads as made calls of this kind fastest (tuner.h).
-  static void with(const Effort& effort, int threads, void (*body)(void* context, Team& team), void* context);
+  // team) on the caller's thread. The caller is alone if another call has the threads. With an effort: of as many
+  // threads as made such calls fastest (tuner.h).
+  static void with(int threads, void (*body)(void* context, Team& team), void* context, const Effort* effort);
   // How many threads the last team had that the calling thread asked for.
   static int last();
   Team() = default;  // the caller alone
@@ -53,11 +52,8 @@ class Team {
 };
 
 // The same with a callable, f(team).
-template <class F> void with_team(int threads, F&& f) {
-  Team::with(threads, [](void* f, Team& team) { (*static_cast<F*>(f))(team); }, &f);
-}
-template <class F> void with_team(const Effort& effort, int threads, F&& f) {
-  Team::with(effort, threads, [](void* f, Team& team) { (*static_cast<F*>(f))(team); }, &f);
+template <class F> void with_team(int threads, F&& f, const Effort* effort = nullptr) {
+  Team::with(threads, [](void* f, Team& team) { (*static_cast<F*>(f))(team); }, &f, effort);
 }
 
 }  // namespace elman

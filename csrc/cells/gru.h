@@ -13,9 +13,7 @@ template <class T> struct Gru {
   static constexpr int kGates = 3, kSplitGate = 2, kSaved = 4, kGateGradients = 4;
   static constexpr bool kReadsPreviousH = true, kHasCellState = false;
   static constexpr bool kBackwardReadsH = false, kBackwardReadsPrevious = true;
-  static constexpr int input_gate(int column) {
-    return column == 0 ? 2 : column - 1;
-  }  // n's input part; then r and z; n's recurrent part follows
+  static constexpr int input_gate(int column) { return (column + 2) % 3; }  // n, r, z; n's recurrent part follows
 
   static ELMAN_INLINE V forward(V* a, V x_n, V h, V&) {  // saves r, z, n, h_n
     const V r = sigmoid(a[0]), z = sigmoid(a[1]), h_n = a[2], n = tanh(fma(r, h_n, x_n));

@@ -43,6 +43,9 @@ template <class T> struct Columns {
   template <int kRows> ELMAN_INLINE Cursor<kRows> from(long first) const { return {base + first, stride}; }
 };
 
+// Vectors that hold so many columns.
+template <class T> constexpr long panels(long columns) { return ceil_div(columns, kLanes<T>); }
+
 // The tallest tile, and how many panels fit beside kRows rows: all accumulators, one row of B and one of A in
 // registers.
 constexpr int kTallest = kRegisters == 32 ? 8 : 6, kWidest = 8;
@@ -146,22 +149,22 @@ constexpr int tallest(int panels) {
 //   epilogue.finish(row, group, unit)  takes the kPanels finished vectors of a group
 //   epilogue.prefetch(row, group)      where there is one: this row of a tile comes next
 // b is the first packed panel of group `first`. Tiles of columns come in falling order where `falls`: a product that
-// takes turns with itself finds in the cache what it used last.
-template <class T, int kPanels, class A, class Epilogue> void product(
-    long M, const A& a, long K, const Wide<T>* b, long first, long last, const Epilogue& epilogue, bool falls = false) {
+// takes turns with itself finds in the cache what it used last. `begin`: rows begin..M-1 alone.
+template <class T, int kPanels, class A, class Epilogue> void product(long M, const A& a, long K, const Wide<T>* b,
+    long first, long last, const Epilogue& epilogue, bool falls = false, long begin = 0) {
   static constexpr Tiles<T, A> tiles;
   constexpr int most = tallest(kPanels);
-  if (M <= 0 || first >= last) return;
-  const long row_tiles = ceil_div(M, most);
-  const long rows = ceil_div(M, row_tiles);      // tiles of nearly the same height: a short last one would starve
-  const long tall = M - (rows - 1) * row_tiles;  // so many have `rows` rows, the others one fewer
+  if (M <= begin || first >= last) return;
+  const long row_tiles = ceil_div(M - begin, most);
+  const long rows = ceil_div(M - begin, row_tiles);  // tiles of nearly the same height: a short last one would starve
+  const long tall = M - begin - (rows - 1) * row_tiles;  // so many have `rows` rows, the others one fewer
   const long column_tiles = ceil_div(last - first, max(1, columns_for(rows, depth<T>(K)) / kPanels));
   const long narrow = (last - first) / column_tiles, wide = (last - first) % column_tiles;  // so many have one more
   Vec<T> acc[kTallest * kWidest];
   for (long i = 0; i < column_tiles; ++i) {
     const long c = falls ? column_tiles - 1 - i : i, group = first + c * narrow + min(c, wide);
     const long groups = narrow + (c < wide), vectors = groups * kPanels;
-    for (long r = 0, row = 0; r < row_tiles; ++r) {
+    for (long r = 0, row = begin; r < row_tiles; ++r) {
       const long height = rows - (r >= tall);
       for (long i = 0; i < height; ++i)
         for (long g = 0; g < groups; ++g)

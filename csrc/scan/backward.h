@@ -8,23 +8,19 @@
 namespace elman::ELMAN_TARGET {
 
 template <class T, class Cell> struct DirectionBackward {
-  const StepOrder order;  // from the end to the beginning
   const BackwardTensors<T> tensors;
-  const Parameters& parameters;
   GateGradients<T, Cell> gates;
   const Recompute<T, Cell> recompute;
   const BackwardScan<T, Cell> scan;
   WeightGradients<T, Cell> weights;
 
-  DirectionBackward(const StepOrder& order, const BackwardTensors<T>& tensors, const Parameters& parameters,
-      const Gradients& gradients, long I, long capacity)
-      : order(order), tensors(tensors), parameters(parameters), gates(order.net, capacity, parameters.w_hr),
-        recompute(order, this->tensors, I, capacity), scan(order, this->tensors, parameters, recompute, gates),
-        weights(order, this->tensors, parameters, gradients, I, gates) {}
+  DirectionBackward(const BackwardTensors<T>& of, long capacity)
+      : tensors(of), gates(of.order.net, capacity, of.parameters.w_hr), recompute(tensors, capacity),
+        scan(tensors, recompute, gates), weights(tensors, gates) {}
   DirectionBackward(const DirectionBackward&) = delete;
   bool ok() const { return all_ok(gates, recompute, scan, weights); }
   bool pack() const {
-    recompute.pack(parameters);
+    recompute.pack();
     return scan.pack() && weights.pack();
   }
   void gather(long begin, long end) {
@@ -36,8 +32,9 @@ template <class T, class Cell> BackwardTensors<T> tensors_of(const Backward& cal
     const StepTensor& x, const StepTensor& output, const StepTensor& grad_output, const StepTensor& grad_x,
     bool accumulates) {
   const Network& net = call.net;
-  const long index = layer * net.D + d;
-  BackwardTensors<T> tensors{x, from_column<T>(output, d * net.P), saved_of<T>(net, call.saved, index),
+  const long index = layer * net.D + d, I = layer == 0 ? net.I : net.D * net.P;
+  BackwardTensors<T> tensors{StepOrder{net, d == 1, 0, net.B}.reversed(), net.parameters[index], call.gradients[index],
+      I, x, from_column<T>(output, d * net.P), saved_of<T>(net, call.saved, index),
       from_column<T>(grad_output, grad_output.column * d * net.P), saved_of<T>(net, call.grad_saved, index), grad_x,
       accumulates, nullptr, {}, {}, {}, {}, {}};
   if (Cell::kHasCellState)
@@ -57,16 +54,15 @@ template <class T, class Cell> BackwardTensors<T> tensors_of(const Backward& cal
 template <class T, class Cell> bool layer_backward(const Backward& call, long layer, const StepTensor& x,
     const StepTensor& output, const StepTensor& grad_output, const StepTensor& grad_x, bool accumulates, Team& team) {
   const Network& net = call.net;
-  const long H = net.H, I = layer == 0 ? net.I : net.D * net.P, chunk = backward_chunk(net);
+  const long H = net.H, chunk = backward_chunk(net);
   // Directions at the same time: they take opposite ways, so only where one chunk holds the whole.
   const long together = chunk == net.T ? net.D : 1;
   const Division by = divide(net, Cell::kGates * H, ceil_div(H, kLanes<T>), team);
   Failure failure;
   const auto make = [&](long d, bool needed) {
-    const long index = layer * net.D + d;
-    return DirectionBackward<T, Cell>(StepOrder{net, d == 1, 0, net.B}.reversed(),
+    return DirectionBackward<T, Cell>(
         tensors_of<T, Cell>(call, layer, d, x, output, grad_output, grad_x, accumulates || d == 1),
-        net.parameters[index], call.gradients[index], I, needed ? chunk * net.B : 0);
+        needed ? chunk * net.B : 0);
   };
   for (long d = 0; d < net.D && !failure; d += together) {
     DirectionBackward<T, Cell> first = make(d, true), second = make(together == 2 ? 1 : d, together == 2);
@@ -76,7 +72,7 @@ template <class T, class Cell> bool layer_backward(const Backward& call, long la
     for (long begin = 0; begin < net.T && !failure; begin += chunk) {
       const long end = min(net.T, begin + chunk);
       const auto scan = [&](long i, long batch_part_, long column_part) {
-        const StepOrder mine = batch_part(directions[i]->order, batch_part_, by.batch_parts);
+        const StepOrder mine = batch_part(directions[i]->tensors.order, batch_part_, by.batch_parts);
         failure.unless(directions[i]->scan.run(begin, end, mine, column_part, by.column_parts, team));
       };
       if (by.column_parts > 1)
@@ -87,7 +83,7 @@ template <class T, class Cell> bool layer_backward(const Backward& call, long la
         DirectionBackward<T, Cell>& direction = *directions[i];
         direction.gather(begin, end);
         team.each(direction.weights.tasks(), [&](std::int64_t task) { failure.unless(direction.weights.run(task)); });
-        direction.gates.finish_chunk(direction.order.rows(end - 1));
+        direction.gates.finish_chunk(direction.tensors.order.rows(end - 1));
       }
     }
     for (long i = 0; i < together; ++i) directions[i]->scan.finish_fresh();

@@ -11,14 +11,14 @@ namespace elman::ELMAN_TARGET {
 
 template <class T, class Cell> class BackwardScan {
  public:
-  BackwardScan(const StepOrder& order, const BackwardTensors<T>& tensors, const Parameters& parameters,
-      const Recompute<T, Cell>& recompute, const GateGradients<T, Cell>& gradients)
-      : order_(order), tensors_(tensors), parameters_(parameters), recompute_(recompute), gradients_(gradients),
-        H_(order.net.H), P_(order.net.P), cuts_(order.net.resets.data), projects_(parameters.w_hr),
-        w_hh_(G * H_ * panels(P_) * W), w_hr_(projects_ ? P_ * panels(H_) * W : 0),
-        carry_(Cell::kBackwardReadsPrevious ? order.net.B * H_ : 0), zeros_(max(H_, cuts_ ? G * H_ : 0)),
-        grad_fresh_h_(tensors.grad_fresh[0] ? order.net.B * P_ : 0),
-        grad_fresh_c_(tensors.grad_fresh[1] ? order.net.B * H_ : 0) {}
+  BackwardScan(
+      const BackwardTensors<T>& tensors, const Recompute<T, Cell>& recompute, const GateGradients<T, Cell>& gradients)
+      : order_(tensors.order), tensors_(tensors), recompute_(recompute), gradients_(gradients), H_(order_.net.H),
+        P_(order_.net.P), cuts_(order_.net.resets.data), projects_(tensors.parameters.w_hr),
+        w_hh_(G * H_ * panels<T>(P_) * W), w_hr_(projects_ ? P_ * panels<T>(H_) * W : 0),
+        carry_(Cell::kBackwardReadsPrevious ? order_.net.B * H_ : 0), zeros_(max(H_, cuts_ ? G * H_ : 0)),
+        grad_fresh_h_(tensors.grad_fresh[0] ? order_.net.B * P_ : 0),
+        grad_fresh_c_(tensors.grad_fresh[1] ? order_.net.B * H_ : 0) {}
   bool ok() const { return all_ok(w_hh_, w_hr_, carry_, zeros_, grad_fresh_h_, grad_fresh_c_); }
   const T* zeros() const { return zeros_; }  // (H,), and (G·H,) where there are resets
 
@@ -26,10 +26,10 @@ template <class T, class Cell> class BackwardScan {
     const long B = order_.net.B;
     const Buffer<const T*> w(max(G * H_, P_));
     if (!w.ok()) return false;
-    for (long k = 0; k < G * H_; ++k) w[k] = static_cast<const T*>(parameters_.w_hh) + k * P_;
-    pack_rows<T>(w, G * H_, P_, 0, panels(P_), w_hh_);
-    for (long k = 0; projects_ && k < P_; ++k) w[k] = static_cast<const T*>(parameters_.w_hr) + k * H_;
-    if (projects_) pack_rows<T>(w, P_, H_, 0, panels(H_), w_hr_);
+    for (long k = 0; k < G * H_; ++k) w[k] = static_cast<const T*>(tensors_.parameters.w_hh) + k * P_;
+    pack_rows<T>(w, G * H_, P_, 0, panels<T>(P_), w_hh_);
+    for (long k = 0; projects_ && k < P_; ++k) w[k] = static_cast<const T*>(tensors_.parameters.w_hr) + k * H_;
+    if (projects_) pack_rows<T>(w, P_, H_, 0, panels<T>(H_), w_hr_);
     for (long i = 0, n = max(H_, cuts_ ? G * H_ : 0); i < n; ++i) zeros_[i] = T(0);
     for (long i = 0; tensors_.grad_fresh[0] && i < B * P_; ++i) grad_fresh_h_[i] = T(0);
     for (long i = 0; tensors_.grad_fresh[1] && i < B * H_; ++i) grad_fresh_c_[i] = T(0);
@@ -50,8 +50,8 @@ template <class T, class Cell> class BackwardScan {
       if (!meets) return false;
       ok = false;
     }
-    const Panels unit{panels(H_) * part / parts, panels(H_) * (part + 1) / parts};
-    const Panels out{panels(P_) * part / parts, panels(P_) * (part + 1) / parts};
+    const Panels unit{panels<T>(H_) * part / parts, panels<T>(H_) * (part + 1) / parts};
+    const Panels out{panels<T>(P_) * part / parts, panels<T>(P_) * (part + 1) / parts};
     const T* w_hh = w_hh_ + out.from * G * H_ * W;
     const StepTensor saved = recompute_.saved(begin, end);
     const T* last = gradients_.before;
@@ -68,16 +68,14 @@ template <class T, class Cell> class BackwardScan {
         for (long r = 0; r < continuing; ++r)
           after[r] = cuts_ && forward.resets(t + 1, r) ? zeros_ : gradients_.recurrent(last, mine.first + r);
         const T* final = tensors_.grad_final[0] ? tensors_.grad_final[0] + mine.first * P_ : nullptr;
+        // Sequences whose last step this is have nothing after it but the gradient of their final state.
         const IncomingGradient<T> incoming{
-            mine.rows_of<const T>(tensors_.grad_h, s), tensors_.grad_h.column, nullptr, P_};
+            mine.rows_of<const T>(tensors_.grad_h, s), tensors_.grad_h.column, final, P_, continuing};
         if constexpr (Cell::kBackwardReadsPrevious)
           gather_previous(mine, s, end, saved, previous), begin_carry(mine, continuing, n, unit);
-        // Sequences whose last step this is have nothing after it but the gradient of their final state.
         const auto multiply = [&](const auto& to, const Panels& columns, bool falls) {
           product<T, 1>(continuing, Rows<T>{after}, G * H_, w_hh, columns.from, columns.to, to, falls);
-          if (n > continuing)
-            product<T, 1>(n - continuing, Rows<T>{after + continuing}, 0, w_hh, columns.from, columns.to,
-                to.after(continuing, final));
+          product<T, 1>(n, Rows<T>{after}, 0, w_hh, columns.from, columns.to, to, false, continuing);
         };
         if (!projects_) multiply(epilogue(incoming), unit, s % 2);
         else multiply(OutputGradientEpilogue<T>{incoming, grad_h, h_stride}, out, false);
@@ -87,7 +85,7 @@ template <class T, class Cell> class BackwardScan {
         for (long r = 0; ok && r < n; ++r) grad_h_rows[r] = grad_h + r * h_stride;
         if (ok)
           product<T, 1>(n, Rows<T>{grad_h_rows}, P_, w_hr_ + unit.from * P_ * W, unit.from, unit.to,
-              epilogue({{}, 0, nullptr, H_}));
+              epilogue({{}, 0, nullptr, H_, 0}));
       }
       if (meets) team.barrier();
       if (ok && cuts_) move_to_fresh(mine, s, gates, unit, out, w_hh, after, fresh_rows);
@@ -104,8 +102,9 @@ template <class T, class Cell> class BackwardScan {
     for (int i = 0; i < kMostStates; ++i)
       if (T* grad = tensors_.grad_fresh[i]) {
         const long width = i == 0 ? P_ : H_;
-        copy_columns<T, T>(grad, nullptr, 1, width, 0, panels(width));
-        for (long b = 0; b < order_.net.B; ++b) add_columns(grad, of_sequences[i] + b * width, width, 0, panels(width));
+        copy_columns<T, T>(grad, nullptr, 1, width, 0, panels<T>(width));
+        for (long b = 0; b < order_.net.B; ++b)
+          add_columns(grad, of_sequences[i] + b * width, width, 0, panels<T>(width));
       }
   }
 
@@ -115,7 +114,6 @@ template <class T, class Cell> class BackwardScan {
   struct Panels {
     long from, to;
   };
-  static long panels(long columns) { return ceil_div(columns, W); }
 
   // The states before position s that backward() reads, for each row of `mine`: h, or c where there is one.
   void gather_previous(const StepOrder& mine, long s, long end, const StepTensor& saved, const T** rows) const {
@@ -174,9 +172,8 @@ template <class T, class Cell> class BackwardScan {
     product<T, 1>(m, Rows<T>{gate_rows}, G * H_, w_hh, out.from, out.to, StoreEpilogue<T, T**>{fresh_rows, P_, true});
   }
 
-  const StepOrder order_;  // from the end to the beginning, all sequences
+  const StepOrder& order_;
   const BackwardTensors<T>& tensors_;
-  const Parameters& parameters_;
   const Recompute<T, Cell>& recompute_;
   const GateGradients<T, Cell>& gradients_;
   const long H_, P_;

@@ -37,8 +37,8 @@ template <class T, class Cell> struct GateGradients {
 template <class T> struct IncomingGradient {  // what comes to h from outside, for some rows
   StepRows<const T> output;                   // nowhere: zeros
   long column;                                // 0: one number stands for a whole row
-  const T* final;                             // dense, `width` long; null: zeros
-  long width;
+  const T* final;                             // of row `ending` and those after; dense, `width` long; null: zeros
+  long width, ending;
   ELMAN_INLINE void prefetch(long row, long group) const {
     if (output && column) __builtin_prefetch(output[row] + group * kLanes<T>);
   }
@@ -46,11 +46,8 @@ template <class T> struct IncomingGradient {  // what comes to h from outside, f
     const long at = group * kLanes<T>;
     Vec<T> grad{};
     if (output) grad = column ? load_within(output[row], at, width) : splat(*output[row]);
-    if (final) grad += load_within(final + row * width, at, width);
+    if (final && row >= ending) grad += load_within(final + row * width, at, width);
     return grad;
-  }
-  IncomingGradient after(long rows, const T* ends) const {
-    return {output.after(rows), column, ends ? ends + rows * width : nullptr, width};
   }
 };
 
@@ -91,11 +88,6 @@ template <class T, class Cell> struct CellGradientEpilogue {
     if constexpr (Cell::kBackwardReadsPrevious) store_within(carry + row * H, column, H, carried);
     for (int g = 0; g < N; ++g) store_within(gates + row * gates_stride + g * H, column, H, a[g]);
   }
-  CellGradientEpilogue after(long rows, const T* ends) const {
-    return {incoming.after(rows, ends), h.after(rows), saved.after(rows), grad_saved.after(rows),
-        Cell::kBackwardReadsPrevious ? previous + rows : previous,
-        Cell::kBackwardReadsPrevious ? carry + rows * H : carry, gates + rows * gates_stride, gates_stride, H};
-  }
 };
 
 template <class T>
@@ -107,9 +99,6 @@ struct OutputGradientEpilogue {  // the gradient of h, where a projection lies b
   ELMAN_INLINE Vec<T> init(long row, long group, int) const { return incoming.load(row, group); }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* grad) const {
     store_within(to + row * stride, group * kLanes<T>, incoming.width, grad[0]);
-  }
-  OutputGradientEpilogue after(long rows, const T* ends) const {
-    return {incoming.after(rows, ends), to + rows * stride, stride};
   }
 };
 

@@ -8,6 +8,10 @@ namespace elman::ELMAN_TARGET {
 
 // What one direction of one layer reads and writes on its way back. What is written overlaps nothing.
 template <class T> struct BackwardTensors {
+  StepOrder order;  // from the end to the beginning, all sequences
+  const Parameters& parameters;
+  const Gradients& gradients;
+  long I;                         // of this layer
   StepTensor x, h;                // (T, B, I) and (T, B, P)
   StepTensor saved;               // (T, B, K·H); data null: steps are run again
   StepTensor grad_h, grad_saved;  // as h and saved; data null: zeros
@@ -26,14 +30,14 @@ template <class T, class Cell> class Recompute {
   const bool needed;
 
   // capacity: rows of a chunk.
-  Recompute(const StepOrder& order, const BackwardTensors<T>& tensors, long I, long capacity)
-      : needed(Cell::kSaved > 0 && !tensors.saved.data), order_(order), net_(order.net), tensors_(tensors),
-        weights_(net_, I, 0, needed ? ceil_div(net_.H, kLanes<T>) : 0),
+  Recompute(const BackwardTensors<T>& tensors, long capacity)
+      : needed(Cell::kSaved > 0 && !tensors.saved.data), net_(tensors.order.net), tensors_(tensors),
+        weights_(net_, tensors.I, 0, needed ? panels<T>(net_.H) : 0),
         saved_(needed ? capacity * Cell::kSaved * net_.H : 0), c_(needed && Cell::kHasCellState ? net_.B * net_.H : 0) {
   }
   bool ok() const { return all_ok(weights_, saved_, c_); }
-  void pack(const Parameters& parameters) const {
-    if (needed) weights_.pack(parameters, 0, weights_.end);
+  void pack() const {
+    if (needed) weights_.pack(tensors_.parameters, 0, weights_.end);
   }
 
   // c before position s of the forward pass, (B, H).
@@ -42,7 +46,7 @@ template <class T, class Cell> class Recompute {
   // Where lies what was saved of positions begin..end-1, counted from the end: with all the rest, or here.
   StepTensor saved(long begin, long end) const {
     if (!needed) return tensors_.saved;
-    const long width = Cell::kSaved * net_.H, first = min(order_.step(begin), order_.step(end - 1));
+    const long width = Cell::kSaved * net_.H, first = min(tensors_.order.step(begin), tensors_.order.step(end - 1));
     return dense(net_, saved_ - (net_.offset ? net_.offset[first] : first * net_.B) * width, width);
   }
 
@@ -59,7 +63,6 @@ template <class T, class Cell> class Recompute {
   }
 
  private:
-  const StepOrder order_;  // from the end to the beginning, all sequences
   const Network& net_;
   const BackwardTensors<T>& tensors_;
   const PackedWeights<T, Cell> weights_;

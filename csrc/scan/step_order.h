@@ -12,10 +12,6 @@ template <class T> struct StepRows {
   long stride = 0;
   const std::int64_t* order = nullptr;  // null: one after another
   ELMAN_INLINE T* operator[](long row) const { return data + (order ? order[row] : row) * stride; }
-  StepRows after(long rows) const {
-    return order || !data ? StepRows{data, stride, order ? order + rows : nullptr}
-                          : StepRows{data + rows * stride, stride, nullptr};
-  }
   explicit operator bool() const { return data; }
 };
 

@@ -14,11 +14,10 @@ constexpr long kTaskRows = 96, kTaskPanels = 6;
 
 template <class T, class Cell> class WeightGradients {
  public:
-  WeightGradients(const StepOrder& order, const BackwardTensors<T>& tensors, const Parameters& parameters,
-      const Gradients& gradients, long I, const GateGradients<T, Cell>& gates)
-      : order_(order), tensors_(tensors), parameters_(parameters), gradients_(gradients), gates_(gates), I_(I),
-        H_(order.net.H), P_(order.net.P), projects_(parameters.w_hr), needs_x_(tensors.grad_x.data),
-        needs_bias_(gradients.b_ih || gradients.b_hh), w_ih_(needs_x_ ? G * H_ * panels(I) * W : 0),
+  WeightGradients(const BackwardTensors<T>& tensors, const GateGradients<T, Cell>& gates)
+      : order_(tensors.order), tensors_(tensors), gradients_(tensors.gradients), gates_(gates), I_(tensors.I),
+        H_(order_.net.H), P_(order_.net.P), projects_(tensors.parameters.w_hr), needs_x_(tensors.grad_x.data),
+        needs_bias_(gradients_.b_ih || gradients_.b_hh), w_ih_(needs_x_ ? G * H_ * panels<T>(I_) * W : 0),
         bias_sums_(needs_bias_ ? N * H_ : 0), x_rows_(gates.capacity), h_rows_(gates.capacity),
         saved_rows_(projects_ ? gates.capacity : 0), grad_x_rows_(needs_x_ ? gates.capacity : 0) {}
   bool ok() const { return all_ok(w_ih_, bias_sums_, x_rows_, h_rows_, saved_rows_, grad_x_rows_); }
@@ -28,8 +27,9 @@ template <class T, class Cell> class WeightGradients {
     if (!needs_x_ || !w.ok()) return w.ok();
     for (long g = 0, k = 0; g < G; ++g)
       for (long j = 0; j < H_; ++j)
-        w[k++] = static_cast<const T*>(parameters_.w_ih) + (Cell::input_gate(static_cast<int>(g)) * H_ + j) * I_;
-    pack_rows<T>(w, G * H_, I_, 0, panels(I_), w_ih_);
+        w[k++] =
+            static_cast<const T*>(tensors_.parameters.w_ih) + (Cell::input_gate(static_cast<int>(g)) * H_ + j) * I_;
+    pack_rows<T>(w, G * H_, I_, 0, panels<T>(I_), w_ih_);
     return true;
   }
 
@@ -50,24 +50,20 @@ template <class T, class Cell> class WeightGradients {
         weight_tasks(gradients_.w_hr, H_) + needs_bias_;
   }
   bool run(long i) const {  // the i-th task; false: out of memory
-    if (i < x_tasks()) return input_gradient(i * kTaskRows, min(gates_.rows, (i + 1) * kTaskRows));
-    i -= x_tasks();
-    if (const long n = weight_tasks(gradients_.w_ih, I_); i < n)
-      return weight_gradient(x_rows_, I_, i, 0, static_cast<T*>(gradients_.w_ih));
-    else i -= n;
-    if (const long n = weight_tasks(gradients_.w_hh, P_); i < n)
-      return weight_gradient(h_rows_, P_, i, gates_.kRecurrent, static_cast<T*>(gradients_.w_hh));
-    else i -= n;
-    return i < weight_tasks(gradients_.w_hr, H_) ? projection_gradient(i) : bias_gradient();
+    const auto is_one_of = [&](long tasks) { return i < tasks || (i -= tasks, false); };
+    if (is_one_of(x_tasks())) return input_gradient(i * kTaskRows, min(gates_.rows, (i + 1) * kTaskRows));
+    if (is_one_of(weight_tasks(gradients_.w_ih, I_))) return weight_gradient(x_rows_, I_, i, 0, gradients_.w_ih);
+    if (is_one_of(weight_tasks(gradients_.w_hh, P_)))
+      return weight_gradient(h_rows_, P_, i, gates_.kRecurrent, gradients_.w_hh);
+    return is_one_of(weight_tasks(gradients_.w_hr, H_)) ? projection_gradient(i) : bias_gradient();
   }
 
  private:
   static constexpr int G = Cell::kGates, K = Cell::kSaved, N = Cell::kGateGradients;
   static constexpr long W = kLanes<T>;
-  static long panels(long columns) { return ceil_div(columns, W); }
   long x_tasks() const { return needs_x_ ? ceil_div(gates_.rows, kTaskRows) : 0; }
   long weight_tasks(const void* gradient, long columns) const {
-    return gradient ? ceil_div(panels(columns), kTaskPanels) : 0;
+    return gradient ? ceil_div(panels<T>(columns), kTaskPanels) : 0;
   }
 
   bool input_gradient(long from, long to) const {
@@ -75,14 +71,14 @@ template <class T, class Cell> class WeightGradients {
     if (!gate_rows.ok()) return false;
     for (long m = from; m < to; ++m) gate_rows[m - from] = gates_.current() + m * gates_.stride;
     const StoreEpilogue<T, T* const*> store{grad_x_rows_ + from, I_, tensors_.accumulates};
-    product<T, 1>(to - from, Rows<T>{gate_rows}, G * H_, w_ih_, 0, panels(I_), store);
+    product<T, 1>(to - from, Rows<T>{gate_rows}, G * H_, w_ih_, 0, panels<T>(I_), store);
     return true;
   }
 
   // Panels of the i-th task out of `columns` columns: pack(first row, rows, first panel, last panel, to) gives them;
   // multiply(first row, rows, first column, panels, packed, add) what they are multiplied with.
   template <class Pack, class Multiply> bool sum_rows(long columns, long i, Pack pack, Multiply multiply) const {
-    const long first = i * kTaskPanels, last = min(panels(columns), first + kTaskPanels);
+    const long first = i * kTaskPanels, last = min(panels<T>(columns), first + kTaskPanels);
     const Buffer<T> packed((last - first) * W * min(gates_.rows, kSumRows));
     if (!packed.ok()) return false;
     for (long from = 0; from < gates_.rows; from += kSumRows) {
@@ -94,14 +90,14 @@ template <class T, class Cell> class WeightGradients {
   }
 
   // (rows, columns) += the transpose of n rows of `lhs`, `stride` apart, times what was packed.
-  static void multiply(long rows, const T* lhs, long stride, long n, const T* packed, long groups, T* gradient,
+  static void multiply(long rows, const T* lhs, long stride, long n, const T* packed, long groups, void* gradient,
       long columns, long at, bool add) {
-    const StoreEpilogue<T, StepRows<T>> store{{gradient + at, columns}, columns - at, add};
+    const StoreEpilogue<T, StepRows<T>> store{{static_cast<T*>(gradient) + at, columns}, columns - at, add};
     product<T, 1>(rows, Columns<T>{lhs, stride}, n, packed, 0, groups, store);
   }
 
   // The gate gradients from the gate-th on, times what the weights were multiplied with.
-  bool weight_gradient(const T* const* inputs, long columns, long i, long gate, T* gradient) const {
+  bool weight_gradient(const T* const* inputs, long columns, long i, long gate, void* gradient) const {
     const auto pack = [&](long from, long n, long first, long last, T* to) {
       pack_rows<T>(inputs + from, n, columns, first, last, to);
     };
@@ -109,7 +105,7 @@ template <class T, class Cell> class WeightGradients {
       const T* a = gates_.current() + from * gates_.stride + gate * H_;
       if (N == G) return multiply(G * H_, a, gates_.stride, n, packed, groups, gradient, columns, at, add);
       for (int g = 0; g < G; ++g) {  // the input's parts lie in an order of their own
-        T* rows = gradient + (gate == 0 ? Cell::input_gate(g) : g) * H_ * columns;
+        T* rows = static_cast<T*>(gradient) + (gate == 0 ? Cell::input_gate(g) : g) * H_ * columns;
         multiply(H_, a + g * H_, gates_.stride, n, packed, groups, rows, columns, at, add);
       }
     });
@@ -126,8 +122,8 @@ template <class T, class Cell> class WeightGradients {
           }
       };
       return sum_rows(H_, i, pack, [&](long from, long n, long at, long groups, const T* packed, bool add) {
-        multiply(P_, gates_.h + from * gates_.h_stride, gates_.h_stride, n, packed, groups,
-            static_cast<T*>(gradients_.w_hr), H_, at, add);
+        multiply(
+            P_, gates_.h + from * gates_.h_stride, gates_.h_stride, n, packed, groups, gradients_.w_hr, H_, at, add);
       });
     }
   }
@@ -153,9 +149,8 @@ template <class T, class Cell> class WeightGradients {
     return true;
   }
 
-  const StepOrder order_;  // from the end to the beginning, all sequences
+  const StepOrder& order_;
   const BackwardTensors<T>& tensors_;
-  const Parameters& parameters_;
   const Gradients& gradients_;
   const GateGradients<T, Cell>& gates_;
   const long I_, H_, P_;
