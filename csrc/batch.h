@@ -19,19 +19,19 @@ struct Batch {
   Batch(Long columns, const View& x, const View& batch_sizes, const View& lengths_, bool batch_first_)
       : batch_first(batch_first_) {
     const bool packed = !batch_sizes.none;
-    if (x.none || x.axes != (packed ? 2 : 3) || x.shape[x.axes - 1] != columns)
-      throw Mismatch("expected x of shape " +
-          std::string(packed    ? "(N, "
+    if (x.none || x.shape.axes != (packed ? 2 : 3) || x.shape[x.shape.axes - 1] != columns)
+      throw Mismatch(std::string("expected x of shape ") +
+          (packed ? "(N, "
                   : batch_first ? "(B, T, "
                                 : "(T, B, ") +
-          std::to_string(columns) + "), got " + (x.none ? "none" : x.sizes()));
+          std::to_string(columns) + "), got " + (x.none ? "none" : x.shape.text()));
     if (packed) {
       unpack(x, batch_sizes);
     } else {
       T = x.shape[batch_first ? 1 : 0], B = x.shape[batch_first ? 0 : 1];
       rows = product({T, B});
     }
-    if (T < 1 || B < 1) throw Mismatch("expected x of at least one step and one sequence, got shape " + x.sizes());
+    if (T < 1 || B < 1) throw Mismatch("expected x of at least one step and one sequence, got shape " + x.shape.text());
     if (lengths_.none) return;
     if (packed) throw Mismatch("expected batch_sizes or lengths, got both");
     lengths = integers(lengths_, B);
@@ -41,6 +41,10 @@ struct Batch {
             "expected lengths from 0 to " + std::to_string(T) + ", the steps of x, got " + std::to_string(length));
   }
   bool packed() const { return !alive.empty(); }
+  Shape shape(Long columns) const {  // of what lies as x
+    if (packed()) return {rows, columns};
+    return batch_first ? Shape{B, T, columns} : Shape{T, B, columns};
+  }
 
   // Of what is saved for the backward pass: steps, sequences at most of one, and rows. `pad`: those that x has.
   struct Saved {
@@ -55,7 +59,7 @@ struct Batch {
 
  private:
   void unpack(const View& x, const View& batch_sizes) {
-    alive = integers(batch_sizes, batch_sizes.axes == 1 ? batch_sizes.shape[0] : 1);
+    alive = integers(batch_sizes, batch_sizes.shape.axes == 1 ? batch_sizes.shape[0] : 1);
     offset.reserve(alive.size());
     for (std::size_t t = 0; t < alive.size(); ++t) {
       if (alive[t] < 1 || alive[t] > (t == 0 ? x.shape[0] : alive[t - 1]) || alive[t] > x.shape[0] - rows)
@@ -66,7 +70,7 @@ struct Batch {
     }
     if (rows != x.shape[0])
       throw Mismatch("expected as many packed rows as batch_sizes count, " + std::to_string(rows) +
-          ", got x of shape " + x.sizes());
+          ", got x of shape " + x.shape.text());
     T = static_cast<Long>(alive.size()), B = alive.empty() ? 0 : alive[0];
   }
 };

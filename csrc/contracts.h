@@ -9,22 +9,6 @@
 
 namespace elman {
 
-// What every call begins with, and where its sequences lie: (T, B, columns), with batch_first (B, T, columns), packed
-// (N, columns).
-struct Inputs {
-  const View &x, &batch_sizes, &lengths, &reset;
-  Views params, initial, fresh;
-  bool batch_first, pad_saved;
-};
-struct ForwardViews {
-  const View &output, &hidden, &saved, &checkpoints;
-  Views final;
-};
-struct BackwardViews {
-  const View &output, &hidden, &saved, &checkpoints, &grad_output, &grad_hidden, &grad_saved, &grad_x;
-  Views grad_final, grad_initial, grad_fresh, grad_params;
-};
-
 // The operands that are of one number type, of so many sequences.
 class Operated {
  public:
@@ -40,12 +24,8 @@ class Operated {
   }
 
   void read_parameters(Views from) {
-    if (static_cast<Long>(from.size()) != stack_.count()) refuse_count(from, "parameters");
     reads_.reserve(from.size() + 12);
-    parameters_.resize(static_cast<std::size_t>(stack_.directions()));
-    for_each_direction(
-        from, false, [&](std::size_t d, void* const* at) { parameters_[d] = {at[0], at[1], at[2], at[3], at[4]}; });
-    net_.parameters = parameters_.data();
+    net_.parameters = each_direction(from, "parameters", false, parameters_);
   }
   // States, (L·D, B, width), or what they start fresh from, (L·D, width); written where what they are to be is not
   // const.
@@ -66,28 +46,27 @@ class Operated {
   const Network& network() const { return net_; }
 
  protected:
-  [[noreturn]] void refuse_count(Views got, const char* name) const {
-    throw Mismatch("expected " + std::to_string(stack_.count()) + " " + name + ", got " + std::to_string(got.size()));
-  }
-  void* dense(const View& v, std::initializer_list<Long> shape, bool written) {
+  void* dense(const View& v, const Shape& shape, bool written) {
     expect(v, shape, type_);
-    const Long elements = product(shape);
-    check_dense(v, elements);
-    return take(v, elements, written ? writes_ : reads_);
+    return take(v, dense_elements(v), written ? writes_ : reads_);
   }
-  // f(direction, its addresses by place) for each; null where there is none, or where none is written.
-  template <class F> void for_each_direction(Views from, bool written, F f) {
+  // The addresses for each direction; null where there is none, or where none is written.
+  template <class Weights>
+  const Weights* each_direction(Views from, const char* name, bool written, std::vector<Weights>& to) {
+    if (static_cast<Long>(from.size()) != stack_.count())
+      throw Mismatch(
+          "expected " + std::to_string(stack_.count()) + " " + name + ", got " + std::to_string(from.size()));
+    to.reserve(static_cast<std::size_t>(stack_.directions()));
     const View* v = from.data();
     for (Long d = 0; d < stack_.directions(); ++d) {
       void* at[Stack::kPlaces] = {};
       for (Long k = 0; k < stack_.each(); ++k, ++v) {
         const int place = stack_.place(k);
-        const auto [rows, columns] = stack_.shape(d, place);
-        if (written && v->none) continue;
-        at[place] = place == 2 || place == 3 ? dense(*v, {rows}, written) : dense(*v, {rows, columns}, written);
+        if (!written || !v->none) at[place] = dense(*v, stack_.shape(d, place), written);
       }
-      f(static_cast<std::size_t>(d), at);
+      to.push_back({at[0], at[1], at[2], at[3], at[4]});
     }
+    return to.data();
   }
 
   const Stack& stack_;
@@ -106,47 +85,40 @@ inline void check_parameters(const Stack& stack, Views params) {
   Operated(stack, type, 0).read_parameters(params);
 }
 
-// One call, its inputs checked.
+// One call, its inputs checked. Its sequences lie (T, B, columns), with batch_first (B, T, columns), or packed
+// (N, columns).
 class Contract : public Operated {
  public:
-  Contract(const Stack& stack, const Inputs& in, bool bfloat16_too)
-      : Contract(stack, in, {stack.I, in.x, in.batch_sizes, in.lengths, in.batch_first}, bfloat16_too) {}
+  Contract(const Stack& stack, const CallViews& views, bool batch_first, bool pad_saved)
+      : Contract(stack, views, {stack.I, views[kX], views[kBatchSizes], views[kLengths], batch_first}, pad_saved) {}
 
-  Forward forward(const ForwardViews& to) {
-    if (type_ == kBfloat16 && !(to.hidden.none && to.saved.none && to.checkpoints.none))
+  Forward forward() {
+    if (type_ == kBfloat16 && !(views_[kHidden].none && views_[kSaved].none && views_[kCheckpoints].none))
       throw Mismatch("expected nothing to be saved in bfloat16, which has no backward pass");
     writes_.reserve(8);
-    auto f = begin<Forward>(step_tensor(to.output, stack_.out(), true));
-    for (const View& v : to.final)
+    auto f = begin<Forward>(true);
+    for (const View& v : views_.all(kFinal))
       if (v.none) throw Mismatch("expected a final state for each of the cell's states, got none");
-    states(to.final, f.final);
-    f.hidden = hidden(to.hidden, true), f.saved = saved(to.saved, true);
-    f.checkpoints = checkpoints(to.checkpoints, true);
+    states(views_.all(kFinal), f.final);
     check_apart();
     return f;
   }
 
-  Backward backward(const BackwardViews& v) {
-    writes_.reserve(v.grad_params.size() + 8);
-    auto f = begin<Backward>(step_tensor(v.output, stack_.out(), false));
-    f.hidden = hidden(v.hidden, false), f.saved = saved(v.saved, false);
-    f.checkpoints = checkpoints(v.checkpoints, false);
+  Backward backward() {
+    if (type_ == kBfloat16) throw Mismatch("expected x of float32 or float64, got bfloat16");
+    writes_.reserve(views_.all(kGradParams).size() + 8);
+    auto f = begin<Backward>(false);
     const bool lives = net_.rows > 0;
     if (lives && stack_.L > 1 && !f.hidden) throw Mismatch("expected hidden, the lower layers' outputs, got none");
     if (lives && stack_.states() > 1 && !f.saved && !f.checkpoints)
       throw Mismatch("expected saved or checkpoints, got none of them");
-    if (!v.grad_output.none) f.grad_output = step_tensor(v.grad_output, stack_.out(), false, true);
-    f.grad_hidden = hidden(v.grad_hidden, false), f.grad_saved = saved(v.grad_saved, false);
+    if (const View& v = views_[kGradOutput]; !v.none) f.grad_output = step_tensor(v, stack_.out(), false, true);
+    f.grad_hidden = hidden(kGradHidden, false), f.grad_saved = saved(kGradSaved, false);
     if (f.grad_saved && !f.saved) throw Mismatch("expected saved, at which its gradient arrives, got none");
-    states(v.grad_final, f.grad_final);
-    if (!v.grad_x.none) f.grad_x = step_tensor(v.grad_x, stack_.I, true);
-    states(v.grad_initial, f.grad_initial), states(v.grad_fresh, f.grad_fresh, true);
-    if (static_cast<Long>(v.grad_params.size()) != stack_.count())
-      refuse_count(v.grad_params, "gradients of parameters");
-    gradients_.resize(parameters_.size());
-    for_each_direction(v.grad_params, true,
-        [&](std::size_t d, void* const* at) { gradients_[d] = {at[0], at[1], at[2], at[3], at[4]}; });
-    f.gradients = gradients_.data();
+    states(views_.all(kGradFinal), f.grad_final);
+    if (const View& v = views_[kGradX]; !v.none) f.grad_x = step_tensor(v, stack_.I, true);
+    states(views_.all(kGradInitial), f.grad_initial), states(views_.all(kGradFresh), f.grad_fresh, true);
+    f.gradients = each_direction(views_.all(kGradParams), "gradients of parameters", true, gradients_);
     check_apart();
     return f;
   }
@@ -156,61 +128,57 @@ class Contract : public Operated {
   }
 
  private:
-  Contract(const Stack& stack, const Inputs& in, Batch batch, bool bfloat16_too)
-      : Operated(stack, in.x.type, batch.B), batch_(std::move(batch)), pad_saved_(in.pad_saved) {
-    if (type_ != kFloat32 && type_ != kFloat64 && !(bfloat16_too && type_ == kBfloat16))
-      throw Mismatch(std::string("expected x of float32") + (bfloat16_too ? ", float64 or bfloat16" : " or float64") +
-          ", got " + type_.name());
+  Contract(const Stack& stack, const CallViews& views, Batch batch, bool pad_saved)
+      : Operated(stack, views[kX].type, batch.B), views_(views), batch_(std::move(batch)), pad_saved_(pad_saved) {
+    if (type_ != kFloat32 && type_ != kFloat64 && type_ != kBfloat16)
+      throw Mismatch("expected x of float32, float64 or bfloat16, got " + type_.name());
     net_.T = batch_.T, net_.rows = batch_.rows;
     if (batch_.packed()) net_.alive = batch_.alive.data(), net_.offset = batch_.offset.data();
     product({stack.directions(), net_.rows, std::max({stack.out(), stack.I, stack.cell.saved * stack.H})});
-    read_parameters(in.params);
-    if (!in.reset.none) {
-      const View& reset = in.reset;
+    read_parameters(views.all(kParams));
+    if (const View& reset = views[kReset]; !reset.none) {
       expect(reset, {net_.T, net_.B}, reset.type == kUint8 ? kUint8 : kBool);
       const Long step = stride(reset, 0), sequence = stride(reset, 1);
       const Long bytes = 1 + product({net_.T - 1, step}) + product({net_.B - 1, sequence});
       net_.resets = {static_cast<const unsigned char*>(take(reset, bytes, reads_)), step, sequence};
     }
-    x_ = step_tensor(in.x, stack.I, false);
-    states(in.initial, initial_), states(in.fresh, fresh_, true);
   }
 
-  // Once the output is known to be there: from here on the network is as the kernels see it, the batch the caller's.
-  template <class Call> Call begin(const StepTensor& output) {
+  // What both passes take, and what one writes for the other. Once the output is known to be there, the network is as
+  // the kernels see it, and the batch the caller's.
+  template <class Call> Call begin(bool writes) {
+    Call call{};
+    call.x = step_tensor(views_[kX], stack_.I, false);
+    call.output = step_tensor(views_[kOutput], stack_.out(), writes);
     if (!batch_.lengths.empty())
       ragged_ = Ragged(batch_.lengths.data(), batch_.T, batch_.B), ragged_.describe(net_, pad_saved_);
-    Call call{};
-    call.net = net_, call.x = x_, call.output = output;
-    for (int s = 0; s < kMostStates; ++s) call.initial[s] = initial_[s], call.fresh[s] = fresh_[s];
+    call.net = net_;
+    states(views_.all(kInitial), call.initial), states(views_.all(kFresh), call.fresh, true);
+    call.hidden = hidden(kHidden, writes), call.saved = saved(kSaved, writes);
+    const bool some = net_.rows > 0 && stack_.states() > 1;
+    const Long checkpoints = some ? product({stack_.directions(), number_of_checkpoints(net_), net_.B}) : 0;
+    call.checkpoints = rows(views_[kCheckpoints], checkpoints, {stack_.H}, writes, true);
     return call;
   }
 
   // Rows of this shape, in any number of axes before; `more`: there may be more of them than so many.
-  void* rows(const View& v, Long count, std::initializer_list<Long> row, bool written, bool more = false) {
+  void* rows(const View& v, Long count, const Shape& row, bool written, bool more = false) {
     if (v.none) return nullptr;
-    const int before = v.axes - static_cast<int>(row.size());
-    Long needed = count;
-    bool fits = before >= 0 && v.type == type_;
-    for (int d = 0; fits && d < static_cast<int>(row.size()); ++d)
-      fits = v.shape[before + d] == row.begin()[d], needed = product({needed, row.begin()[d]});
-    const Long elements = fits ? dense_elements(v) : 0;
+    const int before = v.shape.axes - row.axes;
+    const bool fits =
+        before >= 0 && v.type == type_ && std::equal(row.size, row.size + row.axes, v.shape.size + before);
+    const Long needed = product({count, product(row)}), elements = fits ? dense_elements(v) : 0;
     if (!fits || (more ? elements < needed : elements != needed))
-      throw Mismatch("expected " + v.who() + " of " + std::to_string(count) + " rows of shape " +
-          View::shown({row.begin(), row.size()}) + " and " + type_.name() + ", got " + v.sizes() + " and " +
-          v.type.name());
+      throw Mismatch("expected " + v.who() + " of " + std::to_string(count) + " rows of shape " + row.text() + " and " +
+          type_.name() + ", got " + v.shape.text() + " and " + v.type.name());
     return take(v, needed, written ? writes_ : reads_);
   }
-  void* hidden(const View& v, bool written) {
-    return rows(v, product({stack_.L - 1, net_.saved_rows()}), {stack_.out()}, written);
+  void* hidden(Role role, bool written) {
+    return rows(views_[role], product({stack_.L - 1, net_.saved_rows()}), {stack_.out()}, written);
   }
-  void* saved(const View& v, bool written) {
-    return rows(v, product({stack_.directions(), net_.saved_rows()}), {stack_.cell.saved, stack_.H}, written);
-  }
-  void* checkpoints(const View& v, bool written) {
-    const bool some = net_.rows > 0 && stack_.states() > 1;
-    const Long count = some ? product({stack_.directions(), number_of_checkpoints(net_), net_.B}) : 0;
-    return rows(v, count, {stack_.H}, written, true);
+  void* saved(Role role, bool written) {
+    const Long count = product({stack_.directions(), net_.saved_rows()});
+    return rows(views_[role], count, {stack_.cell.saved, stack_.H}, written);
   }
 
   // A tensor of all steps, whose rows may lie anywhere; those that are written must not overlap one another. One number
@@ -218,12 +186,10 @@ class Contract : public Operated {
   StepTensor step_tensor(const View& v, Long columns, bool written, bool spread = false) {
     const Long T = batch_.T, B = batch_.B, all = batch_.rows;
     const bool packed = batch_.packed(), batch_first = batch_.batch_first;
-    packed            ? expect(v, {all, columns}, type_)
-        : batch_first ? expect(v, {B, T, columns}, type_)
-                      : expect(v, {T, B, columns}, type_);
-    const Long column = columns > 1 ? v.strides[v.axes - 1] : 1, width = column == 0 ? 1 : columns;
+    expect(v, batch_.shape(columns), type_);
+    const Long column = columns > 1 ? v.strides[v.shape.axes - 1] : 1, width = column == 0 ? 1 : columns;
     if (column != 1 && !(spread && column == 0))
-      throw Mismatch("expected " + v.who() + " with its features side by side, got strides " + v.steps());
+      throw Mismatch("expected " + v.who() + " with its features side by side, got strides " + v.strides.text());
     const Long step = packed ? 0 : stride(v, batch_first ? 1 : 0), sequence = stride(v, packed || batch_first ? 0 : 1);
     const Long last = packed ? product({all - 1, sequence}) : product({T - 1, step}) + product({B - 1, sequence});
     if (written && all > 1) {
@@ -232,17 +198,17 @@ class Contract : public Operated {
         apart = sequence <= step ? sequence >= width && step >= product({B - 1, sequence}) + width
                                  : step >= width && sequence >= product({T - 1, step}) + width;
       if (!apart)
-        throw Mismatch("expected rows of " + v.who() + " that do not overlap one another, got strides " + v.steps());
+        throw Mismatch(
+            "expected rows of " + v.who() + " that do not overlap one another, got strides " + v.strides.text());
     }
     return {take(v, width == 0 ? 0 : last + width, written ? writes_ : reads_), step, sequence, column};
   }
 
+  const CallViews& views_;
   const Batch batch_;
   const bool pad_saved_;
   Ragged ragged_;
   std::vector<Gradients> gradients_;
-  StepTensor x_{};
-  const void *initial_[kMostStates] = {}, *fresh_[kMostStates] = {};
 };
 
 }  // namespace elman

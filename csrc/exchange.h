@@ -21,7 +21,7 @@ struct ExchangeApi {
   int (*view)(void* object, nanobind::dlpack::dltensor* out);  // may be null; not 0: failed, with a Python error set
 };
 
-const ExchangeApi*& exchange();  // the one in use; null: there is none
+inline const ExchangeApi* exchange = nullptr;  // the one in use; null: there is none
 
 // From the capsule that a tensor class carries as __dlpack_c_exchange_api__; null if it is none we know.
 inline const ExchangeApi* exchange_api(nanobind::handle capsule) {
@@ -30,11 +30,15 @@ inline const ExchangeApi* exchange_api(nanobind::handle capsule) {
   return api && api->major == 1 && api->view ? api : nullptr;
 }
 
-// Calls a method without arguments; throws what it raises.
+// What Python returned; throws what it raised instead.
+inline nanobind::object returned(PyObject* result) {
+  if (!result) throw nanobind::python_error();
+  return nanobind::steal(result);
+}
+
+// Calls a method without arguments.
 inline nanobind::object call(PyObject* object, PyObject* method) {
-  nanobind::object result = nanobind::steal(PyObject_VectorcallMethod(method, &object, 1, nullptr));
-  if (!result.is_valid()) throw nanobind::python_error();
-  return result;
+  return returned(PyObject_VectorcallMethod(method, &object, 1, nullptr));
 }
 
 // Whether a tensor's numbers are negated lazily, and not in memory as they are. To ask lets other threads of Python
@@ -44,27 +48,15 @@ inline bool is_negated(PyObject* tensor) {
   return !call(tensor, is_neg).is(Py_False);
 }
 
-// Whether a tensor is what kernels can read: on the CPU, float32, float64 or bfloat16, which its bits tell apart, its
-// numbers in memory as they are. Then `t` describes it.
-inline bool can_read(const ExchangeApi* api, PyObject* tensor, nanobind::dlpack::dltensor& t) {
-  if (api->view(tensor, &t) != 0) {
-    PyErr_Clear();
-    return false;
-  }
-  const Type type{t.dtype.code, t.dtype.bits};
-  return (type == kFloat32 || type == kFloat64 || type == kBfloat16) && t.dtype.lanes == 1 &&
-      t.device.device_type == nanobind::device::cpu::value && !is_negated(tensor);
+// Whether torch shows a tensor; then `t` says where it lies.
+inline bool is_shown(PyObject* tensor, nanobind::dlpack::dltensor& t) {
+  if (exchange && exchange->view(tensor, &t) == 0) return true;
+  PyErr_Clear();
+  return false;
 }
 
 inline Address address_of(const nanobind::dlpack::dltensor& t) {
   return reinterpret_cast<Address>(t.data) + t.byte_offset;
-}
-
-inline bool is_dense(const nanobind::dlpack::dltensor& t) {
-  std::int64_t stride = 1;
-  for (std::int32_t d = t.ndim; d-- > 0; stride *= t.shape[d])
-    if (t.shape[d] != 1 && t.strides && t.strides[d] != stride) return false;
-  return true;
 }
 
 // The classes whose tensors are what they seem: a subclass may mean anything by its operations.
@@ -81,27 +73,21 @@ inline bool is_plain(nanobind::handle tensor) {
 
 inline bool requires_grad(nanobind::handle tensor) {
   static PyObject* const name = PyUnicode_InternFromString("requires_grad");
-  const nanobind::object value = nanobind::steal(PyObject_GetAttr(tensor.ptr(), name));
-  if (!value.is_valid()) throw nanobind::python_error();
-  return value.is(Py_True);
+  return returned(PyObject_GetAttr(tensor.ptr(), name)).is(Py_True);
 }
 
 // Memory for numbers, uninitialised, as torch would make it for `like`, so that its modes and hooks see it.
-inline nanobind::object allocate(nanobind::handle like, std::initializer_list<Long> shape) {
+inline nanobind::object allocate(nanobind::handle like, const Shape& shape) {
   static PyObject* const new_empty_strided =
       PyUnicode_InternFromString("new_empty_strided");  // of torch's ways the fastest
-  const auto size = static_cast<Py_ssize_t>(shape.size());
-  const nanobind::object sizes = nanobind::steal(PyTuple_New(size)), strides = nanobind::steal(PyTuple_New(size));
-  if (!sizes.is_valid() || !strides.is_valid()) throw nanobind::python_error();
+  const nanobind::object sizes = returned(PyTuple_New(shape.axes)), strides = returned(PyTuple_New(shape.axes));
   Long stride = 1;
-  for (Py_ssize_t d = size; d-- > 0; stride = product({stride, shape.begin()[d]})) {
-    NB_TUPLE_SET_ITEM(sizes.ptr(), d, PyLong_FromLongLong(shape.begin()[d]));
+  for (int d = shape.axes; d-- > 0; stride = product({stride, shape[d]})) {
+    NB_TUPLE_SET_ITEM(sizes.ptr(), d, PyLong_FromLongLong(shape[d]));
     NB_TUPLE_SET_ITEM(strides.ptr(), d, PyLong_FromLongLong(stride));
   }
   PyObject* arguments[] = {like.ptr(), sizes.ptr(), strides.ptr()};
-  nanobind::object made = nanobind::steal(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));
-  if (!made.is_valid()) throw nanobind::python_error();
-  return made;
+  return returned(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));
 }
 
 }  // namespace elman

@@ -23,11 +23,11 @@ Number number_of(int number) {
 void activation(int which, nb::handle from, nb::handle to) {
   check(which >= 0 && which <= 2, "the function must be 0 (tanh), 1 (relu) or 2 (sigmoid)");
   Operands o;
-  const std::size_t source = o.add("source", from), result = o.add("target", to, true);
+  o.add(kSource, from), o.add(kTarget, to, true);
   o.inspect();
-  const auto [in, out] = elementwise(o[source], o[result]);
-  const Number number = o[source].type == kFloat32 ? Number::f32 : Number::f64;
-  const Long n = o[source].shape[0];
+  const auto [in, out] = elementwise(o[kSource], o[kTarget]);
+  const Number number = o[kSource].type == kFloat32 ? Number::f32 : Number::f64;
+  const Long n = o[kSource].shape[0];
   o.keep();
   nb::gil_scoped_release release;
   target()->activation(static_cast<Activation>(which), number, in, out, n);

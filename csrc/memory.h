@@ -17,14 +17,10 @@ struct Range {
 };
 using Ranges = std::vector<Range>;
 
-[[noreturn]] inline void refuse(const View& v, std::span<const Long> shape, Type type) {
-  throw Mismatch("expected " + v.who() + " of shape " + View::shown(shape) + " and " + type.name() + ", got " +
-      (v.none ? "none" : v.sizes() + " and " + v.type.name()));
-}
-inline void expect(const View& v, std::initializer_list<Long> shape, Type type) {
-  bool fits = !v.none && v.axes == static_cast<int>(shape.size()) && v.type == type;
-  for (int d = 0; fits && d < v.axes; ++d) fits = v.shape[d] == shape.begin()[d];
-  if (!fits) refuse(v, {shape.begin(), shape.size()}, type);
+inline void expect(const View& v, const Shape& shape, Type type) {
+  if (v.none || v.type != type || !(v.shape == shape))
+    throw Mismatch("expected " + v.who() + " of shape " + shape.text() + " and " + type.name() + ", got " +
+        (v.none ? "none" : v.shape.text() + " and " + v.type.name()));
 }
 // From one to the next along an axis; of one alone it means nothing.
 inline Long stride(const View& v, int axis) {
@@ -34,16 +30,10 @@ inline Long stride(const View& v, int axis) {
         std::to_string(v.strides[axis]));
   return v.strides[axis];
 }
-inline void check_dense(const View& v, Long elements) {
-  Long stride = 1;
-  for (int d = v.axes; elements && d-- > 0; stride *= v.shape[d])
-    if (v.shape[d] != 1 && v.strides[d] != stride)
-      throw Mismatch("expected " + v.who() + " to be contiguous, got strides " + v.steps());
-}
 inline Long dense_elements(const View& v) {
-  Long elements = 1;
-  for (int d = 0; d < v.axes; ++d) elements = product({elements, v.shape[d]});
-  check_dense(v, elements);
+  const Long elements = product(v.shape);
+  if (elements && !is_dense(v.shape.axes, v.shape.size, v.strides.size))
+    throw Mismatch("expected " + v.who() + " to be contiguous, got strides " + v.strides.text());
   return elements;
 }
 // So many elements from an operand's first to its last.
@@ -84,9 +74,9 @@ inline void check_overlap(const Ranges& reads, const Ranges& writes) {
 
 // What a function reads and writes, number by number.
 inline std::pair<const void*, void*> elementwise(const View& from, const View& to) {
-  if (from.none || from.axes != 1 || (from.type != kFloat32 && from.type != kFloat64))
+  if (from.none || from.shape.axes != 1 || (from.type != kFloat32 && from.type != kFloat64))
     throw Mismatch(
-        "expected source of one axis and float32 or float64, got " + from.sizes() + " and " + from.type.name());
+        "expected source of one axis and float32 or float64, got " + from.shape.text() + " and " + from.type.name());
   expect(to, {from.shape[0]}, from.type);
   Ranges reads, writes;
   const std::pair<const void*, void*> both{

@@ -1,9 +1,6 @@
 // A parameter whose values a stream has packed: whether it still is as it was.
 #pragma once
 
-#include <algorithm>
-#include <vector>
-
 #include "exchange.h"
 
 namespace elman {
@@ -15,7 +12,7 @@ struct PackedParameter {
   static constexpr int kSome = 16;
   nanobind::object name, parameter;
   Long version;
-  std::vector<Long> shape{};
+  Shape shape{};
   const void* at = nullptr;
   Long bytes = 0;
   bool wide = false;  // numbers of 64 bits, not 32
@@ -23,40 +20,33 @@ struct PackedParameter {
   std::uint64_t some[kSome] = {};
 
   void remember(const View& v) {
-    Long elements = 1;
-    for (int d = 0; d < v.axes; ++d) elements *= v.shape[d];
-    const Long last = elements - 1;
-    shape.assign(v.shape, v.shape + v.axes);
-    at = reinterpret_cast<const void*>(v.at), wide = v.type == kFloat64, bytes = elements * (wide ? 8 : 4);
+    const Long elements = product(v.shape), last = elements - 1;
+    shape = v.shape, at = reinterpret_cast<const void*>(v.at), wide = v.type == kFloat64,
+    bytes = elements * (wide ? 8 : 4);
     for (int i = 0; i < kSome; ++i) places[i] = last * i / (kSome - 1);
     for (int i = 0; i < kSome; ++i) some[i] = wide ? number<std::uint64_t>(i) : number<std::uint32_t>(i);
   }
   bool is_unchanged() const { return wide ? are_the_same<std::uint64_t>() : are_the_same<std::uint32_t>(); }
-  bool lies_there(const ExchangeApi* api) const {
+  bool lies_there() const {
     nanobind::dlpack::dltensor t;
-    if (api && api->view(parameter.ptr(), &t) == 0)
-      return address_of(t) == reinterpret_cast<std::uintptr_t>(at) && is_dense(t) &&
-          Type{t.dtype.code, t.dtype.bits} == (wide ? kFloat64 : kFloat32) &&
-          std::equal(shape.begin(), shape.end(), t.shape, t.shape + t.ndim);
-    PyErr_Clear();
+    if (is_shown(parameter.ptr(), t))
+      return address_of(t) == reinterpret_cast<Address>(at) && Type{t.dtype.code, t.dtype.bits} == type() &&
+          std::equal(shape.size, shape.size + shape.axes, t.shape, t.shape + t.ndim) &&
+          (!t.strides || is_dense(t.ndim, t.shape, t.strides));
     static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
-    if (nanobind::cast<std::uintptr_t>(call(parameter.ptr(), data_ptr)) != reinterpret_cast<std::uintptr_t>(at))
-      return false;
-    Long bytes = wide ? 8 : 4;
-    for (const Long size : shape) bytes *= size;
-    return nanobind::cast<Long>(parameter.attr("nbytes")) == bytes;
+    return nanobind::cast<Address>(call(parameter.ptr(), data_ptr)) == reinterpret_cast<Address>(at) &&
+        nanobind::cast<Long>(parameter.attr("nbytes")) == bytes;
   }
   // How often it has been written to.
   static Long count(PyObject* tensor) {
     static PyObject* const name = PyUnicode_InternFromString("_version");
-    const nanobind::object count = nanobind::steal(PyObject_GetAttr(tensor, name));
-    if (!count.is_valid()) throw nanobind::python_error();
-    const Long number = PyLong_AsLongLong(count.ptr());
+    const Long number = PyLong_AsLongLong(returned(PyObject_GetAttr(tensor, name)).ptr());
     if (number == -1 && PyErr_Occurred()) throw nanobind::python_error();
     return number;
   }
 
  private:
+  Type type() const { return wide ? kFloat64 : kFloat32; }
   template <class Bits> Bits number(int i) const { return static_cast<const Bits*>(at)[places[i]]; }
   template <class Bits> bool are_the_same() const {
     Bits difference = 0;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstring>
-#include <utility>
 
 #include "dispatch.h"
 #include "views.h"
@@ -42,12 +41,11 @@ struct Stack {
   Long each() const { return 2 + (bias ? 2 : 0) + (P ? 1 : 0); }
   Long count() const { return directions() * each(); }
   int place(Long i) const { return static_cast<int>(i < 2 || (bias && i < 4) ? i : 4); }
-  // The shape of what is in a place, in a direction counted through all layers; the second size is 0 of one axis.
-  std::pair<Long, Long> shape(Long direction, int place) const {
+  // The shape of what is in a place, in a direction counted through all layers.
+  Shape shape(Long direction, int place) const {
     if (place == 0) return {rows(), direction < D ? I : out()};
     if (place == 1) return {rows(), width(0)};
-    if (place == 4) return {P, H};
-    return {rows(), 0};
+    return place == 4 ? Shape{P, H} : Shape{rows()};
   }
 };
 

@@ -3,6 +3,7 @@
 // torch nor numpy.
 #include <nanobind/nanobind.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "contracts.h"
@@ -16,30 +17,6 @@ namespace elman {
 Stack stack_of(const nb::tuple& stack);  // binding.cpp
 
 namespace {
-
-// A buffer of Python's, held for a step.
-class Buffer {
- public:
-  Buffer(nb::handle object, int flags)
-      : ok_(PyObject_GetBuffer(object.ptr(), &view, flags | PyBUF_STRIDES | PyBUF_FORMAT) == 0) {
-    if (!ok_) PyErr_Clear();
-  }
-  Buffer(const Buffer&) = delete;
-  ~Buffer() {
-    if (ok_) PyBuffer_Release(&view);
-  }
-  // Whether it holds floats of so many bits in the machine's order.
-  bool has(Long bits) const {
-    const char* format = ok_ ? view.format : nullptr;
-    if (!format || format[0] == 0 || format[1] != 0) return false;
-    return bits == 8 * view.itemsize && *format == (bits == 32 ? 'f' : 'd');
-  }
-
-  Py_buffer view;
-
- private:
-  bool ok_;
-};
 
 class BoundStream {
  public:
@@ -61,22 +38,21 @@ class BoundStream {
       packed_.push_back({nb::borrow(name), parameter, PackedParameter::count(parameter.ptr())});
     }
     Operands weights;
-    const Operands::Indices all = weights.add_all("parameter", params, 0);
-    const Operands::Indices own = states_.add_all("state", states, 0, true);
-    check(names.size() == 0 || names.size() == all.second, "names must be none, or one for each parameter");
+    weights.add_all(kParams, params), states_.add_all(kState, states, true);
     weights.inspect(), states_.inspect();
-    const Type type = all.second ? weights[all][0].type : kOther;
-    if (type != kFloat32 && type != kFloat64)
-      throw Mismatch("expected parameters of float32 or float64, got " + type.name());
-    Operated operands(stack_, type, B);
-    operands.read_parameters(weights[all]);
+    const Views all = weights.all(kParams), own = states_.all(kState);
+    check(names.size() == 0 || names.size() == all.size(), "names must be none, or one for each parameter");
+    type_ = all.empty() ? kOther : all[0].type;
+    if (type_ != kFloat32 && type_ != kFloat64)
+      throw Mismatch("expected parameters of float32 or float64, got " + type_.name());
+    Operated operands(stack_, type_, B);
+    operands.read_parameters(all);
     void* at[kMostStates] = {};
-    operands.states(states_[own], at);
-    for (const View& v : states_[own])
+    operands.states(own, at);
+    for (const View& v : own)
       if (v.none) throw Mismatch("expected a state for each of the cell's states, got none");
     operands.check_apart();
-    for (std::size_t i = 0; i < packed_.size(); ++i) packed_[i].remember(weights[all][i]);
-    bits_ = type.bits;
+    for (std::size_t i = 0; i < packed_.size(); ++i) packed_[i].remember(all[i]);
     for (int s = 0; s < stack_.cell.states; ++s)
       written_.push_back({reinterpret_cast<Address>(at[s]), stack_.L * B * stack_.width(s) * size()});
     Network net = operands.network();
@@ -106,11 +82,9 @@ class BoundStream {
 
   bool is_current() const {
     if (!fresh_.is_valid()) return false;
-    const ExchangeApi* api = exchange();
     for (const PackedParameter& p : packed_) {
       PyObject* now = PyDict_GetItem(entries_.ptr(), p.name.ptr());
-      if (now != p.parameter.ptr() || PackedParameter::count(now) != p.version || !p.lies_there(api) ||
-          !p.is_unchanged())
+      if (now != p.parameter.ptr() || PackedParameter::count(now) != p.version || !p.lies_there() || !p.is_unchanged())
         return false;
     }
     return true;
@@ -122,40 +96,26 @@ class BoundStream {
   // one another, from the states and from the parameters. It may overlap x.
   nb::object step(nb::handle x, nb::handle out) const {
     if (!is_current()) return nb::none();
-    return is_plain(x) ? step_tensor(x, out) : step_array(x, out);
+    try {
+      return is_plain(x) ? step_tensor(x, out) : step_array(x, out);
+    } catch (const Mismatch&) {
+      return nb::none();
+    }
   }
 
  private:
-  // Rows of numbers in a caller's memory, so many bytes apart.
-  struct Rows {
-    std::uintptr_t at;
-    Long row;
-    bool fit;  // as many as there should be, of the right width, each contiguous
-  };
-
-  Rows rows(const Py_buffer& v, Long width) const {
-    const bool fit = fits(v.ndim, v.shape, width) && (v.strides[v.ndim - 1] == v.itemsize || width == 1);
-    return {reinterpret_cast<std::uintptr_t>(v.buf), fit && B_ > 1 ? v.strides[0] : 0, fit};
+  // Whether there is a row of so many numbers for each sequence, each contiguous.
+  bool fits(const View& v, Long width) const {
+    const int last = v.shape.axes - 1;
+    return v.type == type_ && (last == 1 ? v.shape[0] == B_ : last == 0 && B_ == 1) && v.shape[last] == width &&
+        (v.strides[last] == 1 || width == 1);
   }
-  Rows rows(const nb::dlpack::dltensor& t, Long width) const {
-    const bool number = t.dtype.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float) &&
-        t.dtype.bits == bits_ && t.dtype.lanes == 1;
-    const bool fit = number && t.device.device_type == nb::device::cpu::value && fits(t.ndim, t.shape, width) &&
-        (!t.strides || t.strides[t.ndim - 1] == 1 || width == 1);
-    return {address_of(t), fit && B_ > 1 ? (t.strides ? t.strides[0] : width) * size() : 0, fit};
-  }
-  template <class Size> bool fits(int rank, const Size* shape, Long width) const {
-    return (rank == 2 ? shape[0] == B_ : rank == 1 && B_ == 1) && shape[rank - 1] == width;
-  }
-
-  bool fits_x(const Rows& x) const {
-    return x.fit && x.at % static_cast<std::uintptr_t>(size()) == 0 && x.row % size() == 0;
-  }
-  bool fits_out(const Rows& to) const {
-    const Long line = width() * size(), first = to.row < 0 ? to.row * (B_ - 1) : 0,
-               extent = (to.row < 0 ? -to.row : to.row) * (B_ - 1) + line;
-    if (!to.fit || (B_ > 1 && to.row < line && -to.row < line)) return false;
-    const Address from = to.at + static_cast<Address>(first), end = from + static_cast<Address>(extent);
+  Long row(const View& v) const { return B_ > 1 ? v.strides[0] : 0; }  // from one to the next
+  bool can_write(const View& to) const {
+    const Long line = width() * size(), step = row(to) * size(), way = step * (B_ - 1);
+    if (!fits(to, width()) || (B_ > 1 && step < line && -step < line)) return false;
+    const Address from = to.at + static_cast<Address>(std::min<Long>(way, 0)),
+                  end = to.at + static_cast<Address>(std::max<Long>(way, 0) + line);
     const auto apart = [&](Address at, Long bytes) { return end <= at || at + static_cast<Address>(bytes) <= from; };
     for (const auto& [at, bytes] : written_)
       if (!apart(at, bytes)) return false;
@@ -163,42 +123,39 @@ class BoundStream {
       if (!apart(reinterpret_cast<Address>(p.at), p.bytes)) return false;
     return true;
   }
-  void advance(const Rows& x) const { stream_->step(stream_, reinterpret_cast<const void*>(x.at), x.row / size()); }
-  void write(const Rows& to) const {
-    for (Long r = 0; r < B_; ++r)
-      std::memcpy(reinterpret_cast<char*>(to.at) + r * to.row, top_ + r * width() * size(),
-          static_cast<std::size_t>(width() * size()));
+  bool advance(const View& x, const View& to) const {
+    const bool aligned = x.at % static_cast<Address>(size()) == 0;
+    if (x.shape.axes != to.shape.axes || !aligned || !can_write(to)) return false;
+    stream_->step(stream_, reinterpret_cast<const void*>(x.at), row(x));
+    for (Long r = 0, line = width() * size(); r < B_; ++r)
+      std::memcpy(
+          reinterpret_cast<char*>(to.at) + r * row(to) * size(), top_ + r * line, static_cast<std::size_t>(line));
+    return true;
   }
 
   nb::object step_array(nb::handle x, nb::handle out) const {
-    const Buffer from(x, 0);
-    if (!from.has(bits_)) return nb::none();
-    const Rows x_rows = rows(from.view, stack_.I);
-    if (!fits_x(x_rows)) return nb::none();
-    const nb::object output = out.is_none() ? made(from.view.ndim - 1) : nb::borrow(out);
-    const Buffer to(output, PyBUF_WRITABLE);
-    if (!to.has(bits_) || to.view.ndim != from.view.ndim) return nb::none();
-    const Rows out_rows = rows(to.view, width());
-    if (!fits_out(out_rows)) return nb::none();
-    advance(x_rows), write(out_rows);
-    return output;
+    View from(kX.name, -1, false), to(kOutput.name, -1, false);
+    const Buffer source(x, false);
+    if (!source.ok) return nb::none();
+    Operands::inspect(source.view, from);
+    if (!fits(from, stack_.I)) return nb::none();
+    const nb::object output = out.is_none() ? made(from.shape.axes - 1) : nb::borrow(out);
+    const Buffer target(output, true);
+    if (!target.ok) return nb::none();
+    Operands::inspect(target.view, to);
+    return advance(from, to) ? output : nb::none();
   }
 
   nb::object step_tensor(nb::handle x, nb::handle out) const {
-    const ExchangeApi* api = exchange();
-    nb::dlpack::dltensor from, to;
-    if (!api || !can_read(api, x.ptr(), from) || !rows(from, stack_.I).fit) return nb::none();
-    const nb::object output = out.is_none() ? made(from.ndim + 1) : nb::borrow(out);
-    if (!is_plain(output) || !can_read(api, output.ptr(), to)) return nb::none();
-    // Once more: to inspect lets other threads run, and nothing may come between what is seen and its use.
-    if (api->view(x.ptr(), &from) != 0 || api->view(output.ptr(), &to) != 0) {
-      PyErr_Clear();
-      return nb::none();
-    }
-    const Rows x_rows = rows(from, stack_.I), out_rows = rows(to, width());
-    if (from.ndim != to.ndim || !fits_x(x_rows) || !fits_out(out_rows)) return nb::none();
-    advance(x_rows), write(out_rows);
-    return output;
+    View from(kX.name, -1, false), to(kOutput.name, -1, false);
+    if (!exchange) return nb::none();
+    Operands::inspect(x.ptr(), from);
+    if (!fits(from, stack_.I) || is_negated(x.ptr())) return nb::none();
+    const nb::object output = out.is_none() ? made(from.shape.axes + 1) : nb::borrow(out);
+    if (!is_plain(output) || is_negated(output.ptr())) return nb::none();
+    // Only now, and x once more: to ask lets other threads run, and nothing may come between what is seen and its use.
+    Operands::inspect(x.ptr(), from), Operands::inspect(output.ptr(), to);
+    return fits(from, stack_.I) && advance(from, to) ? output : nb::none();
   }
 
   nb::object made(int way) const {
@@ -206,18 +163,16 @@ class BoundStream {
     PyObject* items[kMostItems];
     const Py_ssize_t count = NB_TUPLE_GET_SIZE(call);
     for (Py_ssize_t i = 0; i < count; ++i) items[i] = NB_TUPLE_GET_ITEM(call, i);
-    nb::object output = nb::steal(PyObject_Vectorcall(items[0], items + 1, size_t(count - 1), nullptr));
-    if (!output.is_valid()) throw nb::python_error();
-    return output;
+    return returned(PyObject_Vectorcall(items[0], items + 1, size_t(count - 1), nullptr));
   }
 
   static constexpr std::size_t kMostItems = 4;  // of a call in `fresh`
-  Long size() const { return bits_ / 8; }       // of a number, in bytes
+  Long size() const { return type_.bits / 8; }  // of a number, in bytes
   Long width() const { return stack_.out(); }
 
   const Stack stack_;
   const Long B_;
-  Long bits_ = 0;  // of a number
+  Type type_ = kOther;  // of all numbers
   nb::tuple fresh_;
   nb::dict entries_;
   Operands states_;

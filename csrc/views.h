@@ -1,11 +1,13 @@
 // What an operand is, whoever showed it: what it is called in errors, its type, shape, strides and address.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace elman {
 
@@ -37,32 +39,80 @@ struct Type {
 constexpr Type kFloat32{2, 32}, kFloat64{2, 64}, kBfloat16{4, 16}, kInt64{0, 64}, kUint8{1, 8}, kBool{6, 8},
     kOther{255, 0};
 
+// One number for each axis: sizes, or strides.
+struct Shape {
+  int axes = 0;
+  Long size[kMostAxes];  // of so many axes
+
+  Shape() {}
+  Shape(std::initializer_list<Long> sizes) {
+    for (const Long s : sizes) size[axes++] = s;
+  }
+  Long& operator[](int d) { return size[d]; }
+  Long operator[](int d) const { return size[d]; }
+  bool operator==(const Shape& other) const {
+    return std::equal(size, size + axes, other.size, other.size + other.axes);
+  }
+  std::string text() const {
+    std::string text = "(";
+    for (int d = 0; d < axes; ++d) text += (d ? ", " : "") + std::to_string(size[d]);
+    return text + (axes == 1 ? ",)" : ")");
+  }
+};
+
+inline bool is_dense(int axes, const Long* shape, const Long* strides) {
+  Long stride = 1;
+  for (int d = axes; d-- > 0; stride *= shape[d])
+    if (shape[d] != 1 && strides[d] != stride) return false;
+  return true;
+}
+
 // Where an operand lies. Strides count elements.
 struct View {
   const char* name;
   Long index;  // which of those of this name; -1: there is one
   bool none;   // there is no such operand; the rest means nothing then
   Type type = kOther;
-  int axes = 0;
   Address at = 0;
-  Long shape[kMostAxes], strides[kMostAxes];  // of so many axes
+  Shape shape, strides;
 
   View(const char* name_, Long index_, bool none_) : name(name_), index(index_), none(none_) {}
   std::string who() const { return index < 0 ? name : std::string(name) + " " + std::to_string(index); }
-  std::string sizes() const { return shown(std::span(shape, static_cast<std::size_t>(axes))); }
-  std::string steps() const { return shown(std::span(strides, static_cast<std::size_t>(axes))); }
-  static std::string shown(std::span<const Long> sizes) {
-    std::string text = "(";
-    for (std::size_t d = 0; d < sizes.size(); ++d) text += (d ? ", " : "") + std::to_string(sizes[d]);
-    return text + (sizes.size() == 1 ? ",)" : ")");
-  }
 };
 using Views = std::span<const View>;
 
-inline Long product(std::initializer_list<Long> factors) {
+// What an operand is in its call: the number of its place in the table of all, and what errors call it.
+struct Role {
+  int number;
+  const char* name;
+};
+constexpr Role kX{0, "x"}, kOutput{1, "output"}, kSource{2, "source"}, kTarget{3, "target"},
+    kBatchSizes{4, "batch_sizes"}, kLengths{5, "lengths"}, kReset{6, "reset"}, kHidden{7, "hidden"}, kSaved{8, "saved"},
+    kCheckpoints{9, "checkpoints"}, kGradOutput{10, "output's gradient"}, kGradHidden{11, "hidden's gradient"},
+    kGradSaved{12, "saved's gradient"}, kGradX{13, "x's gradient"}, kParams{14, "parameter"},
+    kInitial{15, "initial state"}, kFresh{16, "fresh state"}, kFinal{17, "final state"}, kState{18, "state"},
+    kGradFinal{19, "gradient of final state"}, kGradInitial{20, "gradient of initial state"},
+    kGradFresh{21, "gradient of fresh state"}, kGradParams{22, "gradient of parameter"};
+constexpr int kRoles = 23, kNeeded = 4;  // the first four are never left out
+
+// How the operands of a call look, by role; of those that may be several, from the parameters on, all.
+class CallViews {
+ public:
+  const View& operator[](Role role) const { return views_[places_[role.number].first]; }
+  Views all(Role role) const { return Views(views_).subspan(places_[role.number].first, places_[role.number].count); }
+
+ protected:
+  struct Place {
+    std::uint32_t first, count;
+  };
+  std::vector<View> views_;
+  Place places_[kRoles];
+};
+
+inline Long product(const Shape& factors) {
   __int128 p = 1;
-  for (Long f : factors) {
-    p *= f;
+  for (int i = 0; i < factors.axes; ++i) {
+    p *= factors[i];
     if (p > kMost * 64)
       throw Mismatch("expected operands that memory can hold, got sizes that multiply to more elements");
   }
