@@ -264,6 +264,32 @@ def test_a_subclass_keeps_its_class_and_its_methods() -> None:
     assert type(elman.to_torch(cell)) is MineToo
 
 
+class Doubling(nn.GRU):
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Any:
+        return super().forward(2 * input, hx)
+
+
+class ByName(nn.GRU):
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> Any:
+        return nn.GRU.forward(self, 2 * input, hx)
+
+
+@pytest.mark.parametrize("kind", [Doubling, ByName])
+def test_a_subclass_that_overrides_forward_is_named_and_its_super_is_ours(kind: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = nn.ModuleDict({"own": kind(3, 4)}), torch.randn(5, 2, 3)
+    expected, calls = model["own"](x), []
+    with pytest.warns(
+        UserWarning, match=rf"override forward, of which only .* super\(\) runs on Elman's kernels: own \({kind.__name__}\)$"
+    ):
+        elman.convert(model)
+    run = elman.GRU.forward
+    monkeypatch.setattr(elman.GRU, "forward", lambda self, *given: calls.append(self) or run(self, *given))
+    close(model["own"](x), expected)
+    assert len(calls) == (kind is Doubling)
+    assert type(elman.to_torch(model)["own"]) is kind
+    close(model["own"](x), expected)
+
+
 def test_the_class_that_comes_out_may_be_subclassed() -> None:
     kind: Any = type(elman.convert(nn.LSTM(3, 4)))
 
@@ -291,11 +317,6 @@ def test_a_converted_model_is_compiled_and_exported() -> None:
 # --- What is named ----------------------------------------------------------------------------------------------------
 
 
-class Forward(nn.GRU):
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Any:
-        return super().forward(2 * input, hx)
-
-
 class Bookkeeping(nn.GRU):
     def _update_flat_weights(self) -> None:
         super()._update_flat_weights()
@@ -319,7 +340,6 @@ def _unknown_nonlinearity() -> nn.Module:
 
 
 LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "forward": (lambda: Forward(3, 4), r"left \(Forward overrides forward\)"),
     "forward of the object": (_with_forward, r"left \(its attribute forward takes the place of the method\)"),
     "bookkeeping": (lambda: Bookkeeping(3, 4), r"left \(Bookkeeping overrides _update_flat_weights\)"),
     "another cell": (lambda: Alone(3, 4, True, 1), r"left \(Alone is none of torch.nn's RNN, GRU, LSTM and their cells\)"),
@@ -368,5 +388,3 @@ def test_what_is_no_module_is_refused() -> None:
 def test_nothing_to_convert_is_no_mistake() -> None:
     linear = nn.Linear(3, 4)
     assert elman.convert(linear) is elman.to_torch(linear) is linear
-    with pytest.warns(UserWarning, match=r"the module itself \(Forward overrides forward\)"):
-        elman.convert(Forward(3, 4))

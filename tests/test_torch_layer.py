@@ -256,3 +256,35 @@ def test_functional_call_takes_it(layer: str) -> None:
     plain = copy.deepcopy(rnn)
     plain.load_state_dict(doubled)
     close(torch.func.functional_call(rnn, doubled, (x,)), plain(x))
+
+
+class _Calls(nn.Module):
+    """Calls a layer and a cell, with states, by position and by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.cell = elman.LSTM(3, 4), elman.GRUCell(4, 4)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        output, (h_n, _) = self.rnn(x, hx=(h, c))
+        return self.cell(output[-1], h_n[0]) + self.cell(output[0])
+
+
+def test_torch_fx_records_a_call_as_one_node() -> None:
+    model = _Calls()
+    graph = torch.fx.symbolic_trace(model)
+    calls = [node.target for node in graph.graph.nodes if node.op == "call_module"]
+    assert calls == ["rnn", "cell", "cell"]
+    given = torch.randn(5, 2, 3), torch.randn(1, 2, 4), torch.randn(1, 2, 4)
+    assert torch.equal(graph(*given), model(*given))
+
+    class Ragged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = elman.GRU(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rnn(x, lengths=[5, 3])[0]
+
+    ragged = Ragged()
+    assert torch.equal(torch.fx.symbolic_trace(ragged)(given[0]), ragged(given[0]))

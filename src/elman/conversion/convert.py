@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from elman.conversion.classes import PAIRS, InconvertibleError, as_ours, as_theirs, torch_base
+from elman.layers.layer import RecurrentLayer
 from elman.layers.module import RecurrentModule
+from elman.layers.single_step import RecurrentCell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,10 +46,17 @@ def convert(module: M) -> M:
         TypeError: it is not a module.
 
     Warns:
-        UserWarning: a recurrent module stays as it is: its class overrides forward, or what torch.nn's layers keep their second list of
-            parameters with; or torch.jit.script has compiled it. The warning names each one and says why.
+        UserWarning: a recurrent module stays as it is: its class overrides what torch.nn's layers keep their second list of parameters
+            with, or torch.jit.script has compiled it, for example. The warning names each one and says why. Or a subclass overrides
+            forward: it is converted, but what it computes without calling ``super().forward`` is computed as before.
     """
-    return _change(module, "convert", _plan_ours, _make_ours)
+    changed = _change(module, "convert", _plan_ours, _make_ours)
+    own = [f"{path} ({type(each).__name__})" for path, each in changed if _overrides_forward(each)]
+    if own:
+        warnings.warn(
+            f"these override forward, of which only what they call by super() runs on Elman's kernels: {', '.join(own)}", stacklevel=2
+        )
+    return module
 
 
 def to_torch(module: M) -> M:
@@ -72,28 +81,35 @@ def to_torch(module: M) -> M:
         UserWarning: a module of Elman's stays as it is: it has a learned initial state, which torch.nn's layers do not, or a class that was
             written for Elman. The warning names each one and says why.
     """
-    return _change(module, "to_torch", _plan_theirs, _make_theirs)
+    _change(module, "to_torch", _plan_theirs, _make_theirs)
+    return module
 
 
-def _change(module: M, name: str, plan: Callable[[nn.Module], type[nn.Module] | None], make: Callable[[Any, type[nn.Module]], None]) -> M:
-    """Change the class of each module for which there is a plan, and tell of those for which there can't be one."""
+def _change(
+    module: nn.Module, name: str, plan: Callable[[nn.Module], type[nn.Module] | None], make: Callable[[Any, type[nn.Module]], None]
+) -> list[tuple[str, nn.Module]]:
+    """Change the class of each module for which there is a plan, and tell of those for which there can't be one.
+
+    Returns those that were changed, with their names.
+    """
     if not isinstance(module, nn.Module):
         raise TypeError(f"expected a module to {name}, got {type(module).__name__}")
+    changed, left = [], []
 
-    def reason(each: nn.Module) -> str | None:
+    def change(path: str, each: nn.Module) -> None:
         try:
             kind = plan(each)
             if kind is not None:
                 make(each, kind)
+                changed.append((path, each))
         except InconvertibleError as error:
-            return str(error)
-        return None
+            left.append(f"{path} ({error})")
 
-    reasons = [(path or "the module itself", reason(each)) for path, each in module.named_modules()]
-    left = [f"{path} ({why})" for path, why in reasons if why is not None]
+    for path, each in module.named_modules():
+        change(path or "the module itself", each)
     if left:
         warnings.warn(f"{name} leaves these modules as they are: {'; '.join(left)}", stacklevel=3)
-    return module
+    return changed
 
 
 def _plan_ours(module: nn.Module) -> type[nn.Module] | None:
@@ -104,12 +120,13 @@ def _plan_ours(module: nn.Module) -> type[nn.Module] | None:
         return None
     if isinstance(module, RecurrentModule) or not isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return None
-    base = torch_base(kind)
-    if base is not None and "forward" in vars(module):
-        raise InconvertibleError("its attribute forward takes the place of the method")
-    if base is not None and kind.forward is not base.forward:
-        raise InconvertibleError(f"{kind.__name__} overrides forward")
+    if torch_base(kind) is not None:
+        _check_forward(module)
     return as_ours(kind)
+
+
+def _overrides_forward(module: nn.Module) -> bool:
+    return not any(vars(ours).get("forward") is type(module).forward for ours in (RecurrentLayer, RecurrentCell))
 
 
 def _plan_theirs(module: nn.Module) -> type[nn.Module] | None:
@@ -117,7 +134,14 @@ def _plan_theirs(module: nn.Module) -> type[nn.Module] | None:
         return None
     if module._learned:
         raise InconvertibleError("it has a learned initial state")
+    _check_forward(module)
     return as_theirs(type(module))
+
+
+def _check_forward(module: nn.Module) -> None:
+    """Raise InconvertibleError if what runs is not the class's method, which would change with the class, but an attribute that has it."""
+    if "forward" in vars(module):
+        raise InconvertibleError("its attribute forward takes the place of the method")
 
 
 def _make_ours(module: nn.Module, kind: type[nn.Module]) -> None:

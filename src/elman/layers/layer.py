@@ -19,6 +19,7 @@ from elman.layers.module import RecurrentModule, State
 from elman.layers.options import as_flag, as_probability, as_projection, as_size, as_truth, check_no_projection
 from elman.layers.parameters import as_parameters
 from elman.layers.spans import wrong_lengths
+from elman.layers.symbolic import recorded
 from elman.layers.torch_layer import TorchLayer
 from elman.layers.trace import Trace
 
@@ -197,6 +198,8 @@ class RecurrentLayer(RecurrentModule[State], TorchLayer):
                 dtype; hx has the wrong number of states, or a state the wrong shape, dtype or device; lengths are not B numbers from 0 to
                 T; or reset has the wrong shape or device.
         """
+        if not isinstance(input, Tensor) and (node := recorded(self, input, hx, lengths=lengths, reset=reset)) is not None:
+            return node  # type: ignore[no-any-return]
         output, finals = self._run(input, None if hx is None else as_states(self._state_names, hx), lengths, reset)
         return output, finals[0] if len(finals) == 1 else finals  # type: ignore[return-value]  # what State says of the cell
 

@@ -13,6 +13,7 @@ from elman.layers import arguments
 from elman.layers.initial_state import as_states
 from elman.layers.module import RecurrentModule, State
 from elman.layers.options import as_size, as_truth
+from elman.layers.symbolic import recorded
 
 if TYPE_CHECKING:
     from torch.nn.utils.rnn import PackedSequence
@@ -91,6 +92,8 @@ class RecurrentCell(RecurrentModule[State], nn.RNNCellBase):
             ValueError: input or a state has the wrong number of dimensions.
             RuntimeError: a size, dtype or device is wrong, or hx has the wrong number of states.
         """
+        if not isinstance(input, Tensor) and (node := recorded(self, input, hx)) is not None:
+            return node
         states = self._run(input, None if hx is None else as_states(self._state_names, hx))
         return states[0] if len(states) == 1 else states  # type: ignore[return-value]  # what State says of the cell
 
