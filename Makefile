@@ -12,7 +12,7 @@ SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
 KERNELS := CMakeLists.txt $(filter csrc/%,$(SOURCES))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test lint bench docs docs-check wheels sanitize compilers neon clean
+.PHONY: help demo check test lint bench docs docs-check wheels sanitize clients compilers neon clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ sanitize: .venv/installed-dev ## test the kernels under AddressSanitizer and Und
 	$(BIN)/cmake --build build/sanitize
 	$(SANITIZED) $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz.py tests/test_stream_memory.py $(ARGS)
 	$(SANITIZED) ELMAN_SANITIZED_TORCH=1 $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz_modules.py $(ARGS)
+
+# make clients ARGS="geometric"   takes this one alone.
+clients: .venv/installed-dev ## run programs of PyPI packages with Elman's modules in place of torch.nn's
+	$(BIN)/python tests/clients/run.py $(ARGS)
 
 # make compilers ARGS="g++-12 clang++-19"   takes these alone.
 compilers: .venv/installed-dev ## test the bitwise guarantees with every installed GCC and Clang
