@@ -22,7 +22,7 @@ READMES = {"en": "README.md", "zh": "README.zh-CN.md"}
 DOCS = [f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [*READMES.values(), "CONTRIBUTING.md", "CHANGELOG.md", *DOCS]
 TRANSLATED = [READMES, *({"en": page.replace(".zh-CN", ""), "zh": page} for page in DOCS if ".zh-CN." in page)]
-USERS_PAGES = {"index", "sequences", "serving", "training", "look-inside", "guarantees", "benchmark", "character-model"}
+USERS_PAGES = {"index", "sequences", "serving", "training", "look-inside", "guarantees", "benchmark", "character-model", "compatibility"}
 WITH_COMMANDS = [page for pages in TRANSLATED for page in pages.values()]
 
 in_both = pytest.mark.parametrize("lang", READMES)
