@@ -7,7 +7,7 @@ what ``Theirs`` adds to ``torch.nn.LSTM``, then Elman's LSTM, and only then torc
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from torch import nn
 
@@ -22,7 +22,7 @@ Kind = type[nn.Module]
 
 PAIRS: Mapping[Kind, Kind] = {getattr(nn, name): getattr(layers, name) for name in ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell")}
 _THEIRS = {ours: theirs for theirs, ours in PAIRS.items()}
-_converted: WeakKeyDictionary[Kind, Kind] = WeakKeyDictionary()
+_converted: WeakValueDictionary[Kind, Kind] = WeakValueDictionary()  # of subclasses, while somebody uses them
 
 
 class InconvertibleError(TypeError):
@@ -45,11 +45,12 @@ def as_ours(kind: Kind) -> Kind:
         return PAIRS[base]
     if _is_parametrized(kind):
         return _rebased(kind, as_ours(kind.__base__))  # type: ignore[arg-type]
-    if kind not in _converted:
-        if issubclass(base, nn.RNNBase) and (names := bookkeeping_overridden(kind)):
-            raise InconvertibleError(f"{kind.__name__} overrides {', '.join(names)}")
-        _converted[kind] = _of_both(kind, PAIRS[base])
-    return _converted[kind]
+    if issubclass(base, nn.RNNBase) and (names := bookkeeping_overridden(kind)):
+        raise InconvertibleError(f"{kind.__name__} overrides {', '.join(names)}")
+    ours = _converted.get(kind)
+    if ours is None:
+        ours = _converted[kind] = _of_both(kind, PAIRS[base])
+    return ours
 
 
 def as_theirs(kind: Kind) -> Kind:

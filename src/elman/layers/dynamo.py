@@ -31,6 +31,8 @@ def allow(layers: type) -> None:
 
 def _allow(builder: ModuleType, layers: type) -> None:
     wrap_module, config = builder.VariableBuilder.wrap_module, builder.config
+    if not hasattr(config, "allow_rnn"):  # a later torch, in which everything is allowed
+        return
 
     def wrap_allowed(self: Any, value: Any) -> Any:
         if not isinstance(value, layers):
