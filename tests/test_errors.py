@@ -217,6 +217,52 @@ def test_a_bad_construction_raises_what_torch_raises(layer: str, options: dict[s
     assert sentence in str(error)
 
 
+# What programs and PyTorch's own tests recognise an error by.
+TORCHS_WORDS: dict[str, Callable[[Any, str], object]] = {
+    "no features": lambda library, name: getattr(library, name)(0, 20),
+    "features of another type": lambda library, name: getattr(library, name)("10", 20),
+    "no units": lambda library, name: getattr(library, name)(10, 0),
+    "units of another type": lambda library, name: getattr(library, name)(10, 5.0),
+    "no layers": lambda library, name: getattr(library, name)(10, 20, 0),
+    "bias": lambda library, name: getattr(library, name)(10, 20, bias=0),
+    "batch_first": lambda library, name: getattr(library, name)(10, 20, batch_first="False"),
+    "dtype": lambda library, name: getattr(library, name)(10, 20)(z(5, 3, 10).double()),
+    "features": lambda library, name: getattr(library, name)(10, 20)(z(5, 3, 12)),
+    "features, unbatched": lambda library, name: getattr(library, name)(10, 20)(z(5, 12)),
+    "state": lambda library, name: getattr(library, name)(10, 20)(z(5, 3, 10), _states(name, 1, 4, 20)),
+}
+TORCHS_WORDS_OF_CELLS: dict[str, Callable[[Any, str], object]] = {
+    "features": lambda library, name: getattr(library, name)(10, 20)(z(3, 11)),
+    "features, unbatched": lambda library, name: getattr(library, name)(10, 20)(z(11)),
+    "units": lambda library, name: getattr(library, name)(10, 20)(z(3, 10), _states(name, 3, 21)),
+    "units, unbatched": lambda library, name: getattr(library, name)(10, 20)(z(10), _states(name, 21)),
+    "batch": lambda library, name: getattr(library, name)(10, 20)(z(3, 10), _states(name, 5, 20)),
+    "rank": lambda library, name: getattr(library, name)(10, 20)(z(3, 10), _states(name, 3, 1, 1, 20)),
+}
+
+
+def _states(name: str, *shape: int) -> Tensor | tuple[Tensor, Tensor]:
+    return (z(shape), z(shape)) if name.startswith("LSTM") else z(shape)
+
+
+@every_layer
+@pytest.mark.parametrize("call", TORCHS_WORDS.values(), ids=TORCHS_WORDS)
+def test_torchs_own_words_are_there(layer: str, call: Callable[[Any, str], object]) -> None:
+    theirs, ours = (_error(lambda library=library: call(library, layer)) for library in (nn, elman))
+    assert f"(torch.nn: {theirs})" in str(ours)
+    assert type(ours) is type(theirs)
+
+
+@every_layer
+@pytest.mark.parametrize("call", TORCHS_WORDS_OF_CELLS.values(), ids=TORCHS_WORDS_OF_CELLS)
+def test_torchs_own_words_are_there_for_a_cell(layer: str, call: Callable[[Any, str], object]) -> None:
+    theirs, ours = (_error(lambda library=library: call(library, f"{layer}Cell")) for library in (nn, elman))
+    found = re.search(r"\(torch.nn: (.*)\)$", str(ours))
+    assert found is not None
+    assert found[1] in str(theirs)  # which has "RNNCell: " before it, for example
+    assert type(ours) is type(theirs)
+
+
 @pytest.mark.parametrize(("layer", "options", "sentence"), OWN_CONSTRUCTIONS, ids=str)
 def test_an_option_of_another_network_raises_what_torch_raises(layer: str, options: dict[str, object], sentence: str) -> None:
     error = _error(lambda: getattr(elman, layer)(10, 20, **options))

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from elman.backends import WHOLE, Spans
-from elman.layers.errors import autocasts, check_layout, conversion, wrong_kind
+from elman.layers.errors import and_torchs, autocasts, check_layout, conversion, wrong_kind
 from elman.layers.initial_state import check_states
 from elman.layers.packed import check_batch_sizes, check_order
 from elman.layers.spans import as_lengths, as_time_major_reset, wrong_lengths
@@ -169,13 +169,20 @@ def check_input(x: Tensor, weight: Tensor, input_size: int, axes: Mapping[int, s
         hint = ""
         if input_size in shape[:-1]:
             hint = f"; if its axis {shape.index(input_size)} is the features, move it last: x.movedim({shape.index(input_size)}, -1)"
-        raise RuntimeError(f"expected input of {input_size} features (input_size), got {shape[-1]}: x has shape {shape}{hint}")
+        if axes is _CELL_AXES:
+            words = f"input has inconsistent input_size: got {shape[-1]} expected {input_size}"
+        else:
+            words = f"input.size(-1) must be equal to input_size. Expected {input_size}, got {shape[-1]}"
+        told = f"expected input of {input_size} features (input_size), got {shape[-1]}: x has shape {shape}{hint}"
+        raise RuntimeError(and_torchs(told, words))
     if x.device != weight.device:
         raise RuntimeError(
             f"expected x on {weight.device}, where the parameters are, got {x.device}: move it with x.to({str(weight.device)!r})"
         )
     if x.dtype is not weight.dtype and not autocasts(x):
-        raise wrong_dtype(
-            f"expected x of {weight.dtype}, the parameters' dtype, got {x.dtype}: convert x with {conversion('x', x, weight.dtype)}"
-            + (f" or the module with .to({x.dtype})" if x.dtype.is_floating_point else "")
-        )
+        told = f"expected x of {weight.dtype}, the parameters' dtype, got {x.dtype}: convert x with {conversion('x', x, weight.dtype)}"
+        if x.dtype.is_floating_point:
+            told += f" or the module with .to({x.dtype})"
+        words = f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). "
+        words += f"Convert input: input.to({weight.dtype}), or convert model: model.to({x.dtype})"
+        raise wrong_dtype(told if axes is _CELL_AXES else and_torchs(told, words))

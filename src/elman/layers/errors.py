@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 ARRAYS = (Tensor, np.ndarray)
 
 
+def and_torchs(sentence: str, words: str) -> str:
+    """A sentence, and the words in which torch.nn says it: those are what people search for, and what programs match."""
+    return f"{sentence} (torch.nn: {words})"
+
+
 def wrong_kind(name: str, expected: str, got: object) -> TypeError:
     """The error for an argument of a type that cannot be used."""
     return TypeError(f"expected {name} to be {expected}, got {type(got).__name__}")

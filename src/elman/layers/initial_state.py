@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elman.layers.errors import autocasts, check_layout, conversion, wrong_kind
+from elman.layers.errors import and_torchs, autocasts, check_layout, conversion, wrong_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,10 +76,25 @@ def _check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...],
     if state.shape != expected:
         error = RuntimeError if ranks is None or state.dim() in ranks else ValueError
         hint = f": give it its first axis with {name}.unsqueeze(0)" if (1, *state.shape) == expected else ""
-        raise error(f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}")
+        told = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"
+        raise error(and_torchs(told, _torchs_words(name, tuple(state.shape), expected, ranks)))
     if state.device != x.device:
         raise RuntimeError(f"expected {name} on {x.device}, where x is, got {state.device}: move it with {name}.to({str(x.device)!r})")
     if state.dtype is not x.dtype and not autocasts(x):
         raise RuntimeError(
             f"expected {name} of {x.dtype}, the dtype of x, got {state.dtype}: convert it with {conversion(name, state, x.dtype)}"
         )
+
+
+def _torchs_words(name: str, got: tuple[int, ...], expected: tuple[int, ...], ranks: Sequence[int] | None) -> str:
+    """How torch.nn says that a state of this shape is wrong: of a layer, or where ``ranks`` are given of a cell."""
+    index = 1 if name.startswith("c") else 0
+    item = "" if name == "hx" else f"[{index}]"
+    if ranks is None:
+        return f"Expected hidden{item} size {expected}, got {list(got)}"
+    if len(got) not in ranks:
+        return f"Expected {f'hx{item}' if item else 'hidden'} to be 1D or 2D, got {len(got)}D instead"
+    if got[-1] != expected[-1]:
+        return f"hidden{index} has inconsistent hidden_size: got {got[-1]}, expected {expected[-1]}"
+    batch, given = ((*shape[:-1], 1)[0] for shape in (expected, got))
+    return f"Input batch size {batch} doesn't match hidden{index} batch size {given}"

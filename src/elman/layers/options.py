@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from elman.cells import NONLINEARITIES
-from elman.layers.errors import brief
+from elman.layers.errors import and_torchs, brief
 
 
 def as_int(value: object) -> int | None:
@@ -34,9 +34,12 @@ def as_size(name: str, size: object, least: int, wrong_size: type[Exception] = V
     """
     number = as_int(size)
     if number is None:
-        raise TypeError(f"expected {name} to be an int, got {brief(size)} of type {type(size).__name__}")
+        kind = type(size).__name__
+        words = f"{name} should be of type int, got: {kind}"
+        raise TypeError(and_torchs(f"expected {name} to be an int, got {brief(size)} of type {kind}", words))
     if number < least:
-        raise wrong_size(f"expected {name} to be at least {least}, got {number}")
+        told = f"expected {name} to be at least {least}, got {number}"
+        raise wrong_size(and_torchs(told, f"{name} must be greater than zero") if least == 1 else told)
     if number >= 2**63:
         raise wrong_size(f"expected {name} to be below 2**63, got {number}")
     return number
@@ -66,7 +69,8 @@ def as_nonlinearity(nonlinearity: object, error: type[Exception]) -> str:
 def as_flag(name: str, flag: object) -> bool:
     """A flag. Raises a TypeError if it is not a bool."""
     if not isinstance(flag, bool):
-        raise TypeError(f"expected {name} to be True or False, got {brief(flag)}")
+        words = f"{name} should be of type bool, got: {type(flag).__name__}"
+        raise TypeError(and_torchs(f"expected {name} to be True or False, got {brief(flag)}", words))
     return flag
 
 

@@ -18,6 +18,8 @@ SENTENCES = {
     "did you mean {value}?": "是不是 {value}？",
     "expected one of {known}": "可选 {known}",
     "expected {name} to be at least {least}, got {value}": "{name} 至少为 {least}，实际为 {value}",
+    "expected {name} to be at least {least}, got {value} (torch.nn: {words})": "{name} 至少为 {least}，实际为 {value}（torch.nn：{words}）",
+    "{name} must be greater than zero": "{name} 必须大于 0",
     "expected {name} to be at most {most} here, got {value}": "{name} 在这里最多为 {most}，实际为 {value}",
     "expected {name} to fit into 64 bits, got {value}": "{name} 必须能用 64 位表示，实际为 {value}",
     "expected at most {most} numbers in this network and its data, got {count}": "网络和数据合计最多 {most} 个数，实际为 {count} 个",
