@@ -286,3 +286,21 @@ def _refuse(ctx: Any, *gradients: Any) -> Any:
 
 torch.library.register_autograd("elman::scan_backward", _refuse, lib=_library)
 torch.library.register_autograd("elman::scan", _differentiate, setup_context=_keep, lib=_library)
+
+
+def _to_onnx(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> Any:
+    """What ``torch.onnx.export`` makes of the operator. Whoever else asks torch's table for a decomposition gets none."""
+    if not torch.onnx.is_in_onnx_export():
+        return NotImplemented
+    from elman.backends import onnx
+
+    spans, what = _spans(*rest[:4]), rest[4:]
+    stack, batch_first = _stack(x, params, *what), what[-1]
+    output, finals = onnx.run(stack, x.transpose(0, 1) if batch_first else x, tuple(states) or None, params, spans)
+    return _results(output.transpose(0, 1) if batch_first else output, finals, NOTHING_SAVED, x)
+
+
+_registered: Any = torch._decomp
+_registered.register_decomposition(torch.ops.elman.scan.default)(_to_onnx)
+# Fake tensors of symbolic sizes would be run by the decomposition, unless torch knows another function for them.
+_registered.meta_table[torch.ops.elman.scan.default] = _scan_fake

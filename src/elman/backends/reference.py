@@ -97,7 +97,7 @@ def _layers(
         x = x.permute(*range(x.dim()))  # what is traced writes no number of axes down: so an x of another is an error
     batch_sizes = None if spans.batch_sizes is None else spans.batch_sizes.tolist()
     batch = x.shape[1] if batch_sizes is None else batch_sizes[0]
-    alive = _alive(spans, batch, x)
+    alive = alive_steps(spans, batch, x)
     over = None if spans.lengths is None or alive is None else ~alive
     if over is not None:  # a padding of NaN would reach the gradients: 0 * NaN is NaN
         x = x.masked_fill(over, 0)
@@ -111,7 +111,7 @@ def _layers(
             weights = dict(zip(stack.kinds, params[k * tensors : (k + 1) * tensors], strict=True))
             initial = zeros if states is None else tuple(state[k] for state in states)
             fresh = zeros if spans.fresh is None else tuple(state[k].expand(batch, -1) for state in spans.fresh)
-            cuts = None if spans.reset is None else _cuts(spans.reset, alive, reverse).unbind(0)
+            cuts = None if spans.reset is None else cut_steps(spans.reset, alive, reverse).unbind(0)
             projected = linear(x, weights.pop("weight_ih"), weights.pop("bias_ih", None))
             steps = projected.unbind(0) if batch_sizes is None else torch.split(projected, batch_sizes)
             seen, last = _unroll(stack.cell, steps, weights, initial, reverse, over, cuts, fresh, traced)
@@ -122,7 +122,7 @@ def _layers(
         yield x, finals, [each[1:] for each in columns]
 
 
-def _alive(spans: Spans, batch: int, x: Tensor) -> Tensor | None:
+def alive_steps(spans: Spans, batch: int, x: Tensor) -> Tensor | None:
     """Which sequences have which step, (T, B, 1); None if all have all."""
     if spans.lengths is not None:
         alive = torch.arange(x.shape[0], device="cpu").unsqueeze(1) < spans.lengths
@@ -133,7 +133,7 @@ def _alive(spans: Spans, batch: int, x: Tensor) -> Tensor | None:
     return alive.unsqueeze(-1).to(x.device)
 
 
-def _cuts(reset: Tensor, alive: Tensor | None, reverse: bool) -> Tensor:
+def cut_steps(reset: Tensor, alive: Tensor | None, reverse: bool) -> Tensor:
     """The steps before which a direction starts afresh, (T, B, 1)."""
     cuts = reset.unsqueeze(-1)
     if alive is not None:
@@ -185,7 +185,7 @@ def _unroll(
         elif alive > before:  # going backwards, shorter sequences begin
             states = tuple(torch.cat((state, first[before:alive])) for state, first in zip(states, initial, strict=True))
         if cuts is not None:
-            states = _mix(cuts[t][:alive], tuple(state[:alive] for state in fresh), states)
+            states = mix(cuts[t][:alive], tuple(state[:alive] for state in fresh), states)
         unchanged = states
         if over is not None:  # what a sequence's states may have become, infinite too, is not to reach the gradients once more
             states = tuple(state.masked_fill(over[t], 0) for state in states)
@@ -194,13 +194,13 @@ def _unroll(
         if w_hr is not None:
             states = (linear(states[0], w_hr), *states[1:])
         if over is not None:
-            states = _mix(over[t], unchanged, states)
+            states = mix(over[t], unchanged, states)
         seen.append((*states, *gates) if traced else states[:1])
     if ended:
         states = tuple(torch.cat(parts) for parts in zip(states, *reversed(ended), strict=True))
     return seen[::-1] if reverse else seen, states
 
 
-def _mix(where: Tensor, some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def mix(where: Tensor, some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """States of which some sequences' are taken from ``some``, (B, 1), the rest from ``others``, whose dtypes they keep."""
     return tuple(torch.where(where, a.to(b.dtype), b) for a, b in zip(some, others, strict=True))
