@@ -1,4 +1,4 @@
-"""torch.jit.trace: what it records serves other batches of as many steps; anything else is an error, never a wrong number."""
+"""torch.jit.trace: what it records serves any number of steps and sequences; anything else is an error, never a wrong number."""
 
 from __future__ import annotations
 
@@ -77,32 +77,37 @@ def _some(*shape: int) -> Tensor:
 
 # A call, what it is traced with, and what else it then takes.
 CALLS: dict[str, tuple[Callable[..., tuple[Tensor, ...]], tuple[Tensor, ...], list[tuple[Tensor, ...]]]] = {
-    "x": (lambda rnn, x: _flat(rnn(x)), (_x(5, 3),), [(_x(5, 3),), (_x(5, 1),), (_x(5, 7),)]),
-    "unbatched": (lambda rnn, x: _flat(rnn(x)), (_x(5, 1)[:, 0],), [(_x(5, 1)[:, 0],)]),
+    "x": (lambda rnn, x: _flat(rnn(x)), (_x(5, 3),), [(_x(5, 3),), (_x(5, 1),), (_x(2, 7),), (_x(9, 1),)]),
+    "unbatched": (lambda rnn, x: _flat(rnn(x)), (_x(5, 1)[:, 0],), [(_x(5, 1)[:, 0],), (_x(8, 1)[:, 0],)]),
     "lengths": (
         lambda rnn, x, lengths: _flat(rnn(x, lengths=lengths)),
         (_x(5, 3), _sizes(5, 2, 3)),
-        [(_x(5, 3), _sizes(1, 0, 4)), (_x(5, 4), _sizes(2, 5, 0, 5).int()), (_x(5, 1), _sizes(0))],
+        [(_x(5, 3), _sizes(1, 0, 4)), (_x(7, 4), _sizes(2, 6, 0, 5).int()), (_x(3, 1), _sizes(0))],
     ),
     "reset": (
         lambda rnn, x, reset: _flat(rnn(x, reset=reset)),
         (_x(5, 3), _some(5, 3)),
-        [(_x(5, 3), _some(5, 3)), (_x(5, 4), _some(5, 4)), (_x(5, 2), torch.zeros(5, 2, dtype=torch.bool))],
+        [(_x(5, 3), _some(5, 3)), (_x(8, 4), _some(8, 4)), (_x(3, 2), torch.zeros(3, 2, dtype=torch.bool))],
     ),
     "both": (
         lambda rnn, x, lengths, reset: _flat(rnn(x, lengths=lengths, reset=reset)),
         (_x(5, 3), _sizes(5, 2, 3), _some(5, 3)),
-        [(_x(5, 3), _sizes(1, 0, 4), _some(5, 3)), (_x(5, 2), _sizes(1, 5), _some(5, 2))],
+        [(_x(5, 3), _sizes(1, 0, 4), _some(5, 3)), (_x(8, 2), _sizes(1, 6), _some(8, 2))],
     ),
     "packed": (
         _packed,
         (_x(5, 3), _sizes(5, 2, 3)),
-        [(_x(5, 3), _sizes(1, 5, 4)), (_x(5, 3), _sizes(2, 3, 1)), (_x(5, 4), _sizes(1, 2, 5, 4))],
+        [(_x(5, 3), _sizes(1, 5, 4)), (_x(5, 3), _sizes(2, 3, 1)), (_x(7, 4), _sizes(1, 2, 6, 4))],
     ),
     "batch sizes": (
         _by_batch_sizes,
         (_x(8, 1)[:, 0], _sizes(3, 3, 1, 1)),
-        [(_x(8, 1)[:, 0], _sizes(3, 2, 2, 1)), (_x(8, 1)[:, 0], _sizes(4, 4)), (_x(6, 1)[:, 0], _sizes(4, 1, 1))],
+        [
+            (_x(8, 1)[:, 0], _sizes(3, 2, 2, 1)),
+            (_x(8, 1)[:, 0], _sizes(4, 4)),
+            (_x(6, 1)[:, 0], _sizes(4, 1, 1)),
+            (_x(8, 1)[:, 0], _sizes(3, 2, 1, 1, 1)),
+        ],
     ),
     "trace": (_seen, (_x(5, 3), _sizes(5, 2, 3)), [(_x(5, 3), _sizes(1, 0, 4)), (_x(5, 4), _sizes(2, 5, 0, 5))]),
 }
@@ -139,7 +144,6 @@ def test_so_do_states_learned_and_given(kind: Kind) -> None:
 
 # A call and what it is traced with, as above; and what it does not take then.
 REFUSED: dict[str, tuple[str, list[tuple[Tensor, ...]]]] = {
-    "another number of steps": ("x", [(_x(6, 3),), (_x(4, 3),)]),
     "unbatched": ("x", [(_x(5, 1)[:, 0],)]),
     "batched": ("unbatched", [(_x(5, 3),), (_x(5, 1),)]),
     "lengths out of range": ("lengths", [(_x(5, 3), _sizes(1, 0, 6)), (_x(5, 3), _sizes(1, -1, 2)), (_x(5, 3), _sizes(1, 2))]),
@@ -147,7 +151,7 @@ REFUSED: dict[str, tuple[str, list[tuple[Tensor, ...]]]] = {
         "reset",
         [(_x(5, 3), _some(6, 3)), (_x(5, 3), _some(4, 3)), (_x(5, 3), _some(5, 2)), (_x(5, 3), 1 * _some(5, 3))],
     ),
-    "more steps, packed": ("batch sizes", [(_x(8, 1)[:, 0], _sizes(3, 2, 1, 1, 1)), (_x(8, 1)[:, 0], _sizes(3, 3, 3))]),
+    "more steps than there are, packed": ("batch sizes", [(_x(8, 1)[:, 0], _sizes(3, 3, 3))]),
 }
 
 

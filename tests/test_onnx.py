@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import elman
 import pieces
-from cases import Case, allow, assert_same, assert_within, build, expect
+from cases import Case, T, allow, assert_same, assert_within, build, expect
 from elman.backends import Spans, onnx
 from kinds import GRU, LSTM, PROJECTED, Kind, as_hx, as_states, every_kind
 
@@ -29,6 +30,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore:# The axis name"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+    pytest.mark.filterwarnings("ignore:Exporting a model to ONNX with a batch_size other than 1"),
 ]
 STEPPING = {"RNN", "GRU", "LSTM", "Scan", "Loop"}
 STEPS, BATCH = Dim("steps"), Dim("batch")
@@ -208,6 +211,63 @@ def test_packed_sequences_are_refused_in_one_sentence() -> None:
     gru = elman.GRU(3, 4)
     with pytest.raises(RuntimeError, match="expected padded sequences, since ONNX has no packed ones"):
         onnx.run(gru.stack, torch.randn(3, 3), None, list(gru.parameters()), Spans(batch_sizes=torch.tensor([2, 1])))
+
+
+class _Call(nn.Module):
+    """A call with what an older exporter can name: one tensor after the other."""
+
+    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.names = network, names
+
+    def forward(self, x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        given = dict(zip(self.names, others, strict=True))
+        states = tuple([given.pop(name) for name in self.names if name.startswith("state")])
+        output, hx = self.network(x, as_hx(states) if states else None, **given)
+        return output, *as_states(hx)
+
+
+def _export_older(network: nn.Module, names: Sequence[str], arguments: Sequence[Tensor]) -> Any:
+    """A network by torch's older exporter, which is on its way out: what runs it."""
+    axes = ("batch", "steps") if network.batch_first else ("steps", "batch")
+    marks = dict(enumerate(axes))
+    shapes = {name: {0: "batch"} if name == "lengths" else {1: "batch"} if name.startswith("state") else marks for name in ("x", *names)}
+    file = io.BytesIO()
+    call = _Call(network, names).eval()
+    torch.onnx.export(call, tuple(arguments), file, dynamo=False, input_names=["x", *names], dynamic_axes=shapes)
+    return onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("index", range(8))
+@every_kind
+def test_the_older_exporter_is_within_float32s_bounds(kind: Kind, index: int) -> None:
+    case = _cases(kind)[index]
+    network = build(elman, case, torch.float32)
+    names = ["lengths"] * (case.form == "ragged") + [f"states_{k}" for k in range(len(kind.states))] * case.given_state
+    steps = T if kind is PROJECTED else 7  # projections are written step by step
+    x, lengths, _, states = _draw(kind, case.num_layers * (1 + case.bidirectional), steps, 2, torch.float32)
+    lengths[0] = steps
+    sample = [x.transpose(0, 1) if case.batch_first else x, *[lengths] * (case.form == "ragged"), *states * case.given_state]
+    session = _export_older(network, names, sample)
+    numbers = case.numbers(torch.float32)
+    for row, length in enumerate(case.lengths):
+        numbers["x"][length:, row] = float("nan")
+    x = numbers["x"].transpose(0, 1).contiguous() if case.batch_first else numbers["x"]
+    results = _run(session, (x, torch.tensor(case.lengths), x, *[numbers[f"{name}_0"] for name in kind.states]))
+    (got,) = _by_call(results, kind)
+    got["output"] = got["output"].transpose(0, 1) if case.batch_first else got["output"]
+    assert_within(got, {name: expect(case)[name] for name in got}, allow(case))
+
+
+@pytest.mark.parametrize("kind", [GRU, LSTM], ids=str)
+def test_the_older_exporter_writes_resets_step_by_step(kind: Kind) -> None:
+    rnn = kind.build(elman, 3, 4, bidirectional=True)
+    x, lengths, reset, _ = _draw(kind, 2, 5, 2, torch.float32)
+    session = _export_older(rnn, ["lengths", "reset"], (x, lengths, reset))
+    x, lengths, reset, _ = _draw(kind, 2, 5, 3, torch.float32)
+    output, hx = rnn(x, lengths=lengths, reset=reset)
+    for got, expected in zip(_run(session, (x, lengths, reset)), (output, *as_states(hx)), strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
 
 
 def test_nobody_but_the_exporter_replaces_the_operator() -> None:

@@ -1,6 +1,7 @@
-"""The aten backend: torch's own fused layers (cuDNN on NVIDIA's GPUs), for what our kernels do not run on a GPU.
+"""The aten backend: torch's own fused layers (cuDNN on NVIDIA's GPUs), for what our kernels do not run on a GPU, and for torch.jit.trace.
 
-Gradients come from torch's; one that is itself to be differentiated, which cuDNN's cannot, is computed by the reference.
+Gradients come from torch's; one that is itself to be differentiated, which cuDNN's cannot, is computed by the reference. A trace records
+torch's operators, which take any number of steps and sequences, and a file of it loads without Elman.
 """
 
 from __future__ import annotations
@@ -40,16 +41,19 @@ class AtenBackend(Backend):
         params: Sequence[Tensor],
         spans: Spans,
     ) -> str | None:
-        if not x.is_cuda:
+        is_traced = torch._C._get_tracing_state() is not None
+        if not x.is_cuda and not is_traced:
             return f"does not run on {x.device.type} (CUDA only)"
         if stack.cell.name not in _FUNCTIONS:
             return f"has no kernel for {stack.cell.name}"
-        if spans.lengths is not None or spans.reset is not None:
+        if spans.reset is not None or (spans.lengths is not None and not is_traced):
             return "does not run lengths or resets"
-        if x.dtype not in _DTYPES or torch.is_autocast_enabled("cuda"):
+        if x.dtype not in _DTYPES or torch.is_autocast_enabled(x.device.type if is_traced else "cuda"):
             return "does not run such numbers, nor under autocast"
         if stack.hidden_size == 0 or x.numel() == 0:
             return "does not run what is empty"
+        if is_traced:
+            return "does not export projections to ONNX" if stack.proj_size and torch.onnx.is_in_onnx_export() else None
         if torch.compiler.is_compiling() or is_watched():
             return "does not run under a compiler, a mode or a transform"
         if not are_plain(x, *params, *(states or ())):
@@ -66,6 +70,8 @@ class AtenBackend(Backend):
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         spans, inputs = node_inputs(x, states, params, spans)
+        if torch._C._get_tracing_state() is not None:
+            return _run_traced(stack, x, states, params, spans)
         if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
             output, *finals = _Run.apply(stack, own_spans(spans), *inputs)  # type: ignore[no-untyped-call]
             return output, tuple(finals)
@@ -118,12 +124,36 @@ class _Run(torch.autograd.Function):
         return None, None, *[next(found) if t.requires_grad else None for t in inputs]
 
 
-def _run(
+def _run_traced(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What ``run`` does under torch.jit.trace, which writes down everything that is not a tensor: lengths are packed."""
+    x = x.permute(*range(x.dim()))  # what is traced writes no number of axes down: so an x of another is an error
+    lengths = spans.lengths
+    if lengths is None:
+        return _run(stack, x, states, params, spans)
+    steps, batch = x.shape[0], x.shape[1]
+    ordered, order = lengths.clamp(min=1).sort(descending=True)  # torch packs no sequence without steps
+    on = order.to(x.device)
+    back = on.argsort()
+    packed, batch_sizes = torch._VF._pack_padded_sequence(x.index_select(1, on), ordered, False)
+    initial = None if states is None else tuple([state.index_select(1, on) for state in states])
+    output, finals = _run(stack, packed, initial, params, Spans(batch_sizes), batch)
+    output, _ = torch._VF._pad_packed_sequence(output, batch_sizes, False, 0.0, steps)
+    none = (lengths == 0).to(x.device).unsqueeze(-1)
+    before: Sequence[Tensor] = [torch.zeros_like(final) for final in finals] if states is None else states
+    finals = tuple([torch.where(none, start, final.index_select(1, back)) for start, final in zip(before, finals, strict=True)])
+    return output.index_select(1, back).masked_fill(none, 0), finals
+
+
+def _run(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch: int | None = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     name, mode = _FUNCTIONS[stack.cell.name]
-    sequences = x.shape[1] if spans.batch_sizes is None else int(spans.batch_sizes[0])
     if states is None:
+        sequences: Any = batch
+        if batch is None:  # a trace takes a size that is a tensor
+            sequences = x.shape[1] if spans.batch_sizes is None else spans.batch_sizes[0]
         states = tuple([x.new_zeros((stack.num_layers * stack.num_directions, sequences, width)) for width in stack.state_sizes])
     states = tuple([state.contiguous() for state in states])
     start: Any = states if len(states) > 1 else states[0]

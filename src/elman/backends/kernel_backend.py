@@ -45,8 +45,9 @@ class KernelBackend(Backend):
             return "does not run in forward-mode differentiation"
         if torch.compiler.is_compiling() or _len_torch_dispatch_stack():
             return None  # somebody records or replaces operators: they are to see ours as one
-        if _get_tracing_state() is not None:
-            return "does not run under torch.jit.trace"
+        if _get_tracing_state() is not None:  # of what torch has no operator of its own, ours is recorded
+            is_ours = spans.reset is not None and not torch.onnx.is_in_onnx_export()
+            return None if is_ours else "does not run under torch.jit.trace"
         others = (*params, *(states or ()), *(spans.fresh or ()), *(() if spans.reset is None else (spans.reset,)))
         if not are_plain(x, *others) or x.layout is not torch.strided:
             return "does not run tensor subclasses, nor layouts other than strided"
@@ -80,7 +81,7 @@ class KernelBackend(Backend):
         if batch_first:
             x = x.transpose(0, 1)
         spans, inputs = node_inputs(x, states, params, spans)
-        if torch.compiler.is_compiling() or _len_torch_dispatch_stack():
+        if torch.compiler.is_compiling() or _len_torch_dispatch_stack() or _get_tracing_state() is not None:
             output, finals = operator.scan(stack, x, states, params, spans, batch_first)
         elif torch.is_grad_enabled() and any(map(_requires_grad, inputs)):
             output, *finals = Scan.apply(stack, own_spans(spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
