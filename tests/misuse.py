@@ -300,11 +300,12 @@ class Misuse:
         if self.maybe(0.4):
             place = self.rng.randrange(len(options))
             options[place] = self.rng.choice((*BY_NAME, "x")) if place == 0 else self.rng.choice((*SIZES, -1, 16, 2**40))
-        spans = [batch_sizes, self.counts(B, T) if lengths else None, reset, fresh]
-        output, h_n, c_n, hidden, steps, checkpoints = torch.ops.elman.scan(x, states, params, *spans, *options)
+        spans = [batch_sizes, self.counts(B, T) if lengths else None, reset, *[*fresh, None, None][:2]]
+        starts = [*states, None, None][:2]
+        output, h_n, c_n, *saved = torch.ops.elman.scan(x, *starts, params, *spans, *options, self.maybe(0.9))
         assert output.shape[:-1] == x.shape[:-1]
         assert output.isfinite().all()
-        saved = [output, hidden, steps, checkpoints]
+        saved = [output, *saved]
         if self.maybe(0.4):
             place = self.rng.randrange(4)
             other = saved[place]
@@ -317,9 +318,10 @@ class Misuse:
         grad_output = self.tensor(*output.shape, dtype=dtype) if self.maybe(0.8) else None
         grad_h_n = self.tensor(*h_n.shape, dtype=dtype) if self.maybe() else None
         grad_c_n = self.tensor(*c_n.shape, dtype=dtype) if self.maybe() else None
-        gradients = torch.ops.elman.scan_backward(grad_output, grad_h_n, grad_c_n, x, states, params, *spans, *saved, *options)
-        given = [x, *states, *spans[3], *params]
-        assert [g.shape for g in gradients] == [t.shape for t in given]
+        given = [x, *states, *fresh, *params]
+        needs = [self.maybe(0.8) for _ in range(len(given) + self.maybe(0.05))]
+        gradients = torch.ops.elman.scan_backward(grad_output, grad_h_n, grad_c_n, x, *starts, params, *spans, *saved, *options, needs)
+        assert [g.shape for g in gradients] == [t.shape for t, need in zip(given, needs, strict=True) if need]
 
     # --- Streams ---
 

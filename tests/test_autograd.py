@@ -193,7 +193,9 @@ def test_the_operator_checks_what_it_is_given(pair: tuple[nn.Module, nn.Module],
     params = list(pair[1].parameters())
 
     def scan(x: Tensor, states: list[Tensor], params: list[Tensor], batch_sizes: Tensor | None, cell: str = "rnn_tanh") -> object:
-        return torch.ops.elman.scan(x, states, params, batch_sizes, None, None, [], cell, 5, 2, False, True, 0, False, False)
+        h_0, c_0 = [*states, None, None][:2]
+        spans = (batch_sizes, None, None, None, None)
+        return torch.ops.elman.scan(x, h_0, c_0, params, *spans, cell, 5, 2, False, True, 0, False, False, True)
 
     scan(x, [], params, None)
     with pytest.raises(RuntimeError, match="expected batch_sizes that never increase, nor fall below 1, nor count more than"):

@@ -63,22 +63,28 @@ def _network(name: str) -> tuple[torch.nn.Module, Tensor, tuple[Tensor, ...]]:
     return rnn, x.transpose(0, 1).contiguous() if rnn.batch_first else x, initial_states(rnn, 2)
 
 
+def _two(states: list[Tensor]) -> list[Tensor | None]:
+    """The states as the operator takes them."""
+    return [*states, None, None][:2]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["padded", "packed", "lengths", "cut"])
 @pytest.mark.parametrize("given_state", [False, True], ids=["fresh", "h_0"])
+@pytest.mark.parametrize("save", [False, True], ids=["unsaved", "saved"])
 @every_network
-def test_the_operator_keeps_torchs_rules(name: str, given_state: bool, form: str) -> None:
+def test_the_operator_keeps_torchs_rules(name: str, save: bool, given_state: bool, form: str) -> None:
     """Its schema, its gradient's registration, its fake and its traced gradients."""
     rnn, x, states = _network(name)
     sizes = torch.tensor([2, 2, 1]) if form == "packed" else None
     stack, batch_first = rnn.stack, rnn.batch_first and form != "packed"
     x = torch.randn(5, 3, dtype=torch.float64) if form == "packed" else x
     what = (stack.cell.name, stack.hidden_size, stack.num_layers, stack.bidirectional, stack.bias, stack.proj_size, stack.recompute)
-    initial = [state.requires_grad_() for state in states] if given_state else []
+    initial = _two([state.requires_grad_() for state in states] if given_state else [])
     lengths = torch.tensor([3, 5]) if form in ("lengths", "cut") else None
     reset = torch.arange(10).view(5, 2) % 3 == 0 if form == "cut" else None
-    fresh = [torch.randn_like(state[:, 0]).requires_grad_() for state in states] if form == "cut" and given_state else []
-    arguments = (x.requires_grad_(), initial, list(rnn.parameters()), sizes, lengths, reset, fresh, *what, batch_first)
+    fresh = _two([torch.randn_like(state[:, 0]).requires_grad_() for state in states] if form == "cut" and given_state else [])
+    arguments = (x.requires_grad_(), *initial, list(rnn.parameters()), sizes, lengths, reset, *fresh, *what, batch_first, save)
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
     if form != "packed" or given_state:  # else the number of sequences is in the data, which a traced gradient has not
         tests.append("test_aot_dispatch_dynamic")
@@ -204,7 +210,7 @@ def test_a_compiler_runs_a_network_once_though_its_output_was_written_into(name:
 def test_what_the_operator_gave_may_be_written_into_without_a_compiler() -> None:
     rnn, x, _ = _network("gru")
     expected = torch.autograd.grad(rnn(x)[0].mul_(2).sum(), list(rnn.parameters()))
-    output = OPERATOR(x, [], list(rnn.parameters()), None, None, None, [], "gru", 4, 1, False, True, 0, False, False)[0]
+    output = OPERATOR(x, None, None, list(rnn.parameters()), *5 * [None], "gru", 4, 1, False, True, 0, False, False, True)[0]
     assert all(map(torch.equal, torch.autograd.grad(output.mul_(2).sum(), list(rnn.parameters())), expected))
 
 
@@ -212,7 +218,7 @@ def test_what_the_operator_gave_may_be_written_into_without_a_compiler() -> None
 def test_what_the_operator_keeps_is_free_after_its_gradient_and_seen_by_hooks(hooked: bool) -> None:
     rnn, x, _ = _network("gru")
     with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone) if hooked else nullcontext():
-        output = OPERATOR(x, [], list(rnn.parameters()), None, None, None, [], "gru", 4, 1, False, True, 0, False, False)[0]
+        output = OPERATOR(x, None, None, list(rnn.parameters()), *5 * [None], "gru", 4, 1, False, True, 0, False, False, True)[0]
     memory, node = weakref.ref(output.untyped_storage()), output.grad_fn
     loss = output.mul(2).sum()
     del output
@@ -286,34 +292,38 @@ def test_counts_may_be_strided_and_what_was_kept_must_be_whole() -> None:
     lstm, x = elman.LSTM(3, 4, 2, dtype=torch.float64), torch.randn(6, 3, 3, dtype=torch.float64)
     params, what = list(lstm.parameters()), ("lstm", 4, 2, False, True, 0, False, False)
     lengths = torch.tensor([6, 1, 2, 1, 4, 1])[::2]
-    output, _, _, hidden, steps, _ = OPERATOR(x, [], params, None, lengths, None, [], *what)
+    output, _, _, hidden, steps, _ = OPERATOR(x, None, None, params, None, lengths, None, None, None, *what, True)
     assert torch.equal(output, lstm(x, lengths=[6, 2, 4])[0])
     sizes = torch.tensor([3, 0, 3, 0, 1, 0])[::2]
-    packed = OPERATOR(x.flatten(0, 1)[:7], [], params, sizes, None, None, [], *what)[0]
-    assert torch.equal(packed, OPERATOR(x.flatten(0, 1)[:7], [], params, sizes.contiguous(), None, None, [], *what)[0])
+    rows = x.flatten(0, 1)[:7]
+    packed, whole = (OPERATOR(rows, None, None, params, counts, *4 * [None], *what, True)[0] for counts in (sizes, sizes.contiguous()))
+    assert torch.equal(packed, whole)
 
-    def backward(hidden: Tensor, steps: Tensor, marks: Tensor, what: tuple[object, ...] = what) -> list[Tensor]:
+    def backward(hidden: Tensor, steps: Tensor | None, marks: Tensor | None, what: tuple[object, ...] = what) -> list[Tensor]:
+        spans = (None, lengths, None, None, None)
         backward_: list[Tensor] = torch.ops.elman.scan_backward(
-            output, None, None, x, [], params, None, lengths, None, [], output, hidden, steps, marks, *what
+            output, None, None, x, None, None, params, *spans, output, hidden, steps, marks, *what, 9 * [True]
         )
         return backward_
 
-    assert all(gradient.isfinite().all() for gradient in backward(hidden, steps, x.new_empty(0)))
+    assert all(gradient.isfinite().all() for gradient in backward(hidden, steps, None))
     with pytest.raises(RuntimeError, match="expected hidden of 18 rows"):
-        backward(hidden[:, :12], steps, x.new_empty(0))
+        backward(hidden[:, :12], steps, None)
     with pytest.raises(RuntimeError, match="expected saved of 36 rows"):
-        backward(hidden, steps[:, :12], x.new_empty(0))
+        backward(hidden, steps[:, :12], None)
     with pytest.raises(RuntimeError, match="expected checkpoints of"):
-        backward(hidden, x.new_empty(0), x.new_zeros(1), (*what[:6], True, False))
+        backward(hidden, None, x.new_zeros(1), (*what[:6], True, False))
 
 
 @pytest.mark.parametrize(("place", "size"), [(2, 2**24), (2, 2**31), (2, 2**62), (1, 2**62), (1, 2**30), (1, -1), (5, 2**62)])
 def test_sizes_beyond_the_parameters_are_refused_before_anything_is_built(place: int, size: int) -> None:
     rnn, x, _ = _network("lstm")
     what: list[object] = ["lstm", 4, 1, False, True, 0, False, False]
-    output, _, _, *kept = OPERATOR(x, [], list(rnn.parameters()), None, None, None, [], *what)
+    params = list(rnn.parameters())
+    run = (x, None, None, params, *5 * [None])
+    output, _, _, *_ = OPERATOR(*run, *what, True)
     what[place] = size
     with pytest.raises(RuntimeError, match=r"^expected [^\n]+, got [^\n]+$"):
-        OPERATOR(x, [], list(rnn.parameters()), None, None, None, [], *what)
+        OPERATOR(*run, *what, True)
     with pytest.raises(RuntimeError, match=r"^expected [^\n]+, got [^\n]+$"):
-        torch.ops.elman.scan_backward(output, None, None, x, [], list(rnn.parameters()), None, None, None, [], output, *kept, *what)
+        torch.ops.elman.scan_backward(output, None, None, *run, output, None, None, None, *what, 5 * [True])

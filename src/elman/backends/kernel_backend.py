@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 _reference = ReferenceBackend()
-_requires_grad = attrgetter("requires_grad")
 _PLAIN = frozenset(kernels.PLAIN)
 
 
@@ -82,8 +80,9 @@ class KernelBackend(Backend):
             x = x.transpose(0, 1)
         spans, inputs = node_inputs(x, states, params, spans)
         if torch.compiler.is_compiling() or _len_torch_dispatch_stack() or _get_tracing_state() is not None:
-            output, finals = operator.scan(stack, x, states, params, spans, batch_first)
-        elif torch.is_grad_enabled() and any(map(_requires_grad, inputs)):
+            save = _has_gradient(inputs) and not is_exporting()  # what is exported mostly infers, and must not keep what nobody reads
+            output, finals = operator.scan(stack, x, states, params, spans, batch_first, save)
+        elif _has_gradient(inputs):
             output, *finals = Scan.apply(stack, own_spans(spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
         else:
             output, finals, _ = operator.kernels_of(x).forward(stack, x, states, params, spans, batch_first, save=False)
@@ -100,13 +99,22 @@ class KernelBackend(Backend):
         if torch.is_autocast_enabled(self.device) or torch.compiler.is_compiling() or is_watched():
             return _reference.trace(stack, x, states, params, spans)
         spans, inputs = node_inputs(x, states, params, spans)
-        if torch.is_grad_enabled() and any(map(_requires_grad, inputs)):
+        if _has_gradient(inputs):
             hidden, steps, *finals = Trace.apply(stack, own_spans(spans), *inputs)  # type: ignore[no-untyped-call]
         else:
             hidden, finals, saved = operator.kernels_of(x).trace(stack, x, states, params, spans)
             steps = saved.steps
         named = () if steps is None else zip(stack.cell.saved, steps.unbind(-2), strict=True)
         return Traced(hidden, tuple(finals), {name: each for name, each in named if name})
+
+
+def _has_gradient(inputs: Sequence[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+
+
+def is_exporting() -> bool:
+    """Whether torch.export records the call. torch 2.6 and earlier do not say: there what is for the gradient is exported too."""
+    return hasattr(torch.compiler, "is_exporting") and torch.compiler.is_exporting()
 
 
 def are_plain(*tensors: Tensor) -> bool:

@@ -5,6 +5,7 @@ Eager code does not come this way: a call through the dispatcher costs more than
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,28 +21,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _library = torch.library.Library("elman", "DEF")  # type: ignore[no-untyped-call]
+# No list of tensors here is ever empty: AOTInductor hands over None for one that is.
+_RUN = "Tensor? h_0, Tensor? c_0, Tensor[] params, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? fresh_h, Tensor? fresh_c"
 _WHAT = "str cell, int hidden_size, int num_layers, bool bidirectional, bool bias, int proj_size, bool recompute, bool batch_first"
-_SPANS = "Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor[] fresh"
 _define: Callable[[str], str] = _library.define
-# Results: output, h_n, c_n, and what is saved: hidden, steps, checkpoints. What there is not is an empty tensor.
-# ``states`` and ``fresh`` may be empty: zeros.
-_define(f"scan(Tensor x, Tensor[] states, Tensor[] params, {_SPANS}, {_WHAT}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
+# Results: output, h_n, c_n, and with ``save`` what is saved: hidden, steps, checkpoints. What there is not is an empty tensor, of one axis.
+# States that are None are zeros.
+_define(f"scan(Tensor x, {_RUN}, {_WHAT}, bool save) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
+# ``needs_grad``: whether to make the gradients of x, of each state and fresh state that there is, and of each parameter: the results.
 _define(
-    "scan_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor x, Tensor[] states, Tensor[] params, "
-    f"{_SPANS}, Tensor output, Tensor hidden, Tensor steps, Tensor checkpoints, {_WHAT}) -> Tensor[]"
+    f"scan_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor x, {_RUN}, "
+    f"Tensor output, Tensor? hidden, Tensor? steps, Tensor? checkpoints, {_WHAT}, bool[] needs_grad) -> Tensor[]"
 )
 
 
 def scan(
-    stack: Stack, x: Tensor, states: Sequence[Tensor] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
+    stack: Stack, x: Tensor, states: Sequence[Tensor] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool, save: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run a stack through the operator: the outputs and the final states."""
+    """Run a stack through the operator: the outputs and the final states.
+
+    ``save``: whether a gradient will follow, which runs the stack again if it follows nevertheless.
+    """
     output, *finals, _, _, _ = torch.ops.elman.scan(
         x,
-        list(states or ()),
+        *_two(states),
         list(params),
         *spans[:3],
-        list(spans.fresh or ()),
+        *_two(spans.fresh),
         stack.cell.name,
         stack.hidden_size,
         stack.num_layers,
@@ -50,13 +56,19 @@ def scan(
         stack.proj_size,
         stack.recompute,
         batch_first,
+        save,
     )
     return output, tuple(finals[: len(stack.state_sizes)])
 
 
+def _two(states: Sequence[Tensor] | None) -> tuple[Tensor | None, ...]:
+    return (*(states or ()), None, None)[:2]
+
+
+@lru_cache(maxsize=256)
 def _stack(
-    x: Tensor,
-    params: Sequence[Tensor],
+    input_size: int,
+    params: int,
     cell: str,
     hidden_size: int,
     num_layers: int,
@@ -64,41 +76,45 @@ def _stack(
     bias: bool,
     proj_size: int,
     recompute: bool,
-    _: bool,
 ) -> Stack:
+    """The stack that the operator is told of, which has so many parameters."""
     if cell not in BY_NAME:
         raise RuntimeError(f"expected cell to be one of {', '.join(BY_NAME)}, got {cell!r}")
-    if x.dim() == 0:
-        raise RuntimeError("expected x of shape (T, B, I), (B, T, I) or (N, I), got a tensor without axes")
     for name, size, least in (("hidden_size", hidden_size, 0), ("num_layers", num_layers, 1), ("proj_size", proj_size, 0)):
         if not least <= size < 2**31:
             raise RuntimeError(f"expected {name} from {least} to 2**31 - 1, got {size}")
     # Before a stack of so many layers is built.
     expected = num_layers * (2 if bidirectional else 1) * (2 + 2 * bias + (proj_size > 0))
-    if len(params) != expected:
-        raise RuntimeError(f"expected {expected} parameters, those of {num_layers} layers (num_layers), got {len(params)}")
-    stack = Stack(BY_NAME[cell](), x.shape[-1], hidden_size, num_layers, bidirectional, bias, proj_size, recompute)
-    for i, (param, shape) in enumerate(zip(params, stack.shapes, strict=True)):
+    if params != expected:
+        raise RuntimeError(f"expected {expected} parameters, those of {num_layers} layers (num_layers), got {params}")
+    return Stack(BY_NAME[cell](), input_size, hidden_size, num_layers, bidirectional, bias, proj_size, recompute)
+
+
+def _checked_stack(x: Tensor, params: Sequence[Tensor], what: Sequence[Any]) -> Stack:
+    if x.dim() == 0:
+        raise RuntimeError("expected x of shape (T, B, I), (B, T, I) or (N, I), got a tensor without axes")
+    stack = _stack(int(x.shape[-1]), len(params), *what)
+    # Every size is in the first direction's; the kernels for the CPU look at the rest, once memory has been made.
+    for i, (param, shape) in enumerate(zip(params[: stack.tensors_per_direction] if x.is_cpu else params, stack.shapes, strict=False)):
         if param.shape != shape:
             raise RuntimeError(f"expected parameter {i} of shape {shape}, got {tuple(param.shape)}")
     return stack
 
 
-def _spans(batch_sizes: Tensor | None, lengths: Tensor | None, reset: Tensor | None, fresh: list[Tensor]) -> Spans:
+def _given(one: Tensor | None, other: Tensor | None) -> tuple[Tensor, ...] | None:
+    """Of two states those that there are."""
+    return tuple([t for t in (one, other) if t is not None]) or None
+
+
+def _spans(
+    batch_sizes: Tensor | None, lengths: Tensor | None, reset: Tensor | None, fresh_h: Tensor | None, fresh_c: Tensor | None
+) -> Spans:
     batch_sizes, lengths = (None if t is None else t.contiguous() for t in (batch_sizes, lengths))
-    return Spans(batch_sizes, lengths, reset, tuple(fresh) or None)
+    return Spans(batch_sizes, lengths, reset, _given(fresh_h, fresh_c))
 
 
 def _or_empty(tensors: Sequence[Tensor | None], x: Tensor) -> tuple[Tensor, ...]:
     return tuple([x.new_empty(0) if t is None else t for t in tensors])
-
-
-def _or_none(tensors: Sequence[Tensor]) -> list[Tensor | None]:
-    return [t if t.numel() else None for t in tensors]
-
-
-def _results(output: Tensor, finals: Sequence[Tensor], saved: Saved, x: Tensor) -> tuple[Tensor, ...]:
-    return output, *_or_empty((*finals, None)[:2], x), *_or_empty(saved, x)
 
 
 def kernels_of(x: Tensor) -> Any:
@@ -110,50 +126,57 @@ def kernels_of(x: Tensor) -> Any:
     return run
 
 
+def run(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor], *rest: Any) -> tuple[Tensor | None, ...]:
+    """What the operator computes, with None for what there is not."""
+    *spans, batch_first, save = *rest[:5], *rest[-2:]
+    stack = _checked_stack(x, params, rest[5:-2])
+    operands = stack, x, _given(h_0, c_0), params, _spans(*spans), batch_first
+    output, finals, saved = kernels_of(x).forward(*operands, save=save, pad_saved=True)
+    return output, *_two(finals), *saved
+
+
 @torch.library.impl(_library, "scan", "CUDA")
 @torch.library.impl(_library, "scan", "CPU")
-def _scan(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
-    spans, what = _spans(*rest[:4]), rest[4:]
-    stack, batch_first = _stack(x, params, *what), what[-1]
-    output, finals, saved = kernels_of(x).forward(stack, x, tuple(states) or None, params, spans, batch_first, save=True, pad_saved=True)
-    return _results(output, finals, saved, x)
+def _scan(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return _or_empty(run(x, *rest), x)
 
 
 @torch.library.impl(_library, "scan_backward", "CUDA")
 @torch.library.impl(_library, "scan_backward", "CPU")
-def _scan_backward(
+def run_backward(
     grad_output: Tensor | None,
     grad_h_n: Tensor | None,
     grad_c_n: Tensor | None,
     x: Tensor,
-    states: list[Tensor],
+    h_0: Tensor | None,
+    c_0: Tensor | None,
     params: list[Tensor],
     batch_sizes: Tensor | None,
     lengths: Tensor | None,
     reset: Tensor | None,
-    fresh: list[Tensor],
+    fresh_h: Tensor | None,
+    fresh_c: Tensor | None,
     output: Tensor,
-    hidden: Tensor,
-    steps: Tensor,
-    checkpoints: Tensor,
+    hidden: Tensor | None,
+    steps: Tensor | None,
+    checkpoints: Tensor | None,
     *what: Any,
 ) -> list[Tensor]:
-    stack, batch_first = _stack(x, params, *what), what[-1]
-    saved, grad_finals = Saved(*_or_none((hidden, steps, checkpoints))), (grad_h_n, grad_c_n)[: len(stack.state_sizes)]
-    needs_grad = (True,) * (1 + len(states) + len(fresh) + len(params))
-    spans = _spans(batch_sizes, lengths, reset, fresh)
+    """What the operator of the gradient computes."""
+    *sizes, batch_first, needs_grad = what
+    stack = _checked_stack(x, params, sizes)
     found = kernels_of(x).backward(
         stack,
         x,
-        tuple(states) or None,
+        _given(h_0, c_0),
         tuple(params),
-        spans,
+        _spans(batch_sizes, lengths, reset, fresh_h, fresh_c),
         batch_first,
         output,
-        saved,
+        Saved(hidden, steps, checkpoints),
         grad_output,
-        grad_finals,
-        needs_grad,
+        (grad_h_n, grad_c_n)[: len(stack.state_sizes)],
+        tuple(needs_grad),
         pad_saved=True,
     )
     # Laid out as the fake ones: a compiler reads them so.
@@ -196,10 +219,21 @@ def _new_saved(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | 
     return Saved(hidden, None, x.new_empty((directions, (steps + chunk - 1) // chunk, batch, stack.hidden_size)))
 
 
-def _scan_fake(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
-    batch_sizes, lengths, reset, fresh, *what = rest
-    _check_devices(x, *states, *params, *fresh, reset, counts=(batch_sizes, lengths))
-    stack, batch_first = _stack(x, params, *what), what[-1]
+def _scan_fake(
+    x: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    params: list[Tensor],
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    fresh_h: Tensor | None,
+    fresh_c: Tensor | None,
+    *what: Any,
+) -> tuple[Tensor, ...]:
+    _check_devices(x, h_0, c_0, *params, fresh_h, fresh_c, reset, counts=(batch_sizes, lengths))
+    *sizes, batch_first, save = what
+    stack = _checked_stack(x, params, sizes)
     rows: int | torch.SymInt
     batch: int | torch.SymInt
     steps: int | torch.SymInt
@@ -208,10 +242,11 @@ def _scan_fake(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any
         rows = steps * batch
     else:
         steps, rows = batch_sizes.shape[0], x.shape[0]
-        batch = states[0].shape[1] if states else torch.library.get_ctx().new_dynamic_size()
+        batch = torch.library.get_ctx().new_dynamic_size() if h_0 is None else h_0.shape[1]
     output = _new_steps(x, stack.output_size)
     finals = [x.new_empty((stack.num_layers * stack.num_directions, batch, width)) for width in stack.state_sizes]
-    return _results(output, finals, _new_saved(stack, x, steps, batch, rows), x)
+    saved = _new_saved(stack, x, steps, batch, rows) if save else NOTHING_SAVED
+    return _or_empty((output, *_two(finals), *saved), x)
 
 
 def _scan_backward_fake(
@@ -219,16 +254,20 @@ def _scan_backward_fake(
     grad_h_n: Tensor | None,
     grad_c_n: Tensor | None,
     x: Tensor,
-    states: list[Tensor],
+    h_0: Tensor | None,
+    c_0: Tensor | None,
     params: list[Tensor],
     batch_sizes: Tensor | None,
     lengths: Tensor | None,
     reset: Tensor | None,
-    fresh: list[Tensor],
+    fresh_h: Tensor | None,
+    fresh_c: Tensor | None,
     *rest: Any,
 ) -> list[Tensor]:
-    _check_devices(x, grad_output, grad_h_n, grad_c_n, *states, *params, *fresh, reset, *rest[:4], counts=(batch_sizes, lengths))
-    return [_new_steps(x, x.shape[-1]), *(t.new_empty(t.shape) for t in (*states, *fresh, *params))]
+    others = [t for t in (h_0, c_0, fresh_h, fresh_c, *params) if t is not None]
+    _check_devices(x, grad_output, grad_h_n, grad_c_n, *others, reset, *rest[:4], counts=(batch_sizes, lengths))
+    found = (_new_steps(x, x.shape[-1]), *(t.new_empty(t.shape) for t in others))
+    return [gradient for gradient, needed in zip(found, rest[-1], strict=True) if needed]
 
 
 def saving_is_hooked() -> bool:
@@ -237,41 +276,32 @@ def saving_is_hooked() -> bool:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, states, params, batch_sizes, lengths, reset, fresh, *ctx.what = inputs
-    ctx.counts = len(states), len(fresh)
+    x, h_0, c_0, params, *spans = inputs[:9]
+    *ctx.what, ctx.save = inputs[9:]
     results, _, _, *saved = output
-    ctx.save_for_backward(x, batch_sizes, lengths, reset, *saved, *states, *fresh, *params)
+    ctx.save_for_backward(x, h_0, c_0, *spans, *[t if t.dim() > 1 else None for t in saved], *params)
     ctx.set_materialize_grads(False)
-    if not saving_is_hooked():
+    if ctx.save and not saving_is_hooked():
         shared = results.detach()  # the caller may write into the outputs: this shares the count of writes to them
         ctx.output = shared, shared._version
 
 
 def _differentiate(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    x, batch_sizes, lengths, reset, hidden, steps, checkpoints, *rest = ctx.saved_tensors
-    first, second = ctx.counts[0], sum(ctx.counts)
-    states, fresh, params = rest[:first], rest[first:second], rest[second:]
+    x, h_0, c_0, *spans = ctx.saved_tensors[:8]
+    saved, params = ctx.saved_tensors[8:11], list(ctx.saved_tensors[11:])
     output, version = ctx.__dict__.pop("output", (None, 0))
     if output is None or output._version != version:  # run once more, as in eager code; a compiler sees twice the same and runs it once
-        output, _, _, hidden, steps, checkpoints = torch.ops.elman.scan(x, states, params, batch_sizes, lengths, reset, fresh, *ctx.what)
-    grad_x, *gradients = torch.ops.elman.scan_backward(
-        grad_output,
-        grad_h_n,
-        grad_c_n,
-        x,
-        states,
-        params,
-        batch_sizes,
-        lengths,
-        reset,
-        fresh,
-        output,
-        hidden,
-        steps,
-        checkpoints,
-        *ctx.what,
+        output, _, _, *saved = torch.ops.elman.scan(x, h_0, c_0, params, *spans, *ctx.what, True)
+        saved = [t if t.dim() > 1 else None for t in saved]
+    needs = ctx.needs_input_grad
+    operands = [(0, x), (1, h_0), (2, c_0), (7, spans[3]), (8, spans[4])]
+    needs_grad = [bool(needs[i]) for i, t in operands if t is not None] + list(map(bool, needs[3]))
+    found = iter(
+        torch.ops.elman.scan_backward(grad_output, grad_h_n, grad_c_n, x, h_0, c_0, params, *spans, output, *saved, *ctx.what, needs_grad)
     )
-    return grad_x, gradients[:first], gradients[second:], None, None, None, gradients[first:second], *([None] * len(ctx.what))
+    grads = [next(found) if t is not None and needs[i] else None for i, t in operands]
+    grad_params = [next(found) if need else None for need in needs[3]]
+    return *grads[:3], grad_params, None, None, None, *grads[3:], *([None] * (len(ctx.what) + 1))
 
 
 torch.library.register_fake("elman::scan", _scan_fake, lib=_library)
