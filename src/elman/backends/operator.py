@@ -318,16 +318,16 @@ torch.library.register_autograd("elman::scan_backward", _refuse, lib=_library)
 torch.library.register_autograd("elman::scan", _differentiate, setup_context=_keep, lib=_library)
 
 
-def _to_onnx(x: Tensor, states: list[Tensor], params: list[Tensor], *rest: Any) -> Any:
+def _to_onnx(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor], *rest: Any) -> Any:
     """What ``torch.onnx.export`` makes of the operator. Whoever else asks torch's table for a decomposition gets none."""
     if not torch.onnx.is_in_onnx_export():
         return NotImplemented
     from elman.backends import onnx
 
-    spans, what = _spans(*rest[:4]), rest[4:]
-    stack, batch_first = _stack(x, params, *what), what[-1]
-    output, finals = onnx.run(stack, x.transpose(0, 1) if batch_first else x, tuple(states) or None, params, spans)
-    return _results(output.transpose(0, 1) if batch_first else output, finals, NOTHING_SAVED, x)
+    spans, batch_first = _spans(*rest[:5]), rest[-2]
+    stack = _checked_stack(x, params, rest[5:-2])
+    output, finals = onnx.run(stack, x.transpose(0, 1) if batch_first else x, _given(h_0, c_0), params, spans)
+    return _or_empty((output.transpose(0, 1) if batch_first else output, *_two(finals), *NOTHING_SAVED), x)
 
 
 _registered: Any = torch._decomp
