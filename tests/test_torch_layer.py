@@ -160,6 +160,26 @@ def test_what_a_subclass_overrides_is_asked_as_torch_asks_it(kind: Kind, batch_f
         assert torch.equal(results[0][0].unsorted_indices, results[1][0].unsorted_indices)
 
 
+@every_layer
+def test_what_is_set_on_an_object_is_asked_too(layer: str) -> None:
+    x, asked = torch.randn(5, 2, 3), []
+    for build in (getattr(elman, layer), lambda *sizes: elman.convert(_setting(getattr(nn, layer)(*sizes), asked))):
+        rnn = _setting(build(3, 4), asked)
+        for each in (rnn, copy.deepcopy(rnn)):
+            asked.clear()
+            each(x)
+            assert asked == [(5, 2, 3)]
+    rnn.check_forward_args = type(rnn).check_forward_args.__get__(rnn)
+    asked.clear()
+    assert rnn(x)[0].shape == (5, 2, 4)
+    assert asked == []
+
+
+def _setting(rnn: nn.Module, asked: list[Any]) -> nn.Module:
+    rnn.check_forward_args = lambda input, hidden, batch_sizes: asked.append(tuple(input.shape))
+    return rnn
+
+
 def test_with_lengths_and_resets_it_is_asked_too() -> None:
     gru, plain = _recording(elman.GRU)(3, 4), elman.GRU(3, 4)
     plain.load_state_dict(gru.state_dict())

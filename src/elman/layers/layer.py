@@ -127,6 +127,7 @@ class RecurrentLayer(RecurrentModule[State], TorchLayer):
         stack = Stack(cell, *sizes, as_truth("bidirectional", self.bidirectional), self.bias, self.proj_size, self.recompute)
         suffixes = ("", "_reverse")[: stack.num_directions]
         names = [f"{kind}_l{layer}{suffix}" for layer in range(self.num_layers) for suffix in suffixes for kind in stack.kinds]
+        self._ask_if_set()
         self._set_stack(stack, names, tuple([f"{state}_0" for state in cell.states]) if self.learn_initial_state else ())
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -34,7 +34,7 @@ _TORCHS = frozenset(("_flat_weights", "_flat_weights_names", "_all_weights", "_f
 
 
 # What a module works out from its sizes.
-_DERIVED = ("stack", "_names", "_state_names", "_read", "_learned")
+_DERIVED = ("stack", "_names", "_state_names", "_read", "_learned", "_run")
 
 
 class _Derived(Generic[T]):

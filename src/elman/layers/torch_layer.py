@@ -7,6 +7,7 @@ replaces a parameter behind its back. Elman's read the parameters themselves; he
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from torch import Tensor, nn
@@ -137,6 +138,14 @@ class TorchLayer(nn.RNNBase):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super(nn.RNNBase, self).__setattr__(name, value)
+        if name in ASKED:
+            self._ask_if_set()
+
+    def _ask_if_set(self) -> None:
+        """Let calls ask what was set as an attribute of this object, in place of the class's method."""
+        own = vars(self)
+        if any(name in own for name in ASKED):
+            own["_run"] = partial(type(self)._run_asking, self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super(nn.RNNBase, self).__setstate__(state)  # type: ignore[no-untyped-call]
