@@ -175,7 +175,8 @@ def test_kernels_stay_small() -> None:
 
 def test_importing_elman_loads_nothing_that_torch_does_not() -> None:
     more = loaded_by("import torch, elman") - loaded_by("import torch")
-    assert third_party(more) == set()
+    # Two small modules of torch's own: a FlopCounterMode knows the formulas that there are when it is made.
+    assert third_party(more - {"torch.utils.flop_counter", "torch.utils.module_tracker"}) == set()
 
 
 def test_the_kernels_import_without_torch_and_numpy() -> None:

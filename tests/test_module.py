@@ -376,5 +376,7 @@ def test_what_torch_does_to_modules_still_works(kind: Kind) -> None:
 @every_class
 def test_torch_script_is_told_what_to_use_instead(name: str) -> None:
     for module in (_build(name), nn.Sequential(_build(name))):
-        with pytest.raises(RuntimeError, match=re.escape(f"elman's {name}, which calls its kernels from Python: use torch.compile")):
+        with pytest.raises(
+            RuntimeError, match=re.escape(f"elman's {name}, which calls its kernels from Python: use torch.export, torch.onnx.export")
+        ):
             torch.jit.script(module)

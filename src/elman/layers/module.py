@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from numbers import Integral
 from operator import itemgetter
@@ -117,6 +118,12 @@ class RecurrentModule(_WithState[State]):
         elif name in self._fixed and "stack" in vars(self) and hasattr(self, name):
             self._refuse_change(name, value)
         else:
+            if name == "qconfig":  # torch's quantization sets it on every module, and replaces those of torch.nn's classes
+                kind = type(self).__name__
+                warnings.warn(
+                    f"quantization leaves elman's {kind} as it is: convert the model before, quantize_dynamic(elman.to_torch(model))",
+                    stacklevel=2,
+                )
             super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -147,7 +154,7 @@ class RecurrentModule(_WithState[State]):
         """Refuse torch.jit.script, which calls this first."""
         raise RuntimeError(
             f"expected a module that torch.jit.script can compile, got elman's {type(self).__name__}, which calls its kernels from Python: "
-            "use torch.compile or torch.export, or torch.jit.trace for a fixed number of steps"
+            "use torch.export, torch.onnx.export or torch.jit.trace, or compile elman.to_torch(model)"
         )
 
     def _slow_forward(self, *arguments: Any, **named: Any) -> Any:

@@ -1,0 +1,50 @@
+"""How many floating-point operations torch.utils.flop_counter counts for the operators: those of the matrix products, as for torch's own.
+
+A product with an (m, n) matrix is 2·m·n for each step of each sequence. Padding counts as steps, since only shapes are known.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+from elman.backends import operator as operator  # which defines them
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Shape = Sequence[int]
+
+
+@register_flop_formula(torch.ops.elman.scan)
+def _forward(x: Shape, h_0: Shape | None, c_0: Shape | None, params: Sequence[Shape], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x[:-1]) * sum(map(_elements, params))
+
+
+@register_flop_formula(torch.ops.elman.scan_backward)
+def _backward(
+    grad_output: Shape | None,
+    grad_h_n: Shape | None,
+    grad_c_n: Shape | None,
+    x: Shape,
+    h_0: Shape | None,
+    c_0: Shape | None,
+    params: Sequence[Shape],
+    *rest: Any,
+    **_: Any,
+) -> int:
+    """Each matrix takes a gradient back, but the first layer's to an x that needs none; and has one of its own, if that is wanted."""
+    bidirectional, needs_grad = rest[12], rest[-1]
+    own = needs_grad[len(needs_grad) - len(params) :]
+    elements = sum(map(_elements, params)) + sum(_elements(param) for param, wanted in zip(params, own, strict=True) if wanted)
+    if not needs_grad[0]:
+        elements -= (2 if bidirectional else 1) * _elements(params[0])
+    return 2 * math.prod(x[:-1]) * elements
+
+
+def _elements(param: Shape) -> int:
+    """Of a matrix how many elements it has; 0 of a bias."""
+    return math.prod(param) if len(param) == 2 else 0
