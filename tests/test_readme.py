@@ -22,7 +22,18 @@ READMES = {"en": "README.md", "zh": "README.zh-CN.md"}
 DOCS = [f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [*READMES.values(), "CONTRIBUTING.md", "CHANGELOG.md", *DOCS]
 TRANSLATED = [READMES, *({"en": page.replace(".zh-CN", ""), "zh": page} for page in DOCS if ".zh-CN." in page)]
-USERS_PAGES = {"index", "sequences", "serving", "training", "look-inside", "guarantees", "benchmark", "character-model", "compatibility"}
+USERS_PAGES = {
+    "index",
+    "sequences",
+    "serving",
+    "export",
+    "training",
+    "look-inside",
+    "guarantees",
+    "benchmark",
+    "character-model",
+    "compatibility",
+}
 WITH_COMMANDS = [page for pages in TRANSLATED for page in pages.values()]
 
 in_both = pytest.mark.parametrize("lang", READMES)
@@ -55,8 +66,9 @@ def commands(text: str) -> list[list[str]]:
 # --- What they show ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # which the page says to expect
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # from torch's exporter
 @pytest.mark.parametrize("page", [page for page in PAGES if "\n```python\n" in (ROOT / page).read_text(encoding="utf-8")])
 def test_the_code_runs_and_prints_what_its_comments_say(page: str) -> None:
     names: dict[str, object] = {}

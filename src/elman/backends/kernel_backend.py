@@ -80,7 +80,8 @@ class KernelBackend(Backend):
             x = x.transpose(0, 1)
         spans, inputs = node_inputs(x, states, params, spans)
         if torch.compiler.is_compiling() or _len_torch_dispatch_stack() or _get_tracing_state() is not None:
-            save = _has_gradient(inputs) and not is_exporting()  # what is exported mostly infers, and must not keep what nobody reads
+            # What is exported or traced mostly infers, and must not keep what nobody reads.
+            save = _has_gradient(inputs) and not is_exporting() and _get_tracing_state() is None
             output, finals = operator.scan(stack, x, states, params, spans, batch_first, save)
         elif _has_gradient(inputs):
             output, *finals = Scan.apply(stack, own_spans(spans), batch_first, *inputs)  # type: ignore[no-untyped-call]

@@ -165,6 +165,7 @@ SENTENCES = {
     "{backend} does not run lengths or resets": "{backend} 后端不支持变长序列和重置",
     "{backend} does not run such numbers, nor under autocast": "{backend} 后端不支持这种数值类型，也不支持 autocast",
     "{backend} does not run under a compiler, a mode or a transform": "{backend} 后端不支持编译器、torch 模式和变换",
+    "{backend} does not export projections to ONNX": "{backend} 后端不能把投影导出为 ONNX",
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
     "{backend} cannot run: {reason}": "{backend} 后端无法运行：{reason}",
     "{backend} does not run on a {card}, whose compute capability is below 8.0": "{backend} 后端不支持 {card}：计算能力低于 8.0",
