@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +17,7 @@ from kinds import GRU, LSTM, PROJECTED, TANH, Kind, as_hx, as_states
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -140,6 +143,23 @@ def test_so_do_states_learned_and_given(kind: Kind) -> None:
         traced = _traced(rnn, given, *sample)
         for got, expected in zip(traced(*other), given(rnn, *other), strict=True):
             torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+@every_deep_kind
+def test_a_trace_records_torchs_own_layers(kind: Kind, tmp_path: Path) -> None:
+    """They are as fast as torch.nn's, and their file loads where nobody imports Elman. Gradients go through them."""
+    rnn, file = kind.build(elman, 3, 4, **ALL_AT_ONCE), tmp_path / "traced.pt"
+    traced = torch.jit.trace(rnn, (_x(5, 3),), check_trace=False)
+    graph = str(traced.inlined_graph)
+    assert f"aten::{kind.cell}(" in graph
+    assert "elman::" not in graph
+    leaves = [_x(7, 2).requires_grad_(), *rnn.parameters()]
+    one, other = (torch.autograd.grad(sum(t.sum() for t in _flat(network(leaves[0]))), leaves) for network in (traced, rnn))
+    for got, expected in zip(one, other, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+    torch.jit.save(traced, file)
+    alone = "import sys, torch; torch.jit.load(sys.argv[1])(torch.zeros(2, 1, 3, dtype=torch.float64)); assert 'elman' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", alone, str(file)], check=True)
 
 
 # A call and what it is traced with, as above; and what it does not take then.

@@ -43,6 +43,8 @@ def run(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The outputs and final states, as operators that ``torch.onnx.export`` turns into ONNX's."""
+    if not hasattr(torch.onnx, "ops"):
+        raise RuntimeError(f"expected PyTorch 2.8 or later to export to ONNX with dynamo=True, got {torch.__version__}: use dynamo=False")
     if spans.batch_sizes is not None:
         raise RuntimeError(
             "expected padded sequences, since ONNX has no packed ones, got a PackedSequence: call the network with lengths=..."
