@@ -108,3 +108,49 @@ def test_autocast_on_the_reference_gives_what_it_gives_in_torch(kind: Kind, monk
     x, hx = torch.randn(2, 3), as_hx(_states(kind, 2, 4))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(ours(x, hx), theirs(x, hx), rtol=0, atol=0)
+
+
+@every_cell
+@pytest.mark.parametrize("given_state", [False, True], ids=["zeros", "hx"])
+@pytest.mark.parametrize("unbatched", [False, True], ids=["batched", "unbatched"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiler_sees_torchs_own_operators(kind: Kind, given_state: bool, unbatched: bool) -> None:
+    """Which it fuses, over a loop of steps too: the same numbers and gradients."""
+    cell, rows = kind.build_cell(elman, 3, 4, dtype=torch.float64), () if unbatched else (5,)
+    x = torch.randn(3, *rows, 3, dtype=torch.float64, requires_grad=True)
+    states = [state.requires_grad_() for state in _states(kind, *rows, 4, dtype=torch.float64)] if given_state else []
+    graphs: list[torch.fx.GraphModule] = []
+
+    def loop(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        hx = as_hx(states) if states else None
+        for step in x:
+            hx = cell(step, hx)
+        return as_states(hx)
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    torch.compiler.reset()
+    results = []
+    for run in (loop, torch.compile(loop, fullgraph=True, backend=backend)):
+        after = run(x, *states)
+        loss = sum(state.square().sum() for state in after)
+        results.append([*after, *torch.autograd.grad(loss, [x, *states, *cell.parameters()])])
+    assert len(graphs) == 1
+    assert not [node for node in graphs[0].graph.nodes if "elman" in str(node.target)]
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+@every_cell
+@pytest.mark.parametrize("autocasts", [False, True])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiled_step_has_torchs_dtypes(kind: Kind, autocasts: bool) -> None:
+    torch.compiler.reset()
+    theirs, ours = _pair(kind, 3, 4, dtype=None if autocasts else torch.bfloat16)
+    x, hx = torch.randn(2, 3).to(ours.weight_ih.dtype), as_hx(_states(kind, 2, 4, dtype=ours.weight_ih.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocasts):
+        torch.testing.assert_close(
+            torch.compile(ours, fullgraph=True, backend="aot_eager")(x, hx), theirs(x, hx), rtol=0, atol=0 if autocasts else 2**-6
+        )

@@ -84,6 +84,18 @@ class ReferenceBackend(Backend):
         )
 
 
+def step(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """One step of one layer, x (B, I), as torch's operators that a compiler fuses: the states after it, (B, H) each."""
+    own = dict(zip(stack.kinds, params, strict=True))
+    projected = linear(x, own.pop("weight_ih"), own.pop("bias_ih", None))
+    if states is None:
+        states = tuple([x.new_zeros(x.shape[0], size) for size in stack.state_sizes])
+    w_hh, b_hh = own.pop("weight_hh", None), own.pop("bias_hh", None)
+    recurrent = projected[:, :0] if w_hh is None else linear(states[0], w_hh, b_hh)
+    after, _ = stack.cell.step(projected, recurrent, states, own)
+    return after
+
+
 def _layers(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, traced: bool
 ) -> Iterator[tuple[Tensor, list[tuple[Tensor, ...]], list[list[Tensor]]]]:

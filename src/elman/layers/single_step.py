@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from elman import scan
-from elman.backends import Stack
+from elman.backends import Stack, reference
 from elman.layers import arguments
 from elman.layers.initial_state import as_states
 from elman.layers.module import RecurrentModule, State
@@ -110,8 +110,12 @@ class RecurrentCell(RecurrentModule[State], nn.RNNCellBase):
             if done is not None:
                 return tuple([state.squeeze(0) for state in done[1]])
         step, states, params, _ = arguments.of_cell(self, x, states)
-        _, finals = scan.run(self.stack, step, states, params)
-        finals = tuple([state.squeeze(0) for state in finals])
+        if torch.compiler.is_compiling():  # one step is little more than two products, which a compiler fuses with what is around
+            states = None if states is None else tuple([state.squeeze(0) for state in states])
+            finals = reference.step(self.stack, step.squeeze(0), states, params)
+        else:
+            _, finals = scan.run(self.stack, step, states, params)
+            finals = tuple([state.squeeze(0) for state in finals])
         return finals if x.dim() == 2 else tuple([state.squeeze(0) for state in finals])
 
     def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None, lengths: Lengths | None, reset: Reset | None) -> Call:
