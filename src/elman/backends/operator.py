@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elman.backends import call, kernels
+from elman.backends import call, inductor, kernels
 from elman.backends.call import NOTHING_SAVED, Saved
 from elman.backends.spans import Spans
 from elman.backends.stack import Stack
@@ -101,16 +101,11 @@ def _checked_stack(x: Tensor, params: Sequence[Tensor], what: Sequence[Any]) -> 
     return stack
 
 
-def _given(one: Tensor | None, other: Tensor | None) -> tuple[Tensor, ...] | None:
-    """Of two states those that there are."""
-    return tuple([t for t in (one, other) if t is not None]) or None
-
-
 def _spans(
     batch_sizes: Tensor | None, lengths: Tensor | None, reset: Tensor | None, fresh_h: Tensor | None, fresh_c: Tensor | None
 ) -> Spans:
     batch_sizes, lengths = (None if t is None else t.contiguous() for t in (batch_sizes, lengths))
-    return Spans(batch_sizes, lengths, reset, _given(fresh_h, fresh_c))
+    return Spans(batch_sizes, lengths, reset, inductor.given(fresh_h, fresh_c))
 
 
 def _or_empty(tensors: Sequence[Tensor | None], x: Tensor) -> tuple[Tensor, ...]:
@@ -126,24 +121,19 @@ def kernels_of(x: Tensor) -> Any:
     return run
 
 
-def run(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor], *rest: Any) -> tuple[Tensor | None, ...]:
-    """What the operator computes, with None for what there is not."""
-    *spans, batch_first, save = *rest[:5], *rest[-2:]
-    stack = _checked_stack(x, params, rest[5:-2])
-    operands = stack, x, _given(h_0, c_0), params, _spans(*spans), batch_first
-    output, finals, saved = kernels_of(x).forward(*operands, save=save, pad_saved=True)
-    return output, *_two(finals), *saved
-
-
 @torch.library.impl(_library, "scan", "CUDA")
 @torch.library.impl(_library, "scan", "CPU")
-def _scan(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return _or_empty(run(x, *rest), x)
+def _scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
+    *spans, batch_first, save = *rest[:5], *rest[-2:]
+    stack = _checked_stack(x, params, rest[5:-2])
+    operands = stack, x, inductor.given(h_0, c_0), params, _spans(*spans), batch_first
+    output, finals, saved = kernels_of(x).forward(*operands, save=save, pad_saved=True)
+    return _or_empty((output, *_two(finals), *saved), x)
 
 
 @torch.library.impl(_library, "scan_backward", "CUDA")
 @torch.library.impl(_library, "scan_backward", "CPU")
-def run_backward(
+def _scan_backward(
     grad_output: Tensor | None,
     grad_h_n: Tensor | None,
     grad_c_n: Tensor | None,
@@ -162,13 +152,12 @@ def run_backward(
     checkpoints: Tensor | None,
     *what: Any,
 ) -> list[Tensor]:
-    """What the operator of the gradient computes."""
     *sizes, batch_first, needs_grad = what
     stack = _checked_stack(x, params, sizes)
     found = kernels_of(x).backward(
         stack,
         x,
-        _given(h_0, c_0),
+        inductor.given(h_0, c_0),
         tuple(params),
         _spans(batch_sizes, lengths, reset, fresh_h, fresh_c),
         batch_first,
@@ -231,6 +220,7 @@ def _scan_fake(
     fresh_c: Tensor | None,
     *what: Any,
 ) -> tuple[Tensor, ...]:
+    inductor.teach(torch.ops.elman.scan.default, 0)
     _check_devices(x, h_0, c_0, *params, fresh_h, fresh_c, reset, counts=(batch_sizes, lengths))
     *sizes, batch_first, save = what
     stack = _checked_stack(x, params, sizes)
@@ -264,6 +254,7 @@ def _scan_backward_fake(
     fresh_c: Tensor | None,
     *rest: Any,
 ) -> list[Tensor]:
+    inductor.teach(torch.ops.elman.scan_backward.default, 3)
     others = [t for t in (h_0, c_0, fresh_h, fresh_c, *params) if t is not None]
     _check_devices(x, grad_output, grad_h_n, grad_c_n, *others, reset, *rest[:4], counts=(batch_sizes, lengths))
     found = (_new_steps(x, x.shape[-1]), *(t.new_empty(t.shape) for t in others))

@@ -1,0 +1,165 @@
+"""The operators in code that Inductor writes: straight calls of the kernels for the CPU, past torch's dispatcher.
+
+The dispatcher and what follows take longer for an operator of so many arguments than the kernels for a small network. Code for AOTInductor,
+which is C++, code for a GPU, and other compilers call the operators.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from operator import getitem
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from elman.backends import kernels
+
+if kernels.available():
+    from elman import _native
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch._ops import OpOverload
+
+_taught: set[OpOverload] = set()
+
+
+# The code calls these two, whose names and arguments are the operators' own: torch keeps code on disk, which outlives a version of Elman.
+
+
+def scan(
+    x: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    params: list[Tensor],
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    fresh_h: Tensor | None,
+    fresh_c: Tensor | None,
+    cell: str,
+    hidden_size: int,
+    num_layers: int,
+    bidirectional: bool,
+    bias: bool,
+    proj_size: int,
+    recompute: bool,
+    batch_first: bool,
+    save: bool,
+) -> tuple[Tensor | None, ...]:
+    """``torch.ops.elman.scan``, with None for what there is not."""
+    states = given(h_0, c_0)
+    fresh = given(fresh_h, fresh_c)
+    numbers = cell, x.shape[-1], hidden_size, proj_size, num_layers, 2 if bidirectional else 1, bias, recompute
+    operands = numbers, params, x, states, fresh, batch_sizes, lengths, reset, batch_first, True, torch.get_num_threads()
+    try:
+        output, finals, hidden, steps, checkpoints = _native.forward(*operands, save=save)
+    except (RuntimeError, TypeError):  # what lies as the kernels do not read it is copied there, and what is wrong is told
+        what = cell, hidden_size, num_layers, bidirectional, bias, proj_size, recompute, batch_first, save
+        spans = batch_sizes, lengths, reset, fresh_h, fresh_c
+        found: tuple[Tensor, ...] = torch.ops.elman.scan.default(x, h_0, c_0, params, *spans, *what)
+        return found
+    return output, finals[0], finals[-1], hidden, steps, checkpoints
+
+
+def scan_backward(
+    grad_output: Tensor | None,
+    grad_h_n: Tensor | None,
+    grad_c_n: Tensor | None,
+    x: Tensor,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    params: list[Tensor],
+    batch_sizes: Tensor | None,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    fresh_h: Tensor | None,
+    fresh_c: Tensor | None,
+    output: Tensor,
+    hidden: Tensor | None,
+    steps: Tensor | None,
+    checkpoints: Tensor | None,
+    cell: str,
+    hidden_size: int,
+    num_layers: int,
+    bidirectional: bool,
+    bias: bool,
+    proj_size: int,
+    recompute: bool,
+    batch_first: bool,
+    needs_grad: list[bool],
+) -> list[Tensor]:
+    """``torch.ops.elman.scan_backward``."""
+    states = given(h_0, c_0)
+    fresh = given(fresh_h, fresh_c)
+    numbers = cell, x.shape[-1], hidden_size, proj_size, num_layers, 2 if bidirectional else 1, bias, recompute
+    operands = numbers, params, x, states, fresh, batch_sizes, lengths, reset, batch_first, True, torch.get_num_threads()
+    kept = output, hidden, steps, checkpoints
+    grad_finals = (grad_h_n, grad_c_n)[: kernels.CELLS[cell][1]]
+    try:
+        gradients = _native.backward(*operands, *kept, grad_output, None, None, grad_finals, needs_grad=tuple(needs_grad))
+    except (RuntimeError, TypeError):
+        what = cell, hidden_size, num_layers, bidirectional, bias, proj_size, recompute, batch_first, needs_grad
+        run = x, h_0, c_0, params, batch_sizes, lengths, reset, fresh_h, fresh_c
+        found: list[Tensor] = torch.ops.elman.scan_backward.default(grad_output, grad_h_n, grad_c_n, *run, *kept, *what)
+        return found
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+def given(first: Tensor | None, second: Tensor | None) -> tuple[Tensor, ...] | None:
+    """Of two states those that there are."""
+    if second is None:
+        return None if first is None else (first,)
+    return (second,) if first is None else (first, second)
+
+
+def teach(operator: OpOverload, x: int) -> None:
+    """Let Inductor, if it is in use, write calls of the function above instead of an operator's.
+
+    Called while a compiler looks at the operator, which comes before Inductor writes code: nobody else waits for Inductor to load, which
+    takes seconds. Nothing of this is a public interface of torch: where it is not as expected, Inductor writes calls of the operator.
+
+    Args:
+        x: the input's place among the operator's arguments.
+    """
+    if operator in _taught or "torch._inductor.graph" not in sys.modules:
+        return
+    _taught.add(operator)
+    with suppress(ImportError, AttributeError, TypeError):
+        _teach(operator, x)
+
+
+def _teach(operator: OpOverload, x: int) -> None:
+    from torch._inductor import lowering
+    from torch._inductor.ir import FallbackKernel, TensorBox
+    from torch._inductor.virtualized import V
+
+    class Call(FallbackKernel):
+        is_direct = False
+
+        def codegen(self, wrapper: Any) -> None:
+            if self.is_direct:
+                function = operator._schema.name.rpartition(":")[2]
+                self.python_kernel_name = f"elman_{function}"
+                wrapper.add_import_once(f"from {__name__} import {function} as {self.python_kernel_name}")
+            super().codegen(wrapper)
+
+    def lower(*given: Any) -> Any:
+        results: Any = Call.create(operator, *given)
+        writes_python = not V.graph.cpp_wrapper and not getattr(V.graph, "fx_wrapper", False)
+        uses = [results[user.args[1]] if user.target is getitem else None for user in V.graph.current_node.users]
+        if (
+            writes_python
+            and given[x].get_device().type == "cpu"
+            and given[x].get_dtype() in (torch.float32, torch.float64)
+            and all(use is not None and list(use.get_size()) != [0] for use in uses)  # nobody asks for what there is not
+        ):
+            results[0].inputs[0].is_direct = True
+            for result in results:
+                result.skip_size_stride_alignment_checks = True  # the kernels made it, of this size
+        return [TensorBox.create(result) for result in results]
+
+    lowering.fallbacks.add(operator)
+    lowering.add_needs_realized_inputs(operator)  # type: ignore[no-untyped-call]
+    lowering.register_lowering(operator, type_promotion_kind=None)(lower)
