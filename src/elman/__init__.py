@@ -6,6 +6,7 @@
 (torch.Size([5, 3, 20]), torch.Size([1, 3, 20]))
 """
 
+from elman import init
 from elman._version import __version__
 from elman.backends import show_config
 from elman.conversion import convert, patched, to_torch
@@ -23,6 +24,7 @@ __all__ = [
     "__version__",
     "chunks",
     "convert",
+    "init",
     "patched",
     "show_config",
     "stream",

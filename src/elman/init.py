@@ -1,0 +1,202 @@
+"""Initial values, gate by gate, for layers and cells.
+
+>>> import elman
+>>> lstm = elman.init.forget_bias(elman.LSTM(10, 20, num_layers=2), 1.0)
+>>> gru = elman.init.orthogonal(elman.init.xavier(elman.GRU(10, 20)))
+
+A weight of a GRU or an LSTM holds its gates' matrices one below the other, and each layer and direction has two biases that are added up.
+So ``torch.nn.init`` on a whole weight draws for another shape than a gate's, and 1 in a whole bias reaches every gate, and counts twice if
+it is in both. These functions change what they name and leave every other value as it is. They take Elman's modules and torch.nn's, change
+them in place and return them.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Real
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from elman.cells import ElmanTanh, Gru, Lstm
+from elman.layers.errors import brief
+from elman.layers.options import as_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+M = TypeVar("M", bound=nn.Module)
+
+_LSTM = (nn.LSTM, nn.LSTMCell)
+_GRU = (nn.GRU, nn.GRUCell)
+_RNN = (nn.RNN, nn.RNNCell)
+
+
+def forget_bias(module: M, value: float = 1.0) -> M:
+    """Set the forget gate's bias of an LSTM, so that it remembers from the start.
+
+    >>> import elman
+    >>> lstm = elman.init.forget_bias(elman.LSTM(10, 20, bidirectional=True), 1.0)
+    >>> (lstm.bias_ih_l0 + lstm.bias_hh_l0)[20:40].unique()  # i, f, g, o: f is the second
+    tensor([1.], grad_fn=<Unique2Backward0>)
+
+    What is set is the sum of the two biases: the forget gate's part of ``bias_ih`` becomes the value, that of ``bias_hh`` zero, in every
+    layer and direction.
+
+    Source: F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to Forget", Neural Computation 12 (2000); 1 is the value of R. Jozefowicz,
+    W. Zaremba, I. Sutskever, "An Empirical Exploration of Recurrent Network Architectures", ICML (2015).
+
+    Args:
+        module: an LSTM or an LSTMCell.
+        value: the bias.
+
+    Returns:
+        The same module.
+
+    Raises:
+        TypeError: it is another module, or the value is not a number.
+        ValueError: it has no biases, or they are computed (parametrized).
+    """
+    _check(module, _LSTM, "an LSTM or an LSTMCell, which have a forget gate")
+    number = _as_number("value", value)
+    _set_biases(module, {"f": lambda bias: bias.fill_(number)})
+    return module
+
+
+def chrono(module: M, max_steps: int) -> M:
+    """Draw the biases of an LSTM or a GRU so that its units remember over times from 1 to about ``max_steps`` steps.
+
+    >>> import elman
+    >>> lstm = elman.init.chrono(elman.LSTM(10, 20), max_steps=784)
+
+    With u drawn for each unit from the uniform distribution over [1, max_steps - 1], the forget gate's bias of an LSTM becomes log(u) and
+    the input gate's -log(u). A GRU's update gate z, which keeps the old state, gets log(u). What is set is the sum of the two biases: the
+    gate's part of ``bias_ih`` becomes the value, that of ``bias_hh`` zero, in every layer and direction.
+
+    Source: C. Tallec, Y. Ollivier, "Can Recurrent Neural Networks Warp Time?", ICLR (2018).
+
+    Args:
+        module: a layer or a cell of kind LSTM or GRU.
+        max_steps: the longest time, in steps, over which the network is to remember: at least 3.
+
+    Returns:
+        The same module.
+
+    Raises:
+        TypeError: it is another module, or max_steps is not an int.
+        ValueError: max_steps is below 3, or the module has no biases, or they are computed (parametrized).
+    """
+    _check(module, _LSTM + _GRU, "an LSTM, a GRU or a cell of these, which have gates that keep the state")
+    longest = as_size("max_steps", max_steps, 3)
+    drawn: list[Tensor] = []
+
+    def keep(bias: Tensor) -> None:
+        drawn.append(torch.empty_like(bias).uniform_(1.0, longest - 1.0).log_())
+        bias.copy_(drawn[-1])
+
+    _set_biases(module, {"f": keep, "i": lambda bias: bias.copy_(-drawn[-1])} if isinstance(module, _LSTM) else {"z": keep})
+    return module
+
+
+def orthogonal(module: M, gain: float = 1.0) -> M:
+    """Draw each gate's recurrent matrix as an orthogonal one.
+
+    >>> import elman, torch
+    >>> gru = elman.init.orthogonal(elman.GRU(10, 20))
+    >>> r, z, n = gru.weight_hh_l0.detach().chunk(3)
+    >>> torch.allclose(r @ r.T, torch.eye(20), atol=1e-5)
+    True
+
+    ``weight_hh`` of every layer and direction is set, each gate's (H, H) by itself, or its (H, P) with a projection.
+
+    Source: A. M. Saxe, J. L. McClelland, S. Ganguli, "Exact Solutions to the Nonlinear Dynamics of Learning in Deep Linear Neural
+    Networks", ICLR (2014).
+
+    Args:
+        module: a layer or a cell of any kind.
+        gain: what the matrix is multiplied by.
+
+    Returns:
+        The same module.
+
+    Raises:
+        TypeError: it is another module, or the gain is not a number.
+        ValueError: its weights are computed (parametrized).
+    """
+    number = _as_number("gain", gain)
+    return _set_gates(module, "weight_hh", lambda matrix: nn.init.orthogonal_(matrix, number))
+
+
+def xavier(module: M, gain: float = 1.0) -> M:
+    """Draw each gate's input matrix from the uniform distribution over ±gain·sqrt(6 / (I + H)).
+
+    >>> import elman
+    >>> lstm = elman.init.xavier(elman.LSTM(10, 20))
+    >>> bool(lstm.weight_ih_l0.abs().max() <= (6 / (10 + 20)) ** 0.5)
+    True
+
+    ``weight_ih`` of every layer and direction is set, each gate's (H, I) by itself; in higher layers I is what the layer below puts out.
+
+    Source: X. Glorot, Y. Bengio, "Understanding the Difficulty of Training Deep Feedforward Neural Networks", AISTATS (2010).
+
+    Args:
+        module: a layer or a cell of any kind.
+        gain: what the bound is multiplied by.
+
+    Returns:
+        The same module.
+
+    Raises:
+        TypeError: it is another module, or the gain is not a number.
+        ValueError: its weights are computed (parametrized).
+    """
+    number = _as_number("gain", gain)
+    return _set_gates(module, "weight_ih", lambda matrix: nn.init.xavier_uniform_(matrix, number))
+
+
+def _check(module: object, kinds: tuple[type[nn.Module], ...], expected: str) -> None:
+    if not isinstance(module, kinds):
+        raise TypeError(f"expected {expected}, got {type(module).__name__}")
+
+
+def _as_number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise TypeError(f"expected {name} to be a finite number, got {brief(value)}")
+    return float(value)
+
+
+def _parameters(module: nn.Module, kind: str) -> Iterator[Tensor]:
+    """The parameters of a kind, ``bias_ih`` for example, of all layers and directions."""
+    found = [parameter for name, parameter in module._parameters.items() if name.startswith(kind) and parameter is not None]
+    if len(found) < (module.num_layers * (2 if module.bidirectional else 1) if isinstance(module, nn.RNNBase) else 1):
+        reason = "built with bias=False" if kind.startswith("bias") and not module.bias else "computed: remove the parametrization first"
+        raise ValueError(f"expected a module with {kind} among its parameters, got a {type(module).__name__} in which it is {reason}")
+    yield from found
+
+
+def _gates(module: nn.Module) -> tuple[str, ...]:
+    """The gates, in the order in which they lie in a parameter."""
+    return Lstm.gates if isinstance(module, _LSTM) else Gru.gates if isinstance(module, _GRU) else ElmanTanh.gates
+
+
+def _set_biases(module: nn.Module, gates: dict[str, Callable[[Tensor], object]]) -> None:
+    """Set these gates' biases, the sum of ``bias_ih`` and ``bias_hh``, in the order given."""
+    order = _gates(module)
+    with torch.no_grad():
+        for bias_ih, bias_hh in zip(_parameters(module, "bias_ih"), _parameters(module, "bias_hh"), strict=True):
+            for gate, fill in gates.items():
+                fill(bias_ih.chunk(len(order))[order.index(gate)])
+                bias_hh.chunk(len(order))[order.index(gate)].zero_()
+
+
+def _set_gates(module: M, kind: str, draw: Callable[[Tensor], object]) -> M:
+    """Draw each gate's matrix in a kind of weight; in float32 or float64, which torch can factorize."""
+    _check(module, _RNN + _LSTM + _GRU, "an RNN, a GRU, an LSTM or a cell of these")
+    with torch.no_grad():
+        for weight in _parameters(module, kind):
+            for gate in weight.chunk(len(_gates(module))):
+                matrix = torch.empty_like(gate, dtype=torch.promote_types(gate.dtype, torch.float32))
+                draw(matrix)
+                gate.copy_(matrix)
+    return module

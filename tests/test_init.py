@@ -1,0 +1,158 @@
+"""Initial values gate by gate: what is named is set, in all layers and directions, and nothing else."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import elman
+
+LAYERS = [
+    lambda library, kind, **options: getattr(library, kind)(3, 4, num_layers=2, bidirectional=True, **options),
+    lambda library, kind, **options: getattr(library, f"{kind}Cell")(3, 4, **options),
+]
+H = 4
+
+every_module = pytest.mark.parametrize("build", LAYERS, ids=["layer", "cell"])
+
+
+def gates(module: nn.Module, kind: str) -> list[torch.Tensor]:
+    """A kind of parameter of every layer and direction, as (G, H, ...)."""
+    return [p.detach().unflatten(0, (-1, H)) for name, p in module.named_parameters() if name.startswith(kind)]
+
+
+def changed(before: dict[str, torch.Tensor], module: nn.Module) -> set[tuple[str, int]]:
+    """The kinds of parameters that differ, each with the gate in which it does."""
+    found = set()
+    for name, parameter in module.named_parameters():
+        for gate, (old, new) in enumerate(zip(before[name].split(H), parameter.detach().split(H), strict=True)):
+            if not torch.equal(old, new):
+                found.add(("_".join(name.split("_")[:2]), gate))
+    return found
+
+
+def copy(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+@every_module
+@pytest.mark.parametrize("library", [elman, nn], ids=["elman", "torch"])
+def test_the_forget_gates_biases_add_up_to_the_value(build, library) -> None:
+    module = build(library, "LSTM")
+    before = copy(module)
+    assert elman.init.forget_bias(module, 1.5) is module
+    sums = [ih[1] + hh[1] for ih, hh in zip(gates(module, "bias_ih"), gates(module, "bias_hh"), strict=True)]
+    assert len(sums) == (4 if isinstance(module, nn.LSTM) else 1)
+    assert all((each == 1.5).all() for each in sums)
+    assert changed(before, module) == {("bias_ih", 1), ("bias_hh", 1)}
+
+
+def test_the_forget_gate_is_the_one_that_keeps_c() -> None:
+    """With a large bias c stays what it was, but for what i and g write."""
+    cell = elman.init.forget_bias(elman.LSTMCell(3, 4, dtype=torch.float64), 50.0)
+    with torch.no_grad():
+        cell.bias_ih[:H] = -50.0  # i writes nothing
+    c = torch.randn(2, H, dtype=torch.float64)
+    torch.testing.assert_close(cell(torch.randn(2, 3, dtype=torch.float64), (torch.zeros_like(c), c))[1], c, rtol=0, atol=1e-12)
+
+
+@every_module
+def test_chrono_spreads_an_lstms_memories_over_the_steps(build) -> None:
+    module = build(elman, "LSTM")
+    before = copy(module)
+    assert elman.init.chrono(module, 100) is module
+    for ih, hh in zip(gates(module, "bias_ih"), gates(module, "bias_hh"), strict=True):
+        assert ((ih[1] >= 0) & (ih[1] <= math.log(99))).all()
+        assert len(ih[1].unique()) == H
+        assert torch.equal(ih[0], -ih[1])
+        assert not hh[:2].any()
+    assert changed(before, module) == {("bias_ih", 0), ("bias_ih", 1), ("bias_hh", 0), ("bias_hh", 1)}
+
+
+@every_module
+def test_chrono_sets_a_grus_update_gate(build) -> None:
+    module = build(elman, "GRU")
+    before = copy(module)
+    elman.init.chrono(module, 3)
+    assert all(
+        ((ih[1] + hh[1] >= 0) & (ih[1] <= math.log(2))).all()
+        for ih, hh in zip(gates(module, "bias_ih"), gates(module, "bias_hh"), strict=True)
+    )
+    assert changed(before, module) == {("bias_ih", 1), ("bias_hh", 1)}
+
+
+@every_module
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_each_gates_recurrent_matrix_is_orthogonal(build, kind: str, dtype: torch.dtype) -> None:
+    module = build(elman, kind, dtype=dtype)
+    before = copy(module)
+    assert elman.init.orthogonal(module, gain=2.0) is module
+    for matrices in gates(module, "weight_hh"):
+        for matrix in matrices.double():
+            torch.testing.assert_close(matrix @ matrix.T, 4 * torch.eye(H).double(), rtol=0, atol=1e-12 if dtype is torch.float64 else 0.1)
+    assert {name for name, _ in changed(before, module)} == {"weight_hh"}
+
+
+def test_with_a_projection_the_recurrent_matrices_have_orthogonal_columns() -> None:
+    lstm = elman.init.orthogonal(elman.LSTM(3, 4, proj_size=2, dtype=torch.float64))
+    for matrix in lstm.weight_hh_l0.detach().split(4):
+        torch.testing.assert_close(matrix.T @ matrix, torch.eye(2).double(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_each_gates_input_matrix_is_drawn_for_its_own_shape(kind: str) -> None:
+    module = getattr(elman, kind)(30, 50, num_layers=2)
+    before = module.weight_hh_l0.detach().clone()
+    assert elman.init.xavier(module, gain=0.5) is module
+    for weight, inputs in ((module.weight_ih_l0, 30), (module.weight_ih_l1, 50)):
+        bound = 0.5 * math.sqrt(6 / (inputs + 50))
+        assert 0.99 * bound < weight.abs().max() <= bound
+    assert torch.equal(module.weight_hh_l0, before)
+
+
+def test_the_kernels_run_with_the_new_values() -> None:
+    lstm, x = elman.LSTM(3, 4), torch.randn(5, 2, 3)
+    before = lstm(x)[0]
+    elman.init.xavier(elman.init.orthogonal(elman.init.forget_bias(lstm)))
+    theirs = nn.LSTM(3, 4)
+    theirs.load_state_dict(lstm.state_dict())
+    torch.testing.assert_close(lstm(x)[0], theirs(x)[0])
+    assert not torch.equal(lstm(x)[0], before)
+
+
+def test_gradients_do_not_see_it() -> None:
+    lstm = elman.init.forget_bias(elman.LSTM(3, 4))
+    assert all(parameter.is_leaf and parameter.requires_grad and parameter.grad is None for parameter in lstm.parameters())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "said"),
+    [
+        (lambda: elman.init.forget_bias(elman.GRU(3, 4)), TypeError, "expected an LSTM or an LSTMCell, which have a forget gate, got GRU"),
+        (lambda: elman.init.forget_bias("lstm"), TypeError, "got str"),
+        (lambda: elman.init.forget_bias(elman.LSTM(3, 4), "1"), TypeError, "expected value to be a finite number, got '1'"),
+        (lambda: elman.init.forget_bias(elman.LSTM(3, 4), math.nan), TypeError, "got nan"),
+        (lambda: elman.init.forget_bias(elman.LSTM(3, 4, bias=False)), ValueError, "in which it is built with bias=False"),
+        (lambda: elman.init.forget_bias(elman.LSTMCell(3, 4, bias=False)), ValueError, "in which it is built with bias=False"),
+        (lambda: elman.init.chrono(elman.RNN(3, 4), 10), TypeError, "which have gates that keep the state, got RNN"),
+        (lambda: elman.init.chrono(elman.LSTM(3, 4), 2), ValueError, "expected max_steps to be at least 3, got 2"),
+        (lambda: elman.init.chrono(elman.LSTM(3, 4), 10.5), TypeError, "expected max_steps to be an int"),
+        (lambda: elman.init.orthogonal(nn.Linear(3, 4)), TypeError, "expected an RNN, a GRU, an LSTM or a cell of these, got Linear"),
+        (lambda: elman.init.orthogonal(elman.RNN(3, 4), gain=True), TypeError, "expected gain to be a finite number, got True"),
+        (lambda: elman.init.xavier(torch.zeros(3)), TypeError, "got Tensor"),
+    ],
+)
+def test_what_is_wrong_is_said(call, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        call()
+
+
+def test_a_parametrized_weight_is_not_overwritten() -> None:
+    rnn = elman.RNN(3, 4, num_layers=2)
+    nn.utils.parametrizations.orthogonal(rnn, "weight_hh_l1")
+    with pytest.raises(ValueError, match="in which it is computed: remove the parametrization first"):
+        elman.init.orthogonal(rnn)
