@@ -317,7 +317,7 @@ def _to_onnx(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Ten
 
     spans, batch_first = _spans(*rest[:5]), rest[-2]
     stack = _checked_stack(x, params, rest[5:-2])
-    output, finals = onnx.run(stack, x.transpose(0, 1) if batch_first else x, _given(h_0, c_0), params, spans)
+    output, finals = onnx.run(stack, x.transpose(0, 1) if batch_first else x, inductor.given(h_0, c_0), params, spans)
     return _or_empty((output.transpose(0, 1) if batch_first else output, *_two(finals), *NOTHING_SAVED), x)
 
 

@@ -143,7 +143,7 @@ class RecurrentModule(_WithState[State]):
 
     def __getstate__(self) -> dict[str, Any]:
         """The attributes that torch.nn's module of the same name has; the rest is worked out again."""
-        state = super().__getstate__()  # type: ignore[no-untyped-call]  # without what torch compiled for this very module
+        state = nn.Module.__getstate__(self)  # type: ignore[no-untyped-call]  # without what torch compiled for this very module
         return {name: value for name, value in state.items() if name not in _DERIVED and name not in _TORCHS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
