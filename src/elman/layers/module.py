@@ -142,9 +142,9 @@ class RecurrentModule(_WithState[State]):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """The attributes that torch.nn's module of the same name has; the rest is worked out again."""
-        state = nn.Module.__getstate__(self)  # type: ignore[no-untyped-call]  # without what torch compiled for this very module
-        return {name: value for name, value in state.items() if name not in _DERIVED and name not in _TORCHS}
+        """The attributes that torch.nn's module of the same name has; the rest is worked out again, or compiled again."""
+        left_out = {*_DERIVED, *_TORCHS, "_compiled_call_impl"}
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take attributes of ``__getstate__`` or of torch.nn's module of the same name."""
