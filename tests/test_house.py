@@ -30,7 +30,7 @@ FLOORS = (
     ("backends",),
     ("scan",),
     ("layers",),
-    ("streaming", "conversion", "init"),
+    ("streaming", "conversion", "weights", "init"),
     ("elman",),  # the package itself: what `import elman` offers
     ("bench",),
     ("show", "train"),

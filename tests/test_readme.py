@@ -33,6 +33,7 @@ USERS_PAGES = {
     "benchmark",
     "character-model",
     "compatibility",
+    "weights",
 }
 WITH_COMMANDS = [page for pages in TRANSLATED for page in pages.values()]
 

@@ -12,6 +12,7 @@ from elman.backends import show_config
 from elman.conversion import convert, patched, to_torch
 from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, why
 from elman.streaming import Stream, chunks, stream
+from elman.weights import from_keras, from_onnx, to_keras
 
 __all__ = [
     "GRU",
@@ -24,10 +25,13 @@ __all__ = [
     "__version__",
     "chunks",
     "convert",
+    "from_keras",
+    "from_onnx",
     "init",
     "patched",
     "show_config",
     "stream",
+    "to_keras",
     "to_torch",
     "why",
 ]

@@ -1,0 +1,189 @@
+"""Weights of Keras's SimpleRNN, GRU and LSTM: from arrays, layers or files, and back to arrays."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from elman.layers import GRU, LSTM, RNN
+from elman.layers.errors import brief, brief_list, wrong_module
+from elman.weights.keras_file import read
+from elman.weights.keras_layer import GATES, RECURRENT, Found, as_layer
+from elman.weights.layer import build, ordered
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman.weights.layer import Array
+
+
+def from_keras(
+    source: Any,
+    layer: str | Sequence[str] | None = None,
+    *,
+    activation: str | None = None,
+    reset_after: bool | None = None,
+    reverse_as_forward: bool = False,
+    batch_first: bool = True,
+) -> RNN | GRU | LSTM:
+    """Build a module that computes what a recurrent layer of Keras does.
+
+    >>> import elman, numpy, torch
+    >>> arrays = [numpy.ones((3, 16)), numpy.ones((4, 16)), numpy.zeros(16)]  # of layer.get_weights(): LSTM(4) with 3 inputs
+    >>> lstm = elman.from_keras(arrays)
+    >>> lstm
+    LSTM(3, 4, batch_first=True)
+    >>> lstm(torch.ones(2, 5, 3, dtype=torch.float64))[0].shape
+    torch.Size([2, 5, 4])
+
+    Of a SimpleRNN it makes an ``elman.RNN``, of a GRU an ``elman.GRU``, of an LSTM an ``elman.LSTM``, of a Bidirectional around one of them
+    a bidirectional one, of several layers one of as many. The module has weights of its own, in the arrays' dtype. It returns every step's
+    output and the final state, as torch.nn's modules do, whatever ``return_sequences`` says: a Keras layer without it returns ``h_n[-1]``,
+    a Bidirectional one ``h_n[-2]`` and ``h_n[-1]``, concatenated. Keras's masks are ``lengths``. Its dropout, which acts in training only,
+    is left out.
+
+    Args:
+        source: what the weights are read from:
+
+            - a file that Keras wrote: ``.keras``, ``.weights.h5`` or ``.h5`` (``pip install 'elman[keras]'`` installs h5py; Keras is not
+              needed). It is read as data: nothing in it is run.
+            - a layer, or a model that has one.
+            - the list of arrays that ``layer.get_weights()`` returns; or a list of such lists, the lowest layer's first.
+        layer: the layer's name in a file or a model; or several, from the lowest up, to make one module of. Default: the only one there is.
+        activation: a SimpleRNN's, "tanh" or "relu", where the source does not say: arrays and ``.weights.h5``. Default: "tanh".
+        reset_after: whether a GRU's reset gate acts after the product, where neither the source nor the biases' shape says: a GRU without
+            biases in arrays or ``.weights.h5``.
+        reverse_as_forward: take a layer with go_backwards=True, too. The module runs forward: call it with the steps of x in reverse order.
+        batch_first: whether the module takes (B, T, I), as Keras does, or (T, B, I).
+
+    Returns:
+        The module, in training mode.
+
+    Raises:
+        ImportError: h5py is not installed.
+        OSError: the file cannot be read.
+        TypeError: the source is none of these.
+        ValueError: the file is damaged; or the layer is not there, is not one of several, or computes what the module does not: another
+            activation (hard_sigmoid, for example), ``reset_after=False``, a merge_mode other than "concat", a cell of another kind.
+    """
+    if not isinstance(batch_first, bool):
+        raise TypeError(f"expected batch_first to be True or False, got {brief(batch_first)}")
+    if isinstance(source, list | tuple):
+        if layer is not None:
+            raise ValueError(f"expected no layer with a list of arrays, which has no names, got {brief(layer)}")
+        chosen = _of_arrays(source)
+    else:
+        chosen = _choose(_named(source), layer)
+    given = {"activation": activation, "reset_after": reset_after}
+    told = {name: value for name, value in given.items() if value is not None}
+    if told and (saying := [each.name for each in chosen if each.config is not None]):
+        raise ValueError(f"expected no {' or '.join(told)} for {saying[0]}, whose settings the source tells, got {brief(told)}")
+    return build([as_layer(each, told, reverse_as_forward) for each in chosen], batch_first)
+
+
+def to_keras(module: RNN | GRU | LSTM) -> list[list[Array]]:
+    """The weights of a layer as Keras has them: for each layer, from the lowest up, the arrays that ``set_weights`` takes.
+
+    >>> import elman
+    >>> [[array.shape for array in layer] for layer in elman.to_keras(elman.GRU(3, 4))]
+    [[(3, 12), (4, 12), (2, 12)]]
+
+    They are for ``SimpleRNN(H)``, with ``activation="relu"`` for an RNN with relu, ``GRU(H)`` or ``LSTM(H)``; with ``use_bias=False`` if
+    there are no biases; of a bidirectional module for a ``Bidirectional`` around one. An RNN's and an LSTM's two biases become their sum.
+
+    Args:
+        module: an RNN, a GRU or an LSTM of Elman's (``elman.convert`` makes them of torch.nn's).
+
+    Returns:
+        A list for each layer.
+
+    Raises:
+        TypeError: it is another module.
+        ValueError: it has a projection or a learned initial state, which Keras's layers do not.
+    """
+    if not isinstance(module, RNN | GRU | LSTM):
+        raise wrong_module("layers (RNN, GRU, LSTM)", module)
+    if module.proj_size or module.learn_initial_state:
+        what = "proj_size" if module.proj_size else "learn_initial_state"
+        raise ValueError(f"expected a module that Keras has a layer for, got one with {what}, which Keras's layers do not have")
+    cell = module.stack.cell.name
+    params = [param.detach().cpu().numpy() for param in module._params()]
+    per_layer = len(params) // module.num_layers
+    each = module.stack.tensors_per_direction
+    return [
+        [array for at in range(start, start + per_layer, each) for array in _to_keras(cell, *params[at : at + each])]
+        for start in range(0, len(params), per_layer)
+    ]
+
+
+def _to_keras(cell: str, weight_ih: Array, weight_hh: Array, *biases: Array) -> list[Array]:
+    """The arrays of one direction, in Keras's order."""
+    gates = GATES[cell]
+    arrays = [ordered(array, cell, gates) for array in (weight_ih, weight_hh, *biases)]
+    kernels = [np.array(array.T, order="C") for array in arrays[:2]]
+    if biases:
+        kernels.append(np.stack(arrays[2:]) if cell == "gru" else arrays[2] + arrays[3])
+    return kernels
+
+
+# --- Where the weights come from --------------------------------------------------------------------------------------
+
+
+def _of_arrays(source: Sequence[Any]) -> list[Found]:
+    """The layers of a list of arrays, or of a list of such lists."""
+    layers = source if source and all(isinstance(each, list | tuple) for each in source) else [source]
+    names = ["the layer"] if len(layers) == 1 else [f"layer {index}" for index in range(len(layers))]
+    return [Found(name, name, None, tuple(map(_as_array, arrays))) for name, arrays in zip(names, layers, strict=True)]
+
+
+def _named(source: Any) -> list[Found]:
+    """The recurrent layers of a file, a layer or a model."""
+    if isinstance(source, str | os.PathLike):
+        return read(Path(source))
+    if hasattr(source, "get_weights") and hasattr(source, "get_config"):
+        return _of_object(source)
+    raise TypeError(f"expected a file's path, a layer of Keras or its list of arrays, got {brief(source)}")
+
+
+def _of_object(source: Any) -> list[Found]:
+    """A layer of Keras, or the recurrent layers of a model, those of models inside it too."""
+    if isinstance(inside := getattr(source, "layers", None), list):
+        return [found for each in inside for found in _of_object(each)]
+    kind = type(source).__name__
+    if kind not in RECURRENT:
+        return []
+    config = {"class_name": kind, "config": source.get_config()}
+    return [Found(source.name, source.name, config, tuple(map(_as_array, source.get_weights())))]
+
+
+def _as_array(value: Any) -> Array:
+    """An array in the machine's byte order. Raises a TypeError if it is not one."""
+    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"expected the list of arrays of layer.get_weights(), got {brief(value)} in it")
+    return np.asarray(array, array.dtype.newbyteorder("="))
+
+
+def _choose(found: list[Found], layer: str | Sequence[str] | None) -> list[Found]:
+    """The layers of these names, or the only one."""
+    if layer is None and len(found) == 1:
+        return found
+    known = brief_list([each.name for each in found])
+    if layer is None:
+        raise ValueError(
+            f"expected one recurrent layer, got {len(found)}, {known}"
+            + (": choose with layer=, by a name, or by a list of names from the lowest up" if found else "")
+        )
+    chosen = []
+    for name in [layer] if isinstance(layer, str) else layer:
+        those = [each for each in found if name in (each.name, each.path)]
+        if len(those) != 1:
+            raise ValueError(f"expected layer to name one of the recurrent layers, {known}, got {brief(name)}")
+        chosen += those
+    if not chosen:
+        raise ValueError(f"expected layer to name one of the recurrent layers, {known}, got no name")
+    return chosen
