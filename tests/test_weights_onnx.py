@@ -264,6 +264,8 @@ def test_what_elman_exports_comes_back_too(kind: str, tmp_path: Path) -> None:
         ("RNN", {"direction": "bidirectional"}, r"expected W of it to be for 2 of the directions, got an array of shape \(1, 4, 3\)"),
         ("RNN", {"hidden_size": 5}, "expected it to have weights for hidden_size=5, got them for 4"),
         ("RNN", {"layout": 2}, "expected nodes of one layout, 0 or 1"),
+        ("RNN", {"activations": 3}, "expected activations of it to be of type list, got 3"),
+        ("LSTM", {"direction": 1.5}, "expected direction of it to be of type bytes, got 1.5"),
         ("LSTM", {"hidden_size": 4, "op": "GRU"}, "expected weight_ih of it to be"),
     ],
 )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Operators that only lay numbers out in another way: exporters put them between a weight and the node that reads it.
 _LAYOUT = {"Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+_TYPES = {"hidden_size": int, "layout": int, "linear_before_reset": int, "input_forget": int, "clip": float, "direction": bytes}
+_TYPES |= {"activations": list, "perm": list, "axes": list}
 _MOST_BYTES = 2**31  # of one array
 _STANDARD = ("", "ai.onnx")
 
@@ -170,10 +172,14 @@ class Graph:
 
 
 def attributes(node: Any) -> dict[str, Any]:
-    """A node's attributes as Python's values."""
+    """A node's attributes as Python's values. Raises a ValueError for one of a type that ONNX does not give it."""
     from onnx import helper
 
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    told = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    for name, kind in _TYPES.items():
+        if name in told and not isinstance(told[name], kind):
+            raise ValueError(f"expected {name} of {label(node)} to be of type {kind.__name__}, got {brief(told[name])}")
+    return told
 
 
 def label(node: Any) -> str:
