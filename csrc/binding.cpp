@@ -116,7 +116,8 @@ nb::object forward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle
 
 // The gradients of a run: of x, of the initial states, of the fresh states and of the parameters, in a list in this
 // order. What the forward pass took and gave comes first, then the gradients that arrive, None for zeros, then memory
-// to write to. `needs_grad`, a tuple as long as that list, says instead which are needed, and they are made.
+// to write to. `needs_grad`, a tuple as long as that list, says instead which are needed, and they are made. It may be
+// longer by one: the last entry stands for the gate gradients, (L·D, saved rows, ...).
 nb::object backward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh,
     nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool pad_saved, int threads,
     nb::handle output, nb::handle hidden, nb::handle saved, nb::handle checkpoints, nb::handle grad_output,
@@ -137,9 +138,9 @@ nb::object backward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handl
     const auto needs = nb::cast<nb::tuple>(needs_grad);
     const Long directions = stack.directions(), states = stack.cell.states;
     const Long starts = initial.is_none() ? 0 : states, freshes = fresh.is_none() ? 0 : states;
-    if (const Long count = 1 + starts + freshes + stack.count(); static_cast<Long>(needs.size()) != count)
-      throw Mismatch(
-          "expected needs_grad for " + std::to_string(count) + " operands, got " + std::to_string(needs.size()));
+    const Long count = 1 + starts + freshes + stack.count(), given = static_cast<Long>(needs.size());
+    if (given != count && given != count + 1)
+      throw Mismatch("expected needs_grad for " + std::to_string(count) + " operands, got " + std::to_string(given));
     const auto make = [&](Role role, const Shape& shape, Long index = -1) {
       gradients.append(call.make(role, shape, index, needs[gradients.size()].is(Py_True)));
     };
@@ -148,6 +149,8 @@ nb::object backward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handl
     for (int s = 0; s < freshes; ++s) make(kGradFresh, {directions, stack.width(s)}, s);
     for (Long p = 0; p < stack.count(); ++p)
       make(kGradParams, stack.shape(p / stack.each(), stack.place(p % stack.each())), p);
+    if (given > count)
+      make(kGradGates, {directions, batch.saved(pad_saved).rows, grad_gates_width(stack.cell, stack.H)});
   }
   call.run(&Contract::backward);
   return gradients;

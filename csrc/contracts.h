@@ -106,7 +106,7 @@ class Contract : public Operated {
 
   Backward backward() {
     if (type_ == kBfloat16) throw Mismatch("expected x of float32 or float64, got bfloat16");
-    writes_.reserve(views_.all(kGradParams).size() + 8);
+    writes_.reserve(views_.all(kGradParams).size() + 9);
     auto f = begin<Backward>(false);
     const bool lives = net_.rows > 0;
     if (lives && stack_.L > 1 && !f.hidden) throw Mismatch("expected hidden, the lower layers' outputs, got none");
@@ -118,6 +118,8 @@ class Contract : public Operated {
     states(views_.all(kGradFinal), f.grad_final);
     if (const View& v = views_[kGradX]; !v.none) f.grad_x = step_tensor(v, stack_.I, true);
     states(views_.all(kGradInitial), f.grad_initial), states(views_.all(kGradFresh), f.grad_fresh, true);
+    const Long gates = grad_gates_width(stack_.cell, stack_.H);
+    f.grad_gates = rows(views_[kGradGates], product({stack_.directions(), net_.saved_rows()}), {gates}, true);
     f.gradients = each_direction(views_.all(kGradParams), "gradients of parameters", true, gradients_);
     check_apart();
     return f;

@@ -31,6 +31,7 @@ struct CellInfo {
   int gates, states;
   int saved;      // K: numbers of each unit and step that the backward pass needs, beyond the output
   bool projects;  // its output may be projected
+  bool splits;    // a gate's recurrent part is taken apart from its input part, and so are their gradients
 };
 
 enum class Activation : int { tanh, relu, sigmoid };
@@ -110,7 +111,9 @@ struct Backward {
   StepTensor grad_x;                    // (T, B, I), written; data null: not needed
   void* grad_initial[kMostStates];      // written; null: not needed
   void* grad_fresh[kMostStates];        // written; null: not needed
-  const Gradients* gradients;           // L·D, written
+  void* grad_gates;  // (L·D, saved rows, G·H): of the gates before their activation, written; null: not needed. Where
+                     // the cell splits a gate twice as wide: of the input's parts, then of the recurrent parts
+  const Gradients* gradients;  // L·D, written
 };
 
 // The backward pass walks in chunks of so many steps: enough of them that adding a chunk to the gradients of large
@@ -119,6 +122,9 @@ constexpr std::int64_t backward_chunk(const Network& net) {
   const std::int64_t step_bytes = (net.number == Number::f32 ? 4 : 8) * net.cell->gates * net.H * net.B;
   const std::int64_t steps = step_bytes > 0 ? 8 * 1024 * 1024 / step_bytes : 1;  // 0: no sequence has a step
   return steps > net.T && net.T > 0 ? net.T : steps < 1 ? 1 : steps;
+}
+constexpr std::int64_t grad_gates_width(const CellInfo& cell, std::int64_t H) {
+  return (cell.splits ? 2 : 1) * cell.gates * H;
 }
 constexpr std::int64_t number_of_checkpoints(const Network& net) {
   return (net.T + backward_chunk(net) - 1) / backward_chunk(net);

@@ -127,6 +127,7 @@ void Ragged::run(const Target& target, const Backward& call, int threads) const 
   for (int s = 0; s < net.cell->states; ++s)
     states.restore(call.grad_initial[s], s, b.grad_initial[s], call.grad_final[s]);
   clear_padding(net, b.grad_x, net.I);
+  clear_saved(net, b.grad_gates, net.L * net.D, grad_gates_width(*net.cell, net.H));
 }
 
 }  // namespace elman

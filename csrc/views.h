@@ -89,11 +89,11 @@ struct Role {
 constexpr Role kX{0, "x"}, kOutput{1, "output"}, kSource{2, "source"}, kTarget{3, "target"},
     kBatchSizes{4, "batch_sizes"}, kLengths{5, "lengths"}, kReset{6, "reset"}, kHidden{7, "hidden"}, kSaved{8, "saved"},
     kCheckpoints{9, "checkpoints"}, kGradOutput{10, "output's gradient"}, kGradHidden{11, "hidden's gradient"},
-    kGradSaved{12, "saved's gradient"}, kGradX{13, "x's gradient"}, kParams{14, "parameter"},
-    kInitial{15, "initial state"}, kFresh{16, "fresh state"}, kFinal{17, "final state"}, kState{18, "state"},
-    kGradFinal{19, "gradient of final state"}, kGradInitial{20, "gradient of initial state"},
-    kGradFresh{21, "gradient of fresh state"}, kGradParams{22, "gradient of parameter"};
-constexpr int kRoles = 23, kNeeded = 4;  // the first four are never left out
+    kGradSaved{12, "saved's gradient"}, kGradX{13, "x's gradient"}, kGradGates{14, "gate gradients"},
+    kParams{15, "parameter"}, kInitial{16, "initial state"}, kFresh{17, "fresh state"}, kFinal{18, "final state"},
+    kState{19, "state"}, kGradFinal{20, "gradient of final state"}, kGradInitial{21, "gradient of initial state"},
+    kGradFresh{22, "gradient of fresh state"}, kGradParams{23, "gradient of parameter"};
+constexpr int kRoles = 24, kNeeded = 4;  // the first four are never left out
 
 // How the operands of a call look, by role; of those that may be several, from the parameters on, all.
 class CallViews {

@@ -1,9 +1,10 @@
-"""What goes beyond one backward pass runs on the reference by itself: higher derivatives, vmap, forward mode. Weights may be swapped.
-
-The right answers come from torch.nn where it can do it, else from the definition: one sample at a time, or finite differences.
+"""Higher derivatives, forward mode and vmap give what torch.nn gives where it can do it, else what the definition says: one example at a
+time, or finite differences. Weights may be swapped.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
@@ -50,11 +51,14 @@ def _detached(module: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in module.named_parameters()}
 
 
-def test_first_and_second_derivatives_are_those_of_finite_differences(rnn: nn.Module) -> None:
+@pytest.mark.parametrize("spans", [{}, {"lengths": [3, 1]}, {"lengths": [2, 3], "reset": [[0, 1], [1, 0], [0, 1]]}], ids=str)
+def test_first_and_second_derivatives_are_those_of_finite_differences(rnn: nn.Module, spans: dict[str, list[Any]]) -> None:
     parameters = list(_detached(rnn).items())
+    rnn.batch_first = False
+    spans = {name: torch.tensor(value, dtype=torch.bool) if name == "reset" else value for name, value in spans.items()}
 
     def run(x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-        return _flat(functional_call(rnn, {name: value for (name, _), value in zip(parameters, values, strict=True)}, (x,)))
+        return _flat(functional_call(rnn, {name: value for (name, _), value in zip(parameters, values, strict=True)}, (x,), spans))
 
     arguments = [tensor.clone().requires_grad_() for tensor in (_x(3, 2, 2), *(value for _, value in parameters))]
     assert torch.autograd.gradcheck(run, arguments, fast_mode=True)

@@ -14,7 +14,7 @@ template <class... Cell> struct CellList {
   static constexpr std::array<CellInfo, sizeof...(Cell)> infos() {
     int number = 0;
     return {CellInfo{Cell::kName, number++, Cell::kGates, Cell::kHasCellState ? 2 : 1, Cell::kSaved,
-        requires { &Cell::output; }}...};
+        requires { &Cell::output; }, Cell::kSplitGate >= 0}...};
   }
   // Calls f with the cell of this number.
   template <class F> static bool with(int number, F f) {

@@ -26,6 +26,19 @@ template <class T, class Cell> struct DirectionBackward {
   void gather(long begin, long end) {
     gates.rows = weights.gather(begin, end, recompute.saved(begin, end), scan.zeros());
   }
+  // For the caller, in the order of the gates.
+  void copy_gates(long begin, long end) const {
+    if (!tensors.grad_gates.data) return;
+    const StepOrder& order = tensors.order;
+    const long G = Cell::kGates, H = gates.H;
+    const T* from = gates.current();
+    for (long s = begin; s < end; ++s)
+      for (long r = 0, n = order.rows(s); r < n; ++r, from += gates.stride) {
+        T* to = order.row_of<T>(tensors.grad_gates, s, r);
+        for (int g = 0; g < G; ++g) __builtin_memcpy(to + Cell::input_gate(g) * H, from + g * H, H * sizeof(T));
+        if (Cell::kSplitGate >= 0) __builtin_memcpy(to + G * H, gates.recurrent(from, 0), G * H * sizeof(T));
+      }
+  }
 };
 
 template <class T, class Cell> BackwardTensors<T> tensors_of(const Backward& call, long layer, long d,
@@ -33,10 +46,12 @@ template <class T, class Cell> BackwardTensors<T> tensors_of(const Backward& cal
     bool accumulates) {
   const Network& net = call.net;
   const long index = layer * net.D + d, I = layer == 0 ? net.I : net.D * net.P;
+  const long width = grad_gates_width(*net.cell, net.H);
   BackwardTensors<T> tensors{StepOrder{net, d == 1, 0, net.B}.reversed(), net.parameters[index], call.gradients[index],
       I, x, from_column<T>(output, d * net.P), saved_of<T>(net, call.saved, index),
       from_column<T>(grad_output, grad_output.column * d * net.P), saved_of<T>(net, call.grad_saved, index), grad_x,
-      accumulates, nullptr, {}, {}, {}, {}, {}};
+      dense_saved(net, slice<T>(call.grad_gates, index, net.saved_rows() * width), width), accumulates, nullptr, {}, {},
+      {}, {}, {}};
   if (Cell::kHasCellState)
     tensors.checkpoints = slice<T>(call.checkpoints, index * number_of_checkpoints(net), net.B * net.H);
   for (int s = 0; s < kMostStates; ++s) {
@@ -82,6 +97,7 @@ template <class T, class Cell> bool layer_backward(const Backward& call, long la
       for (long i = 0; i < together; ++i) {
         DirectionBackward<T, Cell>& direction = *directions[i];
         direction.gather(begin, end);
+        direction.copy_gates(begin, end);
         team.each(direction.weights.tasks(), [&](std::int64_t task) { failure.unless(direction.weights.run(task)); });
         direction.gates.finish_chunk(direction.tensors.order.rows(end - 1));
       }

@@ -16,6 +16,7 @@ template <class T> struct BackwardTensors {
   StepTensor saved;               // (T, B, K·H); data null: steps are run again
   StepTensor grad_h, grad_saved;  // as h and saved; data null: zeros
   StepTensor grad_x;              // as x, written; data null: not needed
+  StepTensor grad_gates;          // (T, B, G·H) or wider, written; data null: not needed
   bool accumulates;               // grad_x is added to what it holds
   const T* checkpoints;           // (number of checkpoints, B, H): c; null where nothing is run again, or there is no c
   const T* initial[kMostStates];  // (B, P) and (B, H); null: zeros

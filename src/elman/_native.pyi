@@ -86,7 +86,7 @@ def backward(
     grad_params: Sequence[object] | None = None,
     needs_grad: tuple[bool, ...] | None = None,
 ) -> list[Any]:
-    """Write a run's gradients to the memory given; or make those that ``needs_grad`` says.
+    """Write a run's gradients to the memory given; or make those that ``needs_grad`` says, whose entry more is for the gate gradients.
 
     Then they are returned: of x, of the initial states, of the fresh states and of the parameters, in one list, None where not made.
     """

@@ -118,7 +118,9 @@ def backward(
     Args:
         output, saved: what ``forward`` or ``trace`` gave; of the latter's outputs the last layer's.
         grad_output, grad_finals: the gradients of the outputs and final states; None for zeros.
-        needs_grad: which gradients are made: x's, the initial states', the fresh states' (if there are any), then each parameter's.
+        needs_grad: which gradients are made: x's, the initial states', the fresh states' (if there are any), then each parameter's. One
+            entry more is for the gate gradients, (L·D, rows, G·H) as what is saved lies, before their activation; where the cell takes the
+            recurrent part of a gate apart (GRU), those of the inputs' parts and behind them those of the recurrent parts.
         grad_saved: after ``trace``: the gradients of what was saved.
         pad_saved: as ``forward`` was told, True after ``trace``.
 

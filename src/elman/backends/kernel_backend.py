@@ -9,7 +9,7 @@ import torch
 from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack, _len_torch_function_stack
 from torch.autograd import forward_ad
 
-from elman.backends import kernels, operator
+from elman.backends import kernels, operator, transforms
 from elman.backends.autograd import Scan, Trace
 from elman.backends.backend import Backend
 from elman.backends.reference import ReferenceBackend
@@ -37,10 +37,12 @@ class KernelBackend(Backend):
         """Why kernels of no device run this call, whatever the cell and the numbers; None if nothing is in the way."""
         if stack.hidden_size == 0 or x.numel() == 0:
             return "does not run what is empty"
-        if _are_functorch_transforms_active():
-            return "does not run under torch.func's transforms"
         if forward_ad._current_level >= 0:
             return "does not run in forward-mode differentiation"
+        if _are_functorch_transforms_active():
+            refusal = transforms.refusal() if self.device == "cpu" else "does not run under torch.func's transforms"
+            if refusal is not None:
+                return refusal
         if torch.compiler.is_compiling() or _len_torch_dispatch_stack():
             return None  # somebody records or replaces operators: they are to see ours as one
         if _get_tracing_state() is not None:  # of what torch has no operator of its own, ours is recorded
@@ -79,7 +81,9 @@ class KernelBackend(Backend):
         if batch_first:
             x = x.transpose(0, 1)
         spans, inputs = node_inputs(x, states, params, spans)
-        if torch.compiler.is_compiling() or _len_torch_dispatch_stack() or _get_tracing_state() is not None:
+        if _are_functorch_transforms_active():
+            output, finals = transforms.run(stack, x, states, params, spans, batch_first)
+        elif torch.compiler.is_compiling() or _len_torch_dispatch_stack() or _get_tracing_state() is not None:
             # What is exported or traced mostly infers, and must not keep what nobody reads.
             save = _has_gradient(inputs) and not is_exporting() and _get_tracing_state() is None
             output, finals = operator.scan(stack, x, states, params, spans, batch_first, save)

@@ -85,7 +85,8 @@ if sees_tensors():
 
 def reads(stack: Stack, params: Sequence[Tensor]) -> bool:
     """Whether the kernels read these parameters as they lie, which are then what the stack needs; False, too, if it takes long to tell."""
-    return stack.cell.name in CELLS and _native.reads(stack.numbers, params)
+    # Asked of what torch.func's transforms wrap, the kernels throw, which takes longer than a small network.
+    return stack.cell.name in CELLS and not torch._C._are_functorch_transforms_active() and _native.reads(stack.numbers, params)
 
 
 def open_stream(

@@ -151,6 +151,11 @@ SENTENCES = {
     "{backend} has no kernel for {cell}": "{backend} 后端没有 {cell} 的内核",
     "{backend} does not run what is empty": "{backend} 后端不处理空张量",
     "{backend} does not run under torch.func's transforms": "{backend} 后端不支持 torch.func 的变换",
+    "{backend} does not run under torch.func's transforms where operators are recorded": (
+        "{backend} 后端在记录算子时不支持 torch.func 的变换"
+    ),
+    "{backend} does not run under torch.func.functionalize": "{backend} 后端不支持 torch.func.functionalize",
+    "{backend} does not run under gradients of gradients": "{backend} 后端不支持梯度的梯度（嵌套的 torch.func.grad）",
     "{backend} does not run in forward-mode differentiation": "{backend} 后端不支持前向模式微分",
     "{backend} does not run under torch.jit.trace": "{backend} 后端不支持 torch.jit.trace",
     "{backend} does not run tensor subclasses, nor layouts other than strided": "{backend} 后端不支持张量子类和非 strided 布局",

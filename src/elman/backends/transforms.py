@@ -1,0 +1,193 @@
+"""The kernels under torch.func's transforms: vmap, grad, vjp, jacrev, in any order.
+
+A run is a node of torch's graph, and so is its gradient; both say what vmap makes of them. Examples that share their parameters become one
+batch. Where each has parameters of its own, as in an ensemble, the kernels run for one after the other. The gradients of shared parameters
+for each example come from the gate gradients of one batch (``example_gradients``). A second derivative is the reference's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack, get_unwrapped, is_functorch_wrapped_tensor
+
+from elman.backends import operator
+from elman.backends.call import Saved
+from elman.backends.example_gradients import can_split, example_gradients
+from elman.backends.fold import Fold, Form, Operands, Tensors, split
+from elman.backends.levels import apply
+from elman.backends.reference_gradient import reference_gradient
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman.backends.spans import Spans
+    from elman.backends.stack import Stack
+
+
+def refusal() -> str | None:
+    """Why the kernels do not run under the transforms that are active; None if they do."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state() is not None:
+        return "does not run under torch.func's transforms where operators are recorded"
+    kinds = [interpreter.key() for interpreter in get_interpreter_stack() or ()]
+    if TransformType.Functionalize in kinds:
+        return "does not run under torch.func.functionalize"
+    if kinds.count(TransformType.Grad) > 1:
+        return "does not run under gradients of gradients"
+    return None
+
+
+def run(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run a stack as ``call.forward`` does: the output and the final states."""
+    operands = Operands(x, *spans[:3], states or (), spans.fresh or (), tuple(params))
+    form = Form(stack, batch_first, len(operands.states), len(operands.fresh), _is_differentiated(operands.flat()))
+    output, *finals = cast("tuple[Tensor, ...]", apply(Run, form, *operands.flat())[: 1 + len(stack.state_sizes)])
+    return output, tuple(finals)
+
+
+def _is_differentiated(tensors: Tensors) -> bool:
+    """Whether a gradient flows to any of these tensors, at any level of the transforms."""
+    for t in tensors if torch.is_grad_enabled() else ():
+        while t is not None:
+            if t.requires_grad:
+                return True
+            t = get_unwrapped(t) if is_functorch_wrapped_tensor(t) else None
+    return False
+
+
+class Run(torch.autograd.Function):
+    """A run. Inputs: the form, and the operands. Results: the output, the final states, and, to save, the output once more (the caller may
+    write into the first) and what ``call.Saved`` calls hidden, (L-1, T, B, D·H) or packed, and steps, (L·D, T, B, K, H) or packed.
+    """
+
+    @staticmethod
+    def forward(form: Form, *flat: Tensor | None) -> Tensors:
+        stack, o = form.stack, Operands.of(form, flat)
+        save = form.save and not stack.recompute
+        output, finals, saved = operator.kernels_of(o.x).forward(
+            stack, o.x, o.states or None, o.params, o.spans(), form.batch_first, save=save, pad_saved=True
+        )
+        hidden, steps = saved.hidden, saved.steps
+        if o.batch_sizes is None:
+            axes = (o.x.shape[1], o.x.shape[0]) if form.batch_first else (o.x.shape[0], o.x.shape[1])
+            hidden, steps = (None if t is None else split(t, 1, axes) for t in (hidden, steps))
+        return output, *finals, output.clone() if save else None, hidden, steps
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], outputs: Tensors) -> None:
+        ctx.form, *flat = inputs
+        ctx.save_for_backward(*flat, *outputs[-3:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        needs = ctx.needs_input_grad[-ctx.form.count :]
+        form = replace(ctx.form, needs_grad=(needs[0], *needs[4:]))
+        grad_x, *others = apply(Gradient, form, *ctx.saved_tensors, *gradients[:-3])
+        return None, grad_x, None, None, None, *others
+
+    @staticmethod
+    def vmap(size: int, dims: Sequence[int | None], form: Form, *flat: Tensor | None) -> tuple[Tensors, tuple[int | None, ...]]:
+        if _differ(form, dims):
+            return _one_by_one(Run, size, dims, form, flat)
+        fold = Fold(size, form, flat[1] is not None)
+        results = apply(Run, form, *fold.operands(flat, dims))
+        return fold.undo(results, (fold.x, *([1] * len(form.stack.state_sizes)), fold.x, fold.saved, fold.saved))
+
+
+class Gradient(torch.autograd.Function):
+    """The gradient of a run. Inputs: the form; the operands; the last three results of ``Run``; the gradients of the output and the final
+    states, None for zeros. Results: as ``call.backward``; with ``form.examples`` those of the parameters have an axis of examples first.
+    """
+
+    @staticmethod
+    def forward(form: Form, *flat: Any) -> Tensors:
+        o = Operands.of(form, flat)
+        output, hidden, steps, grad_output, *grad_finals = flat[form.count :]
+        stack = replace(form.stack, recompute=False) if form.stack.recompute else form.stack
+        if output is None and o.x.dtype is not torch.bfloat16:  # it was not told to save, or keeps too little: it runs again
+            output, hidden, steps = Run.forward(replace(form, stack=stack, save=True), *flat[: form.count])[-3:]
+        ours = 1 + form.starts
+        needs = form.needs_grad
+        if form.examples:
+            needs = (*needs[:ours], *([False] * len(needs[ours:])), True)
+        saved = Saved(None if hidden is None else hidden.flatten(1, -2), None if steps is None else steps.flatten(1, -3), None)
+        found = operator.kernels_of(o.x).backward(
+            stack,
+            o.x,
+            o.states or None,
+            o.params,
+            o.spans(),
+            form.batch_first,
+            output,
+            saved,
+            grad_output,
+            tuple(grad_finals),
+            needs,
+            pad_saved=True,
+        )
+        if not form.examples:
+            return tuple(found)
+        axes = (o.x.shape[1], o.x.shape[0]) if form.batch_first else (o.x.shape[0], o.x.shape[1])
+        return *found[:-1][:ours], *([None] * form.freshes), *example_gradients(form, o, output, hidden, split(found[-1], 1, axes))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], outputs: Tensors) -> None:
+        ctx.form, *flat = inputs
+        ctx.save_for_backward(*flat)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        form, flat = ctx.form, ctx.saved_tensors
+        o, arriving = Operands.of(form, flat), flat[form.count + 3 :]
+        given = [t for t in arriving if t is not None]
+        count = len(form.needs_grad)
+
+        def first(*inputs: Tensor) -> tuple[Tensor, ...]:
+            own, later = (inputs[0], *o[1:4], *inputs[1:count]), iter(inputs[count:])
+            found = reference_gradient(form, own, [None if t is None else next(later) for t in arriving])
+            return tuple([g for g, outer in zip(found, gradients, strict=True) if outer is not None])
+
+        _, pull, *_ = torch.func.vjp(first, *o.differentiable(), *given)
+        grad_x, *others = pull(tuple([g for g in gradients if g is not None]))
+        later = iter(others[count - 1 :])
+        rest = [None if t is None else next(later) for t in arriving]
+        return None, grad_x, None, None, None, *others[: count - 1], None, None, None, *rest
+
+    @staticmethod
+    def vmap(size: int, dims: Sequence[int | None], form: Form, *flat: Tensor | None) -> tuple[Tensors, tuple[int | None, ...]]:
+        packed, ours = flat[1] is not None, 1 + form.starts
+        per_example = any(form.needs_grad[ours:])
+        if _differ(form, dims) or (per_example and not can_split(form, packed, cast("Tensor", flat[0]))):
+            return _one_by_one(Gradient, size, dims, form, flat)
+        fold, states = Fold(size, form, packed), len(form.stack.state_sizes)
+        axes = (fold.x, fold.saved, fold.saved, fold.x, *([1] * states))
+        folded = (*fold.operands(flat[: form.count], dims[: form.count]), *fold.each(flat[form.count :], dims[form.count :], axes))
+        results = apply(Gradient, replace(form, examples=size * max(1, form.examples) if per_example else 0), *folded)
+        found, out_dims = fold.undo(results[:ours], (fold.x, *([1] * form.starts)))
+        rest = results[ours:]
+        if form.examples:
+            rest = tuple([None if t is None else split(t, 0, (size, -1)) for t in rest])
+        return (*found, *rest), (*out_dims, *[None if t is None else 0 for t in rest])
+
+
+def _differ(form: Form, dims: Sequence[int | None]) -> bool:
+    """Whether the examples have parameters of their own, or fresh states, or batch sizes."""
+    begin = 4 + form.starts
+    return dims[1] is not None or any(dim is not None for dim in dims[begin : begin + form.freshes + len(form.stack.shapes)])
+
+
+def _one_by_one(
+    node: Any, size: int, dims: Sequence[int | None], form: Form, flat: Sequence[Tensor | None]
+) -> tuple[Tensors, tuple[int | None, ...]]:
+    """What vmap makes of a node by running it for one example after the other."""
+    own = [[t] * size if t is None or dim is None else t.unbind(dim) for t, dim in zip(flat, dims, strict=True)]
+    found = [apply(node, form, *each) for each in zip(*own, strict=True)]
+    results = tuple([None if each[0] is None else torch.stack(each) for each in zip(*found, strict=True)])
+    return results, tuple([None if result is None else 0 for result in results])

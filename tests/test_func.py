@@ -1,0 +1,355 @@
+"""torch.func's transforms run on the kernels, alone and inside one another, and give what the reference gives.
+
+The reference runs the same transform in plain torch. Which of the two ran is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, functionalize, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vjp, vmap
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+import elman
+from elman.backends import registry
+from elman.backends.native import NativeBackend
+from elman.backends.reference import ReferenceBackend
+from kinds import GRU, LSTM, PROJECTED, RELU, TANH, Kind, as_hx, as_states
+from native import required
+
+pytestmark = [required, pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")]
+TOLERANCE = 1e-12
+V, T, B, I, H = 3, 4, 2, 2, 5  # noqa: E741
+EVERYTHING: dict[str, Any] = {"num_layers": 2, "bidirectional": True, "batch_first": True}
+
+Run = Callable[[nn.Module, dict[str, Any]], Any]
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The backends that ran something, in order."""
+    names: list[str] = []
+    for kind, method in ((NativeBackend, "run"), (NativeBackend, "run_unchecked"), (ReferenceBackend, "run")):
+        run = getattr(kind, method)
+
+        def spy(self: Any, *args: Any, _run: Any = run, **options: Any) -> Any:
+            done = _run(self, *args, **options)
+            if done is not None:
+                names.append(self.name)
+            return done
+
+        monkeypatch.setattr(kind, method, spy)
+    return names
+
+
+@contextmanager
+def only(name: str) -> Iterator[None]:
+    """One backend is all there is."""
+    before = registry.BACKENDS
+    registry.BACKENDS = tuple(backend for backend in before if backend.name == name)
+    try:
+        yield
+    finally:
+        registry.BACKENDS = before
+
+
+def doubles(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def parameters(rnn: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in rnn.named_parameters()}
+
+
+def loss(rnn: nn.Module, values: dict[str, Tensor], x: Tensor, *states: Tensor, **spans: Any) -> Tensor:
+    output, hx = functional_call(rnn, values, (x, as_hx(states)) if states else (x,), spans)
+    return output.square().sum() + sum((1 + i) * state.sin().sum() for i, state in enumerate(as_states(hx)))
+
+
+def states_of(rnn: nn.Module, *before: int) -> tuple[Tensor, ...]:
+    directions = rnn.num_layers * rnn.stack.num_directions
+    return tuple(doubles(*before, directions, B, width) for width in rnn.stack.state_sizes)
+
+
+# What is done with a network, its parameters and numbers for several examples. Each gives tensors, in a list or a dict.
+def mapped(rnn: nn.Module, given: dict[str, Any]) -> Any:
+    return vmap(lambda x, states: rnn(x, as_hx(states), **given["spans"]))(given["x"], given["states"])
+
+
+def mapped_states(rnn: nn.Module, given: dict[str, Any]) -> Any:
+    return vmap(lambda states: rnn(given["x"][0], as_hx(states), **given["spans"]), in_dims=2, out_dims=1)(
+        tuple(state.movedim(0, 2) for state in given["states"])
+    )
+
+
+def mapped_twice(rnn: nn.Module, given: dict[str, Any]) -> Any:
+    x = torch.stack([given["x"], 2 * given["x"]], -1)
+    inner = vmap(lambda x: rnn(x, **given["spans"])[0], in_dims=-1, out_dims=2)
+    finals = vmap(vmap(lambda x: rnn(x, **given["spans"])[1]), in_dims=(3,))
+    return vmap(inner, in_dims=0, out_dims=1)(x), finals(x.movedim(-1, 0).movedim(1, 3))
+
+
+def gradient(rnn: nn.Module, given: dict[str, Any]) -> Any:
+    def of(values: dict[str, Tensor], x: Tensor, states: tuple[Tensor, ...]) -> Tensor:
+        return loss(rnn, values, x, *states, **given["spans"])
+
+    return grad(of, argnums=(0, 1, 2))(parameters(rnn), given["x"][0], tuple(state[0] for state in given["states"]))
+
+
+def example_gradients(rnn: nn.Module, given: dict[str, Any]) -> Any:
+    def of(values: dict[str, Tensor], x: Tensor, states: tuple[Tensor, ...]) -> Tensor:
+        return loss(rnn, values, x, *states, **given["spans"])
+
+    return vmap(grad(of, argnums=(0, 1, 2)), in_dims=(None, 0, 0))(parameters(rnn), given["x"], given["states"])
+
+
+def example_gradients_twice(rnn: nn.Module, given: dict[str, Any]) -> Any:
+    """Of each sequence of each example, (V, B) of them, unbatched and whole."""
+    x = given["x"].nan_to_num() if rnn.batch_first else given["x"].nan_to_num().transpose(1, 2)
+    of = grad(lambda values, x: loss(rnn, values, x))
+    return vmap(vmap(of, in_dims=(None, 0)), in_dims=(None, 0))(parameters(rnn), x)
+
+
+def jacobian(rnn: nn.Module, given: dict[str, Any]) -> Any:
+    return jacrev(lambda values, x: functional_call(rnn, values, (x,), given["spans"])[1], argnums=(0, 1))(parameters(rnn), given["x"][0])
+
+
+def ensemble(rnn: nn.Module, given: dict[str, Any]) -> Any:
+    values = {name: torch.stack([value, 2 * value, -value]) for name, value in parameters(rnn).items()}
+    of = lambda values, x: loss(rnn, values, x, **given["spans"])  # noqa: E731
+    return (
+        vmap(lambda values: functional_call(rnn, values, (given["x"][0],), given["spans"]))(values),
+        vmap(grad(of, argnums=(0, 1)))(values, given["x"]),
+        vmap(vmap(grad(of), in_dims=(None, 0)), in_dims=(0, None))(values, given["x"]),
+        vmap(vmap(grad(of), in_dims=(0, None)), in_dims=(None, 0))(values, given["x"]),
+    )
+
+
+def norms_of_gradients(rnn: nn.Module, given: dict[str, Any]) -> Any:
+    """A second derivative, by plain autograd, of each example's gradient."""
+    values = {name: value.requires_grad_() for name, value in parameters(rnn).items()}
+    x = given["x"].clone().requires_grad_()
+    of = grad(lambda values, x: loss(rnn, values, x, **given["spans"]), argnums=(0, 1))
+    found, grad_x = vmap(of, in_dims=(None, 0))(values, x)
+    norms = sum(value.square().flatten(1).sum(1).sqrt() for value in found.values()) + grad_x.sin().flatten(1).sum(1)
+    return torch.autograd.grad((norms * torch.arange(1, V + 1)).sum(), [*values.values(), x])
+
+
+def pulled_back_later(rnn: nn.Module, given: dict[str, Any]) -> Any:
+    """Behind the transform's end, and as often as one likes."""
+    output, pull = vjp(lambda values, x: functional_call(rnn, values, (x,), given["spans"])[0], parameters(rnn), given["x"][0])
+    return pull(output), pull(torch.ones_like(output)), vmap(pull)(torch.stack([output, output.cos()]))
+
+
+TRANSFORMS: tuple[Run, ...] = (
+    mapped,
+    mapped_states,
+    mapped_twice,
+    gradient,
+    example_gradients,
+    example_gradients_twice,
+    jacobian,
+    ensemble,
+    norms_of_gradients,
+    pulled_back_later,
+)
+SPANS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "ragged": {"lengths": [4, 2]},
+    "reset": {"reset": torch.tensor([[0, 1], [0, 0], [1, 1], [0, 0]], dtype=torch.bool)},
+    "ragged and reset": {"lengths": [1, 3], "reset": torch.tensor([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=torch.bool)},
+}
+
+
+def numbers(rnn: nn.Module, spans: dict[str, Any]) -> dict[str, Any]:
+    torch.manual_seed(1)
+    x = doubles(V, B, T, I) if rnn.batch_first else doubles(V, T, B, I)
+    if "reset" in spans and rnn.batch_first:
+        spans = spans | {"reset": spans["reset"].t()}
+    if "lengths" in spans:  # the padding is nobody's concern
+        for b, length in enumerate(spans["lengths"]):
+            (x[:, b, length:] if rnn.batch_first else x[:, length:, b]).fill_(torch.nan)
+    return {"x": x, "states": states_of(rnn, V), "spans": spans}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: transform.__name__)
+@pytest.mark.parametrize(
+    ("kind", "options", "spans"),
+    [
+        *[(kind, {}, "whole") for kind in (TANH, RELU, GRU, LSTM, PROJECTED)],
+        *[(kind, EVERYTHING, spans) for kind in (TANH, GRU, LSTM, PROJECTED) for spans in ("ragged and reset",)],
+        *[(LSTM, {"num_layers": 2, "bidirectional": True}, spans) for spans in ("ragged", "reset")],
+        (GRU, {"bias": False, "recompute": True, "num_layers": 2}, "reset"),
+        (LSTM, {"recompute": True, "learn_initial_state": True}, "ragged and reset"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value),
+)
+def test_a_transform_gives_what_the_reference_gives(
+    transform: Run, kind: Kind, options: dict[str, Any], spans: str, ran: list[str]
+) -> None:
+    torch.manual_seed(0)
+    rnn = kind.build(elman, I, H, **options, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in rnn.parameters():
+            parameter.copy_(doubles(*parameter.shape) / 2)
+    given = numbers(rnn, SPANS[spans])
+    got = transform(rnn, given)
+    assert set(ran) == {"native"} | ({"reference"} if transform is norms_of_gradients else set())
+    with only("reference"):
+        expected = transform(rnn, given)
+    torch.testing.assert_close(got, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [TANH, GRU, LSTM, PROJECTED], ids=str)
+def test_packed_sequences_are_mapped_and_differentiated(kind: Kind, ran: list[str]) -> None:
+    rnn, x, states = kind.build(elman, I, H, 2, bidirectional=True).double(), doubles(V, T, B, I), None
+    states = states_of(rnn, V)
+    _, batch_sizes, *_ = pack_padded_sequence(x[0], torch.tensor([4, 2]))
+    data = torch.stack([pack_padded_sequence(each, torch.tensor([4, 2])).data for each in x])
+
+    def of(values: dict[str, Tensor], data: Tensor, states: tuple[Tensor, ...]) -> Tensor:
+        output, hx = functional_call(rnn, values, (PackedSequence(data, batch_sizes), as_hx(states)))
+        return output.data.square().sum() + sum(state.sin().sum() for state in as_states(hx))
+
+    def run() -> Any:
+        mapped = vmap(lambda data, states: rnn(PackedSequence(data, batch_sizes), as_hx(states))[0].data)(data, states)
+        return mapped, vmap(grad(of, argnums=(0, 1, 2)), in_dims=(None, 0, 0))(parameters(rnn), data, states)
+
+    got = run()
+    assert set(ran) == {"native"}
+    with only("reference"):
+        torch.testing.assert_close(got, run(), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_examples_have_the_bits_of_one_batch(dtype: torch.dtype, ran: list[str]) -> None:
+    """So do gradients by x; those of the parameters are the examples' own, in bfloat16 those of one call after another."""
+    rnn, x = elman.LSTM(I, H, 2, dtype=dtype), torch.randn(V, T, B, I).to(dtype)
+    batch = x.movedim(0, 1).flatten(1, 2).requires_grad_()
+    output, _ = rnn(batch)
+    assert torch.equal(vmap(rnn)(x)[0].movedim(0, 1).flatten(1, 2), output)
+    (expected,) = torch.autograd.grad(output.sum(), batch)
+    by_x = vmap(grad(lambda x: rnn(x)[0].sum()))(x)
+    assert torch.equal(by_x.movedim(0, 1).flatten(1, 2), expected)
+    found = vmap(grad(lambda values, x: functional_call(rnn, values, (x,))[0].float().square().sum()), in_dims=(None, 0))(
+        parameters(rnn), x
+    )
+    for index, example in enumerate(x):
+        gradients = torch.autograd.grad(rnn(example)[0].float().square().sum(), list(rnn.parameters()))
+        for name, gradient in zip(found, gradients, strict=True):
+            torch.testing.assert_close(found[name][index], gradient, rtol=0, atol=0 if dtype is torch.bfloat16 else 1e-5)
+    assert set(ran) <= {"native"}
+
+
+@pytest.mark.parametrize("kind", [TANH, RELU, GRU, LSTM], ids=str)
+def test_a_cell_is_mapped_and_differentiated(kind: Kind, ran: list[str]) -> None:
+    cell, x = kind.build_cell(elman, I, H).double(), doubles(V, B, I)
+    states = tuple(doubles(V, B, H) for _ in kind.states)
+
+    def of(values: dict[str, Tensor], x: Tensor, states: tuple[Tensor, ...]) -> Tensor:
+        after = as_states(functional_call(cell, values, (x, as_hx(states))))
+        return sum((1 + i) * state.square().sum() for i, state in enumerate(after))
+
+    def run() -> Any:
+        return vmap(cell)(x), vmap(grad(of, argnums=(0, 1, 2)), in_dims=(None, 0, 0))(parameters(cell), x, states)
+
+    got = run()
+    assert set(ran) == {"native"}
+    with only("reference"):
+        torch.testing.assert_close(got, run(), rtol=0, atol=TOLERANCE)
+
+
+def test_an_ensemble_is_its_members() -> None:
+    members, x = [elman.GRU(I, H, 2).double() for _ in range(3)], doubles(T, B, I)
+    stacked, _ = stack_module_state(members)
+    got = vmap(lambda values: functional_call(members[0], values, (x,)))(stacked)
+    for index, member in enumerate(members):
+        for one, other in zip(member(x), got, strict=True):
+            assert torch.equal(other[index], one)
+    got[0].square().sum().backward()
+    for name, value in stacked.items():
+        expected = [torch.autograd.grad(member(x)[0].square().sum(), member.get_parameter(name))[0] for member in members]
+        torch.testing.assert_close(value.grad, torch.stack(expected), rtol=0, atol=TOLERANCE)
+
+
+def test_each_example_may_have_lengths_and_resets_of_its_own(ran: list[str]) -> None:
+    rnn, x = elman.LSTM(I, H, bidirectional=True).double(), doubles(V, T, B, I)
+    lengths, reset = torch.tensor([[4, 2], [1, 0], [3, 4]]), torch.rand(V, T, B) < 0.3
+    got = vmap(lambda x, lengths, reset: rnn(x, lengths=lengths, reset=reset)[0])(x, lengths, reset)
+    assert ran == ["native"]
+    for example in zip(got, x, lengths, reset, strict=True):
+        assert torch.equal(example[0], rnn(example[1], lengths=example[2], reset=example[3])[0])
+
+
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_dropout_is_drawn_as_vmap_is_told(randomness: str, ran: list[str]) -> None:
+    rnn, x = elman.RNN(I, 64, 2, dropout=0.5), torch.ones(2, T, B, I)
+    first, second = vmap(lambda x: rnn(x)[0], randomness=randomness)(x)
+    assert torch.equal(first, second) == (randomness == "same")
+    assert set(ran) == {"native"}
+    with pytest.raises(RuntimeError, match="randomness"):
+        vmap(rnn)(x)
+
+
+def test_the_output_may_be_written_into_before_the_gradient() -> None:
+    rnn, x = elman.LSTM(I, H).double(), doubles(V, T, B, I)
+    of = vmap(grad(lambda x: torch.relu_(rnn(x)[0]).square().sum()))
+    torch.testing.assert_close(of(x), vmap(grad(lambda x: torch.relu(rnn(x)[0]).square().sum()))(x), rtol=0, atol=0)
+
+
+def test_private_training_sees_what_it_sees_of_torchs() -> None:
+    """A hook keeps inputs, another gets the gradients of outputs in a tuple; from both come each example's gradients."""
+    x = torch.linspace(-1, 1, V * T * I, dtype=torch.float64).view(V, T, I).requires_grad_()
+    found = []
+    for rnn in LSTM.pair(I, H, batch_first=True, dtype=torch.float64):
+        seen: dict[str, Any] = {}
+        rnn.register_forward_hook(lambda module, args, output, seen=seen: seen.update(x=args[0].detach()))
+        rnn.register_full_backward_hook(lambda module, grad_input, grad_output, seen=seen: seen.update(arriving=grad_output))
+        output, (h, c) = rnn(x)
+        (output.square().sum() + h.sin().sum() + c.sum()).backward()
+        found.append((seen["x"], seen["arriving"][0]))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=TOLERANCE)
+    bare = LSTM.build(elman, I, H, batch_first=True).double()
+
+    def combined(values: dict[str, Tensor], x: Tensor, arriving: Tensor) -> Tensor:
+        return (functional_call(bare, values, (x.unsqueeze(0),))[0] * arriving).sum()
+
+    got = vmap(grad(combined), in_dims=(None, 0, 0))(parameters(bare), *found[1])
+    for name, value in bare.named_parameters():
+        of_each = [torch.autograd.grad((bare(x[None])[0] * arriving).sum(), value)[0] for x, arriving in zip(*found[1], strict=True)]
+        torch.testing.assert_close(got[name], torch.stack(of_each), rtol=0, atol=TOLERANCE)
+
+
+CONTEXTS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], object]] = {
+    "nothing": lambda run, x: run(x),
+    "vmap": lambda run, x: vmap(run)(torch.stack([x, x])),
+    "grad": lambda run, x: grad(run)(x),
+    "vmap of grad": lambda run, x: vmap(grad(run))(torch.stack([x, x])),
+    "jacrev": lambda run, x: jacrev(run)(x),
+    "grad of vmap": lambda run, x: grad(lambda x: vmap(run)(torch.stack([x, x])).sum())(x),
+    "grad of grad": lambda run, x: grad(lambda x: grad(run)(x).sum())(x),
+    "hessian": lambda run, x: hessian(run)(x),
+    "jvp": lambda run, x: jvp(run, (x,), (x,)),
+    "jacfwd": lambda run, x: jacfwd(run)(x),
+    "functionalize": lambda run, x: functionalize(run)(x),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_why_says_what_runs(context: str, dtype: torch.dtype, ran: list[str]) -> None:
+    rnn, said = elman.RNN(I, H, dtype=dtype), []
+
+    def run(x: Tensor) -> Tensor:
+        said.append(elman.why(rnn, x).replace(":", "").split()[0])
+        return rnn(x)[0].sum()
+
+    CONTEXTS[context](run, torch.randn(T, B, I).to(dtype))
+    assert ran[: len(said)] == said
+    expected = context in ("nothing", "vmap", "grad", "vmap of grad", "jacrev", "grad of vmap") and dtype is torch.float64
+    assert said[0] == ("native" if expected else "reference")
