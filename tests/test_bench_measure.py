@@ -133,7 +133,7 @@ def report(complete: bool = True) -> Report:
         rounds=3,
         min_block_s=0.05,
         rows=rows,
-        absent=("ort is skipped (none); to install it: pip install 'elman[peers]'",),
+        absent=("ort is skipped (none); to install it: pip install '.[peers]'",),
         complete=complete,
     )
 

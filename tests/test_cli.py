@@ -273,6 +273,19 @@ def test_the_version() -> None:
     assert (result.returncode, result.stdout.decode().strip()) == (0, f"elman {elman.__version__}")
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "text", "--help"]])
+def test_help_imports_neither_torch_nor_numpy(arguments: list[str]) -> None:
+    code = "import atexit, sys; atexit.register(lambda: print({'torch', 'numpy'} & set(sys.modules))); from elman_cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "set()")
+
+
+def test_the_library_can_be_run_as_a_module() -> None:
+    command = [sys.executable, "-m", "elman", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"elman {elman.__version__}\n", "")
+
+
 def test_config_prints_what_runs_here() -> None:
     result = CliRunner().invoke(app, ["config"])
     assert result.exit_code == 0

@@ -51,7 +51,8 @@ def test_an_lstm_has_two_states_gates_and_a_projection() -> None:
     assert network["spec"]["proj_size"] == 4
     shapes = {tensor["name"]: tensor["shape"] for tensor in (*network["tensors"], *network["parameters"])}
     assert (shapes["h_n"], shapes["c_n"], shapes["weight_hr_l1"]) == ([2, 3, 4], [2, 3, 6], [4, 6])
-    assert network["gates"][1] == {"gate": "f", "start": 6, "stop": 12}
+    gate = network["gates"][1]
+    assert (gate["gate"], gate["start"], gate["stop"]) == ("f", 6, 12)
     assert [line["name"] for line in network["worked"]["lines"]] == ["i[t]", "f[t]", "g[t]", "o[t]", "c[t]", "o[t] * tanh(c[t])"]
     assert len(network["worked"]["projection"]) == 6
     assert network["worked"]["difference"] < 1e-6

@@ -66,6 +66,8 @@ def imports(tree: ast.AST) -> Iterator[str]:
 def room(module: str) -> str:
     """The room of a dotted name below elman: ``elman.scan.driver.run`` is in scan; the package itself is the room elman."""
     parts = module.split(".")
+    if module == "elman.__main__":
+        return "cli"  # `python -m elman`
     return parts[1] if len(parts) > 1 and parts[1] in FLOOR_OF else parts[0]
 
 

@@ -78,8 +78,8 @@ def test_no_line_is_wider_than_the_terminal(
 def test_at_no_width_a_tensors_meaning_is_cut(networks: tuple[Network, ...], gated: tuple[Network, ...], language: str, width: int) -> None:
     with speaking(language):
         said = [
-            _("hidden state of the top layer at every step"),
-            _("top layer, every step: [forward, reverse]"),
+            _("hidden state of the last layer at every step"),
+            _("last layer, every step: [forward, reverse]"),
             _("final hidden state of each layer"),
             _("final hidden state, layer and direction"),
         ]

@@ -79,8 +79,21 @@ def test_sixteen_numbers_of_each_parameter_are_watched(dtype: torch.dtype, view:
             stream.reset()
             stream.step(view(x))
             numbers[place] += 1
-            stream.reset()
+            stream.reset(True)
             assert torch.equal(tensor(stream.step(view(x))), rnn(x[None])[0][0]), (name, place)
+
+
+@every_view
+@torch.no_grad()
+def test_a_reset_without_an_argument_reads_all_weights_again(view: Any) -> None:
+    rnn, x = elman.GRU(10, 20), torch.randn(1, 10)
+    stream = elman.stream(rnn)
+    stale = tensor(stream.step(view(x)))
+    rnn.weight_ih_l0.data[7, 5] += 5  # none of the sixteen numbers watched
+    stream.reset()
+    y = tensor(stream.step(view(x)))
+    assert torch.equal(y, rnn(x[None])[0][0])
+    assert not torch.equal(y, stale)
 
 
 @torch.no_grad()

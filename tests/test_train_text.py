@@ -16,7 +16,7 @@ from elman.train.checkpoint import CheckpointError, load, save
 from elman.train.corpus import Corpus, TextFile
 from elman.train.features import features
 from elman.train.fit import FitSettings, Step
-from elman.train.report import closing
+from elman.train.report import closing, opening
 from elman.train.sample import printable, sample
 from elman.train.text import CurvePoint, Outcome, TextSettings, train_text, write_files
 from elman.train.units import read_line
@@ -33,6 +33,13 @@ def model() -> CharModel:
 def outcome() -> Outcome:
     files = [TextFile(f"{number}.py", CODE.replace(b"join", b"join%d" % number) * 5) for number in range(12)]
     return train_text(Corpus.split("joins", files), TextSettings(FitSettings(steps=60, streams=8, chunk=32), hidden_size=48))
+
+
+@pytest.fixture(scope="module")
+def short() -> Outcome:
+    """A model that has seen little of a single small file."""
+    corpus = Corpus.split("one.py", [TextFile("one.py", CODE * 5)])
+    return train_text(corpus, TextSettings(FitSettings(steps=3, streams=4), hidden_size=16))
 
 
 def test_the_same_seed_writes_the_same(model: CharModel) -> None:
@@ -155,6 +162,27 @@ def test_the_picture_is_a_png_of_its_size_and_not_blank(outcome: Outcome, tmp_pa
         assert part[..., :3].std() > 0.02
 
 
+def test_the_learning_curve_lies_inside_its_axes(short: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    from elman.train import plot
+
+    drawn: list[Any] = []
+    real = plot.Figure.savefig
+
+    def read(self: Any, *args: Any, **named: Any) -> None:
+        drawn.append(self.axes[0])
+        real(self, *args, **named)
+
+    monkeypatch.setattr(plot.Figure, "savefig", read)
+    plot.draw(short, tmp_path / "picture.png")
+    (axes,) = drawn
+    bottom, top = axes.get_ylim()
+    lines = [line.get_ydata() for line in axes.lines if line.get_transform() != axes.transAxes]
+    assert len(lines) == 5  # training, held out, the dot, gzip, xz
+    assert max(short.bits, *short.compressed.values()) > 5
+    assert all(bottom < value < top for line in lines for value in line)
+
+
 @pytest.mark.filterwarnings("ignore:Glyph .* missing")  # no font here need have Chinese
 @pytest.mark.parametrize(("font", "said"), [("DejaVu Sans", "学习曲线"), (None, "Learning curve")])
 def test_the_pictures_labels_are_in_a_language_that_a_font_has(
@@ -191,6 +219,20 @@ def test_the_report_speaks_both_languages(outcome: Outcome, language: str, capsy
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_report_of_a_single_file_says_what_was_held_out(short: Outcome, language: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    with speaking(language):
+        Console(width=200).print(opening(short.corpus, short.settings), closing(short, {}))
+    said = capsys.readouterr().out
+    size = len(short.corpus.train_text)
+    begin = {"en": f"one file: {size:,} characters for training", "zh": f"单个文件：{size:,} 个字符用于训练"}[language]
+    assert begin in said
+    assert {"en": "only the held-out end of the file. ", "zh": "压缩的只是留出的文件末尾。"}[language] in said
+    assert f"{short.bits * len(short.corpus.held_out_text) / 8:,.0f} B" in said
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_a_narrow_terminal_takes_from_the_bars_not_from_the_figures(
     outcome: Outcome, language: str, width: int, capsys: pytest.CaptureFixture[str]
@@ -201,5 +243,6 @@ def test_a_narrow_terminal_takes_from_the_bars_not_from_the_figures(
         Console(width=width).print(closing(outcome, {"metrics": Path("metrics.json")}))
     said = capsys.readouterr().out.splitlines()
     for bits in (outcome.bits, *outcome.compressed.values()):
-        size = f"{bits * len(outcome.corpus.held_out_text) / 8 / 1000:,.0f} kB"
+        count = bits * len(outcome.corpus.held_out_text) / 8
+        size = f"{count:,.0f} B" if count < 10_000 else f"{count / 1000:,.0f} kB"
         assert any(f"{bits:.3f}" in line and size in line for line in said)

@@ -309,5 +309,5 @@ def peers(names: Collection[str], threads: int) -> tuple[list[Contestant], list[
             try:
                 found.append(peer(threads))
             except ImportError as error:
-                absent.append(f"{peer.name} is skipped ({error}); to install it: pip install 'elman[peers]'")
+                absent.append(f"{peer.name} is skipped ({error}); to install it: pip install '.[peers]'")
     return found, absent

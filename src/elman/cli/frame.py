@@ -95,7 +95,16 @@ def paragraphs(text: str) -> list[str]:
 
 
 class Command(_Help, TyperCommand):
-    """A command whose help is in the reader's language."""
+    """A command whose help is in the reader's language. The library is imported when it runs, so that help is quick."""
+
+    def invoke(self, ctx: Any) -> Any:
+        library = sys.modules["elman"]
+        if not hasattr(library, "__version__") and library.__spec__ and library.__spec__.loader:  # as `elman_cli` leaves it
+            try:
+                library.__spec__.loader.exec_module(library)
+            except ImportError as error:
+                fail(str(error), FAILED)
+        return super().invoke(ctx)
 
 
 class Group(_Help, TyperGroup):

@@ -62,7 +62,7 @@ def translated(line: str) -> str:
 
     >>> with speaking("zh"):
     ...     translated("elman: unknown kind 'rrn'; did you mean 'rnn'?")
-    "elman：未知的 kind：'rrn'；是不是 'rnn'？"
+    "elman：未知的网络类型：'rrn'；是不是 'rnn'？"
     """
     table = _table(current())
     if not table or not line or len(line) > LONGEST:

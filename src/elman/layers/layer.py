@@ -187,7 +187,7 @@ class RecurrentLayer(RecurrentModule[State], TorchLayer):
                 is its longest length, and the sequences are in the order before packing. Default: nowhere.
 
         Returns:
-            ``output, h_n``, or for an LSTM ``output, (h_n, c_n)``. ``output`` is the top layer's h after each step, both directions
+            ``output, h_n``, or for an LSTM ``output, (h_n, c_n)``. ``output`` is the last layer's h after each step, both directions
             concatenated, of shape (T, B, D·H), with a projection (T, B, D·P), laid out as x. ``h_n`` and ``c_n`` are the states of every
             layer and direction after its last step, shaped like hx. The last step of the reverse direction is the first in time.
 

@@ -21,7 +21,7 @@ class Trace(NamedTuple):
         c: an LSTM's c at every step, (L, D, T, B, H), laid out as h; None for other networks.
         gates: the gates at every step by their usual names, laid out as h: for a GRU "r", "z" and "n", for an LSTM "i", "f", "g" and "o";
             empty for an RNN.
-        last: the top layer's final h of each direction, concatenated, (B, D·P). Use it instead of the last step of output, which for the
+        last: the last layer's final h of each direction, concatenated, (B, D·P). Use it instead of the last step of output, which for the
             reverse direction is the first step that it ran, and for a short sequence is padding.
     """
 

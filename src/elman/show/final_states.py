@@ -46,7 +46,7 @@ class FinalState:
 def final_states(spec: Spec, run: Run) -> tuple[FinalState, ...]:
     """One for each slice of h_n.
 
-    The forward direction ends at the last step, the reverse direction at step 0. The top layer's are in ``output``, each direction in its
+    The forward direction ends at the last step, the reverse direction at step 0. The last layer's are in ``output``, each direction in its
     own columns.
     """
     ends = {direction: -1 if direction == "forward" else 0 for direction in spec.directions}

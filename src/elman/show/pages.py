@@ -48,7 +48,7 @@ def tour_page(networks: Sequence[Network], weights: bool = False) -> RenderableT
     """
     spec = networks[0].spec
     intro = _(
-        "Three {module} networks, run just now. Type their lines after {code} and you get the same numbers.",
+        "Three {module} networks, run just now. After {code}, the code shown reproduces these numbers.",
         module=spec.module,
         code="import elman, torch",
     )

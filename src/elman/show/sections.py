@@ -183,7 +183,7 @@ def _mistakes(network: Network) -> RenderableType:
     lower = {place.state: place.nearest for place in network.places if place.nearest is not None}
     if lower:
         told = _(
-            "output holds the top layer only. {states} is nowhere in it: the closest place differs by {nearest}.",
+            "output holds the last layer only. {states} is nowhere in it: the closest place differs by {nearest}.",
             states=" … ".join(dict.fromkeys((next(iter(lower)), next(reversed(lower))))),
             nearest=small(min(lower.values())),
         )
@@ -193,7 +193,7 @@ def _mistakes(network: Network) -> RenderableType:
         for state in cell.states[1:]
     ]
     if not found:
-        told = _("{where} is all of h_n only with one layer, one direction and no padding.", where=network.places[0].where)
+        told = _("{where} equals h_n only with one layer, one direction and no padding.", where=network.places[0].where)
         return Text(told, DIM)
     spaced = [part for one in found for part in (Text(""), *one)][1:]
     return Panel(Group(*spaced), title=Text(_("Common mistakes"), BAD), title_align="left", border_style="red", padding=(0, 1))

@@ -20,7 +20,7 @@ Segment = tuple[int, int]
 
 @dataclass(frozen=True)
 class Ending:
-    """Where one direction of a sequence ends in the top layer.
+    """Where one direction of a sequence ends in the last layer.
 
     Attributes:
         state: the sequence's final state, as one writes it: "h_n[0, 1]".

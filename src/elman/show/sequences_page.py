@@ -55,7 +55,7 @@ def _legend(told: Sequences, options: ConsoleOptions) -> RenderableType:
     if any(len(each.segments) > 1 for each in told.sequences):
         found.append((RESET, BAD, _("reset: nothing passes")))
     if any(each.padding for each in told.sequences):
-        found.append((PADDING, DIM, _("padding: neither read nor run")))
+        found.append((PADDING, DIM, _("padding: skipped")))
     return flow([typed(Text.assemble((mark, style), " ", said), options) for mark, style, said in found])
 
 
@@ -81,7 +81,7 @@ def _sequence(each: Sequence, numbers: bool, options: ConsoleOptions) -> Rendera
         if numbers:
             said.append(Text("  ") + numbers_text(end.numbers, most))
     if each.padding is not None:
-        said.append(Text.assemble(each.padding, " = 0  ", (_("padding: neither read nor run"), DIM)))
+        said.append(Text.assemble(each.padding, " = 0  ", (_("padding: skipped"), DIM)))
     return grid((Text(name, "bold"), Text("\n").join(said)))
 
 
@@ -101,7 +101,7 @@ def _remarks(told: Sequences) -> list[RenderableType]:
         found.append(_("The reverse direction starts afresh too, at the last step before each reset."))
     if spec.num_layers > 1:
         found.append(
-            _("The top layer is shown. All layers reset and end at the same steps; the final states of lower layers are in h_n only.")
+            _("The last layer is shown. All layers reset and end at the same steps; the final states of lower layers are in h_n only.")
         )
     if inner := spec.finals[1:]:
         found.append(_("{states} belongs to the same steps as h_n and is not in output.", states=", ".join(inner)))

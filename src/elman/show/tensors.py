@@ -33,7 +33,7 @@ LETTERS = {
 }
 ROLES = {
     "x": "input: features at each step of each sequence",
-    "output": "hidden state of the top layer at every step",
+    "output": "hidden state of the last layer at every step",
     "h_n": "final hidden state of each layer",
     "c_n": "final cell state of each layer",
     "weight_ih": "weights, input to hidden",
@@ -44,7 +44,7 @@ ROLES = {
 }
 # Of a bidirectional network.
 BIDIRECTIONAL_ROLES = {
-    "output": "top layer, every step: [forward, reverse]",
+    "output": "last layer, every step: [forward, reverse]",
     "h_n": "final hidden state, layer and direction",
     "c_n": "final cell state, layer and direction",
 }

@@ -50,7 +50,7 @@ def stream(rnn: RNN | GRU | LSTM, batch_size: int = 1) -> Stream:
         rnn: an RNN, GRU or LSTM with one direction. The stream does not copy it: changes to its parameters, by an optimizer or by
             load_state_dict, take effect with the next step. (torch does not count writes through ``parameter.data``, through a NumPy array
             that shares the memory, or by a fused optimizer. The stream finds these by comparing sixteen numbers of each parameter, and
-            misses a write that changes none of them.)
+            misses a write that changes none of them until ``reset()``, which reads all weights again.)
         batch_size: B, the number of sequences that run side by side.
 
     Returns:
@@ -139,7 +139,7 @@ class Stream:
                 It may be x itself or overlap it: x is read first. Not allowed if the output needs a graph.
 
         Returns:
-            The top layer's h after the step, (B, H) or (H,), with a projection P wide: ``out``, or fresh memory of the same kind as x.
+            The last layer's h after the step, (B, H) or (H,), with a projection P wide: ``out``, or fresh memory of the same kind as x.
 
         Raises:
             TypeError: x is neither a tensor nor an array, or out is of another kind.
@@ -204,6 +204,8 @@ class Stream:
     def reset(self, sequences: int | bool | Sequence[int] | AbstractSet[int] | Sequence[bool] | Tensor | Array | None = None) -> None:
         """Go back to the start of a fresh sequence: zeros, or the network's h_0 and c_0 where it learns them.
 
+        Without an argument it also reads all weights again with the next step.
+
         >>> import elman, numpy as np
         >>> stream = elman.stream(elman.RNN(10, 20), batch_size=3)
         >>> y = stream.step(np.ones((3, 10), dtype=np.float32))
@@ -224,6 +226,8 @@ class Stream:
         """
         self._state.reset(as_mask(range(self._batch_size) if sequences is None else sequences, self._batch_size))
         self._next = decline
+        if sequences is None:
+            self._parameters = None  # a write that nobody counted may have missed the numbers watched: pack the weights again
 
     def detach(self) -> None:
         """Cut the graph that the state carries, so that gradients of later steps end here, as in truncated backpropagation through time.

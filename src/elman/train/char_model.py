@@ -66,6 +66,6 @@ class CharModel(nn.Module):
         return self.head(output), state
 
     def hidden(self, characters: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the head sees: the top layer's hidden units after each character, (T, B, H), and the last state, (L, B, H)."""
+        """What the head sees: the last layer's hidden units after each character, (T, B, H), and the last state, (L, B, H)."""
         output, state = self.rnn(self.embedding(characters.long()), state)
         return output, state

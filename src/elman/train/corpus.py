@@ -73,6 +73,8 @@ class Corpus:
     held_out: tuple[TextFile, ...]
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Paths of files and folders that were not read, by the reason: see :func:`read_paths`."""
+    is_one_file: bool = False
+    """Whether a single file was cut in two: what is held out is its end."""
 
     @classmethod
     def split(cls, name: str, files: Sequence[TextFile], held_out: float = HELD_OUT) -> Corpus:
@@ -94,7 +96,7 @@ class Corpus:
             count = sum(file.rank < held_out for file in distinct)
             count = max(1, min(count, len(distinct) - 1))
             train, judged = distinct[count:], distinct[:count]
-        corpus = cls(name, tuple(train), tuple(judged))
+        corpus = cls(name, tuple(train), tuple(judged), is_one_file=len(distinct) == 1)
         if len(corpus.train_text) < 2 or not corpus.held_out_text:
             raise CorpusError(f"nothing to learn from: {name} holds {sum(len(file.text) for file in files)} characters of text")
         return corpus

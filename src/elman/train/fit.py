@@ -65,7 +65,7 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.seconds is None):
-            raise ValueError("training ends after so many steps or so many seconds: give one of the two")
+            raise ValueError("--steps and --seconds cannot be combined")
         for name, value in vars(self).items():
             if value is not None and not 0 < value < inf:
                 raise ValueError(f"{name} must be positive and finite, got {value}")

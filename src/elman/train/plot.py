@@ -78,19 +78,24 @@ def _lettering() -> Iterator[None]:
 def _png(outcome: Outcome) -> bytes:
     figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    sizes, held_out, last = outcome.model.sizes, outcome.corpus.held_out, outcome.last
-    name = outcome.corpus.name
+    sizes, corpus, last = outcome.model.sizes, outcome.corpus, outcome.last
+    name = corpus.name
     short = _drawable(name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "...")
     title = _("An Elman network reads {name}", name=short)
+    characters = f"{len(corpus.held_out_text):,}"
+    if corpus.is_one_file:
+        held_out = _("evaluated on the file's last {characters} characters", characters=characters)
+    elif len(corpus.held_out) == 1:
+        held_out = _("evaluated on one held-out file, {characters} characters", characters=characters)
+    else:
+        held_out = _("evaluated on {files} held-out files, {characters} characters", files=len(corpus.held_out), characters=characters)
     subtitle = _(
-        "{layers} layers of {units} tanh units, {characters} characters read in {seconds} s; evaluated on {files} held-out files, "
-        "{held_out} characters",
+        "{layers} × {units} tanh units, {characters} characters read in {seconds} s; {held_out}",
         layers=sizes["num_layers"],
         units=sizes["hidden_size"],
         characters=f"{last.characters:,}",
         seconds=f"{last.seconds:.0f}",
-        files=len(held_out),
-        held_out=f"{len(outcome.corpus.held_out_text):,}",
+        held_out=held_out,
     )
     figure.text(0.03, 0.95, title, size=20, weight="bold", color=_INK, parse_math=False)
     figure.text(0.03, 0.922, subtitle, size=12, color=_FAINT)
@@ -114,8 +119,7 @@ def _draw_curve(axes: Axes, outcome: Outcome) -> None:
     axes.plot(final, outcome.bits, "o", color=_ELMAN, ms=8, clip_on=False, zorder=5)
     for name, bits in outcome.compressed.items():
         axes.axhline(bits, color=_COMPRESSORS[name], lw=1.4, ls=(0, (5, 3)))
-    top, bottom = 5.0, min(1.5, 0.9 * min(outcome.bits, *outcome.compressed.values()))
-    axes.set(xlim=(0, final), ylim=(bottom, top))
+    axes.set(xlim=(0, final), ylim=_limits(outcome))
     _label_ends(axes, {"Elman": outcome.bits, **outcome.compressed})
     axes.set_xlabel(_("millions of characters read") if million else _("thousands of characters read"), color=_FAINT, size=11)
     axes.grid(axis="y", color=_GRID, lw=0.8)
@@ -124,6 +128,15 @@ def _draw_curve(axes: Axes, outcome: Outcome) -> None:
     axes.annotate(_("held-out text"), (0.30, 0.86), xycoords="axes fraction", color=_ELMAN, size=10.5)
     for height, color in ((0.945, _READ), (0.875, _ELMAN)):
         axes.plot((0.23, 0.28), (height, height), color=color, lw=2.4, transform=axes.transAxes)
+
+
+def _limits(outcome: Outcome) -> tuple[float, float]:
+    """The ends of the axis of bits: everything drawn lies inside, and the legend has the top for itself."""
+    drawn = [bits for point in outcome.curve for bits in (point.train_bits, point.held_out_bits)]
+    drawn += [outcome.bits, *outcome.compressed.values()]
+    least, most = min(drawn), max(drawn)
+    height = max(most - least, 0.5)
+    return max(0.0, least - 0.08 * height), most + 0.25 * height
 
 
 def _label_ends(axes: Axes, levels: dict[str, float]) -> None:

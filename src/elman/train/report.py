@@ -53,13 +53,16 @@ _NAMED = 3
 
 def opening(corpus: Corpus, settings: TextSettings) -> RenderableType:
     """What the model learns from, what was skipped, and which settings the text is too short for."""
-    counts = _(
-        "{train} training files, {train_characters} characters; {held_out} held-out files, {held_out_characters} characters",
-        train=len(corpus.train),
-        train_characters=f"{len(corpus.train_text):,}",
-        held_out=len(corpus.held_out),
-        held_out_characters=f"{len(corpus.held_out_text):,}",
-    )
+    characters = {"train_characters": f"{len(corpus.train_text):,}", "held_out_characters": f"{len(corpus.held_out_text):,}"}
+    if corpus.is_one_file:
+        counts = _("one file: {train_characters} characters for training, its last {held_out_characters} held out", **characters)
+    else:
+        counts = _(
+            "training files: {train} ({train_characters} characters); held-out files: {held_out} ({held_out_characters} characters)",
+            train=len(corpus.train),
+            held_out=len(corpus.held_out),
+            **characters,
+        )
     title = _("A character model learns {name}", name=_name(corpus.name))
     left_out = [Text(_left_out(corpus), "bright_black")] if corpus.left_out else []
     fit = settings.fit.within(len(corpus.train_text))
@@ -90,8 +93,7 @@ def progress_columns() -> list[ProgressColumn]:
         TextColumn("{task.percentage:3.0f} %"),
         _Field("speed", f"{{:,.0f}} {_('char/s')}", "cyan"),
         _Field("bits", f"{{:.2f}} {_('bits/char')}", "yellow"),
-        TimeRemainingColumn(compact=True),
-        TextColumn(_("left")),
+        _Remaining(compact=True),
     ]
 
 
@@ -107,9 +109,16 @@ def closing(outcome: Outcome, files: Mapping[str, Path], failed: Collection[str]
         speed=f"{last.characters / last.seconds:,.0f}",
         backend=translated(metrics["training"]["backend"]),
     )
+    corpus = outcome.corpus
+    if corpus.is_one_file:
+        compressed = _("gzip and xz compress only the held-out end of the file.")
+    elif len(corpus.held_out) == 1:
+        compressed = _("gzip and xz compress only the held-out file.")
+    else:
+        compressed = _("gzip and xz compress only the held-out files, joined into one.")
     fair = _(
-        "gzip and xz compress only the held-out files, joined into one. The network has read {characters} characters of other files "
-        "before; its {weights} of weights are not counted.",
+        "{compressed} The network has read {characters} characters of the training text before; its {weights} of weights are not counted.",
+        compressed=compressed,
         characters=f"{last.characters:,}",
         weights=_bytes(4 * metrics["model"]["parameters"]),
     )
@@ -120,7 +129,7 @@ def closing(outcome: Outcome, files: Mapping[str, Path], failed: Collection[str]
         "",
         *stopped,
         Text(trained),
-        Text(f"\n{_('On the held-out files')}", "bold"),
+        Text(f"\n{_('On the held-out text')}", "bold"),
         Padding(_scores(outcome), (0, 0, 0, 2)),
         Padding(Text(fair, "bright_black"), (0, 0, 1, 2)),
         Panel(
@@ -135,7 +144,7 @@ def closing(outcome: Outcome, files: Mapping[str, Path], failed: Collection[str]
         *(
             []
             if "picture" in files or "picture" in failed
-            else [Text(_("No picture: it needs matplotlib. To install it: pip install 'elman[plot]'"), "yellow")]
+            else [Text(_("No picture: it needs matplotlib. To install it: pip install '.[plot]'"), "yellow")]
         ),
     )
 
@@ -176,10 +185,18 @@ class _Field(ProgressColumn):
         return Text("" if value is None else self._form.format(value), self._style)
 
 
+class _Remaining(TimeRemainingColumn):
+    """The time that remains, and the word for it."""
+
+    def render(self, task: Task) -> Text:
+        time = super().render(task)
+        return Text(_("{time} left", time=time), time.style)
+
+
 def _name(path: str) -> str:
     """A file's name, which may hold what could steer a terminal."""
     return printable(path.encode(errors="surrogateescape"))
 
 
 def _bytes(size: float) -> str:
-    return f"{size / 1000:,.0f} kB"
+    return f"{size:,.0f} B" if size < 10_000 else f"{size / 1000:,.0f} kB"

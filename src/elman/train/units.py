@@ -23,7 +23,7 @@ _WEAK = 0.25
 
 @dataclass(frozen=True)
 class Unit:
-    """A hidden unit of the top layer.
+    """A hidden unit of the last layer.
 
     Attributes:
         index: which one.

@@ -173,11 +173,11 @@ def _nvrtc() -> Any:
     try:
         from cuda.bindings import nvrtc
     except ImportError as error:
-        raise RuntimeError(f"cuda-bindings is not installed ({error}): pip install 'elman[cuda]'") from None
+        raise RuntimeError(f"cuda-bindings is not installed ({error}): pip install '.[cuda]'") from None
     try:
         nvrtc.nvrtcVersion()
     except RuntimeError as error:  # the bindings look for the library at the first call
-        raise RuntimeError(f"NVRTC, CUDA's compiler, is not installed ({error}): pip install 'elman[cuda]'") from None
+        raise RuntimeError(f"NVRTC, CUDA's compiler, is not installed ({error}): pip install '.[cuda]'") from None
     return nvrtc
 
 

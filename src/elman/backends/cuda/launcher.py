@@ -233,7 +233,7 @@ def _driver() -> Any:
     try:
         from cuda.bindings import driver
     except ImportError as error:
-        raise RuntimeError(f"cuda-bindings is not installed ({error}): pip install 'elman[cuda]'") from None
+        raise RuntimeError(f"cuda-bindings is not installed ({error}): pip install '.[cuda]'") from None
     return driver
 
 

@@ -14,7 +14,7 @@ SENTENCES = {
         "数值为 {rounds} 轮交替测量的中位数，单位是每次调用的微秒数。±：波动最大的库的半四分位距。"
         "“比 torch”“比最快者”：torch 或其他库中最快者的耗时除以 Elman 的耗时，取各轮比值的中位数。"
     ),
-    "T steps, B batch, I input features, H hidden units.": "T 时间步，B 批大小，I 输入特征，H 隐藏单元。",
+    "T steps, B batch, I input features, H hidden units.": "T 时间步，B 批次大小，I 输入特征，H 隐藏单元。",
     "{mark}: Elman is not the fastest here.": "{mark}：Elman 在这一行不是最快的。",
     "{machine}, {cores} cores; threads of each library: {threads}. {system}.": "{machine}，{cores} 核；每个库 {threads} 个线程。{system}。",
     "Elman ran on {backend}.": "Elman 的后端：{backend}。",
@@ -28,9 +28,7 @@ SENTENCES = {
     "Other processes kept up to {busy} cores busy meanwhile: measure again on a quiet machine.": (
         "测量期间其他进程最多占用 {busy} 个核，请在空闲的机器上重测。"
     ),
-    "{library} is skipped ({error}); to install it: pip install 'elman[peers]'": (
-        "跳过 {library}（{error}）；安装：pip install 'elman[peers]'"
-    ),
+    "{library} is skipped ({error}); to install it: pip install '.[peers]'": ("跳过 {library}（{error}）；安装：pip install '.[peers]'"),
     "No module named {module}": "没有模块 {module}",
     # The chart
     "Time per call, relative to Elman": "单次调用耗时（以 Elman 为 1）",
@@ -70,7 +68,7 @@ SENTENCES = {
     "torch's": "torch 的",
     "{dtype}. Medians of {rounds} interleaved rounds, in µs a call, timed by events on the GPU. ±: half the interquartile range, of the "
     "library that varied most. vs: torch's time over Elman's, median of the rounds' ratios.": (
-        "{dtype}。数值为 {rounds} 轮交替测量的中位数，单位是每次调用的微秒数，由 GPU 上的事件计时。±：波动最大者的半四分位距。"
+        "{dtype}。数值为 {rounds} 轮交替测量的中位数，单位是每次调用的微秒数，用 CUDA 事件计时。±：波动最大者的半四分位距。"
         "“比”：torch 的耗时除以 Elman 的耗时，取各轮比值的中位数。"
     ),
     "fp16: torch.nn in float16.": "fp16：float16 下的 torch.nn。",

@@ -14,55 +14,56 @@ SENTENCES = {
     "warning: {message}": "警告：{message}",
     "interrupted": "已中断",
     # Networks and their data
+    "unknown kind {value}": "未知的网络类型：{value}",
     "unknown {what} {value}": "未知的 {what}：{value}",
     "did you mean {value}?": "是不是 {value}？",
     "expected one of {known}": "可选 {known}",
-    "expected {name} to be at least {least}, got {value}": "{name} 至少为 {least}，实际为 {value}",
-    "expected {name} to be at least {least}, got {value} (torch.nn: {words})": "{name} 至少为 {least}，实际为 {value}（torch.nn：{words}）",
+    "expected {name} to be at least {least}, got {value}": "{name} 至少为 {least}，收到 {value}",
+    "expected {name} to be at least {least}, got {value} (torch.nn: {words})": "{name} 至少为 {least}，收到 {value}（torch.nn：{words}）",
     "{name} must be greater than zero": "{name} 必须大于 0",
-    "expected {name} to be at most {most} here, got {value}": "{name} 在这里最多为 {most}，实际为 {value}",
-    "expected {name} to fit into 64 bits, got {value}": "{name} 必须能用 64 位表示，实际为 {value}",
-    "expected at most {most} numbers in this network and its data, got {count}": "网络和数据合计最多 {most} 个数，实际为 {count} 个",
-    "expected {name} to be one of {known}, got {value}": "{name} 可选 {known}，实际为 {value}",
-    "expected {name} to be below {other}, {limit}, got {value}": "{name} 必须小于 {other}（{limit}），实际为 {value}",
+    "expected {name} to be at most {most} here, got {value}": "{name} 在这里最多为 {most}，收到 {value}",
+    "expected {name} to fit into 64 bits, got {value}": "{name} 必须能用 64 位表示，收到 {value}",
+    "expected at most {most} numbers in this network and its data, got {count}": "网络和数据合计最多 {most} 个数，这里有 {count} 个",
+    "expected {name} to be one of {known}, got {value}": "{name} 可选 {known}，收到 {value}",
+    "expected {name} to be below {other}, {limit}, got {value}": "{name} 必须小于 {other}（{limit}），收到 {value}",
     "leave it out for no projection": "不需要投影时请去掉该选项",
-    "expected no proj_size, got {value}": "不支持 proj_size，实际为 {value}",
+    "expected no proj_size, got {value}": "不支持 proj_size，收到 {value}",
     "only an LSTM can project its output": "只有 LSTM 能投影输出",
-    "expected {name} to be a probability, a number from 0 to 1, got {value}": "{name} 是概率，必须在 0 到 1 之间，实际为 {value}",
+    "expected {name} to be a probability, a number from 0 to 1, got {value}": "{name} 是概率，必须在 0 到 1 之间，收到 {value}",
     "{module} does not have this option: {error}": "{module} 没有这个选项：{error}",
     "{call} got an unexpected keyword argument {name}": "{call} 不接受参数 {name}",
-    "direction must be forward or reverse, got {value}": "方向只能是 forward 或 reverse，实际为 {value}",
+    "direction must be forward or reverse, got {value}": "方向只能是 forward 或 reverse，收到 {value}",
     "this network has no reverse direction; add --bidirectional": "该网络没有反向，请加 --bidirectional",
-    "{name} must be between {least} and {most}, got {value}": "{name} 必须在 {least} 到 {most} 之间，实际为 {value}",
+    "{name} must be between {least} and {most}, got {value}": "{name} 必须在 {least} 到 {most} 之间，收到 {value}",
     "expected a length for each sequence of the batch, {batch} in all, got {count}": "批次中有 {batch} 个序列，长度却给了 {count} 个",
-    "a length must be between 0 and the number of steps, {steps}, got {value}": "长度必须在 0 到时间步数 {steps} 之间，实际为 {value}",
-    "a reset must be at a step between 0 and {last}, got {value}": "重置的时间步必须在 0 到 {last} 之间，实际为 {value}",
-    "a reset must be in a sequence between 0 and {last}, got {value}": "重置的序列编号必须在 0 到 {last} 之间，实际为 {value}",
+    "a length must be between 0 and the number of steps, {steps}, got {value}": "长度必须在 0 到时间步数 {steps} 之间，收到 {value}",
+    "a reset must be at a step between 0 and {last}, got {value}": "重置的时间步必须在 0 到 {last} 之间，收到 {value}",
+    "a reset must be in a sequence between 0 and {last}, got {value}": "重置的序列编号必须在 0 到 {last} 之间，收到 {value}",
     # The command line
     "standard output is closed; to discard the output add > /dev/null": "标准输出已关闭；如需丢弃输出，请加 > /dev/null",
     "missing command; choose one of those above": "缺少子命令，请从上面选择一个",
-    "expected a path, got {value}; for the current folder use .": "需要路径，实际为 {value}；当前文件夹请写 .",
+    "expected a path, got {value}; for the current folder use .": "需要路径，收到 {value}；当前文件夹请写 .",
     "all --lengths are 0; give the number of steps with --seq-len": "--lengths 全为 0，请用 --seq-len 给出时间步数",
-    "--lengths: expected whole numbers like 5,3,0, got {value}": "--lengths 应为整数，如 5,3,0，实际为 {value}",
+    "--lengths: expected whole numbers like 5,3,0, got {value}": "--lengths 应为整数，如 5,3,0，收到 {value}",
     "--reset: expected steps like 2, or sequences and steps like 0:2,1:1, got {value}": (
-        "--reset 应为时间步（如 2），或序列和时间步（如 0:2,1:1），实际为 {value}"
+        "--reset 应为时间步（如 2），或序列和时间步（如 0:2,1:1），收到 {value}"
     ),
     "--step, --unit, --sequence, --layer and --direction cannot be combined with --lengths or --reset": (
         "--step、--unit、--sequence、--layer、--direction 不能与 --lengths 或 --reset 同时使用"
     ),
-    "--json: expected a file name, or - for standard output, got {value}": "--json 应为文件名，或用 - 表示标准输出，实际为 {value}",
+    "--json: expected a file name, or - for standard output, got {value}": "--json 应为文件名，或用 - 表示标准输出，收到 {value}",
     "--json: cannot write {path}: {error}": "--json：无法写入 {path}：{error}",
-    "--cell: expected cells from {known}, got {value}": "--cell 可选 {known}，实际为 {value}",
-    "--against: expected libraries from {known}, got {value}": "--against 可选 {known}，实际为 {value}",
+    "--cell: expected cells from {known}, got {value}": "--cell 可选 {known}，收到 {value}",
+    "--against: expected libraries from {known}, got {value}": "--against 可选 {known}，收到 {value}",
     "--threads: expected different numbers from 1 to {most} like 2 or 1,2,4, got {value}": (
-        "--threads 应为 1 到 {most} 之间互不相同的数，如 2 或 1,2,4，实际为 {value}"
+        "--threads 应为 1 到 {most} 之间互不相同的数，如 2 或 1,2,4，收到 {value}"
     ),
-    "--threads: --grid sequences takes a single number, got {value}": "--threads：--grid sequences 只接受一个数，实际为 {value}",
+    "--threads: --grid sequences takes a single number, got {value}": "--threads：--grid sequences 只接受一个数，收到 {value}",
     "--rows: --grid sequences has no rows to choose from, got {value}; leave it out": (
-        "--rows：--grid sequences 没有可选的行，请去掉该选项，实际为 {value}"
+        "--rows：--grid sequences 没有可选的行，请去掉该选项，收到 {value}"
     ),
-    "--rows: this grid has rows 1 to {last}, got {value}": "--rows：共有 1 到 {last} 行，实际为 {value}",
-    "--rows: expected row numbers like 4,8 or 2-5, got {value}": "--rows 应为行号，如 4,8 或 2-5，实际为 {value}",
+    "--rows: this grid has rows 1 to {last}, got {value}": "--rows：行号应在 1 到 {last} 之间，收到 {value}",
+    "--rows: expected row numbers like 4,8 or 2-5, got {value}": "--rows 应为行号，如 4,8 或 2-5，收到 {value}",
     "--chart: compares libraries, so it takes neither --grid sequences nor several numbers of threads": (
         "--chart 画的是各个库的比较，不能与 --grid sequences 或多个线程数同时使用"
     ),
@@ -113,12 +114,12 @@ SENTENCES = {
     "{who}: {name} is {difference} away from torch's, whose largest value is {largest}": (
         "{who}：{name} 与 torch 的结果相差 {difference}，而 torch 结果的最大值为 {largest}"
     ),
-    "expected at least 1 round, got {value}": "至少需要 1 轮，实际为 {value}",
+    "expected at least 1 round, got {value}": "至少需要 1 轮，收到 {value}",
     "ONNX Runtime's CPU package does not train": "ONNX Runtime 的 CPU 版不支持训练",
     # Training
-    "{option}: expected a positive and finite number, got {value}": "{option} 应为正的有限数，实际为 {value}",
-    "{name} must be positive and finite, got {value}": "{name} 必须是正的有限数，实际为 {value}",
-    "training ends after so many steps or so many seconds: give one of the two": "训练按步数或秒数结束，请二选一",
+    "{option}: expected a positive and finite number, got {value}": "{option} 应为正的有限数，收到 {value}",
+    "{name} must be positive and finite, got {value}": "{name} 必须是正的有限数，收到 {value}",
+    "--steps and --seconds cannot be combined": "--steps 和 --seconds 不能同时使用",
     "--out: expected a folder for the results, {path} is a file": "--out 应为存放结果的文件夹，但 {path} 是文件",
     "--out: the results cannot be written to {path}: {error}; choose another folder": "--out：结果无法写入 {path}：{error}；请换一个文件夹",
     "{path} does not hold a character model: {error}": "{path} 中没有字符模型：{error}",

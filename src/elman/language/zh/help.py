@@ -27,33 +27,33 @@ SENTENCES = {
     "Where the networks run.": "网络在哪里运行。",
     # elman explain
     "Inspect a network of your own: tensors, parameters, cost, backend, and one number worked out by hand.": (
-        "查看任意一个网络：张量、参数、计算量、后端，还可以手工推算其中一个数。"
+        "查看任意一个网络：张量、参数、计算量、后端，还可以手算其中一个数。"
     ),
     "With --lengths or --reset it shows which steps of each sequence are run, and where it ends.": (
-        "给出 --lengths 或 --reset 时，显示每个序列实际运行哪些时间步、在哪里结束。"
+        "给出 --lengths 或 --reset 时，显示每条序列实际运行哪些时间步、在哪里结束。"
     ),
     "Network": "网络",
     "Data": "数据",
     "Lengths and resets": "长度与重置",
-    "One number by hand": "手工推算",
+    "One number by hand": "手算",
     "I, features per step.": "I，每个时间步的特征数。",
     "H, hidden units.": "H，隐藏单元数。",
     "L, layers.": "L，层数。",
-    "Read each sequence in both directions.": "双向读取每个序列。",
+    "Read each sequence in both directions.": "双向读取每条序列。",
     "RNN only: the activation function.": "激活函数（仅 RNN）。",
     "LSTM only: P, the size that h is projected to; 0 for no projection.": "P，h 投影后的维度，0 表示不投影（仅 LSTM）。",
     "Leave out the biases.": "不用偏置。",
     "Dropout probability between layers, in training only.": "层间 dropout 的概率，仅训练时生效。",
     "Dtype of weights and data.": "权重和数据的 dtype。",
     "T, steps; by default 5, or the longest of --lengths.": "T，时间步数；默认 5，或 --lengths 中的最大值。",
-    "B, sequences in the batch; by default 3, or as many as --lengths.": "B，批大小；默认 3，或 --lengths 的个数。",
+    "B, sequences in the batch; by default 3, or as many as --lengths.": "B，批次大小；默认 3，或 --lengths 的个数。",
     "Make x and output (B, T, ...).": "x 和 output 的形状改为 (B, T, ...)。",
     "Steps of each sequence: 5,3,0.": "各序列的时间步数，如 5,3,0。",
     "Where sequences start afresh: 2 is step 2 of all; 0:2,1:1 is step 2 of sequence 0 and step 1 of sequence 1.": (
         "重置的位置：2 表示所有序列的第 2 步；0:2,1:1 表示序列 0 的第 2 步和序列 1 的第 1 步。"
     ),
     "Work out one step of one unit by hand; with --lengths or --reset: print the final states.": (
-        "手工推算一个单元的一个时间步；与 --lengths 或 --reset 同用时，打印最终状态。"
+        "手算一个单元的一个时间步；与 --lengths 或 --reset 同用时，打印最终状态。"
     ),
     "Which step; by default the second that the direction takes.": "哪个时间步；默认是该方向的第二步。",
     "Which hidden unit.": "哪个隐藏单元。",
@@ -91,7 +91,7 @@ SENTENCES = {
         "测长度、重置、trace 和流式推理，各与替代做法比较，只比 Elman 和 torch。"
     ),
     "On a GPU": "在 GPU 上",
-    "cuda: compare with torch.nn on the GPU, timed by events.": "cuda：在 GPU 上与 torch.nn 比较，由事件计时。",
+    "cuda: compare with torch.nn on the GPU, timed by events.": "cuda：在 GPU 上与 torch.nn 比较，用 CUDA 事件计时。",
     "By default bfloat16, in which torch.nn in float16 takes part too.": "默认 bfloat16，此时 float16 的 torch.nn 也参与比较。",
     "Sequences of different lengths, uniform in 1..T.": "序列长度不等，在 1..T 上均匀分布。",
     "Call torch.set_float32_matmul_precision with it first; high allows TF32 outside cuDNN too.": (
@@ -128,7 +128,7 @@ SENTENCES = {
     "How long to train; by default {seconds} seconds.": "训练时长；默认 {seconds} 秒。",
     "Train for this many steps instead: the same seed then gives the same model.": "改为训练固定步数：种子相同则模型相同。",
     "Peak learning rate of Adam. Lower it if training diverges.": "Adam 的最大学习率。训练发散时请调低。",
-    "Batch size: parts of the text read side by side.": "批大小，即同时读取的文本段数。",
+    "Batch size: parts of the text read side by side.": "批次大小，即同时读取的文本段数。",
     "Truncated backpropagation: characters that gradients go back through.": "截断反向传播的长度（字符数）。",
     "Seed of the weights and the sample.": "权重和采样的随机种子。",
     "Folder for picture, sample, metrics and weights.": "输出文件夹，存放图、样本、指标和权重。",

@@ -2,19 +2,19 @@
 
 SENTENCES = {
     # Titles
-    "Three {module} networks, run just now. Type their lines after {code} and you get the same numbers.": (
-        "以下三个 {module} 网络刚刚运行过。先执行 {code}，再输入各自的代码，即可复现这些数值。"
+    "Three {module} networks, run just now. After {code}, the code shown reproduces these numbers.": (
+        "以下是三个 {module} 网络刚才的运行结果。先执行 {code}，再输入各自的代码，即可复现这些数值。"
     ),
     "One direction": "单向",
     "Bidirectional": "双向",
-    "Two layers": "多层",
+    "Two layers": "两层",
     "Your {module}": "你的 {module}",
     "Summary": "小结",
     "network": "网络",
-    "difference": "误差",
+    "difference": "差异",
     "Next": "接下来可以试试",
     "the parameters of all three": "打印三个网络的全部参数",
-    "one number worked out by hand": "手工推算其中一个数",
+    "one number worked out by hand": "手算其中一个数",
     "a network of your own": "查看你自己的网络",
     "the three networks as {module}": "把三个网络换成 {module}",
     "Elman compared with torch.nn, JAX and ONNX Runtime": "与 torch.nn、JAX、ONNX Runtime 比较速度",
@@ -26,16 +26,16 @@ SENTENCES = {
     "axes": "维度",
     "what it holds": "含义",
     "steps": "时间步",
-    "batch": "批大小",
+    "batch": "批次大小",
     "input features": "输入特征",
     "hidden units": "隐藏单元",
     "projected units": "投影维度",
     "layers": "层数",
     "directions": "方向",
     "gates": "门",
-    "input: features at each step of each sequence": "输入：每个序列在每个时间步的特征",
-    "hidden state of the top layer at every step": "顶层在每个时间步的隐藏状态",
-    "top layer, every step: [forward, reverse]": "顶层各时间步的隐藏状态：[正向, 反向]",
+    "input: features at each step of each sequence": "输入：每条序列在每个时间步的特征",
+    "hidden state of the last layer at every step": "最后一层在每个时间步的隐藏状态",
+    "last layer, every step: [forward, reverse]": "最后一层各时间步的隐藏状态：[正向, 反向]",
     "final hidden state of each layer": "各层的最终隐藏状态",
     "final hidden state, layer and direction": "各层、各方向的最终隐藏状态",
     "final cell state of each layer": "各层的最终细胞状态",
@@ -49,7 +49,7 @@ SENTENCES = {
     "reverse": "反向",
     "layer {layer}": "第 {layer} 层",
     "✓ equal, all {count} numbers": "✓ {count} 个数全部相等",
-    "✓ equal up to {difference}": "✓ 相等，误差 {difference}",
+    "✓ equal up to {difference}": "✓ 相等，差异不超过 {difference}",
     "✗ NOT equal, differs by {difference}": "✗ 不相等，相差 {difference}",
     "✗ differs by {difference}": "✗ 相差 {difference}",
     "Common mistakes": "常见错误",
@@ -57,12 +57,12 @@ SENTENCES = {
         "{where} 不是反向的最终状态：反向从最后一个时间步读起，读到第 0 步才结束。"
     ),
     "At the last step it has seen a single step.": "在最后一个时间步，它只读了一步。",
-    "output holds the top layer only. {states} is nowhere in it: the closest place differs by {nearest}.": (
-        "output 只有顶层的输出，其中找不到 {states}：最接近的一处也相差 {nearest}。"
+    "output holds the last layer only. {states} is nowhere in it: the closest place differs by {nearest}.": (
+        "output 只有最后一层的输出，其中找不到 {states}：最接近的一处也相差 {nearest}。"
     ),
     "For every layer at every step, use {code}.": "要取每一层在每个时间步的状态，请用 {code}。",
     "{state} is not in output at any step: use {code}.": "{state} 不在 output 里，请用 {code}。",
-    "{where} is all of h_n only with one layer, one direction and no padding.": "只有在单层、单向、没有填充时，{where} 才等于整个 h_n。",
+    "{where} equals h_n only with one layer, one direction and no padding.": "只有在单层、单向、没有填充时，{where} 才等于 h_n。",
     # Parameters
     "Parameters": "参数",
     "Drawn uniformly from -1/√H to 1/√H, here ±{bound}.": "初始值服从 [-1/√H, 1/√H] 上的均匀分布，这里是 ±{bound}。",
@@ -101,7 +101,7 @@ SENTENCES = {
     "backend": "后端",
     "seed {seed} gives both the same weights": "种子 {seed} 下两者的初始权重完全相同",
     "seed {seed} gives the two DIFFERENT weights": "种子 {seed} 下两者的初始权重不同",
-    "largest difference: {output} in output, {state} in {states}": "最大误差：output {output}，{states} {state}",
+    "largest difference: {output} in output, {state} in {states}": "最大差异：output {output}，{states} {state}",
     "difference from a float64 run: Elman {elman}, torch.nn {torch}": "与 float64 结果的误差：Elman {elman}，torch.nn {torch}",
     "{ratio} times as fast as torch.nn": "速度是 torch.nn 的 {ratio} 倍",
     "as fast as torch.nn": "与 torch.nn 速度相当",
@@ -113,7 +113,7 @@ SENTENCES = {
         "elman bench 的测量条件不同，因此时间略有出入：每个库用 {threads} 个线程，每轮持续 {bench} 毫秒（此处为 {tour} 毫秒）。"
     ),
     # One number by hand
-    "One step of one unit, by hand": "手工推算一个单元的一个时间步",
+    "One step of one unit, by hand": "手算一个单元的一个时间步",
     "step {step} · unit {unit} · sequence {sequence} · layer {layer} · {direction}": (
         "第 {step} 步 · 单元 {unit} · 序列 {sequence} · 第 {layer} 层 · {direction}"
     ),
@@ -132,7 +132,7 @@ SENTENCES = {
     "W_hr takes all units. Each is worked out as the one above, which is number {unit} here.": (
         "W_hr 要用到全部单元，算法都与上面相同；上面算的是第 {unit} 个。"
     ),
-    "by hand, in float64": "手工推算（float64）",
+    "by hand, in float64": "手算（float64）",
     "by the library, in {dtype}; differs by {difference}": "库的结果（{dtype}），相差 {difference}",
     # Lengths and resets
     "sequence {sequence}": "序列 {sequence}",
@@ -140,8 +140,8 @@ SENTENCES = {
     "a step that is run": "运行的时间步",
     "end of this direction: h_n and last": "该方向的终点，即 h_n 和 last",
     "reset: nothing passes": "重置：状态不再传递",
-    "padding: neither read nor run": "填充：不读取，也不运行",
-    "Where each sequence ends": "每个序列的终点",
+    "padding: skipped": "填充：跳过",
+    "Where each sequence ends": "每条序列的终点",
     "… and {count} more sequences: --json lists all of them": "……其余 {count} 个序列略，用 --json 可全部列出",
     ", ": "、",
     "step {step}": "第 {step} 步",
@@ -155,15 +155,15 @@ SENTENCES = {
         "{where} 是填充，不是序列 {sequence} 的终点。请用 h_n 或 last。"
     ),
     "The reverse direction starts afresh too, at the last step before each reset.": "反向也会重新开始：从每个重置点的前一步开始。",
-    "The top layer is shown. All layers reset and end at the same steps; the final states of lower layers are in h_n only.": (
-        "这里画的是顶层。各层的重置点和终点都相同；下面各层的最终状态只在 h_n 中。"
+    "The last layer is shown. All layers reset and end at the same steps; the final states of lower layers are in h_n only.": (
+        "这里画的是最后一层。各层的重置点和终点都相同；下面各层的最终状态只在 h_n 中。"
     ),
     "{states} belongs to the same steps as h_n and is not in output.": "{states} 与 h_n 对应同样的时间步，但不在 output 中。",
     "✓ Checked in this run, also against each segment run alone: differs by {difference}.": (
-        "✓ 以上结论已用本次运行的数值核对，并与单独运行每一段的结果比较：误差 {difference}。"
+        "✓ 以上结论已用本次运行的数值核对，并与单独运行每一段的结果比较：相差 {difference}。"
     ),
     "✗ NOT true in this run: {places}": "✗ 本次运行的数值与此不符：{places}",
     "A call without gradients: medians and quartiles of {rounds} rounds, timed by events on the GPU.": (
-        "不求梯度的单次调用：{rounds} 轮的中位数和四分位数，由 GPU 上的事件计时。"
+        "不求梯度的单次调用：{rounds} 轮的中位数和四分位数，用 CUDA 事件计时。"
     ),
 }

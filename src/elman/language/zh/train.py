@@ -2,7 +2,10 @@
 
 SENTENCES = {
     "A character model learns {name}": "训练字符模型：{name}",
-    "{train} training files, {train_characters} characters; {held_out} held-out files, {held_out_characters} characters": (
+    "one file: {train_characters} characters for training, its last {held_out_characters} held out": (
+        "单个文件：{train_characters} 个字符用于训练，末尾 {held_out_characters} 个字符留出"
+    ),
+    "training files: {train} ({train_characters} characters); held-out files: {held_out} ({held_out_characters} characters)": (
         "训练文件 {train} 个，共 {train_characters} 个字符；留出文件 {held_out} 个，共 {held_out_characters} 个字符"
     ),
     "Ctrl-C stops early and keeps what has been learned.": "按 Ctrl-C 可提前结束，已训练的模型会保留。",
@@ -18,15 +21,17 @@ SENTENCES = {
     "The text is short: using --streams {streams} --chunk {chunk}.": "文本较短，实际使用 --streams {streams} --chunk {chunk}。",
     "Evaluating": "评估",
     "char/s": "字符/秒",
-    "left": "剩余",
+    "{time} left": "剩余 {time}",
     "bits/char": "比特/字符",
-    "On the held-out files": "留出文件上的结果",
+    "On the held-out text": "留出文本上的结果",
     "compressed size": "压缩后大小",
     "Elman network": "Elman 网络",
     "{name} (strongest)": "{name}（最高压缩率）",
-    "gzip and xz compress only the held-out files, joined into one. The network has read {characters} characters of other files before; "
-    "its {weights} of weights are not counted.": (
-        "gzip 和 xz 只压缩合并成一个的留出文件。网络事先读过其他文件的 {characters} 个字符，其 {weights} 的权重没有计入。"
+    "gzip and xz compress only the held-out files, joined into one.": "gzip 和 xz 压缩的只是留出文件（合并成一个）。",
+    "gzip and xz compress only the held-out file.": "gzip 和 xz 压缩的只是留出文件。",
+    "gzip and xz compress only the held-out end of the file.": "gzip 和 xz 压缩的只是留出的文件末尾。",
+    "{compressed} The network has read {characters} characters of the training text before; its {weights} of weights are not counted.": (
+        "{compressed}网络事先读过 {characters} 个字符的训练文本，其 {weights} 的权重没有计入。"
     ),
     "Stopped early, after {percent} of the training.": "训练提前结束，完成 {percent}。",
     "{steps} steps, {characters} characters in {seconds} s: {speed} char/s. {backend}": (
@@ -38,9 +43,7 @@ SENTENCES = {
     "sample text": "生成的样本",
     "all metrics": "全部指标",
     "weights": "权重",
-    "No picture: it needs matplotlib. To install it: pip install 'elman[plot]'": (
-        "没有画图：需要 matplotlib，安装：pip install 'elman[plot]'"
-    ),
+    "No picture: it needs matplotlib. To install it: pip install '.[plot]'": ("没有画图：需要 matplotlib，安装：pip install '.[plot]'"),
     # What ends it early
     "the weights of step {step} are in {path}": "第 {step} 步的权重已保存到 {path}",
     "training diverged at step {step} ({bits} bits per character; random guessing gives 8): lower --lr from {before} to {rate}; {kept}": (
@@ -54,10 +57,12 @@ SENTENCES = {
     # The picture
     "the picture's labels are in English: no Chinese font is installed": "系统没有中文字体，图中的文字为英文",
     "An Elman network reads {name}": "Elman 网络读 {name}",
-    "{layers} layers of {units} tanh units, {characters} characters read in {seconds} s; evaluated on {files} held-out files, {held_out} "
-    "characters": (
-        "{layers} 层，每层 {units} 个 tanh 单元；{seconds} 秒读入 {characters} 个字符；在 {files} 个留出文件（{held_out} 个字符）上评估"
+    "{layers} × {units} tanh units, {characters} characters read in {seconds} s; {held_out}": (
+        "{layers} 层，每层 {units} 个 tanh 单元；{seconds} 秒读入 {characters} 个字符；{held_out}"
     ),
+    "evaluated on the file's last {characters} characters": "在文件末尾 {characters} 个字符上评估",
+    "evaluated on one held-out file, {characters} characters": "在 1 个留出文件（{characters} 个字符）上评估",
+    "evaluated on {files} held-out files, {characters} characters": "在 {files} 个留出文件（{characters} 个字符）上评估",
     "Learning curve": "学习曲线",
     "bits per character, lower is better": "每字符比特数，越低越好",
     "millions of characters read": "读入的字符数（百万）",
