@@ -2,27 +2,31 @@
 
 Elman's classes inherit from torch.nn's. So a class of both, ``class Converted(Theirs, elman.LSTM)``, has in its order of resolution first
 what ``Theirs`` adds to ``torch.nn.LSTM``, then Elman's LSTM, and only then torch.nn's: what ``Theirs`` calls by ``super()`` is Elman's.
+
+No registry holds these classes: a class knows its subclasses weakly, so the class of both lives as long as somebody uses it.
 """
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakValueDictionary
 
 from torch import nn
 
 from elman import layers
+from elman.layers.layer import RecurrentLayer
 from elman.layers.module import RecurrentModule
-from elman.layers.torch_layer import bookkeeping_overridden
+from elman.layers.torch_layer import ASKED, bookkeeping_overridden, overridden
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 Kind = type[nn.Module]
 
 PAIRS: Mapping[Kind, Kind] = {getattr(nn, name): getattr(layers, name) for name in ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell")}
 _THEIRS = {ours: theirs for theirs, ours in PAIRS.items()}
-_converted: WeakValueDictionary[Kind, Kind] = WeakValueDictionary()  # of subclasses, while somebody uses them
+_lock = threading.RLock()  # one class of both for a class, whichever thread asks first
 
 
 class InconvertibleError(TypeError):
@@ -47,10 +51,9 @@ def as_ours(kind: Kind) -> Kind:
         return _rebased(kind, as_ours(kind.__base__))  # type: ignore[arg-type]
     if issubclass(base, nn.RNNBase) and (names := bookkeeping_overridden(kind)):
         raise InconvertibleError(f"{kind.__name__} overrides {', '.join(names)}")
-    ours = _converted.get(kind)
-    if ours is None:
-        ours = _converted[kind] = _of_both(kind, PAIRS[base])
-    return ours
+    with _lock:
+        made = (each for each in type.__subclasses__(kind) if vars(each).get("_converted_from") is kind)
+        return next(made, None) or _of_both(kind, PAIRS[base])
 
 
 def as_theirs(kind: Kind) -> Kind:
@@ -70,10 +73,9 @@ def _of_both(kind: Kind, ours: Kind) -> Kind:
     names["_converted_from"] = kind
     if kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__:
         names["__reduce_ex__"] = _reduce
-    try:
-        return _make(kind, kind.__name__, (kind, ours), names)
-    except TypeError as error:  # of a metaclass, or __init_subclass__
-        raise InconvertibleError(f"{kind.__name__} has no subclass: {error}") from error
+    if issubclass(ours, RecurrentLayer) and overridden(kind, ASKED):
+        names["_run"] = ours._run_asking
+    return _make(kind, (kind, ours), names)
 
 
 def _reduce(module: nn.Module, protocol: object) -> tuple[object, ...]:
@@ -96,10 +98,37 @@ def _is_parametrized(kind: Kind) -> bool:
 def _rebased(kind: Kind, base: Kind) -> Kind:
     """A class whose functions don't use ``super()``, with another base. A new one each time: its properties are one module's."""
     names = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
-    return _make(kind, kind.__name__, (base,), names)
+    return _make(kind, (base,), names)
 
 
-def _make(kind: Kind, name: str, bases: tuple[Kind, ...], names: dict[str, Any]) -> Kind:
-    """A class made as ``kind`` was, by its metaclass."""
+def _make(kind: Kind, bases: tuple[Kind, ...], names: dict[str, Any]) -> Kind:
+    """A class made as ``kind`` was, by its metaclass. Raises InconvertibleError if that refuses, in whatever way."""
     metaclass: Any = type(kind)
-    return cast("Kind", metaclass(name, bases, names))
+    try:
+        with _lock, _without_hook(bases[0]):
+            return cast("Kind", metaclass(kind.__name__, bases, names))
+    except Exception as error:
+        raise InconvertibleError(f"{kind.__name__} has no subclass: {error}") from error
+
+
+@contextmanager
+def _without_hook(kind: Kind) -> Iterator[None]:
+    """Make a subclass of which the client's ``__init_subclass__`` does not hear: its registries would take it for a class of the client's.
+
+    The hook is replaced in the class itself. A base before ``kind`` would hide it too, but then ``__class__`` cannot be assigned: Python
+    compares the first bases. The hook still hears of classes that other threads define in the meantime.
+    """
+    hook, thread = vars(kind).get("__init_subclass__"), threading.get_ident()
+
+    def hear(cls: Kind, /, **named: Any) -> None:
+        if threading.get_ident() != thread:
+            (super(kind, cls).__init_subclass__ if hook is None else hook.__get__(None, cls))(**named)
+
+    type.__setattr__(kind, "__init_subclass__", classmethod(hear))
+    try:
+        yield
+    finally:
+        if hook is None:
+            type.__delattr__(kind, "__init_subclass__")
+        else:
+            type.__setattr__(kind, "__init_subclass__", hook)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 
 # Elman's attributes that torch.nn's modules don't have.
 _OURS = ("recompute", "learn_initial_state")
@@ -34,7 +35,8 @@ def convert(module: M) -> M:
 
     Each module stays the object that it was and changes its class: its parameters stay the same objects, so an optimizer keeps working,
     and so do hooks, parametrizations, other attributes, and modules that are used in several places. Nothing is copied. Subclasses are
-    converted too: what they add stays, and what they call by ``super()`` is Elman's.
+    converted too: what they add stays, and what they call by ``super()`` is Elman's. Such a module's class is a new one, of the same name,
+    that inherits from both: a metaclass sees it made, ``__init_subclass__`` does not.
 
     Args:
         module: any module, also one that ``torch.load`` loaded, or a recurrent layer itself.
@@ -86,7 +88,7 @@ def to_torch(module: M) -> M:
 
 
 def _change(
-    module: nn.Module, name: str, plan: Callable[[nn.Module], type[nn.Module] | None], make: Callable[[Any, type[nn.Module]], None]
+    module: nn.Module, name: str, plan: Callable[[nn.Module], type[nn.Module] | None], make: Callable[[Any, type[nn.Module]], nn.Module]
 ) -> list[tuple[str, nn.Module]]:
     """Change the class of each module for which there is a plan, and tell of those for which there can't be one.
 
@@ -94,19 +96,18 @@ def _change(
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"expected a module to {name}, got {type(module).__name__}")
-    changed, left = [], []
+    left: list[str] = []
 
-    def change(path: str, each: nn.Module) -> None:
+    def possible(path: str, act: Callable[..., T], *arguments: Any) -> T | None:
         try:
-            kind = plan(each)
-            if kind is not None:
-                make(each, kind)
-                changed.append((path, each))
+            return act(*arguments)
         except InconvertibleError as error:
             left.append(f"{path} ({error})")
+            return None
 
-    for path, each in module.named_modules():
-        change(path or "the module itself", each)
+    modules = [(path or "the module itself", each) for path, each in module.named_modules()]
+    planned = [(path, each, possible(path, plan, each)) for path, each in modules]  # all of them before one is changed
+    changed = [(path, each) for path, each, kind in planned if kind is not None and possible(path, make, each, kind) is not None]
     if left:
         warnings.warn(f"{name} leaves these modules as they are: {'; '.join(left)}", stacklevel=3)
     return changed
@@ -144,18 +145,19 @@ def _check_forward(module: nn.Module) -> None:
         raise InconvertibleError("its attribute forward takes the place of the method")
 
 
-def _make_ours(module: nn.Module, kind: type[nn.Module]) -> None:
+def _make_ours(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
     before, attributes = type(module), dict(vars(module))
-    object.__setattr__(module, "__class__", kind)
     try:
+        object.__setattr__(module, "__class__", kind)
         module._derive(module._cell())  # type: ignore[operator]  # it is a RecurrentModule now
     except Exception as error:
         object.__setattr__(module, "__class__", before)
         vars(module).update(attributes)
         raise InconvertibleError(str(error)) from error
+    return module
 
 
-def _make_theirs(module: RecurrentModule[Any], kind: type[nn.Module]) -> None:
+def _make_theirs(module: RecurrentModule[Any], kind: type[nn.Module]) -> nn.Module:
     attributes = {name: value for name, value in RecurrentModule.__getstate__(module).items() if name not in _OURS}
     if isinstance(module, nn.RNNBase):
         kept = ("mode", "proj_size", "_flat_weights_names", "_all_weights")
@@ -165,3 +167,4 @@ def _make_theirs(module: RecurrentModule[Any], kind: type[nn.Module]) -> None:
     vars(module).update(attributes)
     if isinstance(module, nn.RNNBase):
         module._init_flat_weights()
+    return module

@@ -32,8 +32,8 @@ def patched() -> Iterator[None]:
 
     For code that you cannot edit. The classes stay the objects that they are, and so it does not matter how that code got hold of them:
     ``from torch.nn import LSTM`` before the block is covered, and so are subclasses, wherever they were defined. What is built inside stays
-    Elman's after the block, and its pickles and state_dicts load anywhere. Blocks may be nested. The effect ends with the outermost one,
-    also by an exception; until then it is on every thread.
+    Elman's after the block. Its state_dicts load anywhere, its pickles where Elman is installed. Blocks may be nested. The effect ends with
+    the outermost one, also by an exception; until then it is on every thread.
 
     Not covered: modules that were built before the block or come from ``torch.load`` or ``copy.deepcopy`` (use ``elman.convert``); modules
     built after the block; subclasses that call ``torch.nn.RNNBase.__init__`` themselves, or that override what torch.nn's layers keep their

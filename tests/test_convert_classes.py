@@ -1,0 +1,129 @@
+"""The class that a subclass of torch.nn's is converted to: one for each, nobody's registry hears of it, and it goes when nobody uses it."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import elman
+
+
+class Registry(nn.GRU):
+    """What clients write to find their classes by name."""
+
+    known: dict[str, type] = {}  # noqa: RUF012 - one for all
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Registry.known[cls.__name__] = cls
+
+
+class Encoder(Registry):
+    pass
+
+
+class Final(nn.GRU):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        raise RuntimeError("this class is final")
+
+
+class Once(type):
+    """A metaclass that makes each class once."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], names: dict[str, Any]) -> Any:
+        if bases != (nn.GRU,):
+            raise RuntimeError("made already")
+        return super().__new__(cls, name, bases, names)
+
+
+class Single(nn.GRU, metaclass=Once):
+    pass
+
+
+def _some_class() -> type[nn.GRU]:
+    class Some(nn.GRU):
+        pass
+
+    return Some
+
+
+def test_a_clients_hook_hears_of_its_own_subclasses_only() -> None:
+    x = torch.randn(5, 2, 3)
+    with elman.patched():
+        built = Final(3, 4), Encoder(3, 4)
+    for rnn in (elman.convert(Encoder(3, 4)), elman.convert(Final(3, 4)), *built):
+        assert isinstance(rnn, elman.GRU)
+        assert elman.why(rnn, x).startswith("native")
+    assert Registry.known["Encoder"] is Encoder
+
+    class Deeper(type(built[1])):  # type: ignore[misc]
+        pass
+
+    assert Registry.known["Deeper"] is Deeper
+    assert list(vars(Registry)).count("__init_subclass__") == 1
+    assert "__init_subclass__" not in vars(Encoder)
+
+
+def test_a_class_that_refuses_to_have_subclasses_is_named_and_the_rest_converted() -> None:
+    model, x = nn.ModuleDict({"first": nn.GRU(3, 4), "single": Single(3, 4), "last": nn.GRU(3, 4)}), torch.randn(5, 2, 3)
+    expected = model["single"](x)[0]
+    with pytest.warns(UserWarning, match=r"convert leaves .*: single \(Single has no subclass: made already\)$"):
+        elman.convert(model)
+    assert [type(rnn) for rnn in model.values()] == [elman.GRU, Single, elman.GRU]
+    assert torch.equal(model["single"](x)[0], expected)
+    with elman.patched():
+        assert type(Single(3, 4)) is Single
+
+
+def test_nothing_changes_if_a_plan_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    model = nn.Sequential(nn.GRU(3, 4), Single(3, 4))
+    monkeypatch.setattr(Once, "__new__", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        elman.convert(model)
+    assert [type(rnn) for rnn in model] == [nn.GRU, Single]
+    assert "__init_subclass__" not in vars(Single)
+
+
+def test_a_converted_class_is_freed_with_the_class_that_it_was_made_from() -> None:
+    kind = _some_class()
+    rnn = elman.convert(kind(3, 4))
+    gone = weakref.ref(kind), weakref.ref(type(rnn))
+    assert type(elman.convert(kind(3, 4))) is type(rnn)
+    elman.to_torch(rnn)
+    gc.collect()
+    assert gone[1]() is None  # nobody uses it
+    del kind, rnn
+    gc.collect()
+    assert gone[0]() is None
+
+
+def test_two_threads_get_one_class() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(50):
+            kind, kept, barrier = _some_class(), [], threading.Barrier(2)
+
+            def convert(kind: Any = kind, kept: Any = kept, barrier: Any = barrier) -> None:
+                rnn = kind(3, 4)
+                barrier.wait()
+                kept.append(elman.convert(rnn))
+
+            threads = [threading.Thread(target=convert) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert type(kept[0]) is type(kept[1])
+    finally:
+        sys.setswitchinterval(interval)
