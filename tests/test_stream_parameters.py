@@ -48,6 +48,21 @@ CHANGES = {
 
 
 @every_view
+def test_another_nonlinearity_acts_from_the_next_step_on(view: Any) -> None:
+    torch.manual_seed(0)
+    rnn, x = elman.RNN(3, 5), torch.randn(4, 1, 3)
+    stream = elman.stream(rnn)
+    with torch.no_grad():
+        follow(stream, x[:2], [0, 0], view)
+        for step, mode in ((2, "RNN_RELU"), (3, "RNN_TANH")):
+            state = stream.state
+            rnn.mode = mode
+            expected, final = rnn(x[step : step + 1], state)
+            assert torch.equal(tensor(stream.step(view(x[step]))), expected[0])
+            assert torch.equal(stream.state, final)
+
+
+@every_view
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_the_parameters_acts_from_the_next_step_on(change: str, view: Any) -> None:
     torch.manual_seed(0)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from elman.backends import Stack
     from elman.layers import GRU, LSTM, RNN
 
 Array: TypeAlias = "npt.NDArray[Any]"
@@ -93,6 +94,7 @@ class Stream:
         self._batch_size = batch_size
         self._array_class = np.ndarray
         self._stepper: Stepper | None = None
+        self._stack: Stack | None = None  # the network's, as the stepper has it: an RNN's nonlinearity may be set
         self._parameters: dict[str, Any] | None = None  # the network's, as the stepper has it: another may be put in its place
         self._next: Callable[[Any, Any], Any] = decline  # the stepper's step, if it has the weights and the state
         self._has_layers = rnn.num_layers > 1
@@ -147,7 +149,8 @@ class Stream:
             RuntimeError: x has the wrong number of features or sequences, or is on another device; out has the wrong shape, layout or
                 device, overlaps the state or a weight, or would need a graph.
         """
-        if self._rnn._parameters is self._parameters and not (self._has_layers and self._drops()):
+        rnn = self._rnn
+        if rnn._parameters is self._parameters and rnn.stack is self._stack and not (self._has_layers and self._drops()):
             y: Values | None = None
             if type(x) is self._array_class:
                 if out is None or type(out) is self._array_class:
@@ -303,7 +306,7 @@ class Stream:
         if params is None or not can_step(rnn.stack, params):
             return False
         stepper = self._stepper
-        if stepper is None or stepper.states[0].dtype is not params[0].dtype:
+        if stepper is None or stepper.stack != rnn.stack or stepper.states[0].dtype is not params[0].dtype:
             stepper = Stepper(rnn.stack, self._batch_size, params[0].dtype)
         parameters = rnn._parameters
         if parameters is not self._parameters or not stepper.is_current:
@@ -313,7 +316,7 @@ class Stream:
             with torch.no_grad():
                 for to, state in zip(stepper.states, states, strict=True):
                     to.copy_(state)
-        self._stepper, self._parameters, self._next = stepper, parameters, stepper.step
+        self._stepper, self._stack, self._parameters, self._next = stepper, rnn.stack, parameters, stepper.step
         self._state.set(stepper.states)
         return True
 
