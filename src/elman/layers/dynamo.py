@@ -8,7 +8,7 @@ change waits until it is imported.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,11 @@ _BUILDER = "torch._dynamo.variables.builder"
 
 def allow(layers: type) -> None:
     """Let Dynamo compile instances of this class, whatever they inherit from."""
-    builder = sys.modules.get(_BUILDER)
-    if builder is None:
-        sys.meta_path.insert(0, _WhenImported(layers))
-    else:
-        _allow(builder, layers)
+    finder = _WhenImported(layers)
+    sys.meta_path.insert(0, finder)  # first: another thread may begin to import it now
+    if _BUILDER in sys.modules:
+        builder = importlib.import_module(_BUILDER)  # waits while another thread still imports it
+        finder.change(builder)
 
 
 def _allow(builder: ModuleType, layers: type) -> None:
@@ -44,23 +44,29 @@ def _allow(builder: ModuleType, layers: type) -> None:
 
 
 class _WhenImported(MetaPathFinder):
-    """Finds Dynamo's module like everybody else, once, and changes it as soon as it has run."""
+    """Finds Dynamo's module like everybody else, and changes it as soon as it has run. If it fails, the next import is changed."""
 
     def __init__(self, layers: type) -> None:
         self._layers = layers
 
+    def change(self, builder: ModuleType) -> None:
+        """Change the module, if that is not done, and look for it no longer."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            _allow(builder, self._layers)
+
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != _BUILDER:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        spec = next((spec for finder in others if (spec := finder.find_spec(name, path, target)) is not None), None)
         if spec is None or spec.loader is None:
             return spec
         run = spec.loader.exec_module
 
-        def run_and_allow(module: ModuleType) -> None:
+        def run_and_change(module: ModuleType) -> None:
             run(module)
-            _allow(module, self._layers)
+            self.change(module)
 
-        spec.loader.exec_module = run_and_allow  # type: ignore[method-assign]
+        spec.loader.exec_module = run_and_change  # type: ignore[method-assign]
         return spec
