@@ -117,7 +117,10 @@ def test_what_is_wrong_is_said() -> None:
     rnn, x = elman.RNN(I, H), torch.randn(T, B, I)
     with pytest.raises(ValueError, match="its reverse direction begins at the sequence's end, which the first chunk does not have"):
         elman.chunks(elman.RNN(I, H, bidirectional=True), x, 4)
-    with pytest.raises(TypeError, match=r"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got torch\.nn\.RNN$"):
+    with pytest.raises(
+        TypeError,
+        match=r"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got torch\.nn\.RNN: elman.convert\(rnn\) makes it one$",
+    ):
         elman.chunks(nn.RNN(I, H), x, 4)
     with pytest.raises(TypeError, match="expected x to be a tensor, got PackedSequence"):
         elman.chunks(rnn, nn.utils.rnn.pack_sequence([x[:, 0]]), 4)
@@ -172,3 +175,12 @@ def test_lengths_of_any_integers_are_those_of_a_call_and_are_the_callers_own_no_
         lengths.fill_(0)
     torch.testing.assert_close(torch.cat(outputs), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(pieces.state, h_n, rtol=0, atol=1e-6)
+
+
+def test_a_second_pass_is_an_error() -> None:
+    chunks = elman.chunks(elman.RNN(3, 5), torch.randn(T, B, 3), 4)
+    next(chunks)
+    assert len(list(chunks)) == -(-T // 4) - 1  # what is left of the first pass
+    with pytest.raises(RuntimeError, match=r"run once, got a second pass: call elman.chunks again"):
+        for _ in chunks:
+            pass

@@ -268,6 +268,18 @@ def test_ctrl_c_in_a_command_that_tidies_up_is_one_line_and_130() -> None:
     assert (result.exit_code, result.stderr) == (130, "elman: interrupted\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["tour", "--lang", "fr"], "elman: Invalid value for '--lang': 'fr' is not one of 'en', 'zh'.\n"),
+        (["explain"], "elman: Missing argument 'rnn|gru|lstm'.\n"),
+    ],
+)
+def test_a_wrong_value_is_told_in_the_commands_own_words(arguments: list[str], told: str) -> None:
+    result = CliRunner().invoke(app, arguments, env={"LC_ALL": "C"})
+    assert (result.exit_code, result.stderr) == (2, told)
+
+
 def test_the_version() -> None:
     result = run("--version")
     assert (result.returncode, result.stdout.decode().strip()) == (0, f"elman {elman.__version__}")

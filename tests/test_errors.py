@@ -31,7 +31,11 @@ CALLS: list[tuple[str, Callable[[Any], object], str]] = [
     ("one dimension", lambda rnn: rnn(z(10)), "expected x of 2 or 3 dimensions, (T, I) or (T, B, I), got 1: x has shape (10,)"),
     ("four dimensions", lambda rnn: rnn(z(5, 3, 2, 10)), "got 4: x has shape (5, 3, 2, 10)"),
     ("features", lambda rnn: rnn(z(5, 3, 12)), "expected input of 10 features (input_size), got 12: x has shape (5, 3, 12)"),
-    ("features, unbatched", lambda rnn: rnn(z(5, 12)), "expected input of 10 features (input_size), got 12: x has shape (5, 12)"),
+    (
+        "features, unbatched",
+        lambda rnn: rnn(z(5, 12)),
+        "expected input of 10 features (input_size), got 12: x has shape (5, 12), read as unbatched, (T, I)",
+    ),
     ("features elsewhere", lambda rnn: rnn(z(3, 10, 7)), "if its axis 1 is the features, move it last: x.movedim(1, -1)"),
     ("features, packed", lambda rnn: rnn(pack_padded_sequence(z(5, 2, 3), [5, 3])), "got 3: x has shape (8, 3)"),
     ("no step", lambda rnn: rnn(z(0, 3, 10)), "expected at least one step, got none: x has shape (0, 3, 10)"),
@@ -310,7 +314,7 @@ def test_a_parameter_of_another_shape_is_an_error(layer: str, name: str) -> None
         with pytest.raises(RuntimeError, match=f"expected {name} of shape .*, got "):
             functional_call(rnn, {name: wrong}, (x,))
     setattr(rnn, name, nn.Parameter(z(7)))
-    with pytest.raises(RuntimeError, match=re.escape("got (7,): it was replaced after construction")):
+    with pytest.raises(RuntimeError, match=re.escape("got (7,): it does not fit the module's class and sizes")):
         rnn(x)
 
 

@@ -176,7 +176,7 @@ def test_the_flag_is_a_bool(layer: str, flag: object) -> None:
 @pytest.mark.parametrize(
     ("state", "told"),
     [
-        (torch.zeros(1, 5), r"expected c_0 of shape \(1, 4\), got \(1, 5\): it was replaced after construction"),
+        (torch.zeros(1, 5), r"expected c_0 of shape \(1, 4\), got \(1, 5\): it does not fit the module's class and sizes"),
         (torch.zeros(4), r"expected c_0 of shape \(1, 4\), got \(4,\)"),
         (torch.zeros(1, 4).half(), "expected c_0 of torch.float32, as weight_ih_l0 is, got torch.float16"),
         (torch.zeros(1, 4, device="meta"), "expected c_0 on cpu, where weight_ih_l0 is, got meta"),

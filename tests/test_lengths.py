@@ -257,7 +257,7 @@ WRONG: list[tuple[object, type[Exception], str]] = [
     ([3, 0, 6.0, 2], TypeError, "expected lengths to be integers, got 6.0 of type float: lengths is [3, 0, 6.0, 2]"),
     ([3, 0, True, 2], TypeError, "got True"),
     ([3, 0, None, 2], TypeError, "got None"),
-    (4, TypeError, "expected lengths to be a list, a tuple, a tensor or a NumPy array of integers, got int"),
+    (4, TypeError, "expected lengths to be a list, a tuple, a tensor or a NumPy array of 4 integers, one for each sequence of x, got int"),
     ("3062", TypeError, "got str"),
 ]
 

@@ -78,7 +78,10 @@ def test_what_is_wrong_is_said_and_changes_nothing(wrong: tuple[str, str]) -> No
 def test_what_cannot_be_a_stream_is_refused() -> None:
     with pytest.raises(ValueError, match="its reverse direction begins at the sequence's end, which a stream does not have"):
         elman.stream(elman.RNN(3, 5, bidirectional=True))
-    with pytest.raises(TypeError, match=r"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got torch\.nn\.GRU$"):
+    with pytest.raises(
+        TypeError,
+        match=r"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got torch\.nn\.GRU: elman.convert\(rnn\) makes it one$",
+    ):
         elman.stream(nn.GRU(3, 5))
     with pytest.raises(TypeError, match=r"RNN, GRU or LSTM, got int$"):
         elman.stream(3)

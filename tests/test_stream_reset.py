@@ -177,7 +177,7 @@ def test_of_a_single_row_a_bare_zero_or_one_is_refused(make: Callable[[int], obj
     stream.step(np.ones(3, np.float32))
     state = stream.state
     for done in (0, 1):
-        hint = f"give a mask as a bool, bool(sequences), and the only sequence by reset() or as a set, {{{done}}}"
+        hint = "this stream has one sequence: call reset(), or reset({0}); give a mask as a bool, bool(sequences)"
         message = f"got {done}, which may be either: {hint}"
         with pytest.raises(TypeError, match=re.escape(message)):
             stream.reset(make(done))

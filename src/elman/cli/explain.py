@@ -33,7 +33,7 @@ _NETWORK, _DATA, _RAGGED, _NUMBERS = "Network", "Data", "Lengths and resets", "O
 
 
 def explain(
-    kind: Annotated[str, typer.Argument(help="Kind of network: rnn, gru or lstm.")],
+    kind: Annotated[str, typer.Argument(metavar="rnn|gru|lstm", help="Kind of network: rnn, gru or lstm.")],
     input_size: Annotated[int, typer.Option(help="I, features per step.", rich_help_panel=_NETWORK)] = 10,
     hidden_size: Annotated[int, typer.Option(help="H, hidden units.", rich_help_panel=_NETWORK)] = 20,
     num_layers: Annotated[int, typer.Option(help="L, layers.", rich_help_panel=_NETWORK)] = 1,

@@ -133,6 +133,7 @@ class Group(_Help, TyperGroup):
             except UsageError as error:
                 # typer's own base class, which has no public name; without a message it has printed the help of a group of commands
                 message: str = error.format_message()  # type: ignore[attr-defined]
+                message = message.replace("Value error, ", "")  # pydantic's words
                 fail(message or "missing command; choose one of those above", BAD_INPUT)
             except ValueError as error:
                 fail(str(error), BAD_INPUT)

@@ -173,7 +173,8 @@ def check_input(x: Tensor, weight: Tensor, input_size: int, axes: Mapping[int, s
             words = f"input has inconsistent input_size: got {shape[-1]} expected {input_size}"
         else:
             words = f"input.size(-1) must be equal to input_size. Expected {input_size}, got {shape[-1]}"
-        told = f"expected input of {input_size} features (input_size), got {shape[-1]}: x has shape {shape}{hint}"
+        read = ", read as unbatched, (T, I)" if x.dim() == 2 and axes in (_LAYER_AXES, _BATCH_FIRST_AXES) else ""
+        told = f"expected input of {input_size} features (input_size), got {shape[-1]}: x has shape {shape}{read}{hint}"
         raise RuntimeError(and_torchs(told, words))
     if x.device != weight.device:
         raise RuntimeError(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,14 +21,18 @@ def and_torchs(sentence: str, words: str) -> str:
 
 def wrong_kind(name: str, expected: str, got: object) -> TypeError:
     """The error for an argument of a type that cannot be used."""
-    return TypeError(f"expected {name} to be {expected}, got {type(got).__name__}")
+    hint = f": convert it with torch.from_numpy({name})" if isinstance(got, np.ndarray) and expected.startswith("a tensor") else ""
+    return TypeError(f"expected {name} to be {expected}, got {type(got).__name__}{hint}")
 
 
 def wrong_module(expected: str, got: object) -> TypeError:
     """The error for an object that is not one of Elman's modules. Names its package: torch.nn's modules go by the same names."""
     kind = type(got)
     module = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
-    return TypeError(f"expected rnn to be one of Elman's {expected}, got {'' if module == 'builtins' else f'{module}.'}{kind.__name__}")
+    hint = ": elman.convert(rnn) makes it one" if isinstance(got, nn.RNNBase | nn.RNNCellBase) else ""
+    return TypeError(
+        f"expected rnn to be one of Elman's {expected}, got {'' if module == 'builtins' else f'{module}.'}{kind.__name__}{hint}"
+    )
 
 
 def check_unmasked(name: str, array: object) -> None:

@@ -29,9 +29,15 @@ def as_states(names: Sequence[str], hx: Any) -> tuple[Tensor, ...] | None:
     expected = f"a tuple ({', '.join(names)})"
     if not isinstance(hx, tuple | list):
         raise wrong_kind("hx", expected, hx)
+    if _are_lengths(hx):
+        raise TypeError(f"{wrong_kind('hx', expected, hx)} of integers: did you mean lengths=?")
     if len(hx) != len(names):
         raise RuntimeError(f"expected hx to be {expected}, got {len(hx)} of them")
     return tuple(hx)
+
+
+def _are_lengths(hx: object) -> bool:
+    return isinstance(hx, list | tuple) and len(hx) > 0 and all(type(number) is int for number in hx)
 
 
 def check_states(
@@ -71,7 +77,8 @@ def check_states(
 
 def _check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None) -> None:
     if not isinstance(state, Tensor):
-        raise wrong_kind(name, "a tensor", state)
+        hint = " of integers: did you mean lengths=?" if _are_lengths(state) else ""
+        raise TypeError(f"{wrong_kind(name, 'a tensor', state)}{hint}")
     check_layout(name, state)
     if state.shape != expected:
         error = RuntimeError if ranks is None or state.dim() in ranks else ValueError

@@ -35,7 +35,7 @@ def as_parameters(names: Sequence[str], params: Sequence[object], shapes: Sequen
         first = param if first is None else first
         check_layout(name, param)
         if param.shape != shape:
-            raise RuntimeError(f"expected {name} of shape {shape}, got {tuple(param.shape)}: it was replaced after construction")
+            raise RuntimeError(f"expected {name} of shape {shape}, got {tuple(param.shape)}: it does not fit the module's class and sizes")
         if param.device != first.device:
             raise RuntimeError(
                 f"expected {name} on {first.device}, where {names[0]} is, got {param.device}: move the whole module with .to()"

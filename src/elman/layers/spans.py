@@ -76,7 +76,7 @@ def as_lengths(lengths: Lengths, batch: int, steps: int) -> Tensor:
     elif batch == 1 and (number := as_int(lengths)) is not None:
         numbers = [number]
     else:
-        raise wrong_kind("lengths", "a list, a tuple, a tensor or a NumPy array of integers", lengths)
+        raise wrong_kind("lengths", f"a list, a tuple, a tensor or a NumPy array of {batch} integers, one for each sequence of x", lengths)
     _check_range(numbers, steps, lengths)
     return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
@@ -119,8 +119,13 @@ def as_reset(reset: Reset, x: Tensor, steps: int, batch: int | None, batch_first
     check_unmasked("reset", reset)
     reset = _as_traceable(reset)
     if not isinstance(reset, ARRAYS):
-        hint = ": convert it with torch.tensor(reset)" if isinstance(reset, list | tuple) else ""
-        raise TypeError(f"{wrong_kind('reset', expected, reset)}{hint}")
+        hint = ": convert it with torch.tensor(reset)"
+        step = as_int(reset[0] if isinstance(reset, list | tuple) and reset else reset)
+        if step is not None:  # a step's number
+            place = f":, {step}" if batch_first and batch is not None else step
+            make, mark = f"reset = torch.zeros{shape}.bool()", f"reset[{place}] = True"
+            hint = f" of shape {shape}, {axes}: make it with {make}, and mark step {step} with {mark}"
+        raise TypeError(f"{wrong_kind('reset', expected, reset)}{hint if step is not None or isinstance(reset, list | tuple) else ''}")
     if reset.dtype not in (torch.bool, np.bool_):
         convert = "reset.bool()" if isinstance(reset, Tensor) else "reset.astype(bool)"
         raise TypeError(

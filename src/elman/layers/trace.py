@@ -32,6 +32,10 @@ class Trace(NamedTuple):
     gates: dict[str, Tensor]
     last: Tensor
 
+    def __repr__(self) -> str:
+        """The shapes: the numbers would fill pages."""
+        return f"Trace({', '.join(f'{name}={_shapes(value)}' for name, value in self._asdict().items())})"
+
     @classmethod
     def of(cls, traced: Traced, stack: Stack, batch_first: bool, unbatched: bool) -> Trace:
         """A backend's trace, laid out as the layer lays out its results."""
@@ -55,3 +59,12 @@ class Trace(NamedTuple):
             gates={name: steps[name] for name in cell.gates if name not in cell.states},
             last=last.squeeze(0) if unbatched else last,
         )
+
+
+def _shapes(value: Tensor | tuple[Tensor, ...] | dict[str, Tensor] | None) -> str:
+    """The shape of a tensor, or of each of several."""
+    if value is None:
+        return "None"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name!r}: {tuple(gate.shape)}' for name, gate in value.items())}}}"
+    return f"({', '.join(map(_shapes, value))})" if isinstance(value, tuple) else str(tuple(value.shape))

@@ -58,8 +58,9 @@ def chunks(
         reset: where a fresh sequence begins, (T, B), or (B, T) with batch_first, as the network takes it.
 
     Returns:
-        An iterator, for one pass, over pairs of a chunk's steps, a ``slice`` of the time axis, and its outputs, laid out as x. Its
-        ``state`` is the state after the last chunk so far, as hx and without a graph: pass it to the next call if the sequences go on.
+        An iterator, for one pass (a second one raises a RuntimeError), over pairs of a chunk's steps, a ``slice`` of the time axis, and its
+        outputs, laid out as x. Its ``state`` is the state after the last chunk so far, as hx and without a graph: pass it to the next call
+        if the sequences go on.
 
     Raises:
         TypeError: rnn is not one of Elman's layers, x is no tensor, size is not an int; lengths or reset as in a call.
@@ -111,6 +112,8 @@ class Chunks:
         self._begin = 0
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        if self._begin >= self._x.shape[self._time]:
+            raise RuntimeError("expected chunks to be run once, got a second pass: call elman.chunks again for each pass")
         return self
 
     def __next__(self) -> tuple[slice, Tensor]:

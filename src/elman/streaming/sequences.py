@@ -57,7 +57,7 @@ def as_mask(sequences: Any, batch: int) -> Tensor:
             raise TypeError(f"{expected} {shown!r}{hint}")
         if not unordered and len(numbers) == batch and {0, 1}.issuperset(numbers):
             if given.ndim == 0:
-                hint = f"give a mask as a bool, bool(sequences), and the only sequence by reset() or as a set, {{{shown}}}"
+                hint = "this stream has one sequence: call reset(), or reset({0}); give a mask as a bool, bool(sequences)"
                 raise TypeError(f"{expected} {shown}, which may be either: {hint}")
             as_bools, as_numbers = _spellings(sequences, np.ndarray)
             which = "which may be either" if set(numbers) == set(range(batch)) else "which is likely a mask"
