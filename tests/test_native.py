@@ -389,7 +389,7 @@ def test_nan_and_infinity_go_where_torchs_go(where: str, kind: Kind, value: floa
 
 
 def _operators(module: nn.Module, x: Tensor) -> set[str]:
-    """torch's operators that a call and its gradients run."""
+    """What a call and its gradients run of torch's operators."""
     with torch.autograd.profiler.profile() as profile:
         module(x)[0].sum().backward()
     return {event.name for event in profile.function_events if event.name.startswith("aten::")}
