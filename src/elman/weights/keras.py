@@ -49,7 +49,7 @@ def from_keras(
     Args:
         source: what the weights are read from:
 
-            - a file that Keras wrote: ``.keras``, ``.weights.h5`` or ``.h5`` (``pip install 'elman[keras]'`` installs h5py; Keras is not
+            - a file that Keras wrote: ``.keras``, ``.weights.h5`` or ``.h5`` (``pip install '.[keras]'`` installs h5py; Keras is not
               needed). It is read as data: nothing in it is run.
             - a layer, or a model that has one.
             - the list of arrays that ``layer.get_weights()`` returns; or a list of such lists, the lowest layer's first.

@@ -42,7 +42,7 @@ def read(path: Path) -> list[Found]:
     try:
         import h5py  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"reading {path.name} needs h5py, which is not installed: pip install 'elman[keras]'") from error
+        raise ImportError(f"reading {path.name} needs h5py, which is not installed: pip install '.[keras]'") from error
     with path.open("rb") as file:  # says what is wrong with a path in the system's words
         start = file.read(4)
     try:

@@ -43,7 +43,7 @@ def from_onnx(source: Any, node: str | Sequence[str] | None = None, *, reverse_a
 
     Args:
         source: the path of an ONNX file, which may have its weights in a file beside it, or an ``onnx.ModelProto``. ``pip install
-            'elman[onnx]'`` installs onnx. It is read as data: nothing in it is run.
+            '.[onnx]'`` installs onnx. It is read as data: nothing in it is run.
         node: the node's name, or that of its first output; or several, from the lowest up, to make one module of. Default: all recurrent
             nodes of the graph, which must follow one another.
         reverse_as_forward: take a node with direction="reverse", too. The module runs forward: call it with the steps of x in reverse
