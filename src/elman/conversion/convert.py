@@ -158,6 +158,7 @@ def _make_ours(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
 
 
 def _make_theirs(module: RecurrentModule[Any], kind: type[nn.Module]) -> nn.Module:
+    module._look_again()
     attributes = {name: value for name, value in RecurrentModule.__getstate__(module).items() if name not in _OURS}
     if isinstance(module, nn.RNNBase):
         kept = ("mode", "proj_size", "_flat_weights_names", "_all_weights")

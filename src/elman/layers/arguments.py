@@ -157,14 +157,8 @@ def check_input(x: Tensor, weight: Tensor, input_size: int, axes: Mapping[int, s
         ValueError: the number of dimensions is wrong.
         RuntimeError: the number of features, the layout or the device is wrong.
     """
-    if not isinstance(x, Tensor):
-        raise wrong_kind("x", "a tensor", x)
-    check_layout("x", x)
+    _check_axes(x, axes)
     shape = tuple(x.shape)
-    if x.dim() not in axes:
-        error = RuntimeError if axes is _PACKED_AXES else ValueError
-        ranks, names = " or ".join(map(str, axes)), " or ".join(axes.values())
-        raise error(f"expected x of {ranks} dimensions, {names}, got {x.dim()}: x has shape {shape}")
     if shape[-1] != input_size:
         hint = ""
         if input_size in shape[:-1]:
@@ -187,3 +181,33 @@ def check_input(x: Tensor, weight: Tensor, input_size: int, axes: Mapping[int, s
         words = f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). "
         words += f"Convert input: input.to({weight.dtype}), or convert model: model.to({x.dtype})"
         raise wrong_dtype(told if axes is _CELL_AXES else and_torchs(told, words))
+
+
+def _check_axes(x: Any, axes: Mapping[int, str]) -> None:
+    if not isinstance(x, Tensor):
+        raise wrong_kind("x", "a tensor", x)
+    check_layout("x", x)
+    if x.dim() not in axes:
+        error = RuntimeError if axes is _PACKED_AXES else ValueError
+        ranks, names = " or ".join(map(str, axes)), " or ".join(axes.values())
+        raise error(f"expected x of {ranks} dimensions, {names}, got {x.dim()}: x has shape {tuple(x.shape)}")
+
+
+def check_form(layer: RecurrentLayer[Any], x: Any, states: tuple[Any, ...] | None) -> None:
+    """Raise the error of a call for what torch.nn's forward refuses before it asks its methods: kinds and numbers of axes."""
+    is_batched = True
+    if isinstance(x, PackedSequence):
+        data, batch_sizes, sorted_indices, unsorted_indices = x
+        _check_axes(data, _PACKED_AXES)
+        batch = check_batch_sizes(batch_sizes, data)[1]
+        check_order(sorted_indices, unsorted_indices, batch, data)
+    elif isinstance(x, Tensor):
+        _check_axes(x, _BATCH_FIRST_AXES if layer.batch_first else _LAYER_AXES)
+        data, is_batched = x, x.dim() == 3
+        batch = x.shape[0 if layer.batch_first else 1]
+    else:
+        raise wrong_kind("x", "a tensor or a PackedSequence", x)
+    rank = 3 if is_batched else 2
+    if states is not None and not all(isinstance(state, Tensor) and state.dim() == rank for state in states):
+        leading: tuple[int, ...] = (layer.num_layers * layer.stack.num_directions, batch)[: rank - 1]
+        check_states(layer._state_names, states, data, layer.stack, "(L·D, B, H)" if is_batched else "(L·D, H)", leading)

@@ -307,6 +307,12 @@ class RecurrentLayer(RecurrentModule[State], TorchLayer):
         """What takes the place of ``_run`` in a subclass that overrides what torch.nn's forward asks it."""
         return run_asking(self, RecurrentLayer._run, x, states, lengths, reset)
 
+    def _is_plain(self) -> bool:
+        """Whether a call does what this class says: neither a subclass nor an attribute of the object overrides it."""
+        kind: Any = type(self)
+        is_own = kind.__call__ is nn.Module.__call__ and kind.forward is RecurrentLayer.forward and "forward" not in vars(self)
+        return is_own and getattr(self._run, "__func__", None) is RecurrentLayer._run
+
     def _autocast_dtype(self, x: Tensor | PackedSequence) -> torch.dtype | None:
         """The dtype of all results of x under autocast, where it is not the one that the backends give them; None where it is."""
         return None

@@ -115,6 +115,7 @@ class RecurrentModule(_WithState[State]):
             super().__setattr__(name, value)
             for derived in _DERIVED:  # another class may read the parameters in another way
                 vars(self).pop(derived, None)
+            self._look_again()
         elif name in self._fixed and "stack" in vars(self) and hasattr(self, name):
             self._refuse_change(name, value)
         else:
@@ -130,6 +131,10 @@ class RecurrentModule(_WithState[State]):
         if name in self._fixed:
             raise AttributeError(f"expected {name} to stay, got it deleted: the parameters of this {type(self).__name__} are made for it")
         super().__delattr__(name)
+
+    def _look_again(self) -> None:
+        """Let a stream, which has packed the parameters of a dict, see by another dict that calls may do something else now."""
+        vars(self)["_parameters"] = self._parameters.copy()
 
     def _refuse_change(self, name: str, value: object) -> None:
         """Raise an AttributeError unless the value is the one that the attribute has."""

@@ -63,8 +63,15 @@ class FlatWeights(list[Any]):
 
     def __setitem__(self, index: SupportsIndex | slice, value: Any) -> None:
         names = self._layer._names[index]
-        for name, each in [(names, value)] if isinstance(names, str) else zip(names, value, strict=True):
-            setattr(self._layer, name, each)
+        if isinstance(names, str):
+            setattr(self._layer, names, value)
+        else:
+            value = list(value)
+            if len(value) != len(names):  # before the first of them is set
+                kind = type(self._layer).__name__
+                raise ValueError(f"expected {len(names)} of the {len(self)} parameters of this {kind}, got {len(value)}")
+            for name, each in zip(names, value, strict=True):
+                setattr(self._layer, name, each)
         super().__setitem__(index, value)
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
@@ -84,6 +91,7 @@ class TorchLayer(nn.RNNBase):
     stack: Any
     _run: Callable[..., Any]
     _run_asking: Callable[..., Any]
+    _look_again: Callable[[], None]
 
     def __init__(self) -> None:
         super(nn.RNNBase, self).__init__()  # past torch.nn's constructor, which makes parameters
@@ -140,6 +148,8 @@ class TorchLayer(nn.RNNBase):
         super(nn.RNNBase, self).__setattr__(name, value)
         if name in ASKED:
             self._ask_if_set()
+        if name == "forward" or name in ASKED:
+            self._look_again()
 
     def _ask_if_set(self) -> None:
         """Let calls ask what was set as an attribute of this object, in place of the class's method."""

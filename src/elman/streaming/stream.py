@@ -78,7 +78,8 @@ class Stream:
     On the CPU, in float32 and float64, steps run on the kernels, on the calling thread. In all other cases, and for ``run``, the stream
     calls the layer, with the same results: when a gradient is needed (gradients are enabled, x is a tensor, and x, the state or a parameter
     requires them; the state then carries the graph until ``detach``), when dropout acts between layers (in training mode), under autocast
-    and torch.func's transforms, and when a parameter is computed (weight norm). Hooks on the layer run only when it is called. NumPy arrays
+    and torch.func's transforms, when a parameter is computed (weight norm), and when a subclass or an attribute of the layer overrides its
+    forward or what that asks. Hooks on the layer run only when it is called. NumPy arrays
     need no gradients and ignore autocast: they are processed in the parameters' dtype.
 
     A copy or a pickle has its own state, without a graph. ``copy.copy`` shares the network, ``copy.deepcopy`` copies it. After an error the
@@ -179,6 +180,7 @@ class Stream:
             ValueError: chunk has the wrong number of dimensions or the wrong dtype; out has the wrong dtype or is read-only.
             RuntimeError: chunk has no step, the wrong number of features or sequences, or is on another device; out as for ``step``.
         """
+        check_network(self._rnn, "a stream does")
         batch = 0 if self._rnn.batch_first else 1
         x = as_input(self._rnn, self._batch_size, chunk, {3: "(B, T, I)" if batch == 0 else "(T, B, I)", 2: "(T, I)"}, batch)
         return self._call(chunk, x, [] if x.dim() == 3 else [batch], out)  # type: ignore[no-any-return]
@@ -285,6 +287,7 @@ class Stream:
 
     def _step(self, given: Values, out: Values | None) -> Values:
         """A step off the quick path: the first, one that the kernels do not run, or one with wrong arguments."""
+        check_network(self._rnn, "a stream does")  # again: to_torch may have been there
         x = as_input(self._rnn, self._batch_size, given, {2: "(B, I)", 1: "(I,)"}, 0)
         is_tensor = isinstance(given, Tensor)
         if not self._drops() and (not is_tensor or self._is_usual(given, out, self._state.current())) and self._settle():
@@ -303,7 +306,7 @@ class Stream:
         """Hand the weights and the state to the kernels. Returns False if they cannot run this network."""
         rnn = self._rnn
         params = rnn._own_params()
-        if params is None or not can_step(rnn.stack, params):
+        if params is None or not can_step(rnn.stack, params) or not rnn._is_plain():
             return False
         stepper = self._stepper
         if stepper is None or stepper.stack != rnn.stack or stepper.states[0].dtype is not params[0].dtype:
