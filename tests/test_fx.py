@@ -52,3 +52,28 @@ def test_a_subclass_with_a_forward_of_its_own_is_none(kind: Kind) -> None:
         fx.symbolic_trace(nn.Sequential(Doubled(3, 4)))
     renamed, x = nn.Sequential(Renamed(3, 4)), torch.randn(5, 2, 3)
     assert torch.equal(fx.symbolic_trace(renamed)(x)[0], renamed(x)[0])
+
+
+class _Last(nn.Module):
+    """Takes the last step of a network's output."""
+
+    def __init__(self, rnn: nn.Module) -> None:
+        super().__init__()
+        self.rnn, self.head = rnn, nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[0][-1])
+
+
+@every_cell
+def test_a_converted_model_is_recorded_as_before(kind: Kind) -> None:
+    class Theirs(getattr(nn, kind.layer)):  # type: ignore[misc]
+        pass
+
+    x = torch.randn(5, 2, 3)
+    nodes = [str(node) for node in fx.symbolic_trace(_Last(getattr(nn, kind.layer)(3, 4))).graph.nodes]
+    for build in (getattr(nn, kind.layer), Theirs):  # torch.fx cannot record Theirs before
+        model = elman.convert(_Last(build(3, 4)))
+        traced = fx.symbolic_trace(model)
+        assert [str(node) for node in traced.graph.nodes] == nodes
+        assert torch.equal(traced(x), model(x))
