@@ -53,15 +53,19 @@ class Invocation {
   }
 
   // Nothing runs Python from the inspection of the operands to the end of the run: what is checked is what is used. A
-  // short call holds Python's lock; a longer one gives it away, and so keeps the memory that it saw.
+  // short call holds Python's lock; a longer one gives it away, and so keeps the operands' memory first, and inspects
+  // and checks all of them once more.
   template <class Call> void run(Call (Contract::*checked)()) {
-    operands.inspect();
-    Contract contract(stack, operands, batch_first_, pad_saved_);
-    const Call call = (contract.*checked)();
-    if (is_short(call)) return contract.run(*target(), call, threads_);
-    operands.keep();
-    nb::gil_scoped_release release;
-    contract.run(*target(), call, threads_);
+    for (bool kept = false;; operands.keep(), kept = true) {
+      operands.inspect();
+      Contract contract(stack, operands, batch_first_, pad_saved_);
+      const Call call = (contract.*checked)();
+      if (kept) {
+        nb::gil_scoped_release release;
+        return contract.run(*target(), call, threads_);
+      }
+      if (is_short(call)) return contract.run(*target(), call, threads_);
+    }
   }
 
  private:
@@ -162,6 +166,7 @@ bool reads(nb::tuple stack, nb::handle params) {
   Operands o;
   try {
     o.add_all(kParams, params);
+    if (o.has_arrays()) return false;
     o.inspect();
     check_parameters(stack_of(stack), o.all(kParams));
     return true;

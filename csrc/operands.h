@@ -4,6 +4,7 @@
 
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -45,15 +46,23 @@ class Operands : public CallViews {
   void add(Role role, nanobind::handle object, bool written = false, Long index = -1) {
     if (object.is_none() && role.number >= kNeeded && index < 0) return;
     Operand& operand = append(role, object, index);
-    if (object.is_none()) return;
     const View& v = views_.back();
-    if (PyObject_CheckBuffer(object.ptr())) {
+    if (object.is_none()) {
+      if (role.number == kParams.number) refuse_type(v.who() + " to be a plain tensor or an array", object);
+      return;
+    }
+    const bool is_array = PyObject_CheckBuffer(object.ptr());
+    (is_array ? arrays_ : tensors_) = true;
+    if (is_array && tensors_) refuse_type(v.who() + " to be a tensor, as others are", object);
+    if (is_array) {
       operand.buffer.reset(new Buffer(object, written));
       if (!operand.buffer->ok)
         throw Mismatch("expected " + v.who() + " to be memory that can be " + (written ? "written to" : "read") +
             ", got " + nanobind::inst_name(object).c_str());
     } else if (!is_plain(object)) {
       refuse_type(v.who() + " to be a plain tensor or an array", object);
+    } else if (arrays_) {
+      refuse_type(v.who() + " to be an array, as others are", object);
     } else if (is_negated(object.ptr())) {
       throw Mismatch("expected " + v.who() +
           " with its numbers in memory as they are, got a tensor that is negated lazily: use resolve_neg()");
@@ -71,6 +80,8 @@ class Operands : public CallViews {
     for (std::size_t i = 0; i < items.size(); ++i) add(role, items[i], written, static_cast<Long>(i));
   }
 
+  // Whether there are any that are not tensors.
+  bool has_arrays() const { return arrays_; }
   // Whether a gradient flows to any of those that were added so far.
   bool require_grad() const {
     for (std::size_t i = kMostStates; i < all_.size(); ++i)
@@ -82,11 +93,14 @@ class Operands : public CallViews {
     for (std::size_t i = kMostStates; i < all_.size(); ++i) inspect(i);
   }
   void inspect(Role role) { inspect(places_[role.number].first); }
-  // Keeps the memory that was seen, for as long as this lives: to hold a tensor is not enough where other threads run,
-  // which may give it other memory (`parameter.data = ...`). A tensor that was just made is nobody else's.
+  // Keeps the tensors' memory for as long as this lives: to hold a tensor is not enough where other threads run, which
+  // may give it other memory (`parameter.data = ...`). To ask for it lets them run, so what was inspected before counts
+  // no more; from then on inspect() refuses a tensor that lies elsewhere. One that was just made is nobody else's.
   void keep() {
+    static PyObject* const untyped_storage = PyUnicode_InternFromString("untyped_storage");
     for (std::size_t i = kMostStates; i < all_.size(); ++i)
-      if (!views_[i].none && !all_[i].made && !all_[i].buffer) keep(i);
+      if (!views_[i].none && !all_[i].made && !all_[i].buffer)
+        all_[i].storage = call(all_[i].object.ptr(), untyped_storage);
   }
   // For Python's garbage collector: all objects that are held.
   int traverse(visitproc visit, void* arg) const {
@@ -138,7 +152,7 @@ class Operands : public CallViews {
     nanobind::object object{};
     std::unique_ptr<Buffer> buffer{};
     bool made = false;
-    nanobind::object storage{};  // of a tensor: what owns its memory
+    nanobind::object storage{};  // of a tensor whose memory is kept: what owns it
   };
 
   Operand& append(Role role, nanobind::handle object, Long index) {
@@ -157,14 +171,16 @@ class Operands : public CallViews {
     if (all_[i].buffer) inspect(all_[i].buffer->view, v);
     else if (exchange) inspect(all_[i].object.ptr(), v);
     else ask(all_[i].object, v);
+    if (all_[i].storage.is_valid() && !lies_in(all_[i].storage.ptr(), v))
+      throw Mismatch("expected " + v.who() + " to stay where it is, got other memory meanwhile");
   }
-  void keep(std::size_t i) {
-    static PyObject* const untyped_storage = PyUnicode_InternFromString("untyped_storage");
-    all_[i].storage = call(all_[i].object.ptr(), untyped_storage);
-    const Address seen = views_[i].at;
-    inspect(i);
-    if (views_[i].at != seen)
-      throw Mismatch("expected " + views_[i].who() + " to stay where it is, got other memory meanwhile");
+  // Whether a view's first element is in this memory. A storage answers without running any Python code.
+  static bool lies_in(PyObject* storage, const View& v) {
+    static PyObject *const data_ptr = PyUnicode_InternFromString("data_ptr"),
+                           *const nbytes = PyUnicode_InternFromString("nbytes");
+    if (std::find(v.shape.size, v.shape.size + v.shape.axes, 0) != v.shape.size + v.shape.axes) return true;
+    const auto begin = nanobind::cast<Address>(call(storage, data_ptr));
+    return v.at - begin < nanobind::cast<Address>(call(storage, nbytes));
   }
 
   static void count_axes(View& v, Long axes) {
@@ -195,6 +211,7 @@ class Operands : public CallViews {
   }
 
   std::vector<Operand> all_;
+  bool arrays_ = false, tensors_ = false;  // what there is of them: all are of one kind
 };
 
 }  // namespace elman

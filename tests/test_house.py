@@ -172,7 +172,7 @@ def test_kernels_know_neither_python_nor_torch() -> None:
 def test_kernels_stay_small() -> None:
     """Three cells, forward, backward and step by step, and three number types: loops, threads and their binding, nothing else."""
     lines = sum(file.read_text(encoding="utf-8").count("\n") for file in KERNELS.rglob("*") if file.suffix in {".h", ".cpp"})
-    assert lines <= 4982
+    assert lines <= 5004
 
 
 def test_importing_elman_loads_nothing_that_torch_does_not() -> None:

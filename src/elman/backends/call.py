@@ -73,7 +73,7 @@ def forward(
     try:
         output, finals, *saved = _native.forward(*_first_operands(stack, x, states, params, spans, batch_first, pad_saved), **options)
     except (RuntimeError, TypeError):
-        readable = _readable_operands(x, states, params, spans)
+        readable = readable_operands(x, states, params, spans)
         if readable is None:
             raise
         x, states, params, spans = readable
@@ -145,7 +145,7 @@ def backward(
         )
     except (RuntimeError, TypeError):
         check_operands(x, states, params, spans, grad_output, grad_finals)
-        x, states, params, spans = _readable_operands(x, states, params, spans) or (x, states, params, spans)
+        x, states, params, spans = readable_operands(x, states, params, spans) or (x, states, params, spans)
         grad_output = _or_none(grad_output)
         if grad_output is not None and (any(grad_output.stride()) or grad_output.is_neg()):
             grad_output = _readable(grad_output)  # one number that stands for all, as in the gradient of a sum, is read so
@@ -172,7 +172,7 @@ def _first_operands(
     return stack.numbers, params, x, states, fresh, batch_sizes, lengths, reset, batch_first, pad_saved, torch.get_num_threads()
 
 
-def _readable_operands(
+def readable_operands(
     x: Tensor, states: States, params: Sequence[Tensor], spans: Spans
 ) -> tuple[Tensor, States, tuple[Tensor, ...], Spans] | None:
     """The operands as the kernels read them; None if they lie so already."""

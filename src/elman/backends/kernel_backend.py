@@ -85,9 +85,9 @@ class KernelBackend(Backend):
             output, finals = transforms.run(stack, x, states, params, spans, batch_first)
         elif torch.compiler.is_compiling() or _len_torch_dispatch_stack() or _get_tracing_state() is not None:
             # What is exported or traced mostly infers, and must not keep what nobody reads.
-            save = _has_gradient(inputs) and not is_exporting() and _get_tracing_state() is None
+            save = has_gradient(inputs) and not is_exporting() and _get_tracing_state() is None
             output, finals = operator.scan(stack, x, states, params, spans, batch_first, save)
-        elif _has_gradient(inputs):
+        elif has_gradient(inputs):
             output, *finals = Scan.apply(stack, own_spans(spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
         else:
             output, finals, _ = operator.kernels_of(x).forward(stack, x, states, params, spans, batch_first, save=False)
@@ -104,7 +104,7 @@ class KernelBackend(Backend):
         if torch.is_autocast_enabled(self.device) or torch.compiler.is_compiling() or is_watched():
             return _reference.trace(stack, x, states, params, spans)
         spans, inputs = node_inputs(x, states, params, spans)
-        if _has_gradient(inputs):
+        if has_gradient(inputs):
             hidden, steps, *finals = Trace.apply(stack, own_spans(spans), *inputs)  # type: ignore[no-untyped-call]
         else:
             hidden, finals, saved = operator.kernels_of(x).trace(stack, x, states, params, spans)
@@ -113,7 +113,8 @@ class KernelBackend(Backend):
         return Traced(hidden, tuple(finals), {name: each for name, each in named if name})
 
 
-def _has_gradient(inputs: Sequence[Tensor]) -> bool:
+def has_gradient(inputs: Sequence[Tensor]) -> bool:
+    """Whether a gradient flows to any of these."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch._C import _is_any_autocast_enabled
 
-from elman.backends import kernels
+from elman.backends import call, kernels
 from elman.backends.autograd import Scan
-from elman.backends.kernel_backend import KernelBackend, cast, is_watched
+from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_watched
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE, Spans, Traced
 
@@ -101,7 +101,12 @@ class NativeBackend(KernelBackend):
     def run_unchecked(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        if not _AVAILABLE or getattr(x, "is_cuda", False) or is_watched():
+        if not _AVAILABLE or is_watched():
+            return None
+        try:
+            if x.dim() != 3 or x.is_cuda:
+                return None
+        except (AttributeError, TypeError):  # no tensor
             return None
         if _is_any_autocast_enabled() and torch.is_autocast_enabled("cpu"):  # the first costs half of the second
             return None
@@ -113,15 +118,41 @@ class NativeBackend(KernelBackend):
             done = _native.forward(
                 numbers, params, x, states, None, None, None, None, batch_first, False, threads, None, None, None, None, None, False, grad
             )
-            if done is None:  # it has a gradient
-                if not x.is_cpu:
-                    return None
-                output, *finals = Scan.apply(stack, WHOLE, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
-                return output, tuple(finals)
-        except (AttributeError, RuntimeError, TypeError, ValueError):  # an operand is no tensor, or not one that the kernels read
+        except _native.ContractError:  # an operand does not fit, or only lies in another way than the kernels read
+            return _run_copied(stack, x, states, params, batch_first)
+        except (RuntimeError, TypeError, ValueError):  # an operand is no plain tensor; there are no kernels for the cell
             return None
+        if done is None:  # it has a gradient
+            return _run_differentiable(stack, x, states, params, batch_first)
         output, finals, *_ = done
         return output, finals
+
+
+def _run_differentiable(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    """What ``run_unchecked`` does with a call that has a gradient. Only what the kernels say of the operands means None."""
+    if not x.is_cpu:
+        return None
+    try:
+        output, *finals = Scan.apply(stack, WHOLE, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
+    except _native.ContractError:
+        return None
+    return output, tuple(finals)
+
+
+def _run_copied(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    """What ``run_unchecked`` does with a call that was refused: run it on copies, if its operands lie in another way than is read."""
+    try:
+        copied = call.readable_operands(x, states, params, WHOLE)
+        if copied is None or has_gradient((x, *(states or ()), *params)):
+            return None
+        output, finals, _ = call.forward(stack, *copied, batch_first, save=False)
+    except (RuntimeError, TypeError):  # it is not how they lie
+        return None
+    return output, finals
 
 
 def _name(dtype: torch.dtype) -> str:
