@@ -10,6 +10,7 @@ from torch import Tensor
 
 from elman.layers.errors import check_unmasked, wrong_kind
 from elman.streaming.arguments import array_as_tensor
+from elman.streaming.network import check_network
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,11 +26,17 @@ class StreamState:
     """
 
     def __init__(self, rnn: RNN | GRU | LSTM, batch: int) -> None:
-        self._rnn = rnn
+        self._network = rnn
         self._batch = batch
         weight, stack = rnn._params()[0], rnn.stack
         self.values: tuple[Tensor, ...] = tuple([weight.new_zeros((stack.num_layers, batch, width)) for width in stack.state_sizes])
         self._fresh: Tensor | None = torch.ones(batch, dtype=torch.bool, device="cpu")  # the sequences yet to begin; None for none
+
+    @property
+    def _rnn(self) -> RNN | GRU | LSTM:
+        """The network, as long as it is one of Elman's: to_torch may have been there."""
+        check_network(self._network, "a stream does")
+        return self._network
 
     def set(self, values: tuple[Tensor, ...]) -> None:
         """Hold these states, of sequences that have begun."""
