@@ -218,7 +218,7 @@ def test_why_there_are_no_kernels_is_said(
 def test_bindings_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     forget()
-    with pytest.raises(RuntimeError, match=r"cuda-bindings is not installed .*: pip install 'elman\[cuda\]'"):
+    with pytest.raises(RuntimeError, match=r"cuda-bindings is not installed .*: pip install '.\[cuda\]'"):
         launcher._driver()
     forget()
 

@@ -175,9 +175,11 @@ def _first_operands(
 def readable_operands(
     x: Tensor, states: States, params: Sequence[Tensor], spans: Spans
 ) -> tuple[Tensor, States, tuple[Tensor, ...], Spans] | None:
-    """The operands as the kernels read them; None if they lie so already."""
+    """The operands as the kernels read them; None if they lie so already, or one has no memory that could be read."""
     fresh = spans.fresh
     before = (x, *(states or ()), *params, *(fresh or ()), *spans[:3])
+    if any(t is not None and (t.is_nested or t.layout is not torch.strided) for t in before):
+        return None
     x, states, params = _readable(x), None if states is None else _all_dense(states), _all_dense(params)
     batch_sizes, lengths, reset = (None if t is None else _plain(t) for t in spans[:3])
     spans = type(spans)(batch_sizes, lengths, reset, None if fresh is None else _all_dense(fresh))
