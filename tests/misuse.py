@@ -305,9 +305,9 @@ class Misuse:
         output, h_n, c_n, *saved = torch.ops.elman.scan(x, *starts, params, *spans, *options, self.maybe(0.9))
         assert output.shape[:-1] == x.shape[:-1]
         assert output.isfinite().all()
-        saved = [output, *saved]
+        saved = [output, *(each if each.dim() > 1 else None for each in saved)]  # as the gradient takes what there is not
         if self.maybe(0.4):
-            place = self.rng.randrange(4)
+            place = self.rng.choice([place for place, each in enumerate(saved) if each is not None])
             other = saved[place]
             saved[place] = self.rng.choice((other[:0], other[..., :-1], self.tensor(*other.shape, dtype=dtype, spoil=0.5), x))
         if self.maybe(0.2):
