@@ -22,51 +22,44 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch._ops import OpOverload
 
+    States = tuple[Tensor, ...] | None
+    FirstOperands = tuple[
+        tuple[object, ...], list[Tensor], Tensor, States, States, Tensor | None, Tensor | None, Tensor | None, bool, bool, int
+    ]
+
 _taught: set[OpOverload] = set()
 
 
 # The code calls these two, whose names and arguments are the operators' own: torch keeps code on disk, which outlives a version of Elman.
 
 
-def scan(
-    x: Tensor,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    params: list[Tensor],
-    batch_sizes: Tensor | None,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    fresh_h: Tensor | None,
-    fresh_c: Tensor | None,
-    cell: str,
-    hidden_size: int,
-    num_layers: int,
-    bidirectional: bool,
-    bias: bool,
-    proj_size: int,
-    recompute: bool,
-    batch_first: bool,
-    save: bool,
-) -> tuple[Tensor | None, ...]:
+def scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor], *rest: Any) -> tuple[Tensor | None, ...]:
     """``torch.ops.elman.scan``, with None for what there is not."""
-    states = given(h_0, c_0)
-    fresh = given(fresh_h, fresh_c)
-    numbers = cell, x.shape[-1], hidden_size, proj_size, num_layers, 2 if bidirectional else 1, bias, recompute
-    operands = numbers, params, x, states, fresh, batch_sizes, lengths, reset, batch_first, True, torch.get_num_threads()
+    *spans_and_sizes, save = rest
     try:
-        output, finals, hidden, steps, checkpoints = _native.forward(*operands, save=save)
+        output, finals, hidden, steps, checkpoints = _native.forward(*_first_operands(x, h_0, c_0, params, *spans_and_sizes), save=save)
     except (RuntimeError, TypeError):  # what lies as the kernels do not read it is copied there, and what is wrong is told
-        what = cell, hidden_size, num_layers, bidirectional, bias, proj_size, recompute, batch_first, save
-        spans = batch_sizes, lengths, reset, fresh_h, fresh_c
-        found: tuple[Tensor, ...] = torch.ops.elman.scan.default(x, h_0, c_0, params, *spans, *what)
+        found: tuple[Tensor, ...] = torch.ops.elman.scan.default(x, h_0, c_0, params, *rest)
         return found
     return output, finals[0], finals[-1], hidden, steps, checkpoints
 
 
-def scan_backward(
-    grad_output: Tensor | None,
-    grad_h_n: Tensor | None,
-    grad_c_n: Tensor | None,
+def scan_backward(grad_output: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None, *rest: Any) -> list[Tensor]:
+    """``torch.ops.elman.scan_backward``."""
+    inputs, (output, hidden, steps, checkpoints), (*sizes, needs_grad) = rest[:9], rest[9:13], rest[13:]
+    grad_finals = (grad_h_n, grad_c_n)[: kernels.CELLS[sizes[0]][1]]
+    operands = _first_operands(*inputs, *sizes)
+    try:
+        gradients = _native.backward(
+            *operands, output, hidden, steps, checkpoints, grad_output, None, None, grad_finals, needs_grad=tuple(needs_grad)
+        )
+    except (RuntimeError, TypeError):
+        found: list[Tensor] = torch.ops.elman.scan_backward.default(grad_output, grad_h_n, grad_c_n, *rest)
+        return found
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+def _first_operands(
     x: Tensor,
     h_0: Tensor | None,
     c_0: Tensor | None,
@@ -76,10 +69,6 @@ def scan_backward(
     reset: Tensor | None,
     fresh_h: Tensor | None,
     fresh_c: Tensor | None,
-    output: Tensor,
-    hidden: Tensor | None,
-    steps: Tensor | None,
-    checkpoints: Tensor | None,
     cell: str,
     hidden_size: int,
     num_layers: int,
@@ -88,23 +77,11 @@ def scan_backward(
     proj_size: int,
     recompute: bool,
     batch_first: bool,
-    needs_grad: list[bool],
-) -> list[Tensor]:
-    """``torch.ops.elman.scan_backward``."""
-    states = given(h_0, c_0)
-    fresh = given(fresh_h, fresh_c)
+) -> FirstOperands:
+    """What both kernels take first, of what both operators take."""
     numbers = cell, x.shape[-1], hidden_size, proj_size, num_layers, 2 if bidirectional else 1, bias, recompute
-    operands = numbers, params, x, states, fresh, batch_sizes, lengths, reset, batch_first, True, torch.get_num_threads()
-    kept = output, hidden, steps, checkpoints
-    grad_finals = (grad_h_n, grad_c_n)[: kernels.CELLS[cell][1]]
-    try:
-        gradients = _native.backward(*operands, *kept, grad_output, None, None, grad_finals, needs_grad=tuple(needs_grad))
-    except (RuntimeError, TypeError):
-        what = cell, hidden_size, num_layers, bidirectional, bias, proj_size, recompute, batch_first, needs_grad
-        run = x, h_0, c_0, params, batch_sizes, lengths, reset, fresh_h, fresh_c
-        found: list[Tensor] = torch.ops.elman.scan_backward.default(grad_output, grad_h_n, grad_c_n, *run, *kept, *what)
-        return found
-    return [gradient for gradient in gradients if gradient is not None]
+    states, fresh = given(h_0, c_0), given(fresh_h, fresh_c)
+    return numbers, params, x, states, fresh, batch_sizes, lengths, reset, batch_first, True, torch.get_num_threads()
 
 
 def given(first: Tensor | None, second: Tensor | None) -> tuple[Tensor, ...] | None:

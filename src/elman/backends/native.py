@@ -146,8 +146,7 @@ def _run_copied(
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """What ``run_unchecked`` does with a call that was refused: run it on copies, if its operands lie in another way than is read."""
     try:
-        copied = call.readable_operands(x, states, params, WHOLE)
-        if copied is None or has_gradient((x, *(states or ()), *params)):
+        if has_gradient((x, *(states or ()), *params)) or (copied := call.readable_operands(x, states, params, WHOLE)) is None:
             return None
         output, finals, _ = call.forward(stack, *copied, batch_first, save=False)
     except (RuntimeError, TypeError):  # it is not how they lie
