@@ -33,9 +33,9 @@ def test_a_network_that_stays_as_it_is_says_so(name: str) -> None:
 def test_through_to_torch_it_is_quantized(name: str) -> None:
     """int8 weights and inputs: the numbers of the network to some thousandths.
 
-    A weight, at most 1/4, is rounded by at most 1/4 / 255, an input in [-3, 3] by at most 3 / 127: of a gate's eight products the latter are the
-    larger errors, 3 / 127 times a weight each. They are as good as independent, so that their sum is some sqrt(8/3) * 1/4 * 3 / 127 / sqrt(3)
-    = 0.006, and no activation makes it larger. 0.02 is three of these, far below the bound of 0.05 where all round the same way.
+    A weight, at most 1/4, is rounded by at most 1/4 / 255; an input within [-3, 3] by at most 3 / 127, the larger error of a gate's eight
+    products. These errors are as good as independent: their sum is some sqrt(8/3) * 1/4 * 3 / 127 / sqrt(3) = 0.006, which no activation
+    makes larger. 0.02 is three of these, far below the bound of 0.05 where all round the same way.
     """
     model, x = nn.Sequential(getattr(elman, name)(8, 16)), torch.randn(3, 8) if name.endswith("Cell") else torch.randn(5, 3, 8)
     expected = model(x)
