@@ -103,6 +103,10 @@ def teach(operator: OpOverload, x: int) -> None:
     if operator in _taught or "torch._inductor.graph" not in sys.modules:
         return
     _taught.add(operator)
+    from torch._inductor import lowering
+
+    # Where CI is set in the environment, Inductor refuses to call an operator for which torch's table has a decomposition, unless told so.
+    lowering.make_fallback(operator, warn=False)  # type: ignore[no-untyped-call]
     with suppress(ImportError, AttributeError, TypeError):
         _teach(operator, x)
 
@@ -137,6 +141,4 @@ def _teach(operator: OpOverload, x: int) -> None:
                 result.skip_size_stride_alignment_checks = True  # the kernels made it, of this size
         return [TensorBox.create(result) for result in results]
 
-    lowering.fallbacks.add(operator)
-    lowering.add_needs_realized_inputs(operator)  # type: ignore[no-untyped-call]
     lowering.register_lowering(operator, type_promotion_kind=None)(lower)
