@@ -1,4 +1,4 @@
-"""docs/architecture.md says what happens: the usual call takes the way that is drawn there, and what it names is there."""
+"""docs/architecture.md, in both languages, says what happens: the usual call takes the path in its table, and what it names is there."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PACKAGE = Path(elman.__file__).parent
 
-PAGES = ("docs/architecture.md", "docs/kernels.md", "CONTRIBUTING.md")
+ARCHITECTURE = ("docs/architecture.md", "docs/architecture.zh-CN.md")
+PAGES = (*ARCHITECTURE, "docs/kernels.md", "CONTRIBUTING.md")
 MOST_FUNCTIONS = 6  # from rnn(x) to the kernels
 
 
@@ -49,26 +49,28 @@ def traced(call: Callable[[], object]) -> list[tuple[str, str]]:
     return found
 
 
-def drawn() -> list[tuple[str, str]]:
-    """The same as the page has it: the first table of its first chapter, each function with a link to its file."""
-    rows = re.findall(r"^\| \d \| `(?:\w+\.)*(\w+)` \| \[[^\]]+\]\(\.\./([^)]+)\) \|", PAGE, re.MULTILINE)
+def documented(page: str) -> list[tuple[str, str]]:
+    """The same from a page: the table of its first chapter, which links each function to its file."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d \| `(?:\w+\.)*(\w+)` \| \[[^\]]+\]\(\.\./([^)]+)\) \|", text, re.MULTILINE)
     return [(path, name) for name, path in rows]
 
 
+@pytest.mark.parametrize("page", ARCHITECTURE)
 @pytest.mark.parametrize(
     "layer", [elman.RNN(10, 20), elman.RNN(10, 20, nonlinearity="relu"), elman.GRU(10, 20)], ids=["tanh", "relu", "gru"]
 )
 @torch.no_grad()
-def test_the_usual_call_goes_the_way_that_is_drawn(layer: torch.nn.Module) -> None:
+def test_the_usual_call_takes_the_documented_path(layer: torch.nn.Module, page: str) -> None:
     x = torch.randn(5, 3, 10)
     layer(x)  # what is done once
-    assert traced(lambda: layer(x)) == drawn()
-    assert len(drawn()) <= MOST_FUNCTIONS
+    assert traced(lambda: layer(x)) == documented(page)
+    assert len(documented(page)) <= MOST_FUNCTIONS
 
 
-def test_a_call_that_goes_another_way_is_seen() -> None:
+def test_a_call_on_another_path_is_seen() -> None:
     layer = elman.RNN(10, 20)
-    assert traced(lambda: layer(torch.randn(5, 3, 10), lengths=[5, 2, 0])) != drawn()
+    assert traced(lambda: layer(torch.randn(5, 3, 10), lengths=[5, 2, 0])) != documented(ARCHITECTURE[0])
 
 
 @pytest.mark.parametrize("page", PAGES)

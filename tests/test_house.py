@@ -145,9 +145,10 @@ def test_every_room_has_its_floor() -> None:
     assert rooms - {"__init__", "__main__", "__pycache__"} <= set(FLOOR_OF)
 
 
-def test_the_page_draws_these_floors() -> None:
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert drawn_floors(page) == [set(rooms) for rooms in FLOORS]
+def test_both_pages_draw_these_floors() -> None:
+    for name in ("architecture.md", "architecture.zh-CN.md"):
+        page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        assert drawn_floors(page) == [set(rooms) for rooms in FLOORS]
 
 
 def test_a_file_is_one_idea() -> None:
