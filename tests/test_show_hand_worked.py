@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
 
 import elman
-from elman.show.hand_worked import Which, work_by_hand
-from elman.show.network import study
-from elman.show.run import Run
-from elman.show.specification import Spec
-
-if TYPE_CHECKING:
-    from elman.show.hand_worked import HandWorked
-
+from elman.show.hand_worked import HandWorked, Which
+from elman.show.network import Network
+from elman.show.specification import Run, Spec
 
 EXACTLY = {"tanh": math.tanh, "sigmoid": lambda x: 1 / (1 + math.exp(-x)), "relu": lambda x: max(x, 0.0)}
 
 
 def worked(spec: Spec, which: Which) -> HandWorked:
-    found = study(spec, timed=False, which=which).worked
+    found = Network(spec, timed=False, which=which).worked
     assert found is not None
     return found
 
@@ -52,7 +47,7 @@ def test_every_number_of_a_network(batch_first: bool, options: dict[str, Any], b
     torch.testing.assert_close(names["output"], theirs(run["x"])[0], rtol=0, atol=1e-14)
     for direction in ("forward", "reverse"):
         for layer, step, sequence, unit in itertools.product(range(2), repeat=4):
-            found = work_by_hand(spec, Which(step, unit, sequence, layer, direction), run)
+            found = HandWorked(spec, Which(step, unit, sequence, layer, direction), run)
             assert found.difference <= 1e-14
             assert eval(found.value_code, names).item() == pytest.approx(found.library, abs=1e-14)
             assert [product.value for product in found.gates[0].from_input] == eval(found.input_code, names).tolist()
@@ -130,4 +125,4 @@ def test_the_codes_name_what_is_read() -> None:
 )
 def test_a_number_that_is_not_there_is_refused(which: Which, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        study(Spec("rnn", 3, 4), timed=False, which=which)
+        Network(Spec("rnn", 3, 4), timed=False, which=which)

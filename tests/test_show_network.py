@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 import elman
+from elman.show.facts import plain
 from elman.show.final_states import final_states, trap
-from elman.show.network import stops, study
-from elman.show.run import Run, rounding
-from elman.show.specification import Spec
+from elman.show.network import Network, stops
+from elman.show.specification import Run, Spec, rounding
 
 SPECS = {
     **stops(),
@@ -51,7 +51,7 @@ def run_torch(spec: Spec) -> tuple[Any, ...]:
 
 def test_shapes_are_those_of_torch(spec: Spec) -> None:
     network, x, output, *finals = run_torch(spec)
-    told = study(spec, timed=False)
+    told = Network(spec, timed=False)
     assert [tensor.shape for tensor in told.tensors] == [x.shape, output.shape, *(state.shape for state in finals)]
     assert [(tensor.name, tensor.shape) for tensor in told.parameters] == [(name, p.shape) for name, p in network.named_parameters()]
     for tensor in (*told.tensors, *told.parameters):
@@ -60,11 +60,11 @@ def test_shapes_are_those_of_torch(spec: Spec) -> None:
 
 def test_the_values_are_the_networks(spec: Spec) -> None:
     network, *_ = run_torch(spec)
-    assert [tensor.values for tensor in study(spec, timed=False).parameters] == [p.tolist() for p in network.parameters()]
+    assert [tensor.values for tensor in Network(spec, timed=False).parameters] == [p.tolist() for p in network.parameters()]
 
 
 def test_every_row_of_the_weights_is_a_gates(spec: Spec) -> None:
-    told = study(spec, timed=False)
+    told = Network(spec, timed=False)
     assert [gate.gate for gate in told.gates] == list(spec.stack.cell.gates)
     rows = [row for gate in told.gates for row in range(gate.start, gate.stop)]
     assert all(rows == list(range(tensor.shape[0])) for tensor in told.parameters if not tensor.name.startswith("weight_hr"))
@@ -72,7 +72,7 @@ def test_every_row_of_the_weights_is_a_gates(spec: Spec) -> None:
 
 def test_costs_count_every_weight(spec: Spec) -> None:
     network, *_ = run_torch(spec)
-    costs = study(spec, timed=False).costs
+    costs = Network(spec, timed=False).costs
     assert costs.parameters == sum(p.numel() for p in network.parameters())
     assert costs.bytes == sum(p.numel() * p.element_size() for p in network.parameters())
     assert costs.multiply_adds_per_step == sum(p.numel() for p in network.parameters() if p.dim() == 2)
@@ -80,7 +80,7 @@ def test_costs_count_every_weight(spec: Spec) -> None:
 
 
 def test_agrees_with_torch(spec: Spec) -> None:
-    agreement = study(spec, timed=False).agreement
+    agreement = Network(spec, timed=False).agreement
     bound = 100 * torch.finfo(getattr(torch, spec.dtype)).eps
     assert agreement.same_seed
     assert agreement.output <= bound
@@ -88,7 +88,7 @@ def test_agrees_with_torch(spec: Spec) -> None:
 
 
 def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
-    told = study(spec, timed=False)
+    told = Network(spec, timed=False)
     names: dict[str, Any] = {"elman": elman, "torch": torch}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         exec("\n".join(told.code), names)
@@ -105,7 +105,7 @@ def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
 
 
 def test_every_place_holds(spec: Spec) -> None:
-    told = study(spec, timed=False)
+    told = Network(spec, timed=False)
     assert all(place.holds for place in told.places)
     assert [place.where is None for place in told.places] == [place.layer < spec.num_layers - 1 for place in told.places]
 
@@ -138,13 +138,13 @@ def test_only_a_reverse_direction_of_several_steps_has_a_trap(spec: Spec) -> Non
 
 def test_the_random_generator_is_left_as_it_was() -> None:
     before = torch.random.get_rng_state()
-    study(SPECS["one_directional"], timed=False)
+    Network(SPECS["one_directional"], timed=False)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_race_leaves_the_threads_as_they_were_and_says_what_it_took() -> None:
     before = torch.get_num_threads()
-    speed = study(SPECS["one_directional"]).speed
+    speed = Network(SPECS["one_directional"]).speed
     assert torch.get_num_threads() == before
     assert speed is not None
     assert speed.threads == 1
@@ -154,19 +154,19 @@ def test_the_race_leaves_the_threads_as_they_were_and_says_what_it_took() -> Non
 
 
 def test_a_tensor_too_long_to_list_is_described() -> None:
-    told = study(Spec("rnn", 300, 300, seq_len=2, batch=1), timed=False)
+    told = Network(Spec("rnn", 300, 300, seq_len=2, batch=1), timed=False)
     assert [tensor.values is None for tensor in told.parameters] == [True, True, False, False]
 
 
 def test_the_facts_are_plain_data() -> None:
-    def plain(value: object) -> bool:
+    def is_plain(value: object) -> bool:
         if isinstance(value, dict):
-            return all(type(key) is str and plain(one) for key, one in value.items())
+            return all(type(key) is str and is_plain(one) for key, one in value.items())
         if isinstance(value, (list, tuple)):
-            return all(map(plain, value))
+            return all(map(is_plain, value))
         return value is None or type(value) in (str, int, float, bool)
 
-    assert plain(asdict(study(SPECS["multi_layer"])))
+    assert is_plain(plain(Network(SPECS["multi_layer"])))
 
 
 @pytest.mark.parametrize(

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
+from changed import changed
 from elman.language import LANGUAGES, _, speaking
 from elman.show.hand_worked import Which
-from elman.show.network import study, tour
+from elman.show.network import Network, tour
 from elman.show.numbers import count, duration, folded, memory, number, small
 from elman.show.pages import explain_page, tour_page
 from elman.show.specification import Spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from elman.show.network import Network
 
 
 def toured(networks: Sequence[Network], width: int, language: str = "en", weights: bool = False) -> str:
@@ -53,13 +51,13 @@ def gated() -> tuple[Network, ...]:
 
 @pytest.fixture(scope="module")
 def projected() -> Network:
-    return study(Spec("lstm", 30, 40, 2, bidirectional=True, proj_size=12), timed=False, which=Which(unit=3, layer=1))
+    return Network(Spec("lstm", 30, 40, 2, bidirectional=True, proj_size=12), timed=False, which=Which(unit=3, layer=1))
 
 
 @pytest.fixture(scope="module")
 def deep() -> Network:
     spec = Spec("rnn", 300, 100, 5, bidirectional=True, batch_first=True, dropout=0.5, seq_len=30, batch=2)
-    return study(spec, timed=False, which=Which(layer=4, direction="reverse"))
+    return Network(spec, timed=False, which=Which(layer=4, direction="reverse"))
 
 
 @pytest.mark.slow
@@ -158,7 +156,7 @@ def test_long_sequences_and_deep_stacks_are_folded(deep: Network) -> None:
 
 
 def test_all_lower_layers_are_named_from_the_first_to_the_last() -> None:
-    text = explained(study(Spec("rnn", 2, 2, 12), timed=False), 120)
+    text = explained(Network(Spec("rnn", 2, 2, 12), timed=False), 120)
     assert "h_n[0] … h_n[10] is nowhere in it" in text
 
 
@@ -170,14 +168,14 @@ def test_chinese_is_folded_and_not_cut_off_beside_the_librarys_number(deep: Netw
 
 
 def test_a_state_that_is_not_there_is_shouted(networks: tuple[Network, ...]) -> None:
-    bad = replace(networks[0], places=(replace(networks[0].places[0], holds=False, difference=0.5),))
+    bad = changed(networks[0], places=(changed(networks[0].places[0], holds=False, difference=0.5),))
     text = explained(bad)
     assert "✗ NOT equal, differs by 0.50" in text
     assert "✓ equal" not in text
 
 
 def test_weights_that_differ_are_shouted(networks: tuple[Network, ...]) -> None:
-    bad = replace(networks[0], agreement=replace(networks[0].agreement, same_seed=False))
+    bad = changed(networks[0], agreement=changed(networks[0].agreement, same_seed=False))
     assert "✗ seed 0 gives the two DIFFERENT weights" in explained(bad)
 
 
@@ -185,7 +183,7 @@ def test_weights_that_differ_are_shouted(networks: tuple[Network, ...]) -> None:
 def test_the_race_is_told_as_it_went(networks: tuple[Network, ...], ratio: float, said: str) -> None:
     speed = networks[0].speed
     assert speed is not None
-    assert said in explained(replace(networks[0], speed=replace(speed, ratio=ratio)))
+    assert said in explained(changed(networks[0], speed=changed(speed, ratio=ratio)))
 
 
 def test_the_hand_worked_number_is_shown_beside_the_librarys(deep: Network) -> None:

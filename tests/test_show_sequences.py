@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -12,15 +11,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import elman
+from changed import changed
 from elman.language import LANGUAGES, speaking
 from elman.show import sequences
-from elman.show.run import Run
-from elman.show.sequences import study_sequences
-from elman.show.sequences_page import sequences_page
-from elman.show.specification import Spec
-
-if TYPE_CHECKING:
-    from elman.show.sequences import Sequences
+from elman.show.facts import plain
+from elman.show.sequences import Sequences, sequences_page
+from elman.show.specification import Run, Spec
 
 LENGTHS, RESETS = (5, 3, 0), ((None, 2), (0, 4), (1, 1), (2, 0))
 # Of each sequence, its segments by LENGTHS and RESETS.
@@ -55,7 +51,7 @@ def typed(told: Sequences) -> dict[str, Any]:
 
 
 def test_every_sequence_has_its_segments_and_padding(spec: Spec) -> None:
-    found = study_sequences(spec, LENGTHS, RESETS).sequences
+    found = Sequences(spec, LENGTHS, RESETS).sequences
     assert [each.segments for each in found] == SEGMENTS
     assert [each.padding for each in found] == [
         None,
@@ -64,7 +60,7 @@ def test_every_sequence_has_its_segments_and_padding(spec: Spec) -> None:
 
 
 def test_where_both_directions_end() -> None:
-    told = study_sequences(SPECS["gru, both directions"], LENGTHS, [(None, 2)])
+    told = Sequences(SPECS["gru, both directions"], LENGTHS, [(None, 2)])
     assert [(end.state, end.last, end.where, end.segment) for each in told.sequences for end in each.ends] == [
         ("h_n[0, 0]", "last[0, :6]", "output[4, 0, :6]", (2, 4)),
         ("h_n[1, 0]", "last[0, 6:]", "output[0, 0, 6:]", (0, 1)),
@@ -77,7 +73,7 @@ def test_where_both_directions_end() -> None:
 
 def test_whole_sequences_are_one_segment_and_end_where_torch_ends_them() -> None:
     spec = Spec("rnn", 4, 6, bidirectional=True)
-    found = study_sequences(spec, (5, 5, 5), []).sequences
+    found = Sequences(spec, (5, 5, 5), []).sequences
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(spec.seed)
         network = spec.build(torch.nn.RNN)
@@ -89,7 +85,7 @@ def test_whole_sequences_are_one_segment_and_end_where_torch_ends_them() -> None
 
 
 def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
-    told = study_sequences(spec, LENGTHS, RESETS)
+    told = Sequences(spec, LENGTHS, RESETS)
     names = typed(told)
     for each in told.sequences:
         if each.padding is not None:
@@ -102,7 +98,7 @@ def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
 
 
 def test_a_state_depends_on_the_steps_of_its_piece_and_no_others(spec: Spec) -> None:
-    told = study_sequences(spec, LENGTHS, RESETS)
+    told = Sequences(spec, LENGTHS, RESETS)
     names = typed(told)
     for each in told.sequences:
         for end in each.ends:
@@ -113,7 +109,7 @@ def test_a_state_depends_on_the_steps_of_its_piece_and_no_others(spec: Spec) -> 
 
 
 def test_what_is_told_holds(spec: Spec) -> None:
-    found = study_sequences(spec, LENGTHS, RESETS).sequences
+    found = Sequences(spec, LENGTHS, RESETS).sequences
     assert all(end.holds for each in found for end in each.ends)
     assert all(each.padding_is_zero for each in found)
 
@@ -128,20 +124,20 @@ def test_wrong_numbers_are_noticed(wrong: str, monkeypatch: pytest.MonkeyPatch) 
         return run
 
     monkeypatch.setattr(sequences, "Run", spoiled)
-    found = study_sequences(SPECS["rnn"], LENGTHS, RESETS).sequences
+    found = Sequences(SPECS["rnn"], LENGTHS, RESETS).sequences
     assert [each.ends[0].holds for each in found] == [True, wrong == "padding", True]
     assert [each.padding_is_zero for each in found] == [True, wrong != "padding", True]
 
 
 def test_a_reset_that_is_not_heeded_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequences, "Run", lambda spec, code: Run(spec, [line.replace(", reset=reset", "") for line in code]))
-    found = study_sequences(SPECS["rnn"], LENGTHS, [(0, 2)]).sequences
+    found = Sequences(SPECS["rnn"], LENGTHS, [(0, 2)]).sequences
     assert [each.ends[0].holds for each in found] == [False, True, True]
 
 
 def test_the_random_generator_is_left_as_it_was() -> None:
     before = torch.random.get_rng_state()
-    study_sequences(SPECS["rnn"], LENGTHS, RESETS)
+    Sequences(SPECS["rnn"], LENGTHS, RESETS)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -158,12 +154,12 @@ def test_the_random_generator_is_left_as_it_was() -> None:
 )
 def test_sequences_that_cannot_be_are_refused(lengths: tuple[int, ...] | None, reset: list[tuple[int | None, int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        study_sequences(SPECS["rnn"], lengths, reset)
+        Sequences(SPECS["rnn"], lengths, reset)
 
 
 def test_the_facts_are_plain_data() -> None:
-    told = study_sequences(SPECS["rnn"], LENGTHS, [(None, 2)])
-    assert asdict(told)["reset"] == ((0, 2), (1, 2), (2, 2))
+    told = Sequences(SPECS["rnn"], LENGTHS, [(None, 2)])
+    assert plain(told)["reset"] == ((0, 2), (1, 2), (2, 2))
     assert type(told.sequences[0].padding_is_zero) is type(told.sequences[0].ends[0].holds) is bool
 
 
@@ -180,13 +176,13 @@ def shown(told: Sequences, width: int = 80, language: str = "en", *, encoding: s
 
 @pytest.fixture(scope="module")
 def both() -> Sequences:
-    return study_sequences(Spec("gru", 10, 20, bidirectional=True), LENGTHS, [(None, 2)])
+    return Sequences(Spec("gru", 10, 20, bidirectional=True), LENGTHS, [(None, 2)])
 
 
 @pytest.fixture(scope="module")
 def long() -> Sequences:
     spec = Spec("lstm", 3, 4, num_layers=2, bidirectional=True, batch_first=True, seq_len=60, batch=12)
-    return study_sequences(spec, (60, 40, 2, *(0,) * 9), [(0, step) for step in range(1, 60, 2)])
+    return Sequences(spec, (60, 40, 2, *(0,) * 9), [(0, step) for step in range(1, 60, 2)])
 
 
 DIAGRAM = """\
@@ -205,8 +201,8 @@ def test_the_diagram_of_three_sequences_in_both_directions(both: Sequences) -> N
 
 def test_a_terminal_without_the_marks_has_others(both: Sequences) -> None:
     swapped = DIAGRAM
-    for drawn, plain in (("──▶", "-->"), ("◀──", "<--"), ("○", "o"), ("◆", "*"), ("·", "."), ("┃", "|")):
-        swapped = swapped.replace(drawn, plain)
+    for drawn, ascii_mark in (("──▶", "-->"), ("◀──", "<--"), ("○", "o"), ("◆", "*"), ("·", "."), ("┃", "|")):
+        swapped = swapped.replace(drawn, ascii_mark)
     assert swapped.isascii()
     for encoding in ("ascii", "latin-1"):
         lines = "\n".join(shown(both, encoding=encoding))
@@ -231,7 +227,7 @@ def test_the_words_say_where_each_sequence_ends(both: Sequences) -> None:
 
 
 def test_nothing_is_said_of_what_is_not_there() -> None:
-    text = "\n".join(shown(study_sequences(Spec("rnn", 4, 6), (5, 5, 5), [])))
+    text = "\n".join(shown(Sequences(Spec("rnn", 4, 6), (5, 5, 5), [])))
     for unsaid in ("┃", "·", "padding", "segments", "reverse", "layer"):
         assert unsaid not in text
 
@@ -272,7 +268,7 @@ def test_numbers_are_shown_where_they_are_asked_for(both: Sequences) -> None:
 
 def test_what_does_not_hold_is_shouted(both: Sequences) -> None:
     each = both.sequences[1]
-    bad = replace(each, padding_is_zero=False, ends=(replace(each.ends[0], holds=False), each.ends[1]))
-    text = "\n".join(shown(replace(both, sequences=(both.sequences[0], bad, both.sequences[2]))))
+    bad = changed(each, padding_is_zero=False, ends=(changed(each.ends[0], holds=False), each.ends[1]))
+    text = "\n".join(shown(changed(both, sequences=(both.sequences[0], bad, both.sequences[2]))))
     assert "✗ NOT true in this run: h_n[0, 1], output[3:, 1]" in text
     assert "✓" not in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from enum import Enum
 from typing import Annotated
 
@@ -94,11 +93,11 @@ def explain(
 
     Example:  [bold]elman explain gru --bidirectional --lengths 5,3,0 --reset 2[/]
     """
+    from elman.show.facts import plain
     from elman.show.hand_worked import Which
-    from elman.show.network import study
+    from elman.show.network import Network
     from elman.show.pages import explain_page
-    from elman.show.sequences import study_sequences
-    from elman.show.sequences_page import sequences_page
+    from elman.show.sequences import Sequences, sequences_page
     from elman.show.specification import Spec
     from elman.show.style import console
 
@@ -126,15 +125,15 @@ def explain(
     if lengths is not None or reset is not None:
         if which != Which():
             raise ValueError("--step, --unit, --sequence, --layer and --direction cannot be combined with --lengths or --reset")
-        told = study_sequences(spec, sizes, resets)
+        shown = Sequences(spec, sizes, resets)
         if as_json:
-            print_json({"sequences": asdict(told)})
+            print_json({"sequences": plain(shown)})
         else:
-            console().print(sequences_page(told, numbers))
+            console().print(sequences_page(shown, numbers))
         return
-    network = study(spec, timed=time, which=which if numbers else None)
+    network = Network(spec, timed=time, which=which if numbers else None)
     if as_json:
-        print_json({"network": asdict(network)})
+        print_json({"network": plain(network)})
     else:
         console().print(explain_page(network))
 

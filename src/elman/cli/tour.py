@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -22,6 +21,7 @@ def tour(
 
     Example:  [bold]elman tour --cell lstm[/]
     """
+    from elman.show.facts import plain
     from elman.show.network import tour as study
     from elman.show.pages import tour_page
     from elman.show.style import console
@@ -32,6 +32,6 @@ def tour(
         require_cuda()
     networks = study(cell, seed, device.value)
     if as_json:
-        print_json({"networks": [asdict(network) for network in networks]})
+        print_json({"networks": [plain(network) for network in networks]})
     else:
         console().print(tour_page(networks, weights))

@@ -1,8 +1,8 @@
-"""Numbers as one reads them: values, differences, times, sizes, rows and folded matrices."""
+"""Numbers as one reads them: values, differences, times, sizes, folded vectors and matrices."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import ConsoleOptions
-
-    from elman.show.tensors import Nested
 
 NUMBER_WIDTH = 8  # "-12.3456"
 
@@ -34,13 +32,12 @@ def small(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    unit, scale = next(((unit, scale) for unit, scale in (("s", 1.0), ("ms", 1e-3)) if seconds >= scale), ("µs", 1e-6))
+    unit, scale = ("s", 1.0) if seconds >= 1 else ("ms", 1e-3) if seconds >= 1e-3 else ("µs", 1e-6)
     return f"{seconds / scale:.3g} {unit}"
 
 
 def memory(size: int) -> str:
-    unit, scale = next(((unit, scale) for unit, scale in (("MiB", 2**20), ("KiB", 2**10)) if size >= scale), ("B", 1))
-    return f"{size} B" if scale == 1 else f"{size / scale:.1f} {unit}"
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB" if size >= 2**10 else f"{size} B"
 
 
 def count(value: int) -> str:
@@ -54,24 +51,23 @@ def numbers_text(values: Sequence[float], most: int) -> Text:
     return text.append("  …", DIM) if len(values) > most else text
 
 
-def folded(values: Nested, rows: int = 4) -> Fitted:
-    """A vector or matrix as torch prints it, folded in the middle to fit the columns and ``rows`` lines."""
-    all_rows = values if isinstance(values, list) and values and isinstance(values[0], list) else [values]
-    matrix = all_rows is values
-    shown = all_rows if len(all_rows) <= rows else [*all_rows[: rows - 2], [], all_rows[-1]]
-    cells = [[number(value).strip() for value in row if isinstance(value, float)] for row in shown if isinstance(row, list)]
+def folded(values: list[Any], most_rows: int = 4) -> Fitted:
+    """A vector or matrix as torch prints it, folded in the middle to fit the columns and ``most_rows`` lines."""
+    matrix = isinstance(values[0], list)
+    rows = values if matrix else [values]
+    kept = rows if len(rows) <= most_rows else [*rows[: most_rows - 2], [], rows[-1]]
+    cells = [[number(value).strip() for value in row] for row in kept]
     wide = max(len(cell) for row in cells for cell in row)
 
     def draw(options: ConsoleOptions) -> Text:
         fits = max(2, (options.max_width - 4) // (wide + 2))
         lines = []
         for index, row in enumerate(cells):
-            told = [cell.rjust(wide) for cell in row]
-            if len(told) > fits:
-                told = [*told[: max(1, fits - 2)], "…", told[-1]]
+            folded_row = row if len(row) <= fits else [*row[: max(1, fits - 2)], "…", row[-1]]
             opening = ("[[" if index == 0 else " [") if matrix else "["
             closing = ("]]" if index == len(cells) - 1 else "],") if matrix else "]"
-            lines.append(Text.assemble((opening, DIM), ", ".join(told), (closing, DIM)) if row else Text("  …", DIM))
+            text = ", ".join(cell if cell == "…" else cell.rjust(wide) for cell in folded_row)
+            lines.append(Text.assemble((opening, DIM), text, (closing, DIM)) if row else Text("  …", DIM))
         return Text("\n").join(lines)
 
     return Fitted(draw)

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
 from rich.text import Text
 
 from elman.bench.machine import usual_threads
 from elman.bench.race import BLOCK_S as BENCH_BLOCK_S
-from elman.language import _
-from elman.show import sections
-from elman.show.hand_worked_text import hand_worked
-from elman.show.network import BLOCK_S
+from elman.language import _, translated
+from elman.show.comparison import BLOCK_S, comparison_section, how_timed
+from elman.show.costs import costs_section
+from elman.show.final_states import final_states_section
+from elman.show.hand_worked import hand_worked_section
 from elman.show.numbers import duration, small
 from elman.show.specification import KINDS
-from elman.show.style import BAD, DIM, GOOD, grid, heading, section, shape_text, table
+from elman.show.style import BAD, DIM, GOOD, Part, grid, heading, indented, lines, python, section, shape_text, table
+from elman.show.tensors import parameters_section, shapes_section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import RenderableType
+    from rich.padding import Padding
+    from rich.table import Table
 
     from elman.show.network import Network
 
 
 def explain_page(network: Network) -> RenderableType:
     """All that is known of a network; a number worked out by hand comes last."""
-    parts: list[RenderableType] = [
+    sections = (shapes_section, final_states_section, parameters_section, costs_section, comparison_section)
+    return lines(
         heading(_("Your {module}", module=network.spec.module)),
-        sections.code(network),
-        sections.shapes(network),
-        sections.final_states(network),
-        sections.parameters(network),
-        sections.costs(network),
-        sections.compared_with_torch(network),
-    ]
-    if network.worked is not None:
-        parts.append(hand_worked(network.worked, network.spec))
-    return Group(*parts)
+        _code(network),
+        *(show(network) for show in sections),
+        None if network.worked is None else hand_worked_section(network.spec, network.worked),
+    )
 
 
 def tour_page(networks: Sequence[Network], weights: bool = False) -> RenderableType:
@@ -46,63 +46,75 @@ def tour_page(networks: Sequence[Network], weights: bool = False) -> RenderableT
         networks: the three.
         weights: print the parameters of all three, not only the first one's.
     """
-    spec = networks[0].spec
     intro = _(
         "Three {module} networks, run just now. After {code}, the code shown reproduces these numbers.",
-        module=spec.module,
+        module=networks[0].spec.module,
         code="import elman, torch",
     )
-    parts: list[RenderableType] = [Text(intro)]
     titles = {"one_directional": _("One direction"), "bidirectional": _("Bidirectional"), "multi_layer": _("Two layers")}
-    for index, network in enumerate(networks):
-        parts += [
+    screens = [
+        lines(
             heading(f"{index + 1}  {titles[network.name]}"),
-            sections.code(network, brief=True),
-            sections.shapes(network),
-            sections.final_states(network),
-            sections.compared_with_torch(network, brief=True),
-            *([sections.parameters(network, rows=3)] if weights or index == 0 else []),
-        ]
-    return Group(*parts, heading(_("Summary")), _summary(networks, titles), *_timing(networks[0]), _next(spec.kind))
+            _code(network, brief=True),
+            shapes_section(network),
+            final_states_section(network),
+            comparison_section(network, brief=True),
+            (weights or index == 0) and parameters_section(network, rows=3),
+        )
+        for index, network in enumerate(networks)
+    ]
+    return lines(intro, *screens, heading(_("Summary")), _summary(networks, titles), *_timing(networks[0]), _next(networks[0].spec.kind))
 
 
-def _summary(networks: Sequence[Network], titles: dict[str, str]) -> RenderableType:
+def _code(network: Network, brief: bool = False) -> Padding:
+    """The lines that make it, and its equations; ``brief`` tells the reverse direction's by the forward ones."""
+    half = len(network.equations) // len(network.spec.directions)
+    rows: list[Sequence[Part]] = []
+    for index, direction in enumerate(network.spec.directions):
+        equations = Text("\n".join(network.equations[index * half : (index + 1) * half]), "italic")
+        if brief and index and half > 1:
+            equations = Text(_("as above, with t+1 in place of t-1"), DIM)
+        rows.append([(translated(direction), DIM), equations] if network.spec.bidirectional else [equations])
+    return indented(python(network.code), grid(*rows))
+
+
+def _summary(networks: Sequence[Network], titles: dict[str, str]) -> Table:
+    rows: list[Sequence[Part]] = []
+    for network in networks:
+        row: list[Part] = [(titles[network.name], "bold"), *(shape_text(tensor.axes) for tensor in network.tensors[:3])]
+        row.append(small(max(network.agreement.output, network.agreement.state)))
+        if speed := network.speed:
+            ratio = (f"{speed.ratio:.1f}×", GOOD if speed.ratio >= 1 else BAD)
+            row += [duration(speed.elman.median), duration(speed.torch.median), ratio]
+        rows.append(row)
     # Without a projection all final states have one shape.
-    made = table(_("network"), "x", "output", ", ".join(networks[0].spec.finals), _("difference"), "elman", "torch.nn", "", gap=1)
+    finals = ", ".join(networks[0].spec.finals)
+    made = table([_("network"), "x", "output", finals, _("difference"), "elman", "torch.nn", ""], *rows, gap=1)
     for index, column in enumerate(made.columns):
         column.justify = "right" if index > 3 else "left"
         column.no_wrap = index == 0
-    for network in networks:
-        cells: list[RenderableType] = [Text(titles[network.name], "bold"), *(shape_text(tensor.axes) for tensor in network.tensors[:3])]
-        cells.append(small(max(network.agreement.output, network.agreement.state)))
-        if speed := network.speed:
-            style = GOOD if speed.ratio >= 1 else BAD
-            cells += [duration(speed.elman.median), duration(speed.torch.median), Text(f"{speed.ratio:.1f}×", style)]
-        made.add_row(*cells)
     return made
 
 
-def _timing(network: Network) -> list[RenderableType]:
+def _timing(network: Network) -> list[Part]:
     """How it was timed, and why the benchmark prints other times."""
     if network.speed is None:
         return []
-    if network.spec.device != "cpu":
-        return [Text(""), Text(sections.how_timed(network), DIM)]
-    told = _(
+    other = _(
         "elman bench prints other times: there each library runs on {threads} threads and a round lasts {bench} ms instead of {tour}.",
         threads=usual_threads(),
         bench=round(BENCH_BLOCK_S * 1e3),
         tour=round(BLOCK_S * 1e3),
     )
-    return [Text(""), Text(sections.how_timed(network), DIM), Text(told, DIM)]
+    return ["", (how_timed(network.spec, network.speed), DIM), *([(other, DIM)] if network.spec.device == "cpu" else [])]
 
 
 def _next(kind: str) -> RenderableType:
-    rows = {
+    commands = {
         "elman tour --weights": _("the parameters of all three"),
         f"elman explain {kind} --numbers": _("one number worked out by hand"),
         f"elman explain {kind} --bidirectional": _("a network of your own"),
         **{f"elman tour --cell {other}": _("the three networks as {module}", module=other.upper()) for other in KINDS if other != kind},
         "elman bench": _("Elman compared with torch.nn, JAX and ONNX Runtime"),
     }
-    return section(_("Next"), grid(*((Text(command, "bold cyan"), Text(told, DIM)) for command, told in rows.items())))
+    return section(_("Next"), grid(*(((command, "bold cyan"), (purpose, DIM)) for command, purpose in commands.items())))

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from elman.show.run import Run, apart, rounding
-from elman.show.specification import Spec, indexed
+from rich.text import Text
+
+from elman.language import _, translated
+from elman.show.diagram import MORE, PADDING, RESET, STEP, STEP_AT_END, Grid, Lane, typed
+from elman.show.facts import Facts
+from elman.show.numbers import NUMBER_WIDTH, numbers_text, small
+from elman.show.specification import Run, Spec, apart, indexed, rounding
+from elman.show.style import BAD, DIM, END, FORWARD, GOOD, Fitted, Part, flow, grid, heading, indented, lines, python, section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Several
 
+    from rich.console import ConsoleOptions, RenderableType
 
 MOST_LISTED = 8
+MOST_SEQUENCES, MOST_SEGMENTS = 8, 6
 
 # The first and the last step of a part of a sequence.
 Segment = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class Ending:
-    """Where one direction of a sequence ends in the last layer.
+class Ending(Facts):
+    """Where one direction of a sequence ends in the last layer: the forward one with the last segment, at its last step, the reverse one
+    with the first segment, at its first.
 
     Attributes:
         state: the sequence's final state, as one writes it: "h_n[0, 1]".
@@ -32,52 +40,48 @@ class Ending:
         numbers: the state's first numbers.
     """
 
-    direction: str
-    state: str
-    last: str
-    where: str | None
-    segment: Segment | None
-    holds: bool
-    difference: float
-    numbers: tuple[float, ...]
+    def __init__(self, spec: Spec, sequence: int, direction: str, segments: Several[Segment], run: Run) -> None:
+        columns, forward = spec.columns(direction), direction == "forward"
+        index = (spec.num_layers - 1) * len(spec.directions) + spec.directions.index(direction)
+        self.direction, self.state, self.last = direction, indexed("h_n", index, sequence), indexed("last", sequence, columns)
+        self.where, self.segment = None, None
+        state = found = run[self.state]
+        alone = state.new_zeros(state.shape)
+        if segments:
+            first, last = self.segment = segments[-1] if forward else segments[0]
+            self.where = spec.output_code(last if forward else first, sequence, columns)
+            piece = indexed("x", *spec.in_order(f"{first}:{last + 1}", f"{sequence}:{sequence + 1}"))
+            found, finals = run[self.where], run[f"{spec.kind}({piece})[1]"]
+            alone = (finals[0] if isinstance(finals, tuple) else finals)[index, 0]
+        self.difference = apart(state, alone)
+        self.holds = state.equal(found) and state.equal(run[self.last]) and self.difference <= rounding(state)
+        self.numbers: tuple[float, ...] = tuple(state[:MOST_LISTED].tolist())
 
 
-@dataclass(frozen=True)
-class Sequence:
+class Sequence(Facts):
     """What is run of one sequence of a batch.
 
     Attributes:
         segments: what resets divide it into.
-        padding: what lies past its length, as one writes it: "output[3:, 1]"; None where there is nothing.
+        padding: what is past its length, as one writes it: "output[3:, 1]"; None where there is nothing.
         padding_is_zero: checked: all numbers there are 0.
         ends: one for each direction.
     """
 
-    sequence: int
-    length: int
-    segments: tuple[Segment, ...]
-    padding: str | None
-    padding_is_zero: bool
-    ends: tuple[Ending, ...]
+    def __init__(self, spec: Spec, sequence: int, length: int, starts: set[int], run: Run) -> None:
+        begins = [step for step in sorted({0, *starts}) if step < length]
+        self.sequence, self.length = sequence, length
+        self.segments = tuple((first, after - 1) for first, after in zip(begins, [*begins[1:], length], strict=False))
+        self.padding = None if length == spec.seq_len else spec.output_code(f"{length or ''}:", sequence)
+        self.padding_is_zero = self.padding is None or not run[self.padding].any()
+        self.ends = tuple(Ending(spec, sequence, direction, self.segments, run) for direction in spec.directions)
 
 
-@dataclass(frozen=True)
-class Sequences:
-    """A batch with lengths and resets. ``lengths`` is None where all steps are run; ``reset`` has the sequence and the step of each."""
-
-    spec: Spec
-    lengths: tuple[int, ...] | None
-    reset: tuple[tuple[int, int], ...]
-    code: tuple[str, ...]
-    sequences: tuple[Sequence, ...]
-    backend: str
-
-
-def study_sequences(spec: Spec, lengths: tuple[int, ...] | None, reset: Several[tuple[int | None, int]]) -> Sequences:
-    """Run the network on sequences of these lengths with these resets, and find out what is run of each and where it ends.
+class Sequences(Facts):
+    """A network run on sequences of these lengths with these resets: what is run of each, and where it ends.
 
     >>> from elman.show.specification import Spec
-    >>> found = study_sequences(Spec("rnn", 10, 20), lengths=(5, 3, 0), reset=[(None, 2)]).sequences[1]
+    >>> found = Sequences(Spec("rnn", 10, 20), lengths=(5, 3, 0), reset=[(None, 2)]).sequences[1]
     >>> found.segments, found.padding, found.ends[0].state, found.ends[0].where
     (((0, 1), (2, 2)), 'output[3:, 1]', 'h_n[0, 1]', 'output[2, 1]')
 
@@ -89,59 +93,17 @@ def study_sequences(spec: Spec, lengths: tuple[int, ...] | None, reset: Several[
     Raises:
         ValueError: not one length for each sequence, or a length, a step or a sequence that the data does not have.
     """
-    _check(spec, lengths, reset)
-    starts = tuple(sorted({(b, step) for at, step in reset for b in (range(spec.batch) if at is None else (at,))}))
-    code, arguments = _code(spec, lengths, reset)
-    run = Run(spec, code)
-    sizes = lengths or (spec.seq_len,) * spec.batch
-    return Sequences(
-        spec=spec,
-        lengths=lengths,
-        reset=starts,
-        code=code,
-        sequences=tuple(_sequence(spec, b, length, {step for at, step in starts if at == b}, run) for b, length in enumerate(sizes)),
-        backend=run[f"elman.why({spec.kind}, {arguments})"],
-    )
 
-
-def _sequence(spec: Spec, b: int, length: int, starts: set[int], run: Run) -> Sequence:
-    begins = [step for step in sorted({0, *starts}) if step < length]
-    padding = None if length == spec.seq_len else spec.output_code(f"{length or ''}:", b)
-    segments = tuple((first, after - 1) for first, after in zip(begins, [*begins[1:], length], strict=False))
-    return Sequence(
-        sequence=b,
-        length=length,
-        segments=segments,
-        padding=padding,
-        padding_is_zero=padding is None or not run[padding].any(),
-        ends=tuple(_ending(spec, b, direction, segments, run) for direction in spec.directions),
-    )
-
-
-def _ending(spec: Spec, b: int, direction: str, segments: Several[Segment], run: Run) -> Ending:
-    """The forward direction ends with the last segment, at its last step; the reverse direction with the first one, at its first."""
-    columns, forward = spec.columns(direction), direction == "forward"
-    index = (spec.num_layers - 1) * len(spec.directions) + spec.directions.index(direction)
-    code, last, where, segment = indexed("h_n", index, b), indexed("last", b, columns), None, None
-    state = found = run[code]
-    alone = state.new_zeros(state.shape)
-    if segments:
-        segment = segments[-1] if forward else segments[0]
-        where = spec.output_code(segment[1] if forward else segment[0], b, columns)
-        piece = indexed("x", *spec.in_order(f"{segment[0]}:{segment[1] + 1}", f"{b}:{b + 1}"))
-        found, finals = run[where], run[f"{spec.kind}({piece})[1]"]
-        alone = (finals[0] if isinstance(finals, tuple) else finals)[index, 0]
-    difference = apart(state, alone)
-    return Ending(
-        direction=direction,
-        state=code,
-        last=last,
-        where=where,
-        segment=segment,
-        holds=state.equal(found) and state.equal(run[last]) and difference <= rounding(state),
-        difference=difference,
-        numbers=tuple(state[:MOST_LISTED].tolist()),
-    )
+    def __init__(self, spec: Spec, lengths: tuple[int, ...] | None, reset: Several[tuple[int | None, int]]) -> None:
+        _check(spec, lengths, reset)
+        self.spec, self.lengths = spec, lengths
+        self.reset = tuple(sorted({(b, step) for at, step in reset for b in (range(spec.batch) if at is None else (at,))}))
+        self.code, arguments = _code(spec, lengths, reset)
+        run = Run(spec, self.code)
+        starts = [{step for at, step in self.reset if at == b} for b in range(spec.batch)]
+        sizes = lengths or (spec.seq_len,) * spec.batch
+        self.sequences = tuple(Sequence(spec, b, *each, run) for b, each in enumerate(zip(sizes, starts, strict=True)))
+        self.backend: str = run[f"elman.why({spec.kind}, {arguments})"]
 
 
 def _code(spec: Spec, lengths: tuple[int, ...] | None, reset: Several[tuple[int | None, int]]) -> tuple[tuple[str, ...], str]:
@@ -170,3 +132,101 @@ def _check(spec: Spec, lengths: tuple[int, ...] | None, reset: Several[tuple[int
             raise ValueError(f"a reset must be at a step between 0 and {spec.seq_len - 1}, got {step}")
         if b is not None and not 0 <= b < spec.batch:
             raise ValueError(f"a reset must be in a sequence between 0 and {spec.batch - 1}, got {b}")
+
+
+def sequences_page(shown: Sequences, numbers: bool = False) -> RenderableType:
+    """The lines that run it, the diagram, and the words; with ``numbers`` those of the final states."""
+    more = len(shown.sequences) - MOST_SEQUENCES
+    return lines(
+        heading(_("Your {module}", module=shown.spec.module)),
+        indented(python(shown.code)),
+        section(_("Which steps are run"), Fitted(partial(_diagram, shown)), "", Fitted(partial(_legend, shown))),
+        section(
+            _("Where each sequence ends"),
+            *(Fitted(partial(_sequence, each, numbers)) for each in shown.sequences[:MOST_SEQUENCES]),
+            more > 0 and (_("… and {count} more sequences: --json lists all of them", count=more), DIM),
+            "",
+            *_remarks(shown),
+            _verdict(shown),
+            Text.assemble(_("backend"), "  ", (translated(shown.backend), "bold")),
+        ),
+    )
+
+
+def _diagram(shown: Sequences, options: ConsoleOptions) -> Text:
+    """A line for each direction of each sequence, steps from left to right."""
+    lanes = []
+    for each in shown.sequences[:MOST_SEQUENCES]:
+        name = _("sequence {sequence}", sequence=each.sequence)
+        for index, end in enumerate(each.ends):
+            first = name if index == 0 else " " * Text(name).cell_len
+            direction = f" {translated(end.direction)}" if shown.spec.bidirectional else ""
+            lanes.append(Lane(first + direction, end.direction, each.segments, Text(end.state, END)))
+    made = Grid(lanes, shown.spec.seq_len, options)
+    more = [Text(MORE, DIM)] if len(shown.sequences) > MOST_SEQUENCES else []
+    return typed(Text("\n").join([made.axis(), *map(made.lane, lanes), *more]), options)
+
+
+def _legend(shown: Sequences, options: ConsoleOptions) -> RenderableType:
+    """What each mark of the diagram stands for."""
+    marks = [(STEP, FORWARD, _("a step that is run")), (STEP_AT_END, END, _("end of this direction: h_n and last"))]
+    if any(len(each.segments) > 1 for each in shown.sequences):
+        marks.append((RESET, BAD, _("reset: nothing passes")))
+    if any(each.padding for each in shown.sequences):
+        marks.append((PADDING, DIM, _("padding: skipped")))
+    return flow([typed(Text.assemble((mark, style), " ", meaning), options) for mark, style, meaning in marks])
+
+
+def _sequence(each: Sequence, numbers: bool, options: ConsoleOptions) -> RenderableType:
+    """A sequence's name beside what there is to say of it."""
+    name = _("sequence {sequence}", sequence=each.sequence)
+    most = max(1, (options.max_width - Text(name).cell_len - 4) // (NUMBER_WIDTH + 2))
+    named = [_steps(segment) for segment in each.segments]
+    segments = _(", ").join(named if len(named) <= MOST_SEGMENTS else [*named[: MOST_SEGMENTS - 2], "…", named[-1]])
+    said = _("{segments}, a single segment", segments=segments) if named else _("no steps")
+    if len(named) > 1:
+        said = _("{count} segments: {segments}", count=len(named), segments=segments)
+    rows = [Text(said)]
+    for end in each.ends:
+        note = _("the initial state, here 0")
+        if end.segment is not None:
+            note = _("{direction}: depends on {steps} only", direction=translated(end.direction), steps=_steps(end.segment))
+        where = f" = {end.where}" if end.where else ""
+        rows.append(Text.assemble((end.state, END), f" = {end.last}{where}  ", (note, DIM)))
+        if numbers:
+            rows.append(Text("  ") + numbers_text(end.numbers, most))
+    if each.padding is not None:
+        rows.append(Text.assemble(each.padding, " = 0  ", (_("padding: skipped"), DIM)))
+    return grid(((name, "bold"), Text("\n").join(rows)))
+
+
+def _steps(segment: Segment) -> str:
+    first, last = segment
+    return _("step {step}", step=first) if first == last else _("steps {first} to {last}", first=first, last=last)
+
+
+def _remarks(shown: Sequences) -> list[Part]:
+    """Common mistakes, where they matter here."""
+    spec = shown.spec
+    found: list[Part] = []
+    if short := next((each for each in shown.sequences if each.padding and each.length), None):
+        where = spec.output_code(-1, short.sequence)
+        found.append(_("{where} is padding, not the end of sequence {sequence}. Use h_n or last.", where=where, sequence=short.sequence))
+    if any(len(each.segments) > 1 for each in shown.sequences) and spec.bidirectional:
+        found.append(_("The reverse direction starts afresh too, at the last step before each reset."))
+    if spec.num_layers > 1:
+        found.append(
+            _("The last layer is shown. All layers reset and end at the same steps; the final states of lower layers are in h_n only.")
+        )
+    if inner := spec.finals[1:]:
+        found.append(_("{states} belongs to the same steps as h_n and is not in output.", states=", ".join(inner)))
+    return [*found, ""] if found else []
+
+
+def _verdict(shown: Sequences) -> Text:
+    ends = [end for each in shown.sequences for end in each.ends]
+    wrong = [end.state for end in ends if not end.holds] + [each.padding or "" for each in shown.sequences if not each.padding_is_zero]
+    if wrong:
+        return Text(_("✗ NOT true in this run: {places}", places=", ".join(wrong)), BAD)
+    difference = small(max(end.difference for end in ends))
+    return Text(_("✓ Checked in this run, also against each segment run alone: differs by {difference}.", difference=difference), GOOD)

@@ -1,4 +1,4 @@
-"""Which network is shown: its kind, sizes and options, the data it runs on, and the code that makes just that."""
+"""Which network is shown: its kind, sizes and options, the data it runs on, the code that makes just that, and a run of this code."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import difflib
 import warnings
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 import elman
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TypeVar
 
     from torch import nn
 
     from elman.backends import Stack
+    from elman.layers.layer import RecurrentLayer
 
     M = TypeVar("M", bound=nn.Module)
     Index = TypeVar("Index")
@@ -32,6 +35,8 @@ DEVICES = ("cpu", "cuda")
 # More numbers than these do not fit into the memory of usual machines.
 MOST_NUMBERS = 2**27
 MOST_LAYERS = 1000
+# Of more layers the lowest and the top one are shown.
+MOST_LAYERS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -191,5 +196,37 @@ def indexed(name: str, *index: object) -> str:
     >>> indexed("output", -1, ":", None)
     'output[-1]'
     """
-    kept = [str(each) for each in index if each is not None]
-    return f"{name}[{', '.join(kept[:-1] if kept[-1] == ':' else kept)}]"
+    parts = [str(each) for each in index if each is not None]
+    return f"{name}[{', '.join(parts[:-1] if parts[-1] == ':' else parts)}]"
+
+
+class Run:
+    """What there is after these lines, by default the network's own, without gradients; torch's generator is left as it was.
+
+    >>> run = Run(Spec("rnn", 10, 20))
+    >>> run["output[-1]"].equal(run["h_n[0]"])
+    True
+    """
+
+    def __init__(self, spec: Spec, code: Sequence[str] = ()) -> None:
+        self.names: dict[str, Any] = {"elman": elman, "torch": torch}
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            exec("\n".join(code or spec.code), self.names)
+        self.network: RecurrentLayer[Any] = self.names[spec.kind].eval()
+        # Traced once, however often a trace is looked into.
+        self.network.trace = cache(self.network.trace)
+
+    def __getitem__(self, code: str) -> Any:
+        """What an expression of Python gives there. It is one of ours, never a reader's."""
+        with torch.no_grad():
+            return eval(code, self.names)
+
+
+def rounding(values: Tensor) -> float:
+    """How far apart two ways to compute the same state may lie."""
+    return float(64 * torch.finfo(values.dtype).eps * max(1.0, float(values.abs().max())))
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """The largest absolute difference."""
+    return float((a.double() - b.double()).abs().max())

@@ -1,9 +1,9 @@
-"""How things look: a colour for each axis, shapes, tables."""
+"""How things look: a colour for each axis, lines, tables, shapes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
@@ -32,6 +32,9 @@ FORWARD, REVERSE, END, GOOD, BAD, DIM = "cyan", "magenta", "bold yellow", "green
 
 WIDEST = 120
 
+Part: TypeAlias = "RenderableType | tuple[str, str]"
+"""A line or a cell: a text, never markup; a text and its style; or anything that rich prints."""
+
 
 def console() -> Console:
     """The terminal, no wider than reads well; plain where it is no terminal or NO_COLOR is set."""
@@ -50,35 +53,49 @@ class Fitted:
         yield self.draw(options)
 
 
+def drawn(part: Part) -> RenderableType:
+    return Text(*part) if isinstance(part, tuple) else Text(part) if isinstance(part, str) else part
+
+
+def lines(*parts: Part | Literal[False] | None) -> Group:
+    """Parts one below the other, without those that are False or None."""
+    return Group(*(drawn(part) for part in parts if part is not False and part is not None))
+
+
+def indented(*parts: Part | Literal[False] | None) -> Padding:
+    return Padding(lines(*parts), (0, 0, 0, 2))
+
+
 def heading(text: str) -> RenderableType:
     return Padding(Rule(Text(text, "bold"), style=DIM, align="left"), (1, 0, 0, 0))
 
 
-def section(title: str, *body: RenderableType) -> Group:
-    """A heading, and what is below it, set in by two."""
-    return Group(Text(f"\n{title}", "bold"), Padding(Group(*body), (0, 0, 0, 2)))
+def section(title: str, *parts: Part | Literal[False] | None) -> Group:
+    return lines((f"\n{title}", "bold"), indented(*parts))
 
 
-def python(lines: Iterable[str]) -> Syntax:
-    return Syntax("\n".join(lines), "python", theme="ansi_dark", background_color="default", word_wrap=True)
+def python(code: Iterable[str]) -> Syntax:
+    return Syntax("\n".join(code), "python", theme="ansi_dark", background_color="default", word_wrap=True)
 
 
-def table(*columns: str, gap: int = 2) -> Table:
+def table(columns: Sequence[str], *rows: Sequence[Part], gap: int = 2) -> Table:
     """A table without lines. Only its last column wraps: Chinese, which has no spaces, anywhere."""
     made = Table(box=None, padding=(0, gap, 0, 0), header_style=DIM, pad_edge=False)
     for column in columns[:-1]:
         made.add_column(column, no_wrap=True)
     made.add_column(columns[-1], overflow="fold")
+    for row in rows:
+        made.add_row(*map(drawn, row))
     return made
 
 
-def grid(*rows: Sequence[RenderableType], gap: int = 2) -> Table:
-    """Rows without a header; strings as they are, with no markup in them."""
+def grid(*rows: Sequence[Part], gap: int = 2) -> Table:
+    """Rows without a header."""
     made = Table.grid(padding=(0, gap))
     for _cell in max(rows, key=len, default=()):
         made.add_column(overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        made.add_row(*map(drawn, row))
     return made
 
 
@@ -94,15 +111,15 @@ def shape_text(axes: Sequence[Axis]) -> Text:
     return Text.assemble("(", sizes, ",)" if len(axes) == 1 else ")")
 
 
-def flow(pieces: Iterable[Text], gap: int = 2) -> Fitted:
+def flow(pieces: Iterable[Text]) -> Fitted:
     """Pieces one after the other, broken between them only."""
 
     def draw(options: ConsoleOptions) -> Text:
-        lines = [Text()]
+        rows = [Text()]
         for piece in pieces:
-            if lines[-1] and lines[-1].cell_len + gap + piece.cell_len > options.max_width:
-                lines.append(Text())
-            lines[-1].append(" " * gap if lines[-1] else "").append_text(piece)
-        return Text("\n").join(lines)
+            if rows[-1] and rows[-1].cell_len + 2 + piece.cell_len > options.max_width:
+                rows.append(Text())
+            rows[-1].append("  " if rows[-1] else "").append_text(piece)
+        return Text("\n").join(rows)
 
     return Fitted(draw)

@@ -1,25 +1,31 @@
-"""A network's tensors: their shapes, what each axis means, the parameters' values, and what they cost."""
+"""A network's tensors: shapes, what each axis and each gate's rows mean, and the parameters' values."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from math import prod, sqrt
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from rich.text import Text
+
+from elman.language import _, translated
+from elman.show.facts import Facts
+from elman.show.numbers import count, folded
+from elman.show.style import AXIS_COLOURS, DIM, axis_text, flow, indented, lines, section, shape_text, table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from rich.console import RenderableType
+    from torch import Tensor
+
+    from elman.show.network import Network
     from elman.show.specification import Spec
-
-# Numbers nested as deep as a tensor has axes.
-Nested: TypeAlias = "float | list[Nested]"
 
 # The values of a larger tensor are not listed.
 MOST_LISTED = 2**16
+
+PARAMETER = re.compile(r"(\w+)_l(\d+)_?(reverse)?")
 
 LETTERS = {
     "T": "steps",
@@ -60,72 +66,39 @@ GATES = {
 }
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(Facts):
     """One axis: the letter used for it everywhere ("T"), or a product of letters ("D·H"), its meaning in words, and its size."""
 
-    symbol: str
-    meaning: str
-    size: int
+    def __init__(self, spec: Spec, symbol: str) -> None:
+        letters = symbol.split("·")
+        self.symbol, self.meaning = symbol, " × ".join(LETTERS[letter] for letter in letters)
+        self.size = prod(spec.sizes[letter] for letter in letters)
 
 
-@dataclass(frozen=True)
-class TensorInfo:
+class TensorInfo(Facts):
     """A tensor's name, shape and role ("x", "output", "h_n", "weight_ih", ...), and in words what it holds.
 
     ``layer`` and ``direction`` are a parameter's own; ``values`` is None for what is no parameter, and beyond ``MOST_LISTED`` numbers.
     """
 
-    name: str
-    role: str
-    meaning: str
-    shape: tuple[int, ...]
-    axes: tuple[Axis, ...]
-    layer: int | None = None
-    direction: str | None = None
-    values: Nested | None = None
+    def __init__(self, spec: Spec, name: str, symbols: Sequence[str], values: Tensor | None = None) -> None:
+        role, layer, reverse = PARAMETER.findall(name)[0] if values is not None else (name, "", "")
+        self.name, self.role = name, role
+        self.meaning: str = (ROLES | BIDIRECTIONAL_ROLES if spec.bidirectional else ROLES).get(role, role)
+        self.axes = tuple(Axis(spec, symbol) for symbol in symbols)
+        self.shape = tuple(axis.size for axis in self.axes)
+        self.layer = int(layer) if layer else None
+        self.direction = (reverse or "forward") if layer else None
+        self.values = values.tolist() if values is not None and values.numel() <= MOST_LISTED else None
 
 
-@dataclass(frozen=True)
-class GateRows:
-    """Which rows of a weight or a bias are a gate's, from ``start`` up to ``stop``, and in words what it does."""
+class GateRows(Facts):
+    """Which rows of every weight and bias with G·H rows are a gate's, from ``start`` up to ``stop``, and in words what it does."""
 
-    gate: str
-    meaning: str
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    """A layer's parameters, and its multiply-adds for one sequence at one step."""
-
-    layer: int
-    parameters: int
-    multiply_adds_per_step: int
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Parameters, and multiply-adds of the matrix products: for one sequence at one step, and for the whole call."""
-
-    parameters: int
-    bytes: int
-    multiply_adds_per_step: int
-    multiply_adds_per_call: int
-    layers: tuple[LayerCost, ...]
-
-
-def suffix(layer: int, direction: str) -> str:
-    """The end of the names of one direction's parameters: "_l1_reverse"."""
-    return f"_l{layer}" + ("_reverse" if direction == "reverse" else "")
-
-
-def gate_rows(spec: Spec) -> tuple[GateRows, ...]:
-    """Which rows of every weight and bias with G·H rows belong to which gate."""
-    cell, size = spec.stack.cell, spec.hidden_size
-    named = enumerate(cell.gates)
-    return tuple(GateRows(gate, GATES.get(f"{cell.name}.{gate}", ""), index * size, (index + 1) * size) for index, gate in named)
+    def __init__(self, spec: Spec, index: int) -> None:
+        self.gate = spec.stack.cell.gates[index]
+        self.meaning = GATES.get(f"{spec.stack.cell.name}.{self.gate}", "")
+        self.start, self.stop = index * spec.hidden_size, (index + 1) * spec.hidden_size
 
 
 def inputs_and_outputs(spec: Spec) -> tuple[TensorInfo, ...]:
@@ -134,40 +107,52 @@ def inputs_and_outputs(spec: Spec) -> tuple[TensorInfo, ...]:
     h_n, *others = spec.finals
     axes = {"x": (*lead, "I"), "output": (*lead, spec.output_axis), h_n: (states, "B", spec.state_axis)}
     axes |= dict.fromkeys(others, (states, "B", "H"))
-    return tuple(_info(spec, name, name, *symbols) for name, symbols in axes.items())
+    return tuple(TensorInfo(spec, *each) for each in axes.items())
 
 
-def parameters(spec: Spec, values: Mapping[str, Tensor]) -> tuple[TensorInfo, ...]:
-    """The parameters in torch's order, with their values from the network's state_dict."""
+def parameters(spec: Spec, state_dict: Mapping[str, Tensor]) -> tuple[TensorInfo, ...]:
+    """The parameters in torch's order."""
     rows = "G·H" if "G" in spec.sizes else "H"
-    found = []
-    for name, value in values.items():
-        ((role, layer, reverse),) = re.findall(r"(\w+)_l(\d+)(_reverse)?", name)
-        columns = {"weight_ih": "I" if layer == "0" else spec.output_axis, "weight_hh": spec.state_axis}
-        symbols = (spec.state_axis, "H") if role == "weight_hr" else (rows, columns[role]) if role in columns else (rows,)
-        found.append(_info(spec, name, role, *symbols, layer=int(layer), direction="reverse" if reverse else "forward", values=value))
-    return tuple(found)
-
-
-def costs(spec: Spec) -> Costs:
-    """Parameters and multiply-adds: every weight is used once for each sequence at each step."""
-    layers = tuple(
-        LayerCost(index, sum(map(prod, layer.shapes)), sum(prod(shape) for shape in layer.shapes if len(shape) == 2))
-        for index, layer in enumerate(spec.stack.layers)
+    axes = {"weight_ih": (rows, spec.output_axis), "weight_hh": (rows, spec.state_axis), "weight_hr": (spec.state_axis, "H")}
+    axes |= {"weight_ih_l0": (rows, "I"), "weight_ih_l0_reverse": (rows, "I")}
+    return tuple(
+        TensorInfo(spec, name, axes.get(name) or axes.get(name.split("_l")[0]) or (rows,), values) for name, values in state_dict.items()
     )
-    count = sum(layer.parameters for layer in layers)
-    per_step = sum(layer.multiply_adds_per_step for layer in layers)
-    dtype: torch.dtype = getattr(torch, spec.dtype)
-    return Costs(count, count * dtype.itemsize, per_step, per_step * spec.seq_len * spec.batch, layers)
 
 
-def _info(
-    spec: Spec, name: str, role: str, *symbols: str, layer: int | None = None, direction: str | None = None, values: Tensor | None = None
-) -> TensorInfo:
-    axes = []
-    for symbol in symbols:
-        letters = symbol.split("·")
-        axes.append(Axis(symbol, " × ".join(LETTERS[letter] for letter in letters), prod(spec.sizes[letter] for letter in letters)))
-    meaning = (ROLES | BIDIRECTIONAL_ROLES if spec.bidirectional else ROLES).get(role, role)
-    listed = values.tolist() if values is not None and values.numel() <= MOST_LISTED else None
-    return TensorInfo(name, role, meaning, tuple(axis.size for axis in axes), tuple(axes), layer, direction, listed)
+def shapes_section(network: Network) -> RenderableType:
+    """Input, output and final states, and what each axis stands for."""
+    spec = network.spec
+    legend = [
+        Text.assemble((letter, AXIS_COLOURS[letter]), f" {translated(LETTERS[letter])} ", (str(size), f"bold {AXIS_COLOURS[letter]}"))
+        for letter, size in spec.sizes.items()
+    ]
+    rows = [((each.name, "bold"), shape_text(each.axes), axis_text(each.axes), translated(each.meaning)) for each in network.tensors]
+    batch_first = _("batch_first puts B first in x and output only; {states} still start with the layers.", states=", ".join(spec.finals))
+    return section(
+        _("Shapes"),
+        table([_("tensor"), _("shape"), _("axes"), _("what it holds")], *rows),
+        "",
+        flow(legend),
+        spec.batch_first and (batch_first, DIM),
+    )
+
+
+def parameters_section(network: Network, rows: int = 4) -> RenderableType:
+    """Which rows belong to which gate, and each parameter by name with its shape, meaning and values folded to so many rows."""
+    gates, units = network.gates, network.spec.hidden_size
+    body: list[RenderableType] = []
+    for each in network.parameters:
+        meaning = Text(translated(each.meaning), DIM)
+        size = Text(_("{count} numbers", count=count(prod(each.shape))), DIM)
+        body.append(flow([Text(each.name, "bold"), shape_text(each.axes), axis_text(each.axes), meaning]))
+        body.append(indented(size if each.values is None else folded(each.values, rows)))
+    blocks = _("Every weight and bias has {gates} blocks of {units} rows, one for each gate:", gates=len(gates), units=units)
+    named = [((gate.gate, "bold"), f"{gate.start}:{gate.stop}", (translated(gate.meaning), DIM)) for gate in gates]
+    projection = network.spec.proj_size > 0 and (_("weight_hr has no gates: it projects h."), DIM)
+    return section(
+        _("Parameters"),
+        (_("Drawn uniformly from -1/√H to 1/√H, here ±{bound}.", bound=f"{1 / sqrt(units):.4f}"), DIM),
+        len(gates) > 1 and lines("", blocks, table([_("gate"), _("rows"), _("what it does")], *named), projection, ""),
+        *body,
+    )
