@@ -91,12 +91,7 @@ class Fold:
     def _join(self, tensor: Tensor | None, dim: int | None, axis: int | None) -> Tensor | None:
         if tensor is None or axis is None:
             return tensor
-        place = axis + self.inner
-        if dim is None:
-            tensor = tensor.unsqueeze(place).expand(*tensor.shape[:place], self.size, *tensor.shape[place:])
-        else:
-            tensor = tensor.movedim(dim, place)
-        return tensor.flatten(axis, axis + 1)
+        return place(tensor, dim, axis + self.inner, self.size).flatten(axis, axis + 1)
 
     def undo(self, tensors: Sequence[Tensor | None], axes: Sequence[int | None]) -> tuple[Tensors, tuple[int | None, ...]]:
         """The tensors with an axis of examples, but where there is no batch; and where it is."""
@@ -106,6 +101,13 @@ class Fold:
             for t, axis in zip(tensors, axes, strict=True)
         ]
         return tuple([t for t, _ in pairs]), tuple([axis for _, axis in pairs])
+
+
+def place(tensor: Tensor, dim: int | None, axis: int, size: int) -> Tensor:
+    """The tensor with its axis of examples here; where it has none, with one of this size, which they share."""
+    if dim is None:
+        return tensor.unsqueeze(axis).expand(*tensor.shape[:axis], size, *tensor.shape[axis:])
+    return tensor.movedim(dim, axis)
 
 
 def split(tensor: Tensor, axis: int, sizes: tuple[int, int]) -> Tensor:

@@ -6,13 +6,14 @@ the network runs in bfloat16.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
-from torch._C import _is_any_autocast_enabled
+from torch._C import _are_functorch_transforms_active, _is_any_autocast_enabled
 
-from elman.backends import call, kernels
+from elman.backends import call, kernels, mapped
 from elman.backends.autograd import Scan
 from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_watched
 from elman.backends.reference import ReferenceBackend
@@ -101,8 +102,12 @@ class NativeBackend(KernelBackend):
     def run_unchecked(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        if not _AVAILABLE or is_watched():
+        if not _AVAILABLE:
             return None
+        if is_watched():
+            if not _are_functorch_transforms_active():
+                return None
+            return mapped.run_unchecked(partial(self.run_unchecked, stack, batch_first=batch_first), x, states, params, batch_first)
         try:
             if x.dim() != 3 or x.is_cuda:
                 return None
