@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import torch
+
 from elman.backends.spans import Spans
 
 if TYPE_CHECKING:
@@ -112,5 +114,4 @@ def place(tensor: Tensor, dim: int | None, axis: int, size: int) -> Tensor:
 
 def split(tensor: Tensor, axis: int, sizes: tuple[int, int]) -> Tensor:
     """The tensor with two axes for one."""
-    parts: Tensor = tensor.unflatten(axis, sizes)  # type: ignore[no-untyped-call]
-    return parts
+    return torch.unflatten(tensor, axis, sizes)
