@@ -41,7 +41,7 @@ class Opcode(IntEnum):
     TANH = auto()
     SIGMOID = auto()
     RELU = auto()
-    SOFTPLUS = auto()  # log(1 + exp(a))
+    SOFTPLUS = auto()  # log(1 + exp(a)); a where a > 20, as torch's
     SIN = auto()
     COS = auto()
     ERF = auto()
@@ -51,10 +51,11 @@ class Opcode(IntEnum):
     ROW_SUM = auto()
     ROW_MEAN = auto()
     ROW_MAX = auto()
+    FNMA = auto()  # c - a · b
 
     @property
     def over_rows(self) -> bool:
-        return self >= Opcode.ROW_SUM
+        return self in (Opcode.ROW_SUM, Opcode.ROW_MEAN, Opcode.ROW_MAX)
 
 
 class Role(IntEnum):
@@ -80,9 +81,7 @@ class Role(IntEnum):
     GRAD_OWN = auto()  # one step's part of each sequence and unit; backward writes it
     GRAD_STEP_INPUT = auto()  # likewise
     GRAD_GATE = auto()  # of a traced gate; backward reads it
-    CARRY = (
-        auto()
-    )  # scratch that holds over the products of one step, for all sequences; read in the stage that writes it, and in later ones
+    CARRY = auto()  # scratch that holds over the products of one step, for all sequences
 
 
 # What a program reads without having written it.
@@ -100,6 +99,8 @@ Instruction = tuple[int, int, int, int, int]
 @dataclass(frozen=True)
 class Code:
     """Instructions in the order in which they run.
+
+    Of what they write, they read TEMP, CARRY, SAVED, NEW_STATE, FACTOR and GRAD_RECURRENT again.
 
     Attributes:
         instructions: (opcode, destination, a, b, c); the last four index ``operands``, or are ``NOTHING``.
@@ -137,13 +138,13 @@ class Code:
 class Program:
     """The step of a cell and its gradient.
 
-    N products r(..., v) with something else than h divide the step into N + 1 stages. Before the first stage of ``forward`` the scan makes the
-    product with h for the gates in ``products[0]``; after stage j the product of FACTOR j for those in ``products[j + 1]``. Backward runs its N + 1
-    stages in the order in which they stand: after stage j the scan makes GRAD_FACTOR N - 1 - j from GRAD_RECURRENT of its gates, and after
-    the last the product for h's gates, which it adds to GRAD_STATE of the first state.
+    N products r(..., v) with something else than h divide the step into N + 1 stages. Before the first stage of ``forward`` the scan makes
+    the product with h for the gates in ``products[0]``; after stage j the product of FACTOR j for those in ``products[j + 1]``. Backward runs
+    its N + 1 stages in the order in which they stand: after stage j the scan makes GRAD_FACTOR N - 1 - j from GRAD_RECURRENT of its gates,
+    and after the last the product for h's gates, which it adds to GRAD_STATE of the first state.
 
-    A gradient that no instruction writes is zero. Where the two gradients of a gate are one value, GRAD_RECURRENT is computed and GRAD_INPUT is a COPY
-    of it, which a scan may drop to keep one array for both.
+    A gradient that no instruction writes is zero. Where the two gradients of a gate are one value, GRAD_RECURRENT is computed and GRAD_INPUT
+    is a COPY of it, which a scan may drop to keep one array for both.
 
     Attributes:
         forward: for inference.
