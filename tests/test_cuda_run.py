@@ -113,7 +113,7 @@ class Given:
         traced = reference.trace(*self.call())
         names = list(self.grad_steps)
         return self._gradients(
-            [traced.hidden, *traced.finals, *(traced.steps[name] for name in names)],
+            [traced.hidden, *traced.finals, *({**traced.states, **traced.gates}[name] for name in names)],
             (self.grad_hidden, *self.grad_finals, *(self.grad_steps[name] for name in names)),
         )
 

@@ -13,7 +13,7 @@ from elman.backends.reference import ReferenceBackend
 from elman.cells import Cell, ElmanRelu, ElmanTanh, Gru, Lstm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from elman.cells.values import RecurrentParts, Values
 
 BACKEND = ReferenceBackend()
 
@@ -88,15 +88,11 @@ def test_the_reverse_direction_is_the_forward_one_on_the_reversed_sequence() -> 
 class _TwoStates(Cell):
     """Counts its steps in a second state, to show that a cell may have several."""
 
-    name = "two_states"
     gates = ("h",)
     states = ("h", "count")
 
-    def step(
-        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        h = (projected + recurrent).tanh()
-        return (h, states[1] + 1), (h,)
+    def step(self, x: Values, r: RecurrentParts, s: Values, p: Values) -> tuple[Tensor, Tensor]:
+        return (x.h + r.h).tanh(), s.count + 1
 
 
 def test_a_cell_may_have_several_states() -> None:
@@ -113,19 +109,12 @@ def test_a_cell_may_have_several_states() -> None:
 class _Independent(Cell):
     """Has no recurrent weights, but a vector of its own."""
 
-    name = "independent"
     gates = ("z",)
-    states = ("h",)
+    recurrent_gates = ()
+    parameters = {"decay": "H"}  # noqa: RUF012 - as it is written
 
-    def parameters(self, input_size: int, hidden_size: int, proj_size: int, bias: bool) -> dict[str, tuple[int, ...]]:
-        return {"weight_ih": (hidden_size, input_size), **({"bias_ih": (hidden_size,)} if bias else {}), "decay": (hidden_size,)}
-
-    def step(
-        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        assert recurrent.shape == (len(projected), 0)
-        h = (projected + own["decay"] * states[0]).tanh()
-        return (h,), (projected,)
+    def step(self, x: Values, r: RecurrentParts, s: Values, p: Values) -> Tensor:
+        return (x.z + p.decay * s.h).tanh()
 
 
 @pytest.mark.parametrize("bias", [True, False])

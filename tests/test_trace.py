@@ -214,8 +214,11 @@ def test_last_is_what_the_last_step_is_taken_for(backend: Backend) -> None:
 def test_the_parts_have_names(backend: Backend) -> None:
     for kind in (TANH, GRU, LSTM):
         traced = kind.build(elman, 3, 4).trace(torch.zeros(6, 4, 3))
-        assert traced._fields == ("output", "final", "h", "c", "gates", "last")
+        assert traced._fields == ("output", "final", "h", "c", "gates", "last", "states")
         assert tuple(traced.gates) == GATES[kind.cell]
+        assert tuple(traced.states) == kind.states
+        assert traced.states["h"] is traced.h
+        assert traced.states.get("c") is traced.c
         assert all(gate.shape == (1, 1, 6, 4, 4) for gate in (*traced.gates.values(), traced.h))
 
 

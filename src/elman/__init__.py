@@ -9,8 +9,9 @@
 from elman import init
 from elman._version import __version__
 from elman.backends import show_config
+from elman.cells import Cell
 from elman.conversion import convert, patched, to_torch
-from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, why
+from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RecurrentCell, RNNCell, why
 from elman.streaming import Stream, chunks, stream
 from elman.weights import from_keras, from_onnx, to_keras
 
@@ -18,9 +19,12 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Cell",
     "GRUCell",
     "LSTMCell",
     "RNNCell",
+    "Recurrent",
+    "RecurrentCell",
     "Stream",
     "__version__",
     "chunks",

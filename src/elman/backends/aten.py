@@ -45,7 +45,7 @@ class AtenBackend(Backend):
         if not x.is_cuda and not is_traced:
             return f"does not run on {x.device.type} (CUDA only)"
         if stack.cell.name not in _FUNCTIONS:
-            return f"has no kernel for {stack.cell.name}"
+            return f"has no kernel for {stack.cell.name or type(stack.cell).__name__}"
         if spans.reset is not None or (spans.lengths is not None and not is_traced):
             return "does not run lengths or resets"
         if x.dtype not in _DTYPES or torch.is_autocast_enabled(x.device.type if is_traced else "cuda"):

@@ -97,7 +97,8 @@ class Trace(torch.autograd.Function):
             def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor | None, ...]:
                 traced = _reference.trace(stack, x, states, params, whole)
                 # What is saved without a name gets no gradient.
-                steps = [traced.steps[name] if name else torch.zeros_like(traced.steps[stack.cell.gates[0]]) for name in stack.cell.saved]
+                named = {**traced.states, **traced.gates}
+                steps = [named[name] if name else torch.zeros_like(named[stack.cell.gates[0]]) for name in stack.cell.saved]
                 return traced.hidden, torch.stack(steps, -2) if steps else None, *traced.finals
 
             return None, None, *_differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_outputs, grad_steps, *grad_finals))

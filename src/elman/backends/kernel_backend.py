@@ -109,8 +109,9 @@ class KernelBackend(Backend):
         else:
             hidden, finals, saved = operator.kernels_of(x).trace(stack, x, states, params, spans)
             steps = saved.steps
-        named = () if steps is None else zip(stack.cell.saved, steps.unbind(-2), strict=True)
-        return Traced(hidden, tuple(finals), {name: each for name, each in named if name})
+        named = {} if steps is None else dict(zip(stack.cell.saved, steps.unbind(-2), strict=True))
+        others = {name: named[name] for name in stack.cell.states[1:]}
+        return Traced(hidden, tuple(finals), others, {name: named[name] for name in stack.cell.traced})
 
 
 def has_gradient(inputs: Sequence[Tensor]) -> bool:

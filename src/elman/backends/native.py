@@ -55,7 +55,7 @@ class NativeBackend(KernelBackend):
         if x.dtype not in kernels.NUMBERS:
             return f"does not run {_name(x.dtype)} (float32, float64 and bfloat16 only)"
         if stack.cell.name not in kernels.CELLS:
-            return f"has no kernel for {stack.cell.name}"
+            return f"has no kernel for {stack.cell.name or type(stack.cell).__name__}"
         others = (*params, *(states or ()), *(spans.fresh or ()))
         if torch.is_autocast_enabled("cpu"):
             target = torch.get_autocast_dtype("cpu")

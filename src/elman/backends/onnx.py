@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from elman.backends.reference import alive_steps, cut_steps, mix
+from elman.cells import take_step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,15 +151,10 @@ def _steps(
     def step(*operands: Tensor) -> tuple[Tensor, ...]:
         states, (projected, *marks) = operands[:count], operands[count : count + len(steps)]
         rest = operands[count + len(steps) :]
-        own = dict(zip(kinds, rest, strict=False))
-        w_hh, b_hh, w_hr = (own.pop(kind, None) for kind in ("weight_hh", "bias_hh", "weight_hr"))
         if is_cut:
             states = mix(marks[-1], rest[len(kinds) :], states) if fresh else tuple([state.masked_fill(marks[-1], 0) for state in states])
         before = states
-        recurrent = projected[:, :0] if w_hh is None else linear(states[0], w_hh, b_hh)
-        states, _ = layer.cell.step(projected, recurrent, states, own)
-        if w_hr is not None:
-            states = (linear(states[0], w_hr), *states[1:])
+        states = take_step(layer.cell, projected, states, dict(zip(kinds, rest, strict=False)))
         if is_ragged:
             states = mix(marks[0], states, before)
         output = states[0].masked_fill(~marks[0], 0) if is_ragged else states[0].clone()

@@ -14,9 +14,10 @@ from torch.nn.functional import linear
 
 from elman.backends.backend import Backend
 from elman.backends.spans import WHOLE, Spans, Traced
+from elman.cells import take_step, trace_step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -76,24 +77,34 @@ class ReferenceBackend(Backend):
         spans: Spans = WHOLE,
     ) -> Traced:
         outputs, finals, steps = zip(*_layers(stack, x, states, params, spans, traced=True), strict=True)
-        names = (*stack.cell.states[1:], *stack.cell.gates)
+        each = [torch.stack(of_all) for of_all in zip(*itertools.chain(*steps), strict=True)]
+        others = len(stack.cell.states) - 1
         return Traced(
             torch.stack(outputs),
             tuple(torch.stack(state) for state in zip(*itertools.chain(*finals), strict=True)),
-            {name: torch.stack(each) for name, each in zip(names, zip(*itertools.chain(*steps), strict=True), strict=True)},
+            dict(zip(stack.cell.states[1:], each[:others], strict=True)),
+            dict(zip(stack.cell.traced, each[others:], strict=True)),
         )
 
 
-def step(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def step(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans = WHOLE) -> tuple[Tensor, ...]:
     """One step of one layer, x (B, I), as torch's operators that a compiler fuses: the states after it, (B, H) each."""
-    own = dict(zip(stack.kinds, params, strict=True))
-    projected = linear(x, own.pop("weight_ih"), own.pop("bias_ih", None))
+    weights = dict(zip(stack.kinds, params, strict=True))
     if states is None:
         states = tuple([x.new_zeros(x.shape[0], size) for size in stack.state_sizes])
-    w_hh, b_hh = own.pop("weight_hh", None), own.pop("bias_hh", None)
-    recurrent = projected[:, :0] if w_hh is None else linear(states[0], w_hh, b_hh)
-    after, _ = stack.cell.step(projected, recurrent, states, own)
-    return after
+    step_inputs = [each[0] for each in spans.step_inputs or ()]
+    draws = None if spans.draws is None else [_at(draw[0], 0) for draw in spans.draws]
+    return take_step(stack.cell, _project(x, weights), states, weights, step_inputs, draws)
+
+
+def _project(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor | None:
+    """The input's parts of all gates, (..., G·H); None where no gate has one."""
+    return linear(x, weights["weight_ih"], weights.get("bias_ih")) if "weight_ih" in weights else None
+
+
+def _at(draw: Tensor, t: int) -> Tensor:
+    """The random numbers of a step, (B, H), of those of one direction: (T, B, H), or the same at all steps, (B, H)."""
+    return draw[t] if draw.dim() == 3 else draw
 
 
 def _layers(
@@ -111,8 +122,10 @@ def _layers(
     batch = x.shape[1] if batch_sizes is None else batch_sizes[0]
     alive = alive_steps(spans, batch, x)
     over = None if spans.lengths is None or alive is None else ~alive
+    step_inputs = spans.step_inputs or ()
     if over is not None:  # a padding of NaN would reach the gradients: 0 * NaN is NaN
         x = x.masked_fill(over, 0)
+        step_inputs = tuple([each.masked_fill(over if each.dim() == 3 else over.squeeze(-1), 0) for each in step_inputs])
     zeros = tuple(x.new_zeros(batch, size) for size in stack.state_sizes)  # of x's dtype, which autocast changes from layer to layer
     tensors = stack.tensors_per_direction
     for layer in range(stack.num_layers):
@@ -124,9 +137,15 @@ def _layers(
             initial = zeros if states is None else tuple(state[k] for state in states)
             fresh = zeros if spans.fresh is None else tuple(state[k].expand(batch, -1) for state in spans.fresh)
             cuts = None if spans.reset is None else cut_steps(spans.reset, alive, reverse).unbind(0)
-            projected = linear(x, weights.pop("weight_ih"), weights.pop("bias_ih", None))
-            steps = projected.unbind(0) if batch_sizes is None else torch.split(projected, batch_sizes)
-            seen, last = _unroll(stack.cell, steps, weights, initial, reverse, over, cuts, fresh, traced)
+            draws = None if spans.draws is None else tuple(draw[k] for draw in spans.draws)
+            projected = _project(x, weights)
+            steps: Sequence[Tensor | None]
+            if projected is None:
+                steps = [None] * len(x)
+            else:
+                steps = projected.unbind(0) if batch_sizes is None else torch.split(projected, batch_sizes)
+            beside = step_inputs, draws
+            seen, last = _unroll(stack.cell, steps, weights, initial, reverse, over, cuts, fresh, beside, traced)
             finals.append(last)
             whole = [torch.stack(each) if batch_sizes is None else torch.cat(each) for each in zip(*seen, strict=True)]
             columns.append(whole if over is None else [each.masked_fill(over, 0) for each in whole])
@@ -155,42 +174,43 @@ def cut_steps(reset: Tensor, alive: Tensor | None, reverse: bool) -> Tensor:
 
 def _unroll(
     cell: Cell,
-    projected: Sequence[Tensor],
-    weights: dict[str, Tensor],
+    projected: Sequence[Tensor | None],
+    weights: Mapping[str, Tensor],
     initial: tuple[Tensor, ...],
     reverse: bool,
     over: Tensor | None,
     cuts: Sequence[Tensor] | None,
     fresh: tuple[Tensor, ...],
+    beside: tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None],
     traced: bool,
 ) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...]]:
     """One direction of one layer.
 
     Args:
         cell: the equation of a step.
-        projected: for each step the projected input of the sequences that have it, (alive, G·H), in the order of time.
-        weights: by kind, all but the input's: if there are any, weight_hh, (G·H, H), with a projection (G·H, P), bias_hh, (G·H,), and
-            weight_hr, the projection, (P, H); and the cell's own.
+        projected: for each step the projected input of the sequences that have it, (alive, G·H), in the order of time; None where no gate
+            has an input's part.
+        weights: by kind.
         initial: the initial states, each (B, H); with a projection the first is (B, P).
         reverse: whether to go from the last step to the first.
         over: the steps that a sequence does not have, (T, B, 1), over which it keeps its states; None if there are none.
         cuts: for each step the sequences that take ``fresh`` for their states before it, (B, 1); None if there are none.
         fresh: shaped like ``initial``.
+        beside: what a step gets besides: step inputs, (T, B) or (T, B, H), and random numbers, (T, B, H) or (B, H), None in evaluation.
         traced: whether gates and further states are asked for.
 
     Returns:
         For each step in the order of time the first state, and if ``traced`` the others and the gates; and each sequence's states after
         its last step, shaped like the initial ones.
     """
-    own = dict(weights)
-    w_hh, b_hh, w_hr = (own.pop(kind, None) for kind in ("weight_hh", "bias_hh", "weight_hr"))
-    alive = projected[-1 if reverse else 0].shape[0]
+    step_inputs, draws = beside
+    alive = _alive(projected[-1 if reverse else 0], initial)
     states = tuple(state[:alive] for state in initial)
     ended: list[tuple[Tensor, ...]] = []
     seen: list[tuple[Tensor, ...]] = []
     for t in reversed(range(len(projected))) if reverse else range(len(projected)):
         step = projected[t]
-        before, alive = alive, step.shape[0]
+        before, alive = alive, _alive(step, initial)
         if alive < before:  # the shortest sequences have ended: put their states aside
             ended.append(tuple(state[alive:] for state in states))
             states = tuple(state[:alive] for state in states)
@@ -201,16 +221,22 @@ def _unroll(
         unchanged = states
         if over is not None:  # what a sequence's states may have become, infinite too, is not to reach the gradients once more
             states = tuple(state.masked_fill(over[t], 0) for state in states)
-        recurrent = step[:, :0] if w_hh is None else linear(states[0], w_hh, b_hh)
-        states, gates = cell.step(step, recurrent, states, own)
-        if w_hr is not None:
-            states = (linear(states[0], w_hr), *states[1:])
+        given = [each[t] for each in step_inputs], None if draws is None else [_at(draw, t) for draw in draws]
+        if traced:
+            states, gates = trace_step(cell, step, states, weights, *given)
+        else:
+            states, gates = take_step(cell, step, states, weights, *given), ()
         if over is not None:
             states = mix(over[t], unchanged, states)
         seen.append((*states, *gates) if traced else states[:1])
     if ended:
         states = tuple(torch.cat(parts) for parts in zip(states, *reversed(ended), strict=True))
     return seen[::-1] if reverse else seen, states
+
+
+def _alive(projected: Tensor | None, initial: tuple[Tensor, ...]) -> int:
+    """How many sequences have a step."""
+    return initial[0].shape[0] if projected is None else projected.shape[0]
 
 
 def mix(where: Tensor, some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

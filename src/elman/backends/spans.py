@@ -24,12 +24,18 @@ class Spans(NamedTuple):
             step t is.
         fresh: what a reset starts from: one tensor for each of the cell's states, (L·D, H), with a projection the first (L·D, P); None
             for zeros.
+        step_inputs: what comes with every step beside x, in the order of the cell's ``step_inputs``: (T, B), or (T, B, H) with a number for
+            each unit. None where the cell has none.
+        draws: uniform random numbers in the order of the cell's ``draws``: (L·D, T, B, H), or the same ones at all steps, (L·D, B, H). None
+            where the cell has none, and in evaluation.
     """
 
     batch_sizes: Tensor | None = None
     lengths: Tensor | None = None
     reset: Tensor | None = None
     fresh: tuple[Tensor, ...] | None = None
+    step_inputs: tuple[Tensor, ...] | None = None
+    draws: tuple[Tensor, ...] | None = None
 
     def is_whole(self) -> bool:
         """Whether every sequence is run through all steps, in one piece."""
@@ -45,17 +51,20 @@ class Traced(NamedTuple):
     Attributes:
         hidden: the outputs of every layer, (L, T, B, D·H), with a projection P for H.
         finals: the final states, (L·D, B, H) each, as ``Backend.run`` gives them.
-        steps: by name, (L·D, T, B, H) each: the cell's states but the first after each step, and its gates. 0 beyond a sequence's length.
+        states: the cell's states but the first after each step, by name, (L·D, T, B, H) each. 0 beyond a sequence's length.
+        gates: the gates at each step, by name, laid out as the states.
     """
 
     hidden: Tensor
     finals: tuple[Tensor, ...]
-    steps: dict[str, Tensor]
+    states: dict[str, Tensor]
+    gates: dict[str, Tensor]
 
     def to(self, dtype: torch.dtype) -> Traced:
         """A copy with all tensors in this dtype."""
         return Traced(
             self.hidden.to(dtype),
             tuple([final.to(dtype) for final in self.finals]),
-            {name: each.to(dtype) for name, each in self.steps.items()},
+            {name: each.to(dtype) for name, each in self.states.items()},
+            {name: each.to(dtype) for name, each in self.gates.items()},
         )

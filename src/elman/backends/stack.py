@@ -54,7 +54,7 @@ class Stack:
         directions = 2 if self.bidirectional else 1
         width = self.proj_size or self.hidden_size
         sizes = self.input_size, self.hidden_size, self.proj_size
-        parameters = self.cell.parameters(*sizes, self.bias)
+        parameters = self.cell.shapes(*sizes, self.bias)
         direction = tuple(parameters.values())
         set_once = partial(object.__setattr__, self)
         set_once("num_directions", directions)

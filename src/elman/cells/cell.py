@@ -1,65 +1,133 @@
 """What a cell is: the equation of one step, and what belongs to it.
 
-A cell holds no parameters and no shapes. It declares its gates, its states, which parameters it has and what a kernel saves of a step, once
-and for everybody: layers, the scan, the backends, ``trace``, ``elman explain`` and the benchmarks read it here.
+A cell holds no parameters and no shapes. It declares its gates, its states and parameters, once and for everybody: layers, the scan, the
+backends, ``trace``, ``elman explain`` and the benchmarks read it here. The built-in cells are written in the same way as yours.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from torch import Tensor
 
 
-class Cell(ABC):
-    """One step of a recurrent network, as a pure function of tensors.
+class _Gates:
+    """An attribute that is the cell's gates, where neither a class nor an object says otherwise."""
+
+    def __get__(self, cell: Cell | None, owner: type[Cell]) -> tuple[str, ...]:
+        return owner.gates if cell is None else cell.gates
+
+
+class Cell:
+    """One step of a recurrent network as an equation, in plain torch. Derive from it to write a cell of your own.
+
+    >>> import elman, torch
+    >>> class MinimalGate(elman.Cell):
+    ...     gates = ("f", "n")
+    ...     def step(self, x, r, s, p):
+    ...         f = torch.sigmoid(x.f + r.f)
+    ...         n = torch.tanh(x.n + r("n", f * s.h))
+    ...         return (1 - f) * s.h + f * n
+    >>> net = elman.Recurrent(MinimalGate(), 10, 20, num_layers=2, bidirectional=True)
+    >>> output, h_n = net(torch.randn(5, 3, 10), lengths=[5, 2, 0])
+    >>> output.shape, h_n.shape
+    (torch.Size([5, 3, 40]), torch.Size([4, 3, 20]))
+
+    ``step(x, r, s, p)`` gets four sets of values by name, each (B, H) or broadcast to it:
+
+    - ``x.f``: the input's part of gate f, W_if x + b_if; and a step input by its name, ``x.dt``.
+    - ``r.f``: the recurrent part of gate f, W_hf h + b_hf, h being the first state. ``r("n", v)`` applies the same rows of W_hh and b_hh to
+      ``v`` instead of h. Each gate's rows are used in one of these ways, once a step.
+    - ``s.h``: a state before the step.
+    - ``p.name``: a parameter of the cell's own.
+    - With ``draws`` there is a fifth argument ``d``: ``d.u``, (B, H), a tensor of uniform numbers; in evaluation ``d`` is None.
+
+    It returns the states after the step, (B, H) each, in the order of ``states``; a cell of one state may return the tensor itself. It must
+    not write to what it gets, and depends on nothing else that changes between calls.
 
     Attributes:
-        name: how backends and operators call it (``"rnn_tanh"``). A kernel of this name runs it.
-        gates: the gates' usual names in the order in which their rows lie in the weights; G is their number.
-        states: the states' names; the first is the one that is the layer's output.
-        equations: the step for people to read, a line for each gate and state, in the order in which they are computed:
-            ``"r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)"``. A gate's weights bear its name; a state after the step has a prime (``h'``).
-        saved: what its kernel saves of each unit and step for the gradient, in order (csrc/cells): names of gates and states, and ``""``
-            for a number that is neither. Nothing where the kernel needs only the outputs, or where there is none.
-        sums: the states that are sums over many steps, which keep their dtype under autocast as torch's sums do.
+        gates: the gates' names, in the order in which their blocks of H rows lie in weight_ih and weight_hh.
+        states: the states' names. The first is the output.
+        input_gates: the gates that have an input's part, ``gates`` by default. Empty: there are no weight_ih and bias_ih.
+        recurrent_gates: the gates that have a recurrent part, ``gates`` by default. Empty: there are no weight_hh and bias_hh.
+        parameters: the parameters of the cell's own, which have no bias: their names, each with "H", a vector of H numbers, or "", one.
+        step_inputs: numbers that come with each step beside x, given by name to the network: their names, each with "" for one number
+            for each step and sequence, (T, B), or "H" for one for each unit too, (T, B, H).
+        draws: uniform random numbers in [0, 1), in training only: their names, each with "step", for fresh ones at every step, or
+            "sequence", for the same ones from a sequence's start or reset to its end. Every layer and direction has its own.
     """
 
-    name: ClassVar[str]
-    gates: ClassVar[tuple[str, ...]]
-    states: ClassVar[tuple[str, ...]]
-    equations: ClassVar[tuple[str, ...]]
+    gates: tuple[str, ...] = ()
+    states: tuple[str, ...] = ("h",)
+    input_gates: tuple[str, ...] = _Gates()  # type: ignore[assignment]  # what it gives
+    recurrent_gates: tuple[str, ...] = _Gates()  # type: ignore[assignment]
+    parameters: dict[str, str] = {}  # noqa: RUF012 - written as a user writes it
+    step_inputs: dict[str, str] = {}  # noqa: RUF012
+    draws: dict[str, str] = {}  # noqa: RUF012
+    if TYPE_CHECKING:
+        step: Callable[..., Tensor | tuple[Tensor, ...]]
+
+    # What a cell with kernels written for it declares besides.
+    name: ClassVar[str] = ""
+    """How backends and operators call it ("rnn_tanh"): kernels of this name run it."""
     saved: ClassVar[tuple[str, ...]] = ()
+    """What its kernels save of each unit and step for the gradient, in order (csrc/cells): names of gates and states, and "" for a number
+    that is neither. Nothing where the kernels need only the outputs.
+    """
     sums: ClassVar[tuple[str, ...]] = ()
+    """The states that are sums over many steps, which keep their dtype under autocast as torch's sums do."""
+    traced: ClassVar[tuple[str, ...]] = _Gates()  # type: ignore[assignment]
+    """The gates that ``trace`` shows."""
+    equations: ClassVar[tuple[str, ...]] = ()
+    """The step for people to read, a line for each gate and state, in the order in which they are computed:
+    ``"r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)"``. A gate's weights bear its name; a state after the step has a prime (``h'``).
+    """
 
-    def parameters(self, input_size: int, hidden_size: int, proj_size: int, bias: bool) -> dict[str, tuple[int, ...]]:
-        """The parameters of one direction of one layer, in torch's order: the shape of each by its kind.
-
-        A cell may leave out ``weight_hh`` and ``bias_hh``, or add parameters of its own under other names.
-        """
-        rows, width = len(self.gates) * hidden_size, proj_size or hidden_size
-        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, input_size), "weight_hh": (rows, width)}
-        if bias:
-            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
-        return shapes | {"weight_hr": (proj_size, hidden_size)} if proj_size else shapes
-
-    @abstractmethod
-    def step(
-        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """One step.
+    def init(self, name: str, tensor: Tensor) -> bool:
+        """Fill a parameter with its initial values, in place. Override it for values other than uniform ones over ±1/sqrt(H).
 
         Args:
-            projected: ``x W_ih^T + b_ih``, (B, G·H).
-            recurrent: ``h W_hh^T + b_hh``, (B, G·H). Apart from ``projected``, since some cells (GRU) gate it before adding. As narrow as
-                (B, 0) where there is no ``weight_hh``.
-            states: the states before the step, each (B, H); where a stack projects its output, the first is as narrow as that.
-            own: the parameters of the cell's own, by kind.
+            name: "weight_ih", "weight_hh", "bias_ih", "bias_hh", or the name of a parameter of the cell's own.
+            tensor: the parameter, of one direction of one layer, for which no gradient is recorded.
 
         Returns:
-            The states after the step, each (B, H), in the order of ``self.states``; and the gates, each (B, H), in that of ``self.gates``.
+            Whether it was filled. By default it is not.
         """
+        return False
+
+    def shapes(self, input_size: int, hidden_size: int, proj_size: int, bias: bool) -> dict[str, tuple[int, ...]]:
+        """The parameters of one direction of one layer, in torch's order: the shape of each by its kind."""
+        inputs, recurrent, width = len(self.input_gates) * hidden_size, len(self.recurrent_gates) * hidden_size, proj_size or hidden_size
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (inputs, input_size), "weight_hh": (recurrent, width)}
+        if bias:
+            shapes |= {"bias_ih": (inputs,), "bias_hh": (recurrent,)}
+        absent = ("_ih",) * (not self.input_gates) + ("_hh",) * (not self.recurrent_gates)
+        shapes = {kind: shape for kind, shape in shapes.items() if not kind.endswith(absent)}
+        shapes |= {name: (hidden_size,) if size == "H" else () for name, size in self.parameters.items()}
+        return shapes | {"weight_hr": (proj_size, hidden_size)} if proj_size else shapes
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is a cell of the same class with the same options."""
+        if type(self) is not type(other):
+            return NotImplemented
+        mine, others = vars(self), vars(other)
+        return mine.keys() == others.keys() and all(_same(value, others[name]) for name, value in mine.items())
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def __repr__(self) -> str:
+        """The class and its options: ``LeakyRNN(alpha=0.1)``."""
+        options = [f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_")]
+        return f"{type(self).__name__}({', '.join(options)})"
+
+
+def _same(a: Any, b: Any) -> bool:
+    import torch  # the equations alone need no torch
+
+    if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+        return a is b or (type(a) is type(b) and a.dtype is b.dtype and a.device == b.device and torch.equal(a, b))
+    return a is b or bool(a == b)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
+import torch
+
 from elman.cells.cell import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
+
+    from elman.cells.values import RecurrentParts, Values
 
 
 @final
@@ -21,13 +23,11 @@ class ElmanTanh(Cell):
     name = "rnn_tanh"
     gates = ("h",)
     states = ("h",)
+    traced = ()  # its only gate is the state
     equations = ("h' = tanh(W_ih x + b_ih + W_hh h + b_hh)",)
 
-    def step(
-        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        h = (projected + recurrent).tanh()
-        return (h,), (h,)
+    def step(self, x: Values, r: RecurrentParts, s: Values, p: Values) -> Tensor:
+        return torch.tanh(x.h + r.h)
 
 
 @final
@@ -35,13 +35,11 @@ class ElmanRelu(Cell):
     name = "rnn_relu"
     gates = ("h",)
     states = ("h",)
+    traced = ()  # its only gate is the state
     equations = ("h' = relu(W_ih x + b_ih + W_hh h + b_hh)",)
 
-    def step(
-        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        h = (projected + recurrent).relu()
-        return (h,), (h,)
+    def step(self, x: Values, r: RecurrentParts, s: Values, p: Values) -> Tensor:
+        return torch.relu(x.h + r.h)
 
 
 NONLINEARITIES: dict[str, type[Cell]] = {"tanh": ElmanTanh, "relu": ElmanRelu}

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
+import torch
+
 from elman.cells.cell import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
+
+    from elman.cells.values import RecurrentParts, Values
 
 
 @final
@@ -31,12 +33,8 @@ class Gru(Cell):
         "h' = (1 - z) * n + z * h",
     )
 
-    def step(
-        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        x_r, x_z, x_n = projected.chunk(3, -1)
-        h_r, h_z, h_n = recurrent.chunk(3, -1)
-        (h,) = states
-        r, z = (x_r + h_r).sigmoid(), (x_z + h_z).sigmoid()
-        n = (x_n + r * h_n).tanh()
-        return (n + z * (h - n),), (r, z, n)
+    def step(self, x: Values, r: RecurrentParts, s: Values, p: Values) -> Tensor:
+        reset = torch.sigmoid(x.r + r.r)
+        z = torch.sigmoid(x.z + r.z)
+        n = torch.tanh(x.n + reset * r.n)
+        return n + z * (s.h - n)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
+import torch
+
 from elman.cells.cell import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
+
+    from elman.cells.values import RecurrentParts, Values
 
 
 @final
@@ -32,11 +34,10 @@ class Lstm(Cell):
         "h' = o * tanh(c')",
     )
 
-    def step(
-        self, projected: Tensor, recurrent: Tensor, states: tuple[Tensor, ...], own: Mapping[str, Tensor]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        i, f, g, o = (projected + recurrent).chunk(4, -1)
-        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-        _, c = states
-        c = f * c + i * g
-        return (o * c.tanh(), c), (i, f, g, o)
+    def step(self, x: Values, r: RecurrentParts, s: Values, p: Values) -> tuple[Tensor, Tensor]:
+        i = torch.sigmoid(x.i + r.i)
+        f = torch.sigmoid(x.f + r.f)
+        g = torch.tanh(x.g + r.g)
+        o = torch.sigmoid(x.o + r.o)
+        c = f * s.c + i * g
+        return o * torch.tanh(c), c

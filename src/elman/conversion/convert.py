@@ -11,7 +11,7 @@ from torch import nn
 from elman.conversion.classes import PAIRS, InconvertibleError, as_ours, as_theirs, torch_base
 from elman.layers.layer import RecurrentLayer
 from elman.layers.module import RecurrentModule
-from elman.layers.single_step import RecurrentCell
+from elman.layers.torch_cell import TorchCell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,7 @@ def _plan_ours(module: nn.Module) -> type[nn.Module] | None:
 
 
 def _overrides_forward(module: nn.Module) -> bool:
-    return not any(vars(ours).get("forward") is type(module).forward for ours in (RecurrentLayer, RecurrentCell))
+    return not any(vars(ours).get("forward") is type(module).forward for ours in (RecurrentLayer, TorchCell))
 
 
 def _plan_theirs(module: nn.Module) -> type[nn.Module] | None:

@@ -12,11 +12,12 @@ from elman.layers.errors import and_torchs, autocasts, check_layout, conversion,
 from elman.layers.initial_state import check_states
 from elman.layers.packed import check_batch_sizes, check_order
 from elman.layers.spans import as_lengths, as_time_major_reset, wrong_lengths
+from elman.layers.step_inputs import as_step_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from elman.layers.layer import RecurrentLayer
+    from elman.layers.recurrent import Recurrent
     from elman.layers.single_step import RecurrentCell
     from elman.layers.spans import Lengths, Reset
 
@@ -32,9 +33,14 @@ _PACKED_AXES = {2: "(N, I)"}
 
 
 def of_layer(
-    layer: RecurrentLayer[Any], x: Tensor | PackedSequence, states: States, lengths: Lengths | None = None, reset: Reset | None = None
+    layer: Recurrent[Any],
+    x: Tensor | PackedSequence,
+    states: States,
+    lengths: Lengths | None = None,
+    reset: Reset | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> Call:
-    """The arguments of a layer's call."""
+    """The arguments of a layer's call. ``beside``: the step inputs, by name."""
     params = layer._params()
     if not isinstance(x, Tensor):
         return _of_packed(layer, x, states, params, lengths, reset)
@@ -56,6 +62,9 @@ def of_layer(
         spans = Spans(lengths=as_lengths(lengths, batch, steps))
     if reset is not None:
         spans = spans._replace(reset=as_time_major_reset(reset, x, steps, batch if is_batched else None, layer.batch_first))
+    if beside is not None:
+        each = (shape[:2], "(B, T" if time else "(T, B") if is_batched else (shape[:1], "(T")
+        spans = spans._replace(step_inputs=as_step_inputs(layer.stack, beside, x, *each, time, batch_axis if is_batched else None) or None)
     if layer._learned:
         states, spans = _with_learned_states(layer, states, spans, params, batch)
     if not is_batched:
@@ -64,7 +73,7 @@ def of_layer(
 
 
 def _of_packed(
-    layer: RecurrentLayer[Any],
+    layer: Recurrent[Any],
     packed: PackedSequence,
     states: States,
     params: tuple[Tensor, ...],
@@ -91,7 +100,7 @@ def _of_packed(
     return x, states, params, spans
 
 
-def check_packed(layer: RecurrentLayer[Any], packed: PackedSequence, params: tuple[Tensor, ...]) -> tuple[Tensor, int]:
+def check_packed(layer: Recurrent[Any], packed: PackedSequence, params: tuple[Tensor, ...]) -> tuple[Tensor, int]:
     """Raise an error if a PackedSequence is wrong. Returns its batch sizes, without steps that no sequence has, and B."""
     # torch.nn.LSTM does not look at a PackedSequence as RNN and GRU do, and its operators raise another type.
     wrong_dtype = ValueError if len(layer._state_names) == 1 else RuntimeError
@@ -103,26 +112,30 @@ def check_packed(layer: RecurrentLayer[Any], packed: PackedSequence, params: tup
 
 
 def _with_learned_states(
-    layer: RecurrentLayer[Any], states: States, spans: Spans, params: tuple[Tensor, ...], batch: int
+    layer: Recurrent[Any], states: States, spans: Spans, params: tuple[Tensor, ...], batch: int
 ) -> tuple[States, Spans]:
     """The states and the spans, with the learned initial states wherever a sequence starts without given ones."""
     fresh = layer._fresh(params)
     return layer._start(fresh, batch) if states is None else states, spans if spans.reset is None else spans._replace(fresh=fresh)
 
 
-def of_cell(cell: RecurrentCell[Any], x: Tensor, states: States) -> Call:
-    """The arguments of a cell's call: a sequence of one step."""
+def of_cell(cell: RecurrentCell[Any], x: Tensor, states: States, beside: Mapping[str, Any] | None = None) -> Call:
+    """The arguments of a cell's call: a sequence of one step. ``beside``: the step inputs, by name."""
     params = cell._params()
     is_batched = _check_quickly(x, params[0], cell.input_size, _CELL_AXES, RuntimeError) == 2
     if states is not None:
         axes = "(B, H)" if is_batched else "(H,)"
         states = check_states(cell._state_names, states, x, cell.stack, axes, x.shape[:-1], ranks=(1, 2))
         states = tuple([state.unsqueeze(0) for state in states])
+    spans = WHOLE
+    if beside is not None:
+        given = as_step_inputs(cell.stack, beside, x, x.shape[:-1], "(B" if is_batched else "(", 0, 0)
+        spans = Spans(step_inputs=tuple([(each if is_batched else each.unsqueeze(0)).unsqueeze(0) for each in given]) or None)
     x = x.unsqueeze(0)
     if not is_batched:
         x = x.unsqueeze(0)
         states = None if states is None else tuple([state.unsqueeze(0) for state in states])
-    return x, states, params, WHOLE
+    return x, states, params, spans
 
 
 def _check_quickly(x: Any, weight: Tensor, input_size: int, axes: Mapping[int, str], wrong_dtype: type[Exception]) -> int:
@@ -193,7 +206,7 @@ def _check_axes(x: Any, axes: Mapping[int, str]) -> None:
         raise error(f"expected x of {ranks} dimensions, {names}, got {x.dim()}: x has shape {tuple(x.shape)}")
 
 
-def check_form(layer: RecurrentLayer[Any], x: Any, states: tuple[Any, ...] | None) -> None:
+def check_form(layer: Recurrent[Any], x: Any, states: tuple[Any, ...] | None) -> None:
     """Raise the error of a call for what torch.nn's forward refuses before it asks its methods: kinds and numbers of axes."""
     is_batched = True
     if isinstance(x, PackedSequence):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from elman.cells import Gru
 from elman.layers.layer import RecurrentLayer
-from elman.layers.single_step import RecurrentCell
+from elman.layers.torch_cell import TorchCell
 
 if TYPE_CHECKING:
     from elman.cells import Cell
@@ -50,7 +50,7 @@ class GRU(RecurrentLayer[Tensor], nn.GRU):
         return Gru()
 
 
-class GRUCell(RecurrentCell[Tensor], nn.GRUCell):
+class GRUCell(TorchCell[Tensor], nn.GRUCell):
     """One step of a gated recurrent unit: a drop-in replacement for torch.nn.GRUCell.
 
     >>> import elman, torch

@@ -1,55 +1,35 @@
-"""A layer over whole sequences: what RNN, GRU and LSTM share."""
+"""A layer over whole sequences with the interface of torch.nn's: what RNN, GRU and LSTM share."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from elman import scan
-from elman.backends import Stack
-from elman.layers import arguments, dynamo
+from elman.layers import dynamo
 from elman.layers.asking import run_asking
 from elman.layers.initial_state import as_states
-from elman.layers.module import RecurrentModule, State
-from elman.layers.options import as_flag, as_probability, as_projection, as_size, as_truth, check_no_projection
-from elman.layers.parameters import as_parameters
-from elman.layers.spans import wrong_lengths
+from elman.layers.module import State
+from elman.layers.options import check_no_projection
+from elman.layers.recurrent import Recurrent
 from elman.layers.symbolic import recorded
 from elman.layers.torch_layer import TorchLayer
-from elman.layers.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import torch
+    from torch.nn.utils.rnn import PackedSequence
 
     from elman.cells import Cell
-    from elman.layers.arguments import Call
     from elman.layers.spans import Lengths, Reset
 
 
-# The attributes of a built layer that may be set to other values.
-_CHECKED: dict[str, Callable[[str, Any], object]] = {"batch_first": as_flag, "dropout": as_probability, "recompute": as_flag}
-
-
-class RecurrentLayer(RecurrentModule[State], TorchLayer):
-    """A stack of recurrent layers as a module. Abstract: a subclass picks the cell.
+class RecurrentLayer(Recurrent[State], TorchLayer):
+    """A ``Recurrent`` of a built-in cell, with torch.nn's arguments. Abstract: a subclass picks the cell.
 
     A subclass whose constructor takes more than this one's sets that as attributes before it calls this one, which asks ``_cell()``.
     """
 
-    _fixed = RecurrentModule._fixed | {"num_layers", "bidirectional", "proj_size", "learn_initial_state", "mode"}
-    num_layers: int
-    bias: bool
-    batch_first: bool
-    dropout: float
-    bidirectional: bool
-    proj_size = 0
-    recompute = False
-    learn_initial_state = False
+    _fixed = Recurrent._fixed | {"mode"}
 
     def __init__(
         self,
@@ -99,53 +79,31 @@ class RecurrentLayer(RecurrentModule[State], TorchLayer):
                 hidden_size (LSTM) or is given (RNN, GRU).
         """
         check_no_projection(proj_size)
-        super().__init__()
-        self.input_size = as_size("input_size", input_size, 1)
-        self.hidden_size = as_size("hidden_size", hidden_size, 1)
-        self.num_layers = as_size("num_layers", num_layers, 1)
-        self.bias = as_flag("bias", bias)
-        self.batch_first = batch_first
-        self.dropout = dropout
-        self.bidirectional = bidirectional
-        self.proj_size = as_projection(self.proj_size, self.hidden_size)
-        self.recompute = recompute
-        self.learn_initial_state = as_flag("learn_initial_state", learn_initial_state)
-        if self.dropout > 0 and self.num_layers == 1:
-            warnings.warn(
-                f"dropout={dropout} does nothing with num_layers=1: it acts between layers, on the output of each but the last",
-                stacklevel=2 if type(self).__init__ is RecurrentLayer.__init__ else 3,
-            )
-        self._derive(self._cell())
-        self._own_parameters(device, dtype)
-        for name, width in zip(self._learned, self.stack.state_sizes, strict=False):
-            shape = (self.num_layers * self.stack.num_directions, width)
-            self.register_parameter(name, nn.Parameter(torch.zeros(shape, device=device, dtype=dtype)))
+        TorchLayer.__init__(self)
+        self._build(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            device,
+            dtype,
+            recompute=recompute,
+            learn_initial_state=learn_initial_state,
+            constructors=1 if type(self).__init__ is RecurrentLayer.__init__ else 2,
+        )
         self._init_flat_weights()
 
     def _derive(self, cell: Cell) -> None:
-        sizes = self.input_size, self.hidden_size, self.num_layers
-        stack = Stack(cell, *sizes, as_truth("bidirectional", self.bidirectional), self.bias, self.proj_size, self.recompute)
-        suffixes = ("", "_reverse")[: stack.num_directions]
-        names = [f"{kind}_l{layer}{suffix}" for layer in range(self.num_layers) for suffix in suffixes for kind in stack.kinds]
+        super()._derive(cell)
         self._ask_if_set()
-        self._set_stack(stack, names, tuple([f"{state}_0" for state in cell.states]) if self.learn_initial_state else ())
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        check = _CHECKED.get(name)
-        super().__setattr__(name, value if check is None else check(name, value))
-        if name == "recompute" and "stack" in vars(self):
-            vars(self)["stack"] = replace(self.stack, recompute=value)
 
     def extra_repr(self) -> str:
-        words = [f"{self.input_size}, {self.hidden_size}"]
-        defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False}
-        defaults |= {"recompute": False, "learn_initial_state": False}  # after torch's
-        for name, default in defaults.items():
-            if getattr(self, name) != default:
-                words.append(f"{name}={getattr(self, name)}")
-        return ", ".join(words)
+        return self._sizes_and_options()
 
-    @overload
+    @overload  # type: ignore[override]  # a built-in cell has no step inputs
     def forward(
         self, input: Tensor, hx: State | None = None, *, lengths: Lengths | None = None, reset: Reset | None = None
     ) -> tuple[Tensor, State]: ...
@@ -204,99 +162,6 @@ class RecurrentLayer(RecurrentModule[State], TorchLayer):
         output, finals = self._run(input, None if hx is None else as_states(self._state_names, hx), lengths, reset)
         return output, finals[0] if len(finals) == 1 else finals  # type: ignore[return-value]  # what State says of the cell
 
-    def trace(
-        self,
-        x: Tensor | PackedSequence,
-        state: State | None = None,
-        *,
-        lengths: Lengths | None = None,
-        reset: Reset | None = None,
-    ) -> Trace:
-        """Run the network as a call does, and return everything that it computes: the states and gates of every layer at every step.
-
-        >>> import elman, torch
-        >>> lstm = elman.LSTM(10, 20, num_layers=2, bidirectional=True)
-        >>> traced = lstm.trace(torch.randn(5, 3, 10), lengths=[5, 2, 4])
-        >>> traced.output.shape, traced.h.shape, traced.gates["f"].shape, traced.last.shape
-        (torch.Size([5, 3, 40]), torch.Size([2, 2, 5, 3, 20]), torch.Size([2, 2, 5, 3, 20]), torch.Size([3, 40]))
-        >>> torch.equal(traced.last[:, :20], traced.output[[4, 1, 3], [0, 1, 2], :20])  # each sequence's own last step
-        True
-
-        Args:
-            x: the input, as a call takes it. A PackedSequence is unpacked: the result has its sequences in the order before packing.
-            state: the initial state, as a call takes hx.
-            lengths: the number of steps of each sequence, as a call takes them.
-            reset: where a fresh sequence begins, as a call takes it.
-
-        Returns:
-            A named tuple ``Trace`` of ``output``, ``final``, ``h``, ``c``, ``gates`` and ``last``, all of them differentiable.
-
-        Raises:
-            Exception: whatever a call raises for these arguments.
-        """
-        states, given = as_states(self._state_names, state), x
-        if isinstance(x, PackedSequence):
-            if lengths is not None:
-                raise wrong_lengths(lengths)
-            batch_sizes, _ = arguments.check_packed(self, x, self._params())
-            x, lengths = pad_packed_sequence(PackedSequence(x.data, batch_sizes, x.sorted_indices, x.unsorted_indices), self.batch_first)
-        steps, states, params, spans = self._prepare(x, states, lengths, reset)
-        traced = scan.trace(self.stack, steps, states, params, dropout=self.dropout, training=self.training, spans=spans)
-        dtype = self._autocast_dtype(given)
-        return Trace.of(traced if dtype is None else traced.to(dtype), self.stack, self.batch_first, unbatched=x.dim() == 2)
-
-    def _run(
-        self,
-        x: Tensor | PackedSequence,
-        states: tuple[Tensor, ...] | None,
-        lengths: Lengths | None,
-        reset: Reset | None,
-    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
-        """What forward does, whatever the cell's states.
-
-        Whole sequences are run as they come, by a backend that checks them itself; whatever it does not take is checked here, in a
-        person's words, brought into the scan's form, and run.
-        """
-        if lengths is None and reset is None and not torch.compiler.is_compiling():
-            done = None
-            try:
-                # Past nn.Module.__getattr__, which costs more than a small kernel. functional_call swaps the entries of this very dict.
-                params = self._read(self._parameters)
-            except KeyError:  # a parametrisation, weight_norm or pruning took one out: it is a property or an attribute then
-                pass
-            else:
-                start = states
-                if self._learned and states is None and isinstance(x, Tensor) and not x.is_nested and x.dim() == 3:
-                    start = self._start(self._fresh(params), x.shape[0 if self.batch_first else 1])
-                unchecked = cast("Tensor", x)  # whatever it is: the kernels look
-                done = scan.run_unchecked(self.stack, unchecked, start, params, self.dropout if self.training else 0.0, self.batch_first)
-            if done is not None:
-                return done
-        steps, states, params, spans = self._prepare(x, states, lengths, reset)
-        output, finals = scan.run(
-            self.stack,
-            steps,
-            states,
-            params,
-            dropout=self.dropout,
-            training=self.training,
-            spans=spans,
-            batch_first=as_truth("batch_first", self.batch_first),  # any object, if it was set past its check
-        )
-        dtype = self._autocast_dtype(x)
-        if dtype is not None:
-            output, finals = output.to(dtype), tuple([final.to(dtype) for final in finals])
-        if steps is x:  # batched and time first: nothing to undo
-            return output, finals
-        if isinstance(x, PackedSequence):
-            unsorted = x.unsorted_indices
-            if unsorted is not None:
-                finals = tuple([state.index_select(1, unsorted) for state in finals])
-            return PackedSequence(output, x.batch_sizes, x.sorted_indices, unsorted), finals
-        if x.dim() == 2:
-            return output.squeeze(1), tuple([state.squeeze(1) for state in finals])
-        return output.transpose(0, 1), finals
-
     def _run_asking(
         self,
         x: Tensor | PackedSequence,
@@ -305,32 +170,13 @@ class RecurrentLayer(RecurrentModule[State], TorchLayer):
         reset: Reset | None,
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
         """What takes the place of ``_run`` in a subclass that overrides what torch.nn's forward asks it."""
-        return run_asking(self, RecurrentLayer._run, x, states, lengths, reset)
+        return run_asking(self, Recurrent._run, x, states, lengths, reset)
 
     def _is_plain(self) -> bool:
         """Whether a call does what this class says: neither a subclass nor an attribute of the object overrides it."""
         kind: Any = type(self)
         is_own = kind.__call__ is nn.Module.__call__ and kind.forward is RecurrentLayer.forward and "forward" not in vars(self)
-        return is_own and getattr(self._run, "__func__", None) is RecurrentLayer._run
-
-    def _autocast_dtype(self, x: Tensor | PackedSequence) -> torch.dtype | None:
-        """The dtype of all results of x under autocast, where it is not the one that the backends give them; None where it is."""
-        return None
-
-    def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None, lengths: Lengths | None, reset: Reset | None) -> Call:
-        return arguments.of_layer(self, x, states, lengths, reset)
-
-    def _fresh(self, params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The learned initial states as they are now, (L·D, H) each, checked."""
-        directions = self.num_layers * self.stack.num_directions
-        shapes = [(directions, width) for width in self.stack.state_sizes]
-        fresh = [getattr(self, name, None) for name in self._learned]
-        return as_parameters((self._names[0], *self._learned), (params[0], *fresh), (self.stack.shapes[0], *shapes))[1:]
-
-    @staticmethod
-    def _start(fresh: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
-        """The learned initial states for every sequence of the batch, (L·D, B, H) each."""
-        return tuple([state.unsqueeze(1).expand(-1, batch, -1).contiguous() for state in fresh])
+        return is_own and getattr(self._run, "__func__", None) is Recurrent._run
 
 
 dynamo.allow(RecurrentLayer)

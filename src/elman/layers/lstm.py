@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from elman.cells import Lstm
 from elman.layers.layer import RecurrentLayer
 from elman.layers.options import as_size
-from elman.layers.single_step import RecurrentCell
+from elman.layers.torch_cell import TorchCell
 
 if TYPE_CHECKING:
     from torch.nn.utils.rnn import PackedSequence
@@ -116,7 +116,7 @@ class LSTM(RecurrentLayer[tuple[Tensor, Tensor]], nn.LSTM):
         return torch.bfloat16 if fused else None
 
 
-class LSTMCell(RecurrentCell[tuple[Tensor, Tensor]], nn.LSTMCell):
+class LSTMCell(TorchCell[tuple[Tensor, Tensor]], nn.LSTMCell):
     """One step of a long short-term memory: a drop-in replacement for torch.nn.LSTMCell.
 
     >>> import elman, torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -73,6 +74,10 @@ else:
             return super().__class_getitem__(kinds) if issubclass(cls, Generic) else cls
 
 
+def _reader_of_one(name: str) -> Callable[[dict[str, Any]], tuple[Tensor, ...]]:
+    return lambda parameters: (parameters[name],)
+
+
 class RecurrentModule(_WithState[State]):
     """A module that owns the parameters of a stack. Abstract: a subclass says which, and how a call is checked.
 
@@ -107,7 +112,7 @@ class RecurrentModule(_WithState[State]):
         own["stack"] = stack
         own["_names"] = names
         own["_state_names"] = ("hx",) if len(stack.cell.states) == 1 else tuple([f"{state}_0" for state in stack.cell.states])
-        own["_read"] = itemgetter(*names)
+        own["_read"] = itemgetter(*names) if len(names) > 1 else _reader_of_one(names[0])
         own["_learned"] = learned
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -178,12 +183,18 @@ class RecurrentModule(_WithState[State]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all parameters again from the uniform distribution over ±1/sqrt(H), and set learned initial states to zero."""
+        """Draw all parameters again, from the uniform distribution over ±1/sqrt(H) where the cell's ``init`` does not fill them, and set
+        learned initial states to zero.
+        """
         bound = 1.0 / math.sqrt(self.stack.hidden_size) if self.stack.hidden_size > 0 else 0.0
+        kinds = dict(zip(self._names, itertools.cycle(self.stack.kinds)))
         for name, parameter in self.named_parameters():
             if name in self._learned:
                 nn.init.zeros_(parameter)
-            else:
+                continue
+            with torch.no_grad():
+                filled = name in kinds and self.stack.cell.init(kinds[name], parameter)
+            if not filled:
                 nn.init.uniform_(parameter, -bound, bound)
 
     def _own_params(self) -> tuple[Tensor, ...] | None:
@@ -209,6 +220,7 @@ class RecurrentModule(_WithState[State]):
         states: tuple[Tensor, ...] | None,
         lengths: Lengths | None,
         reset: Reset | None,
+        beside: dict[str, Tensor] | None = None,
     ) -> Call:
         """Check a call's arguments and bring them into the form that the scan takes. See ``arguments``."""
         raise NotImplementedError

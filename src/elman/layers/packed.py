@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from elman.layers.errors import brief_list, brief_numbers, check_layout, wrong_kind
 from elman.layers.spans import is_recorded
@@ -85,3 +86,18 @@ def check_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, 
         raise RuntimeError(
             f"expected sorted_indices and unsorted_indices to hold each of {batch} sequences once and to undo each other, got {got}{_PACK}"
         )
+
+
+def pack_as(packed: PackedSequence, output: Tensor, lengths: Tensor, batch_first: bool) -> PackedSequence:
+    """A padded batch in the order before packing, packed as another PackedSequence is.
+
+    Args:
+        packed: the other one.
+        output: (T, B, H), or (B, T, H) with batch_first.
+        lengths: the number of steps of each sequence, (B,), on the CPU.
+    """
+    by_time, order = output.transpose(0, 1) if batch_first else output, packed.sorted_indices
+    if order is not None:
+        by_time, lengths = by_time.index_select(1, order), lengths.index_select(0, order.cpu())
+    data, _ = torch._VF._pack_padded_sequence(by_time, lengths, False)
+    return PackedSequence(data, packed.batch_sizes, order, packed.unsorted_indices)

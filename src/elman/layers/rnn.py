@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from elman.cells import NONLINEARITIES
 from elman.layers.layer import RecurrentLayer
 from elman.layers.options import as_nonlinearity
-from elman.layers.single_step import RecurrentCell
+from elman.layers.torch_cell import TorchCell
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +99,7 @@ class RNN(RecurrentLayer[Tensor], nn.RNN):
             super().__setattr__(name, value)
 
 
-class RNNCell(RecurrentCell[Tensor], nn.RNNCell):
+class RNNCell(TorchCell[Tensor], nn.RNNCell):
     """One step of an Elman network: a drop-in replacement for torch.nn.RNNCell.
 
     >>> import elman, torch
@@ -124,7 +124,7 @@ class RNNCell(RecurrentCell[Tensor], nn.RNNCell):
         bias_ih, bias_hh: (H,); None without bias.
     """
 
-    _fixed = RecurrentCell._fixed | {"nonlinearity"}
+    _fixed = TorchCell._fixed | {"nonlinearity"}
 
     def __init__(
         self,

@@ -1,18 +1,20 @@
-"""One step of one layer as a module: what RNNCell, GRUCell and LSTMCell share."""
+"""One step of one layer of any cell."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from elman import scan
 from elman.backends import Stack, reference
 from elman.layers import arguments
+from elman.layers.check_cell import as_cell
 from elman.layers.initial_state import as_states
 from elman.layers.module import RecurrentModule, State
-from elman.layers.options import as_size, as_truth
+from elman.layers.options import as_flag, as_size, as_truth
+from elman.layers.step_inputs import draw
 from elman.layers.symbolic import recorded
 
 if TYPE_CHECKING:
@@ -23,84 +25,118 @@ if TYPE_CHECKING:
     from elman.layers.spans import Lengths, Reset
 
 
-_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+class RecurrentCell(RecurrentModule[State]):
+    """One step of one layer of a cell.
 
+    >>> import elman, torch
+    >>> class Leaky(elman.Cell):
+    ...     gates = ("h",)
+    ...     def step(self, x, r, s, p):
+    ...         return 0.9 * s.h + 0.1 * torch.tanh(x.h + r.h)
+    >>> cell = elman.RecurrentCell(Leaky(), 10, 20)
+    >>> h = torch.zeros(3, 20)
+    >>> for x in torch.randn(5, 3, 10):
+    ...     h = cell(x, h)
+    >>> h.shape
+    torch.Size([3, 20])
 
-class RecurrentCell(RecurrentModule[State], nn.RNNCellBase):
-    """One step of one layer as a module. Abstract: a subclass picks the cell.
+    The constructor's arguments are described at ``__init__``, those of a call at ``forward``. I is input_size, H hidden_size.
 
-    A subclass whose constructor takes more than this one's sets that as attributes before it calls this one, which asks ``_cell()``.
+    Attributes:
+        weight_ih: a block of H rows for each of the cell's input gates, (G·H, I).
+        weight_hh: a block of H rows for each of its recurrent gates, (G·H, H).
+        bias_ih, bias_hh: as many rows, (G·H,); None without bias. The cell's own parameters bear their own names.
     """
 
+    _fixed = RecurrentModule._fixed | {"cell"}
+    cell: Cell
     bias: bool
 
     def __init__(
-        self,
+        self: RecurrentCell[Any],
+        cell: Cell,
         input_size: int,
         hidden_size: int,
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Build the cell, with the arguments of torch.nn's class of the same name.
-
-        The parameters are drawn from the uniform distribution over ±1/sqrt(H). With the same seed they are the same as torch.nn's.
+        """Build the module. The cell's step is tried on a small batch of made-up numbers, to find mistakes in it.
 
         Args:
+            cell: the equation of a step.
             input_size: I, the number of features of x.
             hidden_size: H, the number of units.
             bias: whether there are biases b_ih and b_hh.
-            nonlinearity: RNNCell only, the fourth argument: "tanh" (the default) or "relu".
             device: where the parameters are created.
             dtype: the dtype of the parameters.
 
         The parameters depend on these arguments: setting such an attribute to another value raises an AttributeError.
 
         Raises:
-            TypeError: a size is not an int.
-            RuntimeError: a size is negative, or the nonlinearity is unknown.
+            Exception: as ``elman.Recurrent`` does for these arguments.
         """
-        super(nn.RNNCellBase, self).__init__()  # past torch.nn's constructor, which makes parameters
-        self.input_size = as_size("input_size", input_size, 0, RuntimeError)
-        self.hidden_size = as_size("hidden_size", hidden_size, 0, RuntimeError)
-        self.bias = bias
+        super().__init__()
+        self.cell = as_cell(cell, device)
+        self.input_size = as_size("input_size", input_size, 1)
+        self.hidden_size = as_size("hidden_size", hidden_size, 1)
+        self.bias = as_flag("bias", bias)
+        for name in self.cell.parameters:
+            if hasattr(self, name):
+                kind = type(self.cell).__name__
+                raise ValueError(f"expected other names in {kind}.parameters, got {name!r}, which something else bears")
+        self._build(device, dtype)
+
+    def _cell(self) -> Cell:
+        return self.cell
+
+    def _build(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        """Create the parameters for the attributes that the module has."""
         self._derive(self._cell())
         self._own_parameters(device, dtype)
-        for name in _NAMES[self.stack.tensors_per_direction :]:
-            self.register_parameter(name, None)
+        for name in ("bias_ih", "bias_hh"):
+            if name not in self._names:
+                self.register_parameter(name, None)
 
     def _derive(self, cell: Cell) -> None:
         stack = Stack(cell, self.input_size, self.hidden_size, bias=as_truth("bias", self.bias))
-        self._set_stack(stack, _NAMES[: stack.tensors_per_direction])
+        self._set_stack(stack, stack.kinds)
 
     def extra_repr(self) -> str:
+        return f"{self.cell!r}, {self._sizes_and_bias()}"
+
+    def _sizes_and_bias(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias is True else f", bias={self.bias}")
 
-    def forward(self, input: Tensor, hx: State | None = None) -> State:
+    def forward(self, input: Tensor, hx: State | None = None, **step_inputs: Tensor) -> State:
         """Compute one step.
 
         Args:
             input: x, of shape (B, I); unbatched, (I,).
-            hx: the state before the step. RNNCell and GRUCell: h, of shape (B, H). LSTMCell: a tuple (h, c) of two such tensors. Unbatched,
-                (H,). Default: zeros.
+            hx: the state before the step, (B, H), of a cell of several states a tuple of such tensors. Unbatched, (H,). Default: zeros.
+            step_inputs: what the cell declares as step_inputs, by name: (B,), or with "H" (B, H); unbatched without the axis B.
 
         Returns:
-            The state after the step, shaped like hx.
+            The state after the step, shaped like hx. In training, each call draws random numbers of its own for the cell's ``draws``.
 
         Raises:
-            TypeError: input is not a tensor, or hx is not a tensor (LSTMCell: a tuple of tensors).
+            TypeError: input is not a tensor; hx is not a tensor, or for several states a tuple of tensors; or a step input is missing, not
+                declared, or no tensor.
             ValueError: input or a state has the wrong number of dimensions.
             RuntimeError: a size, dtype or device is wrong, or hx has the wrong number of states.
         """
-        if not isinstance(input, Tensor) and (node := recorded(self, input, hx)) is not None:
+        if not isinstance(input, Tensor) and (node := recorded(self, input, hx, **step_inputs)) is not None:
             return node
-        states = self._run(input, None if hx is None else as_states(self._state_names, hx))
+        cell = self.stack.cell
+        beside = step_inputs if step_inputs or cell.step_inputs or (cell.draws and self.training) else None
+        states = self._run(input, None if hx is None else as_states(self._state_names, hx), beside)
         return states[0] if len(states) == 1 else states  # type: ignore[return-value]  # what State says of the cell
 
-    def _run(self, x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+    def _run(self, x: Tensor, states: tuple[Tensor, ...] | None, beside: dict[str, Tensor] | None = None) -> tuple[Tensor, ...]:
         """What forward does, whatever the cell's states: a sequence of one step."""
         given = (x, *(states or ()))
-        if not torch.compiler.is_compiling() and all(isinstance(t, Tensor) for t in given) and (params := self._own_params()) is not None:
+        params = None if torch.compiler.is_compiling() or beside is not None else self._own_params()
+        if params is not None and all(isinstance(t, Tensor) for t in given):
             try:
                 step, *before = [t.unsqueeze(0) for t in given]
             except RuntimeError:  # a tensor of another layout
@@ -109,16 +145,25 @@ class RecurrentCell(RecurrentModule[State], nn.RNNCellBase):
             done = scan.run_unchecked(self.stack, step, tuple(before) or None, params, 0.0, False)
             if done is not None:
                 return tuple([state.squeeze(0) for state in done[1]])
-        step, states, params, _ = arguments.of_cell(self, x, states)
+        step, states, params, spans = arguments.of_cell(self, x, states, beside)
+        if self.training and self.stack.cell.draws:
+            spans = spans._replace(draws=draw(self.stack, step, None))
         if torch.compiler.is_compiling():  # one step is little more than two products, which a compiler fuses with what is around
             states = None if states is None else tuple([state.squeeze(0) for state in states])
-            finals = reference.step(self.stack, step.squeeze(0), states, params)
+            finals = reference.step(self.stack, step.squeeze(0), states, params, spans)
         else:
-            _, finals = scan.run(self.stack, step, states, params)
+            _, finals = scan.run(self.stack, step, states, params, spans=spans)
             finals = tuple([state.squeeze(0) for state in finals])
         return finals if x.dim() == 2 else tuple([state.squeeze(0) for state in finals])
 
-    def _prepare(self, x: Tensor | PackedSequence, states: tuple[Tensor, ...] | None, lengths: Lengths | None, reset: Reset | None) -> Call:
+    def _prepare(
+        self,
+        x: Tensor | PackedSequence,
+        states: tuple[Tensor, ...] | None,
+        lengths: Lengths | None,
+        reset: Reset | None,
+        beside: dict[str, Tensor] | None = None,
+    ) -> Call:
         if lengths is not None or reset is not None:
             raise TypeError(f"expected neither lengths nor reset, got {'reset' if lengths is None else 'lengths'}: a cell runs one step")
-        return arguments.of_cell(self, x, states)  # type: ignore[arg-type]  # refuses all but tensors
+        return arguments.of_cell(self, x, states, beside)  # type: ignore[arg-type]  # refuses all but tensors

@@ -20,9 +20,10 @@ class Trace(NamedTuple):
             sequence's length it is 0, and so are c and the gates.
         c: an LSTM's c at every step, (L, D, T, B, H), laid out as h; None for other networks.
         gates: the gates at every step by their usual names, laid out as h: for a GRU "r", "z" and "n", for an LSTM "i", "f", "g" and "o";
-            empty for an RNN.
+            empty for an RNN. Of a cell of your own, what the first activation makes of the gate's parts.
         last: the last layer's final h of each direction, concatenated, (B, D·P). Use it instead of the last step of output, which for the
             reverse direction is the first step that it ran, and for a short sequence is padding.
+        states: all states at every step by their names, laid out as h: h is among them, and an LSTM's c.
     """
 
     output: Tensor
@@ -31,6 +32,7 @@ class Trace(NamedTuple):
     c: Tensor | None
     gates: dict[str, Tensor]
     last: Tensor
+    states: dict[str, Tensor]
 
     def __repr__(self) -> str:
         """The shapes: the numbers would fill pages."""
@@ -39,7 +41,7 @@ class Trace(NamedTuple):
     @classmethod
     def of(cls, traced: Traced, stack: Stack, batch_first: bool, unbatched: bool) -> Trace:
         """A backend's trace, laid out as the layer lays out its results."""
-        layers, directions, cell = stack.num_layers, stack.num_directions, stack.cell
+        layers, directions = stack.num_layers, stack.num_directions
 
         def laid_out(steps: Tensor, batch: int) -> Tensor:
             """A tensor whose axes T and B are ``batch - 1`` and ``batch``, as x is laid out."""
@@ -48,16 +50,21 @@ class Trace(NamedTuple):
             return steps.transpose(batch - 1, batch) if batch_first else steps
 
         hidden = traced.hidden.reshape(*traced.hidden.shape[:3], directions, stack.state_sizes[0]).movedim(3, 1)
-        steps = {name: laid_out(each.reshape(layers, directions, *each.shape[1:]), 3) for name, each in traced.steps.items()}
+
+        def of_all(steps: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: laid_out(each.reshape(layers, directions, *each.shape[1:]), 3) for name, each in steps.items()}
+
+        h, others = laid_out(hidden, 3), of_all(traced.states)
         last = traced.finals[0][-directions:].transpose(0, 1).flatten(1)
         finals = tuple([state.squeeze(1) if unbatched else state for state in traced.finals])
         return cls(
             output=laid_out(traced.hidden[-1], 1),
             final=finals[0] if len(finals) == 1 else finals,
-            h=laid_out(hidden, 3),
-            c=steps.get("c"),
-            gates={name: steps[name] for name in cell.gates if name not in cell.states},
+            h=h,
+            c=others.get("c"),
+            gates=of_all(traced.gates),
             last=last.squeeze(0) if unbatched else last,
+            states={stack.cell.states[0]: h, **others},
         )
 
 

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 def why(
     rnn: RecurrentModule[Any],
     x: Tensor | PackedSequence,
-    hx: Tensor | tuple[Tensor, Tensor] | None = None,
+    hx: Tensor | tuple[Tensor, ...] | None = None,
     *,
     lengths: Lengths | None = None,
     reset: Reset | None = None,
+    **step_inputs: Tensor,
 ) -> str:
     """Say in one line which backend would run ``rnn(x, hx, lengths=lengths, reset=reset)`` and, if it is not the native one, why.
 
@@ -35,6 +36,7 @@ def why(
         x: as the module takes it.
         hx: as the module takes it.
         lengths, reset: as a layer takes them. Not for a cell.
+        step_inputs: as a module of a cell that has some takes them.
 
     Raises:
         TypeError: ``rnn`` is not one of Elman's modules, or it is a cell and lengths or reset are given.
@@ -42,4 +44,4 @@ def why(
     """
     if not isinstance(rnn, RecurrentModule):
         raise wrong_module("layers or cells", rnn)
-    return explain(rnn.stack, *rnn._prepare(x, as_states(rnn._state_names, hx), lengths, reset))
+    return explain(rnn.stack, *rnn._prepare(x, as_states(rnn._state_names, hx), lengths, reset, step_inputs))

@@ -96,7 +96,8 @@ def trace(
     return Traced(
         torch.cat([part.hidden for part in parts]),
         _join([part.finals for part in parts]),
-        {name: torch.cat([part.steps[name] for part in parts]) for name in parts[0].steps},
+        {name: torch.cat([part.states[name] for part in parts]) for name in parts[0].states},
+        {name: torch.cat([part.gates[name] for part in parts]) for name in parts[0].gates},
     )
 
 
@@ -113,7 +114,10 @@ def _layers(
             (
                 None if states is None else tuple(state[own] for state in states),
                 params[index * tensors : (index + 1) * tensors],
-                spans if spans.fresh is None else spans._replace(fresh=tuple(state[own] for state in spans.fresh)),
+                spans._replace(
+                    fresh=None if spans.fresh is None else tuple(state[own] for state in spans.fresh),
+                    draws=None if spans.draws is None else tuple(draw[own] for draw in spans.draws),
+                ),
             ),
         )
 

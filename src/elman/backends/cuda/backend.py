@@ -48,7 +48,7 @@ class CudaBackend(KernelBackend):
         if dtype not in _DTYPES or x.dtype not in _DTYPES:
             return f"does not run {str(x.dtype).removeprefix('torch.')} (bfloat16, float16 and float32 only)"
         if stack.cell.name not in CELLS:
-            return f"has no kernel for {stack.cell.name}"
+            return f"has no kernel for {stack.cell.name or type(stack.cell).__name__}"
         if stack.proj_size:
             return "does not run projections (proj_size)"
         if max(x.shape) > _LARGEST:

@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     @staticmethod
     def of(x: Tensor, spans: Spans, batch_first: bool) -> Batch:
         """Of x, (T, B, I), with batch_first (B, T, I), or packed (N, I)."""
-        sizes, lengths, reset, _ = spans
+        sizes, lengths, reset = spans[:3]
         if sizes is not None:
             sequences = int(sizes[0])
             own = (sizes.unsqueeze(1) > torch.arange(sequences, device="cpu")).sum(0)

@@ -1,0 +1,84 @@
+"""Which value in a step is a gate's, for ``trace``: what the first activation makes of the gate's parts.
+
+x.g and r.g are open for gate g. What an operation makes of open values is open, too, until an activation closes it: its result is the
+gate's value. A gate that nothing closes has the last open value.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+# By torch's names, the functions whose result is a gate's value.
+ACTIVATIONS = frozenset(
+    "tanh sigmoid special_expit relu relu6 leaky_relu elu selu celu silu mish gelu softplus softsign hardsigmoid hardtanh hardswish "  # noqa: SIM905
+    "logsigmoid softmax special_softmax exp expm1 special_expm1 log log1p special_log1p erf special_erf sin cos".split()
+)
+
+
+def shared_gates(operands: Iterable[frozenset[str]]) -> frozenset[str]:
+    """The gates for which the result of an operation is open, of the gates for which each of its operands is.
+
+    Those that all open operands share, as i in exp(i - max(i, f)); if they share none, all of them.
+    """
+    opened = [gates for gates in operands if gates]
+    return frozenset.intersection(*opened) or frozenset.union(*opened) if opened else frozenset()
+
+
+class GateTracker(TorchFunctionMode):
+    """Finds the gates' values among the tensors of a step that runs inside it.
+
+    Args:
+        parts: by gate, those of x.g and r.g that there are.
+    """
+
+    def __init__(self, parts: dict[str, list[Tensor]]) -> None:
+        super().__init__()
+        self._values: dict[str, Tensor] = {}
+        self._closed: set[str] = set()
+        self._parts = parts
+        self._open: dict[int, tuple[Tensor, frozenset[str]]] = {}  # with the tensor, whose id is not given to another meanwhile
+        for gate, tensors in parts.items():
+            for tensor in tensors:
+                self._open[id(tensor)] = tensor, frozenset((gate,))
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        operands = [self._open[id(t)][1] for t in _tensors((args, kwargs)) if id(t) in self._open]
+        gates = shared_gates(operands)
+        if not gates:
+            return result
+        results = list(_tensors(result))
+        if getattr(func, "__name__", "") in ACTIVATIONS:
+            for gate in gates - self._closed:
+                self._values[gate] = results[0]
+            self._closed |= gates
+        else:
+            for tensor in results:
+                self._open[id(tensor)] = tensor, gates
+                for gate in gates - self._closed:
+                    self._values[gate] = tensor
+        return result
+
+    def value(self, gate: str) -> Tensor:
+        """A gate's value."""
+        if gate in self._values:
+            return self._values[gate]
+        first, *rest = self._parts[gate]
+        return first + rest[0] if rest else first
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists and dicts."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, list | tuple | dict):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _tensors(value)

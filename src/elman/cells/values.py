@@ -1,0 +1,175 @@
+"""What a step gets: values by name, as x.i, r.i, s.c and p.p_i; and the step taken with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.nn.functional import linear
+
+from elman.cells.gates import GateTracker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from elman.cells.cell import Cell
+
+
+class Values:
+    """Tensors by name.
+
+    Args:
+        role: what the step calls this: "x", "r", "s", "p" or "d".
+        cell: whose step it is.
+        values: the tensors.
+    """
+
+    def __init__(self, role: str, cell: Cell, values: Iterable[tuple[str, Tensor]]) -> None:
+        self._role = role
+        self._cell = cell
+        for name, value in values:
+            setattr(self, name, value)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Tensor: ...
+
+    else:
+
+        def __getattr__(self, name):
+            if name.startswith("_"):  # a protocol's, which asks whether there is such a thing
+                raise AttributeError(name)
+            raise AttributeError(missing(self._role, self._cell, name))
+
+
+class RecurrentParts(Values):
+    """The gates' recurrent parts by name; called, the part of a gate for another vector than h."""
+
+    def __init__(self, cell: Cell, h: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
+        gates = cell.recurrent_gates
+        super().__init__("r", cell, () if weight is None else zip(gates, linear(h, weight, bias).chunk(len(gates), -1), strict=True))
+        self._weight, self._bias = weight, bias
+
+    def __call__(self, gate: str, v: Tensor) -> Tensor:
+        """The rows of W_hh and b_hh for this gate applied to ``v``, (B, H), instead of h."""
+        gates = self._cell.recurrent_gates
+        if self._weight is None or gate not in gates:
+            raise AttributeError(missing("r", self._cell, gate))
+        size = self._weight.shape[0] // len(gates)
+        begin = gates.index(gate) * size
+        rows = slice(begin, begin + size)
+        return linear(v, self._weight[rows], None if self._bias is None else self._bias[rows])
+
+
+def missing(role: str, cell: Cell, name: str) -> str:
+    """What to say of a name that a step asks of one of its arguments, and that the cell does not declare."""
+    declared = {
+        "x": ("input_gates or step_inputs", (*cell.input_gates, *cell.step_inputs)),
+        "r": ("recurrent_gates", cell.recurrent_gates),
+        "s": ("states", cell.states),
+        "p": ("parameters", tuple(cell.parameters)),
+        "d": ("draws", tuple(cell.draws)),
+    }
+    where, names = declared[role]
+    there = ", ".join(f"{role}.{each}" for each in names) or f"nothing of {role}"
+    return f"expected the step of {type(cell).__name__} to use {there}, got {role}.{name}: declare {name!r} in {where}"
+
+
+def take_step(
+    cell: Cell,
+    projected: Tensor | None,
+    states: tuple[Tensor, ...],
+    weights: Mapping[str, Tensor],
+    step_inputs: Sequence[Tensor] = (),
+    draws: Sequence[Tensor] | None = None,
+) -> tuple[Tensor, ...]:
+    """One step of one direction of one layer.
+
+    Args:
+        cell: the equation.
+        projected: ``x W_ih^T + b_ih``, (B, G·H), G being the number of input gates; None if there are none.
+        states: the states before the step, each (B, H); with a projection the first is (B, P).
+        weights: by kind, all but the input's: ``weight_hh``, (G·H, H), with a projection (G·H, P), ``bias_hh``, (G·H,), ``weight_hr``, the
+            projection, (P, H), of these those that there are; and the cell's own.
+        step_inputs: in the order of ``cell.step_inputs``, (B,) or (B, H).
+        draws: in the order of ``cell.draws``, (B, H); None in evaluation.
+
+    Returns:
+        The states after the step, shaped like those before.
+    """
+    x = _inputs(cell, projected, step_inputs)
+    r = RecurrentParts(cell, states[0], weights.get("weight_hh"), weights.get("bias_hh"))
+    return _after(cell, x, r, states, weights, draws)
+
+
+def trace_step(
+    cell: Cell,
+    projected: Tensor | None,
+    states: tuple[Tensor, ...],
+    weights: Mapping[str, Tensor],
+    step_inputs: Sequence[Tensor] = (),
+    draws: Sequence[Tensor] | None = None,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What ``take_step`` gives, and the gates, (B, H) each, in the order of ``cell.traced``."""
+    x = _inputs(cell, projected, step_inputs)
+    r = RecurrentParts(cell, states[0], weights.get("weight_hh"), weights.get("bias_hh"))
+    with GateTracker({gate: [vars(part)[gate] for part in (x, r) if gate in vars(part)] for gate in cell.traced}) as tracker:
+        after = _after(cell, x, r, states, weights, draws)
+    gates = [tracker.value(gate) for gate in cell.traced]
+    return after, tuple([gate.expand_as(after[-1]) for gate in gates])
+
+
+def _inputs(cell: Cell, projected: Tensor | None, step_inputs: Sequence[Tensor]) -> Values:
+    gates = () if projected is None else projected.chunk(len(cell.input_gates), -1)
+    given = zip(cell.step_inputs.items(), step_inputs, strict=True)
+    columns = [(name, value if size == "H" else value.unsqueeze(-1)) for (name, size), value in given]
+    return Values("x", cell, [*zip(cell.input_gates, gates, strict=True), *columns])
+
+
+def _after(
+    cell: Cell, x: Values, r: RecurrentParts, states: tuple[Tensor, ...], weights: Mapping[str, Tensor], draws: Sequence[Tensor] | None
+) -> tuple[Tensor, ...]:
+    """The states after a step, checked, and projected."""
+    arguments: list[Any] = [
+        x,
+        r,
+        Values("s", cell, zip(cell.states, states, strict=True)),
+        Values("p", cell, [(name, weights[name]) for name in cell.parameters]),
+    ]
+    if cell.draws:
+        arguments.append(None if draws is None else Values("d", cell, zip(cell.draws, draws, strict=True)))
+    after = as_states(cell, cell.step(*arguments))
+    if "weight_hr" in weights:
+        after = (linear(after[0], weights["weight_hr"]), *after[1:])
+    return check_shapes(cell, states, after)
+
+
+def as_states(cell: Cell, returned: Any) -> tuple[Tensor, ...]:
+    """What a step returned, in a tuple.
+
+    Raises:
+        TypeError: it is not a tensor or several.
+        RuntimeError: there are more or fewer than the cell has states.
+    """
+    after = returned if isinstance(returned, tuple | list) else (returned,)
+    kind, names = type(cell).__name__, ", ".join(cell.states)
+    if not all(isinstance(state, Tensor) for state in after):
+        got = ", ".join(type(state).__name__ for state in after)
+        raise TypeError(f"expected the step of {kind} to return tensors, its states {names}, got {got}: return the states after the step")
+    if len(after) != len(cell.states):
+        raise RuntimeError(
+            f"expected the step of {kind} to return {len(cell.states)} states, {names}, got {len(after)}: "
+            "return a tensor for each name in states, in their order"
+        )
+    return tuple(after)
+
+
+def check_shapes(cell: Cell, before: Sequence[Tensor], after: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The states after a step. Raises a RuntimeError if one is not shaped like the one before."""
+    for name, old, new in zip(cell.states, before, after, strict=True):
+        if new.shape != old.shape:
+            raise RuntimeError(
+                f"expected the step of {type(cell).__name__} to return {name} of shape {tuple(old.shape)}, (B, H), got {tuple(new.shape)}: "
+                "keep one number for each sequence and unit"
+            )
+    return after

@@ -1,0 +1,91 @@
+"""A cell as somebody wrote it, checked before a network is built of it: what it declares, and a step of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from elman.cells import BY_NAME, Cell
+from elman.layers.errors import brief
+from elman.layers.try_step import try_step
+
+# What the call of a network gives by other names.
+_TAKEN = ("input", "x", "hx", "state", "lengths", "reset", "out", "rnn", "self")
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+
+
+def as_cell(cell: object, device: torch.device | str | None) -> Cell:
+    """The cell, checked.
+
+    Args:
+        cell: as the caller gave it.
+        device: where its network will be.
+
+    Raises:
+        TypeError: it is not a cell; what it declares is not of the right type; or the step returns what is not a tensor.
+        ValueError: it declares what does not fit together.
+        AttributeError: the step asks for a name that the cell does not declare.
+        RuntimeError: the step fails, returns the wrong number of states or one of the wrong shape, uses a gate's rows twice, writes to what
+            it was given, changes the cell, or gives other numbers the second time.
+    """
+    if not isinstance(cell, Cell):
+        if isinstance(cell, type) and issubclass(cell, Cell):
+            raise TypeError(f"expected cell to be an elman.Cell, got the class {cell.__name__}: make one with {cell.__name__}()")
+        raise TypeError(f"expected cell to be an elman.Cell, got {brief(cell)}: derive its class from elman.Cell")
+    if type(cell) is BY_NAME.get(cell.name):
+        return cell
+    _check_declarations(cell)
+    if not torch._C._len_torch_dispatch_stack() and not torch.compiler.is_compiling():  # numbers may be unknown there
+        try_step(cell, device)
+    return cell
+
+
+def _check_declarations(cell: Cell) -> None:
+    kind = type(cell).__name__
+    for name in ("name", "saved", "sums", "traced", "equations"):
+        if getattr(cell, name) != (cell.gates if name == "traced" else getattr(Cell, name)):
+            raise ValueError(f"expected {kind} without an attribute {name}, which cells with kernels have: call it by another name")
+    for name in ("gates", "states", "input_gates", "recurrent_gates"):
+        names = getattr(cell, name)
+        if not isinstance(names, tuple | list) or not all(isinstance(each, str) for each in names):
+            raise TypeError(f"expected {kind}.{name} to be a tuple of names, got {brief(names)}{_comma(names)}")
+    if not cell.states:
+        raise ValueError(f"expected {kind} to have a state, got none: name it in states, the output first")
+    for name in ("input_gates", "recurrent_gates"):
+        if others := [gate for gate in getattr(cell, name) if gate not in cell.gates]:
+            raise ValueError(f"expected {kind}.{name} to be among its gates, {', '.join(cell.gates)}, got {others[0]!r}")
+    if idle := [gate for gate in cell.gates if gate not in cell.input_gates and gate not in cell.recurrent_gates]:
+        raise ValueError(f"expected gate {idle[0]!r} of {kind} to be in input_gates or recurrent_gates, got it in neither")
+    for name, sizes in {"parameters": ("H", ""), "step_inputs": ("H", ""), "draws": ("step", "sequence")}.items():
+        declared = getattr(cell, name)
+        if not isinstance(declared, dict):
+            raise TypeError(f"expected {kind}.{name} to be a dict, got {brief(declared)}")
+        for key, size in declared.items():
+            if size not in sizes:
+                expected = " or ".join(map(repr, sizes))
+                raise ValueError(f"expected {kind}.{name} to have {expected} for {key!r}, got {brief(size)}")
+    if not cell.input_gates and not cell.recurrent_gates and not cell.parameters:
+        raise ValueError(f"expected {kind} to have a parameter, got none: name its gates in gates")
+    groups = {"gates": cell.gates, "states": cell.states, "parameters": cell.parameters, "draws": cell.draws}
+    for where, names in {**groups, "step_inputs": cell.step_inputs}.items():
+        _check_names(f"{kind}.{where}", tuple(names))
+    for where, names, taken in (
+        ("step_inputs", tuple(cell.step_inputs), (*cell.gates, *_TAKEN)),
+        ("parameters", tuple(cell.parameters), _WEIGHTS),
+    ):
+        if clashing := [name for name in names if name in taken]:
+            raise ValueError(f"expected other names in {kind}.{where}, got {clashing[0]!r}, which something else bears")
+
+
+def _check_names(where: str, names: tuple[Any, ...]) -> None:
+    for name in names:
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+            raise ValueError(f"expected {where} to have names as Python's, got {brief(name)}")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"expected {where} to have each name once, got {twice!r} twice")
+
+
+def _comma(names: object) -> str:
+    return f": write ({names!r},)" if isinstance(names, str) else ""

@@ -1,0 +1,98 @@
+"""What a cell gets at every step beside x and its states: the numbers that a caller gives by name, checked, and random ones, drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from elman.layers.errors import autocasts, check_layout, conversion, wrong_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from elman.backends import Stack
+    from elman.cells import Cell
+
+
+def check_names(cell: Cell, given: Mapping[str, Any]) -> None:
+    """Raise a TypeError unless the caller gave just what the cell declares."""
+    kind, declared = type(cell).__name__, ", ".join(cell.step_inputs)
+    for name in given:
+        if name not in cell.step_inputs:
+            there = f"whose step inputs are {declared}" if declared else "which has no step inputs"
+            raise TypeError(f"expected no argument {name}, got one: the cell is {kind}, {there}")
+    for name in cell.step_inputs:
+        if name not in given:
+            raise TypeError(f"expected {name}, which {kind} needs at every step, got none: pass it by name, {name}=...")
+
+
+def as_step_inputs(
+    stack: Stack, given: Mapping[str, Any], x: Tensor, steps: tuple[int, ...], axes: str, time: int, batch: int | None
+) -> tuple[Tensor, ...]:
+    """The step inputs in the order in which the cell declares them, time first and with a batch axis, checked.
+
+    Args:
+        stack: what is to be run.
+        given: by name, as the caller gave them.
+        x: the input, checked.
+        steps: the shape of one number for each step and sequence, as x is laid out.
+        axes: the names of these axes, as "(T, B".
+        time: which axis is time.
+        batch: which axis is the batch; None if there is none.
+
+    Raises:
+        TypeError: one is missing, not declared or not a tensor.
+        RuntimeError: one has the wrong shape, layout, dtype or device.
+    """
+    check_names(stack.cell, given)
+    found = []
+    for name, size in stack.cell.step_inputs.items():
+        value, shape = given[name], (*steps, stack.hidden_size) if size else steps
+        if not isinstance(value, Tensor):
+            raise wrong_kind(name, "a tensor", value)
+        check_layout(name, value)
+        if value.shape != shape:
+            told = f"{axes}, H)" if size else f"{axes}{',' * (len(steps) == 1)})"
+            raise RuntimeError(f"expected {name} of shape {shape}, {told}, got {tuple(value.shape)}")
+        if value.device != x.device:
+            raise RuntimeError(f"expected {name} on {x.device}, where x is, got {value.device}: move it with {name}.to({str(x.device)!r})")
+        if value.dtype is not x.dtype and not autocasts(x):
+            raise RuntimeError(
+                f"expected {name} of {x.dtype}, the dtype of x, got {value.dtype}: convert it with {conversion(name, value, x.dtype)}"
+            )
+        if batch is None:
+            value = value.unsqueeze(1)
+        found.append(value.transpose(0, 1) if time == 1 else value)
+    return tuple(found)
+
+
+def draw(stack: Stack, x: Tensor, reset: Tensor | None, make: Callable[..., Tensor] = torch.rand) -> tuple[Tensor, ...] | None:
+    """The random numbers of a call, in the order in which the cell declares them; None if it declares none.
+
+    Args:
+        stack: what is to be run.
+        x: (T, B, I).
+        reset: where a fresh sequence begins, (T, B).
+        make: what makes a tensor of them.
+
+    Returns:
+        Those of every step, (L·D, T, B, H); those of a sequence, (L·D, B, H), if there are resets as those of its steps.
+    """
+    cell = stack.cell
+    if not cell.draws:
+        return None
+    steps, batch, _ = x.shape
+    count = stack.num_layers * stack.num_directions
+    whole, once = (count, steps, batch, stack.hidden_size), (count, batch, stack.hidden_size)
+    drawn = []
+    for kind in cell.draws.values():
+        if kind == "sequence" and reset is not None:  # of each sequence those of its first step
+            at = torch.arange(steps, device=x.device).unsqueeze(1)
+            first = torch.where(reset, at, 0).cummax(0).values
+            every = make(whole, device=x.device, dtype=x.dtype)
+            drawn.append(every.gather(1, first.unsqueeze(-1).expand(whole)))
+        else:
+            drawn.append(make(once if kind == "sequence" else whole, device=x.device, dtype=x.dtype))
+    return tuple(drawn)

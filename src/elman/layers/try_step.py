@@ -1,0 +1,188 @@
+"""A step of somebody's cell, tried on a small batch of made-up numbers, to find what is wrong with it, and on which line.
+
+It is taken twice on the same numbers, in plain torch, as in training and, if the cell draws random numbers, as in evaluation.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from elman.cells.values import Values, as_states, check_shapes, missing
+from elman.layers.errors import brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from elman.cells import Cell
+
+BATCH, UNITS = 2, 3
+
+# Frames of an error that are not of the cell.
+_TORCH = os.path.dirname(torch.__file__)
+_OURS = tuple([os.path.join(os.path.dirname(os.path.dirname(__file__)), *room) for room in (("cells", "values.py"), ("layers",))])
+
+
+def try_step(cell: Cell, device: torch.device | str | None) -> None:
+    """Take a step of the cell and raise an error if something is wrong with it: see ``check_cell.as_cell``."""
+    where = torch.device(device) if device is not None else torch.get_default_device()
+    where = torch.device("cpu") if where.type == "meta" else where
+    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for training in (True, False) if cell.draws else (True,):
+            options = dict(vars(cell))
+            first, second = _step(cell, where, training), _step(cell, where, training)
+            _check_unchanged(cell, options)
+            if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)):
+                raise RuntimeError(
+                    f"expected the step of {type(cell).__name__} to depend on its arguments alone, got other numbers the second time"
+                    f"{_definition(cell)}: declare random numbers in draws, and what comes with every step in step_inputs"
+                )
+
+
+def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
+    now = vars(cell)
+    for name in (*options, *now):
+        if now.get(name) is not options.get(name):
+            raise RuntimeError(
+                f"expected the step of {type(cell).__name__} to leave the cell as it is, got {name} changed{_definition(cell)}: "
+                "keep what lasts from step to step in a state"
+            )
+
+
+def _step(cell: Cell, device: torch.device, training: bool) -> tuple[Tensor, ...]:
+    """The states after a step."""
+    numbers = _numbers(device)
+
+    def named(names: Iterable[str]) -> list[tuple[str, Tensor]]:
+        return [(name, next(numbers)) for name in names]
+
+    states = tuple([next(numbers) for _ in cell.states])
+    columns = [(name, each if cell.step_inputs[name] else each[:, :1]) for name, each in named(cell.step_inputs)]
+    arguments: list[Any] = [
+        Values("x", cell, [*named(cell.input_gates), *columns]),
+        _TriedParts(cell, named(cell.recurrent_gates)),
+        Values("s", cell, zip(cell.states, states, strict=True)),
+        Values("p", cell, [(name, each[0] if cell.parameters[name] else each[0, 0]) for name, each in named(cell.parameters)]),
+    ]
+    if cell.draws:
+        arguments.append(Values("d", cell, named(cell.draws)) if training else None)
+    try:
+        with _Unwritten(cell):
+            returned = cell.step(*arguments)
+    except Exception as error:
+        raise _told(cell, error) from error
+    try:
+        return check_shapes(cell, states, as_states(cell, returned))
+    except (RuntimeError, TypeError) as error:
+        raise type(error)(_with_place(str(error), _definition(cell))) from None
+
+
+def _numbers(device: torch.device) -> Iterator[Tensor]:
+    """Batches of numbers between -1 and 1, the same ones each time."""
+    count = torch.arange(1, BATCH * UNITS + 1, device=device, dtype=torch.get_default_dtype()).reshape(BATCH, UNITS)
+    seed = 1
+    while True:
+        yield torch.sin(count * seed)
+        seed += 1
+
+
+def _told(cell: Cell, error: Exception) -> Exception:
+    """An error of the step, with the line."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((_TORCH, *_OURS))]
+    place = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else _definition(cell)
+    if isinstance(error, _StepError):
+        return error.kind(_with_place(str(error), place))
+    if isinstance(error, AttributeError) and str(error).startswith("expected the step"):
+        return AttributeError(_with_place(str(error), place))
+    words = (str(error).strip().splitlines() or ["no words"])[0]
+    return RuntimeError(f"expected the step of {type(cell).__name__} to run, got {type(error).__name__}{place}: {words}")
+
+
+def _with_place(sentence: str, place: str) -> str:
+    """The sentence with the place before its hint."""
+    words, hint = sentence.rsplit(": ", 1)
+    return f"{words}{place}: {hint}"
+
+
+def _definition(cell: Cell) -> str:
+    """Where the step is written."""
+    code = getattr(type(cell).step, "__code__", None)
+    return "" if code is None else f" (at {code.co_filename}:{code.co_firstlineno})"
+
+
+class _StepError(Exception):
+    """What is wrong with a step, and the kind of error for it."""
+
+    def __init__(self, kind: type[Exception], words: str) -> None:
+        super().__init__(words)
+        self.kind = kind
+
+
+class _TriedParts(Values):
+    """The recurrent parts of a step that is tried. Raises where a gate's rows are used twice."""
+
+    def __init__(self, cell: Cell, parts: Iterable[tuple[str, Tensor]]) -> None:
+        super().__init__("r", cell, ())
+        self._parts = dict(parts)
+        self._used: dict[str, str] = {}
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            if name.startswith("_"):
+                raise AttributeError(name)
+            how = f"r.{name}"
+            if self._used.get(name) != how:  # the same product may be read again
+                self._use(name, how)
+            return self._parts[name]
+
+    def __call__(self, gate: Any, v: Any) -> Tensor:
+        kind = type(self._cell).__name__
+        if not isinstance(gate, str):
+            raise _StepError(TypeError, f"expected r(gate, v) in the step of {kind} with a gate's name, got {brief(gate)}: write r('n', v)")
+        self._use(gate, f"r({gate!r}, ...)")
+        if not isinstance(v, Tensor) or v.shape != (BATCH, UNITS):
+            got = f"shape {tuple(v.shape)}" if isinstance(v, Tensor) else type(v).__name__
+            raise _StepError(
+                RuntimeError,
+                f"expected r({gate!r}, v) in the step of {kind} with v of shape {(BATCH, UNITS)}, (B, H), got {got}: "
+                "give it a vector of H units for each sequence",
+            )
+        return self._parts[gate] * v + v.sum(-1, keepdim=True)
+
+    def _use(self, gate: str, how: str) -> None:
+        if gate not in self._parts:
+            raise AttributeError(missing("r", self._cell, gate))
+        if gate in self._used:
+            raise _StepError(
+                RuntimeError,
+                f"expected the step of {type(self._cell).__name__} to use the recurrent rows of gate {gate!r} once, got {how} after "
+                f"{self._used[gate]}: declare another gate for the second use",
+            )
+        self._used[gate] = how
+
+
+class _Unwritten(TorchFunctionMode):
+    """Raises where a step writes to a tensor in place."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self._kind = type(cell).__name__
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        tensors = [t for t in (*args, *(kwargs or {}).values()) if isinstance(t, Tensor)]
+        versions = [t._version for t in tensors]
+        result = func(*args, **(kwargs or {}))
+        if [t._version for t in tensors] != versions:
+            name = getattr(func, "__name__", "an operation").strip("_")
+            raise _StepError(
+                RuntimeError, f"expected the step of {self._kind} to write to no tensor, got {name} in place: use what returns a new tensor"
+            )
+        return result
