@@ -139,12 +139,12 @@ class Program:
     """The step of a cell and its gradient.
 
     N products r(..., v) with something else than h divide the step into N + 1 stages. Before the first stage of ``forward`` the scan makes
-    the product with h for the gates in ``products[0]``; after stage j the product of FACTOR j for those in ``products[j + 1]``. Backward runs
-    its N + 1 stages in the order in which they stand: after stage j the scan makes GRAD_FACTOR N - 1 - j from GRAD_RECURRENT of its gates,
-    and after the last the product for h's gates, which it adds to GRAD_STATE of the first state.
+    the product with h for the gates in ``products[0]``; after stage j the product of FACTOR j for those in ``products[j + 1]``. Backward
+    runs its N + 1 stages in the order in which they stand: after stage j the scan makes GRAD_FACTOR N - 1 - j from GRAD_RECURRENT of its
+    gates, and after the last the product for h's gates, which it adds to GRAD_STATE of the first state.
 
-    A gradient that no instruction writes is zero. Where the two gradients of a gate are one value, GRAD_RECURRENT is computed and GRAD_INPUT
-    is a COPY of it, which a scan may drop to keep one array for both.
+    A gradient that no instruction writes is zero. Where the two gradients of a gate are one value, GRAD_RECURRENT is computed and
+    GRAD_INPUT is a COPY of it, which a scan may drop to keep one array for both.
 
     Attributes:
         forward: for inference.

@@ -1,0 +1,148 @@
+"""The gradient of a graph, by the chain rule backwards, as more nodes of the same graph.
+
+Everything is an array of (sequences, H) numbers to it, also what is one number, or one for each sequence: the parts of its gradient stand
+in the array, and the scan adds them. A sum over H numbers stands in each of their places; so does the sum of the gradients that come to it.
+
+At ties, at the border of a range, and where infinities or NaN arrive, the gradients are torch's (derivatives.yaml, FunctionsManual.cpp).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from elman.backends.program.graph import Expression
+from elman.backends.program.program import Opcode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from elman.backends.program.graph import Graph
+
+    Rule = Callable[..., tuple[Expression | None, ...]]
+
+E = Expression
+
+
+def gradients(graph: Graph, arriving: Mapping[int, Expression]) -> dict[int, Expression]:
+    """The gradient that each leaf gets.
+
+    Args:
+        arriving: the gradients that come from outside, of some nodes.
+    """
+    sums = dict(arriving)
+    for place in sorted(graph.below(arriving), reverse=True):
+        node, gradient = graph.nodes[place], sums.get(place)
+        if gradient is None or not node.operands:
+            continue
+        if node.rule is not None:
+            rule, operands = node.rule, node.operands[1:]
+        else:
+            assert node.opcode is not None
+            rule, operands = DERIVATIVES.get(node.opcode, _none), node.operands
+        parts = rule(gradient, Expression(graph, place), *(Expression(graph, each) for each in operands))
+        for operand, part in zip(operands, parts, strict=True):
+            if part is not None:
+                sums[operand] = sums[operand] + part if operand in sums else part
+    return {place: gradient for place, gradient in sums.items() if graph.nodes[place].leaf is not None}
+
+
+def _none(g: E, y: E, *operands: E) -> tuple[None, ...]:
+    """Of what is constant but for jumps."""
+    return (None,) * len(operands)
+
+
+def where(condition: E, a: E | float, b: E | float) -> E:
+    return condition.op(Opcode.WHERE, a, b)
+
+
+def _div(g: E, y: E, a: E, b: E) -> tuple[E | None, ...]:
+    return g / b, -(g * (y / b)) if b.number is None else None
+
+
+def _pow(g: E, y: E, a: E, b: E) -> tuple[E | None, ...]:
+    assert b.number is not None, "the exponent of a recorded power is a number"
+    return g * (a.op(Opcode.POW, b.number - 1) * b.number), None
+
+
+def _extreme(beyond: Opcode) -> Rule:
+    """Of minimum or maximum: what is ``beyond`` gets nothing, and equals half each; NaN on either side gives both all."""
+
+    def rule(g: E, y: E, a: E, b: E) -> tuple[E | None, ...]:
+        shared = where(a.op(Opcode.EQ, b), g * 0.5, g)
+        return where(a.op(beyond, b), 0.0, shared), where(b.op(beyond, a), 0.0, shared)
+
+    return rule
+
+
+def _row_max(g: E, y: E, a: E) -> tuple[E | None, ...]:
+    highest = a.op(Opcode.EQ, y)
+    return ((g.op(Opcode.ROW_SUM) * highest) / highest.op(Opcode.ROW_SUM),)
+
+
+def _softplus(g: E, y: E, a: E) -> tuple[E | None, ...]:
+    return (where(a.op(Opcode.GT, 20.0), g, g * a.op(Opcode.SIGMOID)),)
+
+
+# The gradients of the operands, of the gradient g of the value y and the operands.
+DERIVATIVES: dict[Opcode, Rule] = {
+    Opcode.ADD: lambda g, y, a, b: (g, g),
+    Opcode.SUB: lambda g, y, a, b: (g, -g),
+    Opcode.MUL: lambda g, y, a, b: (g * b, g * a),
+    Opcode.DIV: _div,
+    Opcode.NEG: lambda g, y, a: (-g,),
+    Opcode.POW: _pow,
+    Opcode.MIN: _extreme(Opcode.GT),
+    Opcode.MAX: _extreme(Opcode.LT),
+    Opcode.WHERE: lambda g, y, c, a, b: (None, where(c, g, 0.0), where(c, 0.0, g)),
+    Opcode.ABS: lambda g, y, a: (g * a.op(Opcode.SIGN),),
+    Opcode.SQRT: lambda g, y, a: (g / (y * 2.0),),
+    Opcode.RSQRT: lambda g, y, a: ((g * -0.5) * (y * y * y),),
+    Opcode.EXP: lambda g, y, a: (g * y,),
+    Opcode.LOG: lambda g, y, a: (g / a,),
+    Opcode.LOG1P: lambda g, y, a: (g / (a + 1.0),),
+    Opcode.EXPM1: lambda g, y, a: (g * (y + 1.0),),
+    Opcode.TANH: lambda g, y, a: (g * y.op(Opcode.FNMA, y, 1.0),),  # 1 - y²
+    Opcode.SIGMOID: lambda g, y, a: (g * y.op(Opcode.FNMA, y, y),),  # y - y²
+    Opcode.RELU: lambda g, y, a: (where(y.op(Opcode.LE, 0.0), 0.0, g),),
+    Opcode.SOFTPLUS: _softplus,
+    Opcode.SIN: lambda g, y, a: (g * a.op(Opcode.COS),),
+    Opcode.COS: lambda g, y, a: (-(g * a.op(Opcode.SIN)),),
+    Opcode.ERF: lambda g, y, a: (g * ((-(a * a)).op(Opcode.EXP) * (2 / math.sqrt(math.pi))),),
+    Opcode.RECIPROCAL: lambda g, y, a: (-(g * (y * y)),),
+    Opcode.SQUARE: lambda g, y, a: (g * (a * 2.0),),
+    Opcode.ROW_SUM: lambda g, y, a: (g.op(Opcode.ROW_SUM),),
+    Opcode.ROW_MEAN: lambda g, y, a: (g.op(Opcode.ROW_MEAN),),
+    Opcode.ROW_MAX: _row_max,
+}
+
+
+# Rules of their own for what is composed of several opcodes, called by the operation.
+
+
+def clamp_min(g: E, y: E, a: E, low: E) -> tuple[E | None, ...]:
+    return where(a.op(Opcode.GE, low), g, 0.0), where(a.op(Opcode.LT, low), g, 0.0)
+
+
+def clamp_max(g: E, y: E, a: E, high: E) -> tuple[E | None, ...]:
+    return where(a.op(Opcode.LE, high), g, 0.0), where(a.op(Opcode.GT, high), g, 0.0)
+
+
+def hardtanh(g: E, y: E, a: E, low: E, high: E) -> tuple[E | None, ...]:
+    return where(a.op(Opcode.LE, low), 0.0, where(a.op(Opcode.GE, high), 0.0, g)), None, None
+
+
+def hardsigmoid(g: E, y: E, a: E) -> tuple[E | None, ...]:
+    return (where(a.op(Opcode.GT, -3.0), where(a.op(Opcode.LT, 3.0), g * (1 / 6), 0.0), 0.0),)
+
+
+def leaky_relu(g: E, y: E, a: E, slope: E) -> tuple[E | None, ...]:
+    return where(a.op(Opcode.GT, 0.0), g, g * slope), None
+
+
+def elu(g: E, y: E, a: E, alpha: E) -> tuple[E | None, ...]:
+    return where(a.op(Opcode.LE, 0.0), g * (a.op(Opcode.EXP) * alpha), g), None
+
+
+def detach(g: E, y: E, *by: E) -> tuple[E | None, ...]:
+    return ()

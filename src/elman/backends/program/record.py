@@ -1,0 +1,183 @@
+"""A cell's step, called once with stand-ins, as a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Protocol
+
+from elman.backends.program.operations import OPERATIONS, made
+from elman.backends.program.program import Opcode, Role
+from elman.backends.program.stand_in import Recording, Value, refuse
+from elman.cells.gates import ACTIVATIONS, shared_gates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    import torch
+
+    from elman.backends.program.graph import Graph
+    from elman.backends.program.stand_in import Shape
+
+
+class OwnCell(Protocol):
+    """What is read of a cell."""
+
+    gates: tuple[str, ...]
+    input_gates: tuple[str, ...]
+    recurrent_gates: tuple[str, ...]
+    states: tuple[str, ...]
+    parameters: Mapping[str, str]
+    step_inputs: Mapping[str, str]
+    draws: Mapping[str, str]
+    traced: tuple[str, ...]
+
+    def step(self, x: Any, r: Any, s: Any, p: Any, *d: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a step does.
+
+    Attributes:
+        states: the nodes of the states after it.
+        gates: the nodes of the gates' values.
+        of_h: the gates whose rows are multiplied by h.
+        of_others: the nodes that the products r(..., v) take, in their order, and which gates' rows each is multiplied by.
+    """
+
+    graph: Graph
+    states: tuple[int, ...]
+    gates: tuple[int, ...]
+    of_h: tuple[int, ...]
+    of_others: tuple[tuple[int, tuple[int, ...]], ...]
+
+    def same(self, other: Recorded) -> bool:
+        mine, others = ((each.graph.nodes, each.states, each.gates, each.of_h, each.of_others) for each in (self, other))
+        return mine == others
+
+
+def record(cell: OwnCell, dtype: torch.dtype, draws: bool) -> Recorded:
+    """What ``cell.step`` does.
+
+    Args:
+        dtype: what its tensors say that they are.
+        draws: whether there are the cell's draws, as in training.
+
+    Raises:
+        NotRecordedError: if it does something that no program can do.
+        ValueError: if it is not a step at all, or is another one each time.
+    """
+    first, second = _recorded(cell, dtype, draws), _recorded(cell, dtype, draws)
+    if not first.same(second):
+        name = type(cell).__name__
+        raise ValueError(f"{name}.step must do the same at every call, but it depends on something that changes; hand that on as a state")
+    return first
+
+
+def _recorded(cell: OwnCell, dtype: torch.dtype, draws: bool) -> Recorded:
+    recording = Recording(OPERATIONS, dtype)
+
+    def leaves(role: Role, names: Mapping[str, str]) -> dict[str, Value]:
+        return {name: recording.leaf((role, index), _SHAPES[role, size]) for index, (name, size) in enumerate(names.items())}
+
+    def full(role: Role, names: Iterable[str]) -> dict[str, Value]:
+        return leaves(role, dict.fromkeys(names, "H"))
+
+    x = full(Role.INPUT, cell.input_gates)
+    r = _Recurrent(recording, cell)
+    gates = _Gates(cell, x)
+    recording.listener = gates.listen
+    r.listener = gates.open
+    arguments = (
+        SimpleNamespace(**x, **leaves(Role.STEP_INPUT, cell.step_inputs)),
+        r,
+        SimpleNamespace(**full(Role.STATE, cell.states)),
+        SimpleNamespace(**leaves(Role.OWN, cell.parameters)),
+        *((SimpleNamespace(**full(Role.DRAW, cell.draws)) if draws else None,) if cell.draws else ()),
+    )
+    returned = cell.step(*arguments)
+    after = [recording.value(each) for each in (returned if isinstance(returned, tuple | list) else (returned,))]
+    values = [gates.value(gate, r) for gate in cell.traced]
+    return Recorded(
+        recording.graph,
+        tuple(each.expression.place for each in after),
+        tuple(each.expression.place for each in values),
+        tuple(sorted(r.of_h)),
+        tuple((place, tuple(sorted(of))) for place, of in r.of_others.items()),
+    )
+
+
+_SHAPES: dict[tuple[Role, str], Shape] = {
+    (Role.INPUT, "H"): ("B", "H"),
+    (Role.STATE, "H"): ("B", "H"),
+    (Role.DRAW, "H"): ("B", "H"),
+    (Role.STEP_INPUT, "H"): ("B", "H"),
+    (Role.STEP_INPUT, ""): ("B", 1),
+    (Role.OWN, "H"): ("H",),
+    (Role.OWN, ""): (),
+}
+
+
+class _Recurrent:
+    """The recurrent parts: r.g, and r("g", v), which are leaves; and which gate's rows take what."""
+
+    def __init__(self, recording: Recording, cell: OwnCell) -> None:
+        self._recording = recording
+        self._gates = {gate: index for index, gate in enumerate(cell.recurrent_gates)}
+        self._h = recording.leaf((Role.STATE, 0), ("B", "H"))
+        self.of_h: set[int] = set()
+        self.of_others: dict[int, set[int]] = {}
+        self.listener: Callable[[str, Value], None] = lambda gate, part: None
+
+    def __getattr__(self, gate: str) -> Value:
+        if gate.startswith("_"):
+            raise AttributeError(gate)
+        part = self(gate, self._h)
+        setattr(self, gate, part)
+        return part
+
+    def __call__(self, gate: str, v: Value) -> Value:
+        if v.shape_ != ("B", "H"):
+            refuse(f"does not record r({gate!r}, v) of a v that has not one number for each sequence and unit")
+        index = self._gates[gate]
+        of = self.of_h if v.expression == self._h.expression else self.of_others.setdefault(v.expression.place, set())
+        of.add(index)
+        part = self._recording.leaf((Role.RECURRENT, index), ("B", "H"))
+        self.listener(gate, part)
+        return part
+
+
+class _Gates:
+    """Finds the gates' values, as ``elman.cells.gates.GateTracker`` does."""
+
+    def __init__(self, cell: OwnCell, x: Mapping[str, Value]) -> None:
+        self._x = x
+        self._traced = frozenset(cell.traced)
+        self._values: dict[str, Value] = {}
+        self._closed: set[str] = set()
+        self._open: dict[int, tuple[Value, frozenset[str]]] = {}
+        for gate, part in x.items():
+            self.open(gate, part)
+
+    def open(self, gate: str, part: Value) -> None:
+        if gate in self._traced:
+            self._open[id(part)] = part, frozenset((gate,))
+
+    def listen(self, name: str, operands: list[Value], result: Value) -> None:
+        gates = shared_gates(self._open[id(each)][1] for each in operands if id(each) in self._open)
+        for gate in gates - self._closed:
+            self._values[gate] = result
+        if name in ACTIVATIONS:
+            self._closed |= gates
+        elif gates:
+            self._open[id(result)] = result, gates
+
+    def value(self, gate: str, r: _Recurrent) -> Value:
+        if gate in self._values:
+            return self._values[gate]
+        parts = [self._x[gate]] if gate in self._x else []
+        if gate in r._gates:
+            parts.append(vars(r).get(gate) or getattr(r, gate))
+        return made(Opcode.ADD, *parts) if len(parts) == 2 else parts[0]

@@ -1,0 +1,211 @@
+"""What a step is called with to record it: values that are not there yet, and that write down what is done with them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+
+from elman.backends.program.graph import Expression, Graph
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from elman.backends.program.program import Operand
+
+_HERE = str(Path(__file__).parent)
+_TORCH = str(Path(torch.__file__).parent)
+
+Shape = tuple["str | int", ...]  # of "B", "H" and 1
+
+
+class NotRecordedError(Exception):
+    """A step does something that is not in the list of operations; the message says what and where, as the rest of a sentence."""
+
+
+@dataclass(eq=False)
+class Recording:
+    """One call of a step with stand-ins."""
+
+    operations: Mapping[str, Callable[..., Any]]
+    dtype: torch.dtype
+    graph: Graph = field(default_factory=Graph)
+    # Called with each operation's name, the stand-ins that it got and what it gave.
+    listener: Callable[[str, list[Value], Value], None] = lambda name, operands, result: None
+    _inside: bool = False  # of an operation that is made of others
+
+    def call(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        function = self.operations.get(name)
+        if function is None:
+            refuse(f"does not record the operation {name}")
+        asked = {key: value for key, value in kwargs.items() if value is not None and key not in ("inplace", "_stacklevel")}
+        if kwargs.get("inplace"):
+            refuse(f"does not record {name} in place")
+        outermost, self._inside = not self._inside, True
+        try:
+            result = function(*(self.value(each) for each in args), **{key: self.value(each) for key, each in asked.items()})
+        except TypeError as error:
+            raise NotRecordedError(f"does not record {name} with these arguments, at {where()}") from error
+        finally:
+            self._inside = not outermost
+        if outermost and isinstance(result, Value):
+            self.listener(name, [each for each in (*args, *asked.values()) if isinstance(each, Value)], result)
+        return result
+
+    def value(self, thing: Any) -> Any:
+        """A stand-in as it is, a number as a stand-in; something else as it is."""
+        if isinstance(thing, Value):
+            if thing.recording is not self:
+                raise ValueError(f"a step must not use what an earlier call has computed, as it does at {where()}; hand it on as a state")
+            return thing
+        if isinstance(thing, torch.Tensor):
+            if thing.numel() != 1 or thing.requires_grad:
+                refuse("does not record a tensor from outside the step that has more than one number or requires a gradient")
+            return self.number(float(thing))
+        return thing
+
+    def leaf(self, operand: Operand, shape: Shape) -> Value:
+        return Value(self, self.graph.leaf(operand), shape)
+
+    def number(self, number: float) -> Value:
+        return Value(self, self.graph.number(number), ())
+
+
+class Size:
+    """The number of sequences or of units, which no program knows."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _size_refuses(self: Size, *args: object) -> NoReturn:
+    refuse(f"does not record a step that computes with the size {self.name}")
+
+
+for _name in ("index", "int", "float", "bool", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow", "neg"):
+    setattr(Size, f"__{_name}__", _size_refuses)
+for _name in ("floordiv", "mod", "lt", "le", "gt", "ge"):
+    setattr(Size, f"__{_name}__", _size_refuses)
+
+
+def _operator(name: str, swapped: bool = False) -> Callable[[Value, Any], Value]:
+    return lambda self, other: self.recording.call(name, (other, self) if swapped else (self, other), {})
+
+
+def _operator_of_one(name: str) -> Callable[[Value], Value]:
+    return lambda self: self.recording.call(name, (self,), {})
+
+
+def _operator_in_place(name: str) -> Callable[[Value, Any], NoReturn]:
+    return lambda self, other: self._in_place(f"__i{name}__")
+
+
+def _refusing(what: str) -> Callable[..., NoReturn]:
+    return lambda self, *args: refuse(f"does not record {what}")
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """Stands for a tensor while a step is recorded.
+
+    Attributes:
+        shape_: of "B", "H" and 1.
+        truth: whether it is a bool, a comparison's.
+    """
+
+    recording: Recording
+    expression: Expression
+    shape_: Shape
+    truth: bool = False
+
+    # The operators: Python looks for them in the class.
+    __add__, __radd__ = _operator("add"), _operator("add", swapped=True)
+    __sub__, __rsub__ = _operator("sub"), _operator("sub", swapped=True)
+    __mul__, __rmul__ = _operator("mul"), _operator("mul", swapped=True)
+    __truediv__, __rtruediv__ = _operator("truediv"), _operator("truediv", swapped=True)
+    __pow__, __rpow__ = _operator("pow"), _operator("pow", swapped=True)
+    __and__, __rand__ = _operator("and"), _operator("and", swapped=True)
+    __or__, __ror__ = _operator("or"), _operator("or", swapped=True)
+    __xor__, __rxor__ = _operator("xor"), _operator("xor", swapped=True)
+    __lt__ = _operator("lt")
+    __le__ = _operator("le")
+    __gt__ = _operator("gt")
+    __ge__ = _operator("ge")
+    __eq__ = _operator("eq")  # type: ignore[assignment]
+    __ne__ = _operator("ne")  # type: ignore[assignment]
+    __neg__ = _operator_of_one("neg")
+    __pos__ = _operator_of_one("pos")
+    __abs__ = _operator_of_one("abs")
+    __invert__ = _operator_of_one("invert")
+    __iadd__ = _operator_in_place("add")
+    __isub__ = _operator_in_place("sub")
+    __imul__ = _operator_in_place("mul")
+    __itruediv__ = _operator_in_place("truediv")
+    __ipow__ = _operator_in_place("pow")
+    __iand__ = _operator_in_place("and")
+    __ior__ = _operator_in_place("or")
+    __ixor__ = _operator_in_place("xor")
+    __matmul__ = __rmatmul__ = _refusing("products of matrices other than r(...)")
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refusing("a division that rounds")
+    __bool__ = __float__ = __int__ = __index__ = _refusing("a step that depends on the values of its tensors")
+    __getitem__ = __setitem__ = __len__ = __iter__ = __contains__ = _refusing("the parts of a tensor")
+    __hash__ = object.__hash__
+    __array_ufunc__ = None  # so that a NumPy number leaves the operation to this class
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        one = next((each for each in (*args, *(kwargs or {}).values()) if isinstance(each, Value)), None)
+        name = getattr(function, "__name__", str(function))
+        if one is None:
+            refuse(f"does not record the operation {name}")
+        return one.recording.call(name, args, kwargs or {})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name.endswith("_") and name[:-1] in self.recording.operations:
+            self._in_place(name)
+        if name in self.recording.operations:
+            return lambda *args, **kwargs: self.recording.call(name, (self, *args), kwargs)
+        return refuse(f"does not record the operation {name}")
+
+    @property
+    def shape(self) -> tuple[Size | int, ...]:
+        return tuple(Size(each) if isinstance(each, str) else each for each in self.shape_)
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bool if self.truth else self.recording.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape_)
+
+    def dim(self) -> int:
+        return len(self.shape_)
+
+    def _in_place(self, name: str) -> NoReturn:
+        refuse(f"does not record an operation in place ({name})")
+
+
+def refuse(what: str) -> NoReturn:
+    raise NotRecordedError(f"{what}, at {where()}")
+
+
+def where() -> str:
+    """The line that is being run of what is neither torch nor the recorder: file.py:12."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _TORCH)):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

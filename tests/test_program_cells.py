@@ -1,0 +1,79 @@
+"""Whole cells by their programs: values and gradients are those of torch's own operations and of autograd, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import program_text
+from program_cells import CELLS, GRU2014, LSTM
+from program_interpreter import ProgramStep
+from program_steps import arguments, assert_same, by_program, by_torch, gradients, program
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+@pytest.mark.parametrize("traced", [False, True], ids=["", "traced"])
+@pytest.mark.parametrize("draws", [False, True], ids=["evaluation", "training"])
+def test_a_cell_by_its_program_is_the_cell(cell: type[Any], traced: bool, draws: bool) -> None:
+    own = cell()
+    for seed in range(3):
+        given = arguments(own, seed=seed, draws=draws)
+        expected, made = by_torch(own, given, traced), program(own, draws, traced)
+        assert_same(by_program(made, given, training=False), expected)
+        results = by_program(made, given)
+        assert_same(results, expected)
+        assert_same(gradients(results, given), gradients(expected, given))
+
+
+@pytest.mark.parametrize(("cell", "by_hand"), [(LSTM, program_text.LSTM), (GRU2014, program_text.GRU2014)], ids=["LSTM", "GRU2014"])
+def test_the_programs_written_by_hand_are_right(cell: type[Any], by_hand: Any) -> None:
+    given = arguments(cell())
+    expected = by_torch(cell(), given)
+    results = by_program(by_hand, given)
+    assert_same(results, expected)
+    assert_same(by_program(by_hand, given, training=False), expected)
+    assert_same(gradients(results, given), gradients(expected, given))
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+def test_inference_training_and_trace_are_the_same_bits(cell: type[Any]) -> None:
+    given = arguments(cell())
+    plain, traced = program(cell()), program(cell(), traced=True)
+    first = by_program(plain, given)
+    for other in (by_program(plain, given, training=False), by_program(traced, given), by_program(traced, given, training=False)):
+        assert all(torch.equal(a, b) for a, b in zip(first, other[: len(first)], strict=True))
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+def test_a_program_prints_as_text_that_reads_as_the_program(cell: type[Any]) -> None:
+    made = program(cell())
+    for code in (made.forward, made.training, made.backward):
+        again = program_text.read(str(code))
+        assert str(again) == str(code)
+        assert (again.temps, again.carries, again.stages) == (code.temps, code.carries, code.stages)
+
+
+def test_a_wrong_gradient_is_seen() -> None:
+    given = arguments(LSTM())
+    wrong = program_text.read(program_text.LSTM_BACKWARD.replace("grad_state1 = mul(temp0, saved1)", "grad_state1 = mul(temp0, saved0)"))
+    made = program_text.LSTM.__class__(**{**vars(program_text.LSTM), "backward": wrong})
+    with pytest.raises(AssertionError):
+        assert_same(gradients(by_program(made, given), given), gradients(by_torch(LSTM(), given), given))
+
+
+def test_the_interpreter_does_not_read_what_nobody_has_written() -> None:
+    given = arguments(LSTM())
+    wrong = program_text.read("new_state0 = copy(temp0)\nnew_state1 = copy(state1)")
+    made = program_text.LSTM.__class__(**{**vars(program_text.LSTM), "forward": wrong})
+    with pytest.raises(KeyError):
+        ProgramStep.apply(made, False, tuple(given.leaves), given.weight, given.bias, *given.leaves.values())
+
+
+def test_the_lstm_keeps_its_gates_alone() -> None:
+    made = program(LSTM())
+    assert made.saved == 4
+    assert {role.name for role, _ in made.reads} == {"STATE", "NEW_STATE"}
+    assert len(made.training.instructions) == len(program_text.LSTM.training.instructions)
+    assert len(made.backward.instructions) <= len(program_text.LSTM.backward.instructions)
