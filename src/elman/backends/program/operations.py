@@ -87,15 +87,13 @@ def _row(opcode: Opcode) -> Callable[..., Value]:
 def _last_axis(input: Value, dim: Any) -> int | None:
     """The last axis, which is the one that dim must be."""
     axes = len(input.shape_)
-    if isinstance(dim, tuple | list):
-        dim = dim[0] if len(dim) == 1 else None if not dim else refuse("does not record an operation over more than one axis")
     if axes == 0:
         return None
-    if (dim is None and axes == 1) or dim in (-1, axes - 1):
-        if input.shape_[-1] == "B":
-            refuse("does not record an operation over the batch")
-        return axes - 1
-    return refuse("does not record an operation over an axis other than the last")
+    if isinstance(dim, tuple | list) and len(dim) == 1:
+        dim = dim[0]
+    if input.shape_[-1] == "B" or not ((dim is None and axes == 1) or dim in (-1, axes - 1)):
+        refuse("does not record an operation over the batch")
+    return axes - 1
 
 
 # --- Arithmetic -------------------------------------------------------------------------------------------------------

@@ -67,12 +67,14 @@ def record(cell: OwnCell, dtype: torch.dtype, draws: bool) -> Recorded:
 
     Raises:
         NotRecordedError: if it does something that no program can do.
-        ValueError: if it is not a step at all, or is another one each time.
+        RuntimeError: if it is another one each time.
     """
     first, second = _recorded(cell, dtype, draws), _recorded(cell, dtype, draws)
     if not first.same(second):
-        name = type(cell).__name__
-        raise ValueError(f"{name}.step must do the same at every call, but it depends on something that changes; hand that on as a state")
+        raise RuntimeError(
+            f"expected the step of {type(cell).__name__} to do the same at each call, got another one the second time: "
+            "keep what lasts from step to step in a state, declare random numbers in draws"
+        )
     return first
 
 

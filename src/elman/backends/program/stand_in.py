@@ -59,7 +59,9 @@ class Recording:
         """A stand-in as it is, a number as a stand-in; something else as it is."""
         if isinstance(thing, Value):
             if thing.recording is not self:
-                raise ValueError(f"a step must not use what an earlier call has computed, as it does at {where()}; hand it on as a state")
+                raise RuntimeError(
+                    f"expected a step to use its arguments, got what an earlier call has computed (at {where()}): hand it on as a state"
+                )
             return thing
         if isinstance(thing, torch.Tensor):
             if thing.numel() != 1 or thing.requires_grad:

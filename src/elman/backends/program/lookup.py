@@ -1,0 +1,58 @@
+"""The program of a cell, found or made: recorded once for all cells of the same class with the same options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elman.backends.program.build import build
+from elman.backends.program.frozen import frozen_cell
+from elman.backends.program.record import record
+from elman.backends.program.stand_in import NotRecordedError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    import torch
+
+    from elman.backends.program.program import Program
+    from elman.backends.program.record import OwnCell
+
+_MOST = 1024  # programs that are kept
+_found: dict[Hashable, Program | str] = {}
+
+
+def program_of(cell: OwnCell, dtype: torch.dtype, draws: bool = False, traced: bool = False) -> Program:
+    """The program of a cell. It is the same object at each call, as long as nothing changes that the step depends on.
+
+    Args:
+        dtype: of what it runs on.
+        draws: whether there are the cell's draws, as in training.
+        traced: whether it also writes the gates' values, and reads their gradients.
+
+    Raises:
+        NotRecordedError: if there is none; it says why, as the rest of a sentence.
+        RuntimeError: if the step changes the cell, or is another one each time.
+    """
+    draws = draws and bool(cell.draws)
+    key = frozen_cell(cell), dtype, draws, traced
+    found = _found.get(key)
+    if found is None:
+        found = _made(cell, dtype, draws, traced)
+        if frozen_cell(cell) != key[0]:
+            raise RuntimeError(
+                f"expected the step of {type(cell).__name__} to leave the cell as it is, got another one: "
+                "keep what lasts from step to step in a state"
+            )
+        while len(_found) >= _MOST:
+            del _found[next(iter(_found))]
+        _found[key] = found
+    if isinstance(found, str):
+        raise NotRecordedError(found)
+    return found
+
+
+def _made(cell: OwnCell, dtype: torch.dtype, draws: bool, traced: bool) -> Program | str:
+    try:
+        return build(cell, record(cell, dtype, draws), traced)
+    except NotRecordedError as error:
+        return str(error)

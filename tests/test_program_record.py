@@ -1,0 +1,201 @@
+"""Recording: what is in the list becomes a program, what is not is refused with a sentence that names the operation and the line."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from elman.backends.program.stand_in import NotRecordedError
+from program_cells import Cell
+from program_steps import arguments, assert_same, by_program, by_torch, gradients, program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Step(Cell):
+    """Whose step is a function."""
+
+    gates = ("a", "b")
+    states = ("h",)
+    parameters = {"w": "H", "q": ""}  # noqa: RUF012
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return self.function(x, r, s, p)
+
+
+def _branch(x: Any, r: Any, s: Any, p: Any) -> Any:
+    return x.a if (x.a > 0).sum() > 2 else x.b
+
+
+REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
+    "an operation": (lambda x, r, s, p: torch.cumsum(x.a, -1), "does not record the operation cumsum"),
+    "a method": (lambda x, r, s, p: x.a.cumsum(-1), "does not record the operation cumsum"),
+    "an operation of several": (lambda x, r, s, p: torch.stack([x.a, x.b]).sum(0), "does not record the operation stack"),
+    "a function of torch.nn": (lambda x, r, s, p: torch.nn.functional.dropout(x.a), "does not record the operation dropout"),
+    "a random number": (lambda x, r, s, p: torch.rand_like(x.a), "does not record the operation rand_like"),
+    "a branch": (_branch, "does not record an operation over the batch"),
+    "a truth": (lambda x, r, s, p: x.a if p.q > 0 else x.b, "does not record a step that depends on the values of its tensors"),
+    "a number": (lambda x, r, s, p: x.a * float(p.q), "does not record a step that depends on the values of its tensors"),
+    "an item": (lambda x, r, s, p: x.a * p.q.item(), "does not record the operation item"),
+    "a part": (lambda x, r, s, p: x.a[:, :1] * x.b, "does not record the parts of a tensor"),
+    "an iteration": (lambda x, r, s, p: next(iter(x.a)), "does not record the parts of a tensor"),
+    "a size": (lambda x, r, s, p: x.a / x.a.shape[-1], "does not record a step that computes with the size H"),
+    "a size's root": (lambda x, r, s, p: x.a * x.a.size(0) ** 0.5, "does not record a step that computes with the size B"),
+    "a matrix": (lambda x, r, s, p: x.a @ x.b, "does not record products of matrices other than r(...)"),
+    "a remainder": (lambda x, r, s, p: x.a % 1, "does not record a division that rounds"),
+    "a rounding division": (lambda x, r, s, p: torch.div(x.a, 2, rounding_mode="floor"), "does not record a division that rounds"),
+    "in place": (lambda x, r, s, p: x.a.add_(1), "does not record an operation in place (add_)"),
+    "in place by an option": (lambda x, r, s, p: torch.nn.functional.relu(x.a, inplace=True), "does not record relu in place"),
+    "a tensor of its own": (
+        lambda x, r, s, p: x.a * torch.ones(4),
+        "does not record a tensor from outside the step that has more than one",
+    ),
+    "a parameter of its own": (
+        lambda x, r, s, p: x.a * torch.ones((), requires_grad=True),
+        "does not record a tensor from outside the step",
+    ),
+    "over the batch": (lambda x, r, s, p: x.a - x.a.mean(0), "does not record an operation over the batch"),
+    "over all": (lambda x, r, s, p: x.a - x.a.mean(), "does not record an operation over the batch"),
+    "shapes": (lambda x, r, s, p: x.a * x.a.sum(-1), "does not record an operation of tensors of shape (B,) and (B, H)"),
+    "a power of a tensor": (lambda x, r, s, p: x.a**x.b, "does not record a power whose exponent is not a number"),
+    "a power of a number": (lambda x, r, s, p: 2**x.b, "does not record a power whose exponent is not a number"),
+    "another dtype": (lambda x, r, s, p: x.a.to(torch.float16), "does not record a step that changes the dtype to torch.float16"),
+    "an argument": (lambda x, r, s, p: x.a.max(dim=-1), "does not record max with these arguments"),
+    "an argument of torch": (lambda x, r, s, p: torch.sum(x.a, -1, dtype=torch.float32), "does not record sum with these arguments"),
+    "a logical operation": (lambda x, r, s, p: x.a & x.b, "does not record a logical operation of what is no comparison"),
+    "a narrow factor": (lambda x, r, s, p: r("a", p.w), "does not record r('a', v) of a v that has not one number for each"),
+    "a complex number": (lambda x, r, s, p: x.a * 1j, "does not record mul with these arguments"),
+    "a new axis": (lambda x, r, s, p: x.a.unsqueeze(0), "does not record a new axis that is not the last"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_in_the_list_is_refused_and_told_where(name: str) -> None:
+    function, sentence = REFUSED[name]
+    with pytest.raises(NotRecordedError) as caught:
+        program(Step(function))
+    assert str(caught.value).startswith(sentence)
+    assert str(caught.value).endswith(f", at test_program_record.py:{function.__code__.co_firstlineno + (function is _branch)}")
+
+
+@pytest.mark.parametrize("name", ["iadd", "isub", "imul", "itruediv", "ipow"])
+def test_operators_in_place_are_refused(name: str) -> None:
+    def step(x: Any, r: Any, s: Any, p: Any) -> Any:
+        return getattr(x.a, f"__{name}__")(x.b)
+
+    with pytest.raises(NotRecordedError, match=rf"in place \(__{name}__\), at test_program_record"):
+        program(Step(step))
+
+
+def test_a_step_that_is_another_one_each_time_is_an_error() -> None:
+    count = itertools.count(1)
+    with pytest.raises(RuntimeError, match="expected the step of Step to do the same at each call, got another one the second time"):
+        program(Step(lambda x, r, s, p: x.a * next(count)))
+
+
+def test_a_step_that_keeps_what_it_has_computed_is_an_error() -> None:
+    kept: list[Any] = []
+
+    def step(x: Any, r: Any, s: Any, p: Any) -> Any:
+        kept.append(torch.tanh(x.a))
+        return kept[0] * x.b
+
+    with pytest.raises(
+        RuntimeError, match=r"got what an earlier call has computed \(at test_program_record.py:\d+\): hand it on as a state"
+    ):
+        program(Step(step))
+
+
+def test_numbers_of_numpy_and_of_torch_are_numbers() -> None:
+    cell = Step(lambda x, r, s, p: np.float64(0.5) * x.a + x.b * np.float32(2) - torch.tensor(3.0) * r.a + torch.tensor([[4]]) * r.b)
+    assert "0.5" in str(program(cell).forward)
+    numbers = arguments(cell)
+    expected, results = by_torch(cell, numbers), by_program(program(cell), numbers)
+    assert_same(results, expected)
+    assert_same(gradients(results, numbers), gradients(expected, numbers))
+
+
+def test_a_gate_that_no_activation_closes_has_its_last_open_value() -> None:
+    cell = Step(lambda x, r, s, p: (x.a + r.a) * 2 + s.h)
+    numbers = arguments(cell)
+    h, a, b = by_program(program(cell, traced=True), numbers)
+    assert_same((h, a, b), by_torch(cell, numbers, traced=True))
+
+
+def test_a_state_that_stays_and_one_of_a_number() -> None:
+    class Idle(Step):
+        states = ("h", "c", "d")  # type: ignore[assignment]
+
+    cell = Idle(lambda x, r, s, p: (s.c, s.c, torch.zeros_like(s.d)))
+    numbers = arguments(cell)
+    expected, results = by_torch(cell, numbers), by_program(program(cell), numbers)
+    assert_same(results, expected)
+    assert_same(gradients(results, numbers), gradients(expected, numbers))
+
+
+# --- Any program ------------------------------------------------------------------------------------------------------
+
+UNARY = ("tanh", "sigmoid", "relu", "sin", "cos", "abs", "neg", "square", "exp", "erf", "detach")
+BINARY = ("add", "sub", "mul", "maximum", "minimum")
+ROW = ("sum", "mean", "amax")
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> Callable[..., Any]:
+    """A step of operations in any order, each of values that there are."""
+    operations = draw(
+        st.lists(st.tuples(st.sampled_from([*UNARY, *BINARY, *ROW, "where", "r", "shrink"]), *[st.integers(0, 99)] * 3), max_size=25)
+    )
+    ends = draw(st.tuples(st.integers(0, 99), st.integers(0, 99)))
+
+    def step(x: Any, r: Any, s: Any, p: Any) -> Any:
+        values = [x.a, x.b, r.a, s.h, s.c, p.w * s.h, p.q * x.b]
+        unused = ["b", "c"]
+        for name, *choices in operations:
+            a, b, c = (values[choice % len(values)] for choice in choices)
+            if name in UNARY:
+                values.append(getattr(torch, name)(a * 0.5))
+            elif name in BINARY:
+                values.append(getattr(torch, name)(a, b))
+            elif name in ROW:
+                values.append(a * getattr(torch, name)(b, dim=-1, keepdim=True))
+            elif name == "where":
+                values.append(torch.where(a > b, b, c))
+            elif name == "r" and unused:
+                values.append(r(unused.pop(), torch.tanh(a)) * 0.5)
+            else:
+                values.append(torch.tanh(a))
+        h, c = (torch.tanh(values[-1 - end % len(values)]) for end in ends)
+        return h * x.a, c
+
+    return step
+
+
+class Any_(Step):  # noqa: N801
+    gates = ("a", "b", "c")  # type: ignore[assignment]
+    states = ("h", "c")  # type: ignore[assignment]
+
+
+@given(step=steps(), traced=st.booleans())
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_any_step_by_its_program_is_the_step(step: Callable[..., Any], traced: bool) -> None:
+    cell = Any_(step)
+    numbers = arguments(cell, units=3)
+    expected = by_torch(cell, numbers)
+    slopes = gradients(expected, numbers)
+    assume(all(torch.isfinite(each).all() and each.abs().max() < 1e100 for each in (*expected, *slopes)))
+    made = program(cell, traced=traced)
+    results = by_program(made, numbers)
+    assert_same(by_program(made, numbers, training=False)[:2], expected, 1e-10)
+    assert_same(results[:2], expected, 1e-10)
+    assert_same(gradients(results[:2], numbers), slopes, 1e-10)
