@@ -139,13 +139,15 @@ def mistake(words: list[str]) -> str | None:
     """What is wrong with a command of ours; None if nothing is. It is parsed, not run."""
     while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         words = words[1:]
+    if words[:4] == ["torchrun", "--standalone", "--nproc-per-node", "2"]:
+        words = words[5:] if words[4] == "-m" else words[4:]
     if words[0] == "make":
         known = re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE)
         return None if words[1] in known else f"make has no {words[1]}"
     if words[0] == "elman":
         result = CliRunner().invoke(app, [words[1], "--help", *words[2:]])  # at the end it would be an option's value
         return None if result.exit_code == 0 else result.stderr
-    known = ["pip", "install", "."], ["pip", "install", ".[plot]"], ["torchrun", "--standalone", "--nproc-per-node", "2", "train.py"]
+    known = ["pip", "install", "."], ["pip", "install", ".[plot]"], ["train.py"]
     return None if words in known else f"unknown: {words}"
 
 

@@ -74,7 +74,9 @@ def test_an_empty_folder_is_bad_input(tmp_path: Path) -> None:
 def test_ctrl_c_and_sigterm_keep_what_was_learnt(
     sent: signal.Signals, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit_interrupted(model: CharModel, text: bytes, settings: FitSettings, after_step: Callable[[Step], bool | None]) -> Step:
+    def fit_interrupted(
+        model: CharModel, text: bytes, settings: FitSettings, after_step: Callable[[Step], bool | None], processes: object
+    ) -> Step:
         def interrupt(step: Step) -> bool | None:
             if step.number == 3:
                 signal.raise_signal(sent)

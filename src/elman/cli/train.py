@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from elman.train.char_model import CharModel
     from elman.train.corpus import Corpus
     from elman.train.fit import Step
+    from elman.train.processes import OneProcess
     from elman.train.text import CurvePoint, Outcome, TextSettings
 
 app = typer.Typer(cls=Group, help="Train a network on data of your own.", no_args_is_help=True, rich_markup_mode="rich")
@@ -87,7 +88,7 @@ def text(
     """
     from rich.console import Console
 
-    from elman.train import report
+    from elman.train import processes, report
     from elman.train.corpus import read_paths, read_standard_library
     from elman.train.fit import FitSettings
     from elman.train.text import TextSettings
@@ -103,10 +104,14 @@ def text(
         FitSettings(steps, seconds, streams, chunk, learning_rate), hidden_size=hidden_size, num_layers=num_layers, seed=seed
     )
     corpus = read_paths(paths, out) if paths else read_standard_library()
+    started = processes.started()
+    if started.global_rank > 0:
+        _take_part(corpus, settings, started)
+        return
     # With --json, stdout is for the program alone.
     screen = Console(stderr=as_json, highlight=False)
     with interruptible():
-        outcome, files = _train_and_keep(corpus, settings, out, screen)
+        outcome, files = _train_and_keep(corpus, settings, out, screen, started)
         failures = _write_the_rest(outcome, out, files)
         screen.print(report.closing(outcome, files, failures))
         if as_json:
@@ -116,7 +121,18 @@ def text(
         fail(_failed(report.name_of(what), error, files), FAILED)
 
 
-def _train_and_keep(corpus: Corpus, settings: TextSettings, out: Path, screen: Console) -> tuple[Outcome, dict[str, Path]]:
+def _take_part(corpus: Corpus, settings: TextSettings, started: OneProcess) -> None:
+    """Train beside the first process, which says what there is to say and ends the training where it is interrupted."""
+    from elman.train.fit import DivergedError
+    from elman.train.text import take_part
+
+    with _until_interrupted(), suppress(DivergedError):
+        take_part(corpus, settings, started)
+
+
+def _train_and_keep(
+    corpus: Corpus, settings: TextSettings, out: Path, screen: Console, started: OneProcess
+) -> tuple[Outcome, dict[str, Path]]:
     """Train, and write the weights as soon as they are there. What ends it early leaves with a line that says where they are."""
     from elman.train import outputs
     from elman.train.fit import DivergedError
@@ -128,13 +144,13 @@ def _train_and_keep(corpus: Corpus, settings: TextSettings, out: Path, screen: C
 
     def begin(model: CharModel) -> None:
         outputs.prepare(out, model)
-        screen.print(report.opening(corpus, settings))
+        screen.print(report.opening(corpus, settings, started.world_size))
 
     def keep(model: CharModel) -> None:
         files["model"] = outputs.keep(model, out)
 
     try:
-        return _train_watched(corpus, settings, screen, begin, keep), files
+        return _train_watched(corpus, settings, screen, begin, keep, started), files
     except DivergedError as error:
         kept = _("the weights of step {step} are in {path}", step=error.weights_step, path=files["model"])
         before, rate = f"{settings.fit.learning_rate:g}", f"{min(settings.fit.learning_rate / 10, LEARNING_RATE):g}"
@@ -197,6 +213,7 @@ def _train_watched(
     screen: Console,
     begin: Callable[[CharModel], object],
     keep: Callable[[CharModel], object],
+    started: OneProcess,
 ) -> Outcome:
     """Train with a progress bar; the first Ctrl-C or SIGTERM ends the training, a second one the program."""
     from rich.progress import Progress
@@ -221,7 +238,7 @@ def _train_watched(
             begin(model)
             shown.enter_context(progress)
 
-        return train_text(corpus, settings, after_step, before=before, keep=keep)
+        return train_text(corpus, settings, after_step, before=before, keep=keep, processes=started)
 
 
 def _draw(outcome: Outcome, picture: Path) -> None:

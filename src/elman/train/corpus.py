@@ -111,6 +111,11 @@ class Corpus:
         """The held-out files, one after the other."""
         return b"".join(file.text for file in self.held_out)
 
+    @cached_property
+    def sha256(self) -> str:
+        """A digest of all the text."""
+        return hashlib.sha256(self.train_text + self.held_out_text).hexdigest()
+
 
 def read_standard_library() -> Corpus:
     """The source of this Python's own standard library: 4 to 10 MB, on every machine, in no need of a download.

@@ -14,11 +14,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from elman.train.evaluate import as_characters
+from elman.train.processes import OneProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,6 +63,20 @@ class FitSettings:
         pairs = length - 1
         chunk = min(self.chunk, pairs)
         return replace(self, streams=min(self.streams, pairs // chunk), chunk=chunk)
+
+    def share(self, processes: OneProcess) -> slice:
+        """Which of the streams this process runs.
+
+        Raises:
+            ValueError: they are not to be divided.
+        """
+        count, left = divmod(self.streams, processes.world_size)
+        if left:
+            raise ValueError(
+                f"expected as many streams as {processes.world_size} processes can share equally, got {self.streams}: "
+                f"let --streams be a multiple of {processes.world_size}"
+            )
+        return slice(processes.global_rank * count, (processes.global_rank + 1) * count)
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.seconds is None):
@@ -107,25 +122,37 @@ class DivergedError(RuntimeError):
         self.step, self.bits, self.weights_step = step, bits, weights_step
 
 
-def fit(model: CharModel, text: bytes, settings: FitSettings, after_step: Callable[[Step], bool | None] | None = None) -> Step:
+def fit(
+    model: CharModel,
+    text: bytes,
+    settings: FitSettings,
+    after_step: Callable[[Step], bool | None] | None = None,
+    processes: OneProcess | None = None,
+) -> Step:
     """Fit the model to the text.
 
     Args:
         model: is changed in place.
         text: at least two characters. A short one is read over and over again, in fewer streams or shorter chunks if it must be.
         settings: how, and how long.
-        after_step: called after every step; when it returns False, fitting ends there.
+        after_step: called after every step; when it returns False, fitting ends there. Of several processes the first one's is asked.
+        processes: those that run this side by side, each with its share of the streams, to the weights that one would reach; None for one.
 
     Returns:
         The last step.
 
     Raises:
         DivergedError: a chunk costs more than ``HOPELESS`` bits per character, or no finite number.
+        ValueError: the streams cannot be shared out.
     """
-    settings = settings.within(len(text))
+    settings, processes = settings.within(len(text)), processes or OneProcess()
+    own = settings.share(processes)
     fraction, characters, state = 0.0, 0, None
-    optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.99), fused=True)
+    trained, optimizer = processes.setup(model, torch.optim.Adam(model.parameters(), betas=(0.9, 0.99), fused=True))
     proven = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def cost(loss: Tensor) -> float:
+        return processes.all_reduce(loss.detach().clone()).item() / log(2)
 
     def prove(number: int, bits: float) -> None:
         """Note the weights that read a chunk at this cost, step ``number`` minus one's; if the cost is hopeless go back to those before."""
@@ -140,11 +167,11 @@ def fit(model: CharModel, text: bytes, settings: FitSettings, after_step: Callab
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * schedule(fraction)
         before = None if fresh else state
-        loss, state = _loss(model, inputs, targets, before)
-        bits = loss.item() / log(2)
+        loss, state = _loss(trained, inputs[:, own], targets[:, own], before)
+        bits = cost(loss)
         prove(number, bits)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        processes.backward(loss)
         clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
 
@@ -153,14 +180,15 @@ def fit(model: CharModel, text: bytes, settings: FitSettings, after_step: Callab
         characters += targets.numel()
         step = Step(number, characters, seconds, fraction, bits)
         go_on = after_step is None or after_step(step) is not False
+        fraction, go_on = processes.broadcast((fraction, go_on))  # their clocks differ
         if fraction >= 1 or not go_on:
             break
     with torch.no_grad():  # no step follows that would judge the last one's weights
-        prove(number + 1, _loss(model, inputs, targets, before)[0].item() / log(2))
+        prove(number + 1, cost(_loss(trained, inputs[:, own], targets[:, own], before)[0]))
     return step
 
 
-def _loss(model: CharModel, inputs: Tensor, targets: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _loss(model: nn.Module, inputs: Tensor, targets: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """The mean cost of the targets in nats, and the state at the end, through which no gradient goes."""
     logits, state = model(inputs, state)
     return cross_entropy(logits.flatten(0, 1), targets.flatten().long()), state.detach()

@@ -21,13 +21,13 @@ class TooLargeError(ValueError):
     """What was asked for does not fit; the message says how much it takes and what to lower."""
 
 
-def require(settings: TextSettings, text_size: int) -> None:
-    """Refuse a training that memory cannot hold.
+def require(settings: TextSettings, text_size: int, processes: int = 1) -> None:
+    """Refuse a training that memory cannot hold, in so many processes here.
 
     Raises:
         TooLargeError: it takes more than is free.
     """
-    need, free = needed(settings, text_size), available()
+    need, free = needed(settings, text_size, processes), available()
     if need > free:
         raise TooLargeError(
             f"this training takes {size(need)} of memory, and {size(free)} are free: lower "
@@ -36,13 +36,16 @@ def require(settings: TextSettings, text_size: int) -> None:
         )
 
 
-def needed(settings: TextSettings, text_size: int) -> int:
-    """About how many bytes a training takes: its weights, what one step keeps for its gradient, and the text."""
+def needed(settings: TextSettings, text_size: int, processes: int = 1) -> int:
+    """About how many bytes a training takes: its weights, what one step keeps for its gradient, and the text.
+
+    Processes share out the streams; weights and text are in each, and the gradients once more to be sent.
+    """
     E, H, L = settings.embedding_size, settings.hidden_size, settings.num_layers
-    weights = _WEIGHT_COPIES * CharModel.count_parameters(E, H, L)
+    weights = (_WEIGHT_COPIES + (processes > 1)) * CharModel.count_parameters(E, H, L)
     # Embedding; outputs of the layers; scores, their logarithms; the gradients of all these on the way back.
     per_character = 2 * E + (2 * L + 2) * H + 4 * VOCABULARY
-    return _FLOAT * (weights + settings.fit.streams * settings.fit.chunk * per_character) + 3 * text_size
+    return _FLOAT * (processes * weights + settings.fit.streams * settings.fit.chunk * per_character) + 3 * processes * text_size
 
 
 def available() -> float:

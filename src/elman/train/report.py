@@ -51,7 +51,7 @@ _NAMED = 3
 """So many files of those left out are named."""
 
 
-def opening(corpus: Corpus, settings: TextSettings) -> RenderableType:
+def opening(corpus: Corpus, settings: TextSettings, processes: int = 1) -> RenderableType:
     """What the model learns from, what was skipped, and which settings the text is too short for."""
     characters = {"train_characters": f"{len(corpus.train_text):,}", "held_out_characters": f"{len(corpus.held_out_text):,}"}
     if corpus.is_one_file:
@@ -71,8 +71,13 @@ def opening(corpus: Corpus, settings: TextSettings) -> RenderableType:
         if fit == settings.fit
         else [Text(_("The text is short: using --streams {streams} --chunk {chunk}.", streams=fit.streams, chunk=fit.chunk), "yellow")]
     )
+    shared = (
+        [Text(_("{processes} processes, {streams} streams each", processes=processes, streams=fit.streams // processes))]
+        if processes > 1
+        else []
+    )
     stop = Text(_("Ctrl-C stops early and keeps what has been learned."), "bright_black")
-    return Group(Text(f"\n{title}", "bold"), Text(counts), *left_out, *clamped, stop, "")
+    return Group(Text(f"\n{title}", "bold"), Text(counts), *left_out, *clamped, *shared, stop, "")
 
 
 def _left_out(corpus: Corpus) -> str:

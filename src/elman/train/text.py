@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from elman.train.char_model import CharModel
 from elman.train.checkpoint import save
 from elman.train.evaluate import bits_per_character, compressors
 from elman.train.fit import FitSettings, Step, fit
+from elman.train.processes import OneProcess, on_this_machine
 from elman.train.sample import sample
 from elman.train.units import Line, read_line
 
@@ -74,6 +74,7 @@ class Outcome:
         compressed: what compressors reach on it, by name.
         written: a sample.
         line: a line of held-out text, and what hidden units did over it.
+        processes: how many trained it.
     """
 
     model: CharModel
@@ -85,6 +86,7 @@ class Outcome:
     compressed: dict[str, float]
     written: bytes
     line: Line
+    processes: int = 1
 
     def metrics(self) -> dict[str, Any]:
         """All figures, ready for JSON."""
@@ -97,11 +99,12 @@ class Outcome:
                 "held_out_files": [file.name for file in corpus.held_out],
                 "held_out_characters": len(corpus.held_out_text),
                 "left_out": corpus.left_out,
-                "sha256": hashlib.sha256(corpus.train_text + corpus.held_out_text).hexdigest(),
+                "sha256": corpus.sha256,
             },
             "model": {**self.model.sizes, "parameters": sum(parameter.numel() for parameter in self.model.parameters())},
             "training": {
                 **asdict(fitted),
+                "processes": self.processes,
                 "seed": self.settings.seed,
                 "steps_done": self.last.number,
                 "characters": self.last.characters,
@@ -122,6 +125,7 @@ def train_text(
     *,
     before: Callable[[CharModel], object] | None = None,
     keep: Callable[[CharModel], object] | None = None,
+    processes: OneProcess | None = None,
 ) -> Outcome:
     """Train a character model on a corpus, and measure it.
 
@@ -133,21 +137,27 @@ def train_text(
         before: called with the untrained model; what it raises ends the training before it begins.
         keep: called with the trained model as soon as the training ends, in whatever way, after a step at least: what fails later, or ended
             the training, does not lose the weights.
+        processes: those that train together, of which this is the first; the others call :func:`take_part`. None for this one alone.
 
     Raises:
         DivergedError: the training went astray; ``keep`` gets the last weights that had not.
         TooLargeError: the training does not fit into memory.
+        ValueError: the processes cannot share the streams equally.
     """
-    settings = replace(settings, fit=settings.fit.within(len(corpus.train_text)))
-    memory.require(settings, len(corpus.train_text) + len(corpus.held_out_text))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model = CharModel(settings.embedding_size, settings.hidden_size, settings.num_layers)
-    if before:
-        before(model)
+    processes, text = processes or OneProcess(), None
+    try:
+        settings = replace(settings, fit=settings.fit.within(len(corpus.train_text)))
+        settings.fit.share(processes)
+        memory.require(settings, len(corpus.train_text) + len(corpus.held_out_text), on_this_machine())
+        model = _untrained(settings)
+        if before:
+            before(model)
+        text = corpus.sha256
+    finally:
+        processes.broadcast(text)  # the others wait for it
     recorder = _Recorder(model, corpus.held_out_text, after_step)
     try:
-        last = fit(model, corpus.train_text, settings.fit, recorder)
+        last = fit(model, corpus.train_text, settings.fit, recorder, processes)
     finally:
         if keep and recorder.steps:
             keep(model)
@@ -162,7 +172,29 @@ def train_text(
         compressed=compressors(corpus.held_out_text),
         written=sample(model, settings.prompt, settings.sample_length, settings.temperature, settings.seed),
         line=read_line(model, corpus.held_out_text, code),
+        processes=processes.world_size,
     )
+
+
+def take_part(corpus: Corpus, settings: TextSettings, processes: OneProcess) -> None:
+    """Train beside the first of several processes, which calls :func:`train_text` with the same corpus and settings, unless it cannot.
+
+    Raises:
+        DivergedError: as there.
+        ValueError: the text is not the first's.
+    """
+    text = processes.broadcast(None)
+    if text is None:  # the first says why
+        return
+    if text != corpus.sha256:
+        raise ValueError(f"expected the same text in all {processes.world_size} processes, got another here: let all read the same files")
+    fit(_untrained(settings), corpus.train_text, settings.fit, processes=processes)
+
+
+def _untrained(settings: TextSettings) -> CharModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return CharModel(settings.embedding_size, settings.hidden_size, settings.num_layers)
 
 
 def write_files(outcome: Outcome, folder: Path) -> dict[str, Path]:

@@ -129,6 +129,15 @@ SENTENCES = {
         "训练需要 {needed} 内存，可用 {free}：请调低 --hidden-size（{hidden}）、--num-layers（{layers}）、"
         "--streams（{streams}）或 --chunk（{chunk}）"
     ),
+    "expected as many streams as {processes} processes can share equally, got {streams}: let --streams be a multiple of {divisor}": (
+        "--streams 应能由 {processes} 个进程平分，收到 {streams}：请改为 {divisor} 的倍数"
+    ),
+    "expected the same text in all {processes} processes, got another here: let all read the same files": (
+        "{processes} 个进程应读取相同的文本，而此处的文本不同：请让所有进程读取相同的文件"
+    ),
+    "training in {processes} processes needs lightning-fabric, which is not installed: pip install '.[distributed]'": (
+        "用 {processes} 个进程训练需要 lightning-fabric，尚未安装：pip install '.[distributed]'"
+    ),
     "nothing to learn from: {path} holds {count} characters of text": "没有可训练的内容：{path} 中只有 {count} 个字符",
     "{message}; {count} files and folders in it were passed over": "{message}；其中跳过了 {count} 个文件和文件夹",
     "neither a file nor a folder: {path}": "既不是文件也不是文件夹：{path}",

@@ -1,0 +1,132 @@
+"""`elman train text` in the processes of torchrun: the training of one, shared out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import distributed
+
+from elman.train.char_model import CharModel
+from elman.train.checkpoint import load
+from elman.train.corpus import Corpus, TextFile
+from elman.train.fit import FitSettings, fit, read_chunks
+from elman.train.processes import OneProcess, started
+from elman.train.text import TextSettings, take_part
+from texts import CODE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = FitSettings(steps=2, streams=6, chunk=8)
+CORPUS = Corpus.split("joins", [TextFile("one.py", CODE * 20)])
+OPTIONS = ["--steps", "25", "--streams", "4", "--hidden-size", "16", "--json"]
+
+slow = [
+    pytest.mark.slow,  # two processes that import torch and Fabric
+    pytest.mark.skipif(not (distributed.is_available() and distributed.is_gloo_available()), reason="torch was built without gloo"),
+]
+
+
+class Alone(OneProcess):
+    """One of three processes, without the other two; ``given`` is what the first one told it."""
+
+    world_size = 3
+
+    def __init__(self, rank: int, given: Any = None) -> None:
+        self.global_rank, self._given = rank, given
+
+    def broadcast(self, given: Any) -> Any:
+        return self._given or given
+
+
+def test_every_stream_is_one_processes_own() -> None:
+    whole, *_ = next(read_chunks(CORPUS.train_text, 6, 8))
+    seen = []
+    for rank in range(3):
+        model = CharModel(8, 16, 1)
+        model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        fit(model, CORPUS.train_text, SETTINGS, processes=Alone(rank))
+    assert torch.equal(torch.cat(seen[::3], 1), whole)  # two steps, and the last one's judgement, of each
+
+
+def test_streams_that_cannot_be_shared_equally_are_refused() -> None:
+    with pytest.raises(ValueError, match="as many streams as 3 processes can share equally, got 4: let --streams be a multiple of 3"):
+        fit(CharModel(8, 16, 1), CORPUS.train_text, FitSettings(steps=1, streams=4), processes=Alone(0))
+
+
+def test_another_text_than_the_first_processes_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected the same text in all 3 processes, got another here"):
+        take_part(CORPUS, TextSettings(SETTINGS), Alone(1, given="another text's digest"))
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # another launcher's
+    assert started().world_size == 1
+
+
+@pytest.mark.skipif(not distributed.is_available(), reason="torch was built without torch.distributed")
+def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    assert started().world_size == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match=r"2 processes needs lightning-fabric, which is not installed: pip install '\.\[distributed\]'"):
+        started()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Texts, and where the trainings write."""
+    path: Path = tmp_path_factory.mktemp("processes")
+    (path / "texts").mkdir()
+    for number in range(4):
+        (path / "texts" / f"{number}.py").write_bytes(CODE * (number + 3))
+    return path
+
+
+def train(folder: Path, *options: str, processes: int) -> subprocess.CompletedProcess[str]:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost", "--nproc-per-node", str(processes)]
+    words = [sys.executable, *(torchrun if processes > 1 else []), "-m", "elman", "train", "text", "texts", *OPTIONS, *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "LC_ALL": "C"}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """What one process and what two print: the metrics, once."""
+    pytest.importorskip("lightning_fabric")
+    runs = [train(folder, "--out", f"out{count}", processes=count) for count in (1, 2)]
+    assert [run.returncode for run in runs] == [0, 0], runs[1].stderr
+    return [json.loads(run.stdout) for run in runs]
+
+
+class TestTwoProcesses:
+    pytestmark = slow
+
+    def test_reach_the_loss_of_one(self, metrics: list[dict[str, Any]]) -> None:
+        one, two = metrics
+        assert [each["training"]["processes"] for each in metrics] == [1, 2]
+        assert one["training"]["characters"] == two["training"]["characters"]
+        bits = [[(point["train_bits"], point["held_out_bits"]) for point in each["curve"]] for each in metrics]
+        assert bits[0][0][0] - bits[0][-1][0] > 0.5  # it learns
+        torch.testing.assert_close(torch.tensor(bits[1]), torch.tensor(bits[0]), rtol=1e-4, atol=0)
+
+    def test_write_one_model_which_is_that_of_one(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
+        one, two = (load(folder / each["files"]["model"]).state_dict() for each in metrics)
+        for name, weight in one.items():
+            torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-4, msg=name)
+
+    def test_say_once_what_is_wrong(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
+        run = train(folder, "--streams", "3", "--out", "refused", processes=2)
+        assert run.returncode != 0
+        assert run.stderr.count("elman: ") == 1
+        assert "let --streams be a multiple of 2" in run.stderr
+        assert not (folder / "refused").exists()
