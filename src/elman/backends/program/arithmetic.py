@@ -25,7 +25,7 @@ COMPUTE: dict[Opcode, Callable[..., Tensor]] = {
     Opcode.DIV: torch.div,
     Opcode.NEG: torch.neg,
     Opcode.FMA: lambda a, b, c: a * b + c,
-    Opcode.POW: torch.pow,
+    Opcode.POW: lambda a, b: torch.pow(a, b.flatten()[0].item()),  # of a tensor torch's exponents differ at infinities
     Opcode.MIN: torch.minimum,
     Opcode.MAX: torch.maximum,
     Opcode.WHERE: lambda a, b, c: torch.where(a != 0, b, c),

@@ -19,7 +19,7 @@ import torch
 from elman.backends.program.stand_in import NotRecordedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
 
 def frozen_cell(cell: object) -> Hashable:
@@ -107,10 +107,14 @@ class _Definition:
 
     def __init__(self, kind: type) -> None:
         self.classes = [vars(each) for each in kind.__mro__[:-1]]
-        functions = [getattr(each, "__func__", each) for each in self._defined()]
+        functions = [getattr(each, "__func__", each) for names in self.classes for each in names.values()]
         self.named = [pair for each in functions if isinstance(each, types.FunctionType) for pair in _global_names(each)]
         self.values = self._values()
-        self.mutable = [(value, value.copy()) for value in self.values if type(value) in (list, dict, set)]
+        # Python itself writes names of its own into a class: they say nothing.
+        items = [item for names in self.classes for item in names.items()]
+        self.said = [(name, value) for name, value in items if callable(value) or not name.startswith(("__", "_abc_"))]
+        self.said += [(name, names.get(name)) for names, name in self.named]
+        self.mutable = [(value, value.copy()) for _, value in self.said if type(value) in (list, dict, set)]
 
     def holds(self) -> bool:
         """Whether all of it is still so."""
@@ -118,22 +122,33 @@ class _Definition:
         same = len(now) == len(self.values) and all(map(operator.is_, now, self.values))
         return same and all(value == before for value, before in self.mutable)
 
-    def _defined(self) -> Iterator[object]:
-        return itertools.chain.from_iterable([each.values() for each in self.classes])
+    def means(self, other: _Definition) -> bool:
+        """Whether another one says the same."""
+        same = [(name, id(value)) for name, value in self.said] == [(name, id(value)) for name, value in other.said]
+        return same and [before for _, before in self.mutable] == [before for _, before in other.mutable]
 
     def _values(self) -> list[Any]:
-        return [*self._defined(), *[names.get(name) for names, name in self.named]]
+        return [*itertools.chain.from_iterable([each.values() for each in self.classes]), *[names.get(name) for names, name in self.named]]
 
 
-_definitions: WeakKeyDictionary[type, tuple[_Definition, object]] = WeakKeyDictionary()
+class _Key:
+    """Stays while nothing of a class changes."""
+
+    def __init__(self, definition: _Definition) -> None:
+        self.definition = definition
+
+
+_keys: WeakKeyDictionary[type, _Key] = WeakKeyDictionary()
 
 
 def _class_key(kind: type) -> Hashable:
-    """An object that stays while nothing of the class changes."""
-    definition, key = _definitions.get(kind, (None, None))
-    if definition is None or not definition.holds():
-        key = object()
-        _definitions[kind] = _Definition(kind), key
+    key = _keys.get(kind)
+    if key is None or not key.definition.holds():
+        now = _Definition(kind)
+        if key is not None and key.definition.means(now):
+            key.definition = now
+        else:
+            key = _keys[kind] = _Key(now)
     return key
 
 
