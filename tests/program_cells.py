@@ -8,27 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-
-class Cell:
-    """What the recorder reads of an elman.Cell."""
-
-    gates: tuple[str, ...] = ()
-    states: tuple[str, ...] = ("h",)
-    parameters: dict[str, str] = {}
-    step_inputs: dict[str, str] = {}
-    draws: dict[str, str] = {}
-
-    @property
-    def input_gates(self) -> tuple[str, ...]:
-        return self.gates
-
-    @property
-    def recurrent_gates(self) -> tuple[str, ...]:
-        return self.gates
-
-    @property
-    def traced(self) -> tuple[str, ...]:
-        return self.gates
+from elman import Cell
 
 
 class LSTM(Cell):

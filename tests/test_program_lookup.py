@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from elman import Cell
 from elman.backends.program import lookup
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
-from program_cells import LSTM, Cell, Noisy
+from program_cells import LSTM, Noisy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

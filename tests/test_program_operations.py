@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from elman import Cell
 from elman.backends.program.operations import OPERATIONS
 from elman.backends.program.program import Role
-from program_cells import Cell
 from program_steps import Arguments, assert_same, by_program, by_torch, gradients, program
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Operation(Cell):
     """Whose step is one operation of its inputs, or whatever a function makes of them."""
 
     gates = ("a", "b")
-    recurrent_gates = ()  # type: ignore[assignment]
+    recurrent_gates = ()
     parameters = {"w": "H", "q": ""}  # noqa: RUF012
     step_inputs = {"dt": ""}  # noqa: RUF012
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from elman import Cell
 from elman.backends.program.stand_in import NotRecordedError
-from program_cells import Cell
 from program_steps import arguments, assert_same, by_program, by_torch, gradients, program
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def test_a_gate_that_no_activation_closes_has_its_last_open_value() -> None:
 
 def test_a_state_that_stays_and_one_of_a_number() -> None:
     class Idle(Step):
-        states = ("h", "c", "d")  # type: ignore[assignment]
+        states = ("h", "c", "d")
 
     cell = Idle(lambda x, r, s, p: (s.c, s.c, torch.zeros_like(s.d)))
     numbers = arguments(cell)
@@ -182,8 +182,8 @@ def steps(draw: st.DrawFn) -> Callable[..., Any]:
 
 
 class Any_(Step):  # noqa: N801
-    gates = ("a", "b", "c")  # type: ignore[assignment]
-    states = ("h", "c")  # type: ignore[assignment]
+    gates = ("a", "b", "c")
+    states = ("h", "c")
 
 
 @given(step=steps(), traced=st.booleans())

@@ -12,7 +12,8 @@ from elman.backends.program.schedule import code, fuse
 if TYPE_CHECKING:
     from elman.backends.program.graph import Expression, Graph
     from elman.backends.program.program import Operand
-    from elman.backends.program.record import OwnCell, Recorded
+    from elman.backends.program.record import Recorded
+    from elman.cells import Cell
 
 _GRADIENT = {
     Role.INPUT: Role.GRAD_INPUT,
@@ -24,7 +25,7 @@ _GRADIENT = {
 _ARRIVING = {Role.GRAD_NEW_STATE, Role.GRAD_FACTOR, Role.GRAD_GATE}
 
 
-def build(cell: OwnCell, step: Recorded, traced: bool) -> Program:
+def build(cell: Cell, step: Recorded, traced: bool) -> Program:
     """The program of a recorded step. Where it is traced, it writes the gates' values, too, and reads their gradients."""
     ends = [(place, (Role.NEW_STATE, index)) for index, place in enumerate(step.states)]
     ends += [(place, (Role.FACTOR, index)) for index, (place, _) in enumerate(step.of_others)]

@@ -11,7 +11,6 @@ import itertools
 import operator
 import types
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -138,7 +137,8 @@ class _Key:
         self.definition = definition
 
 
-_keys: WeakKeyDictionary[type, _Key] = WeakKeyDictionary()
+_MOST = 1024  # classes that are known: so those made in a loop do not pile up
+_keys: dict[type, _Key] = {}
 
 
 def _class_key(kind: type) -> Hashable:
@@ -148,6 +148,8 @@ def _class_key(kind: type) -> Hashable:
         if key is not None and key.definition.means(now):
             key.definition = now
         else:
+            while len(_keys) >= _MOST:
+                del _keys[next(iter(_keys))]
             key = _keys[kind] = _Key(now)
     return key
 

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     import torch
 
     from elman.backends.program.program import Program
-    from elman.backends.program.record import OwnCell
+    from elman.cells import Cell
 
 _MOST = 1024  # programs that are kept
 _found: dict[Hashable, Program | str] = {}
 
 
-def program_of(cell: OwnCell, dtype: torch.dtype, draws: bool = False, traced: bool = False) -> Program:
+def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool = False) -> Program:
     """The program of a cell. It is the same object at each call, as long as nothing changes that the step depends on.
 
     Args:
@@ -51,7 +51,7 @@ def program_of(cell: OwnCell, dtype: torch.dtype, draws: bool = False, traced: b
     return found
 
 
-def _made(cell: OwnCell, dtype: torch.dtype, draws: bool, traced: bool) -> Program | str:
+def _made(cell: Cell, dtype: torch.dtype, draws: bool, traced: bool) -> Program | str:
     try:
         return build(cell, record(cell, dtype, draws), traced)
     except NotRecordedError as error:

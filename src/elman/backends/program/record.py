@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from elman.backends.program.operations import OPERATIONS, made
 from elman.backends.program.program import Opcode, Role
@@ -13,27 +13,12 @@ from elman.cells.gates import ACTIVATIONS, shared_gates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any
 
     import torch
 
     from elman.backends.program.graph import Graph
     from elman.backends.program.stand_in import Shape
-
-
-class OwnCell(Protocol):
-    """What is read of a cell."""
-
-    gates: tuple[str, ...]
-    input_gates: tuple[str, ...]
-    recurrent_gates: tuple[str, ...]
-    states: tuple[str, ...]
-    parameters: Mapping[str, str]
-    step_inputs: Mapping[str, str]
-    draws: Mapping[str, str]
-    traced: tuple[str, ...]
-
-    def step(self, x: Any, r: Any, s: Any, p: Any, *d: Any) -> Any: ...
+    from elman.cells import Cell
 
 
 @dataclass(frozen=True)
@@ -58,7 +43,7 @@ class Recorded:
         return mine == others
 
 
-def record(cell: OwnCell, dtype: torch.dtype, draws: bool) -> Recorded:
+def record(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
     """What ``cell.step`` does.
 
     Args:
@@ -78,7 +63,7 @@ def record(cell: OwnCell, dtype: torch.dtype, draws: bool) -> Recorded:
     return first
 
 
-def _recorded(cell: OwnCell, dtype: torch.dtype, draws: bool) -> Recorded:
+def _recorded(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
     recording = Recording(OPERATIONS, dtype)
 
     def leaves(role: Role, names: Mapping[str, str]) -> dict[str, Value]:
@@ -125,7 +110,7 @@ _SHAPES: dict[tuple[Role, str], Shape] = {
 class _Recurrent:
     """The recurrent parts: r.g, and r("g", v), which are leaves; and which gate's rows take what."""
 
-    def __init__(self, recording: Recording, cell: OwnCell) -> None:
+    def __init__(self, recording: Recording, cell: Cell) -> None:
         self._recording = recording
         self._gates = {gate: index for index, gate in enumerate(cell.recurrent_gates)}
         self._h = recording.leaf((Role.STATE, 0), ("B", "H"))
@@ -154,7 +139,7 @@ class _Recurrent:
 class _Gates:
     """Finds the gates' values, as ``elman.cells.gates.GateTracker`` does."""
 
-    def __init__(self, cell: OwnCell, x: Mapping[str, Value]) -> None:
+    def __init__(self, cell: Cell, x: Mapping[str, Value]) -> None:
         self._x = x
         self._traced = frozenset(cell.traced)
         self._values: dict[str, Value] = {}
