@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from elman.backends.program.cut import KEEP_OVER_A_PRODUCT, kept
 from elman.backends.program.graph import Node
+from elman.backends.program.order import ordered
 from elman.backends.program.program import NOTHING, Code, Instruction, Opcode, Operand, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from elman.backends.program.graph import Graph
 
@@ -75,41 +76,10 @@ def _divided(
         more = kept(graph, needed, there, KEEP_OVER_A_PRODUCT, only=computed) if computed else set()
         carried |= more
         there |= more
-        lists.append(_ordered(graph, [place for place, _ in outputs], there))
+        lists.append(ordered(graph, [place for place, _ in outputs], there))
         computed |= set(lists[-1])
         there |= set(lists[-1]) & set(readable)
     return lists, carried
-
-
-def _ordered(graph: Graph, roots: Iterable[int], there: Collection[int]) -> list[int]:
-    """What the roots need beside what is there, each after its operands; of two operands first the one that needs more places meanwhile."""
-    order: dict[int, None] = {}
-    places: dict[int, int] = {}
-    for place in sorted(_missing(graph, roots, there)):  # operands come before what uses them: R. Sethi, J. D. Ullman (1970)
-        below = sorted((places[each] for each in set(graph.nodes[place].operands) if each in places), reverse=True)
-        places[place] = max([1, *(each + index for index, each in enumerate(below))])
-    for root in roots:
-        open_ = [root]
-        while open_:
-            place = open_[-1]
-            waiting = [each for each in graph.nodes[place].operands if each in places and each not in order] if place in places else []
-            if waiting:
-                open_.append(max(waiting, key=lambda each: places[each]))
-                continue
-            open_.pop()
-            if place in places:
-                order[place] = None
-    return list(order)
-
-
-def _missing(graph: Graph, roots: Iterable[int], there: Collection[int]) -> set[int]:
-    found, open_ = set[int](), [root for root in roots if root not in there]
-    while open_:
-        place = open_.pop()
-        if place not in found:
-            found.add(place)
-            open_ += [each for each in graph.nodes[place].operands if each not in there]
-    return found
 
 
 @dataclass
