@@ -60,6 +60,15 @@ def refusals() -> Iterator[str]:
                         yield from _lines(node.value)
 
 
+def not_recorded() -> Iterator[str]:
+    """A line for each reason for which a cell has no program."""
+    for file in (PACKAGE / "backends" / "program").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and node.args:
+                place = {"refuse": ", at cell.py:12", "_refusing": ", at cell.py:12", "NotRecordedError": ""}.get(ast.unparse(node.func))
+                yield from (line + place for line in _lines(node.args[0]) if place is not None and line.startswith("does"))
+
+
 def _help_of(command: Any) -> Iterator[str]:
     for text in (command.help, command.epilog):
         yield from (part for part in paragraphs(text or "") if part)

@@ -64,6 +64,12 @@ def test_every_reason_of_a_backend_has_a_translation() -> None:
     assert unknown(f"native {reason}" for reason in sentences.refusals()) == []
 
 
+def test_every_reason_not_to_record_a_cell_has_a_translation() -> None:
+    lines = [f"native {reason}" for reason in sentences.not_recorded()]
+    assert len(lines) > 20
+    assert unknown(lines) == []
+
+
 def test_every_feature_of_the_picture_has_a_translation() -> None:
     assert unknown(features(b"f('a')  # b", code=True)) == []
 

@@ -141,9 +141,9 @@ def test_functions_are_options() -> None:
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
-    with pytest.raises(NotRecordedError, match="does not record a cell with an option that is a tensor of more than one number"):
+    with pytest.raises(NotRecordedError, match="does not run a cell with an option that is a tensor of more than one number"):
         found(Leaky(table=torch.ones(3)))
-    with pytest.raises(NotRecordedError, match="does not record a cell with an option of type generator"):
+    with pytest.raises(NotRecordedError, match="does not run a cell with an option of type generator"):
         found(Leaky(table=(each for each in "ab")))
 
 
@@ -159,7 +159,7 @@ def test_a_refusal_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
         messages.append(str(caught.value))
         monkeypatch.setattr(lookup, "record", None)
     assert messages[0] == messages[1]
-    assert messages[0].startswith("does not record the operation sort, at test_program_lookup.py:")
+    assert messages[0].startswith("does not run the operation sort, at test_program_lookup.py:")
 
 
 def test_a_step_that_changes_the_cell_is_an_error() -> None:

@@ -191,6 +191,9 @@ ROWS: dict[str, Callable[..., Any]] = {
     "sum": lambda a, b: a * b.sum(-1, keepdim=True),
     "sum of all that there is": lambda a, b, h, w: a * w.sum() + w.sum(0) * b + torch.sum(w, dim=-1),
     "sum of one number": lambda a, b, h, w, q, dt: a * dt.sum(-1, keepdim=True) * q.sum() + dt.mean(1, keepdim=True),
+    "softmax of one number": lambda a, b, h, w, q, dt: (
+        a * dt.softmax(-1) + q.softmax(-1) + F.layer_norm(dt, (1,)) * b + F.rms_norm(dt, (1,))
+    ),
     "mean": lambda a, b: a * torch.mean(b * b, dim=1, keepdim=True),
     "mean unsqueeze": lambda a, b: a * b.mean(-1).unsqueeze(-1) + b.mean((-1,)).unsqueeze(1),
     "mean of the same": lambda a, b: a * b.mean(-1, keepdim=True).expand_as(a).mean(-1, keepdim=True),

@@ -144,5 +144,19 @@ def elu(g: E, y: E, a: E, alpha: E) -> tuple[E | None, ...]:
     return where(a.op(Opcode.LE, 0.0), g * (a.op(Opcode.EXP) * alpha), g), None
 
 
+def softmax(g: E, y: E, a: E) -> tuple[E | None, ...]:
+    return (y * (g - (g * y).op(Opcode.ROW_SUM)),)
+
+
+def layer_norm(g: E, y: E, a: E, scale: E) -> tuple[E | None, ...]:
+    """Of (a - mean) · scale; the scale is one over the standard deviation."""
+    return scale * ((g - g.op(Opcode.ROW_MEAN)) - y * (g * y).op(Opcode.ROW_MEAN)), None
+
+
+def rms_norm(g: E, y: E, a: E, scale: E) -> tuple[E | None, ...]:
+    """Of a · scale; the scale is one over the root of the mean square."""
+    return scale * (g - y * (g * y).op(Opcode.ROW_MEAN)), None
+
+
 def detach(g: E, y: E, *by: E) -> tuple[E | None, ...]:
     return ()

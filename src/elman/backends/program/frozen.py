@@ -53,7 +53,7 @@ def _frozen(value: object) -> Hashable:
         return kind, _frozen_items(value)
     if hasattr(value, "__dict__") and not hasattr(kind, "__slots__"):
         return frozen_cell(value)  # another cell, a module: an object with options of its own
-    raise NotRecordedError(f"does not record a cell with an option of type {kind.__name__}")
+    raise NotRecordedError(f"does not run a cell with an option of type {kind.__name__}")
 
 
 def _itself(value: Any) -> Hashable:
@@ -81,7 +81,7 @@ def _frozen_function(function: types.FunctionType) -> Hashable:
 
 def _frozen_number(value: Any) -> Hashable:
     if (value.numel() if isinstance(value, torch.Tensor) else value.size) != 1:
-        raise NotRecordedError("does not record a cell with an option that is a tensor of more than one number")
+        raise NotRecordedError("does not run a cell with an option that is a tensor of more than one number")
     return str(value.dtype), _frozen(value.item())
 
 

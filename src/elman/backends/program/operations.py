@@ -45,7 +45,7 @@ def _broadcast(*shapes: Shape) -> Shape:
         pairs = zip((1,) * (width - len(shape)) + shape, (1,) * (width - len(result)) + result, strict=True)
         both = [(a, b) for a, b in pairs]
         if any(a != b and 1 not in (a, b) for a, b in both):
-            refuse(f"does not record an operation of tensors of shape {_shown(shape)} and {_shown(result)}")
+            refuse(f"does not run an operation of tensors of shape {_shown(shape)} and {_shown(result)}")
         result = tuple(b if a == 1 else a for a, b in both)
     return result
 
@@ -92,7 +92,7 @@ def _last_axis(input: Value, dim: Any) -> int | None:
     if isinstance(dim, tuple | list) and len(dim) == 1:
         dim = dim[0]
     if input.shape_[-1] == "B" or not ((dim is None and axes == 1) or dim in (-1, axes - 1)):
-        refuse("does not record an operation over the batch")
+        refuse("does not run an operation over the batch")
     return axes - 1
 
 
@@ -113,7 +113,7 @@ def rsub(input: Value, other: Value | Number, alpha: Value | Number = 1) -> Valu
 
 def div(input: Value | Number, other: Value | Number, rounding_mode: str | None = None) -> Value:
     if rounding_mode is not None:
-        refuse("does not record a division that rounds")
+        refuse("does not run a division that rounds")
     if isinstance(input, Value):
         return made(Opcode.DIV, input, other)
     return made(Opcode.MUL, made(Opcode.RECIPROCAL, other), input)  # as torch divides a number by a tensor
@@ -122,7 +122,7 @@ def div(input: Value | Number, other: Value | Number, rounding_mode: str | None 
 def power(input: Value | Number, exponent: Value | Number) -> Value:
     number = exponent.expression.number if isinstance(exponent, Value) else exponent
     if not isinstance(input, Value) or number is None:
-        refuse("does not record a power whose exponent is not a number")
+        refuse("does not run a power whose exponent is not a number")
     return made(Opcode.POW, input, float(number))
 
 
@@ -159,7 +159,7 @@ def logical_not(input: Value) -> Value:
 
 def _truth(value: object) -> Value:
     if not isinstance(value, Value) or not value.truth:
-        refuse("does not record a logical operation of what is no comparison")
+        refuse("does not run a logical operation of what is not a comparison")
     return value
 
 
@@ -240,27 +240,34 @@ def row_min(input: Value, dim: Any = None, keepdim: bool = False) -> Value:
 
 def softmax(input: Value, dim: Any) -> Value:
     _last_axis(input, dim)
-    shifted = made(Opcode.EXP, input - detach(row_max(input, -1, True)))
-    return shifted / row_sum(shifted, -1, True)
+    powers = made(Opcode.EXP, input - row_max(input, -1, True))
+    return _over_units(differentiate.softmax, powers / row_sum(powers, -1, True), input)
 
 
 def layer_norm(input: Value, normalized_shape: Any, weight: Value | None = None, bias: Value | None = None, eps: Number = 1e-5) -> Value:
     _last_axis(input, _one_axis(normalized_shape))
     centred = input - row_mean(input, -1, True)
-    return _affine(centred * made(Opcode.RSQRT, row_mean(centred * centred, -1, True) + eps), weight, bias)
+    scale = made(Opcode.RSQRT, row_mean(centred * centred, -1, True) + eps)
+    return _affine(_over_units(differentiate.layer_norm, centred * scale, input, scale), weight, bias)
 
 
 def rms_norm(input: Value, normalized_shape: Any, weight: Value | None = None, eps: Number | None = None) -> Value:
     _last_axis(input, _one_axis(normalized_shape))
     if eps is None:
         eps = torch.finfo(input.dtype).eps
-    return _affine(input * made(Opcode.RSQRT, row_mean(input * input, -1, True) + eps), weight, None)
+    scale = made(Opcode.RSQRT, row_mean(input * input, -1, True) + eps)
+    return _affine(_over_units(differentiate.rms_norm, input * scale, input, scale), weight, None)
+
+
+def _over_units(rule: Rule, value: Value, input: Value, *by: Value) -> Value:
+    """The value with derivatives of its own, which are right where the axis is that of the H units; over one number it has none of them."""
+    return _under(rule, value, input, *by) if input.shape_[-1:] == ("H",) else value
 
 
 def _one_axis(shape: Any) -> int:
     sizes = shape if isinstance(shape, tuple | list) else (shape,)
     if len(sizes) != 1 or not isinstance(sizes[0], int | Size):
-        refuse("does not record a norm over more than the last axis")
+        refuse("does not run a norm over more than the last axis")
     return -1
 
 
@@ -285,7 +292,7 @@ def to(input: Value, other: Any = None, dtype: Any = None) -> Value:
     asked = dtype or (other.dtype if isinstance(other, Value) else other)
     exact = isinstance(asked, torch.dtype) and asked.is_floating_point and input.truth
     if asked is not input.recording.dtype and not exact:
-        refuse(f"does not record a step that changes the dtype to {asked}")
+        refuse(f"does not run a step that changes the dtype to {asked}")
     return Value(input.recording, input.expression, input.shape_)
 
 
@@ -299,7 +306,7 @@ def to_double(input: Value) -> Value:
 
 def unsqueeze(input: Value, dim: int) -> Value:
     if dim not in (-1, len(input.shape_)):
-        refuse("does not record a new axis that is not the last")
+        refuse("does not run a new axis other than the last")
     return Value(input.recording, input.expression, (*input.shape_, 1), input.truth)
 
 

@@ -40,15 +40,15 @@ class Recording:
     def call(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         function = self.operations.get(name)
         if function is None:
-            refuse(f"does not record the operation {name}")
+            refuse(f"does not run the operation {name}")
         asked = {key: value for key, value in kwargs.items() if value is not None and key not in ("inplace", "_stacklevel")}
         if kwargs.get("inplace"):
-            refuse(f"does not record {name} in place")
+            refuse(f"does not run {name} in place")
         outermost, self._inside = not self._inside, True
         try:
             result = function(*(self.value(each) for each in args), **{key: self.value(each) for key, each in asked.items()})
         except TypeError as error:
-            raise NotRecordedError(f"does not record {name} with these arguments, at {where()}") from error
+            refuse(f"does not run {name} with these arguments", error)
         finally:
             self._inside = not outermost
         if outermost and isinstance(result, Value):
@@ -65,7 +65,7 @@ class Recording:
             return thing
         if isinstance(thing, torch.Tensor):
             if thing.numel() != 1 or thing.requires_grad:
-                refuse("does not record a tensor from outside the step that has more than one number or requires a gradient")
+                refuse("does not run a step with a tensor from outside that has more than one number or requires a gradient")
             return self.number(float(thing))
         return thing
 
@@ -87,7 +87,7 @@ class Size:
 
 
 def _size_refuses(self: Size, *args: object) -> NoReturn:
-    refuse(f"does not record a step that computes with the size {self.name}")
+    refuse(f"does not run a step that computes with the size {self.name}")
 
 
 for _name in ("index", "int", "float", "bool", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow", "neg"):
@@ -109,7 +109,7 @@ def _operator_in_place(name: str) -> Callable[[Value, Any], NoReturn]:
 
 
 def _refusing(what: str) -> Callable[..., NoReturn]:
-    return lambda self, *args: refuse(f"does not record {what}")
+    return lambda self, *args: refuse(what)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,10 +153,10 @@ class Value:
     __iand__ = _operator_in_place("and")
     __ior__ = _operator_in_place("or")
     __ixor__ = _operator_in_place("xor")
-    __matmul__ = __rmatmul__ = _refusing("products of matrices other than r(...)")
-    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refusing("a division that rounds")
-    __bool__ = __float__ = __int__ = __index__ = _refusing("a step that depends on the values of its tensors")
-    __getitem__ = __setitem__ = __len__ = __iter__ = __contains__ = _refusing("the parts of a tensor")
+    __matmul__ = __rmatmul__ = _refusing("does not run products of matrices other than r(...)")
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refusing("does not run a division that rounds")
+    __bool__ = __float__ = __int__ = __index__ = _refusing("does not run a step that depends on the values of its tensors")
+    __getitem__ = __setitem__ = __len__ = __iter__ = __contains__ = _refusing("does not run indexing of tensors")
     __hash__ = object.__hash__
     __array_ufunc__ = None  # so that a NumPy number leaves the operation to this class
 
@@ -167,7 +167,7 @@ class Value:
         one = next((each for each in (*args, *(kwargs or {}).values()) if isinstance(each, Value)), None)
         name = getattr(function, "__name__", str(function))
         if one is None:
-            refuse(f"does not record the operation {name}")
+            refuse(f"does not run the operation {name}")
         return one.recording.call(name, args, kwargs or {})
 
     def __getattr__(self, name: str) -> Any:
@@ -177,7 +177,7 @@ class Value:
             self._in_place(name)
         if name in self.recording.operations:
             return lambda *args, **kwargs: self.recording.call(name, (self, *args), kwargs)
-        return refuse(f"does not record the operation {name}")
+        return refuse(f"does not run the operation {name}")
 
     @property
     def shape(self) -> tuple[Size | int, ...]:
@@ -198,11 +198,11 @@ class Value:
         return len(self.shape_)
 
     def _in_place(self, name: str) -> NoReturn:
-        refuse(f"does not record an operation in place ({name})")
+        refuse(f"does not run an operation in place ({name})")
 
 
-def refuse(what: str) -> NoReturn:
-    raise NotRecordedError(f"{what}, at {where()}")
+def refuse(what: str, cause: Exception | None = None) -> NoReturn:
+    raise NotRecordedError(f"{what}, at {where()}") from cause
 
 
 def where() -> str:

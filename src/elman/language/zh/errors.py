@@ -182,6 +182,43 @@ SENTENCES = {
     "{backend} does not run under a compiler, a mode or a transform": "{backend} 后端不支持编译器、torch 模式和变换",
     "{backend} does not export projections to ONNX": "{backend} 后端不能把投影导出为 ONNX",
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
+    # What a step does that no kernel runs
+    "{backend} does not run a cell with an option of type {type}": "{backend} 后端不支持含有 {type} 类型选项的 cell",
+    "{backend} does not run a cell with an option that is a tensor of more than one number": (
+        "{backend} 后端不支持选项为多元素张量的 cell"
+    ),
+    "{backend} does not run the operation {name}, at {place}": "{backend} 后端不支持 step 中的 {name} 操作（{place}）",
+    "{backend} does not run {name} in place, at {place}": "{backend} 后端不支持 step 中的原地 {name}（{place}）",
+    "{backend} does not run {name} with these arguments, at {place}": "{backend} 后端不支持 step 中 {name} 的这种参数（{place}）",
+    "{backend} does not run an operation in place ({name}), at {place}": "{backend} 后端不支持 step 中的原地操作 {name}（{place}）",
+    "{backend} does not run an operation over the batch, at {place}": "{backend} 后端不支持 step 中沿批次维的操作（{place}）",
+    "{backend} does not run an operation of tensors of shape {one} and {other}, at {place}": (
+        "{backend} 后端不支持 step 中形状 {one} 与 {other} 之间的操作（{place}）"
+    ),
+    "{backend} does not run a norm over more than the last axis, at {place}": "{backend} 后端只支持 step 中沿最后一维的归一化（{place}）",
+    "{backend} does not run a new axis other than the last, at {place}": "{backend} 后端只支持 step 中在末尾增加维度（{place}）",
+    "{backend} does not run indexing of tensors, at {place}": "{backend} 后端不支持 step 中对张量的索引和迭代（{place}）",
+    "{backend} does not run a division that rounds, at {place}": "{backend} 后端不支持 step 中的取整除法和取余（{place}）",
+    "{backend} does not run products of matrices other than r(...), at {place}": (
+        "{backend} 后端只支持 step 中由 r(...) 做矩阵乘法（{place}）"
+    ),
+    "{backend} does not run a power whose exponent is not a number, at {place}": "{backend} 后端只支持 step 中指数为常数的幂（{place}）",
+    "{backend} does not run a logical operation of what is not a comparison, at {place}": (
+        "{backend} 后端只支持 step 中对比较结果做逻辑运算（{place}）"
+    ),
+    "{backend} does not run a step that changes the dtype to {dtype}, at {place}": "{backend} 后端不支持 step 中转换为 {dtype}（{place}）",
+    "{backend} does not run a step that computes with the size {size}, at {place}": (
+        "{backend} 后端不支持 step 用大小 {size} 做计算（{place}）"
+    ),
+    "{backend} does not run a step that depends on the values of its tensors, at {place}": (
+        "{backend} 后端不支持 step 依赖张量的具体数值，如按数值分支（{place}）"
+    ),
+    "{backend} does not run a step with a tensor from outside that has more than one number or requires a gradient, at {place}": (
+        "{backend} 后端不支持 step 使用外部的多元素张量或需要梯度的张量（{place}）"
+    ),
+    "{backend} does not run r({gate}, v) of a v that has not one number for each sequence and unit, at {place}": (
+        "{backend} 后端要求 r({gate}, v) 的 v 形状为 (B, H)（{place}）"
+    ),
     "{backend} cannot run: {reason}": "{backend} 后端无法运行：{reason}",
     "{backend} does not run on a {card}, whose compute capability is below 8.0": "{backend} 后端不支持 {card}：计算能力低于 8.0",
     "{backend} has no plan for hidden_size={size} in {dtype} on a {card}": (
