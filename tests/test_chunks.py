@@ -119,7 +119,8 @@ def test_what_is_wrong_is_said() -> None:
         elman.chunks(elman.RNN(I, H, bidirectional=True), x, 4)
     with pytest.raises(
         TypeError,
-        match=r"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got torch\.nn\.RNN: elman.convert\(rnn\) makes it one$",
+        match=r"expected rnn to be one of Elman's layers, RNN, GRU, LSTM or Recurrent, got torch\.nn\.RNN: "
+        r"elman.convert\(rnn\) makes it one$",
     ):
         elman.chunks(nn.RNN(I, H), x, 4)
     with pytest.raises(TypeError, match="expected x to be a tensor, got PackedSequence"):

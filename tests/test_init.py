@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import elman
+import own_cells
 
 LAYERS = [
     lambda library, kind, **options: getattr(library, kind)(3, 4, num_layers=2, bidirectional=True, **options),
@@ -156,3 +157,47 @@ def test_a_parametrized_weight_is_not_overwritten() -> None:
     nn.utils.parametrizations.orthogonal(rnn, "weight_hh_l1")
     with pytest.raises(ValueError, match="in which it is computed: remove the parametrization first"):
         elman.init.orthogonal(rnn)
+
+
+# --- Cells of one's own -----------------------------------------------------------------------------------------------
+
+
+def test_an_own_cells_gates_are_found_by_name() -> None:
+    rnn = elman.Recurrent(own_cells.Peephole(), 3, 4, num_layers=2, bidirectional=True)
+    before = {name: value.clone() for name, value in rnn.state_dict().items()}
+    elman.init.forget_bias(rnn, 1.5)
+    for tail in ("l0", "l0_reverse", "l1", "l1_reverse"):
+        total = getattr(rnn, f"bias_ih_{tail}") + getattr(rnn, f"bias_hh_{tail}")
+        assert (total[4:8] == 1.5).all()
+        assert torch.equal(getattr(rnn, f"bias_ih_{tail}")[8:], before[f"bias_ih_{tail}"][8:])
+    elman.init.chrono(rnn, 100)
+    total = rnn.bias_ih_l1 + rnn.bias_hh_l1
+    assert torch.equal(total[:4], -total[4:8])
+    assert (total[4:8] >= 0).all()
+    elman.init.orthogonal(elman.init.xavier(rnn))
+    for gate in rnn.weight_hh_l1_reverse.detach().chunk(4):
+        torch.testing.assert_close(gate @ gate.T, torch.eye(4), rtol=0, atol=1e-5)
+    assert torch.equal(rnn.p_i_l0, before["p_i_l0"])
+
+
+def test_a_gate_with_one_bias_is_set_in_it() -> None:
+    class Apart(elman.Cell):
+        gates = ("i", "f")
+        input_gates = ("i",)
+        recurrent_gates = ("f",)
+
+        def step(self, x, r, s, p):
+            return torch.sigmoid(r.f) * s.h + torch.tanh(x.i)
+
+    cell = elman.init.forget_bias(elman.RecurrentCell(Apart(), 3, 4), 2.0)
+    assert (cell.bias_hh == 2).all()
+    assert not (cell.bias_ih == 0).any()
+    elman.init.chrono(cell, 10)
+    assert torch.equal(cell.bias_ih, -cell.bias_hh)
+
+
+def test_a_cell_without_the_gate_is_refused() -> None:
+    with pytest.raises(TypeError, match="expected a cell with a gate f, got Gru2014 with r, z, n: set the biases yourself"):
+        elman.init.chrono(elman.Recurrent(own_cells.Gru2014(), 3, 4), 10)
+    with pytest.raises(TypeError, match="expected a cell with weight_hh, got Independent, which has none"):
+        elman.init.orthogonal(elman.Recurrent(own_cells.Independent(), 3, 4))

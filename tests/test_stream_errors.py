@@ -80,10 +80,11 @@ def test_what_cannot_be_a_stream_is_refused() -> None:
         elman.stream(elman.RNN(3, 5, bidirectional=True))
     with pytest.raises(
         TypeError,
-        match=r"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got torch\.nn\.GRU: elman.convert\(rnn\) makes it one$",
+        match=r"expected rnn to be one of Elman's layers, RNN, GRU, LSTM or Recurrent, got torch\.nn\.GRU: "
+        r"elman.convert\(rnn\) makes it one$",
     ):
         elman.stream(nn.GRU(3, 5))
-    with pytest.raises(TypeError, match=r"RNN, GRU or LSTM, got int$"):
+    with pytest.raises(TypeError, match=r"RNN, GRU, LSTM or Recurrent, got int$"):
         elman.stream(3)
     with pytest.raises(ValueError, match="expected batch_size to be at least 1, got 0"):
         elman.stream(elman.RNN(3, 5), 0)

@@ -107,7 +107,9 @@ def test_a_stream_of_a_network_that_is_torchs_again_says_so() -> None:
     elman.to_torch(rnn)
     others = (lambda: setattr(stream, "state", state), lambda: stream.load_state_dict({"h": state.numpy()}))
     for call in (lambda: stream.step(x), lambda: stream.step(x.numpy()), lambda: stream.run(x[None]), *others):
-        with pytest.raises(TypeError, match=r"expected rnn to be one of Elman's layers, RNN, GRU or LSTM, got torch.nn.GRU: elman.convert"):
+        with pytest.raises(
+            TypeError, match=r"expected rnn to be one of Elman's layers, RNN, GRU, LSTM or Recurrent, got torch.nn.GRU: elman.convert"
+        ):
             call()
     elman.convert(rnn)
     assert torch.equal(stream.step(x), rnn(x[None], state)[0][0])

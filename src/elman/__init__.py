@@ -9,7 +9,7 @@
 from elman import init
 from elman._version import __version__
 from elman.backends import show_config
-from elman.cells import Cell
+from elman.cells import Cell, Zoneout
 from elman.conversion import convert, patched, to_torch
 from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RecurrentCell, RNNCell, why
 from elman.streaming import Stream, chunks, stream
@@ -26,6 +26,7 @@ __all__ = [
     "Recurrent",
     "RecurrentCell",
     "Stream",
+    "Zoneout",
     "__version__",
     "chunks",
     "convert",

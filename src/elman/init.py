@@ -7,20 +7,21 @@
 A weight of a GRU or an LSTM holds its gates' matrices one below the other, and each layer and direction has two biases that are added up.
 So ``torch.nn.init`` on a whole weight draws for another shape than a gate's, and 1 in a whole bias reaches every gate, and counts twice if
 it is in both. These functions change what they name and leave every other value as it is. They take Elman's modules and torch.nn's, change
-them in place and return them.
+them in place and return them. In a network of your own cell they go by the gates' names.
 """
 
 from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from elman.cells import ElmanTanh, Gru, Lstm
 from elman.layers.errors import brief
+from elman.layers.module import RecurrentModule
 from elman.layers.options import as_size
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def forget_bias(module: M, value: float = 1.0) -> M:
     W. Zaremba, I. Sutskever, "An Empirical Exploration of Recurrent Network Architectures", ICML (2015).
 
     Args:
-        module: an LSTM or an LSTMCell.
+        module: an LSTM or an LSTMCell, or a network of a cell with a gate "f".
         value: the bias.
 
     Returns:
@@ -58,7 +59,7 @@ def forget_bias(module: M, value: float = 1.0) -> M:
         TypeError: it is another module, or the value is not a number.
         ValueError: it has no biases, or they are computed (parametrized).
     """
-    _check(module, _LSTM, "an LSTM or an LSTMCell, which have a forget gate")
+    _check_gate(module, _LSTM, "an LSTM or an LSTMCell, which have a forget gate")
     number = _as_number("value", value)
     _set_biases(module, {"f": lambda bias: bias.fill_(number)})
     return module
@@ -77,7 +78,8 @@ def chrono(module: M, max_steps: int) -> M:
     Source: C. Tallec, Y. Ollivier, "Can Recurrent Neural Networks Warp Time?", ICLR (2018).
 
     Args:
-        module: a layer or a cell of kind LSTM or GRU.
+        module: a layer or a cell of kind LSTM or GRU, or a network of a cell with a gate "f" that keeps the state; its gate "i", if it
+            has one, is set as an LSTM's.
         max_steps: the longest time, in steps, over which the network is to remember: at least 3.
 
     Returns:
@@ -87,7 +89,7 @@ def chrono(module: M, max_steps: int) -> M:
         TypeError: it is another module, or max_steps is not an int.
         ValueError: max_steps is below 3, or the module has no biases, or they are computed (parametrized).
     """
-    _check(module, _LSTM + _GRU, "an LSTM, a GRU or a cell of these, which have gates that keep the state")
+    _check_gate(module, _LSTM + _GRU, "an LSTM, a GRU or a cell of these, which have gates that keep the state")
     longest = as_size("max_steps", max_steps, 3)
     drawn: list[Tensor] = []
 
@@ -95,7 +97,8 @@ def chrono(module: M, max_steps: int) -> M:
         drawn.append(torch.empty_like(bias).uniform_(1.0, longest - 1.0).log_())
         bias.copy_(drawn[-1])
 
-    _set_biases(module, {"f": keep, "i": lambda bias: bias.copy_(-drawn[-1])} if isinstance(module, _LSTM) else {"z": keep})
+    gates = {"z": keep} if isinstance(module, _GRU) else {"f": keep, "i": lambda bias: bias.copy_(-drawn[-1])}
+    _set_biases(module, {gate: fill for gate, fill in gates.items() if gate in _all_gates(module)})
     return module
 
 
@@ -156,8 +159,24 @@ def xavier(module: M, gain: float = 1.0) -> M:
 
 
 def _check(module: object, kinds: tuple[type[nn.Module], ...], expected: str) -> None:
-    if not isinstance(module, kinds):
+    if not isinstance(module, kinds) and not _is_own(module):
         raise TypeError(f"expected {expected}, got {type(module).__name__}")
+
+
+def _check_gate(module: Any, kinds: tuple[type[nn.Module], ...], expected: str) -> None:
+    """Raise a TypeError unless the module is of one of these kinds, or its cell has a gate f."""
+    if isinstance(module, kinds):
+        return
+    if not _is_own(module):
+        raise TypeError(f"expected {expected}, got {type(module).__name__}")
+    if "f" not in module.stack.cell.gates:
+        cell, gates = type(module.stack.cell).__name__, ", ".join(module.stack.cell.gates)
+        raise TypeError(f"expected a cell with a gate f, got {cell} with {gates}: set the biases yourself, or in the cell's init")
+
+
+def _is_own(module: object) -> bool:
+    """Whether it is a network of a cell, and not of torch.nn's kinds."""
+    return isinstance(module, RecurrentModule) and not isinstance(module, nn.RNNBase | nn.RNNCellBase)
 
 
 def _as_number(name: str, value: object) -> float:
@@ -169,33 +188,48 @@ def _as_number(name: str, value: object) -> float:
 def _parameters(module: nn.Module, kind: str) -> Iterator[Tensor]:
     """The parameters of a kind, ``bias_ih`` for example, of all layers and directions."""
     found = [parameter for name, parameter in module._parameters.items() if name.startswith(kind) and parameter is not None]
-    if len(found) < (module.num_layers * (2 if module.bidirectional else 1) if isinstance(module, nn.RNNBase) else 1):
+    if len(found) < getattr(module, "num_layers", 1) * (2 if getattr(module, "bidirectional", False) else 1):
         reason = "built with bias=False" if kind.startswith("bias") and not module.bias else "computed: remove the parametrization first"
         raise ValueError(f"expected a module with {kind} among its parameters, got a {type(module).__name__} in which it is {reason}")
     yield from found
 
 
-def _gates(module: nn.Module) -> tuple[str, ...]:
-    """The gates, in the order in which they lie in a parameter."""
+def _all_gates(module: nn.Module) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*_gates(module, "bias_ih"), *_gates(module, "bias_hh"))))
+
+
+def _gates(module: Any, kind: str) -> tuple[str, ...]:
+    """The gates, in the order in which they lie in a kind of parameter."""
+    if isinstance(module, RecurrentModule):
+        cell = module.stack.cell
+        return cell.input_gates if kind.endswith("ih") else cell.recurrent_gates
     return Lstm.gates if isinstance(module, _LSTM) else Gru.gates if isinstance(module, _GRU) else ElmanTanh.gates
 
 
 def _set_biases(module: nn.Module, gates: dict[str, Callable[[Tensor], object]]) -> None:
-    """Set these gates' biases, the sum of ``bias_ih`` and ``bias_hh``, in the order given."""
-    order = _gates(module)
+    """Set these gates' biases, the sum of ``bias_ih`` and ``bias_hh``, in the order given: what there is of it first, the rest to zero."""
+    kinds = [kind for kind in ("bias_ih", "bias_hh") if any(gate in _gates(module, kind) for gate in gates)]
     with torch.no_grad():
-        for bias_ih, bias_hh in zip(_parameters(module, "bias_ih"), _parameters(module, "bias_hh"), strict=True):
+        for biases in zip(*[_parameters(module, kind) for kind in kinds], strict=True):
             for gate, fill in gates.items():
-                fill(bias_ih.chunk(len(order))[order.index(gate)])
-                bias_hh.chunk(len(order))[order.index(gate)].zero_()
+                blocks = [
+                    bias.chunk(len(order))[order.index(gate)]
+                    for kind, bias in zip(kinds, biases, strict=True)
+                    if gate in (order := _gates(module, kind))
+                ]
+                fill(blocks[0])
+                for block in blocks[1:]:
+                    block.zero_()
 
 
 def _set_gates(module: M, kind: str, draw: Callable[[Tensor], object]) -> M:
     """Draw each gate's matrix in a kind of weight; in float32 or float64, which torch can factorize."""
     _check(module, _RNN + _LSTM + _GRU, "an RNN, a GRU, an LSTM or a cell of these")
+    if not _gates(module, kind):
+        raise TypeError(f"expected a cell with {kind}, got {type(module.stack.cell).__name__}, which has none")  # type: ignore[union-attr]
     with torch.no_grad():
         for weight in _parameters(module, kind):
-            for gate in weight.chunk(len(_gates(module))):
+            for gate in weight.chunk(len(_gates(module, kind))):
                 matrix = torch.empty_like(gate, dtype=torch.promote_types(gate.dtype, torch.float32))
                 draw(matrix)
                 gate.copy_(matrix)

@@ -8,5 +8,7 @@ from elman.cells.gru import Gru as Gru
 from elman.cells.lstm import Lstm as Lstm
 from elman.cells.values import take_step as take_step
 from elman.cells.values import trace_step as trace_step
+from elman.cells.wrapper import Wrapper as Wrapper
+from elman.cells.zoneout import Zoneout as Zoneout
 
 BY_NAME: dict[str, type[Cell]] = {cell.name: cell for cell in (ElmanTanh, ElmanRelu, Gru, Lstm)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from elman.cells import BY_NAME, Cell
+from elman.cells import BY_NAME, Cell, Wrapper
 from elman.layers.errors import brief
 from elman.layers.try_step import try_step
 
@@ -35,6 +35,8 @@ def as_cell(cell: object, device: torch.device | str | None) -> Cell:
         raise TypeError(f"expected cell to be an elman.Cell, got {brief(cell)}: derive its class from elman.Cell")
     if type(cell) is BY_NAME.get(cell.name):
         return cell
+    if isinstance(cell, Wrapper):
+        as_cell(cell.cell, device)
     _check_declarations(cell)
     if not torch._C._len_torch_dispatch_stack() and not torch.compiler.is_compiling():  # numbers may be unknown there
         try_step(cell, device)
@@ -43,6 +45,8 @@ def as_cell(cell: object, device: torch.device | str | None) -> Cell:
 
 def _check_declarations(cell: Cell) -> None:
     kind = type(cell).__name__
+    if not callable(getattr(cell, "step", None)):
+        raise TypeError(f"expected {kind} to have a method step, got none: write def step(self, x, r, s, p)")
     for name in ("name", "saved", "sums", "traced", "equations"):
         if getattr(cell, name) != (cell.gates if name == "traced" else getattr(Cell, name)):
             raise ValueError(f"expected {kind} without an attribute {name}, which cells with kernels have: call it by another name")

@@ -49,7 +49,7 @@ def as_step_inputs(
     check_names(stack.cell, given)
     found = []
     for name, size in stack.cell.step_inputs.items():
-        value, shape = given[name], (*steps, stack.hidden_size) if size else steps
+        value, shape = given[name], (*steps, stack.hidden_size) if size else tuple(steps)
         if not isinstance(value, Tensor):
             raise wrong_kind(name, "a tensor", value)
         check_layout(name, value)

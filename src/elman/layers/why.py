@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from elman.backends import explain
 from elman.layers.errors import wrong_module
 from elman.layers.initial_state import as_states
 from elman.layers.module import RecurrentModule
+from elman.layers.step_inputs import draw
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,4 +47,7 @@ def why(
     """
     if not isinstance(rnn, RecurrentModule):
         raise wrong_module("layers or cells", rnn)
-    return explain(rnn.stack, *rnn._prepare(x, as_states(rnn._state_names, hx), lengths, reset, step_inputs))
+    steps, states, params, spans = rnn._prepare(x, as_states(rnn._state_names, hx), lengths, reset, step_inputs)
+    if rnn.training and rnn.stack.cell.draws:
+        spans = spans._replace(draws=draw(rnn.stack, steps, spans.reset, torch.empty))  # of any numbers
+    return explain(rnn.stack, steps, states, params, spans)

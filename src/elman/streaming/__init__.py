@@ -1,6 +1,7 @@
 """Sequences that come bit by bit: a step or a chunk at a time, with the state kept in between."""
 
 from elman.streaming.chunks import Chunks, chunks
-from elman.streaming.stream import Stream, stream
+from elman.streaming.recurrent import RecurrentStream, stream
+from elman.streaming.stream import Stream
 
-__all__ = ["Chunks", "Stream", "chunks", "stream"]
+__all__ = ["Chunks", "RecurrentStream", "Stream", "chunks", "stream"]

@@ -11,10 +11,10 @@ from elman.layers.arguments import check_input
 from elman.layers.errors import check_unmasked, wrong_kind
 
 if TYPE_CHECKING:
-    from elman.layers import GRU, LSTM, RNN
+    from elman.layers import Recurrent
 
 
-def as_input(rnn: RNN | GRU | LSTM, batch: int, x: Any, axes: dict[int, str], batch_axis: int) -> Tensor:
+def as_input(rnn: Recurrent[Any], batch: int, x: Any, axes: dict[int, str], batch_axis: int) -> Tensor:
     """X as a tensor, checked: itself, or a copy of the array where the parameters are.
 
     Args:

@@ -9,23 +9,25 @@ from torch import Tensor
 from elman.layers.errors import check_layout, wrong_kind
 from elman.layers.options import as_size
 from elman.layers.spans import as_lengths, as_reset
+from elman.layers.step_inputs import check_names
 from elman.streaming.network import check_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from elman.layers import GRU, LSTM, RNN
+    from elman.layers import Recurrent
     from elman.layers.spans import Lengths, Reset
 
 
 def chunks(
-    rnn: RNN | GRU | LSTM,
+    rnn: Recurrent[Any],
     x: Tensor,
     size: int,
-    hx: Tensor | tuple[Tensor, Tensor] | None = None,
+    hx: Tensor | tuple[Tensor, ...] | None = None,
     *,
     lengths: Lengths | None = None,
     reset: Reset | None = None,
+    **step_inputs: Tensor,
 ) -> Chunks:
     """Run a network over long sequences in chunks, for truncated backpropagation through time.
 
@@ -49,13 +51,14 @@ def chunks(
     Computation 2 (1990).
 
     Args:
-        rnn: an RNN, GRU or LSTM with one direction.
+        rnn: a network with one direction.
         x: (T, B, I), or (B, T, I) with batch_first; unbatched, (T, I).
         size: the number of steps of a chunk. The last chunk has the steps that remain.
         hx: the initial state, as the network takes it. If it carries a graph, that is not cut. Default: as for the network.
         lengths: the number of steps of each sequence, (B,), as the network takes them. Outputs past a sequence's end are 0, and its
             state stays.
         reset: where a fresh sequence begins, (T, B), or (B, T) with batch_first, as the network takes it.
+        step_inputs: what the network's cell declares as step_inputs, as the network takes them.
 
     Returns:
         An iterator, for one pass (a second one raises a RuntimeError), over pairs of a chunk's steps, a ``slice`` of the time axis, and its
@@ -68,7 +71,7 @@ def chunks(
         RuntimeError: x has no step; lengths or reset do not fit the whole of x.
         Exception: at the first chunk, whatever else the network raises for these arguments.
     """
-    return Chunks(rnn, x, size, hx, lengths, reset)
+    return Chunks(rnn, x, size, hx, lengths, reset, step_inputs)
 
 
 class Chunks:
@@ -87,12 +90,13 @@ class Chunks:
 
     def __init__(
         self,
-        rnn: RNN | GRU | LSTM,
+        rnn: Recurrent[Any],
         x: Tensor,
         size: int,
-        hx: Tensor | tuple[Tensor, Tensor] | None,
+        hx: Tensor | tuple[Tensor, ...] | None,
         lengths: Lengths | None,
         reset: Reset | None,
+        step_inputs: dict[str, Any] | None = None,
     ) -> None:
         check_network(rnn, "the first chunk does")
         if not isinstance(x, Tensor):
@@ -109,6 +113,12 @@ class Chunks:
             raise RuntimeError(f"expected at least one step, got none: x has shape {tuple(x.shape)}")
         self._lengths = None if lengths is None else as_lengths(lengths, sequences, steps)
         self._reset = None if reset is None else as_reset(reset, x, steps, sequences if x.dim() == 3 else None, rnn.batch_first)
+        self._beside = step_inputs or {}
+        check_names(rnn.stack.cell, self._beside)
+        for name, value in self._beside.items():
+            if not isinstance(value, Tensor) or value.shape[: x.dim() - 1] != x.shape[:-1]:
+                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise RuntimeError(f"expected {name} to be a tensor whose first axes are those of x, {tuple(x.shape[:-1])}, got {got}")
         self._begin = 0
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
@@ -126,7 +136,8 @@ class Chunks:
             spans["lengths"] = (self._lengths - begin).clamp(0, size)
         if self._reset is not None:
             spans["reset"] = self._reset.narrow(time, begin, size)
-        output, hx = self._rnn(self._x.narrow(time, begin, size), self.state, **spans)
+        beside = {name: value.narrow(time, begin, size) for name, value in self._beside.items()}
+        output, hx = self._rnn(self._x.narrow(time, begin, size), self.state, **spans, **beside)
         self.state = tuple([state.detach() for state in hx]) if isinstance(hx, tuple) else hx.detach()
         self._begin = begin + size
         return slice(begin, begin + size), output

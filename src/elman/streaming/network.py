@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from elman.layers.errors import wrong_module
-from elman.layers.layer import RecurrentLayer
+from elman.layers.recurrent import Recurrent
 
 
 def check_network(rnn: object, lacks: str) -> None:
@@ -17,8 +17,8 @@ def check_network(rnn: object, lacks: str) -> None:
         TypeError: it is something else.
         ValueError: it is bidirectional.
     """
-    if not isinstance(rnn, RecurrentLayer):
-        raise wrong_module("layers, RNN, GRU or LSTM", rnn)
+    if not isinstance(rnn, Recurrent):
+        raise wrong_module("layers, RNN, GRU, LSTM or Recurrent", rnn)
     if rnn.bidirectional:
         raise ValueError(
             "expected a network with one direction, got a bidirectional one: its reverse direction begins at the sequence's end, which "

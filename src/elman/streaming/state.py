@@ -15,7 +15,7 @@ from elman.streaming.network import check_network
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from elman.layers import GRU, LSTM, RNN
+    from elman.layers import Recurrent
 
 
 class StreamState:
@@ -25,7 +25,7 @@ class StreamState:
         values: a tensor (L, B, H) for each of the cell's states, or as wide as ``stack.state_sizes`` says.
     """
 
-    def __init__(self, rnn: RNN | GRU | LSTM, batch: int) -> None:
+    def __init__(self, rnn: Recurrent[Any], batch: int) -> None:
         self._network = rnn
         self._batch = batch
         weight, stack = rnn._params()[0], rnn.stack
@@ -33,7 +33,7 @@ class StreamState:
         self._fresh: Tensor | None = torch.ones(batch, dtype=torch.bool, device="cpu")  # the sequences yet to begin; None for none
 
     @property
-    def _rnn(self) -> RNN | GRU | LSTM:
+    def _rnn(self) -> Recurrent[Any]:
         """The network, as long as it is one of Elman's: to_torch may have been there."""
         check_network(self._network, "a stream does")
         return self._network

@@ -25,43 +25,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from elman.backends import Stack
-    from elman.layers import GRU, LSTM, RNN
+    from elman.layers import Recurrent
 
 Array: TypeAlias = "npt.NDArray[Any]"
 Values = TypeVar("Values", bound="Tensor | Array")
-
-
-def stream(rnn: RNN | GRU | LSTM, batch_size: int = 1) -> Stream:
-    """Run a network a step or a chunk at a time, with its state kept in between.
-
-    >>> import elman, torch
-    >>> rnn = elman.GRU(10, 20)
-    >>> x = torch.randn(5, 1, 10)
-    >>> stream = elman.stream(rnn)
-    >>> with torch.no_grad():
-    ...     outputs = [stream.step(x_t) for x_t in x[:3]]
-    ...     outputs += stream.run(x[3:])
-    ...     torch.equal(torch.stack(outputs), rnn(x)[0])
-    True
-
-    On the native backend, in float32 and float64, the results have the same bits as a run over the whole sequence, however you divide it.
-    In bfloat16 an LSTM's c is rounded at the end of each call, so its bits depend on where you divide.
-
-    Args:
-        rnn: an RNN, GRU or LSTM with one direction. The stream does not copy it: changes to its parameters, by an optimizer or by
-            load_state_dict, take effect with the next step. (torch does not count writes through ``parameter.data``, through a NumPy array
-            that shares the memory, or by a fused optimizer. The stream finds these by comparing sixteen numbers of each parameter, and
-            misses a write that changes none of them until ``reset()``, which reads all weights again.)
-        batch_size: B, the number of sequences that run side by side.
-
-    Returns:
-        A ``Stream`` at the start of a fresh sequence.
-
-    Raises:
-        TypeError: rnn is not one of Elman's layers, or batch_size is not an int.
-        ValueError: rnn is bidirectional, or batch_size is below 1.
-    """
-    return Stream(rnn, batch_size)
 
 
 class Stream:
@@ -86,7 +53,7 @@ class Stream:
     state is unchanged. Do not use a stream from several threads at once: memory stays intact, but steps mix.
     """
 
-    def __init__(self, rnn: RNN | GRU | LSTM, batch_size: int = 1) -> None:
+    def __init__(self, rnn: Recurrent[Any], batch_size: int = 1) -> None:
         check_network(rnn, "a stream does")
         batch_size = as_size("batch_size", batch_size, 1)
         import numpy as np  # not before: it takes as long to import as all of ours
@@ -105,7 +72,7 @@ class Stream:
         return f"Stream({self._rnn!r}, batch_size={self._batch_size})"
 
     @property
-    def rnn(self) -> RNN | GRU | LSTM:
+    def rnn(self) -> Recurrent[Any]:
         """The network. For another network, make another stream; you can copy ``stream.state`` if it fits."""
         return self._rnn
 
@@ -323,7 +290,7 @@ class Stream:
         self._state.set(stepper.states)
         return True
 
-    def _call(self, given: Values, x: Tensor, lacking: list[int], out: Values | None) -> Any:
+    def _call(self, given: Values, x: Tensor, lacking: list[int], out: Values | None, **beside: Tensor) -> Any:
         """Call the layer on x and store the state.
 
         Args:
@@ -331,14 +298,16 @@ class Stream:
             x: given as a tensor.
             lacking: the axes of size one that x lacks, in the order in which they are inserted.
             out: where the output is written, or None.
+            beside: the cell's step inputs, which lack the same axes.
         """
         for axis in lacking:
             x = x.unsqueeze(axis)
+            beside = {name: value.unsqueeze(axis) for name, value in beside.items()}
         with nullcontext() if isinstance(given, Tensor) else _for_arrays(x.device.type):
             states = self._state.current()
             if self._stepper is not None and states is self._stepper.states:  # written over by the next step, while a graph may need it
                 states = tuple([state.clone() for state in states])
-            output, hx = self._rnn(x, states[0] if len(states) == 1 else states)
+            output, hx = self._rnn(x, states[0] if len(states) == 1 else states, **beside)
             finals = as_states(self._rnn._state_names, hx)
             finals = tuple([final.to(state.dtype) for final, state in zip(finals or (), states, strict=True)])
             for axis in reversed(lacking):
@@ -354,7 +323,7 @@ class Stream:
     def _check_out(self, out: Any, given: Any, shape: tuple[int, ...], like: Tensor) -> None:
         """Raise an error if out cannot take an output of this shape, and of the dtype and on the device of ``like``."""
         device = like.device if isinstance(given, Tensor) else torch.device("cpu")
-        weights = [pair for pair in self._rnn.named_parameters() if pair[0] not in ("h_0", "c_0")]
+        weights = [pair for pair in self._rnn.named_parameters() if pair[0] not in self._rnn._learned]
         check_out(out, given, shape, like.dtype, device, [*weights, *(("the stream's state", state) for state in self._state.values)])
 
     def _set(self, states: tuple[Tensor, ...]) -> None:

@@ -1,0 +1,101 @@
+"""Streams and chunks of cells of one's own: the numbers of one run over the whole sequence, with step inputs by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import elman
+import own_cells
+from kinds import as_states
+from own_cells import OWN
+
+T, B, I, H = 6, 2, 3, 4  # noqa: E741
+TOLERANCE = {"rtol": 0, "atol": 1e-14}
+
+every_cell = pytest.mark.parametrize("cell", [own.cell for own in OWN.values()], ids=OWN)
+
+
+def made(cell: elman.Cell, batch: int = B, **options: Any) -> tuple[elman.Recurrent, Tensor, dict[str, Tensor]]:
+    """A network, x and its step inputs, time first."""
+    torch.manual_seed(0)
+    rnn = elman.Recurrent(cell, I, H, num_layers=2, dtype=torch.float64, learn_initial_state=True, **options)
+    shapes = {name: (T, batch, *([H] if size else [])) for name, size in cell.step_inputs.items()}
+    beside = {name: torch.rand(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    return rnn, torch.randn(T, batch, I, dtype=torch.float64), beside
+
+
+def at(beside: dict[str, Tensor], steps: int | slice) -> dict[str, Tensor]:
+    return {name: value[steps] for name, value in beside.items()}
+
+
+@every_cell
+def test_steps_and_chunks_are_the_whole_sequence(cell: elman.Cell) -> None:
+    rnn, x, beside = made(cell)
+    stream = elman.stream(rnn, B)
+    with torch.no_grad():
+        output, hx = rnn(x, **beside)
+        outputs = [stream.step(x[t], **at(beside, t)) for t in range(3)]
+        outputs += stream.run(x[3:], **at(beside, slice(3, None)))
+    torch.testing.assert_close(torch.stack(outputs), output, **TOLERANCE)
+    torch.testing.assert_close(as_states(stream.state), as_states(hx), **TOLERANCE)
+    assert set(stream.state_dict()) == set(cell.states)
+
+
+@every_cell
+def test_a_stream_of_arrays_gives_arrays(cell: elman.Cell) -> None:
+    rnn, x, beside = made(cell)
+    stream, arrays = elman.stream(rnn, B), {name: value.numpy() for name, value in beside.items()}
+    with torch.no_grad():
+        output, _ = rnn(x, **beside)
+    for t in range(T):
+        y = stream.step(x[t].numpy(), **{name: value[t] for name, value in arrays.items()})
+        torch.testing.assert_close(torch.from_numpy(y), output[t], **TOLERANCE)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_stream_of_one_sequence_takes_it_without_a_batch(batch_first: bool) -> None:
+    rnn, x, beside = made(own_cells.Decay(), 1, batch_first=batch_first)
+    alone = {name: value[:, 0] for name, value in beside.items()}
+    with torch.no_grad():
+        output, _ = rnn(x[:, 0], **alone)
+        stream = elman.stream(rnn)
+        outputs = [stream.step(x[t, 0], **at(alone, t)) for t in range(3)]
+        outputs += stream.run(x[3:, 0], **at(alone, slice(3, None)))
+    torch.testing.assert_close(torch.stack(outputs), output, **TOLERANCE)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_chunks_are_the_whole_sequence(batch_first: bool) -> None:
+    rnn, x, beside = made(own_cells.Decay(), batch_first=batch_first)
+    reset = torch.rand(T, B) < 0.3
+    if batch_first:
+        x, reset, beside = x.transpose(0, 1), reset.t(), {name: value.transpose(0, 1) for name, value in beside.items()}
+    output, _ = rnn(x, lengths=[6, 3], reset=reset, **beside)
+    found = [each for _, each in elman.chunks(rnn, x, 4, lengths=[6, 3], reset=reset, **beside)]
+    torch.testing.assert_close(torch.cat(found, 1 if batch_first else 0), output, **TOLERANCE)
+
+
+def test_what_is_wrong_with_step_inputs_is_said() -> None:
+    rnn, x, beside = made(own_cells.Decay())
+    stream = elman.stream(rnn, B)
+    with pytest.raises(TypeError, match="expected dt, which Decay needs at every step, got none"):
+        stream.step(x[0])
+    with pytest.raises(RuntimeError, match=r"expected dt of shape \(2,\), \(B,\), got \(3,\)"):
+        stream.step(x[0], dt=torch.zeros(3, dtype=torch.float64), mask=beside["mask"][0])
+    with pytest.raises(RuntimeError, match=r"expected mask of shape \(6, 2, 4\), \(T, B, H\), got \(5, 2, 4\)"):
+        stream.run(x, dt=beside["dt"], mask=beside["mask"][:5])
+    with pytest.raises(TypeError, match="expected no argument to, got one"):
+        elman.chunks(rnn, x, 2, to=beside["dt"], **beside)
+    with pytest.raises(RuntimeError, match=r"expected dt to be a tensor whose first axes are those of x, \(6, 2\), got \(6, 3\)"):
+        elman.chunks(rnn, x, 2, dt=torch.zeros(6, 3), mask=beside["mask"])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'dt'"):
+        elman.stream(elman.LSTM(I, H)).step(x[0].float(), dt=beside["dt"])
+
+
+def test_a_bidirectional_network_has_no_stream() -> None:
+    with pytest.raises(ValueError, match="expected a network with one direction"):
+        elman.stream(elman.Recurrent(own_cells.Gru(), I, H, bidirectional=True))
