@@ -169,7 +169,7 @@ class Lstm(Cell):
         slopes = sigmoid_slope(i), sigmoid_slope(f), tanh_slope(g), sigmoid_slope(o)
         d = [product(*factors, slope) for factors, slope in zip(((d_c, g), (d_c, before), (d_c, i), (d_h, shown)), slopes, strict=True)]
         if grad_saved is not None:
-            d = [added(of, product(arriving, slope)) for of, arriving, slope in zip(d, grad_saved, slopes, strict=False)]
+            d = [added(of, product(grad, slope)) for of, grad, slope in zip(d, grad_saved, slopes, strict=False)]
         return d, d, (None, Sum.of(product(d_c, f)))
 
 
@@ -203,8 +203,8 @@ def run(
     for b, length in enumerate(lengths):
         if not length:
             continue  # nothing is computed
-        arriving = grad_output[:length, b], tuple(state[:, b] for state in grad_finals)
-        _run_sequence(weights, x[:length, b], tuple(state[:, b] for state in initial), *arriving, b, bounds, terms)
+        grads = grad_output[:length, b], tuple(state[:, b] for state in grad_finals)
+        _run_sequence(weights, x[:length, b], tuple(state[:, b] for state in initial), *grads, b, bounds, terms)
     bounds.grad_layers = [[term.error(sum(lengths)) for term in layer] for layer in terms]
     return bounds
 

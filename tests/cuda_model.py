@@ -246,14 +246,14 @@ def _forward(plan: Plan, call: Any, group: int) -> None:
         h, c = torch.where(cut, fresh[0], h), torch.where(cut, fresh[1], c)
         projected = tile.read(d.projected, lambda n, t=t: tile.place(call.projected, t, n), t, G)
         a = [h @ weights[g].T + bias[g] + (0 if g == cell.split else projected[g]) for g in range(G)]
-        state, memory, kept = cell.forward(a, projected[cell.split or 0], h, c)
+        state, memory, saved_numbers = cell.forward(a, projected[cell.split or 0], h, c)
         out = torch.where(alive, state, 0.0)
         h, c = torch.where(alive, state, h), torch.where(alive, memory, c)
         for n in tile.real:
             if tile.steps.offsets and not alive[n]:
                 continue
             _at(d.output, tile.place(call.output, t, n), H).copy_(out[n, :H])
-            for k, numbers in enumerate(kept if d.saved and alive[n] else ()):
+            for k, numbers in enumerate(saved_numbers if d.saved and alive[n] else ()):
                 _at(d.saved, (tile.row(t, n) * cell.saved + k) * H, H).copy_(numbers[n, :H])
     for pointer, state in zip(d.final, (h, c)[: 1 + cell.has_memory], strict=False):
         tile.put_states(pointer, state)
@@ -291,10 +291,10 @@ def _backward(plan: Plan, call: Any, group: int) -> None:
             (before,) = tile.read(d.output, lambda n, t=t_before: tile.place(call.output, t, n), t_before)
         starts = torch.tensor([[t == (length - 1 if tile.reverse else 0)] for length in tile.length])
         before = torch.where(tile.cut(t), fresh_before, torch.where(starts, first_before, before))
-        arriving = grad + tile.read(d.grad_output, lambda n, t=t: tile.place(call.grad_output, t, n), t)[0]
+        grad_output = grad + tile.read(d.grad_output, lambda n, t=t: tile.place(call.grad_output, t, n), t)[0]
         traced = d.grad_saved if plan.is_traced else 0
         arrived = tile.read(traced, lambda n, t=t: tile.row(t, n) * K * H, t, K)
-        values, on = cell.backward(saved, arrived, arriving, output, before, carry)
+        values, on = cell.backward(saved, arrived, grad_output, output, before, carry)
         values = [torch.where(alive, value, 0.0) for value in values]
         carry, bypass = torch.where(alive, on, carry), torch.where(alive, 0.0, grad)
         own = values[columns - G :]

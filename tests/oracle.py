@@ -142,8 +142,8 @@ def run(
         grad_layers=[[direction.zeros() for direction in layer] for layer in layers],
     )
     for b, length in enumerate(lengths):
-        arriving = grad_output[:length, b], tuple(state[:, b] for state in grad_finals)
-        _run_sequence(CELLS[cell], layers, x[:length, b], tuple(state[:, b] for state in initial), *arriving, b, result)
+        grads = grad_output[:length, b], tuple(state[:, b] for state in grad_finals)
+        _run_sequence(CELLS[cell], layers, x[:length, b], tuple(state[:, b] for state in initial), *grads, b, result)
     return result
 
 

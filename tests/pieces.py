@@ -128,10 +128,10 @@ def run(theirs: nn.Module, batch: Batch, fresh: States | None = None) -> Result:
 def values(results: Values, leaves: Values, unused: bool = False) -> Values:
     """Results, and the gradients of all of them together. A leaf or a result without one is an error, unless ``unused``."""
     generator = torch.Generator().manual_seed(1)
-    arriving = [torch.randn(result.shape, generator=generator, dtype=torch.float64) for result in results.values()]
-    pairs = [(result, d) for result, d in zip(results.values(), arriving, strict=True) if result.requires_grad or not unused]
-    wanted, given = [result for result, _ in pairs], [d for _, d in pairs]
-    gradients = torch.autograd.grad(wanted, list(leaves.values()), given, retain_graph=True, materialize_grads=unused)
+    grad_outputs = [torch.randn(result.shape, generator=generator, dtype=torch.float64) for result in results.values()]
+    pairs = [(result, d) for result, d in zip(results.values(), grad_outputs, strict=True) if result.requires_grad or not unused]
+    outputs, given = [result for result, _ in pairs], [d for _, d in pairs]
+    gradients = torch.autograd.grad(outputs, list(leaves.values()), given, retain_graph=True, materialize_grads=unused)
     found = {f"d {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}
     return {name: result.detach() for name, result in results.items()} | found
 

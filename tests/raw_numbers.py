@@ -104,7 +104,7 @@ def backward(call: Call, values: Values, alive: list[int]) -> tuple[Values, Valu
                 live = slice(alive[t])
                 d_h = Sum.of(grad_states[0][live]) + Sum.of(_columns(grad_out[here], own))
                 grad_after = d_h, *(Sum.of(state[live]) for state in grad_states[1:])
-                grad_x, grad_before = weights.backward(x[here], *steps[t], grad_after, terms, _arriving(call, values, k, here))
+                grad_x, grad_before = weights.backward(x[here], *steps[t], grad_after, terms, _grad_output(call, values, k, here))
                 at_fresh.append(tuple(_some(cuts[t][live], state) for state in grad_before))
                 gone = tuple(Approx.exact(np.zeros(state.value.value.shape[1])) for state in grad_before)
                 grad_before = tuple(_cut(cuts[t][live], state.rounded(), zeros) for state, zeros in zip(grad_before, gone, strict=True))
@@ -209,7 +209,7 @@ def _fresh(call: Call, values: Values, k: int) -> tuple[Approx, ...]:
     )
 
 
-def _arriving(call: Call, values: Values, k: int, here: slice) -> tuple[Approx, ...] | None:
+def _grad_output(call: Call, values: Values, k: int, here: slice) -> tuple[Approx, ...] | None:
     """What arrives at the numbers saved of a step."""
     if "grad_saved" not in values:
         return None

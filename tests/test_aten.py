@@ -36,7 +36,7 @@ class Given:
         count = stack.num_layers * stack.num_directions
         self.states = tuple(draw(count, B, width) for width in stack.state_sizes) if given_state else None
         self.params = [draw(*shape) for shape in stack.shapes]
-        self.arriving = [draw(*self.x.shape[:-1], stack.output_size), *(draw(count, B, width) for width in stack.state_sizes)]
+        self.grad_outputs = [draw(*self.x.shape[:-1], stack.output_size), *(draw(count, B, width) for width in stack.state_sizes)]
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -47,7 +47,7 @@ class Given:
         return [output, *finals]
 
     def gradients(self, backend: AtenBackend | ReferenceBackend, create_graph: bool = False) -> list[Tensor]:
-        return list(torch.autograd.grad(self.run(backend), self.inputs, self.arriving, create_graph=create_graph))
+        return list(torch.autograd.grad(self.run(backend), self.inputs, self.grad_outputs, create_graph=create_graph))
 
 
 def assert_all_same(got: list[Tensor], expected: list[Tensor]) -> None:
@@ -84,29 +84,29 @@ def test_a_gradient_can_be_differentiated_again(cell: str, spans: Spans) -> None
     for backend in (aten, reference):
         given = Given(Stack(BY_NAME[cell](), I, H, 2, True), spans)
         first = given.gradients(backend, create_graph=True)
-        second.append(list(torch.autograd.grad([grad.square().sum() for grad in first], [*given.inputs, *given.arriving])))
+        second.append(list(torch.autograd.grad([grad.square().sum() for grad in first], [*given.inputs, *given.grad_outputs])))
     assert_all_same(*second)
 
 
-@pytest.mark.parametrize("arriving", [0, 1, 2])
-def test_a_gradient_that_does_not_arrive_is_zeros(arriving: int) -> None:
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_gradient_that_does_not_arrive_is_zeros(index: int) -> None:
     found = []
     for backend in (aten, reference):
         given = Given(Stack(BY_NAME["lstm"](), I, H))
-        found.append(list(torch.autograd.grad(given.run(backend)[arriving], given.inputs, given.arriving[arriving])))
+        found.append(list(torch.autograd.grad(given.run(backend)[index], given.inputs, given.grad_outputs[index])))
     assert_all_same(*found)
 
 
 def test_only_what_is_needed_is_differentiated() -> None:
     given = Given(Stack(BY_NAME["gru"](), I, H))
-    expected = torch.autograd.grad(given.run(reference), given.params[1], given.arriving)
+    expected = torch.autograd.grad(given.run(reference), given.params[1], given.grad_outputs)
     for t in given.inputs:
         t.requires_grad_(t is given.params[1])
     results = given.run(aten)
-    for result, grad in zip(results, given.arriving, strict=True):
+    for result, grad in zip(results, given.grad_outputs, strict=True):
         grad.requires_grad_(False)
         assert result.requires_grad
-    torch.autograd.backward(results, given.arriving)
+    torch.autograd.backward(results, given.grad_outputs)
     assert given.x.grad is None
     assert_all_same([given.params[1].grad], list(expected))
 
@@ -114,8 +114,8 @@ def test_only_what_is_needed_is_differentiated() -> None:
 def test_a_graph_can_be_used_twice() -> None:
     given = Given(Stack(BY_NAME["lstm"](), I, H))
     results = given.run(aten)
-    once = torch.autograd.grad(results, given.inputs, given.arriving, retain_graph=True)
-    assert_all_same(list(once), list(torch.autograd.grad(results, given.inputs, given.arriving)))
+    once = torch.autograd.grad(results, given.inputs, given.grad_outputs, retain_graph=True)
+    assert_all_same(list(once), list(torch.autograd.grad(results, given.inputs, given.grad_outputs)))
 
 
 def test_it_comes_between_our_kernels_and_the_reference() -> None:

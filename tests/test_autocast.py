@@ -217,10 +217,10 @@ class _Stored(bounds.Lstm):
         self, a: list[approx.Sum], q: list[approx.Sum], before: tuple[approx.Approx, ...]
     ) -> tuple[tuple[approx.Approx, ...], tuple[approx.Approx, ...]]:
         a, q = ([approx.Sum(s.value.rounded(U * s.magnitude), s.magnitude, s.terms) for s in sums] for sums in (a, q))
-        (_, c), kept = super().forward(a, q, before)
+        (_, c), gates = super().forward(a, q, before)
         c = c.rounded(U * c.reach)
-        h = self.output(kept[3], c)
-        return (h.rounded(U * h.reach), c), kept
+        h = self.output(gates[3], c)
+        return (h.rounded(U * h.reach), c), gates
 
 
 @needs_onednn

@@ -255,12 +255,12 @@ def test_recording_gradients_changes_no_result(kind: Kind) -> None:
 @pytest.mark.parametrize("size", [1, 3, 17, 33])
 def test_nothing_is_read_past_the_last_number(kind: Kind, size: int) -> None:
     """Every operand ends where a page ends, and the page after it may not be touched."""
-    page, kept = mmap.PAGESIZE, []
+    page, alive = mmap.PAGESIZE, []
 
     def at_the_edge(tensor: Tensor) -> Tensor:
         pages = -(-tensor.nbytes // page)
         memory = mmap.mmap(-1, (pages + 1) * page)
-        kept.append(memory)
+        alive.append(memory)
         start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + pages * page), ctypes.c_size_t(page), 0) == 0
         offset = pages * page - tensor.nbytes

@@ -192,9 +192,9 @@ def test_lengths_give_what_packing_gives(network: nn.Module) -> None:
     x.requires_grad_()
     padded = named(*network(x, as_hx(states), lengths=lengths, reset=reset))
     packed = named(*network(pack_padded_sequence(x, lengths), as_hx(states), reset=reset))
-    arriving = {name: random_like(value) for name, value in padded.items()}
-    ragged = arriving | {"output": pack_padded_sequence(arriving["output"], lengths).data}
-    for values, given in ((padded, arriving), (packed, ragged)):
+    grad_outputs = {name: random_like(value) for name, value in padded.items()}
+    ragged = grad_outputs | {"output": pack_padded_sequence(grad_outputs["output"], lengths).data}
+    for values, given in ((padded, grad_outputs), (packed, ragged)):
         leaves = {"x": x, **dict(network.named_parameters())}
         gradients = torch.autograd.grad(list(values.values()), list(leaves.values()), list(given.values()))
         values |= {f"d {name}": gradient for name, gradient in zip(leaves, gradients, strict=True)}

@@ -35,12 +35,12 @@ def test_the_loops_gradients_are_those_of_finite_differences(case: Case) -> None
             pairs += [(getattr(weights, name), getattr(gradient, name)) for name in weights.names]
     for values, gradient in pairs:
         for place in np.ndindex(values.shape):
-            kept, step = values[place], 1e-6
-            values[place] = kept + step
+            value, step = values[place], 1e-6
+            values[place] = value + step
             above = loss()
-            values[place] = kept - step
+            values[place] = value - step
             below = loss()
-            values[place] = kept
+            values[place] = value
             assert abs((above - below) / (2 * step) - gradient[place]) < 1e-7
 
 

@@ -106,9 +106,9 @@ def test_lengths_and_resets_are_those_of_the_whole(batch_first: bool, kind: Kind
     if batch_first:
         x, reset = x.transpose(0, 1), reset.t()
     for lengths in ([11, 0, 6], torch.tensor([4, 5, 8]), None):
-        for marks in (reset, None):
-            whole, hx = rnn(x, lengths=lengths, reset=marks)
-            chunks = elman.chunks(rnn, x, 4, lengths=lengths, reset=marks)
+        for given_reset in (reset, None):
+            whole, hx = rnn(x, lengths=lengths, reset=given_reset)
+            chunks = elman.chunks(rnn, x, 4, lengths=lengths, reset=given_reset)
             output = torch.cat([output for _, output in chunks], 1 if batch_first else 0)
             assert_near([output, *as_states(chunks.state)], [whole, *as_states(hx)])
 

@@ -129,10 +129,10 @@ def test_everything_else_stays_the_same_object() -> None:
     gru.bias_hh_l0.register_hook(seen.append)
     hook = gru.register_forward_hook(lambda module, given, result: seen.append(type(module)))
     before = dict(vars(gru))
-    kept = [*gru.parameters(), *gru.buffers(), *gru.modules()]
+    objects = [*gru.parameters(), *gru.buffers(), *gru.modules()]
     for change, kind in ((elman.convert, elman.GRU), (elman.to_torch, nn.GRU)):
         change(gru)
-        assert all(one is two for one, two in zip([*gru.parameters(), *gru.buffers(), *gru.modules()], kept, strict=True))
+        assert all(one is two for one, two in zip([*gru.parameters(), *gru.buffers(), *gru.modules()], objects, strict=True))
         assert gru.extra is before["extra"]
         assert not gru.training
         assert gru.weight_ih_l0.dtype is torch.float64

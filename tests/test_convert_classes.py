@@ -112,18 +112,18 @@ def test_two_threads_get_one_class() -> None:
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(50):
-            kind, kept, barrier = _some_class(), [], threading.Barrier(2)
+            kind, converted, barrier = _some_class(), [], threading.Barrier(2)
 
-            def convert(kind: Any = kind, kept: Any = kept, barrier: Any = barrier) -> None:
+            def convert(kind: Any = kind, converted: Any = converted, barrier: Any = barrier) -> None:
                 rnn = kind(3, 4)
                 barrier.wait()
-                kept.append(elman.convert(rnn))
+                converted.append(elman.convert(rnn))
 
             threads = [threading.Thread(target=convert) for _ in range(2)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert type(kept[0]) is type(kept[1])
+            assert type(converted[0]) is type(converted[1])
     finally:
         sys.setswitchinterval(interval)

@@ -169,15 +169,15 @@ def test_recompute_keeps_less_and_changes_nothing() -> None:
     assert all(map(torch.equal, run(once, x, grad), run(again, x, grad)))
 
 
-@pytest.mark.parametrize(("name", "kept"), [("RNN", 1), ("GRU", 5), ("LSTM", 6)])
-def test_memory_that_is_kept(name: str, kept: int) -> None:
+@pytest.mark.parametrize(("name", "saved_per_step"), [("RNN", 1), ("GRU", 5), ("LSTM", 6)])
+def test_memory_that_is_kept(name: str, saved_per_step: int) -> None:
     layer, x = LAYERS[name][0](64, 128, device="cuda", dtype=torch.bfloat16), new(64, 64, 64).requires_grad_()
     layer(x)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     output = layer(x)
     elements = (torch.cuda.memory_allocated() - before) / 2
-    assert elements == pytest.approx(kept * 64 * 64 * 128, rel=0.05)
+    assert elements == pytest.approx(saved_per_step * 64 * 64 * 128, rel=0.05)
     del output
 
 

@@ -117,8 +117,8 @@ class Given:
             (self.grad_hidden, *self.grad_finals, *(self.grad_steps[name] for name in names)),
         )
 
-    def _gradients(self, results: list[Tensor], arriving: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
-        pairs = [(result, grad) for result, grad in zip(results, arriving, strict=True) if grad is not None]
+    def _gradients(self, results: list[Tensor], grad_outputs: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
+        pairs = [(result, grad) for result, grad in zip(results, grad_outputs, strict=True) if grad is not None]
         outputs, grads = zip(*pairs, strict=True)
         gradients = torch.autograd.grad(outputs, self.inputs, grads, allow_unused=True, materialize_grads=True)
         for t in self.inputs:
@@ -206,11 +206,11 @@ def test_only_what_is_needed_is_given(needed: str) -> None:
     given.compare([mine if need else each for mine, each, need in zip(got, gradients, needs, strict=True)], gradients)
 
 
-@pytest.mark.parametrize("arriving", ["output", "h_n", "c_n"])
-def test_a_gradient_that_does_not_arrive_is_zeros(arriving: str) -> None:
+@pytest.mark.parametrize("grad_name", ["output", "h_n", "c_n"])
+def test_a_gradient_that_does_not_arrive_is_zeros(grad_name: str) -> None:
     given = Given(FULL)
-    grad_output = given.grad_output if arriving == "output" else None
-    grad_finals = tuple(grad if arriving == name else None for name, grad in zip(("h_n", "c_n"), given.grad_finals, strict=True))
+    grad_output = given.grad_output if grad_name == "output" else None
+    grad_finals = tuple(grad if grad_name == name else None for name, grad in zip(("h_n", "c_n"), given.grad_finals, strict=True))
     _, gradients = given.expected(grad_output, grad_finals)
     output, _, saved = run.forward(*given.call(), False, save=True)
     got = run.backward(*given.call(), False, output, saved, grad_output, grad_finals, [True] * len(given.inputs))

@@ -49,8 +49,8 @@ def _draw(kind: Kind, steps: int, batch: int) -> tuple[Any, ...]:
 
 def _exported(kind: Kind) -> tuple[nn.Module, torch.export.ExportedProgram]:
     model = _Call(kind.build(elman, 3, 4, **OPTIONS)).eval()
-    marks = {0: BATCH, 1: STEPS}
-    shapes = {"x": marks, "lengths": {0: BATCH}, "reset": marks, "states": tuple({1: BATCH} for _ in kind.states)}
+    dynamic = {0: BATCH, 1: STEPS}
+    shapes = {"x": dynamic, "lengths": {0: BATCH}, "reset": dynamic, "states": tuple({1: BATCH} for _ in kind.states)}
     return model, torch.export.export(model, _draw(kind, 5, 2), dynamic_shapes=shapes)
 
 

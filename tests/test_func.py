@@ -309,19 +309,19 @@ def test_private_training_sees_what_it_sees_of_torchs() -> None:
     for rnn in LSTM.pair(I, H, batch_first=True, dtype=torch.float64):
         seen: dict[str, Any] = {}
         rnn.register_forward_hook(lambda module, args, output, seen=seen: seen.update(x=args[0].detach()))
-        rnn.register_full_backward_hook(lambda module, grad_input, grad_output, seen=seen: seen.update(arriving=grad_output))
+        rnn.register_full_backward_hook(lambda module, grad_input, grad_output, seen=seen: seen.update(grad_output=grad_output))
         output, (h, c) = rnn(x)
         (output.square().sum() + h.sin().sum() + c.sum()).backward()
-        found.append((seen["x"], seen["arriving"][0]))
+        found.append((seen["x"], seen["grad_output"][0]))
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=TOLERANCE)
     bare = LSTM.build(elman, I, H, batch_first=True).double()
 
-    def combined(values: dict[str, Tensor], x: Tensor, arriving: Tensor) -> Tensor:
-        return (functional_call(bare, values, (x.unsqueeze(0),))[0] * arriving).sum()
+    def combined(values: dict[str, Tensor], x: Tensor, grad_output: Tensor) -> Tensor:
+        return (functional_call(bare, values, (x.unsqueeze(0),))[0] * grad_output).sum()
 
     got = vmap(grad(combined), in_dims=(None, 0, 0))(parameters(bare), *found[1])
     for name, value in bare.named_parameters():
-        of_each = [torch.autograd.grad((bare(x[None])[0] * arriving).sum(), value)[0] for x, arriving in zip(*found[1], strict=True)]
+        of_each = [torch.autograd.grad((bare(x[None])[0] * grad_output).sum(), value)[0] for x, grad_output in zip(*found[1], strict=True)]
         torch.testing.assert_close(got[name], torch.stack(of_each), rtol=0, atol=TOLERANCE)
 
 

@@ -111,10 +111,10 @@ def test_only_the_gradients_that_are_wanted_are_made(kind: Kind) -> None:
     """Of the input of a first layer there is none, nor of frozen parameters."""
     module = kind.build(elman, 3, 4)
     module.weight_hh_l0.requires_grad_(False)
-    x, wanted = torch.randn(5, 2, 3), [module.weight_ih_l0, module.bias_ih_l0, module.bias_hh_l0]
-    expected = torch.autograd.grad(module(x)[0].square().sum(), wanted)
+    x, leaves = torch.randn(5, 2, 3), [module.weight_ih_l0, module.bias_ih_l0, module.bias_hh_l0]
+    expected = torch.autograd.grad(module(x)[0].square().sum(), leaves)
     compiled = torch.compile(module, fullgraph=True)
-    got, codes = run_and_get_code(lambda: torch.autograd.grad(compiled(x)[0].square().sum(), wanted))
+    got, codes = run_and_get_code(lambda: torch.autograd.grad(compiled(x)[0].square().sum(), leaves))
     assert all(map(torch.equal, got, expected))
     assert "[False, True, False, True, True])" in "".join(codes)
 

@@ -53,10 +53,10 @@ def test_it_is_an_hx_that_every_row_shares(backend: Backend, kind: Kind, form: s
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(last, expected_last, rtol=0, atol=1e-12)
     results, expected_results = (output, *as_states(last)), (expected, *as_states(expected_last))
-    arriving = [torch.randn_like(result) for result in results]
-    got = torch.autograd.grad(results, [x, *ours.parameters()], arriving, retain_graph=True)
-    wanted = torch.autograd.grad(expected_results, [x, *theirs.parameters(), *learned.values()], arriving)
-    for (name, _), one, other in zip([("x", x), *ours.named_parameters()], got, wanted, strict=True):
+    grad_outputs = [torch.randn_like(result) for result in results]
+    got = torch.autograd.grad(results, [x, *ours.parameters()], grad_outputs, retain_graph=True)
+    expected_grads = torch.autograd.grad(expected_results, [x, *theirs.parameters(), *learned.values()], grad_outputs)
+    for (name, _), one, other in zip([("x", x), *ours.named_parameters()], got, expected_grads, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12, msg=lambda told, name=name: f"{name}: {told}")
 
 

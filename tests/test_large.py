@@ -128,8 +128,8 @@ def _results(cell: int, form: str, apart: int | None) -> dict[str, np.ndarray]:
     final, grad_initial, grad_fresh, grad_params = map(_like, (states, states, network.fresh, network.params))
     given = {"x": x, "initial": states, "output": output, "reset": resets, **counts, **saved}
     network.call("forward", **given, final=final)
-    arriving = {"grad_output": grad_output, "grad_final": states}
-    network.call("backward", **given, **arriving, grad_x=grad_x, grad_initial=grad_initial, grad_fresh=grad_fresh, grad_params=grad_params)
+    grads = {"grad_output": grad_output, "grad_final": states}
+    network.call("backward", **given, **grads, grad_x=grad_x, grad_initial=grad_initial, grad_fresh=grad_fresh, grad_params=grad_params)
     lists = {"final": final, "grad_initial": grad_initial, "grad_fresh": grad_fresh, "grad_params": grad_params}
     found = {f"{name} {k}": array for name, arrays in lists.items() for k, array in enumerate(arrays)}
     return {"output": output.copy(), "grad_x": grad_x.copy(), **saved, **found}

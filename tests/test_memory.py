@@ -50,7 +50,7 @@ def _resident() -> int:
     return int(statm.read_text().split()[1]) * resource.getpagesize()
 
 
-def _kept(call: Callable[[], Tensor]) -> int:
+def _saved(call: Callable[[], Tensor]) -> int:
     """Bytes by which the process is larger while a result with its graph lives; the result itself counts."""
     call()  # what is allocated once
     before = _resident()
@@ -64,26 +64,26 @@ def _kept(call: Callable[[], Tensor]) -> int:
 @pytest.mark.parametrize(("kind", "most"), [(TANH, 1.1), (GRU, 5.1), (LSTM, 6.1)], ids=str)
 def test_a_layer_keeps_its_outputs_and_what_its_cell_needs_and_no_more(kind: Kind, most: float) -> None:
     rnn, x = kind.build(elman, I, H), torch.randn(T, B, I)
-    assert _kept(lambda: rnn(x)[0]) / (4 * T * B * H) <= most
+    assert _saved(lambda: rnn(x)[0]) / (4 * T * B * H) <= most
 
 
 @pytest.mark.usefixtures("native")
 def test_each_layer_and_direction_keeps_as_much() -> None:
     rnn, x = elman.RNN(I, H, 2, bidirectional=True), torch.randn(T, B, I)
-    assert _kept(lambda: rnn(x)[0]) / (4 * 4 * T * B * H) <= 1.1
+    assert _saved(lambda: rnn(x)[0]) / (4 * 4 * T * B * H) <= 1.1
 
 
 LENGTHS = [T * b // (4 * B) for b in range(B)]  # an eighth of all steps, and one sequence without any
 
 
 @pytest.mark.usefixtures("native")
-@pytest.mark.parametrize(("kind", "kept"), [(TANH, 0), (GRU, 4), (LSTM, 5)], ids=str)
-def test_of_rows_with_lengths_only_the_steps_they_have_are_kept(kind: Kind, kept: int) -> None:
+@pytest.mark.parametrize(("kind", "saved"), [(TANH, 0), (GRU, 4), (LSTM, 5)], ids=str)
+def test_of_sequences_with_lengths_only_the_steps_they_have_are_kept(kind: Kind, saved: int) -> None:
     """Of the layers below the last the outputs too; the last layer's are padded, as the caller gets them."""
     rnn, x = kind.build(elman, I, H, 2), torch.randn(T, B, I)
     reset = torch.rand(T, B) < 0.01
     whole, some = T * B, sum(LENGTHS)
-    assert _kept(lambda: rnn(x, lengths=LENGTHS, reset=reset)[0]) / (4 * H * (whole + some * (1 + 2 * kept))) <= 1.1
+    assert _saved(lambda: rnn(x, lengths=LENGTHS, reset=reset)[0]) / (4 * H * (whole + some * (1 + 2 * saved))) <= 1.1
 
 
 @pytest.mark.usefixtures("native")
@@ -91,12 +91,12 @@ def test_of_rows_with_lengths_only_the_steps_they_have_are_kept(kind: Kind, kept
 def test_a_trace_takes_its_results_and_keeps_no_more(kind: Kind, numbers: int) -> None:
     """Every layer's outputs, and per unit and step what the cell keeps for the gradient, of which the gates and c are views."""
     rnn, x = kind.build(elman, I, H, 2), torch.randn(T, B, I)
-    assert _kept(lambda: rnn.trace(x, lengths=LENGTHS).output) / (4 * 2 * T * B * H * numbers) <= 1.1
+    assert _saved(lambda: rnn.trace(x, lengths=LENGTHS).output) / (4 * 2 * T * B * H * numbers) <= 1.1
 
 
 def test_the_count_sees_what_autograd_keeps() -> None:
     x = torch.randn(T, B, H, requires_grad=True)
-    assert _kept(lambda: (x + 1).square()) / (4 * x.numel()) > 1.9
+    assert _saved(lambda: (x + 1).square()) / (4 * x.numel()) > 1.9
 
 
 def _growth(call: Callable[[], object], count: int) -> int:
@@ -142,8 +142,8 @@ def test_the_references_memory_stays_flat(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_growth_sees_a_leak() -> None:
-    kept: list[bytearray] = []
-    assert _growth(lambda: kept.append(bytearray(10_000)), 10_000) > FLAT
+    objects: list[bytearray] = []
+    assert _growth(lambda: objects.append(bytearray(10_000)), 10_000) > FLAT
 
 
 @every_kind

@@ -230,8 +230,8 @@ def test_operands_may_lie_anyhow(place: str, kind: Kind) -> None:
         weights = {name: at(p.detach()).requires_grad_() for name, p in rnn.named_parameters() if p.ndim == 2}
         inputs = [at(tensor).requires_grad_() for tensor in (x, *states)]
         values = named(*torch.func.functional_call(rnn, weights, (inputs[0], as_hx(tuple(inputs[1:])))))
-        arriving = tuple(at(random_like(value)) for value in values.values())
-        gradients = torch.autograd.grad(tuple(values.values()), [*inputs, *weights.values()], arriving)
+        grad_outputs = tuple(at(random_like(value)) for value in values.values())
+        gradients = torch.autograd.grad(tuple(values.values()), [*inputs, *weights.values()], grad_outputs)
         found.append({str(i): value.detach() for i, value in enumerate((*values.values(), *gradients))})
     assert_same_bits(*found)
 
@@ -269,13 +269,13 @@ def test_one_element_may_stand_for_many_in_the_gradients_that_arrive(axes: tuple
     for module in _pair(kind, 3, 4, bidirectional=True):
         leaves = [x.detach().requires_grad_(), *module.parameters()]
         values = tuple(named(*module(leaves[0])).values())
-        arriving = []
+        grad_outputs = []
         for value in values:
             one = random_like(value)
             for axis in axes:
                 one = one.narrow(axis, 0, 1)
-            arriving.append(one.expand(value.shape))
-        found.append({str(i): g for i, g in enumerate(torch.autograd.grad(values, leaves, tuple(arriving)))})
+            grad_outputs.append(one.expand(value.shape))
+        found.append({str(i): g for i, g in enumerate(torch.autograd.grad(values, leaves, tuple(grad_outputs)))})
     assert_near(*reversed(found))
 
 
@@ -315,12 +315,12 @@ def test_a_gradient_is_the_same_whatever_others_are_wanted(count: int, kind: Kin
     leaves = {"x": x, **{f"initial {name}": state for name, state in zip("hc", states, strict=False)}, **dict(rnn.named_parameters())}
     with threads(count):
         everything = evaluate(rnn, x, states)
-        for wanted, leaf in leaves.items():
+        for leaf_name, leaf in leaves.items():
             for name, other in leaves.items():
-                other.requires_grad_(name == wanted)
+                other.requires_grad_(name == leaf_name)
             values = tuple(named(*rnn(x, as_hx(states))).values())
             (got,) = torch.autograd.grad(values, leaf, tuple(map(random_like, values)))
-            assert torch.equal(got, everything[f"d {wanted}"]), wanted
+            assert torch.equal(got, everything[f"d {leaf_name}"]), leaf_name
 
 
 @every_kind

@@ -96,8 +96,8 @@ def _run(session: Any, arguments: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _export_calls(calls: Sequence[tuple[nn.Module, tuple[str, ...]]], arguments: tuple[Any, ...]) -> tuple[Any, set[str]]:
-    marks = {0: STEPS, 1: BATCH}
-    return _export(_Calls(calls), arguments, (marks, {0: BATCH}, marks, tuple({1: BATCH} for _ in arguments[-1])))
+    dynamic = {0: STEPS, 1: BATCH}
+    return _export(_Calls(calls), arguments, (dynamic, {0: BATCH}, dynamic, tuple({1: BATCH} for _ in arguments[-1])))
 
 
 def _by_call(results: list[Tensor], kind: Kind) -> list[dict[str, Tensor]]:
@@ -230,8 +230,8 @@ class _Call(nn.Module):
 def _export_older(network: nn.Module, names: Sequence[str], arguments: Sequence[Tensor]) -> Any:
     """A network by torch's older exporter, which is on its way out: what runs it."""
     axes = ("batch", "steps") if network.batch_first else ("steps", "batch")
-    marks = dict(enumerate(axes))
-    shapes = {name: {0: "batch"} if name == "lengths" else {1: "batch"} if name.startswith("state") else marks for name in ("x", *names)}
+    dynamic = dict(enumerate(axes))
+    shapes = {name: {0: "batch"} if name == "lengths" else {1: "batch"} if name.startswith("state") else dynamic for name in ("x", *names)}
     file = io.BytesIO()
     call = _Call(network, names).eval()
     torch.onnx.export(call, tuple(arguments), file, dynamo=False, input_names=["x", *names], dynamic_axes=shapes)

@@ -170,10 +170,10 @@ def _written_into(rnn: torch.nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ["deep", "gru", "lstm projected, all at once"])
 def test_what_a_compiled_network_gave_may_be_written_into(name: str) -> None:
     rnn, x, _ = _network(name)
-    wanted = [x.requires_grad_(), *rnn.parameters()]
-    expected = torch.autograd.grad(_written_into(rnn, x), wanted)
+    leaves = [x.requires_grad_(), *rnn.parameters()]
+    expected = torch.autograd.grad(_written_into(rnn, x), leaves)
     compiled = torch.compile(lambda x: _written_into(rnn, x), fullgraph=True, backend="aot_eager")
-    for got, one in zip(torch.autograd.grad(compiled(x), wanted), expected, strict=True):
+    for got, one in zip(torch.autograd.grad(compiled(x), leaves), expected, strict=True):
         torch.testing.assert_close(got, one, rtol=0, atol=1e-12)
 
 
@@ -185,9 +185,9 @@ def test_a_compiler_need_not_know_sizes_to_take_a_network_whole(name: str) -> No
     compiled = torch.compile(lambda x: rnn(x)[0].mul_(2), backend="aot_eager")
     for shape in ((5, 3), (5, 4), (7, 6)):  # the second time torch lets a size vary, the third time the other
         x = torch.randn(*shape, 3, dtype=torch.float64, requires_grad=True)
-        wanted = [x, *rnn.parameters()]
-        expected = torch.autograd.grad(rnn(x)[0].mul_(2).square().sum(), wanted)
-        for got, one in zip(torch.autograd.grad(compiled(x).square().sum(), wanted), expected, strict=True):
+        leaves = [x, *rnn.parameters()]
+        expected = torch.autograd.grad(rnn(x)[0].mul_(2).square().sum(), leaves)
+        for got, one in zip(torch.autograd.grad(compiled(x).square().sum(), leaves), expected, strict=True):
             torch.testing.assert_close(got, one, rtol=0, atol=1e-12)
 
 
@@ -299,10 +299,10 @@ def test_counts_may_be_strided_and_what_was_kept_must_be_whole() -> None:
     packed, whole = (OPERATOR(rows, None, None, params, counts, *4 * [None], *what, True)[0] for counts in (sizes, sizes.contiguous()))
     assert torch.equal(packed, whole)
 
-    def backward(hidden: Tensor, steps: Tensor | None, marks: Tensor | None, what: tuple[object, ...] = what) -> list[Tensor]:
+    def backward(hidden: Tensor, steps: Tensor | None, checkpoints: Tensor | None, what: tuple[object, ...] = what) -> list[Tensor]:
         spans = (None, lengths, None, None, None)
         backward_: list[Tensor] = torch.ops.elman.scan_backward(
-            output, None, None, x, None, None, params, *spans, output, hidden, steps, marks, *what, 9 * [True]
+            output, None, None, x, None, None, params, *spans, output, hidden, steps, checkpoints, *what, 9 * [True]
         )
         return backward_
 

@@ -100,9 +100,9 @@ def test_subclasses_build_on_ours_wherever_they_were_written() -> None:
 def test_what_is_not_covered_is_torchs() -> None:
     x = torch.randn(5, 2, 3)
     with elman.patched():
-        kept, direct = Bookkeeping(3, 4), Direct()
-    assert (type(kept), type(direct)) == (Bookkeeping, Direct)
-    assert kept(x)[0].shape == direct(x)[0].shape
+        bookkeeping, direct = Bookkeeping(3, 4), Direct()
+    assert (type(bookkeeping), type(direct)) == (Bookkeeping, Direct)
+    assert bookkeeping(x)[0].shape == direct(x)[0].shape
 
 
 def test_blocks_nest_and_end_with_an_exception() -> None:

@@ -110,27 +110,27 @@ def test_every_backend_computes_what_the_loops_do(backend: Backend, kind: Kind, 
         whole(grad_output),
         tuple(gradient.numpy() for gradient in grad_finals),
     )
-    wanted = list(expected.grad_initial[:count])
+    expected_grads = list(expected.grad_initial[:count])
     for direction in (direction for layer in expected.grad_layers for direction in layer):
-        wanted += [getattr(direction, name) for name in direction.names if stack.bias or not name.startswith("b_")]
+        expected_grads += [getattr(direction, name) for name in direction.names if stack.bias or not name.startswith("b_")]
     _assert_near(whole(output), expected.output)
     _assert_near(whole(gradients[0]), expected.grad_x)
-    for got, want in zip((*finals, *gradients[1:]), (*expected.finals, *wanted), strict=True):
-        _assert_near(got.detach().numpy(), want)
+    for got, correct in zip((*finals, *gradients[1:]), (*expected.finals, *expected_grads), strict=True):
+        _assert_near(got.detach().numpy(), correct)
 
 
-def _assert_near(got: np.ndarray, want: np.ndarray) -> None:
-    """Raise unless ``got`` is ``want`` to 1e-12 of its largest element, or of 1."""
-    assert got.shape == want.shape
-    assert (np.abs(got - want) <= 1e-12 * max(1.0, np.abs(want).max(initial=0.0))).all()
+def _assert_near(got: np.ndarray, expected: np.ndarray) -> None:
+    """Raise unless ``got`` is ``expected`` to 1e-12 of its largest element, or of 1."""
+    assert got.shape == expected.shape
+    assert (np.abs(got - expected) <= 1e-12 * max(1.0, np.abs(expected).max(initial=0.0))).all()
 
 
 def test_near_is_not_anywhere() -> None:
-    want = np.array([1.0, 2.0])
-    _assert_near(want + 1e-12, want)
-    for got in (want + 1e-11, np.array([1.0, np.nan]), want[None]):
+    expected = np.array([1.0, 2.0])
+    _assert_near(expected + 1e-12, expected)
+    for got in (expected + 1e-11, np.array([1.0, np.nan]), expected[None]):
         with pytest.raises(AssertionError):
-            _assert_near(got, want)
+            _assert_near(got, expected)
 
 
 @given(tensor=strided(3, 4, 2))

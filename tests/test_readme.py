@@ -236,7 +236,7 @@ def parts(text: str) -> dict[str, object]:
     """What a page has in any language."""
     own = prose(text)
     return {
-        "headings": [len(marks) for marks in re.findall(r"^(#+) ", own, re.MULTILINE)],
+        "headings": [len(hashes) for hashes in re.findall(r"^(#+) ", own, re.MULTILINE)],
         "code": [block for block in blocks(text) if block[0] != "text"],
         "commands": [words for words in commands(text) if "--lang" not in words],
         "links": sorted(link.replace(".zh-CN.", ".") for link in re.findall(r"\]\(([^)]+)\)", own)),

@@ -103,15 +103,15 @@ def test_what_is_kept_is_little_more_than_the_outputs(kind: Kind, batch_size: in
     """Of one layer over 10,000 steps, for each T·B·H: little more than a number, where otherwise there are one to six."""
     keeps, again = _pair(kind, 8, 64)
     x = torch.randn(10_000, batch_size, 8)
-    assert _kept(again, x) / (10_000 * batch_size * 64) < 1.5
-    assert _kept(keeps, x) / (10_000 * batch_size * 64) > {"RNN": 0.9, "GRU": 4.9, "LSTM": 5.2}[kind.layer]
+    assert _saved(again, x) / (10_000 * batch_size * 64) < 1.5
+    assert _saved(keeps, x) / (10_000 * batch_size * 64) > {"RNN": 0.9, "GRU": 4.9, "LSTM": 5.2}[kind.layer]
 
 
-def _kept(module: torch.nn.Module, x: torch.Tensor) -> int:
+def _saved(module: torch.nn.Module, x: torch.Tensor) -> int:
     """How many numbers a call leaves for its gradient, beyond x and the parameters."""
     output, _ = module(x)
-    shared, _, kept = output.grad_fn.saved
-    return sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in (shared, *kept) if tensor is not None)
+    shared, _, saved = output.grad_fn.saved
+    return sum(tensor.untyped_storage().nbytes() // tensor.element_size() for tensor in (shared, *saved) if tensor is not None)
 
 
 @every_kind

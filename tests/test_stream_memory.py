@@ -112,8 +112,8 @@ def test_only_states_and_output_are_written_and_only_x_is_read(memory: Memory, i
             x = np.broadcast_to(x[0], (B, I))
         elif layout == "one row":
             x = x[0]
-        wanted = data.draw(st.sampled_from([None, "dense", "rows apart", "backwards", "one row"]))
-        out = None if wanted is None else memory.out(wanted)
+        layout = data.draw(st.sampled_from([None, "dense", "rows apart", "backwards", "one row"]))
+        out = None if layout is None else memory.out(layout)
         taken = stream.step(x, out)
         if (x.ndim == 2 or B == 1) and (out is None or out.ndim == x.ndim):
             assert taken is out if out is not None else taken.shape == memory.shape[2 - x.ndim :]
@@ -122,7 +122,7 @@ def test_only_states_and_output_are_written_and_only_x_is_read(memory: Memory, i
         else:
             assert taken is None
             assert out is None or not out.any()
-        if wanted == "rows apart":
+        if layout == "rows apart":
             assert not out.base[GUARD:-GUARD].reshape(B, -1)[:, [0, -2, -1]].any()
         assert all(np.isfinite(state).all() for state in memory.states)
         memory.assert_guards_stand()
@@ -194,12 +194,12 @@ def test_an_output_that_does_not_fit_is_declined_and_nothing_written(odd: str) -
     stream.step(x, None)
     before = [whole.copy() for whole in memory.guarded]
     out = ODD_OUT[odd]
-    kept = bytes(out) if isinstance(out, bytes | bytearray) else np.array(out)
+    before = bytes(out) if isinstance(out, bytes | bytearray) else np.array(out)
     assert stream.step(x, out) is None
     assert (
-        np.array_equal(np.asarray(out), np.asarray(kept))
+        np.array_equal(np.asarray(out), np.asarray(before))
         if isinstance(out, np.ndarray)
-        else bytes(out) == kept
+        else bytes(out) == before
         if isinstance(out, bytearray)
         else True
     )

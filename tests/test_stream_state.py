@@ -27,9 +27,9 @@ def test_a_state_is_read_and_set(kind: Kind) -> None:
     for view in VIEWS.values():
         stream.reset()
         follow(stream, x[:3], [0, 0, 0], view)
-        kept, arrays = stream.state, stream.state_dict()
+        state, arrays = stream.state, stream.state_dict()
         assert_same_state(stream, rnn(x[:3])[1])
-        for put_back in (lambda s=kept: setattr(stream, "state", s), lambda d=arrays: stream.load_state_dict(d)):
+        for put_back in (lambda s=state: setattr(stream, "state", s), lambda d=arrays: stream.load_state_dict(d)):
             assert torch.equal(follow(stream, x[3:], [0, 0, 0], view), expected[3:])
             put_back()
         stream.state = as_hx(tuple(array for array in arrays.values()))

@@ -130,12 +130,12 @@ def test_a_graph_that_kept_an_output_learns_that_it_was_written_over() -> None:
         with torch.no_grad():
             out, y = take(x), take(x)
             take(x, out=out)
-        loss, kept = (out * weight).sum(), (y * weight).sum()
+        loss, with_y = (out * weight).sum(), (y * weight).sum()
         with torch.no_grad():
             take(x, out=out)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
-        kept.backward()
+        with_y.backward()
 
 
 def test_what_inference_mode_left_can_be_trained_on() -> None:

@@ -90,11 +90,11 @@ def test_a_weight_that_is_set_in_the_list_is_set_in_the_layer() -> None:
     with pytest.raises(AttributeError, match="expected _flat_weights_names to stay"):
         gru._flat_weights_names = ["weight_ih_l0"]
     assert type(copy.deepcopy(gru._flat_weights)) is list
-    kept, others = list(gru.parameters()), list(elman.GRU(3, 4).parameters())
+    parameters, others = list(gru.parameters()), list(elman.GRU(3, 4).parameters())
     for wrong in (others[:3], [*others, others[0]]):
         with pytest.raises(ValueError, match=f"expected 4 of the 4 parameters of this GRU, got {len(wrong)}$"):
             gru._flat_weights = wrong
-    assert all(one is two for one, two in zip(gru.parameters(), kept, strict=True))
+    assert all(one is two for one, two in zip(gru.parameters(), parameters, strict=True))
 
 
 def test_a_replica_of_data_parallel_runs_with_the_parameters_that_it_is_given() -> None:

@@ -84,8 +84,8 @@ def test_features_see_strings_comments_and_brackets() -> None:
     known = features(CODE, code=True)
 
     def marked(name: str) -> list[str]:
-        marks = "".join(chr(byte) if mark else "\n" for byte, mark in zip(CODE, known[name].tolist(), strict=True))
-        return [part for part in marks.split("\n") if part.strip()]
+        marked = "".join(chr(byte) if mark else "\n" for byte, mark in zip(CODE, known[name].tolist(), strict=True))
+        return [part for part in marked.split("\n") if part.strip()]
 
     assert marked("in a comment") == ["# all but the first"]
     assert marked("in a docstring") == ['"""Join the parts.""']

@@ -187,11 +187,11 @@ def _as_number(name: str, value: object) -> float:
 
 def _parameters(module: nn.Module, kind: str) -> Iterator[Tensor]:
     """The parameters of a kind, ``bias_ih`` for example, of all layers and directions."""
-    found = [parameter for name, parameter in module._parameters.items() if name.startswith(kind) and parameter is not None]
-    if len(found) < getattr(module, "num_layers", 1) * (2 if getattr(module, "bidirectional", False) else 1):
+    parameters = [parameter for name, parameter in module._parameters.items() if name.startswith(kind) and parameter is not None]
+    if len(parameters) < getattr(module, "num_layers", 1) * (2 if getattr(module, "bidirectional", False) else 1):
         reason = "built with bias=False" if kind.startswith("bias") and not module.bias else "computed: remove the parametrization first"
         raise ValueError(f"expected a module with {kind} among its parameters, got a {type(module).__name__} in which it is {reason}")
-    yield from found
+    yield from parameters
 
 
 def _all_gates(module: nn.Module) -> tuple[str, ...]:

@@ -119,9 +119,9 @@ class _Run(torch.autograd.Function):
         targets = [t for t in inputs if t.requires_grad]
         if not pairs:
             return (None,) * (2 + len(inputs))
-        outputs, arriving = zip(*pairs, strict=True)
-        found = iter(torch.autograd.grad(outputs, targets, arriving, retain_graph=True, allow_unused=True))
-        return None, None, *[next(found) if t.requires_grad else None for t in inputs]
+        outputs, grad_outputs = zip(*pairs, strict=True)
+        computed = iter(torch.autograd.grad(outputs, targets, grad_outputs, retain_graph=True, allow_unused=True))
+        return None, None, *[next(computed) if t.requires_grad else None for t in inputs]
 
 
 def _run_traced(

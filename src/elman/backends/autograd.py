@@ -160,12 +160,12 @@ def _differentiable_gradients(
     """
     with torch.enable_grad():
         # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.
-        x, *rest = inputs = tuple([t.view_as(t) if want else t for t, want in zip(inputs, needs_grad, strict=True)])
+        x, *rest = inputs = tuple([t.view_as(t) if needed else t for t, needed in zip(inputs, needs_grad, strict=True)])
         states, whole, params = _split(stack, spans, rest)
         results = run(x, states, params, whole)
         pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if o is not None and g is not None]
-        targets = [t for t, want in zip(inputs, needs_grad, strict=True) if want]
+        targets = [t for t, needed in zip(inputs, needs_grad, strict=True) if needed]
         if not pairs:
             return [None] * len(inputs)
-        found = iter(torch.autograd.grad([o for o, _ in pairs], targets, [g for _, g in pairs], create_graph=True, allow_unused=True))
-        return [next(found) if want else None for want in needs_grad]
+        grads = iter(torch.autograd.grad([o for o, _ in pairs], targets, [g for _, g in pairs], create_graph=True, allow_unused=True))
+        return [next(grads) if needed else None for needed in needs_grad]

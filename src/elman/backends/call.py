@@ -248,5 +248,5 @@ def _backward_widened(
     grad_output = None if grad_output is None else grad_output.float()
     grad_finals = tuple([None if d is None else d.float() for d in grad_finals])
     output, _, saved = forward(stack, x, states, params, spans, batch_first, save=True)
-    found = backward(stack, x, states, params, spans, batch_first, output, saved, grad_output, grad_finals, needs_grad)
-    return [None if gradient is None else gradient.bfloat16() for gradient in found]
+    gradients = backward(stack, x, states, params, spans, batch_first, output, saved, grad_output, grad_finals, needs_grad)
+    return [None if gradient is None else gradient.bfloat16() for gradient in gradients]

@@ -43,7 +43,7 @@ def example_gradients(form: Form, operands: Operands, output: Tensor, hidden: Te
     outputs = [output] if hidden is None else [*hidden.unbind(0), output]
     needs = iter(form.needs_grad[1 + form.starts + form.freshes :])
     width = len(stack.cell.gates) * stack.hidden_size
-    found: list[Tensor | None] = []
+    gradients: list[Tensor | None] = []
     for index in range(stack.num_layers * stack.num_directions):
         layer = index // stack.num_directions
         below = _by_example(outputs[layer - 1] if layer else x, form.examples)
@@ -52,8 +52,8 @@ def example_gradients(form: Form, operands: Operands, output: Tensor, hidden: Te
         others = {"weight_ih": below, "weight_hh": before, "bias_ih": None, "bias_hh": None}
         for kind in stack.kinds:
             part, other = parts[kind[-2:]], others[kind]
-            found.append(None if not next(needs) else part.sum(1) if other is None else part.mT @ other)
-    return tuple(found)
+            gradients.append(None if not next(needs) else part.sum(1) if other is None else part.mT @ other)
+    return tuple(gradients)
 
 
 def _by_example(steps: Tensor, examples: int) -> Tensor:

@@ -39,7 +39,7 @@ def _backward(
     """Each matrix takes a gradient back, but the first layer's to an x that needs none; and has one of its own, if that is wanted."""
     bidirectional, needs_grad = rest[12], rest[-1]
     own = needs_grad[len(needs_grad) - len(params) :]
-    elements = sum(map(_elements, params)) + sum(_elements(param) for param, wanted in zip(params, own, strict=True) if wanted)
+    elements = sum(map(_elements, params)) + sum(_elements(param) for param, needed in zip(params, own, strict=True) if needed)
     if not needs_grad[0]:
         elements -= (2 if bidirectional else 1) * _elements(params[0])
     return 2 * math.prod(x[:-1]) * elements

@@ -39,8 +39,8 @@ def scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor]
     try:
         output, finals, hidden, steps, checkpoints = _native.forward(*_first_operands(x, h_0, c_0, params, *spans_and_sizes), save=save)
     except (RuntimeError, TypeError):  # what lies as the kernels do not read it is copied there, and what is wrong is told
-        found: tuple[Tensor, ...] = torch.ops.elman.scan.default(x, h_0, c_0, params, *rest)
-        return found
+        results: tuple[Tensor, ...] = torch.ops.elman.scan.default(x, h_0, c_0, params, *rest)
+        return results
     return output, finals[0], finals[-1], hidden, steps, checkpoints
 
 
@@ -54,8 +54,8 @@ def scan_backward(grad_output: Tensor | None, grad_h_n: Tensor | None, grad_c_n:
             *operands, output, hidden, steps, checkpoints, grad_output, None, None, grad_finals, needs_grad=tuple(needs_grad)
         )
     except (RuntimeError, TypeError):
-        found: list[Tensor] = torch.ops.elman.scan_backward.default(grad_output, grad_h_n, grad_c_n, *rest)
-        return found
+        results: list[Tensor] = torch.ops.elman.scan_backward.default(grad_output, grad_h_n, grad_c_n, *rest)
+        return results
     return [gradient for gradient in gradients if gradient is not None]
 
 

@@ -149,16 +149,16 @@ def _steps(
     count, kinds = len(initial), list(weights)
 
     def step(*operands: Tensor) -> tuple[Tensor, ...]:
-        states, (projected, *marks) = operands[:count], operands[count : count + len(steps)]
+        states, (projected, *masks) = operands[:count], operands[count : count + len(steps)]
         rest = operands[count + len(steps) :]
         if is_cut:
-            states = mix(marks[-1], rest[len(kinds) :], states) if fresh else tuple([state.masked_fill(marks[-1], 0) for state in states])
+            states = mix(masks[-1], rest[len(kinds) :], states) if fresh else tuple([state.masked_fill(masks[-1], 0) for state in states])
         before = states
         states = take_step(layer.cell, projected, states, dict(zip(kinds, rest, strict=False)))
         if is_ragged:
-            states = mix(marks[0], states, before)
-        output = states[0].masked_fill(~marks[0], 0) if is_ragged else states[0].clone()
+            states = mix(masks[0], states, before)
+        output = states[0].masked_fill(~masks[0], 0) if is_ragged else states[0].clone()
         return *states, output
 
-    found: Any = torch.ops.higher_order.scan(step, list(initial), list(steps), [*weights.values(), *fresh])
-    return found[-1], *found[:-1]
+    results: Any = torch.ops.higher_order.scan(step, list(initial), list(steps), [*weights.values(), *fresh])
+    return results[-1], *results[:-1]

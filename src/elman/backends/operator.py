@@ -90,10 +90,10 @@ def _stack(
     return Stack(BY_NAME[cell](), input_size, hidden_size, num_layers, bidirectional, bias, proj_size, recompute)
 
 
-def _checked_stack(x: Tensor, params: Sequence[Tensor], what: Sequence[Any]) -> Stack:
+def _checked_stack(x: Tensor, params: Sequence[Tensor], options: Sequence[Any]) -> Stack:
     if x.dim() == 0:
         raise RuntimeError("expected x of shape (T, B, I), (B, T, I) or (N, I), got a tensor without axes")
-    stack = _stack(int(x.shape[-1]), len(params), *what)
+    stack = _stack(int(x.shape[-1]), len(params), *options)
     # Every size is in the first direction's; the kernels for the CPU look at the rest, once memory has been made.
     for i, (param, shape) in enumerate(zip(params[: stack.tensors_per_direction] if x.is_cpu else params, stack.shapes, strict=False)):
         if param.shape != shape:
@@ -150,11 +150,11 @@ def _scan_backward(
     hidden: Tensor | None,
     steps: Tensor | None,
     checkpoints: Tensor | None,
-    *what: Any,
+    *options: Any,
 ) -> list[Tensor]:
-    *sizes, batch_first, needs_grad = what
+    *sizes, batch_first, needs_grad = options
     stack = _checked_stack(x, params, sizes)
-    found = kernels_of(x).backward(
+    grads = kernels_of(x).backward(
         stack,
         x,
         inductor.given(h_0, c_0),
@@ -169,7 +169,7 @@ def _scan_backward(
         pad_saved=True,
     )
     # Laid out as the fake ones: a compiler reads them so.
-    return [g.contiguous() for g in found if g is not None]
+    return [g.contiguous() for g in grads if g is not None]
 
 
 def _check_devices(x: Tensor, *others: Tensor | None, counts: Sequence[Tensor | None]) -> None:
@@ -218,11 +218,11 @@ def _scan_fake(
     reset: Tensor | None,
     fresh_h: Tensor | None,
     fresh_c: Tensor | None,
-    *what: Any,
+    *options: Any,
 ) -> tuple[Tensor, ...]:
     inductor.teach(torch.ops.elman.scan.default, 0)
     _check_devices(x, h_0, c_0, *params, fresh_h, fresh_c, reset, counts=(batch_sizes, lengths))
-    *sizes, batch_first, save = what
+    *sizes, batch_first, save = options
     stack = _checked_stack(x, params, sizes)
     rows: int | torch.SymInt
     batch: int | torch.SymInt
@@ -257,8 +257,8 @@ def _scan_backward_fake(
     inductor.teach(torch.ops.elman.scan_backward.default, 3)
     others = [t for t in (h_0, c_0, fresh_h, fresh_c, *params) if t is not None]
     _check_devices(x, grad_output, grad_h_n, grad_c_n, *others, reset, *rest[:4], counts=(batch_sizes, lengths))
-    found = (_new_steps(x, x.shape[-1]), *(t.new_empty(t.shape) for t in others))
-    return [gradient for gradient, needed in zip(found, rest[-1], strict=True) if needed]
+    fakes = (_new_steps(x, x.shape[-1]), *(t.new_empty(t.shape) for t in others))
+    return [gradient for gradient, needed in zip(fakes, rest[-1], strict=True) if needed]
 
 
 def saving_is_hooked() -> bool:
@@ -268,7 +268,7 @@ def saving_is_hooked() -> bool:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, h_0, c_0, params, *spans = inputs[:9]
-    *ctx.what, ctx.save = inputs[9:]
+    *ctx.options, ctx.save = inputs[9:]
     results, _, _, *saved = output
     ctx.save_for_backward(x, h_0, c_0, *spans, *[t if t.dim() > 1 else None for t in saved], *params)
     ctx.set_materialize_grads(False)
@@ -282,17 +282,19 @@ def _differentiate(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None
     saved, params = ctx.saved_tensors[8:11], list(ctx.saved_tensors[11:])
     output, version = ctx.__dict__.pop("output", (None, 0))
     if output is None or output._version != version:  # run once more, as in eager code; a compiler sees twice the same and runs it once
-        output, _, _, *saved = torch.ops.elman.scan(x, h_0, c_0, params, *spans, *ctx.what, True)
+        output, _, _, *saved = torch.ops.elman.scan(x, h_0, c_0, params, *spans, *ctx.options, True)
         saved = [t if t.dim() > 1 else None for t in saved]
     needs = ctx.needs_input_grad
     operands = [(0, x), (1, h_0), (2, c_0), (7, spans[3]), (8, spans[4])]
     needs_grad = [bool(needs[i]) for i, t in operands if t is not None] + list(map(bool, needs[3]))
-    found = iter(
-        torch.ops.elman.scan_backward(grad_output, grad_h_n, grad_c_n, x, h_0, c_0, params, *spans, output, *saved, *ctx.what, needs_grad)
+    computed = iter(
+        torch.ops.elman.scan_backward(
+            grad_output, grad_h_n, grad_c_n, x, h_0, c_0, params, *spans, output, *saved, *ctx.options, needs_grad
+        )
     )
-    grads = [next(found) if t is not None and needs[i] else None for i, t in operands]
-    grad_params = [next(found) if need else None for need in needs[3]]
-    return *grads[:3], grad_params, None, None, None, *grads[3:], *([None] * (len(ctx.what) + 1))
+    grads = [next(computed) if t is not None and needs[i] else None for i, t in operands]
+    grad_params = [next(computed) if need else None for need in needs[3]]
+    return *grads[:3], grad_params, None, None, None, *grads[3:], *([None] * (len(ctx.options) + 1))
 
 
 torch.library.register_fake("elman::scan", _scan_fake, lib=_library)

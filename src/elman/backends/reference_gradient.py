@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 _reference = ReferenceBackend()
 
 
-def reference_gradient(form: Form, flat: Sequence[Tensor | None], arriving: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+def reference_gradient(form: Form, flat: Sequence[Tensor | None], grad_outputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """The results of ``transforms.Gradient`` for operands and the gradients of the output and of the final states, None for zeros."""
     if form.examples:
-        return _of_examples(form, flat, arriving)
+        return _of_examples(form, flat, grad_outputs)
     o = Operands.of(form, flat)
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -31,24 +31,24 @@ def reference_gradient(form: Form, flat: Sequence[Tensor | None], arriving: Sequ
         x = own.x.transpose(0, 1) if form.batch_first else own.x
         output, finals = _reference.run(form.stack, x, own.states or None, own.params, own.spans())
         results = (output.transpose(0, 1) if form.batch_first else output, *finals)
-        return tuple([result for result, gradient in zip(results, arriving, strict=True) if gradient is not None])
+        return tuple([result for result, gradient in zip(results, grad_outputs, strict=True) if gradient is not None])
 
     _, pull, *_ = torch.func.vjp(run, *o.differentiable())
-    found: tuple[Tensor, ...] = pull(tuple([gradient for gradient in arriving if gradient is not None]))
-    return found
+    grads: tuple[Tensor, ...] = pull(tuple([gradient for gradient in grad_outputs if gradient is not None]))
+    return grads
 
 
-def _of_examples(form: Form, flat: Sequence[Tensor | None], arriving: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+def _of_examples(form: Form, flat: Sequence[Tensor | None], grad_outputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """Of examples that lie one after another in the batch: by vmap, which has an axis for them."""
     fold = Fold(form.examples, form, packed=False)
     end, ours = 4 + form.starts, 1 + form.starts
-    axes = (fold.x, 0, 0, 1, *([1] * form.starts), *([None] * (form.count - end)), fold.x, *([1] * (len(arriving) - 1)))
-    tensors, dims = fold.undo((*flat, *arriving), axes)
+    axes = (fold.x, 0, 0, 1, *([1] * form.starts), *([None] * (form.count - end)), fold.x, *([1] * (len(grad_outputs) - 1)))
+    tensors, dims = fold.undo((*flat, *grad_outputs), axes)
     alone = replace(form, examples=0)
     out_dims = (fold.x, *([1] * form.starts), *([0] * (len(form.needs_grad) - ours)))
 
     def one(*inputs: Tensor | None) -> tuple[Tensor, ...]:
         return reference_gradient(alone, inputs[: form.count], inputs[form.count :])
 
-    found = torch.func.vmap(one, dims, out_dims)(*tensors)
-    return *[t.flatten(axis, axis + 1) for t, axis in zip(found[:ours], out_dims, strict=False)], *found[ours:]
+    grads = torch.func.vmap(one, dims, out_dims)(*tensors)
+    return *[t.flatten(axis, axis + 1) for t, axis in zip(grads[:ours], out_dims, strict=False)], *grads[ours:]

@@ -117,7 +117,7 @@ class Gradient(torch.autograd.Function):
         if form.examples:
             needs = (*needs[:ours], *([False] * len(needs[ours:])), True)
         saved = Saved(None if hidden is None else hidden.flatten(1, -2), None if steps is None else steps.flatten(1, -3), None)
-        found = operator.kernels_of(o.x).backward(
+        gradients = operator.kernels_of(o.x).backward(
             stack,
             o.x,
             o.states or None,
@@ -132,9 +132,9 @@ class Gradient(torch.autograd.Function):
             pad_saved=True,
         )
         if not form.examples:
-            return tuple(found)
+            return tuple(gradients)
         axes = (o.x.shape[1], o.x.shape[0]) if form.batch_first else (o.x.shape[0], o.x.shape[1])
-        return *found[:-1][:ours], *([None] * form.freshes), *example_gradients(form, o, output, hidden, split(found[-1], 1, axes))
+        return *gradients[:-1][:ours], *([None] * form.freshes), *example_gradients(form, o, output, hidden, split(gradients[-1], 1, axes))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], outputs: Tensors) -> None:
@@ -145,19 +145,19 @@ class Gradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         form, flat = ctx.form, ctx.saved_tensors
-        o, arriving = Operands.of(form, flat), flat[form.count + 3 :]
-        given = [t for t in arriving if t is not None]
+        o, grad_outputs = Operands.of(form, flat), flat[form.count + 3 :]
+        given = [t for t in grad_outputs if t is not None]
         count = len(form.needs_grad)
 
         def first(*inputs: Tensor) -> tuple[Tensor, ...]:
             own, later = (inputs[0], *o[1:4], *inputs[1:count]), iter(inputs[count:])
-            found = reference_gradient(form, own, [None if t is None else next(later) for t in arriving])
-            return tuple([g for g, outer in zip(found, gradients, strict=True) if outer is not None])
+            grads = reference_gradient(form, own, [None if t is None else next(later) for t in grad_outputs])
+            return tuple([g for g, outer in zip(grads, gradients, strict=True) if outer is not None])
 
         _, pull, *_ = torch.func.vjp(first, *o.differentiable(), *given)
         grad_x, *others = pull(tuple([g for g in gradients if g is not None]))
         later = iter(others[count - 1 :])
-        rest = [None if t is None else next(later) for t in arriving]
+        rest = [None if t is None else next(later) for t in grad_outputs]
         return None, grad_x, None, None, None, *others[: count - 1], None, None, None, *rest
 
     @staticmethod
@@ -170,11 +170,11 @@ class Gradient(torch.autograd.Function):
         axes = (fold.x, fold.saved, fold.saved, fold.x, *([1] * states))
         folded = (*fold.operands(flat[: form.count], dims[: form.count]), *fold.each(flat[form.count :], dims[form.count :], axes))
         results = apply(Gradient, replace(form, examples=size * max(1, form.examples) if per_example else 0), *folded)
-        found, out_dims = fold.undo(results[:ours], (fold.x, *([1] * form.starts)))
+        grads, out_dims = fold.undo(results[:ours], (fold.x, *([1] * form.starts)))
         rest = results[ours:]
         if form.examples:
             rest = tuple([None if t is None else split(t, 0, (size, -1)) for t in rest])
-        return (*found, *rest), (*out_dims, *[None if t is None else 0 for t in rest])
+        return (*grads, *rest), (*out_dims, *[None if t is None else 0 for t in rest])
 
 
 def _differ(form: Form, dims: Sequence[int | None]) -> bool:
@@ -188,6 +188,6 @@ def _one_by_one(
 ) -> tuple[Tensors, tuple[int | None, ...]]:
     """What vmap makes of a node by running it for one example after the other."""
     own = [[t] * size if t is None or dim is None else t.unbind(dim) for t, dim in zip(flat, dims, strict=True)]
-    found = [apply(node, form, *each) for each in zip(*own, strict=True)]
-    results = tuple([None if each[0] is None else torch.stack(each) for each in zip(*found, strict=True)])
+    per_example = [apply(node, form, *each) for each in zip(*own, strict=True)]
+    results = tuple([None if each[0] is None else torch.stack(each) for each in zip(*per_example, strict=True)])
     return results, tuple([None if result is None else 0 for result in results])

@@ -53,10 +53,10 @@ def svg(facts: dict[str, Any], theme: str) -> str:
     """The chart: a panel for each cell and mode, in it a bar for each library, as long as its time over Elman's."""
     means: dict[str, dict[str, dict[str, float]]] = facts["geometric_means"]
     modes = list(dict.fromkeys(mode for by_mode in means.values() for mode in by_mode))
-    look: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "elman", "font.sans-serif": _FONTS}
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "elman", "font.sans-serif": _FONTS}
     colors, title = THEMES[theme], _("Time per call, relative to Elman")
     titles = {"infer": _("inference"), "train": _("training")}
-    with mpl.rc_context(look), warnings.catch_warnings():
+    with mpl.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # no font here need have what the reader's has
         figure = Figure(figsize=_SIZE)
         FigureCanvasSVG(figure)

@@ -302,12 +302,12 @@ def peers(names: Collection[str], threads: int) -> tuple[list[Contestant], list[
     known = {peer.name: peer for peer in PEERS}
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"--against: expected libraries from {', '.join(known)}, got {unknown[0]!r}")
-    found: list[Contestant] = []
+    installed: list[Contestant] = []
     absent: list[str] = []
     for peer in PEERS:
         if peer.name in names:
             try:
-                found.append(peer(threads))
+                installed.append(peer(threads))
             except ImportError as error:
                 absent.append(f"{peer.name} is skipped ({error}); to install it: pip install '.[peers]'")
-    return found, absent
+    return installed, absent

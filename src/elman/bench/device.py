@@ -81,11 +81,11 @@ def _driver() -> str | None:
         library = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
         return None
-    told = ctypes.create_string_buffer(81)
-    if library.nvmlInit_v2() or library.nvmlSystemGetDriverVersion(told, ctypes.c_uint(len(told))):
+    version = ctypes.create_string_buffer(81)
+    if library.nvmlInit_v2() or library.nvmlSystemGetDriverVersion(version, ctypes.c_uint(len(version))):
         return None
     library.nvmlShutdown()
-    return told.value.decode()
+    return version.value.decode()
 
 
 def by_events(run: Callable[[], object], calls: int, untimed: int) -> float:

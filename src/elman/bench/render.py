@@ -84,9 +84,9 @@ def race_page(report: Report) -> Page:
 def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, rounds: int) -> Page:
     """Lengths, resets, traces and streams: the ratios, a line for each question, and what they mean."""
     asked = list(dict.fromkeys((answer.cell, answer.mode) for answer in answers))
-    found = {(answer.question, answer.cell, answer.mode): answer for answer in answers}
+    by_key = {(answer.question, answer.cell, answer.mode): answer for answer in answers}
     body = [
-        [question, *(ratio_text(found[key].ratio) if (key := (question, cell, mode)) in found else "" for cell, mode in asked)]
+        [question, *(ratio_text(by_key[key].ratio) if (key := (question, cell, mode)) in by_key else "" for cell, mode in asked)]
         for question in QUESTIONS
     ]
     table = Table(_("time of the alternative over Elman's"), ["", *(f"{cell.upper()} {mode}" for cell, mode in asked)], body, words=(0,))

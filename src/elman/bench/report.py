@@ -29,8 +29,8 @@ def geometric_means(rows: Sequence[Row]) -> dict[str, float]:
 def parts(rows: Sequence[R]) -> dict[tuple[str, Mode], list[R]]:
     """The rows of each cell and mode that there are, cell by cell."""
     cells, modes = dict.fromkeys(row.case.cell for row in rows), dict.fromkeys(row.mode for row in rows)
-    found = {(cell, mode): [row for row in rows if (row.case.cell, row.mode) == (cell, mode)] for cell in cells for mode in modes}
-    return {part: of_part for part, of_part in found.items() if of_part}
+    by_part = {(cell, mode): [row for row in rows if (row.case.cell, row.mode) == (cell, mode)] for cell in cells for mode in modes}
+    return {part: of_part for part, of_part in by_part.items() if of_part}
 
 
 def means_by_part(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:

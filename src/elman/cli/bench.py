@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from elman.bench.contestants import Contestant
     from elman.bench.render import Page
 
-    Found = TypeVar("Found")
+    Result = TypeVar("Result")
 
 
 class Grid(str, Enum):
@@ -227,9 +227,9 @@ class _Race:
         machine = describe(package for who in everybody for package in who.packages)
         total = len(cases) * len(self.modes)
 
-        def results(found: list[Row]) -> tuple[dict[str, Any], Page]:
-            complete = len(found) == total
-            report = Report(machine, threads, self.rounds, self.min_block_s, tuple(found), tuple(absent), complete)
+        def results(rows: list[Row]) -> tuple[dict[str, Any], Page]:
+            complete = len(rows) == total
+            report = Report(machine, threads, self.rounds, self.min_block_s, tuple(rows), tuple(absent), complete)
             if chart is not None:
                 from elman.bench.chart import draw
 
@@ -256,9 +256,9 @@ class _Race:
             torch.set_float32_matmul_precision(precision.value)
         card, block_s, total = device.describe(), device.BLOCK_S, len(cases) * len(self.modes)
 
-        def results(found: list[DeviceRow]) -> tuple[dict[str, Any], Page]:
-            complete = len(found) == total
-            report = DeviceReport(card, dtype, ragged, Current.current(), self.rounds, block_s, tuple(found), complete)
+        def results(rows: list[DeviceRow]) -> tuple[dict[str, Any], Page]:
+            complete = len(rows) == total
+            report = DeviceReport(card, dtype, ragged, Current.current(), self.rounds, block_s, tuple(rows), complete)
             return report.to_dict(), report.page()
 
         self._run(
@@ -276,10 +276,10 @@ class _Race:
         (threads,) = self.counts
         machine = describe(("elman", "torch"))
 
-        def results(found: list[Answer]) -> tuple[dict[str, Any], Page]:
-            answers = [answer.to_dict() for answer in found]
-            facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "answers": answers}
-            return facts, sequences_page(found, machine, threads, self.rounds)
+        def results(answers: list[Answer]) -> tuple[dict[str, Any], Page]:
+            as_dicts = [answer.to_dict() for answer in answers]
+            facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "answers": as_dicts}
+            return facts, sequences_page(answers, machine, threads, self.rounds)
 
         self._run(
             measure(cells, self.modes, threads=threads, **self._timed),
@@ -295,10 +295,10 @@ class _Race:
 
         machine = describe(("elman", "torch"))
 
-        def results(found: list[Row]) -> tuple[dict[str, Any], Page]:
-            rows = [row.to_dict() for row in found]
-            facts = {"machine": asdict(machine), "rounds": self.rounds, "busy": self.busy, "rows": rows}
-            return facts, threads_page(found, machine, self.rounds, self.busy)
+        def results(rows: list[Row]) -> tuple[dict[str, Any], Page]:
+            as_dicts = [row.to_dict() for row in rows]
+            facts = {"machine": asdict(machine), "rounds": self.rounds, "busy": self.busy, "rows": as_dicts}
+            return facts, threads_page(rows, machine, self.rounds, self.busy)
 
         self._run(
             measure(cases, self.modes, self.counts, **self._timed),
@@ -312,23 +312,23 @@ class _Race:
 
     def _run(
         self,
-        measured: Iterable[Found],
-        progress: Callable[[Found, int], str],
-        results: Callable[[list[Found]], tuple[dict[str, Any], Page]],
+        measured: Iterable[Result],
+        progress: Callable[[Result, int], str],
+        results: Callable[[list[Result]], tuple[dict[str, Any], Page]],
     ) -> None:
         """Measure, a line on stderr for each result; print or write what there is, also after Ctrl-C or a wrong answer."""
         from elman.bench.threads import busy_processes
 
-        found: list[Found] = []
+        done: list[Result] = []
         with interruptible(), busy_processes(self.busy):
             try:
                 for each in measured:
-                    found.append(each)
+                    done.append(each)
                     # No spinner: its thread would run beside what is timed.
-                    print(progress(each, len(found)), file=sys.stderr)
+                    print(progress(each, len(done)), file=sys.stderr)
             finally:
-                if found:
-                    self._put_out(*results(found))
+                if done:
+                    self._put_out(*results(done))
 
     def _put_out(self, facts: dict[str, Any], page: Page) -> None:
         from rich.console import Console

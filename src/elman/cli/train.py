@@ -117,8 +117,8 @@ def text(
         if as_json:
             print_json(outcome.metrics() | {"files": {kind: str(path) for kind, path in files.items()}})
     if failures:
-        what, error = next(iter(failures.items()))
-        fail(_failed(report.name_of(what), error, files), FAILED)
+        output, error = next(iter(failures.items()))
+        fail(_failed(report.name_of(output), error, files), FAILED)
 
 
 def _take_part(corpus: Corpus, settings: TextSettings, started: OneProcess) -> None:
@@ -152,18 +152,18 @@ def _train_and_keep(
     try:
         return _train_watched(corpus, settings, screen, begin, keep, started), files
     except DivergedError as error:
-        kept = _("the weights of step {step} are in {path}", step=error.weights_step, path=files["model"])
+        saved = _("the weights of step {step} are in {path}", step=error.weights_step, path=files["model"])
         before, rate = f"{settings.fit.learning_rate:g}", f"{min(settings.fit.learning_rate / 10, LEARNING_RATE):g}"
-        told = _(
+        message = _(
             "training diverged at step {step} ({bits} bits per character; random guessing gives 8): lower --lr from {before} to {rate}; "
             "{kept}",
             step=error.step,
             bits=f"{error.bits:.3g}",
             before=before,
             rate=rate,
-            kept=kept,
+            saved=saved,
         )
-        fail(told, FAILED)
+        fail(message, FAILED)
     except KeyboardInterrupt:
         if not files:
             raise

@@ -158,11 +158,11 @@ def _make_ours(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
 
 
 def _make_theirs(module: RecurrentModule[Any], kind: type[nn.Module]) -> nn.Module:
-    module._look_again()
+    module._announce_change()
     attributes = {name: value for name, value in RecurrentModule.__getstate__(module).items() if name not in _OURS}
     if isinstance(module, nn.RNNBase):
-        kept = ("mode", "proj_size", "_flat_weights_names", "_all_weights")
-        attributes |= {name: getattr(module, name) for name in kept}
+        names = ("mode", "proj_size", "_flat_weights_names", "_all_weights")
+        attributes |= {name: getattr(module, name) for name in names}
     object.__setattr__(module, "__class__", kind)
     vars(module).clear()
     vars(module).update(attributes)

@@ -70,12 +70,12 @@ def translated(line: str) -> str:
     if (whole := table.get(line)) is not None:
         return whole
     for pattern, sentence in _patterns(current()):
-        if found := pattern.fullmatch(line):
-            return sentence.format(**{name: translated(value) for name, value in found.groupdict().items()})
+        if match := pattern.fullmatch(line):
+            return sentence.format(**{name: translated(value) for name, value in match.groupdict().items()})
     for english, chinese in _JOINTS:
         parts = line.split(english)
-        if len(parts) > 1 and (told := [translated(part) for part in parts]) != parts:
-            return chinese.join(told)
+        if len(parts) > 1 and (parts_translated := [translated(part) for part in parts]) != parts:
+            return chinese.join(parts_translated)
     return line
 
 
@@ -103,8 +103,8 @@ def _table(language: str) -> Mapping[str, str]:
 @lru_cache
 def _patterns(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
     """Of each sentence with fields what matches a line made from it, and its translation; the one that says most by itself first."""
-    found = []
-    for english, told in _table(language).items():
+    patterns = []
+    for english, translation in _table(language).items():
         pieces = list(string.Formatter().parse(english))
         if any(name is not None for _literal, name, _form, _conversion in pieces):
             seen: set[str] = set()
@@ -114,5 +114,5 @@ def _patterns(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
                 if name is not None:
                     pattern += f"(?P={name})" if name in seen else f"(?P<{name}>.*?)"
                     seen.add(name)
-            found.append((sum(len(piece[0]) for piece in pieces), re.compile(pattern, re.DOTALL), re.sub(r":[^{}]*}", "}", told)))
-    return tuple((pattern, told) for _length, pattern, told in sorted(found, key=lambda one: -one[0]))
+            patterns.append((sum(len(piece[0]) for piece in pieces), re.compile(pattern, re.DOTALL), re.sub(r":[^{}]*}", "}", translation)))
+    return tuple((pattern, translation) for _length, pattern, translation in sorted(patterns, key=lambda one: -one[0]))

@@ -181,19 +181,19 @@ def check_input(x: Tensor, weight: Tensor, input_size: int, axes: Mapping[int, s
         else:
             words = f"input.size(-1) must be equal to input_size. Expected {input_size}, got {shape[-1]}"
         read = ", read as unbatched, (T, I)" if x.dim() == 2 and axes in (_LAYER_AXES, _BATCH_FIRST_AXES) else ""
-        told = f"expected input of {input_size} features (input_size), got {shape[-1]}: x has shape {shape}{read}{hint}"
-        raise RuntimeError(and_torchs(told, words))
+        message = f"expected input of {input_size} features (input_size), got {shape[-1]}: x has shape {shape}{read}{hint}"
+        raise RuntimeError(and_torchs(message, words))
     if x.device != weight.device:
         raise RuntimeError(
             f"expected x on {weight.device}, where the parameters are, got {x.device}: move it with x.to({str(weight.device)!r})"
         )
     if x.dtype is not weight.dtype and not autocasts(x):
-        told = f"expected x of {weight.dtype}, the parameters' dtype, got {x.dtype}: convert x with {conversion('x', x, weight.dtype)}"
+        message = f"expected x of {weight.dtype}, the parameters' dtype, got {x.dtype}: convert x with {conversion('x', x, weight.dtype)}"
         if x.dtype.is_floating_point:
-            told += f" or the module with .to({x.dtype})"
+            message += f" or the module with .to({x.dtype})"
         words = f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). "
         words += f"Convert input: input.to({weight.dtype}), or convert model: model.to({x.dtype})"
-        raise wrong_dtype(told if axes is _CELL_AXES else and_torchs(told, words))
+        raise wrong_dtype(message if axes is _CELL_AXES else and_torchs(message, words))
 
 
 def _check_axes(x: Any, axes: Mapping[int, str]) -> None:

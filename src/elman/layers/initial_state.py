@@ -83,8 +83,8 @@ def _check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...],
     if state.shape != expected:
         error = RuntimeError if ranks is None or state.dim() in ranks else ValueError
         hint = f": give it its first axis with {name}.unsqueeze(0)" if (1, *state.shape) == expected else ""
-        told = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"
-        raise error(and_torchs(told, _torchs_words(name, tuple(state.shape), expected, ranks)))
+        message = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"
+        raise error(and_torchs(message, _torchs_words(name, tuple(state.shape), expected, ranks)))
     if state.device != x.device:
         raise RuntimeError(f"expected {name} on {x.device}, where x is, got {state.device}: move it with {name}.to({str(x.device)!r})")
     if state.dtype is not x.dtype and not autocasts(x):

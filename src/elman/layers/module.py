@@ -54,10 +54,10 @@ class _Derived(Generic[T]):
             module._derive(module._cell())
         except AttributeError as error:  # which nn.Module would take for its own
             kind = type(module).__name__
-            told = f"expected a module with the attributes of elman's {kind}, got one without {error.name}: build a new {kind}"
-            raise TypeError(told) from None
-        found: T = vars(module)[self._name]
-        return found
+            message = f"expected a module with the attributes of elman's {kind}, got one without {error.name}: build a new {kind}"
+            raise TypeError(message) from None
+        value: T = vars(module)[self._name]
+        return value
 
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class RecurrentModule(_WithState[State]):
             super().__setattr__(name, value)
             for derived in _DERIVED:  # another class may read the parameters in another way
                 vars(self).pop(derived, None)
-            self._look_again()
+            self._announce_change()
         elif name in self._fixed and "stack" in vars(self) and hasattr(self, name):
             self._refuse_change(name, value)
         else:
@@ -137,7 +137,7 @@ class RecurrentModule(_WithState[State]):
             raise AttributeError(f"expected {name} to stay, got it deleted: the parameters of this {type(self).__name__} are made for it")
         super().__delattr__(name)
 
-    def _look_again(self) -> None:
+    def _announce_change(self) -> None:
         """Let a stream, which has packed the parameters of a dict, see by another dict that calls may do something else now."""
         vars(self)["_parameters"] = self._parameters.copy()
 

@@ -38,8 +38,8 @@ def as_size(name: str, size: object, least: int, wrong_size: type[Exception] = V
         words = f"{name} should be of type int, got: {kind}"
         raise TypeError(and_torchs(f"expected {name} to be an int, got {brief(size)} of type {kind}", words))
     if number < least:
-        told = f"expected {name} to be at least {least}, got {number}"
-        raise wrong_size(and_torchs(told, f"{name} must be greater than zero") if least == 1 else told)
+        message = f"expected {name} to be at least {least}, got {number}"
+        raise wrong_size(and_torchs(message, f"{name} must be greater than zero") if least == 1 else message)
     if number >= 2**63:
         raise wrong_size(f"expected {name} to be below 2**63, got {number}")
     return number

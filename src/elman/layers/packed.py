@@ -64,7 +64,7 @@ def check_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, 
     """
     if sorted_indices is None and unsorted_indices is None:
         return
-    found = []
+    both = []
     for name, indices in (("sorted_indices", sorted_indices), ("unsorted_indices", unsorted_indices)):
         if indices is None:
             raise RuntimeError(f"expected both sorted_indices and unsorted_indices or neither, got no {name}{_PACK}")
@@ -74,15 +74,15 @@ def check_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, 
         if indices.dtype is not torch.int64 or indices.device != x.device or indices.shape != (batch,):
             got = f"{indices.dtype} of shape {tuple(indices.shape)} on {indices.device}"
             raise RuntimeError(f"expected {name} of torch.int64 and shape ({batch},) on {x.device}, where x is, got {got}{_PACK}")
-        found.append(indices)
+        both.append(indices)
     if not x.is_cpu or is_recorded():  # the numbers are elsewhere, or not known yet
         return
     try:
-        undone = torch.equal(found[0].index_select(0, found[1]), torch.arange(batch, device="cpu"))
+        undone = torch.equal(both[0].index_select(0, both[1]), torch.arange(batch, device="cpu"))
     except (IndexError, RuntimeError):  # one points outside
         undone = False
     if not undone:
-        got = " and ".join(map(brief_numbers, found))
+        got = " and ".join(map(brief_numbers, both))
         raise RuntimeError(
             f"expected sorted_indices and unsorted_indices to hold each of {batch} sequences once and to undo each other, got {got}{_PACK}"
         )

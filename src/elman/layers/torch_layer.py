@@ -35,7 +35,7 @@ _TORCHS = (nn.RNNBase, nn.RNN, nn.GRU, nn.LSTM)
 def overridden(cls: type, names: Iterable[str]) -> list[str]:
     """Those of the names that mean something else in the class than in torch.nn's and Elman's layers."""
     own = (*_TORCHS, TorchLayer)
-    return [name for name in names if not any(vars(kind).get(name) is _found(cls, name) for kind in own)]
+    return [name for name in names if not any(vars(kind).get(name) is _attribute(cls, name) for kind in own)]
 
 
 def bookkeeping_overridden(cls: type) -> list[str]:
@@ -43,7 +43,7 @@ def bookkeeping_overridden(cls: type) -> list[str]:
     return overridden(cls, _BOOKKEEPING)
 
 
-def _found(cls: type, name: str) -> object:
+def _attribute(cls: type, name: str) -> object:
     return next((vars(kind)[name] for kind in cls.__mro__ if name in vars(kind)), None)
 
 
@@ -91,7 +91,7 @@ class TorchLayer(nn.RNNBase):
     stack: Any
     _run: Callable[..., Any]
     _run_asking: Callable[..., Any]
-    _look_again: Callable[[], None]
+    _announce_change: Callable[[], None]
 
     def __init__(self) -> None:
         super(nn.RNNBase, self).__init__()  # past torch.nn's constructor, which makes parameters
@@ -149,7 +149,7 @@ class TorchLayer(nn.RNNBase):
         if name in ASKED:
             self._ask_if_set()
         if name == "forward" or name in ASKED:
-            self._look_again()
+            self._announce_change()
 
     def _ask_if_set(self) -> None:
         """Let calls ask what was set as an attribute of this object, in place of the class's method."""

@@ -89,7 +89,7 @@ class Grid:
         line = ""
         for index, step in enumerate(self.steps):
             wide, last = self.column == WIDE, index == len(self.steps) - 1
-            told = MORE if step is None else f"t={step}" if wide else str(step)
+            label = MORE if step is None else f"t={step}" if wide else str(step)
             if (wide or step is None or last or (step % TICK == 0 and index < len(self.steps) - 2)) and len(line) <= index * self.column:
-                line = line.ljust(index * self.column) + told
+                line = line.ljust(index * self.column) + label
         return Text.assemble((name.ljust(self.left), AXIS_COLOURS["I"]), (line, AXIS_COLOURS["T"]))

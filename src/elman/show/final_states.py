@@ -115,10 +115,10 @@ def _diagram(spec: Spec, shown: Sequence[FinalState], options: ConsoleOptions) -
 
 def _mistakes(network: Network) -> list[list[Part]]:
     """Each in a few lines."""
-    found: list[list[Part]] = []
+    mistakes: list[list[Part]] = []
     if (wrong := network.trap) is not None:
         verdict = Text(_("✗ differs by {difference}", difference=small(wrong.difference)), BAD)
-        found.append(
+        mistakes.append(
             [
                 _("{where} is not the final state of the reverse direction, which reads from the last step to step 0.", where=wrong.where),
                 _("At the last step it has seen a single step."),
@@ -127,15 +127,15 @@ def _mistakes(network: Network) -> list[list[Part]]:
         )
     trace, cell = f"{network.spec.kind}.trace(x)", network.spec.stack.cell
     if lower := {place.state: place.nearest for place in network.places if place.nearest is not None}:
-        told = _(
+        lower_layers = _(
             "output holds the last layer only. {states} is nowhere in it: the closest place differs by {nearest}.",
             states=" … ".join(dict.fromkeys((next(iter(lower)), next(reversed(lower))))),
             nearest=small(min(lower.values())),
         )
-        found.append([told, _("For every layer at every step, use {code}.", code=f"{trace}.{cell.states[0]}")])
+        mistakes.append([lower_layers, _("For every layer at every step, use {code}.", code=f"{trace}.{cell.states[0]}")])
     for state in cell.states[1:]:
-        found += [[_("{state} is not in output at any step: use {code}.", state=f"{state}_n", code=f"{trace}.{state}")]]
-    return found
+        mistakes += [[_("{state} is not in output at any step: use {code}.", state=f"{state}_n", code=f"{trace}.{state}")]]
+    return mistakes
 
 
 def _equality(spec: Spec, place: FinalState) -> Text:

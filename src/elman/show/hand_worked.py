@@ -130,10 +130,10 @@ class HandWorked(Facts):
 
 def _terms(gates: Sequence[str], weights: Mapping[str, Tensor], source: Tensor, state: Tensor) -> dict[str, Tensor]:
     """What the equations start from, for all units: "W_ir x", "b_ir", "W_hr h" and "b_hr" of each gate r."""
-    found = {"W_i{} x": weights["weight_ih"] @ source, "W_h{} h": weights["weight_hh"] @ state}
+    terms = {"W_i{} x": weights["weight_ih"] @ source, "W_h{} h": weights["weight_hh"] @ state}
     if "bias_ih" in weights:
-        found |= {"b_i{}": weights["bias_ih"], "b_h{}": weights["bias_hh"]}
-    return {name.format(gate): part for name, each in found.items() for gate, part in zip(gates, each.chunk(len(gates)), strict=True)}
+        terms |= {"b_i{}": weights["bias_ih"], "b_h{}": weights["bias_hh"]}
+    return {name.format(gate): part for name, each in terms.items() for gate, part in zip(gates, each.chunk(len(gates)), strict=True)}
 
 
 def _products(weights: Tensor, values: Tensor) -> tuple[Product, ...]:

@@ -55,8 +55,8 @@ def folded(values: list[Any], most_rows: int = 4) -> Fitted:
     """A vector or matrix as torch prints it, folded in the middle to fit the columns and ``most_rows`` lines."""
     matrix = isinstance(values[0], list)
     rows = values if matrix else [values]
-    kept = rows if len(rows) <= most_rows else [*rows[: most_rows - 2], [], rows[-1]]
-    cells = [[number(value).strip() for value in row] for row in kept]
+    shown = rows if len(rows) <= most_rows else [*rows[: most_rows - 2], [], rows[-1]]
+    cells = [[number(value).strip() for value in row] for row in shown]
     wide = max(len(cell) for row in cells for cell in row)
 
     def draw(options: ConsoleOptions) -> Text:

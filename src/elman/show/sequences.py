@@ -208,19 +208,19 @@ def _steps(segment: Segment) -> str:
 def _remarks(shown: Sequences) -> list[Part]:
     """Common mistakes, where they matter here."""
     spec = shown.spec
-    found: list[Part] = []
+    remarks: list[Part] = []
     if short := next((each for each in shown.sequences if each.padding and each.length), None):
         where = spec.output_code(-1, short.sequence)
-        found.append(_("{where} is padding, not the end of sequence {sequence}. Use h_n or last.", where=where, sequence=short.sequence))
+        remarks.append(_("{where} is padding, not the end of sequence {sequence}. Use h_n or last.", where=where, sequence=short.sequence))
     if any(len(each.segments) > 1 for each in shown.sequences) and spec.bidirectional:
-        found.append(_("The reverse direction starts afresh too, at the last step before each reset."))
+        remarks.append(_("The reverse direction starts afresh too, at the last step before each reset."))
     if spec.num_layers > 1:
-        found.append(
+        remarks.append(
             _("The last layer is shown. All layers reset and end at the same steps; the final states of lower layers are in h_n only.")
         )
     if inner := spec.finals[1:]:
-        found.append(_("{states} belongs to the same steps as h_n and is not in output.", states=", ".join(inner)))
-    return [*found, ""] if found else []
+        remarks.append(_("{states} belongs to the same steps as h_n and is not in output.", states=", ".join(inner)))
+    return [*remarks, ""] if remarks else []
 
 
 def _verdict(shown: Sequences) -> Text:

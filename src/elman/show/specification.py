@@ -162,8 +162,8 @@ class Spec:
         self, layer: int, direction: str | None, step: int, sequence: int | str, unit: int | None = None, state: str = "h"
     ) -> str:
         """What a layer's state is after a step, as one writes it: "rnn.trace(x).h[0, 1, -1]"; without a direction that of both."""
-        side = ":" if direction is None else self.directions.index(direction)
-        return indexed(f"{self.kind}.trace(x).{state}", layer, side, *self.in_order(step, sequence), unit)
+        of_direction = ":" if direction is None else self.directions.index(direction)
+        return indexed(f"{self.kind}.trace(x).{state}", layer, of_direction, *self.in_order(step, sequence), unit)
 
     def options(self) -> dict[str, Any]:
         """The constructor's keyword arguments that are not at their defaults."""

@@ -87,8 +87,8 @@ class Stream:
 
     @batch_size.setter
     def batch_size(self, batch_size: object) -> NoReturn:
-        told = f"expected batch_size to stay {self._batch_size}, got {brief(batch_size)}"
-        raise AttributeError(f"{told}: make another stream with elman.stream(stream.rnn, batch_size)")
+        message = f"expected batch_size to stay {self._batch_size}, got {brief(batch_size)}"
+        raise AttributeError(f"{message}: make another stream with elman.stream(stream.rnn, batch_size)")
 
     def step(self, x: Values, out: Values | None = None) -> Values:
         """Run one step of every sequence.

@@ -204,14 +204,14 @@ def _files_at(path: Path, out: Path | None, left_out: dict[str, list[str]]) -> I
 def _walk(root: Path, why_not: Callable[[Path], str | None], left_out: dict[str, list[str]]) -> Iterator[Path]:
     """The regular files below ``root``, in a fixed order, without those files and folders for which there is a reason why not."""
 
-    def kept(path: Path) -> bool:
+    def is_included(path: Path) -> bool:
         if reason := why_not(path):
             left_out[reason].append(str(path))
         return not reason
 
     for folder, folders, names in os.walk(root, onerror=lambda error: left_out["unreadable"].append(str(error.filename))):
-        folders[:] = [name for name in sorted(folders) if kept(Path(folder, name))]
-        yield from (path for name in sorted(names) if kept(path := Path(folder, name)) and path.is_file())
+        folders[:] = [name for name in sorted(folders) if is_included(Path(folder, name))]
+        yield from (path for name in sorted(names) if is_included(path := Path(folder, name)) and path.is_file())
 
 
 def _is_text(text: bytes) -> bool:

@@ -35,8 +35,8 @@ def features(text: bytes, code: bool) -> dict[str, Tensor]:
         text: read from the beginning of a file, or strings are mistaken for what is between them.
         code: the text is Python, where quotes, brackets and number signs mean something.
     """
-    found = _of_lines(text)
-    return found | _of_syntax(text) if code else found
+    of_lines = _of_lines(text)
+    return of_lines | _of_syntax(text) if code else of_lines
 
 
 def _of_lines(text: bytes) -> dict[str, Tensor]:
@@ -50,9 +50,9 @@ def _of_lines(text: bytes) -> dict[str, Tensor]:
     return {
         "column in the line": torch.tensor(column, dtype=torch.float32),
         "depth of indentation": torch.tensor(indentation, dtype=torch.float32),
-        "in a word": _marks(text, re.compile(rb"\w+")),
-        "in capitals": _marks(text, re.compile(rb"[A-Z]+")),
-        "in a number": _marks(text, re.compile(rb"\b\d+")),
+        "in a word": _mask(text, re.compile(rb"\w+")),
+        "in capitals": _mask(text, re.compile(rb"[A-Z]+")),
+        "in a number": _mask(text, re.compile(rb"\b\d+")),
     }
 
 
@@ -61,19 +61,19 @@ def _of_syntax(text: bytes) -> dict[str, Tensor]:
     depth = (_is_one_of(code, b"([{") - _is_one_of(code, b")]}")).cumsum(0)
     return {
         "in brackets": (depth > 0).float(),
-        "in a string": _marks(text, _QUOTED, "string", closing=1),
-        "in a docstring": _marks(text, _QUOTED, "docstring", closing=1),
-        "in a comment": _marks(text, _QUOTED, "comment"),
+        "in a string": _mask(text, _QUOTED, "string", closing=1),
+        "in a docstring": _mask(text, _QUOTED, "docstring", closing=1),
+        "in a comment": _mask(text, _QUOTED, "comment"),
     }
 
 
-def _marks(text: bytes, pattern: re.Pattern[bytes], group: str | int = 0, closing: int = 0) -> Tensor:
+def _mask(text: bytes, pattern: re.Pattern[bytes], group: str | int = 0, closing: int = 0) -> Tensor:
     """One for every character of every match, but for its last ``closing`` ones."""
-    marks = torch.zeros(len(text))
+    mask = torch.zeros(len(text))
     for match in pattern.finditer(text):
         begin, end = match.span(group)
-        marks[begin : end - closing] = 1
-    return marks
+        mask[begin : end - closing] = 1
+    return mask
 
 
 def _is_one_of(characters: Tensor, some: bytes) -> Tensor:

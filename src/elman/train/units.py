@@ -79,8 +79,8 @@ def read_line(model: CharModel, text: bytes, code: bool) -> Line:
         hidden.append(output[:, 0])
     activity = torch.cat(hidden)
     bits = bits_of_each(model, characters[:end])[begin:end, 0]
-    found = _chosen(activity, known)
-    units = [Unit(index, name, correlation, activity[begin:end, index].tolist()) for index, name, correlation in found]
+    chosen = _chosen(activity, known)
+    units = [Unit(index, name, correlation, activity[begin:end, index].tolist()) for index, name, correlation in chosen]
     shown = "".join(chr(byte) if 32 <= byte < 127 else "·" for byte in text[begin:end])
     return Line(shown, bits.tolist(), units, len(text))
 
@@ -104,17 +104,17 @@ def _chosen(activity: Tensor, known: dict[str, Tensor]) -> list[tuple[int, str |
     standard = torch.stack([_standardise(values) for values in known.values()], dim=1)
     correlations = _standardise(activity).t() @ standard / len(activity)
     names, left = list(known), correlations.clone()
-    found: list[tuple[int, str | None, float | None]] = []
+    chosen: list[tuple[int, str | None, float | None]] = []
     for _ in names:
         unit, feature = divmod(int(left.abs().argmax()), len(names))
         if left[unit, feature].abs() < _WEAK:
             break
-        found.append((unit, names[feature], correlations[unit, feature].item()))
+        chosen.append((unit, names[feature], correlations[unit, feature].item()))
         left[unit, :] = 0
         left[:, feature] = 0
-    followers = {unit for unit, _, _ in found}
+    followers = {unit for unit, _, _ in chosen}
     lively = [unit for unit in activity.var(0, correction=0).argsort(descending=True).tolist() if unit not in followers]
-    return found + [(unit, None, None) for unit in lively[: len(names) - len(found)]]
+    return chosen + [(unit, None, None) for unit in lively[: len(names) - len(chosen)]]
 
 
 def _standardise(values: Tensor) -> Tensor:

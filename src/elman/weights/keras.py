@@ -12,7 +12,7 @@ from torch import Tensor
 from elman.layers import GRU, LSTM, RNN
 from elman.layers.errors import brief, brief_list, wrong_module
 from elman.weights.keras_file import read
-from elman.weights.keras_layer import GATES, RECURRENT, Found, as_layer
+from elman.weights.keras_layer import GATES, RECURRENT, KerasLayer, as_layer
 from elman.weights.layer import build, ordered
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ def from_keras(
     else:
         chosen = _choose(_named(source), layer)
     given = {"activation": activation, "reset_after": reset_after}
-    told = {name: value for name, value in given.items() if value is not None}
-    if told and (saying := [each.name for each in chosen if each.config is not None]):
-        raise ValueError(f"expected no {' or '.join(told)} for {saying[0]}, whose settings the source tells, got {brief(told)}")
-    return build([as_layer(each, told, reverse_as_forward) for each in chosen], batch_first)
+    stated = {name: value for name, value in given.items() if value is not None}
+    if stated and (saying := [each.name for each in chosen if each.config is not None]):
+        raise ValueError(f"expected no {' or '.join(stated)} for {saying[0]}, whose settings the source tells, got {brief(stated)}")
+    return build([as_layer(each, stated, reverse_as_forward) for each in chosen], batch_first)
 
 
 def to_keras(module: RNN | GRU | LSTM) -> list[list[Array]]:
@@ -108,8 +108,8 @@ def to_keras(module: RNN | GRU | LSTM) -> list[list[Array]]:
     if not isinstance(module, RNN | GRU | LSTM):
         raise wrong_module("layers (RNN, GRU, LSTM)", module)
     if module.proj_size or module.learn_initial_state:
-        what = "proj_size" if module.proj_size else "learn_initial_state"
-        raise ValueError(f"expected a module that Keras has a layer for, got one with {what}, which Keras's layers do not have")
+        unsupported = "proj_size" if module.proj_size else "learn_initial_state"
+        raise ValueError(f"expected a module that Keras has a layer for, got one with {unsupported}, which Keras's layers do not have")
     cell = module.stack.cell.name
     params = [param.detach().cpu().numpy() for param in module._params()]
     per_layer = len(params) // module.num_layers
@@ -133,14 +133,14 @@ def _to_keras(cell: str, weight_ih: Array, weight_hh: Array, *biases: Array) -> 
 # --- Where the weights come from --------------------------------------------------------------------------------------
 
 
-def _of_arrays(source: Sequence[Any]) -> list[Found]:
+def _of_arrays(source: Sequence[Any]) -> list[KerasLayer]:
     """The layers of a list of arrays, or of a list of such lists."""
     layers = source if source and all(isinstance(each, list | tuple) for each in source) else [source]
     names = ["the layer"] if len(layers) == 1 else [f"layer {index}" for index in range(len(layers))]
-    return [Found(name, name, None, tuple(map(_as_array, arrays))) for name, arrays in zip(names, layers, strict=True)]
+    return [KerasLayer(name, name, None, tuple(map(_as_array, arrays))) for name, arrays in zip(names, layers, strict=True)]
 
 
-def _named(source: Any) -> list[Found]:
+def _named(source: Any) -> list[KerasLayer]:
     """The recurrent layers of a file, a layer or a model."""
     if isinstance(source, str | os.PathLike):
         return read(Path(source))
@@ -149,15 +149,15 @@ def _named(source: Any) -> list[Found]:
     raise TypeError(f"expected a file's path, a layer of Keras or its list of arrays, got {brief(source)}")
 
 
-def _of_object(source: Any) -> list[Found]:
+def _of_object(source: Any) -> list[KerasLayer]:
     """A layer of Keras, or the recurrent layers of a model, those of models inside it too."""
     if isinstance(inside := getattr(source, "layers", None), list):
-        return [found for each in inside for found in _of_object(each)]
+        return [one for each in inside for one in _of_object(each)]
     kind = type(source).__name__
     if kind not in RECURRENT:
         return []
     config = {"class_name": kind, "config": source.get_config()}
-    return [Found(source.name, source.name, config, tuple(map(_as_array, source.get_weights())))]
+    return [KerasLayer(source.name, source.name, config, tuple(map(_as_array, source.get_weights())))]
 
 
 def _as_array(value: Any) -> Array:
@@ -168,19 +168,19 @@ def _as_array(value: Any) -> Array:
     return np.asarray(array, array.dtype.newbyteorder("="))
 
 
-def _choose(found: list[Found], layer: str | Sequence[str] | None) -> list[Found]:
+def _choose(layers: list[KerasLayer], layer: str | Sequence[str] | None) -> list[KerasLayer]:
     """The layers of these names, or the only one."""
-    if layer is None and len(found) == 1:
-        return found
-    known = brief_list([each.name for each in found])
+    if layer is None and len(layers) == 1:
+        return layers
+    known = brief_list([each.name for each in layers])
     if layer is None:
         raise ValueError(
-            f"expected one recurrent layer, got {len(found)}, {known}"
-            + (": choose with layer=, by a name, or by a list of names from the lowest up" if found else "")
+            f"expected one recurrent layer, got {len(layers)}, {known}"
+            + (": choose with layer=, by a name, or by a list of names from the lowest up" if layers else "")
         )
     chosen = []
     for name in [layer] if isinstance(layer, str) else layer:
-        those = [each for each in found if name in (each.name, each.path)]
+        those = [each for each in layers if name in (each.name, each.path)]
         if len(those) != 1:
             raise ValueError(f"expected layer to name one of the recurrent layers, {known}, got {brief(name)}")
         chosen += those

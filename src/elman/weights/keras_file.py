@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elman.layers.errors import brief
-from elman.weights.keras_layer import Found
+from elman.weights.keras_layer import KerasLayer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ _ARRAYS = ("kernel", "recurrent_kernel", "bias")
 _MOST = 1000  # a file's numbers take at most so many times the bytes that hold them: more than a compressor reaches
 
 
-def read(path: Path) -> list[Found]:
+def read(path: Path) -> list[KerasLayer]:
     """The recurrent layers of a file.
 
     Raises:
@@ -51,7 +51,7 @@ def read(path: Path) -> list[Found]:
         raise ValueError(f"expected {path} to be a file of Keras's (.keras, .weights.h5 or .h5), got one that is none: {error}") from error
 
 
-def _archive(path: Path) -> list[Found]:
+def _archive(path: Path) -> list[KerasLayer]:
     """A ``.keras``."""
     with zipfile.ZipFile(path) as archive:
         config = json.loads(_member(archive, "config.json"))
@@ -72,7 +72,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(info)
 
 
-def _hdf5(file: Path | io.BytesIO) -> list[Found]:
+def _hdf5(file: Path | io.BytesIO) -> list[KerasLayer]:
     import h5py
 
     with h5py.File(file, "r") as root:
@@ -86,13 +86,13 @@ def _hdf5(file: Path | io.BytesIO) -> list[Found]:
 # --- HDF5 as Keras 3 writes it ----------------------------------------------------------------------------------------
 
 
-def _layers(group: Any, path: str) -> Iterator[Found]:
+def _layers(group: Any, path: str) -> Iterator[KerasLayer]:
     """The recurrent layers in a group and in those below it."""
     directions = [_arrays(group, way) for way in ("forward_layer/", "backward_layer/", "")]
     if directions[0] and directions[1]:
-        yield Found(_name(group, path), path, None, (*directions[0], *directions[1]))
+        yield KerasLayer(_name(group, path), path, None, (*directions[0], *directions[1]))
     elif directions[2]:
-        yield Found(_name(group, path), path, None, directions[2])
+        yield KerasLayer(_name(group, path), path, None, directions[2])
     else:
         for key in group:
             if key != "vars" and _is_group(group, key):
@@ -136,7 +136,7 @@ def _snake(name: str) -> str:
 # --- HDF5 as Keras 2 writes it, and 3 in a model's .h5 ------------------------------------------------------------------
 
 
-def _old_layers(root: Any, settings: Mapping[str, object]) -> Iterator[Found]:
+def _old_layers(root: Any, settings: Mapping[str, object]) -> Iterator[KerasLayer]:
     """The layers whose arrays are a kernel, a recurrent kernel and perhaps a bias, once or twice."""
     for name in root:
         group = _group(root, name)
@@ -149,7 +149,7 @@ def _old_layers(root: Any, settings: Mapping[str, object]) -> Iterator[Found]:
             and one[2:] in ([], ["bias"])
             and kinds == [kind for each in directions for kind in each]
         ):
-            yield Found(name, name, settings.get(name), tuple([_array(group, each) for each in names]))
+            yield KerasLayer(name, name, settings.get(name), tuple([_array(group, each) for each in names]))
 
 
 def _settings_by_name(config: Any) -> dict[str, object]:

@@ -22,7 +22,7 @@ _CELL_BY_GATES = {1: "rnn_tanh", 3: "gru", 4: "lstm"}
 RECURRENT = (*_CELL_BY_CLASS, "Bidirectional", "RNN")
 
 
-class Found(NamedTuple):
+class KerasLayer(NamedTuple):
     """A recurrent layer of Keras's.
 
     Attributes:
@@ -46,31 +46,31 @@ class _Settings(NamedTuple):
     backwards: bool
 
 
-def as_layer(found: Found, told: Mapping[str, object], reverse_as_forward: bool) -> Layer:
+def as_layer(source: KerasLayer, stated: Mapping[str, object], reverse_as_forward: bool) -> Layer:
     """The layer in torch's terms.
 
     Args:
-        found: the layer.
-        told: ``activation`` and ``reset_after``, where the caller says it.
+        source: the layer.
+        stated: ``activation`` and ``reset_after``, where the caller says it.
         reverse_as_forward: whether to take a layer that runs backwards, as if it ran forward.
 
     Raises:
         ValueError: it computes what no module of Elman's does, or its arrays do not fit.
     """
-    name, count = found.name, len(found.arrays)
+    name, count = source.name, len(source.arrays)
     if count not in (2, 3, 4, 6):
         raise ValueError(
             f"expected 2 or 3 arrays in {name}, kernel, recurrent kernel and bias, or twice as many for both directions, got {count}"
         )
     directions = 2 if count in (4, 6) else 1
-    settings = _told(found, told) if found.config is None else _of_config(found, directions)
+    settings = _of_shapes(source, stated) if source.config is None else _of_config(source, directions)
     if settings.backwards and not reverse_as_forward:
         raise ValueError(
             f"expected {name} to run forward, got go_backwards=True: with reverse_as_forward=True its module runs forward, and you call it "
             "with the steps of x in reverse order"
         )
     each = count // directions
-    parts = [found.arrays[at : at + each] for at in range(0, count, each)]
+    parts = [source.arrays[at : at + each] for at in range(0, count, each)]
     return Layer(name, settings.cell, tuple([_direction(name, settings, arrays) for arrays in parts]))
 
 
@@ -108,47 +108,47 @@ def _check_reset(name: str, reset_after: object, bias: Array | None) -> None:
         )
 
 
-def _told(found: Found, told: Mapping[str, object]) -> _Settings:
+def _of_shapes(source: KerasLayer, stated: Mapping[str, object]) -> _Settings:
     """The settings of a layer of which there are only arrays: what their shapes and the caller say."""
-    kernel, recurrent = found.arrays[:2]
+    kernel, recurrent = source.arrays[:2]
     if kernel.ndim != 2 or recurrent.ndim != 2 or not recurrent.size or not kernel.shape[1] == recurrent.shape[1]:
         raise ValueError(
-            f"expected a kernel (inputs, gates·units) and a recurrent kernel (units, gates·units) first in {found.name}, got arrays of "
+            f"expected a kernel (inputs, gates·units) and a recurrent kernel (units, gates·units) first in {source.name}, got arrays of "
             f"shapes {kernel.shape} and {recurrent.shape}"
         )
     units, columns = recurrent.shape
     cell = _CELL_BY_GATES.get(columns // units) if columns % units == 0 else None
     if cell is None:
         raise ValueError(
-            f"expected 1, 3 or 4 gates of {units} units in {found.name}, a SimpleRNN, a GRU or an LSTM, got a recurrent kernel of shape "
+            f"expected 1, 3 or 4 gates of {units} units in {source.name}, a SimpleRNN, a GRU or an LSTM, got a recurrent kernel of shape "
             f"{recurrent.shape}"
         )
-    own = {"activation": "tanh", "recurrent_activation": "sigmoid", **told}
-    return _Settings(_activated(found.name, cell, own), told.get("reset_after"), backwards=False)
+    own = {"activation": "tanh", "recurrent_activation": "sigmoid", **stated}
+    return _Settings(_activated(source.name, cell, own), stated.get("reset_after"), backwards=False)
 
 
-def _of_config(found: Found, directions: int) -> _Settings:
+def _of_config(source: KerasLayer, directions: int) -> _Settings:
     """The settings that a config says, of both directions where there are two."""
-    kind, own = _parsed(found.name, found.config)
+    kind, own = _parsed(source.name, source.config)
     if kind != "Bidirectional":
-        settings = _of_one(found.name, kind, own)
+        settings = _of_one(source.name, kind, own)
         expected = 1
     else:
         if own.get("merge_mode") != "concat":
             raise ValueError(
-                f"expected {found.name} to have merge_mode='concat', as Elman's modules put both directions out, got "
+                f"expected {source.name} to have merge_mode='concat', as Elman's modules put both directions out, got "
                 f"{brief(own.get('merge_mode'))}: pass its arrays, layer.get_weights(), and merge the halves of the output yourself"
             )
-        settings = _of_one(found.name, *_parsed(found.name, own.get("layer")))
+        settings = _of_one(source.name, *_parsed(source.name, own.get("layer")))
         reverse = own.get("backward_layer")  # which older files have only where it was given
-        other = settings._replace(backwards=True) if reverse is None else _of_one(found.name, *_parsed(found.name, reverse))
+        other = settings._replace(backwards=True) if reverse is None else _of_one(source.name, *_parsed(source.name, reverse))
         if settings.backwards or other != settings._replace(backwards=True):
             raise ValueError(
-                f"expected the directions of {found.name} to be alike, one forward and one backwards, got {settings} and {other}"
+                f"expected the directions of {source.name} to be alike, one forward and one backwards, got {settings} and {other}"
             )
         expected = 2
     if directions != expected:
-        raise ValueError(f"expected arrays for {expected} of the directions in {found.name}, got them for {directions}")
+        raise ValueError(f"expected arrays for {expected} of the directions in {source.name}, got them for {directions}")
     return settings
 
 
@@ -174,7 +174,7 @@ def _activated(name: str, cell: str, own: Mapping[str, Any]) -> str:
         if activation not in ("tanh", "relu"):
             raise ValueError(f"expected {name} to have activation='tanh' or 'relu', as Elman's RNN does, got {brief(activation)}")
         return f"rnn_{activation}"
-    for what, expected in (("activation", "tanh"), ("recurrent_activation", "sigmoid")):
-        if own.get(what) != expected:
-            raise ValueError(f"expected {name} to have {what}={expected!r}, as Elman's {cell.upper()} does, got {brief(own.get(what))}")
+    for option, expected in (("activation", "tanh"), ("recurrent_activation", "sigmoid")):
+        if own.get(option) != expected:
+            raise ValueError(f"expected {name} to have {option}={expected!r}, as Elman's {cell.upper()} does, got {brief(own.get(option))}")
     return cell

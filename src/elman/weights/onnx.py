@@ -108,13 +108,13 @@ def _in_a_row(graph: Graph, recurrent: list[Any], known: str) -> list[Any]:
 
 def _below(graph: Graph, node: Any) -> Any | None:
     """The recurrent node whose output, with both directions side by side, is a node's input; None if there is none."""
-    found = graph.way_from(KINDS, node.input[0]) if node.input else None
-    if found is None:
+    reached = graph.way_from(KINDS, node.input[0]) if node.input else None
+    if reached is None:
         return None
-    below, way = found
-    told = attributes(below)
-    directions = _DIRECTIONS.get(_text(told.get("direction", b"forward")), 0)
-    axes: list[str] | None = ["B", "T", "D", "H"] if told.get("layout", 0) == 1 else ["T", "D", "B", "H"]
+    below, way = reached
+    options = attributes(below)
+    directions = _DIRECTIONS.get(_text(options.get("direction", b"forward")), 0)
+    axes: list[str] | None = ["B", "T", "D", "H"] if options.get("layout", 0) == 1 else ["T", "D", "B", "H"]
     for each in way:
         axes = None if axes is None else _laid_out(graph, each, axes, directions)
     expected = ["B", "T", "DH"] if attributes(node).get("layout", 0) == 1 else ["T", "B", "DH"]
@@ -129,8 +129,8 @@ def _laid_out(graph: Graph, node: Any, axes: list[str], directions: int) -> list
         perm = attributes(node).get("perm", range(len(axes))[::-1])
         return [axes[axis] for axis in perm] if sorted(perm) == list(range(len(axes))) else None
     if node.op_type == "Squeeze" and directions == 1 and "D" in axes:
-        told = attributes(node).get("axes") or (graph.value(node.input[1]) if len(node.input) > 1 else None)
-        if told is None or [int(axis) % len(axes) for axis in told] == [axes.index("D")]:
+        squeezed = attributes(node).get("axes") or (graph.value(node.input[1]) if len(node.input) > 1 else None)
+        if squeezed is None or [int(axis) % len(axes) for axis in squeezed] == [axes.index("D")]:
             return _joined([axis for axis in axes if axis != "D"])
     if node.op_type == "Reshape" and len(axes) == 4 and len(node.input) > 1:
         shape = graph.value(node.input[1])
@@ -151,8 +151,8 @@ def _joined(axes: list[str]) -> list[str]:
 
 def _layer(graph: Graph, node: Any, reverse_as_forward: bool) -> Layer:
     """A node as a layer in torch's terms. Raises a ValueError if it computes what no module of Elman's does."""
-    name, told = label(node), attributes(node)
-    direction = _text(told.get("direction", b"forward"))
+    name, options = label(node), attributes(node)
+    direction = _text(options.get("direction", b"forward"))
     if direction not in _DIRECTIONS:
         raise ValueError(f"expected {name} to have direction='forward', 'reverse' or 'bidirectional', got {direction!r}")
     if direction == "reverse" and not reverse_as_forward:
@@ -161,8 +161,8 @@ def _layer(graph: Graph, node: Any, reverse_as_forward: bool) -> Layer:
             "forward, and you call it with the steps of x in reverse order"
         )
     count = _DIRECTIONS[direction]
-    _check_options(name, node.op_type, told)
-    cell = _cell(name, node.op_type, told, count)
+    _check_options(name, node.op_type, options)
+    cell = _cell(name, node.op_type, options, count)
     inputs = dict(zip(("X", "W", "R", "B", "sequence_lens", *_STATES[node.op_type], "P"), node.input, strict=False))
     weights = [_weight(graph, name, inputs, kind, count) for kind in ("W", "R")]
     if inputs.get("B"):
@@ -172,9 +172,9 @@ def _layer(graph: Graph, node: Any, reverse_as_forward: bool) -> Layer:
     if peepholes is None or peepholes.any():
         raise ValueError(f"expected {name} without peepholes, which torch.nn's and Elman's LSTM do not have, got an input P")
     directions = [Direction(*[reordered(array[index], cell, _GATES[cell]) for array in weights]) for index in range(count)]
-    layer = Layer(name, cell, tuple(directions), _initial(graph, name, inputs, told, node.op_type))
-    if told.get("hidden_size", layer.hidden_size) != layer.hidden_size:
-        raise ValueError(f"expected {name} to have weights for hidden_size={told['hidden_size']}, got them for {layer.hidden_size}")
+    layer = Layer(name, cell, tuple(directions), _initial(graph, name, inputs, options, node.op_type))
+    if options.get("hidden_size", layer.hidden_size) != layer.hidden_size:
+        raise ValueError(f"expected {name} to have weights for hidden_size={options['hidden_size']}, got them for {layer.hidden_size}")
     return layer
 
 
@@ -182,13 +182,13 @@ def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _check_options(name: str, kind: str, told: Mapping[str, Any]) -> None:
+def _check_options(name: str, kind: str, options: Mapping[str, Any]) -> None:
     """Raise a ValueError for an option that changes what is computed to what no module computes."""
-    if told.get("clip"):
-        raise ValueError(f"expected {name} without clip, which torch.nn's and Elman's modules do not have, got clip={told['clip']}")
-    if told.get("input_forget"):
-        raise ValueError(f"expected {name} to have input_forget=0, gates i and f of their own, got {told['input_forget']}")
-    before = told.get("linear_before_reset", 0)
+    if options.get("clip"):
+        raise ValueError(f"expected {name} without clip, which torch.nn's and Elman's modules do not have, got clip={options['clip']}")
+    if options.get("input_forget"):
+        raise ValueError(f"expected {name} to have input_forget=0, gates i and f of their own, got {options['input_forget']}")
+    before = options.get("linear_before_reset", 0)
     if kind == "GRU" and before != 1:
         raise ValueError(
             f"expected {name} to be a GRU with linear_before_reset=1, got {before}: its reset gate multiplies the "
@@ -197,9 +197,9 @@ def _check_options(name: str, kind: str, told: Mapping[str, Any]) -> None:
         )
 
 
-def _cell(name: str, kind: str, told: Mapping[str, Any], directions: int) -> str:
+def _cell(name: str, kind: str, options: Mapping[str, Any], directions: int) -> str:
     """The cell with a node's activations. Raises a ValueError if there is none."""
-    given = [_text(each).lower() for each in told.get("activations", ())]
+    given = [_text(each).lower() for each in options.get("activations", ())]
     if kind == "RNN":
         if given in ([], ["tanh"] * directions, ["relu"] * directions):
             return f"rnn_{given[0] if given else 'tanh'}"
@@ -220,13 +220,13 @@ def _weight(graph: Graph, name: str, inputs: Mapping[str, str], kind: str, direc
     return array
 
 
-def _initial(graph: Graph, name: str, inputs: Mapping[str, str], told: Mapping[str, Any], kind: str) -> tuple[Array, ...] | None:
+def _initial(graph: Graph, name: str, inputs: Mapping[str, str], options: Mapping[str, Any], kind: str) -> tuple[Array, ...] | None:
     """The states that the model starts a node from, if it holds them itself, each (D, H); None where they are zeros or the caller's."""
-    found = {state: graph.value(inputs[state]) for state in _STATES[kind] if inputs.get(state)}
-    states = {state: array for state, array in found.items() if array is not None and array.any()}
+    arrays = {state: graph.value(inputs[state]) for state in _STATES[kind] if inputs.get(state)}
+    states = {state: array for state, array in arrays.items() if array is not None and array.any()}
     if not states:
         return None
-    axis = 0 if told.get("layout", 0) == 1 else 1
+    axis = 0 if options.get("layout", 0) == 1 else 1
     for state, array in states.items():
         if array.ndim != 3 or array.shape[axis] != 1:
             raise ValueError(f"expected {state} of {name} to be one state for all sequences, got an array of shape {array.shape}")

@@ -108,9 +108,9 @@ class Graph:
         if node.op_type == "Constant":
             inputs: dict[str, Array] = {}
         elif node.op_type in _LAYOUT:
-            found = {each: self._value(each) for each in node.input if each}
-            inputs = {each: array for each, array in found.items() if array is not None}
-            if len(inputs) < len(found):
+            arrays = {each: self._value(each) for each in node.input if each}
+            inputs = {each: array for each, array in arrays.items() if array is not None}
+            if len(inputs) < len(arrays):
                 return None
         else:
             return None
@@ -127,8 +127,8 @@ class Graph:
         if node.op_type == "Expand":
             numbers, shape = self._value(node.input[0]), node.input[1]
         else:
-            told = attributes(node).get("value")
-            numbers, shape = np.zeros(1) if told is None else self._read(name, told), node.input[0]
+            value = attributes(node).get("value")
+            numbers, shape = np.zeros(1) if value is None else self._read(name, value), node.input[0]
         if numbers is None:
             return None
         try:
@@ -175,11 +175,11 @@ def attributes(node: Any) -> dict[str, Any]:
     """A node's attributes as Python's values. Raises a ValueError for one of a type that ONNX does not give it."""
     from onnx import helper
 
-    told = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    values = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     for name, kind in _TYPES.items():
-        if name in told and not isinstance(told[name], kind):
-            raise ValueError(f"expected {name} of {label(node)} to be of type {kind.__name__}, got {brief(told[name])}")
-    return told
+        if name in values and not isinstance(values[name], kind):
+            raise ValueError(f"expected {name} of {label(node)} to be of type {kind.__name__}, got {brief(values[name])}")
+    return values
 
 
 def label(node: Any) -> str:

@@ -78,13 +78,13 @@ def compile(name: str, arch: str, defines: Mapping[str, str | int], entry: str) 
     path = folder / f"{digest}.cubin"
     cubin = _read(path, digest)
     if cubin is None:
-        kept = _can_keep(path)
-        where = f"once: they are kept in {folder}" if kept else f"each time: {folder} cannot be written to"
+        can_keep = _can_keep(path)
+        where = f"once: they are kept in {folder}" if can_keep else f"each time: {folder} cannot be written to"
         level = logging.INFO if arch in _announced else logging.WARNING
         _announced.add(arch)
         LOGGER.log(level, "elman: compiling the CUDA kernels for %s (%s), some seconds, %s", arch, name, where)
         cubin, _ = _compile(name, arch, defines, entry)
-        if kept:
+        if can_keep:
             _write(path, digest, cubin)
     return cubin
 
@@ -121,8 +121,8 @@ def headers() -> dict[str, str]:
     """
     files = [*KERNELS.glob("*.cuh"), *KERNELS.glob("*.h")]
     files += [file for file in cells_folder().glob("*.h") if file.name not in {"all.h", "cell.h"}]
-    found = {file.name: file.read_text(encoding="utf-8") for file in sorted(files)}
-    return found | {"cell.h": '#pragma once\n#include "vector.h"\n'}
+    sources = {file.name: file.read_text(encoding="utf-8") for file in sorted(files)}
+    return sources | {"cell.h": '#pragma once\n#include "vector.h"\n'}
 
 
 def cells_folder() -> Path:
@@ -230,7 +230,7 @@ _SHARED = re.compile(r"(\d+) bytes smem")
 
 def _usage(log: str) -> dict[str, Usage]:
     """What the assembler said, kernel by kernel: the name, the stack of it and of the functions that it calls, the registers."""
-    found: dict[str, Usage] = {}
+    usages: dict[str, Usage] = {}
     name, stack = "", (0, 0, 0)
     for line in log.splitlines():
         if entry := _ENTRY.search(line):
@@ -239,8 +239,8 @@ def _usage(log: str) -> dict[str, Usage]:
             stack = (stack[0] + int(frame[1]), stack[1] + int(frame[2]), stack[2] + int(frame[3]))
         elif used := _USED.search(line):
             shared = _SHARED.search(line)
-            found[name] = Usage(int(used[1]), stack[1], stack[2], stack[0], int(shared[1]) if shared else 0)
-    return found
+            usages[name] = Usage(int(used[1]), stack[1], stack[2], stack[0], int(shared[1]) if shared else 0)
+    return usages
 
 
 # --- The cache ----------------------------------------------------------------------------------------------------------

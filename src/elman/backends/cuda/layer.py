@@ -148,8 +148,8 @@ def backward(
         )
     if count == 1:
         values += structs.NO_BACKWARD_DIRECTION
-    arriving = (0, 0) if grad_output is None else batch.strides(grad_output, output_batch_first)
-    _launch(ready, structs.BACKWARD, (*batch.packed(), *arriving, *batch.strides(output, output_batch_first)), values, x)
+    grad_strides = (0, 0) if grad_output is None else batch.strides(grad_output, output_batch_first)
+    _launch(ready, structs.BACKWARD, (*batch.packed(), *grad_strides, *batch.strides(output, output_batch_first)), values, x)
     grad_x: Tensor | None = None
     parameters: list[tuple[Tensor, ...]] = []
     rows = batch.in_step_order(x, x_batch_first) if needs_parameters else x

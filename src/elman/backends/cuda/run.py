@@ -148,8 +148,8 @@ def backward(
             results += [starts[:, 0, k].flatten(0, 1).to(x.dtype) for k in range(count)]
         if spans.fresh is not None:
             has_resets = batch.reset is not None
-            found = [starts[:, 1, k].sum(2).flatten(0, 1).to(x.dtype) if has_resets else None for k in range(count)]
-            results += [torch.zeros_like(state) if each is None else each for state, each in zip(spans.fresh, found, strict=True)]
+            fresh_grads = [starts[:, 1, k].sum(2).flatten(0, 1).to(x.dtype) if has_resets else None for k in range(count)]
+            results += [torch.zeros_like(state) if each is None else each for state, each in zip(spans.fresh, fresh_grads, strict=True)]
         results += gradients if needs_parameters else [None] * len(params)
         return [result if need else None for result, need in zip(results, needs_grad, strict=True)]
 
@@ -216,7 +216,7 @@ def _directions(
     stack: Stack, index: int, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
 ) -> list[layer.Direction]:
     """A layer's directions."""
-    found = []
+    stack_directions = []
     for k in range(index * stack.num_directions, (index + 1) * stack.num_directions):
         w_ih, w_hh, *biases = map(dense, params[k * stack.tensors_per_direction : (k + 1) * stack.tensors_per_direction])
         if w_hh.data_ptr() % _ALIGNMENT:  # a view into somebody's flat parameters
@@ -224,8 +224,8 @@ def _directions(
         b_ih, b_hh = biases or (None, None)
         initial = () if states is None else tuple([dense(state[k]) for state in states])
         fresh = () if spans.fresh is None else tuple([dense(state[k]) for state in spans.fresh])
-        found.append(layer.Direction(w_ih, w_hh, b_ih, b_hh, initial, fresh))
-    return found
+        stack_directions.append(layer.Direction(w_ih, w_hh, b_ih, b_hh, initial, fresh))
+    return stack_directions
 
 
 def _lower(batch: Batch, hidden: Tensor | None, index: int) -> Tensor:
