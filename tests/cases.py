@@ -83,8 +83,8 @@ def every_backend() -> list[object]:
     """The backends, marked as skipped where they refuse the plainest of calls."""
     refusals = {backend: refusal(backend, TANH) for backend in BACKENDS}
     return [
-        pytest.param(backend, id=backend.name, marks=[] if told is None else pytest.mark.skip(f"{backend.name} {told}"))
-        for backend, told in refusals.items()
+        pytest.param(backend, id=backend.name, marks=[] if reason is None else pytest.mark.skip(f"{backend.name} {reason}"))
+        for backend, reason in refusals.items()
     ]
 
 

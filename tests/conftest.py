@@ -34,9 +34,9 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """
     params = request.node.callspec.params
     kind = params["case"].kind if "case" in params else params.get("kind")
-    told = None if kind is None else refusal(request.param, kind)
-    if told is not None:
-        pytest.skip(f"{request.param.name} {told}")
+    reason = None if kind is None else refusal(request.param, kind)
+    if reason is not None:
+        pytest.skip(f"{request.param.name} {reason}")
     monkeypatch.setattr(registry, "BACKENDS", (request.param,))
     chosen: Backend = request.param
     return chosen

@@ -62,20 +62,20 @@ WRONG: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("given", WRONG.values(), ids=WRONG)
 @every_kind
 def test_a_wrong_x_is_told_as_by_the_layer(kind: Kind, given: tuple[Any, ...]) -> None:
-    told = []
+    errors = []
     for rnn in _asked(kind):
         with pytest.raises((TypeError, ValueError, RuntimeError)) as error:
             rnn(*given)
-        told.append((error.type, str(error.value)))
-    assert told[0] == told[1]
+        errors.append((error.type, str(error.value)))
+    assert errors[0] == errors[1]
 
 
 @pytest.mark.parametrize("state", [3, torch.zeros(4), torch.zeros(1, 2, 4)], ids=["a number", "one axis", "batched"])
 @every_kind
 def test_a_wrong_state_is_told_as_by_the_layer(kind: Kind, state: Any) -> None:
-    told, count = [], len(kind.widths(4))
+    errors, count = [], len(kind.widths(4))
     for rnn in _asked(kind):
         with pytest.raises((TypeError, RuntimeError)) as error:
             rnn(X[:, 0], state if count == 1 else (state,) * count)
-        told.append((error.type, str(error.value)))
-    assert told[0] == told[1]
+        errors.append((error.type, str(error.value)))
+    assert errors[0] == errors[1]

@@ -93,12 +93,12 @@ def test_ctrl_c_prints_what_has_been_found(monkeypatch: pytest.MonkeyPatch, caps
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--cell", "rnm"), "expected cells from rnn, gru, lstm, got 'rnm'"),
         (("--rows", "2"), "--rows: --grid sequences has no rows to choose from"),
     ],
 )
-def test_bad_input_is_one_line(arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(*arguments) != 0
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -99,7 +99,7 @@ every_layer = pytest.mark.parametrize("layer", ["RNN", "GRU", "LSTM"])
 
 def _unclear(call: Callable[[Any], object], skipped: tuple[str, ...] = ()) -> list[str]:
     """What is said of values that neither work nor are told in a sentence of ours."""
-    told = []
+    message = []
     for name, value in VALUES.items():
         if name in skipped:
             continue
@@ -109,8 +109,8 @@ def _unclear(call: Callable[[Any], object], skipped: tuple[str, ...] = ()) -> li
                 call(value)
             except (TypeError, ValueError, RuntimeError, AttributeError) as error:
                 if not re.match(f"expected [^\n]*$|{TORCHS}", str(error)):
-                    told.append(f"{name}: {type(error).__name__}: {error}")
-    return told
+                    message.append(f"{name}: {type(error).__name__}: {error}")
+    return message
 
 
 @pytest.mark.parametrize("suffix", ["", "Cell"])
@@ -200,27 +200,27 @@ LAYOUTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "told"), LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize(("change", "message"), LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("options", [{}, {"learn_initial_state": True}], ids=["plain", "learned"])
 @every_layer
 def test_a_tensor_that_is_no_plain_array_is_told_what_to_become(
-    layer: str, options: dict[str, bool], change: Callable[[Tensor], Tensor], told: str
+    layer: str, options: dict[str, bool], change: Callable[[Tensor], Tensor], message: str
 ) -> None:
     rnn, cell = getattr(elman, layer)(3, 4, **options), getattr(elman, f"{layer}Cell")(3, 4)
     states = {"RNN": ("hx",), "GRU": ("hx",), "LSTM": ("h_0", "c_0")}[layer]
 
     def raises(name: str, call: Callable[[], object]) -> None:
-        with pytest.raises((RuntimeError, ValueError), match=re.escape(told.format(name))):
+        with pytest.raises((RuntimeError, ValueError), match=re.escape(message.format(name))):
             call()
 
     for call in (rnn, rnn.trace, lambda x: list(elman.chunks(rnn, x, 2)), lambda x: elman.why(rnn, x)):
         raises("x", lambda call=call: call(change(X)))
-    if told != NESTED:  # of vectors there is no nested tensor
+    if message != NESTED:  # of vectors there is no nested tensor
         raises("x", lambda: rnn(PACKED._replace(data=change(PACKED.data))))
         raises("x", lambda: cell(change(X[0])))
     for index, name in enumerate(states):
         for module, x, right in ((rnn, X, torch.zeros(1, 2, 4)), (cell, X[0], torch.zeros(2, 4))):
-            if module is cell and told == NESTED:
+            if module is cell and message == NESTED:
                 continue
             given = tuple([change(right) if place == index else right for place in range(len(states))])
             raises(name, lambda module=module, x=x, given=given: module(x, given if len(states) > 1 else given[0]))

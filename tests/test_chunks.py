@@ -151,7 +151,7 @@ def test_a_chunk_that_fails_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spans", "error", "told"),
+    ("spans", "error", "message"),
     [
         ({"lengths": [10, 2, 5]}, RuntimeError, "expected lengths from 0 to 9"),
         ({"lengths": [9, -2, 5]}, RuntimeError, "expected lengths from 0 to 9"),
@@ -161,8 +161,8 @@ def test_a_chunk_that_fails_changes_nothing() -> None:
         ({"reset": [[False]]}, TypeError, "reset"),
     ],
 )
-def test_spans_must_fit_the_whole_sequence(spans: dict[str, object], error: type[Exception], told: str) -> None:
-    with pytest.raises(error, match=told):
+def test_spans_must_fit_the_whole_sequence(spans: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         elman.chunks(elman.GRU(3, 4), torch.randn(9, 3, 3), 3, **spans)
 
 

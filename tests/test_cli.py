@@ -269,15 +269,15 @@ def test_ctrl_c_in_a_command_that_tidies_up_is_one_line_and_130() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["tour", "--lang", "fr"], "elman: Invalid value for '--lang': 'fr' is not one of 'en', 'zh'.\n"),
         (["explain"], "elman: Missing argument 'rnn|gru|lstm'.\n"),
     ],
 )
-def test_a_wrong_value_is_told_in_the_commands_own_words(arguments: list[str], told: str) -> None:
+def test_a_wrong_value_is_told_in_the_commands_own_words(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(app, arguments, env={"LC_ALL": "C"})
-    assert (result.exit_code, result.stderr) == (2, told)
+    assert (result.exit_code, result.stderr) == (2, message)
 
 
 def test_the_version() -> None:
@@ -320,16 +320,16 @@ def test_a_process_meets_bad_input_without_a_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("language", "told"), [("en", "elman: ELMAN_ISA is 'nonsense', but"), ("zh", "elman：ELMAN_ISA 设为 'nonsense'，但没有")]
+    ("language", "message"), [("en", "elman: ELMAN_ISA is 'nonsense', but"), ("zh", "elman：ELMAN_ISA 设为 'nonsense'，但没有")]
 )
-def test_an_instruction_set_that_is_not_here_is_one_line_too(language: str, told: str) -> None:
+def test_an_instruction_set_that_is_not_here_is_one_line_too(language: str, message: str) -> None:
     # The way the installed command goes: importing elman is what fails.
     command = [sys.executable, "-c", "from elman_cli import main; main()", "config", "--lang", language]
     environment = {**os.environ, "ELMAN_ISA": "nonsense", "PYTHONIOENCODING": "utf-8"}
     result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=environment)
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr.startswith(told)
+    assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
 
 

@@ -65,9 +65,9 @@ def test_what_comes_out_has_torchs_numbers_and_gradients(case: Case) -> None:
 @pytest.mark.parametrize("kind", [TANH, RELU, GRU, LSTM, PROJECTED], ids=str)
 def test_it_gives_the_numbers_that_it_gave_before(kind: Kind) -> None:
     module, x = kind.build(nn, 3, 4, num_layers=2, bidirectional=True, batch_first=True), torch.randn(2, 5, 3)
-    expected, told, state = module(x), repr(module), module.state_dict()
+    expected, message, state = module(x), repr(module), module.state_dict()
     close(elman.convert(module)(x), expected)
-    assert repr(module) == told
+    assert repr(module) == message
     assert list(module.state_dict()) == list(state)
     close(elman.to_torch(module)(x), expected)
 
@@ -349,13 +349,13 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-@pytest.mark.parametrize(("build", "told"), LEFT.values(), ids=LEFT)
-def test_what_is_left_is_named_and_works_as_before(build: Callable[[], nn.Module], told: str) -> None:
+@pytest.mark.parametrize(("build", "message"), LEFT.values(), ids=LEFT)
+def test_what_is_left_is_named_and_works_as_before(build: Callable[[], nn.Module], message: str) -> None:
     model, x = nn.ModuleDict({"left": build(), "right": nn.GRU(3, 4)}), torch.randn(2, 3)
     left = model["left"]
     kind, attributes = type(left), dict(getattr(left, "__dict__", {}))
-    expected = None if "gelu" in told else left(x)
-    with pytest.warns(UserWarning, match=f"convert leaves these modules as they are: {told}$"):
+    expected = None if "gelu" in message else left(x)
+    with pytest.warns(UserWarning, match=f"convert leaves these modules as they are: {message}$"):
         elman.convert(model)
     assert type(left) is kind
     assert vars(left) == attributes
@@ -371,8 +371,8 @@ def test_the_way_back_names_what_torch_has_not() -> None:
     model = nn.ModuleDict(
         {"learned": elman.LSTM(3, 4, learn_initial_state=True), "ours": Ours(3, 4), "plain": elman.GRU(3, 4, recompute=True)}
     )
-    told = r"to_torch leaves .*: learned \(it has a learned initial state\); ours \(Ours is a class of its own, not one of torch.nn's\)$"
-    with pytest.warns(UserWarning, match=told):
+    message = r"to_torch leaves .*: learned \(it has a learned initial state\); ours \(Ours is a class of its own, not one of torch.nn's\)$"
+    with pytest.warns(UserWarning, match=message):
         elman.to_torch(model)
     assert type(model["learned"]) is elman.LSTM
     assert type(model["plain"]) is nn.GRU

@@ -209,9 +209,9 @@ def test_one_line_is_said_for_each_architecture(compiled: list[str], caplog: pyt
         for entry in ("one source", "another"):
             for _ in range(2):
                 compiler.compile("tiny", arch, {}, entry)
-    told = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert [record.name for record in told] == ["elman", "elman"]
-    assert [record.getMessage().split(" (")[0] for record in told] == [
+    warnings_logged = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [record.name for record in warnings_logged] == ["elman", "elman"]
+    assert [record.getMessage().split(" (")[0] for record in warnings_logged] == [
         "elman: compiling the CUDA kernels for sm_80",
         "elman: compiling the CUDA kernels for sm_90a",
     ]

@@ -96,9 +96,9 @@ def in_two_processes(rank: int, folder: Path) -> None:
 
 def _asked_outside(rnn: Any, x: Tensor) -> str:
     rnn.unshard()
-    told = elman.why(rnn, x)
+    reason = elman.why(rnn, x)
     rnn.reshard()
-    return told
+    return reason
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def assert_same(weights: dict[str, Tensor], model: nn.Module) -> None:
     assert weights.keys() == expected.keys()
     bound = {"rtol": 0.0, "atol": 1e-12} if next(iter(expected.values())).dtype == torch.float64 else {}  # else torch's for float32
     for name, weight in expected.items():
-        torch.testing.assert_close(weights[name], weight, msg=lambda told, name=name: f"{name}: {told}", **bound)
+        torch.testing.assert_close(weights[name], weight, msg=lambda reason, name=name: f"{name}: {reason}", **bound)
 
 
 @pytest.mark.parametrize("way", WAYS)

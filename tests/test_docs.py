@@ -84,8 +84,8 @@ def undocumented(api: str) -> list[str]:
         name = f"elman.{layer.__name__}"
         _, constructor, call = re.split(rf'id="{name}(?:\.forward)?"', api, maxsplit=2)
         for method, shown in ((layer.__init__, constructor), (layer.forward, call.split('id="elman.')[0])):
-            told = (inspect.getdoc(method) or "").splitlines()[0]
-            if not told or told not in shown:
+            summary = (inspect.getdoc(method) or "").splitlines()[0]
+            if not summary or summary not in shown:
                 missing.append(f"{name}.{method.__name__}")
     return missing
 

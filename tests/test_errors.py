@@ -332,9 +332,9 @@ def test_parameters_on_different_devices_are_an_error() -> None:
 
 @every_layer
 def test_dropout_on_one_layer_warns(layer: str) -> None:
-    with pytest.warns(UserWarning, match="dropout=0.5 does nothing with num_layers=1") as told:
+    with pytest.warns(UserWarning, match="dropout=0.5 does nothing with num_layers=1") as warned:
         getattr(elman, layer)(10, 20, dropout=0.5)
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__
 
 
 # --- What is written past every guard ---------------------------------------------------------------------------------

@@ -82,11 +82,11 @@ def test_numbers_work_one_step_through(direction: str) -> None:
 
 
 def test_lengths_and_resets_tell_what_is_run_of_each_sequence() -> None:
-    told = json.loads(invoke("gru", "--lengths", "5,3,0", "--reset", "2,0:1", "--bidirectional", "--json"))["sequences"]
-    assert (told["spec"]["seq_len"], told["spec"]["batch"], told["lengths"]) == (5, 3, [5, 3, 0])
-    assert told["backend"].split()[0].rstrip(":") in ("native", "reference")
-    assert [each["segments"] for each in told["sequences"]] == [[[0, 0], [1, 1], [2, 4]], [[0, 1], [2, 2]], []]
-    assert [end["where"] for end in told["sequences"][1]["ends"]] == ["output[2, 1, :20]", "output[0, 1, 20:]"]
+    facts = json.loads(invoke("gru", "--lengths", "5,3,0", "--reset", "2,0:1", "--bidirectional", "--json"))["sequences"]
+    assert (facts["spec"]["seq_len"], facts["spec"]["batch"], facts["lengths"]) == (5, 3, [5, 3, 0])
+    assert facts["backend"].split()[0].rstrip(":") in ("native", "reference")
+    assert [each["segments"] for each in facts["sequences"]] == [[[0, 0], [1, 1], [2, 4]], [[0, 1], [2, 2]], []]
+    assert [end["where"] for end in facts["sequences"][1]["ends"]] == ["output[2, 1, :20]", "output[0, 1, 20:]"]
     assert "sequence 1 forward  ○ ──▶ ○  ┃  ◆     ·     ·" in invoke("gru", "--lengths", "5,3,0", "--reset", "2", "--bidirectional")
     assert "序列 2  没有时间步" in invoke("lstm", "--lengths", "5,3,0", "--lang", "zh")
 

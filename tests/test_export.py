@@ -75,9 +75,9 @@ def test_a_file_says_what_to_import(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(_Reset(gru), (torch.randn(5, 2, 3), torch.rand(5, 2) < 0.3)), tmp_path / "gru.pt")
     for load in ("torch.export.load(sys.argv[1] + '.pt2')", "torch.jit.load(sys.argv[1] + '.pt')"):
         command = [sys.executable, "-W", "ignore", "-c", f"import sys, torch; {load}", str(tmp_path / "gru")]
-        told = subprocess.run(command, capture_output=True, text=True)
-        assert told.returncode != 0
-        assert "elman.scan" in told.stderr.replace("::", ".")
+        process = subprocess.run(command, capture_output=True, text=True)
+        assert process.returncode != 0
+        assert "elman.scan" in process.stderr.replace("::", ".")
         command[4] = f"import sys, torch, elman; {load}"
         subprocess.run(command, check=True, capture_output=True)
 

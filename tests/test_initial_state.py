@@ -57,7 +57,7 @@ def test_it_is_an_hx_that_every_row_shares(backend: Backend, kind: Kind, form: s
     got = torch.autograd.grad(results, [x, *ours.parameters()], grad_outputs, retain_graph=True)
     expected_grads = torch.autograd.grad(expected_results, [x, *theirs.parameters(), *learned.values()], grad_outputs)
     for (name, _), one, other in zip([("x", x), *ours.named_parameters()], got, expected_grads, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-12, msg=lambda told, name=name: f"{name}: {told}")
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12, msg=lambda message, name=name: f"{name}: {message}")
 
 
 @every_kind
@@ -139,8 +139,8 @@ def test_drawn_again_it_is_zero_and_the_rest_is_torchs(kind: Kind) -> None:
 def test_it_shows() -> None:
     assert repr(elman.GRU(3, 4, learn_initial_state=True)) == "GRU(3, 4, learn_initial_state=True)"
     assert repr(elman.GRU(3, 4)) == "GRU(3, 4)"
-    told = repr(elman.LSTM(3, 4, 2, proj_size=2, recompute=True, learn_initial_state=True))
-    assert told == "LSTM(3, 4, proj_size=2, num_layers=2, recompute=True, learn_initial_state=True)"
+    message = repr(elman.LSTM(3, 4, 2, proj_size=2, recompute=True, learn_initial_state=True))
+    assert message == "LSTM(3, 4, proj_size=2, num_layers=2, recompute=True, learn_initial_state=True)"
 
 
 def test_it_goes_where_the_module_goes() -> None:
@@ -174,7 +174,7 @@ def test_the_flag_is_a_bool(layer: str, flag: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "told"),
+    ("state", "message"),
     [
         (torch.zeros(1, 5), r"expected c_0 of shape \(1, 4\), got \(1, 5\): it does not fit the module's class and sizes"),
         (torch.zeros(4), r"expected c_0 of shape \(1, 4\), got \(4,\)"),
@@ -183,9 +183,9 @@ def test_the_flag_is_a_bool(layer: str, flag: object) -> None:
     ],
     ids=["width", "rank", "dtype", "device"],
 )
-def test_a_state_that_was_replaced_by_what_does_not_fit_is_an_error(backend: Backend, state: torch.Tensor, told: str) -> None:
+def test_a_state_that_was_replaced_by_what_does_not_fit_is_an_error(backend: Backend, state: torch.Tensor, message: str) -> None:
     rnn = LSTM.build(elman, 3, 4, learn_initial_state=True)
     rnn.c_0 = nn.Parameter(state)
     for call in (rnn, rnn.trace):
-        with pytest.raises(RuntimeError, match=told):
+        with pytest.raises(RuntimeError, match=message):
             call(torch.zeros(5, 3, 3))

@@ -263,11 +263,11 @@ WRONG: list[tuple[object, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize(("lengths", "error", "told"), WRONG, ids=[told for *_, told in WRONG])
-def test_lengths_that_do_not_fit_are_an_error(lengths: object, error: type[Exception], told: str, batch_first: bool) -> None:
+@pytest.mark.parametrize(("lengths", "error", "message"), WRONG, ids=[message for *_, message in WRONG])
+def test_lengths_that_do_not_fit_are_an_error(lengths: object, error: type[Exception], message: str, batch_first: bool) -> None:
     rnn, x = elman.RNN(3, 4, batch_first=batch_first), torch.zeros(*((4, 6) if batch_first else (6, 4)), 3)
     for call in (rnn, rnn.trace, lambda x, lengths: elman.why(rnn, x, lengths=lengths)):
-        with pytest.raises(error, match=re.escape(told)):
+        with pytest.raises(error, match=re.escape(message)):
             call(x, lengths=lengths)
 
 
@@ -294,8 +294,8 @@ def test_a_cell_takes_neither_lengths_nor_reset(given: dict[str, object]) -> Non
 
 def test_why_looks_at_the_whole_call() -> None:
     rnn, x = elman.LSTM(3, 4).half(), torch.zeros(6, 2, 3, dtype=torch.float16)
-    told = elman.why(rnn, x, lengths=[3, 2], reset=torch.zeros(6, 2, dtype=torch.bool))
-    assert told.startswith("reference: native ")
+    message = elman.why(rnn, x, lengths=[3, 2], reset=torch.zeros(6, 2, dtype=torch.bool))
+    assert message.startswith("reference: native ")
 
 
 def test_these_cases_reach_every_option() -> None:

@@ -66,7 +66,7 @@ def _build(name: str) -> nn.Module:
 def test_what_a_module_is_cannot_be_changed(name: str) -> None:
     """Its parameters are made for it: Python would check one size while the kernels run another."""
     module, x = _build(name), torch.randn(3, 6)
-    expected, told = _flat(module(x)), repr(module)
+    expected, text = _flat(module(x)), repr(module)
     for attribute, values in FIXED.items():
         if not hasattr(module, attribute):
             continue
@@ -80,7 +80,7 @@ def test_what_a_module_is_cannot_be_changed(name: str) -> None:
             delattr(module, attribute)
         setattr(module, attribute, now)  # the value that it has may be set
         assert getattr(module, attribute) == now
-    assert repr(module) == told
+    assert repr(module) == text
     assert all(map(torch.equal, _flat(module(x)), expected))
 
 
@@ -266,7 +266,7 @@ def test_a_class_that_was_assigned_is_enough_whatever_comes_first(first: str) ->
 
 @pytest.mark.parametrize("called", [False, True])
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "text"),
     [
         ("GRU", "LSTM", r"expected weight_ih_l0 of shape \(16, 3\), got \(12, 3\)"),
         ("LSTM", "GRU", r"expected weight_ih_l0 of shape \(12, 3\), got \(16, 3\)"),
@@ -279,12 +279,12 @@ def test_a_class_that_was_assigned_is_enough_whatever_comes_first(first: str) ->
         ),
     ],
 )
-def test_a_class_of_another_kind_is_told(before: str, after: str, told: str, called: bool) -> None:
+def test_a_class_of_another_kind_is_told(before: str, after: str, text: str, called: bool) -> None:
     module, x = getattr(elman, before)(3, 4), torch.randn(2, 3)
     if called:
         module(x)
     module.__class__ = getattr(elman, after)
-    with pytest.raises((RuntimeError, TypeError), match=told):
+    with pytest.raises((RuntimeError, TypeError), match=text):
         module(x)
 
 

@@ -80,8 +80,8 @@ def test_running_gives_what_is_stored(pair: tuple[NotebookNode, NotebookNode]) -
 
 def test_every_check_comes_out_as_the_text_says(pair: tuple[NotebookNode, NotebookNode]) -> None:
     _, fresh = pair
-    told = {cell.id: re.findall(r"\b(?:True|False)\b", printed(cell)) for cell in code_cells(fresh)}
-    assert {name: answers for name, answers in told.items() if answers} == {
+    answers_of = {cell.id: re.findall(r"\b(?:True|False)\b", printed(cell)) for cell in code_cells(fresh)}
+    assert {name: answers for name, answers in answers_of.items() if answers} == {
         "one-check": ["True"] * 6,
         "two-check": ["True", "True", "False"],
         "three-check": ["True", "False"],

@@ -75,7 +75,7 @@ def test_batch_sizes_may_be_strided(backend: Backend, rnn: elman.RNN) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_sizes", "told"),
+    ("batch_sizes", "message"),
     [
         (torch.tensor([3, 3]), "expected 6 packed steps, the sum of batch_sizes, got 5"),
         (torch.tensor([2, 2]), "expected 4 packed steps"),
@@ -90,8 +90,8 @@ def test_batch_sizes_may_be_strided(backend: Backend, rnn: elman.RNN) -> None:
     ],
     ids=str,
 )
-def test_batch_sizes_that_do_not_fit_are_an_error(backend: Backend, rnn: elman.RNN, batch_sizes: torch.Tensor, told: str) -> None:
-    with pytest.raises(RuntimeError, match=told):
+def test_batch_sizes_that_do_not_fit_are_an_error(backend: Backend, rnn: elman.RNN, batch_sizes: torch.Tensor, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
         rnn(PackedSequence(torch.randn(5, 3, dtype=torch.float64), batch_sizes))
 
 
@@ -116,7 +116,7 @@ def _order(*indices: int) -> torch.Tensor:
 @pytest.mark.parametrize("named", ["hx", "reset", "neither"])
 @pytest.mark.parametrize("layer", ["RNN", "LSTM"])
 @pytest.mark.parametrize(
-    ("ordered", "back", "told"),
+    ("ordered", "back", "message"),
     [
         (
             _order(0),
@@ -141,7 +141,7 @@ def _order(*indices: int) -> torch.Tensor:
     ],
 )
 def test_an_order_that_does_not_fit_is_an_error(
-    backend: Backend, layer: str, named: str, ordered: torch.Tensor | None, back: torch.Tensor | None, told: str
+    backend: Backend, layer: str, named: str, ordered: torch.Tensor | None, back: torch.Tensor | None, message: str
 ) -> None:
     """States and resets are put in this order: it indexes memory."""
     module, state = getattr(elman, layer)(10, 20), torch.zeros(1, 3, 20)
@@ -152,7 +152,7 @@ def test_an_order_that_does_not_fit_is_an_error(
         given["reset"] = torch.zeros(3, 3, dtype=torch.bool)
     traced = {"state" if name == "hx" else name: value for name, value in given.items()}
     for call, arguments in ((module, given), (module.trace, traced), (lambda x, **given: elman.why(module, x, **given), given)):
-        with pytest.raises((RuntimeError, TypeError), match=told):
+        with pytest.raises((RuntimeError, TypeError), match=message):
             call(_hand_made(ordered, back), **arguments)
 
 

@@ -84,18 +84,18 @@ def _padded(data: Tensor, lengths: list[int]) -> np.ndarray:
 @given(batch_first=st.booleans(), data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_every_backend_computes_what_the_loops_do(backend: Backend, kind: Kind, batch_first: bool, data: st.DataObject) -> None:
-    told = refusal(backend, kind)
-    if told is not None:
-        pytest.skip(f"{backend.name} {told}")
+    reason = refusal(backend, kind)
+    if reason is not None:
+        pytest.skip(f"{backend.name} {reason}")
     stack, lengths, x, states, params = data.draw(calls(kind))
     given_states, count = states or (), 0 if states is None else len(states)
     leaves = [tensor.detach().requires_grad_() for tensor in (x, *given_states, *params)]
     initial, weights = tuple(leaves[1 : 1 + count]) or None, leaves[1 + count :]
     sizes = None if lengths is None else _batch_sizes(lengths)
-    told = backend.refuses(stack, leaves[0], initial, weights, Spans(sizes))
-    if told is not None and x.numel() == 0:
+    reason = backend.refuses(stack, leaves[0], initial, weights, Spans(sizes))
+    if reason is not None and x.numel() == 0:
         return  # there is nothing to compute, and nobody has to be good at it
-    assert told is None
+    assert reason is None
     output, finals = backend.run(stack, leaves[0], initial, weights, Spans(sizes), batch_first)
     grad_output, *grad_finals = (data.draw(strided(*result.shape)) for result in (output, *finals))
     gradients = torch.autograd.grad((output, *finals), leaves, (grad_output, *grad_finals))

@@ -75,9 +75,9 @@ def test_why_takes_the_lstms_two_states() -> None:
 
 
 def test_why_names_the_instruction_set_of_the_native_backend(backend: Backend) -> None:
-    told = elman.why(elman.RNN(10, 20), torch.randn(5, 3, 10))
-    assert told == f"{backend.label}: float32 on the CPU"
-    assert (" (" in told) == (backend.name == "native")
+    reason = elman.why(elman.RNN(10, 20), torch.randn(5, 3, 10))
+    assert reason == f"{backend.label}: float32 on the CPU"
+    assert (" (" in reason) == (backend.name == "native")
 
 
 def test_why_raises_what_the_call_would_raise() -> None:

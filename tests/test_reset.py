@@ -266,12 +266,12 @@ WRONG: list[tuple[object, type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("reset", "error", "told"), WRONG, ids=[told for *_, told in WRONG])
-def test_a_reset_that_does_not_fit_is_an_error(reset: object, error: type[Exception], told: str) -> None:
+@pytest.mark.parametrize(("reset", "error", "message"), WRONG, ids=[message for *_, message in WRONG])
+def test_a_reset_that_does_not_fit_is_an_error(reset: object, error: type[Exception], message: str) -> None:
     rnn, x = elman.RNN(3, 4), torch.zeros(6, 4, 3)
     packed = pack_padded_sequence(x, [6, 4, 3, 1])
     for call in (rnn, rnn.trace, lambda x, reset: elman.why(rnn, x, reset=reset), lambda _, reset: rnn(packed, reset=reset)):
-        with pytest.raises(error, match=re.escape(told)):
+        with pytest.raises(error, match=re.escape(message)):
             call(x, reset=reset)
 
 

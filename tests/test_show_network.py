@@ -51,10 +51,10 @@ def run_torch(spec: Spec) -> tuple[Any, ...]:
 
 def test_shapes_are_those_of_torch(spec: Spec) -> None:
     network, x, output, *finals = run_torch(spec)
-    told = Network(spec, timed=False)
-    assert [tensor.shape for tensor in told.tensors] == [x.shape, output.shape, *(state.shape for state in finals)]
-    assert [(tensor.name, tensor.shape) for tensor in told.parameters] == [(name, p.shape) for name, p in network.named_parameters()]
-    for tensor in (*told.tensors, *told.parameters):
+    facts = Network(spec, timed=False)
+    assert [tensor.shape for tensor in facts.tensors] == [x.shape, output.shape, *(state.shape for state in finals)]
+    assert [(tensor.name, tensor.shape) for tensor in facts.parameters] == [(name, p.shape) for name, p in network.named_parameters()]
+    for tensor in (*facts.tensors, *facts.parameters):
         assert tuple(axis.size for axis in tensor.axes) == tensor.shape
 
 
@@ -64,10 +64,10 @@ def test_the_values_are_the_networks(spec: Spec) -> None:
 
 
 def test_every_row_of_the_weights_is_a_gates(spec: Spec) -> None:
-    told = Network(spec, timed=False)
-    assert [gate.gate for gate in told.gates] == list(spec.stack.cell.gates)
-    rows = [row for gate in told.gates for row in range(gate.start, gate.stop)]
-    assert all(rows == list(range(tensor.shape[0])) for tensor in told.parameters if not tensor.name.startswith("weight_hr"))
+    facts = Network(spec, timed=False)
+    assert [gate.gate for gate in facts.gates] == list(spec.stack.cell.gates)
+    rows = [row for gate in facts.gates for row in range(gate.start, gate.stop)]
+    assert all(rows == list(range(tensor.shape[0])) for tensor in facts.parameters if not tensor.name.startswith("weight_hr"))
 
 
 def test_costs_count_every_weight(spec: Spec) -> None:
@@ -88,26 +88,26 @@ def test_agrees_with_torch(spec: Spec) -> None:
 
 
 def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
-    told = Network(spec, timed=False)
+    facts = Network(spec, timed=False)
     names: dict[str, Any] = {"elman": elman, "torch": torch}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        exec("\n".join(told.code), names)
+        exec("\n".join(facts.code), names)
     h_n = names["h_n"]
-    assert [place.state_numbers for place in told.places] == [tuple(row[0, :8].tolist()) for row in h_n]
-    for place in told.places:
+    assert [place.state_numbers for place in facts.places] == [tuple(row[0, :8].tolist()) for row in h_n]
+    for place in facts.places:
         if place.where is not None:
             assert torch.equal(eval(place.where, names), eval(place.state, names))
         torch.testing.assert_close(eval(place.trace, names), eval(place.state, names), rtol=0, atol=rounding(h_n))
-    if told.trap is not None:
-        wrong = eval(str(told.trap.where), names)
-        assert not torch.equal(wrong, eval(told.trap.state, names))
-        torch.testing.assert_close(eval(told.trap.trace, names), wrong, rtol=0, atol=rounding(h_n))
+    if facts.trap is not None:
+        wrong = eval(str(facts.trap.where), names)
+        assert not torch.equal(wrong, eval(facts.trap.state, names))
+        torch.testing.assert_close(eval(facts.trap.trace, names), wrong, rtol=0, atol=rounding(h_n))
 
 
 def test_every_place_holds(spec: Spec) -> None:
-    told = Network(spec, timed=False)
-    assert all(place.holds for place in told.places)
-    assert [place.where is None for place in told.places] == [place.layer < spec.num_layers - 1 for place in told.places]
+    facts = Network(spec, timed=False)
+    assert all(place.holds for place in facts.places)
+    assert [place.where is None for place in facts.places] == [place.layer < spec.num_layers - 1 for place in facts.places]
 
 
 def test_a_wrong_state_is_noticed(spec: Spec) -> None:
@@ -154,8 +154,8 @@ def test_the_race_leaves_the_threads_as_they_were_and_says_what_it_took() -> Non
 
 
 def test_a_tensor_too_long_to_list_is_described() -> None:
-    told = Network(Spec("rnn", 300, 300, seq_len=2, batch=1), timed=False)
-    assert [tensor.values is None for tensor in told.parameters] == [True, True, False, False]
+    facts = Network(Spec("rnn", 300, 300, seq_len=2, batch=1), timed=False)
+    assert [tensor.values is None for tensor in facts.parameters] == [True, True, False, False]
 
 
 def test_the_facts_are_plain_data() -> None:

@@ -231,7 +231,7 @@ def test_a_folded_matrix_keeps_its_corners() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("text", "said"),
     [
         (number(0.12345), "  0.1235"),
         (number(0.0), "  0.0000"),
@@ -249,5 +249,5 @@ def test_a_folded_matrix_keeps_its_corners() -> None:
         (count(1234567), "1 234 567"),
     ],
 )
-def test_numbers_read_well(told: str, said: str) -> None:
-    assert told == said
+def test_numbers_read_well(text: str, said: str) -> None:
+    assert text == said

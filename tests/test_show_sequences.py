@@ -36,11 +36,11 @@ def spec(request: pytest.FixtureRequest) -> Spec:
     return request.param
 
 
-def typed(told: Sequences) -> dict[str, Any]:
+def typed(facts: Sequences) -> dict[str, Any]:
     """The names there are after typing the code in."""
     names: dict[str, Any] = {"elman": elman, "torch": torch}
     with torch.random.fork_rng(devices=[]):
-        *lines, call, last = told.code
+        *lines, call, last = facts.code
         exec("\n".join(lines), names)
         names["x"].requires_grad_()
         exec(f"{call}\n{last}", names)
@@ -60,8 +60,8 @@ def test_every_sequence_has_its_segments_and_padding(spec: Spec) -> None:
 
 
 def test_where_both_directions_end() -> None:
-    told = Sequences(SPECS["gru, both directions"], LENGTHS, [(None, 2)])
-    assert [(end.state, end.last, end.where, end.segment) for each in told.sequences for end in each.ends] == [
+    facts = Sequences(SPECS["gru, both directions"], LENGTHS, [(None, 2)])
+    assert [(end.state, end.last, end.where, end.segment) for each in facts.sequences for end in each.ends] == [
         ("h_n[0, 0]", "last[0, :6]", "output[4, 0, :6]", (2, 4)),
         ("h_n[1, 0]", "last[0, 6:]", "output[0, 0, 6:]", (0, 1)),
         ("h_n[0, 1]", "last[1, :6]", "output[2, 1, :6]", (2, 2)),
@@ -85,9 +85,9 @@ def test_whole_sequences_are_one_segment_and_end_where_torch_ends_them() -> None
 
 
 def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
-    told = Sequences(spec, LENGTHS, RESETS)
-    names = typed(told)
-    for each in told.sequences:
+    facts = Sequences(spec, LENGTHS, RESETS)
+    names = typed(facts)
+    for each in facts.sequences:
         if each.padding is not None:
             assert not eval(each.padding, names).any()
         for end in each.ends:
@@ -98,9 +98,9 @@ def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
 
 
 def test_a_state_depends_on_the_steps_of_its_piece_and_no_others(spec: Spec) -> None:
-    told = Sequences(spec, LENGTHS, RESETS)
-    names = typed(told)
-    for each in told.sequences:
+    facts = Sequences(spec, LENGTHS, RESETS)
+    names = typed(facts)
+    for each in facts.sequences:
         for end in each.ends:
             (slope,) = torch.autograd.grad(eval(end.state, names).sum(), names["x"], retain_graph=True)
             slope = slope if spec.batch_first else slope.transpose(0, 1)
@@ -158,18 +158,18 @@ def test_sequences_that_cannot_be_are_refused(lengths: tuple[int, ...] | None, r
 
 
 def test_the_facts_are_plain_data() -> None:
-    told = Sequences(SPECS["rnn"], LENGTHS, [(None, 2)])
-    assert plain(told)["reset"] == ((0, 2), (1, 2), (2, 2))
-    assert type(told.sequences[0].padding_is_zero) is type(told.sequences[0].ends[0].holds) is bool
+    facts = Sequences(SPECS["rnn"], LENGTHS, [(None, 2)])
+    assert plain(facts)["reset"] == ((0, 2), (1, 2), (2, 2))
+    assert type(facts.sequences[0].padding_is_zero) is type(facts.sequences[0].ends[0].holds) is bool
 
 
 # --- On the terminal --------------------------------------------------------------------------------------------------
 
 
-def shown(told: Sequences, width: int = 80, language: str = "en", *, encoding: str = "utf-8", numbers: bool = False) -> list[str]:
+def shown(facts: Sequences, width: int = 80, language: str = "en", *, encoding: str = "utf-8", numbers: bool = False) -> list[str]:
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="replace")
     with speaking(language):
-        Console(file=file, width=width, highlight=False).print(sequences_page(told, numbers))
+        Console(file=file, width=width, highlight=False).print(sequences_page(facts, numbers))
     file.seek(0)
     return [line.rstrip() for line in file]
 
@@ -255,9 +255,9 @@ def test_an_lstm_and_lower_layers_have_a_word_said(long: Sequences) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(both: Sequences, long: Sequences, language: str, width: int) -> None:
-    for told in (both, long):
+    for facts in (both, long):
         for numbers in (True, False):
-            assert max(map(cell_len, shown(told, width, language, numbers=numbers))) <= width
+            assert max(map(cell_len, shown(facts, width, language, numbers=numbers))) <= width
 
 
 def test_numbers_are_shown_where_they_are_asked_for(both: Sequences) -> None:

@@ -12,7 +12,7 @@ import elman
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda rnn, x: rnn(x.numpy()), "got ndarray: convert it with torch.from_numpy(x)"),
         (lambda rnn, x: rnn(x, [5, 3, 0]), "got list of integers: did you mean lengths=?"),
@@ -24,6 +24,6 @@ import elman
         (lambda rnn, x: elman.why(torch.nn.GRUCell(10, 20), x), "got torch.nn.GRUCell: elman.convert(rnn) makes it one"),
     ],
 )
-def test_a_slip_of_the_kind_is_told_how_to_mend(call: Any, told: str) -> None:
-    with pytest.raises(TypeError, match=re.escape(told)):
+def test_a_slip_of_the_kind_is_told_how_to_mend(call: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(message)):
         call(elman.GRU(10, 20), torch.randn(5, 3, 10))

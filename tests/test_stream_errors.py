@@ -105,12 +105,12 @@ def test_a_batch_size_may_be_numpys() -> None:
 def test_a_stream_keeps_its_network_and_its_batch_size() -> None:
     stream = elman.stream(elman.RNN(3, 5), 2)
     rnn = stream.rnn
-    told = {
+    messages = {
         "rnn": "expected rnn to stay .*: make another with elman.stream",
         "batch_size": "expected batch_size to stay 2, got 3: make another",
     }
     for name, other in {"rnn": elman.RNN(3, 5), "batch_size": 3}.items():
-        with pytest.raises(AttributeError, match=told[name]):
+        with pytest.raises(AttributeError, match=messages[name]):
             setattr(stream, name, other)
     assert stream.rnn is rnn
     assert stream.batch_size == 2

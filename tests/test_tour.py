@@ -35,10 +35,10 @@ def test_the_three_networks_are_the_notebooks(facts: list[dict]) -> None:
 
 @pytest.mark.parametrize(("cell", "states"), [("gru", ["h_n"]), ("lstm", ["h_n", "c_n"])])
 def test_the_same_three_of_another_kind(cell: str, states: list[str], facts: list[dict]) -> None:
-    told = json.loads(invoke("--cell", cell, "--json"))["networks"]
-    assert [network["name"] for network in told] == [network["name"] for network in facts]
-    assert all(network["spec"] == {**other["spec"], "kind": cell} for network, other in zip(told, facts, strict=True))
-    for network in told:
+    facts_of_kind = json.loads(invoke("--cell", cell, "--json"))["networks"]
+    assert [network["name"] for network in facts_of_kind] == [network["name"] for network in facts]
+    assert all(network["spec"] == {**other["spec"], "kind": cell} for network, other in zip(facts_of_kind, facts, strict=True))
+    for network in facts_of_kind:
         assert [tensor["name"] for tensor in network["tensors"]] == ["x", "output", *states]
         assert all(place["holds"] for place in network["places"])
         assert network["agreement"]["same_seed"]
@@ -46,8 +46,8 @@ def test_the_same_three_of_another_kind(cell: str, states: list[str], facts: lis
 
 
 def test_the_states_places_are_told_and_checked(facts: list[dict]) -> None:
-    told = [[(place["state"], place["where"], place["holds"]) for place in network["places"]] for network in facts]
-    assert told == [
+    facts_of_kind = [[(place["state"], place["where"], place["holds"]) for place in network["places"]] for network in facts]
+    assert facts_of_kind == [
         [("h_n[0]", "output[-1]", True)],
         [("h_n[0]", "output[-1, :, :20]", True), ("h_n[1]", "output[0, :, 20:]", True)],
         [("h_n[0]", None, True), ("h_n[1]", "output[-1]", True)],

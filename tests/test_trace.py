@@ -242,6 +242,6 @@ def test_a_trace_is_checked_as_a_call_is() -> None:
 
 def test_a_trace_prints_its_shapes() -> None:
     x = torch.randn(5, 3, 10)
-    told = repr(elman.GRU(10, 20).trace(x))
-    assert told.startswith("Trace(output=(5, 3, 20), final=(1, 3, 20), h=(1, 1, 5, 3, 20), c=None, gates={'r': (1, 1, 5, 3, 20), ")
+    text = repr(elman.GRU(10, 20).trace(x))
+    assert text.startswith("Trace(output=(5, 3, 20), final=(1, 3, 20), h=(1, 1, 5, 3, 20), c=None, gates={'r': (1, 1, 5, 3, 20), ")
     assert "final=((1, 3, 20), (1, 3, 20)), " in repr(elman.LSTM(10, 20).trace(x))

@@ -29,8 +29,8 @@ def tolerance(case: str) -> float:
 
 def options(case: str) -> dict[str, object]:
     """What the arrays do not tell."""
-    told: dict[str, object] = {"activation": "relu"} if "relu" in case else {}
-    return told | ({"reset_after": True} if case.startswith("GRU") and "no-bias" in case else {})
+    stated: dict[str, object] = {"activation": "relu"} if "relu" in case else {}
+    return stated | ({"reset_after": True} if case.startswith("GRU") and "no-bias" in case else {})
 
 
 def run(module: torch.nn.Module, case: str) -> np.ndarray:

@@ -141,7 +141,7 @@ def stack(kind: str, directions: int, reshape: list[int] | None = None) -> onnx.
     """Two layers, the lower one's output laid out for the upper one as exporters do it."""
     first, second = numbers(kind, directions), numbers(kind, directions, inputs=directions * H)
     arrays = {f"{name}0": array for name, array in first.items()} | {f"{name}1": array for name, array in second.items()}
-    told = OPTIONS.get(kind, {}) | {"hidden_size": H, "direction": "bidirectional" if directions == 2 else "forward"}
+    attributes = OPTIONS.get(kind, {}) | {"hidden_size": H, "direction": "bidirectional" if directions == 2 else "forward"}
     if directions == 2:
         arrays["shape"] = np.array(reshape or [0, 0, -1])
         between = [
@@ -151,8 +151,8 @@ def stack(kind: str, directions: int, reshape: list[int] | None = None) -> onnx.
     else:
         arrays["axes"] = np.array([1])
         between = [helper.make_node("Squeeze", ["Y0", "axes"], ["t"]), helper.make_node("Identity", ["t"], ["X1"])]
-    below = helper.make_node(kind, ["X", "W0", "R0", "B0"], ["Y0"], name="below", **told)
-    above = helper.make_node(kind, ["X1", "W1", "R1", "B1"], ["Y1"], **told)
+    below = helper.make_node(kind, ["X", "W0", "R0", "B0"], ["Y0"], name="below", **attributes)
+    above = helper.make_node(kind, ["X1", "W1", "R1", "B1"], ["Y1"], **attributes)
     return of([below, *between, above], arrays)
 
 
