@@ -74,7 +74,7 @@ def test_a_clients_hook_hears_of_its_own_subclasses_only() -> None:
 def test_a_class_that_refuses_to_have_subclasses_is_named_and_the_rest_converted() -> None:
     model, x = nn.ModuleDict({"first": nn.GRU(3, 4), "single": Single(3, 4), "last": nn.GRU(3, 4)}), torch.randn(5, 2, 3)
     expected = model["single"](x)[0]
-    with pytest.warns(UserWarning, match=r"convert leaves .*: single \(Single has no subclass: made already\)$"):
+    with pytest.warns(UserWarning, match=r"convert leaves .*: single \(Single cannot be subclassed: made already\)$"):
         elman.convert(model)
     assert [type(rnn) for rnn in model.values()] == [elman.GRU, Single, elman.GRU]
     assert torch.equal(model["single"](x)[0], expected)

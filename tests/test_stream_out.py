@@ -211,7 +211,7 @@ def test_an_output_in_the_memory_of_the_state_or_of_a_parameter_is_refused(view:
             out = view(memory.detach().view(-1)[-5:].view(1, 5))
             for call, given in ((stream.step, x), (stream.run, x[None])):
                 state = stream.state
-                with pytest.raises(RuntimeError, match=f"expected out apart from {name}, got memory of it: make one with"):
+                with pytest.raises(RuntimeError, match=f"expected out to share no memory with {name}, got one that does: make one with"):
                     call(view(given), out=out if given is x else out[None])
                 assert_same_state(stream, state)
         assert all(map(torch.equal, before, rnn.parameters()))

@@ -257,7 +257,7 @@ def test_a_training_that_memory_cannot_hold_is_refused(folder: Path, tmp_path: P
     monkeypatch.setattr(memory, "available", lambda: 5e6)
     result = train(folder, "--steps", 2, "--streams", 30, "--chunk", 100, "--out", tmp_path / "out")
     assert result.exit_code == 2
-    assert "of memory, and 5.0 MB are free: lower --hidden-size (16), --num-layers (2), --streams (" in result.stderr
+    assert "of memory, and 5.0 MB is free: lower --hidden-size (16), --num-layers (2), --streams (" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

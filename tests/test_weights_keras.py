@@ -114,7 +114,7 @@ def test_a_layer_object_is_asked_for_its_arrays_and_config() -> None:
         ValueError, match="expected encoder to have recurrent_activation='sigmoid', as Elman's LSTM does, got 'hard_sigmoid'"
     ):
         elman.from_keras(LSTM(recurrent_activation="hard_sigmoid"))
-    with pytest.raises(ValueError, match="expected no activation for encoder, whose settings the source tells"):
+    with pytest.raises(ValueError, match="expected no activation for encoder, whose settings the source contains"):
         elman.from_keras(LSTM(), activation="tanh")
 
 
@@ -131,7 +131,7 @@ GRU, LSTM = arrays("GRU"), arrays("LSTM")
             "the layer to be a GRU with reset_after=True, got reset_after=False: its reset",
         ),
         (GRU[:2], {}, ValueError, "expected reset_after=True or False for the layer, a GRU without biases"),
-        (GRU[:2], {"reset_after": False}, ValueError, "no weights make one of the other; run it in Keras, or train it with"),
+        (GRU[:2], {"reset_after": False}, ValueError, "no weights turn one into the other; run it in Keras, or train it with"),
         (LSTM, {"activation": "elu"}, ValueError, "expected the layer to have activation='tanh', as Elman's LSTM does, got 'elu'"),
         (arrays("SimpleRNN"), {"activation": "elu"}, ValueError, "expected the layer to have activation='tanh' or 'relu'.*got 'elu'"),
         (LSTM[:1], {}, ValueError, "expected 2 or 3 arrays in the layer, kernel, recurrent kernel and bias, .* got 1"),

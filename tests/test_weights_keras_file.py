@@ -156,10 +156,10 @@ def test_a_models_file_tells_the_config(tmp_path: Path) -> None:
 # --- What is no file of Keras's ---------------------------------------------------------------------------------------
 
 
-def refused(path: Path, said: str = "got one that is none") -> None:
+def refused(path: Path, said: str = "got another kind of file") -> None:
     with pytest.raises(ValueError, match=said) as caught:
         elman.from_keras(path, "it")
-    assert str(caught.value).startswith(f"expected {path} to be a file of Keras's (.keras, .weights.h5 or .h5), got one that is none: ")
+    assert str(caught.value).startswith(f"expected {path} to be a Keras file (.keras, .weights.h5 or .h5), got another kind of file: ")
 
 
 def test_a_file_of_something_else_is_said(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@
 >>> lstm = elman.init.forget_bias(elman.LSTM(10, 20, num_layers=2), 1.0)
 >>> gru = elman.init.orthogonal(elman.init.xavier(elman.GRU(10, 20)))
 
-A weight of a GRU or an LSTM holds its gates' matrices one below the other, and each layer and direction has two biases that are added up.
-So ``torch.nn.init`` on a whole weight draws for another shape than a gate's, and 1 in a whole bias reaches every gate, and counts twice if
-it is in both. These functions change what they name and leave every other value as it is. They take Elman's modules and torch.nn's, change
-them in place and return them. In a network of your own cell they go by the gates' names.
+A weight of a GRU or an LSTM stacks its gates' matrices, and each layer and direction has two biases that are added up. So ``torch.nn.init``
+on a whole weight initializes for a different shape than a gate's, and 1 in a whole bias reaches every gate and counts twice if it is in
+both. These functions set only what they name. They take Elman's modules and torch.nn's, change them in place and return them.
+In a network of your own cell they go by the gates' names.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def forget_bias(module: M, value: float = 1.0) -> M:
     >>> (lstm.bias_ih_l0 + lstm.bias_hh_l0)[20:40].unique()  # i, f, g, o: f is the second
     tensor([1.], grad_fn=<Unique2Backward0>)
 
-    What is set is the sum of the two biases: the forget gate's part of ``bias_ih`` becomes the value, that of ``bias_hh`` zero, in every
-    layer and direction.
+    It sets the sum of the two biases: the forget gate's part of ``bias_ih`` becomes the value and that of ``bias_hh`` zero, in every layer
+    and direction.
 
     Source: F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to Forget", Neural Computation 12 (2000); 1 is the value of R. Jozefowicz,
     W. Zaremba, I. Sutskever, "An Empirical Exploration of Recurrent Network Architectures", ICML (2015).

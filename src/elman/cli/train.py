@@ -156,7 +156,7 @@ def _train_and_keep(
         before, rate = f"{settings.fit.learning_rate:g}", f"{min(settings.fit.learning_rate / 10, LEARNING_RATE):g}"
         message = _(
             "training diverged at step {step} ({bits} bits per character; random guessing gives 8): lower --lr from {before} to {rate}; "
-            "{kept}",
+            "{saved}",
             step=error.step,
             bits=f"{error.bits:.3g}",
             before=before,

@@ -108,7 +108,7 @@ def _make(kind: Kind, bases: tuple[Kind, ...], names: dict[str, Any]) -> Kind:
         with _lock, _without_hook(bases[0]):
             return cast("Kind", metaclass(kind.__name__, bases, names))
     except Exception as error:
-        raise InconvertibleError(f"{kind.__name__} has no subclass: {error}") from error
+        raise InconvertibleError(f"{kind.__name__} cannot be subclassed: {error}") from error
 
 
 @contextmanager

@@ -24,7 +24,7 @@ _OURS = ("recompute", "learn_initial_state")
 
 
 def convert(module: M) -> M:
-    """Make every ``torch.nn.RNN``, ``GRU``, ``LSTM``, ``RNNCell``, ``GRUCell`` and ``LSTMCell`` inside a model Elman's, in place.
+    """Turn every ``torch.nn.RNN``, ``GRU``, ``LSTM``, ``RNNCell``, ``GRUCell`` and ``LSTMCell`` inside a model into Elman's, in place.
 
     >>> import elman, torch
     >>> model = torch.nn.ModuleDict({"rnn": torch.nn.GRU(10, 20), "head": torch.nn.Linear(20, 2)})
@@ -33,13 +33,13 @@ def convert(module: M) -> M:
     >>> isinstance(model["rnn"], torch.nn.GRU)
     True
 
-    Each module stays the object that it was and changes its class: its parameters stay the same objects, so an optimizer keeps working,
-    and so do hooks, parametrizations, other attributes, and modules that are used in several places. Nothing is copied. Subclasses are
-    converted too: what they add stays, and what they call by ``super()`` is Elman's. Such a module's class is a new one, of the same name,
-    that inherits from both: a metaclass sees it made, ``__init_subclass__`` does not.
+    Each module stays the same object and only changes its class. Its parameters stay the same objects too, so optimizers, hooks,
+    parametrizations, other attributes and shared modules keep working. Nothing is copied. Subclasses are converted too: their own methods
+    stay, and ``super()`` reaches Elman's. Such a module gets a new class of the same name that inherits from both; a metaclass sees it
+    made, ``__init_subclass__`` does not.
 
     Args:
-        module: any module, also one that ``torch.load`` loaded, or a recurrent layer itself.
+        module: any module, including one loaded by ``torch.load``, or a recurrent layer itself.
 
     Returns:
         The same module.
@@ -48,21 +48,21 @@ def convert(module: M) -> M:
         TypeError: it is not a module.
 
     Warns:
-        UserWarning: a recurrent module stays as it is: its class overrides what torch.nn's layers keep their second list of parameters
-            with, or torch.jit.script has compiled it, for example. The warning names each one and says why. Or a subclass overrides
-            forward: it is converted, but what it computes without calling ``super().forward`` is computed as before.
+        UserWarning: a recurrent module stays as it is, for example because torch.jit.script has compiled it, or because its class overrides
+            the bookkeeping of ``_flat_weights``. The warning names each one and says why. Or a subclass overrides forward: it is
+            converted, but what it computes without calling ``super().forward`` is computed as before.
     """
     changed = _change(module, "convert", _plan_ours, _make_ours)
     own = [f"{path} ({type(each).__name__})" for path, each in changed if _overrides_forward(each)]
     if own:
         warnings.warn(
-            f"these override forward, of which only what they call by super() runs on Elman's kernels: {', '.join(own)}", stacklevel=2
+            f"these override forward; only what they call through super() runs on Elman's kernels: {', '.join(own)}", stacklevel=2
         )
     return module
 
 
 def to_torch(module: M) -> M:
-    """Make every module of Elman's inside a model torch.nn's again, in place: the way back from ``convert``.
+    """Turn every Elman module inside a model back into torch.nn's, in place: the inverse of ``convert``.
 
     >>> import elman, torch
     >>> elman.to_torch(torch.nn.Sequential(elman.LSTM(10, 20)))[0].__class__
@@ -80,8 +80,8 @@ def to_torch(module: M) -> M:
         TypeError: it is not a module.
 
     Warns:
-        UserWarning: a module of Elman's stays as it is: it has a learned initial state, which torch.nn's layers do not, or a class that was
-            written for Elman. The warning names each one and says why.
+        UserWarning: an Elman module stays as it is, because it has a learned initial state, which torch.nn's layers do not, or a class that
+            was written for Elman. The warning names each one and says why.
     """
     _change(module, "to_torch", _plan_theirs, _make_theirs)
     return module

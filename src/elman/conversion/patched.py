@@ -30,14 +30,14 @@ def patched() -> Iterator[None]:
     >>> type(lstm), isinstance(lstm, LSTM)
     (<class 'elman.layers.lstm.LSTM'>, True)
 
-    For code that you cannot edit. The classes stay the objects that they are, and so it does not matter how that code got hold of them:
-    ``from torch.nn import LSTM`` before the block is covered, and so are subclasses, wherever they were defined. What is built inside stays
-    Elman's after the block. Its state_dicts load anywhere, its pickles where Elman is installed. Blocks may be nested. The effect ends with
-    the outermost one, also by an exception; until then it is on every thread.
+    Use it for code that you cannot edit. The classes stay the same objects, so it does not matter how that code imported them:
+    ``from torch.nn import LSTM`` before the block is covered, and so are subclasses, wherever they were defined. Modules built inside stay
+    Elman's after the block. Their state_dicts load anywhere, their pickles where Elman is installed. Blocks may be nested. The effect ends
+    with the outermost block, also on an exception; until then it applies to every thread.
 
     Not covered: modules that were built before the block or come from ``torch.load`` or ``copy.deepcopy`` (use ``elman.convert``); modules
-    built after the block; subclasses that call ``torch.nn.RNNBase.__init__`` themselves, or that override what torch.nn's layers keep their
-    second list of parameters with. They are torch.nn's, as without the block.
+    built after the block; subclasses that call ``torch.nn.RNNBase.__init__`` themselves, or that override the
+    bookkeeping of ``_flat_weights``. They are torch.nn's, as without the block.
     """
     global _depth
     with _lock:

@@ -127,7 +127,7 @@ class RecurrentModule(_WithState[State]):
             if name == "qconfig":  # torch's quantization sets it on every module, and replaces those of torch.nn's classes
                 kind = type(self).__name__
                 warnings.warn(
-                    f"quantization leaves elman's {kind} as it is: convert the model before, quantize_dynamic(elman.to_torch(model))",
+                    f"quantization leaves elman's {kind} as it is: convert the model first, quantize_dynamic(elman.to_torch(model))",
                     stacklevel=2,
                 )
             super().__setattr__(name, value)

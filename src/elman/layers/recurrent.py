@@ -168,7 +168,7 @@ class Recurrent(RecurrentModule[State]):
         self.learn_initial_state = as_flag("learn_initial_state", learn_initial_state)
         if self.dropout > 0 and self.num_layers == 1:
             warnings.warn(
-                f"dropout={dropout} does nothing with num_layers=1: it acts between layers, on the output of each but the last",
+                f"dropout={dropout} does nothing with num_layers=1: it applies between layers, to the output of each but the last",
                 stacklevel=2 + constructors,
             )
         self._derive(self._cell())

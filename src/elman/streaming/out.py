@@ -49,7 +49,7 @@ def check_out(
         reach = stride * length
     for name, other in others:
         if _overlap(_extent(out), _extent(other)):
-            raise RuntimeError(f"expected out apart from {name}, got memory of it: {mend}")
+            raise RuntimeError(f"expected out to share no memory with {name}, got one that does: {mend}")
 
 
 def write(out: Any, output: Tensor) -> None:

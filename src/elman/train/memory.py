@@ -30,7 +30,7 @@ def require(settings: TextSettings, text_size: int, processes: int = 1) -> None:
     need, free = needed(settings, text_size, processes), available()
     if need > free:
         raise TooLargeError(
-            f"this training takes {size(need)} of memory, and {size(free)} are free: lower "
+            f"this training takes {size(need)} of memory, and {size(free)} is free: lower "
             f"--hidden-size ({settings.hidden_size}), --num-layers ({settings.num_layers}), --streams ({settings.fit.streams}) "
             f"or --chunk ({settings.fit.chunk})"
         )

@@ -40,16 +40,16 @@ def from_keras(
     >>> lstm(torch.ones(2, 5, 3, dtype=torch.float64))[0].shape
     torch.Size([2, 5, 4])
 
-    Of a SimpleRNN it makes an ``elman.RNN``, of a GRU an ``elman.GRU``, of an LSTM an ``elman.LSTM``, of a Bidirectional around one of them
-    a bidirectional one, of several layers one of as many. The module has weights of its own, in the arrays' dtype. It returns every step's
-    output and the final state, as torch.nn's modules do, whatever ``return_sequences`` says: a Keras layer without it returns ``h_n[-1]``,
-    a Bidirectional one ``h_n[-2]`` and ``h_n[-1]``, concatenated. Keras's masks are ``lengths``. Its dropout, which acts in training only,
-    is left out.
+    A SimpleRNN becomes an ``elman.RNN``, a GRU an ``elman.GRU``, an LSTM an ``elman.LSTM``, a Bidirectional around one of them a
+    bidirectional module, and several layers one module with that many layers. The weights are copied, in the arrays' dtype. The module
+    returns every step's output and the final state, as torch.nn's modules do, whatever ``return_sequences`` is: a Keras layer without it
+    returns ``h_n[-1]``, a Bidirectional one ``h_n[-2]`` and ``h_n[-1]``, concatenated. For Keras's masks, pass ``lengths``. Dropout, which
+    applies in training only, is left out.
 
     Args:
         source: what the weights are read from:
 
-            - a file that Keras wrote: ``.keras``, ``.weights.h5`` or ``.h5`` (``pip install '.[keras]'`` installs h5py; Keras is not
+            - a Keras file: ``.keras``, ``.weights.h5`` or ``.h5`` (``pip install '.[keras]'`` installs h5py; Keras is not
               needed). It is read as data: nothing in it is run.
             - a layer, or a model that has one.
             - the list of arrays that ``layer.get_weights()`` returns; or a list of such lists, the lowest layer's first.
@@ -81,7 +81,7 @@ def from_keras(
     given = {"activation": activation, "reset_after": reset_after}
     stated = {name: value for name, value in given.items() if value is not None}
     if stated and (saying := [each.name for each in chosen if each.config is not None]):
-        raise ValueError(f"expected no {' or '.join(stated)} for {saying[0]}, whose settings the source tells, got {brief(stated)}")
+        raise ValueError(f"expected no {' or '.join(stated)} for {saying[0]}, whose settings the source contains, got {brief(stated)}")
     return build([as_layer(each, stated, reverse_as_forward) for each in chosen], batch_first)
 
 
@@ -92,11 +92,11 @@ def to_keras(module: RNN | GRU | LSTM) -> list[list[Array]]:
     >>> [[array.shape for array in layer] for layer in elman.to_keras(elman.GRU(3, 4))]
     [[(3, 12), (4, 12), (2, 12)]]
 
-    They are for ``SimpleRNN(H)``, with ``activation="relu"`` for an RNN with relu, ``GRU(H)`` or ``LSTM(H)``; with ``use_bias=False`` if
-    there are no biases; of a bidirectional module for a ``Bidirectional`` around one. An RNN's and an LSTM's two biases become their sum.
+    They fit ``SimpleRNN(H)`` (with ``activation="relu"`` for an RNN with relu), ``GRU(H)`` or ``LSTM(H)``, with ``use_bias=False`` if there
+    are no biases, and a ``Bidirectional`` around one for a bidirectional module. An RNN's and an LSTM's two biases become their sum.
 
     Args:
-        module: an RNN, a GRU or an LSTM of Elman's (``elman.convert`` makes them of torch.nn's).
+        module: one of Elman's RNN, GRU or LSTM (``elman.convert`` turns torch.nn's into these).
 
     Returns:
         A list for each layer.

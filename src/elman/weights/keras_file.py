@@ -48,7 +48,7 @@ def read(path: Path) -> list[KerasLayer]:
     try:
         return _archive(path) if start == b"PK\x03\x04" else _hdf5(path)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
-        raise ValueError(f"expected {path} to be a file of Keras's (.keras, .weights.h5 or .h5), got one that is none: {error}") from error
+        raise ValueError(f"expected {path} to be a Keras file (.keras, .weights.h5 or .h5), got another kind of file: {error}") from error
 
 
 def _archive(path: Path) -> list[KerasLayer]:

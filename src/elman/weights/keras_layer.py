@@ -103,7 +103,7 @@ def _check_reset(name: str, reset_after: object, bias: Array | None) -> None:
     if after is not True:
         raise ValueError(
             f"expected {name} to be a GRU with reset_after=True, got reset_after=False: its reset gate multiplies the state before the "
-            "product with the weights, Elman's and torch.nn's multiplies the product, and no weights make one of the other; run it in "
+            "product with the weights, Elman's and torch.nn's multiplies the product, and no weights turn one into the other; run it in "
             "Keras, or train it with reset_after=True"
         )
 
@@ -144,7 +144,7 @@ def _of_config(source: KerasLayer, directions: int) -> _Settings:
         other = settings._replace(backwards=True) if reverse is None else _of_one(source.name, *_parsed(source.name, reverse))
         if settings.backwards or other != settings._replace(backwards=True):
             raise ValueError(
-                f"expected the directions of {source.name} to be alike, one forward and one backwards, got {settings} and {other}"
+                f"expected the directions of {source.name} to be alike, one forward and one backward, got {settings} and {other}"
             )
         expected = 2
     if directions != expected:

@@ -36,10 +36,10 @@ def from_onnx(source: Any, node: str | Sequence[str] | None = None, *, reverse_a
     >>> elman.from_onnx(helper.make_model(graph))  # or the path of a file
     LSTM(3, 4, bias=False)
 
-    Of a node RNN it makes an ``elman.RNN``, and so on. A node runs one layer; nodes that follow one another, as PyTorch's exporters write a
-    network of several layers, become one module of as many. The module has weights of its own, in the model's dtype, and takes the input as
-    the node does: (T, B, I), or with layout=1 (B, T, I). What the graph brings to a call, you bring to the module's: its input, lengths
-    (the node's sequence_lens) and initial states. An initial state that the model itself holds becomes the module's learned initial state.
+    An RNN node becomes an ``elman.RNN``, and so on. A node runs one layer; consecutive nodes, as PyTorch's exporters write a network of
+    several layers, become one module with that many layers. The weights are copied, in the model's dtype. The module takes the input as the
+    node does: (T, B, I), or with layout=1 (B, T, I). You pass to the module what the graph passes to the node: its input, lengths (the
+    node's sequence_lens) and initial states. An initial state stored in the model becomes the module's learned initial state.
 
     Args:
         source: the path of an ONNX file, which may have its weights in a file beside it, or an ``onnx.ModelProto``. ``pip install

@@ -51,7 +51,7 @@ class Graph:
             try:
                 model = onnx.load_model_from_string(content)
             except Exception as error:  # protobuf's, which is not ours to import
-                raise ValueError(f"expected {path} to be an ONNX model, got a file that is none: {error}") from error
+                raise ValueError(f"expected {path} to be an ONNX model, got another kind of file: {error}") from error
             self._folder = str(path.parent)
         elif isinstance(source, onnx.ModelProto):
             model = source

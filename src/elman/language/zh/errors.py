@@ -124,7 +124,7 @@ SENTENCES = {
     "--out: the results cannot be written to {path}: {error}; choose another folder": "--out：结果无法写入 {path}：{error}；请换一个文件夹",
     "{path} does not hold a character model: {error}": "{path} 中没有字符模型：{error}",
     "{path} does not hold a character model: its format is {got}, not {expected}": "{path} 中没有字符模型：格式为 {got}，应为 {expected}",
-    "this training takes {needed} of memory, and {free} are free: lower --hidden-size ({hidden}), --num-layers ({layers}), --streams "
+    "this training takes {needed} of memory, and {free} is free: lower --hidden-size ({hidden}), --num-layers ({layers}), --streams "
     "({streams}) or --chunk ({chunk})": (
         "训练需要 {needed} 内存，可用 {free}：请调低 --hidden-size（{hidden}）、--num-layers（{layers}）、"
         "--streams（{streams}）或 --chunk（{chunk}）"
@@ -149,7 +149,7 @@ SENTENCES = {
     "cannot read {path}: {error}": "无法读取 {path}：{error}",
     # Warnings of the library
     "dropout={value} does nothing with num_layers=1": "num_layers=1 时 dropout={value} 不生效",
-    "it acts between layers, on the output of each but the last": "它作用于层与层之间，即除最后一层外每一层的输出",
+    "it applies between layers, to the output of each but the last": "它作用于层与层之间，即除最后一层外每一层的输出",
     # Backends
     "{dtype} on the CPU": "{dtype}（CPU）",
     "{dtype} on the CUDA": "{dtype}（CUDA）",

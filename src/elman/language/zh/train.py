@@ -47,8 +47,8 @@ SENTENCES = {
     "No picture: it needs matplotlib. To install it: pip install '.[plot]'": ("没有画图：需要 matplotlib，安装：pip install '.[plot]'"),
     # What ends it early
     "the weights of step {step} are in {path}": "第 {step} 步的权重已保存到 {path}",
-    "training diverged at step {step} ({bits} bits per character; random guessing gives 8): lower --lr from {before} to {rate}; {kept}": (
-        "训练在第 {step} 步发散（每字符 {bits} 比特，随机猜测为 8）：请把 --lr 从 {before} 降到 {rate}；{kept}"
+    "training diverged at step {step} ({bits} bits per character; random guessing gives 8): lower --lr from {before} to {rate}; {saved}": (
+        "训练在第 {step} 步发散（每字符 {bits} 比特，随机猜测为 8）：请把 --lr 从 {before} 降到 {rate}；{saved}"
     ),
     "interrupted; the weights are in {path}": "已中断；权重已保存到 {path}",
     "the evaluation": "评估",
