@@ -10,21 +10,18 @@
 namespace elman {
 
 struct Batch {
-  Long T = 0, B = 0, rows = 0;  // rows: steps of all sequences, T·B or those that are packed
-  bool batch_first;             // x is (B, T, columns), not (T, B, columns)
-  std::vector<Long> alive,
-      offset;                 // where x is packed, (N, columns): how many sequences have each step, and its first row
-  std::vector<Long> lengths;  // where there are any, of each sequence
+  Long T = 0, B = 0, rows = 0;      // rows: steps of all sequences, T·B or those that are packed
+  bool batch_first;                 // x is (B, T, columns), not (T, B, columns)
+  std::vector<Long> alive, offset;  // where x is packed: how many sequences have each step, and its first row
+  std::vector<Long> lengths;        // where there are any, of each sequence
 
   Batch(Long columns, const View& x, const View& batch_sizes, const View& lengths_, bool batch_first_)
       : batch_first(batch_first_) {
     const bool packed = !batch_sizes.none;
+    const std::string axes = packed ? "(N, " : batch_first ? "(B, T, " : "(T, B, ";
     if (x.none || x.shape.axes != (packed ? 2 : 3) || x.shape[x.shape.axes - 1] != columns)
-      throw Mismatch(std::string("expected x of shape ") +
-          (packed ? "(N, "
-                  : batch_first ? "(B, T, "
-                                : "(T, B, ") +
-          std::to_string(columns) + "), got " + (x.none ? "none" : x.shape.text()));
+      throw Mismatch(
+          "expected x of shape " + axes + std::to_string(columns) + "), got " + (x.none ? "none" : x.shape.text()));
     if (packed) {
       unpack(x, batch_sizes);
     } else {

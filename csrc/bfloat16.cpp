@@ -16,8 +16,7 @@ bool forward_bfloat16(const Forward& call, Team& team) {
   for (long i = 0; f.initial[1] && i < n; i += kLanes<float>)
     store_within<float>(before, i, n, load_within(static_cast<const BFloat16*>(f.initial[1]), i, n));
   f.initial[1] = before, f.final[1] = after;
-  const bool ok =
-      Cells<float>::with(f.net.cell->number, [&](auto c) { return forward<BFloat16, decltype(c)>(f, team); });
+  const bool ok = with_cell<float>(f.net.cell->number, [&](auto c) { return forward<BFloat16, decltype(c)>(f, team); });
   for (long i = 0; ok && i < n; i += kLanes<float>)
     store_within(static_cast<BFloat16*>(call.final[1]), i, n, load_within<float>(after, i, n));
   return ok;

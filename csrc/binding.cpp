@@ -6,8 +6,6 @@
 #include "operands.h"
 #include "threads.h"
 
-namespace nb = nanobind;
-
 namespace elman {
 
 void bind_machine(nb::module_& m);  // machine_binding.cpp
@@ -53,8 +51,7 @@ class Invocation {
   }
 
   // Nothing runs Python from the inspection of the operands to the end of the run: what is checked is what is used. A
-  // short call holds Python's lock; a longer one gives it away, and so keeps the operands' memory first, and inspects
-  // and checks all of them once more.
+  // short call holds Python's lock; a longer one gives it away, so keeps the operands' memory and checks it again.
   template <class Call> void run(Call (Contract::*checked)()) {
     for (bool kept = false;; operands.keep(), kept = true) {
       operands.inspect();
@@ -107,7 +104,7 @@ nb::object forward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle
   if (save && checkpoints.is_none() && count && stack.recompute && stack.states() > 1) {
     Network net{};
     net.cell = &stack.cell, net.H = stack.H, net.T = rows.T, net.B = rows.B;
-    net.number = o[kX].type == kFloat32 ? Number::f32 : Number::f64;
+    net.number = number_of(o[kX], false);
     checkpoints = call.make(kCheckpoints, {directions, number_of_checkpoints(net), rows.B, stack.H});
     if (pad_saved && !batch.lengths.empty())
       elman::call(checkpoints.ptr(), nb::str("zero_").ptr());  // the kernels write those that there are steps for
@@ -170,9 +167,7 @@ bool reads(nb::tuple stack, nb::handle params) {
     o.inspect();
     check_parameters(stack_of(stack), o.all(kParams));
     return true;
-  } catch (const Mismatch&) {
-    return false;
-  } catch (const nb::builtin_exception&) {  // one is no plain tensor
+  } catch (const std::runtime_error&) {  // a Mismatch, or of nanobind's: one is no plain tensor
     return false;
   }
 }

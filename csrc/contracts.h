@@ -1,5 +1,4 @@
-// What the operands of a call must be, told of views of them: everything that a kernel reads or writes passes here,
-// against the sizes that it will use. A call and a stream share it.
+// What a call's or a stream's operands must be: all that kernels read or write is checked here, in the sizes they use.
 #pragma once
 
 #include <type_traits>
@@ -12,11 +11,9 @@ namespace elman {
 // The operands that are of one number type, of so many sequences.
 class Operated {
  public:
-  Operated(const Stack& stack, Type type, Long B) : stack_(stack), type_(type), B_(B) {
-    net_.cell = &stack.cell,
-    net_.number = type == kFloat32 ? Number::f32
-        : type == kFloat64         ? Number::f64
-                                   : Number::bf16;
+  // `v`: one of them. In bfloat16 where that is said.
+  Operated(const Stack& stack, const View& v, Long B, bool bfloat16) : stack_(stack), type_(v.type), B_(B) {
+    net_.cell = &stack.cell, net_.number = number_of(v, bfloat16);
     net_.I = stack.I, net_.H = stack.H, net_.L = stack.L, net_.D = stack.D, net_.P = stack.width(0), net_.B = B;
     const Long widest = std::max(stack.out(), stack.I);
     product({stack.directions(), stack.rows(), std::max(widest, stack.H)});
@@ -27,8 +24,7 @@ class Operated {
     reads_.reserve(from.size() + 12);
     net_.parameters = each_direction(from, "parameters", false, parameters_);
   }
-  // States, (L·D, B, width), or what they start fresh from, (L·D, width); written where what they are to be is not
-  // const.
+  // States, (L·D, B, width), or what they start fresh from, (L·D, width); written where they are not to be const.
   template <class Pointer> void states(Views from, Pointer (&to)[kMostStates], bool fresh = false) {
     if (from.size() != stack_.states())
       throw Mismatch("expected one tensor for each of " + std::to_string(stack_.states()) + " states, got " +
@@ -79,14 +75,11 @@ class Operated {
 
 // Throws where the kernels cannot read these parameters as they lie.
 inline void check_parameters(const Stack& stack, Views params) {
-  const Type type = params.empty() ? kOther : params[0].type;
-  if (type != kFloat32 && type != kFloat64 && type != kBfloat16)
-    throw Mismatch("expected parameters of float32, float64 or bfloat16, got " + type.name());
-  Operated(stack, type, 0).read_parameters(params);
+  if (params.empty()) throw Mismatch("expected parameters, got none");
+  Operated(stack, params[0], 0, true).read_parameters(params);
 }
 
-// One call, its inputs checked. Its sequences lie (T, B, columns), with batch_first (B, T, columns), or packed
-// (N, columns).
+// One call, its inputs checked. Its sequences lie (T, B, columns), (B, T, columns) or packed (N, columns).
 class Contract : public Operated {
  public:
   Contract(const Stack& stack, const CallViews& views, bool batch_first, bool pad_saved)
@@ -131,9 +124,7 @@ class Contract : public Operated {
 
  private:
   Contract(const Stack& stack, const CallViews& views, Batch batch, bool pad_saved)
-      : Operated(stack, views[kX].type, batch.B), views_(views), batch_(std::move(batch)), pad_saved_(pad_saved) {
-    if (type_ != kFloat32 && type_ != kFloat64 && type_ != kBfloat16)
-      throw Mismatch("expected x of float32, float64 or bfloat16, got " + type_.name());
+      : Operated(stack, views[kX], batch.B, true), views_(views), batch_(std::move(batch)), pad_saved_(pad_saved) {
     net_.T = batch_.T, net_.rows = batch_.rows;
     if (batch_.packed()) net_.alive = batch_.alive.data(), net_.offset = batch_.offset.data();
     product({stack.directions(), net_.rows, std::max({stack.out(), stack.I, stack.cell.saved * stack.H})});
@@ -146,8 +137,7 @@ class Contract : public Operated {
     }
   }
 
-  // What both passes take, and what one writes for the other. Once the output is known to be there, the network is as
-  // the kernels see it, and the batch the caller's.
+  // What both passes take, and one writes for the other. After the output the network is as kernels see it.
   template <class Call> Call begin(bool writes) {
     Call call{};
     call.x = step_tensor(views_[kX], stack_.I, false);
@@ -183,8 +173,7 @@ class Contract : public Operated {
     return rows(views_[role], count, {stack_.cell.saved, stack_.H}, written);
   }
 
-  // A tensor of all steps, whose rows may lie anywhere; those that are written must not overlap one another. One number
-  // may stand for a row where `spread`.
+  // A tensor of all steps; its rows lie anywhere, if written apart. One number may stand for a row where `spread`.
   StepTensor step_tensor(const View& v, Long columns, bool written, bool spread = false) {
     const Long T = batch_.T, B = batch_.B, all = batch_.rows;
     const bool packed = batch_.packed(), batch_first = batch_.batch_first;

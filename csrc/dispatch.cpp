@@ -13,17 +13,19 @@
 namespace elman {
 
 // ELMAN_TARGETS: what the build has compiled target.cpp for, the best first, each as ELMAN_EACH(name).
-#define ELMAN_EACH(name) extern const Target target_##name;
+#define ELMAN_EACH(name)      \
+  namespace name {            \
+  extern const Target target; \
+  }
 ELMAN_TARGETS
 #undef ELMAN_EACH
 
 namespace {
 
-#define ELMAN_EACH(name) &target_##name,
+#define ELMAN_EACH(name) &name::target,
 const Target* const kBuilt[] = {ELMAN_TARGETS};
 
-// Multiply-adds of a whole call below which waking a thread (some 50 µs until it runs, 15 µs of the caller's time)
-// costs more than it brings.
+// Multiply-adds of a call below which waking a thread (50 µs until it runs, 15 µs of the caller's) does not pay.
 constexpr double kWorthAThread = 2e6;
 
 double multiply_adds(const Network& net) {
@@ -34,10 +36,10 @@ double multiply_adds(const Network& net) {
 }
 
 // Twice a size's binary logarithm, rounded down: sizes within a factor of 1.4 are alike.
-std::uint64_t octaves(std::int64_t size) {
+std::uint64_t octaves(Long size) {
   int exponent;
-  return std::frexp(static_cast<double>(size), &exponent) >= 0.70710678 ? 2 * static_cast<std::uint64_t>(exponent) + 1
-                                                                        : 2 * static_cast<std::uint64_t>(exponent);
+  const bool upper = std::frexp(static_cast<double>(size), &exponent) >= 0.70710678;
+  return 2 * static_cast<std::uint64_t>(exponent) + upper;
 }
 
 bool is_short(double multiply_adds) { return multiply_adds < kWorthAThread; }
@@ -45,14 +47,19 @@ bool is_short(double multiply_adds) { return multiply_adds < kWorthAThread; }
 // Calls of one kind do the same in about the same proportions. `variant`: a number for whatever else tells them apart.
 Effort effort_of(const Network& net, double passes, std::uint64_t variant) {
   std::uint64_t kind = variant;
-  for (const std::int64_t exact :
-      {std::int64_t{net.cell->number}, static_cast<std::int64_t>(net.number), net.D, std::min<std::int64_t>(net.L, 15)})
+  for (const Long exact : {Long{net.cell->number}, static_cast<Long>(net.number), net.D, std::min<Long>(net.L, 15)})
     kind = kind * 16 + static_cast<std::uint64_t>(exact);
-  for (const std::int64_t size : {net.rows / net.B, net.B, net.I + 1, net.H, net.P}) kind = kind * 128 + octaves(size);
+  for (const Long size : {net.rows / net.B, net.B, net.I + 1, net.H, net.P}) kind = kind * 128 + octaves(size);
   return {kind, passes * multiply_adds(net)};
 }
 
-int worth(const Effort& effort, int threads) { return is_short(effort.multiply_adds) ? 1 : threads; }
+template <class Call>
+void run(bool (*kernel)(const Call&, Team&), const Call& call, const Effort& effort, int threads) {
+  bool ok = true;
+  if (is_short(effort.multiply_adds)) threads = 1;
+  with_team(threads, [&](Team& team) { ok = kernel(call, team); }, &effort);
+  if (!ok) throw std::bad_alloc();
+}
 
 #if defined(__SANITIZE_ADDRESS__)
 constexpr std::size_t kArenaBytes = 0;  // so that the sanitizer sees every buffer
@@ -60,8 +67,7 @@ constexpr std::size_t kArenaBytes = 0;  // so that the sanitizer sees every buff
 constexpr std::size_t kArenaBytes = 64 * 1024;
 #endif
 
-// A little memory of each thread, for small calls, half of whose time malloc would take. Buffers live as long as a
-// scope: the last one taken comes back first.
+// A little memory of each thread for small calls, half of whose time malloc would take. Last taken, first back.
 struct Arena {
   char* base = nullptr;
   std::size_t used = 0;
@@ -126,28 +132,21 @@ bool is_short(const Forward& call) { return is_short(multiply_adds(call.net)); }
 bool is_short(const Backward& call) { return is_short(2 * multiply_adds(call.net)); }
 
 void run(const Target& target, const Forward& call, int threads) {
-  bool ok = true;
-  const Effort effort = effort_of(call.net, 1, call.saved || call.hidden || call.checkpoints ? 1 : 0);
-  with_team(worth(effort, threads), [&](Team& team) { ok = target.forward(call, team); }, &effort);
-  if (!ok) throw std::bad_alloc();
+  run(target.forward, call, effort_of(call.net, 1, call.saved || call.hidden || call.checkpoints ? 1 : 0), threads);
 }
-
 void run(const Target& target, const Backward& call, int threads) {
-  bool ok = true;
-  const Effort effort = effort_of(call.net, 2, call.grad_x.data ? 3 : 2);
-  with_team(worth(effort, threads), [&](Team& team) { ok = target.backward(call, team); }, &effort);
-  if (!ok) throw std::bad_alloc();
+  run(target.backward, call, effort_of(call.net, 2, call.grad_x.data ? 3 : 2), threads);
 }
 
-double peak(const Target& target, Number number, int threads) {
+double peak(const Target& target, int threads) {
   using Clock = std::chrono::steady_clock;
   double best = 0;
   with_team(threads, [&](Team& team) {
     for (int round = 0; round < 20; ++round)
-      team.each(team.threads(), [&](std::int64_t part) {
+      team.each(team.threads(), [&](Long part) {
         team.barrier();
         const auto start = Clock::now();
-        const double operations = target.peak(number, 400'000) * team.threads();
+        const double operations = target.peak(400'000) * team.threads();
         team.barrier();  // the slowest part ends the round
         if (part == 0) best = std::max(best, operations / std::chrono::duration<double>(Clock::now() - start).count());
       });

@@ -25,6 +25,6 @@ void run(const Target& target, const Forward& call, int threads);
 void run(const Target& target, const Backward& call, int threads);
 
 // Multiply-adds per second that the register-only loop reaches on so many threads at once, times two.
-double peak(const Target& target, Number number, int threads);
+double peak(const Target& target, int threads);
 
 }  // namespace elman

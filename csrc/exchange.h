@@ -5,11 +5,11 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
-#include <initializer_list>
-
 #include "views.h"
 
 namespace elman {
+
+namespace nb = nanobind;
 
 // The head of DLPackExchangeAPI, as far as it is used here.
 struct ExchangeApi {
@@ -18,69 +18,66 @@ struct ExchangeApi {
   void* allocate;
   void* from_python;
   void* to_python;
-  int (*view)(void* object, nanobind::dlpack::dltensor* out);  // may be null; not 0: failed, with a Python error set
+  int (*view)(void* object, nb::dlpack::dltensor* out);  // may be null; not 0: failed, with a Python error set
 };
 
 inline const ExchangeApi* exchange = nullptr;  // the one in use; null: there is none
 
 // From the capsule that a tensor class carries as __dlpack_c_exchange_api__; null if it is none we know.
-inline const ExchangeApi* exchange_api(nanobind::handle capsule) {
+inline const ExchangeApi* exchange_api(nb::handle capsule) {
   auto* api = static_cast<const ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   if (!api) PyErr_Clear();
   return api && api->major == 1 && api->view ? api : nullptr;
 }
 
 // What Python returned; throws what it raised instead.
-inline nanobind::object returned(PyObject* result) {
-  if (!result) throw nanobind::python_error();
-  return nanobind::steal(result);
+inline nb::object returned(PyObject* result) {
+  if (!result) throw nb::python_error();
+  return nb::steal(result);
 }
 
 // Calls a method without arguments.
-inline nanobind::object call(PyObject* object, PyObject* method) {
+inline nb::object call(PyObject* object, PyObject* method) {
   return returned(PyObject_VectorcallMethod(method, &object, 1, nullptr));
 }
 
-// Whether a tensor's numbers are negated lazily, and not in memory as they are. To ask lets other threads of Python
-// run.
+// Whether a tensor's numbers are negated lazily, not in memory as they are. To ask lets other Python threads run.
 inline bool is_negated(PyObject* tensor) {
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
   return !call(tensor, is_neg).is(Py_False);
 }
 
 // Whether torch shows a tensor; then `t` says where it lies.
-inline bool is_shown(PyObject* tensor, nanobind::dlpack::dltensor& t) {
+inline bool is_shown(PyObject* tensor, nb::dlpack::dltensor& t) {
   if (exchange && exchange->view(tensor, &t) == 0) return true;
   PyErr_Clear();
   return false;
 }
 
-inline Address address_of(const nanobind::dlpack::dltensor& t) {
-  return reinterpret_cast<Address>(t.data) + t.byte_offset;
-}
+inline Address address_of(const nb::dlpack::dltensor& t) { return reinterpret_cast<Address>(t.data) + t.byte_offset; }
 
 // The classes whose tensors are what they seem: a subclass may mean anything by its operations.
-inline nanobind::object& plain_classes() {
-  static auto* classes = new nanobind::object(nanobind::make_tuple());  // never destroyed: Python may be gone by then
+inline nb::object& plain_classes() {
+  static auto* classes = new nb::object(nb::make_tuple());  // never destroyed: Python may be gone by then
   return *classes;
 }
-inline bool is_plain(nanobind::handle tensor) {
+inline bool is_plain(nb::handle tensor) {
   PyObject* const classes = plain_classes().ptr();
   for (Py_ssize_t i = 0; i < NB_TUPLE_GET_SIZE(classes); ++i)
     if (reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr())) == NB_TUPLE_GET_ITEM(classes, i)) return true;
   return false;
 }
 
-inline bool requires_grad(nanobind::handle tensor) {
+inline bool requires_grad(nb::handle tensor) {
   static PyObject* const name = PyUnicode_InternFromString("requires_grad");
   return returned(PyObject_GetAttr(tensor.ptr(), name)).is(Py_True);
 }
 
 // Memory for numbers, uninitialised, as torch would make it for `like`, so that its modes and hooks see it.
-inline nanobind::object allocate(nanobind::handle like, const Shape& shape) {
+inline nb::object allocate(nb::handle like, const Shape& shape) {
   static PyObject* const new_empty_strided =
       PyUnicode_InternFromString("new_empty_strided");  // of torch's ways the fastest
-  const nanobind::object sizes = returned(PyTuple_New(shape.axes)), strides = returned(PyTuple_New(shape.axes));
+  const nb::object sizes = returned(PyTuple_New(shape.axes)), strides = returned(PyTuple_New(shape.axes));
   Long stride = 1;
   for (int d = shape.axes; d-- > 0; stride = product({stride, shape[d]})) {
     NB_TUPLE_SET_ITEM(sizes.ptr(), d, PyLong_FromLongLong(shape[d]));

@@ -11,12 +11,12 @@
 
 namespace elman {
 
+using Long = std::int64_t;
 class Team;
 
-// Memory aligned to a cache line, not initialised; null where there is none left. On each thread what was taken last is
-// released first. Null may be released.
+// Memory aligned to a cache line, not initialised; null: none left. Each thread releases first what it took last.
 void* allocate(std::size_t bytes);
-void release(void* memory);
+void release(void* memory);  // null may be
 
 // While one lives, what its thread allocates may be released in any order and by any thread.
 struct HeapScope {
@@ -41,49 +41,44 @@ enum class Number : int { f32, f64, bf16 };  // bf16: forward only, nothing save
 constexpr int kMostStates = 2;
 
 // A tensor (T, B, columns): step t of sequence b starts at data + t·step + b·sequence; its elements lie `column` apart
-// (1; or 0: one number stands for them all). Padded: where the network is ragged, it lies as the caller has it all the
-// same, for all of the caller's sequences and steps.
+// (1; or 0: one number for all). Padded: as the caller has it, with all sequences and steps, in a ragged network too.
 struct StepTensor {
   void* data;
-  std::int64_t step, sequence;
-  std::int64_t column = 1;
+  Long step, sequence;
+  Long column = 1;
   bool padded = false;
 };
 
-// Where sequences end and fresh ones begin: not 0 at step t of a sequence of the caller's: what comes from t on is run
-// as if apart from what was before.
+// Where fresh sequences begin: not 0 at step t of a sequence of the caller's: from t on it is run as if on its own.
 struct Resets {
   const unsigned char* data;  // null: nowhere
-  std::int64_t step, sequence;
+  Long step, sequence;
 };
 
-// One direction of one layer. w_ih (G·H, columns), w_hh (G·H, P), b_* (G·H,), which may be null (both or neither), and
-// w_hr (P, H), null without a projection.
-struct Parameters {
-  const void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
+// Of a layer and direction: w_ih (G·H, columns), w_hh (G·H, P), b_* (G·H,) or both null, w_hr (P, H) or null.
+template <class Data> struct Weights {
+  Data *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
 };
-struct Gradients {  // of the same shapes; any may be null: not needed
-  void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
-};
+using Parameters = Weights<const void>;
+using Gradients = Weights<void>;  // any may be null: not needed
 
 struct Network {
   const CellInfo* cell;
   Number number;
-  std::int64_t T, B, I, H, L, D;
-  std::int64_t P;  // numbers in h: H, or fewer where the output of the units is projected
+  Long T, B, I, H, L, D;
+  Long P;  // numbers in h: H, or fewer where the output of the units is projected
   // Null: every sequence has all T steps. Else the network is ragged: T counts, non-increasing, the first being B:
   // sequences 0..alive[t]-1 have step t. Then data is packed: step t of sequence b is row offset[t] + b, offset[t]
   // being the sum of alive[0..t-1], and StepTensor::step is not used; but for what is padded.
-  const std::int64_t *alive, *offset;
-  const std::int64_t* order;  // sequence b is the caller's order[b], in what is padded and in `resets`; null: the same,
-                              // and nothing is padded
-  std::int64_t rows;          // steps of all sequences: T·B, or the sum of alive
+  const Long *alive, *offset;
+  const Long* order;  // sequence b is the caller's order[b], in what is padded and in `resets`; null: the same,
+                      // and nothing is padded
+  Long rows;          // steps of all sequences: T·B, or the sum of alive
   const Parameters* parameters;  // L·D
   Resets resets;
-  // What is saved of a ragged network (`hidden`, `saved`) is packed; or padded, for so many sequences of the caller's
-  // at each step, and so many rows in all.
-  std::int64_t padded_batch, padded_rows;  // 0: packed
-  std::int64_t saved_rows() const { return padded_rows ? padded_rows : rows; }
+  // What is saved of a ragged network is packed; or padded, to so many sequences at each step and rows in all.
+  Long padded_batch, padded_rows;  // 0: packed
+  Long saved_rows() const { return padded_rows ? padded_rows : rows; }
 };
 
 // States are dense: h (L·D, B, P) and c (L·D, B, H).
@@ -118,24 +113,21 @@ struct Backward {
 
 // The backward pass walks in chunks of so many steps: enough of them that adding a chunk to the gradients of large
 // weights does not cost, few enough for the third-level cache. It does not depend on the instruction set.
-constexpr std::int64_t backward_chunk(const Network& net) {
-  const std::int64_t step_bytes = (net.number == Number::f32 ? 4 : 8) * net.cell->gates * net.H * net.B;
-  const std::int64_t steps = step_bytes > 0 ? 8 * 1024 * 1024 / step_bytes : 1;  // 0: no sequence has a step
+constexpr Long backward_chunk(const Network& net) {
+  const Long step_bytes = (net.number == Number::f32 ? 4 : 8) * net.cell->gates * net.H * net.B;
+  const Long steps = step_bytes > 0 ? 8 * 1024 * 1024 / step_bytes : 1;  // 0: no sequence has a step
   return steps > net.T && net.T > 0 ? net.T : steps < 1 ? 1 : steps;
 }
-constexpr std::int64_t grad_gates_width(const CellInfo& cell, std::int64_t H) {
-  return (cell.splits ? 2 : 1) * cell.gates * H;
-}
-constexpr std::int64_t number_of_checkpoints(const Network& net) {
+constexpr Long grad_gates_width(const CellInfo& cell, Long H) { return (cell.splits ? 2 : 1) * cell.gates * H; }
+constexpr Long number_of_checkpoints(const Network& net) {
   return (net.T + backward_chunk(net) - 1) / backward_chunk(net);
 }
 
-// A network of one direction whose weights are packed once, and which runs a step at a time, on the caller's thread.
-// Its states are h (L, B, P) and c (L, B, H), dense, read and written where they lie when it is opened. The output of a
-// step is the top layer's h.
+// A network of one direction, its weights packed once, that runs a step at a time on the caller's thread. Its states, h
+// (L, B, P) and c (L, B, H), dense, are read and written where they lie when it is opened. The top h is the output.
 struct Stream {
   // x: for each sequence I numbers, `sequence` apart from the next one's, and apart from the states.
-  void (*step)(Stream*, const void* x, std::int64_t sequence);
+  void (*step)(Stream*, const void* x, Long sequence);
   void (*close)(Stream*);
 };
 
@@ -146,11 +138,11 @@ struct Target {
   bool (*supported)();
   bool (*forward)(const Forward&, Team&);  // false: out of memory
   bool (*backward)(const Backward&, Team&);
-  void (*activation)(Activation, Number, const void* from, void* to, std::int64_t n);
+  void (*activation)(Activation, Number, const void* from, void* to, Long n);
   // Of float32 and float64; T does not matter, D is 1. Null: out of memory.
   Stream* (*stream)(const Network&, void* const* states);
-  // Runs a register-only loop of multiply-adds; returns how many operations it did.
-  double (*peak)(Number, std::int64_t iterations);
+  // Runs a register-only loop of multiply-adds of float32; returns how many operations it did.
+  double (*peak)(Long iterations);
 };
 
 }  // namespace elman

@@ -10,24 +10,22 @@
 #include "threads.h"
 #include "tuner.h"
 
-namespace nb = nanobind;
-
 namespace elman {
 namespace {
-
-Number number_of(int number) {
-  check(number == 0 || number == 1, "the number type must be 0 (float32) or 1 (float64)");
-  return static_cast<Number>(number);
-}
 
 void activation(int which, nb::handle from, nb::handle to) {
   check(which >= 0 && which <= 2, "the function must be 0 (tanh), 1 (relu) or 2 (sigmoid)");
   Operands o;
   o.add(kSource, from), o.add(kTarget, to, true);
   o.inspect();
-  const auto [in, out] = elementwise(o[kSource], o[kTarget]);
-  const Number number = o[kSource].type == kFloat32 ? Number::f32 : Number::f64;
-  const Long n = o[kSource].shape[0];
+  const View& source = o[kSource];
+  const Number number = number_of(source, false);
+  const Long n = source.shape.axes == 1 ? source.shape[0] : 0;
+  expect(source, {n}, source.type), expect(o[kTarget], {n}, source.type);
+  Ranges reads, writes;
+  const void* in = take(source, dense_elements(source), reads);
+  void* out = take(o[kTarget], dense_elements(o[kTarget]), writes);
+  check_overlap(reads, writes);
   o.keep();
   nb::gil_scoped_release release;
   target()->activation(static_cast<Activation>(which), number, in, out, n);
@@ -60,11 +58,10 @@ void bind_machine(nb::module_& m) {
     for (const Target* t : supported_targets()) names.emplace_back(t->name);
     return names;
   });
-  m.def("peak", [](int number, int threads) {
+  m.def("peak", [](int threads) {
     check(threads >= 1, "threads must be at least 1");
-    const Number checked = number_of(number);
     nb::gil_scoped_release release;
-    return peak(*target(), checked, threads);
+    return peak(*target(), threads);
   });
   m.def("cells", [] {  // by name: gates, states and numbers that are saved
     nb::dict cells;

@@ -5,8 +5,7 @@
 
 namespace elman::ELMAN_TARGET {
 
-// exp(y) by n = the nearest integer to y / ln 2 and r = y - n ln 2, |r| <= ln(2)/2: exp(y) = 2^n (1 + expm1(r)),
-// expm1(r) = r + r²·C(r).
+// exp(y) by n, the integer nearest y / ln 2, and r = y - n ln 2: exp(y) = 2^n (1 + expm1(r)), expm1(r) = r + r²·C(r).
 template <class T> struct Exponential;
 
 template <> struct Exponential<float> {

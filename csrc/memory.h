@@ -1,8 +1,6 @@
-// What one operand must be: shape, number type, strides, alignment; and which memory a call reads and writes, of which
-// nothing written may overlap anything.
+// What one operand must be, and which memory a call reads and writes: nothing written may overlap anything.
 #pragma once
 
-#include <utility>
 #include <vector>
 
 #include "views.h"
@@ -16,6 +14,15 @@ struct Range {
   Address from, to;
 };
 using Ranges = std::vector<Range>;
+
+// What an operand's numbers are to the kernels.
+inline Number number_of(const View& v, bool bfloat16) {
+  if (v.type == kFloat32) return Number::f32;
+  if (v.type == kFloat64) return Number::f64;
+  if (v.type == kBfloat16 && bfloat16) return Number::bf16;
+  throw Mismatch("expected " + std::string(v.name) + " of float32" +
+      (bfloat16 ? ", float64 or bfloat16" : " or float64") + ", got " + (v.none ? "none" : v.type.name()));
+}
 
 inline void expect(const View& v, const Shape& shape, Type type) {
   if (v.none || v.type != type || !(v.shape == shape))
@@ -70,19 +77,6 @@ inline void check_overlap(const Ranges& reads, const Ranges& writes) {
     for (std::size_t j = 0; j < i; ++j) apart(writes[i], writes[j]);
     for (const Range& r : reads) apart(writes[i], r);
   }
-}
-
-// What a function reads and writes, number by number.
-inline std::pair<const void*, void*> elementwise(const View& from, const View& to) {
-  if (from.none || from.shape.axes != 1 || (from.type != kFloat32 && from.type != kFloat64))
-    throw Mismatch(
-        "expected source of one axis and float32 or float64, got " + from.shape.text() + " and " + from.type.name());
-  expect(to, {from.shape[0]}, from.type);
-  Ranges reads, writes;
-  const std::pair<const void*, void*> both{
-      take(from, dense_elements(from), reads), take(to, dense_elements(to), writes)};
-  check_overlap(reads, writes);
-  return both;
 }
 
 }  // namespace elman

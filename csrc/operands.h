@@ -1,5 +1,4 @@
-// The operands of a call, as Python hands them over: buffers, tensors that torch shows, or tensors that are asked what
-// they are.
+// A call's operands as Python hands them over: buffers, tensors that torch shows, or tensors that are asked.
 #pragma once
 
 #include <nanobind/stl/string.h>
@@ -10,7 +9,6 @@
 #include <vector>
 
 #include "exchange.h"
-#include "kernels.h"
 
 namespace elman {
 
@@ -20,7 +18,7 @@ class Buffer {
   const bool ok;  // whether the object gives one
   Py_buffer view;
 
-  Buffer(nanobind::handle object, bool written)
+  Buffer(nb::handle object, bool written)
       : ok(PyObject_GetBuffer(object.ptr(), &view, PyBUF_STRIDES | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0)) ==
             0) {
     if (!ok) PyErr_Clear();
@@ -31,9 +29,8 @@ class Buffer {
   }
 };
 
-// The operands of a call. What asks Python, which may do anything and let other threads run, is asked as they are
-// added; then inspect() sees all of them as they are, and until the next Python code runs they stay so. They are held
-// as long as this lives.
+// Holds the operands of a call. What asks Python, which may do anything and let other threads run, is asked as they are
+// added; then inspect() sees all of them as they are, and so they stay until the next Python code runs.
 class Operands : public CallViews {
  public:
   // None stands for so many states; so many operands may come.
@@ -43,7 +40,7 @@ class Operands : public CallViews {
     for (Place& place : places_) place = {0, static_cast<std::uint32_t>(states)};
     places_[kParams.number].count = places_[kGradParams.number].count = 0;
   }
-  void add(Role role, nanobind::handle object, bool written = false, Long index = -1) {
+  void add(Role role, nb::handle object, bool written = false, Long index = -1) {
     if (object.is_none() && role.number >= kNeeded && index < 0) return;
     Operand& operand = append(role, object, index);
     const View& v = views_.back();
@@ -58,7 +55,7 @@ class Operands : public CallViews {
       operand.buffer.reset(new Buffer(object, written));
       if (!operand.buffer->ok)
         throw Mismatch("expected " + v.who() + " to be memory that can be " + (written ? "written to" : "read") +
-            ", got " + nanobind::inst_name(object).c_str());
+            ", got " + nb::inst_name(object).c_str());
     } else if (!is_plain(object)) {
       refuse_type(v.who() + " to be a plain tensor or an array", object);
     } else if (arrays_) {
@@ -69,13 +66,13 @@ class Operands : public CallViews {
     }
   }
   // A tensor that was just made, or None.
-  void add_made(Role role, nanobind::handle tensor, Long index = -1) { append(role, tensor, index).made = true; }
+  void add_made(Role role, nb::handle tensor, Long index = -1) { append(role, tensor, index).made = true; }
   // From a list or a tuple, or None.
-  void add_all(Role role, nanobind::handle from, bool written = false) {
+  void add_all(Role role, nb::handle from, bool written = false) {
     if (from.is_none()) return;
     if (!PyTuple_Check(from.ptr()) && !PyList_Check(from.ptr()))
       refuse_type(std::string(role.name) + " to be a list or a tuple", from);
-    const auto items = nanobind::steal<nanobind::tuple>(PySequence_Tuple(from.ptr()));
+    const auto items = nb::steal<nb::tuple>(PySequence_Tuple(from.ptr()));
     places_[role.number].count = 0;
     for (std::size_t i = 0; i < items.size(); ++i) add(role, items[i], written, static_cast<Long>(i));
   }
@@ -134,11 +131,11 @@ class Operands : public CallViews {
     }
   }
   static void inspect(PyObject* tensor, View& v) {
-    nanobind::dlpack::dltensor t;
+    nb::dlpack::dltensor t;
     if (!is_shown(tensor, t))
-      throw Mismatch("expected " + v.who() + " to be a dense tensor in memory, got " +
-          nanobind::inst_name(tensor).c_str() + " that does not show where it lies");
-    check_cpu(v, t.device.device_type == nanobind::device::cpu::value);
+      throw Mismatch("expected " + v.who() + " to be a dense tensor in memory, got " + nb::inst_name(tensor).c_str() +
+          " that does not show where it lies");
+    check_cpu(v, t.device.device_type == nb::device::cpu::value);
     v.type = t.dtype.lanes == 1 ? Type{t.dtype.code, t.dtype.bits} : kOther;
     v.at = address_of(t);
     count_axes(v, t.ndim);
@@ -149,21 +146,21 @@ class Operands : public CallViews {
 
  private:
   struct Operand {
-    nanobind::object object{};
+    nb::object object{};
     std::unique_ptr<Buffer> buffer{};
     bool made = false;
-    nanobind::object storage{};  // of a tensor whose memory is kept: what owns it
+    nb::object storage{};  // of a tensor whose memory is kept: what owns it
   };
 
-  Operand& append(Role role, nanobind::handle object, Long index) {
+  Operand& append(Role role, nb::handle object, Long index) {
     Place& place = places_[role.number];
     if (index <= 0) place = {static_cast<std::uint32_t>(all_.size()), 0};
     ++place.count;
-    views_.push_back({role.name, index, object.is_none()}), all_.push_back({nanobind::borrow(object)});
+    views_.push_back({role.name, index, object.is_none()}), all_.push_back({nb::borrow(object)});
     return all_.back();
   }
-  [[noreturn]] static void refuse_type(const std::string& expected, nanobind::handle object) {
-    throw nanobind::type_error(("expected " + expected + ", got " + nanobind::inst_name(object).c_str()).c_str());
+  [[noreturn]] static void refuse_type(const std::string& expected, nb::handle object) {
+    throw nb::type_error(("expected " + expected + ", got " + nb::inst_name(object).c_str()).c_str());
   }
   void inspect(std::size_t i) {
     View& v = views_[i];
@@ -179,8 +176,8 @@ class Operands : public CallViews {
     static PyObject *const data_ptr = PyUnicode_InternFromString("data_ptr"),
                            *const nbytes = PyUnicode_InternFromString("nbytes");
     if (std::find(v.shape.size, v.shape.size + v.shape.axes, 0) != v.shape.size + v.shape.axes) return true;
-    const auto begin = nanobind::cast<Address>(call(storage, data_ptr));
-    return v.at - begin < nanobind::cast<Address>(call(storage, nbytes));
+    const auto begin = nb::cast<Address>(call(storage, data_ptr));
+    return v.at - begin < nb::cast<Address>(call(storage, nbytes));
   }
 
   static void count_axes(View& v, Long axes) {
@@ -189,8 +186,7 @@ class Operands : public CallViews {
           "expected " + v.who() + " of at most " + std::to_string(kMostAxes) + " axes, got " + std::to_string(axes));
     v.shape.axes = v.strides.axes = static_cast<int>(axes);
   }
-  static void ask(nanobind::handle tensor, View& v) {
-    namespace nb = nanobind;
+  static void ask(nb::handle tensor, View& v) {
     check_cpu(v, nb::cast<bool>(tensor.attr("is_cpu")));
     const nb::object dtype = tensor.attr("dtype"), sizes = tensor.attr("shape"), steps = tensor.attr("stride")();
     const auto type = nb::cast<std::string>(returned(PyObject_Str(dtype.ptr())));

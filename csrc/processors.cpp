@@ -15,8 +15,7 @@
 namespace elman {
 namespace {
 
-// Of one group: its quota in processors, 0 for none. Version 2 has one file with "max 100000" or "150000 100000",
-// version 1 a file for each number.
+// Of one group: its quota in processors, or 0. Version 2 has a file, "max 100000" or "150000 100000", version 1 two.
 double quota_of(const std::string& folder) {
   double quota = 0, period = 0;
   if (std::ifstream file(folder + "/cpu.max"); file) {
@@ -26,10 +25,6 @@ double quota_of(const std::string& folder) {
     std::ifstream(folder + "/cpu.cfs_period_us") >> period;
   }
   return quota > 0 && period > 0 ? quota / period : 0;
-}
-
-bool is_among(const std::string& name, const std::string& names) {
-  return ("," + names + ",").find("," + name + ",") != std::string::npos;
 }
 
 // The quota of this process, read anew when a second has passed: to read it takes some microseconds.
@@ -55,7 +50,7 @@ double processor_quota(const char* membership, const char* mount) {
     std::string number, controllers, path;
     if (!std::getline(fields, number, ':') || !std::getline(fields, controllers, ':') || !std::getline(fields, path))
       continue;
-    if (!controllers.empty() && !is_among("cpu", controllers)) continue;
+    if (!controllers.empty() && ("," + controllers + ",").find(",cpu,") == std::string::npos) continue;
     const std::string root = mount + (controllers.empty() ? std::string() : "/cpu");
     for (;;) {  // a container may show its own group as root and the host's path: what is not there has no quota
       if (const double quota = quota_of(root + path); quota > 0) least = least > 0 ? std::min(least, quota) : quota;

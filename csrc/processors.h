@@ -3,9 +3,8 @@
 
 namespace elman {
 
-// The processors that it is allowed on, or fewer where its control group has a quota of their time (a container's limit
-// of CPUs): threads beyond it would all be halted together for the rest of a period. Asked anew each time; the quota is
-// read again once a second.
+// The processors it is allowed on, or fewer where its control group (a container's) has a quota of their time: threads
+// beyond would all be halted together for the rest of a period. Asked anew each time; the quota once a second.
 int usable_processors();
 
 // The quota, in processors, that the files of control groups state: the least of this process's group and those above

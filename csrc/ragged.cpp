@@ -6,15 +6,14 @@
 
 namespace elman {
 
-static std::int64_t size_of(Number number) { return number == Number::bf16 ? 2 : number == Number::f32 ? 4 : 8; }
+static Long size_of(Number number) { return number == Number::bf16 ? 2 : number == Number::f32 ? 4 : 8; }
 
-Ragged::Ragged(const std::int64_t* lengths, std::int64_t T, std::int64_t B)
-    : T_(T), B_(B), lengths_(lengths, lengths + B), order_(B) {
+Ragged::Ragged(const Long* lengths, Long T, Long B) : T_(T), B_(B), lengths_(lengths, lengths + B), order_(B) {
   std::iota(order_.begin(), order_.end(), 0);
   std::sort(order_.begin(), order_.end(),
-      [&](std::int64_t a, std::int64_t b) { return lengths[a] != lengths[b] ? lengths[a] > lengths[b] : a < b; });
-  std::int64_t count = B, offset = 0;
-  for (std::int64_t t = 0; t < lengths[order_[0]]; ++t) {
+      [&](Long a, Long b) { return lengths[a] != lengths[b] ? lengths[a] > lengths[b] : a < b; });
+  Long count = B, offset = 0;
+  for (Long t = 0; t < lengths[order_[0]]; ++t) {
     while (lengths[order_[count - 1]] <= t) --count;
     alive_.push_back(count);
     offset_.push_back(offset);
@@ -23,7 +22,7 @@ Ragged::Ragged(const std::int64_t* lengths, std::int64_t T, std::int64_t B)
 }
 
 void Ragged::describe(Network& net, bool pad_saved) const {
-  net.T = static_cast<std::int64_t>(alive_.size()), net.B = alive_.empty() ? 0 : alive_[0];
+  net.T = static_cast<Long>(alive_.size()), net.B = alive_.empty() ? 0 : alive_[0];
   net.alive = alive_.data(), net.offset = offset_.data(), net.order = order_.data();
   net.rows = alive_.empty() ? 0 : offset_.back() + alive_.back();
   net.padded_batch = pad_saved ? B_ : 0, net.padded_rows = pad_saved ? T_ * B_ : 0;
@@ -37,7 +36,7 @@ class Ragged::States {
   const void* sorted(const void* theirs, int state) {
     char* ours = theirs ? room(state) : nullptr;
     if (ours)
-      each(state, net_.B, [&](std::int64_t from, std::int64_t to, std::int64_t bytes, bool) {
+      each(state, net_.B, [&](Long from, Long to, Long bytes, bool) {
         std::memcpy(ours + to, static_cast<const char*>(theirs) + from, bytes);
       });
     return ours;
@@ -47,7 +46,7 @@ class Ragged::States {
   // From room_for() to the caller. Sequences without a step get what `instead` has for them (null: zeros).
   void restore(void* theirs, int state, const void* ours, const void* instead) const {
     if (!theirs) return;
-    each(state, ragged_.B_, [&](std::int64_t at, std::int64_t from, std::int64_t bytes, bool has_step) {
+    each(state, ragged_.B_, [&](Long at, Long from, Long bytes, bool has_step) {
       char* to = static_cast<char*>(theirs) + at;
       if (has_step) std::memcpy(to, static_cast<const char*>(ours) + from, bytes);
       else if (instead) std::memcpy(to, static_cast<const char*>(instead) + at, bytes);
@@ -57,32 +56,31 @@ class Ragged::States {
 
  private:
   char* room(int state) { return buffers_.emplace_back(net_.L * net_.D * net_.B * width(state) * element_).data(); }
-  std::int64_t width(int state) const { return state == 0 ? net_.P : net_.H; }
-  // f(offset in the caller's states, in ours, bytes, whether it has a step) for the first `count` sequences in order,
-  // in every layer and direction.
-  template <class F> void each(int state, std::int64_t count, F f) const {
-    const std::int64_t bytes = width(state) * element_;
-    for (std::int64_t d = 0; d < net_.L * net_.D; ++d)
-      for (std::int64_t b = 0; b < count; ++b)
+  Long width(int state) const { return state == 0 ? net_.P : net_.H; }
+  // f(offset in the caller's states, in ours, bytes, whether it has a step) for the first `count` sequences of each d.
+  template <class F> void each(int state, Long count, F f) const {
+    const Long bytes = width(state) * element_;
+    for (Long d = 0; d < net_.L * net_.D; ++d)
+      for (Long b = 0; b < count; ++b)
         f((d * ragged_.B_ + ragged_.order_[b]) * bytes, (d * net_.B + b) * bytes, bytes, b < net_.B);
   }
   const Ragged& ragged_;
   const Network& net_;
-  const std::int64_t element_;
+  const Long element_;
   std::vector<std::vector<char>> buffers_;
 };
 
-void Ragged::clear_padding(const Network& net, const StepTensor& x, std::int64_t width) const {
+void Ragged::clear_padding(const Network& net, const StepTensor& x, Long width) const {
   const auto element = size_of(net.number);
   if (!x.data || width == 0) return;
-  for (std::int64_t t = lengths_[order_.back()]; t < T_; ++t)
-    for (std::int64_t b = 0; b < B_; ++b)
+  for (Long t = lengths_[order_.back()]; t < T_; ++t)
+    for (Long b = 0; b < B_; ++b)
       if (lengths_[b] <= t)
         std::memset(static_cast<char*>(x.data) + (t * x.step + b * x.sequence) * element, 0, width * element);
 }
 
-void Ragged::clear_saved(const Network& net, void* all, std::int64_t count, std::int64_t width) const {
-  for (std::int64_t i = 0; all && net.padded_rows && i < count; ++i)
+void Ragged::clear_saved(const Network& net, void* all, Long count, Long width) const {
+  for (Long i = 0; all && net.padded_rows && i < count; ++i)
     clear_padding(
         net, {static_cast<char*>(all) + i * net.padded_rows * width * size_of(net.number), B_ * width, width}, width);
 }
@@ -113,16 +111,16 @@ void Ragged::run(const Target& target, const Backward& call, int threads) const 
   if (net.rows > 0) {
     elman::run(target, b, threads);
   } else {
-    const auto clear = [&](void* to, std::int64_t rows, std::int64_t columns) {
-      if (to) std::memset(to, 0, rows * columns * size_of(net.number));
+    const auto clear = [&](void* to, Long count) {
+      if (to) std::memset(to, 0, count * size_of(net.number));
     };
-    for (std::int64_t d = 0; d < net.L * net.D; ++d) {
+    const Long directions = net.L * net.D, rows = net.cell->gates * net.H;
+    for (Long d = 0; d < directions; ++d) {
       const Gradients& g = b.gradients[d];
-      const std::int64_t rows = net.cell->gates * net.H;
-      clear(g.w_ih, rows, d < net.D ? net.I : net.D * net.P), clear(g.w_hh, rows, net.P), clear(g.b_ih, rows, 1),
-          clear(g.b_hh, rows, 1), clear(g.w_hr, net.P, net.H);
+      clear(g.w_ih, rows * (d < net.D ? net.I : net.D * net.P)), clear(g.w_hh, rows * net.P);
+      clear(g.b_ih, rows), clear(g.b_hh, rows), clear(g.w_hr, net.P * net.H);
     }
-    for (int s = 0; s < net.cell->states; ++s) clear(b.grad_fresh[s], net.L * net.D, s == 0 ? net.P : net.H);
+    for (int s = 0; s < net.cell->states; ++s) clear(b.grad_fresh[s], directions * (s == 0 ? net.P : net.H));
   }
   for (int s = 0; s < net.cell->states; ++s)
     states.restore(call.grad_initial[s], s, b.grad_initial[s], call.grad_final[s]);

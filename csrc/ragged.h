@@ -11,11 +11,10 @@ namespace elman {
 class Ragged {
  public:
   Ragged() = default;
-  Ragged(const std::int64_t* lengths, std::int64_t T, std::int64_t B);  // B numbers from 0 to T
+  Ragged(const Long* lengths, Long T, Long B);  // B numbers from 0 to T
   bool exists() const { return B_ > 0; }
 
-  // The network as the kernels are to see it. `net` has the caller's T and B; `pad_saved`: what is saved is to be
-  // padded.
+  // The network as the kernels are to see it, given the caller's T and B. `pad_saved`: what is saved is to be padded.
   void describe(Network& net, bool pad_saved) const;
 
   // Run a call: its network described, its states in the caller's order.
@@ -24,11 +23,11 @@ class Ragged {
 
  private:
   class States;
-  void clear_padding(const Network& net, const StepTensor& x, std::int64_t width) const;
-  void clear_saved(const Network& net, void* all, std::int64_t count, std::int64_t width) const;
-  std::int64_t T_ = 0, B_ = 0;
-  std::vector<std::int64_t> lengths_, alive_, offset_;
-  std::vector<std::int64_t> order_;  // the sequences that have a step; then the others
+  void clear_padding(const Network& net, const StepTensor& x, Long width) const;
+  void clear_saved(const Network& net, void* all, Long count, Long width) const;
+  Long T_ = 0, B_ = 0;
+  std::vector<Long> lengths_, alive_, offset_;
+  std::vector<Long> order_;  // the sequences that have a step; then the others
 };
 
 }  // namespace elman

@@ -2,8 +2,7 @@
 //
 // The build compiles target.cpp once per instruction set with ELMAN_TARGET naming it; everything here and in the
 // headers above lives in a namespace of that name, so that no function compiled for one processor can be linked into
-// the code for another. For the same reason these headers use nothing of the standard library that is a function: only
-// sizes and types. This is the only file with intrinsics.
+// the code for another. Hence these headers use only sizes and types of the standard library. All intrinsics are here.
 #pragma once
 
 #include <cstddef>
@@ -11,21 +10,24 @@
 #include <type_traits>
 #include <utility>
 
-// ELMAN_VECTOR_BYTES and ELMAN_REGISTERS force the shape of another processor's registers, for tests: the compiler
-// makes do with what there is.
-#if defined(ELMAN_VECTOR_BYTES)
-#elif defined(__AVX512F__)
-#define ELMAN_AVX512
-#elif defined(__AVX2__)
-#define ELMAN_AVX2
-#endif
+// ELMAN_VECTOR_BYTES and ELMAN_REGISTERS force another processor's registers, for tests: the compiler makes do.
 #if defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
+#if defined(ELMAN_VECTOR_BYTES)
+#elif defined(__AVX512F__)
+#define ELMAN_AVX512
+#define ELMAN_MM(name) _mm512_##name
+#elif defined(__AVX2__)
+#define ELMAN_AVX2
+#define ELMAN_MM(name) _mm256_##name
+#endif
 
 #define ELMAN_INLINE inline __attribute__((always_inline))
+// A loop over 0..n-1 that the compiler writes out, n being at most 32.
+#define ELMAN_UNROLLED(i, n) _Pragma("GCC unroll 32") for (int i = 0; i < (n); ++i)
 
 namespace elman::ELMAN_TARGET {
 
@@ -42,18 +44,6 @@ constexpr int kBytes = 16, kRegisters = 32;
 constexpr int kBytes = 16, kRegisters = 16;
 #endif
 
-template <class T> struct Types;
-template <> struct Types<float> {
-  typedef float Vector __attribute__((vector_size(kBytes)));
-  typedef std::int32_t Bits __attribute__((vector_size(kBytes)));
-  using Lane = std::int32_t;
-};
-template <> struct Types<double> {
-  typedef double Vector __attribute__((vector_size(kBytes)));
-  typedef std::int64_t Bits __attribute__((vector_size(kBytes)));
-  using Lane = std::int64_t;
-};
-
 // bfloat16, the upper half of a float: so in memory, while registers, sums and all that is computed are floats.
 struct BFloat16 {
   std::uint16_t bits;
@@ -64,13 +54,17 @@ struct BFloat16 {
     return x;
   }
 };
-template <> struct Types<BFloat16> : Types<float> {};
-
 template <class T> constexpr bool kHalved = std::is_same_v<T, BFloat16>;
 template <class T> using Wide = std::conditional_t<kHalved<T>, float, T>;  // what numbers kept as T are computed in
+template <class T> constexpr int kLanes = kBytes / static_cast<int>(sizeof(Wide<T>));
+
+template <class T> struct Types {
+  using Lane = std::conditional_t<sizeof(Wide<T>) == 4, std::int32_t, std::int64_t>;
+  typedef Wide<T> Vector __attribute__((vector_size(kBytes)));
+  typedef Lane Bits __attribute__((vector_size(kBytes)));
+};
 template <class T> using Vec = typename Types<T>::Vector;
 template <class T> using Bits = typename Types<T>::Bits;  // what a comparison gives: -1 where true, 0 where false
-template <class T> constexpr int kLanes = kBytes / static_cast<int>(sizeof(Wide<T>));
 
 template <class T> ELMAN_INLINE Vec<T> splat(T x) {
   return x - Vec<T>{};  // x - 0 is x for every x; x + 0 would not keep -0, and so would cost an addition
@@ -168,8 +162,7 @@ template <class T> ELMAN_INLINE void store_within(T* row, long column, long widt
   else store_part(row + column, v, width - column);
 }
 
-// Whether the processor adds the products of two pairs of bfloat16 to a float at once. A pair fills a float's lane, the
-// first number its lower half.
+// Whether the processor adds products of pairs of bfloat16 to a float at once. A pair fills a lane, low half first.
 #if defined(__AVX512BF16__)
 constexpr bool kDots = true;
 ELMAN_INLINE Floats dot(std::uint32_t a, Floats b, Floats sum) {
@@ -193,24 +186,18 @@ template <class V> ELMAN_INLINE V fma(V a, V b, V c) {
   typedef std::remove_reference_t<decltype(c[0])> R __attribute__((vector_size(32)));
   R x[kBytes / 32], y[kBytes / 32], z[kBytes / 32];
   __builtin_memcpy(x, &a, kBytes), __builtin_memcpy(y, &b, kBytes), __builtin_memcpy(z, &c, kBytes);
-#pragma GCC unroll 2
-  for (int i = 0; i < kBytes / 32; ++i)
+  ELMAN_UNROLLED (i, kBytes / 32)
     if constexpr (sizeof c[0] == 4) z[i] = _mm256_fmadd_ps(x[i], y[i], z[i]);
     else z[i] = _mm256_fmadd_pd(x[i], y[i], z[i]);
   __builtin_memcpy(&c, z, kBytes);
   return c;
 }
 template <class V> ELMAN_INLINE V fnma(V a, V b, V c) { return fma(-a, b, c); }
-#elif defined(ELMAN_AVX512)
-ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) { return _mm512_fmadd_pd(a, b, c); }
-ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) { return _mm512_fnmadd_ps(a, b, c); }
-ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) { return _mm512_fnmadd_pd(a, b, c); }
-#elif defined(ELMAN_AVX2)
-ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
-ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) { return _mm256_fmadd_pd(a, b, c); }
-ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) { return _mm256_fnmadd_ps(a, b, c); }
-ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) { return _mm256_fnmadd_pd(a, b, c); }
+#elif defined(ELMAN_MM)
+ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) { return ELMAN_MM(fmadd_ps)(a, b, c); }
+ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) { return ELMAN_MM(fmadd_pd)(a, b, c); }
+ELMAN_INLINE Floats fnma(Floats a, Floats b, Floats c) { return ELMAN_MM(fnmadd_ps)(a, b, c); }
+ELMAN_INLINE Doubles fnma(Doubles a, Doubles b, Doubles c) { return ELMAN_MM(fnmadd_pd)(a, b, c); }
 #elif defined(__aarch64__)
 ELMAN_INLINE Floats fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
 ELMAN_INLINE Doubles fma(Doubles a, Doubles b, Doubles c) { return vfmaq_f64(c, a, b); }
@@ -265,11 +252,9 @@ template <class T> ELMAN_INLINE void transpose(Vec<T> (&v)[kLanes<T>]) {
 #pragma GCC unroll 8
   for (int round = 1; round < n; round *= 2) {
     Vec<T> u[n];
-#pragma GCC unroll 16
-    for (int i = 0; i < n / 2; ++i)
+    ELMAN_UNROLLED (i, n / 2)
       interleave<T>(v[i], v[i + n / 2], u[2 * i], u[2 * i + 1], std::make_integer_sequence<int, n>{});
-#pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) v[i] = u[i];
+    ELMAN_UNROLLED (i, n) v[i] = u[i];
   }
 }
 

@@ -35,8 +35,7 @@ struct Stack {
   Long rows() const { return cell.gates * H; }
   std::size_t states() const { return static_cast<std::size_t>(cell.states); }
 
-  // The parameters come in torch's order, those that there are of w_ih, w_hh, b_ih, b_hh, w_hr: so many of a direction,
-  // the i-th of which is in this place among the `kPlaces`.
+  // Parameters come in torch's order, as many of w_ih, w_hh, b_ih, b_hh, w_hr as there are: the i-th is in this place.
   static constexpr int kPlaces = 5;
   Long each() const { return 2 + (bias ? 2 : 0) + (P ? 1 : 0); }
   Long count() const { return directions() * each(); }

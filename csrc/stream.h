@@ -1,9 +1,7 @@
-// A network that runs a step at a time. Its weights are packed once, and all that it computes with stays where it is: a
-// step allocates nothing.
+// A network that runs a step at a time. Its weights are packed once, and all stays where it is: no step allocates.
 //
 // The products and the cells are the scan's (scan/forward_scan.h), and so are the numbers, to the bit. A tile of
-// columns is projected and at once goes through the cell; every other step takes the tiles in falling order, and finds
-// in the cache the weights that the step before used last.
+// columns is projected and at once goes through the cell; every other step starts where the last left the cache.
 #pragma once
 
 #include "scan/forward_scan.h"
@@ -50,11 +48,7 @@ template <class T, class Cell> class StepByStep : public Stream, public FromAllo
       : Stream{step_all, close}, B_(net.B), H_(net.H), P_(net.P), groups_(ceil_div(net.H, kLanes<T>)),
         projects_(net.parameters->w_hr), z_(B_ * groups_ * G * kLanes<T>), units_(B_ * H_), unit_rows_(B_) {}
   ~StepByStep() {
-    for (Layer* l = first_; l;) {
-      Layer* above = l->above;
-      delete l;
-      l = above;
-    }
+    while (Layer* l = first_) first_ = l->above, delete l;
   }
 
   bool prepare(const Network& net, void* const* states) {

@@ -1,6 +1,5 @@
 // Python's view of a network that runs a step at a time. Parameters and states come by Python's buffer protocol, so
-// that their extent is known, and pass the contracts of all calls; inputs also by DLPack's exchange. Needs neither
-// torch nor numpy.
+// that their extent is known, and pass all calls' contracts; inputs also by DLPack. Needs neither torch nor numpy.
 #include <nanobind/nanobind.h>
 
 #include <algorithm>
@@ -8,9 +7,6 @@
 
 #include "contracts.h"
 #include "operands.h"
-#include "packed_parameter.h"
-
-namespace nb = nanobind;
 
 namespace elman {
 
@@ -18,13 +14,62 @@ Stack stack_of(const nb::tuple& stack);  // binding.cpp
 
 namespace {
 
+// One parameter as it was when it was packed: where it was found, what it was, how often written to, where it lay, and
+// some of its numbers; for not all writes are counted (by way of a tensor's data, and some fused optimizers').
+struct PackedParameter {
+  static constexpr int kSome = 16;
+  nb::object name, parameter;
+  Long version;
+  Shape shape{};
+  const void* at = nullptr;
+  Long bytes = 0;
+  bool wide = false;  // numbers of 64 bits, not 32
+  Long places[kSome] = {};
+  std::uint64_t some[kSome] = {};
+
+  void remember(const View& v) {
+    const Long elements = product(v.shape), last = elements - 1;
+    shape = v.shape, at = reinterpret_cast<const void*>(v.at), wide = v.type == kFloat64,
+    bytes = elements * (wide ? 8 : 4);
+    for (int i = 0; i < kSome; ++i) places[i] = last * i / (kSome - 1);
+    for (int i = 0; i < kSome; ++i) some[i] = number(i);
+  }
+  bool is_unchanged() const {
+    std::uint64_t difference = 0;
+    for (int i = 0; i < kSome; ++i) difference |= some[i] ^ number(i);
+    return difference == 0;
+  }
+  bool lies_there() const {
+    nb::dlpack::dltensor t;
+    if (is_shown(parameter.ptr(), t))
+      return address_of(t) == reinterpret_cast<Address>(at) && Type{t.dtype.code, t.dtype.bits} == type() &&
+          std::equal(shape.size, shape.size + shape.axes, t.shape, t.shape + t.ndim) &&
+          (!t.strides || is_dense(t.ndim, t.shape, t.strides));
+    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
+    return nb::cast<Address>(call(parameter.ptr(), data_ptr)) == reinterpret_cast<Address>(at) &&
+        nb::cast<Long>(parameter.attr("nbytes")) == bytes;
+  }
+  // How often it has been written to.
+  static Long count(PyObject* tensor) {
+    static PyObject* const name = PyUnicode_InternFromString("_version");
+    const Long number = PyLong_AsLongLong(returned(PyObject_GetAttr(tensor, name)).ptr());
+    if (number == -1 && PyErr_Occurred()) throw nb::python_error();
+    return number;
+  }
+
+ private:
+  Type type() const { return wide ? kFloat64 : kFloat32; }
+  std::uint64_t number(int i) const {
+    return wide ? static_cast<const std::uint64_t*>(at)[places[i]] : static_cast<const std::uint32_t*>(at)[places[i]];
+  }
+};
+
 class BoundStream {
  public:
   // params: arrays, in the stack's order. They are read here, and never again. states: (L, B, P or H) and for an LSTM
   // (L, B, H), written by each step. fresh: calls that make memory for an output, (P or H,) and (B, P or H), where x is
-  // a buffer, and where it is a tensor: tuples of a function and its arguments.
-  // names: none; or for each parameter where `entries` has the tensor that `params` shows. A step is declined when it
-  // is another, has changed, or has moved.
+  // a buffer, and where it is a tensor: tuples of a function and its arguments. names: none; or for each parameter
+  // where `entries` has its tensor. A step is declined when that is another, has changed, or has moved.
   BoundStream(
       nb::tuple stack, Long B, nb::handle params, nb::handle states, nb::tuple fresh, nb::dict entries, nb::tuple names)
       : stack_(stack_of(stack)), B_(B), fresh_(fresh), entries_(entries) {
@@ -42,10 +87,9 @@ class BoundStream {
     weights.inspect(), states_.inspect();
     const Views all = weights.all(kParams), own = states_.all(kState);
     check(names.size() == 0 || names.size() == all.size(), "names must be none, or one for each parameter");
-    type_ = all.empty() ? kOther : all[0].type;
-    if (type_ != kFloat32 && type_ != kFloat64)
-      throw Mismatch("expected parameters of float32 or float64, got " + type_.name());
-    Operated operands(stack_, type_, B);
+    if (all.empty()) throw Mismatch("expected parameters, got none");
+    type_ = all[0].type;
+    Operated operands(stack_, all[0], B, false);
     operands.read_parameters(all);
     void* at[kMostStates] = {};
     operands.states(own, at);
@@ -53,8 +97,6 @@ class BoundStream {
       if (v.none) throw Mismatch("expected a state for each of the cell's states, got none");
     operands.check_apart();
     for (std::size_t i = 0; i < packed_.size(); ++i) packed_[i].remember(all[i]);
-    for (int s = 0; s < stack_.cell.states; ++s)
-      written_.push_back({reinterpret_cast<Address>(at[s]), stack_.L * B * stack_.width(s) * size()});
     Network net = operands.network();
     net.T = 1, net.rows = B;
     top_ = static_cast<const char*>(at[0]) + (stack_.L - 1) * B * stack_.out() * size();
@@ -64,8 +106,7 @@ class BoundStream {
   BoundStream(const BoundStream&) = delete;
   ~BoundStream() { stream_->close(stream_); }
 
-  // For Python's garbage collector: all objects that are held, and how to let go of those that may hold this one. After
-  // that, all steps are declined.
+  // For Python's garbage collector: all objects held, and how to let go of them; after that all steps are declined.
   int traverse(visitproc visit, void* arg) const {
     for (PyObject* object : {fresh_.ptr(), entries_.ptr()}) Py_VISIT(object);
     for (const PackedParameter& p : packed_) {
@@ -117,8 +158,8 @@ class BoundStream {
     const Address from = to.at + static_cast<Address>(std::min<Long>(way, 0)),
                   end = to.at + static_cast<Address>(std::max<Long>(way, 0) + line);
     const auto apart = [&](Address at, Long bytes) { return end <= at || at + static_cast<Address>(bytes) <= from; };
-    for (const auto& [at, bytes] : written_)
-      if (!apart(at, bytes)) return false;
+    for (const View& v : states_.all(kState))
+      if (!apart(v.at, product(v.shape) * size())) return false;
     for (const PackedParameter& p : packed_)
       if (!apart(reinterpret_cast<Address>(p.at), p.bytes)) return false;
     return true;
@@ -176,7 +217,6 @@ class BoundStream {
   nb::tuple fresh_;
   nb::dict entries_;
   Operands states_;
-  std::vector<std::pair<Address, Long>> written_;  // where the states lie, and their bytes
   std::vector<PackedParameter> packed_;
   const char* top_ = nullptr;  // the top layer's h: what a step gives
   Stream* stream_ = nullptr;

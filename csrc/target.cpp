@@ -6,8 +6,6 @@
 
 #define ELMAN_STRING_(x) #x
 #define ELMAN_STRING(x) ELMAN_STRING_(x)
-#define ELMAN_JOIN_(a, b) a##b
-#define ELMAN_JOIN(a, b) ELMAN_JOIN_(a, b)
 
 namespace elman {
 #if defined(ELMAN_DOTS)  // the same set with products of pairs of bfloat16
@@ -21,11 +19,11 @@ namespace {
 
 // Calls f with the number type and cell asked for.
 template <class F> bool with_types(const Network& net, F f) {
-  if (net.number == Number::f32) return Cells<float>::with(net.cell->number, [&](auto cell) { return f(cell, 0.0f); });
-  return Cells<double>::with(net.cell->number, [&](auto cell) { return f(cell, 0.0); });
+  if (net.number == Number::f32) return with_cell<float>(net.cell->number, [&](auto cell) { return f(cell, 0.0f); });
+  return with_cell<double>(net.cell->number, [&](auto cell) { return f(cell, 0.0); });
 }
 
-constexpr auto kCells = Cells<float>::infos();
+constexpr auto kInfos = infos(std::make_integer_sequence<int, kCells>{});
 
 bool supported() {
 #if defined(__AVX512F__)
@@ -63,10 +61,8 @@ Stream* open_stream(const Network& net, void* const* states) {
 template <class T> void activate(Activation which, const void* from, void* to, std::int64_t n) {
   for (long i = 0; i < n; i += kLanes<T>) {
     const Vec<T> x = load_within(static_cast<const T*>(from), i, n);
-    store_within(static_cast<T*>(to), i, n,
-        which == Activation::tanh       ? tanh(x)
-            : which == Activation::relu ? relu(x)
-                                        : sigmoid(x));
+    const Vec<T> y = which == Activation::tanh ? tanh(x) : which == Activation::relu ? relu(x) : sigmoid(x);
+    store_within(static_cast<T*>(to), i, n, y);
   }
 }
 
@@ -74,47 +70,26 @@ void run_activation(Activation which, Number number, const void* from, void* to,
   number == Number::f32 ? activate<float>(which, from, to, n) : activate<double>(which, from, to, n);
 }
 
-template <class T> double peak(std::int64_t iterations) {
+double peak(std::int64_t iterations) {
+  using T = float;
   constexpr int kChains = kRegisters == 32 ? 24 : 12;
   Vec<T> acc[kChains];
-#pragma GCC unroll 24
-  for (int i = 0; i < kChains; ++i) acc[i] = splat(T(i));
+  ELMAN_UNROLLED (i, kChains) acc[i] = splat(T(i));
   Vec<T> a = splat(T(0.999)), b = splat(T(1e-3));
   for (std::int64_t n = 0; n < iterations; ++n) {
-#if defined(ELMAN_VECTOR_BYTES)
-    asm volatile("" : "+m"(a), "+m"(b));
-#elif defined(__x86_64__)
-    asm volatile("" : "+x"(a), "+x"(b));  // keeps the loop from being reasoned away
-#elif defined(__aarch64__)
-    asm volatile("" : "+w"(a), "+w"(b));
-#endif
-#pragma GCC unroll 24
-    for (int i = 0; i < kChains; ++i) acc[i] = fma(acc[i], a, b);
+    asm volatile("" : "+m"(a), "+m"(b));  // keeps the loop from being reasoned away
+    ELMAN_UNROLLED (i, kChains) acc[i] = fma(acc[i], a, b);
   }
   T sum = 0;
-#pragma GCC unroll 24
-  for (int i = 0; i < kChains; ++i) sum += acc[i][0];
+  ELMAN_UNROLLED (i, kChains) sum += acc[i][0];
   const double operations = 2.0 * kChains * kLanes<T> * static_cast<double>(iterations);
   return sum == sum ? operations : 0;  // uses the sum, so that it has to be computed
 }
 
-double run_peak(Number number, std::int64_t iterations) {
-  return number == Number::f32 ? peak<float>(iterations) : peak<double>(iterations);
-}
-
 }  // namespace
+
+extern const Target target{
+    ELMAN_STRING(ELMAN_TARGET), kInfos, supported, run_forward, run_backward, run_activation, open_stream, peak};
+
 }  // namespace ELMAN_TARGET
-
-extern const Target ELMAN_JOIN(target_, ELMAN_TARGET);
-const Target ELMAN_JOIN(target_, ELMAN_TARGET) = {
-    ELMAN_STRING(ELMAN_TARGET),
-    ELMAN_TARGET::kCells,
-    ELMAN_TARGET::supported,
-    ELMAN_TARGET::run_forward,
-    ELMAN_TARGET::run_backward,
-    ELMAN_TARGET::run_activation,
-    ELMAN_TARGET::open_stream,
-    ELMAN_TARGET::run_peak,
-};
-
 }  // namespace elman

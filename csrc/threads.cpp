@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -10,7 +11,6 @@
 
 #include "openmp.h"
 #include "processors.h"
-#include "spin.h"
 #include "tuner.h"
 
 namespace elman {
@@ -23,6 +23,55 @@ constexpr std::chrono::microseconds kLinger{100};
 constexpr int kMeasurements = 3, kBarriers = 4, kHolds = 256;
 
 constexpr int kMostThreads = 256;  // threads are never given back: a call that names a million shall not start them
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Spins while `busy()`; gives the processor away now and then, for machines with fewer free cores than threads.
+template <class F> void spin_while(F busy) {
+  for (int i = 1; busy(); i = i % 200 + 1) {
+    pause();
+    if (i == 200) std::this_thread::yield();  // some microseconds
+  }
+}
+
+// The clock of the time that a thread has had on a processor.
+class ThreadClock {
+ public:
+  bool known() const { return known_; }
+  void follow_this_thread() {
+#if defined(__linux__)
+    known_ = pthread_getcpuclockid(pthread_self(), &clock_) == 0;
+#endif
+  }
+  bool is_running() {
+    const long before = read();
+    for (int i = 0; i < 8; ++i) pause();
+    const long after = read();
+    known_ = before >= 0 && after >= 0;  // or the thread has ended
+    return known_ && after > before;
+  }
+
+ private:
+  long read() const {
+    timespec t;
+    return clock_gettime(clock_, &t) == 0 ? t.tv_sec * 1'000'000'000 + t.tv_nsec : -1;
+  }
+  clockid_t clock_{};
+  bool known_ = false;
+};
+
+thread_local ThreadClock openmp_thread;  // one of those that work for this thread
+thread_local int threads_of_last_team = 1;
+std::atomic<double> assumed_barrier{-1};
 
 }  // namespace
 
@@ -46,11 +95,28 @@ struct Work {
 
   Tuner tuner;
 
+  // `most`: how many threads may be asked for at other times. OpenMP's serve where there are as many of them.
+  void form(int threads, int most, const Team::Body& body) {
+    const std::uint32_t seen = call.load() + 1;
+    if (openmp().usable() && openmp().max_threads() == most && (!openmp_thread.known() || openmp_thread.is_running()))
+      on_openmp(threads, most, seen, body);
+    else on_our_own(threads, seen, body);
+  }
+
   void take_part() {
     for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) task(context, i);
   }
 
-  void serve(std::uint32_t seen) {  // what every thread but the caller's does, while this team lives
+ private:
+  void lead(Team team, std::uint32_t seen, const Team::Body& body) {  // what the caller's thread does
+    threads_of_last_team = team.threads_;
+    call.store(seen);
+    if (members.load() > 0) call.notify_all();
+    body.run(body.context, team);
+    call.store(seen + 1);
+  }
+
+  void serve(std::uint32_t seen) {  // what every other thread does, while this team lives
     spin_while([&] {
       if (open.load()) {
         inside.fetch_add(1);  // then look again: the caller closes first and then waits for those inside
@@ -66,6 +132,13 @@ struct Work {
   std::atomic<int> members{0};     // of this team: those with a smaller number take part
   std::atomic<int> processor{-1};  // the caller's, as its team was formed
 
+  void on_our_own(int threads, std::uint32_t seen, const Team::Body& body) {
+    const int others = start_workers(threads - 1);
+    members.store(others);
+    processor.store(this_processor());
+    lead(Team(1 + others), seen, body);
+  }
+
   void worker(int number) {
     for (std::uint32_t seen = 0;;) {
       call.wait(seen);
@@ -74,28 +147,47 @@ struct Work {
       leave_processor(processor.load());
       serve(seen);
       ++seen;  // the end of the call served, not whatever has come since: that may be a call to serve
-      const auto until = std::chrono::steady_clock::now() + kLinger;
-      spin_while(
-          [&] { return call.load(std::memory_order_relaxed) == seen && std::chrono::steady_clock::now() < until; });
+      const auto until = Clock::now() + kLinger;
+      spin_while([&] { return call.load(std::memory_order_relaxed) == seen && Clock::now() < until; });
     }
   }
 
   int start_workers(int to) {  // returns how many there are
-    while (workers < to) {
-      try {
-        std::thread(&Work::worker, this, workers).detach();
-      } catch (...) {
-        break;  // the system gives no more threads or memory: work with those there are
-      }
-      ++workers;
+    try {
+      for (; workers < to; ++workers) std::thread(&Work::worker, this, workers).detach();
+    } catch (...) {
+      return workers;  // the system gives no more threads or memory: work with those there are
     }
-    return workers < to ? workers : to;
+    return to;
+  }
+
+  // The region has all the runtime's threads whatever this call wants: GNU's ends those to spare, and starts them anew.
+  void on_openmp(int threads, int most, std::uint32_t seen, const Team::Body& body) {
+    struct Region {
+      int threads;
+      Work& work;
+      std::uint32_t seen;
+      const Team::Body& body;
+      pthread_t caller;
+      ThreadClock& clock;
+      std::atomic<int> others{0};  // threads that have come, but for the caller's
+    } region{threads, *this, seen, body, pthread_self(), openmp_thread};
+    members.store(0);  // of our own threads none
+    const auto enter = [](void* of) {
+      Region& r = *static_cast<Region*>(of);
+      if (pthread_equal(pthread_self(), r.caller))  // perhaps fewer than asked for
+        return r.work.lead(Team(std::min(r.threads, openmp().num_threads())), r.seen, r.body);
+      const int before = r.others.fetch_add(1);
+      if (before == 0) r.clock.follow_this_thread();
+      if (before >= r.threads - 1) return;
+      spin_while([&] { return r.work.call.load() == r.seen - 1; });
+      r.work.serve(r.seen);
+    };
+    openmp().parallel(enter, &region, static_cast<unsigned>(most), 0);
   }
 };
 
 namespace {
-
-thread_local ThreadClock openmp_thread;  // one of those that work for this thread
 
 // Never destroyed: threads sleep in it until the process ends. A forked child has none of its parent's threads. It
 // starts its own; GNU's OpenMP would wait for its parent's for ever (as it does in torch's operators), unless it has
@@ -107,92 +199,37 @@ Work& the_work() {
   std::call_once(once, [] {
     work = new Work;
     constexpr int soft = 1;  // omp_pause_soft
-    pthread_atfork(
-        [] {
-          if (openmp().usable()) openmp().pause(soft);
-        },
-        nullptr, [] { work = new Work; });
+    const auto prepare = [] {
+      if (openmp().usable()) openmp().pause(soft);
+    };
+    pthread_atfork(prepare, nullptr, [] { work = new Work; });
   });
   return *work;
 }
 
-thread_local int threads_of_last_team = 1;
-
-std::atomic<double> assumed_barrier{-1};
+void form(int threads, int most, const Team::Body& body) {
+  if (threads > 1) {
+    Work& w = the_work();
+    if (const std::unique_lock lock(w.owner, std::try_to_lock); lock) return w.form(threads, most, body);
+  }
+  threads_of_last_team = 1;
+  Team alone;
+  body.run(body.context, alone);
+}
 
 }  // namespace
 
 int Team::last() { return threads_of_last_team; }
 
 // More threads than processors would wait for one another.
-void Team::with(int threads, void (*body)(void*, Team&), void* context, const Effort* effort) {
+void Team::with(int threads, const Body& body, const Effort* effort) {
   if (threads > 1) threads = std::min({threads, usable_processors(), kMostThreads});
   if (threads == 1 || !effort || assumed_barrier.load(std::memory_order_relaxed) >= 0)
-    return form(threads, threads, body, context);
-  using Clock = std::chrono::steady_clock;
+    return form(threads, threads, body);
   Tuner& tuner = the_work().tuner;
   const auto start = Clock::now();
-  form(tuner.choose(*effort, threads), threads, body, context);
-  tuner.learn(*effort, last(), std::chrono::duration<double>(Clock::now() - start).count());
-}
-
-// `most`: how many threads may be asked for at other times. OpenMP's serve where there are as many of them.
-void Team::form(int threads, int most, void (*body)(void*, Team&), void* context) {
-  Work* w = threads > 1 ? &the_work() : nullptr;
-  threads_of_last_team = 1;
-  if (!w || !w->owner.try_lock()) {
-    Team alone;
-    return body(context, alone);
-  }
-  const std::uint32_t seen = w->call.load() + 1;
-  if (openmp().usable() && openmp().max_threads() == most && (!openmp_thread.known() || openmp_thread.is_running()))
-    on_openmp(threads, most, *w, seen, body, context);
-  else on_our_own(threads, *w, seen, body, context);
-  w->owner.unlock();
-}
-
-void Team::on_our_own(int threads, Work& w, std::uint32_t seen, void (*body)(void*, Team&), void* context) {
-  Team team(1 + w.start_workers(threads - 1));
-  threads_of_last_team = team.threads_;
-  w.members.store(team.threads_ - 1);
-  w.processor.store(this_processor());
-  w.call.store(seen);
-  if (team.threads_ > 1) w.call.notify_all();
-  body(context, team);
-  w.call.store(seen + 1);
-}
-
-// The region has all of the runtime's threads whatever this call wants: GNU's ends those that a region can do without,
-// and later starts them anew.
-void Team::on_openmp(int threads, int most, Work& w, std::uint32_t seen, void (*body)(void*, Team&), void* context) {
-  struct Region {
-    int threads;
-    Work& work;
-    std::uint32_t seen;
-    void (*body)(void*, Team&);
-    void* context;
-    pthread_t caller;
-    ThreadClock& clock;
-    std::atomic<int> others{0};  // threads that have come, but for the caller's
-  } region{threads, w, seen, body, context, pthread_self(), openmp_thread};
-  w.members.store(0);  // of our own threads none
-  const auto enter = [](void* of) {
-    Region& r = *static_cast<Region*>(of);
-    if (pthread_equal(pthread_self(), r.caller)) {
-      Team team(std::min(r.threads, openmp().num_threads()));  // perhaps fewer than asked for
-      threads_of_last_team = team.threads_;
-      r.work.call.store(r.seen);
-      r.body(r.context, team);
-      r.work.call.store(r.seen + 1);
-    } else {
-      const int before = r.others.fetch_add(1);
-      if (before == 0) r.clock.follow_this_thread();
-      if (before >= r.threads - 1) return;
-      spin_while([&] { return r.work.call.load() == r.seen - 1; });
-      r.work.serve(r.seen);
-    }
-  };
-  openmp().parallel(enter, &region, static_cast<unsigned>(most), 0);
+  form(tuner.choose(*effort, threads), threads, body);
+  tuner.learn(*effort, last(), seconds_since(start));
 }
 
 void Team::run(std::int64_t count, void (*task)(void*, std::int64_t), void* context) {
@@ -233,13 +270,12 @@ double Team::barrier_seconds() {
   Work& w = the_work();
   if (w.measured_with != threads_ || w.holds-- <= 0) {
     each(threads_, [this](std::int64_t part) {
-      using Clock = std::chrono::steady_clock;
       double least = 1;  // the system may have had the processor in between
       for (int i = 0; i < kMeasurements; ++i) {
         barrier();
         const auto start = Clock::now();
         for (int k = 0; k < kBarriers; ++k) barrier();
-        least = std::min(least, std::chrono::duration<double>(Clock::now() - start).count() / kBarriers);
+        least = std::min(least, seconds_since(start) / kBarriers);
       }
       if (part == 0) the_work().barrier_seconds = least;
     });

@@ -6,14 +6,16 @@
 namespace elman {
 
 struct Effort;
-struct Work;
 
 class Team {
  public:
-  // Forms a team of the caller and up to threads-1 others, no more than there are processors, and calls body(context,
-  // team) on the caller's thread. The caller is alone if another call has the threads. With an effort: of as many
-  // threads as made such calls fastest (tuner.h).
-  static void with(int threads, void (*body)(void* context, Team& team), void* context, const Effort* effort);
+  struct Body {  // what a team is for
+    void (*run)(void* context, Team& team);
+    void* context;
+  };
+  // Forms a team of the caller and up to threads-1 others, no more than there are processors, and runs the body on the
+  // caller's thread. It is alone if another call has the threads. With an effort: as many as were fastest (tuner.h).
+  static void with(int threads, const Body& body, const Effort* effort);
   // How many threads the last team had that the calling thread asked for.
   static int last();
   Team() = default;  // the caller alone
@@ -36,24 +38,21 @@ class Team {
   // Inside run(threads(), ...), where every thread has one part: waits until all have come here.
   void barrier();
 
-  // How long a barrier takes that all come to together: how far the processors are from one another, which on a virtual
-  // machine changes. Measured now and then.
+  // How long a barrier takes that all come to at once. On a virtual machine that changes: it is measured now and then.
   double barrier_seconds();
   // From now on that of every team is said to be so long, and every call gets the threads it asks for; negative: both
   // are measured. For tests, which want to have either way of dividing work.
   static void assume_barrier(double seconds);
 
  private:
+  friend struct Work;
   explicit Team(int threads) : threads_(threads) {}
-  static void form(int threads, int most, void (*body)(void*, Team&), void* context);
-  static void on_our_own(int threads, Work&, std::uint32_t call, void (*body)(void*, Team&), void* context);
-  static void on_openmp(int threads, int most, Work&, std::uint32_t call, void (*body)(void*, Team&), void* context);
   int threads_ = 1;
 };
 
 // The same with a callable, f(team).
 template <class F> void with_team(int threads, F&& f, const Effort* effort = nullptr) {
-  Team::with(threads, [](void* f, Team& team) { (*static_cast<F*>(f))(team); }, &f, effort);
+  Team::with(threads, {[](void* f, Team& team) { (*static_cast<F*>(f))(team); }, &f}, effort);
 }
 
 }  // namespace elman

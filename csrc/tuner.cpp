@@ -10,8 +10,7 @@ constexpr double kSoon = 1e8;
 // So many calls on one thread before a team is tried: the first of all finds nothing in the caches. Then so many with
 // all threads, more where calls are short, since threads may have to be started and moved. The quickest counts.
 constexpr int kWarm = 2, kWarmShort = 8;
-// Below so many (some 1 ms) it shows whether a team's threads were awake. So a team is tried for several calls in a
-// row, and the first is not counted.
+// Below so many (1 ms) it shows whether a team was awake: it is tried several times in a row, not counting the first.
 constexpr double kShort = 5e7;
 constexpr int kInARow = 4;
 // What trying again may cost, as a share of the time that calls take: where nothing is known yet, and later.
@@ -22,15 +21,13 @@ constexpr double kLeastCost = 0.1;
 // are barred. Alone, calls earn so much of their time, until there is enough for a try. So what teams lose, even by
 // being halted for a slice of the system's time in one of many calls, stays within that share.
 constexpr double kEarned = 0.02;
-// What there is at first, and the most that can be saved up: some slices of the system's time, or some calls. No call
-// loses more than a slice, or twice its time: what halts one for longer halts everything. And what is enough for a try:
-// a tenth of a slice, or half a call.
+// What there is at first and the most that can be saved up, in slices of the system's time or calls. No call loses more
+// than a slice or twice its time: what halts one longer halts all. Enough for a try: a tenth of a slice, half a call.
 constexpr double kSaved = 4, kSlice = 5e-3, kEnough = 0.1 * kSlice, kEnoughCalls = 0.5;
 // What one thread may be expected to do in a second, before it has been seen.
 constexpr double kExpected = 50e9;
-// A moving average's weight of a new time that is longer, and of one that is shorter: what is slower for once says
-// little, since whatever is halted is slower; the account sees what it costs. No time counts as more than so many
-// averages.
+// A moving average's weight of a new time that is longer, and of a shorter one: slow for once says little, since
+// whatever is halted is slow; the account sees the cost. No time counts as more than so many averages.
 constexpr double kLonger = 1.0 / 8, kShorter = 1.0 / 2, kMostOften = 2;
 
 // Calls of a size that are seen before it is judged.

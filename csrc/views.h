@@ -2,16 +2,16 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdint>
 #include <initializer_list>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "kernels.h"
+
 namespace elman {
 
-using Long = std::int64_t;
 using Address = std::uintptr_t;
 
 // No size or stride is beyond this: products of two then fit in 80 bits, and are checked in 128.

@@ -109,7 +109,7 @@ template <class T> struct Run {
       poison();
       go(Backward{net, in, out, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, nullptr, saves,
           checkpoints.data(), d_out, nullptr, nullptr, {d_h.data(), d_c.data()}, d_in, {d_h_0.data(), d_c_0.data()},
-          {d_fresh_h.data(), d_fresh_c.data()}, &gradients});
+          {d_fresh_h.data(), d_fresh_c.data()}, nullptr, &gradients});
       compare(target, "grad_x", grad_x, expected.x);
       compare(target, "d_h_0", d_h_0, expected.h_0);
       if (S > 1) compare(target, "d_c_0", d_c_0, expected.c_0);

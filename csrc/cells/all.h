@@ -1,4 +1,4 @@
-// The table of cells. A new one is a struct in a file beside this, included here, and a line in the list.
+// The table of cells. A new one is a struct in a file beside this, and a line here.
 #pragma once
 
 #include <array>
@@ -10,22 +10,21 @@
 
 namespace elman::ELMAN_TARGET {
 
-template <class... Cell> struct CellList {
-  static constexpr std::array<CellInfo, sizeof...(Cell)> infos() {
-    int number = 0;
-    return {CellInfo{Cell::kName, number++, Cell::kGates, Cell::kHasCellState ? 2 : 1, Cell::kSaved,
-        requires { &Cell::output; }, Cell::kSplitGate >= 0}...};
-  }
-  // Calls f with the cell of this number.
-  template <class F> static bool with(int number, F f) {
-    int i = 0;
-    bool done = false;
-    ((i++ == number && ((done = f(Cell{})), true)) || ...);
-    return done;
-  }
-};
+constexpr int kCells = __COUNTER__ - kFirstCell;
 
-// Computed in T. A cell's place is its number.
-template <class T> using Cells = CellList<ElmanTanh<T>, ElmanRelu<T>, Gru<T>, Lstm<T>>;
+template <class Cell> constexpr CellInfo info_of(int number) {
+  return {Cell::kName, number, Cell::kGates, Cell::kHasCellState ? 2 : 1, Cell::kSaved, requires { &Cell::output; },
+      Cell::kSplitGate >= 0};
+}
+template <int... number> constexpr std::array<CellInfo, kCells> infos(std::integer_sequence<int, number...>) {
+  return {info_of<typename CellAt<float, number>::type>(number)...};
+}
+
+// Calls f with the cell of this number, computed in T.
+template <class T, int number = 0, class F> bool with_cell(int wanted, F f) {
+  if (wanted == number) return f(typename CellAt<T, number>::type{});
+  if constexpr (number + 1 < kCells) return with_cell<T, number + 1>(wanted, f);
+  else return false;
+}
 
 }  // namespace elman::ELMAN_TARGET

@@ -19,6 +19,16 @@
 //                           a[0..kGateGradients) out.
 //   backward_traced(a, grad_saved, grad_h, h, previous, carry)
 //                           backward() where grad_saved[0..kSaved) arrive at the saved numbers themselves, too
+// and the line ELMAN_CELL(type) after it, by which the table (all.h) knows it.
 #pragma once
 
 #include "../math.h"
+
+namespace elman::ELMAN_TARGET {
+
+template <class T, int number> struct CellAt;  // ::type: the cell of this number, computed in T
+constexpr int kFirstCell = __COUNTER__ + 1;
+#define ELMAN_CELL(Cell) \
+  template <class T> struct CellAt<T, __COUNTER__ - kFirstCell> : std::type_identity<Cell<T>> {};
+
+}  // namespace elman::ELMAN_TARGET

@@ -29,4 +29,7 @@ template <class T> struct ElmanRelu : ElmanBase {
   }
 };
 
+ELMAN_CELL(ElmanTanh)
+ELMAN_CELL(ElmanRelu)
+
 }  // namespace elman::ELMAN_TARGET

@@ -40,4 +40,6 @@ template <class T> struct Gru {
   }
 };
 
+ELMAN_CELL(Gru)
+
 }  // namespace elman::ELMAN_TARGET

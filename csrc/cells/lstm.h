@@ -41,4 +41,6 @@ template <class T> struct Lstm {
   }
 };
 
+ELMAN_CELL(Lstm)
+
 }  // namespace elman::ELMAN_TARGET

@@ -1,5 +1,4 @@
-// Matrix products out of register tiles. C = init + A·B, row tile by row tile; what happens to a finished tile is the
-// caller's.
+// Matrix products out of register tiles. C = init + A·B, by row tiles; what happens to a finished one is the caller's.
 //
 // B is packed in panels: panel j holds columns j·W .. j·W+W-1 (W lanes) as [K][W], zeros past the last column. Any
 // number of neighbouring panels makes a tile, so the same packing serves one row and a hundred. A is read where it
@@ -35,19 +34,14 @@ template <class T> struct Rows {
 template <class T> struct Columns {
   const T* base;
   long stride;
-  template <int kRows> struct Cursor {
-    const T* base;
-    long stride;
-    ELMAN_INLINE T at(int i, long k) const { return base[k * stride + i]; }
-  };
-  template <int kRows> ELMAN_INLINE Cursor<kRows> from(long first) const { return {base + first, stride}; }
+  ELMAN_INLINE T at(int i, long k) const { return base[k * stride + i]; }
+  template <int kRows> ELMAN_INLINE Columns from(long first) const { return {base + first, stride}; }
 };
 
 // Vectors that hold so many columns.
 template <class T> constexpr long panels(long columns) { return ceil_div(columns, kLanes<T>); }
 
-// The tallest tile, and how many panels fit beside kRows rows: all accumulators, one row of B and one of A in
-// registers.
+// The tallest tile, and how many panels fit beside kRows rows: accumulators, a row of B and one of A in registers.
 constexpr int kTallest = kRegisters == 32 ? 8 : 6, kWidest = 8;
 constexpr int widest(int rows) {
   constexpr int narrow[] = {0, 8, 5, 3, 3, 2, 2}, wide[] = {0, 8, 8, 6, 6, 4, 4, 3, 3};
@@ -62,37 +56,28 @@ template <class T> constexpr long depth(long K) { return kPairs<T> ? ceil_div(K,
 template <class T, int kRows, int kVectors> ELMAN_INLINE void multiply_pair(
     const std::uint32_t (&a)[kRows], const float* b, long panel, Vec<T> (&c)[kRows][kVectors]) {
   Vec<T> bk[kVectors];
-#pragma GCC unroll 8
-  for (int j = 0; j < kVectors; ++j) bk[j] = load(b + j * panel);
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) c[i][j] = dot(a[i], bk[j], c[i][j]);
+  ELMAN_UNROLLED (j, kVectors) bk[j] = load(b + j * panel);
+  ELMAN_UNROLLED (i, kRows)
+    ELMAN_UNROLLED (j, kVectors) c[i][j] = dot(a[i], bk[j], c[i][j]);
 }
 
-// One tile: kRows rows of A by kVectors panels of B, added to what acc holds. The loop that takes the time; knows
-// nothing else. Its loops over rows and vectors are unrolled by hand: only then does GCC keep the accumulators in
-// registers from the first line to the last.
+// One tile: kRows rows of A by kVectors panels of B, added to what acc holds. The loop that takes the time. Its loops
+// over rows and vectors are unrolled by hand: only then does GCC keep the accumulators in registers all the way.
 template <class T, class A, int kRows, int kVectors>
 void tile(const A& a, long row, long K, const Wide<T>* b, Vec<T>* acc) {
   constexpr int W = kLanes<T>;
   Vec<T> c[kRows][kVectors];
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) c[i][j] = acc[i * kVectors + j];
+  ELMAN_UNROLLED (i, kRows)
+    ELMAN_UNROLLED (j, kVectors) c[i][j] = acc[i * kVectors + j];
   const auto rows = a.template from<kRows>(row);
   if constexpr (!kPairs<T>) {
 #pragma GCC unroll 4
     for (long k = 0; k < K; ++k) {
       Vec<T> bk[kVectors];
-#pragma GCC unroll 8
-      for (int j = 0; j < kVectors; ++j) bk[j] = load(b + (j * K + k) * W);
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) {
+      ELMAN_UNROLLED (j, kVectors) bk[j] = load(b + (j * K + k) * W);
+      ELMAN_UNROLLED (i, kRows) {
         const Vec<T> ai = splat(rows.at(i, k));
-#pragma GCC unroll 8
-        for (int j = 0; j < kVectors; ++j) c[i][j] = fma(ai, bk[j], c[i][j]);
+        ELMAN_UNROLLED (j, kVectors) c[i][j] = fma(ai, bk[j], c[i][j]);
       }
     }
   } else {
@@ -100,20 +85,16 @@ void tile(const A& a, long row, long K, const Wide<T>* b, Vec<T>* acc) {
     std::uint32_t pairs[kRows];
 #pragma GCC unroll 2
     for (long k = 0; k < whole; ++k, b += W) {
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) pairs[i] = rows.pair(i, 2 * k);
+      ELMAN_UNROLLED (i, kRows) pairs[i] = rows.pair(i, 2 * k);
       multiply_pair<T>(pairs, b, panel, c);
     }
     if (K % 2) {  // past a row's last number there may be nothing to read
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) pairs[i] = rows.at(i, K - 1).bits;
+      ELMAN_UNROLLED (i, kRows) pairs[i] = rows.at(i, K - 1).bits;
       multiply_pair<T>(pairs, b, panel, c);
     }
   }
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) acc[i * kVectors + j] = c[i][j];
+  ELMAN_UNROLLED (i, kRows)
+    ELMAN_UNROLLED (j, kVectors) acc[i * kVectors + j] = c[i][j];
 }
 
 template <class T, class A> struct Tiles {
@@ -149,22 +130,22 @@ constexpr int tallest(int panels) {
 //   epilogue.finish(row, group, unit)  takes the kPanels finished vectors of a group
 //   epilogue.prefetch(row, group)      where there is one: this row of a tile comes next
 // b is the first packed panel of group `first`. Tiles of columns come in falling order where `falls`: a product that
-// takes turns with itself finds in the cache what it used last. `begin`: rows begin..M-1 alone.
-template <class T, int kPanels, class A, class Epilogue> void product(long M, const A& a, long K, const Wide<T>* b,
-    long first, long last, const Epilogue& epilogue, bool falls = false, long begin = 0) {
+// takes turns with itself finds in the cache what it used last.
+template <class T, int kPanels, class A, class Epilogue> void product(
+    long M, const A& a, long K, const Wide<T>* b, long first, long last, const Epilogue& epilogue, bool falls = false) {
   static constexpr Tiles<T, A> tiles;
   constexpr int most = tallest(kPanels);
-  if (M <= begin || first >= last) return;
-  const long row_tiles = ceil_div(M - begin, most);
-  const long rows = ceil_div(M - begin, row_tiles);  // tiles of nearly the same height: a short last one would starve
-  const long tall = M - begin - (rows - 1) * row_tiles;  // so many have `rows` rows, the others one fewer
+  if (M <= 0 || first >= last) return;
+  const long row_tiles = ceil_div(M, most);
+  const long rows = ceil_div(M, row_tiles);      // tiles of nearly the same height: a short last one would starve
+  const long tall = M - (rows - 1) * row_tiles;  // so many have `rows` rows, the others one fewer
   const long column_tiles = ceil_div(last - first, max(1, columns_for(rows, depth<T>(K)) / kPanels));
   const long narrow = (last - first) / column_tiles, wide = (last - first) % column_tiles;  // so many have one more
   Vec<T> acc[kTallest * kWidest];
   for (long i = 0; i < column_tiles; ++i) {
     const long c = falls ? column_tiles - 1 - i : i, group = first + c * narrow + min(c, wide);
     const long groups = narrow + (c < wide), vectors = groups * kPanels;
-    for (long r = 0, row = begin; r < row_tiles; ++r) {
+    for (long r = 0, row = 0; r < row_tiles; ++r) {
       const long height = rows - (r >= tall);
       for (long i = 0; i < height; ++i)
         for (long g = 0; g < groups; ++g)
@@ -177,6 +158,16 @@ template <class T, int kPanels, class A, class Epilogue> void product(long M, co
       row += height;
     }
   }
+}
+
+// For rows begin..end-1 that have no product, only what they start from: one panel a group.
+template <class T, class Epilogue>
+void without_product(long begin, long end, long first, long last, const Epilogue& epilogue) {
+  for (long row = begin; row < end; ++row)
+    for (long group = first; group < last; ++group) {
+      const Vec<T> start = epilogue.init(row, group, 0);
+      epilogue.finish(row, group, &start);
+    }
 }
 
 // The product itself, into rows to[0], to[1] ... of `width` numbers.

@@ -41,17 +41,21 @@ template <class T, class Cell> struct DirectionBackward {
   }
 };
 
-template <class T, class Cell> BackwardTensors<T> tensors_of(const Backward& call, long layer, long d,
-    const StepTensor& x, const StepTensor& output, const StepTensor& grad_output, const StepTensor& grad_x,
-    bool accumulates) {
+struct LayerTensors {
+  StepTensor x, output, grad_output, grad_x;
+  bool accumulates;  // grad_x is added to what it holds
+};
+
+template <class T, class Cell>
+BackwardTensors<T> tensors_of(const Backward& call, const LayerTensors& of, long layer, long d) {
   const Network& net = call.net;
   const long index = layer * net.D + d, I = layer == 0 ? net.I : net.D * net.P;
   const long width = grad_gates_width(*net.cell, net.H);
   BackwardTensors<T> tensors{StepOrder{net, d == 1, 0, net.B}.reversed(), net.parameters[index], call.gradients[index],
-      I, x, from_column<T>(output, d * net.P), saved_of<T>(net, call.saved, index),
-      from_column<T>(grad_output, grad_output.column * d * net.P), saved_of<T>(net, call.grad_saved, index), grad_x,
-      dense_saved(net, slice<T>(call.grad_gates, index, net.saved_rows() * width), width), accumulates, nullptr, {}, {},
-      {}, {}, {}};
+      I, of.x, from_column<T>(of.output, d * net.P), saved_of<T>(net, call.saved, index),
+      from_column<T>(of.grad_output, of.grad_output.column * d * net.P), saved_of<T>(net, call.grad_saved, index),
+      of.grad_x, dense_saved(net, slice<T>(call.grad_gates, index, net.saved_rows() * width), width),
+      of.accumulates || d == 1, nullptr, {}, {}, {}, {}, {}};
   if (Cell::kHasCellState)
     tensors.checkpoints = slice<T>(call.checkpoints, index * number_of_checkpoints(net), net.B * net.H);
   for (int s = 0; s < kMostStates; ++s) {
@@ -66,8 +70,8 @@ template <class T, class Cell> BackwardTensors<T> tensors_of(const Backward& cal
 }
 
 // False: out of memory.
-template <class T, class Cell> bool layer_backward(const Backward& call, long layer, const StepTensor& x,
-    const StepTensor& output, const StepTensor& grad_output, const StepTensor& grad_x, bool accumulates, Team& team) {
+template <class T, class Cell>
+bool layer_backward(const Backward& call, const LayerTensors& of, long layer, Team& team) {
   const Network& net = call.net;
   const long H = net.H, chunk = backward_chunk(net);
   // Directions at the same time: they take opposite ways, so only where one chunk holds the whole.
@@ -75,9 +79,7 @@ template <class T, class Cell> bool layer_backward(const Backward& call, long la
   const Division by = divide(net, Cell::kGates * H, ceil_div(H, kLanes<T>), team);
   Failure failure;
   const auto make = [&](long d, bool needed) {
-    return DirectionBackward<T, Cell>(
-        tensors_of<T, Cell>(call, layer, d, x, output, grad_output, grad_x, accumulates || d == 1),
-        needed ? chunk * net.B : 0);
+    return DirectionBackward<T, Cell>(tensors_of<T, Cell>(call, of, layer, d), needed ? chunk * net.B : 0);
   };
   for (long d = 0; d < net.D && !failure; d += together) {
     DirectionBackward<T, Cell> first = make(d, true), second = make(together == 2 ? 1 : d, together == 2);
@@ -122,17 +124,16 @@ template <class T, class Cell> bool backward(const Backward& call, Team& team) {
   const auto hidden = [&](const void* all, long layer) {
     return dense_saved(net, const_cast<T*>(slice<T>(all, layer, net.saved_rows() * width)), width);
   };
-  StepTensor output = call.output, grad_output = call.grad_output;
-  for (long l = net.L - 1; l >= 0; --l) {
-    const StepTensor x = l == 0 ? call.x : hidden(call.hidden, l - 1);
-    const StepTensor grad_x =
-        l == 0 ? call.grad_x : dense(net, slice<T>(static_cast<void*>(scratch), (l - 1) % 2, net.rows * width), width);
-    const bool accumulates = l > 0 && call.grad_hidden;
-    if (accumulates) copy_rows<T>(net, hidden(call.grad_hidden, l - 1), grad_x, width);
-    if (!layer_backward<T, Cell>(call, l, x, output, grad_output, grad_x, accumulates, team)) return false;
-    output = x, grad_output = grad_x;
+  LayerTensors of{call.x, call.output, call.grad_output, call.grad_x, false};
+  for (long l = net.L - 1; l > 0; --l) {
+    of.x = hidden(call.hidden, l - 1), of.accumulates = call.grad_hidden;
+    of.grad_x = dense(net, slice<T>(static_cast<void*>(scratch), (l - 1) % 2, net.rows * width), width);
+    if (of.accumulates) copy_rows<T>(net, hidden(call.grad_hidden, l - 1), of.grad_x, width);
+    if (!layer_backward<T, Cell>(call, of, l, team)) return false;
+    of.output = of.x, of.grad_output = of.grad_x;
   }
-  return true;
+  of.x = call.x, of.grad_x = call.grad_x, of.accumulates = false;
+  return layer_backward<T, Cell>(call, of, 0, team);
 }
 
 }  // namespace elman::ELMAN_TARGET

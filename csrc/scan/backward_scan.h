@@ -1,6 +1,5 @@
 // The backward scan of one direction: a template on the cell. Steps are taken from the last to the first, in chunks.
-// Each is one product, of the gate gradients of the step after with the recurrent weights, that starts from the
-// output's gradient and ends in the cell's derivative.
+// Each is a product of the gate gradients after it with the recurrent weights, and ends in the cell's derivative.
 #pragma once
 
 #include "../product/packing.h"
@@ -36,8 +35,7 @@ template <class T, class Cell> class BackwardScan {
     return true;
   }
 
-  // The gate gradients of positions begin..end-1 for some sequences and the part-th of `parts` parts of the columns.
-  // Where there are several, all meet after each step.
+  // The gate gradients of positions begin..end-1, for `mine` and one of `parts` parts of the columns; these all meet.
   bool run(long begin, long end, const StepOrder& mine, long part, long parts, Team& team) const {
     const bool meets = parts > 1;
     const long B = mine.count(), stride = gradients_.stride, h_stride = gradients_.h_stride;
@@ -75,10 +73,10 @@ template <class T, class Cell> class BackwardScan {
           gather_previous(mine, s, end, saved, previous), begin_carry(mine, continuing, n, unit);
         const auto multiply = [&](const auto& to, const Panels& columns, bool falls) {
           product<T, 1>(continuing, Rows<T>{after}, G * H_, w_hh, columns.from, columns.to, to, falls);
-          product<T, 1>(n, Rows<T>{after}, 0, w_hh, columns.from, columns.to, to, false, continuing);
+          without_product<T>(continuing, n, columns.from, columns.to, to);
         };
         if (!projects_) multiply(epilogue(incoming), unit, s % 2);
-        else multiply(OutputGradientEpilogue<T>{incoming, grad_h, h_stride}, out, false);
+        else multiply(StateGradientEpilogue<T>{incoming, grad_h, h_stride}, out, false);
       }
       if (projects_) {
         if (meets) team.barrier();
@@ -145,7 +143,7 @@ template <class T, class Cell> class BackwardScan {
         gate_rows[r] = forward.resets(order_.net.T - 1 - s, r) ? zeros_ : gradients_.recurrent(gates, r);
       const T* carry = Cell::kReadsPreviousH ? carry_ + first * H_ : nullptr;
       product<T, 1>(n - stay, Rows<T>{gate_rows + stay}, G * H_, w_hh, out.from, out.to,
-          InitialGradientEpilogue<T>{{{initial + first * P_, P_}, P_, false}, carry});
+          StateGradientEpilogue<T>{{{carry, P_}, 1, nullptr, P_, 0}, initial + first * P_, P_});
     }
     if (T* initial = Cell::kHasCellState ? tensors_.grad_initial[1] : nullptr)
       copy_columns(initial + first * H_, carry_ + first * H_, n - stay, H_, unit.from, unit.to);

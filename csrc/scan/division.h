@@ -7,8 +7,7 @@
 
 namespace elman::ELMAN_TARGET {
 
-// Splitting the columns of a step repays a barrier where a thread is left with so many multiply-adds, and with so many
-// for each second that the barrier takes.
+// Splitting a step's columns repays a barrier where a thread has so many multiply-adds, and so many for a second of it.
 constexpr long kLeastPart = 6'000;
 constexpr double kPerBarrierSecond = 100e9;
 

@@ -39,9 +39,7 @@ template <class T, class Cell> class LayerForward {
   void begin_c() const {
     for (long d = 0; d < net_.D; ++d) {
       const Wide<T>* c_0 = state<Wide<T>>(const_cast<void*>(call_.initial[1]), d, net_.H);
-      Wide<T>* c = state<Wide<T>>(call_.final[1], d, net_.H);
-      if (c_0) __builtin_memcpy(c, c_0, net_.B * net_.H * sizeof(*c));
-      else __builtin_memset(c, 0, net_.B * net_.H * sizeof(*c));
+      copy_columns(state<Wide<T>>(call_.final[1], d, net_.H), c_0, net_.B, net_.H, 0, groups_);
     }
   }
   // The states at the sequences' last steps.

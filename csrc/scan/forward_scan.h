@@ -6,7 +6,6 @@
 #pragma once
 
 #include "input_projection.h"
-#include "tensors.h"
 
 namespace elman::ELMAN_TARGET {
 

@@ -22,8 +22,7 @@ template <class T, class Cell> struct GateGradients {
       : H(net.H), capacity(capacity), stride(spread(Cell::kGateGradients * H)), h_stride(spread(net.P)),
         gates(2 * capacity * stride), h(projects ? capacity * h_stride : 0) {}
   bool ok() const { return all_ok(gates, h); }
-  // Rows a power of two apart would share a few sets of the cache, and a column of them would not stay: an odd number
-  // of cache lines spreads them.
+  // Rows a power of two apart would share a few sets of the cache: an odd number of cache lines spreads them.
   static long spread(long width) { return (ceil_div(width, kLine) | 1) * kLine; }
 
   T* current() const { return gates + (chunks % 2) * capacity * stride; }
@@ -42,7 +41,7 @@ template <class T> struct IncomingGradient {  // what comes to h from outside, f
   ELMAN_INLINE void prefetch(long row, long group) const {
     if (output && column) __builtin_prefetch(output[row] + group * kLanes<T>);
   }
-  ELMAN_INLINE Vec<T> load(long row, long group) const {
+  ELMAN_INLINE Vec<T> init(long row, long group, int) const {
     const long at = group * kLanes<T>;
     Vec<T> grad{};
     if (output) grad = column ? load_within(output[row], at, width) : splat(*output[row]);
@@ -52,9 +51,8 @@ template <class T> struct IncomingGradient {  // what comes to h from outside, f
 };
 
 // From the gradient of the states, through the cell, to the gradients of the gates.
-template <class T, class Cell> struct CellGradientEpilogue {
+template <class T, class Cell> struct CellGradientEpilogue : IncomingGradient<T> {
   static constexpr int K = Cell::kSaved, N = Cell::kGateGradients;
-  const IncomingGradient<T> incoming;
   const StepRows<const T> h, saved;    // the new h; (K, H)
   const StepRows<const T> grad_saved;  // what comes to it; nowhere: zeros
   const T* const* previous;            // the state before the step; null where the cell does not read it
@@ -64,9 +62,8 @@ template <class T, class Cell> struct CellGradientEpilogue {
   ELMAN_INLINE void prefetch(long row, long group) const {
     if constexpr (Cell::kBackwardReadsH) __builtin_prefetch(h[row] + group * kLanes<T>);
     for (int k = 0; k < K; ++k) __builtin_prefetch(saved[row] + k * H + group * kLanes<T>);
-    incoming.prefetch(row, group);
+    IncomingGradient<T>::prefetch(row, group);
   }
-  ELMAN_INLINE Vec<T> init(long row, long group, int) const { return incoming.load(row, group); }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* grad_h) const {
     const long column = group * kLanes<T>;
     Vec<T> a[K > N ? K : N], now{}, old{}, carried{};
@@ -90,22 +87,12 @@ template <class T, class Cell> struct CellGradientEpilogue {
   }
 };
 
-template <class T>
-struct OutputGradientEpilogue {  // the gradient of h, where a projection lies between it and the cell
-  const IncomingGradient<T> incoming;
+// The gradient of h itself: where a projection lies between it and the cell, and of initial states.
+template <class T> struct StateGradientEpilogue : IncomingGradient<T> {
   T* to;
   long stride;
-  ELMAN_INLINE void prefetch(long row, long group) const { incoming.prefetch(row, group); }
-  ELMAN_INLINE Vec<T> init(long row, long group, int) const { return incoming.load(row, group); }
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* grad) const {
-    store_within(to + row * stride, group * kLanes<T>, incoming.width, grad[0]);
-  }
-};
-
-template <class T> struct InitialGradientEpilogue : StoreEpilogue<T, StepRows<T>> {
-  const T* carry;  // dense rows, added to the product; null: none
-  ELMAN_INLINE Vec<T> init(long row, long group, int) const {
-    return carry ? load_within(carry + row * this->width, group * kLanes<T>, this->width) : Vec<T>{};
+    store_within(to + row * stride, group * kLanes<T>, this->width, grad[0]);
   }
 };
 

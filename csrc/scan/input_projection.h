@@ -1,7 +1,6 @@
 // The input's part of the pre-activations, W_ih x + b: projected chunk by chunk of steps, each in one product.
 #pragma once
 
-#include "../product/lhs.h"
 #include "../threads.h"
 #include "packed_weights.h"
 #include "step_order.h"
@@ -24,8 +23,7 @@ template <class T, class Cell> struct ProjectionEpilogue {
   }
 };
 
-// How far the layers of a wavefront have come: each follows the one below, a chunk behind. Counts positions; null:
-// nobody follows, or nobody is followed.
+// How far the layers of a wavefront have come, each a chunk behind the one below: positions. Null: there is none.
 struct Wavefront {
   const std::int64_t* below = nullptr;
   std::int64_t* mine = nullptr;

@@ -1,7 +1,6 @@
 // One direction's weights as the forward scan's products read them.
 #pragma once
 
-#include "../buffer.h"
 #include "../product/packing.h"
 
 namespace elman::ELMAN_TARGET {

@@ -1,5 +1,4 @@
-// Where what the backward pass needs of each step was not saved: a chunk's steps are run again, forward, from the
-// checkpoint before them, by the same code and so to the same bits.
+// What the backward pass needs and was not saved: a chunk's steps are run again, from its checkpoint, to the same bits.
 #pragma once
 
 #include "forward_scan.h"

@@ -6,8 +6,7 @@
 
 namespace elman::ELMAN_TARGET {
 
-// Rows summed in one go into a weight's gradient, which is read and written once for each. Blocks keep long sums
-// accurate.
+// Rows summed in one go into a weight's gradient, read and written once for each. Blocks keep long sums accurate.
 constexpr long kSumRows = 512;
 // Rows of an input's gradient, and panels of a weight's, in one task.
 constexpr long kTaskRows = 96, kTaskPanels = 6;

@@ -62,9 +62,9 @@ def isas() -> tuple[str, ...]:
     return tuple(_native.isas())
 
 
-def fma_peak(threads: int, dtype: torch.dtype = torch.float32) -> float:
-    """The ceiling of any kernel here: operations per second of multiply-adds in registers alone, on so many threads at once."""
-    return _native.peak(NUMBERS[dtype], threads)
+def fma_peak(threads: int) -> float:
+    """The ceiling of any float32 kernel here: operations per second of multiply-adds in registers alone, on so many threads at once."""
+    return _native.peak(threads)
 
 
 def threads_used() -> int:

@@ -4,6 +4,7 @@
 
 #define ELMAN_TARGET cuda
 #define ELMAN_INLINE __device__ __forceinline__
+#define ELMAN_CELL(Cell)  // each kernel names its own
 
 namespace elman::ELMAN_TARGET {
 
