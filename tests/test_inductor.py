@@ -14,7 +14,7 @@ from torch._inductor.utils import run_and_get_code
 
 import elman
 from elman.backends import inductor
-from kinds import GRU, LSTM, PROJECTED, RELU, Kind, as_hx, as_states, every_kind
+from kinds import GRU, LSTM, PROJECTED, RELU, Kind, as_hx, as_states, every_cell, every_kind
 from native import initial_states, named, required
 
 if TYPE_CHECKING:
@@ -104,6 +104,34 @@ def test_the_graph_is_as_small_for_many_steps(steps: int) -> None:
     code = run_and_get_code(torch.compile(elman.GRU(3, 4), fullgraph=True), torch.randn(steps, 1, 3))[1][0]
     assert code.count("= elman_scan(") == 1
     assert len(code.splitlines()) < 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trains", [False, True], ids=["inference", "training"])
+@every_cell
+def test_a_loop_of_cells_takes_no_more_work_than_torchs(kind: Kind, trains: bool) -> None:
+    """Of the code that Inductor writes: products, buffers and kernels, forward and backward."""
+    x, work = torch.randn(4, 3, 5, requires_grad=trains), []
+    for library in (nn, elman):
+        cell = kind.build_cell(library, 5, 6).requires_grad_(trains)
+
+        def loop(x: Tensor, cell: nn.Module = cell) -> Tensor:
+            state, total = None, x.new_zeros(3, 6)
+            for step in x:
+                state = cell(step, state)
+                total = total + as_states(state)[0]
+            return total
+
+        def run(loop: Callable[[Tensor], Tensor] = loop) -> None:
+            result = torch.compile(loop, fullgraph=True)(x)
+            if trains:
+                result.sum().backward()
+
+        codes = [code[code.index("def call(") :] for code in run_and_get_code(run)[1]]
+        work.append([[code.count(call) for call in ("extern_kernels.", "empty_strided_cpu(", "        cpp_fused")] for code in codes])
+    torchs, ours = work
+    assert len(ours) == len(torchs) == 1 + trains
+    assert all(mine <= theirs for one, other in zip(ours, torchs, strict=True) for mine, theirs in zip(one, other, strict=True)), work
 
 
 @pytest.mark.parametrize("kind", [RELU, LSTM], ids=str)

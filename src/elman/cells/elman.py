@@ -27,7 +27,7 @@ class ElmanTanh(Cell):
     equations = ("h' = tanh(W_ih x + b_ih + W_hh h + b_hh)",)
 
     def step(self, x: Values, r: RecurrentParts, s: Values, p: Values) -> Tensor:
-        return torch.tanh(x.h + r.h)
+        return torch.tanh(r.h + x.h)  # in this order Inductor makes the input's product when its step comes, not all of them first
 
 
 @final
@@ -39,7 +39,7 @@ class ElmanRelu(Cell):
     equations = ("h' = relu(W_ih x + b_ih + W_hh h + b_hh)",)
 
     def step(self, x: Values, r: RecurrentParts, s: Values, p: Values) -> Tensor:
-        return torch.relu(x.h + r.h)
+        return torch.relu(r.h + x.h)
 
 
 NONLINEARITIES: dict[str, type[Cell]] = {"tanh": ElmanTanh, "relu": ElmanRelu}

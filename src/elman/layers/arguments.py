@@ -120,18 +120,18 @@ def _with_learned_states(
 
 
 def of_cell(cell: RecurrentCell[Any], x: Tensor, states: States, beside: Mapping[str, Any] | None = None) -> Call:
-    """The arguments of a cell's call: a sequence of one step. ``beside``: the step inputs, by name."""
+    """The arguments of a cell's call, but without an axis of time: x, (B, I), and the states, (B, H). ``beside``: the step inputs, by name,
+    which are those of a sequence of one step.
+    """
     params = cell._params()
     is_batched = _check_quickly(x, params[0], cell.input_size, _CELL_AXES, RuntimeError) == 2
     if states is not None:
         axes = "(B, H)" if is_batched else "(H,)"
         states = check_states(cell._state_names, states, x, cell.stack, axes, x.shape[:-1], ranks=(1, 2))
-        states = tuple([state.unsqueeze(0) for state in states])
     spans = WHOLE
     if beside is not None:
         given = as_step_inputs(cell.stack, beside, x, x.shape[:-1], "(B" if is_batched else "(", 0, 0)
         spans = Spans(step_inputs=tuple([(each if is_batched else each.unsqueeze(0)).unsqueeze(0) for each in given]) or None)
-    x = x.unsqueeze(0)
     if not is_batched:
         x = x.unsqueeze(0)
         states = None if states is None else tuple([state.unsqueeze(0) for state in states])

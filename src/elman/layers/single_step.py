@@ -145,14 +145,13 @@ class RecurrentCell(RecurrentModule[State]):
             done = scan.run_unchecked(self.stack, step, tuple(before) or None, params, 0.0, False)
             if done is not None:
                 return tuple([state.squeeze(0) for state in done[1]])
-        step, states, params, spans = arguments.of_cell(self, x, states, beside)
+        batch, states, params, spans = arguments.of_cell(self, x, states, beside)
         if self.training and self.stack.cell.draws:
-            spans = spans._replace(draws=draw(self.stack, step, None))
+            spans = spans._replace(draws=draw(self.stack, batch.unsqueeze(0), None))
         if torch.compiler.is_compiling():  # one step is little more than two products, which a compiler fuses with what is around
-            states = None if states is None else tuple([state.squeeze(0) for state in states])
-            finals = reference.step(self.stack, step.squeeze(0), states, params, spans)
+            finals = reference.step(self.stack, batch, states, params, spans)
         else:
-            _, finals = scan.run(self.stack, step, states, params, spans=spans)
+            _, finals = scan.run(self.stack, *_as_sequence(batch, states), params, spans=spans)
             finals = tuple([state.squeeze(0) for state in finals])
         return finals if x.dim() == 2 else tuple([state.squeeze(0) for state in finals])
 
@@ -166,4 +165,10 @@ class RecurrentCell(RecurrentModule[State]):
     ) -> Call:
         if lengths is not None or reset is not None:
             raise TypeError(f"expected neither lengths nor reset, got {'reset' if lengths is None else 'lengths'}: a cell runs one step")
-        return arguments.of_cell(self, x, states, beside)  # type: ignore[arg-type]  # refuses all but tensors
+        batch, states, params, spans = arguments.of_cell(self, x, states, beside)  # type: ignore[arg-type]  # refuses all but tensors
+        return *_as_sequence(batch, states), params, spans
+
+
+def _as_sequence(x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+    """A step's x, (B, I), and states, (B, H), as the scan takes them: with an axis of time, and of layers and directions."""
+    return x.unsqueeze(0), None if states is None else tuple([state.unsqueeze(0) for state in states])
