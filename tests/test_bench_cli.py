@@ -14,7 +14,7 @@ import torch
 import elman.bench.measure
 from elman.bench.case import CELLS, MODES, cases_of
 from elman.cli.app import app
-from elman.cli.bench import select
+from elman.cli.choice import select
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,6 +140,9 @@ def test_ctrl_c_prints_what_has_been_measured(monkeypatch: pytest.MonkeyPatch, c
         (["--chart", "charts", "--grid", "sequences"], "--chart: compares libraries"),
         (["--chart", "charts", "--threads", "1,2"], "--chart: compares libraries"),
         (["--chart", "/dev/null/charts"], "--chart: cannot write to /dev/null/charts"),
+        (["--compiled", "--grid", "sequences"], "--compiled does not take --grid sequences"),
+        (["--compiled", "--threads", "1,2"], "--compiled does not take --threads 1,2; leave it out"),
+        (["--compiled", "--against", "torch"], "--compiled does not take --against; leave it out"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -162,6 +162,7 @@ COMMANDS = (
     "explain rnn --dtype float16 --no-time",
     "explain gru --lengths 5,3,0 --reset 2 --bidirectional --num-layers 2 --numbers",
     "bench --quick --rounds 1 --cell gru --rows 1 --threads 1,2 --mode infer",
+    "bench --quick --rounds 1 --cell gru --rows 1 --compiled --mode infer",
     "bench --quick --rounds 1 --cell rnn --rows 1 --mode infer --against torch",
     "bench --quick --rounds 1 --cell rnn --rows 1 --mode train --against torch --markdown",
 )

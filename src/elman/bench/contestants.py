@@ -78,7 +78,11 @@ class Torch(Contestant):
             case.input_size, case.hidden_size, num_layers=case.num_layers, bidirectional=case.bidirectional
         )
         layer.load_state_dict({name: self._torch.from_numpy(array) for name, array in parameters.items()})
-        return layer.requires_grad_(gradients), self._torch.from_numpy(arrays["x"]).requires_grad_(gradients)
+        return self._ready(layer.requires_grad_(gradients)), self._torch.from_numpy(arrays["x"]).requires_grad_(gradients)
+
+    def _ready(self, layer: Any) -> Any:
+        """The layer as it is called."""
+        return layer
 
     def infer(self, case: Case, seed: int = 0) -> Job:
         layer, x = self._build(case, seed, gradients=False)
@@ -104,6 +108,16 @@ class Torch(Contestant):
 
 
 @final
+class CompiledTorch(Torch):
+    """torch.nn's layer as ``torch.compile`` takes it: the graph breaks, and the layer runs as it does in eager mode."""
+
+    name = "torch compiled"
+
+    def _ready(self, layer: Any) -> Any:
+        layer.compile()
+        return layer
+
+
 class Elman(Torch):
     name = "elman"
     packages = ("elman",)
@@ -129,6 +143,17 @@ class Elman(Torch):
     def why(self, case: Case, mode: Mode) -> str:
         """Which backend runs the case."""
         return str(self._elman.why(*self._build(case, seed=0, gradients=mode == "train")))
+
+
+@final
+class CompiledElman(Elman):
+    """Elman's layer compiled by Inductor, as one graph."""
+
+    name = "elman compiled"
+
+    def _ready(self, layer: Any) -> Any:
+        layer.compile(fullgraph=True)
+        return layer
 
 
 @final

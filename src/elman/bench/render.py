@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from elman.bench.case import Mode
+    from elman.bench.compiled import Row as CompiledRow
     from elman.bench.device import Card
     from elman.bench.machine import Machine
     from elman.bench.measure import Row
@@ -140,6 +141,42 @@ def threads_page(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy
     if busy:
         notes.append(_("Busy processes meanwhile: {busy}.", busy=busy))
     return Page([Table(_("Elman by number of threads"), header, body, words=(0, 1, 2))], [*notes, versions_text(machine)])
+
+
+def compiled_page(rows: Sequence[CompiledRow], machine: Machine, threads: int, rounds: int) -> Page:
+    """Compiled layers beside eager ones: a table for each mode, and what the columns mean."""
+    names = ("elman", "elman compiled", "torch", "torch compiled")
+    header = ["", "T,B,I,H", *names, "±", _("over eager"), _("more"), _("vs torch")]
+    tables = []
+    for mode in dict.fromkeys(row.mode for row in rows):
+        body = [
+            [
+                f"{row.case.cell.upper()} {row.number}",
+                str(row.case),
+                *(microseconds(row.timings[name]) for name in names),
+                f"{max(timing.spread for timing in row.timings.values()):.0%}",
+                ratio_text(row.over_eager),
+                f"{row.more_s * 1e6:+.0f}",
+                ratio_text(row.torchs),
+            ]
+            for row in rows
+            if row.mode == mode
+        ]
+        title = {"infer": _("Compiled inference"), "train": _("Compiled training")}[mode]
+        tables.append(Table(title, header, body, words=(0, 1)))
+    apart = [row.against_itself for row in rows]
+    notes = [
+        _("over eager: the compiled layer's time over the eager one's, median of the rounds' ratios. more: the difference of medians, µs."),
+        _("vs torch: torch.nn's compiled layer over Elman's. torch.compile leaves torch.nn's layers as they are."),
+        _("The compiled layer against itself: {low} to {high}.", low=f"{min(apart):.2f}", high=f"{max(apart):.2f}"),
+        _(
+            "medians of {rounds} interleaved rounds, threads: {threads}; {machine}.",
+            rounds=rounds,
+            threads=threads,
+            machine=_machine(machine),
+        ),
+    ]
+    return Page(tables, [*notes, versions_text(machine)])
 
 
 def _race_table(report: Report, cell: str, mode: Mode, rows: Sequence[Row]) -> Table:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from elman._files import rehearse, to_json, write
+from elman.cli.choice import cells_of, select, thread_counts
 from elman.cli.frame import Device, Lang, interruptible, path, print_json
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ class Modes(str, Enum):
 _WHAT, _HOW, _GPU, _OUTPUT = "What is measured", "How it is measured", "On a GPU", "Output"
 LIBRARIES = "torch,jax,ort"
 STDOUT = Path("-")
-MOST_THREADS = 1024
 
 
 def bench(
@@ -73,6 +73,9 @@ def bench(
     rows: Annotated[str, typer.Option(help="Only these rows of the grid: 4,8 or 2-5.", show_default=False, rich_help_panel=_WHAT)] = "",
     mode: Annotated[Modes, typer.Option(help="Inference, training or both.", rich_help_panel=_WHAT)] = Modes.both,
     against: Annotated[str, typer.Option(help="Libraries to compare with; torch is always included.", rich_help_panel=_WHAT)] = LIBRARIES,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Compare torch.compile with eager calls, Elman and torch only.", rich_help_panel=_WHAT)
+    ] = False,
     threads: Annotated[
         str,
         typer.Option(
@@ -155,16 +158,20 @@ def bench(
             "--threads": threads,
             "--busy": busy,
             "--chart": chart,
+            "--compiled": compiled,
         }
-        _refuse(device, unfit)
+        _refuse("--device cuda", unfit)
         race = _Race(modes, [], rounds or (5 if quick else 15), 0.0, 0, as_markdown, json_path)
         of_dtype = dtype or Dtype.bfloat16
         usual = Grid.sizes if of_dtype is Dtype.float16 and not ragged else Grid.long
         race.cuda(select(cell, (grid or usual).value, rows), of_dtype.value, ragged, matmul_precision, a_a)
         return
-    _refuse(device, {"--dtype": dtype, "--ragged": ragged, "--matmul-precision": matmul_precision})
+    _refuse("--device cpu", {"--dtype": dtype, "--ragged": ragged, "--matmul-precision": matmul_precision})
     grid = grid or Grid.sizes
-    counts = _counts(threads) if threads else [usual_threads()]
+    if compiled:
+        unfit = {"--grid sequences": grid is Grid.sequences, "--against": against != LIBRARIES, "--chart": chart, "--a-a": a_a}
+        _refuse("--compiled", {**unfit, f"--threads {threads}": "," in threads})
+    counts = thread_counts(threads) if threads else [usual_threads()]
     if chart is not None:
         _prepare_chart(chart, grid, counts)
     race = _Race(modes, counts, rounds or (5 if quick else 15), QUICK_BLOCK_S if quick else BLOCK_S, busy, as_markdown, json_path)
@@ -173,18 +180,20 @@ def bench(
             raise ValueError(f"--rows: --grid sequences has no rows to choose from, got {rows!r}; leave it out")
         if len(counts) > 1:
             raise ValueError(f"--threads: --grid sequences takes a single number, got {threads!r}")
-        race.sequences(_cells(cell))
+        race.sequences(cells_of(cell))
+    elif compiled:
+        race.compiled(select(cell, grid.value, rows))
     elif len(counts) > 1:
         race.threads(select(cell, grid.value, rows))
     else:
         race.libraries(select(cell, grid.value, rows), against.split(","), a_a, chart)
 
 
-def _refuse(device: Device, options: dict[str, object]) -> None:
-    """Raise for an option that was given and that the device does not have."""
+def _refuse(what: str, options: dict[str, object]) -> None:
+    """Raise for an option that was given and that another does not go with."""
     for name, given in options.items():
         if given:
-            raise ValueError(f"--device {device.value} does not take {name}; leave it out")
+            raise ValueError(f"{what} does not take {name}; leave it out")
 
 
 def _prepare_chart(folder: Path, grid: Grid, counts: list[int]) -> None:
@@ -287,6 +296,26 @@ class _Race:
             results,
         )
 
+    def compiled(self, cases: list[tuple[int, Case]]) -> None:
+        """Compiled calls and eager ones."""
+        from elman.bench.compiled import Row, measure
+        from elman.bench.machine import describe
+        from elman.bench.render import compiled_page
+
+        (threads,) = self.counts
+        machine, total = describe(("elman", "torch")), len(cases) * len(self.modes)
+
+        def results(found: list[Row]) -> tuple[dict[str, Any], Page]:
+            rows = [row.to_dict() for row in found]
+            facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "complete": len(found) == total, "rows": rows}
+            return facts, compiled_page(found, machine, threads, self.rounds)
+
+        self._run(
+            measure(cases, self.modes, threads=threads, **self._timed),
+            lambda row, number: f"{number}/{total}  {row.case.cell} {row.case} {row.mode}: compiled/eager {row.over_eager:.2f}",
+            results,
+        )
+
     def threads(self, cases: list[tuple[int, Case]]) -> None:
         """Numbers of threads."""
         from elman.bench.machine import describe
@@ -345,53 +374,3 @@ class _Race:
             page.print(console)
         if self.json_path is not None:
             write(self.json_path, (to_json(facts) + "\n").encode())
-
-
-def select(cells: str, grid: str, rows: str) -> list[tuple[int, Case]]:
-    """Of each of the ``cells`` (``"rnn,gru"``) the ``rows`` of the grid (``"4,8"``, ``"2-5"``; all if empty), with their numbers.
-
-    Raises:
-        ValueError: a cell or a row that isn't there.
-    """
-    from elman.bench.case import GRIDS, cases_of
-
-    numbers = _numbers(rows, len(GRIDS[grid]))
-    return [(number, cases_of(cell, grid)[number - 1]) for cell in _cells(cells) for number in numbers]
-
-
-def _cells(cells: str) -> list[str]:
-    """The cells that ``"rnn,gru"`` names, each once."""
-    from elman.bench.case import CELLS
-
-    chosen = cells.split(",")
-    if unknown := [cell for cell in chosen if cell not in CELLS]:
-        raise ValueError(f"--cell: expected cells from {', '.join(CELLS)}, got {unknown[0]!r}")
-    return list(dict.fromkeys(chosen))
-
-
-def _counts(threads: str) -> list[int]:
-    """The numbers of threads that ``"1,2,4"`` names, rising."""
-    try:
-        counts = sorted(int(count) for count in threads.split(","))
-    except ValueError:
-        counts = [0]
-    if not 1 <= counts[0] <= counts[-1] <= MOST_THREADS or len(set(counts)) < len(counts):
-        raise ValueError(f"--threads: expected different numbers from 1 to {MOST_THREADS} like 2 or 1,2,4, got {threads!r}")
-    return counts
-
-
-def _numbers(rows: str, last_row: int) -> list[int]:
-    """The row numbers that ``rows`` names."""
-    if not rows:
-        return list(range(1, last_row + 1))
-    chosen: list[int] = []
-    for part in rows.split(","):
-        first, dash, last = part.partition("-")
-        try:
-            span = range(int(first), int(last if dash else first) + 1)
-        except ValueError:
-            raise ValueError(f"--rows: expected row numbers like 4,8 or 2-5, got {rows!r}") from None
-        if not span or span[0] < 1 or span[-1] > last_row:
-            raise ValueError(f"--rows: this grid has rows 1 to {last_row}, got {part!r}")
-        chosen += span
-    return list(dict.fromkeys(chosen))

@@ -49,6 +49,18 @@ SENTENCES = {
     ),
     "stream, µs a step, Elman / torch: {steps}": "stream 每步微秒数，Elman / torch：{steps}",
     "medians of {rounds} interleaved rounds, threads: {threads}; {machine}.": "{rounds} 轮交替测量的中位数，线程数 {threads}；{machine}。",
+    # --compiled
+    "Compiled inference": "编译后的推理",
+    "Compiled training": "编译后的训练",
+    "over eager": "比 eager",
+    "more": "多出",
+    "over eager: the compiled layer's time over the eager one's, median of the rounds' ratios. more: the difference of medians, µs.": (
+        "比 eager：编译后的耗时除以 eager 模式的耗时，取各轮比值的中位数。多出：两个中位数之差，单位微秒。"
+    ),
+    "vs torch: torch.nn's compiled layer over Elman's. torch.compile leaves torch.nn's layers as they are.": (
+        "比 torch：torch.nn 编译后的耗时除以 Elman 编译后的耗时。torch.compile 并不改变 torch.nn 的循环层。"
+    ),
+    "The compiled layer against itself: {low} to {high}.": "编译后的层与自己比较：{low} 到 {high}。",
     # --threads 1,2
     "Elman by number of threads": "Elman 在不同线程数下的速度",
     "over fewest": "比最少线程",

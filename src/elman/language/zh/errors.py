@@ -68,7 +68,7 @@ SENTENCES = {
         "--chart 画的是各个库的比较，不能与 --grid sequences 或多个线程数同时使用"
     ),
     "--device: torch finds no CUDA device here": "--device：torch 在这里找不到 CUDA 设备",
-    "--device {device} does not take {option}; leave it out": "--device {device} 不支持 {option}，请去掉该选项",
+    "{option} does not take {other}; leave it out": "{option} 不能与 {other} 同时使用，请去掉后者",
     "{who}: {name} has a relative error of {error}, torch's of {other}": "{who}：{name} 的相对误差为 {error}，torch 的为 {other}",
     "--chart: needs matplotlib, which is not installed: pip install matplotlib": (
         "--chart 需要 matplotlib，请先安装：pip install matplotlib"
