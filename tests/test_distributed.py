@@ -85,7 +85,8 @@ def in_two_processes(rank: int, folder: Path) -> None:
                 weights = {name: p.full_tensor() if way == "fsdp" else p for name, p in model.named_parameters()}
                 share = sum((p.to_local() if way == "fsdp" else p).numel() for p in model.rnn.parameters())
                 asked = _asked_outside(model.rnn, batch[0]) if way == "fsdp" else ran[0]
-                found[kind, dtype, way] = {"weights": weights, "ran": {*ran, asked}, "share": share}
+                sharded = elman.why(model.rnn, batch[0]) if way == "fsdp" else ""
+                found[kind, dtype, way] = {"weights": weights, "ran": {*ran, asked}, "share": share, "sharded": sharded}
                 if way == "fsdp":
                     states = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
                     checkpoint.save(states, checkpoint_id=folder / f"{kind}-{dtype}")
@@ -137,6 +138,12 @@ def test_two_processes_train_to_the_weights_of_one(found: dict[Any, Any], kind: 
 def test_they_run_on_the_backend_that_one_process_runs_on(found: dict[Any, Any], kind: str, way: str) -> None:
     model, batch = built(kind, torch.float32)
     assert found[kind, torch.float32, way]["ran"] == {elman.why(model.rnn, batch[0])}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_shards_it_says_that_a_call_has_whole_weights(found: dict[Any, Any], kind: str) -> None:
+    told = found[kind, torch.float32, "fsdp"]["sharded"]
+    assert "FSDP makes them whole for a call: ask between rnn.unshard() and rnn.reshard()" in told
 
 
 @pytest.mark.parametrize("kind", KINDS)

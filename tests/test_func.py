@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call, functionalize, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vjp, vmap
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
@@ -325,6 +326,11 @@ def test_private_training_sees_what_it_sees_of_torchs() -> None:
         torch.testing.assert_close(got[name], torch.stack(of_each), rtol=0, atol=TOLERANCE)
 
 
+def with_a_tangent(run: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    with forward_ad.dual_level():
+        run(forward_ad.make_dual(x, x))
+
+
 CONTEXTS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], object]] = {
     "nothing": lambda run, x: run(x),
     "vmap": lambda run, x: vmap(run)(torch.stack([x, x])),
@@ -336,6 +342,7 @@ CONTEXTS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], object]] = {
     "hessian": lambda run, x: hessian(run)(x),
     "jvp": lambda run, x: jvp(run, (x,), (x,)),
     "jacfwd": lambda run, x: jacfwd(run)(x),
+    "dual tensors": lambda run, x: with_a_tangent(run, x),
     "functionalize": lambda run, x: functionalize(run)(x),
 }
 

@@ -49,6 +49,8 @@ class KernelBackend(Backend):
             is_ours = spans.reset is not None and not torch.onnx.is_in_onnx_export()
             return None if is_ours else "does not run under torch.jit.trace"
         others = (*params, *(states or ()), *(spans.fresh or ()), *(() if spans.reset is None else (spans.reset,)))
+        if any(hasattr(param, "full_tensor") for param in params):  # a DTensor's
+            return "does not run sharded parameters (FSDP makes them whole for a call: ask between rnn.unshard() and rnn.reshard())"
         if not are_plain(x, *others) or x.layout is not torch.strided:
             return "does not run tensor subclasses, nor layouts other than strided"
         return None

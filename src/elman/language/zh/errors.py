@@ -168,6 +168,9 @@ SENTENCES = {
     "{backend} does not run under gradients of gradients": "{backend} 后端不支持梯度的梯度（嵌套的 torch.func.grad）",
     "{backend} does not run in forward-mode differentiation": "{backend} 后端不支持前向模式微分",
     "{backend} does not run under torch.jit.trace": "{backend} 后端不支持 torch.jit.trace",
+    "{backend} does not run sharded parameters (FSDP makes them whole for a call: ask between rnn.unshard() and rnn.reshard())": (
+        "{backend} 后端不支持分片的参数（FSDP 在调用时会恢复完整的参数：请在 rnn.unshard() 与 rnn.reshard() 之间查询）"
+    ),
     "{backend} does not run tensor subclasses, nor layouts other than strided": "{backend} 后端不支持张量子类和非 strided 布局",
     "{backend} does not run under autocast to {dtype} (bfloat16 only)": "{backend} 后端在 autocast 下不支持 {dtype}（仅支持 bfloat16）",
     "{backend} does not run float64 under autocast": "{backend} 后端在 autocast 下不支持 float64",
