@@ -47,7 +47,7 @@ class RecurrentParts(Values):
 
     def __init__(self, cell: Cell, h: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
         gates = cell.recurrent_gates
-        super().__init__("r", cell, () if weight is None else zip(gates, linear(h, weight, bias).chunk(len(gates), -1), strict=True))
+        super().__init__("r", cell, () if weight is None else zip(gates, _by_gate(linear(h, weight, bias), len(gates)), strict=True))
         self._weight, self._bias = weight, bias
 
     def __call__(self, gate: str, v: Tensor) -> Tensor:
@@ -119,8 +119,13 @@ def trace_step(
     return after, tuple([gate.expand_as(after[-1]) for gate in gates])
 
 
+def _by_gate(parts: Tensor, gates: int) -> tuple[Tensor, ...]:
+    """The parts of so many gates, which lie side by side. A single gate's is no view, whose gradient would be one more operator a step."""
+    return (parts,) if gates == 1 else parts.chunk(gates, -1)
+
+
 def _inputs(cell: Cell, projected: Tensor | None, step_inputs: Sequence[Tensor]) -> Values:
-    gates = () if projected is None else projected.chunk(len(cell.input_gates), -1)
+    gates = () if projected is None else _by_gate(projected, len(cell.input_gates))
     given = zip(cell.step_inputs.items(), step_inputs, strict=True)
     columns = [(name, value if size == "H" else value.unsqueeze(-1)) for (name, size), value in given]
     return Values("x", cell, [*zip(cell.input_gates, gates, strict=True), *columns])
