@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from elman.backends.program.build import build
 from elman.backends.program.program import Operand, Program, Role
 from elman.backends.program.record import record
-from elman.cells.gates import GateTracker
+from elman.cells import take_step, trace_step
 from program_interpreter import ProgramStep
 
 
@@ -50,34 +48,23 @@ def arguments(cell: Any, batch: int = 3, units: int = 4, seed: int = 0, draws: b
 
 
 def by_torch(cell: Any, given: Arguments, traced: bool = False) -> tuple[Tensor, ...]:
-    """The states after the step, and the gates where it is traced."""
+    """The states after the step, and the gates where it is traced: what the reference computes."""
 
-    def named(role: Role, names: Any) -> dict[str, Tensor]:
-        return {name: given.leaves[role, k] for k, name in enumerate(names)}
+    def of(role: Role, names: Any) -> list[Tensor]:
+        return [given.leaves[role, k] for k in range(len(names))]
 
-    s = SimpleNamespace(**named(Role.STATE, cell.states))
-    x = named(Role.INPUT, cell.input_gates)
-    parts = dict(zip(cell.recurrent_gates, zip(*(each.chunk(len(cell.recurrent_gates) or 1) for each in (given.weight, given.bias)))))  # noqa: B905
-    r = _Recurrent(parts, given.leaves[Role.STATE, 0])
-    drawn = (Role.DRAW, 0) in given.leaves
-    d = (SimpleNamespace(**named(Role.DRAW, cell.draws)) if drawn else None,) if cell.draws else ()
-    p = SimpleNamespace(**named(Role.OWN, cell.parameters))
-    with GateTracker({gate: [each[gate] for each in (x, vars(r)) if gate in each] for gate in cell.traced}) as tracker:
-        after = cell.step(SimpleNamespace(**x, **named(Role.STEP_INPUT, cell.step_inputs)), r, s, p, *d)
-    gates = tuple(tracker.value(gate) for gate in cell.traced) if traced else ()
-    return tuple(
-        each.expand_as(given.leaves[Role.STATE, 0]) for each in ((*after, *gates) if isinstance(after, tuple) else (after, *gates))
-    )
-
-
-class _Recurrent:
-    def __init__(self, parts: dict[str, tuple[Tensor, Tensor]], h: Tensor) -> None:
-        self._parts = parts
-        for gate in parts:
-            setattr(self, gate, self(gate, h))
-
-    def __call__(self, gate: str, v: Tensor) -> Tensor:
-        return linear(v, *self._parts[gate])
+    inputs = of(Role.INPUT, cell.input_gates)
+    weights = dict(zip(cell.parameters, of(Role.OWN, cell.parameters), strict=True))
+    if cell.recurrent_gates:
+        weights |= {"weight_hh": given.weight, "bias_hh": given.bias}
+    given_inputs = zip(cell.step_inputs.values(), of(Role.STEP_INPUT, cell.step_inputs), strict=True)
+    columns = [each if size == "H" else each.squeeze(-1) for size, each in given_inputs]
+    draws = of(Role.DRAW, cell.draws) if (Role.DRAW, 0) in given.leaves else None
+    arguments = cell, torch.cat(inputs, -1) if inputs else None, tuple(of(Role.STATE, cell.states)), weights, columns, draws
+    if traced:
+        states, gates = trace_step(*arguments)
+        return (*states, *gates)
+    return take_step(*arguments)
 
 
 def program(cell: Any, draws: bool = True, traced: bool = False, dtype: torch.dtype = torch.float64) -> Program:

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 import program_text
+from elman.cells import BY_NAME
 from program_cells import CELLS, GRU2014, LSTM
 from program_interpreter import ProgramStep
 from program_steps import arguments, assert_same, by_program, by_torch, gradients, program
 
+EVERY = (*CELLS, *BY_NAME.values())
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+
+@pytest.mark.parametrize("cell", EVERY, ids=lambda cell: cell.__name__)
 @pytest.mark.parametrize("traced", [False, True], ids=["", "traced"])
 @pytest.mark.parametrize("draws", [False, True], ids=["evaluation", "training"])
 def test_a_cell_by_its_program_is_the_cell(cell: type[Any], traced: bool, draws: bool) -> None:
@@ -37,7 +40,7 @@ def test_the_programs_written_by_hand_are_right(cell: type[Any], by_hand: Any) -
     assert_same(gradients(results, given), gradients(expected, given))
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+@pytest.mark.parametrize("cell", EVERY, ids=lambda cell: cell.__name__)
 def test_inference_training_and_trace_are_the_same_bits(cell: type[Any]) -> None:
     given = arguments(cell())
     plain, traced = program(cell()), program(cell(), traced=True)
@@ -46,7 +49,7 @@ def test_inference_training_and_trace_are_the_same_bits(cell: type[Any]) -> None
         assert all(torch.equal(a, b) for a, b in zip(first, other[: len(first)], strict=True))
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+@pytest.mark.parametrize("cell", EVERY, ids=lambda cell: cell.__name__)
 def test_a_program_prints_as_text_that_reads_as_the_program(cell: type[Any]) -> None:
     made = program(cell())
     for code in (made.forward, made.training, made.backward):

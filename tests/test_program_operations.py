@@ -113,6 +113,7 @@ OF_ONE: dict[str, Callable[[Any], Any]] = {
     "elu": lambda a: F.elu(a, alpha=1.5),
     "softplus": lambda a: F.softplus(a, beta=2),
     "softplus of another threshold": lambda a: F.softplus(a, threshold=5.0),
+    "log_sigmoid logsigmoid": lambda a: F.logsigmoid(a),
     "softsign": lambda a: F.softsign(a),
     "silu": lambda a: F.silu(a),
     "hardtanh": lambda a: F.hardtanh(a, -0.3, 2.5),

@@ -61,4 +61,4 @@ COMPUTE: dict[Opcode, Callable[..., Tensor]] = {
 
 def computed(opcode: Opcode, *numbers: float) -> float:
     """The opcode of numbers, in float64."""
-    return float(COMPUTE[opcode](*(torch.tensor(number, dtype=torch.float64) for number in numbers)))
+    return float(COMPUTE[opcode](*(torch.tensor(number, dtype=torch.float64, device="cpu") for number in numbers)))

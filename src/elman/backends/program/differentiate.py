@@ -144,6 +144,10 @@ def elu(g: E, y: E, a: E, alpha: E) -> tuple[E | None, ...]:
     return where(a.op(Opcode.LE, 0.0), g * (a.op(Opcode.EXP) * alpha), g), None
 
 
+def logsigmoid(g: E, y: E, a: E) -> tuple[E | None, ...]:
+    return (g * (-a).op(Opcode.SIGMOID),)
+
+
 def softmax(g: E, y: E, a: E) -> tuple[E | None, ...]:
     return (y * (g - (g * y).op(Opcode.ROW_SUM)),)
 

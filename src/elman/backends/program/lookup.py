@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from elman.backends.program.build import build
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.record import record
-from elman.backends.program.stand_in import NotRecordedError
+from elman.backends.program.stand_in import NotRecordedError, UnlikeStepsError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -31,7 +31,7 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
 
     Raises:
         NotRecordedError: if there is none; it says why, as the rest of a sentence.
-        RuntimeError: if the step changes the cell, or is another one each time.
+        UnlikeStepsError: if the step changes the cell, or is another one each time.
     """
     draws = draws and bool(cell.draws)
     key = frozen_cell(cell), dtype, draws, traced
@@ -39,7 +39,7 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
     if found is None:
         found = _made(cell, dtype, draws, traced)
         if frozen_cell(cell) != key[0]:
-            raise RuntimeError(
+            raise UnlikeStepsError(
                 f"expected the step of {type(cell).__name__} to leave the cell as it is, got another one: "
                 "keep what lasts from step to step in a state"
             )

@@ -205,6 +205,11 @@ def softplus(input: Value, beta: Number = 1.0, threshold: Number = 20.0) -> Valu
     return where(scaled > threshold, input, made(Opcode.SOFTPLUS, scaled) / beta)
 
 
+def logsigmoid(input: Value) -> Value:
+    value = made(Opcode.MIN, input, 0) - made(Opcode.LOG1P, made(Opcode.EXP, -made(Opcode.ABS, input)))
+    return _under(differentiate.logsigmoid, value, input)
+
+
 def softsign(input: Value) -> Value:
     return input / (made(Opcode.ABS, input) + 1)
 
@@ -371,6 +376,7 @@ _NAMES: dict[Operation, str] = {
     leaky_relu: "leaky_relu",
     elu: "elu",
     softplus: "softplus",
+    logsigmoid: "log_sigmoid logsigmoid",
     softsign: "softsign",
     silu: "silu",
     hardsigmoid: "hardsigmoid",

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from torch.utils._python_dispatch import _disable_current_modes
+
 from elman.backends.program.operations import OPERATIONS, made
 from elman.backends.program.program import Opcode, Role
-from elman.backends.program.stand_in import Recording, Value, refuse
+from elman.backends.program.stand_in import NotRecordedError, Recording, UnlikeStepsError, Value, refuse, where_raised
 from elman.cells.gates import ACTIVATIONS, shared_gates
 
 if TYPE_CHECKING:
@@ -52,11 +54,12 @@ def record(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
 
     Raises:
         NotRecordedError: if it does something that no program can do.
-        RuntimeError: if it is another one each time.
+        UnlikeStepsError: if it is another one each time.
     """
-    first, second = _recorded(cell, dtype, draws), _recorded(cell, dtype, draws)
+    with _disable_current_modes():  # tensors with numbers, whatever the call is under
+        first, second = _recorded(cell, dtype, draws), _recorded(cell, dtype, draws)
     if not first.same(second):
-        raise RuntimeError(
+        raise UnlikeStepsError(
             f"expected the step of {type(cell).__name__} to do the same at each call, got another one the second time: "
             "keep what lasts from step to step in a state, declare random numbers in draws"
         )
@@ -84,7 +87,12 @@ def _recorded(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
         SimpleNamespace(**leaves(Role.OWN, cell.parameters)),
         *((SimpleNamespace(**full(Role.DRAW, cell.draws)) if draws else None,) if cell.draws else ()),
     )
-    returned = cell.step(*arguments)
+    try:
+        returned = cell.step(*arguments)
+    except (NotRecordedError, UnlikeStepsError):
+        raise
+    except Exception as error:  # it runs with tensors, which was tried when the network was made
+        raise NotRecordedError(f"does not run a step with {type(error).__name__}, at {where_raised(error)}") from error
     after = [recording.value(each) for each in (returned if isinstance(returned, tuple | list) else (returned,))]
     values = [gates.value(gate, r) for gate in cell.traced]
     return Recorded(

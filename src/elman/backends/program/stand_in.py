@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,14 +17,17 @@ if TYPE_CHECKING:
 
     from elman.backends.program.program import Operand
 
-_HERE = str(Path(__file__).parent)
-_TORCH = str(Path(torch.__file__).parent)
+_SKIPPED = str(Path(__file__).parent), str(Path(torch.__file__).parent)  # what is not the step's code
 
 Shape = tuple["str | int", ...]  # of "B", "H" and 1
 
 
 class NotRecordedError(Exception):
     """A step does something that is not in the list of operations; the message says what and where, as the rest of a sentence."""
+
+
+class UnlikeStepsError(RuntimeError):
+    """A step is not the same at each call."""
 
 
 @dataclass(eq=False)
@@ -59,7 +63,7 @@ class Recording:
         """A stand-in as it is, a number as a stand-in; something else as it is."""
         if isinstance(thing, Value):
             if thing.recording is not self:
-                raise RuntimeError(
+                raise UnlikeStepsError(
                     f"expected a step to use its arguments, got what an earlier call has computed (at {where()}): hand it on as a state"
                 )
             return thing
@@ -84,6 +88,12 @@ class Size:
 
     def __repr__(self) -> str:
         return self.name
+
+    def __eq__(self, other: object) -> bool:
+        return self.name == other.name if isinstance(other, Size) else _size_refuses(self)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
 
 def _size_refuses(self: Size, *args: object) -> NoReturn:
@@ -208,6 +218,13 @@ def refuse(what: str, cause: Exception | None = None) -> NoReturn:
 def where() -> str:
     """The line that is being run of what is neither torch nor the recorder: file.py:12."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((_HERE, _TORCH)):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_SKIPPED):
         frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def where_raised(error: Exception) -> str:
+    """The line of the step on which an error was raised, or that called what raised it."""
+    ours = (*_SKIPPED, "<string>")  # where a dataclass has its methods
+    lines = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith(ours)]
+    return f"{Path(lines[-1].filename).name}:{lines[-1].lineno}" if lines else "its first line"

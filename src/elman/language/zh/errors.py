@@ -190,6 +190,7 @@ SENTENCES = {
     "{backend} does not run a cell with an option that is a tensor of more than one number": (
         "{backend} 后端不支持选项为多元素张量的 cell"
     ),
+    "{backend} does not run a step with {error}, at {place}": "{backend} 后端录制 step 时出现 {error}（{place}）",
     "{backend} does not run the operation {name}, at {place}": "{backend} 后端不支持 step 中的 {name} 操作（{place}）",
     "{backend} does not run {name} in place, at {place}": "{backend} 后端不支持 step 中的原地 {name}（{place}）",
     "{backend} does not run {name} with these arguments, at {place}": "{backend} 后端不支持 step 中 {name} 的这种参数（{place}）",
