@@ -128,11 +128,23 @@ def test_numbers_of_numpy_and_of_torch_are_numbers() -> None:
     assert_same(gradients(results, numbers), gradients(expected, numbers))
 
 
-def test_a_gate_that_no_activation_closes_has_its_last_open_value() -> None:
-    cell = Step(lambda x, r, s, p: (x.a + r.a) * 2 + s.h)
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda x, r, s, p: (x.a + r.a) * 2 + s.h,
+        lambda x, r, s, p: torch.tanh(x.a + r.a) + r.b,
+        lambda x, r, s, p: x.a * r("a", s.h * 2) + torch.relu(x.b + r("b", x.a * s.h)),
+        lambda x, r, s, p: s.h + r("b", x.a),
+        lambda x, r, s, p: s.h,
+        lambda x, r, s, p: torch.sigmoid(torch.exp(x.a - torch.maximum(x.a, x.b)) + r.a),
+    ],
+)
+def test_a_traced_gate_is_the_one_of_the_reference(step: Callable[..., Any]) -> None:
+    cell = Step(step)
     numbers = arguments(cell)
-    h, a, b = by_program(program(cell, traced=True), numbers)
-    assert_same((h, a, b), by_torch(cell, numbers, traced=True))
+    expected, results = by_torch(cell, numbers, traced=True), by_program(program(cell, traced=True), numbers)
+    assert_same(results, expected)
+    assert_same(gradients(results, numbers), gradients(expected, numbers))
 
 
 def test_a_state_that_stays_and_one_of_a_number() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from elman.backends.program.graph import Graph, Node
 
-# Clock cycles a vector, about. What is kept for backward goes out to memory and comes back.
+# Clock cycles a vector, about (csrc/program/machine.h). What is kept for backward goes out to memory and comes back.
 KEEP_FOR_BACKWARD = 24
 KEEP_OVER_A_PRODUCT = 8
 _CHEAP = 2
@@ -27,9 +27,9 @@ _COSTS = {
     Opcode.SQRT: 10,
     Opcode.RSQRT: 12,
     Opcode.RECIPROCAL: 8,
-    Opcode.POW: 40,
     **dict.fromkeys((Opcode.EXP, Opcode.TANH, Opcode.SIGMOID, Opcode.EXPM1, Opcode.LOG, Opcode.LOG1P), 16),
-    **dict.fromkeys((Opcode.SIN, Opcode.COS, Opcode.ERF, Opcode.SOFTPLUS), 20),
+    Opcode.SOFTPLUS: 24,
+    **dict.fromkeys((Opcode.SIN, Opcode.COS, Opcode.ERF, Opcode.POW), 200),  # number by number
 }
 _NEVER = 1 << 30
 

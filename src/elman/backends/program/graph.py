@@ -34,9 +34,13 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Nodes in an order in which each comes after its operands; a node is called by its place."""
+    """Nodes in an order in which each comes after its operands; a node is called by its place.
+
+    Powers stay until it is settled: so that they are differentiated as powers, whose gradients are finite where those of products are not.
+    """
 
     nodes: list[Node] = field(default_factory=list)
+    is_settled: bool = False
     _places: dict[Node, int] = field(default_factory=dict)
 
     def leaf(self, operand: Operand) -> Expression:
@@ -63,7 +67,7 @@ class Graph:
 
     def settled(self, roots: Iterable[int]) -> tuple[Graph, dict[int, int]]:
         """What the roots need, without rules, in a graph of its own; and where each node went."""
-        graph, at = Graph(), dict[int, Expression]()
+        graph, at = Graph(is_settled=True), dict[int, Expression]()
         for place in sorted(self.below(roots)):
             node = self.nodes[place]
             if node.rule is not None:
@@ -175,7 +179,7 @@ def _simpler_of_two(opcode: Opcode, a: Expression, b: Expression) -> Expression 
             return a * (1 / b.number)
         return b.op(Opcode.RECIPROCAL) if a.number == 1 else None
     if opcode is Opcode.POW:
-        return _simpler_power(a, b.number)
+        return _simpler_power(a, b.number) if a.graph.is_settled or b.number in (0, 1, 2) else None
     return a if opcode in (Opcode.MIN, Opcode.MAX) and a == b else None
 
 
@@ -200,12 +204,18 @@ def _simpler_product(a: Expression, b: Expression) -> Expression | None:
 
 
 def _simpler_power(a: Expression, exponent: float | None) -> Expression | None:
+    """Roots, and small whole exponents by products: torch itself takes products up to the third power."""
     if exponent == 0:
         return a.graph.number(1.0)
-    if exponent == 1:
-        return a
-    opcode = {2.0: Opcode.SQUARE, 0.5: Opcode.SQRT, -1.0: Opcode.RECIPROCAL, -0.5: Opcode.RSQRT}.get(exponent or 0.0)
-    return None if opcode is None else a.op(opcode)
+    if exponent in (0.5, -0.5):
+        return a.op(Opcode.SQRT if exponent > 0 else Opcode.RSQRT)
+    if exponent is None or abs(exponent) > 8 or exponent != int(exponent):
+        return None
+    if exponent < 0:
+        return a.op(Opcode.POW, -exponent).op(Opcode.RECIPROCAL)
+    if exponent % 2 or exponent == 2:
+        return a if exponent == 1 else a * a if exponent == 2 else a.op(Opcode.POW, exponent - 1) * a
+    return a.op(Opcode.POW, exponent / 2).op(Opcode.SQUARE)
 
 
 def _without_sign(a: Expression) -> Expression | None:

@@ -79,7 +79,7 @@ def _recorded(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
     r = _Recurrent(recording, cell)
     gates = _Gates(cell, x)
     recording.listener = gates.listen
-    r.listener = gates.open
+    r.listener = gates.listen_to_product
     arguments = (
         SimpleNamespace(**x, **leaves(Role.STEP_INPUT, cell.step_inputs)),
         r,
@@ -124,7 +124,7 @@ class _Recurrent:
         self._h = recording.leaf((Role.STATE, 0), ("B", "H"))
         self.of_h: set[int] = set()
         self.of_others: dict[int, set[int]] = {}
-        self.listener: Callable[[str, Value], None] = lambda gate, part: None
+        self.listener: Callable[[str, Value, Value], None] = lambda gate, v, part: None
 
     def __getattr__(self, gate: str) -> Value:
         if gate.startswith("_"):
@@ -140,7 +140,7 @@ class _Recurrent:
         of = self.of_h if v.expression == self._h.expression else self.of_others.setdefault(v.expression.place, set())
         of.add(index)
         part = self._recording.leaf((Role.RECURRENT, index), ("B", "H"))
-        self.listener(gate, part)
+        self.listener(gate, v, part)
         return part
 
 
@@ -159,6 +159,10 @@ class _Gates:
     def open(self, gate: str, part: Value) -> None:
         if gate in self._traced:
             self._open[id(part)] = part, frozenset((gate,))
+
+    def listen_to_product(self, gate: str, v: Value, part: Value) -> None:
+        self.listen("linear", [v], part)
+        self.open(gate, part)
 
     def listen(self, name: str, operands: list[Value], result: Value) -> None:
         gates = shared_gates(self._open[id(each)][1] for each in operands if id(each) in self._open)
