@@ -8,57 +8,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elman.backends.program import differentiate
+from elman.backends.program.made import broadcast, made, under
+from elman.backends.program.over_units import layer_norm, rms_norm, row_max, row_mean, row_min, row_sum, softmax
 from elman.backends.program.program import Opcode
-from elman.backends.program.stand_in import Size, Value, refuse
+from elman.backends.program.stand_in import Value, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from elman.backends.program.graph import Rule
-    from elman.backends.program.stand_in import Shape
-
     Number = int | float
     Operation = Callable[..., Any]
-
-
-# --- What operations are made of --------------------------------------------------------------------------------------
-
-
-def made(opcode: Opcode, *values: Value | Number, truth: bool = False) -> Value:
-    """An opcode, elementwise."""
-    recording = next(each.recording for each in values if isinstance(each, Value))
-    operands = [each if isinstance(each, Value) else _number(recording.number, each) for each in values]
-    result = recording.graph.make(opcode, *(each.expression for each in operands))
-    return Value(recording, result, _broadcast(*(each.shape_ for each in operands)), truth)
-
-
-def _number(stand_in: Callable[[float], Value], number: object) -> Value:
-    if isinstance(number, complex) or not hasattr(number, "__float__"):
-        raise TypeError(f"expected a tensor or a number, got {type(number).__name__}")
-    return stand_in(float(number))
-
-
-def _broadcast(*shapes: Shape) -> Shape:
-    result: Shape = ()
-    for shape in shapes:
-        width = max(len(shape), len(result))
-        pairs = zip((1,) * (width - len(shape)) + shape, (1,) * (width - len(result)) + result, strict=True)
-        both = [(a, b) for a, b in pairs]
-        if any(a != b and 1 not in (a, b) for a, b in both):
-            refuse(f"does not run an operation of tensors of shape {_shown(shape)} and {_shown(result)}")
-        result = tuple(b if a == 1 else a for a, b in both)
-    return result
-
-
-def _shown(shape: Shape) -> str:
-    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
-
-
-def _under(rule: Rule, value: Value, *by: Value | Number) -> Value:
-    """The value with derivatives of its own."""
-    recording = value.recording
-    expressions = [(each if isinstance(each, Value) else recording.number(each)).expression for each in by]
-    return Value(recording, recording.graph.under_rule(value.expression, rule, *expressions), value.shape_, value.truth)
 
 
 def _elementwise(opcode: Opcode, count: int = 1, truth: bool = False) -> Operation:
@@ -69,31 +28,6 @@ def _elementwise(opcode: Opcode, count: int = 1, truth: bool = False) -> Operati
         return made(opcode, input, other, truth=truth)
 
     return one if count == 1 else two
-
-
-def _row(opcode: Opcode) -> Callable[..., Value]:
-    """Over the last axis, the H units."""
-
-    def operation(input: Value, dim: Any = None, keepdim: bool = False) -> Value:
-        axis = _last_axis(input, dim)
-        if axis is None:
-            return input  # one number
-        result = input if input.shape_[-1] == 1 else made(opcode, input)
-        return Value(input.recording, result.expression, (*input.shape_[:-1], *([1] if keepdim else [])))
-
-    return operation
-
-
-def _last_axis(input: Value, dim: Any) -> int | None:
-    """The last axis, which is the one that dim must be."""
-    axes = len(input.shape_)
-    if axes == 0:
-        return None
-    if isinstance(dim, tuple | list) and len(dim) == 1:
-        dim = dim[0]
-    if input.shape_[-1] == "B" or not ((dim is None and axes == 1) or dim in (-1, axes - 1)):
-        refuse("does not run an operation over the batch")
-    return axes - 1
 
 
 # --- Arithmetic -------------------------------------------------------------------------------------------------------
@@ -173,9 +107,9 @@ def smaller(input: Value, other: Value) -> Value:
 
 def clamp(input: Value, min: Value | Number | None = None, max: Value | Number | None = None) -> Value:
     if min is not None:
-        input = _under(differentiate.clamp_min, made(Opcode.MAX, input, min), input, min)
+        input = under(differentiate.clamp_min, made(Opcode.MAX, input, min), input, min)
     if max is not None:
-        input = _under(differentiate.clamp_max, made(Opcode.MIN, input, max), input, max)
+        input = under(differentiate.clamp_max, made(Opcode.MIN, input, max), input, max)
     return input
 
 
@@ -191,11 +125,11 @@ def clamp_max(input: Value, max: Value | Number) -> Value:
 
 
 def leaky_relu(input: Value, negative_slope: Number = 0.01) -> Value:
-    return _under(differentiate.leaky_relu, where(input > 0, input, input * negative_slope), input, negative_slope)
+    return under(differentiate.leaky_relu, where(input > 0, input, input * negative_slope), input, negative_slope)
 
 
 def elu(input: Value, alpha: Number = 1.0) -> Value:
-    return _under(differentiate.elu, where(input > 0, input, made(Opcode.EXPM1, input) * alpha), input, alpha)
+    return under(differentiate.elu, where(input > 0, input, made(Opcode.EXPM1, input) * alpha), input, alpha)
 
 
 def softplus(input: Value, beta: Number = 1.0, threshold: Number = 20.0) -> Value:
@@ -207,7 +141,7 @@ def softplus(input: Value, beta: Number = 1.0, threshold: Number = 20.0) -> Valu
 
 def logsigmoid(input: Value) -> Value:
     value = made(Opcode.MIN, input, 0) - made(Opcode.LOG1P, made(Opcode.EXP, -made(Opcode.ABS, input)))
-    return _under(differentiate.logsigmoid, value, input)
+    return under(differentiate.logsigmoid, value, input)
 
 
 def softsign(input: Value) -> Value:
@@ -219,12 +153,12 @@ def silu(input: Value) -> Value:
 
 
 def hardsigmoid(input: Value) -> Value:
-    return _under(differentiate.hardsigmoid, made(Opcode.MAX, made(Opcode.MIN, input + 3, 6), 0) / 6, input)
+    return under(differentiate.hardsigmoid, made(Opcode.MAX, made(Opcode.MIN, input + 3, 6), 0) / 6, input)
 
 
 def hardtanh(input: Value, min_val: Number = -1.0, max_val: Number = 1.0) -> Value:
     value = made(Opcode.MIN, made(Opcode.MAX, input, min_val), max_val)
-    return _under(differentiate.hardtanh, value, input, min_val, max_val)
+    return under(differentiate.hardtanh, value, input, min_val, max_val)
 
 
 def gelu(input: Value, approximate: str = "none") -> Value:
@@ -234,58 +168,11 @@ def gelu(input: Value, approximate: str = "none") -> Value:
     return input * 0.5 * (made(Opcode.ERF, input * math.sqrt(0.5)) + 1)
 
 
-# --- Over the units ---------------------------------------------------------------------------------------------------
-
-row_sum, row_mean, row_max = _row(Opcode.ROW_SUM), _row(Opcode.ROW_MEAN), _row(Opcode.ROW_MAX)
-
-
-def row_min(input: Value, dim: Any = None, keepdim: bool = False) -> Value:
-    return -row_max(-input, dim, keepdim)
-
-
-def softmax(input: Value, dim: Any) -> Value:
-    _last_axis(input, dim)
-    powers = made(Opcode.EXP, input - row_max(input, -1, True))
-    return _over_units(differentiate.softmax, powers / row_sum(powers, -1, True), input)
-
-
-def layer_norm(input: Value, normalized_shape: Any, weight: Value | None = None, bias: Value | None = None, eps: Number = 1e-5) -> Value:
-    _last_axis(input, _one_axis(normalized_shape))
-    centred = input - row_mean(input, -1, True)
-    scale = made(Opcode.RSQRT, row_mean(centred * centred, -1, True) + eps)
-    return _affine(_over_units(differentiate.layer_norm, centred * scale, input, scale), weight, bias)
-
-
-def rms_norm(input: Value, normalized_shape: Any, weight: Value | None = None, eps: Number | None = None) -> Value:
-    _last_axis(input, _one_axis(normalized_shape))
-    if eps is None:
-        eps = torch.finfo(input.dtype).eps
-    scale = made(Opcode.RSQRT, row_mean(input * input, -1, True) + eps)
-    return _affine(_over_units(differentiate.rms_norm, input * scale, input, scale), weight, None)
-
-
-def _over_units(rule: Rule, value: Value, input: Value, *by: Value) -> Value:
-    """The value with derivatives of its own, which are right where the axis is that of the H units; over one number it has none of them."""
-    return _under(rule, value, input, *by) if input.shape_[-1:] == ("H",) else value
-
-
-def _one_axis(shape: Any) -> int:
-    sizes = shape if isinstance(shape, tuple | list) else (shape,)
-    if len(sizes) != 1 or not isinstance(sizes[0], int | Size):
-        refuse("does not run a norm over more than the last axis")
-    return -1
-
-
-def _affine(value: Value, weight: Value | None, bias: Value | None) -> Value:
-    value = value if weight is None else value * weight
-    return value if bias is None else value + bias
-
-
 # --- What is the same numbers -----------------------------------------------------------------------------------------
 
 
 def detach(input: Value) -> Value:
-    return _under(differentiate.detach, input)
+    return under(differentiate.detach, input)
 
 
 def unchanged(input: Value) -> Value:
@@ -316,7 +203,7 @@ def unsqueeze(input: Value, dim: int) -> Value:
 
 
 def expand_as(input: Value, other: Value) -> Value:
-    return Value(input.recording, input.expression, _broadcast(input.shape_, other.shape_), input.truth)
+    return Value(input.recording, input.expression, broadcast(input.shape_, other.shape_), input.truth)
 
 
 def full_like(input: Value, fill_value: Number) -> Value:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch.utils._python_dispatch import _disable_current_modes
 
-from elman.backends.program.operations import OPERATIONS, made
+from elman.backends.program.made import made
+from elman.backends.program.operations import OPERATIONS
 from elman.backends.program.program import Opcode, Role
 from elman.backends.program.stand_in import NotRecordedError, Recording, UnlikeStepsError, Value, refuse, where_raised
 from elman.cells.gates import ACTIVATIONS, shared_gates
