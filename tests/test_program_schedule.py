@@ -1,0 +1,145 @@
+"""From a graph to instructions: stages, what is carried over a product, fused products, few places."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import program_cells
+from elman.backends.program.graph import Expression, Graph
+from elman.backends.program.order import most_waiting, ordered
+from elman.backends.program.program import NOTHING, Code, Opcode, Role
+from elman.backends.program.schedule import code, fuse
+from program_cells import CELLS, GRU2014, LSTM, TwoProducts
+from program_steps import program
+
+# What is kept of a step beside its states, and how many values wait at most, forward and backward: more of either is slower.
+KEPT_AND_WAITING = {
+    "LSTM": (4, 3, 3),
+    "GRU": (4, 3, 3),
+    "GRU2014": (3, 3, 2),
+    "PeepholeLSTM": (4, 3, 3),
+    "LayerNormLSTM": (4, 4, 12),
+    "SLSTM": (5, 4, 6),
+    "LiGRU": (4, 4, 4),
+    "CfC": (4, 3, 2),
+    "MinGRU": (2, 2, 2),
+}
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return Graph(is_settled=True)
+
+
+@pytest.fixture
+def inputs(graph: Graph) -> list[Expression]:
+    return [graph.leaf((Role.INPUT, index)) for index in range(4)]
+
+
+def text(graph: Graph, *results: Expression) -> str:
+    """The code that writes the results as states."""
+    places = [each.place for each in results]
+    fuse(graph, places, sorted(graph.below(places)))
+    return str(code(graph, [[(place, (Role.NEW_STATE, index)) for index, place in enumerate(places)]], {}))
+
+
+@pytest.mark.parametrize("name", KEPT_AND_WAITING)
+def test_little_is_kept_and_little_waits(name: str) -> None:
+    made = program(getattr(program_cells, name)())
+    assert (made.saved, made.forward.temps, made.backward.temps) == KEPT_AND_WAITING[name]
+
+
+def test_a_product_that_is_added_once_is_fused(graph: Graph, inputs: list[Expression]) -> None:
+    a, b, c, _ = inputs
+    assert text(graph, a * b + c) == "new_state0 = fma(input0, input1, input2)"
+    assert text(graph, c - a * b) == "new_state0 = fnma(input0, input1, input2)"
+    assert text(graph, c - a * a) == "new_state0 = fnma(input0, input0, input2)"
+    assert text(graph, a * b - c) == "temp0 = mul(input0, input1)\nnew_state0 = sub(temp0, input2)"
+
+
+def test_a_product_that_something_else_uses_is_not_fused(graph: Graph, inputs: list[Expression]) -> None:
+    a, b, c, _ = inputs
+    assert text(graph, a * b + c, a * b) == "new_state1 = mul(input0, input1)\nnew_state0 = add(input2, new_state1)"
+    twice = a * b
+    assert text(graph, (twice + c) * (twice + b)).count("fma") == 0
+
+
+def test_places_are_used_again(graph: Graph, inputs: list[Expression]) -> None:
+    a, b, c, d = inputs
+    assert text(graph, ((a + b).op(Opcode.TANH) * c).op(Opcode.SIN) / d).splitlines() == [
+        "temp0 = add(input0, input1)",
+        "temp0 = tanh(temp0)",
+        "temp0 = mul(input2, temp0)",
+        "temp0 = sin(temp0)",
+        "new_state0 = div(temp0, input3)",
+    ]
+
+
+def test_what_needs_more_places_comes_first(graph: Graph, inputs: list[Expression]) -> None:
+    a, b, c, d = inputs
+    wide = ((a + b) * (c + d)) / ((a + c) * (b + d))
+    order = ordered(graph, [((a + 1.0) / wide).place], there={each.place for each in inputs} | {graph.number(1.0).place})
+    assert most_waiting(graph, order) == 3
+    assert graph.nodes[order[-2]].operands[0] == a.place or graph.nodes[order[-2]].operands[1] == a.place
+
+
+def test_a_leaf_and_a_number_are_copied(graph: Graph, inputs: list[Expression]) -> None:
+    assert text(graph, inputs[0], graph.number(-0.0)) == "new_state0 = copy(input0)\nnew_state1 = copy(-0.0)"
+
+
+def test_a_cheap_value_is_computed_again_after_a_product_and_a_dear_one_carried() -> None:
+    backward = str(program(GRU2014()).backward)
+    assert backward.count("mul(saved1, grad_new_state0)") == 2
+    forward = str(program(TwoProducts()).forward).split("---")
+    assert "carry" in forward[0]
+    assert program(TwoProducts()).forward.carries == 2
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+@pytest.mark.parametrize("traced", [False, True], ids=["", "traced"])
+def test_a_program_is_well_formed(cell: type[Any], traced: bool) -> None:
+    made = program(cell(), traced=traced)
+    for each in (made.forward, made.training, made.backward):
+        _check(each)
+    assert {index for role, index in made.training.operands if role is Role.SAVED} == set(range(made.saved))
+    assert all(role is not Role.SAVED for role, _ in made.forward.operands)
+    gates = [gate for product in made.products for gate in product]
+    assert len(set(gates)) == len(gates)
+    assert len(made.forward.stages) == len(made.backward.stages) == len(made.products)
+
+
+def _check(made: Code) -> None:
+    assert len(set(made.operands)) == len(made.operands)
+    used = {operand for each in made.instructions for operand in each[1:]} - {NOTHING}
+    assert used == set(range(len(made.operands)))
+    assert len({number.hex() for number in made.constants}) == len(made.constants)
+    ends = [0, *(end for _, end in made.stages)]
+    assert [first for first, _ in made.stages] == ends[:-1]
+    assert ends[-1] == len(made.instructions)
+    for opcode, to, *reads in made.instructions:
+        assert made.operands[to][0] is not Role.CONSTANT
+        count = sum(each != NOTHING for each in reads)
+        assert all(each == NOTHING for each in reads[count:])
+        if Opcode(opcode) is Opcode.POW:
+            assert made.operands[reads[1]][0] is Role.CONSTANT
+
+
+def test_needs_rows_says_whether_a_sequence_must_be_whole() -> None:
+    assert [program(cell()).needs_rows for cell in (LSTM, program_cells.LayerNormLSTM)] == [False, True]
+
+
+@pytest.mark.parametrize("mode", [lambda: torch.device("meta"), FakeTensorMode, torch.inference_mode], ids=["meta", "fake", "inference"])
+def test_recording_asks_nothing_of_what_is_active(mode: Any) -> None:
+    class Folding(LSTM):
+        def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+            h, c = super().step(x, r, s, p)
+            return h * (torch.ones_like(h) * math.pi - 1), c
+
+    outside = program(Folding())
+    with mode():
+        assert program(Folding()) == outside
