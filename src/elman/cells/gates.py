@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # By torch's names, the functions whose result is a gate's value.
 ACTIVATIONS = frozenset(
     "tanh sigmoid special_expit relu relu6 leaky_relu elu selu celu silu mish gelu softplus softsign hardsigmoid hardtanh hardswish "  # noqa: SIM905
-    "logsigmoid log_sigmoid softmax special_softmax exp expm1 special_expm1 log log1p special_log1p erf special_erf sin cos".split()
+    "logsigmoid softmax special_softmax exp expm1 special_expm1 log log1p special_log1p erf special_erf sin cos".split()
 )
 
 
@@ -46,12 +46,6 @@ class GateTracker(TorchFunctionMode):
         for gate, tensors in parts.items():
             for tensor in tensors:
                 self._open[id(tensor)] = tensor, frozenset((gate,))
-
-    def recurrent_part(self, gate: str, of_h: Tensor, tensor: Tensor) -> None:
-        """Take ``tensor``, which is of another vector than h, for the gate's recurrent part."""
-        if gate in self._parts:
-            self._parts[gate] = [*(part for part in self._parts[gate] if part is not of_h), tensor]
-            self._open[id(tensor)] = tensor, frozenset((gate,))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

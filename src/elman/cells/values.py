@@ -49,11 +49,6 @@ class RecurrentParts(Values):
         gates = cell.recurrent_gates
         super().__init__("r", cell, () if weight is None else zip(gates, _by_gate(linear(h, weight, bias), len(gates)), strict=True))
         self._weight, self._bias = weight, bias
-        self._tracker: GateTracker | None = None
-
-    def tell(self, tracker: GateTracker) -> None:
-        """Tell the tracker of the parts for other vectors than h."""
-        self._tracker = tracker
 
     def __call__(self, gate: str, v: Tensor) -> Tensor:
         """The rows of W_hh and b_hh for this gate applied to ``v``, (B, H), instead of h."""
@@ -63,10 +58,7 @@ class RecurrentParts(Values):
         size = self._weight.shape[0] // len(gates)
         begin = gates.index(gate) * size
         rows = slice(begin, begin + size)
-        part = linear(v, self._weight[rows], None if self._bias is None else self._bias[rows])
-        if self._tracker is not None:
-            self._tracker.recurrent_part(gate, vars(self)[gate], part)
-        return part
+        return linear(v, self._weight[rows], None if self._bias is None else self._bias[rows])
 
 
 def missing(role: str, cell: Cell, name: str) -> str:
@@ -122,7 +114,6 @@ def trace_step(
     x = _inputs(cell, projected, step_inputs)
     r = RecurrentParts(cell, states[0], weights.get("weight_hh"), weights.get("bias_hh"))
     with GateTracker({gate: [vars(part)[gate] for part in (x, r) if gate in vars(part)] for gate in cell.traced}) as tracker:
-        r.tell(tracker)
         after = _after(cell, x, r, states, weights, draws)
     gates = [tracker.value(gate) for gate in cell.traced]
     return after, tuple([gate.expand_as(after[-1]) for gate in gates])
