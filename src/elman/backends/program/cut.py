@@ -29,6 +29,7 @@ _COSTS = {
     Opcode.RECIPROCAL: 8,
     **dict.fromkeys((Opcode.EXP, Opcode.TANH, Opcode.SIGMOID, Opcode.EXPM1, Opcode.LOG, Opcode.LOG1P), 16),
     Opcode.SOFTPLUS: 24,
+    **dict.fromkeys((Opcode.ROW_SUM, Opcode.ROW_MEAN, Opcode.ROW_MAX), 6),
     **dict.fromkeys((Opcode.SIN, Opcode.COS, Opcode.ERF, Opcode.POW), 200),  # number by number
 }
 _NEVER = 1 << 30
