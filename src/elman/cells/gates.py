@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
 # By torch's names, the functions whose result is a gate's value.
 ACTIVATIONS = frozenset(
@@ -30,15 +30,14 @@ def shared_gates(operands: Iterable[frozenset[str]]) -> frozenset[str]:
     return frozenset.intersection(*opened) or frozenset.union(*opened) if opened else frozenset()
 
 
-class GateTracker(TorchFunctionMode):
-    """Finds the gates' values among the tensors of a step that runs inside it.
+class GateValues:
+    """The gates' values, as they are found while a step runs.
 
     Args:
         parts: by gate, those of x.g and r.g that there are.
     """
 
     def __init__(self, parts: dict[str, list[Tensor]]) -> None:
-        super().__init__()
         self._values: dict[str, Tensor] = {}
         self._closed: set[str] = set()
         self._parts = parts
@@ -47,16 +46,11 @@ class GateTracker(TorchFunctionMode):
             for tensor in tensors:
                 self._open[id(tensor)] = tensor, frozenset((gate,))
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        operands = [self._open[id(t)][1] for t in _tensors((args, kwargs)) if id(t) in self._open]
-        gates = shared_gates(operands)
-        if not gates:
-            return result
-        results = list(_tensors(result))
-        if getattr(func, "__name__", "") in ACTIVATIONS:
+    def note(self, name: str, operands: Any, result: Any) -> None:
+        """Take notice of an operation of this name."""
+        gates = shared_gates([self._open[id(t)][1] for t in _tensors(operands) if id(t) in self._open])
+        results = _tensors(result) if gates else []
+        if name in ACTIVATIONS:
             for gate in gates - self._closed:
                 self._values[gate] = results[0]
             self._closed |= gates
@@ -65,9 +59,8 @@ class GateTracker(TorchFunctionMode):
                 self._open[id(tensor)] = tensor, gates
                 for gate in gates - self._closed:
                     self._values[gate] = tensor
-        return result
 
-    def value(self, gate: str) -> Tensor:
+    def of(self, gate: str) -> Tensor:
         """A gate's value."""
         if gate in self._values:
             return self._values[gate]
@@ -75,10 +68,25 @@ class GateTracker(TorchFunctionMode):
         return first + rest[0] if rest else first
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+class GateTracker(TorchFunctionMode):
+    """Lets ``GateValues`` take notice of the operations that run inside it."""
+
+    def __init__(self, values: GateValues) -> None:
+        super().__init__()
+        self.values = values
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.values.note(getattr(func, "__name__", ""), (args, kwargs), result)
+        return result
+
+
+def _tensors(values: Any) -> list[Tensor]:
     """All tensors in nested tuples, lists and dicts."""
     if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, list | tuple | dict):
-        for value in values.values() if isinstance(values, dict) else values:
-            yield from _tensors(value)
+        return [values]
+    if isinstance(values, dict):
+        values = list(values.values())
+    return [tensor for value in values for tensor in _tensors(value)] if isinstance(values, list | tuple) else []

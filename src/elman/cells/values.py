@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.nn.functional import linear
 
-from elman.cells.gates import GateTracker
+from elman.cells.gates import GateTracker, GateValues
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -113,10 +113,11 @@ def trace_step(
     """What ``take_step`` gives, and the gates, (B, H) each, in the order of ``cell.traced``."""
     x = _inputs(cell, projected, step_inputs)
     r = RecurrentParts(cell, states[0], weights.get("weight_hh"), weights.get("bias_hh"))
-    with GateTracker({gate: [vars(part)[gate] for part in (x, r) if gate in vars(part)] for gate in cell.traced}) as tracker:
+    parts = [(cell.input_gates, x), (cell.recurrent_gates, r)]
+    values = GateValues({gate: [getattr(part, gate) for gates, part in parts if gate in gates] for gate in cell.traced})
+    with GateTracker(values):
         after = _after(cell, x, r, states, weights, draws)
-    gates = [tracker.value(gate) for gate in cell.traced]
-    return after, tuple([gate.expand_as(after[-1]) for gate in gates])
+    return after, tuple([values.of(gate).expand_as(after[-1]) for gate in cell.traced])
 
 
 def _by_gate(parts: Tensor, gates: int) -> tuple[Tensor, ...]:
