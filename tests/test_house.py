@@ -30,7 +30,7 @@ FLOORS = (
     ("backends",),
     ("scan",),
     ("layers",),
-    ("streaming", "conversion", "weights", "init"),
+    ("streaming", "conversion", "weights", "init", "zoo"),
     ("elman",),  # the package itself: what `import elman` offers
     ("bench",),
     ("show", "train"),

@@ -6,6 +6,8 @@
 (torch.Size([5, 3, 20]), torch.Size([1, 3, 20]))
 """
 
+from typing import TYPE_CHECKING
+
 from elman import init
 from elman._version import __version__
 from elman.backends import show_config
@@ -14,6 +16,9 @@ from elman.conversion import convert, patched, to_torch
 from elman.layers import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RecurrentCell, RNNCell, why
 from elman.streaming import Stream, chunks, stream
 from elman.weights import from_keras, from_onnx, to_keras
+
+if TYPE_CHECKING:
+    from elman import zoo
 
 __all__ = [
     "GRU",
@@ -39,4 +44,14 @@ __all__ = [
     "to_keras",
     "to_torch",
     "why",
+    "zoo",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The zoo is imported when it is first asked for: most programs have no use for it."""
+    if name == "zoo":
+        from importlib import import_module
+
+        return import_module("elman.zoo")
+    raise AttributeError(f"module 'elman' has no attribute {name!r}")
