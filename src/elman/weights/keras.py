@@ -11,6 +11,7 @@ from torch import Tensor
 
 from elman.layers import GRU, LSTM, RNN
 from elman.layers.errors import brief, brief_list, wrong_module
+from elman.weights.choice import choose
 from elman.weights.keras_file import read
 from elman.weights.keras_layer import GATES, RECURRENT, KerasLayer, as_layer
 from elman.weights.layer import build, ordered
@@ -77,7 +78,8 @@ def from_keras(
             raise ValueError(f"expected no layer with a list of arrays, which has no names, got {brief(layer)}")
         chosen = _of_arrays(source)
     else:
-        chosen = _choose(_named(source), layer)
+        layers = _named(source)
+        chosen = _only(layers) if layer is None else choose(layers, layer, lambda each: (each.name, each.path), "layer")
     given = {"activation": activation, "reset_after": reset_after}
     stated = {name: value for name, value in given.items() if value is not None}
     if stated and (saying := [each.name for each in chosen if each.config is not None]):
@@ -168,22 +170,11 @@ def _as_array(value: Any) -> Array:
     return np.asarray(array, array.dtype.newbyteorder("="))
 
 
-def _choose(layers: list[KerasLayer], layer: str | Sequence[str] | None) -> list[KerasLayer]:
-    """The layers of these names, or the only one."""
-    if layer is None and len(layers) == 1:
-        return layers
-    known = brief_list([each.name for each in layers])
-    if layer is None:
+def _only(layers: list[KerasLayer]) -> list[KerasLayer]:
+    """The only layer, where the caller names none."""
+    if len(layers) != 1:
         raise ValueError(
-            f"expected one recurrent layer, got {len(layers)}, {known}"
+            f"expected one recurrent layer, got {len(layers)}, {brief_list([each.name for each in layers])}"
             + (": choose with layer=, by a name, or by a list of names from the lowest up" if layers else "")
         )
-    chosen = []
-    for name in [layer] if isinstance(layer, str) else layer:
-        those = [each for each in layers if name in (each.name, each.path)]
-        if len(those) != 1:
-            raise ValueError(f"expected layer to name one of the recurrent layers, {known}, got {brief(name)}")
-        chosen += those
-    if not chosen:
-        raise ValueError(f"expected layer to name one of the recurrent layers, {known}, got no name")
-    return chosen
+    return layers

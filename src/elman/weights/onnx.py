@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elman.layers.errors import brief, brief_list
+from elman.weights.choice import choose
 from elman.weights.layer import Direction, Layer, build, reordered
 from elman.weights.onnx_graph import Graph, attributes, is_standard, label
 
@@ -73,23 +74,14 @@ def from_onnx(source: Any, node: str | Sequence[str] | None = None, *, reverse_a
 def _choose(graph: Graph, names: str | Sequence[str] | None) -> list[Any]:
     """The nodes of these names, or all recurrent ones, from the lowest up."""
     recurrent = [node for node in graph.nodes if is_standard(node, KINDS)]
-    known = brief_list([label(node) for node in recurrent])
     if not recurrent:
         raise ValueError("expected a node RNN, GRU or LSTM in the model's graph, got none")
     if names is None:
-        return _in_a_row(graph, recurrent, known)
-    chosen = []
-    for name in [names] if isinstance(names, str) else names:
-        those = [node for node in recurrent if name in (label(node), *node.output[:1])]
-        if len(those) != 1:
-            raise ValueError(f"expected node to name one of the recurrent nodes, {known}, got {brief(name)}")
-        chosen += those
-    if not chosen:
-        raise ValueError(f"expected node to name one of the recurrent nodes, {known}, got no name")
-    return chosen
+        return _in_a_row(graph, recurrent)
+    return choose(recurrent, names, lambda node: (label(node), *node.output[:1]), "node")
 
 
-def _in_a_row(graph: Graph, recurrent: list[Any], known: str) -> list[Any]:
+def _in_a_row(graph: Graph, recurrent: list[Any]) -> list[Any]:
     """All the nodes, if each but the first takes what the one before puts out."""
     below = {id(node): _below(graph, node) for node in recurrent}
     row = [node for node in recurrent if below[id(node)] is None][:1]
@@ -99,6 +91,7 @@ def _in_a_row(graph: Graph, recurrent: list[Any], known: str) -> list[Any]:
             break
         row += above
     if len(row) != len(recurrent):
+        known = brief_list([label(node) for node in recurrent])
         raise ValueError(
             f"expected one recurrent node, or several that follow one another, got {known}: choose with node=, by a name, or by a list of "
             "names from the lowest up"
