@@ -12,8 +12,8 @@ from torch import nn
 import cases
 import oracle
 from cases import Case, allow, assert_same, assert_same_numbers, assert_within, build, evaluate, expect
-from elman.backends import BACKENDS
-from kinds import KINDS
+from elman.backends import BACKENDS, Backend
+from kinds import KINDS, TANH
 from native import required
 
 CASE = Case(num_layers=2, bidirectional=True, given_state=True, form="packed")
@@ -104,3 +104,11 @@ def test_the_same_numbers_are_the_same_bits_of_the_native_backend_alone() -> Non
 def test_memory_is_poisoned() -> None:
     assert torch.empty(100).isnan().all()
     assert torch.ones(100).new_empty(7).isnan().all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
+def test_which_backends_take_part(backend: Backend) -> None:
+    """Tests of every backend leave out those that are skipped here."""
+    if (reason := cases.refusal(backend, TANH)) is not None:
+        pytest.skip(f"{backend.name} {reason}")
+    assert backend.name in [parameter.id for parameter in cases.every_backend()]
