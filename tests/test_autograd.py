@@ -168,6 +168,7 @@ def test_a_second_derivative_under_a_dispatch_mode_is_refused_not_wrong(pair: tu
             slope.square().sum().backward()
 
 
+@pytest.mark.slow
 def test_compiled_transforms_are_torchs(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     def gradient(rnn: nn.Module) -> Callable[[Tensor], Tensor]:
         return grad(lambda x: rnn(x)[0].square().sum())
@@ -181,6 +182,7 @@ def test_compiled_transforms_are_torchs(pair: tuple[nn.Module, nn.Module], x: Te
         torch.testing.assert_close(compiled(x), transform(theirs)(x), rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_checks_its_parameters(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     swapped = {"weight_ih_l0": torch.ones(1, 1, dtype=x.dtype)}
     compiled = torch.compile(lambda x: functional_call(pair[1], swapped, (x,))[0], backend="aot_eager")

@@ -100,6 +100,7 @@ def test_without_matplotlib_the_chart_is_refused_before_anything_runs(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_peers")
 def test_ctrl_c_prints_what_has_been_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     real, calls = elman.bench.measure.race, []

@@ -104,6 +104,7 @@ def test_the_grid_for_a_gpu_has_512_steps_of_every_size() -> None:
 # --- The race ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_torch_takes_part_in_the_same_dtype_and_beside_bfloat16_in_float16_too() -> None:
     def names(dtype: str) -> list[set[str]]:
         return [set(row.timings) for row in on_cpu([(1, CASE), (2, CASE)], ["infer", "train"], dtype)]
@@ -123,6 +124,7 @@ def test_a_row_has_times_and_errors_of_both() -> None:
     assert 0 < row.error("elman") < 0.03
 
 
+@pytest.mark.slow
 def test_the_gradient_mode_of_whoever_reads_the_rows_is_left_alone() -> None:
     for _ in on_cpu([(1, CASE)], ["infer", "train"], "float32"):
         assert torch.is_grad_enabled()

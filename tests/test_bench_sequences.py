@@ -80,6 +80,7 @@ def test_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[4].startswith("| ragged | ")
 
 
+@pytest.mark.slow
 def test_ctrl_c_prints_what_has_been_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     measure = sequences.measure
 

@@ -20,6 +20,7 @@ CASE = Case(num_layers=2, bidirectional=True, given_state=True, form="packed")
 every_case = pytest.mark.parametrize("case", [dataclasses.replace(CASE, kind=kind) for kind in KINDS], ids=lambda case: str(case.kind))
 
 
+@pytest.mark.slow
 @every_case
 def test_the_loops_gradients_are_those_of_finite_differences(case: Case) -> None:
     cell, layers, x, initial, lengths, grad_output, grad_finals = cases.arguments(case)

@@ -183,6 +183,7 @@ class _Tagger(nn.Module):
         return self.head(self.lstm(self.embedding(tokens), lengths=lengths)[0])
 
 
+@pytest.mark.slow
 def test_a_model_around_it_goes_along(tmp_path: Path) -> None:
     """Also one that torch.export has recorded, saved and loaded."""
     model, arguments = _Tagger(), (torch.randint(11, (2, 5)), torch.tensor([5, 2]))
@@ -197,6 +198,7 @@ def test_a_model_around_it_goes_along(tmp_path: Path) -> None:
         torch.testing.assert_close(got, model(tokens, lengths), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["RNNCell", "GRUCell", "LSTMCell"])
 def test_a_cell_goes_along(name: str) -> None:
     cell, x = getattr(elman, name)(3, 4), torch.randn(2, 3)

@@ -167,6 +167,7 @@ def _written_into(rnn: torch.nn.Module, x: Tensor) -> Tensor:
     return total + run(as_hx(finals))[0].mul_(3).sum() + output.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deep", "gru", "lstm projected, all at once"])
 def test_what_a_compiled_network_gave_may_be_written_into(name: str) -> None:
     rnn, x, _ = _network(name)

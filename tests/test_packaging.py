@@ -54,6 +54,7 @@ def test_the_sources_of_the_cuda_kernels_are_in_the_package(pure: ZipFile) -> No
     assert {f"elman/backends/cuda/kernels/{name}" for name in kernels | cells} <= set(pure.namelist())
 
 
+@pytest.mark.slow
 def test_the_pure_package_runs_on_the_reference(pure: ZipFile, tmp_path: Path) -> None:
     pure.extractall(tmp_path)
     # -S leaves out the .pth file by which this checkout's own package, with its kernels, would be found first.
@@ -74,6 +75,7 @@ print(elman.why(rnn, torch.randn(5, 3, 10)))
     assert "reference" in why
 
 
+@pytest.mark.slow
 def test_the_source_package_can_be_built_from(tmp_path: Path) -> None:
     result = build("sdist", tmp_path)
     assert result.returncode == 0, result.stdout

@@ -61,6 +61,7 @@ def test_files_that_are_not_there_set_no_quota(tmp_path: Path) -> None:
     assert _native.processor_quota(str(tmp_path / "missing"), str(tmp_path)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are not bound to processors here")
 def test_a_process_that_is_bound_to_one_processor_uses_one_thread() -> None:
     code = """

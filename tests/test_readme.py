@@ -38,6 +38,12 @@ IN_CHINESE = {
     "compatibility",
     "weights",
 }
+# The Chinese pages have the English ones' code, as a quick test below holds.
+WITH_CODE = [
+    pytest.param(page, marks=[pytest.mark.slow] if ".zh-CN." in page else [])
+    for page in PAGES
+    if "\n```python\n" in (ROOT / page).read_text(encoding="utf-8")
+]
 WITH_COMMANDS = [page for pages in TRANSLATED for page in pages.values()]
 
 in_both = pytest.mark.parametrize("lang", READMES)
@@ -73,7 +79,7 @@ def commands(text: str) -> list[list[str]]:
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # which the page says to expect
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # from torch's exporter
-@pytest.mark.parametrize("page", [page for page in PAGES if "\n```python\n" in (ROOT / page).read_text(encoding="utf-8")])
+@pytest.mark.parametrize("page", WITH_CODE)
 def test_the_code_runs_and_prints_what_its_comments_say(page: str) -> None:
     names: dict[str, object] = {}
     for language, code in blocks(read(page)):
