@@ -74,7 +74,7 @@ class Backend(ABC):
     def run_unchecked(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        """``run`` for whole sequences that nobody has checked, by a backend that checks every operand itself.
+        """``run`` for unchecked whole sequences, by a backend that checks every operand itself.
 
         Args:
             x: as the caller gave it, with batch_first (B, T, I); the output lies likewise.

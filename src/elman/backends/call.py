@@ -31,7 +31,7 @@ _First: TypeAlias = (
 
 
 class Saved(NamedTuple):
-    """What ``backward`` needs of a run besides its inputs and outputs; None where there is no such thing.
+    """What ``backward`` needs of a run besides its inputs and outputs; None where nothing of the kind is saved.
 
     Attributes:
         hidden: the lower layers' outputs, (L-1, rows, D·H), with a projection P for H. Of padded sequences only the steps they have.

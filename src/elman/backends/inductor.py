@@ -34,7 +34,7 @@ _taught: set[OpOverload] = set()
 
 
 def scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor], *rest: Any) -> tuple[Tensor | None, ...]:
-    """``torch.ops.elman.scan``, with None for what there is not."""
+    """``torch.ops.elman.scan``, with None for absent tensors."""
     *spans_and_sizes, save = rest
     try:
         output, finals, hidden, steps, checkpoints = _native.forward(*_first_operands(x, h_0, c_0, params, *spans_and_sizes), save=save)
@@ -134,7 +134,7 @@ def _teach(operator: OpOverload, x: int) -> None:
             writes_python
             and given[x].get_device().type == "cpu"
             and given[x].get_dtype() in (torch.float32, torch.float64)
-            and all(use is not None and list(use.get_size()) != [0] for use in uses)  # nobody asks for what there is not
+            and all(use is not None and list(use.get_size()) != [0] for use in uses)  # no gradient of an absent tensor is asked for
         ):
             results[0].inputs[0].is_direct = True
             for result in results:

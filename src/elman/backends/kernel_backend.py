@@ -44,7 +44,7 @@ class KernelBackend(Backend):
             if refusal is not None:
                 return refusal
         if torch.compiler.is_compiling() or _len_torch_dispatch_stack():
-            return None  # somebody records or replaces operators: they are to see ours as one
+            return None  # operators are being recorded or replaced: show ours as a single one
         if _get_tracing_state() is not None:  # of what torch has no operator of its own, ours is recorded
             is_ours = spans.reset is not None and not torch.onnx.is_in_onnx_export()
             return None if is_ours else "does not run under torch.jit.trace"
@@ -86,7 +86,7 @@ class KernelBackend(Backend):
         if _are_functorch_transforms_active():
             output, finals = transforms.run(stack, x, states, params, spans, batch_first)
         elif torch.compiler.is_compiling() or _len_torch_dispatch_stack() or _get_tracing_state() is not None:
-            # What is exported or traced mostly infers, and must not keep what nobody reads.
+            # What is exported or traced mostly infers, and must not keep what is never read.
             save = has_gradient(inputs) and not is_exporting() and _get_tracing_state() is None
             output, finals = operator.scan(stack, x, states, params, spans, batch_first, save)
         elif has_gradient(inputs):
@@ -132,7 +132,7 @@ def are_plain(*tensors: Tensor) -> bool:
 
 
 def is_watched() -> bool:
-    """Whether somebody transforms, records or replaces what torch does. A compiler is told apart before."""
+    """Whether what torch does is being transformed, recorded or replaced. The caller has asked about compilers before."""
     return (
         _len_torch_dispatch_stack() > 0
         or _len_torch_function_stack() > 0

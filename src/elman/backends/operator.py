@@ -173,7 +173,7 @@ def _scan_backward(
 
 
 def _check_devices(x: Tensor, *others: Tensor | None, counts: Sequence[Tensor | None]) -> None:
-    """Raise a RuntimeError if tensors are on several devices: one on meta among others leads here, to results that nobody fills."""
+    """Raise a RuntimeError if tensors are on several devices: one on meta among others leads here, to results that are never filled."""
     for t in others:
         if t is not None and t.device != x.device:
             raise RuntimeError(f"expected all tensors on {x.device}, where x is, got one on {t.device}")
@@ -262,7 +262,7 @@ def _scan_backward_fake(
 
 
 def saving_is_hooked() -> bool:
-    """Whether somebody has a say in what is saved for backward: torch.utils.checkpoint, save_on_cpu, a user's own hooks."""
+    """Whether hooks decide what is saved for backward: torch.utils.checkpoint's, save_on_cpu's, a user's own."""
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 

@@ -108,7 +108,7 @@ def _is_dense(p: Tensor) -> bool:
 
 
 def is_usual(x: Any, out: Any) -> bool:
-    """Whether x is a plain tensor, out one that may be written to or None, and nobody looks on: kernels may run behind torch's back.
+    """Whether x is a plain tensor, out one to write to or None, and no torch mode is active: the kernels may run past the dispatcher.
 
     Whether there is something to differentiate, but in ``out``, is not asked here.
     """

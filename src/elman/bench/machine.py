@@ -44,7 +44,7 @@ def available_cores() -> int:
 
 
 def usual_threads() -> int:
-    """How many threads each library is given where nobody says: 2, or 1 on one core."""
+    """How many threads each library gets by default: 2, or 1 on one core."""
     return min(2, available_cores())
 
 

@@ -26,7 +26,7 @@ class Stopwatch(Protocol):
 
 
 BLOCK_S, QUICK_BLOCK_S = 0.05, 0.02
-"""How long a timed block lasts where nobody says, in seconds, and where it is to be quick."""
+"""How long a timed block lasts by default, in seconds, and with --quick."""
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def say(message: str) -> None:
 
 
 def in_words(error: BaseException) -> str:
-    """What went wrong, for somebody who has not read the program.
+    """What went wrong, in words for a user.
 
     >>> in_words(OSError(28, "No space left on device", "demo/sample.txt")), in_words(MemoryError())
     ('demo/sample.txt: No space left on device', 'not enough memory')

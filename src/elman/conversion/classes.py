@@ -3,7 +3,7 @@
 Elman's classes inherit from torch.nn's. So a class of both, ``class Converted(Theirs, elman.LSTM)``, has in its order of resolution first
 what ``Theirs`` adds to ``torch.nn.LSTM``, then Elman's LSTM, and only then torch.nn's: what ``Theirs`` calls by ``super()`` is Elman's.
 
-No registry holds these classes: a class knows its subclasses weakly, so the class of both lives as long as somebody uses it.
+No registry holds these classes: a class knows its subclasses weakly, so the combined class lives as long as it is in use.
 """
 
 from __future__ import annotations

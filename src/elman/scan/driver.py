@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def run_unchecked(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], dropout: float, batch_first: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-    """Run ``stack`` over whole sequences that nobody has checked, on a backend that checks every operand itself.
+    """Run ``stack`` over whole sequences without checks, on a backend that checks every operand itself.
 
     Args:
         stack: what to run.

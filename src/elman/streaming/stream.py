@@ -199,7 +199,7 @@ class Stream:
         self._state.reset(as_mask(range(self._batch_size) if sequences is None else sequences, self._batch_size))
         self._next = decline
         if sequences is None:
-            self._parameters = None  # a write that nobody counted may have missed the numbers watched: pack the weights again
+            self._parameters = None  # torch may have missed a write, and the stream too: pack the weights again
 
     def detach(self) -> None:
         """Cut the graph that the state carries, so that gradients of later steps end here, as in truncated backpropagation through time.

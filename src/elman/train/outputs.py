@@ -60,7 +60,7 @@ def prepare(folder: Path, model: CharModel) -> None:
 
 def discard(folders: Iterable[Path]) -> None:
     """Remove folders that a training made and wrote nothing into, the innermost first."""
-    with suppress(OSError):  # somebody else has put something there
+    with suppress(OSError):  # another process has put something there
         for folder in folders:
             folder.rmdir()
 
