@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import distributed
+from typer.testing import CliRunner
 
+from elman.cli.app import app
 from elman.train.char_model import CharModel
 from elman.train.checkpoint import load
 from elman.train.corpus import Corpus, TextFile
@@ -92,20 +94,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train(folder: Path, *options: str, processes: int) -> subprocess.CompletedProcess[str]:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost", "--nproc-per-node", str(processes)]
-    words = [sys.executable, *(torchrun if processes > 1 else []), "-m", "elman", "train", "text", "texts", *OPTIONS, *options]
+def in_two_processes(folder: Path, out: str, *options: str) -> subprocess.CompletedProcess[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost", "--nproc-per-node", "2"]
+    words = [*torchrun, "-m", "elman", *training(folder, out), *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "LC_ALL": "C"}
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+
+def training(folder: Path, out: str) -> list[str]:
+    return ["train", "text", str(folder / "texts"), *OPTIONS, "--out", str(folder / out)]
 
 
 @pytest.fixture(scope="module")
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """What one process and what two print: the metrics, once."""
     pytest.importorskip("lightning_fabric")
-    runs = [train(folder, "--out", f"out{count}", processes=count) for count in (1, 2)]
-    assert [run.returncode for run in runs] == [0, 0], runs[1].stderr
-    return [json.loads(run.stdout) for run in runs]
+    one, two = CliRunner().invoke(app, training(folder, "one")), in_two_processes(folder, "two")
+    assert (one.exit_code, two.returncode) == (0, 0), two.stderr
+    return [json.loads(run.stdout) for run in (one, two)]
 
 
 class TestTwoProcesses:
@@ -120,12 +126,12 @@ class TestTwoProcesses:
         torch.testing.assert_close(torch.tensor(bits[1]), torch.tensor(bits[0]), rtol=1e-4, atol=0)
 
     def test_write_one_model_which_is_that_of_one(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
-        one, two = (load(folder / each["files"]["model"]).state_dict() for each in metrics)
+        one, two = (load(folder / name / "model.safetensors").state_dict() for name in ("one", "two"))
         for name, weight in one.items():
             torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-4, msg=name)
 
     def test_say_once_what_is_wrong(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
-        run = train(folder, "--streams", "3", "--out", "refused", processes=2)
+        run = in_two_processes(folder, "refused", "--streams", "3")
         assert run.returncode != 0
         assert run.stderr.count("elman: ") == 1
         assert "let --streams be a multiple of 2" in run.stderr
