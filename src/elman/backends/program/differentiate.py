@@ -110,7 +110,7 @@ DERIVATIVES: dict[Opcode, Rule] = {
     Opcode.COS: lambda g, y, a: (-(g * a.op(Opcode.SIN)),),
     Opcode.ERF: lambda g, y, a: (g * ((-(a * a)).op(Opcode.EXP) * (2 / math.sqrt(math.pi))),),
     Opcode.RECIPROCAL: lambda g, y, a: (-(g * (y * y)),),
-    Opcode.SQUARE: lambda g, y, a: (g * (a * 2.0),),
+    Opcode.SQUARE: lambda g, y, a: ((g * 2.0) * a,),  # a gradient is more often shared than a value
     Opcode.ROW_SUM: lambda g, y, a: (g.op(Opcode.ROW_SUM),),
     Opcode.ROW_MEAN: lambda g, y, a: (g.op(Opcode.ROW_MEAN),),
     Opcode.ROW_MAX: _row_max,
