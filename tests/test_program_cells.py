@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 import program_text
+from elman import Zoneout, zoo
 from elman.cells import BY_NAME
 from program_cells import CELLS, GRU2014, LSTM
 from program_interpreter import ProgramStep
 from program_steps import arguments, assert_same, by_program, by_torch, gradients, program
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 EVERY = (*CELLS, *BY_NAME.values())
+
+
+@pytest.mark.parametrize("cell", [*zoo.CELLS, lambda: Zoneout(LSTM(), h=0.1, c=0.3)], ids=lambda cell: cell.__name__)
+def test_a_cell_of_the_zoo_by_its_program_is_the_cell(cell: Callable[[], Any]) -> None:
+    own = cell()
+    for traced in (False, True):
+        given = arguments(own)
+        expected, results = by_torch(own, given, traced), by_program(program(own, traced=traced), given)
+        assert_same(results, expected)
+        assert_same(gradients(results, given), gradients(expected, given))
 
 
 @pytest.mark.parametrize("cell", EVERY, ids=lambda cell: cell.__name__)

@@ -133,6 +133,8 @@ def test_numbers_of_numpy_and_of_torch_are_numbers() -> None:
     [
         lambda x, r, s, p: (x.a + r.a) * 2 + s.h,
         lambda x, r, s, p: torch.tanh(x.a + r.a) + r.b,
+        lambda x, r, s, p: x.a * r("a", s.h * 2) + torch.relu(x.b + r("b", x.a * s.h)),
+        lambda x, r, s, p: s.h + r("b", x.a),
         lambda x, r, s, p: s.h,
         lambda x, r, s, p: torch.sigmoid(torch.exp(x.a - torch.maximum(x.a, x.b)) + r.a),
     ],

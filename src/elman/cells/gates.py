@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # By torch's names, the functions whose result is a gate's value.
 ACTIVATIONS = frozenset(
     "tanh sigmoid special_expit relu relu6 leaky_relu elu selu celu silu mish gelu softplus softsign hardsigmoid hardtanh hardswish "  # noqa: SIM905
-    "logsigmoid softmax special_softmax exp expm1 special_expm1 log log1p special_log1p erf special_erf sin cos".split()
+    "logsigmoid log_sigmoid softmax special_softmax exp expm1 special_expm1 log log1p special_log1p erf special_erf sin cos".split()
 )
 
 
@@ -45,6 +45,12 @@ class GateValues:
         for gate, tensors in parts.items():
             for tensor in tensors:
                 self._open[id(tensor)] = tensor, frozenset((gate,))
+
+    def take_part(self, gate: str, of_h: Tensor, part: Tensor) -> None:
+        """Take notice of r(gate, v): the gate's recurrent part is that, in place of the one of h."""
+        if gate in self._parts:
+            self._parts[gate] = [*(each for each in self._parts[gate] if each is not of_h), part]
+            self._open[id(part)] = part, frozenset((gate,))
 
     def note(self, name: str, operands: Any, result: Any) -> None:
         """Take notice of an operation of this name."""

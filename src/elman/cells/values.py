@@ -49,6 +49,11 @@ class RecurrentParts(Values):
         gates = cell.recurrent_gates
         super().__init__("r", cell, () if weight is None else zip(gates, _by_gate(linear(h, weight, bias), len(gates)), strict=True))
         self._weight, self._bias = weight, bias
+        self._traced: GateValues | None = None
+
+    def trace(self, values: GateValues) -> None:
+        """From now on let the gates' values take notice of the parts for other vectors than h."""
+        self._traced = values
 
     def __call__(self, gate: str, v: Tensor) -> Tensor:
         """The rows of W_hh and b_hh for this gate applied to ``v``, (B, H), instead of h."""
@@ -58,7 +63,10 @@ class RecurrentParts(Values):
         size = self._weight.shape[0] // len(gates)
         begin = gates.index(gate) * size
         rows = slice(begin, begin + size)
-        return linear(v, self._weight[rows], None if self._bias is None else self._bias[rows])
+        part = linear(v, self._weight[rows], None if self._bias is None else self._bias[rows])
+        if self._traced is not None:
+            self._traced.take_part(gate, getattr(self, gate), part)
+        return part
 
 
 def missing(role: str, cell: Cell, name: str) -> str:
@@ -115,6 +123,7 @@ def trace_step(
     r = RecurrentParts(cell, states[0], weights.get("weight_hh"), weights.get("bias_hh"))
     parts = [(cell.input_gates, x), (cell.recurrent_gates, r)]
     values = GateValues({gate: [getattr(part, gate) for gates, part in parts if gate in gates] for gate in cell.traced})
+    r.trace(values)
     with GateTracker(values):
         after = _after(cell, x, r, states, weights, draws)
     return after, tuple([values.of(gate).expand_as(after[-1]) for gate in cell.traced])

@@ -146,7 +146,7 @@ class _Recurrent:
 
 
 class _Gates:
-    """Finds the gates' values, as ``elman.cells.gates.GateTracker`` does."""
+    """Finds the gates' values, as ``elman.cells.gates.GateValues`` does."""
 
     def __init__(self, cell: Cell, x: Mapping[str, Value]) -> None:
         self._x = x
