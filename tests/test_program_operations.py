@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from elman import Cell
 from elman.backends.program.operations import OPERATIONS
-from elman.backends.program.program import Role
+from elman.backends.program.program import GIVEN_FORWARD, Role
+from program_interpreter import run
 from program_steps import Arguments, assert_same, by_program, by_torch, gradients, program
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ OF_ONE: dict[str, Callable[[Any], Any]] = {
     "relu": lambda a: F.relu(a),
     "leaky_relu": lambda a: F.leaky_relu(a, 0.1),
     "elu": lambda a: F.elu(a, alpha=1.5),
+    "floor": lambda a: a - torch.floor(a),
+    "ceil": lambda a: torch.ceil(a) * a,
     "softplus": lambda a: F.softplus(a, beta=2),
     "softplus of another threshold": lambda a: F.softplus(a, threshold=5.0),
     "log_sigmoid logsigmoid": lambda a: F.logsigmoid(a),
@@ -256,6 +259,18 @@ def test_hardsigmoid() -> None:
 def test_a_power(exponent: float) -> None:
     for number in NUMBERS:
         compare(lambda a: a**exponent, given([number], [0.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_number_is_rounded_down_whatever_its_size(dtype: torch.dtype) -> None:
+    """Written with additions that round, in the dtype that runs."""
+    exponents = torch.arange(-3, 60, dtype=dtype)
+    special = torch.tensor([0.0, math.inf, math.nan], dtype=dtype)
+    sizes = torch.cat([special, *(2**exponents * factor for factor in (0.5, 0.99, 1, 1.01, 1.5, 1.75))])
+    numbers = torch.cat([sizes, -sizes, torch.nextafter(sizes, sizes + 1), torch.nextafter(-sizes, sizes)])
+    code = program(Operation(lambda a: torch.floor(a)), dtype=dtype).forward
+    found = run(code, {(Role.INPUT, 0): numbers.unsqueeze(0)}, GIVEN_FORWARD, lambda stage, arrays: None)
+    torch.testing.assert_close(found[Role.NEW_STATE, 0][0], torch.floor(numbers), rtol=0, atol=0, equal_nan=True)
 
 
 def test_each_operation_of_the_list_is_tested() -> None:

@@ -68,6 +68,19 @@ def addcmul(input: Value, tensor1: Value, tensor2: Value, value: Number = 1) -> 
     return add(input, tensor1 * tensor2, value)
 
 
+def floor(input: Value) -> Value:
+    """By what rounds it to a whole number: adding the least power of two that has no digits behind the point, and taking it off again."""
+    whole = 2.0 ** (52 if input.recording.dtype is torch.float64 else 23)  # narrower numbers are computed in float32
+    size = made(Opcode.ABS, input)
+    rounded = where(size < whole, (size + whole) - whole, size)
+    rounded = where(input < 0, -rounded, rounded)
+    return _without_gradient(rounded - (rounded > input))
+
+
+def ceil(input: Value) -> Value:
+    return -floor(-input)
+
+
 # --- Choices ----------------------------------------------------------------------------------------------------------
 
 
@@ -171,7 +184,7 @@ def gelu(input: Value, approximate: str = "none") -> Value:
 # --- What is the same numbers -----------------------------------------------------------------------------------------
 
 
-def detach(input: Value) -> Value:
+def _without_gradient(input: Value) -> Value:
     return under(differentiate.detach, input)
 
 
@@ -239,6 +252,8 @@ _NAMES: dict[Operation, str] = {
     _elementwise(Opcode.SIN): "sin",
     _elementwise(Opcode.COS): "cos",
     _elementwise(Opcode.ERF): "erf special_erf",
+    floor: "floor",
+    ceil: "ceil",
     lerp: "lerp",
     addcmul: "addcmul",
     smaller: "minimum min",
@@ -276,7 +291,7 @@ _NAMES: dict[Operation, str] = {
     softmax: "softmax special_softmax",
     layer_norm: "layer_norm",
     rms_norm: "rms_norm",
-    detach: "detach",
+    _without_gradient: "detach",
     unchanged: "clone contiguous pos positive",
     to: "to type_as",
     to_float: "float",
