@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from elman.cells.values import RecurrentParts, Values
 
-_DOUBLINGS = 12
-
 
 class PhasedLSTM(Cell):
     """Long short-term memory in which each unit opens for a part of its own period of time and rests otherwise.
@@ -81,8 +79,5 @@ class PhasedLSTM(Cell):
 
 
 def _fraction(v: Tensor) -> Tensor:
-    """What v has above a whole number, exactly, for |v| < 2 ** 13: kernels have no remainder, but they subtract powers of two."""
-    rest = torch.abs(v)
-    for power in reversed(range(_DOUBLINGS + 1)):
-        rest = torch.where(rest >= 2.0**power, rest - 2.0**power, rest)
-    return torch.where((v < 0) & (rest > 0), 1 - rest, rest)
+    """What v has above a whole number."""
+    return v - torch.floor(v)
