@@ -11,6 +11,7 @@ import torch
 from functorch.compile import make_boxed_func
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.utils import counters
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
@@ -130,6 +131,30 @@ def test_a_compiled_network_takes_any_number_of_steps_and_rows(name: str) -> Non
         assert torch.equal(got, expected)
         for one, two in zip(*(torch.autograd.grad(output.sum(), parameters) for output in (got, expected)), strict=True):
             assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("trains", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("beside", ["nothing", "lengths", "reset", "hx"])
+@pytest.mark.parametrize("dynamic", [None, True], ids=["by itself", "dynamic"])
+def test_no_size_needs_a_graph_of_its_own(dynamic: bool | None, beside: str, trains: bool) -> None:
+    """Torch takes the first size for the only one, unless it is told; the second tells it."""
+    lstm = elman.LSTM(3, 4).requires_grad_(trains)
+    compiled = torch.compile(lstm, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    counters.clear()
+    for steps, batch in ((5, 2), (17, 3), (50, 4), (123, 5)):
+        x, hx, spans = torch.randn(steps, batch, 3, requires_grad=trains), (), {}
+        if beside == "lengths":
+            spans = {"lengths": torch.arange(batch)}
+        elif beside == "reset":
+            spans = {"reset": torch.arange(steps * batch).view(steps, batch) % 7 == 0}
+        elif beside == "hx":
+            hx = (as_hx(initial_states(lstm, batch)),)
+        got, expected = compiled(x, *hx, **spans)[0], lstm(x, *hx, **spans)[0]
+        assert torch.equal(got, expected)
+        if trains:
+            gradients = (torch.autograd.grad(output.square().sum(), [x, *lstm.parameters()]) for output in (got, expected))
+            assert all(map(torch.equal, *gradients))
+    assert counters["stats"]["unique_graphs"] == (1 if dynamic else 2)
 
 
 @pytest.mark.parametrize("name", ["deep", "gru", "lstm, run again"])

@@ -37,7 +37,10 @@ def as_lengths(lengths: Lengths, batch: int, steps: int) -> Tensor:
         TypeError: they are not a list, tuple, tensor or array of integers.
         RuntimeError: they are not B, or one is not from 0 to T.
     """
-    expected = f"expected {batch} lengths, one for each sequence of x"
+
+    def wrong_count(got: object) -> RuntimeError:  # only now: in a text a compiler's symbol is a constant
+        return RuntimeError(f"expected {batch} lengths, one for each sequence of x, got {got}")
+
     check_unmasked("lengths", lengths)
     lengths = _as_traceable(lengths)
     if isinstance(lengths, ARRAYS):
@@ -51,9 +54,9 @@ def as_lengths(lengths: Lengths, batch: int, steps: int) -> Tensor:
         if lengths.ndim == 0 and batch == 1:
             lengths = lengths.reshape(1)
         if lengths.ndim != 1:
-            raise RuntimeError(f"{expected}, got {brief_numbers(lengths)}: give it one axis with lengths.reshape(-1)")
+            raise wrong_count(f"{brief_numbers(lengths)}: give it one axis with lengths.reshape(-1)")
         if lengths.shape[0] != batch:
-            raise RuntimeError(f"{expected}, got {lengths.shape[0]}: lengths is {brief_numbers(lengths)}")
+            raise wrong_count(f"{lengths.shape[0]}: lengths is {brief_numbers(lengths)}")
         if isinstance(lengths, Tensor):
             if is_recorded():
                 return _recorded_lengths(lengths, steps)
@@ -72,7 +75,7 @@ def as_lengths(lengths: Lengths, batch: int, steps: int) -> Tensor:
                 raise TypeError(f"expected lengths to be integers, got {brief(length)} of type {kind}: lengths is {brief_numbers(lengths)}")
             numbers.append(number)
         if len(numbers) != batch:
-            raise RuntimeError(f"{expected}, got {len(numbers)}: lengths is {brief_numbers(numbers)}")
+            raise wrong_count(f"{len(numbers)}: lengths is {brief_numbers(numbers)}")
     elif batch == 1 and (number := as_int(lengths)) is not None:
         numbers = [number]
     else:
@@ -90,8 +93,8 @@ def _check_range(numbers: Sequence[int], steps: int, lengths: Lengths) -> None:
 def _recorded_lengths(lengths: Tensor, steps: int) -> Tensor:
     """Lengths whose numbers must not be read while a call is recorded: the record checks them when it is run."""
     traced = torch._C._get_tracing_state() is not None  # there the number of steps is a tensor
-    message = f"expected lengths from 0 to {'T' if traced else steps}, the steps of x"
-    torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), message)
+    # T in words: in a text a compiler's symbol becomes a constant, and every other number of steps is compiled anew.
+    torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), "expected lengths from 0 to T, the steps of x")
     lengths = lengths.to("cpu", torch.int64, copy=True).contiguous()
     # A trace leaves out what has no result, so that there the numbers are looked up: one outside the table is an error.
     return torch.arange(steps + 1, device="cpu").index_select(0, lengths) if traced else lengths
