@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +22,7 @@ from native import initial_states, named, required
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = [
     required,
@@ -201,3 +205,23 @@ def test_code_that_asks_for_what_there_is_not_gets_empty_tensors() -> None:
 
     for got, expected in zip(torch.compile(run, fullgraph=True)(x), run(x), strict=True):
         assert torch.equal(got, expected)
+
+
+@pytest.mark.slow
+def test_a_new_process_loads_the_code_of_another_where_ci_is_set(tmp_path: Path) -> None:
+    program = """
+import torch, elman
+from torch._dynamo.utils import counters
+torch.manual_seed(0)
+gru, x = elman.GRU(3, 4), torch.randn(5, 2, 3, requires_grad=True)
+wanted = [x, *gru.parameters()]
+got, expected = (torch.autograd.grad(run(x)[0].square().sum(), wanted) for run in (torch.compile(gru, fullgraph=True), gru))
+assert all(map(torch.equal, got, expected))
+print(counters["aot_autograd"]["autograd_cache_hit"])
+"""
+    environment = {**os.environ, "CI": "true", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    hits = [
+        subprocess.run([sys.executable, "-W", "ignore", "-c", program], env=environment, capture_output=True, check=True, text=True).stdout
+        for _ in range(2)
+    ]
+    assert hits == ["0\n", "1\n"]
