@@ -32,6 +32,7 @@ IN_CHINESE = {
     "training",
     "scale",
     "look-inside",
+    "cells",
     "guarantees",
     "benchmark",
     "character-model",
