@@ -59,7 +59,7 @@ STDOUT = Path("-")
 
 
 def bench(
-    cell: Annotated[str, typer.Option(help="Kinds of network.", rich_help_panel=_WHAT)] = "rnn,gru,lstm",
+    cell: Annotated[str, typer.Option(help="Kinds of network; or cells, zoo.MGU or my.py:MyCell.", rich_help_panel=_WHAT)] = "rnn,gru,lstm",
     grid: Annotated[
         Grid | None,
         typer.Option(
@@ -142,6 +142,8 @@ def bench(
     from elman.bench.case import MODES
     from elman.bench.machine import usual_threads
     from elman.bench.race import BLOCK_S, QUICK_BLOCK_S
+    from elman.cells.by_name import is_own
+    from elman.cli.bench_cells import race_cells
 
     if json_path is not None and json_path != STDOUT and json_path.name.startswith("-"):
         raise ValueError(f"--json: expected a file name, or - for standard output, got {str(json_path)!r}")
@@ -161,7 +163,7 @@ def bench(
             "--compiled": compiled,
         }
         _refuse("--device cuda", unfit)
-        race = _Race(modes, [], rounds or (5 if quick else 15), 0.0, 0, as_markdown, json_path)
+        race = Race(modes, [], rounds or (5 if quick else 15), 0.0, 0, as_markdown, json_path)
         of_dtype = dtype or Dtype.bfloat16
         usual = Grid.sizes if of_dtype is Dtype.float16 and not ragged else Grid.long
         race.cuda(select(cell, (grid or usual).value, rows), of_dtype.value, ragged, matmul_precision, a_a)
@@ -174,8 +176,10 @@ def bench(
     counts = thread_counts(threads) if threads else [usual_threads()]
     if chart is not None:
         _prepare_chart(chart, grid, counts)
-    race = _Race(modes, counts, rounds or (5 if quick else 15), QUICK_BLOCK_S if quick else BLOCK_S, busy, as_markdown, json_path)
-    if grid is Grid.sequences:
+    race = Race(modes, counts, rounds or (5 if quick else 15), QUICK_BLOCK_S if quick else BLOCK_S, busy, as_markdown, json_path)
+    if is_own(cell):
+        race_cells(race, cell)
+    elif grid is Grid.sequences:
         if rows:
             raise ValueError(f"--rows: --grid sequences has no rows to choose from, got {rows!r}; leave it out")
         if len(counts) > 1:
@@ -210,7 +214,7 @@ def _prepare_chart(folder: Path, grid: Grid, counts: list[int]) -> None:
 
 
 @dataclass(frozen=True)
-class _Race:
+class Race:
     """How something is measured and where the results go."""
 
     modes: tuple[Mode, ...]
@@ -245,7 +249,7 @@ class _Race:
                 draw(report.to_dict(), chart)
             return report.to_dict(), race_page(report)
 
-        self._run(
+        self.run(
             measure(cases, self.modes, elman, others, threads=threads, always_again=always_again, **self._timed),
             lambda row, number: f"{number}/{total}  {row.case.cell} {row.case} {row.mode}: torch/elman {row.over_elman('torch'):.2f}",
             results,
@@ -270,7 +274,7 @@ class _Race:
             report = DeviceReport(card, dtype, ragged, Current.current(), self.rounds, block_s, tuple(rows), complete)
             return report.to_dict(), report.page()
 
-        self._run(
+        self.run(
             measure(cases, self.modes, dtype, rounds=self.rounds, min_block_s=block_s, ragged=ragged, always_again=always_again),
             lambda row, number: f"{number}/{total}  {row.case.cell} {row.case} {row.mode}: torch/elman {row.over_elman('torch'):.2f}",
             results,
@@ -290,7 +294,7 @@ class _Race:
             facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "answers": as_dicts}
             return facts, sequences_page(answers, machine, threads, self.rounds)
 
-        self._run(
+        self.run(
             measure(cells, self.modes, threads=threads, **self._timed),
             lambda answer, number: f"{answer.cell} {answer.mode} {answer.question}: {answer.ratio:.2f}",
             results,
@@ -310,7 +314,7 @@ class _Race:
             facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "complete": len(found) == total, "rows": rows}
             return facts, compiled_page(found, machine, threads, self.rounds)
 
-        self._run(
+        self.run(
             measure(cases, self.modes, threads=threads, **self._timed),
             lambda row, number: f"{number}/{total}  {row.case.cell} {row.case} {row.mode}: compiled/eager {row.over_eager:.2f}",
             results,
@@ -329,7 +333,7 @@ class _Race:
             facts = {"machine": asdict(machine), "rounds": self.rounds, "busy": self.busy, "rows": as_dicts}
             return facts, threads_page(rows, machine, self.rounds, self.busy)
 
-        self._run(
+        self.run(
             measure(cases, self.modes, self.counts, **self._timed),
             lambda row, number: f"{row.case.cell} {row.case} {row.mode}, threads {row.threads}: {row.over_fewest:.2f}",
             results,
@@ -339,7 +343,7 @@ class _Race:
     def _timed(self) -> dict[str, Any]:
         return {"rounds": self.rounds, "min_block_s": self.min_block_s}
 
-    def _run(
+    def run(
         self,
         measured: Iterable[Result],
         progress: Callable[[Result, int], str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +32,17 @@ _NETWORK, _DATA, _RAGGED, _NUMBERS = "Network", "Data", "Lengths and resets", "O
 
 
 def explain(
-    kind: Annotated[str, typer.Argument(metavar="rnn|gru|lstm", help="Kind of network: rnn, gru or lstm.")],
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[rnn|gru|lstm]", help="Kind of network: rnn, gru or lstm.", show_default=False)
+    ] = None,
+    cell: Annotated[
+        str | None,
+        typer.Option(
+            help="A cell instead of a kind: of the zoo, zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.",
+            show_default=False,
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
     input_size: Annotated[int, typer.Option(help="I, features per step.", rich_help_panel=_NETWORK)] = 10,
     hidden_size: Annotated[int, typer.Option(help="H, hidden units.", rich_help_panel=_NETWORK)] = 20,
     num_layers: Annotated[int, typer.Option(help="L, layers.", rich_help_panel=_NETWORK)] = 1,
@@ -92,6 +102,8 @@ def explain(
     Example:  [bold]elman explain rnn --num-layers 2 --bidirectional --numbers[/]
 
     Example:  [bold]elman explain gru --bidirectional --lengths 5,3,0 --reset 2[/]
+
+    Example:  [bold]elman explain --cell zoo.MGU --hidden-size 64[/]
     """
     from elman.show.facts import plain
     from elman.show.hand_worked import Which
@@ -101,6 +113,29 @@ def explain(
     from elman.show.specification import Spec
     from elman.show.style import console
 
+    if (kind is None) == (cell is None):
+        got = "neither" if kind is None else "both"
+        raise ValueError(f"expected a kind of network or --cell, got {got}; for a built-in network write elman explain rnn")
+    if cell is not None:
+        unfit = {"--lengths": lengths, "--reset": reset, "--numbers": numbers, "--proj-size": proj_size, "--dropout": dropout}
+        if given := [name for name, value in unfit.items() if value]:
+            raise ValueError(f"--cell does not take {given[0]}; leave it out")
+        _explain_cell(
+            cell,
+            as_json,
+            input_size=input_size,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            bidirectional=bidirectional,
+            bias=not no_bias,
+            batch_first=batch_first,
+            seq_len=seq_len or 5,
+            batch=batch or 3,
+            seed=seed,
+            dtype=dtype.value,
+        )
+        return
+    assert kind is not None
     sizes, resets = None if lengths is None else _lengths(lengths), () if reset is None else _resets(reset)
     if seq_len is None and sizes is not None and not any(sizes):
         raise ValueError("all --lengths are 0; give the number of steps with --seq-len")
@@ -136,6 +171,22 @@ def explain(
         print_json({"network": plain(network)})
     else:
         console().print(explain_page(network))
+
+
+def _explain_cell(cell: str, as_json: bool, *, dtype: str, **options: Any) -> None:
+    """What is said of a network of somebody's cell."""
+    import torch
+
+    from elman.cells.by_name import cell_by_name
+    from elman.show.facts import plain
+    from elman.show.own_cell import OwnNetwork, own_cell_page
+    from elman.show.style import console
+
+    network = OwnNetwork(cell_by_name(cell), dtype=getattr(torch, dtype), **options)
+    if as_json:
+        print_json({"network": plain(network)})
+    else:
+        console().print(own_cell_page(network))
 
 
 def _lengths(text: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from elman.cli.frame import Device, Lang, print_json
 
 
 def tour(
-    cell: Annotated[str, typer.Option(help="Kind of network: rnn, gru or lstm.")] = "rnn",
+    cell: Annotated[str, typer.Option(help="Kind of network: rnn, gru or lstm; or a cell, zoo.MGU or path/to/file.py:MyCell.")] = "rnn",
     weights: Annotated[bool, typer.Option("--weights", help="Print the parameters of all three networks, not only the first.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the weights and the data.")] = 0,
     device: Annotated[Device, typer.Option(help="Where the networks run.")] = Device.cpu,
@@ -21,11 +21,22 @@ def tour(
 
     Example:  [bold]elman tour --cell lstm[/]
     """
+    from elman.cells.by_name import cell_by_name, is_own
     from elman.show.facts import plain
     from elman.show.network import tour as study
+    from elman.show.own_cell import own_cell_page, own_networks
     from elman.show.pages import tour_page
     from elman.show.style import console
 
+    if is_own(cell):
+        if device is not Device.cpu:
+            raise ValueError(f"--cell {cell} runs on the CPU only; leave --device out")
+        own = own_networks(cell_by_name(cell), seed)
+        if as_json:
+            print_json({"networks": [plain(network) for network in own]})
+        else:
+            console().print(*map(own_cell_page, own))
+        return
     if device is Device.cuda:
         from elman.bench.device import require_cuda
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from elman.cells import Cell
     from elman.train.char_model import CharModel
     from elman.train.corpus import Corpus
     from elman.train.fit import Step
@@ -48,6 +49,14 @@ def text(
             help="Text files and folders; by default Python's standard library. In folders, hidden files, environments, caches, --out and "
             "the output of earlier runs are skipped.",
             show_default=False,
+        ),
+    ] = None,
+    cell: Annotated[
+        str | None,
+        typer.Option(
+            help="A cell instead of the Elman network's: of the zoo, zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.",
+            show_default=False,
+            rich_help_panel=_MODEL,
         ),
     ] = None,
     hidden_size: Annotated[int, typer.Option(help="Hidden units of each layer.", min=1, rich_help_panel=_MODEL)] = 256,
@@ -101,7 +110,11 @@ def text(
     if steps is None and seconds is None:
         seconds = SECONDS
     settings = TextSettings(
-        FitSettings(steps, seconds, streams, chunk, learning_rate), hidden_size=hidden_size, num_layers=num_layers, seed=seed
+        FitSettings(steps, seconds, streams, chunk, learning_rate),
+        hidden_size=hidden_size,
+        num_layers=num_layers,
+        cell=None if cell is None else _cell(cell),
+        seed=seed,
     )
     corpus = read_paths(paths, out) if paths else read_standard_library()
     started = processes.started()
@@ -128,6 +141,16 @@ def _take_part(corpus: Corpus, settings: TextSettings, started: OneProcess) -> N
 
     with _until_interrupted(), suppress(DivergedError):
         take_part(corpus, settings, started)
+
+
+def _cell(name: str) -> Cell:
+    """The cell of this name, of which a network reads characters and nothing beside them."""
+    from elman.cells.by_name import cell_by_name
+
+    cell = cell_by_name(name)
+    if cell.step_inputs:
+        raise ValueError(f"--cell: expected a cell without step inputs, got {name} with {', '.join(cell.step_inputs)}")
+    return cell
 
 
 def _train_and_keep(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from torch import Tensor, nn
 
-from elman import RNN
+from elman import RNN, Recurrent
+
+if TYPE_CHECKING:
+    from elman import Cell
 
 VOCABULARY = 256
 """Characters are bytes: every text can be read, none needs a table of its own."""
 
 
 class CharModel(nn.Module):
-    """An embedding, an Elman network and a linear head, nothing else.
+    """An embedding, a recurrent network and a linear head, nothing else.
 
     >>> import torch
     >>> model = CharModel(hidden_size=32)
@@ -23,17 +28,23 @@ class CharModel(nn.Module):
     Args:
         embedding_size: numbers by which a character is described to the network.
         hidden_size: hidden units in each layer.
-        num_layers: layers of the Elman network (tanh).
+        num_layers: layers of the network.
+        cell: what it is a network of; by default an Elman network (tanh).
     """
 
-    def __init__(self, embedding_size: int = 64, hidden_size: int = 256, num_layers: int = 2) -> None:
+    rnn: Recurrent[Any]
+
+    def __init__(self, embedding_size: int = 64, hidden_size: int = 256, num_layers: int = 2, cell: Cell | None = None) -> None:
         super().__init__()
         self.sizes = {"embedding_size": embedding_size, "hidden_size": hidden_size, "num_layers": num_layers}
         self.embedding = nn.Embedding(VOCABULARY, embedding_size)
-        self.rnn = RNN(embedding_size, hidden_size, num_layers)
+        self.cell = cell
+        self.rnn = (
+            RNN(embedding_size, hidden_size, num_layers) if cell is None else Recurrent(cell, embedding_size, hidden_size, num_layers)
+        )
         self.head = nn.Linear(hidden_size, VOCABULARY)
         for name, parameter in self.rnn.named_parameters():
-            if name.startswith("weight_hh"):
+            if name.startswith("weight_hh") and cell is None:  # another cell has initial values of its own
                 nn.init.orthogonal_(parameter)
 
     @property
@@ -42,17 +53,20 @@ class CharModel(nn.Module):
         return self.sizes["embedding_size"] + self.sizes["hidden_size"] * self.sizes["num_layers"] + 2 * VOCABULARY
 
     @staticmethod
-    def count_parameters(embedding_size: int, hidden_size: int, num_layers: int) -> int:
+    def count_parameters(embedding_size: int, hidden_size: int, num_layers: int, cell: Cell | None = None) -> int:
         """How many numbers such a model's weights are, without making it.
 
         >>> CharModel.count_parameters(8, 16, 2) == sum(weight.numel() for weight in CharModel(8, 16, 2).parameters())
         True
         """
+        around = VOCABULARY * embedding_size + VOCABULARY * (hidden_size + 1)
+        if cell is not None:
+            rnn = Recurrent(cell, embedding_size, hidden_size, num_layers, device="meta")
+            return around + sum(parameter.numel() for parameter in rnn.parameters())
         layer = hidden_size * (hidden_size + 2)
-        inputs = embedding_size + (num_layers - 1) * hidden_size
-        return VOCABULARY * embedding_size + num_layers * layer + hidden_size * inputs + VOCABULARY * (hidden_size + 1)
+        return around + num_layers * layer + hidden_size * (embedding_size + (num_layers - 1) * hidden_size)
 
-    def forward(self, characters: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, characters: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """The scores of what comes after each character.
 
         Args:
@@ -65,7 +79,7 @@ class CharModel(nn.Module):
         output, state = self.hidden(characters, state)
         return self.head(output), state
 
-    def hidden(self, characters: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def hidden(self, characters: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """What the head sees: the last layer's hidden units after each character, (T, B, H), and the last state, (L, B, H)."""
         output, state = self.rnn(self.embedding(characters.long()), state)
         return output, state

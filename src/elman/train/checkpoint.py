@@ -14,6 +14,8 @@ from elman.train.char_model import CharModel
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from elman import Cell
+
 _FORMAT = "elman.CharModel"
 
 
@@ -28,7 +30,8 @@ def save(model: CharModel, path: Path) -> None:
 
 def content_of(model: CharModel) -> bytes:
     """What :func:`save` writes."""
-    return serialize(model.state_dict(), {"format": _FORMAT, "sizes": json.dumps(model.sizes, allow_nan=False)})
+    cell = {} if model.cell is None else {"cell": repr(model.cell)}
+    return serialize(model.state_dict(), {"format": _FORMAT, "sizes": json.dumps(model.sizes, allow_nan=False), **cell})
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -41,8 +44,12 @@ def is_checkpoint(path: Path) -> bool:
         return _FORMAT.encode() in file.read(4096)
 
 
-def load(path: Path) -> CharModel:
+def load(path: Path, cell: Cell | None = None) -> CharModel:
     """Read a model that :func:`save` wrote.
+
+    Args:
+        path: the file.
+        cell: the cell that the model was made of, unless it is the default: a file names it, and does not hold it.
 
     Raises:
         CheckpointError: it is not such a file, or its weights do not fit its sizes.
@@ -53,8 +60,10 @@ def load(path: Path) -> CharModel:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
                 raise CheckpointError(f"{path} does not hold a character model: its format is {metadata.get('format')!r}, not {_FORMAT!r}")
+            if metadata.get("cell") != (None if cell is None else repr(cell)):
+                raise CheckpointError(f"{path} holds a model of {metadata.get('cell', 'the default cell')}, got {cell!r}: pass cell=...")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        model = CharModel(**json.loads(metadata["sizes"]))
+        model = CharModel(**json.loads(metadata["sizes"]), cell=cell)
         model.load_state_dict(weights)
     except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} does not hold a character model: {error}") from error

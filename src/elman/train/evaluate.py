@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import lzma
 from math import log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ def as_characters(text: bytes) -> Tensor:
     return torch.frombuffer(bytearray(text), dtype=torch.uint8)
 
 
-def bits_of_each(model: CharModel, characters: Tensor, state: Tensor | None = None, chunk: int = CHUNK) -> Tensor:
+def bits_of_each(model: CharModel, characters: Tensor, state: Any = None, chunk: int = CHUNK) -> Tensor:
     """What each character costs, given all the ones before it: -log2 of the probability that the model gave it.
 
     The first one is predicted as if a line had just ended.
@@ -53,7 +53,7 @@ def bits_of_each(model: CharModel, characters: Tensor, state: Tensor | None = No
 
 
 @torch.no_grad()
-def _bits_in_chunks(model: CharModel, characters: Tensor, state: Tensor | None, chunk: int) -> Iterator[Tensor]:
+def _bits_in_chunks(model: CharModel, characters: Tensor, state: Any, chunk: int) -> Iterator[Tensor]:
     """The bits of one chunk after the other: only one is in memory at a time, and no more of a wide model than ``_AT_ONCE`` numbers."""
     chunk = max(1, min(chunk, _AT_ONCE // (characters.shape[1] * model.numbers_per_character)))
     before = torch.cat([torch.full_like(characters[:1], _BEFORE_TEXT), characters[:-1]])

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import cos, inf, log, pi
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -188,10 +188,11 @@ def fit(
     return step
 
 
-def _loss(model: nn.Module, inputs: Tensor, targets: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _loss(model: nn.Module, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
     """The mean cost of the targets in nats, and the state at the end, through which no gradient goes."""
     logits, state = model(inputs, state)
-    return cross_entropy(logits.flatten(0, 1), targets.flatten().long()), state.detach()
+    ended = tuple([each.detach() for each in state]) if isinstance(state, tuple) else state.detach()
+    return cross_entropy(logits.flatten(0, 1), targets.flatten().long()), ended
 
 
 def read_chunks(text: bytes, streams: int, chunk: int) -> Iterator[tuple[Tensor, Tensor, bool]]:

@@ -42,7 +42,7 @@ def needed(settings: TextSettings, text_size: int, processes: int = 1) -> int:
     Processes share out the streams; weights and text are in each, and the gradients once more to be sent.
     """
     E, H, L = settings.embedding_size, settings.hidden_size, settings.num_layers
-    weights = (_WEIGHT_COPIES + (processes > 1)) * CharModel.count_parameters(E, H, L)
+    weights = (_WEIGHT_COPIES + (processes > 1)) * CharModel.count_parameters(E, H, L, settings.cell)
     # Embedding; outputs of the layers; scores, their logarithms; the gradients of all these on the way back.
     per_character = 2 * E + (2 * L + 2) * H + 4 * VOCABULARY
     return _FLOAT * (processes * weights + settings.fit.streams * settings.fit.chunk * per_character) + 3 * processes * text_size

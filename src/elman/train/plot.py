@@ -81,7 +81,10 @@ def _png(outcome: Outcome) -> bytes:
     sizes, corpus, last = outcome.model.sizes, outcome.corpus, outcome.last
     name = corpus.name
     short = _drawable(name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "...")
+    cell = outcome.settings.cell
     title = _("An Elman network reads {name}", name=short)
+    if cell is not None:
+        title = _("A network of {cell} cells reads {name}", cell=type(cell).__name__, name=short)
     characters = f"{len(corpus.held_out_text):,}"
     if corpus.is_one_file:
         held_out = _("evaluated on the file's last {characters} characters", characters=characters)
@@ -89,8 +92,11 @@ def _png(outcome: Outcome) -> bytes:
         held_out = _("evaluated on one held-out file, {characters} characters", characters=characters)
     else:
         held_out = _("evaluated on {files} held-out files, {characters} characters", files=len(corpus.held_out), characters=characters)
+    read = "{layers} × {units} units, {characters} characters read in {seconds} s; {held_out}"
+    if cell is None:
+        read = "{layers} × {units} tanh units, {characters} characters read in {seconds} s; {held_out}"
     subtitle = _(
-        "{layers} × {units} tanh units, {characters} characters read in {seconds} s; {held_out}",
+        read,
         layers=sizes["num_layers"],
         units=sizes["hidden_size"],
         characters=f"{last.characters:,}",

@@ -162,10 +162,11 @@ def _scores(outcome: Outcome) -> Table:
     table.add_column(max_width=40)  # what a narrow terminal takes from
     characters = len(outcome.corpus.held_out_text)
     scores = {_("{name} (strongest)", name=name): bits for name, bits in outcome.compressed.items()}
-    scores[_("Elman network")] = outcome.bits
+    network = _("Elman network") if outcome.settings.cell is None else type(outcome.settings.cell).__name__
+    scores[network] = outcome.bits
     longest = max(scores.values())
     for name, bits in sorted(scores.items(), key=lambda score: score[1]):
-        ours = name == _("Elman network")
+        ours = name == network
         bar = Bar(longest, 0, bits, color="green" if ours else "default")
         table.add_row(name, f"{bits:.3f}", _bytes(bits * characters / 8), bar, style="bold green" if ours else "")
     return table

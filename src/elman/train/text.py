@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from elman import Cell
     from elman.train.corpus import Corpus
 
 _CURVE_POINTS = 20
@@ -35,7 +36,7 @@ class TextSettings:
 
     Attributes:
         fit: how long and how fast.
-        embedding_size, hidden_size, num_layers: of the :class:`~elman.train.char_model.CharModel`.
+        embedding_size, hidden_size, num_layers, cell: of the :class:`~elman.train.char_model.CharModel`.
         seed: of the initial weights and of the sample.
         prompt: what the sample goes on from.
         sample_length: characters to write.
@@ -46,6 +47,7 @@ class TextSettings:
     embedding_size: int = 64
     hidden_size: int = 256
     num_layers: int = 2
+    cell: Cell | None = None
     seed: int = 0
     prompt: bytes = b"\n"
     sample_length: int = 800
@@ -101,7 +103,11 @@ class Outcome:
                 "left_out": corpus.left_out,
                 "sha256": corpus.sha256,
             },
-            "model": {**self.model.sizes, "parameters": sum(parameter.numel() for parameter in self.model.parameters())},
+            "model": {
+                **self.model.sizes,
+                **({} if self.settings.cell is None else {"cell": repr(self.settings.cell)}),
+                "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            },
             "training": {
                 **asdict(fitted),
                 "processes": self.processes,
@@ -194,7 +200,7 @@ def take_part(corpus: Corpus, settings: TextSettings, processes: OneProcess) -> 
 def _untrained(settings: TextSettings) -> CharModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        return CharModel(settings.embedding_size, settings.hidden_size, settings.num_layers)
+        return CharModel(settings.embedding_size, settings.hidden_size, settings.num_layers, settings.cell)
 
 
 def write_files(outcome: Outcome, folder: Path) -> dict[str, Path]:

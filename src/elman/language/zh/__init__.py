@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from elman.language.zh import bench, errors, help, show, train
+from elman.language.zh import bench, cells, errors, help, show, train
 
-SENTENCES: dict[str, str] = {**show.SENTENCES, **help.SENTENCES, **bench.SENTENCES, **train.SENTENCES, **errors.SENTENCES}
+SENTENCES: dict[str, str] = {
+    **show.SENTENCES,
+    **help.SENTENCES,
+    **bench.SENTENCES,
+    **train.SENTENCES,
+    **cells.SENTENCES,
+    **errors.SENTENCES,
+}

@@ -82,7 +82,6 @@ SENTENCES = {
     "What is measured": "测什么",
     "How it is measured": "怎么测",
     "Output": "输出",
-    "Kinds of network.": "网络种类。",
     "Which sizes: usual ones, the tour's three networks, awkward ones, 512 steps, or all but the last; by default the usual ones, on a "
     "GPU in bfloat16 and float32 512 steps. sequences: lengths, resets, traces and streams, each compared with the alternative, Elman and "
     "torch only.": (

@@ -1,0 +1,81 @@
+"""A cell by the name that somebody types: of the zoo, ``zoo.MGU``, or of a file, ``path/to/file.py:MyCell``."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from elman.cells.cell import Cell
+
+_ZOO = "zoo."
+
+
+def is_own(name: str) -> bool:
+    """Whether a name means a cell of the zoo or of a file, rather than a built-in network."""
+    return name.startswith(_ZOO) or ":" in name
+
+
+def cell_by_name(name: str) -> Cell:
+    """The cell of this name, made without arguments. A file is imported, and so run, if the name says so.
+
+    Raises:
+        ValueError: there is no such cell, file or name, the file cannot be imported, or the cell cannot be made without arguments.
+    """
+    if name.startswith(_ZOO):
+        found = _of_zoo(name.removeprefix(_ZOO))
+    elif ":" in name:
+        path, _, attribute = name.rpartition(":")
+        found = _of_file(Path(path), attribute)
+    else:
+        raise ValueError(f"expected a cell like zoo.MGU or path/to/file.py:MyCell, got {name!r}")
+    if isinstance(found, type):
+        try:
+            made: Cell = found()
+        except Exception as error:
+            raise ValueError(f"expected {name} to be made without arguments, got {type(error).__name__}: {error}") from error
+        return made
+    return found  # type: ignore[no-any-return]  # an object that the file has made
+
+
+def _of_zoo(name: str) -> Any:
+    try:
+        zoo = resolve_name("elman.zoo")
+    except (ImportError, AttributeError):
+        raise ValueError(f"unknown cell 'zoo.{name}': there is no zoo here") from None
+    cells = [each for each in dir(zoo) if _is_cell(getattr(zoo, each))]
+    if name not in cells:
+        raise ValueError(f"unknown cell {f'zoo.{name}'!r}; {_hint(name, cells, _ZOO)}")
+    return getattr(zoo, name)
+
+
+def _of_file(path: Path, name: str) -> Any:
+    if not path.is_file():
+        raise ValueError(f"no such file or folder: {path}")
+    spec = spec_from_file_location(f"elman_cell_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"expected a Python file, got {path}")
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look it up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"cannot import {path}: {type(error).__name__}: {error}") from error
+    found = vars(module).get(name)
+    if not _is_cell(found):
+        cells = [each for each, value in vars(module).items() if _is_cell(value) and getattr(value, "__module__", "") == spec.name]
+        raise ValueError(f"expected a cell called {name} in {path}, got none; {_hint(name, cells, '')}")
+    return found
+
+
+def _is_cell(value: object) -> bool:
+    return isinstance(value, Cell) or (isinstance(value, type) and issubclass(value, Cell) and value is not Cell)
+
+
+def _hint(name: str, known: list[str], prefix: str) -> str:
+    if close := difflib.get_close_matches(name, known, n=1):
+        return f"did you mean {prefix + close[0]!r}?"
+    return f"expected one of {', '.join(prefix + each for each in known)}" if known else "there are no cells"

@@ -1,0 +1,144 @@
+"""Your own cells in Chinese: how a command names one, what it shows of one, and what is wrong with one."""
+
+SENTENCES = {
+    # Help
+    "Kind of network: rnn, gru or lstm; or a cell, zoo.MGU or path/to/file.py:MyCell.": (
+        "网络种类：rnn、gru 或 lstm；也可以是一个 cell：zoo.MGU 或 path/to/file.py:MyCell。"
+    ),
+    "Kinds of network; or cells, zoo.MGU or my.py:MyCell.": "网络种类；也可以是 cell：zoo.MGU 或 my.py:MyCell。",
+    "A cell instead of a kind: of the zoo, zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.": (
+        "用 cell 代替网络种类：zoo 中的 zoo.MGU，或自定义的 path/to/file.py:MyCell；该文件会被导入执行。"
+    ),
+    "A cell instead of the Elman network's: of the zoo, zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.": (
+        "用其他 cell 代替 Elman 网络：zoo 中的 zoo.MGU，或自定义的 path/to/file.py:MyCell；该文件会被导入执行。"
+    ),
+    # What is shown
+    "gates": "门",
+    "states": "状态",
+    "parameters of its own": "额外参数",
+    "step inputs": "逐步输入",
+    "random numbers": "随机数",
+    "The cell": "cell 的定义",
+    "Parameters, {count} numbers": "参数，共 {count} 个数",
+    "What runs it": "由什么运行",
+    "loop": "循环",
+    "loop/elman": "循环/elman",
+    "loop: the same step in a Python loop of torch's operators, µs.": "循环：用 torch 算子写成的 Python 循环执行同样的步骤，单位 µs。",
+    "medians of {rounds} interleaved rounds, threads: {threads}.": "{rounds} 轮交替测量的中位数，线程数 {threads}。",
+    "A network of {cell} cells reads {name}": "由 {cell} 组成的网络读 {name}",
+    "{layers} × {units} units, {characters} characters read in {seconds} s; {held_out}": (
+        "{layers} × {units} 个单元，{seconds} 秒读了 {characters} 个字符；{held_out}"
+    ),
+    # The name of a cell
+    "expected a kind of network or --cell, got neither": "需要网络种类或 --cell，两者都没有给",
+    "expected a kind of network or --cell, got both": "网络种类和 --cell 只能给一个，两者都给了",
+    "for a built-in network write elman explain rnn": "内置网络请写 elman explain rnn",
+    "--cell does not take {name}": "--cell 不能与 {name} 同时使用",
+    "leave it out": "请去掉该选项",
+    "--cell {name} runs on the CPU only": "--cell {name} 只在 CPU 上运行",
+    "leave --device out": "请去掉 --device",
+    "--threads: --cell {name} takes a single number, got {value}": "--threads：--cell {name} 只接受一个数，收到 {value}",
+    "--cell: expected a cell without step inputs, got {name} with {inputs}": "--cell 需要没有逐步输入的 cell，{name} 需要 {inputs}",
+    "expected a cell like zoo.MGU or path/to/file.py:MyCell, got {value}": "cell 应写成 zoo.MGU 或 path/to/file.py:MyCell，收到 {value}",
+    "expected {name} to be made without arguments, got {kind}": "{name} 必须能不带参数地构造，出现 {kind}",
+    "unknown cell {name}": "未知的 cell：{name}",
+    "there is no zoo here": "这里没有 zoo",
+    "there are no cells": "没有任何 cell",
+    "expected a Python file, got {path}": "需要 Python 文件，收到 {path}",
+    "cannot import {path}": "无法导入 {path}",
+    "expected a cell called {name} in {path}, got none": "{path} 中没有名为 {name} 的 cell",
+    "{path} holds a model of the default cell, got {cell}": "{path} 中的模型使用默认 cell，收到 {cell}",
+    "{path} holds a model of {name}, got {cell}": "{path} 中的模型使用 {name}，收到 {cell}",
+    "pass cell=...": "请传入 cell=...",
+    # What is wrong with a cell
+    "expected cell to be an elman.Cell, got the class {name}": "cell 应为 elman.Cell 的对象，收到的是类 {name}",
+    "expected cell to be an elman.Cell, got {value}": "cell 应为 elman.Cell 的对象，收到 {value}",
+    "make one with {name}()": "请用 {name}() 构造一个对象",
+    "derive its class from elman.Cell": "请从 elman.Cell 派生它的类",
+    "expected {wrapper} to hold an elman.Cell, got the class {name}": "{wrapper} 中应为 elman.Cell 的对象，收到的是类 {name}",
+    "expected {wrapper} to hold an elman.Cell, got {value}": "{wrapper} 中应为 elman.Cell 的对象，收到 {value}",
+    "expected {cell} to have a method step, got none": "{cell} 缺少 step 方法",
+    "write def step(self, x, r, s, p)": "请写 def step(self, x, r, s, p)",
+    "expected {cell} without an attribute {name}, which cells with kernels have": "{cell} 不能有属性 {name}，它属于带内核的 cell",
+    "call it by another name": "请换一个名字",
+    "expected {names} to be a tuple of names, got {value}": "{names} 应为名字的元组，收到 {value}",
+    "write {value}": "请写 {value}",
+    "expected {cell} to have a state, got none": "{cell} 没有状态",
+    "name it in states, the output first": "请写在 states 里，输出放第一个",
+    "expected {names} to be among its gates, {gates}, got {value}": "{names} 只能取自它的门 {gates}，收到 {value}",
+    "expected gate {gate} of {cell} to be in input_gates or recurrent_gates, got it in neither": (
+        "{cell} 的门 {gate} 必须在 input_gates 或 recurrent_gates 中"
+    ),
+    "expected {names} to be a dict, got {value}": "{names} 应为字典，收到 {value}",
+    "expected {names} to have {sizes} for {name}, got {value}": "{names} 中 {name} 应为 {sizes}，收到 {value}",
+    "expected {cell} to have a parameter, got none": "{cell} 没有任何参数",
+    "name its gates in gates": "请在 gates 里写出它的门",
+    "expected {names} to have names as Python's, got {value}": "{names} 中应为合法的 Python 名字，收到 {value}",
+    "expected {names} to have each name once, got {value} twice": "{names} 中名字不能重复，{value} 出现了两次",
+    "expected other names in {names}, got {value}, which something else bears": "{names} 不能使用名字 {value}，它已另有所指",
+    "expected the step of {cell} to use {names}, got {name} (at {place})": "{cell} 的 step 只能使用 {names}，用到了 {name}（位于 {place}）",
+    "expected the step of {cell} to use {names}, got {name}": "{cell} 的 step 只能使用 {names}，用到了 {name}",
+    "declare {name} in {where}": "请在 {where} 中声明 {name}",
+    "expected the step of {cell} to use the recurrent rows of gate {gate} once, got {use} after {before} (at {place})": (
+        "{cell} 的 step 中门 {gate} 的循环权重只能用一次，{before} 之后又用了 {use}（位于 {place}）"
+    ),
+    "declare another gate for the second use": "请为第二处声明另一个门",
+    "expected the step of {cell} to return {count} states, {names}, got {value} (at {place})": (
+        "{cell} 的 step 应返回 {count} 个状态 {names}，返回了 {value} 个（位于 {place}）"
+    ),
+    "expected the step of {cell} to return {count} states, {names}, got {value}": (
+        "{cell} 的 step 应返回 {count} 个状态 {names}，返回了 {value} 个"
+    ),
+    "return a tensor for each name in states, in their order": "请按顺序为 states 中的每个名字返回一个张量",
+    "expected the step of {cell} to return tensors, its states {names}, got {value} (at {place})": (
+        "{cell} 的 step 应返回张量，即状态 {names}，返回了 {value}（位于 {place}）"
+    ),
+    "expected the step of {cell} to return tensors, its states {names}, got {value}": (
+        "{cell} 的 step 应返回张量，即状态 {names}，返回了 {value}"
+    ),
+    "return the states after the step": "请返回这一步之后的状态",
+    "expected the step of {cell} to return {name} of shape {shape}, (B, H), got {value} (at {place})": (
+        "{cell} 的 step 返回的 {name} 形状应为 {shape}，即 (B, H)，收到 {value}（位于 {place}）"
+    ),
+    "expected the step of {cell} to return {name} of shape {shape}, (B, H), got {value}": (
+        "{cell} 的 step 返回的 {name} 形状应为 {shape}，即 (B, H)，收到 {value}"
+    ),
+    "keep one number for each sequence and unit": "每条序列的每个单元应有一个数",
+    "expected {call} in the step of {cell} with a gate's name, got {value} (at {place})": (
+        "{cell} 的 step 中 {call} 的第一个参数应为门的名字，收到 {value}（位于 {place}）"
+    ),
+    "write r('n', v)": "请写 r('n', v)",
+    "expected {call} in the step of {cell} with v of shape {shape}, (B, H), got {value} (at {place})": (
+        "{cell} 的 step 中 {call} 的 v 形状应为 {shape}，即 (B, H)，收到 {value}（位于 {place}）"
+    ),
+    "give it a vector of H units for each sequence": "请为每条序列给出 H 个单元的向量",
+    "expected the step of {cell} to write to no tensor, got {operation} in place (at {place})": (
+        "{cell} 的 step 不能就地修改张量，用到了就地的 {operation}（位于 {place}）"
+    ),
+    "use what returns a new tensor": "请改用返回新张量的运算",
+    "expected the step of {cell} to leave the cell as it is, got {name} changed (at {place})": (
+        "{cell} 的 step 不能修改 cell 本身，{name} 被改变了（位于 {place}）"
+    ),
+    "keep what lasts from step to step in a state": "需要逐步保留的内容请放进状态",
+    "expected the step of {cell} to depend on its arguments alone, got other numbers the second time (at {place})": (
+        "{cell} 的 step 只能依赖它的参数，第二次运行得到了不同的数（位于 {place}）"
+    ),
+    "declare random numbers in draws, and what comes with every step in step_inputs": (
+        "随机数请在 draws 中声明，每步的输入请在 step_inputs 中声明"
+    ),
+    "expected the step of {cell} to run, got {error} (at {place})": "{cell} 的 step 无法运行，出现 {error}（位于 {place}）",
+    "expected rates for states of {cell}, {names}, got {value}": "概率应对应 {cell} 的状态 {names}，收到 {value}",
+    "expected the rate of {name} to be a probability, a number from 0 to 1, got {value}": "{name} 的概率必须在 0 到 1 之间，收到 {value}",
+    # Step inputs
+    "expected no argument {name}, got one": "不接受参数 {name}",
+    "the cell is {cell}, which has no step inputs": "cell 是 {cell}，没有逐步输入",
+    "the cell is {cell}, whose step inputs are {names}": "cell 是 {cell}，逐步输入有 {names}",
+    "expected {name}, which {cell} needs at every step, got none": "缺少 {cell} 每一步都需要的 {name}",
+    "pass it by name, {example}": "请按名字传入：{example}",
+    "expected {name} to be a tensor whose first axes are those of x, {shape}, got {value}": (
+        "{name} 应为张量，前几维与 x 相同，即 {shape}，收到 {value}"
+    ),
+    "expected a cell with a gate f, got {cell} with {gates}": "cell 需要有门 f，{cell} 的门是 {gates}",
+    "set the biases yourself, or in the cell's init": "请自行设置偏置，或在 cell 的 init 中设置",
+    "expected a cell with {kind}, got {cell}, which has none": "cell 需要有 {kind}，{cell} 没有",
+}
