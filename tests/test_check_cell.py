@@ -133,8 +133,8 @@ STEPS = {
     too_many: (RuntimeError, {}, "to return 2 states, h, c, got 3", "in their order"),
     no_tensor: (TypeError, {}, "to return tensors, its states h, c, got Tensor, float", "return the states after the step"),
     nothing: (TypeError, {}, "to return tensors, its states h, c, got NoneType", "return the states after the step"),
-    other_shape: (RuntimeError, {}, r"to return c of shape \(2, 3\), \(B, H\), got \(2, 2\)", "one number for each sequence and unit"),
-    one_row: (RuntimeError, {"parameters": {"q": "H"}}, r"to return c of shape \(2, 3\), \(B, H\), got \(3,\)", "keep one number"),
+    other_shape: (RuntimeError, {}, r"to return c of shape \(2, 4\), \(B, H\), got \(2, 2\)", "one number for each sequence and unit"),
+    one_row: (RuntimeError, {"parameters": {"q": "H"}}, r"to return c of shape \(2, 4\), \(B, H\), got \(4,\)", "keep one number"),
     no_such_gate: (AttributeError, {}, "to use x.f, x.n, got x.g", "declare 'g' in input_gates or step_inputs"),
     no_such_recurrent_gate: (AttributeError, {"recurrent_gates": ()}, "to use nothing of r, got r.f", "declare 'f' in recurrent_gates"),
     no_such_recurrent_row: (AttributeError, {}, "to use r.f, r.n, got r.m", "declare 'm' in recurrent_gates"),
@@ -142,7 +142,7 @@ STEPS = {
     no_such_parameter: (AttributeError, {}, "to use nothing of p, got p.tau", "declare 'tau' in parameters"),
     twice: (RuntimeError, {}, r"to use the recurrent rows of gate 'n' once, got r\('n', ...\) after r.n", "declare another gate"),
     twice_for_others: (RuntimeError, {}, "to use the recurrent rows of gate 'n' once", "declare another gate"),
-    narrow_factor: (RuntimeError, {}, r"with v of shape \(2, 3\), \(B, H\), got shape \(2, 1\)", "a vector of H units"),
+    narrow_factor: (RuntimeError, {}, r"with v of shape \(2, 4\), \(B, H\), got shape \(2, 1\)", "a vector of H units"),
     in_place: (RuntimeError, {}, "to write to no tensor, got i?add in place", "use what returns a new tensor"),
     in_place_by_method: (RuntimeError, {}, "to write to no tensor, got setitem in place", "use what returns a new tensor"),
     counts: (RuntimeError, {}, "to leave the cell as it is, got steps changed", "keep what lasts from step to step in a state"),
@@ -218,8 +218,18 @@ def test_a_network_is_built_on_the_meta_device_and_in_inference_mode() -> None:
         elman.Recurrent(own_cells.Peephole(), 3, 4)
 
 
-def branches(self, x, r, s, p):
-    return (s.h if s.h.sum() > 1e9 else (s.h, s.c)), s.c
+def grouped(self, x, r, s, p):
+    return s.h.unflatten(-1, (2, -1)).flip(-1).flatten(-2), s.c
+
+
+def test_a_step_is_tried_with_as_many_units_as_the_network_has() -> None:
+    build(cell(grouped))
+    with pytest.raises(RuntimeError, match="expected the step of Mine to run"):
+        elman.Recurrent(cell(grouped), 3, 5)
+    with pytest.raises(ValueError, match="expected hidden_size to be at least 1, got 0"):
+        elman.Recurrent(own_cells.Gru(), 3, 0)
+    with pytest.raises(TypeError, match="expected hidden_size to be an int"):
+        elman.Recurrent(own_cells.Gru(), 3, "4")
 
 
 def later(self, x, r, s, p):

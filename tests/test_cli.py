@@ -46,7 +46,7 @@ def test_without_a_command_help_is_printed() -> None:
     ("arguments", "said"),
     [
         (["explain", "rrn"], "did you mean 'rnn'?"),
-        (["explain"], "Missing argument"),
+        (["explain"], "expected a kind of network or --cell, got neither"),
         (["explain", "rnn", "--hidden-size", "0"], "hidden_size to be at least 1, got 0"),
         (["explain", "rnn", "--batch", "-3"], "batch to be at least 1, got -3"),
         (["explain", "rnn", "--seq-len", "many"], "--seq-len"),
@@ -272,7 +272,10 @@ def test_ctrl_c_in_a_command_that_tidies_up_is_one_line_and_130() -> None:
     ("arguments", "message"),
     [
         (["tour", "--lang", "fr"], "elman: Invalid value for '--lang': 'fr' is not one of 'en', 'zh'.\n"),
-        (["explain"], "elman: Missing argument 'rnn|gru|lstm'.\n"),
+        (
+            ["explain"],
+            "elman: expected a kind of network or --cell, got neither; for a built-in network write elman explain rnn\n",
+        ),
     ],
 )
 def test_a_wrong_value_is_told_in_the_commands_own_words(arguments: list[str], message: str) -> None:

@@ -340,3 +340,52 @@ def test_a_cell_takes_one_step_of_the_network(own: Own) -> None:
 
 def test_a_cell_shows_itself() -> None:
     assert repr(elman.RecurrentCell(own_cells.Decay(0.5), 3, 4, bias=False)) == "RecurrentCell(Decay(floor=0.5), 3, 4, bias=False)"
+
+
+# --- What is around it ------------------------------------------------------------------------------------------------
+
+
+class Signs(torch.nn.Module):
+    """Dale's law: the first units excite, the last inhibits."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight.abs() * torch.tensor([1.0, 1.0, 1.0, -1.0], dtype=weight.dtype)
+
+
+def test_a_parametrized_weight_is_computed_at_each_call() -> None:
+    plain, own = built(OWN["independent"]), built(OWN["gru2014"])
+    torch.nn.utils.parametrize.register_parametrization(own, "weight_hh_l0", Signs())
+    assert (own.weight_hh_l0[:, 3] <= 0).all()
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    expected = built(OWN["gru2014"])
+    with torch.no_grad():
+        expected.weight_hh_l0.copy_(own.weight_hh_l0)
+    assert_close([own(x)[0]], [expected(x)[0]])
+    own(x)[0].sum().backward()
+    assert own.parametrizations.weight_hh_l0.original.grad is not None
+    normed = torch.nn.utils.parametrizations.weight_norm(plain, "weight_ih_l0")
+    assert_close([normed(x)[0]], [built(OWN["independent"])(x)[0]])
+
+
+def test_conversion_leaves_the_network_as_it_is_and_names_it() -> None:
+    model = torch.nn.ModuleDict({"own": built(OWN["peephole"]), "lstm": torch.nn.LSTM(3, 4)})
+    elman.convert(model)
+    assert type(model["own"]) is elman.Recurrent
+    with pytest.warns(UserWarning, match=r"to_torch leaves these modules as they are: own \(Recurrent is a class of its own"):
+        elman.to_torch(model)
+    assert type(model["own"]) is elman.Recurrent
+
+
+def test_a_class_may_derive_from_it() -> None:
+    class Tagger(elman.Recurrent):
+        def __init__(self, units: int) -> None:
+            super().__init__(own_cells.Gru(), I, units, dropout=0.5, num_layers=2)
+            self.head = torch.nn.Linear(units, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(super().forward(x)[0])
+
+    assert Tagger(4)(torch.randn(T, B, I)).shape == (T, B, 2)
+    with pytest.warns(UserWarning, match="dropout=0.5 does nothing with num_layers=1") as caught:
+        elman.Recurrent(own_cells.Gru(), I, H, dropout=0.5)
+    assert caught[0].filename == __file__

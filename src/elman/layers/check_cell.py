@@ -8,18 +8,22 @@ import torch
 
 from elman.cells import BY_NAME, Cell, Wrapper
 from elman.layers.errors import brief
+from elman.layers.options import as_int
 from elman.layers.try_step import try_step
+
+MOST_UNITS = 2**16  # of a step that is tried
 
 # What the call of a network gives by other names.
 _TAKEN = ("input", "x", "hx", "state", "lengths", "reset", "out", "rnn", "self")
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
 
-def as_cell(cell: object, device: torch.device | str | None) -> Cell:
+def as_cell(cell: object, hidden_size: object, device: torch.device | str | None) -> Cell:
     """The cell, checked.
 
     Args:
         cell: as the caller gave it.
+        hidden_size: H, as the caller gave it.
         device: where its network will be.
 
     Raises:
@@ -36,10 +40,10 @@ def as_cell(cell: object, device: torch.device | str | None) -> Cell:
     if type(cell) is BY_NAME.get(cell.name):
         return cell
     if isinstance(cell, Wrapper):
-        as_cell(cell.cell, device)
+        as_cell(cell.cell, hidden_size, device)
     _check_declarations(cell)
     if not torch._C._len_torch_dispatch_stack() and not torch.compiler.is_compiling():  # numbers may be unknown there
-        try_step(cell, device)
+        try_step(cell, min(max(as_int(hidden_size) or 1, 1), MOST_UNITS), device)
     return cell
 
 

@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
     from elman.cells import Cell
 
-BATCH, UNITS = 2, 3
+BATCH = 2
 
 # Frames of an error that are not of the cell.
 _TORCH = os.path.dirname(torch.__file__)
 _OURS = tuple([os.path.join(os.path.dirname(os.path.dirname(__file__)), *room) for room in (("cells", "values.py"), ("layers",))])
 
 
-def try_step(cell: Cell, device: torch.device | str | None) -> None:
-    """Take a step of the cell and raise an error if something is wrong with it: see ``check_cell.as_cell``."""
+def try_step(cell: Cell, units: int, device: torch.device | str | None) -> None:
+    """Take a step of the cell with so many units and raise an error if something is wrong with it: see ``check_cell.as_cell``."""
     where = torch.device(device) if device is not None else torch.get_default_device()
     where = torch.device("cpu") if where.type == "meta" else where
     with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
         for training in (True, False) if cell.draws else (True,):
             options = dict(vars(cell))
-            first, second = _step(cell, where, training), _step(cell, where, training)
+            first, second = _step(cell, units, where, training), _step(cell, units, where, training)
             _check_unchanged(cell, options)
             if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)):
                 raise RuntimeError(
@@ -54,9 +54,9 @@ def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
             )
 
 
-def _step(cell: Cell, device: torch.device, training: bool) -> tuple[Tensor, ...]:
+def _step(cell: Cell, units: int, device: torch.device, training: bool) -> tuple[Tensor, ...]:
     """The states after a step."""
-    numbers = _numbers(device)
+    numbers = _numbers(units, device)
 
     def named(names: Iterable[str]) -> list[tuple[str, Tensor]]:
         return [(name, next(numbers)) for name in names]
@@ -65,7 +65,7 @@ def _step(cell: Cell, device: torch.device, training: bool) -> tuple[Tensor, ...
     columns = [(name, each if cell.step_inputs[name] else each[:, :1]) for name, each in named(cell.step_inputs)]
     arguments: list[Any] = [
         Values("x", cell, [*named(cell.input_gates), *columns]),
-        _TriedParts(cell, named(cell.recurrent_gates)),
+        _TriedParts(cell, units, named(cell.recurrent_gates)),
         Values("s", cell, zip(cell.states, states, strict=True)),
         Values("p", cell, [(name, each[0] if cell.parameters[name] else each[0, 0]) for name, each in named(cell.parameters)]),
     ]
@@ -82,9 +82,9 @@ def _step(cell: Cell, device: torch.device, training: bool) -> tuple[Tensor, ...
         raise type(error)(_with_place(str(error), _definition(cell))) from None
 
 
-def _numbers(device: torch.device) -> Iterator[Tensor]:
+def _numbers(units: int, device: torch.device) -> Iterator[Tensor]:
     """Batches of numbers between -1 and 1, the same ones each time."""
-    count = torch.arange(1, BATCH * UNITS + 1, device=device, dtype=torch.get_default_dtype()).reshape(BATCH, UNITS)
+    count = torch.arange(1, BATCH * units + 1, device=device, dtype=torch.get_default_dtype()).reshape(BATCH, units)
     seed = 1
     while True:
         yield torch.sin(count * seed)
@@ -126,8 +126,9 @@ class _StepError(Exception):
 class _TriedParts(Values):
     """The recurrent parts of a step that is tried. Raises where a gate's rows are used twice."""
 
-    def __init__(self, cell: Cell, parts: Iterable[tuple[str, Tensor]]) -> None:
+    def __init__(self, cell: Cell, units: int, parts: Iterable[tuple[str, Tensor]]) -> None:
         super().__init__("r", cell, ())
+        self._shape = BATCH, units
         self._parts = dict(parts)
         self._used: dict[str, str] = {}
 
@@ -146,11 +147,11 @@ class _TriedParts(Values):
         if not isinstance(gate, str):
             raise _StepError(TypeError, f"expected r(gate, v) in the step of {kind} with a gate's name, got {brief(gate)}: write r('n', v)")
         self._use(gate, f"r({gate!r}, ...)")
-        if not isinstance(v, Tensor) or v.shape != (BATCH, UNITS):
+        if not isinstance(v, Tensor) or v.shape != self._shape:
             got = f"shape {tuple(v.shape)}" if isinstance(v, Tensor) else type(v).__name__
             raise _StepError(
                 RuntimeError,
-                f"expected r({gate!r}, v) in the step of {kind} with v of shape {(BATCH, UNITS)}, (B, H), got {got}: "
+                f"expected r({gate!r}, v) in the step of {kind} with v of shape {self._shape}, (B, H), got {got}: "
                 "give it a vector of H units for each sequence",
             )
         return self._parts[gate] * v + v.sum(-1, keepdim=True)
