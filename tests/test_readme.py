@@ -38,6 +38,7 @@ IN_CHINESE = {
     "character-model",
     "compatibility",
     "weights",
+    "zoo",
 }
 # The Chinese pages have the English ones' code, as a quick test below holds.
 WITH_CODE = [

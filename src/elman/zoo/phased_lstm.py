@@ -35,8 +35,7 @@ class PhasedLSTM(Cell):
         h' = k o tanh(c~) + (1 - k) h
 
     phase' is the time since the sequence began in periods, tau each; the time of the first step is its dt. The shift is a share of the
-    period, s / tau in the paper. Periods begin as exp(u), u uniform over [0, log(longest)], shifts uniform over [0, 1). Fewer than 2^13
-    periods may pass in a step.
+    period, s / tau in the paper. Periods begin as exp(u), u uniform over [0, log(longest)], shifts uniform over [0, 1).
 
     Source: D. Neil, M. Pfeiffer, S.-C. Liu, "Phased LSTM: Accelerating Recurrent Network Training for Long or Event-based Sequences", NIPS
     (2016).
