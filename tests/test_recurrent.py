@@ -120,6 +120,7 @@ def test_the_same_seed_gives_an_own_cell_the_parameters_of_torchs(kind: Kind) ->
     assert list(ours.state_dict()) == list(theirs.state_dict())
 
 
+@pytest.mark.slow
 @every_own
 def test_gradients_pass_gradcheck_and_may_be_differentiated_again(own: Own) -> None:
     rnn = built(own, bidirectional=True)

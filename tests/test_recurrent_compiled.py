@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from own_cells import Own
 
 # torch's own compiler, exporter and tracer warn of each other.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 T, B, I, H = 3, 2, 3, 4  # noqa: E741
 
