@@ -7,6 +7,7 @@ import itertools
 import pickle
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -302,6 +303,10 @@ def test_a_network_shows_its_cell_and_is_copied_and_pickled_with_it() -> None:
         again.load_state_dict(rnn.state_dict())
     assert own_cells.Decay(0.2) != own_cells.Decay()
     assert own_cells.Gru() != own_cells.Gru2014()
+    for values in (torch.ones(3), np.ones(3), [1.0]):
+        assert own_cells.Decay(values) == own_cells.Decay(copy.copy(values))
+        assert own_cells.Decay(values) != own_cells.Decay(values * 2)
+        assert own_cells.Decay(values) != own_cells.Decay(values[:0])
     assert hash(own_cells.Gru()) == hash(own_cells.Gru())
 
 

@@ -130,4 +130,9 @@ def _same(a: Any, b: Any) -> bool:
 
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         return a is b or (type(a) is type(b) and a.dtype is b.dtype and a.device == b.device and torch.equal(a, b))
-    return a is b or bool(a == b)
+    if a is b:
+        return True
+    if getattr(a, "shape", None) != getattr(b, "shape", None):
+        return False
+    equal = a == b
+    return bool(equal.all()) if hasattr(equal, "all") else bool(equal)  # of arrays, element by element

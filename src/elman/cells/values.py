@@ -51,7 +51,7 @@ class RecurrentParts(Values):
         self._weight, self._bias = weight, bias
         self._traced: GateValues | None = None
 
-    def trace(self, values: GateValues) -> None:
+    def _trace(self, values: GateValues) -> None:
         """From now on let the gates' values take notice of the parts for other vectors than h."""
         self._traced = values
 
@@ -123,7 +123,7 @@ def trace_step(
     r = RecurrentParts(cell, states[0], weights.get("weight_hh"), weights.get("bias_hh"))
     parts = [(cell.input_gates, x), (cell.recurrent_gates, r)]
     values = GateValues({gate: [getattr(part, gate) for gates, part in parts if gate in gates] for gate in cell.traced})
-    r.trace(values)
+    r._trace(values)
     with GateTracker(values):
         after = _after(cell, x, r, states, weights, draws)
     return after, tuple([values.of(gate).expand_as(after[-1]) for gate in cell.traced])
