@@ -1,34 +1,26 @@
-"""A cell of the zoo or of a file, timed: Elman's network of it, and the same step in a Python loop of torch's operators."""
+"""Cells of the zoo or of a file, raced: Elman's network of one, and the same step without Elman."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-import elman
-from elman.backends.reference import ReferenceBackend
-from elman.backends.spans import Spans
 from elman.bench.agreement import check
+from elman.bench.cell_contestants import CellCase
 from elman.bench.race import race, ratio
 from elman.bench.render import Page, Table, microseconds, ratio_text, versions_text
 from elman.language import _, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from torch import Tensor
+    from collections.abc import Iterator, Mapping, Sequence
 
     from elman.bench.case import Mode
+    from elman.bench.cell_contestants import CellContestant, ElmanNetwork
     from elman.bench.machine import Machine
     from elman.bench.race import Timing
     from elman.cells import Cell
 
 STEPS, BATCH, SIZES = 100, 16, (64, 128)
-
-_reference = ReferenceBackend()
 
 
 @dataclass(frozen=True)
@@ -39,20 +31,18 @@ class OwnRow:
         cell: as it shows itself.
         size: I and H.
         backend: what Elman ran it on, as ``elman.why`` says it.
-        elman, loop: how long either took.
+        timings: how long each contestant took, by name.
     """
 
     cell: str
     mode: Mode
     size: int
     backend: str
-    elman: Timing
-    loop: Timing
+    timings: Mapping[str, Timing]
 
-    @property
-    def ratio(self) -> float:
-        """The loop's time over Elman's, paired by round."""
-        return ratio(self.loop, self.elman)
+    def over_elman(self, name: str) -> float:
+        """A contestant's time over Elman's, paired by round."""
+        return ratio(self.timings[name], self.timings["elman"])
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -60,62 +50,71 @@ class OwnRow:
             "mode": self.mode,
             "size": self.size,
             "backend": self.backend,
-            "elman_s": self.elman.median,
-            "loop_s": self.loop.median,
-            "over_elman": self.ratio,
+            "seconds": {name: timing.median for name, timing in self.timings.items()},
+            "over_elman": {name: self.over_elman(name) for name in self.timings if name != "elman"},
         }
 
 
-def measure(cells: Sequence[Cell], modes: Sequence[Mode], *, threads: int, rounds: int, min_block_s: float) -> Iterator[OwnRow]:
-    """Time every cell at every size in every mode, in evaluation, without random numbers.
+def measure(
+    cells: Sequence[Cell],
+    modes: Sequence[Mode],
+    elman: ElmanNetwork,
+    others: Sequence[CellContestant],
+    *,
+    rounds: int,
+    min_block_s: float,
+) -> Iterator[OwnRow]:
+    """Race every cell at every size in every mode, in evaluation, without random numbers.
+
+    Args:
+        cells: the equations.
+        modes: which of inference and training.
+        elman: ours.
+        others: the loop first, whose numbers the others' are checked against. One that knows no operation of a cell is left out there.
+        rounds: of each race.
+        min_block_s: how long each timed block lasts, in seconds.
 
     Raises:
-        WrongAnswerError: the two ways do not give the same numbers.
+        WrongAnswerError: a contestant's numbers are not the loop's.
     """
-    torch.set_num_threads(threads)
     for cell in cells:
         for size in SIZES:
-            torch.manual_seed(0)
-            net = elman.Recurrent(cell, size, size).eval()
-            x = torch.randn(STEPS, BATCH, size)
-            shapes = {name: (STEPS, BATCH, *[size] * len(of)) for name, of in cell.step_inputs.items()}
-            beside = {name: torch.rand(shape) for name, shape in shapes.items()}
+            case = CellCase(cell, STEPS, BATCH, size)
             for mode in modes:
-                jobs = _jobs(net, x, beside, mode)
-                of = ["output"] if mode == "infer" else [f"the gradient of {name}" for name, _ in net.named_parameters()]
-                numbers = {name: {what: each.numpy() for what, each in zip(of, job(), strict=True)} for name, job in jobs.items()}
-                check(f"{cell!r}, {size}, {mode}", numbers["elman"], numbers["loop"])
+                jobs, numbers = {}, {}
+                for who in (*others, elman):
+                    job = who.job(case, mode)
+                    try:
+                        numbers[who.name] = job.numbers(job.run())
+                    except NotImplementedError:  # JAX has no such operation
+                        continue
+                    jobs[who.name] = job.run
+                for name, found in numbers.items():
+                    check(f"{name}, {cell!r}, {size}, {mode}", found, numbers["loop"])
                 timings = race(jobs, rounds=rounds, min_block_s=min_block_s)
-                yield OwnRow(repr(cell), mode, size, elman.why(net, x, **beside), timings["elman"], timings["loop"])
+                yield OwnRow(repr(cell), mode, size, elman.why(case, mode), timings)
 
 
-def _jobs(net: elman.Recurrent[Any], x: Tensor, beside: dict[str, Tensor], mode: Mode) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
-    """Either way to run the network: the output, or in training the gradients of the parameters."""
-    params, spans = tuple(net.parameters()), Spans(step_inputs=tuple(beside.values()) or None)
-
-    def forward() -> Tensor:
-        output: Tensor = net(x, **beside)[0]
-        return output
-
-    def loop() -> Tensor:
-        return _reference.run(net.stack, x, None, params, spans)[0]
-
-    def run(forward: Callable[[], Tensor]) -> tuple[Tensor, ...]:
-        if mode == "infer":
-            with torch.no_grad():
-                return (forward(),)
-        return torch.autograd.grad(forward().sum(), params, allow_unused=True, materialize_grads=True)
-
-    return {"elman": partial(run, forward), "loop": partial(run, loop)}
-
-
-def page(rows: Sequence[OwnRow], machine: Machine, threads: int, rounds: int) -> Page:
+def page(rows: Sequence[OwnRow], absent: Sequence[str], machine: Machine, threads: int, rounds: int) -> Page:
     """A line for each cell, size and mode, and what ran it."""
-    header = ["", "I=H", "", "µs", _("loop"), _("loop/elman")]
-    body = [[row.cell, str(row.size), row.mode, microseconds(row.elman), microseconds(row.loop), ratio_text(row.ratio)] for row in rows]
+    others = list(dict.fromkeys(name for row in rows for name in row.timings if name != "elman"))
+    header = ["", "I=H", "", "µs", *(_("loop/elman") if name == "loop" else f"{name}/elman" for name in others)]
+    body = [
+        [
+            row.cell,
+            str(row.size),
+            row.mode,
+            microseconds(row.timings["elman"]),
+            *(ratio_text(row.over_elman(name)) if name in row.timings else "" for name in others),
+        ]
+        for row in rows
+    ]
     notes = [
-        _("loop: the same step in a Python loop of torch's operators, µs."),
+        _(
+            "µs: Elman's time. The others' over it: loop, the same step in a Python loop of torch's operators; compile, that loop over a "
+            "step that torch.compile has compiled; jax, a jitted scan of the step."
+        ),
         *dict.fromkeys(f"{row.cell}{_(': ')}{translated(row.backend)}" for row in rows),
         f"T={STEPS}, B={BATCH}; " + _("medians of {rounds} interleaved rounds, threads: {threads}.", rounds=rounds, threads=threads),
     ]
-    return Page([Table("", header, body, words=(0, 2))], [*notes, versions_text(machine)])
+    return Page([Table("", header, body, words=(0, 2))], [*notes, *map(translated, absent), versions_text(machine)])

@@ -33,6 +33,7 @@ class Grid(str, Enum):
     long = "long"
     all = "all"
     sequences = "sequences"
+    cells = "cells"
 
 
 class Dtype(str, Enum):
@@ -55,17 +56,18 @@ class Modes(str, Enum):
 
 _WHAT, _HOW, _GPU, _OUTPUT = "What is measured", "How it is measured", "On a GPU", "Output"
 LIBRARIES = "torch,jax,ort"
+KINDS = "rnn,gru,lstm"
 STDOUT = Path("-")
 
 
 def bench(
-    cell: Annotated[str, typer.Option(help="Kinds of network; or cells, zoo.MGU or my.py:MyCell.", rich_help_panel=_WHAT)] = "rnn,gru,lstm",
+    cell: Annotated[str, typer.Option(help="Kinds of network; or cells, zoo.MGU or my.py:MyCell.", rich_help_panel=_WHAT)] = KINDS,
     grid: Annotated[
         Grid | None,
         typer.Option(
             help="Which sizes: usual ones, the tour's three networks, awkward ones, 512 steps, or all but the last; by default the usual "
             "ones, on a GPU in bfloat16 and float32 512 steps. sequences: lengths, resets, traces and streams, each compared with the "
-            "alternative, Elman and torch only.",
+            "alternative, Elman and torch only. cells: each cell of elman.zoo.",
             show_default=False,
             rich_help_panel=_WHAT,
         ),
@@ -143,7 +145,7 @@ def bench(
     from elman.bench.machine import usual_threads
     from elman.bench.race import BLOCK_S, QUICK_BLOCK_S
     from elman.cells.by_name import is_own
-    from elman.cli.bench_cells import race_cells
+    from elman.cli.bench_cells import RIVALS, race_cells
 
     if json_path is not None and json_path != STDOUT and json_path.name.startswith("-"):
         raise ValueError(f"--json: expected a file name, or - for standard output, got {str(json_path)!r}")
@@ -156,6 +158,7 @@ def bench(
     if device is Device.cuda:
         unfit = {
             "--grid sequences": grid is Grid.sequences,
+            "--grid cells": grid is Grid.cells,
             "--against": against != LIBRARIES,
             "--threads": threads,
             "--busy": busy,
@@ -177,8 +180,8 @@ def bench(
     if chart is not None:
         _prepare_chart(chart, grid, counts)
     race = Race(modes, counts, rounds or (5 if quick else 15), QUICK_BLOCK_S if quick else BLOCK_S, busy, as_markdown, json_path)
-    if is_own(cell):
-        race_cells(race, cell)
+    if is_own(cell) or grid is Grid.cells:
+        race_cells(race, "" if cell == KINDS else cell, RIVALS if against == LIBRARIES else against)
     elif grid is Grid.sequences:
         if rows:
             raise ValueError(f"--rows: --grid sequences has no rows to choose from, got {rows!r}; leave it out")

@@ -21,9 +21,12 @@ SENTENCES = {
     "The cell": "cell 的定义",
     "Parameters, {count} numbers": "参数，共 {count} 个数",
     "What runs it": "由什么运行",
-    "loop": "循环",
     "loop/elman": "循环/elman",
-    "loop: the same step in a Python loop of torch's operators, µs.": "循环：用 torch 算子写成的 Python 循环执行同样的步骤，单位 µs。",
+    "µs: Elman's time. The others' over it: loop, the same step in a Python loop of torch's operators; compile, that loop over a step "
+    "that torch.compile has compiled; jax, a jitted scan of the step.": (
+        "µs 为 Elman 的用时，其余为与它的比值。循环：用 torch 算子写成的 Python 循环执行同样的步骤；compile：同一循环，"
+        "单步经 torch.compile 编译；jax：对同样的步骤做 jit 编译的 scan。"
+    ),
     "medians of {rounds} interleaved rounds, threads: {threads}.": "{rounds} 轮交替测量的中位数，线程数 {threads}。",
     "A network of {cell} cells reads {name}": "由 {cell} 组成的网络读 {name}",
     "{layers} × {units} units, {characters} characters read in {seconds} s; {held_out}": (

@@ -84,10 +84,10 @@ SENTENCES = {
     "Output": "输出",
     "Which sizes: usual ones, the tour's three networks, awkward ones, 512 steps, or all but the last; by default the usual ones, on a "
     "GPU in bfloat16 and float32 512 steps. sequences: lengths, resets, traces and streams, each compared with the alternative, Elman and "
-    "torch only.": (
+    "torch only. cells: each cell of elman.zoo.": (
         "规模：sizes 为常见规模，tour 为导览中的三个网络，edge 为刁钻规模，long 为 512 步，all 为除 long 外的全部；"
         "默认 sizes，在 GPU 上用 bfloat16 或 float32 时默认 long。sequences "
-        "测长度、重置、trace 和流式推理，各与替代做法比较，只比 Elman 和 torch。"
+        "测长度、重置、trace 和流式推理，各与替代做法比较，只比 Elman 和 torch。cells 测 elman.zoo 的每种 cell。"
     ),
     "On a GPU": "在 GPU 上",
     "cuda: compare with torch.nn on the GPU, timed by events.": "cuda：在 GPU 上与 torch.nn 比较，用 CUDA 事件计时。",

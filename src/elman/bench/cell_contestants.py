@@ -1,0 +1,211 @@
+"""Who races with a cell: Elman, and the same step in a Python loop of torch's operators, in that loop compiled, and in JAX's scan."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+import numpy as np
+import torch
+
+import elman
+from elman.bench.contestants import Job
+from elman.bench.jax_tensor import JaxTensor
+from elman.bench.loop import LoopedStep, gates_of_other_vectors, loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import Protocol
+
+    from torch import Tensor
+
+    from elman.bench.case import Arrays, Mode
+    from elman.cells import Cell
+
+    Network = Callable[[dict[str, Tensor]], tuple[Tensor, tuple[Tensor, ...]]]
+
+    class CellContestant(Protocol):
+        name: ClassVar[str]
+        packages: ClassVar[tuple[str, ...]]
+
+        def job(self, case: CellCase, mode: Mode) -> Job: ...
+
+
+@dataclass(frozen=True)
+class CellCase:
+    """One layer of a cell, with biases, float32, without random numbers."""
+
+    cell: Cell
+    steps: int
+    batch: int
+    size: int  # I and H
+
+    @property
+    def finals(self) -> tuple[str, ...]:
+        """The final states' names."""
+        return tuple([f"{state}_n" for state in self.cell.states])
+
+    def arrays(self, seed: int = 0) -> tuple[Arrays, Arrays]:
+        """The input and what comes with the steps, by name; and the initial parameters, by their names in a network."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = elman.Recurrent(self.cell, self.size, self.size)
+        draw = np.random.default_rng(seed)
+        given: Arrays = {"x": draw.standard_normal((self.steps, self.batch, self.size)).astype(np.float32)}
+        for name, of in self.cell.step_inputs.items():
+            given[name] = draw.uniform(size=(self.steps, self.batch, *[self.size] * len(of))).astype(np.float32)
+        return given, {name: parameter.detach().numpy() for name, parameter in network.named_parameters()}
+
+    def columns(self, given: dict[str, Any]) -> list[Any]:
+        """What comes with the steps, (T, B, 1) or (T, B, H) each, in the order in which the cell declares it."""
+        return [given[name] if of else given[name][..., None] for name, of in self.cell.step_inputs.items()]
+
+
+class _InTorch:
+    """Runs a network of torch's tensors."""
+
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._loop: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] = loop
+
+    def _network(self, case: CellCase, parameters: dict[str, Tensor]) -> Network:
+        """What gives the output and the final states, (B, H) each, of the arrays by name."""
+        others = gates_of_other_vectors(case.cell)
+        weights = {name.removesuffix("_l0"): parameter for name, parameter in parameters.items()}
+        return lambda given: self._loop(case.cell, others, weights, case.size, given["x"], case.columns(given))
+
+    def job(self, case: CellCase, mode: Mode) -> Job:
+        given, parameters = (
+            {name: torch.from_numpy(array).requires_grad_(mode == "train") for name, array in arrays.items()} for arrays in case.arrays()
+        )
+        network = self._network(case, parameters)
+        leaves = given | parameters
+        tensors = tuple(leaves.values())
+
+        def train() -> None:
+            for tensor in tensors:
+                tensor.grad = None
+            network(given)[0].sum().backward()  # type: ignore[no-untyped-call]
+
+        def results(result: Any) -> Arrays:
+            output, finals = result
+            return {"output": output.numpy(), **{name: final.numpy() for name, final in zip(case.finals, finals, strict=True)}}
+
+        def gradients(_: Any) -> Arrays:
+            return {name: (torch.zeros_like(leaf) if leaf.grad is None else leaf.grad).numpy() for name, leaf in leaves.items()}
+
+        return Job(train, gradients) if mode == "train" else Job(lambda: network(given), results)
+
+
+@final
+class Loop(_InTorch):
+    """A Python loop of torch's operators. The others' numbers are compared with its numbers."""
+
+    name: ClassVar[str] = "loop"
+
+
+@final
+class CompiledLoop(_InTorch):
+    """That loop over a step that ``torch.compile`` has compiled. A graph of all hundred steps takes minutes to compile."""
+
+    name: ClassVar[str] = "compile"
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._loop = partial(loop, take=torch.compile(LoopedStep.__call__, dynamic=False))
+
+
+@final
+class ElmanNetwork(_InTorch):
+    name: ClassVar[str] = "elman"
+    packages: ClassVar[tuple[str, ...]] = ("elman",)
+
+    def _network(self, case: CellCase, parameters: dict[str, Tensor]) -> Network:
+        network: Any = elman.Recurrent(case.cell, case.size, case.size).eval()
+        for name, parameter in parameters.items():
+            parameters[name] = torch.nn.Parameter(parameter, requires_grad=parameter.requires_grad)
+            network.register_parameter(name, parameters[name])
+
+        def run(given: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            output, hx = network(**{"input" if name == "x" else name: value for name, value in given.items()})
+            return output, tuple([state.squeeze(0) for state in (hx if isinstance(hx, tuple) else (hx,))])
+
+        return run
+
+    def why(self, case: CellCase, mode: Mode) -> str:
+        """Which backend runs the case."""
+        given = {name: torch.from_numpy(array) for name, array in case.arrays()[0].items()}
+        network = elman.Recurrent(case.cell, case.size, case.size).eval().requires_grad_(mode == "train")
+        return elman.why(network, given.pop("x"), **given)
+
+
+@final
+class JaxScan:
+    """``jax.lax.scan`` under ``jax.jit`` over the cell's own step, the input projected in one product before the loop."""
+
+    name: ClassVar[str] = "jax"
+    packages: ClassVar[tuple[str, ...]] = ("jax", "jaxlib")
+
+    def __init__(self, threads: int) -> None:
+        # XLA sizes its thread pool by NPROC, when JAX first computes; there is no other switch that its CPU client heeds.
+        os.environ["NPROC"] = str(threads)
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        self._jax = import_module("jax")
+
+    def _forward(self, case: CellCase, leaves: dict[str, Any]) -> tuple[Any, Any]:
+        """The output, and the final states."""
+        cell, x = case.cell, leaves["x"]
+        weights = {name.removesuffix("_l0"): JaxTensor(value) for name, value in leaves.items()}
+        step = LoopedStep(cell, gates_of_other_vectors(cell), weights)
+        projected = x @ leaves["weight_ih_l0"].T + leaves["bias_ih_l0"] if cell.input_gates else None
+
+        def taken(states: Any, of_step: Any) -> tuple[Any, Any]:
+            projected, step_inputs = of_step
+            given = None if projected is None else JaxTensor(projected)
+            after = step(given, tuple(map(JaxTensor, states)), list(map(JaxTensor, step_inputs)))
+            return tuple([state.array for state in after]), after[0].array
+
+        fresh = (self._jax.numpy.zeros((case.batch, case.size), x.dtype),) * len(cell.states)
+        finals, output = self._jax.lax.scan(taken, fresh, (projected, case.columns(leaves)), length=case.steps)
+        return output, finals
+
+    def job(self, case: CellCase, mode: Mode) -> Job:
+        jax = self._jax
+        given, parameters = case.arrays()
+        leaves = jax.device_put(given | parameters)
+        if mode == "train":
+            run = jax.jit(jax.value_and_grad(lambda leaves: self._forward(case, leaves)[0].sum()))
+        else:
+            run = jax.jit(lambda leaves: self._forward(case, leaves))
+
+        def numbers(result: Any) -> Arrays:
+            first, others = result
+            named = others if mode == "train" else dict(zip(("output", *case.finals), (first, *others), strict=True))
+            return {name: np.asarray(value) for name, value in named.items()}
+
+        return Job(lambda: jax.block_until_ready(run(leaves)), numbers)
+
+
+def rivals(names: Collection[str], threads: int) -> tuple[list[CellContestant], list[str]]:
+    """Those of ``names`` that are installed, ready to race, the loop first, and a line on each that is not.
+
+    Raises:
+        ValueError: a name that is none of theirs.
+    """
+    known: dict[str, Callable[[int], CellContestant]] = {"loop": Loop, "compile": CompiledLoop, "jax": JaxScan}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"--against: expected libraries from {', '.join(known)}, got {unknown[0]!r}")
+    found: list[CellContestant] = []
+    absent: list[str] = []
+    for name, rival in known.items():
+        if name in names:
+            try:
+                found.append(rival(threads))
+            except ImportError as error:
+                absent.append(f"{name} is skipped ({error}); to install it: pip install '.[peers]'")
+    return found, absent

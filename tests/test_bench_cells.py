@@ -1,0 +1,153 @@
+"""The race of cells: everybody runs the very equation, and the command line takes all of elman.zoo."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+import elman
+import own_cells
+from elman import zoo
+from elman.bench import own_cells as race_of_cells
+from elman.bench.agreement import check
+from elman.bench.case import MODES
+from elman.bench.cell_contestants import CellCase, CompiledLoop, ElmanNetwork, Loop, rivals
+from elman.bench.contestants import Job
+from elman.bench.loop import gates_of_other_vectors
+from elman.cli.app import app
+
+if TYPE_CHECKING:
+    from elman.bench.case import Arrays, Mode
+    from elman.bench.cell_contestants import CellContestant
+
+CELLS = [*[cell() for cell in zoo.CELLS], own_cells.Decay(), own_cells.Layered(), zoo.LeakyRNN(noise=0.1), elman.Zoneout(zoo.MGU())]
+
+# In a process of its own: JAX's threads would stay in this one.
+IN_A_PROCESS = """
+from test_bench_cells import CELLS, agree
+from elman.bench.cell_contestants import JaxScan
+who = JaxScan(1)
+for cell in CELLS:
+    agree(who, cell)
+"""
+
+
+def numbers(who: CellContestant, case: CellCase, mode: Mode) -> Arrays:
+    job = who.job(case, mode)
+    return job.numbers(job.run())
+
+
+def agree(who: CellContestant, cell: elman.Cell) -> None:
+    """Raise unless the contestant's numbers are the loop's."""
+    case = CellCase(cell, steps=5, batch=3, size=6)
+    for mode in MODES:
+        check(f"{who.name}, {cell}, {mode}", numbers(who, case, mode), numbers(Loop(torch.get_num_threads()), case, mode))
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=repr)
+def test_elman_agrees_with_the_loop(cell: elman.Cell) -> None:
+    agree(ElmanNetwork(torch.get_num_threads()), cell)
+
+
+@pytest.mark.slow
+def test_jax_agrees_with_the_loop() -> None:
+    if find_spec("jax") is None:
+        pytest.skip("jax is not installed: make bench installs it")
+    command = [sys.executable, "-c", IN_A_PROCESS]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=250)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # from torch's compiler
+def test_the_compiled_loop_agrees_with_the_loop() -> None:
+    agree(CompiledLoop(torch.get_num_threads()), zoo.GRU2014())
+
+
+def test_a_wrong_step_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = numbers(Loop(torch.get_num_threads()), CellCase(zoo.MGU(), 5, 3, 6), "infer")
+    monkeypatch.setattr(zoo.MGU, "step", lambda _, x, r, s, p: torch.tanh(x.n + r("n", s.h)) + 0 * (x.f + r.f))
+    wrong = numbers(Loop(torch.get_num_threads()), CellCase(zoo.MGU(), 5, 3, 6), "infer")
+    with pytest.raises(RuntimeError, match="away from torch's"):
+        check("loop", wrong, right)
+
+
+def test_the_rows_that_another_vector_needs_are_found() -> None:
+    assert gates_of_other_vectors(zoo.GRU2014()) == ("n",)
+    assert gates_of_other_vectors(zoo.GRUD()) == ("r", "z", "n")
+    assert gates_of_other_vectors(zoo.LayerNormLSTM()) == ()
+
+
+def test_the_input_and_the_parameters_are_the_same_every_time() -> None:
+    for one, other in zip(*(CellCase(zoo.CfC(), 5, 3, 6).arrays() for _ in range(2)), strict=True):
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+    given, parameters = CellCase(zoo.CfC(), 5, 3, 6).arrays()
+    assert list(given) == ["x", "dt"]
+    assert given["dt"].shape == (5, 3)
+    assert list(parameters) == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
+
+
+def test_who_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.setenv("NPROC", "1")
+    found, absent = rivals(["loop", "jax"], torch.get_num_threads())
+    assert [who.name for who in found] == ["loop"]
+    assert absent[0].startswith("jax is skipped (")
+
+
+# --- The command line -------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        app(list(arguments))
+    return int(left.value.code or 0)
+
+
+def test_the_grid_of_cells_has_the_whole_zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("elman.bench.own_cells.SIZES", (4,))
+    monkeypatch.setattr("elman.bench.own_cells.STEPS", 2)
+    quick = ["--quick", "--rounds", "1", "--threads", str(torch.get_num_threads()), "--mode", "infer"]
+    assert run("bench", "--grid", "cells", "--against", "loop", *quick, "--json", "-") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [row["cell"] for row in facts["rows"]] == [repr(cell()) for cell in zoo.CELLS]
+    assert all(row["over_elman"].keys() == {"loop"} for row in facts["rows"])
+
+
+WRONG: dict[str, list[str]] = {
+    "unknown cell 'zoo.Lion'": ["--cell", "zoo.Lion"],
+    "expected libraries from loop, compile, jax, got 'ort'": ["--grid", "cells", "--against", "ort"],
+    "--device cuda does not take --grid cells; leave it out": ["--grid", "cells", "--device", "cuda"],
+    "takes a single number, got 1, 2": ["--grid", "cells", "--threads", "1,2"],
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_a_mistake_is_told_in_a_sentence(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bench", *WRONG[said], "--lang", "en") == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_contestant_that_lacks_an_operation_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unable(Loop.__mro__[1]):  # type: ignore[misc]
+        name = "unable"
+
+        def job(self, case: CellCase, mode: Mode) -> Job:
+            def run() -> None:
+                raise NotImplementedError
+
+            return Job(run, lambda result: result)
+
+    monkeypatch.setattr(race_of_cells, "SIZES", (4,))
+    threads = torch.get_num_threads()
+    (row,) = race_of_cells.measure([zoo.MGU()], ["infer"], ElmanNetwork(threads), [Loop(threads), Unable(threads)], rounds=1, min_block_s=0)
+    assert row.timings.keys() == {"loop", "elman"}
