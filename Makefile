@@ -68,8 +68,8 @@ compilers: .venv/installed-dev ## test the bitwise guarantees with every install
 neon: ## test the kernels for 64-bit Arm under an emulator
 	mkdir -p build/neon
 	for target in scalar neon; do \
-	    for unit in target bfloat16; do \
-	        aarch64-linux-gnu-g++ $(CROSS) -DELMAN_TARGET=$$target -c csrc/$$unit.cpp -o build/neon/$$target-$$unit.o || exit; done; done
+	    for unit in target bfloat16 program/target; do \
+	        aarch64-linux-gnu-g++ $(CROSS) -DELMAN_TARGET=$$target -c csrc/$$unit.cpp -o build/neon/$$target-$$(basename $$(dirname $$unit))-$$(basename $$unit).o || exit; done; done
 	aarch64-linux-gnu-g++ $(CROSS) "-DELMAN_TARGETS=ELMAN_EACH(neon) ELMAN_EACH(scalar)" -static -pthread csrc/dispatch.cpp csrc/processors.cpp csrc/ragged.cpp csrc/threads.cpp csrc/tuner.cpp tests/smoke.cpp build/neon/*.o -o build/neon/smoke
 	qemu-aarch64-static build/neon/smoke
 

@@ -72,4 +72,28 @@ struct Batch {
   }
 };
 
+// A tensor of all steps, whose rows may lie anywhere; those that are written must not overlap one another. One number
+// may stand for a row where `spread`.
+inline StepTensor step_tensor(
+    const View& v, const Batch& batch, Type type, Long columns, bool written, bool spread, Ranges& to) {
+  const Long T = batch.T, B = batch.B, all = batch.rows;
+  const bool packed = batch.packed(), batch_first = batch.batch_first;
+  expect(v, batch.shape(columns), type);
+  const Long column = columns > 1 ? v.strides[v.shape.axes - 1] : 1, width = column == 0 ? 1 : columns;
+  if (column != 1 && !(spread && column == 0))
+    throw Mismatch("expected " + v.who() + " with its features side by side, got strides " + v.strides.text());
+  const Long step = packed ? 0 : stride(v, batch_first ? 1 : 0), sequence = stride(v, packed || batch_first ? 0 : 1);
+  const Long last = packed ? product({all - 1, sequence}) : product({T - 1, step}) + product({B - 1, sequence});
+  if (written && all > 1) {
+    bool apart = packed || T == 1 ? sequence >= width : step >= width;
+    if (!packed && T > 1 && B > 1)
+      apart = sequence <= step ? sequence >= width && step >= product({B - 1, sequence}) + width
+                               : step >= width && sequence >= product({T - 1, step}) + width;
+    if (!apart)
+      throw Mismatch(
+          "expected rows of " + v.who() + " that do not overlap one another, got strides " + v.strides.text());
+  }
+  return {take(v, width == 0 ? 0 : last + width, to), step, sequence, column};
+}
+
 }  // namespace elman

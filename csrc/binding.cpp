@@ -9,6 +9,7 @@
 namespace elman {
 
 void bind_machine(nb::module_& m);  // machine_binding.cpp
+void bind_program(nb::module_& m);  // program_binding.cpp
 void bind_stream(nb::module_& m);   // stream_binding.cpp
 
 Stack stack_of(const nb::tuple& stack) {
@@ -189,5 +190,6 @@ NB_MODULE(_native, m) {
       may("grad_output"), may("grad_hidden"), may("grad_saved"), may("grad_final"), may("grad_x"), may("grad_initial"),
       may("grad_fresh"), may("grad_params"), may("needs_grad"));
   bind_machine(m);
+  bind_program(m);
   bind_stream(m);
 }

@@ -173,26 +173,8 @@ class Contract : public Operated {
     return rows(views_[role], count, {stack_.cell.saved, stack_.H}, written);
   }
 
-  // A tensor of all steps; its rows lie anywhere, if written apart. One number may stand for a row where `spread`.
   StepTensor step_tensor(const View& v, Long columns, bool written, bool spread = false) {
-    const Long T = batch_.T, B = batch_.B, all = batch_.rows;
-    const bool packed = batch_.packed(), batch_first = batch_.batch_first;
-    expect(v, batch_.shape(columns), type_);
-    const Long column = columns > 1 ? v.strides[v.shape.axes - 1] : 1, width = column == 0 ? 1 : columns;
-    if (column != 1 && !(spread && column == 0))
-      throw Mismatch("expected " + v.who() + " with its features side by side, got strides " + v.strides.text());
-    const Long step = packed ? 0 : stride(v, batch_first ? 1 : 0), sequence = stride(v, packed || batch_first ? 0 : 1);
-    const Long last = packed ? product({all - 1, sequence}) : product({T - 1, step}) + product({B - 1, sequence});
-    if (written && all > 1) {
-      bool apart = packed || T == 1 ? sequence >= width : step >= width;
-      if (!packed && T > 1 && B > 1)
-        apart = sequence <= step ? sequence >= width && step >= product({B - 1, sequence}) + width
-                                 : step >= width && sequence >= product({T - 1, step}) + width;
-      if (!apart)
-        throw Mismatch(
-            "expected rows of " + v.who() + " that do not overlap one another, got strides " + v.strides.text());
-    }
-    return {take(v, width == 0 ? 0 : last + width, written ? writes_ : reads_), step, sequence, column};
+    return elman::step_tensor(v, batch_, type_, columns, written, spread, written ? writes_ : reads_);
   }
 
   const CallViews& views_;

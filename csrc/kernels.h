@@ -13,6 +13,8 @@ namespace elman {
 
 using Long = std::int64_t;
 class Team;
+struct ProgramForward;  // program/call.h
+struct ProgramBackward;
 
 // Memory aligned to a cache line, not initialised; null: none left. Each thread releases first what it took last.
 void* allocate(std::size_t bytes);
@@ -143,6 +145,8 @@ struct Target {
   Stream* (*stream)(const Network&, void* const* states);
   // Runs a register-only loop of multiply-adds of float32; returns how many operations it did.
   double (*peak)(Long iterations);
+  bool (*program_forward)(const ProgramForward&, Team&);  // false: out of memory
+  bool (*program_backward)(const ProgramBackward&, Team&);
 };
 
 }  // namespace elman

@@ -14,7 +14,9 @@ bool forward_bfloat16(const Forward&, Team&);
 }
 #endif
 namespace ELMAN_TARGET {
-bool forward_bfloat16(const Forward&, Team&);  // bfloat16.cpp
+bool forward_bfloat16(const Forward&, Team&);            // bfloat16.cpp
+bool run_program_forward(const ProgramForward&, Team&);  // program/target.cpp
+bool run_program_backward(const ProgramBackward&, Team&);
 namespace {
 
 // Calls f with the number type and cell asked for.
@@ -88,8 +90,8 @@ double peak(std::int64_t iterations) {
 
 }  // namespace
 
-extern const Target target{
-    ELMAN_STRING(ELMAN_TARGET), kInfos, supported, run_forward, run_backward, run_activation, open_stream, peak};
+extern const Target target{ELMAN_STRING(ELMAN_TARGET), kInfos, supported, run_forward, run_backward, run_activation,
+    open_stream, peak, run_program_forward, run_program_backward};
 
 }  // namespace ELMAN_TARGET
 }  // namespace elman

@@ -92,8 +92,10 @@ constexpr Role kX{0, "x"}, kOutput{1, "output"}, kSource{2, "source"}, kTarget{3
     kGradSaved{12, "saved's gradient"}, kGradX{13, "x's gradient"}, kGradGates{14, "gate gradients"},
     kParams{15, "parameter"}, kInitial{16, "initial state"}, kFresh{17, "fresh state"}, kFinal{18, "final state"},
     kState{19, "state"}, kGradFinal{20, "gradient of final state"}, kGradInitial{21, "gradient of initial state"},
-    kGradFresh{22, "gradient of fresh state"}, kGradParams{23, "gradient of parameter"};
-constexpr int kRoles = 24, kNeeded = 4;  // the first four are never left out
+    kGradFresh{22, "gradient of fresh state"}, kGradParams{23, "gradient of parameter"}, kStepInputs{24, "step input"},
+    kDraws{25, "draw"}, kTraced{26, "traced"}, kGradStepInputs{27, "gradient of step input"},
+    kGradTraced{28, "gradient of traced"};
+constexpr int kRoles = 29, kNeeded = 4;  // the first four are never left out
 
 // How the operands of a call look, by role; of those that may be several, from the parameters on, all.
 class CallViews {

@@ -91,6 +91,73 @@ def backward(
     Then they are returned: of x, of the initial states, of the fresh states and of the parameters, in one list, None where not made.
     """
 
+def program(
+    infer: tuple[object, ...],
+    train: tuple[object, ...],
+    backward: tuple[object, ...],
+    products: Sequence[Sequence[int]],
+    counts: Sequence[int],
+    own: Sequence[bool],
+    step_inputs: Sequence[bool],
+    /,
+) -> object:
+    """The step of a cell and its gradient (``elman.backends.program``), checked: a ValueError says what cannot be run.
+
+    A code is (instructions, operands, constants, stages, temps, carries); counts are of inputs, recurrents, states, draws, gates, saved.
+    """
+
+def program_forward(
+    program: object,
+    stack: tuple[object, ...],
+    params: Sequence[object],
+    x: object,
+    initial: Sequence[object] | None,
+    fresh: Sequence[object] | None,
+    lengths: object,
+    reset: object,
+    step_inputs: Sequence[object],
+    draws: Sequence[object],
+    batch_first: bool,
+    threads: int,
+    save: bool,
+    grad_mode: bool,
+    /,
+    output: object = None,
+    hidden: object = None,
+    traced: Sequence[object] | None = None,
+) -> Any:
+    """Run a program: (output, final, hidden, kept), the last two with ``save``. The stack's cell is not looked at.
+
+    step_inputs: (T, B) or (T, B, H) each; draws: (L*D, T, B, H) or (L*D, B, H); traced, written: (L*D, T, B, H) for each state but the
+    first and each gate, and then hidden is given too. With ``grad_mode``: None, with nothing done, if a gradient flows to any operand.
+    """
+
+def program_backward(
+    program: object,
+    stack: tuple[object, ...],
+    params: Sequence[object],
+    x: object,
+    initial: Sequence[object] | None,
+    fresh: Sequence[object] | None,
+    lengths: object,
+    reset: object,
+    step_inputs: Sequence[object],
+    draws: Sequence[object],
+    batch_first: bool,
+    threads: int,
+    output: object,
+    hidden: object,
+    kept: object,
+    grad_output: object,
+    grad_hidden: object,
+    grad_final: Sequence[object] | None,
+    grad_traced: Sequence[object] | None,
+    traced: bool,
+    needs_grad: tuple[bool, ...],
+    /,
+) -> list[Any]:
+    """The gradients of x, the initial states, the fresh states, the step inputs in each direction, and the parameters, where needed."""
+
 class Stream:
     """A network that runs a step at a time: weights packed once, states written where they lie. Of torch it knows nothing."""
 

@@ -1,0 +1,134 @@
+// The backward pass of a program: layers, their directions, and who of a team computes what.
+#pragma once
+
+#include "forward.h"
+#include "gradients.h"
+
+namespace elman::ELMAN_TARGET {
+
+// Steps of a chunk: as many gate gradients as the third-level cache holds.
+template <class T> long chunk_of(const Network& net, const Plan& plan) {
+  const long steps = 8 * 1024 * 1024 / static_cast<long>(sizeof(T)) / max(1, plan.columns * net.H * net.B);
+  return max(1, min(net.T, steps));
+}
+
+template <class T> class BackwardOfDirection {
+ public:
+  // Nothing is needed of it where the capacity is 0.
+  BackwardOfDirection(const BackwardDirection<T>& direction, long chunk, bool needed)
+      : direction_(direction),
+        order_(StepOrder{direction_.call.net, is_reverse(), 0, direction_.call.net.B}.reversed()),
+        plan_(direction_.of.plan()), capacity_(needed ? chunk * direction_.call.net.B : 0),
+        again_(needed && direction_.call.recompute), shared_(direction_, capacity_),
+        weights_(plan_, again_ ? direction_.call.net.H : 0, direction_.of.I),
+        kept_stride_(plane<T>(capacity_ * direction_.call.net.H)),
+        kept_(again_ ? (plan_.saved + plan_.products) * kept_stride_ : 0), products_(direction_, shared_, capacity_) {}
+  BackwardOfDirection(const BackwardOfDirection&) = delete;
+  bool ok() const { return all_ok(shared_, weights_, kept_, products_); }
+  bool begin() const {  // false: out of memory
+    for (long i = 0; again_ && i < weights_.tasks(); ++i) weights_.pack(direction_.of.parameters(), i);
+    return shared_.begin(capacity_) && products_.begin();
+  }
+  bool scan(long begin, long end, long part, long parts) const {
+    const StepOrder mine = batch_part(order_, part, parts);
+    if (mine.count() == 0) return true;
+    const KeptArrays<T> kept = kept_of(begin, end);
+    if (again_) {
+      const long T_ = order_.net.T;
+      ProgramForwardScan<T> forward(mine.reversed(), direction_.of, weights_, plan_.train, T_ - end, T_ - begin);
+      if (!forward.ok()) return false;
+      forward.run_again(kept.data, kept.stride, kept.first);
+    }
+    ProgramBackwardScan<T> backward(mine, direction_, shared_);
+    if (!backward.ok()) return false;
+    backward.run(begin, end, kept);
+    return true;
+  }
+  void gather(long begin, long end) { products_.gather(order_, begin, end, kept_of(begin, end)); }
+  ProgramGradientProducts<T>& products() { return products_; }
+  void finish() const { shared_.finish(direction_.call.gradients[direction_.of.index]); }
+
+ private:
+  bool is_reverse() const { return direction_.of.index % direction_.call.net.D == 1; }
+  KeptArrays<T> kept_of(long begin, long end) const {
+    const Network& net = order_.net;
+    if (!again_) return {direction_.of.saved(0), plane<T>(net.rows * net.H), 0};
+    const long t = min(order_.step(begin), order_.step(end - 1));
+    return {kept_, kept_stride_, net.offset ? net.offset[t] : t * net.B};
+  }
+
+  const BackwardDirection<T> direction_;
+  const StepOrder order_;
+  const Plan& plan_;
+  const long capacity_;  // rows of a chunk
+  const bool again_;
+  const BackwardShared<T> shared_;
+  const ProgramWeights<T> weights_;
+  const long kept_stride_;
+  const Buffer<T> kept_;
+  ProgramGradientProducts<T> products_;
+};
+
+// False: out of memory.
+template <class T> bool layer_backward(const ProgramBackward& call, long layer, const StepTensor& x,
+    const StepTensor& output, const StepTensor& grad_output, const StepTensor& grad_x, bool accumulates, Team& team) {
+  const Network& net = call.net;
+  const long chunk = chunk_of<T>(net, *call.plan), I = layer == 0 ? net.I : net.D * net.H;
+  // Directions at the same time: they take opposite ways, so only where one chunk holds the whole.
+  const long together = chunk == net.T ? net.D : 1, parts = min(team.threads(), net.B);
+  Failure failure;
+  const auto of = [&](long d) {
+    return BackwardDirection<T>{{call, layer * net.D + d, I, x, from_column<T>(output, d * net.H)}, call,
+        from_column<T>(grad_output, grad_output.column * d * net.H), grad_x, accumulates || d == 1};
+  };
+  for (long d = 0; d < net.D && !failure; d += together) {
+    BackwardOfDirection<T> first(of(d), chunk, true), second(of(together == 2 ? 1 : d), chunk, together == 2);
+    BackwardOfDirection<T>* directions[] = {&first, &second};
+    if (!all_ok(first, second)) return false;
+    team.each(together, [&](std::int64_t i) { failure.unless(directions[i]->begin()); });
+    for (long begin = 0; begin < net.T && !failure; begin += chunk) {
+      const long end = min(net.T, begin + chunk);
+      team.each(together * parts,
+          [&](std::int64_t i) { failure.unless(directions[i / parts]->scan(begin, end, i % parts, parts)); });
+      for (long i = 0; i < together && !failure; ++i) {
+        directions[i]->gather(begin, end);
+        ProgramGradientProducts<T>& products = directions[i]->products();
+        team.each(products.tasks(), [&](std::int64_t task) { failure.unless(products.run(task)); });
+        products.finish_chunk();
+      }
+    }
+    for (long i = 0; i < together; ++i) directions[i]->finish();
+  }
+  return !failure;
+}
+
+template <class T> void copy_steps(const Network& net, const StepTensor& from, const StepTensor& to, long width) {
+  const StepOrder order{net, false, 0, net.B};
+  for (long t = 0; t < net.T; ++t)
+    for (long r = 0, n = order.rows(t); r < n; ++r)
+      __builtin_memcpy(order.row_of<T>(to, t, r), order.row_of<T>(from, t, r), width * sizeof(T));
+}
+
+template <class T> bool program_backward(const ProgramBackward& call, Team& team) {
+  const Network& net = call.net;
+  const long width = net.D * net.H, size = net.rows * width;
+  const Buffer<T> scratch(min(2, net.L - 1) * size);  // gradients of the layers' outputs take turns in it
+  if (!scratch.ok()) return false;
+  StepTensor grad_output = call.grad_output;
+  for (long l = net.L - 1; l >= 0; --l) {
+    const StepTensor x = l == 0 ? call.x : layer_output<T>(call, call.hidden, l - 1);
+    const StepTensor grad_x =
+        l == 0 ? call.grad_x : dense(net, slice<T>(static_cast<void*>(scratch), (l - 1) % 2, size), width);
+    const bool accumulates = l > 0 && call.grad_hidden;
+    if (accumulates)
+      copy_steps<T>(net,
+          dense_saved(net, const_cast<T*>(slice<T>(call.grad_hidden, l - 1, net.saved_rows() * width)), width), grad_x,
+          width);
+    if (!layer_backward<T>(call, l, x, layer_output<T>(call, call.hidden, l), grad_output, grad_x, accumulates, team))
+      return false;
+    grad_output = grad_x;
+  }
+  return true;
+}
+
+}  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,274 @@
+// The backward scan of one direction: steps from the last to the first, in chunks. At each the program's gradient over
+// what the forward pass kept, then the products of the gate gradients with the recurrent weights.
+#pragma once
+
+#include "../product/packing.h"
+#include "forward_scan.h"
+
+namespace elman::ELMAN_TARGET {
+
+// What one direction reads and writes on its way back, beyond what forward had.
+template <class T> struct BackwardDirection {
+  const DirectionOf<T> of;
+  const ProgramBackward& call;
+  const StepTensor grad_h, grad_x;  // grad_h may be nowhere: zeros; grad_x: not needed
+  const bool accumulates;           // grad_x is added to what it holds
+  const T* grad_final(int s) const { return slice<T>(call.grad_final[s], of.index, call.batch * call.net.H); }
+  T* grad_initial(int s) const { return slice<T>(call.grad_initial[s], of.index, call.batch * call.net.H); }
+  T* grad_fresh(int s) const { return slice<T>(call.grad_fresh[s], of.index, call.net.H); }
+};
+
+// What a direction's parts have in common: its weights, the gate gradients of a chunk, and sums of each sequence.
+template <class T> class BackwardShared {
+ public:
+  const Plan& plan;
+  const long B, H, stride;      // numbers from a row of gate gradients to the next
+  const Buffer<T> gates;        // (capacity, columns·H)
+  const Buffer<T> w_hh;         // each product's, packed
+  const Buffer<T> sums, fresh;  // (owns, B, H) and (states, B, H)
+  const Buffer<T> carry;        // (2, states, B, H)
+
+  BackwardShared(const BackwardDirection<T>& direction, long capacity)
+      : plan(direction.of.plan()), B(capacity > 0 ? direction.call.net.B : 0), H(direction.call.net.H),
+        stride(plane<T>(plan.columns * H)), gates(capacity * stride),
+        w_hh(capacity > 0 ? plan.recurrents * H * panels<T>(H) * kLanes<T> : 0), sums(plan.owns * B * H),
+        fresh(direction.call.net.resets.data ? plan.states * B * H : 0), carry(2 * plan.states * B * H),
+        direction_(direction) {}
+  bool ok() const { return all_ok(gates, w_hh, sums, fresh, carry); }
+
+  bool begin(long capacity) const {  // false: out of memory
+    const Buffer<const T*> rows(plan.recurrents * H);
+    if (!rows.ok()) return false;
+    const T* from = static_cast<const T*>(direction_.of.parameters().w_hh);
+    long k = 0;
+    for (int p = 0; p < plan.products; ++p) {
+      const long first = k;
+      for (int i = 0; i < plan.gate_products[p].count; ++i)
+        for (long j = 0; j < H; ++j) rows[k++] = from + (plan.gate_products[p].gates[i] * H + j) * H;
+      pack_rows<T>(rows + first, k - first, H, 0, panels<T>(H), w_hh + first * panels<T>(H) * kLanes<T>);
+    }
+    if (leaves_columns_out()) __builtin_memset(gates, 0, static_cast<std::size_t>(capacity * stride) * sizeof(T));
+    if (sums) __builtin_memset(sums, 0, static_cast<std::size_t>(plan.owns * B * H) * sizeof(T));
+    if (fresh) __builtin_memset(fresh, 0, static_cast<std::size_t>(plan.states * B * H) * sizeof(T));
+    return true;
+  }
+  const T* weights(int product) const {
+    long gates_before = 0;
+    for (int p = 0; p < product; ++p) gates_before += plan.gate_products[p].count;
+    return w_hh + gates_before * H * panels<T>(H) * kLanes<T>;
+  }
+  T* carried(long which, int state, long sequence) const {
+    return carry + ((which * plan.states + state) * B + sequence) * H;
+  }
+
+  // Summed by sequence first, so that threads change no bit.
+  void finish(const ProgramGradients& gradients) const {
+    for (int st = 0; st < plan.states; ++st)
+      if (T* to = direction_.grad_fresh(st)) {
+        for (long j = 0; j < H; ++j) to[j] = T(0);
+        for (long b = 0; fresh && b < B; ++b) add_columns<T>(to, fresh + (st * B + b) * H, H, 0, panels<T>(H));
+      }
+    for (int p = 0; p < plan.owns; ++p) {
+      T *to = static_cast<T*>(gradients.own[p]), *first = sums + p * B * H;
+      if (!to) continue;
+      for (long b = 1; b < B; ++b) add_columns<T>(first, first + b * H, H, 0, panels<T>(H));
+      if (plan.own_is_vector[p]) __builtin_memcpy(to, first, H * sizeof(T));
+      else *to = row_sum<T>(first, kLanes<T>, H);
+    }
+  }
+
+ private:
+  bool leaves_columns_out() const {  // no instruction writes them: they are zero
+    int written = 0;
+    for (int i = 0; i < plan.backward.stages[plan.backward.stage_count]; ++i) {
+      const Kind kind = plan.backward.values[plan.backward.instructions[i].to].kind;
+      written += kind == Kind::grad_input || kind == Kind::grad_recurrent;
+    }
+    return written < plan.columns;
+  }
+  const BackwardDirection<T>& direction_;
+};
+
+// What was kept of a chunk's steps: SAVED and the factors, where their rows of H lie. The first row is number `first`.
+template <class T> struct KeptArrays {
+  T* data;
+  long stride, first;
+};
+
+template <class T> class ProgramBackwardScan {
+ public:
+  ProgramBackwardScan(const StepOrder& order, const BackwardDirection<T>& direction, const BackwardShared<T>& shared)
+      : order_(order), forward_(order.reversed()), direction_(direction), shared_(shared), plan_(shared.plan),
+        H_(shared.H), rows_(order.count()), plane_(plane<T>(rows_ * H_)),
+        values_(plan_, plan_.backward, direction.of.parameters(), rows_, H_),
+        planes_((4 * plan_.states + plan_.products + 2 * plan_.step_inputs + plan_.draws + plan_.gates) * plane_),
+        gate_rows_(rows_), before_(plan_.states), after_(plan_.states), exports_(plan_.backward.value_count),
+        columns_(plan_.backward.value_count), export_ends_(plan_.products + 1) {}
+  bool ok() const { return all_ok(values_, planes_, gate_rows_, before_, after_, exports_, columns_, export_ends_); }
+
+  // Positions begin..end-1, whose gate gradients begin at the shared ones' first row.
+  void run(long begin, long end, const KeptArrays<T>& kept) {
+    values_.begin();
+    find_exports();
+    for (int k = 0; k < plan_.step_inputs; ++k)
+      __builtin_memset(grad_step_input(k), 0, static_cast<std::size_t>(plane_) * sizeof(T));
+    T* gates = shared_.gates + order_.first * shared_.stride;
+    for (long s = begin; s < end; ++s) {
+      const long n = order_.rows(s);
+      arrive(s, n);
+      place(s, kept);
+      step(n, gates, carried((s + 1) % 2, 0));
+      leave(s, n);
+      StepOrder all = order_;
+      all.first = 0, all.last = order_.net.B;
+      gates += all.rows(s) * shared_.stride;
+    }
+  }
+
+ private:
+  T* room(int i) const { return planes_ + i * plane_; }
+  T* gathered(int state, int which) const { return room(which * plan_.states + state); }  // which: 0 to 3
+  T* grad_factor(int j) const { return room(4 * plan_.states + j); }
+  T* step_input(int k) const { return grad_factor(plan_.products + k); }
+  T* grad_step_input(int k) const { return step_input(plan_.step_inputs + k); }
+  T* draw(int k) const { return grad_step_input(plan_.step_inputs + k); }
+  T* grad_gate(int g) const { return draw(plan_.draws + g); }
+  T* carried(long which, int state) const { return shared_.carried(which, state, order_.first); }
+
+  void find_exports() {
+    const Code& code = plan_.backward;
+    int count = 0;
+    for (int stage = 0; stage < code.stage_count; ++stage) {
+      for (int i = code.stages[stage]; i < code.stages[stage + 1]; ++i) {
+        const int v = code.instructions[i].to;
+        const Value& value = code.values[v];
+        if (value.kind != Kind::grad_input && value.kind != Kind::grad_recurrent) continue;
+        exports_[count] = v;
+        columns_[count++] = value.kind == Kind::grad_input ? plan_.column_of_input[value.index]
+                                                           : plan_.column_of_recurrent[value.index];
+      }
+      export_ends_[stage] = count;
+    }
+  }
+
+  // The gradients that arrive at the states after position s: from the step after, or the final state's; and the
+  // caller's.
+  void arrive(long s, long n) {
+    const long old = order_.continuing(s);
+    for (int st = 0; st < plan_.states; ++st) {
+      T* to = carried(s % 2, st);
+      const T* final = direction_.grad_final(st);
+      for (long r = old; r < n; ++r)
+        if (final) __builtin_memcpy(to + r * H_, final + sequence_of(order_, r) * H_, H_ * sizeof(T));
+        else __builtin_memset(to + r * H_, 0, H_ * sizeof(T));
+      if (st == 0) add_rows(direction_.grad_h, s, n, to);
+      else if (direction_.call.grad_traced) add_rows(direction_.of.of(direction_.call.grad_traced[st - 1]), s, n, to);
+    }
+    for (int g = 0; g < plan_.gates; ++g) {
+      __builtin_memset(grad_gate(g), 0, static_cast<std::size_t>(n * H_) * sizeof(T));
+      if (direction_.call.grad_traced)
+        add_rows(direction_.of.of(direction_.call.grad_traced[plan_.states - 1 + g]), s, n, grad_gate(g));
+    }
+  }
+  void add_rows(const StepTensor& x, long s, long n, T* to) const {
+    const StepRows<const T> rows = order_.rows_of<const T>(x, s);
+    if (!rows) return;
+    if (x.column) {
+      for (long r = 0; r < n; ++r) add_columns<T>(to + r * H_, rows[r], H_, 0, panels<T>(H_));
+    } else {
+      for (long r = 0; r < n; ++r)
+        for (long j = 0; j < H_; ++j) to[r * H_ + j] += *rows[r];
+    }
+  }
+
+  void place(long s, const KeptArrays<T>& kept) {
+    const DirectionOf<T>& of = direction_.of;
+    const long position = order_.net.T - 1 - s, row = of.row_at(forward_, position) - kept.first;
+    for (int k = 0; k < plan_.step_inputs; ++k)
+      copy_in<T>(
+          forward_, of.call.step_inputs[k].first, position, plan_.step_input_is_vector[k] ? H_ : 1, H_, step_input(k));
+    for (int k = 0; k < plan_.draws; ++k) copy_in<T>(forward_, of.of(of.call.draws[k]), position, H_, H_, draw(k));
+    for (int st = 0; st < plan_.states; ++st) {
+      if (plan_.reads_state[st]) before_[st] = of.before(forward_, position, st, gathered(st, 0), gathered(st, 1));
+      if (plan_.reads_new_state[st]) after_[st] = of.after(forward_, position, st, gathered(st, 2));
+    }
+    values_.move([&](Kind kind, int i) -> T* {
+      switch (kind) {
+        case Kind::state: return const_cast<T*>(before_[i]);
+        case Kind::new_state: return const_cast<T*>(after_[i]);
+        case Kind::saved: return kept.data + i * kept.stride + row * H_;
+        case Kind::factor: return kept.data + (plan_.saved + i) * kept.stride + row * H_;
+        case Kind::step_input: return step_input(i);
+        case Kind::draw: return draw(i);
+        case Kind::grad_new_state: return carried(s % 2, i);
+        case Kind::grad_state: return carried((s + 1) % 2, i);
+        case Kind::grad_factor: return grad_factor(i);
+        case Kind::grad_step_input: return grad_step_input(i);
+        case Kind::grad_gate: return grad_gate(i);
+        default: return shared_.sums + (i * shared_.B + order_.first) * H_;
+      }
+    });
+  }
+
+  // One step of n rows: the program's stages, each followed by a product of what it left. `to`: the gradient of the
+  // first state before the step.
+  void step(long n, T* gates, T* to) {
+    for (int stage = 0; stage < plan_.products; ++stage) {
+      const int first = stage == 0 ? 0 : export_ends_[stage - 1], last = export_ends_[stage];
+      values_.run(stage, n, [&](T* const* at, long row, long rows, long column, long columns) {
+        for (int i = first; i < last; ++i)
+          for (long r = 0; r < rows; ++r)
+            copy_columns<T, T>(gates + (row + r) * shared_.stride + columns_[i] * H_ + column,
+                at[exports_[i]] + r * columns, 1, columns, 0, panels<T>(columns));
+      });
+      const int index = plan_.products - 1 - stage;
+      const GateProduct& gate_product = plan_.gate_products[index];
+      for (long r = 0; r < n; ++r) gate_rows_[r] = gates + r * shared_.stride + gate_product.column * H_;
+      const bool add = index == 0 && plan_.writes_grad_state[0];
+      const StoreEpilogue<T, StepRows<T>> store{{index == 0 ? to : grad_factor(index - 1), H_, nullptr}, H_, add};
+      if (gate_product.count > 0 || !add)
+        product<T, 1>(n, Rows<T>{gate_rows_}, gate_product.count * H_, shared_.weights(index), 0, panels<T>(H_), store);
+    }
+  }
+
+  // The gradients of the states before position s: to the step before, to what a reset started from, or to the initial
+  // state.
+  void leave(long s, long n) {
+    const long position = order_.net.T - 1 - s, stay = order_.staying(s);
+    const bool cut = cuts(forward_, position, n);
+    for (int st = 0; st < plan_.states; ++st) {
+      T* grad = carried((s + 1) % 2, st);
+      if (st > 0 && !plan_.writes_grad_state[st])
+        __builtin_memset(grad, 0, static_cast<std::size_t>(n * H_) * sizeof(T));
+      for (long r = 0; cut && r < n; ++r) {
+        if (!forward_.resets(position, r)) continue;
+        add_columns<T>(shared_.fresh + (st * shared_.B + order_.first + r) * H_, grad + r * H_, H_, 0, panels<T>(H_));
+        __builtin_memset(grad + r * H_, 0, H_ * sizeof(T));
+      }
+      T* initial = direction_.grad_initial(st);
+      for (long r = stay; initial && r < n; ++r)
+        __builtin_memcpy(initial + sequence_of(order_, r) * H_, grad + r * H_, H_ * sizeof(T));
+    }
+    for (int k = 0; k < plan_.step_inputs; ++k) {
+      const StepTensor to = direction_.of.of(direction_.call.grad_step_inputs[k]);
+      if (!to.data) continue;
+      if (plan_.step_input_is_vector[k]) copy_out<T>(order_, grad_step_input(k), to, s, H_);
+      else
+        for (long r = 0; r < n; ++r)
+          *order_.row_of<T>(to, s, r) = row_sum<T>(grad_step_input(k) + r * H_, kLanes<T>, H_);
+    }
+  }
+
+  const StepOrder order_, forward_;  // from the end to the beginning, and the other way
+  const BackwardDirection<T>& direction_;
+  const BackwardShared<T>& shared_;
+  const Plan& plan_;
+  const long H_, rows_, plane_;
+  Values<T> values_;
+  const Buffer<T> planes_;
+  const Buffer<const T*> gate_rows_, before_, after_;
+  const Buffer<int> exports_, columns_,
+      export_ends_;  // values that are gate gradients, and which; how many up to a stage
+};
+
+}  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,76 @@
+// A program: the step of a cell, and its gradient, as elementwise operations on arrays of (sequences, H) numbers. Plain
+// structs that know no instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace elman {
+
+// What an instruction does, and of how many operands. Python numbers them in this order.
+#define ELMAN_OPS(of)                                                                                             \
+  of(copy, 1) of(add, 2) of(sub, 2) of(mul, 2) of(div, 2) of(neg, 1) of(fma, 3) of(pow, 2) of(min, 2) of(max, 2)  \
+      of(where, 3) of(lt, 2) of(le, 2) of(gt, 2) of(ge, 2) of(eq, 2) of(ne, 2) of(abs, 1) of(sign, 1) of(sqrt, 1) \
+          of(rsqrt, 1) of(exp, 1) of(log, 1) of(log1p, 1) of(expm1, 1) of(tanh, 1) of(sigmoid, 1) of(relu, 1)     \
+              of(softplus, 1) of(sin, 1) of(cos, 1) of(erf, 1) of(reciprocal, 1) of(square, 1) of(row_sum, 1)     \
+                  of(row_mean, 1) of(row_max, 1) of(fnma, 3)
+#define ELMAN_NAME(name, operands) name,
+enum class Op : std::int32_t { ELMAN_OPS(ELMAN_NAME) };
+#undef ELMAN_NAME
+
+// What a value is to the scan. Python numbers them in this order; `sum_own` is the scan's: to it the contributions to
+// an own parameter's gradient are added, for each sequence.
+#define ELMAN_KINDS(of)                                                                                           \
+  of(temp) of(constant) of(input) of(recurrent) of(state) of(new_state) of(own) of(step_input) of(draw) of(saved) \
+      of(factor) of(gate) of(grad_new_state) of(grad_input) of(grad_recurrent) of(grad_factor) of(grad_state)     \
+          of(grad_own) of(grad_step_input) of(grad_gate) of(carry) of(sum_own)
+#define ELMAN_NAME(name) name,
+enum class Kind : std::int32_t { ELMAN_KINDS(ELMAN_NAME) };
+#undef ELMAN_NAME
+
+// The index-th of its kind. `kept`: read in a stage after the one that writes it, so that a block's memory is not
+// enough for it.
+struct Value {
+  Kind kind;
+  std::int32_t index;
+  bool kept = false;
+};
+struct Instruction {  // operands are places among the values; those that an operation does not have are those of `to`
+  Op op;
+  std::int32_t to, a, b, c;
+};
+
+// Stage i is instructions stages[i] .. stages[i+1]-1.
+struct Code {
+  const Value* values;
+  const Instruction* instructions;
+  const std::int32_t* stages;
+  const double* constants;
+  int value_count, stage_count;
+};
+
+// The product of h (the first), or of factor j (the one after it, j + 1), with the weights of some recurrent gates.
+struct GateProduct {
+  const std::int32_t* gates;
+  int count;
+  int column;  // the gates' gradients are neighbouring columns in this order, from this one on
+};
+
+struct Plan {
+  int inputs, recurrents, states, owns, step_inputs, draws, saved, gates, products;  // how many there are of each
+  bool needs_rows;            // an operation reads all H numbers of a sequence
+  const bool* own_is_vector;  // H numbers, not one
+  const bool* step_input_is_vector;
+  Code infer, train, backward;
+  const GateProduct* gate_products;
+  // Where a gate's two parts are only ever added to one another, the product is added to the input's part where that
+  // lies: by recurrent gate, the input's; -1: its own place. By input gate, the recurrent one.
+  const std::int32_t *joined_input, *joined_recurrent;
+  // The gate gradients of a step of a sequence: `columns` blocks of H. The inputs' are neighbours, from input_column
+  // on, in an order of their own: input_order[i] is whose the i-th is.
+  int columns, input_column;
+  const std::int32_t *column_of_input, *column_of_recurrent, *input_order;
+  // Of each state: whether backward reads it before or after the step, and whether backward writes its gradient.
+  const bool *reads_state, *reads_new_state, *writes_grad_state;
+};
+
+}  // namespace elman

@@ -1,0 +1,188 @@
+// Where the values of a program lie in one direction of one layer.
+#pragma once
+
+#include "../buffer.h"
+#include "../scan/step_order.h"
+#include "call.h"
+#include "machine.h"
+
+namespace elman::ELMAN_TARGET {
+
+template <class T> constexpr long plane(long count) { return spread(count, sizeof(T)); }
+
+// Whose the r-th row of an order is, among the caller's sequences.
+inline long sequence_of(const StepOrder& order, long r) {
+  return order.net.order ? order.net.order[order.first + r] : order.first + r;
+}
+inline bool cuts(const StepOrder& order, long s, long n) {
+  if (order.net.resets.data)
+    for (long r = 0; r < n; ++r)
+      if (order.resets(s, r)) return true;
+  return false;
+}
+// The rows of a position, side by side where they lie; null where they do not.
+template <class T> T* side_by_side(const StepOrder& order, const StepTensor& x, long s, long width) {
+  const StepRows<T> rows = order.rows_of<T>(x, s);
+  return rows.data && !rows.order && (rows.stride == width || order.rows(s) == 1) ? rows.data : nullptr;
+}
+// Rows of a position from a tensor of `width` columns, 1 or H, to an array of rows of H.
+template <class T> void copy_in(const StepOrder& order, const StepTensor& from, long s, long width, long H, T* to) {
+  const StepRows<const T> rows = order.rows_of<const T>(from, s);
+  for (long r = 0, n = order.rows(s); r < n; ++r, to += H)
+    if (width == H) __builtin_memcpy(to, rows[r], H * sizeof(T));
+    else
+      for (long i = 0; i < H; ++i) to[i] = *rows[r];
+}
+template <class T> void copy_out(const StepOrder& order, const T* from, const StepTensor& to, long s, long H) {
+  const StepRows<T> rows = order.rows_of<T>(to, s);
+  for (long r = 0, n = order.rows(s); r < n; ++r) __builtin_memcpy(rows[r], from + r * H, H * sizeof(T));
+}
+
+// What of a call belongs to one direction of one layer.
+template <class T> struct DirectionOf {
+  const ProgramCall& call;
+  const long index, I;
+  const StepTensor x, h;  // (T, B, I) and (T, B, H)
+
+  const Plan& plan() const { return *call.plan; }
+  const ProgramParameters& parameters() const { return call.parameters[index]; }
+  const T* initial(int s) const { return slice<T>(call.initial[s], index, call.batch * call.net.H); }
+  const T* fresh(int s) const { return slice<T>(call.fresh[s], index, call.net.H); }
+  StepTensor of(const DirectionTensor& tensor) const { return from_column<T>(tensor.first, index * tensor.direction); }
+  // What is kept: the i-th array.
+  T* kept(int i) const {
+    const Network& net = call.net;
+    return slice<T>(call.kept, index, kept_size(plan(), call.recompute, net.rows, net.H, net.number)) +
+        i * plane<T>(net.rows * net.H);
+  }
+  T* kept_state(int state) const {
+    int i = 0;
+    for (int s = 1; s < state; ++s) i += keeps_state(plan(), call.recompute, s);
+    return call.kept && keeps_state(plan(), call.recompute, state) ? kept(i) : nullptr;
+  }
+  T* saved(int k) const { return kept(kept_states(plan(), call.recompute) + k); }
+  T* factor(int j) const { return saved(plan().saved + j); }
+
+  // The states before position s, of which those of the position before lie side by side: where they are, or brought
+  // together in `to`.
+  const T* before(const StepOrder& order, long s, int state, const T* previous, T* to) const {
+    const long n = order.rows(s), old = order.continuing(s), H = call.net.H;
+    const bool cut = cuts(order, s, n);
+    const T *start = initial(state), *anew = fresh(state);
+    if (!cut && old == n) return previous;
+    if (!cut && old == 0 && start && !order.net.order) return start + order.first * H;
+    for (long r = 0; r < n; ++r) {
+      const T* from = cut && order.resets(s, r) ? anew
+          : r < old                             ? previous + r * H
+          : start                               ? start + sequence_of(order, r) * H
+                                                : nullptr;
+      if (from) __builtin_memcpy(to + r * H, from, H * sizeof(T));
+      else __builtin_memset(to + r * H, 0, H * sizeof(T));
+    }
+    return to;
+  }
+  // The states after position s, kept by the forward pass, side by side.
+  const T* after(const StepOrder& order, long s, int state, T* to) const {
+    const Network& net = call.net;
+    if (state > 0) return kept_state(state) + row_at(order, s) * net.H;
+    if (const T* found = side_by_side<const T>(order, h, s, net.H)) return found;
+    copy_in(order, h, s, net.H, net.H, to);
+    return to;
+  }
+  // Likewise before it. `to` and `room`: so many rows, apart.
+  const T* before(const StepOrder& order, long s, int state, T* to, T* room) const {
+    return before(order, s, state, s > 0 ? after(order, s - 1, state, room) : nullptr, to);
+  }
+  // The first row of a position among all of the direction's.
+  static long row_at(const StepOrder& order, long s) {
+    const long t = order.step(s);
+    return (order.net.offset ? order.net.offset[t] : t * order.net.B) + order.first;
+  }
+};
+
+// The values of a code: scratch, numbers and parameters lie here; the rest is put where it lies, step by step.
+template <class T> class Values {
+ public:
+  const Code& code;
+  const BlockShape shape;
+
+  // For steps of at most so many rows.
+  Values(const Plan& plan, const Code& code, const ProgramParameters& parameters, long rows, long H)
+      : code(code), shape(block_shape<T>(plan, H)), plan_(plan), parameters_(parameters), rows_(rows), H_(H),
+        bases_(2 * code.value_count), strides_(3 * code.value_count), moving_(code.value_count),
+        memory_(lay_out(nullptr, false)) {}
+  bool ok() const { return all_ok(bases_, strides_, moving_, memory_); }
+  void begin() {  // once there is memory
+    const Places<T> at = places();
+    lay_out(memory_, true);
+    for (int v = 0; v < code.value_count; ++v) {
+      const Value& value = code.values[v];
+      if (value.kind == Kind::constant) fill(at.base[v], static_cast<T>(code.constants[value.index]), kLanes<T>);
+      else if (value.kind == Kind::own) put_own(at.base[v], value.index);
+    }
+  }
+  // place(kind, index): where the step's values of this kind lie, those that are not here.
+  template <class F> void move(F place) const {
+    for (int i = 0; i < moving_count_; ++i) {
+      const Value& value = code.values[moving_[i]];
+      bases_[moving_[i]] = place(value.kind, value.index);
+    }
+  }
+  template <class F> void run(int stage, long rows, F finish) const {
+    run_stage(code, stage, places(), bases_ + code.value_count, shape, rows, H_, finish);
+  }
+
+ private:
+  Places<T> places() const { return {bases_, strides_, strides_ + code.value_count, strides_ + 2 * code.value_count}; }
+  static void fill(T* to, T x, long n) {
+    for (long i = 0; i < n; ++i) to[i] = x;
+  }
+  void put_own(T* to, int own) const {
+    const T* from = static_cast<const T*>(parameters_.own[own]);
+    if (!plan_.own_is_vector[own]) return fill(to, *from, kLanes<T>);
+    for (long r = 0; r < shape.rows; ++r) __builtin_memcpy(to + r * H_, from, H_ * sizeof(T));
+  }
+  // Puts all where it lies, from `memory` on, or only counts; returns how many numbers that takes, which may be none.
+  long lay_out(T* memory, bool puts) {
+    constexpr long W = kLanes<T>, kLine = 64 / static_cast<long>(sizeof(T));
+    const Places<T> to = places();
+    long used = 0;
+    moving_count_ = 0;
+    for (int v = 0; v < code.value_count; ++v) {
+      const Value& value = code.values[v];
+      long count = 0, row = 0, column = 0, lane = W;
+      switch (value.kind) {
+        case Kind::constant: count = W, lane = 0; break;
+        case Kind::own:
+          if (plan_.own_is_vector[value.index]) count = shape.rows * H_, column = 1;
+          else count = W, lane = 0;
+          break;
+        case Kind::temp: count = shape.rows * shape.columns; break;
+        case Kind::carry: count = plane<T>(rows_ * H_), row = H_, column = 1; break;
+        case Kind::grad_input:
+        case Kind::grad_recurrent:
+        case Kind::grad_own:
+          if (value.kept) count = plane<T>(rows_ * H_), row = H_, column = 1;
+          else count = shape.rows * shape.columns;
+          break;
+        default:
+          row = H_, column = 1;
+          if (puts) moving_[moving_count_++] = v;
+      }
+      if (puts) to.put(v, count ? memory + used : nullptr, row, column, lane);
+      used += ceil_div(count, kLine) * kLine;
+    }
+    return used;
+  }
+
+  const Plan& plan_;
+  const ProgramParameters& parameters_;
+  const long rows_, H_;
+  const Buffer<T*> bases_;
+  const Buffer<long> strides_;
+  const Buffer<int> moving_;
+  int moving_count_ = 0;
+  const Buffer<T> memory_;
+};
+
+}  // namespace elman::ELMAN_TARGET

@@ -1,0 +1,119 @@
+#include "run.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+
+#include "../threads.h"
+#include "../tuner.h"
+
+namespace elman {
+namespace {
+
+constexpr double kWorthAThread = 2e6;  // multiply-adds below which waking a thread costs more than it brings
+
+std::uint64_t octaves(std::int64_t size) {
+  return static_cast<std::uint64_t>(std::lround(2 * std::log2(static_cast<double>(size + 1))));
+}
+
+Effort effort_of(const Program& program, const ProgramCall& call, double work, std::uint64_t pass) {
+  const Network& net = call.net;
+  std::uint64_t kind = 1 + pass;  // apart from those of built-in cells, whose number is there
+  kind = kind * 4096 + static_cast<std::uint64_t>(program.number() % 4096);
+  for (const std::int64_t exact : {static_cast<std::int64_t>(net.number), net.D, std::min<std::int64_t>(net.L, 15)})
+    kind = kind * 16 + static_cast<std::uint64_t>(exact);
+  for (const std::int64_t size : {net.rows / net.B, net.B, net.I, net.H}) kind = kind * 128 + octaves(size);
+  return {kind, work};
+}
+
+// Zeros where a sequence has no step.
+void clear_padding(
+    const ProgramCall& call, const StepTensor& x, std::int64_t width, const std::int64_t* lengths, std::int64_t T) {
+  const auto element = static_cast<std::size_t>(element_size(call.net.number));
+  if (!lengths || !x.data) return;
+  for (std::int64_t b = 0; b < call.batch; ++b)
+    for (std::int64_t t = lengths[b]; t < T; ++t)
+      std::memset(static_cast<char*>(x.data) + static_cast<std::size_t>(t * x.step + b * x.sequence) * element, 0,
+          static_cast<std::size_t>(width) * element);
+}
+void clear_padding(const ProgramCall& call, const DirectionTensor& x, std::int64_t width, const std::int64_t* lengths,
+    std::int64_t T) {
+  const auto element = static_cast<std::size_t>(element_size(call.net.number));
+  for (std::int64_t d = 0; x.first.data && d < call.net.L * call.net.D; ++d) {
+    StepTensor one = x.first;
+    one.data = static_cast<char*>(one.data) + static_cast<std::size_t>(d * x.direction) * element;
+    clear_padding(call, one, width, lengths, T);
+  }
+}
+// Of sequences without a step, the states after are those before.
+void pass_on(const ProgramCall& call, const void* from, void* to, const std::int64_t* lengths) {
+  const std::size_t bytes = static_cast<std::size_t>(call.net.H * element_size(call.net.number));
+  for (std::int64_t d = 0; to && lengths && d < call.net.L * call.net.D; ++d)
+    for (std::int64_t b = 0; b < call.batch; ++b) {
+      if (lengths[b] > 0) continue;
+      const std::size_t at = static_cast<std::size_t>(d * call.batch + b) * bytes;
+      if (from) std::memcpy(static_cast<char*>(to) + at, static_cast<const char*>(from) + at, bytes);
+      else std::memset(static_cast<char*>(to) + at, 0, bytes);
+    }
+}
+
+template <class Call> void on_a_team(const Program& program, const Call& call, int threads, std::uint64_t pass,
+    double work, bool (*kernel)(const Call&, Team&)) {
+  if (call.net.rows == 0) return;
+  bool ok = true;
+  const Effort effort = effort_of(program, call, work, pass);
+  with_team(work < kWorthAThread ? 1 : threads, [&](Team& team) { ok = kernel(call, team); }, &effort);
+  if (!ok) throw std::bad_alloc();
+}
+
+}  // namespace
+
+double work(const Program& program, const ProgramCall& call) {
+  const Network& net = call.net;
+  const Plan& plan = *call.plan;
+  const auto of = [](std::int64_t n) { return static_cast<double>(n); };
+  const double inputs = of(net.I) + of((net.L - 1) * net.D * net.H);
+  const double unit = plan.inputs * inputs + of(net.L) * (plan.recurrents * of(net.H) + program.weight());
+  return of(net.rows) * of(net.D * net.H) * unit;
+}
+
+void run(const Target& target, const Program& program, const ProgramForward& call, const std::int64_t* lengths,
+    std::int64_t T, int threads) {
+  on_a_team(program, call, threads, call.kept || call.hidden ? 1 : 0, work(program, call), target.program_forward);
+  clear_padding(call, call.output, call.net.D * call.net.H, lengths, T);
+  const std::int64_t width = call.net.D * call.net.H, layer = T * call.batch * width;
+  for (std::int64_t l = 0; call.hidden && call.net.padded_rows && l < call.net.L - 1; ++l)
+    clear_padding(call,
+        StepTensor{
+            static_cast<char*>(call.hidden) + l * layer * element_size(call.net.number), call.batch * width, width},
+        width, lengths, T);
+  for (int s = 0; s < call.plan->states; ++s) pass_on(call, call.initial[s], call.final[s], lengths);
+  for (int i = 0; call.traced && i < call.plan->states - 1 + call.plan->gates; ++i)
+    clear_padding(call, call.traced[i], call.net.H, lengths, T);
+}
+
+void run(const Target& target, const Program& program, const ProgramBackward& call, const std::int64_t* lengths,
+    std::int64_t T, int threads) {
+  const Network& net = call.net;
+  const Plan& plan = *call.plan;
+  on_a_team(program, call, threads, call.grad_x.data ? 3 : 2, 2 * work(program, call), target.program_backward);
+  clear_padding(call, call.grad_x, net.I, lengths, T);
+  for (int k = 0; k < plan.step_inputs; ++k)
+    clear_padding(call, call.grad_step_inputs[k], plan.step_input_is_vector[k] ? net.H : 1, lengths, T);
+  for (int s = 0; s < plan.states; ++s) pass_on(call, call.grad_final[s], call.grad_initial[s], lengths);
+  if (net.rows > 0) return;
+  const auto clear = [&](void* to, std::int64_t count) {
+    if (to) std::memset(to, 0, static_cast<std::size_t>(count * element_size(net.number)));
+  };
+  for (std::int64_t d = 0; d < net.L * net.D; ++d) {
+    const ProgramGradients& g = call.gradients[d];
+    clear(g.w_ih, plan.inputs * net.H * (d < net.D ? net.I : net.D * net.H)),
+        clear(g.w_hh, plan.recurrents * net.H * net.H);
+    clear(g.b_ih, plan.inputs * net.H), clear(g.b_hh, plan.recurrents * net.H);
+    for (int p = 0; p < plan.owns; ++p) clear(g.own[p], plan.own_is_vector[p] ? net.H : 1);
+  }
+  for (int s = 0; s < plan.states; ++s) clear(call.grad_fresh[s], net.L * net.D * net.H);
+}
+
+}  // namespace elman

@@ -1,0 +1,186 @@
+// Programs as Python calls them: made once, then run forward and backward, like a built-in stack (binding.cpp).
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "operands.h"
+#include "program/contract.h"
+
+namespace elman {
+namespace {
+
+CodeText text_of(const nb::tuple& code) {
+  check(code.size() == 6, "a code is told by 6 entries");
+  return {nb::cast<std::vector<std::array<int, 5>>>(code[0]), nb::cast<std::vector<std::array<int, 2>>>(code[1]),
+      nb::cast<std::vector<double>>(code[2]), nb::cast<std::vector<std::array<int, 2>>>(code[3]),
+      nb::cast<int>(code[4]), nb::cast<int>(code[5])};
+}
+
+// Python holds a program as a capsule, since what is cached may outlive all modules.
+constexpr const char* kProgram = "elman.program";
+
+nb::object make_program(nb::tuple infer, nb::tuple train, nb::tuple backward,
+    const std::vector<std::vector<int>>& products, std::array<int, 6> counts, const std::vector<bool>& own,
+    const std::vector<bool>& step_inputs) {
+  const auto [inputs, recurrents, states, draws, gates, saved] = counts;
+  const Program::Counts all{inputs, recurrents, states, draws, gates, saved};
+  auto made =
+      std::make_unique<Program>(text_of(infer), text_of(train), text_of(backward), products, all, own, step_inputs);
+  return nb::capsule(made.release(), kProgram, [](void* program) noexcept { delete static_cast<Program*>(program); });
+}
+const Program& program_in(nb::handle capsule) {
+  if (!PyCapsule_IsValid(capsule.ptr(), kProgram))
+    throw nb::type_error((std::string("expected a program, got ") + nb::inst_name(capsule).c_str()).c_str());
+  return *static_cast<const Program*>(PyCapsule_GetPointer(capsule.ptr(), kProgram));
+}
+
+// A run as it comes: what runs, the operands that every run begins with, and how its batch lies.
+class ProgramInvocation {
+ public:
+  const ProgramStack stack;
+  Operands operands;
+
+  ProgramInvocation(const Program& program, const nb::tuple& numbers, nb::handle params, nb::handle x,
+      nb::handle initial, nb::handle fresh, nb::handle lengths, nb::handle reset, nb::handle step_inputs,
+      nb::handle draws, bool batch_first, bool padded, int threads)
+      : stack(stack_of(program, numbers)), operands(0, 2 * static_cast<std::size_t>(stack.each()) + 40), x_(x),
+        batch_first_(batch_first), padded_(padded), threads_(threads) {
+    check(threads >= 1, "threads must be at least 1");
+    operands.add_all(kParams, params), operands.add_all(kInitial, initial), operands.add_all(kFresh, fresh);
+    operands.add(kX, x), operands.add(kLengths, lengths), operands.add(kReset, reset);
+    operands.add_all(kStepInputs, step_inputs), operands.add_all(kDraws, draws);
+  }
+  // The batch as it is now, for memory that is made for it; all operands are inspected again afterwards.
+  Batch batch() {
+    operands.inspect(kX);
+    if (!operands[kLengths].none) operands.inspect(kLengths);
+    return {stack.I, operands[kX], operands[kBatchSizes], operands[kLengths], batch_first_};
+  }
+  nb::object make(Role role, const Shape& shape, Long index = -1, bool needed = true) {
+    if (needed && PyObject_CheckBuffer(x_.ptr()))
+      throw Mismatch("expected memory for all results, got none, and an array as x");
+    nb::object made = needed ? allocate(x_, shape) : nb::none();
+    operands.add_made(role, made, index);
+    return made;
+  }
+  // As in binding.cpp: nothing runs Python from the inspection of the operands to the end of the run.
+  template <class Call> void run(Call (ProgramContract::*checked)()) {
+    for (bool kept = false;; operands.keep(), kept = true) {
+      operands.inspect();
+      ProgramContract contract(stack, operands, batch_first_, padded_);
+      const Call call = (contract.*checked)();
+      if (kept) {
+        nb::gil_scoped_release release;
+        return contract.run(*target(), call, threads_);
+      }
+      if (contract.work(call) < kShort) return contract.run(*target(), call, threads_);
+    }
+  }
+
+ private:
+  static constexpr double kShort =
+      1e6;  // multiply-adds that take no longer than to give Python's lock away and wake a thread
+  static ProgramStack stack_of(const Program& program, const nb::tuple& numbers) {
+    check(numbers.size() == 8, "a stack is told by 8 entries");
+    const auto size = [&](std::size_t i) { return nb::cast<Long>(numbers[i]); };
+    check(size(3) == 0, "a program's output is not projected");
+    return {program, size(1), size(2), size(4), size(5), nb::cast<bool>(numbers[6]), nb::cast<bool>(numbers[7])};
+  }
+  const nb::handle x_;
+  const bool batch_first_, padded_;
+  const int threads_;
+};
+
+// Runs a program, and returns (output, final states, hidden, kept), of which the last two are for the backward pass:
+// None but with `save`, and where there is no such thing. With `traced`, memory for the states but the first and the
+// gates of each step, output and hidden are given too, and all steps of hidden are there. With `grad_mode`: None, with
+// nothing done, if a gradient flows to any operand.
+nb::object program_forward(nb::handle program, nb::tuple numbers, nb::handle params, nb::handle x, nb::handle initial,
+    nb::handle fresh, nb::handle lengths, nb::handle reset, nb::handle step_inputs, nb::handle draws, bool batch_first,
+    int threads, bool save, bool grad_mode, nb::object output, nb::object hidden, nb::handle traced) {
+  ProgramInvocation call(program_in(program), numbers, params, x, initial, fresh, lengths, reset, step_inputs, draws,
+      batch_first, !traced.is_none(), threads);
+  Operands& o = call.operands;
+  if (grad_mode && o.require_grad()) return nb::none();
+  const ProgramStack& stack = call.stack;
+  const Batch batch = call.batch();
+  if (output.is_none()) output = call.make(kOutput, batch.shape(stack.out()));
+  else o.add(kOutput, output, true);
+  const Plan& plan = stack.plan();
+  const int states = plan.states;
+  const nb::object final = returned(PyTuple_New(states));
+  for (int s = 0; s < states; ++s)
+    NB_TUPLE_SET_ITEM(final.ptr(), s, call.make(kFinal, {stack.directions(), batch.B, stack.H}, s).release().ptr());
+  const Long rows = batch.saved(false).rows;
+  nb::object kept = nb::none();
+  if (!hidden.is_none()) o.add(kHidden, hidden, true);
+  else if (save && stack.L > 1) hidden = call.make(kHidden, {stack.L - 1, rows, stack.out()});
+  if (save) {
+    product({stack.directions(), rows, stack.H, plan.saved + plan.products + states});
+    const Number number = o[kX].type == kFloat64 ? Number::f64 : Number::f32;
+    kept = call.make(
+        kSaved, {product({stack.directions(), kept_size(stack.plan(), stack.recompute, rows, stack.H, number)})});
+  }
+  o.add_all(kTraced, traced, true);
+  call.run(&ProgramContract::forward);
+  return nb::make_tuple(output, final, hidden, kept);
+}
+
+// The gradients of a run: of x, of the initial states, of the fresh states, of the step inputs in each direction, and
+// of the parameters, in a list in this order, where `needs_grad`, a tuple as long, is True. What the forward pass took
+// and gave comes first, then the gradients that arrive, None for zeros.
+nb::object program_backward(nb::handle program, nb::tuple numbers, nb::handle params, nb::handle x, nb::handle initial,
+    nb::handle fresh, nb::handle lengths, nb::handle reset, nb::handle step_inputs, nb::handle draws, bool batch_first,
+    int threads, nb::handle output, nb::handle hidden, nb::handle kept, nb::handle grad_output, nb::handle grad_hidden,
+    nb::handle grad_final, nb::handle grad_traced, bool padded, nb::tuple needs_grad) {
+  ProgramInvocation call(program_in(program), numbers, params, x, initial, fresh, lengths, reset, step_inputs, draws,
+      batch_first, padded, threads);
+  Operands& o = call.operands;
+  o.add(kOutput, output), o.add(kHidden, hidden), o.add(kSaved, kept);
+  o.add(kGradOutput, grad_output), o.add(kGradHidden, grad_hidden);
+  o.add_all(kGradFinal, grad_final), o.add_all(kGradTraced, grad_traced);
+  const ProgramStack& stack = call.stack;
+  const Plan& plan = stack.plan();
+  const Batch batch = call.batch();
+  const Long directions = stack.directions(), each = stack.each();
+  const Long starts = initial.is_none() ? 0 : plan.states, freshes = fresh.is_none() ? 0 : plan.states;
+  const Long count = 1 + starts + freshes + plan.step_inputs + directions * each;
+  if (static_cast<Long>(needs_grad.size()) != count)
+    throw Mismatch(
+        "expected needs_grad for " + std::to_string(count) + " operands, got " + std::to_string(needs_grad.size()));
+  nb::list gradients;
+  const auto make = [&](Role role, const Shape& shape, Long index = -1) {
+    gradients.append(call.make(role, shape, index, needs_grad[gradients.size()].is(Py_True)));
+  };
+  make(kGradX, batch.shape(stack.I));
+  for (int s = 0; s < starts; ++s) make(kGradInitial, {directions, batch.B, stack.H}, s);
+  for (int s = 0; s < freshes; ++s) make(kGradFresh, {directions, stack.H}, s);
+  for (int k = 0; k < plan.step_inputs; ++k)
+    make(kGradStepInputs,
+        plan.step_input_is_vector[k] ? Shape{directions, batch.T, batch.B, stack.H}
+                                     : Shape{directions, batch.T, batch.B},
+        k);
+  Long index = 0;
+  for (Long d = 0; d < directions; ++d) {
+    for (int place = 0; place < ProgramStack::kWeights; ++place)
+      if (stack.has(place)) make(kGradParams, stack.shape(d, place), index++);
+    for (int p = 0; p < plan.owns; ++p) make(kGradParams, stack.shape(d, ProgramStack::kWeights + p), index++);
+  }
+  call.run(&ProgramContract::backward);
+  return gradients;
+}
+
+}  // namespace
+
+void bind_program(nb::module_& m) {
+  m.def("program", &make_program);
+  const auto any = nb::arg().none();
+  const auto may = [](const char* name) { return nb::arg(name).none() = nb::none(); };
+  m.def("program_forward", &program_forward, nb::arg(), any, any, any, any, any, any, any, any, any, any, any, any, any,
+      may("output"), may("hidden"), may("traced"));
+  m.def("program_backward", &program_backward, nb::arg(), any, any, any, any, any, any, any, any, any, any, any, any,
+      any, any, any, any, any, any, any, any);
+}
+
+}  // namespace elman
