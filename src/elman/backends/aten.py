@@ -97,7 +97,7 @@ class _Run(torch.autograd.Function):
         with torch.enable_grad():
             own = tuple([t.detach().requires_grad_(need) for t, need in zip(inputs, needs_grad, strict=True)])
             x, *rest = own
-            states, spans, params = autograd._split(stack, spans, rest)
+            states, spans, params = autograd.split(stack, spans, rest)
             output, finals = _run(stack, x, states, params, spans)
         ctx.call, ctx.graph = (stack, spans), (own, (output, *finals))
         ctx.save_for_backward(*inputs)
@@ -107,13 +107,13 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         (stack, spans), needs_grad = ctx.call, ctx.needs_input_grad[2:]
-        if autograd._is_differentiated(grads):
+        if autograd.is_differentiated(grads):
 
             def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
                 output, finals = _reference.run(stack, x, states, params, whole)
                 return output, *finals
 
-            return None, None, *autograd._differentiable_gradients(again, stack, spans, ctx.saved_tensors, needs_grad, grads)
+            return None, None, *autograd.differentiable_gradients(again, stack, spans, ctx.saved_tensors, needs_grad, grads)
         inputs, results = ctx.graph
         pairs = [(result, grad) for result, grad in zip(results, grads, strict=True) if grad is not None]
         targets = [t for t in inputs if t.requires_grad]

@@ -35,7 +35,7 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, stack: Stack, spans: Spans, batch_first: bool, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        states, whole, params = _split(stack, spans, rest)
+        states, whole, params = split(stack, spans, rest)
         output, finals, saved = operator.kernels_of(x).forward(stack, x, states, params, whole, batch_first, save=True)
         ctx.run = stack, spans, batch_first
         ctx.save_for_backward(x, *rest)
@@ -50,15 +50,15 @@ class Scan(torch.autograd.Function):
         stack, spans, batch_first = ctx.run
         inputs = ctx.saved_tensors
         needs_grad = ctx.needs_input_grad[3:]
-        if _is_differentiated((grad_output, *grad_finals)):
+        if is_differentiated((grad_output, *grad_finals)):
 
             def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
                 output, finals = _reference.run(stack, x.transpose(0, 1) if batch_first else x, states, params, whole)
                 return output.transpose(0, 1) if batch_first else output, *finals
 
-            return None, None, None, *_differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_output, *grad_finals))
+            return None, None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_output, *grad_finals))
         x, *rest = inputs
-        states, whole, params = _split(stack, spans, rest)
+        states, whole, params = split(stack, spans, rest)
         output, version, saved = ctx.__dict__.pop("saved", (None, 0, None))
         if output is None or output._version != version:
             output, _, saved = operator.kernels_of(x).forward(stack, x, states, params, whole, batch_first, save=True)
@@ -75,7 +75,7 @@ class Trace(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, stack: Stack, spans: Spans, x: Tensor, *rest: Tensor) -> tuple[Tensor | None, ...]:
-        states, whole, params = _split(stack, spans, rest)
+        states, whole, params = split(stack, spans, rest)
         outputs, finals, saved = operator.kernels_of(x).trace(stack, x, states, params, whole)
         ctx.run = stack, spans
         ctx.save_for_backward(x, *rest)
@@ -92,7 +92,7 @@ class Trace(torch.autograd.Function):
         stack, spans = ctx.run
         inputs = ctx.saved_tensors
         needs_grad = ctx.needs_input_grad[2:]
-        if _is_differentiated((grad_outputs, grad_steps, *grad_finals)):
+        if is_differentiated((grad_outputs, grad_steps, *grad_finals)):
 
             def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor | None, ...]:
                 traced = _reference.trace(stack, x, states, params, whole)
@@ -101,9 +101,9 @@ class Trace(torch.autograd.Function):
                 steps = [named[name] if name else torch.zeros_like(named[stack.cell.gates[0]]) for name in stack.cell.saved]
                 return traced.hidden, torch.stack(steps, -2) if steps else None, *traced.finals
 
-            return None, None, *_differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_outputs, grad_steps, *grad_finals))
+            return None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_outputs, grad_steps, *grad_finals))
         x, *rest = inputs
-        states, whole, params = _split(stack, spans, rest)
+        states, whole, params = split(stack, spans, rest)
         shared, versions = ctx.__dict__.pop("saved", ((), ()))
         if not shared or [t._version for t in shared] != versions:
             outputs, _, saved = operator.kernels_of(x).trace(stack, x, states, params, whole)
@@ -129,16 +129,18 @@ class Trace(torch.autograd.Function):
         return None, None, *gradients
 
 
-def _split(stack: Stack, spans: Spans, rest: Sequence[Tensor]) -> tuple[tuple[Tensor, ...] | None, Spans, tuple[Tensor, ...]]:
-    """The initial states, None if there are none; the spans with what resets start from; and the parameters."""
-    count = len(stack.cell.states)
+def split(stack: Stack, spans: Spans, rest: Sequence[Tensor]) -> tuple[tuple[Tensor, ...] | None, Spans, tuple[Tensor, ...]]:
+    """The initial states, None if there are none; the spans with what resets start from and the step inputs; and the parameters."""
+    states = len(stack.cell.states)
     begin = len(rest) - len(stack.shapes)
-    middle = begin if spans.fresh is None else begin - count
-    whole = spans if spans.fresh is None else spans._replace(fresh=tuple(rest[middle:begin]))
+    beside = begin if spans.step_inputs is None else begin - len(stack.cell.step_inputs)
+    middle = beside if spans.fresh is None else beside - states
+    whole = spans if spans.fresh is None else spans._replace(fresh=tuple(rest[middle:beside]))
+    whole = whole if spans.step_inputs is None else whole._replace(step_inputs=tuple(rest[beside:begin]))
     return tuple(rest[:middle]) or None, whole, tuple(rest[begin:])
 
 
-def _is_differentiated(gradients: Sequence[Tensor | None]) -> bool:
+def is_differentiated(gradients: Sequence[Tensor | None]) -> bool:
     """Whether a gradient is computed under something that differentiates or maps it in turn."""
     if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return True
@@ -146,7 +148,7 @@ def _is_differentiated(gradients: Sequence[Tensor | None]) -> bool:
     return any(g is not None and is_batched(g) for g in gradients)
 
 
-def _differentiable_gradients(
+def differentiable_gradients(
     run: Callable[..., Sequence[Tensor | None]],
     stack: Stack,
     spans: Spans,
@@ -161,7 +163,7 @@ def _differentiable_gradients(
     with torch.enable_grad():
         # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.
         x, *rest = inputs = tuple([t.view_as(t) if needed else t for t, needed in zip(inputs, needs_grad, strict=True)])
-        states, whole, params = _split(stack, spans, rest)
+        states, whole, params = split(stack, spans, rest)
         results = run(x, states, params, whole)
         pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if o is not None and g is not None]
         targets = [t for t, needed in zip(inputs, needs_grad, strict=True) if needed]

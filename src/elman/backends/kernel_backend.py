@@ -155,10 +155,13 @@ def node_inputs(x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[T
     """The spans, with what resets start from only where there are resets; and all that can be differentiated, as a node's inputs."""
     if spans.reset is None and spans.fresh is not None:
         spans = spans._replace(fresh=None)
-    return spans, (x, *(states or ()), *(spans.fresh or ()), *params)
+    return spans, (x, *(states or ()), *(spans.fresh or ()), *(spans.step_inputs or ()), *params)
 
 
 def own_spans(spans: Spans) -> Spans:
-    """The spans for a node to keep: the caller may write into its tensors. What resets start from is the node's input: there, not which."""
+    """The spans for a node to keep: the caller may write into its tensors. What resets start from, and step inputs, are the node's inputs:
+    whether there are any, not which.
+    """
     batch_sizes, lengths, reset = (None if t is None else t.clone() for t in (spans.batch_sizes, spans.lengths, spans.reset))
-    return Spans(batch_sizes, lengths, reset, None if spans.fresh is None else ())
+    fresh, step_inputs = (None if of_node is None else () for of_node in (spans.fresh, spans.step_inputs))
+    return Spans(batch_sizes, lengths, reset, fresh, step_inputs, spans.draws)

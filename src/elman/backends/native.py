@@ -16,6 +16,7 @@ from torch._C import _are_functorch_transforms_active, _is_any_autocast_enabled
 from elman.backends import call, kernels, mapped
 from elman.backends.autograd import Scan
 from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_watched
+from elman.backends.program import run as programs
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE, Spans, Traced
 
@@ -54,8 +55,8 @@ class NativeBackend(KernelBackend):
             return f"does not run on {x.device.type} (the CPU only)"
         if x.dtype not in kernels.NUMBERS:
             return f"does not run {_name(x.dtype)} (float32, float64 and bfloat16 only)"
-        if stack.cell.name not in kernels.CELLS:
-            return f"has no kernel for {stack.cell.name or type(stack.cell).__name__}"
+        if stack.cell.name not in kernels.CELLS and (why_not := programs.refusal(stack, x, spans)) is not None:
+            return why_not
         others = (*params, *(states or ()), *(spans.fresh or ()))
         if torch.is_autocast_enabled("cpu"):
             target = torch.get_autocast_dtype("cpu")
@@ -64,6 +65,19 @@ class NativeBackend(KernelBackend):
             if any(t.dtype is torch.float64 for t in (x, *others)):
                 return "does not run float64 under autocast"
         return self.refuses_call(stack, x, states, params, spans)
+
+    def run(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans = WHOLE,
+        batch_first: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if stack.cell.name not in kernels.CELLS:
+            return programs.run(stack, x, states, params, spans, batch_first)
+        return super().run(stack, x, states, params, spans, batch_first)
 
     def run_autocast(
         self,
@@ -95,7 +109,9 @@ class NativeBackend(KernelBackend):
         params: Sequence[Tensor],
         spans: Spans = WHOLE,
     ) -> Traced:
-        if x.dtype is torch.bfloat16:
+        if stack.cell.name not in kernels.CELLS and not is_watched():
+            return programs.trace(stack, x, states, params, spans)
+        if x.dtype is torch.bfloat16 or stack.cell.name not in kernels.CELLS:
             return _reference.trace(stack, x, states, params, spans)
         return super().trace(stack, x, states, params, spans)
 
@@ -117,6 +133,8 @@ class NativeBackend(KernelBackend):
             return None
         if states is not None and len(states) > 1 and any(state is None for state in states):
             return None  # the kernels would take zeros for it
+        if stack.cell.name not in kernels.CELLS:
+            return programs.run_unchecked(stack, x, states, params, batch_first)
         numbers, threads, grad = stack.numbers, torch.get_num_threads(), torch.is_grad_enabled()
         try:
             # By place, none of them by name, which would cost a tenth of a small kernel: no fresh states, spans, or memory to write to.

@@ -185,6 +185,11 @@ SENTENCES = {
     "{backend} does not run under a compiler, a mode or a transform": "{backend} 后端不支持编译器、torch 模式和变换",
     "{backend} does not export projections to ONNX": "{backend} 后端不能把投影导出为 ONNX",
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
+    "{backend} does not run a cell of your own under autocast": "{backend} 后端在 autocast 下不支持自定义 cell",
+    "{backend} does not run a cell of your own where torch records or transforms operators": (
+        "{backend} 后端在 torch 记录或变换算子时不支持自定义 cell"
+    ),
+    "{backend} does not run packed sequences of a cell of your own": "{backend} 后端不支持自定义 cell 的打包序列（PackedSequence）",
     # What a step does that no kernel runs
     "{backend} does not run a cell with an option of type {type}": "{backend} 后端不支持含有 {type} 类型选项的 cell",
     "{backend} does not run a cell with an option that is a tensor of more than one number": (

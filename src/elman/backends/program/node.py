@@ -1,0 +1,107 @@
+"""A program's run as a node of torch's graph, with its gradient: what ``elman.backends.autograd`` is for the built-in cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from elman.backends import operator
+from elman.backends.autograd import differentiable_gradients, is_differentiated, split
+from elman.backends.program import call
+from elman.backends.reference import ReferenceBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from elman.backends.program.call import Kept, Kernel
+    from elman.backends.spans import Spans
+    from elman.backends.stack import Stack
+
+_reference = ReferenceBackend()
+
+
+class Run(NamedTuple):
+    """What is run, beside the tensors that can be differentiated."""
+
+    kernel: Kernel
+    stack: Stack
+    spans: Spans
+    batch_first: bool
+    traced: bool
+
+    def forward(self, inputs: Sequence[Tensor], save: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Kept]:
+        """The outputs, where it is traced with the states and gates of all steps; the final states; and what is kept."""
+        x, *rest = inputs
+        operands = x, *_operands(self, rest)
+        if not self.traced:
+            output, finals, kept = call.forward(self.kernel, self.stack, *operands, self.batch_first, save)
+            return (output,), finals, kept
+        outputs, traced, finals, kept = call.trace(self.kernel, self.stack, *operands, save)
+        return (outputs, *traced), finals, kept
+
+    def reference(self, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], spans: Spans) -> tuple[Tensor, ...]:
+        """What the reference gives for all results."""
+        if self.traced:
+            traced = _reference.trace(self.stack, x, states, params, spans)
+            return traced.hidden, *traced.states.values(), *traced.gates.values(), *traced.finals
+        output, finals = _reference.run(self.stack, x.transpose(0, 1) if self.batch_first else x, states, params, spans)
+        return output.transpose(0, 1) if self.batch_first else output, *finals
+
+
+class ProgramRun(torch.autograd.Function):
+    """A run and its gradient. Inputs: x; the initial states if there are any; what resets start from, if it is not zeros; the step inputs;
+    and the parameters. Saves beyond them what the kernels keep, and the outputs, which the caller may write into: see ``autograd.Scan``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, run: Run, *inputs: Tensor) -> tuple[Tensor, ...]:
+        results, finals, kept = run.forward(inputs, save=True)
+        ctx.run = run
+        ctx.save_for_backward(*inputs)
+        ctx.set_materialize_grads(False)
+        if not operator.saving_is_hooked():
+            shared = results[0].detach()  # shares the memory and the count of writes to it
+            ctx.saved = shared, shared._version, kept
+        return *results, *finals
+
+    @staticmethod
+    def backward(ctx: Any, *arriving: Tensor | None) -> tuple[Tensor | None, ...]:
+        run: Run = ctx.run
+        inputs, needs_grad = ctx.saved_tensors, ctx.needs_input_grad[1:]
+        if is_differentiated(arriving):
+            return None, *differentiable_gradients(run.reference, run.stack, run.spans, inputs, needs_grad, arriving)
+        output, version, kept = ctx.__dict__.pop("saved", (None, 0, None))
+        if output is None or output._version != version:
+            (output, *_), _, kept = run.forward(inputs, save=True)
+        x, *rest = inputs
+        count = len(run.stack.cell.states)
+        results, finals = arriving[:-count], arriving[-count:]
+        grad_output, grad_hidden, grad_traced = results[0], None, None
+        if run.traced:
+            grad_traced = results[1:]
+            if grad_output is not None:
+                grad_output, grad_hidden = grad_output[-1], grad_output[:-1] if run.stack.num_layers > 1 else None
+        gradients = call.backward(
+            run.kernel,
+            run.stack,
+            x,
+            *_operands(run, rest),
+            run.batch_first,
+            output[-1] if run.traced else output,
+            kept,
+            grad_output,
+            finals,
+            needs_grad,
+            grad_hidden,
+            grad_traced,
+        )
+        return None, *gradients
+
+
+def _operands(run: Run, rest: Sequence[Tensor]) -> tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans]:
+    """The states, the parameters and the spans, in the order in which calls take them."""
+    states, spans, params = split(run.stack, run.spans, rest)
+    return states, params, spans

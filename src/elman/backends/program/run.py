@@ -1,0 +1,123 @@
+"""Runs cells without kernels of their own, by their programs: what the native backend does with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
+
+from elman.backends.kernel_backend import cast, has_gradient, node_inputs, own_spans
+from elman.backends.program import call
+from elman.backends.program.lookup import program_of
+from elman.backends.program.node import ProgramRun, Run
+from elman.backends.program.stand_in import NotRecordedError
+from elman.backends.spans import WHOLE, Spans, Traced
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from elman.backends.program.call import Kernel
+    from elman.backends.stack import Stack
+
+
+def refusal(stack: Stack, x: Tensor, spans: Spans) -> str | None:
+    """Why a stack does not run by its cell's program; None if it does. What holds for all cells is not asked here."""
+    if torch.is_autocast_enabled("cpu"):
+        return "does not run a cell of your own under autocast"
+    if (
+        torch.compiler.is_compiling()
+        or _len_torch_dispatch_stack()
+        or _are_functorch_transforms_active()
+        or _get_tracing_state() is not None
+    ):
+        return "does not run a cell of your own where torch records or transforms operators"
+    if spans.batch_sizes is not None:
+        return "does not run packed sequences of a cell of your own"
+    try:
+        program_of(stack.cell, _computed(x.dtype), spans.draws is not None)
+    except NotRecordedError as error:
+        return str(error)
+    return None
+
+
+def run(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """``Backend.run``, of a call that is not refused."""
+    if x.dtype is torch.bfloat16:
+        output, finals = run(stack, *_widened(x, states, params, spans), batch_first)
+        return output.bfloat16(), tuple([final.bfloat16() for final in finals])
+    if batch_first:
+        x = x.transpose(0, 1)
+    kernel = _kernel(stack, x.dtype, spans, traced=False)
+    spans, inputs = node_inputs(x, states, params, spans)
+    if has_gradient(inputs):
+        node = Run(kernel, stack, own_spans(spans), batch_first, traced=False)
+        output, *finals = ProgramRun.apply(node, *inputs)  # type: ignore[no-untyped-call]
+    else:
+        output, finals, _ = call.forward(kernel, stack, x, states, params, spans, batch_first, save=False)
+    return output.transpose(0, 1) if batch_first else output, tuple(finals)
+
+
+def trace(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> Traced:
+    """``Backend.trace``, of a call that is not refused."""
+    if x.dtype is torch.bfloat16:
+        return trace(stack, *_widened(x, states, params, spans)).to(torch.bfloat16)
+    kernel = _kernel(stack, x.dtype, spans, traced=True)
+    spans, inputs = node_inputs(x, states, params, spans)
+    others = len(stack.cell.states) - 1
+    if has_gradient(inputs):
+        outputs, *rest = ProgramRun.apply(Run(kernel, stack, own_spans(spans), False, traced=True), *inputs)  # type: ignore[no-untyped-call]
+        steps, finals = rest[: -others - 1], tuple(rest[-others - 1 :])
+    else:
+        outputs, steps, finals, _ = call.trace(kernel, stack, x, states, params, spans, save=False)
+    return Traced(
+        outputs,
+        finals,
+        dict(zip(stack.cell.states[1:], steps[:others], strict=True)),
+        dict(zip(stack.cell.traced, steps[others:], strict=True)),
+    )
+
+
+def run_unchecked(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
+) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+    """``Backend.run_unchecked``, of x with three axes on the CPU, that nobody watches and autocast does not change."""
+    cell = stack.cell
+    if cell.step_inputs or x.dtype not in (torch.float32, torch.float64):
+        return None
+    try:
+        kernel = call.kernel_of(program_of(cell, x.dtype))
+    except NotRecordedError:
+        return None
+    threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
+    try:
+        done = call.run_plain(kernel, stack, x, states, params, batch_first, threads, grad)
+        if done is None:  # it has a gradient
+            output, *finals = ProgramRun.apply(Run(kernel, stack, WHOLE, batch_first, traced=False), x, *(states or ()), *params)  # type: ignore[no-untyped-call]
+            return output, tuple(finals)
+    except (RuntimeError, TypeError):  # an operand does not fit, or lies in another way than the kernels read
+        return None
+    output, finals, *_ = done
+    return output, finals
+
+
+def _kernel(stack: Stack, dtype: torch.dtype, spans: Spans, traced: bool) -> Kernel:
+    return call.kernel_of(program_of(stack.cell, dtype, spans.draws is not None, traced))
+
+
+def _computed(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that numbers of this one are computed in."""
+    return torch.float32 if dtype is torch.bfloat16 else dtype
+
+
+def _widened(
+    x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
+) -> tuple[Tensor, tuple[Tensor, ...] | None, list[Tensor], Spans]:
+    """A call's tensors in float32."""
+    x, states, params, spans = cast(torch.float32, x, states, params, spans)
+    beside = (None if each is None else tuple([t.float() for t in each]) for each in (spans.step_inputs, spans.draws))
+    return x, states, params, Spans(*spans[:4], *beside)
