@@ -67,7 +67,7 @@ def test_jax_agrees_with_the_loop() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # from torch's compiler
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from torch's compiler
 def test_the_compiled_loop_agrees_with_the_loop() -> None:
     agree(CompiledLoop(torch.get_num_threads()), zoo.GRU2014())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -117,6 +118,7 @@ class CompiledLoop(_InTorch):
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at each operand's
         self._loop = partial(loop, take=torch.compile(LoopedStep.__call__, dynamic=False))
 
 

@@ -34,7 +34,7 @@ class JaxTensor:
         name = func.__name__
         found = _BY_NAME.get(name) or getattr(import_module("jax.nn" if name in _ACTIVATIONS else "jax.numpy"), name, None)
         if found is None:
-            raise NotImplementedError(f"JAX has no {name} of this name")
+            raise NotImplementedError(name)
         return cls(found(*map(_array, args), **{key: _array(value) for key, value in (kwargs or {}).items()}))
 
 
