@@ -118,7 +118,7 @@ def test_the_site_is_whole(tmp_path: Path) -> None:
 def test_every_page_is_in_the_navigation() -> None:
     shown = re.findall(r"^ +- [\w ]+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     pages = {path.name for path in (ROOT / "docs").glob("*.md") if ".zh-CN." not in path.name}
-    assert set(shown) == pages | {"tour.md", "contributing.md", "changelog.md"}
+    assert set(shown) == pages | {"tour.md", "invent.md", "contributing.md", "changelog.md"}
     assert len(shown) == len(set(shown))
 
 

@@ -28,6 +28,8 @@ PAGES = {
     "README.zh-CN.md": "index.zh-CN.md",
     "examples/tour.ipynb": "tour.md",
     "examples/tour.zh-CN.ipynb": "tour.zh-CN.md",
+    "examples/invent.ipynb": "invent.md",
+    "examples/invent.zh-CN.ipynb": "invent.zh-CN.md",
 }
 """What lies outside docs/, and the page that it becomes. The READMEs are no pages: a link to one leads to the first page."""
 
