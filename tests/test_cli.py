@@ -109,7 +109,7 @@ def test_without_a_command_help_is_printed() -> None:
         (["train", "text", __file__, "--steps", "1", "--out", "never", "--hidden-size", HUGE], "more than 1000 TB"),
         (["train", "text", __file__, "--steps", "1", "--out", "never", "--layers", HUGE], "more than 1000 TB"),
         (["train", "nonsense"], "nonsense"),
-        (["explain", "gru", "--nonlinearity", "relu"], "GRU does not have this option"),
+        (["explain", "gru", "--nonlinearity", "relu"], "expected no nonlinearity, got relu: only an RNN has a choice"),
         (["explain", "gru", "--proj-size", "2"], "expected no proj_size, got 2"),
         (["explain", "lstm", "--proj-size", "20"], "proj_size to be below hidden_size, 20"),
         (["tour", "--cell", "gnu"], "did you mean 'gru'?"),

@@ -379,7 +379,7 @@ def test_the_way_back_names_what_torch_has_not() -> None:
 
 def test_what_is_no_module_is_refused() -> None:
     for change, name in ((elman.convert, "convert"), (elman.to_torch, "to_torch")):
-        with pytest.raises(TypeError, match=f"expected a module to {name}, got dict"):
+        with pytest.raises(TypeError, match=f"expected {name} to get a module, got dict"):
             change({})
 
 

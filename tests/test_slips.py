@@ -22,8 +22,40 @@ import elman
         (lambda rnn, x: rnn(x[:, 0], reset=[2]), "make it with reset = torch.zeros(5,).bool(), and mark step 2 with reset[2] = True"),
         (lambda rnn, x: elman.stream(torch.nn.GRU(10, 20)), "got torch.nn.GRU: elman.convert(rnn) makes it one"),
         (lambda rnn, x: elman.why(torch.nn.GRUCell(10, 20), x), "got torch.nn.GRUCell: elman.convert(rnn) makes it one"),
+        (lambda rnn, x: elman.stream(elman.GRUCell(10, 20)), "GRUCell: a cell runs one step, and its layer a sequence"),
+        (lambda rnn, x: elman.stream(torch.nn.GRUCell(10, 20)), "GRUCell: a cell runs one step, and its layer a sequence"),
+        (lambda rnn, x: elman.stream(torch.nn.Sequential(rnn)), "got torch.nn.Sequential: pass the layer that is inside it"),
+        (lambda rnn, x: elman.convert(torch.nn.GRU), "expected convert to get a module, got the class GRU"),
+        (lambda rnn, x: rnn(x, reset=2), "NumPy array of shape (5, 3), (T, B), True where a fresh sequence begins, got int: make it with"),
+        (lambda rnn, x: rnn(x, (torch.zeros(1, 3, 20),) * 2), "got tuple: there is one state, so pass the tensor alone"),
+        (lambda rnn, x: rnn.trace(x, hx=torch.zeros(1, 3, 20)), "expected no argument hx, got one: did you mean state=?"),
+        (lambda rnn, x: rnn.trace(x, length=[5, 3, 0]), "expected no argument length, got one: did you mean lengths=?"),
     ],
 )
 def test_a_slip_of_the_kind_is_told_how_to_mend(call: Any, message: str) -> None:
     with pytest.raises(TypeError, match=re.escape(message)):
         call(elman.GRU(10, 20), torch.randn(5, 3, 10))
+
+
+def test_a_slip_of_the_shape_is_told_how_to_mend() -> None:
+    gru, x = elman.GRU(10, 20, num_layers=2, batch_first=True), torch.randn(3, 5, 10)
+    with pytest.raises(RuntimeError, match=r"got \(3, 2, 20\): .* swap its axes with hx\.transpose\(0, 1\)"):
+        gru(x, torch.zeros(3, 2, 20))
+    with pytest.raises(RuntimeError, match=r"got 3: x has shape \(3, 10\); make the stream with elman\.stream\(rnn, batch_size=3\)$"):
+        elman.stream(gru).step(x[:, 0])
+
+
+def test_only_what_torch_says_is_quoted() -> None:
+    gru, x = elman.GRU(10, 20), torch.randn(5, 3, 10)
+    with pytest.raises(ValueError, match=r"expected size to be at least 1, got 0$"):
+        elman.chunks(gru, x, 0)
+    with pytest.raises(TypeError, match=r"expected recompute to be True or False, got 1$"):
+        elman.GRU(10, 20, recompute=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"got 0 \(torch.nn: hidden_size must be greater than zero\)$"):
+        elman.GRU(10, 0)
+
+
+def test_a_misspelt_name_is_told_what_it_is_like() -> None:
+    with pytest.raises(AttributeError) as caught:
+        elman.Lstm  # noqa: B018
+    assert (caught.value.name, caught.value.obj) == ("Lstm", elman)  # of these Python makes "Did you mean: 'LSTM'?"

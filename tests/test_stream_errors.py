@@ -28,7 +28,7 @@ STEP = {
     "sequences": (
         np.zeros((5, 3), np.float32),
         RuntimeError,
-        r"expected x of 2 sequences \(batch_size\), got 5: x has shape \(5, 3\); make a stream",
+        r"expected x of 2 sequences \(batch_size\), got 5: x has shape \(5, 3\); make the stream",
     ),
     "no sequences": (np.zeros((0, 3), np.float32), RuntimeError, r"expected x of 2 sequences \(batch_size\), got 0"),
     "dtype": (

@@ -6,6 +6,7 @@
 (torch.Size([5, 3, 20]), torch.Size([1, 3, 20]))
 """
 
+from sys import modules
 from typing import TYPE_CHECKING
 
 from elman import init
@@ -54,4 +55,5 @@ def __getattr__(name: str) -> object:
         from importlib import import_module
 
         return import_module("elman.zoo")
-    raise AttributeError(f"module 'elman' has no attribute {name!r}")
+    # With its name and object, Python suggests a name that is like it.
+    raise AttributeError(f"module 'elman' has no attribute {name!r}", name=name, obj=modules[__name__])

@@ -190,7 +190,7 @@ def _parameters(module: nn.Module, kind: str) -> Iterator[Tensor]:
     parameters = [parameter for name, parameter in module._parameters.items() if name.startswith(kind) and parameter is not None]
     if len(parameters) < getattr(module, "num_layers", 1) * (2 if getattr(module, "bidirectional", False) else 1):
         reason = "built with bias=False" if kind.startswith("bias") and not module.bias else "computed: remove the parametrization first"
-        raise ValueError(f"expected a module with {kind} among its parameters, got a {type(module).__name__} in which it is {reason}")
+        raise ValueError(f"expected a module with {kind} among its parameters, got {type(module).__name__}, in which it is {reason}")
     yield from parameters
 
 

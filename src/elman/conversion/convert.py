@@ -95,7 +95,8 @@ def _change(
     Returns those that were changed, with their names.
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(f"expected a module to {name}, got {type(module).__name__}")
+        got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+        raise TypeError(f"expected {name} to get a module, got {got}")
     left: list[str] = []
 
     def possible(path: str, act: Callable[..., T], *arguments: Any) -> T | None:

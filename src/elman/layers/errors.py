@@ -29,7 +29,13 @@ def wrong_module(expected: str, got: object) -> TypeError:
     """The error for an object that is not one of Elman's modules. Names its package: torch.nn's modules go by the same names."""
     kind = type(got)
     module = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
-    hint = ": elman.convert(rnn) makes it one" if isinstance(got, nn.RNNBase | nn.RNNCellBase) else ""
+    hint = ""
+    if isinstance(got, nn.RNNBase) or (isinstance(got, nn.RNNCellBase) and "cells" in expected):
+        hint = ": elman.convert(rnn) makes it one"
+    elif isinstance(got, nn.RNNCellBase):
+        hint = ": a cell runs one step, and its layer a sequence"
+    elif isinstance(got, nn.Module) and any(isinstance(inside, nn.RNNBase) for inside in got.modules()):
+        hint = ": pass the layer that is inside it"
     return TypeError(
         f"expected rnn to be one of Elman's {expected}, got {'' if module == 'builtins' else f'{module}.'}{kind.__name__}{hint}"
     )

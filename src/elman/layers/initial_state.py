@@ -78,11 +78,15 @@ def check_states(
 def _check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None) -> None:
     if not isinstance(state, Tensor):
         hint = " of integers: did you mean lengths=?" if _are_lengths(state) else ""
+        if name == "hx" and isinstance(state, tuple | list) and any(isinstance(part, Tensor) for part in state):
+            hint = ": there is one state, so pass the tensor alone"
         raise TypeError(f"{wrong_kind(name, 'a tensor', state)}{hint}")
     check_layout(name, state)
     if state.shape != expected:
         error = RuntimeError if ranks is None or state.dim() in ranks else ValueError
         hint = f": give it its first axis with {name}.unsqueeze(0)" if (1, *state.shape) == expected else ""
+        if len(expected) == 3 and (*state.shape[1::-1], *state.shape[2:]) == expected:
+            hint = f": a state is not laid out as x with batch_first; swap its axes with {name}.transpose(0, 1)"
         message = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"
         raise error(and_torchs(message, _torchs_words(name, tuple(state.shape), expected, ranks)))
     if state.device != x.device:

@@ -12,6 +12,10 @@ from torch import Tensor
 from elman.cells import NONLINEARITIES
 from elman.layers.errors import and_torchs, brief
 
+# What torch.nn checks as well, in words that an error quotes.
+_TORCHS_SIZES = {"input_size", "hidden_size", "num_layers"}
+_TORCHS_FLAGS = {"bias", "batch_first"}
+
 
 def as_int(value: object) -> int | None:
     """An integer of any type as an int: NumPy's, a tensor of one element, an object with ``__index__``. None for all else, bools too."""
@@ -35,11 +39,11 @@ def as_size(name: str, size: object, least: int, wrong_size: type[Exception] = V
     number = as_int(size)
     if number is None:
         kind = type(size).__name__
-        words = f"{name} should be of type int, got: {kind}"
-        raise TypeError(and_torchs(f"expected {name} to be an int, got {brief(size)} of type {kind}", words))
+        message = f"expected {name} to be an int, got {brief(size)} of type {kind}"
+        raise TypeError(and_torchs(message, f"{name} should be of type int, got: {kind}") if name in _TORCHS_SIZES else message)
     if number < least:
         message = f"expected {name} to be at least {least}, got {number}"
-        raise wrong_size(and_torchs(message, f"{name} must be greater than zero") if least == 1 else message)
+        raise wrong_size(and_torchs(message, f"{name} must be greater than zero") if least == 1 and name in _TORCHS_SIZES else message)
     if number >= 2**63:
         raise wrong_size(f"expected {name} to be below 2**63, got {number}")
     return number
@@ -69,8 +73,9 @@ def as_nonlinearity(nonlinearity: object, error: type[Exception]) -> str:
 def as_flag(name: str, flag: object) -> bool:
     """A flag. Raises a TypeError if it is not a bool."""
     if not isinstance(flag, bool):
+        message = f"expected {name} to be True or False, got {brief(flag)}"
         words = f"{name} should be of type bool, got: {type(flag).__name__}"
-        raise TypeError(and_torchs(f"expected {name} to be True or False, got {brief(flag)}", words))
+        raise TypeError(and_torchs(message, words) if name in _TORCHS_FLAGS else message)
     return flag
 
 

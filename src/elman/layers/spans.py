@@ -127,7 +127,8 @@ def as_reset(reset: Reset, x: Tensor, steps: int, batch: int | None, batch_first
         if step is not None:  # a step's number
             place = f":, {step}" if batch_first and batch is not None else step
             make, mark = f"reset = torch.zeros{shape}.bool()", f"reset[{place}] = True"
-            hint = f" of shape {shape}, {axes}: make it with {make}, and mark step {step} with {mark}"
+            expected = f"a bool tensor or NumPy array of shape {shape}, {axes}, True where a fresh sequence begins"
+            hint = f": make it with {make}, and mark step {step} with {mark}"
         raise TypeError(f"{wrong_kind('reset', expected, reset)}{hint if step is not None or isinstance(reset, list | tuple) else ''}")
     if reset.dtype not in (torch.bool, np.bool_):
         convert = "reset.bool()" if isinstance(reset, Tensor) else "reset.astype(bool)"

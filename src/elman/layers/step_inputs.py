@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,13 +17,19 @@ if TYPE_CHECKING:
     from elman.cells import Cell
 
 
+# What a call names an argument of trace.
+_MEANT = {"hx": "state"}
+
+
 def check_names(cell: Cell, given: Mapping[str, Any]) -> None:
     """Raise a TypeError unless the caller gave just what the cell declares."""
     kind, declared = type(cell).__name__, ", ".join(cell.step_inputs)
     for name in given:
         if name not in cell.step_inputs:
             there = f"whose step inputs are {declared}" if declared else "which has no step inputs"
-            raise TypeError(f"expected no argument {name}, got one: the cell is {kind}, {there}")
+            meant = _MEANT.get(name) or next(iter(get_close_matches(name, ("lengths", "reset", *cell.step_inputs), 1)), None)
+            hint = f": did you mean {meant}=?" if meant else f": the cell is {kind}, {there}"
+            raise TypeError(f"expected no argument {name}, got one{hint}")
     for name in cell.step_inputs:
         if name not in given:
             raise TypeError(f"expected {name}, which {kind} needs at every step, got none: pass it by name, {name}=...")

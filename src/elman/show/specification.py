@@ -76,6 +76,8 @@ class Spec:
                 close = difflib.get_close_matches(given, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
                 raise ValueError(f"unknown {name} {given!r}; {hint}")
+        if self.nonlinearity != "tanh" and self.kind != "rnn":
+            raise ValueError(f"expected no nonlinearity, got {self.nonlinearity}: only an RNN has a choice")
         for name in ("seq_len", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} to be at least 1, got {getattr(self, name)}")
@@ -98,10 +100,7 @@ class Spec:
         """What a backend runs: the cell, and the shapes of parameters and states. It is that of a network without memory."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the network itself gives it
-            try:
-                stack: Stack = self.build(getattr(elman, self.module), device="meta").stack
-            except TypeError as error:
-                raise ValueError(f"{self.module} does not have this option: {error}") from error
+            stack: Stack = self.build(getattr(elman, self.module), device="meta").stack
         return stack
 
     @property
