@@ -46,6 +46,8 @@ def test_without_a_command_help_is_printed() -> None:
     ("arguments", "said"),
     [
         (["explain", "rrn"], "did you mean 'rnn'?"),
+        (["explain", "zoo.MGU"], "did you mean --cell zoo.MGU?"),
+        (["explain", "--cell", "zoo.Mgu"], "did you mean 'zoo.MGU'?"),
         (["explain"], "expected a kind of network or --cell, got neither"),
         (["explain", "rnn", "--hidden-size", "0"], "hidden_size to be at least 1, got 0"),
         (["explain", "rnn", "--batch", "-3"], "batch to be at least 1, got -3"),

@@ -76,6 +76,7 @@ def _is_cell(value: object) -> bool:
 
 
 def _hint(name: str, known: list[str], prefix: str) -> str:
-    if close := difflib.get_close_matches(name, known, n=1):
-        return f"did you mean {prefix + close[0]!r}?"
+    folded = {each.casefold(): each for each in known}
+    if close := difflib.get_close_matches(name.casefold(), folded, n=1):
+        return f"did you mean {prefix + folded[close[0]]!r}?"
     return f"expected one of {', '.join(prefix + each for each in known)}" if known else "there are no cells"

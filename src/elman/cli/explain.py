@@ -113,6 +113,8 @@ def explain(
     from elman.show.specification import Spec
     from elman.show.style import console
 
+    if kind is not None and (kind.startswith("zoo.") or ":" in kind):
+        raise ValueError(f"unknown kind {kind!r}; did you mean --cell {kind}?")
     if (kind is None) == (cell is None):
         got = "neither" if kind is None else "both"
         raise ValueError(f"expected a kind of network or --cell, got {got}; for a built-in network write elman explain rnn")
