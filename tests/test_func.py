@@ -287,6 +287,28 @@ def test_each_example_may_have_lengths_and_resets_of_its_own(ran: list[str]) -> 
         assert torch.equal(example[0], rnn(example[1], lengths=example[2], reset=example[3])[0])
 
 
+def test_examples_of_one_sequence_may_share_its_length(ran: list[str]) -> None:
+    rnn, x = elman.GRU(I, H, bidirectional=True).double(), doubles(V, T, 1, I)
+    values = parameters(rnn)
+    of = grad(lambda values, x: loss(rnn, values, x, lengths=[3]))
+    for each in (x, x.squeeze(2)):  # a batch of one, and unbatched
+        got, found = vmap(lambda x: rnn(x, lengths=[3])[0])(each), vmap(of, in_dims=(None, 0))(values, each)
+        for index, example in enumerate(each):
+            assert torch.equal(got[index], rnn(example, lengths=[3])[0])
+            for name, gradient in of(values, example).items():
+                torch.testing.assert_close(found[name][index], gradient, rtol=0, atol=TOLERANCE)
+    assert set(ran) == {"native"}
+
+
+def test_lengths_of_the_members_of_an_ensemble_may_lie_across(ran: list[str]) -> None:
+    members, x, lengths = [elman.GRU(I, H).double() for _ in range(V)], doubles(T, B, I), torch.tensor([[4, 1, 3], [2, 0, 4]])
+    stacked, _ = stack_module_state(members)
+    got = vmap(lambda values, lengths: functional_call(members[0], values, (x,), {"lengths": lengths})[0], in_dims=(0, 1))(stacked, lengths)
+    assert set(ran) == {"native"}
+    for index, member in enumerate(members):
+        assert torch.equal(got[index], member(x, lengths=lengths[:, index])[0])
+
+
 @pytest.mark.parametrize("randomness", ["same", "different"])
 def test_dropout_is_drawn_as_vmap_is_told(randomness: str, ran: list[str]) -> None:
     rnn, x = elman.RNN(I, 64, 2, dropout=0.5), torch.ones(2, T, B, I)

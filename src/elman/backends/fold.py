@@ -70,7 +70,8 @@ class Operands(NamedTuple):
         return self.x, *self.states, *self.fresh, *self.params
 
     def spans(self) -> Spans:
-        return Spans(self.batch_sizes, self.lengths, self.reset, self.fresh or None)
+        lengths = None if self.lengths is None else self.lengths.contiguous()  # vmap's examples may share them, or lie across
+        return Spans(self.batch_sizes, lengths, self.reset, self.fresh or None)
 
 
 class Fold:
