@@ -64,7 +64,7 @@ def test_a_file_serves_any_number_of_steps_and_sequences(kind: Kind, tmp_path: P
     model, program = _exported(kind)
     torch.export.save(program, tmp_path / "model.pt2")
     loaded = torch.export.load(tmp_path / "model.pt2").module()
-    for sizes in ((7, 3), (1, 1), (5, 2)):
+    for sizes in ((7, 3), (1, 1), (5, 2), (4, 0)):
         arguments = _draw(kind, *sizes)
         _assert_same(loaded(*arguments), model(*arguments))
 
@@ -98,6 +98,6 @@ def test_ahead_of_time_compiled_it_is_the_eager_one(kind: Kind, tmp_path: Path) 
     model, program = _exported(kind)
     file = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "compiled.pt2"))
     compiled = torch._inductor.aoti_load_package(file)
-    for sizes in ((7, 3), (1, 1), (5, 2)):
+    for sizes in ((7, 3), (1, 1), (5, 2), (4, 0)):
         arguments = _draw(kind, *sizes)
         _assert_same(compiled(*arguments), model(*arguments))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 from torch._inductor import lowering
 from torch._inductor.utils import run_and_get_code
@@ -108,6 +109,19 @@ def test_the_graph_is_as_small_for_many_steps(steps: int) -> None:
     code = run_and_get_code(torch.compile(elman.GRU(3, 4), fullgraph=True), torch.randn(steps, 1, 3))[1][0]
     assert code.count("= elman_scan(") == 1
     assert len(code.splitlines()) < 150
+
+
+@pytest.mark.parametrize("options", [{}, {"recompute": True, "learn_initial_state": True}], ids=["plain", "options"])
+@pytest.mark.parametrize("kind", [GRU, LSTM], ids=str)
+def test_a_batch_without_sequences_is_one_operator_and_has_the_eager_gradients(kind: Kind, options: dict[str, Any]) -> None:
+    rnn = kind.build(elman, 3, 4, 2, bidirectional=True, **options)
+    x = torch.randn(300, 0, 3, requires_grad=True)
+    spans = {"lengths": torch.zeros(0, dtype=torch.int64), "reset": torch.zeros(300, 0, dtype=torch.bool)} if options else {}
+    graphs = CompileCounterWithBackend("aot_eager")
+    got = _evaluated(torch.compile(rnn, fullgraph=True, backend=graphs), rnn, x, **spans)
+    _assert_same(got, _evaluated(rnn, rnn, x, **spans))
+    assert got["gradient of weight_hh_l1"].count_nonzero() == 0
+    assert graphs.op_count < 30  # not one for each step
 
 
 @pytest.mark.slow

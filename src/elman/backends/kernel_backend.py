@@ -35,7 +35,8 @@ class KernelBackend(Backend):
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
     ) -> str | None:
         """Why kernels of no device run this call, whatever the cell and the numbers; None if nothing is in the way."""
-        if stack.hidden_size == 0 or x.numel() == 0:
+        is_recorded = torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0
+        if not is_recorded and (stack.hidden_size == 0 or x.numel() == 0):  # the operator takes a batch without sequences
             return "does not run what is empty"
         if forward_ad._current_level >= 0:
             return "does not run in forward-mode differentiation"
@@ -43,7 +44,7 @@ class KernelBackend(Backend):
             refusal = transforms.refusal() if self.device == "cpu" else "does not run under torch.func's transforms"
             if refusal is not None:
                 return refusal
-        if torch.compiler.is_compiling() or _len_torch_dispatch_stack():
+        if is_recorded:
             return None  # operators are being recorded or replaced: show ours as a single one
         if _get_tracing_state() is not None:  # of what torch has no operator of its own, ours is recorded
             is_ours = spans.reset is not None and not torch.onnx.is_in_onnx_export()

@@ -121,10 +121,17 @@ def kernels_of(x: Tensor) -> Any:
     return run
 
 
+def _has_no_sequences(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) -> bool:
+    """Whether the batch is empty, which the kernels refuse: there is nothing to compute, and a recorded program takes any batch."""
+    return batch_sizes is None and x.dim() == 3 and x.shape[0 if batch_first else 1] == 0 < x.shape[1 if batch_first else 0]
+
+
 @torch.library.impl(_library, "scan", "CUDA")
 @torch.library.impl(_library, "scan", "CPU")
 def _scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
     *spans, batch_first, save = *rest[:5], *rest[-2:]
+    if _has_no_sequences(x, spans[0], batch_first):
+        return _scan_fake(x, h_0, c_0, params, *rest)
     stack = _checked_stack(x, params, rest[5:-2])
     operands = stack, x, inductor.given(h_0, c_0), params, _spans(*spans), batch_first
     output, finals, saved = kernels_of(x).forward(*operands, save=save, pad_saved=True)
@@ -153,6 +160,10 @@ def _scan_backward(
     *options: Any,
 ) -> list[Tensor]:
     *sizes, batch_first, needs_grad = options
+    if _has_no_sequences(x, batch_sizes, batch_first):
+        operands = x, h_0, c_0, params, batch_sizes, lengths, reset, fresh_h, fresh_c
+        fakes = _scan_backward_fake(grad_output, grad_h_n, grad_c_n, *operands, output, hidden, steps, checkpoints, *options)
+        return [fake.zero_() for fake in fakes]
     stack = _checked_stack(x, params, sizes)
     grads = kernels_of(x).backward(
         stack,
