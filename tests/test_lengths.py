@@ -219,6 +219,13 @@ def test_a_compiler_sees_one_graph(lengths: object) -> None:
         torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("lengths", [torch.tensor([3, 1]), torch.ones(4, 1, dtype=torch.int64)], ids=["two", "two axes"])
+def test_a_compiled_call_says_without_a_warning_that_the_count_is_wrong(lengths: Tensor) -> None:
+    torch.compiler.reset()
+    with pytest.raises(RuntimeError, match="expected 4 lengths, one for each sequence of x, got"):
+        torch.compile(elman.GRU(3, 5), backend="eager")(torch.randn(6, 4, 3), lengths=lengths)
+
+
 def test_a_compiled_call_notices_lengths_out_of_range() -> None:
     rnn, x = elman.GRU(3, 4), torch.randn(6, 4, 3)
     rnn(x, lengths=LENGTHS)

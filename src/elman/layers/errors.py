@@ -80,7 +80,10 @@ def brief_numbers(numbers: object) -> str:
     if isinstance(numbers, ARRAYS):
         kind = "an array"
         if isinstance(numbers, Tensor):
-            numbers, kind = unwrapped(numbers), "a tensor"
+            kind = "a tensor"
+            if torch.compiler.is_compiling():  # whose numbers come later
+                return f"{kind} of shape {tuple(numbers.shape)}"
+            numbers = unwrapped(numbers)
         if isinstance(numbers, Tensor) and (numbers.is_nested or numbers.layout is not torch.strided or numbers.is_meta):
             return kind
         return brief_list(numbers.tolist()) if numbers.ndim == 1 else f"{kind} of shape {tuple(numbers.shape)}"
