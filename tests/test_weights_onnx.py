@@ -220,17 +220,18 @@ def test_what_torchs_newer_exporter_writes_comes_back_too(kind: str, tmp_path: P
     assert all(torch.equal(value, ours.state_dict()[name]) for name, value in theirs.state_dict().items())
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("newer", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["older", "newer"])
 @pytest.mark.parametrize("kind", GATES)
-def test_what_elman_exports_comes_back_too(kind: str, tmp_path: Path) -> None:
+def test_what_elman_exports_comes_back_too(kind: str, newer: bool, tmp_path: Path) -> None:
     """With the initial states that it has learned, which the model repeats for the batch."""
     network = getattr(elman, kind)(I, H, num_layers=2, bidirectional=True, learn_initial_state=True)
     for name in network._learned:
         nn.init.normal_(getattr(network, name))
     path = tmp_path / "it.onnx"
-    shapes = ({0: torch.export.Dim("T"), 1: torch.export.Dim("B")},)
-    torch.onnx.export(network, (torch.from_numpy(x()),), path, dynamo=True, verbose=False, dynamic_shapes=shapes)
+    shapes = {"dynamic_shapes": ({0: torch.export.Dim("T"), 1: torch.export.Dim("B")},)}
+    sizes = {"input_names": ["X"], "dynamic_axes": {"X": [0, 1]}}
+    torch.onnx.export(network, (torch.from_numpy(x()),), path, dynamo=newer, verbose=False, **(shapes if newer else sizes))
     again = elman.from_onnx(path)
     assert again.state_dict().keys() == network.state_dict().keys()
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in network.state_dict().items())

@@ -143,9 +143,16 @@ class Graph:
 
     def _sizes(self, shape: str) -> Array | None:
         """A shape, with 1 for each axis whose size only a call tells."""
-        if shape in self.producer and self.producer[shape].op_type == "Concat":
-            parts = [self._value(each) for each in self.producer[shape].input]
+        node = self.producer.get(shape)
+        kind = "" if node is None else node.op_type
+        if kind == "Concat":
+            parts = [self._value(each) for each in node.input]
             return np.concatenate([np.ones(1, np.int64) if part is None else part for part in parts])
+        if kind == "Reshape":  # torch's older exporter makes a shape flat once more
+            return self._sizes(node.input[0])
+        if kind == "Where" and len(node.input) == 3:  # and keeps an axis where it is -1
+            sizes = self._sizes(node.input[2])
+            return None if sizes is None else np.where(sizes == -1, 1, sizes)
         return self._value(shape)
 
     def way_from(self, kinds: tuple[str, ...], name: str) -> tuple[Any, list[Any]] | None:
