@@ -43,6 +43,26 @@ class Once(type):
         return super().__new__(cls, name, bases, names)
 
 
+class Meanwhile(type):
+    """A metaclass in whose other thread a client defines a class while a first class is converted."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], names: dict[str, Any]) -> Any:
+        if "_converted_from" in names:
+            thread = threading.Thread(target=lambda: cls("Other", bases[:1], {}))
+            thread.start()
+            thread.join()
+        return super().__new__(cls, name, bases, names)
+
+
+class Watched(Registry, metaclass=Meanwhile):
+    pass
+
+
+class WithHook(Watched):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
+
 class Single(nn.GRU, metaclass=Once):
     pass
 
@@ -69,6 +89,13 @@ def test_a_clients_hook_hears_of_its_own_subclasses_only() -> None:
     assert Registry.known["Deeper"] is Deeper
     assert list(vars(Registry)).count("__init_subclass__") == 1
     assert "__init_subclass__" not in vars(Encoder)
+
+
+@pytest.mark.parametrize("kind", [Watched, WithHook])
+def test_a_clients_hook_hears_of_what_other_threads_define_in_the_meantime(kind: type[nn.GRU], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Registry, "known", {})
+    assert isinstance(elman.convert(kind(3, 4)), elman.GRU)
+    assert list(Registry.known) == ["Other"]
 
 
 def test_a_class_that_refuses_to_have_subclasses_is_named_and_the_rest_converted() -> None:

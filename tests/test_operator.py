@@ -248,6 +248,7 @@ def test_what_the_operator_keeps_is_free_after_its_gradient_and_seen_by_hooks(ho
     memory, node = weakref.ref(output.untyped_storage()), output.grad_fn
     loss = output.mul(2).sum()
     del output
+    assert (memory() is None) is hooked  # what hooks do not see does not stay
     gradients = [torch.autograd.grad(loss, list(rnn.parameters()), retain_graph=again) for again in ((False,) if hooked else (True, False))]
     expected = torch.autograd.grad(rnn(x)[0].mul(2).sum(), list(rnn.parameters()))
     assert all(all(map(torch.equal, found, expected)) for found in gradients)
