@@ -170,6 +170,8 @@ def test_what_keras_has_no_layer_for_is_said() -> None:
     for module, error, said in (
         (elman.LSTM(3, 4, proj_size=2), ValueError, "got one with proj_size, which Keras's layers do not have"),
         (elman.GRU(3, 4, learn_initial_state=True), ValueError, "got one with learn_initial_state"),
+        (elman.GRU(3, 4, dtype=torch.bfloat16), ValueError, r"expected .* NumPy has, got torch.bfloat16: pass rnn.float\(\)"),
+        (elman.GRU(3, 4, device="meta"), ValueError, "got one on the meta device"),
         (torch.nn.LSTM(3, 4), TypeError, "expected rnn to be one of Elman's layers"),
         (elman.LSTMCell(3, 4), TypeError, "got elman.*LSTMCell"),
     ):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from elman.layers import GRU, LSTM, RNN
@@ -105,15 +106,20 @@ def to_keras(module: RNN | GRU | LSTM) -> list[list[Array]]:
 
     Raises:
         TypeError: it is another module.
-        ValueError: it has a projection or a learned initial state, which Keras's layers do not.
+        ValueError: it has a projection or a learned initial state, which Keras's layers do not; or NumPy has no
+            such numbers (bfloat16), or there are none (the meta device).
     """
     if not isinstance(module, RNN | GRU | LSTM):
         raise wrong_module("layers (RNN, GRU, LSTM)", module)
     if module.proj_size or module.learn_initial_state:
         unsupported = "proj_size" if module.proj_size else "learn_initial_state"
         raise ValueError(f"expected a module that Keras has a layer for, got one with {unsupported}, which Keras's layers do not have")
-    cell = module.stack.cell.name
-    params = [param.detach().cpu().numpy() for param in module._params()]
+    cell, own = module.stack.cell.name, module._params()
+    if own[0].is_meta:
+        raise ValueError("expected a module with numbers, got one on the meta device, which has none: load its weights first")
+    if own[0].dtype not in (torch.float16, torch.float32, torch.float64):
+        raise ValueError(f"expected a module of float16, float32 or float64, which NumPy has, got {own[0].dtype}: pass rnn.float()")
+    params = [param.detach().cpu().numpy() for param in own]
     per_layer = len(params) // module.num_layers
     each = module.stack.tensors_per_direction
     return [

@@ -143,7 +143,7 @@ class Graph:
 
     def _sizes(self, shape: str) -> Array | None:
         """A shape, with 1 for each axis whose size only a call tells."""
-        node = self.producer.get(shape)
+        node: Any = self.producer.get(shape)
         kind = "" if node is None else node.op_type
         if kind == "Concat":
             parts = [self._value(each) for each in node.input]
