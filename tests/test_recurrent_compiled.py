@@ -68,9 +68,9 @@ def test_a_compiler_takes_the_trace_of_a_built_in_network(rnn: Any) -> None:
 
 
 def test_a_compiler_takes_random_numbers() -> None:
-    rnn = elman.Recurrent(elman.Zoneout(own_cells.Gru(), h=0.5), I, H)
+    rnn = elman.Recurrent(elman.Zoneout(own_cells.Gru(), h=0.5), I, H, dtype=torch.float64)
     torch.compiler.reset()
-    compiled, x = torch.compile(rnn, fullgraph=True, backend="eager"), torch.randn(T, B, I)
+    compiled, x = torch.compile(rnn, fullgraph=True, backend="eager"), torch.randn(T, B, I, dtype=torch.float64)
     assert not torch.equal(compiled(x)[0], compiled(x)[0])
     rnn.eval()
     assert_same(compiled(x), rnn(x))

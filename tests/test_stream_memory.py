@@ -194,12 +194,12 @@ def test_an_output_that_does_not_fit_is_declined_and_nothing_written(odd: str) -
     stream.step(x, None)
     before = [whole.copy() for whole in memory.guarded]
     out = ODD_OUT[odd]
-    before = bytes(out) if isinstance(out, bytes | bytearray) else np.array(out)
+    out_before = bytes(out) if isinstance(out, bytes | bytearray) else np.array(out)
     assert stream.step(x, out) is None
     assert (
-        np.array_equal(np.asarray(out), np.asarray(before))
+        np.array_equal(np.asarray(out), np.asarray(out_before))
         if isinstance(out, np.ndarray)
-        else bytes(out) == before
+        else bytes(out) == out_before
         if isinstance(out, bytearray)
         else True
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +19,10 @@ from elman.train.fit import FitSettings, fit, read_chunks
 from elman.train.processes import OneProcess, started
 from elman.train.text import TextSettings, take_part
 from texts import CODE
+from torchrun import torchrun
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 SETTINGS = FitSettings(steps=2, streams=6, chunk=8)
@@ -95,10 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_two_processes(folder: Path, out: str, *options: str) -> subprocess.CompletedProcess[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "localhost", "--nproc-per-node", "2"]
-    words = [*torchrun, "-m", "elman", *training(folder, out), *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "LC_ALL": "C"}
-    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    return torchrun("--standalone", "--nproc-per-node", "2", "-m", "elman", *training(folder, out), *options, LC_ALL="C")
 
 
 def training(folder: Path, out: str) -> list[str]:
