@@ -16,7 +16,7 @@ BUILT_IN = {"LSTM": elman.LSTM, "GRU": elman.GRU}
 
 def told(page: str) -> dict[str, str]:
     """By cell, the parameters a unit as the tables have them."""
-    return dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", page, re.MULTILINE))
+    return dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| [\d.]+ \| [^|]+ \|$", page, re.MULTILINE))
 
 
 def per_unit(formula: str, inputs: int, units: int) -> float:
