@@ -4,7 +4,6 @@
 
 #include "contracts.h"
 #include "operands.h"
-#include "threads.h"
 
 namespace elman {
 
@@ -21,56 +20,7 @@ Stack stack_of(const nb::tuple& stack) {
 
 namespace {
 
-// A call as it comes: what runs, the operands that every call begins with, and how its batch lies.
-class Invocation {
- public:
-  const Stack stack;
-  Operands operands;
-
-  Invocation(const nb::tuple& stack_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh,
-      nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool pad_saved, int threads)
-      : stack(stack_of(stack_)), operands(stack.states(), 2 * static_cast<std::size_t>(stack.each()) + 28), x_(x),
-        batch_first_(batch_first), pad_saved_(pad_saved), threads_(threads) {
-    check(threads >= 1, "threads must be at least 1");
-    operands.add_all(kParams, params), operands.add_all(kInitial, initial), operands.add_all(kFresh, fresh);
-    operands.add(kX, x), operands.add(kBatchSizes, batch_sizes), operands.add(kLengths, lengths);
-    operands.add(kReset, reset);
-  }
-
-  // The batch as it is now, for memory that is made for it; all operands are inspected again afterwards.
-  Batch batch() {
-    for (const Role role : {kX, kBatchSizes, kLengths}) operands.inspect(role);
-    return {stack.I, operands[kX], operands[kBatchSizes], operands[kLengths], batch_first_};
-  }
-  // Makes memory like x for what the call writes, where it is needed.
-  nb::object make(Role role, const Shape& shape, Long index = -1, bool needed = true) {
-    if (needed && PyObject_CheckBuffer(x_.ptr()))
-      throw Mismatch("expected memory for all results, got none, and an array as x");
-    nb::object made = needed ? allocate(x_, shape) : nb::none();
-    operands.add_made(role, made, index);
-    return made;
-  }
-
-  // Nothing runs Python from the inspection of the operands to the end of the run: what is checked is what is used. A
-  // short call holds Python's lock; a longer one gives it away, so keeps the operands' memory and checks it again.
-  template <class Call> void run(Call (Contract::*checked)()) {
-    for (bool kept = false;; operands.keep(), kept = true) {
-      operands.inspect();
-      Contract contract(stack, operands, batch_first_, pad_saved_);
-      const Call call = (contract.*checked)();
-      if (kept) {
-        nb::gil_scoped_release release;
-        return contract.run(*target(), call, threads_);
-      }
-      if (is_short(call)) return contract.run(*target(), call, threads_);
-    }
-  }
-
- private:
-  const nb::handle x_;
-  const bool batch_first_, pad_saved_;
-  const int threads_;
-};
+using Run = Invocation<Stack, Contract>;
 
 // Runs a stack, and returns (output, final states, hidden, saved, checkpoints), of which the last three are for the
 // backward pass: None but with `save`, and where there is no such thing. Each may be given as memory to write to; what
@@ -79,7 +29,7 @@ nb::object forward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle
     nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool pad_saved, int threads,
     nb::object output, nb::object final, nb::object hidden, nb::object saved, nb::object checkpoints, bool save,
     bool grad_mode) {
-  Invocation call(stack_, params, x, initial, fresh, batch_sizes, lengths, reset, batch_first, pad_saved, threads);
+  Run call(stack_of(stack_), params, x, initial, fresh, batch_sizes, lengths, reset, batch_first, pad_saved, threads);
   Operands& o = call.operands;
   if (grad_mode && o.require_grad()) return nb::none();
 
@@ -125,7 +75,7 @@ nb::object backward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handl
     nb::handle output, nb::handle hidden, nb::handle saved, nb::handle checkpoints, nb::handle grad_output,
     nb::handle grad_hidden, nb::handle grad_saved, nb::handle grad_final, nb::handle grad_x, nb::handle grad_initial,
     nb::handle grad_fresh, nb::handle grad_params, nb::handle needs_grad) {
-  Invocation call(stack_, params, x, initial, fresh, batch_sizes, lengths, reset, batch_first, pad_saved, threads);
+  Run call(stack_of(stack_), params, x, initial, fresh, batch_sizes, lengths, reset, batch_first, pad_saved, threads);
   Operands& o = call.operands;
   o.add(kOutput, output), o.add(kHidden, hidden), o.add(kSaved, saved), o.add(kCheckpoints, checkpoints);
   o.add(kGradOutput, grad_output), o.add(kGradHidden, grad_hidden), o.add(kGradSaved, grad_saved);

@@ -118,6 +118,7 @@ class Contract : public Operated {
     return f;
   }
 
+  template <class Call> double work(const Call& call) const { return elman::work(call); }
   template <class Call> void run(const Target& target, const Call& call, int threads) const {
     ragged_.exists() ? ragged_.run(target, call, threads) : elman::run(target, call, threads);
   }

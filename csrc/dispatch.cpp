@@ -25,9 +25,6 @@ namespace {
 #define ELMAN_EACH(name) &name::target,
 const Target* const kBuilt[] = {ELMAN_TARGETS};
 
-// Multiply-adds of a call below which waking a thread (50 µs until it runs, 15 µs of the caller's) does not pay.
-constexpr double kWorthAThread = 2e6;
-
 double multiply_adds(const Network& net) {
   const double gates = static_cast<double>(net.cell->gates * net.D * net.H), out = static_cast<double>(net.P),
                width = static_cast<double>(net.D) * out;
@@ -35,29 +32,19 @@ double multiply_adds(const Network& net) {
       (static_cast<double>(net.I) + out + static_cast<double>(net.L - 1) * (width + out));
 }
 
-// Twice a size's binary logarithm, rounded down: sizes within a factor of 1.4 are alike.
-std::uint64_t octaves(Long size) {
-  int exponent;
-  const bool upper = std::frexp(static_cast<double>(size), &exponent) >= 0.70710678;
-  return 2 * static_cast<std::uint64_t>(exponent) + upper;
-}
-
-bool is_short(double multiply_adds) { return multiply_adds < kWorthAThread; }
-
 // Calls of one kind do the same in about the same proportions. `variant`: a number for whatever else tells them apart.
-Effort effort_of(const Network& net, double passes, std::uint64_t variant) {
+Effort effort_of(const Network& net, double work, std::uint64_t variant) {
   std::uint64_t kind = variant;
   for (const Long exact : {Long{net.cell->number}, static_cast<Long>(net.number), net.D, std::min<Long>(net.L, 15)})
     kind = kind * 16 + static_cast<std::uint64_t>(exact);
   for (const Long size : {net.rows / net.B, net.B, net.I + 1, net.H, net.P}) kind = kind * 128 + octaves(size);
-  return {kind, passes * multiply_adds(net)};
+  return {kind, work};
 }
 
 template <class Call>
 void run(bool (*kernel)(const Call&, Team&), const Call& call, const Effort& effort, int threads) {
   bool ok = true;
-  if (is_short(effort.multiply_adds)) threads = 1;
-  with_team(threads, [&](Team& team) { ok = kernel(call, team); }, &effort);
+  with_team(is_short(effort.multiply_adds) ? 1 : threads, [&](Team& team) { ok = kernel(call, team); }, &effort);
   if (!ok) throw std::bad_alloc();
 }
 
@@ -128,14 +115,20 @@ const Target*& target() {
   return chosen;
 }
 
-bool is_short(const Forward& call) { return is_short(multiply_adds(call.net)); }
-bool is_short(const Backward& call) { return is_short(2 * multiply_adds(call.net)); }
+std::uint64_t octaves(Long size) {
+  int exponent;
+  const bool upper = std::frexp(static_cast<double>(size), &exponent) >= 0.70710678;
+  return 2 * static_cast<std::uint64_t>(exponent) + upper;
+}
+
+double work(const Forward& call) { return multiply_adds(call.net); }
+double work(const Backward& call) { return 2 * multiply_adds(call.net); }
 
 void run(const Target& target, const Forward& call, int threads) {
-  run(target.forward, call, effort_of(call.net, 1, call.saved || call.hidden || call.checkpoints ? 1 : 0), threads);
+  run(target.forward, call, effort_of(call.net, work(call), call.saved || call.hidden || call.checkpoints), threads);
 }
 void run(const Target& target, const Backward& call, int threads) {
-  run(target.backward, call, effort_of(call.net, 2, call.grad_x.data ? 3 : 2), threads);
+  run(target.backward, call, effort_of(call.net, work(call), call.grad_x.data ? 3 : 2), threads);
 }
 
 double peak(const Target& target, int threads) {

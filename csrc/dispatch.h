@@ -16,9 +16,13 @@ const Target& choose_target(const std::string& name);
 
 const Target*& target();  // the set in use: at first the best one
 
-// Whether a call takes no longer than it takes to wake a thread: some 50 µs.
-bool is_short(const Forward& call);
-bool is_short(const Backward& call);
+// A call's multiply-adds; whether waking a thread (50 µs until it runs, 15 µs of the caller's) does not pay for so
+// many.
+double work(const Forward& call);
+double work(const Backward& call);
+constexpr bool is_short(double multiply_adds) { return multiply_adds < 2e6; }
+// Twice a size's binary logarithm, rounded down: sizes within a factor of 1.4 are alike.
+std::uint64_t octaves(std::int64_t size);
 
 // Throw std::bad_alloc where memory ran out.
 void run(const Target& target, const Forward& call, int threads);

@@ -5,9 +5,10 @@
 
 #include <algorithm>
 #include <memory>
-#include <utility>
 #include <vector>
 
+#include "batch.h"
+#include "dispatch.h"
 #include "exchange.h"
 
 namespace elman {
@@ -208,6 +209,57 @@ class Operands : public CallViews {
 
   std::vector<Operand> all_;
   bool arrays_ = false, tensors_ = false;  // what there is of them: all are of one kind
+};
+
+// A call as it comes: what runs, the operands that every call begins with, and how its batch lies.
+template <class Stack, class Contract> class Invocation {
+ public:
+  const Stack stack;
+  Operands operands;
+
+  Invocation(const Stack& stack_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh,
+      nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool padded, int threads)
+      : stack(stack_), operands(stack.states(), 2 * static_cast<std::size_t>(stack.each()) + 28), x_(x),
+        batch_first_(batch_first), padded_(padded), threads_(threads) {
+    check(threads >= 1, "threads must be at least 1");
+    operands.add_all(kParams, params), operands.add_all(kInitial, initial), operands.add_all(kFresh, fresh);
+    operands.add(kX, x), operands.add(kBatchSizes, batch_sizes), operands.add(kLengths, lengths);
+    operands.add(kReset, reset);
+  }
+
+  // The batch as it is now, for memory that is made for it; all operands are inspected again afterwards.
+  Batch batch() {
+    for (const Role role : {kX, kBatchSizes, kLengths}) operands.inspect(role);
+    return {stack.I, operands[kX], operands[kBatchSizes], operands[kLengths], batch_first_};
+  }
+  // Makes memory like x for what the call writes, where it is needed.
+  nb::object make(Role role, const Shape& shape, Long index = -1, bool needed = true) {
+    if (needed && PyObject_CheckBuffer(x_.ptr()))
+      throw Mismatch("expected memory for all results, got none, and an array as x");
+    nb::object made = needed ? allocate(x_, shape) : nb::none();
+    operands.add_made(role, made, index);
+    return made;
+  }
+
+  // Nothing runs Python from the inspection of the operands to the end of the run: what is checked is what is used. A
+  // short call holds Python's lock; a longer one gives it away, so keeps the operands' memory and checks it again.
+  template <class Call> void run(Call (Contract::*checked)()) {
+    for (bool kept = false;; operands.keep(), kept = true) {
+      operands.inspect();
+      Contract contract(stack, operands, batch_first_, padded_);
+      const Call call = (contract.*checked)();
+      if (kept) {
+        nb::gil_scoped_release release;
+        return contract.run(*target(), call, threads_);
+      }
+      if (is_short(contract.work(call))) return contract.run(*target(), call, threads_);
+    }
+  }
+
+ private:
+  const nb::handle x_;
+  const bool batch_first_, padded_;
+  const int threads_;
 };
 
 }  // namespace elman

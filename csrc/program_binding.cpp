@@ -35,61 +35,22 @@ const Program& program_in(nb::handle capsule) {
   return *static_cast<const Program*>(PyCapsule_GetPointer(capsule.ptr(), kProgram));
 }
 
-// A run as it comes: what runs, the operands that every run begins with, and how its batch lies.
-class ProgramInvocation {
- public:
-  const ProgramStack stack;
-  Operands operands;
-
-  ProgramInvocation(const Program& program, const nb::tuple& numbers, nb::handle params, nb::handle x,
-      nb::handle initial, nb::handle fresh, nb::handle lengths, nb::handle reset, nb::handle step_inputs,
-      nb::handle draws, bool batch_first, bool padded, int threads)
-      : stack(stack_of(program, numbers)), operands(0, 2 * static_cast<std::size_t>(stack.each()) + 40), x_(x),
-        batch_first_(batch_first), padded_(padded), threads_(threads) {
-    check(threads >= 1, "threads must be at least 1");
-    operands.add_all(kParams, params), operands.add_all(kInitial, initial), operands.add_all(kFresh, fresh);
-    operands.add(kX, x), operands.add(kLengths, lengths), operands.add(kReset, reset);
+struct ProgramRun : Invocation<ProgramStack, ProgramContract> {
+  ProgramRun(nb::handle program, const nb::tuple& numbers, nb::handle params, nb::handle x, nb::handle initial,
+      nb::handle fresh, nb::handle lengths, nb::handle reset, nb::handle step_inputs, nb::handle draws,
+      bool batch_first, bool padded, int threads)
+      : Invocation(stack_of(program_in(program), numbers), params, x, initial, fresh, nb::none(), lengths, reset,
+            batch_first, padded, threads) {
     operands.add_all(kStepInputs, step_inputs), operands.add_all(kDraws, draws);
-  }
-  // The batch as it is now, for memory that is made for it; all operands are inspected again afterwards.
-  Batch batch() {
-    operands.inspect(kX);
-    if (!operands[kLengths].none) operands.inspect(kLengths);
-    return {stack.I, operands[kX], operands[kBatchSizes], operands[kLengths], batch_first_};
-  }
-  nb::object make(Role role, const Shape& shape, Long index = -1, bool needed = true) {
-    if (needed && PyObject_CheckBuffer(x_.ptr()))
-      throw Mismatch("expected memory for all results, got none, and an array as x");
-    nb::object made = needed ? allocate(x_, shape) : nb::none();
-    operands.add_made(role, made, index);
-    return made;
-  }
-  // As in binding.cpp: nothing runs Python from the inspection of the operands to the end of the run.
-  template <class Call> void run(Call (ProgramContract::*checked)()) {
-    for (bool kept = false;; operands.keep(), kept = true) {
-      operands.inspect();
-      ProgramContract contract(stack, operands, batch_first_, padded_);
-      const Call call = (contract.*checked)();
-      if (kept) {
-        nb::gil_scoped_release release;
-        return contract.run(*target(), call, threads_);
-      }
-      if (contract.work(call) < kShort) return contract.run(*target(), call, threads_);
-    }
   }
 
  private:
-  static constexpr double kShort =
-      1e6;  // multiply-adds that take no longer than to give Python's lock away and wake a thread
   static ProgramStack stack_of(const Program& program, const nb::tuple& numbers) {
     check(numbers.size() == 8, "a stack is told by 8 entries");
     const auto size = [&](std::size_t i) { return nb::cast<Long>(numbers[i]); };
     check(size(3) == 0, "a program's output is not projected");
     return {program, size(1), size(2), size(4), size(5), nb::cast<bool>(numbers[6]), nb::cast<bool>(numbers[7])};
   }
-  const nb::handle x_;
-  const bool batch_first_, padded_;
-  const int threads_;
 };
 
 // Runs a program, and returns (output, final states, hidden, kept), of which the last two are for the backward pass:
@@ -99,8 +60,8 @@ class ProgramInvocation {
 nb::object program_forward(nb::handle program, nb::tuple numbers, nb::handle params, nb::handle x, nb::handle initial,
     nb::handle fresh, nb::handle lengths, nb::handle reset, nb::handle step_inputs, nb::handle draws, bool batch_first,
     int threads, bool save, bool grad_mode, nb::object output, nb::object hidden, nb::handle traced) {
-  ProgramInvocation call(program_in(program), numbers, params, x, initial, fresh, lengths, reset, step_inputs, draws,
-      batch_first, !traced.is_none(), threads);
+  ProgramRun call(program, numbers, params, x, initial, fresh, lengths, reset, step_inputs, draws, batch_first,
+      !traced.is_none(), threads);
   Operands& o = call.operands;
   if (grad_mode && o.require_grad()) return nb::none();
   const ProgramStack& stack = call.stack;
@@ -134,8 +95,8 @@ nb::object program_backward(nb::handle program, nb::tuple numbers, nb::handle pa
     nb::handle fresh, nb::handle lengths, nb::handle reset, nb::handle step_inputs, nb::handle draws, bool batch_first,
     int threads, nb::handle output, nb::handle hidden, nb::handle kept, nb::handle grad_output, nb::handle grad_hidden,
     nb::handle grad_final, nb::handle grad_traced, bool padded, nb::tuple needs_grad) {
-  ProgramInvocation call(program_in(program), numbers, params, x, initial, fresh, lengths, reset, step_inputs, draws,
-      batch_first, padded, threads);
+  ProgramRun call(
+      program, numbers, params, x, initial, fresh, lengths, reset, step_inputs, draws, batch_first, padded, threads);
   Operands& o = call.operands;
   o.add(kOutput, output), o.add(kHidden, hidden), o.add(kSaved, kept);
   o.add(kGradOutput, grad_output), o.add(kGradHidden, grad_hidden);

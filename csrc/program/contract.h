@@ -2,8 +2,6 @@
 // sizes that they will use.
 #pragma once
 
-#include <type_traits>
-
 #include "../batch.h"
 #include "../ragged.h"
 #include "run.h"
@@ -22,6 +20,7 @@ struct ProgramStack {
     check(I <= kMost && H <= kMost && L <= kMost, "a size is too large");
   }
   const Plan& plan() const { return program.plan(); }
+  std::size_t states() const { return 0; }  // for which None may stand: a program says how many it has
   Long directions() const { return L * D; }
   Long out() const { return D * H; }
   // The parameters of a direction come in this order, those that there are of w_ih, w_hh, b_ih, b_hh; then own ones.
@@ -94,7 +93,7 @@ class ProgramContract {
     return f;
   }
 
-  double work(const ProgramCall& call) const { return elman::work(stack_.program, call); }
+  template <class Call> double work(const Call& call) const { return elman::work(stack_.program, call); }
   template <class Call> void run(const Target& target, const Call& call, int threads) const {
     elman::run(
         target, stack_.program, call, batch_.lengths.empty() ? nullptr : batch_.lengths.data(), batch_.T, threads);

@@ -1,20 +1,24 @@
 #include "run.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <new>
 
+#include "../dispatch.h"
 #include "../threads.h"
 #include "../tuner.h"
 
 namespace elman {
 namespace {
 
-constexpr double kWorthAThread = 2e6;  // multiply-adds below which waking a thread costs more than it brings
-
-std::uint64_t octaves(std::int64_t size) {
-  return static_cast<std::uint64_t>(std::lround(2 * std::log2(static_cast<double>(size + 1))));
+// Multiply-adds of a forward pass, all else counted in.
+double multiply_adds(const Program& program, const ProgramCall& call) {
+  const Network& net = call.net;
+  const Plan& plan = *call.plan;
+  const auto of = [](std::int64_t n) { return static_cast<double>(n); };
+  const double inputs = of(net.I) + of((net.L - 1) * net.D * net.H);
+  const double unit = plan.inputs * inputs + of(net.L) * (plan.recurrents * of(net.H) + program.weight());
+  return of(net.rows) * of(net.D * net.H) * unit;
 }
 
 Effort effort_of(const Program& program, const ProgramCall& call, double work, std::uint64_t pass) {
@@ -23,7 +27,7 @@ Effort effort_of(const Program& program, const ProgramCall& call, double work, s
   kind = kind * 4096 + static_cast<std::uint64_t>(program.number() % 4096);
   for (const std::int64_t exact : {static_cast<std::int64_t>(net.number), net.D, std::min<std::int64_t>(net.L, 15)})
     kind = kind * 16 + static_cast<std::uint64_t>(exact);
-  for (const std::int64_t size : {net.rows / net.B, net.B, net.I, net.H}) kind = kind * 128 + octaves(size);
+  for (const std::int64_t size : {net.rows / net.B, net.B, net.I + 1, net.H}) kind = kind * 128 + octaves(size);
   return {kind, work};
 }
 
@@ -58,29 +62,23 @@ void pass_on(const ProgramCall& call, const void* from, void* to, const std::int
     }
 }
 
-template <class Call> void on_a_team(const Program& program, const Call& call, int threads, std::uint64_t pass,
-    double work, bool (*kernel)(const Call&, Team&)) {
+template <class Call> void on_a_team(
+    const Program& program, const Call& call, int threads, std::uint64_t pass, bool (*kernel)(const Call&, Team&)) {
   if (call.net.rows == 0) return;
   bool ok = true;
-  const Effort effort = effort_of(program, call, work, pass);
-  with_team(work < kWorthAThread ? 1 : threads, [&](Team& team) { ok = kernel(call, team); }, &effort);
+  const Effort effort = effort_of(program, call, work(program, call), pass);
+  with_team(is_short(effort.multiply_adds) ? 1 : threads, [&](Team& team) { ok = kernel(call, team); }, &effort);
   if (!ok) throw std::bad_alloc();
 }
 
 }  // namespace
 
-double work(const Program& program, const ProgramCall& call) {
-  const Network& net = call.net;
-  const Plan& plan = *call.plan;
-  const auto of = [](std::int64_t n) { return static_cast<double>(n); };
-  const double inputs = of(net.I) + of((net.L - 1) * net.D * net.H);
-  const double unit = plan.inputs * inputs + of(net.L) * (plan.recurrents * of(net.H) + program.weight());
-  return of(net.rows) * of(net.D * net.H) * unit;
-}
+double work(const Program& program, const ProgramForward& call) { return multiply_adds(program, call); }
+double work(const Program& program, const ProgramBackward& call) { return 2 * multiply_adds(program, call); }
 
 void run(const Target& target, const Program& program, const ProgramForward& call, const std::int64_t* lengths,
     std::int64_t T, int threads) {
-  on_a_team(program, call, threads, call.kept || call.hidden ? 1 : 0, work(program, call), target.program_forward);
+  on_a_team(program, call, threads, call.kept || call.hidden ? 1 : 0, target.program_forward);
   clear_padding(call, call.output, call.net.D * call.net.H, lengths, T);
   const std::int64_t width = call.net.D * call.net.H, layer = T * call.batch * width;
   for (std::int64_t l = 0; call.hidden && call.net.padded_rows && l < call.net.L - 1; ++l)
@@ -97,7 +95,7 @@ void run(const Target& target, const Program& program, const ProgramBackward& ca
     std::int64_t T, int threads) {
   const Network& net = call.net;
   const Plan& plan = *call.plan;
-  on_a_team(program, call, threads, call.grad_x.data ? 3 : 2, 2 * work(program, call), target.program_backward);
+  on_a_team(program, call, threads, call.grad_x.data ? 3 : 2, target.program_backward);
   clear_padding(call, call.grad_x, net.I, lengths, T);
   for (int k = 0; k < plan.step_inputs; ++k)
     clear_padding(call, call.grad_step_inputs[k], plan.step_input_is_vector[k] ? net.H : 1, lengths, T);

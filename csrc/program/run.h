@@ -8,8 +8,9 @@ namespace elman {
 
 struct Target;
 
-// Multiply-adds of a pass, all else counted in: two of backward for one of forward.
-double work(const Program& program, const ProgramCall& call);
+// A call's multiply-adds, all else counted in.
+double work(const Program& program, const ProgramForward& call);
+double work(const Program& program, const ProgramBackward& call);
 
 // Throw std::bad_alloc where memory ran out. `lengths`: of the caller's sequences; null: all have T steps. T: the
 // caller's.
