@@ -22,6 +22,7 @@ from elman.bench.case import MODES
 from elman.bench.cell_contestants import CellCase, CompiledLoop, ElmanNetwork, Loop, rivals
 from elman.bench.contestants import Job
 from elman.bench.loop import gates_of_other_vectors
+from elman.bench.machine import describe
 from elman.cli.app import app
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def test_a_contestant_that_lacks_an_operation_is_left_out(monkeypatch: pytest.Mo
 
         def job(self, case: CellCase, mode: Mode) -> Job:
             def run() -> None:
-                raise NotImplementedError
+                raise NotImplementedError("fold")
 
             return Job(run, lambda result: result)
 
@@ -151,3 +152,6 @@ def test_a_contestant_that_lacks_an_operation_is_left_out(monkeypatch: pytest.Mo
     threads = torch.get_num_threads()
     (row,) = race_of_cells.measure([zoo.MGU()], ["infer"], ElmanNetwork(threads), [Loop(threads), Unable(threads)], rounds=1, min_block_s=0)
     assert row.timings.keys() == {"loop", "elman"}
+    assert row.to_dict()["lacking"] == {"unable": "fold"}
+    notes = race_of_cells.page([row], [], describe(["torch"]), threads, rounds=1).notes
+    assert "MGU() is not run by unable, which has no fold." in notes

@@ -32,6 +32,7 @@ class OwnRow:
         size: I and H.
         backend: what Elman ran it on, as ``elman.why`` says it.
         timings: how long each contestant took, by name.
+        lacking: by the name of each contestant that was left out, the operation that it does not know.
     """
 
     cell: str
@@ -39,6 +40,7 @@ class OwnRow:
     size: int
     backend: str
     timings: Mapping[str, Timing]
+    lacking: Mapping[str, str]
 
     def over_elman(self, name: str) -> float:
         """A contestant's time over Elman's, paired by round."""
@@ -52,6 +54,7 @@ class OwnRow:
             "backend": self.backend,
             "seconds": {name: timing.median for name, timing in self.timings.items()},
             "over_elman": {name: self.over_elman(name) for name in self.timings if name != "elman"},
+            "lacking": dict(self.lacking),
         }
 
 
@@ -81,18 +84,19 @@ def measure(
         for size in SIZES:
             case = CellCase(cell, STEPS, BATCH, size)
             for mode in modes:
-                jobs, numbers = {}, {}
+                jobs, numbers, lacking = {}, {}, {}
                 for who in (*others, elman):
                     job = who.job(case, mode)
                     try:
                         numbers[who.name] = job.numbers(job.run())
-                    except NotImplementedError:  # JAX has no such operation
+                    except NotImplementedError as error:
+                        lacking[who.name] = str(error)
                         continue
                     jobs[who.name] = job.run
                 for name, found in numbers.items():
                     check(f"{name}, {cell!r}, {size}, {mode}", found, numbers["loop"])
                 timings = race(jobs, rounds=rounds, min_block_s=min_block_s)
-                yield OwnRow(repr(cell), mode, size, elman.why(case, mode), timings)
+                yield OwnRow(repr(cell), mode, size, elman.why(case, mode), timings, lacking)
 
 
 def page(rows: Sequence[OwnRow], absent: Sequence[str], machine: Machine, threads: int, rounds: int) -> Page:
@@ -115,6 +119,11 @@ def page(rows: Sequence[OwnRow], absent: Sequence[str], machine: Machine, thread
             "step that torch.compile has compiled; jax, a jitted scan of the step."
         ),
         *dict.fromkeys(f"{row.cell}{_(': ')}{translated(row.backend)}" for row in rows),
+        *dict.fromkeys(
+            _("{cell} is not run by {name}, which has no {operation}.", cell=row.cell, name=name, operation=operation)
+            for row in rows
+            for name, operation in row.lacking.items()
+        ),
         f"T={STEPS}, B={BATCH}; " + _("medians of {rounds} interleaved rounds, threads: {threads}.", rounds=rounds, threads=threads),
     ]
     return Page([Table("", header, body, words=(0, 2))], [*notes, *map(translated, absent), versions_text(machine)])

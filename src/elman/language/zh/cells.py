@@ -22,6 +22,7 @@ SENTENCES = {
     "Parameters, {count} numbers": "参数，共 {count} 个数",
     "What runs it": "由什么运行",
     "loop/elman": "循环/elman",
+    "{cell} is not run by {name}, which has no {operation}.": "{name} 没有 {operation} 运算，因此不运行 {cell}。",
     "µs: Elman's time. The others' over it: loop, the same step in a Python loop of torch's operators; compile, that loop over a step "
     "that torch.compile has compiled; jax, a jitted scan of the step.": (
         "µs 为 Elman 的用时，其余为与它的比值。循环：用 torch 算子写成的 Python 循环执行同样的步骤；compile：同一循环，"
