@@ -158,7 +158,7 @@ def backward(
             grad_output,
             _dense_or_none(grad_saved.hidden),
             _dense_or_none(grad_saved.steps),
-            tuple(map(_dense_or_none, map(_or_none, grad_finals))),
+            tuple(map(dense_gradient, grad_finals)),
             needs_grad=needs_grad,
         )
     return gradients
@@ -176,14 +176,13 @@ def readable_operands(
     x: Tensor, states: States, params: Sequence[Tensor], spans: Spans
 ) -> tuple[Tensor, States, tuple[Tensor, ...], Spans] | None:
     """The operands as the kernels read them; None if they lie so already, or one has no memory that could be read."""
-    fresh = spans.fresh
-    before = (x, *(states or ()), *params, *(fresh or ()), *spans[:3])
+    before = (x, *(states or ()), *params, *spans.tensors())
     if any(t is not None and (t.is_nested or t.layout is not torch.strided) for t in before):
         return None
     x, states, params = _readable(x), None if states is None else _all_dense(states), _all_dense(params)
     batch_sizes, lengths, reset = (None if t is None else _plain(t) for t in spans[:3])
-    spans = type(spans)(batch_sizes, lengths, reset, None if fresh is None else _all_dense(fresh))
-    after = (x, *(states or ()), *params, *(spans.fresh or ()), *spans[:3])
+    spans = spans._replace(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(dense)
+    after = (x, *(states or ()), *params, *spans.tensors())
     return None if all(a is b for a, b in zip(before, after, strict=True)) else (x, states, params, spans)
 
 
@@ -211,6 +210,11 @@ def _all_dense(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 def _dense_or_none(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else dense(tensor)
+
+
+def dense_gradient(gradient: Tensor | None) -> Tensor | None:
+    """A gradient as the kernels read it; None for zeros, also for those without memory."""
+    return _dense_or_none(_or_none(gradient))
 
 
 def _or_none(gradient: Tensor | None) -> Tensor | None:

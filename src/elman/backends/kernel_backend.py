@@ -147,9 +147,8 @@ def cast(
     dtype: torch.dtype, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
 ) -> tuple[Tensor, tuple[Tensor, ...] | None, list[Tensor], Spans]:
     """A call's tensors in this dtype."""
-    fresh = None if spans.fresh is None else tuple([state.to(dtype) for state in spans.fresh])
     states = None if states is None else tuple([state.to(dtype) for state in states])
-    return x.to(dtype), states, [param.to(dtype) for param in params], spans._replace(fresh=fresh)
+    return x.to(dtype), states, [param.to(dtype) for param in params], spans.with_numbers(lambda t: t.to(dtype))
 
 
 def node_inputs(x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> tuple[Spans, tuple[Tensor, ...]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor
 
@@ -40,6 +42,17 @@ class Spans(NamedTuple):
     def is_whole(self) -> bool:
         """Whether every sequence is run through all steps, in one piece."""
         return self.batch_sizes is None and self.lengths is None and self.reset is None
+
+    def with_numbers(self, change: Callable[[Tensor], Tensor]) -> Spans:
+        """These spans with each tensor of numbers (fresh states, step inputs, draws) changed."""
+        fresh, step_inputs, draws = (
+            None if each is None else tuple(map(change, each)) for each in (self.fresh, self.step_inputs, self.draws)
+        )
+        return self._replace(fresh=fresh, step_inputs=step_inputs, draws=draws)
+
+    def tensors(self) -> list[Tensor | None]:
+        """All that there is, and None for each of the first three that there is not."""
+        return [*self[:3], *(self.fresh or ()), *(self.step_inputs or ()), *(self.draws or ())]
 
 
 WHOLE = Spans()

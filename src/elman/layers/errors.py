@@ -69,6 +69,21 @@ def conversion(name: str, tensor: Tensor, dtype: torch.dtype) -> str:
     return f"{name}.dequantize()" if tensor.is_quantized else f"{name}.to({dtype})"
 
 
+def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
+    """Raise a RuntimeError unless a tensor is where x is."""
+    if tensor.device != x.device:
+        raise RuntimeError(f"expected {name} on {x.device}, where x is, got {tensor.device}: move it with {name}.to({str(x.device)!r})")
+
+
+def check_like(name: str, tensor: Tensor, x: Tensor) -> None:
+    """Raise a RuntimeError unless a tensor is where x is and, but under autocast, of x's dtype."""
+    check_device(name, tensor, x)
+    if tensor.dtype is not x.dtype and not autocasts(x):
+        raise RuntimeError(
+            f"expected {name} of {x.dtype}, the dtype of x, got {tensor.dtype}: convert it with {conversion(name, tensor, x.dtype)}"
+        )
+
+
 def brief(value: object) -> str:
     """A value in one line: its repr, or its type if the repr is longer."""
     text = repr(value)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elman.layers.errors import and_torchs, autocasts, check_layout, conversion, wrong_kind
+from elman.layers.errors import and_torchs, check_layout, check_like, wrong_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,12 +89,7 @@ def _check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...],
             hint = f": a state is not laid out as x with batch_first; swap its axes with {name}.transpose(0, 1)"
         message = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"
         raise error(and_torchs(message, _torchs_words(name, tuple(state.shape), expected, ranks)))
-    if state.device != x.device:
-        raise RuntimeError(f"expected {name} on {x.device}, where x is, got {state.device}: move it with {name}.to({str(x.device)!r})")
-    if state.dtype is not x.dtype and not autocasts(x):
-        raise RuntimeError(
-            f"expected {name} of {x.dtype}, the dtype of x, got {state.dtype}: convert it with {conversion(name, state, x.dtype)}"
-        )
+    check_like(name, state, x)
 
 
 def _torchs_words(name: str, got: tuple[int, ...], expected: tuple[int, ...], ranks: Sequence[int] | None) -> str:

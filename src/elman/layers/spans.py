@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elman.layers.errors import ARRAYS, brief, brief_numbers, check_layout, check_unmasked, unwrapped, wrong_kind
+from elman.layers.errors import ARRAYS, brief, brief_numbers, check_device, check_layout, check_unmasked, unwrapped, wrong_kind
 from elman.layers.options import as_int
 
 if TYPE_CHECKING:
@@ -142,8 +142,7 @@ def as_reset(reset: Reset, x: Tensor, steps: int, batch: int | None, batch_first
     if reset.shape != shape:
         hint = f": transpose it with {transposed}" if tuple(reset.shape[::-1]) == shape else ""
         raise RuntimeError(f"expected reset of shape {shape}, {axes}, got {tuple(reset.shape)}{hint}")
-    if reset.device != x.device:
-        raise RuntimeError(f"expected reset on {x.device}, where x is, got {reset.device}: move it with reset.to({str(x.device)!r})")
+    check_device("reset", reset, x)
     return reset
 
 

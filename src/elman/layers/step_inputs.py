@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elman.layers.errors import autocasts, check_layout, conversion, wrong_kind
+from elman.layers.errors import check_layout, check_like, wrong_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,12 +63,7 @@ def as_step_inputs(
         if value.shape != shape:
             told = f"{axes}, H)" if size else f"{axes}{',' * (len(steps) == 1)})"
             raise RuntimeError(f"expected {name} of shape {shape}, {told}, got {tuple(value.shape)}")
-        if value.device != x.device:
-            raise RuntimeError(f"expected {name} on {x.device}, where x is, got {value.device}: move it with {name}.to({str(x.device)!r})")
-        if value.dtype is not x.dtype and not autocasts(x):
-            raise RuntimeError(
-                f"expected {name} of {x.dtype}, the dtype of x, got {value.dtype}: convert it with {conversion(name, value, x.dtype)}"
-            )
+        check_like(name, value, x)
         if batch is None:
             value = value.unsqueeze(1)
         found.append(value.transpose(0, 1) if time == 1 else value)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from elman.backends import kernels
-from elman.backends.call import check_operands, dense, readable_operands
+from elman.backends.call import check_operands, dense_gradient, readable_operands
 from elman.backends.program.program import Role
 
 if kernels.available():
@@ -94,7 +94,7 @@ def forward(
         first = _first(kernel, stack, x, states, params, spans, batch_first)
         output, finals, *kept = _native.program_forward(kernel.handle, *first, *last, **memory)
     except (RuntimeError, TypeError):
-        first = _first(kernel, stack, *_readable(x, states, params, spans), batch_first)
+        first = _first(kernel, stack, *(readable_operands(x, states, params, spans) or (x, states, params, spans)), batch_first)
         output, finals, *kept = _native.program_forward(kernel.handle, *first, *last, **memory)
     return output, finals, Kept(*kept)
 
@@ -163,8 +163,8 @@ def backward(
         found = _native.program_backward(kernel.handle, *first, *arriving, *ends)
     except (RuntimeError, TypeError):
         check_operands(x, states, params, spans, grad_output, tuple(grad_finals))
-        first = _first(kernel, stack, *_readable(x, states, params, spans), batch_first)
-        arriving = (*map(_dense, (output, *kept, grad_output, grad_hidden)), *map(_all_dense, (grad_finals, grad_traced)))
+        first = _first(kernel, stack, *(readable_operands(x, states, params, spans) or (x, states, params, spans)), batch_first)
+        arriving = (*map(dense_gradient, (output, *kept, grad_output, grad_hidden)), *map(_all_dense, (grad_finals, grad_traced)))
         found = _native.program_backward(kernel.handle, *first, *arriving, *ends)
     if spans.step_inputs:  # each layer and direction has one
         first = 1 + len(states or ()) + len(spans.fresh or ())
@@ -180,17 +180,5 @@ def _first(kernel: Kernel, stack: Stack, x: Tensor, states: States, params: Sequ
     return stack.numbers, params, x, states, fresh, lengths, reset, *beside, batch_first, torch.get_num_threads()
 
 
-def _readable(x: Tensor, states: States, params: Sequence[Tensor], spans: Spans) -> tuple[Tensor, States, tuple[Tensor, ...], Spans]:
-    """The operands as the kernels read them."""
-    x, states, params, others = readable_operands(x, states, params, spans) or (x, states, tuple(params), spans)
-    beside = (None if each is None else tuple(map(dense, each)) for each in (spans.step_inputs, spans.draws))
-    return x, states, tuple(params), type(spans)(*others[:4], *beside)
-
-
-def _dense(tensor: Tensor | None) -> Tensor | None:
-    """A gradient as the kernels read it; None for zeros without memory."""
-    return None if tensor is None or tensor._is_zerotensor() else dense(tensor)
-
-
 def _all_dense(tensors: Sequence[Tensor | None] | None) -> tuple[Tensor | None, ...] | None:
-    return None if tensors is None else tuple(map(_dense, tensors))
+    return None if tensors is None else tuple(map(dense_gradient, tensors))

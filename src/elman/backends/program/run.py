@@ -48,7 +48,7 @@ def run(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """``Backend.run``, of a call that is not refused."""
     if x.dtype is torch.bfloat16:
-        output, finals = run(stack, *_widened(x, states, params, spans), batch_first)
+        output, finals = run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
         return output.bfloat16(), tuple([final.bfloat16() for final in finals])
     if batch_first:
         x = x.transpose(0, 1)
@@ -65,7 +65,7 @@ def run(
 def trace(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> Traced:
     """``Backend.trace``, of a call that is not refused."""
     if x.dtype is torch.bfloat16:
-        return trace(stack, *_widened(x, states, params, spans)).to(torch.bfloat16)
+        return trace(stack, *cast(torch.float32, x, states, params, spans)).to(torch.bfloat16)
     kernel = _kernel(stack, x.dtype, spans, traced=True)
     spans, inputs = node_inputs(x, states, params, spans)
     others = len(stack.cell.states) - 1
@@ -112,12 +112,3 @@ def _kernel(stack: Stack, dtype: torch.dtype, spans: Spans, traced: bool) -> Ker
 def _computed(dtype: torch.dtype) -> torch.dtype:
     """The dtype that numbers of this one are computed in."""
     return torch.float32 if dtype is torch.bfloat16 else dtype
-
-
-def _widened(
-    x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
-) -> tuple[Tensor, tuple[Tensor, ...] | None, list[Tensor], Spans]:
-    """A call's tensors in float32."""
-    x, states, params, spans = cast(torch.float32, x, states, params, spans)
-    beside = (None if each is None else tuple([t.float() for t in each]) for each in (spans.step_inputs, spans.draws))
-    return x, states, params, Spans(*spans[:4], *beside)
