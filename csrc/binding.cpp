@@ -1,5 +1,4 @@
-// The kernels as Python calls them: one forward and one backward. Both take the operands themselves, inspect them
-// (operands.h) and check them (contracts.h) before they are used. Needs neither torch nor numpy.
+// The kernels as Python calls them, which check every operand before it is used. Needs neither torch nor numpy.
 #include <nanobind/nanobind.h>
 
 #include "contracts.h"

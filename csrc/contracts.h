@@ -15,8 +15,7 @@ class Operated {
   Operated(const Stack& stack, const View& v, Long B, bool bfloat16) : stack_(stack), type_(v.type), B_(B) {
     net_.cell = &stack.cell, net_.number = number_of(v, bfloat16);
     net_.I = stack.I, net_.H = stack.H, net_.L = stack.L, net_.D = stack.D, net_.P = stack.width(0), net_.B = B;
-    const Long widest = std::max(stack.out(), stack.I);
-    product({stack.directions(), stack.rows(), std::max(widest, stack.H)});
+    product({stack.directions(), stack.rows(), std::max({stack.out(), stack.I, stack.H})});
     product({stack.directions(), B, stack.H});
   }
 

@@ -123,9 +123,8 @@ class Operands : public CallViews {
                                             : kOther;
     v.at = reinterpret_cast<Address>(b.buf);
     count_axes(v, b.ndim);
-    const auto elements = [&](Long bytes) { return b.itemsize == 4 ? bytes / 4 : bytes / b.itemsize; };
     for (int d = 0; d < v.shape.axes; ++d) {
-      v.shape[d] = b.shape[d], v.strides[d] = elements(b.strides[d]);
+      v.shape[d] = b.shape[d], v.strides[d] = b.strides[d] / b.itemsize;
       if (v.strides[d] * b.itemsize != b.strides[d] && b.shape[d] > 1)
         throw Mismatch("expected " + v.who() + " with whole elements from one to the next, got strides of " +
             std::to_string(b.strides[d]) + " bytes");
@@ -207,7 +206,7 @@ class Operands : public CallViews {
     if (!cpu) throw Mismatch("expected " + v.who() + " on the CPU, got a tensor on another device");
   }
 
-  std::vector<Operand> all_;
+  std::pmr::vector<Operand> all_{&memory_};
   bool arrays_ = false, tensors_ = false;  // what there is of them: all are of one kind
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <memory_resource>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -107,7 +108,9 @@ class CallViews {
   struct Place {
     std::uint32_t first, count;
   };
-  std::vector<View> views_;
+  char few_[8192];  // where the operands of a few layers lie: the heap takes longer for as many bytes
+  std::pmr::monotonic_buffer_resource memory_{few_, sizeof few_};
+  std::pmr::vector<View> views_{&memory_};
   Place places_[kRoles];
 };
 
