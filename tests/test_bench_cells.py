@@ -114,6 +114,7 @@ def run(*arguments: str) -> int:
     return int(left.value.code or 0)
 
 
+@pytest.mark.slow
 def test_the_grid_of_cells_has_the_whole_zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("elman.bench.own_cells.SIZES", (4,))
     monkeypatch.setattr("elman.bench.own_cells.STEPS", 2)

@@ -70,6 +70,7 @@ def test_without_peers_it_races_torch_alone_and_says_so(capsys: pytest.CaptureFi
 
 
 @pytest.mark.usefixtures("no_peers")
+@pytest.mark.slow
 def test_json_file_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bench.json"
     assert run(*HERE, "--rows", "1", "--json", str(path)) == 0

@@ -48,6 +48,7 @@ def agree(who: Contestant, cell: str) -> None:
 
 
 @pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.slow
 def test_a_peer_agrees_with_torch(peer: str) -> None:
     if not all(find_spec(package) for package in PEERS[peer]):
         pytest.skip(f"{peer}'s packages are not installed: make bench installs them")

@@ -69,6 +69,7 @@ def test_every_timed_block_lasts_long_enough_and_follows_an_untimed_one_of_the_s
         assert len(timed) * {"a": 0.25, "b": 0.5, "c": 3.0}[timed[0]] >= 2.0
 
 
+@pytest.mark.slow
 def test_all_run_in_every_round_in_an_order_that_changes_and_is_given_by_the_seed() -> None:
     def orders(seed: int) -> list[tuple[str, ...]]:
         clock = FakeClock()

@@ -63,6 +63,7 @@ def _run(*arguments: str) -> int:
     return int(left.value.code or 0)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "answers.json"
     assert _run("--cell", "gru", "--mode", "infer", "--json", str(path)) == 0

@@ -137,6 +137,7 @@ def test_results_and_gradients_are_nearer_to_float64_than_torchs(kind: Kind, mon
 
 
 @pytest.mark.parametrize("case", selection(), ids=str)
+@pytest.mark.slow
 def test_gradients_are_one_rounding_from_float32(case: Case) -> None:
     got = evaluate(build(elman, case, torch.bfloat16), case, torch.bfloat16)
     expected, allowed = expect(case, torch.bfloat16), allow(case, torch.bfloat16)

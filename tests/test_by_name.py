@@ -127,6 +127,7 @@ def test_tour_shows_a_cell_in_three_networks(file: Path) -> None:
     assert invoke("tour", "--cell", f"{file}:Leaky").count("What runs it") == 3
 
 
+@pytest.mark.slow
 def test_bench_times_a_cell(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("elman.bench.own_cells.SIZES", (4,))
     monkeypatch.setattr("elman.bench.own_cells.STEPS", 3)

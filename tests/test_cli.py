@@ -216,6 +216,7 @@ def test_a_closed_stdout_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full: Linux has one")
+@pytest.mark.slow
 def test_a_full_disk_behind_stdout_is_one_line() -> None:
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-m", "elman.cli", "--version"]
@@ -244,6 +245,7 @@ def test_ctrl_c_at_any_moment_is_one_line_and_130(module: str) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (130, b"", b"elman: interrupted\n")
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_told_in_chinese() -> None:
     command = [sys.executable, "-c", AT_IMPORT, "elman.show.network", "tour", "--lang", "zh"]
     result = subprocess.run(command, capture_output=True, timeout=120, check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
@@ -343,6 +345,7 @@ def test_the_installed_command_enters_beside_the_library() -> None:
     assert script.value == "elman_cli:main"
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error_to_speak_of() -> None:
     command = [sys.executable, "-m", "elman.cli", "tour", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -121,6 +121,7 @@ def test_nothing_changes_if_a_plan_is_interrupted(monkeypatch: pytest.MonkeyPatc
     assert "__init_subclass__" not in vars(Single)
 
 
+@pytest.mark.slow
 def test_a_converted_class_is_freed_with_the_class_that_it_was_made_from() -> None:
     kind = _some_class()
     rnn = elman.convert(kind(3, 4))

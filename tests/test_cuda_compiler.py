@@ -190,6 +190,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_processes_may_compile_at_once_and_say_so_in_one_line(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "started").mkdir()
     commands = [[sys.executable, "-c", PROCESS, str(tmp_path / "started"), name] for name in ("one", "two")]

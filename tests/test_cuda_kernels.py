@@ -59,6 +59,7 @@ def name(plan: object) -> str | None:
 
 @needs_nvrtc
 @pytest.mark.parametrize(("target", "plan"), sample(), ids=name)
+@pytest.mark.slow
 def test_a_kernel_stays_in_its_registers(target: str, plan: Plan) -> None:
     used = compiler.usage("scan", target, plan.defines, plan.entry)["scan"]
     device = DEVICES[target]

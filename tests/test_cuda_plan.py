@@ -159,6 +159,7 @@ def check_cover(plan: Plan) -> None:
     sequences=st.integers(1, 300),
     both=st.booleans(),
 )
+@pytest.mark.slow
 def test_a_chosen_plan_fits_and_covers(
     name: str, cell: str, is_backward: bool, number: Number, hidden: int, sequences: int, both: bool
 ) -> None:
@@ -199,6 +200,7 @@ def test_the_sample_has_every_exchange() -> None:
 
 
 @needs_nvrtc
+@pytest.mark.slow
 def test_shared_memory_is_what_the_kernels_lay_out() -> None:
     """The compiler itself adds up what the headers have."""
     for plan in sample():

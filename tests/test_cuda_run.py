@@ -164,6 +164,7 @@ def test_a_run_and_its_gradients_are_the_references(case: Run) -> None:
 
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("case", [case for case in runs() if not case.batch_first and "packed" not in case.form], ids=str)
+@pytest.mark.slow
 def test_a_trace_and_the_gradients_that_arrive_at_its_gates_are_the_references(case: Run) -> None:
     given = Given(case)
     expected, gradients = given.expected_trace()
@@ -270,6 +271,7 @@ def test_groups_that_exchange_through_global_memory_are_launched_few_at_a_time(m
 
 
 @pytest.mark.parametrize("case", [case for case in selection() if "projected" not in case.kind.label], ids=str)
+@pytest.mark.slow
 def test_whole_networks_are_what_the_loops_say(case: Case, modelled: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "BACKENDS", (modelled,))
     module = build(elman, case, torch.float64)

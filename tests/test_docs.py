@@ -94,6 +94,7 @@ def in_style_sheets(files: Iterable[Path]) -> list[str]:
     return [f"{file.name}: {url}" for file in files for url in re.findall(r"url\(['\"]?(https?:[^)'\"]+)|@import", file.read_text("utf-8"))]
 
 
+@pytest.mark.slow
 def test_the_site_is_whole(tmp_path: Path) -> None:
     """One test, since building takes a while: strictly, and then what a reader meets."""
     pytest.importorskip("mkdocs", reason="the site is built by the extra docs; `make test` installs it")

@@ -69,6 +69,7 @@ def test_a_file_serves_any_number_of_steps_and_sequences(kind: Kind, tmp_path: P
         _assert_same(loaded(*arguments), model(*arguments))
 
 
+@pytest.mark.slow
 def test_a_file_says_what_to_import(tmp_path: Path) -> None:
     gru = elman.GRU(3, 4).eval()
     torch.export.save(torch.export.export(gru, (torch.randn(5, 2, 3),)), tmp_path / "gru.pt2")

@@ -190,6 +190,7 @@ def numbers(rnn: nn.Module, spans: dict[str, Any]) -> dict[str, Any]:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else str(value),
 )
+@pytest.mark.slow
 def test_a_transform_gives_what_the_reference_gives(
     transform: Run, kind: Kind, options: dict[str, Any], spans: str, ran: list[str]
 ) -> None:

@@ -62,6 +62,7 @@ def _assert_same(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("trains", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("given_state", [False, True], ids=["fresh", "hx"])
 @every_kind
+@pytest.mark.slow
 def test_the_code_calls_the_kernels_and_gives_the_eager_bits(kind: Kind, given_state: bool, trains: bool) -> None:
     module = kind.build(elman, 3, 4, 2, bidirectional=True, batch_first=True)
     x, hx = torch.randn(2, 5, 3, requires_grad=trains), (as_hx(initial_states(module, 2)),) if given_state else ()
@@ -77,6 +78,7 @@ def test_the_code_calls_the_kernels_and_gives_the_eager_bits(kind: Kind, given_s
 
 
 @pytest.mark.parametrize("form", ["every second feature", "transposed", "bfloat16", "resets", "counts"])
+@pytest.mark.slow
 def test_operands_of_any_kind_give_the_eager_bits(form: str) -> None:
     gru = elman.GRU(3, 4, dtype=torch.bfloat16 if form == "bfloat16" else None)
     x = torch.randn(5, 2, 6)[..., ::2] if form == "every second feature" else torch.randn(5, 2, 3).to(gru.weight_ih_l0.dtype)

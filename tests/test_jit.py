@@ -146,6 +146,7 @@ def test_so_do_states_learned_and_given(kind: Kind) -> None:
 
 
 @every_deep_kind
+@pytest.mark.slow
 def test_a_trace_records_torchs_own_layers(kind: Kind, tmp_path: Path) -> None:
     """They are as fast as torch.nn's, and their file loads where nobody imports Elman. Gradients go through them."""
     rnn, file = kind.build(elman, 3, 4, **ALL_AT_ONCE), tmp_path / "traced.pt"

@@ -242,6 +242,7 @@ def _export_older(network: nn.Module, names: Sequence[str], arguments: Sequence[
 
 @pytest.mark.parametrize("index", range(8))
 @every_kind
+@pytest.mark.slow
 def test_the_older_exporter_is_within_float32s_bounds(kind: Kind, index: int) -> None:
     case = _cases(kind)[index]
     network = build(elman, case, torch.float32)

@@ -136,6 +136,7 @@ def test_a_compiled_network_takes_any_number_of_steps_and_rows(name: str) -> Non
 @pytest.mark.parametrize("trains", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("beside", ["nothing", "lengths", "reset", "hx"])
 @pytest.mark.parametrize("dynamic", [None, True], ids=["by itself", "dynamic"])
+@pytest.mark.slow
 def test_no_size_needs_a_graph_of_its_own(dynamic: bool | None, beside: str, trains: bool) -> None:
     """Torch takes the first size for the only one, unless it is told; the second tells it."""
     lstm = elman.LSTM(3, 4).requires_grad_(trains)
@@ -257,6 +258,7 @@ def test_what_the_operator_keeps_is_free_after_its_gradient_and_seen_by_hooks(ho
 
 
 @pytest.mark.parametrize("layer", ["RNN", "GRU", "LSTM"])
+@pytest.mark.slow
 def test_a_fresh_layer_with_dropout_compiles_in_its_first_call(layer: str) -> None:
     rnn, x = getattr(elman, layer)(3, 4, 2, dropout=0.5), torch.randn(5, 2, 3)
     assert torch.compile(rnn, fullgraph=True, backend="aot_eager")(x)[0].shape == (5, 2, 4)

@@ -198,6 +198,7 @@ def _network(kind: Kind) -> tuple[nn.Module, dict[str, Tensor]]:
 
 
 @beyond
+@pytest.mark.slow
 def test_first_and_second_derivatives_are_those_of_finite_differences(kind: Kind) -> None:
     rnn, values = _network(kind)
     reset = torch.rand(4, 3, generator=torch.Generator().manual_seed(0)) < 0.4

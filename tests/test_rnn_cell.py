@@ -114,6 +114,7 @@ def test_autocast_on_the_reference_gives_what_it_gives_in_torch(kind: Kind, monk
 @pytest.mark.parametrize("given_state", [False, True], ids=["zeros", "hx"])
 @pytest.mark.parametrize("unbatched", [False, True], ids=["batched", "unbatched"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.slow
 def test_a_compiler_sees_torchs_own_operators(kind: Kind, given_state: bool, unbatched: bool) -> None:
     """Which it fuses, over a loop of steps too: the same numbers and gradients."""
     cell, rows = kind.build_cell(elman, 3, 4, dtype=torch.float64), () if unbatched else (5,)
@@ -146,6 +147,7 @@ def test_a_compiler_sees_torchs_own_operators(kind: Kind, given_state: bool, unb
 @every_cell
 @pytest.mark.parametrize("autocasts", [False, True])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.slow
 def test_a_compiled_step_has_torchs_dtypes(kind: Kind, autocasts: bool) -> None:
     torch.compiler.reset()
     theirs, ours = _pair(kind, 3, 4, dtype=None if autocasts else torch.bfloat16)

@@ -93,6 +93,7 @@ def test_outputs_and_states_outlive_their_stream() -> None:
 
 @every_view
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_stream_that_its_own_parameter_refers_to_is_freed(view: Any) -> None:
     rnn = elman.LSTM(3, 5)
     stream = elman.stream(rnn)

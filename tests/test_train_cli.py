@@ -71,6 +71,7 @@ def test_an_empty_folder_is_bad_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_ctrl_c_and_sigterm_keep_what_was_learnt(
     sent: signal.Signals, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +115,7 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_second_training_does_not_learn_from_the_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     learnt = []
@@ -205,6 +207,7 @@ def test_weights_go_elsewhere_if_their_disk_is_full_by_then(folder: Path, tmp_pa
         ("elman.cli.train._draw", AttributeError("no picture"), 1),
     ],
 )
+@pytest.mark.slow
 def test_weights_are_kept_whatever_fails_later(
     failing: str, error: BaseException, code: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def _detached(module: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("spans", [{}, {"lengths": [3, 1]}, {"lengths": [2, 3], "reset": [[0, 1], [1, 0], [0, 1]]}], ids=str)
+@pytest.mark.slow
 def test_first_and_second_derivatives_are_those_of_finite_differences(rnn: nn.Module, spans: dict[str, list[Any]]) -> None:
     parameters = list(_detached(rnn).items())
     rnn.batch_first = False

@@ -103,6 +103,7 @@ OPTIONS = [*itertools.product((1, 2), (False, True), (None, LENGTHS), (False, Tr
 
 @every_cell
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_network_is_the_papers_loop(known: Known) -> None:
     for layers, both, lengths, resets, given in OPTIONS:
         rnn = built(known.cell, num_layers=layers, bidirectional=both, learn_initial_state=resets, bias=layers == 2)
