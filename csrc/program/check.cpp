@@ -104,7 +104,7 @@ class Check {
       else read(value(operands[i]));
     }
     write(value(to));
-    const auto or_to = [&](int i) { return i < needed ? operands[i] : to; };
+    const auto or_to = [&, to = to](int i) { return i < needed ? operands[i] : to; };
     lines_.instructions.push_back({static_cast<Op>(op), to, or_to(0), or_to(1), or_to(2)});
   }
   const Value& value(int at) const {
