@@ -147,6 +147,6 @@ def test_it_refuses_what_torchs_functions_do_not_do(monkeypatch: pytest.MonkeyPa
     assert refusal(x=torch.zeros(T, B, I)) == "does not run on cpu (CUDA only)"
     for spans in (Spans(lengths=torch.tensor([5, 1, 2, 3])), Spans(reset=torch.zeros(T, B, dtype=torch.bool))):
         assert refusal(spans=spans) == "does not run lengths or resets"
-    assert refusal(Stack(BY_NAME["gru"](), I, 0)) == "does not run what is empty"
+    assert refusal(Stack(BY_NAME["gru"](), I, 0)) == "does not run empty tensors"
     with torch.autograd.forward_ad.dual_level():
         assert "transform" in str(refusal())

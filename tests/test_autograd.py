@@ -132,7 +132,7 @@ def test_batched_gradients_are_torchs(pair: tuple[nn.Module, nn.Module], x: Tens
 def test_saved_tensors_of_another_dtype_are_refused(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     with saved_tensors_hooks(lambda t: t.float(), lambda t: t):
         output, _ = pair[1](x)
-    with pytest.raises(RuntimeError, match="was x changed where it was saved"):
+    with pytest.raises(RuntimeError, match="was x changed after the forward pass"):
         output.sum().backward()
 
 

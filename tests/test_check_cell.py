@@ -143,9 +143,9 @@ STEPS = {
     twice: (RuntimeError, {}, r"to use the recurrent rows of gate 'n' once, got r\('n', ...\) after r.n", "declare another gate"),
     twice_for_others: (RuntimeError, {}, "to use the recurrent rows of gate 'n' once", "declare another gate"),
     narrow_factor: (RuntimeError, {}, r"with v of shape \(2, 4\), \(B, H\), got shape \(2, 1\)", "a vector of H units"),
-    in_place: (RuntimeError, {}, "to write to no tensor, got i?add in place", "use what returns a new tensor"),
-    in_place_by_method: (RuntimeError, {}, "to write to no tensor, got setitem in place", "use what returns a new tensor"),
-    counts: (RuntimeError, {}, "to leave the cell as it is, got steps changed", "keep what lasts from step to step in a state"),
+    in_place: (RuntimeError, {}, "not to change a tensor in place, got i?add", "use an operation that returns a new tensor"),
+    in_place_by_method: (RuntimeError, {}, "not to change a tensor in place, got setitem", "use an operation that returns a new tensor"),
+    counts: (RuntimeError, {}, "not to change the cell, got steps changed", "keep what lasts from step to step in a state"),
     counts_elsewhere: (
         RuntimeError,
         {},
@@ -259,8 +259,8 @@ DECLARED = {
     "a string": (lambda: cell(fine, gates="fn"), TypeError, r"Mine.gates to be a tuple of names, got 'fn': write \('fn',\)"),
     "no states": (lambda: cell(fine, states=()), ValueError, "expected Mine to have a state, got none"),
     "twice": (lambda: cell(fine, gates=("f", "f")), ValueError, "expected Mine.gates to have each name once, got 'f' twice"),
-    "no name": (lambda: cell(fine, states=("h", "c t")), ValueError, "expected Mine.states to have names as Python's, got 'c t'"),
-    "private": (lambda: cell(fine, parameters={"_q": "H"}), ValueError, "expected Mine.parameters to have names as Python's, got '_q'"),
+    "no name": (lambda: cell(fine, states=("h", "c t")), ValueError, "expected Mine.states to have valid Python names, got 'c t'"),
+    "private": (lambda: cell(fine, parameters={"_q": "H"}), ValueError, "expected Mine.parameters to have valid Python names, got '_q'"),
     "other gates": (lambda: cell(fine, input_gates=("f", "k")), ValueError, "Mine.input_gates to be among its gates, f, n, got 'k'"),
     "idle gate": (
         lambda: cell(fine, input_gates=("f",), recurrent_gates=()),
@@ -292,7 +292,7 @@ def test_what_is_wrong_with_a_declaration_is_said(make: Any, error: type[Excepti
 
 
 def test_a_cells_parameter_must_not_be_a_modules_attribute() -> None:
-    with pytest.raises(ValueError, match=r"expected other names in Mine\.parameters, got 'bias', which something else bears"):
+    with pytest.raises(ValueError, match=r"expected other names in Mine\.parameters, got 'bias', which is already in use"):
         elman.RecurrentCell(cell(fine, parameters={"bias": "H"}), 3, 4)
 
 

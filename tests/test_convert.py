@@ -338,9 +338,9 @@ def _unknown_nonlinearity() -> nn.Module:
 
 
 LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "forward of the object": (_with_forward, r"left \(its attribute forward takes the place of the method\)"),
+    "forward of the object": (_with_forward, r"left \(an attribute forward replaces its method\)"),
     "bookkeeping": (lambda: Bookkeeping(3, 4), r"left \(Bookkeeping overrides _update_flat_weights\)"),
-    "another cell": (lambda: Alone(3, 4, True, 1), r"left \(Alone is none of torch.nn's RNN, GRU, LSTM and their cells\)"),
+    "another cell": (lambda: Alone(3, 4, True, 1), r"left \(Alone is not torch.nn's RNN, GRU, LSTM or a cell of these\)"),
     "nonlinearity": (_unknown_nonlinearity, r"left \(expected nonlinearity to be one of 'tanh', 'relu', got 'gelu'\)"),
     "script": (lambda: torch.jit.script(nn.GRUCell(3, 4)), r"left \(torch.jit.script compiled it\)"),
 }

@@ -143,7 +143,7 @@ def test_they_run_on_the_backend_that_one_process_runs_on(found: dict[Any, Any],
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_shards_it_says_that_a_call_has_whole_weights(found: dict[Any, Any], kind: str) -> None:
     told = found[kind, torch.float32, "fsdp"]["sharded"]
-    assert "FSDP makes them whole for a call: ask between rnn.unshard() and rnn.reshard()" in told
+    assert "FSDP gathers them for a call: ask between rnn.unshard() and rnn.reshard()" in told
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -52,7 +52,7 @@ STATES: list[tuple[str, Tensor | PackedSequence, Tensor, Tensor, str]] = [
     ("batch", z(5, 3, 10), z(1, 4, 20), z(1, 3, 20), "expected {} of shape (1, 3, 20), (L·D, B, H), got (1, 4, 20)"),
     ("units", z(5, 3, 10), z(1, 3, 21), z(1, 3, 20), "expected {} of shape (1, 3, 20), (L·D, B, H), got (1, 3, 21)"),
     ("layers", z(5, 3, 10), z(2, 3, 20), z(1, 3, 20), "expected {} of shape (1, 3, 20), (L·D, B, H), got (2, 3, 20)"),
-    ("rank", z(5, 3, 10), z(3, 20), z(1, 3, 20), "got (3, 20): give it its first axis with {}.unsqueeze(0)"),
+    ("rank", z(5, 3, 10), z(3, 20), z(1, 3, 20), "got (3, 20): add the first axis with {}.unsqueeze(0)"),
     ("unbatched", z(5, 10), z(1, 21), z(1, 20), "expected {} of shape (1, 20), (L·D, H), got (1, 21)"),
     ("unbatched, rank", z(5, 10), z(1, 1, 20), z(1, 20), "expected {} of shape (1, 20), (L·D, H), got (1, 1, 20)"),
     ("packed", _packed(), z(1, 4, 20), z(1, 3, 20), "expected {} of shape (1, 3, 20), (L·D, B, H), got (1, 4, 20)"),

@@ -168,7 +168,7 @@ def test_a_step_that_changes_the_cell_is_an_error() -> None:
             self.count = getattr(self, "count", 0) + 1
             return x.h
 
-    with pytest.raises(RuntimeError, match="expected the step of Counting to leave the cell as it is"):
+    with pytest.raises(RuntimeError, match="expected the step of Counting not to change the cell"):
         found(Counting())
 
 

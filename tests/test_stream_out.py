@@ -158,7 +158,7 @@ OUT = {
     "one row for all": (
         np.lib.stride_tricks.as_strided(np.zeros(5, np.float32), (2, 5), (0, 4), writeable=True),
         RuntimeError,
-        r"expected out with a place for each number, got strides of \(0, 1\) numbers",
+        r"expected out without overlapping elements, got strides of \(0, 1\) numbers",
     ),
 }
 OUT_TENSORS = {
@@ -174,7 +174,7 @@ OUT_TENSORS = {
         RuntimeError,
         r"contiguous along its last axis, got strides of \(10, 2\) numbers: make one with torch.empty\(\(2, 5\), dtype=torch.float32\)",
     ),
-    "one row for all": (torch.zeros(5).expand(2, 5), RuntimeError, r"expected out with a place for each number, got strides of \(0, 1\)"),
+    "one row for all": (torch.zeros(5).expand(2, 5), RuntimeError, r"expected out without overlapping elements, got strides of \(0, 1\)"),
 }
 
 

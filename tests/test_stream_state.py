@@ -111,7 +111,7 @@ def test_a_stream_that_its_own_parameter_refers_to_is_freed(view: Any) -> None:
 H = torch.zeros(2, 2, 5)
 STATES = {
     "no tuple": (H, TypeError, r"expected state to be a tuple \(h, c\), got Tensor"),
-    "nothing": (None, TypeError, r"expected a state as the network's hx, got None: reset\(\)"),
+    "nothing": (None, TypeError, r"expected a state like the network's hx, got None: reset\(\)"),
     "one of two": ((H,), RuntimeError, r"expected state to be a tuple \(h, c\), got 1 of them"),
     "shape": ((H, H[0]), RuntimeError, r"expected c of shape \(2, 2, 5\), \(L, B, H\), got \(2, 5\)"),
     "dtype": ((H.double(), H), ValueError, "expected h of torch.float32, the parameters' dtype, got torch.float64"),

@@ -37,4 +37,4 @@ model = WeightDropLSTM(3, 4)
 with warnings.catch_warnings(record=True) as caught:
     elman.convert(model)
 assert type(model) is WeightDropLSTM
-assert "its attribute forward takes the place of the method" in str(caught[0].message)
+assert "an attribute forward replaces its method" in str(caught[0].message)

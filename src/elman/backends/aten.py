@@ -49,13 +49,13 @@ class AtenBackend(Backend):
         if spans.reset is not None or (spans.lengths is not None and not is_traced):
             return "does not run lengths or resets"
         if x.dtype not in _DTYPES or torch.is_autocast_enabled(x.device.type if is_traced else "cuda"):
-            return "does not run such numbers, nor under autocast"
+            return "does not run this dtype, nor under autocast"
         if stack.hidden_size == 0 or x.numel() == 0:
-            return "does not run what is empty"
+            return "does not run empty tensors"
         if is_traced:
             return "does not export projections to ONNX" if stack.proj_size and torch.onnx.is_in_onnx_export() else None
         if torch.compiler.is_compiling() or is_watched():
-            return "does not run under a compiler, a mode or a transform"
+            return "does not run under compilers, torch modes or transforms"
         if not are_plain(x, *params, *(states or ())):
             return "does not run tensor subclasses"
         return None

@@ -228,9 +228,11 @@ def check_operands(
     """Raise a RuntimeError unless all that a gradient is computed from is of one dtype, on one device."""
     for t in (*params, *(states or ()), *(spans.fresh or ()), grad_output, *grad_finals):
         if t is not None and t.dtype is not x.dtype:
-            raise RuntimeError(f"expected all tensors of {x.dtype}, as x is, got {t.dtype}: was x changed where it was saved?")
+            raise RuntimeError(f"expected all tensors of {x.dtype}, as x is, got {t.dtype}: was x changed after the forward pass?")
         if t is not None and t.device != x.device:
-            raise RuntimeError(f"expected all tensors on {x.device}, where x is, got one on {t.device}: was x changed where it was saved?")
+            raise RuntimeError(
+                f"expected all tensors on {x.device}, where x is, got one on {t.device}: was x changed after the forward pass?"
+            )
 
 
 def _backward_widened(

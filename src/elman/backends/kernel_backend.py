@@ -37,9 +37,9 @@ class KernelBackend(Backend):
         """Why kernels of no device run this call, whatever the cell and the numbers; None if nothing is in the way."""
         is_recorded = torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0
         if not is_recorded and (stack.hidden_size == 0 or x.numel() == 0):  # the operator takes a batch without sequences
-            return "does not run what is empty"
+            return "does not run empty tensors"
         if forward_ad._current_level >= 0:
-            return "does not run in forward-mode differentiation"
+            return "does not run forward-mode differentiation"
         if _are_functorch_transforms_active():
             refusal = transforms.refusal() if self.device == "cpu" else "does not run under torch.func's transforms"
             if refusal is not None:
@@ -51,7 +51,7 @@ class KernelBackend(Backend):
             return None if is_ours else "does not run under torch.jit.trace"
         others = (*params, *(states or ()), *(spans.fresh or ()), *(() if spans.reset is None else (spans.reset,)))
         if any(hasattr(param, "full_tensor") for param in params):  # a DTensor's
-            return "does not run sharded parameters (FSDP makes them whole for a call: ask between rnn.unshard() and rnn.reshard())"
+            return "does not run sharded parameters (FSDP gathers them for a call: ask between rnn.unshard() and rnn.reshard())"
         if not are_plain(x, *others) or x.layout is not torch.strided:
             return "does not run tensor subclasses, nor layouts other than strided"
         return None

@@ -52,7 +52,7 @@ class NativeBackend(KernelBackend):
         if not _AVAILABLE:
             return f"is not built here ({kernels.unavailable_reason()})"
         if not x.is_cpu:
-            return f"does not run on {x.device.type} (the CPU only)"
+            return f"does not run on {x.device.type} (CPU only)"
         if x.dtype not in kernels.NUMBERS:
             return f"does not run {_name(x.dtype)} (float32, float64 and bfloat16 only)"
         if stack.cell.name not in kernels.CELLS and (why_not := programs.refusal(stack, x, spans)) is not None:

@@ -36,7 +36,7 @@ def refusal() -> str | None:
     if TransformType.Functionalize in kinds:
         return "does not run under torch.func.functionalize"
     if kinds.count(TransformType.Grad) > 1:
-        return "does not run under gradients of gradients"
+        return "does not run under nested gradients"
     return None
 
 

@@ -31,7 +31,7 @@ RESETS = 0.01  # the share of steps that begin a fresh sequence
 QUESTIONS: dict[str, str] = {
     "ragged": "lengths uniform in 1..T, compared with torch's pack, run, unpack",
     "padded": "the same lengths, compared with Elman's run of the whole padded batch",
-    "resets": "resets at 1 % of the steps, compared with the same call without resets",
+    "resets": "resets at 1% of the steps, compared with the same call without resets",
     "trace": "trace(), compared with forward()",
     "stream": "stream.step on a NumPy array, B=1, 64 units, compared with torch's cell without gradients",
 }

@@ -44,7 +44,7 @@ def as_ours(kind: Kind) -> Kind:
         return kind
     base = torch_base(kind)
     if base is None:
-        raise InconvertibleError(f"{kind.__name__} is none of torch.nn's RNN, GRU, LSTM and their cells")
+        raise InconvertibleError(f"{kind.__name__} is not torch.nn's RNN, GRU, LSTM or a cell of these")
     if kind is base:
         return PAIRS[base]
     if _is_parametrized(kind):

@@ -143,7 +143,7 @@ def _plan_theirs(module: nn.Module) -> type[nn.Module] | None:
 def _check_forward(module: nn.Module) -> None:
     """Raise InconvertibleError if what runs is not the class's method, which would change with the class, but an attribute that has it."""
     if "forward" in vars(module):
-        raise InconvertibleError("its attribute forward takes the place of the method")
+        raise InconvertibleError("an attribute forward replaces its method")
 
 
 def _make_ours(module: nn.Module, kind: type[nn.Module]) -> nn.Module:

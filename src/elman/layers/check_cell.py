@@ -83,13 +83,13 @@ def _check_declarations(cell: Cell) -> None:
         ("parameters", tuple(cell.parameters), _WEIGHTS),
     ):
         if clashing := [name for name in names if name in taken]:
-            raise ValueError(f"expected other names in {kind}.{where}, got {clashing[0]!r}, which something else bears")
+            raise ValueError(f"expected other names in {kind}.{where}, got {clashing[0]!r}, which is already in use")
 
 
 def _check_names(where: str, names: tuple[Any, ...]) -> None:
     for name in names:
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-            raise ValueError(f"expected {where} to have names as Python's, got {brief(name)}")
+            raise ValueError(f"expected {where} to have valid Python names, got {brief(name)}")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"expected {where} to have each name once, got {twice!r} twice")

@@ -44,7 +44,7 @@ def wrong_module(expected: str, got: object) -> TypeError:
 def check_unmasked(name: str, array: object) -> None:
     """Raise a TypeError if an array is masked: torch would read what is below the mask."""
     if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"expected {name} without a mask, got a masked array: pass {name}.filled(...), with a value for what is masked")
+        raise TypeError(f"expected {name} without a mask, got a masked array: pass {name}.filled(...), with a value for the masked numbers")
 
 
 def check_layout(name: str, tensor: Tensor) -> None:

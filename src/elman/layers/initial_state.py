@@ -84,7 +84,7 @@ def _check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...],
     check_layout(name, state)
     if state.shape != expected:
         error = RuntimeError if ranks is None or state.dim() in ranks else ValueError
-        hint = f": give it its first axis with {name}.unsqueeze(0)" if (1, *state.shape) == expected else ""
+        hint = f": add the first axis with {name}.unsqueeze(0)" if (1, *state.shape) == expected else ""
         if len(expected) == 3 and (*state.shape[1::-1], *state.shape[2:]) == expected:
             hint = f": a state is not laid out as x with batch_first; swap its axes with {name}.transpose(0, 1)"
         message = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"

@@ -134,7 +134,7 @@ class RecurrentModule(_WithState[State]):
 
     def __delattr__(self, name: str) -> None:
         if name in self._fixed:
-            raise AttributeError(f"expected {name} to stay, got it deleted: the parameters of this {type(self).__name__} are made for it")
+            raise AttributeError(f"expected {name} to stay, got it deleted: the parameters of this {type(self).__name__} require it")
         super().__delattr__(name)
 
     def _announce_change(self) -> None:
@@ -148,7 +148,7 @@ class RecurrentModule(_WithState[State]):
             return
         kind = type(self).__name__
         raise AttributeError(
-            f"expected {name} to stay {now!r}, for which this {kind} has its parameters, got {brief(value)}: build another {kind}"
+            f"expected {name} to stay {now!r}, as the parameters of this {kind} require, got {brief(value)}: build another {kind}"
         )
 
     def __getstate__(self) -> dict[str, Any]:

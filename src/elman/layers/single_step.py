@@ -84,7 +84,7 @@ class RecurrentCell(RecurrentModule[State]):
         for name in self.cell.parameters:
             if hasattr(self, name):
                 kind = type(self.cell).__name__
-                raise ValueError(f"expected other names in {kind}.parameters, got {name!r}, which something else bears")
+                raise ValueError(f"expected other names in {kind}.parameters, got {name!r}, which is already in use")
         self._build(device, dtype)
 
     def _cell(self) -> Cell:

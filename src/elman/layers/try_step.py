@@ -49,7 +49,7 @@ def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
     for name in (*options, *now):
         if now.get(name) is not options.get(name):
             raise RuntimeError(
-                f"expected the step of {type(cell).__name__} to leave the cell as it is, got {name} changed{_definition(cell)}: "
+                f"expected the step of {type(cell).__name__} not to change the cell, got {name} changed{_definition(cell)}: "
                 "keep what lasts from step to step in a state"
             )
 
@@ -183,7 +183,6 @@ class _Unwritten(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if [t._version for t in tensors] != versions:
             name = getattr(func, "__name__", "an operation").strip("_")
-            raise _StepError(
-                RuntimeError, f"expected the step of {self._kind} to write to no tensor, got {name} in place: use what returns a new tensor"
-            )
+            expected = f"expected the step of {self._kind} not to change a tensor in place"
+            raise _StepError(RuntimeError, f"{expected}, got {name}: use an operation that returns a new tensor")
         return result

@@ -206,7 +206,7 @@ def _gate(spec: Spec, worked: HandWorked, index: int, labels: int) -> Renderable
 
 def _projection(worked: HandWorked, products: Sequence[Product]) -> RenderableType:
     source = f"weight_hr{worked.weight_ih.removeprefix('weight_ih')}[{worked.unit}]"
-    note = _("W_hr takes all units. Each is worked out as the one above, which is number {unit} here.", unit=worked.unit)
+    note = _("W_hr takes all units, each computed like the one above, which is number {unit} here.", unit=worked.unit)
     return lines(_products_table(_("projected"), source, products, worked.by_hand, "P", MOST_PRODUCTS), "", (note, DIM), "")
 
 

@@ -101,7 +101,7 @@ def _timing(network: Network) -> list[Part]:
     if network.speed is None:
         return []
     other = _(
-        "elman bench prints other times: there each library runs on {threads} threads and a round lasts {bench} ms instead of {tour}.",
+        "elman bench prints different times: each library runs on {threads} threads there, and a round lasts {bench} ms instead of {tour}.",
         threads=usual_threads(),
         bench=round(BENCH_BLOCK_S * 1e3),
         tour=round(BLOCK_S * 1e3),

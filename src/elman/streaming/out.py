@@ -45,7 +45,7 @@ def check_out(
     reach = 1.0
     for stride, length in sorted((abs(stride), length) for stride, length in zip(strides, shape, strict=True) if length != 1):
         if stride < reach:
-            raise RuntimeError(f"expected out with a place for each number, got strides of {shown} numbers: {mend}")
+            raise RuntimeError(f"expected out without overlapping elements, got strides of {shown} numbers: {mend}")
         reach = stride * length
     for name, other in others:
         if _overlap(_extent(out), _extent(other)):

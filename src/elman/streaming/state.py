@@ -80,7 +80,7 @@ class StreamState:
     def as_own(self, state: Any) -> tuple[Tensor, ...]:
         """Copies of states that a caller gave as the network's hx, tensors or arrays, checked."""
         if state is None:
-            raise TypeError("expected a state as the network's hx, got None: reset() goes back to the start of a fresh sequence")
+            raise TypeError("expected a state like the network's hx, got None: reset() goes back to the start of a fresh sequence")
         names, given = self._rnn.stack.cell.states, state
         if len(names) == 1:
             names, given = ("state",), (state,)

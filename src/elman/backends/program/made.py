@@ -37,7 +37,7 @@ def broadcast(*shapes: Shape) -> Shape:
         pairs = zip((1,) * (width - len(shape)) + shape, (1,) * (width - len(result)) + result, strict=True)
         both = [(a, b) for a, b in pairs]
         if any(a != b and 1 not in (a, b) for a, b in both):
-            refuse(f"does not run an operation of tensors of shape {_shown(shape)} and {_shown(result)}")
+            refuse(f"does not run an operation on tensors of shape {_shown(shape)} and {_shown(result)}")
         result = tuple(b if a == 1 else a for a, b in both)
     return result
 

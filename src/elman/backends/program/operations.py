@@ -47,7 +47,7 @@ def rsub(input: Value, other: Value | Number, alpha: Value | Number = 1) -> Valu
 
 def div(input: Value | Number, other: Value | Number, rounding_mode: str | None = None) -> Value:
     if rounding_mode is not None:
-        refuse("does not run a division that rounds")
+        refuse("does not run rounding division")
     if isinstance(input, Value):
         return made(Opcode.DIV, input, other)
     return made(Opcode.MUL, made(Opcode.RECIPROCAL, other), input)  # as torch divides a number by a tensor
@@ -106,7 +106,7 @@ def logical_not(input: Value) -> Value:
 
 def _truth(value: object) -> Value:
     if not isinstance(value, Value) or not value.truth:
-        refuse("does not run a logical operation of what is not a comparison")
+        refuse("does not run logical operations on anything but comparisons")
     return value
 
 

@@ -136,7 +136,7 @@ class _Recurrent:
 
     def __call__(self, gate: str, v: Value) -> Value:
         if v.shape_ != ("B", "H"):
-            refuse(f"does not run r({gate!r}, v) of a v that has not one number for each sequence and unit")
+            refuse(f"does not run r({gate!r}, v) with a v of a shape other than (B, H)")
         index = self._gates[gate]
         of = self.of_h if v.expression == self._h.expression else self.of_others.setdefault(v.expression.place, set())
         of.add(index)

@@ -163,8 +163,8 @@ class Value:
     __iand__ = _operator_in_place("and")
     __ior__ = _operator_in_place("or")
     __ixor__ = _operator_in_place("xor")
-    __matmul__ = __rmatmul__ = _refusing("does not run products of matrices other than r(...)")
-    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refusing("does not run a division that rounds")
+    __matmul__ = __rmatmul__ = _refusing("does not run matrix products other than r(...)")
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refusing("does not run rounding division")
     __bool__ = __float__ = __int__ = __index__ = _refusing("does not run a step that depends on the values of its tensors")
     __getitem__ = __setitem__ = __len__ = __iter__ = __contains__ = _refusing("does not run indexing of tensors")
     __hash__ = object.__hash__

@@ -42,7 +42,7 @@ SENTENCES = {
     "time of the alternative over Elman's": "替代做法与 Elman 的耗时比",
     "lengths uniform in 1..T, compared with torch's pack, run, unpack": "长度在 1..T 上均匀分布，与 torch 的打包、运行、解包比较",
     "the same lengths, compared with Elman's run of the whole padded batch": "同样的长度，与 Elman 运行整个填充批次比较",
-    "resets at 1 % of the steps, compared with the same call without resets": "在 1 % 的时间步上重置，与不重置的同一调用比较",
+    "resets at 1% of the steps, compared with the same call without resets": "在 1% 的时间步上重置，与不重置的同一调用比较",
     "trace(), compared with forward()": "trace() 与 forward() 比较",
     "stream.step on a NumPy array, B=1, 64 units, compared with torch's cell without gradients": (
         "stream.step 处理 NumPy 数组，B=1，64 个单元，与不求梯度的 torch Cell 比较"

@@ -77,9 +77,9 @@ SENTENCES = {
     "expected {names} to have {sizes} for {name}, got {value}": "{names} 中 {name} 应为 {sizes}，收到 {value}",
     "expected {cell} to have a parameter, got none": "{cell} 没有任何参数",
     "name its gates in gates": "请在 gates 里写出它的门",
-    "expected {names} to have names as Python's, got {value}": "{names} 中应为合法的 Python 名字，收到 {value}",
+    "expected {names} to have valid Python names, got {value}": "{names} 中应为合法的 Python 名字，收到 {value}",
     "expected {names} to have each name once, got {value} twice": "{names} 中名字不能重复，{value} 出现了两次",
-    "expected other names in {names}, got {value}, which something else bears": "{names} 不能使用名字 {value}，它已另有所指",
+    "expected other names in {names}, got {value}, which is already in use": "{names} 不能使用名字 {value}，该名字已被占用",
     "expected the step of {cell} to use {names}, got {name} (at {place})": "{cell} 的 step 只能使用 {names}，用到了 {name}（位于 {place}）",
     "expected the step of {cell} to use {names}, got {name}": "{cell} 的 step 只能使用 {names}，用到了 {name}",
     "declare {name} in {where}": "请在 {where} 中声明 {name}",
@@ -116,11 +116,11 @@ SENTENCES = {
         "{cell} 的 step 中 {call} 的 v 形状应为 {shape}，即 (B, H)，收到 {value}（位于 {place}）"
     ),
     "give it a vector of H units for each sequence": "请为每条序列给出 H 个单元的向量",
-    "expected the step of {cell} to write to no tensor, got {operation} in place (at {place})": (
+    "expected the step of {cell} not to change a tensor in place, got {operation} (at {place})": (
         "{cell} 的 step 不能就地修改张量，用到了就地的 {operation}（位于 {place}）"
     ),
-    "use what returns a new tensor": "请改用返回新张量的运算",
-    "expected the step of {cell} to leave the cell as it is, got {name} changed (at {place})": (
+    "use an operation that returns a new tensor": "请改用返回新张量的运算",
+    "expected the step of {cell} not to change the cell, got {name} changed (at {place})": (
         "{cell} 的 step 不能修改 cell 本身，{name} 被改变了（位于 {place}）"
     ),
     "keep what lasts from step to step in a state": "需要逐步保留的内容请放进状态",

@@ -154,21 +154,21 @@ SENTENCES = {
     "{dtype} on the CPU": "{dtype}（CPU）",
     "{dtype} on the CUDA": "{dtype}（CUDA）",
     "{backend} is not built here ({reason})": "{backend} 后端没有编译（{reason}）",
-    "{backend} does not run on {device} (the CPU only)": "{backend} 后端不支持 {device}（仅支持 CPU）",
+    "{backend} does not run on {device} (CPU only)": "{backend} 后端不支持 {device}（仅支持 CPU）",
     "{backend} does not run {dtype} (float32, float64 and bfloat16 only)": (
         "{backend} 后端不支持 {dtype}（仅支持 float32、float64、bfloat16）"
     ),
     "{backend} has no kernel for {cell}": "{backend} 后端没有 {cell} 的内核",
-    "{backend} does not run what is empty": "{backend} 后端不处理空张量",
+    "{backend} does not run empty tensors": "{backend} 后端不处理空张量",
     "{backend} does not run under torch.func's transforms": "{backend} 后端不支持 torch.func 的变换",
     "{backend} does not run under torch.func's transforms where operators are recorded": (
         "{backend} 后端在记录算子时不支持 torch.func 的变换"
     ),
     "{backend} does not run under torch.func.functionalize": "{backend} 后端不支持 torch.func.functionalize",
-    "{backend} does not run under gradients of gradients": "{backend} 后端不支持梯度的梯度（嵌套的 torch.func.grad）",
-    "{backend} does not run in forward-mode differentiation": "{backend} 后端不支持前向模式微分",
+    "{backend} does not run under nested gradients": "{backend} 后端不支持梯度的梯度（嵌套的 torch.func.grad）",
+    "{backend} does not run forward-mode differentiation": "{backend} 后端不支持前向模式微分",
     "{backend} does not run under torch.jit.trace": "{backend} 后端不支持 torch.jit.trace",
-    "{backend} does not run sharded parameters (FSDP makes them whole for a call: ask between rnn.unshard() and rnn.reshard())": (
+    "{backend} does not run sharded parameters (FSDP gathers them for a call: ask between rnn.unshard() and rnn.reshard())": (
         "{backend} 后端不支持分片的参数（FSDP 在调用时会恢复完整的参数：请在 rnn.unshard() 与 rnn.reshard() 之间查询）"
     ),
     "{backend} does not run tensor subclasses, nor layouts other than strided": "{backend} 后端不支持张量子类和非 strided 布局",
@@ -181,8 +181,8 @@ SENTENCES = {
     "{backend} does not run projections (proj_size)": "{backend} 后端不支持投影（proj_size）",
     "{backend} does not run more than {most} steps or sequences": "{backend} 后端最多支持 {most} 个时间步或序列",
     "{backend} does not run lengths or resets": "{backend} 后端不支持变长序列和重置",
-    "{backend} does not run such numbers, nor under autocast": "{backend} 后端不支持这种数值类型，也不支持 autocast",
-    "{backend} does not run under a compiler, a mode or a transform": "{backend} 后端不支持编译器、torch 模式和变换",
+    "{backend} does not run this dtype, nor under autocast": "{backend} 后端不支持这种数值类型，也不支持 autocast",
+    "{backend} does not run under compilers, torch modes or transforms": "{backend} 后端不支持编译器、torch 模式和变换",
     "{backend} does not export projections to ONNX": "{backend} 后端不能把投影导出为 ONNX",
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
     "{backend} does not run a cell of your own under autocast": "{backend} 后端在 autocast 下不支持自定义 cell",
@@ -201,18 +201,16 @@ SENTENCES = {
     "{backend} does not run {name} with these arguments, at {place}": "{backend} 后端不支持 step 中 {name} 的这种参数（{place}）",
     "{backend} does not run an operation in place ({name}), at {place}": "{backend} 后端不支持 step 中的原地操作 {name}（{place}）",
     "{backend} does not run an operation over the batch, at {place}": "{backend} 后端不支持 step 中沿批次维的操作（{place}）",
-    "{backend} does not run an operation of tensors of shape {one} and {other}, at {place}": (
+    "{backend} does not run an operation on tensors of shape {one} and {other}, at {place}": (
         "{backend} 后端不支持 step 中形状 {one} 与 {other} 之间的操作（{place}）"
     ),
     "{backend} does not run a norm over more than the last axis, at {place}": "{backend} 后端只支持 step 中沿最后一维的归一化（{place}）",
     "{backend} does not run a new axis other than the last, at {place}": "{backend} 后端只支持 step 中在末尾增加维度（{place}）",
     "{backend} does not run indexing of tensors, at {place}": "{backend} 后端不支持 step 中对张量的索引和迭代（{place}）",
-    "{backend} does not run a division that rounds, at {place}": "{backend} 后端不支持 step 中的取整除法和取余（{place}）",
-    "{backend} does not run products of matrices other than r(...), at {place}": (
-        "{backend} 后端只支持 step 中由 r(...) 做矩阵乘法（{place}）"
-    ),
+    "{backend} does not run rounding division, at {place}": "{backend} 后端不支持 step 中的取整除法和取余（{place}）",
+    "{backend} does not run matrix products other than r(...), at {place}": ("{backend} 后端只支持 step 中由 r(...) 做矩阵乘法（{place}）"),
     "{backend} does not run a power whose exponent is not a number, at {place}": "{backend} 后端只支持 step 中指数为常数的幂（{place}）",
-    "{backend} does not run a logical operation of what is not a comparison, at {place}": (
+    "{backend} does not run logical operations on anything but comparisons, at {place}": (
         "{backend} 后端只支持 step 中对比较结果做逻辑运算（{place}）"
     ),
     "{backend} does not run a step that changes the dtype to {dtype}, at {place}": "{backend} 后端不支持 step 中转换为 {dtype}（{place}）",
@@ -225,7 +223,7 @@ SENTENCES = {
     "{backend} does not run a step with a tensor from outside that has more than one number or requires a gradient, at {place}": (
         "{backend} 后端不支持 step 使用外部的多元素张量或需要梯度的张量（{place}）"
     ),
-    "{backend} does not run r({gate}, v) of a v that has not one number for each sequence and unit, at {place}": (
+    "{backend} does not run r({gate}, v) with a v of a shape other than (B, H), at {place}": (
         "{backend} 后端要求 r({gate}, v) 的 v 形状为 (B, H)（{place}）"
     ),
     "{backend} cannot run: {reason}": "{backend} 后端无法运行：{reason}",

@@ -109,7 +109,7 @@ SENTENCES = {
     "A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}.": (
         "单次调用，不求梯度；{rounds} 轮的中位数和四分位数，线程数 {threads}。"
     ),
-    "elman bench prints other times: there each library runs on {threads} threads and a round lasts {bench} ms instead of {tour}.": (
+    "elman bench prints different times: each library runs on {threads} threads there, and a round lasts {bench} ms instead of {tour}.": (
         "elman bench 的测量条件不同，因此时间略有出入：每个库用 {threads} 个线程，每轮持续 {bench} 毫秒（此处为 {tour} 毫秒）。"
     ),
     # One number by hand
@@ -129,7 +129,7 @@ SENTENCES = {
     "{activation}(total)": "{activation}(合计)",
     "the equations with these numbers": "代入方程",
     "projected": "投影",
-    "W_hr takes all units. Each is worked out as the one above, which is number {unit} here.": (
+    "W_hr takes all units, each computed like the one above, which is number {unit} here.": (
         "W_hr 要用到全部单元，算法都与上面相同；上面算的是第 {unit} 个。"
     ),
     "by hand, in float64": "手算（float64）",
