@@ -55,8 +55,8 @@ class LayerNormGRU(Cell):
     def step(self, x: Values, r: RecurrentParts, s: Values, p: Values) -> Tensor:
         below_z, below_r = normalized((x.z, x.r), self.eps)
         before_z, before_r = normalized((r.z, r.r), self.eps)
-        z = torch.sigmoid(p.gain_ih_z * below_z + p.gain_hh_z * before_z + p.shift_z)
-        reset = torch.sigmoid(p.gain_ih_r * below_r + p.gain_hh_r * before_r + p.shift_r)
+        z = torch.sigmoid(p.shift_z + p.gain_ih_z * below_z + p.gain_hh_z * before_z)
+        reset = torch.sigmoid(p.shift_r + p.gain_ih_r * below_r + p.gain_hh_r * before_r)
         below = layer_norm(x.n, x.n.shape[-1:], p.gain_ih_n, p.shift_n, self.eps)
         before = layer_norm(r.n, r.n.shape[-1:], p.gain_hh_n, p.shift_hn, self.eps)
         n = torch.tanh(below + reset * before)

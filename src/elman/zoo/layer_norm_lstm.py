@@ -58,10 +58,10 @@ class LayerNormLSTM(Cell):
     def step(self, x: Values, r: RecurrentParts, s: Values, p: Values) -> tuple[Tensor, Tensor]:
         below = normalized((x.i, x.f, x.g, x.o), self.eps)
         before = normalized((r.i, r.f, r.g, r.o), self.eps)
-        i = p.gain_ih_i * below[0] + p.gain_hh_i * before[0] + p.shift_i
-        f = p.gain_ih_f * below[1] + p.gain_hh_f * before[1] + p.shift_f
-        g = p.gain_ih_g * below[2] + p.gain_hh_g * before[2] + p.shift_g
-        o = p.gain_ih_o * below[3] + p.gain_hh_o * before[3] + p.shift_o
+        i = p.shift_i + p.gain_ih_i * below[0] + p.gain_hh_i * before[0]
+        f = p.shift_f + p.gain_ih_f * below[1] + p.gain_hh_f * before[1]
+        g = p.shift_g + p.gain_ih_g * below[2] + p.gain_hh_g * before[2]
+        o = p.shift_o + p.gain_ih_o * below[3] + p.gain_hh_o * before[3]
         c = torch.sigmoid(f) * s.c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(layer_norm(c, c.shape[-1:], p.gain_c, p.shift_c, self.eps)), c
 
