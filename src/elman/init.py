@@ -5,9 +5,9 @@
 >>> gru = elman.init.orthogonal(elman.init.xavier(elman.GRU(10, 20)))
 
 A weight of a GRU or an LSTM stacks its gates' matrices, and each layer and direction has two biases that are added up. So ``torch.nn.init``
-on a whole weight initializes for a different shape than a gate's, and 1 in a whole bias reaches every gate and counts twice if it is in
-both. These functions set only what they name. They take Elman's modules and torch.nn's, change them in place and return them.
-In a network of your own cell they go by the gates' names.
+on a whole weight uses a shape other than a gate's, and setting a whole bias to 1 affects every gate, twice if both biases are set. These
+functions set only what they name. They take Elman's modules and torch.nn's, change them in place and return them. In a network of your own
+cell they find the gates by name.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def orthogonal(module: M, gain: float = 1.0) -> M:
 
     Args:
         module: a layer or a cell of any kind.
-        gain: what the matrix is multiplied by.
+        gain: the factor that multiplies the matrix.
 
     Returns:
         The same module.
@@ -139,13 +139,14 @@ def xavier(module: M, gain: float = 1.0) -> M:
     >>> bool(lstm.weight_ih_l0.abs().max() <= (6 / (10 + 20)) ** 0.5)
     True
 
-    ``weight_ih`` of every layer and direction is set, each gate's (H, I) by itself; in higher layers I is what the layer below puts out.
+    ``weight_ih`` of every layer and direction is set, each gate's (H, I) by itself; in higher layers I is the size of the output of the
+    layer below.
 
     Source: X. Glorot, Y. Bengio, "Understanding the Difficulty of Training Deep Feedforward Neural Networks", AISTATS (2010).
 
     Args:
         module: a layer or a cell of any kind.
-        gain: what the bound is multiplied by.
+        gain: the factor that multiplies the bound.
 
     Returns:
         The same module.

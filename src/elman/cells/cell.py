@@ -1,6 +1,6 @@
-"""What a cell is: the equation of one step, and what belongs to it.
+"""A cell: the equation of one step, and its declarations.
 
-A cell holds no parameters and no shapes. It declares its gates, its states and parameters, once and for everybody: layers, the scan, the
+A cell holds no parameters and no shapes. It declares its gates, states and parameters in one place: layers, the scan, the
 backends, ``trace``, ``elman explain`` and the benchmarks read it here. The built-in cells are written in the same way as yours.
 """
 
@@ -46,17 +46,17 @@ class Cell:
     - With ``draws`` there is a fifth argument ``d``: ``d.u``, (B, H), a tensor of uniform numbers; in evaluation ``d`` is None.
 
     It returns the states after the step, (B, H) each, in the order of ``states``; a cell of one state may return the tensor itself. It must
-    not write to what it gets, and depends on nothing else that changes between calls.
+    not change its arguments in place, nor depend on anything else that changes between calls.
 
     Attributes:
         gates: the gates' names, in the order in which their blocks of H rows lie in weight_ih and weight_hh.
         states: the states' names. The first is the output.
         input_gates: the gates that have an input's part, ``gates`` by default. Empty: there are no weight_ih and bias_ih.
         recurrent_gates: the gates that have a recurrent part, ``gates`` by default. Empty: there are no weight_hh and bias_hh.
-        parameters: the parameters of the cell's own, which have no bias: their names, each with "H", a vector of H numbers, or "", one.
+        parameters: the cell's own parameters, besides weights and biases: their names, each with "H", a vector of H numbers, or "", one.
         step_inputs: numbers that come with each step beside x, given by name to the network: their names, each with "" for one number
             for each step and sequence, (T, B), or "H" for one for each unit too, (T, B, H).
-        draws: uniform random numbers in [0, 1), in training only: their names, each with "step", for fresh ones at every step, or
+        draws: uniform random numbers in [0, 1), in training only: their names, each with "step", for new ones at every step, or
             "sequence", for the same ones from a sequence's start or reset to its end. Every layer and direction has its own.
     """
 

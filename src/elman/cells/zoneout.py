@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Zoneout(Wrapper):
-    """A cell whose units keep their old state with some probability, in training; in evaluation they take the expectation of that.
+    """A cell whose units keep their old state with some probability in training, and take the expected value in evaluation.
 
     >>> import elman, torch
     >>> net = elman.Recurrent(elman.Zoneout(elman.cells.Lstm(), h=0.05, c=0.5), 10, 20)
     >>> output, (h_n, c_n) = net(torch.randn(5, 3, 10))
 
-    For a state h with the probability q, h_{t-1} before the step and h' what the cell makes of it::
+    For a state h with the probability q, with h_{t-1} before the step and h' after the cell's step::
 
         training:    h_t = h_{t-1} if u < q else h', with u drawn for every unit and step from [0, 1)
         evaluation:  h_t = q h_{t-1} + (1 - q) h'

@@ -35,8 +35,8 @@ def convert(module: M) -> M:
 
     Each module stays the same object and only changes its class. Its parameters stay the same objects too, so optimizers, hooks,
     parametrizations, other attributes and shared modules keep working. Nothing is copied. Subclasses are converted too: their own methods
-    stay, and ``super()`` reaches Elman's. Such a module gets a new class of the same name that inherits from both; a metaclass sees it
-    made, ``__init_subclass__`` does not.
+    stay, and ``super()`` reaches Elman's. Such a module gets a new class of the same name that inherits from both. A metaclass is
+    called for it, ``__init_subclass__`` is not.
 
     Args:
         module: any module, including one loaded by ``torch.load``, or a recurrent layer itself.
@@ -50,7 +50,7 @@ def convert(module: M) -> M:
     Warns:
         UserWarning: a recurrent module stays as it is, for example because torch.jit.script has compiled it, or because its class overrides
             the bookkeeping of ``_flat_weights``. The warning names each one and says why. Or a subclass overrides forward: it is
-            converted, but what it computes without calling ``super().forward`` is computed as before.
+            converted, but whatever it computes without ``super().forward`` does not run on Elman's kernels.
     """
     changed = _change(module, "convert", _plan_ours, _make_ours)
     own = [f"{path} ({type(each).__name__})" for path, each in changed if _overrides_forward(each)]
@@ -80,8 +80,8 @@ def to_torch(module: M) -> M:
         TypeError: it is not a module.
 
     Warns:
-        UserWarning: an Elman module stays as it is, because it has a learned initial state, which torch.nn's layers do not, or a class that
-            was written for Elman. The warning names each one and says why.
+        UserWarning: an Elman module stays as it is, because it has a learned initial state, which torch.nn's layers do not have, or because
+            its class was written for Elman. The warning names each one and says why.
     """
     _change(module, "to_torch", _plan_theirs, _make_theirs)
     return module

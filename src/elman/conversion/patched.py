@@ -1,4 +1,4 @@
-"""Makes torch.nn's own names build Elman's modules for a while."""
+"""Makes torch.nn's own names build Elman's modules inside a context."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _constructors: dict[type[nn.Module], Callable[..., None]] = {}  # torch.nn's, wh
 
 @contextmanager
 def patched() -> Iterator[None]:
-    """In here, ``torch.nn.RNN``, ``GRU``, ``LSTM``, ``RNNCell``, ``GRUCell`` and ``LSTMCell`` build Elman's modules.
+    """Inside this context, ``torch.nn.RNN``, ``GRU``, ``LSTM``, ``RNNCell``, ``GRUCell`` and ``LSTMCell`` build Elman's modules.
 
     >>> import elman, torch
     >>> from torch.nn import LSTM
@@ -37,7 +37,7 @@ def patched() -> Iterator[None]:
 
     Not covered: modules that were built before the block or come from ``torch.load`` or ``copy.deepcopy`` (use ``elman.convert``); modules
     built after the block; subclasses that call ``torch.nn.RNNBase.__init__`` themselves, or that override the
-    bookkeeping of ``_flat_weights``. They are torch.nn's, as without the block.
+    bookkeeping of ``_flat_weights``. They stay torch.nn's.
     """
     global _depth
     with _lock:

@@ -93,7 +93,7 @@ class Recurrent(RecurrentModule[State]):
     ) -> None:
         """Build the network.
 
-        The cell's step is tried on a small batch of made-up numbers, to find mistakes in it.
+        To find mistakes in the cell's step, it is tried on a small batch of arbitrary numbers.
 
         Args:
             cell: the equation of a step.
@@ -106,7 +106,7 @@ class Recurrent(RecurrentModule[State]):
             bidirectional: whether each layer also reads from the last step to the first. D is then 2, otherwise 1.
             device: where the parameters are created.
             dtype: the dtype of the parameters.
-            recompute: whether to keep the states alone for backward, and run the steps again there.
+            recompute: whether to keep only the states for backward, and run the steps again there.
             learn_initial_state: whether there is a parameter for each state, h_0 etc., zeros at first, from which calls without hx start,
                 and sequences after a reset.
 
@@ -115,7 +115,7 @@ class Recurrent(RecurrentModule[State]):
 
         Raises:
             TypeError: cell is not a cell; a flag is not a bool, or a size is not an int.
-            ValueError: the cell declares what does not fit together; a size is not positive; dropout is not a probability.
+            ValueError: the cell's declarations contradict each other; a size is not positive; dropout is not a probability.
             AttributeError: the step asks for a name that the cell does not declare.
             RuntimeError: the step fails, does not return its states, writes to its arguments, or gives other numbers the second time.
         """

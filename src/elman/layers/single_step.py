@@ -45,7 +45,7 @@ class RecurrentCell(RecurrentModule[State]):
     Attributes:
         weight_ih: a block of H rows for each of the cell's input gates, (G·H, I).
         weight_hh: a block of H rows for each of its recurrent gates, (G·H, H).
-        bias_ih, bias_hh: as many rows, (G·H,); None without bias. The cell's own parameters bear their own names.
+        bias_ih, bias_hh: as many rows, (G·H,); None without bias. The cell's own parameters have the names that it declares.
     """
 
     _fixed = RecurrentModule._fixed | {"cell"}
@@ -61,7 +61,7 @@ class RecurrentCell(RecurrentModule[State]):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """Build the module. The cell's step is tried on a small batch of made-up numbers, to find mistakes in it.
+        """Build the module. To find mistakes in the cell's step, it is tried on a small batch of arbitrary numbers.
 
         Args:
             cell: the equation of a step.

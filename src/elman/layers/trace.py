@@ -17,10 +17,10 @@ class Trace(NamedTuple):
         output: the outputs, (T, B, D·P), as a call returns them.
         final: the final state, as a call returns it: h_n, (L·D, B, P), for an LSTM (h_n, c_n).
         h: the output of every layer and direction at every step, before dropout, (L, D, T, B, P), with batch_first (L, D, B, T, P). Past a
-            sequence's length it is 0, and so are c and the gates.
+            sequence's length h, c and the gates are 0.
         c: an LSTM's c at every step, (L, D, T, B, H), laid out as h; None for other networks.
         gates: the gates at every step by their usual names, laid out as h: for a GRU "r", "z" and "n", for an LSTM "i", "f", "g" and "o";
-            empty for an RNN. Of a cell of your own, what the first activation makes of the gate's parts.
+            empty for an RNN. For a cell of your own, the result of the first activation that is applied to the gate's parts.
         last: the last layer's final h of each direction, concatenated, (B, D·P). Use it instead of the last step of output, which for the
             reverse direction is the first step that it ran, and for a short sequence is padding.
         states: all states at every step by their names, laid out as h: h is among them, and an LSTM's c.

@@ -36,10 +36,9 @@ def why(
 
     Args:
         rnn: one of Elman's layers or cells.
-        x: as the module takes it.
-        hx: as the module takes it.
+        x, hx: as the module takes them.
         lengths, reset: as a layer takes them. Not for a cell.
-        step_inputs: as a module of a cell that has some takes them.
+        step_inputs: as a network of a cell with step inputs takes them.
 
     Raises:
         TypeError: ``rnn`` is not one of Elman's modules, or it is a cell and lengths or reset are given.

@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time: a sequence in chunks, the state handed on, the gradient cut."""
+"""Truncated backpropagation through time: a sequence in chunks, which pass on the state but not the gradient."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def chunks(
         if the sequences go on.
 
     Raises:
-        TypeError: rnn is not one of Elman's layers, x is no tensor, size is not an int; lengths or reset as in a call.
+        TypeError: rnn is not one of Elman's layers, x is not a tensor, size is not an int; lengths or reset as in a call.
         ValueError: rnn is bidirectional, x has the wrong number of dimensions, or size is below 1.
         RuntimeError: x has no step; lengths or reset do not fit the whole of x.
         Exception: at the first chunk, whatever else the network raises for these arguments.

@@ -73,7 +73,7 @@ class RecurrentStream(Stream):
     >>> y.shape
     torch.Size([3, 20])
 
-    In training, random numbers that the cell draws once a sequence are drawn anew in each call.
+    In training, random numbers that the cell draws once per sequence are drawn again in each call.
     """
 
     def step(self, x: Values, out: Values | None = None, **step_inputs: Any) -> Values:

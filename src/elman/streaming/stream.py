@@ -46,7 +46,7 @@ class Stream:
     calls the layer, with the same results: when a gradient is needed (gradients are enabled, x is a tensor, and x, the state or a parameter
     requires them; the state then carries the graph until ``detach``), when dropout acts between layers (in training mode), under autocast
     and torch.func's transforms, when a parameter is computed (weight norm), and when a subclass or an attribute of the layer overrides its
-    forward or what that asks. Hooks on the layer run only when it is called. NumPy arrays
+    forward or a method that it calls. Hooks on the layer run only when it is called. NumPy arrays
     need no gradients and ignore autocast: they are processed in the parameters' dtype.
 
     A copy or a pickle has its own state, without a graph. ``copy.copy`` shares the network, ``copy.deepcopy`` copies it. After an error the
@@ -188,13 +188,13 @@ class Stream:
         Args:
             sequences: which sequences, all by default: a number, or numbers in a list, a tuple, a tensor, an array, a set or a range, each
                 once; or a mask of B bools, with batch_size 1 also the bool itself. Integers are never a mask: B zeros and ones in a list, a
-                tensor or an array, as an environment may give its ``dones``, are refused, and with batch_size 1 so is a bare 0 or 1. To be
-                understood, give a mask as bools and numbers as a set.
+                tensor or an array, as an environment may report ``dones``, are refused as ambiguous, and with batch_size 1 so is a single
+                0 or 1. Pass a mask as bools, or numbers as a set.
 
         Raises:
             TypeError: they are neither numbers nor bools, or may be either.
             IndexError: a number is not from 0 to B-1, the mask does not have B values, or there is more than one axis.
-            ValueError: a number is there twice.
+            ValueError: a number occurs twice.
         """
         self._state.reset(as_mask(range(self._batch_size) if sequences is None else sequences, self._batch_size))
         self._next = decline

@@ -106,8 +106,8 @@ def to_keras(module: RNN | GRU | LSTM) -> list[list[Array]]:
 
     Raises:
         TypeError: it is another module.
-        ValueError: it has a projection or a learned initial state, which Keras's layers do not; or NumPy has no
-            such numbers (bfloat16), or there are none (the meta device).
+        ValueError: it has a projection or a learned initial state, which Keras's layers do not; or its
+            dtype is one that NumPy does not have (bfloat16), or it is on the meta device.
     """
     if not isinstance(module, RNN | GRU | LSTM):
         raise wrong_module("layers (RNN, GRU, LSTM)", module)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AntisymmetricRNN(Cell):
-    """Euler's method for a differential equation that is stable, and nearly keeps what it has seen.
+    """An Elman network with an antisymmetric recurrent matrix: Euler's method on a stable differential equation, which forgets slowly.
 
     >>> import elman, torch
     >>> net = elman.zoo.antisymmetric(elman.Recurrent(elman.zoo.AntisymmetricRNN(), 10, 20))
@@ -36,10 +36,10 @@ class AntisymmetricRNN(Cell):
 
         h' = h + epsilon tanh(W_ih x + b_ih + (W_hh - gamma I) h + b_hh)
 
-    with W_hh = -W_hh^T. It begins so: M - M^T with M normal, of variance 1/H. ``elman.zoo.antisymmetric`` makes it a function of its upper
-    triangle, so that it stays so in training; without it the optimizer is free to change that.
+    with W_hh = -W_hh^T. Its initial value is M - M^T, with M normal, of variance 1/H. ``elman.zoo.antisymmetric`` makes W_hh a function of
+    its upper triangle, so that it stays antisymmetric in training; otherwise the optimizer may change that.
 
-    With gated=True, which the paper has too, a gate of the same product slows each unit:
+    With gated=True, the paper's second variant, a gate that uses the same product slows each unit:
     z = sigmoid(W_iz x + b_iz + (W_hh - gamma I) h + b_hh), h' = h + epsilon z tanh(...).
 
     Source: B. Chang, M. Chen, E. Haber, E. H. Chi, "AntisymmetricRNN: A Dynamical System View on Recurrent Neural Networks", ICLR (2019).
@@ -100,7 +100,7 @@ def antisymmetric(net: Network) -> Network:
         The same network.
 
     Raises:
-        TypeError: it is no network of an AntisymmetricRNN.
+        TypeError: it is not a network of an AntisymmetricRNN.
     """
     if not isinstance(net, Recurrent | RecurrentCell):
         raise wrong_module("networks", net)

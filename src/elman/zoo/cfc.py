@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CfC(Cell):
-    """The closed-form continuous-time network: between two states, the time since the last step decides.
+    """The closed-form continuous-time network: the time since the last step interpolates between two states.
 
     >>> import elman, torch
     >>> net = elman.Recurrent(elman.zoo.CfC(), 10, 20)
@@ -28,8 +28,8 @@ class CfC(Cell):
         k  = tanh(W_ik x + b_ik + W_hk h + b_hk)
         h' = sigmoid(-f dt) g + (1 - sigmoid(-f dt)) k
 
-    The paper leaves the three functions of x and h open (f, g and h there). Here each is one layer, without a common one below: put
-    layers before the network for that.
+    The paper does not fix the three functions of x and h (f, g and h there). Here each is one layer. The paper's common layers below them
+    are left out: put them before the network.
 
     Source: R. Hasani, M. Lechner, A. Amini, L. Liebenwein, A. Ray, M. Tschaikowski, G. Teschl, D. Rus, "Closed-form Continuous-time Neural
     Networks", Nature Machine Intelligence 4 (2022).

@@ -27,8 +27,8 @@ class CoRNN(Cell):
         z' = z + dt (tanh(W_iy x + b_iy + W_hy y + b_hy + W_hz z + b_hz) - gamma y - epsilon z)
         y' = y + dt z'
 
-    y is where the oscillators are, which is the output, z how fast they move. The damping is that of z, as in the authors' code; the paper
-    has a variant with that of z', too. Matrices begin uniform over ±1/sqrt(columns), as in the paper.
+    y is the oscillators' position and the output, z their velocity. The damping uses z, as in the authors' code; the paper also has a
+    variant with z'. The initial matrices are uniform over ±1/sqrt(columns), as in the paper.
 
     Source: T. K. Rusch, S. Mishra, "Coupled Oscillatory Recurrent Neural Network (coRNN): An Accurate and (Gradient) Stable Architecture
     for Learning Long Time Dependencies", ICLR (2021).

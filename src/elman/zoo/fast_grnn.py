@@ -30,15 +30,15 @@ class FastGRNN(Cell):
         n  = tanh(a + b_n)
         h' = (sigmoid(zeta) (1 - z) + sigmoid(nu)) n + z h
 
-    The paper's two numbers between 0 and 1 are the sigmoid of zeta and nu, as in its authors' code, and begin as there. The paper has b_z
-    and b_n alone: build the network with ``bias=False``; otherwise there is a bias that both share, too. The matrices are not factorized;
-    that and their sparsity are for ``torch.nn.utils.parametrize``.
+    The paper's two numbers between 0 and 1 are the sigmoids of zeta and nu, with the initial values of the authors' code. The paper has
+    only the biases b_z and b_n: build the network with ``bias=False``; otherwise z and n also share b_ih and b_hh. The matrices are neither
+    factorized nor sparse; use ``torch.nn.utils.parametrize`` for that.
 
     Source: A. Kusupati, M. Singh, K. Bhatia, A. Kumar, P. Jain, M. Varma, "FastGRNN: A Fast, Accurate, Stable and Tiny Kilobyte Sized Gated
     Recurrent Neural Network", NeurIPS (2018).
 
     Args:
-        zeta, nu: what these parameters begin with.
+        zeta, nu: the initial values of these parameters.
     """
 
     gates = ("z",)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class GRUD(Cell):
-    """A GRU for measurements at irregular times, some of them missing: its state decays with the time since the step before.
+    """A GRU for measurements at irregular times and with missing values: its state decays with the time since the previous step.
 
     >>> import elman, torch
     >>> fill = elman.zoo.GRUDInput(10)
@@ -33,9 +33,9 @@ class GRUD(Cell):
         n  = tanh(W_in x + b_in + W_hn (r d) + b_hn)
         h' = (1 - z) d + z n
 
-    x is the filled-in values and the mask beside each other, which ``GRUDInput`` makes: W_i has the paper's W for the values and its V for
-    the mask. A state decays by one time for all variables, dt, where the paper mixes a time for each of them. w_d and b_d begin uniform
-    over [0, 1/sqrt(H)], so that every unit decays at first. z writes here; in torch.nn.GRU it keeps.
+    x holds the filled-in values and the mask, concatenated, as ``GRUDInput`` returns them: W_i contains the paper's W for the values and
+    its V for the mask. The state decays with one time, dt, for all variables; the paper mixes one time per variable. w_d and b_d are
+    initially uniform over [0, 1/sqrt(H)], so that every unit decays. z weighs the new state here; in torch.nn.GRU it weighs the old one.
 
     Source: Z. Che, S. Purushotham, K. Cho, D. Sontag, Y. Liu, "Recurrent Neural Networks for Multivariate Time Series with Missing Values",
     Scientific Reports 8 (2018).
@@ -59,14 +59,14 @@ class GRUD(Cell):
 
 
 class GRUDInput(nn.Module):
-    """What ``GRUD`` reads: measurements, the missing ones filled in, and which they are.
+    """The input of ``GRUD``: measurements with missing values filled in, and the mask that says which were measured.
 
     >>> import elman, torch
     >>> fill = elman.zoo.GRUDInput(10)
     >>> fill(torch.randn(5, 3, 10), torch.rand(5, 3, 10) < 0.7, torch.rand(5, 3)).shape
     torch.Size([5, 3, 20])
 
-    A missing value is between the variable's last one and its mean, nearer to the mean the longer ago that was::
+    A missing value is filled in between the variable's last measurement and its mean, closer to the mean the older the measurement is::
 
         g = exp(-max(0, w delta + b))
         x = g last + (1 - g) mean
@@ -98,18 +98,18 @@ class GRUDInput(nn.Module):
         self.register_buffer("mean", torch.zeros(self.num_variables))
 
     def forward(self, values: Tensor, mask: Tensor, dt: Tensor) -> Tensor:
-        """Fill in what is missing.
+        """Fill in the missing values.
 
         Args:
-            values: (T, B, I). What lies where the mask is False, NaN too, changes nothing.
+            values: (T, B, I). Values where the mask is False have no effect, even NaN.
             mask: bools, as values: what was measured.
-            dt: (T, B), the time since the step before; that of the first step changes nothing.
+            dt: (T, B), the time since the previous step; that of the first step has no effect.
 
         Returns:
-            The values and the mask beside each other, (T, B, 2·I).
+            The values and the mask, concatenated, (T, B, 2·I).
 
         Raises:
-            TypeError: an argument is not a tensor, or mask has no bools.
+            TypeError: an argument is not a tensor, or mask is not of bools.
             RuntimeError: a shape is wrong.
         """
         for name, tensor in (("values", values), ("mask", mask), ("dt", dt)):

@@ -30,8 +30,8 @@ class IndRNN(Cell):
 
         h' = f(W_ih x + b_ih + u h)
 
-    u begins uniform over [0, bound]. ``bound`` is gamma ** (1 / max_steps), so that u ** max_steps stays below gamma; without max_steps it
-    is 1.
+    u is initially uniform over [0, bound]. ``bound`` is gamma ** (1 / max_steps), so that u ** max_steps stays below gamma; without
+    max_steps it is 1.
 
     Source: S. Li, W. Li, C. Cook, C. Zhu, Y. Gao, "Independently Recurrent Neural Network (IndRNN): Building a Longer and Deeper RNN", CVPR
     (2018).
@@ -39,7 +39,7 @@ class IndRNN(Cell):
     Args:
         nonlinearity: f, "relu" or "tanh".
         max_steps: the number of steps over which a gradient must not explode, at least 3.
-        gamma: by how much it may grow over that time.
+        gamma: the factor by which it may grow over them.
     """
 
     gates = ("h",)

@@ -29,13 +29,13 @@ class JANET(Cell):
         n  = tanh(W_in x + b_in + W_hn h + b_hn)
         h' = sigmoid(a) h + (1 - sigmoid(a - beta)) n
 
-    Its output is its cell state. With max_steps the forget gate's bias begins with log(u), u uniform over [1, max_steps - 1], and the other
-    biases with 0, as in the paper (chrono initialization).
+    Its output is its cell state. With max_steps the forget gate's bias is initially log(u), u uniform over [1, max_steps - 1], and the
+    other biases 0, as in the paper (chrono initialization).
 
     Source: J. van der Westhuizen, J. Lasenby, "The Unreasonable Effectiveness of the Forget Gate", arXiv 1804.04849 (2018).
 
     Args:
-        beta: by how much more is written than forgotten.
+        beta: the amount subtracted from the gate's pre-activation for writing, so that more is written than forgotten.
         max_steps: the longest time, in steps, over which the network is to remember, at least 3. By default all is drawn as in torch.nn.
     """
 

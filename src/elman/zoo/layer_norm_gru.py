@@ -32,13 +32,13 @@ class LayerNormGRU(Cell):
         h' = (1 - sigmoid(z)) h + sigmoid(z) n
 
     LN subtracts the mean and divides by the standard deviation, sqrt(variance + eps): of the 2·H numbers of z and r together, and of the H
-    of n. z writes here; in torch.nn.GRU it keeps. As in ``LayerNormLSTM``, shifts that are only added up are one, so build the network with
-    ``bias=False``; gains are 1 at first, shifts 0.
+    of n. z weighs the new state here; in torch.nn.GRU it weighs the old one. As in ``LayerNormLSTM``, shifts that are only added to each
+    other are merged into one, so build the network with ``bias=False``. Gains are initially 1, shifts 0.
 
     Source: J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", arXiv 1607.06450 (2016).
 
     Args:
-        eps: what is added to the variance. The paper names none.
+        eps: added to the variance. The paper gives no value.
     """
 
     gates = ("z", "r", "n")

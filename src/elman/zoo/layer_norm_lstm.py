@@ -33,13 +33,13 @@ class LayerNormLSTM(Cell):
         h' = sigmoid(o) tanh(gain_c LN(c') + shift_c)
 
     LN subtracts the mean and divides by the standard deviation, sqrt(variance + eps): of all 4·H numbers of a product, and of the H of c'.
-    The paper's two shifts and its bias, which are only added up, are one: ``shift``. So build the network with ``bias=False``; otherwise
-    there are biases before the normalization, too. Gains are 1 at first, shifts 0, as in the paper.
+    The paper's two shifts and its bias are only added to each other, so they are merged into one, ``shift``. Build the network with
+    ``bias=False``; otherwise it also has biases before the normalization. Gains are initially 1, shifts 0, as in the paper.
 
     Source: J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer Normalization", arXiv 1607.06450 (2016).
 
     Args:
-        eps: what is added to the variance. The paper names none.
+        eps: added to the variance. The paper gives no value.
     """
 
     gates = _GATES

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class LeakyRNN(Cell):
     """A rate network in continuous time, tau dv/dt = -v + W_hh h + W_ih x + b + noise, h = f(v), in steps of alpha = dt / tau.
 
-    Units that excite or inhibit only (Dale's law) and connections that are missing are a constraint on the weights, which
-    ``torch.nn.utils.parametrize`` keeps through training:
+    Units that only excite or only inhibit (Dale's law) and missing connections are constraints on the weights, which
+    ``torch.nn.utils.parametrize`` keeps during training:
 
     >>> import elman, torch
     >>> class Dale(torch.nn.Module):
@@ -51,7 +51,7 @@ class LeakyRNN(Cell):
     Flexible Framework", PLOS Computational Biology 12 (2016).
 
     Args:
-        alpha: the time of a step over the units' time constant, dt / tau: above 0 and at most 1.
+        alpha: the ratio of the time step to the units' time constant, dt / tau: above 0 and at most 1.
         noise: the standard deviation of the noise, sigma_rec in the paper.
         nonlinearity: f, "relu" or "tanh".
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LiGRU(Cell):
-    """The light GRU of speech recognition: no reset gate, relu for tanh, the input's parts normalized.
+    """The light GRU of speech recognition: no reset gate, relu instead of tanh, normalized input parts.
 
     >>> import elman, torch
     >>> net = elman.Recurrent(elman.zoo.LiGRU(), 10, 20, bidirectional=True)
@@ -31,15 +31,15 @@ class LiGRU(Cell):
         n  = relu(gain_n LN(W_in x + b_in) + shift_n + W_hn h + b_hn)
         h' = z h + (1 - z) n
 
-    The paper normalizes over the batch, which one step of one sequence cannot do: layer normalization of each gate over its H units, LN,
-    stands in for it. It makes b_ih nearly idle and its shift does what b_hh does: ``bias=False`` leaves both out, as the paper does. The
-    recurrent matrices begin orthogonal, as in the paper.
+    The paper normalizes over the batch, which a single step of one sequence cannot do. Instead LN normalizes each gate over its H units.
+    b_ih then has hardly any effect and the shift replaces b_hh: ``bias=False`` leaves both out, as the paper does. The recurrent matrices
+    are initially orthogonal, as in the paper.
 
     Source: M. Ravanelli, P. Brakel, M. Omologo, Y. Bengio, "Light Gated Recurrent Units for Speech Recognition", IEEE Transactions on
     Emerging Topics in Computational Intelligence 2 (2018).
 
     Args:
-        eps: what is added to the variance.
+        eps: added to the variance.
     """
 
     gates = ("z", "n")

@@ -1,4 +1,4 @@
-"""The GRU without what depends on h: gates of the input alone."""
+"""A GRU whose gates depend on the input alone."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class MinGRU(Cell):
     Source: L. Feng, F. Tung, M. O. Ahmed, Y. Bengio, H. Hajimirsadegh, "Were RNNs All We Needed?", arXiv 2410.01201 (2024).
 
     Args:
-        positive: whether n is g(W_in x + b_in), g(a) being a + 0.5 where a is at least 0, elsewhere sigmoid(a), which is the paper's
-            variant for computing in logarithms. By default n is linear, as where the paper introduces the cell.
+        positive: whether n is g(W_in x + b_in), where g(a) is a + 0.5 for a >= 0 and sigmoid(a) otherwise: the paper's variant for
+            computing in logarithms. By default n is linear, as in the paper's definition of the cell.
     """
 
     gates = ("z", "n")
@@ -48,5 +48,5 @@ class MinGRU(Cell):
 
 
 def positive_part(a: Tensor) -> Tensor:
-    """A positive number for each one: a + 0.5 where a is at least 0, elsewhere sigmoid(a)."""
+    """g(a), which is positive: a + 0.5 for a >= 0, sigmoid(a) otherwise."""
     return torch.where(a >= 0, a + 0.5, torch.sigmoid(a))

@@ -1,4 +1,4 @@
-"""The LSTM without what depends on h: gates of the input alone."""
+"""An LSTM whose gates depend on the input alone."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class MinLSTM(Cell):
         n  = W_in x + b_in
         h' = f / (f + i) h + i / (f + i) n
 
-    This is the variant whose two gates add up to 1, which the paper calls length-independent. f / (f + i) is computed as
-    sigmoid(log f - log i), which does not divide by a sum that is nearly 0.
+    This is the variant whose two gates sum to 1, which the paper calls length-independent. f / (f + i) is computed as
+    sigmoid(log f - log i), to avoid dividing by a sum near 0.
 
     Source: L. Feng, F. Tung, M. O. Ahmed, Y. Bengio, H. Hajimirsadegh, "Were RNNs All We Needed?", arXiv 2410.01201 (2024).
 
     Args:
-        positive: whether n is g(W_in x + b_in), g(a) being a + 0.5 where a is at least 0, elsewhere sigmoid(a), which is the paper's
-            variant for computing in logarithms. By default n is linear, as where the paper introduces the cell.
+        positive: whether n is g(W_in x + b_in), where g(a) is a + 0.5 for a >= 0 and sigmoid(a) otherwise: the paper's variant for
+            computing in logarithms. By default n is linear, as in the paper's definition of the cell.
     """
 
     gates = ("f", "i", "n")

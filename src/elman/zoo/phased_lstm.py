@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PhasedLSTM(Cell):
-    """Long short-term memory in which each unit opens for a part of its own period of time and rests otherwise.
+    """Long short-term memory in which each unit is open for part of its own period and rests otherwise.
 
     >>> import elman, torch
     >>> net = elman.Recurrent(elman.zoo.PhasedLSTM(), 10, 20)
@@ -34,16 +34,16 @@ class PhasedLSTM(Cell):
         c' = k c~ + (1 - k) c
         h' = k o tanh(c~) + (1 - k) h
 
-    phase' is the time since the sequence began in periods, tau each; the time of the first step is its dt. The shift is a share of the
-    period, s / tau in the paper. Periods begin as exp(u), u uniform over [0, log(longest)], shifts uniform over [0, 1).
+    phase' is the time since the sequence began, in periods tau; the time of the first step is its dt. The shift is a fraction of the
+    period, s / tau in the paper. Initial periods are exp(u), u uniform over [0, log(longest)]; initial shifts are uniform over [0, 1).
 
     Source: D. Neil, M. Pfeiffer, S.-C. Liu, "Phased LSTM: Accelerating Recurrent Network Training for Long or Event-based Sequences", NIPS
     (2016).
 
     Args:
-        on: the share of a period for which a unit is open, at first: it is learned.
-        leak: how much passes while it rests. The paper sets it to 0 once the network is trained.
-        longest: the longest period at first, in the unit of dt. The paper's choice depends on the task; one is exp(3), about 20.
+        on: the initial fraction of a period for which a unit is open; it is learned.
+        leak: the fraction that passes while it rests. The paper sets it to 0 after training.
+        longest: the longest initial period, in the unit of dt. The paper's choice depends on the task; one is exp(3), about 20.
     """
 
     gates = ("i", "f", "g", "o")

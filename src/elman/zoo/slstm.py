@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SLSTM(Cell):
-    """Long short-term memory with exponential gates, the sLSTM of xLSTM, in the stabilised form that does not overflow.
+    """Long short-term memory with exponential gates, the sLSTM of xLSTM, in the stabilized form that does not overflow.
 
     >>> import elman, torch
     >>> net = elman.Recurrent(elman.zoo.SLSTM(), 10, 20)
@@ -29,10 +29,10 @@ class SLSTM(Cell):
         n' = F n + exp(i)
         h' = sigmoid(o) c' / n'
 
-    The states c and n are kept divided by exp(m), m' = max(log F + m, i), so that no exponential is above 1. A sequence begins with nothing
-    stored, n = 0; what m was then does not matter.
+    The states c and n are kept divided by exp(m), m' = max(log F + m, i), so that no exponential is above 1. A sequence begins with n = 0,
+    nothing stored, so the initial m does not matter.
 
-    The paper mixes units of the same head only; here W_hh mixes all of them, as with one head.
+    The paper mixes only units of the same head; here W_hh mixes all units, as with one head.
 
     Source: M. Beck, K. Pöppel, M. Spanring, A. Auer, O. Prudnikova, M. Kopp, G. Klambauer, J. Brandstetter, S. Hochreiter, "xLSTM: Extended
     Long Short-Term Memory", NeurIPS (2024).

@@ -30,13 +30,14 @@ class SRU(Cell):
         r  = sigmoid(W_ir x + b_ir + v_r c)
         h' = r c' + (1 - r) alpha (W_ik x + b_ik)
 
-    with alpha = sqrt(1 + 2 exp(highway_bias)). The paper's highway passes x itself on, and a product of it where units and inputs differ in
-    number: here it is always that product. W begins uniform with variance 1/I, as in the paper, b_ir with highway_bias, all else with 0.
+    with alpha = sqrt(1 + 2 exp(highway_bias)). The paper's highway passes on x itself, or a product of x if the numbers of
+    units and inputs differ: here it is always the product. Initially W is uniform with variance 1/I, as in the paper, b_ir is highway_bias,
+    and all else 0.
 
     Source: T. Lei, Y. Zhang, S. I. Wang, H. Dai, Y. Artzi, "Simple Recurrent Units for Highly Parallelizable Recurrence", EMNLP (2018).
 
     Args:
-        highway_bias: what the bias of r begins with; a negative one lets more of the input pass.
+        highway_bias: the initial bias of r; a negative one lets more of the input pass.
     """
 
     gates = ("f", "n", "r", "k")

@@ -29,8 +29,8 @@ class STAR(Cell):
         k  = sigmoid(W_ik x + b_ik + W_hk h + b_hk)
         h' = tanh((1 - k) h + k z)
 
-    The recurrent matrix begins orthogonal. With max_steps the gate's bias begins with -log(u), u uniform over [1, max_steps - 1], and the
-    other biases with 0 (chrono initialization: k writes).
+    The recurrent matrix is initially orthogonal. With max_steps the gate's bias is initially -log(u), u uniform over [1, max_steps - 1],
+    and the other biases 0 (chrono initialization; k weighs the new state).
 
     Source: M. O. Turkoglu, S. D'Aronco, J. D. Wegner, K. Schindler, "Gating Revisited: Deep Multi-layer RNNs That Can Be Trained", IEEE
     Transactions on Pattern Analysis and Machine Intelligence 44 (2022).

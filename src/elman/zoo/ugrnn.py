@@ -1,4 +1,4 @@
-"""The update gate RNN: an Elman network with one gate that keeps."""
+"""The update gate RNN: an Elman network with one gate, which keeps the state."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class UGRNN(Cell):
     Source: J. Collins, J. Sohl-Dickstein, D. Sussillo, "Capacity and Trainability in Recurrent Neural Networks", ICLR (2017).
 
     Args:
-        keep_bias: what is added inside the gate. The paper searches for it; 1 is what is usually taken.
+        keep_bias: added to the gate's pre-activation. The paper tunes it; 1 is the usual value.
     """
 
     gates = ("n", "g")
