@@ -25,7 +25,7 @@ SENTENCES = {
     "{cell} is not run by {name}, which has no {operation}.": "{name} 没有 {operation} 运算，因此不运行 {cell}。",
     "µs: Elman's time. The others' over it: loop, the same step in a Python loop of torch's operators; compile, that loop over a step "
     "that torch.compile has compiled; jax, a jitted scan of the step.": (
-        "µs 为 Elman 的用时，其余为与它的比值。循环：用 torch 算子写成的 Python 循环执行同样的步骤；compile：同一循环，"
+        "µs 为 Elman 的耗时，其余为与它的比值。循环：用 torch 算子写成的 Python 循环执行同样的步骤；compile：同一循环，"
         "单步经 torch.compile 编译；jax：对同样的步骤做 jit 编译的 scan。"
     ),
     "medians of {rounds} interleaved rounds, threads: {threads}.": "{rounds} 轮交替测量的中位数，线程数 {threads}。",

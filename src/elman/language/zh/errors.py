@@ -35,7 +35,7 @@ SENTENCES = {
     "direction must be forward or reverse, got {value}": "方向只能是 forward 或 reverse，收到 {value}",
     "this network has no reverse direction; add --bidirectional": "该网络没有反向，请加 --bidirectional",
     "{name} must be between {least} and {most}, got {value}": "{name} 必须在 {least} 到 {most} 之间，收到 {value}",
-    "expected a length for each sequence of the batch, {batch} in all, got {count}": "批次中有 {batch} 个序列，长度却给了 {count} 个",
+    "expected a length for each sequence of the batch, {batch} in all, got {count}": "批次中有 {batch} 条序列，长度却给了 {count} 个",
     "a length must be between 0 and the number of steps, {steps}, got {value}": "长度必须在 0 到时间步数 {steps} 之间，收到 {value}",
     "a reset must be at a step between 0 and {last}, got {value}": "重置的时间步必须在 0 到 {last} 之间，收到 {value}",
     "a reset must be in a sequence between 0 and {last}, got {value}": "重置的序列编号必须在 0 到 {last} 之间，收到 {value}",
@@ -165,7 +165,7 @@ SENTENCES = {
         "{backend} 后端在记录算子时不支持 torch.func 的变换"
     ),
     "{backend} does not run under torch.func.functionalize": "{backend} 后端不支持 torch.func.functionalize",
-    "{backend} does not run under nested gradients": "{backend} 后端不支持梯度的梯度（嵌套的 torch.func.grad）",
+    "{backend} does not run under nested gradients": "{backend} 后端不支持嵌套求梯度（如 torch.func.grad 套 grad）",
     "{backend} does not run forward-mode differentiation": "{backend} 后端不支持前向模式微分",
     "{backend} does not run under torch.jit.trace": "{backend} 后端不支持 torch.jit.trace",
     "{backend} does not run sharded parameters (FSDP gathers them for a call: ask between rnn.unshard() and rnn.reshard())": (
@@ -179,10 +179,10 @@ SENTENCES = {
         "{backend} 后端不支持 {dtype}（仅支持 bfloat16、float16 和 float32）"
     ),
     "{backend} does not run projections (proj_size)": "{backend} 后端不支持投影（proj_size）",
-    "{backend} does not run more than {most} steps or sequences": "{backend} 后端最多支持 {most} 个时间步或序列",
+    "{backend} does not run more than {most} steps or sequences": "{backend} 后端的时间步数和序列数都不能超过 {most}",
     "{backend} does not run lengths or resets": "{backend} 后端不支持变长序列和重置",
     "{backend} does not run this dtype, nor under autocast": "{backend} 后端不支持这种数值类型，也不支持 autocast",
-    "{backend} does not run under compilers, torch modes or transforms": "{backend} 后端不支持编译器、torch 模式和变换",
+    "{backend} does not run under compilers, torch modes or transforms": "{backend} 后端不支持在编译、torch 模式或变换下运行",
     "{backend} does not export projections to ONNX": "{backend} 后端不能把投影导出为 ONNX",
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
     "{backend} does not run a cell of your own under autocast": "{backend} 后端在 autocast 下不支持自定义 cell",
@@ -195,11 +195,11 @@ SENTENCES = {
     "{backend} does not run a cell with an option that is a tensor of more than one number": (
         "{backend} 后端不支持选项为多元素张量的 cell"
     ),
-    "{backend} does not run a step with {error}, at {place}": "{backend} 后端录制 step 时出现 {error}（{place}）",
+    "{backend} does not run a step with {error}, at {place}": "{backend} 后端记录 step 时出现 {error}（{place}）",
     "{backend} does not run the operation {name}, at {place}": "{backend} 后端不支持 step 中的 {name} 操作（{place}）",
-    "{backend} does not run {name} in place, at {place}": "{backend} 后端不支持 step 中的原地 {name}（{place}）",
+    "{backend} does not run {name} in place, at {place}": "{backend} 后端不支持 step 中的就地操作 {name}（{place}）",
     "{backend} does not run {name} with these arguments, at {place}": "{backend} 后端不支持 step 中 {name} 的这种参数（{place}）",
-    "{backend} does not run an operation in place ({name}), at {place}": "{backend} 后端不支持 step 中的原地操作 {name}（{place}）",
+    "{backend} does not run an operation in place ({name}), at {place}": "{backend} 后端不支持 step 中的就地操作 {name}（{place}）",
     "{backend} does not run an operation over the batch, at {place}": "{backend} 后端不支持 step 中沿批次维的操作（{place}）",
     "{backend} does not run an operation on tensors of shape {one} and {other}, at {place}": (
         "{backend} 后端不支持 step 中形状 {one} 与 {other} 之间的操作（{place}）"

@@ -57,7 +57,7 @@ SENTENCES = {
     ),
     "Which step; by default the second that the direction takes.": "哪个时间步；默认是该方向的第二步。",
     "Which hidden unit.": "哪个隐藏单元。",
-    "Which sequence of the batch.": "批次中的哪个序列。",
+    "Which sequence of the batch.": "批次中的哪条序列。",
     "Which layer.": "哪一层。",
     "Which direction.": "哪个方向。",
     "Compare the speed with torch.nn.": "是否与 torch.nn 比较速度。",

@@ -87,10 +87,10 @@ SENTENCES = {
     # Cost
     "Cost": "计算量",
     "parameters": "参数量",
-    "multiply-adds per step and sequence": "单个序列每个时间步的乘加次数",
+    "multiply-adds per step and sequence": "单条序列每个时间步的乘加次数",
     "layers 1 to {last}, each": "第 1～{last} 层，每层",
     "total": "合计",
-    "multiply-adds per call, {steps} steps × {batch} sequences": "每次调用的乘加次数（{steps} 个时间步 × {batch} 个序列）",
+    "multiply-adds per call, {steps} steps × {batch} sequences": "每次调用的乘加次数（{steps} 个时间步 × {batch} 条序列）",
     "memory of the parameters, {dtype}": "参数占用内存（{dtype}）",
     "Dropout of {dropout} applies between layers, in training only: not in this run.": (
         "dropout（{dropout}）只在训练时作用于层与层之间，本次运行不生效。"
@@ -142,7 +142,7 @@ SENTENCES = {
     "reset: nothing passes": "重置：状态不再传递",
     "padding: skipped": "填充：跳过",
     "Where each sequence ends": "每条序列的终点",
-    "… and {count} more sequences: --json lists all of them": "……其余 {count} 个序列略，用 --json 可全部列出",
+    "… and {count} more sequences: --json lists all of them": "……其余 {count} 条序列略，用 --json 可全部列出",
     ", ": "、",
     "step {step}": "第 {step} 步",
     "steps {first} to {last}": "第 {first}～{last} 步",
