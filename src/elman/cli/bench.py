@@ -65,9 +65,9 @@ def bench(
     grid: Annotated[
         Grid | None,
         typer.Option(
-            help="Which sizes: usual ones, the tour's three networks, awkward ones, 512 steps, or all but the last; by default the usual "
-            "ones, on a GPU in bfloat16 and float32 512 steps. sequences: lengths, resets, traces and streams, each compared with the "
-            "alternative, Elman and torch only. cells: each cell of elman.zoo.",
+            help="What to compare. sizes: usual sizes; tour: the tour's three networks; edge: awkward sizes; all: these three; long: 512 "
+            "steps; sequences: lengths, resets, traces and streams, each with the alternative, Elman and torch only; cells: each cell of "
+            "elman.zoo. By default sizes, on a GPU in bfloat16 or float32 long.",
             show_default=False,
             rich_help_panel=_WHAT,
         ),

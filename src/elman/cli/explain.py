@@ -38,7 +38,7 @@ def explain(
     cell: Annotated[
         str | None,
         typer.Option(
-            help="A cell instead of a kind: of the zoo, zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.",
+            help="A cell instead of a kind: zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.",
             show_default=False,
             rich_help_panel=_NETWORK,
         ),

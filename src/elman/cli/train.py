@@ -54,7 +54,7 @@ def text(
     cell: Annotated[
         str | None,
         typer.Option(
-            help="A cell instead of the Elman network's: of the zoo, zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.",
+            help="A cell instead of the Elman network's: zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.",
             show_default=False,
             rich_help_panel=_MODEL,
         ),

@@ -6,10 +6,10 @@ SENTENCES = {
         "网络种类：rnn、gru 或 lstm；也可以是一个 cell：zoo.MGU 或 path/to/file.py:MyCell。"
     ),
     "Kinds of network; or cells, zoo.MGU or my.py:MyCell.": "网络种类；也可以是 cell：zoo.MGU 或 my.py:MyCell。",
-    "A cell instead of a kind: of the zoo, zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.": (
+    "A cell instead of a kind: zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.": (
         "用 cell 代替网络种类：zoo 中的 zoo.MGU，或自定义的 path/to/file.py:MyCell；该文件会被导入执行。"
     ),
-    "A cell instead of the Elman network's: of the zoo, zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.": (
+    "A cell instead of the Elman network's: zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.": (
         "用其他 cell 代替 Elman 网络：zoo 中的 zoo.MGU，或自定义的 path/to/file.py:MyCell；该文件会被导入执行。"
     ),
     # What is shown

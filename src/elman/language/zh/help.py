@@ -82,12 +82,12 @@ SENTENCES = {
     "What is measured": "测什么",
     "How it is measured": "怎么测",
     "Output": "输出",
-    "Which sizes: usual ones, the tour's three networks, awkward ones, 512 steps, or all but the last; by default the usual ones, on a "
-    "GPU in bfloat16 and float32 512 steps. sequences: lengths, resets, traces and streams, each compared with the alternative, Elman and "
-    "torch only. cells: each cell of elman.zoo.": (
-        "规模：sizes 为常见规模，tour 为导览中的三个网络，edge 为刁钻规模，long 为 512 步，all 为除 long 外的全部；"
-        "默认 sizes，在 GPU 上用 bfloat16 或 float32 时默认 long。sequences "
-        "测长度、重置、trace 和流式推理，各与替代做法比较，只比 Elman 和 torch。cells 测 elman.zoo 的每种 cell。"
+    "What to compare. sizes: usual sizes; tour: the tour's three networks; edge: awkward sizes; all: these three; long: 512 steps; "
+    "sequences: lengths, resets, traces and streams, each with the alternative, Elman and torch only; cells: each cell of elman.zoo. By "
+    "default sizes, on a GPU in bfloat16 or float32 long.": (
+        "测量内容。sizes：常见规模；tour：导览中的三个网络；edge：不规则的规模；all：前三者；long：512 步；"
+        "sequences：长度、重置、trace 和流式推理，各与替代做法比较，只比 Elman 和 torch；cells：elman.zoo 的每种 cell。"
+        "默认为 sizes，在 GPU 上用 bfloat16 或 float32 时默认为 long。"
     ),
     "On a GPU": "在 GPU 上",
     "cuda: compare with torch.nn on the GPU, timed by events.": "cuda：在 GPU 上与 torch.nn 比较，用 CUDA 事件计时。",
