@@ -25,13 +25,13 @@ SENTENCES = {
     "shape": "形状",
     "axes": "维度",
     "what it holds": "含义",
-    "steps": "时间步",
+    "steps": "时间步数",
     "batch": "批次大小",
-    "input features": "输入特征",
-    "hidden units": "隐藏单元",
+    "input features": "输入特征数",
+    "hidden units": "隐藏单元数",
     "projected units": "投影维度",
     "layers": "层数",
-    "directions": "方向",
+    "directions": "方向数",
     "gates": "门",
     "input: features at each step of each sequence": "输入：每条序列在每个时间步的特征",
     "hidden state of the last layer at every step": "最后一层在每个时间步的隐藏状态",
@@ -58,7 +58,7 @@ SENTENCES = {
     ),
     "At the last step it has seen a single step.": "在最后一个时间步，它只读了一步。",
     "output holds the last layer only. {states} is nowhere in it: the closest place differs by {nearest}.": (
-        "output 只有最后一层的输出，其中找不到 {states}：最接近的一处也相差 {nearest}。"
+        "output 只有最后一层的输出，其中没有 {states}：最接近的一处也相差 {nearest}。"
     ),
     "For every layer at every step, use {code}.": "要取每一层在每个时间步的状态，请用 {code}。",
     "{state} is not in output at any step: use {code}.": "{state} 不在 output 里，请用 {code}。",
@@ -110,7 +110,7 @@ SENTENCES = {
         "单次调用，不求梯度；{rounds} 轮的中位数和四分位数，线程数 {threads}。"
     ),
     "elman bench prints different times: each library runs on {threads} threads there, and a round lasts {bench} ms instead of {tour}.": (
-        "elman bench 的测量条件不同，因此时间略有出入：每个库用 {threads} 个线程，每轮持续 {bench} 毫秒（此处为 {tour} 毫秒）。"
+        "elman bench 的测量条件不同，因此结果略有出入：每个库用 {threads} 个线程，每轮持续 {bench} 毫秒（此处为 {tour} 毫秒）。"
     ),
     # One number by hand
     "One step of one unit, by hand": "手算一个单元的一个时间步",
