@@ -60,7 +60,7 @@ def build(compiler: Path, folder: Path, log: Path) -> Path:
 
 def smoke(compiler: Path, folder: Path, log: Path) -> dict[str, str]:
     """The hash of all numbers of each instruction set."""
-    objects, program = folder.glob("CMakeFiles/elman_*.dir/csrc/*.o"), folder / "smoke"
+    objects, program = folder.glob("CMakeFiles/elman_*.dir/csrc/**/*.o"), folder / "smoke"
     flags = ("-std=c++20", "-O2", "-ffp-contract=off", "-Icsrc", "-pthread")
     run(compiler, *flags, "tests/smoke.cpp", *objects, "-ldl", "-o", program, log=log)
     return dict(re.findall(r"^(\w+): all numbers hash to (\w+)$", run(program, log=log), re.MULTILINE))
