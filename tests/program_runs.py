@@ -127,8 +127,9 @@ class Call:
         """All results, and the gradients of all that has one, for gradients that arrive at the results."""
         call, leaves = self.with_gradients()
         results = call.run(backend)
-        arriving = arriving or self.arriving(results)
-        grads = torch.autograd.grad(results, leaves, arriving, allow_unused=True)
+        pairs = [(result, grad) for result, grad in zip(results, arriving or self.arriving(results), strict=True) if result.requires_grad]
+        found = torch.autograd.grad([each for each, _ in pairs], leaves, [grad for _, grad in pairs], allow_unused=True) if pairs else ()
+        grads = found or (None,) * len(leaves)
         return [each.detach() for each in results], [torch.zeros_like(t) if g is None else g for t, g in zip(leaves, grads, strict=True)]
 
     @staticmethod

@@ -52,6 +52,14 @@ def one_row(self, x, r, s, p):
     return s.h, p.q + 1.0
 
 
+def truths(self, x, r, s, p):
+    return s.h > 0, s.c
+
+
+def wider(self, x, r, s, p):
+    return s.h, s.c * torch.ones(1, dtype=torch.float64)
+
+
 def no_such_gate(self, x, r, s, p):
     return s.h + x.g, s.c
 
@@ -135,6 +143,8 @@ STEPS = {
     nothing: (TypeError, {}, "to return tensors, its states h, c, got NoneType", "return the states after the step"),
     other_shape: (RuntimeError, {}, r"to return c of shape \(2, 4\), \(B, H\), got \(2, 2\)", "one number for each sequence and unit"),
     one_row: (RuntimeError, {"parameters": {"q": "H"}}, r"to return c of shape \(2, 4\), \(B, H\), got \(4,\)", "keep one number"),
+    truths: (RuntimeError, {}, "to return h of torch.float32, as it was before, got torch.bool", r"convert it with \.to\(s\.h\.dtype\)"),
+    wider: (RuntimeError, {}, "to return c of torch.float32, as it was before, got torch.float64", r"convert it with \.to\(s\.c\.dtype\)"),
     no_such_gate: (AttributeError, {}, "to use x.f, x.n, got x.g", "declare 'g' in input_gates or step_inputs"),
     no_such_recurrent_gate: (AttributeError, {"recurrent_gates": ()}, "to use nothing of r, got r.f", "declare 'f' in recurrent_gates"),
     no_such_recurrent_row: (AttributeError, {}, "to use r.f, r.n, got r.m", "declare 'm' in recurrent_gates"),
@@ -232,6 +242,35 @@ def test_a_step_is_tried_with_as_many_units_as_the_network_has() -> None:
         elman.Recurrent(own_cells.Gru(), 3, "4")
 
 
+def test_a_step_is_tried_in_the_dtype_of_the_network() -> None:
+    elman.Recurrent(cell(wider), 3, 4, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"got torch\.float64"):
+        elman.Recurrent(cell(wider), 3, 4, dtype=torch.float32)
+    rnn = elman.Recurrent(cell(wider), 3, 4, dtype=torch.float64).float()
+    with pytest.raises(RuntimeError, match=r"to return c of torch\.float32, as it was before, got torch\.float64"):
+        rnn(torch.zeros(5, 2, 3))
+
+
+def changes_its_mind(self, x, r, s, p):
+    if self.mode == "too few":
+        return s.h
+    if self.mode == "twice":
+        return s.h + r.n + r("n", s.c), s.c
+    return s.h, s.c + r.n
+
+
+def test_a_step_that_goes_wrong_once_an_option_is_set_is_told_so_or_runs_as_it_stands() -> None:
+    made = cell(changes_its_mind, mode="")
+    rnn, x = elman.Recurrent(made, 3, 4), torch.zeros(5, 2, 3)
+    rnn(x)
+    made.mode = "too few"
+    with pytest.raises(RuntimeError, match="expected the step of Mine to return 2 states, h, c, got 1"):
+        rnn(x)
+    made.mode = "twice"
+    assert "reference: native does not run a step that uses the rows of gate 'n' twice" in elman.why(rnn, x)
+    rnn(x)
+
+
 def later(self, x, r, s, p):
     return (s.h, s.c) if x.f.sum() > -1e9 and len(x.f) == 2 else s.h
 
@@ -273,6 +312,8 @@ DECLARED = {
     "draws": (lambda: cell(fine, draws={"u": "H"}), ValueError, "expected Mine.draws to have 'step' or 'sequence' for 'u', got 'H'"),
     "a weight": (lambda: cell(fine, parameters={"weight_ih": ""}), ValueError, "other names in Mine.parameters, got 'weight_ih'"),
     "an argument": (lambda: cell(fine, step_inputs={"lengths": ""}), ValueError, "other names in Mine.step_inputs, got 'lengths'"),
+    "a chunk": (lambda: cell(fine, step_inputs={"chunk": ""}), ValueError, "other names in Mine.step_inputs, got 'chunk'"),
+    "an input gate twice": (lambda: cell(fine, input_gates=("f", "n", "f")), ValueError, "Mine.input_gates to have each name once"),
     "a gate": (lambda: cell(fine, step_inputs={"f": ""}), ValueError, "other names in Mine.step_inputs, got 'f'"),
     "kernels": (lambda: cell(fine, name="lstm"), ValueError, "expected Mine without an attribute name, which cells with kernels have"),
     "nothing": (lambda: cell(fine, gates=()), ValueError, "expected Mine to have a parameter, got none"),

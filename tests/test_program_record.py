@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,56 @@ class Step(Cell):
         return self.function(x, r, s, p)
 
 
+class StraightThrough(torch.autograd.Function):
+    """A jump with the gradient of a line."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Any) -> Any:
+        return torch.sign(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        return gradient
+
+
+class Reversed(StraightThrough):
+    """The same numbers, with another gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Any) -> Any:
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> Any:
+        return -gradient
+
+
+def _without_gradient(x: Any, r: Any, s: Any, p: Any) -> Any:
+    with torch.no_grad():
+        return x.a * torch.tanh(x.b)
+
+
+def _in_bfloat16(x: Any, r: Any, s: Any, p: Any) -> Any:
+    with torch.autocast("cpu", torch.bfloat16):
+        return x.a * torch.tanh(x.b)
+
+
+def _with_a_way_out(x: Any, r: Any, s: Any, p: Any) -> Any:
+    try:
+        return torch.cumsum(x.a, -1)
+    except Exception:
+        return x.b
+
+
+def _with_any_way_out(x: Any, r: Any, s: Any, p: Any) -> Any:
+    try:
+        return torch.cumsum(x.a, -1)
+    except:  # noqa: E722
+        return x.b
+
+
 def _branch(x: Any, r: Any, s: Any, p: Any) -> Any:
-    return x.a if (x.a > 0).sum() > 2 else x.b
+    return x.a if x.a.sum() > 2 else x.b
 
 
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
@@ -78,6 +127,27 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "a logical operation": (lambda x, r, s, p: x.a & x.b, "does not run logical operations on anything but comparisons"),
     "a narrow factor": (lambda x, r, s, p: r("a", p.w), "does not run r('a', v) with a v of a shape other than (B, H)"),
     "a complex number": (lambda x, r, s, p: x.a * 1j, "does not run mul with these arguments"),
+    "a way out": (_with_a_way_out, "does not run the operation cumsum"),
+    "a way out of everything": (_with_any_way_out, "does not run the operation cumsum"),
+    "a copy": (lambda x, r, s, p: copy.deepcopy(x.a), "does not run a copy other than clone()"),
+    "no gradient": (_without_gradient, "does not run a step that turns gradients off (v.detach() does)"),
+    "autocast": (_in_bfloat16, "does not run a step that turns autocast on"),
+    "a gradient of its own": (lambda x, r, s, p: torch.tanh(Reversed.apply(x.a)) * x.b, "does not run the gradient of Reversed"),
+    "a tensor's type": (
+        lambda x, r, s, p: torch.tanh(x.a) if isinstance(x.a, torch.Tensor) else x.a,
+        "does not run a step that does something else when it is recorded",
+    ),
+    "truths added": (lambda x, r, s, p: x.b * ((x.a > 0) + (x.b > 0)), "does not run add of comparisons alone (c.to(v.dtype) makes"),
+    "a truth scaled": (lambda x, r, s, p: x.b * (0.3 * (x.a > 0)), "does not run mul of comparisons alone"),
+    "a truth in float32 scaled": (lambda x, r, s, p: x.b * (0.3 * (x.a > 0).float()), "does not run mul of comparisons alone"),
+    "truths counted": (lambda x, r, s, p: x.b * (x.a > 0).sum(-1, keepdim=True), "does not run sum of comparisons alone"),
+    "a choice between numbers": (lambda x, r, s, p: x.b * torch.where(x.a > 0, 0.3, 0.7), "does not run a choice between two numbers"),
+    "a choice between whole numbers": (lambda x, r, s, p: x.b * torch.where(x.a > 0, 1, 0), "does not run a choice between two numbers"),
+    "sizes compared": (lambda x, r, s, p: x.a if x.a.shape[0] == x.a.shape[1] else x.b, "does not run a step that computes with the size"),
+    "rows twice": (lambda x, r, s, p: r("a", x.a) + r("a", x.b), "does not run a step that uses the rows of gate 'a' twice"),
+    "a truth put out": (lambda x, r, s, p: x.a > 0, "does not run a step that does not return its states"),
+    "another state": (lambda x, r, s, p: (x.a, x.b), "does not run a step that does not return its states"),
+    "nothing": (lambda x, r, s, p: None, "does not run a step that does not return its states"),
     "a new axis": (lambda x, r, s, p: x.a.unsqueeze(0), "does not run a new axis other than the last"),
 }
 
@@ -88,7 +158,19 @@ def test_what_is_not_in_the_list_is_refused_and_told_where(name: str) -> None:
     with pytest.raises(NotRecordedError) as caught:
         program(Step(function))
     assert str(caught.value).startswith(sentence)
-    assert str(caught.value).endswith(f", at test_program_record.py:{function.__code__.co_firstlineno + (function is _branch)}")
+    if sentence.endswith(("return its states", "when it is recorded", "of Reversed")):  # of the whole step
+        return
+    line = function.__code__.co_firstlineno + (1 if function is _branch else 2 if function.__name__ != "<lambda>" else 0)
+    assert str(caught.value).endswith(f", at test_program_record.py:{line}")
+
+
+def test_a_function_with_a_gradient_of_its_own_is_refused() -> None:
+    with pytest.raises(NotRecordedError, match="does not run a step"):
+        program(Step(lambda x, r, s, p: StraightThrough.apply(x.a)))
+
+
+def test_a_choice_between_numbers_of_the_steps_dtype_is_recorded() -> None:
+    assert "where" in str(program(Step(lambda x, r, s, p: x.b * torch.where(x.a > 0, 0.3, 1)), dtype=torch.float32).forward)
 
 
 @pytest.mark.parametrize("name", ["iadd", "isub", "imul", "itruediv", "ipow"])
@@ -135,6 +217,9 @@ def test_numbers_of_numpy_and_of_torch_are_numbers() -> None:
         lambda x, r, s, p: torch.tanh(x.a + r.a) + r.b,
         lambda x, r, s, p: x.a * r("a", s.h * 2) + torch.relu(x.b + r("b", x.a * s.h)),
         lambda x, r, s, p: s.h + r("b", x.a),
+        lambda x, r, s, p: x.a * torch.sigmoid(x.b + r.b),  # rows that are not used
+        lambda x, r, s, p: (r("a", torch.tanh(x.b)), x.a * s.h)[1],  # a product that is not used
+        lambda x, r, s, p: (r.a, x.a * s.h)[1],
         lambda x, r, s, p: s.h,
         lambda x, r, s, p: torch.sigmoid(torch.exp(x.a - torch.maximum(x.a, x.b)) + r.a),
     ],

@@ -15,6 +15,8 @@ import torch
 import elman
 import own_cells
 import program_cells
+import random_cells
+from elman.backends import kernels
 from elman.backends.native import NativeBackend
 from elman.backends.reference import ReferenceBackend
 from native import required, threads
@@ -55,6 +57,21 @@ def test_numbers_and_gradients_are_the_references(cell: elman.Cell) -> None:
     assert all(_is_near(cell, each) for each in _both(Call.of(cell, RAGGED)))
 
 
+class Idle(elman.Cell):
+    """Rows of weight_hh that the step does not use, though it uses the gate's input; and a product of which nothing comes."""
+
+    gates = ("a", "b", "c")
+
+    def step(self, x, r, s, p):
+        r("c", torch.sin(s.h))
+        return torch.tanh(x.a + r.a) * torch.sigmoid(x.b) + x.c
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_rows_that_are_not_used_get_zeros_for_a_gradient(traced: bool) -> None:
+    assert all(each < 1e-12 for each in _both(Call.of(Idle(), replace(RAGGED, traced=traced))))
+
+
 @every_isa
 @some_cells
 def test_so_they_are_on_each_instruction_set(cell: elman.Cell) -> None:
@@ -66,6 +83,30 @@ def test_whatever_a_call_has(seed: int) -> None:
     rng = random.Random(seed)
     cell, options = rng.choice(list(CELLS.values())), Options.drawn(rng)
     assert all(_is_near(cell, each) for each in _both(Call.of(cell, options, seed=seed)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(50))
+def test_any_cell_has_the_references_numbers_and_the_same_bits_however_it_is_run(seed: int) -> None:
+    """Whatever it declares, whatever its step does, whatever a call has, on any instruction set."""
+    rng = random.Random(seed)
+    cell, options = random_cells.drawn(rng), Options.drawn(rng)
+    before = kernels.isa()
+    kernels._native.use(rng.choice(kernels.isas()))
+    try:
+        call = Call.of(cell, options, seed=seed)
+        found = _both(call)
+        with threads(rng.choice([1, 2])):
+            bits = _bits(call)
+        with threads(3):
+            again = _bits(replace(call, stack=replace(call.stack, recompute=not options.recompute)))
+        with torch.no_grad():
+            inferred = call.run(NATIVE)
+    finally:
+        kernels._native.use(before)
+    assert max(found) < 1e-12
+    assert all(map(torch.equal, bits, again))
+    assert all(map(torch.equal, inferred, bits[: len(inferred)]))
 
 
 @every_isa

@@ -6,6 +6,7 @@ backends, ``trace``, ``elman explain`` and the benchmarks read it here. The buil
 
 from __future__ import annotations
 
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Cell:
         """Whether it is a cell of the same class with the same options."""
         if type(self) is not type(other):
             return NotImplemented
-        mine, others = vars(self), vars(other)
+        mine, others = options_of(self), options_of(other)
         return mine.keys() == others.keys() and all(_same(value, others[name]) for name, value in mine.items())
 
     def __hash__(self) -> int:
@@ -121,8 +122,19 @@ class Cell:
 
     def __repr__(self) -> str:
         """The class and its options: ``LeakyRNN(alpha=0.1)``."""
-        options = [f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_")]
+        options = [f"{name}={value!r}" for name, value in options_of(self).items() if not name.startswith("_")]
         return f"{type(self).__name__}({', '.join(options)})"
+
+
+def options_of(cell: object) -> dict[str, Any]:
+    """A cell's options: all that it holds."""
+    slots = {name: getattr(cell, name) for name in slots_of(type(cell)) if hasattr(cell, name)}
+    return slots | vars(cell)
+
+
+def slots_of(kind: type) -> tuple[str, ...]:
+    """The names of a class's __slots__ and of those above it."""
+    return tuple([name for each in kind.__mro__ for name, place in vars(each).items() if isinstance(place, MemberDescriptorType)])
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -180,11 +181,16 @@ def as_states(cell: Cell, returned: Any) -> tuple[Tensor, ...]:
 
 
 def check_shapes(cell: Cell, before: Sequence[Tensor], after: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The states after a step. Raises a RuntimeError if one is not shaped like the one before."""
+    """The states after a step. Raises a RuntimeError if one is not shaped like the one before, or of another dtype."""
     for name, old, new in zip(cell.states, before, after, strict=True):
         if new.shape != old.shape:
             raise RuntimeError(
                 f"expected the step of {type(cell).__name__} to return {name} of shape {tuple(old.shape)}, (B, H), got {tuple(new.shape)}: "
                 "keep one number for each sequence and unit"
+            )
+        if new.dtype is not old.dtype and not torch.is_autocast_enabled(old.device.type):
+            raise RuntimeError(
+                f"expected the step of {type(cell).__name__} to return {name} of {old.dtype}, as it was before, got {new.dtype}: "
+                f"convert it with .to(s.{name}.dtype)"
             )
     return after

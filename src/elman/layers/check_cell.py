@@ -14,17 +14,17 @@ from elman.layers.try_step import try_step
 MOST_UNITS = 2**16  # of a step that is tried
 
 # What the call of a network gives by other names.
-_TAKEN = ("input", "x", "hx", "state", "lengths", "reset", "out", "rnn", "self")
+_TAKEN = ("input", "x", "chunk", "size", "hx", "state", "lengths", "reset", "out", "rnn", "self")
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
 
-def as_cell(cell: object, hidden_size: object, device: torch.device | str | None) -> Cell:
+def as_cell(cell: object, hidden_size: object, device: torch.device | str | None, dtype: torch.dtype | None) -> Cell:
     """The cell, checked.
 
     Args:
         cell: as the caller gave it.
         hidden_size: H, as the caller gave it.
-        device: where its network will be.
+        device, dtype: where its network will be, and of what.
 
     Raises:
         TypeError: it is not a cell; what it declares is not of the right type; or the step returns what is not a tensor.
@@ -40,10 +40,10 @@ def as_cell(cell: object, hidden_size: object, device: torch.device | str | None
     if type(cell) is BY_NAME.get(cell.name):
         return cell
     if isinstance(cell, Wrapper):
-        as_cell(cell.cell, hidden_size, device)
+        as_cell(cell.cell, hidden_size, device, dtype)
     _check_declarations(cell)
     if not torch._C._len_torch_dispatch_stack() and not torch.compiler.is_compiling():  # numbers may be unknown there
-        try_step(cell, min(max(as_int(hidden_size) or 1, 1), MOST_UNITS), device)
+        try_step(cell, min(max(as_int(hidden_size) or 1, 1), MOST_UNITS), device, dtype)
     return cell
 
 
@@ -75,9 +75,8 @@ def _check_declarations(cell: Cell) -> None:
                 raise ValueError(f"expected {kind}.{name} to have {expected} for {key!r}, got {brief(size)}")
     if not cell.input_gates and not cell.recurrent_gates and not cell.parameters:
         raise ValueError(f"expected {kind} to have a parameter, got none: name its gates in gates")
-    groups = {"gates": cell.gates, "states": cell.states, "parameters": cell.parameters, "draws": cell.draws}
-    for where, names in {**groups, "step_inputs": cell.step_inputs}.items():
-        _check_names(f"{kind}.{where}", tuple(names))
+    for where in ("gates", "input_gates", "recurrent_gates", "states", "parameters", "draws", "step_inputs"):
+        _check_names(f"{kind}.{where}", tuple(getattr(cell, where)))
     for where, names, taken in (
         ("step_inputs", tuple(cell.step_inputs), (*cell.gates, *_TAKEN)),
         ("parameters", tuple(cell.parameters), _WEIGHTS),

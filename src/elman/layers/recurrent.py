@@ -120,7 +120,7 @@ class Recurrent(RecurrentModule[State]):
             RuntimeError: the step fails, does not return its states, writes to its arguments, or gives other numbers the second time.
         """
         super().__init__()
-        self.cell = as_cell(cell, hidden_size, device)
+        self.cell = as_cell(cell, hidden_size, device, dtype)
         self._build(
             input_size,
             hidden_size,

@@ -77,7 +77,7 @@ class RecurrentCell(RecurrentModule[State]):
             Exception: as ``elman.Recurrent`` does for these arguments.
         """
         super().__init__()
-        self.cell = as_cell(cell, hidden_size, device)
+        self.cell = as_cell(cell, hidden_size, device, dtype)
         self.input_size = as_size("input_size", input_size, 1)
         self.hidden_size = as_size("hidden_size", hidden_size, 1)
         self.bias = as_flag("bias", bias)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from elman.cells.cell import options_of
 from elman.cells.values import Values, as_states, check_shapes, missing
 from elman.layers.errors import brief
 
@@ -28,14 +29,16 @@ _TORCH = os.path.dirname(torch.__file__)
 _OURS = tuple([os.path.join(os.path.dirname(os.path.dirname(__file__)), *room) for room in (("cells", "values.py"), ("layers",))])
 
 
-def try_step(cell: Cell, units: int, device: torch.device | str | None) -> None:
+def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
     """Take a step of the cell with so many units and raise an error if something is wrong with it: see ``check_cell.as_cell``."""
     where = torch.device(device) if device is not None else torch.get_default_device()
     where = torch.device("cpu") if where.type == "meta" else where
+    dtype = dtype or torch.get_default_dtype()
+    dtype = dtype if dtype is torch.float64 else torch.float32  # narrower ones lack operations on some devices
     with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
         for training in (True, False) if cell.draws else (True,):
-            options = dict(vars(cell))
-            first, second = _step(cell, units, where, training), _step(cell, units, where, training)
+            options = options_of(cell)
+            first, second = (_step(cell, units, where, dtype, training) for _ in range(2))
             _check_unchanged(cell, options)
             if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)):
                 raise RuntimeError(
@@ -45,7 +48,7 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None) -> None:
 
 
 def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
-    now = vars(cell)
+    now = options_of(cell)
     for name in (*options, *now):
         if now.get(name) is not options.get(name):
             raise RuntimeError(
@@ -54,9 +57,9 @@ def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
             )
 
 
-def _step(cell: Cell, units: int, device: torch.device, training: bool) -> tuple[Tensor, ...]:
+def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, training: bool) -> tuple[Tensor, ...]:
     """The states after a step."""
-    numbers = _numbers(units, device)
+    numbers = _numbers(units, device, dtype)
 
     def named(names: Iterable[str]) -> list[tuple[str, Tensor]]:
         return [(name, next(numbers)) for name in names]
@@ -82,9 +85,9 @@ def _step(cell: Cell, units: int, device: torch.device, training: bool) -> tuple
         raise type(error)(_with_place(str(error), _definition(cell))) from None
 
 
-def _numbers(units: int, device: torch.device) -> Iterator[Tensor]:
+def _numbers(units: int, device: torch.device, dtype: torch.dtype) -> Iterator[Tensor]:
     """Batches of numbers between -1 and 1, the same ones each time."""
-    count = torch.arange(1, BATCH * units + 1, device=device, dtype=torch.get_default_dtype()).reshape(BATCH, units)
+    count = torch.arange(1, BATCH * units + 1, device=device, dtype=dtype).reshape(BATCH, units)
     seed = 1
     while True:
         yield torch.sin(count * seed)

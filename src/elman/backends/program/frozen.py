@@ -1,13 +1,15 @@
 """What a step can depend on beside its arguments, as a key that tells when it has changed: the cell's options, and what its classes define.
 
-Options are compared by what they are: two cells ``LeakyRNN(alpha=0.1)`` share a program. Classes are compared by the very objects they
-define, and so are the globals that their functions name.
+Options are compared by what they are: two cells ``LeakyRNN(alpha=0.1)`` share a program. Classes and functions are compared by the very
+objects that they define and name, those that can change inside by their contents, too.
 """
 
 from __future__ import annotations
 
+import collections
+import copy
 import enum
-import itertools
+import functools
 import operator
 import types
 from typing import TYPE_CHECKING, Any
@@ -15,22 +17,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from elman.backends.program.reach import Reach, is_settled, package_of
 from elman.backends.program.stand_in import NotRecordedError
+from elman.cells.cell import slots_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
 
 def frozen_cell(cell: object) -> Hashable:
     """A key that is equal for two cells, or a cell at two times, only if their steps do the same.
 
     Raises:
-        NotRecordedError: if an option of the cell is something that cannot be compared.
+        NotRecordedError: if an option of the cell, or what its step names, is something that cannot be compared.
     """
-    return _class_key(type(cell)), _frozen_items(vars(cell))
+    try:
+        return _frozen_object(cell)
+    except RecursionError:
+        raise NotRecordedError("does not run a cell with an option that holds itself") from None
 
 
 # --- Options ----------------------------------------------------------------------------------------------------------
+
+
+def _frozen_object(thing: object) -> Hashable:
+    key = _key_of(type(thing))
+    if not (slots := key.definition.slots):
+        return key, _frozen_items(vars(thing))
+    return key, _frozen_items(getattr(thing, "__dict__", {})), _frozen_all(getattr(thing, name, None) for name in slots)
 
 
 def _frozen_items(options: Mapping[Any, object]) -> Hashable:
@@ -48,35 +62,30 @@ def _frozen(value: object) -> Hashable:
     if isinstance(value, torch.Tensor | np.generic | np.ndarray):
         return kind, _frozen_number(value)
     if isinstance(value, tuple | list):
-        return kind, tuple([_frozen(each) for each in value])
+        return kind, _frozen_all(value)
     if isinstance(value, dict):
         return kind, _frozen_items(value)
-    if hasattr(value, "__dict__") and not hasattr(kind, "__slots__"):
-        return frozen_cell(value)  # another cell, a module: an object with options of its own
+    if (hasattr(value, "__dict__") or slots_of(kind)) and not _key_of(kind).definition.hides:
+        return _frozen_object(value)  # another cell, a module: an object with options of its own
     raise NotRecordedError(f"does not run a cell with an option of type {kind.__name__}")
+
+
+def _frozen_all(values: Iterable[object]) -> Hashable:
+    return tuple([_frozen(each) for each in values])
 
 
 def _itself(value: Any) -> Hashable:
     return value  # type: ignore[no-any-return]
 
 
-class _Same:
-    """Equal to what has the very same object."""
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
+def _frozen_partial(value: functools.partial[Any]) -> Hashable:
+    return _frozen(value.func), _frozen_all(value.args), _frozen_items(value.keywords)
 
 
-def _frozen_function(function: types.FunctionType) -> Hashable:
-    inside = [_frozen(cell.cell_contents) for cell in function.__closure__ or ()]
-    named = [_Same(names[name]) for names, name in _global_names(function)]
-    return function, tuple(inside), _frozen(function.__defaults__), tuple(named)
+def _frozen_builtin(value: Any) -> Hashable:
+    """A function of C's. Bound to an object it is that object's."""
+    bound = value.__self__
+    return value if bound is None or isinstance(bound, types.ModuleType | type) else (value.__name__, _frozen(bound))
 
 
 def _frozen_number(value: Any) -> Hashable:
@@ -86,78 +95,115 @@ def _frozen_number(value: Any) -> Hashable:
 
 
 _FREEZE: dict[type, Callable[[Any], Hashable]] = {
-    **dict.fromkeys((int, str, bytes, bool, type(None), complex, torch.dtype, torch.device, types.BuiltinFunctionType), _itself),
+    **dict.fromkeys((int, str, bytes, bool, type(None), complex, torch.dtype, torch.device), _itself),
     float: float.hex,
-    tuple: lambda value: tuple([_frozen(each) for each in value]),
-    list: lambda value: tuple([_frozen(each) for each in value]),
+    tuple: _frozen_all,
+    list: _frozen_all,
     dict: _frozen_items,
     set: frozenset,
     frozenset: frozenset,
-    types.FunctionType: _frozen_function,
+    types.BuiltinFunctionType: _frozen_builtin,
+    types.FunctionType: lambda function: _key_of(function),
     types.MethodType: lambda value: (_frozen(value.__self__), _frozen(value.__func__)),
+    functools.partial: _frozen_partial,
+    collections.deque: _frozen_all,
+    types.SimpleNamespace: lambda value: _frozen_items(vars(value)),
 }
 
 
-# --- Classes ----------------------------------------------------------------------------------------------------------
+# --- Classes and functions --------------------------------------------------------------------------------------------
 
 
 class _Definition:
-    """What a class and those above it define, and the globals that their functions name, at one time."""
+    """What a class and those above it define, or a function, and all that they name, at one time.
 
-    def __init__(self, kind: type) -> None:
-        self.classes = [vars(each) for each in kind.__mro__[:-1]]
-        functions = [getattr(each, "__func__", each) for names in self.classes for each in names.values()]
-        self.named = [pair for each in functions if isinstance(each, types.FunctionType) for pair in _global_names(each)]
-        self.values = self._values()
+    Attributes:
+        slots: the names of the class's slots.
+        hides: whether its objects may hold what no attribute shows, as those of C's classes do.
+    """
+
+    def __init__(self, thing: type | types.FunctionType) -> None:
+        kinds = thing.__mro__[:-1] if isinstance(thing, type) else ()
+        self.classes = [vars(each) for each in kinds]
         # Python itself writes names of its own into a class: they say nothing.
         items = [item for names in self.classes for item in names.items()]
-        self.said = [(name, value) for name, value in items if callable(value) or not name.startswith(("__", "_abc_"))]
-        self.said += [(name, names.get(name)) for names, name in self.named]
-        self.mutable = [(value, value.copy()) for _, value in self.said if type(value) in (list, dict, set)]
+        said = [(name, value) for name, value in items if callable(value) or not name.startswith(("__", "_abc_"))]
+        home = package_of(kinds[0]) if kinds else thing.__module__.partition(".")[0]
+        self.reach = Reach([value for _, value in said] if kinds else [thing], home)
+        named = self.reach.values()
+        self.slots = slots_of(thing) if isinstance(thing, type) else ()
+        self.hides = any(not _is_pythons(each) for each in kinds)
+        self.before = self._values()
+        self.said = [*said, *enumerate(named)]
+        inside = [value for value in (*(value for _, value in said), *named) if not hasattr(type(value), "__get__")]
+        self.contents = [(look, value, look(value)) for value in (*inside, *self.reach.dicts()) if (look := _look_into(value)) is not None]
 
     def holds(self) -> bool:
         """Whether all of it is still so."""
         now = self._values()
-        same = len(now) == len(self.values) and all(map(operator.is_, now, self.values))
-        return same and all(value == before for value, before in self.mutable)
+        same = len(now) == len(self.before) and all(map(operator.is_, now, self.before))
+        return same and all(look(value) == before for look, value, before in self.contents)
 
     def means(self, other: _Definition) -> bool:
         """Whether another one says the same."""
         same = [(name, id(value)) for name, value in self.said] == [(name, id(value)) for name, value in other.said]
-        return same and [before for _, before in self.mutable] == [before for _, before in other.mutable]
+        return same and [before for _, _, before in self.contents] == [before for _, _, before in other.contents]
 
     def _values(self) -> list[Any]:
-        return [*itertools.chain.from_iterable([each.values() for each in self.classes]), *[names.get(name) for names, name in self.named]]
+        found: list[Any] = []
+        for names in self.classes:
+            found += names.values()
+        return found + self.reach.values() if self.reach else found
+
+
+def _is_pythons(kind: type) -> bool:
+    """Whether a class is written in Python, and so are the objects that it makes."""
+    return bool(kind.__flags__ & _HEAP_TYPE) and isinstance(vars(kind).get("__new__", _NEW), staticmethod)
+
+
+_HEAP_TYPE = 1 << 9  # in CPython's object.h
+_NEW = staticmethod(object.__new__)
+_NUMBERS = int, float, str, bool, type(None)
+_CONSTANT = (*_NUMBERS, complex, bytes, torch.dtype, torch.device, types.BuiltinFunctionType, types.CodeType, types.ModuleType)
+
+
+def _look_into(value: object) -> Callable[[Any], object] | None:
+    """What tells whether a value has changed inside; None where it cannot."""
+    kind = type(value)
+    if kind in _CONSTANT or isinstance(value, type | enum.Enum):
+        return None
+    if kind in (list, dict, set, tuple):
+        each = value.values() if isinstance(value, dict) else value
+        if all(type(inside) in _NUMBERS for inside in each):  # type: ignore[attr-defined]  # it has been looked at
+            return None if kind is tuple else copy.copy
+    try:
+        _frozen(value)
+    except NotRecordedError:
+        if is_settled(kind) and not isinstance(value, torch.Tensor | np.ndarray | list | dict | tuple):
+            return None
+        raise
+    return _frozen
 
 
 class _Key:
-    """Stays while nothing of a class changes."""
+    """Stays while nothing of a class or function changes."""
 
     def __init__(self, definition: _Definition) -> None:
         self.definition = definition
 
 
-_MOST = 1024  # classes that are known: so those made in a loop do not pile up
-_keys: dict[type, _Key] = {}
+_MOST = 1024  # classes and functions that are known: so those made in a loop do not pile up
+_keys: dict[type | types.FunctionType, _Key] = {}
 
 
-def _class_key(kind: type) -> Hashable:
-    key = _keys.get(kind)
+def _key_of(thing: type | types.FunctionType) -> _Key:
+    key = _keys.get(thing)
     if key is None or not key.definition.holds():
-        now = _Definition(kind)
+        now = _Definition(thing)
         if key is not None and key.definition.means(now):
             key.definition = now
         else:
             while len(_keys) >= _MOST:
-                del _keys[next(iter(_keys))]
-            key = _keys[kind] = _Key(now)
+                _keys.pop(next(iter(_keys)), None)
+            key = _keys[thing] = _Key(now)
     return key
-
-
-def _global_names(function: types.FunctionType) -> list[tuple[dict[str, Any], str]]:
-    names, codes = set[str](), [function.__code__]
-    while codes:
-        code = codes.pop()
-        names |= set(code.co_names)
-        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
-    return [(function.__globals__, name) for name in sorted(names) if name in function.__globals__]

@@ -85,7 +85,15 @@ def ceil(input: Value) -> Value:
 
 
 def where(condition: Value, input: Value | Number, other: Value | Number) -> Value:
-    return made(Opcode.WHERE, condition, input, other)
+    result = made(Opcode.WHERE, condition, input, other)
+    if any(isinstance(each, Value) and not each.truth for each in (input, other)):
+        return result
+    kinds = {bool if isinstance(each, Value) else type(each) for each in (input, other)}
+    if kinds == {bool}:
+        return Value(result.recording, result.expression, result.shape_, truth=True)
+    if float not in kinds or torch.get_default_dtype() is not result.recording.dtype:
+        refuse("does not run a choice between two numbers that is of another dtype than the step")
+    return result
 
 
 def logical_and(input: Value, other: Value) -> Value:
@@ -193,12 +201,12 @@ def unchanged(input: Value) -> Value:
 
 
 def to(input: Value, other: Any = None, dtype: Any = None) -> Value:
-    """To the dtype that there is; a comparison to numbers."""
-    asked = dtype or (other.dtype if isinstance(other, Value) else other)
-    exact = isinstance(asked, torch.dtype) and asked.is_floating_point and input.truth
-    if asked is not input.recording.dtype and not exact:
+    """To the dtype that there is. A comparison also to a narrower one: it is still exact, and other numbers widen it."""
+    asked, there = dtype or (other.dtype if isinstance(other, Value) else other), input.recording.dtype
+    narrower = isinstance(asked, torch.dtype) and asked.is_floating_point and torch.promote_types(asked, there) is there
+    if asked is not there and not (narrower and input.truth):
         refuse(f"does not run a step that changes the dtype to {asked}")
-    return Value(input.recording, input.expression, input.shape_)
+    return Value(input.recording, input.expression, input.shape_, truth=asked is not there)
 
 
 def to_float(input: Value) -> Value:

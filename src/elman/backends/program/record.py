@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from elman.backends.program.made import made
 from elman.backends.program.operations import OPERATIONS
 from elman.backends.program.program import Opcode, Role
-from elman.backends.program.stand_in import NotRecordedError, Recording, UnlikeStepsError, Value, refuse, where_raised
+from elman.backends.program.stand_in import NotRecordedError, Recording, UnlikeStepsError, Value, refuse, take_refusal, where_raised
+from elman.backends.program.verify import verify
 from elman.cells.gates import ACTIVATIONS, shared_gates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-
-    import torch
 
     from elman.backends.program.graph import Graph
     from elman.backends.program.stand_in import Shape
@@ -57,13 +57,15 @@ def record(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
         NotRecordedError: if it does something that no program can do.
         UnlikeStepsError: if it is another one each time.
     """
-    with _disable_current_modes():  # tensors with numbers, whatever the call is under
+    # Tensors with numbers, whatever the call is under; and gradients on, so that a step that turns them off is seen.
+    with _disable_current_modes(), torch.inference_mode(False), torch.enable_grad():
         first, second = _recorded(cell, dtype, draws), _recorded(cell, dtype, draws)
-    if not first.same(second):
-        raise UnlikeStepsError(
-            f"expected the step of {type(cell).__name__} to do the same at each call, got another one the second time: "
-            "keep what lasts from step to step in a state, declare random numbers in draws"
-        )
+        if not first.same(second):
+            raise UnlikeStepsError(
+                f"expected the step of {type(cell).__name__} to do the same at each call, got another one the second time: "
+                "keep what lasts from step to step in a state, declare random numbers in draws"
+            )
+        verify(cell, first, dtype, draws)
     return first
 
 
@@ -88,14 +90,20 @@ def _recorded(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
         SimpleNamespace(**leaves(Role.OWN, cell.parameters)),
         *((SimpleNamespace(**full(Role.DRAW, cell.draws)) if draws else None,) if cell.draws else ()),
     )
+    take_refusal()  # of another step
     try:
         returned = cell.step(*arguments)
     except (NotRecordedError, UnlikeStepsError):
         raise
     except Exception as error:  # it runs with tensors, which was tried when the network was made
         raise NotRecordedError(f"does not run a step with {type(error).__name__}, at {where_raised(error)}") from error
+    if (caught := take_refusal()) is not None:
+        raise caught
     after = [recording.value(each) for each in (returned if isinstance(returned, tuple | list) else (returned,))]
+    if [each.shape_ if isinstance(each, Value) and not each.truth else None for each in after] != [("B", "H")] * len(cell.states):
+        raise NotRecordedError("does not run a step that does not return its states")  # the reference says what is wrong with it
     values = [gates.value(gate, r) for gate in cell.traced]
+    r.take_rest()
     return Recorded(
         recording.graph,
         tuple(each.expression.place for each in after),
@@ -122,6 +130,7 @@ class _Recurrent:
     def __init__(self, recording: Recording, cell: Cell) -> None:
         self._recording = recording
         self._gates = {gate: index for index, gate in enumerate(cell.recurrent_gates)}
+        self._parts: dict[str, Value] = {}  # as they were taken, r.g or r(g, v)
         self._h = recording.leaf((Role.STATE, 0), ("B", "H"))
         self.of_h: set[int] = set()
         self.of_others: dict[int, set[int]] = {}
@@ -130,19 +139,28 @@ class _Recurrent:
     def __getattr__(self, gate: str) -> Value:
         if gate.startswith("_"):
             raise AttributeError(gate)
-        part = self(gate, self._h)
-        setattr(self, gate, part)
-        return part
+        setattr(self, gate, self(gate, self._h))
+        return self._parts[gate]
 
     def __call__(self, gate: str, v: Value) -> Value:
         if v.shape_ != ("B", "H"):
             refuse(f"does not run r({gate!r}, v) with a v of a shape other than (B, H)")
         index = self._gates[gate]
         of = self.of_h if v.expression == self._h.expression else self.of_others.setdefault(v.expression.place, set())
+        if any(index in gates for gates in (self.of_h, *self.of_others.values()) if gates is not of):
+            refuse(f"does not run a step that uses the rows of gate {gate!r} twice")
         of.add(index)
-        part = self._recording.leaf((Role.RECURRENT, index), ("B", "H"))
+        part = self._parts[gate] = self._recording.leaf((Role.RECURRENT, index), ("B", "H"))
         self.listener(gate, v, part)
         return part
+
+    def part_of(self, gate: str) -> Value | None:
+        """The gate's part as the step has taken it, of h where it has not; None if the gate has none."""
+        return None if gate not in self._gates else self._parts[gate] if gate in self._parts else getattr(self, gate)
+
+    def take_rest(self) -> None:
+        """Let the rows that the step has not used be multiplied by h: they are in weight_hh, and a program has a product for each."""
+        self.of_h |= {index for gate, index in self._gates.items() if gate not in self._parts}
 
 
 class _Gates:
@@ -178,6 +196,6 @@ class _Gates:
         if gate in self._values:
             return self._values[gate]
         parts = [self._x[gate]] if gate in self._x else []
-        if gate in r._gates:
-            parts.append(vars(r).get(gate) or getattr(r, gate))
+        if (part := r.part_of(gate)) is not None:
+            parts.append(part)
         return made(Opcode.ADD, *parts) if len(parts) == 2 else parts[0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+import threading
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +19,16 @@ if TYPE_CHECKING:
 
     from elman.backends.program.program import Operand
 
-_SKIPPED = str(Path(__file__).parent), str(Path(torch.__file__).parent)  # what is not the step's code
+_SKIPPED = str(Path(__file__).parent), str(Path(torch.__file__).parent), copy.__file__  # what is not the step's code
 
 Shape = tuple["str | int", ...]  # of "B", "H" and 1
+
+
+# What gives of comparisons, which are bools, just what it gives of the numbers 0 and 1.
+_OF_COMPARISONS = frozenset(
+    "logical_and bitwise_and and logical_or bitwise_or or logical_xor bitwise_xor xor logical_not bitwise_not invert where to type_as "  # noqa: SIM905
+    "float double lt less le less_equal gt greater ge greater_equal eq ne not_equal detach clone contiguous unsqueeze expand_as".split()
+)
 
 
 class NotRecordedError(Exception):
@@ -45,9 +54,16 @@ class Recording:
         function = self.operations.get(name)
         if function is None:
             refuse(f"does not run the operation {name}")
+        if not torch.is_grad_enabled():  # also what a torch.autograd.Function does, whose gradient is not that of its operations
+            refuse("does not run a step that turns gradients off (v.detach() does)")
+        if torch.is_autocast_enabled("cpu"):
+            refuse("does not run a step that turns autocast on")
         asked = {key: value for key, value in kwargs.items() if value is not None and key not in ("inplace", "_stacklevel")}
         if kwargs.get("inplace"):
             refuse(f"does not run {name} in place")
+        operands = [each for each in (*args, *asked.values()) if isinstance(each, Value)]
+        if not self._inside and all(each.truth for each in operands) and name not in _OF_COMPARISONS:
+            refuse(f"does not run {name} of comparisons alone (c.to(v.dtype) makes them numbers)")
         outermost, self._inside = not self._inside, True
         try:
             result = function(*(self.value(each) for each in args), **{key: self.value(each) for key, each in asked.items()})
@@ -56,7 +72,7 @@ class Recording:
         finally:
             self._inside = not outermost
         if outermost and isinstance(result, Value):
-            self.listener(name, [each for each in (*args, *asked.values()) if isinstance(each, Value)], result)
+            self.listener(name, operands, result)
         return result
 
     def value(self, thing: Any) -> Any:
@@ -70,6 +86,8 @@ class Recording:
         if isinstance(thing, torch.Tensor):
             if thing.numel() != 1 or thing.requires_grad:
                 refuse("does not run a step with a tensor from outside that has more than one number or requires a gradient")
+            if thing.dim() and torch.promote_types(thing.dtype, self.dtype) is not self.dtype:
+                refuse(f"does not run a step that changes the dtype to {thing.dtype}")
             return self.number(float(thing))
         return thing
 
@@ -90,7 +108,7 @@ class Size:
         return self.name
 
     def __eq__(self, other: object) -> bool:
-        return self.name == other.name if isinstance(other, Size) else _size_refuses(self)
+        return True if isinstance(other, Size) and self.name == other.name else _size_refuses(self)  # two sizes may be the same number
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -166,6 +184,7 @@ class Value:
     __matmul__ = __rmatmul__ = _refusing("does not run matrix products other than r(...)")
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refusing("does not run rounding division")
     __bool__ = __float__ = __int__ = __index__ = _refusing("does not run a step that depends on the values of its tensors")
+    __copy__ = __deepcopy__ = _refusing("does not run a copy other than clone()")
     __getitem__ = __setitem__ = __len__ = __iter__ = __contains__ = _refusing("does not run indexing of tensors")
     __hash__ = object.__hash__
     __array_ufunc__ = None  # so that a NumPy number leaves the operation to this class
@@ -211,8 +230,24 @@ class Value:
         refuse(f"does not run an operation in place ({name})")
 
 
+class _Refused(threading.local):
+    """The latest refusal: a step may catch it, and go on with something else."""
+
+    latest: NotRecordedError | None = None
+
+
+_refused = _Refused()
+
+
 def refuse(what: str, cause: Exception | None = None) -> NoReturn:
-    raise NotRecordedError(f"{what}, at {where()}") from cause
+    _refused.latest = NotRecordedError(f"{what}, at {where()}")
+    raise _refused.latest from cause
+
+
+def take_refusal() -> NotRecordedError | None:
+    """The latest refusal since this was asked the last time."""
+    latest, _refused.latest = _refused.latest, None
+    return latest
 
 
 def where() -> str:

@@ -108,6 +108,18 @@ SENTENCES = {
         "{cell} 的 step 返回的 {name} 形状应为 {shape}，即 (B, H)，收到 {value}"
     ),
     "keep one number for each sequence and unit": "每条序列的每个单元应有一个数",
+    "expected the step of {cell} to return {name} of {dtype}, as it was before, got {value} (at {place})": (
+        "{cell} 的 step 返回的 {name} 应与之前一样为 {dtype}，收到 {value}（位于 {place}）"
+    ),
+    "expected the step of {cell} to return {name} of {dtype}, as it was before, got {value}": (
+        "{cell} 的 step 返回的 {name} 应与之前一样为 {dtype}，收到 {value}"
+    ),
+    "convert it with {call}": "请用 {call} 转换",
+    "expected {cell}.init to fill all of {name}, got numbers that are NaN": "{cell}.init 应填满 {name}，其中仍有 NaN",
+    "return True only for what it fills": "只有填充了参数才返回 True",
+    "expected {cell}.init to return True for {name}, which it fills, got {value}": "{cell}.init 填充了 {name}，应返回 True，返回了 {value}",
+    "end it with return True": "请在末尾写 return True",
+    "expected {wrapper} to draw numbers of other names than {cell}, got {name}": "{wrapper} 的随机数不能与 {cell} 的同名，收到 {name}",
     "expected {call} in the step of {cell} with a gate's name, got {value} (at {place})": (
         "{cell} 的 step 中 {call} 的第一个参数应为门的名字，收到 {value}（位于 {place}）"
     ),

@@ -192,6 +192,7 @@ SENTENCES = {
     "{backend} does not run packed sequences of a cell of your own": "{backend} 后端不支持自定义 cell 的打包序列（PackedSequence）",
     # What a step does that no kernel runs
     "{backend} does not run a cell with an option of type {type}": "{backend} 后端不支持含有 {type} 类型选项的 cell",
+    "{backend} does not run a cell with an option that holds itself": "{backend} 后端不支持选项中包含自身的 cell",
     "{backend} does not run a cell with an option that is a tensor of more than one number": (
         "{backend} 后端不支持选项为多元素张量的 cell"
     ),
@@ -209,9 +210,28 @@ SENTENCES = {
     "{backend} does not run indexing of tensors, at {place}": "{backend} 后端不支持 step 中对张量的索引和迭代（{place}）",
     "{backend} does not run rounding division, at {place}": "{backend} 后端不支持 step 中的取整除法和取余（{place}）",
     "{backend} does not run matrix products other than r(...), at {place}": ("{backend} 后端只支持 step 中由 r(...) 做矩阵乘法（{place}）"),
+    "{backend} does not run a copy other than clone(), at {place}": "{backend} 后端不支持 step 中除 clone() 之外的复制（{place}）",
     "{backend} does not run a power whose exponent is not a number, at {place}": "{backend} 后端只支持 step 中指数为常数的幂（{place}）",
     "{backend} does not run logical operations on anything but comparisons, at {place}": (
         "{backend} 后端只支持 step 中对比较结果做逻辑运算（{place}）"
+    ),
+    "{backend} does not run a step that does not return its states": "{backend} 后端不支持没有返回全部状态的 step",
+    "{backend} does not run the gradient of {name}": "{backend} 后端不支持 {name} 自定义的梯度",
+    "{backend} does not run a step that does something else when it is recorded (it may ask for its tensors' type)": (
+        "{backend} 后端不支持录制时行为不同的 step（它可能依赖张量的类型）"
+    ),
+    "{backend} does not run a step that uses the rows of gate {gate} twice, at {place}": (
+        "{backend} 后端不支持 step 中两次使用门 {gate} 的权重（{place}）"
+    ),
+    "{backend} does not run a step that turns gradients off (v.detach() does), at {place}": (
+        "{backend} 后端不支持 step 中关闭梯度（请改用 v.detach()）（{place}）"
+    ),
+    "{backend} does not run a step that turns autocast on, at {place}": "{backend} 后端不支持 step 中开启 autocast（{place}）",
+    "{backend} does not run {name} of comparisons alone (c.to(v.dtype) makes them numbers), at {place}": (
+        "{backend} 后端不支持 step 中只对比较结果做 {name}（可用 c.to(v.dtype) 转成数值）（{place}）"
+    ),
+    "{backend} does not run a choice between two numbers that is of another dtype than the step, at {place}": (
+        "{backend} 后端不支持 step 中在两个常数之间选择，其结果的 dtype 与 step 不同（{place}）"
     ),
     "{backend} does not run a step that changes the dtype to {dtype}, at {place}": "{backend} 后端不支持 step 中转换为 {dtype}（{place}）",
     "{backend} does not run a step that computes with the size {size}, at {place}": (

@@ -1,0 +1,246 @@
+"""A program is made anew as soon as anything changes that a step can reach, and stays while only other things do."""
+
+from __future__ import annotations
+
+import functools
+import types
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.nn.functional import leaky_relu
+
+from elman import Cell
+from elman.backends.program import lookup
+from elman.backends.program.lookup import program_of
+from elman.backends.program.stand_in import NotRecordedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What the steps below reach: each of these is 0.25 in some place.
+NUMBER = 0.25
+NESTED = [[0.25]]
+TENSOR = torch.tensor(0.25)
+OBJECT = types.SimpleNamespace(number=0.25)
+MODULE = types.ModuleType("settings")
+MODULE.number = 0.25  # type: ignore[attr-defined]
+h = 0.25  # called as a state is
+
+
+class Settings:
+    number = 0.25
+
+
+def _scaled(value: Any) -> Any:
+    return value * NUMBER
+
+
+def _scaled_by_another(value: Any) -> Any:
+    return _scaled(value)
+
+
+def _scaled_by_default(value: Any, number: float = 0.25) -> Any:
+    return value * number
+
+
+def _scaled_by_keyword(value: Any, *, number: float = 0.25) -> Any:
+    return value * number
+
+
+def _scaled_by_attribute(value: Any) -> Any:
+    return value * _scaled_by_attribute.number  # type: ignore[attr-defined]
+
+
+_scaled_by_attribute.number = 0.25  # type: ignore[attr-defined]
+
+
+class Scaled(Cell):
+    """A step that is its state, scaled by what a function of it says."""
+
+    gates = ("f",)
+    table = [[0.25]]  # noqa: RUF012
+    tensor = torch.tensor(0.25)
+    settings = types.SimpleNamespace(number=0.25)
+
+    @property
+    def number(self) -> float:
+        return NUMBER
+
+
+def _bound() -> tuple[Callable[..., Any], Callable[[float], None]]:
+    number = 0.25
+
+    def change(other: float) -> None:
+        nonlocal number
+        number = other
+
+    return lambda self, x, r, s, p: s.h * number, change
+
+
+_by_closure, _change_closure = _bound()
+
+
+def _by_its_own_code(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:
+    return s.h * 0.25
+
+
+def _reload(patch: pytest.MonkeyPatch) -> None:
+    """As IPython's autoreload puts an edited function's code in its place."""
+    patch.setattr(_by_its_own_code, "__code__", (lambda self, x, r, s, p: s.h * 0.75).__code__)
+
+
+def _name(patch: pytest.MonkeyPatch, name: str, value: object) -> None:
+    patch.setattr(f"{__name__}.{name}", value)
+
+
+REACHED: dict[str, tuple[Callable[..., Any], Callable[[pytest.MonkeyPatch], object]]] = {
+    "a global in a property": (lambda self, x, r, s, p: s.h * self.number, lambda patch: _name(patch, "NUMBER", 0.75)),
+    "a global in a helper": (lambda self, x, r, s, p: _scaled(s.h), lambda patch: _name(patch, "NUMBER", 0.75)),
+    "a global in a helper's helper": (lambda self, x, r, s, p: _scaled_by_another(s.h), lambda patch: _name(patch, "NUMBER", 0.75)),
+    "a helper's helper": (lambda self, x, r, s, p: _scaled_by_another(s.h), lambda patch: _name(patch, "_scaled", lambda v: v * 0.75)),
+    "an attribute of an object": (lambda self, x, r, s, p: s.h * OBJECT.number, lambda patch: patch.setattr(OBJECT, "number", 0.75)),
+    "an attribute of a module": (lambda self, x, r, s, p: s.h * MODULE.number, lambda patch: patch.setattr(MODULE, "number", 0.75)),
+    "an attribute of a class": (lambda self, x, r, s, p: s.h * Settings.number, lambda patch: patch.setattr(Settings, "number", 0.75)),
+    "a list in a list": (lambda self, x, r, s, p: s.h * NESTED[0][0], lambda patch: NESTED[0].__setitem__(0, 0.75)),
+    "a tensor": (lambda self, x, r, s, p: s.h * TENSOR, lambda patch: TENSOR.fill_(0.75)),
+    "a list in a list of the class": (lambda self, x, r, s, p: s.h * self.table[0][0], lambda patch: Scaled.table[0].__setitem__(0, 0.75)),
+    "a tensor of the class": (lambda self, x, r, s, p: s.h * self.tensor, lambda patch: Scaled.tensor.fill_(0.75)),
+    "an object of the class": (
+        lambda self, x, r, s, p: s.h * self.settings.number,
+        lambda patch: patch.setattr(Scaled.settings, "number", 0.75),
+    ),
+    "what is bound in the step": (_by_closure, lambda patch: _change_closure(0.75)),
+    "a default": (
+        lambda self, x, r, s, p: _scaled_by_default(s.h),
+        lambda patch: patch.setattr(_scaled_by_default, "__defaults__", (0.75,)),
+    ),
+    "a default of a keyword": (
+        lambda self, x, r, s, p: _scaled_by_keyword(s.h),
+        lambda patch: patch.setitem(_scaled_by_keyword.__kwdefaults__, "number", 0.75),
+    ),
+    "an attribute of a function": (
+        lambda self, x, r, s, p: _scaled_by_attribute(s.h),
+        lambda patch: patch.setattr(_scaled_by_attribute, "number", 0.75),
+    ),
+    "the code itself": (_by_its_own_code, _reload),
+}
+
+
+def text(cell: Cell) -> str:
+    return str(program_of(cell, torch.float64).forward)
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_what_a_step_reaches_is_seen_to_change(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, change = REACHED[name]
+    cell = type("Scaled", (Scaled,), {"step": step})()
+    before = text(cell)
+    assert "0.25" in before
+    change(monkeypatch)
+    try:
+        after = text(cell)
+    finally:
+        monkeypatch.undo()
+        _change_closure(0.25)
+        NESTED[0][0] = Scaled.table[0][0] = 0.25
+        for tensor in (TENSOR, Scaled.tensor):
+            tensor.fill_(0.25)
+    assert after == before.replace("0.25", "0.75")
+    assert text(cell) == before
+
+
+def test_a_global_that_is_called_as_an_attribute_in_the_step_is_none_of_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``output, h = net(x, h)`` in a script must not make a program for each h."""
+    cell = type("Scaled", (Scaled,), {"step": lambda self, x, r, s, p: s.h * 0.25})()
+    before = program_of(cell, torch.float64)
+    monkeypatch.setattr(lookup, "record", None)
+    _name(monkeypatch, "h", torch.ones(3, 3))
+    assert program_of(cell, torch.float64) is before
+
+
+# --- Options ----------------------------------------------------------------------------------------------------------
+
+
+class Activated(Cell):
+    gates = ("f",)
+
+    def __init__(self, option: Any) -> None:
+        self.option = option
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return self.option(s.h) if callable(self.option) else s.h * self.option
+
+
+class Number(float):
+    pass
+
+
+class Slotted(Cell):
+    __slots__ = ("number",)
+    gates = ("f",)
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return s.h * self.number
+
+
+@dataclass(slots=True)
+class Described(Cell):
+    number: float
+    gates = ("f",)
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return s.h * self.number
+
+
+class Function:
+    __slots__ = ("number",)
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def __call__(self, value: Any) -> Any:
+        return value * self.number
+
+
+MAKES: dict[str, Callable[[float], Cell]] = {
+    "a partial function": lambda number: Activated(functools.partial(leaky_relu, negative_slope=number)),
+    "a method of a tensor": lambda number: Activated(torch.tensor(number, dtype=torch.float64).mul),
+    "an object with slots": lambda number: Activated(Function(number)),
+    "a cell with slots": Slotted,
+    "a dataclass with slots": Described,
+}
+
+
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+def test_cells_with_other_options_have_other_programs(make: Callable[[float], Cell]) -> None:
+    def found(number: float) -> str:
+        try:
+            return text(make(number))
+        except NotRecordedError as error:  # then nothing can be taken for something else
+            return f"{error} {number}"
+
+    assert found(0.25) != found(0.75)
+    assert found(0.25) == found(0.25)
+
+
+def test_an_option_whose_contents_do_not_show_is_refused() -> None:
+    with pytest.raises(NotRecordedError, match="does not run a cell with an option of type Number"):
+        text(Activated(Number(0.25)))
+
+
+def test_a_cell_that_holds_itself_is_refused() -> None:
+    cell = Activated(0.25)
+    cell.itself = cell  # type: ignore[attr-defined]
+    with pytest.raises(NotRecordedError, match="does not run a cell with an option that holds itself"):
+        text(cell)
+
+
+def test_slots_are_options_to_a_cell() -> None:
+    assert Slotted(0.25) != Slotted(0.75)
+    assert Slotted(0.25) == Slotted(0.25)
+    assert repr(Slotted(0.25)) == "Slotted(number=0.25)"
