@@ -169,6 +169,12 @@ def test_a_wrapper_is_a_cell_that_holds_a_cell() -> None:
     assert output.shape == (T, B, H)
 
 
+def test_a_wrapper_draws_numbers_of_its_own() -> None:
+    with pytest.raises(ValueError, match="expected Wrapper to draw numbers of other names than Noisy, got 'u'"):
+        elman.cells.Wrapper(Noisy(), {"u": "step"})
+    assert list(elman.cells.Wrapper(Noisy(), {"a": "step"}).draws) == ["u", "w", "a"]
+
+
 def test_the_built_in_cells_can_be_wrapped() -> None:
     lstm = elman.LSTM(I, H)
     zoned = elman.Recurrent(elman.Zoneout(lstm.stack.cell, h=0.1), I, H)

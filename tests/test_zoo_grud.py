@@ -47,6 +47,19 @@ def test_missing_values_are_filled_in_as_the_paper_does(batch_first: bool) -> No
     assert torch.equal(result[..., I:], mask.double())
 
 
+def test_a_short_time_is_right_after_a_long_sequence() -> None:
+    """In float32 what is left of two times of day 36,500 is off by a hundredth."""
+    fill = zoo.GRUDInput(1)
+    with torch.no_grad():
+        fill.w.fill_(1.0)
+        fill.b.zero_()
+    mask = torch.ones(100_001, 1, 1, dtype=torch.bool)
+    mask[-1] = False
+    last = fill(torch.ones(100_001, 1, 1), mask, torch.full((100_001, 1), 0.365))[-1, 0, 0]
+    assert last.dtype is torch.float32
+    assert last.item() == pytest.approx(np.exp(-0.365), rel=1e-6)
+
+
 def test_its_gradients_pass_gradcheck() -> None:
     torch.manual_seed(0)
     fill = zoo.GRUDInput(I).double()

@@ -225,16 +225,18 @@ def test_slstm_gates_neither_overflow_nor_vanish(forget: str) -> None:
         assert x.grad.isfinite().all()
 
 
-def test_min_lstms_share_is_right_where_both_gates_are_nearly_closed() -> None:
+@pytest.mark.parametrize("closed", [-80.0, -120.0, -1000.0])  # e to this: a float, none, not even a double
+def test_min_lstms_share_is_right_where_both_gates_are_nearly_closed(closed: float) -> None:
     rnn = elman.Recurrent(zoo.MinLSTM(), 1, 1, bias=False)
     with torch.no_grad():
-        rnn.weight_ih_l0.copy_(torch.tensor([[-80.0], [-81.0], [2.0]]))
+        rnn.weight_ih_l0.copy_(torch.tensor([[closed], [closed - 1], [2.0]]))
     x = torch.ones(1, 1, 1, requires_grad=True)
     output, _ = rnn(x, torch.full((1, 1, 1), 5.0))
     share = 1 / (1 + math.exp(-1))
     assert output.item() == pytest.approx(share * 5 + (1 - share) * 2, rel=1e-4)
     output.backward()
     assert x.grad.isfinite().all()
+    assert torch.equal(rnn.trace(torch.zeros(1, 1, 1)).gates["f"], torch.full((1, 1, 1, 1, 1), 0.5))
 
 
 @pytest.mark.parametrize("dt", [0.0, 0.25, 1.0, 7.75, 1023.5, 8191.0, -0.25, -3.75])

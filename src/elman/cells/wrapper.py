@@ -16,6 +16,10 @@ class Wrapper(Cell):
     Args:
         cell: the other cell.
         draws: random numbers of its own, as ``Cell.draws`` declares them, beside those of the other cell.
+
+    Raises:
+        TypeError: cell is not a cell.
+        ValueError: both cells draw numbers of one name.
     """
 
     def __init__(self, cell: Cell, draws: dict[str, str] | None = None) -> None:
@@ -25,6 +29,8 @@ class Wrapper(Cell):
             raise TypeError(f"expected {type(self).__name__} to hold an elman.Cell, got {got}")
         self.cell = cell
         self._draws = draws or {}
+        if shared := [name for name in self._draws if name in cell.draws]:
+            raise ValueError(f"expected {type(self).__name__} to draw numbers of other names than {type(cell).__name__}, got {shared[0]!r}")
 
     # What it declares is what the other cell declares.
     gates = property(lambda self: self.cell.gates)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elman.backends import kernels
+from elman.cells import Cell
 from elman.layers.errors import brief
 from elman.layers.options import check_placement
 from elman.layers.parameters import as_parameters
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from torch.nn.utils.rnn import PackedSequence
 
     from elman.backends import Stack
-    from elman.cells import Cell
     from elman.layers.arguments import Call
     from elman.layers.spans import Lengths, Reset
 
@@ -72,6 +72,24 @@ else:
 
         def __class_getitem__(cls, kinds):
             return super().__class_getitem__(kinds) if issubclass(cls, Generic) else cls
+
+
+@torch.no_grad()
+def _fill(cell: Cell, name: str, parameter: Tensor) -> bool:
+    """Let a cell fill a parameter with its initial values. Returns whether it did; raises a RuntimeError if it says otherwise."""
+    if type(cell).init is Cell.init:
+        return False
+    parameter.fill_(math.nan)
+    filled = bool(cell.init(name, parameter))
+    if parameter.is_meta or torch._C._len_torch_dispatch_stack() or torch.compiler.is_compiling():  # its numbers may be unknown
+        return filled
+    left = parameter.isnan()
+    if not (~left if filled else left).all():
+        kind = type(cell).__name__
+        if filled:
+            raise RuntimeError(f"expected {kind}.init to fill all of {name}, got numbers that are NaN: return True only for what it fills")
+        raise RuntimeError(f"expected {kind}.init to return True for {name}, which it fills, got {filled}: end it with return True")
+    return filled
 
 
 def _reader_of_one(name: str) -> Callable[[dict[str, Any]], tuple[Tensor, ...]]:
@@ -192,9 +210,7 @@ class RecurrentModule(_WithState[State]):
             if name in self._learned:
                 nn.init.zeros_(parameter)
                 continue
-            with torch.no_grad():
-                filled = name in kinds and self.stack.cell.init(kinds[name], parameter)
-            if not filled:
+            if not (name in kinds and _fill(self.stack.cell, kinds[name], parameter)):
                 nn.init.uniform_(parameter, -bound, bound)
 
     def _own_params(self) -> tuple[Tensor, ...] | None:

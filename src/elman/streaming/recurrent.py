@@ -90,7 +90,7 @@ class RecurrentStream(Stream):
         given = as_input(self._rnn, self._batch_size, x, {2: "(B, I)", 1: "(I,)"}, 0)
         time = 1 if self._rnn.batch_first else 0
         beside = self._beside(step_inputs, given, "(B" if given.dim() == 2 else "(")
-        return self._call(x, given, [time] if given.dim() == 2 else [0, time], out, **beside)  # type: ignore[no-any-return]
+        return self._call(x, given, [time] if given.dim() == 2 else [0, time], out, beside)  # type: ignore[no-any-return]
 
     def run(self, chunk: Values, out: Values | None = None, **step_inputs: Any) -> Values:
         """Run all steps of a chunk of the sequences, as ``Stream.run`` does.
@@ -106,7 +106,7 @@ class RecurrentStream(Stream):
         batch = 0 if self._rnn.batch_first else 1
         x = as_input(self._rnn, self._batch_size, chunk, {3: "(B, T, I)" if batch == 0 else "(T, B, I)", 2: "(T, I)"}, batch)
         beside = self._beside(step_inputs, x, "(T" if x.dim() == 2 else "(B, T" if batch == 0 else "(T, B")
-        return self._call(chunk, x, [] if x.dim() == 3 else [batch], out, **beside)  # type: ignore[no-any-return]
+        return self._call(chunk, x, [] if x.dim() == 3 else [batch], out, beside)  # type: ignore[no-any-return]
 
     def _beside(self, given: dict[str, Any], x: Tensor, axes: str) -> dict[str, Tensor]:
         """The step inputs as tensors, checked."""

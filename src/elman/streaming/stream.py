@@ -290,7 +290,7 @@ class Stream:
         self._state.set(stepper.states)
         return True
 
-    def _call(self, given: Values, x: Tensor, lacking: list[int], out: Values | None, **beside: Tensor) -> Any:
+    def _call(self, given: Values, x: Tensor, lacking: list[int], out: Values | None, beside: Mapping[str, Tensor] | None = None) -> Any:
         """Call the layer on x and store the state.
 
         Args:
@@ -300,6 +300,7 @@ class Stream:
             out: where the output is written, or None.
             beside: the cell's step inputs, which lack the same axes.
         """
+        beside = beside or {}
         for axis in lacking:
             x = x.unsqueeze(axis)
             beside = {name: value.unsqueeze(axis) for name, value in beside.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.functional import softplus
 
 from elman.cells import Cell
 from elman.zoo.min_gru import positive_part
@@ -30,8 +31,8 @@ class MinLSTM(Cell):
         n  = W_in x + b_in
         h' = f / (f + i) h + i / (f + i) n
 
-    This is the variant whose two gates sum to 1, which the paper calls length-independent. f / (f + i) is computed as
-    sigmoid(log f - log i), to avoid dividing by a sum near 0.
+    This is the variant whose two gates sum to 1, which the paper calls length-independent. f / (f + i) is computed as in the paper, as
+    sigmoid(log f - log i) with log f = -softplus(-a), which stays finite where both gates are near 0.
 
     Source: L. Feng, F. Tung, M. O. Ahmed, Y. Bengio, H. Hajimirsadegh, "Were RNNs All We Needed?", arXiv 2410.01201 (2024).
 
@@ -47,8 +48,7 @@ class MinLSTM(Cell):
         self.positive = as_switch("positive", positive)
 
     def step(self, x: Values, r: RecurrentParts, s: Values, p: Values) -> Tensor:
-        f = torch.sigmoid(x.f)
-        i = torch.sigmoid(x.i)
+        _f, _i = torch.sigmoid(x.f), torch.sigmoid(x.i)  # for trace, whose gates they are
         n = positive_part(x.n) if self.positive else x.n
-        keep = torch.sigmoid(torch.log(f) - torch.log(i))
+        keep = torch.sigmoid(softplus(-x.i) - softplus(-x.f))
         return keep * s.h + (1 - keep) * n
