@@ -24,6 +24,8 @@ _SKIPPED = str(Path(__file__).parent), str(Path(torch.__file__).parent), copy.__
 Shape = tuple["str | int", ...]  # of "B", "H" and 1
 
 
+_MOST_OPERATIONS = 2048  # for which making a program takes seconds; the time grows with their square
+
 # What gives of comparisons, which are bools, just what it gives of the numbers 0 and 1.
 _OF_COMPARISONS = frozenset(
     "logical_and bitwise_and and logical_or bitwise_or or logical_xor bitwise_xor xor logical_not bitwise_not invert where to type_as "  # noqa: SIM905
@@ -61,6 +63,8 @@ class Recording:
         asked = {key: value for key, value in kwargs.items() if value is not None and key not in ("inplace", "_stacklevel")}
         if kwargs.get("inplace"):
             refuse(f"does not run {name} in place")
+        if len(self.graph.nodes) > _MOST_OPERATIONS:
+            refuse(f"does not run a step of more than {_MOST_OPERATIONS} operations")
         operands = [each for each in (*args, *asked.values()) if isinstance(each, Value)]
         if not self._inside and all(each.truth for each in operands) and name not in _OF_COMPARISONS:
             refuse(f"does not run {name} of comparisons alone (c.to(v.dtype) makes them numbers)")

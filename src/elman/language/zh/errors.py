@@ -220,6 +220,9 @@ SENTENCES = {
     "{backend} does not run a step that does something else when it is recorded (it may ask for its tensors' type)": (
         "{backend} 后端不支持录制时行为不同的 step（它可能依赖张量的类型）"
     ),
+    "{backend} does not run a step of more than {count} operations, at {place}": (
+        "{backend} 后端不支持超过 {count} 个操作的 step（{place}）"
+    ),
     "{backend} does not run a step that uses the rows of gate {gate} twice, at {place}": (
         "{backend} 后端不支持 step 中两次使用门 {gate} 的权重（{place}）"
     ),
