@@ -21,7 +21,7 @@ from torch import Tensor
 
 from approx import SIGMOID_ULPS, TANH_ULPS, TINY, U, gamma
 from elman.backends.program.arithmetic import COMPUTE
-from elman.backends.program.program import GIVEN_BACKWARD, NOTHING, Opcode, Role
+from elman.backends.program.program import NOTHING, Opcode, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -218,7 +218,7 @@ SENTENCES = {
     "{backend} does not run a step that does not return its states": "{backend} 后端不支持没有返回全部状态的 step",
     "{backend} does not run the gradient of {name}": "{backend} 后端不支持 {name} 自定义的梯度",
     "{backend} does not run a step that does something else when it is recorded (it may ask for its tensors' type)": (
-        "{backend} 后端不支持录制时行为不同的 step（它可能依赖张量的类型）"
+        "{backend} 后端不支持记录时行为不同的 step（它可能依赖张量的类型）"
     ),
     "{backend} does not run a step of more than {count} operations, at {place}": (
         "{backend} 后端不支持超过 {count} 个操作的 step（{place}）"
