@@ -1,4 +1,4 @@
-"""Who runs a stack of layers: native (our kernels) and reference (plain torch), and the registry that chooses."""
+"""The backends that run a stack of layers, native, cuda, aten and reference, and the registry that chooses one."""
 
 from elman.backends import flops as flops
 from elman.backends.backend import Backend

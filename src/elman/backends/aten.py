@@ -1,7 +1,7 @@
 """The aten backend: torch's own fused layers (cuDNN on NVIDIA's GPUs), for what our kernels do not run on a GPU, and for torch.jit.trace.
 
-Gradients come from torch's; one that is itself to be differentiated, which cuDNN's cannot, is computed by the reference. A trace records
-torch's operators, which take any number of steps and sequences, and a file of it loads without Elman.
+Gradients are torch's. A gradient that is itself differentiated, which cuDNN does not support, is computed by the reference. A trace records
+torch's operators: they take any number of steps and sequences, and the file loads without Elman.
 """
 
 from __future__ import annotations

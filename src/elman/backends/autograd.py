@@ -1,6 +1,6 @@
 """The kernels as nodes of torch's graph: a run, a trace, and their gradients.
 
-A gradient that is itself to be differentiated is computed by the reference, from the same inputs.
+A gradient that is itself differentiated is computed by the reference, from the same inputs.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ _reference = ReferenceBackend()
 
 
 class Scan(torch.autograd.Function):
-    """A run and its gradient. Inputs: x, laid out as ``call.forward`` has it; the initial states if there are any; what resets start
-    from, if it is not zeros; and the parameters.
+    """A run and its gradient. Inputs: x, laid out as for ``call.forward``; the initial states, if any; the states that resets start
+    from, if not zeros; and the parameters.
 
-    Saves, beyond the inputs, the outputs of every layer and what the cell needs of each step. The last layer's outputs are the very tensor
-    that the caller gets, who may write into it, as with torch.nn's layers: then the gradient runs the network once more. So it does
-    where hooks look after what is saved (checkpoints, offloading), since what they do not see would stay in memory, and where a graph is
-    used twice.
+    Besides the inputs it saves the outputs of every layer and the values that the cell needs of each step. The last layer's outputs are the
+    caller's own tensor. If the caller writes into it, as torch.nn allows, the gradient runs the network once more. It also does so if hooks
+    manage the saved tensors (checkpointing, offloading), since whatever they do not see would stay in memory, and if a graph is used twice.
     """
 
     @staticmethod
@@ -69,8 +68,8 @@ class Scan(torch.autograd.Function):
 
 
 class Trace(torch.autograd.Function):
-    """A trace and its gradient: all outputs, (L, T, B, D·H), all that the cell saves, (L·D, T, B, K, H), and the final states. Inputs as
-    ``Scan`` has them.
+    """A trace and its gradient: all outputs, (L, T, B, D·H), all values that the cell saves, (L·D, T, B, K, H), and the final states.
+    Inputs as for ``Scan``.
     """
 
     @staticmethod
@@ -158,7 +157,7 @@ def differentiable_gradients(
 ) -> list[Tensor | None]:
     """The gradients from the reference, as functions of the inputs and of the outputs' gradients that can be differentiated again.
 
-    ``run`` takes x, states, params and spans, and gives what the gradients are of.
+    ``run`` takes x, states, params and spans, and returns the results to be differentiated.
     """
     with torch.enable_grad():
         # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.

@@ -26,7 +26,7 @@ class Backend(ABC):
         states: one tensor for each of the cell's states, (L·D, B, H), or as wide as ``stack.state_sizes`` says; None for zeros.
         params: the flat list of parameters in torch's order.
         spans: which steps of each sequence are run.
-        batch_first: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
+        batch_first: x is a transposed view of a (B, T, I) tensor; the output should have the same layout.
     """
 
     name: ClassVar[str]
@@ -34,7 +34,7 @@ class Backend(ABC):
 
     @property
     def label(self) -> str:
-        """The name as people see it, with what it runs on where that varies."""
+        """The name that users see, with the instruction set if there is a choice."""
         return self.name
 
     @abstractmethod
@@ -46,7 +46,7 @@ class Backend(ABC):
         params: Sequence[Tensor],
         spans: Spans,
     ) -> str | None:
-        """Why this call is not for this backend, as the end of a sentence that its name begins ("does not run ..."); None if it is."""
+        """Why it does not run this call, as the rest of a sentence that begins with its name ("does not run ..."); None if it does."""
 
     @abstractmethod
     def run(
@@ -77,10 +77,10 @@ class Backend(ABC):
         """``run`` for unchecked whole sequences, by a backend that checks every operand itself.
 
         Args:
-            x: as the caller gave it, with batch_first (B, T, I); the output lies likewise.
+            x: as the caller passed it, with batch_first (B, T, I); the output has the same layout.
 
         Returns:
-            What ``run`` gives; None, with nothing done, if an operand does not fit, or the call is not for this backend. Then it is
-            checked, and comes back by way of ``refuses`` and ``run``. By default None.
+            The result of ``run``; None, with nothing done, if an operand does not fit or this backend does not run the call. The call is
+            then checked and goes through ``refuses`` and ``run``. By default None.
         """
         return None

@@ -1,7 +1,7 @@
 """Calls the compiled kernels with torch tensors, which check every one of them (csrc/contracts.h) and make memory for what they write.
 
-A call goes straight to them. What they cannot read as it lies is copied once they have refused it; what they refuse then raises a
-RuntimeError that says which tensor does not fit the stack. Nothing here knows autograd.
+A call goes directly to them. If they refuse it, operands that they cannot read in place are copied; if they refuse it again, a RuntimeError
+says which tensor does not fit the stack. Nothing here knows autograd.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _First: TypeAlias = (
 
 
 class Saved(NamedTuple):
-    """What ``backward`` needs of a run besides its inputs and outputs; None where nothing of the kind is saved.
+    """Values of a run that ``backward`` needs besides inputs and outputs; None if none of a kind are saved.
 
     Attributes:
-        hidden: the lower layers' outputs, (L-1, rows, D·H), with a projection P for H. Of padded sequences only the steps they have.
-        steps: what the cell saves of each step, (L·D, rows, K, H).
-        checkpoints: with ``recompute``, instead of ``steps``: the cell state now and then, (L·D, checkpoints, B, H).
+        hidden: the lower layers' outputs, (L-1, rows, D·H), with a projection P for H. For padded sequences only the valid steps.
+        steps: the values that the cell saves at each step, (L·D, rows, K, H).
+        checkpoints: with ``recompute``, instead of ``steps``: the cell state at intervals, (L·D, checkpoints, B, H).
     """
 
     hidden: Tensor | None
@@ -63,11 +63,11 @@ def forward(
     Args:
         x: (T, B, I), with batch_first (B, T, I), or packed (N, I).
         save: whether ``backward`` will follow.
-        pad_saved: of padded sequences save all T·B steps, zeros where there is none, so that no size depends on the lengths.
-        memory: to write to, instead of what is made: ``output``, ``hidden``, ``saved``.
+        pad_saved: for padded sequences save all T·B steps, zeros in the padding, so that no size depends on the lengths.
+        memory: tensors to write to instead of new ones: ``output``, ``hidden``, ``saved``.
 
     Returns:
-        The outputs, laid out as x; the final states; and what ``backward`` needs besides.
+        The outputs, laid out as x; the final states; and the saved values that ``backward`` needs.
     """
     options = {"save": save, **memory}
     try:
@@ -116,7 +116,7 @@ def backward(
     """The gradients of a run.
 
     Args:
-        output, saved: what ``forward`` or ``trace`` gave; of the latter's outputs the last layer's.
+        output, saved: as ``forward`` or ``trace`` returned them; for ``trace``, the last layer's outputs.
         grad_output, grad_finals: the gradients of the outputs and final states; None for zeros.
         needs_grad: which gradients are made: x's, the initial states', the fresh states' (if there are any), then each parameter's. One
             entry more is for the gate gradients, (L·D, rows, G·H) as what is saved lies, before their activation; where the cell takes the
@@ -175,7 +175,7 @@ def _first_operands(
 def readable_operands(
     x: Tensor, states: States, params: Sequence[Tensor], spans: Spans
 ) -> tuple[Tensor, States, tuple[Tensor, ...], Spans] | None:
-    """The operands as the kernels read them; None if they lie so already, or one has no memory that could be read."""
+    """The operands in a layout that the kernels read; None if they have it already, or if one has no readable memory."""
     before = (x, *(states or ()), *params, *spans.tensors())
     if any(t is not None and (t.is_nested or t.layout is not torch.strided) for t in before):
         return None
@@ -193,7 +193,7 @@ def _readable(x: Tensor) -> Tensor:
 
 
 def dense(tensor: Tensor) -> Tensor:
-    """The tensor as the kernels read it, copied if need be: contiguous, and its numbers in memory as they are."""
+    """The tensor in a layout that the kernels read, copied if necessary: contiguous, with no lazy negation or zeros."""
     if tensor._is_zerotensor():  # torch keeps no memory for these zeros
         return tensor.clone(memory_format=torch.contiguous_format)
     return _plain(tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous())
@@ -213,7 +213,7 @@ def _dense_or_none(tensor: Tensor | None) -> Tensor | None:
 
 
 def dense_gradient(gradient: Tensor | None) -> Tensor | None:
-    """A gradient as the kernels read it; None for zeros, also for those without memory."""
+    """A gradient in a layout that the kernels read; None for zeros, including zeros without memory."""
     return _dense_or_none(_or_none(gradient))
 
 
@@ -225,7 +225,7 @@ def _or_none(gradient: Tensor | None) -> Tensor | None:
 def check_operands(
     x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, grad_output: Tensor | None, grad_finals: tuple[Tensor | None, ...]
 ) -> None:
-    """Raise a RuntimeError unless all that a gradient is computed from is of one dtype, on one device."""
+    """Raise a RuntimeError unless all operands of a gradient have one dtype and are on one device."""
     for t in (*params, *(states or ()), *(spans.fresh or ()), grad_output, *grad_finals):
         if t is not None and t.dtype is not x.dtype:
             raise RuntimeError(f"expected all tensors of {x.dtype}, as x is, got {t.dtype}: was x changed after the forward pass?")

@@ -1,4 +1,4 @@
-"""A call as one flat list of tensors beside a form, and what becomes of it where vmap's examples are one batch."""
+"""A call as a form and a flat list of tensors, and its conversion to one batch of vmap's examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Tensors: TypeAlias = "tuple[Tensor | None, ...]"
 
 @dataclass(frozen=True)
 class Form:
-    """What a call is beside its tensors.
+    """The parts of a call that are not tensors.
 
     Attributes:
         stack, batch_first: as ``call.forward`` takes them.
@@ -75,7 +75,7 @@ class Operands(NamedTuple):
 
 
 class Fold:
-    """The axis of vmap's examples made one with that of the batch: before it or, where the sequences are packed, behind it."""
+    """Merges the axis of vmap's examples with that of the batch: in front of it or, for packed sequences, behind it."""
 
     def __init__(self, size: int, form: Form, packed: bool) -> None:
         self.size, self.inner, self.form = size, int(packed), form
@@ -107,12 +107,12 @@ class Fold:
 
 
 def place(tensor: Tensor, dim: int | None, axis: int, size: int) -> Tensor:
-    """The tensor with its axis of examples here; where it has none, with one of this size, which they share."""
+    """The tensor with its axis of examples moved here; if it has none, expanded to this size."""
     if dim is None:
         return tensor.unsqueeze(axis).expand(*tensor.shape[:axis], size, *tensor.shape[axis:])
     return tensor.movedim(dim, axis)
 
 
 def split(tensor: Tensor, axis: int, sizes: tuple[int, int]) -> Tensor:
-    """The tensor with two axes for one."""
+    """The tensor with one axis split into two."""
     return torch.unflatten(tensor, axis, sizes)

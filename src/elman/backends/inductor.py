@@ -1,4 +1,4 @@
-"""The operators in code that Inductor writes: straight calls of the kernels for the CPU, past torch's dispatcher.
+"""The operators in code that Inductor generates: direct calls of the CPU kernels, without torch's dispatcher.
 
 The dispatcher and what follows take longer for an operator of so many arguments than the kernels for a small network. Code for AOTInductor,
 which is C++, code for a GPU, and other compilers call the operators.
@@ -92,7 +92,7 @@ def given(first: Tensor | None, second: Tensor | None) -> tuple[Tensor, ...] | N
 
 
 def teach(operator: OpOverload, x: int) -> None:
-    """Let Inductor, if it is in use, write calls of the function above instead of an operator's.
+    """If Inductor is in use, make it generate calls of the function above instead of the operator.
 
     Called while a compiler looks at the operator, which comes before Inductor writes code: nobody else waits for Inductor to load, which
     takes seconds. Nothing of this is a public interface of torch: where it is not as expected, Inductor writes calls of the operator.

@@ -1,4 +1,4 @@
-"""What the backends that have kernels of our own share: how a call gets to the kernels, with a gradient, recorded, or neither."""
+"""What backends with kernels of their own share: how a call reaches the kernels, with a gradient, recorded, or neither."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class KernelBackend(Backend):
     def refuses_call(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
     ) -> str | None:
-        """Why kernels of no device run this call, whatever the cell and the numbers; None if nothing is in the way."""
+        """Why no kernels run this call, whatever the device, cell and dtype; None if nothing prevents it."""
         is_recorded = torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0
         if not is_recorded and (stack.hidden_size == 0 or x.numel() == 0):  # the operator takes a batch without sequences
             return "does not run empty tensors"
@@ -128,7 +128,7 @@ def is_exporting() -> bool:
 
 
 def are_plain(*tensors: Tensor) -> bool:
-    """Whether these are tensors that mean nothing else by their operations."""
+    """Whether these are plain tensors, with no subclass that redefines operations."""
     return _PLAIN.issuperset(map(type, tensors))
 
 

@@ -1,4 +1,4 @@
-"""The compiled kernels as this installation has them: whether they are built, for what, and what they are told once.
+"""The compiled kernels of this installation: whether they are built, for which instruction sets, and their settings.
 
 ``call`` runs them; nothing here does.
 """
@@ -48,7 +48,7 @@ def available() -> bool:
 
 
 def unavailable_reason() -> str | None:
-    """Why they are not here; None if they are."""
+    """Why they are not available; None if they are."""
     return _missing
 
 
@@ -63,17 +63,17 @@ def isas() -> tuple[str, ...]:
 
 
 def fma_peak(threads: int) -> float:
-    """The ceiling of any float32 kernel here: operations per second of multiply-adds in registers alone, on so many threads at once."""
+    """The upper bound for any float32 kernel here: operations per second of multiply-adds on registers alone, on so many threads."""
     return _native.peak(threads)
 
 
 def threads_used() -> int:
-    """How many threads the last kernel ran on that the calling thread called: 1 to torch's number; 0 without the kernels."""
+    """How many threads the calling thread's last kernel ran on: 1 to torch's number; 0 without the kernels."""
     return _native.threads_used() if _missing is None else 0
 
 
 def sees_tensors() -> bool:
-    """Whether torch shows its tensors to the kernels (DLPack's exchange, torch 2.10 and later)."""
+    """Whether the kernels read torch's tensors through DLPack's exchange interface (torch 2.10 and later)."""
     return _missing is None and hasattr(Tensor, "__dlpack_c_exchange_api__")
 
 
@@ -84,7 +84,7 @@ if sees_tensors():
 
 
 def reads(stack: Stack, params: Sequence[Tensor]) -> bool:
-    """Whether the kernels read these parameters as they lie, which are then what the stack needs; False, too, if it takes long to tell."""
+    """Whether the kernels can read these parameters in place and they fit the stack; False, too, if checking would take long."""
     # Asked of what torch.func's transforms wrap, the kernels throw, which takes longer than a small network.
     return stack.cell.name in CELLS and not torch._C._are_functorch_transforms_active() and _native.reads(stack.numbers, params)
 
@@ -98,5 +98,5 @@ def open_stream(
     entries: dict[str, Tensor],
     names: tuple[str, ...],
 ) -> _native.Stream:
-    """Kernels that run a stack a step at a time (csrc/stream_binding.cpp says what the arguments are)."""
+    """Kernels that run a stack one step at a time (csrc/stream_binding.cpp describes the arguments)."""
     return _native.Stream(stack.numbers, batch, params, states, fresh, entries, names)

@@ -1,4 +1,4 @@
-"""A call under vmap that nobody has checked, as calls that this vmap has nothing to do with.
+"""An unchecked call under vmap, turned into calls without this vmap.
 
 Examples that share their parameters become one batch. Where each has parameters of its own, as in an ensemble, they are called one after
 the other. What is below this vmap (another one, a graph of torch's) sees these calls.
@@ -34,7 +34,7 @@ Dims: TypeAlias = "tuple[int | None, ...]"
 
 
 def run_unchecked(run: Run, x: Tensor, states: Tensors | None, params: Sequence[Tensor], batch_first: bool) -> Result:
-    """What ``Backend.run_unchecked`` gives, by ``run``, which takes a call's tensors. x may be unbatched: its examples are a batch then."""
+    """``Backend.run_unchecked`` by way of ``run``, which takes a call's tensors. If x is unbatched, its examples become a batch."""
     interpreter: Any = peek_interpreter_stack()
     if interpreter.key() != TransformType.Vmap or _len_torch_dispatch_stack() or _get_tracing_state() is not None:
         return None

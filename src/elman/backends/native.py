@@ -1,7 +1,7 @@
 """The native backend: our C++ kernels, on the CPU, in float32, float64 and bfloat16.
 
-What they do not do is refused, and so goes to the reference. Gradients come from one node of torch's graph (``autograd``). Under autocast
-the network runs in bfloat16.
+Calls that they do not support are refused and go to the reference. Gradients come from one node of torch's graph (``autograd``). Under
+autocast the network runs in bfloat16.
 """
 
 from __future__ import annotations

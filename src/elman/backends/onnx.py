@@ -1,6 +1,6 @@
-"""What the operator ``torch.ops.elman.scan`` is in ONNX: its own nodes RNN, GRU and LSTM, layer by layer.
+"""The operator ``torch.ops.elman.scan`` in ONNX: nodes RNN, GRU and LSTM, layer by layer.
 
-Projections and resets, which these nodes do not know, become the cell's equation in a Scan node. Only for ``torch.onnx.export``.
+Projections and resets, which these nodes lack, become the cell's equation in a Scan node. Only for ``torch.onnx.export``.
 
 Source: ONNX operators, RNN (22), GRU (22), LSTM (22).
 """

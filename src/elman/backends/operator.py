@@ -1,6 +1,6 @@
 """The native call as the torch operator ``torch.ops.elman.scan``: what torch.compile, torch.export and dispatch modes see.
 
-Eager code does not come this way: a call through the dispatcher costs more than the notebook's whole network.
+Eager code does not use it: a call through the dispatcher takes longer than the notebook's whole network.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def scan(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack through the operator: the outputs and the final states.
 
-    ``save``: whether a gradient will follow, which runs the stack again if it follows nevertheless.
+    ``save``: whether a gradient will follow. If it follows without, it runs the stack again.
     """
     output, *finals, _, _, _ = torch.ops.elman.scan(
         x,
@@ -113,7 +113,7 @@ def _or_empty(tensors: Sequence[Tensor | None], x: Tensor) -> tuple[Tensor, ...]
 
 
 def kernels_of(x: Tensor) -> Any:
-    """Whose kernels run x: a module with ``forward``, ``trace`` and ``backward``."""
+    """The kernels for x's device: a module with ``forward``, ``trace`` and ``backward``."""
     if x.is_cpu:
         return call
     from elman.backends.cuda import run

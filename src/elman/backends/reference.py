@@ -1,7 +1,7 @@
 """The specification: a stack of layers in plain torch.
 
-Nothing is written in place and nothing depends on a tensor's values, so that it runs on any device and in any dtype, is differentiable to
-any order, and passes through torch's transforms (vmap, jvp, grad). It is not fast: a Python loop over the steps.
+It writes nothing in place and depends on no tensor's values. So it runs on any device and dtype, is differentiable to
+any order, and works under torch's transforms (vmap, jvp, grad). It is a Python loop over the steps, and so slow.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def alive_steps(spans: Spans, batch: int, x: Tensor) -> Tensor | None:
 
 
 def cut_steps(reset: Tensor, alive: Tensor | None, reverse: bool) -> Tensor:
-    """The steps before which a direction starts afresh, (T, B, 1)."""
+    """The steps before which a direction is reset, (T, B, 1)."""
     cuts = reset.unsqueeze(-1)
     if alive is not None:
         cuts = cuts & alive

@@ -1,4 +1,4 @@
-"""The gradient of a run as the reference has it, which can be differentiated again."""
+"""The gradient of a run by the reference, which can be differentiated again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which steps of each sequence of a batch are run, and from what it starts."""
+"""Which steps of each sequence of a batch are run, and where it starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Spans(NamedTuple):
             step t is.
         fresh: what a reset starts from: one tensor for each of the cell's states, (L·D, H), with a projection the first (L·D, P); None
             for zeros.
-        step_inputs: what comes with every step beside x, in the order of the cell's ``step_inputs``: (T, B), or (T, B, H) with a number for
+        step_inputs: the inputs of every step besides x, in the order of the cell's ``step_inputs``: (T, B), or (T, B, H) with a number for
             each unit. None where the cell has none.
         draws: uniform random numbers in the order of the cell's ``draws``: (L·D, T, B, H), or the same ones at all steps, (L·D, B, H). None
             where the cell has none, and in evaluation.
@@ -44,7 +44,7 @@ class Spans(NamedTuple):
         return self.batch_sizes is None and self.lengths is None and self.reset is None
 
     def with_numbers(self, change: Callable[[Tensor], Tensor]) -> Spans:
-        """These spans with each tensor of numbers (fresh states, step inputs, draws) changed."""
+        """These spans with a function applied to each floating-point tensor (fresh states, step inputs, draws)."""
         fresh, step_inputs, draws = (
             None if each is None else tuple(map(change, each)) for each in (self.fresh, self.step_inputs, self.draws)
         )
@@ -59,7 +59,7 @@ WHOLE = Spans()
 
 
 class Traced(NamedTuple):
-    """All that a run computes on its way.
+    """All intermediate values of a run.
 
     Attributes:
         hidden: the outputs of every layer, (L, T, B, D·H), with a projection P for H.

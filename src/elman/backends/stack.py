@@ -1,4 +1,4 @@
-"""What is to be run: a cell, its sizes, layers and directions."""
+"""What to run: a cell, its sizes, layers and directions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Stack:
     >>> stack.num_directions, stack.tensors_per_direction, stack.layers[1].input_size
     (2, 4, 40)
 
-    ``proj_size`` P, where it is not 0, narrows the first state: after each step it becomes W_hr h, (P,), and that is what the layer puts
-    out, the next step reads and the layer above sees. Only for a cell whose step does not read its first state, as the LSTM's. Source:
+    If ``proj_size`` P is not 0, the first state is projected: after each step it becomes W_hr h, (P,), which is the layer's output and the
+    input of the next step and of the layer above. Only for a cell whose step does not read its first state, as the LSTM's. Source:
     H. Sak, A. Senior, F. Beaufays, "Long Short-Term Memory Recurrent Neural Network Architectures for Large Scale Acoustic Modeling",
     Interspeech (2014).
 
-    ``recompute`` asks a backend to keep less for the gradient, and to run steps again instead; numbers stay the same.
+    ``recompute`` asks a backend to keep less for the gradient and to run steps again instead; results stay the same.
     """
 
     cell: Cell

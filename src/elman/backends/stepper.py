@@ -1,6 +1,6 @@
 """One step at a time on the compiled kernels: the weights packed once, the states in place.
 
-Meets torch at the border only: the kernels know the memory, and which tensors of a dict to watch.
+Only this file meets torch: the kernels know the memory, and which tensors of a dict to watch.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Stepper:
 
     @property
     def is_current(self) -> bool:
-        """Whether the parameters are still those that were packed."""
+        """Whether the parameters are still the packed ones."""
         return self._packed is not None and self._packed.is_current()
 
     def pack(self, parameters: dict[str, Any], names: Sequence[str]) -> None:
@@ -108,7 +108,7 @@ def _is_dense(p: Tensor) -> bool:
 
 
 def is_usual(x: Any, out: Any) -> bool:
-    """Whether x is a plain tensor, out one to write to or None, and no torch mode is active: the kernels may run past the dispatcher.
+    """Whether x is a plain tensor, out is None or a plain tensor, and no torch mode is active: the kernels may bypass the dispatcher.
 
     Whether there is something to differentiate, but in ``out``, is not asked here.
     """
@@ -122,6 +122,6 @@ def is_usual(x: Any, out: Any) -> bool:
 
 
 def count_write(out: Tensor) -> None:
-    """Let torch know that kernels wrote to a tensor: a graph that kept it finds that it was written over."""
+    """Tell torch that kernels wrote to a tensor, so that a graph that saved it detects the change."""
     if not out.is_inference():  # torch counts no writes to those
         torch.autograd.graph.increment_version(out)

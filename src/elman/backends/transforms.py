@@ -1,6 +1,6 @@
 """The kernels under torch.func's transforms: vmap, grad, vjp, jacrev, in any order.
 
-A run is a node of torch's graph, and so is its gradient; both say what vmap makes of them. Examples that share their parameters become one
+A run is a node of torch's graph, and so is its gradient; both have a vmap rule. Examples that share their parameters become one
 batch. Where each has parameters of its own, as in an ensemble, the kernels run for one after the other. The gradients of shared parameters
 for each example come from the gate gradients of one batch (``example_gradients``). A second derivative is the reference's.
 """

@@ -1,4 +1,4 @@
-"""A cell by the name that somebody types: of the zoo, ``zoo.MGU``, or of a file, ``path/to/file.py:MyCell``."""
+"""A cell by its name on the command line: of the zoo, ``zoo.MGU``, or of a file, ``path/to/file.py:MyCell``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_own(name: str) -> bool:
 
 
 def cell_by_name(name: str) -> Cell:
-    """The cell of this name, made without arguments. A file is imported, and so run, if the name says so.
+    """The cell of this name, made without arguments. If the name is that of a file, the file is imported and so executed.
 
     Raises:
         ValueError: there is no such cell, file or name, the file cannot be imported, or the cell cannot be made without arguments.

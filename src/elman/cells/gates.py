@@ -1,4 +1,4 @@
-"""Which value in a step is a gate's, for ``trace``: what the first activation makes of the gate's parts.
+"""Which value in a step is a gate's, for ``trace``: the result of the first activation applied to the gate's parts.
 
 x.g and r.g are open for gate g. What an operation makes of open values is open, too, until an activation closes it: its result is the
 gate's value. A gate that nothing closes has the last open value.

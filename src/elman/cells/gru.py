@@ -1,7 +1,7 @@
 """The gated recurrent unit: a reset gate r, an update gate z, and a candidate n between which and the old state z chooses.
 
 Source: K. Cho, B. van Merriënboer, C. Gulcehre, D. Bahdanau, F. Bougares, H. Schwenk, Y. Bengio, "Learning Phrase Representations using
-RNN Encoder-Decoder for Statistical Machine Translation", EMNLP (2014). There r gates h before W_hn; here it gates what comes of it, bias
+RNN Encoder-Decoder for Statistical Machine Translation", EMNLP (2014). There r gates h before W_hn; here it gates W_hn h, bias
 included, as in torch.nn and cuDNN, so that one product with h serves all three gates.
 """
 

@@ -1,4 +1,4 @@
-"""Long short-term memory: a cell state c that the gates i, f and o write to, keep and show; g is what is written.
+"""Long short-term memory: a cell state c; the gates i, f and o control what is written, kept and output; g is the candidate to write.
 
 Source: S. Hochreiter, J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9 (1997); the forget gate f: F. A. Gers, J. Schmidhuber,
 F. Cummins, "Learning to Forget: Continual Prediction with LSTM", Neural Computation 12 (2000).

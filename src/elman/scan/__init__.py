@@ -1,4 +1,4 @@
-"""One sequence driver: dropout between layers, and which backend runs what lies between."""
+"""The sequence driver: dropout between layers, and a backend for the layers in between."""
 
 from elman.scan.driver import run, run_unchecked, trace
 

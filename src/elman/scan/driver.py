@@ -1,4 +1,4 @@
-"""Runs a stack over sequences: whole where a backend can take it whole, cut where dropout acts between layers."""
+"""Runs a stack over sequences: as a whole, or layer by layer if dropout applies between layers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def run_unchecked(
         states: one tensor for each of the cell's states; None for zeros.
         params: the flat list of parameters in torch's order.
         dropout: the probability with which an output of any layer but the last is zeroed; 0 outside training.
-        batch_first: how x lies; the output lies likewise.
+        batch_first: the layout of x and of the output.
 
     Returns:
-        What ``run`` gives. None, with nothing done, if the arguments are to be checked first, and then run by ``run``.
+        The result of ``run``. None, with nothing done, if the arguments must first be checked and then run by ``run``.
     """
     if dropout and stack.num_layers > 1:
         return None
@@ -60,7 +60,7 @@ def run(
         dropout: the probability with which an output of any layer but the last is zeroed, in training only.
         training: whether dropout acts.
         spans: which steps of each sequence are run.
-        batch_first: a hint: x is a transposed view of a (B, T, I) tensor, and the output is best laid out likewise.
+        batch_first: a hint: x is a transposed view of a (B, T, I) tensor; the output should have the same layout.
 
     Returns:
         The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H.
@@ -86,7 +86,7 @@ def trace(
     training: bool = False,
     spans: Spans = WHOLE,
 ) -> Traced:
-    """Run ``stack`` over ``x``, which is not packed, and show all that it computes: each layer's outputs as they are before dropout."""
+    """Run ``stack`` over ``x``, which is not packed, and return all intermediate values: each layer's outputs are those before dropout."""
     if not (dropout and training and stack.num_layers > 1):
         return choose(stack, x, states, params, spans).trace(stack, x, states, params, spans)
     parts: list[Traced] = []
