@@ -136,10 +136,10 @@ def train_text(
     """Train a character model on a corpus, and measure it.
 
     Args:
-        corpus: what is learnt, and what is held out.
+        corpus: what is learned, and what is held out.
         settings: which model, and how it is trained. Streams and chunk are cut to what the text has to offer.
         after_step: called after every step, with the learning curve's newest point if there is one; when it returns False, training ends
-            there and what has been learnt so far is measured.
+            there and what has been learned so far is measured.
         before: called with the untrained model; what it raises ends the training before it begins.
         keep: called with the trained model as soon as the training ends, in whatever way, after a step at least: what fails later, or ended
             the training, does not lose the weights.
