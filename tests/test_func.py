@@ -301,6 +301,15 @@ def test_examples_of_one_sequence_may_share_its_length(ran: list[str]) -> None:
     assert set(ran) == {"native"}
 
 
+def test_packing_inside_vmap_is_told_what_to_do_instead() -> None:
+    rnn, lengths = elman.RNN(I, H), torch.tensor([4, 2])
+    with (
+        pytest.raises(RuntimeError, match="packing inside vmap: give x and lengths= instead"),
+        pytest.warns(UserWarning, match="batching rule"),
+    ):
+        vmap(lambda x: rnn(pack_padded_sequence(x, lengths))[0].data)(torch.randn(V, T, B, I))
+
+
 def test_lengths_of_the_members_of_an_ensemble_may_lie_across(ran: list[str]) -> None:
     members, x, lengths = [elman.GRU(I, H).double() for _ in range(V)], doubles(T, B, I), torch.tensor([[4, 1, 3], [2, 0, 4]])
     stacked, _ = stack_module_state(members)

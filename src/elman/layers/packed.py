@@ -26,11 +26,16 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> tuple[Tensor, int]:
 
     Raises:
         TypeError: they are not a tensor.
-        RuntimeError: they are not int64 of one axis on the CPU; there is no step; they grow or are negative; or their sum is not N.
+        RuntimeError: they are not int64 of one axis on the CPU; there is no step; they grow or are negative; their sum is not N; or each of
+            vmap's examples has its own.
     """
     if not isinstance(batch_sizes, Tensor):
         raise wrong_kind("batch_sizes", "a tensor", batch_sizes)
     check_layout("batch_sizes", batch_sizes)
+    if torch._C._functorch.is_batchedtensor(batch_sizes):
+        raise RuntimeError(
+            "expected batch_sizes that vmap's examples share, got some for each, from packing inside vmap: give x and lengths= instead"
+        )
     if batch_sizes.dim() != 1 or batch_sizes.dtype is not torch.int64 or batch_sizes.device.type != "cpu":
         got = f"{batch_sizes.dtype} of shape {tuple(batch_sizes.shape)} on {batch_sizes.device}"
         raise RuntimeError(f"expected batch_sizes of one axis, torch.int64, on the CPU, got {got}{_PACK}")
