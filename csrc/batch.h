@@ -20,22 +20,19 @@ struct Batch {
     const bool packed = !batch_sizes.none;
     const std::string axes = packed ? "(N, " : batch_first ? "(B, T, " : "(T, B, ";
     if (x.none || x.shape.axes != (packed ? 2 : 3) || x.shape[x.shape.axes - 1] != columns)
-      throw Mismatch(
-          "expected x of shape " + axes + std::to_string(columns) + "), got " + (x.none ? "none" : x.shape.text()));
+      throw Mismatch("x of shape ", axes, columns, "), got ", x.none ? "none" : x.shape.text());
     if (packed) {
       unpack(x, batch_sizes);
     } else {
       T = x.shape[batch_first ? 1 : 0], B = x.shape[batch_first ? 0 : 1];
       rows = product({T, B});
     }
-    if (T < 1 || B < 1) throw Mismatch("expected x of at least one step and one sequence, got shape " + x.shape.text());
+    if (T < 1 || B < 1) throw Mismatch("x of at least one step and one sequence, got shape ", x.shape);
     if (lengths_.none) return;
-    if (packed) throw Mismatch("expected batch_sizes or lengths, got both");
+    if (packed) throw Mismatch("batch_sizes or lengths, got both");
     lengths = integers(lengths_, B);
     for (const Long length : lengths)
-      if (length < 0 || length > T)
-        throw Mismatch(
-            "expected lengths from 0 to " + std::to_string(T) + ", the steps of x, got " + std::to_string(length));
+      if (length < 0 || length > T) throw Mismatch("lengths from 0 to ", T, ", the steps of x, got ", length);
   }
   bool packed() const { return !alive.empty(); }
   Shape shape(Long columns) const {  // of what lies as x
@@ -60,14 +57,13 @@ struct Batch {
     offset.reserve(alive.size());
     for (std::size_t t = 0; t < alive.size(); ++t) {
       if (alive[t] < 1 || alive[t] > (t == 0 ? x.shape[0] : alive[t - 1]) || alive[t] > x.shape[0] - rows)
-        throw Mismatch("expected batch_sizes that never increase, nor fall below 1, nor count more than x's " +
-            std::to_string(x.shape[0]) + " rows, got " + std::to_string(alive[t]) + " at step " + std::to_string(t));
+        throw Mismatch("batch_sizes that never increase, nor fall below 1, nor count more than x's ", x.shape[0],
+            " rows, got ", alive[t], " at step ", t);
       offset.push_back(rows);
       rows += alive[t];
     }
     if (rows != x.shape[0])
-      throw Mismatch("expected as many packed rows as batch_sizes count, " + std::to_string(rows) +
-          ", got x of shape " + x.shape.text());
+      throw Mismatch("as many packed rows as batch_sizes count, ", rows, ", got x of shape ", x.shape);
     T = static_cast<Long>(alive.size()), B = alive.empty() ? 0 : alive[0];
   }
 };
@@ -81,17 +77,15 @@ inline StepTensor step_tensor(
   expect(v, batch.shape(columns), type);
   const Long column = columns > 1 ? v.strides[v.shape.axes - 1] : 1, width = column == 0 ? 1 : columns;
   if (column != 1 && !(spread && column == 0))
-    throw Mismatch("expected " + v.who() + " with its features side by side, got strides " + v.strides.text());
+    throw Mismatch(v, " with its features side by side, got strides ", v.strides);
   const Long step = packed ? 0 : stride(v, batch_first ? 1 : 0), sequence = stride(v, packed || batch_first ? 0 : 1);
   const Long last = packed ? product({all - 1, sequence}) : product({T - 1, step}) + product({B - 1, sequence});
   if (written && all > 1) {
-    bool apart = packed || T == 1 ? sequence >= width : step >= width;
-    if (!packed && T > 1 && B > 1)
-      apart = sequence <= step ? sequence >= width && step >= product({B - 1, sequence}) + width
-                               : step >= width && sequence >= product({T - 1, step}) + width;
-    if (!apart)
-      throw Mismatch(
-          "expected rows of " + v.who() + " that do not overlap one another, got strides " + v.strides.text());
+    std::pair near(sequence, packed ? all : B), far(step, packed ? 1 : T);  // strides, and how many: the far ones hold
+    if (near > far) std::swap(near, far);                                   // all of the near
+    if ((near.second > 1 && near.first < width) ||
+        (far.second > 1 && far.first < product({near.second - 1, near.first}) + width))
+      throw Mismatch("rows of ", v, " that do not overlap one another, got strides ", v.strides);
   }
   return {take(v, width == 0 ? 0 : last + width, to), step, sequence, column};
 }

@@ -11,10 +11,10 @@ void bind_program(nb::module_& m);  // program_binding.cpp
 void bind_stream(nb::module_& m);   // stream_binding.cpp
 
 Stack stack_of(const nb::tuple& stack) {
-  check(stack.size() == 8, "a stack is told by 8 entries");
+  check(stack.size() == 9, "a stack is told by 9 entries");
   const auto size = [&](std::size_t i) { return nb::cast<Long>(stack[i]); };
   return {nb::cast<const char*>(stack[0]), size(1), size(2), size(3), size(4), size(5), nb::cast<bool>(stack[6]),
-      nb::cast<bool>(stack[7])};
+      nb::cast<bool>(stack[7]), size(8)};
 }
 
 namespace {
@@ -90,8 +90,7 @@ nb::object backward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handl
     const Long directions = stack.directions(), states = stack.cell.states;
     const Long starts = initial.is_none() ? 0 : states, freshes = fresh.is_none() ? 0 : states;
     const Long count = 1 + starts + freshes + stack.count(), given = static_cast<Long>(needs.size());
-    if (given != count && given != count + 1)
-      throw Mismatch("expected needs_grad for " + std::to_string(count) + " operands, got " + std::to_string(given));
+    if (given != count && given != count + 1) throw Mismatch("needs_grad for ", count, " operands, got ", given);
     const auto make = [&](Role role, const Shape& shape, Long index = -1) {
       gradients.append(call.make(role, shape, index, needs[gradients.size()].is(Py_True)));
     };
@@ -112,10 +111,11 @@ bool reads(nb::tuple stack, nb::handle params) {
   if (!exchange) return false;
   Operands o;
   try {
-    o.add_all(kParams, params);
-    if (o.has_arrays()) return false;
-    o.inspect();
-    check_parameters(stack_of(stack), o.all(kParams));
+    const Stack needed = stack_of(stack);
+    o.add_all(kParams, params), o.inspect();
+    const Views all = o.all(kParams);
+    if (o.has_arrays() || all.empty()) return false;
+    Operated(needed, all[0], 0, true).read_parameters(all);
     return true;
   } catch (const std::runtime_error&) {  // a Mismatch, or of nanobind's: one is no plain tensor
     return false;

@@ -26,8 +26,7 @@ class Operated {
   // States, (L·D, B, width), or what they start fresh from, (L·D, width); written where they are not to be const.
   template <class Pointer> void states(Views from, Pointer (&to)[kMostStates], bool fresh = false) {
     if (from.size() != stack_.states())
-      throw Mismatch("expected one tensor for each of " + std::to_string(stack_.states()) + " states, got " +
-          std::to_string(from.size()));
+      throw Mismatch("one tensor for each of ", stack_.states(), " states, got ", from.size());
     constexpr bool written = !std::is_const_v<std::remove_pointer_t<Pointer>>;
     for (int s = 0; s < stack_.cell.states; ++s) {
       const View& v = from[static_cast<std::size_t>(s)];
@@ -49,8 +48,7 @@ class Operated {
   template <class Weights>
   const Weights* each_direction(Views from, const char* name, bool written, std::vector<Weights>& to) {
     if (static_cast<Long>(from.size()) != stack_.count())
-      throw Mismatch(
-          "expected " + std::to_string(stack_.count()) + " " + name + ", got " + std::to_string(from.size()));
+      throw Mismatch(stack_.count(), " ", name, ", got ", from.size());
     to.reserve(static_cast<std::size_t>(stack_.directions()));
     const View* v = from.data();
     for (Long d = 0; d < stack_.directions(); ++d) {
@@ -72,12 +70,6 @@ class Operated {
   std::vector<Parameters> parameters_;
 };
 
-// Throws where the kernels cannot read these parameters as they lie.
-inline void check_parameters(const Stack& stack, Views params) {
-  if (params.empty()) throw Mismatch("expected parameters, got none");
-  Operated(stack, params[0], 0, true).read_parameters(params);
-}
-
 // One call, its inputs checked. Its sequences lie (T, B, columns), (B, T, columns) or packed (N, columns).
 class Contract : public Operated {
  public:
@@ -86,27 +78,25 @@ class Contract : public Operated {
 
   Forward forward() {
     if (type_ == kBfloat16 && !(views_[kHidden].none && views_[kSaved].none && views_[kCheckpoints].none))
-      throw Mismatch("expected nothing to be saved in bfloat16, which has no backward pass");
-    writes_.reserve(8);
+      throw Mismatch("nothing to be saved in bfloat16, which has no backward pass");
     auto f = begin<Forward>(true);
     for (const View& v : views_.all(kFinal))
-      if (v.none) throw Mismatch("expected a final state for each of the cell's states, got none");
+      if (v.none) throw Mismatch("a final state for each of the cell's states, got none");
     states(views_.all(kFinal), f.final);
     check_apart();
     return f;
   }
 
   Backward backward() {
-    if (type_ == kBfloat16) throw Mismatch("expected x of float32 or float64, got bfloat16");
-    writes_.reserve(views_.all(kGradParams).size() + 9);
+    if (type_ == kBfloat16) throw Mismatch("x of float32 or float64, got bfloat16");
     auto f = begin<Backward>(false);
     const bool lives = net_.rows > 0;
-    if (lives && stack_.L > 1 && !f.hidden) throw Mismatch("expected hidden, the lower layers' outputs, got none");
+    if (lives && stack_.L > 1 && !f.hidden) throw Mismatch("hidden, the lower layers' outputs, got none");
     if (lives && stack_.states() > 1 && !f.saved && !f.checkpoints)
-      throw Mismatch("expected saved or checkpoints, got none of them");
+      throw Mismatch("saved or checkpoints, got none of them");
     if (const View& v = views_[kGradOutput]; !v.none) f.grad_output = step_tensor(v, stack_.out(), false, true);
     f.grad_hidden = hidden(kGradHidden, false), f.grad_saved = saved(kGradSaved, false);
-    if (f.grad_saved && !f.saved) throw Mismatch("expected saved, at which its gradient arrives, got none");
+    if (f.grad_saved && !f.saved) throw Mismatch("saved, at which its gradient arrives, got none");
     states(views_.all(kGradFinal), f.grad_final);
     if (const View& v = views_[kGradX]; !v.none) f.grad_x = step_tensor(v, stack_.I, true);
     states(views_.all(kGradInitial), f.grad_initial), states(views_.all(kGradFresh), f.grad_fresh, true);
@@ -118,7 +108,11 @@ class Contract : public Operated {
   }
 
   template <class Call> double work(const Call& call) const { return elman::work(call); }
+  template <class Call> std::uint64_t kind(const Call& call) const { return elman::kind(call); }
   template <class Call> void run(const Target& target, const Call& call, int threads) const {
+    for (std::size_t i = 0; net_.rows == 0 && i < writes_.size(); ++i)  // no kernel runs: what is dense is zeros
+      if (const Range& w = writes_[i]; w.view != &views_[kGradX] && w.view != &views_[kOutput])
+        std::fill_n(reinterpret_cast<char*>(w.from), w.own, 0);
     ragged_.exists() ? ragged_.run(target, call, threads) : elman::run(target, call, threads);
   }
 
@@ -140,6 +134,7 @@ class Contract : public Operated {
   // What both passes take, and one writes for the other. After the output the network is as kernels see it.
   template <class Call> Call begin(bool writes) {
     Call call{};
+    writes_.reserve(views_.all(kGradParams).size() + 9);
     call.x = step_tensor(views_[kX], stack_.I, false);
     call.output = step_tensor(views_[kOutput], stack_.out(), writes);
     if (!batch_.lengths.empty())
@@ -161,8 +156,7 @@ class Contract : public Operated {
         before >= 0 && v.type == type_ && std::equal(row.size, row.size + row.axes, v.shape.size + before);
     const Long needed = product({count, product(row)}), elements = fits ? dense_elements(v) : 0;
     if (!fits || (more ? elements < needed : elements != needed))
-      throw Mismatch("expected " + v.who() + " of " + std::to_string(count) + " rows of shape " + row.text() + " and " +
-          type_.name() + ", got " + v.shape.text() + " and " + v.type.name());
+      throw Mismatch(v, " of ", count, " rows of shape ", row, " and ", type_, ", got ", v.shape, " and ", v.type);
     return take(v, needed, written ? writes_ : reads_);
   }
   void* hidden(Role role, bool written) {

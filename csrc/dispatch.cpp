@@ -4,11 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
-#include <new>
 #include <stdexcept>
-
-#include "threads.h"
-#include "tuner.h"
 
 namespace elman {
 
@@ -32,19 +28,17 @@ double multiply_adds(const Network& net) {
       (static_cast<double>(net.I) + out + static_cast<double>(net.L - 1) * (width + out));
 }
 
-// Calls of one kind do the same in about the same proportions. `variant`: a number for whatever else tells them apart.
-Effort effort_of(const Network& net, double work, std::uint64_t variant) {
-  std::uint64_t kind = variant;
+// Calls of one kind do the same in about the same proportions. `kind`: a number for whatever else tells them apart.
+std::uint64_t kind_of(const Network& net, std::uint64_t kind) {
   for (const Long exact : {Long{net.cell->number}, static_cast<Long>(net.number), net.D, std::min<Long>(net.L, 15)})
     kind = kind * 16 + static_cast<std::uint64_t>(exact);
-  for (const Long size : {net.rows / net.B, net.B, net.I + 1, net.H, net.P}) kind = kind * 128 + octaves(size);
-  return {kind, work};
+  for (const Long size : {net.rows, net.B, net.I + 1, net.H, net.P}) kind = kind * 128 + octaves(size);
+  return kind;
 }
 
-template <class Call>
-void run(bool (*kernel)(const Call&, Team&), const Call& call, const Effort& effort, int threads) {
+template <class Call> void run(bool (*kernel)(const Call&, Team&), const Call& call, int threads) {
   bool ok = true;
-  with_team(is_short(effort.multiply_adds) ? 1 : threads, [&](Team& team) { ok = kernel(call, team); }, &effort);
+  on_a_team(work(call), [&] { return kind(call); }, threads, [&](Team& team) { ok = kernel(call, team); });
   if (!ok) throw std::bad_alloc();
 }
 
@@ -124,12 +118,11 @@ std::uint64_t octaves(Long size) {
 double work(const Forward& call) { return multiply_adds(call.net); }
 double work(const Backward& call) { return 2 * multiply_adds(call.net); }
 
-void run(const Target& target, const Forward& call, int threads) {
-  run(target.forward, call, effort_of(call.net, work(call), call.saved || call.hidden || call.checkpoints), threads);
-}
-void run(const Target& target, const Backward& call, int threads) {
-  run(target.backward, call, effort_of(call.net, work(call), call.grad_x.data ? 3 : 2), threads);
-}
+std::uint64_t kind(const Forward& call) { return kind_of(call.net, call.saved || call.hidden || call.checkpoints); }
+std::uint64_t kind(const Backward& call) { return kind_of(call.net, call.grad_x.data ? 3 : 2); }
+
+void run(const Target& target, const Forward& call, int threads) { run(target.forward, call, threads); }
+void run(const Target& target, const Backward& call, int threads) { run(target.backward, call, threads); }
 
 double peak(const Target& target, int threads) {
   using Clock = std::chrono::steady_clock;

@@ -73,15 +73,18 @@ inline bool requires_grad(nb::handle tensor) {
   return returned(PyObject_GetAttr(tensor.ptr(), name)).is(Py_True);
 }
 
-// Memory for numbers, uninitialised, as torch would make it for `like`, so that its modes and hooks see it.
-inline nb::object allocate(nb::handle like, const Shape& shape) {
+// Memory for numbers, uninitialised, as torch would make it for `like`, so that its modes see it; of so many members.
+inline nb::object allocate(nb::handle like, const Shape& shape, Long members) {
   static PyObject* const new_empty_strided =
       PyUnicode_InternFromString("new_empty_strided");  // of torch's ways the fastest
-  const nb::object sizes = returned(PyTuple_New(shape.axes)), strides = returned(PyTuple_New(shape.axes));
+  const int before = members > 0, axes = before + shape.axes;
+  const nb::object sizes = returned(PyTuple_New(axes)), strides = returned(PyTuple_New(axes));
   Long stride = 1;
-  for (int d = shape.axes; d-- > 0; stride = product({stride, shape[d]})) {
-    NB_TUPLE_SET_ITEM(sizes.ptr(), d, PyLong_FromLongLong(shape[d]));
+  for (int d = axes; d-- > 0;) {
+    const Long size = d < before ? members : shape[d - before];
+    NB_TUPLE_SET_ITEM(sizes.ptr(), d, PyLong_FromLongLong(size));
     NB_TUPLE_SET_ITEM(strides.ptr(), d, PyLong_FromLongLong(stride));
+    stride = product({stride, size});
   }
   PyObject* arguments[] = {like.ptr(), sizes.ptr(), strides.ptr()};
   return returned(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));

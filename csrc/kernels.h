@@ -38,6 +38,7 @@ struct CellInfo {
 
 enum class Activation : int { tanh, relu, sigmoid };
 enum class Number : int { f32, f64, bf16 };  // bf16: forward only, nothing saved
+constexpr Long element_size(Number number) { return number == Number::bf16 ? 2 : number == Number::f32 ? 4 : 8; }
 
 // A cell's states: h, which is also its output, and c of a cell that has two. By state, for those the cell has.
 constexpr int kMostStates = 2;

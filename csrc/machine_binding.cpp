@@ -1,6 +1,5 @@
 // What Python asks of the machine: instruction sets, threads, processors, the peak, and the cells that have kernels.
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include "memory.h"
@@ -26,8 +25,6 @@ void activation(int which, nb::handle from, nb::handle to) {
   const void* in = take(source, dense_elements(source), reads);
   void* out = take(o[kTarget], dense_elements(o[kTarget]), writes);
   check_overlap(reads, writes);
-  o.keep();
-  nb::gil_scoped_release release;
   target()->activation(static_cast<Activation>(which), number, in, out, n);
 }
 
@@ -36,7 +33,7 @@ void activation(int which, nb::handle from, nb::handle to) {
 void bind_machine(nb::module_& m) {
   m.def("use", [](const std::string& name) { target() = &choose_target(name); });
   m.def("isa", [] { return std::string(target()->name); });
-  m.def("assume_barrier", [](double seconds) { Team::assume_barrier(seconds); });
+  m.def("assume_barrier", &Team::assume_barrier);
   nb::class_<Tuner>(m, "Tuner")
       .def(nb::init<>())
       .def("choose",
@@ -48,11 +45,9 @@ void bind_machine(nb::module_& m) {
         check(work > 0 && threads >= 1 && seconds >= 0, "there must be work, a thread, and no negative time");
         t.learn({kind, work}, threads, seconds);
       });
-  m.def("threads_used", [] { return Team::last(); });
-  m.def("usable_processors", [] { return usable_processors(); });
-  m.def("processor_quota", [](const std::string& membership, const std::string& mount) {
-    return processor_quota(membership.c_str(), mount.c_str());
-  });
+  m.def("threads_used", &Team::last);
+  m.def("usable_processors", &usable_processors);
+  m.def("processor_quota", &processor_quota);
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const Target* t : supported_targets()) names.emplace_back(t->name);

@@ -4,6 +4,8 @@
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
+#include <atomic>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -13,29 +15,27 @@
 
 namespace elman {
 
-// A buffer of Python's, held as long as this lives.
-class Buffer {
- public:
-  const bool ok;  // whether the object gives one
-  Py_buffer view;
+inline std::string name_of(nb::handle object) { return nb::inst_name(object).c_str(); }
 
-  Buffer(nb::handle object, bool written)
-      : ok(PyObject_GetBuffer(object.ptr(), &view, PyBUF_STRIDES | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0)) ==
-            0) {
-    if (!ok) PyErr_Clear();
+// A buffer of Python's, held as long as this lives.
+struct Buffer {
+  Py_buffer view;
+  Buffer(const View& v, nb::handle object, bool written) {
+    const int flags = PyBUF_STRIDES | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(object.ptr(), &view, flags) == 0) return;
+    PyErr_Clear();
+    throw Mismatch(v, " to be memory that can be ", written ? "written to" : "read", ", got ", name_of(object));
   }
   Buffer(const Buffer&) = delete;
-  ~Buffer() {
-    if (ok) PyBuffer_Release(&view);
-  }
+  ~Buffer() { PyBuffer_Release(&view); }
 };
 
 // Holds the operands of a call. What asks Python, which may do anything and let other threads run, is asked as they are
 // added; then inspect() sees all of them as they are, and so they stay until the next Python code runs.
 class Operands : public CallViews {
  public:
-  // None stands for so many states; so many operands may come.
-  explicit Operands(std::size_t states = 1, std::size_t count = 8) {
+  // None stands for so many states; so many operands may come; each is of so many members, or of one network (0).
+  explicit Operands(std::size_t states = 1, std::size_t count = 8, Long members = 0) : members_(members) {
     all_.reserve(count), views_.reserve(count);
     for (int s = 0; s < kMostStates; ++s) views_.push_back({"operand", -1, true}), all_.push_back({});
     for (Place& place : places_) place = {0, static_cast<std::uint32_t>(states)};
@@ -46,25 +46,17 @@ class Operands : public CallViews {
     Operand& operand = append(role, object, index);
     const View& v = views_.back();
     if (object.is_none()) {
-      if (role.number == kParams.number) refuse_type(v.who() + " to be a plain tensor or an array", object);
+      if (role.number == kParams.number) refuse_type(text(v) + " to be a plain tensor or an array", object);
       return;
     }
     const bool is_array = PyObject_CheckBuffer(object.ptr());
     (is_array ? arrays_ : tensors_) = true;
-    if (is_array && tensors_) refuse_type(v.who() + " to be a tensor, as others are", object);
-    if (is_array) {
-      operand.buffer.reset(new Buffer(object, written));
-      if (!operand.buffer->ok)
-        throw Mismatch("expected " + v.who() + " to be memory that can be " + (written ? "written to" : "read") +
-            ", got " + nb::inst_name(object).c_str());
-    } else if (!is_plain(object)) {
-      refuse_type(v.who() + " to be a plain tensor or an array", object);
-    } else if (arrays_) {
-      refuse_type(v.who() + " to be an array, as others are", object);
-    } else if (is_negated(object.ptr())) {
-      throw Mismatch("expected " + v.who() +
-          " with its numbers in memory as they are, got a tensor that is negated lazily: use resolve_neg()");
-    }
+    if (!is_array && !is_plain(object)) refuse_type(text(v) + " to be a plain tensor or an array", object);
+    if (arrays_ && tensors_)
+      refuse_type(text(v) + " to be " + (is_array ? "a tensor" : "an array") + ", as others are", object);
+    if (is_array) operand.buffer.reset(new Buffer(v, object, written));
+    else if (is_negated(object.ptr()))
+      throw Mismatch(v, " with its numbers in memory as they are, got a tensor negated lazily: use resolve_neg()");
   }
   // A tensor that was just made, or None.
   void add_made(Role role, nb::handle tensor, Long index = -1) { append(role, tensor, index).made = true; }
@@ -78,6 +70,9 @@ class Operands : public CallViews {
     for (std::size_t i = 0; i < items.size(); ++i) add(role, items[i], written, static_cast<Long>(i));
   }
 
+  void next_member() {  // what is inspected is the first member's
+    for (View& v : views_) v.at += v.apart, --v.after;
+  }
   // Whether there are any that are not tensors.
   bool has_arrays() const { return arrays_; }
   // Whether a gradient flows to any of those that were added so far.
@@ -112,7 +107,7 @@ class Operands : public CallViews {
 
   // How a buffer looks, and a tensor that torch shows.
   static void inspect(const Py_buffer& b, View& v) {
-    if (b.itemsize < 1) throw Mismatch("expected " + v.who() + " of numbers, got elements of no bytes");
+    if (b.itemsize < 1) throw Mismatch(v, " of numbers, got elements of no bytes");
     const char format = b.format && b.format[0] && !b.format[1] ? b.format[0] : b.format ? '\0' : 'B';
     const auto bits = static_cast<unsigned char>(b.itemsize * 8);
     v.type = format == 'f' || format == 'd' ? Type{2, bits}
@@ -126,15 +121,13 @@ class Operands : public CallViews {
     for (int d = 0; d < v.shape.axes; ++d) {
       v.shape[d] = b.shape[d], v.strides[d] = b.strides[d] / b.itemsize;
       if (v.strides[d] * b.itemsize != b.strides[d] && b.shape[d] > 1)
-        throw Mismatch("expected " + v.who() + " with whole elements from one to the next, got strides of " +
-            std::to_string(b.strides[d]) + " bytes");
+        throw Mismatch(v, " with whole elements from one to the next, got strides of ", b.strides[d], " bytes");
     }
   }
   static void inspect(PyObject* tensor, View& v) {
     nb::dlpack::dltensor t;
     if (!is_shown(tensor, t))
-      throw Mismatch("expected " + v.who() + " to be a dense tensor in memory, got " + nb::inst_name(tensor).c_str() +
-          " that does not show where it lies");
+      throw Mismatch(v, " to be a dense tensor in memory, got ", name_of(tensor), " that does not show where it lies");
     check_cpu(v, t.device.device_type == nb::device::cpu::value);
     v.type = t.dtype.lanes == 1 ? Type{t.dtype.code, t.dtype.bits} : kOther;
     v.at = address_of(t);
@@ -160,7 +153,7 @@ class Operands : public CallViews {
     return all_.back();
   }
   [[noreturn]] static void refuse_type(const std::string& expected, nb::handle object) {
-    throw nb::type_error(("expected " + expected + ", got " + nb::inst_name(object).c_str()).c_str());
+    throw nb::type_error(("expected " + expected + ", got " + name_of(object)).c_str());
   }
   void inspect(std::size_t i) {
     View& v = views_[i];
@@ -169,7 +162,8 @@ class Operands : public CallViews {
     else if (exchange) inspect(all_[i].object.ptr(), v);
     else ask(all_[i].object, v);
     if (all_[i].storage.is_valid() && !lies_in(all_[i].storage.ptr(), v))
-      throw Mismatch("expected " + v.who() + " to stay where it is, got other memory meanwhile");
+      throw Mismatch(v, " to stay where it is, got other memory meanwhile");
+    if (members_ > 0) v.begin_members(members_);
   }
   // Whether a view's first element is in this memory. A storage answers without running any Python code.
   static bool lies_in(PyObject* storage, const View& v) {
@@ -181,9 +175,7 @@ class Operands : public CallViews {
   }
 
   static void count_axes(View& v, Long axes) {
-    if (axes > kMostAxes)
-      throw Mismatch(
-          "expected " + v.who() + " of at most " + std::to_string(kMostAxes) + " axes, got " + std::to_string(axes));
+    if (axes > kMostAxes) throw Mismatch(v, " of at most ", kMostAxes, " axes, got ", axes);
     v.shape.axes = v.strides.axes = static_cast<int>(axes);
   }
   static void ask(nb::handle tensor, View& v) {
@@ -194,8 +186,7 @@ class Operands : public CallViews {
     for (const Type known : {kFloat32, kFloat64, kBfloat16, kInt64, kUint8, kBool})
       if (type == "torch." + known.name()) v.type = known;
     const auto shape = nb::cast<nb::tuple>(sizes), strides = nb::cast<nb::tuple>(steps);
-    if (shape.size() != strides.size())
-      throw Mismatch("expected " + v.who() + " with a stride for each axis, got others");
+    if (shape.size() != strides.size()) throw Mismatch(v, " with a stride for each axis, got others");
     count_axes(v, static_cast<Long>(shape.size()));
     for (int d = 0; d < v.shape.axes; ++d)
       v.shape[d] = nb::cast<Long>(shape[static_cast<std::size_t>(d)]),
@@ -203,9 +194,10 @@ class Operands : public CallViews {
     v.at = nb::cast<Address>(tensor.attr("data_ptr")());
   }
   static void check_cpu(const View& v, bool cpu) {
-    if (!cpu) throw Mismatch("expected " + v.who() + " on the CPU, got a tensor on another device");
+    if (!cpu) throw Mismatch(v, " on the CPU, got a tensor on another device");
   }
 
+  const Long members_;
   std::pmr::vector<Operand> all_{&memory_};
   bool arrays_ = false, tensors_ = false;  // what there is of them: all are of one kind
 };
@@ -218,7 +210,7 @@ template <class Stack, class Contract> class Invocation {
 
   Invocation(const Stack& stack_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh,
       nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool padded, int threads)
-      : stack(stack_), operands(stack.states(), 2 * static_cast<std::size_t>(stack.each()) + 28), x_(x),
+      : stack(stack_), operands(stack.states(), 2 * static_cast<std::size_t>(stack.each()) + 28, stack.members), x_(x),
         batch_first_(batch_first), padded_(padded), threads_(threads) {
     check(threads >= 1, "threads must be at least 1");
     operands.add_all(kParams, params), operands.add_all(kInitial, initial), operands.add_all(kFresh, fresh);
@@ -233,9 +225,8 @@ template <class Stack, class Contract> class Invocation {
   }
   // Makes memory like x for what the call writes, where it is needed.
   nb::object make(Role role, const Shape& shape, Long index = -1, bool needed = true) {
-    if (needed && PyObject_CheckBuffer(x_.ptr()))
-      throw Mismatch("expected memory for all results, got none, and an array as x");
-    nb::object made = needed ? allocate(x_, shape) : nb::none();
+    if (needed && PyObject_CheckBuffer(x_.ptr())) throw Mismatch("memory for all results, got none, and an array as x");
+    nb::object made = needed ? allocate(x_, shape, stack.members) : nb::none();
     operands.add_made(role, made, index);
     return made;
   }
@@ -245,17 +236,57 @@ template <class Stack, class Contract> class Invocation {
   template <class Call> void run(Call (Contract::*checked)()) {
     for (bool kept = false;; operands.keep(), kept = true) {
       operands.inspect();
-      Contract contract(stack, operands, batch_first_, padded_);
-      const Call call = (contract.*checked)();
-      if (kept) {
-        nb::gil_scoped_release release;
-        return contract.run(*target(), call, threads_);
-      }
-      if (is_short(contract.work(call))) return contract.run(*target(), call, threads_);
+      if (stack.members ? finish(Ensemble<Call>(*this, checked), kept) : finish(Checked<Call>(*this, checked), kept))
+        return;
     }
   }
 
  private:
+  // The call of a network, checked.
+  template <class Call> struct Checked {
+    Contract contract;
+    const Call call;
+    const double work;
+    Checked(const Invocation& of, Call (Contract::*checked)())
+        : contract(of.stack, of.operands, of.batch_first_, of.padded_), call((contract.*checked)()),
+          work(contract.work(call)) {}
+    void run(int threads) const { contract.run(*target(), call, threads); }
+  };
+
+  // Those of an ensemble's members: divided among the threads, or where these are more and each call is long, in turn.
+  template <class Call> struct Ensemble {
+    std::deque<Checked<Call>> members;
+    double work = 0;
+    Ensemble(Invocation& of, Call (Contract::*checked)()) {
+      for (; std::ssize(members) < of.stack.members; of.operands.next_member())
+        work += members.emplace_back(of, checked).work;
+    }
+    void run(int threads) const {
+      const auto& first = members.front();
+      if (threads > std::ssize(members) && !is_short(first.work))
+        return std::for_each(members.begin(), members.end(), [&](auto& m) { m.run(threads); }), void();
+      std::atomic<bool> failed{false};
+      const auto kind = [&] { return first.contract.kind(first.call) * 128 + octaves(std::ssize(members)); };
+      on_a_team(work, kind, threads, [&](Team& team) {
+        team.each(std::ssize(members), [&](Long m) {
+          try {
+            members[static_cast<std::size_t>(m)].run(1);
+          } catch (const std::bad_alloc&) {
+            failed = true;
+          }
+        });
+      });
+      if (failed) throw std::bad_alloc();
+    }
+  };
+
+  // Runs what is checked; false, with nothing done, if it is long and its memory is not kept.
+  template <class Calls> bool finish(const Calls& calls, bool kept) const {
+    if (!kept) return is_short(calls.work) && (calls.run(threads_), true);
+    nb::gil_scoped_release release;
+    return calls.run(threads_), true;
+  }
+
   const nb::handle x_;
   const bool batch_first_, padded_;
   const int threads_;

@@ -46,10 +46,11 @@ struct ProgramRun : Invocation<ProgramStack, ProgramContract> {
 
  private:
   static ProgramStack stack_of(const Program& program, const nb::tuple& numbers) {
-    check(numbers.size() == 8, "a stack is told by 8 entries");
+    check(numbers.size() == 9, "a stack is told by 9 entries");
     const auto size = [&](std::size_t i) { return nb::cast<Long>(numbers[i]); };
     check(size(3) == 0, "a program's output is not projected");
-    return {program, size(1), size(2), size(4), size(5), nb::cast<bool>(numbers[6]), nb::cast<bool>(numbers[7])};
+    return {
+        program, size(1), size(2), size(4), size(5), nb::cast<bool>(numbers[6]), nb::cast<bool>(numbers[7]), size(8)};
   }
 };
 
@@ -108,8 +109,7 @@ nb::object program_backward(nb::handle program, nb::tuple numbers, nb::handle pa
   const Long starts = initial.is_none() ? 0 : plan.states, freshes = fresh.is_none() ? 0 : plan.states;
   const Long count = 1 + starts + freshes + plan.step_inputs + directions * each;
   if (static_cast<Long>(needs_grad.size()) != count)
-    throw Mismatch(
-        "expected needs_grad for " + std::to_string(count) + " operands, got " + std::to_string(needs_grad.size()));
+    throw Mismatch("needs_grad for ", count, " operands, got ", needs_grad.size());
   nb::list gradients;
   const auto make = [&](Role role, const Shape& shape, Long index = -1) {
     gradients.append(call.make(role, shape, index, needs_grad[gradients.size()].is(Py_True)));

@@ -6,12 +6,9 @@
 
 namespace elman {
 
-static Long size_of(Number number) { return number == Number::bf16 ? 2 : number == Number::f32 ? 4 : 8; }
-
 Ragged::Ragged(const Long* lengths, Long T, Long B) : T_(T), B_(B), lengths_(lengths, lengths + B), order_(B) {
   std::iota(order_.begin(), order_.end(), 0);
-  std::sort(order_.begin(), order_.end(),
-      [&](Long a, Long b) { return lengths[a] != lengths[b] ? lengths[a] > lengths[b] : a < b; });
+  std::stable_sort(order_.begin(), order_.end(), [&](Long a, Long b) { return lengths[a] > lengths[b]; });
   Long count = B, offset = 0;
   for (Long t = 0; t < lengths[order_[0]]; ++t) {
     while (lengths[order_[count - 1]] <= t) --count;
@@ -31,7 +28,7 @@ void Ragged::describe(Network& net, bool pad_saved) const {
 // The states of a call, (L·D, B, width), in the order of the kernels' sequences while it runs. Null of null.
 class Ragged::States {
  public:
-  States(const Ragged& ragged, const Network& net) : ragged_(ragged), net_(net), element_(size_of(net.number)) {}
+  States(const Ragged& ragged, const Network& net) : ragged_(ragged), net_(net), element_(element_size(net.number)) {}
 
   const void* sorted(const void* theirs, int state) {
     char* ours = theirs ? room(state) : nullptr;
@@ -71,7 +68,7 @@ class Ragged::States {
 };
 
 void Ragged::clear_padding(const Network& net, const StepTensor& x, Long width) const {
-  const auto element = size_of(net.number);
+  const auto element = element_size(net.number);
   if (!x.data || width == 0) return;
   for (Long t = lengths_[order_.back()]; t < T_; ++t)
     for (Long b = 0; b < B_; ++b)
@@ -81,8 +78,8 @@ void Ragged::clear_padding(const Network& net, const StepTensor& x, Long width) 
 
 void Ragged::clear_saved(const Network& net, void* all, Long count, Long width) const {
   for (Long i = 0; all && net.padded_rows && i < count; ++i)
-    clear_padding(
-        net, {static_cast<char*>(all) + i * net.padded_rows * width * size_of(net.number), B_ * width, width}, width);
+    clear_padding(net,
+        {static_cast<char*>(all) + i * net.padded_rows * width * element_size(net.number), B_ * width, width}, width);
 }
 
 void Ragged::run(const Target& target, const Forward& call, int threads) const {
@@ -108,20 +105,7 @@ void Ragged::run(const Target& target, const Backward& call, int threads) const 
     b.initial[s] = states.sorted(call.initial[s], s), b.grad_final[s] = states.sorted(call.grad_final[s], s);
     b.grad_initial[s] = states.room_for(call.grad_initial[s], s);
   }
-  if (net.rows > 0) {
-    elman::run(target, b, threads);
-  } else {
-    const auto clear = [&](void* to, Long count) {
-      if (to) std::memset(to, 0, count * size_of(net.number));
-    };
-    const Long directions = net.L * net.D, rows = net.cell->gates * net.H;
-    for (Long d = 0; d < directions; ++d) {
-      const Gradients& g = b.gradients[d];
-      clear(g.w_ih, rows * (d < net.D ? net.I : net.D * net.P)), clear(g.w_hh, rows * net.P);
-      clear(g.b_ih, rows), clear(g.b_hh, rows), clear(g.w_hr, net.P * net.H);
-    }
-    for (int s = 0; s < net.cell->states; ++s) clear(b.grad_fresh[s], directions * (s == 0 ? net.P : net.H));
-  }
+  if (net.rows > 0) elman::run(target, b, threads);
   for (int s = 0; s < net.cell->states; ++s)
     states.restore(call.grad_initial[s], s, b.grad_initial[s], call.grad_final[s]);
   clear_padding(net, b.grad_x, net.I);

@@ -19,7 +19,7 @@ class Ragged {
 
   // Run a call: its network described, its states in the caller's order.
   void run(const Target& target, const Forward& call, int threads) const;
-  void run(const Target& target, const Backward& call, int threads) const;
+  void run(const Target& target, const Backward& call, int threads) const;  // of no steps: weights' gradients stay
 
  private:
   class States;

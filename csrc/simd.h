@@ -47,12 +47,7 @@ constexpr int kBytes = 16, kRegisters = 16;
 // bfloat16, the upper half of a float: so in memory, while registers, sums and all that is computed are floats.
 struct BFloat16 {
   std::uint16_t bits;
-  operator float() const {
-    const std::uint32_t wide = std::uint32_t{bits} << 16;
-    float x;
-    __builtin_memcpy(&x, &wide, sizeof x);
-    return x;
-  }
+  operator float() const { return __builtin_bit_cast(float, std::uint32_t{bits} << 16); }
 };
 template <class T> constexpr bool kHalved = std::is_same_v<T, BFloat16>;
 template <class T> using Wide = std::conditional_t<kHalved<T>, float, T>;  // what numbers kept as T are computed in
@@ -183,13 +178,8 @@ Floats load_pairs(const BFloat16* p, long n);
 // contraction off), so the same source rounds alike wherever it is instantiated.
 #if defined(ELMAN_VECTOR_BYTES)  // in registers of AVX2
 template <class V> ELMAN_INLINE V fma(V a, V b, V c) {
-  typedef std::remove_reference_t<decltype(c[0])> R __attribute__((vector_size(32)));
-  R x[kBytes / 32], y[kBytes / 32], z[kBytes / 32];
-  __builtin_memcpy(x, &a, kBytes), __builtin_memcpy(y, &b, kBytes), __builtin_memcpy(z, &c, kBytes);
-  ELMAN_UNROLLED (i, kBytes / 32)
-    if constexpr (sizeof c[0] == 4) z[i] = _mm256_fmadd_ps(x[i], y[i], z[i]);
-    else z[i] = _mm256_fmadd_pd(x[i], y[i], z[i]);
-  __builtin_memcpy(&c, z, kBytes);
+  for (unsigned i = 0; i < sizeof c / sizeof c[0]; ++i)
+    c[i] = sizeof c[0] == 4 ? __builtin_fmaf(a[i], b[i], c[i]) : __builtin_fma(a[i], b[i], c[i]);
   return c;
 }
 template <class V> ELMAN_INLINE V fnma(V a, V b, V c) { return fma(-a, b, c); }

@@ -12,13 +12,15 @@ struct Stack {
   const CellInfo& cell;
   Long I, H, P, L, D;  // P is 0 without a projection
   bool bias, recompute;
+  Long members;  // networks of this kind, each with operands of its own; 0: one, whose operands have no axis for them
 
-  Stack(const char* name, Long I_, Long H_, Long P_, Long L_, Long D_, bool bias_, bool recompute_)
-      : cell(cell_of(name)), I(I_), H(H_), P(P_), L(L_), D(D_), bias(bias_), recompute(recompute_) {
-    check(I >= 0 && H >= 0 && L >= 1 && (D == 1 || D == 2), "sizes must be L >= 1, I, H >= 0 and D 1 or 2");
-    check(I <= kMost && H <= kMost && L <= kMost, "a size is too large");
+  Stack(const char* name, Long I_, Long H_, Long P_, Long L_, Long D_, bool bias_, bool recompute_, Long members_)
+      : cell(cell_of(name)), I(I_), H(H_), P(P_), L(L_), D(D_), bias(bias_), recompute(recompute_), members(members_) {
+    check(I >= 0 && H >= 0 && members >= 0 && L >= 1 && (D == 1 || D == 2),
+        "sizes must be L >= 1, I, H, members >= 0 and D 1 or 2");
+    check(I <= kMost && H <= kMost && L <= kMost && members <= kMost, "a size is too large");
     check(P == 0 || (cell.projects && P >= 1 && P < H), "a projection is an LSTM's, and smaller than H");
-    if (H == 0) throw Mismatch("expected a network of at least one unit, got none");
+    if (H == 0) throw Mismatch("a network of at least one unit, got none");
   }
   static const CellInfo& cell_of(const char* name) {
     std::string names;

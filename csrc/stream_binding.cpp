@@ -14,26 +14,22 @@ Stack stack_of(const nb::tuple& stack);  // binding.cpp
 
 namespace {
 
-// One parameter as it was when it was packed: where it was found, what it was, how often written to, where it lay, and
+// One parameter as it was when it was packed: where it was found, what it was, how often written to, how it lay, and
 // some of its numbers; for not all writes are counted (by way of a tensor's data, and some fused optimizers').
 struct PackedParameter {
   static constexpr int kSome = 16;
   nb::object name, parameter;
   Long version;
-  Shape shape{};
-  const void* at = nullptr;
-  Long bytes = 0;
-  bool wide = false;  // numbers of 64 bits, not 32
+  View view{kParams.name, -1, false};
   Long places[kSome] = {};
   std::uint64_t some[kSome] = {};
 
   void remember(const View& v) {
-    const Long elements = product(v.shape), last = elements - 1;
-    shape = v.shape, at = reinterpret_cast<const void*>(v.at), wide = v.type == kFloat64,
-    bytes = elements * (wide ? 8 : 4);
-    for (int i = 0; i < kSome; ++i) places[i] = last * i / (kSome - 1);
+    view = v;
+    for (int i = 0; i < kSome; ++i) places[i] = (product(v.shape) - 1) * i / (kSome - 1);
     for (int i = 0; i < kSome; ++i) some[i] = number(i);
   }
+  Long bytes() const { return product(view.shape) * (view.type.bits / 8); }
   bool is_unchanged() const {
     std::uint64_t difference = 0;
     for (int i = 0; i < kSome; ++i) difference |= some[i] ^ number(i);
@@ -42,12 +38,12 @@ struct PackedParameter {
   bool lies_there() const {
     nb::dlpack::dltensor t;
     if (is_shown(parameter.ptr(), t))
-      return address_of(t) == reinterpret_cast<Address>(at) && Type{t.dtype.code, t.dtype.bits} == type() &&
-          std::equal(shape.size, shape.size + shape.axes, t.shape, t.shape + t.ndim) &&
+      return address_of(t) == view.at && Type{t.dtype.code, t.dtype.bits} == view.type &&
+          std::equal(view.shape.size, view.shape.size + view.shape.axes, t.shape, t.shape + t.ndim) &&
           (!t.strides || is_dense(t.ndim, t.shape, t.strides));
     static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
-    return nb::cast<Address>(call(parameter.ptr(), data_ptr)) == reinterpret_cast<Address>(at) &&
-        nb::cast<Long>(parameter.attr("nbytes")) == bytes;
+    return nb::cast<Address>(call(parameter.ptr(), data_ptr)) == view.at &&
+        nb::cast<Long>(parameter.attr("nbytes")) == bytes();
   }
   // How often it has been written to.
   static Long count(PyObject* tensor) {
@@ -58,9 +54,9 @@ struct PackedParameter {
   }
 
  private:
-  Type type() const { return wide ? kFloat64 : kFloat32; }
   std::uint64_t number(int i) const {
-    return wide ? static_cast<const std::uint64_t*>(at)[places[i]] : static_cast<const std::uint32_t*>(at)[places[i]];
+    if (view.type == kFloat64) return reinterpret_cast<const std::uint64_t*>(view.at)[places[i]];
+    return reinterpret_cast<const std::uint32_t*>(view.at)[places[i]];
   }
 };
 
@@ -74,6 +70,7 @@ class BoundStream {
       nb::tuple stack, Long B, nb::handle params, nb::handle states, nb::tuple fresh, nb::dict entries, nb::tuple names)
       : stack_(stack_of(stack)), B_(B), fresh_(fresh), entries_(entries) {
     check(stack_.I >= 1 && stack_.D == 1 && B >= 1 && B <= kMost, "I and B must be at least 1, not too large, and D 1");
+    check(stack_.members == 0, "a stream runs one network");
     check(nb::len(fresh) == 4, "an output is made in four ways");
     for (nb::handle call : fresh)
       check(PyTuple_Check(call.ptr()) && nb::len(call) >= 1 && nb::len(call) <= kMostItems,
@@ -87,14 +84,14 @@ class BoundStream {
     weights.inspect(), states_.inspect();
     const Views all = weights.all(kParams), own = states_.all(kState);
     check(names.size() == 0 || names.size() == all.size(), "names must be none, or one for each parameter");
-    if (all.empty()) throw Mismatch("expected parameters, got none");
+    if (all.empty()) throw Mismatch("parameters, got none");
     type_ = all[0].type;
     Operated operands(stack_, all[0], B, false);
     operands.read_parameters(all);
     void* at[kMostStates] = {};
     operands.states(own, at);
     for (const View& v : own)
-      if (v.none) throw Mismatch("expected a state for each of the cell's states, got none");
+      if (v.none) throw Mismatch("a state for each of the cell's states, got none");
     operands.check_apart();
     for (std::size_t i = 0; i < packed_.size(); ++i) packed_[i].remember(all[i]);
     Network net = operands.network();
@@ -161,7 +158,7 @@ class BoundStream {
     for (const View& v : states_.all(kState))
       if (!apart(v.at, product(v.shape) * size())) return false;
     for (const PackedParameter& p : packed_)
-      if (!apart(reinterpret_cast<Address>(p.at), p.bytes)) return false;
+      if (!apart(p.view.at, p.bytes())) return false;
     return true;
   }
   bool advance(const View& x, const View& to) const {
@@ -176,13 +173,11 @@ class BoundStream {
 
   nb::object step_array(nb::handle x, nb::handle out) const {
     View from(kX.name, -1, false), to(kOutput.name, -1, false);
-    const Buffer source(x, false);
-    if (!source.ok) return nb::none();
+    const Buffer source(from, x, false);
     Operands::inspect(source.view, from);
     if (!fits(from, stack_.I)) return nb::none();
     const nb::object output = out.is_none() ? made(from.shape.axes - 1) : nb::borrow(out);
-    const Buffer target(output, true);
-    if (!target.ok) return nb::none();
+    const Buffer target(to, output, true);
     Operands::inspect(target.view, to);
     return advance(from, to) ? output : nb::none();
   }

@@ -109,11 +109,11 @@ struct Work {
 
  private:
   void lead(Team team, std::uint32_t seen, const Team::Body& body) {  // what the caller's thread does
-    threads_of_last_team = team.threads_;
     call.store(seen);
     if (members.load() > 0) call.notify_all();
     body.run(body.context, team);
     call.store(seen + 1);
+    threads_of_last_team = team.threads_;  // whoever was alone inside
   }
 
   void serve(std::uint32_t seen) {  // what every other thread does, while this team lives

@@ -19,11 +19,6 @@ using Address = std::uintptr_t;
 constexpr Long kMost = Long{1} << 40;
 constexpr int kMostAxes = 5;  // of an operand
 
-// An operand is not as the call needs it. Says what was expected and what came.
-struct Mismatch : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
 inline void check(bool ok, const char* what) {
   if (!ok) throw std::invalid_argument(std::string("elman._native: ") + what);
 }
@@ -76,11 +71,24 @@ struct View {
   Type type = kOther;
   Address at = 0;
   Shape shape, strides;
+  Address apart = 0, after = 0;  // an ensemble's: bytes to the next member's, and how many come after this one
 
   View(const char* name_, Long index_, bool none_) : name(name_), index(index_), none(none_) {}
-  std::string who() const { return index < 0 ? name : std::string(name) + " " + std::to_string(index); }
+  void begin_members(Long members);  // from (members, ...) to the first one's
 };
 using Views = std::span<const View>;
+
+inline std::string text(std::string part) { return part; }
+inline std::string text(const Type& type) { return type.name(); }
+inline std::string text(const Shape& shape) { return shape.text(); }
+inline std::string text(const View& v) { return v.index < 0 ? v.name : v.name + (" " + std::to_string(v.index)); }
+template <class Number> auto text(Number number) -> decltype(std::to_string(number)) { return std::to_string(number); }
+
+// An operand is not as the call needs it. Says what was expected, of these parts, and what came.
+struct Mismatch : std::runtime_error {
+  template <class... Parts> explicit Mismatch(const Parts&... parts)
+      : std::runtime_error(("expected " + ... + text(parts))) {}
+};
 
 // What an operand is in its call: the number of its place in the table of all, and what errors call it.
 struct Role {
@@ -118,10 +126,17 @@ inline Long product(const Shape& factors) {
   __int128 p = 1;
   for (int i = 0; i < factors.axes; ++i) {
     p *= factors[i];
-    if (p > kMost * 64)
-      throw Mismatch("expected operands that memory can hold, got sizes that multiply to more elements");
+    if (p > kMost * 64) throw Mismatch("operands that memory can hold, got sizes that multiply to more elements");
   }
   return static_cast<Long>(p);
+}
+
+inline void View::begin_members(Long members) {
+  if (shape.axes < 1 || shape[0] != members || strides[0] < 0)
+    throw Mismatch(*this, " of ", members, " members, got shape ", shape, " and strides ", strides);
+  product({members, strides[0]});
+  apart = static_cast<Address>(strides[0]) * (type.bits / 8), after = static_cast<Address>(members - 1);
+  for (Shape* s : {&shape, &strides}) std::copy(s->size + 1, s->size + s->axes--, s->size);
 }
 
 }  // namespace elman

@@ -266,19 +266,6 @@ def test_a_cell_is_mapped_and_differentiated(kind: Kind, ran: list[str]) -> None
         torch.testing.assert_close(got, run(), rtol=0, atol=TOLERANCE)
 
 
-def test_an_ensemble_is_its_members() -> None:
-    members, x = [elman.GRU(I, H, 2).double() for _ in range(3)], doubles(T, B, I)
-    stacked, _ = stack_module_state(members)
-    got = vmap(lambda values: functional_call(members[0], values, (x,)))(stacked)
-    for index, member in enumerate(members):
-        for one, other in zip(member(x), got, strict=True):
-            assert torch.equal(other[index], one)
-    got[0].square().sum().backward()
-    for name, value in stacked.items():
-        expected = [torch.autograd.grad(member(x)[0].square().sum(), member.get_parameter(name))[0] for member in members]
-        torch.testing.assert_close(value.grad, torch.stack(expected), rtol=0, atol=TOLERANCE)
-
-
 def test_each_example_may_have_lengths_and_resets_of_its_own(ran: list[str]) -> None:
     rnn, x = elman.LSTM(I, H, bidirectional=True).double(), doubles(V, T, B, I)
     lengths, reset = torch.tensor([[4, 2], [1, 0], [3, 4]]), torch.rand(V, T, B) < 0.3

@@ -1,4 +1,4 @@
-"""A call under vmap reaches the kernels as it came: as one batch, or as one call for each member of an ensemble."""
+"""A call under vmap reaches the kernels as it came: as one batch, or as one call of an ensemble."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ V, T, B, I, H = 3, 4, 2, 2, 5  # noqa: E741
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many sequences the kernels ran in each call, none of which was checked before."""
+    """How many sequences the kernels ran in each call, all members' of an ensemble; none was checked before."""
     seen: list[int] = []
     unchecked = NativeBackend.run_unchecked
 
     def spy(self: Any, stack: Any, x: Tensor, states: Any, params: Any, batch_first: bool) -> Any:
         done = unchecked(self, stack, x, states, params, batch_first)
         if done is not None and not torch._C._are_functorch_transforms_active():
-            seen.append(x.shape[0 if batch_first else 1])
+            seen.append(x.shape[stack.lead + (0 if batch_first else 1)] * max(1, stack.members))
         return done
 
     monkeypatch.setattr(NativeBackend, "run_unchecked", spy)
@@ -92,13 +92,13 @@ def test_the_steps_of_a_cell_are_one_batch(kind: Kind, batches: list[int]) -> No
 @pytest.mark.parametrize("unbatched", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
 @every_kind
-def test_a_member_of_an_ensemble_is_called_once(kind: Kind, batch_first: bool, unbatched: bool, batches: list[int]) -> None:
+def test_an_ensemble_is_called_once(kind: Kind, batch_first: bool, unbatched: bool, batches: list[int]) -> None:
     members = [kind.build(elman, I, H, batch_first=batch_first) for _ in range(3)]
     values, axis = stack_module_state(members)[0], 0 if batch_first else 1
     x = torch.randn(T, I) if unbatched else torch.randn(T, B, I)
     with torch.no_grad():
         got = vmap(lambda values, x: functional_call(members[0], values, (x,)), in_dims=(0, None))(values, x)
-        assert batches == [1 if unbatched else x.shape[axis]] * 3
+        assert batches == [3 if unbatched else 3 * x.shape[axis]]
         batch = x.unsqueeze(axis) if unbatched else x
         expected = [member(batch) for member in members]
     assert_stacked(got, [without_batch(each, axis) if unbatched else each for each in expected])
@@ -109,7 +109,7 @@ def test_each_member_may_have_examples(batches: list[int]) -> None:
     values = stack_module_state(members)[0]
     run = lambda values, x: functional_call(members[0], values, (x,))  # noqa: E731
     inside, outside = vmap(vmap(run, (None, 0)), (0, None))(values, x), vmap(vmap(run, (0, None)), (None, 0))(values, x)
-    assert batches == [V * B] * 4
+    assert batches == [2 * V * B] * 2
     for index, member in enumerate(members):
         assert_stacked((inside[0][index], tuple(state[index] for state in inside[1])), list(map(member, x)))
         assert_stacked((outside[0][:, index], tuple(state[:, index] for state in outside[1])), list(map(member, x)))
@@ -154,7 +154,7 @@ def test_one_parameter_alone_may_be_the_examples_own(batches: list[int]) -> None
     rnn, x = elman.RNN(I, H), torch.randn(T, B, I)
     biases = torch.randn(V, H)
     got = vmap(lambda bias: functional_call(rnn, {"bias_hh_l0": bias}, (x,)))(biases)
-    assert batches == [B] * V
+    assert batches == [V * B]
     assert_stacked(got, [functional_call(rnn, {"bias_hh_l0": bias}, (x,)) for bias in biases])
 
 

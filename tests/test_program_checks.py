@@ -113,7 +113,7 @@ def test_whatever_a_program_says_it_runs_or_is_refused() -> None:
 
 def _run(handle: Any, program: Program, **changes: Any) -> None:
     T, B, I, H = 3, 2, 4, 5  # noqa: E741
-    what = ("", I, H, 0, 1, 1, True, False)
+    what = ("", I, H, 0, 1, 1, True, False, 0)
     params = [torch.randn(n * H, width) for n, width in ((program.inputs, I), (program.recurrents, H))]
     params += [torch.randn(n * H) for n in (program.inputs, program.recurrents)]
     operands: dict[str, Any] = {
@@ -150,12 +150,12 @@ OPERANDS: dict[str, tuple[dict[str, Any], str]] = {
     "step inputs that are not declared": ({"step_inputs": (torch.zeros(3, 2),)}, "expected 0 step inputs, got 1"),
     "draws that are not declared": ({"draws": (torch.zeros(1, 3, 2, 5),)}, "expected 0 draws, got 1"),
     "no thread": ({"threads": 0}, "threads must be at least 1"),
-    "a stack of other entries": ({"what": (1, 2)}, "told by 8 entries"),
-    "no units": ({"what": ("", 4, 0, 0, 1, 1, True, False)}, "sizes must be"),
-    "three directions": ({"what": ("", 4, 5, 0, 1, 3, True, False)}, "sizes must be"),
-    "a projection": ({"what": ("", 4, 5, 2, 1, 1, True, False)}, "not projected"),
-    "huge sizes": ({"what": ("", 2**40, 2**40, 0, 1, 1, True, False)}, "expected"),
-    "a size beyond all": ({"what": ("", 4, 2**41, 0, 1, 1, True, False)}, "too large"),
+    "a stack of other entries": ({"what": (1, 2)}, "told by 9 entries"),
+    "no units": ({"what": ("", 4, 0, 0, 1, 1, True, False, 0)}, "sizes must be"),
+    "three directions": ({"what": ("", 4, 5, 0, 1, 3, True, False, 0)}, "sizes must be"),
+    "a projection": ({"what": ("", 4, 5, 2, 1, 1, True, False, 0)}, "not projected"),
+    "huge sizes": ({"what": ("", 2**40, 2**40, 0, 1, 1, True, False, 0)}, "expected"),
+    "a size beyond all": ({"what": ("", 4, 2**41, 0, 1, 1, True, False, 0)}, "too large"),
 }
 
 
@@ -167,7 +167,7 @@ def test_operands_that_do_not_fit_are_errors(what: str) -> None:
 
 
 def test_gradients_that_do_not_fit_are_errors() -> None:
-    first = (("", 4, 5, 0, 1, 1, True, False), [torch.randn(20, n) for n in (4, 5)] + [torch.randn(20)] * 2, torch.randn(3, 2, 4))
+    first = (("", 4, 5, 0, 1, 1, True, False, 0), [torch.randn(20, n) for n in (4, 5)] + [torch.randn(20)] * 2, torch.randn(3, 2, 4))
     first = (*first, None, None, None, None, (), (), False, 1)
     handle = kernel_of(LSTM).handle
     output, _, _, kept = kernels._native.program_forward(handle, *first, True, False)
@@ -191,7 +191,7 @@ def test_gradients_that_do_not_fit_are_errors() -> None:
 def test_what_is_written_must_be_apart_from_what_is_read() -> None:
     x = torch.randn(3, 2, 5)
     first = (
-        ("", 5, 5, 0, 1, 1, True, False),
+        ("", 5, 5, 0, 1, 1, True, False, 0),
         [torch.randn(20, 5)] * 2 + [torch.randn(20)] * 2,
         x,
         None,

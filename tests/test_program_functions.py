@@ -46,7 +46,7 @@ def _apply(operation: str, *numbers: torch.Tensor) -> torch.Tensor:
     states = [each.unsqueeze(0).contiguous() for each in numbers]
     x = numbers[0].new_zeros(1, rows, 1)
     program = kernel_of(_program(operation, len(numbers))).handle
-    what = ("", 1, hidden, 0, 1, 1, False, False)
+    what = ("", 1, hidden, 0, 1, 1, False, False, 0)
     _, finals, *_ = kernels._native.program_forward(program, what, (), x, states, None, None, None, (), (), False, 1, False, False)
     return finals[0].squeeze(0)
 

@@ -63,7 +63,6 @@ constexpr std::int64_t spread(std::int64_t count, std::int64_t element) {
   const std::int64_t line = 64 / element;
   return ((count + line - 1) / line | 1) * line;
 }
-constexpr std::int64_t element_size(Number number) { return number == Number::f32 ? 4 : 8; }
 
 // Arrays of (rows, H) that are kept of a direction: first those of the states that are needed, then SAVED, then the
 // factors.

@@ -13,11 +13,13 @@ struct ProgramStack {
   const Program& program;
   Long I, H, L, D;
   bool bias, recompute;
+  Long members;  // as a Stack's
 
-  ProgramStack(const Program& program_, Long I_, Long H_, Long L_, Long D_, bool bias_, bool recompute_)
-      : program(program_), I(I_), H(H_), L(L_), D(D_), bias(bias_), recompute(recompute_) {
-    check(I >= 0 && H >= 1 && L >= 1 && (D == 1 || D == 2), "sizes must be L, H >= 1, I >= 0 and D 1 or 2");
-    check(I <= kMost && H <= kMost && L <= kMost, "a size is too large");
+  ProgramStack(const Program& program_, Long I_, Long H_, Long L_, Long D_, bool bias_, bool recompute_, Long members_)
+      : program(program_), I(I_), H(H_), L(L_), D(D_), bias(bias_), recompute(recompute_), members(members_) {
+    check(I >= 0 && members >= 0 && H >= 1 && L >= 1 && (D == 1 || D == 2),
+        "sizes must be L, H >= 1, I, members >= 0 and D 1 or 2");
+    check(I <= kMost && H <= kMost && L <= kMost && members <= kMost, "a size is too large");
   }
   const Plan& plan() const { return program.plan(); }
   std::size_t states() const { return 0; }  // for which None may stand: a program says how many it has
@@ -45,8 +47,8 @@ class ProgramContract {
   ProgramContract(const ProgramStack& stack, const CallViews& views, bool batch_first, bool padded)
       : stack_(stack), plan_(stack.plan()), views_(views), type_(views[kX].type),
         batch_(stack.I, views[kX], views[kBatchSizes], views[kLengths], batch_first) {
-    if (type_ != kFloat32 && type_ != kFloat64) throw Mismatch("expected x of float32 or float64, got " + type_.name());
-    if (batch_.packed()) throw Mismatch("expected x that is not packed, got batch_sizes");
+    if (type_ != kFloat32 && type_ != kFloat64) throw Mismatch("x of float32 or float64, got ", type_);
+    if (batch_.packed()) throw Mismatch("x that is not packed, got batch_sizes");
     net_.number = type_ == kFloat32 ? Number::f32 : Number::f64;
     net_.T = batch_.T, net_.B = batch_.B, net_.rows = batch_.rows;
     net_.I = stack.I, net_.H = net_.P = stack.H, net_.L = stack.L, net_.D = stack.D;
@@ -68,9 +70,9 @@ class ProgramContract {
     auto f = begin<ProgramForward>(true);
     f.final = states(views_.all(kFinal), final_, false, true);
     for (const void* final : final_)
-      if (!final) throw Mismatch("expected a final state for each of the program's states, got none");
+      if (!final) throw Mismatch("a final state for each of the program's states, got none");
     f.traced = traced(views_.all(kTraced), traced_, true);
-    if (!f.traced && plan_.gates > 0) throw Mismatch("expected memory for what a traced program shows, got none");
+    if (!f.traced && plan_.gates > 0) throw Mismatch("memory for what a traced program shows, got none");
     check_overlap(reads_, writes_);
     return f;
   }
@@ -78,8 +80,8 @@ class ProgramContract {
   ProgramBackward backward() {
     auto f = begin<ProgramBackward>(false);
     const bool lives = net_.rows > 0;
-    if (lives && stack_.L > 1 && !f.hidden) throw Mismatch("expected hidden, the lower layers' outputs, got none");
-    if (lives && !f.kept && kept_size_ > 0) throw Mismatch("expected what forward kept, got none");
+    if (lives && stack_.L > 1 && !f.hidden) throw Mismatch("hidden, the lower layers' outputs, got none");
+    if (lives && !f.kept && kept_size_ > 0) throw Mismatch("what forward kept, got none");
     if (const View& v = views_[kGradOutput]; !v.none) f.grad_output = step_tensor(v, stack_.out(), false, true);
     f.grad_hidden = hidden(kGradHidden, false);
     f.grad_final = states(views_.all(kGradFinal), grad_final_, false, false);
@@ -94,6 +96,7 @@ class ProgramContract {
   }
 
   template <class Call> double work(const Call& call) const { return elman::work(stack_.program, call); }
+  template <class Call> std::uint64_t kind(const Call& call) const { return elman::kind(stack_.program, call); }
   template <class Call> void run(const Target& target, const Call& call, int threads) const {
     elman::run(
         target, stack_.program, call, batch_.lengths.empty() ? nullptr : batch_.lengths.data(), batch_.T, threads);
@@ -129,8 +132,7 @@ class ProgramContract {
   template <class Pointer> Pointer* states(Views from, std::vector<Pointer>& to, bool fresh, bool written) {
     const auto count = static_cast<std::size_t>(plan_.states);
     if (!from.empty() && from.size() != count)
-      throw Mismatch(
-          "expected one tensor for each of " + std::to_string(count) + " states, got " + std::to_string(from.size()));
+      throw Mismatch("one tensor for each of ", count, " states, got ", from.size());
     to.assign(count, nullptr);
     for (std::size_t s = 0; s < from.size(); ++s)
       if (!from[s].none)
@@ -141,8 +143,7 @@ class ProgramContract {
   template <class Weights, class Pointer> const Weights* each_direction(
       Views from, const char* name, bool written, std::vector<Weights>& to, std::vector<Pointer>& own) {
     const Long count = stack_.directions() * stack_.each();
-    if (static_cast<Long>(from.size()) != count)
-      throw Mismatch("expected " + std::to_string(count) + " " + name + ", got " + std::to_string(from.size()));
+    if (static_cast<Long>(from.size()) != count) throw Mismatch(count, " ", name, ", got ", from.size());
     const auto owns = static_cast<std::size_t>(plan_.owns);
     own.assign(static_cast<std::size_t>(stack_.directions()) * owns + 1, nullptr);
     const View* v = from.data();
@@ -165,8 +166,7 @@ class ProgramContract {
   const DirectionTensor* step_inputs(Role role, std::vector<DirectionTensor>& to, bool written) {
     const Views from = views_.all(role);
     const auto count = static_cast<std::size_t>(plan_.step_inputs);
-    if (from.size() != count && !(written && from.empty()))
-      throw Mismatch("expected " + std::to_string(count) + " step inputs, got " + std::to_string(from.size()));
+    if (from.size() != count && !(written && from.empty())) throw Mismatch(count, " step inputs, got ", from.size());
     to.assign(count + 1, {});
     const Long T = batch_.T, B = batch_.B, H = stack_.H;
     for (std::size_t k = 0; k < from.size(); ++k) {
@@ -184,8 +184,7 @@ class ProgramContract {
   // (L·D, T, B, H), or the same at all steps: (L·D, B, H).
   const DirectionTensor* draws() {
     const Views from = views_.all(kDraws);
-    if (static_cast<int>(from.size()) != plan_.draws)
-      throw Mismatch("expected " + std::to_string(plan_.draws) + " draws, got " + std::to_string(from.size()));
+    if (static_cast<int>(from.size()) != plan_.draws) throw Mismatch(plan_.draws, " draws, got ", from.size());
     draws_.assign(from.size() + 1, {});
     const Long T = batch_.T, B = batch_.B, H = stack_.H, D = stack_.directions();
     for (std::size_t k = 0; k < from.size(); ++k) {
@@ -199,9 +198,7 @@ class ProgramContract {
   const DirectionTensor* traced(Views from, std::vector<DirectionTensor>& to, bool written) {
     if (from.empty()) return nullptr;
     const auto count = static_cast<std::size_t>(plan_.states - 1 + plan_.gates);
-    if (from.size() != count)
-      throw Mismatch(
-          "expected " + std::to_string(count) + " traced states and gates, got " + std::to_string(from.size()));
+    if (from.size() != count) throw Mismatch(count, " traced states and gates, got ", from.size());
     to.assign(count, {});
     const Long T = batch_.T, B = batch_.B, H = stack_.H;
     for (std::size_t i = 0; i < count; ++i)
@@ -215,8 +212,8 @@ class ProgramContract {
     const Long out = stack_.out(), elements = dense_elements(v),
                needed = product({stack_.L - 1, net_.saved_rows(), out});
     if (v.type != type_ || v.shape.axes < 1 || v.shape[v.shape.axes - 1] != out || elements != needed)
-      throw Mismatch("expected " + v.who() + " of " + std::to_string(needed / out) + " rows of shape " +
-          Shape{out}.text() + " and " + type_.name() + ", got " + v.shape.text() + " and " + v.type.name());
+      throw Mismatch(
+          v, " of ", needed / out, " rows of shape ", Shape{out}, " and ", type_, ", got ", v.shape, " and ", v.type);
     return take(v, elements, written ? writes_ : reads_);
   }
 

@@ -6,7 +6,6 @@
 
 #include "../dispatch.h"
 #include "../threads.h"
-#include "../tuner.h"
 
 namespace elman {
 namespace {
@@ -21,14 +20,14 @@ double multiply_adds(const Program& program, const ProgramCall& call) {
   return of(net.rows) * of(net.D * net.H) * unit;
 }
 
-Effort effort_of(const Program& program, const ProgramCall& call, double work, std::uint64_t pass) {
+std::uint64_t kind_of(const Program& program, const ProgramCall& call, std::uint64_t pass) {
   const Network& net = call.net;
   std::uint64_t kind = 1 + pass;  // apart from those of built-in cells, whose number is there
   kind = kind * 4096 + static_cast<std::uint64_t>(program.number() % 4096);
   for (const std::int64_t exact : {static_cast<std::int64_t>(net.number), net.D, std::min<std::int64_t>(net.L, 15)})
     kind = kind * 16 + static_cast<std::uint64_t>(exact);
-  for (const std::int64_t size : {net.rows / net.B, net.B, net.I + 1, net.H}) kind = kind * 128 + octaves(size);
-  return {kind, work};
+  for (const std::int64_t size : {net.rows, net.B, net.I + 1, net.H}) kind = kind * 128 + octaves(size);
+  return kind;
 }
 
 // Zeros where a sequence has no step.
@@ -62,12 +61,12 @@ void pass_on(const ProgramCall& call, const void* from, void* to, const std::int
     }
 }
 
-template <class Call> void on_a_team(
-    const Program& program, const Call& call, int threads, std::uint64_t pass, bool (*kernel)(const Call&, Team&)) {
+template <class Call>
+void run(const Program& program, const Call& call, int threads, bool (*kernel)(const Call&, Team&)) {
   if (call.net.rows == 0) return;
   bool ok = true;
-  const Effort effort = effort_of(program, call, work(program, call), pass);
-  with_team(is_short(effort.multiply_adds) ? 1 : threads, [&](Team& team) { ok = kernel(call, team); }, &effort);
+  on_a_team(
+      work(program, call), [&] { return kind(program, call); }, threads, [&](Team& team) { ok = kernel(call, team); });
   if (!ok) throw std::bad_alloc();
 }
 
@@ -75,10 +74,16 @@ template <class Call> void on_a_team(
 
 double work(const Program& program, const ProgramForward& call) { return multiply_adds(program, call); }
 double work(const Program& program, const ProgramBackward& call) { return 2 * multiply_adds(program, call); }
+std::uint64_t kind(const Program& program, const ProgramForward& call) {
+  return kind_of(program, call, call.kept || call.hidden ? 1 : 0);
+}
+std::uint64_t kind(const Program& program, const ProgramBackward& call) {
+  return kind_of(program, call, call.grad_x.data ? 3 : 2);
+}
 
 void run(const Target& target, const Program& program, const ProgramForward& call, const std::int64_t* lengths,
     std::int64_t T, int threads) {
-  on_a_team(program, call, threads, call.kept || call.hidden ? 1 : 0, target.program_forward);
+  run(program, call, threads, target.program_forward);
   clear_padding(call, call.output, call.net.D * call.net.H, lengths, T);
   const std::int64_t width = call.net.D * call.net.H, layer = T * call.batch * width;
   for (std::int64_t l = 0; call.hidden && call.net.padded_rows && l < call.net.L - 1; ++l)
@@ -95,7 +100,7 @@ void run(const Target& target, const Program& program, const ProgramBackward& ca
     std::int64_t T, int threads) {
   const Network& net = call.net;
   const Plan& plan = *call.plan;
-  on_a_team(program, call, threads, call.grad_x.data ? 3 : 2, target.program_backward);
+  run(program, call, threads, target.program_backward);
   clear_padding(call, call.grad_x, net.I, lengths, T);
   for (int k = 0; k < plan.step_inputs; ++k)
     clear_padding(call, call.grad_step_inputs[k], plan.step_input_is_vector[k] ? net.H : 1, lengths, T);

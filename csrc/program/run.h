@@ -11,6 +11,8 @@ struct Target;
 // A call's multiply-adds, all else counted in.
 double work(const Program& program, const ProgramForward& call);
 double work(const Program& program, const ProgramBackward& call);
+std::uint64_t kind(const Program& program, const ProgramForward& call);
+std::uint64_t kind(const Program& program, const ProgramBackward& call);
 
 // Throw std::bad_alloc where memory ran out. `lengths`: of the caller's sequences; null: all have T steps. T: the
 // caller's.

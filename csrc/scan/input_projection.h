@@ -45,7 +45,7 @@ template <class T, class Cell> class InputProjection {
       long stop, long from, long to, bool ahead, const Wavefront& wavefront = {})
       : start(start), stop(stop), from(from), to(to), stride(weights.groups * Cell::kGates * kLanes<T>),
         wavefront(wavefront), order_(order), weights_(weights), x_(x), rows_(order.count()),
-        slots_(ahead ? kChunksAhead : 1), steps_(max(1, min(steps_followed(ahead), steps_in_cache()))),
+        slots_(ahead ? kChunksAhead : 1), steps_(steps_of_a_chunk(ahead || wavefront.exists())),
         z_(slots_ * steps_ * rows_ * stride), mine_(steps_ * rows_, weights.I),
         others_(ahead ? steps_ * rows_ : 0, weights.I) {}
   bool ok() const { return all_ok(z_, mine_, others_); }
@@ -79,12 +79,10 @@ template <class T, class Cell> class InputProjection {
   }
 
  private:
-  // The steps of a chunk: few where somebody follows, and no more than stay in the cache.
-  long steps_followed(bool ahead) const {
-    return min(stop - start, ahead || wavefront.exists() ? max(1, kRowsAhead / max(1, rows_)) : stop - start);
-  }
-  long steps_in_cache() const {
-    return kProjectionBytes / static_cast<long>(sizeof(Wide<T>)) / stride / slots_ / max(1, rows_);
+  // Few where somebody follows, and no more than stay in the cache.
+  long steps_of_a_chunk(bool followed) const {
+    const long cached = kProjectionBytes / static_cast<long>(sizeof(Wide<T>)) / stride / slots_ / max(1, rows_);
+    return max(1, min(min(stop - start, cached), followed ? max(1, kRowsAhead / max(1, rows_)) : cached));
   }
   bool claim(std::int64_t chunk) {
     return __atomic_compare_exchange_n(&next_, &chunk, chunk + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);

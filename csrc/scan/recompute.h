@@ -30,11 +30,10 @@ template <class T, class Cell> class Recompute {
   const bool needed;
 
   // capacity: rows of a chunk.
-  Recompute(const BackwardTensors<T>& tensors, long capacity)
-      : needed(Cell::kSaved > 0 && !tensors.saved.data), net_(tensors.order.net), tensors_(tensors),
-        weights_(net_, tensors.I, 0, needed ? panels<T>(net_.H) : 0),
-        saved_(needed ? capacity * Cell::kSaved * net_.H : 0), c_(needed && Cell::kHasCellState ? net_.B * net_.H : 0) {
-  }
+  Recompute(const BackwardTensors<T>& of, long capacity)
+      : needed(Cell::kSaved > 0 && !of.saved.data), net_(of.order.net), tensors_(of),
+        weights_(net_, of.I, 0, needed ? panels<T>(net_.H) : 0), saved_(needed ? capacity * Cell::kSaved * net_.H : 0),
+        c_(needed && Cell::kHasCellState ? net_.B * net_.H : 0) {}
   bool ok() const { return all_ok(weights_, saved_, c_); }
   void pack() const {
     if (needed) weights_.pack(tensors_.parameters, 0, weights_.end);

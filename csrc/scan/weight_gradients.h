@@ -24,10 +24,9 @@ template <class T, class Cell> class WeightGradients {
   bool pack() const {  // false: out of memory
     const Buffer<const T*> w(needs_x_ ? G * H_ : 0);
     if (!needs_x_ || !w.ok()) return w.ok();
-    for (long g = 0, k = 0; g < G; ++g)
-      for (long j = 0; j < H_; ++j)
-        w[k++] =
-            static_cast<const T*>(tensors_.parameters.w_ih) + (Cell::input_gate(static_cast<int>(g)) * H_ + j) * I_;
+    const T* rows = static_cast<const T*>(tensors_.parameters.w_ih);
+    for (int g = 0; g < G; ++g)
+      for (long j = 0; j < H_; ++j) w[g * H_ + j] = rows + (Cell::input_gate(g) * H_ + j) * I_;
     pack_rows<T>(w, G * H_, I_, 0, panels<T>(I_), w_ih_);
     return true;
   }

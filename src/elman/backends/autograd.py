@@ -52,8 +52,9 @@ class Scan(torch.autograd.Function):
         if is_differentiated((grad_output, *grad_finals)):
 
             def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
-                output, finals = _reference.run(stack, x.transpose(0, 1) if batch_first else x, states, params, whole)
-                return output.transpose(0, 1) if batch_first else output, *finals
+                time, batch = stack.lead, stack.lead + 1
+                output, finals = _reference.run(stack, x.transpose(time, batch) if batch_first else x, states, params, whole)
+                return output.transpose(time, batch) if batch_first else output, *finals
 
             return None, None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_output, *grad_finals))
         x, *rest = inputs

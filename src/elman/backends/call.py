@@ -253,6 +253,7 @@ def _backward_widened(
     spans = spans._replace(fresh=None if spans.fresh is None else tuple([state.float() for state in spans.fresh]))
     grad_output = None if grad_output is None else grad_output.float()
     grad_finals = tuple([None if d is None else d.float() for d in grad_finals])
-    output, _, saved = forward(stack, x, states, params, spans, batch_first, save=True)
-    gradients = backward(stack, x, states, params, spans, batch_first, output, saved, grad_output, grad_finals, needs_grad)
+    pad = stack.members > 0  # which may have lengths of their own
+    output, _, saved = forward(stack, x, states, params, spans, batch_first, save=True, pad_saved=pad)
+    gradients = backward(stack, x, states, params, spans, batch_first, output, saved, grad_output, grad_finals, needs_grad, pad_saved=pad)
     return [None if gradient is None else gradient.bfloat16() for gradient in gradients]

@@ -6,6 +6,7 @@ the weights were multiplied with.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,6 +36,8 @@ def example_gradients(form: Form, operands: Operands, output: Tensor, hidden: Te
         output, hidden: as ``call.forward`` gave them, the latter (L-1, T, B, D·H).
         gates: the gate gradients, (L·D, T, B, G·H), or twice as wide: of the input's parts, then of the recurrent parts.
     """
+    if form.stack.members:
+        return _of_members(form, operands, output, hidden, gates)
     stack, x, lengths = form.stack, operands.x, operands.lengths
     if form.batch_first:
         x, output = x.transpose(0, 1), output.transpose(0, 1)
@@ -54,6 +57,16 @@ def example_gradients(form: Form, operands: Operands, output: Tensor, hidden: Te
             part, other = parts[kind[-2:]], others[kind]
             gradients.append(None if not next(needs) else part.sum(1) if other is None else part.mT @ other)
     return tuple(gradients)
+
+
+def _of_members(form: Form, operands: Operands, output: Tensor, hidden: Tensor | None, gates: Tensor) -> tuple[Tensor | None, ...]:
+    """Those of an ensemble, (members, examples, ...), where all tensors have an axis of members first."""
+    alone = replace(form, stack=form.stack.of(0))
+    of_each = [
+        example_gradients(alone, operands.member(alone, m), output[m], None if hidden is None else hidden[m], gates[m])
+        for m in range(form.stack.members)
+    ]
+    return tuple([None if each[0] is None else torch.stack(each) for each in zip(*of_each, strict=True)])
 
 
 def _by_example(steps: Tensor, examples: int) -> Tensor:

@@ -69,6 +69,10 @@ class Operands(NamedTuple):
     def differentiable(self) -> tuple[Tensor, ...]:
         return self.x, *self.states, *self.fresh, *self.params
 
+    def member(self, form: Form, index: int) -> Operands:
+        """Those of one member of an ensemble."""
+        return Operands.of(form, [None if t is None else t[index] for t in self.flat()])
+
     def spans(self) -> Spans:
         lengths = None if self.lengths is None else self.lengths.contiguous()  # vmap's examples may share them, or lie across
         return Spans(self.batch_sizes, lengths, self.reset, self.fresh or None)
@@ -79,13 +83,16 @@ class Fold:
 
     def __init__(self, size: int, form: Form, packed: bool) -> None:
         self.size, self.inner, self.form = size, int(packed), form
-        self.x = 0 if packed or form.batch_first else 1  # the axis of the batch in x, and in what is saved
-        self.saved = 1 if packed else 2
+        lead = form.stack.lead
+        self.x = lead if packed or form.batch_first else lead + 1  # the axis of the batch in x, in states, and in what is saved
+        self.state, self.saved = lead + 1, lead + 1 if packed else lead + 2
+        # In x, batch_sizes, lengths, reset and the initial states.
+        self.axes = (self.x, None, lead, lead + 1, *([self.state] * form.starts))
 
     def operands(self, flat: Sequence[Tensor | None], dims: Sequence[int | None]) -> list[Tensor | None]:
         """A call's operands for all examples at once, which share what has no batch."""
-        end = 4 + self.form.starts
-        x, batch_sizes, *rest = self.each(flat[:end], dims[:end], (self.x, None, 0, 1, *([1] * self.form.starts)))
+        end = len(self.axes)
+        x, batch_sizes, *rest = self.each(flat[:end], dims[:end], self.axes)
         return [x, None if batch_sizes is None else batch_sizes * self.size, *rest, *flat[end:]]
 
     def each(self, tensors: Sequence[Tensor | None], dims: Sequence[int | None], axes: Sequence[int | None]) -> list[Tensor | None]:
@@ -106,11 +113,33 @@ class Fold:
         return tuple([t for t, _ in pairs]), tuple([axis for _, axis in pairs])
 
 
+class Ensemble:
+    """The axis of vmap's examples as that of an ensemble's members: before all others, and made one with that of members there are."""
+
+    def __init__(self, size: int, stack: Stack) -> None:
+        if size == 0:
+            raise RuntimeError("expected an ensemble of at least one network, got none: an axis that vmap maps over has size 0")
+        self.size, self.is_nested = size, stack.members > 0
+        self.stack = stack.of(size * max(1, stack.members))
+
+    def join(self, tensors: Sequence[Tensor | None], dims: Sequence[int | None]) -> list[Any]:
+        """A call's tensors, of all members."""
+        placed = [None if t is None else place(t, dim, 0, self.size) for t, dim in zip(tensors, dims, strict=True)]
+        return [None if t is None else t.flatten(0, 1) for t in placed] if self.is_nested else placed
+
+    def part(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        """What a call gives, with the axis of examples first."""
+        return tuple([None if t is None else split(t, 0, (self.size, -1)) for t in tensors] if self.is_nested else tensors)
+
+
 def place(tensor: Tensor, dim: int | None, axis: int, size: int) -> Tensor:
     """The tensor with its axis of examples moved here; if it has none, expanded to this size."""
-    if dim is None:
-        return tensor.unsqueeze(axis).expand(*tensor.shape[:axis], size, *tensor.shape[axis:])
-    return tensor.movedim(dim, axis)
+    if dim == axis:
+        return tensor
+    if dim is not None:
+        return tensor.movedim(dim, axis)
+    shape = tensor.shape
+    return tensor.expand(size, *shape) if axis == 0 else tensor.unsqueeze(axis).expand(*shape[:axis], size, *shape[axis:])
 
 
 def split(tensor: Tensor, axis: int, sizes: tuple[int, int]) -> Tensor:

@@ -6,7 +6,6 @@ autocast the network runs in bfloat16.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -123,9 +122,9 @@ class NativeBackend(KernelBackend):
         if is_watched():
             if not _are_functorch_transforms_active():
                 return None
-            return mapped.run_unchecked(partial(self.run_unchecked, stack, batch_first=batch_first), x, states, params, batch_first)
+            return mapped.run_unchecked(self.run_unchecked, stack, x, states, params, batch_first)
         try:
-            if x.dim() != 3 or x.is_cuda:
+            if x.dim() != stack.axes or x.is_cuda:
                 return None
         except (AttributeError, TypeError):  # no tensor
             return None

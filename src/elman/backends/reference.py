@@ -48,12 +48,25 @@ class ReferenceBackend(Backend):
         spans: Spans = WHOLE,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if stack.members:
+            return self._run_members(stack, x, states, params, spans)
         if spans.batch_sizes is not None and torch._C._get_tracing_state() is not None:
             return self._run_traced_packed(stack, x, states, params, spans, spans.batch_sizes)
         output, finals = x, []
         for output, last, _ in _layers(stack, x, states, params, spans, traced=False):  # noqa: B007 - the last layer's is what is put out
             finals += last
         return output, tuple(torch.stack(state) for state in zip(*finals, strict=True))
+
+    def _run_members(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What ``run`` does with an ensemble: its members, one after another."""
+        done = []
+        for index in range(stack.members):
+            own, start = spans.member(index), None if states is None else tuple([state[index] for state in states])
+            done.append(self.run(stack.of(0), x[index], start, [param[index] for param in params], own))
+        outputs, finals = zip(*done, strict=True)
+        return torch.stack(outputs), tuple([torch.stack(each) for each in zip(*finals, strict=True)])
 
     def _run_traced_packed(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_sizes: Tensor

@@ -28,9 +28,10 @@ def reference_gradient(form: Form, flat: Sequence[Tensor | None], grad_outputs: 
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         own = Operands.of(form, (inputs[0], *o[1:4], *inputs[1:]))
-        x = own.x.transpose(0, 1) if form.batch_first else own.x
+        time, batch = form.stack.lead, form.stack.lead + 1
+        x = own.x.transpose(time, batch) if form.batch_first else own.x
         output, finals = _reference.run(form.stack, x, own.states or None, own.params, own.spans())
-        results = (output.transpose(0, 1) if form.batch_first else output, *finals)
+        results = (output.transpose(time, batch) if form.batch_first else output, *finals)
         return tuple([result for result, gradient in zip(results, grad_outputs, strict=True) if gradient is not None])
 
     _, pull, *_ = torch.func.vjp(run, *o.differentiable())
@@ -42,10 +43,10 @@ def _of_examples(form: Form, flat: Sequence[Tensor | None], grad_outputs: Sequen
     """Of examples that lie one after another in the batch: by vmap, which has an axis for them."""
     fold = Fold(form.examples, form, packed=False)
     end, ours = 4 + form.starts, 1 + form.starts
-    axes = (fold.x, 0, 0, 1, *([1] * form.starts), *([None] * (form.count - end)), fold.x, *([1] * (len(grad_outputs) - 1)))
+    axes = (*fold.axes, *([None] * (form.count - end)), fold.x, *([fold.state] * (len(grad_outputs) - 1)))
     tensors, dims = fold.undo((*flat, *grad_outputs), axes)
     alone = replace(form, examples=0)
-    out_dims = (fold.x, *([1] * form.starts), *([0] * (len(form.needs_grad) - ours)))
+    out_dims = (fold.x, *([fold.state] * form.starts), *([form.stack.lead] * (len(form.needs_grad) - ours)))
 
     def one(*inputs: Tensor | None) -> tuple[Tensor, ...]:
         return reference_gradient(alone, inputs[: form.count], inputs[form.count :])

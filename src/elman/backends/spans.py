@@ -50,6 +50,11 @@ class Spans(NamedTuple):
         )
         return self._replace(fresh=fresh, step_inputs=step_inputs, draws=draws)
 
+    def member(self, index: int) -> Spans:
+        """Those of one member of an ensemble, whose axis all tensors have before their others."""
+        batch_sizes, lengths, reset = (None if t is None else t[index] for t in self[:3])
+        return self._replace(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(lambda t: t[index])
+
     def tensors(self) -> list[Tensor | None]:
         """All that there is, and None for each of the first three that there is not."""
         return [*self[:3], *(self.fresh or ()), *(self.step_inputs or ()), *(self.draws or ())]

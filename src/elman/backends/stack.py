@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ class Stack:
     Interspeech (2014).
 
     ``recompute`` asks a backend to keep less for the gradient and to run steps again instead; results stay the same.
+
+    ``members``, if not 0, makes it an ensemble: so many networks of this kind that run in one call, each with operands of its own. All
+    tensors of a call, given and returned, then have an axis of members before their others.
     """
 
     cell: Cell
@@ -35,9 +38,13 @@ class Stack:
     bias: bool = True
     proj_size: int = 0
     recompute: bool = False
+    members: int = 0
 
     # What follows from these, computed once: a cached_property takes a lock in Python 3.11, which torch.compile cannot trace.
     num_directions: int = field(init=False, repr=False, compare=False)
+    # How many axes all tensors have before those of a single network, and how many an x that is not packed has in all.
+    lead: int = field(init=False, repr=False, compare=False)
+    axes: int = field(init=False, repr=False, compare=False)
     # The width of each of the cell's states.
     state_sizes: tuple[int, ...] = field(init=False, repr=False, compare=False)
     output_size: int = field(init=False, repr=False, compare=False)
@@ -58,17 +65,28 @@ class Stack:
         direction = tuple(parameters.values())
         set_once = partial(object.__setattr__, self)
         set_once("num_directions", directions)
+        set_once("lead", 1 if self.members else 0)
+        set_once("axes", 3 + self.lead)
         set_once("state_sizes", (width,) + (self.hidden_size,) * (len(self.cell.states) - 1))
         set_once("output_size", directions * width)
         set_once("kinds", tuple(parameters))
         set_once("tensors_per_direction", len(direction))
-        set_once("numbers", (self.cell.name, *sizes, self.num_layers, directions, self.bias, self.recompute))
+        set_once("numbers", (self.cell.name, *sizes, self.num_layers, directions, self.bias, self.recompute, self.members))
         if self.num_layers > 1:
             first = replace(self, num_layers=1)
             set_once("_layers", (first,) + (replace(first, input_size=self.output_size),) * (self.num_layers - 1))
         set_once("shapes", tuple([shape for layer in self._layers for shape in layer.shapes]) or direction * directions)
 
+    def of(self, members: int) -> Stack:
+        """This stack as an ensemble of so many members; 0: as a single network."""
+        return _of(self, members)
+
     @property
     def layers(self) -> tuple[Stack, ...]:
         """This stack's layers, each as a stack of its own."""
         return self._layers or (self,)
+
+
+@lru_cache(maxsize=64)
+def _of(stack: Stack, members: int) -> Stack:
+    return replace(stack, members=members)

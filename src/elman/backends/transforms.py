@@ -1,8 +1,8 @@
 """The kernels under torch.func's transforms: vmap, grad, vjp, jacrev, in any order.
 
 A run is a node of torch's graph, and so is its gradient; both have a vmap rule. Examples that share their parameters become one
-batch. Where each has parameters of its own, as in an ensemble, the kernels run for one after the other. The gradients of shared parameters
-for each example come from the gate gradients of one batch (``example_gradients``). A second derivative is the reference's.
+batch. Where each has parameters of its own, they become the members of an ensemble, which is also one call. The gradients of shared
+parameters for each example come from the gate gradients of one batch (``example_gradients``). A second derivative is the reference's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch._C._functorch import TransformType, get_interpreter_stack, get_unwrap
 from elman.backends import operator
 from elman.backends.call import Saved
 from elman.backends.example_gradients import can_split, example_gradients
-from elman.backends.fold import Fold, Form, Operands, Tensors, split
+from elman.backends.fold import Ensemble, Fold, Form, Operands, Tensors, split
 from elman.backends.levels import apply
 from elman.backends.reference_gradient import reference_gradient
 
@@ -74,8 +74,7 @@ class Run(torch.autograd.Function):
         )
         hidden, steps = saved.hidden, saved.steps
         if o.batch_sizes is None:
-            axes = (o.x.shape[1], o.x.shape[0]) if form.batch_first else (o.x.shape[0], o.x.shape[1])
-            hidden, steps = (None if t is None else split(t, 1, axes) for t in (hidden, steps))
+            hidden, steps = (None if t is None else _with_steps(form, o.x, t) for t in (hidden, steps))
         return output, *finals, output.clone() if save else None, hidden, steps
 
     @staticmethod
@@ -94,15 +93,16 @@ class Run(torch.autograd.Function):
     @staticmethod
     def vmap(size: int, dims: Sequence[int | None], form: Form, *flat: Tensor | None) -> tuple[Tensors, tuple[int | None, ...]]:
         if _differ(form, dims):
-            return _one_by_one(Run, size, dims, form, flat)
+            return _as_members(Run, size, dims, form, flat)
         fold = Fold(size, form, flat[1] is not None)
         results = apply(Run, form, *fold.operands(flat, dims))
-        return fold.undo(results, (fold.x, *([1] * len(form.stack.state_sizes)), fold.x, fold.saved, fold.saved))
+        return fold.undo(results, (fold.x, *([fold.state] * len(form.stack.state_sizes)), fold.x, fold.saved, fold.saved))
 
 
 class Gradient(torch.autograd.Function):
     """The gradient of a run. Inputs: the form; the operands; the last three results of ``Run``; the gradients of the output and the final
-    states, None for zeros. Results: as ``call.backward``; with ``form.examples`` those of the parameters have an axis of examples first.
+    states, None for zeros. Results: as ``call.backward``; with ``form.examples`` those of the parameters have an axis of examples first, or
+    behind that of an ensemble's members.
     """
 
     @staticmethod
@@ -116,7 +116,8 @@ class Gradient(torch.autograd.Function):
         needs = form.needs_grad
         if form.examples:
             needs = (*needs[:ours], *([False] * len(needs[ours:])), True)
-        saved = Saved(None if hidden is None else hidden.flatten(1, -2), None if steps is None else steps.flatten(1, -3), None)
+        rows = 1 + stack.lead
+        saved = Saved(None if hidden is None else hidden.flatten(rows, -2), None if steps is None else steps.flatten(rows, -3), None)
         gradients = operator.kernels_of(o.x).backward(
             stack,
             o.x,
@@ -133,8 +134,8 @@ class Gradient(torch.autograd.Function):
         )
         if not form.examples:
             return tuple(gradients)
-        axes = (o.x.shape[1], o.x.shape[0]) if form.batch_first else (o.x.shape[0], o.x.shape[1])
-        return *gradients[:-1][:ours], *([None] * form.freshes), *example_gradients(form, o, output, hidden, split(gradients[-1], 1, axes))
+        gates = _with_steps(form, o.x, cast("Tensor", gradients[-1]))
+        return *gradients[:-1][:ours], *([None] * form.freshes), *example_gradients(form, o, output, hidden, gates)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], outputs: Tensors) -> None:
@@ -162,19 +163,19 @@ class Gradient(torch.autograd.Function):
 
     @staticmethod
     def vmap(size: int, dims: Sequence[int | None], form: Form, *flat: Tensor | None) -> tuple[Tensors, tuple[int | None, ...]]:
-        packed, ours = flat[1] is not None, 1 + form.starts
+        packed, ours, lead = flat[1] is not None, 1 + form.starts, form.stack.lead
         per_example = any(form.needs_grad[ours:])
         if _differ(form, dims) or (per_example and not can_split(form, packed, cast("Tensor", flat[0]))):
-            return _one_by_one(Gradient, size, dims, form, flat)
+            return _as_members(Gradient, size, dims, form, flat)
         fold, states = Fold(size, form, packed), len(form.stack.state_sizes)
-        axes = (fold.x, fold.saved, fold.saved, fold.x, *([1] * states))
+        axes = (fold.x, fold.saved, fold.saved, fold.x, *([fold.state] * states))
         folded = (*fold.operands(flat[: form.count], dims[: form.count]), *fold.each(flat[form.count :], dims[form.count :], axes))
         results = apply(Gradient, replace(form, examples=size * max(1, form.examples) if per_example else 0), *folded)
-        grads, out_dims = fold.undo(results[:ours], (fold.x, *([1] * form.starts)))
+        grads, out_dims = fold.undo(results[:ours], (fold.x, *([fold.state] * form.starts)))
         rest = results[ours:]
         if form.examples:
-            rest = tuple([None if t is None else split(t, 0, (size, -1)) for t in rest])
-        return (*grads, *rest), (*out_dims, *[None if t is None else 0 for t in rest])
+            rest = tuple([None if t is None else split(t, lead, (size, -1)) for t in rest])
+        return (*grads, *rest), (*out_dims, *[None if t is None else lead for t in rest])
 
 
 def _differ(form: Form, dims: Sequence[int | None]) -> bool:
@@ -183,11 +184,16 @@ def _differ(form: Form, dims: Sequence[int | None]) -> bool:
     return dims[1] is not None or any(dim is not None for dim in dims[begin : begin + form.freshes + len(form.stack.shapes)])
 
 
-def _one_by_one(
+def _as_members(
     node: Any, size: int, dims: Sequence[int | None], form: Form, flat: Sequence[Tensor | None]
 ) -> tuple[Tensors, tuple[int | None, ...]]:
-    """What vmap makes of a node by running it for one example after the other."""
-    own = [[t] * size if t is None or dim is None else t.unbind(dim) for t, dim in zip(flat, dims, strict=True)]
-    per_example = [apply(node, form, *each) for each in zip(*own, strict=True)]
-    results = tuple([None if each[0] is None else torch.stack(each) for each in zip(*per_example, strict=True)])
+    """What vmap makes of a node whose examples are the members of an ensemble."""
+    ensemble = Ensemble(size, form.stack)
+    results = ensemble.part(apply(node, replace(form, stack=ensemble.stack), *ensemble.join(flat, dims)))
     return results, tuple([None if result is None else 0 for result in results])
+
+
+def _with_steps(form: Form, x: Tensor, rows: Tensor) -> Tensor:
+    """What is saved of all steps of x, or comes to it, with axes (T, B) for that of rows."""
+    first, second = x.shape[-3:-1]
+    return split(rows, 1 + form.stack.lead, (second, first) if form.batch_first else (first, second))

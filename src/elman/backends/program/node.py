@@ -47,8 +47,9 @@ class Run(NamedTuple):
         if self.traced:
             traced = _reference.trace(self.stack, x, states, params, spans)
             return traced.hidden, *traced.states.values(), *traced.gates.values(), *traced.finals
-        output, finals = _reference.run(self.stack, x.transpose(0, 1) if self.batch_first else x, states, params, spans)
-        return output.transpose(0, 1) if self.batch_first else output, *finals
+        time, batch = self.stack.lead, self.stack.lead + 1
+        output, finals = _reference.run(self.stack, x.transpose(time, batch) if self.batch_first else x, states, params, spans)
+        return output.transpose(time, batch) if self.batch_first else output, *finals
 
 
 class ProgramRun(torch.autograd.Function):
