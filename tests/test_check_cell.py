@@ -76,6 +76,14 @@ def no_such_state(self, x, r, s, p):
     return s.h, s.m
 
 
+def time_of_states(self, x, r, s, p):
+    return s.h * s.dt, s.c
+
+
+def parameter_of_x(self, x, r, s, p):
+    return s.h * x.tau, s.c
+
+
 def no_such_parameter(self, x, r, s, p):
     return s.h * p.tau, s.c
 
@@ -149,6 +157,8 @@ STEPS = {
     no_such_recurrent_gate: (AttributeError, {"recurrent_gates": ()}, "to use nothing of r, got r.f", "declare 'f' in recurrent_gates"),
     no_such_recurrent_row: (AttributeError, {}, "to use r.f, r.n, got r.m", "declare 'm' in recurrent_gates"),
     no_such_state: (AttributeError, {}, "to use s.h, s.c, got s.m", "declare 'm' in states"),
+    time_of_states: (AttributeError, {"step_inputs": {"dt": ""}}, "to use s.h, s.c, got s.dt", "write x.dt, as it is declared"),
+    parameter_of_x: (AttributeError, {"parameters": {"tau": "H"}}, "to use x.f, x.n, got x.tau", "write p.tau, as it is declared"),
     no_such_parameter: (AttributeError, {}, "to use nothing of p, got p.tau", "declare 'tau' in parameters"),
     twice: (RuntimeError, {}, r"to use the recurrent rows of gate 'n' once, got r\('n', ...\) after r.n", "declare another gate"),
     twice_for_others: (RuntimeError, {}, "to use the recurrent rows of gate 'n' once", "declare another gate"),

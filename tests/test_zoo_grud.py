@@ -40,7 +40,7 @@ def test_missing_values_are_filled_in_as_the_paper_does(batch_first: bool) -> No
         fill.b.uniform_(-0.5, 1.0)
         fill.mean.uniform_(-1.0, 1.0)
     values, mask, dt = torch.randn(T, B, I, dtype=torch.float64), torch.rand(T, B, I) < 0.4, torch.rand(T, B, dtype=torch.float64)
-    given = values.masked_fill(~mask, float("nan")), mask, dt
+    given = values.masked_fill(~mask, float("nan")), mask, torch.cat((torch.full((1, B), float("nan")), dt[1:]))  # dt[0] has no effect
     result = fill(*(each.transpose(0, 1) for each in given)).transpose(0, 1) if batch_first else fill(*given)
     numbers = [each.detach().numpy() for each in (values, mask, dt, fill.w, fill.b, fill.mean)]
     torch.testing.assert_close(result[..., :I].detach(), torch.from_numpy(filled_by_the_paper(*numbers)), rtol=0, atol=1e-12)

@@ -81,7 +81,10 @@ def missing(role: str, cell: Cell, name: str) -> str:
     }
     where, names = declared[role]
     there = ", ".join(f"{role}.{each}" for each in names) or f"nothing of {role}"
-    return f"expected the step of {type(cell).__name__} to use {there}, got {role}.{name}: declare {name!r} in {where}"
+    gate = role in ("x", "r") and name in cell.gates  # it may lack this part alone
+    elsewhere = [] if gate else [other for other, (_, names) in declared.items() if name in names]
+    hint = f"write {elsewhere[0]}.{name}, as it is declared" if elsewhere else f"declare {name!r} in {where}"
+    return f"expected the step of {type(cell).__name__} to use {there}, got {role}.{name}: {hint}"
 
 
 def take_step(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from elman.cells import BY_NAME, Cell, Wrapper
+from elman.cells.cell import options_of
 from elman.layers.errors import brief
 from elman.layers.options import as_int
 from elman.layers.try_step import try_step
@@ -54,6 +55,12 @@ def _check_declarations(cell: Cell) -> None:
     for name in ("name", "saved", "sums", "traced", "equations"):
         if getattr(cell, name) != (cell.gates if name == "traced" else getattr(Cell, name)):
             raise ValueError(f"expected {kind} without an attribute {name}, which cells with kernels have: call it by another name")
+    for name, option in options_of(cell).items():
+        if _trains(option):
+            raise TypeError(
+                f"expected {kind} to declare what it trains, got {name}, which no network of the cell would have among its parameters: "
+                "name it in gates or parameters, or turn its gradient off with requires_grad_(False)"
+            )
     for name in ("gates", "states", "input_gates", "recurrent_gates"):
         names = getattr(cell, name)
         if not isinstance(names, tuple | list) or not all(isinstance(each, str) for each in names):
@@ -83,6 +90,15 @@ def _check_declarations(cell: Cell) -> None:
     ):
         if clashing := [name for name in names if name in taken]:
             raise ValueError(f"expected other names in {kind}.{where}, got {clashing[0]!r}, which is already in use")
+
+
+def _trains(option: object) -> bool:
+    """Whether an option is a parameter or has some, which a network of the cell would neither list nor save."""
+    if isinstance(option, torch.nn.Module):
+        return any(parameter.requires_grad for parameter in option.parameters())
+    if isinstance(option, list | tuple | dict):
+        return any(map(_trains, option.values() if isinstance(option, dict) else option))
+    return isinstance(option, torch.nn.Parameter) and option.requires_grad
 
 
 def _check_names(where: str, names: tuple[Any, ...]) -> None:

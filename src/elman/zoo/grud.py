@@ -128,7 +128,8 @@ class GRUDInput(nn.Module):
         steps = torch.arange(values.shape[time], device=values.device).view((1, -1, 1) if self.batch_first else (-1, 1, 1))
         seen = torch.where(mask, steps, -1).cummax(time).values.roll(1, time)  # the last measurement before each step, -1 for none
         seen = torch.where(steps == 0, -1, seen)
-        clock = dt.double().cumsum(time).unsqueeze(-1).expand_as(values)  # wide: times of long ago are taken from one another
+        dt = torch.where(steps.squeeze(-1) == 0, 0.0, dt.double())  # wide: times of long ago are taken from one another
+        clock = dt.cumsum(time).unsqueeze(-1).expand_as(values)
         delta = (clock - clock.gather(time, seen.clamp(min=0))).to(values.dtype)
         known = torch.where(mask, values, 0.0)
         last = torch.where(seen < 0, self.mean, known.gather(time, seen.clamp(min=0)))

@@ -83,6 +83,13 @@ SENTENCES = {
     "expected the step of {cell} to use {names}, got {name} (at {place})": "{cell} 的 step 只能使用 {names}，用到了 {name}（位于 {place}）",
     "expected the step of {cell} to use {names}, got {name}": "{cell} 的 step 只能使用 {names}，用到了 {name}",
     "declare {name} in {where}": "请在 {where} 中声明 {name}",
+    "write {role}.{name}, as it is declared": "它已声明为 {role}.{name}，请这样写",
+    "expected {cell} to declare what it trains, got {name}, which no network of the cell would have among its parameters": (
+        "{cell} 应声明要训练的参数，但 {name} 含有可训练的参数，用该单元构建的网络不会把它列入自己的参数"
+    ),
+    "name it in gates or parameters, or turn its gradient off with requires_grad_(False)": (
+        "请在 gates 或 parameters 中声明，或用 requires_grad_(False) 关闭其梯度"
+    ),
     "expected the step of {cell} to use the recurrent rows of gate {gate} once, got {use} after {before} (at {place})": (
         "{cell} 的 step 中门 {gate} 的循环权重只能用一次，{before} 之后又用了 {use}（位于 {place}）"
     ),
