@@ -56,6 +56,6 @@ const server = http.createServer((request, response) => {
   }
   await browser.close();
   server.close();
-  console.log(`${pages.length} pages, on a desk and on a phone, light and dark: ${wrong ? `${wrong} complaints` : "nothing to complain of"}`);
+  console.log(`${pages.length} pages, desktop and phone, light and dark: ${wrong || "no"} violations`);
   process.exit(wrong ? 1 : 0);
 })();
