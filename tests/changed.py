@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -14,6 +13,6 @@ if TYPE_CHECKING:
 def changed(facts: F, **attributes: Any) -> F:
     """A copy in which these attributes have other values."""
     assert attributes.keys() <= vars(facts).keys()
-    other = copy(facts)
-    vars(other).update(attributes)
+    other = type(facts).__new__(type(facts))
+    vars(other).update(vars(facts) | attributes)
     return other

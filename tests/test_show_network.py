@@ -44,7 +44,7 @@ def run_torch(spec: Spec) -> tuple[Any, ...]:
         warnings.filterwarnings("ignore", "LSTM with projections")
         torch.manual_seed(spec.seed)
         network = spec.build(getattr(torch.nn, spec.module))
-        x = torch.randn(*spec.lead, spec.input_size, dtype=getattr(torch, spec.dtype))
+        x = torch.randn(*spec.in_order(spec.seq_len, spec.batch), spec.input_size, dtype=getattr(torch, spec.dtype))
         output, finals = network(x)
         return network, x, output, *(finals if isinstance(finals, tuple) else (finals,))
 

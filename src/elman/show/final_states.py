@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -9,7 +11,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from elman.language import _, translated
-from elman.show.diagram import MORE, Grid, Lane, typed
+from elman.show.diagram import MORE, Drawing, Grid, Lane
 from elman.show.facts import Facts
 from elman.show.numbers import NUMBER_WIDTH, count, numbers_text, small
 from elman.show.specification import MOST_LAYERS_SHOWN, apart, rounding
@@ -18,13 +20,10 @@ from elman.show.style import BAD, DIM, END, GOOD, Fitted, Part, grid, lines, sec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import ConsoleOptions, RenderableType
-    from torch import Tensor
-
     from elman.show.network import Network
     from elman.show.specification import Run, Spec
 
-MOST_LISTED = 8
+MOST_LISTED, MOST_PRINTED = 8, 6
 
 
 class FinalState(Facts):
@@ -52,7 +51,9 @@ class FinalState(Facts):
         self.holds = self.difference <= (0 if top else rounding(found))
         self.state_numbers = tuple(state[0, :MOST_LISTED].tolist())
         self.found_numbers = tuple(found[0, :MOST_LISTED].tolist())
-        self.nearest = None if top else _nearest(spec, run["output"], state)
+        output = run["output"].transpose(0, 1) if spec.batch_first else run["output"]
+        places = output.reshape(spec.seq_len, spec.batch, len(spec.directions), spec.output_size)
+        self.nearest = None if top else float((places - state[None, :, None]).abs().amax(dim=(1, 3)).min())
 
     @property
     def code(self) -> str:
@@ -74,67 +75,51 @@ def trap(spec: Spec, run: Run) -> FinalState | None:
     return FinalState(spec, run, spec.num_layers - 1, "reverse", -1) if spec.bidirectional and spec.seq_len > 1 else None
 
 
-def _nearest(spec: Spec, output: Tensor, state: Tensor) -> float:
-    steps_first = output.transpose(0, 1) if spec.batch_first else output
-    slots = steps_first.reshape(spec.seq_len, spec.batch, len(spec.directions), spec.output_size)
-    return float((slots - state[None, :, None]).abs().amax(dim=(1, 3)).min())
-
-
-def final_states_section(network: Network) -> RenderableType:
+def final_states_section(network: Network) -> Part:
     """The diagram, each final state beside the same numbers elsewhere, and the mistakes that the network invites."""
     spec, top = network.spec, network.spec.num_layers - 1
     shown = [place for place in network.places if top < MOST_LAYERS_SHOWN or place.layer in (0, top)]
-    compared = _numbers([(place, _equality(spec, place)) for place in shown])
-    diagram = Fitted(lambda options: _diagram(spec, shown, options))
-    mistakes = [part for mistake in _mistakes(network) for part in ("", *mistake)][1:]
+    compared = _numbers(*((place, _equality(spec, place)) for place in shown))
+    mistakes = [part for mistake in _mistakes(network) for part in ("", mistake)][1:]
     panel = Panel(lines(*mistakes), title=Text(_("Common mistakes"), BAD), title_align="left", border_style="red", padding=(0, 1))
     none = _("{where} equals h_n only with one layer, one direction and no padding.", where=network.places[0].where)
-    return section(_("Where the final states are"), diagram, "", compared, panel if mistakes else (none, DIM))
+    drawing = Drawing(partial(_diagram, spec, shown))
+    return section(_("Where the final states are"), drawing, "", compared, panel if mistakes else (none, DIM))
 
 
-def _diagram(spec: Spec, shown: Sequence[FinalState], options: ConsoleOptions) -> Text:
+def _diagram(spec: Spec, shown: Sequence[FinalState], width: int) -> Text:
     """Layers from the top down, a line for each direction, steps from left to right."""
-    lanes = {}
+    lanes: dict[int, list[Lane]] = {place.layer: [] for place in reversed(shown)}
     for place in shown:
         name = _("layer {layer}", layer=place.layer) if spec.num_layers > 1 else ""
         direction = translated(place.direction) if spec.bidirectional or not name else ""
         note = Text.assemble((place.state, END), " = ", place.where) if place.where else Text(f"{place.state} ∉ output", DIM)
-        lanes[place] = Lane(f"{name} {direction}".strip(), place.direction, [(0, spec.seq_len - 1)], note)
-    made = Grid(list(lanes.values()), spec.seq_len, options)
+        lanes[place.layer].append(Lane(f"{name} {direction}".strip(), place.direction, [(0, spec.seq_len - 1)], note))
+    made = Grid([*chain(*lanes.values())], spec.seq_len, width)
     rows: list[Text] = []
-    layers = sorted({place.layer for place in shown}, reverse=True)
-    for above, layer in zip([layers[0] + 1, *layers], layers, strict=False):
-        if above - layer > 1:
+    for layer, of_layer in lanes.items():
+        rows += [*map(made.lane, of_layer), made.arrows()]
+        if layer and layer - 1 not in lanes:
             rows += [Text(" " * made.left + MORE, DIM), made.arrows()]
-        rows += [*(made.lane(lane) for place, lane in lanes.items() if place.layer == layer), made.arrows()]
-    rows.append(made.axis("x"))
-    for row in rows:
-        row.rstrip()
-    return typed(Text("\n").join(rows), options)
+    return Text("\n").join([*rows, made.axis("x")])
 
 
-def _mistakes(network: Network) -> list[list[Part]]:
-    """Each in a few lines."""
-    mistakes: list[list[Part]] = []
+def _mistakes(network: Network) -> list[Part]:
+    mistakes: list[Part] = []
     if (wrong := network.trap) is not None:
+        where = _("{where} is not the final state of the reverse direction, which reads from the last step to step 0.", where=wrong.where)
         verdict = Text(_("✗ differs by {difference}", difference=small(wrong.difference)), BAD)
-        mistakes.append(
-            [
-                _("{where} is not the final state of the reverse direction, which reads from the last step to step 0.", where=wrong.where),
-                _("At the last step it has seen a single step."),
-                _numbers([(wrong, verdict)]),
-            ]
-        )
+        mistakes.append(lines(where, _("At the last step it has seen a single step."), _numbers((wrong, verdict))))
     trace, cell = f"{network.spec.kind}.trace(x)", network.spec.stack.cell
     if lower := {place.state: place.nearest for place in network.places if place.nearest is not None}:
-        lower_layers = _(
+        nowhere = _(
             "output holds the last layer only. {states} is nowhere in it: the closest place differs by {nearest}.",
             states=" … ".join(dict.fromkeys((next(iter(lower)), next(reversed(lower))))),
             nearest=small(min(lower.values())),
         )
-        mistakes.append([lower_layers, _("For every layer at every step, use {code}.", code=f"{trace}.{cell.states[0]}")])
+        mistakes.append(lines(nowhere, _("For every layer at every step, use {code}.", code=f"{trace}.{cell.states[0]}")))
     for state in cell.states[1:]:
-        mistakes += [[_("{state} is not in output at any step: use {code}.", state=f"{state}_n", code=f"{trace}.{state}")]]
+        mistakes += [_("{state} is not in output at any step: use {code}.", state=f"{state}_n", code=f"{trace}.{state}")]
     return mistakes
 
 
@@ -146,16 +131,16 @@ def _equality(spec: Spec, place: FinalState) -> Text:
     return Text(_("✓ equal up to {difference}", difference=small(place.difference)), GOOD)
 
 
-def _numbers(verdicts: Sequence[tuple[FinalState, Text]]) -> Fitted:
+def _numbers(*verdicts: tuple[FinalState, Text]) -> Fitted:
     """Each state's numbers above those it is compared with, as many as leave room for the names and the verdicts."""
     others = max(cell_len(place.code) for place, _verdict in verdicts) + max(verdict.cell_len for _place, verdict in verdicts)
 
-    def draw(options: ConsoleOptions) -> RenderableType:
-        most = max(1, min(6, (options.max_width - others - 7) // (NUMBER_WIDTH + 2)))
+    def draw(width: int) -> Part:
+        room = min(MOST_PRINTED * (NUMBER_WIDTH + 2), width - others - 7)
         rows: list[Sequence[Part]] = []
         for place, verdict in verdicts:
-            rows.append(((place.state, END), numbers_text(place.state_numbers, most)))
-            rows.append((place.code, numbers_text(place.found_numbers, most), verdict))
+            rows.append(((place.state, END), numbers_text(place.state_numbers, room)))
+            rows.append((place.code, numbers_text(place.found_numbers, room), verdict))
         return grid(*rows)
 
     return Fitted(draw)

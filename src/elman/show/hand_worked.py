@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.columns import Columns
-from rich.table import Table
 from rich.text import Text
 
 from elman.language import _, translated
-from elman.show.equations import dated, equations, filled, put_out, right_sides, simply_added, work_out
+from elman.show.equations import dated, equations, filled, right_sides, work_out
 from elman.show.facts import Facts
 from elman.show.numbers import count, exact, number, small
 from elman.show.specification import indexed
-from elman.show.style import AXIS_COLOURS, DIM, END, Part, grid, lines, section
+from elman.show.style import AXIS_COLOURS, DIM, END, Part, grid, lines, section, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from rich.console import RenderableType
+    from rich.table import Table
     from torch import Tensor
 
     from elman.show.specification import Run, Spec
@@ -39,34 +38,6 @@ class Which:
     direction: str = "forward"
 
 
-class Product(Facts):
-    """A weight times the number it meets."""
-
-    def __init__(self, index: int, weight: float, value: float) -> None:
-        self.index, self.weight, self.value, self.product = index, weight, value, weight * value
-
-
-class GateSum(Facts):
-    """What enters one gate of one unit: from the input, and from the state before.
-
-    ``bias_ih`` and ``bias_hh`` are None in a network without; ``total`` where the cell does not simply add all of it up, as for GRU's n.
-    """
-
-    def __init__(self, spec: Spec, gate: str, terms: Mapping[str, float], *products: tuple[Product, ...]) -> None:
-        self.gate, (self.from_input, self.from_state) = gate, products
-        self.input_sum, self.bias_ih = terms[f"W_i{gate} x"], terms.get(f"b_i{gate}")
-        self.state_sum, self.bias_hh = terms[f"W_h{gate} h"], terms.get(f"b_h{gate}")
-        total = self.input_sum + (self.bias_ih or 0.0) + self.state_sum + (self.bias_hh or 0.0)
-        self.total = total if simply_added(spec, gate) else None
-
-
-class Line(Facts):
-    """One equation worked out: what it gives, the equation, the equation with numbers, the value."""
-
-    def __init__(self, name: str, equation: str, numbers: str, value: float) -> None:
-        self.name, self.equation, self.numbers, self.value = name, equation, numbers, value
-
-
 class HandWorked(Facts):
     """One step of one unit worked out by hand: ``step``, ``unit``, ``sequence``, ``layer``, ``direction``.
 
@@ -75,7 +46,9 @@ class HandWorked(Facts):
         input_code, state_code: what is read, as one writes it; ``state_code`` is None at the first step.
         weight_ih, weight_hh: the parameters' names.
         value_code: where the library put the value, as one writes it.
-        lines: every equation in turn, with its numbers.
+        gates: what enters each gate: the products with the input and with the state before, their sums, the biases or None, and the total;
+            None where the cell does not simply add all of it up, as for GRU's n.
+        lines: every equation in turn: what it gives, the equation, the equation with numbers, the value.
         projection: the products that give the value where the network projects its state; else None.
         by_hand: the value worked out here in float64; ``library`` the one that the library computed.
 
@@ -91,61 +64,41 @@ class HandWorked(Facts):
         _check(spec, which, step)
         before = step + 1 if reverse else step - 1
         first = not 0 <= before < spec.seq_len
-        self.step, self.unit, self.sequence, self.layer, self.direction = step, unit, sequence, layer, direction
+        super().__init__(**vars(which) | {"step": step})
         self.before = None if first else before
         self.equations = equations(spec, direction)
 
         columns, column = spec.columns(direction), unit + spec.directions.index(direction) * spec.output_size
-        self.input_code = indexed("x", *spec.in_order(step, sequence))
-        if layer:
-            self.input_code = f"{spec.trace_code(layer - 1, None, step, sequence)}.flatten()"
+        below = f"{spec.trace_code(layer - 1, None, step, sequence)}.flatten()" if layer else ""
+        self.input_code = below or indexed("x", *spec.in_order(step, sequence))
         state_code = spec.output_code(before, sequence, columns) if top else spec.trace_code(layer, direction, before, sequence)
         self.state_code = None if first else state_code
         self.value_code = spec.output_code(step, sequence, column) if top else spec.trace_code(layer, direction, step, sequence, unit)
         suffix = f"_l{layer}_reverse" if reverse else f"_l{layer}"
         self.weight_ih, self.weight_hh = f"weight_ih{suffix}", f"weight_hh{suffix}"
 
-        def state_before(name: str) -> Tensor:
-            state: Tensor = run[spec.trace_code(layer, direction, step if first else before, sequence, state=name)].double()
-            return state.new_zeros(state.shape) if first else state
-
-        source, states = run[self.input_code].double(), {name: state_before(name) for name in cell.states}
-        state = states[cell.states[0]]
+        source: Tensor = run[self.input_code].double()
+        # At the first step the states are zeros, of the size that they have at every other.
+        codes = {name: spec.trace_code(layer, direction, step if first else before, sequence, state=name) for name in cell.states}
+        found: dict[str, Tensor] = {name: run[code].double() for name, code in codes.items()}
+        states = {name: each.new_zeros(each.shape) if first else each for name, each in found.items()}
         weights = {name.removesuffix(suffix): value.double() for name, value in run.network.state_dict().items() if name.endswith(suffix)}
+        state = states[cell.states[0]]
         # A state that a projection has narrowed only enters products.
         known = _terms(cell.gates, weights, source, state) | {name: each for name, each in states.items() if len(each) == spec.hidden_size}
         values = work_out(spec, known)
         terms = {name: value[unit].item() for name, value in (known | values).items()}
-        rows = [index * spec.hidden_size + unit for index in range(len(cell.gates))]
-        self.gates = tuple(
-            GateSum(spec, gate, terms, _products(weights["weight_ih"][row], source), _products(weights["weight_hh"][row], state))
-            for gate, row in zip(cell.gates, rows, strict=True)
-        )
-        self.lines = tuple(_lines(spec, direction, terms))
-        self.projection = _products(weights["weight_hr"][unit], values[put_out(spec)]) if spec.proj_size else None
-        self.by_hand = sum(each.product for each in self.projection) if self.projection else terms[put_out(spec)]
+        *_others, output = values
+        met, gates = {"weight_ih": source, "weight_hh": state}, []
+        for gate, row in zip(cell.gates, range(unit, len(weights["weight_ih"]), spec.hidden_size), strict=True):
+            products = (_products(weights[name][row], values) for name, values in met.items())
+            gates.append(_gate_sum(spec, gate, terms, *products))
+        self.gates = tuple(gates)
+        self.lines = _lines(spec, direction, terms)
+        self.projection = _products(weights["weight_hr"][unit], values[output]) if spec.proj_size else None
+        self.by_hand = sum(each.product for each in self.projection) if self.projection else terms[output]
         self.library: float = run[self.value_code].item()
         self.difference = abs(self.by_hand - self.library)
-
-
-def _terms(gates: Sequence[str], weights: Mapping[str, Tensor], source: Tensor, state: Tensor) -> dict[str, Tensor]:
-    """What the equations start from, for all units: "W_ir x", "b_ir", "W_hr h" and "b_hr" of each gate r."""
-    terms = {"W_i{} x": weights["weight_ih"] @ source, "W_h{} h": weights["weight_hh"] @ state}
-    if "bias_ih" in weights:
-        terms |= {"b_i{}": weights["bias_ih"], "b_h{}": weights["bias_hh"]}
-    return {name.format(gate): part for name, each in terms.items() for gate, part in zip(gates, each.chunk(len(gates)), strict=True)}
-
-
-def _products(weights: Tensor, values: Tensor) -> tuple[Product, ...]:
-    return tuple(map(Product, range(len(weights)), weights.tolist(), values.tolist()))
-
-
-def _lines(spec: Spec, direction: str, terms: Mapping[str, float]) -> Iterator[Line]:
-    numbers = {name: number(value).strip() for name, value in terms.items()}
-    for name, expression in right_sides(spec).items():
-        equation = dated(expression, spec, direction)
-        left = equation if spec.proj_size and name == put_out(spec) else dated(name, spec, direction)
-        yield Line(left, equation, filled(expression, numbers), terms[name])
 
 
 def _check(spec: Spec, which: Which, step: int) -> None:
@@ -159,7 +112,40 @@ def _check(spec: Spec, which: Which, step: int) -> None:
             raise ValueError(f"{name} must be between 0 and {sizes[name] - 1}, got {given}")
 
 
-def hand_worked_section(spec: Spec, worked: HandWorked) -> RenderableType:
+def _terms(gates: Sequence[str], weights: Mapping[str, Tensor], source: Tensor, state: Tensor) -> dict[str, Tensor]:
+    """What the equations start from, for all units: "W_ir x", "b_ir", "W_hr h" and "b_hr" of each gate r."""
+    terms = {"W_i{} x": weights["weight_ih"] @ source, "W_h{} h": weights["weight_hh"] @ state}
+    if "bias_ih" in weights:
+        terms |= {"b_i{}": weights["bias_ih"], "b_h{}": weights["bias_hh"]}
+    return {name.format(gate): part for name, each in terms.items() for gate, part in zip(gates, each.chunk(len(gates)), strict=True)}
+
+
+def _products(weights: Tensor, values: Tensor) -> tuple[Facts, ...]:
+    """Each weight times the number it meets."""
+    pairs = enumerate(zip(weights.tolist(), values.tolist(), strict=True))
+    return tuple(Facts(index=index, weight=weight, value=value, product=weight * value) for index, (weight, value) in pairs)
+
+
+def _gate_sum(spec: Spec, gate: str, terms: Mapping[str, float], from_input: tuple[Facts, ...], from_state: tuple[Facts, ...]) -> Facts:
+    added = [f"W_i{gate} x", f"b_i{gate}", f"W_h{gate} h", f"b_h{gate}"]
+    names = ("input_sum", "bias_ih", "state_sum", "bias_hh")
+    sums = dict(zip(names, map(terms.get, added), strict=True))
+    simply_added = any(" + ".join(added) in line for line in spec.stack.cell.equations)
+    total = sum(each or 0.0 for each in sums.values()) if simply_added else None
+    return Facts(gate=gate, from_input=from_input, from_state=from_state, **sums, total=total)
+
+
+def _lines(spec: Spec, direction: str, terms: Mapping[str, float]) -> tuple[Facts, ...]:
+    numbers = {name: number(value).strip() for name, value in terms.items()}
+    lines = []
+    for name, expression in right_sides(spec).items():
+        equation = dated(expression, spec, direction)
+        given = equation if spec.proj_size and name.startswith(spec.stack.cell.states[0]) else dated(name, spec, direction)
+        lines.append(Facts(name=given, equation=equation, numbers=filled(expression, numbers), value=terms[name]))
+    return tuple(lines)
+
+
+def hand_worked_section(spec: Spec, worked: HandWorked) -> Part:
     """The products side by side, the sums, and the library's value."""
     which = _(
         "step {step} · unit {unit} · sequence {sequence} · layer {layer} · {direction}",
@@ -179,71 +165,61 @@ def hand_worked_section(spec: Spec, worked: HandWorked) -> RenderableType:
         "",
         *(_gate(spec, worked, index, labels) for index in range(len(worked.gates))),
         several and lines((_("the equations with these numbers"), "bold"), grid(*worked_out, gap=1), ""),
-        None if worked.projection is None else _projection(worked, worked.projection),
+        worked.projection is not None and _projection(worked),
         _ledger(labels, by_hand, library),
     )
 
 
-def _gate(spec: Spec, worked: HandWorked, index: int, labels: int) -> RenderableType:
+def _gate(spec: Spec, worked: HandWorked, index: int, labels: int) -> Part:
     gate, several = worked.gates[index], len(worked.gates) > 1
     row, most = index * spec.hidden_size + worked.unit, MOST_PRODUCTS // len(worked.gates)
     source = f"{worked.weight_ih}[{row}]\n× {worked.input_code}"
     tables = [_products_table(_("from the input"), source, gate.from_input, gate.input_sum, "I", most)]
+    first = worked.state_code is None and lines((_("This is the direction's first step: the state before it is zero."), DIM), "")
     if worked.state_code is not None:
-        title = _("from the state of step {before}", before=worked.before)
-        source = f"{worked.weight_hh}[{row}]\n× {worked.state_code}"
+        title, source = _("from the state of step {before}", before=worked.before), f"{worked.weight_hh}[{row}]\n× {worked.state_code}"
         tables.append(_products_table(title, source, gate.from_state, gate.state_sum, "H", most))
-    first = _("This is the direction's first step: the state before it is zero.")
-    return lines(
-        several and (_("gate {gate}", gate=gate.gate), "bold"),
-        Columns(tables, padding=(0, 4)),
-        "",
-        worked.state_code is None and lines((first, DIM), ""),
-        _sums(gate, labels),
-        several and "",
-    )
+    name = gate.gate
+    entering: list[tuple[str, float | None, str]] = [
+        (f"W_i{name} x", gate.input_sum, AXIS_COLOURS["I"]),
+        (f"b_i{name}", gate.bias_ih, ""),
+        (f"W_h{name} h", gate.state_sum, AXIS_COLOURS["H"]),
+        (f"b_h{name}", gate.bias_hh, ""),
+    ]
+    sums = [(label, (exact(value), colour)) for label, value, colour in entering if value is not None]
+    if gate.total is not None:
+        total = exact(gate.total)
+        sums += [("", ("─" * len(total), DIM)), (_("total"), (total, "bold"))]
+    heading = several and (_("gate {gate}", gate=name), "bold")
+    return lines(heading, Columns(tables, padding=(0, 4)), "", first, _ledger(labels, *sums), several and "")
 
 
-def _projection(worked: HandWorked, products: Sequence[Product]) -> RenderableType:
+def _projection(worked: HandWorked) -> Part:
     source = f"weight_hr{worked.weight_ih.removeprefix('weight_ih')}[{worked.unit}]"
     note = _("W_hr takes all units, each computed like the one above, which is number {unit} here.", unit=worked.unit)
-    return lines(_products_table(_("projected"), source, products, worked.by_hand, "P", MOST_PRODUCTS), "", (note, DIM), "")
+    products = _products_table(_("projected"), source, worked.projection or (), worked.by_hand, "P", MOST_PRODUCTS)
+    return lines(products, "", (note, DIM), "")
 
 
-def _products_table(title: str, source: str, products: Sequence[Product], total: float, axis: str, most: int) -> Table:
+def _products_table(title: str, source: str, products: Sequence[Facts], total: float, axis: str, most: int) -> Table:
+    """At most so many products, one below the other, the others in one line, and their sum."""
     colour = AXIS_COLOURS[axis]
-    heading = Text.assemble((title, f"bold {colour}"), "\n", (source, DIM))
-    made = Table(title=heading, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style=DIM)
-    for name in ("", _("weight"), "", _("value"), "", _("product")):
-        made.add_column(name, justify="right", no_wrap=True)
-    folded = products[most - 2 : -1] if len(products) > most else ()
-    for each in products:
-        if each not in folded:
-            value = Text(number(each.value), colour)
-            made.add_row(Text(str(each.index), DIM), number(each.weight), Text("×", DIM), value, Text("=", DIM), number(each.product))
-        elif each is folded[0]:
-            more = Text(_("{count} more", count=count(len(folded))), DIM)
-            made.add_row(Text("…", DIM), more, "", "", "", number(sum(each.product for each in folded)))
-    made.add_section()
-    made.add_row("", "", "", Text(_("sum"), DIM), "", Text(number(total), f"bold {colour}"))
+    rows: list[Sequence[Part]] = [
+        ((str(each.index), DIM), number(each.weight), ("×", DIM), (number(each.value), colour), ("=", DIM), number(each.product))
+        for each in products
+    ]
+    if others := products[most - 2 : -1] if len(products) > most else ():
+        more = _("{count} more", count=count(len(others)))
+        rows[most - 2 : -1] = [(("…", DIM), (more, DIM), "", "", "", number(sum(each.product for each in others)))]
+    rows.append(("", "", "", (_("sum"), DIM), "", (number(total), f"bold {colour}")))
+    made = table(["", _("weight"), "", _("value"), "", _("product")], *rows, gap=1, right=range(6))
+    made.columns[-1].no_wrap = True
+    made.title, made.title_justify = Text.assemble((title, f"bold {colour}"), "\n", (source, DIM)), "left"
     return made
 
 
-def _sums(gate: GateSum, labels: int) -> Table:
-    """What enters the gate, one below the other, and the total."""
-    rows: list[Sequence[Part]] = [(f"W_i{gate.gate} x", (exact(gate.input_sum), AXIS_COLOURS["I"]))]
-    if gate.bias_ih is not None:
-        rows.append((f"b_i{gate.gate}", exact(gate.bias_ih)))
-    rows.append((f"W_h{gate.gate} h", (exact(gate.state_sum), AXIS_COLOURS["H"])))
-    if gate.bias_hh is not None:
-        rows.append((f"b_h{gate.gate}", exact(gate.bias_hh)))
-    if gate.total is not None:
-        total = exact(gate.total)
-        rows += [("", ("─" * len(total), DIM)), (_("total"), (total, "bold"))]
-    return _ledger(labels, *rows)
-
-
-def _ledger(labels: int, *rows: Sequence[Part]) -> Table:
-    made = grid(*rows)
-    made.columns[0].min_width, made.columns[1].justify = labels, "right"
+def _ledger(labels: int, *rows: Sequence[Part]) -> Part:
+    """Names, as wide as all of them, and numbers one below the other."""
+    made = grid(*rows, right=(1,))
+    made.columns[0].min_width = labels
     return made

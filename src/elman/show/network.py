@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elman.show.comparison import Agreement, Speed, Twin
+from elman.show.comparison import Agreement, Speed, torch_network
 from elman.show.costs import Costs
 from elman.show.equations import equations
 from elman.show.facts import Facts
 from elman.show.final_states import final_states, trap
 from elman.show.hand_worked import HandWorked, Which
 from elman.show.specification import Run, Spec
-from elman.show.tensors import GateRows, inputs_and_outputs, parameters
+from elman.show.tensors import TensorInfo, gate_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,17 +50,16 @@ class Network(Facts):
         self.name, self.spec, self.code = name or spec.kind, spec, spec.code
         self.equations = tuple(line for direction in spec.directions for line in equations(spec, direction))
         self.costs = Costs(spec)
-        self.tensors = inputs_and_outputs(spec)
-        self.gates = tuple(GateRows(spec, index) for index in range(len(spec.stack.cell.gates)))
+        self.tensors = tuple(TensorInfo(spec, each) for each in ("x", "output", *spec.finals))
+        self.gates = gate_rows(spec)
         with _undisturbed(self.costs.multiply_adds_per_step * spec.batch):
-            run = Run(spec)
-            twin = Twin(spec, run)
-            self.parameters = parameters(spec, run.network.state_dict())
+            run, theirs = Run(spec), torch_network(spec)
+            self.parameters = tuple(TensorInfo(spec, *each) for each in run.network.state_dict().items())
             self.places = final_states(spec, run)
             self.trap = trap(spec, run)
             self.backend: str = run[f"elman.why({spec.kind}, x)"]
-            self.agreement = Agreement(spec, run, twin)
-            self.speed = Speed(spec, run, twin) if timed else None
+            self.agreement = Agreement(spec, run, theirs)
+            self.speed = Speed(spec, run, theirs) if timed else None
             self.worked = HandWorked(spec, which, run) if which else None
 
 

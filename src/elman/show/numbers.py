@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.text import Text
 
@@ -11,7 +11,7 @@ from elman.show.style import DIM, Fitted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import ConsoleOptions
+    Item = TypeVar("Item")
 
 NUMBER_WIDTH = 8  # "-12.3456"
 
@@ -45,28 +45,30 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", " ")
 
 
-def numbers_text(values: Sequence[float], most: int) -> Text:
-    """Numbers in columns, as many as ``most``; "…" where some are left out."""
-    text = Text("  ".join(number(value) for value in values[:most]))
-    return text.append("  …", DIM) if len(values) > most else text
+def numbers_text(values: Sequence[float], width: int) -> Text:
+    """Numbers in columns, as many as the width has room for, at least one; "…" where some are left out."""
+    most = max(1, width // (NUMBER_WIDTH + 2))
+    return Text("  ".join(map(number, values[:most]))).append("  …" if len(values) > most else "", DIM)
+
+
+def shortened(items: Sequence[Item], most: int, left_out: Item) -> list[Item]:
+    """At most so many items: the first ones, what stands for those left out, and the last."""
+    return list(items) if len(items) <= most else [*items[: most - 2], left_out, items[-1]]
 
 
 def folded(values: list[Any], most_rows: int = 4) -> Fitted:
     """A vector or matrix as torch prints it, folded in the middle to fit the columns and ``most_rows`` lines."""
     matrix = isinstance(values[0], list)
-    rows = values if matrix else [values]
-    shown = rows if len(rows) <= most_rows else [*rows[: most_rows - 2], [], rows[-1]]
-    cells = [[number(value).strip() for value in row] for row in shown]
+    cells = [[number(value).strip() for value in row] for row in shortened(values if matrix else [values], most_rows, [])]
     wide = max(len(cell) for row in cells for cell in row)
 
-    def draw(options: ConsoleOptions) -> Text:
-        fits = max(2, (options.max_width - 4) // (wide + 2))
+    def draw(width: int) -> Text:
+        fits = max(3, (width - 4) // (wide + 2))
         lines = []
         for index, row in enumerate(cells):
-            folded_row = row if len(row) <= fits else [*row[: max(1, fits - 2)], "…", row[-1]]
-            opening = ("[[" if index == 0 else " [") if matrix else "["
-            closing = ("]]" if index == len(cells) - 1 else "],") if matrix else "]"
-            text = ", ".join(cell if cell == "…" else cell.rjust(wide) for cell in folded_row)
+            opening = "[" if not matrix else "[[" if index == 0 else " ["
+            closing = "]" if not matrix else "]]" if index == len(cells) - 1 else "],"
+            text = ", ".join("…" if cell == "…" else cell.rjust(wide) for cell in shortened(row, fits, "…"))
             lines.append(Text.assemble((opening, DIM), text, (closing, DIM)) if row else Text("  …", DIM))
         return Text("\n").join(lines)
 

@@ -11,15 +11,12 @@ import torch
 import elman
 from elman.language import _, translated
 from elman.show.facts import Facts
-from elman.show.style import DIM, grid, heading, indented, lines, python, section
+from elman.show.style import DIM, Part, grid, heading, indented, lines, python, section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import RenderableType
-
     from elman.cells import Cell
-    from elman.show.style import Part
 
 
 class OwnNetwork(Facts):
@@ -106,7 +103,7 @@ def _source(cell: Cell) -> str:
         return ""
 
 
-def own_cell_page(network: OwnNetwork) -> RenderableType:
+def own_cell_page(network: OwnNetwork) -> Part:
     """What ``elman explain --cell`` prints."""
     words = {
         "gates": _("gates"),

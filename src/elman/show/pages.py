@@ -15,31 +15,27 @@ from elman.show.final_states import final_states_section
 from elman.show.hand_worked import hand_worked_section
 from elman.show.numbers import duration, small
 from elman.show.specification import KINDS
-from elman.show.style import BAD, DIM, GOOD, Part, grid, heading, indented, lines, python, section, shape_text, table
+from elman.show.style import BAD, DIM, GOOD, Part, grid, heading, indented, lines, python, section, table
 from elman.show.tensors import parameters_section, shapes_section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import RenderableType
-    from rich.padding import Padding
-    from rich.table import Table
-
     from elman.show.network import Network
 
 
-def explain_page(network: Network) -> RenderableType:
+def explain_page(network: Network) -> Part:
     """All that is known of a network; a number worked out by hand comes last."""
     sections = (shapes_section, final_states_section, parameters_section, costs_section, comparison_section)
     return lines(
         heading(_("Your {module}", module=network.spec.module)),
         _code(network),
         *(show(network) for show in sections),
-        None if network.worked is None else hand_worked_section(network.spec, network.worked),
+        network.worked is not None and hand_worked_section(network.spec, network.worked),
     )
 
 
-def tour_page(networks: Sequence[Network], weights: bool = False) -> RenderableType:
+def tour_page(networks: Sequence[Network], weights: bool = False) -> Part:
     """A screen for each network: what goes in and out, where the final states are, what goes wrong, how fast it is.
 
     Args:
@@ -66,7 +62,7 @@ def tour_page(networks: Sequence[Network], weights: bool = False) -> RenderableT
     return lines(intro, *screens, heading(_("Summary")), _summary(networks, titles), *_timing(networks[0]), _next(networks[0].spec.kind))
 
 
-def _code(network: Network, brief: bool = False) -> Padding:
+def _code(network: Network, brief: bool = False) -> Part:
     """The lines that make it, and its equations; ``brief`` tells the reverse direction's by the forward ones."""
     half = len(network.equations) // len(network.spec.directions)
     rows: list[Sequence[Part]] = []
@@ -78,10 +74,10 @@ def _code(network: Network, brief: bool = False) -> Padding:
     return indented(python(network.code), grid(*rows))
 
 
-def _summary(networks: Sequence[Network], titles: dict[str, str]) -> Table:
+def _summary(networks: Sequence[Network], titles: dict[str, str]) -> Part:
     rows: list[Sequence[Part]] = []
     for network in networks:
-        row: list[Part] = [(titles[network.name], "bold"), *(shape_text(tensor.axes) for tensor in network.tensors[:3])]
+        row: list[Part] = [(titles[network.name], "bold"), *(tensor.sizes for tensor in network.tensors[:3])]
         row.append(small(max(network.agreement.output, network.agreement.state)))
         if speed := network.speed:
             ratio = (f"{speed.ratio:.1f}×", GOOD if speed.ratio >= 1 else BAD)
@@ -89,10 +85,9 @@ def _summary(networks: Sequence[Network], titles: dict[str, str]) -> Table:
         rows.append(row)
     # Without a projection all final states have one shape.
     finals = ", ".join(networks[0].spec.finals)
-    made = table([_("network"), "x", "output", finals, _("difference"), "elman", "torch.nn", ""], *rows, gap=1)
-    for index, column in enumerate(made.columns):
-        column.justify = "right" if index > 3 else "left"
-        column.no_wrap = index == 0
+    made = table([_("network"), "x", "output", finals, _("difference"), "elman", "torch.nn", ""], *rows, gap=1, right=range(4, 8))
+    for column in made.columns[1:]:
+        column.no_wrap = False
     return made
 
 
@@ -109,7 +104,7 @@ def _timing(network: Network) -> list[Part]:
     return ["", (how_timed(network.spec, network.speed), DIM), *([(other, DIM)] if network.spec.device == "cpu" else [])]
 
 
-def _next(kind: str) -> RenderableType:
+def _next(kind: str) -> Part:
     commands = {
         "elman tour --weights": _("the parameters of all three"),
         f"elman explain {kind} --numbers": _("one number worked out by hand"),

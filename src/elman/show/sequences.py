@@ -5,25 +5,21 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from elman.language import _, translated
-from elman.show.diagram import MORE, PADDING, RESET, STEP, STEP_AT_END, Grid, Lane, typed
+from elman.show.diagram import MORE, PADDING, RESET, STEP, STEP_AT_END, Drawing, Grid, Lane, Segment
 from elman.show.facts import Facts
-from elman.show.numbers import NUMBER_WIDTH, numbers_text, small
+from elman.show.numbers import numbers_text, shortened, small
 from elman.show.specification import Run, Spec, apart, indexed, rounding
 from elman.show.style import BAD, DIM, END, FORWARD, GOOD, Fitted, Part, flow, grid, heading, indented, lines, python, section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Several
 
-    from rich.console import ConsoleOptions, RenderableType
-
 MOST_LISTED = 8
 MOST_SEQUENCES, MOST_SEGMENTS = 8, 6
-
-# The first and the last step of a part of a sequence.
-Segment = tuple[int, int]
 
 
 class Ending(Facts):
@@ -114,7 +110,7 @@ def _code(spec: Spec, lengths: tuple[int, ...] | None, reset: Several[tuple[int 
         lines.append(f"lengths = {list(lengths)}")
         arguments += ", lengths=lengths"
     if reset:
-        lines.append("reset = torch.zeros({}, {}, dtype=torch.bool)".format(*spec.lead))
+        lines.append("reset = torch.zeros({}, {}, dtype=torch.bool)".format(*spec.in_order(spec.seq_len, spec.batch)))
         starts = (spec.in_order(step, ":" if b is None else b) for b, step in reset)
         lines += ["reset[{}, {}] = True".format(*start) for start in starts]
         arguments += ", reset=reset"
@@ -134,13 +130,13 @@ def _check(spec: Spec, lengths: tuple[int, ...] | None, reset: Several[tuple[int
             raise ValueError(f"a reset must be in a sequence between 0 and {spec.batch - 1}, got {b}")
 
 
-def sequences_page(shown: Sequences, numbers: bool = False) -> RenderableType:
-    """The lines that run it, the diagram, and the words; with ``numbers`` those of the final states."""
+def sequences_page(shown: Sequences, numbers: bool = False) -> Part:
+    """Which steps are run, and where each sequence ends; with ``numbers`` also the final states' first ones."""
     more = len(shown.sequences) - MOST_SEQUENCES
     return lines(
         heading(_("Your {module}", module=shown.spec.module)),
         indented(python(shown.code)),
-        section(_("Which steps are run"), Fitted(partial(_diagram, shown)), "", Fitted(partial(_legend, shown))),
+        section(_("Which steps are run"), Drawing(partial(_diagram, shown)), "", Drawing(partial(_legend, shown))),
         section(
             _("Where each sequence ends"),
             *(Fitted(partial(_sequence, each, numbers)) for each in shown.sequences[:MOST_SEQUENCES]),
@@ -153,40 +149,36 @@ def sequences_page(shown: Sequences, numbers: bool = False) -> RenderableType:
     )
 
 
-def _diagram(shown: Sequences, options: ConsoleOptions) -> Text:
+def _diagram(shown: Sequences, width: int) -> Text:
     """A line for each direction of each sequence, steps from left to right."""
     lanes = []
     for each in shown.sequences[:MOST_SEQUENCES]:
         name = _("sequence {sequence}", sequence=each.sequence)
-        for index, end in enumerate(each.ends):
-            first = name if index == 0 else " " * Text(name).cell_len
+        for end in each.ends:
             direction = f" {translated(end.direction)}" if shown.spec.bidirectional else ""
-            lanes.append(Lane(first + direction, end.direction, each.segments, Text(end.state, END)))
-    made = Grid(lanes, shown.spec.seq_len, options)
+            lanes.append(Lane(name + direction, end.direction, each.segments, Text(end.state, END)))
+            name = " " * cell_len(name)
+    made = Grid(lanes, shown.spec.seq_len, width)
     more = [Text(MORE, DIM)] if len(shown.sequences) > MOST_SEQUENCES else []
-    return typed(Text("\n").join([made.axis(), *map(made.lane, lanes), *more]), options)
+    return Text("\n").join([made.axis(), *map(made.lane, lanes), *more])
 
 
-def _legend(shown: Sequences, options: ConsoleOptions) -> RenderableType:
+def _legend(shown: Sequences, width: int) -> Text:
     """What each mark of the diagram stands for."""
     marks = [(STEP, FORWARD, _("a step that is run")), (STEP_AT_END, END, _("end of this direction: h_n and last"))]
     if any(len(each.segments) > 1 for each in shown.sequences):
         marks.append((RESET, BAD, _("reset: nothing passes")))
     if any(each.padding for each in shown.sequences):
         marks.append((PADDING, DIM, _("padding: skipped")))
-    return flow([typed(Text.assemble((mark, style), " ", meaning), options) for mark, style, meaning in marks])
+    return flow([Text.assemble((mark, style), " ", meaning) for mark, style, meaning in marks], width)
 
 
-def _sequence(each: Sequence, numbers: bool, options: ConsoleOptions) -> RenderableType:
+def _sequence(each: Sequence, numbers: bool, width: int) -> Part:
     """A sequence's name beside what there is to say of it."""
-    name = _("sequence {sequence}", sequence=each.sequence)
-    most = max(1, (options.max_width - Text(name).cell_len - 4) // (NUMBER_WIDTH + 2))
-    named = [_steps(segment) for segment in each.segments]
-    segments = _(", ").join(named if len(named) <= MOST_SEGMENTS else [*named[: MOST_SEGMENTS - 2], "…", named[-1]])
-    said = _("{segments}, a single segment", segments=segments) if named else _("no steps")
-    if len(named) > 1:
-        said = _("{count} segments: {segments}", count=len(named), segments=segments)
-    rows = [Text(said)]
+    name, several = _("sequence {sequence}", sequence=each.sequence), len(each.segments) > 1
+    segments = _(", ").join(shortened([*map(_steps, each.segments)], MOST_SEGMENTS, "…"))
+    said = _("{segments}, a single segment", segments=segments) if segments else _("no steps")
+    rows = [Text(_("{count} segments: {segments}", count=len(each.segments), segments=segments) if several else said)]
     for end in each.ends:
         note = _("the initial state, here 0")
         if end.segment is not None:
@@ -194,7 +186,7 @@ def _sequence(each: Sequence, numbers: bool, options: ConsoleOptions) -> Rendera
         where = f" = {end.where}" if end.where else ""
         rows.append(Text.assemble((end.state, END), f" = {end.last}{where}  ", (note, DIM)))
         if numbers:
-            rows.append(Text("  ") + numbers_text(end.numbers, most))
+            rows.append(Text("  ") + numbers_text(end.numbers, width - cell_len(name) - 4))
     if each.padding is not None:
         rows.append(Text.assemble(each.padding, " = 0  ", (_("padding: skipped"), DIM)))
     return grid(((name, "bold"), Text("\n").join(rows)))
@@ -209,9 +201,10 @@ def _remarks(shown: Sequences) -> list[Part]:
     """Common mistakes, where they matter here."""
     spec = shown.spec
     remarks: list[Part] = []
-    if short := next((each for each in shown.sequences if each.padding and each.length), None):
-        where = spec.output_code(-1, short.sequence)
-        remarks.append(_("{where} is padding, not the end of sequence {sequence}. Use h_n or last.", where=where, sequence=short.sequence))
+    short = next((each.sequence for each in shown.sequences if each.padding and each.length), None)
+    if short is not None:
+        where = spec.output_code(-1, short)
+        remarks.append(_("{where} is padding, not the end of sequence {sequence}. Use h_n or last.", where=where, sequence=short))
     if any(len(each.segments) > 1 for each in shown.sequences) and spec.bidirectional:
         remarks.append(_("The reverse direction starts afresh too, at the last step before each reset."))
     if spec.num_layers > 1:

@@ -113,23 +113,6 @@ class Spec:
         return self.proj_size or self.hidden_size
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """The size of each axis that the network has, by its letter."""
-        sizes = {"T": self.seq_len, "B": self.batch, "I": self.input_size, "H": self.hidden_size, "L": self.num_layers}
-        optional = {"P": self.proj_size, "D": 2 * self.bidirectional, "G": len(self.stack.cell.gates) - 1 and len(self.stack.cell.gates)}
-        return sizes | {letter: size for letter, size in optional.items() if size}
-
-    @property
-    def state_axis(self) -> str:
-        """The letter of what a direction puts out."""
-        return "P" if self.proj_size else "H"
-
-    @property
-    def output_axis(self) -> str:
-        """The letters of what a layer puts out."""
-        return f"D·{self.state_axis}" if self.bidirectional else self.state_axis
-
-    @property
     def numbers(self) -> int:
         """How many numbers the parameters and the input and output of every layer are."""
         per_step = self.input_size + self.num_layers * len(self.directions) * self.output_size
@@ -140,15 +123,6 @@ class Spec:
         """The final states by name: "h_n", "c_n"."""
         return tuple(f"{state}_n" for state in self.stack.cell.states)
 
-    @property
-    def lead(self) -> tuple[int, int]:
-        """The first two sizes of x and output."""
-        return (self.batch, self.seq_len) if self.batch_first else (self.seq_len, self.batch)
-
-    def columns(self, direction: str | None) -> str | None:
-        """Where a direction lies in the last axis of ``output``, as one writes it; None for all of it."""
-        return {"forward": f":{self.output_size}", "reverse": f"{self.output_size}:"}.get(direction or "") if self.bidirectional else None
-
     def in_order(self, step: Index, sequence: Index) -> tuple[Index, Index]:
         """Step and sequence as they index x and output."""
         return (sequence, step) if self.batch_first else (step, sequence)
@@ -157,12 +131,15 @@ class Spec:
         """A part of ``output``, as one writes it: "output[-1, :, 20:]"."""
         return indexed("output", *self.in_order(step, sequence), columns)
 
-    def trace_code(
-        self, layer: int, direction: str | None, step: int, sequence: int | str, unit: int | None = None, state: str = "h"
-    ) -> str:
+    def columns(self, direction: str) -> str | None:
+        """Where a direction lies in the last axis of ``output``, as one writes it; None where it is all of it."""
+        columns = f":{self.output_size}" if direction == "forward" else f"{self.output_size}:"
+        return columns if self.bidirectional else None
+
+    def trace_code(self, layer: int, direction: str | None, step: int, sequence: int | str, *unit: int, state: str = "h") -> str:
         """What a layer's state is after a step, as one writes it: "rnn.trace(x).h[0, 1, -1]"; without a direction that of both."""
         of_direction = ":" if direction is None else self.directions.index(direction)
-        return indexed(f"{self.kind}.trace(x).{state}", layer, of_direction, *self.in_order(step, sequence), unit)
+        return indexed(f"{self.kind}.trace(x).{state}", layer, of_direction, *self.in_order(step, sequence), *unit)
 
     def options(self) -> dict[str, Any]:
         """The constructor's keyword arguments that are not at their defaults."""
@@ -180,7 +157,7 @@ class Spec:
             f"torch.manual_seed({self.seed})",
             f"{self.kind} = elman.{self.module}({self.input_size}, {self.hidden_size}{options}{dtype}){there}"
             + (".eval()" if self.dropout else ""),
-            f"x = torch.randn({', '.join(map(str, (*self.lead, self.input_size)))}{dtype}){there}",
+            f"x = torch.randn({', '.join(map(str, (*self.in_order(self.seq_len, self.batch), self.input_size)))}{dtype}){there}",
             f"output, {finals if len(self.finals) == 1 else f'({finals})'} = {self.kind}(x)",
         )
 
