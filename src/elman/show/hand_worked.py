@@ -126,11 +126,15 @@ def _products(weights: Tensor, values: Tensor) -> tuple[Facts, ...]:
     return tuple(Facts(index=index, weight=weight, value=value, product=weight * value) for index, (weight, value) in pairs)
 
 
+def _added(gate: str) -> list[str]:
+    """What most gates add up, as the equations write it."""
+    return [f"W_i{gate} x", f"b_i{gate}", f"W_h{gate} h", f"b_h{gate}"]
+
+
 def _gate_sum(spec: Spec, gate: str, terms: Mapping[str, float], from_input: tuple[Facts, ...], from_state: tuple[Facts, ...]) -> Facts:
-    added = [f"W_i{gate} x", f"b_i{gate}", f"W_h{gate} h", f"b_h{gate}"]
     names = ("input_sum", "bias_ih", "state_sum", "bias_hh")
-    sums = dict(zip(names, map(terms.get, added), strict=True))
-    simply_added = any(" + ".join(added) in line for line in spec.stack.cell.equations)
+    sums = dict(zip(names, map(terms.get, _added(gate)), strict=True))
+    simply_added = any(" + ".join(_added(gate)) in line for line in spec.stack.cell.equations)
     total = sum(each or 0.0 for each in sums.values()) if simply_added else None
     return Facts(gate=gate, from_input=from_input, from_state=from_state, **sums, total=total)
 
@@ -179,18 +183,13 @@ def _gate(spec: Spec, worked: HandWorked, index: int, labels: int) -> Part:
     if worked.state_code is not None:
         title, source = _("from the state of step {before}", before=worked.before), f"{worked.weight_hh}[{row}]\n× {worked.state_code}"
         tables.append(_products_table(title, source, gate.from_state, gate.state_sum, "H", most))
-    name = gate.gate
-    entering: list[tuple[str, float | None, str]] = [
-        (f"W_i{name} x", gate.input_sum, AXIS_COLOURS["I"]),
-        (f"b_i{name}", gate.bias_ih, ""),
-        (f"W_h{name} h", gate.state_sum, AXIS_COLOURS["H"]),
-        (f"b_h{name}", gate.bias_hh, ""),
-    ]
+    values, colours = (gate.input_sum, gate.bias_ih, gate.state_sum, gate.bias_hh), (AXIS_COLOURS["I"], "", AXIS_COLOURS["H"], "")
+    entering = zip(_added(gate.gate), values, colours, strict=True)
     sums = [(label, (exact(value), colour)) for label, value, colour in entering if value is not None]
     if gate.total is not None:
         total = exact(gate.total)
         sums += [("", ("─" * len(total), DIM)), (_("total"), (total, "bold"))]
-    heading = several and (_("gate {gate}", gate=name), "bold")
+    heading = several and (_("gate {gate}", gate=gate.gate), "bold")
     return lines(heading, Columns(tables, padding=(0, 4)), "", first, _ledger(labels, *sums), several and "")
 
 

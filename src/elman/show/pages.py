@@ -84,8 +84,8 @@ def _summary(networks: Sequence[Network], titles: dict[str, str]) -> Part:
             row += [duration(speed.elman.median), duration(speed.torch.median), ratio]
         rows.append(row)
     # Without a projection all final states have one shape.
-    finals = ", ".join(networks[0].spec.finals)
-    made = table([_("network"), "x", "output", finals, _("difference"), "elman", "torch.nn", ""], *rows, gap=1, right=range(4, 8))
+    columns = [_("network"), "x", "output", ", ".join(networks[0].spec.finals), _("difference"), "elman", "torch.nn", ""]
+    made = table(columns, *rows, gap=1, right=range(4, 8))
     for column in made.columns[1:]:
         column.no_wrap = False
     return made
