@@ -142,6 +142,49 @@ class MinGRU(Cell):
         return (1 - z) * s.h + z * x.n
 
 
+class SRU(Cell):
+    """No product; the second state alone is carried on."""
+
+    gates = ("f", "n", "r", "k")
+    recurrent_gates = ()
+    states = ("h", "c")
+    parameters = {"v_f": "H", "v_r": "H"}
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        f, reset = torch.sigmoid(x.f + p.v_f * s.c), torch.sigmoid(x.r + p.v_r * s.c)
+        c = f * s.c + (1 - f) * x.n
+        return reset * c + (1 - reset) * x.k, c
+
+
+class Ageing(Cell):
+    """No product, and all else that a cell can have. One gate is not used, and what depends on own parameters alone is."""
+
+    gates = ("g", "k", "unused")
+    recurrent_gates = ()
+    states = ("h", "m", "age")
+    parameters = {"rate": "H", "scale": ""}
+    step_inputs = {"dt": "", "mask": "H"}
+    draws = {"u": "step", "v": "sequence"}
+
+    def step(self, x: Any, r: Any, s: Any, p: Any, d: Any) -> Any:
+        m = torch.exp(-F.softplus(p.rate) * x.dt) * s.m + x.mask * torch.tanh(x.g)
+        if d is not None:
+            m = torch.where(d.u < 0.1, s.m, m + 0.1 * d.v)
+        return torch.tanh(torch.exp(p.scale) * m + torch.sigmoid(x.k) * s.h) + 0 * x.unused, m, s.age + x.dt
+
+
+class Normalized(Cell):
+    """No product, but units that meet in operations over a row: of the input, and of the state."""
+
+    gates = ("a", "b")
+    recurrent_gates = ()
+    parameters = {"gain": "H"}
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        kept = torch.sigmoid(F.layer_norm(x.a, x.a.shape[-1:], p.gain)) * p.gain.softmax(-1)
+        return kept * s.h + torch.softmax(x.b + s.h, -1)
+
+
 class Noisy(Cell):
     gates = ("h",)
     draws = {"u": "step", "v": "sequence"}
@@ -179,6 +222,9 @@ CELLS: tuple[type[Any], ...] = (
     PhasedLSTM,
     TwoProducts,
     MinGRU,
+    SRU,
+    Ageing,
+    Normalized,
     Noisy,
     Attention,
 )

@@ -1,6 +1,7 @@
 // The backward pass of a program: layers, their directions, and who of a team computes what.
 #pragma once
 
+#include "block_backward.h"
 #include "forward.h"
 #include "gradients.h"
 
@@ -15,12 +16,12 @@ template <class T> long chunk_of(const Network& net, const Plan& plan) {
 template <class T> class BackwardOfDirection {
  public:
   // Nothing is needed of it where the capacity is 0.
-  BackwardOfDirection(const BackwardDirection<T>& direction, long chunk, bool needed)
-      : direction_(direction),
+  BackwardOfDirection(const BackwardDirection<T>& direction, const ScanParts& parts, long chunk, bool needed)
+      : direction_(direction), parts_(parts),
         order_(StepOrder{direction_.call.net, is_reverse(), 0, direction_.call.net.B}.reversed()),
         plan_(direction_.of.plan()), capacity_(needed ? chunk * direction_.call.net.B : 0),
         again_(needed && direction_.call.recompute), shared_(direction_, capacity_),
-        weights_(plan_, again_ ? direction_.call.net.H : 0, direction_.of.I),
+        weights_(plan_, again_ ? direction_.call.net.H : 0, direction_.of.I, parts.columns),
         kept_stride_(plane<T>(capacity_ * direction_.call.net.H)),
         kept_(again_ ? (plan_.saved + plan_.products) * kept_stride_ : 0), products_(direction_, shared_, capacity_) {}
   BackwardOfDirection(const BackwardOfDirection&) = delete;
@@ -29,20 +30,27 @@ template <class T> class BackwardOfDirection {
     for (long i = 0; again_ && i < weights_.tasks(); ++i) weights_.pack(direction_.of.parameters(), i);
     return shared_.begin(capacity_) && products_.begin();
   }
-  bool scan(long begin, long end, long part, long parts) const {
-    const StepOrder mine = batch_part(order_, part, parts);
-    if (mine.count() == 0) return true;
+  bool scan(long begin, long end, long part) const {
+    const StepOrder mine = parts_.order(order_, part), forward = mine.reversed();
+    const long first = order_.net.T - end, last = order_.net.T - begin, columns = part % parts_.columns;
     const KeptArrays<T> kept = kept_of(begin, end);
-    if (again_) {
-      const long T_ = order_.net.T;
-      ProgramForwardScan<T> forward(mine.reversed(), direction_.of, weights_, plan_.train, T_ - end, T_ - begin);
-      if (!forward.ok()) return false;
-      forward.run_again(kept.data, kept.stride, kept.first);
-    }
-    ProgramBackwardScan<T> backward(mine, direction_, shared_);
-    if (!backward.ok()) return false;
-    backward.run(begin, end, kept);
-    return true;
+    const auto run_again = [&](auto&& scan) {
+      if (scan.ok()) scan.run_again(kept.data, kept.stride, kept.first);
+      return scan.ok();
+    };
+    const auto run = [&](auto&& scan) {
+      if (scan.ok()) scan.run(begin, end, kept);
+      return scan.ok();
+    };
+    if (mine.count() == 0) return true;
+    if (parts_.in_blocks)
+      return (!again_ ||
+                 run_again(BlockForwardScan<T>(
+                     forward, direction_.of, weights_, plan_.phased_train, columns, first, last))) &&
+          run(BlockBackwardScan<T>(
+              mine, direction_, shared_, column_part<T>(order_.net.H, columns, parts_.columns), end - begin));
+    return (!again_ || run_again(ProgramForwardScan<T>(forward, direction_.of, weights_, plan_.train, first, last))) &&
+        run(ProgramBackwardScan<T>(mine, direction_, shared_));
   }
   void gather(long begin, long end) { products_.gather(order_, begin, end, kept_of(begin, end)); }
   ProgramGradientProducts<T>& products() { return products_; }
@@ -58,6 +66,7 @@ template <class T> class BackwardOfDirection {
   }
 
   const BackwardDirection<T> direction_;
+  const ScanParts parts_;
   const StepOrder order_;
   const Plan& plan_;
   const long capacity_;  // rows of a chunk
@@ -69,27 +78,37 @@ template <class T> class BackwardOfDirection {
   ProgramGradientProducts<T> products_;
 };
 
+// Whether the gradient of a number of the step is asked for, which all units share.
+inline bool sums_rows(const ProgramBackward& call) {
+  bool found = false;
+  for (int k = 0; k < call.plan->step_inputs; ++k)
+    found = found || (!call.plan->step_input_is_vector[k] && call.grad_step_inputs[k].first.data);
+  return found;
+}
+
 // False: out of memory.
 template <class T> bool layer_backward(const ProgramBackward& call, long layer, const StepTensor& x,
     const StepTensor& output, const StepTensor& grad_output, const StepTensor& grad_x, bool accumulates, Team& team) {
   const Network& net = call.net;
   const long chunk = chunk_of<T>(net, *call.plan), I = layer == 0 ? net.I : net.D * net.H;
   // Directions at the same time: they take opposite ways, so only where one chunk holds the whole.
-  const long together = chunk == net.T ? net.D : 1, parts = min(team.threads(), net.B);
+  const long together = chunk == net.T ? net.D : 1;
+  const ScanParts parts = scan_parts<T>(call, together, sums_rows(call), team);
   Failure failure;
   const auto of = [&](long d) {
     return BackwardDirection<T>{{call, layer * net.D + d, I, x, from_column<T>(output, d * net.H)}, call,
         from_column<T>(grad_output, grad_output.column * d * net.H), grad_x, accumulates || d == 1};
   };
   for (long d = 0; d < net.D && !failure; d += together) {
-    BackwardOfDirection<T> first(of(d), chunk, true), second(of(together == 2 ? 1 : d), chunk, together == 2);
+    BackwardOfDirection<T> first(of(d), parts, chunk, true),
+        second(of(together == 2 ? 1 : d), parts, chunk, together == 2);
     BackwardOfDirection<T>* directions[] = {&first, &second};
     if (!all_ok(first, second)) return false;
     team.each(together, [&](std::int64_t i) { failure.unless(directions[i]->begin()); });
     for (long begin = 0; begin < net.T && !failure; begin += chunk) {
       const long end = min(net.T, begin + chunk);
-      team.each(together * parts,
-          [&](std::int64_t i) { failure.unless(directions[i / parts]->scan(begin, end, i % parts, parts)); });
+      team.each(together * parts.count(),
+          [&](std::int64_t i) { failure.unless(directions[i / parts.count()]->scan(begin, end, i % parts.count())); });
       for (long i = 0; i < together && !failure; ++i) {
         directions[i]->gather(begin, end);
         ProgramGradientProducts<T>& products = directions[i]->products();

@@ -30,10 +30,10 @@ struct CodeLines {
   Code code() const;
   // How often each value is read.
   std::vector<int> reads() const;
-  // Rewritten: f(instruction, to) appends to `to` what takes an instruction's place.
+  // The stages, rewritten: f(instruction, to) appends to `to` what takes an instruction's place.
   template <class F> void rewrite(F f) {
-    std::vector<Instruction> to;
-    std::vector<std::int32_t> ends{0};
+    std::vector<Instruction> to(instructions.begin(), instructions.begin() + stages[0]);
+    std::vector<std::int32_t> ends{stages[0]};
     for (std::size_t stage = 1; stage < stages.size(); ++stage) {
       for (auto i = stages[stage - 1]; i < stages[stage]; ++i) f(instructions[static_cast<std::size_t>(i)], to);
       ends.push_back(static_cast<std::int32_t>(to.size()));

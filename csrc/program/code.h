@@ -17,12 +17,12 @@ namespace elman {
 enum class Op : std::int32_t { ELMAN_OPS(ELMAN_NAME) };
 #undef ELMAN_NAME
 
-// What a value is to the scan. Python numbers them in this order; `sum_own` is the scan's: to it the contributions to
-// an own parameter's gradient are added, for each sequence.
+// What a value is to the scan. Python numbers them in this order; the last two are the scan's: to `sum_own` the
+// contributions to an own parameter's gradient are added, for each sequence; `derived` is computed once a call.
 #define ELMAN_KINDS(of)                                                                                           \
   of(temp) of(constant) of(input) of(recurrent) of(state) of(new_state) of(own) of(step_input) of(draw) of(saved) \
       of(factor) of(gate) of(grad_new_state) of(grad_input) of(grad_recurrent) of(grad_factor) of(grad_state)     \
-          of(grad_own) of(grad_step_input) of(grad_gate) of(carry) of(sum_own)
+          of(grad_own) of(grad_step_input) of(grad_gate) of(carry) of(sum_own) of(derived)
 #define ELMAN_NAME(name) name,
 enum class Kind : std::int32_t { ELMAN_KINDS(ELMAN_NAME) };
 #undef ELMAN_NAME
@@ -39,7 +39,8 @@ struct Instruction {  // operands are places among the values; those that an ope
   std::int32_t to, a, b, c;
 };
 
-// Stage i is instructions stages[i] .. stages[i+1]-1.
+// Stage i is instructions stages[i] .. stages[i+1]-1; those before the first stage run once a call. There is a stage
+// for each product; in phased code one for each phase.
 struct Code {
   const Value* values;
   const Instruction* instructions;
@@ -47,6 +48,11 @@ struct Code {
   const double* constants;
   int value_count, stage_count;
 };
+
+// Over a block of steps at once, what the recurrence needs; step by step the recurrence, all that lies between what
+// comes from the step before and what goes on to the next; over the block at once, what is left.
+// And the sums of own parameters' gradients, step by step.
+enum Phase { before_steps, each_step, after_steps, own_sums };
 
 // The product of h (the first), or of factor j (the one after it, j + 1), with the weights of some recurrent gates.
 struct GateProduct {
@@ -58,9 +64,11 @@ struct GateProduct {
 struct Plan {
   int inputs, recurrents, states, owns, step_inputs, draws, saved, gates, products;  // how many there are of each
   bool needs_rows;            // an operation reads all H numbers of a sequence
+  bool independent;           // there is no product: units meet in such operations alone
   const bool* own_is_vector;  // H numbers, not one
   const bool* step_input_is_vector;
   Code infer, train, backward;
+  Code phased_infer, phased_train, phased_backward;  // where units are independent
   const GateProduct* gate_products;
   // Where a gate's two parts are only ever added to one another, the product is added to the input's part where that
   // lies: by recurrent gate, the input's; -1: its own place. By input gate, the recurrent one.

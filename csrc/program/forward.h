@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../scan/division.h"
+#include "block_scan.h"
 #include "forward_scan.h"
 
 namespace elman::ELMAN_TARGET {
@@ -16,28 +17,55 @@ template <class T> StepTensor layer_output(const ProgramCall& call, void* hidden
                      : dense(net, slice<T>(hidden, layer, net.rows * width), width);
 }
 
+// How the scans of some directions are divided: by sequences; and where these are fewer than the threads and units are
+// independent, by columns. Columns run in blocks of steps, and so do few numbers: of many, choosing the next
+// instruction costs less than copying a block's values.
+struct ScanParts {
+  long sequences, columns;
+  bool in_blocks;
+  long count() const { return sequences * columns; }
+  StepOrder order(const StepOrder& all, long part) const { return batch_part(all, part / columns, sequences); }
+};
+constexpr long kFewBytes = 64;
+template <class T> ScanParts scan_parts(const ProgramCall& call, long directions, bool whole_rows, const Team& team) {
+  const long sequences = min(team.threads(), call.net.B);
+  const bool splits = call.plan->independent && !call.plan->needs_rows && !whole_rows;
+  const long columns = splits ? min(panels<T>(call.net.H), ceil_div(team.threads(), directions * sequences)) : 1;
+  const long bytes = ceil_div(call.net.B, sequences) * call.net.H * static_cast<long>(sizeof(T));
+  const Code& code = call.plan->phased_infer;
+  const bool few = call.plan->independent && bytes <= kFewBytes && code.stages[each_step] > code.stages[before_steps];
+  return {sequences, columns, columns > 1 || few};
+}
+
 template <class T>
 bool layer_forward(const ProgramForward& call, long layer, const StepTensor& x, const StepTensor& output, Team& team) {
   const Network& net = call.net;
   const long I = layer == 0 ? net.I : net.D * net.H;
-  const Code& code = call.kept && !call.recompute ? call.plan->train : call.plan->infer;
-  const ProgramWeights<T> first(*call.plan, net.H, I), second(*call.plan, net.D == 2 ? net.H : 0, I);
+  const Plan& plan = *call.plan;
+  const bool trains = call.kept && !call.recompute;
+  const ScanParts parts = scan_parts<T>(call, net.D, false, team);
+  const ProgramWeights<T> first(plan, net.H, I, parts.columns);
+  const ProgramWeights<T> second(plan, net.D == 2 ? net.H : 0, I, parts.columns);
   if (!all_ok(first, second)) return false;
   const ProgramWeights<T>* weights[] = {&first, &second};
   team.each(net.D * first.tasks(), [&](std::int64_t i) {
     const long d = i / first.tasks();
     weights[d]->pack(call.parameters[layer * net.D + d], i % first.tasks());
   });
-  const long parts = min(team.threads(), net.B);
   Failure failure;
-  team.each(net.D * parts, [&](std::int64_t i) {
-    const long d = i / parts;
+  team.each(net.D * parts.count(), [&](std::int64_t i) {
+    const long d = i / parts.count(), part = i % parts.count();
     const DirectionOf<T> direction{call, layer * net.D + d, I, x, from_column<T>(output, d * net.H)};
-    const StepOrder order = batch_part({net, d == 1, 0, net.B}, i % parts, parts);
+    const StepOrder order = parts.order({net, d == 1, 0, net.B}, part);
+    const auto run = [&](auto&& scan) {
+      failure.unless(scan.ok());
+      if (scan.ok()) scan.run(call);
+    };
     if (order.count() == 0) return;
-    ProgramForwardScan<T> scan(order, direction, *weights[d], code, 0, net.T);
-    if (!scan.ok()) return failure.unless(false);
-    scan.run(call);
+    if (parts.in_blocks)
+      run(BlockForwardScan<T>(order, direction, *weights[d], trains ? plan.phased_train : plan.phased_infer,
+          part % parts.columns, 0, net.T));
+    else run(ProgramForwardScan<T>(order, direction, *weights[d], trains ? plan.train : plan.infer, 0, net.T));
   });
   return !failure;
 }

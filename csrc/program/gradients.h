@@ -38,7 +38,7 @@ template <class T> class ProgramGradientProducts {
     const StepOrder forward = order.reversed();
     for (long s = begin, m = 0; s < end; ++s) {
       const long position = order.net.T - 1 - s, n = order.rows(s), row = of.row_at(forward, position) - kept.first;
-      previous_h(forward, position, n, h_rows_ + m);
+      if (plan_.gate_products[0].count > 0) previous_h(forward, position, n, h_rows_ + m);
       for (int p = 1; p < plan_.products; ++p)
         for (long r = 0; r < n; ++r)
           h_rows_[p * capacity_ + m + r] = kept.data + (plan_.saved + p - 1) * kept.stride + (row + r) * H_;

@@ -139,12 +139,13 @@ template <class T> void run_block(
   }
 }
 
-// A stage over all rows of a step. finish(at, row, rows, column, columns): after each block.
-template <class T, class F> void run_stage(const Code& code, int stage, const Places<T>& places, T** at,
-    const BlockShape& shape, long rows, long H, F finish) {
-  const Instruction *first = code.instructions + code.stages[stage], *last = code.instructions + code.stages[stage + 1];
+// Instructions first..last-1 over `rows` rows from the begin-th on. finish(at, row, rows, column, columns): after each
+// block.
+template <class T, class F> void run_instructions(const Code& code, int first_one, int end, const Places<T>& places,
+    T** at, const BlockShape& shape, long begin, long rows, long H, F finish) {
+  const Instruction *first = code.instructions + first_one, *last = code.instructions + end;
   if (rows == 0 || first == last) return;
-  if (rows <= shape.rows && H <= shape.columns) {
+  if (begin == 0 && rows <= shape.rows && H <= shape.columns) {
     run_block(first, last, static_cast<T* const*>(places.base), places.lane, rows, H);
     return finish(places.base, 0, rows, 0, H);
   }
@@ -152,7 +153,8 @@ template <class T, class F> void run_stage(const Code& code, int stage, const Pl
   for (long r = 0; r < rows; r += most)
     for (long c = 0; c < H; c += shape.columns) {
       const long height = min(most, rows - r), width = min(shape.columns, H - c);
-      for (int v = 0; v < code.value_count; ++v) at[v] = places.base[v] + r * places.row[v] + c * places.column[v];
+      for (int v = 0; v < code.value_count; ++v)
+        at[v] = places.base[v] + (begin + r) * places.row[v] + c * places.column[v];
       run_block(first, last, at, places.lane, height, width);
       finish(at, r, height, c, width);
     }

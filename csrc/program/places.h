@@ -38,6 +38,12 @@ template <class T> void copy_out(const StepOrder& order, const T* from, const St
   for (long r = 0, n = order.rows(s); r < n; ++r) __builtin_memcpy(rows[r], from + r * H, H * sizeof(T));
 }
 
+// Rows of so many numbers, from one stride to another.
+template <class T> void copy_rows(long n, long width, const T* from, long from_stride, T* to, long to_stride) {
+  for (; n-- > 0; from += from_stride, to += to_stride)
+    for (long i = 0; i < width; i += kLanes<T>) store_within(to, i, width, load_within(from, i, width));
+}
+
 // What of a call belongs to one direction of one layer.
 template <class T> struct DirectionOf {
   const ProgramCall& call;
@@ -100,17 +106,19 @@ template <class T> struct DirectionOf {
   }
 };
 
-// The values of a code: scratch, numbers and parameters lie here; the rest is put where it lies, step by step.
+// The values of a code: scratch, numbers and parameters lie here. Where they hold all, the rest does too, but for sums,
+// which are of one row; else it is put where it lies, step by step.
 template <class T> class Values {
  public:
   const Code& code;
   const BlockShape shape;
 
-  // For steps of at most so many rows.
-  Values(const Plan& plan, const Code& code, const ProgramParameters& parameters, long rows, long H)
+  // For at most so many rows of `H` columns, those from `column` on.
+  Values(const Plan& plan, const Code& code, const ProgramParameters& parameters, long rows, long H,
+      bool holds_all = false, long column = 0)
       : code(code), shape(block_shape<T>(plan, H)), plan_(plan), parameters_(parameters), rows_(rows), H_(H),
-        bases_(2 * code.value_count), strides_(3 * code.value_count), moving_(code.value_count),
-        memory_(lay_out(nullptr, false)) {}
+        column_(column), holds_all_(holds_all), bases_(2 * code.value_count), strides_(3 * code.value_count),
+        moving_(code.value_count), memory_(lay_out(nullptr, false)) {}
   bool ok() const { return all_ok(bases_, strides_, moving_, memory_); }
   void begin() {  // once there is memory
     const Places<T> at = places();
@@ -120,6 +128,13 @@ template <class T> class Values {
       if (value.kind == Kind::constant) fill(at.base[v], static_cast<T>(code.constants[value.index]), kLanes<T>);
       else if (value.kind == Kind::own) put_own(at.base[v], value.index);
     }
+    run(0, code.stages[0], 0, shape.rows, [](auto...) {});
+  }
+  // Where a value lies that is held here; null: no instruction has it.
+  T* at(Kind kind, int index) const {
+    for (int v = 0; v < code.value_count; ++v)
+      if (code.values[v].kind == kind && code.values[v].index == index) return bases_[v];
+    return nullptr;
   }
   // place(kind, index): where the step's values of this kind lie, those that are not here.
   template <class F> void move(F place) const {
@@ -129,10 +144,16 @@ template <class T> class Values {
     }
   }
   template <class F> void run(int stage, long rows, F finish) const {
-    run_stage(code, stage, places(), bases_ + code.value_count, shape, rows, H_, finish);
+    run(code.stages[stage], code.stages[stage + 1], 0, rows, finish);
+  }
+  void run_rows(int stage, long begin, long rows) const {
+    run(code.stages[stage], code.stages[stage + 1], begin, rows, [](auto...) {});
   }
 
  private:
+  template <class F> void run(int first, int end, long begin, long rows, F finish) const {
+    run_instructions(code, first, end, places(), bases_ + code.value_count, shape, begin, rows, H_, finish);
+  }
   Places<T> places() const { return {bases_, strides_, strides_ + code.value_count, strides_ + 2 * code.value_count}; }
   static void fill(T* to, T x, long n) {
     for (long i = 0; i < n; ++i) to[i] = x;
@@ -140,7 +161,7 @@ template <class T> class Values {
   void put_own(T* to, int own) const {
     const T* from = static_cast<const T*>(parameters_.own[own]);
     if (!plan_.own_is_vector[own]) return fill(to, *from, kLanes<T>);
-    for (long r = 0; r < shape.rows; ++r) __builtin_memcpy(to + r * H_, from, H_ * sizeof(T));
+    for (long r = 0; r < shape.rows; ++r) __builtin_memcpy(to + r * H_, from + column_, H_ * sizeof(T));
   }
   // Puts all where it lies, from `memory` on, or only counts; returns how many numbers that takes, which may be none.
   long lay_out(T* memory, bool puts) {
@@ -157,17 +178,19 @@ template <class T> class Values {
           if (plan_.own_is_vector[value.index]) count = shape.rows * H_, column = 1;
           else count = W, lane = 0;
           break;
+        case Kind::derived: count = shape.rows * H_, column = 1; break;
         case Kind::temp: count = shape.rows * shape.columns; break;
         case Kind::carry: count = plane<T>(rows_ * H_), row = H_, column = 1; break;
         case Kind::grad_input:
         case Kind::grad_recurrent:
         case Kind::grad_own:
-          if (value.kept) count = plane<T>(rows_ * H_), row = H_, column = 1;
+          if (value.kept || holds_all_) count = plane<T>(rows_ * H_), row = H_, column = 1;
           else count = shape.rows * shape.columns;
           break;
         default:
-          row = H_, column = 1;
-          if (puts) moving_[moving_count_++] = v;
+          row = value.kind == Kind::sum_own && holds_all_ ? 0 : H_, column = 1;
+          if (holds_all_ && value.kind != Kind::sum_own) count = plane<T>(rows_ * H_);
+          else if (puts) moving_[moving_count_++] = v;
       }
       if (puts) to.put(v, count ? memory + used : nullptr, row, column, lane);
       used += ceil_div(count, kLine) * kLine;
@@ -177,7 +200,8 @@ template <class T> class Values {
 
   const Plan& plan_;
   const ProgramParameters& parameters_;
-  const long rows_, H_;
+  const long rows_, H_, column_;
+  const bool holds_all_;
   const Buffer<T*> bases_;
   const Buffer<long> strides_;
   const Buffer<int> moving_;

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <map>
 
+#include "phases.h"
+
 namespace elman {
 namespace {
 
@@ -13,6 +15,16 @@ std::unique_ptr<bool[]> flags(const std::vector<bool>& from) {
   return made;
 }
 std::size_t index(int i) { return static_cast<std::size_t>(i); }
+
+// By state, whether a code reads it, before the step or after it.
+std::vector<bool> states_read(const CodeLines& lines, int states, Kind kind) {
+  std::vector<bool> found(index(states));
+  for (const Instruction& i : lines.instructions)
+    each_operand(i, [&](std::int32_t operand) {
+      if (const Value& v = lines.at(operand); v.kind == kind) found[index(v.index)] = true;
+    });
+  return found;
+}
 
 // Where a code reads x.g and r.g' once each, to add them: by recurrent gate the input gate and the instruction.
 std::map<int, std::pair<int, const Instruction*>> sums_of_parts(const CodeLines& lines) {
@@ -70,7 +82,10 @@ Program::Program(const CodeText& infer, const CodeText& train, const CodeText& b
     for (const Instruction& i : lines->instructions)
       plan_.needs_rows = plan_.needs_rows || (i.op >= Op::row_sum && i.op <= Op::row_max);
   weight_ = 3.0 * static_cast<double>(train_.instructions.size());
-  find_states(), join_parts(), share_columns(), arrange_columns(), sum_own_gradients(), keep_what_stages_share();
+  find_states(), join_parts(), share_columns(), arrange_columns(), sum_own_gradients(), hoist();
+  keep_what_stages_share();
+  plan_.phased_infer = phased_infer_.code(), plan_.phased_train = phased_train_.code();
+  plan_.phased_backward = phased_backward_.code();
   plan_.infer = infer_.code(), plan_.train = train_.code(), plan_.backward = backward_.code();
 }
 
@@ -101,19 +116,15 @@ void Program::assign(const std::vector<std::vector<int>>& products) {
   }
   expect_of_program(
       std::count(product_of_.begin(), product_of_.end(), -1) == 0, "with a product for each recurrent gate");
+  plan_.independent = plan_.products == 1 && plan_.recurrents == 0;
 }
 
 void Program::find_states() {
   const std::vector<bool> none(index(plan_.states));
-  reads_state_ = flags(none), reads_new_state_ = flags(none), writes_grad_state_ = flags(none);
-  for (const Instruction& i : backward_.instructions) {
-    each_operand(i, [&](std::int32_t operand) {
-      const Value& v = backward_.at(operand);
-      if (v.kind == Kind::state) reads_state_[index(v.index)] = true;
-      if (v.kind == Kind::new_state) reads_new_state_[index(v.index)] = true;
-    });
+  reads_state_ = flags(states_read(backward_, plan_.states, Kind::state));
+  reads_new_state_ = flags(states_read(backward_, plan_.states, Kind::new_state)), writes_grad_state_ = flags(none);
+  for (const Instruction& i : backward_.instructions)
     if (const Value& to = backward_.at(i.to); to.kind == Kind::grad_state) writes_grad_state_[index(to.index)] = true;
-  }
   plan_.reads_state = reads_state_.get(), plan_.reads_new_state = reads_new_state_.get();
   plan_.writes_grad_state = writes_grad_state_.get();
 }
@@ -191,6 +202,22 @@ void Program::sum_own_gradients() {
     if (alone && i.op == Op::copy) return to.push_back({Op::add, sum, sum, i.a, sum});
     to.push_back(i), to.push_back({Op::add, sum, sum, i.to, sum});
   });
+}
+
+void Program::hoist() {
+  for (const auto& [lines, phased] : {std::pair{&infer_, &phased_infer_}, std::pair{&train_, &phased_train_},
+           std::pair{&backward_, &phased_backward_}}) {
+    compute_once(*lines);
+    if (plan_.independent) {
+      const bool back = lines == &backward_;
+      *phased = *lines;
+      divide_into_phases(*phased, back ? Kind::grad_new_state : Kind::state, back ? Kind::grad_state : Kind::new_state,
+          back ? std::vector<bool>(plan_.writes_grad_state, plan_.writes_grad_state + plan_.states)
+               : states_read(*lines, plan_.states, Kind::state));
+      share_scratch(*phased);
+    }
+    share_scratch(*lines);
+  }
 }
 
 void Program::keep_what_stages_share() {

@@ -31,10 +31,11 @@ class Program {
   void share_columns();
   void arrange_columns();
   void sum_own_gradients();
+  void hoist();
   void keep_what_stages_share();
 
   Plan plan_{};
-  CodeLines infer_, train_, backward_;
+  CodeLines infer_, train_, backward_, phased_infer_, phased_train_, phased_backward_;
   std::vector<std::vector<std::int32_t>> product_gates_;
   std::vector<GateProduct> products_;
   std::vector<std::int32_t> product_of_, joined_input_, joined_recurrent_;

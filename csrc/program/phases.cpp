@@ -1,0 +1,142 @@
+#include "phases.h"
+
+#include <algorithm>
+#include <map>
+
+namespace elman {
+namespace {
+
+std::size_t index(std::int32_t i) { return static_cast<std::size_t>(i); }
+// Operands that an operation does not have.
+void point_rest_at_destination(Instruction& i) {
+  Instruction made{i.op, i.to, i.to, i.to, i.to};
+  int count = 0;
+  each_operand(i, [&](std::int32_t operand) {
+    (count == 0 ? made.a : count == 1 ? made.b : made.c) = operand, ++count;
+  });
+  i = made;
+}
+bool is_scratch(const Value& v) { return v.kind == Kind::temp || v.kind == Kind::carry; }
+
+// Each instruction that writes scratch gets a value of its own for it.
+void name_apart(CodeLines& lines, bool (*renames)(const Value&)) {
+  std::map<std::int32_t, std::int32_t> last;  // by scratch as it was, the value that holds what was last written there
+  lines.rewrite([&](Instruction i, std::vector<Instruction>& to) {
+    each_operand(i, [&](std::int32_t& operand) {
+      if (const auto found = last.find(operand); found != last.end()) operand = found->second;
+    });
+    if (renames(lines.at(i.to))) {
+      const auto made = static_cast<std::int32_t>(lines.values.size());
+      lines.values.push_back({Kind::temp, made});
+      last[i.to] = made, i.to = made;
+    }
+    to.push_back(i);
+  });
+}
+
+// By value, the parts of a code, of instructions ends[i-1] .. ends[i]-1, in which it is written and last read: -1, in
+// none.
+struct Uses {
+  std::vector<int> written, read;
+  Uses(const CodeLines& lines, const std::vector<std::int32_t>& ends)
+      : written(lines.values.size(), -1), read(lines.values.size(), -1) {
+    std::int32_t at = 0;
+    for (std::size_t part = 0; part < ends.size(); ++part)
+      for (; at < ends[part]; ++at) {
+        const Instruction& i = lines.instructions[index(at)];
+        each_operand(i, [&](std::int32_t operand) { read[index(operand)] = static_cast<int>(part); });
+        written[index(i.to)] = static_cast<int>(part);
+      }
+  }
+};
+
+}  // namespace
+
+void compute_once(CodeLines& lines) {
+  name_apart(lines, [](const Value& v) { return v.kind == Kind::temp; });
+  std::vector<bool> is_known(lines.values.size());
+  for (std::size_t v = 0; v < lines.values.size(); ++v)
+    is_known[v] = lines.values[v].kind == Kind::constant || lines.values[v].kind == Kind::own;
+  std::vector<Instruction> once;
+  lines.rewrite([&](const Instruction& i, std::vector<Instruction>& to) {
+    bool moves = lines.at(i.to).kind == Kind::temp;
+    each_operand(i, [&](std::int32_t operand) { moves = moves && is_known[index(operand)]; });
+    is_known[index(i.to)] = moves;
+    (moves ? once : to).push_back(i);
+  });
+  const auto count = static_cast<std::int32_t>(once.size());
+  lines.instructions.insert(lines.instructions.begin(), once.begin(), once.end());
+  for (std::int32_t& stage : lines.stages) stage += count;
+  const Uses uses(lines, lines.stages);
+  for (std::size_t v = 0; v < lines.values.size(); ++v)
+    if (lines.values[v].kind == Kind::temp && uses.written[v] == 0 && uses.read[v] > 0)
+      lines.values[v] = {Kind::derived, static_cast<std::int32_t>(v)};
+}
+
+void divide_into_phases(CodeLines& lines, Kind arrives, Kind leaves, const std::vector<bool>& carried) {
+  name_apart(lines, is_scratch);
+  const auto is = [&](Kind kind) {
+    std::vector<bool> found(lines.values.size());
+    for (std::size_t v = 0; v < found.size(); ++v)
+      found[v] = lines.values[v].kind == kind && carried[index(lines.values[v].index)];
+    return found;
+  };
+  std::vector<bool> moves = is(arrives), needed = is(leaves);  // depends on the step before; the step after on it
+  const auto first = lines.instructions.begin() + lines.stages.front();
+  for (auto i = first; i != lines.instructions.end(); ++i)
+    each_operand(*i, [&](std::int32_t operand) { moves[index(i->to)] = moves[index(i->to)] || moves[index(operand)]; });
+  for (auto i = lines.instructions.end(); i-- != first;)
+    if (needed[index(i->to)]) each_operand(*i, [&](std::int32_t operand) { needed[index(operand)] = true; });
+  const auto phase = [&](const Instruction& i) {
+    if (lines.at(i.to).kind == Kind::sum_own) return own_sums;
+    return !needed[index(i.to)] ? after_steps : moves[index(i.to)] ? each_step : before_steps;
+  };
+  std::stable_sort(
+      first, lines.instructions.end(), [&](const Instruction& a, const Instruction& b) { return phase(a) < phase(b); });
+  lines.stages.resize(1);
+  for (const Phase ends : {before_steps, each_step, after_steps, own_sums})
+    lines.stages.push_back(static_cast<std::int32_t>(
+        std::find_if(first, lines.instructions.end(), [&](const Instruction& i) { return phase(i) > ends; }) -
+        lines.instructions.begin()));
+  const Uses uses(lines, lines.stages);
+  std::int32_t carries = 0;
+  for (std::size_t v = 0; v < lines.values.size(); ++v)
+    if (lines.values[v].kind == Kind::temp && uses.written[v] < uses.read[v])
+      lines.values[v] = {Kind::carry, carries++};
+}
+
+// Each temp has a value of its own.
+void share_scratch(CodeLines& lines) {
+  std::vector<int> last(lines.values.size(), -1);  // by value, the instruction that reads it last
+  for (std::size_t at = 0; at < lines.instructions.size(); ++at)
+    each_operand(lines.instructions[at], [&](std::int32_t operand) { last[index(operand)] = static_cast<int>(at); });
+  std::vector<Value> values;
+  std::vector<std::int32_t> place(lines.values.size(), -1), temps, free;
+  const auto is_temp = [&](std::int32_t v) { return lines.at(v).kind == Kind::temp; };
+  const auto keep = [&](std::int32_t v) {
+    if (place[index(v)] < 0) place[index(v)] = static_cast<std::int32_t>(values.size()), values.push_back(lines.at(v));
+    return place[index(v)];
+  };
+  std::size_t stage = 0;
+  for (std::size_t at = 0; at < lines.instructions.size(); ++at) {
+    for (; stage < lines.stages.size() && index(lines.stages[stage]) <= at; ++stage) free = temps;
+    Instruction& i = lines.instructions[at];
+    std::vector<std::int32_t> reads;
+    each_operand(i, [&](std::int32_t& operand) {
+      const std::int32_t v = operand;
+      operand = keep(v);
+      if (is_temp(v) && last[index(v)] == static_cast<int>(at)) reads.push_back(operand);
+    });
+    std::sort(reads.begin(), reads.end());
+    free.insert(free.end(), reads.begin(), std::unique(reads.begin(), reads.end()));
+    const std::int32_t to = i.to;
+    if (is_temp(to) && !free.empty()) place[index(to)] = free.back(), free.pop_back();
+    else if (is_temp(to)) temps.push_back(keep(to));
+    i.to = keep(to);
+    if (is_temp(to) && last[index(to)] < 0) free.push_back(i.to);
+    point_rest_at_destination(i);
+  }
+  lines.values = std::move(values);
+}
+
+}  // namespace elman

@@ -1,0 +1,18 @@
+// What of a program need not be done at every step.
+#pragma once
+
+#include "check.h"
+
+namespace elman {
+
+// Brings forward what depends on constants and own parameters alone: those instructions run once a call.
+void compute_once(CodeLines& lines);
+
+// Turns the one stage of a code of independent units into its phases. `arrives` and `leaves`: the kinds of what comes
+// from the step before and goes on to the next, of those states that are `carried`.
+void divide_into_phases(CodeLines& lines, Kind arrives, Kind leaves, const std::vector<bool>& carried);
+
+// After these: lets temps share scratch within a stage, and drops the values that nothing uses.
+void share_scratch(CodeLines& lines);
+
+}  // namespace elman
