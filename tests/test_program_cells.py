@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_program_prints_as_text_that_reads_as_the_program(cell: type[Any]) -> 
 def test_a_wrong_gradient_is_seen() -> None:
     given = arguments(LSTM())
     wrong = program_text.read(program_text.LSTM_BACKWARD.replace("grad_state1 = mul(temp0, saved1)", "grad_state1 = mul(temp0, saved0)"))
-    made = program_text.LSTM.__class__(**{**vars(program_text.LSTM), "backward": wrong})
+    made = replace(program_text.LSTM, backward=wrong)
     with pytest.raises(AssertionError):
         assert_same(gradients(by_program(made, given), given), gradients(by_torch(LSTM(), given), given))
 
@@ -83,7 +84,7 @@ def test_a_wrong_gradient_is_seen() -> None:
 def test_the_interpreter_does_not_read_what_nobody_has_written() -> None:
     given = arguments(LSTM())
     wrong = program_text.read("new_state0 = copy(temp0)\nnew_state1 = copy(state1)")
-    made = program_text.LSTM.__class__(**{**vars(program_text.LSTM), "forward": wrong})
+    made = replace(program_text.LSTM, forward=wrong)
     with pytest.raises(KeyError):
         ProgramStep.apply(made, False, tuple(given.leaves), given.weight, given.bias, *given.leaves.values())
 
