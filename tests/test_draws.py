@@ -195,3 +195,25 @@ def test_the_built_in_cells_can_be_wrapped() -> None:
 def test_what_is_wrong_with_zoneout_is_said(make: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         make()
+
+
+class Undeclared(elman.Cell):
+    gates = ("n",)
+
+    def step(self, x: Any, r: Any, s: Any, p: Any, d: Any) -> torch.Tensor:
+        return s.h * d.u + x.n + r.n
+
+
+class Forgotten(elman.Cell):
+    gates = ("n",)
+    draws = {"u": "step"}  # noqa: RUF012
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> torch.Tensor:
+        return s.h + x.n + r.n
+
+
+def test_a_step_takes_draws_if_its_cell_has_some() -> None:
+    with pytest.raises(TypeError, match=r"expected Undeclared.step to take \(x, r, s, p\), got \(x, r, s, p, d\): name random"):
+        elman.Recurrent(Undeclared(), 3, 4)
+    with pytest.raises(TypeError, match=r"Forgotten.step to take \(x, r, s, p, d\), got \(x, r, s, p\): d has the draws"):
+        elman.Recurrent(Forgotten(), 3, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -90,6 +91,13 @@ def _check_declarations(cell: Cell) -> None:
     ):
         if clashing := [name for name in names if name in taken]:
             raise ValueError(f"expected other names in {kind}.{where}, got {clashing[0]!r}, which is already in use")
+    arguments = ("x", "r", "s", "p", "d") if cell.draws else ("x", "r", "s", "p")
+    try:
+        signature = inspect.signature(cell.step)
+        signature.bind(*arguments)
+    except TypeError:
+        hint = "d has the draws, and is None in evaluation" if cell.draws else "name random numbers in draws to get d, too"
+        raise TypeError(f"expected {kind}.step to take ({', '.join(arguments)}), got ({', '.join(signature.parameters)}): {hint}") from None
 
 
 def _trains(option: object) -> bool:

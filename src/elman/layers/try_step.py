@@ -78,7 +78,7 @@ def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, trai
         with _Unwritten(cell):
             returned = cell.step(*arguments)
     except Exception as error:
-        raise _told(cell, error) from error
+        raise _told(cell, error, training) from error
     try:
         return check_shapes(cell, states, as_states(cell, returned))
     except (RuntimeError, TypeError) as error:
@@ -94,10 +94,13 @@ def _numbers(units: int, device: torch.device, dtype: torch.dtype) -> Iterator[T
         seed += 1
 
 
-def _told(cell: Cell, error: Exception) -> Exception:
+def _told(cell: Cell, error: Exception, training: bool) -> Exception:
     """An error of the step, with the line."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((_TORCH, *_OURS))]
     place = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else _definition(cell)
+    if cell.draws and not training and str(error).startswith("'NoneType' object has no attribute"):
+        mine = f"expected the step of {type(cell).__name__} to run in evaluation, too, where d is None: draw only if d is not None"
+        error = _StepError(AttributeError, mine)
     if isinstance(error, _StepError):
         return error.kind(_with_place(str(error), place))
     if isinstance(error, AttributeError) and str(error).startswith("expected the step"):

@@ -149,6 +149,13 @@ SENTENCES = {
     "declare random numbers in draws, and what comes with every step in step_inputs": (
         "随机数请在 draws 中声明，每步的输入请在 step_inputs 中声明"
     ),
+    "expected {step} to take ({arguments}), got ({others})": "{step} 的参数应为 ({arguments})，实际为 ({others})",
+    "d has the draws, and is None in evaluation": "d 为随机数，评估模式下为 None",
+    "name random numbers in draws to get d, too": "要有 d，请在 draws 中声明随机数",
+    "expected the step of {cell} to run in evaluation, too, where d is None (at {place})": (
+        "{cell} 的 step 在评估模式下也应能运行，此时 d 为 None（位于 {place}）"
+    ),
+    "draw only if d is not None": "请只在 d 不为 None 时使用随机数",
     "expected the step of {cell} to run, got {error} (at {place})": "{cell} 的 step 无法运行，出现 {error}（位于 {place}）",
     "expected rates for states of {cell}, {names}, got {value}": "概率应对应 {cell} 的状态 {names}，收到 {value}",
     "expected the rate of {name} to be a probability, a number from 0 to 1, got {value}": "{name} 的概率必须在 0 到 1 之间，收到 {value}",
