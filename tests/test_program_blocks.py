@@ -38,6 +38,7 @@ def _is_the_references(call: Call) -> bool:
 
 
 @every_cell
+@pytest.mark.slow
 def test_sequences_shorter_and_longer_than_blocks(cell: object) -> None:
     """Two threads, of which each takes some of a thousand units, three to eight steps in a block."""
     with threads(2):
@@ -47,6 +48,7 @@ def test_sequences_shorter_and_longer_than_blocks(cell: object) -> None:
 
 @every_cell
 @pytest.mark.parametrize("lengths", [None, (300, 0, 299, 2)])
+@pytest.mark.slow
 def test_blocks_of_several_sequences(cell: object, lengths: tuple[int, ...] | None) -> None:
     """Of four sequences of two units 100 to 300 steps are a block."""
     for steps in (1, 100, 300):
@@ -58,6 +60,7 @@ def test_blocks_of_several_sequences(cell: object, lengths: tuple[int, ...] | No
 @every_isa
 @every_cell
 @pytest.mark.parametrize(("hidden", "batch", "inputs"), [(1, 2, 3000), (17, 1, 300), (70, 1, 140), (134, 1, 60), (134, 3, 9)])
+@pytest.mark.slow
 def test_columns_on_threads_change_no_bit(cell: object, hidden: int, batch: int, inputs: int) -> None:
     """Calls worth several threads. One unit cannot be split; of the others the last vector is not full. Three sequences share two."""
     options = replace(ONE, steps=400, batch=batch, hidden=hidden, inputs=inputs, bidirectional=batch == 3)
