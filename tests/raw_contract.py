@@ -100,7 +100,7 @@ class _Operands:
         elif view.at < self.arena.base or end > self.arena.base + len(self.arena.bytes) or math.prod(shape) > MOST_ELEMENTS:
             self.unknowable.append(name)
         else:
-            places = np.full(shape, view.at, np.int64)
+            places = np.full(tuple(map(int, shape)), view.at, np.int64)  # a size may be True
             for axis, (n, stride) in enumerate(zip(shape, view.strides, strict=True)):
                 places += (np.arange(n) * stride * size).reshape((n,) + (1,) * (len(shape) - axis - 1))
             rest = np.ones(shape, bool)
@@ -268,7 +268,7 @@ def complete(kind: str, call: Call, arena: Arena) -> Call:
 
 
 def _strides_fit(view: View, strides: str) -> bool:
-    if 0 in view.shape and strides == "dense":
+    if 0 in view.shape:  # NumPy shows an empty array as contiguous
         return True
     given = [stride if n != 1 else usual for n, stride, usual in zip(view.shape, view.strides, dense(view.shape), strict=True)]
     if strides == "dense":
