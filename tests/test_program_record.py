@@ -144,6 +144,10 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
         lambda x, r, s, p: torch.tanh(x.a) if isinstance(x.a, torch.Tensor) else x.a,
         "does not run a step that does something else when it is recorded",
     ),
+    "what tensors of three units cannot do": (
+        lambda x, r, s, p: x.a[:, 5:6] - x.a[:, 5] if isinstance(x.a, torch.Tensor) else x.a,
+        "does not run a step with IndexError",
+    ),
     "truths added": (lambda x, r, s, p: x.b * ((x.a > 0) + (x.b > 0)), "does not run add of comparisons alone (c.to(v.dtype) makes"),
     "a truth scaled": (lambda x, r, s, p: x.b * (0.3 * (x.a > 0)), "does not run mul of comparisons alone"),
     "a truth in float32 scaled": (lambda x, r, s, p: x.b * (0.3 * (x.a > 0).float()), "does not run mul of comparisons alone"),

@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 
 from elman.backends.program.arithmetic import COMPUTE
 from elman.backends.program.program import Role
-from elman.backends.program.stand_in import NotRecordedError
+from elman.backends.program.stand_in import NotRecordedError, where_raised
 from elman.cells import take_step
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def verify(cell: Cell, recorded: Recorded, dtype: torch.dtype, draws: bool) -> N
     weight, bias = draw(rows, _UNITS), draw(rows)
     try:
         expected = _by_step(cell, leaves, weight, bias, draws)
-    except Exception:  # it does not run with these sizes: what is wrong with it is said when it is called
-        return
+    except Exception as error:  # nothing tells then whether the recording is the step: the reference runs it, or says what is wrong with it
+        raise NotRecordedError(f"does not run a step with {type(error).__name__}, at {where_raised(error)}") from error
     if (name := _gradient_of_its_own(expected)) is not None:
         raise NotRecordedError(f"does not run the gradient of {name}")
     with torch.no_grad():
