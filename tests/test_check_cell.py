@@ -7,6 +7,7 @@ import re
 from itertools import count
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -136,6 +137,14 @@ def draws_in_evaluation(self, x, r, s, p, d):
     return s.h + d.u, s.c
 
 
+def leaves_torch(self, x, r, s, p):
+    return s.h * np.tanh(x.f), s.c
+
+
+def elsewhere(self, x, r, s, p):
+    return s.h, s.c.to("meta")
+
+
 def fails(self, x, r, s, p):
     return s.h @ s.c, s.c
 
@@ -181,6 +190,13 @@ STEPS = {
     draws_by_python: (RuntimeError, {}, "to depend on its arguments alone", "declare random numbers in draws"),
     undeclared_draw: (AttributeError, {"draws": {"u": "step"}}, "to use d.u, got d.v", "declare 'v' in draws"),
     draws_in_evaluation: (AttributeError, {"draws": {"u": "step"}}, "to run in evaluation, too, where d is None", "draw only if"),
+    leaves_torch: (
+        RuntimeError,
+        {},
+        "to use operations of torch, got one of NumPy",
+        "write it with torch, whose operations have gradients",
+    ),
+    elsewhere: (RuntimeError, {}, "to return c on cpu, as it was before, got meta", r"make tensors on s\.c\.device"),
     fails: (RuntimeError, {}, "to run, got RuntimeError", "mat1 and mat2 shapes cannot be multiplied"),
     fails_otherwise: (RuntimeError, {}, "to run, got KeyError", "'c'"),
 }
@@ -317,6 +333,11 @@ DECLARED = {
     "no dict": (lambda: cell(fine, parameters=("q",)), TypeError, r"expected Mine.parameters to be a dict, got \('q',\)"),
     "size": (lambda: cell(fine, parameters={"q": "2H"}), ValueError, "expected Mine.parameters to have 'H' or '' for 'q', got '2H'"),
     "a number": (lambda: cell(fine, parameters={"q": (4,)}), ValueError, r"expected Mine.parameters to have 'H' or '' for 'q', got \(4,\)"),
+    "a matrix": (
+        lambda: cell(fine, parameters={"q": ("H", "H")}),
+        ValueError,
+        r"got \('H', 'H'\): for a matrix, name 'q' in recurrent_gates and write r\('q', v\)",
+    ),
     "draws": (lambda: cell(fine, draws={"u": "H"}), ValueError, "expected Mine.draws to have 'step' or 'sequence' for 'u', got 'H'"),
     "a weight": (lambda: cell(fine, parameters={"weight_ih": ""}), ValueError, "other names in Mine.parameters, got 'weight_ih'"),
     "an argument": (lambda: cell(fine, step_inputs={"lengths": ""}), ValueError, "other names in Mine.step_inputs, got 'lengths'"),

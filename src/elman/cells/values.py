@@ -184,7 +184,7 @@ def as_states(cell: Cell, returned: Any) -> tuple[Tensor, ...]:
 
 
 def check_shapes(cell: Cell, before: Sequence[Tensor], after: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The states after a step. Raises a RuntimeError if one is not shaped like the one before, or of another dtype."""
+    """The states after a step. Raises a RuntimeError if one is not shaped like the one before, or of another dtype or device."""
     for name, old, new in zip(cell.states, before, after, strict=True):
         if new.shape != old.shape:
             raise RuntimeError(
@@ -195,5 +195,10 @@ def check_shapes(cell: Cell, before: Sequence[Tensor], after: tuple[Tensor, ...]
             raise RuntimeError(
                 f"expected the step of {type(cell).__name__} to return {name} of {old.dtype}, as it was before, got {new.dtype}: "
                 f"convert it with .to(s.{name}.dtype)"
+            )
+        if new.device != old.device:
+            raise RuntimeError(
+                f"expected the step of {type(cell).__name__} to return {name} on {old.device}, as it was before, got {new.device}: "
+                f"make tensors on s.{name}.device"
             )
     return after

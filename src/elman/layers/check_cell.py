@@ -80,7 +80,10 @@ def _check_declarations(cell: Cell) -> None:
         for key, size in declared.items():
             if size not in sizes:
                 expected = " or ".join(map(repr, sizes))
-                raise ValueError(f"expected {kind}.{name} to have {expected} for {key!r}, got {brief(size)}")
+                words = f"expected {kind}.{name} to have {expected} for {key!r}, got {brief(size)}"
+                if name == "parameters" and isinstance(size, tuple | list):
+                    words += f": for a matrix, name {key!r} in recurrent_gates and write r({key!r}, v)"
+                raise ValueError(words)
     if not cell.input_gates and not cell.recurrent_gates and not cell.parameters:
         raise ValueError(f"expected {kind} to have a parameter, got none: name its gates in gates")
     for where in ("gates", "input_gates", "recurrent_gates", "states", "parameters", "draws", "step_inputs"):

@@ -1,6 +1,6 @@
 """A step of somebody's cell, tried on a small batch of made-up numbers, to find what is wrong with it, and on which line.
 
-It is taken twice on the same numbers, in plain torch, as in training and, if the cell draws random numbers, as in evaluation.
+It is taken twice on the same numbers, in plain torch: as in training, and, if the cell draws random numbers, as in evaluation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
     where = torch.device("cpu") if where.type == "meta" else where
     dtype = dtype or torch.get_default_dtype()
     dtype = dtype if dtype is torch.float64 else torch.float32  # narrower ones lack operations on some devices
-    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         for training in (True, False) if cell.draws else (True,):
             options = options_of(cell)
             first, second = (_step(cell, units, where, dtype, training) for _ in range(2))
@@ -59,7 +59,7 @@ def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
 
 def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, training: bool) -> tuple[Tensor, ...]:
     """The states after a step."""
-    numbers = _numbers(units, device, dtype)
+    numbers = _numbers(units, device, dtype, training)
 
     def named(names: Iterable[str]) -> list[tuple[str, Tensor]]:
         return [(name, next(numbers)) for name in names]
@@ -85,9 +85,9 @@ def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, trai
         raise type(error)(_with_place(str(error), _definition(cell))) from None
 
 
-def _numbers(units: int, device: torch.device, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Batches of numbers between -1 and 1, the same ones each time."""
-    count = torch.arange(1, BATCH * units + 1, device=device, dtype=dtype).reshape(BATCH, units)
+def _numbers(units: int, device: torch.device, dtype: torch.dtype, training: bool) -> Iterator[Tensor]:
+    """Batches of numbers between -1 and 1, the same ones each time; in training, results of an operation that has gradients."""
+    count = torch.arange(1, BATCH * units + 1, device=device, dtype=dtype).reshape(BATCH, units).requires_grad_(training)
     seed = 1
     while True:
         yield torch.sin(count * seed)
@@ -106,6 +106,9 @@ def _told(cell: Cell, error: Exception, training: bool) -> Exception:
     if isinstance(error, AttributeError) and str(error).startswith("expected the step"):
         return AttributeError(_with_place(str(error), place))
     words = (str(error).strip().splitlines() or ["no words"])[0]
+    if "call numpy()" in words:
+        mine = f"expected the step of {type(cell).__name__} to use operations of torch, got one of NumPy{place}"
+        return RuntimeError(f"{mine}: write it with torch, whose operations have gradients")
     return RuntimeError(f"expected the step of {type(cell).__name__} to run, got {type(error).__name__}{place}: {words}")
 
 

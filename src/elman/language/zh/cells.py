@@ -122,6 +122,18 @@ SENTENCES = {
         "{cell} 的 step 返回的 {name} 应与之前一样为 {dtype}，收到 {value}"
     ),
     "convert it with {call}": "请用 {call} 转换",
+    "expected the step of {cell} to return {name} on {device}, as it was before, got {value} (at {place})": (
+        "{cell} 的 step 返回的 {name} 应与之前一样在 {device} 上，实际在 {value} 上（位于 {place}）"
+    ),
+    "expected the step of {cell} to return {name} on {device}, as it was before, got {value}": (
+        "{cell} 的 step 返回的 {name} 应与之前一样在 {device} 上，实际在 {value} 上"
+    ),
+    "make tensors on {device}": "请在 {device} 上创建张量",
+    "expected the step of {cell} to use operations of torch, got one of NumPy (at {place})": (
+        "{cell} 的 step 应使用 torch 的运算，却用了 NumPy（位于 {place}）"
+    ),
+    "write it with torch, whose operations have gradients": "请改用 torch 的运算，它们才有梯度",
+    "for a matrix, name {name} in recurrent_gates and write {call}": "矩阵请在 recurrent_gates 中声明 {name}，并写作 {call}",
     "expected {cell}.init to fill all of {name}, got numbers that are NaN": "{cell}.init 应填满 {name}，其中仍有 NaN",
     "return True only for what it fills": "只有填充了参数才返回 True",
     "expected {cell}.init to return True for {name}, which it fills, got {value}": "{cell}.init 填充了 {name}，应返回 True，返回了 {value}",
