@@ -89,7 +89,7 @@ class AtenBackend(Backend):
 
 
 class _Run(torch.autograd.Function):
-    """A run of torch's layers whose graph is kept beside ours, which the reference can take over."""
+    """A run of torch's layers with a graph of its own, whose second derivatives the reference computes."""
 
     @staticmethod
     def forward(ctx: Any, stack: Stack, spans: Spans, *inputs: Tensor) -> tuple[Tensor, ...]:

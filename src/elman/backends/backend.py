@@ -1,4 +1,4 @@
-"""What every backend offers: a reason to refuse a call, and the call."""
+"""The interface of a backend: it gives a reason to refuse a call, or runs it."""
 
 from __future__ import annotations
 

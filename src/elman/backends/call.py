@@ -167,7 +167,7 @@ def backward(
 def _first_operands(
     stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool, pad_saved: bool
 ) -> _First:
-    """What every call begins with."""
+    """The operands that every call begins with."""
     batch_sizes, lengths, reset, fresh = spans[:4]
     return stack.numbers, params, x, states, fresh, batch_sizes, lengths, reset, batch_first, pad_saved, torch.get_num_threads()
 

@@ -46,5 +46,5 @@ def _backward(
 
 
 def _elements(param: Shape) -> int:
-    """Of a matrix how many elements it has; 0 of a bias."""
+    """The number of elements of a matrix; 0 for a bias."""
     return math.prod(param) if len(param) == 2 else 0

@@ -78,14 +78,14 @@ def _first_operands(
     recompute: bool,
     batch_first: bool,
 ) -> FirstOperands:
-    """What both kernels take first, of what both operators take."""
+    """The first operands of both kernels, from those of the operators."""
     numbers = cell, x.shape[-1], hidden_size, proj_size, num_layers, 2 if bidirectional else 1, bias, recompute, 0
     states, fresh = given(h_0, c_0), given(fresh_h, fresh_c)
     return numbers, params, x, states, fresh, batch_sizes, lengths, reset, batch_first, True, torch.get_num_threads()
 
 
 def given(first: Tensor | None, second: Tensor | None) -> tuple[Tensor, ...] | None:
-    """Of two states those that there are."""
+    """The states that are not None."""
     if second is None:
         return None if first is None else (first,)
     return (second,) if first is None else (first, second)

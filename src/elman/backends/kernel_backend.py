@@ -1,4 +1,4 @@
-"""What backends with kernels of their own share: how a call reaches the kernels, with a gradient, recorded, or neither."""
+"""What backends with kernels of their own share: how a call reaches the kernels, with or without gradients, or recorded."""
 
 from __future__ import annotations
 

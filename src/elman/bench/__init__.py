@@ -1,1 +1,1 @@
-"""Elman beside what people would run otherwise: torch.nn, JAX's jitted scan and ONNX Runtime."""
+"""Elman compared with the alternatives: torch.nn, JAX's jitted scan and ONNX Runtime."""

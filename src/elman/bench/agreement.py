@@ -1,4 +1,4 @@
-"""Whether two libraries computed the same thing: no time is worth printing for a wrong answer."""
+"""Checks that two libraries computed the same thing: a time means nothing if the answer is wrong."""
 
 from __future__ import annotations
 

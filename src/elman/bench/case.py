@@ -1,4 +1,4 @@
-"""What is raced: a network and the size of its input, with the arithmetic it takes."""
+"""The cases of a benchmark: a network, the size of its input, and the arithmetic it takes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Case:
 
     @property
     def suffixes(self) -> tuple[tuple[str, ...], ...]:
-        """How torch ends the parameters' names: for each layer, for each direction."""
+        """The suffixes of torch's parameter names, by layer and direction."""
         return tuple(tuple(f"_l{layer}{end}" for end in ("", "_reverse")[: self.num_directions]) for layer in range(self.num_layers))
 
     def flops(self, mode: Mode) -> int:

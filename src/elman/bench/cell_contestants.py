@@ -1,4 +1,4 @@
-"""Who races with a cell: Elman, and the same step in a Python loop of torch's operators, in that loop compiled, and in JAX's scan."""
+"""The contestants for a cell: Elman, and the same step in a Python loop of torch's operators, in that loop compiled, and in JAX's scan."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class JaxScan:
 
 
 def rivals(names: Collection[str], threads: int) -> tuple[list[CellContestant], list[str]]:
-    """Those of ``names`` that are installed, ready to race, the loop first, and a line on each that is not.
+    """The contestants in ``names`` that are installed, the loop first, and a line about each that is not.
 
     Raises:
         ValueError: a name that is none of theirs.

@@ -1,4 +1,4 @@
-"""The chart of a benchmark: how long each library takes beside Elman, as SVG. Needs matplotlib (the extra ``plot``)."""
+"""Draws a benchmark as SVG: each library's time relative to Elman's. Needs matplotlib (the extra ``plot``)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def draw(facts: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def svg(facts: dict[str, Any], theme: str) -> str:
-    """The chart: a panel for each cell and mode, in it a bar for each library, as long as its time over Elman's."""
+    """The chart: a panel for each cell and mode with a bar for each library, its time over Elman's."""
     means: dict[str, dict[str, dict[str, float]]] = facts["geometric_means"]
     modes = list(dict.fromkeys(mode for by_mode in means.values() for mode in by_mode))
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "elman", "font.sans-serif": _FONTS}

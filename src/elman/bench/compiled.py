@@ -1,4 +1,4 @@
-"""torch.compile, raced: a compiled layer beside the same layer in eager mode, Elman's and torch.nn's."""
+"""Compares compiled layers with the same layers in eager mode, Elman's and torch.nn's."""
 
 from __future__ import annotations
 

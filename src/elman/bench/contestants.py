@@ -1,4 +1,4 @@
-"""The libraries that are raced, each behind the same two questions: a job that infers, a job that trains.
+"""The libraries that are compared. Each offers two jobs: inference and training.
 
 Every contestant gets the same numbers, and is written as its own users would write it at their best. To add a library, write one class; to
 add a cell, its line in the tables here and in ``case``, and its equation in JAX.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What is timed, and how to read its numbers (which isn't).
+    """A callable to time, and another one, not timed, that reads its results.
 
     Attributes:
         run: one call, done when it returns.
@@ -319,7 +319,7 @@ PEERS: tuple[type[Contestant], ...] = (Torch, Jax, OnnxRuntime)
 
 
 def peers(names: Collection[str], threads: int) -> tuple[list[Contestant], list[str]]:
-    """Those of ``names`` that are installed, ready to race, and a line on each that is not.
+    """The contestants in ``names`` that are installed, and a line about each that is not.
 
     Raises:
         ValueError: a name that is none of theirs.

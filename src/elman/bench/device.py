@@ -1,4 +1,4 @@
-"""The GPU of a benchmark: whether there is one, what it is, and how its time is taken."""
+"""The GPU of a benchmark: whether there is one, its properties, and a stopwatch for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCK_S = 0.01
 
 @dataclass(frozen=True)
 class Card:
-    """What a benchmark ran on.
+    """The machine that a benchmark ran on.
 
     Attributes:
         name: of the GPU.

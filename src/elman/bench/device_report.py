@@ -1,4 +1,4 @@
-"""What a race on a GPU found: for programs as one JSON document, for people as tables and notes."""
+"""The results of a race on a GPU, as one JSON document and as tables with notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands for a tensor in a cell's step, so that JAX runs the very step that is written in torch's operators."""
+"""A stand-in for tensors, with which JAX runs a cell's step although it is written in torch's operators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class JaxTensor:
-    """An array of JAX that takes torch's functions, those that cells use. Under ``jax.jit`` nothing of it is left."""
+    """A JAX array that accepts the torch functions that cells use. ``jax.jit`` compiles it away."""
 
     def __init__(self, array: Any) -> None:
         self.array = array

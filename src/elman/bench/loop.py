@@ -1,4 +1,4 @@
-"""A cell of one's own as one runs it without Elman: a Python loop over its step, in torch's operators.
+"""Runs a cell without Elman: a Python loop over its step, in torch's operators.
 
 The input is projected in one product before the loop, and each gate's recurrent rows are multiplied once a step, those that the step takes
 as r.gate in one product.
@@ -39,7 +39,7 @@ class _Recurrent(_Named):
 
 
 class _Zeros:
-    """Takes part in a step to find out which gates are multiplied with another vector than h."""
+    """Recurrent parts for a trial step, which record the gates that are multiplied with a vector other than h."""
 
     def __init__(self, *shape: int) -> None:
         self._shape = shape
@@ -54,12 +54,12 @@ class _Zeros:
 
 
 def no_draws(cell: Cell) -> tuple[None, ...]:
-    """What a step gets in place of random numbers in evaluation."""
+    """What a step gets instead of random numbers in evaluation."""
     return (None,) if cell.draws else ()
 
 
 def gates_of_other_vectors(cell: Cell) -> tuple[str, ...]:
-    """The gates whose recurrent rows a cell multiplies with another vector than h."""
+    """The gates whose recurrent rows a cell multiplies with a vector other than h."""
     recurrent = _Zeros(1, 1)
     cell.step(_Zeros(1, 1), recurrent, _Zeros(1, 1), _Zeros(1), *no_draws(cell))
     return tuple(recurrent.called)

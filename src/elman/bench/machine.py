@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and who else was at work there."""
+"""The machine that a benchmark ran on, and how busy other processes kept it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _X86_SETS = (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("avx", "AVX"), ("sse2", 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a benchmark ran on.
+    """The machine that a benchmark ran on.
 
     Attributes:
         cpu: the processor as it names itself, with x86's family and model, since cloud machines hide the name.

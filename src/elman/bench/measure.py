@@ -1,4 +1,4 @@
-"""Races the contestants over a grid of cases: first that they agree, then how long they take."""
+"""Races the contestants over a grid of cases: checks that they agree, then times them."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Row:
 
     @property
     def best_other(self) -> str:
-        """Whoever comes closest to Elman, or is ahead of it."""
+        """The fastest contestant other than Elman."""
         return min(self.others, key=self.over_elman)
 
     @property
     def flops_per_second(self) -> float:
-        """What Elman reached, by the arithmetic that the case needs."""
+        """Elman's rate in floating-point operations a second, counting those that the case needs."""
         return self.case.flops(self.mode) / self.timings["elman"].median
 
 

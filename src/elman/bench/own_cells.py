@@ -1,4 +1,4 @@
-"""Cells of the zoo or of a file, raced: Elman's network of one, and the same step without Elman."""
+"""Compares a network of a cell, from the zoo or from a file, with the same step without Elman."""
 
 from __future__ import annotations
 

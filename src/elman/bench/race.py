@@ -1,4 +1,4 @@
-"""Times callables against each other so that whatever disturbs one disturbs all.
+"""Times callables in turns, so that a disturbance affects all of them.
 
 A machine's speed drifts (frequency, neighbours, caches), so times taken minutes apart say little about each other. Here every contestant
 runs in every round, in an order shuffled anew each round, and two contestants are compared round by round.
@@ -31,7 +31,7 @@ BLOCK_S, QUICK_BLOCK_S = 0.05, 0.02
 
 @dataclass(frozen=True)
 class Timing:
-    """What one contestant took, in seconds per call.
+    """The times of one contestant, in seconds per call.
 
     >>> Timing((3.0, 1.0, 2.0)).median
     2.0

@@ -1,4 +1,4 @@
-"""What a benchmark found, for people: tables in the terminal or in Markdown, and notes below them."""
+"""Prints a benchmark's results: tables with notes, in the terminal or in Markdown."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
-    """What is printed of a benchmark."""
+    """A printable page of results."""
 
     tables: list[Table]
     notes: list[str]
@@ -83,7 +83,7 @@ def race_page(report: Report) -> Page:
 
 
 def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, rounds: int) -> Page:
-    """Lengths, resets, traces and streams: the ratios, a line for each question, and what they mean."""
+    """Lengths, resets, traces and streams: the ratios, a line for each comparison, and what they mean."""
     asked = list(dict.fromkeys((answer.cell, answer.mode) for answer in answers))
     by_key = {(answer.question, answer.cell, answer.mode): answer for answer in answers}
     body = [
@@ -249,7 +249,7 @@ def _race_notes(report: Report) -> Iterator[str]:
 
 
 def against_itself(rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each row in which Elman raced against itself."""
+    """A line for each row in which Elman was compared with itself."""
     for row in rows:
         if AGAIN in row.timings:
             same = row.over_elman(AGAIN)

@@ -1,4 +1,4 @@
-"""What a benchmark found, for programs: ratios, geometric means, shares of the ceiling, as one JSON document."""
+"""A benchmark's results for programs: ratios, geometric means and shares of the ceiling, as one JSON document."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ class Report:
 
     @property
     def peak(self) -> float | None:
-        """The ceiling: the highest peak seen during the run, in floating-point operations a second, since noise can only lower it."""
+        """The ceiling: the highest peak measured during the run (noise can only lower it), in floating-point operations a second."""
         return max((row.peak for row in self.rows if row.peak is not None), default=None)
 
     @property
     def neighbours(self) -> float | None:
-        """How many cores other processes kept busy in the row that had most company."""
+        """How many cores other processes kept busy, in the row where they were busiest."""
         return max((row.neighbours for row in self.rows if row.neighbours is not None), default=None)
 
     def share_of_peak(self, row: Row) -> float | None:

@@ -39,7 +39,7 @@ QUESTIONS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One question for one kind of network.
+    """One comparison for one kind of network.
 
     Attributes:
         question: its name in ``QUESTIONS``.
@@ -69,7 +69,7 @@ class Answer:
 
 
 def measure(cells: Sequence[str], modes: Sequence[Mode], *, threads: int, rounds: int, min_block_s: float) -> Iterator[Answer]:
-    """Put every question to every kind of network, one answer at a time.
+    """Measure every comparison for every kind of network, and yield one result at a time.
 
     Args:
         cells: of "rnn", "gru", "lstm".

@@ -1,4 +1,4 @@
-"""Numbers of threads, raced: how long a call takes with each, and how many threads it then ran on."""
+"""Compares numbers of threads: the time of a call with each, and how many threads it ran on."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _with_threads(job: Job, count: int, used: Counter[int]) -> Callable[[], Any]
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """So many other processes that each keep a processor busy meanwhile."""
+    """Other processes, each of which keeps a processor busy in the meantime."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield

@@ -47,13 +47,13 @@ class GateValues:
                 self._open[id(tensor)] = tensor, frozenset((gate,))
 
     def take_part(self, gate: str, of_h: Tensor, part: Tensor) -> None:
-        """Take notice of r(gate, v): the gate's recurrent part is that, in place of the one of h."""
+        """Observe r(gate, v), which becomes the gate's recurrent part instead of the product with h."""
         if gate in self._parts:
             self._parts[gate] = [*(each for each in self._parts[gate] if each is not of_h), part]
             self._open[id(part)] = part, frozenset((gate,))
 
     def note(self, name: str, operands: Any, result: Any) -> None:
-        """Take notice of an operation of this name."""
+        """Observe an operation of this name."""
         gates = shared_gates([self._open[id(t)][1] for t in _tensors(operands) if id(t) in self._open])
         results = _tensors(result) if gates else []
         if name in ACTIVATIONS:
@@ -75,7 +75,7 @@ class GateValues:
 
 
 class GateTracker(TorchFunctionMode):
-    """Lets ``GateValues`` take notice of the operations that run inside it."""
+    """Reports the operations that run inside it to ``GateValues``."""
 
     def __init__(self, values: GateValues) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a step gets: values by name, as x.i, r.i, s.c and p.p_i; and the step taken with them."""
+"""The arguments of a step, values by name such as x.i, r.i, s.c and p.p_i, and the step itself."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Values:
 
 
 class RecurrentParts(Values):
-    """The gates' recurrent parts by name; called, the part of a gate for another vector than h."""
+    """The gates' recurrent parts by name; calling it gives a gate's part for a vector other than h."""
 
     def __init__(self, cell: Cell, h: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
         gates = cell.recurrent_gates
@@ -53,7 +53,7 @@ class RecurrentParts(Values):
         self._traced: GateValues | None = None
 
     def _trace(self, values: GateValues) -> None:
-        """From now on let the gates' values take notice of the parts for other vectors than h."""
+        """Report parts for vectors other than h to the gates' values from now on."""
         self._traced = values
 
     def __call__(self, gate: str, v: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class RecurrentParts(Values):
 
 
 def missing(role: str, cell: Cell, name: str) -> str:
-    """What to say of a name that a step asks of one of its arguments, and that the cell does not declare."""
+    """The message for a name that a step asks of one of its arguments but the cell does not declare."""
     declared = {
         "x": ("input_gates or step_inputs", (*cell.input_gates, *cell.step_inputs)),
         "r": ("recurrent_gates", cell.recurrent_gates),

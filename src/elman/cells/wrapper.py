@@ -1,4 +1,4 @@
-"""A cell that holds a cell, and changes what its step gives."""
+"""A cell that wraps another cell and changes the result of its step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For a class of torch.nn's recurrent modules the class of Elman's that does the same, and back. Subclasses have one too.
+"""Maps torch.nn's recurrent classes, and subclasses of them, to Elman's classes and back.
 
 Elman's classes inherit from torch.nn's. So a class of both, ``class Converted(Theirs, elman.LSTM)``, has in its order of resolution first
 what ``Theirs`` adds to ``torch.nn.LSTM``, then Elman's LSTM, and only then torch.nn's: what ``Theirs`` calls by ``super()`` is Elman's.
@@ -30,7 +30,7 @@ _lock = threading.RLock()  # one class of both for a class, whichever thread ask
 
 
 class InconvertibleError(TypeError):
-    """There is no such class. Its message is a clause that says why."""
+    """There is no corresponding class. The message is a clause that says why."""
 
 
 def torch_base(kind: Kind) -> Kind | None:
@@ -79,13 +79,13 @@ def _of_both(kind: Kind, ours: Kind) -> Kind:
 
 
 def _reduce(module: nn.Module, protocol: object) -> tuple[object, ...]:
-    """A pickle names the class that is in a file, and makes Elman's of it again."""
+    """Pickle by naming the class that can be imported; unpickling makes Elman's class of it again."""
     kind = type(module)
     return _new, (vars(kind).get("_converted_from", kind),), module.__getstate__()  # type: ignore[no-untyped-call]
 
 
 def _new(kind: Kind) -> nn.Module:
-    """A module without attributes, which the pickle brings."""
+    """An empty module, whose attributes unpickling sets."""
     ours = as_ours(kind)
     return ours.__new__(ours)
 
@@ -113,7 +113,7 @@ def _make(kind: Kind, bases: tuple[Kind, ...], names: dict[str, Any]) -> Kind:
 
 @contextmanager
 def _without_hook(kind: Kind) -> Iterator[None]:
-    """Make a subclass of which the client's ``__init_subclass__`` does not hear: its registries would take it for a class of the client's.
+    """Make a subclass without calling the client's ``__init_subclass__``, which might register it as one of the client's own classes.
 
     The hook is replaced in the class itself. A base before ``kind`` would hide it too, but then ``__class__`` cannot be assigned: Python
     compares the first bases. The hook still hears of classes that other threads define in the meantime.

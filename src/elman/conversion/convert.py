@@ -90,7 +90,7 @@ def to_torch(module: M) -> M:
 def _change(
     module: nn.Module, name: str, plan: Callable[[nn.Module], type[nn.Module] | None], make: Callable[[Any, type[nn.Module]], nn.Module]
 ) -> list[tuple[str, nn.Module]]:
-    """Change the class of each module for which there is a plan, and tell of those for which there can't be one.
+    """Change the class of each module that has a plan, and report those that cannot have one.
 
     Returns those that were changed, with their names.
     """

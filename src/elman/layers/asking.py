@@ -1,4 +1,4 @@
-"""A call of a layer whose class answers in its own way what torch.nn's forward asks: the checks of arguments, the order of the batch."""
+"""Calls a layer whose class overrides methods that torch.nn's forward calls: the checks of arguments, the order of the batch."""
 
 from __future__ import annotations
 

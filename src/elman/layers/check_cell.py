@@ -1,4 +1,4 @@
-"""A cell as somebody wrote it, checked before a network is built of it: what it declares, and a step of it."""
+"""Checks a cell before a network is built of it: its declarations, and a trial step."""
 
 from __future__ import annotations
 

@@ -44,13 +44,13 @@ def _allow(builder: ModuleType, layers: type) -> None:
 
 
 class _WhenImported(MetaPathFinder):
-    """Finds Dynamo's module like everybody else, and changes it as soon as it has run. If it fails, the next import is changed."""
+    """An import hook that changes Dynamo's module right after its import. If the import fails, it waits for the next one."""
 
     def __init__(self, layers: type) -> None:
         self._layers = layers
 
     def change(self, builder: ModuleType) -> None:
-        """Change the module, if that is not done, and look for it no longer."""
+        """Change the module unless that has been done, and remove the import hook."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
             _allow(builder, self._layers)

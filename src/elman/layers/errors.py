@@ -1,4 +1,4 @@
-"""The words that every check shares: what was expected, what came. The types of error are torch.nn's."""
+"""The phrases that all checks share: what was expected, what came. The error types are torch.nn's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The states that a call starts from, as a caller gives them: ``hx``, checked."""
+"""Checks ``hx``, the initial states that a caller gives."""
 
 from __future__ import annotations
 

@@ -169,11 +169,11 @@ class RecurrentLayer(Recurrent[State], TorchLayer):
         lengths: Lengths | None,
         reset: Reset | None,
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
-        """What takes the place of ``_run`` in a subclass that overrides what torch.nn's forward asks it."""
+        """The counterpart of ``_run`` for a subclass that overrides methods that torch.nn's forward calls."""
         return run_asking(self, Recurrent._run, x, states, lengths, reset)
 
     def _is_plain(self) -> bool:
-        """Whether a call does what this class says: neither a subclass nor an attribute of the object overrides it."""
+        """Whether a call runs this class's methods: neither a subclass nor an attribute of the object overrides them."""
         kind: Any = type(self)
         is_own = kind.__call__ is nn.Module.__call__ and kind.forward is RecurrentLayer.forward and "forward" not in vars(self)
         return is_own and getattr(self._run, "__func__", None) is Recurrent._run

@@ -1,4 +1,4 @@
-"""What layers and cells share: they own the parameters of a stack, in torch.nn's order, and read them quickly."""
+"""What layers and cells share: they own a stack's parameters, in torch.nn's order, with quick access to them."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class RecurrentModule(_WithState[State]):
         super().__delattr__(name)
 
     def _announce_change(self) -> None:
-        """Let a stream, which has packed the parameters of a dict, see by another dict that calls may do something else now."""
+        """Replace the dict of parameters, by which a stream notices that its packed weights may be out of date."""
         vars(self)["_parameters"] = self._parameters.copy()
 
     def _refuse_change(self, name: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""The values that a constructor takes, checked: sizes, flags, probabilities, the nonlinearity."""
+"""Checks a constructor's arguments: sizes, flags, probabilities, the nonlinearity."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def as_flag(name: str, flag: object) -> bool:
 
 
 def as_truth(name: str, value: object) -> bool:
-    """A value's truth, where torch.nn takes any object that has one. Raises a TypeError if it has none."""
+    """The value as a bool, where torch.nn accepts any object that converts to one. Raises a TypeError if it does not convert."""
     try:
         return bool(value)
     except (RuntimeError, ValueError):  # an array or a tensor of several

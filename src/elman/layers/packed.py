@@ -1,4 +1,4 @@
-"""A PackedSequence's parts, checked: they index memory, and anybody can make one by hand."""
+"""Checks a PackedSequence: its parts index memory, and it may have been made by hand."""
 
 from __future__ import annotations
 

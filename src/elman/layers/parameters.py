@@ -1,4 +1,4 @@
-"""The parameters as a call finds them: anything may have been put in their place."""
+"""Checks the parameters at a call: anything may have been assigned to them."""
 
 from __future__ import annotations
 

@@ -368,7 +368,7 @@ class Recurrent(RecurrentModule[State]):
         return pad_packed_sequence(whole, self.batch_first)
 
     def _is_plain(self) -> bool:
-        """Whether a call does what this class says: neither a subclass nor an attribute of the object overrides it."""
+        """Whether a call runs this class's methods: neither a subclass nor an attribute of the object overrides them."""
         kind: Any = type(self)
         is_own = kind.__call__ is nn.Module.__call__ and kind.forward is Recurrent.forward and "forward" not in vars(self)
         return is_own and getattr(self._run, "__func__", None) is Recurrent._run

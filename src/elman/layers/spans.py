@@ -1,4 +1,4 @@
-"""Which steps of a batch are run as which sequences: ``lengths`` and ``reset`` as a caller gives them, checked."""
+"""Checks ``lengths`` and ``reset``, which say which steps of a batch belong to which sequence."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _check_range(numbers: Sequence[int], steps: int, lengths: Lengths) -> None:
 
 
 def _recorded_lengths(lengths: Tensor, steps: int) -> Tensor:
-    """Lengths whose numbers must not be read while a call is recorded: the record checks them when it is run."""
+    """Lengths of a call that is being recorded, when they must not be read: the recording checks them when it runs."""
     traced = torch._C._get_tracing_state() is not None  # there the number of steps is a tensor
     # T in words: in a text a compiler's symbol becomes a constant, and every other number of steps is compiled anew.
     torch._assert_async(((lengths >= 0) & (lengths <= steps)).all(), "expected lengths from 0 to T, the steps of x")

@@ -1,4 +1,4 @@
-"""What a cell gets at every step beside x and its states: the numbers that a caller gives by name, checked, and random ones, drawn."""
+"""What a cell gets at every step besides x and its states: step inputs, checked, and random numbers, drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What RNN, GRU and LSTM are to code that was written for torch.nn's: instances of its classes, with the attributes that such code reads.
+"""Makes RNN, GRU and LSTM instances of torch.nn's classes, with the attributes that code written for those reads.
 
 torch.nn's layers keep a second list of their parameters, ``_flat_weights``, which their forward reads, and which goes stale where something
 replaces a parameter behind its back. Elman's read the parameters themselves; here that list is a view of them.
@@ -39,7 +39,7 @@ def overridden(cls: type, names: Iterable[str]) -> list[str]:
 
 
 def bookkeeping_overridden(cls: type) -> list[str]:
-    """What a class does in its own way although Elman's layers have no use for it."""
+    """The methods that a class overrides although Elman's layers do not call them."""
     return overridden(cls, _BOOKKEEPING)
 
 

@@ -1,4 +1,4 @@
-"""A step of somebody's cell, tried on a small batch of made-up numbers, to find what is wrong with it, and on which line.
+"""Tries a cell's step on a small batch of made-up numbers, to find what is wrong with it, and on which line.
 
 It is taken twice on the same numbers, in plain torch: as in training, and, if the cell draws random numbers, as in evaluation.
 """

@@ -1,4 +1,4 @@
-"""Sequences that come bit by bit: a step or a chunk at a time, with the state kept in between."""
+"""Sequences that arrive a step or a chunk at a time, with the state kept in between."""
 
 from elman.streaming.chunks import Chunks, chunks
 from elman.streaming.recurrent import RecurrentStream, stream

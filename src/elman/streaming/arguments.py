@@ -1,4 +1,4 @@
-"""The input that a caller gives a stream, a tensor or an array, checked."""
+"""Checks the input of a stream, a tensor or an array."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network must be to run over a sequence bit by bit."""
+"""Checks that a network can run a step or a chunk at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``out``, the memory in which a caller wants the output: checked, and written."""
+"""``out``, the memory that takes the output: checks it and writes to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sequences of a stream: their numbers, or a mask. Values that may be either are refused."""
+"""Selects sequences of a stream, by their numbers or a mask. Values that could be either are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state in which a stream waits for its next step, and the sequences that are yet to begin."""
+"""A stream's state between two steps, and the sequences that are yet to begin."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StreamState:
 
     @property
     def _rnn(self) -> Recurrent[Any]:
-        """The network, as long as it is one of Elman's: to_torch may have been there."""
+        """The network. Raises an error if it is no longer Elman's: ``to_torch`` may have converted it."""
         check_network(self._network, "a stream does")
         return self._network
 

@@ -253,7 +253,7 @@ class Stream:
         return bool(self._has_layers and self._rnn.training and self._rnn.dropout)
 
     def _step(self, given: Values, out: Values | None) -> Values:
-        """A step off the quick path: the first, one that the kernels do not run, or one with wrong arguments."""
+        """A step that cannot take the quick path: the first, one that the kernels do not run, or one with wrong arguments."""
         check_network(self._rnn, "a stream does")  # again: to_torch may have been there
         x = as_input(self._rnn, self._batch_size, given, {2: "(B, I)", 1: "(I,)"}, 0)
         is_tensor = isinstance(given, Tensor)

@@ -1,4 +1,4 @@
-"""Which of several layers or nodes are meant, by name."""
+"""Selects layers or nodes by name."""
 
 from __future__ import annotations
 

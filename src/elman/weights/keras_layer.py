@@ -1,4 +1,4 @@
-"""What Keras says of a recurrent layer, its config and its arrays, as a layer in torch's terms."""
+"""Translates a recurrent layer of Keras, its config and its arrays, to torch's terms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECURRENT = (*_CELL_BY_CLASS, "Bidirectional", "RNN")
 
 
 class KerasLayer(NamedTuple):
-    """A recurrent layer of Keras's.
+    """A recurrent layer of Keras.
 
     Attributes:
         name: what it is called; not always by this name alone.

@@ -1,4 +1,4 @@
-"""A recurrent layer that comes from elsewhere, its arrays in torch's order, and the module that is built of such layers."""
+"""A recurrent layer of another framework with its arrays in torch's order, and the module built of such layers."""
 
 from __future__ import annotations
 

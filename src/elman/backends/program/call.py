@@ -53,7 +53,7 @@ class Kept(NamedTuple):
 
 
 def kernel_of(program: Program) -> Kernel:
-    """What the kernels make of a program, which they check. Made once, and kept with it."""
+    """The kernels' own form of a program, which they have checked. Made once, and stored with it."""
     found: Kernel | None = program.__dict__.get("kernel")
     if found is None:
         found = program.__dict__["kernel"] = _made(program)
@@ -174,7 +174,7 @@ def backward(
 
 
 def _first(kernel: Kernel, stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool) -> Any:
-    """What every call begins with."""
+    """The operands that every call begins with."""
     _, lengths, reset, fresh, step_inputs, draws = spans
     beside = step_inputs or (), (draws or ()) if kernel.draws else ()
     return stack.numbers, params, x, states, fresh, lengths, reset, *beside, batch_first, torch.get_num_threads()

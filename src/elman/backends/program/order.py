@@ -17,7 +17,7 @@ def ordered(graph: Graph, roots: Sequence[int], there: Collection[int]) -> list[
 
 
 def most_waiting(graph: Graph, order: Sequence[int]) -> int:
-    """How many values wait for their uses at the worst moment."""
+    """The largest number of values alive at once."""
     last_use = {operand: index for index, place in enumerate(order) for operand in graph.nodes[place].operands}
     computed, waiting, most = set(order), 0, 0
     for index, place in enumerate(order):

@@ -1,4 +1,4 @@
-"""What functions can depend on beside their arguments: their own code, what is bound in them, and the globals that they name.
+"""What functions can depend on besides their arguments: their own code, their closures, and the globals that they name.
 
 Names are followed through the functions, modules and classes that they lead to: ``settings.alpha``, a helper that calls a helper. What is
 installed (torch, NumPy, Python's own modules, other packages than the cell's) stays as it is, and is not followed.
@@ -19,7 +19,7 @@ _SETTLED = frozenset(("torch", "numpy", "elman", "builtins", *sys.stdlib_module_
 
 
 class Reach:
-    """The places in which something lies that functions can depend on.
+    """The places that functions can read besides their arguments.
 
     Args:
         things: the functions, methods and properties to begin with; other things are passed over.
@@ -37,7 +37,7 @@ class Reach:
         self._places = list(self._named.values())
 
     def values(self) -> list[Any]:
-        """What lies in these places now."""
+        """The current contents of these places."""
         found: list[Any] = [names.get(name) for names, name in self._places]
         for function in self.functions:
             found += function.__code__, function.__defaults__, function.__kwdefaults__

@@ -1,4 +1,4 @@
-"""A cell's step, called once with stand-ins, as a graph."""
+"""Records a cell's step as a graph, by calling it once with stand-ins."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def refusal(stack: Stack, x: Tensor, spans: Spans) -> str | None:
-    """Why a stack does not run by its cell's program; None if it does. What holds for all cells is not asked here."""
+    """Why a stack does not run by its cell's program; None if it does. Does not repeat the checks that apply to all cells."""
     if torch.is_autocast_enabled("cpu"):
         return "does not run a cell of your own under autocast"
     if (

@@ -84,7 +84,7 @@ def _divided(
 
 @dataclass
 class _Writer:
-    """Writes instructions, and knows where each value is read."""
+    """Emits instructions, and tracks where each value is read."""
 
     graph: Graph
     at: dict[int, Operand]

@@ -1,4 +1,4 @@
-"""What a step is called with to record it: values that are not there yet, and that write down what is done with them."""
+"""The stand-ins that a step is called with to record it: they have no values, and note every operation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _OF_COMPARISONS = frozenset(
 
 
 class NotRecordedError(Exception):
-    """A step does something that is not in the list of operations; the message says what and where, as the rest of a sentence."""
+    """A step does something that cannot be recorded; the message says what and where, as the rest of a sentence."""
 
 
 class UnlikeStepsError(RuntimeError):
@@ -103,7 +103,7 @@ class Recording:
 
 
 class Size:
-    """The number of sequences or of units, which no program knows."""
+    """The number of sequences or of units, which a program must not depend on."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -255,7 +255,7 @@ def take_refusal() -> NotRecordedError | None:
 
 
 def where() -> str:
-    """The line that is being run of what is neither torch nor the recorder: file.py:12."""
+    """The line that is running outside of torch and the recorder, as file.py:12."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_SKIPPED):
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""A recording against the step that it is of: both are run on a few numbers.
+"""Verifies a recording: runs it and the step that it records on a few numbers.
 
 A stand-in is no tensor, so a step may do something else with it (``isinstance(v, torch.Tensor)``), and gradients of its own
 (``torch.autograd.Function``) are not recorded. Neither can be seen while it is recorded.
@@ -53,7 +53,7 @@ def verify(cell: Cell, recorded: Recorded, dtype: torch.dtype, draws: bool) -> N
 
 
 def _gradient_of_its_own(results: tuple[Tensor, ...]) -> str | None:
-    """The name of a torch.autograd.Function among what the results come from."""
+    """The name of a torch.autograd.Function in the graph of the results."""
     seen, open_ = set[Any](), [each.grad_fn for each in results]
     while open_:
         node = open_.pop()
