@@ -10,6 +10,7 @@ import elman
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from torch import Tensor
 
@@ -177,3 +178,8 @@ OWN = {
 def _product(w: Mapping[str, Tensor], which: str, v: Tensor) -> Tensor:
     product = w[f"weight_{which}"] @ v
     return product + w[f"bias_{which}"] if f"bias_{which}" in w else product
+
+
+def cell(step: Any, **declared: Any) -> elman.Cell:
+    """A cell of a class ``Mine`` with this step."""
+    return type("Mine", (elman.Cell,), {"gates": ("f", "n"), "states": ("h", "c"), **declared, "step": step})()
