@@ -12,6 +12,8 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from elman.backends import operator as operator  # which defines them
+from elman.backends.program.operator import counts, form_of
+from elman.backends.program.text import program_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,13 +38,34 @@ def _backward(
     *rest: Any,
     **_: Any,
 ) -> int:
+    return _of_gradients(x, params, rest[-1], 2 if rest[12] else 1)
+
+
+def _of_gradients(x: Shape, params: Sequence[Shape], needs_grad: Sequence[bool], directions: int) -> int:
     """Each matrix takes a gradient back, but the first layer's to an x that needs none; and has one of its own, if that is wanted."""
-    bidirectional, needs_grad = rest[12], rest[-1]
     own = needs_grad[len(needs_grad) - len(params) :]
     elements = sum(map(_elements, params)) + sum(_elements(param) for param, needed in zip(params, own, strict=True) if needed)
     if not needs_grad[0]:
-        elements -= (2 if bidirectional else 1) * _elements(params[0])
+        elements -= directions * _elements(params[0])
     return 2 * math.prod(x[:-1]) * elements
+
+
+@register_flop_formula(torch.ops.elman.program)
+def _program(
+    operands: Sequence[Shape], lengths: Shape | None, reset: Shape | None, text: str, form: Sequence[int], *_: Any, **__: Any
+) -> int:
+    return 2 * math.prod(operands[0][:-1]) * sum(map(_elements, operands[_first_parameter(text, form) :]))
+
+
+@register_flop_formula(torch.ops.elman.program_backward)
+def _program_backward(gradients: Any, operands: Sequence[Shape], *rest: Any, **_: Any) -> int:
+    text, form, needs_grad = rest[-3:]
+    params = operands[_first_parameter(text, form) :]
+    return _of_gradients(operands[0], params, needs_grad, form_of(form).num_directions)
+
+
+def _first_parameter(text: str, form: Sequence[int]) -> int:
+    return sum(counts(program_from(text), form_of(form)))
 
 
 def _elements(param: Shape) -> int:

@@ -19,6 +19,8 @@ if kernels.available():
     from elman import _native
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
     from torch._ops import OpOverload
 
@@ -91,14 +93,16 @@ def given(first: Tensor | None, second: Tensor | None) -> tuple[Tensor, ...] | N
     return (second,) if first is None else (first, second)
 
 
-def teach(operator: OpOverload, x: int) -> None:
-    """If Inductor is in use, make it generate calls of the function above instead of the operator.
+def teach(operator: OpOverload, module: str, x: Callable[..., Any], gives_none: bool) -> None:
+    """If Inductor is in use, make it generate calls of a function instead of the operator.
 
     Called while a compiler looks at the operator, which comes before Inductor writes code: nobody else waits for Inductor to load, which
     takes seconds. Nothing of this is a public interface of torch: where it is not as expected, Inductor writes calls of the operator.
 
     Args:
-        x: the input's place among the operator's arguments.
+        module: where the function is. It has the operator's name and arguments.
+        x: gives the input, of the operator's arguments.
+        gives_none: whether the function gives None for an absent tensor, which the operator gives as an empty one.
     """
     if operator in _taught or "torch._inductor.graph" not in sys.modules:
         return
@@ -108,10 +112,10 @@ def teach(operator: OpOverload, x: int) -> None:
     # Where CI is set in the environment, Inductor refuses to call an operator for which torch's table has a decomposition, unless told so.
     lowering.make_fallback(operator, warn=False)  # type: ignore[no-untyped-call]
     with suppress(ImportError, AttributeError, TypeError):
-        _teach(operator, x)
+        _teach(operator, module, x, gives_none)
 
 
-def _teach(operator: OpOverload, x: int) -> None:
+def _teach(operator: OpOverload, module: str, x: Callable[..., Any], gives_none: bool) -> None:
     from torch._inductor import lowering
     from torch._inductor.ir import FallbackKernel, TensorBox
     from torch._inductor.virtualized import V
@@ -123,7 +127,7 @@ def _teach(operator: OpOverload, x: int) -> None:
             if self.is_direct:
                 function = operator._schema.name.rpartition(":")[2]
                 self.python_kernel_name = f"elman_{function}"
-                wrapper.add_import_once(f"from {__name__} import {function} as {self.python_kernel_name}")
+                wrapper.add_import_once(f"from {module} import {function} as {self.python_kernel_name}")
             super().codegen(wrapper)
 
     def lower(*given: Any) -> Any:
@@ -132,9 +136,9 @@ def _teach(operator: OpOverload, x: int) -> None:
         uses = [results[user.args[1]] if user.target is getitem else None for user in V.graph.current_node.users]
         if (
             writes_python
-            and given[x].get_device().type == "cpu"
-            and given[x].get_dtype() in (torch.float32, torch.float64)
-            and all(use is not None and list(use.get_size()) != [0] for use in uses)  # no gradient of an absent tensor is asked for
+            and x(*given).get_device().type == "cpu"
+            and x(*given).get_dtype() in (torch.float32, torch.float64)
+            and (not gives_none or all(use is not None and list(use.get_size()) != [0] for use in uses))  # none is asked for
         ):
             results[0].inputs[0].is_direct = True
             for result in results:

@@ -108,7 +108,7 @@ class NativeBackend(KernelBackend):
         params: Sequence[Tensor],
         spans: Spans = WHOLE,
     ) -> Traced:
-        if stack.cell.name not in kernels.CELLS and not is_watched():
+        if stack.cell.name not in kernels.CELLS and not torch.compiler.is_compiling() and not is_watched():
             return programs.trace(stack, x, states, params, spans)
         if x.dtype is torch.bfloat16 or stack.cell.name not in kernels.CELLS:
             return _reference.trace(stack, x, states, params, spans)

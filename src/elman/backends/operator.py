@@ -20,16 +20,16 @@ from elman.cells import BY_NAME
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_library = torch.library.Library("elman", "DEF")  # type: ignore[no-untyped-call]
+library = torch.library.Library("elman", "DEF")  # type: ignore[no-untyped-call]
+define: Callable[[str], str] = library.define
 # No list of tensors here is ever empty: AOTInductor hands over None for one that is.
 _RUN = "Tensor? h_0, Tensor? c_0, Tensor[] params, Tensor? batch_sizes, Tensor? lengths, Tensor? reset, Tensor? fresh_h, Tensor? fresh_c"
 _WHAT = "str cell, int hidden_size, int num_layers, bool bidirectional, bool bias, int proj_size, bool recompute, bool batch_first"
-_define: Callable[[str], str] = _library.define
 # Results: output, h_n, c_n, and with ``save`` what is saved: hidden, steps, checkpoints. What there is not is an empty tensor, of one axis.
 # States that are None are zeros.
-_define(f"scan(Tensor x, {_RUN}, {_WHAT}, bool save) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
+define(f"scan(Tensor x, {_RUN}, {_WHAT}, bool save) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)")
 # ``needs_grad``: whether to make the gradients of x, of each state and fresh state that there is, and of each parameter: the results.
-_define(
+define(
     f"scan_backward(Tensor? grad_output, Tensor? grad_h_n, Tensor? grad_c_n, Tensor x, {_RUN}, "
     f"Tensor output, Tensor? hidden, Tensor? steps, Tensor? checkpoints, {_WHAT}, bool[] needs_grad) -> Tensor[]"
 )
@@ -126,8 +126,8 @@ def _has_no_sequences(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) 
     return batch_sizes is None and x.dim() == 3 and x.shape[0 if batch_first else 1] == 0 < x.shape[1 if batch_first else 0]
 
 
-@torch.library.impl(_library, "scan", "CUDA")
-@torch.library.impl(_library, "scan", "CPU")
+@torch.library.impl(library, "scan", "CUDA")
+@torch.library.impl(library, "scan", "CPU")
 def _scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
     *spans, batch_first, save = *rest[:5], *rest[-2:]
     if _has_no_sequences(x, spans[0], batch_first):
@@ -138,8 +138,8 @@ def _scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor
     return _or_empty((output, *_two(finals), *saved), x)
 
 
-@torch.library.impl(_library, "scan_backward", "CUDA")
-@torch.library.impl(_library, "scan_backward", "CPU")
+@torch.library.impl(library, "scan_backward", "CUDA")
+@torch.library.impl(library, "scan_backward", "CPU")
 def _scan_backward(
     grad_output: Tensor | None,
     grad_h_n: Tensor | None,
@@ -231,7 +231,7 @@ def _scan_fake(
     fresh_c: Tensor | None,
     *options: Any,
 ) -> tuple[Tensor, ...]:
-    inductor.teach(torch.ops.elman.scan.default, 0)
+    inductor.teach(torch.ops.elman.scan.default, inductor.__name__, lambda x, *_: x, gives_none=True)
     _check_devices(x, h_0, c_0, *params, fresh_h, fresh_c, reset, counts=(batch_sizes, lengths))
     *sizes, batch_first, save = options
     stack = _checked_stack(x, params, sizes)
@@ -265,7 +265,7 @@ def _scan_backward_fake(
     fresh_c: Tensor | None,
     *rest: Any,
 ) -> list[Tensor]:
-    inductor.teach(torch.ops.elman.scan_backward.default, 3)
+    inductor.teach(torch.ops.elman.scan_backward.default, inductor.__name__, lambda *given: given[3], gives_none=True)
     others = [t for t in (h_0, c_0, fresh_h, fresh_c, *params) if t is not None]
     _check_devices(x, grad_output, grad_h_n, grad_c_n, *others, reset, *rest[:4], counts=(batch_sizes, lengths))
     fakes = (_new_steps(x, x.shape[-1]), *(t.new_empty(t.shape) for t in others))
@@ -308,18 +308,18 @@ def _differentiate(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None
     return *grads[:3], grad_params, None, None, None, *grads[3:], *([None] * (len(ctx.options) + 1))
 
 
-torch.library.register_fake("elman::scan", _scan_fake, lib=_library)
-torch.library.register_fake("elman::scan_backward", _scan_backward_fake, lib=_library)
+torch.library.register_fake("elman::scan", _scan_fake, lib=library)
+torch.library.register_fake("elman::scan_backward", _scan_backward_fake, lib=library)
 
 
-def _refuse(ctx: Any, *gradients: Any) -> Any:
+def refuse_second_gradient(ctx: Any, *gradients: Any) -> Any:
     raise RuntimeError(
         "a compiled or recorded gradient of elman's networks cannot be differentiated again: run it eagerly, where the reference does it"
     )
 
 
-torch.library.register_autograd("elman::scan_backward", _refuse, lib=_library)
-torch.library.register_autograd("elman::scan", _differentiate, setup_context=_keep, lib=_library)
+torch.library.register_autograd("elman::scan_backward", refuse_second_gradient, lib=library)
+torch.library.register_autograd("elman::scan", _differentiate, setup_context=_keep, lib=library)
 
 
 def _to_onnx(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor], *rest: Any) -> Any:

@@ -6,7 +6,7 @@ have refused it. Nothing here knows autograd.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from elman.backends.program.program import Code, Program
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
+
+
+# What a stack is told by (csrc/stack.h): ``Stack.numbers``.
+Numbers: TypeAlias = "tuple[object, ...]"
 
 
 class Kernel(NamedTuple):
@@ -74,7 +78,7 @@ def _text(code: Code) -> tuple[object, ...]:
 
 def forward(
     kernel: Kernel,
-    stack: Stack,
+    numbers: Numbers,
     x: Tensor,
     states: States,
     params: Sequence[Tensor],
@@ -91,25 +95,23 @@ def forward(
     """
     last: Any = (save, False)
     try:
-        first = _first(kernel, stack, x, states, params, spans, batch_first)
+        first = _first(kernel, numbers, x, states, params, spans, batch_first)
         output, finals, *kept = _native.program_forward(kernel.handle, *first, *last, **memory)
     except (RuntimeError, TypeError):
-        first = _first(kernel, stack, *(readable_operands(x, states, params, spans) or (x, states, params, spans)), batch_first)
+        first = _first(kernel, numbers, *(readable_operands(x, states, params, spans) or (x, states, params, spans)), batch_first)
         output, finals, *kept = _native.program_forward(kernel.handle, *first, *last, **memory)
     return output, finals, Kept(*kept)
 
 
 def run_plain(
-    kernel: Kernel, stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], batch_first: bool, threads: int, grad: bool
+    kernel: Kernel, numbers: Numbers, x: Tensor, states: States, params: Sequence[Tensor], batch_first: bool, threads: int, grad: bool
 ) -> Any:
     """Run whole sequences that nobody has checked: (output, finals, None, None).
 
     With ``grad``: None, with nothing done, if an operand has a gradient.
     """
     # By place, none of them by name, which would cost a tenth of a small kernel.
-    return _native.program_forward(
-        kernel.handle, stack.numbers, params, x, states, None, None, None, (), (), batch_first, threads, False, grad
-    )
+    return _native.program_forward(kernel.handle, numbers, params, x, states, None, None, None, (), (), batch_first, threads, False, grad)
 
 
 def trace(
@@ -124,13 +126,13 @@ def trace(
     traced = x.new_empty((count, stack.num_layers * stack.num_directions, steps, batch, stack.hidden_size)).unbind(0)
     hidden = outputs[:-1] if stack.num_layers > 1 else None
     memory = {"output": outputs[-1], "hidden": hidden, "traced": traced}
-    _, finals, kept = forward(kernel, stack, x, states, params, spans, False, save, **memory)
+    _, finals, kept = forward(kernel, stack.numbers, x, states, params, spans, False, save, **memory)
     return outputs, traced, finals, kept
 
 
 def backward(
     kernel: Kernel,
-    stack: Stack,
+    numbers: Numbers,
     x: Tensor,
     states: States,
     params: tuple[Tensor, ...],
@@ -159,11 +161,11 @@ def backward(
     ends: Any = (grad_traced is not None, tuple(needs_grad))
     arriving: Any = (output, *kept, grad_output, grad_hidden, grad_finals, grad_traced)
     try:
-        first = _first(kernel, stack, x, states, params, spans, batch_first)
+        first = _first(kernel, numbers, x, states, params, spans, batch_first)
         found = _native.program_backward(kernel.handle, *first, *arriving, *ends)
     except (RuntimeError, TypeError):
         check_operands(x, states, params, spans, grad_output, tuple(grad_finals))
-        first = _first(kernel, stack, *(readable_operands(x, states, params, spans) or (x, states, params, spans)), batch_first)
+        first = _first(kernel, numbers, *(readable_operands(x, states, params, spans) or (x, states, params, spans)), batch_first)
         arriving = (*map(dense_gradient, (output, *kept, grad_output, grad_hidden)), *map(_all_dense, (grad_finals, grad_traced)))
         found = _native.program_backward(kernel.handle, *first, *arriving, *ends)
     if spans.step_inputs:  # each layer and direction has one
@@ -173,11 +175,11 @@ def backward(
     return found
 
 
-def _first(kernel: Kernel, stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool) -> Any:
+def _first(kernel: Kernel, numbers: Numbers, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool) -> Any:
     """The operands that every call begins with."""
     _, lengths, reset, fresh, step_inputs, draws = spans
     beside = step_inputs or (), (draws or ()) if kernel.draws else ()
-    return stack.numbers, params, x, states, fresh, lengths, reset, *beside, batch_first, torch.get_num_threads()
+    return numbers, params, x, states, fresh, lengths, reset, *beside, batch_first, torch.get_num_threads()
 
 
 def _all_dense(tensors: Sequence[Tensor | None] | None) -> tuple[Tensor | None, ...] | None:

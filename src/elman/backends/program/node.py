@@ -37,7 +37,7 @@ class Run(NamedTuple):
         x, *rest = inputs
         operands = x, *_operands(self, rest)
         if not self.traced:
-            output, finals, kept = call.forward(self.kernel, self.stack, *operands, self.batch_first, save)
+            output, finals, kept = call.forward(self.kernel, self.stack.numbers, *operands, self.batch_first, save)
             return (output,), finals, kept
         outputs, traced, finals, kept = call.trace(self.kernel, self.stack, *operands, save)
         return (outputs, *traced), finals, kept
@@ -87,7 +87,7 @@ class ProgramRun(torch.autograd.Function):
                 grad_output, grad_hidden = grad_output[-1], grad_output[:-1] if run.stack.num_layers > 1 else None
         gradients = call.backward(
             run.kernel,
-            run.stack,
+            run.stack.numbers,
             x,
             *_operands(run, rest),
             run.batch_first,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
 
-from elman.backends.kernel_backend import cast, has_gradient, node_inputs, own_spans
-from elman.backends.program import call
+from elman.backends.kernel_backend import cast, has_gradient, is_exporting, node_inputs, own_spans
+from elman.backends.program import call, operator
 from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun, Run
 from elman.backends.program.stand_in import NotRecordedError
@@ -27,15 +27,12 @@ def refusal(stack: Stack, x: Tensor, spans: Spans) -> str | None:
     """Why a stack does not run by its cell's program; None if it does. Does not repeat the checks that apply to all cells."""
     if torch.is_autocast_enabled("cpu"):
         return "does not run a cell of your own under autocast"
-    if (
-        torch.compiler.is_compiling()
-        or _len_torch_dispatch_stack()
-        or _are_functorch_transforms_active()
-        or _get_tracing_state() is not None
-    ):
-        return "does not run a cell of your own where torch records or transforms operators"
+    if _are_functorch_transforms_active() or _get_tracing_state() is not None or torch.onnx.is_in_onnx_export():
+        return "does not run a cell of your own under torch.func's transforms, torch.jit.trace or torch.onnx.export"
     if spans.batch_sizes is not None:
         return "does not run packed sequences of a cell of your own"
+    if _is_recorded():
+        return operator.refusal(stack.cell, _computed(x.dtype), spans.draws is not None)
     try:
         program_of(stack.cell, _computed(x.dtype), spans.draws is not None)
     except NotRecordedError as error:
@@ -52,13 +49,17 @@ def run(
         return output.bfloat16(), tuple([final.bfloat16() for final in finals])
     if batch_first:
         x = x.transpose(0, 1)
-    kernel = _kernel(stack, x.dtype, spans, traced=False)
     spans, inputs = node_inputs(x, states, params, spans)
+    if _is_recorded():
+        save = has_gradient(inputs) and not is_exporting()
+        output, finals = operator.run(stack, x, states, params, spans, batch_first, save)
+        return output.transpose(0, 1) if batch_first else output, finals
+    kernel = _kernel(stack, x.dtype, spans, traced=False)
     if has_gradient(inputs):
         node = Run(kernel, stack, own_spans(spans), batch_first, traced=False)
         output, *finals = ProgramRun.apply(node, *inputs)  # type: ignore[no-untyped-call]
     else:
-        output, finals, _ = call.forward(kernel, stack, x, states, params, spans, batch_first, save=False)
+        output, finals, _ = call.forward(kernel, stack.numbers, x, states, params, spans, batch_first, save=False)
     return output.transpose(0, 1) if batch_first else output, tuple(finals)
 
 
@@ -95,7 +96,7 @@ def run_unchecked(
         return None
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
     try:
-        done = call.run_plain(kernel, stack, x, states, params, batch_first, threads, grad)
+        done = call.run_plain(kernel, stack.numbers, x, states, params, batch_first, threads, grad)
         if done is None:  # it has a gradient
             output, *finals = ProgramRun.apply(Run(kernel, stack, WHOLE, batch_first, traced=False), x, *(states or ()), *params)  # type: ignore[no-untyped-call]
             return output, tuple(finals)
@@ -107,6 +108,11 @@ def run_unchecked(
 
 def _kernel(stack: Stack, dtype: torch.dtype, spans: Spans, traced: bool) -> Kernel:
     return call.kernel_of(program_of(stack.cell, dtype, spans.draws is not None, traced))
+
+
+def _is_recorded() -> bool:
+    """Whether operators are recorded or replaced, so that the call must be a single one."""
+    return torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0
 
 
 def _computed(dtype: torch.dtype) -> torch.dtype:

@@ -186,8 +186,8 @@ SENTENCES = {
     "{backend} does not export projections to ONNX": "{backend} 后端不能把投影导出为 ONNX",
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
     "{backend} does not run a cell of your own under autocast": "{backend} 后端在 autocast 下不支持自定义 cell",
-    "{backend} does not run a cell of your own where torch records or transforms operators": (
-        "{backend} 后端在 torch 记录或变换算子时不支持自定义 cell"
+    "{backend} does not run a cell of your own under torch.func's transforms, torch.jit.trace or torch.onnx.export": (
+        "{backend} 后端在 torch.func 变换、torch.jit.trace 或 torch.onnx.export 下不支持自定义 cell"
     ),
     "{backend} does not run packed sequences of a cell of your own": "{backend} 后端不支持自定义 cell 的打包序列（PackedSequence）",
     # What a step does that no kernel runs

@@ -1,0 +1,283 @@
+"""A program's run as the torch operator ``torch.ops.elman.program``: what torch.compile, torch.export and dispatch modes see.
+
+The program is among the arguments, as a text: so a recorded graph depends on no Python object, and an exported file holds all that it runs.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._C import _len_torch_function_stack
+from torch.overrides import _pop_mode_temporarily
+from torch.utils._python_dispatch import _disable_current_modes
+
+from elman.backends import inductor, reference
+from elman.backends.operator import define, library, refuse_second_gradient, saving_is_hooked
+from elman.backends.program import call
+from elman.backends.program.call import Kept
+from elman.backends.program.lookup import program_of
+from elman.backends.program.program import Role
+from elman.backends.program.stand_in import NotRecordedError
+from elman.backends.program.text import program_from, text_of
+from elman.backends.spans import Spans
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman.backends.program.program import Program
+    from elman.backends.stack import Stack
+    from elman.cells import Cell
+
+# ``operands``: x; the initial states and the fresh states, if they are given; the step inputs; the random numbers, if they are drawn; the
+# parameters. ``form``: the numbers of ``Form``. Results: the output, the final states, and, with ``save``, ``Kept`` of as many steps as x
+# has. What there is not is an empty tensor, of one axis.
+define("program(Tensor[] operands, Tensor? lengths, Tensor? reset, str text, int[] form, bool save) -> Tensor[]")
+# ``gradients``: of the output and of the final states. ``needs_grad``: as ``call.backward`` takes it. Results: those that are needed.
+define(
+    "program_backward(Tensor?[] gradients, Tensor[] operands, Tensor? lengths, Tensor? reset, Tensor output, Tensor? hidden, Tensor? kept, "
+    "str text, int[] form, bool[] needs_grad) -> Tensor[]"
+)
+
+
+def _described(cell: Cell, dtype: torch.dtype, draws: bool) -> tuple[str, str]:
+    """A cell's program as a text, and an empty string; or an empty string, and why there is none."""
+    with ExitStack() as outside:  # the modes would record how a step is recorded
+        while _len_torch_function_stack() > 0:
+            outside.enter_context(_pop_mode_temporarily())
+        outside.enter_context(_disable_current_modes())
+        try:
+            return text_of(program_of(cell, dtype, draws)), ""
+        except NotRecordedError as error:
+            return "", str(error)
+
+
+_described._dynamo_marked_constant = True  # type: ignore[attr-defined]  # called by Dynamo, not traced: see ``_guard``
+
+
+def refusal(cell: Cell, dtype: torch.dtype, draws: bool) -> str | None:
+    """Why a cell has no program, in a call that is recorded; None if it has one."""
+    return _described(cell, dtype, draws)[1] or None
+
+
+def run(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool, save: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run a stack through the operator: the outputs and the final states. ``save``: whether a gradient will follow."""
+    text, _ = _described(stack.cell, x.dtype, spans.draws is not None)
+    if torch.compiler.is_dynamo_compiling():
+        _guard(stack, x, params, spans)
+    _, lengths, reset, fresh, step_inputs, draws = spans
+    options = stack.hidden_size, stack.num_layers, stack.num_directions, stack.bias, stack.recompute, batch_first
+    form = [*map(int, options), int(states is not None), int(fresh is not None), int(draws is not None)]
+    operands = [x, *(states or ()), *(fresh or ()), *(step_inputs or ()), *(draws or ()), *params]
+    output, *finals = torch.ops.elman.program(operands, lengths, reset, text, form, save)[: 1 + len(stack.cell.states)]
+    return output, tuple(finals)
+
+
+def _guard(stack: Stack, x: Tensor, params: Sequence[Tensor], spans: Spans) -> None:
+    """Take a step whose results nobody uses. The compiler drops it, and compiles anew once something changes that the step has read."""
+    first, sequence = stack.layers[0], x.new_zeros(1, stack.input_size)
+    step_inputs = [sequence.new_zeros(1, 1, *[stack.hidden_size] * bool(size)) for size in stack.cell.step_inputs.values()]
+    draws = None if spans.draws is None else tuple([sequence.new_zeros(1, 1, 1, stack.hidden_size) for _ in stack.cell.draws])
+    reference.step(first, sequence, None, params[: stack.tensors_per_direction], Spans(step_inputs=tuple(step_inputs), draws=draws))
+
+
+def form_of(numbers: Sequence[int]) -> Form:
+    """Raises a RuntimeError if there are too many or too few, or a flag is neither 0 nor 1."""
+    names = Form._fields
+    if len(numbers) != len(names) or not {0, 1}.issuperset(numbers[names.index("bias") :]):
+        raise RuntimeError(f"expected form to be {', '.join(names)}, from bias on 0 or 1, got {list(numbers)}")
+    return Form(*numbers)
+
+
+class Form(NamedTuple):
+    """What the operators are told of a stack and a call."""
+
+    hidden_size: int
+    num_layers: int
+    num_directions: int
+    bias: int
+    recompute: int
+    batch_first: int
+    has_states: int
+    has_fresh: int
+    has_draws: int
+
+
+def counts(program: Program, form: Form) -> tuple[int, ...]:
+    """How many operands there are of each kind before the parameters: x, initial states, fresh states, step inputs, random numbers."""
+    states = program.states
+    return 1, states * form.has_states, states * form.has_fresh, len(program.step_inputs), program.draws * form.has_draws
+
+
+class _Call:
+    """The arguments of both operators, taken apart."""
+
+    def __init__(self, operands: Sequence[Tensor], lengths: Tensor | None, reset: Tensor | None, text: str, form: Sequence[int]) -> None:
+        self.program = program_from(text)
+        self.kernel = call.kernel_of(self.program)  # which checks the program
+        self.form = made = form_of(form)
+        each = counts(self.program, made)
+        if len(operands) <= sum(each):
+            raise RuntimeError(f"expected more than {sum(each)} operands, the parameters last, got {len(operands)}")
+        rest = iter(operands)
+        (self.x,), states, fresh, step_inputs, self.draws = ([next(rest) for _ in range(count)] for count in each)
+        self.params = tuple(rest)
+        if self.x.dim() != 3:
+            raise RuntimeError(f"expected x of shape (T, B, I), got {tuple(self.x.shape)}")
+        self.states = tuple(states) or None
+        self.spans = Spans(None, lengths, reset, tuple(fresh) or None, tuple(step_inputs) or None, tuple(self.draws) or None)
+        self.steps, self.batch = self.x.shape[1::-1] if made.batch_first else self.x.shape[:2]
+        self.directions = made.num_layers * made.num_directions
+        self.width = made.num_directions * made.hidden_size
+        sizes = made.hidden_size, 0, made.num_layers, made.num_directions, bool(made.bias), bool(made.recompute), 0
+        self.numbers = "", self.x.shape[-1], *sizes
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no sequences, which the kernels refuse: there is nothing to compute, and a recorded graph takes any batch."""
+        return self.batch == 0 < self.steps
+
+    def hidden_shape(self, rows: Any) -> tuple[Any, ...]:
+        return self.form.num_layers - 1, rows, self.width
+
+    def kept_size(self, rows: Any) -> Any:
+        """How many numbers the kernels keep of so many steps of sequences (csrc/program/call.h)."""
+        program, recompute = self.program, self.form.recompute
+        reads = {index for role, index in program.reads if role in (Role.STATE, Role.NEW_STATE)}
+        states = sum(bool(recompute) or state in reads for state in range(1, program.states))
+        arrays = states + (0 if recompute else program.saved + len(program.products) - 1)
+        line = 64 // self.x.element_size()
+        lines = (rows * self.form.hidden_size + line - 1) // line
+        return self.directions * arrays * (lines + (lines + 1) % 2) * line
+
+    def of_these_steps(self, hidden: Tensor | None, kept: Tensor | None, rows: int) -> tuple[Tensor | None, Tensor | None]:
+        """What was saved of so many steps, from memory for all steps of x."""
+        if hidden is not None:
+            shape = self.hidden_shape(rows)
+            hidden = hidden.view(-1)[: prod(shape)].view(shape)
+        return hidden, None if kept is None else kept[: self.kept_size(rows)]
+
+    def results(self, save: bool) -> list[Tensor]:
+        """Memory for all results."""
+        x = self.x
+        finals = [x.new_empty(self.directions, self.batch, self.form.hidden_size) for _ in range(self.program.states)]
+        return [x.new_empty(*x.shape[:-1], self.width), *finals, *(self.saved() if save else (x.new_empty(0), x.new_empty(0)))]
+
+    def saved(self) -> tuple[Tensor, Tensor]:
+        """Memory for what is saved of as many steps as x has."""
+        rows, several = self.steps * self.batch, self.form.num_layers > 1
+        return self.x.new_empty(self.hidden_shape(rows) if several else 0), self.x.new_empty(self.kept_size(rows))
+
+
+@torch.library.impl(library, "program", "CPU")
+def program(operands: list[Tensor], lengths: Tensor | None, reset: Tensor | None, text: str, form: list[int], save: bool) -> list[Tensor]:
+    made = _Call(operands, lengths, reset, text, form)
+    if made.is_empty:
+        return made.results(save)
+    batch_first = bool(made.form.batch_first)
+    output, finals, kept = call.forward(made.kernel, made.numbers, made.x, made.states, made.params, made.spans, batch_first, save)
+    saved = [made.x.new_empty(0) if own is None else own for own in kept]
+    if lengths is not None and save:  # of fewer steps than x has
+        saved = [_at_the_beginning(own, padded) for own, padded in zip(saved, made.saved(), strict=True)]
+    return [output, *finals, *saved]
+
+
+def _at_the_beginning(own: Tensor, padded: Tensor) -> Tensor:
+    padded.view(-1)[: own.numel()].copy_(own.view(-1))
+    return padded
+
+
+@torch.library.impl(library, "program_backward", "CPU")
+def program_backward(
+    gradients: list[Tensor | None],
+    operands: list[Tensor],
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    output: Tensor,
+    hidden: Tensor | None,
+    kept: Tensor | None,
+    text: str,
+    form: list[int],
+    needs_grad: list[bool],
+) -> list[Tensor]:
+    made = _Call(operands, lengths, reset, text, form)
+    if made.is_empty:
+        return [torch.zeros_like(t) for t, needed in zip(_differentiable(made), needs_grad, strict=True) if needed]
+    if lengths is not None:
+        hidden, kept = made.of_these_steps(hidden, kept, int(lengths.sum()))
+    found = call.backward(
+        made.kernel,
+        made.numbers,
+        made.x,
+        made.states,
+        made.params,
+        made.spans,
+        bool(made.form.batch_first),
+        output,
+        Kept(hidden, kept),
+        gradients[0],
+        gradients[1:],
+        tuple(needs_grad),
+    )
+    return [gradient.contiguous() for gradient in found if gradient is not None]
+
+
+def _differentiable(made: _Call) -> list[Tensor]:
+    """The operands that can have gradients: all but the random numbers."""
+    spans = made.spans
+    return [made.x, *(made.states or ()), *(spans.fresh or ()), *(spans.step_inputs or ()), *made.params]
+
+
+def _program_fake(
+    operands: list[Tensor], lengths: Tensor | None, reset: Tensor | None, text: str, form: list[int], save: bool
+) -> list[Tensor]:
+    inductor.teach(torch.ops.elman.program.default, __name__, lambda operands, *_: operands[0], gives_none=False)
+    return _Call(operands, lengths, reset, text, form).results(save)
+
+
+def _program_backward_fake(
+    gradients: list[Tensor | None], operands: list[Tensor], lengths: Tensor | None, reset: Tensor | None, *rest: Any
+) -> list[Tensor]:
+    inductor.teach(torch.ops.elman.program_backward.default, __name__, lambda _, operands, *__: operands[0], gives_none=False)
+    *_, text, form, needs_grad = rest
+    made = _Call(operands, lengths, reset, text, form)
+    return [t.new_empty(t.shape) for t, needed in zip(_differentiable(made), needs_grad, strict=True) if needed]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    operands, lengths, reset, ctx.text, ctx.form, ctx.save = inputs
+    results, *finals, hidden, kept = output
+    ctx.finals = len(finals)
+    ctx.save_for_backward(lengths, reset, hidden if hidden.dim() > 1 else None, kept, *operands)
+    ctx.set_materialize_grads(False)
+    if ctx.save and not saving_is_hooked():
+        shared = results.detach()  # the caller may write into the outputs: this shares the count of writes to them
+        ctx.output = shared, shared._version
+
+
+def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
+    lengths, reset, hidden, kept, *operands = ctx.saved_tensors
+    output, version = ctx.__dict__.pop("output", (None, 0))
+    if output is None or output._version != version:  # run once more, as in eager code; a compiler sees twice the same and runs it once
+        output, *_, hidden, kept = torch.ops.elman.program(operands, lengths, reset, ctx.text, ctx.form, True)
+        hidden = hidden if hidden.dim() > 1 else None
+    *before, draws = counts(program_from(ctx.text), form_of(ctx.form))
+    needs = list(map(bool, ctx.needs_input_grad[0]))
+    drawn = slice(sum(before), sum(before) + draws)  # random numbers have no gradients
+    needs_grad = needs[: drawn.start] + needs[drawn.stop :]
+    arriving = gradients[: 1 + ctx.finals]
+    backward = torch.ops.elman.program_backward
+    computed = iter(backward(arriving, operands, lengths, reset, output, hidden, kept, ctx.text, ctx.form, needs_grad))
+    needs[drawn] = [False] * draws
+    return [next(computed) if needed else None for needed in needs], *[None] * 5
+
+
+torch.library.register_fake("elman::program", _program_fake, lib=library)
+torch.library.register_fake("elman::program_backward", _program_backward_fake, lib=library)
+torch.library.register_autograd("elman::program_backward", refuse_second_gradient, lib=library)
+torch.library.register_autograd("elman::program", _differentiate, setup_context=_keep, lib=library)
