@@ -10,6 +10,7 @@ from torch import Tensor
 
 import elman
 import own_cells
+from elman.backends.reference import ReferenceBackend
 from kinds import as_states
 from own_cells import OWN
 
@@ -94,6 +95,37 @@ def test_vmap_and_forward_mode_run_through_it(own: Own) -> None:
     _, pull = torch.func.vjp(lambda x: rnn(x, **beside)[0], xs[0])
     weights = torch.randn_like(forward)
     torch.testing.assert_close((forward * weights).sum(), (pull(weights)[0] * tangent).sum(), rtol=0, atol=1e-12)
+
+
+def refuse_to_run(*_: Any, **__: Any) -> Any:
+    raise AssertionError("the reference ran")
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}], ids=["plain", "all at once"])
+@pytest.mark.parametrize("own", [own for own in OWN.values() if not own.cell.step_inputs], ids=lambda own: type(own.cell).__name__)
+def test_vmap_runs_it_on_the_kernels_and_why_says_so(own: Own, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    rnns = [elman.Recurrent(own.cell, I, H, dtype=torch.float64, **options) for _ in range(2)]
+    xs = torch.randn(6, 2, I, T, B, dtype=torch.float64).movedim(2, -1)  # whose rows lie elsewhere than the kernels read
+    expected = torch.stack([torch.stack([rnn(x)[0] for x in xs[:, index]]) for index, rnn in enumerate(rnns)], 1)
+    monkeypatch.setattr(ReferenceBackend, "run", refuse_to_run)
+    params, _ = torch.func.stack_module_state(rnns)
+
+    def call(params: dict[str, Tensor], x: Tensor) -> Tensor:
+        assert elman.why(rnns[0], x).startswith("native")
+        return torch.func.functional_call(rnns[0], params, (x,))[0]
+
+    inner = torch.func.vmap(call, (None, 0))
+    got = torch.func.vmap(inner, (0, 1), 1)(params, xs)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+    batch = xs[0, 0].shape[0 if rnns[0].batch_first else 1]
+    lengths = torch.arange(batch)
+
+    def ragged(x: Tensor) -> Tensor:
+        said = elman.why(rnns[0], x, lengths=lengths)
+        assert said == "reference: native does not run lengths, resets, step inputs or random numbers of a cell of your own under vmap"
+        return x
+
+    torch.func.vmap(ragged)(xs[:, 0])
 
 
 @every_own

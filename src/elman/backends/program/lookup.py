@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
+
+from torch._C import _len_torch_function_stack
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.overrides import _pop_mode_temporarily
+from torch.utils._python_dispatch import _disable_current_modes
 
 from elman.backends.program.build import build
 from elman.backends.program.frozen import frozen_cell
@@ -10,7 +16,7 @@ from elman.backends.program.record import record
 from elman.backends.program.stand_in import NotRecordedError, UnlikeStepsError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
 
     import torch
 
@@ -52,7 +58,19 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
 
 
 def _made(cell: Cell, dtype: torch.dtype, draws: bool, traced: bool) -> Program | str:
-    try:
-        return build(cell, record(cell, dtype, draws), traced)
-    except NotRecordedError as error:
-        return str(error)
+    with outside_modes():
+        try:
+            return build(cell, record(cell, dtype, draws), traced)
+        except NotRecordedError as error:
+            return str(error)
+
+
+@contextmanager
+def outside_modes() -> Iterator[None]:
+    """Leave all modes and transforms of torch for a while: they would record how a step is recorded, or change it."""
+    with ExitStack() as outside:
+        while _len_torch_function_stack() > 0:
+            outside.enter_context(_pop_mode_temporarily())
+        outside.enter_context(_disable_current_modes())
+        outside.enter_context(temporarily_clear_interpreter_stack())
+        yield

@@ -5,21 +5,17 @@ The program is among the arguments, as a text: so a recorded graph depends on no
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C import _len_torch_function_stack
-from torch.overrides import _pop_mode_temporarily
-from torch.utils._python_dispatch import _disable_current_modes
 
 from elman.backends import inductor, reference
 from elman.backends.operator import define, library, refuse_second_gradient, saving_is_hooked
 from elman.backends.program import call
 from elman.backends.program.call import Kept
-from elman.backends.program.lookup import program_of
+from elman.backends.program.lookup import outside_modes, program_of
 from elman.backends.program.program import Role
 from elman.backends.program.stand_in import NotRecordedError
 from elman.backends.program.text import program_from, text_of
@@ -45,10 +41,7 @@ define(
 
 def _described(cell: Cell, dtype: torch.dtype, draws: bool) -> tuple[str, str]:
     """A cell's program as a text, and an empty string; or an empty string, and why there is none."""
-    with ExitStack() as outside:  # the modes would record how a step is recorded
-        while _len_torch_function_stack() > 0:
-            outside.enter_context(_pop_mode_temporarily())
-        outside.enter_context(_disable_current_modes())
+    with outside_modes():
         try:
             return text_of(program_of(cell, dtype, draws)), ""
         except NotRecordedError as error:
