@@ -48,7 +48,7 @@ constexpr std::size_t kArenaBytes = 0;  // so that the sanitizer sees every buff
 constexpr std::size_t kArenaBytes = 64 * 1024;
 #endif
 
-// A little memory of each thread for small calls, half of whose time malloc would take. Last taken, first back.
+// Memory of each thread for small calls: malloc would take up to a sixth of their time. Last taken, first back.
 struct Arena {
   char* base = nullptr;
   std::size_t used = 0;

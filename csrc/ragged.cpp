@@ -67,19 +67,17 @@ class Ragged::States {
   std::vector<std::vector<char>> buffers_;
 };
 
-void Ragged::clear_padding(const Network& net, const StepTensor& x, Long width) const {
-  const auto element = element_size(net.number);
-  if (!x.data || width == 0) return;
-  for (Long t = lengths_[order_.back()]; t < T_; ++t)
-    for (Long b = 0; b < B_; ++b)
-      if (lengths_[b] <= t)
-        std::memset(static_cast<char*>(x.data) + (t * x.step + b * x.sequence) * element, 0, width * element);
+void Ragged::clear_padding(Number number, const StepTensor& x, Long width, Long count, Long apart) const {
+  const auto element = element_size(number);
+  if (!exists() || !x.data || width == 0) return;
+  for (char* data = static_cast<char*>(x.data); count-- > 0; data += apart * element)
+    for (Long t = lengths_[order_.back()]; t < T_; ++t)
+      for (Long b = 0; b < B_; ++b)
+        if (lengths_[b] <= t) std::memset(data + (t * x.step + b * x.sequence) * element, 0, width * element);
 }
 
 void Ragged::clear_saved(const Network& net, void* all, Long count, Long width) const {
-  for (Long i = 0; all && net.padded_rows && i < count; ++i)
-    clear_padding(net,
-        {static_cast<char*>(all) + i * net.padded_rows * width * element_size(net.number), B_ * width, width}, width);
+  if (net.padded_rows) clear_padding(net.number, {all, B_ * width, width}, width, count, net.padded_rows * width);
 }
 
 void Ragged::run(const Target& target, const Forward& call, int threads) const {
@@ -91,7 +89,7 @@ void Ragged::run(const Target& target, const Forward& call, int threads) const {
     f.initial[s] = states.sorted(call.initial[s], s), f.final[s] = states.room_for(call.final[s], s);
   if (net.rows > 0) elman::run(target, f, threads);
   for (int s = 0; s < net.cell->states; ++s) states.restore(call.final[s], s, f.final[s], call.initial[s]);
-  clear_padding(net, f.output, net.D * net.P);
+  clear_padding(net.number, f.output, net.D * net.P);
   clear_saved(net, f.hidden, net.L - 1, net.D * net.P);
   clear_saved(net, f.saved, net.L * net.D, net.cell->saved * net.H);
 }
@@ -108,7 +106,7 @@ void Ragged::run(const Target& target, const Backward& call, int threads) const 
   if (net.rows > 0) elman::run(target, b, threads);
   for (int s = 0; s < net.cell->states; ++s)
     states.restore(call.grad_initial[s], s, b.grad_initial[s], call.grad_final[s]);
-  clear_padding(net, b.grad_x, net.I);
+  clear_padding(net.number, b.grad_x, net.I);
   clear_saved(net, b.grad_gates, net.L * net.D, grad_gates_width(*net.cell, net.H));
 }
 

@@ -13,9 +13,13 @@ class Ragged {
   Ragged() = default;
   Ragged(const Long* lengths, Long T, Long B);  // B numbers from 0 to T
   bool exists() const { return B_ > 0; }
+  bool is_empty(Long b) const { return exists() && lengths_[b] == 0; }
 
   // The network as the kernels are to see it, given the caller's T and B. `pad_saved`: what is saved is to be padded.
   void describe(Network& net, bool pad_saved) const;
+
+  // Zeros where a sequence has no step, in `count` tensors, each so many numbers after the one before.
+  void clear_padding(Number number, const StepTensor& x, Long width, Long count = 1, Long apart = 0) const;
 
   // Run a call: its network described, its states in the caller's order.
   void run(const Target& target, const Forward& call, int threads) const;
@@ -23,7 +27,6 @@ class Ragged {
 
  private:
   class States;
-  void clear_padding(const Network& net, const StepTensor& x, Long width) const;
   void clear_saved(const Network& net, void* all, Long count, Long width) const;
   Long T_ = 0, B_ = 0;
   std::vector<Long> lengths_, alive_, offset_;

@@ -71,15 +71,13 @@ template <class T, class Cell> class StepByStep : public Stream, public FromAllo
   }
 
   void step(const Layer& l) const {
-    const long stride = groups_ * G * kLanes<T>, most = max(1, columns_for(min(B_, tallest(G)), l.weights.I) / G),
-               tiles = ceil_div(groups_, most);
+    const long most = max(1, columns_for(min(B_, tallest(G)), l.weights.I) / G), tiles = ceil_div(groups_, most);
     const Rows<T> x{l.x}, previous{l.previous};
     for (long i = 0; i < tiles; ++i) {
       const long tile = falls_ ? tiles - 1 - i : i, from = groups_ * tile / tiles, to = groups_ * (tile + 1) / tiles;
-      product<T, G>(
-          B_, x, l.weights.I, l.weights.w_ih(from), from, to, ProjectionEpilogue<T, Cell>{l.weights, z_, stride});
+      l.weights.project(B_, x, from, to, z_);
       product<T, G>(B_, previous, P_, l.weights.w_hh(from), from, to,
-          CellEpilogue<T, Cell>{l.weights, z_, stride, l.previous, {units_, H_}, l.c, {}});
+          CellEpilogue<T, Cell>{l.weights, z_, l.weights.stride, l.previous, {units_, H_}, l.c, {}});
     }
     if (projects_)
       product<T, 1>(B_, Rows<T>{unit_rows_}, H_, l.weights.w_hr(0), 0, l.weights.out_groups,

@@ -21,7 +21,8 @@ template <class T> class BackwardOfDirection {
         order_(StepOrder{direction_.call.net, is_reverse(), 0, direction_.call.net.B}.reversed()),
         plan_(direction_.of.plan()), capacity_(needed ? chunk * direction_.call.net.B : 0),
         again_(needed && direction_.call.recompute), shared_(direction_, capacity_),
-        weights_(plan_, again_ ? direction_.call.net.H : 0, direction_.of.I, parts.columns),
+        weights_(
+            plan_, direction_.call.net, again_ ? direction_.call.net.H : 0, direction_.of.I, parts.by.column_parts),
         kept_stride_(plane<T>(capacity_ * direction_.call.net.H)),
         kept_(again_ ? (plan_.saved + plan_.products) * kept_stride_ : 0), products_(direction_, shared_, capacity_) {}
   BackwardOfDirection(const BackwardOfDirection&) = delete;
@@ -30,27 +31,31 @@ template <class T> class BackwardOfDirection {
     for (long i = 0; again_ && i < weights_.tasks(); ++i) weights_.pack(direction_.of.parameters(), i);
     return shared_.begin(capacity_) && products_.begin();
   }
-  bool scan(long begin, long end, long part) const {
-    const StepOrder mine = parts_.order(order_, part), forward = mine.reversed();
-    const long first = order_.net.T - end, last = order_.net.T - begin, columns = part % parts_.columns;
+  void scan(long begin, long end, long batch, long part, Failure& failure, Team& team) const {
+    const Division& by = parts_.by;
+    const StepOrder mine = batch_part(order_, batch, by.batch_parts), forward = mine.reversed();
+    const long first = order_.net.T - end, last = order_.net.T - begin;
+    const ColumnPart columns = column_part<T>(order_.net.H, part, by.column_parts);
     const KeptArrays<T> kept = kept_of(begin, end);
-    const auto run_again = [&](auto&& scan) {
-      if (scan.ok()) scan.run_again(kept.data, kept.stride, kept.first);
-      return scan.ok();
+    if (mine.count() == 0) return;
+    const auto run = [&](auto* again, auto& back) {
+      if (!failure.let_go_on(back.ok() && (!again || again->ok()), by.meets, team)) return;
+      if (again) again->run_again(kept.data, kept.stride, kept.first);
+      back.run(begin, end, kept);
     };
-    const auto run = [&](auto&& scan) {
-      if (scan.ok()) scan.run(begin, end, kept);
-      return scan.ok();
-    };
-    if (mine.count() == 0) return true;
-    if (parts_.in_blocks)
-      return (!again_ ||
-                 run_again(BlockForwardScan<T>(
-                     forward, direction_.of, weights_, plan_.phased_train, columns, first, last))) &&
-          run(BlockBackwardScan<T>(
-              mine, direction_, shared_, column_part<T>(order_.net.H, columns, parts_.columns), end - begin));
-    return (!again_ || run_again(ProgramForwardScan<T>(forward, direction_.of, weights_, plan_.train, first, last))) &&
-        run(ProgramBackwardScan<T>(mine, direction_, shared_));
+    if (parts_.in_blocks) {
+      using Again = BlockForwardScan<T>;
+      BlockBackwardScan<T> back(mine, direction_, shared_, columns, end - begin);
+      if (!again_) return run(static_cast<Again*>(nullptr), back);
+      Again again(forward, direction_.of, weights_, plan_.phased_train, columns, first, last);
+      return run(&again, back);
+    }
+    using Again = ProgramForwardScan<T>;
+    ProgramBackwardScan<T> back(mine, direction_, shared_, columns, by.meets, team);
+    if (!again_) return run(static_cast<Again*>(nullptr), back);
+    InputProjection projection(forward, weights_, direction_.of.x, first, last, columns.from, columns.to, false);
+    Again again(forward, direction_.of, plan_.train, projection, by.meets, nullptr, team);
+    run(&again, back);
   }
   void gather(long begin, long end) { products_.gather(order_, begin, end, kept_of(begin, end)); }
   ProgramGradientProducts<T>& products() { return products_; }
@@ -107,8 +112,8 @@ template <class T> bool layer_backward(const ProgramBackward& call, long layer, 
     team.each(together, [&](std::int64_t i) { failure.unless(directions[i]->begin()); });
     for (long begin = 0; begin < net.T && !failure; begin += chunk) {
       const long end = min(net.T, begin + chunk);
-      team.each(together * parts.count(),
-          [&](std::int64_t i) { failure.unless(directions[i / parts.count()]->scan(begin, end, i % parts.count())); });
+      each_part(parts.by, together, team,
+          [&](long i, long batch, long part) { directions[i]->scan(begin, end, batch, part, failure, team); });
       for (long i = 0; i < together && !failure; ++i) {
         directions[i]->gather(begin, end);
         ProgramGradientProducts<T>& products = directions[i]->products();
@@ -119,13 +124,6 @@ template <class T> bool layer_backward(const ProgramBackward& call, long layer, 
     for (long i = 0; i < together; ++i) directions[i]->finish();
   }
   return !failure;
-}
-
-template <class T> void copy_steps(const Network& net, const StepTensor& from, const StepTensor& to, long width) {
-  const StepOrder order{net, false, 0, net.B};
-  for (long t = 0; t < net.T; ++t)
-    for (long r = 0, n = order.rows(t); r < n; ++r)
-      __builtin_memcpy(order.row_of<T>(to, t, r), order.row_of<T>(from, t, r), width * sizeof(T));
 }
 
 template <class T> bool program_backward(const ProgramBackward& call, Team& team) {

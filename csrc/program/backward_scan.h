@@ -52,10 +52,10 @@ template <class T> class BackwardShared {
     if (fresh) __builtin_memset(fresh, 0, static_cast<std::size_t>(plan.states * B * H) * sizeof(T));
     return true;
   }
-  const T* weights(int product) const {
+  const T* weights(int product, long panel) const {  // from a panel on
     long gates_before = 0;
     for (int p = 0; p < product; ++p) gates_before += plan.gate_products[p].count;
-    return w_hh + gates_before * H * panels<T>(H) * kLanes<T>;
+    return w_hh + (gates_before * panels<T>(H) + plan.gate_products[product].count * panel) * H * kLanes<T>;
   }
   T* carried(long which, int state, long sequence) const {
     return carry + ((which * plan.states + state) * B + sequence) * H;
@@ -97,30 +97,32 @@ template <class T> struct KeptArrays {
 
 template <class T> class ProgramBackwardScan {
  public:
-  ProgramBackwardScan(const StepOrder& order, const BackwardDirection<T>& direction, const BackwardShared<T>& shared)
+  // Of some columns; parts of them meet where `meets`.
+  ProgramBackwardScan(const StepOrder& order, const BackwardDirection<T>& direction, const BackwardShared<T>& shared,
+      const ColumnPart& columns, bool meets, Team& team)
       : order_(order), forward_(order.reversed()), direction_(direction), shared_(shared), plan_(shared.plan),
-        H_(shared.H), rows_(order.count()), plane_(plane<T>(rows_ * H_)),
-        values_(plan_, plan_.backward, direction.of.parameters(), rows_, H_),
+        columns_(columns), meets_(meets), team_(team), H_(shared.H), rows_(order.count()), plane_(plane<T>(rows_ * H_)),
+        values_(plan_, plan_.backward, direction.of.parameters(), rows_, columns, H_),
         planes_((4 * plan_.states + plan_.products + 2 * plan_.step_inputs + plan_.draws + plan_.gates) * plane_),
-        gate_rows_(rows_), before_(plan_.states), after_(plan_.states), exports_(plan_.backward.value_count),
-        columns_(plan_.backward.value_count), export_ends_(plan_.products + 1) {}
-  bool ok() const { return all_ok(values_, planes_, gate_rows_, before_, after_, exports_, columns_, export_ends_); }
+        gate_rows_(rows_), before_(4 * plan_.states), exports_(plan_.backward.value_count),
+        columns_of_(plan_.backward.value_count), export_ends_(plan_.products + 1), rooms_(planes_), sums_(shared.sums) {
+  }
+  bool ok() const { return all_ok(values_, planes_, gate_rows_, before_, exports_, columns_of_, export_ends_); }
 
   // Positions begin..end-1, whose gate gradients begin at the shared ones' first row.
   void run(long begin, long end, const KeptArrays<T>& kept) {
-    values_.begin();
+    begin_values(kept);
     find_exports();
     for (int k = 0; k < plan_.step_inputs; ++k)
       __builtin_memset(grad_step_input(k), 0, static_cast<std::size_t>(plane_) * sizeof(T));
     T* gates = shared_.gates + order_.first * shared_.stride;
+    const StepOrder all{order_.net, order_.reverse, 0, order_.net.B};
     for (long s = begin; s < end; ++s) {
       const long n = order_.rows(s);
       arrive(s, n);
       place(s, kept);
-      step(n, gates, carried((s + 1) % 2, 0));
+      step(n, gates, leaving()[0]);
       leave(s, n);
-      StepOrder all = order_;
-      all.first = 0, all.last = order_.net.B;
       gates += all.rows(s) * shared_.stride;
     }
   }
@@ -133,8 +135,30 @@ template <class T> class ProgramBackwardScan {
   T* grad_step_input(int k) const { return step_input(plan_.step_inputs + k); }
   T* draw(int k) const { return grad_step_input(plan_.step_inputs + k); }
   T* grad_gate(int g) const { return draw(plan_.draws + g); }
-  T* carried(long which, int state) const { return shared_.carried(which, state, order_.first); }
+  // By state: before and after the step; the gradients that arrive, and leave.
+  T** after() const { return before_ + plan_.states; }
+  T** arriving() const { return before_ + 2 * plan_.states; }
+  T** leaving() const { return before_ + 3 * plan_.states; }
 
+  void begin_values(const KeptArrays<T>& kept) {
+    kept_ = kept.data;
+    values_.begin([&](Kind kind, int i) -> Place<T> {
+      switch (kind) {
+        case Kind::state: return {before_ + i};
+        case Kind::new_state: return {after() + i};
+        case Kind::saved: return {&kept_, i * kept.stride, along_kept};
+        case Kind::factor: return {&kept_, (plan_.saved + i) * kept.stride, along_kept};
+        case Kind::step_input: return {&rooms_, step_input(i) - rooms_};
+        case Kind::draw: return {&rooms_, draw(i) - rooms_};
+        case Kind::grad_new_state: return {arriving() + i};
+        case Kind::grad_state: return {leaving() + i};
+        case Kind::grad_factor: return {&rooms_, grad_factor(i) - rooms_};
+        case Kind::grad_step_input: return {&rooms_, grad_step_input(i) - rooms_};
+        case Kind::grad_gate: return {&rooms_, grad_gate(i) - rooms_};
+        default: return {&sums_, (i * shared_.B + order_.first) * H_};
+      }
+    });
+  }
   void find_exports() {
     const Code& code = plan_.backward;
     int count = 0;
@@ -144,28 +168,38 @@ template <class T> class ProgramBackwardScan {
         const Value& value = code.values[v];
         if (value.kind != Kind::grad_input && value.kind != Kind::grad_recurrent) continue;
         exports_[count] = v;
-        columns_[count++] = value.kind == Kind::grad_input ? plan_.column_of_input[value.index]
-                                                           : plan_.column_of_recurrent[value.index];
+        columns_of_[count++] = value.kind == Kind::grad_input ? plan_.column_of_input[value.index]
+                                                              : plan_.column_of_recurrent[value.index];
       }
       export_ends_[stage] = count;
     }
   }
+
+  // Rows of the columns.
+  void clear(T* rows, long n) const {
+    for (long r = 0; r < n; ++r) __builtin_memset(rows + r * H_ + columns_.first, 0, columns_.count * sizeof(T));
+  }
+  void copy(T* to, const T* from) const {
+    __builtin_memcpy(to + columns_.first, from + columns_.first, columns_.count * sizeof(T));
+  }
+  void add(T* to, const T* from) const { add_columns<T>(to, from, H_, columns_.from, columns_.to); }
 
   // The gradients that arrive at the states after position s: from the step after, or the final state's; and the
   // caller's.
   void arrive(long s, long n) {
     const long old = order_.continuing(s);
     for (int st = 0; st < plan_.states; ++st) {
-      T* to = carried(s % 2, st);
-      const T* final = direction_.grad_final(st);
+      T* to = arriving()[st] = shared_.carried(s % 2, st, order_.first);
+      leaving()[st] = shared_.carried((s + 1) % 2, st, order_.first);
+      const T* final = old < n ? direction_.grad_final(st) : nullptr;
       for (long r = old; r < n; ++r)
-        if (final) __builtin_memcpy(to + r * H_, final + sequence_of(order_, r) * H_, H_ * sizeof(T));
-        else __builtin_memset(to + r * H_, 0, H_ * sizeof(T));
+        if (final) copy(to + r * H_, final + sequence_of(order_, r) * H_);
+        else clear(to + r * H_, 1);
       if (st == 0) add_rows(direction_.grad_h, s, n, to);
       else if (direction_.call.grad_traced) add_rows(direction_.of.of(direction_.call.grad_traced[st - 1]), s, n, to);
     }
     for (int g = 0; g < plan_.gates; ++g) {
-      __builtin_memset(grad_gate(g), 0, static_cast<std::size_t>(n * H_) * sizeof(T));
+      clear(grad_gate(g), n);
       if (direction_.call.grad_traced)
         add_rows(direction_.of.of(direction_.call.grad_traced[plan_.states - 1 + g]), s, n, grad_gate(g));
     }
@@ -173,41 +207,26 @@ template <class T> class ProgramBackwardScan {
   void add_rows(const StepTensor& x, long s, long n, T* to) const {
     const StepRows<const T> rows = order_.rows_of<const T>(x, s);
     if (!rows) return;
-    if (x.column) {
-      for (long r = 0; r < n; ++r) add_columns<T>(to + r * H_, rows[r], H_, 0, panels<T>(H_));
-    } else {
-      for (long r = 0; r < n; ++r)
-        for (long j = 0; j < H_; ++j) to[r * H_ + j] += *rows[r];
+    for (long r = 0; r < n; ++r) {
+      if (x.column) add(to + r * H_, rows[r]);
+      else
+        for (long j = 0; j < columns_.count; ++j) to[r * H_ + columns_.first + j] += *rows[r];
     }
   }
 
   void place(long s, const KeptArrays<T>& kept) {
     const DirectionOf<T>& of = direction_.of;
-    const long position = order_.net.T - 1 - s, row = of.row_at(forward_, position) - kept.first;
+    const long position = order_.net.T - 1 - s;
     for (int k = 0; k < plan_.step_inputs; ++k)
       copy_in<T>(
           forward_, of.call.step_inputs[k].first, position, plan_.step_input_is_vector[k] ? H_ : 1, H_, step_input(k));
     for (int k = 0; k < plan_.draws; ++k) copy_in<T>(forward_, of.of(of.call.draws[k]), position, H_, H_, draw(k));
     for (int st = 0; st < plan_.states; ++st) {
-      if (plan_.reads_state[st]) before_[st] = of.before(forward_, position, st, gathered(st, 0), gathered(st, 1));
-      if (plan_.reads_new_state[st]) after_[st] = of.after(forward_, position, st, gathered(st, 2));
+      if (plan_.reads_state[st])
+        before_[st] = const_cast<T*>(of.known_before(forward_, position, st, gathered(st, 0), gathered(st, 1)));
+      if (plan_.reads_new_state[st]) after()[st] = const_cast<T*>(of.after(forward_, position, st, gathered(st, 2)));
     }
-    values_.move([&](Kind kind, int i) -> T* {
-      switch (kind) {
-        case Kind::state: return const_cast<T*>(before_[i]);
-        case Kind::new_state: return const_cast<T*>(after_[i]);
-        case Kind::saved: return kept.data + i * kept.stride + row * H_;
-        case Kind::factor: return kept.data + (plan_.saved + i) * kept.stride + row * H_;
-        case Kind::step_input: return step_input(i);
-        case Kind::draw: return draw(i);
-        case Kind::grad_new_state: return carried(s % 2, i);
-        case Kind::grad_state: return carried((s + 1) % 2, i);
-        case Kind::grad_factor: return grad_factor(i);
-        case Kind::grad_step_input: return grad_step_input(i);
-        case Kind::grad_gate: return grad_gate(i);
-        default: return shared_.sums + (i * shared_.B + order_.first) * H_;
-      }
-    });
+    values_.move(0, of.row_at(forward_, position) - kept.first);
   }
 
   // One step of n rows: the program's stages, each followed by a product of what it left. `to`: the gradient of the
@@ -218,16 +237,18 @@ template <class T> class ProgramBackwardScan {
       values_.run(stage, n, [&](T* const* at, long row, long rows, long column, long columns) {
         for (int i = first; i < last; ++i)
           for (long r = 0; r < rows; ++r)
-            copy_columns<T, T>(gates + (row + r) * shared_.stride + columns_[i] * H_ + column,
+            copy_columns<T, T>(gates + (row + r) * shared_.stride + columns_of_[i] * H_ + columns_.first + column,
                 at[exports_[i]] + r * columns, 1, columns, 0, panels<T>(columns));
       });
       const int index = plan_.products - 1 - stage;
       const GateProduct& gate_product = plan_.gate_products[index];
-      for (long r = 0; r < n; ++r) gate_rows_[r] = gates + r * shared_.stride + gate_product.column * H_;
       const bool add = index == 0 && plan_.writes_grad_state[0];
+      if (gate_product.count == 0 && add) continue;
+      if (meets_) team_.barrier();
+      for (long r = 0; r < n; ++r) gate_rows_[r] = gates + r * shared_.stride + gate_product.column * H_;
       const StoreEpilogue<T, StepRows<T>> store{{index == 0 ? to : grad_factor(index - 1), H_, nullptr}, H_, add};
-      if (gate_product.count > 0 || !add)
-        product<T, 1>(n, Rows<T>{gate_rows_}, gate_product.count * H_, shared_.weights(index), 0, panels<T>(H_), store);
+      product<T, 1>(n, Rows<T>{gate_rows_}, gate_product.count * H_, shared_.weights(index, columns_.from),
+          columns_.from, columns_.to, store);
     }
   }
 
@@ -237,22 +258,20 @@ template <class T> class ProgramBackwardScan {
     const long position = order_.net.T - 1 - s, stay = order_.staying(s);
     const bool cut = cuts(forward_, position, n);
     for (int st = 0; st < plan_.states; ++st) {
-      T* grad = carried((s + 1) % 2, st);
-      if (st > 0 && !plan_.writes_grad_state[st])
-        __builtin_memset(grad, 0, static_cast<std::size_t>(n * H_) * sizeof(T));
+      T* grad = leaving()[st];
+      if (st > 0 && !plan_.writes_grad_state[st]) clear(grad, n);
       for (long r = 0; cut && r < n; ++r) {
         if (!forward_.resets(position, r)) continue;
-        add_columns<T>(shared_.fresh + (st * shared_.B + order_.first + r) * H_, grad + r * H_, H_, 0, panels<T>(H_));
-        __builtin_memset(grad + r * H_, 0, H_ * sizeof(T));
+        add(shared_.fresh + (st * shared_.B + order_.first + r) * H_, grad + r * H_);
+        clear(grad + r * H_, 1);
       }
-      T* initial = direction_.grad_initial(st);
-      for (long r = stay; initial && r < n; ++r)
-        __builtin_memcpy(initial + sequence_of(order_, r) * H_, grad + r * H_, H_ * sizeof(T));
+      T* initial = stay < n ? direction_.grad_initial(st) : nullptr;
+      for (long r = stay; initial && r < n; ++r) copy(initial + sequence_of(order_, r) * H_, grad + r * H_);
     }
     for (int k = 0; k < plan_.step_inputs; ++k) {
       const StepTensor to = direction_.of.of(direction_.call.grad_step_inputs[k]);
       if (!to.data) continue;
-      if (plan_.step_input_is_vector[k]) copy_out<T>(order_, grad_step_input(k), to, s, H_);
+      if (plan_.step_input_is_vector[k]) copy_out<T>(order_, grad_step_input(k), to, s, H_, columns_);
       else
         for (long r = 0; r < n; ++r)
           *order_.row_of<T>(to, s, r) = row_sum<T>(grad_step_input(k) + r * H_, kLanes<T>, H_);
@@ -263,12 +282,18 @@ template <class T> class ProgramBackwardScan {
   const BackwardDirection<T>& direction_;
   const BackwardShared<T>& shared_;
   const Plan& plan_;
+  const ColumnPart columns_;
+  const bool meets_;
+  Team& team_;
   const long H_, rows_, plane_;
   Values<T> values_;
   const Buffer<T> planes_;
-  const Buffer<const T*> gate_rows_, before_, after_;
-  const Buffer<int> exports_, columns_,
+  const Buffer<const T*> gate_rows_;
+  const Buffer<T*> before_;
+  const Buffer<int> exports_, columns_of_,
       export_ends_;  // values that are gate gradients, and which; how many up to a stage
+  T *const rooms_, *const sums_;
+  T* kept_ = nullptr;
 };
 
 }  // namespace elman::ELMAN_TARGET

@@ -17,7 +17,7 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
 
   // Positions begin..end-1, whose gate gradients begin at the shared ones' first row.
   void run(long begin, long end, const KeptArrays<T>& kept) {
-    values_.begin();
+    values_.begin([&](Kind, int own) -> Place<T> { return {&sums_, own * shared_.B * H_}; });
     for (int st = 0; st < plan_.states; ++st) {
       before_[st] = values_.at(Kind::grad_new_state, st), after_[st] = values_.at(Kind::grad_state, st);
       if (begin > 0) copy_rows(rows_, width_, shared_carry(st), H_, this->carried(st), width_);
@@ -110,7 +110,7 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
   }
 
   // What a block has found, to where it goes. Returns where the gate gradients of the next one begin.
-  T* give(long from, long to, T* gates) const {
+  T* give(long from, long to, T* gates) {
     const StepOrder all{order_.net, order_.reverse, 0, order_.net.B};
     this->each_position(from, to, [&](long s, long m) {
       for (int g = 0; g < plan_.inputs; ++g)
@@ -121,8 +121,8 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
     });
     this->each_position(from, to, [&](long s, long m) {
       for (long r = 0; plan_.owns > 0 && r < order_.rows(s); ++r) {
-        values_.move(
-            [&](Kind, int own) { return shared_.sums + (own * shared_.B + order_.first + r) * H_ + columns_.first; });
+        sums_ = shared_.sums + (order_.first + r) * H_;
+        values_.move(0, 0);
         values_.run_rows(own_sums, m + r, 1);
       }
     });
@@ -149,6 +149,7 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
   const BackwardDirection<T>& direction_;
   const BackwardShared<T>& shared_;
   const Buffer<const T*> grad_input_;  // by gate, where its gradient is computed; null: zero
+  T* sums_ = nullptr;                  // of a sequence
 };
 
 }  // namespace elman::ELMAN_TARGET

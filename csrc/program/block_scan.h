@@ -3,7 +3,6 @@
 #pragma once
 
 #include "places.h"
-#include "weights.h"
 
 namespace elman::ELMAN_TARGET {
 
@@ -18,7 +17,7 @@ template <class T> class BlockScan {
       long positions, long inputs)
       : order_(order), of_(direction), plan_(direction.plan()), columns_(columns), width_(columns.count),
         H_(direction.call.net.H), rows_(order.count()), steps_(steps_of(code, positions, inputs)),
-        values_(plan_, code, direction.parameters(), steps_ * rows_, width_, true, columns.first),
+        values_(plan_, code, direction.parameters(), steps_ * rows_, columns, width_, true),
         carried_(plan_.states * rows_ * width_), before_(plan_.states), after_(plan_.states) {}
   bool ok() const { return all_ok(values_, carried_, before_, after_); }
 
@@ -54,7 +53,8 @@ template <class T> class BlockScan {
   }
   void copy_steps_out(const T* array, const StepTensor& x, long from, long to) const {
     if (array && x.data)
-      each_position(from, to, [&](long s, long m) { copy_out<T>(order_, array + m * width_, x, s, width_); });
+      each_position(from, to,
+          [&](long s, long m) { copy_out<T>(order_, array + m * width_, x, s, width_, column_part<T>(width_, 0, 1)); });
   }
   void copy_kept_in(T* kept, long first, long from, long to, T* array) const {
     if (array)
@@ -113,15 +113,12 @@ template <class T> class BlockScan {
 template <class T> class BlockForwardScan : BlockScan<T> {
  public:
   BlockForwardScan(const StepOrder& order, const DirectionOf<T>& direction, const ProgramWeights<T>& weights,
-      const Code& code, long part, long start, long stop)
-      : BlockScan<T>(order, direction, code, column_part<T>(direction.call.net.H, part, weights.parts), stop - start,
-            direction.I),
-        weights_(weights), part_(part), start_(start), stop_(stop), unread_(plane<T>(steps_ * rows_ * width_)),
-        x_(steps_ * rows_, direction.I), input_(plan_.inputs), panels_to_(weights.most_panels()),
-        panels_from_(weights.most_panels()), panel_strides_(weights.most_panels()) {}
-  bool ok() const {
-    return BlockScan<T>::ok() && all_ok(unread_, x_, input_, panels_to_, panels_from_, panel_strides_);
-  }
+      const Code& code, const ColumnPart& columns, long start, long stop)
+      : BlockScan<T>(order, direction, code, columns,
+            min(stop - start, weights.most_rows(columns) / max(1, order.count())), direction.I),
+        weights_(weights), start_(start), stop_(stop), memory_(weights.room(0)), x_(steps_ * rows_, direction.I),
+        z_(memory_) {}
+  bool ok() const { return BlockScan<T>::ok() && all_ok(memory_, x_); }
 
   void run(const ProgramForward& call) {
     begin();
@@ -162,17 +159,14 @@ template <class T> class BlockForwardScan : BlockScan<T> {
   using BlockScan<T>::after_;
 
   void begin() {
-    values_.begin();
+    values_.begin([&](Kind, int gate) -> Place<T> { return {&z_, weights_.input_at(gate)}; });
+    values_.move(0, 0);
     for (int st = 0; st < plan_.states; ++st)
       before_[st] = values_.at(Kind::state, st), after_[st] = values_.at(Kind::new_state, st);
-    for (int g = 0; g < plan_.inputs; ++g) {
-      T* array = values_.at(Kind::input, g);
-      input_[g] = array ? array : static_cast<T*>(unread_);
-    }
   }
   long project(long from, long to) const {
     const long rows = order_.template gather<const T>(of_.x, from, to, x_.rows);
-    weights_.project(rows, x_, input_, {panels_to_, panels_from_, panel_strides_}, part_);
+    weights_.project(rows, x_.first(rows), columns_.from, columns_.to, z_, width_);
     return this->take(from, to);
   }
   // What a block has found, to where it goes.
@@ -197,13 +191,10 @@ template <class T> class BlockForwardScan : BlockScan<T> {
   }
 
   const ProgramWeights<T>& weights_;
-  const long part_, start_, stop_;
-  const Buffer<T> unread_;  // the inputs' part of a gate that the code does not read
+  const long start_, stop_;
+  const Buffer<T> memory_;
   const Lhs<T> x_;
-  const Buffer<T*> input_;  // by gate
-  const Buffer<T*> panels_to_;
-  const Buffer<const T*> panels_from_;
-  const Buffer<long> panel_strides_;
+  T* const z_;  // the inputs' parts
 };
 
 }  // namespace elman::ELMAN_TARGET

@@ -98,8 +98,7 @@ class ProgramContract {
   template <class Call> double work(const Call& call) const { return elman::work(stack_.program, call); }
   template <class Call> std::uint64_t kind(const Call& call) const { return elman::kind(stack_.program, call); }
   template <class Call> void run(const Target& target, const Call& call, int threads) const {
-    elman::run(
-        target, stack_.program, call, batch_.lengths.empty() ? nullptr : batch_.lengths.data(), batch_.T, threads);
+    elman::run(target, stack_.program, call, ragged_, threads);
   }
   const Batch& batch() const { return batch_; }
 

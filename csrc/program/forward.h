@@ -17,24 +17,26 @@ template <class T> StepTensor layer_output(const ProgramCall& call, void* hidden
                      : dense(net, slice<T>(hidden, layer, net.rows * width), width);
 }
 
-// How the scans of some directions are divided: by sequences; and where these are fewer than the threads and units are
-// independent, by columns. Columns run in blocks of steps, and so do few numbers: of many, choosing the next
-// instruction costs less than copying a block's values.
+// How the scans of some directions are divided. Where units are independent, parts of the columns do not meet: there
+// are as many as threads need, beside those of the sequences. Columns then run in blocks of steps, and so do few
+// numbers: of many, choosing the next instruction costs less than copying a block's values.
 struct ScanParts {
-  long sequences, columns;
+  Division by;
   bool in_blocks;
-  long count() const { return sequences * columns; }
-  StepOrder order(const StepOrder& all, long part) const { return batch_part(all, part / columns, sequences); }
 };
 constexpr long kFewBytes = 64;
-template <class T> ScanParts scan_parts(const ProgramCall& call, long directions, bool whole_rows, const Team& team) {
-  const long sequences = min(team.threads(), call.net.B);
-  const bool splits = call.plan->independent && !call.plan->needs_rows && !whole_rows;
-  const long columns = splits ? min(panels<T>(call.net.H), ceil_div(team.threads(), directions * sequences)) : 1;
-  const long bytes = ceil_div(call.net.B, sequences) * call.net.H * static_cast<long>(sizeof(T));
-  const Code& code = call.plan->phased_infer;
-  const bool few = call.plan->independent && bytes <= kFewBytes && code.stages[each_step] > code.stages[before_steps];
-  return {sequences, columns, columns > 1 || few};
+template <class T> ScanParts scan_parts(const ProgramCall& call, long directions, bool whole_rows, Team& team) {
+  const Network& net = call.net;
+  const Plan& plan = *call.plan;
+  const long sequences = min(team.threads(), net.B), groups = panels<T>(net.H);
+  const bool splits = !plan.needs_rows && !whole_rows;
+  if (!plan.independent)
+    return {splits ? divide(net, plan.recurrents * net.H, groups, team) : Division{sequences, 1}, false};
+  const long columns = splits ? min(groups, ceil_div(team.threads(), directions * sequences)) : 1;
+  const long bytes = ceil_div(net.B, sequences) * net.H * static_cast<long>(sizeof(T));
+  const Code& code = plan.phased_infer;
+  const bool few = bytes <= kFewBytes && code.stages[each_step] > code.stages[before_steps];
+  return {{sequences, columns}, columns > 1 || few};
 }
 
 template <class T>
@@ -44,29 +46,40 @@ bool layer_forward(const ProgramForward& call, long layer, const StepTensor& x, 
   const Plan& plan = *call.plan;
   const bool trains = call.kept && !call.recompute;
   const ScanParts parts = scan_parts<T>(call, net.D, false, team);
-  const ProgramWeights<T> first(plan, net.H, I, parts.columns);
-  const ProgramWeights<T> second(plan, net.D == 2 ? net.H : 0, I, parts.columns);
-  if (!all_ok(first, second)) return false;
-  const ProgramWeights<T>* weights[] = {&first, &second};
+  const Division& by = parts.by;
+  using Weights = ProgramWeights<T>;
+  const Weights first(plan, net, net.H, I, by.column_parts),
+      second(plan, net, net.D == 2 ? net.H : 0, I, by.column_parts);
+  const Buffer<T> meeting(by.meets ? ProgramForwardScan<T>::met(plan) * plane<T>(net.B * net.H) : 0);
+  if (!all_ok(first, second, meeting)) return false;
+  const Weights* weights[] = {&first, &second};
   team.each(net.D * first.tasks(), [&](std::int64_t i) {
     const long d = i / first.tasks();
     weights[d]->pack(call.parameters[layer * net.D + d], i % first.tasks());
   });
   Failure failure;
-  team.each(net.D * parts.count(), [&](std::int64_t i) {
-    const long d = i / parts.count(), part = i % parts.count();
-    const DirectionOf<T> direction{call, layer * net.D + d, I, x, from_column<T>(output, d * net.H)};
-    const StepOrder order = parts.order({net, d == 1, 0, net.B}, part);
-    const auto run = [&](auto&& scan) {
+  const auto direction = [&](long d) {
+    return DirectionOf<T>{call, layer * net.D + d, I, x, from_column<T>(output, d * net.H)};
+  };
+  if (parts.in_blocks) {
+    each_part(by, net.D, team, [&](long d, long batch, long part) {
+      const StepOrder order = batch_part({net, d == 1, 0, net.B}, batch, by.batch_parts);
+      const DirectionOf<T> of = direction(d);
+      BlockForwardScan<T> scan(order, of, *weights[d], trains ? plan.phased_train : plan.phased_infer,
+          column_part<T>(net.H, part, by.column_parts), 0, net.T);
       failure.unless(scan.ok());
       if (scan.ok()) scan.run(call);
-    };
-    if (order.count() == 0) return;
-    if (parts.in_blocks)
-      run(BlockForwardScan<T>(order, direction, *weights[d], trains ? plan.phased_train : plan.phased_infer,
-          part % parts.columns, 0, net.T));
-    else run(ProgramForwardScan<T>(order, direction, *weights[d], trains ? plan.train : plan.infer, 0, net.T));
-  });
+    });
+  } else {
+    using Scan = ProgramForwardScan<T>;
+    scan_layer(net, by, weights, panels<T>(net.H), x, {}, team,
+        [&](const StepOrder& order, long d, InputProjection<Weights>& projection, long, long) {
+          const DirectionOf<T> of = direction(d);
+          Scan scan(order, of, trains ? plan.train : plan.infer, projection, by.meets, meeting, team);
+          if (failure.let_go_on(scan.ok(), by.meets, team)) scan.run(call);
+          else projection.abandon();
+        });
+  }
   return !failure;
 }
 

@@ -3,140 +3,135 @@
 #pragma once
 
 #include "places.h"
-#include "weights.h"
 
 namespace elman::ELMAN_TARGET {
 
-// Bytes of the inputs' projections at hand: with the inputs they come from they should stay in a core's second-level
-// cache.
-constexpr long kProjected = 128 * 1024;
-
 template <class T> class ProgramForwardScan {
  public:
-  // Positions start..stop-1 of the order's sequences. `again`: the states are known, and what was not kept goes to
-  // `kept` (arrays of `stride` numbers, the first row being that of position `start`'s or `stop - 1`'s step, whichever
-  // comes first), SAVED, then the factors.
-  ProgramForwardScan(const StepOrder& order, const DirectionOf<T>& direction, const ProgramWeights<T>& weights,
-      const Code& code, long start, long stop)
-      : order_(order), of_(direction), plan_(direction.plan()), weights_(weights), start_(start), stop_(stop),
+  using Projection = InputProjection<ProgramWeights<T>>;
+  // What parts of the columns read of one another's lies in so many arrays of (rows, H): h before and after a step, and
+  // the factors.
+  static long met(const Plan& plan) { return 1 + plan.products; }
+
+  // The projected positions of the order's sequences, in the projected columns, whose parts meet in each step where
+  // `meets`. `meeting`: the arrays in which they do; null: h is known, or this is the only part.
+  ProgramForwardScan(const StepOrder& order, const DirectionOf<T>& direction, const Code& code, Projection& projection,
+      bool meets, T* meeting, Team& team)
+      : order_(order), of_(direction), plan_(direction.plan()), weights_(projection.weights), projection_(projection),
+        columns_(panel_columns<T>(direction.call.net.H, projection.from, projection.to)), meets_(meets), team_(team),
         H_(direction.call.net.H), rows_(order.count()), plane_(plane<T>(rows_ * H_)),
-        steps_(max(1,
-            min(stop - start, kProjected / static_cast<long>(sizeof(T)) / max(1, plan_.inputs * H_) / max(1, rows_)))),
-        values_(plan_, code, direction.parameters(), rows_, H_), projected_stride_(plane<T>(steps_ * rows_ * H_)),
-        projected_(plan_.inputs * projected_stride_), x_(steps_ * rows_, direction.I),
-        planes_((plan_.recurrents + 4 * plan_.states + plan_.products + plan_.step_inputs + plan_.draws + plan_.gates) *
-            plane_),
-        input_(plan_.inputs), recurrent_(plan_.recurrents), now_(plan_.states), before_(plan_.states), h_rows_(rows_),
-        panels_to_(weights.most_panels()), panels_from_(weights.most_panels()), panel_strides_(weights.most_panels()) {}
-  bool ok() const {
-    return all_ok(values_, projected_, x_, planes_, input_, recurrent_, now_, before_, h_rows_, panels_to_,
-        panels_from_, panel_strides_);
-  }
+        values_(plan_, code, direction.parameters(), rows_, columns_, H_),
+        planes_(
+            (3 * plan_.states + plan_.step_inputs + plan_.draws + plan_.gates + (meeting ? 0 : met(plan_))) * plane_),
+        now_(plan_.states), before_(plan_.states), h_rows_(rows_), rooms_(planes_),
+        met_(meeting ? meeting : gate_room(plan_.gates)) {}
+  bool ok() const { return all_ok(projection_, values_, planes_, now_, before_, h_rows_); }
 
   void run(const ProgramForward& call) {
-    begin();
-    for (long from = start_; from < stop_; from += steps_) {
-      const long to = min(stop_, from + steps_);
-      project(from, to);
-      for (long s = from, m = 0; s < to; m += order_.rows(s++)) {
-        const long n = order_.rows(s), row = of_.row_at(order_, s);
-        for (int st = 0; st < plan_.states; ++st) {
-          const T* previous = now_[st];
-          before_[st] = of_.before(order_, s, st, previous, gathered(st));
-          T* kept = st == 0 ? side_by_side<T>(order_, of_.h, s, H_) : of_.kept_state(st);
-          now_[st] = !kept ? state_room(st, s % 2) : st == 0 ? kept : kept + row * H_;
-        }
-        const bool keeps = of_.call.kept && !of_.call.recompute;
-        step(s, m, n, [&](Kind kind, int i) {
-          if (kind == Kind::saved) return of_.saved(i) + row * H_;
-          return keeps ? of_.factor(i) + row * H_ : factor_room(i);
-        });
-        if (now_[0] != side_by_side<T>(order_, of_.h, s, H_)) copy_out<T>(order_, now_[0], of_.h, s, H_);
-        if (call.traced) trace(call, s);
-        finish(call, s, n);
+    begin(call.kept && !call.recompute ? of_.saved(0) : nullptr, plane<T>(call.net.rows * H_));
+    each_position([&](long s, long m, long n) {
+      const long old = order_.continuing(s), stay = order_.staying(s), row = of_.row_at(order_, s);
+      const bool goes_on = old == n && !cuts(order_, s, n);
+      T* h = side_by_side<T>(order_, of_.h, s, H_);
+      for (int st = 0; st < plan_.states; ++st) {
+        T* kept = st == 0 ? h : of_.kept_state(st);
+        before_[st] = goes_on ? now_[st] : const_cast<T*>(of_.before(order_, s, st, now_[st], gathered(st)));
+        now_[st] = !kept ? state_room(st, s % 2) : st == 0 ? kept : kept + row * H_;
       }
-    }
+      step(s, m, n, row);
+      if (!h) copy_out<T>(order_, now_[0], of_.h, s, H_, columns_);
+      if (call.traced) trace(call, s);
+      if (stay < n) finish(call, stay, n);
+      if (meets_) team_.barrier();
+    });
   }
   // Once more, where all states are known: to `kept`, arrays of `stride` numbers for SAVED and then for the factors, in
   // which the first row is number `first`.
   void run_again(T* kept, long stride, long first) {
-    begin();
-    for (long from = start_; from < stop_; from += steps_) {
-      const long to = min(stop_, from + steps_);
-      project(from, to);
-      for (long s = from, m = 0; s < to; m += order_.rows(s++)) {
-        const long row = of_.row_at(order_, s) - first;
-        for (int st = 0; st < plan_.states; ++st) {
-          before_[st] = of_.before(order_, s, st, gathered(st), state_room(st, 1));
-          now_[st] = state_room(st, 0);
-        }
-        step(s, m, order_.rows(s),
-            [&](Kind kind, int i) { return kept + (kind == Kind::saved ? i : plan_.saved + i) * stride + row * H_; });
+    begin(kept, stride);
+    each_position([&](long s, long m, long n) {
+      for (int st = 0; st < plan_.states; ++st) {
+        before_[st] = const_cast<T*>(of_.known_before(order_, s, st, gathered(st), state_room(st, 1)));
+        now_[st] = state_room(st, 0);
       }
-    }
+      step(s, m, n, of_.row_at(order_, s) - first);
+    });
   }
 
  private:
   // Arrays of (rows, H).
-  PanelPlaces<T> panels() const { return {panels_to_, panels_from_, panel_strides_}; }
   T* room(int i) const { return planes_ + i * plane_; }
-  T* gathered(int state) const { return room(plan_.recurrents + state); }
+  T* gathered(int state) const { return room(state); }
   T* state_room(int state, long which) const {
-    return room(plan_.recurrents + (1 + static_cast<int>(which)) * plan_.states + state);
+    return state == 0 ? met_ + which * plane_ : room((1 + static_cast<int>(which)) * plan_.states + state);
   }
-  T* factor_room(int j) const { return room(plan_.recurrents + 4 * plan_.states + j); }
-  T* step_input_room(int k) const { return factor_room(plan_.products + k); }
+  T* step_input_room(int k) const { return room(3 * plan_.states + k); }
   T* draw_room(int k) const { return step_input_room(plan_.step_inputs + k); }
   T* gate_room(int g) const { return draw_room(plan_.draws + g); }
+  T* factor(int j, long row) const {
+    return kept_ ? kept_ + (plan_.saved + j) * kept_stride_ + row * H_ : met_ + (2 + j) * plane_;
+  }
 
-  void begin() {
-    values_.begin();
+  // kept: where SAVED and factors go, arrays of `stride` numbers; null: they are not kept.
+  void begin(T* kept, long stride) {
+    kept_ = kept, kept_stride_ = stride;
     for (int st = 0; st < plan_.states; ++st) now_[st] = nullptr;
+    values_.begin([&](Kind kind, int i) -> Place<T> {
+      switch (kind) {
+        case Kind::input: return {&z_, weights_.input_at(i), along_chunk};
+        case Kind::recurrent: return {&z_, weights_.recurrent_at(i), along_chunk};
+        case Kind::state: return {before_ + i};
+        case Kind::new_state: return {now_ + i};
+        case Kind::step_input: return {&rooms_, step_input_room(i) - rooms_};
+        case Kind::draw: return {&rooms_, draw_room(i) - rooms_};
+        case Kind::gate: return {&rooms_, gate_room(i) - rooms_};
+        case Kind::saved: return {&kept_, i * stride, along_kept};
+        default:
+          if (kept) return {&kept_, (plan_.saved + i) * stride, along_kept};
+          return {&met_, (2 + i) * plane_};
+      }
+    });
   }
-  void project(long from, long to) {
-    const long m = order_.template gather<const T>(of_.x, from, to, x_.rows);
-    for (int g = 0; g < plan_.inputs; ++g) input_[g] = projected_ + g * projected_stride_;
-    weights_.project(m, x_, input_, panels());
+  // f(position, its first row in the chunk, how many it has).
+  template <class F> void each_position(const F& f) {
+    for (long chunk = 0; chunk < projection_.chunks(); ++chunk) {
+      z_ = projection_.take(chunk);
+      for (long s = projection_.begin(chunk), m = 0; s < projection_.end(chunk); ++s) {
+        const long n = order_.rows(s);
+        f(s, m, n);
+        m += n;
+      }
+      projection_.wavefront.advance(projection_.end(chunk));
+    }
   }
-  // Position s, whose inputs' parts are in row m and after. kept(kind, index): where SAVED and factors go.
-  template <class F> void step(long s, long m, long n, F kept) {
+  // Position s, of n rows, whose inputs' parts are in row m and after, and whose SAVED and factors go to `row`.
+  void step(long s, long m, long n, long row) {
     for (int k = 0; k < plan_.step_inputs; ++k)
       copy_in<T>(
           order_, of_.call.step_inputs[k].first, s, plan_.step_input_is_vector[k] ? H_ : 1, H_, step_input_room(k));
     for (int k = 0; k < plan_.draws; ++k) copy_in<T>(order_, of_.of(of_.call.draws[k]), s, H_, H_, draw_room(k));
-    for (int g = 0; g < plan_.recurrents; ++g)
-      recurrent_[g] = plan_.joined_input[g] >= 0 ? input_[plan_.joined_input[g]] + m * H_ : room(g);
-    values_.move([&](Kind kind, int i) -> T* {
-      switch (kind) {
-        case Kind::input: return input_[i] + m * H_;
-        case Kind::recurrent: return recurrent_[i];
-        case Kind::state: return const_cast<T*>(before_[i]);
-        case Kind::new_state: return now_[i];
-        case Kind::step_input: return step_input_room(i);
-        case Kind::draw: return draw_room(i);
-        case Kind::gate: return gate_room(i);
-        default: return kept(kind, i);
-      }
-    });
+    values_.move(m, row);
     for (int p = 0; p < plan_.products; ++p) {
       if (plan_.gate_products[p].count > 0) {
-        const T* rows = p == 0 ? before_[0] : kept(Kind::factor, p - 1);
+        const T* rows = p == 0 ? before_[0] : factor(p - 1, row);
         for (long r = 0; r < n; ++r) h_rows_[r] = rows + r * H_;
-        weights_.multiply(p, n, h_rows_, recurrent_, s % 2, panels());
+        weights_.multiply(p, n, h_rows_, columns_.from, columns_.to, z_ + m * H_, s % 2);
       }
       values_.run(p, n, [](auto...) {});
+      if (meets_ && p + 1 < plan_.products) team_.barrier();
     }
   }
   void trace(const ProgramForward& call, long s) const {
-    for (int st = 1; st < plan_.states; ++st) copy_out<T>(order_, now_[st], of_.of(call.traced[st - 1]), s, H_);
+    for (int st = 1; st < plan_.states; ++st)
+      copy_out<T>(order_, now_[st], of_.of(call.traced[st - 1]), s, H_, columns_);
     for (int g = 0; g < plan_.gates; ++g)
-      copy_out<T>(order_, gate_room(g), of_.of(call.traced[plan_.states - 1 + g]), s, H_);
+      copy_out<T>(order_, gate_room(g), of_.of(call.traced[plan_.states - 1 + g]), s, H_, columns_);
   }
-  void finish(const ProgramForward& call, long s, long n) const {  // the states at the sequences' last steps
+  void finish(const ProgramForward& call, long stay, long n) const {  // the states at the sequences' last steps
     for (int st = 0; st < plan_.states; ++st) {
-      T* final = slice<T>(call.final[st], of_.index, call.batch * H_);
-      for (long r = order_.staying(s); r < n; ++r)
-        __builtin_memcpy(final + sequence_of(order_, r) * H_, now_[st] + r * H_, H_ * sizeof(T));
+      T* final = slice<T>(call.final[st], of_.index, call.batch * H_) + columns_.first;
+      for (long r = stay; r < n; ++r)
+        copy_rows(1, columns_.count, now_[st] + r * H_ + columns_.first, 0, final + sequence_of(order_, r) * H_, 0);
     }
   }
 
@@ -144,18 +139,18 @@ template <class T> class ProgramForwardScan {
   const DirectionOf<T>& of_;
   const Plan& plan_;
   const ProgramWeights<T>& weights_;
-  const long start_, stop_, H_, rows_, plane_,
-      steps_;  // sequences; numbers of an array; steps that are projected at a time
+  Projection& projection_;
+  const ColumnPart columns_;
+  const bool meets_;
+  Team& team_;
+  const long H_, rows_, plane_;  // sequences; numbers of an array
   Values<T> values_;
-  const long projected_stride_;
-  const Buffer<T> projected_;
-  const Lhs<T> x_;
   const Buffer<T> planes_;
-  const Buffer<T*> input_, recurrent_, now_;  // by gate and by state
-  const Buffer<const T*> before_, h_rows_;
-  const Buffer<T*> panels_to_;
-  const Buffer<const T*> panels_from_;
-  const Buffer<long> panel_strides_;
+  const Buffer<T*> now_, before_;  // by state
+  const Buffer<const T*> h_rows_;
+  T *const rooms_, *const met_;
+  T *z_ = nullptr, *kept_ = nullptr;
+  long kept_stride_ = 0;
 };
 
 }  // namespace elman::ELMAN_TARGET

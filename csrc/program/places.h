@@ -1,14 +1,10 @@
 // Where the values of a program lie in one direction of one layer.
 #pragma once
 
-#include "../buffer.h"
-#include "../scan/step_order.h"
-#include "call.h"
 #include "machine.h"
+#include "weights.h"
 
 namespace elman::ELMAN_TARGET {
-
-template <class T> constexpr long plane(long count) { return spread(count, sizeof(T)); }
 
 // Whose the r-th row of an order is, among the caller's sequences.
 inline long sequence_of(const StepOrder& order, long r) {
@@ -33,9 +29,12 @@ template <class T> void copy_in(const StepOrder& order, const StepTensor& from, 
     else
       for (long i = 0; i < H; ++i) to[i] = *rows[r];
 }
-template <class T> void copy_out(const StepOrder& order, const T* from, const StepTensor& to, long s, long H) {
+// Some columns of rows of H, from an array to a tensor.
+template <class T>
+void copy_out(const StepOrder& order, const T* from, const StepTensor& to, long s, long H, const ColumnPart& columns) {
   const StepRows<T> rows = order.rows_of<T>(to, s);
-  for (long r = 0, n = order.rows(s); r < n; ++r) __builtin_memcpy(rows[r], from + r * H, H * sizeof(T));
+  for (long r = 0, n = order.rows(s); r < n; ++r)
+    __builtin_memcpy(rows[r] + columns.first, from + r * H + columns.first, columns.count * sizeof(T));
 }
 
 // Rows of so many numbers, from one stride to another.
@@ -96,7 +95,7 @@ template <class T> struct DirectionOf {
     return to;
   }
   // Likewise before it. `to` and `room`: so many rows, apart.
-  const T* before(const StepOrder& order, long s, int state, T* to, T* room) const {
+  const T* known_before(const StepOrder& order, long s, int state, T* to, T* room) const {
     return before(order, s, state, s > 0 ? after(order, s - 1, state, room) : nullptr, to);
   }
   // The first row of a position among all of the direction's.
@@ -106,23 +105,38 @@ template <class T> struct DirectionOf {
   }
 };
 
-// The values of a code: scratch, numbers and parameters lie here. Where they hold all, the rest does too, but for sums,
-// which are of one row; else it is put where it lies, step by step.
+// Where a step's values of a kind lie: so far beyond what one of the scan's pointers points to, and further with the
+// row among those of the chunk, or among all that are kept.
+enum Along { still, along_chunk, along_kept };
+template <class T> struct Place {
+  T* const* from;
+  long beyond = 0;
+  Along along = still;
+};
+
+// The values of a code: scratch, numbers and parameters lie here. Where they hold all, the rest does too, but for the
+// inputs' parts and for sums, which are of one row; else it is put where it lies, step by step.
 template <class T> class Values {
  public:
   const Code& code;
   const BlockShape shape;
 
-  // For at most so many rows of `H` columns, those from `column` on.
-  Values(const Plan& plan, const Code& code, const ProgramParameters& parameters, long rows, long H,
-      bool holds_all = false, long column = 0)
-      : code(code), shape(block_shape<T>(plan, H)), plan_(plan), parameters_(parameters), rows_(rows), H_(H),
-        column_(column), holds_all_(holds_all), bases_(2 * code.value_count), strides_(3 * code.value_count),
+  // Of some columns, for at most so many rows, which are `stride` apart where they are not here.
+  Values(const Plan& plan, const Code& code, const ProgramParameters& parameters, long rows, const ColumnPart& columns,
+      long stride, bool holds_all = false)
+      : code(code),
+        shape(columns.count == stride ? block_shape<T>(plan, stride)
+                                      : BlockShape{1, min(columns.count, block_shape<T>(plan, stride).columns)}),
+        plan_(plan), parameters_(parameters), rows_(rows), width_(columns.count), first_(columns.first),
+        stride_(stride), holds_all_(holds_all), bases_(2 * code.value_count), strides_(3 * code.value_count),
         moving_(code.value_count), memory_(lay_out(nullptr, false)) {}
   bool ok() const { return all_ok(bases_, strides_, moving_, memory_); }
-  void begin() {  // once there is memory
+  // Once there is memory. place(kind, index): of values that are not here.
+  template <class F> void begin(F place) {
     const Places<T> at = places();
     lay_out(memory_, true);
+    for (int i = 0; i < moving_count_; ++i)
+      moving_[i].place = place(code.values[moving_[i].value].kind, code.values[moving_[i].value].index);
     for (int v = 0; v < code.value_count; ++v) {
       const Value& value = code.values[v];
       if (value.kind == Kind::constant) fill(at.base[v], static_cast<T>(code.constants[value.index]), kLanes<T>);
@@ -136,11 +150,12 @@ template <class T> class Values {
       if (code.values[v].kind == kind && code.values[v].index == index) return bases_[v];
     return nullptr;
   }
-  // place(kind, index): where the step's values of this kind lie, those that are not here.
-  template <class F> void move(F place) const {
+  // To a step, by its first row in the chunk and among those kept.
+  void move(long in_chunk, long kept) const {
+    const long further[] = {first_, first_ + in_chunk * stride_, first_ + kept * stride_};
     for (int i = 0; i < moving_count_; ++i) {
-      const Value& value = code.values[moving_[i]];
-      bases_[moving_[i]] = place(value.kind, value.index);
+      const Moving& m = moving_[i];
+      bases_[m.value] = *m.place.from + (m.place.beyond + further[m.place.along]);
     }
   }
   template <class F> void run(int stage, long rows, F finish) const {
@@ -151,8 +166,12 @@ template <class T> class Values {
   }
 
  private:
+  struct Moving {
+    int value;
+    Place<T> place;
+  };
   template <class F> void run(int first, int end, long begin, long rows, F finish) const {
-    run_instructions(code, first, end, places(), bases_ + code.value_count, shape, begin, rows, H_, finish);
+    run_instructions(code, first, end, places(), bases_ + code.value_count, shape, begin, rows, width_, finish);
   }
   Places<T> places() const { return {bases_, strides_, strides_ + code.value_count, strides_ + 2 * code.value_count}; }
   static void fill(T* to, T x, long n) {
@@ -161,7 +180,7 @@ template <class T> class Values {
   void put_own(T* to, int own) const {
     const T* from = static_cast<const T*>(parameters_.own[own]);
     if (!plan_.own_is_vector[own]) return fill(to, *from, kLanes<T>);
-    for (long r = 0; r < shape.rows; ++r) __builtin_memcpy(to + r * H_, from + column_, H_ * sizeof(T));
+    for (long r = 0; r < shape.rows; ++r) __builtin_memcpy(to + r * width_, from + first_, width_ * sizeof(T));
   }
   // Puts all where it lies, from `memory` on, or only counts; returns how many numbers that takes, which may be none.
   long lay_out(T* memory, bool puts) {
@@ -175,22 +194,22 @@ template <class T> class Values {
       switch (value.kind) {
         case Kind::constant: count = W, lane = 0; break;
         case Kind::own:
-          if (plan_.own_is_vector[value.index]) count = shape.rows * H_, column = 1;
+          if (plan_.own_is_vector[value.index]) count = shape.rows * width_, column = 1;
           else count = W, lane = 0;
           break;
-        case Kind::derived: count = shape.rows * H_, column = 1; break;
+        case Kind::derived: count = shape.rows * width_, column = 1; break;
         case Kind::temp: count = shape.rows * shape.columns; break;
-        case Kind::carry: count = plane<T>(rows_ * H_), row = H_, column = 1; break;
+        case Kind::carry: count = plane<T>(rows_ * width_), row = width_, column = 1; break;
         case Kind::grad_input:
         case Kind::grad_recurrent:
         case Kind::grad_own:
-          if (value.kept || holds_all_) count = plane<T>(rows_ * H_), row = H_, column = 1;
+          if (value.kept || holds_all_) count = plane<T>(rows_ * width_), row = width_, column = 1;
           else count = shape.rows * shape.columns;
           break;
         default:
-          row = value.kind == Kind::sum_own && holds_all_ ? 0 : H_, column = 1;
-          if (holds_all_ && value.kind != Kind::sum_own) count = plane<T>(rows_ * H_);
-          else if (puts) moving_[moving_count_++] = v;
+          row = value.kind == Kind::sum_own && holds_all_ ? 0 : stride_, column = 1;
+          if (holds_all_ && value.kind != Kind::sum_own && value.kind != Kind::input) count = plane<T>(rows_ * stride_);
+          else if (puts) moving_[moving_count_++].value = v;
       }
       if (puts) to.put(v, count ? memory + used : nullptr, row, column, lane);
       used += ceil_div(count, kLine) * kLine;
@@ -200,11 +219,11 @@ template <class T> class Values {
 
   const Plan& plan_;
   const ProgramParameters& parameters_;
-  const long rows_, H_, column_;
+  const long rows_, width_, first_, stride_;  // the columns: how many, the first
   const bool holds_all_;
   const Buffer<T*> bases_;
   const Buffer<long> strides_;
-  const Buffer<int> moving_;
+  const Buffer<Moving> moving_;
   int moving_count_ = 0;
   const Buffer<T> memory_;
 };

@@ -4,7 +4,6 @@
 #include <cstring>
 #include <new>
 
-#include "../dispatch.h"
 #include "../threads.h"
 
 namespace elman {
@@ -30,31 +29,12 @@ std::uint64_t kind_of(const Program& program, const ProgramCall& call, std::uint
   return kind;
 }
 
-// Zeros where a sequence has no step.
-void clear_padding(
-    const ProgramCall& call, const StepTensor& x, std::int64_t width, const std::int64_t* lengths, std::int64_t T) {
-  const auto element = static_cast<std::size_t>(element_size(call.net.number));
-  if (!lengths || !x.data) return;
-  for (std::int64_t b = 0; b < call.batch; ++b)
-    for (std::int64_t t = lengths[b]; t < T; ++t)
-      std::memset(static_cast<char*>(x.data) + static_cast<std::size_t>(t * x.step + b * x.sequence) * element, 0,
-          static_cast<std::size_t>(width) * element);
-}
-void clear_padding(const ProgramCall& call, const DirectionTensor& x, std::int64_t width, const std::int64_t* lengths,
-    std::int64_t T) {
-  const auto element = static_cast<std::size_t>(element_size(call.net.number));
-  for (std::int64_t d = 0; x.first.data && d < call.net.L * call.net.D; ++d) {
-    StepTensor one = x.first;
-    one.data = static_cast<char*>(one.data) + static_cast<std::size_t>(d * x.direction) * element;
-    clear_padding(call, one, width, lengths, T);
-  }
-}
 // Of sequences without a step, the states after are those before.
-void pass_on(const ProgramCall& call, const void* from, void* to, const std::int64_t* lengths) {
+void pass_on(const ProgramCall& call, const void* from, void* to, const Ragged& ragged) {
   const std::size_t bytes = static_cast<std::size_t>(call.net.H * element_size(call.net.number));
-  for (std::int64_t d = 0; to && lengths && d < call.net.L * call.net.D; ++d)
+  for (std::int64_t d = 0; to && d < call.net.L * call.net.D; ++d)
     for (std::int64_t b = 0; b < call.batch; ++b) {
-      if (lengths[b] > 0) continue;
+      if (!ragged.is_empty(b)) continue;
       const std::size_t at = static_cast<std::size_t>(d * call.batch + b) * bytes;
       if (from) std::memcpy(static_cast<char*>(to) + at, static_cast<const char*>(from) + at, bytes);
       else std::memset(static_cast<char*>(to) + at, 0, bytes);
@@ -81,30 +61,29 @@ std::uint64_t kind(const Program& program, const ProgramBackward& call) {
   return kind_of(program, call, call.grad_x.data ? 3 : 2);
 }
 
-void run(const Target& target, const Program& program, const ProgramForward& call, const std::int64_t* lengths,
-    std::int64_t T, int threads) {
+void run(const Target& target, const Program& program, const ProgramForward& call, const Ragged& ragged, int threads) {
+  const Network& net = call.net;
+  const Plan& plan = *call.plan;
+  const std::int64_t width = net.D * net.H;
   run(program, call, threads, target.program_forward);
-  clear_padding(call, call.output, call.net.D * call.net.H, lengths, T);
-  const std::int64_t width = call.net.D * call.net.H, layer = T * call.batch * width;
-  for (std::int64_t l = 0; call.hidden && call.net.padded_rows && l < call.net.L - 1; ++l)
-    clear_padding(call,
-        StepTensor{
-            static_cast<char*>(call.hidden) + l * layer * element_size(call.net.number), call.batch * width, width},
-        width, lengths, T);
-  for (int s = 0; s < call.plan->states; ++s) pass_on(call, call.initial[s], call.final[s], lengths);
-  for (int i = 0; call.traced && i < call.plan->states - 1 + call.plan->gates; ++i)
-    clear_padding(call, call.traced[i], call.net.H, lengths, T);
+  ragged.clear_padding(net.number, call.output, width);
+  if (net.padded_rows)
+    ragged.clear_padding(
+        net.number, {call.hidden, call.batch * width, width}, width, net.L - 1, net.padded_rows * width);
+  for (int s = 0; s < plan.states; ++s) pass_on(call, call.initial[s], call.final[s], ragged);
+  for (int i = 0; call.traced && i < plan.states - 1 + plan.gates; ++i)
+    ragged.clear_padding(net.number, call.traced[i].first, net.H, net.L * net.D, call.traced[i].direction);
 }
 
-void run(const Target& target, const Program& program, const ProgramBackward& call, const std::int64_t* lengths,
-    std::int64_t T, int threads) {
+void run(const Target& target, const Program& program, const ProgramBackward& call, const Ragged& ragged, int threads) {
   const Network& net = call.net;
   const Plan& plan = *call.plan;
   run(program, call, threads, target.program_backward);
-  clear_padding(call, call.grad_x, net.I, lengths, T);
+  ragged.clear_padding(net.number, call.grad_x, net.I);
   for (int k = 0; k < plan.step_inputs; ++k)
-    clear_padding(call, call.grad_step_inputs[k], plan.step_input_is_vector[k] ? net.H : 1, lengths, T);
-  for (int s = 0; s < plan.states; ++s) pass_on(call, call.grad_final[s], call.grad_initial[s], lengths);
+    ragged.clear_padding(net.number, call.grad_step_inputs[k].first, plan.step_input_is_vector[k] ? net.H : 1,
+        net.L * net.D, call.grad_step_inputs[k].direction);
+  for (int s = 0; s < plan.states; ++s) pass_on(call, call.grad_final[s], call.grad_initial[s], ragged);
   if (net.rows > 0) return;
   const auto clear = [&](void* to, std::int64_t count) {
     if (to) std::memset(to, 0, static_cast<std::size_t>(count * element_size(net.number)));

@@ -1,12 +1,11 @@
 // A program's run on a team of threads, and what of it needs no instruction set: sequences without a step, and padding.
 #pragma once
 
+#include "../ragged.h"
 #include "call.h"
 #include "program.h"
 
 namespace elman {
-
-struct Target;
 
 // A call's multiply-adds, all else counted in.
 double work(const Program& program, const ProgramForward& call);
@@ -14,11 +13,8 @@ double work(const Program& program, const ProgramBackward& call);
 std::uint64_t kind(const Program& program, const ProgramForward& call);
 std::uint64_t kind(const Program& program, const ProgramBackward& call);
 
-// Throw std::bad_alloc where memory ran out. `lengths`: of the caller's sequences; null: all have T steps. T: the
-// caller's.
-void run(const Target& target, const Program& program, const ProgramForward& call, const std::int64_t* lengths,
-    std::int64_t T, int threads);
-void run(const Target& target, const Program& program, const ProgramBackward& call, const std::int64_t* lengths,
-    std::int64_t T, int threads);
+// Throw std::bad_alloc where memory ran out.
+void run(const Target& target, const Program& program, const ProgramForward& call, const Ragged& ragged, int threads);
+void run(const Target& target, const Program& program, const ProgramBackward& call, const Ragged& ragged, int threads);
 
 }  // namespace elman

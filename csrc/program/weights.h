@@ -3,114 +3,135 @@
 
 #include "../buffer.h"
 #include "../product/packing.h"
+#include "../scan/input_projection.h"
 #include "call.h"
 
 namespace elman::ELMAN_TARGET {
 
-// Where the results of a product of gates go, by panel: `to` at the first row, the next one H further; and what they
-// start from. The panels of a gate are neighbours, and its last one may be in part empty.
-template <class T> struct PanelPlaces {
-  T** to;
-  const T** from;
-  long* from_stride;  // 0: the same for all rows
+template <class T> constexpr long plane(long count) { return spread(count, sizeof(T)); }
+
+// A panel of a product of gates: what it starts from (null: what lies where it goes), where it goes, and how many
+// columns it has.
+template <class T> struct PanelPlace {
+  const T* start;
+  long to, width;
 };
 
-template <class T> struct GateEpilogue {
-  const PanelPlaces<T> places;
-  const long H, each;  // units; panels of a gate
-  const bool whole;    // H fills all panels
-  ELMAN_INLINE long width(long panel) const { return whole ? kLanes<T> : H - panel % each * kLanes<T>; }
+template <class T, bool kWhole> struct GateEpilogue {  // whether all panels are whole
+  const PanelPlace<T>* places;
+  T* z;         // of the first row
+  long stride;  // from one row to the next
   ELMAN_INLINE Vec<T> init(long row, long panel, int) const {
-    return load_within(places.from[panel] + row * places.from_stride[panel], 0, width(panel));
+    const PanelPlace<T>& at = places[panel];
+    return at.start ? load(at.start) : load_within(z + at.to + row * stride, 0, kWhole ? kLanes<T> : at.width);
   }
   ELMAN_INLINE void finish(long row, long panel, const Vec<T>* sum) const {
-    store_within(places.to[panel] + row * H, 0, width(panel), sum[0]);
+    const PanelPlace<T>& at = places[panel];
+    store_within(z + at.to + row * stride, 0, kWhole ? kLanes<T> : at.width, sum[0]);
   }
 };
 
-// The i-th of so many parts of H columns, in whole vectors.
+// Panels from..to-1 of H columns.
 struct ColumnPart {
-  long first, count;
+  long from, to, first, count;  // the columns: the first, how many
 };
+template <class T> ColumnPart panel_columns(long H, long from, long to) {
+  return {from, to, from * kLanes<T>, min(H, to * kLanes<T>) - from * kLanes<T>};
+}
 template <class T> ColumnPart column_part(long H, long i, long parts) {
-  const long first = panels<T>(H) * i / parts * kLanes<T>, last = panels<T>(H) * (i + 1) / parts * kLanes<T>;
-  return {first, min(H, last) - first};
+  return panel_columns<T>(H, panels<T>(H) * i / parts, panels<T>(H) * (i + 1) / parts);
 }
 
+// The gates' parts of a chunk of steps lie in arrays of rows of H, the inputs' first; a recurrent one has its own
+// unless it is added to an input's.
 template <class T> class ProgramWeights {
  public:
+  using Element = T;
   const Plan& plan;
   const long H, I;
-  const long parts;  // that the inputs' columns are divided into
-  const long each;   // panels of a gate
+  const long parts;   // that the columns are divided into
+  const long stride;  // numbers of a row of all arrays
 
-  ProgramWeights(const Plan& plan, long H, long I, long parts = 1)
-      : plan(plan), H(H), I(I), parts(parts), each(panels<T>(H)), w_ih_(plan.inputs * each * kLanes<T> * I),
-        w_hh_(plan.recurrents * each * kLanes<T> * H), input_bias_(plan.inputs * each * kLanes<T>),
-        recurrent_bias_(plan.recurrents * each * kLanes<T>) {}
-  bool ok() const { return all_ok(w_ih_, w_hh_, input_bias_, recurrent_bias_); }
-  long most_panels() const { return max(plan.inputs, plan.recurrents) * each; }
+  ProgramWeights(const Plan& plan, const Network& net, long H, long I, long parts)
+      : plan(plan), H(H), I(I), parts(parts), stride(array_of(plan.recurrents) * H), each_(panels<T>(H)),
+        plane_(plane<T>(
+            max(net.B, min(net.T * net.B, kProjectionBytes / static_cast<long>(sizeof(T)) / max(1, stride))) * H)),
+        w_ih_(plan.inputs * each_ * kLanes<T> * I), w_hh_(plan.recurrents * each_ * kLanes<T> * H),
+        bias_((plan.inputs + plan.recurrents) * each_ * kLanes<T>), places_((plan.inputs + plan.recurrents) * each_) {}
+  bool ok() const { return all_ok(w_ih_, w_hh_, bias_, places_); }
 
   long tasks() const { return plan.inputs + plan.recurrents; }
   void pack(const ProgramParameters& p, long task) const {  // the task-th gate's
-    const long W = kLanes<T>;
     const T *b_ih = static_cast<const T*>(p.b_ih), *b_hh = static_cast<const T*>(p.b_hh);
-    if (task < plan.inputs) {
-      const long g = task, joined = plan.joined_recurrent[g];
-      for (long part = 0; part < parts; ++part) {
-        const ColumnPart c = column_part<T>(H, part, parts);
-        const long from = c.first / W, count = panels<T>(c.count), at = plan.inputs * from + g * count;
-        pack_transposed<T, 1>(static_cast<const T*>(p.w_ih) + g * H * I, H, I, from, from + count, w_ih_ + at * W * I);
-        put_bias(b_ih ? b_ih + g * H + c.first : nullptr, b_hh && joined >= 0 ? b_hh + joined * H + c.first : nullptr,
-            c.count, input_bias_ + at * W);
-      }
-      return;
-    }
-    for (long product = 0, slot = 0; product < plan.products; ++product)
-      for (int i = 0; i < plan.gate_products[product].count; ++i, ++slot) {
-        if (slot != task - plan.inputs) continue;
-        const long g = plan.gate_products[product].gates[i];
-        pack_transposed<T, 1>(static_cast<const T*>(p.w_hh) + g * H * H, H, H, 0, each, w_hh_ + slot * each * W * H);
-        put_bias(b_hh ? b_hh + g * H : nullptr, nullptr, H, recurrent_bias_ + slot * each * W);
-      }
+    const auto of = [&](const T* bias, long g) { return bias && g >= 0 ? bias + g * H : nullptr; };
+    if (task < plan.inputs)
+      return pack_gate(static_cast<const T*>(p.w_ih) + task * H * I, I, w_ih_, 0, task, plan.inputs, task, true,
+          of(b_ih, task), of(b_hh, plan.joined_recurrent[task]));
+    long at = task - plan.inputs, product = 0;
+    while (at >= plan.gate_products[product].count) at -= plan.gate_products[product++].count;
+    const GateProduct& gates = plan.gate_products[product];
+    const long g = gates.gates[at], first = gates_before(product) * each_;
+    pack_gate(static_cast<const T*>(p.w_hh) + g * H * H, H, w_hh_ + first * kLanes<T> * H, plan.inputs * each_ + first,
+        at, gates.count, array_of(g), plan.joined_input[g] < 0, of(b_hh, g), nullptr);
   }
 
-  // A part of the columns of the inputs' parts of M rows of x, by gate. `places`: room for so many panels.
-  void project(long M, const Lhs<T>& x, T* const* to, const PanelPlaces<T>& places, long part = 0) const {
-    const ColumnPart c = column_part<T>(H, part, parts);
-    const long count = panels<T>(c.count), first = plan.inputs * c.first;
-    for (int g = 0; g < plan.inputs; ++g) put(places, g, count, to[g], input_bias_ + first + g * count * kLanes<T>, 0);
-    product<T, 1>(M, x.first(M), I, w_ih_ + first * I, 0, plan.inputs * count, epilogue(places, c.count));
+  // For a chunk of steps: how many numbers; how many rows of some columns; where a gate's part begins.
+  long room(long) const { return stride > 0 ? stride / H * plane_ : 0; }
+  long most_rows(const ColumnPart& columns) const { return (plane_ - columns.first) / max(1, columns.count); }
+  long input_at(int g) const { return g * plane_; }
+  long recurrent_at(int g) const { return array_of(g) * plane_; }
+
+  // Panels from..to-1, one of the parts, of the inputs' parts of M rows of x; a row of z ends after `width` numbers.
+  void project(long M, const Rows<T>& x, long from, long to, T* z, long width) const {
+    multiply(M, x, I, w_ih_ + plan.inputs * from * kLanes<T> * I, plan.inputs * (to - from), plan.inputs * from, z,
+        width, false);
   }
-  // The index-th product, by recurrent gate; added to what lies there where its parts are joined.
-  void multiply(int index, long M, const T* const* rows, T* const* to, bool falls, const PanelPlaces<T>& places) const {
-    const GateProduct& of = plan.gate_products[index];
-    long first = 0;
-    for (int p = 0; p < index; ++p) first += plan.gate_products[p].count;
-    for (int i = 0; i < of.count; ++i) {
-      T* at = to[of.gates[i]];
-      if (plan.joined_input[of.gates[i]] >= 0) put(places, i, each, at, at, H);
-      else put(places, i, each, at, recurrent_bias_ + (first + i) * each * kLanes<T>, 0);
-    }
-    product<T, 1>(
-        M, Rows<T>{rows}, H, w_hh_ + first * each * kLanes<T> * H, 0, of.count * each, epilogue(places, H), falls);
+  void project(long M, const Rows<T>& x, long from, long to, T* z) const { project(M, x, from, to, z, H); }
+  // Likewise the index-th product; z: at its first row.
+  void multiply(long index, long M, const T* const* rows, long from, long to, T* z, bool falls) const {
+    const long count = plan.gate_products[index].count, first = gates_before(index) * each_ + count * from;
+    multiply(M, Rows<T>{rows}, H, w_hh_ + first * kLanes<T> * H, count * (to - from), plan.inputs * each_ + first, z, H,
+        falls);
   }
 
  private:
-  static GateEpilogue<T> epilogue(const PanelPlaces<T>& places, long width) {
-    return {places, width, panels<T>(width), width % kLanes<T> == 0};
+  void multiply(
+      long M, const Rows<T>& rows, long K, const T* w, long count, long place, T* z, long width, bool falls) const {
+    const PanelPlace<T>* at = places_ + place;
+    if (H % kLanes<T> == 0) product<T, 1>(M, rows, K, w, 0, count, GateEpilogue<T, true>{at, z, width}, falls);
+    else product<T, 1>(M, rows, K, w, 0, count, GateEpilogue<T, false>{at, z, width}, falls);
   }
-  static void put(const PanelPlaces<T>& places, long gate, long count, T* to, const T* from, long stride) {
-    for (long j = 0; j < count; ++j) {
-      places.to[gate * count + j] = to + j * kLanes<T>;
-      places.from[gate * count + j] = from + j * kLanes<T>, places.from_stride[gate * count + j] = stride;
+  long gates_before(long product) const {
+    long count = 0;
+    for (long p = 0; p < product; ++p) count += plan.gate_products[p].count;
+    return count;
+  }
+  long array_of(int recurrent) const {
+    if (recurrent < plan.recurrents && plan.joined_input[recurrent] >= 0) return plan.joined_input[recurrent];
+    long array = plan.inputs;
+    for (int g = 0; g < recurrent; ++g) array += plan.joined_input[g] < 0;
+    return array;
+  }
+  // The i-th of `count` gates that are multiplied together: part by part of the columns, its panels are neighbours. The
+  // panels' places begin at `place`.
+  void pack_gate(const T* w, long K, T* packed, long place, long i, long count, long array, bool starts, const T* bias,
+      const T* more) const {
+    for (long part = 0; part < parts; ++part) {
+      const ColumnPart c = column_part<T>(H, part, parts);
+      const long n = c.to - c.from, at = count * c.from + i * n;
+      pack_transposed<T, 1>(w, H, K, c.from, c.to, packed + at * kLanes<T> * K);
+      for (long j = 0; j < n; ++j) {
+        const long column = c.first + j * kLanes<T>, width = min(kLanes<T>, H - column);
+        T* start = bias_ + (place + at + j) * kLanes<T>;
+        for (long l = 0; l < kLanes<T>; ++l)
+          start[l] = l < width ? (bias ? bias[column + l] : T(0)) + (more ? more[column + l] : T(0)) : T(0);
+        places_[place + at + j] = {starts ? start : nullptr, array * plane_ + column, width};
+      }
     }
   }
-  static void put_bias(const T* bias, const T* more, long width, T* to) {
-    for (long i = 0; i < panels<T>(width) * kLanes<T>; ++i)
-      to[i] = i < width ? (bias ? bias[i] : T(0)) + (more ? more[i] : T(0)) : T(0);
-  }
-  const Buffer<T> w_ih_, w_hh_, input_bias_, recurrent_bias_;  // (panels, K, W) and (panels, W)
+  const long each_, plane_;             // panels of a gate; numbers of an array
+  const Buffer<T> w_ih_, w_hh_, bias_;  // (panels, K, W) and (panels, W)
+  const Buffer<PanelPlace<T>> places_;
 };
 
 }  // namespace elman::ELMAN_TARGET

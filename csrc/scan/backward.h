@@ -88,14 +88,10 @@ bool layer_backward(const Backward& call, const LayerTensors& of, long layer, Te
     team.each(together, [&](std::int64_t i) { failure.unless(directions[i]->pack()); });
     for (long begin = 0; begin < net.T && !failure; begin += chunk) {
       const long end = min(net.T, begin + chunk);
-      const auto scan = [&](long i, long batch_part_, long column_part) {
-        const StepOrder mine = batch_part(directions[i]->tensors.order, batch_part_, by.batch_parts);
-        failure.unless(directions[i]->scan.run(begin, end, mine, column_part, by.column_parts, team));
-      };
-      if (by.column_parts > 1)
-        for (long i = 0; i < together; ++i) team.each(by.column_parts, [&](std::int64_t c) { scan(i, 0, c); });
-      else
-        team.each(together * by.batch_parts, [&](std::int64_t i) { scan(i / by.batch_parts, i % by.batch_parts, 0); });
+      each_part(by, together, team, [&](long i, long batch, long column) {
+        const StepOrder mine = batch_part(directions[i]->tensors.order, batch, by.batch_parts);
+        directions[i]->scan.run(begin, end, mine, column, by.column_parts, failure, team);
+      });
       for (long i = 0; i < together; ++i) {
         DirectionBackward<T, Cell>& direction = *directions[i];
         direction.gather(begin, end);
@@ -107,13 +103,6 @@ bool layer_backward(const Backward& call, const LayerTensors& of, long layer, Te
     for (long i = 0; i < together; ++i) directions[i]->scan.finish_fresh();
   }
   return !failure;
-}
-
-template <class T> void copy_rows(const Network& net, const StepTensor& from, const StepTensor& to, long width) {
-  const StepOrder order{net, false, 0, net.B};
-  for (long t = 0; t < net.T; ++t)
-    for (long r = 0, n = order.rows(t); r < n; ++r)
-      __builtin_memcpy(order.row_of<T>(to, t, r), order.row_of<T>(from, t, r), width * sizeof(T));
 }
 
 template <class T, class Cell> bool backward(const Backward& call, Team& team) {
@@ -128,7 +117,7 @@ template <class T, class Cell> bool backward(const Backward& call, Team& team) {
   for (long l = net.L - 1; l > 0; --l) {
     of.x = hidden(call.hidden, l - 1), of.accumulates = call.grad_hidden;
     of.grad_x = dense(net, slice<T>(static_cast<void*>(scratch), (l - 1) % 2, net.rows * width), width);
-    if (of.accumulates) copy_rows<T>(net, hidden(call.grad_hidden, l - 1), of.grad_x, width);
+    if (of.accumulates) copy_steps<T>(net, hidden(call.grad_hidden, l - 1), of.grad_x, width);
     if (!layer_backward<T, Cell>(call, of, l, team)) return false;
     of.output = of.x, of.grad_output = of.grad_x;
   }

@@ -36,18 +36,14 @@ template <class T, class Cell> class BackwardScan {
   }
 
   // The gate gradients of positions begin..end-1, for `mine` and one of `parts` parts of the columns; these all meet.
-  bool run(long begin, long end, const StepOrder& mine, long part, long parts, Team& team) const {
+  void run(long begin, long end, const StepOrder& mine, long part, long parts, Failure& failure, Team& team) const {
     const bool meets = parts > 1;
     const long B = mine.count(), stride = gradients_.stride, h_stride = gradients_.h_stride;
     const StepOrder forward = mine.reversed();
     const Buffer<const T*> after(B), previous(Cell::kBackwardReadsPrevious ? B : 0), grad_h_rows(projects_ ? B : 0);
     const Buffer<T*> fresh_rows(cuts_ ? B : 0);
-    bool ok = all_ok(after, previous, grad_h_rows, fresh_rows);
-    if (!ok && !meets) return false;
-    if (recompute_.needed && !recompute_.run(begin, end, mine, part, parts, team)) {
-      if (!meets) return false;
-      ok = false;
-    }
+    if (recompute_.needed) recompute_.run(begin, end, mine, part, parts, failure, team);
+    if (!failure.let_go_on(all_ok(after, previous, grad_h_rows, fresh_rows) && !failure, meets, team)) return;
     const Panels unit{panels<T>(H_) * part / parts, panels<T>(H_) * (part + 1) / parts};
     const Panels out{panels<T>(P_) * part / parts, panels<T>(P_) * (part + 1) / parts};
     const T* w_hh = w_hh_ + out.from * G * H_ * W;
@@ -62,36 +58,32 @@ template <class T, class Cell> class BackwardScan {
             mine.rows_of<const T>(saved, s), mine.rows_of<const T>(tensors_.grad_saved, s), previous,
             Cell::kBackwardReadsPrevious ? carry_ + mine.first * H_ : nullptr, gates, stride, H_};
       };
-      if (ok) {
-        for (long r = 0; r < continuing; ++r)
-          after[r] = cuts_ && forward.resets(t + 1, r) ? zeros_ : gradients_.recurrent(last, mine.first + r);
-        const T* final = tensors_.grad_final[0] ? tensors_.grad_final[0] + mine.first * P_ : nullptr;
-        // Sequences whose last step this is have nothing after it but the gradient of their final state.
-        const IncomingGradient<T> incoming{
-            mine.rows_of<const T>(tensors_.grad_h, s), tensors_.grad_h.column, final, P_, continuing};
-        if constexpr (Cell::kBackwardReadsPrevious)
-          gather_previous(mine, s, end, saved, previous), begin_carry(mine, continuing, n, unit);
-        const auto multiply = [&](const auto& to, const Panels& columns, bool falls) {
-          product<T, 1>(continuing, Rows<T>{after}, G * H_, w_hh, columns.from, columns.to, to, falls);
-          without_product<T>(continuing, n, columns.from, columns.to, to);
-        };
-        if (!projects_) multiply(epilogue(incoming), unit, s % 2);
-        else multiply(StateGradientEpilogue<T>{incoming, grad_h, h_stride}, out, false);
-      }
+      for (long r = 0; r < continuing; ++r)
+        after[r] = cuts_ && forward.resets(t + 1, r) ? zeros_ : gradients_.recurrent(last, mine.first + r);
+      const T* final = tensors_.grad_final[0] ? tensors_.grad_final[0] + mine.first * P_ : nullptr;
+      // Sequences whose last step this is have nothing after it but the gradient of their final state.
+      const IncomingGradient<T> incoming{
+          mine.rows_of<const T>(tensors_.grad_h, s), tensors_.grad_h.column, final, P_, continuing};
+      if constexpr (Cell::kBackwardReadsPrevious)
+        gather_previous(mine, s, end, saved, previous), begin_carry(mine, continuing, n, unit);
+      const auto multiply = [&](const auto& to, const Panels& columns, bool falls) {
+        product<T, 1>(continuing, Rows<T>{after}, G * H_, w_hh, columns.from, columns.to, to, falls);
+        without_product<T>(continuing, n, columns.from, columns.to, to);
+      };
+      if (!projects_) multiply(epilogue(incoming), unit, s % 2);
+      else multiply(StateGradientEpilogue<T>{incoming, grad_h, h_stride}, out, false);
       if (projects_) {
         if (meets) team.barrier();
-        for (long r = 0; ok && r < n; ++r) grad_h_rows[r] = grad_h + r * h_stride;
-        if (ok)
-          product<T, 1>(n, Rows<T>{grad_h_rows}, P_, w_hr_ + unit.from * P_ * W, unit.from, unit.to,
-              epilogue({{}, 0, nullptr, H_, 0}));
+        for (long r = 0; r < n; ++r) grad_h_rows[r] = grad_h + r * h_stride;
+        product<T, 1>(n, Rows<T>{grad_h_rows}, P_, w_hr_ + unit.from * P_ * W, unit.from, unit.to,
+            epilogue({{}, 0, nullptr, H_, 0}));
       }
       if (meets) team.barrier();
-      if (ok && cuts_) move_to_fresh(mine, s, gates, unit, out, w_hh, after, fresh_rows);
-      if (ok && stay < n) store_initial(mine, s, gates, unit, out, w_hh, after);
+      if (cuts_) move_to_fresh(mine, s, gates, unit, out, w_hh, after, fresh_rows);
+      if (stay < n) store_initial(mine, s, gates, unit, out, w_hh, after);
       last = now;
       now += order_.rows(s) * stride, h_now += order_.rows(s) * h_stride;
     }
-    return ok;
   }
 
   // Summed by sequence first, so that threads change no bit.

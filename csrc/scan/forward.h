@@ -22,15 +22,15 @@ template <class T, class Cell> class LayerForward {
   bool run() {  // false: out of memory
     if (!units_.ok()) return false;
     if constexpr (Cell::kHasCellState) begin_c();
-    const bool ok = net_.T == 1 && net_.B <= kFewSequences && !projects_ ? run_by_blocks() : run_packed();
-    if (!ok || failure_) return false;
+    if (net_.T == 1 && net_.B <= kFewSequences && !projects_) run_by_blocks();
+    else run_packed();
+    if (failure_) return false;
     for (long d = 0; d < net_.D; ++d) finish_h(d);
     return true;
   }
 
  private:
   using Weights = PackedWeights<T, Cell>;
-  using Projection = InputProjection<T, Cell>;
 
   // The state of this layer's direction d, (B, width), of all there are.
   template <class N> N* state(void* all, long d, long width) const {
@@ -52,7 +52,7 @@ template <class T, class Cell> class LayerForward {
         __builtin_memcpy(final + r * net_.P, order.row_of<T>(h, s, r), net_.P * sizeof(T));
   }
 
-  void scan(const StepOrder& order, const Weights& weights, Projection& projection, long d, long part, long parts) {
+  void scan(const StepOrder& order, long d, InputProjection<Weights>& projection, long part, long parts) {
     const long index = layer_ * net_.D + d, H = net_.H, P = net_.P;
     ForwardTensors<T> tensors{x_, from_column<T>(output_, d * P), slice<T>(call_.initial[0], index, net_.B * P),
         {slice<T>(call_.fresh[0], index, P), slice<T>(call_.fresh[1], index, H)}, nullptr, nullptr,
@@ -62,32 +62,26 @@ template <class T, class Cell> class LayerForward {
       tensors.c = state<Wide<T>>(call_.final[1], d, H);
       tensors.checkpoints = slice<T>(call_.checkpoints, index * number_of_checkpoints(net_), net_.B * H);
     }
-    failure_.unless(scan_forward<T, Cell>(order, weights, tensors, projection, part, parts, team_));
-  }
-  void scan_part(const StepOrder& order, const Weights& weights, long d, long part, long parts) {
-    const long width = weights.end - weights.begin, from = weights.begin + width * part / parts;
-    const long to = weights.begin + width * (part + 1) / parts;
-    Projection projection(order, weights, x_, 0, net_.T, from, to, false, wavefront_);
-    scan(order, weights, projection, d, part, parts);
+    scan_forward(order, tensors, projection, part, parts, failure_, team_);
   }
 
-  bool run_by_blocks() {
+  void run_by_blocks() {
     const long blocks = ceil_div(groups_, kBlock);
     team_.each(net_.D * blocks, [&](std::int64_t i) {
       const long d = i / blocks, from = i % blocks * kBlock, to = min(groups_, from + kBlock);
       const Weights weights(net_, I_, from, to);
       if (!weights.ok()) return failure_.unless(false);
       weights.pack(parameters_[d], from, to);
-      scan_part({net_, d == 1, 0, net_.B}, weights, d, 0, 1);
+      const StepOrder order{net_, d == 1, 0, net_.B};
+      InputProjection projection(order, weights, x_, 0, net_.T, from, to, false, wavefront_);
+      scan(order, d, projection, 0, 1);
     });
-    return true;
   }
 
-  bool run_packed() {
+  void run_packed() {
     const Weights first(net_, I_, 0, groups_), second(net_, I_, 0, net_.D == 2 ? groups_ : 0);
-    if (!all_ok(first, second)) return false;
+    if (!all_ok(first, second)) return failure_.unless(false);
     const Weights* weights[] = {&first, &second};
-    const StepOrder orders[] = {{net_, false, 0, net_.B}, {net_, true, 0, net_.B}};
     const long slices = team_.threads() == 1 ? 1 : min(groups_, 8), out_groups = first.out_groups;
     team_.each(net_.D * slices, [&](std::int64_t i) {
       const long d = i / slices, s = i % slices;
@@ -96,24 +90,7 @@ template <class T, class Cell> class LayerForward {
         weights[d]->pack_projection(parameters_[d], out_groups * s / slices, out_groups * (s + 1) / slices);
     });
     const Division by = divide(net_, Cell::kGates * net_.H, groups_, team_);
-    if (by.column_parts > 1) {
-      for (long d = 0; d < net_.D; ++d)
-        team_.each(by.column_parts, [&](std::int64_t c) { scan_part(orders[d], *weights[d], d, c, by.column_parts); });
-    } else if (by.batch_parts == 1 && team_.threads() >= 2 * net_.D) {  // threads to spare: they project ahead
-      Projection projections[] = {{orders[0], first, x_, 0, net_.T, 0, groups_, true},
-          {orders[1], second, x_, 0, net_.D == 2 ? net_.T : 0, 0, groups_, true}};
-      team_.each(2 * net_.D, [&](std::int64_t i) {
-        const long d = i % net_.D;
-        if (i < net_.D) scan(orders[d], *weights[d], projections[d], d, 0, 1);
-        else if (projections[d].ok()) projections[d].run_ahead();
-      });
-    } else {
-      team_.each(net_.D * by.batch_parts, [&](std::int64_t i) {
-        const long d = i / by.batch_parts;
-        scan_part(batch_part(orders[d], i % by.batch_parts, by.batch_parts), *weights[d], d, 0, 1);
-      });
-    }
-    return true;
+    scan_layer(net_, by, weights, groups_, x_, wavefront_, team_, [&](auto&&... of) { scan(of...); });
   }
 
   const Forward& call_;

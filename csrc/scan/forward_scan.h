@@ -1,11 +1,11 @@
 // The forward scan of one direction: a template on the cell.
-//
 // Each step is one product of the states before it with the packed recurrent weights, which starts from the input's
 // projection and ends in the cell, tile by tile, in registers. The states before a step are read where the step before
 // wrote them: h in the output, c where the final c will be.
 #pragma once
 
 #include "input_projection.h"
+#include "packed_weights.h"
 
 namespace elman::ELMAN_TARGET {
 
@@ -52,54 +52,47 @@ template <class T, class Cell> struct CellEpilogue {  // one step of the cell
 };
 
 // The projected positions for the order's sequences and the part-th of `parts` parts of the columns. Where there are
-// several, the threads that do them meet after each step. False: out of memory.
-template <class T, class Cell> bool scan_forward(const StepOrder& order, const PackedWeights<T, Cell>& weights,
-    const ForwardTensors<T>& tensors, InputProjection<T, Cell>& projection, long part, long parts, Team& team) {
-  const long from = projection.from, to = projection.to, stride = projection.stride, B = order.count();
+// several, the threads that do them meet after each step.
+template <class T, class Cell> void scan_forward(const StepOrder& order, const ForwardTensors<T>& tensors,
+    InputProjection<PackedWeights<T, Cell>>& projection, long part, long parts, Failure& failure, Team& team) {
+  const PackedWeights<T, Cell>& weights = projection.weights;
+  const long from = projection.from, to = projection.to, stride = weights.stride, B = order.count();
   const long H = weights.H, P = weights.P, out_groups = weights.out_groups;
   const bool projects = tensors.units && !tensors.recomputes, meets = parts > 1;
   const Buffer<T> zeros(P);
   const Lhs<T> previous(B, P), units(projects ? B : 0, H);
-  const bool ok = all_ok(projection, zeros, previous, units);
-  if (!ok) projection.abandon();
-  if (!ok && !meets) return false;
-  if (ok) {
-    for (long i = 0; i < P; ++i) zeros[i] = T{};
-    for (long r = 0; projects && r < B; ++r) units.rows[r] = tensors.units + (order.first + r) * H;
-  }
+  if (!failure.let_go_on(all_ok(projection, zeros, previous, units), meets, team)) return projection.abandon();
+  for (long i = 0; i < P; ++i) zeros[i] = T{};
+  for (long r = 0; projects && r < B; ++r) units.rows[r] = tensors.units + (order.first + r) * H;
   Wide<T>* c = Cell::kHasCellState ? tensors.c + order.first * H : nullptr;
   for (long chunk = 0; chunk < projection.chunks(); ++chunk) {
-    const Wide<T>* z = ok ? projection.take(chunk) : nullptr;
+    const Wide<T>* z = projection.take(chunk);
     for (long s = projection.begin(chunk); s < projection.end(chunk); ++s) {
       const long n = order.rows(s);
       const StepRows<T> h = order.template rows_of<T>(tensors.h, s);
-      if (ok) {
-        if (c && order.net.resets.data)
-          for (long r = 0; r < n; ++r)
-            if (order.resets(s, r)) copy_columns(c + r * H, tensors.fresh[1], 1, H, from, to);
-        if (tensors.checkpoints && is_checkpoint(order.net, s)) {
-          const long at = checkpoint_at(order.net, s) * order.net.B + order.first;
-          copy_columns(tensors.checkpoints + at * H, c, B, H, from, to);
-        }
-        order.template gather_previous<T>(tensors.h, s, tensors.initial, tensors.fresh[0], P, zeros, previous.rows);
-        CellEpilogue<T, Cell> cell{
-            weights, z, stride, previous.rows, {}, c, order.template rows_of<T>(tensors.saved, s)};
-        if (projects) cell.h = {tensors.units + order.first * H, H};
-        else if (!tensors.recomputes) cell.h = h;
-        product<Factor<T>, Cell::kGates>(n, previous.first(n), P, weights.w_hh(from), from, to, cell, s % 2);
-        z += n * stride;
+      if (c && order.net.resets.data)
+        for (long r = 0; r < n; ++r)
+          if (order.resets(s, r)) copy_columns(c + r * H, tensors.fresh[1], 1, H, from, to);
+      if (tensors.checkpoints && is_checkpoint(order.net, s)) {
+        const long at = checkpoint_at(order.net, s) * order.net.B + order.first;
+        copy_columns(tensors.checkpoints + at * H, c, B, H, from, to);
       }
+      order.template gather_previous<T>(tensors.h, s, tensors.initial, tensors.fresh[0], P, zeros, previous.rows);
+      CellEpilogue<T, Cell> cell{weights, z, stride, previous.rows, {}, c, order.template rows_of<T>(tensors.saved, s)};
+      if (projects) cell.h = {tensors.units + order.first * H, H};
+      else if (!tensors.recomputes) cell.h = h;
+      product<Factor<T>, Cell::kGates>(n, previous.first(n), P, weights.w_hh(from), from, to, cell, s % 2);
+      z += n * stride;
       if (meets && !tensors.recomputes) team.barrier();
       if (projects) {
         const long first = out_groups * part / parts, last = out_groups * (part + 1) / parts;
         const StoreEpilogue<T, StepRows<T>> store{h, P, false};
-        if (ok) product<Factor<T>, 1>(n, units.first(n), H, weights.w_hr(first), first, last, store);
+        product<Factor<T>, 1>(n, units.first(n), H, weights.w_hr(first), first, last, store);
         if (meets) team.barrier();
       }
     }
     projection.wavefront.advance(projection.end(chunk));
   }
-  return ok;
 }
 
 }  // namespace elman::ELMAN_TARGET

@@ -1,8 +1,8 @@
 // The input's part of the pre-activations, W_ih x + b: projected chunk by chunk of steps, each in one product.
 #pragma once
 
+#include "../product/packing.h"
 #include "../threads.h"
-#include "packed_weights.h"
 #include "step_order.h"
 
 namespace elman::ELMAN_TARGET {
@@ -12,15 +12,25 @@ constexpr long kProjectionBytes = 128 * 1024;
 // Where threads follow one another through a sequence: how many chunks one may be ahead, and of how many rows.
 constexpr long kChunksAhead = 4, kRowsAhead = 24;
 
-template <class T, class Cell> struct ProjectionEpilogue {
-  static constexpr int G = Cell::kGates;
-  const PackedWeights<T, Cell>& weights;
-  Wide<T>* z;   // (rows, groups, G, W)
-  long stride;  // from one row to the next
-  ELMAN_INLINE Vec<T> init(long, long group, int gate) const { return load(weights.bias(group, gate)); }
-  ELMAN_INLINE void finish(long row, long group, const Vec<T>* unit) const {
-    for (int g = 0; g < G; ++g) store(z + row * stride + (group * G + g) * kLanes<T>, unit[g]);
+// Set by whichever thread fails, read by all.
+class Failure {
+ public:
+  void unless(bool ok) {
+    if (!ok) __atomic_store_n(&happened_, true, __ATOMIC_RELAXED);
   }
+  // Whether to go on: where threads meet, only if none has failed, and before one can fail again.
+  bool let_go_on(bool ok, bool meet, Team& team) {
+    unless(ok);
+    if (!meet) return ok;
+    team.barrier();
+    const bool none = !*this;
+    team.barrier();
+    return none;
+  }
+  explicit operator bool() const { return __atomic_load_n(&happened_, __ATOMIC_RELAXED); }
+
+ private:
+  bool happened_ = false;
 };
 
 // How far the layers of a wavefront have come, each a chunk behind the one below: positions. Null: there is none.
@@ -35,18 +45,18 @@ struct Wavefront {
 
 // Positions start..stop-1, column groups from..to-1. One thread takes the chunks in turn. Another may run ahead of it:
 // whoever comes first to a chunk projects it, so that neither depends on the other's being there.
-template <class T, class Cell> class InputProjection {
+template <class Weights> class InputProjection {
  public:
+  using T = typename Weights::Element;
+  const Weights& weights;
   const long start, stop, from, to;
-  const long stride;  // from one row's projection to the next
   const Wavefront wavefront;
 
-  InputProjection(const StepOrder& order, const PackedWeights<T, Cell>& weights, const StepTensor& x, long start,
-      long stop, long from, long to, bool ahead, const Wavefront& wavefront = {})
-      : start(start), stop(stop), from(from), to(to), stride(weights.groups * Cell::kGates * kLanes<T>),
-        wavefront(wavefront), order_(order), weights_(weights), x_(x), rows_(order.count()),
-        slots_(ahead ? kChunksAhead : 1), steps_(steps_of_a_chunk(ahead || wavefront.exists())),
-        z_(slots_ * steps_ * rows_ * stride), mine_(steps_ * rows_, weights.I),
+  InputProjection(const StepOrder& order, const Weights& weights, const StepTensor& x, long start, long stop, long from,
+      long to, bool ahead, const Wavefront& wavefront = {})
+      : weights(weights), start(start), stop(stop), from(from), to(to), wavefront(wavefront), order_(order), x_(x),
+        rows_(order.count()), slots_(ahead ? kChunksAhead : 1), steps_(steps_of_a_chunk(ahead || wavefront.exists())),
+        slot_size_(weights.room(steps_ * rows_)), z_(slots_ * slot_size_), mine_(steps_ * rows_, weights.I),
         others_(ahead ? steps_ * rows_ : 0, weights.I) {}
   bool ok() const { return all_ok(z_, mine_, others_); }
 
@@ -55,7 +65,7 @@ template <class T, class Cell> class InputProjection {
   long end(long chunk) const { return min(stop, begin(chunk) + steps_); }
 
   // Chunk after chunk. What take() gave before is given back.
-  const Wide<T>* take(long chunk) {
+  Wide<T>* take(long chunk) {
     __atomic_store_n(&taken_, chunk, __ATOMIC_RELEASE);
     if (claim(chunk)) project(chunk, mine_);
     else Team::wait(ready_[chunk % slots_], chunk + 1);
@@ -81,23 +91,22 @@ template <class T, class Cell> class InputProjection {
  private:
   // Few where somebody follows, and no more than stay in the cache.
   long steps_of_a_chunk(bool followed) const {
-    const long cached = kProjectionBytes / static_cast<long>(sizeof(Wide<T>)) / stride / slots_ / max(1, rows_);
+    const long row = max(1, weights.stride) * static_cast<long>(sizeof(Wide<T>));
+    const long cached = kProjectionBytes / row / slots_ / max(1, rows_);
     return max(1, min(min(stop - start, cached), followed ? max(1, kRowsAhead / max(1, rows_)) : cached));
   }
   bool claim(std::int64_t chunk) {
     return __atomic_compare_exchange_n(&next_, &chunk, chunk + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
   }
-  Wide<T>* slot(long chunk) const { return z_ + (chunk % slots_) * steps_ * rows_ * stride; }
+  Wide<T>* slot(long chunk) const { return z_ + (chunk % slots_) * slot_size_; }
   void project(long chunk, const Lhs<T>& x) const {
     if (wavefront.below) Team::wait(*wavefront.below, end(chunk));
     const long m = order_.template gather<const T>(x_, begin(chunk), end(chunk), x.rows);
-    product<Factor<T>, Cell::kGates>(m, x.first(m), weights_.I, weights_.w_ih(from), from, to,
-        ProjectionEpilogue<T, Cell>{weights_, slot(chunk), stride});
+    weights.project(m, x.first(m), from, to, slot(chunk));
   }
   const StepOrder order_;
-  const PackedWeights<T, Cell>& weights_;
   const StepTensor x_;
-  const long rows_, slots_, steps_;  // sequences; chunks at a time; steps of a chunk
+  const long rows_, slots_, steps_, slot_size_;  // sequences; chunks at a time; a chunk's steps, and its numbers
   const Buffer<Wide<T>> z_;
   const Lhs<T> mine_, others_;
   std::int64_t next_ = 0, taken_ = 0;      // the first chunk that nobody has claimed; the one in use

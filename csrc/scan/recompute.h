@@ -49,16 +49,16 @@ template <class T, class Cell> class Recompute {
     return dense(net_, saved_ - (net_.offset ? net_.offset[first] : first * net_.B) * width, width);
   }
 
-  // These positions once more, for some sequences and a part of the columns. False: out of memory.
-  bool run(long begin, long end, const StepOrder& mine, long part, long parts, Team& team) const {
+  // These positions once more, for some sequences and a part of the columns.
+  void run(long begin, long end, const StepOrder& mine, long part, long parts, Failure& failure, Team& team) const {
     const StepOrder forward = mine.reversed();
     const long H = net_.H, groups = weights_.end, from = groups * part / parts, to = groups * (part + 1) / parts;
     if constexpr (Cell::kHasCellState)
       copy_columns(c_ + mine.first * H, checkpoint(net_.T - end) + mine.first * H, mine.count(), H, from, to);
     const ForwardTensors<T> tensors{tensors_.x, tensors_.h, tensors_.initial[0], {tensors_.fresh[0], tensors_.fresh[1]},
         c_, nullptr, saved(begin, end), nullptr, true};
-    InputProjection<T, Cell> projection(forward, weights_, tensors_.x, net_.T - end, net_.T - begin, from, to, false);
-    return scan_forward<T, Cell>(forward, weights_, tensors, projection, part, parts, team);
+    InputProjection projection(forward, weights_, tensors_.x, net_.T - end, net_.T - begin, from, to, false);
+    scan_forward(forward, tensors, projection, part, parts, failure, team);
   }
 
  private:

@@ -97,6 +97,13 @@ template <class T> ELMAN_INLINE StepTensor from_column(const StepTensor& x, long
   return {x.data ? static_cast<T*>(x.data) + column : nullptr, x.step, x.sequence, x.column, x.padded};
 }
 
+template <class T> void copy_steps(const Network& net, const StepTensor& from, const StepTensor& to, long width) {
+  const StepOrder order{net, false, 0, net.B};
+  for (long t = 0; t < net.T; ++t)
+    for (long r = 0, n = order.rows(t); r < n; ++r)
+      __builtin_memcpy(order.row_of<T>(to, t, r), order.row_of<T>(from, t, r), width * sizeof(T));
+}
+
 // What is saved of a layer and direction, (rows, K, H).
 template <class T> ELMAN_INLINE StepTensor saved_of(const Network& net, const void* all, long index) {
   const long width = net.cell->saved * net.H;
