@@ -21,8 +21,8 @@ template <class T> class BackwardOfDirection {
         order_(StepOrder{direction_.call.net, is_reverse(), 0, direction_.call.net.B}.reversed()),
         plan_(direction_.of.plan()), capacity_(needed ? chunk * direction_.call.net.B : 0),
         again_(needed && direction_.call.recompute), shared_(direction_, capacity_),
-        weights_(
-            plan_, direction_.call.net, again_ ? direction_.call.net.H : 0, direction_.of.I, parts.by.column_parts),
+        weights_(plan_, direction_.call.net, again_ ? direction_.call.net.H : 0, direction_.of.I, parts.by.column_parts,
+            parts.in_blocks),
         kept_stride_(plane<T>(capacity_ * direction_.call.net.H)),
         kept_(again_ ? (plan_.saved + plan_.products) * kept_stride_ : 0), products_(direction_, shared_, capacity_) {}
   BackwardOfDirection(const BackwardOfDirection&) = delete;

@@ -159,7 +159,7 @@ template <class T> class BlockForwardScan : BlockScan<T> {
   using BlockScan<T>::after_;
 
   void begin() {
-    values_.begin([&](Kind, int gate) -> Place<T> { return {&z_, weights_.input_at(gate)}; });
+    values_.begin([&](Kind, int gate) -> Place<T> { return {&z_, weights_.input_at(gate, columns_)}; });
     values_.move(0, 0);
     for (int st = 0; st < plan_.states; ++st)
       before_[st] = values_.at(Kind::state, st), after_[st] = values_.at(Kind::new_state, st);

@@ -73,6 +73,10 @@ struct Plan {
   // Where a gate's two parts are only ever added to one another, the product is added to the input's part where that
   // lies: by recurrent gate, the input's; -1: its own place. By input gate, the recurrent one.
   const std::int32_t *joined_input, *joined_recurrent;
+  // The arrays that the parts lie in, of H numbers for a row: how many; by gate. A product's are neighbours, in its
+  // order.
+  int arrays;
+  const std::int32_t *array_of_input, *array_of_recurrent;
   // The gate gradients of a step of a sequence: `columns` blocks of H. The inputs' are neighbours, from input_column
   // on, in an order of their own: input_order[i] is whose the i-th is.
   int columns, input_column;

@@ -48,8 +48,8 @@ bool layer_forward(const ProgramForward& call, long layer, const StepTensor& x, 
   const ScanParts parts = scan_parts<T>(call, net.D, false, team);
   const Division& by = parts.by;
   using Weights = ProgramWeights<T>;
-  const Weights first(plan, net, net.H, I, by.column_parts),
-      second(plan, net, net.D == 2 ? net.H : 0, I, by.column_parts);
+  const Weights first(plan, net, net.H, I, by.column_parts, parts.in_blocks),
+      second(plan, net, net.D == 2 ? net.H : 0, I, by.column_parts, parts.in_blocks);
   const Buffer<T> meeting(by.meets ? ProgramForwardScan<T>::met(plan) * plane<T>(net.B * net.H) : 0);
   if (!all_ok(first, second, meeting)) return false;
   const Weights* weights[] = {&first, &second};

@@ -78,8 +78,8 @@ template <class T> class ProgramForwardScan {
     for (int st = 0; st < plan_.states; ++st) now_[st] = nullptr;
     values_.begin([&](Kind kind, int i) -> Place<T> {
       switch (kind) {
-        case Kind::input: return {&z_, weights_.input_at(i), along_chunk};
-        case Kind::recurrent: return {&z_, weights_.recurrent_at(i), along_chunk};
+        case Kind::input: return {&z_, weights_.input_at(i, columns_), along_chunk};
+        case Kind::recurrent: return {&z_, weights_.recurrent_at(i, columns_), along_chunk};
         case Kind::state: return {before_ + i};
         case Kind::new_state: return {now_ + i};
         case Kind::step_input: return {&rooms_, step_input_room(i) - rooms_};
@@ -110,12 +110,13 @@ template <class T> class ProgramForwardScan {
       copy_in<T>(
           order_, of_.call.step_inputs[k].first, s, plan_.step_input_is_vector[k] ? H_ : 1, H_, step_input_room(k));
     for (int k = 0; k < plan_.draws; ++k) copy_in<T>(order_, of_.of(of_.call.draws[k]), s, H_, H_, draw_room(k));
-    values_.move(m, row);
+    T* const z = z_ + m * weights_.row;
+    values_.move(m * weights_.row, row);
     for (int p = 0; p < plan_.products; ++p) {
       if (plan_.gate_products[p].count > 0) {
         const T* rows = p == 0 ? before_[0] : factor(p - 1, row);
         for (long r = 0; r < n; ++r) h_rows_[r] = rows + r * H_;
-        weights_.multiply(p, n, h_rows_, columns_.from, columns_.to, z_ + m * H_, s % 2);
+        weights_.multiply(p, n, h_rows_, columns_.from, columns_.to, z, s % 2);
       }
       values_.run(p, n, [](auto...) {});
       if (meets_ && p + 1 < plan_.products) team_.barrier();

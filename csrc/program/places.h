@@ -150,9 +150,9 @@ template <class T> class Values {
       if (code.values[v].kind == kind && code.values[v].index == index) return bases_[v];
     return nullptr;
   }
-  // To a step, by its first row in the chunk and among those kept.
+  // To a step, by where its first row begins in the chunk, and its place among those kept.
   void move(long in_chunk, long kept) const {
-    const long further[] = {first_, first_ + in_chunk * stride_, first_ + kept * stride_};
+    const long further[] = {first_, first_ + in_chunk, first_ + kept * stride_};
     for (int i = 0; i < moving_count_; ++i) {
       const Moving& m = moving_[i];
       bases_[m.value] = *m.place.from + (m.place.beyond + further[m.place.along]);

@@ -82,7 +82,7 @@ Program::Program(const CodeText& infer, const CodeText& train, const CodeText& b
     for (const Instruction& i : lines->instructions)
       plan_.needs_rows = plan_.needs_rows || (i.op >= Op::row_sum && i.op <= Op::row_max);
   weight_ = 3.0 * static_cast<double>(train_.instructions.size());
-  find_states(), join_parts(), share_columns(), arrange_columns(), sum_own_gradients(), hoist();
+  find_states(), join_parts(), share_columns(), arrange_columns(), arrange_arrays(), sum_own_gradients(), hoist();
   keep_what_stages_share();
   plan_.phased_infer = phased_infer_.code(), plan_.phased_train = phased_train_.code();
   plan_.phased_backward = phased_backward_.code();
@@ -189,6 +189,18 @@ void Program::arrange_columns() {
   }
   plan_.gate_products = products_.data(), plan_.input_order = input_order_.data();
   plan_.column_of_input = column_of_input_.data(), plan_.column_of_recurrent = column_of_recurrent_.data();
+}
+
+void Program::arrange_arrays() {
+  array_of_input_.assign(index(plan_.inputs), -1), array_of_recurrent_.assign(index(plan_.recurrents), -1);
+  for (int g = 0; g < plan_.inputs; ++g)
+    if (joined_recurrent_[index(g)] < 0) array_of_input_[index(g)] = plan_.arrays++;
+  for (const std::vector<std::int32_t>& gates : product_gates_)
+    for (const std::int32_t gate : gates) {
+      if (const int input = joined_input_[index(gate)]; input >= 0) array_of_input_[index(input)] = plan_.arrays;
+      array_of_recurrent_[index(gate)] = plan_.arrays++;
+    }
+  plan_.array_of_input = array_of_input_.data(), plan_.array_of_recurrent = array_of_recurrent_.data();
 }
 
 // What a step adds to the gradients of own parameters goes to sums of each sequence.

@@ -30,6 +30,7 @@ class Program {
   void join_parts();
   void share_columns();
   void arrange_columns();
+  void arrange_arrays();
   void sum_own_gradients();
   void hoist();
   void keep_what_stages_share();
@@ -40,7 +41,7 @@ class Program {
   std::vector<GateProduct> products_;
   std::vector<std::int32_t> product_of_, joined_input_, joined_recurrent_;
   std::vector<std::int32_t> sharing_input_, shared_recurrent_;  // gates that have one gradient: -1, or the other part's
-  std::vector<std::int32_t> column_of_input_, column_of_recurrent_, input_order_;
+  std::vector<std::int32_t> column_of_input_, column_of_recurrent_, input_order_, array_of_input_, array_of_recurrent_;
   std::unique_ptr<bool[]> own_, step_inputs_, reads_state_, reads_new_state_, writes_grad_state_;
   int number_;
   double weight_ = 0;
