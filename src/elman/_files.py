@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import fields, is_dataclass
 from math import isfinite
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 
@@ -28,7 +30,8 @@ def rehearse(path: Path, content: bytes = b"") -> None:
 
 
 def to_json(facts: object) -> str:
-    """Facts as JSON, in ASCII, which survives any terminal's encoding. JSON has no infinities and no NaN: they become null.
+    """Facts as JSON, in ASCII, which survives any terminal's encoding. JSON has no infinities and no NaN: they become null. Namespaces and
+    dataclasses become objects.
 
     >>> print(to_json({"bits": [1.5, float("inf")]}))
     {
@@ -71,4 +74,8 @@ def _finite(facts: object) -> object:
         return {key: _finite(value) for key, value in facts.items()}
     if isinstance(facts, list | tuple):
         return [_finite(value) for value in facts]
+    if isinstance(facts, SimpleNamespace):
+        return _finite(vars(facts))
+    if is_dataclass(facts):
+        return {each.name: _finite(getattr(facts, each.name)) for each in fields(facts)}
     return None if isinstance(facts, float) and not isfinite(facts) else facts

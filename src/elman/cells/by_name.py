@@ -7,9 +7,12 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elman.cells.cell import Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _ZOO = "zoo."
 
@@ -48,7 +51,7 @@ def _of_zoo(name: str) -> Any:
         raise ValueError(f"unknown cell 'zoo.{name}': there is no zoo here") from None
     cells = [each for each in dir(zoo) if _is_cell(getattr(zoo, each))]
     if name not in cells:
-        raise ValueError(f"unknown cell {f'zoo.{name}'!r}; {_hint(name, cells, _ZOO)}")
+        raise ValueError(f"unknown cell {f'zoo.{name}'!r}; {hint(name, cells, _ZOO)}")
     return getattr(zoo, name)
 
 
@@ -67,7 +70,7 @@ def _of_file(path: Path, name: str) -> Any:
     found = vars(module).get(name)
     if not _is_cell(found):
         cells = [each for each, value in vars(module).items() if _is_cell(value) and getattr(value, "__module__", "") == spec.name]
-        raise ValueError(f"expected a cell called {name} in {path}, got none; {_hint(name, cells, '')}")
+        raise ValueError(f"expected a cell called {name} in {path}, got none; {hint(name, cells)}")
     return found
 
 
@@ -75,7 +78,8 @@ def _is_cell(value: object) -> bool:
     return isinstance(value, Cell) or (isinstance(value, type) and issubclass(value, Cell) and value is not Cell)
 
 
-def _hint(name: str, known: list[str], prefix: str) -> str:
+def hint(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """What may have been meant by a name that is not among the known ones."""
     folded = {each.casefold(): each for each in known}
     if close := difflib.get_close_matches(name.casefold(), folded, n=1):
         return f"did you mean {prefix + folded[close[0]]!r}?"
