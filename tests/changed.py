@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from elman.show.facts import Facts
+    from types import SimpleNamespace
 
-    F = TypeVar("F", bound=Facts)
+    F = TypeVar("F", bound=SimpleNamespace)
 
 
 def changed(facts: F, **attributes: Any) -> F:

@@ -110,20 +110,31 @@ def test_explain_shows_a_cell(file: Path) -> None:
     told = json.loads(invoke("explain", "--cell", f"{file}:Timed", "--hidden-size", 6, "--bidirectional", "--batch-first", "--json"))[
         "network"
     ]
-    assert told["cell"] == "Timed(alpha=0.1)"
-    assert "return s.h + x.dt * p.tau" in told["source"]
-    assert told["declared"] == {"gates": ["h"], "states": ["h"], "parameters": ["tau"], "step_inputs": ["dt"], "draws": []}
-    assert told["tensors"] == {"x": [3, 5, 10], "dt": [3, 5], "output": [3, 5, 12], "h_n": [2, 3, 6]}
-    assert told["parameters"]["tau_l0_reverse"] == [6]
-    assert told["count"] == 2 * (6 * 10 + 6 * 6 + 12 + 6)
+    cell = told["cell"]
+    assert cell.pop("name") == "Timed(alpha=0.1)"
+    assert cell.pop("about") == ""
+    assert "return s.h + x.dt * p.tau" in cell.pop("source")
+    assert cell == {"gates": ["h"], "states": ["h"], "parameters": ["tau"], "step_inputs": ["dt"], "draws": []}
+    shapes = {each["name"]: each["shape"] for each in (*told["tensors"], *told["parameters"])}
+    assert (shapes["x"], shapes["dt"], shapes["output"], shapes["h_n"]) == ([3, 5, 10], [3, 5], [3, 5, 12], [2, 3, 6])
+    assert shapes["tau_l0_reverse"] == [6]
+    assert told["costs"]["parameters"] == 2 * (6 * 10 + 6 * 6 + 12 + 6)
     page = invoke("explain", "--cell", f"{file}:Timed")
-    for said in ("Timed(alpha=0.1)", "step inputs", "output, h_n = net(x, dt=dt)", "(5, 3, 20)", "tau_l0", "What runs it"):
+    for said in ("Timed(alpha=0.1)", "step inputs", "net(x, dt=dt)", "(5, 3, 20)", "tau_l0", "What runs it", "h_n[0] = output[-1]"):
         assert said in page
+
+
+def test_explain_shows_where_sequences_of_a_cell_end(file: Path) -> None:
+    page = invoke("explain", "--cell", f"{file}:Timed", "--lengths", "5,3,0", "--reset", "2", "--bidirectional")
+    assert "output, h_n = net(x, lengths=lengths, reset=reset, dt=dt)" in page
+    assert "sequence 1 forward  ○ ──▶ ○  ┃  ◆     ·     ·  h_n[0, 1]" in page
+    assert "✓ Checked in this run" in page
 
 
 def test_tour_shows_a_cell_in_three_networks(file: Path) -> None:
     networks = json.loads(invoke("tour", "--cell", f"{file}:Leaky", "--json"))["networks"]
-    assert [network["tensors"]["h_n"] for network in networks] == [[1, 3, 20], [2, 3, 20], [2, 3, 20]]
+    shapes = [{tensor["name"]: tensor["shape"] for tensor in network["tensors"]} for network in networks]
+    assert [each["h_n"] for each in shapes] == [[1, 3, 20], [2, 3, 20], [2, 3, 10]]
     assert invoke("tour", "--cell", f"{file}:Leaky").count("What runs it") == 3
 
 
@@ -167,7 +178,7 @@ def test_a_model_of_a_cell_has_as_many_parameters_as_is_said_before(file: Path) 
 COMMANDS = {
     "neither": (("explain",), "expected a kind of network or --cell, got neither"),
     "both": (("explain", "rnn", "--cell", "{file}:Leaky"), "expected a kind of network or --cell, got both"),
-    "numbers": (("explain", "--cell", "{file}:Leaky", "--numbers"), "--cell does not take --numbers; leave it out"),
+    "numbers": (("explain", "--cell", "{file}:Leaky", "--numbers"), "declares equations, got Leaky(alpha=0.1); leave --numbers out"),
     "a wrong step": (("explain", "--cell", "{file}:Wrong"), "expected the step of Wrong to use x.h, got x.q (at "),
     "device": (("tour", "--cell", "{file}:Leaky", "--device", "cuda"), "runs on the CPU only; leave --device out"),
     "threads": (("bench", "--cell", "{file}:Leaky", "--threads", "1,2"), "takes a single number, got 1, 2"),

@@ -37,6 +37,8 @@ def test_every_option_reaches_the_network() -> None:
         "dtype": "float64",
         "seed": 3,
         "device": "cpu",
+        "lengths": None,
+        "reset": [],
     }
 
 
@@ -53,8 +55,9 @@ def test_an_lstm_has_two_states_gates_and_a_projection() -> None:
     assert (shapes["h_n"], shapes["c_n"], shapes["weight_hr_l1"]) == ([2, 3, 4], [2, 3, 6], [4, 6])
     gate = network["gates"][1]
     assert (gate["gate"], gate["start"], gate["stop"]) == ("f", 6, 12)
-    assert [line["name"] for line in network["worked"]["lines"]] == ["i[t]", "f[t]", "g[t]", "o[t]", "c[t]", "o[t] * tanh(c[t])"]
-    assert len(network["worked"]["projection"]) == 6
+    *_others, m, h = network["worked"]["lines"]
+    assert (m["equation"], h["equation"]) == ("m[t] = o[t] * tanh(c[t])", "h[t] = W_hr m[t]")
+    assert len(h["sums"][0]["products"]) == 6
     assert network["worked"]["difference"] < 1e-6
 
 
@@ -82,11 +85,11 @@ def test_numbers_work_one_step_through(direction: str) -> None:
 
 
 def test_lengths_and_resets_tell_what_is_run_of_each_sequence() -> None:
-    facts = json.loads(invoke("gru", "--lengths", "5,3,0", "--reset", "2,0:1", "--bidirectional", "--json"))["sequences"]
-    assert (facts["spec"]["seq_len"], facts["spec"]["batch"], facts["lengths"]) == (5, 3, [5, 3, 0])
+    facts = json.loads(invoke("gru", "--lengths", "5,3,0", "--reset", "2,0:1", "--bidirectional", "--json"))["network"]
+    assert tuple(facts["spec"][name] for name in ("seq_len", "batch", "lengths")) == (5, 3, [5, 3, 0])
     assert facts["backend"].split()[0].rstrip(":") in ("native", "reference")
-    assert [each["segments"] for each in facts["sequences"]] == [[[0, 0], [1, 1], [2, 4]], [[0, 1], [2, 2]], []]
-    assert [end["where"] for end in facts["sequences"][1]["ends"]] == ["output[2, 1, :20]", "output[0, 1, 20:]"]
+    assert [each["segments"] for each in facts["unrolled"]] == [[[0, 0], [1, 1], [2, 4]], [[0, 1], [2, 2]], []]
+    assert [end["where"] for end in facts["unrolled"][1]["ends"]] == ["output[2, 1, :20]", "output[0, 1, 20:]"]
     assert "sequence 1 forward  ○ ──▶ ○  ┃  ◆     ·     ·" in invoke("gru", "--lengths", "5,3,0", "--reset", "2", "--bidirectional")
     assert "序列 2  没有时间步" in invoke("lstm", "--lengths", "5,3,0", "--lang", "zh")
 
@@ -99,13 +102,13 @@ def test_the_data_are_as_long_as_is_said_or_as_the_lengths_are() -> None:
         ("--lengths", "0", "--seq-len", "4"): (4, 1),
         ("--reset", "0:6", "--seq-len", "8", "--batch", "1"): (8, 1),
     }.items():
-        spec = json.loads(invoke("rnn", *options, "--json"))["sequences"]["spec"]
+        spec = json.loads(invoke("rnn", *options, "--json"))["network"]["spec"]
         assert (spec["seq_len"], spec["batch"]) == sizes
 
 
 def test_final_numbers_are_printed_with_numbers() -> None:
     options = ("--lengths", "5,3,0", "--hidden-size", "2")
-    first, second = json.loads(invoke("rnn", *options, "--json"))["sequences"]["sequences"][1]["ends"][0]["numbers"]
+    first, second = json.loads(invoke("rnn", *options, "--json"))["network"]["unrolled"][1]["ends"][0]["numbers"]
     line = f"{first:8.4f}  {second:8.4f}"
     assert line in invoke("rnn", *options, "--numbers")
     assert line not in invoke("rnn", *options)
@@ -119,12 +122,12 @@ def test_final_numbers_are_printed_with_numbers() -> None:
         ("--lengths 5,-3", "got '5,-3'"),
         ("--lengths 0,0", "all --lengths are 0; give the number of steps with --seq-len"),
         ("--lengths 5,3 --batch 3", "expected a length for each sequence of the batch, 3 in all, got 2"),
-        ("--lengths 5,3 --seq-len 4", "a length must be between 0 and the number of steps, 4, got 5"),
+        ("--lengths 5,3 --seq-len 4", "--lengths must be between 0 and 4, got 5"),
         ("--lengths 999999999999", "numbers in this network and its data"),
         ("--reset two", "--reset: expected steps like 2, or sequences and steps like 0:2,1:1, got 'two'"),
         ("--reset 1:1:1", "got '1:1:1'"),
-        ("--reset 5", "a reset must be at a step between 0 and 4, got 5"),
-        ("--reset 3:1", "a reset must be in a sequence between 0 and 2, got 3"),
+        ("--reset 5", "--reset step must be between 0 and 4, got 5"),
+        ("--reset 3:1", "--reset sequence must be between 0 and 2, got 3"),
         (
             "--lengths 5 --numbers --step 1",
             "--step, --unit, --sequence, --layer and --direction cannot be combined with --lengths or --reset",

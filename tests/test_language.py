@@ -15,7 +15,7 @@ from elman.cli.app import app
 from elman.cli.frame import language_asked_for
 from elman.language import LANGUAGES, _, language_of, speaking, translated
 from elman.language.zh import SENTENCES
-from elman.show.tensors import BIDIRECTIONAL_ROLES, GATES, LETTERS, ROLES
+from elman.show.tensors import GATES, LETTERS, ROLES
 from elman.train.features import features
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def test_every_feature_of_the_picture_has_a_translation() -> None:
 
 def test_what_letters_tensors_gates_and_directions_mean_has_a_translation() -> None:
     assert unknown(["forward", "reverse"]) == []
-    assert unknown(meaning for table in (LETTERS, ROLES, BIDIRECTIONAL_ROLES, GATES) for meaning in table.values()) == []
+    meanings = [meaning for _axes, meaning in ROLES.values()]
+    assert unknown([*meanings, *LETTERS.values(), *GATES.values()]) == []
 
 
 def test_an_english_sentence_without_a_translation_is_seen() -> None:
@@ -161,6 +162,7 @@ COMMANDS = (
     "explain lstm --num-layers 5 --bidirectional --proj-size 3 --batch-first --dropout 0.5 --numbers --no-time",
     "explain rnn --dtype float16 --no-time",
     "explain gru --lengths 5,3,0 --reset 2 --bidirectional --num-layers 2 --numbers",
+    "explain --cell zoo.MGU --num-layers 2 --lengths 5,3,0",
     "bench --quick --rounds 1 --cell gru --rows 1 --threads 1,2 --mode infer",
     "bench --quick --rounds 1 --cell gru --rows 1 --compiled --mode infer",
     "bench --quick --rounds 1 --cell rnn --rows 1 --mode infer --against torch",
@@ -182,6 +184,9 @@ MISTAKES = (
     "explain gru --nonlinearity relu",
     "explain gru --proj-size 2",
     "explain rnn --numbers --unit 99",
+    "explain --cell zoo.MGU --numbers",
+    "explain --cell zoo.MGU --proj-size 2",
+    "explain --cell MGU",
     "explain rnn --lengths 5,x",
     "explain rnn --reset 9",
     "bench --rows 99",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -10,13 +11,15 @@ import pytest
 import torch
 
 import elman
-from elman.show.facts import plain
-from elman.show.final_states import final_states, trap
-from elman.show.network import Network, stops
+from elman._files import to_json
+from elman.show.ends import End, trap, unrolled
+from elman.show.network import Network
 from elman.show.specification import Run, Spec, rounding
 
 SPECS = {
-    **stops(),
+    "one direction": Spec("rnn", 10, 20),
+    "both directions": Spec("rnn", 10, 20, bidirectional=True),
+    "two layers": Spec("rnn", 5, 10, num_layers=2, seq_len=4),
     "bidirectional, two layers": Spec("rnn", 4, 6, num_layers=2, bidirectional=True, seq_len=3, batch=2),
     "batch_first": Spec("rnn", 4, 6, num_layers=2, bidirectional=True, batch_first=True, seq_len=3, batch=2),
     "relu, no bias, float64": Spec("rnn", 4, 6, num_layers=3, nonlinearity="relu", bias=False, dtype="float64"),
@@ -31,6 +34,21 @@ SPECS = {
     "lstm, projected, no bias": Spec("lstm", 4, 6, num_layers=2, bias=False, proj_size=1, seq_len=1),
     "bfloat16": Spec("rnn", 4, 6, num_layers=2, dtype="bfloat16"),
 }
+OWN = {
+    "MGU": Spec("zoo.MGU", 4, 6, num_layers=2, bidirectional=True, batch_first=True, seq_len=3, batch=2),
+    "states of other names, gates without an input": Spec("zoo.CoRNN", 4, 6, num_layers=2, dropout=0.5),
+    "gates without a state": Spec("zoo.STAR", 4, 6, bidirectional=True, dtype="float64", bias=False),
+    "no product with the state": Spec("zoo.SRU", 4, 6),
+    "step inputs, three states, parameters of its own": Spec("zoo.PhasedLSTM", 4, 6, num_layers=2, seq_len=4),
+}
+
+
+def ends(spec: Spec, run: Run) -> list[End]:
+    return [end for each in unrolled(spec, run) for end in each.ends]
+
+
+def places(network: Network) -> list[End]:
+    return [end for each in network.unrolled for end in each.ends]
 
 
 @pytest.fixture(params=SPECS.values(), ids=SPECS.keys())
@@ -93,8 +111,8 @@ def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         exec("\n".join(facts.code), names)
     h_n = names["h_n"]
-    assert [place.state_numbers for place in facts.places] == [tuple(row[0, :8].tolist()) for row in h_n]
-    for place in facts.places:
+    assert [place.numbers for place in places(facts)] == [tuple(row[0, :8].tolist()) for row in h_n]
+    for place in places(facts):
         if place.where is not None:
             assert torch.equal(eval(place.where, names), eval(place.state, names))
         torch.testing.assert_close(eval(place.trace, names), eval(place.state, names), rtol=0, atol=rounding(h_n))
@@ -106,26 +124,26 @@ def test_typing_the_code_gives_the_numbers_shown(spec: Spec) -> None:
 
 def test_every_place_holds(spec: Spec) -> None:
     facts = Network(spec, timed=False)
-    assert all(place.holds for place in facts.places)
-    assert [place.where is None for place in facts.places] == [place.layer < spec.num_layers - 1 for place in facts.places]
+    assert all(place.holds for place in places(facts))
+    assert [place.where is None for place in places(facts)] == [place.layer < spec.num_layers - 1 for place in places(facts)]
 
 
 def test_a_wrong_state_is_noticed(spec: Spec) -> None:
     run = Run(spec)
     right = run["h_n"]
-    assert all(place.holds for place in final_states(spec, run))
+    assert all(place.holds for place in ends(spec, run))
     for index in range(len(right)):
         for wrong in (right[index, -1, -1] + 1, torch.nan):
             run.names["h_n"] = right.clone()
             run.names["h_n"][index, -1, -1] = wrong
-            assert [place.holds for place in final_states(spec, run)] == [other != index for other in range(len(right))]
+            assert [place.holds for place in ends(spec, run)] == [other != index for other in range(len(right))]
 
 
 def test_an_output_in_the_wrong_order_is_noticed() -> None:
-    spec = SPECS["bidirectional"]
+    spec = SPECS["both directions"]
     run = Run(spec)
     run.names["output"] = run["output"].flip(0)
-    assert not any(place.holds for place in final_states(spec, run))
+    assert not any(place.holds for place in ends(spec, run))
 
 
 def test_only_a_reverse_direction_of_several_steps_has_a_trap(spec: Spec) -> None:
@@ -138,13 +156,13 @@ def test_only_a_reverse_direction_of_several_steps_has_a_trap(spec: Spec) -> Non
 
 def test_the_random_generator_is_left_as_it_was() -> None:
     before = torch.random.get_rng_state()
-    Network(SPECS["one_directional"], timed=False)
+    Network(SPECS["one direction"], timed=False)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_the_race_leaves_the_threads_as_they_were_and_says_what_it_took() -> None:
     before = torch.get_num_threads()
-    speed = Network(SPECS["one_directional"]).speed
+    speed = Network(SPECS["one direction"]).speed
     assert torch.get_num_threads() == before
     assert speed is not None
     assert speed.threads == 1
@@ -159,14 +177,54 @@ def test_a_tensor_too_long_to_list_is_described() -> None:
 
 
 def test_the_facts_are_plain_data() -> None:
-    def is_plain(value: object) -> bool:
-        if isinstance(value, dict):
-            return all(type(key) is str and is_plain(one) for key, one in value.items())
-        if isinstance(value, (list, tuple)):
-            return all(map(is_plain, value))
-        return value is None or type(value) in (str, int, float, bool)
+    network = json.loads(to_json(Network(SPECS["two layers"])))
+    assert network["spec"]["num_layers"] == 2
+    assert network["unrolled"][1]["ends"][0]["where"] == "output[-1]"
 
-    assert is_plain(plain(Network(SPECS["multi_layer"])))
+
+# --- Cells of one's own -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=OWN.values(), ids=OWN.keys())
+def own(request: pytest.FixtureRequest) -> Spec:
+    return request.param
+
+
+def test_the_code_makes_the_network_that_is_told_of(own: Spec) -> None:
+    facts = Network(own)
+    names: dict[str, Any] = {"elman": elman, "torch": torch}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        exec("\n".join(facts.code), names)
+    parameters = dict(names["net"].named_parameters())
+    assert [(tensor.name, tensor.shape) for tensor in facts.parameters] == [(name, p.shape) for name, p in parameters.items()]
+    assert [tensor.values for tensor in facts.parameters] == [p.tolist() for p in parameters.values()]
+    assert [tensor.shape for tensor in facts.tensors] == [names[tensor.name].shape for tensor in facts.tensors]
+    assert facts.costs.parameters == sum(p.numel() for p in parameters.values())
+    assert (facts.agreement, facts.speed, facts.equations) == (None, None, ())
+
+
+def test_the_ends_of_its_layers_and_sequences_hold(own: Spec) -> None:
+    assert all(end.holds for end in places(Network(own)))
+    ragged = Network(replace(own, lengths=(own.seq_len, 0, 2)[: own.batch], reset=((None, 1),)))
+    assert [len(each.segments) for each in ragged.unrolled] == [2, 0, 2][: own.batch]
+    assert all(end.holds for end in places(ragged))
+
+
+def test_its_axes_are_those_of_the_gates_that_read() -> None:
+    axes = {
+        name: [axis.symbol for axis in tensor.axes] for tensor in Network(OWN["gates without a state"]).parameters for name in [tensor.name]
+    }
+    assert axes == {
+        f"weight_{kind}_l0{way}": letters for way in ("", "_reverse") for kind, letters in (("ih", ["G·H", "I"]), ("hh", ["H", "H"]))
+    }
+    tensors = Network(OWN["step inputs, three states, parameters of its own"]).tensors
+    assert [tensor.name for tensor in tensors] == ["x", "dt", "output", "h_n", "c_n", "phase_n"]
+    assert [axis.symbol for axis in tensors[1].axes] == ["T", "B"]
+
+
+def test_a_number_cannot_be_worked_out_without_equations(own: Spec) -> None:
+    with pytest.raises(ValueError, match=r"expected a cell that declares equations, got .*; leave --numbers out"):
+        Network(own, which={})
 
 
 @pytest.mark.parametrize(
@@ -174,11 +232,12 @@ def test_the_facts_are_plain_data() -> None:
     [
         ({"kind": "rrn"}, "unknown kind 'rrn'; did you mean 'rnn'?"),
         ({"kind": "transformer"}, "unknown kind 'transformer'; expected one of rnn, gru, lstm"),
-        ({"kind": "gru", "nonlinearity": "relu"}, "expected no nonlinearity, got relu: only an RNN has a choice"),
-        ({"kind": "gru", "proj_size": 2}, "proj_size, got 2"),
+        ({"kind": "gru", "nonlinearity": "relu"}, "expected no nonlinearity, got relu: only an RNN takes it"),
+        ({"kind": "gru", "proj_size": 2}, "expected no proj_size, got 2: only an LSTM takes it"),
+        ({"kind": "zoo.MGU", "proj_size": 2}, "expected no proj_size, got 2: only an LSTM takes it"),
+        ({"kind": "zoo.NoSuchCell"}, "unknown cell 'zoo.NoSuchCell'"),
         ({"kind": "lstm", "proj_size": 6}, "proj_size to be below hidden_size, 6, got 6"),
         ({"kind": "lstm", "proj_size": -1}, "proj_size to be at least 0, got -1"),
-        ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"nonlinearity": "tan"}, "nonlinearity to be one of 'tanh', 'relu', got 'tan'"),
         ({"hidden_size": 0}, "hidden_size to be at least 1, got 0"),
         ({"input_size": -1}, "input_size to be at least 1, got -1"),

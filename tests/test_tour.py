@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from elman.cli.app import app
-from elman.show.network import stops
+from elman.show.specification import Spec
 
 
 def invoke(*arguments: str, **environment: str) -> str:
@@ -40,21 +40,21 @@ def test_the_same_three_of_another_kind(cell: str, states: list[str], facts: lis
     assert all(network["spec"] == {**other["spec"], "kind": cell} for network, other in zip(facts_of_kind, facts, strict=True))
     for network in facts_of_kind:
         assert [tensor["name"] for tensor in network["tensors"]] == ["x", "output", *states]
-        assert all(place["holds"] for place in network["places"])
+        assert all(end["holds"] for each in network["unrolled"] for end in each["ends"])
         assert network["agreement"]["same_seed"]
         assert network["agreement"]["output"] < 1e-6
 
 
 def test_the_states_places_are_told_and_checked(facts: list[dict]) -> None:
-    facts_of_kind = [[(place["state"], place["where"], place["holds"]) for place in network["places"]] for network in facts]
-    assert facts_of_kind == [
+    ends = [[end for each in network["unrolled"] for end in each["ends"]] for network in facts]
+    assert [[(end["state"], end["where"], end["holds"]) for end in of_network] for of_network in ends] == [
         [("h_n[0]", "output[-1]", True)],
         [("h_n[0]", "output[-1, :, :20]", True), ("h_n[1]", "output[0, :, 20:]", True)],
         [("h_n[0]", None, True), ("h_n[1]", "output[-1]", True)],
     ]
     assert facts[1]["trap"]["where"] == "output[-1, :, 20:]"
     assert facts[1]["trap"]["difference"] > 0.1
-    assert facts[2]["places"][0]["nearest"] > 0.1
+    assert ends[2][0]["nearest"] > 0.1
 
 
 def test_the_numbers_are_torchs(facts: list[dict]) -> None:
@@ -79,12 +79,9 @@ def test_the_language_is_the_locales_or_the_one_asked_for() -> None:
 
 
 def test_the_code_for_a_gpu_moves_what_the_seed_gives_on_the_cpu() -> None:
-    spec = stops("lstm", seed=3, device="cuda")["one_directional"]
-    assert spec.code == (
+    assert Spec("lstm", 10, 20, seed=3, device="cuda").code == (
         "torch.manual_seed(3)",
         "lstm = elman.LSTM(10, 20).to('cuda')",
         "x = torch.randn(5, 3, 10).to('cuda')",
         "output, (h_n, c_n) = lstm(x)",
     )
-    with pytest.raises(ValueError, match="unknown device 'cdua'; did you mean 'cuda'"):
-        stops(device="cdua")

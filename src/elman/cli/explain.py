@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -105,11 +105,9 @@ def explain(
 
     Example:  [bold]elman explain --cell zoo.MGU --hidden-size 64[/]
     """
-    from elman.show.facts import plain
-    from elman.show.hand_worked import Which
+    from elman.cells.by_name import is_own
     from elman.show.network import Network
     from elman.show.pages import explain_page
-    from elman.show.sequences import Sequences, sequences_page
     from elman.show.specification import Spec
     from elman.show.style import console
 
@@ -118,32 +116,14 @@ def explain(
     if (kind is None) == (cell is None):
         got = "neither" if kind is None else "both"
         raise ValueError(f"expected a kind of network or --cell, got {got}; for a built-in network write elman explain rnn")
-    if cell is not None:
-        unfit = {"--lengths": lengths, "--reset": reset, "--numbers": numbers, "--proj-size": proj_size, "--dropout": dropout}
-        if given := [name for name, value in unfit.items() if value]:
-            raise ValueError(f"--cell does not take {given[0]}; leave it out")
-        _explain_cell(
-            cell,
-            as_json,
-            input_size=input_size,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            bias=not no_bias,
-            batch_first=batch_first,
-            seq_len=seq_len or 5,
-            batch=batch or 3,
-            seed=seed,
-            dtype=dtype.value,
-        )
-        return
-    assert kind is not None
-    sizes, resets = None if lengths is None else _lengths(lengths), () if reset is None else _resets(reset)
+    if cell is not None and not is_own(cell):
+        raise ValueError(f"expected a cell like zoo.MGU or path/to/file.py:MyCell, got {cell!r}")
+    sizes = None if lengths is None else _lengths(lengths)
     if seq_len is None and sizes is not None and not any(sizes):
         raise ValueError("all --lengths are 0; give the number of steps with --seq-len")
 
     spec = Spec(
-        kind=kind,
+        kind=kind or cell or "",
         input_size=input_size,
         hidden_size=hidden_size,
         num_layers=num_layers,
@@ -157,38 +137,17 @@ def explain(
         batch=batch if batch is not None else len(sizes) if sizes else 3,
         dtype=dtype.value,
         seed=seed,
+        lengths=sizes,
+        reset=() if reset is None else _resets(reset),
     )
-    which = Which(step=step, unit=unit, sequence=sequence, layer=layer, direction=direction.value)
-    if lengths is not None or reset is not None:
-        if which != Which():
-            raise ValueError("--step, --unit, --sequence, --layer and --direction cannot be combined with --lengths or --reset")
-        shown = Sequences(spec, sizes, resets)
-        if as_json:
-            print_json({"sequences": plain(shown)})
-        else:
-            console().print(sequences_page(shown, numbers))
-        return
-    network = Network(spec, timed=time, which=which if numbers else None)
+    which = {"step": step, "unit": unit, "sequence": sequence, "layer": layer, "direction": direction.value}
+    if spec.ragged and [*which.values()] != [None, 0, 0, 0, "forward"]:
+        raise ValueError("--step, --unit, --sequence, --layer and --direction cannot be combined with --lengths or --reset")
+    network = Network(spec, timed=time, which=which if numbers and not spec.ragged else None)
     if as_json:
-        print_json({"network": plain(network)})
+        print_json({"network": network})
     else:
-        console().print(explain_page(network))
-
-
-def _explain_cell(cell: str, as_json: bool, *, dtype: str, **options: Any) -> None:
-    """What is said of a network of somebody's cell."""
-    import torch
-
-    from elman.cells.by_name import cell_by_name
-    from elman.show.facts import plain
-    from elman.show.own_cell import OwnNetwork, own_cell_page
-    from elman.show.style import console
-
-    network = OwnNetwork(cell_by_name(cell), dtype=getattr(torch, dtype), **options)
-    if as_json:
-        print_json({"network": plain(network)})
-    else:
-        console().print(own_cell_page(network))
+        console().print(explain_page(network, numbers))
 
 
 def _lengths(text: str) -> tuple[int, ...]:

@@ -21,28 +21,19 @@ def tour(
 
     Example:  [bold]elman tour --cell lstm[/]
     """
-    from elman.cells.by_name import cell_by_name, is_own
-    from elman.show.facts import plain
+    from elman.cells.by_name import is_own
     from elman.show.network import tour as study
-    from elman.show.own_cell import own_cell_page, own_networks
     from elman.show.pages import tour_page
     from elman.show.style import console
 
-    if is_own(cell):
-        if device is not Device.cpu:
-            raise ValueError(f"--cell {cell} runs on the CPU only; leave --device out")
-        own = own_networks(cell_by_name(cell), seed)
-        if as_json:
-            print_json({"networks": [plain(network) for network in own]})
-        else:
-            console().print(*map(own_cell_page, own))
-        return
     if device is Device.cuda:
         from elman.bench.device import require_cuda
 
+        if is_own(cell):
+            raise ValueError(f"--cell {cell} runs on the CPU only; leave --device out")
         require_cuda()
     networks = study(cell, seed, device.value)
     if as_json:
-        print_json({"networks": [plain(network) for network in networks]})
+        print_json({"networks": networks})
     else:
         console().print(tour_page(networks, weights))

@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache, cached_property
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 import elman
+from elman.cells.by_name import cell_by_name, hint, is_own
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import TypeVar
-
-    from torch import nn
+    from torch import Tensor
 
     from elman.backends import Stack
-    from elman.layers.layer import RecurrentLayer
+    from elman.layers.recurrent import Recurrent
 
-    M = TypeVar("M", bound=nn.Module)
-    Index = TypeVar("Index")
+    Segment = tuple[int, int]  # the first and the last step of a part of a sequence
 
 # Each is a class of elman and of torch.nn by its name in capitals. What it computes its cell declares.
 KINDS = ("rnn", "gru", "lstm")
-DTYPES = ("float32", "float64", "float16", "bfloat16")
-DEVICES = ("cpu", "cuda")
+OPTIONS = ("num_layers", "nonlinearity", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+OPTIONS_OF_ONE_KIND = {"nonlinearity": "rnn", "proj_size": "lstm"}
 
 # More numbers than these do not fit into the memory of usual machines.
 MOST_NUMBERS = 2**27
 MOST_LAYERS = 1000
-# Of more layers the lowest and the top one are shown.
-MOST_LAYERS_SHOWN = 3
+
+_cell_by_name = cache(cell_by_name)  # a file is imported once, however many networks there are of its cells
 
 
-@dataclass(frozen=True)
+@dataclass
 class Spec:
     r"""A network and the data to run it on; sizes as ``torch.nn`` names them.
 
@@ -50,8 +45,8 @@ class Spec:
     x = torch.randn(5, 3, 10)
     output, h_n = rnn(x)
 
-    Raises:
-        ValueError: an unknown kind or dtype, what the network's class refuses, data of no size, or more than ``MOST_NUMBERS`` numbers.
+    ``kind`` is "rnn", "gru" or "lstm", or the name of a cell, "zoo.MGU" or "path/to/file.py:MyCell". ``reset`` has sequences, None standing
+    for all, and the steps at which they begin afresh. What cannot be is a ValueError, and so are more than ``MOST_NUMBERS`` numbers.
     """
 
     kind: str
@@ -69,15 +64,33 @@ class Spec:
     dtype: str = "float32"
     seed: int = 0
     device: str = "cpu"
+    lengths: tuple[int, ...] | None = None
+    reset: tuple[tuple[int | None, int], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, known in {"kind": KINDS, "dtype": DTYPES, "device": DEVICES}.items():
-            if (given := getattr(self, name)) not in known:
-                close = difflib.get_close_matches(given, known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
-                raise ValueError(f"unknown {name} {given!r}; {hint}")
-        if self.nonlinearity != "tanh" and self.kind != "rnn":
-            raise ValueError(f"expected no nonlinearity, got {self.nonlinearity}: only an RNN has a choice")
+        self._check()
+        self.own_cell = _cell_by_name(self.kind) if is_own(self.kind) else None
+        # Its class in elman, of a built-in kind also in torch.nn, and what the network is called in the code and by its title.
+        self.module, self.name = (self.kind.upper(), self.kind) if self.own_cell is None else ("Recurrent", "net")
+        self.title = self.module if self.own_cell is None else repr(self.own_cell)
+        self.stack = self._stack()
+        self.directions = ("forward", "reverse") if self.bidirectional else ("forward",)
+        self.output_size = self.proj_size or self.hidden_size  # of one direction
+        self.finals = tuple(f"{state}_n" for state in self.stack.cell.states)
+        ragged = [name for name, given in {"lengths": self.lengths is not None, "reset": bool(self.reset)}.items() if given]
+        self.ragged = len(ragged) > 0
+        # What the network is called with, and its trace, as one writes them: "x, lengths=lengths".
+        self.arguments = ", ".join(["x", *(f"{name}={name}" for name in (*ragged, *self.stack.cell.step_inputs))])
+        self.trace = f"{self.name}.trace({self.arguments})"
+        per_step = self.input_size + self.num_layers * self.stack.output_size
+        self._check_memory(sum(map(prod, self.stack.shapes)) + self.seq_len * self.batch * per_step)
+
+    def _check(self) -> None:
+        if self.kind not in KINDS and not is_own(self.kind):
+            raise ValueError(f"unknown kind {self.kind!r}; {hint(self.kind, KINDS)}")
+        for name, kind in OPTIONS_OF_ONE_KIND.items():
+            if (given := getattr(self, name)) != getattr(Spec, name) and self.kind != kind:
+                raise ValueError(f"expected no {name}, got {given}: only an {kind.upper()} takes it")
         for name in ("seq_len", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} to be at least 1, got {getattr(self, name)}")
@@ -85,117 +98,125 @@ class Spec:
             raise ValueError(f"expected seed to fit into 64 bits, got {self.seed}")
         if self.num_layers > MOST_LAYERS:
             raise ValueError(f"expected num_layers to be at most {MOST_LAYERS} here, got {self.num_layers}")
-        largest = max(self.input_size, self.hidden_size, self.seq_len, self.batch)
-        if (numbers := largest if largest > MOST_NUMBERS else self.numbers) > MOST_NUMBERS:
+        self._check_memory(max(self.input_size, self.hidden_size, self.seq_len, self.batch))
+        if self.lengths is not None and len(self.lengths) != self.batch:
+            raise ValueError(f"expected a length for each sequence of the batch, {self.batch} in all, got {len(self.lengths)}")
+        for length in self.lengths or ():
+            check_between("--lengths", length, self.seq_len)
+        for sequence, step in self.reset:
+            check_between("--reset step", step, self.seq_len - 1)
+            check_between("--reset sequence", sequence or 0, self.batch - 1)
+
+    def _check_memory(self, numbers: int) -> None:
+        if numbers > MOST_NUMBERS:
             # Decimal: a number that was typed may be too large for a float.
             raise ValueError(f"expected at most {MOST_NUMBERS:.1e} numbers in this network and its data, got {Decimal(numbers):.1e}")
 
-    @property
-    def module(self) -> str:
-        """The name of its class, in ``elman`` and in ``torch.nn``."""
-        return self.kind.upper()
-
-    @cached_property
-    def stack(self) -> Stack:
-        """What a backend runs: the cell, and the shapes of parameters and states. It is that of a network without memory."""
+    def _stack(self) -> Stack:
+        """That of a network without memory."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the network itself gives it
-            stack: Stack = self.build(getattr(elman, self.module), device="meta").stack
+            try:
+                stack: Stack = self.build(getattr(elman, self.module), device="meta").stack
+            except (TypeError, AttributeError, RuntimeError) as error:  # what is wrong with somebody's cell
+                raise ValueError(str(error)) from error
         return stack
 
-    @property
-    def directions(self) -> tuple[str, ...]:
-        return ("forward", "reverse") if self.bidirectional else ("forward",)
-
-    @property
-    def output_size(self) -> int:
-        """How many numbers a direction puts out at each step: P with a projection, else H."""
-        return self.proj_size or self.hidden_size
-
-    @property
-    def numbers(self) -> int:
-        """How many numbers the parameters and the input and output of every layer are."""
-        per_step = self.input_size + self.num_layers * len(self.directions) * self.output_size
-        return sum(map(prod, self.stack.shapes)) + self.seq_len * self.batch * per_step
-
-    @property
-    def finals(self) -> tuple[str, ...]:
-        """The final states by name: "h_n", "c_n"."""
-        return tuple(f"{state}_n" for state in self.stack.cell.states)
-
-    def in_order(self, step: Index, sequence: Index) -> tuple[Index, Index]:
+    def in_order(self, step: Any, sequence: Any) -> tuple[Any, Any]:
         """Step and sequence as they index x and output."""
         return (sequence, step) if self.batch_first else (step, sequence)
-
-    def output_code(self, step: int | str, sequence: int | str, columns: int | str | None = None) -> str:
-        """A part of ``output``, as one writes it: "output[-1, :, 20:]"."""
-        return indexed("output", *self.in_order(step, sequence), columns)
 
     def columns(self, direction: str) -> str | None:
         """Where a direction lies in the last axis of ``output``, as one writes it; None where it is all of it."""
         columns = f":{self.output_size}" if direction == "forward" else f"{self.output_size}:"
         return columns if self.bidirectional else None
 
-    def trace_code(self, layer: int, direction: str | None, step: int, sequence: int | str, *unit: int, state: str = "h") -> str:
-        """What a layer's state is after a step, as one writes it: "rnn.trace(x).h[0, 1, -1]"; without a direction that of both."""
-        of_direction = ":" if direction is None else self.directions.index(direction)
-        return indexed(f"{self.kind}.trace(x).{state}", layer, of_direction, *self.in_order(step, sequence), *unit)
+    def output_code(self, step: int | str, sequence: int | str, columns: int | str | None = None) -> str:
+        """A part of ``output``, as one writes it: "output[-1, :, 20:]"."""
+        return indexed("output", *self.in_order(step, sequence), columns)
 
-    def options(self) -> dict[str, Any]:
-        """The constructor's keyword arguments that are not at their defaults."""
-        names = ("num_layers", "nonlinearity", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
-        return {name: value for name, value in asdict(self).items() if name in names and value != getattr(Spec, name)}
+    def trace_code(self, layer: int, direction: str | None, step: int, sequence: int | str, *unit: int, of: str = "h") -> str:
+        """What a state or gate of a layer is after a step, as one writes it: "rnn.trace(x).h[0, 1, -1]"; without a direction of both."""
+        of_direction = ":" if direction is None else self.directions.index(direction)
+        return indexed(f"{self.trace}.{of}", layer, of_direction, *self.in_order(step, sequence), *unit)
 
     @property
     def code(self) -> tuple[str, ...]:
         """The lines that make this network and run it: after ``import elman, torch`` they give the numbers that are shown."""
         dtype = "" if self.dtype == "float32" else f", dtype=torch.{self.dtype}"
         there = "" if self.device == "cpu" else f".to({self.device!r})"  # moved, so that the seed gives the CPU's numbers
+        evaluated = ".eval()" if self.dropout or self.stack.cell.draws else ""
+        cell = "" if self.own_cell is None else f"elman.{self.kind}(), " if self.kind.startswith("zoo.") else "cell, "
         options = "".join(f", {name}={value!r}" for name, value in self.options().items())
-        finals = ", ".join(self.finals)
-        return (
-            f"torch.manual_seed({self.seed})",
-            f"{self.kind} = elman.{self.module}({self.input_size}, {self.hidden_size}{options}{dtype}){there}"
-            + (".eval()" if self.dropout else ""),
-            f"x = torch.randn({', '.join(map(str, (*self.in_order(self.seq_len, self.batch), self.input_size)))}{dtype}){there}",
-            f"output, {finals if len(self.finals) == 1 else f'({finals})'} = {self.kind}(x)",
-        )
+        lead, finals = self.in_order(self.seq_len, self.batch), ", ".join(self.finals)
 
-    def build(self, make: type[M], device: str | None = None) -> M:
+        def data(make: str, *shape: int) -> str:
+            return f"torch.{make}({', '.join(map(str, shape))}{dtype}){there}"
+
+        lines = [
+            f"torch.manual_seed({self.seed})",
+            f"{self.name} = elman.{self.module}({cell}{self.input_size}, {self.hidden_size}{options}{dtype}){there}{evaluated}",
+            f"x = {data('randn', *lead, self.input_size)}",
+        ]
+        if cell == "cell, ":
+            lines.insert(0, f"# cell: {self.kind}")
+        for name, size in self.stack.cell.step_inputs.items():
+            lines.append(f"{name} = {data('rand', *lead, *[self.hidden_size] * len(size))}")
+        if self.lengths is not None:
+            lines.append(f"lengths = {list(self.lengths)}")
+        if self.reset:
+            lines.append("reset = torch.zeros({}, {}, dtype=torch.bool)".format(*lead))
+        for sequence, step in self.reset:
+            lines.append("reset[{}, {}] = True".format(*self.in_order(step, ":" if sequence is None else sequence)))
+        lines.append(f"output, {finals if len(self.finals) == 1 else f'({finals})'} = {self.name}({self.arguments})")
+        return (*lines, f"last = {self.trace}.last") if self.ragged else tuple(lines)
+
+    def options(self) -> dict[str, Any]:
+        """The constructor's keyword arguments that are not at their defaults."""
+        return {name: value for name in OPTIONS if (value := getattr(self, name)) != getattr(Spec, name)}
+
+    def build(self, make: Any, device: str | None = None) -> Any:
         """The network, of Elman's class or torch's, in evaluation mode (no dropout), where it is made: on ``device``, else the CPU."""
-        return make(self.input_size, self.hidden_size, **self.options(), device=device, dtype=getattr(torch, self.dtype)).eval()
+        cell = () if self.own_cell is None else (self.own_cell,)
+        dtype = getattr(torch, self.dtype)
+        return make(*cell, self.input_size, self.hidden_size, **self.options(), device=device, dtype=dtype).eval()
 
 
 def indexed(name: str, *index: object) -> str:
-    """An index as one writes it, without None and without ":" at the end.
-
-    >>> indexed("output", -1, ":", None)
-    'output[-1]'
-    """
+    """An index as one writes it, without None and without ":" at the end: "output[-1]"."""
     parts = [str(each) for each in index if each is not None]
     return f"{name}[{', '.join(parts[:-1] if parts[-1] == ':' else parts)}]"
 
 
 class Run:
-    """What there is after these lines, by default the network's own, without gradients; torch's generator is left as it was.
+    """What there is after a network's code, without gradients; torch's generator is left as it was."""
 
-    >>> run = Run(Spec("rnn", 10, 20))
-    >>> run["output[-1]"].equal(run["h_n[0]"])
-    True
-    """
-
-    def __init__(self, spec: Spec, code: Sequence[str] = ()) -> None:
-        self.names: dict[str, Any] = {"elman": elman, "torch": torch}
+    def __init__(self, spec: Spec) -> None:
+        self.names: dict[str, Any] = {"elman": elman, "torch": torch, "cell": spec.own_cell}
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            exec("\n".join(code or spec.code), self.names)
-        self.network: RecurrentLayer[Any] = self.names[spec.kind].eval()
-        # Traced once, however often a trace is looked into.
-        self.network.trace = cache(self.network.trace)
+            exec("\n".join(spec.code), self.names)
+        self.network: Recurrent[Any] = self.names[spec.name].eval()
+        if not spec.ragged:  # traced once, however often a trace is looked into
+            self.network.trace = cache(self.network.trace)
 
     def __getitem__(self, code: str) -> Any:
         """What an expression of Python gives there. It is one of ours, never a reader's."""
         with torch.no_grad():
             return eval(code, self.names)
+
+    def alone(self, spec: Spec, sequence: int, segment: Segment | None) -> Any:
+        """The final states of a segment of a sequence that is run by itself, or, without one, the initial states: zeros."""
+        first, last = segment or (0, 0)
+        part = spec.in_order(slice(first, last + 1), slice(sequence, sequence + 1))
+        with torch.no_grad():
+            finals = self.network(self["x"][part], **{name: self[name][part] for name in spec.stack.cell.step_inputs})[1]
+        states = (finals[0] if isinstance(finals, tuple) else finals)[:, 0]
+        return states if segment else torch.zeros_like(states)
+
+
+def check_between(name: str, given: int, most: int) -> None:
+    if not 0 <= given <= most:
+        raise ValueError(f"{name} must be between 0 and {most}, got {given}")
 
 
 def rounding(values: Tensor) -> float:

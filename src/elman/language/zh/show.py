@@ -2,7 +2,7 @@
 
 SENTENCES = {
     # Titles
-    "Three {module} networks, run just now. After {code}, the code shown reproduces these numbers.": (
+    "Three {module} networks, run just now. After {code} the code shown reproduces these numbers.": (
         "以下是三个 {module} 网络刚才的运行结果。先执行 {code}，再输入各自的代码，即可复现这些数值。"
     ),
     "One direction": "单向",
@@ -36,10 +36,8 @@ SENTENCES = {
     "input: features at each step of each sequence": "输入：每条序列在每个时间步的特征",
     "hidden state of the last layer at every step": "最后一层在每个时间步的隐藏状态",
     "last layer, every step: [forward, reverse]": "最后一层各时间步的隐藏状态：[正向, 反向]",
-    "final hidden state of each layer": "各层的最终隐藏状态",
-    "final hidden state, layer and direction": "各层、各方向的最终隐藏状态",
-    "final cell state of each layer": "各层的最终细胞状态",
-    "final cell state, layer and direction": "各层、各方向的最终细胞状态",
+    "final hidden state of each layer and direction": "各层、各方向的最终隐藏状态",
+    "final cell state of each layer and direction": "各层、各方向的最终细胞状态",
     "batch_first puts B first in x and output only; {states} still start with the layers.": (
         "batch_first 只影响 x 和 output；{states} 的第一维仍然是层。"
     ),
@@ -51,7 +49,6 @@ SENTENCES = {
     "✓ equal, all {count} numbers": "✓ {count} 个数全部相等",
     "✓ equal up to {difference}": "✓ 相等，差异不超过 {difference}",
     "✗ NOT equal, differs by {difference}": "✗ 不相等，相差 {difference}",
-    "✗ differs by {difference}": "✗ 相差 {difference}",
     "Common mistakes": "常见错误",
     "{where} is not the final state of the reverse direction, which reads from the last step to step 0.": (
         "{where} 不是反向的最终状态：反向从最后一个时间步读起，读到第 0 步才结束。"
@@ -67,6 +64,9 @@ SENTENCES = {
     "Parameters": "参数",
     "Drawn uniformly from -1/√H to 1/√H, here ±{bound}.": "初始值服从 [-1/√H, 1/√H] 上的均匀分布，这里是 ±{bound}。",
     "{count} numbers": "共 {count} 个数",
+    "final state of each layer and direction": "各层、各方向的最终状态",
+    "parameter of the cell's own": "cell 自己的参数",
+    "step input: comes with x": "随 x 一起给出的每步输入",
     "weights, input to hidden": "权重：输入 → 隐藏层",
     "weights, hidden to hidden": "权重：隐藏层 → 隐藏层",
     "bias, input to hidden": "偏置：输入 → 隐藏层",
@@ -76,6 +76,7 @@ SENTENCES = {
     "rows": "行",
     "what it does": "作用",
     "Every weight and bias has {gates} blocks of {units} rows, one for each gate:": "每个权重和偏置按门分为 {gates} 块，每块 {units} 行：",
+    "weight_{side} and bias_{side} have rows of {gates} only.": "weight_{side} 和 bias_{side} 只有 {gates} 的行。",
     "weight_hr has no gates: it projects h.": "weight_hr 不分门，只对 h 做投影。",
     "reset gate: how much of the old state the candidate sees": "重置门：候选状态能看到多少旧状态",
     "update gate: how much of the old state is kept": "更新门：保留多少旧状态",
@@ -88,14 +89,12 @@ SENTENCES = {
     "Cost": "计算量",
     "parameters": "参数量",
     "multiply-adds per step and sequence": "单条序列每个时间步的乘加次数",
-    "layers 1 to {last}, each": "第 1～{last} 层，每层",
     "total": "合计",
     "multiply-adds per call, {steps} steps × {batch} sequences": "每次调用的乘加次数（{steps} 个时间步 × {batch} 条序列）",
     "memory of the parameters, {dtype}": "参数占用内存（{dtype}）",
     "Dropout of {dropout} applies between layers, in training only: not in this run.": (
         "dropout（{dropout}）只在训练时作用于层与层之间，本次运行不生效。"
     ),
-    "Dropout applies between layers; with a single layer it does nothing.": "dropout 只作用于层与层之间，单层网络中不生效。",
     # Compared with torch.nn
     "Compared with torch.nn, same weights": "与 torch.nn 比较（权重相同）",
     "backend": "后端",
@@ -106,43 +105,28 @@ SENTENCES = {
     "{ratio} times as fast as torch.nn": "速度是 torch.nn 的 {ratio} 倍",
     "as fast as torch.nn": "与 torch.nn 速度相当",
     "takes {ratio} times as long as torch.nn": "耗时是 torch.nn 的 {ratio} 倍",
-    "A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}.": (
-        "单次调用，不求梯度；{rounds} 轮的中位数和四分位数，线程数 {threads}。"
-    ),
-    "elman bench prints different times: each library runs on {threads} threads there, and a round lasts {bench} ms instead of {tour}.": (
-        "elman bench 的测量条件不同，因此结果略有出入：每个库用 {threads} 个线程，每轮持续 {bench} 毫秒（此处为 {tour} 毫秒）。"
-    ),
     # One number by hand
     "One step of one unit, by hand": "手算一个单元的一个时间步",
     "step {step} · unit {unit} · sequence {sequence} · layer {layer} · {direction}": (
         "第 {step} 步 · 单元 {unit} · 序列 {sequence} · 第 {layer} 层 · {direction}"
     ),
-    "gate {gate}": "门 {gate}",
-    "from the input": "来自输入",
-    "from the state of step {before}": "来自第 {before} 步的状态",
     "This is the direction's first step: the state before it is zero.": "这是该方向的第一步，前一步的状态为零。",
     "weight": "权重",
     "value": "数值",
     "product": "乘积",
-    "sum": "求和",
     "{count} more": "其余 {count} 项",
-    "{activation}(total)": "{activation}(合计)",
-    "the equations with these numbers": "代入方程",
-    "projected": "投影",
-    "W_hr takes all units, each computed like the one above, which is number {unit} here.": (
-        "W_hr 要用到全部单元，算法都与上面相同；上面算的是第 {unit} 个。"
+    "W_hr takes all units of m, each computed like the one above, which is number {unit} here.": (
+        "W_hr 要用到 m 的全部单元，算法都与上面相同；上面算的是第 {unit} 个。"
     ),
     "by hand, in float64": "手算（float64）",
     "by the library, in {dtype}; differs by {difference}": "库的结果（{dtype}），相差 {difference}",
     # Lengths and resets
     "sequence {sequence}": "序列 {sequence}",
-    "Which steps are run": "实际运行的时间步",
     "a step that is run": "运行的时间步",
-    "end of this direction: h_n and last": "该方向的终点，即 h_n 和 last",
+    "end of this direction: {states} and last": "该方向的终点，即 {states} 和 last",
     "reset: nothing passes": "重置：状态不再传递",
     "padding: skipped": "填充：跳过",
-    "Where each sequence ends": "每条序列的终点",
-    "… and {count} more sequences: --json lists all of them": "……其余 {count} 条序列略，用 --json 可全部列出",
+    "{count} more sequences: --json lists all of them": "其余 {count} 条序列略，用 --json 可全部列出",
     ", ": "、",
     "step {step}": "第 {step} 步",
     "steps {first} to {last}": "第 {first}～{last} 步",
@@ -158,11 +142,14 @@ SENTENCES = {
     "The last layer is shown. All layers reset and end at the same steps; the final states of lower layers are in h_n only.": (
         "这里画的是最后一层。各层的重置点和终点都相同；下面各层的最终状态只在 h_n 中。"
     ),
-    "{states} belongs to the same steps as h_n and is not in output.": "{states} 与 h_n 对应同样的时间步，但不在 output 中。",
     "✓ Checked in this run, also against each segment run alone: differs by {difference}.": (
         "✓ 以上结论已用本次运行的数值核对，并与单独运行每一段的结果比较：相差 {difference}。"
     ),
     "✗ NOT true in this run: {places}": "✗ 本次运行的数值与此不符：{places}",
+    "A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}. elman bench prints different times, of longer "
+    "rounds on {others} threads.": (
+        "单次调用，不求梯度；{rounds} 轮的中位数和四分位数，线程数 {threads}。elman bench 每轮更长，用 {others} 个线程，因此结果略有出入。"
+    ),
     "A call without gradients: medians and quartiles of {rounds} rounds, timed by events on the GPU.": (
         "不求梯度的单次调用：{rounds} 轮的中位数和四分位数，用 CUDA 事件计时。"
     ),
