@@ -39,6 +39,7 @@ FLOORS = (
 FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 MOST_LINES = 400  # of a file
+MOST_LINES_OF_SHOW = 1359  # of all its files: what is shown grows by another fact in a table, not by another page
 SOURCES = {".py", ".h", ".cpp", ".cuh", ".cu"}
 
 # The sources of csrc that know Python.
@@ -123,6 +124,11 @@ def long_files(root: Path) -> list[str]:
     return [f"{file.relative_to(root)} has {count} lines" for file, count in lines.items() if count > MOST_LINES]
 
 
+def lines_of(room: Path) -> int:
+    """How many lines the Python files of a room have."""
+    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in room.rglob("*.py"))
+
+
 def loaded_by(code: str) -> set[str]:
     """The names in ``sys.modules`` of a fresh Python that has run ``code``."""
     command = [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"]
@@ -153,6 +159,10 @@ def test_both_pages_draw_these_floors() -> None:
 
 def test_a_file_is_one_idea() -> None:
     assert long_files(ROOT) == []
+
+
+def test_show_stays_as_small_as_it_is() -> None:
+    assert lines_of(PACKAGE / "show") <= MOST_LINES_OF_SHOW
 
 
 def test_what_comes_from_others_is_read_as_data() -> None:
@@ -225,9 +235,9 @@ def wrong_house(tmp_path: Path) -> Path:
         "backends/registry.py": "from importlib import import_module\nimport_module('elman.scan')",
         "scan/driver.py": "import elman",
         "layers/rnn.py": "from elman import cells, scan\nfrom elman.layers import module\nimport torch",
-        "show/facts.py": "from elman import train",
+        "show/network.py": "from elman import train",
         "train/checkpoint.py": "import torch\nimport pickle\ntorch.load('x')",
-        "cli/tour.py": "from elman.show.facts import facts",
+        "cli/tour.py": "from elman.show.network import tour",
     }.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(code, encoding="utf-8")
@@ -239,7 +249,7 @@ def test_upward_and_sideways_imports_are_seen(wrong_house: Path) -> None:
         "elman.backends.registry imports elman.scan",
         "elman.cells.gru imports elman.layers.rnn.RNN",
         "elman.scan.driver imports elman",
-        "elman.show.facts imports elman.train",
+        "elman.show.network imports elman.train",
     ]
 
 
@@ -258,6 +268,7 @@ def test_files_that_are_too_long_are_seen(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("pass\n" * lines, encoding="utf-8")
     assert long_files(tmp_path) == ["src/elman/scan.py has 401 lines", "tests/test_scan.py has 512 lines"]
+    assert lines_of(tmp_path / "src") == 401
 
 
 def test_floors_that_are_drawn_otherwise_are_seen() -> None:
