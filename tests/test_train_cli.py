@@ -76,7 +76,7 @@ def test_ctrl_c_and_sigterm_keep_what_was_learnt(
     sent: signal.Signals, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit_interrupted(
-        model: CharModel, text: bytes, settings: FitSettings, after_step: Callable[[Step], bool | None], processes: object
+        model: CharModel, text: bytes, settings: FitSettings, after_step: Callable[[Step], bool | None], *_: object, **__: object
     ) -> Step:
         def interrupt(step: Step) -> bool | None:
             if step.number == 3:
@@ -152,7 +152,7 @@ def test_a_folder_that_cannot_take_the_results_is_known_before_the_training(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "taken" / "metrics.json").mkdir(parents=True)
-    monkeypatch.setattr("elman.train.text.fit", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("elman.train.text.fit", lambda *_, **__: pytest.fail("it trained"))
     result = train(folder, "--steps", 2, "--out", tmp_path / place)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("elman: --out: the results cannot be written to ")
@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_take_the_results_is_known_before_the_training(
 
 def test_a_disk_without_room_is_known_before_the_training(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", full_disk)
-    monkeypatch.setattr("elman.train.text.fit", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("elman.train.text.fit", lambda *_, **__: pytest.fail("it trained"))
     result = train(folder, "--steps", 2, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "No space left on device" in result.stderr
@@ -172,7 +172,7 @@ def test_a_disk_without_room_is_known_before_the_training(folder: Path, tmp_path
 def test_a_training_without_a_step_leaves_no_folder_of_its_own(
     place: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object) -> NoReturn:
+    def interrupt(*_: object, **__: object) -> NoReturn:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         pytest.fail("it went on")
@@ -215,7 +215,7 @@ def test_weights_are_kept_whatever_fails_later(
         raise error
 
     if failing.endswith("bits_per_character"):  # which the learning curve calls as well
-        monkeypatch.setattr("elman.train.text._CURVE_POINTS", 0.1)
+        monkeypatch.setattr("elman.train.curve._POINTS", 0.1)
     monkeypatch.setattr(failing, fail)
     result = train(folder, "--steps", 2, "--out", tmp_path / "out")
     assert result.exit_code == code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from elman.train.fit import FitSettings, fit, read_chunks
 from elman.train.processes import OneProcess, started
 from elman.train.text import TextSettings, take_part
 from texts import CODE
-from torchrun import torchrun
+from torchrun import ATTEMPTS, torchrun
 
 if TYPE_CHECKING:
     import subprocess
@@ -28,6 +29,25 @@ if TYPE_CHECKING:
 SETTINGS = FitSettings(steps=2, streams=6, chunk=8)
 CORPUS = Corpus.split("joins", [TextFile("one.py", CODE * 20)])
 OPTIONS = ["--steps", "25", "--streams", "4", "--hidden-size", "16", "--json"]
+
+# The command, which sends itself Ctrl-C's signal after nine steps.
+STOPPED = """
+import signal, sys
+from elman.cli.app import app
+from elman.train.curve import Recorder
+
+real = Recorder.__call__
+
+
+def interrupt(self, step):
+    if step.number == 9:
+        signal.raise_signal(signal.SIGINT)
+    return real(self, step)
+
+
+Recorder.__call__ = interrupt
+app(sys.argv[1:])
+"""
 
 slow = [
     pytest.mark.slow,  # two processes that import torch and Fabric
@@ -64,7 +84,7 @@ def test_streams_that_cannot_be_shared_equally_are_refused() -> None:
 
 def test_another_text_than_the_first_processes_is_refused() -> None:
     with pytest.raises(ValueError, match="expected the same text in all 3 processes, got another here"):
-        take_part(CORPUS, TextSettings(SETTINGS), Alone(1, given="another text's digest"))
+        take_part(CORPUS, TextSettings(SETTINGS), Alone(1, given=("another text's digest", None)))
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +114,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def in_two_processes(folder: Path, out: str, *options: str) -> subprocess.CompletedProcess[str]:
-    return torchrun("--standalone", "--nproc-per-node", "2", "-m", "elman", *training(folder, out), *options, LC_ALL="C")
+def in_two_processes(folder: Path, out: str, *options: str, attempts: int = ATTEMPTS) -> subprocess.CompletedProcess[str]:
+    words = ["-m", "elman", *training(folder, out), *options]
+    return torchrun("--standalone", "--nproc-per-node", "2", *words, attempts=attempts, LC_ALL="C")
 
 
 def training(folder: Path, out: str) -> list[str]:
@@ -126,6 +147,21 @@ class TestTwoProcesses:
         one, two = (load(folder / name / "model.safetensors").state_dict() for name in ("one", "two"))
         for name, weight in one.items():
             torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-4, msg=name)
+
+    def test_go_on_together_and_one_goes_on_for_them(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
+        script = folder / "stopped.py"
+        script.write_text(STOPPED)
+        run = torchrun("--standalone", "--nproc-per-node", "2", str(script), *training(folder, "both"), LC_ALL="C")
+        assert json.loads(run.stdout)["training"]["steps_done"] == 9, run.stderr
+        shutil.copytree(folder / "both", folder / "alone")
+        both = in_two_processes(folder, "both", "--resume", attempts=1)  # what has come to its end cannot be resumed once more
+        assert not (folder / "both" / "training.safetensors").exists(), both.stderr
+        alone = CliRunner().invoke(app, [*training(folder, "alone"), "--resume"])
+        assert alone.exit_code == 0, alone.stderr
+        whole, *resumed = (load(folder / name / "model.safetensors").state_dict() for name in ("two", "both", "alone"))
+        for name, weight in whole.items():
+            assert torch.equal(resumed[0][name], weight)
+            torch.testing.assert_close(resumed[1][name], weight, rtol=0, atol=1e-4, msg=name)
 
     def test_say_once_what_is_wrong(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
         run = in_two_processes(folder, "refused", "--streams", "3")

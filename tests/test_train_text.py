@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -18,9 +18,12 @@ from elman.train.features import features
 from elman.train.fit import FitSettings, Step
 from elman.train.report import closing, opening
 from elman.train.sample import printable, sample
-from elman.train.text import CurvePoint, Outcome, TextSettings, train_text, write_files
+from elman.train.text import Outcome, TextSettings, train_text, write_files
 from elman.train.units import read_line
 from texts import CODE
+
+if TYPE_CHECKING:
+    from elman.train.curve import CurvePoint
 
 
 @pytest.fixture

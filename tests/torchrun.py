@@ -16,10 +16,10 @@ ABORT_AT_EXIT = "terminate called without an active exception"
 ATTEMPTS = 8
 
 
-def torchrun(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+def torchrun(*words: str, cwd: Path | None = None, attempts: int = ATTEMPTS, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``torchrun WORDS``; once more where torch aborts at exit."""
     command = [sys.executable, "-m", "torch.distributed.run", "--local-addr", "localhost", *words]
-    for _ in range(ATTEMPTS):
+    for _ in range(attempts):
         run = subprocess.run(
             command, cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, capture_output=True, text=True, check=False
         )

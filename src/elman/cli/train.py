@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from elman.cells import Cell
     from elman.train.char_model import CharModel
     from elman.train.corpus import Corpus
+    from elman.train.curve import CurvePoint
     from elman.train.fit import Step
     from elman.train.processes import OneProcess
-    from elman.train.text import CurvePoint, Outcome, TextSettings
+    from elman.train.text import Outcome, TextSettings
+    from elman.train.unfinished import Unfinished
 
 app = typer.Typer(cls=Group, help="Train a network on data of your own.", no_args_is_help=True, rich_markup_mode="rich")
 
@@ -84,6 +86,14 @@ def text(
         int, typer.Option(help="Truncated backpropagation: characters that gradients go back through.", min=1, rich_help_panel=_TRAINING)
     ] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the weights and the sample.", min=0, max=2**63 - 1, rich_help_panel=_TRAINING)] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the unfinished training in --out: give the command that started it, and --resume.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = False,
     out: Annotated[
         Path,
         typer.Option(parser=path, metavar="FOLDER", help="Folder for picture, sample, metrics and weights.", rich_help_panel=_OUTPUT),
@@ -124,7 +134,7 @@ def text(
     # With --json, stdout is for the program alone.
     screen = Console(stderr=as_json, highlight=False)
     with interruptible():
-        outcome, files = _train_and_keep(corpus, settings, out, screen, started)
+        outcome, files = _train_and_keep(corpus, settings, out, screen, started, resume)
         failures = _write_the_rest(outcome, out, files)
         screen.print(report.closing(outcome, files, failures))
         if as_json:
@@ -154,16 +164,15 @@ def _cell(name: str) -> Cell:
 
 
 def _train_and_keep(
-    corpus: Corpus, settings: TextSettings, out: Path, screen: Console, started: OneProcess
+    corpus: Corpus, settings: TextSettings, out: Path, screen: Console, started: OneProcess, resume: bool
 ) -> tuple[Outcome, dict[str, Path]]:
     """Train, and write the weights as soon as they are there. What ends it early leaves with a line that says where they are."""
-    from elman.train import outputs
+    from elman.train import outputs, report, unfinished
     from elman.train.fit import DivergedError
 
     files: dict[str, Path] = {}
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-
-    from elman.train import report
+    state = out / outputs.UNFINISHED
 
     def begin(model: CharModel) -> None:
         outputs.prepare(out, model)
@@ -172,9 +181,24 @@ def _train_and_keep(
     def keep(model: CharModel) -> None:
         files["model"] = outputs.keep(model, out)
 
+    def save(training: Unfinished) -> None:
+        try:
+            unfinished.save(training, state)
+            files["unfinished"] = state
+        except OSError as error:
+            say(f"the training goes on, but --resume cannot continue it: {in_words(error)}")
+
+    def finish() -> None:
+        files.pop("unfinished", None)
+        state.unlink(missing_ok=True)
+
     try:
-        return _train_watched(corpus, settings, screen, begin, keep, started), files
+        outcome = _train_watched(corpus, settings, screen, begin, keep, save, state if resume else None, started)
+        if outcome.last.fraction >= 1:
+            finish()
+        return outcome, files
     except DivergedError as error:
+        finish()
         saved = _("the weights of step {step} are in {path}", step=error.weights_step, path=files["model"])
         before, rate = f"{settings.fit.learning_rate:g}", f"{min(settings.fit.learning_rate / 10, LEARNING_RATE):g}"
         message = _(
@@ -188,13 +212,13 @@ def _train_and_keep(
         )
         fail(message, FAILED)
     except KeyboardInterrupt:
-        if not files:
+        if "model" not in files:
             raise
         fail(_("interrupted; the weights are in {path}", path=files["model"]), INTERRUPTED)
     except BrokenPipeError:
         raise
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
-        if not files:
+        if "model" not in files:
             raise
         fail(_failed(_("the evaluation"), error, files), FAILED)
     finally:
@@ -236,6 +260,8 @@ def _train_watched(
     screen: Console,
     begin: Callable[[CharModel], object],
     keep: Callable[[CharModel], object],
+    save: Callable[[Unfinished], object],
+    resume: Path | None,
     started: OneProcess,
 ) -> Outcome:
     """Train with a progress bar; the first Ctrl-C or SIGTERM ends the training, a second one the program."""
@@ -261,7 +287,7 @@ def _train_watched(
             begin(model)
             shown.enter_context(progress)
 
-        return train_text(corpus, settings, after_step, before=before, keep=keep, processes=started)
+        return train_text(corpus, settings, after_step, before=before, keep=keep, save=save, resume=resume, processes=started)
 
 
 def _draw(outcome: Outcome, picture: Path) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from elman import Cell
 
-_FORMAT = "elman.CharModel"
+FORMAT = "elman.CharModel"
 
 
 class CheckpointError(ValueError):
@@ -31,17 +31,17 @@ def save(model: CharModel, path: Path) -> None:
 def content_of(model: CharModel) -> bytes:
     """What :func:`save` writes."""
     cell = {} if model.cell is None else {"cell": repr(model.cell)}
-    return serialize(model.state_dict(), {"format": _FORMAT, "sizes": json.dumps(model.sizes, allow_nan=False), **cell})
+    return serialize(model.state_dict(), {"format": FORMAT, "sizes": json.dumps(model.sizes, allow_nan=False), **cell})
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether the file begins as one that :func:`save` wrote, be it cut off later.
+def is_checkpoint(path: Path, form: str = FORMAT) -> bool:
+    """Whether the file begins as one that :func:`save` wrote, or as another one of ours, be it cut off later.
 
     Raises:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        return _FORMAT.encode() in file.read(4096)
+        return form.encode() in file.read(2**16)
 
 
 def load(path: Path, cell: Cell | None = None) -> CharModel:
@@ -58,8 +58,8 @@ def load(path: Path, cell: Cell | None = None) -> CharModel:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise CheckpointError(f"{path} does not hold a character model: its format is {metadata.get('format')!r}, not {_FORMAT!r}")
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(f"{path} does not hold a character model: its format is {metadata.get('format')!r}, not {FORMAT!r}")
             if metadata.get("cell") != (None if cell is None else repr(cell)):
                 raise CheckpointError(f"{path} holds a model of {metadata.get('cell', 'the default cell')}, got {cell!r}: pass cell=...")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

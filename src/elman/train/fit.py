@@ -9,6 +9,7 @@ Computation 2 (1990).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import count
 from math import cos, inf, log, pi
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 HOPELESS = 1000.0
 """Bits per character beyond which no training comes back: a model that knows nothing costs 8, and one that float32 can still tell from
 impossible 149. Trainings that passed 100 for a while have recovered, none that passed 1000."""
+
+SAVE_EVERY = 60.0
+"""Seconds after which a training is saved again: what a crash costs at most."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,27 @@ class Step:
     bits: float
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands after a step: all that it takes to go on to the same numbers.
+
+    Attributes:
+        step: the step.
+        state: in which it ended, of all streams: the next chunk starts from it.
+        model: the weights, by name.
+        proven: those from before the step, which have read a chunk at a reasonable cost.
+        adam: Adam's numbers for each parameter.
+        generator: the state of torch's generator, which a cell may draw from.
+    """
+
+    step: Step
+    state: Any
+    model: dict[str, Tensor]
+    proven: dict[str, Tensor]
+    adam: dict[int, dict[str, Tensor]]
+    generator: Tensor
+
+
 class DivergedError(RuntimeError):
     """The training has left every reasonable model behind; the model has the last weights that had not.
 
@@ -128,6 +153,9 @@ def fit(
     settings: FitSettings,
     after_step: Callable[[Step], bool | None] | None = None,
     processes: OneProcess | None = None,
+    *,
+    start: Progress | None = None,
+    save: Callable[[Progress], object] | None = None,
 ) -> Step:
     """Fit the model to the text.
 
@@ -137,6 +165,9 @@ def fit(
         settings: how, and how long.
         after_step: called after every step; when it returns False, fitting ends there. Of several processes the first one's is asked.
         processes: those that run this side by side, each with its share of the streams, to the weights that one would reach; None for one.
+        start: where an earlier training with the same text and settings stood: this one goes on from there, to the same numbers.
+        save: called every ``SAVE_EVERY`` seconds, and when ``after_step`` ends the training, with where it stands. The tensors are the
+            training's own, and change with the next step. Of several processes the first one's is called.
 
     Returns:
         The last step.
@@ -147,9 +178,16 @@ def fit(
     """
     settings, processes = settings.within(len(text)), processes or OneProcess()
     own = settings.share(processes)
-    fraction, characters, state = 0.0, 0, None
-    trained, optimizer = processes.setup(model, torch.optim.Adam(model.parameters(), betas=(0.9, 0.99), fused=True))
+    step, state = Step(0, 0, 0.0, 0.0, inf), None
+    adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.99), fused=True)
     proven = {name: value.clone() for name, value in model.state_dict().items()}
+    if start:
+        step, state = start.step, _each(start.state, lambda whole: whole[:, own])
+        model.load_state_dict(start.model)
+        adam.load_state_dict({"state": start.adam, "param_groups": adam.state_dict()["param_groups"]})
+        proven = {name: value.clone() for name, value in start.proven.items()}
+        torch.set_rng_state(start.generator)
+    trained, optimizer = processes.setup(model, adam)
 
     def cost(loss: Tensor) -> float:
         return processes.all_reduce(loss.detach().clone()).item() / log(2)
@@ -162,10 +200,11 @@ def fit(
         for name, value in model.state_dict().items():
             proven[name].copy_(value)
 
-    start = perf_counter()
-    for number, (inputs, targets, fresh) in enumerate(read_chunks(text, settings.streams, settings.chunk), 1):
+    began, saved = perf_counter() - step.seconds, perf_counter()
+    for inputs, targets, fresh in read_chunks(text, settings.streams, settings.chunk, step.number):
+        number = step.number + 1
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * schedule(fraction)
+            group["lr"] = settings.learning_rate * schedule(step.fraction)
         before = None if fresh else state
         loss, state = _loss(trained, inputs[:, own], targets[:, own], before)
         bits = cost(loss)
@@ -175,12 +214,18 @@ def fit(
         clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
 
-        seconds = perf_counter() - start
+        seconds = perf_counter() - began
         fraction = number / settings.steps if settings.steps else min(1.0, seconds / (settings.seconds or 1))
-        characters += targets.numel()
-        step = Step(number, characters, seconds, fraction, bits)
+        step = Step(number, step.characters + targets.numel(), seconds, fraction, bits)
         go_on = after_step is None or after_step(step) is not False
-        fraction, go_on = processes.broadcast((fraction, go_on))  # their clocks differ
+        due = save is not None and fraction < 1 and not (go_on and perf_counter() - saved < SAVE_EVERY)
+        fraction, go_on, due = processes.broadcast((fraction, go_on, due))  # their clocks differ
+        step = replace(step, fraction=fraction)
+        if due:
+            whole = _each(state, lambda own: torch.cat(tuple(processes.all_gather(own)), 1))
+            if save:
+                save(Progress(step, whole, model.state_dict(), proven, adam.state_dict()["state"], torch.get_rng_state()))
+            saved = perf_counter()
         if fraction >= 1 or not go_on:
             break
     with torch.no_grad():  # no step follows that would judge the last one's weights
@@ -191,12 +236,17 @@ def fit(
 def _loss(model: nn.Module, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
     """The mean cost of the targets in nats, and the state at the end, through which no gradient goes."""
     logits, state = model(inputs, state)
-    ended = tuple([each.detach() for each in state]) if isinstance(state, tuple) else state.detach()
-    return cross_entropy(logits.flatten(0, 1), targets.flatten().long()), ended
+    return cross_entropy(logits.flatten(0, 1), targets.flatten().long()), _each(state, Tensor.detach)
 
 
-def read_chunks(text: bytes, streams: int, chunk: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
+def _each(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A state, which is a tensor or a tuple of some, with each of them changed."""
+    return tuple([change(each) for each in state]) if isinstance(state, tuple) else change(state)
+
+
+def read_chunks(text: bytes, streams: int, chunk: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, bool]]:
     """The text in chunks, without end: inputs (T, B), targets (T, B) one character further on, and whether the text begins anew.
+    The chunks before ``first`` are passed over.
 
     >>> inputs, targets, fresh = next(read_chunks(b"abcdefghi", streams=2, chunk=3))
     >>> [bytes(column.tolist()) for column in inputs.t()], [bytes(column.tolist()) for column in targets.t()], fresh
@@ -208,9 +258,9 @@ def read_chunks(text: bytes, streams: int, chunk: int) -> Iterator[tuple[Tensor,
     length = (len(characters) - 1) // streams
     inputs = characters[: streams * length].view(streams, length).t()
     targets = characters[1 : streams * length + 1].view(streams, length).t()
-    while True:
-        for begin in range(0, length - chunk + 1, chunk):
-            yield inputs[begin : begin + chunk], targets[begin : begin + chunk], begin == 0
+    for number in count(first):
+        begin = number % (length // chunk) * chunk
+        yield inputs[begin : begin + chunk], targets[begin : begin + chunk], begin == 0
 
 
 def schedule(fraction: float, warm_up: float = 0.03) -> float:

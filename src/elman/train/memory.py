@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from elman.train.text import TextSettings
 
 _FLOAT = 4
-_WEIGHT_COPIES = 6
-"""The weights, their gradients, Adam's two means, the last good ones, and room for what a step makes of them for a while."""
+_WEIGHT_COPIES = 14
+"""The weights, their gradients, Adam's two means, the last good ones, room for what a step makes of them for a while; to save four of
+them, the bytes of each and of the file."""
 
 
 class TooLargeError(ValueError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elman._files import rehearse
+from elman.train import unfinished
 from elman.train.checkpoint import content_of, is_checkpoint, save
 
 if TYPE_CHECKING:
@@ -15,10 +16,20 @@ if TYPE_CHECKING:
 
     from elman.train.char_model import CharModel
 
-MODEL, SAMPLE, METRICS, PICTURE = NAMES = ("model.safetensors", "sample.txt", "metrics.json", "picture.png")
+MODEL, SAMPLE, METRICS, PICTURE, UNFINISHED = NAMES = (
+    "model.safetensors",
+    "sample.txt",
+    "metrics.json",
+    "picture.png",
+    "training.safetensors",
+)
 
 FIGURE = "held_out_bits_per_character"
 """A key of the figures that no other program's are likely to have."""
+
+_MODELS = 8
+"""The most that is written of it: an unfinished training has four of its size (the weights, the last good ones, Adam's two means), and the
+new one is written beside the old one."""
 
 _BESIDES_MODEL = 2**22
 """Room for the other files, in bytes: the picture is some 0.2 MB, the figures are as long as the list of files."""
@@ -29,13 +40,15 @@ class OutputError(ValueError):
 
 
 def is_output(path: Path) -> bool:
-    """Whether the file was written by a training: it has one of the names, and the weights or the figures in its folder are a training's.
+    """Whether the file was written by a training: it has one of the names, and the weights, the figures or the unfinished training in its
+    folder are a training's.
 
     So a file of one's own that is called sample.txt is text like any other.
     """
     try:
         return path.name in NAMES and (
             ((model := path.with_name(MODEL)).is_file() and is_checkpoint(model))
+            or ((state := path.with_name(UNFINISHED)).is_file() and is_checkpoint(state, unfinished.FORMAT))
             or ((metrics := path.with_name(METRICS)).is_file() and f'"{FIGURE}"'.encode() in metrics.read_bytes())
         )
     except OSError:
@@ -50,8 +63,8 @@ def prepare(folder: Path, model: CharModel) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        rehearse(folder / MODEL, content_of(model) + bytes(_BESIDES_MODEL))
-        for name in (SAMPLE, METRICS, PICTURE):
+        rehearse(folder / MODEL, content_of(model) * _MODELS + bytes(_BESIDES_MODEL))
+        for name in (SAMPLE, METRICS, PICTURE, UNFINISHED):
             rehearse(folder / name)
     except OSError as error:
         where = error.filename or folder

@@ -44,6 +44,7 @@ def name_of(kind: str) -> str:
         "sample": _("sample text"),
         "metrics": _("all metrics"),
         "model": _("weights"),
+        "unfinished": _("the unfinished training: the same command with --resume continues it"),
     }[kind]
 
 

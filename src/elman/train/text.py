@@ -9,13 +9,14 @@ import torch
 
 from elman import why
 from elman._files import to_json, write
-from elman.train import memory, outputs
+from elman.train import checkpoint, memory, outputs, unfinished
 from elman.train.char_model import CharModel
-from elman.train.checkpoint import save
+from elman.train.curve import CurvePoint, Recorder
 from elman.train.evaluate import bits_per_character, compressors
-from elman.train.fit import FitSettings, Step, fit
+from elman.train.fit import FitSettings, Progress, Step, fit
 from elman.train.processes import OneProcess, on_this_machine
 from elman.train.sample import sample
+from elman.train.unfinished import Unfinished
 from elman.train.units import Line, read_line
 
 if TYPE_CHECKING:
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 
     from elman import Cell
     from elman.train.corpus import Corpus
-
-_CURVE_POINTS = 20
-_GLIMPSE_PIECES, _GLIMPSE_LENGTH = 32, 512
-"""The learning curve is measured on this many pieces of the held-out text, of this many characters each."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +49,6 @@ class TextSettings:
     prompt: bytes = b"\n"
     sample_length: int = 800
     temperature: float = 0.7
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """A point of the learning curve: bits per character on the text just read (a mean since the point before) and on held-out text."""
-
-    step: int
-    characters: int
-    seconds: float
-    train_bits: float
-    held_out_bits: float
 
 
 @dataclass(frozen=True)
@@ -131,6 +117,8 @@ def train_text(
     *,
     before: Callable[[CharModel], object] | None = None,
     keep: Callable[[CharModel], object] | None = None,
+    save: Callable[[Unfinished], object] | None = None,
+    resume: Path | None = None,
     processes: OneProcess | None = None,
 ) -> Outcome:
     """Train a character model on a corpus, and measure it.
@@ -143,27 +131,42 @@ def train_text(
         before: called with the untrained model; what it raises ends the training before it begins.
         keep: called with the trained model as soon as the training ends, in whatever way, after a step at least: what fails later, or ended
             the training, does not lose the weights.
+        save: called every minute, and when ``after_step`` ends the training, with the training as it stands, to be written at once.
+        resume: the file of a training with the same corpus and settings: this one goes on where it stood, to the same numbers.
         processes: those that train together, of which this is the first; the others call :func:`take_part`. None for this one alone.
 
     Raises:
         DivergedError: the training went astray; ``keep`` gets the last weights that had not.
         TooLargeError: the training does not fit into memory.
+        ResumeError: ``resume`` is no such file.
         ValueError: the processes cannot share the streams equally.
     """
     processes, text = processes or OneProcess(), None
+    earlier: Unfinished | None = None
     try:
         settings = replace(settings, fit=settings.fit.within(len(corpus.train_text)))
         settings.fit.share(processes)
+        if resume:
+            earlier = unfinished.load(resume)
+            earlier.require(settings, corpus)
         memory.require(settings, len(corpus.train_text) + len(corpus.held_out_text), on_this_machine())
         model = _untrained(settings)
         if before:
             before(model)
         text = corpus.sha256
     finally:
-        processes.broadcast(text)  # the others wait for it
-    recorder = _Recorder(model, corpus.held_out_text, after_step)
+        start = earlier.progress if earlier else None
+        processes.broadcast((text, start))  # the others wait for it
+    recorder = Recorder(model, corpus.held_out_text, after_step)
+    if earlier:
+        recorder.curve, recorder.bits, recorder.steps = earlier.curve, earlier.bits, earlier.progress.step.number
+
+    def note(progress: Progress) -> None:
+        if save:
+            save(Unfinished(progress, recorder.curve, recorder.bits, unfinished.options(settings), corpus.sha256))
+
     try:
-        last = fit(model, corpus.train_text, settings.fit, recorder, processes)
+        last = fit(model, corpus.train_text, settings.fit, recorder, processes, start=start, save=note)
     finally:
         if keep and recorder.steps:
             keep(model)
@@ -189,12 +192,12 @@ def take_part(corpus: Corpus, settings: TextSettings, processes: OneProcess) -> 
         DivergedError: as there.
         ValueError: the text is not the first's.
     """
-    text = processes.broadcast(None)
+    text, start = processes.broadcast((None, None))
     if text is None:  # the first says why
         return
     if text != corpus.sha256:
         raise ValueError(f"expected the same text in all {processes.world_size} processes, got another here: let all read the same files")
-    fit(_untrained(settings), corpus.train_text, settings.fit, processes=processes)
+    fit(_untrained(settings), corpus.train_text, settings.fit, processes=processes, start=start)
 
 
 def _untrained(settings: TextSettings) -> CharModel:
@@ -211,7 +214,7 @@ def write_files(outcome: Outcome, folder: Path) -> dict[str, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {"model": folder / outputs.MODEL, "sample": folder / outputs.SAMPLE, "metrics": folder / outputs.METRICS}
-    save(outcome.model, files["model"])
+    checkpoint.save(outcome.model, files["model"])
     write(files["sample"], outcome.written)
     write_metrics(outcome, files["metrics"])
     return files
@@ -220,33 +223,3 @@ def write_files(outcome: Outcome, folder: Path) -> dict[str, Path]:
 def write_metrics(outcome: Outcome, path: Path) -> None:
     """Write all figures, as JSON."""
     write(path, (to_json(outcome.metrics()) + "\n").encode())
-
-
-class _Recorder:
-    """Keeps the learning curve: points lie closer together early on, where the curve is steep."""
-
-    def __init__(self, model: CharModel, held_out: bytes, after_step: Callable[[Step, CurvePoint | None], bool | None] | None) -> None:
-        stride = max(len(held_out) // _GLIMPSE_PIECES, 1)
-        self._glimpse = b"".join(
-            held_out[begin : begin + min(stride, _GLIMPSE_LENGTH)] for begin in range(0, _GLIMPSE_PIECES * stride, stride)
-        )
-        self._model, self._after_step = model, after_step
-        self._bits: list[float] = []
-        self.curve: list[CurvePoint] = []
-        self.steps = 0
-
-    def __call__(self, step: Step) -> bool | None:
-        self._bits.append(step.bits)
-        self.steps = step.number
-        point = None
-        if step.fraction >= ((len(self.curve) + 1) / _CURVE_POINTS) ** 2:
-            point = CurvePoint(
-                step.number,
-                step.characters,
-                step.seconds,
-                sum(self._bits) / len(self._bits),
-                bits_per_character(self._model, self._glimpse, _GLIMPSE_PIECES),
-            )
-            self._bits.clear()
-            self.curve.append(point)
-        return self._after_step(step, point) if self._after_step else None

@@ -131,6 +131,19 @@ SENTENCES = {
     "training in {processes} processes needs lightning-fabric, which is not installed: pip install '.[distributed]'": (
         "用 {processes} 个进程训练需要 lightning-fabric，尚未安装：pip install '.[distributed]'"
     ),
+    "--resume: expected an unfinished training in {path}, found none: it has finished, or --out is another folder; leave out --resume to "
+    "start one": ("--resume：{path} 中没有未完成的训练：训练已经完成，或者 --out 不是原来的文件夹；要从头训练，请去掉 --resume"),
+    "--resume: expected the text that the training was started with, got another: give the same files": (
+        "--resume：文本与开始训练时不同：请指定相同的文件"
+    ),
+    "--resume: expected the options that the training was started with, {before}, got {now}": (
+        "--resume：参数与开始训练时不同：当时为 {before}，现在为 {now}"
+    ),
+    "--resume: {path} does not hold a training: {error}": "--resume：{path} 中没有训练状态：{error}",
+    "--resume: {path} does not hold a training: its format is {got}, not {expected}": (
+        "--resume：{path} 中没有训练状态：格式为 {got}，应为 {expected}"
+    ),
+    "the training goes on, but --resume cannot continue it: {error}": "训练继续进行，但无法用 --resume 恢复：{error}",
     "nothing to learn from: {path} holds {count} characters of text": "没有可训练的内容：{path} 中只有 {count} 个字符",
     "{message}; {count} files and folders in it were passed over": "{message}；其中跳过了 {count} 个文件和文件夹",
     "neither a file nor a folder: {path}": "既不是文件也不是文件夹：{path}",

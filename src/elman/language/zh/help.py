@@ -131,6 +131,9 @@ SENTENCES = {
     "Batch size: parts of the text read side by side.": "批次大小，即同时读取的文本段数。",
     "Truncated backpropagation: characters that gradients go back through.": "截断反向传播的长度（字符数）。",
     "Seed of the weights and the sample.": "权重和采样的随机种子。",
+    "Continue the unfinished training in --out: give the command that started it, and --resume.": (
+        "继续 --out 中未完成的训练：使用开始训练时的命令，并加上 --resume。"
+    ),
     "Folder for picture, sample, metrics and weights.": "输出文件夹，存放图、样本、指标和权重。",
     "Print the metrics as JSON.": "以 JSON 输出指标。",
 }

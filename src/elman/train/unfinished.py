@@ -1,0 +1,151 @@
+"""A training that has not come to its end, in a file: safetensors, and as JSON in its metadata what is no tensor. Data only, nothing in
+it is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+
+from elman._files import write
+from elman.train.curve import CurvePoint
+from elman.train.fit import Progress, Step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from elman.train.corpus import Corpus
+    from elman.train.text import TextSettings
+
+FORMAT = "elman.Training"
+_FREE = ("prompt", "sample_length", "temperature")
+"""Settings that the training does not depend on."""
+
+
+class ResumeError(ValueError):
+    """There is nothing to go on from, or not for these settings; the message says why."""
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A training between two steps.
+
+    Attributes:
+        progress: where it stands.
+        curve: the learning curve so far.
+        bits: the cost of each step since the curve's last point.
+        settings: what it was started with, as options.
+        text: a digest of what it learns.
+    """
+
+    progress: Progress
+    curve: list[CurvePoint]
+    bits: list[float]
+    settings: dict[str, Any]
+    text: str
+
+    def require(self, settings: TextSettings, corpus: Corpus) -> None:
+        """Refuse to go on with another text or with other settings: no training would come to the same weights.
+
+        Raises:
+            ResumeError: they are others.
+        """
+        if corpus.sha256 != self.text:
+            raise ResumeError("--resume: expected the text that the training was started with, got another: give the same files")
+        given = options(settings)
+        differing = [name for name in given if given[name] != self.settings.get(name)]
+        if differing:
+            before, now = (_shown({name: each.get(name) for name in differing}) for each in (self.settings, given))
+            raise ResumeError(f"--resume: expected the options that the training was started with, {before}, got {now}")
+
+
+def options(settings: TextSettings) -> dict[str, Any]:
+    """What a training depends on, by the options' names."""
+    named = asdict(settings.fit) | {name: value for name, value in vars(settings).items() if name not in ("fit", *_FREE)}
+    return {name.replace("_", "-"): repr(value) if name == "cell" and value is not None else value for name, value in named.items()}
+
+
+def _shown(values: dict[str, Any]) -> str:
+    """Options as they are written.
+
+    >>> _shown({"steps": None, "seconds": 90.0, "chunk": 8})
+    '--seconds 90 --chunk 8'
+    """
+    written = {name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items() if value is not None}
+    return " ".join(f"--{name} {value}" for name, value in written.items()) or "none"
+
+
+def save(unfinished: Unfinished, path: Path) -> None:
+    """Write it, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    progress = unfinished.progress
+    states = progress.state if isinstance(progress.state, tuple) else (progress.state,)
+    tensors: dict[str, Tensor] = {
+        "generator": progress.generator,
+        "bits": torch.tensor(unfinished.bits, dtype=torch.float64),
+        **{f"state.{index}": state for index, state in enumerate(states)},
+        **{f"model.{name}": value for name, value in progress.model.items()},
+        **{f"proven.{name}": value for name, value in progress.proven.items()},
+        **{f"adam.{index}.{name}": value for index, each in progress.adam.items() for name, value in each.items()},
+    }
+    facts = {
+        "step": asdict(progress.step),
+        "states": len(states) if isinstance(progress.state, tuple) else None,
+        "curve": [asdict(point) for point in unfinished.curve],
+        "settings": unfinished.settings,
+        "text": unfinished.text,
+    }
+    metadata = {"format": FORMAT, "training": json.dumps(facts, allow_nan=False)}
+    write(path, serialize({name: value.contiguous() for name, value in tensors.items()}, metadata))
+
+
+def load(path: Path) -> Unfinished:
+    """Read what :func:`save` wrote.
+
+    Raises:
+        ResumeError: there is no such file, or it holds something else.
+        OSError: it cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ResumeError(f"--resume: {path} does not hold a training: its format is {metadata.get('format')!r}, not {FORMAT!r}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        facts = json.loads(metadata["training"])
+        adam: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below("adam", tensors).items():
+            index, _point, name_of_number = name.partition(".")
+            adam.setdefault(int(index), {})[name_of_number] = value
+        states = tuple(tensors[f"state.{index}"] for index in range(facts["states"] or 1))
+        progress = Progress(
+            Step(**facts["step"]),
+            states[0] if facts["states"] is None else states,
+            _below("model", tensors),
+            _below("proven", tensors),
+            adam,
+            tensors["generator"],
+        )
+        curve = [CurvePoint(**point) for point in facts["curve"]]
+        return Unfinished(progress, curve, tensors["bits"].tolist(), facts["settings"], facts["text"])
+    except FileNotFoundError:
+        raise ResumeError(
+            f"--resume: expected an unfinished training in {path.parent}, found none: it has finished, or --out is another folder; "
+            "leave out --resume to start one"
+        ) from None
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ResumeError(f"--resume: {path} does not hold a training: {error}") from error
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
