@@ -127,4 +127,5 @@ def test_no_instruction_of_one_target_leaks_into_another(target: str) -> None:
     for file in objects:
         lines = subprocess.run(["nm", "-C", "--defined-only", file], check=True, capture_output=True, text=True).stdout.splitlines()
         shared = [line.split(maxsplit=2)[2] for line in lines if line.split(maxsplit=2)[1] in "WVu"]
-        assert [name for name in shared if f"elman::{target}::" not in name and not name.startswith("DW.ref.")] == []
+        own = (f"elman::{target}::", f"{len(target)}{target}", "DW.ref.")  # the second: in a name that nm does not demangle
+        assert [name for name in shared if not any(part in name for part in own)] == []
