@@ -126,8 +126,7 @@ class Operands : public CallViews {
   }
   static void inspect(PyObject* tensor, View& v) {
     nb::dlpack::dltensor t;
-    if (!is_shown(tensor, t))
-      throw Mismatch(v, " to be a dense tensor in memory, got ", name_of(tensor), " that does not show where it lies");
+    if (!is_shown(tensor, t)) refuse_hidden(v, tensor);
     check_cpu(v, t.device.device_type == nb::device::cpu::value);
     v.type = t.dtype.lanes == 1 ? Type{t.dtype.code, t.dtype.bits} : kOther;
     v.at = address_of(t);
@@ -135,6 +134,29 @@ class Operands : public CallViews {
     Long stride = 1;
     for (int d = v.shape.axes; d-- > 0; stride *= t.strides ? 1 : t.shape[d])
       v.shape[d] = t.shape[d], v.strides[d] = t.strides ? t.strides[d] : stride;
+  }
+
+  // How a tensor looks by its attributes.
+  static void ask(nb::handle tensor, View& v) {
+    try {
+      check_cpu(v, nb::cast<bool>(tensor.attr("is_cpu")));
+      const nb::object dtype = tensor.attr("dtype"), sizes = tensor.attr("shape"), steps = tensor.attr("stride")();
+      const auto type = nb::cast<std::string>(returned(PyObject_Str(dtype.ptr())));
+      v.type = kOther;
+      for (const Type known : {kFloat32, kFloat64, kBfloat16, kInt64, kUint8, kBool})
+        if (type == "torch." + known.name()) v.type = known;
+      if (v.type == kOther && nb::cast<bool>(tensor.attr("is_quantized"))) refuse_hidden(v, tensor);
+      const auto shape = nb::cast<nb::tuple>(sizes), strides = nb::cast<nb::tuple>(steps);
+      if (shape.size() != strides.size()) throw Mismatch(v, " with a stride for each axis, got others");
+      count_axes(v, static_cast<Long>(shape.size()));
+      for (int d = 0; d < v.shape.axes; ++d)
+        v.shape[d] = nb::cast<Long>(shape[static_cast<std::size_t>(d)]),
+        v.strides[d] = nb::cast<Long>(strides[static_cast<std::size_t>(d)]);
+      v.at = nb::cast<Address>(tensor.attr("data_ptr")());
+    } catch (const nb::python_error& error) {
+      if (!error.matches(PyExc_RuntimeError)) throw;
+      refuse_hidden(v, tensor);
+    }
   }
 
  private:
@@ -178,20 +200,8 @@ class Operands : public CallViews {
     if (axes > kMostAxes) throw Mismatch(v, " of at most ", kMostAxes, " axes, got ", axes);
     v.shape.axes = v.strides.axes = static_cast<int>(axes);
   }
-  static void ask(nb::handle tensor, View& v) {
-    check_cpu(v, nb::cast<bool>(tensor.attr("is_cpu")));
-    const nb::object dtype = tensor.attr("dtype"), sizes = tensor.attr("shape"), steps = tensor.attr("stride")();
-    const auto type = nb::cast<std::string>(returned(PyObject_Str(dtype.ptr())));
-    v.type = kOther;
-    for (const Type known : {kFloat32, kFloat64, kBfloat16, kInt64, kUint8, kBool})
-      if (type == "torch." + known.name()) v.type = known;
-    const auto shape = nb::cast<nb::tuple>(sizes), strides = nb::cast<nb::tuple>(steps);
-    if (shape.size() != strides.size()) throw Mismatch(v, " with a stride for each axis, got others");
-    count_axes(v, static_cast<Long>(shape.size()));
-    for (int d = 0; d < v.shape.axes; ++d)
-      v.shape[d] = nb::cast<Long>(shape[static_cast<std::size_t>(d)]),
-      v.strides[d] = nb::cast<Long>(strides[static_cast<std::size_t>(d)]);
-    v.at = nb::cast<Address>(tensor.attr("data_ptr")());
+  [[noreturn]] static void refuse_hidden(const View& v, nb::handle tensor) {
+    throw Mismatch(v, " to be a dense tensor in memory, got ", name_of(tensor), " that does not show where it lies");
   }
   static void check_cpu(const View& v, bool cpu) {
     if (!cpu) throw Mismatch(v, " on the CPU, got a tensor on another device");

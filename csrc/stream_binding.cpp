@@ -41,9 +41,14 @@ struct PackedParameter {
       return address_of(t) == view.at && Type{t.dtype.code, t.dtype.bits} == view.type &&
           std::equal(view.shape.size, view.shape.size + view.shape.axes, t.shape, t.shape + t.ndim) &&
           (!t.strides || is_dense(t.ndim, t.shape, t.strides));
-    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
-    return nb::cast<Address>(call(parameter.ptr(), data_ptr)) == view.at &&
-        nb::cast<Long>(parameter.attr("nbytes")) == bytes();
+    const nb::object dtype = parameter.attr("dtype"), sizes = parameter.attr("shape");
+    const auto type = nb::cast<std::string>(returned(PyObject_Str(dtype.ptr())));
+    const auto shape = nb::cast<nb::tuple>(sizes);
+    bool same = type.ends_with(view.type.name()) && static_cast<int>(shape.size()) == view.shape.axes;
+    for (int d = 0; same && d < view.shape.axes; ++d)
+      same = nb::cast<Long>(shape[static_cast<std::size_t>(d)]) == view.shape[d];
+    return same && nb::cast<Address>(parameter.attr("data_ptr")()) == view.at &&
+        nb::cast<bool>(parameter.attr("is_contiguous")());
   }
   // How often it has been written to.
   static Long count(PyObject* tensor) {

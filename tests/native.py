@@ -44,12 +44,15 @@ def threads(count: int) -> Iterator[None]:
 @contextmanager
 def tensors_asked(asked: bool = True) -> Iterator[None]:
     """The kernels ask tensors for their attributes, as with a torch that does not show them (before 2.10)."""
-    if asked:
-        kernels._native.offer_exchange(object())
-    try:
+    if not (asked and kernels.sees_tensors()):
         yield
-    finally:
-        if kernels.sees_tensors():
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "sees_tensors", lambda: False)
+        kernels._native.offer_exchange(object())
+        try:
+            yield
+        finally:
             kernels._native.offer_exchange(Tensor.__dlpack_c_exchange_api__)
 
 

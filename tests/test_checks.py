@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import elman
+from native import tensors_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ VALUES: dict[str, object] = {
 # torch's own sentences of devices and dtypes, which say what a person needs.
 TORCHS = (
     "Expected one of cpu, cuda|Device index must not be negative|Cannot access accelerator|Overflow when unpacking long|"
-    "Only Tensors of floating point and complex dtype"
+    "Only Tensors of floating point and complex dtype|Found no NVIDIA driver"
 )
 
 SIZES = {"input_size": 3, "hidden_size": 4}
@@ -202,15 +203,16 @@ LAYOUTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 
 @pytest.mark.parametrize(("change", "message"), LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("options", [{}, {"learn_initial_state": True}], ids=["plain", "learned"])
+@pytest.mark.parametrize("asked", [False, True], ids=["shown", "asked"])
 @every_layer
 def test_a_tensor_that_is_no_plain_array_is_told_what_to_become(
-    layer: str, options: dict[str, bool], change: Callable[[Tensor], Tensor], message: str
+    layer: str, asked: bool, options: dict[str, bool], change: Callable[[Tensor], Tensor], message: str
 ) -> None:
     rnn, cell = getattr(elman, layer)(3, 4, **options), getattr(elman, f"{layer}Cell")(3, 4)
     states = {"RNN": ("hx",), "GRU": ("hx",), "LSTM": ("h_0", "c_0")}[layer]
 
     def raises(name: str, call: Callable[[], object]) -> None:
-        with pytest.raises((RuntimeError, ValueError), match=re.escape(message.format(name))):
+        with tensors_asked(asked), pytest.raises((RuntimeError, ValueError), match=re.escape(message.format(name))):
             call()
 
     for call in (rnn, rnn.trace, lambda x: list(elman.chunks(rnn, x, 2)), lambda x: elman.why(rnn, x)):

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import elman
 import native
 from elman.backends import Spans, call
+from raised import error_of, error_of_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,29 +122,22 @@ OWN_CONSTRUCTIONS: list[tuple[str, dict[str, object], str]] = [
 ]
 
 
-def _error(call: Callable[[], object]) -> Exception:
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - which one it is, is the question
-        call()
-    assert isinstance(caught.value, Exception)
-    return caught.value
-
-
 every_layer = pytest.mark.parametrize("layer", ["RNN", "GRU", "LSTM"])
 
 
 @every_layer
 @pytest.mark.parametrize(("call", "sentence"), [c[1:] for c in CALLS], ids=[c[0] for c in CALLS])
 def test_a_bad_call_of_a_layer_raises_what_torch_raises(layer: str, call: Callable[[Any], object], sentence: str) -> None:
-    error = _error(lambda: call(getattr(elman, layer)(10, 20)))
-    assert type(error) is type(_error(lambda: call(getattr(nn, layer)(10, 20))))
+    error = error_of(lambda: call(getattr(elman, layer)(10, 20)))
+    assert type(error) is type(error_of(lambda: call(getattr(nn, layer)(10, 20))))
     assert sentence in str(error)
 
 
 @every_layer
 @pytest.mark.parametrize(("call", "sentence"), [c[1:] for c in CELL_CALLS], ids=[c[0] for c in CELL_CALLS])
 def test_a_bad_call_of_a_cell_raises_what_torch_raises(layer: str, call: Callable[[Any], object], sentence: str) -> None:
-    error = _error(lambda: call(getattr(elman, f"{layer}Cell")(10, 20)))
-    assert type(error) is type(_error(lambda: call(getattr(nn, f"{layer}Cell")(10, 20))))
+    error = error_of(lambda: call(getattr(elman, f"{layer}Cell")(10, 20)))
+    assert type(error) is type(error_of(lambda: call(getattr(nn, f"{layer}Cell")(10, 20))))
     assert sentence in str(error)
 
 
@@ -157,8 +151,8 @@ def test_a_bad_state_of_a_layer_raises_what_torch_raises(
     layer: str, place: int, name: str, x: Tensor | PackedSequence, wrong: Tensor, right: Tensor, sentence: str
 ) -> None:
     hx = _hx(layer, place, wrong, right)
-    error = _error(lambda: getattr(elman, layer)(10, 20)(x, hx))
-    assert type(error) is type(_error(lambda: getattr(nn, layer)(10, 20)(x, hx)))
+    error = error_of(lambda: getattr(elman, layer)(10, 20)(x, hx))
+    assert type(error) is type(error_of(lambda: getattr(nn, layer)(10, 20)(x, hx)))
     assert sentence.format(name) in str(error)
 
 
@@ -168,11 +162,11 @@ def test_a_bad_state_of_a_cell_raises_what_torch_raises(
     layer: str, place: int, name: str, x: Tensor, wrong: Tensor, right: Tensor, sentence: str
 ) -> None:
     hx = _hx(layer, place, wrong, right)
-    error = _error(lambda: getattr(elman, f"{layer}Cell")(10, 20)(x, hx))
+    error = error_of(lambda: getattr(elman, f"{layer}Cell")(10, 20)(x, hx))
     if name == "c_0" and "dtype" in sentence:  # torch.nn.LSTMCell computes in the wider dtype, and torch.nn.LSTM raises
         assert type(error) is RuntimeError
     else:
-        assert type(error) is type(_error(lambda: getattr(nn, f"{layer}Cell")(10, 20)(x, hx)))
+        assert type(error) is type(error_of(lambda: getattr(nn, f"{layer}Cell")(10, 20)(x, hx)))
     assert sentence.format(name) in str(error)
 
 
@@ -182,16 +176,16 @@ def test_a_projected_state_is_told_in_its_own_axes() -> None:
         ((z(1, 3, 20), z(1, 3, 20)), "expected h_0 of shape (1, 3, 5), (L·D, B, P), got (1, 3, 20)"),
         ((z(1, 3, 5), z(1, 3, 5)), "expected c_0 of shape (1, 3, 20), (L·D, B, H), got (1, 3, 5)"),
     ):
-        error = _error(lambda hx=hx: ours(z(5, 3, 10), hx))
-        assert type(error) is type(_error(lambda hx=hx: theirs(z(5, 3, 10), hx)))
+        error = error_of(lambda hx=hx: ours(z(5, 3, 10), hx))
+        assert type(error) is type(error_of(lambda hx=hx: theirs(z(5, 3, 10), hx)))
         assert sentence in str(error)
 
 
 @pytest.mark.parametrize(("module", "x", "state"), [("LSTM", z(5, 3, 10), z(1, 3, 20)), ("LSTMCell", z(3, 10), z(3, 20))])
 def test_the_lstm_takes_two_states(module: str, x: Tensor, state: Tensor) -> None:
     theirs, ours = getattr(nn, module)(10, 20), getattr(elman, module)(10, 20)
-    error = _error(lambda: ours(x, (state, state, state)))
-    assert type(error) is type(_error(lambda: theirs(x, (state, state, state))))
+    error = error_of(lambda: ours(x, (state, state, state)))
+    assert type(error) is type(error_of(lambda: theirs(x, (state, state, state))))
     assert str(error) == "expected hx to be a tuple (h_0, c_0), got 3 of them"
     with pytest.raises(RuntimeError, match=r"expected hx to be a tuple \(h_0, c_0\), got 1 of them"):
         ours(x, (state,))
@@ -215,8 +209,8 @@ def test_a_bad_construction_raises_what_torch_raises(layer: str, options: dict[s
     arguments = {"input_size": 10, "hidden_size": 20} | options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of the dropout before it rejects the rest
-        expected = _error(lambda: getattr(nn, layer)(**arguments))
-    error = _error(lambda: getattr(elman, layer)(**arguments))
+        expected = error_of_torch(lambda: getattr(nn, layer)(**arguments))
+    error = error_of(lambda: getattr(elman, layer)(**arguments))
     assert type(error) is type(expected)
     assert sentence in str(error)
 
@@ -252,7 +246,7 @@ def _states(name: str, *shape: int) -> Tensor | tuple[Tensor, Tensor]:
 @every_layer
 @pytest.mark.parametrize("call", TORCHS_WORDS.values(), ids=TORCHS_WORDS)
 def test_torchs_own_words_are_there(layer: str, call: Callable[[Any, str], object]) -> None:
-    theirs, ours = (_error(lambda library=library: call(library, layer)) for library in (nn, elman))
+    theirs, ours = error_of_torch(lambda: call(nn, layer)), error_of(lambda: call(elman, layer))
     assert f"(torch.nn: {theirs})" in str(ours)
     assert type(ours) is type(theirs)
 
@@ -260,7 +254,7 @@ def test_torchs_own_words_are_there(layer: str, call: Callable[[Any, str], objec
 @every_layer
 @pytest.mark.parametrize("call", TORCHS_WORDS_OF_CELLS.values(), ids=TORCHS_WORDS_OF_CELLS)
 def test_torchs_own_words_are_there_for_a_cell(layer: str, call: Callable[[Any, str], object]) -> None:
-    theirs, ours = (_error(lambda library=library: call(library, f"{layer}Cell")) for library in (nn, elman))
+    theirs, ours = (error_of(lambda library=library: call(library, f"{layer}Cell")) for library in (nn, elman))
     found = re.search(r"\(torch.nn: (.*)\)$", str(ours))
     assert found is not None
     assert found[1] in str(theirs)  # which has "RNNCell: " before it, for example
@@ -269,8 +263,8 @@ def test_torchs_own_words_are_there_for_a_cell(layer: str, call: Callable[[Any, 
 
 @pytest.mark.parametrize(("layer", "options", "sentence"), OWN_CONSTRUCTIONS, ids=str)
 def test_an_option_of_another_network_raises_what_torch_raises(layer: str, options: dict[str, object], sentence: str) -> None:
-    error = _error(lambda: getattr(elman, layer)(10, 20, **options))
-    assert type(error) is type(_error(lambda: getattr(nn, layer)(10, 20, **options)))
+    error = error_of(lambda: getattr(elman, layer)(10, 20, **options))
+    assert type(error) is type(error_of(lambda: getattr(nn, layer)(10, 20, **options)))
     assert sentence in str(error)
 
 
@@ -299,8 +293,8 @@ def test_batch_first_is_told_in_its_own_axes() -> None:
 
 
 def test_a_cell_with_an_unknown_nonlinearity_raises_what_torchs_first_call_raises() -> None:
-    expected = _error(lambda: nn.RNNCell(10, 20, nonlinearity="sigmoid")(z(3, 10)))
-    error = _error(lambda: elman.RNNCell(10, 20, nonlinearity="sigmoid"))
+    expected = error_of(lambda: nn.RNNCell(10, 20, nonlinearity="sigmoid")(z(3, 10)))
+    error = error_of(lambda: elman.RNNCell(10, 20, nonlinearity="sigmoid"))
     assert type(error) is type(expected)
     assert "expected nonlinearity to be one of 'tanh', 'relu', got 'sigmoid'" in str(error)
 

@@ -175,6 +175,18 @@ def test_every_import_is_a_declared_dependency() -> None:
     assert {"cuda-bindings" if name == "cuda" else name.replace("_", "-") for name in used} <= declared
 
 
+def test_what_compilers_read_asks_for_no_union_of_classes() -> None:
+    """The compiler of torch 2.8 and earlier does not know ``isinstance(x, A | B)``, but ``isinstance(x, (A, B))``."""
+    found = [
+        f"{name}: {ast.unparse(node)}"
+        for name, tree in sources(PACKAGE)
+        if room(name) in {"cells", "scan", "layers"}
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance" and isinstance(node.args[1], ast.BinOp)
+    ]
+    assert found == []
+
+
 def test_kernels_know_neither_python_nor_torch() -> None:
     assert any(KERNELS.rglob("*.cpp"))
     assert foreign_includes(KERNELS) == []
@@ -184,7 +196,7 @@ def test_kernels_stay_small() -> None:
     """Three cells, forward, backward and step by step, and three number types: loops, threads and their binding; and programs, apart."""
     files = [file for file in KERNELS.rglob("*") if file.suffix in {".h", ".cpp"}]
     of_programs = [file for file in files if file.parent.name == "program" or file.name.startswith("program_")]
-    for some, most in ((of_programs, 3302), (set(files).difference(of_programs), 4843)):
+    for some, most in ((of_programs, 3302), (set(files).difference(of_programs), 4858)):
         assert sum(file.read_text(encoding="utf-8").count("\n") for file in some) <= most
 
 

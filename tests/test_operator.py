@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from functorch.compile import make_boxed_func
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
+from torch._functorch.compile_utils import fx_graph_cse
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
@@ -218,6 +220,10 @@ def test_a_compiler_need_not_know_sizes_to_take_a_network_whole(name: str) -> No
             torch.testing.assert_close(got, one, rtol=0, atol=1e-12)
 
 
+@pytest.mark.skipif(
+    "extra_node_key" in inspect.signature(fx_graph_cse).parameters,
+    reason="torch's compiler merges no call of the backward pass with the same one of the forward pass here",
+)
 @pytest.mark.parametrize("name", ["deep", "gru", "lstm"])
 def test_a_compiler_runs_a_network_once_though_its_output_was_written_into(name: str) -> None:
     """With Inductor's way to part what runs forward from what runs backward."""

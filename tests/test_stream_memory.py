@@ -39,6 +39,9 @@ class Parameter(np.ndarray):
     def data_ptr(self) -> int:
         return self.ctypes.data
 
+    def is_contiguous(self) -> bool:
+        return self.flags.c_contiguous
+
 
 class Memory:
     """The arguments of a stream, and guards around what it writes."""

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 import elman
-from native import required
+from native import required, tensors_asked
 from streams import VIEWS, every_view, follow, tensor
 
 if TYPE_CHECKING:
@@ -111,15 +111,17 @@ def test_a_reset_without_an_argument_reads_all_weights_again(view: Any) -> None:
     assert not torch.equal(y, stale)
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["tensors are shown", "tensors are asked"])
 @torch.no_grad()
-def test_a_parameter_that_is_turned_where_it_lies_is_seen() -> None:
+def test_a_parameter_that_is_turned_where_it_lies_is_seen(asked: bool) -> None:
     for view in VIEWS.values():
-        rnn, x = elman.RNN(3, 5), torch.randn(3, 1, 3)
-        stream = elman.stream(rnn)
-        follow(stream, x[:2], [0, 0], view)
-        state = stream.state
-        rnn.weight_hh_l0.data = rnn.weight_hh_l0.data.t()
-        assert torch.equal(tensor(stream.step(view(x[2]))), rnn(x[2:], state)[0][0])
+        with tensors_asked(asked):
+            rnn, x = elman.RNN(3, 5), torch.randn(3, 1, 3)
+            stream = elman.stream(rnn)
+            follow(stream, x[:2], [0, 0], view)
+            state = stream.state
+            rnn.weight_hh_l0.data = rnn.weight_hh_l0.data.t()
+            assert torch.equal(tensor(stream.step(view(x[2]))), rnn(x[2:], state)[0][0])
 
 
 @torch.no_grad()

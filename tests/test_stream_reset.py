@@ -43,7 +43,7 @@ def test_sequences_are_reset_one_by_one() -> None:
             stream.reset(sequences)
             chosen = torch.zeros(4, dtype=torch.bool)
             chosen[
-                list(sequences)
+                np.array(list(sequences)).tolist()
                 if isinstance(sequences, list | tuple | set | range)
                 else torch.as_tensor(sequences).long()
                 if np.ndim(sequences) == 0

@@ -135,8 +135,8 @@ def split(stack: Stack, spans: Spans, rest: Sequence[Tensor]) -> tuple[tuple[Ten
     begin = len(rest) - len(stack.shapes)
     beside = begin if spans.step_inputs is None else begin - len(stack.cell.step_inputs)
     middle = beside if spans.fresh is None else beside - states
-    whole = spans if spans.fresh is None else spans._replace(fresh=tuple(rest[middle:beside]))
-    whole = whole if spans.step_inputs is None else whole._replace(step_inputs=tuple(rest[beside:begin]))
+    whole = spans if spans.fresh is None else spans.replaced(fresh=tuple(rest[middle:beside]))
+    whole = whole if spans.step_inputs is None else whole.replaced(step_inputs=tuple(rest[beside:begin]))
     return tuple(rest[:middle]) or None, whole, tuple(rest[begin:])
 
 

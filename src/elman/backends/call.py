@@ -181,7 +181,7 @@ def readable_operands(
         return None
     x, states, params = _readable(x), None if states is None else _all_dense(states), _all_dense(params)
     batch_sizes, lengths, reset = (None if t is None else _plain(t) for t in spans[:3])
-    spans = spans._replace(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(dense)
+    spans = spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(dense)
     after = (x, *(states or ()), *params, *spans.tensors())
     return None if all(a is b for a, b in zip(before, after, strict=True)) else (x, states, params, spans)
 
@@ -250,7 +250,7 @@ def _backward_widened(
     check_operands(x, states, params, spans, grad_output, grad_finals)
     x, params = x.float(), tuple([p.float() for p in params])
     states = None if states is None else tuple([state.float() for state in states])
-    spans = spans._replace(fresh=None if spans.fresh is None else tuple([state.float() for state in spans.fresh]))
+    spans = spans.replaced(fresh=None if spans.fresh is None else tuple([state.float() for state in spans.fresh]))
     grad_output = None if grad_output is None else grad_output.float()
     grad_finals = tuple([None if d is None else d.float() for d in grad_finals])
     pad = stack.members > 0  # which may have lengths of their own

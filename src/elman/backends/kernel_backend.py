@@ -123,8 +123,8 @@ def has_gradient(inputs: Sequence[Tensor]) -> bool:
 
 
 def is_exporting() -> bool:
-    """Whether torch.export records the call. torch 2.6 and earlier do not say: there what is for the gradient is exported too."""
-    return hasattr(torch.compiler, "is_exporting") and torch.compiler.is_exporting()
+    """Whether torch.export records the call. The public function that reads this flag is always true in torch 2.8's compiler."""
+    return bool(torch.compiler._is_exporting_flag)
 
 
 def are_plain(*tensors: Tensor) -> bool:
@@ -154,7 +154,7 @@ def cast(
 def node_inputs(x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> tuple[Spans, tuple[Tensor, ...]]:
     """The spans, with what resets start from only where there are resets; and all that can be differentiated, as a node's inputs."""
     if spans.reset is None and spans.fresh is not None:
-        spans = spans._replace(fresh=None)
+        spans = spans.replaced(fresh=None)
     return spans, (x, *(states or ()), *(spans.fresh or ()), *(spans.step_inputs or ()), *params)
 
 

@@ -44,8 +44,6 @@ def run(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The outputs and final states, as operators that ``torch.onnx.export`` turns into ONNX's."""
-    if not hasattr(torch.onnx, "ops"):
-        raise RuntimeError(f"expected PyTorch 2.8 or later to export to ONNX with dynamo=True, got {torch.__version__}: use dynamo=False")
     if spans.batch_sizes is not None:
         raise RuntimeError(
             "expected padded sequences, since ONNX has no packed ones, got a PackedSequence: call the network with lengths=..."
@@ -58,7 +56,7 @@ def run(
         initial = None if states is None else tuple([state[own] for state in states])
         fresh = None if spans.fresh is None else tuple([state[own] for state in spans.fresh])
         weights = params[index * tensors : (index + 1) * tensors]
-        x, last = (_node if is_node else _scan)(layer, x, initial, weights, spans._replace(fresh=fresh))
+        x, last = (_node if is_node else _scan)(layer, x, initial, weights, spans.replaced(fresh=fresh))
         finals.append(last)
     return x, tuple([torch.cat(state) for state in zip(*finals, strict=True)])
 

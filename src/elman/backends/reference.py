@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import linear
 
 from elman.backends.backend import Backend
-from elman.backends.spans import WHOLE, Spans, Traced
+from elman.backends.spans import WHOLE, Spans, Traced, flat_list
 from elman.cells import take_step, trace_step
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class ReferenceBackend(Backend):
         """
         steps = int(batch_sizes.shape[0])
         padded, lengths = torch._VF._pad_packed_sequence(x, batch_sizes, False, 0.0, steps)
-        output, finals = self.run(stack, padded, states, params, spans._replace(batch_sizes=None, lengths=lengths))
+        output, finals = self.run(stack, padded, states, params, spans.replaced(batch_sizes=None, lengths=lengths))
         packed, _ = torch._VF._pack_padded_sequence(output, lengths, False)
         return packed, finals
 
@@ -131,7 +131,7 @@ def _layers(
     """
     if torch._C._get_tracing_state() is not None:
         x = x.permute(*range(x.dim()))  # what is traced writes no number of axes down: so an x of another is an error
-    batch_sizes = None if spans.batch_sizes is None else spans.batch_sizes.tolist()
+    batch_sizes = None if spans.batch_sizes is None else flat_list(spans.batch_sizes)
     batch = x.shape[1] if batch_sizes is None else batch_sizes[0]
     alive = alive_steps(spans, batch, x)
     over = None if spans.lengths is None or alive is None else ~alive

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
     from torch import Tensor
 
 
@@ -43,17 +44,21 @@ class Spans(NamedTuple):
         """Whether every sequence is run through all steps, in one piece."""
         return self.batch_sizes is None and self.lengths is None and self.reset is None
 
+    def replaced(self, **changed: Any) -> Spans:
+        """These spans with some values replaced. torch 2.8 does not compile namedtuple's own ``_replace``."""
+        return Spans(*[changed.get(name, value) for name, value in zip(Spans._fields, self, strict=True)])
+
     def with_numbers(self, change: Callable[[Tensor], Tensor]) -> Spans:
         """These spans with a function applied to each floating-point tensor (fresh states, step inputs, draws)."""
         fresh, step_inputs, draws = (
             None if each is None else tuple(map(change, each)) for each in (self.fresh, self.step_inputs, self.draws)
         )
-        return self._replace(fresh=fresh, step_inputs=step_inputs, draws=draws)
+        return self.replaced(fresh=fresh, step_inputs=step_inputs, draws=draws)
 
     def member(self, index: int) -> Spans:
         """Those of one member of an ensemble, whose axis all tensors have before their others."""
         batch_sizes, lengths, reset = (None if t is None else t[index] for t in self[:3])
-        return self._replace(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(lambda t: t[index])
+        return self.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(lambda t: t[index])
 
     def tensors(self) -> list[Tensor | None]:
         """All that there is, and None for each of the first three that there is not."""
@@ -86,3 +91,16 @@ class Traced(NamedTuple):
             {name: each.to(dtype) for name, each in self.states.items()},
             {name: each.to(dtype) for name, each in self.gates.items()},
         )
+
+
+def unwrapped(numbers: Tensor) -> Tensor:
+    """The tensor itself; under torch.func's transforms the one that is mapped over, with all of vmap's examples."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(numbers):
+        numbers = torch._C._functorch.get_unwrapped(numbers)
+    return numbers
+
+
+def flat_list(numbers: Tensor) -> list[Any]:
+    """A tensor's numbers in one list; under torch.func's transforms with those of all of vmap's examples."""
+    with torch._C._DisableFuncTorch():  # torch 2.8 and earlier wrap what they make of the tensor
+        return unwrapped(numbers).reshape(-1).tolist()

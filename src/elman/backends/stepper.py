@@ -68,15 +68,20 @@ class Stepper:
         """A step where torch does not show its tensors to the kernels."""
         if not isinstance(x, Tensor):
             return self._packed.step(x, out)
-        if not (x.is_cpu and x.dtype in NUMBERS):
+        if not _has_array(x):
             return None
         x = x.detach().resolve_neg().numpy()
         if out is None:
             y = self._packed.step(x, None)
             return None if y is None else torch.from_numpy(y)
-        if not (out.is_cpu and out.dtype in NUMBERS) or out.is_neg():
+        if not _has_array(out) or out.is_neg():
             return None
         return None if self._packed.step(x, out.detach().numpy()) is None else out
+
+
+def _has_array(values: Tensor) -> bool:
+    """Whether there is an array of a tensor's numbers, in the memory where they lie, if none is negated lazily."""
+    return values.is_cpu and values.dtype in NUMBERS and values.layout is torch.strided and not values.is_nested
 
 
 def decline(x: object, out: object) -> None:

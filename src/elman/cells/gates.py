@@ -95,4 +95,4 @@ def _tensors(values: Any) -> list[Tensor]:
         return [values]
     if isinstance(values, dict):
         values = list(values.values())
-    return [tensor for value in values for tensor in _tensors(value)] if isinstance(values, list | tuple) else []
+    return [tensor for value in values for tensor in _tensors(value)] if isinstance(values, (list, tuple)) else []

@@ -170,7 +170,7 @@ def as_states(cell: Cell, returned: Any) -> tuple[Tensor, ...]:
         TypeError: it is not a tensor or several.
         RuntimeError: there are more or fewer than the cell has states.
     """
-    after = returned if isinstance(returned, tuple | list) else (returned,)
+    after = returned if isinstance(returned, (tuple, list)) else (returned,)
     kind, names = type(cell).__name__, ", ".join(cell.states)
     if not all(isinstance(state, Tensor) for state in after):
         got = ", ".join(type(state).__name__ for state in after)

@@ -47,4 +47,4 @@ class Wrapper(Cell):
     def step_inside(self, x: Any, r: Any, s: Any, p: Any, d: Any = None) -> tuple[Any, ...]:
         """The states after the other cell's step."""
         after = self.cell.step(x, r, s, p, d) if self.cell.draws else self.cell.step(x, r, s, p)
-        return tuple(after) if isinstance(after, tuple | list) else (after,)
+        return tuple(after) if isinstance(after, (tuple, list)) else (after,)

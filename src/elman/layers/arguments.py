@@ -61,10 +61,10 @@ def of_layer(
     if lengths is not None:
         spans = Spans(lengths=as_lengths(lengths, batch, steps))
     if reset is not None:
-        spans = spans._replace(reset=as_time_major_reset(reset, x, steps, batch if is_batched else None, layer.batch_first))
+        spans = spans.replaced(reset=as_time_major_reset(reset, x, steps, batch if is_batched else None, layer.batch_first))
     if beside is not None:
         each = (shape[:2], "(B, T" if time else "(T, B") if is_batched else (shape[:1], "(T")
-        spans = spans._replace(step_inputs=as_step_inputs(layer.stack, beside, x, *each, time, batch_axis if is_batched else None) or None)
+        spans = spans.replaced(step_inputs=as_step_inputs(layer.stack, beside, x, *each, time, batch_axis if is_batched else None) or None)
     if layer._learned:
         states, spans = _with_learned_states(layer, states, spans, params, batch)
     if not is_batched:
@@ -94,7 +94,7 @@ def _of_packed(
     spans = Spans(batch_sizes)
     if reset is not None:
         reset = as_time_major_reset(reset, x, len(batch_sizes), batch, layer.batch_first)
-        spans = spans._replace(reset=reset if sorted_indices is None else reset.index_select(1, sorted_indices))
+        spans = spans.replaced(reset=reset if sorted_indices is None else reset.index_select(1, sorted_indices))
     if layer._learned:
         states, spans = _with_learned_states(layer, states, spans, params, batch)
     return x, states, params, spans
@@ -116,7 +116,7 @@ def _with_learned_states(
 ) -> tuple[States, Spans]:
     """The states and the spans, with the learned initial states wherever a sequence starts without given ones."""
     fresh = layer._fresh(params)
-    return layer._start(fresh, batch) if states is None else states, spans if spans.reset is None else spans._replace(fresh=fresh)
+    return layer._start(fresh, batch) if states is None else states, spans if spans.reset is None else spans.replaced(fresh=fresh)
 
 
 def of_cell(cell: RecurrentCell[Any], x: Tensor, states: States, beside: Mapping[str, Any] | None = None) -> Call:

@@ -64,7 +64,7 @@ def _check_declarations(cell: Cell) -> None:
             )
     for name in ("gates", "states", "input_gates", "recurrent_gates"):
         names = getattr(cell, name)
-        if not isinstance(names, tuple | list) or not all(isinstance(each, str) for each in names):
+        if not isinstance(names, (tuple, list)) or not all(isinstance(each, str) for each in names):
             raise TypeError(f"expected {kind}.{name} to be a tuple of names, got {brief(names)}{_comma(names)}")
     if not cell.states:
         raise ValueError(f"expected {kind} to have a state, got none: name it in states, the output first")
@@ -81,7 +81,7 @@ def _check_declarations(cell: Cell) -> None:
             if size not in sizes:
                 expected = " or ".join(map(repr, sizes))
                 words = f"expected {kind}.{name} to have {expected} for {key!r}, got {brief(size)}"
-                if name == "parameters" and isinstance(size, tuple | list):
+                if name == "parameters" and isinstance(size, (tuple, list)):
                     words += f": for a matrix, name {key!r} in recurrent_gates and write r({key!r}, v)"
                 raise ValueError(words)
     if not cell.input_gates and not cell.recurrent_gates and not cell.parameters:
@@ -107,7 +107,7 @@ def _trains(option: object) -> bool:
     """Whether an option is a parameter or has some, which a network of the cell would neither list nor save."""
     if isinstance(option, torch.nn.Module):
         return any(parameter.requires_grad for parameter in option.parameters())
-    if isinstance(option, list | tuple | dict):
+    if isinstance(option, (list, tuple, dict)):
         return any(map(_trains, option.values() if isinstance(option, dict) else option))
     return isinstance(option, torch.nn.Parameter) and option.requires_grad
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from elman.backends.spans import flat_list, unwrapped
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -99,19 +101,14 @@ def brief_numbers(numbers: object) -> str:
             if torch.compiler.is_compiling():  # whose numbers come later
                 return f"{kind} of shape {tuple(numbers.shape)}"
             numbers = unwrapped(numbers)
-        if isinstance(numbers, Tensor) and (numbers.is_nested or numbers.layout is not torch.strided or numbers.is_meta):
-            return kind
-        return brief_list(numbers.tolist()) if numbers.ndim == 1 else f"{kind} of shape {tuple(numbers.shape)}"
-    return brief_list(list(numbers)) if isinstance(numbers, list | tuple) else brief(numbers)
+            if numbers.is_nested or numbers.layout is not torch.strided or numbers.is_meta:
+                return kind
+        if numbers.ndim != 1:
+            return f"{kind} of shape {tuple(numbers.shape)}"
+        return brief_list(flat_list(numbers) if isinstance(numbers, Tensor) else numbers.tolist())
+    return brief_list(list(numbers)) if isinstance(numbers, (list, tuple)) else brief(numbers)
 
 
 def brief_list(values: Sequence[object]) -> str:
     """The first eight of a list's values."""
     return f"[{', '.join([*map(brief, values[:8]), *(['...'] if len(values) > 8 else [])])}]"
-
-
-def unwrapped(numbers: Tensor) -> Tensor:
-    """The tensor itself; under torch.func's transforms the one that is mapped over, with all of vmap's examples."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(numbers):
-        numbers = torch._C._functorch.get_unwrapped(numbers)
-    return numbers

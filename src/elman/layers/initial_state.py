@@ -27,7 +27,7 @@ def as_states(names: Sequence[str], hx: Any) -> tuple[Tensor, ...] | None:
     if len(names) == 1:
         return (hx,)
     expected = f"a tuple ({', '.join(names)})"
-    if not isinstance(hx, tuple | list):
+    if not isinstance(hx, (tuple, list)):
         raise wrong_kind("hx", expected, hx)
     if _are_lengths(hx):
         raise TypeError(f"{wrong_kind('hx', expected, hx)} of integers: did you mean lengths=?")
@@ -37,7 +37,7 @@ def as_states(names: Sequence[str], hx: Any) -> tuple[Tensor, ...] | None:
 
 
 def _are_lengths(hx: object) -> bool:
-    return isinstance(hx, list | tuple) and len(hx) > 0 and all(type(number) is int for number in hx)
+    return isinstance(hx, (list, tuple)) and len(hx) > 0 and all(type(number) is int for number in hx)
 
 
 def check_states(
@@ -78,7 +78,7 @@ def check_states(
 def _check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None) -> None:
     if not isinstance(state, Tensor):
         hint = " of integers: did you mean lengths=?" if _are_lengths(state) else ""
-        if name == "hx" and isinstance(state, tuple | list) and any(isinstance(part, Tensor) for part in state):
+        if name == "hx" and isinstance(state, (tuple, list)) and any(isinstance(part, Tensor) for part in state):
             hint = ": there is one state, so pass the tensor alone"
         raise TypeError(f"{wrong_kind(name, 'a tensor', state)}{hint}")
     check_layout(name, state)

@@ -162,7 +162,7 @@ class RecurrentModule(_WithState[State]):
     def _refuse_change(self, name: str, value: object) -> None:
         """Raise an AttributeError unless the value is the one that the attribute has."""
         now = getattr(self, name)
-        if value is now or (isinstance(value, int | str | Integral) and value == now):
+        if value is now or (isinstance(value, (int, str, Integral)) and value == now):
             return
         kind = type(self).__name__
         raise AttributeError(

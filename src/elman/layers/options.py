@@ -21,7 +21,7 @@ def as_int(value: object) -> int | None:
     """An integer of any type as an int: NumPy's, a tensor of one element, an object with ``__index__``. None for all else, bools too."""
     if type(value) is int:
         return value
-    if isinstance(value, bool | np.bool_) or (isinstance(value, Tensor) and (value.dtype is torch.bool or value.dim())):
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, Tensor) and (value.dtype is torch.bool or value.dim())):
         return None
     try:
         return operator.index(value)  # type: ignore[arg-type]

@@ -284,7 +284,7 @@ class Recurrent(RecurrentModule[State]):
             x, lengths = self._unpacked(x, lengths)
         steps, states, params, spans = self._prepare(x, states, lengths, reset, self._beside(step_inputs))
         if self.training:
-            spans = spans._replace(draws=draw(self.stack, steps, spans.reset))
+            spans = spans.replaced(draws=draw(self.stack, steps, spans.reset))
         traced = scan.trace(self.stack, steps, states, params, dropout=self.dropout, training=self.training, spans=spans)
         dtype = self._autocast_dtype(given)
         return Trace.of(traced if dtype is None else traced.to(dtype), self.stack, self.batch_first, unbatched=x.dim() == 2)
@@ -321,7 +321,7 @@ class Recurrent(RecurrentModule[State]):
             return self._run_packed(x, states, lengths, reset, beside)
         steps, states, params, spans = self._prepare(x, states, lengths, reset, beside)
         if beside is not None and self.training:
-            spans = spans._replace(draws=draw(self.stack, steps, spans.reset))
+            spans = spans.replaced(draws=draw(self.stack, steps, spans.reset))
         output, finals = scan.run(
             self.stack,
             steps,

@@ -147,7 +147,7 @@ class RecurrentCell(RecurrentModule[State]):
                 return tuple([state.squeeze(0) for state in done[1]])
         batch, states, params, spans = arguments.of_cell(self, x, states, beside)
         if self.training and self.stack.cell.draws:
-            spans = spans._replace(draws=draw(self.stack, batch.unsqueeze(0), None))
+            spans = spans.replaced(draws=draw(self.stack, batch.unsqueeze(0), None))
         if torch.compiler.is_compiling():  # one step is little more than two products, which a compiler fuses with what is around
             finals = reference.step(self.stack, batch, states, params, spans)
         else:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from elman.layers.errors import ARRAYS, brief, brief_numbers, check_device, check_layout, check_unmasked, unwrapped, wrong_kind
+from elman.backends.spans import flat_list
+from elman.layers.errors import ARRAYS, brief, brief_numbers, check_device, check_layout, check_unmasked, wrong_kind
 from elman.layers.options import as_int
 
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ def as_lengths(lengths: Lengths, batch: int, steps: int) -> Tensor:
             if lengths.is_meta:
                 raise RuntimeError("expected lengths with numbers, got a tensor on the meta device, which has none: give them as a list")
             if torch._C._are_functorch_transforms_active():  # each of vmap's examples may have its own
-                _check_range(unwrapped(lengths).reshape(-1).tolist(), steps, lengths)
+                _check_range(flat_list(lengths), steps, lengths)
                 return lengths.to("cpu", torch.int64, copy=True)
         numbers = lengths.tolist()
-    elif isinstance(lengths, list | tuple):
+    elif isinstance(lengths, (list, tuple)):
         numbers = []
         for length in lengths:
             number = as_int(length)
@@ -123,13 +124,13 @@ def as_reset(reset: Reset, x: Tensor, steps: int, batch: int | None, batch_first
     reset = _as_traceable(reset)
     if not isinstance(reset, ARRAYS):
         hint = ": convert it with torch.tensor(reset)"
-        step = as_int(reset[0] if isinstance(reset, list | tuple) and reset else reset)
+        step = as_int(reset[0] if isinstance(reset, (list, tuple)) and reset else reset)
         if step is not None:  # a step's number
             place = f":, {step}" if batch_first and batch is not None else step
             make, mark = f"reset = torch.zeros{shape}.bool()", f"reset[{place}] = True"
             expected = f"a bool tensor or NumPy array of shape {shape}, {axes}, True where a fresh sequence begins"
             hint = f": make it with {make}, and mark step {step} with {mark}"
-        raise TypeError(f"{wrong_kind('reset', expected, reset)}{hint if step is not None or isinstance(reset, list | tuple) else ''}")
+        raise TypeError(f"{wrong_kind('reset', expected, reset)}{hint if step is not None or isinstance(reset, (list, tuple)) else ''}")
     if reset.dtype not in (torch.bool, np.bool_):
         convert = "reset.bool()" if isinstance(reset, Tensor) else "reset.astype(bool)"
         raise TypeError(

@@ -48,5 +48,5 @@ def why(
         raise wrong_module("layers or cells", rnn)
     steps, states, params, spans = rnn._prepare(x, as_states(rnn._state_names, hx), lengths, reset, step_inputs)
     if rnn.training and rnn.stack.cell.draws:
-        spans = spans._replace(draws=draw(rnn.stack, steps, spans.reset, torch.empty))  # of any numbers
+        spans = spans.replaced(draws=draw(rnn.stack, steps, spans.reset, torch.empty))  # of any numbers
     return explain(rnn.stack, steps, states, params, spans)

@@ -114,7 +114,7 @@ def _layers(
             (
                 None if states is None else tuple(state[own] for state in states),
                 params[index * tensors : (index + 1) * tensors],
-                spans._replace(
+                spans.replaced(
                     fresh=None if spans.fresh is None else tuple(state[own] for state in spans.fresh),
                     draws=None if spans.draws is None else tuple(draw[own] for draw in spans.draws),
                 ),
