@@ -164,3 +164,22 @@ def test_a_right_order_by_hand_is_taken(backend: Backend) -> None:
     expected, h_n_expected = rnn(sequences[0], state, lengths=sequences[1])
     torch.testing.assert_close(pad_packed_sequence(output)[0], expected)
     torch.testing.assert_close(h_n, h_n_expected)
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+@torch.no_grad()  # torch warns where a graph goes on from a result that needs a gradient
+def test_a_compiled_model_runs_them_as_it_is_written_and_without_a_warning(kind: str) -> None:
+    """Warnings are errors here. The layer, which torch.compile cannot see through, is left out of the graphs as a whole."""
+    rnn, graphs = getattr(elman, kind)(3, 5), list[torch.fx.GraphModule]()
+
+    def note(graph: torch.fx.GraphModule, _: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    def run(packed: PackedSequence) -> torch.Tensor:
+        return rnn(packed)[0].data + 1
+
+    packed = pack_padded_sequence(torch.randn(5, 2, 3), [5, 3])
+    torch._dynamo.reset()
+    assert torch.equal(torch.compile(run, backend=note)(packed), run(packed))
+    assert not [node for graph in graphs for node in graph.graph.nodes if "elman" in str(node.target)]

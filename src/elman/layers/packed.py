@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -12,7 +12,17 @@ from elman.backends.spans import flat_list
 from elman.layers.errors import brief_list, brief_numbers, check_layout, wrong_kind
 from elman.layers.spans import is_recorded
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
 _PACK = ": make PackedSequences with torch.nn.utils.rnn.pack_padded_sequence"
+
+
+def uncompiled(run: Callable[P, R]) -> Callable[P, R]:
+    """A function that torch.compile leaves out of its graphs, as it does torch.nn's layers: a PackedSequence has any number of steps."""
+    return cast("Callable[P, R]", torch.compiler.disable(run))  # type: ignore[no-untyped-call]
 
 
 def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> tuple[Tensor, int]:

@@ -17,7 +17,7 @@ from elman.layers.check_cell import as_cell
 from elman.layers.initial_state import as_states
 from elman.layers.module import RecurrentModule, State
 from elman.layers.options import as_flag, as_probability, as_projection, as_size, as_truth
-from elman.layers.packed import pack_as
+from elman.layers.packed import pack_as, uncompiled
 from elman.layers.parameters import as_parameters
 from elman.layers.spans import wrong_lengths
 from elman.layers.step_inputs import draw
@@ -317,7 +317,7 @@ class Recurrent(RecurrentModule[State]):
                 done = scan.run_unchecked(self.stack, unchecked, start, params, self.dropout if self.training else 0.0, self.batch_first)
             if done is not None:
                 return done
-        if isinstance(x, PackedSequence) and not self.stack.cell.name:
+        if isinstance(x, PackedSequence) and (not self.stack.cell.name or torch.compiler.is_dynamo_compiling()):
             return self._run_packed(x, states, lengths, reset, beside)
         steps, states, params, spans = self._prepare(x, states, lengths, reset, beside)
         if beside is not None and self.training:
@@ -332,14 +332,12 @@ class Recurrent(RecurrentModule[State]):
             spans=spans,
             batch_first=as_truth("batch_first", self.batch_first),  # any object, if it was set past its check
         )
-        dtype = self._autocast_dtype(x)
-        if dtype is not None:
+        if (dtype := self._autocast_dtype(x)) is not None:
             output, finals = output.to(dtype), tuple([final.to(dtype) for final in finals])
         if steps is x:  # batched and time first: nothing to undo
             return output, finals
         if isinstance(x, PackedSequence):
-            unsorted = x.unsorted_indices
-            if unsorted is not None:
+            if (unsorted := x.unsorted_indices) is not None:
                 finals = tuple([state.index_select(1, unsorted) for state in finals])
             return PackedSequence(output, x.batch_sizes, x.sorted_indices, unsorted), finals
         if x.dim() == 2:
@@ -355,6 +353,8 @@ class Recurrent(RecurrentModule[State]):
         beside: dict[str, Tensor] | None,
     ) -> tuple[PackedSequence, tuple[Tensor, ...]]:
         """What ``_run`` does with a PackedSequence for a cell without kernels of its own: it is padded, run with lengths, and packed."""
+        if torch.compiler.is_dynamo_compiling():
+            return cast("tuple[PackedSequence, Any]", uncompiled(Recurrent._run)(self, packed, states, lengths, reset, beside))
         x, own_lengths = self._unpacked(packed, lengths)
         output, finals = self._run(x, states, own_lengths, reset, beside)
         return pack_as(packed, cast("Tensor", output), own_lengths, self.batch_first), finals
