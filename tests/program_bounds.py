@@ -145,6 +145,11 @@ def _over_units(mean: bool) -> Callable[[Near], Near]:
     return rule
 
 
+def _of_fma(over_units: Callable[[Near], Near]) -> Callable[..., Near]:
+    """Over products and sums, which round once each."""
+    return lambda a, b, c: over_units(times(a, b).plus(c).rounded(0.5))
+
+
 def _row_max(a: Near) -> Near:
     return Near(a.value.amax(-1, keepdim=True), a.error.amax(-1, keepdim=True)).on(a.value)
 
@@ -170,11 +175,13 @@ PASSES: dict[Opcode, Callable[..., Near]] = {
     Opcode.ROW_SUM: _over_units(mean=False),
     Opcode.ROW_MEAN: _over_units(mean=True),
     Opcode.ROW_MAX: _row_max,
+    Opcode.ROW_SUM_FMA: _of_fma(_over_units(mean=False)),
+    Opcode.ROW_MEAN_FMA: _of_fma(_over_units(mean=True)),
 }
 _ROUNDING_ONCE = (Opcode.ADD, Opcode.SUB, Opcode.MUL, Opcode.DIV, Opcode.FMA, Opcode.FNMA, Opcode.SQUARE, Opcode.SQRT, Opcode.RECIPROCAL)
 ROUNDINGS: dict[Opcode, float] = {  # in units in the last place
     **dict.fromkeys(_ROUNDING_ONCE, 0.5),
-    Opcode.ROW_MEAN: 0.5,
+    **dict.fromkeys((Opcode.ROW_MEAN, Opcode.ROW_MEAN_FMA), 0.5),
     Opcode.RSQRT: 1.01,
     Opcode.EXP: 1.0,
     Opcode.LOG: 1.0,

@@ -21,9 +21,10 @@ def read(text: str) -> Code:
         if found := OPERAND.fullmatch(name):
             which = Role[found[1].upper()], int(found[2])
         else:
-            if (number := float(name)) not in constants:
+            number, known = float(name), [each.hex() for each in constants]  # 0 is not -0
+            if number.hex() not in known:
                 constants.append(number)
-            which = Role.CONSTANT, constants.index(number)
+            which = Role.CONSTANT, (*known, number.hex()).index(number.hex())
         if which not in operands:
             operands.append(which)
         return operands.index(which)

@@ -116,7 +116,7 @@ SPECIAL = [
 def test_every_operation_gives_what_torch_gives(operation: str, dtype: torch.dtype) -> None:
     """Of infinities, NaN, ties and zeros of both signs, too, in whole vectors and parts of one."""
     opcode = Opcode[operation.upper()]
-    count, fused = OPERANDS.get(operation, 1), operation in ("fma", "fnma")
+    count, fused = OPERANDS.get(operation, 1), operation in ("fma", "fnma", "row_sum_fma", "row_mean_fma")
     generator = torch.Generator().manual_seed(0)
     special = torch.tensor([each for each in SPECIAL if not (fused and 1e38 < abs(each) < math.inf)], dtype=dtype)
     grid = [each.reshape(-1) for each in torch.meshgrid(*[special] * count, indexing="ij")]
@@ -141,5 +141,5 @@ def test_powers_are_torchs(exponent: float, dtype: torch.dtype) -> None:
 
 OPERANDS = {
     **dict.fromkeys(("add", "sub", "mul", "div", "min", "max", "lt", "le", "gt", "ge", "eq", "ne"), 2),
-    **dict.fromkeys(("fma", "fnma", "where"), 3),
+    **dict.fromkeys(("fma", "fnma", "where", "row_sum_fma", "row_mean_fma"), 3),
 }

@@ -92,6 +92,10 @@ SIMPLER: dict[str, tuple[Callable[[Expression, Expression], Expression], Callabl
     "if 0": (lambda a, b: a.graph.number(0.0).op(Opcode.WHERE, a, b), lambda a, b: b),
     "mean a + mean b": (lambda a, b: a.op(Opcode.ROW_MEAN) + b.op(Opcode.ROW_MEAN), lambda a, b: (a + b).op(Opcode.ROW_MEAN)),
     "sum a - sum b": (lambda a, b: a.op(Opcode.ROW_SUM) - b.op(Opcode.ROW_SUM), lambda a, b: (a - b).op(Opcode.ROW_SUM)),
+    "mean of a number of each row": (
+        lambda a, b: (a.op(Opcode.ROW_SUM) * 2.0 + 1.0).op(Opcode.ROW_MEAN),
+        lambda a, b: a.op(Opcode.ROW_SUM) * 2.0 + 1.0,
+    ),
     "mean of a mean": (lambda a, b: a.op(Opcode.ROW_MEAN).op(Opcode.ROW_MEAN), lambda a, b: a.op(Opcode.ROW_MEAN)),
 }
 

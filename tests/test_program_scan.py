@@ -33,7 +33,7 @@ CELLS = {
 }
 # Own parameters; a product of a factor; step inputs and numbers; whole rows; several products; random numbers.
 SOME = ("own-Peephole", "own-Gru2014", "own-Decay", "own-Layered", "program-TwoProducts", "program-Noisy")
-SOME += ("program-MinGRU", "program-SRU", "program-Ageing", "program-Normalized")  # without a product
+SOME += ("program-LayerNormLSTM", "program-MinGRU", "program-SRU", "program-Ageing", "program-Normalized")  # without a product
 PLAIN = Options(steps=4, batch=4, layers=1)
 RAGGED = replace(PLAIN, lengths=(4, 0, 3, 1), reset=True, fresh=True)
 every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)

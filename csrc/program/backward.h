@@ -7,10 +7,13 @@
 
 namespace elman::ELMAN_TARGET {
 
-// Steps of a chunk: as many gate gradients as the third-level cache holds.
+// Steps of a chunk: of gate gradients a part of the second-level cache, but rows enough for a sum; two directions,
+// which run at the same time where one chunk holds all steps, as many as the third-level cache holds.
 template <class T> long chunk_of(const Network& net, const Plan& plan) {
-  const long steps = 8 * 1024 * 1024 / static_cast<long>(sizeof(T)) / max(1, plan.columns * net.H * net.B);
-  return max(1, min(net.T, steps));
+  constexpr long kMost = 8 * 1024 * 1024, kFew = 1024 * 1024;
+  const long step = static_cast<long>(sizeof(T)) * max(1, plan.columns * net.H * net.B);
+  const long few = net.D == 2 ? kMost / step : max(kFew / step, kRowsSummed / max(1, net.B));
+  return max(1, min(net.T, min(kMost / step, few)));
 }
 
 template <class T> class BackwardOfDirection {

@@ -235,8 +235,8 @@ template <class T> class ProgramBackwardScan {
     for (int stage = 0; stage < plan_.products; ++stage) {
       const int first = stage == 0 ? 0 : export_ends_[stage - 1], last = export_ends_[stage];
       values_.run(stage, n, [&](T* const* at, long row, long rows, long column, long columns) {
-        for (int i = first; i < last; ++i)
-          for (long r = 0; r < rows; ++r)
+        for (long r = 0; r < rows; ++r)
+          for (int i = first; i < last; ++i)
             copy_columns<T, T>(gates + (row + r) * shared_.stride + columns_of_[i] * H_ + columns_.first + column,
                 at[exports_[i]] + r * columns, 1, columns, 0, panels<T>(columns));
       });

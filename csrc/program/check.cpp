@@ -13,7 +13,7 @@ constexpr int kOperands[] = {ELMAN_OPS(ELMAN_COUNT)};
 #define ELMAN_TEXT(name) #name,
 const char* const kKindNames[] = {ELMAN_KINDS(ELMAN_TEXT)};
 #undef ELMAN_TEXT
-constexpr int kOps = sizeof kOperands / sizeof *kOperands, kGivenKinds = static_cast<int>(Kind::sum_own);
+constexpr int kGivenKinds = static_cast<int>(Kind::sum_own);
 
 std::string name(const Value& v) { return kKindNames[static_cast<int>(v.kind)] + std::to_string(v.index); }
 
@@ -97,7 +97,7 @@ class Check {
   }
   void add(const std::array<int, 5>& text) {
     const auto [op, to, a, b, c] = text;
-    expect_of_program(op >= 0 && op < kOps, "of known operations, got " + std::to_string(op));
+    expect_of_program(op >= 0 && op < static_cast<int>(Op::spread), "of known operations, got " + std::to_string(op));
     const int operands[] = {a, b, c}, needed = kOperands[op];
     for (int i = 0; i < 3; ++i) {
       if (i >= needed) expect_of_program(operands[i] == -1, "whose operations have as many operands as they take");

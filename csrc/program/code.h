@@ -12,10 +12,14 @@ namespace elman {
       of(where, 3) of(lt, 2) of(le, 2) of(gt, 2) of(ge, 2) of(eq, 2) of(ne, 2) of(abs, 1) of(sign, 1) of(sqrt, 1) \
           of(rsqrt, 1) of(exp, 1) of(log, 1) of(log1p, 1) of(expm1, 1) of(tanh, 1) of(sigmoid, 1) of(relu, 1)     \
               of(softplus, 1) of(sin, 1) of(cos, 1) of(erf, 1) of(reciprocal, 1) of(square, 1) of(row_sum, 1)     \
-                  of(row_mean, 1) of(row_max, 1) of(fnma, 3)
+                  of(row_mean, 1) of(row_max, 1) of(fnma, 3) of(row_sum_fma, 3) of(row_mean_fma, 3) of(spread, 1)
 #define ELMAN_NAME(name, operands) name,
 enum class Op : std::int32_t { ELMAN_OPS(ELMAN_NAME) };
 #undef ELMAN_NAME
+
+constexpr bool is_over_rows(Op op) {
+  return (op >= Op::row_sum && op <= Op::row_max) || op == Op::row_sum_fma || op == Op::row_mean_fma;
+}
 
 // What a value is to the scan. Python numbers them in this order; the last two are the scan's: to `sum_own` the
 // contributions to an own parameter's gradient are added, for each sequence; `derived` is computed once a call.
@@ -33,10 +37,12 @@ struct Value {
   Kind kind;
   std::int32_t index;
   bool kept = false;
+  bool of_row = false;  // one number of each row
 };
 struct Instruction {  // operands are places among the values; those that an operation does not have are those of `to`
   Op op;
   std::int32_t to, a, b, c;
+  bool of_rows = false;  // it writes one number of each row
 };
 
 // Stage i is instructions stages[i] .. stages[i+1]-1; those before the first stage run once a call. There is a stage

@@ -49,32 +49,62 @@ ELMAN_INLINE void map(T* to, const T* a, long la, const T* b, long lb, const T* 
   if (i < n) store_part(to + i, f(load_part(a, n - i), load_part(b, n - i), load_part(c, n - i)), n - i);
 }
 
-// A row's sum or largest number, in each of its places. Which lanes are added when depends on H alone.
-template <class T> T row_sum(const T* a, long la, long H) {
+// An operand of an instruction: the next vector is `lane` numbers further.
+template <class T> struct Source {
+  const T* at;
+  long lane;
+  ELMAN_INLINE Source row(long r, long H) const { return {lane ? at + r * H : at, lane}; }
+  ELMAN_INLINE Vec<T> next() {
+    const Vec<T> v = load(at);
+    at += lane;
+    return v;
+  }
+};
+
+template <class T> ELMAN_INLINE void fill_row(T* to, T x, long n) {
+  for (long i = 0; i < n; i += kLanes<T>) store_within(to, i, n, splat(x));
+}
+
+// A row's numbers, each of them term(operands), in W lanes, by an f for which `none` changes nothing. Which lanes meet
+// when depends on H alone.
+template <class T, class F, class Term, class... S>
+ELMAN_INLINE Vec<T> fold_row(long H, T none, F f, Term term, S... from) {
   constexpr long W = kLanes<T>;
-  Vec<T> sums[4] = {};
+  Vec<T> v[4] = {splat(none), splat(none), splat(none), splat(none)};
   long i = 0;
-  for (; i + 4 * W <= H; i += 4 * W, a += 4 * la)
-    for (int j = 0; j < 4; ++j) sums[j] += load(a + j * la);
-  for (; i < H; i += W, a += la) sums[0] += H - i >= W ? load(a) : load_part(a, H - i);
-  const Vec<T> all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  T sum = 0;
-  for (int j = 0; j < W; ++j) sum += all[j];
+  for (; i + 4 * W <= H; i += 4 * W)
+    ELMAN_UNROLLED (j, 4) v[j] = f(v[j], term(from.next()...));
+  for (; i + W <= H; i += W) v[0] = f(v[0], term(from.next()...));
+  if (i < H) v[1] = f(v[1], first_lanes<T>(H - i) ? term(load_part(from.at, H - i)...) : splat(none));
+  return f(f(v[0], v[1]), f(v[2], v[3]));
+}
+// Each row's numbers in one, divided by `by`: in `to`, or with `spreads` in each place of a row of `to`.
+template <class T, class F, class Term, class... S>
+ELMAN_INLINE void fold_rows(T* to, bool spreads, long rows, long H, T by, T none, F f, Term term, S... from) {
+  constexpr int W = kLanes<T>, most = W < 8 ? W : 8;
+  alignas(kBytes) T found[2 * W] = {};
+  for (long r = 0; r < rows; r += most) {
+    const long count = min(most, rows - r);
+    Vec<T> v[most], low, high;
+    for (int i = 0; i < most; ++i) v[i] = i < count ? fold_row(H, none, f, term, from.row(r + i, H)...) : splat(none);
+    _Pragma("GCC unroll 8") for (int n = most / 2; n > 0; n /= 2) ELMAN_UNROLLED (i, n) {
+      interleave<T>(v[i], v[i + n], low, high, std::make_integer_sequence<int, W>{});
+      v[i] = f(low, high);
+    }
+    store(found, v[0]);  // the rows' parts in turn
+    for (int n = W / 2; n >= most; n /= 2) store(found, f(load(found), load(found + n)));
+    store(found, load(found) / splat(by));
+    for (long i = 0; i < count; ++i)
+      if (spreads) fill_row(to + (r + i) * H, found[i], H);
+      else to[r + i] = found[i];
+  }
+}
+template <class T> T row_sum(const T* a, long la, long H) {
+  T sum;
+  fold_rows(
+      &sum, false, 1, H, T(1), T(0), [](auto x, auto y) ELMAN_INLINED { return x + y; },
+      [](auto x) ELMAN_INLINED { return x; }, Source<T>{a, la});
   return sum;
-}
-template <class T> T row_max(const T* a, long la, long H) {
-  T most = a[0];
-  for (long i = 0; i < H; ++i) {
-    const T x = a[la ? i : 0];
-    most = most != most ? most : x != x || x > most ? x : most;
-  }
-  return most;
-}
-template <class T, class F> void map_rows(T* to, const T* a, long la, long rows, long H, F f) {
-  for (long r = 0; r < rows; ++r, to += H, a += la ? H : 0) {
-    const Vec<T> found = splat(f(a, la, H));
-    for (long i = 0; i < H; i += kLanes<T>) store_within(to, i, H, found);
-  }
 }
 
 // Instructions first..last-1 over a block of so many rows and columns, whose values start at `at`.
@@ -82,31 +112,39 @@ template <class T> void run_block(
     const Instruction* first, const Instruction* last, T* const* at, const long* lane, long rows, long columns) {
   using V = Vec<T>;
   const V zero{}, one = splat(T(1));
-  const long n = rows * columns;
   for (; first != last; ++first) {
     T* const to = at[first->to];
     const T *const a = at[first->a], *const b = at[first->b], *const c = at[first->c];
-    const long la = lane[first->a], lb = lane[first->b], lc = lane[first->c];
+    const long la = lane[first->a], lb = lane[first->b], lc = lane[first->c],
+               n = first->of_rows ? rows : rows * columns;
     const auto unary = [&](auto f) ELMAN_INLINED { map(to, a, la, n, f); };
     const auto binary = [&](auto f) ELMAN_INLINED { map(to, a, la, b, lb, n, f); };
+    const auto ternary = [&](auto f) ELMAN_INLINED { map(to, a, la, b, lb, c, lc, n, f); };
+    const auto fold = [&](T by, T none, auto f, auto term, auto... from)
+                          ELMAN_INLINED { fold_rows(to, !first->of_rows, rows, columns, by, none, f, term, from...); };
+    const auto plus = [](V x, V y) ELMAN_INLINED { return x + y; };
+    const auto most = [](V x, V y) ELMAN_INLINED { return maximum<T>(x, y); };
+    const auto itself = [](V x) ELMAN_INLINED { return x; };
+    const auto fused = [](V x, V y, V z) ELMAN_INLINED { return fma(x, y, z); };
     const auto truth = [&](Bits<T> is) ELMAN_INLINED { return is ? one : zero; };
     switch (first->op) {
-      case Op::copy: unary([](V x) ELMAN_INLINED { return x; }); break;
-      case Op::add: binary([](V x, V y) ELMAN_INLINED { return x + y; }); break;
+      case Op::copy: unary(itself); break;
+      case Op::spread:
+        for (long r = 0; r < rows; ++r) fill_row(to + r * columns, a[r], columns);
+        break;
+      case Op::add: binary(plus); break;
       case Op::sub: binary([](V x, V y) ELMAN_INLINED { return x - y; }); break;
       case Op::mul: binary([](V x, V y) ELMAN_INLINED { return x * y; }); break;
       case Op::div: binary([](V x, V y) ELMAN_INLINED { return x / y; }); break;
       case Op::neg: unary([](V x) ELMAN_INLINED { return -x; }); break;
-      case Op::fma: map(to, a, la, b, lb, c, lc, n, [](V x, V y, V z) ELMAN_INLINED { return fma(x, y, z); }); break;
-      case Op::fnma: map(to, a, la, b, lb, c, lc, n, [](V x, V y, V z) ELMAN_INLINED { return fnma(x, y, z); }); break;
+      case Op::fma: ternary(fused); break;
+      case Op::fnma: ternary([](V x, V y, V z) ELMAN_INLINED { return fnma(x, y, z); }); break;
       case Op::pow:
         binary([](V x, V y) ELMAN_INLINED { return by_lane<T>([](T u, T v) { return library_pow(u, v); }, x, y); });
         break;
       case Op::min: binary([](V x, V y) ELMAN_INLINED { return minimum<T>(x, y); }); break;
-      case Op::max: binary([](V x, V y) ELMAN_INLINED { return maximum<T>(x, y); }); break;
-      case Op::where:
-        map(to, a, la, b, lb, c, lc, n, [&](V x, V y, V z) ELMAN_INLINED { return x != zero ? y : z; });
-        break;
+      case Op::max: binary(most); break;
+      case Op::where: ternary([&](V x, V y, V z) ELMAN_INLINED { return x != zero ? y : z; }); break;
       case Op::lt: binary([&](V x, V y) ELMAN_INLINED { return truth(x < y); }); break;
       case Op::le: binary([&](V x, V y) ELMAN_INLINED { return truth(x <= y); }); break;
       case Op::gt: binary([&](V x, V y) ELMAN_INLINED { return truth(x > y); }); break;
@@ -130,11 +168,13 @@ template <class T> void run_block(
       case Op::erf: unary([](V x) ELMAN_INLINED { return by_lane<T>([](T u) { return library_erf(u); }, x); }); break;
       case Op::reciprocal: unary([&](V x) ELMAN_INLINED { return one / x; }); break;
       case Op::square: unary([](V x) ELMAN_INLINED { return x * x; }); break;
-      case Op::row_sum: map_rows(to, a, la, rows, columns, row_sum<T>); break;
-      case Op::row_mean:
-        map_rows(to, a, la, rows, columns, [](const T* x, long l, long H) { return row_sum(x, l, H) / T(H); });
+      case Op::row_sum: fold(T(1), T(0), plus, itself, Source<T>{a, la}); break;
+      case Op::row_mean: fold(T(columns), T(0), plus, itself, Source<T>{a, la}); break;
+      case Op::row_max: fold(T(1), -kInfinity<T>, most, itself, Source<T>{a, la}); break;
+      case Op::row_sum_fma: fold(T(1), T(0), plus, fused, Source<T>{a, la}, Source<T>{b, lb}, Source<T>{c, lc}); break;
+      case Op::row_mean_fma:
+        fold(T(columns), T(0), plus, fused, Source<T>{a, la}, Source<T>{b, lb}, Source<T>{c, lc});
         break;
-      case Op::row_max: map_rows(to, a, la, rows, columns, row_max<T>); break;
     }
   }
 }

@@ -9,7 +9,7 @@ namespace {
 std::size_t index(std::int32_t i) { return static_cast<std::size_t>(i); }
 // Operands that an operation does not have.
 void point_rest_at_destination(Instruction& i) {
-  Instruction made{i.op, i.to, i.to, i.to, i.to};
+  Instruction made{i.op, i.to, i.to, i.to, i.to, i.of_rows};
   int count = 0;
   each_operand(i, [&](std::int32_t operand) {
     (count == 0 ? made.a : count == 1 ? made.b : made.c) = operand, ++count;
@@ -105,6 +105,48 @@ void divide_into_phases(CodeLines& lines, Kind arrives, Kind leaves, const std::
       lines.values[v] = {Kind::carry, carries++};
 }
 
+void find_row_values(CodeLines& lines, const Plan& plan, std::vector<bool>& saved) {
+  for (Value& v : lines.values) v.of_row = v.kind == Kind::saved && saved[index(v.index)];
+  for (auto at = index(lines.stages[0]); at < lines.instructions.size(); ++at) {
+    const Instruction& i = lines.instructions[at];
+    bool one = true, of_row = false;
+    each_operand(i, [&](std::int32_t operand) {
+      const Value& v = lines.at(operand);
+      of_row = of_row || v.of_row;
+      one = one && (v.of_row || v.kind == Kind::constant || (v.kind == Kind::own && !plan.own_is_vector[v.index]));
+    });
+    Value& to = lines.values[index(i.to)];
+    to.of_row = (is_over_rows(i.op) || (of_row && one)) &&
+        (to.kind == Kind::temp || (to.kind == Kind::saved && !plan.independent));
+    if (to.kind == Kind::saved) saved[index(to.index)] = to.of_row;
+  }
+}
+
+void spread_row_values(CodeLines& lines) {
+  const auto reads_rows = [&](const Instruction& i) { return lines.at(i.to).of_row && !is_over_rows(i.op); };
+  std::vector<bool> read_as_rows(lines.values.size());
+  for (const Instruction& i : lines.instructions)
+    if (reads_rows(i)) each_operand(i, [&](std::int32_t operand) { read_as_rows[index(operand)] = true; });
+  for (const Instruction& i : lines.instructions)  // spread by the operation itself
+    if (Value& to = lines.values[index(i.to)]; is_over_rows(i.op) && to.kind == Kind::temp)
+      to.of_row = read_as_rows[index(i.to)];
+  std::map<std::int32_t, std::int32_t> spread;  // in this stage, where a row's number is spread
+  std::int32_t at = lines.stages[0];
+  lines.rewrite([&](Instruction i, std::vector<Instruction>& to) {
+    if (std::find(lines.stages.begin(), lines.stages.end(), at++) != lines.stages.end()) spread.clear();
+    i.of_rows = lines.at(i.to).of_row;
+    if (!reads_rows(i))
+      each_operand(i, [&](std::int32_t& operand) {
+        if (!lines.at(operand).of_row) return;
+        const auto made = static_cast<std::int32_t>(lines.values.size());
+        const auto [found, is_new] = spread.insert({operand, made});
+        if (is_new) lines.values.push_back({Kind::temp, made}), to.push_back({Op::spread, made, operand, made, made});
+        operand = found->second;
+      });
+    to.push_back(i);
+  });
+}
+
 // Each temp has a value of its own.
 void share_scratch(CodeLines& lines) {
   std::vector<int> last(lines.values.size(), -1);  // by value, the instruction that reads it last
@@ -130,7 +172,10 @@ void share_scratch(CodeLines& lines) {
     std::sort(reads.begin(), reads.end());
     free.insert(free.end(), reads.begin(), std::unique(reads.begin(), reads.end()));
     const std::int32_t to = i.to;
-    if (is_temp(to) && !free.empty()) place[index(to)] = free.back(), free.pop_back();
+    const auto room = std::find_if(free.rbegin(), free.rend(), [&](std::int32_t v) {
+      return values[index(v)].of_row == lines.at(to).of_row;  // those of a number a row are apart: they are smaller
+    });
+    if (is_temp(to) && room != free.rend()) place[index(to)] = *room, free.erase(std::next(room).base());
     else if (is_temp(to)) temps.push_back(keep(to));
     i.to = keep(to);
     if (is_temp(to) && last[index(to)] < 0) free.push_back(i.to);

@@ -106,8 +106,8 @@ template <class T> struct DirectionOf {
 };
 
 // Where a step's values of a kind lie: so far beyond what one of the scan's pointers points to, and further with the
-// row among those of the chunk, or among all that are kept.
-enum Along { still, along_chunk, along_kept };
+// row among those of the chunk, or among all that are kept, where it has all its numbers or one.
+enum Along { still, along_chunk, along_kept, along_kept_rows };
 template <class T> struct Place {
   T* const* from;
   long beyond = 0;
@@ -135,8 +135,12 @@ template <class T> class Values {
   template <class F> void begin(F place) {
     const Places<T> at = places();
     lay_out(memory_, true);
-    for (int i = 0; i < moving_count_; ++i)
-      moving_[i].place = place(code.values[moving_[i].value].kind, code.values[moving_[i].value].index);
+    for (int i = 0; i < moving_count_; ++i) {
+      Moving& m = moving_[i];
+      const Value& v = code.values[m.value];
+      m.place = place(v.kind, v.index);
+      if (v.of_row) m.place.along = along_kept_rows;
+    }
     for (int v = 0; v < code.value_count; ++v) {
       const Value& value = code.values[v];
       if (value.kind == Kind::constant) fill(at.base[v], static_cast<T>(code.constants[value.index]), kLanes<T>);
@@ -152,7 +156,7 @@ template <class T> class Values {
   }
   // To a step, by where its first row begins in the chunk, and its place among those kept.
   void move(long in_chunk, long kept) const {
-    const long further[] = {first_, first_ + in_chunk, first_ + kept * stride_};
+    const long further[] = {first_, first_ + in_chunk, first_ + kept * stride_, kept};
     for (int i = 0; i < moving_count_; ++i) {
       const Moving& m = moving_[i];
       bases_[m.value] = *m.place.from + (m.place.beyond + further[m.place.along]);
@@ -198,7 +202,7 @@ template <class T> class Values {
           else count = W, lane = 0;
           break;
         case Kind::derived: count = shape.rows * width_, column = 1; break;
-        case Kind::temp: count = shape.rows * shape.columns; break;
+        case Kind::temp: count = shape.rows * (value.of_row ? 1 : shape.columns); break;
         case Kind::carry: count = plane<T>(rows_ * width_), row = width_, column = 1; break;
         case Kind::grad_input:
         case Kind::grad_recurrent:
@@ -207,7 +211,7 @@ template <class T> class Values {
           else count = shape.rows * shape.columns;
           break;
         default:
-          row = value.kind == Kind::sum_own && holds_all_ ? 0 : stride_, column = 1;
+          row = value.kind == Kind::sum_own && holds_all_ ? 0 : value.of_row ? 1 : stride_, column = !value.of_row;
           if (holds_all_ && value.kind != Kind::sum_own && value.kind != Kind::input) count = plane<T>(rows_ * stride_);
           else if (puts) moving_[moving_count_++].value = v;
       }

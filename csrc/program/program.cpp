@@ -79,8 +79,7 @@ Program::Program(const CodeText& infer, const CodeText& train, const CodeText& b
   train_ = checked(train, Pass::train, plan_, product_of_);
   backward_ = checked(backward, Pass::backward, plan_, product_of_);
   for (const CodeLines* lines : {&infer_, &train_, &backward_})
-    for (const Instruction& i : lines->instructions)
-      plan_.needs_rows = plan_.needs_rows || (i.op >= Op::row_sum && i.op <= Op::row_max);
+    for (const Instruction& i : lines->instructions) plan_.needs_rows = plan_.needs_rows || is_over_rows(i.op);
   weight_ = 3.0 * static_cast<double>(train_.instructions.size());
   find_states(), join_parts(), share_columns(), arrange_columns(), arrange_arrays(), sum_own_gradients(), hoist();
   keep_what_stages_share();
@@ -217,17 +216,20 @@ void Program::sum_own_gradients() {
 }
 
 void Program::hoist() {
+  for (CodeLines* lines : {&infer_, &train_, &backward_}) compute_once(*lines);
+  std::vector<bool> saved(index(plan_.saved));  // which are one number of each row
   for (const auto& [lines, phased] : {std::pair{&infer_, &phased_infer_}, std::pair{&train_, &phased_train_},
            std::pair{&backward_, &phased_backward_}}) {
-    compute_once(*lines);
+    const bool back = lines == &backward_;
     if (plan_.independent) {
-      const bool back = lines == &backward_;
       *phased = *lines;
       divide_into_phases(*phased, back ? Kind::grad_new_state : Kind::state, back ? Kind::grad_state : Kind::new_state,
           back ? std::vector<bool>(plan_.writes_grad_state, plan_.writes_grad_state + plan_.states)
                : states_read(*lines, plan_.states, Kind::state));
+      find_row_values(*phased, plan_, saved), spread_row_values(*phased);
       share_scratch(*phased);
     }
+    find_row_values(*lines, plan_, saved), spread_row_values(*lines);
     share_scratch(*lines);
   }
 }

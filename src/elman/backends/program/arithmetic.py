@@ -56,6 +56,8 @@ COMPUTE: dict[Opcode, Callable[..., Tensor]] = {
     Opcode.ROW_MEAN: lambda a: a.mean(-1, keepdim=True).expand_as(a),
     Opcode.ROW_MAX: lambda a: a.amax(-1, keepdim=True).expand_as(a),
     Opcode.FNMA: lambda a, b, c: c - a * b,
+    Opcode.ROW_SUM_FMA: lambda a, b, c: COMPUTE[Opcode.ROW_SUM](a * b + c),
+    Opcode.ROW_MEAN_FMA: lambda a, b, c: COMPUTE[Opcode.ROW_MEAN](a * b + c),
 }
 
 

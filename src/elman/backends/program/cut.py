@@ -16,12 +16,14 @@ from elman.backends.program.program import Opcode, Role
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from elman.backends.program.graph import Graph, Node
+    from elman.backends.program.graph import Graph
 
 # Clock cycles a vector, about (csrc/program/machine.h). What is kept for backward goes out to memory and comes back.
-KEEP_FOR_BACKWARD = 24
+KEEP_FOR_BACKWARD = 18
 KEEP_OVER_A_PRODUCT = 8
+_KEEP_OF_ROW = 5
 _CHEAP = 2
+_OVER_ROWS = tuple(opcode for opcode in Opcode if opcode.over_rows)
 _COSTS = {
     Opcode.DIV: 8,
     Opcode.SQRT: 10,
@@ -29,7 +31,7 @@ _COSTS = {
     Opcode.RECIPROCAL: 8,
     **dict.fromkeys((Opcode.EXP, Opcode.TANH, Opcode.SIGMOID, Opcode.EXPM1, Opcode.LOG, Opcode.LOG1P), 16),
     Opcode.SOFTPLUS: 24,
-    **dict.fromkeys((Opcode.ROW_SUM, Opcode.ROW_MEAN, Opcode.ROW_MAX), 6),
+    **dict.fromkeys(_OVER_ROWS, 6),
     **dict.fromkeys((Opcode.SIN, Opcode.COS, Opcode.ERF, Opcode.POW), 200),  # number by number
 }
 _NEVER = 1 << 30
@@ -54,8 +56,8 @@ def kept(graph: Graph, needed: Iterable[int], free: Collection[int], keep: int, 
         seen.add(place)
         again, wanted = (place, False), (place, True)
         first_time = only is not None and place not in only
-        flow.edge("start", again, 0 if first_time else _cost(graph.nodes[place]))
-        flow.edge(again, wanted, _NEVER if first_time else keep)
+        flow.edge("start", again, 0 if first_time else _cost(graph, place))
+        flow.edge(again, wanted, _NEVER if first_time else min(keep, _KEEP_OF_ROW) if graph.is_of_row(place) else keep)
         for operand in set(graph.nodes[place].operands) - set(free):
             flow.edge((operand, True), again, _NEVER)
             open_.append(operand)
@@ -63,10 +65,12 @@ def kept(graph: Graph, needed: Iterable[int], free: Collection[int], keep: int, 
     return {place for place in seen if (place, False) in side and (place, True) not in side}
 
 
-def _cost(node: Node) -> int:
+def _cost(graph: Graph, place: int) -> int:
+    node = graph.nodes[place]
     if node.leaf is not None:
         return _NEVER if node.leaf[0] in (Role.INPUT, Role.RECURRENT) else 0
-    return 0 if node.opcode is None else _COSTS.get(node.opcode, _CHEAP)
+    cost = 0 if node.opcode is None else _COSTS.get(node.opcode, _CHEAP)
+    return min(cost, 1) if graph.is_of_row(place) and node.opcode not in _OVER_ROWS else cost
 
 
 class _Flow:

@@ -35,6 +35,8 @@ def gradients(graph: Graph, arriving: Mapping[int, Expression]) -> dict[int, Exp
         node, gradient = graph.nodes[place], sums.get(place)
         if gradient is None or not node.operands:
             continue
+        if graph.is_of_row(place) and not (node.opcode is not None and node.opcode.over_rows):
+            gradient = gradient.op(Opcode.ROW_MEAN)  # the parts of a number's gradient may be any that have the same sum
         if node.rule is not None:
             rule, operands = node.rule, node.operands[1:]
         else:

@@ -43,6 +43,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     is_settled: bool = False
     _places: dict[Node, int] = field(default_factory=dict)
+    _of_row: dict[int, bool] = field(default_factory=dict)
 
     def leaf(self, operand: Operand) -> Expression:
         return Expression(self, self._place(Node(leaf=operand)))
@@ -65,6 +66,16 @@ class Graph:
         if opcode in COMMUTES or opcode in (Opcode.FMA, Opcode.FNMA):
             places[:2] = sorted(places[:2])
         return Expression(self, self._place(Node(opcode, tuple(places))))
+
+    def is_of_row(self, place: int) -> bool:
+        """Whether a value is one number of each row: computed over the rows, or of such values and numbers alone."""
+        known = self._of_row.get(place)
+        if known is None:
+            node = self.nodes[place]
+            operands = [each for each in node.operands[: 1 if node.rule is not None else None] if self.nodes[each].number is None]
+            over_rows = node.opcode is not None and node.opcode.over_rows
+            known = self._of_row[place] = over_rows or (bool(operands) and all(self.is_of_row(each) for each in operands))
+        return known
 
     def settled(self, roots: Iterable[int]) -> tuple[Graph, dict[int, int]]:
         """What the roots need, without rules, in a graph of its own; and where each node went."""
@@ -161,7 +172,7 @@ def _simpler_of_one(opcode: Opcode, a: Expression) -> Expression | None:
         return (below[0] if below[1].number is not None else below[1]) * -number
     if opcode in (Opcode.ABS, Opcode.SQUARE, Opcode.COS) and inner in (Opcode.NEG, Opcode.ABS):
         return below[0].op(opcode)
-    if opcode in (Opcode.ROW_MEAN, Opcode.ROW_MAX) and inner is not None and inner.over_rows:
+    if opcode in (Opcode.ROW_MEAN, Opcode.ROW_MAX) and a.graph.is_of_row(a.place):
         return a  # the number is in each place already
     return None
 

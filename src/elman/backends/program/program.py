@@ -52,10 +52,12 @@ class Opcode(IntEnum):
     ROW_MEAN = auto()
     ROW_MAX = auto()
     FNMA = auto()  # c - a · b
+    ROW_SUM_FMA = auto()  # over the H numbers a · b + c
+    ROW_MEAN_FMA = auto()
 
     @property
     def over_rows(self) -> bool:
-        return self in (Opcode.ROW_SUM, Opcode.ROW_MEAN, Opcode.ROW_MAX)
+        return self in (Opcode.ROW_SUM, Opcode.ROW_MEAN, Opcode.ROW_MAX, Opcode.ROW_SUM_FMA, Opcode.ROW_MEAN_FMA)
 
 
 class Role(IntEnum):

@@ -23,12 +23,19 @@ _READABLE = {Role.CARRY, Role.SAVED, Role.NEW_STATE, Role.FACTOR, Role.GRAD_RECU
 
 
 def fuse(graph: Graph, roots: Collection[int], among: Collection[int]) -> None:
-    """Make a · b + c one instruction for those ``among`` the nodes where nothing else of what the roots need uses a · b."""
+    """Make a · b + c one instruction for those ``among`` the nodes where nothing else of what the roots need uses a · b.
+
+    Likewise its sum or mean over the units, and that of a · b or b + c.
+    """
     uses = Counter(roots)
     for place in graph.below(roots):
         uses.update(graph.nodes[place].operands)
     for place in among:
         node = graph.nodes[place]
+        if node.opcode in (Opcode.ROW_SUM, Opcode.ROW_MEAN) and uses[node.operands[0]] == 1:
+            terms = _terms(graph, graph.nodes[node.operands[0]])
+            if terms is not None:
+                graph.nodes[place] = Node(Opcode.ROW_SUM_FMA if node.opcode is Opcode.ROW_SUM else Opcode.ROW_MEAN_FMA, terms)
         if node.opcode not in (Opcode.ADD, Opcode.SUB):
             continue
         for product, other in (node.operands[::-1], node.operands):
@@ -38,6 +45,16 @@ def fuse(graph: Graph, roots: Collection[int], among: Collection[int]) -> None:
                 break
             if node.opcode is Opcode.SUB:
                 break  # only what is taken off
+
+
+def _terms(graph: Graph, node: Node) -> tuple[int, int, int] | None:
+    """a, b and c, if the node is a · b + c."""
+    if node.opcode is Opcode.FMA:
+        return node.operands  # type: ignore[return-value]
+    if node.opcode is Opcode.ADD:
+        return node.operands[0], graph.number(1.0).place, node.operands[1]
+    factors = _factors(node)
+    return None if factors is None else (*factors, graph.number(-0.0).place)
 
 
 def _factors(node: Node) -> tuple[int, int] | None:
