@@ -38,8 +38,7 @@ inline Long stride(const View& v, int axis) {
 }
 inline Long dense_elements(const View& v) {
   const Long elements = product(v.shape);
-  if (elements && !is_dense(v.shape.axes, v.shape.size, v.strides.size))
-    throw Mismatch(v, " to be contiguous, got strides ", v.strides);
+  if (elements && !is_dense(v.shape, v.strides)) throw Mismatch(v, " to be contiguous, got strides ", v.strides);
   return elements;
 }
 // So many elements from an operand's first to its last; and those of the members that come after.

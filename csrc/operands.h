@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <atomic>
@@ -126,6 +127,7 @@ class Operands : public CallViews {
   }
   static void inspect(PyObject* tensor, View& v) {
     nb::dlpack::dltensor t;
+    if (!exchange) return ask(tensor, v);
     if (!is_shown(tensor, t)) refuse_hidden(v, tensor);
     check_cpu(v, t.device.device_type == nb::device::cpu::value);
     v.type = t.dtype.lanes == 1 ? Type{t.dtype.code, t.dtype.bits} : kOther;
@@ -134,29 +136,6 @@ class Operands : public CallViews {
     Long stride = 1;
     for (int d = v.shape.axes; d-- > 0; stride *= t.strides ? 1 : t.shape[d])
       v.shape[d] = t.shape[d], v.strides[d] = t.strides ? t.strides[d] : stride;
-  }
-
-  // How a tensor looks by its attributes.
-  static void ask(nb::handle tensor, View& v) {
-    try {
-      check_cpu(v, nb::cast<bool>(tensor.attr("is_cpu")));
-      const nb::object dtype = tensor.attr("dtype"), sizes = tensor.attr("shape"), steps = tensor.attr("stride")();
-      const auto type = nb::cast<std::string>(returned(PyObject_Str(dtype.ptr())));
-      v.type = kOther;
-      for (const Type known : {kFloat32, kFloat64, kBfloat16, kInt64, kUint8, kBool})
-        if (type == "torch." + known.name()) v.type = known;
-      if (v.type == kOther && nb::cast<bool>(tensor.attr("is_quantized"))) refuse_hidden(v, tensor);
-      const auto shape = nb::cast<nb::tuple>(sizes), strides = nb::cast<nb::tuple>(steps);
-      if (shape.size() != strides.size()) throw Mismatch(v, " with a stride for each axis, got others");
-      count_axes(v, static_cast<Long>(shape.size()));
-      for (int d = 0; d < v.shape.axes; ++d)
-        v.shape[d] = nb::cast<Long>(shape[static_cast<std::size_t>(d)]),
-        v.strides[d] = nb::cast<Long>(strides[static_cast<std::size_t>(d)]);
-      v.at = nb::cast<Address>(tensor.attr("data_ptr")());
-    } catch (const nb::python_error& error) {
-      if (!error.matches(PyExc_RuntimeError)) throw;
-      refuse_hidden(v, tensor);
-    }
   }
 
  private:
@@ -180,9 +159,7 @@ class Operands : public CallViews {
   void inspect(std::size_t i) {
     View& v = views_[i];
     if (v.none) return;
-    if (all_[i].buffer) inspect(all_[i].buffer->view, v);
-    else if (exchange) inspect(all_[i].object.ptr(), v);
-    else ask(all_[i].object, v);
+    all_[i].buffer ? inspect(all_[i].buffer->view, v) : inspect(all_[i].object.ptr(), v);
     if (all_[i].storage.is_valid() && !lies_in(all_[i].storage.ptr(), v))
       throw Mismatch(v, " to stay where it is, got other memory meanwhile");
     if (members_ > 0) v.begin_members(members_);
@@ -199,6 +176,23 @@ class Operands : public CallViews {
   static void count_axes(View& v, Long axes) {
     if (axes > kMostAxes) throw Mismatch(v, " of at most ", kMostAxes, " axes, got ", axes);
     v.shape.axes = v.strides.axes = static_cast<int>(axes);
+  }
+  static void ask(nb::handle tensor, View& v) try {
+    check_cpu(v, nb::cast<bool>(tensor.attr("is_cpu")));
+    const nb::object dtype = tensor.attr("dtype");
+    const auto type = nb::cast<std::string>(returned(PyObject_Str(dtype.ptr())));
+    v.type = kOther;
+    for (const Type known : {kFloat32, kFloat64, kBfloat16, kInt64, kUint8, kBool})
+      if (type == "torch." + known.name()) v.type = known;
+    if (v.type == kOther && nb::cast<bool>(tensor.attr("is_quantized"))) refuse_hidden(v, tensor);
+    const auto shape = nb::cast<std::vector<Long>>(tensor.attr("shape")),
+               strides = nb::cast<std::vector<Long>>(tensor.attr("stride")());
+    count_axes(v, static_cast<Long>(std::min(shape.size(), strides.size())));
+    std::copy_n(shape.begin(), v.shape.axes, v.shape.size), std::copy_n(strides.begin(), v.shape.axes, v.strides.size);
+    v.at = nb::cast<Address>(tensor.attr("data_ptr")());
+  } catch (const nb::python_error& error) {
+    if (error.matches(PyExc_RuntimeError)) refuse_hidden(v, tensor);
+    throw;
   }
   [[noreturn]] static void refuse_hidden(const View& v, nb::handle tensor) {
     throw Mismatch(v, " to be a dense tensor in memory, got ", name_of(tensor), " that does not show where it lies");

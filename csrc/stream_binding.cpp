@@ -35,20 +35,12 @@ struct PackedParameter {
     for (int i = 0; i < kSome; ++i) difference |= some[i] ^ number(i);
     return difference == 0;
   }
-  bool lies_there() const {
-    nb::dlpack::dltensor t;
-    if (is_shown(parameter.ptr(), t))
-      return address_of(t) == view.at && Type{t.dtype.code, t.dtype.bits} == view.type &&
-          std::equal(view.shape.size, view.shape.size + view.shape.axes, t.shape, t.shape + t.ndim) &&
-          (!t.strides || is_dense(t.ndim, t.shape, t.strides));
-    const nb::object dtype = parameter.attr("dtype"), sizes = parameter.attr("shape");
-    const auto type = nb::cast<std::string>(returned(PyObject_Str(dtype.ptr())));
-    const auto shape = nb::cast<nb::tuple>(sizes);
-    bool same = type.ends_with(view.type.name()) && static_cast<int>(shape.size()) == view.shape.axes;
-    for (int d = 0; same && d < view.shape.axes; ++d)
-      same = nb::cast<Long>(shape[static_cast<std::size_t>(d)]) == view.shape[d];
-    return same && nb::cast<Address>(parameter.attr("data_ptr")()) == view.at &&
-        nb::cast<bool>(parameter.attr("is_contiguous")());
+  bool lies_there() const try {
+    View now{view.name, -1, false};
+    Operands::inspect(parameter.ptr(), now);
+    return now.at == view.at && now.type == view.type && now.shape == view.shape && is_dense(now.shape, now.strides);
+  } catch (const Mismatch&) {
+    return false;
   }
   // How often it has been written to.
   static Long count(PyObject* tensor) {

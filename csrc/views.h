@@ -56,9 +56,9 @@ struct Shape {
   }
 };
 
-inline bool is_dense(int axes, const Long* shape, const Long* strides) {
+inline bool is_dense(const Shape& shape, const Shape& strides) {
   Long stride = 1;
-  for (int d = axes; d-- > 0; stride *= shape[d])
+  for (int d = shape.axes; d-- > 0; stride *= shape[d])
     if (shape[d] != 1 && strides[d] != stride) return false;
   return true;
 }

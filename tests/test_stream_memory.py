@@ -7,6 +7,7 @@ then a read outside the arrays is an error.
 from __future__ import annotations
 
 import array
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,22 +26,31 @@ GUARD = 40  # numbers before and after memory that is written
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _the_instruction_set_stays_as_it_was() -> Iterator[None]:
+def _the_kernels_settings_stay_as_they_were() -> Iterator[None]:
+    """Arrays are asked for their attributes: torch shows none but its tensors."""
     isa = _native.isa()
+    _native.offer_exchange(object())
     yield
     _native.use(isa)
+    if "torch" in sys.modules:
+        _native.offer_exchange(getattr(sys.modules["torch"].Tensor, "__dlpack_c_exchange_api__", object()))
 
 
 class Parameter(np.ndarray):
     """What a stream watches: an array that counts writes, and says where it lies."""
 
     _version = 0
+    is_cpu = True
+
+    @property
+    def dtype(self) -> str:
+        return f"torch.{np.asarray(self).dtype}"
 
     def data_ptr(self) -> int:
         return self.ctypes.data
 
-    def is_contiguous(self) -> bool:
-        return self.flags.c_contiguous
+    def stride(self) -> tuple[int, ...]:
+        return tuple([step // self.itemsize for step in self.strides])
 
 
 class Memory:

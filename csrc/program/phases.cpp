@@ -85,8 +85,8 @@ void divide_into_phases(CodeLines& lines, Kind arrives, Kind leaves, const std::
   const auto first = lines.instructions.begin() + lines.stages.front();
   for (auto i = first; i != lines.instructions.end(); ++i)
     each_operand(*i, [&](std::int32_t operand) { moves[index(i->to)] = moves[index(i->to)] || moves[index(operand)]; });
-  for (auto i = lines.instructions.end(); i-- != first;)
-    if (needed[index(i->to)]) each_operand(*i, [&](std::int32_t operand) { needed[index(operand)] = true; });
+  for (auto i = lines.instructions.end(); i != first;)
+    if (--i; needed[index(i->to)]) each_operand(*i, [&](std::int32_t operand) { needed[index(operand)] = true; });
   const auto phase = [&](const Instruction& i) {
     if (lines.at(i.to).kind == Kind::sum_own) return own_sums;
     return !needed[index(i.to)] ? after_steps : moves[index(i.to)] ? each_step : before_steps;
