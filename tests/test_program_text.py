@@ -51,6 +51,8 @@ WRONG_TEXTS = {
     "nothing": "",
     "no program": "[1, 2]",
     "no code": json.dumps({"forward": 1, "training": 1, "backward": 1}),
+    "an index beyond all numbers": text_of(program_of(CELLS["gru"], torch.float32)).replace("[2,0]", "[2,Infinity]", 1),
+    "too deep": "[" * 100_000,
     "an entry more": changed(more=1),
     "a count that is no number": changed(states="many"),
     "a count of another program": changed(states=3),

@@ -26,7 +26,7 @@ def program_from(text: str) -> Program:
         made = json.loads(text)
         codes: dict[str, Any] = {name: _code(made.pop(name)) for name in ("forward", "training", "backward")}
         return Program(**codes, **{name: _tuples(value) for name, value in made.items()})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise RuntimeError(f"expected program to be the text of a cell's program, got {text[:40]!r}") from error
 
 
