@@ -63,7 +63,7 @@ def prepare(folder: Path, model: CharModel) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        rehearse(folder / MODEL, content_of(model) * _MODELS + bytes(_BESIDES_MODEL))
+        rehearse(folder / MODEL, bytes(len(content_of(model)) * _MODELS + _BESIDES_MODEL))
         for name in (SAMPLE, METRICS, PICTURE, UNFINISHED):
             rehearse(folder / name)
     except OSError as error:
