@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -265,6 +266,74 @@ def test_a_file_that_holds_no_training_is_refused(stopped: Path) -> None:
         unfinished.load(path)
     with pytest.raises(ResumeError, match=r"its format is 'elman.CharModel', not 'elman.Training'"):
         unfinished.load(path.with_name("model.safetensors"))
+
+
+def rewrite(path: Path, tensors: dict[str, torch.Tensor | None], **facts: object) -> None:
+    """Put other tensors and facts into a file; None takes a tensor out."""
+    with safe_open(path, framework="pt") as file:
+        metadata, kept = file.metadata(), {name: file.get_tensor(name) for name in file.keys() if name not in tensors}  # noqa: SIM118
+    metadata["training"] = json.dumps(json.loads(metadata["training"]) | facts)
+    save_file(kept | {name: tensor for name, tensor in tensors.items() if tensor is not None}, path, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"model.rnn.weight_hh_l0": torch.zeros(3)},
+        {"model.rnn.weight_hh_l0": torch.zeros(16, 16, dtype=torch.float64)},
+        {"model.rnn.weight_hh_l0": None},
+        {"model.rnn.p_l0": torch.zeros(16)},
+        {"proven.head.bias": None},
+        {"state.0": torch.zeros(2, 3, 4)},
+        {"adam.0.exp_avg": torch.zeros(2)},
+        {"adam.0.exp_avg": None},
+        {"adam.99.step": torch.zeros(())},
+        {"generator": torch.zeros(5000)},
+        {"generator": torch.zeros(5056, dtype=torch.uint8)},
+    ],
+    ids=str,
+)
+def test_another_networks_training_is_refused_and_the_weights_stay(tensors: dict[str, torch.Tensor | None], stopped: Path) -> None:
+    """Which the settings cannot tell where the file of an own cell has been changed."""
+    path = stopped.parent / "out" / "training.safetensors"
+    weights = path.with_name("model.safetensors").read_bytes()
+    rewrite(path, tensors)
+    content = path.read_bytes()
+    result = train(stopped, "out", "--resume")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("elman: --resume: expected ")
+    assert result.stderr.count("\n") == 1
+    assert path.read_bytes() == content
+    assert path.with_name("model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    ("tensors", "facts"),
+    [
+        ({"bits": torch.zeros(2, 2)}, {}),
+        ({"adam.x.step": torch.zeros(())}, {}),
+        ({}, {"step": {"number": -5, "characters": 1, "seconds": 1.0, "fraction": 0.1, "bits": 8.0}}),
+        ({}, {"step": {"number": 1.5, "characters": 1, "seconds": 1.0, "fraction": 0.1, "bits": 8.0}}),
+        ({}, {"step": {"number": 5, "characters": 1, "seconds": "a", "fraction": 0.1, "bits": 8.0}}),
+        ({}, {"settings": None}),
+        ({}, {"curve": None}),
+    ],
+    ids=str,
+)
+def test_a_file_whose_facts_are_wrong_is_refused(tensors: dict[str, torch.Tensor | None], facts: dict[str, object], stopped: Path) -> None:
+    path = stopped.parent / "out" / "training.safetensors"
+    rewrite(path, tensors, **facts)
+    with pytest.raises(ResumeError, match="does not hold a training: "):
+        unfinished.load(path)
+
+
+def test_a_folder_in_place_of_the_file_is_named(stopped: Path) -> None:
+    path = stopped.parent / "out" / "training.safetensors"
+    path.unlink()
+    path.mkdir()
+    result = train(stopped, "out", "--resume")
+    assert result.exit_code == 1
+    assert "training.safetensors: Is a directory" in result.stderr
 
 
 def test_an_unfinished_training_is_no_text_to_learn_from(stopped: Path, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def train_text(
     Raises:
         DivergedError: the training went astray; ``keep`` gets the last weights that had not.
         TooLargeError: the training does not fit into memory.
-        ResumeError: ``resume`` is no such file.
+        ResumeError: ``resume`` is no such file, or of another network.
         ValueError: the processes cannot share the streams equally.
     """
     processes, text = processes or OneProcess(), None
@@ -151,6 +151,8 @@ def train_text(
             earlier.require(settings, corpus)
         memory.require(settings, len(corpus.train_text) + len(corpus.held_out_text), on_this_machine())
         model = _untrained(settings)
+        if earlier:
+            earlier.require_network(model, settings.fit.streams)
         if before:
             before(model)
         text = corpus.sha256

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from elman.train.char_model import CharModel
     from elman.train.corpus import Corpus
     from elman.train.text import TextSettings
 
@@ -65,6 +66,33 @@ class Unfinished:
             before, now = (_shown({name: each.get(name) for name in differing}) for each in (self.settings, given))
             raise ResumeError(f"--resume: expected the options that the training was started with, {before}, got {now}")
 
+    def require_network(self, model: CharModel, streams: int) -> None:
+        """Refuse to go on with another network: that of a cell whose file has been changed, or of a file that no training wrote.
+
+        Raises:
+            ResumeError: the file's tensors are not those of a training of this network.
+        """
+        weights, progress = model.state_dict(), self.progress
+        state = torch.empty(model.rnn.num_layers, streams, model.rnn.hidden_size, device="meta")
+        moments = {
+            index: {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            for index, parameter in enumerate(model.parameters())
+            if index in progress.adam  # which has none of a parameter that gets no gradient
+        }
+        states = (state,) * len(model.cell.states) if model.cell else (state,)
+        expected = _tensors(Progress(progress.step, states, weights, weights, moments, torch.get_rng_state()))
+        found = _tensors(progress)
+        for name in sorted(expected.keys() | found.keys()):
+            form, got = (_form(each.get(name)) for each in (expected, found))
+            if form != got:
+                raise ResumeError(
+                    f"--resume: expected a training of this network, {name} {form}, got {got}: the cell or the file has been changed"
+                )
+        try:
+            torch.Generator().set_state(progress.generator)
+        except RuntimeError as error:
+            raise ResumeError(f"--resume: expected the state of a random generator, got another: {error}") from error
+
 
 def options(settings: TextSettings) -> dict[str, Any]:
     """What a training depends on, by the options' names."""
@@ -89,18 +117,10 @@ def save(unfinished: Unfinished, path: Path) -> None:
         OSError: it cannot be written.
     """
     progress = unfinished.progress
-    states = progress.state if isinstance(progress.state, tuple) else (progress.state,)
-    tensors: dict[str, Tensor] = {
-        "generator": progress.generator,
-        "bits": torch.tensor(unfinished.bits, dtype=torch.float64),
-        **{f"state.{index}": state for index, state in enumerate(states)},
-        **{f"model.{name}": value for name, value in progress.model.items()},
-        **{f"proven.{name}": value for name, value in progress.proven.items()},
-        **{f"adam.{index}.{name}": value for index, each in progress.adam.items() for name, value in each.items()},
-    }
+    tensors = {"bits": torch.tensor(unfinished.bits, dtype=torch.float64), **_tensors(progress)}
     facts = {
         "step": asdict(progress.step),
-        "states": len(states) if isinstance(progress.state, tuple) else None,
+        "states": len(progress.state) if isinstance(progress.state, tuple) else None,
         "curve": [asdict(point) for point in unfinished.curve],
         "settings": unfinished.settings,
         "text": unfinished.text,
@@ -117,6 +137,7 @@ def load(path: Path) -> Unfinished:
         OSError: it cannot be read.
     """
     try:
+        path.open("rb").close()  # safetensors' errors do not name the file
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
@@ -128,8 +149,11 @@ def load(path: Path) -> Unfinished:
             index, _point, name_of_number = name.partition(".")
             adam.setdefault(int(index), {})[name_of_number] = value
         states = tuple(tensors[f"state.{index}"] for index in range(facts["states"] or 1))
+        step: Any = Step(**facts["step"])
+        if not (isinstance(step.number, int) and step.number > 0 and 0 <= step.fraction < 1 and min(step.characters, step.seconds) >= 0):
+            raise TypeError(step)
         progress = Progress(
-            Step(**facts["step"]),
+            step,
             states[0] if facts["states"] is None else states,
             _below("model", tensors),
             _below("proven", tensors),
@@ -137,14 +161,33 @@ def load(path: Path) -> Unfinished:
             tensors["generator"],
         )
         curve = [CurvePoint(**point) for point in facts["curve"]]
-        return Unfinished(progress, curve, tensors["bits"].tolist(), facts["settings"], facts["text"])
+        bits = [float(each) for each in tensors["bits"].tolist()]
+        return Unfinished(progress, curve, bits, {**facts["settings"]}, facts["text"])
     except FileNotFoundError:
         raise ResumeError(
             f"--resume: expected an unfinished training in {path.parent}, found none: it has finished, or --out is another folder; "
             "leave out --resume to start one"
         ) from None
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except ResumeError:
+        raise
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ResumeError(f"--resume: {path} does not hold a training: {error}") from error
+
+
+def _tensors(progress: Progress) -> dict[str, Tensor]:
+    """What of it is tensors, by the names that they have in a file."""
+    states = progress.state if isinstance(progress.state, tuple) else (progress.state,)
+    return {
+        "generator": progress.generator,
+        **{f"state.{index}": state for index, state in enumerate(states)},
+        **{f"model.{name}": value for name, value in progress.model.items()},
+        **{f"proven.{name}": value for name, value in progress.proven.items()},
+        **{f"adam.{index}.{name}": value for index, each in progress.adam.items() for name, value in each.items()},
+    }
+
+
+def _form(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}".removeprefix("torch.")
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

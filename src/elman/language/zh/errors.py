@@ -139,6 +139,10 @@ SENTENCES = {
     "--resume: expected the options that the training was started with, {before}, got {now}": (
         "--resume：参数与开始训练时不同：当时为 {before}，现在为 {now}"
     ),
+    "--resume: expected a training of this network, {name} {form}, got {got}: the cell or the file has been changed": (
+        "--resume：训练状态不属于这个网络：{name} 应为 {form}，实际为 {got}；cell 或该文件已被修改"
+    ),
+    "--resume: expected the state of a random generator, got another: {error}": "--resume：随机数生成器的状态无效：{error}",
     "--resume: {path} does not hold a training: {error}": "--resume：{path} 中没有训练状态：{error}",
     "--resume: {path} does not hold a training: its format is {got}, not {expected}": (
         "--resume：{path} 中没有训练状态：格式为 {got}，应为 {expected}"
