@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from kinds import as_states
 from native import required
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from elman.cells import Cell
 
@@ -257,32 +258,47 @@ class Scaled(elman.Cell):
     gates = ("n",)
     bend = 1.0
 
-    def __init__(self, alpha: float) -> None:
+    def __init__(self, alpha: Any) -> None:
         self.alpha = alpha
 
     def step(self, x: Any, r: Any, s: Any, p: Any) -> Tensor:
         return torch.tanh(FACTOR * x.n + self.alpha * r.n) * self.bend
 
 
-def test_what_the_step_depends_on_is_looked_at_in_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = Scaled(1.0)
+def assert_followed(cell: Cell, changes: list[Callable[[], object]], atol: float = 0) -> None:
+    """A compiled network gives the eager one's numbers after each change, which are others each time."""
     rnn = elman.Recurrent(cell, I, H, dtype=torch.float64)
     x = torch.randn(T, B, I, dtype=torch.float64)
     compiled = torch.compile(rnn, fullgraph=True, backend="aot_eager")
-
-    def check() -> Tensor:
-        got, expected = compiled(x)[0], rnn(x)[0]
-        assert torch.equal(got, expected)
-        return expected
-
-    seen = [check()]
-    cell.alpha = 0.25
-    seen.append(check())
-    monkeypatch.setattr(Scaled, "bend", 0.75)
-    seen.append(check())
-    monkeypatch.setitem(globals(), "FACTOR", 2.0)
-    seen.append(check())
+    seen = []
+    for change in (lambda: None, *changes):
+        change()
+        seen.append(rnn(x)[0])
+        torch.testing.assert_close(compiled(x)[0], seen[-1], rtol=0, atol=atol)
     assert all(not torch.equal(one, two) for one, two in pairwise(seen))
+
+
+def test_what_the_step_depends_on_is_looked_at_in_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Scaled(1.0)
+    of_class, of_module = partial(monkeypatch.setattr, Scaled, "bend", 0.75), partial(monkeypatch.setitem, globals(), "FACTOR", 2.0)
+    assert_followed(cell, [partial(setattr, cell, "alpha", 0.25), of_class, of_module])
+
+
+SCALE = torch.tensor(0.5, dtype=torch.float64)
+
+
+class Held(Scaled):
+    """Depends on a tensor of its own, and on a global one."""
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Tensor:
+        return torch.tanh(x.n + r.n + self.alpha) * SCALE
+
+
+def test_so_is_a_tensor_whose_numbers_no_compiler_guards(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Held(torch.tensor(0.5, dtype=torch.float64))
+    fill, another = partial(cell.alpha.fill_, 0.25), partial(setattr, cell, "alpha", torch.tensor(0.75, dtype=torch.float64))
+    of_module = partial(monkeypatch.setitem, globals(), "SCALE", torch.tensor(2.0, dtype=torch.float64))
+    assert_followed(cell, [fill, another, of_module], atol=1e-15)  # the compiler has torch's own operations
 
 
 def by_value(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:

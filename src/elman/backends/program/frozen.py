@@ -37,6 +37,21 @@ def frozen_cell(cell: object) -> Hashable:
         raise NotRecordedError("does not run a cell with an option that holds itself") from None
 
 
+def holds_tensors(key: Hashable) -> bool:
+    """Whether the key of a cell has in it what tensors or NumPy's arrays and numbers hold, which may change unseen by a compiler."""
+    seen, found = set[int](), [key]
+    while found:
+        each = found.pop()
+        if isinstance(each, type) and issubclass(each, torch.Tensor | np.generic | np.ndarray):
+            return True
+        if isinstance(each, tuple):
+            found += each
+        if isinstance(each, _Key) and id(each) not in seen:
+            seen.add(id(each))
+            found += [before for _, _, before in each.definition.contents]
+    return False
+
+
 # --- Options ----------------------------------------------------------------------------------------------------------
 
 

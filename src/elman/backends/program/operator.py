@@ -15,6 +15,7 @@ from elman.backends import inductor, reference
 from elman.backends.operator import define, library, refuse_second_gradient, saving_is_hooked
 from elman.backends.program import call
 from elman.backends.program.call import Kept
+from elman.backends.program.frozen import frozen_cell, holds_tensors
 from elman.backends.program.lookup import outside_modes, program_of
 from elman.backends.program.program import Role
 from elman.backends.program.stand_in import NotRecordedError
@@ -43,6 +44,8 @@ def _described(cell: Cell, dtype: torch.dtype, draws: bool) -> tuple[str, str]:
     """A cell's program as a text, and an empty string; or an empty string, and why there is none."""
     with outside_modes():
         try:
+            if holds_tensors(frozen_cell(cell)):  # compilers do not guard a tensor's numbers: see ``_guard``
+                raise NotRecordedError("does not record a step that reads a tensor beside its arguments")
             return text_of(program_of(cell, dtype, draws)), ""
         except NotRecordedError as error:
             return "", str(error)

@@ -208,6 +208,9 @@ SENTENCES = {
     "{backend} does not run packed sequences of a cell of your own": "{backend} 后端不支持自定义 cell 的打包序列（PackedSequence）",
     # What a step does that no kernel runs
     "{backend} does not run a cell with an option of type {type}": "{backend} 后端不支持含有 {type} 类型选项的 cell",
+    "{backend} does not record a step that reads a tensor beside its arguments": (
+        "{backend} 后端在编译或导出时不支持读取参数以外的张量的 step"
+    ),
     "{backend} does not run a cell with an option that holds itself": "{backend} 后端不支持选项中包含自身的 cell",
     "{backend} does not run a cell with an option that is a tensor of more than one number": (
         "{backend} 后端不支持选项为多元素张量的 cell"
