@@ -80,9 +80,10 @@ class _InTorch:
         weights = {name.removesuffix("_l0"): parameter for name, parameter in parameters.items()}
         return lambda given: self._loop(case.cell, others, weights, case.size, given["x"], case.columns(given))
 
-    def job(self, case: CellCase, mode: Mode) -> Job:
+    def job(self, case: CellCase, mode: Mode, dtype: torch.dtype = torch.float32) -> Job:
         given, parameters = (
-            {name: torch.from_numpy(array).requires_grad_(mode == "train") for name, array in arrays.items()} for arrays in case.arrays()
+            {name: torch.from_numpy(array).to(dtype).requires_grad_(mode == "train") for name, array in arrays.items()}
+            for arrays in case.arrays()
         )
         network = self._network(case, parameters)
         leaves = given | parameters
@@ -120,6 +121,10 @@ class CompiledLoop(_InTorch):
         super().__init__(threads)
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at each operand's
         self._loop = partial(loop, take=torch.compile(LoopedStep.__call__, dynamic=False))
+
+    def job(self, case: CellCase, mode: Mode, dtype: torch.dtype = torch.float32) -> Job:
+        torch.compiler.reset()  # all cells have one step's code, and torch compiles the same code eight times at most
+        return super().job(case, mode, dtype)
 
 
 @final

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from elman.bench.agreement import check
-from elman.bench.cell_contestants import CellCase
+from elman.bench.cell_contestants import CellCase, Loop
 from elman.bench.race import race, ratio
 from elman.bench.render import Page, Table, microseconds, ratio_text, versions_text
 from elman.language import _, translated
@@ -73,12 +75,12 @@ def measure(
         cells: the equations.
         modes: which of inference and training.
         elman: ours.
-        others: the loop first, whose numbers the others' are checked against. One that knows no operation of a cell is left out there.
+        others: one that knows no operation of a cell is left out there.
         rounds: of each race.
         min_block_s: how long each timed block lasts, in seconds.
 
     Raises:
-        WrongAnswerError: a contestant's numbers are not the loop's.
+        WrongAnswerError: a contestant's numbers are not those of a loop in float64.
     """
     for cell in cells:
         for size in SIZES:
@@ -93,8 +95,10 @@ def measure(
                         lacking[who.name] = str(error)
                         continue
                     jobs[who.name] = job.run
+                exact = Loop(torch.get_num_threads()).job(case, mode, torch.float64)
+                expected = exact.numbers(exact.run())
                 for name, found in numbers.items():
-                    check(f"{name}, {cell!r}, {size}, {mode}", found, numbers["loop"])
+                    check(f"{name}, {cell!r}, {size}, {mode}", found, expected, numbers["loop"])
                 timings = race(jobs, rounds=rounds, min_block_s=min_block_s)
                 yield OwnRow(repr(cell), mode, size, elman.why(case, mode), timings, lacking)
 
