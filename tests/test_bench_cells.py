@@ -97,6 +97,17 @@ def test_the_input_and_the_parameters_are_the_same_every_time() -> None:
     assert list(parameters) == ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch imports parts of its own that it deprecates
+def test_each_cells_step_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch compiles the same code a limited number of times, and then runs it eagerly."""
+    resets = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
+    compiled = CompiledLoop(torch.get_num_threads())
+    for cell in (zoo.MGU(), zoo.UGRNN()):
+        compiled.job(CellCase(cell, 2, 2, 4), "infer")
+    assert len(resets) == 2
+
+
 def test_who_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jax", None)
     monkeypatch.setenv("NPROC", "1")

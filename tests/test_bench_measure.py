@@ -36,6 +36,13 @@ def test_agreement_lets_roundings_pass() -> None:
     check("peer", changed(output=RIGHT["output"] + 0.4 * TOLERANCE), RIGHT)
 
 
+def test_agreement_lets_pass_what_torch_itself_rounds() -> None:
+    far, rounded = changed(output=RIGHT["output"] + 20 * TOLERANCE), changed(output=RIGHT["output"] + TOLERANCE)
+    check("peer", far, RIGHT, rounded)
+    with pytest.raises(WrongAnswerError, match="peer"):
+        check("peer", far, RIGHT, changed(output=RIGHT["output"] + 0.1 * TOLERANCE))
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

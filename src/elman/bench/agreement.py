@@ -21,7 +21,7 @@ class WrongAnswerError(RuntimeError):
     """A contestant's numbers are not torch's."""
 
 
-ROUNDING = 8
+ROUNDING = 32
 """How many times torch's own rounding error another library's may be, where that is more than ``TOLERANCE``."""
 
 
