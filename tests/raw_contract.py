@@ -226,7 +226,7 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
 
 def _activation(call: Call, arena: Arena) -> tuple[Places, Places]:
     source = call["source"]
-    if type(call["function"]) is not int or not 0 <= call["function"] <= 2:
+    if not isinstance(call["function"], int) or not 0 <= call["function"] <= 2:  # True is 1
         raise IllegalError("an unknown function")
     if not isinstance(source, View) or source.kind not in KINDS[:2] or len(source.shape) != 1:
         raise IllegalError(f"source is {source}")
