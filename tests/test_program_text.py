@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -41,6 +42,18 @@ every_cell = pytest.mark.parametrize("name", CELLS)
 def test_a_text_gives_the_program_back(name: str, dtype: torch.dtype, draws: bool) -> None:
     program = program_of(CELLS[name], dtype, draws)
     assert program_from(text_of(program)) == program
+
+
+def bounded(self, x, r, s, p):
+    return torch.where(x.f > -math.inf, torch.tanh(x.n + 0.1 * r.n), -0.0), s.c
+
+
+def test_a_text_holds_all_constants() -> None:
+    program = program_of(own_cells.cell(bounded), torch.float64)
+    assert {-math.inf, 0.1} <= set(program.forward.constants)
+    again = program_from(text_of(program))
+    assert list(map(repr, again.forward.constants)) == list(map(repr, program.forward.constants))
+    assert again == program
 
 
 def changed(**entries: object) -> str:

@@ -9,10 +9,15 @@ from typing import Any
 
 from elman.backends.program.program import Code, Program, Role
 
+_CODES = ("forward", "training", "backward")
+
 
 def text_of(program: Program) -> str:
     """The text. Two programs have the same one only if they compute the same."""
-    return json.dumps(asdict(program), separators=(",", ":"))
+    made = asdict(program)
+    for name in _CODES:
+        made[name]["constants"] = list(map(float.hex, made[name]["constants"]))  # JSON has neither infinities nor NaN
+    return json.dumps(made, separators=(",", ":"), allow_nan=False)
 
 
 @lru_cache(maxsize=1024)
@@ -24,7 +29,7 @@ def program_from(text: str) -> Program:
     """
     try:
         made = json.loads(text)
-        codes: dict[str, Any] = {name: _code(made.pop(name)) for name in ("forward", "training", "backward")}
+        codes: dict[str, Any] = {name: _code(made.pop(name)) for name in _CODES}
         return Program(**codes, **{name: _tuples(value) for name, value in made.items()})
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise RuntimeError(f"expected program to be the text of a cell's program, got {text[:40]!r}") from error
@@ -32,7 +37,8 @@ def program_from(text: str) -> Program:
 
 def _code(made: dict[str, Any]) -> Code:
     operands = tuple([(Role(role), int(index)) for role, index in made.pop("operands")])
-    return Code(operands=operands, **{name: _tuples(value) for name, value in made.items()})
+    constants = tuple(map(float.fromhex, made.pop("constants")))
+    return Code(operands=operands, constants=constants, **{name: _tuples(value) for name, value in made.items()})
 
 
 def _tuples(value: Any) -> Any:
