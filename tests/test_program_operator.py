@@ -149,6 +149,7 @@ def test_fake_tensors_have_the_shapes_strides_and_dtypes_of_real_ones(name: str,
         assert (got.shape, got.stride(), got.dtype, got.device) == (expected.shape, expected.stride(), expected.dtype, expected.device)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "run again"])
 @pytest.mark.parametrize("cell", elman.zoo.CELLS, ids=lambda cell: cell.__name__)
@@ -213,6 +214,7 @@ def test_inductors_code_calls_the_kernels_and_gives_the_eager_bits(trains: bool)
     assert "torch.ops.elman" not in "\n".join(line for line in text.splitlines() if " = " in line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trains", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("name", ["gru", "decay"])
 def test_no_size_needs_a_graph_of_its_own(name: str, trains: bool) -> None:
@@ -334,6 +336,7 @@ class WithStepInputs(torch.nn.Module):
         return self.rnn(x, dt=dt, mask=mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True], ids=["as it runs", "strict"])
 @every_cell
 def test_an_exported_network_takes_any_number_of_steps_and_sequences(name: str, strict: bool) -> None:
@@ -360,6 +363,7 @@ def test_what_the_operator_gave_may_be_written_into_without_a_compiler() -> None
     assert_same(list(got), list(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("needs_grad", [False, True], ids=["weights", "x too"])
 @every_option
 @pytest.mark.parametrize("name", [name for name in CELLS if name != "gru2014"])  # for whose second product the reference makes a part twice

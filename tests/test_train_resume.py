@@ -59,6 +59,7 @@ def written(progress: Progress, path: Path) -> Progress:
 # --- Fitting ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_a_stopped_fit_goes_on_to_the_same_bits(cell: elman.Cell | None, tmp_path: Path) -> None:
     whole, parts = small(cell), small(cell)
@@ -154,6 +155,7 @@ def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curve.Recorder, "__call__", interrupt)
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_where_ctrl_c_stopped_it(folder: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         stop_after(5, patch)
@@ -176,6 +178,7 @@ def test_the_command_goes_on_where_ctrl_c_stopped_it(folder: Path, tmp_path: Pat
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_from_its_last_minute(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise SystemExit(137)
@@ -276,6 +279,7 @@ def rewrite(path: Path, tensors: dict[str, torch.Tensor | None], **facts: object
     save_file(kept | {name: tensor for name, tensor in tensors.items() if tensor is not None}, path, metadata=metadata)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tensors",
     [
@@ -307,6 +311,7 @@ def test_another_networks_training_is_refused_and_the_weights_stay(tensors: dict
     assert path.with_name("model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tensors", "facts"),
     [
