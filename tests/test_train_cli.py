@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 from typer.testing import CliRunner
 
+import texts
 from elman.cli.app import app
 from elman.train import memory, outputs
 from elman.train.checkpoint import load, save
@@ -27,11 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for number in range(4):
-        (folder / f"{number}.py").write_bytes(CODE * (number + 3))
-    return folder
+    return texts.folder_of_files(tmp_path / "texts")
 
 
 def test_the_command_end_to_end(folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import distributed
 from typer.testing import CliRunner
 
+import texts
 from elman.cli.app import app
 from elman.train.char_model import CharModel
 from elman.train.checkpoint import load
@@ -108,9 +109,7 @@ def test_without_the_extra_it_says_how_to_install_it(monkeypatch: pytest.MonkeyP
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Texts, and where the trainings write."""
     path: Path = tmp_path_factory.mktemp("processes")
-    (path / "texts").mkdir()
-    for number in range(4):
-        (path / "texts" / f"{number}.py").write_bytes(CODE * (number + 3))
+    texts.folder_of_files(path / "texts")
     return path
 
 

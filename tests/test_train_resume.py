@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import elman
+import texts
 from elman.cli.app import app
 from elman.train import curve, fit, unfinished
 from elman.train.char_model import CharModel
@@ -131,11 +132,7 @@ def test_the_clock_goes_on(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for number in range(4):
-        (folder / f"{number}.py").write_bytes(CODE * (number + 3))
-    return folder
+    return texts.folder_of_files(tmp_path / "texts")
 
 
 def train(folder: Path, out: str, *options: object, steps: int = 12) -> Any:
