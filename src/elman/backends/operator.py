@@ -123,7 +123,7 @@ def kernels_of(x: Tensor) -> Any:
     return run
 
 
-def _has_no_sequences(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) -> bool:
+def has_no_sequences(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) -> bool:
     """Whether the batch is empty, which the kernels refuse: there is nothing to compute, and a recorded program takes any batch."""
     return batch_sizes is None and x.dim() == 3 and x.shape[0 if batch_first else 1] == 0 < x.shape[1 if batch_first else 0]
 
@@ -132,7 +132,7 @@ def _has_no_sequences(x: Tensor, batch_sizes: Tensor | None, batch_first: bool) 
 @torch.library.impl(library, "scan", "CPU")
 def _scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor], *rest: Any) -> tuple[Tensor, ...]:
     *spans, batch_first, save = *rest[:5], *rest[-2:]
-    if _has_no_sequences(x, spans[0], batch_first):
+    if has_no_sequences(x, spans[0], batch_first):
         return _scan_fake(x, h_0, c_0, params, *rest)
     stack = _checked_stack(x, params, rest[5:-2])
     operands = stack, x, inductor.given(h_0, c_0), params, _spans(*spans), batch_first
@@ -162,7 +162,7 @@ def _scan_backward(
     *options: Any,
 ) -> list[Tensor]:
     *sizes, batch_first, needs_grad = options
-    if _has_no_sequences(x, batch_sizes, batch_first):
+    if has_no_sequences(x, batch_sizes, batch_first):
         operands = x, h_0, c_0, params, batch_sizes, lengths, reset, fresh_h, fresh_c
         fakes = _scan_backward_fake(grad_output, grad_h_n, grad_c_n, *operands, output, hidden, steps, checkpoints, *options)
         return [fake.zero_() for fake in fakes]
@@ -279,22 +279,34 @@ def saving_is_hooked() -> bool:
     return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
+def keep_output(ctx: Any, output: Tensor) -> None:
+    """Keep the outputs for the gradient, unless hooks decide what is saved."""
+    if not saving_is_hooked():
+        shared = output.detach()  # the caller may write into the outputs: this shares the count of writes to them
+        ctx.output = shared, shared._version
+
+
+def kept_output(ctx: Any) -> Tensor | None:
+    """The outputs, which are free then; None if they were not kept, or have been written into."""
+    output, version = ctx.__dict__.pop("output", (None, 0))
+    return output if output is not None and output._version == version else None
+
+
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, h_0, c_0, params, *spans = inputs[:9]
     *ctx.options, ctx.save = inputs[9:]
     results, _, _, *saved = output
     ctx.save_for_backward(x, h_0, c_0, *spans, *[t if t.dim() > 1 else None for t in saved], *params)
     ctx.set_materialize_grads(False)
-    if ctx.save and not saving_is_hooked():
-        shared = results.detach()  # the caller may write into the outputs: this shares the count of writes to them
-        ctx.output = shared, shared._version
+    if ctx.save:
+        keep_output(ctx, results)
 
 
 def _differentiate(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None, *_: Any) -> tuple[Any, ...]:
     x, h_0, c_0, *spans = ctx.saved_tensors[:8]
     saved, params = ctx.saved_tensors[8:11], list(ctx.saved_tensors[11:])
-    output, version = ctx.__dict__.pop("output", (None, 0))
-    if output is None or output._version != version:  # run once more, as in eager code; a compiler sees twice the same and runs it once
+    output = kept_output(ctx)
+    if output is None:  # run once more, as in eager code; a compiler sees twice the same and runs it once
         output, _, _, *saved = torch.ops.elman.scan(x, h_0, c_0, params, *spans, *ctx.options, True)
         saved = [t if t.dim() > 1 else None for t in saved]
     needs = ctx.needs_input_grad

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from elman.backends import inductor, reference
-from elman.backends.operator import define, library, refuse_second_gradient, saving_is_hooked
+from elman.backends.operator import define, has_no_sequences, keep_output, kept_output, library, refuse_second_gradient
 from elman.backends.program import call
 from elman.backends.program.call import Kept
 from elman.backends.program.frozen import frozen_cell, holds_tensors
@@ -121,22 +121,17 @@ class _Call:
         if len(operands) <= sum(each):
             raise RuntimeError(f"expected more than {sum(each)} operands, the parameters last, got {len(operands)}")
         rest = iter(operands)
-        (self.x,), states, fresh, step_inputs, self.draws = ([next(rest) for _ in range(count)] for count in each)
+        (self.x,), states, fresh, step_inputs, draws = ([next(rest) for _ in range(count)] for count in each)
         self.params = tuple(rest)
         if self.x.dim() != 3:
             raise RuntimeError(f"expected x of shape (T, B, I), got {tuple(self.x.shape)}")
         self.states = tuple(states) or None
-        self.spans = Spans(None, lengths, reset, tuple(fresh) or None, tuple(step_inputs) or None, tuple(self.draws) or None)
+        self.spans = Spans(None, lengths, reset, tuple(fresh) or None, tuple(step_inputs) or None, tuple(draws) or None)
         self.steps, self.batch = self.x.shape[1::-1] if made.batch_first else self.x.shape[:2]
         self.directions = made.num_layers * made.num_directions
         self.width = made.num_directions * made.hidden_size
         sizes = made.hidden_size, 0, made.num_layers, made.num_directions, bool(made.bias), bool(made.recompute), 0
         self.numbers = "", self.x.shape[-1], *sizes
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there are no sequences, which the kernels refuse: there is nothing to compute, and a recorded graph takes any batch."""
-        return self.batch == 0 < self.steps
 
     def hidden_shape(self, rows: Any) -> tuple[Any, ...]:
         return self.form.num_layers - 1, rows, self.width
@@ -173,7 +168,7 @@ class _Call:
 @torch.library.impl(library, "program", "CPU")
 def program(operands: list[Tensor], lengths: Tensor | None, reset: Tensor | None, text: str, form: list[int], save: bool) -> list[Tensor]:
     made = _Call(operands, lengths, reset, text, form)
-    if made.is_empty:
+    if has_no_sequences(made.x, None, bool(made.form.batch_first)):
         return made.results(save)
     batch_first = bool(made.form.batch_first)
     output, finals, kept = call.forward(made.kernel, made.numbers, made.x, made.states, made.params, made.spans, batch_first, save)
@@ -202,7 +197,7 @@ def program_backward(
     needs_grad: list[bool],
 ) -> list[Tensor]:
     made = _Call(operands, lengths, reset, text, form)
-    if made.is_empty:
+    if has_no_sequences(made.x, None, bool(made.form.batch_first)):
         return [torch.zeros_like(t) for t, needed in zip(_differentiable(made), needs_grad, strict=True) if needed]
     if lengths is not None:
         hidden, kept = made.of_these_steps(hidden, kept, int(lengths.sum()))
@@ -251,15 +246,14 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.finals = len(finals)
     ctx.save_for_backward(lengths, reset, hidden if hidden.dim() > 1 else None, kept, *operands)
     ctx.set_materialize_grads(False)
-    if ctx.save and not saving_is_hooked():
-        shared = results.detach()  # the caller may write into the outputs: this shares the count of writes to them
-        ctx.output = shared, shared._version
+    if ctx.save:
+        keep_output(ctx, results)
 
 
 def _differentiate(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     lengths, reset, hidden, kept, *operands = ctx.saved_tensors
-    output, version = ctx.__dict__.pop("output", (None, 0))
-    if output is None or output._version != version:  # run once more, as in eager code; a compiler sees twice the same and runs it once
+    output = kept_output(ctx)
+    if output is None:  # run once more, as in eager code; a compiler sees twice the same and runs it once
         output, *_, hidden, kept = torch.ops.elman.program(operands, lengths, reset, ctx.text, ctx.form, True)
         hidden = hidden if hidden.dim() > 1 else None
     *before, draws = counts(program_from(ctx.text), form_of(ctx.form))
