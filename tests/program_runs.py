@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elman.backends import Spans, Stack
+from elman.backends import Spans, Stack, kernels
+from elman.backends.program.call import kernel_of
 
 if TYPE_CHECKING:
     import random
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from elman import Cell
     from elman.backends import Backend
+    from elman.backends.program.program import Program
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,17 @@ class Call:
     def arriving(results: tuple[Tensor, ...]) -> list[Tensor]:
         generator = torch.Generator().manual_seed(1)
         return [torch.randn(each.shape, generator=generator, dtype=torch.float64).to(each.dtype) for each in results]
+
+
+def states_after(program: Program, *numbers: Tensor) -> list[Tensor]:
+    """The states after one step without gates, of states before it, arrays of (rows, H): a sequence for each row."""
+    rows, hidden = numbers[0].shape
+    states = [each.unsqueeze(0).contiguous() for each in numbers]
+    what = ("", 1, hidden, 0, 1, 1, False, False, 0)
+    _, finals, *_ = kernels._native.program_forward(
+        kernel_of(program).handle, what, (), numbers[0].new_zeros(1, rows, 1), states, None, None, None, (), (), False, 1, False, False
+    )
+    return [each.squeeze(0) for each in finals]
 
 
 def distance(found: list[Tensor], expected: list[Tensor]) -> float:

@@ -8,6 +8,11 @@ from elman.backends.program.program import NOTHING, Code, Instruction, Opcode, O
 
 LINE = re.compile(r"(\w+) = (\w+)\((.*)\)")
 OPERAND = re.compile(r"([a-z_]+)(\d+)")
+OPERANDS = {  # how many an operation has, by its name
+    **{each.name.lower(): 1 for each in Opcode},
+    **dict.fromkeys(("add", "sub", "mul", "div", "pow", "min", "max", "lt", "le", "gt", "ge", "eq", "ne"), 2),
+    **dict.fromkeys(("fma", "fnma", "where", "row_sum_fma", "row_mean_fma"), 3),
+}
 
 
 def read(text: str) -> Code:

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from elman.backends import kernels
 from elman.backends.program.arithmetic import COMPUTE
-from elman.backends.program.call import kernel_of
 from elman.backends.program.program import Opcode, Program
 from native import required
-from program_text import read
+from program_runs import states_after
+from program_text import OPERANDS, read
 
 pytestmark = [required, pytest.mark.usefixtures("every_isa", "poisoned")]
 
@@ -41,14 +40,7 @@ def _program(operation: str, operands: int) -> Program:
 
 
 def _apply(operation: str, *numbers: torch.Tensor) -> torch.Tensor:
-    """Of arrays of (rows, H): a sequence for each row."""
-    rows, hidden = numbers[0].shape
-    states = [each.unsqueeze(0).contiguous() for each in numbers]
-    x = numbers[0].new_zeros(1, rows, 1)
-    program = kernel_of(_program(operation, len(numbers))).handle
-    what = ("", 1, hidden, 0, 1, 1, False, False, 0)
-    _, finals, *_ = kernels._native.program_forward(program, what, (), x, states, None, None, None, (), (), False, 1, False, False)
-    return finals[0].squeeze(0)
+    return states_after(_program(operation, len(numbers)), *numbers)[0]
 
 
 def _floats(first: float, last: float, step: int) -> np.ndarray:
@@ -116,7 +108,7 @@ SPECIAL = [
 def test_every_operation_gives_what_torch_gives(operation: str, dtype: torch.dtype) -> None:
     """Of infinities, NaN, ties and zeros of both signs, too, in whole vectors and parts of one."""
     opcode = Opcode[operation.upper()]
-    count, fused = OPERANDS.get(operation, 1), operation in ("fma", "fnma", "row_sum_fma", "row_mean_fma")
+    count, fused = OPERANDS[operation], operation in ("fma", "fnma", "row_sum_fma", "row_mean_fma")
     generator = torch.Generator().manual_seed(0)
     special = torch.tensor([each for each in SPECIAL if not (fused and 1e38 < abs(each) < math.inf)], dtype=dtype)
     grid = [each.reshape(-1) for each in torch.meshgrid(*[special] * count, indexing="ij")]
@@ -137,9 +129,3 @@ def test_powers_are_torchs(exponent: float, dtype: torch.dtype) -> None:
     x = torch.tensor([SPECIAL], dtype=dtype)
     found = _apply("pow", x, torch.full_like(x, exponent))
     torch.testing.assert_close(found, torch.pow(x, exponent), equal_nan=True, rtol=6 * torch.finfo(dtype).eps, atol=1e-44)
-
-
-OPERANDS = {
-    **dict.fromkeys(("add", "sub", "mul", "div", "min", "max", "lt", "le", "gt", "ge", "eq", "ne"), 2),
-    **dict.fromkeys(("fma", "fnma", "where", "row_sum_fma", "row_mean_fma"), 3),
-}

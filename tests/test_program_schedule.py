@@ -67,7 +67,8 @@ def test_a_product_or_a_sum_that_is_added_up_over_the_units_is_fused(graph: Grap
     assert text(graph, (a * b + c).op(Opcode.ROW_SUM)) == "new_state0 = row_sum_fma(input0, input1, input2)"
     assert text(graph, (a * b).op(Opcode.ROW_MEAN)) == "new_state0 = row_mean_fma(input0, input1, -0.0)"
     assert text(graph, (a + b).op(Opcode.ROW_SUM)) == "new_state0 = row_sum_fma(input0, 1.0, input1)"
-    assert text(graph, (a - b).op(Opcode.ROW_SUM)).endswith("row_sum(temp0)")
+    assert text(graph, (a - b).op(Opcode.ROW_MEAN)) == "new_state0 = row_mean_fma(input1, -1.0, input0)"
+    assert text(graph, (a / b).op(Opcode.ROW_SUM)).endswith("row_sum(temp0)")
     assert text(graph, (a * b).op(Opcode.ROW_SUM), a * b).startswith("new_state1 = mul(input0, input1)")
 
 

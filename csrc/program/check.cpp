@@ -7,9 +7,6 @@
 namespace elman {
 namespace {
 
-#define ELMAN_COUNT(name, operands) operands,
-constexpr int kOperands[] = {ELMAN_OPS(ELMAN_COUNT)};
-#undef ELMAN_COUNT
 #define ELMAN_TEXT(name) #name,
 const char* const kKindNames[] = {ELMAN_KINDS(ELMAN_TEXT)};
 #undef ELMAN_TEXT
@@ -98,14 +95,13 @@ class Check {
   void add(const std::array<int, 5>& text) {
     const auto [op, to, a, b, c] = text;
     expect_of_program(op >= 0 && op < static_cast<int>(Op::spread), "of known operations, got " + std::to_string(op));
-    const int operands[] = {a, b, c}, needed = kOperands[op];
+    const int operands[] = {a, b, c}, needed = operand_count(static_cast<Op>(op));
     for (int i = 0; i < 3; ++i) {
       if (i >= needed) expect_of_program(operands[i] == -1, "whose operations have as many operands as they take");
       else read(value(operands[i]));
     }
     write(value(to));
-    const auto or_to = [&, to = to](int i) { return i < needed ? operands[i] : to; };
-    lines_.instructions.push_back({static_cast<Op>(op), to, or_to(0), or_to(1), or_to(2)});
+    lines_.instructions.push_back({static_cast<Op>(op), to, {a, b, c}});
   }
   const Value& value(int at) const {
     expect_of_program(at >= 0 && at < static_cast<int>(lines_.values.size()),

@@ -19,6 +19,8 @@ struct CodeText {
   int temps, carries;
 };
 
+inline std::size_t index(std::int32_t i) { return static_cast<std::size_t>(i); }
+
 // What a Code is made of.
 struct CodeLines {
   std::vector<Value> values;
@@ -35,23 +37,17 @@ struct CodeLines {
     std::vector<Instruction> to(instructions.begin(), instructions.begin() + stages[0]);
     std::vector<std::int32_t> ends{stages[0]};
     for (std::size_t stage = 1; stage < stages.size(); ++stage) {
-      for (auto i = stages[stage - 1]; i < stages[stage]; ++i) f(instructions[static_cast<std::size_t>(i)], to);
+      for (auto i = stages[stage - 1]; i < stages[stage]; ++i) f(instructions[index(i)], to);
       ends.push_back(static_cast<std::int32_t>(to.size()));
     }
     instructions = std::move(to), stages = std::move(ends);
   }
-  const Value& at(std::int32_t value) const { return values[static_cast<std::size_t>(value)]; }
+  const Value& at(std::int32_t value) const { return values[index(value)]; }
 };
 
 // f of each operand that an instruction reads.
 template <class I, class F> void each_operand(I& i, F f) {
-#define ELMAN_COUNT(name, operands) operands,
-  constexpr int counts[] = {ELMAN_OPS(ELMAN_COUNT)};
-#undef ELMAN_COUNT
-  const int n = counts[static_cast<int>(i.op)];
-  if (n > 0) f(i.a);
-  if (n > 1) f(i.b);
-  if (n > 2) f(i.c);
+  for (int k = 0; k < operand_count(i.op); ++k) f(i.from[k]);
 }
 
 constexpr int kMostOfAKind = 4096;

@@ -13,9 +13,51 @@ namespace elman {
           of(rsqrt, 1) of(exp, 1) of(log, 1) of(log1p, 1) of(expm1, 1) of(tanh, 1) of(sigmoid, 1) of(relu, 1)     \
               of(softplus, 1) of(sin, 1) of(cos, 1) of(erf, 1) of(reciprocal, 1) of(square, 1) of(row_sum, 1)     \
                   of(row_mean, 1) of(row_max, 1) of(fnma, 3) of(row_sum_fma, 3) of(row_mean_fma, 3) of(spread, 1)
-#define ELMAN_NAME(name, operands) name,
-enum class Op : std::int32_t { ELMAN_OPS(ELMAN_NAME) };
+
+// Two operations in one, without a value in between: `outer`, whose operand number `at` is `inner`. First those to
+// prefer. Of what may change places, the inner one is where it is here.
+#define ELMAN_FUSIONS(of)                                                                                           \
+  of(mul_fnma, mul, 1, fnma) of(mul_mul_fnma, mul_fnma, 0, mul) of(mul_sub, mul, 1, sub) of(fma_mul, fma, 2, mul)   \
+      of(fma_mul_sub, fma_mul, 3, sub) of(fnma_mul, fnma, 2, mul) of(fma_of_fnma, fma, 0, fnma)                     \
+          of(fma_of_sub, fma, 0, sub) of(fma_of_mul, fma, 0, mul) of(fma_fma, fma, 2, fma) of(mul_mul, mul, 0, mul) \
+              of(mul_fma, mul, 1, fma) of(mul_tanh, mul, 1, tanh) of(tanh_fma, tanh, 0, fma)                        \
+                  of(tanh_add, tanh, 0, add) of(sigmoid_fma, sigmoid, 0, fma)                                       \
+                      of(sigmoid_fma_of_mul, sigmoid_fma, 0, mul) of(sigmoid_add, sigmoid, 0, add)                  \
+                          of(relu_fma, relu, 0, fma) of(where_le, where, 0, le) of(where_lt, where, 0, lt)          \
+                              of(sub_sub, sub, 0, sub) of(neg_sub_sub, sub_sub, 0, neg)
+
+#define ELMAN_NAME(name, ...) name,
+enum class Op : std::int32_t { ELMAN_OPS(ELMAN_NAME) ELMAN_FUSIONS(ELMAN_NAME) };
 #undef ELMAN_NAME
+struct Fusion {
+  Op made, outer;
+  int at;
+  Op inner;
+};
+#define ELMAN_FUSION(made, outer, at, inner) {Op::made, Op::outer, at, Op::inner},
+constexpr Fusion kFusions[] = {ELMAN_FUSIONS(ELMAN_FUSION)};
+#undef ELMAN_FUSION
+constexpr bool is_fused(Op op) { return op >= kFusions[0].made; }
+constexpr const Fusion& fusion(Op op) { return kFusions[static_cast<int>(op) - static_cast<int>(kFusions[0].made)]; }
+
+constexpr int operand_count(Op op) {
+#define ELMAN_COUNT(name, operands) operands,
+  constexpr int counts[] = {ELMAN_OPS(ELMAN_COUNT)};
+#undef ELMAN_COUNT
+  if (is_fused(op)) return operand_count(fusion(op).outer) + operand_count(fusion(op).inner) - 1;
+  return counts[static_cast<int>(op)];
+}
+constexpr int kMostOperands = 5;
+static_assert([] {
+  for (const Fusion& f : kFusions)
+    if (operand_count(f.made) > kMostOperands) return false;
+  return true;
+}());
+// The operand that changes places with number k: itself, where none does.
+constexpr int twin(Op op, int k) {
+  const bool turns = op == Op::add || op == Op::mul || op == Op::fma || op == Op::fnma || op == Op::fma_mul;
+  return turns && k < 2 ? 1 - k : op == Op::fma_mul ? 5 - k : k;
+}
 
 constexpr bool is_over_rows(Op op) {
   return (op >= Op::row_sum && op <= Op::row_max) || op == Op::row_sum_fma || op == Op::row_mean_fma;
@@ -39,10 +81,10 @@ struct Value {
   bool kept = false;
   bool of_row = false;  // one number of each row
 };
-struct Instruction {  // operands are places among the values; those that an operation does not have are those of `to`
+struct Instruction {
   Op op;
-  std::int32_t to, a, b, c;
-  bool of_rows = false;  // it writes one number of each row
+  std::int32_t to, from[kMostOperands];  // places among the values
+  bool of_rows = false;                  // it writes one number of each row
 };
 
 // Stage i is instructions stages[i] .. stages[i+1]-1; those before the first stage run once a call. There is a stage

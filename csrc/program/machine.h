@@ -28,27 +28,6 @@ template <class T> struct Places {
   void put(int v, T* at, long r, long c, long l) const { base[v] = at, row[v] = r, column[v] = c, lane[v] = l; }
 };
 
-// f of n numbers, a vector at a time.
-template <class T, class F> ELMAN_INLINE void map(T* to, const T* a, long la, long n, F f) {
-  constexpr long W = kLanes<T>;
-  long i = 0;
-  for (; i + W <= n; i += W, a += la) store(to + i, f(load(a)));
-  if (i < n) store_part(to + i, f(load_part(a, n - i)), n - i);
-}
-template <class T, class F> ELMAN_INLINE void map(T* to, const T* a, long la, const T* b, long lb, long n, F f) {
-  constexpr long W = kLanes<T>;
-  long i = 0;
-  for (; i + W <= n; i += W, a += la, b += lb) store(to + i, f(load(a), load(b)));
-  if (i < n) store_part(to + i, f(load_part(a, n - i), load_part(b, n - i)), n - i);
-}
-template <class T, class F>
-ELMAN_INLINE void map(T* to, const T* a, long la, const T* b, long lb, const T* c, long lc, long n, F f) {
-  constexpr long W = kLanes<T>;
-  long i = 0;
-  for (; i + W <= n; i += W, a += la, b += lb, c += lc) store(to + i, f(load(a), load(b), load(c)));
-  if (i < n) store_part(to + i, f(load_part(a, n - i), load_part(b, n - i), load_part(c, n - i)), n - i);
-}
-
 // An operand of an instruction: the next vector is `lane` numbers further.
 template <class T> struct Source {
   const T* at;
@@ -60,6 +39,14 @@ template <class T> struct Source {
     return v;
   }
 };
+
+// f of n numbers of each operand, a vector at a time.
+template <class T, class F, class... S> ELMAN_INLINE void map(T* to, long n, F f, S... from) {
+  constexpr long W = kLanes<T>;
+  long i = 0;
+  for (; i + W <= n; i += W) store(to + i, f(from.next()...));
+  if (i < n) store_part(to + i, f(load_part(from.at, n - i)...), n - i);
+}
 
 template <class T> ELMAN_INLINE void fill_row(T* to, T x, long n) {
   for (long i = 0; i < n; i += kLanes<T>) store_within(to, i, n, splat(x));
@@ -107,76 +94,94 @@ template <class T> T row_sum(const T* a, long la, long H) {
   return sum;
 }
 
-// Instructions first..last-1 over a block of so many rows and columns, whose values start at `at`.
+// An operation on vectors.
+template <class T, Op op> ELMAN_INLINE Vec<T> computed(const Vec<T>* v) {
+  using V = Vec<T>;
+  constexpr int count = operand_count(op);
+  const V zero{}, one = splat(T(1)), x = v[0], y = v[count > 1], z = v[count > 2 ? 2 : 0];
+  const auto truth = [&](Bits<T> is) ELMAN_INLINED { return is ? one : zero; };
+  if constexpr (is_fused(op)) {
+    constexpr Fusion f = fusion(op);
+    constexpr int more = operand_count(f.inner) - 1;
+    V operands[count - more];
+    ELMAN_UNROLLED (k, count - more)
+      operands[k] = k < f.at ? v[k] : k > f.at ? v[k + more] : computed<T, f.inner>(v + f.at);
+    return computed<T, f.outer>(operands);
+  } else if constexpr (op == Op::copy) return x;
+  else if constexpr (op == Op::add) return x + y;
+  else if constexpr (op == Op::sub) return x - y;
+  else if constexpr (op == Op::mul) return x * y;
+  else if constexpr (op == Op::div) return x / y;
+  else if constexpr (op == Op::neg) return -x;
+  else if constexpr (op == Op::fma) return fma(x, y, z);
+  else if constexpr (op == Op::fnma) return fnma(x, y, z);
+  else if constexpr (op == Op::pow) return by_lane<T>([](T u, T w) { return library_pow(u, w); }, x, y);
+  else if constexpr (op == Op::min) return minimum<T>(x, y);
+  else if constexpr (op == Op::max) return maximum<T>(x, y);
+  else if constexpr (op == Op::where) return x != zero ? y : z;
+  else if constexpr (op == Op::lt) return truth(x < y);
+  else if constexpr (op == Op::le) return truth(x <= y);
+  else if constexpr (op == Op::gt) return truth(x > y);
+  else if constexpr (op == Op::ge) return truth(x >= y);
+  else if constexpr (op == Op::eq) return truth(x == y);
+  else if constexpr (op == Op::ne) return truth(x != y);
+  else if constexpr (op == Op::abs) return without_sign<T>(x);
+  else if constexpr (op == Op::sign) return truth(x > zero) - truth(x < zero);
+  else if constexpr (op == Op::sqrt) return square_root<T>(x);
+  else if constexpr (op == Op::rsqrt) return one / square_root<T>(x);
+  else if constexpr (op == Op::exp) return exp<T>(x);
+  else if constexpr (op == Op::log) return log<T>(x);
+  else if constexpr (op == Op::log1p) return log1p<T>(x);
+  else if constexpr (op == Op::expm1) return expm1<T>(x);
+  else if constexpr (op == Op::tanh) return tanh(x);
+  else if constexpr (op == Op::sigmoid) return sigmoid(x);
+  else if constexpr (op == Op::relu) return relu(x);
+  else if constexpr (op == Op::softplus) return softplus<T>(x);
+  else if constexpr (op == Op::sin) return by_lane<T>([](T u) { return library_sin(u); }, x);
+  else if constexpr (op == Op::cos) return by_lane<T>([](T u) { return library_cos(u); }, x);
+  else if constexpr (op == Op::erf) return by_lane<T>([](T u) { return library_erf(u); }, x);
+  else if constexpr (op == Op::reciprocal) return one / x;
+  else if constexpr (op == Op::square) return x * x;
+}
+
+// An instruction over a block of so many rows and columns, whose values start at `at`.
+template <class T, Op op, std::size_t... K> ELMAN_INLINE void run_one(
+    const Instruction& i, T* const* at, const long* lane, long rows, long columns, std::index_sequence<K...>) {
+  T* const to = at[i.to];
+  if constexpr (op == Op::spread) {
+    for (long r = 0; r < rows; ++r) fill_row(to + r * columns, at[i.from[0]][r], columns);
+  } else if constexpr (is_over_rows(op)) {
+    constexpr bool is_max = op == Op::row_max, is_mean = op == Op::row_mean || op == Op::row_mean_fma;
+    constexpr Op term = sizeof...(K) == 3 ? Op::fma : Op::copy;
+    fold_rows(
+        to, !i.of_rows, rows, columns, is_mean ? T(columns) : T(1), is_max ? -kInfinity<T> : T(0),
+        [](Vec<T> x, Vec<T> y) ELMAN_INLINED { return is_max ? maximum<T>(x, y) : x + y; },
+        [](auto... x) ELMAN_INLINED {
+          const Vec<T> v[] = {x...};
+          return computed<T, term>(v);
+        },
+        Source<T>{at[i.from[K]], lane[i.from[K]]}...);
+  } else {
+    map(
+        to, i.of_rows ? rows : rows * columns,
+        [](auto... x) ELMAN_INLINED {
+          const Vec<T> v[] = {x...};
+          return computed<T, op>(v);
+        },
+        Source<T>{at[i.from[K]], lane[i.from[K]]}...);
+  }
+}
+// Instructions first..last-1.
 template <class T> void run_block(
     const Instruction* first, const Instruction* last, T* const* at, const long* lane, long rows, long columns) {
-  using V = Vec<T>;
-  const V zero{}, one = splat(T(1));
-  for (; first != last; ++first) {
-    T* const to = at[first->to];
-    const T *const a = at[first->a], *const b = at[first->b], *const c = at[first->c];
-    const long la = lane[first->a], lb = lane[first->b], lc = lane[first->c],
-               n = first->of_rows ? rows : rows * columns;
-    const auto unary = [&](auto f) ELMAN_INLINED { map(to, a, la, n, f); };
-    const auto binary = [&](auto f) ELMAN_INLINED { map(to, a, la, b, lb, n, f); };
-    const auto ternary = [&](auto f) ELMAN_INLINED { map(to, a, la, b, lb, c, lc, n, f); };
-    const auto fold = [&](T by, T none, auto f, auto term, auto... from)
-                          ELMAN_INLINED { fold_rows(to, !first->of_rows, rows, columns, by, none, f, term, from...); };
-    const auto plus = [](V x, V y) ELMAN_INLINED { return x + y; };
-    const auto most = [](V x, V y) ELMAN_INLINED { return maximum<T>(x, y); };
-    const auto itself = [](V x) ELMAN_INLINED { return x; };
-    const auto fused = [](V x, V y, V z) ELMAN_INLINED { return fma(x, y, z); };
-    const auto truth = [&](Bits<T> is) ELMAN_INLINED { return is ? one : zero; };
-    switch (first->op) {
-      case Op::copy: unary(itself); break;
-      case Op::spread:
-        for (long r = 0; r < rows; ++r) fill_row(to + r * columns, a[r], columns);
-        break;
-      case Op::add: binary(plus); break;
-      case Op::sub: binary([](V x, V y) ELMAN_INLINED { return x - y; }); break;
-      case Op::mul: binary([](V x, V y) ELMAN_INLINED { return x * y; }); break;
-      case Op::div: binary([](V x, V y) ELMAN_INLINED { return x / y; }); break;
-      case Op::neg: unary([](V x) ELMAN_INLINED { return -x; }); break;
-      case Op::fma: ternary(fused); break;
-      case Op::fnma: ternary([](V x, V y, V z) ELMAN_INLINED { return fnma(x, y, z); }); break;
-      case Op::pow:
-        binary([](V x, V y) ELMAN_INLINED { return by_lane<T>([](T u, T v) { return library_pow(u, v); }, x, y); });
-        break;
-      case Op::min: binary([](V x, V y) ELMAN_INLINED { return minimum<T>(x, y); }); break;
-      case Op::max: binary(most); break;
-      case Op::where: ternary([&](V x, V y, V z) ELMAN_INLINED { return x != zero ? y : z; }); break;
-      case Op::lt: binary([&](V x, V y) ELMAN_INLINED { return truth(x < y); }); break;
-      case Op::le: binary([&](V x, V y) ELMAN_INLINED { return truth(x <= y); }); break;
-      case Op::gt: binary([&](V x, V y) ELMAN_INLINED { return truth(x > y); }); break;
-      case Op::ge: binary([&](V x, V y) ELMAN_INLINED { return truth(x >= y); }); break;
-      case Op::eq: binary([&](V x, V y) ELMAN_INLINED { return truth(x == y); }); break;
-      case Op::ne: binary([&](V x, V y) ELMAN_INLINED { return truth(x != y); }); break;
-      case Op::abs: unary([](V x) ELMAN_INLINED { return without_sign<T>(x); }); break;
-      case Op::sign: unary([&](V x) ELMAN_INLINED { return truth(x > zero) - truth(x < zero); }); break;
-      case Op::sqrt: unary([](V x) ELMAN_INLINED { return square_root<T>(x); }); break;
-      case Op::rsqrt: unary([&](V x) ELMAN_INLINED { return one / square_root<T>(x); }); break;
-      case Op::exp: unary([](V x) ELMAN_INLINED { return exp<T>(x); }); break;
-      case Op::log: unary([](V x) ELMAN_INLINED { return log<T>(x); }); break;
-      case Op::log1p: unary([](V x) ELMAN_INLINED { return log1p<T>(x); }); break;
-      case Op::expm1: unary([](V x) ELMAN_INLINED { return expm1<T>(x); }); break;
-      case Op::tanh: unary([](V x) ELMAN_INLINED { return tanh(x); }); break;
-      case Op::sigmoid: unary([](V x) ELMAN_INLINED { return sigmoid(x); }); break;
-      case Op::relu: unary([](V x) ELMAN_INLINED { return relu(x); }); break;
-      case Op::softplus: unary([](V x) ELMAN_INLINED { return softplus<T>(x); }); break;
-      case Op::sin: unary([](V x) ELMAN_INLINED { return by_lane<T>([](T u) { return library_sin(u); }, x); }); break;
-      case Op::cos: unary([](V x) ELMAN_INLINED { return by_lane<T>([](T u) { return library_cos(u); }, x); }); break;
-      case Op::erf: unary([](V x) ELMAN_INLINED { return by_lane<T>([](T u) { return library_erf(u); }, x); }); break;
-      case Op::reciprocal: unary([&](V x) ELMAN_INLINED { return one / x; }); break;
-      case Op::square: unary([](V x) ELMAN_INLINED { return x * x; }); break;
-      case Op::row_sum: fold(T(1), T(0), plus, itself, Source<T>{a, la}); break;
-      case Op::row_mean: fold(T(columns), T(0), plus, itself, Source<T>{a, la}); break;
-      case Op::row_max: fold(T(1), -kInfinity<T>, most, itself, Source<T>{a, la}); break;
-      case Op::row_sum_fma: fold(T(1), T(0), plus, fused, Source<T>{a, la}, Source<T>{b, lb}, Source<T>{c, lc}); break;
-      case Op::row_mean_fma:
-        fold(T(columns), T(0), plus, fused, Source<T>{a, la}, Source<T>{b, lb}, Source<T>{c, lc});
-        break;
+  for (; first != last; ++first) switch (first->op) {
+#define ELMAN_CASE(name, ...)                                                                                   \
+  case Op::name:                                                                                                \
+    run_one<T, Op::name>(*first, at, lane, rows, columns, std::make_index_sequence<operand_count(Op::name)>{}); \
+    break;
+      ELMAN_OPS(ELMAN_CASE) ELMAN_FUSIONS(ELMAN_CASE)
+#undef ELMAN_CASE
     }
-  }
 }
 
 // Instructions first..last-1 over `rows` rows from the begin-th on. finish(at, row, rows, column, columns): after each

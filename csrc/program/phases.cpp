@@ -6,16 +6,6 @@
 namespace elman {
 namespace {
 
-std::size_t index(std::int32_t i) { return static_cast<std::size_t>(i); }
-// Operands that an operation does not have.
-void point_rest_at_destination(Instruction& i) {
-  Instruction made{i.op, i.to, i.to, i.to, i.to, i.of_rows};
-  int count = 0;
-  each_operand(i, [&](std::int32_t operand) {
-    (count == 0 ? made.a : count == 1 ? made.b : made.c) = operand, ++count;
-  });
-  i = made;
-}
 bool is_scratch(const Value& v) { return v.kind == Kind::temp || v.kind == Kind::carry; }
 
 // Each instruction that writes scratch gets a value of its own for it.
@@ -140,7 +130,7 @@ void spread_row_values(CodeLines& lines) {
         if (!lines.at(operand).of_row) return;
         const auto made = static_cast<std::int32_t>(lines.values.size());
         const auto [found, is_new] = spread.insert({operand, made});
-        if (is_new) lines.values.push_back({Kind::temp, made}), to.push_back({Op::spread, made, operand, made, made});
+        if (is_new) lines.values.push_back({Kind::temp, made}), to.push_back({Op::spread, made, {operand}});
         operand = found->second;
       });
     to.push_back(i);
@@ -179,7 +169,6 @@ void share_scratch(CodeLines& lines) {
     else if (is_temp(to)) temps.push_back(keep(to));
     i.to = keep(to);
     if (is_temp(to) && last[index(to)] < 0) free.push_back(i.to);
-    point_rest_at_destination(i);
   }
   lines.values = std::move(values);
 }

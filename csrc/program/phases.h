@@ -1,4 +1,4 @@
-// What of a program need not be done at every step.
+// What is done to a program before it runs: what need not be done at every step, and by fewer instructions.
 #pragma once
 
 #include "check.h"
@@ -18,6 +18,9 @@ void find_row_values(CodeLines& lines, const Plan& plan, std::vector<bool>& save
 
 // Then, where something of all numbers reads one of each row, spreads that first.
 void spread_row_values(CodeLines& lines);
+
+// Then makes one instruction of two where it can (code.h, fusions), so that a value between them need not lie anywhere.
+void fuse(CodeLines& lines);
 
 // After these: lets temps share scratch within a stage, and drops the values that nothing uses.
 void share_scratch(CodeLines& lines);

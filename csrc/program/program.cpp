@@ -14,7 +14,6 @@ std::unique_ptr<bool[]> flags(const std::vector<bool>& from) {
   std::copy(from.begin(), from.end(), made.get());
   return made;
 }
-std::size_t index(int i) { return static_cast<std::size_t>(i); }
 
 // By state, whether a code reads it, before the step or after it.
 std::vector<bool> states_read(const CodeLines& lines, int states, Kind kind) {
@@ -31,8 +30,8 @@ std::map<int, std::pair<int, const Instruction*>> sums_of_parts(const CodeLines&
   const std::vector<int> reads = lines.reads();
   std::map<int, std::pair<int, const Instruction*>> found;
   for (const Instruction& i : lines.instructions) {
-    if (i.op != Op::add || reads[index(i.a)] != 1 || reads[index(i.b)] != 1) continue;
-    Value a = lines.at(i.a), b = lines.at(i.b);
+    if (i.op != Op::add || reads[index(i.from[0])] != 1 || reads[index(i.from[1])] != 1) continue;
+    Value a = lines.at(i.from[0]), b = lines.at(i.from[1]);
     if (a.kind == Kind::recurrent) std::swap(a, b);
     if (a.kind == Kind::input && b.kind == Kind::recurrent) found[b.index] = {a.index, &i};
   }
@@ -46,16 +45,17 @@ void drop_sums(CodeLines& lines, const std::vector<std::int32_t>& joined) {
     const std::int32_t written = i.to;
     std::int32_t input = -1;
     if (i.op == Op::add)
-      for (const auto& [one, other] : {std::pair{i.a, i.b}, std::pair{i.b, i.a}})
-        if (lines.at(one).kind == Kind::input && lines.at(other).kind == Kind::recurrent &&
-            joined[index(lines.at(other).index)] == lines.at(one).index)
-          input = one;
+      for (const int k : {0, 1}) {
+        const Value &one = lines.at(i.from[k]), &other = lines.at(i.from[1 - k]);
+        if (one.kind == Kind::input && other.kind == Kind::recurrent && joined[index(other.index)] == one.index)
+          input = i.from[k];
+      }
     if (input >= 0 && lines.at(written).kind == Kind::temp) {
       stands_for[written] = input;
       return;
     }
     if (input >= 0) {
-      to.push_back({Op::copy, written, input, written, written});
+      to.push_back({Op::copy, written, {input}});
       return;
     }
     each_operand(i, [&](std::int32_t& operand) {
@@ -147,7 +147,7 @@ void Program::share_columns() {
   sharing_input_.assign(index(plan_.recurrents), -1), shared_recurrent_.assign(index(plan_.inputs), -1);
   const std::vector<int> reads = backward_.reads();
   backward_.rewrite([&](const Instruction& i, std::vector<Instruction>& to) {
-    const Value &grad = backward_.at(i.to), &from = backward_.at(i.a);
+    const Value &grad = backward_.at(i.to), &from = backward_.at(i.from[0]);
     if (i.op == Op::copy && grad.kind == Kind::grad_input && from.kind == Kind::grad_recurrent &&
         reads[index(i.to)] == 0 && product_of_[index(from.index)] < 2 && sharing_input_[index(from.index)] < 0)
       shared_recurrent_[index(grad.index)] = from.index, sharing_input_[index(from.index)] = grad.index;
@@ -209,9 +209,9 @@ void Program::sum_own_gradients() {
     if (backward_.at(i.to).kind != Kind::grad_own) return to.push_back(i);
     const std::int32_t sum = backward_.value(Kind::sum_own, backward_.at(i.to).index);
     const bool alone = reads[index(i.to)] == 0;
-    if (alone && i.op == Op::mul) return to.push_back({Op::fma, sum, i.a, i.b, sum});
-    if (alone && i.op == Op::copy) return to.push_back({Op::add, sum, sum, i.a, sum});
-    to.push_back(i), to.push_back({Op::add, sum, sum, i.to, sum});
+    if (alone && i.op == Op::mul) return to.push_back({Op::fma, sum, {i.from[0], i.from[1], sum}});
+    if (alone && i.op == Op::copy) return to.push_back({Op::add, sum, {sum, i.from[0]}});
+    to.push_back(i), to.push_back({Op::add, sum, {sum, i.to}});
   });
 }
 
@@ -227,10 +227,10 @@ void Program::hoist() {
           back ? std::vector<bool>(plan_.writes_grad_state, plan_.writes_grad_state + plan_.states)
                : states_read(*lines, plan_.states, Kind::state));
       find_row_values(*phased, plan_, saved), spread_row_values(*phased);
-      share_scratch(*phased);
+      fuse(*phased), share_scratch(*phased);
     }
     find_row_values(*lines, plan_, saved), spread_row_values(*lines);
-    share_scratch(*lines);
+    fuse(*lines), share_scratch(*lines);
   }
 }
 

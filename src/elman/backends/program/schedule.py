@@ -25,7 +25,7 @@ _READABLE = {Role.CARRY, Role.SAVED, Role.NEW_STATE, Role.FACTOR, Role.GRAD_RECU
 def fuse(graph: Graph, roots: Collection[int], among: Collection[int]) -> None:
     """Make a · b + c one instruction for those ``among`` the nodes where nothing else of what the roots need uses a · b.
 
-    Likewise its sum or mean over the units, and that of a · b or b + c.
+    Likewise its sum or mean over the units, and that of a · b, b + c or c - b.
     """
     uses = Counter(roots)
     for place in graph.below(roots):
@@ -53,6 +53,8 @@ def _terms(graph: Graph, node: Node) -> tuple[int, int, int] | None:
         return node.operands  # type: ignore[return-value]
     if node.opcode is Opcode.ADD:
         return node.operands[0], graph.number(1.0).place, node.operands[1]
+    if node.opcode is Opcode.SUB:
+        return node.operands[1], graph.number(-1.0).place, node.operands[0]
     factors = _factors(node)
     return None if factors is None else (*factors, graph.number(-0.0).place)
 
