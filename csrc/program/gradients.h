@@ -51,17 +51,16 @@ template <class T> class ProgramGradientProducts {
     for (int p = 0; p < plan_.products; ++p) count += product_tasks(p);
     return count;
   }
-  bool run(long i) const {  // the i-th task; false: out of memory
-    const auto is_one_of = [&](long tasks) { return i < tasks || (i -= tasks, false); };
-    if (is_one_of(x_tasks())) return input_gradient(i * kRowsOfTask, min(rows_, (i + 1) * kRowsOfTask));
-    if (is_one_of(input_tasks()))
+  bool run(long i) const {  // the i-th task, large ones first, so that threads end together; false: out of memory
+    const auto within = [&](long tasks) { return i < tasks || (i -= tasks, false); };
+    if (within(input_tasks()))
       return weight_gradient(x_rows_, I_, i, gradients_.w_ih, plan_.input_order, plan_.inputs, plan_.input_column);
     for (int p = 0; p < plan_.products; ++p) {
       const GateProduct& of = plan_.gate_products[p];
-      if (is_one_of(product_tasks(p)))
+      if (within(product_tasks(p)))
         return weight_gradient(h_rows_ + p * capacity_, H_, i, gradients_.w_hh, of.gates, of.count, of.column);
     }
-    return bias_gradient();
+    return within(1) ? bias_gradient() : input_gradient(i * kRowsOfTask, min(rows_, (i + 1) * kRowsOfTask));
   }
   void finish_chunk() { ++chunks_; }
 

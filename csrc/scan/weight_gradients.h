@@ -47,13 +47,13 @@ template <class T, class Cell> class WeightGradients {
     return x_tasks() + weight_tasks(gradients_.w_ih, I_) + weight_tasks(gradients_.w_hh, P_) +
         weight_tasks(gradients_.w_hr, H_) + needs_bias_;
   }
-  bool run(long i) const {  // the i-th task; false: out of memory
-    const auto is_one_of = [&](long tasks) { return i < tasks || (i -= tasks, false); };
-    if (is_one_of(x_tasks())) return input_gradient(i * kTaskRows, min(gates_.rows, (i + 1) * kTaskRows));
-    if (is_one_of(weight_tasks(gradients_.w_ih, I_))) return weight_gradient(x_rows_, I_, i, 0, gradients_.w_ih);
-    if (is_one_of(weight_tasks(gradients_.w_hh, P_)))
+  bool run(long i) const {  // the i-th task, large ones first, so that threads end together; false: out of memory
+    const auto within = [&](long tasks) { return i < tasks || (i -= tasks, false); };
+    if (within(weight_tasks(gradients_.w_ih, I_))) return weight_gradient(x_rows_, I_, i, 0, gradients_.w_ih);
+    if (within(weight_tasks(gradients_.w_hh, P_)))
       return weight_gradient(h_rows_, P_, i, gates_.kRecurrent, gradients_.w_hh);
-    return is_one_of(weight_tasks(gradients_.w_hr, H_)) ? projection_gradient(i) : bias_gradient();
+    if (within(weight_tasks(gradients_.w_hr, H_))) return projection_gradient(i);
+    return within(needs_bias_) ? bias_gradient() : input_gradient(i * kTaskRows, min(gates_.rows, (i + 1) * kTaskRows));
   }
 
  private:
