@@ -75,8 +75,10 @@ class Speed(SimpleNamespace):
         self.ratio = self.torch.median / self.elman.median
 
 
-def compared(spec: Spec, run: Run, timed: bool, per_step: int) -> tuple[Agreement, Speed | None]:
-    """What a comparison with torch.nn's network of the same seed shows, without its warnings: Elman's has warned already."""
+def compared(spec: Spec, run: Run, timed: bool, per_step: int) -> tuple[Agreement | None, Speed | None]:
+    """What a comparison with torch.nn's network of the same seed shows, if it has one, without its warnings: Elman's has warned already."""
+    if spec.own_cell is not None or spec.ragged:
+        return None, None
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(spec.seed)
@@ -106,7 +108,6 @@ def comparison_section(network: Network, brief: bool = False) -> Part:
 
 
 def _race(speed: Speed) -> list[Part]:
-    """The times as bars, and who is faster."""
     longest = max(speed.elman.median, speed.torch.median)
     rows = []
     for name, timing, colour in (("elman", speed.elman, GOOD), ("torch.nn", speed.torch, "default")):

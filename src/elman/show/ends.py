@@ -10,9 +10,8 @@ from rich.panel import Panel
 from rich.text import Text
 
 from elman.language import _, translated
-from elman.show.diagram import PADDING, RESET, STEP, STEP_AT_END, Lane, diagram
 from elman.show.specification import apart, indexed, rounding
-from elman.show.style import BAD, DIM, END, FORWARD, GOOD, Fitted, Part, count, lines, numbers, section, shortened, small, table
+from elman.show.style import BAD, COLOURS, DIM, END, GOOD, Fitted, Part, count, lines, numbers, section, shortened, small, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +20,11 @@ if TYPE_CHECKING:
     from elman.show.specification import Run, Segment, Spec
 
 MOST_NUMBERS, MOST_LAYERS, MOST_SEQUENCES, MOST_SEGMENTS = 8, 3, 8, 6
+
+# Of the diagram: cells from one step to the next, with arrows and without; and there, steps from one number to the next.
+WIDE, NARROW, TICK = 6, 2, 5
+STEP, STEP_AT_END, PADDING, RESET, UP, MORE = "○◆·┃↑…"
+LINE, ARROWS = "─", {"forward": "──▶", "reverse": "◀──"}
 
 
 class End(SimpleNamespace):
@@ -46,7 +50,7 @@ class End(SimpleNamespace):
         self.same_as = tuple(code for code in (self.trace if spec.ragged or not top else None, self.where) if code)
 
         state, found = run[self.state], [run[code] for code in self.same_as]
-        alone = state if sequence is None else run.alone(spec, sequence, self.segment)[index]
+        alone = state if sequence is None else run.alone(spec, sequence, self.segment)[index] if self.segment else state.new_zeros(())
         self.difference = max(apart(state, each) for each in (*found, alone))
         self.holds = (self.where is None or state.equal(run[self.where])) and self.difference <= rounding(state)
         firsts = (each.reshape(-1, each.shape[-1])[0, :MOST_NUMBERS] for each in (state, found[0]))
@@ -87,13 +91,12 @@ def ends_section(network: Network, with_numbers: bool = False) -> Part:
     """The diagram, each final state beside the same numbers elsewhere, and the mistakes that the network invites."""
     spec = network.spec
     shown = shortened(network.unrolled, MOST_SEQUENCES if spec.ragged else MOST_LAYERS, None)
-    groups = [_lanes(spec, each) if each else [] for each in (shown if spec.ragged else reversed(shown))]
     ends = [end for each in shown if each for end in each.ends]
     mistakes = [part for mistake in _mistakes(network) for part in ("", mistake)][1:]
     panel = Panel(lines(*mistakes), title=Text(_("Common mistakes"), BAD), title_align="left", border_style="red", padding=(0, 1))
     return section(
         _("Where the final states are"),
-        Fitted(lambda width: diagram(groups, spec.seq_len, width, stacked=not spec.ragged)),
+        Fitted(lambda width: _diagram(spec, shown, width)),
         "",
         spec.ragged and _sequences(spec, network.unrolled),
         (with_numbers or not spec.ragged) and _compared(spec, ends),
@@ -101,16 +104,59 @@ def ends_section(network: Network, with_numbers: bool = False) -> Part:
     )
 
 
-def _lanes(spec: Spec, each: Unrolled) -> list[Lane]:
-    """A lane for each direction, the first one under the name of the layer or sequence."""
+def _diagram(spec: Spec, shown: Sequence[Unrolled | None], width: int) -> Text:
+    """A line for each direction of each layer or sequence, steps from left to right; "…" for those that are None. Layers stand from the top
+    down: arrows lead up from each to the next, and to the lowest one from x.
+    """
+    words = {end.state: _words(spec, each, end) for each in shown if each for end in each.ends}
+    left, right = (max(text.cell_len for text in texts) + 2 for texts in zip(*words.values(), strict=True))
+    room = width - left - right
+    column = WIDE if spec.seq_len * WIDE <= room + WIDE - 1 else NARROW
+    steps = shortened(range(spec.seq_len), max(3, (room + column - 1) // column), None)  # None stands for the steps left out
+    arrows = Text(" " * left + "".join((" " if step is None else UP).ljust(column) for step in steps).rstrip(), DIM)
+    rows = []
+    for each in shown if spec.ragged else reversed(shown):
+        chains = [(*words[end.state], _chain(each, end.direction, steps, column)) for end in each.ends] if each else []
+        drawn = [Text.assemble(name, " " * (left - name.cell_len), chain, "  ", note) for name, note, chain in chains]
+        rows += [*(drawn or [Text(" " * left + MORE, DIM)]), *([] if spec.ragged else [arrows])]
+    x = ("" if spec.ragged else "x").ljust(left)
+    axis = Text.assemble((x, COLOURS["I"]), (_axis(steps, column), COLOURS["T"]))
+    return Text("\n").join([axis, *rows] if spec.ragged else [*rows, axis])
+
+
+def _words(spec: Spec, each: Unrolled, end: End) -> tuple[Text, Text]:
+    """The name before a direction's steps, where it is the first one under that of its layer or sequence, and the note behind them."""
     title = _("layer {layer}", layer=each.layer) if spec.num_layers > 1 else ""
-    title, lanes = _("sequence {sequence}", sequence=each.sequence) if spec.ragged else title, list[Lane]()
-    for end in each.ends:
-        note = Text.assemble((end.state, END), " = ", end.where) if end.where else Text(f"{end.state} ∉ output", DIM)
-        direction = translated(end.direction) if spec.bidirectional or not title else ""
-        name = f"{' ' * cell_len(title) if lanes else title} {direction}".rstrip() if title else direction
-        lanes.append(Lane(name, end.direction, each.segments, Text(end.state, END) if spec.ragged else note))
-    return lanes
+    title = _("sequence {sequence}", sequence=each.sequence) if spec.ragged else title
+    direction = translated(end.direction) if spec.bidirectional or not title else ""
+    name = Text(" ".join(filter(None, (title if end is each.ends[0] else " " * cell_len(title), direction))))
+    note = Text.assemble((end.state, END), " = ", end.where) if end.where else Text(f"{end.state} ∉ output", DIM)
+    return name, Text(end.state, END) if spec.ragged else note
+
+
+def _chain(each: Unrolled, direction: str, steps: Sequence[int | None], column: int) -> Text:
+    """The steps of a direction, such as "○ ──▶ ○  ┃  ○ ──▶ ◆   ·"."""
+    line, begins, colour = Text(), {first for first, _ in each.segments}, COLOURS[direction]
+    end, link = each.length - 1 if direction == "forward" else 0, LINE if column == NARROW else ARROWS[direction]
+    for before, step in zip([None, *steps], steps, strict=False):
+        runs = step is not None and step < each.length
+        if step != 0:
+            mark, style = (RESET, BAD) if step in begins else (link, colour)
+            line.append(*((mark.center(column - 1), style) if runs and before is not None else (" " * (column - 1),)))
+        run = (STEP_AT_END, END) if step == end else (STEP, colour)
+        line.append(*((MORE, DIM) if step is None else run if runs else (PADDING, DIM)))
+    return line
+
+
+def _axis(steps: Sequence[int | None], column: int) -> str:
+    """The steps' numbers, each at its mark, as many as there is room for."""
+    line = ""
+    for index, step in enumerate(steps):
+        wide, last = column == WIDE, index == len(steps) - 1
+        label = MORE if step is None else f"t={step}" if wide else str(step)
+        if (wide or step is None or last or (step % TICK == 0 and index < len(steps) - 2)) and len(line) <= index * column:
+            line = line.ljust(index * column) + label
+    return line
 
 
 def _compared(spec: Spec, ends: Sequence[End]) -> Fitted:
@@ -136,7 +182,7 @@ def _compared(spec: Spec, ends: Sequence[End]) -> Fitted:
 def _sequences(spec: Spec, sequences: Sequence[Unrolled]) -> Part:
     """What the marks of the diagram stand for, what is run of each sequence, and whether it is true."""
     end = _("end of this direction: {states} and last", states=", ".join(spec.finals))
-    marks = [(STEP, FORWARD, _("a step that is run")), (STEP_AT_END, END, end)]
+    marks = [(STEP, COLOURS["forward"], _("a step that is run")), (STEP_AT_END, END, end)]
     if any(len(each.segments) > 1 for each in sequences):
         marks.append((RESET, BAD, _("reset: nothing passes")))
     if any(each.padding for each in sequences):

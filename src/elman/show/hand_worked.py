@@ -12,7 +12,7 @@ from rich.text import Text
 
 from elman.language import _, translated
 from elman.show.specification import check_between, indexed
-from elman.show.style import AXIS_COLOURS, DIM, END, Part, count, lines, number, section, small, table
+from elman.show.style import COLOURS, DIM, END, Part, count, lines, number, section, small, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,11 +44,8 @@ def equations(spec: Spec, direction: str = "forward") -> tuple[str, ...]:
     """The equations with their times, "h[t] = (1 - z[t]) * n[t] + z[t] * h[t-1]"; the reverse direction comes from the step after."""
     before, cell = "[t-1]" if direction == "forward" else "[t+1]", spec.stack.cell
     times = dict.fromkeys(("x", "m", *cell.gates), "[t]") | dict.fromkeys(cell.states, before)
-
-    def dated(name: re.Match[str]) -> str:
-        return name[1] + ("[t]" if name[2] else times.get(name[1], ""))
-
-    return tuple(NAME.sub(dated, f"{name} = {side}") for name, side in right_sides(spec).items())
+    written = "\n".join(f"{name} = {side}" for name, side in right_sides(spec).items())
+    return tuple(NAME.sub(lambda name: name[1] + ("[t]" if name[2] else times.get(name[1], "")), written).splitlines())
 
 
 def filled(side: str, terms: Mapping[str, str]) -> str:
@@ -122,10 +119,8 @@ class HandWorked(SimpleNamespace):
             terms[name] = value_of(expression, terms)
             value, function = terms[name][unit].item(), APPLIED.fullmatch(expression)
             total = value_of(function[2], terms)[unit].item() if function else None
-            numbers = {term: number(each[unit].item()).strip() for term, each in terms.items() if term != "x"}
-            lines.append(
-                SimpleNamespace(equation=equation, sums=tuple(sums), numbers=filled(expression, numbers), total=total, value=value)
-            )
+            numbers = filled(expression, {term: number(each[unit].item()).strip() for term, each in terms.items() if term != "x"})
+            lines.append(SimpleNamespace(equation=equation, sums=tuple(sums), numbers=numbers, total=total, value=value))
         self.lines, self.by_hand, self.library = tuple(lines), value, run[self.value_code].item()
         self.difference = abs(self.by_hand - self.library)
 
@@ -164,7 +159,7 @@ def _line(line: SimpleNamespace, most: int) -> Part:
 
 def _sum(each: SimpleNamespace, most: int) -> Table:
     """At most so many products, one below the other, the others in one line, and their sum."""
-    colour = AXIS_COLOURS[{"x": "I", "m": "P"}.get(each.term.split()[1], "H")]
+    colour = COLOURS[{"x": "I", "m": "P"}.get(each.term.split()[1], "H")]
     rows: list[Sequence[Part]] = [
         ((str(one.index), DIM), number(one.weight), ("×", DIM), (number(one.value), colour), ("=", DIM), number(one.product))
         for one in each.products
@@ -173,7 +168,6 @@ def _sum(each: SimpleNamespace, most: int) -> Table:
         more = _("{count} more", count=count(len(others)))
         rows[most - 2 : -1] = [(("…", DIM), (more, DIM), "", "", "", number(sum(one.product for one in others)))]
     rows.append(("", "", "", (each.term, DIM), ("=", DIM), (number(each.value), f"bold {colour}")))
-    made = table(*rows, header=("", _("weight"), "", _("value"), "", _("product")), gap=1, right=range(6))
-    made.columns[-1].no_wrap = True
+    made = table(*rows, header=("", _("weight"), "", _("value"), "", _("product")), gap=1, right=range(6), wrapping=0)
     made.title, made.title_justify = Text.assemble((each.term, f"bold {colour}"), "\n", (each.source, DIM)), "left"
     return made

@@ -19,7 +19,6 @@ from elman.show.tensors import TensorInfo, costs, gate_rows
 
 if TYPE_CHECKING:
     from elman.cells import Cell
-    from elman.show.comparison import Agreement, Speed
 
 
 class Network(SimpleNamespace):
@@ -49,10 +48,7 @@ class Network(SimpleNamespace):
         self.parameters = tuple(TensorInfo(spec, *each, is_parameter=True) for each in run.network.state_dict().items())
         self.unrolled, self.trap = unrolled(spec, run), trap(spec, run)
         self.backend: str = run[f"elman.why({spec.name}, {spec.arguments})"]
-        self.agreement: Agreement | None = None
-        self.speed: Speed | None = None
-        if spec.own_cell is None and not spec.ragged:
-            self.agreement, self.speed = compared(spec, run, timed, self.costs.multiply_adds_per_step)
+        self.agreement, self.speed = compared(spec, run, timed, self.costs.multiply_adds_per_step)
         if which is not None and not self.equations:
             raise ValueError(f"expected a cell that declares equations, got {spec.own_cell!r}; leave --numbers out")
         self.worked = None if which is None else HandWorked(spec, run, **which)

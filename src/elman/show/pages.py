@@ -88,10 +88,7 @@ def _summary(networks: Sequence[Network], titles: dict[str, str]) -> Part:
         rows.append(row)
     # Without a projection all final states have one shape.
     header = [_("network"), "x", "output", ", ".join(finals), _("difference"), "elman", "torch.nn", ""][: len(rows[0])]
-    made = table(*rows, header=header, gap=1, right=range(4, len(header)))
-    for column in made.columns[1:]:
-        column.no_wrap = False
-    return made
+    return table(*rows, header=header, gap=1, right=range(4, len(header)), wrapping=len(header) - 1)
 
 
 def _next(network: Network) -> Part:

@@ -73,7 +73,12 @@ class Spec:
         # Its class in elman, of a built-in kind also in torch.nn, and what the network is called in the code and by its title.
         self.module, self.name = (self.kind.upper(), self.kind) if self.own_cell is None else ("Recurrent", "net")
         self.title = self.module if self.own_cell is None else repr(self.own_cell)
-        self.stack = self._stack()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the network itself gives it
+            try:
+                self.stack: Stack = self.build(getattr(elman, self.module), device="meta").stack  # that of a network without memory
+            except (TypeError, AttributeError, RuntimeError) as error:  # what is wrong with somebody's cell
+                raise ValueError(str(error)) from error
         self.directions = ("forward", "reverse") if self.bidirectional else ("forward",)
         self.output_size = self.proj_size or self.hidden_size  # of one direction
         self.finals = tuple(f"{state}_n" for state in self.stack.cell.states)
@@ -112,16 +117,6 @@ class Spec:
             # Decimal: a number that was typed may be too large for a float.
             raise ValueError(f"expected at most {MOST_NUMBERS:.1e} numbers in this network and its data, got {Decimal(numbers):.1e}")
 
-    def _stack(self) -> Stack:
-        """That of a network without memory."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the network itself gives it
-            try:
-                stack: Stack = self.build(getattr(elman, self.module), device="meta").stack
-            except (TypeError, AttributeError, RuntimeError) as error:  # what is wrong with somebody's cell
-                raise ValueError(str(error)) from error
-        return stack
-
     def in_order(self, step: Any, sequence: Any) -> tuple[Any, Any]:
         """Step and sequence as they index x and output."""
         return (sequence, step) if self.batch_first else (step, sequence)
@@ -154,20 +149,17 @@ class Spec:
             return f"torch.{make}({', '.join(map(str, shape))}{dtype}){there}"
 
         lines = [
+            *([f"# cell: {self.kind}"] if cell == "cell, " else ()),
             f"torch.manual_seed({self.seed})",
             f"{self.name} = elman.{self.module}({cell}{self.input_size}, {self.hidden_size}{options}{dtype}){there}{evaluated}",
             f"x = {data('randn', *lead, self.input_size)}",
         ]
-        if cell == "cell, ":
-            lines.insert(0, f"# cell: {self.kind}")
-        for name, size in self.stack.cell.step_inputs.items():
-            lines.append(f"{name} = {data('rand', *lead, *[self.hidden_size] * len(size))}")
-        if self.lengths is not None:
-            lines.append(f"lengths = {list(self.lengths)}")
-        if self.reset:
-            lines.append("reset = torch.zeros({}, {}, dtype=torch.bool)".format(*lead))
-        for sequence, step in self.reset:
-            lines.append("reset[{}, {}] = True".format(*self.in_order(step, ":" if sequence is None else sequence)))
+        step_inputs = self.stack.cell.step_inputs.items()
+        lines += [f"{name} = {data('rand', *lead, *[self.hidden_size] * len(size))}" for name, size in step_inputs]
+        lines += [f"lengths = {list(self.lengths)}"] if self.lengths is not None else []
+        lines += ["reset = torch.zeros({}, {}, dtype=torch.bool)".format(*lead)] if self.reset else []
+        starts = (self.in_order(step, ":" if sequence is None else sequence) for sequence, step in self.reset)
+        lines += ["reset[{}, {}] = True".format(*start) for start in starts]
         lines.append(f"output, {finals if len(self.finals) == 1 else f'({finals})'} = {self.name}({self.arguments})")
         return (*lines, f"last = {self.trace}.last") if self.ragged else tuple(lines)
 
@@ -204,14 +196,12 @@ class Run:
         with torch.no_grad():
             return eval(code, self.names)
 
-    def alone(self, spec: Spec, sequence: int, segment: Segment | None) -> Any:
-        """The final states of a segment of a sequence that is run by itself, or, without one, the initial states: zeros."""
-        first, last = segment or (0, 0)
-        part = spec.in_order(slice(first, last + 1), slice(sequence, sequence + 1))
+    def alone(self, spec: Spec, sequence: int, segment: Segment) -> Any:
+        """The final states of a segment of a sequence that is run by itself."""
+        part = spec.in_order(slice(segment[0], segment[1] + 1), slice(sequence, sequence + 1))
         with torch.no_grad():
             finals = self.network(self["x"][part], **{name: self[name][part] for name in spec.stack.cell.step_inputs})[1]
-        states = (finals[0] if isinstance(finals, tuple) else finals)[:, 0]
-        return states if segment else torch.zeros_like(states)
+        return (finals[0] if isinstance(finals, tuple) else finals)[:, 0]
 
 
 def check_between(name: str, given: int, most: int) -> None:

@@ -9,16 +9,16 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
 from rich.syntax import Syntax
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-# An axis has one colour wherever it shows up. Plain ANSI names: the terminal's own palette makes them legible on light and dark.
-AXIS_COLOURS = {"T": "cyan", "B": "magenta", "I": "green", "H": "yellow", "P": "bright_yellow", "L": "blue"}
-AXIS_COLOURS |= {"D": "bright_red", "G": "bright_magenta"}
-FORWARD, REVERSE, END, GOOD, BAD, DIM = "cyan", "magenta", "bold yellow", "green", "bold red", "dim"
+# An axis or a direction has one colour everywhere. Plain ANSI names: the terminal's own palette makes them legible on light and dark.
+COLOURS = {"T": "cyan", "B": "magenta", "I": "green", "H": "yellow", "P": "bright_yellow", "L": "blue"}
+COLOURS |= {"D": "bright_red", "G": "bright_magenta", "forward": "cyan", "reverse": "magenta"}
+END, GOOD, BAD, DIM = "bold yellow", "green", "bold red", "dim"
 
 WIDEST = 120
 NUMBER_WIDTH = 8  # "-12.3456"
@@ -80,16 +80,15 @@ def python(code: Iterable[str]) -> Syntax:
     return Syntax("\n".join(code), "python", theme="ansi_dark", background_color="default", word_wrap=True)
 
 
-def table(*rows: Sequence[Part], header: Sequence[str] = (), gap: int = 2, right: Sequence[int] = ()) -> Table:
-    """A table without lines, the columns ``right`` justified so. Chinese, which has no spaces, wraps anywhere; with a header only the last
-    column wraps.
+def table(*rows: Sequence[Part], header: Sequence[str] = (), gap: int = 2, right: Sequence[int] = (), wrapping: int = 1) -> Table:
+    """A table without lines, the columns ``right`` justified so. Chinese, which has no spaces, wraps anywhere; with a header only so many
+    of the last columns wrap.
     """
-    made = Table(box=None, padding=(0, gap, 0, 0), header_style=DIM, pad_edge=False, show_header=bool(header))
-    columns = len(header) or max(map(len, rows), default=0)
-    for index in range(columns):
-        made.add_column(header[index] if header else "", no_wrap=bool(header) and index < columns - 1, overflow="fold")
-    for index in right:
-        made.columns[index].justify = "right"
+    titles = header or [""] * max(map(len, rows), default=0)
+    columns = [Column(title, justify="right" if index in right else "left", overflow="fold") for index, title in enumerate(titles)]
+    for column in columns[: len(header) - wrapping] if header else ():
+        column.no_wrap = True
+    made = Table(*columns, box=None, padding=(0, gap, 0, 0), header_style=DIM, pad_edge=False, show_header=bool(header))
     for row in rows:
         made.add_row(*map(drawn, row))
     return made

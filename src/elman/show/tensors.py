@@ -13,7 +13,7 @@ from rich.text import Text
 
 from elman.cells import Cell
 from elman.language import _, translated
-from elman.show.style import AXIS_COLOURS, DIM, Part, count, folded, indented, lines, section, table
+from elman.show.style import COLOURS, DIM, Part, count, folded, indented, lines, section, table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,13 +83,13 @@ class TensorInfo(SimpleNamespace):
     @property
     def letters(self) -> Text:
         """As in "T, B, D·H", each in its colour."""
-        axes = (Text("").join(Text(letter, AXIS_COLOURS.get(letter, DIM)) for letter in axis.symbol) for axis in self.axes)
+        axes = (Text("").join(Text(letter, COLOURS.get(letter, DIM)) for letter in axis.symbol) for axis in self.axes)
         return Text(", ").join(axes)
 
     @property
     def sizes(self) -> Text:
         """The shape, as in "(5, 3, 20)", each size in its axis' colour, written as Python writes a tuple."""
-        sizes = Text(", ").join(Text(str(axis.size), AXIS_COLOURS[axis.symbol[-1]]) for axis in self.axes)
+        sizes = Text(", ").join(Text(str(axis.size), COLOURS[axis.symbol[-1]]) for axis in self.axes)
         return Text.assemble("(", sizes, ",)" if len(self.axes) == 1 else ")")
 
 
@@ -113,10 +113,9 @@ def _axis(spec: Spec, letters: str, size: int) -> SimpleNamespace:
 
 def sizes_by_letter(spec: Spec) -> dict[str, int]:
     """The size of each axis that the network has."""
-    sizes = {"T": spec.seq_len, "B": spec.batch, "I": spec.input_size, "H": spec.hidden_size, "L": spec.num_layers}
-    gates = len(spec.stack.cell.gates)
-    optional = {"P": spec.proj_size, "D": 2 * spec.bidirectional, "G": gates if gates > 1 else 0}
-    return sizes | {letter: size for letter, size in optional.items() if size}
+    sizes, gates = {"T": spec.seq_len, "B": spec.batch, "I": spec.input_size, "H": spec.hidden_size}, len(spec.stack.cell.gates)
+    sizes |= {"L": spec.num_layers, "P": spec.proj_size, "D": 2 * spec.bidirectional, "G": gates if gates > 1 else 0}
+    return {letter: size for letter, size in sizes.items() if size}
 
 
 def gate_rows(spec: Spec) -> tuple[SimpleNamespace, ...]:
@@ -130,23 +129,24 @@ def gate_rows(spec: Spec) -> tuple[SimpleNamespace, ...]:
 
 def costs(spec: Spec) -> SimpleNamespace:
     """Parameters, and multiply-adds of the matrix products, in which every weight is used once; per step those of one sequence."""
-    shapes = [layer.shapes for layer in spec.stack.layers]
-    parameters = [sum(map(prod, each)) for each in shapes]
-    multiply_adds = [sum(prod(shape) for shape in each if len(shape) == 2) for each in shapes]
-    pairs = enumerate(zip(parameters, multiply_adds, strict=True))
+    layers = []
+    for index, layer in enumerate(spec.stack.layers):
+        products = sum(prod(shape) for shape in layer.shapes if len(shape) == 2)
+        layers.append(SimpleNamespace(layer=index, parameters=sum(map(prod, layer.shapes)), multiply_adds_per_step=products))
+    parameters, products = (sum(getattr(each, name) for each in layers) for name in ("parameters", "multiply_adds_per_step"))
     return SimpleNamespace(
-        layers=tuple(SimpleNamespace(layer=layer, parameters=p, multiply_adds_per_step=m) for layer, (p, m) in pairs),
-        parameters=sum(parameters),
-        bytes=sum(parameters) * getattr(torch, spec.dtype).itemsize,
-        multiply_adds_per_step=sum(multiply_adds),
-        multiply_adds_per_call=sum(multiply_adds) * spec.seq_len * spec.batch,
+        layers=tuple(layers),
+        parameters=parameters,
+        bytes=parameters * getattr(torch, spec.dtype).itemsize,
+        multiply_adds_per_step=products,
+        multiply_adds_per_call=products * spec.seq_len * spec.batch,
     )
 
 
 def shapes_section(network: Network) -> Part:
     """Input, output and final states, and what each axis stands for."""
     legend = [
-        Text.assemble((letter, AXIS_COLOURS[letter]), f" {translated(LETTERS[letter])} ", (str(size), f"bold {AXIS_COLOURS[letter]}"))
+        Text.assemble((letter, COLOURS[letter]), f" {translated(LETTERS[letter])} ", (str(size), f"bold {COLOURS[letter]}"))
         for letter, size in sizes_by_letter(network.spec).items()
     ]
     rows = [((each.name, "bold"), each.sizes, each.letters, translated(each.meaning)) for each in network.tensors]
