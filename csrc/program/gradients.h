@@ -6,7 +6,8 @@
 
 namespace elman::ELMAN_TARGET {
 
-// Rows summed in one go into a weight's gradient; rows of an input's gradient, and panels of a weight's, in one task.
+// Rows summed in one go into a weight's gradient; rows of an input's gradient, at most, and panels of a weight's, in
+// one task.
 constexpr long kRowsSummed = 512, kRowsOfTask = 96, kPanelsOfTask = 6;
 
 template <class T> class ProgramGradientProducts {
@@ -60,13 +61,14 @@ template <class T> class ProgramGradientProducts {
       if (within(product_tasks(p)))
         return weight_gradient(h_rows_ + p * capacity_, H_, i, gradients_.w_hh, of.gates, of.count, of.column);
     }
-    return within(1) ? bias_gradient() : input_gradient(i * kRowsOfTask, min(rows_, (i + 1) * kRowsOfTask));
+    return within(1) ? bias_gradient() : input_gradient(i);
   }
   void finish_chunk() { ++chunks_; }
 
  private:
   static constexpr long W = kLanes<T>;
-  long x_tasks() const { return needs_x_ ? ceil_div(rows_, kRowsOfTask) : 0; }
+  long task_rows() const { return min(kRowsOfTask, ceil_div(rows_, 32) * 8); }  // of few rows a quarter
+  long x_tasks() const { return needs_x_ ? ceil_div(rows_, task_rows()) : 0; }
   long input_tasks() const { return gradients_.w_ih && plan_.inputs ? ceil_div(panels<T>(I_), kPanelsOfTask) : 0; }
   long product_tasks(int p) const {
     return gradients_.w_hh && plan_.gate_products[p].count ? ceil_div(panels<T>(H_), kPanelsOfTask) : 0;
@@ -86,7 +88,8 @@ template <class T> class ProgramGradientProducts {
     }
   }
 
-  bool input_gradient(long from, long to) const {
+  bool input_gradient(long i) const {
+    const long from = i * task_rows(), to = min(rows_, from + task_rows());
     const Buffer<const T*> rows(to - from);
     if (!rows.ok()) return false;
     for (long m = from; m < to; ++m) rows[m - from] = shared_.gates + m * shared_.stride + plan_.input_column * H_;
@@ -126,8 +129,7 @@ template <class T> class ProgramGradientProducts {
         const T* row = shared_.gates + m * shared_.stride;
         for (long j = 0; j < n; ++j) part[j] += row[j];
       }
-      const bool add = chunks_ > 0 || from > 0;
-      for (long j = 0; j < n; ++j) bias_sums_[j] = add ? bias_sums_[j] + part[j] : part[j];
+      for (long j = 0; j < n; ++j) bias_sums_[j] = chunks_ + from > 0 ? bias_sums_[j] + part[j] : part[j];
     }
     const auto put = [&](void* bias, long gate, long column) {  // so far; the last chunk's are the whole
       if (bias) __builtin_memcpy(static_cast<T*>(bias) + gate * H_, bias_sums_ + column * H_, H_ * sizeof(T));

@@ -8,7 +8,7 @@ namespace elman::ELMAN_TARGET {
 
 // Rows summed in one go into a weight's gradient, read and written once for each. Blocks keep long sums accurate.
 constexpr long kSumRows = 512;
-// Rows of an input's gradient, and panels of a weight's, in one task.
+// Rows of an input's gradient, at most, and panels of a weight's, in one task.
 constexpr long kTaskRows = 96, kTaskPanels = 6;
 
 template <class T, class Cell> class WeightGradients {
@@ -53,18 +53,19 @@ template <class T, class Cell> class WeightGradients {
     if (within(weight_tasks(gradients_.w_hh, P_)))
       return weight_gradient(h_rows_, P_, i, gates_.kRecurrent, gradients_.w_hh);
     if (within(weight_tasks(gradients_.w_hr, H_))) return projection_gradient(i);
-    return within(needs_bias_) ? bias_gradient() : input_gradient(i * kTaskRows, min(gates_.rows, (i + 1) * kTaskRows));
+    return within(needs_bias_) ? bias_gradient() : input_gradient(i);
   }
 
  private:
-  static constexpr int G = Cell::kGates, K = Cell::kSaved, N = Cell::kGateGradients;
-  static constexpr long W = kLanes<T>;
-  long x_tasks() const { return needs_x_ ? ceil_div(gates_.rows, kTaskRows) : 0; }
+  static constexpr long G = Cell::kGates, K = Cell::kSaved, N = Cell::kGateGradients, W = kLanes<T>;
+  long task_rows() const { return min(kTaskRows, ceil_div(gates_.rows, 32) * 8); }  // of few rows a quarter
+  long x_tasks() const { return needs_x_ ? ceil_div(gates_.rows, task_rows()) : 0; }
   long weight_tasks(const void* gradient, long columns) const {
     return gradient ? ceil_div(panels<T>(columns), kTaskPanels) : 0;
   }
 
-  bool input_gradient(long from, long to) const {
+  bool input_gradient(long i) const {
+    const long from = i * task_rows(), to = min(gates_.rows, from + task_rows());
     const Buffer<const T*> gate_rows(to - from);
     if (!gate_rows.ok()) return false;
     for (long m = from; m < to; ++m) gate_rows[m - from] = gates_.current() + m * gates_.stride;
@@ -136,8 +137,7 @@ template <class T, class Cell> class WeightGradients {
         const T* row = gates_.current() + m * gates_.stride;
         for (long j = 0; j < n; ++j) part[j] += row[j];
       }
-      const bool add = gates_.chunks > 0 || from > 0;
-      for (long j = 0; j < n; ++j) bias_sums_[j] = add ? bias_sums_[j] + part[j] : part[j];
+      for (long j = 0; j < n; ++j) bias_sums_[j] = gates_.chunks + from > 0 ? bias_sums_[j] + part[j] : part[j];
     }
     const auto put = [&](void* bias, int gate, int column) {  // so far; the last chunk's are the whole
       if (bias) __builtin_memcpy(static_cast<T*>(bias) + gate * H_, bias_sums_ + column * H_, H_ * sizeof(T));
