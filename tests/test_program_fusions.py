@@ -15,6 +15,7 @@ from program_text import OPERANDS, read
 pytestmark = [required, pytest.mark.usefixtures("every_isa", "poisoned")]
 
 EVERY = [each.name.lower() for each in Opcode if not each.over_rows and each is not Opcode.POW]
+OVER_ROWS = [each.name.lower() for each in Opcode if each.over_rows]
 SOME = ["add", "sub", "mul", "fma", "fnma", "neg", "tanh", "sigmoid"]  # what is fused more than once, and what goes into it
 GIVEN = 5  # states that the instructions read
 
@@ -73,12 +74,12 @@ def _places(operations: list[str]) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_two(dtype: torch.dtype) -> None:
     for inner in EVERY:
-        _assert_same_bits([([_formula(inner, 0)], _formula(outer, 2, (at, "{0}"))) for outer, at in _places(EVERY)], dtype)
+        _assert_same_bits([([_formula(inner, 0)], _formula(outer, 2, (at, "{0}"))) for outer, at in _places([*EVERY, *OVER_ROWS])], dtype)
 
 
 @pytest.mark.parametrize("inner", SOME)
 def test_three_in_a_row(inner: str) -> None:
-    middles, outers = _places(SOME), _places(SOME)
+    middles, outers = _places(SOME), _places([*SOME, *OVER_ROWS])
     _assert_same_bits(
         [
             ([_formula(inner, 0), _formula(middle, 3, (at, "{0}"))], _formula(outer, 1, (place, "{1}")))
@@ -112,6 +113,13 @@ new_state1 = mul(temp0, temp1)
 temp0 = mul(state0, state1)
 new_state2 = mul(temp0, state2)
 new_state3 = copy(temp0)
+temp0 = row_mean(state3)
+temp0 = add(temp0, temp0)
+new_state4 = row_mean_fma(state0, state1, temp0)
+temp0 = neg(state0)
+temp0 = sub(temp0, state1)
+temp0 = sub(temp0, state2)
+new_state5 = row_mean_fma(state3, -1.0, temp0)
 """
 
 
@@ -120,8 +128,10 @@ def test_what_is_written_again_or_read_again_is_there(products: tuple[tuple[()],
     """Where the step is one stage, whose phases are apart, and where it has two."""
     forward = STEP if len(products) > 1 else STEP.split("---")[1]
     code, back = read(forward), read("---".join(["grad_state0 = copy(grad_new_state0)\n", ""][: len(products)]))
-    program = Program(code, code, back, products, 0, 0, 4, (), (), 0, 0, 0)
-    a, b, c, d = _given(4, torch.float64)
+    program = Program(code, code, back, products, 0, 0, 6, (), (), 0, 0, 0)
+    a, b, c, d, *rest = _given(6, torch.float64)
     expected = [a * b * c, torch.sigmoid(a * b + c) * torch.tanh(a), a * b * c, a * b]
-    for one, other in zip(states_after(program, a, b, c, d), expected, strict=True):
+    expected.append(((a * b).mean(-1, keepdim=True) + 2 * d.mean(-1, keepdim=True)).expand_as(a))
+    expected.append((-a - b - c - d).mean(-1, keepdim=True).expand_as(a))
+    for one, other in zip(states_after(program, a, b, c, d, *rest), expected, strict=True):
         torch.testing.assert_close(one, other, equal_nan=True)

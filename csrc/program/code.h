@@ -18,13 +18,14 @@ namespace elman {
 // prefer. Of what may change places, the inner one is where it is here.
 #define ELMAN_FUSIONS(of)                                                                                           \
   of(mul_fnma, mul, 1, fnma) of(mul_mul_fnma, mul_fnma, 0, mul) of(mul_sub, mul, 1, sub) of(fma_mul, fma, 2, mul)   \
-      of(fma_mul_sub, fma_mul, 3, sub) of(fnma_mul, fnma, 2, mul) of(fma_of_fnma, fma, 0, fnma)                     \
-          of(fma_of_sub, fma, 0, sub) of(fma_of_mul, fma, 0, mul) of(fma_fma, fma, 2, fma) of(mul_mul, mul, 0, mul) \
-              of(mul_fma, mul, 1, fma) of(mul_tanh, mul, 1, tanh) of(tanh_fma, tanh, 0, fma)                        \
-                  of(tanh_add, tanh, 0, add) of(sigmoid_fma, sigmoid, 0, fma)                                       \
-                      of(sigmoid_fma_of_mul, sigmoid_fma, 0, mul) of(sigmoid_add, sigmoid, 0, add)                  \
-                          of(relu_fma, relu, 0, fma) of(where_le, where, 0, le) of(where_lt, where, 0, lt)          \
-                              of(sub_sub, sub, 0, sub) of(neg_sub_sub, sub_sub, 0, neg)
+      of(fma_mul_sub, fma_mul, 3, sub) of(fnma_mul, fnma, 2, mul) of(fma_of_fnma, fma, 0, fnma) of(                 \
+          fma_of_sub, fma, 0, sub) of(fma_of_mul, fma, 0, mul) of(fma_fma, fma, 2, fma) of(mul_mul, mul, 0, mul)    \
+          of(mul_fma, mul, 1, fma) of(mul_tanh, mul, 1, tanh) of(tanh_fma, tanh, 0, fma) of(tanh_add, tanh, 0, add) \
+              of(sigmoid_fma, sigmoid, 0, fma) of(sigmoid_fma_of_mul, sigmoid_fma, 0, mul)                          \
+                  of(sigmoid_add, sigmoid, 0, add) of(relu_fma, relu, 0, fma) of(where_le, where, 0, le)            \
+                      of(where_lt, where, 0, lt) of(sub_sub, sub, 0, sub) of(neg_sub_sub, sub_sub, 0, neg)          \
+                          of(row_mean_fma_fma, row_mean_fma, 2, fma) of(row_mean_fma_add, row_mean_fma, 2, add)     \
+                              of(row_mean_fma_sub_sub, row_mean_fma, 2, neg_sub_sub)
 
 #define ELMAN_NAME(name, ...) name,
 enum class Op : std::int32_t { ELMAN_OPS(ELMAN_NAME) ELMAN_FUSIONS(ELMAN_NAME) };
@@ -53,14 +54,15 @@ static_assert([] {
     if (operand_count(f.made) > kMostOperands) return false;
   return true;
 }());
+constexpr Op outermost(Op op) { return is_fused(op) ? outermost(fusion(op).outer) : op; }
+constexpr bool is_over_rows(Op op) {
+  op = outermost(op);
+  return (op >= Op::row_sum && op <= Op::row_max) || op == Op::row_sum_fma || op == Op::row_mean_fma;
+}
 // The operand that changes places with number k: itself, where none does.
 constexpr int twin(Op op, int k) {
   const bool turns = op == Op::add || op == Op::mul || op == Op::fma || op == Op::fnma || op == Op::fma_mul;
   return turns && k < 2 ? 1 - k : op == Op::fma_mul ? 5 - k : k;
-}
-
-constexpr bool is_over_rows(Op op) {
-  return (op >= Op::row_sum && op <= Op::row_max) || op == Op::row_sum_fma || op == Op::row_mean_fma;
 }
 
 // What a value is to the scan. Python numbers them in this order; the last two are the scan's: to `sum_own` the

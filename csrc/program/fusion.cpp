@@ -15,7 +15,7 @@ void fuse(CodeLines& lines) {
     const int found = wrote[index(v)];
     if (lines.at(v).kind != Kind::temp || reads[index(v)] != 1 || found < begin) return -1;
     const Instruction& inner = lines.instructions[index(found)];
-    bool fits = inner.op == op && inner.of_rows == outer.of_rows;
+    bool fits = inner.op == op && inner.of_rows == (outer.of_rows && !is_over_rows(outer.op));
     each_operand(inner, [&](std::int32_t operand) { fits = fits && wrote[index(operand)] <= found; });
     return fits ? found : -1;
   };

@@ -94,7 +94,7 @@ template <class T> T row_sum(const T* a, long la, long H) {
   return sum;
 }
 
-// An operation on vectors.
+// An operation on vectors; of one over rows, its terms.
 template <class T, Op op> ELMAN_INLINE Vec<T> computed(const Vec<T>* v) {
   using V = Vec<T>;
   constexpr int count = operand_count(op);
@@ -107,13 +107,13 @@ template <class T, Op op> ELMAN_INLINE Vec<T> computed(const Vec<T>* v) {
     ELMAN_UNROLLED (k, count - more)
       operands[k] = k < f.at ? v[k] : k > f.at ? v[k + more] : computed<T, f.inner>(v + f.at);
     return computed<T, f.outer>(operands);
-  } else if constexpr (op == Op::copy) return x;
+  } else if constexpr (op == Op::copy || op == Op::row_sum || op == Op::row_mean || op == Op::row_max) return x;
   else if constexpr (op == Op::add) return x + y;
   else if constexpr (op == Op::sub) return x - y;
   else if constexpr (op == Op::mul) return x * y;
   else if constexpr (op == Op::div) return x / y;
   else if constexpr (op == Op::neg) return -x;
-  else if constexpr (op == Op::fma) return fma(x, y, z);
+  else if constexpr (op == Op::fma || op == Op::row_sum_fma || op == Op::row_mean_fma) return fma(x, y, z);
   else if constexpr (op == Op::fnma) return fnma(x, y, z);
   else if constexpr (op == Op::pow) return by_lane<T>([](T u, T w) { return library_pow(u, w); }, x, y);
   else if constexpr (op == Op::min) return minimum<T>(x, y);
@@ -151,14 +151,14 @@ template <class T, Op op, std::size_t... K> ELMAN_INLINE void run_one(
   if constexpr (op == Op::spread) {
     for (long r = 0; r < rows; ++r) fill_row(to + r * columns, at[i.from[0]][r], columns);
   } else if constexpr (is_over_rows(op)) {
-    constexpr bool is_max = op == Op::row_max, is_mean = op == Op::row_mean || op == Op::row_mean_fma;
-    constexpr Op term = sizeof...(K) == 3 ? Op::fma : Op::copy;
+    constexpr Op fold = outermost(op);
+    constexpr bool is_max = fold == Op::row_max, is_mean = fold == Op::row_mean || fold == Op::row_mean_fma;
     fold_rows(
         to, !i.of_rows, rows, columns, is_mean ? T(columns) : T(1), is_max ? -kInfinity<T> : T(0),
         [](Vec<T> x, Vec<T> y) ELMAN_INLINED { return is_max ? maximum<T>(x, y) : x + y; },
         [](auto... x) ELMAN_INLINED {
           const Vec<T> v[] = {x...};
-          return computed<T, term>(v);
+          return computed<T, op>(v);
         },
         Source<T>{at[i.from[K]], lane[i.from[K]]}...);
   } else {
