@@ -9,6 +9,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 
 Call = dict[str, Any]
 Places = dict[str, np.ndarray]  # for each operand the addresses of its elements, in the operand's shape
@@ -36,8 +37,10 @@ LISTS = ("params", "grad_params", "initial", "fresh", "final", "grad_initial", "
 KINDS = ("float32", "float64", "uint16")  # of numbers; bfloat16 is shown as uint16
 SIZES = (4, 8, 2)  # their bytes
 BFLOAT16 = 2
-CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")  # by number
-GATES, SAVED, STATES, LSTM = (1, 1, 3, 4), (0, 0, 4, 5), (1, 1, 1, 2), 3
+_native = pytest.importorskip("elman._native", reason="the kernels are not built here", exc_type=ImportError)
+CELLS = tuple(_native.cells())  # by number
+GATES, STATES, SAVED = (tuple(numbers) for numbers in zip(*_native.cells().values(), strict=True))
+LSTM = CELLS.index("lstm")
 
 MOST_ELEMENTS, MOST_WORK = 4_000_000, 600_000_000  # elements of an operand, and multiply-adds, up to which these tests run a call
 CHUNK = 2**23  # bytes of gate gradients in which the backward pass walks

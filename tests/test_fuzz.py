@@ -225,7 +225,9 @@ def test_what_is_asked_of_any_numbers_is_answered_or_refused(cell: object, numbe
 
 
 def test_the_table_of_cells_is_what_these_tests_count_on() -> None:
-    assert _native.cells() == {name: (raw.GATES[i], raw.STATES[i], raw.SAVED[i]) for i, name in enumerate(raw.CELLS)}
+    """In the order of their numbers, and what the built-in ones' sizes are made of."""
+    known = {"rnn_tanh": (1, 1, 0), "rnn_relu": (1, 1, 0), "gru": (3, 1, 4), "lstm": (4, 2, 5)}
+    assert dict(list(_native.cells().items())[: len(known)]) == known
 
 
 # --- That the check sees what it looks for ----------------------------------------------------------------------------

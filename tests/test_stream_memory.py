@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 _native = pytest.importorskip("elman._native", reason="the kernels are not built here", exc_type=ImportError)
 
-CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")
-LSTM, GATES, STATES = 3, (1, 1, 3, 4), (1, 1, 1, 2)
+CELLS = tuple(_native.cells())  # by number
+GATES, STATES, _ = (tuple(numbers) for numbers in zip(*_native.cells().values(), strict=True))
+LSTM = CELLS.index("lstm")
 GUARD = 40  # numbers before and after memory that is written
 
 
@@ -283,7 +284,7 @@ def _change(memory: Memory, part: str, value: Any) -> None:
 
 
 WRONG = {
-    "cell": ("0", "x", "expected a cell that has kernels, rnn_tanh, rnn_relu, gru, lstm, got x"),
+    "cell": ("0", "x", f"expected a cell that has kernels, {', '.join(CELLS)}, got x"),
     "no inputs": ("1", 0, "I and B must be at least 1"),
     "inputs": ("1", 4, r"expected parameter 0 of shape \(20, 4\)"),
     "huge": ("2", 2**62, "too large"),

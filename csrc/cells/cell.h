@@ -8,7 +8,7 @@
 //   kSaved                  numbers that forward() saves for backward()
 //   forward(a, x, h, c)     a[0..kGates) in: pre-activations (of the split gate: its recurrent part; x is its input
 //                           part). h: before the step. c: before it, and after. a[0..kSaved) out: what is saved.
-//                           Returns the new h, before any projection.
+//                           Returns h. With output(o, c), which makes h of the last two saved, h can be projected.
 //   kGateGradients          gate gradients per unit. First those of the input's parts, in the order of input_gate(),
 //                           last those of the recurrent parts, in that of the gates. Without a split gate both are one.
 //   kBackwardReadsH         whether backward() reads the new h

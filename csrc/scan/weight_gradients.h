@@ -111,7 +111,7 @@ template <class T, class Cell> class WeightGradients {
   }
 
   bool projection_gradient(long i) const {
-    if constexpr (!Cell::kHasCellState) return true;
+    if constexpr (!requires { &Cell::output; }) return true;
     else {
       const auto pack = [&](long from, long n, long first, long last, T* to) {
         for (long g = first; g < last; ++g)

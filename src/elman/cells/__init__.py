@@ -1,4 +1,4 @@
-"""What one step computes: equation, source, pure functions of plain tensors. Each cell that is imported here can be run by its name."""
+"""What one step computes: equation, source, pure functions of plain tensors. A cell with a name that is imported here runs by that name."""
 
 from elman.cells.cell import Cell as Cell
 from elman.cells.elman import NONLINEARITIES as NONLINEARITIES
@@ -11,4 +11,6 @@ from elman.cells.values import trace_step as trace_step
 from elman.cells.wrapper import Wrapper as Wrapper
 from elman.cells.zoneout import Zoneout as Zoneout
 
-BY_NAME: dict[str, type[Cell]] = {cell.name: cell for cell in (ElmanTanh, ElmanRelu, Gru, Lstm)}
+BY_NAME: dict[str, type[Cell]] = {
+    cell.name: cell for cell in tuple(globals().values()) if isinstance(cell, type) and issubclass(cell, Cell) and cell.name
+}
