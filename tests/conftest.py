@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 # Torch's threads sleep while they wait for work. Spinning for it, some milliseconds each time, they would be in the way of other tests.
@@ -14,6 +15,10 @@ from hypothesis import settings
 
 from cases import every_backend, refusal
 from elman.backends import Backend, kernels, registry
+
+# A shell lets what runs in the background ignore Ctrl-C, and its children with it; some tests are about what Ctrl-C does.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run: what is tested does not depend on the day. HYPOTHESIS_PROFILE=default looks for new ones.
 settings.register_profile("repeatable", derandomize=True, database=None)
