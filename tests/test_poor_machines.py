@@ -8,7 +8,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
+import elman
 from elman.backends import kernels
 
 if TYPE_CHECKING:
@@ -125,6 +127,39 @@ def test_without_kernels_the_reference_runs_and_the_reason_is_told(lacking: str,
     printed = first_call(lacking, tmp_path, WHAT_RUNS)
     assert line("instruction set", printed) == f"none: the kernels are not available ({reason})"
     assert line("why:", printed) == f"reference: native is not built here ({reason})"
+
+
+LOADS = """
+import elman, torch
+x, lengths, expected = torch.load("../numbers.pt")
+program = torch.export.load("../program.pt2").module()
+assert torch.allclose(program(x, lengths), expected, atol=1e-5)
+try:
+    program(x.requires_grad_(), lengths).sum().backward()
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not kernels.available(), reason="the kernels are not built here")
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_an_exported_program_runs_without_the_kernels_it_was_exported_with(batch_first: bool, tmp_path: Path) -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = elman.LSTM(6, 5, 2, bidirectional=True, batch_first=batch_first)
+
+        def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            output, (h_n, c_n) = self.rnn(x, lengths=lengths)
+            return torch.cat([output.flatten(), h_n.flatten(), c_n.flatten()])
+
+    model, numbers = Model(), (torch.randn(4, 4, 6), torch.tensor([4, 1, 0, 3]))
+    torch.export.save(torch.export.export(model, numbers), tmp_path / "program.pt2")
+    torch.save((*numbers, model(*numbers).detach()), tmp_path / "numbers.pt")
+    printed = first_call("kernels", tmp_path, LOADS)
+    assert printed.startswith(
+        "the gradient of torch.ops.elman.scan runs on the compiled kernels, which are not built here (this is the pure"
+    )
 
 
 @pytest.mark.skipif(not kernels.available(), reason="the kernels are not built here")

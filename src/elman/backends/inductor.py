@@ -104,7 +104,7 @@ def teach(operator: OpOverload, module: str, x: Callable[..., Any], gives_none: 
         x: gives the input, of the operator's arguments.
         gives_none: whether the function gives None for an absent tensor, which the operator gives as an empty one.
     """
-    if operator in _taught or "torch._inductor.graph" not in sys.modules:
+    if operator in _taught or "torch._inductor.graph" not in sys.modules or not kernels.available():
         return
     _taught.add(operator)
     from torch._inductor import lowering

@@ -52,6 +52,12 @@ def unavailable_reason() -> str | None:
     return _missing
 
 
+def require(what: str) -> None:
+    """Raise a RuntimeError unless they are: ``what`` runs on them alone."""
+    if _missing is not None:
+        raise RuntimeError(f"{what} runs on the compiled kernels, which are not built here ({_missing}): install Elman with a C++ compiler")
+
+
 def isa() -> str:
     """The instruction set in use: "avx512", "avx2", "neon" or "scalar"; ELMAN_ISA forces one."""
     return _native.isa()

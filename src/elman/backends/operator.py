@@ -13,6 +13,7 @@ from torch import Tensor
 
 from elman.backends import call, inductor, kernels
 from elman.backends.call import NOTHING_SAVED, Saved
+from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
 from elman.backends.stack import Stack
 from elman.cells import BY_NAME
@@ -135,9 +136,19 @@ def _scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor
     if has_no_sequences(x, spans[0], batch_first):
         return _scan_fake(x, h_0, c_0, params, *rest)
     stack = _checked_stack(x, params, rest[5:-2])
-    operands = stack, x, inductor.given(h_0, c_0), params, _spans(*spans), batch_first
-    output, finals, saved = kernels_of(x).forward(*operands, save=save, pad_saved=True)
+    operands = stack, x, inductor.given(h_0, c_0), params, _spans(*spans)
+    if x.is_cpu and not kernels.available():
+        return _or_empty((*_by_reference(*operands, batch_first), *NOTHING_SAVED), x)
+    output, finals, saved = kernels_of(x).forward(*operands, batch_first, save=save, pad_saved=True)
     return _or_empty((output, *_two(finals), *saved), x)
+
+
+def _by_reference(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: list[Tensor], spans: Spans, batch_first: bool
+) -> tuple[Tensor | None, ...]:
+    """The outputs and the final states where there are no kernels: an exported program runs there, too."""
+    output, finals = ReferenceBackend().run(stack, x.transpose(0, 1) if batch_first else x, states, params, spans)
+    return (output.transpose(0, 1) if batch_first else output).contiguous(), *_two(finals)
 
 
 @torch.library.impl(library, "scan_backward", "CUDA")
@@ -162,6 +173,8 @@ def _scan_backward(
     *options: Any,
 ) -> list[Tensor]:
     *sizes, batch_first, needs_grad = options
+    if x.is_cpu:
+        kernels.require("the gradient of torch.ops.elman.scan")
     if has_no_sequences(x, batch_sizes, batch_first):
         operands = x, h_0, c_0, params, batch_sizes, lengths, reset, fresh_h, fresh_c
         fakes = _scan_backward_fake(grad_output, grad_h_n, grad_c_n, *operands, output, hidden, steps, checkpoints, *options)
@@ -206,7 +219,7 @@ def _new_saved(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | 
         from elman.backends.cuda import run
 
         return run.new_saved(stack, x, rows)
-    if x.dtype is torch.bfloat16:
+    if x.dtype is torch.bfloat16 or not kernels.available():
         return NOTHING_SAVED
     directions, gates = stack.num_layers * stack.num_directions, len(stack.cell.gates)
     hidden = x.new_empty((stack.num_layers - 1, rows, stack.output_size)) if stack.num_layers > 1 else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from elman.backends import inductor, reference
+from elman.backends import inductor, kernels, reference
 from elman.backends.operator import define, has_no_sequences, keep_output, kept_output, library, refuse_second_gradient
 from elman.backends.program import call
 from elman.backends.program.call import Kept
@@ -114,6 +114,7 @@ class _Call:
     """The arguments of both operators, taken apart."""
 
     def __init__(self, operands: Sequence[Tensor], lengths: Tensor | None, reset: Tensor | None, text: str, form: Sequence[int]) -> None:
+        kernels.require("torch.ops.elman.program")
         self.program = program_from(text)
         self.kernel = call.kernel_of(self.program)  # which checks the program
         self.form = made = form_of(form)

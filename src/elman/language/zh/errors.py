@@ -6,6 +6,9 @@ SENTENCES = {
     "ELMAN_ISA is {value}, but the kernels are not built here ({reason}); unset it": (
         "ELMAN_ISA 设为 {value}，但这里没有编译好的内核（{reason}），请取消该设置"
     ),
+    "{what} runs on the compiled kernels, which are not built here ({reason}): install Elman with a C++ compiler": (
+        "{what} 只能在编译好的内核上运行，而这里没有编译（{reason}），请在有 C++ 编译器的环境里安装 Elman"
+    ),
     "ELMAN_ISA is {value}, but there is {error}; set it to one of these, or unset it for the best": (
         "ELMAN_ISA 设为 {value}，但{error}，请改为其中之一，或取消设置以自动选用最快的"
     ),
