@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -65,6 +67,29 @@ def test_an_empty_folder_is_bad_input(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["train", "text", str(tmp_path)])
     assert result.exit_code == 2
     assert "holds 0 characters" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "used"), [(None, "passive"), ("active", "active")])
+def test_torchs_threads_sleep_while_they_wait_unless_told_otherwise(given: str | None, used: str, folder: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    if given:
+        environment["OMP_WAIT_POLICY"] = given
+    arguments = ["elman", "train", "text", str(folder), "--steps", "1", "--hidden-size", "4", "--out", str(tmp_path / "out")]
+    code = f"""
+import os, sys
+sys.argv = {arguments}
+class Looking:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print("torch sees", os.environ.get("OMP_WAIT_POLICY"), file=sys.stderr)
+sys.meta_path.insert(0, Looking())
+from elman_cli import main
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert f"torch sees {used}" in result.stderr
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

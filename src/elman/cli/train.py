@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -39,6 +40,8 @@ SECONDS, LEARNING_RATE = 90.0, 3e-3
 @app.callback()
 def _train(lang: Lang = None) -> None:
     """Train a network on data of your own."""
+    # Before torch loads: its threads, which spin between two operations, do nothing else for milliseconds where another process is busy.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @app.command(cls=Command)
