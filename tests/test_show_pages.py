@@ -242,7 +242,7 @@ def test_a_folded_matrix_keeps_its_corners() -> None:
         (duration(1.25e-5), "12.5 µs"),
         (duration(0.0321), "32.1 ms"),
         (duration(2.0), "2 s"),
-        (count(1234567), "1 234 567"),
+        (count(1234567), "1,234,567"),
     ],
 )
 def test_numbers_read_well(text: str, said: str) -> None:

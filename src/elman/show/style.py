@@ -110,8 +110,8 @@ def duration(seconds: float) -> str:
 
 
 def count(value: int) -> str:
-    """Thousands set apart by a space: "1 234 567"."""
-    return f"{value:,}".replace(",", " ")
+    """Thousands set apart by a comma: "1,234,567"."""
+    return f"{value:,}"
 
 
 def numbers(values: Sequence[float], width: int) -> Text:
