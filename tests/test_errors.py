@@ -270,9 +270,13 @@ def test_an_option_of_another_network_raises_what_torch_raises(layer: str, optio
 
 @every_layer
 @pytest.mark.parametrize("suffix", ["", "Cell"])
-@pytest.mark.parametrize("x", [[[1.0]], None], ids=str)
-def test_an_input_that_is_no_tensor_is_a_type_error(layer: str, suffix: str, x: object) -> None:
-    with pytest.raises(TypeError, match=r"expected x to be a tensor( or a PackedSequence)?, got \w+$"):
+@pytest.mark.parametrize(
+    ("x", "got"),
+    [(None, "NoneType"), ([], "list"), ((z(5, 3, 10), None), "tuple"), ([[1.0]], "list: convert it with torch.tensor(x)")],
+    ids=["None", "nothing", "a tensor and more", "numbers"],
+)
+def test_an_input_that_is_no_tensor_is_a_type_error(layer: str, suffix: str, x: object, got: str) -> None:
+    with pytest.raises(TypeError, match=rf"expected x to be a tensor( or a PackedSequence)?, got {re.escape(got)}$"):
         getattr(elman, layer + suffix)(10, 20)(x)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,3 +60,49 @@ def test_a_misspelt_name_is_told_what_it_is_like() -> None:
     with pytest.raises(AttributeError) as caught:
         elman.Lstm  # noqa: B018
     assert (caught.value.name, caught.value.obj) == ("Lstm", elman)  # of these Python makes "Did you mean: 'LSTM'?"
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_what_is_said_of_a_list_of_tensors_mends_it(batch_first: bool) -> None:
+    rnn = elman.GRU(10, 20, batch_first=batch_first)
+    x = [torch.randn(5, 10), torch.randn(3, 10)]
+    with pytest.raises(TypeError) as raised:
+        rnn(x)
+    said = str(raised.value)
+    found = re.search(r"of sequences with (.*) and pass (lengths=.*), of steps with (.*)$", said)
+    assert found is not None
+    pad, lengths, steps = found.groups()
+    output = eval(f"rnn({pad}, {lengths})", {"torch": torch, "rnn": rnn, "x": x})[0]
+    for sequence, each in enumerate(x):
+        alone = output[sequence, : len(each)] if batch_first else output[: len(each), sequence]
+        torch.testing.assert_close(alone, rnn(each)[0])
+    batch = torch.randn(5, 2, 10)
+    expected = rnn(batch.transpose(0, 1) if batch_first else batch)[0]
+    torch.testing.assert_close(eval(f"rnn({steps})", {"torch": torch, "rnn": rnn, "x": list(batch)})[0], expected)
+    with pytest.raises(TypeError, match=re.escape("expected x to be a tensor, got list: make one with torch.stack(x)")):
+        elman.GRUCell(10, 20)([torch.zeros(10), torch.zeros(10)])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"dtype": "float32"}, "expected dtype to be a torch.dtype or None, got 'float32': pass torch.float32"),
+        ({"dtype": np.float64}, "expected dtype to be a torch.dtype or None, got <class 'numpy.float64'>: pass torch.float64"),
+        ({"dtype": "torch.half"}, "expected dtype to be a torch.dtype or None, got 'torch.half': pass torch.half"),
+        ({"dtype": "fish"}, "expected dtype to be a torch.dtype or None, got 'fish'"),
+        ({"device": 1.5}, "expected device to be a torch.device, its name or None, got 1.5"),
+        ({"device": 1.5, "dtype": torch.float64}, "expected device to be a torch.device, its name or None, got 1.5"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("module", ["LSTM", "GRUCell"])
+def test_of_device_and_dtype_the_wrong_one_is_named(module: str, option: dict[str, object], said: str) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(said)}$"):
+        getattr(elman, module)(10, 20, **option)
+
+
+def test_python_suggests_the_cell_rather_than_its_module() -> None:
+    with pytest.raises(AttributeError):
+        elman.zoo.Mgu  # noqa: B018
+    assert "MGU" in dir(elman.zoo)
+    assert "mgu" not in dir(elman.zoo)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from elman.backends import WHOLE, Spans
-from elman.layers.errors import and_torchs, autocasts, check_layout, conversion, wrong_kind
+from elman.layers.errors import and_torchs, autocasts, check_layout, conversion, wrong_input
 from elman.layers.initial_state import check_states
 from elman.layers.packed import check_batch_sizes, check_order
 from elman.layers.spans import as_lengths, as_time_major_reset, wrong_lengths
@@ -81,7 +81,7 @@ def _of_packed(
     reset: Reset | None,
 ) -> Call:
     if not isinstance(packed, PackedSequence):
-        raise wrong_kind("x", "a tensor or a PackedSequence", packed)
+        raise wrong_input("a tensor or a PackedSequence", packed, layer.batch_first)
     if lengths is not None:
         raise wrong_lengths(lengths)
     batch_sizes, batch = check_packed(layer, packed, params)
@@ -141,7 +141,7 @@ def of_cell(cell: RecurrentCell[Any], x: Tensor, states: States, beside: Mapping
 def _check_quickly(x: Any, weight: Tensor, input_size: int, axes: Mapping[int, str], wrong_dtype: type[Exception]) -> int:
     """``check_input``, at the cost of a few comparisons if nothing is wrong. Returns the number of axes."""
     if not isinstance(x, Tensor):
-        raise wrong_kind("x", "a tensor", x)
+        raise wrong_input("a tensor", x)
     check_layout("x", x)
     shape = x.shape
     rank = len(shape)
@@ -198,7 +198,7 @@ def check_input(x: Tensor, weight: Tensor, input_size: int, axes: Mapping[int, s
 
 def _check_axes(x: Any, axes: Mapping[int, str]) -> None:
     if not isinstance(x, Tensor):
-        raise wrong_kind("x", "a tensor", x)
+        raise wrong_input("a tensor", x)
     check_layout("x", x)
     if x.dim() not in axes:
         error = RuntimeError if axes is _PACKED_AXES else ValueError
@@ -219,7 +219,7 @@ def check_form(layer: Recurrent[Any], x: Any, states: tuple[Any, ...] | None) ->
         data, is_batched = x, x.dim() == 3
         batch = x.shape[0 if layer.batch_first else 1]
     else:
-        raise wrong_kind("x", "a tensor or a PackedSequence", x)
+        raise wrong_input("a tensor or a PackedSequence", x, layer.batch_first)
     rank = 3 if is_batched else 2
     if states is not None and not all(isinstance(state, Tensor) and state.dim() == rank for state in states):
         leading: tuple[int, ...] = (layer.num_layers * layer.stack.num_directions, batch)[: rank - 1]

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import torch
+from torch import nn
 
 from elman.cells import BY_NAME, Cell, Wrapper
 from elman.cells.cell import options_of
@@ -38,7 +39,7 @@ def as_cell(cell: object, hidden_size: object, device: torch.device | str | None
     if not isinstance(cell, Cell):
         if isinstance(cell, type) and issubclass(cell, Cell):
             raise TypeError(f"expected cell to be an elman.Cell, got the class {cell.__name__}: make one with {cell.__name__}()")
-        raise TypeError(f"expected cell to be an elman.Cell, got {brief(cell)}: derive its class from elman.Cell")
+        raise TypeError(f"expected cell to be an elman.Cell, {_got_instead(cell)}")
     if type(cell) is BY_NAME.get(cell.name):
         return cell
     if isinstance(cell, Wrapper):
@@ -47,6 +48,17 @@ def as_cell(cell: object, hidden_size: object, device: torch.device | str | None
     if not torch._C._len_torch_dispatch_stack() and not torch.compiler.is_compiling():  # numbers may be unknown there
         try_step(cell, min(max(as_int(hidden_size) or 1, 1), MOST_UNITS), device, dtype)
     return cell
+
+
+def _got_instead(cell: object) -> str:
+    """What came that is not a cell, and how to mend it: the network itself where a built-in one is named, by its class or in a word."""
+    kind = cell if isinstance(cell, type) else type(cell)
+    got = f"got the class {kind.__name__}" if kind is cell else f"got {brief(cell)}"
+    name = str(cell).upper() if isinstance(cell, str) else kind.__name__.removesuffix("Cell")
+    if name not in ("RNN", "GRU", "LSTM") or not (isinstance(cell, str) or issubclass(kind, (nn.RNNBase, nn.RNNCellBase))):
+        return f"{got}: derive its class from elman.Cell"
+    article, sizes = "a" if name == "GRU" else "an", "(input_size, hidden_size)"
+    return f"{got}: {article} {name} is elman.{name}{sizes}, one step of it elman.{name}Cell{sizes}"
 
 
 def _check_declarations(cell: Cell) -> None:

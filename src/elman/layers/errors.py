@@ -27,6 +27,19 @@ def wrong_kind(name: str, expected: str, got: object) -> TypeError:
     return TypeError(f"expected {name} to be {expected}, got {type(got).__name__}{hint}")
 
 
+def wrong_input(expected: str, got: object, batch_first: bool | None = None) -> TypeError:
+    """The error for an x of a type that cannot be used. ``batch_first``: of a layer, how a batch is laid out; None if x is one step."""
+    hint, tensors = "", [isinstance(each, Tensor) for each in got] if isinstance(got, (list, tuple)) else []
+    if tensors and all(tensors):
+        pad, steps = ("pad_sequence(x, batch_first=True)", "torch.stack(x, 1)") if batch_first else ("pad_sequence(x)", "torch.stack(x)")
+        hint = f": make one of sequences with torch.nn.utils.rnn.{pad} and pass lengths=[len(each) for each in x], of steps with {steps}"
+        if batch_first is None:
+            hint = ": make one with torch.stack(x)"
+    elif tensors and not any(tensors):
+        hint = ": convert it with torch.tensor(x)"
+    return TypeError(f"{wrong_kind('x', expected, got)}{hint}")
+
+
 def wrong_module(expected: str, got: object) -> TypeError:
     """The error for an object that is not one of Elman's modules. Names its package: torch.nn's modules go by the same names."""
     kind = type(got)

@@ -99,5 +99,10 @@ def check_placement(device: object, dtype: object) -> None:
     try:
         torch.empty(0, device=device, dtype=dtype)  # type: ignore[call-overload]
     except TypeError:
-        expected = "expected device to be a torch.device, its name or None, and dtype to be a torch.dtype or None"
-        raise TypeError(f"{expected}, got {brief(device)} and {brief(dtype)}") from None
+        try:
+            torch.empty(0, dtype=dtype)  # type: ignore[call-overload]
+        except TypeError:
+            name = getattr(dtype, "__name__", str(dtype)).removeprefix("torch.")  # of "float32", numpy.float32, numpy.dtype("float32")
+            hint = f": pass torch.{name}" if isinstance(getattr(torch, name, None), torch.dtype) else ""
+            raise TypeError(f"expected dtype to be a torch.dtype or None, got {brief(dtype)}{hint}") from None
+        raise TypeError(f"expected device to be a torch.device, its name or None, got {brief(device)}") from None

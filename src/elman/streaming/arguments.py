@@ -32,8 +32,8 @@ def as_input(rnn: Recurrent[Any], batch: int, x: Any, axes: dict[int, str], batc
     shape = tuple(given.shape)
     if "B" in axes[len(shape)] and shape[batch_axis] != batch:
         raise RuntimeError(
-            f"expected x of {batch} sequences (batch_size), got {shape[batch_axis]}: x has shape {shape}; "
-            f"make the stream with elman.stream(rnn, batch_size={shape[batch_axis]})"
+            f"expected x of {batch} {'sequence' if batch == 1 else 'sequences'} (batch_size), got {shape[batch_axis]}: "
+            f"x has shape {shape}; make the stream with elman.stream(rnn, batch_size={shape[batch_axis]})"
         )
     return given
 

@@ -55,3 +55,8 @@ CELLS = (
 """All of them, in the order of the documentation."""
 
 __all__ = ["CELLS", "GRUDInput", "antisymmetric", *sorted(cell.__name__ for cell in CELLS)]
+
+
+def __dir__() -> list[str]:
+    """The cells, not the modules that they are in: what a tab completes, and what Python suggests for a name that is not there."""
+    return __all__
