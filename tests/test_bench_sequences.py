@@ -97,7 +97,7 @@ def test_ctrl_c_prints_what_has_been_found(monkeypatch: pytest.MonkeyPatch, caps
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--cell", "rnm"), "expected cells from rnn, gru, lstm, got 'rnm'"),
+        (("--cell", "rnm"), "--cell: unknown kind 'rnm'; did you mean 'rnn'?"),
         (("--rows", "2"), "--rows: --grid sequences has no rows to choose from"),
     ],
 )

@@ -178,7 +178,7 @@ def test_a_model_of_a_cell_has_as_many_parameters_as_is_said_before(file: Path) 
 COMMANDS = {
     "neither": (("explain",), "expected a kind of network or --cell, got neither"),
     "both": (("explain", "rnn", "--cell", "{file}:Leaky"), "expected a kind of network or --cell, got both"),
-    "numbers": (("explain", "--cell", "{file}:Leaky", "--numbers"), "declares equations, got Leaky(alpha=0.1); leave --numbers out"),
+    "numbers": (("explain", "--cell", "{file}:Leaky", "--numbers"), "--numbers is for rnn, gru and lstm only, got "),
     "a wrong step": (("explain", "--cell", "{file}:Wrong"), "expected the step of Wrong to use x.h, got x.q (at "),
     "device": (("tour", "--cell", "{file}:Leaky", "--device", "cuda"), "runs on the CPU only; leave --device out"),
     "threads": (("bench", "--cell", "{file}:Leaky", "--threads", "1,2"), "takes a single number, got 1, 2"),

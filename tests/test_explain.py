@@ -44,7 +44,7 @@ def test_every_option_reaches_the_network() -> None:
 
 def test_it_tells_shapes_costs_and_backend() -> None:
     text = invoke("rnn", "--num-layers", "2", "--bidirectional")
-    for said in ("(5, 3, 40)", "weight_ih_l1_reverse", "3 760", "3 600", "54 000", "backend"):
+    for said in ("(5, 3, 40)", "weight_ih_l1_reverse", "3,760", "3,600", "54,000", "backend"):
         assert said in text
 
 
@@ -64,8 +64,12 @@ def test_an_lstm_has_two_states_gates_and_a_projection() -> None:
 def test_a_gru_tells_its_gates_costs_and_equations_in_both_languages() -> None:
     for language, said in {"en": "update gate: how much of the old state is kept", "zh": "更新门：保留多少旧状态"}.items():
         text = invoke("gru", "--no-bias", "--lang", language)
-        for part in (said, "n[t] = tanh(W_in x[t] + r[t] * (W_hn h[t-1]))", "20:40", "(60, 20)", "1 800"):
+        for part in (said, "n[t] = tanh(W_in x[t] + r[t] * (W_hn h[t-1]))", "20:40", "(60, 20)", "1,800"):
             assert part in text
+
+
+def test_a_kind_may_be_named_as_the_other_commands_take_it() -> None:
+    assert invoke("--cell", "gru") == invoke("gru")
 
 
 def test_a_race_is_run_unless_it_is_declined() -> None:

@@ -223,7 +223,7 @@ def test_its_axes_are_those_of_the_gates_that_read() -> None:
 
 
 def test_a_number_cannot_be_worked_out_without_equations(own: Spec) -> None:
-    with pytest.raises(ValueError, match=r"expected a cell that declares equations, got .*; leave --numbers out"):
+    with pytest.raises(ValueError, match=r"--numbers is for rnn, gru and lstm only, got .*; leave it out"):
         Network(own, which={})
 
 

@@ -45,14 +45,14 @@ def cell_by_name(name: str) -> Cell:
 
 
 def _of_zoo(name: str) -> Any:
-    try:
-        zoo = resolve_name("elman.zoo")
-    except (ImportError, AttributeError):
-        raise ValueError(f"unknown cell 'zoo.{name}': there is no zoo here") from None
-    cells = [each for each in dir(zoo) if _is_cell(getattr(zoo, each))]
+    cells = _cells_of_zoo()
     if name not in cells:
-        raise ValueError(f"unknown cell {f'zoo.{name}'!r}; {hint(name, cells, _ZOO)}")
-    return getattr(zoo, name)
+        raise ValueError(f"unknown cell {f'zoo.{name}'!r}; {hint(name, list(cells), _ZOO)}")
+    return cells[name]
+
+
+def _cells_of_zoo() -> dict[str, Any]:
+    return {cell.__name__: cell for cell in resolve_name("elman.zoo:CELLS")}
 
 
 def _of_file(path: Path, name: str) -> Any:
@@ -76,6 +76,13 @@ def _of_file(path: Path, name: str) -> Any:
 
 def _is_cell(value: object) -> bool:
     return isinstance(value, Cell) or (isinstance(value, type) and issubclass(value, Cell) and value is not Cell)
+
+
+def hint_of_kind(name: str, kinds: Sequence[str]) -> str:
+    """What may have been meant by an unknown kind of network: a cell of the zoo by the name of its class alone, or one of the kinds."""
+    of_zoo = {cell.casefold(): cell for cell in _cells_of_zoo()}
+    found = of_zoo.get(name.casefold())
+    return hint(name, kinds) if found is None else f"did you mean --cell {_ZOO}{found}?"
 
 
 def hint(name: str, known: Sequence[str], prefix: str = "") -> str:

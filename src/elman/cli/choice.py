@@ -25,10 +25,11 @@ def select(cells: str, grid: str, rows: str) -> list[tuple[int, Case]]:
 def cells_of(cells: str) -> list[str]:
     """The cells that ``"rnn,gru"`` names, each once."""
     from elman.bench.case import CELLS
+    from elman.cells.by_name import hint_of_kind
 
     chosen = cells.split(",")
     if unknown := [cell for cell in chosen if cell not in CELLS]:
-        raise ValueError(f"--cell: expected cells from {', '.join(CELLS)}, got {unknown[0]!r}")
+        raise ValueError(f"--cell: unknown kind {unknown[0]!r}; {hint_of_kind(unknown[0], CELLS)}")
     return list(dict.fromkeys(chosen))
 
 

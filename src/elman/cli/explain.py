@@ -105,7 +105,6 @@ def explain(
 
     Example:  [bold]elman explain --cell zoo.MGU --hidden-size 64[/]
     """
-    from elman.cells.by_name import is_own
     from elman.show.network import Network
     from elman.show.pages import explain_page
     from elman.show.specification import Spec
@@ -116,14 +115,13 @@ def explain(
     if (kind is None) == (cell is None):
         got = "neither" if kind is None else "both"
         raise ValueError(f"expected a kind of network or --cell, got {got}; for a built-in network write elman explain rnn")
-    if cell is not None and not is_own(cell):
-        raise ValueError(f"expected a cell like zoo.MGU or path/to/file.py:MyCell, got {cell!r}")
+    kind = kind or cell or ""
     sizes = None if lengths is None else _lengths(lengths)
     if seq_len is None and sizes is not None and not any(sizes):
         raise ValueError("all --lengths are 0; give the number of steps with --seq-len")
 
     spec = Spec(
-        kind=kind or cell or "",
+        kind=kind,
         input_size=input_size,
         hidden_size=hidden_size,
         num_layers=num_layers,

@@ -97,6 +97,17 @@ def paragraphs(text: str) -> list[str]:
 class Command(_Help, TyperCommand):
     """A command whose help is in the reader's language. The library is imported when it runs, so that help is quick."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return list(super().parse_args(ctx, args))
+        except UsageError as error:
+            said: str = error.message  # type: ignore[attr-defined]
+            extra = re.fullmatch(r"Got unexpected extra argument\S* \((\S+)\)", said)
+            options = [name for param in self.params if param.param_type_name == "option" for name in param.opts]
+            if extra and _names_cells(extra[1]) and "--cell" in options and len(options) >= len(self.params):
+                error.message = f"{said}; did you mean --cell {extra[1]}?"  # type: ignore[attr-defined]
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         library = sys.modules["elman"]
         if not hasattr(library, "__version__") and library.__spec__ and library.__spec__.loader:  # as `elman_cli` leaves it
@@ -105,6 +116,11 @@ class Command(_Help, TyperCommand):
             except ImportError as error:
                 fail(str(error), FAILED)
         return super().invoke(ctx)
+
+
+def _names_cells(value: str) -> bool:
+    """Whether a value may be what ``--cell`` takes: "gru", "rnn,lstm", "zoo.MGU", "my.py:MyCell"."""
+    return all(each in ("rnn", "gru", "lstm") or each.startswith("zoo.") or ":" in each for each in value.split(","))
 
 
 class Group(_Help, TyperGroup):

@@ -50,7 +50,7 @@ class Network(SimpleNamespace):
         self.backend: str = run[f"elman.why({spec.name}, {spec.arguments})"]
         self.agreement, self.speed = compared(spec, run, timed, self.costs.multiply_adds_per_step)
         if which is not None and not self.equations:
-            raise ValueError(f"expected a cell that declares equations, got {spec.own_cell!r}; leave --numbers out")
+            raise ValueError(f"--numbers is for rnn, gru and lstm only, got {spec.kind}; leave it out")
         self.worked = None if which is None else HandWorked(spec, run, **which)
 
 

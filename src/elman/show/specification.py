@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import elman
-from elman.cells.by_name import cell_by_name, hint, is_own
+from elman.cells.by_name import cell_by_name, hint_of_kind, is_own
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +92,7 @@ class Spec:
 
     def _check(self) -> None:
         if self.kind not in KINDS and not is_own(self.kind):
-            raise ValueError(f"unknown kind {self.kind!r}; {hint(self.kind, KINDS)}")
+            raise ValueError(f"unknown kind {self.kind!r}; {hint_of_kind(self.kind, KINDS)}")
         for name, kind in OPTIONS_OF_ONE_KIND.items():
             if (given := getattr(self, name)) != getattr(Spec, name) and self.kind != kind:
                 raise ValueError(f"expected no {name}, got {given}: only an {kind.upper()} takes it")

@@ -49,7 +49,9 @@ SENTENCES = {
     ),
     "--json: expected a file name, or - for standard output, got {value}": "--json 应为文件名，或用 - 表示标准输出，收到 {value}",
     "--json: cannot write {path}: {error}": "--json：无法写入 {path}：{error}",
-    "--cell: expected cells from {known}, got {value}": "--cell 的可选值为 {known}，收到 {value}",
+    "--cell: unknown kind {value}": "--cell：未知的网络类型：{value}",
+    "did you mean --cell {name}?": "是不是 --cell {name}？",
+    "--numbers is for rnn, gru and lstm only, got {kind}": "--numbers 仅适用于 rnn、gru 和 lstm，收到 {kind}",
     "--against: expected libraries from {known}, got {value}": "--against 的可选值为 {known}，收到 {value}",
     "--threads: expected different numbers from 1 to {most} like 2 or 1,2,4, got {value}": (
         "--threads 应为 1 到 {most} 之间互不相同的数，如 2 或 1,2,4，收到 {value}"
