@@ -183,7 +183,6 @@ def report(complete: bool = True) -> DeviceReport:
             {"torch": Timing((torchs,)), "elman": Timing((6e-6,)), FLOAT16: Timing((torchs / 2,))}
             | ({AGAIN: Timing((6.06e-6,))} if number == 1 else {}),
             peak=None,
-            neighbours=None,
             errors={"elman": {"x": 1e-3, "bias_hh_l0": 2e-3}, "torch": {"x": 3e-3, "bias_hh_l0": 2e-3}},
         )
         for number, torchs in ((1, 24e-6), (2, 3e-6))

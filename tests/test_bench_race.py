@@ -120,3 +120,10 @@ def test_the_garbage_collector_rests_during_the_race_and_comes_back() -> None:
 def test_no_rounds_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1 round, got 0"):
         race({}, rounds=0, min_block_s=1.0)
+
+
+def test_a_race_tells_how_busy_other_processes_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = iter([(0.0, 0.0, 0.0), (2.0, 4.0, 1.0)])  # of 4 seconds at work in 2, 1 was this process's
+    monkeypatch.setattr("elman.bench.machine._clocks", lambda: next(clocks))
+    timings = race({"one": lambda: None}, rounds=1, min_block_s=0.0)
+    assert timings["one"].neighbours == 1.5

@@ -76,9 +76,9 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path, capsys: pyte
 
 def test_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("--cell", "rnn", "--mode", "train", "--markdown") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[2:4] == ["|  | RNN train |", "| :-- | --: |"]
-    assert lines[4].startswith("| ragged | ")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert lines[:2] == ["|  | RNN train |", "| :-- | --: |"]
+    assert lines[2].startswith("| ragged | ")
 
 
 @pytest.mark.slow

@@ -212,7 +212,7 @@ def measure(
                     again.add((case.cell, mode))
                     calls[AGAIN] = network_of(elman, case, mode, of_dtype, device, ragged=ragged).call(mode)
                 timings = race(calls, rounds=rounds, min_block_s=min_block_s, stopwatch=stopwatch)
-                row = DeviceRow(number, case, mode, ours.why(), timings, peak=None, neighbours=None, errors=errors)
+                row = DeviceRow(number, case, mode, ours.why(), timings, peak=None, errors=errors)
             yield row
 
 

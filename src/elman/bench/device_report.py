@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elman.bench.device_race import FLOAT16, DeviceRow
-from elman.bench.render import Page, Table, against_itself, microseconds, ratio_text, title_of, versions_text
+from elman.bench.render import Page, Table, against_itself, doubts, microseconds, ratio_text, title_of, versions_text
 from elman.bench.report import geometric_means, means_by_part, parts, raced
 from elman.language import _, translated
 
@@ -75,11 +75,10 @@ class DeviceReport:
     def page(self) -> Page:
         """A table for each cell and mode, and notes."""
         tables = [_table(*part, rows) for part, rows in parts(self.rows).items()]
-        return Page(tables, list(self._notes()))
+        timings = (timing for row in self.rows for timing in row.timings.values())
+        return Page(tables, list(self._notes()), doubts(timings, complete=self.complete))
 
     def _notes(self) -> Iterator[str]:
-        if not self.complete:
-            yield _("CUT SHORT: rows are missing.")
         yield _(
             "{dtype}. Medians of {rounds} interleaved rounds, in µs a call, timed by events on the GPU. ±: half the interquartile range, "
             "of the library that varied most. vs: torch's time over Elman's, median of the rounds' ratios.",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from elman.backends import kernels
 from elman.bench.agreement import check
-from elman.bench.machine import Neighbours
 from elman.bench.race import Timing, race, ratio
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ class Row:
         backend: what Elman ran it on, as ``elman.why`` says it.
         timings: by contestant, Elman's among them; with ``AGAIN``, a second Elman's, built anew.
         peak: the machine's FMA peak measured before the race, in floating-point operations a second; None if nothing can measure it.
-        neighbours: how many cores other processes kept busy meanwhile; None where unknown.
     """
 
     number: int
@@ -38,7 +36,6 @@ class Row:
     backend: str
     timings: Mapping[str, Timing]
     peak: float | None
-    neighbours: float | None
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -94,7 +91,6 @@ def measure(
     again: set[tuple[str, Mode]] = set()
     for number, case in cases:
         for mode in modes:
-            neighbours = Neighbours()
             jobs = {who.name: who.job(case, mode) for who in (*others, elman) if mode in who.modes}
             if always_again or (case.cell, mode) not in again:
                 again.add((case.cell, mode))
@@ -104,4 +100,4 @@ def measure(
                 check(f"{name}, {case.cell} {case}, {mode}", answer, answers["torch"])
             peak = fma_peak(threads)
             timings = race({name: job.run for name, job in jobs.items()}, rounds=rounds, min_block_s=min_block_s)
-            yield Row(number, case, mode, elman.why(case, mode), timings, peak, neighbours.cores_busy())
+            yield Row(number, case, mode, elman.why(case, mode), timings, peak)

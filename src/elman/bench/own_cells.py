@@ -10,7 +10,7 @@ import torch
 from elman.bench.agreement import check
 from elman.bench.cell_contestants import CellCase, Loop
 from elman.bench.race import race, ratio
-from elman.bench.render import Page, Table, microseconds, ratio_text, versions_text
+from elman.bench.render import Page, Table, doubts, microseconds, mode_name, ratio_text, versions_text
 from elman.language import _, translated
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def page(rows: Sequence[OwnRow], absent: Sequence[str], machine: Machine, thread
         [
             row.cell,
             str(row.size),
-            row.mode,
+            mode_name(row.mode),
             microseconds(row.timings["elman"]),
             *(ratio_text(row.over_elman(name)) if name in row.timings else "" for name in others),
         ]
@@ -130,4 +130,5 @@ def page(rows: Sequence[OwnRow], absent: Sequence[str], machine: Machine, thread
         ),
         f"T={STEPS}, B={BATCH}; " + _("medians of {rounds} interleaved rounds, threads: {threads}.", rounds=rounds, threads=threads),
     ]
-    return Page([Table("", header, body, words=(0, 2))], [*notes, *map(translated, absent), versions_text(machine)])
+    warnings = doubts(timing for row in rows for timing in row.timings.values())
+    return Page([Table("", header, body, words=(0, 2))], [*notes, *map(translated, absent), versions_text(machine)], warnings)

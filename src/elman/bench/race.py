@@ -10,12 +10,14 @@ import gc
 import random
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
+from elman.bench.machine import Neighbours
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class Stopwatch(Protocol):
@@ -38,9 +40,11 @@ class Timing:
 
     Attributes:
         rounds: the mean over each round's block, in order; the same round of two contestants of one race lies close in time.
+        neighbours: how many cores other processes kept busy during the race; None where unknown.
     """
 
     rounds: tuple[float, ...]
+    neighbours: float | None = field(default=None, compare=False)
 
     @property
     def median(self) -> float:
@@ -65,6 +69,15 @@ class Timing:
         if len(self.rounds) == 1:
             return [self.rounds[0]] * 3
         return statistics.quantiles(self.rounds, n=4, method="inclusive")
+
+
+def most_neighbours(timings: Iterable[Timing]) -> float | None:
+    """How many cores other processes kept busy in the race in which they were busiest.
+
+    >>> most_neighbours([Timing((1.0,), neighbours=0.5), Timing((1.0,), neighbours=0.25), Timing((1.0,))])
+    0.5
+    """
+    return max((timing.neighbours for timing in timings if timing.neighbours is not None), default=None)
 
 
 def ratio(a: Timing, b: Timing) -> float:
@@ -119,6 +132,7 @@ def race(
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
+    neighbours = Neighbours()
     try:
         calls = {name: _calls_lasting(min_block_s, run, timed) for name, run in contestants.items()}
         for _ in range(rounds):
@@ -128,7 +142,8 @@ def race(
     finally:
         if collecting:
             gc.enable()
-    return {name: Timing(tuple(seconds[name])) for name in contestants}
+    busy = neighbours.cores_busy()
+    return {name: Timing(tuple(seconds[name]), busy) for name in contestants}
 
 
 def _calls_lasting(min_block_s: float, run: Callable[[], object], timed: Stopwatch) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from elman.bench.measure import AGAIN
+from elman.bench.race import most_neighbours
 from elman.bench.report import geometric_means, parts
 from elman.bench.sequences import BATCH, QUESTIONS, SIZE, STEPS
 from elman.language import _, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import Console
 
@@ -44,16 +45,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
-    """A printable page of results."""
+    """A printable page of results: what makes them doubtful above the tables, and notes below."""
 
     tables: list[Table]
     notes: list[str]
+    warnings: list[str] = field(default_factory=list)
 
     def print(self, console: Console) -> None:
         """Print it in colour where the terminal has it; 80 columns are enough."""
         from rich import box
         from rich.table import Table as Drawn
 
+        for warning in self.warnings:
+            console.print(warning, style="bold red", markup=False, highlight=False)
         for table in self.tables:
             drawn = Drawn(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
             for index, name in enumerate(table.header):
@@ -68,8 +72,8 @@ class Page:
             console.print(note, markup=False, highlight=False)
 
     def markdown(self) -> str:
-        """The page as GitHub's tables, and a list of the notes."""
-        blocks = []
+        """The page as GitHub's tables, quoted warnings above them, and a list of the notes below."""
+        blocks = [f"> **{warning}**" for warning in self.warnings]
         for table in self.tables:
             body = [*table.body[:-1], [f"**{cell}**" if cell else "" for cell in table.body[-1]]] if table.sums_up else table.body
             ruler = [":--" if index in table.words else "--:" for index in range(len(table.header))]
@@ -77,9 +81,26 @@ class Page:
         return "\n\n".join([*blocks, "\n".join(f"- {note}" for note in self.notes)])
 
 
+def doubts(timings: Iterable[Timing], *, complete: bool = True) -> list[str]:
+    """What stands above the tables: that rows are missing, that other processes took part in the machine."""
+    warnings = [] if complete else [_("CUT SHORT: rows are missing.")]
+    neighbours = most_neighbours(timings)
+    if neighbours is not None and neighbours > MUCH_COMPANY:
+        warnings.append(
+            _(
+                "WARNING: other processes kept up to {busy} cores busy meanwhile, so that ratios may be far off: measure again on a quiet "
+                "machine.",
+                busy=f"{neighbours:.1f}",
+            )
+        )
+    return warnings
+
+
 def race_page(report: Report) -> Page:
     """Elman beside the others: a table for each cell and mode."""
-    return Page([_race_table(report, *part, rows) for part, rows in parts(report.rows).items()], list(_race_notes(report)))
+    tables = [_race_table(report, *part, rows) for part, rows in parts(report.rows).items()]
+    timings = (timing for row in report.rows for timing in row.timings.values())
+    return Page(tables, list(_race_notes(report)), doubts(timings, complete=report.complete))
 
 
 def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, rounds: int) -> Page:
@@ -90,7 +111,8 @@ def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, ro
         [question, *(ratio_text(by_key[key].ratio) if (key := (question, cell, mode)) in by_key else "" for cell, mode in asked)]
         for question in QUESTIONS
     ]
-    table = Table(_("time of the alternative over Elman's"), ["", *(f"{cell.upper()} {mode}" for cell, mode in asked)], body, words=(0,))
+    header = ["", *(f"{cell.upper()} {mode_name(mode)}" for cell, mode in asked)]
+    table = Table(_("time of the alternative over Elman's"), header, body, words=(0,))
     notes = [f"{question}{_(': ')}{_(meaning)}" for question, meaning in QUESTIONS.items()]
     streams = [a for a in answers if a.question == "stream"]
     if streams:
@@ -105,7 +127,7 @@ def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, ro
             machine=_machine(machine),
         )
     )
-    return Page([table], [*notes, versions_text(machine)])
+    return Page([table], [*notes, versions_text(machine)], doubts(timing for a in answers for timing in (a.elman, a.beside)))
 
 
 def threads_page(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy: int) -> Page:
@@ -115,7 +137,7 @@ def threads_page(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy
         [
             f"{row.case.cell.upper()} {row.number}",
             str(row.case),
-            row.mode,
+            mode_name(row.mode),
             str(row.threads),
             microseconds(row.timing),
             f"{row.timing.spread:.0%}",
@@ -140,7 +162,8 @@ def threads_page(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy
     ]
     if busy:
         notes.append(_("Busy processes meanwhile: {busy}.", busy=busy))
-    return Page([Table(_("Elman by number of threads"), header, body, words=(0, 1, 2))], [*notes, versions_text(machine)])
+    table = Table(_("Elman by number of threads"), header, body, words=(0, 1, 2))
+    return Page([table], [*notes, versions_text(machine)], [] if busy else doubts(row.timing for row in rows))
 
 
 def compiled_page(rows: Sequence[CompiledRow], machine: Machine, threads: int, rounds: int) -> Page:
@@ -176,21 +199,27 @@ def compiled_page(rows: Sequence[CompiledRow], machine: Machine, threads: int, r
             machine=_machine(machine),
         ),
     ]
-    return Page(tables, [*notes, versions_text(machine)])
+    return Page(tables, [*notes, versions_text(machine)], doubts(timing for row in rows for timing in row.timings.values()))
 
 
 def _race_table(report: Report, cell: str, mode: Mode, rows: Sequence[Row]) -> Table:
     others = list(dict.fromkeys(name for row in rows for name in row.others))
     means = geometric_means(rows)
+    title, busy = title_of(cell, mode), most_neighbours(timing for row in rows for timing in row.timings.values())
     last = ["", _("geometric mean"), *[""] * (2 + len(others)), ratio_text(means["torch"]), ratio_text(means["best"]), ""]
     return Table(
-        title=title_of(cell, mode),
+        title=_("{title} (other processes were busy)", title=title) if busy is not None and busy > MUCH_COMPANY else title,
         header=["", "T,B,I,H", "elman", *others, "±", _("vs torch"), _("vs best"), _("of peak")],
         body=[*(_race_line(report, row, others) for row in rows), last],
         words=(1,),
         red=tuple(index for index, row in enumerate(rows) if _behind(row)),
         sums_up=True,
     )
+
+
+def mode_name(mode: Mode) -> str:
+    """A mode in one word."""
+    return {"infer": _("infer"), "train": _("train")}[mode]
 
 
 def title_of(cell: str, mode: Mode) -> str:
@@ -215,8 +244,6 @@ def _race_line(report: Report, row: Row, others: list[str]) -> list[str]:
 
 def _race_notes(report: Report) -> Iterator[str]:
     machine = report.machine
-    if not report.complete:
-        yield _("CUT SHORT: rows are missing.")
     yield _(
         "Medians of {rounds} interleaved rounds, in µs a call. ±: half the interquartile range, of the library that varied most. "
         "vs: time of torch, or of the best other library, over Elman's, median of the rounds' ratios.",
@@ -242,9 +269,6 @@ def _race_notes(report: Report) -> Iterator[str]:
             threads=report.threads,
         )
     yield from against_itself(report.rows)
-    if report.neighbours is not None and report.neighbours > MUCH_COMPANY:
-        busy = f"{report.neighbours:.1f}"
-        yield _("Other processes kept up to {busy} cores busy meanwhile: measure again on a quiet machine.", busy=busy)
     yield from map(translated, report.absent)
 
 
@@ -253,7 +277,7 @@ def against_itself(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         if AGAIN in row.timings:
             same = row.over_elman(AGAIN)
-            which = {"cell": row.case.cell.upper(), "row": row.number, "mode": row.mode, "ratio": f"{same:.3f}"}
+            which = {"cell": row.case.cell.upper(), "row": row.number, "mode": mode_name(row.mode), "ratio": f"{same:.3f}"}
             if abs(same - 1) <= SAME:
                 yield _("Elman against itself, {cell} row {row}, {mode}: {ratio}.", **which)
             else:

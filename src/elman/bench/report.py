@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from elman.bench.measure import AGAIN
+from elman.bench.race import most_neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,11 +81,6 @@ class Report:
         """The ceiling: the highest peak measured during the run (noise can only lower it), in floating-point operations a second."""
         return max((row.peak for row in self.rows if row.peak is not None), default=None)
 
-    @property
-    def neighbours(self) -> float | None:
-        """How many cores other processes kept busy, in the row where they were busiest."""
-        return max((row.neighbours for row in self.rows if row.neighbours is not None), default=None)
-
     def share_of_peak(self, row: Row) -> float | None:
         return row.flops_per_second / self.peak if self.peak else None
 
@@ -108,5 +104,5 @@ class Report:
             **raced(row),
             "best_other": row.best_other,
             "share_of_peak": self.share_of_peak(row),
-            "neighbours_cores_busy": row.neighbours,
+            "neighbours_cores_busy": most_neighbours(row.timings.values()),
         }

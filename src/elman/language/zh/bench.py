@@ -25,9 +25,12 @@ SENTENCES = {
     "Elman against itself, {cell} row {row}, {mode}: {ratio}; the machine was too noisy to tell smaller differences.": (
         "Elman 与自己比较，{cell} 第 {row} 行，{mode}：{ratio}；机器干扰较大，小于此的差别不可信。"
     ),
-    "Other processes kept up to {busy} cores busy meanwhile: measure again on a quiet machine.": (
-        "测量期间其他进程最多占用 {busy} 个核，请在空闲的机器上重测。"
+    "WARNING: other processes kept up to {busy} cores busy meanwhile, so that ratios may be far off: measure again on a quiet machine.": (
+        "警告：测量期间其他进程最多占用 {busy} 个核，比值可能严重失真，请在空闲的机器上重测。"
     ),
+    "{title} (other processes were busy)": "{title}（测量时其他进程占用了 CPU）",
+    "infer": "推理",
+    "train": "训练",
     "{library} is skipped ({error}); to install it: pip install '.[peers]'": ("跳过 {library}（{error}）；安装：pip install '.[peers]'"),
     "No module named {module}": "没有模块 {module}",
     # The chart
