@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from rich.cells import cell_len
+from rich.console import Console
 from typer.testing import CliRunner
 
 import elman
 import sentences
 from elman.cli.app import app
 from elman.cli.frame import language_asked_for
+from elman.cli.help import WrappedText
 from elman.language import LANGUAGES, _, language_of, speaking, translated
 from elman.language.zh import SENTENCES
 from elman.show.tensors import GATES, LETTERS, ROLES
@@ -93,6 +96,11 @@ def test_a_finished_line_is_translated_with_what_fills_it() -> None:
         assert translated("--json: cannot write a/b: Is a directory") == "--json：无法写入 a/b：这是一个目录"
         assert translated("no such thing: at all") == "no such thing: at all"
         assert translated("") == ""
+
+
+def test_the_name_of_the_text_to_learn_is_translated() -> None:
+    with speaking("zh"):
+        assert translated("the standard library of Python 3.11.7") == "Python 3.11.7 标准库"
 
 
 def test_english_is_left_as_it_is() -> None:
@@ -264,6 +272,19 @@ def test_help_is_not_cut_off(command: str, width: int, language: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--lang", language], env={"COLUMNS": str(width)})
     assert result.exit_code == 0
     assert "…" not in result.stdout
+
+
+@pytest.mark.parametrize("width", [1, 7, 20, 40])
+@pytest.mark.parametrize(
+    "text", ["sizes：常见规模；tour：导览（三个网络）。trace 和流式推理，只比 Elman 和 torch", "one word, then another"]
+)
+def test_help_is_broken_between_words_and_chinese_characters(text: str, width: int) -> None:
+    lines = [line.plain for line in WrappedText(text).wrap(Console(), width)]
+    assert re.sub(r"\s", "", "".join(lines)) == re.sub(r"\s", "", text)
+    assert max(map(cell_len, lines)) <= max(width, 2)  # which a Chinese character takes
+    if width > max(map(len, re.findall(r"[a-zA-Z,<|>]+", text))) + 2:
+        assert re.findall(r"[a-zA-Z]+", " ".join(lines)) == re.findall(r"[a-zA-Z]+", text)
+        assert not any(line[0] in "，。；：、）" for line in lines)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -64,7 +64,7 @@ def opening(corpus: Corpus, settings: TextSettings, processes: int = 1) -> Rende
             held_out=len(corpus.held_out),
             **characters,
         )
-    title = _("A character model learns {name}", name=_name(corpus.name))
+    title = _("A character model learns {name}", name=translated(_name(corpus.name)))
     left_out = [Text(_left_out(corpus), "bright_black")] if corpus.left_out else []
     fit = settings.fit.within(len(corpus.train_text))
     clamped = (

@@ -2,6 +2,7 @@
 
 SENTENCES = {
     "A character model learns {name}": "训练字符模型：{name}",
+    "the standard library of Python {version}": "Python {version} 标准库",
     "one file: {train_characters} characters for training, its last {held_out_characters} held out": (
         "单个文件：{train_characters} 个字符用于训练，末尾 {held_out_characters} 个字符留出"
     ),
