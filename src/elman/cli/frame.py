@@ -103,8 +103,8 @@ class Command(_Help, TyperCommand):
         except UsageError as error:
             said: str = error.message  # type: ignore[attr-defined]
             extra = re.fullmatch(r"Got unexpected extra argument\S* \((\S+)\)", said)
-            options = [name for param in self.params if param.param_type_name == "option" for name in param.opts]
-            if extra and _names_cells(extra[1]) and "--cell" in options and len(options) >= len(self.params):
+            takes_none = all(param.param_type_name == "option" for param in self.params)
+            if extra and takes_none and _names_cells(extra[1]) and any("--cell" in param.opts for param in self.params):
                 error.message = f"{said}; did you mean --cell {extra[1]}?"  # type: ignore[attr-defined]
             raise
 
