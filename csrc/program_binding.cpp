@@ -35,6 +35,21 @@ const Program& program_in(nb::handle capsule) {
   return *static_cast<const Program*>(PyCapsule_GetPointer(capsule.ptr(), kProgram));
 }
 
+// The names of the instructions that run at each step: forward in inference, in training, and backward.
+std::vector<std::vector<std::string>> program_operations(nb::handle program) {
+#define ELMAN_TEXT(name, ...) #name,
+  constexpr const char* names[] = {ELMAN_OPS(ELMAN_TEXT) ELMAN_FUSIONS(ELMAN_TEXT)};
+#undef ELMAN_TEXT
+  const Plan& plan = program_in(program).plan();
+  std::vector<std::vector<std::string>> found;
+  for (const Code* code : {&plan.infer, &plan.train, &plan.backward}) {
+    found.emplace_back();
+    for (int i = code->stages[0]; i < code->stages[code->stage_count]; ++i)
+      found.back().push_back(names[static_cast<int>(code->instructions[i].op)]);
+  }
+  return found;
+}
+
 struct ProgramRun : Invocation<ProgramStack, ProgramContract> {
   ProgramRun(nb::handle program, const nb::tuple& numbers, nb::handle params, nb::handle x, nb::handle initial,
       nb::handle fresh, nb::handle lengths, nb::handle reset, nb::handle step_inputs, nb::handle draws,
@@ -136,6 +151,7 @@ nb::object program_backward(nb::handle program, nb::tuple numbers, nb::handle pa
 
 void bind_program(nb::module_& m) {
   m.def("program", &make_program);
+  m.def("program_operations", &program_operations);
   const auto any = nb::arg().none();
   const auto may = [](const char* name) { return nb::arg(name).none() = nb::none(); };
   m.def("program_forward", &program_forward, nb::arg(), any, any, any, any, any, any, any, any, any, any, any, any, any,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
+from elman.backends import kernels
+from elman.backends.program.call import kernel_of
 from elman.backends.program.program import Opcode, Program
 from native import required
 from program_runs import states_after
@@ -21,11 +25,12 @@ GIVEN = 5  # states that the instructions read
 
 
 def _given(count: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    """Arrays of a vector, or some, and a part of one, with zeros of both signs, an infinity and a NaN among the numbers."""
+    """Arrays of vectors and a part of one: in the first row zeros of both signs, infinities and NaN meet each other and numbers."""
     generator = torch.Generator().manual_seed(0)
-    numbers = [torch.randn(3, 21, generator=generator, dtype=torch.float64).to(dtype) for _ in range(count)]
-    for index, special in enumerate((0.0, -0.0, float("inf"), float("nan"))):
-        numbers[index % min(count, GIVEN)][0, index] = special
+    numbers = [torch.randn(3, 53, generator=generator, dtype=torch.float64).to(dtype) for _ in range(count)]
+    special = torch.tensor([0.0, -0.0, float("inf"), float("-inf"), float("nan"), 1.0], dtype=dtype)
+    for each in numbers:
+        each[0] = special[torch.randint(len(special), (53,), generator=generator)]
     return numbers
 
 
@@ -58,8 +63,10 @@ def _assert_same_bits(results: list[tuple[list[str], str]], dtype: torch.dtype) 
     found, expected = (
         states_after(_program([*lines, *unused], states), *_given(states, dtype))[: len(results)] for lines in (together, apart)
     )
-    for (before, last), one, other in zip(results, found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True, msg=lambda text, what=(before, last): f"{what}: {text}")
+    integer = torch.int32 if dtype is torch.float32 else torch.int64
+    for result, one, other in zip(results, found, expected, strict=True):
+        same = (one.view(integer) == other.view(integer)) | (one.isnan() & other.isnan())  # 0 is not -0
+        assert same.all(), (result, one[~same], other[~same])
 
 
 def _program(forward: list[str], states: int) -> Program:
@@ -114,7 +121,8 @@ temp0 = mul(state0, state1)
 new_state2 = mul(temp0, state2)
 new_state3 = copy(temp0)
 temp0 = row_mean(state3)
-temp0 = add(temp0, temp0)
+temp1 = mul(temp0, temp0)
+temp0 = fma(temp0, 2.0, temp1)
 new_state4 = row_mean_fma(state0, state1, temp0)
 temp0 = neg(state0)
 temp0 = sub(temp0, state1)
@@ -125,13 +133,63 @@ new_state5 = row_mean_fma(state3, -1.0, temp0)
 
 @pytest.mark.parametrize("products", [((),), ((), ())])
 def test_what_is_written_again_or_read_again_is_there(products: tuple[tuple[()], ...]) -> None:
-    """Where the step is one stage, whose phases are apart, and where it has two."""
+    """Where the step is one stage, and where it has two. Numbers of each row are fused among themselves, not with their row's."""
     forward = STEP if len(products) > 1 else STEP.split("---")[1]
     code, back = read(forward), read("---".join(["grad_state0 = copy(grad_new_state0)\n", ""][: len(products)]))
     program = Program(code, code, back, products, 0, 0, 6, (), (), 0, 0, 0)
     a, b, c, d, *rest = _given(6, torch.float64)
     expected = [a * b * c, torch.sigmoid(a * b + c) * torch.tanh(a), a * b * c, a * b]
-    expected.append(((a * b).mean(-1, keepdim=True) + 2 * d.mean(-1, keepdim=True)).expand_as(a))
+    mean = d.mean(-1, keepdim=True)
+    expected.append(((a * b).mean(-1, keepdim=True) + 2 * mean + mean * mean).expand_as(a))
     expected.append((-a - b - c - d).mean(-1, keepdim=True).expand_as(a))
     for one, other in zip(states_after(program, a, b, c, d, *rest), expected, strict=True):
         torch.testing.assert_close(one, other, equal_nan=True)
+
+
+# By what is fused, the instructions before the last that it is made of, and the last.
+FUSED = {
+    "mul_fnma": (["fnma(state0, state1, state2)"], "mul({0}, state3)"),
+    "mul_mul_fnma": (["mul(state0, state1)", "fnma(state2, state3, state4)"], "mul({1}, {0})"),
+    "mul_sub": (["sub(state0, state1)"], "mul(state2, {0})"),
+    "fma_mul": (["mul(state0, state1)"], "fma(state2, state3, {0})"),
+    "fma_mul_sub": (["sub(state0, state1)", "mul({0}, state2)"], "fma(state3, state4, {1})"),
+    "fnma_mul": (["mul(state0, state1)"], "fnma(state2, state3, {0})"),
+    "fma_of_fnma": (["fnma(state0, state1, state2)"], "fma(state3, {0}, state4)"),
+    "fma_of_sub": (["sub(state0, state1)"], "fma(state3, {0}, state4)"),
+    "fma_of_mul": (["mul(state0, state1)"], "fma({0}, state2, state3)"),
+    "fma_fma": (["fma(state0, state1, state2)"], "fma(state3, state4, {0})"),
+    "mul_mul": (["mul(state0, state1)"], "mul(state2, {0})"),
+    "mul_fma": (["fma(state0, state1, state2)"], "mul({0}, state3)"),
+    "mul_tanh": (["tanh(state0)"], "mul({0}, state1)"),
+    "tanh_fma": (["fma(state0, state1, state2)"], "tanh({0})"),
+    "tanh_add": (["add(state0, state1)"], "tanh({0})"),
+    "sigmoid_fma": (["fma(state0, state1, state2)"], "sigmoid({0})"),
+    "sigmoid_fma_of_mul": (["mul(state0, state1)", "fma({0}, state2, state3)"], "sigmoid({1})"),
+    "sigmoid_add": (["add(state0, state1)"], "sigmoid({0})"),
+    "relu_fma": (["fma(state0, state1, state2)"], "relu({0})"),
+    "where_le": (["le(state0, state1)"], "where({0}, state2, state3)"),
+    "where_lt": (["lt(state0, state1)"], "where({0}, state2, state3)"),
+    "sub_sub": (["sub(state0, state1)"], "sub({0}, state2)"),
+    "neg_sub_sub": (["neg(state0)", "sub({0}, state1)"], "sub({1}, state2)"),
+    "row_mean_fma_fma": (["fma(state0, state1, state2)"], "row_mean_fma(state3, state4, {0})"),
+    "row_mean_fma_add": (["add(state0, state1)"], "row_mean_fma(state3, state4, {0})"),
+    "row_mean_fma_sub_sub": (["neg(state0)", "sub({0}, state1)", "sub({1}, state2)"], "row_mean_fma(state3, -1.0, {2})"),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_they_become_one_instruction_with_the_same_bits(name: str) -> None:
+    before, last = FUSED[name]
+    names = [f"temp{index}" for index in range(len(before))]
+    lines = [f"temp{index} = {formula.format(*names)}" for index, formula in enumerate(before)]
+    copies = [f"new_state{index} = copy(state{index})" for index in range(1, GIVEN)]
+    program = _program([*lines, f"new_state0 = {last.format(*names)}", *copies], GIVEN)
+    forward, training, _ = kernels._native.program_operations(kernel_of(program).handle)
+    assert forward == training == [name, *["copy"] * (GIVEN - 1)]
+    for dtype in (torch.float32, torch.float64):
+        _assert_same_bits([FUSED[name]], dtype)
+
+
+def test_these_are_all() -> None:
+    table = (Path(__file__).parents[1] / "csrc" / "program" / "code.h").read_text(encoding="utf-8")
+    assert re.findall(r"\bof\([\s\\]*(\w+), \w+, \d, \w+\)", table) == list(FUSED)

@@ -18,10 +18,10 @@ namespace elman {
 // prefer. Of what may change places, the inner one is where it is here.
 #define ELMAN_FUSIONS(of)                                                                                           \
   of(mul_fnma, mul, 1, fnma) of(mul_mul_fnma, mul_fnma, 0, mul) of(mul_sub, mul, 1, sub) of(fma_mul, fma, 2, mul)   \
-      of(fma_mul_sub, fma_mul, 3, sub) of(fnma_mul, fnma, 2, mul) of(fma_of_fnma, fma, 0, fnma) of(                 \
+      of(fma_mul_sub, fma, 2, mul_sub) of(fnma_mul, fnma, 2, mul) of(fma_of_fnma, fma, 0, fnma) of(                 \
           fma_of_sub, fma, 0, sub) of(fma_of_mul, fma, 0, mul) of(fma_fma, fma, 2, fma) of(mul_mul, mul, 0, mul)    \
           of(mul_fma, mul, 1, fma) of(mul_tanh, mul, 1, tanh) of(tanh_fma, tanh, 0, fma) of(tanh_add, tanh, 0, add) \
-              of(sigmoid_fma, sigmoid, 0, fma) of(sigmoid_fma_of_mul, sigmoid_fma, 0, mul)                          \
+              of(sigmoid_fma, sigmoid, 0, fma) of(sigmoid_fma_of_mul, sigmoid, 0, fma_of_mul)                       \
                   of(sigmoid_add, sigmoid, 0, add) of(relu_fma, relu, 0, fma) of(where_le, where, 0, le)            \
                       of(where_lt, where, 0, lt) of(sub_sub, sub, 0, sub) of(neg_sub_sub, sub_sub, 0, neg)          \
                           of(row_mean_fma_fma, row_mean_fma, 2, fma) of(row_mean_fma_add, row_mean_fma, 2, add)     \
@@ -60,10 +60,7 @@ constexpr bool is_over_rows(Op op) {
   return (op >= Op::row_sum && op <= Op::row_max) || op == Op::row_sum_fma || op == Op::row_mean_fma;
 }
 // The operand that changes places with number k: itself, where none does.
-constexpr int twin(Op op, int k) {
-  const bool turns = op == Op::add || op == Op::mul || op == Op::fma || op == Op::fnma || op == Op::fma_mul;
-  return turns && k < 2 ? 1 - k : op == Op::fma_mul ? 5 - k : k;
-}
+constexpr int twin(Op op, int k) { return (op == Op::mul || op == Op::fma) && k < 2 ? 1 - k : k; }
 
 // What a value is to the scan. Python numbers them in this order; the last two are the scan's: to `sum_own` the
 // contributions to an own parameter's gradient are added, for each sequence; `derived` is computed once a call.

@@ -116,9 +116,9 @@ inline double library_pow(double x, double y) {
 
 // f of each lane.
 template <class T, class F, class... V> ELMAN_INLINE Vec<T> by_lane(F f, V... x) {
-  Vec<T> y{};
-  for (int i = 0; i < kLanes<T>; ++i) y[i] = f(x[i]...);
-  return y;
+  T lanes[kLanes<T>];
+  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = f(x[i]...);
+  return load(lanes);
 }
 
 }  // namespace elman::ELMAN_TARGET

@@ -3,19 +3,20 @@
 #include "phases.h"
 
 namespace elman {
+
 // Each temp has a value of its own.
 void fuse(CodeLines& lines) {
   const std::vector<int> reads = lines.reads();
   std::vector<int> wrote(lines.values.size(), -1);  // the last instruction that wrote a value
   std::vector<bool> gone(lines.instructions.size());
-  int begin = lines.stages[0];  // of the stage
-  // The instruction that can be the one at `at`'s operand k; -1: none.
+  // The instruction that can be operand k of another: alone reads it, and nothing has written what it reads since; -1:
+  // none.
   const auto inner_of = [&](const Instruction& outer, int k, Op op) {
     const std::int32_t v = outer.from[k];
     const int found = wrote[index(v)];
-    if (lines.at(v).kind != Kind::temp || reads[index(v)] != 1 || found < begin) return -1;
+    if (lines.at(v).kind != Kind::temp || reads[index(v)] != 1 || found < 0) return -1;
     const Instruction& inner = lines.instructions[index(found)];
-    bool fits = inner.op == op && inner.of_rows == (outer.of_rows && !is_over_rows(outer.op));
+    bool fits = inner.op == op;
     each_operand(inner, [&](std::int32_t operand) { fits = fits && wrote[index(operand)] <= found; });
     return fits ? found : -1;
   };
@@ -36,12 +37,11 @@ void fuse(CodeLines& lines) {
     }
     return false;
   };
-  for (std::size_t stage = 1; stage < lines.stages.size(); begin = lines.stages[stage++])
-    for (int at = begin; at < lines.stages[stage]; ++at) {
-      while (fuse_once(lines.instructions[index(at)]));
-      wrote[index(lines.instructions[index(at)].to)] = at;
-    }
-  int at = lines.stages[0];
+  for (int at = lines.stages.front(); at < lines.stages.back(); ++at) {
+    while (fuse_once(lines.instructions[index(at)]));
+    wrote[index(lines.instructions[index(at)].to)] = at;
+  }
+  int at = lines.stages.front();
   lines.rewrite([&](const Instruction& i, std::vector<Instruction>& to) {
     if (!gone[index(at++)]) to.push_back(i);
   });

@@ -1,6 +1,7 @@
 #include "phases.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 
 namespace elman {
@@ -81,13 +82,14 @@ void divide_into_phases(CodeLines& lines, Kind arrives, Kind leaves, const std::
     if (lines.at(i.to).kind == Kind::sum_own) return own_sums;
     return !needed[index(i.to)] ? after_steps : moves[index(i.to)] ? each_step : before_steps;
   };
-  std::stable_sort(
-      first, lines.instructions.end(), [&](const Instruction& a, const Instruction& b) { return phase(a) < phase(b); });
+  std::vector<Instruction> divided(lines.instructions.begin(), first);
   lines.stages.resize(1);
-  for (const Phase ends : {before_steps, each_step, after_steps, own_sums})
-    lines.stages.push_back(static_cast<std::int32_t>(
-        std::find_if(first, lines.instructions.end(), [&](const Instruction& i) { return phase(i) > ends; }) -
-        lines.instructions.begin()));
+  for (const Phase part : {before_steps, each_step, after_steps, own_sums}) {
+    std::copy_if(first, lines.instructions.end(), std::back_inserter(divided),
+        [&](const Instruction& i) { return phase(i) == part; });
+    lines.stages.push_back(static_cast<std::int32_t>(divided.size()));
+  }
+  lines.instructions = std::move(divided);
   const Uses uses(lines, lines.stages);
   std::int32_t carries = 0;
   for (std::size_t v = 0; v < lines.values.size(); ++v)

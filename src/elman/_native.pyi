@@ -107,6 +107,9 @@ def program(
     A code is (instructions, operands, constants, stages, temps, carries); counts are of inputs, recurrents, states, draws, gates, saved.
     """
 
+def program_operations(program: object, /) -> list[list[str]]:
+    """The names of the instructions that run at each step: forward in inference, in training, and backward."""
+
 def program_forward(
     program: object,
     stack: tuple[object, ...],
