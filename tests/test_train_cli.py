@@ -70,11 +70,13 @@ def test_an_empty_folder_is_bad_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("given", "used"), [(None, "passive"), ("active", "active")])
-def test_torchs_threads_sleep_while_they_wait_unless_told_otherwise(given: str | None, used: str, folder: Path, tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    if given:
-        environment["OMP_WAIT_POLICY"] = given
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [({}, "None 10000"), ({"GOMP_SPINCOUNT": "7"}, "None 7"), ({"OMP_WAIT_POLICY": "active"}, "active None")],
+    ids=["nothing", "a count", "a policy"],
+)
+def test_torchs_threads_spin_briefly_unless_told_otherwise(given: dict[str, str], used: str, folder: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")} | given
     arguments = ["elman", "train", "text", str(folder), "--steps", "1", "--hidden-size", "4", "--out", str(tmp_path / "out")]
     code = f"""
 import os, sys
@@ -82,7 +84,7 @@ sys.argv = {arguments}
 class Looking:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
-            print("torch sees", os.environ.get("OMP_WAIT_POLICY"), file=sys.stderr)
+            print("torch sees", os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT"), file=sys.stderr)
 sys.meta_path.insert(0, Looking())
 from elman_cli import main
 main()
