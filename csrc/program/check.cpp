@@ -45,10 +45,10 @@ class Check {
     int at = 0;
     lines_.stages.push_back(0);
     for (stage_ = 0; stage_ <= last_stage_; ++stage_) {
-      const auto [first, end] = text_.stages[static_cast<std::size_t>(stage_)];
+      const auto [first, end] = text_.stages[index(stage_)];
       expect_of_program(first == at && end >= first && end <= static_cast<int>(text_.instructions.size()),
           "whose stages follow one another, got one from " + std::to_string(first) + " to " + std::to_string(end));
-      for (; at < end; ++at) add(text_.instructions[static_cast<std::size_t>(at)]);
+      for (; at < end; ++at) add(text_.instructions[index(at)]);
       lines_.stages.push_back(at);
     }
     expect_of_program(at == static_cast<int>(text_.instructions.size()), "whose stages hold all instructions");
@@ -106,7 +106,7 @@ class Check {
   const Value& value(int at) const {
     expect_of_program(at >= 0 && at < static_cast<int>(lines_.values.size()),
         "whose instructions have operands that it lists, got " + std::to_string(at));
-    return lines_.values[static_cast<std::size_t>(at)];
+    return lines_.values[index(at)];
   }
   void read(const Value& v) const {
     bool given = false;
@@ -118,7 +118,7 @@ class Check {
       case Kind::draw: given = true; break;
       case Kind::input: given = !backward_; break;
       // A product is there from its stage on; the gradient of a factor after that product's.
-      case Kind::recurrent: given = !backward_ && product_of_[static_cast<std::size_t>(v.index)] <= stage_; break;
+      case Kind::recurrent: given = !backward_ && product_of_[index(v.index)] <= stage_; break;
       case Kind::grad_factor: given = backward_ && stage_ > last_stage_ - 1 - v.index; break;
       case Kind::grad_new_state:
       case Kind::grad_gate:
@@ -142,9 +142,7 @@ class Check {
       case Kind::gate: may = !backward_; break;
       case Kind::saved: may = saves_; break;
       case Kind::factor: may = !backward_, until = v.index; break;
-      case Kind::grad_recurrent:
-        may = backward_, until = last_stage_ - product_of_[static_cast<std::size_t>(v.index)];
-        break;
+      case Kind::grad_recurrent: may = backward_, until = last_stage_ - product_of_[index(v.index)]; break;
       case Kind::grad_input:
       case Kind::grad_state:
       case Kind::grad_own:
@@ -182,8 +180,7 @@ Code CodeLines::code() const {
 }
 std::vector<int> CodeLines::reads() const {
   std::vector<int> count(values.size());
-  for (const Instruction& i : instructions)
-    each_operand(i, [&](std::int32_t operand) { ++count[static_cast<std::size_t>(operand)]; });
+  for (const Instruction& i : instructions) each_operand(i, [&](std::int32_t operand) { ++count[index(operand)]; });
   return count;
 }
 

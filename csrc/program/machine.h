@@ -148,6 +148,10 @@ template <class T, Op op> ELMAN_INLINE Vec<T> computed(const Vec<T>* v) {
 template <class T, Op op, std::size_t... K> ELMAN_INLINE void run_one(
     const Instruction& i, T* const* at, const long* lane, long rows, long columns, std::index_sequence<K...>) {
   T* const to = at[i.to];
+  const auto term = [](auto... x) ELMAN_INLINED {
+    const Vec<T> v[] = {x...};
+    return computed<T, op>(v);
+  };
   if constexpr (op == Op::spread) {
     for (long r = 0; r < rows; ++r) fill_row(to + r * columns, at[i.from[0]][r], columns);
   } else if constexpr (is_over_rows(op)) {
@@ -155,20 +159,10 @@ template <class T, Op op, std::size_t... K> ELMAN_INLINE void run_one(
     constexpr bool is_max = fold == Op::row_max, is_mean = fold == Op::row_mean || fold == Op::row_mean_fma;
     fold_rows(
         to, !i.of_rows, rows, columns, is_mean ? T(columns) : T(1), is_max ? -kInfinity<T> : T(0),
-        [](Vec<T> x, Vec<T> y) ELMAN_INLINED { return is_max ? maximum<T>(x, y) : x + y; },
-        [](auto... x) ELMAN_INLINED {
-          const Vec<T> v[] = {x...};
-          return computed<T, op>(v);
-        },
+        [](Vec<T> x, Vec<T> y) ELMAN_INLINED { return is_max ? maximum<T>(x, y) : x + y; }, term,
         Source<T>{at[i.from[K]], lane[i.from[K]]}...);
   } else {
-    map(
-        to, i.of_rows ? rows : rows * columns,
-        [](auto... x) ELMAN_INLINED {
-          const Vec<T> v[] = {x...};
-          return computed<T, op>(v);
-        },
-        Source<T>{at[i.from[K]], lane[i.from[K]]}...);
+    map(to, i.of_rows ? rows : rows * columns, term, Source<T>{at[i.from[K]], lane[i.from[K]]}...);
   }
 }
 // Instructions first..last-1.
