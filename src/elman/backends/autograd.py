@@ -52,9 +52,7 @@ class Scan(torch.autograd.Function):
         if is_differentiated((grad_output, *grad_finals)):
 
             def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
-                time, batch = stack.lead, stack.lead + 1
-                output, finals = _reference.run(stack, x.transpose(time, batch) if batch_first else x, states, params, whole)
-                return output.transpose(time, batch) if batch_first else output, *finals
+                return _reference.run_as_laid_out(stack, x, states, params, whole, batch_first)
 
             return None, None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_output, *grad_finals))
         x, *rest = inputs

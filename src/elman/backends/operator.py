@@ -21,6 +21,7 @@ from elman.cells import BY_NAME
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+_reference = ReferenceBackend()
 library = torch.library.Library("elman", "DEF")  # type: ignore[no-untyped-call]
 define: Callable[[str], str] = library.define
 # No list of tensors here is ever empty: AOTInductor hands over None for one that is.
@@ -138,17 +139,10 @@ def _scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor
     stack = _checked_stack(x, params, rest[5:-2])
     operands = stack, x, inductor.given(h_0, c_0), params, _spans(*spans)
     if x.is_cpu and not kernels.available():
-        return _or_empty((*_by_reference(*operands, batch_first), *NOTHING_SAVED), x)
+        output, *finals = _reference.run_as_laid_out(*operands, batch_first)  # an exported program runs without them, too
+        return _or_empty((output.contiguous(), *_two(finals), *NOTHING_SAVED), x)
     output, finals, saved = kernels_of(x).forward(*operands, batch_first, save=save, pad_saved=True)
     return _or_empty((output, *_two(finals), *saved), x)
-
-
-def _by_reference(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: list[Tensor], spans: Spans, batch_first: bool
-) -> tuple[Tensor | None, ...]:
-    """The outputs and the final states where there are no kernels: an exported program runs there, too."""
-    output, finals = ReferenceBackend().run(stack, x.transpose(0, 1) if batch_first else x, states, params, spans)
-    return (output.transpose(0, 1) if batch_first else output).contiguous(), *_two(finals)
 
 
 @torch.library.impl(library, "scan_backward", "CUDA")

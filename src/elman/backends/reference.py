@@ -57,6 +57,14 @@ class ReferenceBackend(Backend):
             finals += last
         return output, tuple(torch.stack(state) for state in zip(*finals, strict=True))
 
+    def run_as_laid_out(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
+    ) -> tuple[Tensor, ...]:
+        """The outputs, laid out as x is, which has its batch before its steps where ``batch_first``, and the final states."""
+        time, batch = stack.lead, stack.lead + 1
+        output, finals = self.run(stack, x.transpose(time, batch) if batch_first else x, states, params, spans)
+        return output.transpose(time, batch) if batch_first else output, *finals
+
     def _run_members(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
     ) -> tuple[Tensor, tuple[Tensor, ...]]:

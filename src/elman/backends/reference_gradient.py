@@ -28,10 +28,7 @@ def reference_gradient(form: Form, flat: Sequence[Tensor | None], grad_outputs: 
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         own = Operands.of(form, (inputs[0], *o[1:4], *inputs[1:]))
-        time, batch = form.stack.lead, form.stack.lead + 1
-        x = own.x.transpose(time, batch) if form.batch_first else own.x
-        output, finals = _reference.run(form.stack, x, own.states or None, own.params, own.spans())
-        results = (output.transpose(time, batch) if form.batch_first else output, *finals)
+        results = _reference.run_as_laid_out(form.stack, own.x, own.states or None, own.params, own.spans(), form.batch_first)
         return tuple([result for result, gradient in zip(results, grad_outputs, strict=True) if gradient is not None])
 
     _, pull, *_ = torch.func.vjp(run, *o.differentiable())

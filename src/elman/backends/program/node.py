@@ -47,9 +47,7 @@ class Run(NamedTuple):
         if self.traced:
             traced = _reference.trace(self.stack, x, states, params, spans)
             return traced.hidden, *traced.states.values(), *traced.gates.values(), *traced.finals
-        time, batch = self.stack.lead, self.stack.lead + 1
-        output, finals = _reference.run(self.stack, x.transpose(time, batch) if self.batch_first else x, states, params, spans)
-        return output.transpose(time, batch) if self.batch_first else output, *finals
+        return _reference.run_as_laid_out(self.stack, x, states, params, spans, self.batch_first)
 
 
 class ProgramRun(torch.autograd.Function):
