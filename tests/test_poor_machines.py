@@ -134,10 +134,15 @@ import elman, torch
 x, lengths, expected = torch.load("../numbers.pt")
 program = torch.export.load("../program.pt2").module()
 assert torch.allclose(program(x, lengths), expected, atol=1e-5)
-try:
-    program(x.requires_grad_(), lengths).sum().backward()
-except RuntimeError as error:
-    print(error)
+assert torch.allclose(torch.compile(program, backend="aot_eager")(x, lengths), expected, atol=1e-5)
+for call in (
+    lambda: program(x.requires_grad_(), lengths).sum().backward(),
+    lambda: torch.ops.elman.program([x], None, None, "", [], False),
+):
+    try:
+        call()
+    except RuntimeError as error:
+        print(error)
 """
 
 
@@ -157,9 +162,9 @@ def test_an_exported_program_runs_without_the_kernels_it_was_exported_with(batch
     torch.export.save(torch.export.export(model, numbers), tmp_path / "program.pt2")
     torch.save((*numbers, model(*numbers).detach()), tmp_path / "numbers.pt")
     printed = first_call("kernels", tmp_path, LOADS)
-    assert printed.startswith(
-        "the gradient of torch.ops.elman.scan runs on the compiled kernels, which are not built here (this is the pure"
-    )
+    reason = "runs on the compiled kernels, which are not built here (this is the pure-Python package)"
+    for said, what in zip(printed.splitlines(), ("the gradient of torch.ops.elman.scan", "torch.ops.elman.program"), strict=True):
+        assert said.startswith(f"{what} {reason}")
 
 
 @pytest.mark.skipif(not kernels.available(), reason="the kernels are not built here")

@@ -84,8 +84,7 @@ class Page:
 def doubts(timings: Iterable[Timing], *, complete: bool = True) -> list[str]:
     """What stands above the tables: that rows are missing, that other processes took part in the machine."""
     warnings = [] if complete else [_("CUT SHORT: rows are missing.")]
-    neighbours = most_neighbours(timings)
-    if neighbours is not None and neighbours > MUCH_COMPANY:
+    if neighbours := _much_company(timings):
         warnings.append(
             _(
                 "WARNING: other processes kept up to {busy} cores busy meanwhile, so that ratios may be far off: measure again on a quiet "
@@ -94,6 +93,12 @@ def doubts(timings: Iterable[Timing], *, complete: bool = True) -> list[str]:
             )
         )
     return warnings
+
+
+def _much_company(timings: Iterable[Timing]) -> float | None:
+    """How many cores other processes kept busy, if so many that the times are doubtful."""
+    neighbours = most_neighbours(timings)
+    return neighbours if neighbours is not None and neighbours > MUCH_COMPANY else None
 
 
 def race_page(report: Report) -> Page:
@@ -205,10 +210,10 @@ def compiled_page(rows: Sequence[CompiledRow], machine: Machine, threads: int, r
 def _race_table(report: Report, cell: str, mode: Mode, rows: Sequence[Row]) -> Table:
     others = list(dict.fromkeys(name for row in rows for name in row.others))
     means = geometric_means(rows)
-    title, busy = title_of(cell, mode), most_neighbours(timing for row in rows for timing in row.timings.values())
+    title, busy = title_of(cell, mode), _much_company(timing for row in rows for timing in row.timings.values())
     last = ["", _("geometric mean"), *[""] * (2 + len(others)), ratio_text(means["torch"]), ratio_text(means["best"]), ""]
     return Table(
-        title=_("{title} (other processes were busy)", title=title) if busy is not None and busy > MUCH_COMPANY else title,
+        title=_("{title} (other processes were busy)", title=title) if busy else title,
         header=["", "T,B,I,H", "elman", *others, "±", _("vs torch"), _("vs best"), _("of peak")],
         body=[*(_race_line(report, row, others) for row in rows), last],
         words=(1,),
