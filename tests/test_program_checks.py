@@ -188,6 +188,20 @@ def test_gradients_that_do_not_fit_are_errors() -> None:
             kernels._native.program_backward(handle, *first, *arguments)
 
 
+@pytest.mark.parametrize("told", [0.0, -1.0, 1.5, 3.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("direction", [0, 1])
+def test_what_forward_kept_must_be_laid_out_as_forward_does(told: float, direction: int) -> None:
+    params = [torch.randn(20, n) for n in (4, 5)] + [torch.randn(20)] * 2
+    first = (("", 4, 5, 0, 1, 2, True, False, 0), [*params, *params], torch.randn(3, 2, 4), None, None, None, None, (), (), False, 2)
+    handle = kernel_of(LSTM).handle
+    output, _, _, kept = kernels._native.program_forward(handle, *first, True, False)
+    each = kept.view(2, -1)
+    assert each[:, -16].tolist() in ([1.0, 1.0], [2.0, 2.0])  # how many parts the sequences were in
+    each[direction, -16] = told
+    with pytest.raises(RuntimeError, match="what forward kept, got something else"):
+        kernels._native.program_backward(handle, *first, output, None, kept, output, None, None, None, False, (True,) * 9)
+
+
 def test_what_is_written_must_be_apart_from_what_is_read() -> None:
     x = torch.randn(3, 2, 5)
     first = (

@@ -147,6 +147,28 @@ def test_threads_and_running_again_change_no_bit(cell: elman.Cell, recompute: bo
 
 @every_isa
 @some_cells
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("forward", "backward"), [(1, 2), (2, 1)])
+def test_the_threads_of_forward_and_backward_may_differ(cell: elman.Cell, recompute: bool, forward: int, backward: int) -> None:
+    """What forward keeps lies by the parts of the sequences that its threads had, and is read as it lies. The call is worth several."""
+    options = replace(PLAIN, batch=7, inputs=1300, hidden=33, layers=2, reset=True, fresh=True, recompute=recompute)
+    call = Call.of(cell, options, torch.float32)
+    with threads(1):
+        expected = _bits(call)
+    given, leaves = call.with_gradients()
+    with threads(forward):
+        results = given.run(NATIVE)
+    used = [kernels._native.threads_used()]
+    with threads(backward):
+        grads = torch.autograd.grad(results, leaves, Call.arriving(results), allow_unused=True)
+    used.append(kernels._native.threads_used())
+    assert used == [min(each, kernels._native.usable_processors()) for each in (forward, backward)]
+    found = [*results, *(torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True))]
+    assert all(map(torch.equal, found, expected))
+
+
+@every_isa
+@some_cells
 def test_inference_gives_the_bits_of_training(cell: elman.Cell) -> None:
     call = Call.of(cell, RAGGED, torch.float32)
     trained, _ = call.differentiate(NATIVE)

@@ -43,7 +43,7 @@ template <class T> class BackwardOfDirection {
     if (mine.count() == 0) return;
     const auto run = [&](auto* again, auto& back) {
       if (!failure.let_go_on(back.ok() && (!again || again->ok()), by.meets, team)) return;
-      if (again) again->run_again(kept.data, kept.stride, kept.first);
+      if (again) again->run_again(kept);
       back.run(begin, end, kept);
     };
     if (parts_.in_blocks) {
@@ -62,15 +62,17 @@ template <class T> class BackwardOfDirection {
   }
   void gather(long begin, long end) { products_.gather(order_, begin, end, kept_of(begin, end)); }
   ProgramGradientProducts<T>& products() { return products_; }
-  void finish() const { shared_.finish(direction_.call.gradients[direction_.of.index]); }
+  void finish() const {
+    shared_.finish(direction_.call.gradients[direction_.of.index], order_, parts_.by.batch_parts);
+  }
 
  private:
   bool is_reverse() const { return direction_.of.index % direction_.call.net.D == 1; }
   KeptArrays<T> kept_of(long begin, long end) const {
     const Network& net = order_.net;
-    if (!again_) return {direction_.of.saved(0), plane<T>(net.rows * net.H), 0};
+    if (!again_) return direction_.of.saved_and_factors();
     const long t = min(order_.step(begin), order_.step(end - 1));
-    return {kept_, kept_stride_, net.offset ? net.offset[t] : t * net.B};
+    return {kept_, kept_stride_, {1, net.offset ? net.offset[t] : t * net.B}};
   }
 
   const BackwardDirection<T> direction_;
@@ -101,10 +103,12 @@ template <class T> bool layer_backward(const ProgramBackward& call, long layer, 
   const long chunk = chunk_of<T>(net, *call.plan), I = layer == 0 ? net.I : net.D * net.H;
   // Directions at the same time: they take opposite ways, so only where one chunk holds the whole.
   const long together = chunk == net.T ? net.D : 1;
-  const ScanParts parts = scan_parts<T>(call, together, sums_rows(call), team);
+  const void* told = told_parts(call, layer * net.D);
+  const KeptRows rows{told ? static_cast<long>(*static_cast<const T*>(told)) : 1};
+  const ScanParts parts = scan_parts<T>(call, together, sums_rows(call), rows.parts, team);
   Failure failure;
   const auto of = [&](long d) {
-    return BackwardDirection<T>{{call, layer * net.D + d, I, x, from_column<T>(output, d * net.H)}, call,
+    return BackwardDirection<T>{{call, layer * net.D + d, I, x, from_column<T>(output, d * net.H), rows}, call,
         from_column<T>(grad_output, grad_output.column * d * net.H), grad_x, accumulates || d == 1};
   };
   for (long d = 0; d < net.D && !failure; d += together) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../product/packing.h"
+#include "../scan/division.h"
 #include "forward_scan.h"
 
 namespace elman::ELMAN_TARGET {
@@ -22,19 +23,17 @@ template <class T> struct BackwardDirection {
 template <class T> class BackwardShared {
  public:
   const Plan& plan;
-  const long B, H, stride;      // numbers from a row of gate gradients to the next
-  const Buffer<T> gates;        // (capacity, columns·H)
-  const Buffer<T> w_hh;         // each product's, packed
-  const Buffer<T> sums, fresh;  // (owns, B, H) and (states, B, H)
-  const Buffer<T> carry;        // (2, states, B, H)
+  const long B, H, stride;  // numbers from a row of gate gradients to the next
+  const Buffer<T> gates;    // (capacity, columns·H)
+  const Buffer<T> w_hh;     // each product's, packed
 
   BackwardShared(const BackwardDirection<T>& direction, long capacity)
       : plan(direction.of.plan()), B(capacity > 0 ? direction.call.net.B : 0), H(direction.call.net.H),
         stride(plane<T>(plan.columns * H)), gates(capacity * stride),
-        w_hh(capacity > 0 ? plan.recurrents * H * panels<T>(H) * kLanes<T> : 0), sums(plan.owns * B * H),
-        fresh(direction.call.net.resets.data ? plan.states * B * H : 0), carry(2 * plan.states * B * H),
-        direction_(direction) {}
-  bool ok() const { return all_ok(gates, w_hh, sums, fresh, carry); }
+        w_hh(capacity > 0 ? plan.recurrents * H * panels<T>(H) * kLanes<T> : 0), sums_(plan.owns * B * H),
+        fresh_(direction.call.net.resets.data ? plan.states * B * H : 0), carry_(2 * plan.states * B * H),
+        total_(H), direction_(direction) {}
+  bool ok() const { return all_ok(gates, w_hh, sums_, fresh_, carry_, total_); }
 
   bool begin(long capacity) const {  // false: out of memory
     const Buffer<const T*> rows(plan.recurrents * H);
@@ -48,8 +47,8 @@ template <class T> class BackwardShared {
       pack_rows<T>(rows + first, k - first, H, 0, panels<T>(H), w_hh + first * panels<T>(H) * kLanes<T>);
     }
     if (leaves_columns_out()) __builtin_memset(gates, 0, static_cast<std::size_t>(capacity * stride) * sizeof(T));
-    if (sums) __builtin_memset(sums, 0, static_cast<std::size_t>(plan.owns * B * H) * sizeof(T));
-    if (fresh) __builtin_memset(fresh, 0, static_cast<std::size_t>(plan.states * B * H) * sizeof(T));
+    if (sums_) __builtin_memset(sums_, 0, static_cast<std::size_t>(plan.owns * B * H) * sizeof(T));
+    if (fresh_) __builtin_memset(fresh_, 0, static_cast<std::size_t>(plan.states * B * H) * sizeof(T));
     return true;
   }
   const T* weights(int product, long panel) const {  // from a panel on
@@ -57,27 +56,42 @@ template <class T> class BackwardShared {
     for (int p = 0; p < product; ++p) gates_before += plan.gate_products[p].count;
     return w_hh + (gates_before * panels<T>(H) + plan.gate_products[product].count * panel) * H * kLanes<T>;
   }
-  T* carried(long which, int state, long sequence) const {
-    return carry + ((which * plan.states + state) * B + sequence) * H;
+  // Of the sequences of a part, (its sequences, H): an own parameter's gradient, a fresh state's, what arrives at a
+  // state and what leaves it. A part's are neighbours: threads do not write near one another at each step.
+  T* sum(int own, const StepOrder& part) const { return of_part(sums_, plan.owns, own, part); }
+  T* fresh(int state, const StepOrder& part) const { return of_part(fresh_, plan.states, state, part); }
+  T* carried(long which, int state, const StepOrder& part) const {
+    return of_part(carry_, 2 * plan.states, which * plan.states + state, part);
   }
 
   // Summed by sequence first, so that threads change no bit.
-  void finish(const ProgramGradients& gradients) const {
+  void finish(const ProgramGradients& gradients, const StepOrder& order, long parts) const {
+    const auto add_up = [&](T* to, auto rows_of_part) {
+      for (long j = 0; j < H; ++j) to[j] = T(0);
+      for (long i = 0; i < parts; ++i) {
+        const StepOrder part = batch_part(order, i, parts);
+        const T* row = rows_of_part(part);
+        for (long r = 0; r < part.count(); ++r) add_columns<T>(to, row + r * H, H, 0, panels<T>(H));
+      }
+    };
     for (int st = 0; st < plan.states; ++st)
       if (T* to = direction_.grad_fresh(st)) {
-        for (long j = 0; j < H; ++j) to[j] = T(0);
-        for (long b = 0; fresh && b < B; ++b) add_columns<T>(to, fresh + (st * B + b) * H, H, 0, panels<T>(H));
+        if (fresh_) add_up(to, [&](const StepOrder& part) { return fresh(st, part); });
+        else __builtin_memset(to, 0, H * sizeof(T));
       }
     for (int p = 0; p < plan.owns; ++p) {
-      T *to = static_cast<T*>(gradients.own[p]), *first = sums + p * B * H;
+      T* to = static_cast<T*>(gradients.own[p]);
       if (!to) continue;
-      for (long b = 1; b < B; ++b) add_columns<T>(first, first + b * H, H, 0, panels<T>(H));
-      if (plan.own_is_vector[p]) __builtin_memcpy(to, first, H * sizeof(T));
-      else *to = row_sum<T>(first, kLanes<T>, H);
+      const auto sums_of = [&](const StepOrder& part) { return sum(p, part); };
+      if (plan.own_is_vector[p]) add_up(to, sums_of);
+      else add_up(total_, sums_of), *to = row_sum<T>(total_, kLanes<T>, H);
     }
   }
 
  private:
+  T* of_part(T* all, long arrays, long i, const StepOrder& part) const {
+    return all + (arrays * part.first + i * part.count()) * H;
+  }
   bool leaves_columns_out() const {  // no instruction writes them: they are zero
     int written = 0;
     for (int i = 0; i < plan.backward.stages[plan.backward.stage_count]; ++i) {
@@ -86,13 +100,9 @@ template <class T> class BackwardShared {
     }
     return written < plan.columns;
   }
+  const Buffer<T> sums_, fresh_, carry_;  // of all sequences
+  const Buffer<T> total_;                 // (H,)
   const BackwardDirection<T>& direction_;
-};
-
-// What was kept of a chunk's steps: SAVED and the factors, where their rows of H lie. The first row is number `first`.
-template <class T> struct KeptArrays {
-  T* data;
-  long stride, first;
 };
 
 template <class T> class ProgramBackwardScan {
@@ -105,8 +115,7 @@ template <class T> class ProgramBackwardScan {
         values_(plan_, plan_.backward, direction.of.parameters(), rows_, columns, H_),
         planes_((4 * plan_.states + plan_.products + 2 * plan_.step_inputs + plan_.draws + plan_.gates) * plane_),
         gate_rows_(rows_), before_(4 * plan_.states), exports_(plan_.backward.value_count),
-        columns_of_(plan_.backward.value_count), export_ends_(plan_.products + 1), rooms_(planes_), sums_(shared.sums) {
-  }
+        columns_of_(plan_.backward.value_count), export_ends_(plan_.products + 1), rooms_(planes_), sums_(shared.sum(0, order)) {}
   bool ok() const { return all_ok(values_, planes_, gate_rows_, before_, exports_, columns_of_, export_ends_); }
 
   // Positions begin..end-1, whose gate gradients begin at the shared ones' first row.
@@ -155,7 +164,7 @@ template <class T> class ProgramBackwardScan {
         case Kind::grad_factor: return {&rooms_, grad_factor(i) - rooms_};
         case Kind::grad_step_input: return {&rooms_, grad_step_input(i) - rooms_};
         case Kind::grad_gate: return {&rooms_, grad_gate(i) - rooms_};
-        default: return {&sums_, (i * shared_.B + order_.first) * H_};
+        default: return {&sums_, i * rows_ * H_};
       }
     });
   }
@@ -189,8 +198,8 @@ template <class T> class ProgramBackwardScan {
   void arrive(long s, long n) {
     const long old = order_.continuing(s);
     for (int st = 0; st < plan_.states; ++st) {
-      T* to = arriving()[st] = shared_.carried(s % 2, st, order_.first);
-      leaving()[st] = shared_.carried((s + 1) % 2, st, order_.first);
+      T* to = arriving()[st] = shared_.carried(s % 2, st, order_);
+      leaving()[st] = shared_.carried((s + 1) % 2, st, order_);
       const T* final = old < n ? direction_.grad_final(st) : nullptr;
       for (long r = old; r < n; ++r)
         if (final) copy(to + r * H_, final + sequence_of(order_, r) * H_);
@@ -226,7 +235,7 @@ template <class T> class ProgramBackwardScan {
         before_[st] = const_cast<T*>(of.known_before(forward_, position, st, gathered(st, 0), gathered(st, 1)));
       if (plan_.reads_new_state[st]) after()[st] = const_cast<T*>(of.after(forward_, position, st, gathered(st, 2)));
     }
-    values_.move(0, of.row_at(forward_, position) - kept.first);
+    values_.move(0, kept.rows.at(forward_, position));
   }
 
   // One step of n rows: the program's stages, each followed by a product of what it left. `to`: the gradient of the
@@ -262,7 +271,7 @@ template <class T> class ProgramBackwardScan {
       if (st > 0 && !plan_.writes_grad_state[st]) clear(grad, n);
       for (long r = 0; cut && r < n; ++r) {
         if (!forward_.resets(position, r)) continue;
-        add(shared_.fresh + (st * shared_.B + order_.first + r) * H_, grad + r * H_);
+        add(shared_.fresh(st, order_) + r * H_, grad + r * H_);
         clear(grad + r * H_, 1);
       }
       T* initial = stay < n ? direction_.grad_initial(st) : nullptr;

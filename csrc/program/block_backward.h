@@ -17,7 +17,7 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
 
   // Positions begin..end-1, whose gate gradients begin at the shared ones' first row.
   void run(long begin, long end, const KeptArrays<T>& kept) {
-    values_.begin([&](Kind, int own) -> Place<T> { return {&sums_, own * shared_.B * H_}; });
+    values_.begin([&](Kind, int own) -> Place<T> { return {&sums_, own * rows_ * H_}; });
     for (int st = 0; st < plan_.states; ++st) {
       before_[st] = values_.at(Kind::grad_new_state, st), after_[st] = values_.at(Kind::grad_state, st);
       if (begin > 0) copy_rows(rows_, width_, shared_carry(st), H_, this->carried(st), width_);
@@ -40,7 +40,7 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
   using BlockScan<T>::H_, BlockScan<T>::rows_, BlockScan<T>::steps_, BlockScan<T>::values_, BlockScan<T>::before_;
   using BlockScan<T>::after_, BlockScan<T>::columns;
 
-  T* shared_carry(int state) const { return shared_.carried(0, state, order_.first) + columns_.first; }
+  T* shared_carry(int state) const { return shared_.carried(0, state, order_) + columns_.first; }
   long position(long s) const { return order_.net.T - 1 - s; }  // in forward_
   void clear(T* array, long rows) const {
     __builtin_memset(array, 0, static_cast<std::size_t>(rows * width_) * sizeof(T));
@@ -49,14 +49,14 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
   // What the block's steps read. Of the gradients that arrive at the states, those from the step after come later.
   long take(long from, long to, const KeptArrays<T>& kept) const {
     for (int k = 0; k < plan_.saved; ++k)
-      this->copy_kept_in(kept.data + k * kept.stride, kept.first, from, to, values_.at(Kind::saved, k));
+      this->copy_kept_in(kept.data + k * kept.stride, kept.rows, from, to, values_.at(Kind::saved, k));
     for (int st = 0; st < plan_.states; ++st) {
       T *state = values_.at(Kind::state, st), *new_state = values_.at(Kind::new_state, st);
       if (state)
         this->each_position(
             from, to, [&](long s, long m) { this->put_known_before(forward_, position(s), st, state + m * width_); });
       if (st == 0) this->copy_steps_in(columns(of_.h), width_, from, to, new_state);
-      else this->copy_kept_in(of_.kept_state(st), 0, from, to, new_state);
+      else this->copy_kept_in(of_.kept_state(st), of_.rows, from, to, new_state);
       if (before_[st]) put_arriving(st == 0 ? direction_.grad_h : traced(st - 1), from, to, before_[st]);
       if (before_[st]) add_final(this->from_first(direction_.grad_final(st)), from, to, before_[st]);
     }
@@ -101,7 +101,7 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
       if (after_[st]) copy_rows(1, n * width_, after_[st] + m * width_, 0, grad, 0);
       for (long r = 0; order_.net.resets.data && r < n; ++r) {
         if (!forward_.resets(position(s), r)) continue;
-        add(shared_.fresh + (st * shared_.B + order_.first + r) * H_ + columns_.first, grad + r * width_, 1);
+        add(shared_.fresh(st, order_) + r * H_ + columns_.first, grad + r * width_, 1);
         clear(grad + r * width_, 1);
       }
       for (long r = order_.staying(s); initial && r < n; ++r)
@@ -121,7 +121,7 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
     });
     this->each_position(from, to, [&](long s, long m) {
       for (long r = 0; plan_.owns > 0 && r < order_.rows(s); ++r) {
-        sums_ = shared_.sums + (order_.first + r) * H_;
+        sums_ = shared_.sum(0, order_) + r * H_;
         values_.move(0, 0);
         values_.run_rows(own_sums, m + r, 1);
       }

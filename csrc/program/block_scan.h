@@ -36,9 +36,8 @@ template <class T> class BlockScan {
     return count;
   }
   StepTensor columns(const StepTensor& x) const { return from_column<T>(x, x.column * columns_.first); }
-  // An array that is kept of all rows, of which the first is number `first`.
-  T* row_of(T* array, const StepOrder& order, long s, long first) const {
-    return array + (of_.row_at(order, s) - first) * H_ + columns_.first;
+  T* row_of(T* kept, const KeptRows& rows, const StepOrder& order, long s) const {
+    return kept + rows.at(order, s) * H_ + columns_.first;
   }
   template <class Pointer> Pointer from_first(Pointer array) const { return array ? array + columns_.first : nullptr; }
 
@@ -56,16 +55,16 @@ template <class T> class BlockScan {
       each_position(from, to,
           [&](long s, long m) { copy_out<T>(order_, array + m * width_, x, s, width_, column_part<T>(width_, 0, 1)); });
   }
-  void copy_kept_in(T* kept, long first, long from, long to, T* array) const {
+  void copy_kept_in(T* kept, const KeptRows& rows, long from, long to, T* array) const {
     if (array)
       each_position(from, to, [&](long s, long m) {
-        copy_rows(order_.rows(s), width_, row_of(kept, order_, s, first), H_, array + m * width_, width_);
+        copy_rows(order_.rows(s), width_, row_of(kept, rows, order_, s), H_, array + m * width_, width_);
       });
   }
-  void copy_kept_out(const T* array, T* kept, long first, long from, long to) const {
+  void copy_kept_out(const T* array, T* kept, const KeptRows& rows, long from, long to) const {
     if (array && kept)
       each_position(from, to, [&](long s, long m) {
-        copy_rows(order_.rows(s), width_, array + m * width_, width_, row_of(kept, order_, s, first), H_);
+        copy_rows(order_.rows(s), width_, array + m * width_, width_, row_of(kept, rows, order_, s), H_);
       });
   }
 
@@ -84,7 +83,7 @@ template <class T> class BlockScan {
   // Likewise where the forward pass has left all states.
   void put_known_before(const StepOrder& forward, long s, int state, T* to) const {
     const StepRows<const T> h = s > 0 ? forward.rows_of<const T>(columns(of_.h), s - 1) : StepRows<const T>{};
-    const T* kept = s > 0 && state > 0 ? row_of(of_.kept_state(state), forward, s - 1, 0) : nullptr;
+    const T* kept = s > 0 && state > 0 ? row_of(of_.kept_state(state), of_.rows, forward, s - 1) : nullptr;
     put_before(forward, s, state, [&](long r) { return state == 0 ? h[r] : kept + r * H_; }, to);
   }
   T* carried(int state) const { return carried_ + state * rows_ * width_; }
@@ -137,9 +136,8 @@ template <class T> class BlockForwardScan : BlockScan<T> {
       give(call, from, to);
     }
   }
-  // Once more, where all states are known: to `kept`, arrays of `stride` numbers for SAVED, in which the first row is
-  // number `first`.
-  void run_again(T* kept, long stride, long first) {
+  // Once more, where all states are known, to `kept`.
+  void run_again(const KeptArrays<T>& kept) {
     begin();
     for (long from = start_; from < stop_; from += steps_) {
       const long to = min(stop_, from + steps_), rows = project(from, to);
@@ -149,7 +147,7 @@ template <class T> class BlockForwardScan : BlockScan<T> {
               from, to, [&](long s, long m) { this->put_known_before(order_, s, st, before_[st] + m * width_); });
       for (const Phase phase : {before_steps, each_step, after_steps}) values_.run_rows(phase, 0, rows);
       for (int k = 0; k < plan_.saved; ++k)
-        this->copy_kept_out(values_.at(Kind::saved, k), kept + k * stride, first, from, to);
+        this->copy_kept_out(values_.at(Kind::saved, k), kept.data + k * kept.stride, kept.rows, from, to);
     }
   }
 
@@ -173,7 +171,7 @@ template <class T> class BlockForwardScan : BlockScan<T> {
   void give(const ProgramForward& call, long from, long to) const {
     this->copy_steps_out(after_[0], this->columns(of_.h), from, to);
     for (int st = 0; st < plan_.states; ++st) {
-      this->copy_kept_out(after_[st], of_.kept_state(st), 0, from, to);
+      this->copy_kept_out(after_[st], of_.kept_state(st), of_.rows, from, to);
       if (call.traced && st > 0) this->copy_steps_out(after_[st], this->columns(of_.of(call.traced[st - 1])), from, to);
       T* final = slice<T>(call.final[st], of_.index, call.batch * H_) + columns_.first;
       this->each_position(from, to, [&](long s, long m) {
@@ -183,7 +181,8 @@ template <class T> class BlockForwardScan : BlockScan<T> {
       });
     }
     if (call.kept && !call.recompute)
-      for (int k = 0; k < plan_.saved; ++k) this->copy_kept_out(values_.at(Kind::saved, k), of_.saved(k), 0, from, to);
+      for (int k = 0; k < plan_.saved; ++k)
+        this->copy_kept_out(values_.at(Kind::saved, k), of_.saved(k), of_.rows, from, to);
     if (call.traced)
       for (int g = 0; g < plan_.gates; ++g)
         this->copy_steps_out(

@@ -65,7 +65,8 @@ constexpr std::int64_t spread(std::int64_t count, std::int64_t element) {
 }
 
 // Arrays of (rows, H) that are kept of a direction: first those of the states that are needed, then SAVED, then the
-// factors.
+// factors; then, in a cache line of its own, into how many parts of the sequences they are divided: a part's rows are
+// neighbours, step by step, so that threads that write parts do not write neighbouring lines.
 inline bool keeps_state(const Plan& plan, bool recompute, int state) {
   return state > 0 && (recompute || plan.reads_state[state] || plan.reads_new_state[state]);
 }
@@ -76,7 +77,15 @@ inline int kept_states(const Plan& plan, bool recompute) {
 }
 inline std::int64_t kept_size(const Plan& plan, bool recompute, std::int64_t rows, std::int64_t H, Number number) {
   const int arrays = kept_states(plan, recompute) + (recompute ? 0 : plan.saved + plan.products - 1);
-  return arrays * spread(rows * H, element_size(number));
+  return arrays > 0 ? arrays * spread(rows * H, element_size(number)) + spread(1, element_size(number)) : 0;
+}
+// Where the number of parts is told of the index-th direction of all; null: nothing is kept.
+inline void* told_parts(const ProgramCall& call, std::int64_t index) {
+  const Network& net = call.net;
+  const std::int64_t size = kept_size(*call.plan, call.recompute, net.rows, net.H, net.number);
+  if (!call.kept || size == 0) return nullptr;
+  const std::int64_t element = element_size(net.number);
+  return static_cast<char*>(call.kept) + ((index + 1) * size - spread(1, element)) * element;
 }
 
 }  // namespace elman

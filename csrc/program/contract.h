@@ -2,6 +2,8 @@
 // sizes that they will use.
 #pragma once
 
+#include <cmath>
+
 #include "../batch.h"
 #include "../ragged.h"
 #include "run.h"
@@ -82,6 +84,7 @@ class ProgramContract {
     const bool lives = net_.rows > 0;
     if (lives && stack_.L > 1 && !f.hidden) throw Mismatch("hidden, the lower layers' outputs, got none");
     if (lives && !f.kept && kept_size_ > 0) throw Mismatch("what forward kept, got none");
+    for (Long d = 0; lives && kept_size_ > 0 && d < stack_.directions(); ++d) check_parts(told_parts(f, d));
     if (const View& v = views_[kGradOutput]; !v.none) f.grad_output = step_tensor(v, stack_.out(), false, true);
     f.grad_hidden = hidden(kGradHidden, false);
     f.grad_final = states(views_.all(kGradFinal), grad_final_, false, false);
@@ -117,6 +120,12 @@ class ProgramContract {
     kept_size_ = product({stack_.directions(), kept_size(plan_, stack_.recompute, net_.rows, net_.H, net_.number)});
     if (const View& v = views_[kSaved]; !v.none) call.kept = dense(v, {kept_size_}, writes);
     return call;
+  }
+  void check_parts(const void* told) const {
+    const double parts =
+        net_.number == Number::f32 ? *static_cast<const float*>(told) : *static_cast<const double*>(told);
+    if (!(parts >= 1 && parts <= static_cast<double>(net_.alive ? 1 : net_.B)) || parts != std::floor(parts))
+      throw Mismatch("what forward kept, got something else");
   }
   void* dense(const View& v, const Shape& shape, bool written) {
     expect(v, shape, type_);

@@ -25,13 +25,15 @@ struct ScanParts {
   bool in_blocks;
 };
 constexpr long kFewBytes = 64;
-template <class T> ScanParts scan_parts(const ProgramCall& call, long directions, bool whole_rows, Team& team) {
+// parts: of the sequences, where there are several in what is kept.
+template <class T>
+ScanParts scan_parts(const ProgramCall& call, long directions, bool whole_rows, long parts, Team& team) {
   const Network& net = call.net;
   const Plan& plan = *call.plan;
-  const long sequences = min(team.threads(), net.B), groups = panels<T>(net.H);
+  const long sequences = parts > 1 ? parts : min(team.threads(), net.B), groups = panels<T>(net.H);
   const bool splits = !plan.needs_rows && !whole_rows;
   if (!plan.independent)
-    return {splits ? divide(net, plan.recurrents * net.H, groups, team) : Division{sequences, 1}, false};
+    return {splits && parts == 1 ? divide(net, plan.recurrents * net.H, groups, team) : Division{sequences, 1}, false};
   const long columns = splits ? min(groups, ceil_div(team.threads(), directions * sequences)) : 1;
   const long bytes = ceil_div(net.B, sequences) * net.H * static_cast<long>(sizeof(T));
   const Code& code = plan.phased_infer;
@@ -45,7 +47,7 @@ bool layer_forward(const ProgramForward& call, long layer, const StepTensor& x, 
   const long I = layer == 0 ? net.I : net.D * net.H;
   const Plan& plan = *call.plan;
   const bool trains = call.kept && !call.recompute;
-  const ScanParts parts = scan_parts<T>(call, net.D, false, team);
+  const ScanParts parts = scan_parts<T>(call, net.D, false, 1, team);
   const Division& by = parts.by;
   using Weights = ProgramWeights<T>;
   const Weights first(plan, net, net.H, I, by.column_parts, parts.in_blocks),
@@ -58,9 +60,12 @@ bool layer_forward(const ProgramForward& call, long layer, const StepTensor& x, 
     weights[d]->pack(call.parameters[layer * net.D + d], i % first.tasks());
   });
   Failure failure;
+  const KeptRows rows{net.alive ? 1 : by.batch_parts};
   const auto direction = [&](long d) {
-    return DirectionOf<T>{call, layer * net.D + d, I, x, from_column<T>(output, d * net.H)};
+    return DirectionOf<T>{call, layer * net.D + d, I, x, from_column<T>(output, d * net.H), rows};
   };
+  for (long d = 0; d < net.D; ++d)
+    if (void* told = told_parts(call, layer * net.D + d)) *static_cast<T*>(told) = static_cast<T>(rows.parts);
   if (parts.in_blocks) {
     each_part(by, net.D, team, [&](long d, long batch, long part) {
       const StepOrder order = batch_part({net, d == 1, 0, net.B}, batch, by.batch_parts);

@@ -28,9 +28,9 @@ template <class T> class ProgramForwardScan {
   bool ok() const { return all_ok(projection_, values_, planes_, now_, before_, h_rows_); }
 
   void run(const ProgramForward& call) {
-    begin(call.kept && !call.recompute ? of_.saved(0) : nullptr, plane<T>(call.net.rows * H_));
+    begin(call.kept && !call.recompute ? of_.saved_and_factors() : KeptArrays<T>{});
     each_position([&](long s, long m, long n) {
-      const long old = order_.continuing(s), stay = order_.staying(s), row = of_.row_at(order_, s);
+      const long old = order_.continuing(s), stay = order_.staying(s), row = of_.rows.at(order_, s);
       const bool goes_on = old == n && !cuts(order_, s, n);
       T* h = side_by_side<T>(order_, of_.h, s, H_);
       for (int st = 0; st < plan_.states; ++st) {
@@ -45,16 +45,15 @@ template <class T> class ProgramForwardScan {
       if (meets_) team_.barrier();
     });
   }
-  // Once more, where all states are known: to `kept`, arrays of `stride` numbers for SAVED and then for the factors, in
-  // which the first row is number `first`.
-  void run_again(T* kept, long stride, long first) {
-    begin(kept, stride);
+  // Once more, where all states are known, to `kept`.
+  void run_again(const KeptArrays<T>& kept) {
+    begin(kept);
     each_position([&](long s, long m, long n) {
       for (int st = 0; st < plan_.states; ++st) {
         before_[st] = const_cast<T*>(of_.known_before(order_, s, st, gathered(st), state_room(st, 1)));
         now_[st] = state_room(st, 0);
       }
-      step(s, m, n, of_.row_at(order_, s) - first);
+      step(s, m, n, kept.rows.at(order_, s));
     });
   }
 
@@ -69,12 +68,12 @@ template <class T> class ProgramForwardScan {
   T* draw_room(int k) const { return step_input_room(plan_.step_inputs + k); }
   T* gate_room(int g) const { return draw_room(plan_.draws + g); }
   T* factor(int j, long row) const {
-    return kept_ ? kept_ + (plan_.saved + j) * kept_stride_ + row * H_ : met_ + (2 + j) * plane_;
+    return kept_.data ? kept_.data + (plan_.saved + j) * kept_.stride + row * H_ : met_ + (2 + j) * plane_;
   }
 
-  // kept: where SAVED and factors go, arrays of `stride` numbers; null: they are not kept.
-  void begin(T* kept, long stride) {
-    kept_ = kept, kept_stride_ = stride;
+  // kept: where SAVED and factors go; nowhere: they are not kept.
+  void begin(const KeptArrays<T>& kept) {
+    kept_ = kept;
     for (int st = 0; st < plan_.states; ++st) now_[st] = nullptr;
     values_.begin([&](Kind kind, int i) -> Place<T> {
       switch (kind) {
@@ -85,9 +84,9 @@ template <class T> class ProgramForwardScan {
         case Kind::step_input: return {&rooms_, step_input_room(i) - rooms_};
         case Kind::draw: return {&rooms_, draw_room(i) - rooms_};
         case Kind::gate: return {&rooms_, gate_room(i) - rooms_};
-        case Kind::saved: return {&kept_, i * stride, along_kept};
+        case Kind::saved: return {&kept_.data, i * kept.stride, along_kept};
         default:
-          if (kept) return {&kept_, (plan_.saved + i) * stride, along_kept};
+          if (kept.data) return {&kept_.data, (plan_.saved + i) * kept.stride, along_kept};
           return {&met_, (2 + i) * plane_};
       }
     });
@@ -150,8 +149,8 @@ template <class T> class ProgramForwardScan {
   const Buffer<T*> now_, before_;  // by state
   const Buffer<const T*> h_rows_;
   T *const rooms_, *const met_;
-  T *z_ = nullptr, *kept_ = nullptr;
-  long kept_stride_ = 0;
+  T* z_ = nullptr;
+  KeptArrays<T> kept_{};
 };
 
 }  // namespace elman::ELMAN_TARGET

@@ -38,11 +38,14 @@ template <class T> class ProgramGradientProducts {
     if (needs_x_) order.gather<T>(direction_.grad_x, begin, end, grad_x_rows_);
     const StepOrder forward = order.reversed();
     for (long s = begin, m = 0; s < end; ++s) {
-      const long position = order.net.T - 1 - s, n = order.rows(s), row = of.row_at(forward, position) - kept.first;
+      const long position = order.net.T - 1 - s, n = order.rows(s);
       if (plan_.gate_products[0].count > 0) previous_h(forward, position, n, h_rows_ + m);
-      for (int p = 1; p < plan_.products; ++p)
-        for (long r = 0; r < n; ++r)
-          h_rows_[p * capacity_ + m + r] = kept.data + (plan_.saved + p - 1) * kept.stride + (row + r) * H_;
+      for (long i = 0; plan_.products > 1 && i < kept.rows.parts; ++i) {
+        const StepOrder mine = batch_part(forward, i, kept.rows.parts);
+        const T* row = kept.data + plan_.saved * kept.stride + kept.rows.at(mine, position) * H_;
+        for (long r = mine.first; r < min(n, mine.last); ++r, row += H_)
+          for (int p = 1; p < plan_.products; ++p) h_rows_[p * capacity_ + m + r] = row + (p - 1) * kept.stride;
+      }
       m += n;
     }
   }

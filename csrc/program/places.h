@@ -43,11 +43,29 @@ template <class T> void copy_rows(long n, long width, const T* from, long from_s
     for (long i = 0; i < width; i += kLanes<T>) store_within(to, i, width, load_within(from, i, width));
 }
 
+// Where the rows of arrays lie that are kept of each position: position by position, from row number `first` of the
+// direction's on; or where the sequences are in parts, of which an order is then one, part by part.
+struct KeptRows {
+  long parts = 1, first = 0;
+  long at(const StepOrder& order, long s) const {  // the first row of a position
+    const long t = order.step(s);
+    if (parts > 1) return order.first * order.net.T + t * order.count();
+    return (order.net.offset ? order.net.offset[t] : t * order.net.B) + order.first - first;
+  }
+};
+// SAVED and the factors.
+template <class T> struct KeptArrays {
+  T* data;
+  long stride;  // from one to the next
+  KeptRows rows;
+};
+
 // What of a call belongs to one direction of one layer.
 template <class T> struct DirectionOf {
   const ProgramCall& call;
   const long index, I;
   const StepTensor x, h;  // (T, B, I) and (T, B, H)
+  const KeptRows rows{};  // of what is kept
 
   const Plan& plan() const { return *call.plan; }
   const ProgramParameters& parameters() const { return call.parameters[index]; }
@@ -66,6 +84,7 @@ template <class T> struct DirectionOf {
     return call.kept && keeps_state(plan(), call.recompute, state) ? kept(i) : nullptr;
   }
   T* saved(int k) const { return kept(kept_states(plan(), call.recompute) + k); }
+  KeptArrays<T> saved_and_factors() const { return {saved(0), plane<T>(call.net.rows * call.net.H), rows}; }
   T* factor(int j) const { return saved(plan().saved + j); }
 
   // The states before position s, of which those of the position before lie side by side: where they are, or brought
@@ -89,7 +108,7 @@ template <class T> struct DirectionOf {
   // The states after position s, kept by the forward pass, side by side.
   const T* after(const StepOrder& order, long s, int state, T* to) const {
     const Network& net = call.net;
-    if (state > 0) return kept_state(state) + row_at(order, s) * net.H;
+    if (state > 0) return kept_state(state) + rows.at(order, s) * net.H;
     if (const T* found = side_by_side<const T>(order, h, s, net.H)) return found;
     copy_in(order, h, s, net.H, net.H, to);
     return to;
@@ -97,11 +116,6 @@ template <class T> struct DirectionOf {
   // Likewise before it. `to` and `room`: so many rows, apart.
   const T* known_before(const StepOrder& order, long s, int state, T* to, T* room) const {
     return before(order, s, state, s > 0 ? after(order, s - 1, state, room) : nullptr, to);
-  }
-  // The first row of a position among all of the direction's.
-  static long row_at(const StepOrder& order, long s) {
-    const long t = order.step(s);
-    return (order.net.offset ? order.net.offset[t] : t * order.net.B) + order.first;
   }
 };
 
