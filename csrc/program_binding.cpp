@@ -95,9 +95,10 @@ nb::object program_forward(nb::handle program, nb::tuple numbers, nb::handle par
   else if (save && stack.L > 1) hidden = call.make(kHidden, {stack.L - 1, rows, stack.out()});
   if (save) {
     product({stack.directions(), rows, stack.H, plan.saved + plan.products + states});
-    const Number number = o[kX].type == kFloat64 ? Number::f64 : Number::f32;
-    kept = call.make(
-        kSaved, {product({stack.directions(), kept_size(stack.plan(), stack.recompute, rows, stack.H, number)})});
+    Network net{};
+    net.number = o[kX].type == kFloat64 ? Number::f64 : Number::f32;
+    net.rows = rows, net.H = stack.H, net.L = stack.L, net.D = stack.D;
+    kept = call.make(kSaved, {kept_size(plan, stack.recompute, net)});
   }
   o.add_all(kTraced, traced, true);
   call.run(&ProgramContract::forward);

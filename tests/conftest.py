@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Torch's threads sleep while they wait for work. Spinning for it, some milliseconds each time, they would be in the way of other tests.
@@ -15,6 +17,11 @@ from hypothesis import settings
 
 from cases import every_backend, refusal
 from elman.backends import Backend, kernels, registry
+
+# Torch keeps on disk what it compiles, with the sizes that the operators told it: those of other kernels may be others.
+if (native := find_spec("elman._native")) and native.origin:
+    cache = Path(__file__).parent.parent / ".pytest_cache" / f"torchinductor-{Path(native.origin).stat().st_mtime_ns}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
 
 # A shell lets what runs in the background ignore Ctrl-C, and its children with it; some tests are about what Ctrl-C does.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

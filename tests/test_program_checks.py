@@ -188,18 +188,28 @@ def test_gradients_that_do_not_fit_are_errors() -> None:
             kernels._native.program_backward(handle, *first, *arguments)
 
 
-@pytest.mark.parametrize("told", [0.0, -1.0, 1.5, 3.0, float("nan"), float("inf")])
-@pytest.mark.parametrize("direction", [0, 1])
-def test_what_forward_kept_must_be_laid_out_as_forward_does(told: float, direction: int) -> None:
-    params = [torch.randn(20, n) for n in (4, 5)] + [torch.randn(20)] * 2
-    first = (("", 4, 5, 0, 1, 2, True, False, 0), [*params, *params], torch.randn(3, 2, 4), None, None, None, None, (), (), False, 2)
+@pytest.mark.parametrize("told", [0.0, -1.0, 1.5, 2.0, 10.0, 4e9, float("nan"), float("inf")])
+@pytest.mark.parametrize("lengths", [None, [3, 1, 2, 0, 3, 3, 1, 2, 3]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_forward_kept_must_lie_as_forward_tells(told: float, lengths: list[int] | None, dtype: torch.dtype) -> None:
+    """Nine sequences lie in one to nine parts, or in one if they have different lengths."""
+    params = [torch.randn(20, n, dtype=dtype) for n in (4, 5)] + [torch.randn(20, dtype=dtype)] * 2
+    spans = None if lengths is None else torch.tensor(lengths)
+    sizes = ("", 4, 5, 0, 1, 2, True, False, 0)
+    first = (sizes, [*params, *params], torch.randn(3, 9, 4, dtype=dtype), None, None, spans, None, (), (), False, 2)
     handle = kernel_of(LSTM).handle
     output, _, _, kept = kernels._native.program_forward(handle, *first, True, False)
-    each = kept.view(2, -1)
-    assert each[:, -16].tolist() in ([1.0, 1.0], [2.0, 2.0])  # how many parts the sequences were in
-    each[direction, -16] = told
-    with pytest.raises(RuntimeError, match="what forward kept, got something else"):
-        kernels._native.program_backward(handle, *first, output, None, kept, output, None, None, None, False, (True,) * 9)
+    place = -64 // kept.element_size()
+    arguments = (output, None, kept, output, None, None, None, False, (True,) * 9)
+    assert kept[place] == 1
+    expected = kernels._native.program_backward(handle, *first, *arguments)
+    kept[place] = told
+    if told == 2 and lengths is None:
+        return  # nine in two parts: nobody can know
+    with pytest.raises(RuntimeError, match="expected what forward kept of this call"):
+        kernels._native.program_backward(handle, *first, *arguments)
+    kept[place] = 1
+    assert all(map(torch.equal, kernels._native.program_backward(handle, *first, *arguments), expected))
 
 
 def test_what_is_written_must_be_apart_from_what_is_read() -> None:

@@ -145,14 +145,23 @@ def test_threads_and_running_again_change_no_bit(cell: elman.Cell, recompute: bo
             assert all(map(torch.equal, _bits(Call.of(cell, options, torch.float32)), alone))
 
 
-@every_isa
+# Calls worth two threads, with sequences enough for parts: several chunks, and direction by direction; blocks of steps; a trace.
+PARTS = replace(PLAIN, batch=9, inputs=1300, hidden=33, layers=2, reset=True, fresh=True)
+IN_PARTS = {
+    "one chunk": PARTS,
+    "several chunks": replace(PARTS, steps=300, inputs=20, hidden=70, layers=1),
+    "few numbers a step": replace(PARTS, steps=60, hidden=2),
+    "a trace": replace(PARTS, traced=True),
+}
+
+
 @some_cells
+@pytest.mark.parametrize("way", IN_PARTS)
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize(("forward", "backward"), [(1, 2), (2, 1)])
-def test_the_threads_of_forward_and_backward_may_differ(cell: elman.Cell, recompute: bool, forward: int, backward: int) -> None:
-    """What forward keeps lies by the parts of the sequences that its threads had, and is read as it lies. The call is worth several."""
-    options = replace(PLAIN, batch=7, inputs=1300, hidden=33, layers=2, reset=True, fresh=True, recompute=recompute)
-    call = Call.of(cell, options, torch.float32)
+@pytest.mark.parametrize(("forward", "backward"), [(1, 2), (2, 1), (2, 2)])
+def test_the_threads_of_forward_and_backward_may_differ(cell: elman.Cell, way: str, recompute: bool, forward: int, backward: int) -> None:
+    """What forward keeps lies by the parts of the sequences that its threads had, and is read as it lies."""
+    call = Call.of(cell, replace(IN_PARTS[way], recompute=recompute), torch.float32)
     with threads(1):
         expected = _bits(call)
     given, leaves = call.with_gradients()
@@ -160,11 +169,19 @@ def test_the_threads_of_forward_and_backward_may_differ(cell: elman.Cell, recomp
         results = given.run(NATIVE)
     used = [kernels._native.threads_used()]
     with threads(backward):
-        grads = torch.autograd.grad(results, leaves, Call.arriving(results), allow_unused=True)
+        pairs = [(result, grad) for result, grad in zip(results, Call.arriving(results), strict=True) if result.requires_grad]
+        grads = torch.autograd.grad([each for each, _ in pairs], leaves, [grad for _, grad in pairs], allow_unused=True)
     used.append(kernels._native.threads_used())
     assert used == [min(each, kernels._native.usable_processors()) for each in (forward, backward)]
     found = [*results, *(torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True))]
     assert all(map(torch.equal, found, expected))
+
+
+@every_isa
+@pytest.mark.parametrize("recompute", [False, True])
+def test_nor_does_the_instruction_set_matter_to_it(recompute: bool) -> None:
+    for name in ("program-TwoProducts", "own-Layered", "program-MinGRU"):
+        test_the_threads_of_forward_and_backward_may_differ(CELLS[name], "one chunk", recompute, 2, 1)
 
 
 @every_isa

@@ -103,8 +103,7 @@ template <class T> bool layer_backward(const ProgramBackward& call, long layer, 
   const long chunk = chunk_of<T>(net, *call.plan), I = layer == 0 ? net.I : net.D * net.H;
   // Directions at the same time: they take opposite ways, so only where one chunk holds the whole.
   const long together = chunk == net.T ? net.D : 1;
-  const void* told = told_parts(call, layer * net.D);
-  const KeptRows rows{told ? static_cast<long>(*static_cast<const T*>(told)) : 1};
+  const KeptRows rows{call.parts};
   const ScanParts parts = scan_parts<T>(call, together, sums_rows(call), rows.parts, team);
   Failure failure;
   const auto of = [&](long d) {

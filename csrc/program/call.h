@@ -34,8 +34,8 @@ struct ProgramCall {
   // By state (L·D, batch, H); and what resets start from, (L·D, H). Null: zeros.
   const void *const *initial, *const *fresh;
   const DirectionTensor *step_inputs, *draws;  // (T, B, H), or for a single number (T, B, 1)
-  // What is kept for the backward pass: (L-1, rows, D·H), the lower layers' outputs, and (L·D, kept_size). Null: not
-  // kept.
+  // What is kept for the backward pass: (L-1, rows, D·H), the lower layers' outputs, and what kept_size counts. Null:
+  // not kept.
   void *hidden, *kept;
   bool recompute;  // only states are kept
 };
@@ -47,6 +47,7 @@ struct ProgramForward : ProgramCall {
 };
 
 struct ProgramBackward : ProgramCall {
+  std::int64_t parts;                  // in which `kept` lies, as forward told
   StepTensor grad_output;              // (T, B, D·H); data may be null: zeros
   const void* grad_hidden;             // as `hidden`: what arrives there; null: zeros
   const void* const* grad_final;       // null: zeros
@@ -64,9 +65,9 @@ constexpr std::int64_t spread(std::int64_t count, std::int64_t element) {
   return ((count + line - 1) / line | 1) * line;
 }
 
-// Arrays of (rows, H) that are kept of a direction: first those of the states that are needed, then SAVED, then the
-// factors; then, in a cache line of its own, into how many parts of the sequences they are divided: a part's rows are
-// neighbours, step by step, so that threads that write parts do not write neighbouring lines.
+// Arrays of (rows, H) that are kept of each direction: first those of the states that are needed, then SAVED, then the
+// factors. In each the rows lie step by step; or, unless the network is ragged, part by part of the sequences, so that
+// threads do not write near one another. Then comes, in a cache line of its own, how many parts there are.
 inline bool keeps_state(const Plan& plan, bool recompute, int state) {
   return state > 0 && (recompute || plan.reads_state[state] || plan.reads_new_state[state]);
 }
@@ -75,17 +76,19 @@ inline int kept_states(const Plan& plan, bool recompute) {
   for (int s = 1; s < plan.states; ++s) count += keeps_state(plan, recompute, s);
   return count;
 }
-inline std::int64_t kept_size(const Plan& plan, bool recompute, std::int64_t rows, std::int64_t H, Number number) {
+// Numbers of a direction, and of all of them.
+inline std::int64_t kept_each(const Plan& plan, bool recompute, const Network& net) {
   const int arrays = kept_states(plan, recompute) + (recompute ? 0 : plan.saved + plan.products - 1);
-  return arrays > 0 ? arrays * spread(rows * H, element_size(number)) + spread(1, element_size(number)) : 0;
+  return arrays * spread(net.rows * net.H, element_size(net.number));
 }
-// Where the number of parts is told of the index-th direction of all; null: nothing is kept.
-inline void* told_parts(const ProgramCall& call, std::int64_t index) {
-  const Network& net = call.net;
-  const std::int64_t size = kept_size(*call.plan, call.recompute, net.rows, net.H, net.number);
-  if (!call.kept || size == 0) return nullptr;
-  const std::int64_t element = element_size(net.number);
-  return static_cast<char*>(call.kept) + ((index + 1) * size - spread(1, element)) * element;
+inline std::int64_t kept_size(const Plan& plan, bool recompute, const Network& net) {
+  const std::int64_t each = kept_each(plan, recompute, net);
+  return each > 0 ? net.L * net.D * each + spread(1, element_size(net.number)) : 0;
+}
+// Where the number of parts is told; null: nothing is kept.
+inline void* told_parts(const ProgramCall& call) {
+  const std::int64_t element = element_size(call.net.number), size = kept_size(*call.plan, call.recompute, call.net);
+  return call.kept && size > 0 ? static_cast<char*>(call.kept) + (size - spread(1, element)) * element : nullptr;
 }
 
 }  // namespace elman

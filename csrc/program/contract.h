@@ -84,7 +84,7 @@ class ProgramContract {
     const bool lives = net_.rows > 0;
     if (lives && stack_.L > 1 && !f.hidden) throw Mismatch("hidden, the lower layers' outputs, got none");
     if (lives && !f.kept && kept_size_ > 0) throw Mismatch("what forward kept, got none");
-    for (Long d = 0; lives && kept_size_ > 0 && d < stack_.directions(); ++d) check_parts(told_parts(f, d));
+    f.parts = lives && kept_size_ > 0 ? parts(told_parts(f)) : 1;
     if (const View& v = views_[kGradOutput]; !v.none) f.grad_output = step_tensor(v, stack_.out(), false, true);
     f.grad_hidden = hidden(kGradHidden, false);
     f.grad_final = states(views_.all(kGradFinal), grad_final_, false, false);
@@ -117,15 +117,16 @@ class ProgramContract {
     call.step_inputs = step_inputs(kStepInputs, step_inputs_, false);
     call.draws = draws();
     call.hidden = hidden(kHidden, writes);
-    kept_size_ = product({stack_.directions(), kept_size(plan_, stack_.recompute, net_.rows, net_.H, net_.number)});
+    kept_size_ = kept_size(plan_, stack_.recompute, net_);
     if (const View& v = views_[kSaved]; !v.none) call.kept = dense(v, {kept_size_}, writes);
     return call;
   }
-  void check_parts(const void* told) const {
+  Long parts(const void* told) const {  // read once: memory may change
     const double parts =
         net_.number == Number::f32 ? *static_cast<const float*>(told) : *static_cast<const double*>(told);
-    if (!(parts >= 1 && parts <= static_cast<double>(net_.alive ? 1 : net_.B)) || parts != std::floor(parts))
-      throw Mismatch("what forward kept, got something else");
+    if (parts >= 1 && parts <= static_cast<double>(net_.alive ? 1 : net_.B) && parts == std::floor(parts))
+      return static_cast<Long>(parts);
+    throw Mismatch("what forward kept of this call, in the ", kept_size_, " numbers of kept, got other ones");
   }
   void* dense(const View& v, const Shape& shape, bool written) {
     expect(v, shape, type_);

@@ -74,9 +74,8 @@ template <class T> struct DirectionOf {
   StepTensor of(const DirectionTensor& tensor) const { return from_column<T>(tensor.first, index * tensor.direction); }
   // What is kept: the i-th array.
   T* kept(int i) const {
-    const Network& net = call.net;
-    return slice<T>(call.kept, index, kept_size(plan(), call.recompute, net.rows, net.H, net.number)) +
-        i * plane<T>(net.rows * net.H);
+    return slice<T>(call.kept, index, kept_each(plan(), call.recompute, call.net)) +
+        i * plane<T>(call.net.rows * call.net.H);
   }
   T* kept_state(int state) const {
     int i = 0;

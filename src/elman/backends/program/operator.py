@@ -145,7 +145,7 @@ class _Call:
         arrays = states + (0 if recompute else program.saved + len(program.products) - 1)
         line = 64 // self.x.element_size()
         lines = (rows * self.form.hidden_size + line - 1) // line
-        return self.directions * bool(arrays) * (arrays * (lines + (lines + 1) % 2) + 1) * line
+        return (self.directions * arrays * (lines + (lines + 1) % 2) + bool(arrays)) * line
 
     def of_these_steps(self, hidden: Tensor | None, kept: Tensor | None, rows: int) -> tuple[Tensor | None, Tensor | None]:
         """What was saved of so many steps, from memory for all steps of x."""
