@@ -62,9 +62,7 @@ template <class T> class BackwardOfDirection {
   }
   void gather(long begin, long end) { products_.gather(order_, begin, end, kept_of(begin, end)); }
   ProgramGradientProducts<T>& products() { return products_; }
-  void finish() const {
-    shared_.finish(direction_.call.gradients[direction_.of.index], order_, parts_.by.batch_parts);
-  }
+  void finish() const { shared_.finish(direction_.call.gradients[direction_.of.index], order_, parts_.by.batch_parts); }
 
  private:
   bool is_reverse() const { return direction_.of.index % direction_.call.net.D == 1; }

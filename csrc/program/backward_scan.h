@@ -31,8 +31,8 @@ template <class T> class BackwardShared {
       : plan(direction.of.plan()), B(capacity > 0 ? direction.call.net.B : 0), H(direction.call.net.H),
         stride(plane<T>(plan.columns * H)), gates(capacity * stride),
         w_hh(capacity > 0 ? plan.recurrents * H * panels<T>(H) * kLanes<T> : 0), sums_(plan.owns * B * H),
-        fresh_(direction.call.net.resets.data ? plan.states * B * H : 0), carry_(2 * plan.states * B * H),
-        total_(H), direction_(direction) {}
+        fresh_(direction.call.net.resets.data ? plan.states * B * H : 0), carry_(2 * plan.states * B * H), total_(H),
+        direction_(direction) {}
   bool ok() const { return all_ok(gates, w_hh, sums_, fresh_, carry_, total_); }
 
   bool begin(long capacity) const {  // false: out of memory
@@ -115,7 +115,8 @@ template <class T> class ProgramBackwardScan {
         values_(plan_, plan_.backward, direction.of.parameters(), rows_, columns, H_),
         planes_((4 * plan_.states + plan_.products + 2 * plan_.step_inputs + plan_.draws + plan_.gates) * plane_),
         gate_rows_(rows_), before_(4 * plan_.states), exports_(plan_.backward.value_count),
-        columns_of_(plan_.backward.value_count), export_ends_(plan_.products + 1), rooms_(planes_), sums_(shared.sum(0, order)) {}
+        columns_of_(plan_.backward.value_count), export_ends_(plan_.products + 1), rooms_(planes_),
+        sums_(shared.sum(0, order)) {}
   bool ok() const { return all_ok(values_, planes_, gate_rows_, before_, exports_, columns_of_, export_ends_); }
 
   // Positions begin..end-1, whose gate gradients begin at the shared ones' first row.

@@ -44,9 +44,8 @@ ScanParts scan_parts(const ProgramCall& call, long directions, bool whole_rows, 
   return {{sequences, columns}, columns > 1 || few};
 }
 
-template <class T>
-bool layer_forward(const ProgramForward& call, const ScanParts& parts, const KeptRows& rows, long layer,
-    const StepTensor& x, const StepTensor& output, Team& team) {
+template <class T> bool layer_forward(const ProgramForward& call, const ScanParts& parts, const KeptRows& rows,
+    long layer, const StepTensor& x, const StepTensor& output, Team& team) {
   const Network& net = call.net;
   const long I = layer == 0 ? net.I : net.D * net.H;
   const Plan& plan = *call.plan;
