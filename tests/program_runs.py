@@ -12,6 +12,7 @@ from elman.backends.program.call import kernel_of
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
     from torch import Tensor
 
@@ -125,10 +126,13 @@ class Call:
         output, finals = backend.run(self.stack, self.x, self.states, self.params, self.spans, self.options.batch_first)
         return output, *finals
 
-    def differentiate(self, backend: Backend, arriving: list[Tensor] | None = None) -> tuple[list[Tensor], list[Tensor]]:
-        """All results, and the gradients of all that has one, for gradients that arrive at the results."""
+    def differentiate(
+        self, backend: Backend, arriving: list[Tensor] | None = None, between: Callable[[], object] = lambda: None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """All results, and the gradients of all that has one, for gradients that arrive at the results. ``between``: done after forward."""
         call, leaves = self.with_gradients()
         results = call.run(backend)
+        between()
         pairs = [(result, grad) for result, grad in zip(results, arriving or self.arriving(results), strict=True) if result.requires_grad]
         found = torch.autograd.grad([each for each, _ in pairs], leaves, [grad for _, grad in pairs], allow_unused=True) if pairs else ()
         grads = found or (None,) * len(leaves)

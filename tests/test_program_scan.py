@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import random
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -21,6 +22,9 @@ from elman.backends.native import NativeBackend
 from elman.backends.reference import ReferenceBackend
 from native import required, threads
 from program_runs import Call, Options, distance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = [required, pytest.mark.usefixtures("poisoned")]
 
@@ -128,8 +132,8 @@ def test_bfloat16_is_float32_rounded(cell: elman.Cell) -> None:
 # --- The same bits ----------------------------------------------------------------------------------------------------
 
 
-def _bits(call: Call) -> list[torch.Tensor]:
-    results, grads = call.differentiate(NATIVE)
+def _bits(call: Call, between: Callable[[], object] = lambda: None) -> list[torch.Tensor]:
+    results, grads = call.differentiate(NATIVE, between=between)
     return [*results, *grads]
 
 
@@ -164,16 +168,16 @@ def test_the_threads_of_forward_and_backward_may_differ(cell: elman.Cell, way: s
     call = Call.of(cell, replace(IN_PARTS[way], recompute=recompute), torch.float32)
     with threads(1):
         expected = _bits(call)
-    given, leaves = call.with_gradients()
+    used = []
+
+    def go_on_with_others() -> None:
+        used.append(kernels._native.threads_used())
+        torch.set_num_threads(backward)
+
     with threads(forward):
-        results = given.run(NATIVE)
-    used = [kernels._native.threads_used()]
-    with threads(backward):
-        pairs = [(result, grad) for result, grad in zip(results, Call.arriving(results), strict=True) if result.requires_grad]
-        grads = torch.autograd.grad([each for each, _ in pairs], leaves, [grad for _, grad in pairs], allow_unused=True)
+        found = _bits(call, go_on_with_others)
     used.append(kernels._native.threads_used())
     assert used == [min(each, kernels._native.usable_processors()) for each in (forward, backward)]
-    found = [*results, *(torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True))]
     assert all(map(torch.equal, found, expected))
 
 
