@@ -88,10 +88,11 @@ $(BIN)/python:
 
 # Python is used where it lies; a change of the kernels or of what is depended on installs again, which compiles what changed.
 # Without build isolation, so that the build directory outlives the build. One directory for developers, whose warnings are errors,
-# and one for everybody else.
+# and one for everybody else. For the same reason setuptools is fetched first: of the packages that come as source, those without build
+# requirements of their own are built by what .venv has, and the setuptools of an older Python makes no wheels by itself.
 .venv/installed-%: pyproject.toml constraints.txt src/elman/_version.py $(KERNELS) | $(BIN)/python
 	@echo "Installing Elman with its '$*' extra into .venv: fetches PyTorch, compiles the kernels; takes some minutes the first time"
-	@$(PIP) scikit-build-core nanobind cmake ninja
+	@$(PIP) scikit-build-core nanobind cmake ninja setuptools
 	@$(PIP) --no-build-isolation --editable '.[$*]' \
 	    --config-settings build-dir=build/$* \
 	    --config-settings cmake.define.ELMAN_WERROR=$(if $(filter dev,$*),ON,OFF) \
