@@ -150,7 +150,7 @@ def test_threads_and_running_again_change_no_bit(cell: elman.Cell, recompute: bo
 
 
 # Calls worth two threads, with sequences enough for parts: several chunks, and direction by direction; blocks of steps; a trace.
-PARTS = replace(PLAIN, batch=9, inputs=1300, hidden=33, layers=2, reset=True, fresh=True)
+PARTS = replace(PLAIN, batch=13, inputs=1300, hidden=33, layers=2, reset=True, fresh=True)
 IN_PARTS = {
     "one chunk": PARTS,
     "several chunks": replace(PARTS, steps=300, inputs=20, hidden=70, layers=1),
@@ -162,7 +162,7 @@ IN_PARTS = {
 @some_cells
 @pytest.mark.parametrize("way", IN_PARTS)
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize(("forward", "backward"), [(1, 2), (2, 1), (2, 2)])
+@pytest.mark.parametrize(("forward", "backward"), [(1, 2), (2, 1), (2, 2), (3, 1), (3, 2)])
 def test_the_threads_of_forward_and_backward_may_differ(cell: elman.Cell, way: str, recompute: bool, forward: int, backward: int) -> None:
     """What forward keeps lies by the parts of the sequences that its threads had, and is read as it lies."""
     call = Call.of(cell, replace(IN_PARTS[way], recompute=recompute), torch.float32)

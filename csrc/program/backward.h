@@ -12,7 +12,7 @@ namespace elman::ELMAN_TARGET {
 template <class T> long chunk_of(const Network& net, const Plan& plan) {
   constexpr long kMost = 8 * 1024 * 1024, kFew = 1024 * 1024;
   const long step = static_cast<long>(sizeof(T)) * max(1, plan.columns * net.H * net.B);
-  const long few = net.D == 2 ? kMost / step : max(kFew / step, kRowsSummed / max(1, net.B));
+  const long few = net.D == 2 ? kMost / step : max(kFew / step, halves_of(net) * kRowsSummed / max(1, net.B));
   return max(1, min(net.T, min(kMost / step, few)));
 }
 
@@ -23,16 +23,20 @@ template <class T> class BackwardOfDirection {
       : direction_(direction), parts_(parts),
         order_(StepOrder{direction_.call.net, is_reverse(), 0, direction_.call.net.B}.reversed()),
         plan_(direction_.of.plan()), capacity_(needed ? chunk * direction_.call.net.B : 0),
-        again_(needed && direction_.call.recompute), shared_(direction_, capacity_),
-        weights_(plan_, direction_.call.net, again_ ? direction_.call.net.H : 0, direction_.of.I, parts.by.column_parts,
-            parts.in_blocks),
+        halves_(halves_of(direction_.call.net)), again_(needed && direction_.call.recompute),
+        shared_(direction_, capacity_), weights_(plan_, direction_.call.net, again_ ? direction_.call.net.H : 0,
+                                            direction_.of.I, parts.by.column_parts, parts.in_blocks),
         kept_stride_(plane<T>(capacity_ * direction_.call.net.H)),
-        kept_(again_ ? (plan_.saved + plan_.products) * kept_stride_ : 0), products_(direction_, shared_, capacity_) {}
+        kept_(again_ ? (plan_.saved + plan_.products) * kept_stride_ : 0),
+        products_{{direction_, shared_, order_, 0, needed ? chunk : 0},
+            {direction_, shared_, order_, halves_ - 1, needed && halves_ == 2 ? chunk : 0}} {}
   BackwardOfDirection(const BackwardOfDirection&) = delete;
-  bool ok() const { return all_ok(shared_, weights_, kept_, products_); }
-  bool begin() const {  // false: out of memory
-    for (long i = 0; again_ && i < weights_.tasks(); ++i) weights_.pack(direction_.of.parameters(), i);
-    return shared_.begin(capacity_) && products_.begin();
+  bool ok() const { return all_ok(shared_, weights_, kept_, products_[0], products_[1]); }
+  static constexpr long kBeginnings = 2;
+  bool begin(long i) const {  // each once; false: out of memory
+    if (i > 0) return shared_.pack_inputs();
+    for (long k = 0; again_ && k < weights_.tasks(); ++k) weights_.pack(direction_.of.parameters(), k);
+    return shared_.begin();
   }
   void scan(long begin, long end, long batch, long part, Failure& failure, Team& team) const {
     const Division& by = parts_.by;
@@ -60,9 +64,32 @@ template <class T> class BackwardOfDirection {
     Again again(forward, direction_.of, plan_.train, projection, by.meets, nullptr, team);
     run(&again, back);
   }
-  void gather(long begin, long end) { products_.gather(order_, begin, end, kept_of(begin, end)); }
-  ProgramGradientProducts<T>& products() { return products_; }
-  void finish() const { shared_.finish(direction_.call.gradients[direction_.of.index], order_, parts_.by.batch_parts); }
+  // Where a thread has a half of the sequences, their gradients are its own, too.
+  bool by_halves(const Team& team) const {
+    return team.threads() <= 2 && halves_ == 2 && parts_.by.batch_parts == 2 && parts_.by.column_parts == 1;
+  }
+  void run_half(long half, long chunk, Failure& failure, Team& team) {
+    const long T_ = order_.net.T;
+    for (long begin = 0; begin < T_ && !failure; begin += chunk) {
+      const long end = min(T_, begin + chunk);
+      scan(begin, end, half, 0, failure, team);
+      products_[half].gather(begin, end, kept_of(begin, end));
+      for (long i = 0; i < products_[half].tasks(); ++i) failure.unless(products_[half].run(i));
+      products_[half].finish_chunk();
+    }
+  }
+  void multiply(long begin, long end, Failure& failure, Team& team) {
+    for (long half = 0; half < halves_; ++half) products_[half].gather(begin, end, kept_of(begin, end));
+    const long first = products_[0].tasks(), second = halves_ == 2 ? products_[1].tasks() : 0;
+    team.each(first + second,
+        [&](std::int64_t i) { failure.unless(i < first ? products_[0].run(i) : products_[1].run(i - first)); });
+    for (auto& products : products_) products.finish_chunk();
+  }
+  void finish(Team& team) const {
+    const long parts = team.threads();
+    team.each(parts, [&](std::int64_t i) { products_[0].finish(halves_ == 2 ? &products_[1] : nullptr, i, parts); });
+    shared_.finish(direction_.call.gradients[direction_.of.index], order_, parts_.by.batch_parts);
+  }
 
  private:
   bool is_reverse() const { return direction_.of.index % direction_.call.net.D == 1; }
@@ -78,12 +105,13 @@ template <class T> class BackwardOfDirection {
   const StepOrder order_;
   const Plan& plan_;
   const long capacity_;  // rows of a chunk
+  const long halves_;    // of the sequences
   const bool again_;
   const BackwardShared<T> shared_;
   const ProgramWeights<T> weights_;
   const long kept_stride_;
   const Buffer<T> kept_;
-  ProgramGradientProducts<T> products_;
+  ProgramGradientProducts<T> products_[2];  // by half
 };
 
 // Whether the gradient of a number of the step is asked for, which all units share.
@@ -102,7 +130,9 @@ template <class T> bool layer_backward(const ProgramBackward& call, long layer, 
   // Directions at the same time: they take opposite ways, so only where one chunk holds the whole.
   const long together = chunk == net.T ? net.D : 1;
   const KeptRows rows{call.parts};
-  const ScanParts parts = scan_parts<T>(call, together, sums_rows(call), rows.parts, team);
+  ScanParts parts = scan_parts<T>(call, together, sums_rows(call), rows.parts, team);
+  // One thread takes the halves in turn: a chunk's gate gradients are in its cache when they are multiplied.
+  if (team.threads() == 1 && rows.parts == 1 && parts.by.column_parts == 1) parts.by.batch_parts = halves_of(net);
   Failure failure;
   const auto of = [&](long d) {
     return BackwardDirection<T>{{call, layer * net.D + d, I, x, from_column<T>(output, d * net.H), rows}, call,
@@ -113,19 +143,20 @@ template <class T> bool layer_backward(const ProgramBackward& call, long layer, 
         second(of(together == 2 ? 1 : d), parts, chunk, together == 2);
     BackwardOfDirection<T>* directions[] = {&first, &second};
     if (!all_ok(first, second)) return false;
-    team.each(together, [&](std::int64_t i) { failure.unless(directions[i]->begin()); });
-    for (long begin = 0; begin < net.T && !failure; begin += chunk) {
-      const long end = min(net.T, begin + chunk);
-      each_part(parts.by, together, team,
-          [&](long i, long batch, long part) { directions[i]->scan(begin, end, batch, part, failure, team); });
-      for (long i = 0; i < together && !failure; ++i) {
-        directions[i]->gather(begin, end);
-        ProgramGradientProducts<T>& products = directions[i]->products();
-        team.each(products.tasks(), [&](std::int64_t task) { failure.unless(products.run(task)); });
-        products.finish_chunk();
+    constexpr long kEach = BackwardOfDirection<T>::kBeginnings;
+    team.each(together * kEach, [&](std::int64_t i) { failure.unless(directions[i / kEach]->begin(i % kEach)); });
+    if (first.by_halves(team))
+      team.each(2, [&](std::int64_t half) {  // the second direction adds to what the first has left of grad_x
+        for (long i = 0; i < together; ++i) directions[i]->run_half(half, chunk, failure, team);
+      });
+    else
+      for (long begin = 0; begin < net.T && !failure; begin += chunk) {
+        const long end = min(net.T, begin + chunk);
+        each_part(parts.by, together, team,
+            [&](long i, long batch, long part) { directions[i]->scan(begin, end, batch, part, failure, team); });
+        for (long i = 0; i < together && !failure; ++i) directions[i]->multiply(begin, end, failure, team);
       }
-    }
-    for (long i = 0; i < together; ++i) directions[i]->finish();
+    for (long i = 0; i < together; ++i) directions[i]->finish(team);
   }
   return !failure;
 }

@@ -19,23 +19,47 @@ template <class T> struct BackwardDirection {
   T* grad_fresh(int s) const { return slice<T>(call.grad_fresh[s], of.index, call.net.H); }
 };
 
+// A weight's gradient is summed over each half of the sequences, and then over both: two threads need not read what the
+// other wrote. Whether there are halves depends on the batch alone, so that threads change no bit.
+constexpr long kLeastOfHalf = 4;
+inline long halves_of(const Network& net) { return !net.alive && net.B >= 2 * kLeastOfHalf ? 2 : 1; }
+
+// Where the gate gradients of a position lie: those of the first `split` rows, and of the others.
+template <class T> struct GateRows {
+  T *first, *others;
+  long split, stride;
+  T* operator[](long row) const { return row < split ? first + row * stride : others + (row - split) * stride; }
+};
+
 // What a direction's parts have in common: its weights, the gate gradients of a chunk, and sums of each sequence.
 template <class T> class BackwardShared {
  public:
   const Plan& plan;
   const long B, H, stride;  // numbers from a row of gate gradients to the next
-  const Buffer<T> gates;    // (capacity, columns·H)
-  const Buffer<T> w_hh;     // each product's, packed
+  const bool needs_x;
+  const Buffer<T> gates;       // (capacity, columns·H), half by half
+  const Buffer<T> w_hh, w_ih;  // each product's, packed; the input's
 
   BackwardShared(const BackwardDirection<T>& direction, long capacity)
       : plan(direction.of.plan()), B(capacity > 0 ? direction.call.net.B : 0), H(direction.call.net.H),
-        stride(plane<T>(plan.columns * H)), gates(capacity * stride),
-        w_hh(capacity > 0 ? plan.recurrents * H * panels<T>(H) * kLanes<T> : 0), sums_(plan.owns * B * H),
+        stride(plane<T>(plan.columns * H)), needs_x(direction.grad_x.data && capacity > 0), gates(capacity * stride),
+        w_hh(capacity > 0 ? plan.recurrents * H * panels<T>(H) * kLanes<T> : 0),
+        w_ih(needs_x ? plan.inputs * H * panels<T>(direction.of.I) * kLanes<T> : 0), sums_(plan.owns * B * H),
         fresh_(direction.call.net.resets.data ? plan.states * B * H : 0), carry_(2 * plan.states * B * H), total_(H),
-        direction_(direction) {}
-  bool ok() const { return all_ok(gates, w_hh, sums_, fresh_, carry_, total_); }
+        positions_(B > 0 ? capacity / B : 0), direction_(direction) {}
+  bool ok() const { return all_ok(gates, w_hh, w_ih, sums_, fresh_, carry_, total_); }
 
-  bool begin(long capacity) const {  // false: out of memory
+  bool pack_inputs() const {  // false: out of memory
+    const Buffer<const T*> rows(needs_x ? plan.inputs * H : 0);
+    if (!needs_x || !rows.ok()) return rows.ok();
+    const long I = direction_.of.I;
+    for (long g = 0, k = 0; g < plan.inputs; ++g)
+      for (long j = 0; j < H; ++j)
+        rows[k++] = static_cast<const T*>(direction_.of.parameters().w_ih) + (plan.input_order[g] * H + j) * I;
+    pack_rows<T>(rows, plan.inputs * H, I, 0, panels<T>(I), w_ih);
+    return true;
+  }
+  bool begin() const {  // false: out of memory
     const Buffer<const T*> rows(plan.recurrents * H);
     if (!rows.ok()) return false;
     const T* from = static_cast<const T*>(direction_.of.parameters().w_hh);
@@ -46,7 +70,7 @@ template <class T> class BackwardShared {
         for (long j = 0; j < H; ++j) rows[k++] = from + (plan.gate_products[p].gates[i] * H + j) * H;
       pack_rows<T>(rows + first, k - first, H, 0, panels<T>(H), w_hh + first * panels<T>(H) * kLanes<T>);
     }
-    if (leaves_columns_out()) __builtin_memset(gates, 0, static_cast<std::size_t>(capacity * stride) * sizeof(T));
+    if (leaves_columns_out()) __builtin_memset(gates, 0, static_cast<std::size_t>(positions_ * B * stride) * sizeof(T));
     if (sums_) __builtin_memset(sums_, 0, static_cast<std::size_t>(plan.owns * B * H) * sizeof(T));
     if (fresh_) __builtin_memset(fresh_, 0, static_cast<std::size_t>(plan.states * B * H) * sizeof(T));
     return true;
@@ -55,6 +79,14 @@ template <class T> class BackwardShared {
     long gates_before = 0;
     for (int p = 0; p < product; ++p) gates_before += plan.gate_products[p].count;
     return w_hh + (gates_before * panels<T>(H) + plan.gate_products[product].count * panel) * H * kLanes<T>;
+  }
+  // Of a position in a chunk, before which all sequences have `before` rows there.
+  GateRows<T> gate_rows(const StepOrder& part, long before) const {
+    const long middle = halves_of(part.net) == 2 ? batch_part(part, 0, 2).last : 0, split = max(0, middle - part.first);
+    if (middle == 0) return {nullptr, gates + (before + part.first) * stride, 0, stride};
+    const long i = before / B, first = i * middle + part.first,
+               others = positions_ * middle + i * (B - middle) + max(0, part.first - middle);
+    return {gates + first * stride, gates + others * stride, split, stride};
   }
   // Of the sequences of a part, (its sequences, H): an own parameter's gradient, a fresh state's, what arrives at a
   // state and what leaves it. A part's are neighbours: threads do not write near one another at each step.
@@ -102,6 +134,7 @@ template <class T> class BackwardShared {
   }
   const Buffer<T> sums_, fresh_, carry_;  // of all sequences
   const Buffer<T> total_;                 // (H,)
+  const long positions_;                  // of a chunk
   const BackwardDirection<T>& direction_;
 };
 
@@ -125,15 +158,15 @@ template <class T> class ProgramBackwardScan {
     find_exports();
     for (int k = 0; k < plan_.step_inputs; ++k)
       __builtin_memset(grad_step_input(k), 0, static_cast<std::size_t>(plane_) * sizeof(T));
-    T* gates = shared_.gates + order_.first * shared_.stride;
+    long before = 0;
     const StepOrder all{order_.net, order_.reverse, 0, order_.net.B};
     for (long s = begin; s < end; ++s) {
       const long n = order_.rows(s);
       arrive(s, n);
       place(s, kept);
-      step(n, gates, leaving()[0]);
+      step(n, shared_.gate_rows(order_, before), leaving()[0]);
       leave(s, n);
-      gates += all.rows(s) * shared_.stride;
+      before += all.rows(s);
     }
   }
 
@@ -241,13 +274,13 @@ template <class T> class ProgramBackwardScan {
 
   // One step of n rows: the program's stages, each followed by a product of what it left. `to`: the gradient of the
   // first state before the step.
-  void step(long n, T* gates, T* to) {
+  void step(long n, const GateRows<T>& gates, T* to) {
     for (int stage = 0; stage < plan_.products; ++stage) {
       const int first = stage == 0 ? 0 : export_ends_[stage - 1], last = export_ends_[stage];
       values_.run(stage, n, [&](T* const* at, long row, long rows, long column, long columns) {
         for (long r = 0; r < rows; ++r)
           for (int i = first; i < last; ++i)
-            copy_columns<T, T>(gates + (row + r) * shared_.stride + columns_of_[i] * H_ + columns_.first + column,
+            copy_columns<T, T>(gates[row + r] + columns_of_[i] * H_ + columns_.first + column,
                 at[exports_[i]] + r * columns, 1, columns, 0, panels<T>(columns));
       });
       const int index = plan_.products - 1 - stage;
@@ -255,7 +288,7 @@ template <class T> class ProgramBackwardScan {
       const bool add = index == 0 && plan_.writes_grad_state[0];
       if (gate_product.count == 0 && add) continue;
       if (meets_) team_.barrier();
-      for (long r = 0; r < n; ++r) gate_rows_[r] = gates + r * shared_.stride + gate_product.column * H_;
+      for (long r = 0; r < n; ++r) gate_rows_[r] = gates[r] + gate_product.column * H_;
       const StoreEpilogue<T, StepRows<T>> store{{index == 0 ? to : grad_factor(index - 1), H_, nullptr}, H_, add};
       product<T, 1>(n, Rows<T>{gate_rows_}, gate_product.count * H_, shared_.weights(index, columns_.from),
           columns_.from, columns_.to, store);

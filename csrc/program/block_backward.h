@@ -24,13 +24,13 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
       else clear(this->carried(st), rows_);
     }
     for (int g = 0; g < plan_.inputs; ++g) grad_input_[g] = values_.at(Kind::grad_input, g);
-    T* gates = shared_.gates + order_.first * shared_.stride + columns_.first;
+    long before = 0;
     for (long from = begin; from < end; from += steps_) {
       const long to = min(end, from + steps_), rows = take(from, to, kept);
       values_.run_rows(before_steps, 0, rows);
       this->each_position(from, to, [&](long s, long m) { step(s, m); });
       values_.run_rows(after_steps, 0, rows);
-      gates = give(from, to, gates);
+      before = give(from, to, before);
     }
     for (int st = 0; st < plan_.states; ++st) copy_rows(rows_, width_, this->carried(st), width_, shared_carry(st), H_);
   }
@@ -109,15 +109,16 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
     }
   }
 
-  // What a block has found, to where it goes. Returns where the gate gradients of the next one begin.
-  T* give(long from, long to, T* gates) {
+  // What a block has found, to where it goes. `before`: rows of the chunk before it; returns those before the next one.
+  long give(long from, long to, long before) {
     const StepOrder all{order_.net, order_.reverse, 0, order_.net.B};
     this->each_position(from, to, [&](long s, long m) {
+      const GateRows<T> gates = shared_.gate_rows(order_, before);
       for (int g = 0; g < plan_.inputs; ++g)
-        if (const T* grad = grad_input_[g])
-          copy_rows(
-              order_.rows(s), width_, grad + m * width_, width_, gates + plan_.column_of_input[g] * H_, shared_.stride);
-      gates += all.rows(s) * shared_.stride;
+        for (long r = 0, n = grad_input_[g] ? order_.rows(s) : 0; r < n; ++r)
+          copy_rows(1, width_, grad_input_[g] + (m + r) * width_, 0,
+              gates[r] + plan_.column_of_input[g] * H_ + columns_.first, 0);
+      before += all.rows(s);
     });
     this->each_position(from, to, [&](long s, long m) {
       for (long r = 0; plan_.owns > 0 && r < order_.rows(s); ++r) {
@@ -131,7 +132,7 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
       const T* grad = values_.at(Kind::grad_step_input, k);
       if (x.data) give_step_input(plan_.step_input_is_vector[k], grad, x, from, to);
     }
-    return gates;
+    return before;
   }
   void give_step_input(bool vector, const T* grad, const StepTensor& x, long from, long to) const {
     this->each_position(from, to, [&](long s, long m) {

@@ -10,41 +10,38 @@ namespace elman::ELMAN_TARGET {
 // one task.
 constexpr long kRowsSummed = 512, kRowsOfTask = 96, kPanelsOfTask = 6;
 
+// Of one half of the sequences.
 template <class T> class ProgramGradientProducts {
  public:
-  ProgramGradientProducts(const BackwardDirection<T>& direction, const BackwardShared<T>& shared, long capacity)
+  // Chunks have so many positions; 0: nothing is needed of it.
+  ProgramGradientProducts(const BackwardDirection<T>& direction, const BackwardShared<T>& shared,
+      const StepOrder& order, long half, long positions)
       : direction_(direction), shared_(shared), plan_(shared.plan), H_(shared.H), I_(direction.of.I),
-        needs_x_(direction.grad_x.data && capacity > 0), gradients_(direction.call.gradients[direction.of.index]),
-        w_ih_(needs_x_ ? plan_.inputs * H_ * panels<T>(I_) * kLanes<T> : 0), bias_sums_(plan_.columns * H_), zeros_(H_),
-        x_rows_(capacity), h_rows_(plan_.products * capacity), grad_x_rows_(needs_x_ ? capacity : 0),
-        capacity_(capacity) {}
-  bool ok() const { return all_ok(w_ih_, bias_sums_, zeros_, x_rows_, h_rows_, grad_x_rows_); }
-
-  bool begin() const {  // false: out of memory
-    for (long j = 0; j < H_; ++j) zeros_[j] = T(0);
-    const Buffer<const T*> w(needs_x_ ? plan_.inputs * H_ : 0);
-    if (!needs_x_ || !w.ok()) return w.ok();
-    for (long g = 0, k = 0; g < plan_.inputs; ++g)
-      for (long j = 0; j < H_; ++j)
-        w[k++] = static_cast<const T*>(direction_.of.parameters().w_ih) + (plan_.input_order[g] * H_ + j) * I_;
-    pack_rows<T>(w, plan_.inputs * H_, I_, 0, panels<T>(I_), w_ih_);
-    return true;
+        order_(batch_part(order, half, halves_of(order.net))), half_(half), capacity_(positions * order_.count()),
+        gates_(shared.gates.ok() ? shared.gates + order_.first * positions * shared.stride : nullptr),
+        gradients_(direction.call.gradients[direction.of.index]),
+        own_ih_(of_second(gradients_.w_ih, plan_.inputs * H_ * I_)),
+        own_hh_(of_second(gradients_.w_hh, plan_.recurrents * H_ * H_)), bias_sums_(plan_.columns * H_), zeros_(H_),
+        x_rows_(capacity_), h_rows_(plan_.products * capacity_), grad_x_rows_(shared.needs_x ? capacity_ : 0) {
+    for (long j = 0; j < H_ && zeros_.ok(); ++j) zeros_[j] = T(0);
   }
+  bool ok() const { return all_ok(own_ih_, own_hh_, bias_sums_, zeros_, x_rows_, h_rows_, grad_x_rows_); }
 
   // Before the tasks of positions begin..end-1, counted from the end: where their rows lie.
-  void gather(const StepOrder& order, long begin, long end, const KeptArrays<T>& kept) {
+  void gather(long begin, long end, const KeptArrays<T>& kept) {
     const DirectionOf<T>& of = direction_.of;
-    rows_ = order.gather<const T>(of.x, begin, end, x_rows_);
-    if (needs_x_) order.gather<T>(direction_.grad_x, begin, end, grad_x_rows_);
-    const StepOrder forward = order.reversed();
+    rows_ = order_.gather<const T>(of.x, begin, end, x_rows_);
+    if (shared_.needs_x) order_.gather<T>(direction_.grad_x, begin, end, grad_x_rows_);
+    const StepOrder forward = order_.reversed();
     for (long s = begin, m = 0; s < end; ++s) {
-      const long position = order.net.T - 1 - s, n = order.rows(s);
+      const long position = order_.net.T - 1 - s, n = order_.rows(s), first = order_.first;
       if (plan_.gate_products[0].count > 0) previous_h(forward, position, n, h_rows_ + m);
       for (long i = 0; plan_.products > 1 && i < kept.rows.parts; ++i) {
-        const StepOrder mine = batch_part(forward, i, kept.rows.parts);
+        const StepOrder mine = batch_part({forward.net, forward.reverse, 0, forward.net.B}, i, kept.rows.parts);
         const T* row = kept.data + plan_.saved * kept.stride + kept.rows.at(mine, position) * H_;
-        for (long r = mine.first; r < min(n, mine.last); ++r, row += H_)
-          for (int p = 1; p < plan_.products; ++p) h_rows_[p * capacity_ + m + r] = row + (p - 1) * kept.stride;
+        for (long r = max(first, mine.first); r < min(first + n, mine.last); ++r)
+          for (int p = 1; p < plan_.products; ++p)
+            h_rows_[p * capacity_ + m + r - first] = row + (r - mine.first) * H_ + (p - 1) * kept.stride;
       }
       m += n;
     }
@@ -58,20 +55,43 @@ template <class T> class ProgramGradientProducts {
   bool run(long i) const {  // the i-th task, large ones first, so that threads end together; false: out of memory
     const auto within = [&](long tasks) { return i < tasks || (i -= tasks, false); };
     if (within(input_tasks()))
-      return weight_gradient(x_rows_, I_, i, gradients_.w_ih, plan_.input_order, plan_.inputs, plan_.input_column);
+      return weight_gradient(
+          x_rows_, I_, i, sum(gradients_.w_ih, own_ih_), plan_.input_order, plan_.inputs, plan_.input_column);
     for (int p = 0; p < plan_.products; ++p) {
       const GateProduct& of = plan_.gate_products[p];
       if (within(product_tasks(p)))
-        return weight_gradient(h_rows_ + p * capacity_, H_, i, gradients_.w_hh, of.gates, of.count, of.column);
+        return weight_gradient(
+            h_rows_ + p * capacity_, H_, i, sum(gradients_.w_hh, own_hh_), of.gates, of.count, of.column);
     }
     return within(1) ? bias_gradient() : input_gradient(i);
   }
   void finish_chunk() { ++chunks_; }
 
+  // After the last chunk, the i-th of `parts` tasks: this half's sums and those of a second one; null: there is none.
+  void finish(const ProgramGradientProducts* second, long i, long parts) const {
+    if (chunks_ == 0) return;
+    const auto add = [&](void* to, const T* from, long count) {
+      const long groups = panels<T>(count);
+      if (to && from) add_columns<T>(static_cast<T*>(to), from, count, groups * i / parts, groups * (i + 1) / parts);
+    };
+    if (second) add(gradients_.w_ih, second->own_ih_, plan_.inputs * H_ * I_);
+    if (second) add(gradients_.w_hh, second->own_hh_, plan_.recurrents * H_ * H_);
+    if (i > 0 || !needs_bias()) return;
+    if (second) add_columns<T>(bias_sums_, second->bias_sums_, plan_.columns * H_, 0, panels<T>(plan_.columns * H_));
+    const auto put = [&](void* bias, long gate, long column) {
+      if (bias) __builtin_memcpy(static_cast<T*>(bias) + gate * H_, bias_sums_ + column * H_, H_ * sizeof(T));
+    };
+    for (int g = 0; g < plan_.inputs; ++g) put(gradients_.b_ih, g, plan_.column_of_input[g]);
+    for (int g = 0; g < plan_.recurrents; ++g) put(gradients_.b_hh, g, plan_.column_of_recurrent[g]);
+  }
+
  private:
   static constexpr long W = kLanes<T>;
+  long of_second(const void* wanted, long size) const { return half_ > 0 && capacity_ > 0 && wanted ? size : 0; }
+  void* sum(void* wanted, T* own) const { return half_ > 0 ? own : wanted; }
+  bool needs_bias() const { return gradients_.b_ih || gradients_.b_hh; }
   long task_rows() const { return min(kRowsOfTask, ceil_div(rows_, 32) * 8); }  // of few rows a quarter
-  long x_tasks() const { return needs_x_ ? ceil_div(rows_, task_rows()) : 0; }
+  long x_tasks() const { return shared_.needs_x ? ceil_div(rows_, task_rows()) : 0; }
   long input_tasks() const { return gradients_.w_ih && plan_.inputs ? ceil_div(panels<T>(I_), kPanelsOfTask) : 0; }
   long product_tasks(int p) const {
     return gradients_.w_hh && plan_.gate_products[p].count ? ceil_div(panels<T>(H_), kPanelsOfTask) : 0;
@@ -95,9 +115,9 @@ template <class T> class ProgramGradientProducts {
     const long from = i * task_rows(), to = min(rows_, from + task_rows());
     const Buffer<const T*> rows(to - from);
     if (!rows.ok()) return false;
-    for (long m = from; m < to; ++m) rows[m - from] = shared_.gates + m * shared_.stride + plan_.input_column * H_;
+    for (long m = from; m < to; ++m) rows[m - from] = gates_ + m * shared_.stride + plan_.input_column * H_;
     const StoreEpilogue<T, T* const*> store{grad_x_rows_ + from, I_, direction_.accumulates};
-    product<T, 1>(to - from, Rows<T>{rows}, plan_.inputs * H_, w_ih_, 0, panels<T>(I_), store);
+    product<T, 1>(to - from, Rows<T>{rows}, plan_.inputs * H_, shared_.w_ih, 0, panels<T>(I_), store);
     return true;
   }
 
@@ -112,7 +132,7 @@ template <class T> class ProgramGradientProducts {
       const long n = min(kRowsSummed, rows_ - from);
       pack_rows<T>(multiplied + from, n, columns, first, last, packed);
       for (int g = 0; g < count; ++g) {
-        const T* a = shared_.gates + from * shared_.stride + (column + g) * H_;
+        const T* a = gates_ + from * shared_.stride + (column + g) * H_;
         T* to = static_cast<T*>(gradient) + gates[g] * H_ * columns + first * W;
         const StoreEpilogue<T, StepRows<T>> store{{to, columns, nullptr}, columns - first * W, chunks_ > 0 || from > 0};
         product<T, 1>(H_, Columns<T>{a, shared_.stride}, n, packed, 0, last - first, store);
@@ -122,23 +142,18 @@ template <class T> class ProgramGradientProducts {
   }
 
   bool bias_gradient() const {
-    if (!gradients_.b_ih && !gradients_.b_hh) return true;
+    if (!needs_bias()) return true;
     const long n = plan_.columns * H_;
     const Buffer<T> part(n);
     if (!part.ok()) return false;
     for (long from = 0; from < rows_; from += kRowsSummed) {
       for (long j = 0; j < n; ++j) part[j] = T(0);
       for (long m = from; m < min(rows_, from + kRowsSummed); ++m) {
-        const T* row = shared_.gates + m * shared_.stride;
+        const T* row = gates_ + m * shared_.stride;
         for (long j = 0; j < n; ++j) part[j] += row[j];
       }
       for (long j = 0; j < n; ++j) bias_sums_[j] = chunks_ + from > 0 ? bias_sums_[j] + part[j] : part[j];
     }
-    const auto put = [&](void* bias, long gate, long column) {  // so far; the last chunk's are the whole
-      if (bias) __builtin_memcpy(static_cast<T*>(bias) + gate * H_, bias_sums_ + column * H_, H_ * sizeof(T));
-    };
-    for (int g = 0; g < plan_.inputs; ++g) put(gradients_.b_ih, g, plan_.column_of_input[g]);
-    for (int g = 0; g < plan_.recurrents; ++g) put(gradients_.b_hh, g, plan_.column_of_recurrent[g]);
     return true;
   }
 
@@ -146,12 +161,14 @@ template <class T> class ProgramGradientProducts {
   const BackwardShared<T>& shared_;
   const Plan& plan_;
   const long H_, I_;
-  const bool needs_x_;
+  const StepOrder order_;  // of the half
+  const long half_, capacity_;
+  T* const gates_;  // the half's
   const ProgramGradients& gradients_;
-  const Buffer<T> w_ih_, bias_sums_, zeros_;  // packed; by column; (H,)
-  const Buffer<const T*> x_rows_, h_rows_;    // of the chunk: (capacity,) and (products, capacity)
+  const Buffer<T> own_ih_, own_hh_;         // sums of a second half
+  const Buffer<T> bias_sums_, zeros_;       // by column; (H,)
+  const Buffer<const T*> x_rows_, h_rows_;  // of the chunk: (capacity,) and (products, capacity)
   const Buffer<T*> grad_x_rows_;
-  const long capacity_;
   long rows_ = 0, chunks_ = 0;
 };
 
