@@ -70,19 +70,23 @@ ELMAN_INLINE Vec<double> tanh(Vec<double> x) {
   return with_sign<double>(e / (e + splat(2.0)), sign_of<double>(x));
 }
 
-// By e = exp(-|x|): 1 / (1 + e) for x >= 0 and e / (1 + e) below, so that small results are as near, in units in the
-// last place, as large ones. Where e is below the normal numbers its power of two is a normal one times a constant.
-template <class T> ELMAN_INLINE Vec<T> sigmoid_of(Vec<T> x) {
+// exp(-a) of a >= 0. Where it is below the normal numbers its power of two is a normal one times a constant.
+template <class T> ELMAN_INLINE Vec<T> exp_of_minus(Vec<T> a) {
   using V = Vec<T>;
   using E = Exponential<T>;
   constexpr int kMore = sizeof(T) == 4 ? 64 : 512;
   constexpr T kLess = sizeof(T) == 4 ? T(0x1p-64) : T(0x1p-512);
-  const V zero{}, one = splat(T(1));
-  const V a = least<T>(splat(T(sizeof(T) == 4 ? 105 : 750)), without_sign<T>(x));  // exp of less rounds to 0
+  a = least<T>(splat(T(sizeof(T) == 4 ? 105 : 750)), a);  // exp of less rounds to 0
   const V magic = splat(E::kMagic), shifted = fma(a, splat(-E::kInverseLn2), magic), n = shifted - magic;
   const V r = fma(n, splat(-E::kLn2Rest), fma(n, splat(-E::kLn2), -a)), s = r * r;
-  const V p = fma(s, E::tail(r, s), r) + one;
-  const V e = (p * power_of_two<T>(shifted, kMore)) * splat(kLess);
+  const V p = fma(s, E::tail(r, s), r) + splat(T(1));
+  return (p * power_of_two<T>(shifted, kMore)) * splat(kLess);
+}
+
+// By e = exp(-|x|): 1 / (1 + e) for x >= 0 and e / (1 + e) below, so that small results are as near, in units in the
+// last place, as large ones.
+template <class T> ELMAN_INLINE Vec<T> sigmoid_of(Vec<T> x) {
+  const Vec<T> zero{}, one = splat(T(1)), e = exp_of_minus<T>(without_sign<T>(x));
   return (x < zero ? e : one) / (one + e);
 }
 ELMAN_INLINE Vec<float> sigmoid(Vec<float> x) { return sigmoid_of<float>(x); }

@@ -38,6 +38,15 @@ template <class T> ELMAN_INLINE Vec<T> expm1(Vec<T> x) {
   return x != x ? x : x > high ? exp<T>(x) : near;
 }
 
+// z/3 + z²/5 + ... to the power kTerms, twice and divided by z: what log(1 + f) = 2·artanh(s), s = f / (2 + f), z = s²,
+// is beyond 2s, divided by s·z.
+template <class T, int kTerms> ELMAN_INLINE Vec<T> artanh_tail(Vec<T> z) {
+  Vec<T> tail = splat(T(2) / T(2 * kTerms + 1));
+#pragma GCC unroll 16
+  for (int i = kTerms - 1; i > 0; --i) tail = fma(tail, z, splat(T(2) / T(2 * i + 1)));
+  return tail;
+}
+
 // log(x), x = 2^k·m with m from sqrt(1/2) to sqrt(2): with f = m - 1, s = f / (2 + f) and z = s²,
 // log m = 2s + 2s·(z/3 + z²/5 + ...) = f - (f²/2 - s·(f²/2 + 2·(z/3 + ...))): what is rounded is small beside f.
 template <class T> struct Logarithm;
@@ -67,9 +76,7 @@ template <class T> ELMAN_INLINE Vec<T> log(Vec<T> x) {
   const V m = (V)((up & ((Lane{1} << kMantissa) - 1)) + root);
   const V power = __builtin_convertvector(k - (tiny & L::kScaled), V);
   const V f = m - splat(T(1)), s = f / (f + splat(T(2))), z = s * s, half = f * f * splat(T(0.5));
-  V tail = splat(T(2) / T(2 * L::kTerms + 1));
-#pragma GCC unroll 16
-  for (int i = L::kTerms - 1; i > 0; --i) tail = fma(tail, z, splat(T(2) / T(2 * i + 1)));
+  const V tail = artanh_tail<T, L::kTerms>(z);
   const V rest = fma(power, splat(L::kLn2Rest), s * fma(z, tail, half));
   const V found = fma(power, splat(L::kLn2), f - (half - rest));
   const V below = x == zero ? -infinity : splat(T(__builtin_nanf("")));
@@ -84,8 +91,15 @@ template <class T> ELMAN_INLINE Vec<T> log1p(Vec<T> x) {
   return d == V{} ? x : u < splat(kInfinity<T>) ? (u == V{} ? splat(-kInfinity<T>) : found) : u;
 }
 
-// log(1 + exp(x)), which is x from 20 on, as torch has it.
-template <class T> ELMAN_INLINE Vec<T> softplus(Vec<T> x) { return x > splat(T(20)) ? x : log1p<T>(exp<T>(x)); }
+// log(1 + exp(x)), which is x from 20 on, as torch has it: max(x, 0) + log(1 + u), u = exp(-|x|). Since u is at most 1,
+// log's series does without a power of two.
+template <class T> ELMAN_INLINE Vec<T> softplus(Vec<T> x) {
+  using V = Vec<T>;
+  const V zero{}, u = exp_of_minus<T>(without_sign<T>(x));
+  const V s = u / (u + splat(T(2))), z = s * s, half = u * u * splat(T(0.5));
+  const V found = u - (half - s * fma(z, artanh_tail<T, sizeof(T) == 4 ? 7 : 16>(z), half));
+  return x > splat(T(20)) ? x : (x > zero ? x : zero) + found;
+}
 
 template <class T> ELMAN_INLINE Vec<T> square_root(Vec<T> x) {
   T lanes[kLanes<T>];
