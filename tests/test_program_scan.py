@@ -156,13 +156,15 @@ IN_PARTS = {
     "several chunks": replace(PARTS, steps=300, inputs=20, hidden=70, layers=1),
     "few numbers a step": replace(PARTS, steps=60, hidden=2),
     "a trace": replace(PARTS, traced=True),
+    "the fewest sequences of two halves": replace(PARTS, batch=8, inputs=2200),
+    "weights too large to read twice": replace(PARTS, steps=3, inputs=20, hidden=600, layers=1),
 }
 
 
 @some_cells
 @pytest.mark.parametrize("way", IN_PARTS)
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize(("forward", "backward"), [(1, 2), (2, 1), (2, 2), (3, 1), (3, 2)])
+@pytest.mark.parametrize(("forward", "backward"), [(1, 2), (1, 3), (2, 1), (2, 2), (3, 1), (3, 2)])
 def test_the_threads_of_forward_and_backward_may_differ(cell: elman.Cell, way: str, recompute: bool, forward: int, backward: int) -> None:
     """What forward keeps lies by the parts of the sequences that its threads had, and is read as it lies."""
     call = Call.of(cell, replace(IN_PARTS[way], recompute=recompute), torch.float32)

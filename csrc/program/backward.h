@@ -7,13 +7,17 @@
 
 namespace elman::ELMAN_TARGET {
 
-// Steps of a chunk: of gate gradients a part of the second-level cache, but rows enough for a sum; two directions,
-// which run at the same time where one chunk holds all steps, as many as the third-level cache holds.
+constexpr long kSecondLevel = 1024 * 1024;  // bytes of a core's cache of that level
+
+// Steps of a chunk, all of about the same length: its gate gradients fill the second-level cache of each core that has
+// a half of them, but have rows enough for a sum; of two directions, which run at the same time where one chunk holds
+// all steps, the third-level cache.
 template <class T> long chunk_of(const Network& net, const Plan& plan) {
-  constexpr long kMost = 8 * 1024 * 1024, kFew = 1024 * 1024;
+  constexpr long kMost = 8 * 1024 * 1024;
   const long step = static_cast<long>(sizeof(T)) * max(1, plan.columns * net.H * net.B);
-  const long few = net.D == 2 ? kMost / step : max(kFew / step, halves_of(net) * kRowsSummed / max(1, net.B));
-  return max(1, min(net.T, min(kMost / step, few)));
+  const long few = max(halves_of(net) * kSecondLevel / step, kRowsSummed / max(1, net.B));
+  const long most = max(1, net.D == 2 ? kMost / step : min(kMost / step, few));
+  return ceil_div(net.T, max(1, ceil_div(net.T, most)));
 }
 
 template <class T> class BackwardOfDirection {
@@ -73,6 +77,7 @@ template <class T> class BackwardOfDirection {
     for (long begin = 0; begin < T_ && !failure; begin += chunk) {
       const long end = min(T_, begin + chunk);
       scan(begin, end, half, 0, failure, team);
+      if (failure) return;
       products_[half].gather(begin, end, kept_of(begin, end));
       for (long i = 0; i < products_[half].tasks(); ++i) failure.unless(products_[half].run(i));
       products_[half].finish_chunk();
@@ -131,8 +136,11 @@ template <class T> bool layer_backward(const ProgramBackward& call, long layer, 
   const long together = chunk == net.T ? net.D : 1;
   const KeptRows rows{call.parts};
   ScanParts parts = scan_parts<T>(call, together, sums_rows(call), rows.parts, team);
-  // One thread takes the halves in turn: a chunk's gate gradients are in its cache when they are multiplied.
-  if (team.threads() == 1 && rows.parts == 1 && parts.by.column_parts == 1) parts.by.batch_parts = halves_of(net);
+  // One thread takes the halves in turn where it may read the weights twice: a chunk's gate gradients are in its cache
+  // when they are multiplied.
+  const long weights = static_cast<long>(sizeof(T)) * call.plan->recurrents * net.H * net.H;
+  if (team.threads() == 1 && rows.parts == 1 && parts.by.column_parts == 1 && weights <= kSecondLevel)
+    parts.by.batch_parts = halves_of(net);
   Failure failure;
   const auto of = [&](long d) {
     return BackwardDirection<T>{{call, layer * net.D + d, I, x, from_column<T>(output, d * net.H), rows}, call,
@@ -156,7 +164,7 @@ template <class T> bool layer_backward(const ProgramBackward& call, long layer, 
             [&](long i, long batch, long part) { directions[i]->scan(begin, end, batch, part, failure, team); });
         for (long i = 0; i < together && !failure; ++i) directions[i]->multiply(begin, end, failure, team);
       }
-    for (long i = 0; i < together; ++i) directions[i]->finish(team);
+    for (long i = 0; i < together && !failure; ++i) directions[i]->finish(team);
   }
   return !failure;
 }
