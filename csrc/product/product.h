@@ -61,14 +61,29 @@ template <class T, int kRows, int kVectors> ELMAN_INLINE void multiply_pair(
     ELMAN_UNROLLED (j, kVectors) c[i][j] = dot(a[i], bk[j], c[i][j]);
 }
 
-// One tile: kRows rows of A by kVectors panels of B, added to what acc holds. The loop that takes the time. Its loops
-// over rows and vectors are unrolled by hand: only then does GCC keep the accumulators in registers all the way.
-template <class T, class A, int kRows, int kVectors>
-void tile(const A& a, long row, long K, const Wide<T>* b, Vec<T>* acc) {
+// Where a tile's sums lie, a vector for each row and panel: by themselves, row by row; or where they belong, those of a
+// panel equally far apart.
+template <class T> struct SumsApart {
+  Vec<T>* first;
+  template <int kVectors> ELMAN_INLINE Wide<T>* at(long row, long panel) const {
+    return reinterpret_cast<Wide<T>*>(first + row * kVectors + panel);
+  }
+};
+template <class T> struct SumsInPlace {
+  Wide<T>* const* panels;
+  long stride;
+  template <int> ELMAN_INLINE Wide<T>* at(long row, long panel) const { return panels[panel] + row * stride; }
+};
+
+// One tile: kRows rows of A by kVectors panels of B, added to the sums. The loop that takes the time. Its loops over
+// rows and vectors are unrolled by hand: only then does GCC keep the accumulators in registers all the way. Where a
+// function happens to begin makes up to 3% of an LSTM's training time: these begin a cache line.
+template <class T, class A, class Sums, int kRows, int kVectors>
+__attribute__((aligned(64))) void tile(const A& a, long row, long K, const Wide<T>* b, Sums sums) {
   constexpr int W = kLanes<T>;
   Vec<T> c[kRows][kVectors];
   ELMAN_UNROLLED (i, kRows)
-    ELMAN_UNROLLED (j, kVectors) c[i][j] = acc[i * kVectors + j];
+    ELMAN_UNROLLED (j, kVectors) c[i][j] = load(sums.template at<kVectors>(i, j));
   const auto rows = a.template from<kRows>(row);
   if constexpr (!kPairs<T>) {
 #pragma GCC unroll 4
@@ -94,15 +109,15 @@ void tile(const A& a, long row, long K, const Wide<T>* b, Vec<T>* acc) {
     }
   }
   ELMAN_UNROLLED (i, kRows)
-    ELMAN_UNROLLED (j, kVectors) acc[i * kVectors + j] = c[i][j];
+    ELMAN_UNROLLED (j, kVectors) store(sums.template at<kVectors>(i, j), c[i][j]);
 }
 
-template <class T, class A> struct Tiles {
-  using Function = void (*)(const A&, long, long, const Wide<T>*, Vec<T>*);
+template <class T, class A, class Sums> struct Tiles {
+  using Function = void (*)(const A&, long, long, const Wide<T>*, Sums);
   Function of[kTallest + 1][kWidest + 1] = {};  // [rows][vectors]
 
   template <int kRows, int kVectors> constexpr void fill() {
-    of[kRows][kVectors] = tile<T, A, kRows, kVectors>;
+    of[kRows][kVectors] = tile<T, A, Sums, kRows, kVectors>;
     if constexpr (kVectors > 1) fill<kRows, kVectors - 1>();
     else if constexpr (kRows > 1) fill<kRows - 1, widest(kRows - 1)>();
   }
@@ -124,17 +139,35 @@ constexpr int tallest(int panels) {
   return rows;
 }
 
+// False: not all of its vectors are whole.
+template <class T, class A, class Epilogue> bool tile_in_place(
+    const A& a, long row, long height, long K, const Wide<T>* b, long group, long groups, const Epilogue& epilogue) {
+  static constexpr Tiles<T, A, SumsInPlace<T>> tiles;
+  Wide<T>* places[kWidest];
+  const long apart = epilogue.apart();
+  for (long g = 0; g < groups; ++g)
+    if (!(places[g] = epilogue.place(row, group + g))) return false;
+  for (long i = 0; i < height; ++i)
+    for (long g = 0; g < groups; ++g) epilogue.begin(row + i, group + g, places[g] + i * apart);
+  tiles.of[height][groups](a, row, K, b, {places, apart});
+  return true;
+}
+
 // For rows 0..M-1 and column groups first..last-1, a group being kPanels panels (a cell with G gates keeps a unit's G
 // pre-activations together):
 //   epilogue.init(row, group, panel)   the vector an accumulator starts from
 //   epilogue.finish(row, group, unit)  takes the kPanels finished vectors of a group
 //   epilogue.prefetch(row, group)      where there is one: this row of a tile comes next
+// An epilogue that only puts sums where they belong, of groups of one panel, may let a tile do it:
+//   epilogue.place(row, group)         where the vector lies, rows epilogue.apart() apart; null: not a whole vector
+//   epilogue.begin(row, group, place)  puts there what the sum starts from
 // b is the first packed panel of group `first`. Tiles of columns come in falling order where `falls`: a product that
 // takes turns with itself finds in the cache what it used last.
 template <class T, int kPanels, class A, class Epilogue> void product(
     long M, const A& a, long K, const Wide<T>* b, long first, long last, const Epilogue& epilogue, bool falls = false) {
-  static constexpr Tiles<T, A> tiles;
+  static constexpr Tiles<T, A, SumsApart<T>> tiles;
   constexpr int most = tallest(kPanels);
+  constexpr bool places = requires { epilogue.apart(); };
   if (M <= 0 || first >= last) return;
   const long row_tiles = ceil_div(M, most);
   const long rows = ceil_div(M, row_tiles);      // tiles of nearly the same height: a short last one would starve
@@ -145,14 +178,21 @@ template <class T, int kPanels, class A, class Epilogue> void product(
   for (long i = 0; i < column_tiles; ++i) {
     const long c = falls ? column_tiles - 1 - i : i, group = first + c * narrow + min(c, wide);
     const long groups = narrow + (c < wide), vectors = groups * kPanels;
+    const Wide<T>* const panel = b + (group - first) * kPanels * depth<T>(K) * kLanes<T>;
     for (long r = 0, row = 0; r < row_tiles; ++r) {
       const long height = rows - (r >= tall);
+      if constexpr (places) {
+        if (tile_in_place<T>(a, row, height, K, panel, group, groups, epilogue)) {
+          row += height;
+          continue;
+        }
+      }
       for (long i = 0; i < height; ++i)
         for (long g = 0; g < groups; ++g)
           for (int p = 0; p < kPanels; ++p) acc[i * vectors + g * kPanels + p] = epilogue.init(row + i, group + g, p);
       if constexpr (requires { epilogue.prefetch(row, group); })
         for (long i = 0; r + 1 < row_tiles && i < height; ++i) epilogue.prefetch(min(M - 1, row + height + i), group);
-      tiles.of[height][vectors](a, row, K, b + (group - first) * kPanels * depth<T>(K) * kLanes<T>, acc);
+      tiles.of[height][vectors](a, row, K, panel, {acc});
       for (long i = 0; i < height; ++i)
         for (long g = 0; g < groups; ++g) epilogue.finish(row + i, group + g, acc + i * vectors + g * kPanels);
       row += height;

@@ -2,13 +2,10 @@
 // Which block adds to which sum, and when, does not depend on the threads.
 #pragma once
 
+#include "../scan/row_sums.h"
 #include "backward_scan.h"
 
 namespace elman::ELMAN_TARGET {
-
-// Rows summed in one go into a weight's gradient; rows of an input's gradient, at most, and panels of a weight's, in
-// one task.
-constexpr long kRowsSummed = 512, kRowsOfTask = 96, kPanelsOfTask = 6;
 
 // Of one half of the sequences.
 template <class T> class ProgramGradientProducts {
@@ -63,7 +60,9 @@ template <class T> class ProgramGradientProducts {
         return weight_gradient(
             h_rows_ + p * capacity_, H_, i, sum(gradients_.w_hh, own_hh_), of.gates, of.count, of.column);
     }
-    return within(1) ? bias_gradient() : input_gradient(i);
+    if (within(1)) return !needs_bias() || gates(0).sum_up(plan_.columns * H_, bias_sums_, chunks_ > 0);
+    return gates(plan_.input_column)
+        .multiply(i, plan_.inputs * H_, shared_.w_ih, grad_x_rows_, I_, direction_.accumulates);
   }
   void finish_chunk() { ++chunks_; }
 
@@ -86,15 +85,16 @@ template <class T> class ProgramGradientProducts {
   }
 
  private:
-  static constexpr long W = kLanes<T>;
   long of_second(const void* wanted, long size) const { return half_ > 0 && capacity_ > 0 && wanted ? size : 0; }
   void* sum(void* wanted, T* own) const { return half_ > 0 ? own : wanted; }
   bool needs_bias() const { return gradients_.b_ih || gradients_.b_hh; }
-  long task_rows() const { return min(kRowsOfTask, ceil_div(rows_, 32) * 8); }  // of few rows a quarter
-  long x_tasks() const { return shared_.needs_x ? ceil_div(rows_, task_rows()) : 0; }
-  long input_tasks() const { return gradients_.w_ih && plan_.inputs ? ceil_div(panels<T>(I_), kPanelsOfTask) : 0; }
+  GateGradientRows<T> gates(long column) const {
+    return GateGradientRows<T>{gates_, rows_, shared_.stride}.from_column(column * H_);
+  }
+  long x_tasks() const { return shared_.needs_x ? ceil_div(rows_, rows_of_task(rows_)) : 0; }
+  long input_tasks() const { return gradients_.w_ih && plan_.inputs ? tasks_of_columns<T>(I_) : 0; }
   long product_tasks(int p) const {
-    return gradients_.w_hh && plan_.gate_products[p].count ? ceil_div(panels<T>(H_), kPanelsOfTask) : 0;
+    return gradients_.w_hh && plan_.gate_products[p].count ? tasks_of_columns<T>(H_) : 0;
   }
 
   void previous_h(const StepOrder& forward, long s, long n, const T** to) const {
@@ -111,50 +111,19 @@ template <class T> class ProgramGradientProducts {
     }
   }
 
-  bool input_gradient(long i) const {
-    const long from = i * task_rows(), to = min(rows_, from + task_rows());
-    const Buffer<const T*> rows(to - from);
-    if (!rows.ok()) return false;
-    for (long m = from; m < to; ++m) rows[m - from] = gates_ + m * shared_.stride + plan_.input_column * H_;
-    const StoreEpilogue<T, T* const*> store{grad_x_rows_ + from, I_, direction_.accumulates};
-    product<T, 1>(to - from, Rows<T>{rows}, plan_.inputs * H_, shared_.w_ih, 0, panels<T>(I_), store);
-    return true;
-  }
-
   // Panels of the i-th task of a weight's `columns` columns: the gradients of `count` gates from a column on, times
   // what the weights were multiplied with.
-  bool weight_gradient(const T* const* multiplied, long columns, long i, void* gradient, const std::int32_t* gates,
+  bool weight_gradient(const T* const* multiplied, long columns, long i, void* gradient, const std::int32_t* order,
       int count, long column) const {
-    const long first = i * kPanelsOfTask, last = min(panels<T>(columns), first + kPanelsOfTask);
-    const Buffer<T> packed((last - first) * W * min(rows_, kRowsSummed));
-    if (!packed.ok()) return false;
-    for (long from = 0; from < rows_; from += kRowsSummed) {
-      const long n = min(kRowsSummed, rows_ - from);
-      pack_rows<T>(multiplied + from, n, columns, first, last, packed);
-      for (int g = 0; g < count; ++g) {
-        const T* a = gates_ + from * shared_.stride + (column + g) * H_;
-        T* to = static_cast<T*>(gradient) + gates[g] * H_ * columns + first * W;
-        const StoreEpilogue<T, StepRows<T>> store{{to, columns, nullptr}, columns - first * W, chunks_ > 0 || from > 0};
-        product<T, 1>(H_, Columns<T>{a, shared_.stride}, n, packed, 0, last - first, store);
-      }
-    }
-    return true;
-  }
-
-  bool bias_gradient() const {
-    if (!needs_bias()) return true;
-    const long n = plan_.columns * H_;
-    const Buffer<T> part(n);
-    if (!part.ok()) return false;
-    for (long from = 0; from < rows_; from += kRowsSummed) {
-      for (long j = 0; j < n; ++j) part[j] = T(0);
-      for (long m = from; m < min(rows_, from + kRowsSummed); ++m) {
-        const T* row = gates_ + m * shared_.stride;
-        for (long j = 0; j < n; ++j) part[j] += row[j];
-      }
-      for (long j = 0; j < n; ++j) bias_sums_[j] = chunks_ + from > 0 ? bias_sums_[j] + part[j] : part[j];
-    }
-    return true;
+    const auto pack = [&](long from, long n, long first, long last, T* to) {
+      pack_rows<T>(multiplied + from, n, columns, first, last, to);
+    };
+    const auto add = [&](const auto& block, long at, long groups, const T* packed, bool adds) {
+      for (int g = 0; g < count; ++g)
+        block.from_column(g * H_).multiply_transposed(
+            H_, packed, groups, static_cast<T*>(gradient) + order[g] * H_ * columns, columns, at, adds);
+    };
+    return gates(column).sum(i, columns, chunks_ > 0, pack, add);
   }
 
   const BackwardDirection<T>& direction_;

@@ -31,6 +31,15 @@ template <class T, bool kStarts> struct GateEpilogue {  // kStarts: all start fr
     const PanelPlace<T>& at = places[panel];
     store_within(z + at.to + row * stride, 0, at.width, sum[0]);
   }
+  ELMAN_INLINE T* place(long row, long panel) const {
+    const PanelPlace<T>& at = places[panel];
+    return at.width == kLanes<T> ? z + at.to + row * stride : nullptr;
+  }
+  ELMAN_INLINE long apart() const { return stride; }
+  ELMAN_INLINE void begin(long, long panel, T* at) const {
+    if (kStarts) store(at, load(starts + panel * kLanes<T>));
+    else if (const T* start = places[panel].start) store(at, load(start));
+  }
 };
 
 // Panels from..to-1 of H columns.
@@ -111,12 +120,14 @@ template <class T> class ProgramWeights {
  private:
   // Of one row, whose panels are neighbours.
   static void add_product(const Rows<T>& rows, long K, const T* w, long count, T* to, bool falls) {
-    static constexpr Tiles<T, Rows<T>> tiles;
+    static constexpr Tiles<T, Rows<T>, SumsInPlace<T>> tiles;
     const long most = columns_for(1, K), number = count <= most ? 1 : ceil_div(count, most);
     const auto edge = [&](long i) { return i == 0 ? 0 : i == number ? count : count * i / number; };
     for (long i = 0; i < number; ++i) {
       const long tile = falls ? number - 1 - i : i, from = edge(tile);
-      tiles.of[1][edge(tile + 1) - from](rows, 0, K, w + from * K * kLanes<T>, reinterpret_cast<Vec<T>*>(to) + from);
+      T* panels[kWidest];
+      for (long j = from; j < edge(tile + 1); ++j) panels[j - from] = to + j * kLanes<T>;
+      tiles.of[1][edge(tile + 1) - from](rows, 0, K, w + from * K * kLanes<T>, {panels, 0});
     }
   }
   long at(long array, const ColumnPart& c) const {

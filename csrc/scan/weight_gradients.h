@@ -3,13 +3,9 @@
 #pragma once
 
 #include "backward_scan.h"
+#include "row_sums.h"
 
 namespace elman::ELMAN_TARGET {
-
-// Rows summed in one go into a weight's gradient, read and written once for each. Blocks keep long sums accurate.
-constexpr long kSumRows = 512;
-// Rows of an input's gradient, at most, and panels of a weight's, in one task.
-constexpr long kTaskRows = 96, kTaskPanels = 6;
 
 template <class T, class Cell> class WeightGradients {
  public:
@@ -53,61 +49,29 @@ template <class T, class Cell> class WeightGradients {
     if (within(weight_tasks(gradients_.w_hh, P_)))
       return weight_gradient(h_rows_, P_, i, gates_.kRecurrent, gradients_.w_hh);
     if (within(weight_tasks(gradients_.w_hr, H_))) return projection_gradient(i);
-    return within(needs_bias_) ? bias_gradient() : input_gradient(i);
+    if (within(needs_bias_)) return bias_gradient();
+    return rows().multiply(i, G * H_, w_ih_, grad_x_rows_, I_, tensors_.accumulates);
   }
 
  private:
   static constexpr long G = Cell::kGates, K = Cell::kSaved, N = Cell::kGateGradients, W = kLanes<T>;
-  long task_rows() const { return min(kTaskRows, ceil_div(gates_.rows, 32) * 8); }  // of few rows a quarter
-  long x_tasks() const { return needs_x_ ? ceil_div(gates_.rows, task_rows()) : 0; }
-  long weight_tasks(const void* gradient, long columns) const {
-    return gradient ? ceil_div(panels<T>(columns), kTaskPanels) : 0;
-  }
-
-  bool input_gradient(long i) const {
-    const long from = i * task_rows(), to = min(gates_.rows, from + task_rows());
-    const Buffer<const T*> gate_rows(to - from);
-    if (!gate_rows.ok()) return false;
-    for (long m = from; m < to; ++m) gate_rows[m - from] = gates_.current() + m * gates_.stride;
-    const StoreEpilogue<T, T* const*> store{grad_x_rows_ + from, I_, tensors_.accumulates};
-    product<T, 1>(to - from, Rows<T>{gate_rows}, G * H_, w_ih_, 0, panels<T>(I_), store);
-    return true;
-  }
-
-  // Panels of the i-th task out of `columns` columns: pack(first row, rows, first panel, last panel, to) gives them;
-  // multiply(first row, rows, first column, panels, packed, add) what they are multiplied with.
-  template <class Pack, class Multiply> bool sum_rows(long columns, long i, Pack pack, Multiply multiply) const {
-    const long first = i * kTaskPanels, last = min(panels<T>(columns), first + kTaskPanels);
-    const Buffer<T> packed((last - first) * W * min(gates_.rows, kSumRows));
-    if (!packed.ok()) return false;
-    for (long from = 0; from < gates_.rows; from += kSumRows) {
-      const long n = min(kSumRows, gates_.rows - from);
-      pack(from, n, first, last, packed);
-      multiply(from, n, first * W, last - first, packed, gates_.chunks > 0 || from > 0);
-    }
-    return true;
-  }
-
-  // (rows, columns) += the transpose of n rows of `lhs`, `stride` apart, times what was packed.
-  static void multiply(long rows, const T* lhs, long stride, long n, const T* packed, long groups, void* gradient,
-      long columns, long at, bool add) {
-    const StoreEpilogue<T, StepRows<T>> store{{static_cast<T*>(gradient) + at, columns}, columns - at, add};
-    product<T, 1>(rows, Columns<T>{lhs, stride}, n, packed, 0, groups, store);
-  }
+  GateGradientRows<T> rows() const { return {gates_.current(), gates_.rows, gates_.stride}; }
+  long x_tasks() const { return needs_x_ ? ceil_div(gates_.rows, rows_of_task(gates_.rows)) : 0; }
+  long weight_tasks(const void* gradient, long columns) const { return gradient ? tasks_of_columns<T>(columns) : 0; }
 
   // The gate gradients from the gate-th on, times what the weights were multiplied with.
   bool weight_gradient(const T* const* inputs, long columns, long i, long gate, void* gradient) const {
     const auto pack = [&](long from, long n, long first, long last, T* to) {
       pack_rows<T>(inputs + from, n, columns, first, last, to);
     };
-    return sum_rows(columns, i, pack, [&](long from, long n, long at, long groups, const T* packed, bool add) {
-      const T* a = gates_.current() + from * gates_.stride + gate * H_;
-      if (N == G) return multiply(G * H_, a, gates_.stride, n, packed, groups, gradient, columns, at, add);
+    const auto add = [&](const auto& block, long at, long groups, const T* packed, bool adds) {
+      if (N == G) return block.multiply_transposed(G * H_, packed, groups, gradient, columns, at, adds);
       for (int g = 0; g < G; ++g) {  // the input's parts lie in an order of their own
-        T* rows = static_cast<T*>(gradient) + (gate == 0 ? Cell::input_gate(g) : g) * H_ * columns;
-        multiply(H_, a + g * H_, gates_.stride, n, packed, groups, rows, columns, at, add);
+        T* to = static_cast<T*>(gradient) + (gate == 0 ? Cell::input_gate(g) : g) * H_ * columns;
+        block.from_column(g * H_).multiply_transposed(H_, packed, groups, to, columns, at, adds);
       }
-    });
+    };
+    return rows().from_column(gate * H_).sum(i, columns, gates_.chunks > 0, pack, add);
   }
 
   bool projection_gradient(long i) const {
@@ -120,25 +84,15 @@ template <class T, class Cell> class WeightGradients {
             store(to, Cell::output(load_within(o, g * W, H_), load_within(c, g * W, H_)));
           }
       };
-      return sum_rows(H_, i, pack, [&](long from, long n, long at, long groups, const T* packed, bool add) {
-        multiply(
-            P_, gates_.h + from * gates_.h_stride, gates_.h_stride, n, packed, groups, gradients_.w_hr, H_, at, add);
-      });
+      const auto add = [&](const auto& block, long at, long groups, const T* packed, bool adds) {
+        block.multiply_transposed(P_, packed, groups, gradients_.w_hr, H_, at, adds);
+      };
+      return GateGradientRows<T>{gates_.h, gates_.rows, gates_.h_stride}.sum(i, H_, gates_.chunks > 0, pack, add);
     }
   }
 
   bool bias_gradient() const {
-    const long n = N * H_;
-    const Buffer<T> part(n);
-    if (!part.ok()) return false;
-    for (long from = 0; from < gates_.rows; from += kSumRows) {
-      for (long j = 0; j < n; ++j) part[j] = T(0);
-      for (long m = from; m < min(gates_.rows, from + kSumRows); ++m) {
-        const T* row = gates_.current() + m * gates_.stride;
-        for (long j = 0; j < n; ++j) part[j] += row[j];
-      }
-      for (long j = 0; j < n; ++j) bias_sums_[j] = gates_.chunks + from > 0 ? bias_sums_[j] + part[j] : part[j];
-    }
+    if (!rows().sum_up(N * H_, bias_sums_, gates_.chunks > 0)) return false;
     const auto put = [&](void* bias, int gate, int column) {  // so far; the last chunk's are the whole
       if (bias) __builtin_memcpy(static_cast<T*>(bias) + gate * H_, bias_sums_ + column * H_, H_ * sizeof(T));
     };

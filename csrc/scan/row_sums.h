@@ -1,0 +1,72 @@
+// From the gate gradients of many rows, by large products: those of what was multiplied with the weights, row by row,
+// and sums over the rows, those of weights and biases.
+#pragma once
+
+#include "../buffer.h"
+#include "../product/packing.h"
+#include "step_order.h"
+
+namespace elman::ELMAN_TARGET {
+
+// Rows summed in one go into a weight's gradient, read and written once for each. Blocks keep long sums accurate.
+constexpr long kRowsSummed = 512;
+// Rows of an input's gradient, at most, and panels of a weight's, in one task.
+constexpr long kRowsOfTask = 96, kPanelsOfTask = 6;
+
+inline long rows_of_task(long rows) { return min(kRowsOfTask, ceil_div(rows, 32) * 8); }  // of few rows a quarter
+template <class T> long tasks_of_columns(long columns) { return ceil_div(panels<T>(columns), kPanelsOfTask); }
+
+template <class T> struct GateGradientRows {
+  const T* first;
+  long rows, stride;  // from one to the next
+  GateGradientRows from_column(long column) const { return {first + column, rows, stride}; }
+
+  // The i-th task: rows times packed weights (width, columns), to the rows `to` or added to them. False: out of memory.
+  bool multiply(long i, long width, const T* w, T* const* to, long columns, bool add) const {
+    const long from = i * rows_of_task(rows), last = min(rows, from + rows_of_task(rows));
+    const Buffer<const T*> gates(last - from);
+    if (!gates.ok()) return false;
+    for (long m = from; m < last; ++m) gates[m - from] = first + m * stride;
+    const StoreEpilogue<T, T* const*> store{to + from, columns, add};
+    product<T, 1>(last - from, Rows<T>{gates}, width, w, 0, panels<T>(columns), store);
+    return true;
+  }
+
+  // Panels of the i-th task out of `columns` columns: pack(first row, rows, first panel, last panel, to) gives them;
+  // add(block, first column, panels, packed, whether to add) takes each block of rows. False: out of memory.
+  template <class Pack, class Add> bool sum(long i, long columns, bool adds, Pack pack, Add add) const {
+    const long begin = i * kPanelsOfTask, end = min(panels<T>(columns), begin + kPanelsOfTask);
+    const Buffer<T> packed((end - begin) * kLanes<T> * min(rows, kRowsSummed));
+    if (!packed.ok()) return false;
+    for (long from = 0; from < rows; from += kRowsSummed) {
+      const GateGradientRows block{first + from * stride, min(kRowsSummed, rows - from), stride};
+      pack(from, block.rows, begin, end, packed);
+      add(block, begin * kLanes<T>, end - begin, packed, adds || from > 0);
+    }
+    return true;
+  }
+  // (width, columns) = or += the transpose of the rows times what was packed, from a column on.
+  void multiply_transposed(
+      long width, const T* packed, long panels, void* gradient, long columns, long column, bool add) const {
+    const StoreEpilogue<T, StepRows<T>> store{
+        {static_cast<T*>(gradient) + column, columns, nullptr}, columns - column, add};
+    product<T, 1>(width, Columns<T>{first, stride}, rows, packed, 0, panels, store);
+  }
+
+  // sums[0] ... sums[width - 1] = or += the rows. False: out of memory.
+  bool sum_up(long width, T* sums, bool adds) const {
+    const Buffer<T> part(width);
+    if (!part.ok()) return false;
+    for (long from = 0; from < rows; from += kRowsSummed) {
+      for (long j = 0; j < width; ++j) part[j] = T(0);
+      for (long m = from; m < min(rows, from + kRowsSummed); ++m) {
+        const T* row = first + m * stride;
+        for (long j = 0; j < width; ++j) part[j] += row[j];
+      }
+      for (long j = 0; j < width; ++j) sums[j] = adds || from > 0 ? sums[j] + part[j] : part[j];
+    }
+    return true;
+  }
+};
+
+}  // namespace elman::ELMAN_TARGET
