@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import elman
 import own_cells
@@ -23,6 +25,7 @@ from elman.bench.cell_contestants import CellCase, CompiledLoop, ElmanNetwork, L
 from elman.bench.contestants import Job
 from elman.bench.loop import gates_of_other_vectors
 from elman.bench.machine import describe
+from elman.bench.render import Page, Table
 from elman.cli.app import app
 
 if TYPE_CHECKING:
@@ -167,3 +170,22 @@ def test_a_contestant_that_lacks_an_operation_is_left_out(monkeypatch: pytest.Mo
     assert row.to_dict()["lacking"] == {"unable": "fold"}
     notes = race_of_cells.page([row], [], describe(["torch"]), threads, rounds=1).notes
     assert "MGU() is not run by unable, which has no fold." in notes
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_narrow_page_cuts_nothing(width: int) -> None:
+    """Words are wrapped; numbers stay whole, in one line."""
+    cell = "AntisymmetricRNN(epsilon=0.01, gamma=0.01, gated=False)"
+    numbers = ["128", "12345", "12.34", "23.45", "3.21"]
+    table = Table(
+        "", ["", "I=H", "", "µs", "loop/elman", "compile/elman", "jax/elman"], [[cell, "128", "train", *numbers[1:]]], words=(0, 2)
+    )
+    screen = Console(width=width, file=io.StringIO())
+    Page([table], []).print(screen)
+    assert isinstance(screen.file, io.StringIO)
+    printed = screen.file.getvalue()
+    assert "…" not in printed
+    assert any(all(number in line for number in numbers) for line in printed.splitlines())
+    assert "".join(line[: line.find("128")] if "128" in line else line for line in printed.splitlines()[3:]).replace(
+        " ", ""
+    ) == cell.replace(" ", "")

@@ -120,14 +120,12 @@ template <class T> class ProgramWeights {
  private:
   // Of one row, whose panels are neighbours.
   static void add_product(const Rows<T>& rows, long K, const T* w, long count, T* to, bool falls) {
-    static constexpr Tiles<T, Rows<T>, SumsInPlace<T>> tiles;
+    static constexpr Tiles<T, Rows<T>, SumsApart<T>> tiles;
     const long most = columns_for(1, K), number = count <= most ? 1 : ceil_div(count, most);
     const auto edge = [&](long i) { return i == 0 ? 0 : i == number ? count : count * i / number; };
     for (long i = 0; i < number; ++i) {
       const long tile = falls ? number - 1 - i : i, from = edge(tile);
-      T* panels[kWidest];
-      for (long j = from; j < edge(tile + 1); ++j) panels[j - from] = to + j * kLanes<T>;
-      tiles.of[1][edge(tile + 1) - from](rows, 0, K, w + from * K * kLanes<T>, {panels, 0});
+      tiles.of[1][edge(tile + 1) - from](rows, 0, K, w + from * K * kLanes<T>, {reinterpret_cast<Vec<T>*>(to) + from});
     }
   }
   long at(long array, const ColumnPart& c) const {

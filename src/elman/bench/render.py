@@ -52,7 +52,7 @@ class Page:
     warnings: list[str] = field(default_factory=list)
 
     def print(self, console: Console) -> None:
-        """Print it in colour where the terminal has it; 80 columns are enough."""
+        """Print it in colour where the terminal has it; 80 columns are enough: words are wrapped, numbers never cut."""
         from rich import box
         from rich.table import Table as Drawn
 
@@ -61,7 +61,8 @@ class Page:
         for table in self.tables:
             drawn = Drawn(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
             for index, name in enumerate(table.header):
-                drawn.add_column(name, justify="left" if index in table.words else "right", no_wrap=True)
+                is_word = index in table.words
+                drawn.add_column(name, justify="left" if is_word else "right", no_wrap=not is_word, overflow="fold")
             for index, line in enumerate(table.body):
                 last = table.sums_up and index == len(table.body) - 1
                 if last:
