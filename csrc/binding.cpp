@@ -1,6 +1,9 @@
 // The kernels as Python calls them, which check every operand before it is used. Needs neither torch nor numpy.
 #include <nanobind/nanobind.h>
 
+#include <exception>
+#include <new>
+
 #include "contracts.h"
 #include "operands.h"
 
@@ -128,6 +131,17 @@ bool reads(nb::tuple stack, nb::handle params) {
 NB_MODULE(_native, m) {
   using namespace elman;
   nb::exception<Mismatch>(m, "ContractError", PyExc_RuntimeError);
+  nb::register_exception_translator(
+      [](const std::exception_ptr& error, void*) {
+        try {
+          std::rethrow_exception(error);
+        } catch (const std::bad_alloc&) {
+          PyErr_SetString(PyExc_MemoryError,
+              "not enough memory for the values that a call computes on its way: use a smaller batch, shorter "
+              "sequences (elman.chunks) or recompute=True");
+        }
+      },
+      nullptr);
   m.def("know_tensors", [](nb::tuple classes) { plain_classes() = std::move(classes); });
   m.def("offer_exchange", [](nb::handle capsule) { exchange = exchange_api(capsule); });
   m.def("reads", &reads);

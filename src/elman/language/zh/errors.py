@@ -105,6 +105,8 @@ SENTENCES = {
     "File exists": "文件已存在",
     "File name too long": "文件名过长",
     "not enough memory": "内存不足",
+    "not enough memory for the values that a call computes on its way: use a smaller batch, shorter sequences (elman.chunks) or "
+    "recompute=True": "内存不足，放不下计算过程中的中间值：请减小批次，用 elman.chunks 缩短序列，或设置 recompute=True",
     "not enough memory: {size} GB more are needed": "内存不足：还需要 {size} GB",
     # Benchmarks
     "{who} computed {got}, torch {expected}": "{who} 算出的是 {got}，torch 算出的是 {expected}",

@@ -1,0 +1,142 @@
+"""Where memory runs out inside the kernels, at any allocation: MemoryError, no thread that waits for ever, and the next call is right."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from native import required
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [
+    required,
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="takes the place of the C library's posix_memalign by LD_PRELOAD"),
+    pytest.mark.skipif("ELMAN_SANITIZED" in os.environ, reason="AddressSanitizer has taken the place of posix_memalign"),
+]
+
+FAILS = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+
+/* Of the allocations of the kernels, counted from now on: those from `first` to before `end` fail. */
+static atomic_long count, first_failing, end_failing;
+void fail(long first, long end) { count = 0, first_failing = first, end_failing = end; }
+long counted(void) { return count; }
+
+int posix_memalign(void** memory, size_t alignment, size_t size) {
+  static int (*real)(void**, size_t, size_t);
+  if (!real) real = (int (*)(void**, size_t, size_t))dlsym(RTLD_NEXT, "posix_memalign");
+  Dl_info from;
+  if (dladdr(__builtin_return_address(0), &from) && from.dli_fname && strstr(from.dli_fname, "_native")) {
+    const long now = count++;
+    if (now >= first_failing && now < end_failing) return ENOMEM;
+  }
+  return real(memory, alignment, size);
+}
+"""
+
+CALLS = """
+import ctypes, faulthandler, sys
+import torch
+import elman
+from elman import zoo
+from elman.backends import kernels
+
+shim = ctypes.CDLL(sys.argv[1])
+shim.fail.argtypes = [ctypes.c_long] * 2
+shim.counted.restype = ctypes.c_long
+faulthandler.dump_traceback_later(100, exit=True)  # a thread waits for one that has given up
+torch.set_num_threads(int(sys.argv[2]))
+kernels._native.assume_barrier(0.0)  # divides columns, and gives every call its threads
+LONG = 1 << 40
+
+
+def training(rnn, x):
+    output, states = rnn(x)
+    gradients = torch.autograd.grad(output.square().sum(), [x, *rnn.parameters()])
+    return [output.detach(), *gradients]
+
+
+def inference(rnn, x):
+    with torch.no_grad():
+        return [rnn(x)[0]]
+
+
+def streaming(rnn, x):
+    with torch.no_grad():
+        stream = elman.stream(rnn, batch_size=x.shape[1])
+        return [stream.step(each) for each in x]
+
+
+def tracing(rnn, x):
+    traced = rnn.trace(x)
+    return [traced.output.detach(), *torch.autograd.grad(traced.output.sum(), list(rnn.parameters()))]
+
+
+CASES = {
+    "LSTM": (training, elman.LSTM(70, 70, num_layers=2, bidirectional=True), 16),
+    "GRU, again": (training, elman.GRU(70, 70, recompute=True), 16),
+    "projected": (training, elman.LSTM(70, 70, proj_size=33), 16),
+    "one sequence": (training, elman.LSTM(128, 128, num_layers=2), 1),
+    "bfloat16": (inference, elman.GRU(70, 70).bfloat16(), 16),
+    "stream": (streaming, elman.LSTM(70, 70), 1),
+    "trace": (tracing, elman.GRU(70, 70), 16),
+    "own, halves": (training, elman.Recurrent(zoo.PeepholeLSTM(), 70, 70), 16),
+    "own, two products": (training, elman.Recurrent(zoo.GRU2014(), 70, 70, num_layers=2, bidirectional=True), 5),
+    "own, again": (training, elman.Recurrent(zoo.GRU2014(), 70, 70, recompute=True), 16),
+    "own, rows": (training, elman.Recurrent(zoo.LayerNormLSTM(), 70, 70), 16),
+    "own, blocks": (training, elman.Recurrent(zoo.MinLSTM(), 70, 70), 1),
+    "own, stream": (streaming, elman.Recurrent(zoo.MGU(), 70, 70), 1),
+    "own, trace": (tracing, elman.Recurrent(zoo.MGU(), 70, 70), 16),
+    "own, columns": (training, elman.Recurrent(zoo.GRU2014(), 200, 200), 1),
+}
+for name, (run, rnn, batch) in CASES.items():
+    generator = torch.Generator().manual_seed(0)
+    parameter = next(rnn.parameters())
+    x = torch.randn(20, batch, rnn.input_size, generator=generator).to(parameter.dtype).requires_grad_()
+    expected = run(rnn, x)
+    run(rnn, x)  # threads have their own memory by now
+    shim.fail(LONG, LONG)
+    run(rnn, x)
+    most = shim.counted()
+    print(name, most)
+    assert most > 0
+    for end_after in (1, LONG):
+        failed = 0
+        for k in range(most + 2):
+            shim.fail(k, k + end_after)
+            try:
+                run(rnn, x)
+            except MemoryError as error:
+                assert "recompute=True" in str(error)
+                failed += 1
+            shim.fail(LONG, LONG)
+            assert all(map(torch.equal, run(rnn, x), expected)), (name, k)
+        assert failed > 0, name
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_memory_that_runs_out_is_an_error_and_nothing_else(threads: int, tmp_path: Path) -> None:
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "g++", "clang"))), None)
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source, library = tmp_path / "fails.c", tmp_path / "libfails.so"
+    source.write_text(FAILS)
+    subprocess.run([compiler, "-x", "c", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    done = subprocess.run(
+        [sys.executable, "-c", CALLS, str(library), str(threads)], env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
