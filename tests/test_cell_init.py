@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import elman
 
@@ -39,3 +40,22 @@ def test_an_init_that_does_not_do_what_it_says_is_an_error(filling: elman.Cell, 
     elman.Recurrent(filling, 3, 4, device="meta")
     assert elman.Recurrent(Filling(1.0, True), 3, 4).tau_l0.tolist() == [0.0, 1.0, 1.0, 1.0]
     assert not elman.Recurrent(Filling(None, False), 3, 4).tau_l0.isnan().any()
+
+
+class Misfilling(Filling):
+    def init(self, name, tensor):
+        if self.says is None:
+            tensor.copy_(torch.ones(5))
+        return torch.ones(4)
+
+
+@pytest.mark.parametrize(
+    ("filling", "words"),
+    [
+        (Misfilling(1.0, None), r"expected Misfilling.init to fill weight_ih, of shape \(4, 3\), in place, got RuntimeError: The size"),
+        (Misfilling(1.0, True), "expected Misfilling.init to return whether it filled weight_ih, got .*: fill it in place and return True"),
+    ],
+)
+def test_an_init_that_fails_is_told_by_its_parameter(filling: elman.Cell, words: str) -> None:
+    with pytest.raises(RuntimeError, match=words):
+        elman.Recurrent(filling, 3, 4)

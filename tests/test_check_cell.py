@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import random
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.functional import dropout, layer_norm
 
 import elman
 import own_cells
+from elman.layers.check_cell import as_cell
 from own_cells import cell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # --- What is declared -------------------------------------------------------------------------------------------------
 
@@ -56,6 +63,12 @@ DECLARED = {
     "a gate": (lambda: cell(fine, step_inputs={"f": ""}), ValueError, "other names in Mine.step_inputs, got 'f'"),
     "kernels": (lambda: cell(fine, name="lstm"), ValueError, "expected Mine without an attribute name, which cells with kernels have"),
     "nothing": (lambda: cell(fine, gates=()), ValueError, "expected Mine to have a parameter, got none"),
+    "misspelled": (lambda: cell(fine, recurent_gates=("f",)), ValueError, "got recurent_gates: did you mean recurrent_gates?"),
+    "one state": (
+        lambda: cell(fine, state=("h",)),
+        ValueError,
+        "expected the declarations of Mine to be gates, .*, got state: did you mean",
+    ),
     "no step": (
         lambda: type("Mine", (elman.Cell,), {"gates": ("f",)})(),
         TypeError,
@@ -123,3 +136,59 @@ def test_a_packed_sequence_with_lengths_is_refused() -> None:
     packed = torch.nn.utils.rnn.pack_sequence([torch.zeros(3, 3)])
     with pytest.raises(ValueError, match="expected no lengths with a PackedSequence"):
         elman.Recurrent(own_cells.Peephole(), 3, 4)(packed, lengths=[3])
+
+
+# --- Random numbers -----------------------------------------------------------------------------------------------------
+
+
+def rarely(drawn: Callable[[], Any]) -> Callable[..., Any]:
+    return lambda self, x, r, s, p: (s.h * (1.0 if float(drawn()) >= 1e-9 else 0.0), s.c)
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [random.random, np.random.rand, lambda: torch.rand(()), lambda: dropout(torch.ones(()), 1e-9)],
+    ids=["python", "numpy", "torch", "dropout"],
+)
+def test_random_numbers_that_hardly_ever_matter_are_found(drawn: Callable[[], Any]) -> None:
+    """They would be the same for ever once the step has been recorded."""
+    for module in (elman.Recurrent, elman.RecurrentCell):
+        with pytest.raises(RuntimeError, match=r"got random numbers drawn in it \(at .*\): declare them in draws"):
+            module(cell(rarely(drawn)), 3, 4)
+
+
+def test_a_trial_draws_no_random_number_of_the_callers() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    as_cell(elman.zoo.LeakyRNN(noise=0.1), 4, None, None)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+
+
+# --- Steps --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (lambda self, x, r, s, p: (s.h + r, s.c), r"compute with tensors, got r itself \(at .*\): name what you need of it, write r.n or"),
+        (lambda self, x, r, s, p: (s.h + r["n"], s.c), "compute with tensors, got r itself"),
+        (lambda self, x, r, s, p: (s.h + r("n"), s.c), "compute with tensors, got r itself"),
+        (lambda self, x, r, s, p: (torch.tanh(x), s.c), "got x, s or p itself .*: name what you need of it, write x.n"),
+    ],
+)
+def test_an_argument_in_place_of_what_it_holds_is_said(step: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        elman.Recurrent(cell(step), 3, 4)
+
+
+def test_a_misspelled_name_is_told_the_one_that_is_near() -> None:
+    with pytest.raises(AttributeError, match=r"got x\.nn \(at .*\): write x\.n, or declare 'nn' in input_gates or step_inputs"):
+        elman.Recurrent(cell(lambda self, x, r, s, p: (s.h + x.nn, s.c)), 3, 4)
+
+
+def test_why_says_that_a_size_is_written_as_a_number() -> None:
+    rnn = elman.Recurrent(cell(lambda self, x, r, s, p: (layer_norm(x.n + r.n, (4,)), s.c)), 3, 4)
+    assert "does not run a step that raises RuntimeError with another H (write s.h.shape[-1] for it), at" in elman.why(
+        rnn, torch.zeros(5, 2, 3)
+    )

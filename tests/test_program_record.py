@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     ),
     "what tensors of three units cannot do": (
         lambda x, r, s, p: x.a[:, 5:6] - x.a[:, 5] if isinstance(x.a, torch.Tensor) else x.a,
-        "does not run a step with IndexError",
+        "does not run a step that raises IndexError with another H",
     ),
     "truths added": (lambda x, r, s, p: x.b * ((x.a > 0) + (x.b > 0)), "does not run add of comparisons alone (c.to(v.dtype) makes"),
     "a truth scaled": (lambda x, r, s, p: x.b * (0.3 * (x.a > 0)), "does not run mul of comparisons alone"),

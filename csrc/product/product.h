@@ -159,7 +159,8 @@ template <class T, class A, class Epilogue> bool tile_in_place(
 //   epilogue.finish(row, group, unit)  takes the kPanels finished vectors of a group
 //   epilogue.prefetch(row, group)      where there is one: this row of a tile comes next
 // An epilogue that only puts sums where they belong, of groups of one panel, may let a tile do it:
-//   epilogue.place(row, group)         where the vector lies, rows epilogue.apart() apart; null: not a whole vector
+//   epilogue.place(row, group)         where the vector lies, each in a place of its own, those of a group's rows
+//                                      epilogue.apart() apart; null: not a whole vector
 //   epilogue.begin(row, group, place)  puts there what the sum starts from
 // b is the first packed panel of group `first`. Tiles of columns come in falling order where `falls`: a product that
 // takes turns with itself finds in the cache what it used last.

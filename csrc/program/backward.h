@@ -10,14 +10,14 @@ namespace elman::ELMAN_TARGET {
 constexpr long kSecondLevel = 1024 * 1024;  // bytes of a core's cache of that level
 
 // Steps of a chunk, all of about the same length: its gate gradients fill the second-level cache of each core that has
-// a half of them, but have rows enough for a sum; of two directions, which run at the same time where one chunk holds
-// all steps, the third-level cache.
+// a half of them, but are at least as many rows as a sum takes at once; of two directions, which run at the same time
+// where one chunk holds all steps, they fill the third-level cache.
 template <class T> long chunk_of(const Network& net, const Plan& plan) {
   constexpr long kMost = 8 * 1024 * 1024;
   const long step = static_cast<long>(sizeof(T)) * max(1, plan.columns * net.H * net.B);
   const long few = max(halves_of(net) * kSecondLevel / step, kRowsSummed / max(1, net.B));
   const long most = max(1, net.D == 2 ? kMost / step : min(kMost / step, few));
-  return ceil_div(net.T, max(1, ceil_div(net.T, most)));
+  return max(1, ceil_div(net.T, max(1, ceil_div(net.T, most))));
 }
 
 template <class T> class BackwardOfDirection {

@@ -52,8 +52,9 @@ class Page:
     warnings: list[str] = field(default_factory=list)
 
     def print(self, console: Console) -> None:
-        """Print it in colour where the terminal has it; 80 columns are enough: words are wrapped, numbers never cut."""
+        """Print it in colour where the terminal has it. Words are wrapped at the terminal's width; what is wider still is not cut."""
         from rich import box
+        from rich.measure import Measurement
         from rich.table import Table as Drawn
 
         for warning in self.warnings:
@@ -62,13 +63,16 @@ class Page:
             drawn = Drawn(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
             for index, name in enumerate(table.header):
                 is_word = index in table.words
-                drawn.add_column(name, justify="left" if is_word else "right", no_wrap=not is_word, overflow="fold")
+                drawn.add_column(name, justify="left" if is_word else "right", no_wrap=not is_word)
             for index, line in enumerate(table.body):
                 last = table.sums_up and index == len(table.body) - 1
                 if last:
                     drawn.add_section()
                 drawn.add_row(*line, style="bold" if last else "red" if index in table.red else None)
+            least = Measurement.get(console, console.options.update(width=10_000), drawn).minimum
+            width, console.width = console.width, max(console.width, least)
             console.print(drawn)
+            console.width = width
         for note in self.notes:
             console.print(note, markup=False, highlight=False)
 

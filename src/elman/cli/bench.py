@@ -74,7 +74,13 @@ def bench(
     ] = None,
     rows: Annotated[str, typer.Option(help="Only these rows of the grid: 4,8 or 2-5.", show_default=False, rich_help_panel=_WHAT)] = "",
     mode: Annotated[Modes, typer.Option(help="Inference, training or both.", rich_help_panel=_WHAT)] = Modes.both,
-    against: Annotated[str, typer.Option(help="Libraries to compare with; torch is always included.", rich_help_panel=_WHAT)] = LIBRARIES,
+    against: Annotated[
+        str,
+        typer.Option(
+            help="Libraries to compare with; torch is always included. Of cells of your own or the zoo's: loop, compile, jax.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = LIBRARIES,
     compiled: Annotated[
         bool, typer.Option("--compiled", help="Compare torch.compile with eager calls, Elman and torch only.", rich_help_panel=_WHAT)
     ] = False,
@@ -172,7 +178,7 @@ def bench(
         race.cuda(select(cell, (grid or usual).value, rows), of_dtype.value, ragged, matmul_precision, a_a)
         return
     _refuse("--device cpu", {"--dtype": dtype, "--ragged": ragged, "--matmul-precision": matmul_precision})
-    grid = grid or Grid.sizes
+    given_grid, grid = grid is not None, grid or Grid.sizes
     if compiled:
         unfit = {"--grid sequences": grid is Grid.sequences, "--against": against != LIBRARIES, "--chart": chart, "--a-a": a_a}
         _refuse("--compiled", {**unfit, f"--threads {threads}": "," in threads})
@@ -181,6 +187,9 @@ def bench(
         _prepare_chart(chart, grid, counts)
     race = Race(modes, counts, rounds or (5 if quick else 15), QUICK_BLOCK_S if quick else BLOCK_S, busy, as_markdown, json_path)
     if is_own(cell) or grid is Grid.cells:
+        what = f"--cell {cell}" if is_own(cell) else "--grid cells"
+        other = f"--grid {grid.value}" if given_grid and grid is not Grid.cells else ""
+        _refuse(what, {"--rows": rows, other: other, "--chart": chart, "--a-a": a_a})
         race_cells(race, "" if cell == KINDS else cell, RIVALS if against == LIBRARIES else against)
     elif grid is Grid.sequences:
         if rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from typing import Any
 
@@ -15,6 +16,8 @@ from elman.layers.options import as_int
 from elman.layers.try_step import try_step
 
 MOST_UNITS = 2**16  # of a step that is tried
+
+_DECLARED = ("gates", "input_gates", "recurrent_gates", "states", "parameters", "step_inputs", "draws")
 
 # What the call of a network gives by other names.
 _TAKEN = ("input", "x", "chunk", "size", "hx", "state", "lengths", "reset", "out", "rnn", "self")
@@ -68,6 +71,9 @@ def _check_declarations(cell: Cell) -> None:
     for name in ("name", "saved", "sums", "traced", "equations"):
         if getattr(cell, name) != (cell.gates if name == "traced" else getattr(Cell, name)):
             raise ValueError(f"expected {kind} without an attribute {name}, which cells with kernels have: call it by another name")
+    for name in (name for each in type(cell).__mro__ if each is not Cell and issubclass(each, Cell) for name in vars(each)):
+        if (meant := _misspelled(cell, name)) is not None:
+            raise ValueError(f"expected the declarations of {kind} to be {', '.join(_DECLARED)}, got {name}: did you mean {meant}?")
     for name, option in options_of(cell).items():
         if _trains(option):
             raise TypeError(
@@ -98,7 +104,7 @@ def _check_declarations(cell: Cell) -> None:
                 raise ValueError(words)
     if not cell.input_gates and not cell.recurrent_gates and not cell.parameters:
         raise ValueError(f"expected {kind} to have a parameter, got none: name its gates in gates")
-    for where in ("gates", "input_gates", "recurrent_gates", "states", "parameters", "draws", "step_inputs"):
+    for where in _DECLARED:
         _check_names(f"{kind}.{where}", tuple(getattr(cell, where)))
     for where, names, taken in (
         ("step_inputs", tuple(cell.step_inputs), (*cell.gates, *_TAKEN)),
@@ -113,6 +119,13 @@ def _check_declarations(cell: Cell) -> None:
     except TypeError:
         hint = "d has the draws, and is None in evaluation" if cell.draws else "name random numbers in draws to get d, too"
         raise TypeError(f"expected {kind}.step to take ({', '.join(arguments)}), got ({', '.join(signature.parameters)}): {hint}") from None
+
+
+def _misspelled(cell: Cell, name: str) -> str | None:
+    """The declaration that an attribute of the cell's class was meant to be, which would otherwise do nothing; None if it is fine."""
+    if name in _DECLARED or not isinstance(getattr(type(cell), name, None), (tuple, list, dict)):
+        return None
+    return next(iter(difflib.get_close_matches(name, _DECLARED, 1, 0.85)), None)
 
 
 def _trains(option: object) -> bool:

@@ -79,13 +79,24 @@ def _fill(cell: Cell, name: str, parameter: Tensor) -> bool:
     """Let a cell fill a parameter with its initial values. Returns whether it did; raises a RuntimeError if it says otherwise."""
     if type(cell).init is Cell.init:
         return False
+    kind = type(cell).__name__
     parameter.fill_(math.nan)
-    filled = bool(cell.init(name, parameter))
+    try:
+        returned = cell.init(name, parameter)
+    except Exception as error:
+        words = (str(error).strip().splitlines() or ["no words"])[0]
+        raise RuntimeError(
+            f"expected {kind}.init to fill {name}, of shape {tuple(parameter.shape)}, in place, got {type(error).__name__}: {words}"
+        ) from error
+    if not isinstance(returned, (bool, type(None))):
+        raise RuntimeError(
+            f"expected {kind}.init to return whether it filled {name}, got {brief(returned)}: fill it in place and return True"
+        )
+    filled = bool(returned)
     if parameter.is_meta or torch._C._len_torch_dispatch_stack() or torch.compiler.is_compiling():  # its numbers may be unknown
         return filled
     left = parameter.isnan()
     if not (~left if filled else left).all():
-        kind = type(cell).__name__
         if filled:
             raise RuntimeError(f"expected {kind}.init to fill all of {name}, got numbers that are NaN: return True only for what it fills")
         raise RuntimeError(f"expected {kind}.init to return True for {name}, which it fills, got {filled}: end it with return True")

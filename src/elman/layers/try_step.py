@@ -6,6 +6,9 @@ It is taken twice on the same numbers, in plain torch: as in training, and, if t
 from __future__ import annotations
 
 import os
+import random
+import re
+import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +40,30 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
     dtype = dtype if dtype is torch.float64 else torch.float32  # narrower ones lack operations on some devices
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         for training in (True, False) if cell.draws else (True,):
-            options = options_of(cell)
+            options, generators = options_of(cell), _generators(where)
             first, second = (_step(cell, units, where, dtype, training) for _ in range(2))
             _check_unchanged(cell, options)
+            if _generators(where) != generators:
+                raise RuntimeError(
+                    f"expected the step of {type(cell).__name__} to depend on its arguments alone, got random numbers drawn in it"
+                    f"{_definition(cell)}: declare them in draws"
+                )
             if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)):
                 raise RuntimeError(
                     f"expected the step of {type(cell).__name__} to depend on its arguments alone, got other numbers the second time"
                     f"{_definition(cell)}: declare random numbers in draws, and what comes with every step in step_inputs"
                 )
+
+
+def _generators(device: torch.device) -> list[object]:
+    """The states of the generators that a step may draw random numbers from, if only now and then: torch's, Python's and NumPy's."""
+    states: list[object] = [torch.get_rng_state().tolist(), random.getstate()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device).tolist())
+    if (numpy := sys.modules.get("numpy")) is not None:
+        kind, keys, *rest = numpy.random.get_state()
+        states.append((kind, keys.tolist(), *rest))
+    return states
 
 
 def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
@@ -106,6 +125,10 @@ def _told(cell: Cell, error: Exception, training: bool) -> Exception:
     if isinstance(error, AttributeError) and str(error).startswith("expected the step"):
         return AttributeError(_with_place(str(error), place))
     words = (str(error).strip().splitlines() or ["no words"])[0]
+    if isinstance(error, TypeError) and (given := re.search(rf"\b({_TriedParts.__name__}|{Values.__name__})\b", words)):
+        names, hint = ("r", "write r.n or r('n', v)") if given[1] == _TriedParts.__name__ else ("x, s or p", "write x.n")
+        mine = f"expected the step of {type(cell).__name__} to compute with tensors, got {names} itself{place}"
+        return TypeError(f"{mine}: name what you need of it, {hint}")
     if "call numpy()" in words:
         mine = f"expected the step of {type(cell).__name__} to use operations of torch, got one of NumPy{place}"
         return RuntimeError(f"{mine}: write it with torch, whose operations have gradients")

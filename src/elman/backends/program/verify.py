@@ -44,7 +44,9 @@ def verify(cell: Cell, recorded: Recorded, dtype: torch.dtype, draws: bool) -> N
     try:
         expected = _by_step(cell, leaves, weight, bias, draws)
     except Exception as error:  # nothing tells then whether the recording is the step: the reference runs it, or says what is wrong with it
-        raise NotRecordedError(f"does not run a step with {type(error).__name__}, at {where_raised(error)}") from error
+        raise NotRecordedError(
+            f"does not run a step that raises {type(error).__name__} with another H (write s.h.shape[-1] for it), at {where_raised(error)}"
+        ) from error
     if (name := _gradient_of_its_own(expected)) is not None:
         raise NotRecordedError(f"does not run the gradient of {name}")
     with torch.no_grad():

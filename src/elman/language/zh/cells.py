@@ -81,6 +81,21 @@ SENTENCES = {
     "expected the step of {cell} to use {names}, got {name}": "{cell} 的 step 只能使用 {names}，用到了 {name}",
     "declare {name} in {where}": "请在 {where} 中声明 {name}",
     "write {role}.{name}, as it is declared": "它已声明为 {role}.{name}，请这样写",
+    "write {role}.{close}, or declare {name} in {where}": "请写作 {role}.{close}，或在 {where} 中声明 {name}",
+    "expected the declarations of {cell} to be {names}, got {name}": "{cell} 可用的声明有 {names}，收到 {name}",
+    "expected the step of {cell} to compute with tensors, got {names} itself (at {place})": (
+        "{cell} 的 step 应使用张量计算，却直接用了 {names}（位于 {place}）"
+    ),
+    "name what you need of it, write {how}": "请写出需要其中的哪一项，例如 {how}",
+    "expected the step of {cell} to depend on its arguments alone, got random numbers drawn in it (at {place})": (
+        "{cell} 的 step 只能依赖它的参数，却在其中抽取了随机数（位于 {place}）"
+    ),
+    "declare them in draws": "请在 draws 中声明",
+    "expected {cell}.init to fill {name}, of shape {shape}, in place, got {error}": (
+        "{cell}.init 应就地填充形状为 {shape} 的 {name}，却出现 {error}"
+    ),
+    "expected {cell}.init to return whether it filled {name}, got {value}": "{cell}.init 应返回是否填充了 {name}，返回了 {value}",
+    "fill it in place and return True": "请就地填充并返回 True",
     "expected {cell} to declare what it trains, got {name}, which no network of the cell would have among its parameters": (
         "{cell} 应声明要训练的参数，但 {name} 含有可训练的参数，用该单元构建的网络不会把它列入自己的参数"
     ),

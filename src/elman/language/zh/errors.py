@@ -223,6 +223,9 @@ SENTENCES = {
         "{backend} 后端不支持选项为多元素张量的 cell"
     ),
     "{backend} does not run a step with {error}, at {place}": "{backend} 后端记录 step 时出现 {error}（{place}）",
+    "{backend} does not run a step that raises {error} with another H (write s.h.shape[-1] for it), at {place}": (
+        "{backend} 后端不支持换一个 H 就出现 {error} 的 step（H 请写作 s.h.shape[-1]，{place}）"
+    ),
     "{backend} does not run the operation {name}, at {place}": "{backend} 后端不支持 step 中的 {name} 操作（{place}）",
     "{backend} does not run {name} in place, at {place}": "{backend} 后端不支持 step 中的就地操作 {name}（{place}）",
     "{backend} does not run {name} with these arguments, at {place}": "{backend} 后端不支持 step 中 {name} 的这种参数（{place}）",

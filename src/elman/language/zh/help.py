@@ -98,7 +98,9 @@ SENTENCES = {
     ),
     "Only these rows of the grid: 4,8 or 2-5.": "只测其中几行，如 4,8 或 2-5。",
     "Inference, training or both.": "推理（infer）、训练（train）或两者都测（both）。",
-    "Libraries to compare with; torch is always included.": "参与比较的库；torch 始终参与。",
+    "Libraries to compare with; torch is always included. Of cells of your own or the zoo's: loop, compile, jax.": (
+        "参与比较的库；torch 始终参与。对自定义 cell 和 zoo 中的 cell，可选 loop、compile、jax。"
+    ),
     "Compare torch.compile with eager calls, Elman and torch only.": "比较 torch.compile 与 eager 模式，只测 Elman 和 torch。",
     "Threads of each library; by default 2, or 1 on a single core. With several numbers, as in 1,2,4: Elman only, with each of them.": (
         "每个库的线程数；默认 2，单核机器为 1。给出多个数（如 1,2,4）时只测 Elman 在各线程数下的速度。"
