@@ -54,6 +54,7 @@ class Page:
     def print(self, console: Console) -> None:
         """Print it in colour where the terminal has it. Words are wrapped at the terminal's width; what is wider still is not cut."""
         from rich import box
+        from rich.cells import cell_len
         from rich.measure import Measurement
         from rich.table import Table as Drawn
 
@@ -62,8 +63,11 @@ class Page:
         for table in self.tables:
             drawn = Drawn(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
             for index, name in enumerate(table.header):
-                is_word = index in table.words
-                drawn.add_column(name, justify="left" if is_word else "right", no_wrap=not is_word)
+                if index in table.words:
+                    drawn.add_column(name)
+                else:
+                    widest = max(map(cell_len, [name, *(line[index] for line in table.body)]))
+                    drawn.add_column(name, justify="right", no_wrap=True, min_width=widest)
             for index, line in enumerate(table.body):
                 last = table.sums_up and index == len(table.body) - 1
                 if last:
