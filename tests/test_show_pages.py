@@ -247,3 +247,10 @@ def test_a_folded_matrix_keeps_its_corners() -> None:
 )
 def test_numbers_read_well(text: str, said: str) -> None:
     assert text == said
+
+
+def test_rows_are_those_of_each_weight() -> None:
+    """STAR's gate z has no recurrent part: k's rows are the first of weight_hh, and the second of weight_ih."""
+    page = explained(Network(Spec("zoo.STAR", 3, 5)))
+    assert re.search(r"k +5:10", page)
+    assert "weight_hh and bias_hh have rows of k (0:5) only." in page

@@ -180,12 +180,17 @@ def _gates(network: Network) -> list[Part]:
     title = _("Every weight and bias has {gates} blocks of {units} rows, one for each gate:", gates=len(gates), units=gates[0].stop)
     rows = [((gate.gate, "bold"), f"{gate.start}:{gate.stop}", (translated(gate.meaning), DIM)) for gate in gates]
     notes = [
-        _("weight_{side} and bias_{side} have rows of {gates} only.", side=side, gates=", ".join(some))
+        _("weight_{side} and bias_{side} have rows of {gates} only.", side=side, gates=_rows_of(network, some))
         for side, some in (("ih", cell.input_gates), ("hh", cell.recurrent_gates))
         if 0 < len(some) < len(gates)
     ]
     projection = network.spec.proj_size > 0 and (_("weight_hr has no gates: it projects h."), DIM)
     return [title, table(*rows, header=(_("gate"), _("rows"), _("what it does"))), *((note, DIM) for note in notes), projection]
+
+
+def _rows_of(network: Network, some: tuple[str, ...]) -> str:
+    """Where gates lie in a weight that has no others."""
+    return ", ".join(f"{name} ({each.start}:{each.stop})" for name, each in zip(some, network.gates, strict=False))
 
 
 def costs_section(network: Network) -> Part:
