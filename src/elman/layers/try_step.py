@@ -55,15 +55,14 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
                 )
 
 
-def _generators(device: torch.device) -> list[object]:
-    """The states of the generators that a step may draw random numbers from, if only now and then: torch's, Python's and NumPy's."""
-    states: list[object] = [torch.get_rng_state().tolist(), random.getstate()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device).tolist())
+def _generators(device: torch.device) -> tuple[object, ...]:
+    """The states of the generators that a step may draw random numbers from, if only now and then: Python's, torch's and NumPy's."""
+    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    found: list[object] = [random.getstate(), *(state.view(torch.int64).tolist() for state in states)]  # as bytes it takes longer
     if (numpy := sys.modules.get("numpy")) is not None:
         kind, keys, *rest = numpy.random.get_state()
-        states.append((kind, keys.tolist(), *rest))
-    return states
+        found.append((kind, keys.tobytes(), *rest))
+    return tuple(found)
 
 
 def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
