@@ -153,7 +153,7 @@ def rarely(drawn: Callable[[], Any]) -> Callable[..., Any]:
 def test_random_numbers_that_hardly_ever_matter_are_found(drawn: Callable[[], Any]) -> None:
     """They would be the same for ever once the step has been recorded."""
     for module in (elman.Recurrent, elman.RecurrentCell):
-        with pytest.raises(RuntimeError, match=r"got random numbers drawn in it \(at .*\): declare them in draws"):
+        with pytest.raises(RuntimeError, match=r"got random numbers drawn in it \(at .*\): declare random numbers in draws"):
             module(cell(rarely(drawn)), 3, 4)
 
 

@@ -177,7 +177,7 @@ STEPS = {
     draws_itself: (
         RuntimeError,
         {},
-        "to depend on its arguments alone, got other numbers the second time",
+        "to depend on its arguments alone, got random numbers drawn in it",
         "declare random numbers in draws",
     ),
     draws_by_python: (RuntimeError, {}, "to depend on its arguments alone", "declare random numbers in draws"),

@@ -46,7 +46,7 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
             if _generators(where) != generators:
                 raise RuntimeError(
                     f"expected the step of {type(cell).__name__} to depend on its arguments alone, got random numbers drawn in it"
-                    f"{_definition(cell)}: declare them in draws"
+                    f"{_definition(cell)}: declare random numbers in draws"
                 )
             if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)):
                 raise RuntimeError(

@@ -90,7 +90,7 @@ SENTENCES = {
     "expected the step of {cell} to depend on its arguments alone, got random numbers drawn in it (at {place})": (
         "{cell} 的 step 只能依赖它的参数，却在其中抽取了随机数（位于 {place}）"
     ),
-    "declare them in draws": "请在 draws 中声明",
+    "declare random numbers in draws": "随机数请在 draws 中声明",
     "expected {cell}.init to fill {name}, of shape {shape}, in place, got {error}": (
         "{cell}.init 应就地填充形状为 {shape} 的 {name}，却出现 {error}"
     ),
