@@ -146,6 +146,7 @@ WRONG: dict[str, list[str]] = {
     "takes a single number, got 1, 2": ["--grid", "cells", "--threads", "1,2"],
     "--grid cells does not take --rows; leave it out": ["--grid", "cells", "--rows", "1"],
     "--grid cells does not take --a-a; leave it out": ["--grid", "cells", "--a-a"],
+    "--grid cells does not take --chart; leave it out": ["--grid", "cells", "--chart", "/dev/null/charts"],
     "--cell zoo.MGU does not take --rows; leave it out": ["--cell", "zoo.MGU", "--rows", "1"],
     "--cell zoo.MGU does not take --grid edge; leave it out": ["--cell", "zoo.MGU", "--grid", "edge"],
 }

@@ -17,7 +17,8 @@ template <class T> long chunk_of(const Network& net, const Plan& plan) {
   const long step = static_cast<long>(sizeof(T)) * max(1, plan.columns * net.H * net.B);
   const long few = max(halves_of(net) * kSecondLevel / step, kRowsSummed / max(1, net.B));
   const long most = max(1, net.D == 2 ? kMost / step : min(kMost / step, few));
-  return max(1, ceil_div(net.T, max(1, ceil_div(net.T, most))));
+  const long chunks = max(1, ceil_div(net.T, most));
+  return max(1, ceil_div(net.T, chunks));
 }
 
 template <class T> class BackwardOfDirection {

@@ -88,10 +88,8 @@ template <class T> class ProgramGradientProducts {
   long of_second(const void* wanted, long size) const { return half_ > 0 && capacity_ > 0 && wanted ? size : 0; }
   void* sum(void* wanted, T* own) const { return half_ > 0 ? own : wanted; }
   bool needs_bias() const { return gradients_.b_ih || gradients_.b_hh; }
-  GateGradientRows<T> gates(long column) const {
-    return GateGradientRows<T>{gates_, rows_, shared_.stride}.from_column(column * H_);
-  }
-  long x_tasks() const { return shared_.needs_x ? ceil_div(rows_, rows_of_task(rows_)) : 0; }
+  GateGradientRows<T> gates(long column) const { return {gates_ + column * H_, rows_, shared_.stride}; }
+  long x_tasks() const { return shared_.needs_x ? tasks_of_rows(rows_) : 0; }
   long input_tasks() const { return gradients_.w_ih && plan_.inputs ? tasks_of_columns<T>(I_) : 0; }
   long product_tasks(int p) const {
     return gradients_.w_hh && plan_.gate_products[p].count ? tasks_of_columns<T>(H_) : 0;

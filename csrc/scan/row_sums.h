@@ -14,6 +14,7 @@ constexpr long kRowsSummed = 512;
 constexpr long kRowsOfTask = 96, kPanelsOfTask = 6;
 
 inline long rows_of_task(long rows) { return min(kRowsOfTask, ceil_div(rows, 32) * 8); }  // of few rows a quarter
+inline long tasks_of_rows(long rows) { return ceil_div(rows, rows_of_task(rows)); }
 template <class T> long tasks_of_columns(long columns) { return ceil_div(panels<T>(columns), kPanelsOfTask); }
 
 template <class T> struct GateGradientRows {
@@ -47,10 +48,9 @@ template <class T> struct GateGradientRows {
   }
   // (width, columns) = or += the transpose of the rows times what was packed, from a column on.
   void multiply_transposed(
-      long width, const T* packed, long panels, void* gradient, long columns, long column, bool add) const {
-    const StoreEpilogue<T, StepRows<T>> store{
-        {static_cast<T*>(gradient) + column, columns, nullptr}, columns - column, add};
-    product<T, 1>(width, Columns<T>{first, stride}, rows, packed, 0, panels, store);
+      long width, const T* packed, long groups, void* gradient, long columns, long column, bool add) const {
+    const StoreEpilogue<T, StepRows<T>> store{{static_cast<T*>(gradient) + column, columns}, columns - column, add};
+    product<T, 1>(width, Columns<T>{first, stride}, rows, packed, 0, groups, store);
   }
 
   // sums[0] ... sums[width - 1] = or += the rows. False: out of memory.

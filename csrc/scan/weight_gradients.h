@@ -56,7 +56,7 @@ template <class T, class Cell> class WeightGradients {
  private:
   static constexpr long G = Cell::kGates, K = Cell::kSaved, N = Cell::kGateGradients, W = kLanes<T>;
   GateGradientRows<T> rows() const { return {gates_.current(), gates_.rows, gates_.stride}; }
-  long x_tasks() const { return needs_x_ ? ceil_div(gates_.rows, rows_of_task(gates_.rows)) : 0; }
+  long x_tasks() const { return needs_x_ ? tasks_of_rows(gates_.rows) : 0; }
   long weight_tasks(const void* gradient, long columns) const { return gradient ? tasks_of_columns<T>(columns) : 0; }
 
   // The gate gradients from the gate-th on, times what the weights were multiplied with.

@@ -178,7 +178,12 @@ def bench(
         race.cuda(select(cell, (grid or usual).value, rows), of_dtype.value, ragged, matmul_precision, a_a)
         return
     _refuse("--device cpu", {"--dtype": dtype, "--ragged": ragged, "--matmul-precision": matmul_precision})
-    given_grid, grid = grid is not None, grid or Grid.sizes
+    of_cells = is_own(cell) or grid is Grid.cells
+    if of_cells and not compiled:
+        other = f"--grid {grid.value}" if grid not in (None, Grid.cells) else ""
+        what = f"--cell {cell}" if is_own(cell) else "--grid cells"
+        _refuse(what, {"--rows": rows, other: other, "--chart": chart, "--a-a": a_a})
+    grid = grid or Grid.sizes
     if compiled:
         unfit = {"--grid sequences": grid is Grid.sequences, "--against": against != LIBRARIES, "--chart": chart, "--a-a": a_a}
         _refuse("--compiled", {**unfit, f"--threads {threads}": "," in threads})
@@ -186,10 +191,7 @@ def bench(
     if chart is not None:
         _prepare_chart(chart, grid, counts)
     race = Race(modes, counts, rounds or (5 if quick else 15), QUICK_BLOCK_S if quick else BLOCK_S, busy, as_markdown, json_path)
-    if is_own(cell) or grid is Grid.cells:
-        what = f"--cell {cell}" if is_own(cell) else "--grid cells"
-        other = f"--grid {grid.value}" if given_grid and grid is not Grid.cells else ""
-        _refuse(what, {"--rows": rows, other: other, "--chart": chart, "--a-a": a_a})
+    if of_cells:
         race_cells(race, "" if cell == KINDS else cell, RIVALS if against == LIBRARIES else against)
     elif grid is Grid.sequences:
         if rows:

@@ -19,6 +19,8 @@ MOST_UNITS = 2**16  # of a step that is tried
 
 _DECLARED = ("gates", "input_gates", "recurrent_gates", "states", "parameters", "step_inputs", "draws")
 
+_OF_ALL = frozenset(dir(Cell))  # attributes that all cells have
+
 # What the call of a network gives by other names.
 _TAKEN = ("input", "x", "chunk", "size", "hx", "state", "lengths", "reset", "out", "rnn", "self")
 _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
@@ -71,9 +73,10 @@ def _check_declarations(cell: Cell) -> None:
     for name in ("name", "saved", "sums", "traced", "equations"):
         if getattr(cell, name) != (cell.gates if name == "traced" else getattr(Cell, name)):
             raise ValueError(f"expected {kind} without an attribute {name}, which cells with kernels have: call it by another name")
-    for name in (name for each in type(cell).__mro__ if each is not Cell and issubclass(each, Cell) for name in vars(each)):
-        if (meant := _misspelled(cell, name)) is not None:
-            raise ValueError(f"expected the declarations of {kind} to be {', '.join(_DECLARED)}, got {name}: did you mean {meant}?")
+    for name in sorted(set(dir(type(cell))) - _OF_ALL):
+        value = getattr(type(cell), name, None)
+        if isinstance(value, (tuple, list, dict)) and (meant := difflib.get_close_matches(name, _DECLARED, 1, 0.85)):
+            raise ValueError(f"expected the declarations of {kind} to be {', '.join(_DECLARED)}, got {name}: did you mean {meant[0]}?")
     for name, option in options_of(cell).items():
         if _trains(option):
             raise TypeError(
@@ -119,13 +122,6 @@ def _check_declarations(cell: Cell) -> None:
     except TypeError:
         hint = "d has the draws, and is None in evaluation" if cell.draws else "name random numbers in draws to get d, too"
         raise TypeError(f"expected {kind}.step to take ({', '.join(arguments)}), got ({', '.join(signature.parameters)}): {hint}") from None
-
-
-def _misspelled(cell: Cell, name: str) -> str | None:
-    """The declaration that an attribute of the cell's class was meant to be, which would otherwise do nothing; None if it is fine."""
-    if name in _DECLARED or not isinstance(getattr(type(cell), name, None), (tuple, list, dict)):
-        return None
-    return next(iter(difflib.get_close_matches(name, _DECLARED, 1, 0.85)), None)
 
 
 def _trains(option: object) -> bool:

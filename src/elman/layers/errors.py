@@ -56,6 +56,11 @@ def wrong_module(expected: str, got: object) -> TypeError:
     )
 
 
+def words_of(error: Exception) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip().splitlines() or ["no words"])[0]
+
+
 def check_unmasked(name: str, array: object) -> None:
     """Raise a TypeError if an array is masked: torch would read what is below the mask."""
     if isinstance(array, np.ma.MaskedArray):

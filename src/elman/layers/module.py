@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from elman.backends import kernels
 from elman.cells import Cell
-from elman.layers.errors import brief
+from elman.layers.errors import brief, words_of
 from elman.layers.options import check_placement
 from elman.layers.parameters import as_parameters
 
@@ -84,10 +84,8 @@ def _fill(cell: Cell, name: str, parameter: Tensor) -> bool:
     try:
         returned = cell.init(name, parameter)
     except Exception as error:
-        words = (str(error).strip().splitlines() or ["no words"])[0]
-        raise RuntimeError(
-            f"expected {kind}.init to fill {name}, of shape {tuple(parameter.shape)}, in place, got {type(error).__name__}: {words}"
-        ) from error
+        got = f"{type(error).__name__}: {words_of(error)}"
+        raise RuntimeError(f"expected {kind}.init to fill {name}, of shape {tuple(parameter.shape)}, in place, got {got}") from error
     if not isinstance(returned, (bool, type(None))):
         raise RuntimeError(
             f"expected {kind}.init to return whether it filled {name}, got {brief(returned)}: fill it in place and return True"

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from elman.cells.cell import options_of
 from elman.cells.values import Values, as_states, check_shapes, missing
-from elman.layers.errors import brief
+from elman.layers.errors import brief, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,10 +40,11 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
     dtype = dtype if dtype is torch.float64 else torch.float32  # narrower ones lack operations on some devices
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         for training in (True, False) if cell.draws else (True,):
-            options, generators = options_of(cell), _generators(where)
+            options, (torchs, others) = options_of(cell), _generators(where)
             first, second = (_step(cell, units, where, dtype, training) for _ in range(2))
             _check_unchanged(cell, options)
-            if _generators(where) != generators:
+            torchs_now, others_now = _generators(where)
+            if others_now != others or not all(map(torch.equal, torchs_now, torchs)):
                 raise RuntimeError(
                     f"expected the step of {type(cell).__name__} to depend on its arguments alone, got random numbers drawn in it"
                     f"{_definition(cell)}: declare random numbers in draws"
@@ -55,14 +56,13 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
                 )
 
 
-def _generators(device: torch.device) -> tuple[object, ...]:
-    """The states of the generators that a step may draw random numbers from, if only now and then: Python's, torch's and NumPy's."""
-    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-    found: list[object] = [random.getstate(), *(state.view(torch.int64).tolist() for state in states)]  # as bytes it takes longer
-    if (numpy := sys.modules.get("numpy")) is not None:
-        kind, keys, *rest = numpy.random.get_state()
-        found.append((kind, keys.tobytes(), *rest))
-    return tuple(found)
+def _generators(device: torch.device) -> tuple[list[Tensor], tuple[object, ...]]:
+    """The states of the generators that a step may draw random numbers from, if only now and then: torch's; Python's and NumPy's."""
+    torchs = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    if (numpy := sys.modules.get("numpy")) is None:
+        return torchs, (random.getstate(),)
+    kind, keys, *rest = numpy.random.get_state()
+    return torchs, (random.getstate(), kind, keys.tobytes(), *rest)
 
 
 def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
@@ -123,7 +123,7 @@ def _told(cell: Cell, error: Exception, training: bool) -> Exception:
         return error.kind(_with_place(str(error), place))
     if isinstance(error, AttributeError) and str(error).startswith("expected the step"):
         return AttributeError(_with_place(str(error), place))
-    words = (str(error).strip().splitlines() or ["no words"])[0]
+    words = words_of(error)
     if isinstance(error, TypeError) and (given := re.search(rf"\b({_TriedParts.__name__}|{Values.__name__})\b", words)):
         names, hint = ("r", "write r.n or r('n', v)") if given[1] == _TriedParts.__name__ else ("x, s or p", "write x.n")
         mine = f"expected the step of {type(cell).__name__} to compute with tensors, got {names} itself{place}"
