@@ -306,7 +306,8 @@ def _backward(plan: Plan, call: Any, group: int) -> None:
                 _at(d.grad_gates, (tile.row(t, n) * columns + column) * H, H).copy_(value[n, :H])
     states = (grad, carry) if cell.has_memory else (grad + carry,)
     for k, state in enumerate(states):
-        tile.put_states(d.grad_initial[k], state, torch.float32)
+        if d.grad_initial[k]:
+            tile.put_states(d.grad_initial[k], state, torch.float32)
         if plan.has_spans and d.grad_fresh[0]:
             tile.put_states(d.grad_fresh[k], grad_fresh[k], torch.float32)
     for t in range(tile.count, 0 if tile.steps.offsets else tile.steps.T):

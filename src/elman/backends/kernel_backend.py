@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 _reference = ReferenceBackend()
-_PLAIN = frozenset(kernels.PLAIN)
+PLAIN = frozenset(kernels.PLAIN)
 
 
 class KernelBackend(Backend):
@@ -129,7 +129,7 @@ def is_exporting() -> bool:
 
 def are_plain(*tensors: Tensor) -> bool:
     """Whether these are plain tensors, with no subclass that redefines operations."""
-    return _PLAIN.issuperset(map(type, tensors))
+    return PLAIN.issuperset(map(type, tensors))
 
 
 def is_watched() -> bool:

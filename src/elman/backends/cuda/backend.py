@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, final
 
 import torch
 
-from elman.backends.cuda import launcher
+from elman.backends.autograd import Scan
+from elman.backends.cuda import launcher, run
 from elman.backends.cuda.plan import CELLS, Number, choose, number_of
-from elman.backends.kernel_backend import KernelBackend, cast
+from elman.backends.kernel_backend import PLAIN, KernelBackend, cast, has_gradient, is_watched
+from elman.backends.spans import WHOLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +58,20 @@ class CudaBackend(KernelBackend):
         reason = self.refuses_call(stack, x, states, params, spans)
         return reason or _refuses_network(stack.cell.name, stack.hidden_size, dtype, x.get_device())
 
+    def run_unchecked(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        try:
+            if not _fits(stack, x, states, params, batch_first):
+                return None
+        except (AttributeError, RuntimeError, TypeError, ValueError):  # something is no tensor, or there are too many
+            return None
+        if has_gradient((x, *(states or ()), *params)):
+            output, *finals = Scan.apply(stack, WHOLE, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
+            return output, tuple(finals)
+        output, states, _ = run.forward(stack, x, states, params, WHOLE, batch_first, save=False)
+        return output, states
+
     def run_autocast(
         self,
         stack: Stack,
@@ -66,6 +82,27 @@ class CudaBackend(KernelBackend):
         batch_first: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         return self.run(stack, *cast(torch.get_autocast_dtype("cuda"), x, states, params, spans), batch_first)
+
+
+def _fits(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool) -> bool:
+    """Whether the kernels run this call of whole sequences, as far as a few questions tell; why not is looked for elsewhere."""
+    if type(x) is not torch.Tensor or not x.is_cuda or x.dim() != 3:
+        return False
+    if stack.members or is_watched() or torch.is_autocast_enabled("cuda"):
+        return False
+    dtype, index, (first, second, inputs) = x.dtype, x.get_device(), x.shape
+    if inputs != stack.input_size or not 0 < first <= _LARGEST or not 0 < second <= _LARGEST or stack.proj_size:
+        return False
+    if stack.cell.name not in CELLS or dtype not in _DTYPES or _refuses_network(stack.cell.name, stack.hidden_size, dtype, index):
+        return False
+    of_states = (stack.num_layers * stack.num_directions, first if batch_first else second, stack.hidden_size)
+    shapes = stack.shapes if states is None else (*stack.shapes, *(of_states for _ in stack.cell.states))
+    for each, shape in zip((*params, *(states or ())), shapes, strict=True):
+        if type(each) not in PLAIN or each.shape != shape or each.dtype is not dtype or each.get_device() != index:
+            return False
+        if each.layout is not torch.strided:
+            return False
+    return True
 
 
 def _refuses_network(cell: str, hidden_size: int, dtype: torch.dtype, index: int) -> str | None:

@@ -67,6 +67,12 @@ class Batch(NamedTuple):
             return 0, first
         return (second, first) if batch_first else (first, second)
 
+    def row_strides(self, width: int, batch_first: bool) -> tuple[int, int]:
+        """``strides`` of contiguous rows of so many numbers."""
+        if self.offsets is not None:
+            return 0, width
+        return (width, self.steps * width) if batch_first else (self.sequences * width, width)
+
     def new(self, like: Tensor, width: int, batch_first: bool) -> Tensor:
         """Memory for a row of so many numbers at each step of each sequence."""
         if self.offsets is not None:

@@ -155,7 +155,7 @@ class Kernel:
 
     def resident_blocks(self, block: int, shared_bytes: int) -> int:
         """How many blocks the device can run at once, if nobody else is on it."""
-        with _current(self.device):
+        with current(self.device):
             each = _call("cuOccupancyMaxActiveBlocksPerMultiprocessor", self._function, block, shared_bytes)
         return int(each) * device_properties(self.device).multiprocessors
 
@@ -170,7 +170,7 @@ class Kernel:
         config.blockDimX, config.blockDimY, config.blockDimZ = block, 1, 1
         config.sharedMemBytes = shared_bytes
         config.attrs, config.numAttrs = [size], 1
-        with _current(self.device):
+        with current(self.device):
             return int(_call("cuOccupancyMaxActiveClusters", self._function, config))
 
 
@@ -189,7 +189,7 @@ def load(cubin: bytes, name: str, device: int, *, shared_bytes: int = 0, cluster
     which = (device, cubin, name)
     kernel = _kernels.get(which)
     if kernel is None or shared_bytes > kernel._shared_bytes:
-        with _loading, _current(device):
+        with _loading, current(device):
             kernel = _kernels.get(which)
             if kernel is None:
                 if (device, cubin) not in _modules:
@@ -200,7 +200,7 @@ def load(cubin: bytes, name: str, device: int, *, shared_bytes: int = 0, cluster
 
 
 @contextmanager
-def _current(device: int) -> Iterator[None]:
+def current(device: int) -> Iterator[None]:
     """Make a device's primary context, which torch works in, the thread's for a while.
 
     Meanwhile a capture of a CUDA graph, which may be going on, allows what it cannot record: a kernel may be loaded in one.

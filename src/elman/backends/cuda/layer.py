@@ -6,11 +6,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch.nn.functional import linear
 
 from elman.backends.cuda import compiler, launcher, structs
 from elman.backends.cuda.batch import Batch, pointer
-from elman.backends.cuda.plan import CELLS, Number, Plan, choose, number_of
+from elman.backends.cuda.plan import CELLS, CellShape, Number, Plan, choose, number_of
+from elman.backends.cuda.products import Form, multiply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,28 +74,31 @@ def forward(
         finals: each (D, B, H); written.
         saved: (D, rows, K, H); written. None: not needed.
     """
-    hidden = directions[0].w_hh.shape[1]
+    width, hidden = directions[0].w_hh.shape
+    inputs, rows, number = x.shape[-1], batch.rows, number_of(x.dtype)
     count, size = len(directions), x.element_size()
-    ready = _ready(cell, False, number_of(x.dtype), hidden, batch.sequences, count, count > 1 or not batch.is_whole, x.get_device(), False)
+    ready = _ready(cell, False, number, hidden, batch.sequences, count, count > 1 or not batch.is_whole, x.get_device(), False)
+    form = Form(rows, inputs, width, inputs, inputs, width, b_transposed=True)
+    output_at, saved_at = output.data_ptr(), pointer(saved)
     values: list[int] = []
-    projected = []
+    projected = x.new_empty((count, rows, width))
+    projected_at = projected.data_ptr()
     for index, (w_ih, w_hh, b_ih, b_hh, initial, fresh) in enumerate(directions):
-        own = linear(x, w_ih, b_ih)
-        projected.append(own)
+        multiply(number, projected, x, w_ih, form, bias=b_ih, out_offset=index * rows * width)
         values += (
-            own.data_ptr(),
+            projected_at + index * rows * width * size,
             w_hh.data_ptr(),
             pointer(b_hh),
             *_pair(initial),
             *_pair(fresh),
-            output.data_ptr() + index * hidden * size,
-            0 if saved is None else saved[index].data_ptr(),
+            output_at + index * hidden * size,
+            0 if saved is None else saved_at + index * saved.stride(0) * size,
             *_halves(finals, index),
             index,
         )
     if count == 1:
         values += structs.NO_FORWARD_DIRECTION
-    head = (*batch.packed(), *batch.strides(projected[0], x_batch_first), *batch.strides(output, output_batch_first))
+    head = (*batch.packed(), *batch.row_strides(width, x_batch_first), *batch.row_strides(count * hidden, output_batch_first))
     _launch(ready, structs.FORWARD, head, values, x)
 
 
@@ -109,7 +112,7 @@ def backward(
     grad_output: Tensor | None,
     grad_finals: Sequence[Tensor | None],
     grad_saved: Tensor | None,
-    grad_starts: Tensor,
+    grad_starts: Tensor | None,
     x_batch_first: bool,
     output_batch_first: bool,
     needs_x: bool,
@@ -121,85 +124,96 @@ def backward(
         grad_output: laid out as the output, its rows aligned as the kernels copy them; None for zeros.
         grad_finals: each (D, B, H), contiguous; None for zeros.
         grad_saved: (D, rows, K, H); None for zeros.
-        grad_starts: (1, or 2 with resets; states; D; B; H), float32: of the initial states, and of the fresh ones; written.
+        grad_starts: (1, or 2 with resets; states; D; B; H), float32: of the initial states, and of the fresh ones; written. None: not
+            needed, and there are no resets.
     """
-    shape, hidden = CELLS[cell], directions[0].w_hh.shape[1]
-    count, size = len(directions), x.element_size()
+    shape, hidden, number = CELLS[cell], directions[0].w_hh.shape[1], number_of(x.dtype)
+    count, size, rows, inputs = len(directions), x.element_size(), batch.rows, x.shape[-1]
     is_traced, has_spans = grad_saved is not None, count > 1 or not batch.is_whole
-    ready = _ready(cell, True, number_of(x.dtype), hidden, batch.sequences, count, has_spans, x.get_device(), is_traced)
-    grad_gates = x.new_empty((count, batch.rows, shape.columns * hidden))
-    initials = grad_starts[0]
-    fresh_ones = grad_starts[1] if len(grad_starts) > 1 else None
+    ready = _ready(cell, True, number, hidden, batch.sequences, count, has_spans, x.get_device(), is_traced)
+    pitch = shape.columns * hidden
+    grad_gates = x.new_empty((count, rows, pitch))
+    initials = () if grad_starts is None else grad_starts[0]
+    fresh_ones = grad_starts[1] if grad_starts is not None and len(grad_starts) > 1 else ()
+    grad_output_at, output_at, saved_at, grad_saved_at = map(pointer, (grad_output, output, saved, grad_saved))
+    steps = 0 if saved is None else saved.stride(0) * size  # of a direction, as those of grad_saved
     values: list[int] = []
     for index, (_, w_hh, _, _, initial, fresh) in enumerate(directions):
         values += (
-            0 if grad_output is None else grad_output.data_ptr() + index * hidden * size,
+            grad_output_at and grad_output_at + index * hidden * size,
             w_hh.data_ptr(),
-            output.data_ptr() + index * hidden * size,
-            0 if saved is None else saved[index].data_ptr(),
-            0 if grad_saved is None else grad_saved[index].data_ptr(),
+            output_at + index * hidden * size,
+            saved_at and saved_at + index * steps,
+            grad_saved_at and grad_saved_at + index * steps,
             *_pair(initial),
             *_pair(fresh),
             *_halves(grad_finals, index),
-            grad_gates[index].data_ptr() if index else grad_gates.data_ptr(),
+            grad_gates.data_ptr() + index * rows * pitch * size,
             *_halves(initials, index),
-            *((0, 0) if fresh_ones is None else _halves(fresh_ones, index)),
+            *_halves(fresh_ones, index),
             index,
         )
     if count == 1:
         values += structs.NO_BACKWARD_DIRECTION
     grad_strides = (0, 0) if grad_output is None else batch.strides(grad_output, output_batch_first)
-    _launch(ready, structs.BACKWARD, (*batch.packed(), *grad_strides, *batch.strides(output, output_batch_first)), values, x)
-    grad_x: Tensor | None = None
+    head = (*batch.packed(), *grad_strides, *batch.row_strides(count * hidden, output_batch_first))
+    _launch(ready, structs.BACKWARD, head, values, x)
+    grad_x = x.new_empty((rows, inputs)) if needs_x else None
+    of_x = Form(rows, shape.gates * hidden, inputs, pitch, inputs, inputs)
     parameters: list[tuple[Tensor, ...]] = []
-    rows = batch.in_step_order(x, x_batch_first) if needs_parameters else x
-    inputs = shape.gates * hidden
+    in_step_order = batch.in_step_order(x, x_batch_first) if needs_parameters else x
     for index, direction in enumerate(directions):
-        gates = grad_gates[index]
-        of_inputs = gates if shape.columns == shape.gates else gates[:, :inputs]
-        if needs_x:
-            grad_x = torch.mm(of_inputs, direction.w_ih) if grad_x is None else grad_x.addmm_(of_inputs, direction.w_ih)
+        if grad_x is not None:
+            multiply(number, grad_x, grad_gates, direction.w_ih, of_x, a_offset=index * rows * pitch, accumulate=index > 0)
         if needs_parameters:
-            half = output if count == 1 else output[..., index * hidden : (index + 1) * hidden]
-            parameters.append(_parameter_gradients(shape, gates, of_inputs, rows, batch, direction, half, output_batch_first, bool(index)))
+            operands = grad_gates, in_step_order, batch, direction, output
+            parameters.append(_parameter_gradients(shape, number, *operands, output_batch_first, index))
     return grad_x, parameters
 
 
 def _parameter_gradients(
-    shape: Any,
-    gates: Tensor,
-    of_inputs: Tensor,
-    rows: Tensor,
+    shape: CellShape,
+    number: Number,
+    grad_gates: Tensor,
+    x: Tensor,
     batch: Batch,
     direction: Direction,
     output: Tensor,
     batch_first: bool,
-    reverse: bool,
+    index: int,
 ) -> tuple[Tensor, ...]:
-    """Of W_ih, W_hh and, if there are biases, b_ih and b_hh."""
-    hidden = output.shape[-1]
-    if batch.is_whole and not direction.initial and not batch_first and not reverse:  # the first step's is zeros: leave it out
-        before, skipped = output[:-1].reshape(-1, hidden), batch.sequences
+    """Of W_ih, W_hh and, if there are biases, b_ih and b_hh, of the direction of this index."""
+    w_ih, w_hh, b_ih = direction[:3]
+    width, hidden, rows, pitch = *w_hh.shape, batch.rows, grad_gates.shape[-1]
+    grad_w_ih, grad_w_hh = torch.empty_like(w_ih), torch.empty_like(w_hh)
+    grad_b_ih = None if b_ih is None else torch.empty_like(b_ih)
+    first = index * rows * pitch
+    inputs = w_ih.shape[1]
+    multiply(number, grad_w_ih, grad_gates, x, Form(width, rows, inputs, pitch, inputs, inputs, True), a_offset=first, row_sums=grad_b_ih)
+    # The state before a step: where nothing else comes between, the output of the step that was run before it. A first step's is zeros.
+    of_first, states_at = first, 0
+    if batch.is_whole and not direction.initial and not batch_first:
+        states, inner, states_pitch = output, rows - batch.sequences, output.shape[-1]
+        if index:
+            states_at = batch.sequences * states_pitch + hidden
+        else:
+            of_first += batch.sequences * pitch
     else:
+        own = output if output.shape[-1] == hidden else output[..., index * hidden : (index + 1) * hidden]
         initial, fresh = (parts[0] if parts else None for parts in (direction.initial, direction.fresh))
-        before, skipped = batch.states_before(output, initial, fresh, batch_first, reverse), 0
-    after = gates[skipped:] if skipped else gates
-    w_ih = torch.mm(of_inputs.t(), rows)
+        states, inner, states_pitch = batch.states_before(own, initial, fresh, batch_first, bool(index)), rows, hidden
+    at = 0
     runs = shape.recurrent_runs(hidden)
+    for begin, end in runs:
+        form = Form(end - begin, inner, hidden, pitch, states_pitch, hidden, True)
+        multiply(number, grad_w_hh, grad_gates, states, form, a_offset=of_first + begin, b_offset=states_at, out_offset=at * hidden)
+        at += end - begin
+    if grad_b_ih is None:
+        return grad_w_ih, grad_w_hh
     if len(runs) == 1:
-        w_hh = torch.mm(after.t(), before)
-    else:
-        w_hh = gates.new_empty((shape.gates * hidden, hidden))
-        at = 0
-        for begin, end in runs:
-            torch.mm(after[:, begin:end].t(), before, out=w_hh[at : at + end - begin])
-            at += end - begin
-    if direction.b_hh is None:
-        return w_ih, w_hh
-    sums = gates.sum(0)
-    if len(runs) == 1:
-        return w_ih, w_hh, sums, sums.clone()  # who writes into one gradient is not to change the other
-    return w_ih, w_hh, sums[: shape.gates * hidden], torch.cat([sums[begin:end] for begin, end in runs])
+        return grad_w_ih, grad_w_hh, grad_b_ih, grad_b_ih.clone()  # who writes into one gradient is not to change the other
+    apart = slice(*runs[-1])
+    return grad_w_ih, grad_w_hh, grad_b_ih, torch.cat((grad_b_ih[: runs[0][1]], grad_gates[index, :, apart].sum(0)))
 
 
 def _pair(tensors: Sequence[Tensor]) -> tuple[int, int]:
@@ -210,7 +224,9 @@ def _pair(tensors: Sequence[Tensor]) -> tuple[int, int]:
 
 
 def _halves(tensors: Sequence[Tensor | None] | Tensor, index: int) -> tuple[int, int]:
-    """Where the direction's part of one or two tensors, (D, ...) each, lies."""
+    """Where the direction's part of one or two tensors, (D, ...) each, lies; zeros for those that there are not."""
+    if not len(tensors):
+        return 0, 0
     first = tensors[0]
     second = tensors[1] if len(tensors) > 1 else None
     return (

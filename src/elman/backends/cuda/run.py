@@ -97,13 +97,15 @@ def backward(
         The gradients in the order of ``needs_grad``, None where not needed.
     """
     check_operands(x, states, params, spans, grad_output, (*grad_finals, output))
-    with _on_device_of(x), torch.autocast("cuda", enabled=False):
+    with _on_device_of(x), _without_autocast():
         batch = Batch.of(x, spans, batch_first)
         count, directions, top = len(grad_finals), stack.num_directions, stack.num_layers - 1
         x, output = dense(x), dense(output)
         grad_finals = tuple([None if grad is None or grad._is_zerotensor() else dense(grad) for grad in grad_finals])
         places = 2 if batch.reset is not None else 1
-        starts = x.new_empty((stack.num_layers, places, count, directions, batch.sequences, stack.hidden_size), dtype=torch.float32)
+        starts: Tensor | None = None
+        if states is not None or batch.reset is not None:
+            starts = x.new_empty((stack.num_layers, places, count, directions, batch.sequences, stack.hidden_size), dtype=torch.float32)
         needs_parameters = any(needs_grad[-len(params) :])
         gradients: list[Tensor] = []
         grad: Tensor | None = grad_output
@@ -134,7 +136,7 @@ def backward(
                 _readable(grad, stack.hidden_size),
                 [None if final is None else final[own] for final in grad_finals],
                 grad_steps,
-                starts[index],
+                None if starts is None else starts[index],
                 is_first and batch.batch_first,
                 is_top and batch.batch_first,
                 not is_first or needs_grad[0],
@@ -145,10 +147,12 @@ def backward(
             gradients = [each for direction in parameters for each in direction] + gradients
         results: list[Tensor | None] = [grad.transpose(0, 1) if grad is not None and batch.batch_first else grad]
         if states is not None:
+            assert starts is not None
             results += [starts[:, 0, k].flatten(0, 1).to(x.dtype) for k in range(count)]
         if spans.fresh is not None:
-            has_resets = batch.reset is not None
-            fresh_grads = [starts[:, 1, k].sum(2).flatten(0, 1).to(x.dtype) if has_resets else None for k in range(count)]
+            fresh_grads: list[Tensor | None] = [None] * count
+            if starts is not None and batch.reset is not None:
+                fresh_grads = [starts[:, 1, k].sum(2).flatten(0, 1).to(x.dtype) for k in range(count)]
             results += [torch.zeros_like(state) if each is None else each for state, each in zip(spans.fresh, fresh_grads, strict=True)]
         results += gradients if needs_parameters else [None] * len(params)
         return [result if need else None for result, need in zip(results, needs_grad, strict=True)]
@@ -178,7 +182,7 @@ def _forward_into(
 ) -> tuple[Tensor, ...]:
     """Run a stack into memory that is there, and return the final states."""
     directions, layers = stack.num_directions, stack.num_layers
-    with _on_device_of(x), torch.autocast("cuda", enabled=False):
+    with _on_device_of(x), _without_autocast():
         x = dense(x)
         finals = tuple([x.new_empty((layers * directions, batch.sequences, stack.hidden_size)) for _ in stack.cell.states])
         for index in range(layers):
@@ -237,6 +241,11 @@ def _lower(batch: Batch, hidden: Tensor | None, index: int) -> Tensor:
 def _on_device_of(x: Tensor) -> AbstractContextManager[object]:
     """Makes x's device the current one, which mostly it is."""
     return _NOTHING if x.get_device() == torch._C._cuda_getDevice() else torch.cuda.device(x.get_device())
+
+
+def _without_autocast() -> AbstractContextManager[object]:
+    """Keeps torch's operators to the dtypes that they are given."""
+    return torch.autocast("cuda", enabled=False) if torch.is_autocast_enabled("cuda") else _NOTHING
 
 
 def _readable(gradient: Tensor | None, hidden: int) -> Tensor | None:

@@ -13,7 +13,7 @@ struct BackwardDirection {
   const Storage *fresh[2];       // (H,); null: zeros
   const Storage* grad_final[2];  // (B, H); null: zeros
   Storage* grad_gates;           // (T, B, kColumns, H): of the gates' input parts in the gates' order; then those recurrent parts that differ
-  float* grad_initial[2];        // (B, H)
+  float* grad_initial[2];        // (B, H); null: not wanted
   float* grad_fresh[2];          // (B, H), to be summed over B; null: not wanted
   int reverse;
 };
@@ -145,8 +145,10 @@ __device__ void backward(const BackwardCall& call, char* shared) {
       }
       if (s == count) {
         if (unit < kHidden && b < steps.B) {
-          d.grad_initial[0][i64(b) * kHidden + unit] = grad + (Cell::kHasCellState ? 0.f : carry[e]);
-          if (Cell::kHasCellState) d.grad_initial[1][i64(b) * kHidden + unit] = carry[e];
+          if (d.grad_initial[0]) {
+            d.grad_initial[0][i64(b) * kHidden + unit] = grad + (Cell::kHasCellState ? 0.f : carry[e]);
+            if (Cell::kHasCellState) d.grad_initial[1][i64(b) * kHidden + unit] = carry[e];
+          }
           if (kSpans && d.grad_fresh[0]) {
             d.grad_fresh[0][i64(b) * kHidden + unit] = grad_fresh[0][e];
             if (Cell::kHasCellState) d.grad_fresh[1][i64(b) * kHidden + unit] = grad_fresh[1][e];
