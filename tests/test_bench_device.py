@@ -17,7 +17,7 @@ from elman.bench.agreement import WrongAnswerError
 from elman.bench.case import GRIDS, Case
 from elman.bench.device import Card, by_events
 from elman.bench.device_race import FLOAT16, DeviceRow, check, measure, network_of, relative_errors
-from elman.bench.device_report import DeviceReport, Precision
+from elman.bench.device_report import DeviceReport
 from elman.bench.measure import AGAIN
 from elman.bench.race import Timing
 from elman.cli.app import app
@@ -187,17 +187,17 @@ def report(complete: bool = True) -> DeviceReport:
         )
         for number, torchs in ((1, 24e-6), (2, 3e-6))
     )
-    return DeviceReport(CARD, "bfloat16", True, Precision(True, "highest"), 3, 0.01, rows, complete)
+    return DeviceReport(CARD, "bfloat16", True, True, 3, 0.01, rows, complete)
 
 
 def test_json_has_all_that_was_measured() -> None:
     facts = json.loads(json.dumps(report().to_dict()))
     assert set(facts) == {
-        *("card", "device", "dtype", "ragged", "float32", "rounds", "min_block_s", "complete", "rows", "geometric_means"),
+        *("card", "device", "dtype", "ragged", "allow_tf32", "rounds", "min_block_s", "complete", "rows", "geometric_means"),
     }
     assert facts["card"]["name"] == "Abacus GPU"
     assert facts["card"]["versions"]["cuDNN"] == "9.19.0"
-    assert facts["float32"] == {"cudnn_allow_tf32": True, "matmul": "highest"}
+    assert facts["allow_tf32"] is True
     first, second = facts["rows"]
     assert set(first) == set(second)
     assert first["over_elman"] == pytest.approx({"torch": 4.0, FLOAT16: 2.0})
@@ -252,7 +252,6 @@ def test_without_a_gpu_it_is_one_line(command: str) -> None:
         (["--device", "tpu"], "'--device'"),
         (["--dtype", "float16"], "--device cpu does not take --dtype; leave it out"),
         (["--ragged"], "--device cpu does not take --ragged; leave it out"),
-        (["--matmul-precision", "high"], "--device cpu does not take --matmul-precision; leave it out"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], complaint: str) -> None:
@@ -272,15 +271,13 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fake_gpu")
 @pytest.mark.slow
-def test_the_command_prints_tables_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+def test_the_command_prints_tables_or_json() -> None:
     here = ["bench", "--device", "cuda", "--dtype", "float32", "--grid", "sizes", "--rows", "1", "--cell", "rnn", "--quick", "--ragged"]
-    code, out, error = invoke(*here, "--matmul-precision", "high")
+    code, out, error = invoke(*here)
     assert code == 0, error
     assert "RNN inference" in out
     assert "RNN training" in out
-    assert asked == ["high"]
+    assert "torch.backends.cudnn.allow_tf32 is True." in out
     code, out, error = invoke(*here, "--mode", "infer", "--json", "-")
     facts = json.loads(out)
     assert facts["complete"] is True

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from elman.bench.device_race import FLOAT16, DeviceRow
 from elman.bench.render import Page, Table, against_itself, doubts, microseconds, ratio_text, title_of, versions_text
 from elman.bench.report import geometric_means, means_by_part, parts, raced
@@ -20,30 +18,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Precision:
-    """How torch multiplies float32: in cuDNN's layers, and in other products (``torch.get_float32_matmul_precision``)."""
-
-    cudnn_allow_tf32: bool
-    matmul: str
-
-    @staticmethod
-    def current() -> Precision:
-        return Precision(torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision())
-
-
-@dataclass(frozen=True)
 class DeviceReport:
     """The rows measured on a GPU, and all that one needs to judge them.
 
     Attributes:
-        dtype, ragged, precision, rounds, min_block_s: what was measured, and how.
+        dtype, ragged, rounds, min_block_s: what was measured, and how.
+        allow_tf32: of ``torch.backends.cudnn``: how recurrent layers multiply float32, torch's and Elman's.
         complete: False if it was cut short.
     """
 
     card: Card
     dtype: str
     ragged: bool
-    precision: Precision
+    allow_tf32: bool
     rounds: int
     min_block_s: float
     rows: tuple[DeviceRow, ...]
@@ -56,7 +43,7 @@ class DeviceReport:
             "device": "cuda",
             "dtype": self.dtype,
             "ragged": self.ragged,
-            "float32": asdict(self.precision),
+            "allow_tf32": self.allow_tf32,
             "rounds": self.rounds,
             "min_block_s": self.min_block_s,
             "complete": self.complete,
@@ -93,8 +80,7 @@ class DeviceReport:
         if self.ragged:
             yield _("Lengths uniform in 1..T: Elman takes lengths=, torch packs, runs and unpacks.")
         if self.dtype == "float32":
-            allowed = _("TF32 in cuDNN: on.") if self.precision.cudnn_allow_tf32 else _("TF32 in cuDNN: off.")
-            yield f"{allowed} torch.get_float32_matmul_precision(): {self.precision.matmul!r}."
+            yield _("torch.backends.cudnn.allow_tf32 is {allowed}.", allowed=self.allow_tf32)
         yield _("T steps, B batch, I input features, H hidden units.")
         card = self.card
         yield _(

@@ -42,12 +42,6 @@ class Dtype(str, Enum):
     float32 = "float32"
 
 
-class Precision(str, Enum):
-    highest = "highest"
-    high = "high"
-    medium = "medium"
-
-
 class Modes(str, Enum):
     infer = "infer"
     train = "train"
@@ -113,14 +107,6 @@ def bench(
     ragged: Annotated[
         bool, typer.Option("--ragged", help="Sequences of different lengths, uniform in 1..T.", rich_help_panel=_GPU)
     ] = False,
-    matmul_precision: Annotated[
-        Precision | None,
-        typer.Option(
-            help="Call torch.set_float32_matmul_precision with it first; high allows TF32 outside cuDNN too.",
-            show_default=False,
-            rich_help_panel=_GPU,
-        ),
-    ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.", rich_help_panel=_OUTPUT)] = False,
     json_path: Annotated[
         Path | None,
@@ -175,9 +161,9 @@ def bench(
         race = Race(modes, [], rounds or (5 if quick else 15), 0.0, 0, as_markdown, json_path)
         of_dtype = dtype or Dtype.bfloat16
         usual = Grid.sizes if of_dtype is Dtype.float16 and not ragged else Grid.long
-        race.cuda(select(cell, (grid or usual).value, rows), of_dtype.value, ragged, matmul_precision, a_a)
+        race.cuda(select(cell, (grid or usual).value, rows), of_dtype.value, ragged, a_a)
         return
-    _refuse("--device cpu", {"--dtype": dtype, "--ragged": ragged, "--matmul-precision": matmul_precision})
+    _refuse("--device cpu", {"--dtype": dtype, "--ragged": ragged})
     of_cells = is_own(cell) or grid is Grid.cells
     if of_cells and not compiled:
         other = f"--grid {grid.value}" if grid not in (None, Grid.cells) else ""
@@ -269,23 +255,20 @@ class Race:
             results,
         )
 
-    def cuda(self, cases: list[tuple[int, Case]], dtype: str, ragged: bool, precision: Precision | None, always_again: bool) -> None:
+    def cuda(self, cases: list[tuple[int, Case]], dtype: str, ragged: bool, always_again: bool) -> None:
         """Elman and torch.nn on a GPU."""
         import torch
 
         from elman.bench import device
         from elman.bench.device_race import DeviceRow, measure
         from elman.bench.device_report import DeviceReport
-        from elman.bench.device_report import Precision as Current
 
         device.require_cuda()
-        if precision is not None:
-            torch.set_float32_matmul_precision(precision.value)
         card, block_s, total = device.describe(), device.BLOCK_S, len(cases) * len(self.modes)
 
         def results(rows: list[DeviceRow]) -> tuple[dict[str, Any], Page]:
             complete = len(rows) == total
-            report = DeviceReport(card, dtype, ragged, Current.current(), self.rounds, block_s, tuple(rows), complete)
+            report = DeviceReport(card, dtype, ragged, torch.backends.cudnn.allow_tf32, self.rounds, block_s, tuple(rows), complete)
             return report.to_dict(), report.page()
 
         self.run(

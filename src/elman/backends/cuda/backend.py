@@ -1,8 +1,8 @@
 """The cuda backend: our kernels on NVIDIA's GPUs from compute capability 8.0 on, in bfloat16, float16 and float32.
 
-They are compiled at first use, for each network's sizes, and kept in the user's cache. In float32 the recurrence's products are tf32's
-where torch allows that to cuDNN (``torch.backends.cudnn.allow_tf32``, as by default), else as exact as float32's; the products around it
-are as ``torch.set_float32_matmul_precision`` says. What the kernels do not do is refused.
+They are compiled at first use, for each network's sizes, and kept in the user's cache. In float32 all products are TF32's where torch
+allows that to cuDNN (``torch.backends.cudnn.allow_tf32``, as by default), else as exact as float32's. What the kernels do not do is
+refused.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class CudaBackend(KernelBackend):
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
         try:
-            if not _fits(stack, x, states, params, batch_first):
+            if not x.is_cuda or not _fits(stack, x, states, params, batch_first):
                 return None
         except (AttributeError, RuntimeError, TypeError, ValueError):  # something is no tensor, or there are too many
             return None
@@ -86,7 +86,7 @@ class CudaBackend(KernelBackend):
 
 def _fits(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool) -> bool:
     """Whether the kernels run this call of whole sequences, as far as a few questions tell; why not is looked for elsewhere."""
-    if type(x) is not torch.Tensor or not x.is_cuda or x.dim() != 3:
+    if type(x) not in PLAIN or x.layout is not torch.strided or x.dim() != 3:
         return False
     if stack.members or is_watched() or torch.is_autocast_enabled("cuda"):
         return False

@@ -93,8 +93,7 @@ SENTENCES = {
     "Lengths uniform in 1..T: Elman takes lengths=, torch packs, runs and unpacks.": (
         "长度在 1..T 上均匀分布：Elman 使用 lengths=，torch 打包、运行、解包。"
     ),
-    "TF32 in cuDNN: on.": "cuDNN 的 TF32：开启。",
-    "TF32 in cuDNN: off.": "cuDNN 的 TF32：关闭。",
+    "torch.backends.cudnn.allow_tf32 is {allowed}.": "torch.backends.cudnn.allow_tf32 为 {allowed}。",
     "{card}, compute capability {capability}, driver {driver}.": "{card}，计算能力 {capability}，驱动 {driver}。",
     "unknown": "未知",
 }

@@ -93,9 +93,6 @@ SENTENCES = {
     "cuda: compare with torch.nn on the GPU, timed by events.": "cuda：在 GPU 上与 torch.nn 比较，用 CUDA 事件计时。",
     "By default bfloat16, in which torch.nn in float16 takes part too.": "默认 bfloat16，此时 float16 的 torch.nn 也参与比较。",
     "Sequences of different lengths, uniform in 1..T.": "序列长度不等，在 1..T 上均匀分布。",
-    "Call torch.set_float32_matmul_precision with it first; high allows TF32 outside cuDNN too.": (
-        "先用该值调用 torch.set_float32_matmul_precision；high 时 cuDNN 以外也允许 TF32。"
-    ),
     "Only these rows of the grid: 4,8 or 2-5.": "只测其中几行，如 4,8 或 2-5。",
     "Inference, training or both.": "推理（infer）、训练（train）或两者都测（both）。",
     "Libraries to compare with; torch is always included. Of cells of your own or the zoo's: loop, compile, jax.": (
