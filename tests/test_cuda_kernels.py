@@ -25,7 +25,7 @@ DEVICES = {
     "sm_120": DeviceProperties("RTX 5090", (12, 0), 170, 101376, 65536, 96 << 20),
 }
 ROUNDS = int(os.environ.get("ELMAN_CUDA_KERNELS", "1"))
-HIDDEN = (8, 20, 64, 96, 128, 200, 256, 384, 512, 768, 1024)
+HIDDEN = (8, 20, 64, 96, 128, 200, 256, 304, 384, 512, 600, 768, 1024)
 SEQUENCES = (1, 3, 8, 16, 64, 128, 256)
 
 

@@ -60,6 +60,8 @@ def poisoned() -> None:
 SHAPES: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "notebook": (20, 3, 5, {}),
     "odd": (37, 3, 11, {}),
+    "tiny": (5, 4, 9, {"num_layers": 2}),
+    "blocks without units": (300, 17, 7, {}),
     "stacked": (128, 16, 40, {"num_layers": 2, "bidirectional": True}),
     "batch first": (256, 9, 30, {"batch_first": True, "bidirectional": True}),
     "no bias": (512, 20, 16, {"bias": False}),

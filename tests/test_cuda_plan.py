@@ -111,7 +111,7 @@ def check_fit(plan: Plan, device: DeviceProperties, largest_cluster: int) -> Non
     held = plan.weight_registers + plan.in_registers * plan.warp_tiles * plan.tile // 2
     assert held < min(255, device.registers // plan.threads)
     assert plan.blocks * plan.units >= plan.hidden
-    assert plan.blocks == 1 or (plan.blocks - 1) * plan.units < plan.hidden
+    assert plan.blocks * plan.units <= max(2 * plan.hidden, plan.units)
     assert plan.blocks <= (largest_cluster if plan.is_cluster else device.multiprocessors)
     assert resident_groups(plan, device) * plan.blocks <= device.multiprocessors
     assert plan.rows % (16 * plan.warp_tiles) == 0
@@ -178,6 +178,19 @@ def test_usual_sizes_have_plans(name: str, cell: str, number: Number) -> None:
     device = DEVICES[name]
     for hidden, is_backward in product((20, 32, 64, 128, 256), (False, True)):
         assert choose(cell, is_backward, number, hidden, 16, 1, False, device), (hidden, is_backward)
+        for plan in candidates(cell, is_backward, number, hidden, 8, device):
+            assert plan.blocks == 1 or (plan.blocks - 1) * plan.units < hidden  # no block without units
+
+
+LARGEST = {"rnn_tanh": (2048, 1536), "rnn_relu": (2048, 1536), "gru": (1536, 768), "lstm": (1024, 512)}  # in 16 bits, in 32
+
+
+@every_device
+@settings(max_examples=60, deadline=None)
+@given(cell=cells, number=numbers, is_backward=st.booleans(), data=st.data())
+def test_every_size_has_a_plan_up_to_a_largest(name: str, cell: str, number: Number, is_backward: bool, data: st.DataObject) -> None:
+    hidden = data.draw(st.integers(1, LARGEST[cell][number.size == 4]))
+    assert choose(cell, is_backward, number, hidden, 16, 1, False, DEVICES[name]), hidden
 
 
 def sample() -> list[Plan]:

@@ -270,6 +270,27 @@ def test_groups_that_exchange_through_global_memory_are_launched_few_at_a_time(m
     assert launches == [8, 8, 8, 8]
 
 
+@pytest.mark.parametrize("cell", KEPT)
+def test_blocks_without_units_change_nothing(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """36 units on eight blocks of 16: two hold all 32, one has 4, five have none."""
+
+    def spread(cell: str, is_backward: bool, number: Number, *sizes: int) -> layer.Ready:
+        hidden, sequences, directions, *_ = sizes
+        wide = candidates(cell, is_backward, Number.TF32, 16 * 8, 8, cuda_model.DEVICE)
+        plan = next(plan for plan in wide if (plan.blocks, plan.is_cluster) == (8, True))
+        return cuda_model.ready(replace(plan, hidden=hidden, has_spans=True), sequences, directions)
+
+    monkeypatch.setattr(layer, "_ready", spread)
+    given = Given(replace(FULL, cell=cell, hidden=36))
+    expected, gradients = given.expected(given.grad_output, given.grad_finals)
+    output, _, saved = run.forward(*given.call(), given.batch_first, save=True)
+    assert_same({"output": output}, {"output": expected[0]}, 1e-12)
+    call = given.call()
+    given.compare(
+        run.backward(*call, given.batch_first, output, saved, given.grad_output, given.grad_finals, [True] * len(given.inputs)), gradients
+    )
+
+
 @pytest.mark.parametrize("case", [case for case in selection() if "projected" not in case.kind.label], ids=str)
 @pytest.mark.slow
 def test_whole_networks_are_what_the_loops_say(case: Case, modelled: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,17 +315,26 @@ def _preference(plan: Plan) -> float:
 
 
 def candidates(cell: str, is_backward: bool, number: Number, hidden: int, tile: int, device: DeviceProperties) -> Iterator[Plan]:
-    """The plans that fit the device, for each way to share the units the one whose warps are arranged best."""
+    """The plans that fit the device, for each way to share the units the one whose warps are arranged best.
+
+    Blocks that are more than half padding, or have no unit of the network, are made only where there is no other plan.
+    """
     largest = 1 if device.capability < (9, 0) else 16 if device.capability < (12, 0) else 8
     clusters = [blocks for blocks in (2, 4, 8, 16) if blocks <= largest]
     exchanges = [(1, True), *[(blocks, True) for blocks in clusters]]
     exchanges += [(blocks, False) for blocks in (4, 8, 16, 24, 32, 48, 64, 96, 128) if blocks <= device.multiprocessors]
-    for blocks, is_cluster in exchanges:
-        units = -(-hidden // (16 * blocks)) * 16
-        if units * (blocks - 1) >= hidden and blocks > 1:
-            continue  # a block without units
-        plans = _arrangements(cell, is_backward, number, hidden, tile, blocks, units, is_cluster, device)
-        yield from sorted(plans, key=_preference)[:2]
+    for wasteful in (False, True):
+        found = False
+        for (blocks, is_cluster), multiple in product(exchanges, (16, 32) if wasteful else (16,)):
+            units = -(-hidden // (multiple * blocks)) * multiple
+            if blocks > 1 and units * (blocks - 1) >= hidden and (not wasteful or blocks * units > 2 * hidden):
+                continue  # a block without units
+            plans = _arrangements(cell, is_backward, number, hidden, tile, blocks, units, is_cluster, device)
+            for plan in sorted(plans, key=_preference)[:2]:
+                found = True
+                yield plan
+        if found:
+            return
 
 
 def _arrangements(
