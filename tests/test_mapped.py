@@ -26,8 +26,8 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     unchecked = NativeBackend.run_unchecked
 
-    def spy(self: Any, stack: Any, x: Tensor, states: Any, params: Any, batch_first: bool) -> Any:
-        done = unchecked(self, stack, x, states, params, batch_first)
+    def spy(self: Any, stack: Any, x: Tensor, states: Any, params: Any, batch_first: bool, *step_inputs: Any) -> Any:
+        done = unchecked(self, stack, x, states, params, batch_first, *step_inputs)
         if done is not None and not torch._C._are_functorch_transforms_active():
             seen.append(x.shape[stack.lead + (0 if batch_first else 1)] * max(1, stack.members))
         return done

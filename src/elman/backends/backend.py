@@ -72,12 +72,19 @@ class Backend(ABC):
         """Run the stack as ``run`` does, and return every step's states and gates, all differentiable. x is not packed."""
 
     def run_unchecked(
-        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        batch_first: bool,
+        step_inputs: tuple[Tensor, ...] = (),
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
         """``run`` for unchecked whole sequences, by a backend that checks every operand itself.
 
         Args:
             x: as the caller passed it, with batch_first (B, T, I); the output has the same layout.
+            step_inputs: as ``Spans`` has them, unchecked too.
 
         Returns:
             The result of ``run``; None, with nothing done, if an operand does not fit or this backend does not run the call. The call is

@@ -115,12 +115,18 @@ class NativeBackend(KernelBackend):
         return super().trace(stack, x, states, params, spans)
 
     def run_unchecked(
-        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        batch_first: bool,
+        step_inputs: tuple[Tensor, ...] = (),
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
         if not _AVAILABLE:
             return None
         if is_watched():
-            if not _are_functorch_transforms_active():
+            if step_inputs or not _are_functorch_transforms_active():
                 return None
             return mapped.run_unchecked(self.run_unchecked, stack, x, states, params, batch_first)
         try:
@@ -133,7 +139,7 @@ class NativeBackend(KernelBackend):
         if states is not None and len(states) > 1 and any(state is None for state in states):
             return None  # the kernels would take zeros for it
         if stack.cell.name not in kernels.CELLS:
-            return programs.run_unchecked(stack, x, states, params, batch_first)
+            return programs.run_unchecked(stack, x, states, params, batch_first, step_inputs)
         numbers, threads, grad = stack.numbers, torch.get_num_threads(), torch.is_grad_enabled()
         try:
             # By place, none of them by name, which would cost a tenth of a small kernel: no fresh states, spans, or memory to write to.

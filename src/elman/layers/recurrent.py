@@ -302,7 +302,8 @@ class Recurrent(RecurrentModule[State]):
         Whole sequences are run as they come, by a backend that checks them itself; whatever it does not take is checked here, in a person's
         words, brought into the scan's form, and run. ``beside``: step inputs by name, None if neither those nor random numbers are needed.
         """
-        if lengths is None and reset is None and beside is None and not torch.compiler.is_compiling():
+        step_inputs = () if beside is None else self._in_order(beside)
+        if lengths is None and reset is None and step_inputs is not None and not torch.compiler.is_compiling():
             done = None
             try:
                 # Past nn.Module.__getattr__, which costs more than a small kernel. functional_call swaps the entries of this very dict.
@@ -314,7 +315,8 @@ class Recurrent(RecurrentModule[State]):
                 if self._learned and states is None and isinstance(x, Tensor) and not x.is_nested and x.dim() == 3:
                     start = self._start(self._fresh(params), x.shape[0 if self.batch_first else 1])
                 unchecked = cast("Tensor", x)  # whatever it is: the kernels look
-                done = scan.run_unchecked(self.stack, unchecked, start, params, self.dropout if self.training else 0.0, self.batch_first)
+                dropout = self.dropout if self.training else 0.0
+                done = scan.run_unchecked(self.stack, unchecked, start, params, dropout, self.batch_first, step_inputs)
             if done is not None:
                 return done
         if isinstance(x, PackedSequence) and (not self.stack.cell.name or torch.compiler.is_dynamo_compiling()):
@@ -343,6 +345,13 @@ class Recurrent(RecurrentModule[State]):
         if x.dim() == 2:
             return output.squeeze(1), tuple([state.squeeze(1) for state in finals])
         return output.transpose(0, 1), finals
+
+    def _in_order(self, beside: dict[str, Tensor]) -> tuple[Tensor, ...] | None:
+        """Step inputs in the order in which the cell declares them; None where they are to be turned around, or numbers drawn."""
+        cell = self.stack.cell
+        if self.batch_first or beside.keys() != cell.step_inputs.keys() or (cell.draws and self.training):
+            return None
+        return tuple([beside[name] for name in cell.step_inputs])
 
     def _run_packed(
         self,

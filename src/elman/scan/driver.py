@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 def run_unchecked(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], dropout: float, batch_first: bool
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    dropout: float,
+    batch_first: bool,
+    step_inputs: tuple[Tensor, ...] = (),
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """Run ``stack`` over whole sequences without checks, on a backend that checks every operand itself.
 
@@ -26,6 +32,7 @@ def run_unchecked(
         params: the flat list of parameters in torch's order.
         dropout: the probability with which an output of any layer but the last is zeroed; 0 outside training.
         batch_first: the layout of x and of the output.
+        step_inputs: as ``Spans`` has them, but unchecked.
 
     Returns:
         The result of ``run``. None, with nothing done, if the arguments must first be checked and then run by ``run``.
@@ -33,7 +40,7 @@ def run_unchecked(
     if dropout and stack.num_layers > 1:
         return None
     for backend in registry.BACKENDS:
-        done = backend.run_unchecked(stack, x, states, params, batch_first)
+        done = backend.run_unchecked(stack, x, states, params, batch_first, step_inputs)
         if done is not None:
             return done
     return None

@@ -59,10 +59,16 @@ class CudaBackend(KernelBackend):
         return reason or _refuses_network(stack.cell.name, stack.hidden_size, dtype, x.get_device())
 
     def run_unchecked(
-        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        batch_first: bool,
+        step_inputs: tuple[Tensor, ...] = (),
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
         try:
-            if not x.is_cuda or not _fits(stack, x, states, params, batch_first):
+            if step_inputs or not x.is_cuda or not _fits(stack, x, states, params, batch_first):
                 return None
         except (AttributeError, RuntimeError, TypeError, ValueError):  # something is no tensor, or there are too many
             return None

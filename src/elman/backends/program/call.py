@@ -104,14 +104,24 @@ def forward(
 
 
 def run_plain(
-    kernel: Kernel, numbers: Numbers, x: Tensor, states: States, params: Sequence[Tensor], batch_first: bool, threads: int, grad: bool
+    kernel: Kernel,
+    numbers: Numbers,
+    x: Tensor,
+    states: States,
+    params: Sequence[Tensor],
+    step_inputs: tuple[Tensor, ...],
+    batch_first: bool,
+    threads: int,
+    grad: bool,
 ) -> Any:
     """Run whole sequences that nobody has checked: (output, finals, None, None).
 
     With ``grad``: None, with nothing done, if an operand has a gradient.
     """
     # By place, none of them by name, which would cost a tenth of a small kernel.
-    return _native.program_forward(kernel.handle, numbers, params, x, states, None, None, None, (), (), batch_first, threads, False, grad)
+    return _native.program_forward(
+        kernel.handle, numbers, params, x, states, None, None, None, step_inputs, (), batch_first, threads, False, grad
+    )
 
 
 def trace(

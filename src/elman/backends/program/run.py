@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 
+_WITH_STEP_INPUTS = Spans(step_inputs=())  # as a node keeps them (``own_spans``)
+
+
 def refusal(stack: Stack, x: Tensor, spans: Spans) -> str | None:
     """Why a stack does not run by its cell's program; None if it does. Does not repeat the checks that apply to all cells."""
     if torch.is_autocast_enabled("cpu"):
@@ -107,11 +110,16 @@ def trace(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Se
 
 
 def run_unchecked(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    batch_first: bool,
+    step_inputs: tuple[Tensor, ...],
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """``Backend.run_unchecked``, of x with three axes on the CPU, that nobody watches and autocast does not change."""
     cell = stack.cell
-    if cell.step_inputs or x.dtype not in (torch.float32, torch.float64):
+    if x.dtype not in (torch.float32, torch.float64):
         return None
     try:
         kernel = call.kernel_of(program_of(cell, x.dtype))
@@ -119,9 +127,10 @@ def run_unchecked(
         return None
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
     try:
-        done = call.run_plain(kernel, stack.numbers, x, states, params, batch_first, threads, grad)
+        done = call.run_plain(kernel, stack.numbers, x, states, params, step_inputs, batch_first, threads, grad)
         if done is None:  # it has a gradient
-            output, *finals = ProgramRun.apply(Run(kernel, stack, WHOLE, batch_first, traced=False), x, *(states or ()), *params)  # type: ignore[no-untyped-call]
+            node = Run(kernel, stack, _WITH_STEP_INPUTS if step_inputs else WHOLE, batch_first, traced=False)
+            output, *finals = ProgramRun.apply(node, x, *(states or ()), *step_inputs, *params)  # type: ignore[no-untyped-call]
             return output, tuple(finals)
     except (RuntimeError, TypeError):  # an operand does not fit, or lies in another way than the kernels read
         return None
