@@ -35,6 +35,7 @@ class Driver:
         self.calls: list[tuple[Any, ...]] = []
         self.fails: dict[str, list[int]] = {}
         self.version = 13000
+        self.context = 0
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("cu"):
@@ -57,6 +58,7 @@ class Driver:
         values = {
             "cuDriverGetVersion": self.version,
             "cuDeviceGet": f"device {first}",
+            "cuCtxGetCurrent": self.context,
             "cuDevicePrimaryCtxRetain": f"context of {first}",
             "cuThreadExchangeStreamCaptureMode": "the mode before",
             "cuModuleLoadData": f"module {self.asked('cuModuleLoadData')}",

@@ -171,6 +171,23 @@ def test_a_thread_without_a_context_gets_the_devices(driver: Driver) -> None:
 # --- What a device has, and whether there is one ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("has_one", [False, True])
+def test_each_thread_is_given_a_context_once_if_it_has_none(has_one: bool, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "_thread", launcher._Thread())
+    driver.context = 7 * has_one
+
+    def work() -> None:
+        launcher.ensure_context(0)
+        launcher.ensure_context(0)
+
+    for _ in range(2):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert driver.asked("cuCtxGetCurrent") == 2
+    assert [call[1:] for call in driver.calls if call[0] == "cuCtxSetCurrent"] == [] if has_one else [("context of device 0",)] * 2
+
+
 def test_what_torch_does_not_know_of_a_device_the_driver_does(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     assert launcher.device_properties(0) == launcher.DeviceProperties("a device", (9, 0), 132, 1000, 65536, 50)
     assert driver.calls == []

@@ -5,19 +5,21 @@ Without a GPU a model stands in for cuBLASLt, which shows whether it is asked fo
 
 from __future__ import annotations
 
-import ctypes
 import threading
-from contextlib import nullcontext
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import cublaslt_model
 from elman.backends.cuda import launcher, products
 from elman.backends.cuda.plan import Number
 from elman.backends.cuda.products import Form, multiply
+
+if TYPE_CHECKING:
+    from cublaslt_model import CublasLt
 
 PLACES = [("cpu", Number.FLOAT32, torch.float64)]
 if launcher.unavailable_reason() is None:
@@ -130,86 +132,9 @@ def test_a_sum_of_nothing_is_zero(device: str, number: Number, dtype: torch.dtyp
 # --- What cuBLASLt is asked ---------------------------------------------------------------------------------------------
 
 
-class CublasLt:
-    """Does in plain torch what cuBLASLt does, in float32 on the CPU, as far as it is asked."""
-
-    def __init__(self) -> None:
-        self.made: dict[int, Any] = {}
-        self.count = 0
-        self.finds, self.status = 1, 0
-
-    def _make(self, at: Any, what: Any) -> int:
-        self.count += 1
-        self.made[self.count] = what
-        at._obj.value = self.count
-        return 0
-
-    def _set(self, what: int, which: int, at: Any, size: int) -> int:
-        assert size == ctypes.sizeof(at._obj)
-        self.made[what][which] = at._obj.value
-        return 0
-
-    def _destroy(self, what: int) -> int:
-        del self.made[what]
-        return 0
-
-    def cublasLtCreate(self, at: Any) -> int:  # noqa: N802 - cuBLASLt's name, as those below
-        at._obj.value = 77
-        return 0
-
-    def cublasLtMatmulDescCreate(self, at: Any, compute: int, scale: int) -> int:  # noqa: N802
-        assert (compute, scale) == (68, 0)
-        return self._make(at, {})
-
-    def cublasLtMatrixLayoutCreate(self, at: Any, kind: int, rows: int, columns: int, pitch: int) -> int:  # noqa: N802
-        assert kind == 0
-        return self._make(at, (rows, columns, pitch))
-
-    def cublasLtMatmulPreferenceCreate(self, at: Any) -> int:  # noqa: N802
-        return self._make(at, {})
-
-    cublasLtMatmulDescSetAttribute = cublasLtMatmulPreferenceSetAttribute = _set  # noqa: N815
-    cublasLtMatmulDescDestroy = cublasLtMatrixLayoutDestroy = cublasLtMatmulPreferenceDestroy = _destroy  # noqa: N815
-
-    def cublasLtMatmulAlgoGetHeuristic(self, handle: int, *rest: Any) -> int:  # noqa: N802
-        *_, preference, wanted, result, found = rest
-        assert (handle, wanted) == (77, 1)
-        assert self.made[preference] == {1: 32 << 20, 3: 2, 5: 16, 6: 16, 7: 16, 8: 16}
-        result._obj.workspace, found._obj.value = 64, self.finds
-        return 0
-
-    def cublasLtMatmul(self, handle: int, what: int, alpha: int, *rest: Any) -> int:  # noqa: N802
-        a, of_a, b, of_b, beta, c, of_c, d, of_d, choice, workspace, size, stream = rest
-        assert (handle, c, of_c, size, stream) == (77, d, of_d, 64, 5)
-        assert choice
-        assert workspace
-        asked, one, more = self.made[what], *(ctypes.c_float.from_address(at).value for at in (alpha, beta))
-        left, right, into = self._matrix(a, of_a), self._matrix(b, of_b), self._matrix(d, of_d)
-        left, right = left.t() if asked[3] else left, right.t() if asked[4] else right
-        assert (one, more) in {(1.0, 0.0), (1.0, 1.0)}
-        found = (left.double() @ right.double()).float() + (into if more else 0)
-        if asked[7] == 4:
-            found += self._vector(asked[8], len(into)).unsqueeze(1)
-        if asked[7] == 512:
-            self._vector(asked[8], into.shape[1]).copy_(right.double().sum(0))
-        into.copy_(found)
-        return self.status
-
-    def _matrix(self, at: int, layout: int) -> Tensor:
-        rows, columns, pitch = self.made[layout]
-        return self._vector(at, pitch * (columns - 1) + rows).as_strided((rows, columns), (1, pitch))
-
-    def _vector(self, at: int, size: int) -> Tensor:
-        return torch.frombuffer((ctypes.c_float * size).from_address(at), dtype=torch.float32)
-
-
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> CublasLt:
-    model = CublasLt()
-    monkeypatch.setattr(products, "_library", lambda: model)
-    monkeypatch.setattr(products, "_handle", lambda index: 77)
-    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 5, raising=False)
-    return model
+    return cublaslt_model.install(monkeypatch, torch.float32)
 
 
 @pytest.mark.parametrize("what", ["product", "bias", "row_sums", "accumulate"])
@@ -217,36 +142,93 @@ def test_cublaslt_is_asked_for_the_same_product(what: str, library: CublasLt) ->
     for form, offset in forms():
         factors = Factors(form, "cpu", torch.float32, offset)
         vector = torch.randn(form.columns if what == "bias" else form.rows)
-        plan = products._Plan(form, Number.FLOAT32, {"bias": 4, "row_sums": 512}.get(what, 1), 16, 0)
-        pointers = [room.data_ptr() + offset * 4 for room in (factors.a, factors.b, factors.out)]
-        plan.run(*pointers, vector.data_ptr(), what == "accumulate", factors.out)
+        factors.run(Number.FLOAT32, **{"product": {}, "accumulate": {"accumulate": True}}.get(what, {what: vector}))
         expected = factors.right + {"bias": vector.double(), "accumulate": factors.before}.get(what, 0.0)
         factors.check(Number.FLOAT32, torch.float32, expected)
         if what == "row_sums":
             assert torch.allclose(vector.double(), factors.sums, atol=1e-4)
-    del plan
+        if offset % 4:
+            assert library.alignments[-1] == 4
+    assert library.products == len(forms())
+    assert set(library.epilogues) == {{"bias": 4, "row_sums": 512}.get(what, 1)}
+    products._plan.cache_clear()
     assert not library.made  # what was made for a plan goes with it
 
 
-def test_what_cublaslt_does_not_do_is_torchs(library: CublasLt, monkeypatch: pytest.MonkeyPatch) -> None:
-    form = Form(5, 7, 3, 7, 3, 3)
-    monkeypatch.setattr(launcher, "current", lambda index: nullcontext())
-    products._plan.cache_clear()
-    library.finds = 0
-    assert products._plan(form, Number.FLOAT32, 1, 16, 0) is None
-    assert not library.made
-    monkeypatch.setattr(products, "_library", lambda: None)
-    products._plan.cache_clear()
-    assert products._plan(form, Number.FLOAT32, 1, 16, 0) is None
-    products._plan.cache_clear()
-
-
-def test_a_product_that_fails_says_so(library: CublasLt) -> None:
+def test_numbers_are_of_their_types(library: CublasLt) -> None:
     factors = Factors(Form(5, 7, 3, 7, 3, 3), "cpu", torch.float32, 0)
-    plan = products._Plan(factors.form, Number.FLOAT32, 1, 16, 0)
-    library.status = 13
-    with pytest.raises(RuntimeError, match="cublasLtMatmul fails with status 13"):
-        plan.run(factors.a.data_ptr(), factors.b.data_ptr(), factors.out.data_ptr(), 0, False, factors.out)
+    for number, kind, compute in (
+        (Number.FLOAT32, 0, 68),  # CUDA_R_32F, CUBLAS_COMPUTE_32F
+        (Number.TF32, 0, 77),  # CUBLAS_COMPUTE_32F_FAST_TF32
+        (Number.FLOAT16, 2, 68),
+        (Number.BFLOAT16, 14, 68),
+    ):
+        library.kinds.clear()
+        factors.run(number)
+        assert library.kinds == {(kind, compute)}
+
+
+def test_what_cublaslt_does_not_do_is_torchs(library: CublasLt, monkeypatch: pytest.MonkeyPatch) -> None:
+    factors = Factors(Form(5, 7, 3, 7, 3, 3), "cpu", torch.float32, 0)
+
+    def check(**changes: Any) -> None:
+        products._plan.cache_clear()
+        with monkeypatch.context() as changed:
+            for name, value in changes.items():
+                changed.setattr(library, name, value)
+            factors.into.fill_(torch.nan)
+            factors.run(Number.FLOAT32)
+            factors.check(Number.FLOAT32, torch.float32, factors.right)
+
+    check(finds=0)
+    check(asking=15)
+    check(status=15)
+    assert library.products == 0
+    check()
+    assert library.products == 1
+    products._plan.cache_clear()
+    monkeypatch.setattr(products, "_library", lambda: None)
+    check()
+    assert library.products == 1
+    assert not library.made
+
+
+@pytest.mark.parametrize("what", ["bias", "row_sums"])
+def test_a_vector_that_cublaslt_does_not_take_is_torchs_alone(what: str, library: CublasLt) -> None:
+    library.refuses = {4, 512}
+    for form, offset in forms():
+        factors = Factors(form, "cpu", torch.float32, offset)
+        vector = torch.randn(form.columns if what == "bias" else form.rows)
+        factors.run(Number.FLOAT32, **{what: vector})
+        factors.check(Number.FLOAT32, torch.float32, factors.right + (vector.double() if what == "bias" else 0.0))
+        if what == "row_sums":
+            assert torch.allclose(vector.double(), factors.sums, atol=1e-4)
+    assert library.products == len(forms())
+
+
+@pytest.mark.parametrize("kind", ["asking", "status"])
+def test_a_product_that_fails_says_so(kind: str, library: CublasLt) -> None:
+    factors = Factors(Form(5, 7, 3, 7, 3, 3), "cpu", torch.float32, 0)
+    setattr(library, kind, 13)
+    with pytest.raises(RuntimeError, match=r"cublasLtMatmul\w* fails with status 13 of cuBLAS"):
+        factors.run(Number.FLOAT32)
+
+
+def test_one_thread_at_a_time_sets_a_plans_vector(library: CublasLt, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = Form(5, 7, 3, 7, 3, 3)
+    held: list[bool] = []
+    matmul = library.cublasLtMatmul
+    factors = Factors(form, "cpu", torch.float32, 0)
+    factors.run(Number.FLOAT32, bias=torch.zeros(3))
+    plan: Any = products._plan(form, Number.FLOAT32, 4, library.alignments[-1], -1)
+
+    def spied(*args: Any) -> int:
+        held.append(plan._lock.locked())
+        return matmul(*args)
+
+    monkeypatch.setattr(library, "cublasLtMatmul", spied)
+    factors.run(Number.FLOAT32, bias=torch.zeros(3))
+    assert held == [True]
 
 
 # --- On a GPU -----------------------------------------------------------------------------------------------------------
@@ -282,6 +264,40 @@ def test_threads_do_not_take_each_others_vectors() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@on_gpu
+def test_tf32_is_tf32_and_float32_is_not() -> None:
+    form = Form(256, 512, 128, 512, 128, 128)
+    for number, least, most in ((Number.TF32, 2.0**-14, 2.0**-10), (Number.FLOAT32, 0.0, 2.0**-20)):
+        factors = Factors(form, "cuda", torch.float32, 0)
+        sums = torch.empty(256, device="cuda")
+        factors.run(number, row_sums=sums)
+        error = float((factors.into.double() - factors.right).norm() / factors.right.norm())
+        assert least <= error <= most
+        assert float((sums.double() - factors.sums).norm() / factors.sums.norm()) <= most
+
+
+@on_gpu
+def test_a_thread_that_has_used_no_device_multiplies() -> None:
+    factors = Factors(Form(64, 128, 32, 128, 32, 32), "cuda", torch.float32, 0)
+    factors.run(Number.FLOAT32)
+    factors.into.zero_()
+    torch.cuda.synchronize()
+    thread = threading.Thread(target=factors.run, args=(Number.FLOAT32,))
+    thread.start()
+    thread.join()
+    factors.check(Number.FLOAT32, torch.float32, factors.right)
+
+
+@on_gpu
+def test_a_graph_records_a_first_product() -> None:
+    factors = Factors(Form(72, 4096, 88, 72, 88, 88, a_transposed=True), "cuda", torch.float16, 0)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        factors.run(Number.FLOAT16)
+    graph.replay()
+    factors.check(Number.FLOAT16, torch.float16, factors.right)
 
 
 @on_gpu

@@ -5,6 +5,7 @@ Gradients of states are compared to float32's rounding: the kernels put them out
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, fields, replace
 from itertools import product
 from random import Random
@@ -14,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import cublaslt_model
 import cuda_model
 import elman
 from cases import Case, assert_same, build, evaluate, expect, selection
 from elman.backends import registry
 from elman.backends.call import Saved
-from elman.backends.cuda import layer, run
+from elman.backends.cuda import backend, layer, run
 from elman.backends.cuda.plan import Number, candidates
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from elman.backends import Backend
+    from elman.backends.cuda.backend import CudaBackend
 
 T, B, I, H = 5, 10, 3, 20  # noqa: E741 - more sequences than a tile has, and units that fill no tile
 FORMS = ("whole", "lengths", "reset", "lengths and reset", "packed", "packed and reset")
@@ -151,6 +154,70 @@ def modelled(monkeypatch: pytest.MonkeyPatch) -> Backend:
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("case", runs(), ids=str)
 def test_a_run_and_its_gradients_are_the_references(case: Run) -> None:
+    check_run(case)
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("case", runs(), ids=str)
+def test_so_they_are_with_products_by_cublaslt(case: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = cublaslt_model.install(monkeypatch, torch.float64)
+    check_run(case)
+    assert library.products > 0
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", KEPT)
+def test_a_single_step_is_a_run_too(cell: str, bidirectional: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "T", 1)
+    for given_state in (False, True):
+        check_run(Run(cell, 2, bidirectional, given_state=given_state))
+
+
+@pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm"])
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("given_state", [False, True])
+@pytest.mark.parametrize("needed", ["everything", "x", "parameters", "nothing"])
+def test_unchecked_calls_are_the_references(
+    cell: str, batch_first: bool, given_state: bool, needed: str, modelled: CudaBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_is_on_gpu", lambda tensor: True)
+    monkeypatch.setattr(backend, "_DTYPES", (torch.float64,))
+    monkeypatch.setattr(backend, "_refuses_network", lambda *network: None)
+    given = Given(Run(cell, 2, True, batch_first=batch_first, given_state=given_state))
+    params = [torch.nn.Parameter(param, requires_grad=needed in ("everything", "parameters")) for param in given.params]
+    states = None if given.states is None else tuple([state.requires_grad_(needed == "everything") for state in given.states])
+    given.x.requires_grad_(needed in ("everything", "x"))
+    wanted = [t for t in (given.x, *(states or ()), *params) if t.requires_grad]
+    done = modelled.run_unchecked(given.stack, given.x, states, params, batch_first)
+    assert done is not None
+    x = given.x.transpose(0, 1) if batch_first else given.x
+    output, finals = reference.run(given.stack, x, states, params)
+    expected = (output.transpose(0, 1) if batch_first else output, *finals)
+    results = (done[0], *done[1])
+    for found, right in zip(results, expected, strict=True):
+        assert_same({"result": found.detach()}, {"result": right.detach()}, 1e-12)
+        assert found.requires_grad == bool(wanted)
+    if wanted:
+        grads = [torch.randn_like(result) for result in results]
+        pairs = zip(*(torch.autograd.grad(each, wanted, grads) for each in (results, expected)), strict=True)
+        assert all(torch.allclose(found, right, rtol=1e-6, atol=1e-4) for found, right in pairs)  # of states, rounded to float32
+
+
+def test_what_does_not_fit_an_unchecked_call_is_left(modelled: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_is_on_gpu", lambda tensor: True)
+    monkeypatch.setattr(backend, "_DTYPES", (torch.float64,))
+    given = Given(Run("gru", 1, False))
+    for params in ([*given.params[:-1], None], given.params[:-1], [*given.params[:-1], 3.0]):
+        assert modelled.run_unchecked(given.stack, given.x, None, params, False) is None  # type: ignore[arg-type]
+    assert modelled.run_unchecked(given.stack, given.x, (given.x,), given.params, False) is None
+    assert modelled.run_unchecked(given.stack, given.x, (given.x, given.x), given.params, False) is None
+    nothing = elman.GRUCell(4, 0, dtype=torch.float64)
+    assert (
+        modelled.run_unchecked(nothing.stack, torch.zeros(1, 2, 4, dtype=torch.float64), None, tuple(nothing.parameters()), False) is None
+    )
+
+
+def check_run(case: Run) -> None:
     given = Given(case)
     expected, gradients = given.expected(given.grad_output, given.grad_finals)
     output, finals, saved = run.forward(*given.call(), given.batch_first, save=True)

@@ -8,6 +8,7 @@ refused.
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -68,7 +69,7 @@ class CudaBackend(KernelBackend):
         step_inputs: tuple[Tensor, ...] = (),
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
         try:
-            if step_inputs or not x.is_cuda or not _fits(stack, x, states, params, batch_first):
+            if step_inputs or not _is_on_gpu(x) or not _fits(stack, x, states, params, batch_first):
                 return None
         except (AttributeError, RuntimeError, TypeError, ValueError):  # something is no tensor, or there are too many
             return None
@@ -90,6 +91,9 @@ class CudaBackend(KernelBackend):
         return self.run(stack, *cast(torch.get_autocast_dtype("cuda"), x, states, params, spans), batch_first)
 
 
+_is_on_gpu = attrgetter("is_cuda")
+
+
 def _fits(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool) -> bool:
     """Whether the kernels run this call of whole sequences, as far as a few questions tell; why not is looked for elsewhere."""
     if type(x) not in PLAIN or x.layout is not torch.strided or x.dim() != 3:
@@ -99,7 +103,9 @@ def _fits(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Se
     dtype, index, (first, second, inputs) = x.dtype, x.get_device(), x.shape
     if inputs != stack.input_size or not 0 < first <= _LARGEST or not 0 < second <= _LARGEST or stack.proj_size:
         return False
-    if stack.cell.name not in CELLS or dtype not in _DTYPES or _refuses_network(stack.cell.name, stack.hidden_size, dtype, index):
+    if not inputs or not stack.hidden_size or stack.cell.name not in CELLS or dtype not in _DTYPES:
+        return False
+    if _refuses_network(stack.cell.name, stack.hidden_size, dtype, index):
         return False
     of_states = (stack.num_layers * stack.num_directions, first if batch_first else second, stack.hidden_size)
     shapes = stack.shapes if states is None else (*stack.shapes, *(of_states for _ in stack.cell.states))

@@ -9,7 +9,7 @@ import ctypes
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from threading import Lock
+from threading import Lock, local
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -214,6 +214,24 @@ def current(device: int) -> Iterator[None]:
             _call("cuThreadExchangeStreamCaptureMode", mode)
     finally:
         _call("cuCtxPopCurrent")
+
+
+class _Thread(local):
+    """What a thread has been asked for."""
+
+    def __init__(self) -> None:
+        self.has_context_for: set[int] = set()
+
+
+_thread = _Thread()
+
+
+def ensure_context(device: int) -> None:
+    """Give the thread the context that torch works in, if it has none: one in which nobody has used the device yet."""
+    if device not in _thread.has_context_for:
+        _thread.has_context_for.add(device)
+        if not int(_call("cuCtxGetCurrent")):
+            _call("cuCtxSetCurrent", _context(device))
 
 
 @cache

@@ -3,7 +3,8 @@
 torch's own operators would do, but for two things. They round float32 to TF32 only where ``torch.set_float32_matmul_precision`` allows it,
 a switch for the whole process, while in torch.nn's recurrent layers cuDNN multiplies as ``torch.backends.cudnn.allow_tf32`` says. And they
 choose an algorithm anew in each call, take views of what they read, and sum a bias' gradient in an operator of its own: for a short
-sequence all that takes the processor longer than the layer takes the GPU. Where cuBLASLt does not do a product, torch does it.
+sequence all that takes the processor longer than the layer takes the GPU. What cuBLASLt does not support, torch does, and rounds as it is
+set to.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import sys
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache, lru_cache
+from operator import attrgetter
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,8 +69,7 @@ def multiply(
         row_sums: (rows,), contiguous: the sums of a's rows are written here. Not together with a bias.
         accumulate: add to what is in ``out``. Not together with a bias.
     """
-    plan = None
-    if out.is_cuda and form.rows and form.inner and form.columns:
+    if _is_on_gpu(out) and form.rows and form.inner and form.columns:
         size = out.element_size()
         pointers = a.data_ptr() + a_offset * size, b.data_ptr() + b_offset * size, out.data_ptr() + out_offset * size
         vector = bias if row_sums is None else row_sums
@@ -76,10 +77,19 @@ def multiply(
         lowest = (pointers[0] | pointers[1] | pointers[2] | at) & 15
         epilogue = _NONE if vector is None else _ADD_BIAS if row_sums is None else _ROW_SUMS
         plan = _plan(form, number, epilogue, lowest & -lowest or 16, out.get_device())
-        if plan is not None:
-            plan.run(*pointers, at, accumulate, out)
+        if plan is not None and plan.run(*pointers, at, accumulate, out):
+            return
+        if vector is not None:  # perhaps it does the product alone
+            multiply(number, out, a, b, form, a_offset=a_offset, b_offset=b_offset, out_offset=out_offset)
+            if bias is not None:
+                _matrix(out, out_offset, form.rows, form.columns, form.out_pitch, False).add_(bias)
+            else:
+                torch.sum(_matrix(a, a_offset, form.rows, form.inner, form.a_pitch, form.a_transposed), 1, out=row_sums)
             return
     _by_torch(out, a, b, form, a_offset, b_offset, out_offset, bias, row_sums, accumulate)
+
+
+_is_on_gpu = attrgetter("is_cuda")
 
 
 def _by_torch(
@@ -94,13 +104,9 @@ def _by_torch(
     row_sums: Tensor | None,
     accumulate: bool,
 ) -> None:
-    def matrix(tensor: Tensor, offset: int, rows: int, columns: int, pitch: int, transposed: bool) -> Tensor:
-        shape, strides = ((rows, columns), (pitch, 1)) if not transposed else ((rows, columns), (1, pitch))
-        return tensor.as_strided(shape, strides, tensor.storage_offset() + offset)
-
-    left = matrix(a, a_offset, form.rows, form.inner, form.a_pitch, form.a_transposed)
-    right = matrix(b, b_offset, form.inner, form.columns, form.b_pitch, form.b_transposed)
-    into = matrix(out, out_offset, form.rows, form.columns, form.out_pitch, False)
+    left = _matrix(a, a_offset, form.rows, form.inner, form.a_pitch, form.a_transposed)
+    right = _matrix(b, b_offset, form.inner, form.columns, form.b_pitch, form.b_transposed)
+    into = _matrix(out, out_offset, form.rows, form.columns, form.out_pitch, False)
     if accumulate:
         into.addmm_(left, right)
     elif bias is not None:
@@ -109,6 +115,10 @@ def _by_torch(
         torch.mm(left, right, out=into)
     if row_sums is not None:
         torch.sum(left, 1, out=row_sums)
+
+
+def _matrix(tensor: Tensor, offset: int, rows: int, columns: int, pitch: int, transposed: bool) -> Tensor:
+    return tensor.as_strided((rows, columns), (1, pitch) if transposed else (pitch, 1), tensor.storage_offset() + offset)
 
 
 # --- cuBLASLt, whose matrices lie in columns: there the product is out' = b' a' -------------------------------------------------
@@ -120,6 +130,7 @@ _IN_FLOAT32 = 2  # CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE: parts of a sum are ad
 _TYPES = {Number.FLOAT32: 0, Number.TF32: 0, Number.FLOAT16: 2, Number.BFLOAT16: 14}  # CUDA_R_32F, _16F, _16BF
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32 = 68, 77
 _WORKSPACE = 32 << 20  # bytes, the most that an algorithm may ask for
+_NOT_SUPPORTED = 15  # CUBLAS_STATUS_NOT_SUPPORTED
 
 _ZERO, _ONE = c_float(0.0), c_float(1.0)
 _FACTORS = ctypes.addressof(_ZERO), ctypes.addressof(_ONE)
@@ -143,12 +154,14 @@ class _Plan:
     def __init__(self, form: Form, number: Number, epilogue: int, alignment: int, index: int) -> None:
         library, handle = _library(), _handle(index)
         assert library is not None
-        self._library, self._handle, self._lock = library, handle, Lock()
+        self._library, self._handle, self._lock, self._index = library, handle, Lock(), index
         self._has_vector = epilogue != _NONE
         compute = _COMPUTE_32F_FAST_TF32 if number is Number.TF32 else _COMPUTE_32F
         self._description = _made(library.cublasLtMatmulDescCreate, library.cublasLtMatmulDescDestroy, compute, 0)
         for which, value in ((_TRANSPOSE_A, int(form.b_transposed)), (_TRANSPOSE_B, int(form.a_transposed)), (_EPILOGUE, epilogue)):
             _set(library.cublasLtMatmulDescSetAttribute, self._description, which, c_uint32(value))
+        self._vector = c_void_p(256 + alignment)  # somewhere as well aligned, until it is known
+        _set(library.cublasLtMatmulDescSetAttribute, self._description, _BIAS_POINTER, self._vector)
         self._matrices = [
             _made(library.cublasLtMatrixLayoutCreate, library.cublasLtMatrixLayoutDestroy, _TYPES[number], *sizes, pitch)
             for sizes, pitch in (
@@ -167,15 +180,21 @@ class _Plan:
         status = library.cublasLtMatmulAlgoGetHeuristic(
             handle, self._description.value, left, right, result, result, preference.value, 1, byref(self._algorithm), byref(found)
         )
-        if status or not found.value or self._algorithm.state:
-            raise _NoAlgorithmError(status)
-        self._vector = c_void_p()
+        if status == _NOT_SUPPORTED or (status == 0 and (not found.value or self._algorithm.state == _NOT_SUPPORTED)):
+            raise _NotSupportedError
+        _check("cublasLtMatmulAlgoGetHeuristic", status or self._algorithm.state)
+        self._has_run = False
         self._layouts = left, right, result
         self._choice = ctypes.addressof(self._algorithm)
         self._workspace = int(self._algorithm.workspace)
 
-    def run(self, a: int, b: int, out: int, vector: int, accumulate: bool, like: Tensor) -> None:
-        """Put the product onto torch's current stream."""
+    def run(self, a: int, b: int, out: int, vector: int, accumulate: bool, like: Tensor) -> bool:
+        """Put the product onto torch's current stream. False, with nothing done: it turns out not to be supported."""
+        launcher.ensure_context(self._index)
+        if not self._has_run:  # the library loads a kernel, which a capture of a CUDA graph may meet
+            self._has_run = True
+            with launcher.current(self._index):
+                return self.run(a, b, out, vector, accumulate, like)
         workspace = like.new_empty(self._workspace, dtype=torch.uint8) if self._workspace else None
         space = 0 if workspace is None else workspace.data_ptr()
         left, right, result = self._layouts
@@ -192,12 +211,14 @@ class _Plan:
                 status = self._library.cublasLtMatmul(*arguments)
         else:
             status = self._library.cublasLtMatmul(*arguments)
-        if status:
-            raise RuntimeError(f"cublasLtMatmul fails with status {status}")
+        if status == _NOT_SUPPORTED:
+            return False
+        _check("cublasLtMatmul", status)
+        return True
 
 
-class _NoAlgorithmError(Exception):
-    """cuBLASLt does not do this product."""
+class _NotSupportedError(Exception):
+    """No algorithm of cuBLASLt's does this product."""
 
 
 class _Made:
@@ -219,7 +240,7 @@ def _plan(form: Form, number: Number, epilogue: int, alignment: int, index: int)
     try:
         with launcher.current(index):
             return _Plan(form, number, epilogue, alignment, index)
-    except _NoAlgorithmError:
+    except _NotSupportedError:
         return None
 
 
@@ -272,4 +293,4 @@ def _set(function: Any, what: _Made, which: int, value: Any) -> None:
 
 def _check(name: str, status: int) -> None:
     if status:
-        raise RuntimeError(f"{name} fails with status {status}")
+        raise RuntimeError(f"{name} fails with status {status} of cuBLAS (cublasStatus_t)")

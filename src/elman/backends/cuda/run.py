@@ -101,6 +101,7 @@ def backward(
         batch = Batch.of(x, spans, batch_first)
         count, directions, top = len(grad_finals), stack.num_directions, stack.num_layers - 1
         x, output = dense(x), dense(output)
+        saved = Saved(*[None if each is None else dense(each) for each in saved])
         grad_finals = tuple([None if grad is None or grad._is_zerotensor() else dense(grad) for grad in grad_finals])
         places = 2 if batch.reset is not None else 1
         starts: Tensor | None = None
