@@ -185,7 +185,8 @@ def test_each_thread_is_given_a_context_once_if_it_has_none(has_one: bool, drive
         thread.start()
         thread.join()
     assert driver.asked("cuCtxGetCurrent") == 2
-    assert [call[1:] for call in driver.calls if call[0] == "cuCtxSetCurrent"] == [] if has_one else [("context of device 0",)] * 2
+    given = [call[1:] for call in driver.calls if call[0] == "cuCtxSetCurrent"]
+    assert given == ([] if has_one else [("context of device 0",)] * 2)
 
 
 def test_what_torch_does_not_know_of_a_device_the_driver_does(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
