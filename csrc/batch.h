@@ -33,6 +33,7 @@ struct Batch {
     lengths = integers(lengths_, B);
     for (const Long length : lengths)
       if (length < 0 || length > T) throw Mismatch("lengths from 0 to ", T, ", the steps of x, got ", length);
+    if (std::count(lengths.begin(), lengths.end(), T) == B) lengths.clear();  // as if there were none
   }
   bool packed() const { return !alive.empty(); }
   Shape shape(Long columns) const {  // of what lies as x

@@ -114,15 +114,30 @@ struct Backward {
   const Gradients* gradients;  // L·D, written
 };
 
-// The backward pass walks in chunks of so many steps: enough of them that adding a chunk to the gradients of large
-// weights does not cost, few enough for the third-level cache. It does not depend on the instruction set.
-constexpr Long backward_chunk(const Network& net) {
-  const Long step_bytes = (net.number == Number::f32 ? 4 : 8) * net.cell->gates * net.H * net.B;
-  const Long steps = step_bytes > 0 ? 8 * 1024 * 1024 / step_bytes : 1;  // 0: no sequence has a step
-  return steps > net.T && net.T > 0 ? net.T : steps < 1 ? 1 : steps;
+constexpr Long kSecondLevel = 1024 * 1024;  // bytes of a core's cache of that level
+
+// Whether a direction's recurrent weights leave half of a second-level cache to what they are multiplied with.
+[[gnu::always_inline]] constexpr bool has_small_weights(const Network& net) {
+  return 2 * (net.number == Number::f32 ? 4 : 8) * net.cell->gates * net.H * net.H <= kSecondLevel;
+}
+// The backward pass walks in chunks of about the same length. Where the weights are small, a chunk's gate gradients
+// fill the second-level caches of two cores, which have a half of the sequences each, but have at least as many rows as
+// a weight's gradient sums at once, and eight steps. Else, or of two directions, which run at the same time where one
+// chunk holds all steps, they fill the third-level cache: each chunk is added to the weights' gradients. Fewer
+// sequences or steps never have more chunks. It does not depend on the instruction set. backends/operator.py has the
+// same.
+[[gnu::always_inline]] constexpr Long backward_chunk(const Network& net) {
+  constexpr Long kThirdLevel = 8 * 1024 * 1024, kRows = 512, kSteps = 8;
+  const Long bytes = (net.number == Number::f32 ? 4 : 8) * (net.cell->gates + net.cell->splits) * net.H * net.B;
+  if (bytes == 0 || net.T == 0) return 1;  // no sequence has a step
+  const Long all = kThirdLevel > bytes ? kThirdLevel / bytes : 1, second = 2 * kSecondLevel / bytes;
+  const Long least = kRows > kSteps * net.B ? kRows / net.B : kSteps, few = second > least ? second : least;
+  const Long most = net.D == 2 || !has_small_weights(net) || all < few ? all : few;
+  const Long chunks = (net.T + most - 1) / most;
+  return (net.T + chunks - 1) / chunks;
 }
 constexpr Long grad_gates_width(const CellInfo& cell, Long H) { return (cell.splits ? 2 : 1) * cell.gates * H; }
-constexpr Long number_of_checkpoints(const Network& net) {
+[[gnu::always_inline]] constexpr Long number_of_checkpoints(const Network& net) {
   return (net.T + backward_chunk(net) - 1) / backward_chunk(net);
 }
 

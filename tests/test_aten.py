@@ -136,7 +136,7 @@ class OnGpu:
 def test_it_refuses_what_torchs_functions_do_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
     from elman.backends import kernel_backend
 
-    monkeypatch.setattr(kernel_backend, "_PLAIN", kernel_backend._PLAIN | {OnGpu})
+    monkeypatch.setattr(kernel_backend, "PLAIN", kernel_backend.PLAIN | {OnGpu})
     x, stack = OnGpu(), Stack(BY_NAME["gru"](), I, H)
 
     def refusal(stack: Stack = stack, x: object = x, spans: Spans = WHOLE) -> str | None:

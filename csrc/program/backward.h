@@ -7,8 +7,6 @@
 
 namespace elman::ELMAN_TARGET {
 
-constexpr long kSecondLevel = 1024 * 1024;  // bytes of a core's cache of that level
-
 // Steps of a chunk, all of about the same length: its gate gradients fill the second-level cache of each core that has
 // a half of them, but are at least as many rows as a sum takes at once; of two directions, which run at the same time
 // where one chunk holds all steps, they fill the third-level cache.
@@ -21,11 +19,11 @@ template <class T> long chunk_of(const Network& net, const Plan& plan) {
   return max(1, ceil_div(net.T, chunks));
 }
 
-template <class T> class BackwardOfDirection {
+template <class T> class BackwardOfDirection : public ByHalves<BackwardOfDirection<T>> {
  public:
   // Nothing is needed of it where the capacity is 0.
   BackwardOfDirection(const BackwardDirection<T>& direction, const ScanParts& parts, long chunk, bool needed)
-      : direction_(direction), parts_(parts),
+      : ByHalves<BackwardOfDirection>(direction.call.net, chunk), direction_(direction), parts_(parts),
         order_(StepOrder{direction_.call.net, is_reverse(), 0, direction_.call.net.B}.reversed()),
         plan_(direction_.of.plan()), capacity_(needed ? chunk * direction_.call.net.B : 0),
         halves_(halves_of(direction_.call.net)), again_(needed && direction_.call.recompute),
@@ -43,7 +41,7 @@ template <class T> class BackwardOfDirection {
     for (long k = 0; again_ && k < weights_.tasks(); ++k) weights_.pack(direction_.of.parameters(), k);
     return shared_.begin();
   }
-  void scan(long begin, long end, long batch, long part, Failure& failure, Team& team) const {
+  void scan(long, long begin, long end, long batch, long part, Failure& failure, Team& team) const {
     const Division& by = parts_.by;
     const StepOrder mine = batch_part(order_, batch, by.batch_parts), forward = mine.reversed();
     const long first = order_.net.T - end, last = order_.net.T - begin;
@@ -69,31 +67,9 @@ template <class T> class BackwardOfDirection {
     Again again(forward, direction_.of, plan_.train, projection, by.meets, nullptr, team);
     run(&again, back);
   }
-  // Where a thread has a half of the sequences, their gradients are its own, too.
-  bool by_halves(const Team& team) const {
-    return team.threads() <= 2 && halves_ == 2 && parts_.by.batch_parts == 2 && parts_.by.column_parts == 1;
-  }
-  void run_half(long half, long chunk, Failure& failure, Team& team) {
-    const long T_ = order_.net.T;
-    for (long begin = 0; begin < T_ && !failure; begin += chunk) {
-      const long end = min(T_, begin + chunk);
-      scan(begin, end, half, 0, failure, team);
-      if (failure) return;
-      products_[half].gather(begin, end, kept_of(begin, end));
-      for (long i = 0; i < products_[half].tasks(); ++i) failure.unless(products_[half].run(i));
-      products_[half].finish_chunk();
-    }
-  }
-  void multiply(long begin, long end, Failure& failure, Team& team) {
-    for (long half = 0; half < halves_; ++half) products_[half].gather(begin, end, kept_of(begin, end));
-    const long first = products_[0].tasks(), second = halves_ == 2 ? products_[1].tasks() : 0;
-    team.each(first + second,
-        [&](std::int64_t i) { failure.unless(i < first ? products_[0].run(i) : products_[1].run(i - first)); });
-    for (auto& products : products_) products.finish_chunk();
-  }
-  void finish(Team& team) const {
-    const long parts = team.threads();
-    team.each(parts, [&](std::int64_t i) { products_[0].finish(halves_ == 2 ? &products_[1] : nullptr, i, parts); });
+  void gather(long, long begin, long end, long half) { products_[half].gather(begin, end, kept_of(begin, end)); }
+  ProgramGradientProducts<T>& products(long half) { return products_[half]; }
+  void finish_scan() const {
     shared_.finish(direction_.call.gradients[direction_.of.index], order_, parts_.by.batch_parts);
   }
 
@@ -154,18 +130,7 @@ template <class T> bool layer_backward(const ProgramBackward& call, long layer, 
     if (!all_ok(first, second)) return false;
     constexpr long kEach = BackwardOfDirection<T>::kBeginnings;
     team.each(together * kEach, [&](std::int64_t i) { failure.unless(directions[i / kEach]->begin(i % kEach)); });
-    if (first.by_halves(team))
-      team.each(2, [&](std::int64_t half) {  // the second direction adds to what the first has left of grad_x
-        for (long i = 0; i < together; ++i) directions[i]->run_half(half, chunk, failure, team);
-      });
-    else
-      for (long begin = 0; begin < net.T && !failure; begin += chunk) {
-        const long end = min(net.T, begin + chunk);
-        each_part(parts.by, together, team,
-            [&](long i, long batch, long part) { directions[i]->scan(begin, end, batch, part, failure, team); });
-        for (long i = 0; i < together && !failure; ++i) directions[i]->multiply(begin, end, failure, team);
-      }
-    for (long i = 0; i < together && !failure; ++i) directions[i]->finish(team);
+    BackwardOfDirection<T>::run(directions, together, parts.by, failure, team);
   }
   return !failure;
 }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "../product/packing.h"
-#include "../scan/division.h"
+#include "../scan/halves.h"
 #include "forward_scan.h"
 
 namespace elman::ELMAN_TARGET {
@@ -17,18 +17,6 @@ template <class T> struct BackwardDirection {
   const T* grad_final(int s) const { return slice<T>(call.grad_final[s], of.index, call.batch * call.net.H); }
   T* grad_initial(int s) const { return slice<T>(call.grad_initial[s], of.index, call.batch * call.net.H); }
   T* grad_fresh(int s) const { return slice<T>(call.grad_fresh[s], of.index, call.net.H); }
-};
-
-// A weight's gradient is summed over each half of the sequences, and then over both: two threads need not read what the
-// other wrote. Whether there are halves depends on the batch alone, so that threads change no bit.
-constexpr long kLeastOfHalf = 4;
-inline long halves_of(const Network& net) { return !net.alive && net.B >= 2 * kLeastOfHalf ? 2 : 1; }
-
-// Where the gate gradients of a position lie: those of the first `split` rows, and of the others.
-template <class T> struct GateRows {
-  T *first, *others;
-  long split, stride;
-  T* operator[](long row) const { return row < split ? first + row * stride : others + (row - split) * stride; }
 };
 
 // What a direction's parts have in common: its weights, the gate gradients of a chunk, and sums of each sequence.
@@ -81,12 +69,8 @@ template <class T> class BackwardShared {
     return w_hh + (gates_before * panels<T>(H) + plan.gate_products[product].count * panel) * H * kLanes<T>;
   }
   // Of a position in a chunk, before which all sequences have `before` rows there.
-  GateRows<T> gate_rows(const StepOrder& part, long before) const {
-    const long middle = halves_of(part.net) == 2 ? batch_part(part, 0, 2).last : 0, split = max(0, middle - part.first);
-    if (middle == 0) return {nullptr, gates + (before + part.first) * stride, 0, stride};
-    const long i = before / B, first = i * middle + part.first,
-               others = positions_ * middle + i * (B - middle) + max(0, part.first - middle);
-    return {gates + first * stride, gates + others * stride, split, stride};
+  SplitRows<T> gate_rows(const StepOrder& part, long before) const {
+    return rows_by_half<T>(gates, stride, positions_, part, before);
   }
   // Of the sequences of a part, (its sequences, H): an own parameter's gradient, a fresh state's, what arrives at a
   // state and what leaves it. A part's are neighbours: threads do not write near one another at each step.
@@ -274,7 +258,7 @@ template <class T> class ProgramBackwardScan {
 
   // One step of n rows: the program's stages, each followed by a product of what it left. `to`: the gradient of the
   // first state before the step.
-  void step(long n, const GateRows<T>& gates, T* to) {
+  void step(long n, const SplitRows<T>& gates, T* to) {
     for (int stage = 0; stage < plan_.products; ++stage) {
       const int first = stage == 0 ? 0 : export_ends_[stage - 1], last = export_ends_[stage];
       values_.run(stage, n, [&](T* const* at, long row, long rows, long column, long columns) {

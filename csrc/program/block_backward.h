@@ -113,7 +113,7 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
   long give(long from, long to, long before) {
     const StepOrder all{order_.net, order_.reverse, 0, order_.net.B};
     this->each_position(from, to, [&](long s, long m) {
-      const GateRows<T> gates = shared_.gate_rows(order_, before);
+      const SplitRows<T> gates = shared_.gate_rows(order_, before);
       for (int g = 0; g < plan_.inputs; ++g)
         for (long r = 0, n = grad_input_[g] ? order_.rows(s) : 0; r < n; ++r)
           copy_rows(1, width_, grad_input_[g] + (m + r) * width_, 0,

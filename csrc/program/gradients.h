@@ -17,12 +17,12 @@ template <class T> class ProgramGradientProducts {
         order_(batch_part(order, half, halves_of(order.net))), half_(half), capacity_(positions * order_.count()),
         gates_(shared.gates.ok() ? shared.gates + order_.first * positions * shared.stride : nullptr),
         gradients_(direction.call.gradients[direction.of.index]),
-        own_ih_(of_second(gradients_.w_ih, plan_.inputs * H_ * I_)),
-        own_hh_(of_second(gradients_.w_hh, plan_.recurrents * H_ * H_)), bias_sums_(plan_.columns * H_), zeros_(H_),
+        sum_ih_(gradients_.w_ih, plan_.inputs * H_ * I_, is_second()),
+        sum_hh_(gradients_.w_hh, plan_.recurrents * H_ * H_, is_second()), bias_sums_(plan_.columns * H_), zeros_(H_),
         x_rows_(capacity_), h_rows_(plan_.products * capacity_), grad_x_rows_(shared.needs_x ? capacity_ : 0) {
     for (long j = 0; j < H_ && zeros_.ok(); ++j) zeros_[j] = T(0);
   }
-  bool ok() const { return all_ok(own_ih_, own_hh_, bias_sums_, zeros_, x_rows_, h_rows_, grad_x_rows_); }
+  bool ok() const { return all_ok(sum_ih_, sum_hh_, bias_sums_, zeros_, x_rows_, h_rows_, grad_x_rows_); }
 
   // Before the tasks of positions begin..end-1, counted from the end: where their rows lie.
   void gather(long begin, long end, const KeptArrays<T>& kept) {
@@ -52,13 +52,11 @@ template <class T> class ProgramGradientProducts {
   bool run(long i) const {  // the i-th task, large ones first, so that threads end together; false: out of memory
     const auto within = [&](long tasks) { return i < tasks || (i -= tasks, false); };
     if (within(input_tasks()))
-      return weight_gradient(
-          x_rows_, I_, i, sum(gradients_.w_ih, own_ih_), plan_.input_order, plan_.inputs, plan_.input_column);
+      return weight_gradient(x_rows_, I_, i, sum_ih_.data(), plan_.input_order, plan_.inputs, plan_.input_column);
     for (int p = 0; p < plan_.products; ++p) {
       const GateProduct& of = plan_.gate_products[p];
       if (within(product_tasks(p)))
-        return weight_gradient(
-            h_rows_ + p * capacity_, H_, i, sum(gradients_.w_hh, own_hh_), of.gates, of.count, of.column);
+        return weight_gradient(h_rows_ + p * capacity_, H_, i, sum_hh_.data(), of.gates, of.count, of.column);
     }
     if (within(1)) return !needs_bias() || gates(0).sum_up(plan_.columns * H_, bias_sums_, chunks_ > 0);
     return gates(plan_.input_column)
@@ -69,12 +67,7 @@ template <class T> class ProgramGradientProducts {
   // After the last chunk, the i-th of `parts` tasks: this half's sums and those of a second one; null: there is none.
   void finish(const ProgramGradientProducts* second, long i, long parts) const {
     if (chunks_ == 0) return;
-    const auto add = [&](void* to, const T* from, long count) {
-      const long groups = panels<T>(count);
-      if (to && from) add_columns<T>(static_cast<T*>(to), from, count, groups * i / parts, groups * (i + 1) / parts);
-    };
-    if (second) add(gradients_.w_ih, second->own_ih_, plan_.inputs * H_ * I_);
-    if (second) add(gradients_.w_hh, second->own_hh_, plan_.recurrents * H_ * H_);
+    if (second) second->sum_ih_.add(i, parts), second->sum_hh_.add(i, parts);
     if (i > 0 || !needs_bias()) return;
     if (second) add_columns<T>(bias_sums_, second->bias_sums_, plan_.columns * H_, 0, panels<T>(plan_.columns * H_));
     const auto put = [&](void* bias, long gate, long column) {
@@ -85,8 +78,7 @@ template <class T> class ProgramGradientProducts {
   }
 
  private:
-  long of_second(const void* wanted, long size) const { return half_ > 0 && capacity_ > 0 && wanted ? size : 0; }
-  void* sum(void* wanted, T* own) const { return half_ > 0 ? own : wanted; }
+  bool is_second() const { return half_ > 0 && capacity_ > 0; }
   bool needs_bias() const { return gradients_.b_ih || gradients_.b_hh; }
   GateGradientRows<T> gates(long column) const { return {gates_ + column * H_, rows_, shared_.stride}; }
   long x_tasks() const { return shared_.needs_x ? tasks_of_rows(rows_) : 0; }
@@ -132,7 +124,7 @@ template <class T> class ProgramGradientProducts {
   const long half_, capacity_;
   T* const gates_;  // the half's
   const ProgramGradients& gradients_;
-  const Buffer<T> own_ih_, own_hh_;         // sums of a second half
+  const SumOfHalf<T> sum_ih_, sum_hh_;
   const Buffer<T> bias_sums_, zeros_;       // by column; (H,)
   const Buffer<const T*> x_rows_, h_rows_;  // of the chunk: (capacity,) and (products, capacity)
   const Buffer<T*> grad_x_rows_;

@@ -7,38 +7,60 @@
 
 namespace elman::ELMAN_TARGET {
 
-template <class T, class Cell> struct DirectionBackward {
-  const BackwardTensors<T> tensors;
-  GateGradients<T, Cell> gates;
-  const Recompute<T, Cell> recompute;
-  const BackwardScan<T, Cell> scan;
-  WeightGradients<T, Cell> weights;
+template <class T, class Cell> class DirectionBackward : public ByHalves<DirectionBackward<T, Cell>> {
+  using Products = WeightGradients<T, Cell>;
 
-  DirectionBackward(const BackwardTensors<T>& of, long capacity)
-      : tensors(of), gates(of.order.net, capacity, of.parameters.w_hr), recompute(tensors, capacity),
-        scan(tensors, recompute, gates), weights(tensors, gates) {}
+ public:
+  // Chunks have so many positions; 0: nothing is needed of it.
+  DirectionBackward(const BackwardTensors<T>& of, const Division& by, long positions)
+      : ByHalves<DirectionBackward>(of.order.net, positions), tensors_(of), by_(by), halves_(halves_of(of.order.net)),
+        gates_(of.order.net, positions, of.parameters.w_hr), recompute_(tensors_, gates_.capacity),
+        scan_(tensors_, recompute_, gates_), w_ih_(positions > 0 ? Products::packed_size(tensors_) : 0),
+        products_{{tensors_, gates_, w_ih_, 0, positions},
+            {tensors_, gates_, w_ih_, halves_ - 1, halves_ == 2 ? positions : 0}} {}
   DirectionBackward(const DirectionBackward&) = delete;
-  bool ok() const { return all_ok(gates, recompute, scan, weights); }
-  bool pack() const {
-    recompute.pack();
-    return scan.pack() && weights.pack();
+  bool ok() const { return all_ok(gates_, recompute_, scan_, w_ih_, products_[0], products_[1]); }
+  static constexpr long kBeginnings = 2;
+  bool begin(long i) const {  // each once; false: out of memory
+    if (i > 0) return Products::pack(tensors_, w_ih_);
+    recompute_.pack();
+    return scan_.pack();
   }
-  void gather(long begin, long end) {
-    gates.rows = weights.gather(begin, end, recompute.saved(begin, end), scan.zeros());
+  void scan(long chunk, long begin, long end, long batch, long column, Failure& failure, Team& team) const {
+    const StepOrder mine = batch_part(tensors_.order, batch, by_.batch_parts);
+    scan_.run(chunk, begin, end, mine, column, by_.column_parts, failure, team);
   }
+  void gather(long chunk, long begin, long end, long half) {
+    products_[half].gather(chunk, begin, end, recompute_.saved(begin, end), scan_.zeros());
+    if (tensors_.grad_gates.data) copy_gates(chunk, begin, end, batch_part(tensors_.order, half, halves_));
+  }
+  Products& products(long half) { return products_[half]; }
+  void finish_scan() const { scan_.finish_fresh(); }
+
+ private:
   // For the caller, in the order of the gates.
-  void copy_gates(long begin, long end) const {
-    if (!tensors.grad_gates.data) return;
-    const StepOrder& order = tensors.order;
-    const long G = Cell::kGates, H = gates.H;
-    const T* from = gates.current();
-    for (long s = begin; s < end; ++s)
-      for (long r = 0, n = order.rows(s); r < n; ++r, from += gates.stride) {
-        T* to = order.row_of<T>(tensors.grad_gates, s, r);
+  void copy_gates(long chunk, long begin, long end, const StepOrder& order) const {
+    const long G = Cell::kGates, H = gates_.H;
+    long before = 0;
+    for (long s = begin; s < end; before += tensors_.order.rows(s++)) {
+      const SplitRows<T> rows = gates_.rows(order, chunk, before);
+      for (long r = 0, n = order.rows(s); r < n; ++r) {
+        const T* from = rows[r];
+        T* to = order.row_of<T>(tensors_.grad_gates, s, r);
         for (int g = 0; g < G; ++g) __builtin_memcpy(to + Cell::input_gate(g) * H, from + g * H, H * sizeof(T));
-        if (Cell::kSplitGate >= 0) __builtin_memcpy(to + G * H, gates.recurrent(from, 0), G * H * sizeof(T));
+        if (Cell::kSplitGate >= 0) __builtin_memcpy(to + G * H, from + gates_.kRecurrent * H, G * H * sizeof(T));
       }
+    }
   }
+
+  const BackwardTensors<T> tensors_;
+  const Division by_;
+  const long halves_;
+  const GateGradients<T, Cell> gates_;
+  const Recompute<T, Cell> recompute_;
+  const BackwardScan<T, Cell> scan_;
+  const Buffer<T> w_ih_;  // packed
+  Products products_[2];  // by half
 };
 
 struct LayerTensors {
@@ -73,34 +95,24 @@ BackwardTensors<T> tensors_of(const Backward& call, const LayerTensors& of, long
 template <class T, class Cell>
 bool layer_backward(const Backward& call, const LayerTensors& of, long layer, Team& team) {
   const Network& net = call.net;
-  const long H = net.H, chunk = backward_chunk(net);
+  const long H = net.H, positions = backward_chunk(net);
   // Directions at the same time: they take opposite ways, so only where one chunk holds the whole.
-  const long together = chunk == net.T ? net.D : 1;
-  const Division by = divide(net, Cell::kGates * H, ceil_div(H, kLanes<T>), team);
+  const long together = positions == net.T ? net.D : 1;
+  Division by = divide(net, Cell::kGates * H, ceil_div(H, kLanes<T>), team);
+  // One thread takes the halves in turn where it may read the weights twice: a chunk's gate gradients are in its cache
+  // when they are multiplied.
+  if (team.threads() == 1 && has_small_weights(net)) by.batch_parts = halves_of(net);
   Failure failure;
-  const auto make = [&](long d, bool needed) {
-    return DirectionBackward<T, Cell>(tensors_of<T, Cell>(call, of, layer, d), needed ? chunk * net.B : 0);
-  };
+  const auto of_direction = [&](long d) { return tensors_of<T, Cell>(call, of, layer, d); };
   for (long d = 0; d < net.D && !failure; d += together) {
-    DirectionBackward<T, Cell> first = make(d, true), second = make(together == 2 ? 1 : d, together == 2);
-    DirectionBackward<T, Cell>* directions[] = {&first, &second};
+    using Direction = DirectionBackward<T, Cell>;
+    Direction first(of_direction(d), by, positions),
+        second(of_direction(together == 2 ? 1 : d), by, together == 2 ? positions : 0);
+    Direction* directions[] = {&first, &second};
     if (!all_ok(first, second)) return false;
-    team.each(together, [&](std::int64_t i) { failure.unless(directions[i]->pack()); });
-    for (long begin = 0; begin < net.T && !failure; begin += chunk) {
-      const long end = min(net.T, begin + chunk);
-      each_part(by, together, team, [&](long i, long batch, long column) {
-        const StepOrder mine = batch_part(directions[i]->tensors.order, batch, by.batch_parts);
-        directions[i]->scan.run(begin, end, mine, column, by.column_parts, failure, team);
-      });
-      for (long i = 0; i < together; ++i) {
-        DirectionBackward<T, Cell>& direction = *directions[i];
-        direction.gather(begin, end);
-        direction.copy_gates(begin, end);
-        team.each(direction.weights.tasks(), [&](std::int64_t task) { failure.unless(direction.weights.run(task)); });
-        direction.gates.finish_chunk(direction.tensors.order.rows(end - 1));
-      }
-    }
-    for (long i = 0; i < together; ++i) directions[i]->scan.finish_fresh();
+    constexpr long kEach = Direction::kBeginnings;
+    team.each(together * kEach, [&](std::int64_t i) { failure.unless(directions[i / kEach]->begin(i % kEach)); });
+    Direction::run(directions, together, by, failure, team);
   }
   return !failure;
 }

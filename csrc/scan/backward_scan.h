@@ -35,10 +35,12 @@ template <class T, class Cell> class BackwardScan {
     return true;
   }
 
-  // The gate gradients of positions begin..end-1, for `mine` and one of `parts` parts of the columns; these all meet.
-  void run(long begin, long end, const StepOrder& mine, long part, long parts, Failure& failure, Team& team) const {
+  // The gate gradients of positions begin..end-1, a chunk, for `mine` and one of `parts` parts of the columns; these
+  // all meet.
+  void run(long chunk, long begin, long end, const StepOrder& mine, long part, long parts, Failure& failure,
+      Team& team) const {
     const bool meets = parts > 1;
-    const long B = mine.count(), stride = gradients_.stride, h_stride = gradients_.h_stride;
+    const long B = mine.count();
     const StepOrder forward = mine.reversed();
     const Buffer<const T*> after(B), previous(Cell::kBackwardReadsPrevious ? B : 0), grad_h_rows(projects_ ? B : 0);
     const Buffer<T*> fresh_rows(cuts_ ? B : 0);
@@ -48,18 +50,18 @@ template <class T, class Cell> class BackwardScan {
     const Panels out{panels<T>(P_) * part / parts, panels<T>(P_) * (part + 1) / parts};
     const T* w_hh = w_hh_ + out.from * G * H_ * W;
     const StepTensor saved = recompute_.saved(begin, end);
-    const T* last = gradients_.before;
-    T *now = gradients_.current(), *h_now = gradients_.h;
+    long before = 0;  // rows of the chunk
+    SplitRows<T> last = begin > 0 ? gradients_.rows(mine, chunk - 1, rows_but_last(begin)) : SplitRows<T>{};
     for (long s = begin; s < end; ++s) {
       const long n = mine.rows(s), continuing = mine.continuing(s), stay = mine.staying(s), t = order_.net.T - 1 - s;
-      T *gates = now + mine.first * stride, *grad_h = h_now + mine.first * h_stride;
+      const SplitRows<T> gates = gradients_.rows(mine, chunk, before);
+      const SplitRows<T> grad_h = projects_ ? gradients_.h_rows(mine, before) : SplitRows<T>{};
       const auto epilogue = [&](const IncomingGradient<T>& incoming) {
         return CellGradientEpilogue<T, Cell>{incoming, mine.rows_of<const T>(tensors_.h, s),
             mine.rows_of<const T>(saved, s), mine.rows_of<const T>(tensors_.grad_saved, s), previous,
-            Cell::kBackwardReadsPrevious ? carry_ + mine.first * H_ : nullptr, gates, stride, H_};
+            Cell::kBackwardReadsPrevious ? carry_ + mine.first * H_ : nullptr, gates, H_};
       };
-      for (long r = 0; r < continuing; ++r)
-        after[r] = cuts_ && forward.resets(t + 1, r) ? zeros_ : gradients_.recurrent(last, mine.first + r);
+      for (long r = 0; r < continuing; ++r) after[r] = cuts_ && forward.resets(t + 1, r) ? zeros_ : recurrent(last, r);
       const T* final = tensors_.grad_final[0] ? tensors_.grad_final[0] + mine.first * P_ : nullptr;
       // Sequences whose last step this is have nothing after it but the gradient of their final state.
       const IncomingGradient<T> incoming{
@@ -71,18 +73,18 @@ template <class T, class Cell> class BackwardScan {
         without_product<T>(continuing, n, columns.from, columns.to, to);
       };
       if (!projects_) multiply(epilogue(incoming), unit, s % 2);
-      else multiply(StateGradientEpilogue<T>{incoming, grad_h, h_stride}, out, false);
+      else multiply(StateGradientEpilogue<T>{incoming, grad_h}, out, false);
       if (projects_) {
         if (meets) team.barrier();
-        for (long r = 0; r < n; ++r) grad_h_rows[r] = grad_h + r * h_stride;
+        for (long r = 0; r < n; ++r) grad_h_rows[r] = grad_h[r];
         product<T, 1>(n, Rows<T>{grad_h_rows}, P_, w_hr_ + unit.from * P_ * W, unit.from, unit.to,
             epilogue({{}, 0, nullptr, H_, 0}));
       }
       if (meets) team.barrier();
       if (cuts_) move_to_fresh(mine, s, gates, unit, out, w_hh, after, fresh_rows);
       if (stay < n) store_initial(mine, s, gates, unit, out, w_hh, after);
-      last = now;
-      now += order_.rows(s) * stride, h_now += order_.rows(s) * h_stride;
+      last = gates;
+      before += order_.rows(s);
     }
   }
 
@@ -104,6 +106,13 @@ template <class T, class Cell> class BackwardScan {
   struct Panels {
     long from, to;
   };
+  const T* recurrent(const SplitRows<T>& gates, long row) const { return gates[row] + gradients_.kRecurrent * H_; }
+  // Rows that all sequences have before the last position of the chunk that ends at `end`.
+  long rows_but_last(long end) const {
+    long rows = 0;
+    for (long s = end - gradients_.positions; s < end - 1; ++s) rows += order_.rows(s);
+    return rows;
+  }
 
   // The states before position s that backward() reads, for each row of `mine`: h, or c where there is one.
   void gather_previous(const StepOrder& mine, long s, long end, const StepTensor& saved, const T** rows) const {
@@ -126,23 +135,23 @@ template <class T, class Cell> class BackwardScan {
   }
 
   // The gradient of the initial states of those sequences whose first step, in the direction's order, position s is.
-  void store_initial(const StepOrder& mine, long s, const T* gates, const Panels& unit, const Panels& out,
+  void store_initial(const StepOrder& mine, long s, const SplitRows<T>& gates, const Panels& unit, const Panels& out,
       const T* w_hh, const T** gate_rows) const {
     const StepOrder forward = mine.reversed();
     const long stay = mine.staying(s), n = mine.rows(s), first = mine.first + stay;
     if (T* initial = tensors_.grad_initial[0]) {
       for (long r = stay; r < n; ++r)
-        gate_rows[r] = forward.resets(order_.net.T - 1 - s, r) ? zeros_ : gradients_.recurrent(gates, r);
+        gate_rows[r] = forward.resets(order_.net.T - 1 - s, r) ? zeros_ : recurrent(gates, r);
       const T* carry = Cell::kReadsPreviousH ? carry_ + first * H_ : nullptr;
       product<T, 1>(n - stay, Rows<T>{gate_rows + stay}, G * H_, w_hh, out.from, out.to,
-          StateGradientEpilogue<T>{{{carry, P_}, 1, nullptr, P_, 0}, initial + first * P_, P_});
+          StateGradientEpilogue<T>{{{carry, P_}, 1, nullptr, P_, 0}, rows_from(initial + first * P_, P_)});
     }
     if (T* initial = Cell::kHasCellState ? tensors_.grad_initial[1] : nullptr)
       copy_columns(initial + first * H_, carry_ + first * H_, n - stay, H_, unit.from, unit.to);
   }
 
   // Where a reset cuts before position s, the gradient of the state goes to the fresh one, and not to the step before.
-  void move_to_fresh(const StepOrder& mine, long s, const T* gates, const Panels& unit, const Panels& out,
+  void move_to_fresh(const StepOrder& mine, long s, const SplitRows<T>& gates, const Panels& unit, const Panels& out,
       const T* w_hh, const T** gate_rows, T** fresh_rows) const {
     const StepOrder forward = mine.reversed();
     const bool needs_h = tensors_.grad_fresh[0];
@@ -150,7 +159,7 @@ template <class T, class Cell> class BackwardScan {
     for (long r = 0, n = mine.rows(s); r < n; ++r) {
       if (!forward.resets(order_.net.T - 1 - s, r)) continue;
       const long b = mine.first + r;
-      if (needs_h) gate_rows[m] = gradients_.recurrent(gates, r), fresh_rows[m++] = grad_fresh_h_ + b * P_;
+      if (needs_h) gate_rows[m] = recurrent(gates, r), fresh_rows[m++] = grad_fresh_h_ + b * P_;
       if constexpr (Cell::kBackwardReadsPrevious) {
         T* carry = carry_ + b * H_;
         if (Cell::kHasCellState && tensors_.grad_fresh[1])

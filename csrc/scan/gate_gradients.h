@@ -3,33 +3,34 @@
 
 #include "../buffer.h"
 #include "../product/product.h"
-#include "step_order.h"
+#include "halves.h"
 
 namespace elman::ELMAN_TARGET {
 
-// The gate gradients of a chunk, a row for each of its steps of each sequence; and those of the chunk before.
+// The gate gradients of a chunk, a row for each of its steps of each sequence, half by half; and those of the chunk
+// before: at a chunk's first position those of the last one there are read.
 template <class T, class Cell> struct GateGradients {
   static constexpr long kLine = 64 / static_cast<long>(sizeof(T));        // numbers in a cache line
   static constexpr int kRecurrent = Cell::kGateGradients - Cell::kGates;  // the first of the recurrent parts
 
-  const long H, capacity, stride, h_stride;  // rows of a chunk; from one row to the next
-  const Buffer<T> gates;                     // (2, capacity, kGateGradients·H)
-  const Buffer<T> h;                         // (capacity, P): of h, where the units' output is projected
-  long chunks = 0, rows = 0;                 // done; of the chunk at hand
-  const T* before = nullptr;                 // the gate gradients of the last position of the chunk before
+  const long H, capacity, positions;  // rows of a chunk, and its steps
+  const long stride, h_stride;        // from one row to the next
+  const Buffer<T> gates;              // (2, capacity, kGateGradients·H)
+  const Buffer<T> h;                  // (capacity, P): of h, where the units' output is projected
 
-  GateGradients(const Network& net, long capacity, bool projects)
-      : H(net.H), capacity(capacity), stride(spread(Cell::kGateGradients * H)), h_stride(spread(net.P)),
-        gates(2 * capacity * stride), h(projects ? capacity * h_stride : 0) {}
+  GateGradients(const Network& net, long positions, bool projects)
+      : H(net.H), capacity(positions * net.B), positions(positions), stride(spread(Cell::kGateGradients * H)),
+        h_stride(spread(net.P)), gates(2 * capacity * stride), h(projects ? capacity * h_stride : 0) {}
   bool ok() const { return all_ok(gates, h); }
   // Rows a power of two apart would share a few sets of the cache: an odd number of cache lines spreads them.
   static long spread(long width) { return (ceil_div(width, kLine) | 1) * kLine; }
 
-  T* current() const { return gates + (chunks % 2) * capacity * stride; }
-  const T* recurrent(const T* at, long row) const { return at + row * stride + kRecurrent * H; }
-  void finish_chunk(long rows_of_last) {
-    before = current() + (rows - rows_of_last) * stride;
-    ++chunks;
+  // Of a part's sequences at a position of a chunk, before which all sequences have `before` rows there.
+  SplitRows<T> rows(const StepOrder& part, long chunk, long before) const {
+    return rows_by_half<T>(gates + chunk % 2 * capacity * stride, stride, positions, part, before);
+  }
+  SplitRows<T> h_rows(const StepOrder& part, long before) const {
+    return rows_by_half<T>(h, h_stride, positions, part, before);
   }
 };
 
@@ -57,8 +58,8 @@ template <class T, class Cell> struct CellGradientEpilogue : IncomingGradient<T>
   const StepRows<const T> grad_saved;  // what comes to it; nowhere: zeros
   const T* const* previous;            // the state before the step; null where the cell does not read it
   T* carry;                            // (rows, H); null likewise
-  T* gates;                            // (rows, N·H)
-  long gates_stride, H;
+  const SplitRows<T> gates;            // N·H each
+  long H;
   ELMAN_INLINE void prefetch(long row, long group) const {
     if constexpr (Cell::kBackwardReadsH) __builtin_prefetch(h[row] + group * kLanes<T>);
     for (int k = 0; k < K; ++k) __builtin_prefetch(saved[row] + k * H + group * kLanes<T>);
@@ -83,16 +84,15 @@ template <class T, class Cell> struct CellGradientEpilogue : IncomingGradient<T>
   }
   ELMAN_INLINE void store_gradients(long row, long column, const Vec<T>* a, Vec<T> carried) const {
     if constexpr (Cell::kBackwardReadsPrevious) store_within(carry + row * H, column, H, carried);
-    for (int g = 0; g < N; ++g) store_within(gates + row * gates_stride + g * H, column, H, a[g]);
+    for (int g = 0; g < N; ++g) store_within(gates[row] + g * H, column, H, a[g]);
   }
 };
 
 // The gradient of h itself: where a projection lies between it and the cell, and of initial states.
 template <class T> struct StateGradientEpilogue : IncomingGradient<T> {
-  T* to;
-  long stride;
+  const SplitRows<T> to;
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* grad) const {
-    store_within(to + row * stride, group * kLanes<T>, this->width, grad[0]);
+    store_within(to[row], group * kLanes<T>, this->width, grad[0]);
   }
 };
 

@@ -7,36 +7,45 @@
 
 namespace elman::ELMAN_TARGET {
 
+// Of one half of the sequences.
 template <class T, class Cell> class WeightGradients {
  public:
-  WeightGradients(const BackwardTensors<T>& tensors, const GateGradients<T, Cell>& gates)
-      : order_(tensors.order), tensors_(tensors), gradients_(tensors.gradients), gates_(gates), I_(tensors.I),
-        H_(order_.net.H), P_(order_.net.P), projects_(tensors.parameters.w_hr), needs_x_(tensors.grad_x.data),
-        needs_bias_(gradients_.b_ih || gradients_.b_hh), w_ih_(needs_x_ ? G * H_ * panels<T>(I_) * W : 0),
-        bias_sums_(needs_bias_ ? N * H_ : 0), x_rows_(gates.capacity), h_rows_(gates.capacity),
-        saved_rows_(projects_ ? gates.capacity : 0), grad_x_rows_(needs_x_ ? gates.capacity : 0) {}
-  bool ok() const { return all_ok(w_ih_, bias_sums_, x_rows_, h_rows_, saved_rows_, grad_x_rows_); }
-
-  bool pack() const {  // false: out of memory
-    const Buffer<const T*> w(needs_x_ ? G * H_ : 0);
-    if (!needs_x_ || !w.ok()) return w.ok();
-    const T* rows = static_cast<const T*>(tensors_.parameters.w_ih);
+  // Chunks have so many positions; 0: nothing is needed of it.
+  WeightGradients(
+      const BackwardTensors<T>& tensors, const GateGradients<T, Cell>& gates, const T* w_ih, long half, long positions)
+      : order_(batch_part(tensors.order, half, halves_of(tensors.order.net))), tensors_(tensors),
+        gradients_(tensors.gradients), gates_(gates), I_(tensors.I), H_(order_.net.H), P_(order_.net.P), half_(half),
+        capacity_(positions * order_.count()), projects_(tensors.parameters.w_hr), needs_x_(tensors.grad_x.data),
+        needs_bias_(gradients_.b_ih || gradients_.b_hh), w_ih_(w_ih),
+        sum_ih_(gradients_.w_ih, G * H_ * I_, is_second()), sum_hh_(gradients_.w_hh, G * H_ * P_, is_second()),
+        sum_hr_(gradients_.w_hr, P_ * H_, is_second()), bias_sums_(needs_bias_ ? N * H_ : 0), x_rows_(capacity_),
+        h_rows_(capacity_), saved_rows_(projects_ ? capacity_ : 0), grad_x_rows_(needs_x_ ? capacity_ : 0) {}
+  bool ok() const { return all_ok(sum_ih_, sum_hh_, sum_hr_, bias_sums_, x_rows_, h_rows_, saved_rows_, grad_x_rows_); }
+  static long packed_size(const BackwardTensors<T>& tensors) {
+    return tensors.grad_x.data ? G * tensors.order.net.H * panels<T>(tensors.I) * W : 0;
+  }
+  static bool pack(const BackwardTensors<T>& tensors, T* w_ih) {  // false: out of memory
+    const long H = tensors.order.net.H, I = tensors.I;
+    const Buffer<const T*> w(w_ih ? G * H : 0);
+    if (!w_ih || !w.ok()) return w.ok();
+    const T* rows = static_cast<const T*>(tensors.parameters.w_ih);
     for (int g = 0; g < G; ++g)
-      for (long j = 0; j < H_; ++j) w[g * H_ + j] = rows + (Cell::input_gate(g) * H_ + j) * I_;
-    pack_rows<T>(w, G * H_, I_, 0, panels<T>(I_), w_ih_);
+      for (long j = 0; j < H; ++j) w[g * H + j] = rows + (Cell::input_gate(g) * H + j) * I;
+    pack_rows<T>(w, G * H, I, 0, panels<T>(I), w_ih);
     return true;
   }
 
-  // Before the tasks of positions begin..end-1: where their rows lie. Returns how many there are.
-  long gather(long begin, long end, const StepTensor& saved, const T* zeros) {
-    const long rows = order_.gather<const T>(tensors_.x, begin, end, x_rows_);
+  // Before the tasks of positions begin..end-1, a chunk: where their rows lie.
+  void gather(long chunk, long begin, long end, const StepTensor& saved, const T* zeros) {
+    rows_ = order_.gather<const T>(tensors_.x, begin, end, x_rows_);
     if (needs_x_) order_.gather<T>(tensors_.grad_x, begin, end, grad_x_rows_);
     if (projects_) order_.gather<const T>(saved, begin, end, saved_rows_);
     const StepOrder forward = order_.reversed();
     for (long s = begin, m = 0; s < end; m += order_.rows(s++))
       forward.gather_previous<T>(
           tensors_.h, order_.net.T - 1 - s, tensors_.initial[0], tensors_.fresh[0], P_, zeros, h_rows_ + m);
-    return rows;
+    first_ = gates_.rows(order_, chunk, 0)[0];
+    first_h_ = projects_ ? gates_.h_rows(order_, 0)[0] : nullptr;
   }
 
   long tasks() const {
@@ -45,18 +54,32 @@ template <class T, class Cell> class WeightGradients {
   }
   bool run(long i) const {  // the i-th task, large ones first, so that threads end together; false: out of memory
     const auto within = [&](long tasks) { return i < tasks || (i -= tasks, false); };
-    if (within(weight_tasks(gradients_.w_ih, I_))) return weight_gradient(x_rows_, I_, i, 0, gradients_.w_ih);
+    if (within(weight_tasks(gradients_.w_ih, I_))) return weight_gradient(x_rows_, I_, i, 0, sum_ih_.data());
     if (within(weight_tasks(gradients_.w_hh, P_)))
-      return weight_gradient(h_rows_, P_, i, gates_.kRecurrent, gradients_.w_hh);
+      return weight_gradient(h_rows_, P_, i, gates_.kRecurrent, sum_hh_.data());
     if (within(weight_tasks(gradients_.w_hr, H_))) return projection_gradient(i);
-    if (within(needs_bias_)) return bias_gradient();
+    if (within(needs_bias_)) return rows().sum_up(N * H_, bias_sums_, chunks_ > 0);
     return rows().multiply(i, G * H_, w_ih_, grad_x_rows_, I_, tensors_.accumulates);
+  }
+  void finish_chunk() { ++chunks_; }
+
+  // After the last chunk, the i-th of `parts` tasks: this half's sums and those of a second one; null: there is none.
+  void finish(const WeightGradients* second, long i, long parts) const {
+    if (second) second->sum_ih_.add(i, parts), second->sum_hh_.add(i, parts), second->sum_hr_.add(i, parts);
+    if (i > 0 || !needs_bias_) return;
+    if (second) add_columns<T>(bias_sums_, second->bias_sums_, N * H_, 0, panels<T>(N * H_));
+    const auto put = [&](void* bias, int gate, int column) {
+      if (bias) __builtin_memcpy(static_cast<T*>(bias) + gate * H_, bias_sums_ + column * H_, H_ * sizeof(T));
+    };
+    for (int g = 0; g < G; ++g)
+      put(gradients_.b_ih, Cell::input_gate(g), g), put(gradients_.b_hh, g, gates_.kRecurrent + g);
   }
 
  private:
   static constexpr long G = Cell::kGates, K = Cell::kSaved, N = Cell::kGateGradients, W = kLanes<T>;
-  GateGradientRows<T> rows() const { return {gates_.current(), gates_.rows, gates_.stride}; }
-  long x_tasks() const { return needs_x_ ? tasks_of_rows(gates_.rows) : 0; }
+  bool is_second() const { return half_ > 0 && capacity_ > 0; }
+  GateGradientRows<T> rows() const { return {first_, rows_, gates_.stride}; }
+  long x_tasks() const { return needs_x_ ? tasks_of_rows(rows_) : 0; }
   long weight_tasks(const void* gradient, long columns) const { return gradient ? tasks_of_columns<T>(columns) : 0; }
 
   // The gate gradients from the gate-th on, times what the weights were multiplied with.
@@ -71,7 +94,7 @@ template <class T, class Cell> class WeightGradients {
         block.from_column(g * H_).multiply_transposed(H_, packed, groups, to, columns, at, adds);
       }
     };
-    return rows().from_column(gate * H_).sum(i, columns, gates_.chunks > 0, pack, add);
+    return rows().from_column(gate * H_).sum(i, columns, chunks_ > 0, pack, add);
   }
 
   bool projection_gradient(long i) const {
@@ -85,31 +108,25 @@ template <class T, class Cell> class WeightGradients {
           }
       };
       const auto add = [&](const auto& block, long at, long groups, const T* packed, bool adds) {
-        block.multiply_transposed(P_, packed, groups, gradients_.w_hr, H_, at, adds);
+        block.multiply_transposed(P_, packed, groups, sum_hr_.data(), H_, at, adds);
       };
-      return GateGradientRows<T>{gates_.h, gates_.rows, gates_.h_stride}.sum(i, H_, gates_.chunks > 0, pack, add);
+      return GateGradientRows<T>{first_h_, rows_, gates_.h_stride}.sum(i, H_, chunks_ > 0, pack, add);
     }
   }
 
-  bool bias_gradient() const {
-    if (!rows().sum_up(N * H_, bias_sums_, gates_.chunks > 0)) return false;
-    const auto put = [&](void* bias, int gate, int column) {  // so far; the last chunk's are the whole
-      if (bias) __builtin_memcpy(static_cast<T*>(bias) + gate * H_, bias_sums_ + column * H_, H_ * sizeof(T));
-    };
-    for (int g = 0; g < G; ++g)
-      put(gradients_.b_ih, Cell::input_gate(g), g), put(gradients_.b_hh, g, gates_.kRecurrent + g);
-    return true;
-  }
-
-  const StepOrder& order_;
+  const StepOrder order_;  // of the half
   const BackwardTensors<T>& tensors_;
   const Gradients& gradients_;
   const GateGradients<T, Cell>& gates_;
-  const long I_, H_, P_;
+  const long I_, H_, P_, half_, capacity_;
   const bool projects_, needs_x_, needs_bias_;
-  const Buffer<T> w_ih_, bias_sums_;                     // packed; (N·H,)
+  const T* const w_ih_;  // packed
+  const SumOfHalf<T> sum_ih_, sum_hh_, sum_hr_;
+  const Buffer<T> bias_sums_;                            // (N·H,)
   const Buffer<const T*> x_rows_, h_rows_, saved_rows_;  // of the chunk
   const Buffer<T*> grad_x_rows_;
+  const T *first_ = nullptr, *first_h_ = nullptr;  // the chunk's rows
+  long rows_ = 0, chunks_ = 0;
 };
 
 }  // namespace elman::ELMAN_TARGET

@@ -223,8 +223,14 @@ def _new_saved(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | 
     if not stack.recompute:
         return Saved(hidden, x.new_empty((directions, rows, numbers, stack.hidden_size)), None)
     # A checkpoint before each chunk of the backward pass (csrc/kernels.h).
-    at_least: Callable[[int, int | torch.SymInt], int | torch.SymInt] = torch.sym_max
-    chunk = at_least(1, 8 * 1024 * 1024 // at_least(1, gates * stack.hidden_size * x.element_size() * batch))
+    larger: Callable[[int | torch.SymInt, int | torch.SymInt], int | torch.SymInt] = torch.sym_max
+    smaller: Callable[[int | torch.SymInt, int | torch.SymInt], int | torch.SymInt] = torch.sym_min
+    step = larger(1, gates * stack.hidden_size * x.element_size() * batch)  # bytes
+    most = larger(1, 8 * 1024 * 1024 // step)
+    if not stack.bidirectional and 2 * gates * stack.hidden_size**2 * x.element_size() <= 1024 * 1024:
+        most = smaller(most, larger(2 * 1024 * 1024 // step, larger(512 // larger(1, batch), 8)))
+    chunks = (steps + most - 1) // most
+    chunk = (steps + chunks - 1) // chunks
     return Saved(hidden, None, x.new_empty((directions, (steps + chunk - 1) // chunk, batch, stack.hidden_size)))
 
 

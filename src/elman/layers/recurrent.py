@@ -20,7 +20,7 @@ from elman.layers.options import as_flag, as_probability, as_projection, as_size
 from elman.layers.packed import pack_as, uncompiled
 from elman.layers.parameters import as_parameters
 from elman.layers.spans import wrong_lengths
-from elman.layers.step_inputs import draw
+from elman.layers.step_inputs import draw, in_order
 from elman.layers.symbolic import recorded
 from elman.layers.trace import Trace
 
@@ -297,12 +297,11 @@ class Recurrent(RecurrentModule[State]):
         reset: Reset | None,
         beside: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
-        """What forward does, whatever the cell's states.
+        """What forward does, whatever the cell's states. ``beside``: step inputs by name; None if no such, nor random numbers, are needed.
 
-        Whole sequences are run as they come, by a backend that checks them itself; whatever it does not take is checked here, in a person's
-        words, brought into the scan's form, and run. ``beside``: step inputs by name, None if neither those nor random numbers are needed.
+        Whole sequences are run as they come, by a backend that checks them itself; what it does not take is checked here and run.
         """
-        step_inputs = () if beside is None else self._in_order(beside)
+        step_inputs = () if beside is None else in_order(self.stack.cell, beside, self.batch_first, self.training)
         if lengths is None and reset is None and step_inputs is not None and not torch.compiler.is_compiling():
             done = None
             try:
@@ -314,9 +313,8 @@ class Recurrent(RecurrentModule[State]):
                 start = states
                 if self._learned and states is None and isinstance(x, Tensor) and not x.is_nested and x.dim() == 3:
                     start = self._start(self._fresh(params), x.shape[0 if self.batch_first else 1])
-                unchecked = cast("Tensor", x)  # whatever it is: the kernels look
-                dropout = self.dropout if self.training else 0.0
-                done = scan.run_unchecked(self.stack, unchecked, start, params, dropout, self.batch_first, step_inputs)
+                given = cast("Tensor", x), start, params, self.dropout if self.training else 0.0, self.batch_first, step_inputs
+                done = scan.run_unchecked(self.stack, *given)  # whatever x is: the kernels look
             if done is not None:
                 return done
         if isinstance(x, PackedSequence) and (not self.stack.cell.name or torch.compiler.is_dynamo_compiling()):
@@ -345,13 +343,6 @@ class Recurrent(RecurrentModule[State]):
         if x.dim() == 2:
             return output.squeeze(1), tuple([state.squeeze(1) for state in finals])
         return output.transpose(0, 1), finals
-
-    def _in_order(self, beside: dict[str, Tensor]) -> tuple[Tensor, ...] | None:
-        """Step inputs in the order in which the cell declares them; None where they are to be turned around, or numbers drawn."""
-        cell = self.stack.cell
-        if self.batch_first or beside.keys() != cell.step_inputs.keys() or (cell.draws and self.training):
-            return None
-        return tuple([beside[name] for name in cell.step_inputs])
 
     def _run_packed(
         self,

@@ -35,6 +35,13 @@ def check_names(cell: Cell, given: Mapping[str, Any]) -> None:
             raise TypeError(f"expected {name}, which {kind} needs at every step, got none: pass it by name, {name}=...")
 
 
+def in_order(cell: Cell, given: Mapping[str, Any], batch_first: bool, training: bool) -> tuple[Any, ...] | None:
+    """Step inputs in the order in which the cell declares them, unchecked; None where they are to be turned around, or numbers drawn."""
+    if batch_first or given.keys() != cell.step_inputs.keys() or (cell.draws and training):
+        return None
+    return tuple([given[name] for name in cell.step_inputs])
+
+
 def as_step_inputs(
     stack: Stack, given: Mapping[str, Any], x: Tensor, steps: tuple[int, ...], axes: str, time: int, batch: int | None
 ) -> tuple[Tensor, ...]:
