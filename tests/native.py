@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+import raw
 from elman.backends import kernels, registry
 from elman.backends.native import NativeBackend
 from kinds import Kind, as_hx, as_states
-from raw import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,8 @@ def initial_states(module: nn.Module, batch_size: int) -> tuple[Tensor, ...]:
 
 def chunk(kind: Kind, hidden_size: int, batch_size: int, dtype: torch.dtype = torch.float64) -> int:
     """How many steps the backward pass takes before it adds up what they give for the weights."""
-    return CHUNK // (dtype.itemsize * kind.gates * hidden_size * batch_size)
+    steps = 2**40  # of a long sequence, whose chunks are about as long as the longest
+    return raw.chunk_steps(raw.CELLS.index(kind.cell), dtype.itemsize, hidden_size, batch_size, 1, steps)
 
 
 def random_like(tensor: Tensor) -> Tensor:

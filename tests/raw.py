@@ -43,7 +43,7 @@ GATES, STATES, SAVED = (tuple(numbers) for numbers in zip(*_native.cells().value
 LSTM = CELLS.index("lstm")
 
 MOST_ELEMENTS, MOST_WORK = 4_000_000, 600_000_000  # elements of an operand, and multiply-adds, up to which these tests run a call
-CHUNK = 2**23  # bytes of gate gradients in which the backward pass walks
+SECOND_LEVEL, THIRD_LEVEL = 2**20, 2**23  # bytes of caches, as the backward pass counts on them
 LAST = 2**63  # no process has memory beyond
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh", "w_hr")
 
@@ -129,9 +129,23 @@ def size_of(name: str, size: int) -> int:
     return 1 if name == "reset" else size
 
 
+def chunk_steps(cell: int, size: int, hidden: int, batch: int, directions: int, steps: int) -> int:
+    """How many steps the backward pass takes at once (csrc/kernels.h), of numbers of so many bytes."""
+    gates, is_split = GATES[cell], CELLS[cell] == "gru"
+    step = size * (gates + is_split) * hidden * batch
+    if step == 0:
+        return 1
+    most = max(1, THIRD_LEVEL // step)
+    if directions == 1 and 2 * size * gates * hidden**2 <= SECOND_LEVEL:
+        most = min(most, max(2 * SECOND_LEVEL // step, 512 // batch, 8))
+    chunks = -(-steps // most)
+    return -(-steps // chunks)
+
+
 def checkpoint_steps(call: Call) -> list[int]:
     """Before which steps of its way a direction has a checkpoint of c: where the backward pass's chunks end, the last step first."""
-    chunk = max(1, CHUNK // ((8 if call["number"] else 4) * GATES[call["cell"]] * call["H"] * max(1, call["B"])))
+    size = 8 if call["number"] else 4
+    chunk = chunk_steps(call["cell"], size, call["H"], call["B"], call["D"], max(1, call["T"]))
     return [max(0, end - chunk) for end in range(call["T"], 0, -chunk)]
 
 

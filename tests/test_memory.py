@@ -153,8 +153,11 @@ def test_a_call_leaves_no_cycle_behind(backend: Backend, kind: Kind) -> None:
     gc.collect()
     gc.disable()
     try:
-        for _ in range(10):
-            rnn(x)[0].sum().backward()
-        assert gc.collect() == 0
+        found = []
+        for _ in range(3):  # others' garbage comes once, if at all
+            for _ in range(10):
+                rnn(x)[0].sum().backward()
+            found.append(gc.collect())
+        assert min(found) == 0
     finally:
         gc.enable()
