@@ -22,8 +22,9 @@ class CublasLt:
     Attributes:
         kinds: the types of numbers and of sums that it is asked for, (cudaDataType, cublasComputeType_t).
         made: what it has made and not been told to destroy.
-        finds: algorithms for a product; whether any is asked for is ``refused``.
-        status: of every product.
+        products, epilogues, alignments: how many it has done, with which epilogue each, and the alignment that each plan was asked for.
+        finds, refuses: how many algorithms it finds for a product, and for which epilogues none.
+        asking, status: the statuses of asking for an algorithm, and of a product.
     """
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
@@ -34,7 +35,7 @@ class CublasLt:
         self.epilogues: list[int] = []
         self.alignments: list[int] = []
         self.finds, self.asking, self.status = 1, 0, 0
-        self.refuses: set[int] = set()  # epilogues
+        self.refuses: set[int] = set()
 
     def _make(self, at: Any, what: Any) -> int:
         self.count += 1
@@ -51,11 +52,7 @@ class CublasLt:
         del self.made[what]
         return 0
 
-    def cublasLtCreate(self, at: Any) -> int:  # noqa: N802 - cuBLASLt's name, as those below
-        at._obj.value = 77
-        return 0
-
-    def cublasLtMatmulDescCreate(self, at: Any, compute: int, scale: int) -> int:  # noqa: N802
+    def cublasLtMatmulDescCreate(self, at: Any, compute: int, scale: int) -> int:  # noqa: N802 - cuBLASLt's name, as those below
         assert scale == 0
         return self._make(at, {-1: compute})
 

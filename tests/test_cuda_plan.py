@@ -104,6 +104,10 @@ def assert_once(found: np.ndarray, count: int) -> None:
     assert np.array_equal(np.sort(found), np.arange(count))
 
 
+def has_idle_blocks(plan: Plan) -> bool:
+    return plan.blocks > 1 and (plan.blocks - 1) * plan.units >= plan.hidden
+
+
 def check_fit(plan: Plan, device: DeviceProperties, largest_cluster: int) -> None:
     assert plan.shared_bytes <= device.shared_bytes
     assert plan.threads <= 512
@@ -111,7 +115,10 @@ def check_fit(plan: Plan, device: DeviceProperties, largest_cluster: int) -> Non
     held = plan.weight_registers + plan.in_registers * plan.warp_tiles * plan.tile // 2
     assert held < min(255, device.registers // plan.threads)
     assert plan.blocks * plan.units >= plan.hidden
-    assert plan.blocks * plan.units <= max(2 * plan.hidden, plan.units)
+    if has_idle_blocks(plan):  # only where there is no other plan
+        for other in candidates(plan.cell, plan.is_backward, plan.number, plan.hidden, plan.tile, device):
+            assert has_idle_blocks(other) or other.units > -(-plan.hidden // (16 * other.blocks)) * 16
+        assert plan.blocks * plan.units <= 2 * plan.hidden
     assert plan.blocks <= (largest_cluster if plan.is_cluster else device.multiprocessors)
     assert resident_groups(plan, device) * plan.blocks <= device.multiprocessors
     assert plan.rows % (16 * plan.warp_tiles) == 0
@@ -179,7 +186,7 @@ def test_usual_sizes_have_plans(name: str, cell: str, number: Number) -> None:
     for hidden, is_backward in product((20, 32, 64, 128, 256), (False, True)):
         assert choose(cell, is_backward, number, hidden, 16, 1, False, device), (hidden, is_backward)
         for plan in candidates(cell, is_backward, number, hidden, 8, device):
-            assert plan.blocks == 1 or (plan.blocks - 1) * plan.units < hidden  # no block without units
+            assert not has_idle_blocks(plan)
 
 
 LARGEST = {"rnn_tanh": (2048, 1536), "rnn_relu": (2048, 1536), "gru": (1536, 768), "lstm": (1024, 512)}  # in 16 bits, in 32
