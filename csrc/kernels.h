@@ -114,7 +114,7 @@ struct Backward {
   const Gradients* gradients;  // L·D, written
 };
 
-constexpr Long kSecondLevel = 1024 * 1024;  // bytes of a core's cache of that level
+constexpr Long kSecondLevel = 1024 * 1024, kThirdLevel = 8 * 1024 * 1024;  // bytes of caches: a core's, and shared
 
 // Whether a direction's recurrent weights leave half of a second-level cache to what they are multiplied with.
 [[gnu::always_inline]] constexpr bool has_small_weights(const Network& net) {
@@ -127,7 +127,7 @@ constexpr Long kSecondLevel = 1024 * 1024;  // bytes of a core's cache of that l
 // sequences or steps never have more chunks. It does not depend on the instruction set. backends/operator.py has the
 // same.
 [[gnu::always_inline]] constexpr Long backward_chunk(const Network& net) {
-  constexpr Long kThirdLevel = 8 * 1024 * 1024, kRows = 512, kSteps = 8;
+  constexpr Long kRows = 512, kSteps = 8;
   const Long bytes = (net.number == Number::f32 ? 4 : 8) * (net.cell->gates + net.cell->splits) * net.H * net.B;
   if (bytes == 0 || net.T == 0) return 1;  // no sequence has a step
   const Long all = kThirdLevel > bytes ? kThirdLevel / bytes : 1, second = 2 * kSecondLevel / bytes;

@@ -11,10 +11,9 @@ namespace elman::ELMAN_TARGET {
 // a half of them, but are at least as many rows as a sum takes at once; of two directions, which run at the same time
 // where one chunk holds all steps, they fill the third-level cache.
 template <class T> long chunk_of(const Network& net, const Plan& plan) {
-  constexpr long kMost = 8 * 1024 * 1024;
   const long step = static_cast<long>(sizeof(T)) * max(1, plan.columns * net.H * net.B);
   const long few = max(halves_of(net) * kSecondLevel / step, kRowsSummed / max(1, net.B));
-  const long most = max(1, net.D == 2 ? kMost / step : min(kMost / step, few));
+  const long most = max(1, net.D == 2 ? kThirdLevel / step : min(kThirdLevel / step, few));
   const long chunks = max(1, ceil_div(net.T, most));
   return max(1, ceil_div(net.T, chunks));
 }
@@ -26,9 +25,9 @@ template <class T> class BackwardOfDirection : public ByHalves<BackwardOfDirecti
       : ByHalves<BackwardOfDirection>(direction.call.net, chunk), direction_(direction), parts_(parts),
         order_(StepOrder{direction_.call.net, is_reverse(), 0, direction_.call.net.B}.reversed()),
         plan_(direction_.of.plan()), capacity_(needed ? chunk * direction_.call.net.B : 0),
-        halves_(halves_of(direction_.call.net)), again_(needed && direction_.call.recompute),
-        shared_(direction_, capacity_), weights_(plan_, direction_.call.net, again_ ? direction_.call.net.H : 0,
-                                            direction_.of.I, parts.by.column_parts, parts.in_blocks),
+        again_(needed && direction_.call.recompute), shared_(direction_, capacity_),
+        weights_(plan_, direction_.call.net, again_ ? direction_.call.net.H : 0, direction_.of.I, parts.by.column_parts,
+            parts.in_blocks),
         kept_stride_(plane<T>(capacity_ * direction_.call.net.H)),
         kept_(again_ ? (plan_.saved + plan_.products) * kept_stride_ : 0),
         products_{{direction_, shared_, order_, 0, needed ? chunk : 0},
@@ -74,6 +73,7 @@ template <class T> class BackwardOfDirection : public ByHalves<BackwardOfDirecti
   }
 
  private:
+  using ByHalves<BackwardOfDirection>::halves_;
   bool is_reverse() const { return direction_.of.index % direction_.call.net.D == 1; }
   KeptArrays<T> kept_of(long begin, long end) const {
     const Network& net = order_.net;
@@ -87,7 +87,6 @@ template <class T> class BackwardOfDirection : public ByHalves<BackwardOfDirecti
   const StepOrder order_;
   const Plan& plan_;
   const long capacity_;  // rows of a chunk
-  const long halves_;    // of the sequences
   const bool again_;
   const BackwardShared<T> shared_;
   const ProgramWeights<T> weights_;

@@ -9,11 +9,12 @@ namespace elman::ELMAN_TARGET {
 
 template <class T, class Cell> class DirectionBackward : public ByHalves<DirectionBackward<T, Cell>> {
   using Products = WeightGradients<T, Cell>;
+  using ByHalves<DirectionBackward>::halves_;
 
  public:
   // Chunks have so many positions; 0: nothing is needed of it.
   DirectionBackward(const BackwardTensors<T>& of, const Division& by, long positions)
-      : ByHalves<DirectionBackward>(of.order.net, positions), tensors_(of), by_(by), halves_(halves_of(of.order.net)),
+      : ByHalves<DirectionBackward>(of.order.net, positions), tensors_(of), by_(by),
         gates_(of.order.net, positions, of.parameters.w_hr), recompute_(tensors_, gates_.capacity),
         scan_(tensors_, recompute_, gates_), w_ih_(positions > 0 ? Products::packed_size(tensors_) : 0),
         products_{{tensors_, gates_, w_ih_, 0, positions},
@@ -55,7 +56,6 @@ template <class T, class Cell> class DirectionBackward : public ByHalves<Directi
 
   const BackwardTensors<T> tensors_;
   const Division by_;
-  const long halves_;
   const GateGradients<T, Cell> gates_;
   const Recompute<T, Cell> recompute_;
   const BackwardScan<T, Cell> scan_;

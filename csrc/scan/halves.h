@@ -101,9 +101,11 @@ template <class Direction> class ByHalves {
     for (long i = 0; i < together && !failure; ++i) directions[i]->finish(team);
   }
 
+ protected:
+  const long T_, halves_, positions_;
+
  private:
   Direction& self() { return static_cast<Direction&>(*this); }
-  const long T_, halves_, positions_;
 };
 
 }  // namespace elman::ELMAN_TARGET
