@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import platform
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,3 +163,28 @@ def test_a_call_leaves_no_cycle_behind(backend: Backend, kind: Kind) -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+_FREED_AND_TAKEN_AGAIN = """
+import resource, torch, elman
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+for _ in range(3):
+    before = faults()
+    blocks = [torch.empty(2**20).fill_(1) for _ in range(8)]  # 32 MiB
+    print(faults() - before)
+    del blocks
+"""
+
+
+def test_memory_that_a_call_frees_is_not_faulted_in_again_by_the_next() -> None:
+    """By glibc, which otherwise keeps no more than twice the largest block, here 8 of 32 MiB."""
+    if platform.libc_ver()[0] != "glibc" or os.environ.get("ELMAN_NATIVE") == "0":
+        pytest.skip("the kernels change this of glibc alone")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"))}
+    command = [sys.executable, "-c", _FREED_AND_TAKEN_AGAIN]
+    first, second, third = map(int, subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.split())
+    assert 4 * second < first
+    assert 4 * third < first
