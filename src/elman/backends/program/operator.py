@@ -5,6 +5,7 @@ The program is among the arguments, as a text: so a recorded graph depends on no
 
 from __future__ import annotations
 
+from ctypes import cast, py_object
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,8 +41,12 @@ define(
 )
 
 
-def _described(cell: Cell, dtype: torch.dtype, draws: bool) -> tuple[str, str]:
-    """A cell's program as a text, and an empty string; or an empty string, and why there is none."""
+def _described(address: int, dtype: torch.dtype, draws: bool) -> tuple[str, str]:
+    """The program, as a text, of the cell whose ``id`` is given, and an empty string; or an empty string, and why there is none.
+
+    Older compilers (torch 2.8) hand over nothing but constants, as an ``id`` is one. They guard that the cell stays this very one.
+    """
+    cell: Cell = cast(address, py_object).value
     with outside_modes():
         try:
             if holds_tensors(frozen_cell(cell)):  # compilers do not guard a tensor's numbers: see ``_guard``
@@ -56,14 +61,14 @@ _described._dynamo_marked_constant = True  # type: ignore[attr-defined]  # calle
 
 def refusal(cell: Cell, dtype: torch.dtype, draws: bool) -> str | None:
     """Why a cell has no program, in a call that is recorded; None if it has one."""
-    return _described(cell, dtype, draws)[1] or None
+    return _described(id(cell), dtype, draws)[1] or None
 
 
 def run(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool, save: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack through the operator: the outputs and the final states. ``save``: whether a gradient will follow."""
-    text, _ = _described(stack.cell, x.dtype, spans.draws is not None)
+    text, _ = _described(id(stack.cell), x.dtype, spans.draws is not None)
     if torch.compiler.is_dynamo_compiling():
         _guard(stack, x, params, spans)
     _, lengths, reset, fresh, step_inputs, draws = spans
@@ -145,7 +150,7 @@ class _Call:
         arrays = states + (0 if recompute else program.saved + len(program.products) - 1)
         line = 64 // self.x.element_size()
         lines = (rows * self.form.hidden_size + line - 1) // line
-        return (self.directions * arrays * (lines + (lines + 1) % 2) + bool(arrays)) * line
+        return (self.directions * arrays * (lines + (lines + 1) % 2) + min(arrays, 1)) * line
 
     def of_these_steps(self, hidden: Tensor | None, kept: Tensor | None, rows: int) -> tuple[Tensor | None, Tensor | None]:
         """What was saved of so many steps, from memory for all steps of x."""
