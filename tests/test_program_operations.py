@@ -173,6 +173,8 @@ OF_TWO: dict[str, Callable[[Any, Any], Any]] = {
     "maximum": lambda a, b: torch.maximum(a, b),
     "max": lambda a, b: torch.max(a, b),
     "clamp by a tensor": lambda a, b: torch.clamp(a, min=b),
+    "clamp by a tensor from above": lambda a, b: torch.clamp(a, max=b),
+    "clamp between tensors": lambda a, b: torch.clamp(a, b - 0.5, b) + torch.clamp(b, a * a, a) + torch.clamp(a, b, b),
     "where": lambda a, b: torch.where(a > b, a * a, b),
     "where with a number": lambda a, b: torch.where(a > b, 2.0, b),
     "where hides": lambda a, b: torch.where(b > 0, torch.sqrt(a), b),

@@ -127,11 +127,11 @@ def smaller(input: Value, other: Value) -> Value:
 
 
 def clamp(input: Value, min: Value | Number | None = None, max: Value | Number | None = None) -> Value:
+    if min is not None and max is not None:
+        return under(differentiate.clamp, made(Opcode.MIN, made(Opcode.MAX, input, min), max), input, min, max)
     if min is not None:
-        input = under(differentiate.clamp_min, made(Opcode.MAX, input, min), input, min)
-    if max is not None:
-        input = under(differentiate.clamp_max, made(Opcode.MIN, input, max), input, max)
-    return input
+        return under(differentiate.clamp_min, made(Opcode.MAX, input, min), input, min)
+    return input if max is None else under(differentiate.clamp_max, made(Opcode.MIN, input, max), input, max)
 
 
 def clamp_min(input: Value, min: Value | Number) -> Value:
