@@ -12,7 +12,7 @@ SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
 KERNELS := CMakeLists.txt $(filter csrc/%,$(SOURCES))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test lint bench docs docs-check wheels sanitize clients compilers neon clean
+.PHONY: help demo check test lint bench docs docs-check wheels sanitize clients compilers versions neon clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,10 @@ clients: .venv/installed-dev ## run programs of PyPI packages with Elman's modul
 # make compilers ARGS="g++-12 clang++-19"   takes these alone.
 compilers: .venv/installed-dev ## test the bitwise guarantees with every installed GCC and Clang
 	$(BIN)/python tests/compilers.py $(ARGS)
+
+# make versions ARGS="--session pythons-3.12"   goes to nox; pytest's arguments come behind --.
+versions: .venv/installed-dev ## run the quick tests under other versions of torch and Python
+	$(BIN)/nox $(ARGS)
 
 # An emulator (apt-get install g++-aarch64-linux-gnu qemu-user-static) runs the kernels of another processor against plain loops.
 neon: ## test the kernels for 64-bit Arm under an emulator

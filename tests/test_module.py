@@ -250,6 +250,8 @@ def test_a_batch_first_set_past_its_check_counts_by_its_truth(layer: str, value:
 
 @pytest.mark.parametrize("first", ["copy", "pickle", "repr", "compile", "why", "stream", "trace"])
 def test_a_class_that_was_assigned_is_enough_whatever_comes_first(first: str) -> None:
+    if first == "compile" and "2.12" <= torch.__version__ < "2.13":
+        pytest.skip("torch 2.12 raises a KeyError for an attribute that a module loses while it compiles")
     theirs, x = nn.GRU(3, 4), torch.randn(5, 2, 3)
     ours: Any = _given_our_class(copy.deepcopy(theirs))
     run: dict[str, Callable[[], Any]] = {
