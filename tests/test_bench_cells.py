@@ -147,6 +147,8 @@ WRONG: dict[str, list[str]] = {
     "--grid cells does not take --rows; leave it out": ["--grid", "cells", "--rows", "1"],
     "--grid cells does not take --a-a; leave it out": ["--grid", "cells", "--a-a"],
     "--grid cells does not take --chart; leave it out": ["--grid", "cells", "--chart", "/dev/null/charts"],
+    "--grid cells does not take --compiled; leave it out": ["--grid", "cells", "--compiled"],
+    "--cell zoo.MGU does not take --compiled; leave it out": ["--cell", "zoo.MGU", "--compiled"],
     "--cell zoo.MGU does not take --rows; leave it out": ["--cell", "zoo.MGU", "--rows", "1"],
     "--cell zoo.MGU does not take --grid edge; leave it out": ["--cell", "zoo.MGU", "--grid", "edge"],
 }

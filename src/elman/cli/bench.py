@@ -165,10 +165,10 @@ def bench(
         return
     _refuse("--device cpu", {"--dtype": dtype, "--ragged": ragged})
     of_cells = is_own(cell) or grid is Grid.cells
-    if of_cells and not compiled:
+    if of_cells:
         other = f"--grid {grid.value}" if grid not in (None, Grid.cells) else ""
         what = f"--cell {cell}" if is_own(cell) else "--grid cells"
-        _refuse(what, {"--rows": rows, other: other, "--chart": chart, "--a-a": a_a})
+        _refuse(what, {"--rows": rows, other: other, "--chart": chart, "--a-a": a_a, "--compiled": compiled})
     grid = grid or Grid.sizes
     if compiled:
         unfit = {"--grid sequences": grid is Grid.sequences, "--against": against != LIBRARIES, "--chart": chart, "--a-a": a_a}
