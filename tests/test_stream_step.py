@@ -35,10 +35,10 @@ def test_every_layout_of_rows_is_read_right() -> None:
     with torch.no_grad():
         expected = rnn(base[None])[0][0]
     wide = np.zeros((6, 8), np.float32)
-    wide[::2, :4] = base
+    wide[::2, :4] = base.numpy()
     bytes_ = np.zeros(3 * 4 * 4 + 1, np.uint8)
     odd = bytes_[1:].view(np.float32).reshape(3, 4)
-    odd[:] = base
+    odd[:] = base.numpy()
     frozen = base.numpy().copy()
     frozen.flags.writeable = False
     arrays = {
