@@ -82,7 +82,7 @@ wheels: ## build wheels for this machine into dist/ and test each without a comp
 	.ci/wheels $(ARGS)
 
 clean: ## remove build output, but not .venv
-	rm -rf build dist .venv/installed-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist .nox .venv/installed-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
 # --- Set-up -----------------------------------------------------------------------------------------------------------

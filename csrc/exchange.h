@@ -5,6 +5,8 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <cstdlib>
+
 #include "views.h"
 
 namespace elman {
@@ -88,6 +90,20 @@ inline nb::object allocate(nb::handle like, const Shape& shape, Long members) {
   }
   PyObject* arguments[] = {like.ptr(), sizes.ptr(), strides.ptr()};
   return returned(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));
+}
+
+// glibc gives memory at the heap's end back to the system if it is more than twice the largest block that was ever
+// freed: then each training step takes the same pages anew. To free the largest block that it looks at, once and
+// untouched, lets it keep up to 64 MiB; where a user has set its thresholds, nothing changes.
+inline void keep_freed_memory() {
+#ifdef __GLIBC__
+  static const bool once = [] {
+    void* volatile block = std::malloc((std::size_t{32} << 20) - (std::size_t{8} << 10));
+    std::free(block);
+    return true;
+  }();
+  static_cast<void>(once);
+#endif
 }
 
 }  // namespace elman

@@ -2,8 +2,6 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/vector.h>
 
-#include <cstdlib>
-
 #include "memory.h"
 #include "operands.h"
 #include "processors.h"
@@ -30,20 +28,9 @@ void activation(int which, nb::handle from, nb::handle to) {
   target()->activation(static_cast<Activation>(which), number, in, out, n);
 }
 
-// glibc gives memory at the heap's end back to the system if it is more than twice the largest block that was ever
-// freed: then each training step takes the same pages anew. To free the largest block that it looks at, once and
-// untouched, lets it keep up to 64 MiB; where a user has set its thresholds, nothing changes.
-void keep_freed_memory() {
-#ifdef __GLIBC__
-  void* volatile block = std::malloc((std::size_t{32} << 20) - (std::size_t{8} << 10));
-  std::free(block);
-#endif
-}
-
 }  // namespace
 
 void bind_machine(nb::module_& m) {
-  keep_freed_memory();
   m.def("use", [](const std::string& name) { target() = &choose_target(name); });
   m.def("isa", [] { return std::string(target()->name); });
   m.def("assume_barrier", &Team::assume_barrier);

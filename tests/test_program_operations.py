@@ -174,6 +174,10 @@ OF_TWO: dict[str, Callable[[Any, Any], Any]] = {
     "max": lambda a, b: torch.max(a, b),
     "clamp by a tensor": lambda a, b: torch.clamp(a, min=b),
     "clamp by a tensor from above": lambda a, b: torch.clamp(a, max=b),
+    "clamp by a constant": lambda a, b: torch.clamp(a, min=torch.tensor(0.0)) + torch.clamp_max(b, torch.ones_like(b)),
+    "clamp between constants": lambda a, b: (
+        torch.clamp(a, torch.zeros_like(a), torch.ones_like(a)) + torch.clamp(b, torch.tensor(1.0), torch.tensor(0.0))
+    ),
     "clamp between tensors": lambda a, b: torch.clamp(a, b - 0.5, b) + torch.clamp(b, a * a, a) + torch.clamp(a, b, b),
     "where": lambda a, b: torch.where(a > b, a * a, b),
     "where with a number": lambda a, b: torch.where(a > b, 2.0, b),

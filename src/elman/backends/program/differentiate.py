@@ -124,37 +124,39 @@ DERIVATIVES: dict[Opcode, Rule] = {
 # Rules of their own for what is composed of several opcodes, called by the operation.
 
 
-# From torch 2.14 on a number at a bound gets nothing, and one at a bound that is a tensor shares its gradient with it.
-_CLAMPS_STRICTLY = torch.__version__ >= "2.14"
+# From torch 2.14 on, what equals a bound gets nothing if that is a number, and shares its gradient with one that is a tensor.
+_CLAMPS_STRICTLY = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
 _FROM, _TO = (Opcode.GT, Opcode.LT) if _CLAMPS_STRICTLY else (Opcode.GE, Opcode.LE)
 
 
 def clamp_min(g: E, y: E, a: E, low: E) -> tuple[E | None, ...]:
-    if _CLAMPS_STRICTLY and low.number is None:
-        return DERIVATIVES[Opcode.MAX](g, y, a, low)
     return where(a.op(_FROM, low), g, 0.0), where(a.op(Opcode.LT, low), g, 0.0)
 
 
 def clamp_max(g: E, y: E, a: E, high: E) -> tuple[E | None, ...]:
-    if _CLAMPS_STRICTLY and high.number is None:
-        return DERIVATIVES[Opcode.MIN](g, y, a, high)
     return where(a.op(_TO, high), g, 0.0), where(a.op(Opcode.GT, high), g, 0.0)
 
 
 def clamp(g: E, y: E, a: E, low: E, high: E) -> tuple[E | None, ...]:
+    inside = where(a.op(_FROM, low), where(a.op(_TO, high), g, 0.0), 0.0)
+    of_low = where(a.op(Opcode.LT, low), where(low.op(Opcode.LT, high), g, 0.0), 0.0)
+    return inside, of_low, where(a.op(Opcode.GT, high), g, where(low.op(Opcode.GT, high), g, 0.0))
+
+
+def _clamp_sharing(g: E, y: E, a: E, low: E, high: E) -> tuple[E | None, ...]:
     below, above = a.op(Opcode.LT, low), a.op(Opcode.GT, high)
-    if low.number is not None and high.number is not None:
-        return where(a.op(_FROM, low), where(a.op(_TO, high), g, 0.0), 0.0), None, None
-    ordered, crossed = low.op(Opcode.LT, high), low.op(Opcode.GT, high)
-    if not _CLAMPS_STRICTLY:
-        inside = where(a.op(Opcode.GE, low), where(a.op(Opcode.LE, high), g, 0.0), 0.0)
-        return inside, where(below, where(ordered, g, 0.0), 0.0), where(above, g, where(crossed, g, 0.0))
-    at_low, at_high = (where(ordered, a.op(Opcode.EQ, bound), 0.0) for bound in (low, high))
+    at_low, at_high = (where(low.op(Opcode.LT, high), a.op(Opcode.EQ, bound), 0.0) for bound in (low, high))
     half, one_side = g * 0.5, low.op(Opcode.LE, high)
     of_a = where(below, 0.0, where(above, 0.0, where(at_low, half, where(at_high, half, g))))
     of_low = where(one_side, where(below, g, where(at_low, half, 0.0)), 0.0)
-    of_high = where(one_side, where(above, g, where(at_high, half, 0.0)), where(crossed, g, 0.0))
+    of_high = where(one_side, where(above, g, where(at_high, half, 0.0)), where(low.op(Opcode.GT, high), g, 0.0))
     return of_a, of_low, of_high
+
+
+# By bounds that are tensors, be they constant: torch has other operators for these.
+clamp_min_by_tensor = DERIVATIVES[Opcode.MAX] if _CLAMPS_STRICTLY else clamp_min
+clamp_max_by_tensor = DERIVATIVES[Opcode.MIN] if _CLAMPS_STRICTLY else clamp_max
+clamp_by_tensors = _clamp_sharing if _CLAMPS_STRICTLY else clamp
 
 
 def hardtanh(g: E, y: E, a: E, low: E, high: E) -> tuple[E | None, ...]:

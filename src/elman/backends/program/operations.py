@@ -16,6 +16,8 @@ from elman.backends.program.stand_in import Value, refuse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from elman.backends.program.graph import Rule
+
     Number = int | float
     Operation = Callable[..., Any]
 
@@ -128,10 +130,15 @@ def smaller(input: Value, other: Value) -> Value:
 
 def clamp(input: Value, min: Value | Number | None = None, max: Value | Number | None = None) -> Value:
     if min is not None and max is not None:
-        return under(differentiate.clamp, made(Opcode.MIN, made(Opcode.MAX, input, min), max), input, min, max)
+        rule: Rule = differentiate.clamp_by_tensors if isinstance(min, Value) or isinstance(max, Value) else differentiate.clamp
+        return under(rule, made(Opcode.MIN, made(Opcode.MAX, input, min), max), input, min, max)
     if min is not None:
-        return under(differentiate.clamp_min, made(Opcode.MAX, input, min), input, min)
-    return input if max is None else under(differentiate.clamp_max, made(Opcode.MIN, input, max), input, max)
+        rule = differentiate.clamp_min_by_tensor if isinstance(min, Value) else differentiate.clamp_min
+        return under(rule, made(Opcode.MAX, input, min), input, min)
+    if max is not None:
+        rule = differentiate.clamp_max_by_tensor if isinstance(max, Value) else differentiate.clamp_max
+        return under(rule, made(Opcode.MIN, input, max), input, max)
+    return input
 
 
 def clamp_min(input: Value, min: Value | Number) -> Value:

@@ -22,13 +22,13 @@ from elman.backends.program.program import Role
 from elman.backends.program.stand_in import NotRecordedError
 from elman.backends.program.text import program_from, text_of
 from elman.backends.spans import Spans
+from elman.cells import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from elman.backends.program.program import Program
     from elman.backends.stack import Stack
-    from elman.cells import Cell
 
 # ``operands``: x; the initial states and the fresh states, if they are given; the step inputs; the random numbers, if they are drawn; the
 # parameters. ``form``: the numbers of ``Form``. Results: the output, the final states, and, with ``save``, ``Kept`` of as many steps as x
@@ -46,9 +46,11 @@ def _described(address: int, dtype: torch.dtype, draws: bool) -> tuple[str, str]
 
     Older compilers (torch 2.8) hand over nothing but constants, as an ``id`` is one. They guard that the cell stays this very one.
     """
-    cell: Cell = cast(address, py_object).value
+    cell = cast(address, py_object).value
     with outside_modes():
         try:
+            if not isinstance(cell, Cell):  # of what a compiled function makes, some hand over the id of another object
+                raise NotRecordedError("does not run a cell that is made in compiled code")
             if holds_tensors(frozen_cell(cell)):  # compilers do not guard a tensor's numbers: see ``_guard``
                 raise NotRecordedError("does not record a step that reads a tensor beside its arguments")
             return text_of(program_of(cell, dtype, draws)), ""
