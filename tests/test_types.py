@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import pydoc
 import re
@@ -82,9 +83,11 @@ def test_help_tells_every_argument_result_and_parameter(name: str) -> None:
 def test_each_doc_is_in_the_source_where_an_editor_looks(name: str) -> None:
     """In the class itself, or in the class that a method is inherited from: nothing is put together at run time."""
     kind: Any = getattr(elman, name)
-    assert kind.__doc__ in inspect.getsource(kind)
+    (written,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(written, ast.ClassDef)
+    assert ast.get_docstring(written) == inspect.getdoc(kind)
     for method in ("__init__", "forward"):
-        owner = next(base for base in kind.__mro__ if getattr(vars(base).get(method), "__doc__", None))
+        owner = next(base for base in kind.__mro__ if method in vars(base) and vars(base)[method].__doc__)
         assert issubclass(owner, nn.Module)
         assert owner.__module__.startswith("elman.layers")
         assert "Args:" in inspect.getsource(vars(owner)[method])
