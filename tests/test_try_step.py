@@ -13,6 +13,8 @@ import torch
 
 import elman
 import own_cells
+from elman.backends.program.stand_in import NotRecordedError
+from elman.layers import try_step
 from own_cells import cell
 
 COUNTER = count()
@@ -266,6 +268,52 @@ def test_a_step_is_tried_in_the_dtype_of_the_network() -> None:
     rnn = elman.Recurrent(cell(wider), 3, 4, dtype=torch.float64).float()
     with pytest.raises(RuntimeError, match=r"to return c of torch\.float32, as it was before, got torch\.float64"):
         rnn(torch.zeros(5, 2, 3))
+
+
+def test_a_step_is_tried_once_until_what_it_depends_on_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    real = try_step._step
+    monkeypatch.setattr(try_step, "_step", lambda cell, units, *rest: tried.append(units) or real(cell, units, *rest))
+
+    def times(made: elman.Cell, *sizes: int, **options: Any) -> int:
+        tried.clear()
+        elman.Recurrent(made, *sizes, **options)
+        return len(tried)
+
+    class Fresh(own_cells.Decay):
+        pass
+
+    assert times(Fresh(), 3, 4) == 2
+    assert times(Fresh(), 5, 4) == 0
+    assert times(Fresh(), 3, 5) == 2
+    assert times(Fresh(), 3, 4, dtype=torch.float64) == 2
+    assert times(Fresh(0.2), 3, 4) == 2
+    monkeypatch.setattr(Fresh, "step", too_few)
+    for _ in range(2):  # what is wrong is said each time
+        with pytest.raises(RuntimeError, match="expected the step of Fresh"):
+            times(Fresh(), 3, 4)
+
+
+def test_a_step_that_cannot_be_compared_is_tried_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(try_step, "frozen_cell", _refuse)
+    tried: list[int] = []
+    real = try_step._step
+    monkeypatch.setattr(try_step, "_step", lambda cell, units, *rest: tried.append(units) or real(cell, units, *rest))
+    for _ in range(2):
+        elman.Recurrent(own_cells.Decay(), 3, 4)
+    assert len(tried) == 4
+
+
+def _refuse(cell: object) -> None:
+    raise NotRecordedError("does not run this")
+
+
+def test_no_more_cells_are_remembered_than_a_fixed_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(try_step, "_MOST", 3)
+    monkeypatch.setattr(try_step, "_passed", {})
+    for units in range(1, 9):
+        elman.Recurrent(own_cells.Decay(), 3, units)
+    assert [key[1] for key in try_step._passed] == [6, 7, 8]
 
 
 def changes_its_mind(self, x, r, s, p):

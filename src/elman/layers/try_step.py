@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from elman.backends.program.frozen import frozen_cell
+from elman.backends.program.stand_in import NotRecordedError
 from elman.cells.cell import options_of
 from elman.cells.values import Values, as_states, check_shapes, missing
 from elman.layers.errors import brief, words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from elman.cells import Cell
 
@@ -32,12 +34,32 @@ _TORCH = os.path.dirname(torch.__file__)
 _OURS = tuple([os.path.join(os.path.dirname(os.path.dirname(__file__)), *room) for room in (("cells", "values.py"), ("layers",))])
 
 
+_MOST = 1024  # cells that are remembered
+_passed: dict[Hashable, None] = {}
+
+
 def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-    """Take a step of the cell with so many units and raise an error if something is wrong with it: see ``check_cell.as_cell``."""
+    """Take a step of the cell with so many units and raise an error if something is wrong with it: see ``check_cell.as_cell``.
+
+    Not if nothing was wrong with a cell whose step does the same.
+    """
     where = torch.device(device) if device is not None else torch.get_default_device()
     where = torch.device("cpu") if where.type == "meta" else where
     dtype = dtype or torch.get_default_dtype()
     dtype = dtype if dtype is torch.float64 else torch.float32  # narrower ones lack operations on some devices
+    try:
+        key = frozen_cell(cell), units, where, dtype
+    except NotRecordedError:
+        _try(cell, units, where, dtype)
+        return
+    if key not in _passed:
+        _try(cell, units, where, dtype)
+        while len(_passed) >= _MOST:
+            _passed.pop(next(iter(_passed)), None)
+        _passed[key] = None
+
+
+def _try(cell: Cell, units: int, where: torch.device, dtype: torch.dtype) -> None:
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         for training in (True, False) if cell.draws else (True,):
             options, (torchs, others) = options_of(cell), _generators(where)
