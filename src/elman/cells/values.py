@@ -155,11 +155,11 @@ def _after(
     arguments: list[Any] = [
         x,
         r,
-        Values("s", cell, zip(cell.states, states, strict=True)),
+        Values("s", cell, [*zip(cell.states, states, strict=True)]),
         Values("p", cell, [(name, weights[name]) for name in cell.parameters]),
     ]
     if cell.draws:
-        arguments.append(None if draws is None else Values("d", cell, zip(cell.draws, draws, strict=True)))
+        arguments.append(None if draws is None else Values("d", cell, [*zip(cell.draws, draws, strict=True)]))
     after = as_states(cell, cell.step(*arguments))
     if "weight_hr" in weights:
         after = (linear(after[0], weights["weight_hr"]), *after[1:])
