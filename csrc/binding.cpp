@@ -87,6 +87,7 @@ nb::object backward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handl
     o.add(kGradX, grad_x, true), o.add_all(kGradInitial, grad_initial, true);
     o.add_all(kGradFresh, grad_fresh, true), o.add_all(kGradParams, grad_params, true);
   } else {
+    keep_freed_memory();  // of a step of training, which others follow
     const Stack& stack = call.stack;
     const Batch batch = call.batch();
     const auto needs = nb::cast<nb::tuple>(needs_grad);

@@ -230,7 +230,6 @@ template <class Stack, class Contract> class Invocation {
   // Makes memory like x for what the call writes, where it is needed.
   nb::object make(Role role, const Shape& shape, Long index = -1, bool needed = true) {
     if (needed && PyObject_CheckBuffer(x_.ptr())) throw Mismatch("memory for all results, got none, and an array as x");
-    if (needed && role.number == kGradParams.number) keep_freed_memory();  // of a step of training, which others follow
     nb::object made = needed ? allocate(x_, shape, stack.members) : nb::none();
     operands.add_made(role, made, index);
     return made;

@@ -126,6 +126,7 @@ nb::object program_backward(nb::handle program, nb::tuple numbers, nb::handle pa
   const Long count = 1 + starts + freshes + plan.step_inputs + directions * each;
   if (static_cast<Long>(needs_grad.size()) != count)
     throw Mismatch("needs_grad for ", count, " operands, got ", needs_grad.size());
+  keep_freed_memory();  // of a step of training, which others follow
   nb::list gradients;
   const auto make = [&](Role role, const Shape& shape, Long index = -1) {
     gradients.append(call.make(role, shape, index, needs_grad[gradients.size()].is(Py_True)));
