@@ -248,7 +248,7 @@ def test_a_trace_prints_its_shapes() -> None:
 
 
 def test_a_compiler_takes_a_trace_if_in_several_graphs() -> None:
-    """As those of torch 2.8 and 2.9, which ask for no tensor's id."""
+    """As under torch 2.8 and 2.9, whose compiler does not know the id of a tensor."""
     rnn, x = elman.GRU(3, 4), torch.randn(5, 2, 3)
     torch.compiler.reset()
     found = torch.compile(lambda x: rnn.trace(x).gates, backend="eager")(x)

@@ -270,11 +270,16 @@ def test_a_step_is_tried_in_the_dtype_of_the_network() -> None:
         rnn(torch.zeros(5, 2, 3))
 
 
-def test_a_step_is_tried_once_until_what_it_depends_on_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[int] = []
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The units of each step that is tried."""
+    found: list[int] = []
     real = try_step._step
-    monkeypatch.setattr(try_step, "_step", lambda cell, units, *rest: tried.append(units) or real(cell, units, *rest))
+    monkeypatch.setattr(try_step, "_step", lambda cell, units, *rest: found.append(units) or real(cell, units, *rest))
+    return found
 
+
+def test_a_step_is_tried_once_until_what_it_depends_on_changes(tried: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     def times(made: elman.Cell, *sizes: int, **options: Any) -> int:
         tried.clear()
         elman.Recurrent(made, *sizes, **options)
@@ -294,11 +299,8 @@ def test_a_step_is_tried_once_until_what_it_depends_on_changes(monkeypatch: pyte
             times(Fresh(), 3, 4)
 
 
-def test_a_step_that_cannot_be_compared_is_tried_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_cannot_be_compared_is_tried_each_time(tried: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(try_step, "frozen_cell", _refuse)
-    tried: list[int] = []
-    real = try_step._step
-    monkeypatch.setattr(try_step, "_step", lambda cell, units, *rest: tried.append(units) or real(cell, units, *rest))
     for _ in range(2):
         elman.Recurrent(own_cells.Decay(), 3, 4)
     assert len(tried) == 4
