@@ -5,11 +5,13 @@ Each has an environment of its own in ``.nox``. On Linux these are PyPI's builds
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import nox
 
 TORCHES = ("2.8.0", "2.9.1", "2.10.0", "2.11.0", "2.12.0", "2.14.1")  # from the oldest that pyproject.toml allows to the newest
 PYTHONS = ("3.10", "3.12", "3.13")
-DEVELOPED_WITH = "2.13.0"  # torch, in constraints.txt
 
 
 @nox.session(reuse_venv=True)
@@ -22,7 +24,8 @@ def torches(session: nox.Session, torch: str) -> None:
 @nox.session(python=PYTHONS, reuse_venv=True)
 def pythons(session: nox.Session) -> None:
     """The quick tests under this version of Python. One that is not installed is skipped."""
-    _test(session, DEVELOPED_WITH, f"build/python{session.python}")
+    (torch,) = re.findall(r"^torch==(.+)$", Path("constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    _test(session, torch, f"build/python{session.python}")
 
 
 def _test(session: nox.Session, torch: str, build: str) -> None:

@@ -44,7 +44,7 @@ define(
 def _described(address: int, dtype: torch.dtype, draws: bool) -> tuple[str, str]:
     """The program, as a text, of the cell whose ``id`` is given, and an empty string; or an empty string, and why there is none.
 
-    Older compilers (torch 2.8) hand over nothing but constants, as an ``id`` is one. They guard that the cell stays this very one.
+    Older compilers (torch 2.8, 2.9) hand over nothing but constants, as an ``id`` is one. They guard that the cell stays this very one.
     """
     cell = cast(address, py_object).value
     with outside_modes():

@@ -215,7 +215,7 @@ SENTENCES = {
     "{backend} does not run packed sequences of a cell of your own": "{backend} 后端不支持自定义 cell 的打包序列（PackedSequence）",
     # What a step does that no kernel runs
     "{backend} does not run a cell with an option of type {type}": "{backend} 后端不支持含有 {type} 类型选项的 cell",
-    "{backend} does not run a cell that is made in compiled code": "{backend} 不支持在编译的代码中创建的 cell",
+    "{backend} does not run a cell that is made in compiled code": "{backend} 后端不支持在编译的代码中创建的 cell",
     "{backend} does not record a step that reads a tensor beside its arguments": (
         "{backend} 后端在编译或导出时不支持读取参数以外的张量的 step"
     ),
