@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from elman import Cell
-from elman.backends.program import lookup
+from elman.backends.program import lookup, remembered
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
 from program_cells import LSTM, Noisy
@@ -180,7 +180,7 @@ def test_draws_dtype_and_trace_are_programs_of_their_own() -> None:
 
 
 def test_programs_are_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "_MOST", 3)
+    monkeypatch.setattr(remembered, "_MOST", 3)
     monkeypatch.setattr(lookup, "_found", {})
     cells = [Leaky(alpha=float(each)) for each in range(5)]
     programs = [found(each) for each in cells]

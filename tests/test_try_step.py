@@ -13,6 +13,7 @@ import torch
 
 import elman
 import own_cells
+from elman.backends.program import remembered
 from elman.backends.program.stand_in import NotRecordedError
 from elman.layers import try_step
 from own_cells import cell
@@ -311,7 +312,7 @@ def _refuse(cell: object) -> None:
 
 
 def test_no_more_cells_are_remembered_than_a_fixed_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(try_step, "_MOST", 3)
+    monkeypatch.setattr(remembered, "_MOST", 3)
     monkeypatch.setattr(try_step, "_passed", {})
     for units in range(1, 9):
         elman.Recurrent(own_cells.Decay(), 3, units)

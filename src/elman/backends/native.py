@@ -54,15 +54,15 @@ class NativeBackend(KernelBackend):
             return f"does not run on {x.device.type} (CPU only)"
         if x.dtype not in kernels.NUMBERS:
             return f"does not run {_name(x.dtype)} (float32, float64 and bfloat16 only)"
-        if stack.cell.name not in kernels.CELLS and (why_not := programs.refusal(stack, x, spans)) is not None:
-            return why_not
-        others = (*params, *(states or ()), *(spans.fresh or ()))
+        others = (*params, *(states or ()), *(spans.fresh or ()), *(spans.step_inputs or ()))
         if torch.is_autocast_enabled("cpu"):
             target = torch.get_autocast_dtype("cpu")
             if target is not torch.bfloat16:
                 return f"does not run under autocast to {_name(target)} (bfloat16 only)"
             if any(t.dtype is torch.float64 for t in (x, *others)):
                 return "does not run float64 under autocast"
+        if stack.cell.name not in kernels.CELLS and (why_not := programs.refusal(stack, x, states, params, spans)) is not None:
+            return why_not
         return self.refuses_call(stack, x, states, params, spans)
 
     def run(

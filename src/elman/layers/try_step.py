@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from elman.backends.program.frozen import frozen_cell
+from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError
 from elman.cells.cell import options_of
 from elman.cells.values import Values, as_states, check_shapes, missing
@@ -34,7 +35,6 @@ _TORCH = os.path.dirname(torch.__file__)
 _OURS = tuple([os.path.join(os.path.dirname(os.path.dirname(__file__)), *room) for room in (("cells", "values.py"), ("layers",))])
 
 
-_MOST = 1024  # cells that are remembered
 _passed: dict[Hashable, None] = {}
 
 
@@ -54,9 +54,7 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
         return
     if key not in _passed:
         _try(cell, units, where, dtype)
-        while len(_passed) >= _MOST:
-            _passed.pop(next(iter(_passed)), None)
-        _passed[key] = None
+        remember(_passed, key, None)
 
 
 def _try(cell: Cell, units: int, where: torch.device, dtype: torch.dtype) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from elman.backends.program.reach import Reach, is_settled, package_of
+from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError
 from elman.cells.cell import slots_of
 
@@ -207,7 +208,6 @@ class _Key:
         self.definition = definition
 
 
-_MOST = 1024  # classes and functions that are known: so those made in a loop do not pile up
 _keys: dict[type | types.FunctionType, _Key] = {}
 
 
@@ -218,7 +218,6 @@ def _key_of(thing: type | types.FunctionType) -> _Key:
         if key is not None and key.definition.means(now):
             key.definition = now
         else:
-            while len(_keys) >= _MOST:
-                _keys.pop(next(iter(_keys)), None)
-            key = _keys[thing] = _Key(now)
+            key = _Key(now)
+            remember(_keys, thing, key)
     return key

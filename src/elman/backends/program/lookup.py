@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from torch._C import _len_torch_function_stack
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.overrides import _pop_mode_temporarily
@@ -13,17 +14,15 @@ from torch.utils._python_dispatch import _disable_current_modes
 from elman.backends.program.build import build
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.record import record
+from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError, UnlikeStepsError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
-    import torch
-
     from elman.backends.program.program import Program
     from elman.cells import Cell
 
-_MOST = 1024  # programs that are kept
 _found: dict[Hashable, Program | str] = {}
 
 
@@ -49,9 +48,7 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
                 f"expected the step of {type(cell).__name__} not to change the cell, got a changed one: "
                 "keep what lasts from step to step in a state"
             )
-        while len(_found) >= _MOST:
-            del _found[next(iter(_found))]
-        _found[key] = found
+        remember(_found, key, found)
     if isinstance(found, str):
         raise NotRecordedError(found)
     return found
@@ -67,10 +64,11 @@ def _made(cell: Cell, dtype: torch.dtype, draws: bool, traced: bool) -> Program 
 
 @contextmanager
 def outside_modes() -> Iterator[None]:
-    """Leave all modes and transforms of torch for a while: they would record how a step is recorded, or change it."""
+    """Leave all modes and transforms of torch, and autocast, for a while: they would record how a step is recorded, or change it."""
     with ExitStack() as outside:
         while _len_torch_function_stack() > 0:
             outside.enter_context(_pop_mode_temporarily())
         outside.enter_context(_disable_current_modes())
         outside.enter_context(temporarily_clear_interpreter_stack())
+        outside.enter_context(torch.autocast("cpu", enabled=False))
         yield

@@ -10,7 +10,7 @@ from torch._C._functorch import TransformType, get_interpreter_stack
 
 from elman.backends import mapped
 from elman.backends.kernel_backend import cast, has_gradient, is_exporting, node_inputs, own_spans
-from elman.backends.program import call, operator
+from elman.backends.program import autocast, call, operator
 from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun, Run
 from elman.backends.program.stand_in import NotRecordedError
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 _WITH_STEP_INPUTS = Spans(step_inputs=())  # as a node keeps them (``own_spans``)
 
 
-def refusal(stack: Stack, x: Tensor, spans: Spans) -> str | None:
+def refusal(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> str | None:
     """Why a stack does not run by its cell's program; None if it does. Does not repeat the checks that apply to all cells."""
-    if torch.is_autocast_enabled("cpu"):
-        return "does not run a cell of your own under autocast"
     if _get_tracing_state() is not None or torch.onnx.is_in_onnx_export():
         return "does not run a cell of your own under torch.jit.trace or torch.onnx.export"
     if spans.batch_sizes is not None:
@@ -42,18 +40,26 @@ def refusal(stack: Stack, x: Tensor, spans: Spans) -> str | None:
         if any(each is not None for each in (spans.lengths, spans.reset, spans.step_inputs, spans.draws)):
             return "does not run lengths, resets, step inputs or random numbers of a cell of your own under vmap"
     if _is_recorded():
-        return operator.refusal(stack.cell, _computed(x.dtype), spans.draws is not None)
-    try:
-        program_of(stack.cell, _computed(x.dtype), spans.draws is not None)
-    except NotRecordedError as error:
-        return str(error)
-    return None
+        why_not = operator.refusal(stack.cell, _computed(x.dtype), spans.draws is not None)
+        if why_not is not None:
+            return why_not
+    else:
+        try:
+            program_of(stack.cell, _computed(x.dtype), spans.draws is not None)
+        except NotRecordedError as error:
+            return str(error)
+    return autocast.refusal(stack, x, states, params, spans) if torch.is_autocast_enabled("cpu") else None
 
 
 def run(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """``Backend.run``, of a call that is not refused."""
+    if torch.is_autocast_enabled("cpu"):
+        every, last = autocast.result_dtypes(stack, x, states, params, spans)
+        with torch.autocast("cpu", enabled=False):
+            output, finals = run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
+        return output.to(every[0]), _as(last, finals)
     if x.dtype is torch.bfloat16:
         output, finals = run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
         return output.bfloat16(), tuple([final.bfloat16() for final in finals])
@@ -91,6 +97,8 @@ def _run_mapped(
 
 def trace(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> Traced:
     """``Backend.trace``, of a call that is not refused."""
+    if torch.is_autocast_enabled("cpu"):
+        return _trace_under_autocast(stack, x, states, params, spans)
     if x.dtype is torch.bfloat16:
         return trace(stack, *cast(torch.float32, x, states, params, spans)).to(torch.bfloat16)
     kernel = _kernel(stack, x.dtype, spans, traced=True)
@@ -107,6 +115,25 @@ def trace(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Se
         dict(zip(stack.cell.states[1:], steps[:others], strict=True)),
         dict(zip(stack.cell.traced, steps[others:], strict=True)),
     )
+
+
+def _trace_under_autocast(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> Traced:
+    every, last = autocast.result_dtypes(stack, x, states, params, spans)
+    with torch.autocast("cpu", enabled=False):
+        traced = trace(stack, *cast(torch.float32, x, states, params, spans))
+    first, *rest = every
+    others, gates = ({name: each.to(rest.pop(0)) for name, each in of.items()} for of in (traced.states, traced.gates))
+    return Traced(
+        traced.hidden.to(first),
+        _as(last, traced.finals),
+        others,
+        gates,
+    )
+
+
+def _as(dtypes: Sequence[torch.dtype], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The states in the first of these dtypes."""
+    return tuple([state.to(dtype) for state, dtype in zip(states, dtypes[: len(states)], strict=True)])
 
 
 def run_unchecked(

@@ -202,7 +202,7 @@ SENTENCES = {
     "{backend} does not run under compilers, torch modes or transforms": "{backend} 后端不支持在编译、torch 模式或变换下运行",
     "{backend} does not export projections to ONNX": "{backend} 后端不能把投影导出为 ONNX",
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
-    "{backend} does not run a cell of your own under autocast": "{backend} 后端在 autocast 下不支持自定义 cell",
+    "{backend} does not know the dtypes that this step gives under autocast": "{backend} 后端无法确定该 step 在 autocast 下各结果的 dtype",
     "{backend} does not run a cell of your own under torch.jit.trace or torch.onnx.export": (
         "{backend} 后端在 torch.jit.trace 或 torch.onnx.export 下不支持自定义 cell"
     ),
