@@ -117,15 +117,6 @@ def test_vmap_runs_it_on_the_kernels_and_why_says_so(own: Own, options: dict[str
     inner = torch.func.vmap(call, (None, 0))
     got = torch.func.vmap(inner, (0, 1), 1)(params, xs)
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
-    batch = xs[0, 0].shape[0 if rnns[0].batch_first else 1]
-    lengths = torch.arange(batch)
-
-    def ragged(x: Tensor) -> Tensor:
-        said = elman.why(rnns[0], x, lengths=lengths)
-        assert said == "reference: native does not run lengths, resets, step inputs or random numbers of a cell of your own under vmap"
-        return x
-
-    torch.func.vmap(ragged)(xs[:, 0])
 
 
 @every_own

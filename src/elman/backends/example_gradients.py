@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 
 def can_split(form: Form, packed: bool, x: Tensor) -> bool:
-    """Whether this is known of a call: it is not packed, and what needs a gradient is neither a projection nor what resets start from."""
+    """Whether this is known of a call: it is not packed, and what needs a gradient is neither a projection nor what resets start from; and
+    the kernels give gate gradients.
+    """
     begin = 1 + form.starts
     needs_fresh = any(form.needs_grad[begin : begin + form.freshes])
-    return not packed and not needs_fresh and not form.stack.proj_size and x.dtype is not torch.bfloat16
+    is_known = not needs_fresh and not form.stack.proj_size and form.program is None
+    return is_known and not packed and x.dtype is not torch.bfloat16
 
 
 def example_gradients(form: Form, operands: Operands, output: Tensor, hidden: Tensor | None, gates: Tensor) -> tuple[Tensor | None, ...]:
@@ -79,7 +82,7 @@ def _states_before(stack: Stack, operands: Operands, output: Tensor, index: int)
     direction, width = index % stack.num_directions, stack.state_sizes[0]
     lengths, reset = operands.lengths, operands.reset
     h = output[..., direction * width : (direction + 1) * width]
-    start = operands.states[0][index].unsqueeze(0) if operands.states else torch.zeros_like(h[:1])
+    start = operands.starts[0][index].unsqueeze(0) if operands.starts else torch.zeros_like(h[:1])
     before = torch.cat((h[1:], start) if direction else (start, h[:-1]))
     steps = torch.arange(len(h)).unsqueeze(1)
     if direction and lengths is not None:

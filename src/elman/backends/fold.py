@@ -11,6 +11,7 @@ from elman.backends.spans import Spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
 
     from torch import Tensor
 
@@ -25,11 +26,13 @@ class Form:
 
     Attributes:
         stack, batch_first: as ``call.forward`` takes them.
-        starts, freshes: how many initial and fresh states there are.
+        starts, freshes: how many initial states and step inputs, and how many fresh states there are.
         save: whether a gradient is to follow.
         needs_grad: of a gradient, which are made: as ``call.backward`` takes it.
         examples: of a gradient: how many examples lie one after another in the batch, each of which gets the parameters' gradients of its
             own; 0: they are summed.
+        program: what runs a cell of one's own (``program.transformed``), which gives nothing step by step to save or to split; None: the
+            kernels for x's device.
     """
 
     stack: Stack
@@ -39,6 +42,7 @@ class Form:
     save: bool = False
     needs_grad: tuple[bool, ...] = ()
     examples: int = 0
+    program: ModuleType | None = None
 
     @property
     def count(self) -> int:
@@ -47,13 +51,16 @@ class Form:
 
 
 class Operands(NamedTuple):
-    """A call's tensors. As a node's inputs they lie in one flat list."""
+    """A call's tensors. As a node's inputs they lie in one flat list.
+
+    ``starts`` are the initial states, if there are any, and behind them the step inputs: of all these the second axis is the batch.
+    """
 
     x: Tensor
     batch_sizes: Tensor | None
     lengths: Tensor | None
     reset: Tensor | None
-    states: tuple[Tensor, ...]
+    starts: tuple[Tensor, ...]
     fresh: tuple[Tensor, ...]
     params: tuple[Tensor, ...]
 
@@ -64,18 +71,21 @@ class Operands(NamedTuple):
         return Operands(x, batch_sizes, lengths, reset, tuple(flat[4:middle]), tuple(flat[middle:end]), tuple(flat[end : form.count]))
 
     def flat(self) -> Tensors:
-        return *self[:4], *self.states, *self.fresh, *self.params
+        return *self[:4], *self.starts, *self.fresh, *self.params
 
     def differentiable(self) -> tuple[Tensor, ...]:
-        return self.x, *self.states, *self.fresh, *self.params
+        return self.x, *self.starts, *self.fresh, *self.params
 
     def member(self, form: Form, index: int) -> Operands:
         """Those of one member of an ensemble."""
         return Operands.of(form, [None if t is None else t[index] for t in self.flat()])
 
-    def spans(self) -> Spans:
+    def of_call(self, form: Form) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans]:
+        """x, the initial states, the parameters and the spans, as a call takes them."""
         lengths = None if self.lengths is None else self.lengths.contiguous()  # vmap's examples may share them, or lie across
-        return Spans(self.batch_sizes, lengths, self.reset, self.fresh or None)
+        states = len(self.starts) - len(form.stack.cell.step_inputs)
+        spans = Spans(self.batch_sizes, lengths, self.reset, self.fresh or None, self.starts[states:] or None)
+        return self.x, self.starts[:states] or None, self.params, spans
 
 
 class Fold:
@@ -86,7 +96,7 @@ class Fold:
         lead = form.stack.lead
         self.x = lead if packed or form.batch_first else lead + 1  # the axis of the batch in x, in states, and in what is saved
         self.state, self.saved = lead + 1, lead + 1 if packed else lead + 2
-        # In x, batch_sizes, lengths, reset and the initial states.
+        # In x, batch_sizes, lengths, reset, the initial states and the step inputs.
         self.axes = (self.x, None, lead, lead + 1, *([self.state] * form.starts))
 
     def operands(self, flat: Sequence[Tensor | None], dims: Sequence[int | None]) -> list[Tensor | None]:

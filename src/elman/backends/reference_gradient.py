@@ -28,7 +28,7 @@ def reference_gradient(form: Form, flat: Sequence[Tensor | None], grad_outputs: 
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         own = Operands.of(form, (inputs[0], *o[1:4], *inputs[1:]))
-        results = _reference.run_as_laid_out(form.stack, own.x, own.states or None, own.params, own.spans(), form.batch_first)
+        results = _reference.run_as_laid_out(form.stack, *own.of_call(form), form.batch_first)
         return tuple([result for result, gradient in zip(results, grad_outputs, strict=True) if gradient is not None])
 
     _, pull, *_ = torch.func.vjp(run, *o.differentiable())

@@ -23,6 +23,7 @@ from elman.backends.reference_gradient import reference_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
 
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
@@ -41,13 +42,24 @@ def refusal() -> str | None:
 
 
 def run(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    spans: Spans,
+    batch_first: bool,
+    program: ModuleType | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Run a stack as ``call.forward`` does: the output and the final states."""
-    operands = Operands(x, *spans[:3], states or (), spans.fresh or (), tuple(params))
-    form = Form(stack, batch_first, len(operands.states), len(operands.fresh), _is_differentiated(operands.flat()))
+    """Run a stack as ``call.forward`` does: the output and the final states. ``program``: see ``Form``."""
+    operands = Operands(x, *spans[:3], (*(states or ()), *(spans.step_inputs or ())), spans.fresh or (), tuple(params))
+    save = _is_differentiated(operands.flat())
+    form = Form(stack, batch_first, len(operands.starts), len(operands.fresh), save, program=program)
     output, *finals = cast("tuple[Tensor, ...]", apply(Run, form, *operands.flat())[: 1 + len(stack.state_sizes)])
     return output, tuple(finals)
+
+
+def _kernels(form: Form, x: Tensor) -> Any:
+    return form.program or operator.kernels_of(x)
 
 
 def _is_differentiated(tensors: Tensors) -> bool:
@@ -68,10 +80,8 @@ class Run(torch.autograd.Function):
     @staticmethod
     def forward(form: Form, *flat: Tensor | None) -> Tensors:
         stack, o = form.stack, Operands.of(form, flat)
-        save = form.save and not stack.recompute
-        output, finals, saved = operator.kernels_of(o.x).forward(
-            stack, o.x, o.states or None, o.params, o.spans(), form.batch_first, save=save, pad_saved=True
-        )
+        save = form.save and not stack.recompute and form.program is None
+        output, finals, saved = _kernels(form, o.x).forward(stack, *o.of_call(form), form.batch_first, save=save, pad_saved=True)
         hidden, steps = saved.hidden, saved.steps
         if o.batch_sizes is None:
             hidden, steps = (None if t is None else _with_steps(form, o.x, t) for t in (hidden, steps))
@@ -110,7 +120,8 @@ class Gradient(torch.autograd.Function):
         o = Operands.of(form, flat)
         output, hidden, steps, grad_output, *grad_finals = flat[form.count :]
         stack = replace(form.stack, recompute=False) if form.stack.recompute else form.stack
-        if output is None and o.x.dtype is not torch.bfloat16:  # it was not told to save, or keeps too little: it runs again
+        # It was not told to save, or keeps too little: it runs again. A program does so by itself.
+        if output is None and form.program is None and o.x.dtype is not torch.bfloat16:
             output, hidden, steps = Run.forward(replace(form, stack=stack, save=True), *flat[: form.count])[-3:]
         ours = 1 + form.starts
         needs = form.needs_grad
@@ -118,12 +129,9 @@ class Gradient(torch.autograd.Function):
             needs = (*needs[:ours], *([False] * len(needs[ours:])), True)
         rows = 1 + stack.lead
         saved = Saved(None if hidden is None else hidden.flatten(rows, -2), None if steps is None else steps.flatten(rows, -3), None)
-        gradients = operator.kernels_of(o.x).backward(
+        gradients = _kernels(form, o.x).backward(
             stack,
-            o.x,
-            o.states or None,
-            o.params,
-            o.spans(),
+            *o.of_call(form),
             form.batch_first,
             output,
             saved,

@@ -181,7 +181,7 @@ def backward(
     if spans.step_inputs:  # each layer and direction has one
         first = 1 + len(states or ()) + len(spans.fresh or ())
         for k in range(first, first + len(spans.step_inputs)):
-            found[k] = None if found[k] is None else found[k].sum(0)
+            found[k] = None if found[k] is None else found[k].sum(1 if numbers[-1] else 0)  # behind the members, if there are any
     return found
 
 

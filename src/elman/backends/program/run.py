@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
-from torch._C._functorch import TransformType, get_interpreter_stack
 
-from elman.backends import mapped
+from elman.backends import transforms
 from elman.backends.kernel_backend import cast, has_gradient, is_exporting, node_inputs, own_spans
-from elman.backends.program import autocast, call, operator
+from elman.backends.program import autocast, call, operator, transformed
 from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun, Run
 from elman.backends.program.stand_in import NotRecordedError
@@ -34,11 +33,8 @@ def refusal(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: 
         return "does not run a cell of your own under torch.jit.trace or torch.onnx.export"
     if spans.batch_sizes is not None:
         return "does not run packed sequences of a cell of your own"
-    if _are_functorch_transforms_active():
-        if _is_recorded() or any(level.key() != TransformType.Vmap for level in get_interpreter_stack() or ()):
-            return "does not run a cell of your own under transforms of torch.func other than vmap"
-        if any(each is not None for each in (spans.lengths, spans.reset, spans.step_inputs, spans.draws)):
-            return "does not run lengths, resets, step inputs or random numbers of a cell of your own under vmap"
+    if _are_functorch_transforms_active() and spans.draws is not None:
+        return "does not run random numbers of a cell of your own under torch.func's transforms"
     if _is_recorded():
         why_not = operator.refusal(stack.cell, _computed(x.dtype), spans.draws is not None)
         if why_not is not None:
@@ -63,12 +59,13 @@ def run(
     if x.dtype is torch.bfloat16:
         output, finals = run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
         return output.bfloat16(), tuple([final.bfloat16() for final in finals])
-    if _are_functorch_transforms_active():
-        return _run_mapped(stack, x, states, params, batch_first)
     time, batch = stack.lead, stack.lead + 1
     if batch_first:
         x = x.transpose(time, batch)
     spans, inputs = node_inputs(x, states, params, spans)
+    if _are_functorch_transforms_active():
+        output, finals = transforms.run(stack, x, states, params, spans, batch_first, transformed)
+        return output.transpose(time, batch) if batch_first else output, finals
     if _is_recorded():
         save = has_gradient(inputs) and not is_exporting()
         output, finals = operator.run(stack, x, states, params, spans, batch_first, save)
@@ -80,19 +77,6 @@ def run(
     else:
         output, finals, _ = call.forward(kernel, stack.numbers, x, states, params, spans, batch_first, save=False)
     return output.transpose(time, batch) if batch_first else output, tuple(finals)
-
-
-def _run_mapped(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """``run`` of whole sequences under vmap: its examples in one batch, or as members of an ensemble."""
-
-    def below(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool) -> mapped.Result:
-        return run(stack, x, states, params, WHOLE, batch_first)
-
-    done = mapped.run_unchecked(below, stack, x, states, params, batch_first)
-    assert done is not None  # of operands that have been checked
-    return done
 
 
 def trace(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> Traced:

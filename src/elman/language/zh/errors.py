@@ -206,11 +206,8 @@ SENTENCES = {
     "{backend} does not run a cell of your own under torch.jit.trace or torch.onnx.export": (
         "{backend} 后端在 torch.jit.trace 或 torch.onnx.export 下不支持自定义 cell"
     ),
-    "{backend} does not run a cell of your own under transforms of torch.func other than vmap": (
-        "{backend} 后端对自定义 cell 只支持 torch.func 变换中的 vmap"
-    ),
-    "{backend} does not run lengths, resets, step inputs or random numbers of a cell of your own under vmap": (
-        "{backend} 后端在 vmap 下不支持自定义 cell 的 lengths、reset、逐步输入和随机数"
+    "{backend} does not run random numbers of a cell of your own under torch.func's transforms": (
+        "{backend} 后端在 torch.func 变换下不支持自定义 cell 的随机数"
     ),
     "{backend} does not run packed sequences of a cell of your own": "{backend} 后端不支持自定义 cell 的打包序列（PackedSequence）",
     # What a step does that no kernel runs
