@@ -110,16 +110,25 @@ nb::object backward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handl
   return gradients;
 }
 
-// Whether the kernels read these parameters as they lie; false, too, where that takes long to tell.
-bool reads(nb::tuple stack, nb::handle params) {
+// Whether these parameters are plain tensors of these shapes and of one type, which the kernels read as they lie;
+// false, too, where that takes long to tell.
+bool reads(nb::tuple shapes, nb::handle params) {
   if (!exchange) return false;
   Operands o;
   try {
-    const Stack needed = stack_of(stack);
     o.add_all(kParams, params), o.inspect();
     const Views all = o.all(kParams);
-    if (o.has_arrays() || all.empty()) return false;
-    Operated(needed, all[0], 0, true).read_parameters(all);
+    if (o.has_arrays() || all.empty() || all.size() != shapes.size()) return false;
+    number_of(all[0], true);
+    Ranges found;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const auto sizes = nb::cast<nb::tuple>(shapes[i]);
+      Shape shape;
+      check(sizes.size() <= kMostAxes, "a parameter has too many axes");
+      for (nb::handle size : sizes) shape[shape.axes++] = nb::cast<Long>(size);
+      expect(all[i], shape, all[0].type);
+      take(all[i], dense_elements(all[i]), found);
+    }
     return true;
   } catch (const std::runtime_error&) {  // a Mismatch, or of nanobind's: one is no plain tensor
     return false;

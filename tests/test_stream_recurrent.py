@@ -11,6 +11,7 @@ from torch import Tensor
 import elman
 import own_cells
 from kinds import as_states
+from native import required
 from own_cells import OWN
 
 T, B, I, H = 6, 2, 3, 4  # noqa: E741
@@ -99,3 +100,97 @@ def test_what_is_wrong_with_step_inputs_is_said() -> None:
 def test_a_bidirectional_network_has_no_stream() -> None:
     with pytest.raises(ValueError, match="expected a network with one direction"):
         elman.stream(elman.Recurrent(own_cells.Gru(), I, H, bidirectional=True))
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise AssertionError("the layer was called")
+
+
+@required
+@every_cell
+@pytest.mark.parametrize("batch", [1, B])
+def test_steps_that_need_no_gradient_do_not_call_the_layer(cell: elman.Cell, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rnn, x, beside = made(cell, batch)
+    stream, alone = elman.stream(rnn, batch), elman.stream(rnn)
+    with torch.no_grad():
+        output, hx = rnn(x, **beside)
+        outputs = [stream.step(x[0], **at(beside, 0))]  # begins all sequences
+        only = [alone.step(x[0, 0], **{name: value[0, 0] for name, value in beside.items()})]
+        monkeypatch.setattr(rnn, "_call_impl", _refuse)
+        outputs += [stream.step(x[t], **at(beside, t)) for t in range(1, T)]
+        only += [alone.step(x[t, 0], **{name: value[t, 0] for name, value in beside.items()}) for t in range(1, T)]
+    assert torch.equal(torch.stack(outputs), output)
+    assert all(map(torch.equal, as_states(stream.state), as_states(hx)))
+    assert torch.equal(torch.stack(only), output[:, 0])
+    assert outputs[1].is_contiguous()
+
+
+def test_what_changes_between_two_steps_is_seen() -> None:
+    cell = own_cells.Decay()
+    rnn, x, beside = made(cell)
+    stream, calls = elman.stream(rnn, B), []
+
+    def step(t: int) -> Tensor:
+        return stream.step(x[t], **at(beside, t))
+
+    def expected(t: int, state: Any) -> Tensor:
+        return rnn(x[t : t + 1], state, **at(beside, slice(t, t + 1)))[0][0]
+
+    with torch.no_grad():
+        step(0)
+        cell.floor = 0.5
+        state = stream.state
+        assert torch.equal(step(1), expected(1, state))
+        rnn.weight_ih_l1.data.mul_(2)
+        state = stream.state
+        assert torch.equal(step(2), expected(2, state))
+        stream.reset([1])
+        state = stream.state
+        assert torch.equal(step(3), expected(3, state))
+        handle = rnn.register_forward_hook(lambda *_: calls.append(1))
+        state = stream.state
+        assert torch.equal(step(4), stream.rnn.forward(x[4:5], state, **at(beside, slice(4, 5)))[0][0])
+        handle.remove()
+    with torch.inference_mode():
+        step(5)
+    y = step(0)  # with a graph, which holds no tensor of inference mode
+    y.sum().backward()
+    assert rnn.weight_hh_l0.grad is not None
+    assert calls == []
+
+
+def test_random_numbers_are_drawn_at_each_step() -> None:
+    rnn = elman.Recurrent(elman.Zoneout(own_cells.Gru(), h=0.5), I, H)
+    stream, x = elman.stream(rnn), torch.randn(1, I)
+    with torch.no_grad():
+        stream.step(x)
+        state, found = stream.state, []
+        for _ in range(20):
+            stream.state = state
+            found.append(stream.step(x))
+        assert len({tuple(each.flatten().tolist()) for each in found}) > 1
+        rnn.eval()
+        stream.state = state
+        assert torch.equal(stream.step(x), rnn(x.unsqueeze(0), state)[0][0])
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_step_of_another_shape_is_told(begun: bool) -> None:
+    rnn, x, _ = made(own_cells.Gru())
+    stream = elman.stream(rnn, B)
+    with torch.no_grad():
+        if begun:
+            stream.step(x[0])
+            stream.step(x[1])
+        before = stream.state
+        for wrong, words in (
+            (x[0, :1], "expected x of 2 sequences"),
+            (x[0, 0], "dimensions"),
+            (x[:1], "dimensions"),
+            (x[0, :, 1:], "features"),
+        ):
+            with pytest.raises((RuntimeError, ValueError), match=words):
+                stream.step(wrong)
+        with pytest.raises(ValueError, match="float32"):
+            stream.step(x[0].float())
+        assert torch.equal(stream.state, before)

@@ -92,7 +92,7 @@ if sees_tensors():
 def reads(stack: Stack, params: Sequence[Tensor]) -> bool:
     """Whether the kernels can read these parameters in place and they fit the stack; False, too, if checking would take long."""
     # Asked of what torch.func's transforms wrap, the kernels throw, which takes longer than a small network.
-    return stack.cell.name in CELLS and not torch._C._are_functorch_transforms_active() and _native.reads(stack.numbers, params)
+    return _missing is None and not torch._C._are_functorch_transforms_active() and _native.reads(stack.shapes, params)
 
 
 def open_stream(

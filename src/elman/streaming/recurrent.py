@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, overload
 
+import torch
 from torch import Tensor
 
+from elman import scan
 from elman.layers.layer import RecurrentLayer
-from elman.layers.step_inputs import as_step_inputs
+from elman.layers.step_inputs import as_step_inputs, in_order
 from elman.streaming.arguments import array_as_tensor, as_input
 from elman.streaming.network import check_network
 from elman.streaming.stream import Stream
@@ -84,6 +86,8 @@ class RecurrentStream(Stream):
             out: memory for the output, as ``Stream.step`` takes it.
             step_inputs: what the cell declares as step_inputs, by name: (B,), or with "H" (B, H); without the axis B where x has none.
         """
+        if out is None and (y := self._step_unchecked(x, step_inputs)) is not None:
+            return y  # type: ignore[no-any-return]
         if not step_inputs and not self._rnn.stack.cell.step_inputs:
             return super().step(x, out)
         check_network(self._rnn, "a stream does")
@@ -91,6 +95,39 @@ class RecurrentStream(Stream):
         time = 1 if self._rnn.batch_first else 0
         beside = self._beside(step_inputs, given, "(B" if given.dim() == 2 else "(")
         return self._call(x, given, [time] if given.dim() == 2 else [0, time], out, beside)  # type: ignore[no-any-return]
+
+    def _step_unchecked(self, x: Any, step_inputs: dict[str, Any]) -> Any:
+        """A step whose operands a backend checks itself. None, with nothing done, if they must first be checked, or the layer called."""
+        if type(x) is not self._array_class:
+            return self._step_tensors(x, step_inputs)
+        arrays: tuple[Any, ...] = (x, *step_inputs.values())
+        if not all(type(each) is self._array_class and each.flags.carray and each.dtype == x.dtype for each in arrays):
+            return None
+        if x.dtype not in ("float32", "float64") or torch.is_autocast_enabled("cpu"):
+            return None
+        first, *others = map(torch.from_numpy, arrays)
+        with torch.no_grad():  # arrays know of no gradients
+            y = self._step_tensors(first, dict(zip(step_inputs, others, strict=True)))
+        return None if y is None else y.numpy()
+
+    def _step_tensors(self, x: Any, step_inputs: dict[str, Any]) -> Tensor | None:
+        rnn, states = self._rnn, self._state.begun()
+        if states is None or not self._is_usual(x, None, states):
+            return None
+        params, beside = rnn._own_params(), in_order(rnn.stack.cell, step_inputs, False, rnn.training)
+        if params is None or beside is None or not all(isinstance(value, Tensor) for value in beside) or not rnn._is_plain():
+            return None
+        lacking = 3 - x.dim()  # axes, all of size one and in front, the same in the step inputs
+        if lacking not in (1, 2):
+            return None
+        for _ in range(lacking):
+            x, beside = x.unsqueeze(0), tuple([value.unsqueeze(0) for value in beside])
+        done = scan.run_unchecked(rnn.stack, x, states, params, rnn.dropout if rnn.training else 0.0, False, beside)
+        if done is None:
+            return None
+        output, finals = done
+        self._state.set(finals)
+        return output[0] if lacking == 1 else output[0, 0]
 
     def run(self, chunk: Values, out: Values | None = None, **step_inputs: Any) -> Values:
         """Run all steps of a chunk of the sequences, as ``Stream.run`` does.

@@ -55,6 +55,12 @@ class StreamState:
         if any(value.requires_grad for value in self.values):
             self.values = tuple([value.detach() for value in self.values])
 
+    def begun(self) -> tuple[Tensor, ...] | None:
+        """The states before the next step as they are held; None where ``current`` would make others of them."""
+        if self._fresh is not None or (self.values[0].is_inference() and not torch.is_inference_mode_enabled()):
+            return None
+        return self.values
+
     def current(self) -> tuple[Tensor, ...]:
         """The states before the next step, with the parameters' dtype and device. Sequences yet to begin have their initial state."""
         rnn, weight = self._rnn, self._rnn._params()[0]
