@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
@@ -233,6 +236,64 @@ def test_a_compiled_network_is_the_eager_one(cell: elman.Cell, monkeypatch: pyte
     torch.compiler.reset()
 
 
+class Kept(elman.Cell):
+    """Keeps its state's dtype or not, as an option says, which is a number or a tensor."""
+
+    gates = ("h",)
+
+    def __init__(self, factor: Any, adds: bool = False) -> None:
+        self.factor, self.adds = factor, adds
+
+    def step(self, x, r, s, p):
+        h = torch.tanh(x.h + r.h) * self.factor
+        return h + s.h if self.adds else h
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_dtypes_follow_a_cells_options(reverse: bool) -> None:
+    """A tensor of one axis counts among dtypes where one without does not."""
+    factors = [0.5, torch.tensor(0.5), torch.tensor([0.5]), np.float32(0.5)]
+    cell = Kept(0.5)
+    net, arguments = elman.Recurrent(cell, I, H), _arguments(cell, 3)
+    for factor, adds in sorted(itertools.product(factors, (False, True)), key=lambda each: each[1], reverse=reverse):
+        cell.factor, cell.adds = factor, adds
+        _check(net, arguments)
+        _check(elman.Recurrent(Kept(factor, adds), I, H), arguments)
+
+
+@pytest.mark.parametrize("autocasts", [False, True])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpoint_may_hold_the_first_call(autocasts: bool, reentrant: bool) -> None:
+    """What records a step does not count among what the checkpoint saves."""
+
+    class New(own_cells.Gru):
+        pass
+
+    net, x = elman.Recurrent(New(), I, H), torch.randn(5, B, I, requires_grad=True)
+    found = []
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocasts):
+            output = torch.utils.checkpoint.checkpoint(lambda x: net(x)[0], x, use_reentrant=reentrant)
+        found.append(torch.autograd.grad(output.float().sum(), net.weight_hh_l0) if not reentrant else output)
+        if reentrant:
+            output.float().sum().backward()
+    assert torch.equal(found[0][0], found[1][0])
+
+
+def test_streams_and_gradients_of_torch_func() -> None:
+    net, x = elman.Recurrent(own_cells.Tanh(), I, H), torch.randn(5, B, I)
+    stream = elman.stream(net, B)
+    with _autocast(), torch.no_grad():
+        outputs = torch.stack([stream.step(each) for each in x])
+        assert outputs.dtype is _on_reference(lambda: net(x))[0].dtype
+    plain = net(x)[0].detach()
+    torch.testing.assert_close(outputs.float(), plain, rtol=0, atol=5 * 2**-8)  # rounded after each of five steps
+    with _autocast():
+        assert torch.equal(
+            torch.func.grad(lambda x: net(x)[0].float().sum())(x), torch.autograd.grad(net(x.requires_grad_())[0].float().sum(), x)[0]
+        )
+
+
 # --- What is refused --------------------------------------------------------------------------------------------------
 
 UNKNOWN = "reference: native does not know the dtypes that this step gives under autocast"
@@ -261,3 +322,70 @@ def test_float64_and_other_dtypes_go_to_the_reference() -> None:
         assert elman.why(net, x, dt=dt, mask=mask) == "reference: native does not run under autocast to float16 (bfloat16 only)"
     with _autocast():
         assert elman.why(net, x, dt=dt.double(), mask=mask) == "reference: native does not run float64 under autocast"
+
+
+class Asks(elman.Cell):
+    """Does something else in another precision."""
+
+    gates = ("h",)
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def step(self, x, r, s, p):
+        h = torch.tanh(x.h + r.h)
+        if self.what == "autocast":
+            return h * 0.5 if torch.is_autocast_enabled("cpu") else h
+        if self.what == "dtype":
+            return h + (0.5 if x.h.dtype is torch.bfloat16 else 0.0)
+        return h + 30 * torch.finfo(x.h.dtype).eps
+
+
+@pytest.mark.parametrize("what", ["autocast", "dtype", "eps"])
+def test_a_step_that_asks_for_its_precision_goes_to_the_reference(what: str) -> None:
+    net, x = elman.Recurrent(Asks(what), I, H), torch.randn(3, B, I)
+    said = "reference: native does not run a step that asks for dtypes, or whether autocast is on, in bfloat16"
+    with _autocast():
+        assert elman.why(net, x) == said
+        found = net(x)[0]
+        assert torch.equal(found, _on_reference(lambda: net(x))[0])
+        compiled = torch.compile(net, fullgraph=True, backend="eager")(x)[0]
+        assert torch.equal(compiled, found)
+    torch.compiler.reset()
+    assert elman.why(net, x).startswith("native")
+    assert elman.why(net.bfloat16(), x.bfloat16()) == said
+
+
+class Careful(elman.Cell):
+    """Computes a part of its step in float32, whatever there is, as one does."""
+
+    gates = ("h",)
+
+    def step(self, x, r, s, p):
+        with torch.autocast("cpu", enabled=False):
+            h = torch.tanh(x.h.float() + r.h.float())
+        return (h * torch.ones_like(x.h)).to(s.h.dtype)
+
+
+def test_a_step_that_computes_in_float32_runs() -> None:
+    _check(elman.Recurrent(Careful(), I, H), _arguments(Careful(), 3))
+
+
+class Counts(elman.Cell):
+    """Changes itself, but only under autocast."""
+
+    gates = ("h",)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def step(self, x, r, s, p):
+        if torch.is_autocast_enabled("cpu"):
+            self.calls += 1
+        return torch.tanh(x.h + r.h) * (1 + self.calls)
+
+
+def test_a_step_that_changes_the_cell_under_autocast_is_told() -> None:
+    net = elman.Recurrent(Counts(), I, H)
+    with _autocast(), pytest.raises(RuntimeError, match="expected the step of Counts not to change the cell"):
+        net(torch.randn(3, B, I))

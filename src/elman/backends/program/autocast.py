@@ -65,10 +65,10 @@ def _first_steps(stack: Stack, x: Tensor, states: Sequence[Tensor] | None, param
     given = [x.dtype] * len(cell.states) if states is None else [state.dtype for state in states]
     beside = [value.dtype for value in spans.step_inputs or ()]
     dtypes = x.dtype, *given, *beside, *own
-    return _seen(id(cell), stack.hidden_size, stack.bias, spans.draws is not None, *dtypes)
+    return _seen(id(cell), stack.hidden_size, spans.draws is not None, *dtypes)
 
 
-def _seen(address: int, units: int, bias: bool, draws: bool, *dtypes: torch.dtype) -> tuple[Dtypes, ...]:
+def _seen(address: int, units: int, draws: bool, *dtypes: torch.dtype) -> tuple[Dtypes, ...]:
     """``_first_steps`` of the cell whose ``id`` is given (``operator._described`` says why), by the dtypes of x, the states, the step
     inputs and the cell's own parameters.
     """
@@ -76,12 +76,12 @@ def _seen(address: int, units: int, bias: bool, draws: bool, *dtypes: torch.dtyp
     if not isinstance(cell, Cell):
         return ()
     try:
-        key = frozen_cell(cell), units, bias, draws, dtypes
+        key = frozen_cell(cell), units, draws, dtypes, torch.get_default_dtype()
     except NotRecordedError:
         return ()
     found = _found.get(key)
     if found is None:
-        found = _tried(Stack(cell, 1, units, bias=bias), draws, dtypes)
+        found = _tried(Stack(cell, 1, units), draws, dtypes)
         remember(_found, key, found)
     return found
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from elman.backends.program.build import build
 from elman.backends.program.frozen import frozen_cell
-from elman.backends.program.record import record
+from elman.backends.program.record import check_precision, record
 from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError, UnlikeStepsError
 
@@ -30,7 +30,7 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
     """The program of a cell. It is the same object at each call, as long as nothing changes that the step depends on.
 
     Args:
-        dtype: of what it runs on.
+        dtype: of what it runs on. In bfloat16 and under autocast to it, bfloat16: that is computed in float32.
         draws: whether there are the cell's draws, as in training.
         traced: whether it also writes the gates' values, and reads their gradients.
 
@@ -39,7 +39,7 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
         UnlikeStepsError: if the step changes the cell, or is another one each time.
     """
     draws = draws and bool(cell.draws)
-    key = frozen_cell(cell), dtype, draws, traced
+    key = frozen_cell(cell), dtype, draws, traced, torch.get_default_dtype()
     found = _found.get(key)
     if found is None:
         found = _made(cell, dtype, draws, traced)
@@ -57,6 +57,9 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
 def _made(cell: Cell, dtype: torch.dtype, draws: bool, traced: bool) -> Program | str:
     with outside_modes():
         try:
+            if dtype is torch.bfloat16:
+                check_precision(cell, draws)
+                return program_of(cell, torch.float32, draws, traced)
             return build(cell, record(cell, dtype, draws), traced)
         except NotRecordedError as error:
             return str(error)
@@ -64,11 +67,19 @@ def _made(cell: Cell, dtype: torch.dtype, draws: bool, traced: bool) -> Program 
 
 @contextmanager
 def outside_modes() -> Iterator[None]:
-    """Leave all modes and transforms of torch, and autocast, for a while: they would record how a step is recorded, or change it."""
+    """Leave all modes and transforms of torch, autocast and what watches saved tensors (as checkpoints do) for a while: they would record
+    how a step is recorded, or change it.
+    """
     with ExitStack() as outside:
         while _len_torch_function_stack() > 0:
             outside.enter_context(_pop_mode_temporarily())
         outside.enter_context(_disable_current_modes())
         outside.enter_context(temporarily_clear_interpreter_stack())
         outside.enter_context(torch.autocast("cpu", enabled=False))
+        if torch._C._autograd._saved_tensors_hooks_is_enabled():  # type: ignore[attr-defined]
+            outside.enter_context(torch.autograd.graph.saved_tensors_hooks(_itself, _itself))  # the innermost ones alone are called
         yield
+
+
+def _itself(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor

@@ -210,6 +210,7 @@ def unchanged(input: Value) -> Value:
 def to(input: Value, other: Any = None, dtype: Any = None) -> Value:
     """To the dtype that there is. A comparison also to a narrower one: it is still exact, and other numbers widen it."""
     asked, there = dtype or (other.dtype if isinstance(other, Value) else other), input.recording.dtype
+    asked = there if asked is not None and asked is input.recording.said else asked
     narrower = isinstance(asked, torch.dtype) and asked.is_floating_point and torch.promote_types(asked, there) is there
     if asked is not there and not (narrower and input.truth):
         refuse(f"does not run a step that changes the dtype to {asked}")

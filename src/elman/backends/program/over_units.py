@@ -67,7 +67,7 @@ def layer_norm(input: Value, normalized_shape: Any, weight: Value | None = None,
 def rms_norm(input: Value, normalized_shape: Any, weight: Value | None = None, eps: Number | None = None) -> Value:
     _last_axis(input, _one_axis(normalized_shape))
     if eps is None:
-        eps = torch.finfo(input.dtype).eps
+        eps = torch.finfo(input.recording.dtype).eps
     scale = made(Opcode.RSQRT, row_mean(input * input, -1, True) + eps)
     return _affine(_over_units(differentiate.rms_norm, input * scale, input, scale), weight, None)
 

@@ -69,8 +69,19 @@ def record(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
     return first
 
 
-def _recorded(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
-    recording = Recording(OPERATIONS, dtype)
+def check_precision(cell: Cell, draws: bool) -> None:
+    """Raise a NotRecordedError if a step does something else in bfloat16 than in float32, or asks whether autocast is on."""
+    narrow = torch.bfloat16
+    with torch.inference_mode(False), torch.enable_grad():
+        plain = _recorded(cell, torch.float32, draws)
+        for said, autocasts in ((narrow, False), (narrow, True), (torch.float32, True)):
+            with torch.autocast("cpu", narrow, enabled=autocasts):
+                if not plain.same(_recorded(cell, torch.float32, draws, said)):
+                    raise NotRecordedError("does not run a step that asks for dtypes, or whether autocast is on, in bfloat16")
+
+
+def _recorded(cell: Cell, dtype: torch.dtype, draws: bool, said: torch.dtype | None = None) -> Recorded:
+    recording = Recording(OPERATIONS, dtype, said=said)
 
     def leaves(role: Role, names: Mapping[str, str]) -> dict[str, Value]:
         return {name: recording.leaf((role, index), _SHAPES[role, size]) for index, (name, size) in enumerate(names.items())}

@@ -35,16 +35,18 @@ def refusal(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: 
         return "does not run packed sequences of a cell of your own"
     if _are_functorch_transforms_active() and spans.draws is not None:
         return "does not run random numbers of a cell of your own under torch.func's transforms"
+    autocasts = torch.is_autocast_enabled("cpu")
+    dtype = torch.bfloat16 if autocasts else x.dtype
     if _is_recorded():
-        why_not = operator.refusal(stack.cell, _computed(x.dtype), spans.draws is not None)
+        why_not = operator.refusal(stack.cell, dtype, spans.draws is not None)
         if why_not is not None:
             return why_not
     else:
         try:
-            program_of(stack.cell, _computed(x.dtype), spans.draws is not None)
+            program_of(stack.cell, dtype, spans.draws is not None)
         except NotRecordedError as error:
             return str(error)
-    return autocast.refusal(stack, x, states, params, spans) if torch.is_autocast_enabled("cpu") else None
+    return autocast.refusal(stack, x, states, params, spans) if autocasts else None
 
 
 def run(
@@ -156,8 +158,3 @@ def _kernel(stack: Stack, dtype: torch.dtype, spans: Spans, traced: bool) -> Ker
 def _is_recorded() -> bool:
     """Whether operators are recorded or replaced, so that the call must be a single one."""
     return torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0
-
-
-def _computed(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that numbers of this one are computed in."""
-    return torch.float32 if dtype is torch.bfloat16 else dtype

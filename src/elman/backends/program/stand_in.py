@@ -51,6 +51,8 @@ class Recording:
     # Called with each operation's name, the stand-ins that it got and what it gave.
     listener: Callable[[str, list[Value], Value], None] = lambda name, operands, result: None
     _inside: bool = False  # of an operation that is made of others
+    said: torch.dtype | None = None  # what its tensors say that they are, if not ``dtype``
+    _under_autocast: bool = field(default_factory=lambda: torch.is_autocast_enabled("cpu"))
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         function = self.operations.get(name)
@@ -58,7 +60,7 @@ class Recording:
             refuse(f"does not run the operation {name}")
         if not torch.is_grad_enabled():  # also what a torch.autograd.Function does, whose gradient is not that of its operations
             refuse("does not run a step that turns gradients off (v.detach() does)")
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled("cpu") and not self._under_autocast:
             refuse("does not run a step that turns autocast on")
         asked = {key: value for key, value in kwargs.items() if value is not None and key not in ("inplace", "_stacklevel")}
         if kwargs.get("inplace"):
@@ -221,7 +223,7 @@ class Value:
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.bool if self.truth else self.recording.dtype
+        return torch.bool if self.truth else self.recording.said or self.recording.dtype
 
     @property
     def ndim(self) -> int:

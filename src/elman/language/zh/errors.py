@@ -202,6 +202,9 @@ SENTENCES = {
     "{backend} does not run under compilers, torch modes or transforms": "{backend} 后端不支持在编译、torch 模式或变换下运行",
     "{backend} does not export projections to ONNX": "{backend} 后端不能把投影导出为 ONNX",
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
+    "{backend} does not run a step that asks for dtypes, or whether autocast is on, in bfloat16": (
+        "{backend} 后端在 bfloat16 下不支持根据 dtype 或 autocast 改变行为的 step"
+    ),
     "{backend} does not know the dtypes that this step gives under autocast": "{backend} 后端无法确定该 step 在 autocast 下各结果的 dtype",
     "{backend} does not run a cell of your own under torch.jit.trace or torch.onnx.export": (
         "{backend} 后端在 torch.jit.trace 或 torch.onnx.export 下不支持自定义 cell"
