@@ -149,14 +149,14 @@ def test_what_changes_between_two_steps_is_seen() -> None:
         assert torch.equal(step(3), expected(3, state))
         handle = rnn.register_forward_hook(lambda *_: calls.append(1))
         state = stream.state
-        assert torch.equal(step(4), stream.rnn.forward(x[4:5], state, **at(beside, slice(4, 5)))[0][0])
+        assert torch.equal(step(4), stream.rnn.forward(x[4:5], state, **at(beside, slice(4, 5)))[0][0])  # calls the layer for the hook
         handle.remove()
     with torch.inference_mode():
         step(5)
     y = step(0)  # with a graph, which holds no tensor of inference mode
     y.sum().backward()
     assert rnn.weight_hh_l0.grad is not None
-    assert calls == []
+    assert calls == [1]
 
 
 def test_random_numbers_are_drawn_at_each_step() -> None:
@@ -194,3 +194,28 @@ def test_a_step_of_another_shape_is_told(begun: bool) -> None:
         with pytest.raises(ValueError, match="float32"):
             stream.step(x[0].float())
         assert torch.equal(stream.state, before)
+
+
+@pytest.mark.parametrize("cell", [elman.cells.Lstm(), elman.cells.Gru()], ids=lambda cell: cell.name)
+def test_a_built_in_cell_steps_with_and_without_memory_for_its_output(cell: elman.Cell) -> None:
+    rnn, x, out = elman.Recurrent(cell, I, H), torch.randn(T, B, I), torch.empty(B, H)
+    stream = elman.stream(rnn, B)
+    with torch.no_grad():
+        expected = rnn(x)[0]
+        found = [stream.step(x[t], out=out).clone() if t % 3 == 0 else stream.step(x[t]) for t in range(T)]
+    assert torch.equal(torch.stack(found), expected)
+
+
+def test_what_cannot_be_stepped_is_told_as_of_a_call() -> None:
+    stream = elman.stream(elman.Recurrent(own_cells.Gru(), I, H), B)
+    with torch.no_grad():
+        stream.step(torch.randn(B, I))
+        stream.step(torch.randn(B, I))
+        with pytest.raises(RuntimeError, match="got a nested tensor"):
+            stream.step(torch.nested.nested_tensor([torch.ones(I), torch.ones(I)], layout=torch.jagged))
+        with pytest.raises(RuntimeError, match=r"expected x to be dense, torch\.strided"):
+            stream.step(torch.randn(B, I).to_mkldnn())
+    stream.rnn.weight_ih_l0 = None
+    for enabled in (False, True):
+        with torch.set_grad_enabled(enabled), pytest.raises(TypeError, match="expected weight_ih_l0 to be a tensor"):
+            stream.step(torch.randn(B, I))

@@ -11,10 +11,10 @@ from elman.backends.spans import Spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
 
     from torch import Tensor
 
+    from elman.backends.program.transformed import TransformedRun
     from elman.backends.stack import Stack
 
 Tensors: TypeAlias = "tuple[Tensor | None, ...]"
@@ -42,7 +42,7 @@ class Form:
     save: bool = False
     needs_grad: tuple[bool, ...] = ()
     examples: int = 0
-    program: ModuleType | None = None
+    program: TransformedRun | None = None
 
     @property
     def count(self) -> int:

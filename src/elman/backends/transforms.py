@@ -23,8 +23,8 @@ from elman.backends.reference_gradient import reference_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import ModuleType
 
+    from elman.backends.program.transformed import TransformedRun
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
@@ -48,10 +48,13 @@ def run(
     params: Sequence[Tensor],
     spans: Spans,
     batch_first: bool,
-    program: ModuleType | None = None,
+    program: TransformedRun | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack as ``call.forward`` does: the output and the final states. ``program``: see ``Form``."""
-    operands = Operands(x, *spans[:3], (*(states or ()), *(spans.step_inputs or ())), spans.fresh or (), tuple(params))
+    # The caller may write into these before the gradient.
+    batch_sizes, lengths, reset = (None if t is None else t.clone() for t in spans[:3])
+    starts = (*(states or ()), *(spans.step_inputs or ()))
+    operands = Operands(x, batch_sizes, lengths, reset, starts, spans.fresh or (), tuple(params))
     save = _is_differentiated(operands.flat())
     form = Form(stack, batch_first, len(operands.starts), len(operands.fresh), save, program=program)
     output, *finals = cast("tuple[Tensor, ...]", apply(Run, form, *operands.flat())[: 1 + len(stack.state_sizes)])

@@ -297,10 +297,7 @@ class Recurrent(RecurrentModule[State]):
         reset: Reset | None,
         beside: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
-        """What forward does, whatever the cell's states. ``beside``: step inputs by name; None if no such, nor random numbers, are needed.
-
-        Whole sequences are run as they come, by a backend that checks them itself; what it does not take is checked here and run.
-        """
+        """What forward does, whatever the cell's states. ``beside``: step inputs by name; None if none, nor random numbers, are needed."""
         step_inputs = () if beside is None else in_order(self.stack.cell, beside, self.batch_first, self.training)
         if lengths is None and reset is None and step_inputs is not None and not torch.compiler.is_compiling():
             done = None
@@ -313,8 +310,9 @@ class Recurrent(RecurrentModule[State]):
                 start = states
                 if self._learned and states is None and isinstance(x, Tensor) and not x.is_nested and x.dim() == 3:
                     start = self._start(self._fresh(params), x.shape[0 if self.batch_first else 1])
-                given = cast("Tensor", x), start, params, self.dropout if self.training else 0.0, self.batch_first, step_inputs
-                done = scan.run_unchecked(self.stack, *given)  # whatever x is: the kernels look
+                if start is not None or not self._learned:  # under vmap x may be unbatched
+                    given = cast("Tensor", x), start, params, self.dropout if self.training else 0.0, self.batch_first, step_inputs
+                    done = scan.run_unchecked(self.stack, *given)  # whatever x is: a backend checks it, or leaves it to us
             if done is not None:
                 return done
         if isinstance(x, PackedSequence) and (not self.stack.cell.name or torch.compiler.is_dynamo_compiling()):

@@ -112,10 +112,11 @@ class RecurrentStream(Stream):
 
     def _step_tensors(self, x: Any, step_inputs: dict[str, Any]) -> Tensor | None:
         rnn, states = self._rnn, self._state.begun()
-        if states is None or not self._is_usual(x, None, states):
+        is_built_in = bool(rnn.stack.cell.name)  # which a ``Stepper`` runs
+        if states is None or is_built_in or _has_hooks(rnn) or not rnn._is_plain() or not self._is_usual(x, None, states):
             return None
         params, beside = rnn._own_params(), in_order(rnn.stack.cell, step_inputs, False, rnn.training)
-        if params is None or beside is None or not all(isinstance(value, Tensor) for value in beside) or not rnn._is_plain():
+        if params is None or beside is None or not all(map(_is_strided, (x, *beside))):
             return None
         lacking = 3 - x.dim()  # axes, all of size one and in front, the same in the step inputs
         if lacking not in (1, 2):
@@ -126,7 +127,7 @@ class RecurrentStream(Stream):
         if done is None:
             return None
         output, finals = done
-        self._state.set(finals)
+        self._set(finals)
         return output[0] if lacking == 1 else output[0, 0]
 
     def run(self, chunk: Values, out: Values | None = None, **step_inputs: Any) -> Values:
@@ -150,3 +151,12 @@ class RecurrentStream(Stream):
         weight, stack = self._rnn._params()[0], self._rnn.stack
         tensors = {name: value if isinstance(value, Tensor) else array_as_tensor(name, value, weight) for name, value in given.items()}
         return dict(zip(stack.cell.step_inputs, as_step_inputs(stack, tensors, x, x.shape[:-1], axes, 0, 0), strict=True))
+
+
+def _is_strided(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
+
+
+def _has_hooks(module: torch.nn.Module) -> bool:
+    """Whether something else runs with a call of the module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)

@@ -246,7 +246,7 @@ class Stream:
         if not torch.is_grad_enabled():
             return True
         params = self._rnn._own_params()
-        return params is not None and not any(t.requires_grad for t in (x, *params, *states))
+        return params is not None and not any(t is None or t.requires_grad for t in (x, *params, *states))
 
     def _drops(self) -> bool:
         """Whether dropout acts between layers."""

@@ -9,10 +9,11 @@ from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_
 
 from elman.backends import transforms
 from elman.backends.kernel_backend import cast, has_gradient, is_exporting, node_inputs, own_spans
-from elman.backends.program import autocast, call, operator, transformed
+from elman.backends.program import autocast, call, operator
 from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun, Run
 from elman.backends.program.stand_in import NotRecordedError
+from elman.backends.program.transformed import TransformedRun
 from elman.backends.spans import WHOLE, Spans, Traced
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def run(
         x = x.transpose(time, batch)
     spans, inputs = node_inputs(x, states, params, spans)
     if _are_functorch_transforms_active():
-        output, finals = transforms.run(stack, x, states, params, spans, batch_first, transformed)
+        program = TransformedRun(_kernel(stack, x.dtype, spans, traced=False))
+        output, finals = transforms.run(stack, x, states, params, spans, batch_first, program)
         return output.transpose(time, batch) if batch_first else output, finals
     if _is_recorded():
         save = has_gradient(inputs) and not is_exporting()

@@ -6,11 +6,12 @@ gradient runs forward again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import torch
 
 from elman.backends.call import NOTHING_SAVED
 from elman.backends.program import call
-from elman.backends.program.lookup import program_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,53 +19,77 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.backends.call import Saved, States
-    from elman.backends.program.call import Kept
+    from elman.backends.program.call import Kernel
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
 T = TypeVar("T")
 
 
-def forward(
-    stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool, save: bool, pad_saved: bool
-) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
-    """The output, the final states, and nothing that is saved."""
-    output, finals, _ = _run(stack, x, states, params, spans, batch_first, save=False)
-    return output, finals, NOTHING_SAVED
+class TransformedRun(NamedTuple):
+    """Runs a program, which stays that of the cell as it was."""
 
+    kernel: Kernel
 
-def backward(
-    stack: Stack,
-    x: Tensor,
-    states: States,
-    params: tuple[Tensor, ...],
-    spans: Spans,
-    batch_first: bool,
-    output: None,
-    saved: Saved,
-    grad_output: Tensor | None,
-    grad_finals: tuple[Tensor | None, ...],
-    needs_grad: tuple[bool, ...],
-    pad_saved: bool,
-) -> list[Tensor | None]:
-    """The gradients of x, the initial states, the step inputs, the fresh states and the parameters, None where not needed."""
-    made, _, kept = _run(stack, x, states, params, spans, batch_first, save=True)
-    kernel = call.kernel_of(program_of(stack.cell, x.dtype))
-    operands = kernel, stack.numbers, x, states, params, spans, batch_first
-    first = 1 + len(states or ())
-    steps, freshes = len(spans.step_inputs or ()), len(spans.fresh or ())
-    found = call.backward(*operands, made, kept, grad_output, grad_finals, _exchanged(needs_grad, first, steps, freshes))
-    return _exchanged(found, first, freshes, steps)
+    def forward(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: States,
+        params: Sequence[Tensor],
+        spans: Spans,
+        batch_first: bool,
+        save: bool,
+        pad_saved: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+        """The output, the final states, and nothing that is saved."""
+        output, finals, _ = call.forward(self.kernel, stack.numbers, x, states, params, spans, batch_first, save=False)
+        return output, finals, NOTHING_SAVED
+
+    def backward(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: States,
+        params: tuple[Tensor, ...],
+        spans: Spans,
+        batch_first: bool,
+        output: None,
+        saved: Saved,
+        grad_output: Tensor | None,
+        grad_finals: tuple[Tensor | None, ...],
+        needs_grad: tuple[bool, ...],
+        pad_saved: bool,
+    ) -> list[Tensor | None]:
+        """The gradients of x, the initial states, the step inputs, the fresh states and the parameters, None where not needed."""
+        if stack.members and spans.lengths is not None:  # what is kept of members must be as much, which theirs may not be
+            of_each = [
+                self.backward(
+                    stack.of(0),
+                    x[member],
+                    None if states is None else tuple([state[member] for state in states]),
+                    tuple([param[member] for param in params]),
+                    spans.member(member),
+                    batch_first,
+                    None,
+                    saved,
+                    None if grad_output is None else grad_output[member],
+                    tuple([None if grad is None else grad[member] for grad in grad_finals]),
+                    needs_grad,
+                    pad_saved,
+                )
+                for member in range(stack.members)
+            ]
+            return [None if each[0] is None else torch.stack(each) for each in zip(*of_each, strict=True)]
+        operands = self.kernel, stack.numbers, x, states, params, spans, batch_first
+        made, _, kept = call.forward(*operands, save=True)
+        first = 1 + len(states or ())
+        steps, freshes = len(spans.step_inputs or ()), len(spans.fresh or ())
+        found = call.backward(*operands, made, kept, grad_output, grad_finals, _exchanged(needs_grad, first, steps, freshes))
+        return _exchanged(found, first, freshes, steps)
 
 
 def _exchanged(each: Sequence[T], begin: int, first: int, second: int) -> list[T]:
     """With ``first`` of them, from the one at ``begin`` on, behind the ``second`` that follow: as fresh states and step inputs lie."""
     middle, end = begin + first, begin + first + second
     return [*each[:begin], *each[middle:end], *each[begin:middle], *each[end:]]
-
-
-def _run(
-    stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool, save: bool
-) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
-    kernel = call.kernel_of(program_of(stack.cell, x.dtype))
-    return call.forward(kernel, stack.numbers, x, states, params, spans, batch_first, save)
