@@ -159,9 +159,6 @@ def node_inputs(x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[T
 
 
 def own_spans(spans: Spans) -> Spans:
-    """The spans for a node to keep: the caller may write into its tensors. What resets start from, and step inputs, are the node's inputs:
-    whether there are any, not which.
-    """
-    batch_sizes, lengths, reset = (None if t is None else t.clone() for t in (spans.batch_sizes, spans.lengths, spans.reset))
+    """The spans for a node to keep. What resets start from, and step inputs, are the node's inputs: whether there are any, not which."""
     fresh, step_inputs = (None if of_node is None else () for of_node in (spans.fresh, spans.step_inputs))
-    return Spans(batch_sizes, lengths, reset, fresh, step_inputs, spans.draws)
+    return Spans(*spans.copies(), fresh, step_inputs, spans.draws)

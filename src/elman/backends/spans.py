@@ -48,6 +48,11 @@ class Spans(NamedTuple):
         """These spans with some values replaced. torch 2.8 does not compile namedtuple's own ``_replace``."""
         return Spans(*[changed.get(name, value) for name, value in zip(Spans._fields, self, strict=True)])
 
+    def copies(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Copies of ``batch_sizes``, ``lengths`` and ``reset``, for a node to keep: the caller may write into its tensors."""
+        batch_sizes, lengths, reset = (None if t is None else t.clone() for t in self[:3])
+        return batch_sizes, lengths, reset
+
     def with_numbers(self, change: Callable[[Tensor], Tensor]) -> Spans:
         """These spans with a function applied to each floating-point tensor (fresh states, step inputs, draws)."""
         fresh, step_inputs, draws = (

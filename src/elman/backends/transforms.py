@@ -51,11 +51,10 @@ def run(
     program: TransformedRun | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack as ``call.forward`` does: the output and the final states. ``program``: see ``Form``."""
-    # The caller may write into these before the gradient.
-    batch_sizes, lengths, reset = (None if t is None else t.clone() for t in spans[:3])
-    starts = (*(states or ()), *(spans.step_inputs or ()))
-    operands = Operands(x, batch_sizes, lengths, reset, starts, spans.fresh or (), tuple(params))
-    save = _is_differentiated(operands.flat())
+    starts, fresh, params = (*(states or ()), *(spans.step_inputs or ())), spans.fresh or (), tuple(params)
+    save = _is_differentiated((x, *starts, *fresh, *params))
+    batch_sizes, lengths, reset = spans.copies() if save else spans[:3]
+    operands = Operands(x, batch_sizes, lengths, reset, starts, fresh, params)
     form = Form(stack, batch_first, len(operands.starts), len(operands.fresh), save, program=program)
     output, *finals = cast("tuple[Tensor, ...]", apply(Run, form, *operands.flat())[: 1 + len(stack.state_sizes)])
     return output, tuple(finals)

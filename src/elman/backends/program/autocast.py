@@ -15,16 +15,16 @@ import torch
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import outside_modes
 from elman.backends.program.remembered import remember
-from elman.backends.program.stand_in import NotRecordedError
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
 from elman.backends.stack import Stack
-from elman.cells import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from torch import Tensor
+
+    from elman.cells import Cell
 
 Dtypes = tuple[torch.dtype, ...]
 _reference = ReferenceBackend()
@@ -72,13 +72,8 @@ def _seen(address: int, units: int, draws: bool, *dtypes: torch.dtype) -> tuple[
     """``_first_steps`` of the cell whose ``id`` is given (``operator._described`` says why), by the dtypes of x, the states, the step
     inputs and the cell's own parameters.
     """
-    cell = cast(address, py_object).value
-    if not isinstance(cell, Cell):
-        return ()
-    try:
-        key = frozen_cell(cell), units, draws, dtypes, torch.get_default_dtype()
-    except NotRecordedError:
-        return ()
+    cell: Cell = cast(address, py_object).value  # of which there is a program: so it is one, and can be compared
+    key = frozen_cell(cell), units, draws, dtypes, torch.get_default_dtype()
     found = _found.get(key)
     if found is None:
         found = _tried(Stack(cell, 1, units), draws, dtypes)

@@ -109,18 +109,18 @@ def _trace_under_autocast(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | 
     every, last = autocast.result_dtypes(stack, x, states, params, spans)
     with torch.autocast("cpu", enabled=False):
         traced = trace(stack, *cast(torch.float32, x, states, params, spans))
-    first, *rest = every
-    others, gates = ({name: each.to(rest.pop(0)) for name, each in of.items()} for of in (traced.states, traced.gates))
+    count = len(stack.cell.states)
+    others, gates = tuple(traced.states.values()), tuple(traced.gates.values())
     return Traced(
-        traced.hidden.to(first),
+        traced.hidden.to(every[0]),
         _as(last, traced.finals),
-        others,
-        gates,
+        dict(zip(traced.states, _as(every[1:count], others), strict=True)),
+        dict(zip(traced.gates, _as(every[count:], gates), strict=True)),
     )
 
 
 def _as(dtypes: Sequence[torch.dtype], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The states in the first of these dtypes."""
+    """States, or gates, in the first of these dtypes."""
     return tuple([state.to(dtype) for state, dtype in zip(states, dtypes[: len(states)], strict=True)])
 
 
