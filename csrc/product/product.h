@@ -61,40 +61,54 @@ template <class T, int kRows, int kVectors> ELMAN_INLINE void multiply_pair(
     ELMAN_UNROLLED (j, kVectors) c[i][j] = dot(a[i], bk[j], c[i][j]);
 }
 
-// Where a tile's sums lie, a vector for each row and panel: by themselves, row by row; or where they belong, those of a
-// panel equally far apart.
+// Where a tile's sums begin and end, a vector for each row and panel: by themselves, row by row; or where they belong,
+// those of a panel equally far apart. There they begin with what lies there or elsewhere, and may be added in the end.
 template <class T> struct SumsApart {
+  static constexpr bool adds = false;
   Vec<T>* first;
-  template <int kVectors> ELMAN_INLINE Wide<T>* at(long row, long panel) const {
+  template <int kVectors> ELMAN_INLINE Wide<T>* to(long row, long panel) const {
     return reinterpret_cast<Wide<T>*>(first + row * kVectors + panel);
+  }
+  template <int kVectors> ELMAN_INLINE const Wide<T>* from(long row, long panel) const {
+    return to<kVectors>(row, panel);
   }
 };
 template <class T> struct SumsInPlace {
-  Wide<T>* const* panels;
-  long stride;
-  template <int> ELMAN_INLINE Wide<T>* at(long row, long panel) const { return panels[panel] + row * stride; }
+  const Wide<T>* starts[kWidest];  // by panel, of the first row; and from one row to the next
+  long starts_apart[kWidest];
+  Wide<T>* ends[kWidest];
+  long apart;
+  bool adds;
+  ELMAN_INLINE void place(long panel, const Wide<T>* start, long start_apart, Wide<T>* end) {
+    starts[panel] = start, starts_apart[panel] = start_apart, ends[panel] = end;
+  }
+  template <int> ELMAN_INLINE Wide<T>* to(long row, long panel) const { return ends[panel] + row * apart; }
+  template <int> ELMAN_INLINE const Wide<T>* from(long row, long panel) const {
+    return starts[panel] + row * starts_apart[panel];
+  }
 };
 
-// One tile: kRows rows of A by kVectors panels of B, added to the sums. The loop that takes the time. Its loops over
-// rows and vectors are unrolled by hand: only then does GCC keep the accumulators in registers all the way. Where a
+// One tile: kRows rows of A by kVectors panels of B, K at least 1, added to what the sums begin with. The loop that
+// takes the time. Its loops over rows and vectors are unrolled by hand: only then does GCC keep the accumulators in
+// registers all the way. It is left at its end alone, and not unrolled itself: else they are spilled around it. Where a
 // function happens to begin makes up to 3% of an LSTM's training time: these begin a cache line.
 template <class T, class A, class Sums, int kRows, int kVectors>
-__attribute__((aligned(64))) void tile(const A& a, long row, long K, const Wide<T>* b, Sums sums) {
+__attribute__((aligned(64))) void tile(const A& a, long row, long K, const Wide<T>* b, const Sums& sums) {
   constexpr int W = kLanes<T>;
   Vec<T> c[kRows][kVectors];
-  ELMAN_UNROLLED (i, kRows)
-    ELMAN_UNROLLED (j, kVectors) c[i][j] = load(sums.template at<kVectors>(i, j));
+  ELMAN_UNROLLED (j, kVectors)
+    ELMAN_UNROLLED (i, kRows) c[i][j] = load(sums.template from<kVectors>(i, j));
   const auto rows = a.template from<kRows>(row);
   if constexpr (!kPairs<T>) {
-#pragma GCC unroll 4
-    for (long k = 0; k < K; ++k) {
+    long k = 0;
+    do {
       Vec<T> bk[kVectors];
       ELMAN_UNROLLED (j, kVectors) bk[j] = load(b + (j * K + k) * W);
       ELMAN_UNROLLED (i, kRows) {
         const Vec<T> ai = splat(rows.at(i, k));
         ELMAN_UNROLLED (j, kVectors) c[i][j] = fma(ai, bk[j], c[i][j]);
       }
-    }
+    } while (++k < K);
   } else {
     const long panel = depth<T>(K) * W, whole = K / 2;
     std::uint32_t pairs[kRows];
@@ -108,12 +122,15 @@ __attribute__((aligned(64))) void tile(const A& a, long row, long K, const Wide<
       multiply_pair<T>(pairs, b, panel, c);
     }
   }
-  ELMAN_UNROLLED (i, kRows)
-    ELMAN_UNROLLED (j, kVectors) store(sums.template at<kVectors>(i, j), c[i][j]);
+  if (sums.adds)
+    ELMAN_UNROLLED (j, kVectors)
+      ELMAN_UNROLLED (i, kRows) c[i][j] = load(sums.template to<kVectors>(i, j)) + c[i][j];
+  ELMAN_UNROLLED (j, kVectors)
+    ELMAN_UNROLLED (i, kRows) store(sums.template to<kVectors>(i, j), c[i][j]);
 }
 
 template <class T, class A, class Sums> struct Tiles {
-  using Function = void (*)(const A&, long, long, const Wide<T>*, Sums);
+  using Function = void (*)(const A&, long, long, const Wide<T>*, const Sums&);
   Function of[kTallest + 1][kWidest + 1] = {};  // [rows][vectors]
 
   template <int kRows, int kVectors> constexpr void fill() {
@@ -139,36 +156,21 @@ constexpr int tallest(int panels) {
   return rows;
 }
 
-// False: not all of its vectors are whole.
-template <class T, class A, class Epilogue> bool tile_in_place(
-    const A& a, long row, long height, long K, const Wide<T>* b, long group, long groups, const Epilogue& epilogue) {
-  static constexpr Tiles<T, A, SumsInPlace<T>> tiles;
-  Wide<T>* places[kWidest];
-  const long apart = epilogue.apart();
-  for (long g = 0; g < groups; ++g)
-    if (!(places[g] = epilogue.place(row, group + g))) return false;
-  for (long i = 0; i < height; ++i)
-    for (long g = 0; g < groups; ++g) epilogue.begin(row + i, group + g, places[g] + i * apart);
-  tiles.of[height][groups](a, row, K, b, {places, apart});
-  return true;
-}
-
 // For rows 0..M-1 and column groups first..last-1, a group being kPanels panels (a cell with G gates keeps a unit's G
 // pre-activations together):
 //   epilogue.init(row, group, panel)   the vector an accumulator starts from
 //   epilogue.finish(row, group, unit)  takes the kPanels finished vectors of a group
 //   epilogue.prefetch(row, group)      where there is one: this row of a tile comes next
-// An epilogue that only puts sums where they belong, of groups of one panel, may let a tile do it:
-//   epilogue.place(row, group)         where the vector lies, each in a place of its own, those of a group's rows
-//                                      epilogue.apart() apart; null: not a whole vector
-//   epilogue.begin(row, group, place)  puts there what the sum starts from
+// An epilogue that only puts sums where they belong may let the tiles do it:
+//   epilogue.place(row, rows, group, groups, sums)  says where, of a tile; false: it cannot, as where a vector is not
+//                                                   whole
 // b is the first packed panel of group `first`. Tiles of columns come in falling order where `falls`: a product that
 // takes turns with itself finds in the cache what it used last.
 template <class T, int kPanels, class A, class Epilogue> void product(
     long M, const A& a, long K, const Wide<T>* b, long first, long last, const Epilogue& epilogue, bool falls = false) {
   static constexpr Tiles<T, A, SumsApart<T>> tiles;
   constexpr int most = tallest(kPanels);
-  constexpr bool places = requires { epilogue.apart(); };
+  constexpr bool places = requires(SumsInPlace<T> sums) { epilogue.place(0, 0, 0, 0, sums); };
   if (M <= 0 || first >= last) return;
   const long row_tiles = ceil_div(M, most);
   const long rows = ceil_div(M, row_tiles);      // tiles of nearly the same height: a short last one would starve
@@ -180,11 +182,13 @@ template <class T, int kPanels, class A, class Epilogue> void product(
     const long c = falls ? column_tiles - 1 - i : i, group = first + c * narrow + min(c, wide);
     const long groups = narrow + (c < wide), vectors = groups * kPanels;
     const Wide<T>* const panel = b + (group - first) * kPanels * depth<T>(K) * kLanes<T>;
-    for (long r = 0, row = 0; r < row_tiles; ++r) {
-      const long height = rows - (r >= tall);
+    for (long r = 0, row = 0, height; r < row_tiles; ++r, row += height) {
+      height = rows - (r >= tall);
       if constexpr (places) {
-        if (tile_in_place<T>(a, row, height, K, panel, group, groups, epilogue)) {
-          row += height;
+        static constexpr Tiles<T, A, SumsInPlace<T>> in_place;
+        SumsInPlace<T> sums;
+        if (K > 0 && epilogue.place(row, height, group, groups, sums)) {
+          in_place.of[height][vectors](a, row, K, panel, sums);
           continue;
         }
       }
@@ -193,10 +197,9 @@ template <class T, int kPanels, class A, class Epilogue> void product(
           for (int p = 0; p < kPanels; ++p) acc[i * vectors + g * kPanels + p] = epilogue.init(row + i, group + g, p);
       if constexpr (requires { epilogue.prefetch(row, group); })
         for (long i = 0; r + 1 < row_tiles && i < height; ++i) epilogue.prefetch(min(M - 1, row + height + i), group);
-      tiles.of[height][vectors](a, row, K, panel, {acc});
+      if (K > 0) tiles.of[height][vectors](a, row, K, panel, {acc});
       for (long i = 0; i < height; ++i)
         for (long g = 0; g < groups; ++g) epilogue.finish(row + i, group + g, acc + i * vectors + g * kPanels);
-      row += height;
     }
   }
 }
@@ -211,7 +214,10 @@ void without_product(long begin, long end, long first, long last, const Epilogue
     }
 }
 
-// The product itself, into rows to[0], to[1] ... of `width` numbers.
+// What sums begin with that are not added to anything.
+template <class T> alignas(64) inline constexpr Wide<T> kZeros[kLanes<T>] = {};
+
+// The product itself, into rows to[0], to[1] ... of `width` numbers, all of them different.
 template <class T, class To> struct StoreEpilogue {
   To to;
   long width;
@@ -221,6 +227,19 @@ template <class T, class To> struct StoreEpilogue {
     const long column = group * kLanes<T>;
     T* p = to[row];
     store_within(p, column, width, add ? load_within(p, column, width) + sum[0] : sum[0]);
+  }
+  ELMAN_INLINE bool place(long row, long rows, long group, long groups, SumsInPlace<T>& sums) const
+    requires(!kHalved<T>)
+  {
+    constexpr long W = kLanes<T>;
+    const auto address = [&](long i) { return reinterpret_cast<std::intptr_t>(to[row + i]); };
+    const std::intptr_t first = address(0), apart = rows > 1 ? address(1) - first : 0;
+    bool placed = (group + groups) * W <= width;
+    for (long i = 2; i < rows; ++i) placed &= address(i) - first == i * apart;
+    if (!placed) return false;
+    sums.apart = apart / static_cast<std::intptr_t>(sizeof(T)), sums.adds = add;
+    for (long g = 0; g < groups; ++g) sums.place(g, kZeros<T>, 0, to[row] + (group + g) * W);
+    return true;
   }
 };
 

@@ -31,14 +31,16 @@ template <class T, bool kStarts> struct GateEpilogue {  // kStarts: all start fr
     const PanelPlace<T>& at = places[panel];
     store_within(z + at.to + row * stride, 0, at.width, sum[0]);
   }
-  ELMAN_INLINE T* place(long row, long panel) const {
-    const PanelPlace<T>& at = places[panel];
-    return at.width == kLanes<T> ? z + at.to + row * stride : nullptr;
-  }
-  ELMAN_INLINE long apart() const { return stride; }
-  ELMAN_INLINE void begin(long, long panel, T* at) const {
-    if (kStarts) store(at, load(starts + panel * kLanes<T>));
-    else if (const T* start = places[panel].start) store(at, load(start));
+  ELMAN_INLINE bool place(long row, long, long first, long panels, SumsInPlace<T>& sums) const {
+    sums.apart = stride, sums.adds = false;
+    for (long i = 0; i < panels; ++i) {
+      const PanelPlace<T>& at = places[first + i];
+      if (at.width != kLanes<T>) return false;
+      T* const to = z + at.to + row * stride;
+      const T* const start = kStarts ? starts + (first + i) * kLanes<T> : at.start;
+      sums.place(i, start ? start : to, start ? 0 : stride, to);
+    }
+    return true;
   }
 };
 

@@ -14,6 +14,13 @@ template <class T, class Weights> struct ProjectionEpilogue {
     constexpr int G = Weights::G;
     for (int g = 0; g < G; ++g) store(z + row * stride + (group * G + g) * kLanes<T>, unit[g]);
   }
+  ELMAN_INLINE bool place(long row, long, long group, long groups, SumsInPlace<T>& sums) const {
+    constexpr int G = Weights::G;
+    sums.apart = stride, sums.adds = false;
+    for (long i = 0; i < groups * G; ++i)
+      sums.place(i, weights.bias(group, 0) + i * kLanes<T>, 0, z + row * stride + (group * G + i) * kLanes<T>);
+    return true;
+  }
 };
 
 // Column groups begin..end-1: a group is the G gates of a vector of units.
