@@ -64,6 +64,7 @@ template <class T, int kRows, int kVectors> ELMAN_INLINE void multiply_pair(
 // Where a tile's sums begin and end, a vector for each row and panel: by themselves, row by row; or where they belong,
 // those of a panel equally far apart. There they begin with what lies there or elsewhere, and may be added in the end.
 template <class T> struct SumsApart {
+  using Passed = SumsApart;  // in a register: in memory, any store might have changed it
   static constexpr bool adds = false;
   Vec<T>* first;
   template <int kVectors> ELMAN_INLINE Wide<T>* to(long row, long panel) const {
@@ -74,6 +75,7 @@ template <class T> struct SumsApart {
   }
 };
 template <class T> struct SumsInPlace {
+  using Passed = const SumsInPlace&;
   const Wide<T>* starts[kWidest];  // by panel, of the first row; and from one row to the next
   long starts_apart[kWidest];
   Wide<T>* ends[kWidest];
@@ -93,7 +95,7 @@ template <class T> struct SumsInPlace {
 // registers all the way. It is left at its end alone, and not unrolled itself: else they are spilled around it. Where a
 // function happens to begin makes up to 3% of an LSTM's training time: these begin a cache line.
 template <class T, class A, class Sums, int kRows, int kVectors>
-__attribute__((aligned(64))) void tile(const A& a, long row, long K, const Wide<T>* b, const Sums& sums) {
+__attribute__((aligned(64))) void tile(const A& a, long row, long K, const Wide<T>* b, typename Sums::Passed sums) {
   constexpr int W = kLanes<T>;
   Vec<T> c[kRows][kVectors];
   ELMAN_UNROLLED (j, kVectors)
@@ -130,7 +132,7 @@ __attribute__((aligned(64))) void tile(const A& a, long row, long K, const Wide<
 }
 
 template <class T, class A, class Sums> struct Tiles {
-  using Function = void (*)(const A&, long, long, const Wide<T>*, const Sums&);
+  using Function = void (*)(const A&, long, long, const Wide<T>*, typename Sums::Passed);
   Function of[kTallest + 1][kWidest + 1] = {};  // [rows][vectors]
 
   template <int kRows, int kVectors> constexpr void fill() {
