@@ -42,7 +42,7 @@ template <class Call> void run(bool (*kernel)(const Call&, Team&), const Call& c
   if (!ok) throw std::bad_alloc();
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(ELMAN_SANITIZED)
 constexpr std::size_t kArenaBytes = 0;  // so that the sanitizer sees every buffer
 #else
 constexpr std::size_t kArenaBytes = 4 * 1024 * 1024;
@@ -54,12 +54,13 @@ constexpr std::size_t kArenaBytes = 4 * 1024 * 1024;
 struct Arena {
   char* base = nullptr;
   std::size_t used = 0;
-  bool closed = false;
+  bool closed = false, refused = false;  // for a while; for good: there was no memory
   ~Arena() { std::free(base); }
   static std::size_t round(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
   void* take(std::size_t bytes) {
-    if (closed || bytes > kArenaBytes || round(bytes) > kArenaBytes - used) return nullptr;
-    if (!base && posix_memalign(reinterpret_cast<void**>(&base), 64, kArenaBytes) != 0) return base = nullptr;
+    if (closed || refused || bytes > kArenaBytes || round(bytes) > kArenaBytes - used) return nullptr;
+    refused = !base && posix_memalign(reinterpret_cast<void**>(&base), 64, kArenaBytes) != 0;
+    if (refused) return base = nullptr;
     void* memory = base + used;
     used += round(bytes);
     return memory;

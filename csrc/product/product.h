@@ -236,7 +236,8 @@ template <class T, class To> struct StoreEpilogue {
     constexpr long W = kLanes<T>;
     const auto address = [&](long i) { return reinterpret_cast<std::intptr_t>(to[row + i]); };
     const std::intptr_t first = address(0), apart = rows > 1 ? address(1) - first : 0;
-    bool placed = (group + groups) * W <= width;
+    const long bytes = width * static_cast<long>(sizeof(T));
+    bool placed = (group + groups) * W <= width && (rows == 1 || max(apart, -apart) >= bytes);
     for (long i = 2; i < rows; ++i) placed &= address(i) - first == i * apart;
     if (!placed) return false;
     sums.apart = apart / static_cast<std::intptr_t>(sizeof(T)), sums.adds = add;
