@@ -180,8 +180,10 @@ def backward(
         found = _native.program_backward(kernel.handle, *first, *arriving, *ends)
     if spans.step_inputs:  # each layer and direction has one
         first = 1 + len(states or ()) + len(spans.fresh or ())
+        axis = 1 if numbers[-1] else 0  # behind the members, if there are any
         for k in range(first, first + len(spans.step_inputs)):
-            found[k] = None if found[k] is None else found[k].sum(1 if numbers[-1] else 0)  # behind the members, if there are any
+            if found[k] is not None:
+                found[k] = found[k].squeeze(axis) if found[k].shape[axis] == 1 else found[k].sum(axis)
     return found
 
 
