@@ -240,7 +240,7 @@ def _spoiled_list(
         return draw(st.sampled_from([None, [], 0, "five", tuple(given or ())]))
     changed = list(given)
     place = draw(st.integers(0, max(0, len(changed) - 1)))
-    if changed[place : place + 1] and changed[place] and draw(st.booleans()):
+    if changed and isinstance(changed[place], View) and draw(st.booleans()):  # it may have been spoiled before
         changed[place] = draw(_spoiled(changed[place], anywhere, numbers))
     else:
         changed[place : place + draw(st.integers(0, 1))] = draw(st.lists(others, min_size=1, max_size=1) | st.just([]))
