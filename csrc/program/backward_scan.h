@@ -64,9 +64,8 @@ template <class T> class BackwardShared {
     return true;
   }
   const T* weights(int product, long panel) const {  // from a panel on
-    long gates_before = 0;
-    for (int p = 0; p < product; ++p) gates_before += plan.gate_products[p].count;
-    return w_hh + (gates_before * panels<T>(H) + plan.gate_products[product].count * panel) * H * kLanes<T>;
+    const GateProduct& of = plan.gate_products[product];
+    return w_hh + (of.before * panels<T>(H) + of.count * panel) * H * kLanes<T>;
   }
   // Of a position in a chunk, before which all sequences have `before` rows there.
   SplitRows<T> gate_rows(const StepOrder& part, long before) const {
@@ -100,7 +99,7 @@ template <class T> class BackwardShared {
       if (!to) continue;
       const auto sums_of = [&](const StepOrder& part) { return sum(p, part); };
       if (plan.own_is_vector[p]) add_up(to, sums_of);
-      else add_up(total_, sums_of), *to = row_sum<T>(total_, kLanes<T>, H);
+      else add_up(total_, sums_of), row_sums<T>(total_, 1, H, [to](long, T sum) { *to = sum; });
     }
   }
 
@@ -299,9 +298,7 @@ template <class T> class ProgramBackwardScan {
       const StepTensor to = direction_.of.of(direction_.call.grad_step_inputs[k]);
       if (!to.data) continue;
       if (plan_.step_input_is_vector[k]) copy_out<T>(order_, grad_step_input(k), to, s, H_, columns_);
-      else
-        for (long r = 0; r < n; ++r)
-          *order_.row_of<T>(to, s, r) = row_sum<T>(grad_step_input(k) + r * H_, kLanes<T>, H_);
+      else row_sums<T>(grad_step_input(k), n, H_, [&](long r, T sum) { *order_.row_of<T>(to, s, r) = sum; });
     }
   }
 

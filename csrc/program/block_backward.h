@@ -136,13 +136,13 @@ template <class T> class BlockBackwardScan : BlockScan<T> {
   }
   void give_step_input(bool vector, const T* grad, const StepTensor& x, long from, long to) const {
     this->each_position(from, to, [&](long s, long m) {
-      for (long r = 0, n = order_.rows(s); r < n; ++r) {
-        T* at = order_.template row_of<T>(vector ? columns(x) : x, s, r);
-        const T* row = grad ? grad + (m + r) * width_ : nullptr;
-        if (!vector) *at = row ? row_sum<T>(row, kLanes<T>, width_) : T(0);
-        else if (row) copy_rows(1, width_, row, 0, at, 0);
-        else clear(at, 1);
-      }
+      const auto at = [&](long r) { return order_.template row_of<T>(vector ? columns(x) : x, s, r); };
+      if (grad && !vector)
+        return row_sums<T>(grad + m * width_, order_.rows(s), width_, [&](long r, T sum) { *at(r) = sum; });
+      for (long r = 0; r < order_.rows(s); ++r)
+        if (grad) copy_rows(1, width_, grad + (m + r) * width_, 0, at(r), 0);
+        else if (vector) clear(at(r), 1);
+        else *at(r) = T(0);
     });
   }
 

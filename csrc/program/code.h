@@ -104,8 +104,8 @@ enum Phase { before_steps, each_step, after_steps, own_sums };
 // The product of h (the first), or of factor j (the one after it, j + 1), with the weights of some recurrent gates.
 struct GateProduct {
   const std::int32_t* gates;
-  int count;
-  int column;  // the gates' gradients are neighbouring columns in this order, from this one on
+  int count, before;  // gates; those of the products before
+  int column;         // the gates' gradients are neighbouring columns in this order, from this one on
 };
 
 struct Plan {

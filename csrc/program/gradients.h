@@ -45,7 +45,7 @@ template <class T> class ProgramGradientProducts {
   }
 
   long tasks() const {
-    long count = x_tasks() + input_tasks() + 1;
+    long count = x_tasks() + input_tasks() + needs_bias();
     for (int p = 0; p < plan_.products; ++p) count += product_tasks(p);
     return count;
   }
@@ -58,7 +58,7 @@ template <class T> class ProgramGradientProducts {
       if (within(product_tasks(p)))
         return weight_gradient(h_rows_ + p * capacity_, H_, i, sum_hh_.data(), of.gates, of.count, of.column);
     }
-    if (within(1)) return !needs_bias() || gates(0).sum_up(plan_.columns * H_, bias_sums_, chunks_ > 0);
+    if (within(needs_bias())) return gates(0).sum_up(plan_.columns * H_, bias_sums_, chunks_ > 0), true;
     return gates(plan_.input_column)
         .multiply(i, plan_.inputs * H_, shared_.w_ih, grad_x_rows_, I_, direction_.accumulates);
   }

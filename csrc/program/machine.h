@@ -86,12 +86,16 @@ ELMAN_INLINE void fold_rows(T* to, bool spreads, long rows, long H, T by, T none
       else to[r + i] = found[i];
   }
 }
-template <class T> T row_sum(const T* a, long la, long H) {
-  T sum;
-  fold_rows(
-      &sum, false, 1, H, T(1), T(0), [](auto x, auto y) ELMAN_INLINED { return x + y; },
-      [](auto x) ELMAN_INLINED { return x; }, Source<T>{a, la});
-  return sum;
+// give(row, its sum) for neighbouring rows.
+template <class T, class F> void row_sums(const T* a, long rows, long H, F give) {
+  T sums[8];
+  for (long r = 0; r < rows; r += 8) {
+    const long n = min(8, rows - r);
+    fold_rows(
+        sums, false, n, H, T(1), T(0), [](auto x, auto y) ELMAN_INLINED { return x + y; },
+        [](auto x) ELMAN_INLINED { return x; }, Source<T>{a + r * H, kLanes<T>});
+    for (long i = 0; i < n; ++i) give(r + i, sums[i]);
+  }
 }
 
 // An operation on vectors; of one over rows, its terms.

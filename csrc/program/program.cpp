@@ -181,10 +181,12 @@ void Program::arrange_columns() {
     return [&columns](std::int32_t a, std::int32_t b) { return columns[index(a)] < columns[index(b)]; };
   };
   std::sort(input_order_.begin(), input_order_.end(), by(column_of_input_));
+  int before = 0;
   for (std::vector<std::int32_t>& gates : product_gates_) {
     std::sort(gates.begin(), gates.end(), by(column_of_recurrent_));
-    products_.push_back(
-        {gates.data(), static_cast<int>(gates.size()), gates.empty() ? 0 : column_of_recurrent_[index(gates[0])]});
+    const int count = static_cast<int>(gates.size());
+    products_.push_back({gates.data(), count, before, gates.empty() ? 0 : column_of_recurrent_[index(gates[0])]});
+    before += count;
   }
   plan_.gate_products = products_.data(), plan_.input_order = input_order_.data();
   plan_.column_of_input = column_of_input_.data(), plan_.column_of_recurrent = column_of_recurrent_.data();

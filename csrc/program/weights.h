@@ -86,7 +86,7 @@ template <class T> class ProgramWeights {
     long at = task - plan.inputs, product = 0;
     while (at >= plan.gate_products[product].count) at -= plan.gate_products[product++].count;
     const GateProduct& gates = plan.gate_products[product];
-    const long g = gates.gates[at], first = gates_before(product) * each_;
+    const long g = gates.gates[at], first = gates.before * each_;
     pack_gate(static_cast<const T*>(p.w_hh) + g * H * H, H, w_hh_ + first * kLanes<T> * H, plan.inputs * each_ + first,
         at, gates.count, plan.array_of_recurrent[g], plan.joined_input[g] < 0, of(b_hh, g), nullptr);
   }
@@ -108,7 +108,7 @@ template <class T> class ProgramWeights {
   // Likewise the index-th product; z: at its first row.
   void multiply(long index, long M, const T* const* rows, long from, long to, T* z, bool falls) const {
     const GateProduct& of = plan.gate_products[index];
-    const long first = gates_before(index) * each_ + of.count * from, count = of.count * (to - from);
+    const long first = of.before * each_ + of.count * from, count = of.count * (to - from);
     const T* w = w_hh_ + first * kLanes<T> * H;
     const PanelPlace<T>* places = places_ + plan.inputs * each_ + first;
     if (!neighbours_)
@@ -132,11 +132,6 @@ template <class T> class ProgramWeights {
   }
   long at(long array, const ColumnPart& c) const {
     return neighbours_ ? (plan.arrays * c.from + array * (c.to - c.from)) * kLanes<T> : array * plane_ + c.first;
-  }
-  long gates_before(long product) const {
-    long count = 0;
-    for (long p = 0; p < product; ++p) count += plan.gate_products[p].count;
-    return count;
   }
   // The i-th of `count` gates that are multiplied together: part by part of the columns, its panels are neighbours. The
   // panels' places begin at `place`.

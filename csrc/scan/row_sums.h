@@ -53,19 +53,24 @@ template <class T> struct GateGradientRows {
     product<T, 1>(width, Columns<T>{first, stride}, rows, packed, 0, groups, store);
   }
 
-  // sums[0] ... sums[width - 1] = or += the rows. False: out of memory.
-  bool sum_up(long width, T* sums, bool adds) const {
-    const Buffer<T> part(width);
-    if (!part.ok()) return false;
+  // sums[0] ... sums[width - 1] = or += the rows.
+  void sum_up(long width, T* sums, bool adds) const {
+    constexpr long kTogether = 8;  // panels, in registers
+    long j = 0;
+    for (; j + kTogether * W <= width; j += kTogether * W) sum_panels<kTogether>(j, j + kTogether * W, sums, adds);
+    for (; j < width; j += W) sum_panels<1>(j, width, sums, adds);
+  }
+
+ private:
+  static constexpr long W = kLanes<T>;
+  template <long kPanels> void sum_panels(long column, long width, T* sums, bool adds) const {
     for (long from = 0; from < rows; from += kRowsSummed) {
-      for (long j = 0; j < width; ++j) part[j] = T(0);
-      for (long m = from; m < min(rows, from + kRowsSummed); ++m) {
-        const T* row = first + m * stride;
-        for (long j = 0; j < width; ++j) part[j] += row[j];
-      }
-      for (long j = 0; j < width; ++j) sums[j] = adds || from > 0 ? sums[j] + part[j] : part[j];
+      Vec<T> part[kPanels] = {};
+      for (long m = from; m < min(rows, from + kRowsSummed); ++m)
+        for (long p = 0; p < kPanels; ++p) part[p] += load_within(first + m * stride, column + p * W, width);
+      for (long p = 0, j = column; p < kPanels; ++p, j += W)
+        store_within(sums, j, width, adds || from > 0 ? load_within(sums, j, width) + part[p] : part[p]);
     }
-    return true;
   }
 };
 

@@ -58,7 +58,7 @@ template <class T, class Cell> class WeightGradients {
     if (within(weight_tasks(gradients_.w_hh, P_)))
       return weight_gradient(h_rows_, P_, i, gates_.kRecurrent, sum_hh_.data());
     if (within(weight_tasks(gradients_.w_hr, H_))) return projection_gradient(i);
-    if (within(needs_bias_)) return rows().sum_up(N * H_, bias_sums_, chunks_ > 0);
+    if (within(needs_bias_)) return rows().sum_up(N * H_, bias_sums_, chunks_ > 0), true;
     return rows().multiply(i, G * H_, w_ih_, grad_x_rows_, I_, tensors_.accumulates);
   }
   void finish_chunk() { ++chunks_; }
