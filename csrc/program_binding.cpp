@@ -105,9 +105,9 @@ nb::object program_forward(nb::handle program, nb::tuple numbers, nb::handle par
   return nb::make_tuple(output, final, hidden, kept);
 }
 
-// The gradients of a run: of x, of the initial states, of the fresh states, of the step inputs in each direction, and
-// of the parameters, in a list in this order, where `needs_grad`, a tuple as long, is True. What the forward pass took
-// and gave comes first, then the gradients that arrive, None for zeros.
+// The gradients of a run: of x, of the initial states, of the fresh states, of the step inputs, where there are several
+// directions those of each, and of the parameters, in a list in this order, where `needs_grad`, a tuple as long, is
+// True. What the forward pass took and gave comes first, then the gradients that arrive, None for zeros.
 nb::object program_backward(nb::handle program, nb::tuple numbers, nb::handle params, nb::handle x, nb::handle initial,
     nb::handle fresh, nb::handle lengths, nb::handle reset, nb::handle step_inputs, nb::handle draws, bool batch_first,
     int threads, nb::handle output, nb::handle hidden, nb::handle kept, nb::handle grad_output, nb::handle grad_hidden,
@@ -135,10 +135,7 @@ nb::object program_backward(nb::handle program, nb::tuple numbers, nb::handle pa
   for (int s = 0; s < starts; ++s) make(kGradInitial, {directions, batch.B, stack.H}, s);
   for (int s = 0; s < freshes; ++s) make(kGradFresh, {directions, stack.H}, s);
   for (int k = 0; k < plan.step_inputs; ++k)
-    make(kGradStepInputs,
-        plan.step_input_is_vector[k] ? Shape{directions, batch.T, batch.B, stack.H}
-                                     : Shape{directions, batch.T, batch.B},
-        k);
+    make(kGradStepInputs, stack.step_input(batch, plan.step_input_is_vector[k], true), k);
   Long index = 0;
   for (Long d = 0; d < directions; ++d) {
     for (int place = 0; place < ProgramStack::kWeights; ++place)

@@ -41,6 +41,14 @@ struct ProgramStack {
     if (place == 0) return {rows, direction < D ? I : out()};
     return place == 1 ? Shape{rows, H} : Shape{rows};
   }
+  // (T, B) or (T, B, H); of a gradient, where there are several directions, each one's: (L·D, T, B) or (L·D, T, B, H).
+  Shape step_input(const Batch& batch, bool vector, bool gradient) const {
+    Shape shape;
+    if (gradient && directions() > 1) shape[shape.axes++] = directions();
+    shape[shape.axes++] = batch.T, shape[shape.axes++] = batch.B;
+    if (vector) shape[shape.axes++] = H;
+    return shape;
+  }
 };
 
 class ProgramContract {
@@ -171,7 +179,6 @@ class ProgramContract {
   }
   StepTensor steps(void* data, Long step, Long sequence) const { return {data, step, sequence, 1, ragged_.exists()}; }
 
-  // (T, B) or (T, B, H); of each direction where written: (L·D, T, B) or (L·D, T, B, H).
   const DirectionTensor* step_inputs(Role role, std::vector<DirectionTensor>& to, bool written) {
     const Views from = views_.all(role);
     const auto count = static_cast<std::size_t>(plan_.step_inputs);
@@ -182,11 +189,8 @@ class ProgramContract {
       if (written && from[k].none) continue;
       const bool vector = plan_.step_input_is_vector[k];
       const Long width = vector ? H : 1;
-      Shape shape;
-      if (written) shape[shape.axes++] = stack_.directions();
-      shape[shape.axes++] = T, shape[shape.axes++] = B;
-      if (vector) shape[shape.axes++] = H;
-      to[k] = {steps(dense(from[k], shape, written), B * width, width), written ? T * B * width : 0};
+      void* data = dense(from[k], stack_.step_input(batch_, vector, written), written);
+      to[k] = {steps(data, B * width, width), written ? T * B * width : 0};
     }
     return to.data();
   }

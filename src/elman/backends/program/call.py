@@ -178,12 +178,12 @@ def backward(
         first = _first(kernel, numbers, *(readable_operands(x, states, params, spans) or (x, states, params, spans)), batch_first)
         arriving = (*map(dense_gradient, (output, *kept, grad_output, grad_hidden)), *map(_all_dense, (grad_finals, grad_traced)))
         found = _native.program_backward(kernel.handle, *first, *arriving, *ends)
-    if spans.step_inputs:  # each layer and direction has one
+    *_, layers, directions, _, _, members = numbers
+    if spans.step_inputs and (layers, directions) != (1, 1):  # each of them has one
         first = 1 + len(states or ()) + len(spans.fresh or ())
-        axis = 1 if numbers[-1] else 0  # behind the members, if there are any
         for k in range(first, first + len(spans.step_inputs)):
             if found[k] is not None:
-                found[k] = found[k].squeeze(axis) if found[k].shape[axis] == 1 else found[k].sum(axis)
+                found[k] = found[k].sum(1 if members else 0)  # behind the members, if there are any
     return found
 
 
