@@ -225,7 +225,9 @@ template <class Stack, class Contract> class Invocation {
   // The batch as it is now, for memory that is made for it; all operands are inspected again afterwards.
   Batch batch() {
     for (const Role role : {kX, kBatchSizes, kLengths}) operands.inspect(role);
-    return {stack.I, operands[kX], operands[kBatchSizes], operands[kLengths], batch_first_};
+    Batch batch(stack.I, operands[kX], operands[kBatchSizes], operands[kLengths], batch_first_);
+    projects_ = static_cast<double>(batch.rows) * static_cast<double>(stack.I * stack.H);
+    return batch;
   }
   // Makes memory like x for what the call writes, where it is needed.
   nb::object make(Role role, const Shape& shape, Long index = -1, bool needed = true) {
@@ -236,9 +238,10 @@ template <class Stack, class Contract> class Invocation {
   }
 
   // Nothing runs Python from the inspection of the operands to the end of the run: what is checked is what is used. A
-  // short call holds Python's lock; a longer one gives it away, so keeps the operands' memory and checks it again.
+  // short call holds Python's lock; a longer one gives it away, so keeps the operands' memory and checks it after that.
   template <class Call> void run(Call (Contract::*checked)()) {
-    for (bool kept = false;; operands.keep(), kept = true) {
+    for (bool kept = !is_short(projects_);; kept = true) {
+      if (kept) operands.keep();
       operands.inspect();
       if (stack.members ? finish(Ensemble<Call>(*this, checked), kept) : finish(Checked<Call>(*this, checked), kept))
         return;
@@ -294,6 +297,7 @@ template <class Stack, class Contract> class Invocation {
   const nb::handle x_;
   const bool batch_first_, padded_;
   const int threads_;
+  double projects_ = 0;  // multiply-adds of x with a gate's weights
 };
 
 }  // namespace elman
