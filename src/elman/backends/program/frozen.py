@@ -152,7 +152,8 @@ class _Definition:
         self.before = self._values()
         self.said = [*said, *enumerate(named)]
         inside = [value for value in (*(value for _, value in said), *named) if not hasattr(type(value), "__get__")]
-        self.contents = [(look, value, look(value)) for value in (*inside, *self.reach.dicts()) if (look := _look_into(value)) is not None]
+        looks = [(_look_into(value), value) for value in (*inside, *self.reach.dicts())]
+        self.contents = [(look, value, copy.copy(look(value))) for look, value in looks if look is not None]
 
     def holds(self) -> bool:
         """Whether all of it is still so."""
@@ -191,7 +192,7 @@ def _look_into(value: object) -> Callable[[Any], object] | None:
     if kind in (list, dict, set, tuple):
         each = value.values() if isinstance(value, dict) else value
         if all(type(inside) in _NUMBERS for inside in each):  # type: ignore[attr-defined]  # it has been looked at
-            return None if kind is tuple else copy.copy
+            return None if kind is tuple else _itself
     try:
         _frozen(value)
     except NotRecordedError:
