@@ -168,7 +168,7 @@ class Operands : public CallViews {
   static bool lies_in(PyObject* storage, const View& v) {
     static PyObject *const data_ptr = PyUnicode_InternFromString("data_ptr"),
                            *const nbytes = PyUnicode_InternFromString("nbytes");
-    if (std::find(v.shape.size, v.shape.size + v.shape.axes, 0) != v.shape.size + v.shape.axes) return true;
+    if (v.at == 0 || product(v.shape) == 0) return true;  // take() says what is wrong
     const auto begin = nb::cast<Address>(call(storage, data_ptr));
     return v.at - begin < nb::cast<Address>(call(storage, nbytes));
   }
@@ -226,7 +226,7 @@ template <class Stack, class Contract> class Invocation {
   Batch batch() {
     for (const Role role : {kX, kBatchSizes, kLengths}) operands.inspect(role);
     Batch batch(stack.I, operands[kX], operands[kBatchSizes], operands[kLengths], batch_first_);
-    projects_ = static_cast<double>(batch.rows) * static_cast<double>(stack.I * stack.H);
+    projects_ = static_cast<double>(batch.rows) * static_cast<double>(stack.I) * static_cast<double>(stack.H);
     return batch;
   }
   // Makes memory like x for what the call writes, where it is needed.
@@ -240,9 +240,9 @@ template <class Stack, class Contract> class Invocation {
   // Nothing runs Python from the inspection of the operands to the end of the run: what is checked is what is used. A
   // short call holds Python's lock; a longer one gives it away, so keeps the operands' memory and checks it after that.
   template <class Call> void run(Call (Contract::*checked)()) {
-    for (bool kept = !is_short(projects_);; kept = true) {
-      if (kept) operands.keep();
+    for (bool kept = false;; operands.keep(), kept = true) {
       operands.inspect();
+      if (!kept && !is_short(projects_)) continue;
       if (stack.members ? finish(Ensemble<Call>(*this, checked), kept) : finish(Checked<Call>(*this, checked), kept))
         return;
     }

@@ -166,6 +166,9 @@ def test_any_operands_are_refused_or_run_and_nothing_else_is_written(seed: int) 
         gradients, leaves = backward(handle, given), [x, *(given["initial"] or ()), *(given["fresh"] or ())]
         assert [each.shape for each in gradients[: len(leaves)]] == [each.shape for each in leaves]
         assert [each.shape for each in gradients[len(gradients) - len(given["params"]) :]] == [each.shape for each in given["params"]]
+        several = (layers * directions,) if layers * directions > 1 else ()
+        beside_x = gradients[len(leaves) : len(gradients) - len(given["params"])]
+        assert [each.shape for each in beside_x] == [(*several, *each.shape) for each in given["step_inputs"]]
         assert guarded.are_unchanged()
         for _ in range(8):
             which = rng.choice(["forward", "backward"])

@@ -155,6 +155,10 @@ OPERANDS: dict[str, tuple[dict[str, Any], str]] = {
     "three directions": ({"what": ("", 4, 5, 0, 1, 3, True, False, 0)}, "sizes must be"),
     "a projection": ({"what": ("", 4, 5, 2, 1, 1, True, False, 0)}, "not projected"),
     "huge sizes": ({"what": ("", 2**40, 2**40, 0, 1, 1, True, False, 0)}, "expected"),
+    "sizes whose product no integer holds": (
+        {"what": ("", 2**24, 2**40, 0, 1, 1, True, False, 0), "x": torch.zeros(1).expand(1, 1, 2**24)},
+        "allocate|expected",
+    ),
     "a size beyond all": ({"what": ("", 4, 2**41, 0, 1, 1, True, False, 0)}, "too large"),
 }
 

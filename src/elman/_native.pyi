@@ -160,7 +160,9 @@ def program_backward(
     needs_grad: tuple[bool, ...],
     /,
 ) -> list[Any]:
-    """The gradients of x, the initial states, the fresh states, the step inputs in each direction, and the parameters, where needed."""
+    """The gradients of x, the initial states, the fresh states, the step inputs (of several directions those in each), and the parameters,
+    where needed.
+    """
 
 class Stream:
     """A network that runs a step at a time: weights packed once, states written where they lie. Of torch it knows nothing."""
