@@ -13,6 +13,7 @@ from torch.nn.functional import leaky_relu
 
 from elman import Cell
 from elman.backends.program import lookup
+from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
 
@@ -149,6 +150,44 @@ def test_what_a_step_reaches_is_seen_to_change(name: str, monkeypatch: pytest.Mo
             tensor.fill_(0.25)
     assert after == before.replace("0.25", "0.75")
     assert text(cell) == before
+
+
+CHANGED: dict[str, tuple[Any, Any]] = {  # what equals, or cannot be compared with, what was there
+    "a sign": (0.0, -0.0),
+    "a truth": (1, True),
+    "another type": (2, 2.0),
+    "a tensor": (1.0, torch.tensor(1.0)),
+    "a string's place": ("1.0", torch.tensor(1.0)),
+}
+
+
+@pytest.mark.parametrize("make", [lambda value: [value], lambda value: {0: value}, lambda value: {value}], ids=["list", "dict", "set"])
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_equals_what_was_there_is_another(name: str, make: Callable[[Any], Any]) -> None:
+    before, after = CHANGED[name]
+    held = make(before)
+
+    cell = type("Scaled", (Scaled,), {"step": lambda self, x, r, s, p: s.h * len(held)})()
+    key = frozen_cell(cell)
+    assert frozen_cell(cell) == key
+    held.clear()
+    held.update(make(after)) if not isinstance(held, list) else held.append(after)
+    assert frozen_cell(cell) != key
+
+
+def test_what_cannot_be_compared_has_changed() -> None:
+    """Many numbers have come where there was one: it is refused, not an error of the comparison's."""
+    held: dict[str, Any] = {"scale": 1.0}
+    cell = type("Scaled", (Scaled,), {"step": lambda self, x, r, s, p: s.h * held["scale"]})()
+    program_of(cell, torch.float64)
+    held["scale"] = torch.ones(4)
+    with pytest.raises(NotRecordedError, match="a tensor of more than one number"):
+        program_of(cell, torch.float64)
+    held["scale"] = "H"
+    frozen_cell(cell)
+    held["scale"] = torch.ones(4)
+    with pytest.raises(NotRecordedError, match="a tensor of more than one number"):
+        frozen_cell(cell)
 
 
 def test_a_global_that_is_called_as_an_attribute_in_the_step_is_none_of_its_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,8 +116,7 @@ _FREEZE: dict[type, Callable[[Any], Hashable]] = {
     tuple: _frozen_all,
     list: _frozen_all,
     dict: _frozen_items,
-    set: frozenset,
-    frozenset: frozenset,
+    **dict.fromkeys((set, frozenset), lambda values: frozenset([_frozen(each) for each in values])),
     types.BuiltinFunctionType: _frozen_builtin,
     types.FunctionType: lambda function: _key_of(function),
     types.MethodType: lambda value: (_frozen(value.__self__), _frozen(value.__func__)),
@@ -159,7 +158,10 @@ class _Definition:
         """Whether all of it is still so."""
         now = self._values()
         same = len(now) == len(self.before) and all(map(operator.is_, now, self.before))
-        return same and all(look(value) == before for look, value, before in self.contents)
+        try:
+            return same and all(look(value) == before for look, value, before in self.contents)
+        except (NotRecordedError, RuntimeError, TypeError, ValueError):  # what cannot be compared has come into it
+            return False
 
     def means(self, other: _Definition) -> bool:
         """Whether another one says the same."""
@@ -180,8 +182,20 @@ def _is_pythons(kind: type) -> bool:
 
 _HEAP_TYPE = 1 << 9  # in CPython's object.h
 _NEW = staticmethod(object.__new__)
-_NUMBERS = int, float, str, bool, type(None)
-_CONSTANT = (*_NUMBERS, complex, bytes, torch.dtype, torch.device, types.BuiltinFunctionType, types.CodeType, types.ModuleType)
+_CONSTANT = (
+    int,
+    float,
+    str,
+    bool,
+    type(None),
+    complex,
+    bytes,
+    torch.dtype,
+    torch.device,
+    types.BuiltinFunctionType,
+    types.CodeType,
+    types.ModuleType,
+)
 
 
 def _look_into(value: object) -> Callable[[Any], object] | None:
@@ -191,8 +205,8 @@ def _look_into(value: object) -> Callable[[Any], object] | None:
         return None
     if kind in (list, dict, set, tuple):
         each = value.values() if isinstance(value, dict) else value
-        if all(type(inside) in _NUMBERS for inside in each):  # type: ignore[attr-defined]  # it has been looked at
-            return None if kind is tuple else _itself
+        if all(type(inside) is str for inside in each):  # type: ignore[attr-defined]  # it has been looked at
+            return None if kind is tuple else _itself  # as most of what cells declare: equal strings are the same
     try:
         _frozen(value)
     except NotRecordedError:
