@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import threading
 from itertools import count
 from typing import Any
 
@@ -233,6 +234,40 @@ def test_a_step_that_is_tried_draws_no_numbers() -> None:
     with pytest.raises(RuntimeError):
         build(cell(draws_itself))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def own_generator(self, x, r, s, p):
+    return s.h + torch.rand(s.h.shape, generator=torch.Generator().manual_seed(0)), s.c
+
+
+def drops(self, x, r, s, p):
+    return torch.nn.functional.dropout(s.h, 0.5), s.c
+
+
+@pytest.mark.parametrize("step", [draws_itself, own_generator, drops], ids=lambda step: step.__name__)
+def test_the_line_of_a_draw_is_said(step: Any) -> None:
+    with pytest.raises(RuntimeError, match=f"random numbers drawn in it .*:{step.__code__.co_firstlineno + 1}\\)"):
+        build(cell(step))
+
+
+def test_other_threads_may_draw_meanwhile() -> None:
+    """Neither is a cell refused for it, nor do they draw the same numbers again."""
+    done, drawn = threading.Event(), []
+
+    def draw() -> None:
+        while not done.is_set():
+            drawn.append(torch.rand(4))
+
+    torch.manual_seed(0)
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        for number in range(30):
+            build(cell(lambda self, x, r, s, p, number=number: (s.h * number, s.c)))  # a step of its own each time
+    finally:
+        done.set()
+        thread.join()
+    assert len(torch.stack(drawn).unique(dim=0)) == len(drawn)
 
 
 def test_a_wrong_step_is_said_of_the_cell_inside_a_wrapper() -> None:

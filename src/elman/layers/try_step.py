@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.remembered import remember
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from elman.cells import Cell
 
 BATCH = 2
+_TRIES = 5  # other threads may draw from Python's and NumPy's generators meanwhile
 
 # Frames of an error that are not of the cell.
 _TORCH = os.path.dirname(torch.__file__)
@@ -58,17 +60,17 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
 
 
 def _try(cell: Cell, units: int, where: torch.device, dtype: torch.dtype) -> None:
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+    with torch.inference_mode(False), torch.enable_grad():
         for training in (True, False) if cell.draws else (True,):
-            options, (torchs, others) = options_of(cell), _generators(where)
-            first, second = (_step(cell, units, where, dtype, training) for _ in range(2))
+            options = options_of(cell)
+            for _ in range(_TRIES):
+                generators = _generators()
+                first, second = (_step(cell, units, where, dtype, training) for _ in range(2))
+                if _generators() == generators:
+                    break
+            else:
+                raise RuntimeError(_with_place(_draws(cell), _definition(cell)))
             _check_unchanged(cell, options)
-            torchs_now, others_now = _generators(where)
-            if others_now != others or not all(map(torch.equal, torchs_now, torchs)):
-                raise RuntimeError(
-                    f"expected the step of {type(cell).__name__} to depend on its arguments alone, got random numbers drawn in it"
-                    f"{_definition(cell)}: declare random numbers in draws"
-                )
             if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)):
                 raise RuntimeError(
                     f"expected the step of {type(cell).__name__} to depend on its arguments alone, got other numbers the second time"
@@ -76,13 +78,17 @@ def _try(cell: Cell, units: int, where: torch.device, dtype: torch.dtype) -> Non
                 )
 
 
-def _generators(device: torch.device) -> tuple[list[Tensor], tuple[object, ...]]:
-    """The states of the generators that a step may draw random numbers from, if only now and then: torch's; Python's and NumPy's."""
-    torchs = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+def _generators() -> tuple[object, ...]:
+    """The states of Python's and NumPy's generators, which a step may draw random numbers from, if only now and then."""
     if (numpy := sys.modules.get("numpy")) is None:
-        return torchs, (random.getstate(),)
+        return (random.getstate(),)
     kind, keys, *rest = numpy.random.get_state()
-    return torchs, (random.getstate(), kind, keys.tobytes(), *rest)
+    return random.getstate(), kind, keys.tobytes(), *rest
+
+
+def _draws(cell: Cell) -> str:
+    expected = f"expected the step of {type(cell).__name__} to depend on its arguments alone"
+    return f"{expected}, got random numbers drawn in it: declare random numbers in draws"
 
 
 def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
@@ -113,7 +119,7 @@ def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, trai
     if cell.draws:
         arguments.append(Values("d", cell, named(cell.draws)) if training else None)
     try:
-        with _Unwritten(cell):
+        with _Unwritten(cell), _Undrawn(cell):
             returned = cell.step(*arguments)
     except Exception as error:
         raise _told(cell, error, training) from error
@@ -237,3 +243,16 @@ class _Unwritten(TorchFunctionMode):
             expected = f"expected the step of {self._kind} not to change a tensor in place"
             raise _StepError(RuntimeError, f"{expected}, got {name}: use an operation that returns a new tensor")
         return result
+
+
+class _Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Raises where a step draws from a generator of torch's, before it does."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._cell = cell
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise _StepError(RuntimeError, _draws(self._cell))
+        return func(*args, **(kwargs or {}))
