@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import functools
 import types
 from dataclasses import dataclass
@@ -32,6 +33,26 @@ h = 0.25  # called as a state is
 
 class Settings:
     number = 0.25
+
+    @classmethod
+    def asked(cls) -> float:
+        return cls.number
+
+
+class Listed(list[float]):
+    number = 0.0
+
+
+class Descriptor:
+    def __get__(self, instance: object, owner: type) -> float:
+        return NUMBER
+
+
+ARRAY = array.array("d", [0.25])
+BELOW = {"number": 0.25}
+SHOWN = types.MappingProxyType(BELOW)
+LISTED = Listed()
+LISTED.number = 0.25
 
 
 def _scaled(value: Any) -> Any:
@@ -64,6 +85,7 @@ class Scaled(Cell):
     table = [[0.25]]  # noqa: RUF012
     tensor = torch.tensor(0.25)
     settings = types.SimpleNamespace(number=0.25)
+    described = Descriptor()
 
     @property
     def number(self) -> float:
@@ -126,6 +148,17 @@ REACHED: dict[str, tuple[Callable[..., Any], Callable[[pytest.MonkeyPatch], obje
         lambda patch: patch.setattr(_scaled_by_attribute, "number", 0.75),
     ),
     "the code itself": (_by_its_own_code, _reload),
+    "an attribute of a class by its own method": (
+        lambda self, x, r, s, p: s.h * Settings.asked(),
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "a number of an array": (lambda self, x, r, s, p: s.h * ARRAY[0], lambda patch: ARRAY.__setitem__(0, 0.75)),
+    "what a mapping shows": (lambda self, x, r, s, p: s.h * SHOWN["number"], lambda patch: patch.setitem(BELOW, "number", 0.75)),
+    "an attribute of a list of its own class": (
+        lambda self, x, r, s, p: s.h * LISTED.number,
+        lambda patch: patch.setattr(LISTED, "number", 0.75),
+    ),
+    "what a descriptor reads": (lambda self, x, r, s, p: s.h * self.described, lambda patch: _name(patch, "NUMBER", 0.75)),
 }
 
 
@@ -145,7 +178,7 @@ def test_what_a_step_reaches_is_seen_to_change(name: str, monkeypatch: pytest.Mo
     finally:
         monkeypatch.undo()
         _change_closure(0.25)
-        NESTED[0][0] = Scaled.table[0][0] = 0.25
+        NESTED[0][0] = Scaled.table[0][0] = ARRAY[0] = 0.25
         for tensor in (TENSOR, Scaled.tensor):
             tensor.fill_(0.25)
     assert after == before.replace("0.25", "0.75")

@@ -382,3 +382,19 @@ def test_what_goes_wrong_only_in_a_call_is_said_too() -> None:
     rnn = elman.Recurrent(cell(later), 3, 4)
     with pytest.raises(RuntimeError, match="expected the step of Mine to return 2 states, h, c, got 1"):
         rnn(torch.zeros(5, 3, 3))
+
+
+def test_a_step_that_changes_what_it_reads_is_refused() -> None:
+    seen, kept = [], {}  # what it makes once and keeps is its own business
+
+    def records(self, x, r, s, p):
+        seen.append(1.0)
+        return s.h, s.c
+
+    def remembers(self, x, r, s, p):
+        kept.setdefault("half", 0.5)
+        return s.h * kept["half"], s.c
+
+    with pytest.raises(RuntimeError, match=r"the cell or what it reads, got a change at each step \(at .*\): keep .* with trace"):
+        build(cell(records))
+    build(cell(remembers))

@@ -120,8 +120,13 @@ def _check_declarations(cell: Cell) -> None:
         signature = inspect.signature(cell.step)
         signature.bind(*arguments)
     except TypeError:
-        hint = "d has the draws, and is None in evaluation" if cell.draws else "name random numbers in draws to get d, too"
-        raise TypeError(f"expected {kind}.step to take ({', '.join(arguments)}), got ({', '.join(signature.parameters)}): {hint}") from None
+        given = tuple(signature.parameters)
+        hint = "write it as def step(self, x, r, s, p)"
+        if cell.draws:
+            hint = "d has the draws, and is None in evaluation"
+        elif "d" in given:
+            hint = "name random numbers in draws to get d, too"
+        raise TypeError(f"expected {kind}.step to take ({', '.join(arguments)}), got ({', '.join(given)}): {hint}") from None
 
 
 def _trains(option: object) -> bool:

@@ -6,11 +6,14 @@ objects that they define and name, those that can change inside by their content
 
 from __future__ import annotations
 
+import array
 import collections
 import copy
 import enum
 import functools
+import logging
 import operator
+import re
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +76,13 @@ def _frozen(value: object) -> Hashable:
     freeze = _FREEZE.get(kind)
     if freeze is not None:
         return kind, freeze(value)
-    if isinstance(value, type | enum.Enum | np.dtype):
+    if isinstance(value, type | enum.Enum | np.dtype) or kind in _UNCHANGING:
         return value
     if isinstance(value, torch.Tensor | np.generic | np.ndarray):
         return kind, _frozen_number(value)
-    if isinstance(value, tuple | list):
-        return kind, _frozen_all(value)
-    if isinstance(value, dict):
-        return kind, _frozen_items(value)
+    if isinstance(value, tuple | list | dict):  # of a class of its own, which may say more than what it holds
+        key = kind if is_settled(kind) else _key_of(kind)
+        return key, _frozen_items(value) if isinstance(value, dict) else _frozen_all(value), _frozen_items(getattr(value, "__dict__", {}))
     if (hasattr(value, "__dict__") or slots_of(kind)) and not _key_of(kind).definition.hides:
         return _frozen_object(value)  # another cell, a module: an object with options of its own
     raise NotRecordedError(f"does not run a cell with an option of type {kind.__name__}")
@@ -123,6 +125,9 @@ _FREEZE: dict[type, Callable[[Any], Hashable]] = {
     functools.partial: _frozen_partial,
     collections.deque: _frozen_all,
     types.SimpleNamespace: lambda value: _frozen_items(vars(value)),
+    types.MappingProxyType: _frozen_items,
+    array.array: lambda value: (value.typecode, value.tobytes()),
+    bytearray: bytes,
 }
 
 
@@ -140,17 +145,17 @@ class _Definition:
     def __init__(self, thing: type | types.FunctionType) -> None:
         kinds = thing.__mro__[:-1] if isinstance(thing, type) else ()
         self.classes = [vars(each) for each in kinds]
-        # Python itself writes names of its own into a class: they say nothing.
-        items = [item for names in self.classes for item in names.items()]
-        said = [(name, value) for name, value in items if callable(value) or not name.startswith(("__", "_abc_"))]
+        said = [item for each in kinds for item in _said(each)]
         home = package_of(kinds[0]) if kinds else thing.__module__.partition(".")[0]
-        self.reach = Reach([value for _, value in said] if kinds else [thing], home)
+        called = [value for name, value in said if name not in _APART] if kinds else [thing]
+        self.reach = Reach(called, home, [value for name, value in said if name in _APART])
         named = self.reach.values()
         self.slots = slots_of(thing) if isinstance(thing, type) else ()
         self.hides = any(not _is_pythons(each) for each in kinds)
         self.before = self._values()
         self.said = [*said, *enumerate(named)]
-        inside = [value for value in (*(value for _, value in said), *named) if not hasattr(type(value), "__get__")]
+        held = [value for each in kinds if not is_settled(each) for _, value in _said(each)]  # what is installed holds what it did
+        inside = [value for value in (*held, *named) if not (hasattr(type(value), "__get__") and is_settled(type(value)))]
         looks = [(_look_into(value), value) for value in (*inside, *self.reach.dicts())]
         self.contents = [(look, value, copy.copy(look(value))) for look, value in looks if look is not None]
 
@@ -175,12 +180,24 @@ class _Definition:
         return found + self.reach.values() if self.reach else found
 
 
+def _said(kind: type) -> list[tuple[str, object]]:
+    """What a class defines. Python itself writes names of its own into it: they say nothing."""
+    return [(name, value) for name, value in vars(kind).items() if callable(value) or not name.startswith(("__", "_abc_"))]
+
+
 def _is_pythons(kind: type) -> bool:
     """Whether a class is written in Python, and so are the objects that it makes."""
     return bool(kind.__flags__ & _HEAP_TYPE) and isinstance(vars(kind).get("__new__", _NEW), staticmethod)
 
 
 _HEAP_TYPE = 1 << 9  # in CPython's object.h
+# Methods that no step calls.
+_APART = frozenset(
+    (
+        *("__copy__", "__deepcopy__", "__del__", "__eq__", "__format__", "__getstate__", "__hash__", "__init__", "__init_subclass__"),
+        *("__ne__", "__new__", "__post_init__", "__reduce__", "__reduce_ex__", "__repr__", "__setstate__", "__str__", "init"),
+    )
+)
 _NEW = staticmethod(object.__new__)
 _CONSTANT = (
     int,
@@ -196,6 +213,13 @@ _CONSTANT = (
     types.CodeType,
     types.ModuleType,
 )
+# What of others' classes does not change, or not what comes of it.
+_UNCHANGING = frozenset(
+    (
+        *(functools._lru_cache_wrapper, logging.Logger, np.ufunc, range, re.Pattern, torch.Generator, torch.Size, torch._ops.OpOverload),
+        *(torch._ops.OpOverloadPacket, types.EllipsisType, types.GenericAlias, types.NotImplementedType, types.UnionType),
+    )
+)
 
 
 def _look_into(value: object) -> Callable[[Any], object] | None:
@@ -210,7 +234,7 @@ def _look_into(value: object) -> Callable[[Any], object] | None:
     try:
         _frozen(value)
     except NotRecordedError:
-        if is_settled(kind) and not isinstance(value, torch.Tensor | np.ndarray | list | dict | tuple):
+        if kind in _UNCHANGING:
             return None
         raise
     return _frozen

@@ -45,7 +45,7 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
         found = _made(cell, dtype, draws, traced)
         if frozen_cell(cell) != key[0]:
             raise UnlikeStepsError(
-                f"expected the step of {type(cell).__name__} not to change the cell, got a changed one: "
+                f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change: "
                 "keep what lasts from step to step in a state"
             )
         remember(_found, key, found)

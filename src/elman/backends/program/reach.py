@@ -1,7 +1,8 @@
 """What functions can depend on besides their arguments: their own code, their closures, and the globals that they name.
 
 Names are followed through the functions, modules and classes that they lead to: ``settings.alpha``, a helper that calls a helper. What is
-installed (torch, NumPy, Python's own modules, other packages than the cell's) stays as it is, and is not followed.
+installed (torch, NumPy, Python's own modules, other packages than the cell's) stays as it is, and is not followed. What reads a state that
+no name shows (the environment, a mode of torch's, ``globals()``, a module as a whole) is refused.
 """
 
 from __future__ import annotations
@@ -10,29 +11,82 @@ import dis
 import functools
 import sys
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from elman.backends.program.stand_in import NotRecordedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _SETTLED = frozenset(("torch", "numpy", "elman", "builtins", *sys.stdlib_module_names))
+# Of Python's modules, those whose functions depend on their arguments alone, or leave no trace in what a step returns.
+_PURE = frozenset(
+    (
+        *(
+            "__future__",
+            "_abc",
+            "_collections",
+            "_collections_abc",
+            "_functools",
+            "_operator",
+            "_typing",
+            "abc",
+            "builtins",
+            "cmath",
+            "copy",
+        ),
+        *(
+            "collections",
+            "contextlib",
+            "dataclasses",
+            "decimal",
+            "enum",
+            "fractions",
+            "functools",
+            "itertools",
+            "logging",
+            "math",
+            "numbers",
+        ),
+        *("operator", "pprint", "re", "statistics", "string", "textwrap", "types", "typing", "warnings"),
+    )
+)
+# Python's own names that read what no name shows.
+_OPAQUE = frozenset(("__import__", "eval", "exec", "globals", "input", "locals", "open"))
+# What of torch's tells its modes, not what comes of tensors. Whether autocast is on is seen when a step is recorded.
+_MODES = frozenset(
+    (
+        *("are_deterministic_algorithms_enabled", "backends", "get_default_device", "get_float32_matmul_precision", "get_num_threads"),
+        *("get_num_interop_threads", "get_rng_state", "initial_seed", "is_anomaly_enabled", "is_compiling", "is_dynamo_compiling"),
+        *("is_grad_enabled", "is_inference_mode_enabled", "is_scripting", "is_tracing", "is_warn_always_enabled"),
+    )
+)
 
 
 class Reach:
     """The places that functions can read besides their arguments.
 
+    Raises:
+        NotRecordedError: if they read what may change unseen.
+
     Args:
         things: the functions, methods and properties to begin with; other things are passed over.
         home: the package whose functions are followed wherever it is installed.
+        apart: others of them, which no step calls: what they read is none of its results.
     """
 
-    def __init__(self, things: Iterable[object], home: str) -> None:
+    def __init__(self, things: Iterable[object], home: str, apart: Iterable[object] = ()) -> None:
         self._home = home
         self._seen = set[int]()
         self._named: dict[tuple[int, str], tuple[Mapping[str, Any], str]] = {}
         self._cells: list[types.CellType] = []
         self.functions: list[types.FunctionType] = []
+        self._refuses = True
         for thing in things:
+            self._follow(thing)
+        self._refuses = False
+        for thing in apart:
             self._follow(thing)
         self._places = list(self._named.values())
 
@@ -62,28 +116,52 @@ class Reach:
             if not settled:
                 self.functions.append(thing)
                 self._cells += cells
-                for name, *attributes in _paths(thing.__code__):
-                    self._follow_path(thing.__globals__, name, attributes)
+                for line, (name, *attributes) in _paths(thing.__code__):
+                    unseen = self._follow_path(thing.__globals__, name, attributes)
+                    if unseen is not None and self._refuses:
+                        place = f"{Path(thing.__code__.co_filename).name}:{line}"
+                        raise NotRecordedError(f"does not run a step that reads {unseen}, which may change unseen, at {place}")
 
-    def _follow_path(self, names: Mapping[str, Any], name: str, attributes: list[str]) -> None:
-        if name not in names:
-            return  # one of Python's own
+    def _follow_path(self, names: Mapping[str, Any], name: str, attributes: list[str]) -> str | None:
+        """What of it may change unseen."""
+        if modes := _MODES.intersection(attributes):
+            return f"torch.{min(modes)}"
+        if name == "import":
+            package = attributes[0].partition(".")[0]
+            return None if package in _PURE or package in ("elman", "numpy", "torch") else f"import {package}"
+        if name not in names:  # one of Python's own
+            return f"{name}()" if name in _OPAQUE else None
         value = self._place(names, name)
         for attribute in attributes:
             if not isinstance(value, types.ModuleType | type) or self._is_settled(_module_of(value)):
                 break
+            if isinstance(value, type):
+                self._follow_class(value)
             owners = value.__mro__ if isinstance(value, type) else (value,)
             owner = next((vars(each) for each in owners if attribute in vars(each)), None)
             if owner is None:
-                return
+                return f"{name}.{attribute}" if attribute in ("__dict__", "__getattr__") or isinstance(value, types.ModuleType) else None
             value = self._place(owner, attribute)
-        if isinstance(value, type) and not self._is_settled(value.__module__):  # what is made of it may use all that it has
-            for each in value.__mro__[:-1]:
-                if not self._is_settled(each.__module__) and id(each) not in self._seen:
-                    self._seen.add(id(each))
-                    for key in [key for key, held in vars(each).items() if callable(held) or not key.startswith("__")]:
-                        self._follow(self._place(vars(each), key))
+        if isinstance(value, type):
+            self._follow_class(value)
+        elif isinstance(value, types.ModuleType) and not self._is_settled(value.__name__):
+            return value.__name__
+        elif callable(value) and getattr(value, "__name__", None) in _MODES:
+            return f"torch.{value.__name__}"
+        home = _module_of(value) if isinstance(value, types.ModuleType | types.FunctionType | types.BuiltinFunctionType) else None
+        if home is not None and (package := home.partition(".")[0]) in sys.stdlib_module_names and package not in _PURE:
+            return package
         self._follow(value)
+        return None
+
+    def _follow_class(self, kind: type) -> None:
+        """All that it has: what is made of it may use it, and so may its own methods."""
+        metaclass: type = type(kind)
+        for each in (*kind.__mro__, *metaclass.__mro__):
+            if not self._is_settled(each.__module__) and id(each) not in self._seen:
+                self._seen.add(id(each))
+                for key in [key for key, held in vars(each).items() if callable(held) or not key.startswith("__")]:
+                    self._follow(self._place(vars(each), key))
 
     def _place(self, names: Mapping[str, Any], name: str) -> Any:
         value = names[name]
@@ -107,8 +185,8 @@ def is_settled(kind: type) -> bool:
     return package_of(kind) in _SETTLED
 
 
-def _module_of(value: types.ModuleType | type) -> str:
-    return value.__module__ if isinstance(value, type) else value.__name__
+def _module_of(value: Any) -> str:
+    return (value.__name__ if isinstance(value, types.ModuleType) else value.__module__) or ""
 
 
 def _is_installed(package: str) -> bool:
@@ -123,19 +201,27 @@ def _content(cell: types.CellType) -> Any:
         return None
 
 
-def _paths(code: types.CodeType) -> Iterator[list[str]]:
-    """The globals that a code names, each with the attributes that it asks of it: ``settings.alpha`` is ["settings", "alpha"]."""
+def _paths(code: types.CodeType) -> Iterator[tuple[int | None, list[str]]]:
+    """The lines and globals that a code names, each with the attributes that it asks of it: ``settings.alpha`` is ["settings", "alpha"].
+    What it imports is ["import", its name]; a mode of torch's, whatever it is asked of, ["", its name].
+    """
     codes = [code]
     while codes:
         code = codes.pop()
         codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
         path: list[str] = []
+        lines, line = dict(dis.findlinestarts(code)), None
         for instruction in dis.get_instructions(code):
-            if path and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-                path.append(instruction.argval)
-            elif instruction.opname != "EXTENDED_ARG":
+            operation, argument = instruction.opname, instruction.argval
+            line = lines.get(instruction.offset, line)
+            if path and operation in ("LOAD_ATTR", "LOAD_METHOD"):
+                path.append(argument)
+            elif operation != "EXTENDED_ARG":
                 if path:
-                    yield path
-                path = [instruction.argval] if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME") else []
+                    yield line, path
+                is_mode = operation in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM") and argument in _MODES
+                path = [argument] if operation in ("LOAD_GLOBAL", "LOAD_NAME") else ["", argument] if is_mode else []
+                if operation == "IMPORT_NAME":
+                    yield line, ["import", argument]
         if path:
-            yield path
+            yield line, path

@@ -163,6 +163,10 @@ SENTENCES = {
         "{cell} 的 step 不能就地修改张量，用到了就地的 {operation}（位于 {place}）"
     ),
     "use an operation that returns a new tensor": "请改用返回新张量的运算",
+    "expected the step of {cell} not to change the cell or what it reads, got a change at each step (at {place})": (
+        "{cell} 的 step 不能修改 cell 或它读取的内容，但每一步都有改变（位于 {place}）"
+    ),
+    "keep what lasts from step to step in a state, and look at values with trace": "需要逐步保留的内容请放进状态，中间值请用 trace 查看",
     "expected the step of {cell} not to change the cell, got {name} changed (at {place})": (
         "{cell} 的 step 不能修改 cell 本身，{name} 被改变了（位于 {place}）"
     ),
@@ -175,6 +179,7 @@ SENTENCES = {
     ),
     "expected {step} to take ({arguments}), got ({others})": "{step} 的参数应为 ({arguments})，实际为 ({others})",
     "d has the draws, and is None in evaluation": "d 为随机数，评估模式下为 None",
+    "write it as def step(self, x, r, s, p)": "请写成 def step(self, x, r, s, p)",
     "name random numbers in draws to get d, too": "要有 d，请在 draws 中声明随机数",
     "expected the step of {cell} to run in evaluation, too, where d is None (at {place})": (
         "{cell} 的 step 在评估模式下也应能运行，此时 d 为 None（位于 {place}）"

@@ -224,6 +224,9 @@ SENTENCES = {
         "{backend} 后端不支持选项为多元素张量的 cell"
     ),
     "{backend} does not run a step with {error}, at {place}": "{backend} 后端记录 step 时出现 {error}（{place}）",
+    "{backend} does not run a step that reads {name}, which may change unseen, at {place}": (
+        "{backend} 后端不支持读取 {name} 的 step，因为无法察觉它的变化（{place}）"
+    ),
     "{backend} does not run a step that raises {error} with another H (write s.h.shape[-1] for it), at {place}": (
         "{backend} 后端不支持换一个 H 就出现 {error} 的 step（H 请写作 s.h.shape[-1]，{place}）"
     ),
