@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import importlib
+import logging
 import os
 import re
+import threading
 import types
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +24,7 @@ from elman.backends.program.stand_in import NotRecordedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 NUMBER = 0.25
 MODULE = types.ModuleType("settings")
@@ -85,3 +91,72 @@ def test_what_no_step_calls_may_read_anything() -> None:
             return s.h * self.gain
 
     assert "0.25" in str(program_of(Made(), torch.float64).forward)
+
+
+def _records(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:
+    return torch.tanh(s.h)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.ops.aten.tanh, torch.ops.aten.tanh.default, torch.Generator(), logging.Logger("apart"), threading.Lock(), slice(1), Decimal(1)],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_does_not_change_is_no_hindrance(value: object) -> None:
+    cell = type("Scaled", (Scaled,), {"step": _records, "held": value})()
+    assert program_of(cell, torch.float64) is program_of(cell, torch.float64)
+    assert elman.why(elman.Recurrent(cell, 3, 4), torch.zeros(2, 1, 3)).startswith("native")
+
+
+def test_what_the_step_does_not_call_is_no_hindrance_either() -> None:
+    class Kept(Scaled):
+        gain = 0.25
+
+        @classmethod
+        def load(cls, path: str) -> Kept:
+            cls.gain = float(open(path).read())  # noqa: SIM115
+            return cls()
+
+        @property
+        def folder(self) -> str:
+            return os.environ["HOME"]
+
+        def _scaled(self, value: Any) -> Any:
+            return value * self.gain
+
+        def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+            return self._scaled(s.h)
+
+    class Asking(Kept):
+        def _scaled(self, value: Any) -> Any:
+            return value * len(self.folder)
+
+    program_of(Kept(), torch.float64)
+    with pytest.raises(NotRecordedError, match="reads os, which"):
+        program_of(Asking(), torch.float64)
+
+
+def test_a_modules_own_neighbour_is_none_of_pythons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "neighbours"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "math.py").write_text("SCALE = 0.25\n")
+    (package / "cells.py").write_text("def step(self, x, r, s, p):\n    from .math import SCALE\n    return s.h * SCALE\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cell = type("Scaled", (Scaled,), {"step": importlib.import_module("neighbours.cells").step})()
+    with pytest.raises(NotRecordedError, match=r"reads import \.math, which may change unseen, at cells\.py:2"):
+        program_of(cell, torch.float64)
+
+
+def test_an_operator_that_draws_in_training_only_is_no_draw_in_evaluation() -> None:
+    def step(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return torch.nn.functional.rrelu(s.h, training=False)
+
+    def hides(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:
+        with contextlib.suppress(RuntimeError, Exception):
+            return s.h * torch.rand(1)
+        return s.h
+
+    elman.Recurrent(type("Scaled", (Scaled,), {"step": step})(), 3, 4)
+    with pytest.raises(RuntimeError, match="random numbers drawn in it"):
+        elman.Recurrent(type("Scaled", (Scaled,), {"step": hides})(), 3, 4)

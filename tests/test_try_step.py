@@ -256,7 +256,7 @@ def test_other_threads_may_draw_meanwhile() -> None:
 
     def draw() -> None:
         while not done.is_set():
-            drawn.append(torch.rand(4))
+            drawn.append(torch.rand(4) + 0 * random.random())
 
     torch.manual_seed(0)
     thread = threading.Thread(target=draw)

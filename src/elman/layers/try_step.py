@@ -9,6 +9,7 @@ import os
 import random
 import re
 import sys
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from elman.cells import Cell
 
 BATCH = 2
-_TRIES = 5  # other threads may draw from Python's and NumPy's generators meanwhile
+_TRIES, _WHILE = 5, 0.02  # other threads may draw from Python's and NumPy's generators meanwhile, and in so many seconds
 
 # Frames of an error that are not of the cell.
 _TORCH = os.path.dirname(torch.__file__)
@@ -74,10 +75,13 @@ def _try(cell: Cell, units: int, where: torch.device, dtype: torch.dtype) -> Non
             for _ in range(_TRIES):
                 generators = _generators()
                 first, second = (_step(cell, units, where, dtype, training) for _ in range(2))
-                if _generators() == generators:
+                generators_now = _generators()
+                if generators_now == generators:
                     break
             else:
-                raise RuntimeError(_with_place(_draws(cell), _definition(cell)))
+                time.sleep(_WHILE)
+                if _generators() == generators_now:
+                    raise RuntimeError(_with_place(_draws(cell), _definition(cell)))
             _check_unchanged(cell, options)
             if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)):
                 raise RuntimeError(
@@ -127,8 +131,10 @@ def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, trai
     if cell.draws:
         arguments.append(Values("d", cell, named(cell.draws)) if training else None)
     try:
-        with _Unwritten(cell), _Undrawn(cell):
+        with _Unwritten(cell), _Undrawn(cell) as undrawn:
             returned = cell.step(*arguments)
+        if undrawn.error is not None:  # it was caught
+            raise undrawn.error
     except Exception as error:
         raise _told(cell, error, training) from error
     try:
@@ -259,8 +265,18 @@ class _Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, cell: Cell) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._cell = cell
+        self.error: _StepError | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            raise _StepError(RuntimeError, _draws(self._cell))
+        if torch.Tag.nondeterministic_seeded in func.tags and self._trains(func, args, kwargs or {}):
+            self.error = _StepError(RuntimeError, _draws(self._cell))
+            raise self.error
         return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _trains(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether an operator draws that does so in training only, as most do not say."""
+        given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
+        return all(
+            given.get(each.name, each.default_value) is not False for each in func._schema.arguments if each.name in ("train", "training")
+        )

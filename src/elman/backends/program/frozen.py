@@ -9,24 +9,28 @@ from __future__ import annotations
 import array
 import collections
 import copy
+import datetime
+import decimal
 import enum
 import functools
+import io
 import logging
 import operator
 import re
+import threading
 import types
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from elman.backends.program.reach import Reach, is_settled, package_of
+from elman.backends.program.reach import Reach, codes_of, is_settled, package_of
 from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError
 from elman.cells.cell import slots_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 
 def frozen_cell(cell: object) -> Hashable:
@@ -76,7 +80,7 @@ def _frozen(value: object) -> Hashable:
     freeze = _FREEZE.get(kind)
     if freeze is not None:
         return kind, freeze(value)
-    if isinstance(value, type | enum.Enum | np.dtype) or kind in _UNCHANGING:
+    if isinstance(value, type | enum.Enum | np.dtype | logging.Logger):
         return value
     if isinstance(value, torch.Tensor | np.generic | np.ndarray):
         return kind, _frozen_number(value)
@@ -147,8 +151,9 @@ class _Definition:
         self.classes = [vars(each) for each in kinds]
         said = [item for each in kinds for item in _said(each)]
         home = package_of(kinds[0]) if kinds else thing.__module__.partition(".")[0]
-        called = [value for name, value in said if name not in _APART] if kinds else [thing]
-        self.reach = Reach(called, home, [value for name, value in said if name in _APART])
+        names = _called(said)
+        called = [value for name, value in said if name in names] if kinds else [thing]
+        self.reach = Reach(called, home, [value for name, value in said if name not in names])
         named = self.reach.values()
         self.slots = slots_of(thing) if isinstance(thing, type) else ()
         self.hides = any(not _is_pythons(each) for each in kinds)
@@ -157,7 +162,7 @@ class _Definition:
         held = [value for each in kinds if not is_settled(each) for _, value in _said(each)]  # what is installed holds what it did
         inside = [value for value in (*held, *named) if not (hasattr(type(value), "__get__") and is_settled(type(value)))]
         looks = [(_look_into(value), value) for value in (*inside, *self.reach.dicts())]
-        self.contents = [(look, value, copy.copy(look(value))) for look, value in looks if look is not None]
+        self.contents = [(look, value, copy.copy(value) if look is _itself else look(value)) for look, value in looks if look is not None]
 
     def holds(self) -> bool:
         """Whether all of it is still so."""
@@ -182,7 +187,23 @@ class _Definition:
 
 def _said(kind: type) -> list[tuple[str, object]]:
     """What a class defines. Python itself writes names of its own into it: they say nothing."""
-    return [(name, value) for name, value in vars(kind).items() if callable(value) or not name.startswith(("__", "_abc_"))]
+    items = [(name, value) for name, value in vars(kind).items() if not name.startswith("__annot")]
+    return [(name, value) for name, value in items if callable(value) or not name.startswith(("__", "_abc_"))]
+
+
+def _called(said: Sequence[tuple[str, object]]) -> set[str]:
+    """The names of what a step may call: of a cell those that lead on from ``step``, of another class all but some."""
+    by_name: dict[str, list[object]] = {}
+    for name, value in said:
+        by_name.setdefault(name, []).append(value)
+    names = {name for name in by_name if name not in _APART and ("step" not in by_name or name == "step" or name.startswith("__"))}
+    found = list(names)
+    while found:
+        for value in by_name[found.pop()]:
+            further = {name for code in codes_of(value) for name in code.co_names if name in by_name} - names
+            names |= further
+            found += further
+    return names
 
 
 def _is_pythons(kind: type) -> bool:
@@ -195,7 +216,7 @@ _HEAP_TYPE = 1 << 9  # in CPython's object.h
 _APART = frozenset(
     (
         *("__copy__", "__deepcopy__", "__del__", "__eq__", "__format__", "__getstate__", "__hash__", "__init__", "__init_subclass__"),
-        *("__ne__", "__new__", "__post_init__", "__reduce__", "__reduce_ex__", "__repr__", "__setstate__", "__str__", "init"),
+        *("__ne__", "__new__", "__post_init__", "__reduce__", "__reduce_ex__", "__repr__", "__setstate__"),
     )
 )
 _NEW = staticmethod(object.__new__)
@@ -216,8 +237,11 @@ _CONSTANT = (
 # What of others' classes does not change, or not what comes of it.
 _UNCHANGING = frozenset(
     (
-        *(functools._lru_cache_wrapper, logging.Logger, np.ufunc, range, re.Pattern, torch.Generator, torch.Size, torch._ops.OpOverload),
-        *(torch._ops.OpOverloadPacket, types.EllipsisType, types.GenericAlias, types.NotImplementedType, types.UnionType),
+        *(datetime.date, datetime.datetime, datetime.timedelta, decimal.Decimal, functools._lru_cache_wrapper, io.TextIOWrapper),
+        *(logging.Logger, np.ufunc, operator.attrgetter, operator.itemgetter, operator.methodcaller, range, re.Pattern, slice),
+        *(torch.Generator, torch.Size, torch.finfo, torch.iinfo, torch.layout, torch.memory_format, torch._ops.OpOverload),
+        *(torch._ops.OpOverloadPacket, type(threading.Lock()), types.EllipsisType, types.GenericAlias, types.NotImplementedType),
+        *(types.UnionType,),
     )
 )
 
@@ -225,18 +249,12 @@ _UNCHANGING = frozenset(
 def _look_into(value: object) -> Callable[[Any], object] | None:
     """What tells whether a value has changed inside; None where it cannot."""
     kind = type(value)
-    if kind in _CONSTANT or isinstance(value, type | enum.Enum):
+    if kind in _CONSTANT or kind in _UNCHANGING or isinstance(value, type | enum.Enum):
         return None
     if kind in (list, dict, set, tuple):
         each = value.values() if isinstance(value, dict) else value
         if all(type(inside) is str for inside in each):  # type: ignore[attr-defined]  # it has been looked at
             return None if kind is tuple else _itself  # as most of what cells declare: equal strings are the same
-    try:
-        _frozen(value)
-    except NotRecordedError:
-        if kind in _UNCHANGING:
-            return None
-        raise
     return _frozen
 
 

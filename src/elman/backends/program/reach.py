@@ -23,45 +23,24 @@ _SETTLED = frozenset(("torch", "numpy", "elman", "builtins", *sys.stdlib_module_
 # Of Python's modules, those whose functions depend on their arguments alone, or leave no trace in what a step returns.
 _PURE = frozenset(
     (
-        *(
-            "__future__",
-            "_abc",
-            "_collections",
-            "_collections_abc",
-            "_functools",
-            "_operator",
-            "_typing",
-            "abc",
-            "builtins",
-            "cmath",
-            "copy",
-        ),
-        *(
-            "collections",
-            "contextlib",
-            "dataclasses",
-            "decimal",
-            "enum",
-            "fractions",
-            "functools",
-            "itertools",
-            "logging",
-            "math",
-            "numbers",
-        ),
-        *("operator", "pprint", "re", "statistics", "string", "textwrap", "types", "typing", "warnings"),
+        *("__future__", "_abc", "_bisect", "_collections", "_collections_abc", "_functools", "_heapq", "_operator", "_typing", "abc"),
+        *("bisect", "builtins", "cmath", "collections", "contextlib", "copy", "dataclasses", "decimal", "enum", "fractions", "functools"),
+        *("heapq", "inspect", "itertools", "json", "logging", "math", "numbers", "operator", "pprint", "re", "statistics", "string"),
+        *("sys", "textwrap", "time", "traceback", "types", "typing", "warnings"),
     )
 )
 # Python's own names that read what no name shows.
-_OPAQUE = frozenset(("__import__", "eval", "exec", "globals", "input", "locals", "open"))
+_OPAQUE = frozenset(("__import__", "eval", "exec", "globals", "input", "open"))
 # What of torch's tells its modes, not what comes of tensors. Whether autocast is on is seen when a step is recorded.
 _MODES = frozenset(
     (
-        *("are_deterministic_algorithms_enabled", "backends", "get_default_device", "get_float32_matmul_precision", "get_num_threads"),
-        *("get_num_interop_threads", "get_rng_state", "initial_seed", "is_anomaly_enabled", "is_compiling", "is_dynamo_compiling"),
-        *("is_grad_enabled", "is_inference_mode_enabled", "is_scripting", "is_tracing", "is_warn_always_enabled"),
+        *("are_deterministic_algorithms_enabled", "get_default_device", "get_deterministic_debug_mode", "get_float32_matmul_precision"),
+        *("get_num_interop_threads", "get_num_threads", "get_rng_state", "initial_seed", "is_anomaly_enabled", "is_compiling"),
+        *("is_dynamo_compiling", "is_grad_enabled", "is_inference_mode_enabled", "is_warn_always_enabled"),
     )
 )
+# What of a module's tells the state of others.
+_STATES = frozenset((("torch", "backends"), ("sys", "modules")))
 
 
 class Reach:
@@ -105,9 +84,7 @@ class Reach:
         return [each for function in self.functions for each in (function.__kwdefaults__, vars(function)) if each]
 
     def _follow(self, thing: object) -> None:
-        for inside in ("__func__", "fget", "func"):  # of a method, a property, a partial or cached one
-            if isinstance(thing, _HOLDERS) and (function := getattr(thing, inside, None)) is not None:
-                thing = function
+        thing = _unwrapped(thing)
         if isinstance(thing, types.FunctionType) and id(thing) not in self._seen:
             self._seen.add(id(thing))
             settled, cells = self._is_settled(thing.__globals__.get("__name__")), thing.__closure__ or ()
@@ -116,7 +93,7 @@ class Reach:
             if not settled:
                 self.functions.append(thing)
                 self._cells += cells
-                for line, (name, *attributes) in _paths(thing.__code__):
+                for line, (name, *attributes) in _paths(thing):
                     unseen = self._follow_path(thing.__globals__, name, attributes)
                     if unseen is not None and self._refuses:
                         place = f"{Path(thing.__code__.co_filename).name}:{line}"
@@ -128,10 +105,12 @@ class Reach:
             return f"torch.{min(modes)}"
         if name == "import":
             package = attributes[0].partition(".")[0]
-            return None if package in _PURE or package in ("elman", "numpy", "torch") else f"import {package}"
+            return None if package in _PURE or package in ("elman", "numpy", "torch") else f"import {attributes[0]}"
         if name not in names:  # one of Python's own
             return f"{name}()" if name in _OPAQUE else None
         value = self._place(names, name)
+        if isinstance(value, types.ModuleType) and (value.__name__, *attributes[:1]) in _STATES:
+            return f"{value.__name__}.{attributes[0]}"
         for attribute in attributes:
             if not isinstance(value, types.ModuleType | type) or self._is_settled(_module_of(value)):
                 break
@@ -148,7 +127,7 @@ class Reach:
             return value.__name__
         elif callable(value) and getattr(value, "__name__", None) in _MODES:
             return f"torch.{value.__name__}"
-        home = _module_of(value) if isinstance(value, types.ModuleType | types.FunctionType | types.BuiltinFunctionType) else None
+        home = _module_of(value) if isinstance(value, types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type) else None
         if home is not None and (package := home.partition(".")[0]) in sys.stdlib_module_names and package not in _PURE:
             return package
         self._follow(value)
@@ -173,7 +152,27 @@ class Reach:
         return package in _SETTLED or (package != self._home and _is_installed(package))
 
 
-_HOLDERS = staticmethod, classmethod, property, types.MethodType, functools.partial, functools.partialmethod, functools.cached_property
+_HOLDERS: tuple[Any, ...] = (
+    *(staticmethod, classmethod, property, types.MethodType, functools.partial, functools.partialmethod, functools.cached_property),
+    functools._lru_cache_wrapper,
+)
+
+
+def _unwrapped(thing: Any) -> Any:
+    """The function of a method, a property, a partial or cached one."""
+    for inside in ("__func__", "fget", "func", "__wrapped__"):
+        if isinstance(thing, _HOLDERS) and (function := getattr(thing, inside, None)) is not None:
+            thing = function
+    return thing
+
+
+def codes_of(thing: object) -> Iterator[types.CodeType]:
+    """The code of a function, or of what holds one, and those inside it."""
+    found = [code] if isinstance(code := getattr(_unwrapped(thing), "__code__", None), types.CodeType) else []
+    while found:
+        code = found.pop()
+        yield code
+        found += [each for each in code.co_consts if isinstance(each, types.CodeType)]
 
 
 def package_of(kind: type) -> str:
@@ -201,16 +200,13 @@ def _content(cell: types.CellType) -> Any:
         return None
 
 
-def _paths(code: types.CodeType) -> Iterator[tuple[int | None, list[str]]]:
+def _paths(function: types.FunctionType) -> Iterator[tuple[int | None, list[str]]]:
     """The lines and globals that a code names, each with the attributes that it asks of it: ``settings.alpha`` is ["settings", "alpha"].
     What it imports is ["import", its name]; a mode of torch's, whatever it is asked of, ["", its name].
     """
-    codes = [code]
-    while codes:
-        code = codes.pop()
-        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+    for code in codes_of(function):
         path: list[str] = []
-        lines, line = dict(dis.findlinestarts(code)), None
+        lines, line, arguments = dict(dis.findlinestarts(code)), None, [None, None]
         for instruction in dis.get_instructions(code):
             operation, argument = instruction.opname, instruction.argval
             line = lines.get(instruction.offset, line)
@@ -221,7 +217,8 @@ def _paths(code: types.CodeType) -> Iterator[tuple[int | None, list[str]]]:
                     yield line, path
                 is_mode = operation in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM") and argument in _MODES
                 path = [argument] if operation in ("LOAD_GLOBAL", "LOAD_NAME") else ["", argument] if is_mode else []
-                if operation == "IMPORT_NAME":
-                    yield line, ["import", argument]
+                if operation == "IMPORT_NAME":  # how far up in the package, and what of it, come before
+                    yield line, ["import", ("" if arguments[-2] == 0 else ".") + argument]
+            arguments.append(argument)
         if path:
             yield line, path
