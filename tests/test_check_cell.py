@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import dropout, layer_norm
 
 import elman
@@ -107,7 +109,14 @@ BESIDE = {
     "missing": ({"dt": DT}, TypeError, "expected mask, which Decay needs at every step, got none: pass it by name, mask=..."),
     "unknown": ({"dt": DT, "mask": MASK, "to": DT}, TypeError, "expected no argument to, got one: the cell is Decay, whose .* dt, mask"),
     "kind": ({"dt": 1.0, "mask": MASK}, TypeError, "expected dt to be a tensor, got float"),
-    "shape": ({"dt": DT.t(), "mask": MASK}, RuntimeError, r"expected dt of shape \(5, 2\), \(T, B\), got \(2, 5\)"),
+    "shape": (
+        {"dt": DT.t(), "mask": MASK},
+        RuntimeError,
+        r"expected dt of shape \(5, 2\), \(T, B\), got \(2, 5\): swap .* with dt.transpose\(0, 1\)$",
+    ),
+    "swapped": ({"dt": DT, "mask": MASK.transpose(0, 1)}, RuntimeError, r"got \(2, 5, 4\): swap its axes with mask.transpose\(0, 1\)$"),
+    "an axis": ({"dt": DT[..., None], "mask": MASK}, RuntimeError, r"got \(5, 2, 1\): drop the last axis with dt.squeeze\(-1\)$"),
+    "capitals": ({"DT": DT, "mask": MASK}, TypeError, r"expected no argument DT, got one: did you mean dt=\?"),
     "units": ({"dt": DT, "mask": DT}, RuntimeError, r"expected mask of shape \(5, 2, 4\), \(T, B, H\), got \(5, 2\)"),
     "dtype": (
         {"dt": DT.long(), "mask": MASK},
@@ -123,6 +132,25 @@ def test_what_is_wrong_with_step_inputs_is_said(beside: dict[str, Any], error: t
     for call in (rnn, rnn.trace, lambda x, **given: elman.why(rnn, x, **given)):
         with pytest.raises(error, match=words):
             call(x, **beside)
+
+
+@pytest.mark.parametrize("given", [DT, DT.t()], ids=["as x", "swapped"])
+def test_a_step_input_given_by_place_is_told_from_a_state(given: Tensor) -> None:
+    words = re.escape(f"expected hx of shape (1, 2, 4), (L·D, B, H), got {tuple(given.shape)}: hx comes second, so pass dt by name, dt=...")
+    with pytest.raises(RuntimeError, match=words):
+        elman.Recurrent(elman.zoo.CfC(), 3, 4)(torch.zeros(5, 2, 3), given)
+
+
+def test_names_that_differ_in_capitals_are_told() -> None:
+    class Scaled(elman.Cell):
+        gates = ("z",)
+        parameters: ClassVar[dict[str, str]] = {"u": "H"}
+
+        def step(self, x: Any, r: Any, s: Any, p: Any) -> Tensor:
+            return s.h * p.U + x.z + r.z
+
+    with pytest.raises(AttributeError, match=r"got p\.U \(at .*\): write p\.u, or declare 'U' in parameters"):
+        elman.Recurrent(Scaled(), 3, 4)
 
 
 def test_a_network_without_step_inputs_takes_none() -> None:

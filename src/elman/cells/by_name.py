@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -10,6 +9,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from elman.cells.cell import Cell
+from elman.cells.closest import closest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +87,6 @@ def hint_of_kind(name: str, kinds: Sequence[str]) -> str:
 
 def hint(name: str, known: Sequence[str], prefix: str = "") -> str:
     """What may have been meant by a name that is not among the known ones."""
-    folded = {each.casefold(): each for each in known}
-    if close := difflib.get_close_matches(name.casefold(), folded, n=1):
-        return f"did you mean {prefix + folded[close[0]]!r}?"
+    if close := closest(name, known):
+        return f"did you mean {prefix + close!r}?"
     return f"expected one of {', '.join(prefix + each for each in known)}" if known else "there are no cells"

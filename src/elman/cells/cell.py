@@ -132,6 +132,12 @@ def options_of(cell: object) -> dict[str, Any]:
     return slots | vars(cell)
 
 
+def place_of(cell: Cell) -> str:
+    """Where the step is written, for messages."""
+    code = getattr(type(cell).step, "__code__", None)
+    return "" if code is None else f" (at {code.co_filename}:{code.co_firstlineno})"
+
+
 def slots_of(kind: type) -> tuple[str, ...]:
     """The names of a class's __slots__ and of those above it."""
     return tuple([name for each in kind.__mro__ for name, place in vars(each).items() if isinstance(place, MemberDescriptorType)])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from elman.cells.closest import closest
 from elman.cells.gates import GateTracker, GateValues
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def missing(role: str, cell: Cell, name: str) -> str:
     gate = role in ("x", "r") and name in cell.gates  # it may lack this part alone
     elsewhere = [] if gate else [other for other, (_, names) in declared.items() if name in names]
     hint = f"write {elsewhere[0]}.{name}, as it is declared" if elsewhere else f"declare {name!r} in {where}"
-    if not gate and not elsewhere and (close := difflib.get_close_matches(name, names, 1)):
-        hint = f"write {role}.{close[0]}, or declare {name!r} in {where}"
+    if not gate and not elsewhere and (close := closest(name, names)):
+        hint = f"write {role}.{close}, or declare {name!r} in {where}"
     return f"expected the step of {type(cell).__name__} to use {there}, got {role}.{name}: {hint}"
 
 

@@ -68,14 +68,17 @@ def check_states(
         ValueError: one has a number of dimensions that is not in ``ranks``.
         RuntimeError: one has another wrong shape, a wrong dtype or device.
     """
+    beside = tuple(stack.cell.step_inputs)
     for name, state, size in zip(names, states, stack.state_sizes, strict=True):
-        _check_state(name, state, x, (*leading, size), axes if size == stack.hidden_size else axes.replace("H", "P"), ranks)
+        _check_state(name, state, x, (*leading, size), axes if size == stack.hidden_size else axes.replace("H", "P"), ranks, beside)
     if torch._C._get_tracing_state() is not None:
         return tuple([state.reshape(*leading, size) for state, size in zip(states, stack.state_sizes, strict=True)])
     return states
 
 
-def _check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None) -> None:
+def _check_state(
+    name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None, step_inputs: Sequence[str]
+) -> None:
     if not isinstance(state, Tensor):
         hint = " of integers: did you mean lengths=?" if _are_lengths(state) else ""
         if name == "hx" and isinstance(state, (tuple, list)) and any(isinstance(part, Tensor) for part in state):
@@ -87,6 +90,8 @@ def _check_state(name: str, state: Tensor, x: Tensor, expected: tuple[int, ...],
         hint = f": add the first axis with {name}.unsqueeze(0)" if (1, *state.shape) == expected else ""
         if len(expected) == 3 and (*state.shape[1::-1], *state.shape[2:]) == expected:
             hint = f": a state is not laid out as x with batch_first; swap its axes with {name}.transpose(0, 1)"
+        if step_inputs and state.shape[:2] in (x.shape[:2], x.shape[1::-1]):
+            hint = f": {name} comes second, so pass {step_inputs[0]} by name, {step_inputs[0]}=..."
         message = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"
         raise error(and_torchs(message, _torchs_words(name, tuple(state.shape), expected, ranks)))
     check_like(name, state, x)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from elman.cells.closest import closest
 from elman.layers.errors import check_layout, check_like, wrong_kind
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def check_names(cell: Cell, given: Mapping[str, Any]) -> None:
     for name in given:
         if name not in cell.step_inputs:
             there = f"whose step inputs are {declared}" if declared else "which has no step inputs"
-            meant = _MEANT.get(name) or next(iter(get_close_matches(name, ("lengths", "reset", *cell.step_inputs), 1)), None)
+            meant = _MEANT.get(name) or closest(name, ("lengths", "reset", *cell.step_inputs))
             hint = f": did you mean {meant}=?" if meant else f": the cell is {kind}, {there}"
             raise TypeError(f"expected no argument {name}, got one{hint}")
     for name in cell.step_inputs:
@@ -69,12 +69,19 @@ def as_step_inputs(
         check_layout(name, value)
         if value.shape != shape:
             told = f"{axes}, H)" if size else f"{axes}{',' * (len(steps) == 1)})"
-            raise RuntimeError(f"expected {name} of shape {shape}, {told}, got {tuple(value.shape)}")
+            raise RuntimeError(f"expected {name} of shape {shape}, {told}, got {tuple(value.shape)}{_mend(name, value, shape)}")
         check_like(name, value, x)
         if batch is None:
             value = value.unsqueeze(1)
         found.append(value.transpose(0, 1) if time == 1 else value)
     return tuple(found)
+
+
+def _mend(name: str, value: Tensor, shape: tuple[int, ...]) -> str:
+    """How to give a tensor this shape, where its axes alone are others."""
+    if (*value.shape[1::-1], *value.shape[2:]) == shape:
+        return f": swap its axes with {name}.transpose(0, 1)"
+    return f": drop the last axis with {name}.squeeze(-1)" if value.shape == (*shape, 1) else ""
 
 
 def draw(stack: Stack, x: Tensor, reset: Tensor | None, make: Callable[..., Tensor] = torch.rand) -> tuple[Tensor, ...] | None:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError
-from elman.cells.cell import options_of
+from elman.cells.cell import options_of, place_of
 from elman.cells.values import Values, as_states, check_shapes, missing
 from elman.layers.errors import brief, words_of
 
@@ -64,7 +64,7 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
         return
     raise RuntimeError(
         f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change at each step"
-        f"{_definition(cell)}: keep what lasts from step to step in a state, and look at values with trace"
+        f"{place_of(cell)}: keep what lasts from step to step in a state, and look at values with trace"
     )
 
 
@@ -81,12 +81,12 @@ def _try(cell: Cell, units: int, where: torch.device, dtype: torch.dtype) -> Non
             else:
                 time.sleep(_WHILE)
                 if _generators() == generators_now:
-                    raise RuntimeError(_with_place(_draws(cell), _definition(cell)))
+                    raise RuntimeError(_with_place(_draws(cell), place_of(cell)))
             _check_unchanged(cell, options)
             if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)):
                 raise RuntimeError(
                     f"expected the step of {type(cell).__name__} to depend on its arguments alone, got other numbers the second time"
-                    f"{_definition(cell)}: declare random numbers in draws, and what comes with every step in step_inputs"
+                    f"{place_of(cell)}: declare random numbers in draws, and what comes with every step in step_inputs"
                 )
 
 
@@ -108,7 +108,7 @@ def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
     for name in (*options, *now):
         if now.get(name) is not options.get(name):
             raise RuntimeError(
-                f"expected the step of {type(cell).__name__} not to change the cell, got {name} changed{_definition(cell)}: "
+                f"expected the step of {type(cell).__name__} not to change the cell, got {name} changed{place_of(cell)}: "
                 "keep what lasts from step to step in a state"
             )
 
@@ -140,7 +140,7 @@ def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, trai
     try:
         return check_shapes(cell, states, as_states(cell, returned))
     except (RuntimeError, TypeError) as error:
-        raise type(error)(_with_place(str(error), _definition(cell))) from None
+        raise type(error)(_with_place(str(error), place_of(cell))) from None
 
 
 def _numbers(units: int, device: torch.device, dtype: torch.dtype, training: bool) -> Iterator[Tensor]:
@@ -155,7 +155,7 @@ def _numbers(units: int, device: torch.device, dtype: torch.dtype, training: boo
 def _told(cell: Cell, error: Exception, training: bool) -> Exception:
     """An error of the step, with the line."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((_TORCH, *_OURS))]
-    place = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else _definition(cell)
+    place = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else place_of(cell)
     if cell.draws and not training and str(error).startswith("'NoneType' object has no attribute"):
         mine = f"expected the step of {type(cell).__name__} to run in evaluation, too, where d is None: draw only if d is not None"
         error = _StepError(AttributeError, mine)
@@ -178,12 +178,6 @@ def _with_place(sentence: str, place: str) -> str:
     """The sentence with the place before its hint."""
     words, hint = sentence.rsplit(": ", 1)
     return f"{words}{place}: {hint}"
-
-
-def _definition(cell: Cell) -> str:
-    """Where the step is written."""
-    code = getattr(type(cell).step, "__code__", None)
-    return "" if code is None else f" (at {code.co_filename}:{code.co_firstlineno})"
 
 
 class _StepError(Exception):

@@ -16,6 +16,7 @@ from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.record import check_precision, record
 from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError, UnlikeStepsError
+from elman.cells.cell import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -45,8 +46,8 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
         found = _made(cell, dtype, draws, traced)
         if frozen_cell(cell) != key[0]:
             raise UnlikeStepsError(
-                f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change: "
-                "keep what lasts from step to step in a state"
+                f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change"
+                f"{place_of(cell)}: keep what lasts from step to step in a state"
             )
         remember(_found, key, found)
     if isinstance(found, str):

@@ -14,6 +14,7 @@ from elman.backends.program.operations import OPERATIONS
 from elman.backends.program.program import Opcode, Role
 from elman.backends.program.stand_in import NotRecordedError, Recording, UnlikeStepsError, Value, refuse, take_refusal, where_raised
 from elman.backends.program.verify import verify
+from elman.cells.cell import place_of
 from elman.cells.gates import ACTIVATIONS, shared_gates
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def record(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
         first, second = _recorded(cell, dtype, draws), _recorded(cell, dtype, draws)
         if not first.same(second):
             raise UnlikeStepsError(
-                f"expected the step of {type(cell).__name__} to do the same at each call, got another one the second time: "
-                "keep what lasts from step to step in a state, declare random numbers in draws"
+                f"expected the step of {type(cell).__name__} to do the same at each call, got another one the second time"
+                f"{place_of(cell)}: keep what lasts from step to step in a state, declare random numbers in draws"
             )
         verify(cell, first, dtype, draws)
     return first

@@ -170,6 +170,19 @@ SENTENCES = {
     "expected the step of {cell} not to change the cell, got {name} changed (at {place})": (
         "{cell} 的 step 不能修改 cell 本身，{name} 被改变了（位于 {place}）"
     ),
+    "expected the step of {cell} not to change the cell or what it reads, got a change (at {place})": (
+        "{cell} 的 step 不能修改 cell 或它读取的内容，但有改变（位于 {place}）"
+    ),
+    "expected the step of {cell} to do the same at each call, got another one the second time (at {place})": (
+        "{cell} 的 step 每次调用都应做相同的计算，第二次却不同（位于 {place}）"
+    ),
+    "keep what lasts from step to step in a state, declare random numbers in draws": (
+        "需要逐步保留的内容请放进状态，随机数请在 draws 中声明"
+    ),
+    "expected a step to use its arguments, got what an earlier call has computed (at {place})": (
+        "step 只能使用它的参数，这里用到了之前某次调用算出的内容（位于 {place}）"
+    ),
+    "hand it on as a state": "请把它作为状态传下去",
     "keep what lasts from step to step in a state": "需要逐步保留的内容请放进状态",
     "expected the step of {cell} to depend on its arguments alone, got other numbers the second time (at {place})": (
         "{cell} 的 step 只能依赖它的参数，第二次运行得到了不同的数（位于 {place}）"
@@ -194,6 +207,9 @@ SENTENCES = {
     "the cell is {cell}, whose step inputs are {names}": "cell 是 {cell}，逐步输入有 {names}",
     "expected {name}, which {cell} needs at every step, got none": "缺少 {cell} 每一步都需要的 {name}",
     "pass it by name, {example}": "请按名字传入：{example}",
+    "hx comes second, so pass {name} by name, {example}": "第二个参数是 hx，{name} 请按名字传入：{example}",
+    "swap its axes with {code}": "请用 {code} 交换前两维",
+    "drop the last axis with {code}": "请用 {code} 去掉最后一维",
     "expected {name} to be a tensor whose first axes are those of x, {shape}, got {value}": (
         "{name} 应为张量，前几维与 x 相同，即 {shape}，收到 {value}"
     ),
