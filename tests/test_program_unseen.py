@@ -40,6 +40,10 @@ class Scaled(Cell):
 UNSEEN: dict[str, tuple[Callable[..., Any], str]] = {
     "a mode": (lambda self, x, r, s, p: s.h if torch.is_grad_enabled() else -s.h, r"reads torch\.is_grad_enabled, which"),
     "a mode by its name": (lambda self, x, r, s, p: s.h if is_grad_enabled() else -s.h, r"reads torch\.is_grad_enabled, which"),
+    "a mode asked of getattr": (
+        lambda self, x, r, s, p: s.h if getattr(torch, "is_grad_enabled")() else -s.h,  # noqa: B009
+        r"reads torch\.is_grad_enabled, which",
+    ),
     "the environment": (lambda self, x, r, s, p: s.h * float(os.environ.get("GAIN", "1")), "reads os, which"),
     "a function of os": (lambda self, x, r, s, p: s.h * float(os.getenv("GAIN", "1")), "reads os, which"),
     "globals()": (lambda self, x, r, s, p: s.h * globals()["NUMBER"], r"reads globals\(\), which"),

@@ -119,7 +119,7 @@ class Reach:
             owners = value.__mro__ if isinstance(value, type) else (value,)
             owner = next((vars(each) for each in owners if attribute in vars(each)), None)
             if owner is None:
-                return f"{name}.{attribute}" if attribute in ("__dict__", "__getattr__") or isinstance(value, types.ModuleType) else None
+                return f"{name}.{attribute}" if attribute == "__dict__" or isinstance(value, types.ModuleType) else None
             value = self._place(owner, attribute)
         if isinstance(value, type):
             self._follow_class(value)
@@ -206,7 +206,7 @@ def _paths(function: types.FunctionType) -> Iterator[tuple[int | None, list[str]
     """
     for code in codes_of(function):
         path: list[str] = []
-        lines, line, arguments = dict(dis.findlinestarts(code)), None, [None, None]
+        lines, line, before = dict(dis.findlinestarts(code)), None, (None, None)
         for instruction in dis.get_instructions(code):
             operation, argument = instruction.opname, instruction.argval
             line = lines.get(instruction.offset, line)
@@ -215,10 +215,10 @@ def _paths(function: types.FunctionType) -> Iterator[tuple[int | None, list[str]
             elif operation != "EXTENDED_ARG":
                 if path:
                     yield line, path
-                is_mode = operation in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM") and argument in _MODES
+                is_mode = operation in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_CONST", "IMPORT_FROM") and argument in _MODES
                 path = [argument] if operation in ("LOAD_GLOBAL", "LOAD_NAME") else ["", argument] if is_mode else []
                 if operation == "IMPORT_NAME":  # how far up in the package, and what of it, come before
-                    yield line, ["import", ("" if arguments[-2] == 0 else ".") + argument]
-            arguments.append(argument)
+                    yield line, ["import", ("" if before[0] == 0 else ".") + argument]
+            before = before[1], argument
         if path:
             yield line, path
