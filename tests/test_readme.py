@@ -232,7 +232,7 @@ def test_the_speed_that_the_first_lines_promise_was_measured() -> None:
     rounds = [zip(seconds["torch"]["rounds"], seconds["elman"]["rounds"], strict=True) for seconds in lstm]
     rows = [median(torch / elman for torch, elman in pairs) for pairs in rounds]
     assert (round(min(rows), 1), round(max(rows))) == (1.2, 7)
-    english, chinese = "2 to 10 times faster than `torch.nn` (LSTM: 1.2 to 7 times), least so for", "2～10 倍（LSTM 为 1.2～7 倍），"
+    english, chinese = "2 to 10 times faster than `torch.nn` (LSTM: 1.2 to 7 times).", "2～10 倍（LSTM 为 1.2～7 倍），"
     for page, words in (("README", english), ("docs/index", english)):
         assert words in " ".join(read(f"{page}.md").split())
         assert chinese in read(f"{page}.zh-CN.md")
