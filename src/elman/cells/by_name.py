@@ -80,6 +80,8 @@ def _is_cell(value: object) -> bool:
 
 def hint_of_kind(name: str, kinds: Sequence[str]) -> str:
     """What may have been meant by an unknown kind of network: a cell of the zoo by the name of its class alone, or one of the kinds."""
+    if name.endswith(".py"):
+        return f"name the cell in it, too: --cell {name}:MyCell"
     of_zoo = {cell.casefold(): cell for cell in _cells_of_zoo()}
     found = of_zoo.get(name.casefold())
     return hint(name, kinds) if found is None else f"did you mean --cell {_ZOO}{found}?"

@@ -50,6 +50,7 @@ SENTENCES = {
     "--json: expected a file name, or - for standard output, got {value}": "--json 应为文件名，或用 - 表示标准输出，收到 {value}",
     "--json: cannot write {path}: {error}": "--json：无法写入 {path}：{error}",
     "--cell: unknown kind {value}": "--cell：未知的网络类型：{value}",
+    "name the cell in it, too: --cell {name}": "请同时写出文件中 cell 的名字：--cell {name}",
     "did you mean --cell {name}?": "是不是 --cell {name}？",
     "--numbers is for rnn, gru and lstm only, got {kind}": "--numbers 仅适用于 rnn、gru 和 lstm，收到 {kind}",
     "--against: expected libraries from {known}, got {value}": "--against 的可选值为 {known}，收到 {value}",
