@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 TORCHES = ("2.8.0", "2.9.1", "2.10.0", "2.11.0", "2.12.0", "2.14.1")  # from the oldest that pyproject.toml allows to the newest
-PYTHONS = ("3.10", "3.12", "3.13")
+PYTHONS = ("3.10", "3.12", "3.13", "3.14")
 
 
 @nox.session(reuse_venv=True)
