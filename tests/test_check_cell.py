@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -112,10 +111,11 @@ BESIDE = {
     "shape": (
         {"dt": DT.t(), "mask": MASK},
         RuntimeError,
-        r"expected dt of shape \(5, 2\), \(T, B\), got \(2, 5\): swap .* with dt.transpose\(0, 1\)$",
+        r"expected dt of shape \(5, 2\), \(T, B\), got \(2, 5\): swap .* with dt.swapaxes\(0, 1\)$",
     ),
-    "swapped": ({"dt": DT, "mask": MASK.transpose(0, 1)}, RuntimeError, r"got \(2, 5, 4\): swap its axes with mask.transpose\(0, 1\)$"),
+    "swapped": ({"dt": DT, "mask": MASK.transpose(0, 1)}, RuntimeError, r"got \(2, 5, 4\): swap its axes with mask.swapaxes\(0, 1\)$"),
     "an axis": ({"dt": DT[..., None], "mask": MASK}, RuntimeError, r"got \(5, 2, 1\): drop the last axis with dt.squeeze\(-1\)$"),
+    "a state's name": ({"HX": DT, "dt": DT, "mask": MASK}, TypeError, r"got one: did you mean (state|hx)=\?"),
     "capitals": ({"DT": DT, "mask": MASK}, TypeError, r"expected no argument DT, got one: did you mean dt=\?"),
     "units": ({"dt": DT, "mask": DT}, RuntimeError, r"expected mask of shape \(5, 2, 4\), \(T, B, H\), got \(5, 2\)"),
     "dtype": (
@@ -134,11 +134,34 @@ def test_what_is_wrong_with_step_inputs_is_said(beside: dict[str, Any], error: t
             call(x, **beside)
 
 
-@pytest.mark.parametrize("given", [DT, DT.t()], ids=["as x", "swapped"])
-def test_a_step_input_given_by_place_is_told_from_a_state(given: Tensor) -> None:
-    words = re.escape(f"expected hx of shape (1, 2, 4), (L·D, B, H), got {tuple(given.shape)}: hx comes second, so pass dt by name, dt=...")
-    with pytest.raises(RuntimeError, match=words):
-        elman.Recurrent(elman.zoo.CfC(), 3, 4)(torch.zeros(5, 2, 3), given)
+class Timed(elman.Cell):
+    gates = ("z",)
+    step_inputs: ClassVar[dict[str, str]] = {"dt": "", "mask": "H"}
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Tensor:
+        return (s.h + x.mask) * x.dt + x.z + r.z
+
+
+X = torch.zeros(5, 2, 3)
+BY_PLACE = {
+    "as x": (elman.Recurrent, X, DT, "dt"),
+    "swapped": (elman.Recurrent, X, DT.t(), "dt"),
+    "of each unit": (elman.Recurrent, X, MASK, "mask"),
+    "unbatched": (elman.Recurrent, X[:, 0], DT[:, 0], "dt"),
+    "of a step": (elman.RecurrentCell, X[0], DT[0], "dt"),
+    "of x's features": (elman.Recurrent, X, X, None),
+    "of a step, of x's features": (elman.RecurrentCell, X[0], X[0], None),
+    "of one step, of other units": (elman.Recurrent, X[:1], torch.zeros(1, 2, 7), None),
+    "a state of another batch": (elman.Recurrent, X, torch.zeros(1, 3, 4), None),
+}
+
+
+@pytest.mark.parametrize(("kind", "x", "given", "meant"), BY_PLACE.values(), ids=BY_PLACE)
+def test_a_step_input_given_by_place_is_told_from_a_state(kind: Any, x: Tensor, given: Tensor, meant: str | None) -> None:
+    with pytest.raises(RuntimeError, match="expected hx of shape") as caught:
+        kind(Timed(), 3, 4)(x, given)
+    assert (f": hx comes second, so pass {meant} by name, {meant}=..." in str(caught.value)) == (meant is not None)
+    assert ("comes second" in str(caught.value)) == (meant is not None)
 
 
 def test_names_that_differ_in_capitals_are_told() -> None:

@@ -39,7 +39,7 @@ FLOORS = (
 FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 MOST_LINES = 400  # of a file
-MOST_LINES_OF_SHOW = 1313  # of all its files: what is shown grows by another fact in a table, not by another page
+MOST_LINES_OF_SHOW = 1309  # of all its files: what is shown grows by another fact in a table, not by another page
 SOURCES = {".py", ".h", ".cpp", ".cuh", ".cu"}
 
 # The sources of csrc that know Python.

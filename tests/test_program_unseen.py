@@ -86,6 +86,13 @@ def test_so_is_what_a_step_imports() -> None:
     program_of(type("Scaled", (Scaled,), {"step": imports_torch})(), torch.float64)
 
 
+def test_a_word_that_is_a_modes_name_is_no_mode() -> None:
+    cell = type(
+        "Scaled", (Scaled,), {"step": lambda self, x, r, s, p: s.h * len("get_num_threads") * {"is_compiling": 1.0}["is_compiling"]}
+    )()
+    assert "15" in str(program_of(cell, torch.float64).forward)
+
+
 def test_what_no_step_calls_may_read_anything() -> None:
     class Made(Scaled):
         def __init__(self) -> None:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-import elman
 from changed import changed
 from elman.language import LANGUAGES, _, speaking
-from elman.show.network import Network, declared, tour
+from elman.show.network import Network, tour
 from elman.show.pages import explain_page, tour_page
 from elman.show.specification import Spec
 from elman.show.style import count, duration, folded, number, small
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from torch import Tensor
+    from collections.abc import Sequence
 
 
 def toured(networks: Sequence[Network], width: int, language: str = "en", weights: bool = False) -> str:
@@ -259,50 +256,6 @@ def test_rows_are_those_of_each_weight() -> None:
     assert "weight_hh and bias_hh have rows of k (0:5) only." in page
 
 
-def test_a_cell_of_somebodys_own_is_shownwithout_types_and_empty_columns() -> None:
-    page = explained(Network(Spec("zoo.STAR", 3, 5)))
-    assert "def step(self, x, r, s, p):" in page
-    assert "what it does" not in page
+def test_what_gates_do_is_told_where_it_is_known() -> None:
+    assert "what it does" not in explained(Network(Spec("zoo.STAR", 3, 5)))
     assert "what it does" in explained(Network(Spec("gru", 3, 5)))
-
-
-class Typed(elman.Cell):
-    gates = ("z",)
-
-    def step(
-        self,
-        x: Any,
-        r: Any,
-        s: Any,
-        p: Callable[[int], tuple[int, ...]],
-    ) -> tuple[
-        Tensor,
-        ...,
-    ]:
-        # said
-        return (x.z + r.z,)
-
-
-class OfOneLine(elman.Cell):
-    gates = ("z",)
-
-    def step(self, x: Any, r: Any, s: Any, p: Any) -> Tensor: return x.z + r.z  # fmt: skip
-
-
-class Untyped(elman.Cell):
-    gates = ("z",)
-
-    def step(self, x, r, s, p):
-        return x.z + r.z
-
-
-@pytest.mark.parametrize(
-    ("kind", "source"),
-    [
-        (Typed, "def step(self, x, r, s, p):\n    # said\n    return (x.z + r.z,)"),
-        (OfOneLine, "def step(self, x: Any, r: Any, s: Any, p: Any) -> Tensor: return x.z + r.z  # fmt: skip"),
-        (Untyped, "def step(self, x, r, s, p):\n    return x.z + r.z"),
-    ],
-)
-def test_types_are_left_out_of_a_step(kind: type[elman.Cell], source: str) -> None:
-    assert declared(kind()).source == source

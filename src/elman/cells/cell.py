@@ -6,6 +6,7 @@ backends, ``trace``, ``elman explain`` and the benchmarks read it here. The buil
 
 from __future__ import annotations
 
+import inspect
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -134,7 +135,7 @@ def options_of(cell: object) -> dict[str, Any]:
 
 def place_of(cell: Cell) -> str:
     """Where the step is written, for messages."""
-    code = getattr(type(cell).step, "__code__", None)
+    code = getattr(inspect.unwrap(type(cell).step), "__code__", None)
     return "" if code is None else f" (at {code.co_filename}:{code.co_firstlineno})"
 
 

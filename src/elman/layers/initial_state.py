@@ -10,7 +10,7 @@ from torch import Tensor
 from elman.layers.errors import and_torchs, check_layout, check_like, wrong_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from elman.backends import Stack
 
@@ -68,7 +68,7 @@ def check_states(
         ValueError: one has a number of dimensions that is not in ``ranks``.
         RuntimeError: one has another wrong shape, a wrong dtype or device.
     """
-    beside = tuple(stack.cell.step_inputs)
+    beside = stack.cell.step_inputs
     for name, state, size in zip(names, states, stack.state_sizes, strict=True):
         _check_state(name, state, x, (*leading, size), axes if size == stack.hidden_size else axes.replace("H", "P"), ranks, beside)
     if torch._C._get_tracing_state() is not None:
@@ -77,7 +77,7 @@ def check_states(
 
 
 def _check_state(
-    name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None, step_inputs: Sequence[str]
+    name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None, step_inputs: Mapping[str, str]
 ) -> None:
     if not isinstance(state, Tensor):
         hint = " of integers: did you mean lengths=?" if _are_lengths(state) else ""
@@ -90,11 +90,17 @@ def _check_state(
         hint = f": add the first axis with {name}.unsqueeze(0)" if (1, *state.shape) == expected else ""
         if len(expected) == 3 and (*state.shape[1::-1], *state.shape[2:]) == expected:
             hint = f": a state is not laid out as x with batch_first; swap its axes with {name}.transpose(0, 1)"
-        if step_inputs and state.shape[:2] in (x.shape[:2], x.shape[1::-1]):
-            hint = f": {name} comes second, so pass {step_inputs[0]} by name, {step_inputs[0]}=..."
+        if not hint and name == "hx" and (meant := _step_input_like(state.shape, x.shape[:-1], expected[-1:], step_inputs)):
+            hint = f": hx comes second, so pass {meant} by name, {meant}=..."
         message = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"
         raise error(and_torchs(message, _torchs_words(name, tuple(state.shape), expected, ranks)))
     check_like(name, state, x)
+
+
+def _step_input_like(shape: torch.Size, steps: torch.Size, units: tuple[int, ...], step_inputs: Mapping[str, str]) -> str | None:
+    """The step input that has this shape, time and batch in either order."""
+    likely = {"": (steps, steps[::-1]), "H": ((*steps, *units), (*steps[::-1], *units))}
+    return next((name for name, size in step_inputs.items() if shape in likely[size]), None)
 
 
 def _torchs_words(name: str, got: tuple[int, ...], expected: tuple[int, ...], ranks: Sequence[int] | None) -> str:

@@ -27,7 +27,7 @@ def check_names(cell: Cell, given: Mapping[str, Any]) -> None:
     for name in given:
         if name not in cell.step_inputs:
             there = f"whose step inputs are {declared}" if declared else "which has no step inputs"
-            meant = _MEANT.get(name) or closest(name, ("lengths", "reset", *cell.step_inputs))
+            meant = _MEANT.get(name.casefold()) or closest(name, ("lengths", "reset", *cell.step_inputs))
             hint = f": did you mean {meant}=?" if meant else f": the cell is {kind}, {there}"
             raise TypeError(f"expected no argument {name}, got one{hint}")
     for name in cell.step_inputs:
@@ -80,7 +80,7 @@ def as_step_inputs(
 def _mend(name: str, value: Tensor, shape: tuple[int, ...]) -> str:
     """How to give a tensor this shape, where its axes alone are others."""
     if (*value.shape[1::-1], *value.shape[2:]) == shape:
-        return f": swap its axes with {name}.transpose(0, 1)"
+        return f": swap its axes with {name}.swapaxes(0, 1)"
     return f": drop the last axis with {name}.squeeze(-1)" if value.shape == (*shape, 1) else ""
 
 

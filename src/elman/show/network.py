@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import textwrap
 from contextlib import suppress
 from dataclasses import replace
@@ -56,12 +55,10 @@ class Network(SimpleNamespace):
 
 
 def declared(cell: Cell) -> SimpleNamespace:
-    """What a cell of somebody's own says of itself: the first line of its docstring, what it declares, and its step, without types."""
+    """What a cell of somebody's own says of itself: the first line of its docstring, what it declares, and its step as it is written."""
     source = ""
     with suppress(OSError, TypeError):  # nobody can tell
-        step, written = type(cell).step, textwrap.dedent(inspect.getsource(type(cell).step)).rstrip()
-        typeless = rf"\1({', '.join(inspect.signature(step).parameters)}):\n"
-        source = re.sub(r"(def \w+)\(.*?\)\s*->.*?:\n", typeless, written, count=1, flags=re.DOTALL)
+        source = textwrap.dedent(inspect.getsource(type(cell).step)).rstrip()
     names = ("gates", "states", "parameters", "step_inputs", "draws")
     about = (inspect.getdoc(cell) or "").partition("\n")[0]
     return SimpleNamespace(name=repr(cell), about=about, source=source, **{name: tuple(getattr(cell, name)) for name in names})

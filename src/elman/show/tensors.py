@@ -179,7 +179,6 @@ def _gates(network: Network) -> list[Part]:
     gates, cell = network.gates, network.spec.stack.cell
     title = _("Every weight and bias has {gates} blocks of {units} rows, one for each gate:", gates=len(gates), units=gates[0].stop)
     columns = 3 if any(gate.meaning for gate in gates) else 2  # nobody knows what the gates of somebody's own cell do
-    header = (_("gate"), _("rows"), _("what it does"))[:columns]
     rows = [((gate.gate, "bold"), f"{gate.start}:{gate.stop}", (translated(gate.meaning), DIM))[:columns] for gate in gates]
     notes = [
         _("weight_{side} and bias_{side} have rows of {gates} only.", side=side, gates=_rows_of(network, some))
@@ -187,7 +186,7 @@ def _gates(network: Network) -> list[Part]:
         if 0 < len(some) < len(gates)
     ]
     projection = network.spec.proj_size > 0 and (_("weight_hr has no gates: it projects h."), DIM)
-    return [title, table(*rows, header=header), *((note, DIM) for note in notes), projection]
+    return [title, table(*rows, header=(_("gate"), _("rows"), _("what it does"))[:columns]), *((note, DIM) for note in notes), projection]
 
 
 def _rows_of(network: Network, some: tuple[str, ...]) -> str:

@@ -206,6 +206,7 @@ def _paths(function: types.FunctionType) -> Iterator[tuple[int | None, list[str]
     """
     for code in codes_of(function):
         path: list[str] = []
+        asks = ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM", *(("LOAD_CONST",) if "getattr" in code.co_names else ()))
         lines, line, before = dict(dis.findlinestarts(code)), None, (None, None)
         for instruction in dis.get_instructions(code):
             operation, argument = instruction.opname, instruction.argval
@@ -215,7 +216,7 @@ def _paths(function: types.FunctionType) -> Iterator[tuple[int | None, list[str]
             elif operation != "EXTENDED_ARG":
                 if path:
                     yield line, path
-                is_mode = operation in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_CONST", "IMPORT_FROM") and argument in _MODES
+                is_mode = operation in asks and argument in _MODES
                 path = [argument] if operation in ("LOAD_GLOBAL", "LOAD_NAME") else ["", argument] if is_mode else []
                 if operation == "IMPORT_NAME":  # how far up in the package, and what of it, come before
                     yield line, ["import", ("" if before[0] == 0 else ".") + argument]

@@ -171,7 +171,7 @@ SENTENCES = {
         "{cell} 的 step 不能修改 cell 本身，{name} 被改变了（位于 {place}）"
     ),
     "expected the step of {cell} not to change the cell or what it reads, got a change (at {place})": (
-        "{cell} 的 step 不能修改 cell 或它读取的内容，但有改变（位于 {place}）"
+        "{cell} 的 step 不能修改 cell 或它读取的内容，但检测到改变（位于 {place}）"
     ),
     "expected the step of {cell} to do the same at each call, got another one the second time (at {place})": (
         "{cell} 的 step 每次调用都应做相同的计算，第二次却不同（位于 {place}）"

@@ -76,7 +76,7 @@ SENTENCES = {
     "Compare the speed of Elman with torch.nn, JAX (jitted scan) and ONNX Runtime, interleaved in one process. A cell of your own or the "
     "zoo's is compared with the same step in a Python loop, with that loop compiled, and with JAX.": (
         "在同一进程中交替运行 Elman、torch.nn、JAX（jit 编译的 scan）和 ONNX Runtime，比较速度。"
-        "自己的或 zoo 的 cell 则与同一个 step 的 Python 循环、编译后的循环和 JAX 比较。"
+        "你自己的 cell 或 zoo 中的 cell 则与同一个 step 的 Python 循环、编译后的循环和 JAX 比较。"
     ),
     "Libraries that are not installed are skipped, with a notice. Ctrl-C prints what has been measured so far.": (
         "没有安装的库会跳过并给出提示。按 Ctrl-C 可提前结束，已有结果照常输出。"
