@@ -115,7 +115,11 @@ BESIDE = {
     ),
     "swapped": ({"dt": DT, "mask": MASK.transpose(0, 1)}, RuntimeError, r"got \(2, 5, 4\): swap its axes with mask.swapaxes\(0, 1\)$"),
     "an axis": ({"dt": DT[..., None], "mask": MASK}, RuntimeError, r"got \(5, 2, 1\): drop the last axis with dt.squeeze\(-1\)$"),
-    "a state's name": ({"HX": DT, "dt": DT, "mask": MASK}, TypeError, r"got one: did you mean (state|hx)=\?"),
+    "a state's name": (
+        {"HX": DT, "dt": DT, "mask": MASK},
+        TypeError,
+        "expected no argument HX, got one: the cell is Decay, whose .* dt, mask",
+    ),
     "capitals": ({"DT": DT, "mask": MASK}, TypeError, r"expected no argument DT, got one: did you mean dt=\?"),
     "units": ({"dt": DT, "mask": DT}, RuntimeError, r"expected mask of shape \(5, 2, 4\), \(T, B, H\), got \(5, 2\)"),
     "dtype": (

@@ -27,7 +27,7 @@ def check_names(cell: Cell, given: Mapping[str, Any]) -> None:
     for name in given:
         if name not in cell.step_inputs:
             there = f"whose step inputs are {declared}" if declared else "which has no step inputs"
-            meant = _MEANT.get(name.casefold()) or closest(name, ("lengths", "reset", *cell.step_inputs))
+            meant = _MEANT.get(name) or closest(name, ("lengths", "reset", *cell.step_inputs))
             hint = f": did you mean {meant}=?" if meant else f": the cell is {kind}, {there}"
             raise TypeError(f"expected no argument {name}, got one{hint}")
     for name in cell.step_inputs:
