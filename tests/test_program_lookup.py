@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from elman import Cell
 from elman.backends.program import lookup, remembered
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
+from elman.cells.cell import place_of
 from program_cells import LSTM, Noisy
 
 if TYPE_CHECKING:
@@ -172,6 +174,18 @@ def test_a_step_that_changes_the_cell_is_an_error() -> None:
         RuntimeError, match=r"the step of Counting not to change .* got a change \(at .*test_program_lookup\.py:\d+\): keep"
     ):
         found(Counting())
+
+
+def test_the_place_of_a_wrapped_step_is_its_own() -> None:
+    def step(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return x.h
+
+    @functools.wraps(step)
+    def wrapped(*arguments: Any) -> Any:
+        return step(*arguments)
+
+    cell = type("Wrapped", (Leaky,), {"step": wrapped})()
+    assert place_of(cell).endswith(f"test_program_lookup.py:{step.__code__.co_firstlineno})")
 
 
 def test_draws_dtype_and_trace_are_programs_of_their_own() -> None:
