@@ -30,6 +30,7 @@ def call_it(kind: str, call: Call) -> None:
 
 def check(kind: str, call: Call, arena: Arena, must_run: bool) -> None:
     """Make the call, and raise unless it does what it must."""
+    drawn = call
     if not must_run and not _can_be_made(kind, call):
         return
     if kind == "activation":
@@ -61,7 +62,7 @@ def check(kind: str, call: Call, arena: Arena, must_run: bool) -> None:
     before = arena.bytes.copy()
     arena.lend(mask | readable)
     try:
-        call_it(kind, call)
+        call_it(kind, drawn)
     except REFUSALS:
         assert not must_run, "refused a call that is right"
         mask[:] = False

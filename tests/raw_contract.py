@@ -100,7 +100,7 @@ class _Operands:
         elif view.at < self.arena.base or end > self.arena.base + len(self.arena.bytes) or math.prod(shape) > MOST_ELEMENTS:
             self.unknowable.append(name)
         else:
-            places = np.full(tuple(map(int, shape)), view.at, np.int64)  # a size may be True
+            places = np.full(shape, view.at, np.int64)
             for axis, (n, stride) in enumerate(zip(shape, view.strides, strict=True)):
                 places += (np.arange(n) * stride * size).reshape((n,) + (1,) * (len(shape) - axis - 1))
             rest = np.ones(shape, bool)
@@ -237,15 +237,16 @@ def _activation(call: Call, arena: Arena) -> tuple[Places, Places]:
 
 
 def complete(kind: str, call: Call, arena: Arena) -> Call:
-    """The call with what its operands say: T, B and the number type.
+    """The call with its sizes as plain integers, and with what its operands say: T, B and the number type.
 
     Raises:
         IllegalError: what runs makes no sense, or x or the batch sizes do not say it.
         UnknowableError: the batch sizes are elsewhere.
     """
     types = dict.fromkeys(("cell", "I", "H", "P", "L", "D", "threads"), int) | dict.fromkeys(("bias", "batch_first", "pad_saved"), bool)
-    if any(not isinstance(call[name], kind) for name, kind in types.items()):  # True is an integer, too
+    if any(not isinstance(call[name], kind) for name, kind in types.items()):
         raise IllegalError("an argument is no integer, or no bool")
+    call = call | {name: kind(call[name]) for name, kind in types.items()}  # True is an integer, too, but not to NumPy
     H, P, L, D = (call[name] for name in ("H", "P", "L", "D"))
     if not 0 <= call["cell"] < len(CELLS) or min(H, L) < 1 or call["I"] < 0 or D not in (1, 2) or not 1 <= call["threads"] < 2**31:
         raise IllegalError("a size out of range, or an unknown cell")

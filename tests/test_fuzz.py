@@ -68,6 +68,16 @@ def test_a_wrong_call_is_refused_and_writes_nothing(kind: str, cell: int, data: 
     check(kind, call, arena, must_run=False)
 
 
+@pytest.mark.parametrize("name", ["I", "H", "L", "D", "threads"])
+@pytest.mark.parametrize("kind", ["forward", "backward"])
+@given(data=st.data())
+@settings(max_examples=5 * EXAMPLES, deadline=None)
+def test_a_size_of_true_is_one(kind: str, name: str, data: st.DataObject) -> None:
+    """Python's bool is an integer, which the binding takes for one; the model of a call must take it for one too."""
+    call, arena = data.draw(valid_calls(kind, raw.LSTM, {"T": 3, "B": 2, "I": 1, "H": 1, "L": 1, "D": 1, "threads": 1}))
+    check(kind, call | {name: True}, arena, must_run=True)
+
+
 # Wrong in one thing, which is about lengths, resets, or what goes with them. Each takes a call with lengths in which no operand is null.
 Wrong = tuple[str, Callable[[Call, Arena], Call]]
 EITHER_WAY: tuple[Wrong, ...] = (
