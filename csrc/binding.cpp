@@ -24,17 +24,16 @@ namespace {
 
 using Run = Invocation<Stack, Contract>;
 
-// Runs a stack, and returns (output, final states, hidden, saved, checkpoints), of which the last three are for the
-// backward pass: None but with `save`, and where there is no such thing. Each may be given as memory to write to; what
-// is not given is made like x. With `grad_mode`: None, with nothing done, if a gradient flows to any operand.
+// Runs a stack, and returns (output, final states, hidden, saved, checkpoints), the last three for the backward pass:
+// None but with `save`, and where there is no such thing. Each may be given as memory to write to. With `grad_mode`,
+// `save` is whether a gradient flows to any operand, and comes last.
 nb::object forward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh,
     nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool pad_saved, int threads,
     nb::object output, nb::object final, nb::object hidden, nb::object saved, nb::object checkpoints, bool save,
     bool grad_mode) {
   Run call(stack_of(stack_), params, x, initial, fresh, batch_sizes, lengths, reset, batch_first, pad_saved, threads);
   Operands& o = call.operands;
-  if (grad_mode && o.require_grad()) return nb::none();
-
+  save = save || (grad_mode && o.require_grad());
   const Stack& stack = call.stack;
   const Batch batch = call.batch();
   const Batch::Saved rows = batch.saved(pad_saved);
@@ -51,10 +50,10 @@ nb::object forward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle
   } else {
     o.add_all(kFinal, final, true);
   }
-  save = save && o[kX].type != kBfloat16;
-  write_to(kHidden, hidden, save && stack.L > 1, {stack.L - 1, rows.rows, stack.out()});
-  write_to(kSaved, saved, save && count && !stack.recompute, {directions, rows.rows, count, stack.H});
-  if (save && checkpoints.is_none() && count && stack.recompute && stack.states() > 1) {
+  const bool saves = save && o[kX].type != kBfloat16;
+  write_to(kHidden, hidden, saves && stack.L > 1, {stack.L - 1, rows.rows, stack.out()});
+  write_to(kSaved, saved, saves && count && !stack.recompute, {directions, rows.rows, count, stack.H});
+  if (saves && checkpoints.is_none() && count && stack.recompute && stack.states() > 1) {
     Network net{};
     net.cell = &stack.cell, net.H = stack.H, net.T = rows.T, net.B = rows.B;
     net.number = number_of(o[kX], false);
@@ -65,6 +64,7 @@ nb::object forward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle
     o.add(kCheckpoints, checkpoints, true);
   }
   call.run(&Contract::forward);
+  if (grad_mode) return nb::make_tuple(output, final, hidden, saved, checkpoints, save);
   return nb::make_tuple(output, final, hidden, saved, checkpoints);
 }
 

@@ -71,15 +71,15 @@ struct ProgramRun : Invocation<ProgramStack, ProgramContract> {
 
 // Runs a program, and returns (output, final states, hidden, kept), of which the last two are for the backward pass:
 // None but with `save`, and where there is no such thing. With `traced`, memory for the states but the first and the
-// gates of each step, output and hidden are given too, and all steps of hidden are there. With `grad_mode`: None, with
-// nothing done, if a gradient flows to any operand.
+// gates of each step, output and hidden are given too, and all steps of hidden are there. With `grad_mode`, `save` is
+// whether a gradient flows to any operand, and comes last.
 nb::object program_forward(nb::handle program, nb::tuple numbers, nb::handle params, nb::handle x, nb::handle initial,
     nb::handle fresh, nb::handle lengths, nb::handle reset, nb::handle step_inputs, nb::handle draws, bool batch_first,
     int threads, bool save, bool grad_mode, nb::object output, nb::object hidden, nb::handle traced) {
   ProgramRun call(program, numbers, params, x, initial, fresh, lengths, reset, step_inputs, draws, batch_first,
       !traced.is_none(), threads);
   Operands& o = call.operands;
-  if (grad_mode && o.require_grad()) return nb::none();
+  save = save || (grad_mode && o.require_grad());
   const ProgramStack& stack = call.stack;
   const Batch batch = call.batch();
   if (output.is_none()) output = call.make(kOutput, batch.shape(stack.out()));
@@ -102,6 +102,7 @@ nb::object program_forward(nb::handle program, nb::tuple numbers, nb::handle par
   }
   o.add_all(kTraced, traced, true);
   call.run(&ProgramContract::forward);
+  if (grad_mode) return nb::make_tuple(output, final, hidden, kept, save);
   return nb::make_tuple(output, final, hidden, kept);
 }
 

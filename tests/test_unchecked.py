@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import elman
+from elman import zoo
 from native import required
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 pytestmark = required
 every_layer = pytest.mark.parametrize("layer", ["RNN", "GRU", "LSTM"])
+either_mode = pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+OWN = {"one state": (zoo.IndRNN, "h"), "two states": (zoo.PeepholeLSTM, "hc")}
+every_own_cell = pytest.mark.parametrize("cell", OWN)
 
 
 @pytest.fixture
@@ -27,14 +31,34 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     answers: list[bool] = []
 
-    def forward(*operands: Any, forward: Callable[..., Any] = _native.forward, **options: Any) -> Any:
-        answers.append(False)
-        done = forward(*operands, **options)
-        answers[-1] = True
-        return done
+    def watch(name: str, forward: Callable[..., Any]) -> None:
+        def spy(*operands: Any, **options: Any) -> Any:
+            answers.append(False)
+            done = forward(*operands, **options)
+            answers[-1] = True
+            return done
 
-    monkeypatch.setattr(_native, "forward", forward)
+        monkeypatch.setattr(_native, name, spy)
+
+    for name in ("forward", "program_forward"):
+        watch(name, getattr(_native, name))
     return answers
+
+
+@every_layer
+@either_mode
+def test_a_call_is_made_once(grad: bool, layer: str, asked: list[bool]) -> None:
+    with torch.set_grad_enabled(grad):
+        getattr(elman, layer)(8, 5)(torch.randn(6, 4, 8))
+    assert asked == [True]
+
+
+@every_own_cell
+@either_mode
+def test_so_is_one_of_an_own_cell(grad: bool, cell: str, asked: list[bool]) -> None:
+    with torch.set_grad_enabled(grad):
+        elman.Recurrent(OWN[cell][0](), 8, 5)(torch.randn(6, 4, 8))
+    assert asked == [True]
 
 
 ANYHOW = {
@@ -46,13 +70,37 @@ ANYHOW = {
 
 @every_layer
 @pytest.mark.parametrize("case", ANYHOW)
-@torch.no_grad()
-def test_what_is_to_be_copied_is_refused_once(case: str, layer: str, asked: list[bool]) -> None:
+@either_mode
+def test_what_is_to_be_copied_is_refused_once(grad: bool, case: str, layer: str, asked: list[bool]) -> None:
     rnn, (x, h_0) = getattr(elman, layer)(8, 5), ANYHOW[case]
     hx, dense = ((h, h) if layer == "LSTM" else h for h in (h_0, h_0.contiguous()))
-    output, _ = rnn(x, hx)
+    with torch.set_grad_enabled(grad):
+        output, _ = rnn(x, hx)
     assert asked == [False, True]
     assert torch.equal(output, rnn(x.contiguous(), dense)[0])
+
+
+@every_own_cell
+@pytest.mark.parametrize("case", ANYHOW)
+@either_mode
+def test_so_is_what_an_own_cell_is_given(grad: bool, case: str, cell: str, asked: list[bool]) -> None:
+    kind, states = OWN[cell]
+    rnn, (x, h_0) = elman.Recurrent(kind(), 8, 5), ANYHOW[case]
+    hx, dense = ((h,) * len(states) if len(states) > 1 else h for h in (h_0, h_0.contiguous()))
+    with torch.set_grad_enabled(grad):
+        output, _ = rnn(x, hx)
+    assert asked == [False, True]
+    assert torch.equal(output, rnn(x.contiguous(), dense)[0])
+
+
+@pytest.mark.parametrize("cell", [zoo.CfC, zoo.GRUD], ids=lambda cell: cell.__name__)
+@either_mode
+def test_so_is_a_step_input(grad: bool, cell: type, asked: list[bool]) -> None:
+    rnn, x = elman.Recurrent(cell(), 8, 5), torch.randn(6, 4, 8)
+    spread = {name: torch.rand(4, 6).T for name in rnn.cell.step_inputs}
+    with torch.set_grad_enabled(grad):
+        output, _ = rnn(x, **spread)
+    assert torch.equal(output, rnn(x, **{name: given.contiguous() for name, given in spread.items()})[0])
 
 
 @pytest.mark.parametrize("cell", ["RNNCell", "GRUCell", "LSTMCell"])
@@ -63,16 +111,17 @@ def test_so_is_a_cells_input(cell: str, asked: list[bool]) -> None:
 
 
 @every_layer
-@pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+@either_mode
 def test_what_has_no_batch_axis_is_refused_never(grad: bool, layer: str, asked: list[bool]) -> None:
     with torch.set_grad_enabled(grad):
         getattr(elman, layer)(8, 5)(torch.randn(6, 8))
     assert asked == [True]
 
 
-@every_layer
+@pytest.mark.parametrize("layer", ["RNN", "GRU", "LSTM", *OWN])
 def test_an_input_that_is_copied_gets_its_gradient(layer: str) -> None:
-    rnn, x = getattr(elman, layer)(8, 5).requires_grad_(False), torch.randn(6, 4, 16)
+    rnn = elman.Recurrent(OWN[layer][0](), 8, 5) if layer in OWN else getattr(elman, layer)(8, 5)
+    rnn, x = rnn.requires_grad_(False), torch.randn(6, 4, 16)
     found = []
     for at in (lambda t: t[..., ::2], lambda t: t[..., ::2].contiguous(), lambda t: torch._neg_view(-t[..., ::2])):
         leaf = x.clone().requires_grad_()
@@ -82,8 +131,9 @@ def test_an_input_that_is_copied_gets_its_gradient(layer: str) -> None:
     assert torch.equal(found[0], found[2])
 
 
+@pytest.mark.parametrize("layer", ["GRU", *OWN])
 @pytest.mark.parametrize("error", [RuntimeError, TypeError, ValueError, AttributeError])
-def test_an_error_of_a_hooks_comes_through(error: type[Exception]) -> None:
+def test_an_error_of_a_hooks_comes_through(error: type[Exception], layer: str) -> None:
     seen: list[Tensor] = []
 
     def pack(tensor: Tensor) -> Tensor:
@@ -91,11 +141,11 @@ def test_an_error_of_a_hooks_comes_through(error: type[Exception]) -> None:
         raise error("of the hook's own")
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), pytest.raises(error, match="of the hook's own"):
-        elman.GRU(3, 4)(torch.randn(5, 2, 3))
+        (elman.Recurrent(OWN[layer][0](), 3, 4) if layer in OWN else elman.GRU(3, 4))(torch.randn(5, 2, 3))
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+@either_mode
 @pytest.mark.parametrize("kind", [lambda h: h, memoryview, lambda h: bytearray(h.tobytes())], ids=["ndarray", "memoryview", "bytearray"])
 def test_an_array_is_no_state_and_no_parameter(kind: Callable[[Any], Any], grad: bool) -> None:
     rnn, x = elman.GRU(3, 4), torch.randn(5, 2, 3)

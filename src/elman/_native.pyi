@@ -57,7 +57,7 @@ def forward(
 ) -> Any:
     """Run a stack: (output, final, hidden, saved, checkpoints), in the memory given, or in memory made like x.
 
-    The last three are made with ``save``. With ``grad_mode``: None, with nothing done, if a gradient flows to any operand.
+    The last three are made with ``save``. With ``grad_mode``, that is whether a gradient flows to any operand, and the last of the results.
     """
 
 def backward(
@@ -133,7 +133,8 @@ def program_forward(
     """Run a program: (output, final, hidden, kept), the last two with ``save``. The stack's cell is not looked at.
 
     step_inputs: (T, B) or (T, B, H) each; draws: (L*D, T, B, H) or (L*D, B, H); traced, written: (L*D, T, B, H) for each state but the
-    first and each gate, and then hidden is given too. With ``grad_mode``: None, with nothing done, if a gradient flows to any operand.
+    first and each gate, and then hidden is given too. With ``grad_mode``, ``save`` is whether a gradient flows to any operand, and the last
+    of the results.
     """
 
 def program_backward(

@@ -25,7 +25,7 @@ _reference = ReferenceBackend()
 
 class Scan(torch.autograd.Function):
     """A run and its gradient. Inputs: x, laid out as for ``call.forward``; the initial states, if any; the states that resets start
-    from, if not zeros; and the parameters.
+    from, if not zeros; and the parameters. ``done``: what ``call.forward`` has given of them; None if it has not been called.
 
     Besides the inputs it saves the outputs of every layer and the values that the cell needs of each step. The last layer's outputs are the
     caller's own tensor. If the caller writes into it, as torch.nn allows, the gradient runs the network once more. It also does so if hooks
@@ -33,9 +33,13 @@ class Scan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, stack: Stack, spans: Spans, batch_first: bool, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        states, whole, params = split(stack, spans, rest)
-        output, finals, saved = operator.kernels_of(x).forward(stack, x, states, params, whole, batch_first, save=True)
+    def forward(
+        ctx: Any, done: tuple[Any, ...] | None, stack: Stack, spans: Spans, batch_first: bool, x: Tensor, *rest: Tensor
+    ) -> tuple[Tensor, ...]:
+        if done is None:
+            states, whole, params = split(stack, spans, rest)
+            done = operator.kernels_of(x).forward(stack, x, states, params, whole, batch_first, save=True)
+        output, finals, saved = done
         ctx.run = stack, spans, batch_first
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
@@ -48,13 +52,13 @@ class Scan(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor | None, *grad_finals: Tensor | None) -> tuple[Tensor | None, ...]:
         stack, spans, batch_first = ctx.run
         inputs = ctx.saved_tensors
-        needs_grad = ctx.needs_input_grad[3:]
+        needs_grad = ctx.needs_input_grad[4:]
         if is_differentiated((grad_output, *grad_finals)):
 
             def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
                 return _reference.run_as_laid_out(stack, x, states, params, whole, batch_first)
 
-            return None, None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_output, *grad_finals))
+            return None, None, None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_output, *grad_finals))
         x, *rest = inputs
         states, whole, params = split(stack, spans, rest)
         output, version, saved = ctx.__dict__.pop("saved", (None, 0, None))
@@ -63,7 +67,7 @@ class Scan(torch.autograd.Function):
         gradients = operator.kernels_of(x).backward(
             stack, x, states, params, whole, batch_first, output, saved, grad_output, grad_finals, needs_grad
         )
-        return None, None, None, *gradients
+        return None, None, None, None, *gradients
 
 
 class Trace(torch.autograd.Function):

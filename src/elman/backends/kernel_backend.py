@@ -91,7 +91,7 @@ class KernelBackend(Backend):
             save = has_gradient(inputs) and not is_exporting() and _get_tracing_state() is None
             output, finals = operator.scan(stack, x, states, params, spans, batch_first, save)
         elif has_gradient(inputs):
-            output, *finals = Scan.apply(stack, own_spans(spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
+            output, *finals = Scan.apply(None, stack, own_spans(spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
         else:
             output, finals, _ = operator.kernels_of(x).forward(stack, x, states, params, spans, batch_first, save=False)
         return output.transpose(0, 1) if batch_first else output, tuple(finals)

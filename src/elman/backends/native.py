@@ -140,46 +140,47 @@ class NativeBackend(KernelBackend):
             return None  # the kernels would take zeros for it
         if stack.cell.name not in kernels.CELLS:
             return programs.run_unchecked(stack, x, states, params, batch_first, step_inputs)
-        numbers, threads, grad = stack.numbers, torch.get_num_threads(), torch.is_grad_enabled()
+        numbers, threads, grad_mode = stack.numbers, torch.get_num_threads(), torch.is_grad_enabled()
         try:
             # By place, none of them by name, which would cost a tenth of a small kernel: no fresh states, spans, or memory to write to.
-            done = _native.forward(
-                numbers, params, x, states, None, None, None, None, batch_first, False, threads, None, None, None, None, None, False, grad
-            )
+            first = numbers, params, x, states, None, None, None, None, batch_first, False, threads
+            output, finals, *rest = _native.forward(*first, None, None, None, None, None, False, grad_mode)
         except _native.ContractError:  # an operand does not fit, or only lies in another way than the kernels read
             return _run_copied(stack, x, states, params, batch_first)
         except (RuntimeError, TypeError, ValueError):  # an operand is no plain tensor; there are no kernels for the cell
             return None
-        if done is None:  # it has a gradient
-            return _run_differentiable(stack, x, states, params, batch_first)
-        output, finals, *_ = done
-        return output, finals
-
-
-def _run_differentiable(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
-) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-    """What ``run_unchecked`` does with a call that has a gradient. Only what the kernels say of the operands means None."""
-    if not x.is_cpu:
-        return None
-    try:
-        output, *finals = Scan.apply(stack, WHOLE, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
-    except _native.ContractError:
-        return None
-    return output, tuple(finals)
+        if not grad_mode or not rest.pop():
+            return output, finals
+        return _differentiable((output, finals, call.Saved(*rest)), stack, x, states, params, batch_first)
 
 
 def _run_copied(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """What ``run_unchecked`` does with a call that was refused: run it on copies, if its operands lie in another way than is read."""
+    saves = has_gradient((x, *(states or ()), *params))
     try:
-        if has_gradient((x, *(states or ()), *params)) or (copied := call.readable_operands(x, states, params, WHOLE)) is None:
+        with torch.no_grad():
+            copied = call.readable_operands(x, states, params, WHOLE)
+        if copied is None:
             return None
-        output, finals, _ = call.forward(stack, *copied, batch_first, save=False)
+        done = call.forward(stack, *copied, batch_first, save=saves)
     except (RuntimeError, TypeError):  # it is not how they lie
         return None
-    return output, finals
+    return _differentiable(done, stack, x, states, params, batch_first) if saves else done[:2]
+
+
+def _differentiable(
+    done: tuple[Tensor, tuple[Tensor, ...], call.Saved],
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    batch_first: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What has been computed, as a node of torch's graph."""
+    output, *finals = Scan.apply(done, stack, WHOLE, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
+    return output, tuple(finals)
 
 
 def _name(dtype: torch.dtype) -> str:

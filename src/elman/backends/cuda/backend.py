@@ -74,7 +74,7 @@ class CudaBackend(KernelBackend):
         except (AttributeError, RuntimeError, TypeError, ValueError):  # something is no tensor, or there are too many
             return None
         if has_gradient((x, *(states or ()), *params)):
-            output, *finals = Scan.apply(stack, WHOLE, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
+            output, *finals = Scan.apply(None, stack, WHOLE, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
             return output, tuple(finals)
         output, states, _ = run.forward(stack, x, states, params, WHOLE, batch_first, save=False)
         return output, states

@@ -13,6 +13,7 @@ import torch
 from elman.backends import kernels
 from elman.backends.call import check_operands, dense_gradient, readable_operands
 from elman.backends.program.program import Role
+from elman.backends.spans import WHOLE
 
 if kernels.available():
     from elman import _native
@@ -112,16 +113,23 @@ def run_plain(
     step_inputs: tuple[Tensor, ...],
     batch_first: bool,
     threads: int,
-    grad: bool,
+    grad_mode: bool,
 ) -> Any:
     """Run whole sequences that nobody has checked: (output, finals, None, None).
 
-    With ``grad``: None, with nothing done, if an operand has a gradient.
+    With ``grad_mode`` what is kept, if a gradient flows to any operand, comes instead, and last whether it does. What lies in another way
+    than the kernels read is copied.
     """
     # By place, none of them by name, which would cost a tenth of a small kernel.
-    return _native.program_forward(
-        kernel.handle, numbers, params, x, states, None, None, None, step_inputs, (), batch_first, threads, False, grad
-    )
+    ends = (), batch_first, threads, False, grad_mode
+    try:
+        return _native.program_forward(kernel.handle, numbers, params, x, states, None, None, None, step_inputs, *ends)
+    except _native.ContractError:
+        copied = readable_operands(x, states, params, WHOLE.replaced(step_inputs=step_inputs))
+        if copied is None:
+            raise
+        x, states, params, spans = copied  # a gradient flows to a copy where it does to what was copied
+        return _native.program_forward(kernel.handle, numbers, params, x, states, None, None, None, spans.step_inputs or (), *ends)
 
 
 def trace(

@@ -53,11 +53,12 @@ class Run(NamedTuple):
 class ProgramRun(torch.autograd.Function):
     """A run and its gradient. Inputs: x; the initial states if there are any; what resets start from, if it is not zeros; the step inputs;
     and the parameters. Saves beyond them what the kernels keep, and the outputs, which the caller may write into: see ``autograd.Scan``.
+    ``done``: what ``Run.forward`` would give; None if it has not been computed.
     """
 
     @staticmethod
-    def forward(ctx: Any, run: Run, *inputs: Tensor) -> tuple[Tensor, ...]:
-        results, finals, kept = run.forward(inputs, save=True)
+    def forward(ctx: Any, done: tuple[Any, ...] | None, run: Run, *inputs: Tensor) -> tuple[Tensor, ...]:
+        results, finals, kept = done or run.forward(inputs, save=True)
         ctx.run = run
         ctx.save_for_backward(*inputs)
         ctx.set_materialize_grads(False)
@@ -69,9 +70,9 @@ class ProgramRun(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *arriving: Tensor | None) -> tuple[Tensor | None, ...]:
         run: Run = ctx.run
-        inputs, needs_grad = ctx.saved_tensors, ctx.needs_input_grad[1:]
+        inputs, needs_grad = ctx.saved_tensors, ctx.needs_input_grad[2:]
         if is_differentiated(arriving):
-            return None, *differentiable_gradients(run.reference, run.stack, run.spans, inputs, needs_grad, arriving)
+            return None, None, *differentiable_gradients(run.reference, run.stack, run.spans, inputs, needs_grad, arriving)
         output, version, kept = ctx.__dict__.pop("saved", (None, 0, None))
         if output is None or output._version != version:
             (output, *_), _, kept = run.forward(inputs, save=True)
@@ -97,7 +98,7 @@ class ProgramRun(torch.autograd.Function):
             grad_hidden,
             grad_traced,
         )
-        return None, *gradients
+        return None, None, *gradients
 
 
 def _operands(run: Run, rest: Sequence[Tensor]) -> tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans]:

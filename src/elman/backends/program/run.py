@@ -77,7 +77,7 @@ def run(
     kernel = _kernel(stack, x.dtype, spans, traced=False)
     if has_gradient(inputs):
         node = Run(kernel, stack, own_spans(spans), batch_first, traced=False)
-        output, *finals = ProgramRun.apply(node, *inputs)  # type: ignore[no-untyped-call]
+        output, *finals = ProgramRun.apply(None, node, *inputs)  # type: ignore[no-untyped-call]
     else:
         output, finals, _ = call.forward(kernel, stack.numbers, x, states, params, spans, batch_first, save=False)
     return output.transpose(time, batch) if batch_first else output, tuple(finals)
@@ -93,7 +93,7 @@ def trace(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Se
     spans, inputs = node_inputs(x, states, params, spans)
     others = len(stack.cell.states) - 1
     if has_gradient(inputs):
-        outputs, *rest = ProgramRun.apply(Run(kernel, stack, own_spans(spans), False, traced=True), *inputs)  # type: ignore[no-untyped-call]
+        outputs, *rest = ProgramRun.apply(None, Run(kernel, stack, own_spans(spans), False, traced=True), *inputs)  # type: ignore[no-untyped-call]
         steps, finals = rest[: -others - 1], tuple(rest[-others - 1 :])
     else:
         outputs, steps, finals, _ = call.trace(kernel, stack, x, states, params, spans, save=False)
@@ -140,17 +140,17 @@ def run_unchecked(
         kernel = call.kernel_of(program_of(cell, x.dtype))
     except NotRecordedError:
         return None
-    threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
+    threads, grad_mode = torch.get_num_threads(), torch.is_grad_enabled()
     try:
-        done = call.run_plain(kernel, stack.numbers, x, states, params, step_inputs, batch_first, threads, grad)
-        if done is None:  # it has a gradient
-            node = Run(kernel, stack, _WITH_STEP_INPUTS if step_inputs else WHOLE, batch_first, traced=False)
-            output, *finals = ProgramRun.apply(node, x, *(states or ()), *step_inputs, *params)  # type: ignore[no-untyped-call]
-            return output, tuple(finals)
-    except (RuntimeError, TypeError):  # an operand does not fit, or lies in another way than the kernels read
+        output, finals, *rest = call.run_plain(kernel, stack.numbers, x, states, params, step_inputs, batch_first, threads, grad_mode)
+    except (RuntimeError, TypeError):  # an operand does not fit
         return None
-    output, finals, *_ = done
-    return output, finals
+    if not grad_mode or not rest.pop():
+        return output, finals
+    node = Run(kernel, stack, _WITH_STEP_INPUTS if step_inputs else WHOLE, batch_first, traced=False)
+    done = (output,), finals, call.Kept(*rest)
+    output, *finals = ProgramRun.apply(done, node, x, *(states or ()), *step_inputs, *params)  # type: ignore[no-untyped-call]
+    return output, tuple(finals)
 
 
 def _kernel(stack: Stack, dtype: torch.dtype, spans: Spans, traced: bool) -> Kernel:
