@@ -95,11 +95,12 @@ def test_so_is_what_an_own_cell_is_given(grad: bool, case: str, cell: str, asked
 
 @pytest.mark.parametrize("cell", [zoo.CfC, zoo.GRUD], ids=lambda cell: cell.__name__)
 @either_mode
-def test_so_is_a_step_input(grad: bool, cell: type, asked: list[bool]) -> None:
+def test_so_is_a_step_input_of_an_own_cell(grad: bool, cell: type, asked: list[bool]) -> None:
     rnn, x = elman.Recurrent(cell(), 8, 5), torch.randn(6, 4, 8)
     spread = {name: torch.rand(4, 6).T for name in rnn.cell.step_inputs}
     with torch.set_grad_enabled(grad):
         output, _ = rnn(x, **spread)
+    assert asked == [False, True]
     assert torch.equal(output, rnn(x, **{name: given.contiguous() for name, given in spread.items()})[0])
 
 
@@ -116,6 +117,44 @@ def test_what_has_no_batch_axis_is_refused_never(grad: bool, layer: str, asked: 
     with torch.set_grad_enabled(grad):
         getattr(elman, layer)(8, 5)(torch.randn(6, 8))
     assert asked == [True]
+
+
+class Doubled(Tensor):
+    """Means twice the numbers that it has."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            plain = [2 * arg.as_subclass(Tensor) if isinstance(arg, Doubled) and "set" not in function.__name__ else arg for arg in args]
+            return function(*plain, **(kwargs or {}))
+
+
+LAZY = torch._neg_view(-torch.randn(1, 4, 5))  # the kernels refuse it before they look at what comes after it
+
+
+@pytest.mark.parametrize("layer", ["GRU", "one state"])
+@either_mode
+def test_a_subclass_beside_what_is_to_be_copied_keeps_its_meaning(grad: bool, layer: str) -> None:
+    rnn = elman.Recurrent(OWN[layer][0](), 8, 5) if layer in OWN else getattr(elman, layer)(8, 5)
+    x = torch.randn(6, 4, 8)
+    with torch.set_grad_enabled(grad):
+        torch.testing.assert_close(rnn(x.as_subclass(Doubled), LAZY)[0].as_subclass(Tensor), rnn(2 * x, LAZY)[0])
+
+
+@pytest.mark.parametrize("other", [lambda h: h.numpy(), lambda h: [1.0]], ids=["ndarray", "list"])
+@pytest.mark.parametrize("layer", ["LSTM", "two states"])
+@either_mode
+def test_what_is_no_tensor_beside_it_is_named(grad: bool, layer: str, other: Callable[[Tensor], Any]) -> None:
+    rnn = elman.Recurrent(OWN[layer][0](), 8, 5) if layer in OWN else elman.LSTM(8, 5)
+    with torch.set_grad_enabled(grad), pytest.raises(TypeError, match="expected c_0 to be a tensor, got"):
+        rnn(torch.randn(6, 4, 8), (LAZY, other(torch.randn(1, 4, 5))))
+
+
+@either_mode
+def test_so_is_a_step_input_that_is_none(grad: bool) -> None:
+    rnn, x = elman.Recurrent(zoo.CfC(), 8, 5), torch.randn(6, 4, 8)
+    with torch.set_grad_enabled(grad), pytest.raises(TypeError, match="expected dt to be a tensor, got ndarray"):
+        rnn(torch._neg_view(-x), dt=torch.rand(6, 4).numpy())
 
 
 @pytest.mark.parametrize("layer", ["RNN", "GRU", "LSTM", *OWN])
@@ -170,6 +209,17 @@ def test_freed_memory_is_named(name: str, steps: int, grad: bool) -> None:
     given[name].untyped_storage().resize_(0)
     with pytest.raises(RuntimeError, match="to lie in memory, got a null pointer: was its storage freed"):
         gru(given["x"], given["hx"])
+
+
+@pytest.mark.parametrize("layer", ["GRU", "one state"])
+@either_mode
+def test_freed_memory_is_not_copied(grad: bool, layer: str) -> None:
+    """PyTorch's copies of it crash."""
+    rnn = elman.Recurrent(OWN[layer][0](), 8, 5) if layer in OWN else getattr(elman, layer)(8, 5)
+    x = torch.randn(6, 4, 16)[..., ::2]
+    x.untyped_storage().resize_(0)
+    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match="expected x with its features side by side"):
+        rnn(x)
 
 
 class _Swap(TorchFunctionMode):

@@ -175,15 +175,33 @@ def _first_operands(
 def readable_operands(
     x: Tensor, states: States, params: Sequence[Tensor], spans: Spans
 ) -> tuple[Tensor, States, tuple[Tensor, ...], Spans] | None:
-    """The operands in a layout that the kernels read; None if they have it already, or if one has no readable memory."""
+    """The operands in a layout that the kernels read; None if they have it already, or if one has no readable memory.
+
+    Whether a subclass of Tensor means anything else by its operations is known before.
+    """
     before = (x, *(states or ()), *params, *spans.tensors())
-    if any(t is not None and (t.is_nested or t.layout is not torch.strided) for t in before):
+    if any(t is not None and not _has_memory(t) for t in before):
         return None
     x, states, params = _readable(x), None if states is None else _all_dense(states), _all_dense(params)
     batch_sizes, lengths, reset = (None if t is None else _plain(t) for t in spans[:3])
     spans = spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(dense)
     after = (x, *(states or ()), *params, *spans.tensors())
     return None if all(a is b for a, b in zip(before, after, strict=True)) else (x, states, params, spans)
+
+
+def readable_if_plain(
+    x: Tensor, states: States, params: Sequence[Tensor], spans: Spans
+) -> tuple[Tensor, States, tuple[Tensor, ...], Spans] | None:
+    """``readable_operands`` of what nobody has checked; None, too, if something is no plain tensor."""
+    there = (x, *(states or ()), *params, *(t for t in spans.tensors() if t is not None))
+    return readable_operands(x, states, params, spans) if all(type(t) in PLAIN for t in there) else None
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether its numbers lie in memory, which has not been freed (torch's copies would crash), or torch knows them without."""
+    if tensor.is_nested or tensor.layout is not torch.strided:
+        return False
+    return tensor._is_zerotensor() or tensor.numel() == 0 or tensor.untyped_storage().nbytes() > 0
 
 
 def _readable(x: Tensor) -> Tensor:

@@ -158,12 +158,12 @@ def _run_copied(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], batch_first: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """What ``run_unchecked`` does with a call that was refused: run it on copies, if its operands lie in another way than is read."""
-    saves = has_gradient((x, *(states or ()), *params))
     try:
         with torch.no_grad():
-            copied = call.readable_operands(x, states, params, WHOLE)
+            copied = call.readable_if_plain(x, states, params, WHOLE)
         if copied is None:
             return None
+        saves = has_gradient((x, *(states or ()), *params))
         done = call.forward(stack, *copied, batch_first, save=saves)
     except (RuntimeError, TypeError):  # it is not how they lie
         return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import torch
 
 from elman.backends import kernels
-from elman.backends.call import check_operands, dense_gradient, readable_operands
+from elman.backends.call import check_operands, dense_gradient, readable_if_plain, readable_operands
 from elman.backends.program.program import Role
 from elman.backends.spans import WHOLE
 
@@ -125,7 +125,7 @@ def run_plain(
     try:
         return _native.program_forward(kernel.handle, numbers, params, x, states, None, None, None, step_inputs, *ends)
     except _native.ContractError:
-        copied = readable_operands(x, states, params, WHOLE.replaced(step_inputs=step_inputs))
+        copied = readable_if_plain(x, states, params, WHOLE.replaced(step_inputs=step_inputs))
         if copied is None:
             raise
         x, states, params, spans = copied  # a gradient flows to a copy where it does to what was copied
