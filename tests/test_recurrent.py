@@ -243,31 +243,6 @@ def test_trace_of_a_cell_written_as_ones_own_is_that_of_the_built_in_one(kind: K
     assert_close([*one.gates.values(), *one.states.values()], [*other.gates.values(), *other.states.values()])
 
 
-class Stabilised(elman.Cell):
-    """Two gates that meet before they are activated, as in the sLSTM, one that nothing activates, and one that is not even added."""
-
-    gates = ("i", "f", "z", "y")
-    states = ("h", "m")
-    recurrent_gates = ("i", "f", "z")
-
-    def step(self, x, r, s, p):
-        i, f = x.i + r.i, x.f + r.f
-        m = torch.maximum(f + s.m, i)
-        return torch.exp(i - m) * (x.z + r.z) * 2 + torch.exp(f + s.m - m) * s.h + x.y.detach(), m
-
-
-def test_a_gate_is_what_the_first_activation_makes_of_its_parts() -> None:
-    rnn = elman.Recurrent(Stabilised(), I, H, dtype=torch.float64)
-    x = torch.randn(1, B, I, dtype=torch.float64)
-    parts = (x[0] @ rnn.weight_ih_l0.T + rnn.bias_ih_l0).chunk(4, -1)
-    recurrent = rnn.bias_hh_l0.chunk(3)
-    i, f = (a + b for a, b in zip(parts[:2], recurrent[:2], strict=True))
-    m = torch.maximum(f, i)
-    gates = rnn.trace(x).gates
-    assert_close([gates["i"][0, 0, 0], gates["f"][0, 0, 0]], [torch.exp(i - m), torch.exp(f - m)])
-    assert_close([gates["y"][0, 0, 0]], [gates["z"][0, 0, 0]])  # both end in the state that is put out
-
-
 # --- A module ---------------------------------------------------------------------------------------------------------
 
 

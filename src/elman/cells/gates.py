@@ -1,77 +1,107 @@
 """Which value in a step is a gate's, for ``trace``: the result of the first activation applied to the gate's parts.
 
 x.g and r.g are open for gate g. What an operation makes of open values is open, too, until an activation closes it: its result is the
-gate's value. A gate that nothing closes has the last open value.
+gate's value. An activation of all of a gate's parts comes before one of some of them, which may be another gate's. A gate without an
+activation has the sum of its parts as its value.
 """
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # By torch's names, the functions whose result is a gate's value.
 ACTIVATIONS = frozenset(
     "tanh sigmoid special_expit relu relu6 leaky_relu elu selu celu silu mish gelu softplus softsign hardsigmoid hardtanh hardswish "  # noqa: SIM905
-    "logsigmoid log_sigmoid softmax special_softmax exp expm1 special_expm1 log log1p special_log1p erf special_erf sin cos".split()
+    "clamp clamp_min clamp_max clip logsigmoid log_sigmoid softmax special_softmax exp expm1 special_expm1 log log1p special_log1p "
+    "erf special_erf sin cos".split()
 )
 
+Part = tuple[str, int]  # of a gate, the how-manieth
 
-def shared_gates(operands: Iterable[frozenset[str]]) -> frozenset[str]:
-    """The gates for which the result of an operation is open, of the gates for which each of its operands is.
 
-    Those that all open operands share, as i in exp(i - max(i, f)); if they share none, all of them.
+def _shared(operands: Iterable[frozenset[Part]]) -> frozenset[Part]:
+    """The parts for which the result of an operation is open, of those for which each of its operands is.
+
+    Those of the gates that all open operands share, as i in exp(i - max(i, f)); if they share none, all of them.
     """
-    opened = [gates for gates in operands if gates]
-    return frozenset.intersection(*opened) or frozenset.union(*opened) if opened else frozenset()
+    opened = [parts for parts in operands if parts]
+    every: frozenset[Part] = frozenset().union(*opened)
+    shared = {gate for gate, _ in every}.intersection(*[{gate for gate, _ in parts} for parts in opened])
+    return frozenset([part for part in every if part[0] in shared]) if shared else every
+
+
+class GateFinder:
+    """Finds the gates' values while a step runs, whatever it computes with.
+
+    Args:
+        counts: of each gate whose value is sought, how many parts it has.
+    """
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
+        self._closed: dict[str, Any] = {}
+        self._first: dict[str, Any] = {}  # of an activation of some parts
+        self._open: dict[int, tuple[object, frozenset[Part]]] = {}  # with the value, whose id is not given to another meanwhile
+
+    def open(self, gate: str, index: int, part: object) -> None:
+        """Tell of a gate's part."""
+        if gate in self._counts:
+            self._open[id(part)] = part, frozenset(((gate, index),))
+
+    def note(self, name: str, operands: Iterable[object], results: Sequence[object]) -> None:
+        """Tell of an operation of this name."""
+        parts = _shared([self._open[id(each)][1] for each in operands if id(each) in self._open])
+        if not parts:
+            return
+        if name not in ACTIVATIONS:
+            for result in results:
+                self._open[id(result)] = result, parts
+            return
+        for gate in {gate for gate, _ in parts}:
+            is_whole = sum(of == gate for of, _ in parts) == self._counts[gate]
+            (self._closed if is_whole else self._first).setdefault(gate, results[0])
+
+    def of(self, gate: str) -> Any:
+        """A gate's value; None if it has no activation."""
+        return self._closed.get(gate, self._first.get(gate))
 
 
 class GateValues:
-    """The gates' values, as they are found while a step runs.
+    """The gates' values, as they are found while a step runs with tensors.
 
     Args:
         parts: by gate, those of x.g and r.g that there are.
     """
 
     def __init__(self, parts: dict[str, list[Tensor]]) -> None:
-        self._values: dict[str, Tensor] = {}
-        self._closed: set[str] = set()
         self._parts = parts
-        self._open: dict[int, tuple[Tensor, frozenset[str]]] = {}  # with the tensor, whose id is not given to another meanwhile
+        self._finder = GateFinder({gate: len(tensors) for gate, tensors in parts.items()})
         for gate, tensors in parts.items():
-            for tensor in tensors:
-                self._open[id(tensor)] = tensor, frozenset((gate,))
+            for index, tensor in enumerate(tensors):
+                self._finder.open(gate, index, tensor)
 
-    def take_part(self, gate: str, of_h: Tensor, part: Tensor) -> None:
+    def take_part(self, gate: str, part: Tensor) -> None:
         """Observe r(gate, v), which becomes the gate's recurrent part instead of the product with h."""
         if gate in self._parts:
-            self._parts[gate] = [*(each for each in self._parts[gate] if each is not of_h), part]
-            self._open[id(part)] = part, frozenset((gate,))
+            self._parts[gate][-1] = part
+            self._finder.open(gate, len(self._parts[gate]) - 1, part)
 
     def note(self, name: str, operands: Any, result: Any) -> None:
         """Observe an operation of this name."""
-        gates = shared_gates([self._open[id(t)][1] for t in _tensors(operands) if id(t) in self._open])
-        results = _tensors(result) if gates else []
-        if name in ACTIVATIONS:
-            for gate in gates - self._closed:
-                self._values[gate] = results[0]
-            self._closed |= gates
-        else:
-            for tensor in results:
-                self._open[id(tensor)] = tensor, gates
-                for gate in gates - self._closed:
-                    self._values[gate] = tensor
+        self._finder.note(name, _tensors(operands), _tensors(result))
 
     def of(self, gate: str) -> Tensor:
         """A gate's value."""
-        if gate in self._values:
-            return self._values[gate]
-        first, *rest = self._parts[gate]
-        return first + rest[0] if rest else first
+        value: Tensor | None = self._finder.of(gate)
+        return reduce(torch.add, self._parts[gate]) if value is None else value
 
 
 class GateTracker(TorchFunctionMode):

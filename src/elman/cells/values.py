@@ -67,7 +67,7 @@ class RecurrentParts(Values):
         rows = slice(begin, begin + size)
         part = linear(v, self._weight[rows], None if self._bias is None else self._bias[rows])
         if self._traced is not None:
-            self._traced.take_part(gate, getattr(self, gate), part)
+            self._traced.take_part(gate, part)
         return part
 
 

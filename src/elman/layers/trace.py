@@ -20,7 +20,8 @@ class Trace(NamedTuple):
             sequence's length h, c and the gates are 0.
         c: an LSTM's c at every step, (L, D, T, B, H), laid out as h; None for other networks.
         gates: the gates at every step by their usual names, laid out as h: for a GRU "r", "z" and "n", for an LSTM "i", "f", "g" and "o";
-            empty for an RNN. For a cell of your own, the result of the first activation that is applied to the gate's parts.
+            empty for an RNN. For a cell of your own, the result of the first activation that is applied to the gate's parts;
+            without one, their sum.
         last: the last layer's final h of each direction, concatenated, (B, D·P). Use it instead of the last step of output, which for the
             reverse direction is the first step that it ran, and for a short sequence is padding.
         states: all states at every step by their names, laid out as h: h is among them, and an LSTM's c.

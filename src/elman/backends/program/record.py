@@ -15,7 +15,7 @@ from elman.backends.program.program import Opcode, Role
 from elman.backends.program.stand_in import NotRecordedError, Recording, UnlikeStepsError, Value, refuse, take_refusal, where_raised
 from elman.backends.program.verify import verify
 from elman.cells.cell import place_of
-from elman.cells.gates import ACTIVATIONS, shared_gates
+from elman.cells.gates import GateFinder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -180,33 +180,20 @@ class _Gates:
 
     def __init__(self, cell: Cell, x: Mapping[str, Value]) -> None:
         self._x = x
-        self._traced = frozenset(cell.traced)
-        self._values: dict[str, Value] = {}
-        self._closed: set[str] = set()
-        self._open: dict[int, tuple[Value, frozenset[str]]] = {}
+        self._finder = GateFinder({gate: (gate in x) + (gate in cell.recurrent_gates) for gate in cell.traced})
         for gate, part in x.items():
-            self.open(gate, part)
-
-    def open(self, gate: str, part: Value) -> None:
-        if gate in self._traced:
-            self._open[id(part)] = part, frozenset((gate,))
+            self._finder.open(gate, 0, part)
 
     def listen_to_product(self, gate: str, v: Value, part: Value) -> None:
-        self.listen("linear", [v], part)
-        self.open(gate, part)
+        self._finder.open(gate, int(gate in self._x), part)
 
     def listen(self, name: str, operands: list[Value], result: Value) -> None:
-        gates = shared_gates(self._open[id(each)][1] for each in operands if id(each) in self._open)
-        for gate in gates - self._closed:
-            self._values[gate] = result
-        if name in ACTIVATIONS:
-            self._closed |= gates
-        elif gates:
-            self._open[id(result)] = result, gates
+        self._finder.note(name, operands, [result])
 
     def value(self, gate: str, r: _Recurrent) -> Value:
-        if gate in self._values:
-            return self._values[gate]
+        found: Value | None = self._finder.of(gate)
+        if found is not None:
+            return found
         parts = [self._x[gate]] if gate in self._x else []
         if (part := r.part_of(gate)) is not None:
             parts.append(part)
