@@ -40,7 +40,7 @@ def test_a_slip_of_the_kind_is_told_how_to_mend(call: Any, message: str) -> None
 
 def test_a_slip_of_the_shape_is_told_how_to_mend() -> None:
     gru, x = elman.GRU(10, 20, num_layers=2, batch_first=True), torch.randn(3, 5, 10)
-    with pytest.raises(RuntimeError, match=r"got \(3, 2, 20\): .* swap its axes with hx\.transpose\(0, 1\)"):
+    with pytest.raises(RuntimeError, match=r"got \(3, 2, 20\): .* swap its axes with hx\.swapaxes\(0, 1\)"):
         gru(x, torch.zeros(3, 2, 20))
     with pytest.raises(RuntimeError, match=r"got 3: x has shape \(3, 10\); make the stream with elman\.stream\(rnn, batch_size=3\)$"):
         elman.stream(gru).step(x[:, 0])

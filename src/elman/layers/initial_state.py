@@ -89,7 +89,7 @@ def _check_state(
         error = RuntimeError if ranks is None or state.dim() in ranks else ValueError
         hint = f": add the first axis with {name}.unsqueeze(0)" if (1, *state.shape) == expected else ""
         if len(expected) == 3 and (*state.shape[1::-1], *state.shape[2:]) == expected:
-            hint = f": a state is not laid out as x with batch_first; swap its axes with {name}.transpose(0, 1)"
+            hint = f": a state is not laid out as x with batch_first; swap its axes with {name}.swapaxes(0, 1)"
         if not hint and name == "hx" and (meant := _step_input_like(state.shape, x.shape[:-1], expected[-1:], step_inputs)):
             hint = f": hx comes second, so pass {meant} by name, {meant}=..."
         message = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"
