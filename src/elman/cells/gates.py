@@ -27,15 +27,15 @@ ACTIVATIONS = frozenset(
 Part = tuple[str, int]  # of a gate, the how-manieth
 
 
-def _shared(operands: Iterable[frozenset[Part]]) -> frozenset[Part]:
+def _shared(operands: Iterable[tuple[Part, ...]]) -> tuple[Part, ...]:
     """The parts for which the result of an operation is open, of those for which each of its operands is.
 
     Those of the gates that all open operands share, as i in exp(i - max(i, f)); if they share none, all of them.
     """
     opened = [parts for parts in operands if parts]
-    every: frozenset[Part] = frozenset().union(*opened)
-    shared = {gate for gate, _ in every}.intersection(*[{gate for gate, _ in parts} for parts in opened])
-    return frozenset([part for part in every if part[0] in shared]) if shared else every
+    every = tuple(dict.fromkeys([part for parts in opened for part in parts]))
+    shared = [part for part in every if all(part[0] in [gate for gate, _ in parts] for parts in opened)]
+    return tuple(shared) or every
 
 
 class GateFinder:
@@ -49,25 +49,32 @@ class GateFinder:
         self._counts = counts
         self._closed: dict[str, Any] = {}
         self._first: dict[str, Any] = {}  # of an activation of some parts
-        self._open: dict[int, tuple[object, frozenset[Part]]] = {}  # with the value, whose id is not given to another meanwhile
+        self._open: list[tuple[object, tuple[Part, ...]]] = []  # looked up by `is`: older compilers of torch's know no tensor's id
 
     def open(self, gate: str, index: int, part: object) -> None:
         """Tell of a gate's part."""
         if gate in self._counts:
-            self._open[id(part)] = part, frozenset(((gate, index),))
+            self._open.append((part, ((gate, index),)))
 
     def note(self, name: str, operands: Iterable[object], results: Sequence[object]) -> None:
         """Tell of an operation of this name."""
-        parts = _shared([self._open[id(each)][1] for each in operands if id(each) in self._open])
+        parts = _shared([self._parts_in(each) for each in operands])
         if not parts:
             return
         if name not in ACTIVATIONS:
-            for result in results:
-                self._open[id(result)] = result, parts
+            self._open += [(result, parts) for result in results]
             return
-        for gate in {gate for gate, _ in parts}:
-            is_whole = sum(of == gate for of, _ in parts) == self._counts[gate]
+        gates = [gate for gate, _ in parts]
+        for gate in gates:
+            is_whole = len([of for of in gates if of == gate]) == self._counts[gate]
             (self._closed if is_whole else self._first).setdefault(gate, results[0])
+
+    def _parts_in(self, value: object) -> tuple[Part, ...]:
+        """For which parts a value is open, as it was last told."""
+        for known, parts in reversed(self._open):
+            if known is value:
+                return parts
+        return ()
 
     def of(self, gate: str) -> Any:
         """A gate's value; None if it has no activation."""
