@@ -151,7 +151,7 @@ def test_what_is_no_tensor_beside_it_is_named(grad: bool, layer: str, other: Cal
 
 
 @either_mode
-def test_so_is_a_step_input_that_is_none(grad: bool) -> None:
+def test_so_is_a_step_input_that_is_no_tensor(grad: bool) -> None:
     rnn, x = elman.Recurrent(zoo.CfC(), 8, 5), torch.randn(6, 4, 8)
     with torch.set_grad_enabled(grad), pytest.raises(TypeError, match="expected dt to be a tensor, got ndarray"):
         rnn(torch._neg_view(-x), dt=torch.rand(6, 4).numpy())
