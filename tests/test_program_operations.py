@@ -213,6 +213,10 @@ ROWS: dict[str, Callable[..., Any]] = {
     ),
     "mean": lambda a, b: a * torch.mean(b * b, dim=1, keepdim=True),
     "mean unsqueeze": lambda a, b: a * b.mean(-1).unsqueeze(-1) + b.mean((-1,)).unsqueeze(1),
+    "new axes": lambda a, b, h, w, q, dt: (
+        a[:] * b.mean(-1)[:, None] + w[None] * b[...] + w.unsqueeze(0)[:, :] + a[:, :] * q[None, None] + dt[..., :] * b.sum(-1)[..., None]
+    ),
+    "a vector as a row": lambda a, b, h, w: a * w[None].sum(-1, keepdim=True) + F.layer_norm(w[None, :], a.shape[-1:]),
     "mean of the same": lambda a, b: a * b.mean(-1, keepdim=True).expand_as(a).mean(-1, keepdim=True),
     "sum of a constant": lambda a, b: a * torch.full_like(b, 0.5).sum(-1, keepdim=True),
     "amax": lambda a, b: a * b.amax(-1, keepdim=True),

@@ -103,12 +103,24 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "a number": (lambda x, r, s, p: x.a * float(p.q), "does not run a step that depends on the values of its tensors"),
     "an item": (lambda x, r, s, p: x.a * p.q.item(), "does not run the operation item"),
     "a part": (lambda x, r, s, p: x.a[:, :1] * x.b, "does not run indexing of tensors"),
+    "a part by a number": (lambda x, r, s, p: x.a[0], "does not run indexing of tensors"),
+    "a part by a list": (lambda x, r, s, p: x.a[:, [1, 0, 2, 3]], "does not run indexing of tensors"),
+    "a part by a comparison": (lambda x, r, s, p: x.a[x.a > 0], "does not run indexing of tensors"),
+    "a part by a truth": (lambda x, r, s, p: x.a[True], "does not run indexing of tensors"),
     "an iteration": (lambda x, r, s, p: next(iter(x.a)), "does not run indexing of tensors"),
     "a size": (lambda x, r, s, p: x.a / x.a.shape[-1], "does not run a step that computes with the size H"),
     "a size's root": (lambda x, r, s, p: x.a * x.a.size(0) ** 0.5, "does not run a step that computes with the size B"),
+    "a length": (lambda x, r, s, p: x.a * len(x.a), "does not run a step that computes with the size B"),
+    "a vector's length": (lambda x, r, s, p: x.a * len(p.w), "does not run a step that computes with the size H"),
+    "a number's length": (lambda x, r, s, p: x.a * len(p.q), "does not run len() of a number"),
+    "a size given": (
+        lambda x, r, s, p: x.a * torch.linspace(0, 1, x.a.shape[-1]),
+        "does not run a step that makes a tensor of a given size",
+    ),
+    "sizes given": (lambda x, r, s, p: x.a * torch.ones(x.a.shape), "does not run a step that makes a tensor of a given size"),
     "a size compared": (lambda x, r, s, p: x.a if x.a.shape[1] == 4 else x.b, "does not run a step that computes with the size H"),
-    "a function of NumPy": (lambda x, r, s, p: np.tanh(x.a), "does not run a step with TypeError"),
-    "an attribute set": (lambda x, r, s, p: setattr(x.a, "grad", None), "does not run a step with FrozenInstanceError"),
+    "a function of NumPy": (lambda x, r, s, p: np.tanh(x.a), "does not run a step with TypeError ("),
+    "an attribute set": (lambda x, r, s, p: setattr(x.a, "grad", None), "does not run a step with FrozenInstanceError ("),
     "a matrix": (lambda x, r, s, p: x.a @ x.b, "does not run matrix products other than r(...)"),
     "a remainder": (lambda x, r, s, p: x.a % 1, "does not run rounding division"),
     "a rounding division": (lambda x, r, s, p: torch.div(x.a, 2, rounding_mode="floor"), "does not run rounding division"),
@@ -159,7 +171,8 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "a truth put out": (lambda x, r, s, p: x.a > 0, "does not run a step that does not return its states"),
     "another state": (lambda x, r, s, p: (x.a, x.b), "does not run a step that does not return its states"),
     "nothing": (lambda x, r, s, p: None, "does not run a step that does not return its states"),
-    "a new axis": (lambda x, r, s, p: x.a.unsqueeze(0), "does not run a new axis other than the last"),
+    "a new axis": (lambda x, r, s, p: x.a.unsqueeze(0), "does not run a new axis other than the last, or the first of a vector"),
+    "a new axis between": (lambda x, r, s, p: x.a[:, None], "does not run a new axis other than the last, or the first of a vector"),
 }
 
 
@@ -176,7 +189,7 @@ def test_what_is_not_in_the_list_is_refused_and_told_where(name: str) -> None:
 
 
 def test_a_function_with_a_gradient_of_its_own_is_refused() -> None:
-    with pytest.raises(NotRecordedError, match="does not run a step"):
+    with pytest.raises(NotRecordedError, match=r"does not run a torch\.autograd\.Function, at test_program_record\.py"):
         program(Step(lambda x, r, s, p: StraightThrough.apply(x.a)))
 
 

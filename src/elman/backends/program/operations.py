@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from elman.backends.program.graph import Rule
+    from elman.backends.program.stand_in import Shape
 
     Number = int | float
     Operation = Callable[..., Any]
@@ -226,9 +227,14 @@ def to_double(input: Value) -> Value:
 
 
 def unsqueeze(input: Value, dim: int) -> Value:
-    if dim not in (-1, len(input.shape_)):
-        refuse("does not run a new axis other than the last")
-    return Value(input.recording, input.expression, (*input.shape_, 1), input.truth)
+    axes = len(input.shape_)
+    if dim in (-1, axes):
+        shape: Shape = (*input.shape_, 1)
+    elif dim in (0, -1 - axes) and axes == 1:
+        shape = (1, *input.shape_)
+    else:
+        refuse("does not run a new axis other than the last, or the first of a vector")
+    return Value(input.recording, input.expression, shape, input.truth)
 
 
 def expand_as(input: Value, other: Value) -> Value:

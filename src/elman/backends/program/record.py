@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from elman.backends.program.made import made
 from elman.backends.program.operations import OPERATIONS
 from elman.backends.program.program import Opcode, Role
-from elman.backends.program.stand_in import NotRecordedError, Recording, UnlikeStepsError, Value, refuse, take_refusal, where_raised
+from elman.backends.program.stand_in import NotRecordedError, Recording, Size, UnlikeStepsError, Value, refuse, take_refusal, where_raised
 from elman.backends.program.verify import verify
 from elman.cells.cell import place_of
 from elman.cells.gates import GateFinder
@@ -108,7 +109,7 @@ def _recorded(cell: Cell, dtype: torch.dtype, draws: bool, said: torch.dtype | N
     except (NotRecordedError, UnlikeStepsError):
         raise
     except Exception as error:  # it runs with tensors, which was tried when the network was made
-        raise NotRecordedError(f"does not run a step with {type(error).__name__}, at {where_raised(error)}") from error
+        raise NotRecordedError(f"{_told(error)}, at {where_raised(error)}") from error
     if (caught := take_refusal()) is not None:
         raise caught
     after = [recording.value(each) for each in (returned if isinstance(returned, tuple | list) else (returned,))]
@@ -123,6 +124,14 @@ def _recorded(cell: Cell, dtype: torch.dtype, draws: bool, said: torch.dtype | N
         tuple(sorted(r.of_h)),
         tuple((place, tuple(sorted(of))) for place, of in r.of_others.items()),
     )
+
+
+def _told(error: Exception) -> str:
+    """What a step does that raises an error with stand-ins alone."""
+    words = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, TypeError) and re.search(rf"\b{Size.__name__}\b", words):  # torch asks for numbers before it asks for an index
+        return "does not run a step that makes a tensor of a given size (torch.ones_like(v) makes one of v's)"
+    return f"does not run a step with {type(error).__name__} ({words})" if words else f"does not run a step with {type(error).__name__}"
 
 
 _SHAPES: dict[tuple[Role, str], Shape] = {

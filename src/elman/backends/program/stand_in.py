@@ -16,6 +16,7 @@ from elman.backends.program.graph import Expression, Graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import FrameType
 
     from elman.backends.program.program import Operand
 
@@ -58,7 +59,9 @@ class Recording:
         function = self.operations.get(name)
         if function is None:
             refuse(f"does not run the operation {name}")
-        if not torch.is_grad_enabled():  # also what a torch.autograd.Function does, whose gradient is not that of its operations
+        if not torch.is_grad_enabled():
+            if _is_in_function():  # whose gradient is not that of its operations
+                refuse("does not run a torch.autograd.Function")
             refuse("does not run a step that turns gradients off (v.detach() does)")
         if torch.is_autocast_enabled("cpu") and not self._under_autocast:
             refuse("does not run a step that turns autocast on")
@@ -118,6 +121,14 @@ class Size:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+
+def _is_in_function() -> bool:
+    """Whether a torch.autograd.Function is running."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not torch.autograd.Function.apply.__func__.__code__:  # type: ignore[attr-defined]
+        frame = frame.f_back
+    return frame is not None
 
 
 def _size_refuses(self: Size, *args: object) -> NoReturn:
@@ -191,7 +202,7 @@ class Value:
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refusing("does not run rounding division")
     __bool__ = __float__ = __int__ = __index__ = _refusing("does not run a step that depends on the values of its tensors")
     __copy__ = __deepcopy__ = _refusing("does not run a copy other than clone()")
-    __getitem__ = __setitem__ = __len__ = __iter__ = __contains__ = _refusing("does not run indexing of tensors")
+    __iter__ = __contains__ = _refusing("does not run indexing of tensors")
     __hash__ = object.__hash__
     __array_ufunc__ = None  # so that a NumPy number leaves the operation to this class
 
@@ -213,6 +224,25 @@ class Value:
         if name in self.recording.operations:
             return lambda *args, **kwargs: self.recording.call(name, (self, *args), kwargs)
         return refuse(f"does not run the operation {name}")
+
+    def __getitem__(self, index: Any) -> Value:
+        """With new axes alone: v[:, None], v[..., None]."""
+        given = index if isinstance(index, tuple) else (index,)
+        if not all(each is None or each is Ellipsis or (isinstance(each, slice) and each == slice(None)) for each in given):
+            refuse("does not run indexing of tensors")
+        rest = (slice(None),) * (len(self.shape_) - sum(isinstance(each, slice) for each in given))
+        at = given.index(Ellipsis) if Ellipsis in given else len(given)
+        value = self
+        for axis, each in enumerate((*given[:at], *rest, *given[at + 1 :])):
+            value = value if each is not None else self.recording.call("unsqueeze", (value, axis), {})
+        return value
+
+    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+        self._in_place("__setitem__")
+
+    def __len__(self) -> int:
+        size = self.shape[0] if self.shape_ else refuse("does not run len() of a number")
+        return size if isinstance(size, int) else _size_refuses(size)
 
     @property
     def shape(self) -> tuple[Size | int, ...]:

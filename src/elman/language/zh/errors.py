@@ -240,7 +240,9 @@ SENTENCES = {
         "{backend} 后端不支持 step 中形状 {one} 与 {other} 之间的操作（{place}）"
     ),
     "{backend} does not run a norm over more than the last axis, at {place}": "{backend} 后端只支持 step 中沿最后一维的归一化（{place}）",
-    "{backend} does not run a new axis other than the last, at {place}": "{backend} 后端只支持 step 中在末尾增加维度（{place}）",
+    "{backend} does not run a new axis other than the last, or the first of a vector, at {place}": (
+        "{backend} 后端只支持 step 中在末尾增加维度，向量也可在最前增加（{place}）"
+    ),
     "{backend} does not run indexing of tensors, at {place}": "{backend} 后端不支持 step 中对张量的索引和迭代（{place}）",
     "{backend} does not run rounding division, at {place}": "{backend} 后端不支持 step 中的取整除法和取余（{place}）",
     "{backend} does not run matrix products other than r(...), at {place}": ("{backend} 后端只支持 step 中由 r(...) 做矩阵乘法（{place}）"),
@@ -263,6 +265,11 @@ SENTENCES = {
     "{backend} does not run a step that turns gradients off (v.detach() does), at {place}": (
         "{backend} 后端不支持 step 中关闭梯度（请改用 v.detach()）（{place}）"
     ),
+    "{backend} does not run a torch.autograd.Function, at {place}": "{backend} 后端不支持 step 中的 torch.autograd.Function（{place}）",
+    "{backend} does not run a step that makes a tensor of a given size (torch.ones_like(v) makes one of v's), at {place}": (
+        "{backend} 后端不支持 step 按给定大小创建张量（可用 torch.ones_like(v) 得到与 v 同样大小的张量）（{place}）"
+    ),
+    "{backend} does not run len() of a number, at {place}": "{backend} 后端不支持 step 中对单个数取 len()（{place}）",
     "{backend} does not run a step that turns autocast on, at {place}": "{backend} 后端不支持 step 中开启 autocast（{place}）",
     "{backend} does not run {name} of comparisons alone (c.to(v.dtype) makes them numbers), at {place}": (
         "{backend} 后端不支持 step 中只对比较结果做 {name}（可用 c.to(v.dtype) 转成数值）（{place}）"
