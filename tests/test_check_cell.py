@@ -48,8 +48,28 @@ DECLARED = {
         ValueError,
         "expected gate 'n' of Mine to be in input_gates or recurrent_gates, got it in neither",
     ),
-    "no dict": (lambda: cell(fine, parameters=("q",)), TypeError, r"expected Mine.parameters to be a dict, got \('q',\)"),
-    "size": (lambda: cell(fine, parameters={"q": "2H"}), ValueError, "expected Mine.parameters to have 'H' or '' for 'q', got '2H'"),
+    "a misspelled gate": (lambda: cell(fine, recurrent_gates=("F",)), ValueError, r"among its gates, f, n, got 'F': did you mean 'f'\?"),
+    "no dict": (
+        lambda: cell(fine, parameters=("q",)),
+        TypeError,
+        r"parameters to be a dict, got \('q',\): write {'q': 'H'} for a vector of H numbers or {'q': ''} for one number$",
+    ),
+    "a list of step inputs": (
+        lambda: cell(fine, step_inputs=["dt"]),
+        TypeError,
+        r"to be a dict, got \['dt'\]: write {'dt': ''} for one number for each step and sequence or {'dt': 'H'} for one for each unit too$",
+    ),
+    "a name of draws": (
+        lambda: cell(fine, draws="u"),
+        TypeError,
+        "to be a dict, got 'u': write {'u': 'step'} for new numbers at every step or {'u': 'sequence'} for the same ones for a whole",
+    ),
+    "none": (lambda: cell(fine, parameters=None), TypeError, "parameters to be a dict, got None: write {'name': 'H'} for a vector"),
+    "size": (
+        lambda: cell(fine, parameters={"q": "2H"}),
+        ValueError,
+        "expected Mine.parameters to have 'H' or '' for 'q', got '2H': write {'q': 'H'} for a vector of H numbers or {'q': ''} for one",
+    ),
     "a number": (lambda: cell(fine, parameters={"q": (4,)}), ValueError, r"expected Mine.parameters to have 'H' or '' for 'q', got \(4,\)"),
     "a matrix": (
         lambda: cell(fine, parameters={"q": ("H", "H")}),
@@ -107,7 +127,20 @@ DT, MASK = torch.zeros(5, 2), torch.zeros(5, 2, 4)
 BESIDE = {
     "missing": ({"dt": DT}, TypeError, "expected mask, which Decay needs at every step, got none: pass it by name, mask=..."),
     "unknown": ({"dt": DT, "mask": MASK, "to": DT}, TypeError, "expected no argument to, got one: the cell is Decay, whose .* dt, mask"),
-    "kind": ({"dt": 1.0, "mask": MASK}, TypeError, "expected dt to be a tensor, got float"),
+    "kind": ({"dt": [1.0], "mask": MASK}, TypeError, "expected dt to be a tensor, got list$"),
+    "a number": ({"dt": 0.1, "mask": MASK}, TypeError, r"dt to be a tensor, got float: for the same .* pass x.new_full\(\(5, 2\), 0.1\)$"),
+    "of each step": (
+        {"dt": DT[:, 0], "mask": MASK},
+        RuntimeError,
+        r"got \(5,\): repeat it .* last axis with dt.unsqueeze\(-1\).expand\(5, 2\)$",
+    ),
+    "of each sequence": ({"dt": DT[0], "mask": MASK}, RuntimeError, r"got \(2,\): repeat it along the first axis with dt.expand\(5, 2\)$"),
+    "an axis and swapped": (
+        {"dt": DT.t()[..., None], "mask": MASK},
+        RuntimeError,
+        r"got \(2, 5, 1\): drop the last axis and swap the others with dt.squeeze\(-1\).swapaxes\(0, 1\)$",
+    ),
+    "neither": ({"dt": torch.zeros(7), "mask": MASK}, RuntimeError, r"got \(7,\)$"),
     "shape": (
         {"dt": DT.t(), "mask": MASK},
         RuntimeError,
@@ -166,6 +199,25 @@ def test_a_step_input_given_by_place_is_told_from_a_state(kind: Any, x: Tensor, 
         kind(Timed(), 3, 4)(x, given)
     assert (f": hx comes second, so pass {meant} by name, {meant}=..." in str(caught.value)) == (meant is not None)
     assert ("comes second" in str(caught.value)) == (meant is not None)
+
+
+class TimedOfTwo(Timed):
+    states = ("h", "c")
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> tuple[Tensor, Tensor]:
+        return super().step(x, r, s, p), s.c
+
+
+@pytest.mark.parametrize("given", [DT, MASK, torch.zeros(1, 2, 4)], ids=["of a step", "of each unit", "a state"])
+def test_a_step_input_given_by_place_is_told_where_there_are_two_states(given: Tensor) -> None:
+    net, x = elman.Recurrent(TimedOfTwo(), 3, 4), X
+    for call in (net, net.trace, lambda x, given: elman.why(net, x, given)):
+        with pytest.raises(TypeError, match=r"hx to be a tuple \(h_0, c_0\), got Tensor: hx comes second, so pass dt by name, dt=\.\.\.$"):
+            call(x, given)
+    with pytest.raises(TypeError, match="pass dt by name"):
+        elman.RecurrentCell(TimedOfTwo(), 3, 4)(x[0], given)
+    with pytest.raises(TypeError, match=r"hx to be a tuple \(h_0, c_0\), got Tensor$"):
+        elman.Recurrent(own_cells.Peephole(), 3, 4)(x, given)
 
 
 def test_names_that_differ_in_capitals_are_told() -> None:

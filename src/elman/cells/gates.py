@@ -103,7 +103,7 @@ class GateValues:
 
     def note(self, name: str, operands: Any, result: Any) -> None:
         """Observe an operation of this name."""
-        self._finder.note(name, _tensors(operands), _tensors(result))
+        self._finder.note(name, tensors_in(operands), tensors_in(result))
 
     def of(self, gate: str) -> Tensor:
         """A gate's value."""
@@ -126,10 +126,10 @@ class GateTracker(TorchFunctionMode):
         return result
 
 
-def _tensors(values: Any) -> list[Tensor]:
+def tensors_in(values: Any) -> list[Tensor]:
     """All tensors in nested tuples, lists and dicts."""
     if isinstance(values, Tensor):
         return [values]
     if isinstance(values, dict):
         values = list(values.values())
-    return [tensor for value in values for tensor in _tensors(value)] if isinstance(values, (list, tuple)) else []
+    return [tensor for value in values for tensor in tensors_in(value)] if isinstance(values, (list, tuple)) else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from typing import Any
 
 import torch
@@ -11,13 +12,22 @@ from torch import nn
 
 from elman.cells import BY_NAME, Cell, Wrapper
 from elman.cells.cell import options_of
+from elman.cells.closest import closest
 from elman.layers.errors import brief
 from elman.layers.options import as_int
 from elman.layers.try_step import try_step
+from elman.layers.uses import unused_words
 
 MOST_UNITS = 2**16  # of a step that is tried
 
 _DECLARED = ("gates", "input_gates", "recurrent_gates", "states", "parameters", "step_inputs", "draws")
+
+# What each name in a declaration can have, and what that says.
+_SIZES = {
+    "parameters": {"H": "a vector of H numbers", "": "one number"},
+    "step_inputs": {"": "one number for each step and sequence", "H": "one for each unit too"},
+    "draws": {"step": "new numbers at every step", "sequence": "the same ones for a whole sequence"},
+}
 
 _OF_ALL = frozenset(dir(Cell))  # attributes that all cells have
 
@@ -39,7 +49,10 @@ def as_cell(cell: object, hidden_size: object, device: torch.device | str | None
         ValueError: it declares what does not fit together.
         AttributeError: the step asks for a name that the cell does not declare.
         RuntimeError: the step fails, returns the wrong number of states or one of the wrong shape, uses a gate's rows twice, writes to what
-            it was given, changes the cell, or gives other numbers the second time.
+            it was given, changes the cell or what it reads, or gives other numbers the second time.
+
+    Warns:
+        UserWarning: the step does not use all that the cell declares.
     """
     if not isinstance(cell, Cell):
         if isinstance(cell, type) and issubclass(cell, Cell):
@@ -51,7 +64,12 @@ def as_cell(cell: object, hidden_size: object, device: torch.device | str | None
         as_cell(cell.cell, hidden_size, device, dtype)
     _check_declarations(cell)
     if not torch._C._len_torch_dispatch_stack() and not torch.compiler.is_compiling():  # numbers may be unknown there
-        try_step(cell, min(max(as_int(hidden_size) or 1, 1), MOST_UNITS), device, dtype)
+        sizes = min(max(as_int(hidden_size) or 1, 1), MOST_UNITS), device, dtype
+        unused = try_step(cell, *sizes)
+        if isinstance(cell, Wrapper) and type(cell.cell) is not BY_NAME.get(cell.cell.name):  # which has been warned of
+            unused -= try_step(cell.cell, *sizes)
+        if unused:
+            warnings.warn(unused_words(cell, unused), stacklevel=3)
     return cell
 
 
@@ -91,20 +109,23 @@ def _check_declarations(cell: Cell) -> None:
         raise ValueError(f"expected {kind} to have a state, got none: name it in states, the output first")
     for name in ("input_gates", "recurrent_gates"):
         if others := [gate for gate in getattr(cell, name) if gate not in cell.gates]:
-            raise ValueError(f"expected {kind}.{name} to be among its gates, {', '.join(cell.gates)}, got {others[0]!r}")
+            close = closest(others[0], cell.gates)
+            hint = "" if close is None else f": did you mean {close!r}?"
+            raise ValueError(f"expected {kind}.{name} to be among its gates, {', '.join(cell.gates)}, got {others[0]!r}{hint}")
     if idle := [gate for gate in cell.gates if gate not in cell.input_gates and gate not in cell.recurrent_gates]:
         raise ValueError(f"expected gate {idle[0]!r} of {kind} to be in input_gates or recurrent_gates, got it in neither")
-    for name, sizes in {"parameters": ("H", ""), "step_inputs": ("H", ""), "draws": ("step", "sequence")}.items():
+    for name, sizes in _SIZES.items():
         declared = getattr(cell, name)
         if not isinstance(declared, dict):
-            raise TypeError(f"expected {kind}.{name} to be a dict, got {brief(declared)}")
+            given = [declared] if isinstance(declared, str) else [*declared] if isinstance(declared, (tuple, list, set)) else []
+            key = given[0] if given and isinstance(given[0], str) else "name"
+            raise TypeError(f"expected {kind}.{name} to be a dict, got {brief(declared)}: write {_examples(key, sizes)}")
         for key, size in declared.items():
             if size not in sizes:
-                expected = " or ".join(map(repr, sizes))
-                words = f"expected {kind}.{name} to have {expected} for {key!r}, got {brief(size)}"
+                words = f"expected {kind}.{name} to have {' or '.join(map(repr, sizes))} for {key!r}, got {brief(size)}"
                 if name == "parameters" and isinstance(size, (tuple, list)):
-                    words += f": for a matrix, name {key!r} in recurrent_gates and write r({key!r}, v)"
-                raise ValueError(words)
+                    raise ValueError(f"{words}: for a matrix, name {key!r} in recurrent_gates and write r({key!r}, v)")
+                raise ValueError(f"{words}: write {_examples(key, sizes)}")
     if not cell.input_gates and not cell.recurrent_gates and not cell.parameters:
         raise ValueError(f"expected {kind} to have a parameter, got none: name its gates in gates")
     for where in _DECLARED:
@@ -120,13 +141,17 @@ def _check_declarations(cell: Cell) -> None:
         signature = inspect.signature(cell.step)
         signature.bind(*arguments)
     except TypeError:
-        given = tuple(signature.parameters)
+        taken = tuple(signature.parameters)
         hint = "write it as def step(self, x, r, s, p)"
         if cell.draws:
             hint = "d has the draws, and is None in evaluation"
-        elif "d" in given:
+        elif "d" in taken:
             hint = "name random numbers in draws to get d, too"
-        raise TypeError(f"expected {kind}.step to take ({', '.join(arguments)}), got ({', '.join(given)}): {hint}") from None
+        raise TypeError(f"expected {kind}.step to take ({', '.join(arguments)}), got ({', '.join(taken)}): {hint}") from None
+
+
+def _examples(key: object, sizes: dict[str, str]) -> str:
+    return " or ".join([f"{{{key!r}: {size!r}}} for {meaning}" for size, meaning in sizes.items()])
 
 
 def _trains(option: object) -> bool:

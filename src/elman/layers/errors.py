@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,10 @@ from elman.backends.spans import flat_list, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# Where the code is that calls a cell's, or that it calls.
+_ROOM = os.path.dirname(__file__)
+_NOT_OF_CELLS = os.path.dirname(torch.__file__), _ROOM, os.path.join(os.path.dirname(_ROOM), "cells", "values.py")
 
 ARRAYS = (Tensor, np.ndarray)
 
@@ -59,6 +65,12 @@ def wrong_module(expected: str, got: object) -> TypeError:
 def words_of(error: Exception) -> str:
     """The first line of what an error says."""
     return (str(error).strip().splitlines() or ["no words"])[0]
+
+
+def place_of_error(error: Exception) -> str:
+    """The line of a cell on which an error was raised, or that called what raised it; nothing if there is none."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_NOT_OF_CELLS)]
+    return f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
 def check_unmasked(name: str, array: object) -> None:

@@ -10,13 +10,18 @@ from torch import Tensor
 from elman.layers.errors import and_torchs, check_layout, check_like, wrong_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from elman.backends import Stack
 
 
-def as_states(names: Sequence[str], hx: Any) -> tuple[Tensor, ...] | None:
+def as_states(names: Sequence[str], hx: Any, step_inputs: Iterable[str] = ()) -> tuple[Tensor, ...] | None:
     """The states in a tuple; None if hx is. Checks only that there is one for each name.
+
+    Args:
+        names: what the states are called.
+        hx: as the caller gave it.
+        step_inputs: the names of those that the caller could have meant.
 
     Raises:
         TypeError: there should be several, and hx is not a tuple.
@@ -28,12 +33,17 @@ def as_states(names: Sequence[str], hx: Any) -> tuple[Tensor, ...] | None:
         return (hx,)
     expected = f"a tuple ({', '.join(names)})"
     if not isinstance(hx, (tuple, list)):
-        raise wrong_kind("hx", expected, hx)
+        meant = next(iter(step_inputs), None) if isinstance(hx, Tensor) else None
+        raise TypeError(f"{wrong_kind('hx', expected, hx)}{'' if meant is None else _by_name(meant)}")
     if _are_lengths(hx):
         raise TypeError(f"{wrong_kind('hx', expected, hx)} of integers: did you mean lengths=?")
     if len(hx) != len(names):
         raise RuntimeError(f"expected hx to be {expected}, got {len(hx)} of them")
     return tuple(hx)
+
+
+def _by_name(step_input: str) -> str:
+    return f": hx comes second, so pass {step_input} by name, {step_input}=..."
 
 
 def _are_lengths(hx: object) -> bool:
@@ -91,7 +101,7 @@ def _check_state(
         if len(expected) == 3 and (*state.shape[1::-1], *state.shape[2:]) == expected:
             hint = f": a state is not laid out as x with batch_first; swap its axes with {name}.swapaxes(0, 1)"
         if not hint and name == "hx" and (meant := _step_input_like(state.shape, x.shape[:-1], expected[-1:], step_inputs)):
-            hint = f": hx comes second, so pass {meant} by name, {meant}=..."
+            hint = _by_name(meant)
         message = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"
         raise error(and_torchs(message, _torchs_words(name, tuple(state.shape), expected, ranks)))
     check_like(name, state, x)

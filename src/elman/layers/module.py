@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from elman.backends import kernels
 from elman.cells import Cell
-from elman.layers.errors import brief, words_of
+from elman.layers.errors import brief, place_of_error, words_of
 from elman.layers.options import check_placement
 from elman.layers.parameters import as_parameters
 
@@ -85,7 +85,8 @@ def _fill(cell: Cell, name: str, parameter: Tensor) -> bool:
         returned = cell.init(name, parameter)
     except Exception as error:
         got = f"{type(error).__name__}: {words_of(error)}"
-        raise RuntimeError(f"expected {kind}.init to fill {name}, of shape {tuple(parameter.shape)}, in place, got {got}") from error
+        shape, place = tuple(parameter.shape), place_of_error(error)
+        raise RuntimeError(f"expected {kind}.init to fill {name}, of shape {shape}, in place, got {got}{place}") from error
     if not isinstance(returned, (bool, type(None))):
         raise RuntimeError(
             f"expected {kind}.init to return whether it filled {name}, got {brief(returned)}: fill it in place and return True"

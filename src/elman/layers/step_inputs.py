@@ -65,7 +65,8 @@ def as_step_inputs(
     for name, size in stack.cell.step_inputs.items():
         value, shape = given[name], (*steps, stack.hidden_size) if size else tuple(steps)
         if not isinstance(value, Tensor):
-            raise wrong_kind(name, "a tensor", value)
+            hint = f": for the same at every step pass x.new_full({shape}, {value})" if isinstance(value, (int, float)) else ""
+            raise TypeError(f"{wrong_kind(name, 'a tensor', value)}{hint}")
         check_layout(name, value)
         if value.shape != shape:
             told = f"{axes}, H)" if size else f"{axes}{',' * (len(steps) == 1)})"
@@ -79,9 +80,16 @@ def as_step_inputs(
 
 def _mend(name: str, value: Tensor, shape: tuple[int, ...]) -> str:
     """How to give a tensor this shape, where its axes alone are others."""
-    if (*value.shape[1::-1], *value.shape[2:]) == shape:
+    got, swapped = tuple(value.shape), (*shape[1::-1], *shape[2:])
+    if got == swapped:
         return f": swap its axes with {name}.swapaxes(0, 1)"
-    return f": drop the last axis with {name}.squeeze(-1)" if value.shape == (*shape, 1) else ""
+    if got == (*shape, 1):
+        return f": drop the last axis with {name}.squeeze(-1)"
+    if got == (*swapped, 1):
+        return f": drop the last axis and swap the others with {name}.squeeze(-1).swapaxes(0, 1)"
+    if got == shape[:-1] != shape[1:]:
+        return f": repeat it along the last axis with {name}.unsqueeze(-1).expand{shape}"
+    return f": repeat it along the first axis with {name}.expand{shape}" if got == shape[1:] != shape[:-1] else ""
 
 
 def draw(stack: Stack, x: Tensor, reset: Tensor | None, make: Callable[..., Tensor] = torch.rand) -> tuple[Tensor, ...] | None:

@@ -5,12 +5,10 @@ It is taken twice on the same numbers, in plain torch: as in training, and, if t
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,8 +20,11 @@ from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError
 from elman.cells.cell import options_of, place_of
+from elman.cells.gates import tensors_in
 from elman.cells.values import Values, as_states, check_shapes, missing
-from elman.layers.errors import brief, words_of
+from elman.layers.errors import brief, place_of_error, words_of
+from elman.layers.kept import Kept
+from elman.layers.uses import UseTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -33,18 +34,18 @@ if TYPE_CHECKING:
 BATCH = 2
 _TRIES, _WHILE = 5, 0.02  # other threads may draw from Python's and NumPy's generators meanwhile, and in so many seconds
 
-# Frames of an error that are not of the cell.
-_TORCH = os.path.dirname(torch.__file__)
-_OURS = tuple([os.path.join(os.path.dirname(os.path.dirname(__file__)), *room) for room in (("cells", "values.py"), ("layers",))])
+
+# Steps that nothing was wrong with, and what they do not use.
+_passed: dict[Hashable, frozenset[str]] = {}
 
 
-_passed: dict[Hashable, None] = {}
-
-
-def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: torch.dtype | None) -> frozenset[str]:
     """Take a step of the cell with so many units and raise an error if something is wrong with it: see ``check_cell.as_cell``.
 
     Not if nothing was wrong with a cell whose step does the same.
+
+    Returns:
+        Which of its arguments the step does not use, as it calls them.
     """
     where = torch.device(device) if device is not None else torch.get_default_device()
     where = torch.device("cpu") if where.type == "meta" else where
@@ -53,28 +54,31 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
     try:
         for _ in range(2):  # what it makes once and keeps is there the second time
             key = frozen_cell(cell), units, where, dtype
-            if key in _passed:
-                return
-            _try(cell, units, where, dtype)
+            if (passed := _passed.get(key)) is not None:
+                return passed
+            unused = _try(cell, units, where, dtype)
             if frozen_cell(cell) == key[0]:
-                remember(_passed, key, None)
-                return
+                remember(_passed, key, unused)
+                return unused
     except NotRecordedError:
-        _try(cell, units, where, dtype)
-        return
+        return _try(cell, units, where, dtype)
     raise RuntimeError(
         f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change at each step"
         f"{place_of(cell)}: keep what lasts from step to step in a state, and look at values with trace"
     )
 
 
-def _try(cell: Cell, units: int, where: torch.device, dtype: torch.dtype) -> None:
+def _try(cell: Cell, units: int, where: torch.device, dtype: torch.dtype) -> frozenset[str]:
+    """Which of its arguments the step does not use."""
+    unused = []
     with torch.inference_mode(False), torch.enable_grad():
         for training in (True, False) if cell.draws else (True,):
             options = options_of(cell)
             for _ in range(_TRIES):
                 generators = _generators()
-                first, second = (_step(cell, units, where, dtype, training) for _ in range(2))
+                first, _ = _step(cell, units, where, dtype, training)
+                kept = Kept(cell)
+                second, idle = _step(cell, units, where, dtype, training)
                 generators_now = _generators()
                 if generators_now == generators:
                     break
@@ -82,12 +86,14 @@ def _try(cell: Cell, units: int, where: torch.device, dtype: torch.dtype) -> Non
                 time.sleep(_WHILE)
                 if _generators() == generators_now:
                     raise RuntimeError(_with_place(_draws(cell), place_of(cell)))
-            _check_unchanged(cell, options)
+            _check_unchanged(cell, options, kept)
             if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)):
                 raise RuntimeError(
                     f"expected the step of {type(cell).__name__} to depend on its arguments alone, got other numbers the second time"
                     f"{place_of(cell)}: declare random numbers in draws, and what comes with every step in step_inputs"
                 )
+            unused.append(idle if training else idle | {f"d.{name}" for name in cell.draws})
+    return frozenset.intersection(*unused)
 
 
 def _generators() -> tuple[object, ...]:
@@ -103,44 +109,55 @@ def _draws(cell: Cell) -> str:
     return f"{expected}, got random numbers drawn in it: declare random numbers in draws"
 
 
-def _check_unchanged(cell: Cell, options: dict[str, object]) -> None:
+def _check_unchanged(cell: Cell, options: dict[str, object], kept: Kept) -> None:
+    """Raise an error if the step sets an option, or changes what it or the cell holds a second time."""
     now = options_of(cell)
-    for name in (*options, *now):
-        if now.get(name) is not options.get(name):
-            raise RuntimeError(
-                f"expected the step of {type(cell).__name__} not to change the cell, got {name} changed{place_of(cell)}: "
-                "keep what lasts from step to step in a state"
-            )
+    changed = next((name for name in (*options, *now) if now.get(name) is not options.get(name)), None) or kept.changed()
+    if changed is not None:
+        raise RuntimeError(
+            f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got {changed} changed{place_of(cell)}: "
+            "keep what lasts from step to step in a state, and look at values with trace"
+        )
 
 
-def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, training: bool) -> tuple[Tensor, ...]:
-    """The states after a step."""
+def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, training: bool) -> tuple[tuple[Tensor, ...], frozenset[str]]:
+    """The states after a step, and which of its arguments it does not use."""
     numbers = _numbers(units, device, dtype, training)
 
-    def named(names: Iterable[str]) -> list[tuple[str, Tensor]]:
-        return [(name, next(numbers)) for name in names]
+    def named(names: Iterable[str]) -> dict[str, Tensor]:
+        return {name: next(numbers) for name in names}
 
-    states = tuple([next(numbers) for _ in cell.states])
-    columns = [(name, each if cell.step_inputs[name] else each[:, :1]) for name, each in named(cell.step_inputs)]
+    states = named(cell.states)
+    gates = named(cell.input_gates)
+    columns = {name: each if cell.step_inputs[name] else each[:, :1] for name, each in named(cell.step_inputs).items()}
+    parts = named(cell.recurrent_gates)
+    own = {name: each[0] if cell.parameters[name] else each[0, 0] for name, each in named(cell.parameters).items()}
+    draws = named(cell.draws) if training else {}
     arguments: list[Any] = [
-        Values("x", cell, [*named(cell.input_gates), *columns]),
-        _TriedParts(cell, units, named(cell.recurrent_gates)),
-        Values("s", cell, zip(cell.states, states, strict=True)),
-        Values("p", cell, [(name, each[0] if cell.parameters[name] else each[0, 0]) for name, each in named(cell.parameters)]),
+        Values("x", cell, (gates | columns).items()),
+        _TriedParts(cell, units, parts),
+        Values("s", cell, states.items()),
+        Values("p", cell, own.items()),
     ]
     if cell.draws:
-        arguments.append(Values("d", cell, named(cell.draws)) if training else None)
+        arguments.append(Values("d", cell, draws.items()) if training else None)
+    given = {"x": gates | columns, "r": parts, "p": own, "d": draws}
+    uses = UseTracker(
+        {f"{role}.{name}": each for role, values in given.items() for name, each in values.items()},
+        [*states.values(), *tensors_in(list(options_of(cell).values()))],
+    )
     try:
-        with _Unwritten(cell), _Undrawn(cell) as undrawn:
+        with uses, _Unwritten(cell), _Undrawn(cell) as undrawn:
             returned = cell.step(*arguments)
         if undrawn.error is not None:  # it was caught
             raise undrawn.error
     except Exception as error:
         raise _told(cell, error, training) from error
     try:
-        return check_shapes(cell, states, as_states(cell, returned))
+        after = check_shapes(cell, tuple(states.values()), as_states(cell, returned))
     except (RuntimeError, TypeError) as error:
         raise type(error)(_with_place(str(error), place_of(cell))) from None
+    return after, uses.unused_by(after)
 
 
 def _numbers(units: int, device: torch.device, dtype: torch.dtype, training: bool) -> Iterator[Tensor]:
@@ -154,8 +171,7 @@ def _numbers(units: int, device: torch.device, dtype: torch.dtype, training: boo
 
 def _told(cell: Cell, error: Exception, training: bool) -> Exception:
     """An error of the step, with the line."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((_TORCH, *_OURS))]
-    place = f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else place_of(cell)
+    place = place_of_error(error) or place_of(cell)
     if cell.draws and not training and str(error).startswith("'NoneType' object has no attribute"):
         mine = f"expected the step of {type(cell).__name__} to run in evaluation, too, where d is None: draw only if d is not None"
         error = _StepError(AttributeError, mine)
@@ -191,10 +207,10 @@ class _StepError(Exception):
 class _TriedParts(Values):
     """The recurrent parts of a step that is tried. Raises where a gate's rows are used twice."""
 
-    def __init__(self, cell: Cell, units: int, parts: Iterable[tuple[str, Tensor]]) -> None:
+    def __init__(self, cell: Cell, units: int, parts: dict[str, Tensor]) -> None:
         super().__init__("r", cell, ())
         self._shape = BATCH, units
-        self._parts = dict(parts)
+        self._parts = parts
         self._used: dict[str, str] = {}
 
     if not TYPE_CHECKING:

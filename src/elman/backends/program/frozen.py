@@ -45,6 +45,15 @@ def frozen_cell(cell: object) -> Hashable:
         raise NotRecordedError("does not run a cell with an option that holds itself") from None
 
 
+def named_by(kind: type) -> list[tuple[str, object]]:
+    """What a cell's class defines, and what its step names, each with its name; of what cannot be followed the former alone."""
+    said = [item for each in kind.__mro__[:-1] if not is_settled(each) for item in _said(each)]
+    try:
+        return [*said, *_reach(kind, said).named()]
+    except NotRecordedError:
+        return said
+
+
 def holds_tensors(key: Hashable) -> bool:
     """Whether the key of a cell has in it what tensors or NumPy's arrays and numbers hold, which may change unseen by a compiler."""
     seen, found = set[int](), [key]
@@ -150,10 +159,7 @@ class _Definition:
         kinds = thing.__mro__[:-1] if isinstance(thing, type) else ()
         self.classes = [vars(each) for each in kinds]
         said = [item for each in kinds for item in _said(each)]
-        home = package_of(kinds[0]) if kinds else thing.__module__.partition(".")[0]
-        names = _called(said)
-        called = [value for name, value in said if name in names] if kinds else [thing]
-        self.reach = Reach(called, home, [value for name, value in said if name not in names])
+        self.reach = _reach(thing, said)
         named = self.reach.values()
         self.slots = slots_of(thing) if isinstance(thing, type) else ()
         self.hides = any(not _is_pythons(each) for each in kinds)
@@ -189,6 +195,14 @@ def _said(kind: type) -> list[tuple[str, object]]:
     """What a class defines. Python itself writes names of its own into it: they say nothing."""
     items = [(name, value) for name, value in vars(kind).items() if not name.startswith("__annot")]
     return [(name, value) for name, value in items if callable(value) or not name.startswith(("__", "_abc_"))]
+
+
+def _reach(thing: type | types.FunctionType, said: Sequence[tuple[str, object]]) -> Reach:
+    """What a function, or what a class says, can read."""
+    if isinstance(thing, types.FunctionType):
+        return Reach([thing], thing.__module__.partition(".")[0])
+    names = _called(said)
+    return Reach([value for name, value in said if name in names], package_of(thing), [value for name, value in said if name not in names])
 
 
 def _called(said: Sequence[tuple[str, object]]) -> set[str]:

@@ -76,6 +76,12 @@ class Reach:
             found += function.__code__, function.__defaults__, function.__kwdefaults__
         return found + [_content(cell) for cell in self._cells]
 
+    def named(self) -> list[tuple[str, Any]]:
+        """The current contents of those that have a name, with it."""
+        bound = [(function.__code__.co_freevars, function.__closure__ or ()) for function in self.functions]
+        cells = [(name, _content(cell)) for names, cells in bound for name, cell in zip(names, cells, strict=False)]
+        return [(name, names.get(name)) for names, name in self._places] + cells
+
     def __bool__(self) -> bool:
         return bool(self._places or self.functions)
 

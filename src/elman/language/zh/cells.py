@@ -72,6 +72,13 @@ SENTENCES = {
     ),
     "expected {names} to be a dict, got {value}": "{names} 应为字典，收到 {value}",
     "expected {names} to have {sizes} for {name}, got {value}": "{names} 中 {name} 应为 {sizes}，收到 {value}",
+    "write {example} for a vector of H numbers or {other} for one number": "请写 {example} 表示 H 个数的向量，或 {other} 表示一个数",
+    "write {example} for one number for each step and sequence or {other} for one for each unit too": (
+        "请写 {example} 表示每条序列每一步一个数，或 {other} 表示每个单元也各有一个数"
+    ),
+    "write {example} for new numbers at every step or {other} for the same ones for a whole sequence": (
+        "请写 {example} 表示每一步抽取新的数，或 {other} 表示整条序列使用同一组数"
+    ),
     "expected {cell} to have a parameter, got none": "{cell} 没有任何参数",
     "name its gates in gates": "请在 gates 里写出它的门",
     "expected {names} to have valid Python names, got {value}": "{names} 中应为合法的 Python 名字，收到 {value}",
@@ -91,6 +98,9 @@ SENTENCES = {
         "{cell} 的 step 只能依赖它的参数，却在其中抽取了随机数（位于 {place}）"
     ),
     "declare random numbers in draws": "随机数请在 draws 中声明",
+    "expected {cell}.init to fill {name}, of shape {shape}, in place, got {error} (at {place})": (
+        "{cell}.init 应就地填充形状为 {shape} 的 {name}，却出现 {error}（位于 {place}）"
+    ),
     "expected {cell}.init to fill {name}, of shape {shape}, in place, got {error}": (
         "{cell}.init 应就地填充形状为 {shape} 的 {name}，却出现 {error}"
     ),
@@ -167,9 +177,14 @@ SENTENCES = {
         "{cell} 的 step 不能修改 cell 或它读取的内容，但每一步都有改变（位于 {place}）"
     ),
     "keep what lasts from step to step in a state, and look at values with trace": "需要逐步保留的内容请放进状态，中间值请用 trace 查看",
-    "expected the step of {cell} not to change the cell, got {name} changed (at {place})": (
-        "{cell} 的 step 不能修改 cell 本身，{name} 被改变了（位于 {place}）"
+    "expected the step of {cell} not to change the cell or what it reads, got {name} changed (at {place})": (
+        "{cell} 的 step 不能修改 cell 或它读取的内容，{name} 被改变了（位于 {place}）"
     ),
+    "expected the step of {cell} to use all that the cell declares, got no use of {names} (at {place})": (
+        "{cell} 的 step 应使用 cell 声明的全部内容，{names} 没有用到（位于 {place}）"
+    ),
+    "use it, or declare {declared}": "请使用它，或者声明 {declared}",
+    "use them, or declare {declared}": "请使用它们，或者声明 {declared}",
     "expected the step of {cell} not to change the cell or what it reads, got a change (at {place})": (
         "{cell} 的 step 不能修改 cell 或它读取的内容，但检测到改变（位于 {place}）"
     ),
@@ -210,6 +225,10 @@ SENTENCES = {
     "hx comes second, so pass {name} by name, {example}": "第二个参数是 hx，{name} 请按名字传入：{example}",
     "swap its axes with {code}": "请用 {code} 交换前两维",
     "drop the last axis with {code}": "请用 {code} 去掉最后一维",
+    "drop the last axis and swap the others with {code}": "请用 {code} 去掉最后一维并交换前两维",
+    "repeat it along the last axis with {code}": "请用 {code} 沿最后一维重复",
+    "repeat it along the first axis with {code}": "请用 {code} 沿第一维重复",
+    "for the same at every step pass {code}": "若每一步都相同，请传入 {code}",
     "expected {name} to be a tensor whose first axes are those of x, {shape}, got {value}": (
         "{name} 应为张量，前几维与 x 相同，即 {shape}，收到 {value}"
     ),
