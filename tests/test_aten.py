@@ -134,9 +134,9 @@ class OnGpu:
 
 
 def test_it_refuses_what_torchs_functions_do_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    from elman.backends import kernel_backend
+    from elman.backends import kernels
 
-    monkeypatch.setattr(kernel_backend, "PLAIN", kernel_backend.PLAIN | {OnGpu})
+    monkeypatch.setattr(kernels, "PLAIN", kernels.PLAIN | {OnGpu})
     x, stack = OnGpu(), Stack(BY_NAME["gru"](), I, H)
 
     def refusal(stack: Stack = stack, x: object = x, spans: Spans = WHOLE) -> str | None:

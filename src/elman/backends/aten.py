@@ -13,7 +13,8 @@ from torch import Tensor
 
 from elman.backends import autograd
 from elman.backends.backend import Backend
-from elman.backends.kernel_backend import are_plain, is_watched, node_inputs, own_spans
+from elman.backends.kernel_backend import is_watched, node_inputs, own_spans
+from elman.backends.kernels import are_plain
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE, Spans, Traced
 

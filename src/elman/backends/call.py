@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import torch
 
 from elman.backends import kernels
-from elman.backends.kernels import CELLS, PLAIN
+from elman.backends.kernels import CELLS, PLAIN, are_plain
 
 if kernels.available():
     from elman import _native
@@ -194,7 +194,7 @@ def readable_if_plain(
 ) -> tuple[Tensor, States, tuple[Tensor, ...], Spans] | None:
     """``readable_operands`` of what nobody has checked; None, too, if something is no plain tensor."""
     there = (x, *(states or ()), *params, *(t for t in spans.tensors() if t is not None))
-    return readable_operands(x, states, params, spans) if all(type(t) in PLAIN for t in there) else None
+    return readable_operands(x, states, params, spans) if are_plain(*there) else None
 
 
 def _has_memory(tensor: Tensor) -> bool:

@@ -9,9 +9,10 @@ import torch
 from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack, _len_torch_function_stack
 from torch.autograd import forward_ad
 
-from elman.backends import kernels, operator, transforms
+from elman.backends import operator, transforms
 from elman.backends.autograd import Scan, Trace
 from elman.backends.backend import Backend
+from elman.backends.kernels import are_plain
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE, Spans, Traced
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 _reference = ReferenceBackend()
-PLAIN = frozenset(kernels.PLAIN)
 
 
 class KernelBackend(Backend):
@@ -125,11 +125,6 @@ def has_gradient(inputs: Sequence[Tensor]) -> bool:
 def is_exporting() -> bool:
     """Whether torch.export records the call. The public function that reads this flag is always true in torch 2.8's compiler."""
     return bool(torch.compiler._is_exporting_flag)
-
-
-def are_plain(*tensors: Tensor) -> bool:
-    """Whether these are plain tensors, with no subclass that redefines operations."""
-    return PLAIN.issuperset(map(type, tensors))
 
 
 def is_watched() -> bool:

@@ -37,7 +37,7 @@ if forced := os.environ.get("ELMAN_ISA"):
 
 # How the kernels number number types (csrc/kernels.h).
 NUMBERS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}  # the last forward only
-PLAIN = (Tensor, Parameter)  # a subclass may mean anything by its operations
+PLAIN = frozenset((Tensor, Parameter))  # a subclass may mean anything by its operations
 # By name the cells that have kernels: how many gates and states they have, and how many numbers of each unit and step they save.
 CELLS: dict[str, tuple[int, int, int]] = _native.cells() if _missing is None else {}
 
@@ -84,9 +84,14 @@ def sees_tensors() -> bool:
 
 
 if _missing is None:
-    _native.know_tensors(PLAIN)
+    _native.know_tensors(tuple(PLAIN))
 if sees_tensors():
     _native.offer_exchange(Tensor.__dlpack_c_exchange_api__)
+
+
+def are_plain(*tensors: object) -> bool:
+    """Whether these are plain tensors, with no subclass that redefines operations."""
+    return PLAIN.issuperset(map(type, tensors))
 
 
 def reads(stack: Stack, params: Sequence[Tensor]) -> bool:

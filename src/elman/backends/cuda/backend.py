@@ -16,7 +16,8 @@ import torch
 from elman.backends.autograd import Scan
 from elman.backends.cuda import launcher, run
 from elman.backends.cuda.plan import CELLS, Number, choose, number_of
-from elman.backends.kernel_backend import PLAIN, KernelBackend, cast, has_gradient, is_watched
+from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_watched
+from elman.backends.kernels import PLAIN
 from elman.backends.spans import WHOLE
 
 if TYPE_CHECKING:
