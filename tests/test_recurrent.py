@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -370,3 +372,14 @@ def test_a_class_may_derive_from_it() -> None:
     with pytest.warns(UserWarning, match="dropout=0.5 does nothing with num_layers=1") as caught:
         elman.Recurrent(own_cells.Gru(), I, H, dropout=0.5)
     assert caught[0].filename == __file__
+
+
+def test_no_compiler_is_loaded_to_build_and_train_a_network() -> None:
+    code = """if True:
+        import sys, torch, elman
+        for cell in (elman.zoo.MGU(), elman.Zoneout(elman.zoo.MGU(), h=0.1)):
+            net = elman.Recurrent(cell, 3, 4)
+            net(torch.randn(5, 2, 3))[0].sum().backward()
+        print("torch._dynamo" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.stdout, done.stderr) == ("False\n", "")

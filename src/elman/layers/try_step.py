@@ -277,6 +277,11 @@ class _Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._cell = cell
         self.error: _StepError | None = None
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch would load its compiler, which takes a second, to keep it from a step that is not being compiled."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags and self._trains(func, args, kwargs or {}):
             self.error = _StepError(RuntimeError, _draws(self._cell))
