@@ -137,6 +137,22 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "over the batch": (lambda x, r, s, p: x.a - x.a.mean(0), "does not run an operation over the batch"),
     "over all": (lambda x, r, s, p: x.a - x.a.mean(), "does not run an operation over the batch"),
     "shapes": (lambda x, r, s, p: x.a * x.a.sum(-1), "does not run an operation on tensors of shape (B,) and (B, H)"),
+    "an outer product": (
+        lambda x, r, s, p: (x.a[..., None] * p.w).sum(-1),
+        "does not run an operation on tensors of shape (H,) and (B, H, 1)",
+    ),
+    "an outer product of a vector": (
+        lambda x, r, s, p: x.a + (p.w[:, None] * p.w[None]).sum(-1),
+        "does not run an operation on tensors of shape (1, H) and (H, 1)",
+    ),
+    "an outer product of the batch": (
+        lambda x, r, s, p: (x.a.sum(-1)[:, None, None] * x.a).sum(-1),
+        "does not run an operation on tensors of shape (B, H) and (B, 1, 1)",
+    ),
+    "an outer product that nothing reads": (
+        lambda x, r, s, p: torch.where(x.a.abs() > 9, (x.a[..., None] * p.w).sum(-1), x.b),
+        "does not run an operation on tensors of shape (H,) and (B, H, 1)",
+    ),
     "a power of a tensor": (lambda x, r, s, p: x.a**x.b, "does not run a power whose exponent is not a number"),
     "a power of a number": (lambda x, r, s, p: 2**x.b, "does not run a power whose exponent is not a number"),
     "another dtype": (lambda x, r, s, p: x.a.to(torch.float16), "does not run a step that changes the dtype to torch.float16"),

@@ -105,10 +105,25 @@ class GateValues:
         """Observe an operation of this name."""
         self._finder.note(name, tensors_in(operands), tensors_in(result))
 
-    def of(self, gate: str) -> Tensor:
-        """A gate's value."""
-        value: Tensor | None = self._finder.of(gate)
-        return reduce(torch.add, self._parts[gate]) if value is None else value
+    def of(self, gate: str, like: Tensor) -> Tensor:
+        """A gate's value, shaped as another tensor, (B, H): of (B,) and (B, 1), each sequence's number for all units. Where an activation
+        gives what does not fit, the sum of the parts.
+        """
+        found: Tensor | None = self._finder.of(gate)
+        value = None if found is None else _fitted(found, like)
+        return reduce(torch.add, self._parts[gate]).expand_as(like) if value is None else value
+
+
+def _fitted(value: Tensor, like: Tensor) -> Tensor | None:
+    batch, _ = shape = like.shape
+    if value.dim() == 1 and value.shape[0] == batch:
+        return value.unsqueeze(-1).expand(shape)
+    if value.dim() > 2 and value.numel() == like.numel():  # with an axis more, or in groups of units
+        return value.reshape(shape)
+    while value.dim() > 2 and value.shape[-1] == 1:
+        value = value.squeeze(-1)
+    fits = value.dim() <= 2 and all(value.shape[-axis] in (1, shape[-axis]) for axis in range(1, value.dim() + 1))
+    return value.expand(shape) if fits else None
 
 
 class GateTracker(TorchFunctionMode):

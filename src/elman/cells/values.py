@@ -133,7 +133,7 @@ def trace_step(
     r._trace(values)
     with GateTracker(values):
         after = _after(cell, x, r, states, weights, draws)
-    return after, tuple([values.of(gate).expand_as(after[-1]) for gate in cell.traced])
+    return after, tuple([values.of(gate, after[-1]) for gate in cell.traced])
 
 
 def _by_gate(parts: Tensor, gates: int) -> tuple[Tensor, ...]:

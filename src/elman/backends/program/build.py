@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 from elman.backends.program.cut import KEEP_FOR_BACKWARD, kept
 from elman.backends.program.differentiate import gradients
-from elman.backends.program.program import Program, Role
+from elman.backends.program.graph import Node
+from elman.backends.program.program import Opcode, Program, Role
 from elman.backends.program.schedule import code, fuse
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from elman.backends.program.graph import Expression, Graph
     from elman.backends.program.program import Operand
     from elman.backends.program.record import Recorded
@@ -22,6 +25,7 @@ _GRADIENT = {
     Role.OWN: Role.GRAD_OWN,
     Role.STEP_INPUT: Role.GRAD_STEP_INPUT,
 }
+_PARTS = (Role.INPUT, Role.RECURRENT)
 _ARRIVING = {Role.GRAD_NEW_STATE, Role.GRAD_FACTOR, Role.GRAD_GATE}
 
 
@@ -31,11 +35,13 @@ def build(cell: Cell, step: Recorded, traced: bool) -> Program:
     ends += [(place, (Role.FACTOR, index)) for index, (place, _) in enumerate(step.of_others)]
     ends += [(place, (Role.GATE, index)) for index, place in enumerate(step.gates) if traced]
     sought = _gradients(step.graph, ends)
+    apart = _read_apart(step)
 
     graph, at = step.graph.settled([place for place, _ in (*ends, *sought)])
     ends, sought = ([(at[place], operand) for place, operand in outputs] for outputs in (ends, sought))
     steps = [place for place, operand in ends if operand[0] is not Role.GATE]  # alone: so a trace changes no bit of them
     forward = graph.below(steps)
+    _keep_apart(graph, forward, apart)
     fuse(graph, steps, sorted(forward))
     every = [place for place, _ in (*ends, *sought)]
     fuse(graph, every, sorted(graph.below(every) - forward))
@@ -59,6 +65,25 @@ def build(cell: Cell, step: Recorded, traced: bool) -> Program:
         gates=len(cell.traced) if traced else 0,
         saved=len(saved),
     )
+
+
+def _read_apart(step: Recorded) -> set[Operand]:
+    """The inputs' and recurrent parts that a trace reads where the step does not."""
+    graph = step.graph
+    beyond = graph.below(step.gates) - graph.below([*step.states, *(place for place, _ in step.of_others)])
+    read = {*step.gates, *(operand for place in beyond for operand in graph.nodes[place].operands)}
+    return {leaf for leaf in (graph.nodes[place].leaf for place in read) if leaf is not None and leaf[0] in _PARTS}
+
+
+def _keep_apart(graph: Graph, among: Collection[int], parts: set[Operand]) -> None:
+    """Keep the kernels from adding such a part to another in the product (csrc/program/program.cpp), which rounds in another way: a trace,
+    which cannot, is to have the same bits. An addition of 1 · a is the same one, but for the name.
+    """
+    for place in among:
+        node = graph.nodes[place]
+        leaves = [graph.nodes[operand].leaf for operand in node.operands]
+        if node.opcode is Opcode.ADD and all(leaf is not None and leaf[0] in _PARTS for leaf in leaves) and parts.intersection(leaves):
+            graph.nodes[place] = Node(Opcode.FMA, (node.operands[0], graph.number(1.0).place, node.operands[1]))
 
 
 def _gradients(graph: Graph, ends: list[tuple[int, Operand]]) -> list[tuple[int, Operand]]:

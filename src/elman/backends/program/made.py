@@ -36,9 +36,12 @@ def broadcast(*shapes: Shape) -> Shape:
         width = max(len(shape), len(result))
         pairs = zip((1,) * (width - len(shape)) + shape, (1,) * (width - len(result)) + result, strict=True)
         both = [(a, b) for a, b in pairs]
-        if any(a != b and 1 not in (a, b) for a, b in both):
+        wide = tuple(b if a == 1 else a for a, b in both)
+        named = [each for each in wide if each != 1]
+        # A size that is there twice would be an outer product, of every unit with every other.
+        if any(a != b and 1 not in (a, b) for a, b in both) or len(set(named)) < len(named):
             refuse(f"does not run an operation on tensors of shape {_shown(shape)} and {_shown(result)}")
-        result = tuple(b if a == 1 else a for a, b in both)
+        result = wide
     return result
 
 
