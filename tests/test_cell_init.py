@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import elman
+import own_cells
 
 
 class Filling(elman.Cell):
@@ -62,3 +63,11 @@ class Misfilling(Filling):
 def test_an_init_that_fails_is_told_by_its_parameter(filling: elman.Cell, words: str) -> None:
     with pytest.raises(RuntimeError, match=words):
         elman.Recurrent(filling, 3, 4)
+
+
+def test_a_network_is_built_on_the_meta_device_and_in_inference_mode() -> None:
+    assert elman.Recurrent(own_cells.Peephole(), 3, 4, device="meta").p_i_l0.is_meta
+    with torch.device("meta"):
+        assert elman.Recurrent(own_cells.Peephole(), 3, 4).p_i_l0.is_meta
+    with torch.inference_mode():
+        elman.Recurrent(own_cells.Peephole(), 3, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,7 +33,36 @@ DECLARED = {
         TypeError,
         r"expected cell to be an elman.Cell, got the class Peephole: make one with Peephole\(\)",
     ),
-    "no cell": (lambda: "cell", TypeError, "expected cell to be an elman.Cell, got 'cell': derive its class from elman.Cell"),
+    "no cell": (lambda: "cell", TypeError, r"to be an elman.Cell, got 'cell': pass the cell itself, such as elman.zoo.MGU\(\)"),
+    "a size": (lambda: 10, TypeError, r"elman.Cell, got 10: the cell comes first, elman.Recurrent\(cell, input_size, hidden_size\)"),
+    "a module": (lambda: torch.nn.Linear(2, 3), TypeError, "derive its class from elman.Cell"),
+    "a list of sizes": (
+        lambda: cell(fine, parameters={"q": ["H", "H"]}),
+        ValueError,
+        r"got \['H', 'H'\]: for a matrix, name 'q' in recurrent_gates and write r\('q', v\)",
+    ),
+    "two units": (lambda: cell(fine, parameters={"q": "HxH"}), ValueError, "got 'HxH': for a matrix, name 'q' in recurrent_gates"),
+    "a set as a size": (lambda: cell(fine, step_inputs={"q": {"H"}}), ValueError, r"got {'H'}: write {'q': ''} for one number"),
+    "swapped": (
+        lambda: cell(lambda self, r, x, s, p: (s.h, s.c)),
+        TypeError,
+        r"step to take \(x, r, s, p\), got \(r, x, s, p\): they come in this order, whatever you call them$",
+    ),
+    "swapped with draws": (
+        lambda: cell(lambda self, x, r, s, d, p: (s.h, s.c), draws={"u": "step"}),
+        TypeError,
+        r"step to take \(x, r, s, p, d\), got \(x, r, s, d, p\): they come in this order",
+    ),
+    "parameters in short": (lambda: cell(fine, params={"q": "H"}), ValueError, "got params: did you mean parameters"),
+    "an option called step": (lambda: with_option("step", 2), ValueError, "other names for the options of Mine, got 'step'"),
+    "an option called shapes": (lambda: with_option("shapes", (3, 4)), ValueError, "other names for the options of Mine, got 'shapes'"),
+    "an option called init": (lambda: with_option("init", lambda: None), ValueError, "other names for the options of Mine, got 'init'"),
+    "an option called name": (lambda: with_option("name", [1.5]), ValueError, "expected Mine without an attribute name"),
+    "a wrapper of one's own": (
+        lambda: with_option("cell", elman.zoo.MGU(), gates=()),
+        ValueError,
+        r"to have a parameter, got none: derive it from elman.cells.Wrapper, which has those of MGU\(\)$",
+    ),
     "a network's name": (lambda: "lstm", TypeError, r"got 'lstm': an LSTM is elman.LSTM\(input_size, hidden_size\), one step"),
     "a network's class": (lambda: elman.GRU, TypeError, r"got the class GRU: a GRU is elman.GRU\(input_size, hidden_size\), one"),
     "a network": (lambda: elman.RNN(2, 3), TypeError, r"got RNN\(2, 3\): an RNN is elman.RNN\(input_size, hidden_size\), one"),
@@ -98,6 +128,12 @@ DECLARED = {
 }
 
 
+def with_option(name: str, value: Any, **declared: Any) -> elman.Cell:
+    made = cell(fine, **declared)
+    setattr(made, name, value)
+    return made
+
+
 @pytest.mark.parametrize(("make", "error", "words"), DECLARED.values(), ids=DECLARED)
 def test_what_is_wrong_with_a_declaration_is_said(make: Any, error: type[Exception], words: str) -> None:
     for module in (elman.Recurrent, elman.RecurrentCell):
@@ -128,7 +164,7 @@ BESIDE = {
     "missing": ({"dt": DT}, TypeError, "expected mask, which Decay needs at every step, got none: pass it by name, mask=..."),
     "unknown": ({"dt": DT, "mask": MASK, "to": DT}, TypeError, "expected no argument to, got one: the cell is Decay, whose .* dt, mask"),
     "kind": ({"dt": [1.0], "mask": MASK}, TypeError, "expected dt to be a tensor, got list$"),
-    "a number": ({"dt": 0.1, "mask": MASK}, TypeError, r"dt to be a tensor, got float: for the same .* pass x.new_full\(\(5, 2\), 0.1\)$"),
+    "a number": ({"dt": 0.1, "mask": MASK}, TypeError, r"dt to be a tensor, got float: for the same .* pass torch.full\(\(5, 2\), 0.1\)$"),
     "of each step": (
         {"dt": DT[:, 0], "mask": MASK},
         RuntimeError,
@@ -220,6 +256,29 @@ def test_a_step_input_given_by_place_is_told_where_there_are_two_states(given: T
         elman.Recurrent(own_cells.Peephole(), 3, 4)(x, given)
 
 
+def test_a_step_input_that_is_given_is_not_what_hx_was_meant_for() -> None:
+    with pytest.raises(TypeError, match="pass mask by name"):
+        elman.Recurrent(TimedOfTwo(), 3, 4)(X, MASK, dt=DT)
+    with pytest.raises(TypeError, match=r"hx to be a tuple \(h_0, c_0\), got Tensor$"):
+        elman.Recurrent(TimedOfTwo(), 3, 4)(X, torch.zeros(1, 2, 4), dt=DT, mask=MASK)
+
+
+def test_the_number_that_a_hint_names_is_made_as_it_says() -> None:
+    net, x = elman.Recurrent(Timed(), 3, 4, dtype=torch.float64), X.double()
+    with pytest.raises(TypeError, match="for the same number everywhere") as caught:
+        net(x, dt=0.5, mask=MASK.double())
+    made = eval(str(caught.value).partition(" pass ")[2])
+    assert torch.equal(net(x, dt=made, mask=MASK.double())[0], net(x, dt=torch.full((5, 2), 0.5).double(), mask=MASK.double())[0])
+    for number in (math.nan, math.inf, "0.5", None):
+        with pytest.raises(TypeError, match=f"expected dt to be a tensor, got {type(number).__name__}$"):
+            net(x, dt=number, mask=MASK.double())
+
+
+def test_a_shape_that_could_be_repeated_either_way_gets_no_hint() -> None:
+    with pytest.raises(RuntimeError, match=r"expected dt of shape \(2, 2\), \(T, B\), got \(2,\)$"):
+        elman.Recurrent(Timed(), 3, 4)(torch.zeros(2, 2, 3), dt=torch.zeros(2), mask=torch.zeros(2, 2, 4))
+
+
 def test_names_that_differ_in_capitals_are_told() -> None:
     class Scaled(elman.Cell):
         gates = ("z",)
@@ -278,10 +337,12 @@ def test_a_trial_draws_no_random_number_of_the_callers() -> None:
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        (lambda self, x, r, s, p: (s.h + r, s.c), r"compute with tensors, got r itself \(at .*\): name what you need of it, write r.n or"),
+        (lambda self, x, r, s, p: (s.h + r, s.c), r"compute with tensors, got r itself \(at .*\): name what you need of it, write r.f or"),
         (lambda self, x, r, s, p: (s.h + r["n"], s.c), "compute with tensors, got r itself"),
         (lambda self, x, r, s, p: (s.h + r("n"), s.c), "compute with tensors, got r itself"),
-        (lambda self, x, r, s, p: (torch.tanh(x), s.c), "got x, s or p itself .*: name what you need of it, write x.n"),
+        (lambda self, x, r, s, p: (torch.tanh(x), s.c), r"got x itself .*: name what you need of it, write x\.f$"),
+        (lambda self, x, r, s, p: (torch.sigmoid(s), s.c), r"got s itself .*, write s\.h$"),
+        (lambda self, x, r, s, p: (s.h * x["f"], s.c), r"got x itself .*, write x\.f, or getattr\(x, name\)$"),
     ],
 )
 def test_an_argument_in_place_of_what_it_holds_is_said(step: Any, words: str) -> None:

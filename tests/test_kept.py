@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import array
 import copy
+import functools
+import math
 import pickle
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import torch
@@ -27,7 +31,7 @@ def build(made: Any) -> elman.Recurrent[Any]:
 
 
 def refused(name: str) -> Any:
-    words = rf"expected the step of Mine not to change the cell or what it reads, got {name} changed \(at {__file__}:\d+\): keep .* trace"
+    words = rf"expected the step of Mine not to change the cell or what it reads, got {name} changed \(at {__file__}:\d+\): make .* trace"
     return pytest.raises(RuntimeError, match=words)
 
 
@@ -62,6 +66,114 @@ def test_a_step_that_changes_what_the_cell_holds_is_refused(name: str) -> None:
     made.kept = make()
     with refused("kept"):
         build(made)
+
+
+@dataclass
+class Slots:
+    __slots__ = ("last",)
+    last: Any
+
+
+HOLDERS: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any]]] = {
+    "slots": (lambda: Slots(None), lambda kept, h: setattr(kept, "last", h)),
+    "a bound method": (lambda: [].append, lambda kept, h: kept(h)),
+    "a partial": (lambda: functools.partial(list.append, []), lambda kept, h: kept(h)),
+    "a function": (lambda: _appending([]), lambda kept, h: kept(h)),
+}
+
+
+def _appending(values: list[Any]) -> Callable[[Any], None]:
+    return lambda h: values.append(h)
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_so_is_one_that_changes_it_by_way_of_something_else(name: str) -> None:
+    make, write = HOLDERS[name]
+
+    def step(self, x, r, s, p):
+        write(self.kept, x.f + r.f)
+        return s.h * x.n, s.c * r.n
+
+    made = cell(step)
+    made.kept = make()
+    with refused("kept"):
+        build(made)
+
+
+def test_two_of_one_name_are_both_looked_at() -> None:
+    class Upper(elman.Cell):
+        gates = ("n",)
+        log: ClassVar[list[Any]] = []
+
+        def step(self, x, r, s, p):
+            self.log.append(s.h)
+            return torch.tanh(x.n + r.n)
+
+    class Mine(Upper):
+        log: ClassVar[list[Any]] = []
+
+    with refused("log"):
+        build(Mine())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [lambda h: tuple(h.shape), lambda h: str(h.device), lambda h: h.device, lambda h: math.nan, lambda h: h.dtype, lambda h: (1, [2])],
+    ids=["a shape", "words", "a device", "NaN", "a dtype", "a tuple with a list"],
+)
+def test_what_is_written_again_as_it_was_is_no_change(value: Callable[[Any], Any]) -> None:
+    same = value(torch.ones(2, 4))
+
+    def step(self, x, r, s, p):
+        self.kept["value"] = same if isinstance(same, tuple) and same[0] == 1 else value(x.f)
+        return s.h * x.n, s.c * r.n
+
+    made = cell(step)
+    made.kept = {}
+    build(made)
+
+
+class Attributes:
+    """Has whatever it is asked for."""
+
+    __slots__ = ("data",)
+    __module__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.data = {"a": 1}
+
+    def __getattr__(self, name: str) -> Any:
+        return self.data[name]
+
+
+@pytest.mark.parametrize("make", [Attributes, lambda: [(k, str(k)) for k in range(300_000)]], ids=["an object", "much"])
+def test_what_lies_beside_the_step_is_not_stirred(make: Callable[[], Any]) -> None:
+    def step(self, x, r, s, p):
+        return s.h * self.scale, s.c
+
+    made = cell(step)
+    made.scale, made.kept = torch.ones(4), make()
+    build(made)
+
+
+def test_threads_may_build_cells_that_note_where_they_are_made() -> None:
+    class Noted(elman.Cell):
+        gates = ("n",)
+        made: ClassVar[list[int]] = []
+
+        def __init__(self, option: torch.Tensor) -> None:
+            self.option = option
+            self.made.append(1)
+
+        def step(self, x, r, s, p):
+            return torch.tanh(x.n + r.n) * self.option
+
+    def build_some(_: int) -> None:
+        for _ in range(10):
+            build(Noted(torch.ones(4)))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(build_some, range(4)))
 
 
 def appends_to_a_global(self, x, r, s, p):
@@ -168,5 +280,5 @@ def test_a_step_that_changes_what_no_list_shows_is_refused() -> None:
         seen.append(1.0)
         return s.h, s.c
 
-    with pytest.raises(RuntimeError, match=r"the cell or what it reads, got a change at each step \(at .*\): keep .* with trace"):
+    with pytest.raises(RuntimeError, match=r"the cell or what it reads, got a change at each step \(at .*\): make .* with trace"):
         build(cell(records))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 import elman
 import sentences
+from elman.cells.by_name import cell_by_name
 from elman.cli.app import app
 from elman.cli.frame import language_asked_for
 from elman.cli.help import WrappedText
@@ -23,6 +25,7 @@ from elman.train.features import features
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 CHINESE = re.compile("[\u4e00-\u9fff]")
 # What has no word in it but names.
@@ -244,6 +247,38 @@ def test_a_warning_is_translated() -> None:
     result = CliRunner().invoke(app, ["explain", "rnn", "--dropout", "0.5", "--no-time", "--lang", "zh"])
     assert result.stderr.startswith("elman：警告：num_layers=1 时 dropout=0.5 不生效")
     assert left_in_english(result.stderr) == []
+
+
+CELLS = {
+    "unused": "def step(self, x, r, s, p):\n        return x.f + r.f",
+    "one unused": "parameters = {'q': 'H'}\n    def step(self, x, r, s, p):\n        return x.f + r.f + x.g + r.g",
+    "mixes": "def step(self, x, r, s, p):\n        return (x.f + r.f + x.g + r.g).softmax(0)",
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_warning_of_a_cell_is_translated(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"import elman\nclass Mine(elman.Cell):\n    gates = ('f', 'g')\n    {CELLS[name]}\n", encoding="utf-8")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        elman.Recurrent(cell_by_name(f"{path}:Mine"), 3, 4)
+    with speaking("zh"):
+        said = translated(str(caught[0].message))
+    assert f"（位于 {path}:" in said
+    assert left_in_english(said.replace(str(path), "")) == []
+    assert said.count("(") == said.count(")")
+    assert said.count("（") == said.count("）")
+
+
+@pytest.mark.parametrize("declared", ["parameters", "step_inputs", "draws"])
+def test_the_code_in_a_translated_hint_is_left_as_it_is(declared: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        elman.Recurrent(type("Mine", (elman.Cell,), {"gates": ("f",), declared: ["q"], "step": lambda self, x, r, s, p: s.h})(), 3, 4)
+    with speaking("zh"):
+        said = translated(str(caught.value))
+    assert re.search(r"请写 \{'q': '\w*'\} 表示.*\{'q': '\w*'\} 表示", said)
+    assert left_in_english(said) == []
 
 
 def test_english_that_is_left_is_seen() -> None:

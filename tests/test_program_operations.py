@@ -216,6 +216,9 @@ ROWS: dict[str, Callable[..., Any]] = {
     "new axes": lambda a, b, h, w, q, dt: (
         a[:] * b.mean(-1)[:, None] + w[None] * b[...] + w.unsqueeze(0)[:, :] + a[:, :] * q[None, None] + dt[..., :] * b.sum(-1)[..., None]
     ),
+    "new axes at either side": lambda a, b, h, w, q, dt: (
+        a[..., :, :] * w[None, ..., :] + b * w.unsqueeze(-2) + w[..., None, :] + b.sum(-1)[..., :, None] * a + q[()] * a
+    ),
     "a vector as a row": lambda a, b, h, w: a * w[None].sum(-1, keepdim=True) + F.layer_norm(w[None, :], a.shape[-1:]),
     "mean of the same": lambda a, b: a * b.mean(-1, keepdim=True).expand_as(a).mean(-1, keepdim=True),
     "sum of a constant": lambda a, b: a * torch.full_like(b, 0.5).sum(-1, keepdim=True),

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from elman import Cell
-from elman.backends.program.stand_in import NotRecordedError
+from elman.backends.program.stand_in import NotRecordedError, Value
 from program_steps import arguments, assert_same, by_program, by_torch, gradients, program
 
 if TYPE_CHECKING:
@@ -92,6 +92,19 @@ def _branch(x: Any, r: Any, s: Any, p: Any) -> Any:
     return x.a if x.a.sum() > 2 else x.b
 
 
+class Wordless:
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def _raises(words: object) -> Callable[..., Any]:
+    def step(x: Any, r: Any, s: Any, p: Any) -> Any:
+        x.a.shape  # noqa: B018 - that it was asked for is not what is wrong
+        raise TypeError(words) if isinstance(x.a, Value) else AssertionError
+
+    return step
+
+
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "an operation": (lambda x, r, s, p: torch.cumsum(x.a, -1), "does not run the operation cumsum"),
     "a method": (lambda x, r, s, p: x.a.cumsum(-1), "does not run the operation cumsum"),
@@ -118,6 +131,13 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
         "does not run a step that makes a tensor of a given size",
     ),
     "sizes given": (lambda x, r, s, p: x.a * torch.ones(x.a.shape), "does not run a step that makes a tensor of a given size"),
+    "sizes given by place": (
+        lambda x, r, s, p: x.a * torch.zeros(x.a.shape[0], 1),
+        "does not run a step that makes a tensor of a given size",
+    ),
+    "a size given, in words of one's own": (_raises("Size of things"), "does not run a step with TypeError (Size of things)"),
+    "an error of many words": (_raises("word " * 50), f"does not run a step with TypeError ({'word ' * 20}...)"),
+    "an error of no words": (_raises(Wordless()), "does not run a step with TypeError"),
     "a size compared": (lambda x, r, s, p: x.a if x.a.shape[1] == 4 else x.b, "does not run a step that computes with the size H"),
     "a function of NumPy": (lambda x, r, s, p: np.tanh(x.a), "does not run a step with TypeError ("),
     "an attribute set": (lambda x, r, s, p: setattr(x.a, "grad", None), "does not run a step with FrozenInstanceError ("),

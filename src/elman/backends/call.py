@@ -193,7 +193,7 @@ def readable_if_plain(
     x: Tensor, states: States, params: Sequence[Tensor], spans: Spans
 ) -> tuple[Tensor, States, tuple[Tensor, ...], Spans] | None:
     """``readable_operands`` of what nobody has checked; None, too, if something is no plain tensor."""
-    there = (x, *(states or ()), *params, *(t for t in spans.tensors() if t is not None))
+    there = (x, *(states or ()), *params, *(spans.step_inputs or ()))  # there are no other spans in such a call
     return readable_operands(x, states, params, spans) if are_plain(*there) else None
 
 

@@ -71,20 +71,26 @@ class RecurrentParts(Values):
         return part
 
 
+def declared(cell: Cell) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """What a cell declares: what its step calls it, where it is declared, and the names."""
+    return (
+        ("x", "input_gates or step_inputs", (*cell.input_gates, *cell.step_inputs)),
+        ("r", "recurrent_gates", tuple(cell.recurrent_gates)),
+        ("s", "states", tuple(cell.states)),
+        ("p", "parameters", tuple(cell.parameters)),
+        ("d", "draws", tuple(cell.draws)),
+    )
+
+
 def missing(role: str, cell: Cell, name: str) -> str:
     """The message for a name that a step asks of one of its arguments but the cell does not declare."""
-    declared = {
-        "x": ("input_gates or step_inputs", (*cell.input_gates, *cell.step_inputs)),
-        "r": ("recurrent_gates", cell.recurrent_gates),
-        "s": ("states", cell.states),
-        "p": ("parameters", tuple(cell.parameters)),
-        "d": ("draws", tuple(cell.draws)),
-    }
-    where, names = declared[role]
+    where, names = next((where, names) for each, where, names in declared(cell) if each == role)
     there = ", ".join(f"{role}.{each}" for each in names) or f"nothing of {role}"
     gate = role in ("x", "r") and name in cell.gates  # it may lack this part alone
-    elsewhere = [] if gate else [other for other, (_, names) in declared.items() if name in names]
-    hint = f"write {elsewhere[0]}.{name}, as it is declared" if elsewhere else f"declare {name!r} in {where}"
+    elsewhere = [] if gate else [other for other, _, names in declared(cell) if name in names]
+    hint = f"declare {name!r} in {where}"
+    if elsewhere:
+        hint = f"write {elsewhere[0]}.{name}, as it is declared, or {hint}"
     if not gate and not elsewhere and (close := closest(name, names)):
         hint = f"write {role}.{close}, or declare {name!r} in {where}"
     return f"expected the step of {type(cell).__name__} to use {there}, got {role}.{name}: {hint}"
@@ -180,7 +186,8 @@ def as_states(cell: Cell, returned: Any) -> tuple[Tensor, ...]:
         raise TypeError(f"expected the step of {kind} to return tensors, its states {names}, got {got}: return the states after the step")
     if len(after) != len(cell.states):
         raise RuntimeError(
-            f"expected the step of {kind} to return {len(cell.states)} states, {names}, got {len(after)}: "
+            f"expected the step of {kind} to return {len(cell.states)} {'state' if len(cell.states) == 1 else 'states'}, {names}, "
+            f"got {len(after)}: "
             "return a tensor for each name in states, in their order"
         )
     return tuple(after)

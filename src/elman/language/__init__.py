@@ -73,10 +73,22 @@ def translated(line: str) -> str:
         if match := pattern.fullmatch(line):
             return sentence.format(**{name: translated(value) for name, value in match.groupdict().items()})
     for english, chinese in _JOINTS:
-        parts = line.split(english)
+        parts = _split(line, english)
         if len(parts) > 1 and (parts_translated := [translated(part) for part in parts]) != parts:
             return chinese.join(parts_translated)
     return line
+
+
+def _split(line: str, joint: str) -> list[str]:
+    """The parts between joints, but for those inside braces: in {'a': 'H'} there is none."""
+    parts, depth = [""], 0
+    for piece in re.split(f"([{{}}]|{re.escape(joint)})", line):
+        depth += (piece == "{") - (piece == "}" and depth > 0)
+        if piece == joint and not depth:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
 
 
 def language_of(environment: Mapping[str, str] = os.environ) -> str:
@@ -112,7 +124,8 @@ def _patterns(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
             for literal, name, _form, _conversion in pieces:
                 pattern += re.escape(literal)
                 if name is not None:
-                    pattern += f"(?P={name})" if name in seen else f"(?P<{name}>.*?)"
+                    what = r"(?:(?!\): ).)*?" if name == "place" else ".*?"  # nothing of the next sentence
+                    pattern += f"(?P={name})" if name in seen else f"(?P<{name}>{what})"
                     seen.add(name)
             patterns.append((sum(len(piece[0]) for piece in pieces), re.compile(pattern, re.DOTALL), re.sub(r":[^{}]*}", "}", translation)))
     return tuple((pattern, translation) for _length, pattern, translation in sorted(patterns, key=lambda one: -one[0]))

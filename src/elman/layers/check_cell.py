@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from elman.cells import BY_NAME, Cell, Wrapper
-from elman.cells.cell import options_of
+from elman.cells.cell import options_of, place_of
 from elman.cells.closest import closest
 from elman.layers.errors import brief
 from elman.layers.options import as_int
-from elman.layers.try_step import try_step
+from elman.layers.try_step import Findings, try_step
 from elman.layers.uses import unused_words
 
 MOST_UNITS = 2**16  # of a step that is tried
@@ -52,50 +52,76 @@ def as_cell(cell: object, hidden_size: object, device: torch.device | str | None
             it was given, changes the cell or what it reads, or gives other numbers the second time.
 
     Warns:
-        UserWarning: the step does not use all that the cell declares.
+        UserWarning: the states after the step do not depend on all that the cell declares, or a sequence's on the others of the batch.
     """
+    checked, warned = _checked(cell, hidden_size, device, dtype)
+    for sentence in warned:
+        warnings.warn(sentence, stacklevel=3)
+    return checked
+
+
+def _checked(
+    cell: object, hidden_size: object, device: torch.device | str | None, dtype: torch.dtype | None
+) -> tuple[Cell, dict[str, None]]:
+    """The cell, and what to warn of."""
     if not isinstance(cell, Cell):
         if isinstance(cell, type) and issubclass(cell, Cell):
             raise TypeError(f"expected cell to be an elman.Cell, got the class {cell.__name__}: make one with {cell.__name__}()")
         raise TypeError(f"expected cell to be an elman.Cell, {_got_instead(cell)}")
-    if type(cell) is BY_NAME.get(cell.name):
-        return cell
-    if isinstance(cell, Wrapper):
-        as_cell(cell.cell, hidden_size, device, dtype)
+    if type(cell) is BY_NAME.get(str(cell.name)):  # whatever somebody has put there
+        return cell, {}
+    sentences = _checked(cell.cell, hidden_size, device, dtype)[1] if isinstance(cell, Wrapper) else {}
     _check_declarations(cell)
     if not torch._C._len_torch_dispatch_stack() and not torch.compiler.is_compiling():  # numbers may be unknown there
         sizes = min(max(as_int(hidden_size) or 1, 1), MOST_UNITS), device, dtype
-        unused = try_step(cell, *sizes)
-        if isinstance(cell, Wrapper) and type(cell.cell) is not BY_NAME.get(cell.cell.name):  # which has been warned of
-            unused -= try_step(cell.cell, *sizes)
-        if unused:
-            warnings.warn(unused_words(cell, unused), stacklevel=3)
-    return cell
+        found = try_step(cell, *sizes)
+        if isinstance(cell, Wrapper) and sentences:  # of the cell inside
+            inside = try_step(cell.cell, *sizes)
+            found = Findings(found.unused - inside.unused, found.mixes and not inside.mixes)
+        if found.unused:
+            sentences[unused_words(cell, found.unused)] = None
+        if found.mixes:
+            sentences[_mixes_words(cell)] = None
+    return cell, sentences
+
+
+def _mixes_words(cell: Cell) -> str:
+    return (
+        f"expected the step of {type(cell).__name__} to treat each sequence by itself, got results that depend on the others of the batch"
+        f"{place_of(cell)}: compute over the last axis, with dim=-1"
+    )
 
 
 def _got_instead(cell: object) -> str:
     """What came that is not a cell, and how to mend it: the network itself where a built-in one is named, by its class or in a word."""
+    if isinstance(cell, int):
+        return f"got {cell}: the cell comes first, elman.Recurrent(cell, input_size, hidden_size)"
     kind = cell if isinstance(cell, type) else type(cell)
     got = f"got the class {kind.__name__}" if kind is cell else f"got {brief(cell)}"
     name = str(cell).upper() if isinstance(cell, str) else kind.__name__.removesuffix("Cell")
     if name not in ("RNN", "GRU", "LSTM") or not (isinstance(cell, str) or issubclass(kind, (nn.RNNBase, nn.RNNCellBase))):
-        return f"{got}: derive its class from elman.Cell"
+        return (
+            f"{got}: pass the cell itself, such as elman.zoo.MGU()" if isinstance(cell, str) else f"{got}: derive its class from elman.Cell"
+        )
     article, sizes = "a" if name == "GRU" else "an", "(input_size, hidden_size)"
     return f"{got}: {article} {name} is elman.{name}{sizes}, one step of it elman.{name}Cell{sizes}"
 
 
 def _check_declarations(cell: Cell) -> None:
     kind = type(cell).__name__
-    if not callable(getattr(cell, "step", None)):
+    if not callable(getattr(type(cell), "step", None)):
         raise TypeError(f"expected {kind} to have a method step, got none: write def step(self, x, r, s, p)")
     for name in ("name", "saved", "sums", "traced", "equations"):
         if getattr(cell, name) != (cell.gates if name == "traced" else getattr(Cell, name)):
             raise ValueError(f"expected {kind} without an attribute {name}, which cells with kernels have: call it by another name")
     for name in sorted(set(dir(type(cell))) - _OF_ALL):
         value = getattr(type(cell), name, None)
-        if isinstance(value, (tuple, list, dict)) and (meant := difflib.get_close_matches(name, _DECLARED, 1, 0.85)):
+        known = "parameters" if name in ("param", "params") else name
+        if isinstance(value, (tuple, list, dict)) and (meant := difflib.get_close_matches(known, _DECLARED, 1, 0.85)):
             raise ValueError(f"expected the declarations of {kind} to be {', '.join(_DECLARED)}, got {name}: did you mean {meant[0]}?")
     for name, option in options_of(cell).items():
+        if name in ("shapes", "init") or (name == "step" and not callable(option)):
+            raise ValueError(f"expected other names for the options of {kind}, got {name!r}, which is already in use")
         if _trains(option):
             raise TypeError(
                 f"expected {kind} to declare what it trains, got {name}, which no network of the cell would have among its parameters: "
@@ -121,13 +147,15 @@ def _check_declarations(cell: Cell) -> None:
             key = given[0] if given and isinstance(given[0], str) else "name"
             raise TypeError(f"expected {kind}.{name} to be a dict, got {brief(declared)}: write {_examples(key, sizes)}")
         for key, size in declared.items():
-            if size not in sizes:
+            if size not in tuple(sizes):
                 words = f"expected {kind}.{name} to have {' or '.join(map(repr, sizes))} for {key!r}, got {brief(size)}"
-                if name == "parameters" and isinstance(size, (tuple, list)):
+                if name == "parameters" and (isinstance(size, (tuple, list)) or str(size).upper().count("H") > 1):
                     raise ValueError(f"{words}: for a matrix, name {key!r} in recurrent_gates and write r({key!r}, v)")
                 raise ValueError(f"{words}: write {_examples(key, sizes)}")
     if not cell.input_gates and not cell.recurrent_gates and not cell.parameters:
-        raise ValueError(f"expected {kind} to have a parameter, got none: name its gates in gates")
+        inner = next((option for option in options_of(cell).values() if isinstance(option, Cell)), None)
+        hint = "name its gates in gates" if inner is None else f"derive it from elman.cells.Wrapper, which has those of {inner!r}"
+        raise ValueError(f"expected {kind} to have a parameter, got none: {hint}")
     for where in _DECLARED:
         _check_names(f"{kind}.{where}", tuple(getattr(cell, where)))
     for where, names, taken in (
@@ -148,6 +176,10 @@ def _check_declarations(cell: Cell) -> None:
         elif "d" in taken:
             hint = "name random numbers in draws to get d, too"
         raise TypeError(f"expected {kind}.step to take ({', '.join(arguments)}), got ({', '.join(taken)}): {hint}") from None
+    taken = tuple(signature.parameters)
+    if any(name in arguments and name != at for name, at in zip(taken, arguments, strict=False)):
+        words = f"expected {kind}.step to take ({', '.join(arguments)}), got ({', '.join(taken)})"
+        raise TypeError(f"{words}: they come in this order, whatever you call them")
 
 
 def _examples(key: object, sizes: dict[str, str]) -> str:
@@ -173,4 +205,6 @@ def _check_names(where: str, names: tuple[Any, ...]) -> None:
 
 
 def _comma(names: object) -> str:
-    return f": write ({names!r},)" if isinstance(names, str) else ""
+    if not isinstance(names, str):
+        return ""
+    return f": write ({names!r},)" + (f" or {tuple(names)!r}" if 1 < len(names) <= 4 and names.isalpha() else "")

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 # Where the code is that calls a cell's, or that it calls.
 _ROOM = os.path.dirname(__file__)
-_NOT_OF_CELLS = os.path.dirname(torch.__file__), _ROOM, os.path.join(os.path.dirname(_ROOM), "cells", "values.py")
+_NOT_OF_CELLS = (
+    os.path.join(os.path.dirname(torch.__file__), ""),
+    os.path.join(_ROOM, ""),
+    os.path.join(os.path.dirname(_ROOM), "cells", "values.py"),
+)
 
 ARRAYS = (Tensor, np.ndarray)
 

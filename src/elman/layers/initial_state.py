@@ -10,18 +10,19 @@ from torch import Tensor
 from elman.layers.errors import and_torchs, check_layout, check_like, wrong_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from elman.backends import Stack
 
 
-def as_states(names: Sequence[str], hx: Any, step_inputs: Iterable[str] = ()) -> tuple[Tensor, ...] | None:
+def as_states(names: Sequence[str], hx: Any, step_inputs: Iterable[str] = (), given: Container[str] = ()) -> tuple[Tensor, ...] | None:
     """The states in a tuple; None if hx is. Checks only that there is one for each name.
 
     Args:
         names: what the states are called.
         hx: as the caller gave it.
-        step_inputs: the names of those that the caller could have meant.
+        step_inputs: the names of those that there are.
+        given: of these, the names of those that the caller gave.
 
     Raises:
         TypeError: there should be several, and hx is not a tuple.
@@ -33,7 +34,7 @@ def as_states(names: Sequence[str], hx: Any, step_inputs: Iterable[str] = ()) ->
         return (hx,)
     expected = f"a tuple ({', '.join(names)})"
     if not isinstance(hx, (tuple, list)):
-        meant = next(iter(step_inputs), None) if isinstance(hx, Tensor) else None
+        meant = next((name for name in step_inputs if name not in given), None) if isinstance(hx, Tensor) else None
         raise TypeError(f"{wrong_kind('hx', expected, hx)}{'' if meant is None else _by_name(meant)}")
     if _are_lengths(hx):
         raise TypeError(f"{wrong_kind('hx', expected, hx)} of integers: did you mean lengths=?")

@@ -93,8 +93,8 @@ class Recurrent(RecurrentModule[State]):
     ) -> None:
         """Build the network.
 
-        To find mistakes in the cell's step, it is tried on a small batch of arbitrary numbers. If it does not use all that the cell
-        declares, you get a warning.
+        To find mistakes in the cell's step, it is tried on a small batch of arbitrary numbers. You get a warning if its result does not
+        depend on all that the cell declares, or mixes the sequences of the batch.
 
         Args:
             cell: the equation of a step.
@@ -239,7 +239,7 @@ class Recurrent(RecurrentModule[State]):
         """
         if not isinstance(input, Tensor) and (node := recorded(self, input, hx, lengths=lengths, reset=reset, **step_inputs)) is not None:
             return node  # type: ignore[no-any-return]
-        states = None if hx is None else as_states(self._state_names, hx, self.stack.cell.step_inputs)
+        states = None if hx is None else as_states(self._state_names, hx, self.stack.cell.step_inputs, step_inputs)
         output, finals = self._run(input, states, lengths, reset, self._beside(step_inputs))
         return output, finals[0] if len(finals) == 1 else finals  # type: ignore[return-value]  # what State says of the cell
 
@@ -280,7 +280,7 @@ class Recurrent(RecurrentModule[State]):
         Raises:
             Exception: whatever a call raises for these arguments.
         """
-        states, given = as_states(self._state_names, state, self.stack.cell.step_inputs), x
+        states, given = as_states(self._state_names, state, self.stack.cell.step_inputs, step_inputs), x
         if isinstance(x, PackedSequence):
             x, lengths = self._unpacked(x, lengths)
         steps, states, params, spans = self._prepare(x, states, lengths, reset, self._beside(step_inputs))

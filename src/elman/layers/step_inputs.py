@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -65,8 +66,7 @@ def as_step_inputs(
     for name, size in stack.cell.step_inputs.items():
         value, shape = given[name], (*steps, stack.hidden_size) if size else tuple(steps)
         if not isinstance(value, Tensor):
-            hint = f": for the same at every step pass x.new_full({shape}, {value})" if isinstance(value, (int, float)) else ""
-            raise TypeError(f"{wrong_kind(name, 'a tensor', value)}{hint}")
+            raise TypeError(f"{wrong_kind(name, 'a tensor', value)}{_fill(value, shape, x)}")
         check_layout(name, value)
         if value.shape != shape:
             told = f"{axes}, H)" if size else f"{axes}{',' * (len(steps) == 1)})"
@@ -76,6 +76,15 @@ def as_step_inputs(
             value = value.unsqueeze(1)
         found.append(value.transpose(0, 1) if time == 1 else value)
     return tuple(found)
+
+
+def _fill(value: Any, shape: tuple[int, ...], x: Tensor) -> str:
+    """How to give one number for all."""
+    if torch.compiler.is_compiling() or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return ""
+    dtype = "" if x.dtype is torch.get_default_dtype() else f", dtype={x.dtype}"
+    device = "" if x.is_cpu else f", device={str(x.device)!r}"
+    return f": for the same number everywhere pass torch.full({tuple(shape)}, {float(value)}{dtype}{device})"
 
 
 def _mend(name: str, value: Tensor, shape: tuple[int, ...]) -> str:

@@ -5,11 +5,13 @@ It is taken twice on the same numbers, in plain torch: as in training, and, if t
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,80 +22,118 @@ from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError
 from elman.cells.cell import options_of, place_of
-from elman.cells.gates import tensors_in
-from elman.cells.values import Values, as_states, check_shapes, missing
+from elman.cells.values import Values, as_states, check_shapes, declared, missing
 from elman.layers.errors import brief, place_of_error, words_of
 from elman.layers.kept import Kept
 from elman.layers.uses import UseTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
     from elman.cells import Cell
 
 BATCH = 2
+_KEEP = "make what stays the same in __init__, keep what lasts from step to step in a state, and look at values with trace"
 _TRIES, _WHILE = 5, 0.02  # other threads may draw from Python's and NumPy's generators meanwhile, and in so many seconds
 
 
-# Steps that nothing was wrong with, and what they do not use.
-_passed: dict[Hashable, frozenset[str]] = {}
+class Findings(NamedTuple):
+    """What is odd about a step, though it may be meant.
+
+    Attributes:
+        unused: which of its arguments it does not use, as it calls them.
+        mixes: whether a sequence's result depends on the others of the batch.
+    """
+
+    unused: frozenset[str]
+    mixes: bool
 
 
-def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: torch.dtype | None) -> frozenset[str]:
+_passed: dict[Hashable, Findings] = {}
+_Sizes: TypeAlias = "tuple[int, torch.device, torch.dtype]"
+
+
+def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: torch.dtype | None) -> Findings:
     """Take a step of the cell with so many units and raise an error if something is wrong with it: see ``check_cell.as_cell``.
 
     Not if nothing was wrong with a cell whose step does the same.
-
-    Returns:
-        Which of its arguments the step does not use, as it calls them.
     """
     where = torch.device(device) if device is not None else torch.get_default_device()
     where = torch.device("cpu") if where.type == "meta" else where
     dtype = dtype or torch.get_default_dtype()
-    dtype = dtype if dtype is torch.float64 else torch.float32  # narrower ones lack operations on some devices
+    sizes = units, where, dtype if dtype is torch.float64 else torch.float32  # narrower ones lack operations on some devices
     try:
         for _ in range(2):  # what it makes once and keeps is there the second time
-            key = frozen_cell(cell), units, where, dtype
+            key = frozen_cell(cell), sizes
             if (passed := _passed.get(key)) is not None:
                 return passed
-            unused = _try(cell, units, where, dtype)
+            found = _try(cell, sizes)
             if frozen_cell(cell) == key[0]:
-                remember(_passed, key, unused)
-                return unused
+                remember(_passed, key, found)
+                return found
     except NotRecordedError:
-        return _try(cell, units, where, dtype)
+        return _try(cell, sizes)
     raise RuntimeError(
         f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change at each step"
-        f"{place_of(cell)}: keep what lasts from step to step in a state, and look at values with trace"
+        f"{place_of(cell)}: {_KEEP}"
     )
 
 
-def _try(cell: Cell, units: int, where: torch.device, dtype: torch.dtype) -> frozenset[str]:
-    """Which of its arguments the step does not use."""
-    unused = []
+def _try(cell: Cell, sizes: _Sizes) -> Findings:
+    results, unused = [], []
     with torch.inference_mode(False), torch.enable_grad():
         for training in (True, False) if cell.draws else (True,):
             options = options_of(cell)
             for _ in range(_TRIES):
                 generators = _generators()
-                first, _ = _step(cell, units, where, dtype, training)
+                first, _ = _step(cell, sizes, training)
                 kept = Kept(cell)
-                second, idle = _step(cell, units, where, dtype, training)
+                second, idle = _step(cell, sizes, training)
                 generators_now = _generators()
-                if generators_now == generators:
+                if generators_now == generators and kept.changed() is None:
                     break
             else:
                 time.sleep(_WHILE)
-                if _generators() == generators_now:
+                if generators_now != generators and _generators() == generators_now:
                     raise RuntimeError(_with_place(_draws(cell), place_of(cell)))
             _check_unchanged(cell, options, kept)
-            if not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)):
+            if not all(map(_are_equal, first, second)):
                 raise RuntimeError(
                     f"expected the step of {type(cell).__name__} to depend on its arguments alone, got other numbers the second time"
                     f"{place_of(cell)}: declare random numbers in draws, and what comes with every step in step_inputs"
                 )
+            results.append(first)
             unused.append(idle if training else idle | {f"d.{name}" for name in cell.draws})
-    return frozenset.intersection(*unused)
+        idle = frozenset.intersection(*unused)
+        if any(_changes(cell, sizes, results[0], partial(_replaced, idle, factor)) for factor in _OTHERS if idle):
+            idle = frozenset()
+        return Findings(idle, _changes(cell, sizes, [state[:1] for state in results[0]], _all_like_the_first))
+
+
+_OTHERS = (math.nan, -40.0)
+
+
+def _replaced(names: frozenset[str], factor: float, name: str, value: Tensor) -> Tensor:
+    """Other numbers for the arguments of these names."""
+    return value * factor - 1.0 if name in names else value
+
+
+def _all_like_the_first(name: str, value: Tensor) -> Tensor:
+    """A batch of the same sequence."""
+    return value if name.startswith("p.") else value[:1].expand_as(value).clone()
+
+
+def _changes(cell: Cell, sizes: _Sizes, states: Sequence[Tensor], change: Callable[[str, Tensor], Tensor]) -> bool:
+    """Whether other arguments change these states after a step, of the first of its sequences."""
+    try:
+        others, _ = _step(cell, sizes, True, change)
+    except Exception:
+        return True  # it is looked at
+    return not all(_are_equal(state, other[: len(state)]) for state, other in zip(states, others, strict=True))
+
+
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _generators() -> tuple[object, ...]:
@@ -116,13 +156,15 @@ def _check_unchanged(cell: Cell, options: dict[str, object], kept: Kept) -> None
     if changed is not None:
         raise RuntimeError(
             f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got {changed} changed{place_of(cell)}: "
-            "keep what lasts from step to step in a state, and look at values with trace"
+            f"{_KEEP}"
         )
 
 
-def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, training: bool) -> tuple[tuple[Tensor, ...], frozenset[str]]:
-    """The states after a step, and which of its arguments it does not use."""
-    numbers = _numbers(units, device, dtype, training)
+def _step(
+    cell: Cell, sizes: _Sizes, training: bool, change: Callable[[str, Tensor], Tensor] = lambda name, value: value
+) -> tuple[tuple[Tensor, ...], frozenset[str]]:
+    """The states after a step, and which of its arguments it does not use, as far as is seen. ``change`` makes others of its arguments."""
+    numbers = _numbers(*sizes, training)
 
     def named(names: Iterable[str]) -> dict[str, Tensor]:
         return {name: next(numbers) for name in names}
@@ -132,20 +174,17 @@ def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, trai
     columns = {name: each if cell.step_inputs[name] else each[:, :1] for name, each in named(cell.step_inputs).items()}
     parts = named(cell.recurrent_gates)
     own = {name: each[0] if cell.parameters[name] else each[0, 0] for name, each in named(cell.parameters).items()}
-    draws = named(cell.draws) if training else {}
+    plain = {"s": states, "x": gates | columns, "r": parts, "p": own, "d": named(cell.draws) if training else {}}
+    given = {role: {name: change(f"{role}.{name}", each) for name, each in values.items()} for role, values in plain.items()}
     arguments: list[Any] = [
-        Values("x", cell, (gates | columns).items()),
-        _TriedParts(cell, units, parts),
-        Values("s", cell, states.items()),
-        Values("p", cell, own.items()),
+        _ARGUMENTS["x"]("x", cell, given["x"].items()),
+        _TriedParts(cell, sizes[0], given["r"]),
+        _ARGUMENTS["s"]("s", cell, given["s"].items()),
+        _ARGUMENTS["p"]("p", cell, given["p"].items()),
     ]
     if cell.draws:
-        arguments.append(Values("d", cell, draws.items()) if training else None)
-    given = {"x": gates | columns, "r": parts, "p": own, "d": draws}
-    uses = UseTracker(
-        {f"{role}.{name}": each for role, values in given.items() for name, each in values.items()},
-        [*states.values(), *tensors_in(list(options_of(cell).values()))],
-    )
+        arguments.append(_ARGUMENTS["d"]("d", cell, given["d"].items()) if training else None)
+    uses = UseTracker({f"{role}.{name}": each for role, values in given.items() if role != "s" for name, each in values.items()})
     try:
         with uses, _Unwritten(cell), _Undrawn(cell) as undrawn:
             returned = cell.step(*arguments)
@@ -154,7 +193,7 @@ def _step(cell: Cell, units: int, device: torch.device, dtype: torch.dtype, trai
     except Exception as error:
         raise _told(cell, error, training) from error
     try:
-        after = check_shapes(cell, tuple(states.values()), as_states(cell, returned))
+        after = check_shapes(cell, tuple(given["s"].values()), as_states(cell, returned))
     except (RuntimeError, TypeError) as error:
         raise type(error)(_with_place(str(error), place_of(cell))) from None
     return after, uses.unused_by(after)
@@ -180,10 +219,21 @@ def _told(cell: Cell, error: Exception, training: bool) -> Exception:
     if isinstance(error, AttributeError) and str(error).startswith("expected the step"):
         return AttributeError(_with_place(str(error), place))
     words = words_of(error)
-    if isinstance(error, TypeError) and (given := re.search(rf"\b({_TriedParts.__name__}|{Values.__name__})\b", words)):
-        names, hint = ("r", "write r.n or r('n', v)") if given[1] == _TriedParts.__name__ else ("x, s or p", "write x.n")
-        mine = f"expected the step of {type(cell).__name__} to compute with tensors, got {names} itself{place}"
-        return TypeError(f"{mine}: name what you need of it, {hint}")
+    kind = type(cell).__name__
+    if isinstance(error, TypeError) and (given := re.search(rf"\b(?:Argument_([xspd])|{_TriedParts.__name__})\b", words)):
+        role = given[1] or "r"
+        names = [name for of, _, names in declared(cell) for name in names if of == role] or ["n"]
+        how = f"write {role}.{names[0]}" + (f" or r({names[0]!r}, v)" if role == "r" else "")
+        how += f", or getattr({role}, name)" if "subscriptable" in words else ""
+        return TypeError(f"expected the step of {kind} to compute with tensors, got {role} itself{place}: name what you need of it, {how}")
+    if isinstance(error, AttributeError) and (asked := re.search(rf"'{kind}' object has no attribute '(\w+)'", words)):
+        roles = [role for role, _, names in declared(cell) if asked[1] in names]
+        if roles:
+            mine = f"expected the step of {kind} to use {roles[0]}.{asked[1]}, as it is declared, got self.{asked[1]}{place}"
+            return AttributeError(f"{mine}: write {roles[0]}.{asked[1]}")
+        if asked[1] == "training":
+            mine = f"expected the step of {kind} to tell training by its draws, got self.training{place}"
+            return AttributeError(f"{mine}: declare draws and ask whether d is None, as it is in evaluation")
     if "call numpy()" in words:
         mine = f"expected the step of {type(cell).__name__} to use operations of torch, got one of NumPy{place}"
         return RuntimeError(f"{mine}: write it with torch, whose operations have gradients")
@@ -202,6 +252,10 @@ class _StepError(Exception):
     def __init__(self, kind: type[Exception], words: str) -> None:
         super().__init__(words)
         self.kind = kind
+
+
+# A set of values by the name of its role, so that errors about one tell which.
+_ARGUMENTS = {role: type(f"Argument_{role}", (Values,), {}) for role in "xspd"}
 
 
 class _TriedParts(Values):

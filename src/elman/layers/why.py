@@ -46,7 +46,9 @@ def why(
     """
     if not isinstance(rnn, RecurrentModule):
         raise wrong_module("layers or cells", rnn)
-    steps, states, params, spans = rnn._prepare(x, as_states(rnn._state_names, hx, rnn.stack.cell.step_inputs), lengths, reset, step_inputs)
+    steps, states, params, spans = rnn._prepare(
+        x, as_states(rnn._state_names, hx, rnn.stack.cell.step_inputs, step_inputs), lengths, reset, step_inputs
+    )
     if rnn.training and rnn.stack.cell.draws:
         spans = spans.replaced(draws=draw(rnn.stack, steps, spans.reset, torch.empty))  # of any numbers
     return explain(rnn.stack, steps, states, params, spans)

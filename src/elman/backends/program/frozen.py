@@ -46,12 +46,14 @@ def frozen_cell(cell: object) -> Hashable:
 
 
 def named_by(kind: type) -> list[tuple[str, object]]:
-    """What a cell's class defines, and what its step names, each with its name; of what cannot be followed the former alone."""
+    """What a cell's step names of its classes and of globals and closures, each with its name; of what cannot be followed the former."""
     said = [item for each in kind.__mro__[:-1] if not is_settled(each) for item in _said(each)]
+    names = _called(said)
+    called = [(name, value) for name, value in said if name in names]
     try:
-        return [*said, *_reach(kind, said).named()]
+        return [*called, *Reach([value for _, value in called], package_of(kind)).named()]
     except NotRecordedError:
-        return said
+        return called
 
 
 def holds_tensors(key: Hashable) -> bool:

@@ -9,7 +9,7 @@ import torch
 from elman.backends.program import differentiate
 from elman.backends.program.made import made, under
 from elman.backends.program.program import Opcode
-from elman.backends.program.stand_in import Size, Value, refuse
+from elman.backends.program.stand_in import UnknownSize, Value, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +79,7 @@ def _over_units(rule: Rule, value: Value, input: Value, *by: Value) -> Value:
 
 def _one_axis(shape: Any) -> int:
     sizes = shape if isinstance(shape, tuple | list) else (shape,)
-    if len(sizes) != 1 or not isinstance(sizes[0], int | Size):
+    if len(sizes) != 1 or not isinstance(sizes[0], int | UnknownSize):
         refuse("does not run a norm over more than the last axis")
     return -1
 

@@ -74,12 +74,12 @@ class Reach:
         found: list[Any] = [names.get(name) for names, name in self._places]
         for function in self.functions:
             found += function.__code__, function.__defaults__, function.__kwdefaults__
-        return found + [_content(cell) for cell in self._cells]
+        return found + [content_of(cell) for cell in self._cells]
 
     def named(self) -> list[tuple[str, Any]]:
         """The current contents of those that have a name, with it."""
         bound = [(function.__code__.co_freevars, function.__closure__ or ()) for function in self.functions]
-        cells = [(name, _content(cell)) for names, cells in bound for name, cell in zip(names, cells, strict=False)]
+        cells = [(name, content_of(cell)) for names, cells in bound for name, cell in zip(names, cells, strict=False)]
         return [(name, names.get(name)) for names, name in self._places] + cells
 
     def __bool__(self) -> bool:
@@ -95,7 +95,7 @@ class Reach:
             self._seen.add(id(thing))
             settled, cells = self._is_settled(thing.__globals__.get("__name__")), thing.__closure__ or ()
             for cell in cells:  # what torch.no_grad() wraps is bound in a function of torch's
-                self._follow(_content(cell))
+                self._follow(content_of(cell))
             if not settled:
                 self.functions.append(thing)
                 self._cells += cells
@@ -182,7 +182,7 @@ def codes_of(thing: object) -> Iterator[types.CodeType]:
 
 
 def package_of(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
+    return str(kind.__module__).partition(".")[0]
 
 
 def is_settled(kind: type) -> bool:
@@ -199,7 +199,7 @@ def _is_installed(package: str) -> bool:
     return "site-packages" in file or "dist-packages" in file
 
 
-def _content(cell: types.CellType) -> Any:
+def content_of(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # it is empty yet

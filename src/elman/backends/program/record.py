@@ -13,7 +13,16 @@ from torch.utils._python_dispatch import _disable_current_modes
 from elman.backends.program.made import made
 from elman.backends.program.operations import OPERATIONS
 from elman.backends.program.program import Opcode, Role
-from elman.backends.program.stand_in import NotRecordedError, Recording, Size, UnlikeStepsError, Value, refuse, take_refusal, where_raised
+from elman.backends.program.stand_in import (
+    NotRecordedError,
+    Recording,
+    UnknownSize,
+    UnlikeStepsError,
+    Value,
+    refuse,
+    take_refusal,
+    where_raised,
+)
 from elman.backends.program.verify import verify
 from elman.cells.cell import place_of
 from elman.cells.gates import GateFinder
@@ -109,7 +118,7 @@ def _recorded(cell: Cell, dtype: torch.dtype, draws: bool, said: torch.dtype | N
     except (NotRecordedError, UnlikeStepsError):
         raise
     except Exception as error:  # it runs with tensors, which was tried when the network was made
-        raise NotRecordedError(f"{_told(error)}, at {where_raised(error)}") from error
+        raise NotRecordedError(f"{_told(error, recording.asks_sizes)}, at {where_raised(error)}") from error
     if (caught := take_refusal()) is not None:
         raise caught
     after = [recording.value(each) for each in (returned if isinstance(returned, tuple | list) else (returned,))]
@@ -126,12 +135,20 @@ def _recorded(cell: Cell, dtype: torch.dtype, draws: bool, said: torch.dtype | N
     )
 
 
-def _told(error: Exception) -> str:
+_MOST_WORDS = 100
+
+
+def _told(error: Exception, asks_sizes: bool) -> str:
     """What a step does that raises an error with stand-ins alone."""
-    words = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, TypeError) and re.search(rf"\b{Size.__name__}\b", words):  # torch asks for numbers before it asks for an index
-        return "does not run a step that makes a tensor of a given size (torch.ones_like(v) makes one of v's)"
-    return f"does not run a step with {type(error).__name__} ({words})" if words else f"does not run a step with {type(error).__name__}"
+    kind = type(error).__name__
+    try:
+        words = (str(error).strip().splitlines() or [""])[0]
+    except Exception:
+        words = ""
+    if asks_sizes and isinstance(error, TypeError) and re.search(rf"\b{UnknownSize.__name__}\b|\(\) takes \d+ positional", words):
+        return "does not run a step that makes a tensor of a given size (use torch.ones_like(v), or a parameter that init fills)"
+    words = f"{words[:_MOST_WORDS]}..." if len(words) > _MOST_WORDS else words
+    return f"does not run a step with {kind} ({words})" if words else f"does not run a step with {kind}"
 
 
 _SHAPES: dict[tuple[Role, str], Shape] = {

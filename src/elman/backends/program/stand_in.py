@@ -51,6 +51,7 @@ class Recording:
     graph: Graph = field(default_factory=Graph)
     # Called with each operation's name, the stand-ins that it got and what it gave.
     listener: Callable[[str, list[Value], Value], None] = lambda name, operands, result: None
+    asks_sizes: bool = False
     _inside: bool = False  # of an operation that is made of others
     said: torch.dtype | None = None  # what its tensors say that they are, if not ``dtype``
     _under_autocast: bool = field(default_factory=lambda: torch.is_autocast_enabled("cpu"))
@@ -107,7 +108,7 @@ class Recording:
         return Value(self, self.graph.number(number), ())
 
 
-class Size:
+class UnknownSize:
     """The number of sequences or of units, which a program must not depend on."""
 
     def __init__(self, name: str) -> None:
@@ -117,7 +118,9 @@ class Size:
         return self.name
 
     def __eq__(self, other: object) -> bool:
-        return True if isinstance(other, Size) and self.name == other.name else _size_refuses(self)  # two sizes may be the same number
+        return (
+            True if isinstance(other, UnknownSize) and self.name == other.name else _size_refuses(self)
+        )  # two sizes may be the same number
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -131,14 +134,14 @@ def _is_in_function() -> bool:
     return frame is not None
 
 
-def _size_refuses(self: Size, *args: object) -> NoReturn:
+def _size_refuses(self: UnknownSize, *args: object) -> NoReturn:
     refuse(f"does not run a step that computes with the size {self.name}")
 
 
 for _name in ("index", "int", "float", "bool", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow", "neg"):
-    setattr(Size, f"__{_name}__", _size_refuses)
+    setattr(UnknownSize, f"__{_name}__", _size_refuses)
 for _name in ("floordiv", "mod", "lt", "le", "gt", "ge"):
-    setattr(Size, f"__{_name}__", _size_refuses)
+    setattr(UnknownSize, f"__{_name}__", _size_refuses)
 
 
 def _operator(name: str, swapped: bool = False) -> Callable[[Value, Any], Value]:
@@ -157,7 +160,7 @@ def _refusing(what: str) -> Callable[..., NoReturn]:
     return lambda self, *args: refuse(what)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Value:
     """Stands for a tensor while a step is recorded.
 
@@ -226,7 +229,7 @@ class Value:
         return refuse(f"does not run the operation {name}")
 
     def __getitem__(self, index: Any) -> Value:
-        """With new axes alone: v[:, None], v[..., None]."""
+        """Whole, with or without new axes: v[:, None], v[..., None]."""
         given = index if isinstance(index, tuple) else (index,)
         if not all(each is None or each is Ellipsis or (isinstance(each, slice) and each == slice(None)) for each in given):
             refuse("does not run indexing of tensors")
@@ -244,9 +247,13 @@ class Value:
         size = self.shape[0] if self.shape_ else refuse("does not run len() of a number")
         return size if isinstance(size, int) else _size_refuses(size)
 
+    def __repr__(self) -> str:
+        return f"<({', '.join(map(str, self.shape_))}), no numbers: the step is being recorded>"
+
     @property
-    def shape(self) -> tuple[Size | int, ...]:
-        return tuple(Size(each) if isinstance(each, str) else each for each in self.shape_)
+    def shape(self) -> tuple[UnknownSize | int, ...]:
+        self.recording.asks_sizes = True
+        return tuple(UnknownSize(each) if isinstance(each, str) else each for each in self.shape_)
 
     def size(self, dim: int | None = None) -> Any:
         return self.shape if dim is None else self.shape[dim]

@@ -56,6 +56,14 @@ SENTENCES = {
     "expected cell to be an elman.Cell, got {value}": "cell 应为 elman.Cell 的对象，收到 {value}",
     "make one with {name}()": "请用 {name}() 构造一个对象",
     "derive its class from elman.Cell": "请从 elman.Cell 派生它的类",
+    "pass the cell itself, such as elman.zoo.MGU()": "请传入 cell 对象，例如 elman.zoo.MGU()",
+    "the cell comes first, {code}": "cell 是第一个参数：{code}",
+    "expected other names for the options of {cell}, got {name}, which is already in use": (
+        "{cell} 的选项不能使用名字 {name}，该名字已被占用"
+    ),
+    "derive it from elman.cells.Wrapper, which has those of {cell}": "请从 elman.cells.Wrapper 派生，它具有 {cell} 的参数",
+    "they come in this order, whatever you call them": "参数按此顺序传入，与名字无关",
+    "write {value} or {other}": "请写 {value} 或 {other}",
     "expected {wrapper} to hold an elman.Cell, got the class {name}": "{wrapper} 中应为 elman.Cell 的对象，收到的是类 {name}",
     "expected {wrapper} to hold an elman.Cell, got {value}": "{wrapper} 中应为 elman.Cell 的对象，收到 {value}",
     "expected {cell} to have a method step, got none": "{cell} 缺少 step 方法",
@@ -87,12 +95,21 @@ SENTENCES = {
     "expected the step of {cell} to use {names}, got {name} (at {place})": "{cell} 的 step 只能使用 {names}，用到了 {name}（位于 {place}）",
     "expected the step of {cell} to use {names}, got {name}": "{cell} 的 step 只能使用 {names}，用到了 {name}",
     "declare {name} in {where}": "请在 {where} 中声明 {name}",
-    "write {role}.{name}, as it is declared": "它已声明为 {role}.{name}，请这样写",
+    "write {role}.{name}, as it is declared, or declare {other} in {where}": (
+        "它已声明为 {role}.{name}，请这样写，或在 {where} 中声明 {other}"
+    ),
     "write {role}.{close}, or declare {name} in {where}": "请写作 {role}.{close}，或在 {where} 中声明 {name}",
     "expected the declarations of {cell} to be {names}, got {name}": "{cell} 可用的声明有 {names}，收到 {name}",
     "expected the step of {cell} to compute with tensors, got {names} itself (at {place})": (
         "{cell} 的 step 应使用张量计算，却直接用了 {names}（位于 {place}）"
     ),
+    "expected the step of {cell} to use {name}, as it is declared, got {got} (at {place})": (
+        "{cell} 的 step 应使用声明的 {name}，用到了 {got}（位于 {place}）"
+    ),
+    "expected the step of {cell} to tell training by its draws, got self.training (at {place})": (
+        "{cell} 的 step 应由随机数判断是否在训练，用到了 self.training（位于 {place}）"
+    ),
+    "declare draws and ask whether d is None, as it is in evaluation": "请声明 draws，并判断 d 是否为 None（评估模式下为 None）",
     "name what you need of it, write {how}": "请写出需要其中的哪一项，例如 {how}",
     "expected the step of {cell} to depend on its arguments alone, got random numbers drawn in it (at {place})": (
         "{cell} 的 step 只能依赖它的参数，却在其中抽取了随机数（位于 {place}）"
@@ -119,6 +136,10 @@ SENTENCES = {
     "expected the step of {cell} to return {count} states, {names}, got {value} (at {place})": (
         "{cell} 的 step 应返回 {count} 个状态 {names}，返回了 {value} 个（位于 {place}）"
     ),
+    "expected the step of {cell} to return 1 state, {names}, got {value} (at {place})": (
+        "{cell} 的 step 应返回 1 个状态 {names}，返回了 {value} 个（位于 {place}）"
+    ),
+    "expected the step of {cell} to return 1 state, {names}, got {value}": "{cell} 的 step 应返回 1 个状态 {names}，返回了 {value} 个",
     "expected the step of {cell} to return {count} states, {names}, got {value}": (
         "{cell} 的 step 应返回 {count} 个状态 {names}，返回了 {value} 个"
     ),
@@ -176,13 +197,20 @@ SENTENCES = {
     "expected the step of {cell} not to change the cell or what it reads, got a change at each step (at {place})": (
         "{cell} 的 step 不能修改 cell 或它读取的内容，但每一步都有改变（位于 {place}）"
     ),
-    "keep what lasts from step to step in a state, and look at values with trace": "需要逐步保留的内容请放进状态，中间值请用 trace 查看",
+    "make what stays the same in __init__, keep what lasts from step to step in a state, and look at values with trace": (
+        "不变的内容请在 __init__ 中创建，需要逐步保留的内容请放进状态，中间值请用 trace 查看"
+    ),
     "expected the step of {cell} not to change the cell or what it reads, got {name} changed (at {place})": (
         "{cell} 的 step 不能修改 cell 或它读取的内容，{name} 被改变了（位于 {place}）"
     ),
-    "expected the step of {cell} to use all that the cell declares, got no use of {names} (at {place})": (
-        "{cell} 的 step 应使用 cell 声明的全部内容，{names} 没有用到（位于 {place}）"
+    "expected the states after the step of {cell} to depend on all that the cell declares, got none that depends on {names} (at {place})": (
+        "{cell} 的 step 返回的状态应依赖 cell 声明的全部内容，但没有依赖 {names}（位于 {place}）"
     ),
+    "return the new states": "请返回新的状态",
+    "expected the step of {cell} to treat each sequence by itself, got results that depend on the others of the batch (at {place})": (
+        "{cell} 的 step 应独立处理每条序列，但结果依赖批次中的其他序列（位于 {place}）"
+    ),
+    "compute over the last axis, with dim=-1": "请沿最后一维计算，即 dim=-1",
     "use it, or declare {declared}": "请使用它，或者声明 {declared}",
     "use them, or declare {declared}": "请使用它们，或者声明 {declared}",
     "expected the step of {cell} not to change the cell or what it reads, got a change (at {place})": (
@@ -228,7 +256,7 @@ SENTENCES = {
     "drop the last axis and swap the others with {code}": "请用 {code} 去掉最后一维并交换前两维",
     "repeat it along the last axis with {code}": "请用 {code} 沿最后一维重复",
     "repeat it along the first axis with {code}": "请用 {code} 沿第一维重复",
-    "for the same at every step pass {code}": "若每一步都相同，请传入 {code}",
+    "for the same number everywhere pass {code}": "若处处为同一个数，请传入 {code}",
     "expected {name} to be a tensor whose first axes are those of x, {shape}, got {value}": (
         "{name} 应为张量，前几维与 x 相同，即 {shape}，收到 {value}"
     ),

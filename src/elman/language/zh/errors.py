@@ -266,8 +266,9 @@ SENTENCES = {
         "{backend} 后端不支持 step 中关闭梯度（请改用 v.detach()）（{place}）"
     ),
     "{backend} does not run a torch.autograd.Function, at {place}": "{backend} 后端不支持 step 中的 torch.autograd.Function（{place}）",
-    "{backend} does not run a step that makes a tensor of a given size (torch.ones_like(v) makes one of v's), at {place}": (
-        "{backend} 后端不支持 step 按给定大小创建张量（可用 torch.ones_like(v) 得到与 v 同样大小的张量）（{place}）"
+    "{backend} does not run a step that makes a tensor of a given size "
+    "(use torch.ones_like(v), or a parameter that init fills), at {place}": (
+        "{backend} 后端不支持 step 按给定大小创建张量（请用 torch.ones_like(v)，或由 init 填充的额外参数）（{place}）"
     ),
     "{backend} does not run len() of a number, at {place}": "{backend} 后端不支持 step 中对单个数取 len()（{place}）",
     "{backend} does not run a step that turns autocast on, at {place}": "{backend} 后端不支持 step 中开启 autocast（{place}）",
