@@ -123,7 +123,9 @@ def _frozen_builtin(value: Any) -> Hashable:
 
 def _frozen_number(value: Any) -> Hashable:
     if (value.numel() if isinstance(value, torch.Tensor) else value.size) != 1:
-        raise NotRecordedError("does not run a cell with an option that is a tensor of more than one number")
+        raise NotRecordedError(
+            "does not run a cell with an option that is a tensor of more than one number (a parameter that init fills may hold it)"
+        )
     return str(value.dtype), value.ndim, _frozen(value.item())  # of one axis or more, its dtype counts where it meets others
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._C import _len_torch_function_stack
@@ -27,43 +27,58 @@ if TYPE_CHECKING:
 _found: dict[Hashable, Program | str] = {}
 
 
-def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool = False) -> Program:
+class _OfUnits(str):
+    """Why there is no program for all H; for one H there may be."""
+
+    __slots__ = ()
+
+
+def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool = False, units: int | None = None) -> Program:
     """The program of a cell. It is the same object at each call, as long as nothing changes that the step depends on.
 
     Args:
         dtype: of what it runs on. In bfloat16 and under autocast to it, bfloat16: that is computed in float32.
         draws: whether there are the cell's draws, as in training.
         traced: whether it also writes the gates' values, and reads their gradients.
+        units: H, which the step may compute with; None: any, with which it may not.
 
     Raises:
         NotRecordedError: if there is none; it says why, as the rest of a sentence.
         UnlikeStepsError: if the step changes the cell, or is another one each time.
     """
     draws = draws and bool(cell.draws)
-    key = frozen_cell(cell), dtype, draws, traced, torch.get_default_dtype()
-    found = _found.get(key)
-    if found is None:
-        found = _made(cell, dtype, draws, traced)
-        if frozen_cell(cell) != key[0]:
-            raise UnlikeStepsError(
-                f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change"
-                f"{place_of(cell)}: keep what lasts from step to step in a state"
-            )
-        remember(_found, key, found)
+    frozen = frozen_cell(cell)
+    options = dtype, draws, traced, torch.get_default_dtype()
+    found = _found.get((frozen, *options)) or _remembered(cell, (frozen, *options), None)
+    if units is not None and type(found) is _OfUnits:
+        found = _found.get((frozen, *options, units)) or _remembered(cell, (frozen, *options, units), units)
     if isinstance(found, str):
         raise NotRecordedError(found)
     return found
 
 
-def _made(cell: Cell, dtype: torch.dtype, draws: bool, traced: bool) -> Program | str:
+def _remembered(cell: Cell, key: tuple[Any, ...], units: int | None) -> Program | str:
+    """The program that is made, or why there is none, for the next time."""
+    frozen, dtype, draws, traced, *_ = key
+    found = _made(cell, dtype, draws, traced, units)
+    if frozen_cell(cell) != frozen:
+        raise UnlikeStepsError(
+            f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change"
+            f"{place_of(cell)}: keep what lasts from step to step in a state"
+        )
+    remember(_found, key, found)
+    return found
+
+
+def _made(cell: Cell, dtype: torch.dtype, draws: bool, traced: bool, units: int | None) -> Program | str:
     with outside_modes():
         try:
             if dtype is torch.bfloat16:
-                check_precision(cell, draws)
-                return program_of(cell, torch.float32, draws, traced)
-            return build(cell, record(cell, dtype, draws), traced)
+                check_precision(cell, draws, units)
+                return program_of(cell, torch.float32, draws, traced, units)
+            return build(cell, record(cell, dtype, draws, units), traced)
         except NotRecordedError as error:
-            return str(error)
+            return _OfUnits(error) if error.asks_units else str(error)
 
 
 @contextmanager

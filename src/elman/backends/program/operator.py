@@ -41,8 +41,9 @@ define(
 )
 
 
-def _described(address: int, dtype: torch.dtype, draws: bool) -> tuple[str, str]:
-    """The program, as a text, of the cell whose ``id`` is given, and an empty string; or an empty string, and why there is none.
+def _described(address: int, units: int, dtype: torch.dtype, draws: bool) -> tuple[str, str]:
+    """The program, as a text, of the cell whose ``id`` is given, with so many units, and an empty string; or an empty string, and why there
+    is none.
 
     Older compilers (torch 2.8, 2.9) hand over nothing but constants, as an ``id`` is one. They guard that the cell stays this very one.
     """
@@ -53,7 +54,7 @@ def _described(address: int, dtype: torch.dtype, draws: bool) -> tuple[str, str]
                 raise NotRecordedError("does not run a cell that is made in compiled code")
             if holds_tensors(frozen_cell(cell)):  # compilers do not guard a tensor's numbers: see ``_guard``
                 raise NotRecordedError("does not record a step that reads a tensor beside its arguments")
-            return text_of(program_of(cell, dtype, draws)), ""
+            return text_of(program_of(cell, dtype, draws, units=units)), ""
         except NotRecordedError as error:
             return "", str(error)
 
@@ -61,16 +62,16 @@ def _described(address: int, dtype: torch.dtype, draws: bool) -> tuple[str, str]
 _described._dynamo_marked_constant = True  # type: ignore[attr-defined]  # called by Dynamo, not traced: see ``_guard``
 
 
-def refusal(cell: Cell, dtype: torch.dtype, draws: bool) -> str | None:
+def refusal(stack: Stack, dtype: torch.dtype, draws: bool) -> str | None:
     """Why a cell has no program, in a call that is recorded; None if it has one."""
-    return _described(id(cell), dtype, draws)[1] or None
+    return _described(id(stack.cell), stack.hidden_size, dtype, draws)[1] or None
 
 
 def run(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool, save: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack through the operator: the outputs and the final states. ``save``: whether a gradient will follow."""
-    text, _ = _described(id(stack.cell), x.dtype, spans.draws is not None)
+    text, _ = _described(id(stack.cell), stack.hidden_size, x.dtype, spans.draws is not None)
     if torch.compiler.is_dynamo_compiling():
         _guard(stack, x, params, spans)
     _, lengths, reset, fresh, step_inputs, draws = spans

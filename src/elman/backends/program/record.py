@@ -57,12 +57,13 @@ class Recorded:
         return mine == others
 
 
-def record(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
+def record(cell: Cell, dtype: torch.dtype, draws: bool, units: int | None = None) -> Recorded:
     """What ``cell.step`` does.
 
     Args:
         dtype: what its tensors say that they are.
         draws: whether there are the cell's draws, as in training.
+        units: H, where what is recorded is for that alone; None: for any.
 
     Raises:
         NotRecordedError: if it does something that no program can do.
@@ -70,29 +71,38 @@ def record(cell: Cell, dtype: torch.dtype, draws: bool) -> Recorded:
     """
     # Tensors with numbers, whatever the call is under; and gradients on, so that a step that turns them off is seen.
     with _disable_current_modes(), torch.inference_mode(False), torch.enable_grad():
-        first, second = _recorded(cell, dtype, draws), _recorded(cell, dtype, draws)
+        first, second = (_recorded(cell, dtype, draws, units=units) for _ in range(2))
         if not first.same(second):
             raise UnlikeStepsError(
                 f"expected the step of {type(cell).__name__} to do the same at each call, got another one the second time"
                 f"{place_of(cell)}: keep what lasts from step to step in a state, declare random numbers in draws"
             )
-        verify(cell, first, dtype, draws)
+        verify(cell, first, dtype, draws, units)
     return first
 
 
-def check_precision(cell: Cell, draws: bool) -> None:
+def check_precision(cell: Cell, draws: bool, units: int | None = None) -> None:
     """Raise a NotRecordedError if a step does something else in bfloat16 than in float32, or asks whether autocast is on."""
     narrow = torch.bfloat16
     with torch.inference_mode(False), torch.enable_grad():
-        plain = _recorded(cell, torch.float32, draws)
+        plain = _recorded(cell, torch.float32, draws, units=units)
         for said, autocasts in ((narrow, False), (narrow, True), (torch.float32, True)):
             with torch.autocast("cpu", narrow, enabled=autocasts):
-                if not plain.same(_recorded(cell, torch.float32, draws, said)):
+                if not plain.same(_recorded(cell, torch.float32, draws, said, units)):
                     raise NotRecordedError("does not run a step that asks for dtypes, or whether autocast is on, in bfloat16")
 
 
-def _recorded(cell: Cell, dtype: torch.dtype, draws: bool, said: torch.dtype | None = None) -> Recorded:
-    recording = Recording(OPERATIONS, dtype, said=said)
+def _recorded(cell: Cell, dtype: torch.dtype, draws: bool, said: torch.dtype | None = None, units: int | None = None) -> Recorded:
+    recording = Recording(OPERATIONS, dtype, said=said, units=units)
+    try:
+        return _taken(recording, cell, draws)
+    except NotRecordedError as error:
+        error.asks_units = recording.asks_units
+        raise
+
+
+def _taken(recording: Recording, cell: Cell, draws: bool) -> Recorded:
+    """What the step does to the stand-ins of a recording."""
 
     def leaves(role: Role, names: Mapping[str, str]) -> dict[str, Value]:
         return {name: recording.leaf((role, index), _SHAPES[role, size]) for index, (name, size) in enumerate(names.items())}

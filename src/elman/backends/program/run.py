@@ -39,12 +39,12 @@ def refusal(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: 
     autocasts = torch.is_autocast_enabled("cpu")
     dtype = torch.bfloat16 if autocasts else x.dtype
     if _is_recorded():
-        why_not = operator.refusal(stack.cell, dtype, spans.draws is not None)
+        why_not = operator.refusal(stack, dtype, spans.draws is not None)
         if why_not is not None:
             return why_not
     else:
         try:
-            program_of(stack.cell, dtype, spans.draws is not None)
+            program_of(stack.cell, dtype, spans.draws is not None, units=stack.hidden_size)
         except NotRecordedError as error:
             return str(error)
     return autocast.refusal(stack, x, states, params, spans) if autocasts else None
@@ -133,11 +133,10 @@ def run_unchecked(
     step_inputs: tuple[Tensor, ...],
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
     """``Backend.run_unchecked``, of x with three axes on the CPU, that nobody watches and autocast does not change."""
-    cell = stack.cell
     if x.dtype not in (torch.float32, torch.float64):
         return None
     try:
-        kernel = call.kernel_of(program_of(cell, x.dtype))
+        kernel = call.kernel_of(program_of(stack.cell, x.dtype, units=stack.hidden_size))
     except NotRecordedError:
         return None
     threads, grad_mode = torch.get_num_threads(), torch.is_grad_enabled()
@@ -154,7 +153,7 @@ def run_unchecked(
 
 
 def _kernel(stack: Stack, dtype: torch.dtype, spans: Spans, traced: bool) -> Kernel:
-    return call.kernel_of(program_of(stack.cell, dtype, spans.draws is not None, traced))
+    return call.kernel_of(program_of(stack.cell, dtype, spans.draws is not None, traced, stack.hidden_size))
 
 
 def _is_recorded() -> bool:

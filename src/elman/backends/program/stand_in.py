@@ -35,7 +35,13 @@ _OF_COMPARISONS = frozenset(
 
 
 class NotRecordedError(Exception):
-    """A step does something that cannot be recorded; the message says what and where, as the rest of a sentence."""
+    """A step does something that cannot be recorded; the message says what and where, as the rest of a sentence.
+
+    Attributes:
+        asks_units: whether the step had asked for H, which the recording did not know: one that does may do.
+    """
+
+    asks_units = False
 
 
 class UnlikeStepsError(RuntimeError):
@@ -51,7 +57,9 @@ class Recording:
     graph: Graph = field(default_factory=Graph)
     # Called with each operation's name, the stand-ins that it got and what it gave.
     listener: Callable[[str, list[Value], Value], None] = lambda name, operands, result: None
-    asks_sizes: bool = False
+    units: int | None = None  # H, where it is known
+    asks_sizes: bool = False  # whether the step has asked for a size that is not known
+    asks_units: bool = False
     _inside: bool = False  # of an operation that is made of others
     said: torch.dtype | None = None  # what its tensors say that they are, if not ``dtype``
     _under_autocast: bool = field(default_factory=lambda: torch.is_autocast_enabled("cpu"))
@@ -95,11 +103,20 @@ class Recording:
             return thing
         if isinstance(thing, torch.Tensor):
             if thing.numel() != 1 or thing.requires_grad:
-                refuse("does not run a step with a tensor from outside that has more than one number or requires a gradient")
+                refuse(
+                    "does not run a step with a tensor from outside that has more than one number or requires a gradient "
+                    "(a parameter that init fills may hold it)"
+                )
             if thing.dim() and torch.promote_types(thing.dtype, self.dtype) is not self.dtype:
                 refuse(f"does not run a step that changes the dtype to {thing.dtype}")
             return self.number(float(thing))
         return thing
+
+    def size(self, name: str) -> UnknownSize | int:
+        if name == "H" and self.units is not None:
+            return self.units
+        self.asks_sizes, self.asks_units = True, self.asks_units or name == "H"
+        return UnknownSize(name)
 
     def leaf(self, operand: Operand, shape: Shape) -> Value:
         return Value(self, self.graph.leaf(operand), shape)
@@ -252,8 +269,7 @@ class Value:
 
     @property
     def shape(self) -> tuple[UnknownSize | int, ...]:
-        self.recording.asks_sizes = True
-        return tuple(UnknownSize(each) if isinstance(each, str) else each for each in self.shape_)
+        return tuple(self.recording.size(each) if isinstance(each, str) else each for each in self.shape_)
 
     def size(self, dim: int | None = None) -> Any:
         return self.shape if dim is None else self.shape[dim]

@@ -22,25 +22,26 @@ if TYPE_CHECKING:
     from elman.backends.program.record import Recorded
     from elman.cells import Cell
 
-_BATCH, _UNITS = 1, 3  # of one sequence no operation of torch's is worth threads, which are long in coming
+_BATCH, _UNITS = 1, 3  # of one sequence no operation of torch's is worth threads, which are long in coming; where any H will do
 # Far above what rounding makes of a step's operations in another order, and below what is something else.
 _TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 
-def verify(cell: Cell, recorded: Recorded, dtype: torch.dtype, draws: bool) -> None:
+def verify(cell: Cell, recorded: Recorded, dtype: torch.dtype, draws: bool, known_units: int | None = None) -> None:
     """Raise a NotRecordedError if the step gives other numbers than its recording, where both are finite, or has gradients of its own."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, dtype=dtype, device="cpu").sub(0.4).requires_grad_()
 
-    leaves = {(Role.INPUT, k): draw(_BATCH, _UNITS) for k in range(len(cell.input_gates))}
-    leaves |= {(Role.STATE, k): draw(_BATCH, _UNITS) for k in range(len(cell.states))}
-    leaves |= {(Role.OWN, k): draw(*((_UNITS,) if size else ())) for k, size in enumerate(cell.parameters.values())}
-    leaves |= {(Role.STEP_INPUT, k): draw(_BATCH, _UNITS if size else 1) for k, size in enumerate(cell.step_inputs.values())}
-    leaves |= {(Role.DRAW, k): draw(_BATCH, _UNITS).detach().abs() for k in range(len(cell.draws) if draws else 0)}
-    rows = len(cell.recurrent_gates) * _UNITS
-    weight, bias = draw(rows, _UNITS), draw(rows)
+    units = known_units or _UNITS
+    leaves = {(Role.INPUT, k): draw(_BATCH, units) for k in range(len(cell.input_gates))}
+    leaves |= {(Role.STATE, k): draw(_BATCH, units) for k in range(len(cell.states))}
+    leaves |= {(Role.OWN, k): draw(*((units,) if size else ())) for k, size in enumerate(cell.parameters.values())}
+    leaves |= {(Role.STEP_INPUT, k): draw(_BATCH, units if size else 1) for k, size in enumerate(cell.step_inputs.values())}
+    leaves |= {(Role.DRAW, k): draw(_BATCH, units).detach().abs() for k in range(len(cell.draws) if draws else 0)}
+    rows = len(cell.recurrent_gates) * units
+    weight, bias = draw(rows, units), draw(rows)
     try:
         expected = _by_step(cell, leaves, weight, bias, draws)
     except Exception as error:  # nothing tells then whether the recording is the step: the reference runs it, or says what is wrong with it
@@ -82,17 +83,18 @@ def _by_step(cell: Cell, leaves: dict[Any, Tensor], weight: Tensor, bias: Tensor
 
 def _by_graph(recorded: Recorded, leaves: dict[Any, Tensor], weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     factors = {gate: place for place, gates in recorded.of_others for gate in gates}
+    units = weight.shape[1]
     there: list[Tensor] = []
     for node in recorded.graph.nodes:
         if node.leaf is not None and node.leaf[0] is Role.RECURRENT:
             gate = node.leaf[1]
-            rows = slice(gate * _UNITS, (gate + 1) * _UNITS)
+            rows = slice(gate * units, (gate + 1) * units)
             there.append(linear(there[factors[gate]] if gate in factors else leaves[Role.STATE, 0], weight[rows], bias[rows]))
         elif node.leaf is not None:
-            there.append(leaves[node.leaf].expand(_BATCH, _UNITS))
+            there.append(leaves[node.leaf].expand(_BATCH, units))
         elif node.number is not None:
             number = torch.tensor(float.fromhex(node.number), dtype=torch.float64, device="cpu")
-            there.append(number.to(bias.dtype).expand(_BATCH, _UNITS))
+            there.append(number.to(bias.dtype).expand(_BATCH, units))
         elif node.opcode is not None:
             there.append(COMPUTE[node.opcode](*(there[each] for each in node.operands)))
         else:
