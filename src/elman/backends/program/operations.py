@@ -84,6 +84,14 @@ def ceil(input: Value) -> Value:
     return -floor(-input)
 
 
+def log2(input: Value) -> Value:
+    return made(Opcode.LOG, input) * (1 / math.log(2))
+
+
+def log10(input: Value) -> Value:
+    return made(Opcode.LOG, input) * (1 / math.log(10))
+
+
 # --- Choices ----------------------------------------------------------------------------------------------------------
 
 
@@ -159,6 +167,26 @@ def leaky_relu(input: Value, negative_slope: Number = 0.01) -> Value:
 
 def elu(input: Value, alpha: Number = 1.0) -> Value:
     return under(differentiate.elu, where(input > 0, input, made(Opcode.EXPM1, input) * alpha), input, alpha)
+
+
+def selu(input: Value) -> Value:
+    return elu(input, 1.6732632423543772848170429916717) * 1.0507009873554804934193349852946
+
+
+def celu(input: Value, alpha: Number = 1.0) -> Value:
+    return elu(input / alpha) * alpha
+
+
+def mish(input: Value) -> Value:
+    return input * made(Opcode.TANH, softplus(input))
+
+
+def relu6(input: Value) -> Value:
+    return hardtanh(input, 0.0, 6.0)
+
+
+def tanhshrink(input: Value) -> Value:
+    return input - made(Opcode.TANH, input)
 
 
 def softplus(input: Value, beta: Number = 1.0, threshold: Number = 20.0) -> Value:
@@ -262,13 +290,15 @@ _NAMES: dict[Operation, str] = {
     power: "pow",
     _elementwise(Opcode.NEG): "neg negative",
     _elementwise(Opcode.ABS): "abs absolute",
-    _elementwise(Opcode.SIGN): "sign",
+    _elementwise(Opcode.SIGN): "sign sgn",
     _elementwise(Opcode.SQRT): "sqrt",
     _elementwise(Opcode.RSQRT): "rsqrt",
     _elementwise(Opcode.SQUARE): "square",
     _elementwise(Opcode.RECIPROCAL): "reciprocal",
     _elementwise(Opcode.EXP): "exp",
     _elementwise(Opcode.LOG): "log",
+    log2: "log2",
+    log10: "log10",
     _elementwise(Opcode.LOG1P): "log1p special_log1p",
     _elementwise(Opcode.EXPM1): "expm1 special_expm1",
     _elementwise(Opcode.SIN): "sin",
@@ -299,6 +329,11 @@ _NAMES: dict[Operation, str] = {
     _elementwise(Opcode.RELU): "relu",
     leaky_relu: "leaky_relu",
     elu: "elu",
+    selu: "selu",
+    celu: "celu",
+    mish: "mish",
+    relu6: "relu6",
+    tanhshrink: "tanhshrink",
     softplus: "softplus",
     logsigmoid: "log_sigmoid logsigmoid",
     softsign: "softsign",
