@@ -96,6 +96,7 @@ def test_an_english_sentence_without_a_translation_is_seen() -> None:
 def test_a_finished_line_is_translated_with_what_fills_it() -> None:
     with speaking("zh"):
         assert translated("elman: unknown kind 'rrn'; did you mean 'rnn'?") == "elman：未知的网络类型：'rrn'；是不是 'rnn'？"
+        assert translated("elman: unknown kind '{'; did you mean 'rnn'?") == "elman：未知的网络类型：'{'；是不是 'rnn'？"
         assert translated("--json: cannot write a/b: Is a directory") == "--json：无法写入 a/b：这是一个目录"
         assert translated("no such thing: at all") == "no such thing: at all"
         assert translated("") == ""

@@ -49,6 +49,47 @@ def test_a_step_may_compute_with_the_number_of_units(units: int) -> None:
     compare(elman.Recurrent(Attending(), 5, units, num_layers=2, bidirectional=True, dtype=torch.float64), x)
 
 
+SCALES = {8: 2.0, 12: 3.0}
+LOOKUPS: dict[str, Any] = {
+    "a dict": lambda v: SCALES.get(v.shape[-1], 0.5),
+    "a set": lambda v: 2.0 if v.shape[-1] in {8, 16} else 0.5,
+    "a string": lambda v: 2.0 if str(v.shape[-1]) == "8" else 0.5,
+    "a formatted string": lambda v: 2.0 if f"{v.shape[-1]}" == "8" else 0.5,
+    "a tuple": lambda v: 2.0 if v.shape[1:] in {(8,), (16,)} else 0.5,
+    "a range": lambda v: 2.0 if v.shape[-1] in range(6, 9) else 0.5,
+}
+
+
+@pytest.mark.parametrize("lookup", LOOKUPS.values(), ids=LOOKUPS)
+def test_a_number_of_units_may_be_looked_up(lookup: Any) -> None:
+    def step(self, x, r, s, p):
+        return torch.tanh(x.n + r.n) * lookup(s.h)
+
+    cell = type("Mine", (elman.Cell,), {"gates": ("n",), "step": step})()
+    for units in (8, 12, 3):
+        compare(elman.Recurrent(cell, 5, units, dtype=torch.float64), torch.randn(6, 3, 5, dtype=torch.float64, requires_grad=True))
+
+
+@pytest.mark.parametrize("lookup", [lambda v: {3: 2.0}.get(v.shape[0], 0.5), lambda v: float(f"{v.shape[0]}"), lambda v: v.shape[0] in {3}])
+def test_a_number_of_sequences_may_not(lookup: Any) -> None:
+    def step(self, x, r, s, p):
+        return torch.tanh(x.n + r.n) * lookup(s.h)
+
+    net, x = elman.Recurrent(type("Mine", (elman.Cell,), {"gates": ("n",), "step": step})(), 5, 4), torch.randn(6, 3, 5)
+    assert "does not run a step that computes with the size B" in elman.why(net, x)
+
+
+def test_a_shape_may_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    def step(self, x, r, s, p):
+        print(s.h.shape, s.h)
+        return torch.tanh(x.n + r.n)
+
+    net = elman.Recurrent(type("Mine", (elman.Cell,), {"gates": ("n",), "step": step})(), 5, 4)
+    capsys.readouterr()
+    assert elman.why(net, torch.randn(6, 3, 5)).startswith("native")
+    assert "(B, H) <(B, H), no numbers: the step is being recorded>" in capsys.readouterr().out
+
+
 def test_each_number_of_units_has_a_program_of_its_own_that_stays() -> None:
     cell = Attending()
     with pytest.raises(NotRecordedError, match="does not run a step that computes with the size H"):

@@ -81,10 +81,9 @@ def translated(line: str) -> str:
 
 def _split(line: str, joint: str) -> list[str]:
     """The parts between joints, but for those inside braces: in {'a': 'H'} there is none."""
-    parts, depth = [""], 0
-    for piece in re.split(f"([{{}}]|{re.escape(joint)})", line):
-        depth += (piece == "{") - (piece == "}" and depth > 0)
-        if piece == joint and not depth:
+    parts = [""]
+    for piece in re.split(rf"(\{{[^{{}}]*\}}|{re.escape(joint)})", line):
+        if piece == joint:
             parts.append("")
         else:
             parts[-1] += piece

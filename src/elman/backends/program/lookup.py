@@ -53,7 +53,9 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
     if units is not None and type(found) is _OfUnits:
         found = _found.get((frozen, *options, units)) or _remembered(cell, (frozen, *options, units), units)
     if isinstance(found, str):
-        raise NotRecordedError(found)
+        error = NotRecordedError(found)
+        error.asks_units = type(found) is _OfUnits
+        raise error
     return found
 
 

@@ -84,14 +84,6 @@ def ceil(input: Value) -> Value:
     return -floor(-input)
 
 
-def log2(input: Value) -> Value:
-    return made(Opcode.LOG, input) * (1 / math.log(2))
-
-
-def log10(input: Value) -> Value:
-    return made(Opcode.LOG, input) * (1 / math.log(10))
-
-
 # --- Choices ----------------------------------------------------------------------------------------------------------
 
 
@@ -171,10 +163,6 @@ def elu(input: Value, alpha: Number = 1.0) -> Value:
 
 def selu(input: Value) -> Value:
     return elu(input, 1.6732632423543772848170429916717) * 1.0507009873554804934193349852946
-
-
-def celu(input: Value, alpha: Number = 1.0) -> Value:
-    return elu(input / alpha) * alpha
 
 
 def mish(input: Value) -> Value:
@@ -297,8 +285,6 @@ _NAMES: dict[Operation, str] = {
     _elementwise(Opcode.RECIPROCAL): "reciprocal",
     _elementwise(Opcode.EXP): "exp",
     _elementwise(Opcode.LOG): "log",
-    log2: "log2",
-    log10: "log10",
     _elementwise(Opcode.LOG1P): "log1p special_log1p",
     _elementwise(Opcode.EXPM1): "expm1 special_expm1",
     _elementwise(Opcode.SIN): "sin",
@@ -330,7 +316,6 @@ _NAMES: dict[Operation, str] = {
     leaky_relu: "leaky_relu",
     elu: "elu",
     selu: "selu",
-    celu: "celu",
     mish: "mish",
     relu6: "relu6",
     tanhshrink: "tanhshrink",

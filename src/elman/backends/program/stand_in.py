@@ -126,7 +126,7 @@ class Recording:
 
 
 class UnknownSize:
-    """The number of sequences or of units, which a program must not depend on."""
+    """The number of sequences or of units, which a program must not depend on. It may be compared with itself, and printed in a shape."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -135,12 +135,8 @@ class UnknownSize:
         return self.name
 
     def __eq__(self, other: object) -> bool:
-        return (
-            True if isinstance(other, UnknownSize) and self.name == other.name else _size_refuses(self)
-        )  # two sizes may be the same number
-
-    def __hash__(self) -> int:
-        return hash(self.name)
+        is_same = isinstance(other, UnknownSize) and self.name == other.name
+        return True if is_same else _size_refuses(self)  # two sizes may be the same number
 
 
 def _is_in_function() -> bool:
@@ -157,7 +153,7 @@ def _size_refuses(self: UnknownSize, *args: object) -> NoReturn:
 
 for _name in ("index", "int", "float", "bool", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow", "neg"):
     setattr(UnknownSize, f"__{_name}__", _size_refuses)
-for _name in ("floordiv", "mod", "lt", "le", "gt", "ge"):
+for _name in ("floordiv", "mod", "lt", "le", "gt", "ge", "hash", "str", "format"):
     setattr(UnknownSize, f"__{_name}__", _size_refuses)
 
 
