@@ -360,3 +360,18 @@ def test_why_says_that_a_size_is_written_as_a_number() -> None:
     assert "does not run a step that raises RuntimeError with another H (write s.h.shape[-1] for it), at" in elman.why(
         rnn, torch.zeros(5, 2, 3)
     )
+
+
+class WordlessError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def test_an_error_that_cannot_be_read_is_named() -> None:
+    def raises(self: Any, *args: Any) -> Any:
+        raise WordlessError
+
+    with pytest.raises(RuntimeError, match=r"the step of Mine to run, got WordlessError \(at .*\): no words$"):
+        elman.Recurrent(cell(raises), 3, 4)
+    with pytest.raises(RuntimeError, match="in place, got WordlessError: no words"):
+        elman.Recurrent(cell(fine, init=raises), 3, 4)

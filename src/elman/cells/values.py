@@ -71,23 +71,23 @@ class RecurrentParts(Values):
         return part
 
 
-def declared(cell: Cell) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
-    """What a cell declares: what its step calls it, where it is declared, and the names."""
-    return (
-        ("x", "input_gates or step_inputs", (*cell.input_gates, *cell.step_inputs)),
-        ("r", "recurrent_gates", tuple(cell.recurrent_gates)),
-        ("s", "states", tuple(cell.states)),
-        ("p", "parameters", tuple(cell.parameters)),
-        ("d", "draws", tuple(cell.draws)),
-    )
+def declared(cell: Cell) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """By what a step calls it, what a cell declares: where, and the names."""
+    return {
+        "x": ("input_gates or step_inputs", (*cell.input_gates, *cell.step_inputs)),
+        "r": ("recurrent_gates", tuple(cell.recurrent_gates)),
+        "s": ("states", tuple(cell.states)),
+        "p": ("parameters", tuple(cell.parameters)),
+        "d": ("draws", tuple(cell.draws)),
+    }
 
 
 def missing(role: str, cell: Cell, name: str) -> str:
     """The message for a name that a step asks of one of its arguments but the cell does not declare."""
-    where, names = next((where, names) for each, where, names in declared(cell) if each == role)
+    where, names = declared(cell)[role]
     there = ", ".join(f"{role}.{each}" for each in names) or f"nothing of {role}"
     gate = role in ("x", "r") and name in cell.gates  # it may lack this part alone
-    elsewhere = [] if gate else [other for other, _, names in declared(cell) if name in names]
+    elsewhere = [] if gate else [other for other, (_, names) in declared(cell).items() if name in names]
     hint = f"declare {name!r} in {where}"
     if elsewhere:
         hint = f"write {elsewhere[0]}.{name}, as it is declared, or {hint}"

@@ -54,7 +54,7 @@ def as_cell(cell: object, hidden_size: object, device: torch.device | str | None
     Warns:
         UserWarning: the states after the step do not depend on all that the cell declares, or a sequence's on the others of the batch.
     """
-    checked, warned = _checked(cell, hidden_size, device, dtype)
+    checked, _, warned = _checked(cell, hidden_size, device, dtype)
     for sentence in warned:
         warnings.warn(sentence, stacklevel=3)
     return checked
@@ -62,27 +62,24 @@ def as_cell(cell: object, hidden_size: object, device: torch.device | str | None
 
 def _checked(
     cell: object, hidden_size: object, device: torch.device | str | None, dtype: torch.dtype | None
-) -> tuple[Cell, dict[str, None]]:
-    """The cell, and what to warn of."""
+) -> tuple[Cell, Findings, list[str]]:
+    """The cell, what is odd about its step, and the warnings of it, those of a cell inside it first."""
     if not isinstance(cell, Cell):
         if isinstance(cell, type) and issubclass(cell, Cell):
             raise TypeError(f"expected cell to be an elman.Cell, got the class {cell.__name__}: make one with {cell.__name__}()")
         raise TypeError(f"expected cell to be an elman.Cell, {_got_instead(cell)}")
     if type(cell) is BY_NAME.get(str(cell.name)):  # whatever somebody has put there
-        return cell, {}
-    sentences = _checked(cell.cell, hidden_size, device, dtype)[1] if isinstance(cell, Wrapper) else {}
+        return cell, Findings(), []
+    _, inside, sentences = _checked(cell.cell, hidden_size, device, dtype) if isinstance(cell, Wrapper) else (None, Findings(), [])
     _check_declarations(cell)
+    found = Findings()
     if not torch._C._len_torch_dispatch_stack() and not torch.compiler.is_compiling():  # numbers may be unknown there
-        sizes = min(max(as_int(hidden_size) or 1, 1), MOST_UNITS), device, dtype
-        found = try_step(cell, *sizes)
-        if isinstance(cell, Wrapper) and sentences:  # of the cell inside
-            inside = try_step(cell.cell, *sizes)
-            found = Findings(found.unused - inside.unused, found.mixes and not inside.mixes)
-        if found.unused:
-            sentences[unused_words(cell, found.unused)] = None
-        if found.mixes:
-            sentences[_mixes_words(cell)] = None
-    return cell, sentences
+        found = try_step(cell, min(max(as_int(hidden_size) or 1, 1), MOST_UNITS), device, dtype)
+        if unused := found.unused - inside.unused:
+            sentences.append(unused_words(cell, unused))
+        if found.mixes and not inside.mixes:
+            sentences.append(_mixes_words(cell))
+    return cell, found, sentences
 
 
 def _mixes_words(cell: Cell) -> str:

@@ -66,11 +66,6 @@ def wrong_module(expected: str, got: object) -> TypeError:
     )
 
 
-def words_of(error: Exception) -> str:
-    """The first line of what an error says."""
-    return (str(error).strip().splitlines() or ["no words"])[0]
-
-
 def place_of_error(error: Exception) -> str:
     """The line of a cell on which an error was raised, or that called what raised it; nothing if there is none."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_NOT_OF_CELLS)]

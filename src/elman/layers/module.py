@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from elman.backends import kernels
+from elman.backends.program.stand_in import words_of
 from elman.cells import Cell
-from elman.layers.errors import brief, place_of_error, words_of
+from elman.layers.errors import brief, place_of_error
 from elman.layers.options import check_placement
 from elman.layers.parameters import as_parameters
 
@@ -84,7 +85,7 @@ def _fill(cell: Cell, name: str, parameter: Tensor) -> bool:
     try:
         returned = cell.init(name, parameter)
     except Exception as error:
-        got = f"{type(error).__name__}: {words_of(error)}"
+        got = f"{type(error).__name__}: {words_of(error) or 'no words'}"
         shape, place = tuple(parameter.shape), place_of_error(error)
         raise RuntimeError(f"expected {kind}.init to fill {name}, of shape {shape}, in place, got {got}{place}") from error
     if not isinstance(returned, (bool, type(None))):

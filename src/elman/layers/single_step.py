@@ -129,9 +129,7 @@ class RecurrentCell(RecurrentModule[State]):
             return node
         cell = self.stack.cell
         beside = step_inputs if step_inputs or cell.step_inputs or (cell.draws and self.training) else None
-        states = self._run(
-            input, None if hx is None else as_states(self._state_names, hx, self.stack.cell.step_inputs, step_inputs), beside
-        )
+        states = self._run(input, None if hx is None else as_states(self._state_names, hx, cell.step_inputs, step_inputs), beside)
         return states[0] if len(states) == 1 else states  # type: ignore[return-value]  # what State says of the cell
 
     def _run(self, x: Tensor, states: tuple[Tensor, ...] | None, beside: dict[str, Tensor] | None = None) -> tuple[Tensor, ...]:

@@ -20,10 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.remembered import remember
-from elman.backends.program.stand_in import NotRecordedError
+from elman.backends.program.stand_in import NotRecordedError, words_of
 from elman.cells.cell import options_of, place_of
 from elman.cells.values import Values, as_states, check_shapes, declared, missing
-from elman.layers.errors import brief, place_of_error, words_of
+from elman.layers.errors import brief, place_of_error
 from elman.layers.kept import Kept
 from elman.layers.uses import UseTracker
 
@@ -45,8 +45,8 @@ class Findings(NamedTuple):
         mixes: whether a sequence's result depends on the others of the batch.
     """
 
-    unused: frozenset[str]
-    mixes: bool
+    unused: frozenset[str] = frozenset()
+    mixes: bool = False
 
 
 _passed: dict[Hashable, Findings] = {}
@@ -89,14 +89,14 @@ def _try(cell: Cell, sizes: _Sizes) -> Findings:
                 first, _ = _step(cell, sizes, training)
                 kept = Kept(cell)
                 second, idle = _step(cell, sizes, training)
-                generators_now = _generators()
-                if generators_now == generators and kept.changed() is None:
+                generators_now, changed = _generators(), kept.changed()
+                if generators_now == generators and changed is None:
                     break
             else:
                 time.sleep(_WHILE)
                 if generators_now != generators and _generators() == generators_now:
                     raise RuntimeError(_with_place(_draws(cell), place_of(cell)))
-            _check_unchanged(cell, options, kept)
+            _check_unchanged(cell, options, changed)
             if not all(map(_are_equal, first, second)):
                 raise RuntimeError(
                     f"expected the step of {type(cell).__name__} to depend on its arguments alone, got other numbers the second time"
@@ -110,7 +110,7 @@ def _try(cell: Cell, sizes: _Sizes) -> Findings:
         return Findings(idle, _changes(cell, sizes, [state[:1] for state in results[0]], _all_like_the_first))
 
 
-_OTHERS = (math.nan, -40.0)
+_OTHERS = (math.nan, -40.0)  # by which numbers are multiplied to have others: none, and large ones of the other sign
 
 
 def _replaced(names: frozenset[str], factor: float, name: str, value: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def _changes(cell: Cell, sizes: _Sizes, states: Sequence[Tensor], change: Callab
     try:
         others, _ = _step(cell, sizes, True, change)
     except Exception:
-        return True  # it is looked at
+        return True  # an error is another outcome than the states that there were
     return not all(_are_equal(state, other[: len(state)]) for state, other in zip(states, others, strict=True))
 
 
@@ -149,10 +149,10 @@ def _draws(cell: Cell) -> str:
     return f"{expected}, got random numbers drawn in it: declare random numbers in draws"
 
 
-def _check_unchanged(cell: Cell, options: dict[str, object], kept: Kept) -> None:
-    """Raise an error if the step sets an option, or changes what it or the cell holds a second time."""
+def _check_unchanged(cell: Cell, options: dict[str, object], changed: str | None) -> None:
+    """Raise an error if the step has set an option, or has changed what is called so."""
     now = options_of(cell)
-    changed = next((name for name in (*options, *now) if now.get(name) is not options.get(name)), None) or kept.changed()
+    changed = next((name for name in (*options, *now) if now.get(name) is not options.get(name)), changed)
     if changed is not None:
         raise RuntimeError(
             f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got {changed} changed{place_of(cell)}: "
@@ -218,16 +218,16 @@ def _told(cell: Cell, error: Exception, training: bool) -> Exception:
         return error.kind(_with_place(str(error), place))
     if isinstance(error, AttributeError) and str(error).startswith("expected the step"):
         return AttributeError(_with_place(str(error), place))
-    words = words_of(error)
+    words = words_of(error) or "no words"
     kind = type(cell).__name__
     if isinstance(error, TypeError) and (given := re.search(rf"\b(?:Argument_([xspd])|{_TriedParts.__name__})\b", words)):
         role = given[1] or "r"
-        names = [name for of, _, names in declared(cell) for name in names if of == role] or ["n"]
+        names = declared(cell)[role][1] or ("n",)
         how = f"write {role}.{names[0]}" + (f" or r({names[0]!r}, v)" if role == "r" else "")
         how += f", or getattr({role}, name)" if "subscriptable" in words else ""
         return TypeError(f"expected the step of {kind} to compute with tensors, got {role} itself{place}: name what you need of it, {how}")
     if isinstance(error, AttributeError) and (asked := re.search(rf"'{kind}' object has no attribute '(\w+)'", words)):
-        roles = [role for role, _, names in declared(cell) if asked[1] in names]
+        roles = [role for role, (_, names) in declared(cell).items() if asked[1] in names]
         if roles:
             mine = f"expected the step of {kind} to use {roles[0]}.{asked[1]}, as it is declared, got self.{asked[1]}{place}"
             return AttributeError(f"{mine}: write {roles[0]}.{asked[1]}")

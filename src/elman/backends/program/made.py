@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elman.backends.program.stand_in import Value, refuse
+from elman.backends.program.stand_in import Value, refuse, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,13 +40,9 @@ def broadcast(*shapes: Shape) -> Shape:
         named = [each for each in wide if each != 1]
         # A size that is there twice would be an outer product, of every unit with every other.
         if any(a != b and 1 not in (a, b) for a, b in both) or len(set(named)) < len(named):
-            refuse(f"does not run an operation on tensors of shape {_shown(shape)} and {_shown(result)}")
+            refuse(f"does not run an operation on tensors of shape {shown(shape)} and {shown(result)}")
         result = wide
     return result
-
-
-def _shown(shape: Shape) -> str:
-    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
 
 
 def under(rule: Rule, value: Value, *by: Value | Number) -> Value:

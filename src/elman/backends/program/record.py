@@ -22,6 +22,7 @@ from elman.backends.program.stand_in import (
     refuse,
     take_refusal,
     where_raised,
+    words_of,
 )
 from elman.backends.program.verify import verify
 from elman.cells.cell import place_of
@@ -150,11 +151,7 @@ _MOST_WORDS = 100
 
 def _told(error: Exception, asks_sizes: bool) -> str:
     """What a step does that raises an error with stand-ins alone."""
-    kind = type(error).__name__
-    try:
-        words = (str(error).strip().splitlines() or [""])[0]
-    except Exception:
-        words = ""
+    kind, words = type(error).__name__, words_of(error)
     if asks_sizes and isinstance(error, TypeError) and re.search(rf"\b{UnknownSize.__name__}\b|\(\) takes \d+ positional", words):
         return "does not run a step that makes a tensor of a given size (use torch.ones_like(v), or a parameter that init fills)"
     words = f"{words[:_MOST_WORDS]}..." if len(words) > _MOST_WORDS else words

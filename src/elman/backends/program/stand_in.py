@@ -139,6 +139,10 @@ class UnknownSize:
         return True if is_same else _size_refuses(self)  # two sizes may be the same number
 
 
+def shown(shape: Shape) -> str:
+    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+
+
 def _is_in_function() -> bool:
     """Whether a torch.autograd.Function is running."""
     frame: FrameType | None = sys._getframe(1)
@@ -261,7 +265,7 @@ class Value:
         return size if isinstance(size, int) else _size_refuses(size)
 
     def __repr__(self) -> str:
-        return f"<({', '.join(map(str, self.shape_))}), no numbers: the step is being recorded>"
+        return f"<{shown(self.shape_)}, no numbers: the step is being recorded>"
 
     @property
     def shape(self) -> tuple[UnknownSize | int, ...]:
@@ -311,6 +315,14 @@ def where() -> str:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_SKIPPED):
         frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def words_of(error: Exception) -> str:
+    """The first line of what an error says; nothing if it says nothing, or raises one itself where it is asked."""
+    try:
+        return (str(error).strip().splitlines() or [""])[0]
+    except Exception:  # somebody's __str__
+        return ""
 
 
 def where_raised(error: Exception) -> str:
