@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from ctypes import Array, Structure, c_char, c_int32, c_int64, c_uint64, sizeof
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pytest
 
     from elman.backends.backend import Backend
+    from elman.backends.cuda.shape import CellShape
 
 DEVICE = DeviceProperties("modelled", (9, 0), 8, 232448, 65536, 50 << 20)
 
@@ -46,46 +48,59 @@ class _Rows(Structure):
     _fields_ = (("stride_t", c_int64), ("stride_b", c_int64))
 
 
-class _ForwardDirection(Structure):
-    _fields_ = (
-        ("projected", c_uint64),
-        ("weight_hh", c_uint64),
-        ("bias_hh", c_uint64),
-        ("initial", c_uint64 * 2),
-        ("fresh", c_uint64 * 2),
-        ("output", c_uint64),
-        ("saved", c_uint64),
-        ("final", c_uint64 * 2),
-        ("reverse", c_int32),
-    )
-
-
-class _BackwardDirection(Structure):
-    _fields_ = (
-        ("grad_output", c_uint64),
-        ("weight_hh", c_uint64),
-        ("output", c_uint64),
-        ("saved", c_uint64),
-        ("grad_saved", c_uint64),
-        ("initial", c_uint64 * 2),
-        ("fresh", c_uint64 * 2),
-        ("grad_final", c_uint64 * 2),
-        ("grad_gates", c_uint64),
-        ("grad_initial", c_uint64 * 2),
-        ("grad_fresh", c_uint64 * 2),
-        ("reverse", c_int32),
-    )
-
-
 _LAUNCH = (("tiles", c_int32), ("first_group", c_int32), ("mailbox", c_uint64), ("flags", c_uint64))
 
 
-class _ForwardCall(Structure):
-    _fields_ = (("steps", _Steps), ("projected", _Rows), ("output", _Rows), *_LAUNCH, ("direction", _ForwardDirection * 2))
+@cache
+def _forward_call(states: int) -> type[Structure]:
+    """The parameter of a cell with so many states, and without parameters of its own."""
+
+    class Direction(Structure):
+        _fields_ = (
+            ("projected", c_uint64),
+            ("given", c_uint64),
+            ("weight_hh", c_uint64),
+            ("bias_hh", c_uint64),
+            ("own", c_uint64),
+            ("initial", c_uint64 * states),
+            ("fresh", c_uint64 * states),
+            ("output", c_uint64),
+            ("kept", c_uint64),
+            ("final", c_uint64 * states),
+            ("reverse", c_int32),
+        )
+
+    class Call(Structure):
+        _fields_ = (("steps", _Steps), ("projected", _Rows), ("output", _Rows), *_LAUNCH, ("direction", Direction * 2))
+
+    return Call
 
 
-class _BackwardCall(Structure):
-    _fields_ = (("steps", _Steps), ("grad_output", _Rows), ("output", _Rows), *_LAUNCH, ("direction", _BackwardDirection * 2))
+@cache
+def _backward_call(states: int) -> type[Structure]:
+    class Direction(Structure):
+        _fields_ = (
+            ("grad_output", c_uint64),
+            ("given", c_uint64),
+            ("weight_hh", c_uint64),
+            ("output", c_uint64),
+            ("kept", c_uint64),
+            ("grad_kept", c_uint64),
+            ("own", c_uint64),
+            ("initial", c_uint64 * states),
+            ("fresh", c_uint64 * states),
+            ("grad_final", c_uint64 * states),
+            ("grad_gates", c_uint64),
+            ("grad_own", c_uint64),
+            ("grad_initial", c_uint64 * states),
+            ("grad_fresh", c_uint64 * states),
+            ("reverse", c_int32),
+        )
+
+    class Call(Structure):
+        _fields_ = (("steps", _Steps), ("grad_output", _Rows), ("output", _Rows), *_LAUNCH, ("direction", Direction * 2))
+
+    return Call
 
 
 def _at(pointer: int, index: int, count: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -232,15 +247,15 @@ class _Tile:
 
 
 def _forward(plan: Plan, call: Any, group: int) -> None:
-    cell, tile = _CELLS[plan.cell], _Tile(plan, call, group)
+    cell, tile = _CELLS[plan.shape.name], _Tile(plan, call, group)
     d, H, G = tile.direction, tile.H, cell.gates
     time = range(tile.count)[::-1] if tile.reverse else range(tile.count)
     weights = tile.weights(G)
     bias = torch.zeros(G, tile.width, dtype=torch.float64)
     if d.bias_hh:
         bias[:, :H] = _at(d.bias_hh, 0, G * H).view(G, H)
-    h, c = tile.states(d.initial[0]), tile.states(d.initial[1])
-    fresh = tile.states(d.fresh[0], True), tile.states(d.fresh[1], True)
+    h, c = tile.states(d.initial[0]), tile.states(d.initial[1] if cell.has_memory else 0)
+    fresh = tile.states(d.fresh[0], True), tile.states(d.fresh[1] if cell.has_memory else 0, True)
     for t in time:
         cut, alive = tile.cut(t), tile.alive(t)
         h, c = torch.where(cut, fresh[0], h), torch.where(cut, fresh[1], c)
@@ -253,8 +268,8 @@ def _forward(plan: Plan, call: Any, group: int) -> None:
             if tile.steps.offsets and not alive[n]:
                 continue
             _at(d.output, tile.place(call.output, t, n), H).copy_(out[n, :H])
-            for k, numbers in enumerate(saved_numbers if d.saved and alive[n] else ()):
-                _at(d.saved, (tile.row(t, n) * cell.saved + k) * H, H).copy_(numbers[n, :H])
+            for k, numbers in enumerate(saved_numbers if d.kept and alive[n] else ()):
+                _at(d.kept, (tile.row(t, n) * cell.saved + k) * H, H).copy_(numbers[n, :H])
     for pointer, state in zip(d.final, (h, c)[: 1 + cell.has_memory], strict=False):
         tile.put_states(pointer, state)
     for t in range(tile.count, 0 if tile.steps.offsets else tile.steps.T):
@@ -263,12 +278,12 @@ def _forward(plan: Plan, call: Any, group: int) -> None:
 
 
 def _backward(plan: Plan, call: Any, group: int) -> None:
-    cell, tile = _CELLS[plan.cell], _Tile(plan, call, group)
+    cell, tile = _CELLS[plan.shape.name], _Tile(plan, call, group)
     d, H, G, K, columns = tile.direction, tile.H, cell.gates, cell.saved, cell.columns
     time = list(range(tile.count) if tile.reverse else range(tile.count)[::-1])
     weights = tile.weights(G)
     # bypass: what reaches the state before a step past the step itself; carry: the cell's own, of c or what a GRU adds to h's gradient.
-    bypass, carry = tile.states(d.grad_final[0]), tile.states(d.grad_final[1])
+    bypass, carry = tile.states(d.grad_final[0]), tile.states(d.grad_final[1] if cell.has_memory else 0)
     first_before = tile.states(d.initial[cell.has_memory]) if cell.reads_before else torch.zeros(())
     fresh_before = tile.states(d.fresh[cell.has_memory], True) if cell.reads_before else torch.zeros(())
     grad_fresh = torch.zeros(2, tile.N, tile.width, dtype=torch.float64)
@@ -283,16 +298,16 @@ def _backward(plan: Plan, call: Any, group: int) -> None:
         if t < 0:
             break
         alive, t_before = tile.alive(t), t + 1 if tile.reverse else t - 1
-        saved = tile.read(d.saved, lambda n, t=t: tile.row(t, n) * K * H, t, K)
+        saved = tile.read(d.kept, lambda n, t=t: tile.row(t, n) * K * H, t, K)
         (output,) = tile.read(d.output, lambda n, t=t: tile.place(call.output, t, n), t)
         if cell.has_memory:
-            (before,) = tile.read(d.saved, lambda n, t=t_before: (tile.row(t, n) * K + K - 1) * H, t_before)
+            (before,) = tile.read(d.kept, lambda n, t=t_before: (tile.row(t, n) * K + K - 1) * H, t_before)
         else:
             (before,) = tile.read(d.output, lambda n, t=t_before: tile.place(call.output, t, n), t_before)
         starts = torch.tensor([[t == (length - 1 if tile.reverse else 0)] for length in tile.length])
         before = torch.where(tile.cut(t), fresh_before, torch.where(starts, first_before, before))
         grad_output = grad + tile.read(d.grad_output, lambda n, t=t: tile.place(call.grad_output, t, n), t)[0]
-        traced = d.grad_saved if plan.is_traced else 0
+        traced = d.grad_kept if plan.is_traced else 0
         arrived = tile.read(traced, lambda n, t=t: tile.row(t, n) * K * H, t, K)
         values, on = cell.backward(saved, arrived, grad_output, output, before, carry)
         values = [torch.where(alive, value, 0.0) for value in values]
@@ -323,7 +338,7 @@ class Kernel:
 
     def launch(self, grid: int, block: int, shared_bytes: int, stream: int, params: bytes, together: bool = False) -> None:
         plan = self.plan
-        layout = _BackwardCall if plan.is_backward else _ForwardCall
+        layout = (_backward_call if plan.is_backward else _forward_call)(plan.shape.states)
         assert len(params) == sizeof(layout)
         assert (grid % plan.blocks, block, shared_bytes) == (0, plan.threads, plan.shared_bytes)
         call: Any = layout.from_buffer_copy(params)
@@ -338,9 +353,17 @@ class Kernel:
 
 
 def _ready(
-    cell: str, is_backward: bool, number: Number, hidden: int, sequences: int, directions: int, has_spans: bool, index: int, is_traced: bool
+    shape: CellShape,
+    is_backward: bool,
+    number: Number,
+    hidden: int,
+    sequences: int,
+    directions: int,
+    has_spans: bool,
+    index: int,
+    is_traced: bool,
 ) -> layer.Ready:
-    plan = choose(cell, is_backward, Number.TF32, hidden, sequences, directions, has_spans, DEVICE, is_traced)[0]
+    plan = choose(shape, is_backward, Number.TF32, hidden, sequences, directions, has_spans, DEVICE, is_traced)[0]
     return ready(plan, sequences, directions)
 
 

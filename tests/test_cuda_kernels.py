@@ -13,7 +13,8 @@ import pytest
 
 from elman.backends.cuda import compiler
 from elman.backends.cuda.launcher import DeviceProperties
-from elman.backends.cuda.plan import CELLS, Number, Plan, choose
+from elman.backends.cuda.plan import Number, Plan, choose
+from elman.backends.cuda.shape import CELLS
 from test_cuda_compiler import needs_nvrtc
 
 # One device of each target: its multiprocessors, the shared memory of a block, and the second-level cache.
@@ -36,7 +37,7 @@ def sample() -> list[tuple[str, Plan]]:
     """
     random, found = Random(0), []
     for turn in range(ROUNDS):
-        for i, cell in enumerate(CELLS):
+        for i, cell in enumerate(CELLS.values()):
             for j, number in enumerate(Number):
                 for k, is_backward in enumerate((False, True)):
                     target = list(DEVICES)[(i + 2 * j + 3 * k + turn) % len(DEVICES)]
@@ -44,7 +45,7 @@ def sample() -> list[tuple[str, Plan]]:
                     while plan is None:  # there are sizes that a device has no kernel for
                         hidden, sequences, directions = random.choice(HIDDEN), random.choice(SEQUENCES), random.choice((1, 2))
                         has_spans = directions == 2 or random.random() < 0.5
-                        is_traced = is_backward and CELLS[cell].saved > 0 and random.random() < 0.25
+                        is_traced = is_backward and cell.kept > 0 and random.random() < 0.25
                         plans = choose(cell, is_backward, number, hidden, sequences, directions, has_spans, DEVICES[target], is_traced)
                         plan = plans[0] if plans else None
                     found.append((target, plan))
@@ -53,7 +54,7 @@ def sample() -> list[tuple[str, Plan]]:
 
 def name(plan: object) -> str | None:
     if isinstance(plan, Plan):
-        return f"{plan.cell}-{'backward' if plan.is_backward else 'forward'}-{plan.number.name.lower()}-{plan.hidden}"
+        return f"{plan.shape.name}-{'backward' if plan.is_backward else 'forward'}-{plan.number.name.lower()}-{plan.hidden}"
     return None
 
 
@@ -76,7 +77,7 @@ def test_the_devices_are_of_these_targets(target: str) -> None:
 
 
 def test_the_sample_has_every_pair() -> None:
-    plans = [(target, plan.cell, plan.number.name, plan.is_backward) for target, plan in sample()]
+    plans = [(target, plan.shape.name, plan.number.name, plan.is_backward) for target, plan in sample()]
     every = (DEVICES, CELLS, Number.__members__, (False, True))
     for one, other in combinations(range(4), 2):
         assert {(plan[one], plan[other]) for plan in plans} == set(product(every[one], every[other]))

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from elman.backends.cuda import compiler
 from elman.backends.cuda.launcher import DeviceProperties
-from elman.backends.cuda.plan import CELLS, Number, Plan, candidates, choose, resident_groups
+from elman.backends.cuda.plan import Number, Plan, candidates, choose, resident_groups
+from elman.backends.cuda.shape import CELLS
 from test_cuda_compiler import needs_nvrtc
 
 DEVICES = {
@@ -116,7 +117,7 @@ def check_fit(plan: Plan, device: DeviceProperties, largest_cluster: int) -> Non
     assert held < min(255, device.registers // plan.threads)
     assert plan.blocks * plan.units >= plan.hidden
     if has_idle_blocks(plan):  # only where there is no other plan
-        for other in candidates(plan.cell, plan.is_backward, plan.number, plan.hidden, plan.tile, device):
+        for other in candidates(plan.shape, plan.is_backward, plan.number, plan.hidden, plan.tile, device):
             assert has_idle_blocks(other) or other.units > -(-plan.hidden // (16 * other.blocks)) * 16
         assert plan.blocks * plan.units <= 2 * plan.hidden
     assert plan.blocks <= (largest_cluster if plan.is_cluster else device.multiprocessors)
@@ -171,8 +172,8 @@ def test_a_chosen_plan_fits_and_covers(
     name: str, cell: str, is_backward: bool, number: Number, hidden: int, sequences: int, both: bool
 ) -> None:
     device = DEVICES[name]
-    for plan in choose(cell, is_backward, number, hidden, sequences, 1 + both, both, device):
-        assert (plan.cell, plan.is_backward, plan.number, plan.hidden, plan.has_spans) == (cell, is_backward, number, hidden, both)
+    for plan in choose(CELLS[cell], is_backward, number, hidden, sequences, 1 + both, both, device):
+        assert (plan.shape.name, plan.is_backward, plan.number, plan.hidden, plan.has_spans) == (cell, is_backward, number, hidden, both)
         assert plan.tile == 8 or plan.tile < 2 * sequences
         check_fit(plan, device, LARGEST_CLUSTER[name])
         check_cover(plan)
@@ -184,8 +185,8 @@ def test_a_chosen_plan_fits_and_covers(
 def test_usual_sizes_have_plans(name: str, cell: str, number: Number) -> None:
     device = DEVICES[name]
     for hidden, is_backward in product((20, 32, 64, 128, 256), (False, True)):
-        assert choose(cell, is_backward, number, hidden, 16, 1, False, device), (hidden, is_backward)
-        for plan in candidates(cell, is_backward, number, hidden, 8, device):
+        assert choose(CELLS[cell], is_backward, number, hidden, 16, 1, False, device), (hidden, is_backward)
+        for plan in candidates(CELLS[cell], is_backward, number, hidden, 8, device):
             assert not has_idle_blocks(plan)
 
 
@@ -197,7 +198,7 @@ LARGEST = {"rnn_tanh": (2048, 1536), "rnn_relu": (2048, 1536), "gru": (1536, 768
 @given(cell=cells, number=numbers, is_backward=st.booleans(), data=st.data())
 def test_every_size_has_a_plan_up_to_a_largest(name: str, cell: str, number: Number, is_backward: bool, data: st.DataObject) -> None:
     hidden = data.draw(st.integers(1, LARGEST[cell][number.size == 4]))
-    assert choose(cell, is_backward, number, hidden, 16, 1, False, DEVICES[name]), hidden
+    assert choose(CELLS[cell], is_backward, number, hidden, 16, 1, False, DEVICES[name]), hidden
 
 
 def sample() -> list[Plan]:
@@ -205,7 +206,7 @@ def sample() -> list[Plan]:
     random, found = Random(0), {}
     for cell, is_backward, number, tile in product(CELLS, (False, True), Number, (8, 16, 32)):
         for hidden in (20, 64, 100, 256, 512):
-            for plan in candidates(cell, is_backward, number, hidden, tile, DEVICES["H100"]):
+            for plan in candidates(CELLS[cell], is_backward, number, hidden, tile, DEVICES["H100"]):
                 kind = (cell, is_backward, number.size, plan.blocks == 1, plan.is_cluster, plan.in_registers)
                 found.setdefault(kind, []).append(plan)
     return [random.choice(plans) for plans in found.values()]

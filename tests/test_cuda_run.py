@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from elman.backends import Backend
     from elman.backends.cuda.backend import CudaBackend
+    from elman.backends.cuda.shape import CellShape
 
 T, B, I, H = 5, 10, 3, 20  # noqa: E741 - more sequences than a tile has, and units that fill no tile
 FORMS = ("whole", "lengths", "reset", "lengths and reset", "packed", "packed and reset")
@@ -314,9 +315,9 @@ def test_groups_that_exchange_through_global_memory_are_launched_few_at_a_time(m
     launches: list[int] = []
     launch = cuda_model.Kernel.launch
 
-    def through_memory(cell: str, is_backward: bool, number: Number, *sizes: int) -> layer.Ready:
+    def through_memory(shape: CellShape, is_backward: bool, number: Number, *sizes: int) -> layer.Ready:
         hidden, sequences, directions, *_ = sizes
-        plans = candidates(cell, is_backward, number, hidden, 8, cuda_model.DEVICE)
+        plans = candidates(shape, is_backward, number, hidden, 8, cuda_model.DEVICE)
         plan = next(plan for plan in plans if plan.mailbox_numbers and plan.blocks == 4)
         return cuda_model.ready(replace(plan, has_spans=True), sequences, directions)
 
@@ -341,9 +342,9 @@ def test_groups_that_exchange_through_global_memory_are_launched_few_at_a_time(m
 def test_blocks_without_units_change_nothing(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """36 units on eight blocks of 16: two hold all 32, one has 4, five have none."""
 
-    def spread(cell: str, is_backward: bool, number: Number, *sizes: int) -> layer.Ready:
+    def spread(shape: CellShape, is_backward: bool, number: Number, *sizes: int) -> layer.Ready:
         hidden, sequences, directions, *_ = sizes
-        wide = candidates(cell, is_backward, Number.TF32, 16 * 8, 8, cuda_model.DEVICE)
+        wide = candidates(shape, is_backward, Number.TF32, 16 * 8, 8, cuda_model.DEVICE)
         plan = next(plan for plan in wide if (plan.blocks, plan.is_cluster) == (8, True))
         return cuda_model.ready(replace(plan, hidden=hidden, has_spans=True), sequences, directions)
 

@@ -1,5 +1,7 @@
 """The cuda backend: our kernels on NVIDIA's GPUs from compute capability 8.0 on, in bfloat16, float16 and float32.
 
+RNN, GRU and LSTM have kernels whose arithmetic is written by hand; other cells run by their programs, as CUDA source (source.py).
+
 They are compiled at first use, for each network's sizes, and kept in the user's cache. In float32 all products are TF32's where torch
 allows that to cuDNN (``torch.backends.cudnn.allow_tf32``, as by default), else as exact as float32's. What the kernels do not do is
 refused.
@@ -12,12 +14,17 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, final
 
 import torch
+from torch._C import _len_torch_dispatch_stack
 
 from elman.backends.autograd import Scan
-from elman.backends.cuda import launcher, run
-from elman.backends.cuda.plan import CELLS, Number, choose, number_of
+from elman.backends.cuda import launcher, run, source
+from elman.backends.cuda.plan import Number, choose, number_of
+from elman.backends.cuda.shape import CELLS
 from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_watched
 from elman.backends.kernels import PLAIN
+from elman.backends.program.lookup import program_of
+from elman.backends.program.stand_in import NotRecordedError
+from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE
 
 if TYPE_CHECKING:
@@ -25,12 +32,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from elman.backends.spans import Spans
+    from elman.backends.cuda.shape import CellShape
+    from elman.backends.spans import Spans, Traced
     from elman.backends.stack import Stack
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_CAPABILITY = (8, 0)
 _LARGEST = 2**31 - 1  # steps, sequences
+_reference = ReferenceBackend()
 
 
 @final
@@ -51,14 +60,16 @@ class CudaBackend(KernelBackend):
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
         if dtype not in _DTYPES or x.dtype not in _DTYPES:
             return f"does not run {str(x.dtype).removeprefix('torch.')} (bfloat16, float16 and float32 only)"
-        if stack.cell.name not in CELLS:
-            return f"has no kernel for {stack.cell.name or type(stack.cell).__name__}"
         if stack.proj_size:
             return "does not run projections (proj_size)"
         if max(x.shape) > _LARGEST:
             return f"does not run more than {_LARGEST} steps or sequences"
         reason = self.refuses_call(stack, x, states, params, spans)
-        return reason or _refuses_network(stack.cell.name, stack.hidden_size, dtype, x.get_device())
+        if reason or stack.cell.name in CELLS:
+            return reason or _refuses_network(stack.cell.name, stack.hidden_size, dtype, x.get_device())
+        return _refuses_program(stack, spans) or _refuses_shape(
+            run.shape_of(stack, spans.draws is not None), stack.hidden_size, number_of(dtype), x.get_device()
+        )
 
     def run_unchecked(
         self,
@@ -79,6 +90,18 @@ class CudaBackend(KernelBackend):
             return output, tuple(finals)
         output, states, _ = run.forward(stack, x, states, params, WHOLE, batch_first, save=False)
         return output, states
+
+    def trace(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans = WHOLE,
+    ) -> Traced:
+        if stack.cell.name not in CELLS:  # their programs' gates are not kept
+            return _reference.trace(stack, x, states, params, spans)
+        return super().trace(stack, x, states, params, spans)
 
     def run_autocast(
         self,
@@ -120,15 +143,30 @@ def _fits(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Se
 
 def _refuses_network(cell: str, hidden_size: int, dtype: torch.dtype, index: int) -> str | None:
     """What of ``refuses`` depends on the network and the device alone."""
-    return _refuses_number(cell, hidden_size, number_of(dtype), index)
+    return _refuses_shape(CELLS[cell], hidden_size, number_of(dtype), index)
 
 
 # What torch.compiler.assume_constant_result does, which loads the compiler.
 _refuses_network._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+def _refuses_program(stack: Stack, spans: Spans) -> str | None:
+    """Why the kernels do not run a cell of one's own, whatever its size and the device."""
+    if torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0:
+        return "does not run cells of your own in recorded calls"
+    if stack.members:
+        return "does not run ensembles of cells of your own"
+    try:
+        program = program_of(stack.cell, torch.float32, spans.draws is not None, units=stack.hidden_size)
+    except NotRecordedError as error:
+        return str(error)
+    if spans.batch_sizes is not None and (spans.step_inputs or spans.draws):
+        return "does not run a PackedSequence with step inputs or random numbers (lengths= does the same)"
+    return source.refuses(program)
+
+
 @lru_cache(maxsize=4096)
-def _refuses_number(cell: str, hidden_size: int, number: Number, index: int) -> str | None:
+def _refuses_shape(shape: CellShape, hidden_size: int, number: Number, index: int) -> str | None:
     if reason := launcher.unavailable_reason():
         return f"cannot run: {reason}"
     device = launcher.device_properties(index)
@@ -139,6 +177,6 @@ def _refuses_number(cell: str, hidden_size: int, number: Number, index: int) -> 
     except RuntimeError as error:
         return f"cannot run: {error}"
     for is_backward in (False, True):
-        if not choose(cell, is_backward, number, hidden_size, 1, 1, False, device):
+        if not choose(shape, is_backward, number, hidden_size, 1, 1, False, device):
             return f"has no plan for hidden_size={hidden_size} in {number.name.lower()} on a {device.name}"
     return None

@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from elman.backends.cuda import compiler, launcher, structs
 from elman.backends.cuda.batch import Batch, pointer
-from elman.backends.cuda.plan import CELLS, CellShape, Number, Plan, choose, number_of
+from elman.backends.cuda.plan import Number, Plan, choose, number_of
 from elman.backends.cuda.products import Form, multiply
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
+    from elman.backends.cuda.shape import CellShape
+
 
 class Direction(NamedTuple):
-    """One direction's parameters and starts, each contiguous.
+    """One direction's parameters, starts and what it is given, each contiguous.
 
     Attributes:
-        w_ih: (G·H, I).
-        w_hh: (G·H, H).
-        b_ih, b_hh: (G·H,); None for zeros.
+        w_ih: of the parts of x, (inputs·H, I).
+        w_hh: of the parts of h, (gates·H, H); None: there are none.
+        b_ih, b_hh: likewise; None for zeros.
+        own: the cell's own parameters, (H,) each.
+        given: what a step reads beside x, (rows, given, H); None: nothing.
         initial: the states before the first step, each (B, H); empty for zeros.
         fresh: what a reset starts from, each (H,); empty for zeros.
     """
 
     w_ih: Tensor
-    w_hh: Tensor
+    w_hh: Tensor | None
     b_ih: Tensor | None
     b_hh: Tensor | None
+    own: tuple[Tensor, ...]
+    given: Tensor | None
     initial: tuple[Tensor, ...]
     fresh: tuple[Tensor, ...]
 
@@ -56,13 +62,14 @@ class Ready(NamedTuple):
 
 
 def forward(
-    cell: str,
+    shape: CellShape,
+    hidden: int,
     x: Tensor,
     batch: Batch,
     directions: Sequence[Direction],
     output: Tensor,
     finals: Sequence[Tensor],
-    saved: Tensor | None,
+    kept: Tensor | None,
     x_batch_first: bool,
     output_batch_first: bool,
 ) -> None:
@@ -72,94 +79,99 @@ def forward(
         x: contiguous, laid out as ``batch`` says or, with x_batch_first False, (T, B, I).
         output: likewise, (..., D·H); written.
         finals: each (D, B, H); written.
-        saved: (D, rows, K, H); written. None: not needed.
+        kept: (D, rows, K, H); written. None: not needed.
     """
-    width, hidden = directions[0].w_hh.shape
-    inputs, rows, number = x.shape[-1], batch.rows, number_of(x.dtype)
+    width, inputs, rows, number = shape.inputs * hidden, x.shape[-1], batch.rows, number_of(x.dtype)
     count, size = len(directions), x.element_size()
-    ready = _ready(cell, False, number, hidden, batch.sequences, count, count > 1 or not batch.is_whole, x.get_device(), False)
+    ready = _ready(shape, False, number, hidden, batch.sequences, count, count > 1 or not batch.is_whole, x.get_device(), False)
     form = Form(rows, inputs, width, inputs, inputs, width, b_transposed=True)
-    output_at, saved_at = output.data_ptr(), pointer(saved)
+    output_at, kept_at = output.data_ptr(), pointer(kept)
     values: list[int] = []
     projected = x.new_empty((count, rows, width))
     projected_at = projected.data_ptr()
-    for index, (w_ih, w_hh, b_ih, b_hh, initial, fresh) in enumerate(directions):
+    for index, (w_ih, w_hh, b_ih, b_hh, own, given, initial, fresh) in enumerate(directions):
         multiply(number, projected, x, w_ih, form, bias=b_ih, out_offset=index * rows * width)
         values += (
             projected_at + index * rows * width * size,
-            w_hh.data_ptr(),
+            pointer(given),
+            pointer(w_hh),
             pointer(b_hh),
-            *_pair(initial),
-            *_pair(fresh),
+            *_addresses(own, max(1, len(own))),
+            *_addresses(initial, shape.states),
+            *_addresses(fresh, shape.states),
             output_at + index * hidden * size,
-            0 if saved is None else saved_at + index * saved.stride(0) * size,
-            *_halves(finals, index),
+            0 if kept is None else kept_at + index * kept.stride(0) * size,
+            *_parts(finals, shape.states, index),
             index,
         )
     if count == 1:
-        values += structs.NO_FORWARD_DIRECTION
+        values += (0,) * len(values)
     head = (*batch.packed(), *batch.row_strides(width, x_batch_first), *batch.row_strides(count * hidden, output_batch_first))
-    _launch(ready, structs.FORWARD, head, values, x)
+    _launch(ready, False, head, values, x)
 
 
 def backward(
-    cell: str,
+    shape: CellShape,
+    hidden: int,
     x: Tensor,
     batch: Batch,
     directions: Sequence[Direction],
     output: Tensor,
-    saved: Tensor | None,
+    kept: Tensor | None,
     grad_output: Tensor | None,
     grad_finals: Sequence[Tensor | None],
-    grad_saved: Tensor | None,
+    grad_kept: Tensor | None,
     grad_starts: Tensor | None,
     x_batch_first: bool,
     output_batch_first: bool,
     needs_x: bool,
     needs_parameters: bool,
-) -> tuple[Tensor | None, list[tuple[Tensor, ...]]]:
-    """The gradients of a layer: of x, in step order, (rows, I), and of each direction's parameters.
+) -> tuple[Tensor | None, list[tuple[Tensor, ...]], Tensor | None]:
+    """The gradients of a layer: of x, in step order, (rows, I); of each direction's parameters; and of the step inputs, (D, rows, S, H).
 
     Args:
         grad_output: laid out as the output, its rows aligned as the kernels copy them; None for zeros.
         grad_finals: each (D, B, H), contiguous; None for zeros.
-        grad_saved: (D, rows, K, H); None for zeros.
+        kept, grad_kept: (D, rows, K, H); None: there are none; for zeros.
         grad_starts: (1, or 2 with resets; states; D; B; H), float32: of the initial states, and of the fresh ones; written. None: not
             needed, and there are no resets.
     """
-    shape, hidden, number = CELLS[cell], directions[0].w_hh.shape[1], number_of(x.dtype)
-    count, size, rows, inputs = len(directions), x.element_size(), batch.rows, x.shape[-1]
-    is_traced, has_spans = grad_saved is not None, count > 1 or not batch.is_whole
-    ready = _ready(cell, True, number, hidden, batch.sequences, count, has_spans, x.get_device(), is_traced)
+    number, count, size, rows, inputs = number_of(x.dtype), len(directions), x.element_size(), batch.rows, x.shape[-1]
+    is_traced, has_spans = grad_kept is not None, count > 1 or not batch.is_whole
+    ready = _ready(shape, True, number, hidden, batch.sequences, count, has_spans, x.get_device(), is_traced)
     pitch = shape.columns * hidden
     grad_gates = x.new_empty((count, rows, pitch))
+    grad_own = x.new_empty((count, len(shape.own), batch.sequences, hidden), dtype=torch.float32) if shape.own else None
     initials = () if grad_starts is None else grad_starts[0]
     fresh_ones = grad_starts[1] if grad_starts is not None and len(grad_starts) > 1 else ()
-    grad_output_at, output_at, saved_at, grad_saved_at = map(pointer, (grad_output, output, saved, grad_saved))
-    steps = 0 if saved is None else saved.stride(0) * size  # of a direction, as those of grad_saved
+    grad_output_at, output_at, kept_at, grad_kept_at = map(pointer, (grad_output, output, kept, grad_kept))
+    steps = 0 if kept is None else kept.stride(0) * size  # of a direction, as those of grad_kept
     values: list[int] = []
-    for index, (_, w_hh, _, _, initial, fresh) in enumerate(directions):
+    for index, (_, w_hh, _, _, own, given, initial, fresh) in enumerate(directions):
         values += (
             grad_output_at and grad_output_at + index * hidden * size,
-            w_hh.data_ptr(),
+            pointer(given),
+            pointer(w_hh),
             output_at + index * hidden * size,
-            saved_at and saved_at + index * steps,
-            grad_saved_at and grad_saved_at + index * steps,
-            *_pair(initial),
-            *_pair(fresh),
-            *_halves(grad_finals, index),
+            kept_at and kept_at + index * steps,
+            grad_kept_at and grad_kept_at + index * steps,
+            *_addresses(own, max(1, len(own))),
+            *_addresses(initial, shape.states),
+            *_addresses(fresh, shape.states),
+            *_parts(grad_finals, shape.states, index),
             grad_gates.data_ptr() + index * rows * pitch * size,
-            *_halves(initials, index),
-            *_halves(fresh_ones, index),
+            0 if grad_own is None else grad_own[index].data_ptr(),
+            *_parts(initials, shape.states, index),
+            *_parts(fresh_ones, shape.states, index),
             index,
         )
     if count == 1:
-        values += structs.NO_BACKWARD_DIRECTION
+        values += (0,) * len(values)
     grad_strides = (0, 0) if grad_output is None else batch.strides(grad_output, output_batch_first)
     head = (*batch.packed(), *grad_strides, *batch.row_strides(count * hidden, output_batch_first))
-    _launch(ready, structs.BACKWARD, head, values, x)
+    _launch(ready, True, head, values, x)
     grad_x = x.new_empty((rows, inputs)) if needs_x else None
-    of_x = Form(rows, shape.gates * hidden, inputs, pitch, inputs, inputs)
+    of_x = Form(rows, shape.inputs * hidden, inputs, pitch, inputs, inputs)
     parameters: list[tuple[Tensor, ...]] = []
     in_step_order = batch.in_step_order(x, x_batch_first) if needs_parameters else x
     for index, direction in enumerate(directions):
@@ -167,12 +179,22 @@ def backward(
             multiply(number, grad_x, grad_gates, direction.w_ih, of_x, a_offset=index * rows * pitch, accumulate=index > 0)
         if needs_parameters:
             operands = grad_gates, in_step_order, batch, direction, output
-            parameters.append(_parameter_gradients(shape, number, *operands, output_batch_first, index))
-    return grad_x, parameters
+            gradients = _parameter_gradients(shape, hidden, number, *operands, output_batch_first, index)
+            parameters.append((*gradients, *(() if grad_own is None else _own_gradients(shape, grad_own[index], x.dtype))))
+    at = shape.step_inputs_at
+    grad_step_inputs = grad_gates.view(count, rows, -1, hidden)[:, :, at:] if shape.step_inputs else None
+    return grad_x, parameters, grad_step_inputs
+
+
+def _own_gradients(shape: CellShape, parts: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """Of the cell's own parameters, from the parts of each sequence and unit, (own, B, H)."""
+    for has_units, part in zip(shape.own, parts, strict=True):
+        yield (part.sum(0) if has_units else part.sum()).to(dtype)
 
 
 def _parameter_gradients(
     shape: CellShape,
+    hidden: int,
     number: Number,
     grad_gates: Tensor,
     x: Tensor,
@@ -182,14 +204,17 @@ def _parameter_gradients(
     batch_first: bool,
     index: int,
 ) -> tuple[Tensor, ...]:
-    """Of W_ih, W_hh and, if there are biases, b_ih and b_hh, of the direction of this index."""
+    """Of W_ih, W_hh and, if there are biases, b_ih and b_hh, of the direction of this index: those that there are."""
     w_ih, w_hh, b_ih = direction[:3]
-    width, hidden, rows, pitch = *w_hh.shape, batch.rows, grad_gates.shape[-1]
-    grad_w_ih, grad_w_hh = torch.empty_like(w_ih), torch.empty_like(w_hh)
+    width, rows, pitch = shape.inputs * hidden, batch.rows, grad_gates.shape[-1]
+    grad_w_ih = torch.empty_like(w_ih)
     grad_b_ih = None if b_ih is None else torch.empty_like(b_ih)
     first = index * rows * pitch
     inputs = w_ih.shape[1]
     multiply(number, grad_w_ih, grad_gates, x, Form(width, rows, inputs, pitch, inputs, inputs, True), a_offset=first, row_sums=grad_b_ih)
+    if w_hh is None:
+        return (grad_w_ih,) if grad_b_ih is None else (grad_w_ih, grad_b_ih)
+    grad_w_hh = torch.empty_like(w_hh)
     # The state before a step: where nothing else comes between, the output of the step that was run before it. A first step's is zeros.
     of_first, states_at = first, 0
     if batch.is_whole and not direction.initial and not batch_first:
@@ -203,40 +228,35 @@ def _parameter_gradients(
         initial, fresh = (parts[0] if parts else None for parts in (direction.initial, direction.fresh))
         states, inner, states_pitch = batch.states_before(own, initial, fresh, batch_first, bool(index)), rows, hidden
     at = 0
-    runs = shape.recurrent_runs(hidden)
+    runs = [(begin * hidden, end * hidden) for begin, end in shape.runs]
     for begin, end in runs:
         form = Form(end - begin, inner, hidden, pitch, states_pitch, hidden, True)
         multiply(number, grad_w_hh, grad_gates, states, form, a_offset=of_first + begin, b_offset=states_at, out_offset=at * hidden)
         at += end - begin
     if grad_b_ih is None:
         return grad_w_ih, grad_w_hh
-    if len(runs) == 1:
+    if shape.runs == ((0, shape.inputs),):
         return grad_w_ih, grad_w_hh, grad_b_ih, grad_b_ih.clone()  # who writes into one gradient is not to change the other
-    apart = slice(*runs[-1])
-    return grad_w_ih, grad_w_hh, grad_b_ih, torch.cat((grad_b_ih[: runs[0][1]], grad_gates[index, :, apart].sum(0)))
+    # What lies where the parts of x do is summed already.
+    sums = [grad_b_ih[begin:end] if end <= width else grad_gates[index, :, begin:end].sum(0) for begin, end in runs]
+    return grad_w_ih, grad_w_hh, grad_b_ih, torch.cat(sums)
 
 
-def _pair(tensors: Sequence[Tensor]) -> tuple[int, int]:
-    """Where one or two tensors lie; zeros for those that there are not."""
-    if not tensors:
-        return 0, 0
-    return tensors[0].data_ptr(), tensors[1].data_ptr() if len(tensors) > 1 else 0
+def _addresses(tensors: Sequence[Tensor], count: int) -> list[int]:
+    """Where each of so many tensors lies; zeros if there are none."""
+    return [each.data_ptr() for each in tensors] or [0] * count
 
 
-def _halves(tensors: Sequence[Tensor | None] | Tensor, index: int) -> tuple[int, int]:
-    """Where the direction's part of one or two tensors, (D, ...) each, lies; zeros for those that there are not."""
-    if not len(tensors):
-        return 0, 0
-    first = tensors[0]
-    second = tensors[1] if len(tensors) > 1 else None
-    return (
-        0 if first is None else first[index].data_ptr() if index else first.data_ptr(),
-        0 if second is None else second[index].data_ptr() if index else second.data_ptr(),
-    )
+def _parts(tensors: Sequence[Tensor | None] | Tensor, count: int, index: int) -> list[int]:
+    """Where the direction's part of each of so many tensors, (D, ...), lies; zeros for those that there are not."""
+    if not index:
+        return [0 if each is None else each.data_ptr() for each in tensors] or [0] * count
+    return [0 if each is None else each[index].data_ptr() for each in tensors] or [0] * count
 
 
-def _launch(ready: Ready, layout: Any, head: tuple[int, ...], directions: list[int], x: Tensor) -> None:
+def _launch(ready: Ready, is_backward: bool, head: tuple[int, ...], directions: list[int], x: Tensor) -> None:
     plan, kernel, tiles, groups, at_once = ready
+    layout = structs.layout(plan.shape, is_backward)
     stream = torch._C._cuda_getCurrentRawStream(x.get_device())
     if not plan.mailbox_numbers:
         kernel.launch(groups * plan.blocks, plan.threads, plan.shared_bytes, stream, layout.pack(*head, tiles, 0, 0, 0, *directions))
@@ -251,10 +271,18 @@ def _launch(ready: Ready, layout: Any, head: tuple[int, ...], directions: list[i
 
 @lru_cache(maxsize=4096)
 def _ready(
-    cell: str, is_backward: bool, number: Number, hidden: int, sequences: int, directions: int, has_spans: bool, index: int, is_traced: bool
+    shape: CellShape,
+    is_backward: bool,
+    number: Number,
+    hidden: int,
+    sequences: int,
+    directions: int,
+    has_spans: bool,
+    index: int,
+    is_traced: bool,
 ) -> Ready:
     device = launcher.device_properties(index)
-    plans = choose(cell, is_backward, number, hidden, sequences, directions, has_spans, device, is_traced)
+    plans = choose(shape, is_backward, number, hidden, sequences, directions, has_spans, device, is_traced)
     # The first whose registers suffice: how many a kernel takes is known once it is compiled.
     # A cluster of 16 does not fit every device, nor every part of one.
     fitting = [plan for plan in plans if plan.blocks <= 8 or not plan.is_cluster or _fits(plan, index)] or list(plans)
@@ -273,6 +301,6 @@ def _fits(plan: Plan, index: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def _kernel(plan: Plan, index: int) -> launcher.Kernel:
-    name = f"{plan.cell} {'backward' if plan.is_backward else 'forward'}"
+    name = f"{plan.shape.name} {'backward' if plan.is_backward else 'forward'}"
     cubin = compiler.compile(name, launcher.device_properties(index).arch, plan.defines, plan.entry)
     return launcher.load(cubin, "scan", index, shared_bytes=plan.shared_bytes, cluster=plan.blocks if plan.is_cluster else 1)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from elman.backends.cuda import structs
-from elman.cells import BY_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from elman.backends.cuda.launcher import DeviceProperties
+    from elman.backends.cuda.shape import CellShape
 
 
 class Number(IntEnum):
@@ -49,63 +49,11 @@ def number_of(dtype: torch.dtype) -> Number:
 
 
 @dataclass(frozen=True)
-class CellShape:
-    """What a kernel's arithmetic needs to know of a cell. The kernels assert that csrc/cells says so too.
-
-    Attributes:
-        header, struct: where csrc/cells has it.
-        gates, saved: how many; a cell's own declaration (``cells``) has their names.
-        split_gate: the gate whose recurrent part has a gradient of its own; None: none.
-        reads_output, reads_before: whether the gradient of a step reads the state after it, before it.
-    """
-
-    header: str
-    struct: str
-    gates: int
-    saved: int
-    split_gate: int | None
-    reads_output: bool
-    reads_before: bool
-
-    @property
-    def columns(self) -> int:
-        """Gradients of a unit's gates."""
-        return self.gates + (self.split_gate is not None)
-
-    @property
-    def operands(self) -> int:
-        """Vectors that a step of the gradient reads."""
-        return 1 + self.saved + self.reads_output + self.reads_before
-
-    def recurrent_runs(self, hidden: int) -> tuple[tuple[int, int], ...]:
-        """Where the gradients of the gates' recurrent parts lie among a step's columns: begins and ends."""
-        if self.split_gate is None:
-            return ((0, self.gates * hidden),)
-        # The last gate's own comes last of all (csrc/cells/gru.h).
-        return ((0, self.split_gate * hidden), (self.gates * hidden, self.columns * hidden))
-
-
-def _shape(name: str, split_gate: int | None, reads_output: bool, reads_before: bool) -> CellShape:
-    cell = BY_NAME[name]
-    header = cell.__module__.rpartition(".")[2]
-    return CellShape(header, cell.__name__, len(cell.gates), len(cell.saved), split_gate, reads_output, reads_before)
-
-
-# The cells that have a kernel.
-CELLS = {
-    "rnn_tanh": _shape("rnn_tanh", None, True, False),
-    "rnn_relu": _shape("rnn_relu", None, True, False),
-    "gru": _shape("gru", 2, False, True),
-    "lstm": _shape("lstm", None, False, True),
-}
-
-
-@dataclass(frozen=True)
 class Plan:
     """One compiled kernel.
 
     Attributes:
-        cell: its name.
+        shape: the cell's.
         is_backward: the gradient's kernel.
         number: how numbers are stored and multiplied.
         hidden: H.
@@ -120,7 +68,7 @@ class Plan:
         is_traced: gradients arrive at the saved numbers too.
     """
 
-    cell: str
+    shape: CellShape
     is_backward: bool
     number: Number
     hidden: int
@@ -135,10 +83,6 @@ class Plan:
     is_traced: bool = False
     ring: int = 8
 
-    @property
-    def shape(self) -> CellShape:
-        return CELLS[self.cell]
-
     @cached_property
     def rows(self) -> int:
         """Rows of the product, of a block."""
@@ -151,6 +95,7 @@ class Plan:
 
     @cached_property
     def product_warps(self) -> int:
+        """Those that multiply; of a cell without a product none does."""
         return self.rows // 16 // self.warp_tiles * self.split
 
     @cached_property
@@ -165,7 +110,7 @@ class Plan:
     @cached_property
     def weight_registers(self) -> int:
         """32-bit registers of a thread that hold weights."""
-        return self.warp_tiles * self.columns // (16 // self.number.size * 4) // self.split * 8
+        return 0 if not self.shape.gates else self.warp_tiles * self.columns // (16 // self.number.size * 4) // self.split * 8
 
     @cached_property
     def shared_bytes(self) -> int:
@@ -178,13 +123,14 @@ class Plan:
         exchange = 0 if not (alone or self.is_cluster) else 2 * self.tile * pitch * size
         stage = 0 if alone else self.warps * vectors * 32 * size
         sums = 0 if self.in_registers else self.split * self.tile * (-(-self.rows // 32) * 32 + 4) * 4
-        operands = self.shape.operands if self.is_backward else self.shape.gates
-        return exchange + stage + 16 + sums + self.ring * self.tile * operands * self.units * size
+        operands = self.shape.operands if self.is_backward else self.shape.vectors
+        product = exchange + stage + 16 + sums if self.shape.gates else 0
+        return product + self.ring * self.tile * operands * self.units * size + len(self.shape.own) * self.units * 4
 
     @property
     def mailbox_numbers(self) -> int:
         """Numbers of global memory that a group exchanges through."""
-        return 0 if self.is_cluster or self.blocks == 1 else 2 * self.tile * self.columns
+        return 0 if self.is_cluster or self.blocks == 1 or not self.shape.gates else 2 * self.tile * self.columns
 
     @property
     def defines(self) -> dict[str, int]:
@@ -217,21 +163,21 @@ class Plan:
             "shape.cuh",
             "product.cuh",
             "exchange.cuh",
-            f"{self.shape.header}.h",
+            "step.cuh",
+            *self.shape.headers,
             f"{kind}.cuh",
         )
-        size = (structs.BACKWARD if self.is_backward else structs.FORWARD).size
+        size = structs.layout(self.shape, self.is_backward).size
         return (
             "".join(f'#include "{header}"\n' for header in headers)
-            + f"""using Cell = elman::cuda::{self.shape.struct}<float>;
-static_assert(Cell::kGates == {self.shape.gates} && Cell::kSaved == {self.shape.saved}, "as plan.py has it");
-static_assert(Cell::kGateGradients == {self.shape.columns} && Cell::kBackwardReadsH == {int(self.shape.reads_output)} &&
-              Cell::kBackwardReadsPrevious == {int(self.shape.reads_before)}, "as plan.py has it");
-static_assert(sizeof(elman::cuda::{kind.capitalize()}Call) == {size}, "as structs.py packs it");
+            + self.shape.source
+            + self.shape.assertions
+            + f"""using Call = elman::cuda::{kind.capitalize()}Call<Step>;
+static_assert(sizeof(Call) == {size}, "as structs.py packs it");
 extern "C" __global__ void {cluster}__launch_bounds__(elman::cuda::kThreads, 1)
-    scan(const __grid_constant__ elman::cuda::{kind.capitalize()}Call call) {{
+    scan(const __grid_constant__ Call call) {{
   extern __shared__ __align__(128) char shared[];
-  elman::cuda::{kind}<Cell>(call, shared);
+  elman::cuda::{kind}<Step>(call, shared);
 }}
 """
         )
@@ -251,14 +197,13 @@ _SUM = 0.053  # each 4096 partial sums
 _ITEM = 0.097  # each further unit of a thread, by the cell's weight
 _CELL = 0.145  # the pointwise part, by the cell's weight
 _WIDE_CLUSTER = 0.08  # a cluster of 16: measured slower at equal bytes
-_WEIGHT = {"rnn_tanh": 1.0, "rnn_relu": 1.0, "gru": 2.0, "lstm": 2.5}
 _MAX_ITEMS = 16  # units of a thread
 _OTHER_REGISTERS = 52  # of a thread, beside weights, sums and units: addresses, operands on their way
 
 
 @lru_cache(maxsize=4096)
 def choose(
-    cell: str,
+    shape: CellShape,
     is_backward: bool,
     number: Number,
     hidden: int,
@@ -273,7 +218,7 @@ def choose(
         replace(plan, has_spans=has_spans, is_traced=is_traced)
         for tile in (8, 16, 32)
         if tile == 8 or tile < 2 * sequences
-        for plan in candidates(cell, is_backward, number, hidden, tile, device)
+        for plan in candidates(shape, is_backward, number, hidden, tile, device)
     ]
     expected = {plan: _expected(plan, sequences, directions, device) for plan in plans}
     best = min(expected.values(), default=0.0)
@@ -285,7 +230,7 @@ def _expected(plan: Plan, sequences: int, directions: int, device: DevicePropert
     """Microseconds of a step for all sequences."""
     groups = -(-sequences // plan.tile) * directions
     kilobytes = plan.columns * plan.tile * plan.number.size / 1024
-    weight = _WEIGHT[plan.cell] * (1.5 if plan.is_backward else 1.0)
+    weight = plan.shape.weight * (1.5 if plan.is_backward else 1.0)
     items = -(-plan.units * plan.tile // plan.threads)
     work = plan.number.size / 2 * (3 if plan.number is Number.FLOAT32 else 1)
     step = _STEP + _CELL * weight + _ITEM * weight * (items - 1) + _SUM * plan.split * plan.rows * plan.tile / 4096
@@ -314,11 +259,14 @@ def _preference(plan: Plan) -> float:
     return abs(log2(plan.warps / 8)) + 0.4 * abs(log2(plan.split / 4)) + 0.5 * (plan.weight_registers > 96)
 
 
-def candidates(cell: str, is_backward: bool, number: Number, hidden: int, tile: int, device: DeviceProperties) -> Iterator[Plan]:
+def candidates(shape: CellShape, is_backward: bool, number: Number, hidden: int, tile: int, device: DeviceProperties) -> Iterator[Plan]:
     """The plans that fit the device, for each way to share the units the one whose warps are arranged best.
 
     Blocks that are more than half padding, or have no unit of the network, are made only where there is no other plan.
     """
+    if not shape.gates:
+        yield _unconnected(shape, is_backward, number, hidden, tile)
+        return
     largest = 1 if device.capability < (9, 0) else 16 if device.capability < (12, 0) else 8
     clusters = [blocks for blocks in (2, 4, 8, 16) if blocks <= largest]
     exchanges = [(1, True), *[(blocks, True) for blocks in clusters]]
@@ -329,7 +277,7 @@ def candidates(cell: str, is_backward: bool, number: Number, hidden: int, tile: 
             units = -(-hidden // (multiple * blocks)) * multiple
             if blocks > 1 and units * (blocks - 1) >= hidden and (not wasteful or blocks * units > 2 * hidden):
                 continue  # a block without units
-            plans = _arrangements(cell, is_backward, number, hidden, tile, blocks, units, is_cluster, device)
+            plans = _arrangements(shape, is_backward, number, hidden, tile, blocks, units, is_cluster, device)
             for plan in sorted(plans, key=_preference)[:2]:
                 found = True
                 yield plan
@@ -337,8 +285,13 @@ def candidates(cell: str, is_backward: bool, number: Number, hidden: int, tile: 
             return
 
 
+def _unconnected(shape: CellShape, is_backward: bool, number: Number, hidden: int, tile: int) -> Plan:
+    """Of a cell without a product, whose units know nothing of each other: blocks that exchange nothing, a unit a thread or some."""
+    return Plan(shape, is_backward, number, hidden, -(-hidden // 32), 32, tile, 2, 1, in_registers=False, is_cluster=False)
+
+
 def _arrangements(
-    cell: str,
+    shape: CellShape,
     is_backward: bool,
     number: Number,
     hidden: int,
@@ -349,19 +302,20 @@ def _arrangements(
     device: DeviceProperties,
 ) -> Iterator[Plan]:
     """How warps can share a block's weights: those that fit its registers and shared memory."""
-    gates = CELLS[cell].gates
+    gates = shape.gates
     rows, columns = (units, blocks * units * gates) if is_backward else (gates * units, blocks * units)
     for warp_tiles, split, in_registers in product(range(1, 9), (1, 2, 4, 8, 16), (False, True)):
         if rows // 16 % warp_tiles or columns % (64 // number.size * split):
             continue
         if in_registers and (split > 1 or (not is_backward and warp_tiles % gates)):
             continue
-        plan = Plan(cell, is_backward, number, hidden, blocks, units, tile, warp_tiles, split, in_registers, is_cluster)
+        plan = Plan(shape, is_backward, number, hidden, blocks, units, tile, warp_tiles, split, in_registers, is_cluster)
         items = -(-units * tile // plan.threads)
         if not 1 <= plan.warps <= 16 or items > _MAX_ITEMS:
             continue
         sums = warp_tiles * tile // 2 * (2 if warp_tiles * tile < 32 else 1)
-        if plan.weight_registers + sums + 4 * items + _OTHER_REGISTERS > min(255, device.registers // plan.threads):
+        of_unit = 4 + 2 * max(0, shape.states - 2) + is_backward * len(shape.own)
+        if plan.weight_registers + sums + of_unit * items + _OTHER_REGISTERS > min(255, device.registers // plan.threads):
             continue
         if plan.shared_bytes <= device.shared_bytes:
             yield plan

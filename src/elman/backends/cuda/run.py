@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from elman.backends.call import Saved, check_operands, dense
-from elman.backends.cuda import layer
+from elman.backends.cuda import layer, source
 from elman.backends.cuda.batch import Batch
-from elman.backends.cuda.plan import CELLS
+from elman.backends.cuda.shape import CELLS
+from elman.backends.program.lookup import program_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,11 +19,28 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from elman.backends.cuda.shape import CellShape
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
 _NOTHING = nullcontext()
 _ALIGNMENT = 16  # bytes that the kernels read of the weights at once
+
+
+def shape_of(stack: Stack, draws: bool = False) -> CellShape:
+    """A stack's cell as the kernels have it.
+
+    Args:
+        draws: whether there are the cell's draws, as in training.
+
+    Raises:
+        NotRecordedError: there is no program of a cell of one's own.
+    """
+    found = CELLS.get(stack.cell.name)
+    if found is None:
+        program = program_of(stack.cell, torch.float32, draws, units=stack.hidden_size)
+        found = source.shape_of(program, type(stack.cell).__name__)
+    return found
 
 
 def forward(
@@ -47,8 +65,9 @@ def forward(
     """
     batch = Batch.of(x, spans, batch_first)
     output = batch.new(x, stack.output_size, batch.batch_first)
-    saved = new_saved(stack, x, batch.rows, save)
-    finals = _forward_into(stack, x, states, params, spans, batch, saved.hidden, output, saved.steps)
+    shape = shape_of(stack, spans.draws is not None)
+    saved = _new_saved(stack, shape, x, batch.rows, save)
+    finals = _forward_into(stack, shape, x, states, params, spans, batch, saved.hidden, output, saved.steps)
     return output, finals, saved
 
 
@@ -59,10 +78,11 @@ def trace(
     batch = Batch.of(x, spans, False)
     outputs = x.new_empty((stack.num_layers, batch.steps, batch.sequences, stack.output_size))
     hidden = outputs[:-1].flatten(1, 2) if stack.num_layers > 1 else None
-    steps = _new_steps(stack, x, batch.rows)
+    shape = shape_of(stack)
+    steps = _new_steps(stack, shape, x, batch.rows)
     if steps is not None and batch.lengths is not None:
         steps.zero_()
-    finals = _forward_into(stack, x, states, params, spans, batch, hidden, outputs[-1], steps)
+    finals = _forward_into(stack, shape, x, states, params, spans, batch, hidden, outputs[-1], steps)
     return (
         outputs,
         finals,
@@ -90,7 +110,7 @@ def backward(
     Args:
         output, saved: what ``forward`` or ``trace`` gave; of the latter's outputs the last layer's.
         grad_output, grad_finals: the gradients of the outputs and final states; None for zeros.
-        needs_grad: of x, the initial states, the fresh states (if there are any), then each parameter.
+        needs_grad: of x, the initial states, the fresh states (if there are any), the step inputs, then each parameter.
         grad_saved: after ``trace``: the gradients of what was saved; None after ``forward``.
 
     Returns:
@@ -101,6 +121,8 @@ def backward(
         batch = Batch.of(x, spans, batch_first)
         count, directions, top = len(grad_finals), stack.num_directions, stack.num_layers - 1
         x, output = dense(x), dense(output)
+        shape = shape_of(stack, spans.draws is not None)
+        given = _given(stack, shape, x, batch, spans)
         saved = Saved(*[None if each is None else dense(each) for each in saved])
         grad_finals = tuple([None if grad is None or grad._is_zerotensor() else dense(grad) for grad in grad_finals])
         places = 2 if batch.reset is not None else 1
@@ -109,11 +131,12 @@ def backward(
             starts = x.new_empty((stack.num_layers, places, count, directions, batch.sequences, stack.hidden_size), dtype=torch.float32)
         needs_parameters = any(needs_grad[-len(params) :])
         gradients: list[Tensor] = []
+        of_step_inputs: list[Tensor] = []
         grad: Tensor | None = grad_output
         for index in range(top, -1, -1):
             own = slice(index * directions, (index + 1) * directions)
             is_top, is_first = index == top, index == 0
-            parts = _directions(stack, index, states, params, spans)
+            parts = _directions(stack, index, states, params, spans, given)
             source = x if is_first else _lower(batch, saved.hidden, index - 1)
             out = output if is_top else _lower(batch, saved.hidden, index)
             if not is_top and grad_saved is not None and grad_saved.hidden is not None:
@@ -122,13 +145,14 @@ def backward(
             steps = None if saved.steps is None else saved.steps[own].reshape(directions, batch.rows, *saved.steps.shape[-2:])
             if steps is None:
                 steps = _run_again(
-                    stack.layers[index], source, batch, parts, out, is_first and batch.batch_first, is_top and batch.batch_first
+                    stack.layers[index], shape, source, batch, parts, out, is_first and batch.batch_first, is_top and batch.batch_first
                 )
             grad_steps = None if grad_saved is None or grad_saved.steps is None else dense(grad_saved.steps[own].flatten(1, -3))
             if is_first and needs_parameters and batch.lengths is not None and batch.offsets is None:
                 source = batch.without_padding(source)
-            grad, parameters = layer.backward(
-                stack.cell.name,
+            grad, parameters, grad_step_inputs = layer.backward(
+                shape,
+                stack.hidden_size,
                 source,
                 batch,
                 parts,
@@ -146,6 +170,8 @@ def backward(
             if grad is not None and batch.offsets is None:
                 grad = grad.view(batch.steps, batch.sequences, -1)
             gradients = [each for direction in parameters for each in direction] + gradients
+            if grad_step_inputs is not None:
+                of_step_inputs.append(grad_step_inputs.sum(0))
         results: list[Tensor | None] = [grad.transpose(0, 1) if grad is not None and batch.batch_first else grad]
         if states is not None:
             assert starts is not None
@@ -155,23 +181,30 @@ def backward(
             if starts is not None and batch.reset is not None:
                 fresh_grads = [starts[:, 1, k].sum(2).flatten(0, 1).to(x.dtype) for k in range(count)]
             results += [torch.zeros_like(state) if each is None else each for state, each in zip(spans.fresh, fresh_grads, strict=True)]
+        if of_step_inputs:
+            added = sum(of_step_inputs[1:], of_step_inputs[0]).view(batch.steps, batch.sequences, -1, stack.hidden_size)
+            results += [each if of_units else each.sum(-1) for each, of_units in zip(added.unbind(2), shape.step_inputs, strict=True)]
         results += gradients if needs_parameters else [None] * len(params)
         return [result if need else None for result, need in zip(results, needs_grad, strict=True)]
 
 
 def new_saved(stack: Stack, x: Tensor, rows: int | torch.SymInt, save: bool = True) -> Saved:
     """Memory for the lower layers' outputs and, to save, for what ``backward`` needs of so many rows."""
+    return _new_saved(stack, shape_of(stack), x, rows, save)
+
+
+def _new_saved(stack: Stack, shape: CellShape, x: Tensor, rows: int | torch.SymInt, save: bool) -> Saved:
     hidden = x.new_empty((stack.num_layers - 1, rows, stack.output_size)) if stack.num_layers > 1 else None
-    return Saved(hidden, _new_steps(stack, x, rows) if save and not stack.recompute else None, None)
+    return Saved(hidden, _new_steps(stack, shape, x, rows) if save and not stack.recompute else None, None)
 
 
-def _new_steps(stack: Stack, x: Tensor, rows: int | torch.SymInt) -> Tensor | None:
-    numbers = CELLS[stack.cell.name].saved
-    return x.new_empty((stack.num_layers * stack.num_directions, rows, numbers, stack.hidden_size)) if numbers else None
+def _new_steps(stack: Stack, shape: CellShape, x: Tensor, rows: int | torch.SymInt) -> Tensor | None:
+    return x.new_empty((stack.num_layers * stack.num_directions, rows, shape.kept, stack.hidden_size)) if shape.kept else None
 
 
 def _forward_into(
     stack: Stack,
+    shape: CellShape,
     x: Tensor,
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
@@ -185,16 +218,18 @@ def _forward_into(
     directions, layers = stack.num_directions, stack.num_layers
     with _on_device_of(x), _without_autocast():
         x = dense(x)
+        given = _given(stack, shape, x, batch, spans)
         finals = tuple([x.new_empty((layers * directions, batch.sequences, stack.hidden_size)) for _ in stack.cell.states])
         for index in range(layers):
             own = slice(index * directions, (index + 1) * directions)
             is_top = index == layers - 1
             result = output if is_top else _lower(batch, hidden, index)
             layer.forward(
-                stack.cell.name,
+                shape,
+                stack.hidden_size,
                 x,
                 batch,
-                _directions(stack, index, states, params, spans),
+                _directions(stack, index, states, params, spans, given),
                 result,
                 finals if layers == 1 else [final[own] for final in finals],
                 steps if steps is None or layers == 1 else steps[own],
@@ -206,31 +241,71 @@ def _forward_into(
 
 
 def _run_again(
-    stack: Stack, x: Tensor, batch: Batch, directions: list[layer.Direction], output: Tensor, x_batch_first: bool, output_batch_first: bool
+    stack: Stack,
+    shape: CellShape,
+    x: Tensor,
+    batch: Batch,
+    directions: list[layer.Direction],
+    output: Tensor,
+    x_batch_first: bool,
+    output_batch_first: bool,
 ) -> Tensor | None:
-    """What a layer saves of its steps, if it does and they were not saved."""
-    steps = _new_steps(stack, x, batch.rows)
+    """What a layer keeps of its steps, if it does and they were not kept."""
+    steps = _new_steps(stack, shape, x, batch.rows)
     if steps is not None:
-        shape = (stack.num_directions, batch.sequences, stack.hidden_size)
-        finals = [x.new_empty(shape) for _ in stack.cell.states]
-        layer.forward(stack.cell.name, x, batch, directions, torch.empty_like(output), finals, steps, x_batch_first, output_batch_first)
+        of_states = (stack.num_directions, batch.sequences, stack.hidden_size)
+        finals = [x.new_empty(of_states) for _ in stack.cell.states]
+        again = torch.empty_like(output)
+        layer.forward(shape, stack.hidden_size, x, batch, directions, again, finals, steps, x_batch_first, output_batch_first)
     return steps
 
 
+def _given(stack: Stack, shape: CellShape, x: Tensor, batch: Batch, spans: Spans) -> list[Tensor | None]:
+    """What the steps of each layer and direction are given beside x, (T, B, given, H): step inputs, and random numbers of their own."""
+    count = stack.num_layers * stack.num_directions
+    if not shape.given:
+        return [None] * count
+
+    def together(*draws: Tensor) -> Tensor:
+        given = x.new_empty((batch.steps, batch.sequences, shape.given, stack.hidden_size))
+        step_inputs = [each if each.dim() == 3 else each.unsqueeze(-1) for each in spans.step_inputs or ()]
+        for place, numbers in enumerate((*step_inputs, *draws)):
+            given[:, :, place].copy_(numbers.expand(given[:, :, place].shape))
+        return given
+
+    if not shape.draws:
+        return [together()] * count
+    assert spans.draws is not None
+    return [together(*(draw[k] for draw in spans.draws)) for k in range(count)]
+
+
 def _directions(
-    stack: Stack, index: int, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
+    stack: Stack,
+    index: int,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    spans: Spans,
+    given: Sequence[Tensor | None],
 ) -> list[layer.Direction]:
     """A layer's directions."""
     stack_directions = []
     for k in range(index * stack.num_directions, (index + 1) * stack.num_directions):
-        w_ih, w_hh, *biases = map(dense, params[k * stack.tensors_per_direction : (k + 1) * stack.tensors_per_direction])
-        if w_hh.data_ptr() % _ALIGNMENT:  # a view into somebody's flat parameters
+        each = map(dense, params[k * stack.tensors_per_direction : (k + 1) * stack.tensors_per_direction])
+        named = dict(zip(stack.kinds, each, strict=True))
+        w_hh = named.get("weight_hh")
+        if w_hh is not None and w_hh.data_ptr() % _ALIGNMENT:  # a view into somebody's flat parameters
             w_hh = w_hh.clone()
-        b_ih, b_hh = biases or (None, None)
+        biases = named.get("bias_ih"), named.get("bias_hh")
+        own = tuple([_for_each_unit(named[name], stack.hidden_size) for name in stack.cell.parameters])
         initial = () if states is None else tuple([dense(state[k]) for state in states])
         fresh = () if spans.fresh is None else tuple([dense(state[k]) for state in spans.fresh])
-        stack_directions.append(layer.Direction(w_ih, w_hh, b_ih, b_hh, initial, fresh))
+        stack_directions.append(layer.Direction(named["weight_ih"], w_hh, *biases, own, given[k], initial, fresh))
     return stack_directions
+
+
+def _for_each_unit(parameter: Tensor, hidden: int) -> Tensor:
+    """A parameter of the cell's own, (H,) or a single number, as (H,)."""
+    return parameter if parameter.dim() else parameter.expand(hidden).contiguous()
 
 
 def _lower(batch: Batch, hidden: Tensor | None, index: int) -> Tensor:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from elman.backends.cuda.shape import CellShape
 
 _STEPS = "2i 3Q 2q"  # T, B; lengths, offsets, reset; the reset's strides
 _ROWS = "2q"  # strides over T and B, in numbers
 _LAUNCH = "2i 2Q"  # tiles, first group; mailbox, flags
-# projected, weight_hh, bias_hh, initial, fresh, output, saved, final; reverse
-_FORWARD_DIRECTION = "11Q i 4x"
-# grad_output, weight_hh, output, saved, grad_saved, initial, fresh, grad_final, grad_gates, grad_initial, grad_fresh; reverse
-_BACKWARD_DIRECTION = "16Q i 4x"
 
-FORWARD = Struct("@" + _STEPS + _ROWS + _ROWS + _LAUNCH + 2 * _FORWARD_DIRECTION)
-BACKWARD = Struct("@" + _STEPS + _ROWS + _ROWS + _LAUNCH + 2 * _BACKWARD_DIRECTION)
-NO_FORWARD_DIRECTION = (0,) * 12
-NO_BACKWARD_DIRECTION = (0,) * 17
+
+@lru_cache(maxsize=4096)
+def layout(shape: CellShape, is_backward: bool) -> Struct:
+    """A launch's parameter: steps, rows twice, the launch and two directions."""
+    return Struct("@" + _STEPS + _ROWS + _ROWS + _LAUNCH + 2 * f"{addresses(shape, is_backward)}Q i 4x")
+
+
+def addresses(shape: CellShape, is_backward: bool) -> int:
+    """How many addresses a direction has, before the number that says whether it is the reverse one."""
+    own = max(1, len(shape.own))
+    if is_backward:  # grad_output, given, weight_hh, output, kept, grad_kept, own, initial, fresh, grad_final, grad_gates, grad_own, ...
+        return 8 + own + 5 * shape.states
+    return 6 + own + 3 * shape.states  # projected, given, weight_hh, bias_hh, own, initial, fresh, output, kept, final

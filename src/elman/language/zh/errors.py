@@ -198,6 +198,18 @@ SENTENCES = {
     ),
     "{backend} does not run projections (proj_size)": "{backend} 后端不支持投影（proj_size）",
     "{backend} does not run more than {most} steps or sequences": "{backend} 后端的时间步数和序列数都不能超过 {most}",
+    "{backend} does not run cells of your own in recorded calls": "{backend} 后端不支持在编译、导出等记录算子的调用中运行自定义 cell",
+    "{backend} does not run ensembles of cells of your own": "{backend} 后端不支持由自定义 cell 组成的集成网络",
+    "{backend} does not run a PackedSequence with step inputs or random numbers (lengths= does the same)": (
+        "{backend} 后端不支持 PackedSequence 与 step 输入或随机数同时使用（可改用 lengths=，效果相同）"
+    ),
+    "{backend} does not run a step with a product of anything but h: r(gate, v)": (
+        "{backend} 后端不支持对 h 以外的量做循环乘积的 step：r(gate, v)"
+    ),
+    "{backend} does not run a step that computes over the units of a sequence, as layer norm and softmax do": (
+        "{backend} 后端不支持在一个序列的各单元之间计算的 step，如 layer norm 和 softmax"
+    ),
+    "{backend} does not run a cell without input gates": "{backend} 后端不支持没有输入门的 cell",
     "{backend} does not run lengths or resets": "{backend} 后端不支持变长序列和重置",
     "{backend} does not run this dtype, nor under autocast": "{backend} 后端不支持这种数值类型，也不支持 autocast",
     "{backend} does not run under compilers, torch modes or transforms": "{backend} 后端不支持在编译、torch 模式或变换下运行",

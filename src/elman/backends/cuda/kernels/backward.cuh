@@ -3,53 +3,59 @@
 
 namespace elman::cuda {
 
+template <class Step>
 struct BackwardDirection {
-  const Storage* grad_output;    // the direction's first column; null: zeros
-  const Storage* weight_hh;      // (G, H, H)
-  const Storage* output;         // the direction's first column
-  const Storage* saved;          // (T, B, kSaved, H)
-  const Storage* grad_saved;     // (T, B, kSaved, H), what arrives at the saved numbers themselves; null: nothing
-  const Storage *initial[2];     // (B, H); null: zeros
-  const Storage *fresh[2];       // (H,); null: zeros
-  const Storage* grad_final[2];  // (B, H); null: zeros
-  Storage* grad_gates;           // (T, B, kColumns, H): of the gates' input parts in the gates' order; then those recurrent parts that differ
-  float* grad_initial[2];        // (B, H); null: not wanted
-  float* grad_fresh[2];          // (B, H), to be summed over B; null: not wanted
+  const Storage* grad_output;                    // the direction's first column; null: zeros
+  const Storage* given;                          // (T, B, kGiven, H)
+  const Storage* weight_hh;                      // (kGates, H, H)
+  const Storage* output;                         // the direction's first column
+  const Storage* kept;                           // (T, B, kKept, H)
+  const Storage* grad_kept;                      // (T, B, kKept, H), what arrives at the numbers kept themselves; null: nothing
+  const Storage* own[at_least_one(Step::kOwn)];  // (H,)
+  const Storage *initial[Step::kStates];         // (B, H); null: zeros
+  const Storage *fresh[Step::kStates];           // (H,); null: zeros
+  const Storage* grad_final[Step::kStates];      // (B, H); null: zeros
+  Storage* grad_gates;                           // (T, B, kColumns, H)
+  float* grad_own;                               // (kOwn, B, H), to be summed over B
+  float* grad_initial[Step::kStates];            // (B, H); null: not wanted
+  float* grad_fresh[Step::kStates];              // (B, H), to be summed over B; null: not wanted
   int reverse;
 };
 
+template <class Step>
 struct BackwardCall {
   Steps steps;
   Rows grad_output, output;
   int tiles, first_group;
-  void* mailbox;  // through global memory: [groups][2][kTile][G][kPadded]
+  void* mailbox;  // through global memory: [groups][2][kTile][kGates][kPadded]
   u32* flags;     // [groups][kBlocks], zeros
-  BackwardDirection direction[2];
+  BackwardDirection<Step> direction[2];
 };
 
-template <class Cell>
-__device__ void backward(const BackwardCall& call, char* shared) {
-  constexpr int G = Cell::kGates, kSaved = Cell::kSaved, kColumns = Cell::kGateGradients, kValues = kSaved > kColumns ? kSaved : kColumns;
-  // What a step reads: the output's gradient, what was saved, and as the cell asks for it the output, the state before.
-  constexpr int kOutputAt = 1 + kSaved, kBeforeAt = kOutputAt + Cell::kBackwardReadsH, kOperands = kBeforeAt + Cell::kBackwardReadsPrevious;
-  using P = Product<kUnits, G * kPadded>;
+template <class Step>
+__device__ void backward(const BackwardCall<Step>& call, char* shared) {
+  constexpr int G = Step::kGates, kStates = Step::kStates, kOwn = Step::kOwn, kKept = Step::kKept, kBefore = Step::kBefore, kColumns = Step::kColumns;
+  // What a step reads: the output's gradient, what was kept, the output and the states before as the cell asks for them, and what else is given.
+  constexpr int kOutputAt = 1 + Step::kRead, kBeforeAt = kOutputAt + Step::kReadsOutput, kGivenAt = kBeforeAt + kBefore, kOperands = kGivenAt + Step::kGiven;
+  using P = Product<kUnits, at_least_one(G) * kPadded>;
   using I = Items<1, P>;
-  using X = Exchange<G, P, I>;
+  using X = Exchange<at_least_one(G), P, I>;
   constexpr int kSlotNumbers = kTile * kOperands * kUnits, kCopies = (kSlotNumbers / kPerCopy + kThreads - 1) / kThreads;
   const Steps& steps = call.steps;
   const int local = blockIdx.x / kBlocks, group = call.first_group + local, rank = blockIdx.x % kBlocks, first = group % call.tiles * kTile, unit0 = rank * kUnits;
-  const BackwardDirection& d = call.direction[group / call.tiles];
+  const BackwardDirection<Step>& d = call.direction[group / call.tiles];
   const bool reverse = kSpans && d.reverse;
   const int count = steps_of_tile(steps, first);
   auto time = [&](int s) { return reverse ? s : count - 1 - s; };
 
   float* partial = (float*)(shared + X::kBytes);
-  Storage* ring = (Storage*)(shared + X::kBytes + P::kSumBytes);
+  Storage* ring = (Storage*)(shared + (G ? X::kBytes + P::kSumBytes : 0));
+  float* own = (float*)(ring + kRing * kSlotNumbers);
   X exchange;
-  exchange.init(shared, rank, call.mailbox, call.flags, local);
+  if (G) exchange.init(shared, rank, call.mailbox, call.flags, local);
 
   P product;  // the transposed weights: a row a unit, a column for each gate of each unit
-  if (P::takes_part()) product.load([&](int row, int column) {
+  if (G && P::takes_part()) product.load([&](int row, int column) {
     const int gate = column / kPadded, unit = unit0 + I::unit_of(row);
     Words words{};
 #pragma unroll
@@ -59,6 +65,8 @@ __device__ void backward(const BackwardCall& call, char* shared) {
     }
     return words;
   });
+
+  load_own<Step>(own, d.own, unit0);
 
   auto fetch = [&](int s) {
     if (s < count) {
@@ -75,26 +83,30 @@ __device__ void backward(const BackwardCall& call, char* shared) {
           valid = valid && d.grad_output;
           from = d.grad_output + (valid ? call.grad_output.at(steps, t, b) : 0);
         } else if (v < kOutputAt) {
-          from = d.saved + (valid ? (steps.row(t, b) * kSaved + v - 1) * kHidden : 0);
-        } else if (Cell::kBackwardReadsH && v == kOutputAt) {
+          from = d.kept + (valid ? (steps.row(t, b) * kKept + v - 1) * kHidden : 0);
+        } else if (v < kBeforeAt) {
           from = d.output + (valid ? call.output.at(steps, t, b) : 0);
-        } else {
+        } else if (v < kGivenAt) {
+          const int state = Step::before(v - kBeforeAt);
           valid = valid && t_before >= 0 && t_before < length;
-          if (Cell::kHasCellState)
-            from = d.saved + (valid ? (steps.row(t_before, b) * kSaved + kSaved - 1) * kHidden : 0);
+          if (state)
+            from = d.kept + (valid ? (steps.row(t_before, b) * kKept + Step::kept_at(state)) * kHidden : 0);
           else
             from = d.output + (valid ? call.output.at(steps, t_before, b) : 0);
+        } else {
+          from = d.given + (valid ? (steps.row(t, b) * Step::kGiven + v - kGivenAt) * kHidden : 0);
         }
-        copy_async<kCopy>(ring + (s % kRing) * kSlotNumbers + (n * kOperands + v) * kUnits + unit, valid ? from + unit0 + unit : d.weight_hh, valid);
+        copy_async<kCopy>(ring + (s % kRing) * kSlotNumbers + (n * kOperands + v) * kUnits + unit, valid ? from + unit0 + unit : d.output, valid);
       }
     }
     commit_copies();
   };
   for (int s = 0; s < kAhead; ++s) fetch(s);
 
-  // bypass: what reaches the state before a step past the step itself: at first what arrives at the final state.
-  // carry: a cell's own: of the second state, or what a GRU adds to h's gradient.
-  float bypass[I::kCount], carry[I::kCount], first_before[I::kCount], fresh_before[I::kCount], grad_fresh[2][I::kCount];
+  // direct: what reaches the states before a step past its product: at first what arrives at the final states.
+  constexpr int kBefores = at_least_one(kBefore), kOwns = at_least_one(kOwn);
+  float direct[I::kCount][kStates], first_before[I::kCount][kBefores], fresh_before[I::kCount][kBefores], grad_fresh[I::kCount][kStates];
+  float grad_own[I::kCount][kOwns];
   int length[I::kCount];
 #pragma unroll
   for (int e = 0; e < I::kCount; ++e) {
@@ -102,11 +114,15 @@ __device__ void backward(const BackwardCall& call, char* shared) {
     const bool real = I::has(e) && unit < kHidden && b < steps.B;
     length[e] = real ? steps.length(b) : 0;
     auto at = [&](const Storage* from, i64 i) { return real && from ? Number::read(from[i]) : 0.f; };
-    bypass[e] = at(d.grad_final[0], i64(b) * kHidden + unit);
-    carry[e] = at(Cell::kHasCellState ? d.grad_final[1] : nullptr, i64(b) * kHidden + unit);
-    first_before[e] = at(Cell::kBackwardReadsPrevious ? d.initial[Cell::kHasCellState] : nullptr, i64(b) * kHidden + unit);
-    fresh_before[e] = kSpans ? at(Cell::kBackwardReadsPrevious ? d.fresh[Cell::kHasCellState] : nullptr, unit) : 0.f;
-    grad_fresh[0][e] = grad_fresh[1][e] = 0.f;
+#pragma unroll
+    for (int k = 0; k < kStates; ++k) direct[e][k] = at(d.grad_final[k], i64(b) * kHidden + unit), grad_fresh[e][k] = 0.f;
+#pragma unroll
+    for (int i = 0; i < kBefore; ++i) {
+      first_before[e][i] = at(d.initial[Step::before(i)], i64(b) * kHidden + unit);
+      fresh_before[e][i] = kSpans ? at(d.fresh[Step::before(i)], unit) : 0.f;
+    }
+#pragma unroll
+    for (int k = 0; k < kOwn; ++k) grad_own[e][k] = 0.f;
   }
   if (kInRegisters) wait_for_copies<kAhead - 1>(), __syncthreads();
 
@@ -121,7 +137,7 @@ __device__ void backward(const BackwardCall& call, char* shared) {
       ended[e] = s > 0 && steps.is_cut(time(s - 1), first + I::sequence(e), length[e], reverse);
     }
     float sums[kWarpTiles][kColumnTiles][4] = {};
-    if (s > 0) {
+    if (G && s > 0) {
       exchange.wait(s - 1);
       if (P::takes_part()) {
         product.run(sums, [&](int n, int column) { return exchange.fetch(s - 1, n, column); });
@@ -132,66 +148,68 @@ __device__ void backward(const BackwardCall& call, char* shared) {
       wait_for_copies<kAhead>();
       __syncthreads();
     }
-    float values[I::kCount][kValues];
+    float columns[I::kCount][kColumns];
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       if (!I::has(e)) continue;
       const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
-      float grad = bypass[e] + (s > 0 ? I::sum(sums, partial, e, 0) : 0.f);
+      float grad = direct[e][0] + (G && s > 0 ? I::sum(sums, partial, e, 0) : 0.f);
       if (kSpans && ended[e]) {
-        grad_fresh[0][e] += grad + (Cell::kHasCellState ? 0.f : carry[e]);
-        grad_fresh[1][e] += carry[e];
-        grad = carry[e] = 0.f;
+        grad_fresh[e][0] += grad, grad = 0.f;
+#pragma unroll
+        for (int k = 1; k < kStates; ++k) grad_fresh[e][k] += direct[e][k], direct[e][k] = 0.f;
       }
       if (s == count) {
         if (unit < kHidden && b < steps.B) {
-          if (d.grad_initial[0]) {
-            d.grad_initial[0][i64(b) * kHidden + unit] = grad + (Cell::kHasCellState ? 0.f : carry[e]);
-            if (Cell::kHasCellState) d.grad_initial[1][i64(b) * kHidden + unit] = carry[e];
+          const i64 at = i64(b) * kHidden + unit;
+#pragma unroll
+          for (int k = 0; k < kStates; ++k) {
+            if (d.grad_initial[k]) d.grad_initial[k][at] = k ? direct[e][k] : grad;
+            if (kSpans && d.grad_fresh[k]) d.grad_fresh[k][at] = grad_fresh[e][k];
           }
-          if (kSpans && d.grad_fresh[0]) {
-            d.grad_fresh[0][i64(b) * kHidden + unit] = grad_fresh[0][e];
-            if (Cell::kHasCellState) d.grad_fresh[1][i64(b) * kHidden + unit] = grad_fresh[1][e];
-          }
+#pragma unroll
+          for (int k = 0; k < kOwn; ++k) d.grad_own[i64(k) * steps.B * kHidden + at] = grad_own[e][k];
         }
         continue;
       }
-      const Storage* x = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kOperands * kUnits + I::unit(e);
-      float* a = values[e];
-#pragma unroll
-      for (int k = 0; k < kSaved; ++k) a[k] = Number::read(x[(1 + k) * kUnits]);
-      const float output = Cell::kBackwardReadsH ? Number::read(x[kOutputAt * kUnits]) : 0.f;
-      float before = Cell::kBackwardReadsPrevious ? Number::read(x[(Cell::kBackwardReadsPrevious ? kBeforeAt : 0) * kUnits]) : 0.f;
-      if (Cell::kBackwardReadsPrevious && t == (reverse ? length[e] - 1 : 0)) before = first_before[e];
-      if (kSpans && Cell::kBackwardReadsPrevious && cut[e]) before = fresh_before[e];
-      float own[G] = {};
+      float sent[at_least_one(G)] = {};
       if (alive[e]) {
-        const float arriving = grad + Number::read(x[0]);
-        float next = carry[e];
+        const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kOperands * kUnits + I::unit(e);
+        float x[kOperands], of_cell[kOwns], before[kBefores], grads[kStates];
+#pragma unroll
+        for (int v = 0; v < kOperands; ++v) x[v] = Number::read(from[v * kUnits]);
+#pragma unroll
+        for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
+#pragma unroll
+        for (int i = 0; i < kBefore; ++i) {
+          before[i] = t == (reverse ? length[e] - 1 : 0) ? first_before[e][i] : x[kBeforeAt + i];
+          if (kSpans && cut[e]) before[i] = fresh_before[e][i];
+        }
+        grads[0] = grad + x[0];
+#pragma unroll
+        for (int k = 1; k < kStates; ++k) grads[k] = direct[e][k];
+        const float output = Step::kReadsOutput ? x[Step::kReadsOutput ? kOutputAt : 0] : 0.f;
 #if ELMAN_TRACED
-        float arrived[kSaved > 0 ? kSaved : 1] = {};
+        float arrived[at_least_one(kKept)] = {};
 #pragma unroll
-        for (int k = 0; k < kSaved; ++k) arrived[k] = d.grad_saved ? Number::read(d.grad_saved[(steps.row(t, b) * kSaved + k) * kHidden + unit]) : 0.f;
-        if constexpr (kSaved > 0)
-          Cell::backward_traced(a, arrived, arriving, output, before, next);
-        else
-          Cell::backward(a, arriving, output, before, next);
+        for (int k = 0; k < kKept; ++k) arrived[k] = d.grad_kept ? Number::read(d.grad_kept[(steps.row(t, b) * kKept + k) * kHidden + unit]) : 0.f;
+        Step::backward_traced(x + 1, arrived, output, before, of_cell, x + kGivenAt, grads, columns[e], grad_own[e]);
 #else
-        Cell::backward(a, arriving, output, before, next);
+        Step::backward(x + 1, output, before, of_cell, x + kGivenAt, grads, columns[e], grad_own[e]);
 #endif
-        carry[e] = next;
-        bypass[e] = 0.f;
 #pragma unroll
-        for (int g = 0; g < G; ++g) own[g] = a[kColumns - G + g];
+        for (int k = 0; k < kStates; ++k) direct[e][k] = grads[k];
+#pragma unroll
+        for (int g = 0; g < G; ++g) sent[g] = columns[e][Step::recurrent(g)];
       } else {
 #pragma unroll
-        for (int k = 0; k < kColumns; ++k) a[k] = 0.f;
-        bypass[e] = grad;
+        for (int k = 0; k < kColumns; ++k) columns[e][k] = 0.f;
+        direct[e][0] = grad;
       }
-      exchange.send(s, e, own);
+      if (G) exchange.send(s, e, sent);
     }
     if (kInRegisters) wait_for_copies<kAhead - 1>();
-    if (s < count) exchange.publish(s);
+    if (G && s < count) exchange.publish(s);
     if (kInRegisters && !X::kAlone) __syncthreads();
     if (s == count) break;
 #pragma unroll
@@ -201,7 +219,7 @@ __device__ void backward(const BackwardCall& call, char* shared) {
       if (kSpans && steps.offsets && !alive[e]) continue;
       Storage* to = d.grad_gates + steps.row(t, b) * kColumns * kHidden + unit;
 #pragma unroll
-      for (int k = 0; k < kColumns; ++k) to[(k < G ? Cell::input_gate(k) : k) * kHidden] = Number::write(values[e][k]);
+      for (int k = 0; k < kColumns; ++k) to[Step::column(k) * kHidden] = Number::write(columns[e][k]);
     }
   }
   if (kSpans && !steps.offsets)
@@ -213,7 +231,7 @@ __device__ void backward(const BackwardCall& call, char* shared) {
 #pragma unroll
         for (int k = 0; k < kColumns; ++k) d.grad_gates[(steps.row(t, b) * kColumns + k) * kHidden + unit] = Storage(0);
     }
-  exchange.finish();
+  if (G) exchange.finish();
 }
 
 }  // namespace elman::cuda

@@ -34,7 +34,7 @@ struct Exchange {
     if constexpr (kCluster && !kAlone) {
       if (threadIdx.x == 0) {
         barrier_init(barriers), barrier_init(barriers + 8);
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barriers_are_there();
         barrier_expect(barriers, kExpected), barrier_expect(barriers + 8, kExpected);
       }
 #pragma unroll

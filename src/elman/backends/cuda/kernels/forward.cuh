@@ -3,18 +3,22 @@
 
 namespace elman::cuda {
 
+template <class Step>
 struct ForwardDirection {
-  const Storage* projected;   // (T, B, G, H): W_ih x + b_ih
-  const Storage* weight_hh;   // (G, H, H)
-  const Storage* bias_hh;     // (G, H); null: zeros
-  const Storage *initial[2];  // (B, H), h and c; null: zeros
-  const Storage *fresh[2];    // (H,), what a reset starts from; null: zeros
-  Storage* output;            // the direction's first column
-  Storage* saved;             // (T, B, kSaved, H); null: not wanted
-  Storage* final[2];          // (B, H)
+  const Storage* projected;                         // (T, B, kInputs, H): W_ih x + b_ih
+  const Storage* given;                             // (T, B, kGiven, H)
+  const Storage* weight_hh;                         // (kGates, H, H)
+  const Storage* bias_hh;                           // (kGates, H); null: zeros
+  const Storage* own[at_least_one(Step::kOwn)];     // (H,)
+  const Storage *initial[Step::kStates];            // (B, H); null: zeros
+  const Storage *fresh[Step::kStates];              // (H,), what a reset starts from; null: zeros
+  Storage* output;                                  // the direction's first column
+  Storage* kept;                                    // (T, B, kKept, H); null: not wanted
+  Storage* final[Step::kStates];                    // (B, H)
   int reverse;
 };
 
+template <class Step>
 struct ForwardCall {
   Steps steps;
   Rows projected, output;
@@ -22,30 +26,31 @@ struct ForwardCall {
   int first_group;  // of this launch
   void* mailbox;   // through global memory: [groups][2][kTile][kPadded]
   u32* flags;      // [groups][kBlocks], zeros
-  ForwardDirection direction[2];
+  ForwardDirection<Step> direction[2];
 };
 
-template <class Cell>
-__device__ void forward(const ForwardCall& call, char* shared) {
-  constexpr int G = Cell::kGates, kSplitGate = Cell::kSplitGate, kSaved = Cell::kSaved, kValues = G > kSaved ? G : kSaved;
-  using P = Product<G * kUnits, kPadded>;
-  using I = Items<G, P>;
+template <class Step>
+__device__ void forward(const ForwardCall<Step>& call, char* shared) {
+  constexpr int G = Step::kGates, kInputs = Step::kInputs, kVectors = kInputs + Step::kGiven, kStates = Step::kStates, kOwn = Step::kOwn, kKept = Step::kKept;
+  using P = Product<at_least_one(G) * kUnits, kPadded>;
+  using I = Items<at_least_one(G), P>;
   using X = Exchange<1, P, I>;
-  constexpr int kSlotNumbers = kTile * G * kUnits, kCopies = (kSlotNumbers / kPerCopy + kThreads - 1) / kThreads;
+  constexpr int kSlotNumbers = kTile * kVectors * kUnits, kCopies = (kSlotNumbers / kPerCopy + kThreads - 1) / kThreads;
   const Steps& steps = call.steps;
   const int local = blockIdx.x / kBlocks, group = call.first_group + local, rank = blockIdx.x % kBlocks, first = group % call.tiles * kTile, unit0 = rank * kUnits;
-  const ForwardDirection& d = call.direction[group / call.tiles];
+  const ForwardDirection<Step>& d = call.direction[group / call.tiles];
   const bool reverse = kSpans && d.reverse;
   const int count = steps_of_tile(steps, first);
   auto time = [&](int s) { return reverse ? count - 1 - s : s; };
 
   float* partial = (float*)(shared + X::kBytes);
-  Storage* ring = (Storage*)(shared + X::kBytes + P::kSumBytes);
+  Storage* ring = (Storage*)(shared + (G ? X::kBytes + P::kSumBytes : 0));
+  float* own = (float*)(ring + kRing * kSlotNumbers);
   X exchange;
-  exchange.init(shared, rank, call.mailbox, call.flags, local);
+  if (G) exchange.init(shared, rank, call.mailbox, call.flags, local);
 
   P product;
-  if (P::takes_part()) product.load([&](int row, int column) {
+  if (G && P::takes_part()) product.load([&](int row, int column) {
     const int gate = I::gate_of(row), unit = unit0 + I::unit_of(row);
     const Storage* from = d.weight_hh + (i64(gate) * kHidden + unit) * kHidden + column;
     Words words{};
@@ -61,7 +66,9 @@ __device__ void forward(const ForwardCall& call, char* shared) {
     return words;
   });
 
-  // Asks for the projections of step s; always as many groups of copies, so that they can be counted.
+  load_own<Step>(own, d.own, unit0);
+
+  // Asks for the projections of step s, and what else is given; always as many groups of copies, so that they can be counted.
   auto fetch = [&](int s) {
     if (s < count) {
       const int t = time(s);
@@ -69,17 +76,19 @@ __device__ void forward(const ForwardCall& call, char* shared) {
       for (int k = 0; k < kCopies; ++k) {
         const int i = threadIdx.x + k * kThreads;
         if (kSlotNumbers / kPerCopy % kThreads && i >= kSlotNumbers / kPerCopy) continue;
-        const int unit = i % (kUnits / kPerCopy) * kPerCopy, gate = i / (kUnits / kPerCopy) % G, n = i / (kUnits / kPerCopy) / G;
+        const int unit = i % (kUnits / kPerCopy) * kPerCopy, v = i / (kUnits / kPerCopy) % kVectors, n = i / (kUnits / kPerCopy) / kVectors;
         const bool valid = first + n < steps.B && unit0 + unit < kHidden && (!kSpans || t < steps.length(first + n));
-        copy_async<kCopy>(ring + (s % kRing) * kSlotNumbers + (n * G + gate) * kUnits + unit,
-                          valid ? d.projected + call.projected.at(steps, t, first + n) + gate * kHidden + unit0 + unit : d.projected, valid);
+        const Storage* from = d.projected;
+        if (valid && v < kInputs) from += call.projected.at(steps, t, first + n) + v * kHidden + unit0 + unit;
+        if (valid && v >= kInputs) from = d.given + (steps.row(t, first + n) * Step::kGiven + v - kInputs) * kHidden + unit0 + unit;
+        copy_async<kCopy>(ring + (s % kRing) * kSlotNumbers + (n * kVectors + v) * kUnits + unit, from, valid);
       }
     }
     commit_copies();
   };
   for (int s = 0; s < kAhead; ++s) fetch(s);
 
-  float h[I::kCount], c[I::kCount], bias[I::kCount][G], fresh[2][I::kCount];
+  float states[I::kCount][kStates], fresh[I::kCount][kStates], bias[I::kCount][at_least_one(G)];
   int length[I::kCount];
 #pragma unroll
   for (int e = 0; e < I::kCount; ++e) {
@@ -87,18 +96,19 @@ __device__ void forward(const ForwardCall& call, char* shared) {
     const bool real = I::has(e) && unit < kHidden && b < steps.B;
     length[e] = real ? steps.length(b) : 0;
     auto at = [&](const Storage* from, i64 i) { return real && from ? Number::read(from[i]) : 0.f; };
-    h[e] = at(d.initial[0], i64(b) * kHidden + unit);
-    c[e] = at(Cell::kHasCellState ? d.initial[1] : nullptr, i64(b) * kHidden + unit);
-    fresh[0][e] = kSpans ? at(d.fresh[0], unit) : 0.f;
-    fresh[1][e] = kSpans && Cell::kHasCellState ? at(d.fresh[1], unit) : 0.f;
+    const bool is_cut = kSpans && count && steps.is_cut(time(0), b, length[e], reverse);
+#pragma unroll
+    for (int k = 0; k < kStates; ++k) {
+      fresh[e][k] = kSpans ? at(d.fresh[k], unit) : 0.f;
+      states[e][k] = at(d.initial[k], i64(b) * kHidden + unit);
+      if (is_cut) states[e][k] = fresh[e][k];
+    }
 #pragma unroll
     for (int g = 0; g < G; ++g) bias[e][g] = at(d.bias_hh, g * kHidden + unit);
-    if (kSpans && count && steps.is_cut(time(0), b, length[e], reverse)) h[e] = fresh[0][e], c[e] = fresh[1][e];
-    const float own[1] = {h[e]};
-    if (I::has(e) && count) exchange.send(0, e, own);  // where no sequence has a step nobody waits for it
+    if (G && I::has(e) && count) exchange.send(0, e, {states[e][0]});  // where no sequence has a step nobody waits for it
   }
   if (kInRegisters) wait_for_copies<kAhead - 1>();
-  if (count) exchange.publish(0);
+  if (G && count) exchange.publish(0);
   if (kInRegisters && !X::kAlone) __syncthreads();
 
   for (int s = 0; s < count; ++s) {
@@ -110,9 +120,9 @@ __device__ void forward(const ForwardCall& call, char* shared) {
       alive[e] = !kSpans || t < length[e];
       cut[e] = kSpans && s + 1 < count && steps.is_cut(time(s + 1), first + I::sequence(e), length[e], reverse);
     }
-    exchange.wait(s);
+    if (G) exchange.wait(s);
     float sums[kWarpTiles][kColumnTiles][4];
-    if (P::takes_part()) {
+    if (G && P::takes_part()) {
       product.run(sums, [&](int n, int column) { return exchange.fetch(s, n, column); });
       if constexpr (!kInRegisters) P::put(partial, sums);
     }
@@ -120,51 +130,57 @@ __device__ void forward(const ForwardCall& call, char* shared) {
       wait_for_copies<kAhead>();
       __syncthreads();
     }
-    float kept[I::kCount][kValues], out[I::kCount];
+    float kept[I::kCount][at_least_one(kKept)], out[I::kCount];
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       if (!I::has(e)) continue;
-      const Storage* x = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * G * kUnits + I::unit(e);
-      float* a = kept[e];
+      const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kVectors * kUnits + I::unit(e);
+      float x[kVectors], r[at_least_one(G)], next[kStates], of_cell[at_least_one(kOwn)];
 #pragma unroll
-      for (int g = 0; g < G; ++g) {
-        a[g] = I::sum(sums, partial, e, g) + bias[e][g];
-        if (g != kSplitGate) a[g] += Number::read(x[g * kUnits]);
-      }
-      float next = c[e];
-      const float apart = kSplitGate < 0 ? 0.f : Number::read(x[(kSplitGate < 0 ? 0 : kSplitGate) * kUnits]);
-      const float state = Cell::forward(a, apart, h[e], next);
-      out[e] = alive[e] ? state : 0.f;
-      if (alive[e]) h[e] = state, c[e] = next;
-      const float own[1] = {cut[e] ? fresh[0][e] : h[e]};
-      if (s + 1 < count) exchange.send(s + 1, e, own);
+      for (int v = 0; v < kVectors; ++v) x[v] = Number::read(from[v * kUnits]);
+#pragma unroll
+      for (int g = 0; g < G; ++g) r[g] = I::sum(sums, partial, e, g) + bias[e][g];
+#pragma unroll
+      for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
+#pragma unroll
+      for (int k = 0; k < kStates; ++k) next[k] = states[e][k];
+      Step::forward(x, r, of_cell, x + kInputs, next, kept[e]);
+      out[e] = alive[e] ? next[0] : 0.f;
+#pragma unroll
+      for (int k = 0; k < kStates; ++k)
+        if (alive[e]) states[e][k] = next[k];
+      // A unit that is padding may be infinite or NaN, which a weight of zero does not take away.
+      const bool real = kPadded == kHidden || unit0 + I::unit(e) < kHidden;
+      if (G && s + 1 < count) exchange.send(s + 1, e, {cut[e] ? fresh[e][0] : real ? states[e][0] : 0.f});
     }
     if (kInRegisters) wait_for_copies<kAhead - 1>();
-    if (s + 1 < count) exchange.publish(s + 1);
+    if (G && s + 1 < count) exchange.publish(s + 1);
     if (kInRegisters && !X::kAlone) __syncthreads();
     // What the next step does not wait for.
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
-      if (cut[e] && s + 1 < count) h[e] = fresh[0][e], c[e] = fresh[1][e];
+#pragma unroll
+      for (int k = 0; k < kStates; ++k)
+        if (cut[e] && s + 1 < count) states[e][k] = fresh[e][k];
       if (!I::has(e) || unit >= kHidden || b >= steps.B) continue;
       if (kSpans && steps.offsets && !alive[e]) continue;
       d.output[call.output.at(steps, t, b) + unit] = Number::write(out[e]);
-      if (kSaved && d.saved && alive[e])
+      if (kKept && d.kept && alive[e])
 #pragma unroll
-        for (int k = 0; k < kSaved; ++k) d.saved[(steps.row(t, b) * kSaved + k) * kHidden + unit] = Number::write(kept[e][k]);
+        for (int k = 0; k < kKept; ++k) d.kept[(steps.row(t, b) * kKept + k) * kHidden + unit] = Number::write(kept[e][k]);
     }
   }
 #pragma unroll
   for (int e = 0; e < I::kCount; ++e) {
     const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
     if (!I::has(e) || unit >= kHidden || b >= steps.B) continue;
-    d.final[0][i64(b) * kHidden + unit] = Number::write(h[e]);
-    if (Cell::kHasCellState) d.final[1][i64(b) * kHidden + unit] = Number::write(c[e]);
+#pragma unroll
+    for (int k = 0; k < kStates; ++k) d.final[k][i64(b) * kHidden + unit] = Number::write(states[e][k]);
     if (kSpans && !steps.offsets)
       for (int t = count; t < steps.T; ++t) d.output[call.output.at(steps, t, b) + unit] = Number::write(0.f);
   }
-  exchange.finish();
+  if (G) exchange.finish();
 }
 
 }  // namespace elman::cuda

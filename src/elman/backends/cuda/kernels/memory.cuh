@@ -41,6 +41,7 @@ ELMAN_INLINE void barrier_wait(u32 barrier, u32 parity) {
       "@!done bra again;\n"
       "}" ::"r"(barrier), "r"(parity) : "memory");
 }
+ELMAN_INLINE void barriers_are_there() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }  // to the whole cluster
 ELMAN_INLINE u32 address_in(u32 address, u32 rank) {  // the same place in the shared memory of another block of the cluster
   u32 there;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));

@@ -1,0 +1,83 @@
+// What the kernels ask of a cell: a step of one unit and its gradient, in numbers that a thread holds. BuiltIn makes it of a struct of csrc/cells, source.py
+// writes it for a cell of one's own.
+//   kInputs, kGates        parts of x and of h: vectors of H numbers, rows of W_ih and W_hh
+//   kStates, kOwn, kGiven  states; parameters of the cell's own; numbers of a step beside x (step inputs, random numbers)
+//   kKept, kRead           numbers that forward() keeps of a step; the gradient of the step reads the first kRead of them
+//   kReadsOutput           whether the gradient reads the first state after the step
+//   kBefore, before(i)     how many states before the step it reads; which is the i-th
+//   kept_at(state)         where among those kept a state but the first is
+//   kColumns               gradients that backward() gives: of the parts of x and of h, and of what else is given
+//   column(i)              where in memory the i-th of them lies
+//   recurrent(gate)        which one is that of a gate's part of h
+//   forward(x, r, own, given, states, kept)
+//                          r: the product with h and its bias. states: before the step in, after it out.
+//   backward(kept, output, before, own, given, grads, columns, grad_own)
+//                          grads: of the states after the step in; of those before it, but for the product with h, out. Adds to grad_own.
+//   backward_traced(kept, arrived, ...)
+//                          likewise, where gradients arrive at the numbers kept, too
+#pragma once
+
+namespace elman::cuda {
+
+constexpr ELMAN_INLINE int at_least_one(int count) { return count > 0 ? count : 1; }  // of an array that may be empty
+
+template <class Cell>
+struct BuiltIn {
+  static constexpr int kInputs = Cell::kGates, kGates = Cell::kGates, kStates = 1 + Cell::kHasCellState, kOwn = 0, kGiven = 0;
+  static constexpr int kKept = Cell::kSaved, kRead = Cell::kSaved, kBefore = Cell::kBackwardReadsPrevious, kColumns = Cell::kGateGradients;
+  static constexpr bool kReadsOutput = Cell::kBackwardReadsH;
+  static constexpr ELMAN_INLINE int before(int) { return Cell::kHasCellState; }
+  static constexpr ELMAN_INLINE int kept_at(int) { return kKept - 1; }
+  static constexpr ELMAN_INLINE int column(int i) { return i < kGates ? Cell::input_gate(i) : i; }
+  static constexpr ELMAN_INLINE int recurrent(int gate) { return kColumns - kGates + gate; }
+
+  static ELMAN_INLINE void forward(const float* x, const float* r, const float*, const float*, float* states, float* kept) {
+    constexpr int kSplit = Cell::kSplitGate, kValues = kGates > kKept ? kGates : kKept;
+    float a[kValues], none = 0.f;
+#pragma unroll
+    for (int g = 0; g < kGates; ++g) a[g] = g == kSplit ? r[g] : r[g] + x[g];
+    states[0] = Cell::forward(a, kSplit < 0 ? 0.f : x[kSplit < 0 ? 0 : kSplit], states[0], Cell::kHasCellState ? states[kStates - 1] : none);
+#pragma unroll
+    for (int k = 0; k < kKept; ++k) kept[k] = a[k];
+  }
+
+  static ELMAN_INLINE void backward(const float* kept, float output, const float* before, const float*, const float*, float* grads, float* columns, float*) {
+    run(kept, output, before, grads, columns, [&](float* a, float previous, float& carry) { Cell::backward(a, grads[0], output, previous, carry); });
+  }
+  static ELMAN_INLINE void backward_traced(const float* kept, const float* arrived, float output, const float* before, const float*, const float*, float* grads,
+                                           float* columns, float*) {
+    run(kept, output, before, grads, columns, [&](float* a, float previous, float& carry) {
+      if constexpr (kKept > 0)
+        Cell::backward_traced(a, arrived, grads[0], output, previous, carry);
+      else
+        Cell::backward(a, grads[0], output, previous, carry);
+    });
+  }
+
+ private:
+  template <class Gradient>
+  static ELMAN_INLINE void run(const float* kept, float output, const float* before, float* grads, float* columns, Gradient gradient) {
+    constexpr int kValues = kKept > kColumns ? kKept : kColumns;
+    float a[kValues], carry = Cell::kHasCellState ? grads[kStates - 1] : 0.f;
+#pragma unroll
+    for (int k = 0; k < kKept; ++k) a[k] = kept[k];
+    gradient(a, kBefore ? before[0] : 0.f, carry);
+    grads[0] = Cell::kHasCellState ? 0.f : carry;
+    if (Cell::kHasCellState) grads[kStates - 1] = carry;
+#pragma unroll
+    for (int k = 0; k < kColumns; ++k) columns[k] = a[k];
+  }
+};
+
+// The block's part of the cell's own parameters, [kOwn][kUnits].
+template <class Step>
+ELMAN_INLINE void load_own(float* own, const Storage* const (&from)[at_least_one(Step::kOwn)], int unit0) {
+  if constexpr (Step::kOwn > 0) {
+#pragma unroll
+    for (int k = 0; k < Step::kOwn; ++k)
+      for (int unit = threadIdx.x; unit < kUnits; unit += kThreads) own[k * kUnits + unit] = unit0 + unit < kHidden ? Number::read(from[k][unit0 + unit]) : 0.f;
+    __syncthreads();
+  }
+}
+
+}  // namespace elman::cuda

@@ -1,0 +1,120 @@
+"""What of a cell decides which kernels it has, and how much each of them reads, keeps and writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from elman.cells import BY_NAME
+
+
+@dataclass(frozen=True, eq=False)
+class CellShape:
+    """A cell as the kernels have it (kernels/step.cuh), which assert that their Step says the same. There is one object for each cell.
+
+    Attributes:
+        name: for messages.
+        headers: of csrc/cells and kernels, which the source needs.
+        source: C++, which declares ``Step``.
+        inputs, gates: parts of x, of h: vectors of H numbers, rows of W_ih and W_hh.
+        states: how many.
+        own: for each parameter of the cell's own whether it has a number for each unit; else it is a single number.
+        step_inputs, draws: numbers of a step beside x.
+        kept: numbers of a unit that forward keeps of each step.
+        read: how many of them, the first ones, the step's gradient reads.
+        reads_output: whether it reads the first state after the step.
+        before: the states before the step that it reads.
+        kept_at: where among those kept each state but the first is; -1: it is not.
+        columns: gradients of a unit that a step of backward writes: those of the parts of x first.
+        runs: where those of the parts of h lie among them, in their order: begins and ends.
+        step_inputs_at: where those of the step inputs begin.
+        weight: how much longer than an RNN's the arithmetic of a unit takes.
+    """
+
+    name: str
+    headers: tuple[str, ...]
+    source: str
+    inputs: int
+    gates: int
+    states: int
+    own: tuple[bool, ...]
+    step_inputs: tuple[bool, ...]
+    draws: int
+    kept: int
+    read: int
+    reads_output: bool
+    before: tuple[int, ...]
+    kept_at: tuple[int, ...]
+    columns: int
+    runs: tuple[tuple[int, int], ...]
+    step_inputs_at: int
+    weight: float
+
+    @property
+    def given(self) -> int:
+        """Vectors of H numbers that a step reads beside x."""
+        return len(self.step_inputs) + self.draws
+
+    @property
+    def vectors(self) -> int:
+        """Those that a step reads forward."""
+        return self.inputs + self.given
+
+    @property
+    def operands(self) -> int:
+        """Those that it reads backward."""
+        return 1 + self.read + self.reads_output + len(self.before) + self.given
+
+    @property
+    def assertions(self) -> str:
+        """C++ that does not compile unless ``Step`` says the same."""
+        counts = {
+            "kInputs": self.inputs,
+            "kGates": self.gates,
+            "kStates": self.states,
+            "kOwn": len(self.own),
+            "kGiven": self.given,
+            "kKept": self.kept,
+            "kRead": self.read,
+            "kReadsOutput": int(self.reads_output),
+            "kBefore": len(self.before),
+            "kColumns": self.columns,
+        }
+        same = " && ".join(f"Step::{name} == {count}" for name, count in counts.items())
+        return f'static_assert({same}, "as shape.py has it");\n'
+
+
+def _built_in(name: str, weight: float, split_gate: int | None, reads_output: bool, reads_before: bool) -> CellShape:
+    cell = BY_NAME[name]
+    header = cell.__module__.rpartition(".")[2]
+    gates, kept, states = len(cell.gates), len(cell.saved), len(cell.states)
+    # A gate whose recurrent part has a gradient of its own has it after all others (csrc/cells/gru.h).
+    runs = ((0, gates),) if split_gate is None else ((0, split_gate), (gates, gates + 1))
+    return CellShape(
+        name=name,
+        headers=(f"{header}.h",),
+        source=f"using Step = elman::cuda::BuiltIn<elman::cuda::{cell.__name__}<float>>;\n",
+        inputs=gates,
+        gates=gates,
+        states=states,
+        own=(),
+        step_inputs=(),
+        draws=0,
+        kept=kept,
+        read=kept,
+        reads_output=reads_output,
+        before=(states - 1,) if reads_before else (),
+        kept_at=(kept - 1,) * (states - 1),
+        columns=gates + (split_gate is not None),
+        runs=runs,
+        step_inputs_at=gates + (split_gate is not None),
+        weight=weight,
+    )
+
+
+# The cells whose kernels are written by hand.
+CELLS = {
+    "rnn_tanh": _built_in("rnn_tanh", 1.0, None, True, False),
+    "rnn_relu": _built_in("rnn_relu", 1.0, None, True, False),
+    "gru": _built_in("gru", 2.0, 2, False, True),
+    "lstm": _built_in("lstm", 2.5, None, False, True),
+}
