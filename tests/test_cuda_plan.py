@@ -47,7 +47,7 @@ class Block:
         self.lane, self.warp = self.threads % 32, self.threads // 32
         self.per_chunk = 16 // plan.number.size
         self.column_tiles = plan.tile // 8
-        self.warp_rows = plan.rows // 16 // plan.warp_tiles
+        self.warp_rows = plan.products[0][0] // 16 // plan.warp_tiles
         self.row, self.split = self.warp % self.warp_rows, self.warp // self.warp_rows
         self.unit_tiles = plan.warp_tiles // self.gates if plan.in_registers else 1
         self.items = self.unit_tiles * self.column_tiles * 4 if plan.in_registers else -(-plan.units * plan.tile // plan.threads)
@@ -55,7 +55,7 @@ class Block:
     def chunks(self) -> tuple[np.ndarray, np.ndarray]:
         """The row and the first column of every chunk of weights that a thread loads."""
         plan, group = self.plan, 4 * self.per_chunk
-        groups = plan.columns // group // plan.split
+        groups = plan.products[0][1] // group // plan.split
         takes_part = self.warp < self.warp_rows * plan.split
         rows, columns = [], []
         for m, k, half in product(range(plan.warp_tiles), range(groups), range(2)):
@@ -122,18 +122,18 @@ def check_fit(plan: Plan, device: DeviceProperties, largest_cluster: int) -> Non
         assert plan.blocks * plan.units <= 2 * plan.hidden
     assert plan.blocks <= (largest_cluster if plan.is_cluster else device.multiprocessors)
     assert resident_groups(plan, device) * plan.blocks <= device.multiprocessors
-    assert plan.rows % (16 * plan.warp_tiles) == 0
+    assert plan.products[0][0] % (16 * plan.warp_tiles) == 0
     assert plan.product_warps <= plan.warps
 
 
 def check_cover(plan: Plan) -> None:
     block = Block(plan)
     rows, columns = block.chunks()
-    per_row = plan.columns // block.per_chunk
+    per_row = plan.products[0][1] // block.per_chunk
     assert not (columns % block.per_chunk).any()
-    assert_once(rows * per_row + columns // block.per_chunk, plan.rows * per_row)
-    unit, gate = block.unit_and_gate_of(np.arange(plan.rows))
-    assert_once(gate * plan.units + unit, plan.rows)
+    assert_once(rows * per_row + columns // block.per_chunk, plan.products[0][0] * per_row)
+    unit, gate = block.unit_and_gate_of(np.arange(plan.products[0][0]))
+    assert_once(gate * plan.units + unit, plan.products[0][0])
     items = []
     for e in range(block.items):
         has, (unit, sequence), place = block.has(e), block.item(e), block.place()

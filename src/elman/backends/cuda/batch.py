@@ -85,11 +85,11 @@ class Batch(NamedTuple):
             return data
         return (data.transpose(0, 1) if batch_first else data).reshape(self.rows, data.shape[-1])
 
-    def without_padding(self, data: Tensor) -> Tensor:
-        """Data whose padding is zeros: a product adds 0 times what lies there, which may be NaN."""
+    def without_padding(self, data: Tensor, batch_first: bool) -> Tensor:
+        """Data, (T, B, H) or with batch_first (B, T, H), whose padding is zeros: a product adds 0 times what lies there, be it NaN."""
         assert self.lengths is not None
         over = torch.arange(self.steps, device=data.device).unsqueeze(1) >= self.lengths
-        return data.masked_fill((over.t() if self.batch_first else over).unsqueeze(-1), 0)
+        return data.masked_fill((over.t() if batch_first else over).unsqueeze(-1), 0)
 
     def states_before(self, output: Tensor, initial: Tensor | None, fresh: Tensor | None, batch_first: bool, reverse: bool) -> Tensor:
         """The state before each step, (T·B, H) or (N, H).

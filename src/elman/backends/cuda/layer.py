@@ -178,7 +178,7 @@ def backward(
         if grad_x is not None:
             multiply(number, grad_x, grad_gates, direction.w_ih, of_x, a_offset=index * rows * pitch, accumulate=index > 0)
         if needs_parameters:
-            operands = grad_gates, in_step_order, batch, direction, output
+            operands = grad_gates, in_step_order, batch, direction, output, kept
             gradients = _parameter_gradients(shape, hidden, number, *operands, output_batch_first, index)
             parameters.append((*gradients, *(() if grad_own is None else _own_gradients(shape, grad_own[index], x.dtype))))
     at = shape.step_inputs_at
@@ -201,6 +201,7 @@ def _parameter_gradients(
     batch: Batch,
     direction: Direction,
     output: Tensor,
+    kept: Tensor | None,
     batch_first: bool,
     index: int,
 ) -> tuple[Tensor, ...]:
@@ -215,31 +216,45 @@ def _parameter_gradients(
     if w_hh is None:
         return (grad_w_ih,) if grad_b_ih is None else (grad_w_ih, grad_b_ih)
     grad_w_hh = torch.empty_like(w_hh)
-    # The state before a step: where nothing else comes between, the output of the step that was run before it. A first step's is zeros.
-    of_first, states_at = first, 0
-    if batch.is_whole and not direction.initial and not batch_first:
-        states, inner, states_pitch = output, rows - batch.sequences, output.shape[-1]
-        if index:
-            states_at = batch.sequences * states_pitch + hidden
-        else:
-            of_first += batch.sequences * pitch
-    else:
-        own = output if output.shape[-1] == hidden else output[..., index * hidden : (index + 1) * hidden]
-        initial, fresh = (parts[0] if parts else None for parts in (direction.initial, direction.fresh))
-        states, inner, states_pitch = batch.states_before(own, initial, fresh, batch_first, bool(index)), rows, hidden
+    runs = [(j, begin * hidden, end * hidden) for j, begin, end in shape.runs]
+    multiplied = list(_multiplied(shape, hidden, batch, direction, output, kept, batch_first, index))
     at = 0
-    runs = [(begin * hidden, end * hidden) for begin, end in shape.runs]
-    for begin, end in runs:
-        form = Form(end - begin, inner, hidden, pitch, states_pitch, hidden, True)
-        multiply(number, grad_w_hh, grad_gates, states, form, a_offset=of_first + begin, b_offset=states_at, out_offset=at * hidden)
+    for j, begin, end in runs:
+        states, states_at, states_pitch, skipped = multiplied[j]
+        form = Form(end - begin, rows - skipped, hidden, pitch, states_pitch, hidden, True)
+        of_run = first + begin + (0 if index else skipped * pitch)
+        multiply(number, grad_w_hh, grad_gates, states, form, a_offset=of_run, b_offset=states_at, out_offset=at * hidden)
         at += end - begin
     if grad_b_ih is None:
         return grad_w_ih, grad_w_hh
-    if shape.runs == ((0, shape.inputs),):
+    if [run[1:] for run in shape.runs] == [(0, shape.inputs)]:
         return grad_w_ih, grad_w_hh, grad_b_ih, grad_b_ih.clone()  # who writes into one gradient is not to change the other
     # What lies where the parts of x do is summed already.
-    sums = [grad_b_ih[begin:end] if end <= width else grad_gates[index, :, begin:end].sum(0) for begin, end in runs]
+    sums = [grad_b_ih[begin:end] if end <= width else grad_gates[index, :, begin:end].sum(0) for _, begin, end in runs]
     return grad_w_ih, grad_w_hh, grad_b_ih, torch.cat(sums)
+
+
+def _multiplied(
+    shape: CellShape, hidden: int, batch: Batch, direction: Direction, output: Tensor, kept: Tensor | None, batch_first: bool, index: int
+) -> Iterator[tuple[Tensor, int, int, int]]:
+    """What each product multiplied at each step: numbers, where they begin, the pitch of their rows, and how many rows are left out, of the
+    direction's first step, since they are zeros.
+    """
+    # The state before a step: where nothing else comes between, the output of the step that was run before it. A first step's is zeros.
+    if batch.is_whole and not direction.initial and not batch_first:
+        pitch = output.shape[-1]
+        yield output, batch.sequences * pitch + hidden if index else 0, pitch, batch.sequences
+    else:
+        own = output if output.shape[-1] == hidden else output[..., index * hidden : (index + 1) * hidden]
+        initial, fresh = (parts[0] if parts else None for parts in (direction.initial, direction.fresh))
+        yield batch.states_before(own, initial, fresh, batch_first, bool(index)), 0, hidden, 0
+    for at in shape.factors_at:
+        assert kept is not None
+        if batch.lengths is not None and batch.offsets is None:
+            of_steps = kept[index].view(batch.steps, batch.sequences, shape.kept, hidden)[:, :, at]
+            yield batch.without_padding(of_steps, False).contiguous(), 0, hidden, 0
+        else:
+            yield kept, index * kept.stride(0) + at * hidden, shape.kept * hidden, 0
 
 
 def _addresses(tensors: Sequence[Tensor], count: int) -> list[int]:
@@ -264,7 +279,7 @@ def _launch(ready: Ready, is_backward: bool, head: tuple[int, ...], directions: 
     mailbox = x.new_empty(min(groups, at_once) * plan.mailbox_numbers)
     for first in range(0, groups, at_once):
         now = min(at_once, groups - first)
-        flags = torch.zeros(now * plan.blocks, dtype=torch.int32, device=x.device)
+        flags = torch.zeros(now * plan.blocks * len(plan.products), dtype=torch.int32, device=x.device)
         params = layout.pack(*head, tiles, first, mailbox.data_ptr(), flags.data_ptr(), *directions)
         kernel.launch(now * plan.blocks, plan.threads, plan.shared_bytes, stream, params, together=True)
 

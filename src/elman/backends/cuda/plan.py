@@ -84,19 +84,14 @@ class Plan:
     ring: int = 8
 
     @cached_property
-    def rows(self) -> int:
-        """Rows of the product, of a block."""
-        return self.units if self.is_backward else self.shape.gates * self.units
-
-    @cached_property
-    def columns(self) -> int:
-        """Columns of the product: numbers of a sequence that go from step to step."""
-        return self.blocks * self.units * (self.shape.gates if self.is_backward else 1)
+    def products(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of each product of a block: the columns are numbers of a sequence that all blocks put together."""
+        return _products(self.shape, self.is_backward, self.blocks, self.units)
 
     @cached_property
     def product_warps(self) -> int:
         """Those that multiply; of a cell without a product none does."""
-        return self.rows // 16 // self.warp_tiles * self.split
+        return max((rows // 16 // self.warp_tiles * self.split for rows, _ in self.products), default=0)
 
     @cached_property
     def warps(self) -> int:
@@ -110,27 +105,26 @@ class Plan:
     @cached_property
     def weight_registers(self) -> int:
         """32-bit registers of a thread that hold weights."""
-        return 0 if not self.shape.gates else self.warp_tiles * self.columns // (16 // self.number.size * 4) // self.split * 8
+        return sum(self.warp_tiles * columns // (16 // self.number.size * 4) // self.split * 8 for _, columns in self.products)
 
     @cached_property
     def shared_bytes(self) -> int:
         """Shared memory of a block, as kernels/exchange.cuh, product.cuh and forward.cuh or backward.cuh lay it out."""
-        size = self.number.size
-        rest = self.columns * size % 128
-        pitch = self.columns + {64: 0, 0: 64}.get(rest, 32) // size
-        vectors = self.shape.gates if self.is_backward else 1
-        alone = self.blocks == 1
-        exchange = 0 if not (alone or self.is_cluster) else 2 * self.tile * pitch * size
-        stage = 0 if alone else self.warps * vectors * 32 * size
-        sums = 0 if self.in_registers else self.split * self.tile * (-(-self.rows // 32) * 32 + 4) * 4
+        size, alone, exchanges, sums = self.number.size, self.blocks == 1, 0, 0
+        for rows, columns in self.products:
+            pitch = columns + {64: 0, 0: 64}.get(columns * size % 128, 32) // size
+            vectors = columns // (self.blocks * self.units)
+            exchanges += 2 * self.tile * pitch * size if alone or self.is_cluster else 0
+            exchanges += (0 if alone else self.warps * vectors * 32 * size) + 16
+            sums = max(sums, 0 if self.in_registers else self.split * self.tile * (-(-rows // 32) * 32 + 4) * 4)
         operands = self.shape.operands if self.is_backward else self.shape.vectors
-        product = exchange + stage + 16 + sums if self.shape.gates else 0
-        return product + self.ring * self.tile * operands * self.units * size + len(self.shape.own) * self.units * 4
+        return exchanges + sums + self.ring * self.tile * operands * self.units * size + len(self.shape.own) * self.units * 4
 
     @property
     def mailbox_numbers(self) -> int:
         """Numbers of global memory that a group exchanges through."""
-        return 0 if self.is_cluster or self.blocks == 1 or not self.shape.gates else 2 * self.tile * self.columns
+        exchanged = sum(columns for _, columns in self.products)
+        return 0 if self.is_cluster or self.blocks == 1 else 2 * self.tile * exchanged
 
     @property
     def defines(self) -> dict[str, int]:
@@ -164,6 +158,7 @@ class Plan:
             "product.cuh",
             "exchange.cuh",
             "step.cuh",
+            "stages.cuh",
             *self.shape.headers,
             f"{kind}.cuh",
         )
@@ -229,15 +224,16 @@ def choose(
 def _expected(plan: Plan, sequences: int, directions: int, device: DeviceProperties) -> float:
     """Microseconds of a step for all sequences."""
     groups = -(-sequences // plan.tile) * directions
-    kilobytes = plan.columns * plan.tile * plan.number.size / 1024
+    kilobytes = sum(columns for _, columns in plan.products) * plan.tile * plan.number.size / 1024
     weight = plan.shape.weight * (1.5 if plan.is_backward else 1.0)
     items = -(-plan.units * plan.tile // plan.threads)
     work = plan.number.size / 2 * (3 if plan.number is Number.FLOAT32 else 1)
-    step = _STEP + _CELL * weight + _ITEM * weight * (items - 1) + _SUM * plan.split * plan.rows * plan.tile / 4096
-    step += _PRODUCT * plan.rows * plan.columns / 256 * plan.tile / 8 * work
+    step = _STEP * len(plan.products) + _CELL * weight + _ITEM * weight * (items - 1)
+    for rows, columns in plan.products:
+        step += _SUM * plan.split * rows * plan.tile / 4096 + _PRODUCT * rows * columns / 256 * plan.tile / 8 * work
     at_once = resident_groups(plan, device)
     if plan.mailbox_numbers:
-        step += _GLOBAL + _GLOBAL_KB * kilobytes
+        step += _GLOBAL * len(plan.products) + _GLOBAL_KB * kilobytes
     elif plan.blocks > 1:
         step += _CLUSTER_KB * kilobytes + (_WIDE_CLUSTER if plan.blocks == 16 else 0.0)
         registers = min(255, plan.weight_registers + 60 + plan.warp_tiles * plan.tile // 2)
@@ -264,7 +260,7 @@ def candidates(shape: CellShape, is_backward: bool, number: Number, hidden: int,
 
     Blocks that are more than half padding, or have no unit of the network, are made only where there is no other plan.
     """
-    if not shape.gates:
+    if not any(shape.products):
         yield _unconnected(shape, is_backward, number, hidden, tile)
         return
     largest = 1 if device.capability < (9, 0) else 16 if device.capability < (12, 0) else 8
@@ -290,6 +286,12 @@ def _unconnected(shape: CellShape, is_backward: bool, number: Number, hidden: in
     return Plan(shape, is_backward, number, hidden, -(-hidden // 32), 32, tile, 2, 1, in_registers=False, is_cluster=False)
 
 
+def _products(shape: CellShape, is_backward: bool, blocks: int, units: int) -> tuple[tuple[int, int], ...]:
+    """``Plan.products``."""
+    counts = [len(gates) for gates in shape.products if gates]
+    return tuple((units, blocks * units * gates) if is_backward else (gates * units, blocks * units) for gates in counts)
+
+
 def _arrangements(
     shape: CellShape,
     is_backward: bool,
@@ -302,12 +304,11 @@ def _arrangements(
     device: DeviceProperties,
 ) -> Iterator[Plan]:
     """How warps can share a block's weights: those that fit its registers and shared memory."""
-    gates = shape.gates
-    rows, columns = (units, blocks * units * gates) if is_backward else (gates * units, blocks * units)
+    products, gates = _products(shape, is_backward, blocks, units), shape.gates
     for warp_tiles, split, in_registers in product(range(1, 9), (1, 2, 4, 8, 16), (False, True)):
-        if rows // 16 % warp_tiles or columns % (64 // number.size * split):
+        if any(rows // 16 % warp_tiles or columns % (64 // number.size * split) for rows, columns in products):
             continue
-        if in_registers and (split > 1 or (not is_backward and warp_tiles % gates)):
+        if in_registers and (split > 1 or len(shape.products) > 1 or (not is_backward and warp_tiles % gates)):
             continue
         plan = Plan(shape, is_backward, number, hidden, blocks, units, tile, warp_tiles, split, in_registers, is_cluster)
         items = -(-units * tile // plan.threads)

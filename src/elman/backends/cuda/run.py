@@ -149,7 +149,7 @@ def backward(
                 )
             grad_steps = None if grad_saved is None or grad_saved.steps is None else dense(grad_saved.steps[own].flatten(1, -3))
             if is_first and needs_parameters and batch.lengths is not None and batch.offsets is None:
-                source = batch.without_padding(source)
+                source = batch.without_padding(source, batch.batch_first)
             grad, parameters, grad_step_inputs = layer.backward(
                 shape,
                 stack.hidden_size,

@@ -15,7 +15,8 @@ class CellShape:
         name: for messages.
         headers: of csrc/cells and kernels, which the source needs.
         source: C++, which declares ``Step``.
-        inputs, gates: parts of x, of h: vectors of H numbers, rows of W_ih and W_hh.
+        inputs, gates: parts of x, of products: vectors of H numbers, rows of W_ih and W_hh.
+        products: the gates of each, of h first, which may have none; then of factors, which stages of the step make.
         states: how many.
         own: for each parameter of the cell's own whether it has a number for each unit; else it is a single number.
         step_inputs, draws: numbers of a step beside x.
@@ -24,8 +25,9 @@ class CellShape:
         reads_output: whether it reads the first state after the step.
         before: the states before the step that it reads.
         kept_at: where among those kept each state but the first is; -1: it is not.
+        factors_at: where each factor is.
         columns: gradients of a unit that a step of backward writes: those of the parts of x first.
-        runs: where those of the parts of h lie among them, in their order: begins and ends.
+        runs: where those of the gates lie, in their order: (product, begin, end) of gates that are neighbours.
         step_inputs_at: where those of the step inputs begin.
         weight: how much longer than an RNN's the arithmetic of a unit takes.
     """
@@ -35,6 +37,7 @@ class CellShape:
     source: str
     inputs: int
     gates: int
+    products: tuple[tuple[int, ...], ...]
     states: int
     own: tuple[bool, ...]
     step_inputs: tuple[bool, ...]
@@ -44,8 +47,9 @@ class CellShape:
     reads_output: bool
     before: tuple[int, ...]
     kept_at: tuple[int, ...]
+    factors_at: tuple[int, ...]
     columns: int
-    runs: tuple[tuple[int, int], ...]
+    runs: tuple[tuple[int, int, int], ...]
     step_inputs_at: int
     weight: float
 
@@ -70,6 +74,7 @@ class CellShape:
         counts = {
             "kInputs": self.inputs,
             "kGates": self.gates,
+            "kProducts": len(self.products),
             "kStates": self.states,
             "kOwn": len(self.own),
             "kGiven": self.given,
@@ -88,13 +93,14 @@ def _built_in(name: str, weight: float, split_gate: int | None, reads_output: bo
     header = cell.__module__.rpartition(".")[2]
     gates, kept, states = len(cell.gates), len(cell.saved), len(cell.states)
     # A gate whose recurrent part has a gradient of its own has it after all others (csrc/cells/gru.h).
-    runs = ((0, gates),) if split_gate is None else ((0, split_gate), (gates, gates + 1))
+    runs = ((0, 0, gates),) if split_gate is None else ((0, 0, split_gate), (0, gates, gates + 1))
     return CellShape(
         name=name,
         headers=(f"{header}.h",),
         source=f"using Step = elman::cuda::BuiltIn<elman::cuda::{cell.__name__}<float>>;\n",
         inputs=gates,
         gates=gates,
+        products=(tuple(range(gates)),),
         states=states,
         own=(),
         step_inputs=(),
@@ -104,6 +110,7 @@ def _built_in(name: str, weight: float, split_gate: int | None, reads_output: bo
         reads_output=reads_output,
         before=(states - 1,) if reads_before else (),
         kept_at=(kept - 1,) * (states - 1),
+        factors_at=(),
         columns=gates + (split_gate is not None),
         runs=runs,
         step_inputs_at=gates + (split_gate is not None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from struct import pack, unpack
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,13 @@ from elman.backends.cuda.shape import CellShape
 from elman.backends.program.program import NOTHING, Opcode, Role
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from elman.backends.program.program import Code, Operand, Program
 
 
 def refuses(program: Program) -> str | None:
     """Why the kernels do not run a program, as the rest of a sentence; None if they do."""
-    if len(program.products) > 1:
-        return "does not run a step with a product of anything but h: r(gate, v)"
     if program.needs_rows:
         return "does not run a step that computes over the units of a sequence, as layer norm and softmax do"
     if not program.inputs:
@@ -37,10 +38,12 @@ def shape_of(program: Program, name: str) -> CellShape:
 
 def _made(program: Program, name: str) -> CellShape:
     reads, codes = program.reads, (program.training, program.backward)
-    after = [state for state in range(1, program.states) if (Role.NEW_STATE, state) in reads]
+    after = [(Role.NEW_STATE, state) for state in range(1, program.states)]
     before = [state for state in range(program.states) if (Role.STATE, state) in reads]
-    beyond = [state for state in before if state and state not in after]  # kept, but not read of the step itself
-    kept = {state: program.saved + place for place, state in enumerate([*after, *beyond])}
+    factors = [(Role.FACTOR, index) for index in range(len(program.products) - 1)]
+    read = [operand for operand in (*after, *factors) if operand in reads]
+    beyond = [operand for operand in after if (Role.STATE, operand[1]) in reads] + factors  # kept, but not read of the step itself
+    kept = {operand: program.saved + place for place, operand in enumerate(dict.fromkeys([*read, *beyond]))}
     # Where all gradients of the parts of x are those of the parts of h, both have the same columns.
     shares = program.inputs == program.recurrents and _copied(program.backward) == set(range(program.inputs))
     recurrent_at = 0 if shares else program.inputs
@@ -51,22 +54,32 @@ def _made(program: Program, name: str) -> CellShape:
         source="",
         inputs=program.inputs,
         gates=program.recurrents,
+        products=program.products,
         states=program.states,
         own=program.own,
         step_inputs=program.step_inputs,
         draws=program.draws if any(role is Role.DRAW for code in codes for role, _ in code.operands) else 0,
         kept=program.saved + len(kept),
-        read=program.saved + len(after),
+        read=program.saved + len(read),
         reads_output=(Role.NEW_STATE, 0) in reads,
         before=tuple(before),
-        kept_at=tuple(kept.get(state, -1) for state in range(1, program.states)),
+        kept_at=tuple(kept.get(operand, -1) for operand in after),
+        factors_at=tuple(kept[factor] for factor in factors),
         columns=step_inputs_at + len(program.step_inputs),
-        runs=((recurrent_at, recurrent_at + program.recurrents),),
+        runs=_runs(program, recurrent_at),
         step_inputs_at=step_inputs_at,
         weight=0.5 + 0.1 * len(program.training.instructions),  # an LSTM's has 20 of them
     )
     object.__setattr__(shape, "source", _struct(program, shape, recurrent_at, shares))
     return shape
+
+
+def _runs(program: Program, recurrent_at: int) -> tuple[tuple[int, int, int], ...]:
+    """``CellShape.runs`` of gates whose gradients begin at this column."""
+    # A gate that the step does not read is in no product; its gradients are zeros.
+    of_gate = [next((j for j, gates in enumerate(program.products) if gate in gates), 0) for gate in range(program.recurrents)]
+    runs = [(j, list(gates)) for j, gates in groupby(range(program.recurrents), of_gate.__getitem__)]
+    return tuple((j, recurrent_at + gates[0], recurrent_at + gates[-1] + 1) for j, gates in runs)
 
 
 def _copied(code: Code) -> set[int]:
@@ -83,78 +96,105 @@ def _copied(code: Code) -> set[int]:
 
 
 def _struct(program: Program, shape: CellShape, recurrent_at: int, shares: bool) -> str:
-    forward: dict[Role, str] = {
-        Role.INPUT: "x[{}]",
-        Role.RECURRENT: "r[{}]",
-        Role.STATE: "before[{}]",
-        Role.NEW_STATE: "states[{}]",
-        Role.OWN: "own[{}]",
+    states, columns = shape.states, shape.columns
+    every: dict[Role, str] = {
         Role.STEP_INPUT: "given[{}]",
         Role.DRAW: f"given[{len(shape.step_inputs)} + {{}}]",
+        Role.OWN: "own[{}]",
         Role.SAVED: "kept[{}]",
         Role.TEMP: "t[{}]",
+        Role.CARRY: "carry[{}]",
     }
-    backward = forward | {
-        Role.GRAD_NEW_STATE: "after[{}]",
+    factors = {(Role.FACTOR, index): f"kept[{at}]" for index, at in enumerate(shape.factors_at)}
+    forward = every | {Role.INPUT: "x[{}]", Role.RECURRENT: "r[{}]", Role.STATE: "states[{}]", Role.NEW_STATE: "states[{}]"}
+    backward = every | {
+        Role.GRAD_NEW_STATE: "grads[{}]",
         Role.GRAD_STATE: "grads[{}]",
         Role.GRAD_INPUT: "columns[{}]",
         Role.GRAD_RECURRENT: f"columns[{recurrent_at} + {{}}]",
         Role.GRAD_STEP_INPUT: f"columns[{shape.step_inputs_at} + {{}}]",
         Role.GRAD_OWN: "of_own[{}]",
+        Role.GRAD_FACTOR: "grad_factors[{}]",
     }
-    states, columns, own = shape.states, shape.columns, max(1, len(shape.own))
-    keeps = "".join(f"    kept[{at}] = states[{state}];\n" for state, at in enumerate(shape.kept_at, 1) if at >= 0)
-    place = {state: index for index, state in enumerate(shape.before)}
-    backward_states = {
-        **{(Role.STATE, state): f"before[{index}]" for state, index in place.items()},
-        **{(Role.NEW_STATE, state): "output" if not state else f"kept[{shape.kept_at[state - 1]}]" for state in range(states)},
+    of_states = {
+        **{(Role.STATE, state): f"before[{index}]" for index, state in enumerate(shape.before)},
+        **{(Role.NEW_STATE, state): f"kept[{at}]" for state, at in enumerate(shape.kept_at, 1)},
+        (Role.NEW_STATE, 0): "output",
     }
     skipped = {Role.GRAD_INPUT} if shares else set()
+    last = len(shape.products) - 1
+    stages = ""
+    for stage in range(last + 1):
+        copies, ends = "", ""
+        if stage == last:
+            copies = f"    float before[{states}];\n    for (int k = 0; k < {states}; ++k) before[k] = states[k];\n"
+            ends = "".join(f"    kept[{at}] = states[{state}];\n" for state, at in enumerate(shape.kept_at, 1) if at >= 0)
+        names = forward | ({Role.STATE: "before[{}]"} if copies else {})
+        statements = _statements(program.training, stage, names, factors, set())
+        stages += _FORWARD.format(stage=stage, temps=max(1, program.training.temps), body=copies + statements + ends)
+    for stage in range(last + 1):
+        copies, ends = "", ""
+        if not stage:
+            copies += f"    for (int k = 0; k < {columns}; ++k) columns[k] = 0.f;\n"
+        if stage == last:
+            copies += f"    float after[{states}], of_own[{max(1, len(shape.own))}] = {{}};\n"
+            copies += f"    for (int k = 0; k < {states}; ++k) after[k] = grads[k], grads[k] = 0.f;\n"
+            ends = f"    for (int k = 0; k < {len(shape.own)}; ++k) grad_own[k] += of_own[k];\n"
+        names = backward | ({Role.GRAD_NEW_STATE: "after[{}]"} if stage == last else {})
+        statements = _statements(program.backward, stage, names, of_states | factors, skipped)
+        stages += _BACKWARD.format(stage=stage, temps=max(1, program.backward.temps), body=copies + statements + ends)
+    carries = max(program.training.carries, program.backward.carries)
+    gate_of = [f"({_choice(gates, 'i')})" for gates in shape.products]
     return f"""namespace elman::cuda {{
 struct Step {{
   static constexpr int kInputs = {shape.inputs}, kGates = {shape.gates}, kStates = {states};
   static constexpr int kOwn = {len(shape.own)}, kGiven = {shape.given};
+  static constexpr int kProducts = {len(shape.products)}, kCarries = {carries};
   static constexpr int kKept = {shape.kept}, kRead = {shape.read}, kBefore = {len(shape.before)}, kColumns = {columns};
   static constexpr bool kReadsOutput = {str(shape.reads_output).lower()};
-  static constexpr ELMAN_INLINE int before(int i) {{ return {_choice(shape.before)}; }}
+  static constexpr ELMAN_INLINE int gates(int j) {{ return {_choice([len(gates) for gates in shape.products], "j")}; }}
+  static constexpr ELMAN_INLINE int gate(int j, int i) {{ return {_choice(gate_of, "j")}; }}
+  static constexpr ELMAN_INLINE int factor_at(int j) {{ return {_choice((0, *shape.factors_at), "j")}; }}
+  static constexpr ELMAN_INLINE int before(int i) {{ return {_choice(shape.before, "i")}; }}
   static constexpr ELMAN_INLINE int kept_at(int state) {{ return {_choice((0, *shape.kept_at), "state")}; }}
   static constexpr ELMAN_INLINE int column(int i) {{ return i; }}
   static constexpr ELMAN_INLINE int recurrent(int gate) {{ return {recurrent_at} + gate; }}
-  static ELMAN_INLINE void forward(const float* x, const float* r, const float* own, const float* given, float* states, float* kept) {{
-    float t[{max(1, program.training.temps)}], before[{states}];
-    for (int k = 0; k < {states}; ++k) before[k] = states[k];
-{_statements(program.training, forward, {}, set())}{keeps}  }}
-  static ELMAN_INLINE void backward(const float* kept, float output, const float* before, const float* own, const float* given,
-                                    float* grads, float* columns, float* grad_own) {{
-    float t[{max(1, program.backward.temps)}], after[{states}];
-    float of_own[{own}] = {{}};
-    for (int k = 0; k < {states}; ++k) after[k] = grads[k], grads[k] = 0.f;
-    for (int k = 0; k < {columns}; ++k) columns[k] = 0.f;
-{_statements(program.backward, backward, backward_states, skipped)}    for (int k = 0; k < {len(shape.own)}; ++k) grad_own[k] += of_own[k];
-  }}
-}};
+{stages}}};
 }}
 using elman::cuda::Step;
 """
 
 
-def _choice(numbers: tuple[int, ...], by: str = "i") -> str:
-    """A C++ expression: the number of this index."""
-    first, *rest = numbers or (0,)
-    return " : ".join([*(f"{by} == {index} ? {number}" for index, number in enumerate(rest, 1)), str(first)])
+_FORWARD = """  static ELMAN_INLINE void forward(Index<{stage}>, const float* x, const float* r, const float* own, const float* given,
+                                   float* carry, float* states, float* kept) {{
+    float t[{temps}];
+{body}  }}
+"""
+_BACKWARD = """  static ELMAN_INLINE void backward(Index<{stage}>, const float* kept, float output, const float* before, const float* own,
+                                    const float* given, float* carry, const float* grad_factors, float* grads, float* columns,
+                                    float* grad_own) {{
+    float t[{temps}];
+{body}  }}
+"""
 
 
-def _statements(code: Code, names: dict[Role, str], of_states: dict[Operand, str], skipped: set[Role]) -> str:
-    """A line an instruction, but for those that write what is skipped."""
+def _choice(values: Sequence[object], by: str) -> str:
+    """A C++ expression: the value of this index."""
+    first, *rest = values or (0,)
+    return " : ".join([*(f"{by} == {index} ? {value}" for index, value in enumerate(rest, 1)), str(first)])
+
+
+def _statements(code: Code, stage: int, names: dict[Role, str], places: dict[Operand, str], skipped: set[Role]) -> str:
+    """A line an instruction of a stage, but for those that write what is skipped."""
 
     def name(place: int) -> str:
         role, index = code.operands[place]
         if role is Role.CONSTANT:
             return _number(code.constants[index])
-        return of_states.get((role, index)) or names[role].format(index)
+        return places.get((role, index)) or names[role].format(index)
 
     lines = []
-    for opcode, to, *operands in code.instructions:
+    for opcode, to, *operands in code.instructions[slice(*code.stages[stage])]:
         if code.operands[to][0] not in skipped:
             value = _EXPRESSIONS[Opcode(opcode)].format(*(name(each) for each in operands if each != NOTHING))
             lines.append(f"    {name(to)} = {value};\n")

@@ -203,9 +203,6 @@ SENTENCES = {
     "{backend} does not run a PackedSequence with step inputs or random numbers (lengths= does the same)": (
         "{backend} 后端不支持 PackedSequence 与 step 输入或随机数同时使用（可改用 lengths=，效果相同）"
     ),
-    "{backend} does not run a step with a product of anything but h: r(gate, v)": (
-        "{backend} 后端不支持对 h 以外的量做循环乘积的 step：r(gate, v)"
-    ),
     "{backend} does not run a step that computes over the units of a sequence, as layer norm and softmax do": (
         "{backend} 后端不支持在一个序列的各单元之间计算的 step，如 layer norm 和 softmax"
     ),

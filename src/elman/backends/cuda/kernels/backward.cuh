@@ -27,19 +27,20 @@ struct BackwardCall {
   Steps steps;
   Rows grad_output, output;
   int tiles, first_group;
-  void* mailbox;  // through global memory: [groups][2][kTile][kGates][kPadded]
-  u32* flags;     // [groups][kBlocks], zeros
+  void* mailbox;  // through global memory: of each group, for each product, [2][kTile][its gates][kPadded]
+  u32* flags;     // of each group, for each product, [kBlocks]; zeros
   BackwardDirection<Step> direction[2];
 };
 
 template <class Step>
 __device__ void backward(const BackwardCall<Step>& call, char* shared) {
-  constexpr int G = Step::kGates, kStates = Step::kStates, kOwn = Step::kOwn, kKept = Step::kKept, kBefore = Step::kBefore, kColumns = Step::kColumns;
+  constexpr int kStates = Step::kStates, kOwn = Step::kOwn, kKept = Step::kKept, kBefore = Step::kBefore, kColumns = Step::kColumns;
   // What a step reads: the output's gradient, what was kept, the output and the states before as the cell asks for them, and what else is given.
   constexpr int kOutputAt = 1 + Step::kRead, kBeforeAt = kOutputAt + Step::kReadsOutput, kGivenAt = kBeforeAt + kBefore, kOperands = kGivenAt + Step::kGiven;
-  using P = Product<kUnits, at_least_one(G) * kPadded>;
-  using I = Items<1, P>;
-  using X = Exchange<at_least_one(G), P, I>;
+  constexpr int kProducts = Step::kProducts;
+  using All = Products<Step, BackwardProduct>;
+  using I = typename All::I;  // where a product's sums stay in registers, it is the only one
+  constexpr bool kHasFirst = All::kThere;
   constexpr int kSlotNumbers = kTile * kOperands * kUnits, kCopies = (kSlotNumbers / kPerCopy + kThreads - 1) / kThreads;
   const Steps& steps = call.steps;
   const int local = blockIdx.x / kBlocks, group = call.first_group + local, rank = blockIdx.x % kBlocks, first = group % call.tiles * kTile, unit0 = rank * kUnits;
@@ -48,22 +49,25 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
   const int count = steps_of_tile(steps, first);
   auto time = [&](int s) { return reverse ? s : count - 1 - s; };
 
-  float* partial = (float*)(shared + X::kBytes);
-  Storage* ring = (Storage*)(shared + (G ? X::kBytes + P::kSumBytes : 0));
+  float* partial = (float*)(shared + All::kExchangeBytes);
+  Storage* ring = (Storage*)(shared + All::kExchangeBytes + All::kSumBytes);
   float* own = (float*)(ring + kRing * kSlotNumbers);
-  X exchange;
-  if (G) exchange.init(shared, rank, call.mailbox, call.flags, local);
+  All products;
+  products.init(shared, rank, (Storage*)call.mailbox + i64(local) * All::kMailboxNumbers, call.flags + local * All::kConnected * kBlocks);
 
-  P product;  // the transposed weights: a row a unit, a column for each gate of each unit
-  if (G && P::takes_part()) product.load([&](int row, int column) {
-    const int gate = column / kPadded, unit = unit0 + I::unit_of(row);
-    Words words{};
+  each<kProducts>([&](auto index) {  // the transposed weights: a row a unit, a column for each gate of each unit
+    constexpr int j = decltype(index)::kValue;
+    using Own = Products<Step, BackwardProduct, j>;
+    if (Own::kThere && Own::P::takes_part()) static_cast<Own&>(products).product.load([&](int row, int column) {
+      const int gate = Step::gate(j, column / kPadded), unit = unit0 + Own::I::unit_of(row);
+      Words words{};
 #pragma unroll
-    for (int i = 0; i < kPerChunk; ++i) {
-      const int from = column % kPadded + i;
-      if (unit < kHidden && from < kHidden) ((Storage*)&words)[i] = Number::operand_of(d.weight_hh[(i64(gate) * kHidden + from) * kHidden + unit]);
-    }
-    return words;
+      for (int i = 0; i < kPerChunk; ++i) {
+        const int from = column % kPadded + i;
+        if (unit < kHidden && from < kHidden) ((Storage*)&words)[i] = Number::operand_of(d.weight_hh[(i64(gate) * kHidden + from) * kHidden + unit]);
+      }
+      return words;
+    });
   });
 
   load_own<Step>(own, d.own, unit0);
@@ -136,82 +140,101 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
       cut[e] = s < count && steps.is_cut(t, first + I::sequence(e), length[e], reverse);
       ended[e] = s > 0 && steps.is_cut(time(s - 1), first + I::sequence(e), length[e], reverse);
     }
-    float sums[kWarpTiles][kColumnTiles][4] = {};
-    if (G && s > 0) {
-      exchange.wait(s - 1);
-      if (P::takes_part()) {
-        product.run(sums, [&](int n, int column) { return exchange.fetch(s - 1, n, column); });
-        if constexpr (!kInRegisters) P::put(partial, sums);
+    // What a product gives of the gradients that were sent last: of step `from`.
+    auto multiply = [&](auto index, int from, float(&sums)[kWarpTiles][kColumnTiles][4]) {
+      using Own = Products<Step, BackwardProduct, decltype(index)::kValue>;
+      auto& exchange = static_cast<Own&>(products).exchange;
+      exchange.wait(from);
+      if (Own::P::takes_part()) {
+        static_cast<Own&>(products).product.run(sums, [&](int n, int column) { return exchange.fetch(from, n, column); });
+        if constexpr (!kInRegisters) Own::P::put(partial, sums);
       }
-    }
+    };
+    float sums[kWarpTiles][kColumnTiles][4] = {};
+    if constexpr (kHasFirst)
+      if (s > 0) multiply(Index<0>{}, s - 1, sums);
     if constexpr (!kInRegisters) {
       wait_for_copies<kAhead>();
       __syncthreads();
     }
-    float columns[I::kCount][kColumns];
+    float columns[I::kCount][kColumns], grads[I::kCount][kStates], carry[I::kCount][at_least_one(Step::kCarries)], grad_factors[I::kCount][kProducts];
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       if (!I::has(e)) continue;
       const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
-      float grad = direct[e][0] + (G && s > 0 ? I::sum(sums, partial, e, 0) : 0.f);
+      float grad = direct[e][0] + (kHasFirst && s > 0 ? I::sum(sums, partial, e, 0) : 0.f);
       if (kSpans && ended[e]) {
         grad_fresh[e][0] += grad, grad = 0.f;
 #pragma unroll
         for (int k = 1; k < kStates; ++k) grad_fresh[e][k] += direct[e][k], direct[e][k] = 0.f;
       }
-      if (s == count) {
-        if (unit < kHidden && b < steps.B) {
-          const i64 at = i64(b) * kHidden + unit;
+      grads[e][0] = grad;
 #pragma unroll
-          for (int k = 0; k < kStates; ++k) {
-            if (d.grad_initial[k]) d.grad_initial[k][at] = k ? direct[e][k] : grad;
-            if (kSpans && d.grad_fresh[k]) d.grad_fresh[k][at] = grad_fresh[e][k];
-          }
+      for (int k = 1; k < kStates; ++k) grads[e][k] = direct[e][k];
+      if (s == count && unit < kHidden && b < steps.B) {
+        const i64 at = i64(b) * kHidden + unit;
 #pragma unroll
-          for (int k = 0; k < kOwn; ++k) d.grad_own[i64(k) * steps.B * kHidden + at] = grad_own[e][k];
+        for (int k = 0; k < kStates; ++k) {
+          if (d.grad_initial[k]) d.grad_initial[k][at] = grads[e][k];
+          if (kSpans && d.grad_fresh[k]) d.grad_fresh[k][at] = grad_fresh[e][k];
         }
-        continue;
+#pragma unroll
+        for (int k = 0; k < kOwn; ++k) d.grad_own[i64(k) * steps.B * kHidden + at] = grad_own[e][k];
       }
-      float sent[at_least_one(G)] = {};
-      if (alive[e]) {
-        const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kOperands * kUnits + I::unit(e);
-        float x[kOperands], of_cell[kOwns], before[kBefores], grads[kStates];
+    }
+    if (s == count) break;
+    each<kProducts>([&](auto index) {
+      constexpr int i = decltype(index)::kValue, j = kProducts - 1 - i;  // the stage of product j, whose gates' gradients it makes
+      using Own = Products<Step, BackwardProduct, j>;
+      auto& exchange = static_cast<Own&>(products).exchange;
+      if constexpr (i > 0) {
+        multiply(Index<j + 1>{}, s, sums);
+        __syncthreads();
+      }
 #pragma unroll
-        for (int v = 0; v < kOperands; ++v) x[v] = Number::read(from[v * kUnits]);
+      for (int e = 0; e < I::kCount; ++e) {
+        if (!I::has(e)) continue;
+        if constexpr (i > 0) grad_factors[e][j] = I::sum(sums, partial, e, 0);
+        float sent[at_least_one(Step::gates(j))] = {};
+        if (alive[e]) {
+          const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kOperands * kUnits + I::unit(e);
+          float x[kOperands], of_cell[kOwns], before[kBefores];
 #pragma unroll
-        for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
+          for (int v = 0; v < kOperands; ++v) x[v] = Number::read(from[v * kUnits]);
 #pragma unroll
-        for (int i = 0; i < kBefore; ++i) {
-          before[i] = t == (reverse ? length[e] - 1 : 0) ? first_before[e][i] : x[kBeforeAt + i];
-          if (kSpans && cut[e]) before[i] = fresh_before[e][i];
-        }
-        grads[0] = grad + x[0];
+          for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
 #pragma unroll
-        for (int k = 1; k < kStates; ++k) grads[k] = direct[e][k];
-        const float output = Step::kReadsOutput ? x[Step::kReadsOutput ? kOutputAt : 0] : 0.f;
+          for (int m = 0; m < kBefore; ++m) {
+            before[m] = t == (reverse ? length[e] - 1 : 0) ? first_before[e][m] : x[kBeforeAt + m];
+            if (kSpans && cut[e]) before[m] = fresh_before[e][m];
+          }
+          if (i == 0) grads[e][0] += x[0];
+          const float output = Step::kReadsOutput ? x[Step::kReadsOutput ? kOutputAt : 0] : 0.f, *given = x + kGivenAt;
 #if ELMAN_TRACED
-        float arrived[at_least_one(kKept)] = {};
+          const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
+          float arrived[at_least_one(kKept)] = {};
 #pragma unroll
-        for (int k = 0; k < kKept; ++k) arrived[k] = d.grad_kept ? Number::read(d.grad_kept[(steps.row(t, b) * kKept + k) * kHidden + unit]) : 0.f;
-        Step::backward_traced(x + 1, arrived, output, before, of_cell, x + kGivenAt, grads, columns[e], grad_own[e]);
+          for (int k = 0; k < kKept; ++k) arrived[k] = d.grad_kept ? Number::read(d.grad_kept[(steps.row(t, b) * kKept + k) * kHidden + unit]) : 0.f;
+          Step::backward_traced(x + 1, arrived, output, before, grads[e], columns[e]);
 #else
-        Step::backward(x + 1, output, before, of_cell, x + kGivenAt, grads, columns[e], grad_own[e]);
+          Step::backward(index, x + 1, output, before, of_cell, given, carry[e], grad_factors[e], grads[e], columns[e], grad_own[e]);
 #endif
 #pragma unroll
-        for (int k = 0; k < kStates; ++k) direct[e][k] = grads[k];
+          for (int g = 0; g < Step::gates(j); ++g) sent[g] = columns[e][Step::recurrent(Step::gate(j, g))];
+        } else if (i == 0) {
 #pragma unroll
-        for (int g = 0; g < G; ++g) sent[g] = columns[e][Step::recurrent(g)];
-      } else {
-#pragma unroll
-        for (int k = 0; k < kColumns; ++k) columns[e][k] = 0.f;
-        direct[e][0] = grad;
+          for (int k = 0; k < kColumns; ++k) columns[e][k] = 0.f;
+        }
+        if (Own::kThere) exchange.send(s, e, sent);
       }
-      if (G) exchange.send(s, e, sent);
-    }
-    if (kInRegisters) wait_for_copies<kAhead - 1>();
-    if (G && s < count) exchange.publish(s);
-    if (kInRegisters && !X::kAlone) __syncthreads();
-    if (s == count) break;
+      if (kInRegisters) wait_for_copies<kAhead - 1>();
+      if (Own::kThere) exchange.publish(s);
+      if (kInRegisters && !All::X::kAlone) __syncthreads();
+    });
+#pragma unroll
+    for (int e = 0; e < I::kCount; ++e)
+#pragma unroll
+      for (int k = 0; k < kStates; ++k) direct[e][k] = grads[e][k];
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
@@ -231,7 +254,7 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
 #pragma unroll
         for (int k = 0; k < kColumns; ++k) d.grad_gates[(steps.row(t, b) * kColumns + k) * kHidden + unit] = Storage(0);
     }
-  if (G) exchange.finish();
+  if (All::kConnected) All::X::finish();
 }
 
 }  // namespace elman::cuda

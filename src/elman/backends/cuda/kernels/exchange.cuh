@@ -13,6 +13,7 @@ struct Exchange {
   static constexpr int kSlotBytes = kGlobal ? 0 : kTile * kPitch * kSize;
   static constexpr int kStageBytes = kAlone ? 0 : kWarps * Vectors * 32 * kSize;
   static constexpr int kBytes = 2 * kSlotBytes + kStageBytes + 16;  // of shared memory, the two barriers last
+  static constexpr int kMailboxNumbers = 2 * kTile * kColumns;
   static constexpr u32 kExpected = kTile * kColumns * kSize;
 
   Storage* slots;  // shared, [2][kTile][kPitch]; through global memory: [2][kTile][kColumns]
@@ -24,12 +25,12 @@ struct Exchange {
   u32 there[kCluster && !kAlone ? kLaneSends : 1];  // the slots of the block that the lane sends to
 #endif
 
-  ELMAN_INLINE void init(char* shared, int rank_, void* mailbox, u32* flags_, int group) {
+  ELMAN_INLINE void init(char* shared, int rank_, Storage* mailbox, u32* flags_) {
     rank = rank_;
     slots = (Storage*)shared;
     stage = (Storage*)(shared + 2 * kSlotBytes) + (threadIdx.x >> 5) * Vectors * 32;
     barriers = shared_address(shared + 2 * kSlotBytes + kStageBytes);
-    if (kGlobal) slots = (Storage*)mailbox + (i64)group * 2 * kTile * kColumns, flags = flags_ + group * kBlocks;
+    if (kGlobal) slots = mailbox, flags = flags_;
 #if __CUDA_ARCH__ >= 900
     if constexpr (kCluster && !kAlone) {
       if (threadIdx.x == 0) {
@@ -107,7 +108,7 @@ struct Exchange {
   }
 
   // Nobody's shared memory goes away while somebody may write to it.
-  ELMAN_INLINE void finish() const {
+  static ELMAN_INLINE void finish() {
 #if __CUDA_ARCH__ >= 900
     if constexpr (kCluster && !kAlone) cluster_sync();
 #endif

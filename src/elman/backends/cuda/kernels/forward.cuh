@@ -24,17 +24,17 @@ struct ForwardCall {
   Rows projected, output;
   int tiles;        // groups of a direction
   int first_group;  // of this launch
-  void* mailbox;   // through global memory: [groups][2][kTile][kPadded]
-  u32* flags;      // [groups][kBlocks], zeros
+  void* mailbox;   // through global memory: of each group, for each product, [2][kTile][kPadded]
+  u32* flags;      // of each group, for each product, [kBlocks]; zeros
   ForwardDirection<Step> direction[2];
 };
 
 template <class Step>
 __device__ void forward(const ForwardCall<Step>& call, char* shared) {
   constexpr int G = Step::kGates, kInputs = Step::kInputs, kVectors = kInputs + Step::kGiven, kStates = Step::kStates, kOwn = Step::kOwn, kKept = Step::kKept;
-  using P = Product<at_least_one(G) * kUnits, kPadded>;
-  using I = Items<at_least_one(G), P>;
-  using X = Exchange<1, P, I>;
+  using All = Products<Step, ForwardProduct>;
+  using I = typename All::I;  // where a product's sums stay in registers, it is the only one
+  constexpr bool kHasFirst = All::kThere;
   constexpr int kSlotNumbers = kTile * kVectors * kUnits, kCopies = (kSlotNumbers / kPerCopy + kThreads - 1) / kThreads;
   const Steps& steps = call.steps;
   const int local = blockIdx.x / kBlocks, group = call.first_group + local, rank = blockIdx.x % kBlocks, first = group % call.tiles * kTile, unit0 = rank * kUnits;
@@ -43,29 +43,31 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
   const int count = steps_of_tile(steps, first);
   auto time = [&](int s) { return reverse ? count - 1 - s : s; };
 
-  float* partial = (float*)(shared + X::kBytes);
-  Storage* ring = (Storage*)(shared + (G ? X::kBytes + P::kSumBytes : 0));
+  float* partial = (float*)(shared + All::kExchangeBytes);
+  Storage* ring = (Storage*)(shared + All::kExchangeBytes + All::kSumBytes);
   float* own = (float*)(ring + kRing * kSlotNumbers);
-  X exchange;
-  if (G) exchange.init(shared, rank, call.mailbox, call.flags, local);
+  All products;
+  products.init(shared, rank, (Storage*)call.mailbox + i64(local) * All::kMailboxNumbers, call.flags + local * All::kConnected * kBlocks);
 
-  P product;
-  if (G && P::takes_part()) product.load([&](int row, int column) {
-    const int gate = I::gate_of(row), unit = unit0 + I::unit_of(row);
-    const Storage* from = d.weight_hh + (i64(gate) * kHidden + unit) * kHidden + column;
-    Words words{};
-    if (kHidden % kPerChunk == 0) {
-      if (unit < kHidden && column < kHidden) words = *(const Words*)from;
-    }
-    Storage numbers[kPerChunk];
+  each<Step::kProducts>([&](auto index) {
+    constexpr int j = decltype(index)::kValue;
+    using Own = Products<Step, ForwardProduct, j>;
+    if (Own::kThere && Own::P::takes_part()) static_cast<Own&>(products).product.load([&](int row, int column) {
+      const int gate = Step::gate(j, Own::I::gate_of(row)), unit = unit0 + Own::I::unit_of(row);
+      const Storage* from = d.weight_hh + (i64(gate) * kHidden + unit) * kHidden + column;
+      Words words{};
+      if (kHidden % kPerChunk == 0) {
+        if (unit < kHidden && column < kHidden) words = *(const Words*)from;
+      }
+      Storage numbers[kPerChunk];
 #pragma unroll
-    for (int i = 0; i < kPerChunk; ++i) {
-      numbers[i] = kHidden % kPerChunk == 0 ? ((const Storage*)&words)[i] : unit < kHidden && column + i < kHidden ? from[i] : Storage(0);
-      ((Storage*)&words)[i] = Number::operand_of(numbers[i]);
-    }
-    return words;
+      for (int i = 0; i < kPerChunk; ++i) {
+        numbers[i] = kHidden % kPerChunk == 0 ? ((const Storage*)&words)[i] : unit < kHidden && column + i < kHidden ? from[i] : Storage(0);
+        ((Storage*)&words)[i] = Number::operand_of(numbers[i]);
+      }
+      return words;
+    });
   });
-
   load_own<Step>(own, d.own, unit0);
 
   // Asks for the projections of step s, and what else is given; always as many groups of copies, so that they can be counted.
@@ -105,11 +107,11 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
     }
 #pragma unroll
     for (int g = 0; g < G; ++g) bias[e][g] = at(d.bias_hh, g * kHidden + unit);
-    if (G && I::has(e) && count) exchange.send(0, e, {states[e][0]});  // where no sequence has a step nobody waits for it
+    if (kHasFirst && I::has(e) && count) products.exchange.send(0, e, {states[e][0]});  // where no sequence has a step nobody waits for it
   }
   if (kInRegisters) wait_for_copies<kAhead - 1>();
-  if (G && count) exchange.publish(0);
-  if (kInRegisters && !X::kAlone) __syncthreads();
+  if (kHasFirst && count) products.exchange.publish(0);
+  if (kInRegisters && !All::X::kAlone) __syncthreads();
 
   for (int s = 0; s < count; ++s) {
     const int t = time(s);
@@ -120,42 +122,60 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
       alive[e] = !kSpans || t < length[e];
       cut[e] = kSpans && s + 1 < count && steps.is_cut(time(s + 1), first + I::sequence(e), length[e], reverse);
     }
-    if (G) exchange.wait(s);
-    float sums[kWarpTiles][kColumnTiles][4];
-    if (G && P::takes_part()) {
-      product.run(sums, [&](int n, int column) { return exchange.fetch(s, n, column); });
-      if constexpr (!kInRegisters) P::put(partial, sums);
-    }
-    if constexpr (!kInRegisters) {
-      wait_for_copies<kAhead>();
-      __syncthreads();
-    }
-    float kept[I::kCount][at_least_one(kKept)], out[I::kCount];
+    float kept[I::kCount][at_least_one(kKept)], carry[I::kCount][at_least_one(Step::kCarries)], r[I::kCount][at_least_one(G)], out[I::kCount];
+    each<Step::kProducts>([&](auto index) {
+      constexpr int j = decltype(index)::kValue;
+      constexpr bool kIsLast = j == Step::kProducts - 1;
+      using Own = Products<Step, ForwardProduct, j>;
+      using Next = Products<Step, ForwardProduct, kIsLast ? 0 : j + 1>;  // whose exchange takes what the stage makes: a factor, or the next step's h
+      const int next_step = kIsLast ? s + 1 : s;
+      const bool is_sent = Next::kThere && (!kIsLast || s + 1 < count);
+      auto& next_exchange = static_cast<Next&>(products).exchange;
+      float sums[kWarpTiles][kColumnTiles][4];
+      if constexpr (Own::kThere) {
+        auto& exchange = static_cast<Own&>(products).exchange;
+        exchange.wait(s);
+        if (Own::P::takes_part()) {
+          static_cast<Own&>(products).product.run(sums, [&](int n, int column) { return exchange.fetch(s, n, column); });
+          if constexpr (!kInRegisters) Own::P::put(partial, sums);
+        }
+      }
+      if constexpr (!kInRegisters) {
+        if (j == 0) wait_for_copies<kAhead>();
+        if (j == 0 || Own::kThere) __syncthreads();
+      }
 #pragma unroll
-    for (int e = 0; e < I::kCount; ++e) {
-      if (!I::has(e)) continue;
-      const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kVectors * kUnits + I::unit(e);
-      float x[kVectors], r[at_least_one(G)], next[kStates], of_cell[at_least_one(kOwn)];
+      for (int e = 0; e < I::kCount; ++e) {
+        if (!I::has(e)) continue;
+        const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kVectors * kUnits + I::unit(e);
+        float x[kVectors], of_cell[at_least_one(kOwn)];
 #pragma unroll
-      for (int v = 0; v < kVectors; ++v) x[v] = Number::read(from[v * kUnits]);
+        for (int v = 0; v < kVectors; ++v) x[v] = Number::read(from[v * kUnits]);
 #pragma unroll
-      for (int g = 0; g < G; ++g) r[g] = I::sum(sums, partial, e, g) + bias[e][g];
+        for (int i = 0; i < Step::gates(j); ++i) r[e][Step::gate(j, i)] = Own::I::sum(sums, partial, e, i) + bias[e][Step::gate(j, i)];
 #pragma unroll
-      for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
+        for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
+        // A unit that is padding may be infinite or NaN, which a weight of zero does not take away.
+        const bool real = kPadded == kHidden || unit0 + I::unit(e) < kHidden;
+        if constexpr (kIsLast) {
+          float next[kStates];
 #pragma unroll
-      for (int k = 0; k < kStates; ++k) next[k] = states[e][k];
-      Step::forward(x, r, of_cell, x + kInputs, next, kept[e]);
-      out[e] = alive[e] ? next[0] : 0.f;
+          for (int k = 0; k < kStates; ++k) next[k] = states[e][k];
+          Step::forward(index, x, r[e], of_cell, x + kInputs, carry[e], next, kept[e]);
+          out[e] = alive[e] ? next[0] : 0.f;
 #pragma unroll
-      for (int k = 0; k < kStates; ++k)
-        if (alive[e]) states[e][k] = next[k];
-      // A unit that is padding may be infinite or NaN, which a weight of zero does not take away.
-      const bool real = kPadded == kHidden || unit0 + I::unit(e) < kHidden;
-      if (G && s + 1 < count) exchange.send(s + 1, e, {cut[e] ? fresh[e][0] : real ? states[e][0] : 0.f});
-    }
-    if (kInRegisters) wait_for_copies<kAhead - 1>();
-    if (G && s + 1 < count) exchange.publish(s + 1);
-    if (kInRegisters && !X::kAlone) __syncthreads();
+          for (int k = 0; k < kStates; ++k)
+            if (alive[e]) states[e][k] = next[k];
+          if (is_sent) next_exchange.send(next_step, e, {cut[e] ? fresh[e][0] : real ? states[e][0] : 0.f});
+        } else {
+          Step::forward(index, x, r[e], of_cell, x + kInputs, carry[e], states[e], kept[e]);
+          next_exchange.send(next_step, e, {real ? kept[e][Step::factor_at(j + 1)] : 0.f});
+        }
+      }
+      if (kInRegisters) wait_for_copies<kAhead - 1>();
+      if (is_sent) next_exchange.publish(next_step);
+      if (kInRegisters && !All::X::kAlone) __syncthreads();
+    });
     // What the next step does not wait for.
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
@@ -180,7 +200,7 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
     if (kSpans && !steps.offsets)
       for (int t = count; t < steps.T; ++t) d.output[call.output.at(steps, t, b) + unit] = Number::write(0.f);
   }
-  if (G) exchange.finish();
+  if (All::kConnected) All::X::finish();
 }
 
 }  // namespace elman::cuda

@@ -1,37 +1,60 @@
 // What the kernels ask of a cell: a step of one unit and its gradient, in numbers that a thread holds. BuiltIn makes it of a struct of csrc/cells, source.py
-// writes it for a cell of one's own.
+// writes it for a cell of one's own. Products divide a step into stages: product 0, of h, comes before stage 0, product j before stage j.
 //   kInputs, kGates        parts of x and of h: vectors of H numbers, rows of W_ih and W_hh
 //   kStates, kOwn, kGiven  states; parameters of the cell's own; numbers of a step beside x (step inputs, random numbers)
+//   kProducts              of h, and of what a stage makes: factors
+//   gates(j), gate(j, i)   how many gates product j is for, which may be none of the first; which is the i-th
+//   kCarries               numbers that hold from one stage to the next
 //   kKept, kRead           numbers that forward() keeps of a step; the gradient of the step reads the first kRead of them
 //   kReadsOutput           whether the gradient reads the first state after the step
 //   kBefore, before(i)     how many states before the step it reads; which is the i-th
 //   kept_at(state)         where among those kept a state but the first is
+//   factor_at(j)           where what product j multiplies is, j > 0
 //   kColumns               gradients that backward() gives: of the parts of x and of h, and of what else is given
 //   column(i)              where in memory the i-th of them lies
 //   recurrent(gate)        which one is that of a gate's part of h
-//   forward(x, r, own, given, states, kept)
-//                          r: the product with h and its bias. states: before the step in, after it out.
-//   backward(kept, output, before, own, given, grads, columns, grad_own)
-//                          grads: of the states after the step in; of those before it, but for the product with h, out. Adds to grad_own.
-//   backward_traced(kept, arrived, ...)
-//                          likewise, where gradients arrive at the numbers kept, too
+//   forward(Index<j>, x, r, own, given, carry, states, kept)
+//                          stage j. r: the products with their biases. states: before the step in, after the last stage out.
+//   backward(Index<i>, kept, output, before, own, given, carry, grad_factors, grads, columns, grad_own)
+//                          the i-th stage from the last one. grads: of the states after the step in; after the last call of those before it, but for the
+//                          product with h, out. Adds to grad_own.
+//   backward_traced(kept, arrived, output, before, grads, columns)
+//                          likewise of a built-in cell, where gradients arrive at the numbers kept, too
 #pragma once
 
 namespace elman::cuda {
 
 constexpr ELMAN_INLINE int at_least_one(int count) { return count > 0 ? count : 1; }  // of an array that may be empty
 
+template <int Value>
+struct Index {
+  static constexpr int kValue = Value;
+};
+
+// f(Index<0>), f(Index<1>), ...
+template <int Count, class F>
+ELMAN_INLINE void each(F&& f) {
+  if constexpr (Count > 0) {
+    each<Count - 1>(f);
+    f(Index<Count - 1>{});
+  }
+}
+
 template <class Cell>
 struct BuiltIn {
   static constexpr int kInputs = Cell::kGates, kGates = Cell::kGates, kStates = 1 + Cell::kHasCellState, kOwn = 0, kGiven = 0;
+  static constexpr int kProducts = 1, kCarries = 0;
   static constexpr int kKept = Cell::kSaved, kRead = Cell::kSaved, kBefore = Cell::kBackwardReadsPrevious, kColumns = Cell::kGateGradients;
   static constexpr bool kReadsOutput = Cell::kBackwardReadsH;
+  static constexpr ELMAN_INLINE int gates(int) { return kGates; }
+  static constexpr ELMAN_INLINE int gate(int, int i) { return i; }
+  static constexpr ELMAN_INLINE int factor_at(int) { return 0; }
   static constexpr ELMAN_INLINE int before(int) { return Cell::kHasCellState; }
   static constexpr ELMAN_INLINE int kept_at(int) { return kKept - 1; }
   static constexpr ELMAN_INLINE int column(int i) { return i < kGates ? Cell::input_gate(i) : i; }
   static constexpr ELMAN_INLINE int recurrent(int gate) { return kColumns - kGates + gate; }
 
-  static ELMAN_INLINE void forward(const float* x, const float* r, const float*, const float*, float* states, float* kept) {
+  static ELMAN_INLINE void forward(Index<0>, const float* x, const float* r, const float*, const float*, float*, float* states, float* kept) {
     constexpr int kSplit = Cell::kSplitGate, kValues = kGates > kKept ? kGates : kKept;
     float a[kValues], none = 0.f;
 #pragma unroll
@@ -41,11 +64,11 @@ struct BuiltIn {
     for (int k = 0; k < kKept; ++k) kept[k] = a[k];
   }
 
-  static ELMAN_INLINE void backward(const float* kept, float output, const float* before, const float*, const float*, float* grads, float* columns, float*) {
+  static ELMAN_INLINE void backward(Index<0>, const float* kept, float output, const float* before, const float*, const float*, float*, const float*, float* grads,
+                                    float* columns, float*) {
     run(kept, output, before, grads, columns, [&](float* a, float previous, float& carry) { Cell::backward(a, grads[0], output, previous, carry); });
   }
-  static ELMAN_INLINE void backward_traced(const float* kept, const float* arrived, float output, const float* before, const float*, const float*, float* grads,
-                                           float* columns, float*) {
+  static ELMAN_INLINE void backward_traced(const float* kept, const float* arrived, float output, const float* before, float* grads, float* columns) {
     run(kept, output, before, grads, columns, [&](float* a, float previous, float& carry) {
       if constexpr (kKept > 0)
         Cell::backward_traced(a, arrived, grads[0], output, previous, carry);
