@@ -279,7 +279,7 @@ def _launch(ready: Ready, is_backward: bool, head: tuple[int, ...], directions: 
     mailbox = x.new_empty(min(groups, at_once) * plan.mailbox_numbers)
     for first in range(0, groups, at_once):
         now = min(at_once, groups - first)
-        flags = torch.zeros(now * plan.blocks * len(plan.products), dtype=torch.int32, device=x.device)
+        flags = torch.zeros(now * plan.flags, dtype=torch.int32, device=x.device)
         params = layout.pack(*head, tiles, first, mailbox.data_ptr(), flags.data_ptr(), *directions)
         kernel.launch(now * plan.blocks, plan.threads, plan.shared_bytes, stream, params, together=True)
 

@@ -88,6 +88,11 @@ class Plan:
         """Rows and columns of each product of a block: the columns are numbers of a sequence that all blocks put together."""
         return _products(self.shape, self.is_backward, self.blocks, self.units)
 
+    @property
+    def rows(self) -> int:
+        """At most how many numbers of a sequence are summed over the units at once."""
+        return self.shape.rows[self.is_backward]
+
     @cached_property
     def product_warps(self) -> int:
         """Those that multiply; of a cell without a product none does."""
@@ -118,13 +123,24 @@ class Plan:
             exchanges += (0 if alone else self.warps * vectors * 32 * size) + 16
             sums = max(sums, 0 if self.in_registers else self.split * self.tile * (-(-rows // 32) * 32 + 4) * 4)
         operands = self.shape.operands if self.is_backward else self.shape.vectors
-        return exchanges + sums + self.ring * self.tile * operands * self.units * size + len(self.shape.own) * self.units * 4
+        rest = self.ring * self.tile * operands * self.units * size + len(self.shape.own) * self.units * 4
+        if self.rows:
+            slots = 2 * self.blocks if self.is_cluster and not alone else 0
+            rest += (self.units // 16 + 1 + slots) * self.rows * self.tile * 4 + 16
+        return exchanges + sums + rest
 
     @property
     def mailbox_numbers(self) -> int:
         """Numbers of global memory that a group exchanges through."""
+        if self.is_cluster or self.blocks == 1:
+            return 0
         exchanged = sum(columns for _, columns in self.products)
-        return 0 if self.is_cluster or self.blocks == 1 else 2 * self.tile * exchanged
+        return 2 * self.tile * (exchanged + self.blocks * self.rows * 4 // self.number.size)
+
+    @property
+    def flags(self) -> int:
+        """By which a group's blocks tell each other that numbers are there."""
+        return self.blocks * (len(self.products) + (self.rows > 0))
 
     @property
     def defines(self) -> dict[str, int]:
@@ -143,6 +159,8 @@ class Plan:
             "ELMAN_TRACED": int(self.is_traced),
             "ELMAN_RING": self.ring,
             "ELMAN_WARPS": self.warps,
+            "ELMAN_SHARED_BYTES": self.shared_bytes,  # this one and the next are asserted alone
+            "ELMAN_MAILBOX_NUMBERS": self.mailbox_numbers,
         }
 
     @property
@@ -157,6 +175,8 @@ class Plan:
             "shape.cuh",
             "product.cuh",
             "exchange.cuh",
+            "functions.cuh",
+            "rows.cuh",
             "step.cuh",
             "stages.cuh",
             *self.shape.headers,
@@ -228,12 +248,13 @@ def _expected(plan: Plan, sequences: int, directions: int, device: DevicePropert
     weight = plan.shape.weight * (1.5 if plan.is_backward else 1.0)
     items = -(-plan.units * plan.tile // plan.threads)
     work = plan.number.size / 2 * (3 if plan.number is Number.FLOAT32 else 1)
-    step = _STEP * len(plan.products) + _CELL * weight + _ITEM * weight * (items - 1)
+    exchanges = len(plan.products) + plan.shape.sums[plan.is_backward]
+    step = _STEP * max(1, exchanges) + _CELL * weight + _ITEM * weight * (items - 1)
     for rows, columns in plan.products:
         step += _SUM * plan.split * rows * plan.tile / 4096 + _PRODUCT * rows * columns / 256 * plan.tile / 8 * work
     at_once = resident_groups(plan, device)
     if plan.mailbox_numbers:
-        step += _GLOBAL * len(plan.products) + _GLOBAL_KB * kilobytes
+        step += _GLOBAL * exchanges + _GLOBAL_KB * kilobytes
     elif plan.blocks > 1:
         step += _CLUSTER_KB * kilobytes + (_WIDE_CLUSTER if plan.blocks == 16 else 0.0)
         registers = min(255, plan.weight_registers + 60 + plan.warp_tiles * plan.tile // 2)
@@ -260,7 +281,7 @@ def candidates(shape: CellShape, is_backward: bool, number: Number, hidden: int,
 
     Blocks that are more than half padding, or have no unit of the network, are made only where there is no other plan.
     """
-    if not any(shape.products):
+    if not any(shape.products) and not shape.rows[is_backward]:
         yield _unconnected(shape, is_backward, number, hidden, tile)
         return
     largest = 1 if device.capability < (9, 0) else 16 if device.capability < (12, 0) else 8
@@ -270,6 +291,7 @@ def candidates(shape: CellShape, is_backward: bool, number: Number, hidden: int,
     for wasteful in (False, True):
         found = False
         for (blocks, is_cluster), multiple in product(exchanges, (16, 32) if wasteful else (16,)):
+            multiple = multiple if any(shape.products) else 32
             units = -(-hidden // (multiple * blocks)) * multiple
             if blocks > 1 and units * (blocks - 1) >= hidden and (not wasteful or blocks * units > 2 * hidden):
                 continue  # a block without units
@@ -308,14 +330,16 @@ def _arrangements(
     for warp_tiles, split, in_registers in product(range(1, 9), (1, 2, 4, 8, 16), (False, True)):
         if any(rows // 16 % warp_tiles or columns % (64 // number.size * split) for rows, columns in products):
             continue
-        if in_registers and (split > 1 or len(shape.products) > 1 or (not is_backward and warp_tiles % gates)):
+        if not products and (warp_tiles, split) != (2, 1):  # nobody multiplies
+            continue
+        if in_registers and (split > 1 or len(shape.products) > 1 or shape.rows[is_backward] or (not is_backward and warp_tiles % gates)):
             continue
         plan = Plan(shape, is_backward, number, hidden, blocks, units, tile, warp_tiles, split, in_registers, is_cluster)
         items = -(-units * tile // plan.threads)
         if not 1 <= plan.warps <= 16 or items > _MAX_ITEMS:
             continue
         sums = warp_tiles * tile // 2 * (2 if warp_tiles * tile < 32 else 1)
-        of_unit = 4 + 2 * max(0, shape.states - 2) + is_backward * len(shape.own)
+        of_unit = 4 + 2 * max(0, shape.states - 2) + is_backward * len(shape.own) + shape.held[is_backward]
         if plan.weight_registers + sums + of_unit * items + _OTHER_REGISTERS > min(255, device.registers // plan.threads):
             continue
         if plan.shared_bytes <= device.shared_bytes:

@@ -29,6 +29,9 @@ class CellShape:
         columns: gradients of a unit that a step of backward writes: those of the parts of x first.
         runs: where those of the gates lie, in their order: (product, begin, end) of gates that are neighbours.
         step_inputs_at: where those of the step inputs begin.
+        rows: at most how many numbers are summed over the units at once, forward and backward; 0: none.
+        sums: how often in a step they are, forward and backward.
+        held: numbers of a unit that a thread holds from one part of a step to the next, forward and backward.
         weight: how much longer than an RNN's the arithmetic of a unit takes.
     """
 
@@ -51,6 +54,9 @@ class CellShape:
     columns: int
     runs: tuple[tuple[int, int, int], ...]
     step_inputs_at: int
+    rows: tuple[int, int]
+    sums: tuple[int, int]
+    held: tuple[int, int]
     weight: float
 
     @property
@@ -83,6 +89,8 @@ class CellShape:
             "kReadsOutput": int(self.reads_output),
             "kBefore": len(self.before),
             "kColumns": self.columns,
+            "kForwardRows": self.rows[0],
+            "kBackwardRows": self.rows[1],
         }
         same = " && ".join(f"Step::{name} == {count}" for name, count in counts.items())
         return f'static_assert({same}, "as shape.py has it");\n'
@@ -114,6 +122,9 @@ def _built_in(name: str, weight: float, split_gate: int | None, reads_output: bo
         columns=gates + (split_gate is not None),
         runs=runs,
         step_inputs_at=gates + (split_gate is not None),
+        rows=(0, 0),
+        sums=(0, 0),
+        held=(0, 0),
         weight=weight,
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
-from struct import pack, unpack
 from typing import TYPE_CHECKING
 
+from elman.backends.cuda.phases import Phase, phases_of
 from elman.backends.cuda.shape import CellShape
-from elman.backends.program.program import NOTHING, Opcode, Role
+from elman.backends.program.program import Opcode, Role
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 def refuses(program: Program) -> str | None:
     """Why the kernels do not run a program, as the rest of a sentence; None if they do."""
-    if program.needs_rows:
-        return "does not run a step that computes over the units of a sequence, as layer norm and softmax do"
     if not program.inputs:
         return "does not run a cell without input gates"
     return None
@@ -50,7 +49,7 @@ def _made(program: Program, name: str) -> CellShape:
     step_inputs_at = recurrent_at + program.recurrents
     shape = CellShape(
         name=name,
-        headers=("functions.cuh",),
+        headers=(),
         source="",
         inputs=program.inputs,
         gates=program.recurrents,
@@ -68,10 +67,20 @@ def _made(program: Program, name: str) -> CellShape:
         columns=step_inputs_at + len(program.step_inputs),
         runs=_runs(program, recurrent_at),
         step_inputs_at=step_inputs_at,
+        rows=(0, 0),
+        sums=(0, 0),
+        held=(0, 0),
         weight=0.5 + 0.1 * len(program.training.instructions),  # an LSTM's has 20 of them
     )
-    object.__setattr__(shape, "source", _struct(program, shape, recurrent_at, shares))
-    return shape
+    both = _training(program, shape), _gradient(program, shape, recurrent_at, shares)
+    forward, backward = ([phase.rows for stage in stages for phase in stage] for stages, _ in both)
+    sums = sum(map(bool, forward)), sum(map(bool, backward))
+    rows, held = (max(forward), max(backward)), (0, 0)
+    if len(forward) > 1 or len(backward) > 1:
+        beside = shape.kept + shape.gates, shape.columns + 2 * shape.states
+        held = rows[0] + both[0][1] + beside[0], rows[1] + both[1][1] + beside[1]
+    shape = replace(shape, rows=rows, sums=sums, held=held)
+    return replace(shape, source=_struct(shape, recurrent_at, *both))
 
 
 def _runs(program: Program, recurrent_at: int) -> tuple[tuple[int, int, int], ...]:
@@ -95,62 +104,22 @@ def _copied(code: Code) -> set[int]:
 # --- The struct ---------------------------------------------------------------------------------------------------------
 
 
-def _struct(program: Program, shape: CellShape, recurrent_at: int, shares: bool) -> str:
-    states, columns = shape.states, shape.columns
-    every: dict[Role, str] = {
-        Role.STEP_INPUT: "given[{}]",
-        Role.DRAW: f"given[{len(shape.step_inputs)} + {{}}]",
-        Role.OWN: "own[{}]",
-        Role.SAVED: "kept[{}]",
-        Role.TEMP: "t[{}]",
-        Role.CARRY: "carry[{}]",
-    }
-    factors = {(Role.FACTOR, index): f"kept[{at}]" for index, at in enumerate(shape.factors_at)}
-    forward = every | {Role.INPUT: "x[{}]", Role.RECURRENT: "r[{}]", Role.STATE: "states[{}]", Role.NEW_STATE: "states[{}]"}
-    backward = every | {
-        Role.GRAD_NEW_STATE: "grads[{}]",
-        Role.GRAD_STATE: "grads[{}]",
-        Role.GRAD_INPUT: "columns[{}]",
-        Role.GRAD_RECURRENT: f"columns[{recurrent_at} + {{}}]",
-        Role.GRAD_STEP_INPUT: f"columns[{shape.step_inputs_at} + {{}}]",
-        Role.GRAD_OWN: "of_own[{}]",
-        Role.GRAD_FACTOR: "grad_factors[{}]",
-    }
-    of_states = {
-        **{(Role.STATE, state): f"before[{index}]" for index, state in enumerate(shape.before)},
-        **{(Role.NEW_STATE, state): f"kept[{at}]" for state, at in enumerate(shape.kept_at, 1)},
-        (Role.NEW_STATE, 0): "output",
-    }
-    skipped = {Role.GRAD_INPUT} if shares else set()
-    last = len(shape.products) - 1
-    stages = ""
-    for stage in range(last + 1):
-        copies, ends = "", ""
-        if stage == last:
-            copies = f"    float before[{states}];\n    for (int k = 0; k < {states}; ++k) before[k] = states[k];\n"
-            ends = "".join(f"    kept[{at}] = states[{state}];\n" for state, at in enumerate(shape.kept_at, 1) if at >= 0)
-        names = forward | ({Role.STATE: "before[{}]"} if copies else {})
-        statements = _statements(program.training, stage, names, factors, set())
-        stages += _FORWARD.format(stage=stage, temps=max(1, program.training.temps), body=copies + statements + ends)
-    for stage in range(last + 1):
-        copies, ends = "", ""
-        if not stage:
-            copies += f"    for (int k = 0; k < {columns}; ++k) columns[k] = 0.f;\n"
-        if stage == last:
-            copies += f"    float after[{states}], of_own[{max(1, len(shape.own))}] = {{}};\n"
-            copies += f"    for (int k = 0; k < {states}; ++k) after[k] = grads[k], grads[k] = 0.f;\n"
-            ends = f"    for (int k = 0; k < {len(shape.own)}; ++k) grad_own[k] += of_own[k];\n"
-        names = backward | ({Role.GRAD_NEW_STATE: "after[{}]"} if stage == last else {})
-        statements = _statements(program.backward, stage, names, of_states | factors, skipped)
-        stages += _BACKWARD.format(stage=stage, temps=max(1, program.backward.temps), body=copies + statements + ends)
-    carries = max(program.training.carries, program.backward.carries)
+def _struct(shape: CellShape, recurrent_at: int, training: _Stages, gradient: _Stages) -> str:
+    (of_training, held), (of_gradient, grad_held) = training, gradient
+    forward = backward = ""
+    for stage, phases in enumerate(of_training):
+        for index, phase in enumerate(phases):
+            forward += _FORWARD.format(stage=stage, phase=index, body="".join(f"    {line}\n" for line in phase.lines))
+    for stage, phases in enumerate(of_gradient):
+        for index, phase in enumerate(phases):
+            backward += _BACKWARD.format(stage=stage, phase=index, body="".join(f"    {line}\n" for line in phase.lines))
     gate_of = [f"({_choice(gates, 'i')})" for gates in shape.products]
     return f"""namespace elman::cuda {{
 struct Step {{
-  static constexpr int kInputs = {shape.inputs}, kGates = {shape.gates}, kStates = {states};
-  static constexpr int kOwn = {len(shape.own)}, kGiven = {shape.given};
-  static constexpr int kProducts = {len(shape.products)}, kCarries = {carries};
-  static constexpr int kKept = {shape.kept}, kRead = {shape.read}, kBefore = {len(shape.before)}, kColumns = {columns};
+  static constexpr int kInputs = {shape.inputs}, kGates = {shape.gates}, kStates = {shape.states};
+  static constexpr int kOwn = {len(shape.own)}, kGiven = {shape.given}, kProducts = {len(shape.products)};
+  static constexpr int kKept = {shape.kept}, kRead = {shape.read}, kBefore = {len(shape.before)}, kColumns = {shape.columns};
+  static constexpr int kForwardRows = {shape.rows[0]}, kBackwardRows = {shape.rows[1]}, kForwardHeld = {held}, kBackwardHeld = {grad_held};
   static constexpr bool kReadsOutput = {str(shape.reads_output).lower()};
   static constexpr ELMAN_INLINE int gates(int j) {{ return {_choice([len(gates) for gates in shape.products], "j")}; }}
   static constexpr ELMAN_INLINE int gate(int j, int i) {{ return {_choice(gate_of, "j")}; }}
@@ -159,95 +128,89 @@ struct Step {{
   static constexpr ELMAN_INLINE int kept_at(int state) {{ return {_choice((0, *shape.kept_at), "state")}; }}
   static constexpr ELMAN_INLINE int column(int i) {{ return i; }}
   static constexpr ELMAN_INLINE int recurrent(int gate) {{ return {recurrent_at} + gate; }}
-{stages}}};
+  static constexpr ELMAN_INLINE int forward_phases(int j) {{ return {_choice(list(map(len, of_training)), "j")}; }}
+  static constexpr ELMAN_INLINE int backward_phases(int i) {{ return {_choice(list(map(len, of_gradient)), "i")}; }}
+  static constexpr ELMAN_INLINE int forward_maxima(int j, int phase) {{ return {_maxima(of_training, "j")}; }}
+  static constexpr ELMAN_INLINE int backward_maxima(int i, int phase) {{ return {_maxima(of_gradient, "i")}; }}
+{forward}{backward}}};
 }}
 using elman::cuda::Step;
 """
 
 
-_FORWARD = """  static ELMAN_INLINE void forward(Index<{stage}>, const float* x, const float* r, const float* own, const float* given,
-                                   float* carry, float* states, float* kept) {{
-    float t[{temps}];
+_FORWARD = """  static ELMAN_INLINE void forward(Index<{stage}>, Index<{phase}>, const float* x, const float* r, const float* own,
+                                   const float* given, const float* states, float* next, float* kept, float* held, float* rows) {{
 {body}  }}
 """
-_BACKWARD = """  static ELMAN_INLINE void backward(Index<{stage}>, const float* kept, float output, const float* before, const float* own,
-                                    const float* given, float* carry, const float* grad_factors, float* grads, float* columns,
-                                    float* grad_own) {{
-    float t[{temps}];
+_BACKWARD = """  static ELMAN_INLINE void backward(Index<{stage}>, Index<{phase}>, const float* kept, float output, const float* before,
+                                    const float* own, const float* given, const float* grad_factors, const float* grads,
+                                    float* grads_before, float* columns, float* grad_own, float* held, float* rows) {{
 {body}  }}
 """
+
+_Stages = tuple[list[list[Phase]], int]
+
+
+def _training(program: Program, shape: CellShape) -> _Stages:
+    """The phases forward, and how many numbers they hold."""
+    places = {
+        Role.INPUT: "x[{}]",
+        Role.RECURRENT: "r[{}]",
+        Role.STATE: "states[{}]",
+        Role.NEW_STATE: "next[{}]",
+        Role.SAVED: "kept[{}]",
+        Role.FACTOR: "kept[{}]",
+    }
+    of_operand = _places(program.training, shape, places)
+    stages, held = phases_of(program.training, of_operand)
+    keeps = [f"kept[{at}] = next[{state}];" for state, at in enumerate(shape.kept_at, 1) if at >= 0]
+    stages[-1][-1].lines += keeps
+    return stages, held
+
+
+def _gradient(program: Program, shape: CellShape, recurrent_at: int, shares: bool) -> _Stages:
+    """The phases backward. Where the parts of x share the columns of the gates, nothing is written for them."""
+    places = {
+        Role.STATE: "before[{}]",
+        Role.NEW_STATE: "kept[{}]",
+        Role.SAVED: "kept[{}]",
+        Role.FACTOR: "kept[{}]",
+        Role.GRAD_NEW_STATE: "grads[{}]",
+        Role.GRAD_STATE: "grads_before[{}]",
+        Role.GRAD_INPUT: "" if shares else "columns[{}]",
+        Role.GRAD_RECURRENT: f"columns[{recurrent_at} + {{}}]",
+        Role.GRAD_STEP_INPUT: f"columns[{shape.step_inputs_at} + {{}}]",
+        Role.GRAD_OWN: "grad_own[{}]",
+        Role.GRAD_FACTOR: "grad_factors[{}]",
+    }
+    return phases_of(program.backward, _places(program.backward, shape, places))
+
+
+def _places(code: Code, shape: CellShape, places: dict[Role, str]) -> dict[Operand, str]:
+    """The C++ of each operand that is not scratch."""
+    places = places | {
+        Role.STEP_INPUT: "given[{}]",
+        Role.DRAW: f"given[{len(shape.step_inputs)} + {{}}]",
+        Role.OWN: "own[{}]",
+    }
+    found = {operand: places[operand[0]].format(operand[1]) for operand in code.operands if operand[0] in places}
+    for operand in found:
+        role, index = operand
+        if role is Role.FACTOR:
+            found[operand] = f"kept[{shape.factors_at[index]}]"
+        elif places[role] == "before[{}]":
+            found[operand] = f"before[{shape.before.index(index)}]"
+        elif role is Role.NEW_STATE and places[role] == "kept[{}]":
+            found[operand] = f"kept[{shape.kept_at[index - 1]}]" if index else "output"
+    return found
+
+
+def _maxima(stages: list[list[Phase]], by: str) -> str:
+    """C++ that gives ``Phase.maxima``."""
+    return _choice([f"({_choice([phase.maxima for phase in phases], 'phase')})" for phases in stages], by)
 
 
 def _choice(values: Sequence[object], by: str) -> str:
     """A C++ expression: the value of this index."""
     first, *rest = values or (0,)
     return " : ".join([*(f"{by} == {index} ? {value}" for index, value in enumerate(rest, 1)), str(first)])
-
-
-def _statements(code: Code, stage: int, names: dict[Role, str], places: dict[Operand, str], skipped: set[Role]) -> str:
-    """A line an instruction of a stage, but for those that write what is skipped."""
-
-    def name(place: int) -> str:
-        role, index = code.operands[place]
-        if role is Role.CONSTANT:
-            return _number(code.constants[index])
-        return places.get((role, index)) or names[role].format(index)
-
-    lines = []
-    for opcode, to, *operands in code.instructions[slice(*code.stages[stage])]:
-        if code.operands[to][0] not in skipped:
-            value = _EXPRESSIONS[Opcode(opcode)].format(*(name(each) for each in operands if each != NOTHING))
-            lines.append(f"    {name(to)} = {value};\n")
-    return "".join(lines)
-
-
-def _number(value: float) -> str:
-    """A number as a float's literal."""
-    if value != value:
-        return "__int_as_float(0x7fc00000)"
-    try:
-        (nearest,) = unpack("f", pack("f", value))
-    except OverflowError:
-        nearest = float("inf") if value > 0 else float("-inf")
-    if nearest in (float("inf"), float("-inf")):
-        return f"__int_as_float({'0x7f800000' if nearest > 0 else '0xff800000'})"
-    return f"({nearest.hex()}f)"
-
-
-_EXPRESSIONS = {
-    Opcode.COPY: "{}",
-    Opcode.ADD: "{} + {}",
-    Opcode.SUB: "{} - {}",
-    Opcode.MUL: "{} * {}",
-    Opcode.DIV: "{} / {}",
-    Opcode.NEG: "-{}",
-    Opcode.FMA: "fma({}, {}, {})",
-    Opcode.FNMA: "fnma({}, {}, {})",
-    Opcode.POW: "power({}, {})",
-    Opcode.MIN: "minimum({}, {})",
-    Opcode.MAX: "maximum({}, {})",
-    Opcode.WHERE: "{} != 0.f ? {} : {}",
-    Opcode.LT: "{} < {} ? 1.f : 0.f",
-    Opcode.LE: "{} <= {} ? 1.f : 0.f",
-    Opcode.GT: "{} > {} ? 1.f : 0.f",
-    Opcode.GE: "{} >= {} ? 1.f : 0.f",
-    Opcode.EQ: "{} == {} ? 1.f : 0.f",
-    Opcode.NE: "{} != {} ? 1.f : 0.f",
-    Opcode.ABS: "fabsf({})",
-    Opcode.SIGN: "sign({})",
-    Opcode.SQRT: "sqrtf({})",
-    Opcode.RSQRT: "1.f / sqrtf({})",
-    Opcode.EXP: "expf({})",
-    Opcode.LOG: "logf({})",
-    Opcode.LOG1P: "log1pf({})",
-    Opcode.EXPM1: "expm1f({})",
-    Opcode.TANH: "tanh({})",
-    Opcode.SIGMOID: "sigmoid({})",
-    Opcode.RELU: "relu({})",
-    Opcode.SOFTPLUS: "softplus({})",
-    Opcode.SIN: "sinf({})",
-    Opcode.COS: "cosf({})",
-    Opcode.ERF: "erff({})",
-    Opcode.RECIPROCAL: "1.f / {}",
-    Opcode.SQUARE: "square({})",
-}

@@ -203,9 +203,6 @@ SENTENCES = {
     "{backend} does not run a PackedSequence with step inputs or random numbers (lengths= does the same)": (
         "{backend} 后端不支持 PackedSequence 与 step 输入或随机数同时使用（可改用 lengths=，效果相同）"
     ),
-    "{backend} does not run a step that computes over the units of a sequence, as layer norm and softmax do": (
-        "{backend} 后端不支持在一个序列的各单元之间计算的 step，如 layer norm 和 softmax"
-    ),
     "{backend} does not run a cell without input gates": "{backend} 后端不支持没有输入门的 cell",
     "{backend} does not run lengths or resets": "{backend} 后端不支持变长序列和重置",
     "{backend} does not run this dtype, nor under autocast": "{backend} 后端不支持这种数值类型，也不支持 autocast",

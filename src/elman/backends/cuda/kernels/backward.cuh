@@ -27,8 +27,8 @@ struct BackwardCall {
   Steps steps;
   Rows grad_output, output;
   int tiles, first_group;
-  void* mailbox;  // through global memory: of each group, for each product, [2][kTile][its gates][kPadded]
-  u32* flags;     // of each group, for each product, [kBlocks]; zeros
+  void* mailbox;    // as ForwardCall's, of each product [2][kTile][its gates][kPadded]
+  u32* flags;
   BackwardDirection<Step> direction[2];
 };
 
@@ -53,7 +53,10 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
   Storage* ring = (Storage*)(shared + All::kExchangeBytes + All::kSumBytes);
   float* own = (float*)(ring + kRing * kSlotNumbers);
   All products;
-  products.init(shared, rank, (Storage*)call.mailbox + i64(local) * All::kMailboxNumbers, call.flags + local * All::kConnected * kBlocks);
+  RowSums<Step::kBackwardRows, I> row_sums;
+  static_assert(All::kExchangeBytes + All::kSumBytes + kRing * kSlotNumbers * kSize + kOwn * kUnits * 4 + decltype(row_sums)::kBytes == ELMAN_SHARED_BYTES,
+                "as plan.py counts it");
+  init_exchanges(products, row_sums, shared, (char*)(own + kOwn * kUnits), rank, local, call.mailbox, call.flags);
 
   each<kProducts>([&](auto index) {  // the transposed weights: a row a unit, a column for each gate of each unit
     constexpr int j = decltype(index)::kValue;
@@ -157,7 +160,8 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
       wait_for_copies<kAhead>();
       __syncthreads();
     }
-    float columns[I::kCount][kColumns], grads[I::kCount][kStates], carry[I::kCount][at_least_one(Step::kCarries)], grad_factors[I::kCount][kProducts];
+    float columns[I::kCount][kColumns], grads[I::kCount][kStates], grads_before[I::kCount][kStates], grad_factors[I::kCount][kProducts];
+    float of_own[I::kCount][kOwns], held[I::kCount][at_least_one(Step::kBackwardHeld)], rows[I::kCount][at_least_one(Step::kBackwardRows)];
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       if (!I::has(e)) continue;
@@ -168,9 +172,9 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
 #pragma unroll
         for (int k = 1; k < kStates; ++k) grad_fresh[e][k] += direct[e][k], direct[e][k] = 0.f;
       }
-      grads[e][0] = grad;
+      direct[e][0] = grad;
 #pragma unroll
-      for (int k = 1; k < kStates; ++k) grads[e][k] = direct[e][k];
+      for (int k = 0; k < kStates; ++k) grads[e][k] = direct[e][k];
       if (s == count && unit < kHidden && b < steps.B) {
         const i64 at = i64(b) * kHidden + unit;
 #pragma unroll
@@ -191,50 +195,65 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
         multiply(Index<j + 1>{}, s, sums);
         __syncthreads();
       }
+      each<Step::backward_phases(i)>([&](auto phase) {
+        constexpr bool kIsLastPhase = decltype(phase)::kValue == Step::backward_phases(i) - 1;
 #pragma unroll
-      for (int e = 0; e < I::kCount; ++e) {
-        if (!I::has(e)) continue;
-        if constexpr (i > 0) grad_factors[e][j] = I::sum(sums, partial, e, 0);
-        float sent[at_least_one(Step::gates(j))] = {};
-        if (alive[e]) {
-          const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kOperands * kUnits + I::unit(e);
-          float x[kOperands], of_cell[kOwns], before[kBefores];
+        for (int e = 0; e < I::kCount; ++e) {
+          if (!I::has(e)) continue;
+          if constexpr (decltype(phase)::kValue == 0 && i > 0) grad_factors[e][j] = I::sum(sums, partial, e, 0);
+          if constexpr (decltype(phase)::kValue == 0 && i == 0) {
 #pragma unroll
-          for (int v = 0; v < kOperands; ++v) x[v] = Number::read(from[v * kUnits]);
+            for (int k = 0; k < kStates; ++k) grads_before[e][k] = 0.f;
 #pragma unroll
-          for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
+            for (int k = 0; k < kColumns; ++k) columns[e][k] = 0.f;
 #pragma unroll
-          for (int m = 0; m < kBefore; ++m) {
-            before[m] = t == (reverse ? length[e] - 1 : 0) ? first_before[e][m] : x[kBeforeAt + m];
-            if (kSpans && cut[e]) before[m] = fresh_before[e][m];
+            for (int k = 0; k < kOwn; ++k) of_own[e][k] = 0.f;
           }
-          if (i == 0) grads[e][0] += x[0];
-          const float output = Step::kReadsOutput ? x[Step::kReadsOutput ? kOutputAt : 0] : 0.f, *given = x + kGivenAt;
+          if (alive[e] || Step::kBackwardRows) {  // where sums are made all take part, whatever comes of it
+            const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kOperands * kUnits + I::unit(e);
+            float x[kOperands], of_cell[kOwns], before[kBefores];
+#pragma unroll
+            for (int v = 0; v < kOperands; ++v) x[v] = Number::read(from[v * kUnits]);
+#pragma unroll
+            for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
+#pragma unroll
+            for (int m = 0; m < kBefore; ++m) {
+              before[m] = t == (reverse ? length[e] - 1 : 0) ? first_before[e][m] : x[kBeforeAt + m];
+              if (kSpans && cut[e]) before[m] = fresh_before[e][m];
+            }
+            if (i == 0 && decltype(phase)::kValue == 0) grads[e][0] += x[0];
+            const float output = Step::kReadsOutput ? x[Step::kReadsOutput ? kOutputAt : 0] : 0.f, *given = x + kGivenAt;
 #if ELMAN_TRACED
-          const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
-          float arrived[at_least_one(kKept)] = {};
+            const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
+            float arrived[at_least_one(kKept)] = {};
 #pragma unroll
-          for (int k = 0; k < kKept; ++k) arrived[k] = d.grad_kept ? Number::read(d.grad_kept[(steps.row(t, b) * kKept + k) * kHidden + unit]) : 0.f;
-          Step::backward_traced(x + 1, arrived, output, before, grads[e], columns[e]);
+            for (int k = 0; k < kKept; ++k) arrived[k] = d.grad_kept ? Number::read(d.grad_kept[(steps.row(t, b) * kKept + k) * kHidden + unit]) : 0.f;
+            Step::backward_traced(x + 1, arrived, output, before, grads[e], grads_before[e], columns[e]);
 #else
-          Step::backward(index, x + 1, output, before, of_cell, given, carry[e], grad_factors[e], grads[e], columns[e], grad_own[e]);
+            Step::backward(index, phase, x + 1, output, before, of_cell, given, grad_factors[e], grads[e], grads_before[e], columns[e], of_own[e], held[e], rows[e]);
 #endif
+          }
+          if constexpr (kIsLastPhase && j == 0) {
+            if (alive[e]) {
 #pragma unroll
-          for (int g = 0; g < Step::gates(j); ++g) sent[g] = columns[e][Step::recurrent(Step::gate(j, g))];
-        } else if (i == 0) {
+              for (int k = 0; k < kStates; ++k) direct[e][k] = grads_before[e][k];
 #pragma unroll
-          for (int k = 0; k < kColumns; ++k) columns[e][k] = 0.f;
+              for (int k = 0; k < kOwn; ++k) grad_own[e][k] += of_own[e][k];
+            }
+          }
+          if constexpr (kIsLastPhase) {
+            float sent[at_least_one(Step::gates(j))] = {};
+#pragma unroll
+            for (int g = 0; g < Step::gates(j); ++g) sent[g] = alive[e] || !Step::kBackwardRows ? columns[e][Step::recurrent(Step::gate(j, g))] : 0.f;
+            if (Own::kThere) exchange.send(s, e, sent);
+          }
         }
-        if (Own::kThere) exchange.send(s, e, sent);
-      }
+        if constexpr (!kIsLastPhase) row_sums.reduce(rows, Step::backward_maxima(i, decltype(phase)::kValue), [&](int e) { return unit0 + I::unit(e) < kHidden; });
+      });
       if (kInRegisters) wait_for_copies<kAhead - 1>();
       if (Own::kThere) exchange.publish(s);
       if (kInRegisters && !All::X::kAlone) __syncthreads();
     });
-#pragma unroll
-    for (int e = 0; e < I::kCount; ++e)
-#pragma unroll
-      for (int k = 0; k < kStates; ++k) direct[e][k] = grads[e][k];
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
@@ -242,7 +261,7 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
       if (kSpans && steps.offsets && !alive[e]) continue;
       Storage* to = d.grad_gates + steps.row(t, b) * kColumns * kHidden + unit;
 #pragma unroll
-      for (int k = 0; k < kColumns; ++k) to[Step::column(k) * kHidden] = Number::write(columns[e][k]);
+      for (int k = 0; k < kColumns; ++k) to[Step::column(k) * kHidden] = Number::write(alive[e] || !Step::kBackwardRows ? columns[e][k] : 0.f);
     }
   }
   if (kSpans && !steps.offsets)
@@ -254,7 +273,7 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
 #pragma unroll
         for (int k = 0; k < kColumns; ++k) d.grad_gates[(steps.row(t, b) * kColumns + k) * kHidden + unit] = Storage(0);
     }
-  if (All::kConnected) All::X::finish();
+  if (All::kConnected || Step::kBackwardRows) All::X::finish();
 }
 
 }  // namespace elman::cuda

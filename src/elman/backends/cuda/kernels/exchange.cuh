@@ -78,13 +78,7 @@ struct Exchange {
   // After the last send of a step, by all threads.
   ELMAN_INLINE void publish(int step) {
     if constexpr (kAlone) __syncthreads();
-    if constexpr (kGlobal) {
-      __syncthreads();
-      if (threadIdx.x == 0) {
-        __threadfence();
-        store_release(flags + rank, step + 1);
-      }
-    }
+    if constexpr (kGlobal) publish_flag(flags + rank, step + 1);
   }
 
   // Until all that the warp reads of this step is there.
@@ -95,11 +89,7 @@ struct Exchange {
       if (threadIdx.x == 0) barrier_expect(barriers + (step & 1) * 8, kExpected);
     }
 #endif
-    if constexpr (kGlobal) {  // one warp asks: many that ask at once hold each other up
-      for (int block = threadIdx.x; threadIdx.x < 32 && block < kBlocks; block += 32)
-        while (int(load_acquire(flags + block)) <= step) {}
-      __syncthreads();
-    }
+    if constexpr (kGlobal) wait_for_flags<kBlocks>(flags, step);
   }
 
   ELMAN_INLINE Words fetch(int step, int n, int column) const {

@@ -24,8 +24,8 @@ struct ForwardCall {
   Rows projected, output;
   int tiles;        // groups of a direction
   int first_group;  // of this launch
-  void* mailbox;   // through global memory: of each group, for each product, [2][kTile][kPadded]
-  u32* flags;      // of each group, for each product, [kBlocks]; zeros
+  void* mailbox;   // through global memory: of each group, for each product, [2][kTile][kPadded], and for sums over units
+  u32* flags;      // of each group, for each product and for sums over units, [kBlocks]; zeros
   ForwardDirection<Step> direction[2];
 };
 
@@ -47,7 +47,10 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
   Storage* ring = (Storage*)(shared + All::kExchangeBytes + All::kSumBytes);
   float* own = (float*)(ring + kRing * kSlotNumbers);
   All products;
-  products.init(shared, rank, (Storage*)call.mailbox + i64(local) * All::kMailboxNumbers, call.flags + local * All::kConnected * kBlocks);
+  RowSums<Step::kForwardRows, I> row_sums;
+  static_assert(All::kExchangeBytes + All::kSumBytes + kRing * kSlotNumbers * kSize + kOwn * kUnits * 4 + decltype(row_sums)::kBytes == ELMAN_SHARED_BYTES,
+                "as plan.py counts it");
+  init_exchanges(products, row_sums, shared, (char*)(own + kOwn * kUnits), rank, local, call.mailbox, call.flags);
 
   each<Step::kProducts>([&](auto index) {
     constexpr int j = decltype(index)::kValue;
@@ -122,7 +125,8 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
       alive[e] = !kSpans || t < length[e];
       cut[e] = kSpans && s + 1 < count && steps.is_cut(time(s + 1), first + I::sequence(e), length[e], reverse);
     }
-    float kept[I::kCount][at_least_one(kKept)], carry[I::kCount][at_least_one(Step::kCarries)], r[I::kCount][at_least_one(G)], out[I::kCount];
+    float kept[I::kCount][at_least_one(kKept)], r[I::kCount][at_least_one(G)], next[I::kCount][kStates], out[I::kCount];
+    float held[I::kCount][at_least_one(Step::kForwardHeld)], rows[I::kCount][at_least_one(Step::kForwardRows)];
     each<Step::kProducts>([&](auto index) {
       constexpr int j = decltype(index)::kValue;
       constexpr bool kIsLast = j == Step::kProducts - 1;
@@ -144,34 +148,39 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
         if (j == 0) wait_for_copies<kAhead>();
         if (j == 0 || Own::kThere) __syncthreads();
       }
+      each<Step::forward_phases(j)>([&](auto phase) {
+        constexpr bool kIsLastPhase = decltype(phase)::kValue == Step::forward_phases(j) - 1;
 #pragma unroll
-      for (int e = 0; e < I::kCount; ++e) {
-        if (!I::has(e)) continue;
-        const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kVectors * kUnits + I::unit(e);
-        float x[kVectors], of_cell[at_least_one(kOwn)];
+        for (int e = 0; e < I::kCount; ++e) {
+          if (!I::has(e)) continue;
+          const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kVectors * kUnits + I::unit(e);
+          float x[kVectors], of_cell[at_least_one(kOwn)];
+          if constexpr (decltype(phase)::kValue == 0)
 #pragma unroll
-        for (int v = 0; v < kVectors; ++v) x[v] = Number::read(from[v * kUnits]);
+            for (int i = 0; i < Step::gates(j); ++i) r[e][Step::gate(j, i)] = Own::I::sum(sums, partial, e, i) + bias[e][Step::gate(j, i)];
 #pragma unroll
-        for (int i = 0; i < Step::gates(j); ++i) r[e][Step::gate(j, i)] = Own::I::sum(sums, partial, e, i) + bias[e][Step::gate(j, i)];
+          for (int v = 0; v < kVectors; ++v) x[v] = Number::read(from[v * kUnits]);
 #pragma unroll
-        for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
-        // A unit that is padding may be infinite or NaN, which a weight of zero does not take away.
-        const bool real = kPadded == kHidden || unit0 + I::unit(e) < kHidden;
-        if constexpr (kIsLast) {
-          float next[kStates];
+          for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
+          Step::forward(index, phase, x, r[e], of_cell, x + kInputs, states[e], next[e], kept[e], held[e], rows[e]);
+          if constexpr (kIsLastPhase) {
+            // A unit that is padding may be infinite or NaN, which a weight of zero does not take away.
+            const bool real = kPadded == kHidden || unit0 + I::unit(e) < kHidden;
+            float sent;
+            if constexpr (kIsLast) {
+              out[e] = alive[e] ? next[e][0] : 0.f;
 #pragma unroll
-          for (int k = 0; k < kStates; ++k) next[k] = states[e][k];
-          Step::forward(index, x, r[e], of_cell, x + kInputs, carry[e], next, kept[e]);
-          out[e] = alive[e] ? next[0] : 0.f;
-#pragma unroll
-          for (int k = 0; k < kStates; ++k)
-            if (alive[e]) states[e][k] = next[k];
-          if (is_sent) next_exchange.send(next_step, e, {cut[e] ? fresh[e][0] : real ? states[e][0] : 0.f});
-        } else {
-          Step::forward(index, x, r[e], of_cell, x + kInputs, carry[e], states[e], kept[e]);
-          next_exchange.send(next_step, e, {real ? kept[e][Step::factor_at(j + 1)] : 0.f});
+              for (int k = 0; k < kStates; ++k)
+                if (alive[e]) states[e][k] = next[e][k];
+              sent = cut[e] ? fresh[e][0] : states[e][0];
+            } else {
+              sent = kept[e][Step::factor_at(j + 1)];
+            }
+            if (is_sent) next_exchange.send(next_step, e, {real ? sent : 0.f});
+          }
         }
-      }
+        if constexpr (!kIsLastPhase) row_sums.reduce(rows, Step::forward_maxima(j, decltype(phase)::kValue), [&](int e) { return unit0 + I::unit(e) < kHidden; });
+      });
       if (kInRegisters) wait_for_copies<kAhead - 1>();
       if (is_sent) next_exchange.publish(next_step);
       if (kInRegisters && !All::X::kAlone) __syncthreads();
@@ -200,7 +209,7 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
     if (kSpans && !steps.offsets)
       for (int t = count; t < steps.T; ++t) d.output[call.output.at(steps, t, b) + unit] = Number::write(0.f);
   }
-  if (All::kConnected) All::X::finish();
+  if (All::kConnected || Step::kForwardRows) All::X::finish();
 }
 
 }  // namespace elman::cuda

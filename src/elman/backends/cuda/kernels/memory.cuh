@@ -68,8 +68,29 @@ ELMAN_INLINE Words load_past_l1(const void* from) {
   asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3]) : "l"(from) : "memory");
   return v;
 }
+ELMAN_INLINE float load_float_past_l1(const float* from) {
+  float value;
+  asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(value) : "l"(from) : "memory");
+  return value;
+}
 ELMAN_INLINE void store_past_l1(void* to, Words v) {
   asm volatile("st.global.cg.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(to), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3]) : "memory");
+}
+
+// Tells the other blocks that what all threads of this one have written is there. By all threads.
+ELMAN_INLINE void publish_flag(u32* flag, u32 value) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    store_release(flag, value);
+  }
+}
+// Until all blocks of the group are past `value`. By all threads, of which one warp asks: many that ask at once hold each other up.
+template <int Blocks>
+ELMAN_INLINE void wait_for_flags(const u32* flags, int value) {
+  for (int block = threadIdx.x; threadIdx.x < 32 && block < Blocks; block += 32)
+    while (int(load_acquire(flags + block)) <= value) {}
+  __syncthreads();
 }
 
 }  // namespace elman::cuda

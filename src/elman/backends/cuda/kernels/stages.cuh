@@ -49,4 +49,15 @@ struct Products<Step, Kind, j, true> : Products<Step, Kind, j + 1> {
   }
 };
 
+// All exchanges of a block: where they lie in shared memory, that of sums over units last of all, and in the group's part of global memory.
+template <class All, class Sums>
+ELMAN_INLINE void init_exchanges(All& products, Sums& sums, char* shared, char* behind, int rank, int group, void* mailbox, u32* flags) {
+  constexpr int kBytes = All::kMailboxNumbers * kSize + Sums::kMailboxBytes, kFlags = All::kConnected + Sums::kThere;
+  static_assert(kBlocks == 1 || kCluster || kBytes == ELMAN_MAILBOX_NUMBERS * kSize, "as plan.py counts it");
+  char* of_group = (char*)mailbox + i64(group) * kBytes;
+  u32* flags_of_group = flags + group * kFlags * kBlocks;
+  products.init(shared, rank, (Storage*)of_group, flags_of_group);
+  sums.init(behind, rank, of_group + All::kMailboxNumbers * kSize, flags_of_group + All::kConnected * kBlocks);
+}
+
 }  // namespace elman::cuda

@@ -4,7 +4,14 @@
 //   kStates, kOwn, kGiven  states; parameters of the cell's own; numbers of a step beside x (step inputs, random numbers)
 //   kProducts              of h, and of what a stage makes: factors
 //   gates(j), gate(j, i)   how many gates product j is for, which may be none of the first; which is the i-th
-//   kCarries               numbers that hold from one stage to the next
+//   forward_phases(j), backward_phases(i)
+//                          phases of a stage: between two of them numbers are summed over the units of each sequence
+//   forward_maxima(j, phase), backward_maxima(i, phase)
+//                          of which numbers after a phase not the sum, but the largest is sought: a bit for each
+//   kForwardRows, kBackwardRows
+//                          how many there are at most after a phase; 0: nothing is summed
+//   kForwardHeld, kBackwardHeld
+//                          numbers that hold from phase to phase
 //   kKept, kRead           numbers that forward() keeps of a step; the gradient of the step reads the first kRead of them
 //   kReadsOutput           whether the gradient reads the first state after the step
 //   kBefore, before(i)     how many states before the step it reads; which is the i-th
@@ -13,12 +20,12 @@
 //   kColumns               gradients that backward() gives: of the parts of x and of h, and of what else is given
 //   column(i)              where in memory the i-th of them lies
 //   recurrent(gate)        which one is that of a gate's part of h
-//   forward(Index<j>, x, r, own, given, carry, states, kept)
-//                          stage j. r: the products with their biases. states: before the step in, after the last stage out.
-//   backward(Index<i>, kept, output, before, own, given, carry, grad_factors, grads, columns, grad_own)
-//                          the i-th stage from the last one. grads: of the states after the step in; after the last call of those before it, but for the
-//                          product with h, out. Adds to grad_own.
-//   backward_traced(kept, arrived, output, before, grads, columns)
+//   forward(Index<j>, Index<phase>, x, r, own, given, states, next, kept, held, rows)
+//                          a phase of stage j. r: the products with their biases. states, next: before the step and after it.
+//   backward(Index<i>, Index<phase>, kept, output, before, own, given, grad_factors, grads, grads_before, columns, grad_own, held, rows)
+//                          likewise, of the i-th stage from the last one. grads, grads_before: of the states after the step; of those before it, but for
+//                          what comes through the product with h. What it does not write of grads_before, columns and grad_own is zero.
+//   backward_traced(kept, arrived, output, before, grads, grads_before, columns)
 //                          likewise of a built-in cell, where gradients arrive at the numbers kept, too
 #pragma once
 
@@ -43,9 +50,13 @@ ELMAN_INLINE void each(F&& f) {
 template <class Cell>
 struct BuiltIn {
   static constexpr int kInputs = Cell::kGates, kGates = Cell::kGates, kStates = 1 + Cell::kHasCellState, kOwn = 0, kGiven = 0;
-  static constexpr int kProducts = 1, kCarries = 0;
+  static constexpr int kProducts = 1, kForwardRows = 0, kBackwardRows = 0, kForwardHeld = 0, kBackwardHeld = 0;
   static constexpr int kKept = Cell::kSaved, kRead = Cell::kSaved, kBefore = Cell::kBackwardReadsPrevious, kColumns = Cell::kGateGradients;
   static constexpr bool kReadsOutput = Cell::kBackwardReadsH;
+  static constexpr ELMAN_INLINE int forward_phases(int) { return 1; }
+  static constexpr ELMAN_INLINE int backward_phases(int) { return 1; }
+  static constexpr ELMAN_INLINE int forward_maxima(int, int) { return 0; }
+  static constexpr ELMAN_INLINE int backward_maxima(int, int) { return 0; }
   static constexpr ELMAN_INLINE int gates(int) { return kGates; }
   static constexpr ELMAN_INLINE int gate(int, int i) { return i; }
   static constexpr ELMAN_INLINE int factor_at(int) { return 0; }
@@ -54,22 +65,26 @@ struct BuiltIn {
   static constexpr ELMAN_INLINE int column(int i) { return i < kGates ? Cell::input_gate(i) : i; }
   static constexpr ELMAN_INLINE int recurrent(int gate) { return kColumns - kGates + gate; }
 
-  static ELMAN_INLINE void forward(Index<0>, const float* x, const float* r, const float*, const float*, float*, float* states, float* kept) {
+  static ELMAN_INLINE void forward(Index<0>, Index<0>, const float* x, const float* r, const float*, const float*, const float* states, float* next, float* kept,
+                                   float*, float*) {
     constexpr int kSplit = Cell::kSplitGate, kValues = kGates > kKept ? kGates : kKept;
-    float a[kValues], none = 0.f;
+    float a[kValues], cell = states[kStates - 1];
 #pragma unroll
     for (int g = 0; g < kGates; ++g) a[g] = g == kSplit ? r[g] : r[g] + x[g];
-    states[0] = Cell::forward(a, kSplit < 0 ? 0.f : x[kSplit < 0 ? 0 : kSplit], states[0], Cell::kHasCellState ? states[kStates - 1] : none);
+    next[0] = Cell::forward(a, kSplit < 0 ? 0.f : x[kSplit < 0 ? 0 : kSplit], states[0], cell);
+    if (Cell::kHasCellState) next[kStates - 1] = cell;
 #pragma unroll
     for (int k = 0; k < kKept; ++k) kept[k] = a[k];
   }
 
-  static ELMAN_INLINE void backward(Index<0>, const float* kept, float output, const float* before, const float*, const float*, float*, const float*, float* grads,
-                                    float* columns, float*) {
-    run(kept, output, before, grads, columns, [&](float* a, float previous, float& carry) { Cell::backward(a, grads[0], output, previous, carry); });
+  static ELMAN_INLINE void backward(Index<0>, Index<0>, const float* kept, float output, const float* before, const float*, const float*, const float*,
+                                    const float* grads, float* grads_before, float* columns, float*, float*, float*) {
+    run(kept, before, grads, grads_before, columns,
+        [&](float* a, float previous, float& carry) { Cell::backward(a, grads[0], output, previous, carry); });
   }
-  static ELMAN_INLINE void backward_traced(const float* kept, const float* arrived, float output, const float* before, float* grads, float* columns) {
-    run(kept, output, before, grads, columns, [&](float* a, float previous, float& carry) {
+  static ELMAN_INLINE void backward_traced(const float* kept, const float* arrived, float output, const float* before, const float* grads, float* grads_before,
+                                           float* columns) {
+    run(kept, before, grads, grads_before, columns, [&](float* a, float previous, float& carry) {
       if constexpr (kKept > 0)
         Cell::backward_traced(a, arrived, grads[0], output, previous, carry);
       else
@@ -79,14 +94,13 @@ struct BuiltIn {
 
  private:
   template <class Gradient>
-  static ELMAN_INLINE void run(const float* kept, float output, const float* before, float* grads, float* columns, Gradient gradient) {
+  static ELMAN_INLINE void run(const float* kept, const float* before, const float* grads, float* grads_before, float* columns, Gradient gradient) {
     constexpr int kValues = kKept > kColumns ? kKept : kColumns;
     float a[kValues], carry = Cell::kHasCellState ? grads[kStates - 1] : 0.f;
 #pragma unroll
     for (int k = 0; k < kKept; ++k) a[k] = kept[k];
     gradient(a, kBefore ? before[0] : 0.f, carry);
-    grads[0] = Cell::kHasCellState ? 0.f : carry;
-    if (Cell::kHasCellState) grads[kStates - 1] = carry;
+    grads_before[kStates - 1] = carry;
 #pragma unroll
     for (int k = 0; k < kColumns; ++k) columns[k] = a[k];
   }
