@@ -282,7 +282,7 @@ def candidates(shape: CellShape, is_backward: bool, number: Number, hidden: int,
     Blocks that are more than half padding, or have no unit of the network, are made only where there is no other plan.
     """
     if not any(shape.products) and not shape.rows[is_backward]:
-        yield _unconnected(shape, is_backward, number, hidden, tile)
+        yield from _unconnected(shape, is_backward, number, hidden, tile, device)
         return
     largest = 1 if device.capability < (9, 0) else 16 if device.capability < (12, 0) else 8
     clusters = [blocks for blocks in (2, 4, 8, 16) if blocks <= largest]
@@ -291,7 +291,6 @@ def candidates(shape: CellShape, is_backward: bool, number: Number, hidden: int,
     for wasteful in (False, True):
         found = False
         for (blocks, is_cluster), multiple in product(exchanges, (16, 32) if wasteful else (16,)):
-            multiple = multiple if any(shape.products) else 32
             units = -(-hidden // (multiple * blocks)) * multiple
             if blocks > 1 and units * (blocks - 1) >= hidden and (not wasteful or blocks * units > 2 * hidden):
                 continue  # a block without units
@@ -303,9 +302,13 @@ def candidates(shape: CellShape, is_backward: bool, number: Number, hidden: int,
             return
 
 
-def _unconnected(shape: CellShape, is_backward: bool, number: Number, hidden: int, tile: int) -> Plan:
+def _unconnected(shape: CellShape, is_backward: bool, number: Number, hidden: int, tile: int, device: DeviceProperties) -> Iterator[Plan]:
     """Of a cell without a product, whose units know nothing of each other: blocks that exchange nothing, a unit a thread or some."""
-    return Plan(shape, is_backward, number, hidden, -(-hidden // 32), 32, tile, 2, 1, in_registers=False, is_cluster=False)
+    for units, ring in ((32, 8), (16, 8), (16, 4)):
+        plan = Plan(shape, is_backward, number, hidden, -(-hidden // units), units, tile, 1, 1, False, is_cluster=False, ring=ring)
+        if plan.shared_bytes <= device.shared_bytes:
+            yield plan
+            return
 
 
 def _products(shape: CellShape, is_backward: bool, blocks: int, units: int) -> tuple[tuple[int, int], ...]:
@@ -330,7 +333,7 @@ def _arrangements(
     for warp_tiles, split, in_registers in product(range(1, 9), (1, 2, 4, 8, 16), (False, True)):
         if any(rows // 16 % warp_tiles or columns % (64 // number.size * split) for rows, columns in products):
             continue
-        if not products and (warp_tiles, split) != (2, 1):  # nobody multiplies
+        if not products and (warp_tiles, split) != (1, 1):  # nobody multiplies
             continue
         if in_registers and (split > 1 or len(shape.products) > 1 or shape.rows[is_backward] or (not is_backward and warp_tiles % gates)):
             continue

@@ -200,7 +200,7 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
 #pragma unroll
         for (int e = 0; e < I::kCount; ++e) {
           if (!I::has(e)) continue;
-          if constexpr (decltype(phase)::kValue == 0 && i > 0) grad_factors[e][j] = I::sum(sums, partial, e, 0);
+          if constexpr (decltype(phase)::kValue == 0 && i > 0) grad_factors[e][j] = Products<Step, BackwardProduct, j + 1>::I::sum(sums, partial, e, 0);
           if constexpr (decltype(phase)::kValue == 0 && i == 0) {
 #pragma unroll
             for (int k = 0; k < kStates; ++k) grads_before[e][k] = 0.f;
@@ -252,7 +252,7 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
       });
       if (kInRegisters) wait_for_copies<kAhead - 1>();
       if (Own::kThere) exchange.publish(s);
-      if (kInRegisters && !All::X::kAlone) __syncthreads();
+      if (kInRegisters && kBlocks > 1) __syncthreads();
     });
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
@@ -273,7 +273,7 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
 #pragma unroll
         for (int k = 0; k < kColumns; ++k) d.grad_gates[(steps.row(t, b) * kColumns + k) * kHidden + unit] = Storage(0);
     }
-  if (All::kConnected || Step::kBackwardRows) All::X::finish();
+  finish_exchanges();
 }
 
 }  // namespace elman::cuda

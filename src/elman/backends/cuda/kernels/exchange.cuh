@@ -96,13 +96,13 @@ struct Exchange {
     if constexpr (kGlobal) return load_past_l1(slots + ((step & 1) * kTile + n) * kColumns + column);
     return *(const Words*)(slots + ((step & 1) * kTile + n) * kPitch + column);
   }
-
-  // Nobody's shared memory goes away while somebody may write to it.
-  static ELMAN_INLINE void finish() {
-#if __CUDA_ARCH__ >= 900
-    if constexpr (kCluster && !kAlone) cluster_sync();
-#endif
-  }
 };
+
+// Nobody's shared memory goes away while somebody may write to it.
+ELMAN_INLINE void finish_exchanges() {
+#if __CUDA_ARCH__ >= 900
+  if constexpr (kCluster && kBlocks > 1) cluster_sync();
+#endif
+}
 
 }  // namespace elman::cuda

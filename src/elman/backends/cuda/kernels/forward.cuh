@@ -114,7 +114,7 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
   }
   if (kInRegisters) wait_for_copies<kAhead - 1>();
   if (kHasFirst && count) products.exchange.publish(0);
-  if (kInRegisters && !All::X::kAlone) __syncthreads();
+  if (kInRegisters && kBlocks > 1) __syncthreads();
 
   for (int s = 0; s < count; ++s) {
     const int t = time(s);
@@ -183,7 +183,7 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
       });
       if (kInRegisters) wait_for_copies<kAhead - 1>();
       if (is_sent) next_exchange.publish(next_step);
-      if (kInRegisters && !All::X::kAlone) __syncthreads();
+      if (kInRegisters && kBlocks > 1) __syncthreads();
     });
     // What the next step does not wait for.
 #pragma unroll
@@ -209,7 +209,7 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
     if (kSpans && !steps.offsets)
       for (int t = count; t < steps.T; ++t) d.output[call.output.at(steps, t, b) + unit] = Number::write(0.f);
   }
-  if (All::kConnected || Step::kForwardRows) All::X::finish();
+  finish_exchanges();
 }
 
 }  // namespace elman::cuda

@@ -3,48 +3,77 @@
 
 namespace elman::cuda {
 
+// What stands for a product that there is not: of h, for no gate.
+struct Nothing {
+  static constexpr int kBytes = 0, kSumBytes = 0, kMailboxNumbers = 0;
+  static ELMAN_INLINE bool takes_part() { return false; }
+  static ELMAN_INLINE int warp_row() { return 0; }
+  static ELMAN_INLINE float get(const float*, int, int) { return 0.f; }
+  static ELMAN_INLINE void put(float*, const float (&)[kWarpTiles][kColumnTiles][4]) {}
+  template <class Load>
+  ELMAN_INLINE void load(Load) {}
+  template <class Fetch>
+  ELMAN_INLINE void run(float (&)[kWarpTiles][kColumnTiles][4], Fetch) const {}
+  ELMAN_INLINE void init(char*, int, Storage*, u32*) {}
+  template <int Vectors>
+  ELMAN_INLINE void send(int, int, const float (&)[Vectors]) {}
+  ELMAN_INLINE void publish(int) {}
+  ELMAN_INLINE void wait(int) {}
+  ELMAN_INLINE Words fetch(int, int, int) const { return {}; }
+};
+
 // Forward: product j's rows are its gates of the block's units; it multiplies a vector, h or a factor.
-template <class Step, int j>
+template <class Step, int j, int Gates = Step::gates(j)>
 struct ForwardProduct {
-  static constexpr int kGates = Step::gates(j);
-  using P = Product<at_least_one(kGates) * kUnits, kPadded>;
-  using I = Items<at_least_one(kGates), P>;
+  using P = Product<Gates * kUnits, kPadded>;
+  using I = Items<Gates, P>;
   using X = Exchange<1, P, I>;
 };
 
 // Backward: its rows are the block's units, transposed; it multiplies the gradients of its gates.
-template <class Step, int j>
+template <class Step, int j, int Gates = Step::gates(j)>
 struct BackwardProduct {
-  static constexpr int kGates = Step::gates(j);
-  using P = Product<kUnits, at_least_one(kGates) * kPadded>;
+  using P = Product<kUnits, Gates * kPadded>;
   using I = Items<1, P>;
-  using X = Exchange<at_least_one(kGates), P, I>;
+  using X = Exchange<Gates, P, I>;
 };
 
+struct NoProduct {
+  using P = Nothing;
+  using I = Items<1, Nothing>;  // a thread's units are the same, whatever the product, but for sums in registers, of an only one
+  using X = Nothing;
+};
+template <class Step, int j>
+struct ForwardProduct<Step, j, 0> : NoProduct {};
+template <class Step, int j>
+struct BackwardProduct<Step, j, 0> : NoProduct {};
+
 // Those from product j on.
-template <class Step, template <class, int> class Kind, int j = 0, bool = (j < Step::kProducts)>
+template <class Step, template <class, int, int> class Kind, int j = 0, bool = (j < Step::kProducts)>
 struct Products {
+  using I = typename NoProduct::I;
   static constexpr int kConnected = 0, kExchangeBytes = 0, kSumBytes = 0, kMailboxNumbers = 0;
   ELMAN_INLINE void init(char*, int, Storage*, u32*) {}
 };
-template <class Step, template <class, int> class Kind, int j>
+template <class Step, template <class, int, int> class Kind, int j>
 struct Products<Step, Kind, j, true> : Products<Step, Kind, j + 1> {
   using Rest = Products<Step, Kind, j + 1>;
-  using P = typename Kind<Step, j>::P;
-  using I = typename Kind<Step, j>::I;
-  using X = typename Kind<Step, j>::X;
-  static constexpr bool kThere = Kind<Step, j>::kGates > 0;
+  using Own = Kind<Step, j, Step::gates(j)>;
+  using P = typename Own::P;
+  using I = typename Own::I;
+  using X = typename Own::X;
+  static constexpr bool kThere = Step::gates(j) > 0;
   static constexpr int kConnected = Rest::kConnected + kThere;  // products that there are
-  static constexpr int kExchangeBytes = Rest::kExchangeBytes + (kThere ? X::kBytes : 0);
-  static constexpr int kSumBytes = kThere && P::kSumBytes > Rest::kSumBytes ? P::kSumBytes : Rest::kSumBytes;
-  static constexpr int kMailboxNumbers = Rest::kMailboxNumbers + (kThere ? X::kMailboxNumbers : 0);
+  static constexpr int kExchangeBytes = Rest::kExchangeBytes + X::kBytes;
+  static constexpr int kSumBytes = P::kSumBytes > Rest::kSumBytes ? P::kSumBytes : Rest::kSumBytes;
+  static constexpr int kMailboxNumbers = Rest::kMailboxNumbers + X::kMailboxNumbers;
 
   P product;
   X exchange;
 
   // mailbox, flags: the group's.
   ELMAN_INLINE void init(char* shared, int rank, Storage* mailbox, u32* flags) {
-    if constexpr (kThere) exchange.init(shared + Rest::kExchangeBytes, rank, mailbox + Rest::kMailboxNumbers, flags + Rest::kConnected * kBlocks);
+    exchange.init(shared + Rest::kExchangeBytes, rank, mailbox + Rest::kMailboxNumbers, flags + Rest::kConnected * kBlocks);
     Rest::init(shared, rank, mailbox, flags);
   }
 };
