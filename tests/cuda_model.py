@@ -7,7 +7,7 @@ all that leads to a launch is tested without a GPU. What threads, warps and bloc
 from __future__ import annotations
 
 from contextlib import nullcontext
-from ctypes import Array, Structure, c_char, c_int32, c_int64, c_uint64, sizeof
+from ctypes import Array, Structure, c_char, c_float, c_int32, c_int64, c_uint64, sizeof
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,14 @@ def _forward_call(states: int) -> type[Structure]:
         )
 
     class Call(Structure):
-        _fields_ = (("steps", _Steps), ("projected", _Rows), ("output", _Rows), *_LAUNCH, ("direction", Direction * 2))
+        _fields_ = (
+            ("steps", _Steps),
+            ("projected", _Rows),
+            ("output", _Rows),
+            *_LAUNCH,
+            ("direction", Direction * 2),
+            ("constant", c_float),
+        )
 
     return Call
 
@@ -98,7 +105,14 @@ def _backward_call(states: int) -> type[Structure]:
         )
 
     class Call(Structure):
-        _fields_ = (("steps", _Steps), ("grad_output", _Rows), ("output", _Rows), *_LAUNCH, ("direction", Direction * 2))
+        _fields_ = (
+            ("steps", _Steps),
+            ("grad_output", _Rows),
+            ("output", _Rows),
+            *_LAUNCH,
+            ("direction", Direction * 2),
+            ("constant", c_float),
+        )
 
     return Call
 

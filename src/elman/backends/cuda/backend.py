@@ -14,16 +14,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, final
 
 import torch
-from torch._C import _len_torch_dispatch_stack
 
 from elman.backends.autograd import Scan
-from elman.backends.cuda import launcher, run, source
+from elman.backends.cuda import launcher, own, run, structs
 from elman.backends.cuda.plan import Number, choose, number_of
 from elman.backends.cuda.shape import CELLS
 from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_watched
 from elman.backends.kernels import PLAIN
-from elman.backends.program.lookup import program_of
-from elman.backends.program.stand_in import NotRecordedError
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE
 
@@ -39,6 +36,7 @@ if TYPE_CHECKING:
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_CAPABILITY = (8, 0)
 _LARGEST = 2**31 - 1  # steps, sequences
+_LARGEST_PARAMETER = 4096  # bytes of a launch's, on every device and with every driver
 _reference = ReferenceBackend()
 
 
@@ -67,9 +65,24 @@ class CudaBackend(KernelBackend):
         reason = self.refuses_call(stack, x, states, params, spans)
         if reason or stack.cell.name in CELLS:
             return reason or _refuses_network(stack.cell.name, stack.hidden_size, dtype, x.get_device())
-        return _refuses_program(stack, spans) or _refuses_shape(
-            run.shape_of(stack, spans.draws is not None), stack.hidden_size, number_of(dtype), x.get_device()
-        )
+        if reason := own.refuses(stack, x, states, params, spans):
+            return reason
+        number = number_of(torch.float32 if torch.is_autocast_enabled("cuda") else dtype)
+        kernel = run.kernel_of(stack, spans.draws is not None)
+        return _refuses_shape(kernel.shape, stack.hidden_size, number, x.get_device())
+
+    def run(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        spans: Spans = WHOLE,
+        batch_first: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if stack.cell.name in CELLS:
+            return super().run(stack, x, states, params, spans, batch_first)
+        return own.run_own(stack, x, states, params, spans, batch_first)
 
     def run_unchecked(
         self,
@@ -150,21 +163,6 @@ def _refuses_network(cell: str, hidden_size: int, dtype: torch.dtype, index: int
 _refuses_network._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _refuses_program(stack: Stack, spans: Spans) -> str | None:
-    """Why the kernels do not run a cell of one's own, whatever its size and the device."""
-    if torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0:
-        return "does not run cells of your own in recorded calls"
-    if stack.members:
-        return "does not run ensembles of cells of your own"
-    try:
-        program = program_of(stack.cell, torch.float32, spans.draws is not None, units=stack.hidden_size)
-    except NotRecordedError as error:
-        return str(error)
-    if spans.batch_sizes is not None and (spans.step_inputs or spans.draws):
-        return "does not run a PackedSequence with step inputs or random numbers (lengths= does the same)"
-    return source.refuses(program)
-
-
 @lru_cache(maxsize=4096)
 def _refuses_shape(shape: CellShape, hidden_size: int, number: Number, index: int) -> str | None:
     if reason := launcher.unavailable_reason():
@@ -177,6 +175,8 @@ def _refuses_shape(shape: CellShape, hidden_size: int, number: Number, index: in
     except RuntimeError as error:
         return f"cannot run: {error}"
     for is_backward in (False, True):
+        if structs.layout(shape, is_backward).size > _LARGEST_PARAMETER:
+            return "does not run a cell of so many states, parameters and constants"
         if not choose(shape, is_backward, number, hidden_size, 1, 1, False, device):
             return f"has no plan for hidden_size={hidden_size} in {number.name.lower()} on a {device.name}"
     return None

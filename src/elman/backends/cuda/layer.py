@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from elman.backends.cuda.shape import CellShape
+    from elman.backends.cuda.shape import CellKernel, CellShape
 
 
 class Direction(NamedTuple):
@@ -62,7 +62,7 @@ class Ready(NamedTuple):
 
 
 def forward(
-    shape: CellShape,
+    kernel: CellKernel,
     hidden: int,
     x: Tensor,
     batch: Batch,
@@ -81,6 +81,7 @@ def forward(
         finals: each (D, B, H); written.
         kept: (D, rows, K, H); written. None: not needed.
     """
+    shape = kernel.shape
     width, inputs, rows, number = shape.inputs * hidden, x.shape[-1], batch.rows, number_of(x.dtype)
     count, size = len(directions), x.element_size()
     ready = _ready(shape, False, number, hidden, batch.sequences, count, count > 1 or not batch.is_whole, x.get_device(), False)
@@ -107,11 +108,11 @@ def forward(
     if count == 1:
         values += (0,) * len(values)
     head = (*batch.packed(), *batch.row_strides(width, x_batch_first), *batch.row_strides(count * hidden, output_batch_first))
-    _launch(ready, False, head, values, x)
+    _launch(ready, False, head, [*values, *(kernel.forward or (0.0,))], x)
 
 
 def backward(
-    shape: CellShape,
+    kernel: CellKernel,
     hidden: int,
     x: Tensor,
     batch: Batch,
@@ -136,6 +137,7 @@ def backward(
         grad_starts: (1, or 2 with resets; states; D; B; H), float32: of the initial states, and of the fresh ones; written. None: not
             needed, and there are no resets.
     """
+    shape = kernel.shape
     number, count, size, rows, inputs = number_of(x.dtype), len(directions), x.element_size(), batch.rows, x.shape[-1]
     is_traced, has_spans = grad_kept is not None, count > 1 or not batch.is_whole
     ready = _ready(shape, True, number, hidden, batch.sequences, count, has_spans, x.get_device(), is_traced)
@@ -169,7 +171,7 @@ def backward(
         values += (0,) * len(values)
     grad_strides = (0, 0) if grad_output is None else batch.strides(grad_output, output_batch_first)
     head = (*batch.packed(), *grad_strides, *batch.row_strides(count * hidden, output_batch_first))
-    _launch(ready, True, head, values, x)
+    _launch(ready, True, head, [*values, *(kernel.backward or (0.0,))], x)
     grad_x = x.new_empty((rows, inputs)) if needs_x else None
     of_x = Form(rows, shape.inputs * hidden, inputs, pitch, inputs, inputs)
     parameters: list[tuple[Tensor, ...]] = []
@@ -269,18 +271,18 @@ def _parts(tensors: Sequence[Tensor | None] | Tensor, count: int, index: int) ->
     return [0 if each is None else each[index].data_ptr() for each in tensors] or [0] * count
 
 
-def _launch(ready: Ready, is_backward: bool, head: tuple[int, ...], directions: list[int], x: Tensor) -> None:
+def _launch(ready: Ready, is_backward: bool, head: tuple[int, ...], rest: list[float], x: Tensor) -> None:
     plan, kernel, tiles, groups, at_once = ready
     layout = structs.layout(plan.shape, is_backward)
     stream = torch._C._cuda_getCurrentRawStream(x.get_device())
     if not plan.mailbox_numbers:
-        kernel.launch(groups * plan.blocks, plan.threads, plan.shared_bytes, stream, layout.pack(*head, tiles, 0, 0, 0, *directions))
+        kernel.launch(groups * plan.blocks, plan.threads, plan.shared_bytes, stream, layout.pack(*head, tiles, 0, 0, 0, *rest))
         return
     mailbox = x.new_empty(min(groups, at_once) * plan.mailbox_numbers)
     for first in range(0, groups, at_once):
         now = min(at_once, groups - first)
         flags = torch.zeros(now * plan.flags, dtype=torch.int32, device=x.device)
-        params = layout.pack(*head, tiles, first, mailbox.data_ptr(), flags.data_ptr(), *directions)
+        params = layout.pack(*head, tiles, first, mailbox.data_ptr(), flags.data_ptr(), *rest)
         kernel.launch(now * plan.blocks, plan.threads, plan.shared_bytes, stream, params, together=True)
 
 

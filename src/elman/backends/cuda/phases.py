@@ -7,7 +7,6 @@ held, one number a value, where it has no place to be read from anyway.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from struct import pack, unpack
 from typing import TYPE_CHECKING
 
 from elman.backends.program.program import NOTHING, Opcode, Role
@@ -64,7 +63,7 @@ def phases_of(code: Code, places: Mapping[Operand, str], added: Role | None = No
         nonlocal held
         key = code.operands[operand]
         if key[0] is Role.CONSTANT:
-            return _number(code.constants[key[1]])
+            return f"constants[{key[1]}]"
         value = made.get(key)
         if value is None:
             return places[key]
@@ -106,19 +105,6 @@ def phases_of(code: Code, places: Mapping[Operand, str], added: Role | None = No
                 phases[phase].lines.append(f"{place} {'+=' if key[0] is added else '='} {name};")
         stages.append(phases[first:])
     return stages, held
-
-
-def _number(value: float) -> str:
-    """A number as a float's literal."""
-    if value != value:
-        return "__int_as_float(0x7fc00000)"
-    try:
-        (nearest,) = unpack("f", pack("f", value))
-    except OverflowError:
-        nearest = float("inf") if value > 0 else float("-inf")
-    if nearest in (float("inf"), float("-inf")):
-        return f"__int_as_float({'0x7f800000' if nearest > 0 else '0xff800000'})"
-    return f"({nearest.hex()}f)"
 
 
 _EXPRESSIONS = {

@@ -10,7 +10,7 @@ import torch
 from elman.backends.call import Saved, check_operands, dense
 from elman.backends.cuda import layer, source
 from elman.backends.cuda.batch import Batch
-from elman.backends.cuda.shape import CELLS
+from elman.backends.cuda.shape import CELLS, CellKernel
 from elman.backends.program.lookup import program_of
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ _NOTHING = nullcontext()
 _ALIGNMENT = 16  # bytes that the kernels read of the weights at once
 
 
-def shape_of(stack: Stack, draws: bool = False) -> CellShape:
+_BUILT_IN = {name: CellKernel(shape) for name, shape in CELLS.items()}
+
+
+def kernel_of(stack: Stack, draws: bool = False) -> CellKernel:
     """A stack's cell as the kernels have it.
 
     Args:
@@ -36,10 +39,10 @@ def shape_of(stack: Stack, draws: bool = False) -> CellShape:
     Raises:
         NotRecordedError: there is no program of a cell of one's own.
     """
-    found = CELLS.get(stack.cell.name)
+    found = _BUILT_IN.get(stack.cell.name)
     if found is None:
         program = program_of(stack.cell, torch.float32, draws, units=stack.hidden_size)
-        found = source.shape_of(program, type(stack.cell).__name__)
+        found = source.kernel_of(program, type(stack.cell).__name__)
     return found
 
 
@@ -52,6 +55,7 @@ def forward(
     batch_first: bool,
     save: bool,
     pad_saved: bool = False,
+    kernel: CellKernel | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
     """Run a stack.
 
@@ -59,15 +63,16 @@ def forward(
         x: (T, B, I), with batch_first (B, T, I), or packed (N, I).
         save: whether ``backward`` will follow.
         pad_saved: here all T·B steps are saved either way.
+        kernel: the cell's; by default what ``kernel_of`` gives.
 
     Returns:
         The outputs, laid out as x; the final states; and what ``backward`` needs besides.
     """
     batch = Batch.of(x, spans, batch_first)
     output = batch.new(x, stack.output_size, batch.batch_first)
-    shape = shape_of(stack, spans.draws is not None)
-    saved = _new_saved(stack, shape, x, batch.rows, save)
-    finals = _forward_into(stack, shape, x, states, params, spans, batch, saved.hidden, output, saved.steps)
+    kernel = kernel or kernel_of(stack, spans.draws is not None)
+    saved = _new_saved(stack, kernel.shape, x, batch.rows, save)
+    finals = _forward_into(stack, kernel, x, states, params, spans, batch, saved.hidden, output, saved.steps)
     return output, finals, saved
 
 
@@ -78,11 +83,11 @@ def trace(
     batch = Batch.of(x, spans, False)
     outputs = x.new_empty((stack.num_layers, batch.steps, batch.sequences, stack.output_size))
     hidden = outputs[:-1].flatten(1, 2) if stack.num_layers > 1 else None
-    shape = shape_of(stack)
-    steps = _new_steps(stack, shape, x, batch.rows)
+    kernel = kernel_of(stack)
+    steps = _new_steps(stack, kernel.shape, x, batch.rows)
     if steps is not None and batch.lengths is not None:
         steps.zero_()
-    finals = _forward_into(stack, shape, x, states, params, spans, batch, hidden, outputs[-1], steps)
+    finals = _forward_into(stack, kernel, x, states, params, spans, batch, hidden, outputs[-1], steps)
     return (
         outputs,
         finals,
@@ -104,6 +109,7 @@ def backward(
     needs_grad: Sequence[bool],
     grad_saved: Saved | None = None,
     pad_saved: bool = False,
+    kernel: CellKernel | None = None,
 ) -> Sequence[Tensor | None]:
     """The gradients of a run.
 
@@ -121,7 +127,8 @@ def backward(
         batch = Batch.of(x, spans, batch_first)
         count, directions, top = len(grad_finals), stack.num_directions, stack.num_layers - 1
         x, output = dense(x), dense(output)
-        shape = shape_of(stack, spans.draws is not None)
+        kernel = kernel or kernel_of(stack, spans.draws is not None)
+        shape = kernel.shape
         given = _given(stack, shape, x, batch, spans)
         saved = Saved(*[None if each is None else dense(each) for each in saved])
         grad_finals = tuple([None if grad is None or grad._is_zerotensor() else dense(grad) for grad in grad_finals])
@@ -145,13 +152,13 @@ def backward(
             steps = None if saved.steps is None else saved.steps[own].reshape(directions, batch.rows, *saved.steps.shape[-2:])
             if steps is None:
                 steps = _run_again(
-                    stack.layers[index], shape, source, batch, parts, out, is_first and batch.batch_first, is_top and batch.batch_first
+                    stack.layers[index], kernel, source, batch, parts, out, is_first and batch.batch_first, is_top and batch.batch_first
                 )
             grad_steps = None if grad_saved is None or grad_saved.steps is None else dense(grad_saved.steps[own].flatten(1, -3))
             if is_first and needs_parameters and batch.lengths is not None and batch.offsets is None:
                 source = batch.without_padding(source, batch.batch_first)
             grad, parameters, grad_step_inputs = layer.backward(
-                shape,
+                kernel,
                 stack.hidden_size,
                 source,
                 batch,
@@ -190,7 +197,7 @@ def backward(
 
 def new_saved(stack: Stack, x: Tensor, rows: int | torch.SymInt, save: bool = True) -> Saved:
     """Memory for the lower layers' outputs and, to save, for what ``backward`` needs of so many rows."""
-    return _new_saved(stack, shape_of(stack), x, rows, save)
+    return _new_saved(stack, kernel_of(stack).shape, x, rows, save)
 
 
 def _new_saved(stack: Stack, shape: CellShape, x: Tensor, rows: int | torch.SymInt, save: bool) -> Saved:
@@ -204,7 +211,7 @@ def _new_steps(stack: Stack, shape: CellShape, x: Tensor, rows: int | torch.SymI
 
 def _forward_into(
     stack: Stack,
-    shape: CellShape,
+    kernel: CellKernel,
     x: Tensor,
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
@@ -218,14 +225,14 @@ def _forward_into(
     directions, layers = stack.num_directions, stack.num_layers
     with _on_device_of(x), _without_autocast():
         x = dense(x)
-        given = _given(stack, shape, x, batch, spans)
+        given = _given(stack, kernel.shape, x, batch, spans)
         finals = tuple([x.new_empty((layers * directions, batch.sequences, stack.hidden_size)) for _ in stack.cell.states])
         for index in range(layers):
             own = slice(index * directions, (index + 1) * directions)
             is_top = index == layers - 1
             result = output if is_top else _lower(batch, hidden, index)
             layer.forward(
-                shape,
+                kernel,
                 stack.hidden_size,
                 x,
                 batch,
@@ -242,7 +249,7 @@ def _forward_into(
 
 def _run_again(
     stack: Stack,
-    shape: CellShape,
+    kernel: CellKernel,
     x: Tensor,
     batch: Batch,
     directions: list[layer.Direction],
@@ -251,12 +258,12 @@ def _run_again(
     output_batch_first: bool,
 ) -> Tensor | None:
     """What a layer keeps of its steps, if it does and they were not kept."""
-    steps = _new_steps(stack, shape, x, batch.rows)
+    steps = _new_steps(stack, kernel.shape, x, batch.rows)
     if steps is not None:
         of_states = (stack.num_directions, batch.sequences, stack.hidden_size)
         finals = [x.new_empty(of_states) for _ in stack.cell.states]
         again = torch.empty_like(output)
-        layer.forward(shape, stack.hidden_size, x, batch, directions, again, finals, steps, x_batch_first, output_batch_first)
+        layer.forward(kernel, stack.hidden_size, x, batch, directions, again, finals, steps, x_batch_first, output_batch_first)
     return steps
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from elman.cells import BY_NAME
 
@@ -32,6 +33,7 @@ class CellShape:
         rows: at most how many numbers are summed over the units at once, forward and backward; 0: none.
         sums: how often in a step they are, forward and backward.
         held: numbers of a unit that a thread holds from one part of a step to the next, forward and backward.
+        constants: how many numbers forward and backward are given with a launch.
         weight: how much longer than an RNN's the arithmetic of a unit takes.
     """
 
@@ -57,6 +59,7 @@ class CellShape:
     rows: tuple[int, int]
     sums: tuple[int, int]
     held: tuple[int, int]
+    constants: tuple[int, int]
     weight: float
 
     @property
@@ -125,8 +128,22 @@ def _built_in(name: str, weight: float, split_gate: int | None, reads_output: bo
         rows=(0, 0),
         sums=(0, 0),
         held=(0, 0),
+        constants=(0, 0),
         weight=weight,
     )
+
+
+class CellKernel(NamedTuple):
+    """A cell, and the numbers that its arithmetic is given with a launch: options' values change without another kernel.
+
+    Attributes:
+        shape: the cell's.
+        forward, backward: the constants.
+    """
+
+    shape: CellShape
+    forward: tuple[float, ...] = ()
+    backward: tuple[float, ...] = ()
 
 
 # The cells whose kernels are written by hand.

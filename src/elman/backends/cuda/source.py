@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import torch
+
 from elman.backends.cuda.phases import Phase, phases_of
-from elman.backends.cuda.shape import CellShape
+from elman.backends.cuda.shape import CellKernel, CellShape
 from elman.backends.program.program import Opcode, Role
 
 if TYPE_CHECKING:
@@ -23,20 +25,38 @@ def refuses(program: Program) -> str | None:
     return None
 
 
-def shape_of(program: Program, name: str) -> CellShape:
-    """A program's shape and source, which is made once and stored with it. The program is one that is not refused.
+_shapes: dict[tuple[object, ...], CellShape] = {}
+
+
+def kernel_of(program: Program, name: str) -> CellKernel:
+    """A program as the kernels have it, which is made once and stored with it. The program is one that is not refused.
+
+    Programs that differ in their constants alone have one shape, and so one kernel.
 
     Args:
         name: for messages.
     """
-    found: CellShape | None = program.__dict__.get("cuda")
+    found: CellKernel | None = program.__dict__.get("cuda")
     if found is None:
-        found = program.__dict__["cuda"] = _made(program, name)
+        made = _made(program, name)
+        key = tuple(getattr(made, each.name) for each in fields(made))
+        shape = _shapes.setdefault(key, made)
+        found = program.__dict__["cuda"] = CellKernel(shape, *(tuple(map(_as_float, code.constants)) for code in _codes(program)))
     return found
 
 
+def _codes(program: Program) -> tuple[Code, Code]:
+    """What runs: in inference, too, forward as in training, since what it keeps is computed anyway."""
+    return program.training, program.backward
+
+
+def _as_float(number: float) -> float:
+    """Beyond float32's range infinity, as a conversion gives it."""
+    return float(torch.tensor(number, dtype=torch.float32))
+
+
 def _made(program: Program, name: str) -> CellShape:
-    reads, codes = program.reads, (program.training, program.backward)
+    reads, codes = program.reads, _codes(program)
     after = [(Role.NEW_STATE, state) for state in range(1, program.states)]
     before = [state for state in range(program.states) if (Role.STATE, state) in reads]
     factors = [(Role.FACTOR, index) for index in range(len(program.products) - 1)]
@@ -70,6 +90,7 @@ def _made(program: Program, name: str) -> CellShape:
         rows=(0, 0),
         sums=(0, 0),
         held=(0, 0),
+        constants=(len(codes[0].constants), len(codes[1].constants)),
         weight=0.5 + 0.1 * len(program.training.instructions),  # an LSTM's has 20 of them
     )
     both = _training(program, shape), _gradient(program, shape, recurrent_at, shares)
@@ -120,6 +141,7 @@ struct Step {{
   static constexpr int kOwn = {len(shape.own)}, kGiven = {shape.given}, kProducts = {len(shape.products)};
   static constexpr int kKept = {shape.kept}, kRead = {shape.read}, kBefore = {len(shape.before)}, kColumns = {shape.columns};
   static constexpr int kForwardRows = {shape.rows[0]}, kBackwardRows = {shape.rows[1]}, kForwardHeld = {held}, kBackwardHeld = {grad_held};
+  static constexpr int kForwardConstants = {shape.constants[0]}, kBackwardConstants = {shape.constants[1]};
   static constexpr bool kReadsOutput = {str(shape.reads_output).lower()};
   static constexpr ELMAN_INLINE int gates(int j) {{ return {_choice([len(gates) for gates in shape.products], "j")}; }}
   static constexpr ELMAN_INLINE int gate(int j, int i) {{ return {_choice(gate_of, "j")}; }}
@@ -138,13 +160,15 @@ using elman::cuda::Step;
 """
 
 
-_FORWARD = """  static ELMAN_INLINE void forward(Index<{stage}>, Index<{phase}>, const float* x, const float* r, const float* own,
-                                   const float* given, const float* states, float* next, float* kept, float* held, float* rows) {{
+_FORWARD = """  static ELMAN_INLINE void forward(Index<{stage}>, Index<{phase}>, const float* constants, const float* x, const float* r,
+                                   const float* own, const float* given, const float* states, float* next, float* kept, float* held,
+                                   float* rows) {{
 {body}  }}
 """
-_BACKWARD = """  static ELMAN_INLINE void backward(Index<{stage}>, Index<{phase}>, const float* kept, float output, const float* before,
-                                    const float* own, const float* given, const float* grad_factors, const float* grads,
-                                    float* grads_before, float* columns, float* grad_own, float* held, float* rows) {{
+_BACKWARD = """  static ELMAN_INLINE void backward(Index<{stage}>, Index<{phase}>, const float* constants, const float* kept, float output,
+                                    const float* before, const float* own, const float* given, const float* grad_factors,
+                                    const float* grads, float* grads_before, float* columns, float* grad_own, float* held,
+                                    float* rows) {{
 {body}  }}
 """
 

@@ -16,8 +16,11 @@ _LAUNCH = "2i 2Q"  # tiles, first group; mailbox, flags
 
 @lru_cache(maxsize=4096)
 def layout(shape: CellShape, is_backward: bool) -> Struct:
-    """A launch's parameter: steps, rows twice, the launch and two directions."""
-    return Struct("@" + _STEPS + _ROWS + _ROWS + _LAUNCH + 2 * f"{addresses(shape, is_backward)}Q i 4x")
+    """A launch's parameter: steps, rows twice, the launch, two directions, and constants."""
+    constants = max(1, shape.constants[is_backward])
+    return Struct(
+        "@" + _STEPS + _ROWS + _ROWS + _LAUNCH + 2 * f"{addresses(shape, is_backward)}Q i 4x" + f"{constants}f" + " 4x" * (constants % 2)
+    )
 
 
 def addresses(shape: CellShape, is_backward: bool) -> int:

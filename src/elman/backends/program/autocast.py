@@ -1,8 +1,9 @@
-"""Cells of one's own under autocast to bfloat16: which dtypes the results have.
+"""Cells of one's own under autocast: which dtypes the results have.
 
-torch's autocast rounds what a product takes and gives to bfloat16. What comes of it follows from the step: its operators promote, so that a
-state which is a sum of itself keeps its dtype, and a gate does not. The kernels compute in float32, which is as fast for them and more
-exact, and their results get the dtypes that the step has under autocast. It is taken there with zeros, to see them.
+torch's autocast rounds what a product takes and gives to bfloat16, on a GPU to float16 if it is asked to. What comes of it follows from the
+step: its operators promote, so that a state which is a sum of itself keeps its dtype, and a gate does not. The kernels compute in float32,
+which on the CPU is as fast for them, and more exact, and their results get the dtypes that the step has under autocast. It is taken there
+with zeros, on the device, to see them.
 """
 
 from __future__ import annotations
@@ -65,18 +66,21 @@ def _first_steps(stack: Stack, x: Tensor, states: Sequence[Tensor] | None, param
     given = [x.dtype] * len(cell.states) if states is None else [state.dtype for state in states]
     beside = [value.dtype for value in spans.step_inputs or ()]
     dtypes = x.dtype, *given, *beside, *own
-    return _seen(id(cell), stack.hidden_size, spans.draws is not None, *dtypes)
+    kind = x.device.type
+    # Compilers follow what is the CPU's alone.
+    narrow = torch.bfloat16 if kind == "cpu" else torch.get_autocast_dtype(kind)
+    return _seen(id(cell), stack.hidden_size, spans.draws is not None, kind, narrow, *dtypes)
 
 
-def _seen(address: int, units: int, draws: bool, *dtypes: torch.dtype) -> tuple[Dtypes, ...]:
+def _seen(address: int, units: int, draws: bool, kind: str, narrow: torch.dtype, *dtypes: torch.dtype) -> tuple[Dtypes, ...]:
     """``_first_steps`` of the cell whose ``id`` is given (``operator._described`` says why), by the dtypes of x, the states, the step
     inputs and the cell's own parameters.
     """
     cell: Cell = cast(address, py_object).value  # of which there is a program: so it is one, and can be compared
-    key = frozen_cell(cell), units, draws, dtypes, torch.get_default_dtype()
+    key = frozen_cell(cell), units, draws, kind, narrow, dtypes, torch.get_default_dtype()
     found = _found.get(key)
     if found is None:
-        found = _tried(Stack(cell, 1, units), draws, dtypes)
+        found = _tried(Stack(cell, 1, units), draws, kind, narrow, dtypes)
         remember(_found, key, found)
     return found
 
@@ -84,15 +88,15 @@ def _seen(address: int, units: int, draws: bool, *dtypes: torch.dtype) -> tuple[
 _seen._dynamo_marked_constant = True  # type: ignore[attr-defined]  # called by Dynamo, not traced
 
 
-def _tried(stack: Stack, draws: bool, dtypes: Dtypes) -> tuple[Dtypes, ...]:
+def _tried(stack: Stack, draws: bool, kind: str, narrow: torch.dtype, dtypes: Dtypes) -> tuple[Dtypes, ...]:
     cell = stack.cell
     rest = iter(dtypes)
     x, *states = (next(rest) for _ in range(1 + len(cell.states)))
     found: list[Dtypes] = []
-    with outside_modes(), torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+    with outside_modes(), torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, narrow, cache_enabled=False):
 
         def zeros(dtype: torch.dtype, *shape: int) -> Tensor:
-            return torch.zeros((), dtype=dtype, device="cpu").expand(shape)
+            return torch.zeros((), dtype=dtype, device=kind).expand(shape)
 
         step_inputs = tuple([zeros(next(rest), 1, 1, *[stack.hidden_size] * bool(size)) for size in cell.step_inputs.values()])
         drawn = tuple([zeros(x, 1, 1, 1, stack.hidden_size) for _ in cell.draws]) if draws else None

@@ -42,6 +42,38 @@ class Run(NamedTuple):
         outputs, traced, finals, kept = call.trace(self.kernel, self.stack, *operands, save)
         return (outputs, *traced), finals, kept
 
+    def backward(
+        self,
+        inputs: Sequence[Tensor],
+        output: Tensor,
+        kept: Kept,
+        arriving: Sequence[Tensor | None],
+        needs_grad: Sequence[bool],
+    ) -> Sequence[Tensor | None]:
+        """The gradients, of what arrives at what ``forward`` gives: the results, then the final states."""
+        x, *rest = inputs
+        count = len(self.stack.cell.states)
+        results, finals = arriving[:-count], arriving[-count:]
+        grad_output, grad_hidden, grad_traced = results[0], None, None
+        if self.traced:
+            grad_traced = results[1:]
+            if grad_output is not None:
+                grad_output, grad_hidden = grad_output[-1], grad_output[:-1] if self.stack.num_layers > 1 else None
+        return call.backward(
+            self.kernel,
+            self.stack.numbers,
+            x,
+            *_operands(self, rest),
+            self.batch_first,
+            output[-1] if self.traced else output,
+            kept,
+            grad_output,
+            finals,
+            needs_grad,
+            grad_hidden,
+            grad_traced,
+        )
+
     def reference(self, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], spans: Spans) -> tuple[Tensor, ...]:
         """What the reference gives for all results."""
         if self.traced:
@@ -76,28 +108,7 @@ class ProgramRun(torch.autograd.Function):
         output, version, kept = ctx.__dict__.pop("saved", (None, 0, None))
         if output is None or output._version != version:
             (output, *_), _, kept = run.forward(inputs, save=True)
-        x, *rest = inputs
-        count = len(run.stack.cell.states)
-        results, finals = arriving[:-count], arriving[-count:]
-        grad_output, grad_hidden, grad_traced = results[0], None, None
-        if run.traced:
-            grad_traced = results[1:]
-            if grad_output is not None:
-                grad_output, grad_hidden = grad_output[-1], grad_output[:-1] if run.stack.num_layers > 1 else None
-        gradients = call.backward(
-            run.kernel,
-            run.stack.numbers,
-            x,
-            *_operands(run, rest),
-            run.batch_first,
-            output[-1] if run.traced else output,
-            kept,
-            grad_output,
-            finals,
-            needs_grad,
-            grad_hidden,
-            grad_traced,
-        )
+        gradients = run.backward(inputs, output, kept, arriving, needs_grad)
         return None, None, *gradients
 
 

@@ -199,6 +199,10 @@ SENTENCES = {
     "{backend} does not run projections (proj_size)": "{backend} 后端不支持投影（proj_size）",
     "{backend} does not run more than {most} steps or sequences": "{backend} 后端的时间步数和序列数都不能超过 {most}",
     "{backend} does not run cells of your own in recorded calls": "{backend} 后端不支持在编译、导出等记录算子的调用中运行自定义 cell",
+    "{backend} does not run a cell with an option that is a tensor on another device than the CPU": (
+        "{backend} 后端不支持选项为非 CPU 张量的 cell"
+    ),
+    "{backend} does not run a cell of so many states, parameters and constants": "{backend} 后端不支持状态、参数和常数过多的 cell",
     "{backend} does not run ensembles of cells of your own": "{backend} 后端不支持由自定义 cell 组成的集成网络",
     "{backend} does not run a PackedSequence with step inputs or random numbers (lengths= does the same)": (
         "{backend} 后端不支持 PackedSequence 与 step 输入或随机数同时使用（可改用 lengths=，效果相同）"

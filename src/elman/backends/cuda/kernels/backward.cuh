@@ -30,6 +30,7 @@ struct BackwardCall {
   void* mailbox;    // as ForwardCall's, of each product [2][kTile][its gates][kPadded]
   u32* flags;
   BackwardDirection<Step> direction[2];
+  float constants[at_least_one(Step::kBackwardConstants)];
 };
 
 template <class Step>
@@ -230,7 +231,7 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
             for (int k = 0; k < kKept; ++k) arrived[k] = d.grad_kept ? Number::read(d.grad_kept[(steps.row(t, b) * kKept + k) * kHidden + unit]) : 0.f;
             Step::backward_traced(x + 1, arrived, output, before, grads[e], grads_before[e], columns[e]);
 #else
-            Step::backward(index, phase, x + 1, output, before, of_cell, given, grad_factors[e], grads[e], grads_before[e], columns[e], of_own[e], held[e], rows[e]);
+            Step::backward(index, phase, call.constants, x + 1, output, before, of_cell, given, grad_factors[e], grads[e], grads_before[e], columns[e], of_own[e], held[e], rows[e]);
 #endif
           }
           if constexpr (kIsLastPhase && j == 0) {

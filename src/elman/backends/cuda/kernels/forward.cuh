@@ -27,6 +27,7 @@ struct ForwardCall {
   void* mailbox;   // through global memory: of each group, for each product, [2][kTile][kPadded], and for sums over units
   u32* flags;      // of each group, for each product and for sums over units, [kBlocks]; zeros
   ForwardDirection<Step> direction[2];
+  float constants[at_least_one(Step::kForwardConstants)];
 };
 
 template <class Step>
@@ -162,7 +163,7 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
           for (int v = 0; v < kVectors; ++v) x[v] = Number::read(from[v * kUnits]);
 #pragma unroll
           for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
-          Step::forward(index, phase, x, r[e], of_cell, x + kInputs, states[e], next[e], kept[e], held[e], rows[e]);
+          Step::forward(index, phase, call.constants, x, r[e], of_cell, x + kInputs, states[e], next[e], kept[e], held[e], rows[e]);
           if constexpr (kIsLastPhase) {
             // A unit that is padding may be infinite or NaN, which a weight of zero does not take away.
             const bool real = kPadded == kHidden || unit0 + I::unit(e) < kHidden;

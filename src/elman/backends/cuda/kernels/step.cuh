@@ -12,6 +12,8 @@
 //                          how many there are at most after a phase; 0: nothing is summed
 //   kForwardHeld, kBackwardHeld
 //                          numbers that hold from phase to phase
+//   kForwardConstants, kBackwardConstants
+//                          numbers that come with a launch
 //   kKept, kRead           numbers that forward() keeps of a step; the gradient of the step reads the first kRead of them
 //   kReadsOutput           whether the gradient reads the first state after the step
 //   kBefore, before(i)     how many states before the step it reads; which is the i-th
@@ -20,9 +22,9 @@
 //   kColumns               gradients that backward() gives: of the parts of x and of h, and of what else is given
 //   column(i)              where in memory the i-th of them lies
 //   recurrent(gate)        which one is that of a gate's part of h
-//   forward(Index<j>, Index<phase>, x, r, own, given, states, next, kept, held, rows)
+//   forward(Index<j>, Index<phase>, constants, x, r, own, given, states, next, kept, held, rows)
 //                          a phase of stage j. r: the products with their biases. states, next: before the step and after it.
-//   backward(Index<i>, Index<phase>, kept, output, before, own, given, grad_factors, grads, grads_before, columns, grad_own, held, rows)
+//   backward(Index<i>, Index<phase>, constants, kept, output, before, own, given, grad_factors, grads, grads_before, columns, grad_own, held, rows)
 //                          likewise, of the i-th stage from the last one. grads, grads_before: of the states after the step; of those before it, but for
 //                          what comes through the product with h. What it does not write of grads_before, columns and grad_own is zero.
 //   backward_traced(kept, arrived, output, before, grads, grads_before, columns)
@@ -51,6 +53,7 @@ template <class Cell>
 struct BuiltIn {
   static constexpr int kInputs = Cell::kGates, kGates = Cell::kGates, kStates = 1 + Cell::kHasCellState, kOwn = 0, kGiven = 0;
   static constexpr int kProducts = 1, kForwardRows = 0, kBackwardRows = 0, kForwardHeld = 0, kBackwardHeld = 0;
+  static constexpr int kForwardConstants = 0, kBackwardConstants = 0;
   static constexpr int kKept = Cell::kSaved, kRead = Cell::kSaved, kBefore = Cell::kBackwardReadsPrevious, kColumns = Cell::kGateGradients;
   static constexpr bool kReadsOutput = Cell::kBackwardReadsH;
   static constexpr ELMAN_INLINE int forward_phases(int) { return 1; }
@@ -65,8 +68,8 @@ struct BuiltIn {
   static constexpr ELMAN_INLINE int column(int i) { return i < kGates ? Cell::input_gate(i) : i; }
   static constexpr ELMAN_INLINE int recurrent(int gate) { return kColumns - kGates + gate; }
 
-  static ELMAN_INLINE void forward(Index<0>, Index<0>, const float* x, const float* r, const float*, const float*, const float* states, float* next, float* kept,
-                                   float*, float*) {
+  static ELMAN_INLINE void forward(Index<0>, Index<0>, const float*, const float* x, const float* r, const float*, const float*, const float* states, float* next,
+                                   float* kept, float*, float*) {
     constexpr int kSplit = Cell::kSplitGate, kValues = kGates > kKept ? kGates : kKept;
     float a[kValues], cell = states[kStates - 1];
 #pragma unroll
@@ -77,7 +80,7 @@ struct BuiltIn {
     for (int k = 0; k < kKept; ++k) kept[k] = a[k];
   }
 
-  static ELMAN_INLINE void backward(Index<0>, Index<0>, const float* kept, float output, const float* before, const float*, const float*, const float*,
+  static ELMAN_INLINE void backward(Index<0>, Index<0>, const float*, const float* kept, float output, const float* before, const float*, const float*, const float*,
                                     const float* grads, float* grads_before, float* columns, float*, float*, float*) {
     run(kept, before, grads, grads_before, columns,
         [&](float* a, float previous, float& carry) { Cell::backward(a, grads[0], output, previous, carry); });

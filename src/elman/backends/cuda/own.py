@@ -1,0 +1,105 @@
+"""Cells of one's own on the GPU, by their programs: which calls the kernels run, and the node of torch's graph that they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+
+from elman.backends.autograd import split
+from elman.backends.cuda import run, source
+from elman.backends.kernel_backend import cast, has_gradient, node_inputs, own_spans
+from elman.backends.program import autocast
+from elman.backends.program.lookup import program_of
+from elman.backends.program.node import ProgramRun
+from elman.backends.program.stand_in import NotRecordedError
+from elman.backends.reference import ReferenceBackend
+from elman.cells.cell import options_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman.backends.call import Saved
+    from elman.backends.cuda.shape import CellKernel
+    from elman.backends.spans import Spans
+    from elman.backends.stack import Stack
+
+_reference = ReferenceBackend()
+
+
+def refuses(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> str | None:
+    """Why the kernels do not run a cell of one's own, whatever its size and the device."""
+    if torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0:
+        return "does not run cells of your own in recorded calls"
+    if _get_tracing_state() is not None:
+        return "does not run a cell of your own under torch.jit.trace or torch.onnx.export"
+    if stack.members:
+        return "does not run ensembles of cells of your own"
+    if any(isinstance(option, Tensor) and not option.is_cpu for option in options_of(stack.cell).values()):
+        return "does not run a cell with an option that is a tensor on another device than the CPU"
+    autocasts = torch.is_autocast_enabled("cuda")
+    dtype = torch.float32 if x.dtype is torch.float32 and not autocasts else torch.bfloat16
+    try:
+        program = program_of(stack.cell, dtype, spans.draws is not None, units=stack.hidden_size)
+    except NotRecordedError as error:
+        return str(error)
+    if spans.batch_sizes is not None and (spans.step_inputs or spans.draws):
+        return "does not run a PackedSequence with step inputs or random numbers (lengths= does the same)"
+    return source.refuses(program) or (autocast.refusal(stack, x, states, params, spans) if autocasts else None)
+
+
+class _Run(NamedTuple):
+    """What is run, beside the tensors that can be differentiated: what ``program.node.Run`` is on the CPU."""
+
+    kernel: CellKernel
+    stack: Stack
+    spans: Spans
+    batch_first: bool
+    traced: bool = False
+
+    def forward(self, inputs: Sequence[Tensor], save: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Saved]:
+        x, *rest = inputs
+        states, spans, params = split(self.stack, self.spans, rest)
+        output, finals, saved = run.forward(self.stack, x, states, params, spans, self.batch_first, save, kernel=self.kernel)
+        return (output,), finals, saved
+
+    def backward(
+        self,
+        inputs: Sequence[Tensor],
+        output: Tensor,
+        saved: Saved,
+        arriving: Sequence[Tensor | None],
+        needs_grad: Sequence[bool],
+    ) -> Sequence[Tensor | None]:
+        x, *rest = inputs
+        states, spans, params = split(self.stack, self.spans, rest)
+        grad_output, *grad_finals = arriving
+        ends = (output, saved, grad_output, tuple(grad_finals), needs_grad)
+        return run.backward(self.stack, x, states, params, spans, self.batch_first, *ends, kernel=self.kernel)
+
+    def reference(self, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], spans: Spans) -> tuple[Tensor, ...]:
+        return _reference.run_as_laid_out(self.stack, x, states, params, spans, self.batch_first)
+
+
+def run_own(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """``Backend.run``, of a call that is not refused."""
+    if torch.is_autocast_enabled("cuda"):
+        # As on the CPU: the kernels compute in float32, and the results have the dtypes that the step gives.
+        every, last = autocast.result_dtypes(stack, x, states, params, spans)
+        with torch.autocast("cuda", enabled=False):
+            output, finals = run_own(stack, *cast(torch.float32, x, states, params, spans), batch_first)
+        return output.to(every[0]), tuple([final.to(dtype) for final, dtype in zip(finals, last, strict=False)])
+    batch_first = batch_first and spans.batch_sizes is None
+    if batch_first:
+        x = x.transpose(0, 1)
+    spans, inputs = node_inputs(x, states, params, spans)
+    kernel = run.kernel_of(stack, spans.draws is not None)
+    if has_gradient(inputs):
+        output, *finals = ProgramRun.apply(None, _Run(kernel, stack, own_spans(spans), batch_first), *inputs)  # type: ignore[no-untyped-call]
+    else:
+        output, finals, _ = run.forward(stack, x, states, params, spans, batch_first, save=False, kernel=kernel)
+    return output.transpose(0, 1) if batch_first else output, tuple(finals)
