@@ -1,0 +1,160 @@
+"""The emulator of the CUDA kernels itself: it finds what is wrong in a kernel, and its numbers are the hardware's."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor
+
+import cuda_emulator
+from elman.backends.cuda.plan import Number
+from test_cuda_emulated import ROUNDINGS, Network, Sample
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.skipif(cuda_emulator.unavailable_reason() is not None, reason=f"no emulator: {cuda_emulator.unavailable_reason()}"),
+    pytest.mark.usefixtures("poisoned"),
+]
+
+NETWORKS = {
+    exchange: Network("gru", Number.FLOAT32, exchange, sums, 8, hidden, 10, "whole", steps=10)
+    for exchange, sums, hidden in (("alone", "shared", 37), ("cluster", "split", 60), ("global", "split", 60))
+}
+NETWORKS["cluster of few threads"] = replace(NETWORKS["cluster"], sums="in registers", tile=16)
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_the_order_of_threads_and_messages_changes_no_bit(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = network.install(monkeypatch)
+    sample = Sample(network)
+    first = list(chain(*sample.run()))
+    for seed in range(1, 6):
+        for kernel in kernels:
+            kernel.seed = seed
+        assert all(map(torch.equal, chain(*sample.run()), first))
+
+
+# What is changed in the kernels' sources, whose kernels then are wrong, and how that shows.
+MUTATIONS = {
+    "an operand is not waited for": ("alone", r"wait_for_copies<kAhead>", "wait_for_copies<kAhead + 1>", "wrong"),
+    "an operand is waited for by its thread alone": ("alone", r"(wait_for_copies<kAhead>\(\);\s*)__syncthreads\(\);", r"\1", "wrong"),
+    "an operand overwrites another": ("cluster", r"kRing - 2", "kRing - 1", "wrong"),
+    "a state is read before it is there": ("alone", r"if constexpr \(kAlone\) __syncthreads\(\);", "", "wrong"),
+    "one slot": ("global", r"step & 1\b", "0", "wrong"),
+    "one slot and one barrier": ("cluster", r"step & 1\b", "0", "armed twice"),
+    "one phase": ("cluster", r"step >> 1 & 1", "0", "armed twice"),
+    "a barrier is not armed again": ("cluster", r"if \(threadIdx.x == 0\) barrier_expect\([^;]*;", "", "deadlock: .* wait for bytes"),
+    "a block starts before another is there": (
+        "cluster",
+        r"cluster_sync\(\);(\s*\}\s*#endif\s*\}\s*// Sends)",
+        r"\1",
+        "before its barrier",
+    ),
+    "a stage is sent before it is written": ("cluster", r"(Number::operand\(values\[v\]\);\s*)__syncwarp\(\);", r"\1", "wrong"),
+    "a stage is written before it is sent": ("cluster of few threads", r"__syncwarp\(\);(\s*#pragma unroll)", r"\1", "wrong"),
+    "a flag is not waited for": ("global", r"<= value\) \{\}", "< value) {}", "wrong"),
+    "a flag is waited for by a warp alone": ("global", r"(<= value\) \{\}\s*)__syncthreads\(\);", r"\1", "wrong"),
+    "a flag comes too early": ("global", r"(void publish_flag\([^)]*\) \{\s*)__syncthreads\(\);", r"\1", "wrong"),
+    "a flag never comes": ("global", r"store_release\(flag, value\)", "", "deadlock: .* wait for a flag"),
+    "an operand lies outside": ("alone", r"s % kRing\b", "s % kRing + 1", "outside of shared memory"),
+    "a warp's threads part": ("global", r"__syncwarp\(\);", "if (threadIdx.x % 2) __syncwarp();", "deadlock: .* wait for its warp"),
+}
+QUICK = ("an operand is not waited for", "one slot", "a barrier is not armed again", "a flag never comes")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in MUTATIONS])
+def test_a_wrong_kernel_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange, wrong, instead, _ = MUTATIONS[name]
+    network = NETWORKS[exchange]
+    changed = 0
+
+    def mutation(text: str) -> str:
+        nonlocal changed
+        text, count = re.subn(wrong, instead, text)
+        changed += count
+        return text
+
+    found = {outcome(network, seed, mutation) for seed in range(3)}
+    assert changed, "the sources have no such place"
+    assert any(re.search(MUTATIONS[name][3], each) for each in found), found
+
+
+def outcome(network: Network, seed: int, mutation: cuda_emulator.Mutation) -> str:
+    """What the emulator says of a network: what is wrong with the launch, "wrong" numbers, or nothing."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        network.install(monkeypatch, seed=seed, mutation=mutation)
+        sample = Sample(network)
+        try:
+            errors = sample.errors()
+        except AssertionError as error:
+            return str(error)
+    return "" if all(value <= ROUNDINGS[network.number] for value in errors.values()) else "wrong"
+
+
+# --- Translation and numbers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "call"),
+    [
+        ('asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));', "cvt_rn_bf16_f32(y, x);"),
+        ('asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");', "cp_async_wait_group(Pending);"),
+        ('asm volatile("a.b.c::d [%0], {%1}, [%2];" ::"r"(f(to, ")")),\n"r"(v.w[0])\n: "memory");', 'a_b_c_d(f(to, ")"), v.w[0]);'),
+        ('asm("a.b %0;\\nc.d %0, %1;" : "+f"(d[0]) : "l"(p ? p : q));', "a_b_then_c_d(d[0], p ? p : q);"),
+        (
+            'asm("{\\n"\n".reg .pred p;\\n"\n"on:\\n"\n"m.try.a::b p, [%0];\\n"\n"@!p bra on;\\n"\n"}" ::"r"(at));',
+            "m_try_a_b(at);",
+        ),
+    ],
+)
+def test_an_instruction_becomes_a_call(statement: str, call: str) -> None:
+    before, after = '{ f("asm"); ', " g(); }"
+    assert cuda_emulator.translated(before + statement + after) == f"{before}elman::emulated::ptx::{call}{after}"
+
+
+def test_numbers_are_converted_as_torch_converts_them(tmp_path: Path) -> None:
+    source = '#include "numbers.h"\nusing namespace elman::emulated;\n'
+    for name, argument, result in (
+        *(("to_bfloat16", "float", "unsigned short"), ("to_float16", "float", "unsigned short"), ("to_tf32", "float", "unsigned")),
+        *(("of_bfloat16", "unsigned short", "float"), ("of_float16", "unsigned short", "float")),
+    ):
+        loop = f"for (int i = 0; i < n; ++i) y[i] = {name}(x[i]);"
+        source += f'extern "C" void all_{name}(const {argument}* x, {result}* y, int n) {{ {loop} }}\n'
+    (tmp_path / "numbers.cpp").write_text(source, encoding="utf-8")
+    path = tmp_path / "numbers.so"
+    subprocess.run(
+        ["g++", "-std=c++20", "-O2", "-fPIC", "-shared", "-I", cuda_emulator.SOURCES, tmp_path / "numbers.cpp", "-o", path], check=True
+    )
+    library = ctypes.CDLL(str(path))
+
+    def converted(name: str, x: Tensor, dtype: torch.dtype) -> Tensor:
+        y = torch.empty(len(x), dtype=dtype)
+        getattr(library, f"all_{name}")(ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.data_ptr()), len(x))
+        return y
+
+    every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16)
+    for name, dtype in (("bfloat16", torch.bfloat16), ("float16", torch.float16)):
+        numbers = every.view(dtype).float()
+        assert same(converted(f"of_{name}", every, torch.float32), numbers)
+        finite = numbers[numbers.isfinite()].sort().values
+        halfway = (finite[1:].double() + finite[:-1].double()) / 2
+        x = torch.cat((numbers, halfway.float(), halfway.float().nextafter(torch.tensor(torch.inf)), -halfway.float()))
+        x = torch.cat((x, torch.randn(100000).exp() * torch.randn(100000), torch.tensor([65519.0, 65520.0, 1e-8, 3e38, torch.inf])))
+        assert same(converted(f"to_{name}", x, dtype).float(), x.to(dtype).float())
+    x = torch.randn(100000) * torch.randn(100000).exp()
+    mantissa, exponent = x.double().abs().frexp()
+    expected = torch.ldexp((mantissa * 2**11 + 0.5).floor(), exponent - 11) * x.sign()
+    assert same(converted("to_tf32", x, torch.float32), expected.float())
+
+
+def same(found: Tensor, expected: Tensor) -> bool:
+    return torch.equal(found.nan_to_num(nan=12345.0), expected.nan_to_num(nan=12345.0))

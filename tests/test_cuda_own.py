@@ -1,0 +1,270 @@
+"""Cells of one's own in calls as users make them, on the CUDA kernels, which run on the CPU (cuda_emulator.py); and which calls are refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import cuda_emulator
+import elman
+import own_cells
+from elman import zoo
+from elman.backends import registry
+from elman.backends.cuda import backend, compiler, launcher, own, run, source
+from elman.backends.cuda.backend import CudaBackend
+from elman.backends.cuda.plan import Number, choose
+from elman.backends.program.lookup import program_of
+from elman.backends.reference import ReferenceBackend
+from elman.backends.spans import Spans
+from elman.backends.stack import Stack
+from test_cuda_compiler import needs_nvrtc
+from test_cuda_kernels import DEVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+needs_emulator = pytest.mark.skipif(
+    cuda_emulator.unavailable_reason() is not None, reason=f"no emulator: {cuda_emulator.unavailable_reason()}"
+)
+pytestmark = pytest.mark.usefixtures("poisoned")
+T, B, I, H = 4, 5, 3, 20  # noqa: E741
+ROUNDINGS = 2.0**-24 * 200  # of sums of some hundred numbers of about 1
+
+
+@pytest.fixture
+def on_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call of the test runs on the emulated kernels."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    cuda_emulator.install(monkeypatch)
+    monkeypatch.setattr(registry, "BACKENDS", (CudaBackend(), ReferenceBackend()))
+
+
+def results(module: Any, x: Tensor, backends: Sequence[Any], monkeypatch: pytest.MonkeyPatch, **call: Any) -> list[Tensor]:
+    """The output, the final states and the gradients of x and of all parameters."""
+    with monkeypatch.context() as changed:
+        changed.setattr(registry, "BACKENDS", tuple(backends))
+        x = x.clone().requires_grad_()
+        output, finals = module(x, **call)
+        every = [output, *(finals if isinstance(finals, tuple) else (finals,))]
+        total = torch.stack([(each * torch.cos(torch.arange(each.numel())).view(each.shape)).sum() for each in every]).sum()
+        gradients = torch.autograd.grad(total, [x, *module.parameters()], allow_unused=True)
+        return [each.detach() for each in every] + [torch.zeros(1) if each is None else each for each in gradients]
+
+
+def check(cell: elman.Cell, monkeypatch: pytest.MonkeyPatch, *, steps: int = T, **options: Any) -> None:
+    torch.manual_seed(0)
+    module = elman.Recurrent(cell, I, H, **options)
+    sizes = (B, steps) if options.get("batch_first") else (steps, B)
+    x = torch.randn(*sizes, I)
+    given = {name: torch.rand(*sizes, *([H] if size else [])) for name, size in cell.step_inputs.items()}
+    found = results(module, x, [CudaBackend()], monkeypatch, **given)
+    exact = {name: each.double() for name, each in given.items()}
+    expected = results(module.double(), x.double(), [ReferenceBackend()], monkeypatch, **exact)
+    for one, other in zip(found, expected, strict=True):
+        assert float((one.double() - other).norm()) <= ROUNDINGS * max(1.0, float(other.norm()))
+
+
+class _OfTwoProducts(elman.Cell):
+    gates = ("n", "f")
+    states = ("h", "c")
+
+
+class EarlyState(_OfTwoProducts):
+    """The second state is known before the last product."""
+
+    def step(self, x, r, s, p):
+        c = torch.tanh(s.c + x.n)
+        return torch.tanh(r("n", c) + s.c) + 0 * r.f, c
+
+
+class EarlyGradient(_OfTwoProducts):
+    """The gradient of the second state is known before that of the last product's factor."""
+
+    def step(self, x, r, s, p):
+        f = torch.sigmoid(x.f + r.f)
+        return torch.tanh(x.n + r("n", f * s.h) + s.c), f
+
+
+class EarlyParameter(elman.Cell):
+    """So is a parameter's."""
+
+    gates = ("n", "f")
+    parameters = {"b": "H"}  # noqa: RUF012
+
+    def step(self, x, r, s, p):
+        return torch.tanh(p.b + x.n + r("n", torch.sigmoid(x.f + r.f) * s.h))
+
+
+class NoProductOfH(elman.Cell):
+    """Both gates multiply a factor, none h; and the last gate comes first."""
+
+    gates = ("a", "b")
+
+    def step(self, x, r, s, p):
+        v = torch.tanh(x.b + s.h)
+        w = torch.sigmoid(r("b", v))
+        return torch.tanh(x.a + r("a", v * w)) + 0.5 * w
+
+
+class OddPadding(elman.Cell):
+    """What a unit without parameters computes is no number."""
+
+    gates = ("a",)
+    parameters = {"scale": "H"}  # noqa: RUF012
+
+    def init(self, name: str, tensor: Tensor) -> bool:
+        if name == "scale":
+            tensor.fill_(2.0)
+        return name == "scale"
+
+    def step(self, x, r, s, p):
+        return torch.tanh((x.a + r.a) / p.scale)
+
+
+class Softmax(elman.Cell):
+    """The largest number of a sequence, and sums, over the units."""
+
+    gates = ("a", "b")
+
+    def step(self, x, r, s, p):
+        return torch.softmax(x.a + r.a, -1) * torch.tanh(x.b + r.b) + 0.5 * s.h
+
+
+@needs_emulator
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize("cell", [EarlyState, EarlyGradient, EarlyParameter, NoProductOfH, OddPadding, Softmax])
+def test_odd_steps_are_the_references(cell: type[elman.Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+    check(cell(), monkeypatch)
+
+
+@needs_emulator
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize("cell", zoo.CELLS)
+@pytest.mark.slow
+def test_every_cell_of_the_zoo_is_the_references(cell: type[elman.Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+    check(cell(), monkeypatch, num_layers=2, bidirectional=True, batch_first=True)
+
+
+@needs_emulator
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"batch_first": True}, {"bias": False}, {"recompute": True}, {"learn_initial_state": True}],
+    ids=lambda each: "".join(each),
+)
+def test_calls_are_the_references(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    check(own_cells.Decay(), monkeypatch, **options)
+    check(own_cells.Gru2014(), monkeypatch, steps=1, **options)
+
+
+@needs_emulator
+@pytest.mark.usefixtures("on_kernels")
+def test_an_option_that_changes_after_a_call_leaves_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = elman.Recurrent(zoo.LeakyRNN(alpha=0.5), I, H), torch.randn(T, B, I)
+    gradients = []
+    for after in (0.5, 0.9):
+        module.stack.cell.alpha = 0.5
+        output, _ = module(x)
+        module.stack.cell.alpha = after
+        gradients.append(torch.autograd.grad(output.sum(), list(module.parameters())))
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+@needs_emulator
+@pytest.mark.usefixtures("on_kernels")
+def test_a_gradient_is_differentiated_and_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = elman.Recurrent(own_cells.Gru2014(), I, H), torch.randn(T, B, I, requires_grad=True)
+    output, _ = module(x)
+    first, again = (torch.autograd.grad(output.sum(), x, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, again)
+    (gradient,) = torch.autograd.grad(output.square().sum(), x, create_graph=True)
+    assert torch.autograd.grad(gradient.square().sum(), x)[0].isfinite().all()
+
+
+def test_constants_are_no_part_of_a_kernel() -> None:
+    stacks = [Stack(zoo.LeakyRNN(alpha=alpha), I, H) for alpha in (0.25, 0.75)]
+    one, other = map(run.kernel_of, stacks)
+    assert one.shape is other.shape
+    assert one.forward != other.forward
+
+
+# --- What is refused ------------------------------------------------------------------------------------------------------
+
+
+def refusal(cell: elman.Cell, x: Tensor | None = None, spans: Spans | None = None) -> str | None:
+    stack = Stack(cell, I, H)
+    params = [torch.zeros(shape) for shape in stack.shapes]
+    return own.refuses(stack, torch.zeros(T, B, I) if x is None else x, None, params, spans or Spans())
+
+
+class AsksDtype(elman.Cell):
+    gates = ("a",)
+
+    def step(self, x, r, s, p):
+        return torch.tanh(x.a + r.a) * (1.0 if s.h.dtype is torch.float32 else 2.0)
+
+
+class NoInput(elman.Cell):
+    gates = ("a",)
+    input_gates = ()
+
+    def step(self, x, r, s, p):
+        return torch.tanh(r.a)
+
+
+class ManyStates(elman.Cell):
+    gates = ("a",)
+    states = tuple(f"s{number}" for number in range(60))
+
+    def step(self, x, r, s, p):
+        return tuple(torch.tanh(x.a + r.a) * getattr(s, name) for name in self.states)
+
+
+def test_what_the_kernels_do_not_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refusal(own_cells.Gru2014()) is None
+    assert refusal(AsksDtype()) is None
+    for dtype in (torch.bfloat16, torch.float16):
+        assert "asks for dtypes" in str(refusal(AsksDtype(), torch.zeros(T, B, I, dtype=dtype)))
+    assert "without input gates" in str(refusal(NoInput()))
+    leaky = zoo.LeakyRNN()
+    leaky.alpha = torch.zeros((), device="meta")
+    assert "tensor on another device" in str(refusal(leaky))
+    packed = Spans(batch_sizes=torch.tensor([2, 1]), step_inputs=(torch.zeros(2, 2),) * 2)
+    assert "PackedSequence" in str(refusal(own_cells.Decay(), torch.zeros(3, I), packed))
+    monkeypatch.setattr(own, "_get_tracing_state", lambda: object())
+    assert "torch.jit.trace" in str(refusal(own_cells.Gru2014()))
+
+
+def test_what_a_device_has_no_room_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "unavailable_reason", lambda: None)
+    monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["sm_80"])
+    backend._refuses_shape.cache_clear()
+    shape = run.kernel_of(Stack(own_cells.Gru2014(), I, H)).shape
+    assert backend._refuses_shape(shape, 64, Number.BFLOAT16, 0) is None
+    assert "has no plan" in str(backend._refuses_shape(shape, 4096, Number.BFLOAT16, 0))
+    wide = run.kernel_of(Stack(ManyStates(), I, H)).shape
+    assert "so many states" in str(backend._refuses_shape(wide, 64, Number.BFLOAT16, 0))
+    backend._refuses_shape.cache_clear()
+
+
+# --- Without an emulator: the compiler ------------------------------------------------------------------------------------
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("target", DEVICES)
+@pytest.mark.parametrize("cell", zoo.CELLS)
+@pytest.mark.slow
+def test_every_cell_of_the_zoo_compiles_for_every_target(cell: type[elman.Cell], target: str) -> None:
+    program = program_of(cell(), torch.float32, bool(cell.draws), units=128)
+    assert source.refuses(program) is None
+    shape = source.kernel_of(program, cell.__name__).shape
+    number = list(Number)[(zoo.CELLS.index(cell) + list(DEVICES).index(target)) % 4]
+    for is_backward in (False, True):
+        plan = choose(shape, is_backward, number, 128, 16, 1, bool(zoo.CELLS.index(cell) % 2), DEVICES[target])[0]
+        used = compiler.usage("scan", target, plan.defines, plan.entry)["scan"]
+        assert used.spill_stores <= 160
+        assert used.registers <= min(255, DEVICES[target].registers // plan.threads)
