@@ -1,4 +1,4 @@
-"""Cells of one's own in calls as users make them, on the CUDA kernels, which run on the CPU (cuda_emulator.py); and which calls are refused."""
+"""Cells of one's own in calls as users make them, on the emulated CUDA kernels (cuda_emulator.py); and which calls are refused."""
 
 from __future__ import annotations
 
