@@ -13,7 +13,7 @@ from elman import zoo
 from elman.backends import registry
 from elman.backends.cuda import launcher
 from elman.backends.reference import ReferenceBackend
-from test_cuda_layers import ROUNDING, error, new
+from test_cuda_layers import ROUNDING, assert_a_graph_replays, error, new
 
 pytestmark = pytest.mark.skipif(launcher.unavailable_reason() is not None, reason=f"no kernel can run: {launcher.unavailable_reason()}")
 
@@ -91,19 +91,7 @@ def test_autocast_gives_the_dtypes_of_the_step() -> None:
 
 
 def test_a_cuda_graph_replays_it() -> None:
-    net, x = elman.Recurrent(Attention(), 64, 128, device="cuda", dtype=torch.bfloat16), new(50, 8, 64)
-    with torch.no_grad():
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            net(x)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = net(x)[0]
-        x.copy_(torch.randn_like(x))
-        graph.replay()
-        assert torch.equal(output, net(x)[0])
+    assert_a_graph_replays(elman.Recurrent(Attention(), 64, 128, device="cuda", dtype=torch.bfloat16), new(50, 8, 64))
 
 
 def test_a_compiled_network_is_right() -> None:
