@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from itertools import groupby
+from struct import pack, unpack
 from typing import TYPE_CHECKING
-
-import torch
 
 from elman.backends.cuda.phases import Phase, phases_of
 from elman.backends.cuda.shape import CellKernel, CellShape
 from elman.backends.program.program import Opcode, Role
+from elman.backends.program.remembered import remember
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from elman.backends.program.program import Code, Operand, Program
 
@@ -25,7 +26,7 @@ def refuses(program: Program) -> str | None:
     return None
 
 
-_shapes: dict[tuple[object, ...], CellShape] = {}
+_shapes: dict[Hashable, CellShape] = {}
 
 
 def kernel_of(program: Program, name: str) -> CellKernel:
@@ -40,7 +41,10 @@ def kernel_of(program: Program, name: str) -> CellKernel:
     if found is None:
         made = _made(program, name)
         key = tuple(getattr(made, each.name) for each in fields(made))
-        shape = _shapes.setdefault(key, made)
+        shape = _shapes.get(key)
+        if shape is None:
+            shape = made
+            remember(_shapes, key, made)
         found = program.__dict__["cuda"] = CellKernel(shape, *(tuple(map(_as_float, code.constants)) for code in _codes(program)))
     return found
 
@@ -51,8 +55,11 @@ def _codes(program: Program) -> tuple[Code, Code]:
 
 
 def _as_float(number: float) -> float:
-    """Beyond float32's range infinity, as a conversion gives it."""
-    return float(torch.tensor(number, dtype=torch.float32))
+    """The nearest number of float32; beyond its range infinity."""
+    try:
+        return float(unpack("f", pack("f", number))[0])
+    except OverflowError:
+        return math.copysign(math.inf, number)
 
 
 def _made(program: Program, name: str) -> CellShape:
