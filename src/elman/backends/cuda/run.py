@@ -296,17 +296,17 @@ def _directions(
 ) -> list[layer.Direction]:
     """A layer's directions."""
     stack_directions = []
+    has_products = "weight_hh" in stack.kinds
     for k in range(index * stack.num_directions, (index + 1) * stack.num_directions):
         each = map(dense, params[k * stack.tensors_per_direction : (k + 1) * stack.tensors_per_direction])
-        named = dict(zip(stack.kinds, each, strict=True))
-        w_hh = named.get("weight_hh")
+        w_ih, w_hh = next(each), next(each) if has_products else None
+        b_ih, b_hh = next(each) if stack.bias else None, next(each) if stack.bias and has_products else None
+        own = tuple([_for_each_unit(parameter, stack.hidden_size) for parameter in each])
         if w_hh is not None and w_hh.data_ptr() % _ALIGNMENT:  # a view into somebody's flat parameters
             w_hh = w_hh.clone()
-        biases = named.get("bias_ih"), named.get("bias_hh")
-        own = tuple([_for_each_unit(named[name], stack.hidden_size) for name in stack.cell.parameters])
         initial = () if states is None else tuple([dense(state[k]) for state in states])
         fresh = () if spans.fresh is None else tuple([dense(state[k]) for state in spans.fresh])
-        stack_directions.append(layer.Direction(named["weight_ih"], w_hh, *biases, own, given[k], initial, fresh))
+        stack_directions.append(layer.Direction(w_ih, w_hh, b_ih, b_hh, own, given[k], initial, fresh))
     return stack_directions
 
 
