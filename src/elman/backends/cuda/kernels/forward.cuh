@@ -24,8 +24,8 @@ struct ForwardCall {
   Rows projected, output;
   int tiles;        // groups of a direction
   int first_group;  // of this launch
-  void* mailbox;   // through global memory: of each group, for each product, [2][kTile][kPadded], and for sums over units
-  u32* flags;      // of each group, for each product and for sums over units, [kBlocks]; zeros
+  void* mailbox;    // through global memory: of each group, for each product, [2][kTile][kPadded], and for sums over units
+  u32* flags;       // of each group, for each product and for sums over units, [kBlocks]; zeros
   ForwardDirection<Step> direction[2];
   float constants[at_least_one(Step::kForwardConstants)];
 };
