@@ -239,16 +239,15 @@ def test_what_the_kernels_do_not_run_is_refused(monkeypatch: pytest.MonkeyPatch)
     assert "torch.jit.trace" in str(refusal(own_cells.Gru2014()))
 
 
+@needs_nvrtc  # which knows what it compiles for a device
 def test_what_a_device_has_no_room_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "unavailable_reason", lambda: None)
     monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["sm_80"])
-    backend._refuses_shape.cache_clear()
-    shape = run.kernel_of(Stack(own_cells.Gru2014(), I, H)).shape
-    assert backend._refuses_shape(shape, 64, Number.BFLOAT16, 0) is None
-    assert "has no plan" in str(backend._refuses_shape(shape, 4096, Number.BFLOAT16, 0))
-    wide = run.kernel_of(Stack(ManyStates(), I, H)).shape
-    assert "so many states" in str(backend._refuses_shape(wide, 64, Number.BFLOAT16, 0))
-    backend._refuses_shape.cache_clear()
+    refuses = backend._refuses_shape.__wrapped__
+    shape, wide = (run.kernel_of(Stack(cell, I, H)).shape for cell in (own_cells.Gru2014(), ManyStates()))
+    assert refuses(shape, 64, Number.BFLOAT16, 0) is None
+    assert "has no plan" in str(refuses(shape, 4096, Number.BFLOAT16, 0))
+    assert "so many states" in str(refuses(wide, 64, Number.BFLOAT16, 0))
 
 
 # --- Without an emulator: the compiler ------------------------------------------------------------------------------------
