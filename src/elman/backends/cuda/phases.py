@@ -47,12 +47,11 @@ class _Value:
     place: str
 
 
-def phases_of(code: Code, places: Mapping[Operand, str], added: Role | None = None) -> tuple[list[list[Phase]], int]:
+def phases_of(code: Code, places: Mapping[Operand, str]) -> tuple[list[list[Phase]], int]:
     """The phases of each stage, and how many numbers are held.
 
     Args:
         places: the C++ of each operand but those of scratch; of what is not there, an instruction writes nothing.
-        added: a role whose places are added to, not overwritten.
     """
     made: dict[Operand, _Value] = {}
     phases: list[Phase] = []
@@ -100,9 +99,9 @@ def phases_of(code: Code, places: Mapping[Operand, str], added: Role | None = No
                 phases[phase].lines.append(f"const float {name} = {expression};")
             key = code.operands[to]
             place = places.get(key, "")
-            made[key] = _Value(phase, name, "" if key[0] is added else place)
+            made[key] = _Value(phase, name, place)
             if place:
-                phases[phase].lines.append(f"{place} {'+=' if key[0] is added else '='} {name};")
+                phases[phase].lines.append(f"{place} = {name};")
         stages.append(phases[first:])
     return stages, held
 

@@ -113,8 +113,7 @@ def _made(program: Program, name: str) -> CellShape:
 
 def _runs(program: Program, recurrent_at: int) -> tuple[tuple[int, int, int], ...]:
     """``CellShape.runs`` of gates whose gradients begin at this column."""
-    # A gate that the step does not read is in no product; its gradients are zeros.
-    of_gate = [next((j for j, gates in enumerate(program.products) if gate in gates), 0) for gate in range(program.recurrents)]
+    of_gate = [next(j for j, gates in enumerate(program.products) if gate in gates) for gate in range(program.recurrents)]
     runs = [(j, list(gates)) for j, gates in groupby(range(program.recurrents), of_gate.__getitem__)]
     return tuple((j, recurrent_at + gates[0], recurrent_at + gates[-1] + 1) for j, gates in runs)
 

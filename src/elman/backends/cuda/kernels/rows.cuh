@@ -35,7 +35,7 @@ struct RowSums {  // of up to `Rows` numbers at once
     }
   }
 
-  // numbers: of each of the thread's items, in; the sums of their sequences out, or the largest where `maxima` has the number's bit. All threads take part.
+  // numbers: of each of the thread's items, in; the sums of their sequences out, or the largest where `maxima` has the number's bit. All threads call it.
   // is_real(e): whether an item is a unit of the network.
   template <class Real>
   ELMAN_INLINE void reduce(float (&numbers)[I::kCount][Rows > 0 ? Rows : 1], int maxima, Real is_real) {
