@@ -16,7 +16,6 @@ from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun
 from elman.backends.program.stand_in import NotRecordedError
 from elman.backends.reference import ReferenceBackend
-from elman.cells.cell import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +36,6 @@ def refuses(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: 
         return "does not run a cell of your own under torch.jit.trace or torch.onnx.export"
     if stack.members:
         return "does not run ensembles of cells of your own"
-    if any(isinstance(option, Tensor) and not option.is_cpu for option in options_of(stack.cell).values()):
-        return "does not run a cell with an option that is a tensor on another device than the CPU"
     autocasts = torch.is_autocast_enabled("cuda")
     dtype = torch.float32 if x.dtype is torch.float32 and not autocasts else torch.bfloat16
     try:
@@ -57,7 +54,6 @@ class _Run(NamedTuple):
     stack: Stack
     spans: Spans
     batch_first: bool
-    traced: bool = False
 
     def forward(self, inputs: Sequence[Tensor], save: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Saved]:
         x, *rest = inputs
@@ -92,7 +88,7 @@ def run_own(
         every, last = autocast.result_dtypes(stack, x, states, params, spans)
         with torch.autocast("cuda", enabled=False):
             output, finals = run_own(stack, *cast(torch.float32, x, states, params, spans), batch_first)
-        return output.to(every[0]), tuple([final.to(dtype) for final, dtype in zip(finals, last, strict=False)])
+        return output.to(every[0]), autocast.in_dtypes(last, finals)
     batch_first = batch_first and spans.batch_sizes is None
     if batch_first:
         x = x.transpose(0, 1)

@@ -56,6 +56,11 @@ def result_dtypes(
     return together, found[count - 1]
 
 
+def in_dtypes(dtypes: Sequence[torch.dtype], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """States, or gates, in the first of these dtypes."""
+    return tuple([state.to(dtype) for state, dtype in zip(states, dtypes[: len(states)], strict=True)])
+
+
 def _first_steps(stack: Stack, x: Tensor, states: Sequence[Tensor] | None, params: Sequence[Tensor], spans: Spans) -> tuple[Dtypes, ...]:
     """What each step gives, until the steps give the same; nothing if that is not known."""
     cell, each = stack.cell, stack.tensors_per_direction

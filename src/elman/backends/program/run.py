@@ -58,7 +58,7 @@ def run(
         every, last = autocast.result_dtypes(stack, x, states, params, spans)
         with torch.autocast("cpu", enabled=False):
             output, finals = run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
-        return output.to(every[0]), _as(last, finals)
+        return output.to(every[0]), autocast.in_dtypes(last, finals)
     if x.dtype is torch.bfloat16:
         output, finals = run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
         return output.bfloat16(), tuple([final.bfloat16() for final in finals])
@@ -113,15 +113,10 @@ def _trace_under_autocast(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | 
     others, gates = tuple(traced.states.values()), tuple(traced.gates.values())
     return Traced(
         traced.hidden.to(every[0]),
-        _as(last, traced.finals),
-        dict(zip(traced.states, _as(every[1:count], others), strict=True)),
-        dict(zip(traced.gates, _as(every[count:], gates), strict=True)),
+        autocast.in_dtypes(last, traced.finals),
+        dict(zip(traced.states, autocast.in_dtypes(every[1:count], others), strict=True)),
+        dict(zip(traced.gates, autocast.in_dtypes(every[count:], gates), strict=True)),
     )
-
-
-def _as(dtypes: Sequence[torch.dtype], states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """States, or gates, in the first of these dtypes."""
-    return tuple([state.to(dtype) for state, dtype in zip(states, dtypes[: len(states)], strict=True)])
 
 
 def run_unchecked(
