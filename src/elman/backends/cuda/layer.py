@@ -219,7 +219,7 @@ def _parameter_gradients(
         return (grad_w_ih,) if grad_b_ih is None else (grad_w_ih, grad_b_ih)
     grad_w_hh = torch.empty_like(w_hh)
     runs = [(j, begin * hidden, end * hidden) for j, begin, end in shape.runs]
-    multiplied = list(_multiplied(shape, hidden, batch, direction, output, kept, batch_first, index))
+    multiplied = {j: _multiplied(shape, j, hidden, batch, direction, output, kept, batch_first, index) for j in {run[0] for run in runs}}
     at = 0
     for j, begin, end in runs:
         states, states_at, states_pitch, skipped = multiplied[j]
@@ -237,26 +237,33 @@ def _parameter_gradients(
 
 
 def _multiplied(
-    shape: CellShape, hidden: int, batch: Batch, direction: Direction, output: Tensor, kept: Tensor | None, batch_first: bool, index: int
-) -> Iterator[tuple[Tensor, int, int, int]]:
-    """What each product multiplied at each step: numbers, where they begin, the pitch of their rows, and how many rows are left out, of the
+    shape: CellShape,
+    j: int,
+    hidden: int,
+    batch: Batch,
+    direction: Direction,
+    output: Tensor,
+    kept: Tensor | None,
+    batch_first: bool,
+    index: int,
+) -> tuple[Tensor, int, int, int]:
+    """What product j multiplied at each step: numbers, where they begin, the pitch of their rows, and how many rows are left out, of the
     direction's first step, since they are zeros.
     """
+    if j:
+        assert kept is not None
+        at = shape.factors_at[j - 1]
+        if batch.lengths is None or batch.offsets is not None:
+            return kept, index * kept.stride(0) + at * hidden, shape.kept * hidden, 0
+        of_steps = kept[index].view(batch.steps, batch.sequences, shape.kept, hidden)[:, :, at]
+        return batch.without_padding(of_steps, False).contiguous(), 0, hidden, 0
     # The state before a step: where nothing else comes between, the output of the step that was run before it. A first step's is zeros.
     if batch.is_whole and not direction.initial and not batch_first:
         pitch = output.shape[-1]
-        yield output, batch.sequences * pitch + hidden if index else 0, pitch, batch.sequences
-    else:
-        own = output if output.shape[-1] == hidden else output[..., index * hidden : (index + 1) * hidden]
-        initial, fresh = (parts[0] if parts else None for parts in (direction.initial, direction.fresh))
-        yield batch.states_before(own, initial, fresh, batch_first, bool(index)), 0, hidden, 0
-    for at in shape.factors_at:
-        assert kept is not None
-        if batch.lengths is not None and batch.offsets is None:
-            of_steps = kept[index].view(batch.steps, batch.sequences, shape.kept, hidden)[:, :, at]
-            yield batch.without_padding(of_steps, False).contiguous(), 0, hidden, 0
-        else:
-            yield kept, index * kept.stride(0) + at * hidden, shape.kept * hidden, 0
+        return output, batch.sequences * pitch + hidden if index else 0, pitch, batch.sequences
+    own = output if output.shape[-1] == hidden else output[..., index * hidden : (index + 1) * hidden]
+    initial, fresh = (parts[0] if parts else None for parts in (direction.initial, direction.fresh))
+    return batch.states_before(own, initial, fresh, batch_first, bool(index)), 0, hidden, 0
 
 
 def _addresses(tensors: Sequence[Tensor], count: int) -> list[int]:

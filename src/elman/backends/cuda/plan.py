@@ -179,7 +179,6 @@ class Plan:
             "rows.cuh",
             "step.cuh",
             "stages.cuh",
-            *self.shape.headers,
             f"{kind}.cuh",
         )
         size = structs.layout(self.shape, self.is_backward).size

@@ -137,6 +137,7 @@ def backward(
         if states is not None or batch.reset is not None:
             starts = x.new_empty((stack.num_layers, places, count, directions, batch.sequences, stack.hidden_size), dtype=torch.float32)
         needs_parameters = any(needs_grad[-len(params) :])
+        needs_step_inputs = any(needs_grad[-len(params) - len(shape.step_inputs) : -len(params)])
         gradients: list[Tensor] = []
         of_step_inputs: list[Tensor] = []
         grad: Tensor | None = grad_output
@@ -177,7 +178,7 @@ def backward(
             if grad is not None and batch.offsets is None:
                 grad = grad.view(batch.steps, batch.sequences, -1)
             gradients = [each for direction in parameters for each in direction] + gradients
-            if grad_step_inputs is not None:
+            if grad_step_inputs is not None and needs_step_inputs:
                 of_step_inputs.append(grad_step_inputs.sum(0))
         results: list[Tensor | None] = [grad.transpose(0, 1) if grad is not None and batch.batch_first else grad]
         if states is not None:
@@ -188,7 +189,9 @@ def backward(
             if starts is not None and batch.reset is not None:
                 fresh_grads = [starts[:, 1, k].sum(2).flatten(0, 1).to(x.dtype) for k in range(count)]
             results += [torch.zeros_like(state) if each is None else each for state, each in zip(spans.fresh, fresh_grads, strict=True)]
-        if of_step_inputs:
+        if not needs_step_inputs:
+            results += [None] * len(shape.step_inputs)
+        else:
             added = sum(of_step_inputs[1:], of_step_inputs[0]).view(batch.steps, batch.sequences, -1, stack.hidden_size)
             results += [each if of_units else each.sum(-1) for each, of_units in zip(added.unbind(2), shape.step_inputs, strict=True)]
         results += gradients if needs_parameters else [None] * len(params)

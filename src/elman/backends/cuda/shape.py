@@ -14,8 +14,7 @@ class CellShape:
 
     Attributes:
         name: for messages.
-        headers: of csrc/cells and kernels, which the source needs.
-        source: C++, which declares ``Step``.
+        source: C++, which declares ``Step``, after all headers of the kernels.
         inputs, gates: parts of x, of products: vectors of H numbers, rows of W_ih and W_hh.
         products: the gates of each, of h first, which may have none; then of factors, which stages of the step make.
         states: how many.
@@ -38,7 +37,6 @@ class CellShape:
     """
 
     name: str
-    headers: tuple[str, ...]
     source: str
     inputs: int
     gates: int
@@ -107,8 +105,7 @@ def _built_in(name: str, weight: float, split_gate: int | None, reads_output: bo
     runs = ((0, 0, gates),) if split_gate is None else ((0, 0, split_gate), (0, gates, gates + 1))
     return CellShape(
         name=name,
-        headers=(f"{header}.h",),
-        source=f"using Step = elman::cuda::BuiltIn<elman::cuda::{cell.__name__}<float>>;\n",
+        source=f'#include "{header}.h"\n' + f"using Step = elman::cuda::BuiltIn<elman::cuda::{cell.__name__}<float>>;\n",
         inputs=gates,
         gates=gates,
         products=(tuple(range(gates)),),

@@ -76,7 +76,6 @@ def _made(program: Program, name: str) -> CellShape:
     step_inputs_at = recurrent_at + program.recurrents
     shape = CellShape(
         name=name,
-        headers=(),
         source="",
         inputs=program.inputs,
         gates=program.recurrents,
@@ -133,13 +132,6 @@ def _copied(code: Code) -> set[int]:
 
 def _struct(shape: CellShape, recurrent_at: int, training: _Stages, gradient: _Stages) -> str:
     (of_training, held), (of_gradient, grad_held) = training, gradient
-    forward = backward = ""
-    for stage, phases in enumerate(of_training):
-        for index, phase in enumerate(phases):
-            forward += _FORWARD.format(stage=stage, phase=index, body="".join(f"    {line}\n" for line in phase.lines))
-    for stage, phases in enumerate(of_gradient):
-        for index, phase in enumerate(phases):
-            backward += _BACKWARD.format(stage=stage, phase=index, body="".join(f"    {line}\n" for line in phase.lines))
     gate_of = [f"({_choice(gates, 'i')})" for gates in shape.products]
     return f"""namespace elman::cuda {{
 struct Step {{
@@ -160,7 +152,7 @@ struct Step {{
   static constexpr ELMAN_INLINE int backward_phases(int i) {{ return {_choice(list(map(len, of_gradient)), "i")}; }}
   static constexpr ELMAN_INLINE int forward_maxima(int j, int phase) {{ return {_maxima(of_training, "j")}; }}
   static constexpr ELMAN_INLINE int backward_maxima(int i, int phase) {{ return {_maxima(of_gradient, "i")}; }}
-{forward}{backward}}};
+{_functions(_FORWARD, of_training)}{_functions(_BACKWARD, of_gradient)}}};
 }}
 using elman::cuda::Step;
 """
@@ -181,6 +173,15 @@ _BACKWARD = """  static ELMAN_INLINE void backward(Index<{stage}>, Index<{phase}
 _Stages = tuple[list[list[Phase]], int]
 
 
+def _functions(template: str, stages: list[list[Phase]]) -> str:
+    """A function for each phase of each stage."""
+    return "".join(
+        template.format(stage=stage, phase=index, body="".join(f"    {line}\n" for line in phase.lines))
+        for stage, phases in enumerate(stages)
+        for index, phase in enumerate(phases)
+    )
+
+
 def _training(program: Program, shape: CellShape) -> _Stages:
     """The phases forward, and how many numbers they hold."""
     places = {
@@ -188,23 +189,15 @@ def _training(program: Program, shape: CellShape) -> _Stages:
         Role.RECURRENT: "r[{}]",
         Role.STATE: "states[{}]",
         Role.NEW_STATE: "next[{}]",
-        Role.SAVED: "kept[{}]",
-        Role.FACTOR: "kept[{}]",
     }
-    of_operand = _places(program.training, shape, places)
-    stages, held = phases_of(program.training, of_operand)
-    keeps = [f"kept[{at}] = next[{state}];" for state, at in enumerate(shape.kept_at, 1) if at >= 0]
-    stages[-1][-1].lines += keeps
+    stages, held = phases_of(program.training, _places(program.training, shape, places, {}))
+    stages[-1][-1].lines += [f"kept[{at}] = next[{state}];" for state, at in enumerate(shape.kept_at, 1) if at >= 0]
     return stages, held
 
 
 def _gradient(program: Program, shape: CellShape, recurrent_at: int, shares: bool) -> _Stages:
     """The phases backward. Where the parts of x share the columns of the gates, nothing is written for them."""
     places = {
-        Role.STATE: "before[{}]",
-        Role.NEW_STATE: "kept[{}]",
-        Role.SAVED: "kept[{}]",
-        Role.FACTOR: "kept[{}]",
         Role.GRAD_NEW_STATE: "grads[{}]",
         Role.GRAD_STATE: "grads_before[{}]",
         Role.GRAD_INPUT: "" if shares else "columns[{}]",
@@ -213,26 +206,25 @@ def _gradient(program: Program, shape: CellShape, recurrent_at: int, shares: boo
         Role.GRAD_OWN: "grad_own[{}]",
         Role.GRAD_FACTOR: "grad_factors[{}]",
     }
-    return phases_of(program.backward, _places(program.backward, shape, places))
+    of_states = {
+        **{(Role.STATE, state): f"before[{index}]" for index, state in enumerate(shape.before)},
+        **{(Role.NEW_STATE, state): f"kept[{at}]" for state, at in enumerate(shape.kept_at, 1)},
+        (Role.NEW_STATE, 0): "output",
+    }
+    return phases_of(program.backward, _places(program.backward, shape, places, of_states))
 
 
-def _places(code: Code, shape: CellShape, places: dict[Role, str]) -> dict[Operand, str]:
-    """The C++ of each operand that is not scratch."""
+def _places(code: Code, shape: CellShape, places: dict[Role, str], of_states: dict[Operand, str]) -> dict[Operand, str]:
+    """The C++ of each operand that is not scratch: of a role, but for states that lie elsewhere."""
     places = places | {
         Role.STEP_INPUT: "given[{}]",
         Role.DRAW: f"given[{len(shape.step_inputs)} + {{}}]",
         Role.OWN: "own[{}]",
+        Role.SAVED: "kept[{}]",
     }
-    found = {operand: places[operand[0]].format(operand[1]) for operand in code.operands if operand[0] in places}
-    for operand in found:
-        role, index = operand
-        if role is Role.FACTOR:
-            found[operand] = f"kept[{shape.factors_at[index]}]"
-        elif places[role] == "before[{}]":
-            found[operand] = f"before[{shape.before.index(index)}]"
-        elif role is Role.NEW_STATE and places[role] == "kept[{}]":
-            found[operand] = f"kept[{shape.kept_at[index - 1]}]" if index else "output"
-    return found
+    by_role = {operand: places[operand[0]].format(operand[1]) for operand in code.operands if operand[0] in places}
+    factors = {(Role.FACTOR, index): f"kept[{at}]" for index, at in enumerate(shape.factors_at)}
+    return {**by_role, **factors, **of_states}
 
 
 def _maxima(stages: list[list[Phase]], by: str) -> str:
