@@ -28,6 +28,8 @@ from elman.backends import operator
 from elman.backends.cuda import compiler, launcher, layer, plan, run
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.launcher import DeviceProperties
+from elman.backends.cuda.recorded import CudaCall
+from elman.backends.program import operator as program_operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -222,5 +224,6 @@ def install(
     monkeypatch.setattr(run, "_on_device_of", lambda x: nullcontext())
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, raising=False)
     monkeypatch.setattr(operator, "kernels_of", lambda x: run)
+    monkeypatch.setattr(program_operator, "call_on", lambda device: CudaCall)
     monkeypatch.setattr(CudaBackend, "refuses", lambda *call: None)
     return kernels

@@ -179,7 +179,7 @@ def report(complete: bool = True) -> DeviceReport:
             number,
             CASE,
             "train",
-            "cuda: bfloat16 on the CUDA",
+            "cuda: bfloat16 on the GPU",
             {"torch": Timing((torchs,)), "elman": Timing((6e-6,)), FLOAT16: Timing((torchs / 2,))}
             | ({AGAIN: Timing((6.06e-6,))} if number == 1 else {}),
             peak=None,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CHINESE = re.compile("[\u4e00-\u9fff]")
 # What has no word in it but names.
 SYSTEMS = ("Linux", "Darwin", "Windows")
-WORDLESS = {", ", ": ", "elman: {message}", *(f"{{dtype}} on the {device}" for device in ("CPU", "CUDA"))}
+WORDLESS = {", ", ": ", "elman: {message}", *(f"{{dtype}} on the {device}" for device in ("CPU", "GPU"))}
 WORDLESS |= {f"{{python}} on {system} {{machine}}" for system in SYSTEMS}
 
 

@@ -35,8 +35,8 @@ class KernelBackend(Backend):
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
     ) -> str | None:
         """Why no kernels run this call, whatever the device, cell and dtype; None if nothing prevents it."""
-        is_recorded = torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0
-        if not is_recorded and (stack.hidden_size == 0 or x.numel() == 0):  # the operator takes a batch without sequences
+        recorded = is_recorded()
+        if not recorded and (stack.hidden_size == 0 or x.numel() == 0):  # the operator takes a batch without sequences
             return "does not run empty tensors"
         if forward_ad._current_level >= 0:
             return "does not run forward-mode differentiation"
@@ -44,8 +44,8 @@ class KernelBackend(Backend):
             refusal = transforms.refusal() if self.device == "cpu" else "does not run under torch.func's transforms"
             if refusal is not None:
                 return refusal
-        if is_recorded:
-            return None  # operators are being recorded or replaced: show ours as a single one
+        if recorded:
+            return None  # show our operator as a single one
         if _get_tracing_state() is not None:  # of what torch has no operator of its own, ours is recorded
             is_ours = spans.reset is not None and not torch.onnx.is_in_onnx_export()
             return None if is_ours else "does not run under torch.jit.trace"
@@ -86,7 +86,7 @@ class KernelBackend(Backend):
         spans, inputs = node_inputs(x, states, params, spans)
         if _are_functorch_transforms_active():
             output, finals = transforms.run(stack, x, states, params, spans, batch_first)
-        elif torch.compiler.is_compiling() or _len_torch_dispatch_stack() or _get_tracing_state() is not None:
+        elif is_recorded() or _get_tracing_state() is not None:
             # What is exported or traced mostly infers, and must not keep what is never read.
             save = has_gradient(inputs) and not is_exporting() and _get_tracing_state() is None
             output, finals = operator.scan(stack, x, states, params, spans, batch_first, save)
@@ -120,6 +120,11 @@ class KernelBackend(Backend):
 def has_gradient(inputs: Sequence[Tensor]) -> bool:
     """Whether a gradient flows to any of these."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+
+
+def is_recorded() -> bool:
+    """Whether operators are recorded or replaced, so that the call must be a single one."""
+    return torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0
 
 
 def is_exporting() -> bool:

@@ -212,7 +212,7 @@ def _new_saved(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | 
     if x.is_cuda:
         from elman.backends.cuda import run
 
-        return run.new_saved(stack, x, rows)
+        return run.new_saved(run.kernel_of(stack), stack, x, rows)
     if x.dtype is torch.bfloat16 or not kernels.available():
         return NOTHING_SAVED
     directions, gates = stack.num_layers * stack.num_directions, len(stack.cell.gates)

@@ -52,4 +52,5 @@ def explain(
     if passed_over:
         refusals = (f"{backend.name} {backend.refuses(stack, x, states, params, spans)}" for backend in passed_over)
         return f"{chosen.label}: {'; '.join(refusals)}"
-    return f"{chosen.label}: {str(x.dtype).removeprefix('torch.')} on the {x.device.type.upper()}"
+    device = "GPU" if x.is_cuda else x.device.type.upper()
+    return f"{chosen.label}: {str(x.dtype).removeprefix('torch.')} on the {device}"

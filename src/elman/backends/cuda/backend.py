@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, final
 import torch
 
 from elman.backends.autograd import Scan
-from elman.backends.cuda import launcher, own, run, structs
+from elman.backends.cuda import launcher, own, run, source, structs
 from elman.backends.cuda.plan import Number, choose, number_of
+from elman.backends.cuda.recorded import RECORDED
 from elman.backends.cuda.shape import CELLS
-from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_watched
+from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_recorded, is_watched
 from elman.backends.kernels import PLAIN
+from elman.backends.program.text import program_from
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE
 
@@ -65,11 +67,12 @@ class CudaBackend(KernelBackend):
         reason = self.refuses_call(stack, x, states, params, spans)
         if reason or stack.cell.name in CELLS:
             return reason or _refuses_network(stack.cell.name, stack.hidden_size, dtype, x.get_device())
-        if reason := own.refuses(stack, x, states, params, spans):
-            return reason
-        number = number_of(torch.float32 if torch.is_autocast_enabled("cuda") else dtype)
+        dtype = torch.float32 if torch.is_autocast_enabled("cuda") else dtype
+        reason = own.refuses(stack, x, states, params, spans)
+        if reason or is_recorded():
+            return reason or _refuses_recorded(own.text_of(stack, x, spans), stack.hidden_size, dtype, x.get_device())
         kernel = run.kernel_of(stack, spans.draws is not None)
-        return _refuses_shape(kernel.shape, stack.hidden_size, number, x.get_device())
+        return _refuses_shape(kernel.shape, stack.hidden_size, number_of(dtype), x.get_device())
 
     def run(
         self,
@@ -159,8 +162,15 @@ def _refuses_network(cell: str, hidden_size: int, dtype: torch.dtype, index: int
     return _refuses_shape(CELLS[cell], hidden_size, number_of(dtype), index)
 
 
+def _refuses_recorded(text: str, hidden_size: int, dtype: torch.dtype, index: int) -> str | None:
+    """Likewise, of a cell whose program has this text."""
+    program = program_from(text)
+    return source.refuses(program) or _refuses_shape(source.kernel_of(program, RECORDED).shape, hidden_size, number_of(dtype), index)
+
+
 # What torch.compiler.assume_constant_result does, which loads the compiler.
 _refuses_network._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_refuses_recorded._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=4096)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._C import _get_tracing_state
 
+from elman.backends import kernels
 from elman.backends.autograd import split
 from elman.backends.cuda import run, source
-from elman.backends.kernel_backend import cast, has_gradient, node_inputs, own_spans
-from elman.backends.program import autocast
+from elman.backends.kernel_backend import cast, has_gradient, is_exporting, is_recorded, node_inputs, own_spans
+from elman.backends.program import autocast, operator
 from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun
 from elman.backends.program.stand_in import NotRecordedError
@@ -29,22 +30,39 @@ _reference = ReferenceBackend()
 
 
 def refuses(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> str | None:
-    """Why the kernels do not run a cell of one's own, whatever its size and the device."""
-    if torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0:
-        return "does not run cells of your own in recorded calls"
+    """Why the kernels do not run a cell of one's own, whatever its size and the device. Asked before ``kernel_of``."""
     if _get_tracing_state() is not None:
         return "does not run a cell of your own under torch.jit.trace or torch.onnx.export"
     if stack.members:
         return "does not run ensembles of cells of your own"
-    autocasts = torch.is_autocast_enabled("cuda")
-    dtype = torch.float32 if x.dtype is torch.float32 and not autocasts else torch.bfloat16
-    try:
-        program = program_of(stack.cell, dtype, spans.draws is not None, units=stack.hidden_size)
-    except NotRecordedError as error:
-        return str(error)
-    if spans.batch_sizes is not None and (spans.step_inputs or spans.draws):
-        return "does not run a PackedSequence with step inputs or random numbers (lengths= does the same)"
-    return source.refuses(program) or (autocast.refusal(stack, x, states, params, spans) if autocasts else None)
+    dtype, draws = _asked_of(x), spans.draws is not None
+    reason: str | None
+    if is_recorded():
+        if spans.batch_sizes is not None:
+            return "does not run a PackedSequence through a cell of your own under torch.compile, torch.export or a torch mode"
+        if not kernels.available():
+            return "does not run a cell of your own under torch.compile, torch.export or a torch mode without the kernels for the CPU"
+        _, reason = operator.described(stack, dtype, draws)
+    else:
+        if spans.batch_sizes is not None and (spans.step_inputs or draws):
+            return "does not run a PackedSequence with step inputs or random numbers (pass a padded tensor and lengths= instead)"
+        try:
+            reason = source.refuses(program_of(stack.cell, dtype, draws, units=stack.hidden_size))
+        except NotRecordedError as error:
+            reason = str(error)
+    if reason or not torch.is_autocast_enabled("cuda"):
+        return reason or None
+    return autocast.refusal(stack, x, states, params, spans)
+
+
+def text_of(stack: Stack, x: Tensor, spans: Spans) -> str:
+    """The program's text, of a recorded call that is not refused."""
+    return operator.described(stack, _asked_of(x), spans.draws is not None)[0]
+
+
+def _asked_of(x: Tensor) -> torch.dtype:
+    """Of which dtype a program is asked for: float32; or bfloat16 for all that has 16 bits anywhere, since the step may not ask for it."""
+    return torch.float32 if x.dtype is torch.float32 and not torch.is_autocast_enabled("cuda") else torch.bfloat16
 
 
 class _Run(NamedTuple):
@@ -58,7 +76,7 @@ class _Run(NamedTuple):
     def forward(self, inputs: Sequence[Tensor], save: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Saved]:
         x, *rest = inputs
         states, spans, params = split(self.stack, self.spans, rest)
-        output, finals, saved = run.forward(self.stack, x, states, params, spans, self.batch_first, save, kernel=self.kernel)
+        output, finals, saved = run.forward_by(self.kernel, self.stack, x, states, params, spans, self.batch_first, save)
         return (output,), finals, saved
 
     def backward(
@@ -73,7 +91,7 @@ class _Run(NamedTuple):
         states, spans, params = split(self.stack, self.spans, rest)
         grad_output, *grad_finals = arriving
         ends = (output, saved, grad_output, tuple(grad_finals), needs_grad)
-        return run.backward(self.stack, x, states, params, spans, self.batch_first, *ends, kernel=self.kernel)
+        return run.backward_by(self.kernel, self.stack, x, states, params, spans, self.batch_first, *ends)
 
     def reference(self, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], spans: Spans) -> tuple[Tensor, ...]:
         return _reference.run_as_laid_out(self.stack, x, states, params, spans, self.batch_first)
@@ -93,9 +111,12 @@ def run_own(
     if batch_first:
         x = x.transpose(0, 1)
     spans, inputs = node_inputs(x, states, params, spans)
+    if is_recorded():
+        output, finals = operator.run(stack, x, states, params, spans, batch_first, has_gradient(inputs) and not is_exporting())
+        return output.transpose(0, 1) if batch_first else output, finals
     kernel = run.kernel_of(stack, spans.draws is not None)
     if has_gradient(inputs):
         output, *finals = ProgramRun.apply(None, _Run(kernel, stack, own_spans(spans), batch_first), *inputs)  # type: ignore[no-untyped-call]
     else:
-        output, finals, _ = run.forward(stack, x, states, params, spans, batch_first, save=False, kernel=kernel)
+        output, finals, _ = run.forward_by(kernel, stack, x, states, params, spans, batch_first, save=False)
     return output.transpose(0, 1) if batch_first else output, tuple(finals)

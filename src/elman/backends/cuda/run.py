@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -28,6 +28,21 @@ _ALIGNMENT = 16  # bytes that the kernels read of the weights at once
 
 
 _BUILT_IN = {name: CellKernel(shape) for name, shape in CELLS.items()}
+
+
+class Sizes(Protocol):
+    """What of a stack is asked here, beside its cell's kernel: a ``Stack`` says it, and so does what recorded calls are told."""
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_directions(self) -> int: ...
+    @property
+    def bias(self) -> int: ...
+    @property
+    def recompute(self) -> int: ...
 
 
 def kernel_of(stack: Stack, draws: bool = False) -> CellKernel:
@@ -55,24 +70,34 @@ def forward(
     batch_first: bool,
     save: bool,
     pad_saved: bool = False,
-    kernel: CellKernel | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
-    """Run a stack.
+    """``forward_by`` the stack's own kernel. ``pad_saved``: here all T·B steps are saved either way."""
+    return forward_by(kernel_of(stack, spans.draws is not None), stack, x, states, params, spans, batch_first, save)
+
+
+def forward_by(
+    kernel: CellKernel,
+    sizes: Sizes,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    spans: Spans,
+    batch_first: bool,
+    save: bool,
+) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+    """Run a stack of a cell that has this kernel.
 
     Args:
         x: (T, B, I), with batch_first (B, T, I), or packed (N, I).
         save: whether ``backward`` will follow.
-        pad_saved: here all T·B steps are saved either way.
-        kernel: the cell's; by default what ``kernel_of`` gives.
 
     Returns:
         The outputs, laid out as x; the final states; and what ``backward`` needs besides.
     """
     batch = Batch.of(x, spans, batch_first)
-    output = batch.new(x, stack.output_size, batch.batch_first)
-    kernel = kernel or kernel_of(stack, spans.draws is not None)
-    saved = _new_saved(stack, kernel.shape, x, batch.rows, save)
-    finals = _forward_into(stack, kernel, x, states, params, spans, batch, saved.hidden, output, saved.steps)
+    output = batch.new(x, _width(sizes), batch.batch_first)
+    saved = new_saved(kernel, sizes, x, batch.rows, save)
+    finals = _forward_into(kernel, sizes, x, states, params, spans, batch, saved.hidden, output, saved.steps)
     return output, finals, saved
 
 
@@ -84,10 +109,10 @@ def trace(
     outputs = x.new_empty((stack.num_layers, batch.steps, batch.sequences, stack.output_size))
     hidden = outputs[:-1].flatten(1, 2) if stack.num_layers > 1 else None
     kernel = kernel_of(stack)
-    steps = _new_steps(stack, kernel.shape, x, batch.rows)
+    steps = _new_steps(stack, kernel, x, batch.rows, stack.num_layers)
     if steps is not None and batch.lengths is not None:
         steps.zero_()
-    finals = _forward_into(stack, kernel, x, states, params, spans, batch, hidden, outputs[-1], steps)
+    finals = _forward_into(kernel, stack, x, states, params, spans, batch, hidden, outputs[-1], steps)
     return (
         outputs,
         finals,
@@ -109,12 +134,31 @@ def backward(
     needs_grad: Sequence[bool],
     grad_saved: Saved | None = None,
     pad_saved: bool = False,
-    kernel: CellKernel | None = None,
+) -> Sequence[Tensor | None]:
+    """``backward_by`` the stack's own kernel. ``pad_saved``: as ``forward`` was told."""
+    ends = output, saved, grad_output, grad_finals, needs_grad, grad_saved
+    return backward_by(kernel_of(stack, spans.draws is not None), stack, x, states, params, spans, batch_first, *ends)
+
+
+def backward_by(
+    kernel: CellKernel,
+    sizes: Sizes,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: tuple[Tensor, ...],
+    spans: Spans,
+    batch_first: bool,
+    output: Tensor,
+    saved: Saved,
+    grad_output: Tensor | None,
+    grad_finals: tuple[Tensor | None, ...],
+    needs_grad: Sequence[bool],
+    grad_saved: Saved | None = None,
 ) -> Sequence[Tensor | None]:
     """The gradients of a run.
 
     Args:
-        output, saved: what ``forward`` or ``trace`` gave; of the latter's outputs the last layer's.
+        output, saved: what ``forward_by`` or ``trace`` gave; of the latter's outputs the last layer's.
         grad_output, grad_finals: the gradients of the outputs and final states; None for zeros.
         needs_grad: of x, the initial states, the fresh states (if there are any), the step inputs, then each parameter.
         grad_saved: after ``trace``: the gradients of what was saved; None after ``forward``.
@@ -125,17 +169,16 @@ def backward(
     check_operands(x, states, params, spans, grad_output, (*grad_finals, output))
     with _on_device_of(x), _without_autocast():
         batch = Batch.of(x, spans, batch_first)
-        count, directions, top = len(grad_finals), stack.num_directions, stack.num_layers - 1
+        count, directions, top = len(grad_finals), sizes.num_directions, sizes.num_layers - 1
         x, output = dense(x), dense(output)
-        kernel = kernel or kernel_of(stack, spans.draws is not None)
         shape = kernel.shape
-        given = _given(stack, shape, x, batch, spans)
+        given = _given(shape, sizes, x, batch, spans)
         saved = Saved(*[None if each is None else dense(each) for each in saved])
         grad_finals = tuple([None if grad is None or grad._is_zerotensor() else dense(grad) for grad in grad_finals])
         places = 2 if batch.reset is not None else 1
         starts: Tensor | None = None
         if states is not None or batch.reset is not None:
-            starts = x.new_empty((stack.num_layers, places, count, directions, batch.sequences, stack.hidden_size), dtype=torch.float32)
+            starts = x.new_empty((sizes.num_layers, places, count, directions, batch.sequences, sizes.hidden_size), dtype=torch.float32)
         needs_parameters = any(needs_grad[-len(params) :])
         needs_step_inputs = any(needs_grad[-len(params) - len(shape.step_inputs) : -len(params)])
         gradients: list[Tensor] = []
@@ -144,7 +187,7 @@ def backward(
         for index in range(top, -1, -1):
             own = slice(index * directions, (index + 1) * directions)
             is_top, is_first = index == top, index == 0
-            parts = _directions(stack, index, states, params, spans, given)
+            parts = _directions(shape, sizes, index, states, params, spans, given)
             source = x if is_first else _lower(batch, saved.hidden, index - 1)
             out = output if is_top else _lower(batch, saved.hidden, index)
             if not is_top and grad_saved is not None and grad_saved.hidden is not None:
@@ -152,21 +195,19 @@ def backward(
                 grad = grad + grad_saved.hidden[index].reshape(grad.shape)
             steps = None if saved.steps is None else saved.steps[own].reshape(directions, batch.rows, *saved.steps.shape[-2:])
             if steps is None:
-                steps = _run_again(
-                    stack.layers[index], kernel, source, batch, parts, out, is_first and batch.batch_first, is_top and batch.batch_first
-                )
+                steps = _run_again(kernel, sizes, source, batch, parts, out, is_first and batch.batch_first, is_top and batch.batch_first)
             grad_steps = None if grad_saved is None or grad_saved.steps is None else dense(grad_saved.steps[own].flatten(1, -3))
             if is_first and needs_parameters and batch.lengths is not None and batch.offsets is None:
                 source = batch.without_padding(source, batch.batch_first)
             grad, parameters, grad_step_inputs = layer.backward(
                 kernel,
-                stack.hidden_size,
+                sizes.hidden_size,
                 source,
                 batch,
                 parts,
                 out,
                 steps,
-                _readable(grad, stack.hidden_size),
+                _readable(grad, sizes.hidden_size),
                 [None if final is None else final[own] for final in grad_finals],
                 grad_steps,
                 None if starts is None else starts[index],
@@ -192,29 +233,31 @@ def backward(
         if not needs_step_inputs:
             results += [None] * len(shape.step_inputs)
         else:
-            added = sum(of_step_inputs[1:], of_step_inputs[0]).view(batch.steps, batch.sequences, -1, stack.hidden_size)
+            added = sum(of_step_inputs[1:], of_step_inputs[0]).view(batch.steps, batch.sequences, -1, sizes.hidden_size)
             results += [each if of_units else each.sum(-1) for each, of_units in zip(added.unbind(2), shape.step_inputs, strict=True)]
         results += gradients if needs_parameters else [None] * len(params)
         return [result if need else None for result, need in zip(results, needs_grad, strict=True)]
 
 
-def new_saved(stack: Stack, x: Tensor, rows: int | torch.SymInt, save: bool = True) -> Saved:
+def new_saved(kernel: CellKernel, sizes: Sizes, x: Tensor, rows: int | torch.SymInt, save: bool = True) -> Saved:
     """Memory for the lower layers' outputs and, to save, for what ``backward`` needs of so many rows."""
-    return _new_saved(stack, kernel_of(stack).shape, x, rows, save)
+    hidden = x.new_empty((sizes.num_layers - 1, rows, _width(sizes))) if sizes.num_layers > 1 else None
+    return Saved(hidden, _new_steps(sizes, kernel, x, rows, sizes.num_layers) if save and not sizes.recompute else None, None)
 
 
-def _new_saved(stack: Stack, shape: CellShape, x: Tensor, rows: int | torch.SymInt, save: bool) -> Saved:
-    hidden = x.new_empty((stack.num_layers - 1, rows, stack.output_size)) if stack.num_layers > 1 else None
-    return Saved(hidden, _new_steps(stack, shape, x, rows) if save and not stack.recompute else None, None)
+def _new_steps(sizes: Sizes, kernel: CellKernel, x: Tensor, rows: int | torch.SymInt, layers: int) -> Tensor | None:
+    kept = kernel.shape.kept
+    return x.new_empty((layers * sizes.num_directions, rows, kept, sizes.hidden_size)) if kept else None
 
 
-def _new_steps(stack: Stack, shape: CellShape, x: Tensor, rows: int | torch.SymInt) -> Tensor | None:
-    return x.new_empty((stack.num_layers * stack.num_directions, rows, shape.kept, stack.hidden_size)) if shape.kept else None
+def _width(sizes: Sizes) -> int:
+    """Of the outputs."""
+    return sizes.num_directions * sizes.hidden_size
 
 
 def _forward_into(
-    stack: Stack,
     kernel: CellKernel,
+    sizes: Sizes,
     x: Tensor,
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
@@ -225,21 +268,21 @@ def _forward_into(
     steps: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Run a stack into memory that is there, and return the final states."""
-    directions, layers = stack.num_directions, stack.num_layers
+    directions, layers = sizes.num_directions, sizes.num_layers
     with _on_device_of(x), _without_autocast():
         x = dense(x)
-        given = _given(stack, kernel.shape, x, batch, spans)
-        finals = tuple([x.new_empty((layers * directions, batch.sequences, stack.hidden_size)) for _ in stack.cell.states])
+        given = _given(kernel.shape, sizes, x, batch, spans)
+        finals = tuple([x.new_empty((layers * directions, batch.sequences, sizes.hidden_size)) for _ in range(kernel.shape.states)])
         for index in range(layers):
             own = slice(index * directions, (index + 1) * directions)
             is_top = index == layers - 1
             result = output if is_top else _lower(batch, hidden, index)
             layer.forward(
                 kernel,
-                stack.hidden_size,
+                sizes.hidden_size,
                 x,
                 batch,
-                _directions(stack, index, states, params, spans, given),
+                _directions(kernel.shape, sizes, index, states, params, spans, given),
                 result,
                 finals if layers == 1 else [final[own] for final in finals],
                 steps if steps is None or layers == 1 else steps[own],
@@ -251,8 +294,8 @@ def _forward_into(
 
 
 def _run_again(
-    stack: Stack,
     kernel: CellKernel,
+    sizes: Sizes,
     x: Tensor,
     batch: Batch,
     directions: list[layer.Direction],
@@ -261,23 +304,23 @@ def _run_again(
     output_batch_first: bool,
 ) -> Tensor | None:
     """What a layer keeps of its steps, if it does and they were not kept."""
-    steps = _new_steps(stack, kernel.shape, x, batch.rows)
+    steps = _new_steps(sizes, kernel, x, batch.rows, 1)
     if steps is not None:
-        of_states = (stack.num_directions, batch.sequences, stack.hidden_size)
-        finals = [x.new_empty(of_states) for _ in stack.cell.states]
+        of_states = (sizes.num_directions, batch.sequences, sizes.hidden_size)
+        finals = [x.new_empty(of_states) for _ in range(kernel.shape.states)]
         again = torch.empty_like(output)
-        layer.forward(kernel, stack.hidden_size, x, batch, directions, again, finals, steps, x_batch_first, output_batch_first)
+        layer.forward(kernel, sizes.hidden_size, x, batch, directions, again, finals, steps, x_batch_first, output_batch_first)
     return steps
 
 
-def _given(stack: Stack, shape: CellShape, x: Tensor, batch: Batch, spans: Spans) -> list[Tensor | None]:
+def _given(shape: CellShape, sizes: Sizes, x: Tensor, batch: Batch, spans: Spans) -> list[Tensor | None]:
     """What the steps of each layer and direction are given beside x, (T, B, given, H): step inputs, and random numbers of their own."""
-    count = stack.num_layers * stack.num_directions
+    count = sizes.num_layers * sizes.num_directions
     if not shape.given:
         return [None] * count
 
     def together(*draws: Tensor) -> Tensor:
-        given = x.new_empty((batch.steps, batch.sequences, shape.given, stack.hidden_size))
+        given = x.new_empty((batch.steps, batch.sequences, shape.given, sizes.hidden_size))
         step_inputs = [each if each.dim() == 3 else each.unsqueeze(-1) for each in spans.step_inputs or ()]
         for place, numbers in enumerate((*step_inputs, *draws)):
             given[:, :, place].copy_(numbers.expand(given[:, :, place].shape))
@@ -290,7 +333,8 @@ def _given(stack: Stack, shape: CellShape, x: Tensor, batch: Batch, spans: Spans
 
 
 def _directions(
-    stack: Stack,
+    shape: CellShape,
+    sizes: Sizes,
     index: int,
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
@@ -298,19 +342,19 @@ def _directions(
     given: Sequence[Tensor | None],
 ) -> list[layer.Direction]:
     """A layer's directions."""
-    stack_directions = []
-    has_products = "weight_hh" in stack.kinds
-    for k in range(index * stack.num_directions, (index + 1) * stack.num_directions):
-        each = map(dense, params[k * stack.tensors_per_direction : (k + 1) * stack.tensors_per_direction])
+    made = []
+    has_products, count = shape.gates > 0, len(params) // (sizes.num_layers * sizes.num_directions)
+    for k in range(index * sizes.num_directions, (index + 1) * sizes.num_directions):
+        each = map(dense, params[k * count : (k + 1) * count])
         w_ih, w_hh = next(each), next(each) if has_products else None
-        b_ih, b_hh = next(each) if stack.bias else None, next(each) if stack.bias and has_products else None
-        own = tuple([_for_each_unit(parameter, stack.hidden_size) for parameter in each])
+        b_ih, b_hh = next(each) if sizes.bias else None, next(each) if sizes.bias and has_products else None
+        own = tuple([_for_each_unit(parameter, sizes.hidden_size) for parameter in each])
         if w_hh is not None and w_hh.data_ptr() % _ALIGNMENT:  # a view into somebody's flat parameters
             w_hh = w_hh.clone()
         initial = () if states is None else tuple([dense(state[k]) for state in states])
         fresh = () if spans.fresh is None else tuple([dense(state[k]) for state in spans.fresh])
-        stack_directions.append(layer.Direction(w_ih, w_hh, b_ih, b_hh, own, given[k], initial, fresh))
-    return stack_directions
+        made.append(layer.Direction(w_ih, w_hh, b_ih, b_hh, own, given[k], initial, fresh))
+    return made
 
 
 def _for_each_unit(parameter: Tensor, hidden: int) -> Tensor:

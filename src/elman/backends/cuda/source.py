@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def refuses(program: Program) -> str | None:
     """Why the kernels do not run a program, as the rest of a sentence; None if they do."""
     if not program.inputs:
-        return "does not run a cell without input gates"
+        return "does not run a cell whose input_gates are empty"
     return None
 
 

@@ -5,6 +5,7 @@ The program is among the arguments, as a text: so a recorded graph depends on no
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from ctypes import cast, py_object
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -62,16 +63,17 @@ def _described(address: int, units: int, dtype: torch.dtype, draws: bool) -> tup
 _described._dynamo_marked_constant = True  # type: ignore[attr-defined]  # called by Dynamo, not traced: see ``_guard``
 
 
-def refusal(stack: Stack, dtype: torch.dtype, draws: bool) -> str | None:
-    """Why a cell has no program, in a call that is recorded; None if it has one."""
-    return _described(id(stack.cell), stack.hidden_size, dtype, draws)[1] or None
+def described(stack: Stack, dtype: torch.dtype, draws: bool) -> tuple[str, str]:
+    """In a call that is recorded the cell's program, as a text, or why it has none, as the rest of a sentence: the other is empty."""
+    return _described(id(stack.cell), stack.hidden_size, dtype, draws)
 
 
 def run(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool, save: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack through the operator: the outputs and the final states. ``save``: whether a gradient will follow."""
-    text, _ = _described(id(stack.cell), stack.hidden_size, x.dtype, spans.draws is not None)
+    dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.bfloat16
+    text, _ = described(stack, dtype, spans.draws is not None)
     if torch.compiler.is_dynamo_compiling():
         _guard(stack, x, params, spans)
     _, lengths, reset, fresh, step_inputs, draws = spans
@@ -118,13 +120,13 @@ def counts(program: Program, form: Form) -> tuple[int, ...]:
     return 1, states * form.has_states, states * form.has_fresh, len(program.step_inputs), program.draws * form.has_draws
 
 
-class _Call:
-    """The arguments of both operators, taken apart."""
+class Call(ABC):
+    """The arguments of both operators, taken apart: a run by a device's kernels."""
 
     def __init__(self, operands: Sequence[Tensor], lengths: Tensor | None, reset: Tensor | None, text: str, form: Sequence[int]) -> None:
         kernels.require("torch.ops.elman.program")
         self.program = program_from(text)
-        self.kernel = call.kernel_of(self.program)  # which checks the program
+        self.checked = call.kernel_of(self.program)  # which raises unless the program is one
         self.form = made = form_of(form)
         each = counts(self.program, made)
         if len(operands) <= sum(each):
@@ -139,28 +141,29 @@ class _Call:
         self.steps, self.batch = self.x.shape[1::-1] if made.batch_first else self.x.shape[:2]
         self.directions = made.num_layers * made.num_directions
         self.width = made.num_directions * made.hidden_size
-        sizes = made.hidden_size, 0, made.num_layers, made.num_directions, bool(made.bias), bool(made.recompute), 0
-        self.numbers = "", self.x.shape[-1], *sizes
+
+    @abstractmethod
+    def forward(self, save: bool) -> list[Tensor]:
+        """The results, of a batch that has sequences."""
+
+    @abstractmethod
+    def backward(
+        self,
+        output: Tensor,
+        hidden: Tensor | None,
+        kept: Tensor | None,
+        grad_output: Tensor | None,
+        grad_finals: Sequence[Tensor | None],
+        needs_grad: Sequence[bool],
+    ) -> Sequence[Tensor | None]:
+        """The gradients, of what ``forward`` gave; None where they are not needed."""
+
+    @abstractmethod
+    def kept_size(self, rows: Any) -> Any:
+        """How many numbers are kept of so many steps of sequences."""
 
     def hidden_shape(self, rows: Any) -> tuple[Any, ...]:
         return self.form.num_layers - 1, rows, self.width
-
-    def kept_size(self, rows: Any) -> Any:
-        """How many numbers the kernels keep of so many steps of sequences (csrc/program/call.h)."""
-        program, recompute = self.program, self.form.recompute
-        reads = {index for role, index in program.reads if role in (Role.STATE, Role.NEW_STATE)}
-        states = sum(bool(recompute) or state in reads for state in range(1, program.states))
-        arrays = states + (0 if recompute else program.saved + len(program.products) - 1)
-        line = 64 // self.x.element_size()
-        lines = (rows * self.form.hidden_size + line - 1) // line
-        return (self.directions * arrays * (lines + (lines + 1) % 2) + min(arrays, 1)) * line
-
-    def of_these_steps(self, hidden: Tensor | None, kept: Tensor | None, rows: int) -> tuple[Tensor | None, Tensor | None]:
-        """What was saved of so many steps, from memory for all steps of x."""
-        if hidden is not None:
-            shape = self.hidden_shape(rows)
-            hidden = hidden.view(-1)[: prod(shape)].view(shape)
-        return hidden, None if kept is None else kept[: self.kept_size(rows)]
 
     def results(self, save: bool) -> list[Tensor]:
         """Memory for all results."""
@@ -174,17 +177,51 @@ class _Call:
         return self.x.new_empty(self.hidden_shape(rows) if several else 0), self.x.new_empty(self.kept_size(rows))
 
 
-@torch.library.impl(library, "program", "CPU")
-def program(operands: list[Tensor], lengths: Tensor | None, reset: Tensor | None, text: str, form: list[int], save: bool) -> list[Tensor]:
-    made = _Call(operands, lengths, reset, text, form)
-    if has_no_sequences(made.x, None, bool(made.form.batch_first)):
-        return made.results(save)
-    batch_first = bool(made.form.batch_first)
-    output, finals, kept = call.forward(made.kernel, made.numbers, made.x, made.states, made.params, made.spans, batch_first, save)
-    saved = [made.x.new_empty(0) if own is None else own for own in kept]
-    if lengths is not None and save:  # of fewer steps than x has
-        saved = [_at_the_beginning(own, padded) for own, padded in zip(saved, made.saved(), strict=True)]
-    return [output, *finals, *saved]
+class _CpuCall(Call):
+    """By the compiled kernels."""
+
+    @property
+    def _operands(self) -> tuple[call.Kernel, call.Numbers, Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans, bool]:
+        form = self.form
+        sizes = form.hidden_size, 0, form.num_layers, form.num_directions, bool(form.bias), bool(form.recompute), 0
+        numbers = "", self.x.shape[-1], *sizes
+        return self.checked, numbers, self.x, self.states, self.params, self.spans, bool(form.batch_first)
+
+    def forward(self, save: bool) -> list[Tensor]:
+        output, finals, kept = call.forward(*self._operands, save)
+        saved = [self.x.new_empty(0) if own is None else own for own in kept]
+        if self.spans.lengths is not None and save:  # of fewer steps than x has
+            saved = [_at_the_beginning(own, padded) for own, padded in zip(saved, self.saved(), strict=True)]
+        return [output, *finals, *saved]
+
+    def backward(
+        self,
+        output: Tensor,
+        hidden: Tensor | None,
+        kept: Tensor | None,
+        grad_output: Tensor | None,
+        grad_finals: Sequence[Tensor | None],
+        needs_grad: Sequence[bool],
+    ) -> Sequence[Tensor | None]:
+        if self.spans.lengths is not None:
+            hidden, kept = self._of_these_steps(hidden, kept, int(self.spans.lengths.sum()))
+        return call.backward(*self._operands, output, Kept(hidden, kept), grad_output, grad_finals, tuple(needs_grad))
+
+    def kept_size(self, rows: Any) -> Any:  # csrc/program/call.h
+        program, recompute = self.program, self.form.recompute
+        reads = {index for role, index in program.reads if role in (Role.STATE, Role.NEW_STATE)}
+        states = sum(bool(recompute) or state in reads for state in range(1, program.states))
+        arrays = states + (0 if recompute else program.saved + len(program.products) - 1)
+        line = 64 // self.x.element_size()
+        lines = (rows * self.form.hidden_size + line - 1) // line
+        return (self.directions * arrays * (lines + (lines + 1) % 2) + min(arrays, 1)) * line
+
+    def _of_these_steps(self, hidden: Tensor | None, kept: Tensor | None, rows: int) -> tuple[Tensor | None, Tensor | None]:
+        """What was saved of so many steps, from memory for all steps of x."""
+        if hidden is not None:
+            shape = self.hidden_shape(rows)
+            hidden = hidden.view(-1)[: prod(shape)].view(shape)
+        return hidden, None if kept is None else kept[: self.kept_size(rows)]
 
 
 def _at_the_beginning(own: Tensor, padded: Tensor) -> Tensor:
@@ -192,6 +229,27 @@ def _at_the_beginning(own: Tensor, padded: Tensor) -> Tensor:
     return padded
 
 
+def call_on(device: str) -> type[Call]:
+    """A run by the kernels of a kind of device."""
+    if device == "cpu":
+        return _CpuCall
+    from elman.backends.cuda.recorded import CudaCall
+
+    return CudaCall
+
+
+def _call(operands: Sequence[Tensor], lengths: Tensor | None, reset: Tensor | None, text: str, form: Sequence[int]) -> Call:
+    return call_on(operands[0].device.type if operands else "cpu")(operands, lengths, reset, text, form)
+
+
+@torch.library.impl(library, "program", "CUDA")
+@torch.library.impl(library, "program", "CPU")
+def program(operands: list[Tensor], lengths: Tensor | None, reset: Tensor | None, text: str, form: list[int], save: bool) -> list[Tensor]:
+    made = _call(operands, lengths, reset, text, form)
+    return made.results(save) if has_no_sequences(made.x, None, bool(made.form.batch_first)) else made.forward(save)
+
+
+@torch.library.impl(library, "program_backward", "CUDA")
 @torch.library.impl(library, "program_backward", "CPU")
 def program_backward(
     gradients: list[Tensor | None],
@@ -205,29 +263,14 @@ def program_backward(
     form: list[int],
     needs_grad: list[bool],
 ) -> list[Tensor]:
-    made = _Call(operands, lengths, reset, text, form)
+    made = _call(operands, lengths, reset, text, form)
     if has_no_sequences(made.x, None, bool(made.form.batch_first)):
         return [torch.zeros_like(t) for t, needed in zip(_differentiable(made), needs_grad, strict=True) if needed]
-    if lengths is not None:
-        hidden, kept = made.of_these_steps(hidden, kept, int(lengths.sum()))
-    found = call.backward(
-        made.kernel,
-        made.numbers,
-        made.x,
-        made.states,
-        made.params,
-        made.spans,
-        bool(made.form.batch_first),
-        output,
-        Kept(hidden, kept),
-        gradients[0],
-        gradients[1:],
-        tuple(needs_grad),
-    )
+    found = made.backward(output, hidden, kept, gradients[0], gradients[1:], needs_grad)
     return [gradient.contiguous() for gradient in found if gradient is not None]
 
 
-def _differentiable(made: _Call) -> list[Tensor]:
+def _differentiable(made: Call) -> list[Tensor]:
     """The operands that can have gradients: all but the random numbers."""
     spans = made.spans
     return [made.x, *(made.states or ()), *(spans.fresh or ()), *(spans.step_inputs or ()), *made.params]
@@ -237,7 +280,7 @@ def _program_fake(
     operands: list[Tensor], lengths: Tensor | None, reset: Tensor | None, text: str, form: list[int], save: bool
 ) -> list[Tensor]:
     inductor.teach(torch.ops.elman.program.default, __name__, lambda operands, *_: operands[0], gives_none=False)
-    return _Call(operands, lengths, reset, text, form).results(save)
+    return _call(operands, lengths, reset, text, form).results(save)
 
 
 def _program_backward_fake(
@@ -245,7 +288,7 @@ def _program_backward_fake(
 ) -> list[Tensor]:
     inductor.teach(torch.ops.elman.program_backward.default, __name__, lambda _, operands, *__: operands[0], gives_none=False)
     *_, text, form, needs_grad = rest
-    made = _Call(operands, lengths, reset, text, form)
+    made = _call(operands, lengths, reset, text, form)
     return [t.new_empty(t.shape) for t, needed in zip(_differentiable(made), needs_grad, strict=True) if needed]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_torch_dispatch_stack
+from torch._C import _are_functorch_transforms_active, _get_tracing_state
 
 from elman.backends import transforms
-from elman.backends.kernel_backend import cast, has_gradient, is_exporting, node_inputs, own_spans
+from elman.backends.kernel_backend import cast, has_gradient, is_exporting, is_recorded, node_inputs, own_spans
 from elman.backends.program import autocast, call, operator
 from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun, Run
@@ -38,9 +38,9 @@ def refusal(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: 
         return "does not run random numbers of a cell of your own under torch.func's transforms"
     autocasts = torch.is_autocast_enabled("cpu")
     dtype = torch.bfloat16 if autocasts else x.dtype
-    if _is_recorded():
-        why_not = operator.refusal(stack, dtype, spans.draws is not None)
-        if why_not is not None:
+    if is_recorded():
+        _, why_not = operator.described(stack, dtype, spans.draws is not None)
+        if why_not:
             return why_not
     else:
         try:
@@ -70,7 +70,7 @@ def run(
         program = TransformedRun(_kernel(stack, x.dtype, spans, traced=False))
         output, finals = transforms.run(stack, x, states, params, spans, batch_first, program)
         return output.transpose(time, batch) if batch_first else output, finals
-    if _is_recorded():
+    if is_recorded():
         save = has_gradient(inputs) and not is_exporting()
         output, finals = operator.run(stack, x, states, params, spans, batch_first, save)
         return output.transpose(time, batch) if batch_first else output, finals
@@ -149,8 +149,3 @@ def run_unchecked(
 
 def _kernel(stack: Stack, dtype: torch.dtype, spans: Spans, traced: bool) -> Kernel:
     return call.kernel_of(program_of(stack.cell, dtype, spans.draws is not None, traced, stack.hidden_size))
-
-
-def _is_recorded() -> bool:
-    """Whether operators are recorded or replaced, so that the call must be a single one."""
-    return torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0

@@ -170,7 +170,7 @@ SENTENCES = {
     "it applies between layers, to the output of each but the last": "它作用于层与层之间，即除最后一层外每一层的输出",
     # Backends
     "{dtype} on the CPU": "{dtype}（CPU）",
-    "{dtype} on the CUDA": "{dtype}（CUDA）",
+    "{dtype} on the GPU": "{dtype}（GPU）",
     "{backend} is not built here ({reason})": "{backend} 后端没有编译（{reason}）",
     "{backend} does not run on {device} (CPU only)": "{backend} 后端不支持 {device}（仅支持 CPU）",
     "{backend} does not run {dtype} (float32, float64 and bfloat16 only)": (
@@ -198,16 +198,21 @@ SENTENCES = {
     ),
     "{backend} does not run projections (proj_size)": "{backend} 后端不支持投影（proj_size）",
     "{backend} does not run more than {most} steps or sequences": "{backend} 后端的时间步数和序列数都不能超过 {most}",
-    "{backend} does not run cells of your own in recorded calls": "{backend} 后端不支持在编译、导出等记录算子的调用中运行自定义 cell",
+    "{backend} does not run a PackedSequence through a cell of your own under torch.compile, torch.export or a torch mode": (
+        "{backend} 后端不支持在 torch.compile、torch.export 或 torch 的 mode 中用自定义 cell 运行 PackedSequence"
+    ),
+    "{backend} does not run a cell of your own under torch.compile, torch.export or a torch mode without the kernels for the CPU": (
+        "没有编译好的 CPU 内核时，{backend} 后端不支持在 torch.compile、torch.export 或 torch 的 mode 中运行自定义 cell"
+    ),
     "{backend} does not run a cell with an option that is a tensor on another device than the CPU": (
         "{backend} 后端不支持选项为非 CPU 张量的 cell"
     ),
     "{backend} does not run a cell of so many states, parameters and constants": "{backend} 后端不支持状态、参数和常数过多的 cell",
     "{backend} does not run ensembles of cells of your own": "{backend} 后端不支持由自定义 cell 组成的集成网络",
-    "{backend} does not run a PackedSequence with step inputs or random numbers (lengths= does the same)": (
-        "{backend} 后端不支持 PackedSequence 与 step 输入或随机数同时使用（可改用 lengths=，效果相同）"
+    "{backend} does not run a PackedSequence with step inputs or random numbers (pass a padded tensor and lengths= instead)": (
+        "{backend} 后端不支持 PackedSequence 与逐步输入或随机数同时使用（请改为传入填充后的张量和 lengths=）"
     ),
-    "{backend} does not run a cell without input gates": "{backend} 后端不支持没有输入门的 cell",
+    "{backend} does not run a cell whose input_gates are empty": "{backend} 后端不支持 input_gates 为空的 cell",
     "{backend} does not run lengths or resets": "{backend} 后端不支持变长序列和重置",
     "{backend} does not run this dtype, nor under autocast": "{backend} 后端不支持这种数值类型，也不支持 autocast",
     "{backend} does not run under compilers, torch modes or transforms": "{backend} 后端不支持在编译、torch 模式或变换下运行",
