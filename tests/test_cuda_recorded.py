@@ -15,9 +15,8 @@ import cuda_emulator
 import elman
 import own_cells
 from elman.backends import kernels, registry
-from elman.backends.cuda import backend, launcher, own
+from elman.backends.cuda import backend, contract, launcher, own
 from elman.backends.cuda.backend import CudaBackend
-from elman.backends.cuda.recorded import CudaCall
 from elman.backends.program.lookup import program_of
 from elman.backends.program.text import text_of
 from elman.backends.reference import ReferenceBackend
@@ -219,9 +218,8 @@ def test_so_are_too_few_and_those_on_another_device() -> None:
     operands, text, form = operands_of(own_cells.Decay())
     with pytest.raises(RuntimeError, match="expected 24 parameters, got 23"):
         OPERATOR(operands[:-1], None, None, text, form, False)
-    made = CudaCall(operands, None, None, text, form)
     with pytest.raises(RuntimeError, match="on cpu, where x is, got it on meta"):
-        made._check("a state", operands[1].to("meta"), made.of_states)
+        contract.check("a state", operands[1].to("meta"), operands[1].shape, operands[0])
 
 
 @needs_emulator
@@ -244,6 +242,65 @@ def test_what_the_gradient_is_given_is_checked(place: int) -> None:
 
     def gradients() -> list[Tensor]:
         return BACKWARD(given[3:], operands, None, None, *given[:3], text, form, needs)
+
+    assert all(gradient.isfinite().all() for gradient in gradients())
+    given[place] = given[place][:-1]
+    with pytest.raises(RuntimeError, match=r"expected .* of shape"):
+        gradients()
+
+
+SCAN, SCAN_BACKWARD = torch.ops.elman.scan.default, torch.ops.elman.scan_backward.default
+WRONG_OF_A_LSTM: dict[str, tuple[dict[str, Any], str]] = {
+    "x without sequences": ({"x": torch.zeros(T, I)}, "x of shape"),
+    "x of float64": ({"x": torch.zeros(T, B, I, dtype=torch.float64)}, "x of float32, bfloat16 or float16"),
+    "an initial state": ({"h_0": torch.zeros(2, B - 1, H)}, "an initial state of shape"),
+    "a parameter": ({"params": 3}, "a parameter of shape|parameter 3 of shape"),
+    "lengths": ({"lengths": torch.tensor([T + 1] * B)}, f"lengths from 0 to {T}"),
+    "reset": ({"reset": torch.zeros(T, B + 1, dtype=torch.bool)}, "reset of shape"),
+    "reset of numbers": ({"reset": torch.zeros(T, B)}, "reset of torch.bool"),
+    "batch sizes": ({"x": torch.zeros(T, I), "h_0": None, "c_0": None, "batch_sizes": torch.tensor([1, 2, 1])}, "do not increase"),
+    "a packed x": ({"batch_sizes": torch.tensor([T])}, "x of shape"),
+    "a fresh state": ({"reset": torch.zeros(T, B, dtype=torch.bool), "fresh_h": torch.zeros(2, H - 1)}, "a fresh state of shape"),
+}
+
+
+@needs_emulator
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize("what", WRONG_OF_A_LSTM)
+def test_operands_of_the_built_in_cells_operator_are_checked(what: str) -> None:
+    lstm = elman.LSTM(I, H, 2)
+    names = ("x", "h_0", "c_0", "params", "batch_sizes", "lengths", "reset", "fresh_h", "fresh_c")
+    given = dict.fromkeys(names) | {
+        "x": torch.zeros(T, B, I),
+        "h_0": torch.zeros(2, B, H),
+        "c_0": torch.zeros(2, B, H),
+        "params": [parameter.detach() for parameter in lstm.parameters()],
+    }
+    sizes = ("lstm", H, 2, False, True, 0, False, False)
+    output, *_ = SCAN(*given.values(), *sizes, False)
+    assert output.shape == (T, B, H)
+    change, words = WRONG_OF_A_LSTM[what]
+    given |= change
+    if given["params"] == 3:
+        given["params"] = [
+            each if index != 3 else each[1:] for index, each in enumerate(parameter.detach() for parameter in lstm.parameters())
+        ]
+    with pytest.raises(RuntimeError, match=words):
+        SCAN(*given.values(), *sizes, False)
+
+
+@needs_emulator
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize("place", range(4), ids=["the gradient of output", "output", "hidden", "steps"])
+def test_so_is_what_its_gradient_is_given(place: int) -> None:
+    lstm = elman.LSTM(I, H, 2)
+    params = [parameter.detach() for parameter in lstm.parameters()]
+    operands, sizes = (torch.randn(T, B, I), None, None, params, None, None, None, None, None), ("lstm", H, 2, False, True, 0, False, False)
+    output, _, _, hidden, steps, _ = SCAN(*operands, *sizes, True)
+    given = [torch.ones_like(output), output, hidden, steps]
+
+    def gradients() -> list[Tensor]:
+        return SCAN_BACKWARD(given[0], None, None, *operands, *given[1:], None, *sizes, [True] * (1 + len(params)))
 
     assert all(gradient.isfinite().all() for gradient in gradients())
     given[place] = given[place][:-1]

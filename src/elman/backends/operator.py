@@ -141,7 +141,10 @@ def _scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor
     if x.is_cpu and not kernels.available():
         output, *finals = _reference.run_as_laid_out(*operands, batch_first)  # an exported program runs without them, too
         return _or_empty((output.contiguous(), *_two(finals), *NOTHING_SAVED), x)
-    output, finals, saved = kernels_of(x).forward(*operands, batch_first, save=save, pad_saved=True)
+    of_device = kernels_of(x)
+    if of_device is not call:  # which look at operands themselves
+        of_device.check(*operands, batch_first)
+    output, finals, saved = of_device.forward(*operands, batch_first, save=save, pad_saved=True)
     return _or_empty((output, *_two(finals), *saved), x)
 
 
@@ -170,24 +173,16 @@ def _scan_backward(
     if x.is_cpu:
         kernels.require("the gradient of torch.ops.elman.scan")
     if has_no_sequences(x, batch_sizes, batch_first):
-        operands = x, h_0, c_0, params, batch_sizes, lengths, reset, fresh_h, fresh_c
-        fakes = _scan_backward_fake(grad_output, grad_h_n, grad_c_n, *operands, output, hidden, steps, checkpoints, *options)
+        given = x, h_0, c_0, params, batch_sizes, lengths, reset, fresh_h, fresh_c
+        fakes = _scan_backward_fake(grad_output, grad_h_n, grad_c_n, *given, output, hidden, steps, checkpoints, *options)
         return [fake.zero_() for fake in fakes]
-    stack = _checked_stack(x, params, sizes)
-    grads = kernels_of(x).backward(
-        stack,
-        x,
-        inductor.given(h_0, c_0),
-        tuple(params),
-        _spans(batch_sizes, lengths, reset, fresh_h, fresh_c),
-        batch_first,
-        output,
-        Saved(hidden, steps, checkpoints),
-        grad_output,
-        (grad_h_n, grad_c_n)[: len(stack.state_sizes)],
-        tuple(needs_grad),
-        pad_saved=True,
-    )
+    stack, of_device = _checked_stack(x, params, sizes), kernels_of(x)
+    spans = _spans(batch_sizes, lengths, reset, fresh_h, fresh_c)
+    operands = stack, x, inductor.given(h_0, c_0), tuple(params), spans, batch_first
+    results = output, Saved(hidden, steps, checkpoints), grad_output, (grad_h_n, grad_c_n)[: len(stack.state_sizes)]
+    if of_device is not call:
+        of_device.check(*operands, *results)
+    grads = of_device.backward(*operands, *results, tuple(needs_grad), pad_saved=True)
     # Laid out as the fake ones: a compiler reads them so.
     return [g.contiguous() for g in grads if g is not None]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from elman.backends.call import Saved, check_operands, dense
-from elman.backends.cuda import layer, source
+from elman.backends.cuda import contract, layer, source
 from elman.backends.cuda.batch import Batch
 from elman.backends.cuda.shape import CELLS, CellKernel
 from elman.backends.program.lookup import program_of
@@ -99,6 +99,28 @@ def forward_by(
     saved = new_saved(kernel, sizes, x, batch.rows, save)
     finals = _forward_into(kernel, sizes, x, states, params, spans, batch, saved.hidden, output, saved.steps)
     return output, finals, saved
+
+
+def check(
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    spans: Spans,
+    batch_first: bool,
+    *results: Any,
+) -> None:
+    """Raise a RuntimeError if operands that nobody has looked at do not fit the stack.
+
+    Args:
+        results: before ``backward`` what it is given of ``forward``: output, saved, grad_output, grad_finals.
+    """
+    if stack.proj_size:
+        raise RuntimeError(f"expected proj_size=0 on a GPU, got {stack.proj_size}")
+    shape = kernel_of(stack).shape
+    contract.check_operands(shape, stack, x, states, params, spans, batch_first)
+    if results:
+        contract.check_results(shape, stack, x, spans, batch_first, *results)
 
 
 def trace(
