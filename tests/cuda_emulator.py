@@ -221,7 +221,7 @@ def install(
     monkeypatch.setattr(layer, "_kernel", kernel)
     monkeypatch.setattr(layer, "_ready", unwrap(layer._ready))
     monkeypatch.setattr(launcher, "device_properties", lambda index: device)
-    monkeypatch.setattr(run, "_on_device_of", lambda x: nullcontext())
+    monkeypatch.setattr(run, "on_device_of", lambda x: nullcontext())
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, raising=False)
     monkeypatch.setattr(operator, "kernels_of", lambda x: run)
     monkeypatch.setattr(program_operator, "call_on", lambda device: CudaCall)

@@ -67,6 +67,11 @@ SHAPES: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "no bias": (512, 20, 16, {"bias": False}),
     "large": (1024, 70, 6, {}),
 }
+PROJECTED: dict[str, dict[str, Any]] = {
+    "one": {"proj_size": 32},
+    "stacked": {"proj_size": 40, "num_layers": 2, "bidirectional": True},
+    "large": {"proj_size": 200},
+}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -81,6 +86,22 @@ def test_errors_are_torchs(name: str, dtype: torch.dtype, shape: str) -> None:
     assert elman.why(ours, x).split(":")[0] in {"cuda", "aten"}
     for found, torchs, right in zip(run(ours, x, grad), run(theirs, x, grad), expected, strict=True):
         # Each of some roundings on the way to a number may go either way: torch's error is one draw of the same.
+        assert error(found, right) <= 1.3 * error(torchs, right) + 2 * ROUNDING[dtype]
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["zeros", "initial states"])
+@pytest.mark.parametrize("shape", PROJECTED)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_so_are_a_projected_lstms(dtype: torch.dtype, shape: str, given: bool) -> None:
+    hidden, options = 512 if shape == "large" else 128, PROJECTED[shape]
+    ours, theirs, exact = three("LSTM", dtype, 24, hidden, **options)
+    directions, layers = 1 + options.get("bidirectional", False), options.get("num_layers", 1)
+    x, grad = new(30, 9, 24, dtype=dtype), new(30, 9, directions * options["proj_size"], dtype=dtype)
+    hx = [new(directions * layers, 9, size, dtype=dtype) for size in (options["proj_size"], hidden)]
+    args, exact_args = ((tuple(hx),), (tuple(state.double() for state in hx),)) if given else ((), ())
+    assert elman.why(ours, x).startswith("cuda")
+    expected = run(exact, x.double(), grad, *exact_args)
+    for found, torchs, right in zip(run(ours, x, grad, *args), run(theirs, x, grad, *args), expected, strict=True):
         assert error(found, right) <= 1.3 * error(torchs, right) + 2 * ROUNDING[dtype]
 
 
@@ -232,11 +253,10 @@ def test_a_gradient_is_differentiated_again(dtype: torch.dtype) -> None:
 
 
 def test_what_the_kernels_do_not_run_goes_to_torchs_own_layers() -> None:
-    for options, dtype in (({"proj_size": 8}, torch.float32), ({}, torch.float64)):
-        ours, theirs, _ = three("LSTM", dtype, 16, 32, 2, **options)
-        x, grad = new(9, 4, 16, dtype=dtype), new(9, 4, options.get("proj_size", 32), dtype=dtype)
-        assert elman.why(ours, x).startswith("aten: cuda ")
-        assert max(map(error, run(ours, x, grad), run(theirs, x, grad))) < 1e-5
+    ours, theirs, _ = three("LSTM", torch.float64, 16, 32, 2)
+    x, grad = new(9, 4, 16, dtype=torch.float64), new(9, 4, 32, dtype=torch.float64)
+    assert elman.why(ours, x).startswith("aten: cuda ")
+    assert max(map(error, run(ours, x, grad), run(theirs, x, grad))) < 1e-5
 
 
 def test_streams_run_beside_each_other() -> None:

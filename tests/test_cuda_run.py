@@ -359,7 +359,7 @@ def test_blocks_without_units_change_nothing(cell: str, monkeypatch: pytest.Monk
     )
 
 
-@pytest.mark.parametrize("case", [case for case in selection() if "projected" not in case.kind.label], ids=str)
+@pytest.mark.parametrize("case", selection(), ids=str)
 @pytest.mark.slow
 def test_whole_networks_are_what_the_loops_say(case: Case, modelled: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "BACKENDS", (modelled,))

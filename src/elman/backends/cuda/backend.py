@@ -14,10 +14,12 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, final
 
 import torch
+from torch._C import _get_tracing_state
 
 from elman.backends.autograd import Scan
 from elman.backends.cuda import launcher, own, run, source, structs
 from elman.backends.cuda.plan import Number, choose, number_of
+from elman.backends.cuda.projected import run_projected
 from elman.backends.cuda.recorded import RECORDED
 from elman.backends.cuda.shape import CELLS
 from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_recorded, is_watched
@@ -60,8 +62,8 @@ class CudaBackend(KernelBackend):
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
         if dtype not in _DTYPES or x.dtype not in _DTYPES:
             return f"does not run {str(x.dtype).removeprefix('torch.')} (bfloat16, float16 and float32 only)"
-        if stack.proj_size:
-            return "does not run projections (proj_size)"
+        if stack.proj_size and _get_tracing_state() is not None:
+            return "does not run projections under torch.jit.trace"
         if max(x.shape) > _LARGEST:
             return f"does not run more than {_LARGEST} steps or sequences"
         reason = self.refuses_call(stack, x, states, params, spans)
@@ -83,6 +85,8 @@ class CudaBackend(KernelBackend):
         spans: Spans = WHOLE,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if stack.proj_size and not torch.is_autocast_enabled("cuda"):
+            return run_projected(super().run, stack, x, states, params, spans, batch_first)
         if stack.cell.name in CELLS:
             return super().run(stack, x, states, params, spans, batch_first)
         return own.run_own(stack, x, states, params, spans, batch_first)
@@ -115,7 +119,7 @@ class CudaBackend(KernelBackend):
         params: Sequence[Tensor],
         spans: Spans = WHOLE,
     ) -> Traced:
-        if stack.cell.name not in CELLS:  # their programs' gates are not kept
+        if stack.cell.name not in CELLS or stack.proj_size:  # programs' gates are not kept
             return _reference.trace(stack, x, states, params, spans)
         return super().trace(stack, x, states, params, spans)
 

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.backends.call import Saved
-    from elman.backends.cuda.run import Sizes
-    from elman.backends.cuda.shape import CellShape
+    from elman.backends.cuda.shape import CellShape, Sizes
     from elman.backends.spans import Spans
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from elman.backends.cuda.shape import CellShape
+    from elman.backends.cuda.shape import CellShape, Sizes
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
@@ -28,21 +28,6 @@ _ALIGNMENT = 16  # bytes that the kernels read of the weights at once
 
 
 _BUILT_IN = {name: CellKernel(shape) for name, shape in CELLS.items()}
-
-
-class Sizes(Protocol):
-    """What of a stack is asked here, beside its cell's kernel: a ``Stack`` says it, and so does what recorded calls are told."""
-
-    @property
-    def hidden_size(self) -> int: ...
-    @property
-    def num_layers(self) -> int: ...
-    @property
-    def num_directions(self) -> int: ...
-    @property
-    def bias(self) -> int: ...
-    @property
-    def recompute(self) -> int: ...
 
 
 def kernel_of(stack: Stack, draws: bool = False) -> CellKernel:
@@ -189,7 +174,7 @@ def backward_by(
         The gradients in the order of ``needs_grad``, None where not needed.
     """
     check_operands(x, states, params, spans, grad_output, (*grad_finals, output))
-    with _on_device_of(x), _without_autocast():
+    with on_device_of(x), _without_autocast():
         batch = Batch.of(x, spans, batch_first)
         count, directions, top = len(grad_finals), sizes.num_directions, sizes.num_layers - 1
         x, output = dense(x), dense(output)
@@ -291,7 +276,7 @@ def _forward_into(
 ) -> tuple[Tensor, ...]:
     """Run a stack into memory that is there, and return the final states."""
     directions, layers = sizes.num_directions, sizes.num_layers
-    with _on_device_of(x), _without_autocast():
+    with on_device_of(x), _without_autocast():
         x = dense(x)
         given = _given(kernel.shape, sizes, x, batch, spans)
         finals = tuple([x.new_empty((layers * directions, batch.sequences, sizes.hidden_size)) for _ in range(kernel.shape.states)])
@@ -390,7 +375,7 @@ def _lower(batch: Batch, hidden: Tensor | None, index: int) -> Tensor:
     return hidden[index] if batch.offsets is not None else hidden[index].view(batch.steps, batch.sequences, -1)
 
 
-def _on_device_of(x: Tensor) -> AbstractContextManager[object]:
+def on_device_of(x: Tensor) -> AbstractContextManager[object]:
     """Makes x's device the current one, which mostly it is."""
     return _NOTHING if x.get_device() == torch._C._cuda_getDevice() else torch.cuda.device(x.get_device())
 

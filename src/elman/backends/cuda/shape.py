@@ -1,9 +1,9 @@
-"""What of a cell decides which kernels it has, and how much each of them reads, keeps and writes."""
+"""What of a cell decides which kernels it has, and how much each reads, keeps and writes; and what else a run is told of a stack."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from elman.cells import BY_NAME
 
@@ -150,3 +150,18 @@ CELLS = {
     "gru": _built_in("gru", 2.0, 2, False, True),
     "lstm": _built_in("lstm", 2.5, None, False, True),
 }
+
+
+class Sizes(Protocol):
+    """What is asked of a stack beside its cell's kernel: a ``Stack`` says it, and so does what recorded calls are told."""
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_directions(self) -> int: ...
+    @property
+    def bias(self) -> int: ...
+    @property
+    def recompute(self) -> int: ...

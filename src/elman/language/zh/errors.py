@@ -196,7 +196,7 @@ SENTENCES = {
     "{backend} does not run {dtype} (bfloat16, float16 and float32 only)": (
         "{backend} 后端不支持 {dtype}（仅支持 bfloat16、float16 和 float32）"
     ),
-    "{backend} does not run projections (proj_size)": "{backend} 后端不支持投影（proj_size）",
+    "{backend} does not run projections under torch.jit.trace": "{backend} 后端在 torch.jit.trace 下不支持投影",
     "{backend} does not run more than {most} steps or sequences": "{backend} 后端的时间步数和序列数都不能超过 {most}",
     "{backend} does not run a PackedSequence through a cell of your own under torch.compile, torch.export or a torch mode": (
         "{backend} 后端不支持在 torch.compile、torch.export 或 torch 的 mode 中用自定义 cell 运行 PackedSequence"
