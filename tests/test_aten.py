@@ -19,6 +19,7 @@ from elman.cells import BY_NAME
 T, B, I, H = 5, 4, 3, 6  # noqa: E741
 CELLS = ("rnn_tanh", "rnn_relu", "gru", "lstm")
 PACKED = Spans(torch.tensor([4, 3, 3, 1, 1]))
+RAGGED = Spans(lengths=torch.tensor([3, 0, 4, 1]))  # no sequence has all steps, and one has none
 aten, reference = AtenBackend(), ReferenceBackend()
 
 
@@ -68,7 +69,7 @@ def stacks() -> list[object]:
 
 
 @pytest.mark.parametrize("given_state", [False, True])
-@pytest.mark.parametrize("spans", [WHOLE, PACKED], ids=["padded", "packed"])
+@pytest.mark.parametrize("spans", [WHOLE, PACKED, RAGGED], ids=["padded", "packed", "lengths"])
 @pytest.mark.parametrize("stack", stacks())
 def test_values_and_gradients_are_the_references(stack: Stack, spans: Spans, given_state: bool) -> None:
     given = Given(stack, spans, given_state)
@@ -77,7 +78,7 @@ def test_values_and_gradients_are_the_references(stack: Stack, spans: Spans, giv
     assert_all_same(given.gradients(aten), given.gradients(reference))
 
 
-@pytest.mark.parametrize("spans", [WHOLE, PACKED], ids=["padded", "packed"])
+@pytest.mark.parametrize("spans", [WHOLE, PACKED, RAGGED], ids=["padded", "packed", "lengths"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_gradient_can_be_differentiated_again(cell: str, spans: Spans) -> None:
     second = []
@@ -86,6 +87,32 @@ def test_a_gradient_can_be_differentiated_again(cell: str, spans: Spans) -> None
         first = given.gradients(backend, create_graph=True)
         second.append(list(torch.autograd.grad([grad.square().sum() for grad in first], [*given.inputs, *given.grad_outputs])))
     assert_all_same(*second)
+
+
+@pytest.mark.parametrize("lengths", [[3, 0, 4, 1], [0, 0, 0, 0], [5, 5, 5, 5]], ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_padding_is_not_read(cell: str, lengths: list[int]) -> None:
+    given = Given(Stack(BY_NAME[cell](), I, H, 2, True), Spans(lengths=torch.tensor(lengths)))
+    beyond = torch.arange(T).unsqueeze(1) >= torch.tensor(lengths)
+    results = []
+    for padding in (0.0, torch.nan):
+        given.x = given.x.detach().masked_fill(beyond.unsqueeze(-1), padding).requires_grad_()
+        results.append([*given.run(aten), *given.gradients(aten)])
+    assert_all_same(*results)
+    assert_all_same(results[0], [*given.run(reference), *given.gradients(reference)])
+
+
+@pytest.mark.parametrize("spans", [WHOLE, PACKED, RAGGED], ids=["padded", "packed", "lengths"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_under_autocast_all_is_of_its_dtype(cell: str, spans: Spans) -> None:
+    given = Given(Stack(BY_NAME[cell](), I, H, 2, True), spans)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = given.run(aten)
+    given.x, given.states = given.x.bfloat16(), tuple(state.bfloat16() for state in given.states or ())
+    given.params = [param.bfloat16() for param in given.params]
+    for one, other in zip(found, given.run(aten), strict=True):
+        assert one.dtype is torch.bfloat16
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -145,8 +172,11 @@ def test_it_refuses_what_torchs_functions_do_not_do(monkeypatch: pytest.MonkeyPa
     assert refusal() is None
     assert refusal(spans=PACKED) is None
     assert refusal(x=torch.zeros(T, B, I)) == "does not run on cpu (CUDA only)"
-    for spans in (Spans(lengths=torch.tensor([5, 1, 2, 3])), Spans(reset=torch.zeros(T, B, dtype=torch.bool))):
-        assert refusal(spans=spans) == "does not run lengths or resets"
+    assert refusal(spans=RAGGED) is None
+    assert refusal(spans=Spans(reset=torch.zeros(T, B, dtype=torch.bool))) == "does not run resets"
+    with monkeypatch.context() as changed:
+        changed.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
+        assert refusal() == "does not run torch.jit.trace or float64 under autocast"
     assert refusal(Stack(BY_NAME["gru"](), I, 0)) == "does not run empty tensors"
     with torch.autograd.forward_ad.dual_level():
         assert "transform" in str(refusal())

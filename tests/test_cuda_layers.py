@@ -259,6 +259,19 @@ def test_what_the_kernels_do_not_run_goes_to_torchs_own_layers() -> None:
     assert max(map(error, run(ours, x, grad), run(theirs, x, grad))) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_a_network_that_is_too_large_goes_there_with_lengths_and_under_autocast(dtype: torch.dtype) -> None:
+    gru = elman.GRU(8, 2500, device="cuda")
+    x, lengths = new(6, 5, 8, dtype=torch.float32), torch.tensor([6, 0, 2, 1, 4])
+    with torch.autocast("cuda", torch.bfloat16, enabled=dtype is torch.bfloat16):
+        assert elman.why(gru, x, lengths=lengths).startswith("aten: cuda has no plan")
+        output, _ = gru(x, lengths=lengths)
+    exact = elman.GRU(8, 2500, device="cuda", dtype=torch.float64)
+    exact.load_state_dict(gru.state_dict())
+    assert output.dtype is dtype
+    assert error(output, exact(x.double(), lengths=lengths)[0]) < (0.03 if dtype is torch.bfloat16 else 0.003)
+
+
 def test_streams_run_beside_each_other() -> None:
     lstm, x = elman.LSTM(1024, 1024, device="cuda", dtype=torch.bfloat16), new(20, 32, 1024)  # blocks that wait for each other
     with torch.no_grad():

@@ -1,7 +1,8 @@
 """The aten backend: torch's own fused layers (cuDNN on NVIDIA's GPUs), for what our kernels do not run on a GPU, and for torch.jit.trace.
 
-Gradients are torch's. A gradient that is itself differentiated, which cuDNN does not support, is computed by the reference. A trace records
-torch's operators: they take any number of steps and sequences, and the file loads without Elman.
+Padded sequences with lengths are packed, run and padded again. Gradients are torch's. A gradient that is itself differentiated, which
+cuDNN does not support, is computed by the reference. A trace records torch's operators: they take any number of steps and sequences, and
+the file loads without Elman.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from torch import Tensor
 
 from elman.backends import autograd
 from elman.backends.backend import Backend
-from elman.backends.kernel_backend import is_watched, node_inputs, own_spans
+from elman.backends.kernel_backend import cast, is_watched, node_inputs, own_spans
 from elman.backends.kernels import are_plain
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE, Spans, Traced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from elman.backends.stack import Stack
 
@@ -47,10 +48,12 @@ class AtenBackend(Backend):
             return f"does not run on {x.device.type} (CUDA only)"
         if stack.cell.name not in _FUNCTIONS:
             return f"has no kernel for {stack.cell.name or type(stack.cell).__name__}"
-        if spans.reset is not None or (spans.lengths is not None and not is_traced):
-            return "does not run lengths or resets"
-        if x.dtype not in _DTYPES or torch.is_autocast_enabled(x.device.type if is_traced else "cuda"):
-            return "does not run this dtype, nor under autocast"
+        if spans.reset is not None:
+            return "does not run resets"
+        if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu") and (is_traced or x.dtype is torch.float64):
+            return "does not run torch.jit.trace or float64 under autocast"
+        if x.dtype not in _DTYPES:
+            return "does not run this dtype"
         if stack.hidden_size == 0 or x.numel() == 0:
             return "does not run empty tensors"
         if is_traced:
@@ -70,9 +73,16 @@ class AtenBackend(Backend):
         spans: Spans = WHOLE,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return self.run(stack, *cast(torch.get_autocast_dtype(device), x, states, params, spans), batch_first)
         spans, inputs = node_inputs(x, states, params, spans)
         if torch._C._get_tracing_state() is not None:
-            return _run_traced(stack, x, states, params, spans)
+            x = x.permute(*range(x.dim()))  # what is traced writes no number of axes down: so an x of another is an error
+            return _run(stack, x, states, params, spans) if spans.lengths is None else _run_padded(_run, stack, x, states, params, spans)
+        if spans.lengths is not None:
+            return _run_padded(self.run, stack, x, states, params, spans)
         if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
             output, *finals = _Run.apply(stack, own_spans(spans), *inputs)  # type: ignore[no-untyped-call]
             return output, tuple(finals)
@@ -125,36 +135,39 @@ class _Run(torch.autograd.Function):
         return None, None, *[next(computed) if t.requires_grad else None for t in inputs]
 
 
-def _run_traced(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
+def _run_padded(
+    run: Callable[..., tuple[Tensor, tuple[Tensor, ...]]],
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    spans: Spans,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What ``run`` does under torch.jit.trace, which writes down everything that is not a tensor: lengths are packed."""
-    x = x.permute(*range(x.dim()))  # what is traced writes no number of axes down: so an x of another is an error
+    """Run padded sequences with lengths as packed ones. A trace, which writes down everything that is not a tensor, follows it, too."""
     lengths = spans.lengths
-    if lengths is None:
-        return _run(stack, x, states, params, spans)
+    assert lengths is not None
     steps, batch = x.shape[0], x.shape[1]
+    none = (lengths == 0).to(x.device).unsqueeze(-1)
     ordered, order = lengths.clamp(min=1).sort(descending=True)  # torch packs no sequence without steps
     on = order.to(x.device)
     back = on.argsort()
+    x = x.masked_fill(none, 0)  # else a padding of NaN reaches the gradients of the weights: 0 * NaN is NaN
     packed, batch_sizes = torch._VF._pack_padded_sequence(x.index_select(1, on), ordered, False)
-    initial = None if states is None else tuple([state.index_select(1, on) for state in states])
-    output, finals = _run(stack, packed, initial, params, Spans(batch_sizes), batch)
+    before = [x.new_zeros((stack.num_layers * stack.num_directions, batch, width)) for width in stack.state_sizes]
+    if states is not None:
+        before = list(states)
+    output, finals = run(stack, packed, tuple([state.index_select(1, on) for state in before]), params, Spans(batch_sizes))
     output, _ = torch._VF._pad_packed_sequence(output, batch_sizes, False, 0.0, steps)
-    none = (lengths == 0).to(x.device).unsqueeze(-1)
-    before: Sequence[Tensor] = [torch.zeros_like(final) for final in finals] if states is None else states
     finals = tuple([torch.where(none, start, final.index_select(1, back)) for start, final in zip(before, finals, strict=True)])
     return output.index_select(1, back).masked_fill(none, 0), finals
 
 
 def _run(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch: int | None = None
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     name, mode = _FUNCTIONS[stack.cell.name]
     if states is None:
-        sequences: Any = batch
-        if batch is None:  # a trace takes a size that is a tensor
-            sequences = x.shape[1] if spans.batch_sizes is None else spans.batch_sizes[0]
+        sequences: Any = x.shape[1] if spans.batch_sizes is None else spans.batch_sizes[0]  # a trace takes a size that is a tensor
         states = tuple([x.new_zeros((stack.num_layers * stack.num_directions, sequences, width)) for width in stack.state_sizes])
     states = tuple([state.contiguous() for state in states])
     start: Any = states if len(states) > 1 else states[0]

@@ -213,8 +213,9 @@ SENTENCES = {
         "{backend} 后端不支持 PackedSequence 与逐步输入或随机数同时使用（请改为传入填充后的张量和 lengths=）"
     ),
     "{backend} does not run a cell whose input_gates are empty": "{backend} 后端不支持 input_gates 为空的 cell",
-    "{backend} does not run lengths or resets": "{backend} 后端不支持变长序列和重置",
-    "{backend} does not run this dtype, nor under autocast": "{backend} 后端不支持这种数值类型，也不支持 autocast",
+    "{backend} does not run resets": "{backend} 后端不支持重置",
+    "{backend} does not run this dtype": "{backend} 后端不支持这种数值类型",
+    "{backend} does not run torch.jit.trace or float64 under autocast": "{backend} 后端不支持在 autocast 下使用 torch.jit.trace 或 float64",
     "{backend} does not run under compilers, torch modes or transforms": "{backend} 后端不支持在编译、torch 模式或变换下运行",
     "{backend} does not export projections to ONNX": "{backend} 后端不能把投影导出为 ONNX",
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
