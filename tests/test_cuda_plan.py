@@ -6,7 +6,9 @@ The kernels' index arithmetic (kernels/product.cuh) is written again here, for a
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.plan import Number, Plan, candidates, choose, resident_groups
 from elman.backends.cuda.shape import CELLS
 from test_cuda_compiler import needs_nvrtc
+
+if TYPE_CHECKING:
+    from elman.backends.cuda.shape import CellShape
 
 DEVICES = {
     "A100": DeviceProperties("A100", (8, 0), 108, 166912, 65536, 40 << 20),
@@ -199,6 +204,48 @@ LARGEST = {"rnn_tanh": (2048, 1536), "rnn_relu": (2048, 1536), "gru": (1536, 768
 def test_every_size_has_a_plan_up_to_a_largest(name: str, cell: str, number: Number, is_backward: bool, data: st.DataObject) -> None:
     hidden = data.draw(st.integers(1, LARGEST[cell][number.size == 4]))
     assert choose(CELLS[cell], is_backward, number, hidden, 16, 1, False, DEVICES[name]), hidden
+
+
+# By name: compute capability, multiprocessors, shared memory of a block.
+CARDS = {
+    "RTX 4090": ((8, 9), 128, 101376),
+    "RTX 5090": ((12, 0), 170, 101376),
+    "H100 SXM": ((9, 0), 132, 232448),
+    "H200": ((9, 0), 132, 232448),
+    "B200": ((10, 0), 148, 232448),
+    "A100": ((8, 0), 108, 166912),
+    "H100 PCIe": ((9, 0), 114, 232448),
+    "RTX 3090": ((8, 6), 82, 101376),
+    "RTX 5080": ((12, 0), 84, 101376),
+    "L4": ((8, 9), 58, 101376),
+    "RTX 4070": ((8, 9), 46, 101376),
+    "RTX 3060": ((8, 6), 28, 101376),
+    "RTX 4060": ((8, 9), 24, 101376),
+    "RTX 5060": ((12, 0), 30, 101376),
+}
+
+
+def documented() -> dict[str, list[int]]:
+    """The largest hidden sizes that docs/cuda.md says of each card: of RNN, GRU, LSTM in 16 bits, then in 32."""
+    section = (
+        (Path(__file__).parent.parent / "docs" / "cuda.md").read_text(encoding="utf-8").split("## Largest hidden size")[1].split("\n## ")[0]
+    )
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ") and line[2].isalpha()]
+    return {card: [int(size) for cell in sizes for size in cell.split(", ")] for cards, *sizes in rows for card in cards.split(", ")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("card", CARDS)
+def test_the_largest_sizes_are_as_documented(card: str) -> None:
+    device = DeviceProperties(card, *CARDS[card], 65536, 50 << 20)
+    kinds = [(CELLS[cell], number) for number in (Number.BFLOAT16, Number.TF32) for cell in ("rnn_tanh", "gru", "lstm")]
+
+    def runs(kind: tuple[CellShape, Number], hidden: int) -> bool:
+        return all(choose(kind[0], is_backward, kind[1], hidden, 1, 1, False, device) for is_backward in (False, True))
+
+    for kind, largest in zip(kinds, documented()[card], strict=True):
+        assert all(runs(kind, hidden) for hidden in [*range(16, largest, 112), largest])
+        assert not any(runs(kind, hidden) for hidden in range(largest + 16, largest + 512, 16))
 
 
 def sample() -> list[Plan]:

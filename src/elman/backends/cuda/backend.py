@@ -183,7 +183,7 @@ def _refuses_shape(shape: CellShape, hidden_size: int, number: Number, index: in
         return f"cannot run: {reason}"
     device = launcher.device_properties(index)
     if device.capability < _LEAST_CAPABILITY:
-        return f"does not run on a {device.name}, whose compute capability is below 8.0"
+        return f"does not run on {device.name}, whose compute capability is below 8.0"
     try:
         device.arch  # noqa: B018 - raises where the compiler is older than the device
     except RuntimeError as error:
@@ -192,5 +192,5 @@ def _refuses_shape(shape: CellShape, hidden_size: int, number: Number, index: in
         if structs.layout(shape, is_backward).size > _LARGEST_PARAMETER:
             return "does not run a cell of so many states, parameters and constants"
         if not choose(shape, is_backward, number, hidden_size, 1, 1, False, device):
-            return f"has no plan for hidden_size={hidden_size} in {number.name.lower()} on a {device.name}"
+            return f"has no plan for hidden_size={hidden_size} in {number.name.lower()} on {device.name}"
     return None

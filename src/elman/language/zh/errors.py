@@ -309,8 +309,8 @@ SENTENCES = {
         "{backend} 后端要求 r({gate}, v) 的 v 形状为 (B, H)（{place}）"
     ),
     "{backend} cannot run: {reason}": "{backend} 后端无法运行：{reason}",
-    "{backend} does not run on a {card}, whose compute capability is below 8.0": "{backend} 后端不支持 {card}：计算能力低于 8.0",
-    "{backend} has no plan for hidden_size={size} in {dtype} on a {card}": (
+    "{backend} does not run on {card}, whose compute capability is below 8.0": "{backend} 后端不支持 {card}：计算能力低于 8.0",
+    "{backend} has no plan for hidden_size={size} in {dtype} on {card}": (
         "{backend} 后端在 {card} 上没有适合 {dtype} 下 hidden_size={size} 的方案"
     ),
     "torch is built for ROCm, not for CUDA": "torch 是 ROCm 版本，不是 CUDA 版本",
