@@ -10,7 +10,8 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 import elman
-from elman.backends import BACKENDS, Backend, registry
+from elman.backends import BACKENDS, Backend, kernels, registry
+from elman.backends.cuda import launcher
 from elman.backends.reference import ReferenceBackend
 
 if TYPE_CHECKING:
@@ -97,8 +98,18 @@ def test_show_config_prints_and_returns_versions_instruction_sets_and_threads(ca
         elman.__version__,
         platform.python_version(),
         torch.__version__,
-        "native, cuda, aten, reference",
+        "reference\n",
         f"{torch.get_num_threads()} ",
     ):
         assert fact in text
     assert "instruction set" in text
+
+
+def test_show_config_tells_which_backends_run_nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in registry.BACKENDS:
+        monkeypatch.setattr(type(backend), "unavailable_reason", lambda self: "it rains" if self.name in ("native", "cuda") else None)
+    assert "backends         aten, reference\nnot available    native: it rains; cuda: it rains\n" in elman.show_config()
+    monkeypatch.undo()
+    unavailable = {backend.name for backend in registry.BACKENDS if backend.unavailable_reason() is not None}
+    assert ("native" in unavailable) != kernels.available()
+    assert ("cuda" in unavailable) == (launcher.unavailable_reason() is not None)

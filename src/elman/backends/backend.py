@@ -37,6 +37,10 @@ class Backend(ABC):
         """The name that users see, with the instruction set if there is a choice."""
         return self.name
 
+    def unavailable_reason(self) -> str | None:
+        """Why it runs no call at all here, as a clause; None if it may run some."""
+        return None
+
     @abstractmethod
     def refuses(
         self,

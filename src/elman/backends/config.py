@@ -17,6 +17,7 @@ def show_config() -> str:
     >>> text = show_config()  # doctest: +ELLIPSIS
     elman ...
     """
+    unavailable = {backend.name: reason for backend in BACKENDS if (reason := backend.unavailable_reason()) is not None}
     lines = {
         "elman": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
@@ -26,7 +27,8 @@ def show_config() -> str:
             if kernels.available()
             else f"none: the kernels are not available ({kernels.unavailable_reason()})"
         ),
-        "backends": ", ".join(backend.name for backend in BACKENDS),
+        "backends": ", ".join(backend.name for backend in BACKENDS if backend.name not in unavailable),
+        **({"not available": "; ".join(f"{name}: {reason}" for name, reason in unavailable.items())} if unavailable else {}),
         "threads": f"{torch.get_num_threads()} (torch.set_num_threads changes it)",
     }
     text = "\n".join(f"{name:<16} {value}" for name, value in lines.items())

@@ -40,6 +40,9 @@ class NativeBackend(KernelBackend):
     def label(self) -> str:
         return f"native ({kernels.isa()})" if kernels.available() else "native"
 
+    def unavailable_reason(self) -> str | None:
+        return kernels.unavailable_reason()
+
     def refuses(
         self,
         stack: Stack,

@@ -49,6 +49,9 @@ class CudaBackend(KernelBackend):
     name = "cuda"
     device = "cuda"
 
+    def unavailable_reason(self) -> str | None:
+        return launcher.unavailable_reason()
+
     def refuses(
         self,
         stack: Stack,

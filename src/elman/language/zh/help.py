@@ -65,12 +65,13 @@ SENTENCES = {
     "Show versions, the instruction set in use and the number of threads.": "显示版本、正在使用的指令集和线程数。",
     "instruction set": "指令集",
     "backends": "后端",
+    "not available": "不可用",
     "threads": "线程数",
     "{python} on Linux {machine}": "{python}（Linux {machine}）",
     "{python} on Darwin {machine}": "{python}（macOS {machine}）",
     "{python} on Windows {machine}": "{python}（Windows {machine}）",
     "{isa} of {isas} (ELMAN_ISA forces one)": "{isa}，可选 {isas}（用 ELMAN_ISA 指定）",
-    "none: the kernels are not built": "无：没有编译内核",
+    "none: the kernels are not available ({reason})": "无：没有可用的内核（{reason}）",
     "{count} (torch.set_num_threads changes it)": "{count}（用 torch.set_num_threads 修改）",
     # elman bench
     "Compare the speed of Elman with torch.nn, JAX (jitted scan) and ONNX Runtime, interleaved in one process. A cell of your own or the "
