@@ -102,3 +102,20 @@ def test_ahead_of_time_compiled_it_is_the_eager_one(kind: Kind, tmp_path: Path) 
     for sizes in ((7, 3), (1, 1), (5, 2), (4, 0)):
         arguments = _draw(kind, *sizes)
         _assert_same(compiled(*arguments), model(*arguments))
+
+
+class _Packing(nn.Module):
+    """Packs what it is given, as models around torch.nn's layers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = elman.GRU(3, 4)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        output, _ = self.rnn(nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False))
+        return nn.utils.rnn.pad_packed_sequence(output)[0]
+
+
+def test_a_model_that_packs_is_told_to_pass_lengths() -> None:
+    with pytest.raises(RuntimeError, match=r"torch\.export cannot record: give x and lengths= instead"):
+        torch.export.export(_Packing(), (torch.randn(5, 2, 3), torch.tensor([5, 3])), strict=False)

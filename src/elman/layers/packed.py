@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils.rnn import PackedSequence
 
 from elman.backends.spans import flat_list
@@ -37,8 +38,8 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> tuple[Tensor, int]:
 
     Raises:
         TypeError: they are not a tensor.
-        RuntimeError: they are not int64 of one axis on the CPU; there is no step; they grow or are negative; their sum is not N; or each of
-            vmap's examples has its own.
+        RuntimeError: they are not int64 of one axis on the CPU; there is no step; they grow or are negative; their sum is not N; each of
+            vmap's examples has its own; or they are fake, as where torch.export records a call.
     """
     if not isinstance(batch_sizes, Tensor):
         raise wrong_kind("batch_sizes", "a tensor", batch_sizes)
@@ -47,6 +48,8 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> tuple[Tensor, int]:
         raise RuntimeError(
             "expected batch_sizes that vmap's examples share, got some for each, from packing inside vmap: give x and lengths= instead"
         )
+    if isinstance(batch_sizes, FakeTensor):
+        raise RuntimeError("expected a padded tensor, got a PackedSequence, which torch.export cannot record: give x and lengths= instead")
     if batch_sizes.dim() != 1 or batch_sizes.dtype is not torch.int64 or batch_sizes.device.type != "cpu":
         got = f"{batch_sizes.dtype} of shape {tuple(batch_sizes.shape)} on {batch_sizes.device}"
         raise RuntimeError(f"expected batch_sizes of one axis, torch.int64, on the CPU, got {got}{_PACK}")
