@@ -223,7 +223,7 @@ def install(
     monkeypatch.setattr(launcher, "device_properties", lambda index: device)
     monkeypatch.setattr(run, "on_device_of", lambda x: nullcontext())
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, raising=False)
-    monkeypatch.setattr(operator, "kernels_of", lambda x: run)
+    monkeypatch.setattr(operator, "kernels_of", lambda x, recorded=None: run)
     monkeypatch.setattr(program_operator, "call_on", lambda device: CudaCall)
     monkeypatch.setattr(CudaBackend, "refuses", lambda *call: None)
     return kernels

@@ -395,6 +395,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Backend:
     monkeypatch.setattr(run, "on_device_of", lambda x: nullcontext())
     monkeypatch.setattr(contract, "_DTYPES", (torch.float64,))
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, raising=False)
-    monkeypatch.setattr(operator, "kernels_of", lambda x: run)
+    monkeypatch.setattr(operator, "kernels_of", lambda x, recorded=None: run)
     monkeypatch.setattr(CudaBackend, "refuses", lambda *call: None)
     return CudaBackend()

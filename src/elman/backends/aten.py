@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active
+from torch.autograd import forward_ad
 
-from elman.backends import autograd
+from elman.backends import autograd, operator
 from elman.backends.backend import Backend
-from elman.backends.kernel_backend import cast, is_watched, node_inputs, own_spans
+from elman.backends.kernel_backend import cast, has_gradient, is_exporting, is_recorded, is_watched, node_inputs, own_spans
 from elman.backends.kernels import are_plain
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE, Spans, Traced
@@ -54,12 +56,17 @@ class AtenBackend(Backend):
             return "does not run torch.jit.trace or float64 under autocast"
         if x.dtype not in _DTYPES:
             return "does not run this dtype"
-        if stack.hidden_size == 0 or x.numel() == 0:
+        recorded = not is_traced and is_recorded()
+        if stack.hidden_size == 0 or (not recorded and x.numel() == 0):
             return "does not run empty tensors"
         if is_traced:
             return "does not export projections to ONNX" if stack.proj_size and torch.onnx.is_in_onnx_export() else None
-        if torch.compiler.is_compiling() or is_watched():
-            return "does not run under compilers, torch modes or transforms"
+        if forward_ad._current_level >= 0 or _are_functorch_transforms_active():
+            return "does not run forward-mode differentiation, nor under torch.func's transforms"
+        if recorded:
+            return None
+        if is_watched():
+            return "does not run under torch modes"
         if not are_plain(x, *params, *(states or ())):
             return "does not run tensor subclasses"
         return None
@@ -80,10 +87,15 @@ class AtenBackend(Backend):
         spans, inputs = node_inputs(x, states, params, spans)
         if torch._C._get_tracing_state() is not None:
             x = x.permute(*range(x.dim()))  # what is traced writes no number of axes down: so an x of another is an error
-            return _run(stack, x, states, params, spans) if spans.lengths is None else _run_padded(_run, stack, x, states, params, spans)
+            return run_by_torch(stack, x, states, params, spans)
+        if is_recorded():
+            batch_first = batch_first and spans.batch_sizes is None
+            x = x.transpose(0, 1) if batch_first else x
+            output, states = operator.scan(stack, x, states, params, spans, batch_first, has_gradient(inputs) and not is_exporting())
+            return output.transpose(0, 1) if batch_first else output, states
         if spans.lengths is not None:
             return _run_padded(self.run, stack, x, states, params, spans)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
+        if has_gradient(inputs):
             output, *finals = _Run.apply(stack, own_spans(spans), *inputs)  # type: ignore[no-untyped-call]
             return output, tuple(finals)
         return _run(stack, x, states, params, spans)
@@ -133,6 +145,13 @@ class _Run(torch.autograd.Function):
         outputs, grad_outputs = zip(*pairs, strict=True)
         computed = iter(torch.autograd.grad(outputs, targets, grad_outputs, retain_graph=True, allow_unused=True))
         return None, None, *[next(computed) if t.requires_grad else None for t in inputs]
+
+
+def run_by_torch(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run a stack by torch's function, which autograd knows."""
+    return _run(stack, x, states, params, spans) if spans.lengths is None else _run_padded(_run, stack, x, states, params, spans)
 
 
 def _run_padded(

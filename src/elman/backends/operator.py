@@ -116,12 +116,20 @@ def _or_empty(tensors: Sequence[Tensor | None], x: Tensor) -> tuple[Tensor, ...]
     return tuple([x.new_empty(0) if t is None else t for t in tensors])
 
 
-def kernels_of(x: Tensor) -> Any:
-    """The kernels for x's device: a module with ``forward``, ``trace`` and ``backward``."""
+def kernels_of(x: Tensor, recorded: Stack | None = None) -> Any:
+    """The kernels for x's device: a module with ``forward``, ``trace`` and ``backward``.
+
+    In a recorded call, of this stack, torch's own layers where it is on a GPU and its kernels do not run it.
+    """
     if x.is_cpu:
         return call
     from elman.backends.cuda import run
+    from elman.backends.cuda.backend import has_kernels
 
+    if recorded is not None and not has_kernels(recorded, x):
+        from elman.backends import aten_recorded
+
+        return aten_recorded
     return run
 
 
@@ -141,7 +149,7 @@ def _scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor
     if x.is_cpu and not kernels.available():
         output, *finals = _reference.run_as_laid_out(*operands, batch_first)  # an exported program runs without them, too
         return _or_empty((output.contiguous(), *_two(finals), *NOTHING_SAVED), x)
-    of_device = kernels_of(x)
+    of_device = kernels_of(x, stack)
     if of_device is not call:  # which look at operands themselves
         of_device.check(*operands, batch_first)
     output, finals, saved = of_device.forward(*operands, batch_first, save=save, pad_saved=True)
@@ -176,7 +184,8 @@ def _scan_backward(
         given = x, h_0, c_0, params, batch_sizes, lengths, reset, fresh_h, fresh_c
         fakes = _scan_backward_fake(grad_output, grad_h_n, grad_c_n, *given, output, hidden, steps, checkpoints, *options)
         return [fake.zero_() for fake in fakes]
-    stack, of_device = _checked_stack(x, params, sizes), kernels_of(x)
+    stack = _checked_stack(x, params, sizes)
+    of_device = kernels_of(x, stack)
     spans = _spans(batch_sizes, lengths, reset, fresh_h, fresh_c)
     operands = stack, x, inductor.given(h_0, c_0), tuple(params), spans, batch_first
     results = output, Saved(hidden, steps, checkpoints), grad_output, (grad_h_n, grad_c_n)[: len(stack.state_sizes)]
@@ -204,10 +213,10 @@ def _new_steps(like: Tensor, width: int | torch.SymInt) -> Tensor:
 
 def _new_saved(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | torch.SymInt, rows: int | torch.SymInt) -> Saved:
     """What the kernels save of so many steps in all, of sizes that a compiler may know by symbols alone."""
-    if x.is_cuda:
-        from elman.backends.cuda import run
-
-        return run.new_saved(run.kernel_of(stack), stack, x, rows)
+    of_device = kernels_of(x, stack) if x.is_cpu or x.is_cuda else call
+    if of_device is not call:
+        saved: Saved = of_device.new_saved(stack, x, rows)
+        return saved
     if x.dtype is torch.bfloat16 or not kernels.available():
         return NOTHING_SAVED
     directions, gates = stack.num_layers * stack.num_directions, len(stack.cell.gates)

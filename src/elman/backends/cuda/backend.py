@@ -138,6 +138,13 @@ class CudaBackend(KernelBackend):
         return self.run(stack, *cast(torch.get_autocast_dtype("cuda"), x, states, params, spans), batch_first)
 
 
+def has_kernels(stack: Stack, x: Tensor) -> bool:
+    """Whether kernels run such a network of a built-in cell, in x's dtype on its device."""
+    if stack.proj_size or x.dtype not in _DTYPES or not stack.hidden_size:
+        return False
+    return _refuses_network(stack.cell.name, stack.hidden_size, x.dtype, x.get_device()) is None
+
+
 _is_on_gpu = attrgetter("is_cuda")
 
 

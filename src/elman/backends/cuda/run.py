@@ -81,7 +81,7 @@ def forward_by(
     """
     batch = Batch.of(x, spans, batch_first)
     output = batch.new(x, _width(sizes), batch.batch_first)
-    saved = new_saved(kernel, sizes, x, batch.rows, save)
+    saved = _new_saved(kernel, sizes, x, batch.rows, save)
     finals = _forward_into(kernel, sizes, x, states, params, spans, batch, saved.hidden, output, saved.steps)
     return output, finals, saved
 
@@ -100,8 +100,6 @@ def check(
     Args:
         results: before ``backward`` what it is given of ``forward``: output, saved, grad_output, grad_finals.
     """
-    if stack.proj_size:
-        raise RuntimeError(f"expected proj_size=0 on a GPU, got {stack.proj_size}")
     shape = kernel_of(stack).shape
     contract.check_operands(shape, stack, x, states, params, spans, batch_first)
     if results:
@@ -246,7 +244,12 @@ def backward_by(
         return [result if need else None for result, need in zip(results, needs_grad, strict=True)]
 
 
-def new_saved(kernel: CellKernel, sizes: Sizes, x: Tensor, rows: int | torch.SymInt, save: bool = True) -> Saved:
+def new_saved(stack: Stack, x: Tensor, rows: int | torch.SymInt) -> Saved:
+    """Memory for what ``forward`` saves of so many rows."""
+    return _new_saved(kernel_of(stack), stack, x, rows, True)
+
+
+def _new_saved(kernel: CellKernel, sizes: Sizes, x: Tensor, rows: int | torch.SymInt, save: bool) -> Saved:
     """Memory for the lower layers' outputs and, to save, for what ``backward`` needs of so many rows."""
     hidden = x.new_empty((sizes.num_layers - 1, rows, _width(sizes))) if sizes.num_layers > 1 else None
     return Saved(hidden, _new_steps(sizes, kernel, x, rows, sizes.num_layers) if save and not sizes.recompute else None, None)

@@ -216,7 +216,10 @@ SENTENCES = {
     "{backend} does not run resets": "{backend} 后端不支持重置",
     "{backend} does not run this dtype": "{backend} 后端不支持这种数值类型",
     "{backend} does not run torch.jit.trace or float64 under autocast": "{backend} 后端不支持在 autocast 下使用 torch.jit.trace 或 float64",
-    "{backend} does not run under compilers, torch modes or transforms": "{backend} 后端不支持在编译、torch 模式或变换下运行",
+    "{backend} does not run forward-mode differentiation, nor under torch.func's transforms": (
+        "{backend} 后端不支持前向模式微分和 torch.func 的变换"
+    ),
+    "{backend} does not run under torch modes": "{backend} 后端不支持在 torch 模式下运行",
     "{backend} does not export projections to ONNX": "{backend} 后端不能把投影导出为 ONNX",
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
     "{backend} does not run a step that asks for dtypes, or whether autocast is on, in bfloat16": (

@@ -1,0 +1,95 @@
+"""torch's own layers in a recorded call: what ``torch.ops.elman.scan`` does on a GPU with a network that the CUDA kernels do not run.
+
+Nothing is kept for the gradient: it runs the network again, as autograd knows no forward run within an operator.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from elman.backends import autograd
+from elman.backends.aten import run_by_torch
+from elman.backends.call import NOTHING_SAVED, Saved
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from elman.backends.spans import Spans
+    from elman.backends.stack import Stack
+
+
+def forward(
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    spans: Spans,
+    batch_first: bool,
+    save: bool,
+    pad_saved: bool = False,
+) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+    """``call.forward``, which saves nothing."""
+    output, finals = _as_laid_out(stack, x, states, params, spans, batch_first)
+    return output.contiguous(), tuple([final.contiguous() for final in finals]), NOTHING_SAVED
+
+
+def backward(
+    stack: Stack,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: tuple[Tensor, ...],
+    spans: Spans,
+    batch_first: bool,
+    output: Tensor,
+    saved: Saved,
+    grad_output: Tensor | None,
+    grad_finals: Sequence[Tensor | None],
+    needs_grad: Sequence[bool],
+    pad_saved: bool = False,
+) -> Sequence[Tensor | None]:
+    """``call.backward``."""
+    operands = x, *(states or ()), *(spans.fresh or ()), *params
+    with _autograd_enabled(), torch.enable_grad():
+        own = tuple([t.detach().requires_grad_(needed) for t, needed in zip(operands, needs_grad, strict=True)])
+        again, *rest = own
+        states, spans, again_params = autograd.split(stack, spans, rest)
+        result, finals = _as_laid_out(stack, again, states, again_params, spans, batch_first)
+        pairs = [(each, grad) for each, grad in zip((result, *finals), (grad_output, *grad_finals), strict=True) if grad is not None]
+        targets = [t for t in own if t.requires_grad]
+        if not pairs:
+            return [torch.zeros_like(t) if t.requires_grad else None for t in own]
+        results, grads = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(results, targets, grads, allow_unused=True, materialize_grads=True))
+        return [next(found) if t.requires_grad else None for t in own]
+
+
+def new_saved(*run: Any) -> Saved:
+    """``cuda.run.new_saved``."""
+    return NOTHING_SAVED
+
+
+def check(*operands: Any) -> None:
+    """Nothing: the functions look at their operands."""
+
+
+def _as_laid_out(
+    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    output, finals = run_by_torch(stack, x.transpose(0, 1) if batch_first else x, states, params, spans)
+    return output.transpose(0, 1) if batch_first else output, finals
+
+
+@contextmanager
+def _autograd_enabled() -> Iterator[None]:
+    """Let autograd see what is run, which it does not within an operator."""
+    keys = torch._C.DispatchKey
+    excluded: Any = torch._C._dispatch_tls_local_exclude_set()
+    for key in (keys.AutogradCPU, keys.AutogradCUDA, keys.ADInplaceOrView):
+        excluded = excluded.remove(key)
+    with torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded):
+        yield
