@@ -91,7 +91,7 @@ def _layer(
         w_hh = direction["weight_hh"]
         others = [w_hh if k == other else torch.zeros_like(w_hh) for other in range(len(beside))]
         parameters += (torch.cat((direction["weight_ih"], *others), 1), w_hh @ direction["weight_hr"])
-        parameters += (direction[bias] for bias in ("bias_ih", "bias_hh") if bias in direction)
+        parameters += [direction[bias] for bias in ("bias_ih", "bias_hh") if bias in direction]  # no generator: older compilers
     width = stack.layers[index].input_size + len(beside) * stack.proj_size
     alone = replace(stack, input_size=width, num_layers=1, proj_size=0)
     zeros_and_c = None if states is None else _with_zeros(states[1][own])
