@@ -93,13 +93,17 @@ def test_a_gradient_can_be_differentiated_again(cell: str, spans: Spans) -> None
 @pytest.mark.parametrize("cell", CELLS)
 def test_padding_is_not_read(cell: str, lengths: list[int]) -> None:
     given = Given(Stack(BY_NAME[cell](), I, H, 2, True), Spans(lengths=torch.tensor(lengths)))
-    beyond = torch.arange(T).unsqueeze(1) >= torch.tensor(lengths)
+    beyond, none = torch.arange(T).unsqueeze(1) >= torch.tensor(lengths), torch.tensor(lengths) == 0
     results = []
+    given.grad_outputs[1:] = [grad.detach().masked_fill(none.unsqueeze(1), 0) for grad in given.grad_outputs[1:]]
     for padding in (0.0, torch.nan):
         given.x = given.x.detach().masked_fill(beyond.unsqueeze(-1), padding).requires_grad_()
-        results.append([*given.run(aten), *given.gradients(aten)])
+        assert given.states is not None
+        given.states = tuple(state.detach().masked_fill(none.unsqueeze(1), padding).requires_grad_() for state in given.states)
+        given.grad_outputs[0] = given.grad_outputs[0].detach().masked_fill(beyond.unsqueeze(-1), padding)
+        results.append([*[result.masked_fill(none.unsqueeze(1), 0) for result in given.run(aten)[1:]], *given.gradients(aten)])
     assert_all_same(*results)
-    assert_all_same(results[0], [*given.run(reference), *given.gradients(reference)])
+    assert_all_same(results[1][len(given.states) :], given.gradients(reference))
 
 
 @pytest.mark.parametrize("spans", [WHOLE, PACKED, RAGGED], ids=["padded", "packed", "lengths"])

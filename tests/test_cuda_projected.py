@@ -137,6 +137,37 @@ def test_a_gradient_is_differentiated_again(monkeypatch: pytest.MonkeyPatch) -> 
     compare(*found, TOLERANCE)
 
 
+@pytest.mark.parametrize("starts", [False, True], ids=["zeros", "given"])
+@pytest.mark.parametrize("form", FORMS)
+def test_so_it_is_with_weights_that_lie_anyhow(form: str, starts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    modelled, found = cuda_model.install(monkeypatch), []
+    for chosen in (modelled, reference):
+        given = Given(form, True, **PLAIN | {"given_state": starts})
+        used = [t.clone().requires_grad_() for t in given.inputs]
+        strided = [t.t().contiguous().t() if t.dim() == 2 else t for t in used]
+        rest = iter(strided)
+        x = next(rest)
+        states = None if given.states is None else tuple(next(rest) for _ in given.states)
+        fresh = None if given.spans.fresh is None else tuple(next(rest) for _ in given.spans.fresh)
+        output, finals = chosen.run(given.stack, x, states, tuple(rest), given.spans.replaced(fresh=fresh), False)
+        gradients = torch.autograd.grad([output, *finals], used, given.grads, create_graph=True, allow_unused=True)
+        total = sum(gradient.square().sum() for gradient in gradients if gradient is not None)
+        found.append([*gradients, *torch.autograd.grad(total, used, allow_unused=True)])
+    compare(*found, 1e-5)  # the first derivatives of c's initial states are rounded to float32
+
+
+def test_a_gradient_of_nan_in_the_padding_goes_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    lstm, x = elman.LSTM(I, H, 2, bidirectional=True, proj_size=P, dtype=torch.float64), torch.randn(T, 3, I, dtype=torch.float64)
+    grad = torch.randn(T, 3, 2 * P, dtype=torch.float64)
+    found = []
+    for chosen, padding in ((cuda_model.install(monkeypatch), torch.nan), (reference, 0.0)):
+        monkeypatch.setattr(registry, "BACKENDS", (chosen,))
+        output, _ = lstm(x, lengths=[4, 0, 2])
+        beyond = torch.arange(T).unsqueeze(1) >= torch.tensor([4, 0, 2])
+        found.append(torch.autograd.grad(output, list(lstm.parameters()), grad.masked_fill(beyond.unsqueeze(-1), padding)))
+    compare(*found, TOLERANCE)
+
+
 def test_the_last_outputs_are_the_final_states_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "BACKENDS", (cuda_model.install(monkeypatch),))
     lstm = elman.LSTM(I, H, bidirectional=True, proj_size=P, dtype=torch.float64)

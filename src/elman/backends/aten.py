@@ -170,12 +170,13 @@ def _run_padded(
     ordered, order = lengths.clamp(min=1).sort(descending=True)  # torch packs no sequence without steps
     on = order.to(x.device)
     back = on.argsort()
-    x = x.masked_fill(none, 0)  # else a padding of NaN reaches the gradients of the weights: 0 * NaN is NaN
+    x = x.masked_fill(none, 0)  # else NaN there reaches the gradients of the weights, and from states too: 0 * NaN is NaN
     packed, batch_sizes = torch._VF._pack_padded_sequence(x.index_select(1, on), ordered, False)
     before = [x.new_zeros((stack.num_layers * stack.num_directions, batch, width)) for width in stack.state_sizes]
     if states is not None:
         before = list(states)
-    output, finals = run(stack, packed, tuple([state.index_select(1, on) for state in before]), params, Spans(batch_sizes))
+    initial = tuple([state.masked_fill(none, 0).index_select(1, on) for state in before])
+    output, finals = run(stack, packed, initial, params, Spans(batch_sizes))
     output, _ = torch._VF._pad_packed_sequence(output, batch_sizes, False, 0.0, steps)
     finals = tuple([torch.where(none, start, final.index_select(1, back)) for start, final in zip(before, finals, strict=True)])
     return output.index_select(1, back).masked_fill(none, 0), finals

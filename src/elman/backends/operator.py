@@ -123,13 +123,14 @@ def kernels_of(x: Tensor, recorded: Stack | None = None) -> Any:
     """
     if x.is_cpu:
         return call
-    from elman.backends.cuda import run
-    from elman.backends.cuda.backend import has_kernels
-
-    if recorded is not None and not has_kernels(recorded, x):
+    if recorded is not None:
         from elman.backends import aten_recorded
+        from elman.backends.cuda.backend import has_kernels
 
-        return aten_recorded
+        if not has_kernels(recorded, x):
+            return aten_recorded
+    from elman.backends.cuda import run
+
     return run
 
 
@@ -188,10 +189,11 @@ def _scan_backward(
     of_device = kernels_of(x, stack)
     spans = _spans(batch_sizes, lengths, reset, fresh_h, fresh_c)
     operands = stack, x, inductor.given(h_0, c_0), tuple(params), spans, batch_first
-    results = output, Saved(hidden, steps, checkpoints), grad_output, (grad_h_n, grad_c_n)[: len(stack.state_sizes)]
+    grad_finals = (grad_h_n, grad_c_n)[: len(stack.state_sizes)]
+    results = output, Saved(hidden, steps, checkpoints), grad_output, grad_finals, tuple(needs_grad)
     if of_device is not call:
         of_device.check(*operands, *results)
-    grads = of_device.backward(*operands, *results, tuple(needs_grad), pad_saved=True)
+    grads = of_device.backward(*operands, *results, pad_saved=True)
     # Laid out as the fake ones: a compiler reads them so.
     return [g.contiguous() for g in grads if g is not None]
 

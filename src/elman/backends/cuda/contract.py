@@ -5,7 +5,7 @@ In eager calls the layers have checked them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,7 +21,28 @@ if TYPE_CHECKING:
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def check_operands(
+def check_call(
+    shape: CellShape,
+    sizes: Sizes,
+    x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
+    spans: Spans,
+    batch_first: bool,
+    *results: Any,
+) -> None:
+    """Raise a RuntimeError if something that a run is given does not fit the rest.
+
+    Args:
+        results: of a gradient also what it is given of the run: output, saved, grad_output, grad_finals, needs_grad.
+    """
+    operands = x, states, params, spans, batch_first
+    _check_operands(shape, sizes, *operands)
+    if results:
+        _check_results(shape, sizes, *operands, *results)
+
+
+def _check_operands(
     shape: CellShape,
     sizes: Sizes,
     x: Tensor,
@@ -30,16 +51,26 @@ def check_operands(
     spans: Spans,
     batch_first: bool,
 ) -> None:
-    """Raise a RuntimeError if an operand of a run does not fit the others."""
-    _, lengths, reset, fresh, step_inputs, draws = spans
+    batch_sizes, lengths, reset, fresh, step_inputs, draws = spans
     if x.dtype not in _DTYPES:
         raise RuntimeError(f"expected x of float32, bfloat16 or float16, got {x.dtype}")
+    if min(sizes.hidden_size, sizes.num_layers) < 1 or sizes.num_directions not in (1, 2):
+        got = f"{sizes.hidden_size}, {sizes.num_layers} and {sizes.num_directions}"
+        raise RuntimeError(f"expected hidden_size and num_layers of at least 1, and 1 or 2 directions, got {got}")
+    if batch_sizes is not None and lengths is not None:
+        raise RuntimeError("expected batch_sizes or lengths, got both")
     steps, batch = _steps_and_sequences(x, spans, batch_first)
+    if not steps:
+        raise RuntimeError("expected at least one step, got none")
     hidden, directions, of_steps = sizes.hidden_size, sizes.num_layers * sizes.num_directions, (steps, batch)
-    for state in states or ():
-        check("an initial state", state, (directions, batch, hidden), x)
-    for state in fresh or ():
-        check("a fresh state", state, (directions, hidden), x)
+    for name, given, of_state in (
+        ("an initial state", states, (directions, batch, hidden)),
+        ("a fresh state", fresh, (directions, hidden)),
+    ):
+        if given is not None and len(given) != shape.states:
+            raise RuntimeError(f"expected {name} for each of {shape.states} states, got {len(given)}")
+        for state in given or ():
+            check(name, state, of_state, x)
     for numbers, of_units in zip(step_inputs or (), shape.step_inputs, strict=False):
         check("a step input", numbers, (*of_steps, hidden) if of_units else of_steps, x)
     for numbers in draws or ():
@@ -53,22 +84,31 @@ def check_operands(
     if lengths is not None:
         if lengths.shape != (batch,) or lengths.dtype is not torch.int64:
             raise RuntimeError(f"expected lengths of shape {(batch,)}, of int64, got {lengths}")
-        if lengths.is_cpu and not ((lengths >= 0) & (lengths <= steps)).all():
+        if not ((lengths >= 0) & (lengths <= steps)).all():  # waits for the device, if the lengths are there
             raise RuntimeError(f"expected lengths from 0 to {steps}, got {lengths.tolist()}")
 
 
-def check_results(
+def _check_results(
     shape: CellShape,
     sizes: Sizes,
     x: Tensor,
+    states: tuple[Tensor, ...] | None,
+    params: Sequence[Tensor],
     spans: Spans,
     batch_first: bool,
     output: Tensor,
     saved: Saved,
     grad_output: Tensor | None,
     grad_finals: Sequence[Tensor | None],
+    needs_grad: Sequence[bool],
 ) -> None:
-    """Raise a RuntimeError if what a gradient is given does not fit the operands of the run, which do."""
+    if len(grad_finals) != shape.states:
+        raise RuntimeError(f"expected a gradient, or None, for each of {shape.states} final states, got {len(grad_finals)}")
+    others = shape.states * ((states is not None) + (spans.fresh is not None)) + len(shape.step_inputs) + len(params)
+    if len(needs_grad) != 1 + others:
+        raise RuntimeError(f"expected needs_grad of {1 + others}, got {len(needs_grad)}")
+    if sizes.num_layers > 1 and saved.hidden is None:
+        raise RuntimeError(f"expected the outputs of {sizes.num_layers - 1} lower layers, got none")
     _, batch = _steps_and_sequences(x, spans, batch_first)
     rows, hidden, width = x.shape[:-1].numel(), sizes.hidden_size, sizes.num_directions * sizes.hidden_size
     directions = sizes.num_layers * sizes.num_directions

@@ -59,6 +59,8 @@ def run_projected(
         layer = _layer(stack, index, x, states, params, spans, batch)
         inner, (_, c_n) = unprojected(*layer.call, batch_first)
         x = project(inner.transpose(0, 1), layer.w_hr).transpose(0, 1) if batch_first else project(inner, layer.w_hr)
+        if batch.lengths is not None and batch.offsets is None:
+            x = batch.without_padding(x, False)  # it is zeros; what gradient arrives there, be it NaN, goes no further
         for k, output in enumerate(x.chunk(stack.num_directions, -1)):
             place = index * stack.num_directions + k
             lasts.append(_last(output, None if states is None else states[0][place], batch, bool(k)))
@@ -90,7 +92,8 @@ def _layer(
     for k, direction in enumerate(weights):
         w_hh = direction["weight_hh"]
         others = [w_hh if k == other else torch.zeros_like(w_hh) for other in range(len(beside))]
-        parameters += (torch.cat((direction["weight_ih"], *others), 1), w_hh @ direction["weight_hr"])
+        w_ih = torch.cat((direction["weight_ih"], *others), 1) if others else direction["weight_ih"]
+        parameters += (w_ih, w_hh @ direction["weight_hr"])
         parameters += [direction[bias] for bias in ("bias_ih", "bias_hh") if bias in direction]  # no generator: older compilers
     width = stack.layers[index].input_size + len(beside) * stack.proj_size
     alone = replace(stack, input_size=width, num_layers=1, proj_size=0)
@@ -125,7 +128,10 @@ def _last(output: Tensor, initial: Tensor | None, batch: Batch, reverse: bool) -
 
 
 def project(m: Tensor, w_hr: Sequence[Tensor]) -> Tensor:
-    """The outputs, (..., D·P), of the states before the projection, (..., D·H), and each direction's W_hr, (P, H)."""
+    """The outputs, (..., D·P), of the states before the projection, (..., D·H), and each direction's W_hr, (P, H).
+
+    In a recorded call by torch's own product, which rounds float32 as ``torch.set_float32_matmul_precision`` says.
+    """
     return _by_torch(m, w_hr) if is_recorded() else _Projection.apply(m, *w_hr)  # type: ignore[no-untyped-call]
 
 
@@ -138,8 +144,8 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, m: Tensor, *w_hr: Tensor) -> Tensor:
-        m, w_hr = dense(m), tuple(map(dense, w_hr))
         ctx.save_for_backward(m, *w_hr)
+        m, w_hr = dense(m), tuple(map(dense, w_hr))
         (projection, hidden), directions = w_hr[0].shape, len(w_hr)
         number, width = number_of(m.dtype), directions * projection
         output = m.new_empty((*m.shape[:-1], width))
@@ -158,7 +164,7 @@ class _Projection(torch.autograd.Function):
                 targets = [t for t, needed in zip(operands, ctx.needs_input_grad, strict=True) if needed]
                 found = iter(torch.autograd.grad(_by_torch(operands[0], operands[1:]), targets, grad, create_graph=True))
             return tuple([next(found) if needed else None for needed in ctx.needs_input_grad])
-        grad = dense(grad)
+        grad, m, *w_hr = map(dense, (grad, m, *w_hr))
         (projection, hidden), directions, rows = w_hr[0].shape, len(w_hr), m.shape[:-1].numel()
         number, width = number_of(m.dtype), directions * projection
         grad_m = torch.empty_like(m) if ctx.needs_input_grad[0] else None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from elman.backends.call import Saved
 from elman.backends.cuda import run, source
-from elman.backends.cuda.contract import check, check_operands, check_results
+from elman.backends.cuda.contract import check, check_call
 from elman.backends.program.operator import Call
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class CudaCall(Call):
         self.kernel = source.kernel_of(self.program, RECORDED)
 
     def forward(self, save: bool) -> list[Tensor]:
-        check_operands(self.kernel.shape, self.form, *self._operands)
+        check_call(self.kernel.shape, self.form, *self._operands)
         output, finals, saved = run.forward_by(self.kernel, self.form, *self._operands, save)
         kept = (saved.hidden, None if saved.steps is None else saved.steps.view(-1)) if save else (None, None)
         return [output, *finals, *(self.x.new_empty(0) if each is None else each for each in kept)]
@@ -48,10 +48,9 @@ class CudaCall(Call):
         if (size := self.kept_size(rows)) and kept is not None:
             check("what was kept", kept, (size,), self.x)
             steps = kept.view(self.directions, rows, shape.kept, self.form.hidden_size)
-        saved = Saved(hidden, steps, None)
-        check_operands(shape, self.form, *self._operands)
-        check_results(shape, self.form, self.x, self.spans, bool(self.form.batch_first), output, saved, grad_output, grad_finals)
-        ends = output, saved, grad_output, tuple(grad_finals), needs_grad
+        finals = *grad_finals, *[None] * (shape.states - len(grad_finals))
+        ends = output, Saved(hidden, steps, None), grad_output, finals, needs_grad
+        check_call(shape, self.form, *self._operands, *ends)
         return run.backward_by(self.kernel, self.form, *self._operands, *ends)
 
     def kept_size(self, rows: Any) -> Any:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 _NOTHING = nullcontext()
+_CONTIGUOUS = torch.contiguous_format
 _ALIGNMENT = 16  # bytes that the kernels read of the weights at once
 
 
@@ -86,24 +87,9 @@ def forward_by(
     return output, finals, saved
 
 
-def check(
-    stack: Stack,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
-    batch_first: bool,
-    *results: Any,
-) -> None:
-    """Raise a RuntimeError if operands that nobody has looked at do not fit the stack.
-
-    Args:
-        results: before ``backward`` what it is given of ``forward``: output, saved, grad_output, grad_finals.
-    """
-    shape = kernel_of(stack).shape
-    contract.check_operands(shape, stack, x, states, params, spans, batch_first)
-    if results:
-        contract.check_results(shape, stack, x, spans, batch_first, *results)
+def check(stack: Stack, *call: Any) -> None:
+    """``contract.check_call`` of a built-in cell."""
+    contract.check_call(kernel_of(stack).shape, stack, *call)
 
 
 def trace(
@@ -229,7 +215,7 @@ def backward_by(
         results: list[Tensor | None] = [grad.transpose(0, 1) if grad is not None and batch.batch_first else grad]
         if states is not None:
             assert starts is not None
-            results += [starts[:, 0, k].flatten(0, 1).to(x.dtype) for k in range(count)]
+            results += [starts[:, 0, k].flatten(0, 1).to(x.dtype, copy=True) for k in range(count)]
         if spans.fresh is not None:
             fresh_grads: list[Tensor | None] = [None] * count
             if starts is not None and batch.reset is not None:
@@ -239,7 +225,8 @@ def backward_by(
             results += [None] * len(shape.step_inputs)
         else:
             added = sum(of_step_inputs[1:], of_step_inputs[0]).view(batch.steps, batch.sequences, -1, sizes.hidden_size)
-            results += [each if of_units else each.sum(-1) for each, of_units in zip(added.unbind(2), shape.step_inputs, strict=True)]
+            summed = zip(added.unbind(2), shape.step_inputs, strict=True)
+            results += [each.clone(memory_format=_CONTIGUOUS) if of_units else each.sum(-1) for each, of_units in summed]
         results += gradients if needs_parameters else [None] * len(params)
         return [result if need else None for result, need in zip(results, needs_grad, strict=True)]
 
