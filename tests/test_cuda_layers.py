@@ -272,6 +272,12 @@ def test_a_network_that_is_too_large_goes_there_with_lengths_and_under_autocast(
     assert error(output, exact(x.double(), lengths=lengths)[0]) < (0.03 if dtype is torch.bfloat16 else 0.003)
 
 
+def test_it_is_compiled_as_one_operator_there() -> None:
+    gru, x, grad = elman.GRU(8, 2500, device="cuda"), new(6, 5, 8, dtype=torch.float32), new(6, 5, 2500, dtype=torch.float32)
+    compiled = torch.compile(gru, fullgraph=True)
+    assert max(map(error, run(compiled, x, grad), run(gru, x, grad))) < 40 * ROUNDING[torch.float32]
+
+
 def test_streams_run_beside_each_other() -> None:
     lstm, x = elman.LSTM(1024, 1024, device="cuda", dtype=torch.bfloat16), new(20, 32, 1024)  # blocks that wait for each other
     with torch.no_grad():
