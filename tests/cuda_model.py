@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from elman.backends import operator
-from elman.backends.cuda import contract, layer, run
+from elman.backends.cuda import layer, run, shape
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.plan import Number, Plan, choose
@@ -393,7 +393,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Put the model in place of the GPU until the test ends: the cuda backend, which then runs float64 on the CPU and refuses nothing."""
     monkeypatch.setattr(layer, "_ready", _ready)
     monkeypatch.setattr(run, "on_device_of", lambda x: nullcontext())
-    monkeypatch.setattr(contract, "_DTYPES", (torch.float64,))
+    monkeypatch.setattr(shape, "_DTYPES", (torch.float64,))
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, raising=False)
     monkeypatch.setattr(operator, "kernels_of", lambda x, recorded=None: run)
     monkeypatch.setattr(CudaBackend, "refuses", lambda *call: None)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 import elman
 from cases import assert_same
@@ -15,6 +17,7 @@ from elman.backends import aten_recorded, operator, registry
 from elman.backends.aten import AtenBackend
 from elman.backends.cuda import backend, launcher
 from elman.backends.reference import ReferenceBackend
+from elman.backends.spans import Spans
 from kinds import as_states
 from test_cuda_compiler import needs_nvrtc
 from test_cuda_kernels import DEVICES
@@ -100,6 +103,92 @@ def test_an_exported_network_takes_any_number_of_steps_and_sequences() -> None:
     for steps, batch in ((T, B), (9, 2)):
         x = torch.randn(steps, batch, I, dtype=torch.float64)
         assert torch.equal(program.module()(x)[0], lstm(x)[0])
+
+
+SCAN = torch.ops.elman.scan.default
+GRU = ("gru", H, 1, False, True, 0, False, False)
+
+
+def scanned(x: Tensor, params: list[Tensor], **given: Any) -> Tensor:
+    """The outputs of the operator for a GRU."""
+    names = ("h_0", "c_0", "params", "batch_sizes", "lengths", "reset", "fresh_h", "fresh_c")
+    output: Tensor = SCAN(x, *(dict.fromkeys(names) | {"params": params} | given).values(), *GRU, True)[0]
+    return output
+
+
+@pytest.mark.usefixtures("torchs")
+def test_resets_of_a_call_that_was_recorded_elsewhere_are_heeded() -> None:
+    gru, x = elman.GRU(I, H, learn_initial_state=True, dtype=torch.float64), torch.randn(T, B, I, dtype=torch.float64)
+    torch.nn.init.uniform_(gru.h_0)
+    reset, fresh = torch.rand(T, B) < 0.4, gru.h_0.detach().clone().requires_grad_()
+    params = [gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0]
+    output = scanned(x, params, h_0=gru.h_0.unsqueeze(1).expand(-1, B, -1), reset=reset, fresh_h=fresh)
+    expected, _ = ReferenceBackend().run(
+        gru.stack, x, (gru.h_0.unsqueeze(1).expand(-1, B, -1),), params, Spans(reset=reset, fresh=(fresh,))
+    )
+    leaves = [*params, gru.h_0, fresh]
+    assert_same({"output": output.detach()}, {"output": expected.detach()}, 1e-12)
+    pairs = zip(*(torch.autograd.grad(each.sin().sum(), leaves) for each in (output, expected)), strict=True)
+    for one, other in pairs:
+        assert_same({"gradient": one}, {"gradient": other}, 1e-12)
+
+
+@pytest.mark.usefixtures("torchs")
+def test_autocast_around_an_operator_changes_nothing() -> None:
+    gru, x = elman.GRU(I, H), torch.randn(T, B, I)
+    found = []
+    for enabled in (False, True):
+        params = [parameter.detach().requires_grad_() for parameter in gru.parameters()]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = scanned(x, params)
+            output.sum().backward()
+        assert output.dtype is torch.float32
+        found.append([output.detach(), *(param.grad for param in params)])
+    assert all(map(torch.equal, *found))
+
+
+@pytest.mark.usefixtures("torchs")
+def test_a_result_without_a_gradient_takes_none() -> None:
+    """A single step: the recurrent weights, which h_0 of zeros is multiplied by, have no part in c."""
+    lstm = elman.LSTM(I, H, proj_size=2, dtype=torch.float64).requires_grad_(False)
+    lstm.weight_hr_l0.requires_grad_(True)
+    x, found = torch.randn(1, B, I, dtype=torch.float64), []
+    for call in (torch.compile(lstm, fullgraph=True, backend="aot_eager"), lstm):
+        output, (_, c_n) = call(x)
+        found.append(torch.autograd.grad(output.sum() + c_n.sum(), lstm.weight_hr_l0)[0])
+    assert_same({"w_hr": found[0]}, {"w_hr": found[1]}, 1e-12)
+
+
+@pytest.mark.usefixtures("torchs")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"lengths": torch.tensor([5, -1, 2, 3])}, "lengths from 0 to 5"),
+        ({"lengths": torch.tensor([9, 1, 2, 3])}, "lengths from 0 to 5"),
+        ({"h_0": torch.zeros(1, B - 1, H)}, "an initial state of shape"),
+        ({"h_0": torch.zeros(1, B, H), "c_0": torch.zeros(1, B, H)}, "for each of 1 states, got 2"),
+        ({"batch_sizes": torch.tensor([T * B])}, "x of shape"),
+    ],
+    ids=str,
+)
+def test_operands_that_do_not_fit_are_refused(given: dict[str, Tensor], words: str) -> None:
+    params = [parameter.detach() for parameter in elman.GRU(I, H).parameters()]
+    with pytest.raises(RuntimeError, match=words):
+        scanned(torch.zeros(T, B, I), params, **given)
+
+
+class _Watching(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_checkpoint_in_a_dispatch_mode_gives_what_was_saved_once() -> None:
+    gru, x = elman.GRU(I, H), torch.randn(T, B, I)
+    with _Watching():
+        checkpoint(gru, x, use_reentrant=False)[0].sum().backward()
+    expected = torch.autograd.grad(gru(x)[0].sum(), list(gru.parameters()))
+    for parameter, gradient in zip(gru.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 @needs_nvrtc

@@ -11,8 +11,7 @@ from torch import Tensor
 import cuda_emulator
 import elman
 import own_cells
-from elman.backends import registry
-from elman.backends.cuda import contract
+from elman.backends import contract, registry
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.program.lookup import program_of
 from elman.backends.program.text import text_of
@@ -133,7 +132,7 @@ def test_gradients_share_no_memory() -> None:
 SCAN, SCAN_BACKWARD = torch.ops.elman.scan.default, torch.ops.elman.scan_backward.default
 WRONG_OF_A_LSTM: dict[str, tuple[dict[str, Any], str]] = {
     "x without sequences": ({"x": torch.zeros(T, I)}, "x of shape"),
-    "x of float64": ({"x": torch.zeros(T, B, I, dtype=torch.float64)}, "x of float32, bfloat16 or float16"),
+    "x of float64": ({"x": torch.zeros(T, B, I, dtype=torch.float64)}, "x of torch.float32, torch.bfloat16, torch.float16"),
     "an initial state": ({"h_0": torch.zeros(2, B - 1, H)}, "an initial state of shape"),
     "a parameter": ({"params": 3}, "a parameter of shape|parameter 3 of shape"),
     "lengths": ({"lengths": torch.tensor([T + 1] * B)}, f"lengths from 0 to {T}"),

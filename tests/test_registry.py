@@ -105,6 +105,16 @@ def test_show_config_prints_and_returns_versions_instruction_sets_and_threads(ca
     assert "instruction set" in text
 
 
+@pytest.mark.parametrize(("capability", "reason"), [((7, 5), "Tesla T4: the compute capability is below 8.0"), ((8, 0), None)])
+def test_a_gpu_that_is_too_old_is_named(capability: tuple[int, int], reason: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "unavailable_reason", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    properties = launcher.DeviceProperties("Tesla T4", capability, 40, 65536, 65536, 4 << 20)
+    monkeypatch.setattr(launcher, "device_properties", lambda index: properties)
+    (cuda,) = [backend for backend in registry.BACKENDS if backend.name == "cuda"]
+    assert cuda.unavailable_reason() == reason
+
+
 def test_show_config_tells_which_backends_run_nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
     for backend in registry.BACKENDS:
         monkeypatch.setattr(type(backend), "unavailable_reason", lambda self: "it rains" if self.name in ("native", "cuda") else None)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _reference = ReferenceBackend()
 # Torch's function for a cell, and cuDNN's number of it.
 _FUNCTIONS = {"rnn_relu": ("rnn_relu", 0), "rnn_tanh": ("rnn_tanh", 1), "lstm": ("lstm", 2), "gru": ("gru", 3)}
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 @final
@@ -54,7 +54,7 @@ class AtenBackend(Backend):
             return "does not run resets"
         if torch.is_autocast_enabled("cuda" if x.is_cuda else "cpu") and (is_traced or x.dtype is torch.float64):
             return "does not run torch.jit.trace or float64 under autocast"
-        if x.dtype not in _DTYPES:
+        if x.dtype not in DTYPES:
             return "does not run this dtype"
         recorded = not is_traced and is_recorded()
         if stack.hidden_size == 0 or (not recorded and x.numel() == 0):
@@ -138,7 +138,7 @@ class _Run(torch.autograd.Function):
 
             return None, None, *autograd.differentiable_gradients(again, stack, spans, ctx.saved_tensors, needs_grad, grads)
         inputs, results = ctx.graph
-        pairs = [(result, grad) for result, grad in zip(results, grads, strict=True) if grad is not None]
+        pairs = [(result, grad) for result, grad in zip(results, grads, strict=True) if grad is not None and result.requires_grad]
         targets = [t for t in inputs if t.requires_grad]
         if not pairs:
             return (None,) * (2 + len(inputs))

@@ -1,6 +1,7 @@
 """torch's own layers in a recorded call: what ``torch.ops.elman.scan`` does on a GPU with a network that the CUDA kernels do not run.
 
-Nothing is kept for the gradient: it runs the network again, as autograd knows no forward run within an operator.
+What has resets, which a call that was recorded elsewhere may have, the reference runs. Nothing is kept for the gradient: it runs the
+network again, since autograd sees nothing of a run within an operator.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elman.backends import autograd
-from elman.backends.aten import run_by_torch
+from elman.backends.aten import DTYPES, run_by_torch
 from elman.backends.call import NOTHING_SAVED, Saved
+from elman.backends.contract import Expected, check_call
+from elman.backends.reference import ReferenceBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
+
+_reference = ReferenceBackend()
 
 
 def forward(
@@ -34,8 +39,9 @@ def forward(
     pad_saved: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
     """``call.forward``, which saves nothing."""
-    output, finals = _as_laid_out(stack, x, states, params, spans, batch_first)
-    return output.contiguous(), tuple([final.contiguous() for final in finals]), NOTHING_SAVED
+    with torch.autocast(x.device.type, enabled=False):  # the operands have the dtypes that the recorded call gave them
+        output, finals = _as_laid_out(stack, x, states, params, spans, batch_first)
+    return _alone(output), tuple(map(_alone, finals)), NOTHING_SAVED
 
 
 def backward(
@@ -54,18 +60,19 @@ def backward(
 ) -> Sequence[Tensor | None]:
     """``call.backward``."""
     operands = x, *(states or ()), *(spans.fresh or ()), *params
-    with _autograd_enabled(), torch.enable_grad():
+    with _autograd_enabled(), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         own = tuple([t.detach().requires_grad_(needed) for t, needed in zip(operands, needs_grad, strict=True)])
         again, *rest = own
         states, spans, again_params = autograd.split(stack, spans, rest)
         result, finals = _as_laid_out(stack, again, states, again_params, spans, batch_first)
-        pairs = [(each, grad) for each, grad in zip((result, *finals), (grad_output, *grad_finals), strict=True) if grad is not None]
+        arriving = zip((result, *finals), (grad_output, *grad_finals), strict=True)
+        pairs = [(each, grad) for each, grad in arriving if grad is not None and each.requires_grad]
         targets = [t for t in own if t.requires_grad]
         if not pairs:
             return [torch.zeros_like(t) if t.requires_grad else None for t in own]
         results, grads = zip(*pairs, strict=True)
         found = iter(torch.autograd.grad(results, targets, grads, allow_unused=True, materialize_grads=True))
-        return [next(found) if t.requires_grad else None for t in own]
+        return [_alone(next(found)) if t.requires_grad else None for t in own]
 
 
 def new_saved(*run: Any) -> Saved:
@@ -73,15 +80,25 @@ def new_saved(*run: Any) -> Saved:
     return NOTHING_SAVED
 
 
-def check(*operands: Any) -> None:
-    """Nothing: the functions look at their operands."""
+def check(stack: Stack, *call: Any) -> None:
+    """``contract.check_call``."""
+    sizes = stack.hidden_size, stack.num_layers, stack.num_directions
+    check_call(Expected(DTYPES, *sizes, stack.state_sizes, (), stack.shapes, None), *call)
 
 
 def _as_laid_out(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    output, finals = run_by_torch(stack, x.transpose(0, 1) if batch_first else x, states, params, spans)
+    batch_first = batch_first and spans.batch_sizes is None
+    run = run_by_torch if spans.reset is None else _reference.run
+    output, finals = run(stack, x.transpose(0, 1) if batch_first else x, states, params, spans)
     return output.transpose(0, 1) if batch_first else output, finals
+
+
+def _alone(result: Tensor) -> Tensor:
+    """A result in memory of its own, as a compiler takes an operator's to be: cuDNN's gradients of weights are parts of one piece."""
+    whole = result.is_contiguous() and result.untyped_storage().nbytes() == result.numel() * result.element_size()
+    return result if whole else result.clone(memory_format=torch.contiguous_format)
 
 
 @contextmanager

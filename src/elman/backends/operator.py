@@ -322,8 +322,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _differentiate(ctx: Any, grad_output: Tensor | None, grad_h_n: Tensor | None, grad_c_n: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    x, h_0, c_0, *spans = ctx.saved_tensors[:8]
-    saved, params = ctx.saved_tensors[8:11], list(ctx.saved_tensors[11:])
+    kept = ctx.saved_tensors  # asked for once: hooks may give it once alone, as those of a checkpoint do
+    x, h_0, c_0, *spans = kept[:8]
+    saved, params = kept[8:11], list(kept[11:])
     output = kept_output(ctx)
     if output is None:  # run once more, as in eager code; a compiler sees twice the same and runs it once
         output, _, _, *saved = torch.ops.elman.scan(x, h_0, c_0, params, *spans, *ctx.options, True)

@@ -50,7 +50,12 @@ class CudaBackend(KernelBackend):
     device = "cuda"
 
     def unavailable_reason(self) -> str | None:
-        return launcher.unavailable_reason()
+        if reason := launcher.unavailable_reason():
+            return reason
+        devices = list(map(launcher.device_properties, range(torch.cuda.device_count())))
+        if all(device.capability < _LEAST_CAPABILITY for device in devices):
+            return f"{', '.join(device.name for device in devices)}: the compute capability is below 8.0"
+        return None
 
     def refuses(
         self,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from elman.backends.call import Saved
+from elman.backends.contract import check, check_call
 from elman.backends.cuda import run, source
-from elman.backends.cuda.contract import check, check_call
+from elman.backends.cuda.shape import expected_of
 from elman.backends.program.operator import Call
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ class CudaCall(Call):
         if reason is not None:
             raise RuntimeError(f"expected a program that the CUDA kernels run, got one for which cuda {reason}")
         self.kernel = source.kernel_of(self.program, RECORDED)
+        self.expected = expected_of(self.kernel.shape, self.form, self.x.shape[-1])
 
     def forward(self, save: bool) -> list[Tensor]:
-        check_call(self.kernel.shape, self.form, *self._operands)
+        check_call(self.expected, *self._operands)
         output, finals, saved = run.forward_by(self.kernel, self.form, *self._operands, save)
         kept = (saved.hidden, None if saved.steps is None else saved.steps.view(-1)) if save else (None, None)
         return [output, *finals, *(self.x.new_empty(0) if each is None else each for each in kept)]
@@ -50,7 +52,7 @@ class CudaCall(Call):
             steps = kept.view(self.directions, rows, shape.kept, self.form.hidden_size)
         finals = *grad_finals, *[None] * (shape.states - len(grad_finals))
         ends = output, Saved(hidden, steps, None), grad_output, finals, needs_grad
-        check_call(shape, self.form, *self._operands, *ends)
+        check_call(self.expected, *self._operands, *ends)
         return run.backward_by(self.kernel, self.form, *self._operands, *ends)
 
     def kept_size(self, rows: Any) -> Any:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elman.backends.call import Saved, check_operands, dense
-from elman.backends.cuda import contract, layer, source
+from elman.backends.contract import check_call
+from elman.backends.cuda import layer, source
 from elman.backends.cuda.batch import Batch
-from elman.backends.cuda.shape import CELLS, CellKernel
+from elman.backends.cuda.shape import CELLS, CellKernel, expected_of
 from elman.backends.program.lookup import program_of
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def forward_by(
     return output, finals, saved
 
 
-def check(stack: Stack, *call: Any) -> None:
+def check(stack: Stack, x: Tensor, *call: Any) -> None:
     """``contract.check_call`` of a built-in cell."""
-    contract.check_call(kernel_of(stack).shape, stack, *call)
+    check_call(expected_of(kernel_of(stack).shape, stack, x.shape[-1]), x, *call)
 
 
 def trace(

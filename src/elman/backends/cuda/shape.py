@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import torch
+
+from elman.backends.contract import Expected
 from elman.cells import BY_NAME
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,3 +170,15 @@ class Sizes(Protocol):
     def bias(self) -> int: ...
     @property
     def recompute(self) -> int: ...
+
+
+def expected_of(shape: CellShape, sizes: Sizes, input_size: int) -> Expected:
+    """Which operands a run of a stack of such cells takes."""
+    hidden, directions, parameters = sizes.hidden_size, sizes.num_directions, list[tuple[int, ...]]()
+    inputs, gates = shape.inputs * hidden, shape.gates * hidden
+    for index in range(sizes.num_layers * directions):
+        parameters.append((inputs, input_size if index < directions else directions * hidden))
+        parameters += [(gates, hidden)] * bool(gates)
+        parameters += [(rows,) for rows in (inputs, gates) if rows and sizes.bias]
+        parameters += [(hidden,) if of_units else () for of_units in shape.own]
+    return Expected(_DTYPES, hidden, sizes.num_layers, directions, (hidden,) * shape.states, shape.step_inputs, parameters, shape.kept)

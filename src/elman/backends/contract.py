@@ -1,11 +1,11 @@
-"""What the operands of a recorded call must be: the kernels know nothing but sizes and addresses, so that every operand passes here.
+"""What the operands of a recorded call on a GPU must be: kernels know nothing but sizes and addresses, so that every operand passes here.
 
-In eager calls the layers have checked them.
+In eager calls the layers have checked them; on the CPU the kernels do (csrc/contract.h).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -15,15 +15,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.backends.call import Saved
-    from elman.backends.cuda.shape import CellShape, Sizes
     from elman.backends.spans import Spans
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+class Expected(NamedTuple):
+    """What decides which operands fit.
+
+    Attributes:
+        dtypes: that x may have.
+        hidden_size, num_layers, num_directions: as a stack's.
+        state_sizes: the width of each state, the first of which is that of the outputs of a direction.
+        step_inputs: for each whether it has a number for each unit.
+        parameters: the shape of each.
+        kept: numbers of a unit that a run keeps of each step; None: it keeps nothing, not even the lower layers' outputs.
+    """
+
+    dtypes: tuple[torch.dtype, ...]
+    hidden_size: int
+    num_layers: int
+    num_directions: int
+    state_sizes: tuple[int, ...]
+    step_inputs: tuple[bool, ...]
+    parameters: Sequence[tuple[int, ...]]
+    kept: int | None
 
 
 def check_call(
-    shape: CellShape,
-    sizes: Sizes,
+    expected: Expected,
     x: Tensor,
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
@@ -37,14 +55,13 @@ def check_call(
         results: of a gradient also what it is given of the run: output, saved, grad_output, grad_finals, needs_grad.
     """
     operands = x, states, params, spans, batch_first
-    _check_operands(shape, sizes, *operands)
+    _check_operands(expected, *operands)
     if results:
-        _check_results(shape, sizes, *operands, *results)
+        _check_results(expected, *operands, *results)
 
 
 def _check_operands(
-    shape: CellShape,
-    sizes: Sizes,
+    expected: Expected,
     x: Tensor,
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
@@ -52,34 +69,30 @@ def _check_operands(
     batch_first: bool,
 ) -> None:
     batch_sizes, lengths, reset, fresh, step_inputs, draws = spans
-    if x.dtype not in _DTYPES:
-        raise RuntimeError(f"expected x of float32, bfloat16 or float16, got {x.dtype}")
-    if min(sizes.hidden_size, sizes.num_layers) < 1 or sizes.num_directions not in (1, 2):
-        got = f"{sizes.hidden_size}, {sizes.num_layers} and {sizes.num_directions}"
+    if x.dtype not in expected.dtypes:
+        raise RuntimeError(f"expected x of {', '.join(map(str, expected.dtypes))}, got {x.dtype}")
+    if min(expected.hidden_size, expected.num_layers) < 1 or expected.num_directions not in (1, 2):
+        got = f"{expected.hidden_size}, {expected.num_layers} and {expected.num_directions}"
         raise RuntimeError(f"expected hidden_size and num_layers of at least 1, and 1 or 2 directions, got {got}")
     if batch_sizes is not None and lengths is not None:
         raise RuntimeError("expected batch_sizes or lengths, got both")
     steps, batch = _steps_and_sequences(x, spans, batch_first)
     if not steps:
         raise RuntimeError("expected at least one step, got none")
-    hidden, directions, of_steps = sizes.hidden_size, sizes.num_layers * sizes.num_directions, (steps, batch)
-    for name, given, of_state in (
-        ("an initial state", states, (directions, batch, hidden)),
-        ("a fresh state", fresh, (directions, hidden)),
-    ):
-        if given is not None and len(given) != shape.states:
-            raise RuntimeError(f"expected {name} for each of {shape.states} states, got {len(given)}")
-        for state in given or ():
-            check(name, state, of_state, x)
-    for numbers, of_units in zip(step_inputs or (), shape.step_inputs, strict=False):
+    hidden, directions, of_steps = expected.hidden_size, expected.num_layers * expected.num_directions, (steps, batch)
+    for name, given, lead in (("an initial state", states, (directions, batch)), ("a fresh state", fresh, (directions,))):
+        if given is not None and len(given) != len(expected.state_sizes):
+            raise RuntimeError(f"expected {name} for each of {len(expected.state_sizes)} states, got {len(given)}")
+        for state, size in zip(given or (), expected.state_sizes, strict=False):
+            check(name, state, (*lead, size), x)
+    for numbers, of_units in zip(step_inputs or (), expected.step_inputs, strict=False):
         check("a step input", numbers, (*of_steps, hidden) if of_units else of_steps, x)
     for numbers in draws or ():
         check("random numbers", numbers, (directions, *of_steps, hidden) if numbers.dim() == 4 else (directions, batch, hidden), x)
-    shapes = _parameter_shapes(shape, sizes, x.shape[-1])
-    if len(shapes) != len(params):
-        raise RuntimeError(f"expected {len(shapes)} parameters, got {len(params)}")
-    for parameter, expected in zip(params, shapes, strict=True):
-        check("a parameter", parameter, expected, x)
+    if len(expected.parameters) != len(params):
+        raise RuntimeError(f"expected {len(expected.parameters)} parameters, got {len(params)}")
+    for parameter, shape in zip(params, expected.parameters, strict=True):
+        check("a parameter", parameter, shape, x)
     check("reset", reset, of_steps, x, torch.bool)
     if lengths is not None:
         if lengths.shape != (batch,) or lengths.dtype is not torch.int64:
@@ -89,8 +102,7 @@ def _check_operands(
 
 
 def _check_results(
-    shape: CellShape,
-    sizes: Sizes,
+    expected: Expected,
     x: Tensor,
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
@@ -102,23 +114,24 @@ def _check_results(
     grad_finals: Sequence[Tensor | None],
     needs_grad: Sequence[bool],
 ) -> None:
-    if len(grad_finals) != shape.states:
-        raise RuntimeError(f"expected a gradient, or None, for each of {shape.states} final states, got {len(grad_finals)}")
-    others = shape.states * ((states is not None) + (spans.fresh is not None)) + len(shape.step_inputs) + len(params)
+    count, layers, width = len(expected.state_sizes), expected.num_layers, expected.num_directions * expected.state_sizes[0]
+    if len(grad_finals) != count:
+        raise RuntimeError(f"expected a gradient, or None, for each of {count} final states, got {len(grad_finals)}")
+    others = count * ((states is not None) + (spans.fresh is not None)) + len(expected.step_inputs) + len(params)
     if len(needs_grad) != 1 + others:
         raise RuntimeError(f"expected needs_grad of {1 + others}, got {len(needs_grad)}")
-    if sizes.num_layers > 1 and saved.hidden is None:
-        raise RuntimeError(f"expected the outputs of {sizes.num_layers - 1} lower layers, got none")
     _, batch = _steps_and_sequences(x, spans, batch_first)
-    rows, hidden, width = x.shape[:-1].numel(), sizes.hidden_size, sizes.num_directions * sizes.hidden_size
-    directions = sizes.num_layers * sizes.num_directions
+    rows, directions = x.shape[:-1].numel(), layers * expected.num_directions
     check("output", output, (*x.shape[:-1], width), x)
     check("the gradient of output", grad_output, (*x.shape[:-1], width), x)
-    for grad in grad_finals:
-        check("the gradient of a final state", grad, (directions, batch, hidden), x)
-    if sizes.num_layers > 1:
-        check("hidden", saved.hidden, (sizes.num_layers - 1, rows, width), x)
-    check("what was kept", saved.steps, (directions, rows, shape.kept, hidden), x)
+    for grad, size in zip(grad_finals, expected.state_sizes, strict=True):
+        check("the gradient of a final state", grad, (directions, batch, size), x)
+    if expected.kept is None:
+        return
+    if layers > 1 and saved.hidden is None:
+        raise RuntimeError(f"expected the outputs of {layers - 1} lower layers, got none")
+    check("hidden", saved.hidden, (layers - 1, rows, width), x)
+    check("what was kept", saved.steps, (directions, rows, expected.kept, expected.hidden_size), x)
 
 
 def check(name: str, tensor: Tensor | None, shape: tuple[int, ...], x: Tensor, dtype: torch.dtype | None = None) -> None:
@@ -147,14 +160,3 @@ def _steps_and_sequences(x: Tensor, spans: Spans, batch_first: bool) -> tuple[in
     if int(batch_sizes.sum()) != len(x) or int(batch_sizes[-1]) < 1 or bool((batch_sizes[1:] > batch_sizes[:-1]).any()):
         raise RuntimeError(f"expected batch_sizes that do not increase, are at least 1 and add up to {len(x)}, got {batch_sizes.tolist()}")
     return len(batch_sizes), int(batch_sizes[0])
-
-
-def _parameter_shapes(shape: CellShape, sizes: Sizes, input_size: int) -> list[tuple[int, ...]]:
-    hidden, found = sizes.hidden_size, list[tuple[int, ...]]()
-    inputs, gates = shape.inputs * hidden, shape.gates * hidden
-    for index in range(sizes.num_layers * sizes.num_directions):
-        found.append((inputs, input_size if index < sizes.num_directions else sizes.num_directions * hidden))
-        found += [(gates, hidden)] * bool(gates)
-        found += [(rows,) for rows in (inputs, gates) if rows and sizes.bias]
-        found += [(hidden,) if of_units else () for of_units in shape.own]
-    return found
