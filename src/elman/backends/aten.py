@@ -172,9 +172,7 @@ def _run_padded(
     back = on.argsort()
     x = x.masked_fill(none, 0)  # else NaN there reaches the gradients of the weights, and from states too: 0 * NaN is NaN
     packed, batch_sizes = torch._VF._pack_padded_sequence(x.index_select(1, on), ordered, False)
-    before = [x.new_zeros((stack.num_layers * stack.num_directions, batch, width)) for width in stack.state_sizes]
-    if states is not None:
-        before = list(states)
+    before = states or _zeros(stack, x, batch)
     initial = tuple([state.masked_fill(none, 0).index_select(1, on) for state in before])
     output, finals = run(stack, packed, initial, params, Spans(batch_sizes))
     output, _ = torch._VF._pad_packed_sequence(output, batch_sizes, False, 0.0, steps)
@@ -188,7 +186,7 @@ def _run(
     name, mode = _FUNCTIONS[stack.cell.name]
     if states is None:
         sequences: Any = x.shape[1] if spans.batch_sizes is None else spans.batch_sizes[0]  # a trace takes a size that is a tensor
-        states = tuple([x.new_zeros((stack.num_layers * stack.num_directions, sequences, width)) for width in stack.state_sizes])
+        states = _zeros(stack, x, sequences)
     states = tuple([state.contiguous() for state in states])
     start: Any = states if len(states) > 1 else states[0]
     options = (stack.bias, stack.num_layers, 0.0, True, stack.bidirectional)
@@ -198,6 +196,11 @@ def _run(
     else:
         output, *finals = getattr(torch._VF, name)(x, spans.batch_sizes, start, weights, *options)
     return output, tuple(finals)
+
+
+def _zeros(stack: Stack, x: Tensor, sequences: int) -> tuple[Tensor, ...]:
+    """Initial states."""
+    return tuple([x.new_zeros((stack.num_layers * stack.num_directions, sequences, width)) for width in stack.state_sizes])
 
 
 def _together(stack: Stack, x: Tensor, params: Sequence[Tensor], mode: int) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """What the operands of a recorded call on a GPU must be: kernels know nothing but sizes and addresses, so that every operand passes here.
 
-In eager calls the layers have checked them; on the CPU the kernels do (csrc/contract.h).
+In eager calls the layers have checked them; on the CPU the kernels do (csrc/contracts.h, csrc/program/contract.h).
 """
 
 from __future__ import annotations
@@ -54,10 +54,9 @@ def check_call(
     Args:
         results: of a gradient also what it is given of the run: output, saved, grad_output, grad_finals, needs_grad.
     """
-    operands = x, states, params, spans, batch_first
-    _check_operands(expected, *operands)
+    batch = _check_operands(expected, x, states, params, spans, batch_first)
     if results:
-        _check_results(expected, *operands, *results)
+        _check_results(expected, x, states, params, spans, batch, *results)
 
 
 def _check_operands(
@@ -67,7 +66,8 @@ def _check_operands(
     params: Sequence[Tensor],
     spans: Spans,
     batch_first: bool,
-) -> None:
+) -> int:
+    """How many sequences there are."""
     batch_sizes, lengths, reset, fresh, step_inputs, draws = spans
     if x.dtype not in expected.dtypes:
         raise RuntimeError(f"expected x of {', '.join(map(str, expected.dtypes))}, got {x.dtype}")
@@ -99,6 +99,7 @@ def _check_operands(
             raise RuntimeError(f"expected lengths of shape {(batch,)}, of int64, got {lengths}")
         if not ((lengths >= 0) & (lengths <= steps)).all():  # waits for the device, if the lengths are there
             raise RuntimeError(f"expected lengths from 0 to {steps}, got {lengths.tolist()}")
+    return batch
 
 
 def _check_results(
@@ -107,7 +108,7 @@ def _check_results(
     states: tuple[Tensor, ...] | None,
     params: Sequence[Tensor],
     spans: Spans,
-    batch_first: bool,
+    batch: int,
     output: Tensor,
     saved: Saved,
     grad_output: Tensor | None,
@@ -120,7 +121,6 @@ def _check_results(
     others = count * ((states is not None) + (spans.fresh is not None)) + len(expected.step_inputs) + len(params)
     if len(needs_grad) != 1 + others:
         raise RuntimeError(f"expected needs_grad of {1 + others}, got {len(needs_grad)}")
-    _, batch = _steps_and_sequences(x, spans, batch_first)
     rows, directions = x.shape[:-1].numel(), layers * expected.num_directions
     check("output", output, (*x.shape[:-1], width), x)
     check("the gradient of output", grad_output, (*x.shape[:-1], width), x)

@@ -29,10 +29,9 @@ class CudaCall(Call):
         if reason is not None:
             raise RuntimeError(f"expected a program that the CUDA kernels run, got one for which cuda {reason}")
         self.kernel = source.kernel_of(self.program, RECORDED)
-        self.expected = expected_of(self.kernel.shape, self.form, self.x.shape[-1])
 
     def forward(self, save: bool) -> list[Tensor]:
-        check_call(self.expected, *self._operands)
+        self._check()
         output, finals, saved = run.forward_by(self.kernel, self.form, *self._operands, save)
         kept = (saved.hidden, None if saved.steps is None else saved.steps.view(-1)) if save else (None, None)
         return [output, *finals, *(self.x.new_empty(0) if each is None else each for each in kept)]
@@ -52,11 +51,14 @@ class CudaCall(Call):
             steps = kept.view(self.directions, rows, shape.kept, self.form.hidden_size)
         finals = *grad_finals, *[None] * (shape.states - len(grad_finals))
         ends = output, Saved(hidden, steps, None), grad_output, finals, needs_grad
-        check_call(self.expected, *self._operands, *ends)
+        self._check(*ends)
         return run.backward_by(self.kernel, self.form, *self._operands, *ends)
 
     def kept_size(self, rows: Any) -> Any:
         return 0 if self.form.recompute else self.directions * rows * self.kernel.shape.kept * self.form.hidden_size
+
+    def _check(self, *results: Any) -> None:
+        check_call(expected_of(self.kernel.shape, self.form, self.x.shape[-1]), *self._operands, *results)
 
     @property
     def _operands(self) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans, bool]:
