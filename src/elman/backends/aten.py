@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 
 from elman.backends import autograd, operator
 from elman.backends.backend import Backend
-from elman.backends.kernel_backend import cast, has_gradient, is_exporting, is_recorded, is_watched, node_inputs, own_spans
+from elman.backends.kernel_backend import cast, has_gradient, is_recorded, is_watched, node_inputs, own_spans, saves
 from elman.backends.kernels import are_plain
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE, Spans, Traced
@@ -91,7 +91,7 @@ class AtenBackend(Backend):
         if is_recorded():
             batch_first = batch_first and spans.batch_sizes is None
             x = x.transpose(0, 1) if batch_first else x
-            output, states = operator.scan(stack, x, states, params, spans, batch_first, has_gradient(inputs) and not is_exporting())
+            output, states = operator.scan(stack, x, states, params, spans, batch_first, saves(inputs))
             return output.transpose(0, 1) if batch_first else output, states
         if spans.lengths is not None:
             return _run_padded(self.run, stack, x, states, params, spans)

@@ -87,9 +87,7 @@ class KernelBackend(Backend):
         if _are_functorch_transforms_active():
             output, finals = transforms.run(stack, x, states, params, spans, batch_first)
         elif is_recorded() or _get_tracing_state() is not None:
-            # What is exported or traced mostly infers, and must not keep what is never read.
-            save = has_gradient(inputs) and not is_exporting() and _get_tracing_state() is None
-            output, finals = operator.scan(stack, x, states, params, spans, batch_first, save)
+            output, finals = operator.scan(stack, x, states, params, spans, batch_first, saves(inputs))
         elif has_gradient(inputs):
             output, *finals = Scan.apply(None, stack, own_spans(spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
         else:
@@ -127,9 +125,10 @@ def is_recorded() -> bool:
     return torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0
 
 
-def is_exporting() -> bool:
-    """Whether torch.export records the call. The public function that reads this flag is always true in torch 2.8's compiler."""
-    return bool(torch.compiler._is_exporting_flag)
+def saves(inputs: Sequence[Tensor]) -> bool:
+    """Whether a recorded call keeps what a gradient needs. What is exported or traced mostly infers: it keeps nothing."""
+    # The public function that reads this flag is always true in torch 2.8's compiler.
+    return has_gradient(inputs) and not torch.compiler._is_exporting_flag and _get_tracing_state() is None
 
 
 def is_watched() -> bool:

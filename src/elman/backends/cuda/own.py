@@ -11,7 +11,7 @@ from torch._C import _get_tracing_state
 from elman.backends import kernels
 from elman.backends.autograd import split
 from elman.backends.cuda import run, source
-from elman.backends.kernel_backend import cast, has_gradient, is_exporting, is_recorded, node_inputs, own_spans
+from elman.backends.kernel_backend import cast, has_gradient, is_recorded, node_inputs, own_spans, saves
 from elman.backends.program import autocast, operator
 from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun
@@ -112,7 +112,7 @@ def run_own(
         x = x.transpose(0, 1)
     spans, inputs = node_inputs(x, states, params, spans)
     if is_recorded():
-        output, finals = operator.run(stack, x, states, params, spans, batch_first, has_gradient(inputs) and not is_exporting())
+        output, finals = operator.run(stack, x, states, params, spans, batch_first, saves(inputs))
         return output.transpose(0, 1) if batch_first else output, finals
     kernel = run.kernel_of(stack, spans.draws is not None)
     if has_gradient(inputs):

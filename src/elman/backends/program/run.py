@@ -8,7 +8,7 @@ import torch
 from torch._C import _are_functorch_transforms_active, _get_tracing_state
 
 from elman.backends import transforms
-from elman.backends.kernel_backend import cast, has_gradient, is_exporting, is_recorded, node_inputs, own_spans
+from elman.backends.kernel_backend import cast, has_gradient, is_recorded, node_inputs, own_spans, saves
 from elman.backends.program import autocast, call, operator
 from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun, Run
@@ -71,8 +71,7 @@ def run(
         output, finals = transforms.run(stack, x, states, params, spans, batch_first, program)
         return output.transpose(time, batch) if batch_first else output, finals
     if is_recorded():
-        save = has_gradient(inputs) and not is_exporting()
-        output, finals = operator.run(stack, x, states, params, spans, batch_first, save)
+        output, finals = operator.run(stack, x, states, params, spans, batch_first, saves(inputs))
         return output.transpose(time, batch) if batch_first else output, finals
     kernel = _kernel(stack, x.dtype, spans, traced=False)
     if has_gradient(inputs):
