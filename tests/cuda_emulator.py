@@ -1,15 +1,17 @@
 """Runs the CUDA kernels' own sources on the CPU: emulator/ has what CUDA C++ has beyond C++, and a machine that runs a launch's threads.
 
 A kernel is compiled by g++. Each asm statement becomes a call of a function of that name (``translated``); all else is compiled as it is.
-Where threads may overtake each other and messages arrive late, a seed decides how: what is not synchronized shows as wrong numbers or as
-NaN, of which shared memory is full. Blocks that wait for ever, bytes beyond shared memory and misuses of barriers are errors.
+A seed decides which thread goes on and when messages arrive. These are errors: two accesses to the same bytes that nothing orders, one of
+them a write, whatever the numbers of this run are (emulator/races.h); reads of shared memory that nobody has written; accesses outside of
+shared memory and of all tensors; blocks that wait for ever; misuses of barriers.
 
-What is not emulated: the caches, other orders of plain loads and stores between two barriers, registers, and time.
+What is not emulated: the caches, other orders of a thread's own plain loads and stores, registers, and time.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 import re
 import shutil
@@ -23,6 +25,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+from torch.nn import Parameter
 
 from elman.backends import operator
 from elman.backends.cuda import compiler, launcher, layer, plan, run
@@ -124,15 +128,17 @@ def _compile(*arguments: object) -> None:
 
 
 @cache
-def _machine() -> Path:
-    path = Path(_folder().name) / "machine.o"
-    _compile("-O2", "-Wall", "-Wextra", "-Werror", "-c", SOURCES / "machine.cpp", "-o", path)
-    return path
+def _machine() -> list[Path]:
+    paths = []
+    for source in sorted(SOURCES.glob("*.cpp")):
+        paths.append(Path(_folder().name) / f"{source.stem}.o")
+        _compile("-O2", "-Wall", "-Wextra", "-Werror", "-c", source, "-o", paths[-1])
+    return paths
 
 
 @cache
 def _library(defines: tuple[tuple[str, object], ...], entry: str, sources: tuple[tuple[str, str], ...]) -> Any:
-    """A kernel with its machine."""
+    """A kernel with its machine, which it tells of each access to memory."""
     folder = Path(_folder().name) / f"kernel{_library.cache_info().misses}"
     folder.mkdir()
     for name, text in sources:
@@ -141,9 +147,24 @@ def _library(defines: tuple[tuple[str, object], ...], entry: str, sources: tuple
     shared = re.sub(r"extern __shared__ [^;]*;", "char* shared = elman::emulated::shared_memory();", entry)
     path.write_text(shared + _THREAD, encoding="utf-8")
     macros = [f"-D{name}={value}" for name, value in defines]
-    target = folder / "kernel.so"
-    _compile("-O1", "-shared", *macros, "-iquote", folder, "-I", SOURCES, "-include", "cuda.h", path, _machine(), "-o", target)
+    target, part = folder / "kernel.so", folder / "kernel.o"
+    included = "-iquote", folder, "-I", SOURCES, "-include", "cuda.h"
+    _compile("-Og", "-fsanitize=thread", *macros, *included, "-c", path, "-o", part)
+    _compile("-shared", part, *_machine(), "-o", target)
     return ctypes.CDLL(str(target))
+
+
+def _bounds(*more: tuple[int, int]) -> list[int]:
+    """Where the memory of all tensors begins and where it ends, and more such: in order, and what overlaps is one."""
+    storages = [each.untyped_storage() for each in gc.get_objects() if type(each) in (Tensor, Parameter) and each.device.type == "cpu"]
+    spans = sorted([(each.data_ptr(), each.data_ptr() + each.nbytes()) for each in storages] + list(more))
+    bounds: list[int] = []
+    for begin, end in spans:
+        if bounds and begin <= bounds[-1]:
+            bounds[-1] = max(bounds[-1], end)
+        elif begin < end:
+            bounds += begin, end
+    return bounds
 
 
 class Kernel:
@@ -172,7 +193,9 @@ class Kernel:
         ctypes.memmove(aligned, params, len(params))
         message = ctypes.create_string_buffer(1000)
         at_once = grid if together else self.plan.blocks
-        failed = self._library.emulate(grid, block, shared_bytes, at_once, ctypes.c_void_p(aligned), self.seed, message, len(message))
+        bounds = _bounds((aligned, aligned + len(params)))
+        order = grid, block, shared_bytes, at_once, ctypes.c_void_p(aligned), self.seed
+        failed = self._library.emulate(*order, (ctypes.c_size_t * len(bounds))(*bounds), len(bounds), message, len(message))
         assert not failed, message.value.decode()
 
     def resident_blocks(self, block: int, shared_bytes: int) -> int:

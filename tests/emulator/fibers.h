@@ -5,9 +5,11 @@
 #include <sys/mman.h>
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "product.h"
+#include "races.h"
 
 // Puts the registers that a function must keep onto the stack, which is then kept in *from, and goes on where `to` was
 // kept.
@@ -45,6 +47,7 @@ struct Copy {
   char* to;
   const void* from;
   int valid, bytes, group;
+  bool is_done;
 };
 
 struct Barrier {  // an mbarrier, in shared memory
@@ -86,7 +89,6 @@ struct Block {
   static constexpr unsigned char kUnwritten = 0xff, kBeyond = 0xa5;
   int rank, threads, living, arrived, epoch;  // epoch: how many barriers it is past
   Fiber* fibers;
-  std::unique_ptr<char[]> memory;
   char* shared;
 };
 
@@ -109,6 +111,8 @@ class Stacks {
     *top = (void*)function;
     return top - 6;
   }
+  char* begin() const { return memory_; }
+  char* end() const { return memory_ + bytes_; }
   bool is_overrun(int index) { return limit(index) != kLast; }
 
  private:
@@ -124,6 +128,8 @@ struct Message {
   Block* receiver;   // or, to global memory, the sender's block
   const Fiber* sender;
   int epoch;
+  Clock clock;     // its sender's
+  unsigned phase;  // of the barrier, in which it counts
 };
 
 struct Launch {
@@ -136,12 +142,25 @@ struct Launch {
   void* outside;  // the stack of who launches
   std::vector<Fiber> fibers;
   std::vector<Warp> warps;
-  std::vector<Block> blocks;  // those that run together
-  std::vector<Warp*> ready;   // those with threads that can go on
-  Warp* favourite;            // goes on as long as it can
+  std::vector<Block> blocks;       // those that run together
+  std::unique_ptr<char[]> memory;  // their shared memory
+  std::vector<Warp*> ready;        // those with threads that can go on
+  Warp* favourite;                 // goes on as long as it can
   std::vector<Message> messages;
   unsigned delivery;  // of 16 turns, in how many a message arrives first
   int living, at_group, fruitless;
+  std::optional<Races> races;
+  const char *stacks, *stacks_end;
 };
+
+extern Launch launch;
+inline Fiber& self() { return *(Fiber*)current; }
+inline int number_of(const Fiber& fiber) { return &fiber - launch.fibers.data(); }
+
+unsigned draw(unsigned below);
+void set_ready(Fiber& fiber);
+void deliver(int index);  // the message of this index
+Fiber& next();            // whose turn it is
+void live();              // what a fiber does
 
 }  // namespace elman::emulated

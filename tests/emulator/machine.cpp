@@ -1,4 +1,4 @@
-// The launch: which thread goes on, which message arrives, who waits for whom; and what is wrong with it.
+// Which thread goes on, which message arrives, who waits for whom; and what is wrong with a launch.
 #include "machine.h"
 
 #include <stdarg.h>
@@ -10,12 +10,7 @@
 namespace elman::emulated {
 
 Place* current;
-
-namespace {
-
 Launch launch;
-
-Fiber& self() { return *(Fiber*)current; }
 
 unsigned draw(unsigned below) {
   launch.random ^= launch.random << 13, launch.random ^= launch.random >> 7, launch.random ^= launch.random << 17;
@@ -29,6 +24,8 @@ void set_ready(Fiber& fiber) {
   warp.ready |= 1u << fiber.lane;
 }
 
+namespace {
+
 void set_running(Fiber& fiber) {
   Warp& warp = *fiber.warp;
   warp.ready &= ~(1u << fiber.lane);
@@ -40,25 +37,31 @@ void set_running(Fiber& fiber) {
 void end_phase(Block& block, Barrier& barrier) {
   if (barrier.pending || barrier.bytes) return;
   barrier.phase ^= 1, barrier.pending = 1;
+  launch.races->end_phase(&barrier);
   for (int i = 0; i < block.threads; ++i) {
     Fiber& fiber = block.fibers[i];
     if (fiber.wait == kBytes && fiber.barrier == &barrier && fiber.parity != barrier.phase) set_ready(fiber);
   }
 }
 
+}  // namespace
+
 void deliver(int index) {
-  const Message message = launch.messages[index];
-  launch.messages[index] = launch.messages.back(), launch.messages.pop_back();
-  if (message.barrier) {
-    if (!message.receiver->living) fail("bytes arrive at block %d after its end", message.receiver->rank);
-    if (message.barrier->mark != Barrier::kThere)
-      fail("bytes arrive at block %d before its barrier is there", message.receiver->rank);
-  }
+  std::swap(launch.messages[index], launch.messages.back());
+  const Message message = std::move(launch.messages.back());
+  launch.messages.pop_back();
+  if (message.barrier && !message.receiver->living)
+    fail("bytes arrive at block %d after its end", message.receiver->rank);
   memcpy(message.to, message.words, 16);
   if (!message.barrier) return;
+  if (message.phase != launch.races->phase(message.barrier))
+    fail("bytes are counted in another phase than that they were sent for");
+  launch.races->arrive(message.barrier, message.clock);
   message.barrier->bytes -= 16;
   end_phase(*message.receiver, *message.barrier);
 }
+
+namespace {
 
 [[noreturn]] void fail_by_deadlock() {
   int count[kWaits] = {};
@@ -71,6 +74,8 @@ void deliver(int index) {
           snprintf(text + size, sizeof text - size, "%s %d wait for %s", size ? "," : "", count[wait], kNames[wait]);
   fail("deadlock: of %d threads%s", int(launch.fibers.size()), text);
 }
+
+}  // namespace
 
 Fiber& next() {
   for (;;) {
@@ -97,6 +102,8 @@ Fiber& next() {
   }
 }
 
+namespace {
+
 // Another fiber's turn, until this one's comes again.
 void pause() {
   Fiber &before = self(), &after = next();
@@ -120,6 +127,7 @@ void meet(int& arrived, int count, Wait what, Fiber* fibers, int size) {
   self().flag = nullptr;
   if (++arrived < count) return wait_for(what);
   arrived = launch.fruitless = 0;
+  if (what != kProduct && what != kShuffle) launch.races->meet(number_of(*fibers), size);
   for (int i = 0; i < size; ++i)
     if (fibers[i].wait == what) set_ready(fibers[i]);
   take_turns();
@@ -151,9 +159,12 @@ Barrier& barrier_at(unsigned address, bool is_there = true) {
 }
 
 void perform(const Copy& copy) {
+  if (copy.is_done) return;
   memcpy(copy.to, copy.from, copy.valid);
   memset(copy.to + copy.valid, 0, copy.bytes - copy.valid);
 }
+
+}  // namespace
 
 void live() {
   elman_run_thread(launch.call);
@@ -166,8 +177,6 @@ void live() {
   current = &after;
   elman_switch(&nowhere, after.stack_pointer);
 }
-
-}  // namespace
 
 void fail(const char* format, ...) {
   va_list arguments;
@@ -232,12 +241,16 @@ float shuffle_xor(float value, int mask) {
 
 void barrier_init(unsigned address, int arrivals) {
   if (arrivals != 1) fail("barriers count one arrival");
-  barrier_at(address, false) = {0, 1, 0, Barrier::kThere};
+  Barrier& barrier = barrier_at(address, false);
+  launch.races->write(number_of(self()), &barrier, sizeof barrier);
+  launch.races->add_barrier(&barrier);
+  barrier = {0, 1, 0, Barrier::kThere};
 }
 
 void barrier_expect(unsigned address, unsigned bytes) {
   Barrier& barrier = barrier_at(address);
   if (!barrier.pending) fail("a barrier is armed twice");
+  launch.races->arrive(&barrier, launch.races->released(number_of(self())));
   barrier.bytes += bytes, --barrier.pending;
   if (barrier.bytes >= 1 << 20) fail("a barrier expects too many bytes");
   end_phase(*self().home, barrier);
@@ -246,9 +259,11 @@ void barrier_expect(unsigned address, unsigned bytes) {
 void barrier_wait(unsigned address, unsigned parity) {
   Fiber& fiber = self();
   Barrier& barrier = barrier_at(address);
+  launch.races->read(number_of(fiber), &barrier, sizeof barrier);
   fiber.barrier = &barrier, fiber.parity = parity;
   if (barrier.phase == parity) wait_for(kBytes);
   else take_turns();
+  launch.races->acquire_phase(number_of(fiber), &barrier);
 }
 
 // --- What arrives later
@@ -256,10 +271,12 @@ void barrier_wait(unsigned address, unsigned parity) {
 
 void copy_late(unsigned to, const void* from, int valid, int bytes) {
   Block* block;
-  Copy copy{shared_pointer(to, bytes, block), from, valid, bytes, self().groups};
+  Copy copy{shared_pointer(to, bytes, block), from, valid, bytes, self().groups, false};
   if ((uintptr_t)from % bytes) fail("%d bytes of global memory are not aligned", bytes);
-  if (draw(4)) self().copies.push_back(copy);
-  else perform(copy);
+  if (valid) launch.races->read(number_of(self()), from, valid);
+  launch.races->begin_copy(number_of(self()), copy.to, bytes);
+  if (draw(4) == 0) perform(copy), copy.is_done = true;
+  self().copies.push_back(copy);
 }
 
 void commit_copies() { ++self().groups; }
@@ -267,23 +284,33 @@ void commit_copies() { ++self().groups; }
 void wait_for_copies(int pending) {
   Fiber& fiber = self();
   size_t done = 0;
-  while (done < fiber.copies.size() && fiber.copies[done].group < fiber.groups - pending) perform(fiber.copies[done++]);
+  for (; done < fiber.copies.size() && fiber.copies[done].group < fiber.groups - pending; ++done) {
+    perform(fiber.copies[done]);
+    launch.races->end_copy(number_of(fiber), fiber.copies[done].to, fiber.copies[done].bytes);
+  }
   fiber.copies.erase(fiber.copies.begin(), fiber.copies.begin() + done);
 }
 
 void send(unsigned to, const unsigned (&words)[4], unsigned barrier) {
   Block *block, *counting;
-  Message message{shared_pointer(to, 16, block), {}, (Barrier*)shared_pointer(barrier, 8, counting), block, &self(), 0};
+  Message message{
+      shared_pointer(to, 16, block), {}, (Barrier*)shared_pointer(barrier, 8, counting), block, &self(), 0, {}, 0};
   if (block != counting) fail("the barrier is in another block than the bytes");
+  if (message.barrier->mark != Barrier::kThere) fail("block %d is sent bytes before its barrier is there", block->rank);
+  const int sender = number_of(self());
+  launch.races->read(sender, message.barrier, sizeof(Barrier));
+  launch.races->send(sender, message.to, 16, message.barrier);
+  message.clock = launch.races->released(sender), message.phase = launch.races->phase(message.barrier);
   memcpy(message.words, words, 16);
-  launch.messages.push_back(message);
+  launch.messages.push_back(std::move(message));
 }
 
 void store_late(void* to, const unsigned (&words)[4]) {
   if ((uintptr_t)to % 16) fail("16 bytes of global memory are not aligned");
-  Message message{(char*)to, {}, nullptr, self().home, &self(), self().home->epoch};
+  launch.races->write(number_of(self()), to, 16);
+  Message message{(char*)to, {}, nullptr, self().home, &self(), self().home->epoch, {}, 0};
   memcpy(message.words, words, 16);
-  launch.messages.push_back(message);
+  launch.messages.push_back(std::move(message));
 }
 
 // Before what comes next: the thread's own stores, and those of its block that a barrier ordered before this.
@@ -297,6 +324,7 @@ void fence() {
 
 void release(unsigned* flag, unsigned value) {
   fence();
+  launch.races->release_flag(number_of(self()), flag);
   *flag = value, launch.fruitless = 0;
   for (Fiber& fiber : launch.fibers)
     if (fiber.wait == kFlag && fiber.flag == flag) set_ready(fiber);
@@ -308,78 +336,8 @@ unsigned acquire(const unsigned* flag) {
   Fiber& fiber = self();
   if (fiber.flag == flag && fiber.found == *flag) wait_for(kFlag);
   fiber.flag = flag, fiber.found = *flag;
+  launch.races->acquire_flag(number_of(fiber), flag);
   return fiber.found;
 }
 
-// --- A launch
-// -------------------------------------------------------------------------------------------------------------
-
-namespace {
-
-void make(int first, int count, int threads) {
-  launch.blocks = std::vector<Block>(count);
-  launch.fibers = std::vector<Fiber>(count * threads);
-  launch.warps = std::vector<Warp>(count * threads / 32);
-  for (int rank = 0; rank < count; ++rank) {
-    Block& block = launch.blocks[rank];
-    block.rank = rank, block.threads = block.living = threads, block.fibers = &launch.fibers[rank * threads];
-    block.memory.reset(new char[launch.shared_bytes + Block::kGuard + 127]);
-    block.shared = (char*)(((uintptr_t)block.memory.get() + 127) / 128 * 128);
-    memset(block.shared, Block::kUnwritten, launch.shared_bytes);
-    memset(block.shared + launch.shared_bytes, Block::kBeyond, Block::kGuard);
-    for (int i = 0; i < threads; ++i) {
-      Fiber& fiber = block.fibers[i];
-      fiber.thread = {unsigned(i), 0, 0}, fiber.home = &block, fiber.lane = i % 32;
-      fiber.block = {unsigned(first + rank), 0, 0};
-      fiber.warp = &launch.warps[(rank * threads + i) / 32];
-      if (fiber.lane == 0) fiber.warp->fibers = &fiber;
-    }
-  }
-}
-
-void run_together(int first, int count, int threads) {
-  make(first, count, threads);
-  Stacks stacks(count * threads);
-  launch.ready.clear(), launch.messages.clear();
-  launch.favourite = nullptr, launch.delivery = draw(2) ? 0 : draw(16);
-  launch.living = count * threads, launch.at_group = launch.fruitless = 0;
-  current = &launch.fibers[0];
-  for (int i = 0; i < launch.living; ++i)
-    launch.fibers[i].stack_pointer = stacks.begin(i, live), set_ready(launch.fibers[i]);
-  Fiber& begin = next();
-  current = &begin;
-  elman_switch(&launch.outside, begin.stack_pointer);
-  const char* wrong = nullptr;
-  for (size_t i = 0; i < launch.fibers.size(); ++i)
-    if (stacks.is_overrun(i)) wrong = "a thread's stack is too small";
-  while (!launch.has_failed && !wrong && !launch.messages.empty()) {
-    if (launch.messages.back().barrier) wrong = "bytes are on their way to a block that has ended";
-    else deliver(launch.messages.size() - 1);
-  }
-  for (const Block& block : launch.blocks)
-    for (int i = 0; i < Block::kGuard; ++i)
-      if ((unsigned char)block.shared[launch.shared_bytes + i] != Block::kBeyond)
-        wrong = "a block writes beyond its shared memory";
-  if (!wrong || launch.has_failed) return;
-  launch.has_failed = true;
-  snprintf(launch.text, launch.text_size, "%s", wrong);
-}
-
-}  // namespace
 }  // namespace elman::emulated
-
-// Returns 0, or 1 with what is wrong in `message`. blocks_together: those that wait for each other; others run one
-// after another.
-extern "C" __attribute__((visibility("default"))) int emulate(int grid, int threads, int shared_bytes,
-    int blocks_together, const void* call, unsigned seed, char* message, int message_size) {
-  using namespace elman::emulated;
-  launch = {};
-  launch.call = call, launch.shared_bytes = shared_bytes, launch.text = message, launch.text_size = message_size;
-  launch.random = 0x9e3779b97f4a7c15 * (seed + 1ull);
-  for (int i = 0; i < 8; ++i) draw(2);
-  for (int first = 0; first < grid && !launch.has_failed; first += blocks_together)
-    run_together(first, blocks_together, threads);
-  const int failed = launch.has_failed;
-  launch = {};
-  return failed;
-}
