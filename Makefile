@@ -25,7 +25,7 @@ demo: .venv/installed-plot ## install, inspect three networks, then train one on
 check: lint ## run lint and the quick tests: about two minutes
 	$(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow" --durations 5 --durations-min 3 $(ARGS)
 
-test: .venv/installed-dev ## run the tests on all cores
+test: .venv/installed-dev ## run the tests, on up to four processors
 	$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: .venv/installed-dev ## check style and types

@@ -268,7 +268,7 @@ class Misuse:
         reset = self.tensor(*((first, T) if layer.batch_first else (T, first)), dtype=torch.bool) if self.maybe(0.2) else None
         if self.maybe(0.2):
             traced = layer.trace(packed, hx, reset=reset)
-            assert traced.output.dim() == 3
+            assert traced.output.data.shape[0] == data.shape[0]
             return
         result = layer(packed, hx, reset=reset)[0]
         assert result.data.shape[0] == data.shape[0]

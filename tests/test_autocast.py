@@ -111,7 +111,7 @@ def test_dtypes_are_the_same_with_lengths_with_resets_and_in_a_trace(
         for given in (x, x[:, 0], pack_sequence([x[:, 0], x[:2, 1]])):
             output, h_n, c_n = named(*rnn(given)).values()
             traced = rnn.trace(given)
-            results = traced.output, *traced.final, traced.h, traced.last, traced.c
+            results = traced.output.data, *traced.final, traced.h, traced.last, traced.c
             assert [r.dtype for r in results] == [r.dtype for r in (output, h_n, c_n, output, h_n, c_n)]
         expected = [result.dtype for result in named(*rnn(x)).values()]
         for spans in ({"lengths": [5, 2]}, {"reset": torch.zeros(5, 2, dtype=torch.bool)}):

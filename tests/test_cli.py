@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import warnings
 from importlib import metadata
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -61,6 +63,7 @@ def test_without_a_command_help_is_printed() -> None:
         (["explain", "rnn", "--hidden-size", "0"], "hidden_size to be at least 1, got 0"),
         (["explain", "rnn", "--batch", "-3"], "batch to be at least 1, got -3"),
         (["explain", "rnn", "--seq-len", "many"], "--seq-len"),
+        (["explain", "rnn", "--step", "1"], "add --numbers"),
         (["explain", "rnn", "--numbers", "--unit", "20"], "unit must be between 0 and 19, got 20"),
         (["explain", "rnn", "--dtype", "int8"], "--dtype"),
         (["explain", "rnn", "--hidden-size", "1000000"], "at most"),
@@ -319,6 +322,17 @@ def test_config_prints_what_runs_here() -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith("elman ")
     assert "threads" in result.stdout
+
+
+def test_config_tells_programs_the_same() -> None:
+    result = CliRunner().invoke(app, ["config", "--json"])
+    assert result.exit_code == 0
+    facts = json.loads(result.stdout)
+    assert facts["elman"] == elman.__version__
+    assert facts["threads"] == torch.get_num_threads()
+    assert "reference" in facts["backends"]
+    assert not set(facts["backends"]) & set(facts["not_available"])
+    assert (facts["instruction_set"] is None) == (not facts["instruction_sets"])
 
 
 def test_a_process_shows_the_tour_plain_in_a_pipe_and_in_a_poor_encoding() -> None:

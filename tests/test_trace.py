@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import elman
 import pieces
@@ -109,11 +109,16 @@ def _traced(rnn: nn.Module, batch: Batch, form: str = "padded") -> Values:
             return value.unsqueeze(time + 1)
         return value.transpose(time, time + 1) if first else value
 
+    output = traced.output
+    if form == "packed":
+        called, _ = rnn(pack_padded_sequence(x, lengths, enforce_sorted=False), as_hx(states), reset=reset)
+        assert all(map(torch.equal, output[1:], called[1:]))  # how it is packed
+        output, _ = pad_packed_sequence(output, first, total_length=len(x))
     assert (traced.c is not None) == (rnn.mode == "LSTM")
     steps = {"h": traced.h, **traced.gates} | ({} if traced.c is None else {"c": traced.c})
     finals = tuple(state.unsqueeze(1) if form == "unbatched" else state for state in as_states(traced.final))
     return {
-        "output": time_first(traced.output, 0),
+        "output": time_first(output, 0),
         "last": traced.last.unsqueeze(0) if form == "unbatched" else traced.last,
         **{name: time_first(value, 2) for name, value in steps.items()},
         **{f"final {k}": final for k, final in enumerate(finals)},

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stdout
+from typing import Annotated
 
-from elman.cli.frame import Lang  # noqa: TC001 (typer reads it)
+import typer
+
+from elman.cli.frame import Lang, print_json
 
 
-def config(lang: Lang = None) -> None:
-    """Show versions, the instruction set in use and the number of threads.
+def config(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, lang: Lang = None) -> None:
+    """Show versions, the instruction set, the backends and why others are unavailable, and the number of threads.
 
     Example:  [bold]elman config[/]
     """
     from rich.cells import cell_len
 
     from elman import show_config
+    from elman.backends.config import facts
     from elman.language import translated
 
+    if as_json:
+        print_json(facts())
+        return
     with redirect_stdout(io.StringIO()):
         lines = show_config().splitlines()
     for line in lines:

@@ -95,7 +95,7 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     lang: Lang = None,
 ) -> None:
-    """Inspect a network of your own: tensors, parameters, cost, backend, and one number worked out by hand.
+    """Inspect a network of any size: tensors, parameters, cost, backend, and one number worked out by hand.
 
     With --lengths or --reset it shows which steps of each sequence are run, and where it ends.
 
@@ -139,8 +139,11 @@ def explain(
         reset=() if reset is None else _resets(reset),
     )
     which = {"step": step, "unit": unit, "sequence": sequence, "layer": layer, "direction": direction.value}
-    if spec.ragged and [*which.values()] != [None, 0, 0, 0, "forward"]:
+    is_chosen = [*which.values()] != [None, 0, 0, 0, "forward"]
+    if is_chosen and spec.ragged:
         raise ValueError("--step, --unit, --sequence, --layer and --direction cannot be combined with --lengths or --reset")
+    if is_chosen and not numbers:
+        raise ValueError("--step, --unit, --sequence, --layer and --direction choose what --numbers works out; add --numbers")
     network = Network(spec, timed=time, which=which if numbers and not spec.ragged else None)
     if as_json:
         print_json({"network": network})

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from elman.train.text import Outcome, TextSettings
     from elman.train.unfinished import Unfinished
 
-app = typer.Typer(cls=Group, help="Train a network on data of your own.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    cls=Group,
+    help="Train a network on data of your own.",
+    epilog="Example:  elman train text --seconds 30",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
 
 _MODEL, _TRAINING, _OUTPUT = "Model", "Training", "Output"
 SECONDS, LEARNING_RATE = 90.0, 3e-3

@@ -224,7 +224,7 @@ class Recurrent(RecurrentModule[State]):
                 initial state or zeros, never from hx. With a PackedSequence, T is its longest length, and the sequences are in the order
                 before packing. Default: nowhere.
             step_inputs: what the cell declares as step_inputs, by name: (T, B), or with "H" (T, B, H), laid out as x, on its device and of
-                its dtype. Every layer and direction gets them at the step to which they belong. With a PackedSequence laid out as reset.
+                its dtype. Every layer and direction gets them at the step to which they belong. With a PackedSequence as reset is.
 
         Returns:
             ``output, hx``: the last layer's first state after each step, both directions concatenated, (T, B, D·H), laid out as x; and the
@@ -268,7 +268,7 @@ class Recurrent(RecurrentModule[State]):
         True
 
         Args:
-            x: the input, as a call takes it. A PackedSequence is unpacked: the result has its sequences in the order before packing.
+            x: the input, as a call takes it. Of a PackedSequence, output is one, too; all else is padded, in the order before packing.
             state: the initial state, as a call takes hx.
             lengths: the number of steps of each sequence, as a call takes them.
             reset: where a fresh sequence begins, as a call takes it.
@@ -287,8 +287,8 @@ class Recurrent(RecurrentModule[State]):
         if self.training:
             spans = spans.replaced(draws=draw(self.stack, steps, spans.reset))
         traced = scan.trace(self.stack, steps, states, params, dropout=self.dropout, training=self.training, spans=spans)
-        dtype = self._autocast_dtype(given)
-        return Trace.of(traced if dtype is None else traced.to(dtype), self.stack, self.batch_first, unbatched=x.dim() == 2)
+        traced = traced if (dtype := self._autocast_dtype(given)) is None else traced.to(dtype)
+        return Trace.of(traced, self.stack, self.batch_first, unbatched=x.dim() == 2).packed_as(given, lengths, self.batch_first)
 
     def _run(
         self,

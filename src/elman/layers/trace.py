@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch.nn.utils.rnn import PackedSequence
+
+from elman.layers.packed import pack_as
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +18,7 @@ class Trace(NamedTuple):
     """A layer's outputs, states and gates at every step. Unbatched, nothing has the axis B. Without a projection, P is H.
 
     Attributes:
-        output: the outputs, (T, B, D·P), as a call returns them.
+        output: the outputs, (T, B, D·P), as a call returns them: for a PackedSequence, one.
         final: the final state, as a call returns it: h_n, (L·D, B, P), for an LSTM (h_n, c_n).
         h: the output of every layer and direction at every step, before dropout, (L, D, T, B, P), with batch_first (L, D, B, T, P). Past a
             sequence's length h, c and the gates are 0.
@@ -27,7 +31,7 @@ class Trace(NamedTuple):
         states: all states at every step by their names, laid out as h: h is among them, and an LSTM's c.
     """
 
-    output: Tensor
+    output: Any  # Tensor, or PackedSequence: with both, every use of a tensor's would be an error to a type checker
     final: Tensor | tuple[Tensor, ...]
     h: Tensor
     c: Tensor | None
@@ -68,9 +72,15 @@ class Trace(NamedTuple):
             states={stack.cell.states[0]: h, **others},
         )
 
+    def packed_as(self, x: Tensor | PackedSequence, lengths: Any, batch_first: bool) -> Trace:
+        """The same with a PackedSequence as the output, if the input is one; ``lengths`` are its own."""
+        return self._replace(output=pack_as(x, self.output, lengths, batch_first)) if isinstance(x, PackedSequence) else self
 
-def _shapes(value: Tensor | tuple[Tensor, ...] | dict[str, Tensor] | None) -> str:
+
+def _shapes(value: Tensor | PackedSequence | tuple[Tensor, ...] | dict[str, Tensor] | None) -> str:
     """The shape of a tensor, or of each of several."""
+    if isinstance(value, PackedSequence):
+        return f"PackedSequence{tuple(value.data.shape)}"
     if value is None:
         return "None"
     if isinstance(value, dict):

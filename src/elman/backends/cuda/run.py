@@ -1,4 +1,4 @@
-"""Runs a stack of layers on the GPU, and its gradient: what backends/kernels.py is for the CPU."""
+"""Runs a stack of layers on the GPU, and its gradient: what backends/call.py is for the CPU."""
 
 from __future__ import annotations
 

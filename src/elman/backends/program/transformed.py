@@ -1,4 +1,4 @@
-"""A program's run and its gradient under torch.func's transforms: what ``elman.backends.call`` is there for the built-in cells.
+"""A program's run and its gradient under torch.func's transforms: what ``elman.backends.transforms`` is for the built-in cells.
 
 What the kernels keep of a run lies in an order of their own, and cannot be divided among vmap's examples. So nothing is saved, and the
 gradient runs forward again.

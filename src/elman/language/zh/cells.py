@@ -15,10 +15,10 @@ SENTENCES = {
     # What is shown
     "gates": "门",
     "states": "状态",
-    "parameters of its own": "额外参数",
+    "parameters of its own": "自有参数",
     "step inputs": "逐步输入",
     "random numbers": "随机数",
-    "What runs it": "由什么运行",
+    "What runs it": "运行后端",
     "loop/elman": "循环/elman",
     "{cell} is not run by {name}, which has no {operation}.": "{name} 没有 {operation} 运算，因此不运行 {cell}。",
     "µs: Elman's time. The others' over it: loop, the same step in a Python loop of torch's operators; compile, that loop over a step "
@@ -124,7 +124,7 @@ SENTENCES = {
     "expected {cell}.init to return whether it filled {name}, got {value}": "{cell}.init 应返回是否填充了 {name}，返回了 {value}",
     "fill it in place and return True": "请就地填充并返回 True",
     "expected {cell} to declare what it trains, got {name}, which no network of the cell would have among its parameters": (
-        "{cell} 应声明要训练的参数，但 {name} 含有可训练的参数，用该单元构建的网络不会把它列入自己的参数"
+        "{cell} 应声明要训练的参数，但 {name} 含有可训练的参数，用该 cell 构建的网络不会把它列入自己的参数"
     ),
     "name it in gates or parameters, or turn its gradient off with requires_grad_(False)": (
         "请在 gates 或 parameters 中声明，或用 requires_grad_(False) 关闭其梯度"

@@ -44,6 +44,9 @@ SENTENCES = {
     "--reset: expected steps like 2, or sequences and steps like 0:2,1:1, got {value}": (
         "--reset 应为时间步（如 2），或序列和时间步（如 0:2,1:1），收到 {value}"
     ),
+    "--step, --unit, --sequence, --layer and --direction choose what --numbers works out; add --numbers": (
+        "--step、--unit、--sequence、--layer 和 --direction 用来选择 --numbers 手算的内容，请加上 --numbers"
+    ),
     "--step, --unit, --sequence, --layer and --direction cannot be combined with --lengths or --reset": (
         "--step、--unit、--sequence、--layer、--direction 不能与 --lengths 或 --reset 同时使用"
     ),
@@ -199,10 +202,10 @@ SENTENCES = {
     "{backend} does not run projections under torch.jit.trace": "{backend} 后端在 torch.jit.trace 下不支持投影",
     "{backend} does not run more than {most} steps or sequences": "{backend} 后端的时间步数和序列数都不能超过 {most}",
     "{backend} does not run a PackedSequence through a cell of your own under torch.compile, torch.export or a torch mode": (
-        "{backend} 后端不支持在 torch.compile、torch.export 或 torch 的 mode 中用自定义 cell 运行 PackedSequence"
+        "{backend} 后端不支持在 torch.compile、torch.export 或 torch 模式 中用自定义 cell 运行 PackedSequence"
     ),
     "{backend} does not run a cell of your own under torch.compile, torch.export or a torch mode without the kernels for the CPU": (
-        "没有编译好的 CPU 内核时，{backend} 后端不支持在 torch.compile、torch.export 或 torch 的 mode 中运行自定义 cell"
+        "没有编译好的 CPU 内核时，{backend} 后端不支持在 torch.compile、torch.export 或 torch 模式 中运行自定义 cell"
     ),
     "{backend} does not run a cell with an option that is a tensor on another device than the CPU": (
         "{backend} 后端不支持选项为非 CPU 张量的 cell"
@@ -214,7 +217,7 @@ SENTENCES = {
     ),
     "{backend} does not run a cell whose input_gates are empty": "{backend} 后端不支持 input_gates 为空的 cell",
     "{backend} does not run resets": "{backend} 后端不支持重置",
-    "{backend} does not run this dtype": "{backend} 后端不支持这种数值类型",
+    "{backend} does not run this dtype": "{backend} 后端不支持这种 dtype",
     "{backend} does not run torch.jit.trace or float64 under autocast": "{backend} 后端不支持在 autocast 下使用 torch.jit.trace 或 float64",
     "{backend} does not run forward-mode differentiation, nor under torch.func's transforms": (
         "{backend} 后端不支持前向模式微分和 torch.func 的变换"
@@ -241,7 +244,7 @@ SENTENCES = {
     ),
     "{backend} does not run a cell with an option that holds itself": "{backend} 后端不支持选项中包含自身的 cell",
     "{backend} does not run a cell with an option that is a tensor of more than one number (a parameter that init fills may hold it)": (
-        "{backend} 后端不支持选项为多元素张量的 cell（可改用由 init 填充的额外参数）"
+        "{backend} 后端不支持选项为多元素张量的 cell（可改用由 init 填充的自有参数）"
     ),
     "{backend} does not run a step with {error}, at {place}": "{backend} 后端记录 step 时出现 {error}（{place}）",
     "{backend} does not run a step that reads {name}, which may change unseen, at {place}": (
@@ -273,7 +276,7 @@ SENTENCES = {
     "{backend} does not run a step that does not return its states": "{backend} 后端不支持没有返回全部状态的 step",
     "{backend} does not run the gradient of {name}": "{backend} 后端不支持 {name} 自定义的梯度",
     "{backend} does not run a step that does something else when it is recorded (it may ask for its tensors' type)": (
-        "{backend} 后端不支持记录时行为不同的 step（它可能依赖张量的类型）"
+        "{backend} 后端不支持记录时与实际运行时行为不一致的 step（它可能依赖张量的类型）"
     ),
     "{backend} does not run a step of more than {count} operations, at {place}": (
         "{backend} 后端不支持超过 {count} 个操作的 step（{place}）"
@@ -287,7 +290,7 @@ SENTENCES = {
     "{backend} does not run a torch.autograd.Function, at {place}": "{backend} 后端不支持 step 中的 torch.autograd.Function（{place}）",
     "{backend} does not run a step that makes a tensor of a given size "
     "(use torch.ones_like(v), or a parameter that init fills), at {place}": (
-        "{backend} 后端不支持 step 按给定大小创建张量（请用 torch.ones_like(v)，或由 init 填充的额外参数）（{place}）"
+        "{backend} 后端不支持 step 按给定大小创建张量（请用 torch.ones_like(v)，或由 init 填充的自有参数）（{place}）"
     ),
     "{backend} does not run len() of a number, at {place}": "{backend} 后端不支持 step 中对单个数取 len()（{place}）",
     "{backend} does not run a step that turns autocast on, at {place}": "{backend} 后端不支持 step 中开启 autocast（{place}）",
@@ -306,7 +309,7 @@ SENTENCES = {
     ),
     "{backend} does not run a step with a tensor from outside that has more than one number or requires a gradient "
     "(a parameter that init fills may hold it), at {place}": (
-        "{backend} 后端不支持 step 使用外部的多元素张量或需要梯度的张量（可改用由 init 填充的额外参数）（{place}）"
+        "{backend} 后端不支持 step 使用外部的多元素张量或需要梯度的张量（可改用由 init 填充的自有参数）（{place}）"
     ),
     "{backend} does not run r({gate}, v) with a v of a shape other than (B, H), at {place}": (
         "{backend} 后端要求 r({gate}, v) 的 v 形状为 (B, H)（{place}）"
@@ -314,7 +317,7 @@ SENTENCES = {
     "{backend} cannot run: {reason}": "{backend} 后端无法运行：{reason}",
     "{backend} does not run on {card}, whose compute capability is below 8.0": "{backend} 后端不支持 {card}：计算能力低于 8.0",
     "{backend} has no plan for hidden_size={size} in {dtype} on {card}": (
-        "{backend} 后端在 {card} 上没有适合 {dtype} 下 hidden_size={size} 的方案"
+        "{backend} 后端在 {card} 上不支持 {dtype} 的 hidden_size={size}（没有可用的内核配置）"
     ),
     "torch is built for ROCm, not for CUDA": "torch 是 ROCm 版本，不是 CUDA 版本",
     "torch is built without CUDA": "torch 没有编译 CUDA 支持",

@@ -20,13 +20,13 @@ SENTENCES = {
     "Seed of the weights and the data.": "权重和数据的随机种子。",
     # elman tour
     "Inspect three recurrent networks: shapes, states, weights, common mistakes, and speed compared with torch.nn.": (
-        "带你看三个循环神经网络：形状、状态、权重、常见错误，以及与 torch.nn 的速度比较。"
+        "讲解三个循环神经网络：形状、状态、权重、常见错误，以及与 torch.nn 的速度比较。"
     ),
     "Kind of network: rnn, gru or lstm.": "网络种类：rnn、gru 或 lstm。",
     "Print the parameters of all three networks, not only the first.": "打印全部三个网络的参数，而不只是第一个。",
-    "Where the networks run.": "网络在哪里运行。",
+    "Where the networks run.": "运行网络的设备。",
     # elman explain
-    "Inspect a network of your own: tensors, parameters, cost, backend, and one number worked out by hand.": (
+    "Inspect a network of any size: tensors, parameters, cost, backend, and one number worked out by hand.": (
         "查看任意一个网络：张量、参数、计算量、后端，还可以手算其中一个数。"
     ),
     "With --lengths or --reset it shows which steps of each sequence are run, and where it ends.": (
@@ -56,13 +56,15 @@ SENTENCES = {
         "手算一个单元的一个时间步；与 --lengths 或 --reset 同用时，打印最终状态。"
     ),
     "Which step; by default the second that the direction takes.": "哪个时间步；默认是该方向的第二步。",
-    "Which hidden unit.": "哪个隐藏单元。",
-    "Which sequence of the batch.": "批次中的哪条序列。",
-    "Which layer.": "哪一层。",
-    "Which direction.": "哪个方向。",
-    "Compare the speed with torch.nn.": "是否与 torch.nn 比较速度。",
+    "Which hidden unit.": "要手算的隐藏单元。",
+    "Which sequence of the batch.": "要手算的序列（批次中的编号）。",
+    "Which layer.": "要手算的层。",
+    "Which direction.": "要手算的方向。",
+    "Compare the speed with torch.nn.": "与 torch.nn 比较速度。",
     # elman config
-    "Show versions, the instruction set in use and the number of threads.": "显示版本、正在使用的指令集和线程数。",
+    "Show versions, the instruction set, the backends and why others are unavailable, and the number of threads.": (
+        "显示版本、指令集、可用的后端（以及其他后端不可用的原因）和线程数。"
+    ),
     "instruction set": "指令集",
     "backends": "后端",
     "not available": "不可用",
@@ -82,8 +84,8 @@ SENTENCES = {
     "Libraries that are not installed are skipped, with a notice. Ctrl-C prints what has been measured so far.": (
         "没有安装的库会跳过并给出提示。按 Ctrl-C 可提前结束，已有结果照常输出。"
     ),
-    "What is measured": "测什么",
-    "How it is measured": "怎么测",
+    "What is measured": "测量内容",
+    "How it is measured": "测量方法",
     "Output": "输出",
     "What to compare. sizes: usual sizes; tour: the tour's three networks; edge: awkward sizes; all: these three; long: 512 steps; "
     "sequences: lengths, resets, traces and streams, each with the alternative, Elman and torch only; cells: each cell of elman.zoo. By "

@@ -59,7 +59,7 @@ SENTENCES = {
     ),
     # The picture
     "the picture's labels are in English: no Chinese font is installed": "系统没有中文字体，图中的文字为英文",
-    "An Elman network reads {name}": "Elman 网络读 {name}",
+    "An Elman network reads {name}": "Elman 网络在 {name} 上的表现",
     "{layers} × {units} tanh units, {characters} characters read in {seconds} s; {held_out}": (
         "{layers} 层，每层 {units} 个 tanh 单元；{seconds} 秒读入 {characters} 个字符；{held_out}"
     ),

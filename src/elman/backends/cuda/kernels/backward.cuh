@@ -1,4 +1,4 @@
-// The gradient of one direction of one layer: from the last step to the first. See docs/cuda.md.
+// The gradient of one direction of one layer: from the last step to the first. See docs/cuda-kernels.md.
 #pragma once
 
 namespace elman::cuda {

@@ -1,4 +1,4 @@
-// One direction of one layer, forward: a group of blocks takes a tile of sequences through all their steps. See docs/cuda.md.
+// One direction of one layer, forward: a group of blocks takes a tile of sequences through all their steps. See docs/cuda-kernels.md.
 #pragma once
 
 namespace elman::cuda {
