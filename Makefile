@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 CROSS := -std=c++20 -O2 -Wall -Wextra -Werror -fno-math-errno -fno-trapping-math -ffp-contract=off -Icsrc
 SANITIZED = LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 ELMAN_SANITIZED="$$(echo build/sanitize/_native*.so)" PYTHONPATH=tests
-SOURCES := $(shell find csrc tests -name '*.cpp' -o -name '*.h')
+SOURCES := $(shell find csrc src tests -name '*.cpp' -o -name '*.h' -o -name '*.cuh')
 KERNELS := CMakeLists.txt $(filter csrc/%,$(SOURCES))
 
 .DEFAULT_GOAL := help

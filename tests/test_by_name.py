@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 import elman
-from elman.cells.by_name import cell_by_name, is_own
 from elman.cli.app import app
 from elman.language import speaking, translated
 from elman.train.char_model import CharModel
 from elman.train.checkpoint import CheckpointError, load, save
+from elman.zoo.by_name import cell_by_name, is_own
 
 CODE = '''
 import torch, elman

@@ -45,6 +45,8 @@ SOURCES = {".py", ".h", ".cpp", ".cuh", ".cu"}
 # The sources of csrc that know Python.
 BINDING = {"binding.cpp", "machine_binding.cpp", "program_binding.cpp", "stream_binding.cpp", "exchange.h", "operands.h"}
 
+LOADERS = ("import_module", "resolve_name")  # of a module named in a string
+
 # What reads a file by running it. Data of others is safetensors, JSON or text.
 RUNS_WHAT_IT_READS = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "torch.load", "torch.save"}
 
@@ -53,15 +55,15 @@ RUNS_WHAT_IT_READS = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "sh
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Every dotted name that the code imports, by statement or by ``import_module("...")``, wherever it stands."""
+    """Every dotted name that the code imports, by statement, ``import_module("...")`` or ``resolve_name("...")``, wherever it stands."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "a relative import does not say which floor it comes from"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and isinstance(node.args[0], ast.Constant):
-            yield str(node.args[0].value)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(LOADERS) and isinstance(node.args[0], ast.Constant):
+            yield str(node.args[0].value).replace(":", ".")
 
 
 def room(module: str) -> str:

@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 import elman
 import sentences
-from elman.cells.by_name import cell_by_name
 from elman.cli.app import app
 from elman.cli.frame import language_asked_for
 from elman.cli.help import WrappedText
@@ -22,6 +21,7 @@ from elman.language import LANGUAGES, _, language_of, speaking, translated
 from elman.language.zh import SENTENCES
 from elman.show.tensors import GATES, LETTERS, ROLES
 from elman.train.features import features
+from elman.zoo.by_name import cell_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -139,10 +139,6 @@ def _check(made: Code) -> None:
             assert made.operands[reads[1]][0] is Role.CONSTANT
 
 
-def test_needs_rows_says_whether_a_sequence_must_be_whole() -> None:
-    assert [program(cell()).needs_rows for cell in (LSTM, program_cells.LayerNormLSTM)] == [False, True]
-
-
 @pytest.mark.parametrize("mode", [lambda: torch.device("meta"), FakeTensorMode, torch.inference_mode], ids=["meta", "fake", "inference"])
 def test_recording_asks_nothing_of_what_is_active(mode: Any) -> None:
     class Folding(LSTM):

@@ -18,7 +18,7 @@ from elman.train.features import features
 from elman.train.fit import FitSettings, Step
 from elman.train.report import closing, opening
 from elman.train.sample import printable, sample
-from elman.train.text import Outcome, TextSettings, train_text, write_files
+from elman.train.text import Outcome, TextSettings, train_text, write_metrics
 from elman.train.units import read_line
 from texts import CODE
 
@@ -145,10 +145,11 @@ def test_what_was_learnt_before_a_stop_is_measured() -> None:
 
 
 def test_files_hold_what_was_found(outcome: Outcome, tmp_path: Path) -> None:
-    files = write_files(outcome, tmp_path / "new" / "folder")
-    assert json.loads(files["metrics"].read_text())["held_out_bits_per_character"]["elman"] == outcome.bits
-    assert files["sample"].read_bytes() == outcome.written
-    assert load(files["model"]).sizes == outcome.model.sizes
+    metrics, model = tmp_path / "metrics.json", tmp_path / "model.safetensors"
+    write_metrics(outcome, metrics)
+    save(outcome.model, model)
+    assert json.loads(metrics.read_text())["held_out_bits_per_character"]["elman"] == outcome.bits
+    assert load(model).sizes == outcome.model.sizes
 
 
 def test_the_picture_is_a_png_of_its_size_and_not_blank(outcome: Outcome, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@
 namespace elman::emulated::ptx {
 
 // --- Numbers
-// ------------------------------------------------------------------------------------------------------------
 
 inline void cvt_rn_bf16_f32(unsigned short& y, float x) { y = to_bfloat16(x); }
 inline void cvt_f32_bf16(float& y, unsigned short x) { y = of_bfloat16(x); }
@@ -38,7 +37,6 @@ template <class... Operands> void mma_sync_aligned_m16n8k8_row_col_f32_tf32_tf32
 }
 
 // --- Copies
-// -------------------------------------------------------------------------------------------------------------
 
 inline void cp_async_cg_shared_global(unsigned to, const void* from, int valid) { copy_late(to, from, valid, 16); }
 inline void cp_async_ca_shared_global(unsigned to, const void* from, int valid, int bytes) {
@@ -48,7 +46,6 @@ inline void cp_async_commit_group() { commit_copies(); }
 inline void cp_async_wait_group(int pending) { wait_for_copies(pending); }
 
 // --- A cluster
-// ----------------------------------------------------------------------------------------------------------
 
 inline void mbarrier_init_shared_cta_b64(unsigned barrier) { barrier_init(barrier, 1); }
 inline void fence_mbarrier_init_release_cluster() {}
@@ -68,7 +65,6 @@ inline void st_async_shared_cluster_mbarrier_complete_tx_bytes_v4_b32(
 inline void barrier_cluster_arrive_release_aligned_then_barrier_cluster_wait_acquire_aligned() { group_barrier(); }
 
 // --- Global memory
-// ------------------------------------------------------------------------------------------------------
 
 inline void st_release_gpu_global_u32(unsigned* flag, unsigned value) { release(flag, value); }
 inline void ld_acquire_gpu_global_u32(unsigned& value, const unsigned* flag) { value = acquire(flag); }

@@ -192,7 +192,6 @@ void fail(const char* format, ...) {
 }
 
 // --- Shared memory and barriers
-// -------------------------------------------------------------------------------------------
 
 char* shared_memory() { return self().home->shared; }
 
@@ -267,7 +266,6 @@ void barrier_wait(unsigned address, unsigned parity) {
 }
 
 // --- What arrives later
-// ---------------------------------------------------------------------------------------------------
 
 void copy_late(unsigned to, const void* from, int valid, int bytes) {
   Block* block;

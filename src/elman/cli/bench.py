@@ -137,8 +137,8 @@ def bench(
     from elman.bench.case import MODES
     from elman.bench.machine import usual_threads
     from elman.bench.race import BLOCK_S, QUICK_BLOCK_S
-    from elman.cells.by_name import is_own
     from elman.cli.bench_cells import RIVALS, race_cells
+    from elman.zoo.by_name import is_own
 
     if json_path is not None and json_path != STDOUT and json_path.name.startswith("-"):
         raise ValueError(f"--json: expected a file name, or - for standard output, got {str(json_path)!r}")

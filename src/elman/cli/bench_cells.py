@@ -23,7 +23,7 @@ def race_cells(race: Race, cells: str, against: str) -> None:
     from elman.bench import own_cells
     from elman.bench.cell_contestants import ElmanNetwork, rivals
     from elman.bench.machine import describe
-    from elman.cells.by_name import cell_by_name
+    from elman.zoo.by_name import cell_by_name
 
     cells = cells or ",".join(f"zoo.{cell.__name__}" for cell in zoo.CELLS)
     if len(race.counts) > 1:

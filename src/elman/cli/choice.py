@@ -25,7 +25,7 @@ def select(cells: str, grid: str, rows: str) -> list[tuple[int, Case]]:
 def cells_of(cells: str) -> list[str]:
     """The cells that ``"rnn,gru"`` names, each once."""
     from elman.bench.case import CELLS
-    from elman.cells.by_name import hint_of_kind
+    from elman.zoo.by_name import hint_of_kind
 
     chosen = cells.split(",")
     if unknown := [cell for cell in chosen if cell not in CELLS]:

@@ -21,10 +21,10 @@ def tour(
 
     Example:  [bold]elman tour --cell lstm[/]
     """
-    from elman.cells.by_name import is_own
     from elman.show.network import tour as study
     from elman.show.pages import tour_page
     from elman.show.style import console
+    from elman.zoo.by_name import is_own
 
     if device is Device.cuda:
         from elman.bench.device import require_cuda

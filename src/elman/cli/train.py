@@ -166,7 +166,7 @@ def _take_part(corpus: Corpus, settings: TextSettings, started: OneProcess) -> N
 
 def _cell(name: str) -> Cell:
     """The cell of this name, of which a network reads characters and nothing beside them."""
-    from elman.cells.by_name import cell_by_name
+    from elman.zoo.by_name import cell_by_name
 
     cell = cell_by_name(name)
     if cell.step_inputs:

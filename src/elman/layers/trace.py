@@ -73,7 +73,7 @@ class Trace(NamedTuple):
         )
 
     def packed_as(self, x: Tensor | PackedSequence, lengths: Any, batch_first: bool) -> Trace:
-        """The same with a PackedSequence as the output, if the input is one; ``lengths`` are its own."""
+        """This trace with its output packed as the input x is, if x is a PackedSequence; ``lengths`` are its own."""
         return self._replace(output=pack_as(x, self.output, lengths, batch_first)) if isinstance(x, PackedSequence) else self
 
 

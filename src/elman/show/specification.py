@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import elman
-from elman.cells.by_name import cell_by_name, hint_of_kind, is_own
+from elman.zoo.by_name import cell_by_name, hint_of_kind, is_own
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ import torch
 
 from elman import why
 from elman._files import to_json, write
-from elman.train import checkpoint, memory, outputs, unfinished
+from elman.train import memory, outputs, unfinished
 from elman.train.char_model import CharModel
 from elman.train.curve import CurvePoint, Recorder
 from elman.train.evaluate import bits_per_character, compressors
@@ -206,20 +206,6 @@ def _untrained(settings: TextSettings) -> CharModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         return CharModel(settings.embedding_size, settings.hidden_size, settings.num_layers, settings.cell)
-
-
-def write_files(outcome: Outcome, folder: Path) -> dict[str, Path]:
-    """Write the weights, the sample and the figures into a folder, which is made if need be.
-
-    Returns:
-        The files by what they hold: "model", "sample", "metrics".
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {"model": folder / outputs.MODEL, "sample": folder / outputs.SAMPLE, "metrics": folder / outputs.METRICS}
-    checkpoint.save(outcome.model, files["model"])
-    write(files["sample"], outcome.written)
-    write_metrics(outcome, files["metrics"])
-    return files
 
 
 def write_metrics(outcome: Outcome, path: Path) -> None:

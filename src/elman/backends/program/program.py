@@ -172,11 +172,6 @@ class Program:
     saved: int
 
     @property
-    def needs_rows(self) -> bool:
-        """Whether an instruction reads all H numbers of a sequence, so that a block must hold them."""
-        return any(Opcode(each[0]).over_rows for code in (self.training, self.backward) for each in code.instructions)
-
-    @property
     def reads(self) -> frozenset[Operand]:
         """What backward reads of what forward has had or made."""
         kept = {Role.STATE, Role.NEW_STATE, Role.FACTOR}

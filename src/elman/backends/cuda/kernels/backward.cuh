@@ -3,17 +3,16 @@
 
 namespace elman::cuda {
 
-template <class Step>
-struct BackwardDirection {
-  const Storage* grad_output;                    // the direction's first column; null: zeros
-  const Storage* given;                          // (T, B, kGiven, H)
-  const Storage* weight_hh;                      // (kGates, H, H)
-  const Storage* output;                         // the direction's first column
-  const Storage* kept;                           // (T, B, kKept, H)
-  const Storage* grad_kept;                      // (T, B, kKept, H), what arrives at the numbers kept themselves; null: nothing
+template <class Step> struct BackwardDirection {
+  const Storage* grad_output;  // the direction's first column; null: zeros
+  const Storage* given;        // (T, B, kGiven, H)
+  const Storage* weight_hh;    // (kGates, H, H)
+  const Storage* output;       // the direction's first column
+  const Storage* kept;         // (T, B, kKept, H)
+  const Storage* grad_kept;    // (T, B, kKept, H), what arrives at the numbers kept themselves; null: nothing
   const Storage* own[at_least_one(Step::kOwn)];  // (H,)
-  const Storage *initial[Step::kStates];         // (B, H); null: zeros
-  const Storage *fresh[Step::kStates];           // (H,); null: zeros
+  const Storage* initial[Step::kStates];         // (B, H); null: zeros
+  const Storage* fresh[Step::kStates];           // (H,); null: zeros
   const Storage* grad_final[Step::kStates];      // (B, H); null: zeros
   Storage* grad_gates;                           // (T, B, kColumns, H)
   float* grad_own;                               // (kOwn, B, H), to be summed over B
@@ -22,29 +21,32 @@ struct BackwardDirection {
   int reverse;
 };
 
-template <class Step>
-struct BackwardCall {
+template <class Step> struct BackwardCall {
   Steps steps;
   Rows grad_output, output;
   int tiles, first_group;
-  void* mailbox;    // as ForwardCall's, of each product [2][kTile][its gates][kPadded]
+  void* mailbox;  // as ForwardCall's, of each product [2][kTile][its gates][kPadded]
   u32* flags;
   BackwardDirection<Step> direction[2];
   float constants[at_least_one(Step::kBackwardConstants)];
 };
 
-template <class Step>
-__device__ void backward(const BackwardCall<Step>& call, char* shared) {
-  constexpr int kStates = Step::kStates, kOwn = Step::kOwn, kKept = Step::kKept, kBefore = Step::kBefore, kColumns = Step::kColumns;
-  // What a step reads: the output's gradient, what was kept, the output and the states before as the cell asks for them, and what else is given.
-  constexpr int kOutputAt = 1 + Step::kRead, kBeforeAt = kOutputAt + Step::kReadsOutput, kGivenAt = kBeforeAt + kBefore, kOperands = kGivenAt + Step::kGiven;
+template <class Step> __device__ void backward(const BackwardCall<Step>& call, char* shared) {
+  constexpr int kStates = Step::kStates, kOwn = Step::kOwn, kKept = Step::kKept, kBefore = Step::kBefore,
+                kColumns = Step::kColumns;
+  // What a step reads: the output's gradient, what was kept, the output and the states before as the cell asks for
+  // them, and what else is given.
+  constexpr int kOutputAt = 1 + Step::kRead, kBeforeAt = kOutputAt + Step::kReadsOutput, kGivenAt = kBeforeAt + kBefore,
+                kOperands = kGivenAt + Step::kGiven;
   constexpr int kProducts = Step::kProducts;
   using All = Products<Step, BackwardProduct>;
   using I = typename All::I;  // where a product's sums stay in registers, it is the only one
   constexpr bool kHasFirst = All::kThere;
-  constexpr int kSlotNumbers = kTile * kOperands * kUnits, kCopies = (kSlotNumbers / kPerCopy + kThreads - 1) / kThreads;
+  constexpr int kSlotNumbers = kTile * kOperands * kUnits,
+                kCopies = (kSlotNumbers / kPerCopy + kThreads - 1) / kThreads;
   const Steps& steps = call.steps;
-  const int local = blockIdx.x / kBlocks, group = call.first_group + local, rank = blockIdx.x % kBlocks, first = group % call.tiles * kTile, unit0 = rank * kUnits;
+  const int local = blockIdx.x / kBlocks, group = call.first_group + local, rank = blockIdx.x % kBlocks,
+            first = group % call.tiles * kTile, unit0 = rank * kUnits;
   const BackwardDirection<Step>& d = call.direction[group / call.tiles];
   const bool reverse = kSpans && d.reverse;
   const int count = steps_of_tile(steps, first);
@@ -55,23 +57,27 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
   float* own = (float*)(ring + kRing * kSlotNumbers);
   All products;
   RowSums<Step::kBackwardRows, I> row_sums;
-  static_assert(All::kExchangeBytes + All::kSumBytes + kRing * kSlotNumbers * kSize + kOwn * kUnits * 4 + decltype(row_sums)::kBytes == ELMAN_SHARED_BYTES,
-                "as plan.py counts it");
+  static_assert(All::kExchangeBytes + All::kSumBytes + kRing * kSlotNumbers * kSize + kOwn * kUnits * 4 +
+              decltype(row_sums)::kBytes ==
+          ELMAN_SHARED_BYTES,
+      "as plan.py counts it");
   init_exchanges(products, row_sums, shared, (char*)(own + kOwn * kUnits), rank, local, call.mailbox, call.flags);
 
   each<kProducts>([&](auto index) {  // the transposed weights: a row a unit, a column for each gate of each unit
     constexpr int j = decltype(index)::kValue;
     using Own = Products<Step, BackwardProduct, j>;
-    if (Own::kThere && Own::P::takes_part()) static_cast<Own&>(products).product.load([&](int row, int column) {
-      const int gate = Step::gate(j, column / kPadded), unit = unit0 + Own::I::unit_of(row);
-      Words words{};
+    if (Own::kThere && Own::P::takes_part())
+      static_cast<Own&>(products).product.load([&](int row, int column) {
+        const int gate = Step::gate(j, column / kPadded), unit = unit0 + Own::I::unit_of(row);
+        Words words{};
 #pragma unroll
-      for (int i = 0; i < kPerChunk; ++i) {
-        const int from = column % kPadded + i;
-        if (unit < kHidden && from < kHidden) ((Storage*)&words)[i] = Number::operand_of(d.weight_hh[(i64(gate) * kHidden + from) * kHidden + unit]);
-      }
-      return words;
-    });
+        for (int i = 0; i < kPerChunk; ++i) {
+          const int from = column % kPadded + i;
+          if (unit < kHidden && from < kHidden)
+            ((Storage*)&words)[i] = Number::operand_of(d.weight_hh[(i64(gate) * kHidden + from) * kHidden + unit]);
+        }
+        return words;
+      });
   });
 
   load_own<Step>(own, d.own, unit0);
@@ -83,7 +89,8 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
       for (int k = 0; k < kCopies; ++k) {
         const int i = threadIdx.x + k * kThreads;
         if (kSlotNumbers / kPerCopy % kThreads && i >= kSlotNumbers / kPerCopy) continue;
-        const int unit = i % (kUnits / kPerCopy) * kPerCopy, v = i / (kUnits / kPerCopy) % kOperands, n = i / (kUnits / kPerCopy) / kOperands;
+        const int unit = i % (kUnits / kPerCopy) * kPerCopy, v = i / (kUnits / kPerCopy) % kOperands,
+                  n = i / (kUnits / kPerCopy) / kOperands;
         const int b = first + n, length = steps.length(b);
         bool valid = unit0 + unit < kHidden && t < length;
         const Storage* from = d.output;
@@ -97,14 +104,13 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
         } else if (v < kGivenAt) {
           const int state = Step::before(v - kBeforeAt);
           valid = valid && t_before >= 0 && t_before < length;
-          if (state)
-            from = d.kept + (valid ? (steps.row(t_before, b) * kKept + Step::kept_at(state)) * kHidden : 0);
-          else
-            from = d.output + (valid ? call.output.at(steps, t_before, b) : 0);
+          if (state) from = d.kept + (valid ? (steps.row(t_before, b) * kKept + Step::kept_at(state)) * kHidden : 0);
+          else from = d.output + (valid ? call.output.at(steps, t_before, b) : 0);
         } else {
           from = d.given + (valid ? (steps.row(t, b) * Step::kGiven + v - kGivenAt) * kHidden : 0);
         }
-        copy_async<kCopy>(ring + (s % kRing) * kSlotNumbers + (n * kOperands + v) * kUnits + unit, valid ? from + unit0 + unit : d.output, valid);
+        copy_async<kCopy>(ring + (s % kRing) * kSlotNumbers + (n * kOperands + v) * kUnits + unit,
+            valid ? from + unit0 + unit : d.output, valid);
       }
     }
     commit_copies();
@@ -113,7 +119,8 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
 
   // direct: what reaches the states before a step past its product: at first what arrives at the final states.
   constexpr int kBefores = at_least_one(kBefore), kOwns = at_least_one(kOwn);
-  float direct[I::kCount][kStates], first_before[I::kCount][kBefores], fresh_before[I::kCount][kBefores], grad_fresh[I::kCount][kStates];
+  float direct[I::kCount][kStates], first_before[I::kCount][kBefores], fresh_before[I::kCount][kBefores],
+      grad_fresh[I::kCount][kStates];
   float grad_own[I::kCount][kOwns];
   int length[I::kCount];
 #pragma unroll
@@ -123,7 +130,8 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
     length[e] = real ? steps.length(b) : 0;
     auto at = [&](const Storage* from, i64 i) { return real && from ? Number::read(from[i]) : 0.f; };
 #pragma unroll
-    for (int k = 0; k < kStates; ++k) direct[e][k] = at(d.grad_final[k], i64(b) * kHidden + unit), grad_fresh[e][k] = 0.f;
+    for (int k = 0; k < kStates; ++k)
+      direct[e][k] = at(d.grad_final[k], i64(b) * kHidden + unit), grad_fresh[e][k] = 0.f;
 #pragma unroll
     for (int i = 0; i < kBefore; ++i) {
       first_before[e][i] = at(d.initial[Step::before(i)], i64(b) * kHidden + unit);
@@ -137,7 +145,8 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
   for (int s = 0; s <= count; ++s) {
     const int t = time(s);  // at s == count there is no such step, only what came of the one before it
     fetch(s + kAhead);
-    bool alive[I::kCount], cut[I::kCount], ended[I::kCount];  // at this step; before this step; before the one that was done last
+    bool alive[I::kCount], cut[I::kCount],
+        ended[I::kCount];  // at this step; before this step; before the one that was done last
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       alive[e] = s < count && t < length[e];
@@ -145,12 +154,13 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
       ended[e] = s > 0 && steps.is_cut(time(s - 1), first + I::sequence(e), length[e], reverse);
     }
     // What a product gives of the gradients that were sent last: of step `from`.
-    auto multiply = [&](auto index, int from, float(&sums)[kWarpTiles][kColumnTiles][4]) {
+    auto multiply = [&](auto index, int from, float (&sums)[kWarpTiles][kColumnTiles][4]) {
       using Own = Products<Step, BackwardProduct, decltype(index)::kValue>;
       auto& exchange = static_cast<Own&>(products).exchange;
       exchange.wait(from);
       if (Own::P::takes_part()) {
-        static_cast<Own&>(products).product.run(sums, [&](int n, int column) { return exchange.fetch(from, n, column); });
+        static_cast<Own&>(products).product.run(
+            sums, [&](int n, int column) { return exchange.fetch(from, n, column); });
         if constexpr (!kInRegisters) Own::P::put(partial, sums);
       }
     };
@@ -161,8 +171,10 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
       wait_for_copies<kAhead>();
       __syncthreads();
     }
-    float columns[I::kCount][kColumns], grads[I::kCount][kStates], grads_before[I::kCount][kStates], grad_factors[I::kCount][kProducts];
-    float of_own[I::kCount][kOwns], held[I::kCount][at_least_one(Step::kBackwardHeld)], rows[I::kCount][at_least_one(Step::kBackwardRows)];
+    float columns[I::kCount][kColumns], grads[I::kCount][kStates], grads_before[I::kCount][kStates],
+        grad_factors[I::kCount][kProducts];
+    float of_own[I::kCount][kOwns], held[I::kCount][at_least_one(Step::kBackwardHeld)],
+        rows[I::kCount][at_least_one(Step::kBackwardRows)];
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       if (!I::has(e)) continue;
@@ -189,7 +201,8 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
     }
     if (s == count) break;
     each<kProducts>([&](auto index) {
-      constexpr int i = decltype(index)::kValue, j = kProducts - 1 - i;  // the stage of product j, whose gates' gradients it makes
+      constexpr int i = decltype(index)::kValue,
+                    j = kProducts - 1 - i;  // the stage of product j, whose gates' gradients it makes
       using Own = Products<Step, BackwardProduct, j>;
       auto& exchange = static_cast<Own&>(products).exchange;
       if constexpr (i > 0) {
@@ -201,7 +214,8 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
 #pragma unroll
         for (int e = 0; e < I::kCount; ++e) {
           if (!I::has(e)) continue;
-          if constexpr (decltype(phase)::kValue == 0 && i > 0) grad_factors[e][j] = Products<Step, BackwardProduct, j + 1>::I::sum(sums, partial, e, 0);
+          if constexpr (decltype(phase)::kValue == 0 && i > 0)
+            grad_factors[e][j] = Products<Step, BackwardProduct, j + 1>::I::sum(sums, partial, e, 0);
           if constexpr (decltype(phase)::kValue == 0 && i == 0) {
 #pragma unroll
             for (int k = 0; k < kStates; ++k) grads_before[e][k] = 0.f;
@@ -223,15 +237,19 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
               if (kSpans && cut[e]) before[m] = fresh_before[e][m];
             }
             if (i == 0 && decltype(phase)::kValue == 0) grads[e][0] += x[0];
-            const float output = Step::kReadsOutput ? x[Step::kReadsOutput ? kOutputAt : 0] : 0.f, *given = x + kGivenAt;
+            const float output = Step::kReadsOutput ? x[Step::kReadsOutput ? kOutputAt : 0] : 0.f,
+                        *given = x + kGivenAt;
 #if ELMAN_TRACED
             const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
             float arrived[at_least_one(kKept)] = {};
 #pragma unroll
-            for (int k = 0; k < kKept; ++k) arrived[k] = d.grad_kept ? Number::read(d.grad_kept[(steps.row(t, b) * kKept + k) * kHidden + unit]) : 0.f;
+            for (int k = 0; k < kKept; ++k)
+              arrived[k] =
+                  d.grad_kept ? Number::read(d.grad_kept[(steps.row(t, b) * kKept + k) * kHidden + unit]) : 0.f;
             Step::backward_traced(x + 1, arrived, output, before, grads[e], grads_before[e], columns[e]);
 #else
-            Step::backward(index, phase, call.constants, x + 1, output, before, of_cell, given, grad_factors[e], grads[e], grads_before[e], columns[e], of_own[e], held[e], rows[e]);
+            Step::backward(index, phase, call.constants, x + 1, output, before, of_cell, given, grad_factors[e],
+                grads[e], grads_before[e], columns[e], of_own[e], held[e], rows[e]);
 #endif
           }
           if constexpr (kIsLastPhase && j == 0) {
@@ -245,11 +263,14 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
           if constexpr (kIsLastPhase) {
             float sent[at_least_one(Step::gates(j))] = {};
 #pragma unroll
-            for (int g = 0; g < Step::gates(j); ++g) sent[g] = alive[e] || !Step::kBackwardRows ? columns[e][Step::recurrent(Step::gate(j, g))] : 0.f;
+            for (int g = 0; g < Step::gates(j); ++g)
+              sent[g] = alive[e] || !Step::kBackwardRows ? columns[e][Step::recurrent(Step::gate(j, g))] : 0.f;
             if (Own::kThere) exchange.send(s, e, sent);
           }
         }
-        if constexpr (!kIsLastPhase) row_sums.reduce(rows, Step::backward_maxima(i, decltype(phase)::kValue), [&](int e) { return unit0 + I::unit(e) < kHidden; });
+        if constexpr (!kIsLastPhase)
+          row_sums.reduce(rows, Step::backward_maxima(i, decltype(phase)::kValue),
+              [&](int e) { return unit0 + I::unit(e) < kHidden; });
       });
       if (kInRegisters) wait_for_copies<kAhead - 1>();
       if (Own::kThere) exchange.publish(s);
@@ -262,7 +283,8 @@ __device__ void backward(const BackwardCall<Step>& call, char* shared) {
       if (kSpans && steps.offsets && !alive[e]) continue;
       Storage* to = d.grad_gates + steps.row(t, b) * kColumns * kHidden + unit;
 #pragma unroll
-      for (int k = 0; k < kColumns; ++k) to[Step::column(k) * kHidden] = Number::write(alive[e] || !Step::kBackwardRows ? columns[e][k] : 0.f);
+      for (int k = 0; k < kColumns; ++k)
+        to[Step::column(k) * kHidden] = Number::write(alive[e] || !Step::kBackwardRows ? columns[e][k] : 0.f);
     }
   }
   if (kSpans && !steps.offsets)

@@ -1,15 +1,16 @@
-// How the blocks of a group hand each other their parts of the vectors that the next product reads: `Vectors` numbers of each unit, [kTile][Vectors·kPadded].
-// Slot s % 2 holds what step s reads. Two are enough: nobody can send to step s + 2 before everybody has sent to step s + 1, for which all have read step s's.
+// How the blocks of a group hand each other their parts of the vectors that the next product reads: `Vectors` numbers
+// of each unit, [kTile][Vectors·kPadded]. Slot s % 2 holds what step s reads. Two are enough: nobody can send to step s
+// + 2 before everybody has sent to step s + 1, for which all have read step s's.
 #pragma once
 
 namespace elman::cuda {
 
-template <int Vectors, class P, class I>
-struct Exchange {
+template <int Vectors, class P, class I> struct Exchange {
   static constexpr int kColumns = Vectors * kPadded, kPitch = P::kPitch;
   static constexpr bool kAlone = kBlocks == 1, kGlobal = !kAlone && !kCluster;
   static constexpr int kPieces = 32 / kPerChunk;  // chunks in a warp's items
-  static constexpr int kSends = kPieces * Vectors * (kCluster && !kAlone ? kBlocks : 1), kLaneSends = (kSends + 31) / 32;
+  static constexpr int kSends = kPieces * Vectors * (kCluster && !kAlone ? kBlocks : 1),
+                       kLaneSends = (kSends + 31) / 32;
   static constexpr int kSlotBytes = kGlobal ? 0 : kTile * kPitch * kSize;
   static constexpr int kStageBytes = kAlone ? 0 : kWarps * Vectors * 32 * kSize;
   static constexpr int kBytes = 2 * kSlotBytes + kStageBytes + 16;  // of shared memory, the two barriers last
@@ -19,7 +20,7 @@ struct Exchange {
   Storage* slots;  // shared, [2][kTile][kPitch]; through global memory: [2][kTile][kColumns]
   Storage* stage;  // the warp's, [Vectors][32]
   u32 barriers;
-  u32* flags;      // of the group, [kBlocks]
+  u32* flags;  // of the group, [kBlocks]
   int rank;
 #if __CUDA_ARCH__ >= 900
   u32 there[kCluster && !kAlone ? kLaneSends : 1];  // the slots of the block that the lane sends to
@@ -39,8 +40,10 @@ struct Exchange {
         barrier_expect(barriers, kExpected), barrier_expect(barriers + 8, kExpected);
       }
 #pragma unroll
-      for (int j = 0; j < kLaneSends; ++j)  // each block begins with another, so that no block is sent to by all at once
-        there[j] = address_in(shared_address(slots), ((j * 32 + (threadIdx.x & 31)) / (kPieces * Vectors) + rank) % kBlocks);
+      for (int j = 0; j < kLaneSends;
+          ++j)  // each block begins with another, so that no block is sent to by all at once
+        there[j] =
+            address_in(shared_address(slots), ((j * 32 + (threadIdx.x & 31)) / (kPieces * Vectors) + rank) % kBlocks);
       __syncthreads();
       cluster_sync();
     }
@@ -52,7 +55,9 @@ struct Exchange {
     const int lane = threadIdx.x & 31, slot = step & 1;
     if constexpr (kAlone) {
 #pragma unroll
-      for (int v = 0; v < Vectors; ++v) slots[slot * (kTile * kPitch) + I::sequence(e) * kPitch + v * kPadded + I::unit(e)] = Number::operand(values[v]);
+      for (int v = 0; v < Vectors; ++v)
+        slots[slot * (kTile * kPitch) + I::sequence(e) * kPitch + v * kPadded + I::unit(e)] =
+            Number::operand(values[v]);
       return;
     }
     __syncwarp();
@@ -69,7 +74,8 @@ struct Exchange {
         store_past_l1(slots + (slot * kTile + n) * kColumns + v * kPadded + unit, words);
       } else {
 #if __CUDA_ARCH__ >= 900
-        store_async(there[j] + ((slot * kTile + n) * kPitch + v * kPadded + unit) * kSize, words, there[j] + (barriers - shared_address(slots)) + slot * 8);
+        store_async(there[j] + ((slot * kTile + n) * kPitch + v * kPadded + unit) * kSize, words,
+            there[j] + (barriers - shared_address(slots)) + slot * 8);
 #endif
       }
     }

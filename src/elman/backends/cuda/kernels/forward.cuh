@@ -1,44 +1,45 @@
-// One direction of one layer, forward: a group of blocks takes a tile of sequences through all their steps. See docs/cuda-kernels.md.
+// One direction of one layer, forward: a group of blocks takes a tile of sequences through all their steps. See
+// docs/cuda-kernels.md.
 #pragma once
 
 namespace elman::cuda {
 
-template <class Step>
-struct ForwardDirection {
-  const Storage* projected;                         // (T, B, kInputs, H): W_ih x + b_ih
-  const Storage* given;                             // (T, B, kGiven, H)
-  const Storage* weight_hh;                         // (kGates, H, H)
-  const Storage* bias_hh;                           // (kGates, H); null: zeros
-  const Storage* own[at_least_one(Step::kOwn)];     // (H,)
-  const Storage *initial[Step::kStates];            // (B, H); null: zeros
-  const Storage *fresh[Step::kStates];              // (H,), what a reset starts from; null: zeros
-  Storage* output;                                  // the direction's first column
-  Storage* kept;                                    // (T, B, kKept, H); null: not wanted
-  Storage* final[Step::kStates];                    // (B, H)
+template <class Step> struct ForwardDirection {
+  const Storage* projected;                      // (T, B, kInputs, H): W_ih x + b_ih
+  const Storage* given;                          // (T, B, kGiven, H)
+  const Storage* weight_hh;                      // (kGates, H, H)
+  const Storage* bias_hh;                        // (kGates, H); null: zeros
+  const Storage* own[at_least_one(Step::kOwn)];  // (H,)
+  const Storage* initial[Step::kStates];         // (B, H); null: zeros
+  const Storage* fresh[Step::kStates];           // (H,), what a reset starts from; null: zeros
+  Storage* output;                               // the direction's first column
+  Storage* kept;                                 // (T, B, kKept, H); null: not wanted
+  Storage* final[Step::kStates];                 // (B, H)
   int reverse;
 };
 
-template <class Step>
-struct ForwardCall {
+template <class Step> struct ForwardCall {
   Steps steps;
   Rows projected, output;
   int tiles;        // groups of a direction
   int first_group;  // of this launch
-  void* mailbox;    // through global memory: of each group, for each product, [2][kTile][kPadded], and for sums over units
-  u32* flags;       // of each group, for each product and for sums over units, [kBlocks]; zeros
+  void*
+      mailbox;  // through global memory: of each group, for each product, [2][kTile][kPadded], and for sums over units
+  u32* flags;   // of each group, for each product and for sums over units, [kBlocks]; zeros
   ForwardDirection<Step> direction[2];
   float constants[at_least_one(Step::kForwardConstants)];
 };
 
-template <class Step>
-__device__ void forward(const ForwardCall<Step>& call, char* shared) {
-  constexpr int G = Step::kGates, kInputs = Step::kInputs, kVectors = kInputs + Step::kGiven, kStates = Step::kStates, kOwn = Step::kOwn, kKept = Step::kKept;
+template <class Step> __device__ void forward(const ForwardCall<Step>& call, char* shared) {
+  constexpr int G = Step::kGates, kInputs = Step::kInputs, kVectors = kInputs + Step::kGiven, kStates = Step::kStates,
+                kOwn = Step::kOwn, kKept = Step::kKept;
   using All = Products<Step, ForwardProduct>;
   using I = typename All::I;  // where a product's sums stay in registers, it is the only one
   constexpr bool kHasFirst = All::kThere;
   constexpr int kSlotNumbers = kTile * kVectors * kUnits, kCopies = (kSlotNumbers / kPerCopy + kThreads - 1) / kThreads;
   const Steps& steps = call.steps;
-  const int local = blockIdx.x / kBlocks, group = call.first_group + local, rank = blockIdx.x % kBlocks, first = group % call.tiles * kTile, unit0 = rank * kUnits;
+  const int local = blockIdx.x / kBlocks, group = call.first_group + local, rank = blockIdx.x % kBlocks,
+            first = group % call.tiles * kTile, unit0 = rank * kUnits;
   const ForwardDirection<Step>& d = call.direction[group / call.tiles];
   const bool reverse = kSpans && d.reverse;
   const int count = steps_of_tile(steps, first);
@@ -49,32 +50,38 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
   float* own = (float*)(ring + kRing * kSlotNumbers);
   All products;
   RowSums<Step::kForwardRows, I> row_sums;
-  static_assert(All::kExchangeBytes + All::kSumBytes + kRing * kSlotNumbers * kSize + kOwn * kUnits * 4 + decltype(row_sums)::kBytes == ELMAN_SHARED_BYTES,
-                "as plan.py counts it");
+  static_assert(All::kExchangeBytes + All::kSumBytes + kRing * kSlotNumbers * kSize + kOwn * kUnits * 4 +
+              decltype(row_sums)::kBytes ==
+          ELMAN_SHARED_BYTES,
+      "as plan.py counts it");
   init_exchanges(products, row_sums, shared, (char*)(own + kOwn * kUnits), rank, local, call.mailbox, call.flags);
 
   each<Step::kProducts>([&](auto index) {
     constexpr int j = decltype(index)::kValue;
     using Own = Products<Step, ForwardProduct, j>;
-    if (Own::kThere && Own::P::takes_part()) static_cast<Own&>(products).product.load([&](int row, int column) {
-      const int gate = Step::gate(j, Own::I::gate_of(row)), unit = unit0 + Own::I::unit_of(row);
-      const Storage* from = d.weight_hh + (i64(gate) * kHidden + unit) * kHidden + column;
-      Words words{};
-      if (kHidden % kPerChunk == 0) {
-        if (unit < kHidden && column < kHidden) words = *(const Words*)from;
-      }
-      Storage numbers[kPerChunk];
+    if (Own::kThere && Own::P::takes_part())
+      static_cast<Own&>(products).product.load([&](int row, int column) {
+        const int gate = Step::gate(j, Own::I::gate_of(row)), unit = unit0 + Own::I::unit_of(row);
+        const Storage* from = d.weight_hh + (i64(gate) * kHidden + unit) * kHidden + column;
+        Words words{};
+        if (kHidden % kPerChunk == 0) {
+          if (unit < kHidden && column < kHidden) words = *(const Words*)from;
+        }
+        Storage numbers[kPerChunk];
 #pragma unroll
-      for (int i = 0; i < kPerChunk; ++i) {
-        numbers[i] = kHidden % kPerChunk == 0 ? ((const Storage*)&words)[i] : unit < kHidden && column + i < kHidden ? from[i] : Storage(0);
-        ((Storage*)&words)[i] = Number::operand_of(numbers[i]);
-      }
-      return words;
-    });
+        for (int i = 0; i < kPerChunk; ++i) {
+          numbers[i] = kHidden % kPerChunk == 0        ? ((const Storage*)&words)[i]
+              : unit < kHidden && column + i < kHidden ? from[i]
+                                                       : Storage(0);
+          ((Storage*)&words)[i] = Number::operand_of(numbers[i]);
+        }
+        return words;
+      });
   });
   load_own<Step>(own, d.own, unit0);
 
-  // Asks for the projections of step s, and what else is given; always as many groups of copies, so that they can be counted.
+  // Asks for the projections of step s, and what else is given; always as many groups of copies, so that they can be
+  // counted.
   auto fetch = [&](int s) {
     if (s < count) {
       const int t = time(s);
@@ -82,11 +89,13 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
       for (int k = 0; k < kCopies; ++k) {
         const int i = threadIdx.x + k * kThreads;
         if (kSlotNumbers / kPerCopy % kThreads && i >= kSlotNumbers / kPerCopy) continue;
-        const int unit = i % (kUnits / kPerCopy) * kPerCopy, v = i / (kUnits / kPerCopy) % kVectors, n = i / (kUnits / kPerCopy) / kVectors;
+        const int unit = i % (kUnits / kPerCopy) * kPerCopy, v = i / (kUnits / kPerCopy) % kVectors,
+                  n = i / (kUnits / kPerCopy) / kVectors;
         const bool valid = first + n < steps.B && unit0 + unit < kHidden && (!kSpans || t < steps.length(first + n));
         const Storage* from = d.projected;
         if (valid && v < kInputs) from += call.projected.at(steps, t, first + n) + v * kHidden + unit0 + unit;
-        if (valid && v >= kInputs) from = d.given + (steps.row(t, first + n) * Step::kGiven + v - kInputs) * kHidden + unit0 + unit;
+        if (valid && v >= kInputs)
+          from = d.given + (steps.row(t, first + n) * Step::kGiven + v - kInputs) * kHidden + unit0 + unit;
         copy_async<kCopy>(ring + (s % kRing) * kSlotNumbers + (n * kVectors + v) * kUnits + unit, from, valid);
       }
     }
@@ -111,7 +120,8 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
     }
 #pragma unroll
     for (int g = 0; g < G; ++g) bias[e][g] = at(d.bias_hh, g * kHidden + unit);
-    if (kHasFirst && I::has(e) && count) products.exchange.send(0, e, {states[e][0]});  // where no sequence has a step nobody waits for it
+    if (kHasFirst && I::has(e) && count)
+      products.exchange.send(0, e, {states[e][0]});  // where no sequence has a step nobody waits for it
   }
   if (kInRegisters) wait_for_copies<kAhead - 1>();
   if (kHasFirst && count) products.exchange.publish(0);
@@ -132,7 +142,8 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
       constexpr int j = decltype(index)::kValue;
       constexpr bool kIsLast = j == Step::kProducts - 1;
       using Own = Products<Step, ForwardProduct, j>;
-      using Next = Products<Step, ForwardProduct, kIsLast ? 0 : j + 1>;  // whose exchange takes what the stage makes: a factor, or the next step's h
+      using Next = Products<Step, ForwardProduct,
+          kIsLast ? 0 : j + 1>;  // whose exchange takes what the stage makes: a factor, or the next step's h
       const int next_step = kIsLast ? s + 1 : s;
       const bool is_sent = Next::kThere && (!kIsLast || s + 1 < count);
       auto& next_exchange = static_cast<Next&>(products).exchange;
@@ -141,7 +152,8 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
         auto& exchange = static_cast<Own&>(products).exchange;
         exchange.wait(s);
         if (Own::P::takes_part()) {
-          static_cast<Own&>(products).product.run(sums, [&](int n, int column) { return exchange.fetch(s, n, column); });
+          static_cast<Own&>(products).product.run(
+              sums, [&](int n, int column) { return exchange.fetch(s, n, column); });
           if constexpr (!kInRegisters) Own::P::put(partial, sums);
         }
       }
@@ -158,12 +170,14 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
           float x[kVectors], of_cell[at_least_one(kOwn)];
           if constexpr (decltype(phase)::kValue == 0)
 #pragma unroll
-            for (int i = 0; i < Step::gates(j); ++i) r[e][Step::gate(j, i)] = Own::I::sum(sums, partial, e, i) + bias[e][Step::gate(j, i)];
+            for (int i = 0; i < Step::gates(j); ++i)
+              r[e][Step::gate(j, i)] = Own::I::sum(sums, partial, e, i) + bias[e][Step::gate(j, i)];
 #pragma unroll
           for (int v = 0; v < kVectors; ++v) x[v] = Number::read(from[v * kUnits]);
 #pragma unroll
           for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
-          Step::forward(index, phase, call.constants, x, r[e], of_cell, x + kInputs, states[e], next[e], kept[e], held[e], rows[e]);
+          Step::forward(index, phase, call.constants, x, r[e], of_cell, x + kInputs, states[e], next[e], kept[e],
+              held[e], rows[e]);
           if constexpr (kIsLastPhase) {
             // A unit that is padding may be infinite or NaN, which a weight of zero does not take away.
             const bool real = kPadded == kHidden || unit0 + I::unit(e) < kHidden;
@@ -180,7 +194,9 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
             if (is_sent) next_exchange.send(next_step, e, {real ? sent : 0.f});
           }
         }
-        if constexpr (!kIsLastPhase) row_sums.reduce(rows, Step::forward_maxima(j, decltype(phase)::kValue), [&](int e) { return unit0 + I::unit(e) < kHidden; });
+        if constexpr (!kIsLastPhase)
+          row_sums.reduce(rows, Step::forward_maxima(j, decltype(phase)::kValue),
+              [&](int e) { return unit0 + I::unit(e) < kHidden; });
       });
       if (kInRegisters) wait_for_copies<kAhead - 1>();
       if (is_sent) next_exchange.publish(next_step);
@@ -198,7 +214,8 @@ __device__ void forward(const ForwardCall<Step>& call, char* shared) {
       d.output[call.output.at(steps, t, b) + unit] = Number::write(out[e]);
       if (kKept && d.kept && alive[e])
 #pragma unroll
-        for (int k = 0; k < kKept; ++k) d.kept[(steps.row(t, b) * kKept + k) * kHidden + unit] = Number::write(kept[e][k]);
+        for (int k = 0; k < kKept; ++k)
+          d.kept[(steps.row(t, b) * kKept + k) * kHidden + unit] = Number::write(kept[e][k]);
     }
   }
 #pragma unroll

@@ -1,4 +1,5 @@
-// Functions of a cell of one's own, beside those that csrc/cells ask for (vector.h). Infinities, NaN and ties are torch's.
+// Functions of a cell of one's own, beside those that csrc/cells ask for (vector.h). Infinities, NaN and ties are
+// torch's.
 #pragma once
 
 namespace elman::cuda {

@@ -5,59 +5,71 @@ namespace elman::cuda {
 
 ELMAN_INLINE u32 shared_address(const void* p) { return u32(__cvta_generic_to_shared(p)); }
 
-// --- Copies from global to shared memory that run while the thread goes on ------------------------------------------------
+// --- Copies from global to shared memory that run while the thread goes on
 
 // Bytes: 4, 8 or 16; 2, which the hardware doesn't have, are copied at once. Where it is not valid, zeros.
-template <int Bytes>
-ELMAN_INLINE void copy_async(void* to, const void* from, bool valid) {
+template <int Bytes> ELMAN_INLINE void copy_async(void* to, const void* from, bool valid) {
   const int bytes = valid ? Bytes : 0;
-  if constexpr (Bytes == 2)
-    *(u16*)to = valid ? *(const u16*)from : u16(0);
+  if constexpr (Bytes == 2) *(u16*)to = valid ? *(const u16*)from : u16(0);
   else if constexpr (Bytes == 16)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
+        : "memory");
   else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes), "n"(Bytes) : "memory");
+    asm volatile(
+        "cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes), "n"(Bytes)
+        : "memory");
 }
 ELMAN_INLINE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int Pending>
-ELMAN_INLINE void wait_for_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory"); }
+template <int Pending> ELMAN_INLINE void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+}
 
-// --- Barriers that count bytes -----------------------------------------------------------------------------------------------
+// --- Barriers that count bytes
 
-ELMAN_INLINE void barrier_init(u32 barrier) { asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory"); }
+ELMAN_INLINE void barrier_init(u32 barrier) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
+}
 ELMAN_INLINE void barrier_expect(u32 barrier, u32 bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
 #if __CUDA_ARCH__ >= 900
-// The bytes come from other blocks, but lie in this block's shared memory once they are counted: nothing is to be fetched anew, as it would be if the
-// thread acquired from the whole cluster, which empties the first-level cache.
+// The bytes come from other blocks, but lie in this block's shared memory once they are counted: nothing is to be
+// fetched anew, as it would be if the thread acquired from the whole cluster, which empties the first-level cache.
 ELMAN_INLINE void barrier_wait(u32 barrier, u32 parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n"
-      "}" ::"r"(barrier), "r"(parity) : "memory");
+  asm volatile("{\n"
+               ".reg .pred done;\n"
+               "again:\n"
+               "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+               "@!done bra again;\n"
+               "}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
 }
-ELMAN_INLINE void barriers_are_there() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }  // to the whole cluster
-ELMAN_INLINE u32 address_in(u32 address, u32 rank) {  // the same place in the shared memory of another block of the cluster
+ELMAN_INLINE void barriers_are_there() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}  // to the whole cluster
+ELMAN_INLINE u32 address_in(
+    u32 address, u32 rank) {  // the same place in the shared memory of another block of the cluster
   u32 there;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
   return there;
 }
 ELMAN_INLINE void store_async(u32 to, Words v, u32 barrier) {  // 16 bytes, counted on the barrier beside them
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(to), "r"(v.w[0]), "r"(v.w[1]),
-               "r"(v.w[2]), "r"(v.w[3]), "r"(barrier)
-               : "memory");
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, [%5];" ::"r"(to),
+      "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3]), "r"(barrier)
+      : "memory");
 }
-ELMAN_INLINE void cluster_sync() { asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+ELMAN_INLINE void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 #endif
 
-// --- Through the second-level cache ---------------------------------------------------------------------------------------------
+// --- Through the second-level cache
 
-ELMAN_INLINE void store_release(u32* to, u32 value) { asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory"); }
+ELMAN_INLINE void store_release(u32* to, u32 value) {
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
 ELMAN_INLINE u32 load_acquire(const u32* from) {
   u32 value;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
@@ -65,7 +77,10 @@ ELMAN_INLINE u32 load_acquire(const u32* from) {
 }
 ELMAN_INLINE Words load_past_l1(const void* from) {
   Words v;
-  asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3]) : "l"(from) : "memory");
+  asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
+      : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3])
+      : "l"(from)
+      : "memory");
   return v;
 }
 ELMAN_INLINE float load_float_past_l1(const float* from) {
@@ -74,7 +89,8 @@ ELMAN_INLINE float load_float_past_l1(const float* from) {
   return value;
 }
 ELMAN_INLINE void store_past_l1(void* to, Words v) {
-  asm volatile("st.global.cg.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(to), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3]) : "memory");
+  asm volatile("st.global.cg.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(to), "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3])
+      : "memory");
 }
 
 // Tells the other blocks that what all threads of this one have written is there. By all threads.
@@ -85,11 +101,12 @@ ELMAN_INLINE void publish_flag(u32* flag, u32 value) {
     store_release(flag, value);
   }
 }
-// Until all blocks of the group are past `value`. By all threads, of which one warp asks: many that ask at once hold each other up.
-template <int Blocks>
-ELMAN_INLINE void wait_for_flags(const u32* flags, int value) {
+// Until all blocks of the group are past `value`. By all threads, of which one warp asks: many that ask at once hold
+// each other up.
+template <int Blocks> ELMAN_INLINE void wait_for_flags(const u32* flags, int value) {
   for (int block = threadIdx.x; threadIdx.x < 32 && block < Blocks; block += 32)
-    while (int(load_acquire(flags + block)) <= value) {}
+    while (int(load_acquire(flags + block)) <= value) {
+    }
   __syncthreads();
 }
 

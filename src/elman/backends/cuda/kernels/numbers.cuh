@@ -1,6 +1,6 @@
 // The types of numbers: how one is stored, read and written, and the tensor cores' product of two tiles.
-// A tile's operands come in 16 bytes a thread, four words of 32 bits, of consecutive k: two words each for two instructions. Which k the instruction takes
-// a word for doesn't matter, as long as both operands agree.
+// A tile's operands come in 16 bytes a thread, four words of 32 bits, of consecutive k: two words each for two
+// instructions. Which k the instruction takes a word for doesn't matter, as long as both operands agree.
 #pragma once
 
 namespace elman::cuda {
@@ -79,7 +79,8 @@ struct Tf32 {
   }
 };
 
-// float32 by three products: each factor is the sum of two of 11 bits, and the product of the two small parts is below what float32 holds.
+// float32 by three products: each factor is the sum of two of 11 bits, and the product of the two small parts is below
+// what float32 holds.
 struct Float32 {
   using Storage = float;
   static constexpr int kProducts = 3;

@@ -1,18 +1,24 @@
-// The product of a block's rows of the recurrent weights, which stay in registers, with the vectors of a tile's sequences.
-// A warp holds kWarpTiles tiles of 16 rows and 1/kSplit of the columns; the warps' sums meet in shared memory, or, where nothing is split, stay where they are.
+// The product of a block's rows of the recurrent weights, which stay in registers, with the vectors of a tile's
+// sequences. A warp holds kWarpTiles tiles of 16 rows and 1/kSplit of the columns; the warps' sums meet in shared
+// memory, or, where nothing is split, stay where they are.
 #pragma once
 
 namespace elman::cuda {
 
-template <int Rows, int Columns>
-struct Product {
-  static constexpr int kTiles = Rows / 16, kWarpRows = kTiles / kWarpTiles, kGroup = 4 * kPerChunk, kGroups = Columns / kGroup / kSplit;
-  static constexpr int kChains = kWarpTiles * kColumnTiles >= 4 ? 1 : 2;  // independent sums of one result: the latency of an instruction is long
+template <int Rows, int Columns> struct Product {
+  static constexpr int kTiles = Rows / 16, kWarpRows = kTiles / kWarpTiles, kGroup = 4 * kPerChunk,
+                       kGroups = Columns / kGroup / kSplit;
+  static constexpr int kChains =
+      kWarpTiles * kColumnTiles >= 4 ? 1 : 2;  // independent sums of one result: the latency of an instruction is long
   static constexpr int kRowPitch = (Rows + 31) / 32 * 32 + 4;
   static constexpr int kSumBytes = kInRegisters ? 0 : kSplit * kTile * kRowPitch * 4;
-  // A sequence's vector in shared memory: rows of 16-byte chunks, read four lanes side by side; the pitch keeps eight lanes in different banks.
-  static constexpr int kPitch = Columns * kSize % 128 == 64 ? Columns : Columns * kSize % 128 == 0 ? Columns + 64 / kSize : Columns + 32 / kSize;
-  static_assert(kTiles % kWarpTiles == 0 && kWarpRows * kSplit <= kWarps && kGroups * kGroup * kSplit == Columns, "the plan's numbers fit");
+  // A sequence's vector in shared memory: rows of 16-byte chunks, read four lanes side by side; the pitch keeps eight
+  // lanes in different banks.
+  static constexpr int kPitch = Columns * kSize % 128 == 64 ? Columns
+      : Columns * kSize % 128 == 0                          ? Columns + 64 / kSize
+                                                            : Columns + 32 / kSize;
+  static_assert(kTiles % kWarpTiles == 0 && kWarpRows * kSplit <= kWarps && kGroups * kGroup * kSplit == Columns,
+      "the plan's numbers fit");
   static_assert(!kInRegisters || (kSplit == 1 && kWarpRows == kWarps), "every warp has whole sums");
 
   Words weights[kWarpTiles][kGroups][2];
@@ -20,11 +26,12 @@ struct Product {
   static ELMAN_INLINE int warp_row() { return (threadIdx.x >> 5) % kWarpRows; }
   static ELMAN_INLINE int warp_split() { return (threadIdx.x >> 5) / kWarpRows; }
 
-  static ELMAN_INLINE bool takes_part() { return kWarpRows * kSplit == kWarps || (threadIdx.x >> 5) < kWarpRows * kSplit; }  // the warp in the product
+  static ELMAN_INLINE bool takes_part() {
+    return kWarpRows * kSplit == kWarps || (threadIdx.x >> 5) < kWarpRows * kSplit;
+  }  // the warp in the product
 
   // load(row, column): four words of kPerChunk consecutive columns.
-  template <class Load>
-  ELMAN_INLINE void load(Load load) {
+  template <class Load> ELMAN_INLINE void load(Load load) {
     const int lane = threadIdx.x & 31;
 #pragma unroll
     for (int m = 0; m < kWarpTiles; ++m)
@@ -32,12 +39,13 @@ struct Product {
       for (int k = 0; k < kGroups; ++k)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-          weights[m][k][half] = load((warp_row() * kWarpTiles + m) * 16 + half * 8 + lane / 4, (warp_split() * kGroups + k) * kGroup + lane % 4 * kPerChunk);
+          weights[m][k][half] = load((warp_row() * kWarpTiles + m) * 16 + half * 8 + lane / 4,
+              (warp_split() * kGroups + k) * kGroup + lane % 4 * kPerChunk);
   }
 
-  // fetch(n, column): a chunk of the vector of sequence n. sums[m][n][q]: rows lane/4 + 8·(q/2) of tile m, sequences 8·n + lane%4·2 + q%2.
-  template <class Fetch>
-  ELMAN_INLINE void run(float (&sums)[kWarpTiles][kColumnTiles][4], Fetch fetch) const {
+  // fetch(n, column): a chunk of the vector of sequence n. sums[m][n][q]: rows lane/4 + 8·(q/2) of tile m, sequences
+  // 8·n + lane%4·2 + q%2.
+  template <class Fetch> ELMAN_INLINE void run(float (&sums)[kWarpTiles][kColumnTiles][4], Fetch fetch) const {
     const int lane = threadIdx.x & 31;
     float chains[kChains][kWarpTiles][kColumnTiles][4];
 #pragma unroll
@@ -59,8 +67,8 @@ struct Product {
 #pragma unroll
           for (int m = 0; m < kWarpTiles; ++m) {
             const Words &a = weights[m][k][0], &a8 = weights[m][k][1];
-            Number::multiply(chains[kChains == 2 ? half : 0][m][n], a.w[2 * half], a8.w[2 * half], a.w[2 * half + 1], a8.w[2 * half + 1], b.w[2 * half],
-                             b.w[2 * half + 1]);
+            Number::multiply(chains[kChains == 2 ? half : 0][m][n], a.w[2 * half], a8.w[2 * half], a.w[2 * half + 1],
+                a8.w[2 * half + 1], b.w[2 * half], b.w[2 * half + 1]);
           }
       }
     }
@@ -69,7 +77,8 @@ struct Product {
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n)
 #pragma unroll
-        for (int q = 0; q < 4; ++q) sums[m][n][q] = kChains == 2 ? chains[0][m][n][q] + chains[kChains - 1][m][n][q] : chains[0][m][n][q];
+        for (int q = 0; q < 4; ++q)
+          sums[m][n][q] = kChains == 2 ? chains[0][m][n][q] + chains[kChains - 1][m][n][q] : chains[0][m][n][q];
   }
 
   // shared: [kSplit][kTile][kRowPitch].
@@ -81,7 +90,8 @@ struct Product {
       for (int n = 0; n < kColumnTiles; ++n)
 #pragma unroll
         for (int q = 0; q < 4; ++q)
-          shared[(warp_split() * kTile + n * 8 + lane % 4 * 2 + q % 2) * kRowPitch + (warp_row() * kWarpTiles + m) * 16 + lane / 4 + q / 2 * 8] = sums[m][n][q];
+          shared[(warp_split() * kTile + n * 8 + lane % 4 * 2 + q % 2) * kRowPitch +
+              (warp_row() * kWarpTiles + m) * 16 + lane / 4 + q / 2 * 8] = sums[m][n][q];
   }
   static ELMAN_INLINE float get(const float* shared, int row, int n) {
     float sum = 0.f;
@@ -91,12 +101,13 @@ struct Product {
   }
 };
 
-// Which unit of the block and which sequence of the tile a thread works on, one item after the other. A thread of a product that keeps its sums in registers
-// takes those whose sums it has: all gates of a unit, if the tiles of a warp are the gates of the same units.
-template <int Gates, class P>
-struct Items {
+// Which unit of the block and which sequence of the tile a thread works on, one item after the other. A thread of a
+// product that keeps its sums in registers takes those whose sums it has: all gates of a unit, if the tiles of a warp
+// are the gates of the same units.
+template <int Gates, class P> struct Items {
   static constexpr int kUnitTiles = kInRegisters ? kWarpTiles / Gates : 1;
-  static constexpr int kCount = kInRegisters ? kUnitTiles * kColumnTiles * 4 : (kUnits * kTile + kThreads - 1) / kThreads;
+  static constexpr int kCount =
+      kInRegisters ? kUnitTiles * kColumnTiles * 4 : (kUnits * kTile + kThreads - 1) / kThreads;
   static_assert(!kInRegisters || kWarpTiles % Gates == 0, "all gates of a unit in one warp");
 
   // Whether the whole warp has an item e.
@@ -111,15 +122,18 @@ struct Items {
     if (kInRegisters) return e / 4 % kColumnTiles * 8 + lane % 4 * 2 + e % 2;
     return (threadIdx.x + e * kThreads) / kUnits;
   }
-  // The row of the weights, counted within the block, that tile m of a warp's begins with is m's gate of these units: (unit tile, gate) in registers, else
-  // (gate, unit). The block's row r in the order of the tiles is gate gate_of(r) of unit unit_of(r).
+  // The row of the weights, counted within the block, that tile m of a warp's begins with is m's gate of these units:
+  // (unit tile, gate) in registers, else (gate, unit). The block's row r in the order of the tiles is gate gate_of(r)
+  // of unit unit_of(r).
   static ELMAN_INLINE int gate_of(int r) { return kInRegisters ? r / 16 % Gates : r / kUnits; }
   static ELMAN_INLINE int unit_of(int r) { return kInRegisters ? r / 16 / Gates * 16 + r % 16 : r % kUnits; }
-  static ELMAN_INLINE float sum(const float (&sums)[kWarpTiles][kColumnTiles][4], const float* shared, int e, int gate) {
+  static ELMAN_INLINE float sum(
+      const float (&sums)[kWarpTiles][kColumnTiles][4], const float* shared, int e, int gate) {
     if constexpr (kInRegisters) return sums[e / (4 * kColumnTiles) * Gates + gate][e / 4 % kColumnTiles][e % 4];
     return P::get(shared, gate * kUnits + unit(e), sequence(e));
   }
-  // Where in its warp's 32 items a thread's lies if each eight (float32: four) of consecutive units of a sequence lie side by side.
+  // Where in its warp's 32 items a thread's lies if each eight (float32: four) of consecutive units of a sequence lie
+  // side by side.
   static ELMAN_INLINE int place() {
     const int lane = threadIdx.x & 31;
     return kInRegisters ? lane % 4 * 8 + lane / 4 : lane;

@@ -1,14 +1,16 @@
-// Sums over the units of each sequence, or the largest of their numbers, which all blocks of a group make together: always in the same order.
+// Sums over the units of each sequence, or the largest of their numbers, which all blocks of a group make together:
+// always in the same order.
 #pragma once
 
 namespace elman::cuda {
 
-template <int Rows, class I>
-struct RowSums {  // of up to `Rows` numbers at once
+template <int Rows, class I> struct RowSums {  // of up to `Rows` numbers at once
   static constexpr bool kThere = Rows > 0, kAlone = kBlocks == 1, kGlobal = !kAlone && !kCluster;
-  static constexpr int kParts = kUnits / 16, kNumbers = Rows * kTile, kWords = kNumbers / 4;  // a part: of 16 units, the lanes of half a warp
+  static constexpr int kParts = kUnits / 16, kNumbers = Rows * kTile,
+                       kWords = kNumbers / 4;  // a part: of 16 units, the lanes of half a warp
   static constexpr int kSlotBytes = kAlone || kGlobal ? 0 : kBlocks * kNumbers * 4;
-  static constexpr int kBytes = kThere ? (kParts + 1) * kNumbers * 4 + 2 * kSlotBytes + 16 : 0;  // of shared memory, the two barriers last
+  static constexpr int kBytes =
+      kThere ? (kParts + 1) * kNumbers * 4 + 2 * kSlotBytes + 16 : 0;  // of shared memory, the two barriers last
   static constexpr int kMailboxBytes = kThere && kGlobal ? 2 * kBlocks * kNumbers * 4 : 0;
   static_assert(!kThere || !kInRegisters, "a warp's half has units of one sequence");
 
@@ -35,8 +37,8 @@ struct RowSums {  // of up to `Rows` numbers at once
     }
   }
 
-  // numbers: of each of the thread's items, in; the sums of their sequences out, or the largest where `maxima` has the number's bit. All threads call it.
-  // is_real(e): whether an item is a unit of the network.
+  // numbers: of each of the thread's items, in; the sums of their sequences out, or the largest where `maxima` has the
+  // number's bit. All threads call it. is_real(e): whether an item is a unit of the network.
   template <class Real>
   ELMAN_INLINE void reduce(float (&numbers)[I::kCount][Rows > 0 ? Rows : 1], int maxima, Real is_real) {
     auto add = [&](int row, float a, float b) { return maxima >> row & 1 ? maximum(a, b) : a + b; };
@@ -81,7 +83,8 @@ struct RowSums {  // of up to `Rows` numbers at once
     return kGlobal ? load_float_past_l1(from) : *from;
   }
 
-  // Each block's sums to all. Two slots are enough: nobody sends the next but one before everybody has sent the next, for which all have read this one.
+  // Each block's sums to all. Two slots are enough: nobody sends the next but one before everybody has sent the next,
+  // for which all have read this one.
   ELMAN_INLINE void exchange() {
     const int slot = count & 1;
     for (int i = threadIdx.x; i < kWords * (kGlobal ? 1 : kBlocks); i += kThreads) {

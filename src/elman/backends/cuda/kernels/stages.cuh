@@ -10,29 +10,24 @@ struct Nothing {
   static ELMAN_INLINE int warp_row() { return 0; }
   static ELMAN_INLINE float get(const float*, int, int) { return 0.f; }
   static ELMAN_INLINE void put(float*, const float (&)[kWarpTiles][kColumnTiles][4]) {}
-  template <class Load>
-  ELMAN_INLINE void load(Load) {}
-  template <class Fetch>
-  ELMAN_INLINE void run(float (&)[kWarpTiles][kColumnTiles][4], Fetch) const {}
+  template <class Load> ELMAN_INLINE void load(Load) {}
+  template <class Fetch> ELMAN_INLINE void run(float (&)[kWarpTiles][kColumnTiles][4], Fetch) const {}
   ELMAN_INLINE void init(char*, int, Storage*, u32*) {}
-  template <int Vectors>
-  ELMAN_INLINE void send(int, int, const float (&)[Vectors]) {}
+  template <int Vectors> ELMAN_INLINE void send(int, int, const float (&)[Vectors]) {}
   ELMAN_INLINE void publish(int) {}
   ELMAN_INLINE void wait(int) {}
   ELMAN_INLINE Words fetch(int, int, int) const { return {}; }
 };
 
 // Forward: product j's rows are its gates of the block's units; it multiplies a vector, h or a factor.
-template <class Step, int j, int Gates = Step::gates(j)>
-struct ForwardProduct {
+template <class Step, int j, int Gates = Step::gates(j)> struct ForwardProduct {
   using P = Product<Gates * kUnits, kPadded>;
   using I = Items<Gates, P>;
   using X = Exchange<1, P, I>;
 };
 
 // Backward: its rows are the block's units, transposed; it multiplies the gradients of its gates.
-template <class Step, int j, int Gates = Step::gates(j)>
-struct BackwardProduct {
+template <class Step, int j, int Gates = Step::gates(j)> struct BackwardProduct {
   using P = Product<kUnits, Gates * kPadded>;
   using I = Items<1, P>;
   using X = Exchange<Gates, P, I>;
@@ -40,23 +35,21 @@ struct BackwardProduct {
 
 struct NoProduct {
   using P = Nothing;
-  using I = Items<1, Nothing>;  // a thread's units are the same, whatever the product, but for sums in registers, of an only one
+  using I = Items<1,
+      Nothing>;  // a thread's units are the same, whatever the product, but for sums in registers, of an only one
   using X = Nothing;
 };
-template <class Step, int j>
-struct ForwardProduct<Step, j, 0> : NoProduct {};
-template <class Step, int j>
-struct BackwardProduct<Step, j, 0> : NoProduct {};
+template <class Step, int j> struct ForwardProduct<Step, j, 0> : NoProduct {};
+template <class Step, int j> struct BackwardProduct<Step, j, 0> : NoProduct {};
 
 // Those from product j on.
-template <class Step, template <class, int, int> class Kind, int j = 0, bool = (j < Step::kProducts)>
-struct Products {
+template <class Step, template <class, int, int> class Kind, int j = 0, bool = (j < Step::kProducts)> struct Products {
   using I = typename NoProduct::I;
   static constexpr int kConnected = 0, kExchangeBytes = 0, kSumBytes = 0, kMailboxNumbers = 0;
   ELMAN_INLINE void init(char*, int, Storage*, u32*) {}
 };
-template <class Step, template <class, int, int> class Kind, int j>
-struct Products<Step, Kind, j, true> : Products<Step, Kind, j + 1> {
+template <class Step, template <class, int, int> class Kind, int j> struct Products<Step, Kind, j, true>
+    : Products<Step, Kind, j + 1> {
   using Rest = Products<Step, Kind, j + 1>;
   using Own = Kind<Step, j, Step::gates(j)>;
   using P = typename Own::P;
@@ -73,14 +66,16 @@ struct Products<Step, Kind, j, true> : Products<Step, Kind, j + 1> {
 
   // mailbox, flags: the group's.
   ELMAN_INLINE void init(char* shared, int rank, Storage* mailbox, u32* flags) {
-    exchange.init(shared + Rest::kExchangeBytes, rank, mailbox + Rest::kMailboxNumbers, flags + Rest::kConnected * kBlocks);
+    exchange.init(
+        shared + Rest::kExchangeBytes, rank, mailbox + Rest::kMailboxNumbers, flags + Rest::kConnected * kBlocks);
     Rest::init(shared, rank, mailbox, flags);
   }
 };
 
-// All exchanges of a block: where they lie in shared memory, that of sums over units last of all, and in the group's part of global memory.
-template <class All, class Sums>
-ELMAN_INLINE void init_exchanges(All& products, Sums& sums, char* shared, char* behind, int rank, int group, void* mailbox, u32* flags) {
+// All exchanges of a block: where they lie in shared memory, that of sums over units last of all, and in the group's
+// part of global memory.
+template <class All, class Sums> ELMAN_INLINE void init_exchanges(
+    All& products, Sums& sums, char* shared, char* behind, int rank, int group, void* mailbox, u32* flags) {
   constexpr int kBytes = All::kMailboxNumbers * kSize + Sums::kMailboxBytes, kFlags = All::kConnected + Sums::kThere;
   static_assert(kBlocks == 1 || kCluster || kBytes == ELMAN_MAILBOX_NUMBERS * kSize, "as plan.py counts it");
   char* of_group = (char*)mailbox + i64(group) * kBytes;

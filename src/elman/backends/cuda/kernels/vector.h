@@ -8,8 +8,7 @@
 
 namespace elman::ELMAN_TARGET {
 
-template <class T>
-using Vec = T;
+template <class T> using Vec = T;
 
 ELMAN_INLINE float splat(float value) { return value; }
 ELMAN_INLINE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
@@ -29,7 +28,7 @@ ELMAN_INLINE float tanh(float x) {
   return copysignf(__fdividef(1.f - e, 1.f + e), x);
 }
 ELMAN_INLINE float sigmoid(float x) { return __fdividef(1.f, 1.f + __expf(-x)); }
-#else  // float32
+#else                    // float32
 ELMAN_INLINE float tanh(float x) { return tanhf(x); }
 ELMAN_INLINE float sigmoid(float x) { return __frcp_rn(1.f + expf(-x)); }
 #endif

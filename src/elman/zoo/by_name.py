@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from elman.cells.cell import Cell
 from elman.cells.closest import closest
+from elman.zoo import CELLS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ZOO = "zoo."
+_OF_ZOO: dict[str, Any] = {cell.__name__: cell for cell in CELLS}
 
 
 def is_own(name: str) -> bool:
@@ -45,14 +46,9 @@ def cell_by_name(name: str) -> Cell:
 
 
 def _of_zoo(name: str) -> Any:
-    cells = _cells_of_zoo()
-    if name not in cells:
-        raise ValueError(f"unknown cell {f'zoo.{name}'!r}; {hint(name, list(cells), _ZOO)}")
-    return cells[name]
-
-
-def _cells_of_zoo() -> dict[str, Any]:
-    return {cell.__name__: cell for cell in resolve_name("elman.zoo:CELLS")}
+    if name not in _OF_ZOO:
+        raise ValueError(f"unknown cell {f'zoo.{name}'!r}; {hint(name, list(_OF_ZOO), _ZOO)}")
+    return _OF_ZOO[name]
 
 
 def _of_file(path: Path, name: str) -> Any:
@@ -82,7 +78,7 @@ def hint_of_kind(name: str, kinds: Sequence[str]) -> str:
     """What may have been meant by an unknown kind of network: a cell of the zoo by the name of its class alone, or one of the kinds."""
     if name.endswith(".py"):
         return f"name the cell in it, too: --cell {name}:MyCell"
-    of_zoo = {cell.casefold(): cell for cell in _cells_of_zoo()}
+    of_zoo = {cell.casefold(): cell for cell in _OF_ZOO}
     found = of_zoo.get(name.casefold())
     return hint(name, kinds) if found is None else f"did you mean --cell {_ZOO}{found}?"
 
