@@ -12,7 +12,7 @@ SOURCES := $(shell find csrc src tests -name '*.cpp' -o -name '*.h' -o -name '*.
 KERNELS := CMakeLists.txt $(filter csrc/%,$(SOURCES))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test lint bench docs docs-check wheels sanitize clients compilers versions neon clean
+.PHONY: help demo check test lint bench docs docs-check wheels sanitize debug clients compilers versions neon clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ sanitize: .venv/installed-dev ## test the kernels under AddressSanitizer and Und
 	$(BIN)/cmake --build build/sanitize
 	$(SANITIZED) $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz.py tests/test_stream_memory.py $(ARGS)
 	$(SANITIZED) ELMAN_SANITIZED_TORCH=1 $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz_modules.py tests/test_fuzz_programs.py $(ARGS)
+
+debug: .venv/installed-dev ## build the kernels with symbols and without optimization, in build/debug
+	$(BIN)/cmake -S . -B build/debug -G Ninja -DCMAKE_BUILD_TYPE=Debug -DELMAN_TEST_TARGETS=ON \
+	    -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
+	    -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
+	$(BIN)/cmake --build build/debug
 
 # make clients ARGS="geometric"   takes this one alone.
 clients: .venv/installed-dev ## run programs of PyPI packages with Elman's modules in place of torch.nn's
