@@ -114,7 +114,8 @@ struct Backward {
   const Gradients* gradients;  // L·D, written
 };
 
-constexpr Long kSecondLevel = 1024 * 1024, kThirdLevel = 8 * 1024 * 1024;  // bytes of caches: a core's, and shared
+// Bytes of caches: a core's, and shared. Not detected: where work is cut follows from them, and the bits from that.
+constexpr Long kSecondLevel = 1024 * 1024, kThirdLevel = 8 * 1024 * 1024;
 
 // Whether a direction's recurrent weights leave half of a second-level cache to what they are multiplied with.
 [[gnu::always_inline]] constexpr bool has_small_weights(const Network& net) {

@@ -42,7 +42,7 @@ int Tuner::size_for(int threads) {
 }
 
 Tuner::Record& Tuner::record(const Effort& call) {
-  Record& found = records_[call.kind * 0x9e3779b97f4a7c15u >> 54];
+  Record& found = records_[call.kind * 0x9e3779b97f4a7c15u >> 54];  // 1024 places: a kind replaces another there
   if (found.kind != call.kind) {
     found = Record{};
     found.kind = call.kind;

@@ -5,7 +5,8 @@ A seed decides which thread goes on and when messages arrive. These are errors: 
 them a write, whatever the numbers of this run are (emulator/races.h); reads of shared memory that nobody has written; accesses outside of
 shared memory and of all tensors; blocks that wait for ever; misuses of barriers.
 
-What is not emulated: the caches, other orders of a thread's own plain loads and stores, registers, and time.
+What is not emulated: the caches, other orders of a thread's own plain loads and stores, registers, and time. Who waits at a barrier that
+counts bytes knows here of all that their senders knew; on a GPU, of their global memory only if it acquires from the whole cluster.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from inspect import unwrap
 from pathlib import Path
@@ -141,6 +142,8 @@ def _library(defines: tuple[tuple[str, object], ...], entry: str, sources: tuple
     """A kernel with its machine, which it tells of each access to memory."""
     folder = Path(_folder().name) / f"kernel{_library.cache_info().misses}"
     folder.mkdir()
+    for name, text in [*sources, ("the entry", entry)]:
+        assert not re.search(r"\bmem(cpy|set|move)\b", text), f"{name}: what the compiler does not tell of"
     for name, text in sources:
         (folder / name).write_text(translated(text), encoding="utf-8")
     path = folder / "kernel.cpp"
@@ -156,10 +159,14 @@ def _library(defines: tuple[tuple[str, object], ...], entry: str, sources: tuple
 
 def _bounds(*more: tuple[int, int]) -> list[int]:
     """Where the memory of all tensors begins and where it ends, and more such: in order, and what overlaps is one."""
-    storages = [each.untyped_storage() for each in gc.get_objects() if type(each) in (Tensor, Parameter) and each.device.type == "cpu"]
-    spans = sorted([(each.data_ptr(), each.data_ptr() + each.nbytes()) for each in storages] + list(more))
+    spans = list(more)
+    for each in gc.get_objects():
+        if type(each) in (Tensor, Parameter) and each.device.type == "cpu":
+            with suppress(RuntimeError):  # sparse tensors and the like have no memory of their own
+                storage = each.untyped_storage()
+                spans.append((storage.data_ptr(), storage.data_ptr() + storage.nbytes()))
     bounds: list[int] = []
-    for begin, end in spans:
+    for begin, end in sorted(spans):
         if bounds and begin <= bounds[-1]:
             bounds[-1] = max(bounds[-1], end)
         elif begin < end:

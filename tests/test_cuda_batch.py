@@ -117,3 +117,17 @@ def test_a_kernels_pointers() -> None:
     assert batch.packed() == (T, B, pointer(batch.lengths), 0, reset.data_ptr(), 2 * B, 1)
     assert Batch.of(numbers(T, B, 2), WHOLE, False).packed() == (T, B, 0, 0, 0, 0, 0)
     assert pointer(None) == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_graph_does_not_capture_what_is_read_on_the_cpu(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnGpu(Tensor):
+        is_cuda = True
+
+    x = as_laid_out(numbers(T, B, 2), form, False).as_subclass(OnGpu)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    if form in ("whole", "reset"):
+        assert Batch.of(x, spans_of(form), False).steps == T
+        return
+    with pytest.raises(RuntimeError, match="a CUDA graph cannot capture lengths or a PackedSequence"):
+        Batch.of(x, spans_of(form), False)

@@ -232,6 +232,29 @@ def test_a_network_is_the_references(network: Network, monkeypatch: pytest.Monke
     assert len(kernels) == 2
 
 
+def shifted(numbers: Tensor) -> Tensor:
+    """The same numbers one number further in memory than an allocator puts them."""
+    return torch.cat((numbers.new_zeros(1), numbers.flatten()))[1:].view(numbers.shape)
+
+
+def test_what_somebody_else_kept_may_lie_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook of saved tensors, or a call of the operator, may give views into one flat tensor; the kernels copy 16 bytes at once."""
+    network = Network("lstm", Number.BFLOAT16, "alone", "shared", 8, 96, 3, "whole", steps=4)
+    network.install(monkeypatch)
+    sample = Sample(network)
+    to = sample.to
+    call = sample.stack, to(sample.x), None, tuple(map(to, sample.params)), sample.spans, False
+    output, _, saved = run.forward(*call, save=True)
+    assert saved.steps is not None
+    ends = to(sample.grad_output), tuple(map(to, sample.grad_finals)), [True] * len(sample.inputs)
+    expected = run.backward(*call, output, saved, *ends)
+    found = run.backward(*call, shifted(output), saved._replace(steps=shifted(saved.steps)), *ends)
+    for one, other in zip(found, expected, strict=True):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("network", sample(60 * ROUNDS, 0), ids=str)
 @pytest.mark.slow
 def test_networks_are_the_references(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:

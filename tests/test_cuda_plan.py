@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elman.backends.cuda import compiler
+from elman.backends.cuda import compiler, launcher, layer
 from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.plan import Number, Plan, candidates, choose, resident_groups
 from elman.backends.cuda.shape import CELLS
@@ -193,6 +193,43 @@ def test_usual_sizes_have_plans(name: str, cell: str, number: Number) -> None:
         assert choose(CELLS[cell], is_backward, number, hidden, 16, 1, False, device), (hidden, is_backward)
         for plan in candidates(CELLS[cell], is_backward, number, hidden, 8, device):
             assert not has_idle_blocks(plan)
+
+
+def test_a_device_of_an_unknown_kind_has_clusters_of_up_to_8() -> None:
+    thor = DeviceProperties("Jetson Thor", (11, 0), 20, 232448, 65536, 32 << 20)
+    for cell, is_backward, hidden in product(CELLS, (False, True), (64, 256, 512)):
+        plans = list(candidates(CELLS[cell], is_backward, Number.BFLOAT16, hidden, 8, thor))
+        assert max(plan.blocks for plan in plans if plan.is_cluster) <= 8
+
+
+@pytest.mark.parametrize("answer", ["none", "an error"])
+def test_where_a_cluster_of_16_does_not_fit_another_plan_runs(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kernel:
+        local_bytes = 0
+
+        def resident_clusters(self, cluster: int, *_: int) -> int:
+            if cluster > 8 and answer == "an error":
+                raise RuntimeError("cuOccupancyMaxActiveClusters fails: invalid cluster size")
+            return 0 if cluster > 8 else 1
+
+        def resident_blocks(self, *_: int) -> int:
+            return 132
+
+    monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["H100"])
+    monkeypatch.setattr(layer, "_kernel", lambda plan, index: Kernel())
+    for cell, is_backward, hidden in product(CELLS, (False, True), (256, 512)):
+        sizes = CELLS[cell], is_backward, Number.BFLOAT16, hidden, 1, 1, False
+        wide = all(plan.is_cluster and plan.blocks == 16 for plan in choose(*sizes, DEVICES["H100"]))
+        assert wide or (cell, hidden) != ("lstm", 512), "the case is there"
+        plan = layer._ready.__wrapped__(*sizes, 0, False).plan
+        assert not plan.is_cluster or plan.blocks <= 8
+
+
+def test_where_nothing_fits_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["H100"])
+    monkeypatch.setattr(layer, "choose", lambda *sizes: ())
+    with pytest.raises(RuntimeError, match=r"H100 has no room for a network of hidden_size=128: elman\.to_torch"):
+        layer._ready.__wrapped__(CELLS["lstm"], False, Number.BFLOAT16, 128, 1, 1, False, 0, False)
 
 
 LARGEST = {"rnn_tanh": (2048, 1536), "rnn_relu": (2048, 1536), "gru": (1536, 768), "lstm": (1024, 512)}  # in 16 bits, in 32

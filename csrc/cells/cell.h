@@ -27,7 +27,7 @@
 namespace elman::ELMAN_TARGET {
 
 template <class T, int number> struct CellAt;  // ::type: the cell of this number, computed in T
-constexpr int kFirstCell = __COUNTER__ + 1;
+constexpr int kFirstCell = __COUNTER__ + 1;    // up to kCells nothing else may use __COUNTER__
 #define ELMAN_CELL(Cell) \
   template <class T> struct CellAt<T, __COUNTER__ - kFirstCell> : std::type_identity<Cell<T>> {};
 

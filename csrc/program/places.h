@@ -6,7 +6,7 @@
 
 namespace elman::ELMAN_TARGET {
 
-// Whose the r-th row of an order is, among the caller's sequences.
+// The caller's index of the sequence in the r-th row of an order.
 inline long sequence_of(const StepOrder& order, long r) {
   return order.net.order ? order.net.order[order.first + r] : order.first + r;
 }

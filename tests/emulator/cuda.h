@@ -19,7 +19,6 @@
 inline void __syncthreads() { elman::emulated::block_barrier(); }
 inline void __syncwarp() { elman::emulated::warp_barrier(); }
 inline float __shfl_xor_sync(unsigned, float value, int mask) { return elman::emulated::shuffle_xor(value, mask); }
-inline void __threadfence() { elman::emulated::fence(); }
 inline unsigned long __cvta_generic_to_shared(const void* p) { return elman::emulated::shared_address(p); }
 
 inline unsigned __float_as_uint(float x) { return __builtin_bit_cast(unsigned, x); }

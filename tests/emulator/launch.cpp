@@ -52,6 +52,7 @@ void run_together(int first, int count, int threads) {
     if (launch.messages.back().barrier) wrong = "bytes are on their way to a block that has ended";
     else deliver(launch.messages.size() - 1);
   }
+  if (!launch.has_failed && !wrong) wrong = launch.races->unawaited();
   for (const Block& block : launch.blocks)
     for (int i = 0; i < Block::kGuard; ++i)
       if ((unsigned char)block.shared[launch.shared_bytes + i] != Block::kBeyond)

@@ -284,7 +284,9 @@ void wait_for_copies(int pending) {
   size_t done = 0;
   for (; done < fiber.copies.size() && fiber.copies[done].group < fiber.groups - pending; ++done) {
     perform(fiber.copies[done]);
-    launch.races->end_copy(number_of(fiber), fiber.copies[done].to, fiber.copies[done].bytes);
+    const Copy& copy = fiber.copies[done];
+    if (copy.valid) launch.races->read(number_of(fiber), copy.from, copy.valid);
+    launch.races->end_copy(number_of(fiber), copy.to, copy.bytes);
   }
   fiber.copies.erase(fiber.copies.begin(), fiber.copies.begin() + done);
 }
@@ -312,7 +314,7 @@ void store_late(void* to, const unsigned (&words)[4]) {
 }
 
 // Before what comes next: the thread's own stores, and those of its block that a barrier ordered before this.
-void fence() {
+static void fence() {
   for (int i = launch.messages.size() - 1; i >= 0; --i) {
     const Message& message = launch.messages[i];
     if (message.barrier || message.receiver != self().home) continue;
@@ -321,6 +323,7 @@ void fence() {
 }
 
 void release(unsigned* flag, unsigned value) {
+  launch.races->check(flag, sizeof *flag);
   fence();
   launch.races->release_flag(number_of(self()), flag);
   *flag = value, launch.fruitless = 0;
@@ -331,6 +334,7 @@ void release(unsigned* flag, unsigned value) {
 
 // Who finds the same again is not to ask before somebody has written it.
 unsigned acquire(const unsigned* flag) {
+  launch.races->check(flag, sizeof *flag);
   Fiber& fiber = self();
   if (fiber.flag == flag && fiber.found == *flag) wait_for(kFlag);
   fiber.flag = flag, fiber.found = *flag;

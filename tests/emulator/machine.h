@@ -38,7 +38,6 @@ void send(unsigned to, const unsigned (&words)[4], unsigned barrier);
 void store_late(void* to, const unsigned (&words)[4]);
 void release(unsigned* flag, unsigned value);
 unsigned acquire(const unsigned* flag);
-void fence();
 
 enum Factors { kBFloat16, kFloat16, kTf32 };
 void multiply(Factors factors, float* const (&d)[4],

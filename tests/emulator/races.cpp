@@ -72,7 +72,7 @@ void Races::add_barrier(const Barrier* barrier) {
   const Times& nothing = clocks_[0].others;
   const unsigned number = threads_ + barriers_.size();
   if (number >= nothing->size()) fail("more barriers than are counted");
-  if (!barriers_.insert({barrier, {number, 0, std::vector<unsigned>(nothing->size()), {}, nullptr}}).second)
+  if (!barriers_.insert({barrier, {number, 0, std::vector<unsigned>(nothing->size()), {}, nullptr, false}}).second)
     fail("a barrier is made twice");
 }
 
@@ -85,7 +85,7 @@ void Races::arrive(const Barrier* barrier, const Clock& clock) {
 void Races::end_phase(const Barrier* barrier) {
   Phases& it = barriers_.at(barrier);
   it.arriving[it.number] = ++it.ended;
-  it.known.clear();
+  it.known.clear(), it.is_sent_to = false;
   it.at_end = std::make_shared<std::vector<unsigned>>(it.arriving);
 }
 
@@ -94,16 +94,38 @@ void Races::acquire_phase(int thread, const Barrier* barrier) {
     clocks_[thread].others = joined(clocks_[thread].others, at_end);
 }
 
+const char* Races::unawaited() const {
+  const int threads = threads_ / memory_.blocks;
+  for (const auto& [barrier, phases] : barriers_) {
+    const int first = ((uintptr_t)barrier - (uintptr_t)memory_.begin) / memory_.pitch * threads;
+    bool is_known = phases.ended == 0;
+    for (int i = first; i < first + threads; ++i) is_known |= clocks_[i].of(phases.number) == phases.ended;
+    if (!is_known || phases.is_sent_to) return "messages are sent that nobody waits for";
+  }
+  return nullptr;
+}
+
 // --- Accesses
 
 Races::Place Races::place(const char* verb, const void* p, size_t bytes) const {
   const uintptr_t at = (uintptr_t)p, distance = at - (uintptr_t)memory_.begin;
-  if (distance < memory_.blocks * memory_.pitch && distance % memory_.pitch < memory_.bytes)
-    return {verb, at, bytes, distance % memory_.pitch, int(distance / memory_.pitch)};
+  if (at % std::min<size_t>(bytes, 16)) fail("%s %zu bytes that are not aligned", verb, bytes);
+  if (distance < memory_.blocks * memory_.pitch) {
+    const size_t offset = distance % memory_.pitch;
+    if (offset + bytes > memory_.bytes) fail("%s %zu bytes outside of shared memory", verb, bytes);
+    return {verb, at, bytes, offset, int(distance / memory_.pitch)};
+  }
   const uintptr_t *end = tensors_.bounds + tensors_.count, *next = std::upper_bound(tensors_.bounds, end, at);
   const bool is_inside = (next - tensors_.bounds) % 2 == 1 && at + bytes <= *next;
   if (!is_inside) fail("%s %zu bytes of global memory outside of all tensors", verb, bytes);
   return {verb, at, bytes, 0, -1};
+}
+
+void Races::check_own(const char* shared, const void* at) const {
+  const uintptr_t distance = (uintptr_t)at - (uintptr_t)memory_.begin;
+  const bool is_shared = distance < memory_.blocks * memory_.pitch;
+  if (is_shared && (uintptr_t)at - (uintptr_t)shared >= memory_.pitch)
+    fail("a pointer to another block's shared memory");
 }
 
 template <class Visit> void Races::each_cell(const Place& place, Visit visit) {
@@ -157,7 +179,9 @@ void Races::write(int thread, const void* at, size_t bytes) {
 }
 
 void Races::send(int thread, const void* at, size_t bytes, const Barrier* barrier) {
-  change(thread, place("sends", at, bytes), {barriers_.at(barrier).number, phase(barrier)});
+  Phases& phases = barriers_.at(barrier);
+  phases.is_sent_to = true;
+  change(thread, place("sends", at, bytes), {phases.number, phase(barrier)});
 }
 
 void Races::begin_copy(int thread, const void* at, size_t bytes) {
@@ -180,6 +204,7 @@ void touch(const void* at, size_t bytes, bool writes) {
   const char* place = (const char*)at;
   if (is_within(place, launch.stacks, launch.stacks_end) || is_within(place, &__ehdr_start, &_end)) return;
   if (is_within(place, launch.fibers.data(), launch.fibers.data() + launch.fibers.size())) return;
+  launch.races->check_own(self().home->shared, at);
   if (writes) launch.races->write(number_of(self()), at, bytes);
   else launch.races->read(number_of(self()), at, bytes);
 }

@@ -62,6 +62,12 @@ class Races {
   void end_phase(const Barrier* barrier);
   void acquire_phase(int thread, const Barrier* barrier);
 
+  // Whether every message is awaited by a thread of the block that it goes to: what is wrong, or null.
+  const char* unawaited() const;
+
+  void check_own(const char* shared, const void* at) const;  // that no pointer leads to another block's shared memory
+  void check(const void* at, size_t bytes) const { place("flags", at, bytes); }  // that it lies in a tensor
+
   // Accesses of a thread. A message's bytes are there when its phase ends; those of a copy may be touched by nobody
   // until it has ended.
   void read(int thread, const void* at, size_t bytes);
@@ -87,6 +93,7 @@ class Races {
     std::vector<unsigned> arriving;
     std::set<Times> known;  // what has been joined into it in this phase
     Times at_end;
+    bool is_sent_to;  // in the phase that has not ended
   };
   struct Place {
     const char* verb;  // what is done there

@@ -35,8 +35,15 @@ class Batch(NamedTuple):
 
     @staticmethod
     def of(x: Tensor, spans: Spans, batch_first: bool) -> Batch:
-        """Of x, (T, B, I), with batch_first (B, T, I), or packed (N, I)."""
+        """Of x, (T, B, I), with batch_first (B, T, I), or packed (N, I).
+
+        Raises:
+            RuntimeError: a CUDA graph is being captured, and there are lengths or packed steps. Each replay would read them from
+                memory of the CPU that is no longer theirs.
+        """
         sizes, lengths, reset = spans[:3]
+        if (sizes is not None or lengths is not None) and x.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("a CUDA graph cannot capture lengths or a PackedSequence, which are read on the CPU: capture calls without")
         if sizes is not None:
             sequences = int(sizes[0])
             own = (sizes.unsqueeze(1) > torch.arange(sequences, device="cpu")).sum(0)

@@ -306,11 +306,13 @@ def _ready(
     is_traced: bool,
 ) -> Ready:
     device = launcher.device_properties(index)
-    plans = choose(shape, is_backward, number, hidden, sequences, directions, has_spans, device, is_traced)
-    # The first whose registers suffice: how many a kernel takes is known once it is compiled.
+    call = shape, is_backward, number, hidden, sequences, directions, has_spans, device, is_traced
     # A cluster of 16 does not fit every device, nor every part of one.
-    fitting = [plan for plan in plans if plan.blocks <= 8 or not plan.is_cluster or _fits(plan, index)] or list(plans)
-    plan = next((plan for plan in fitting if not _kernel(plan, index).local_bytes), fitting[0])
+    plan = _first_that_runs(choose(*call), index) or _first_that_runs(choose(*call, 8), index)
+    if plan is None:
+        raise RuntimeError(
+            f"{device.name} has no room for a network of hidden_size={hidden}: elman.to_torch(module) runs on torch's layers"
+        )
     kernel = _kernel(plan, index)
     tiles = -(-sequences // plan.tile)
     at_once = tiles * directions
@@ -319,8 +321,25 @@ def _ready(
     return Ready(plan, kernel, tiles, tiles * directions, at_once)
 
 
+def _first_that_runs(plans: Sequence[Plan], index: int) -> Plan | None:
+    """The first plan that fits the device and whose registers suffice, which is known once it is compiled; else the first that fits."""
+    fitting = None
+    for plan in plans:
+        if plan.is_cluster and plan.blocks > launcher.PLAIN_CLUSTER and not _fits(plan, index):
+            continue
+        if not _kernel(plan, index).local_bytes:
+            return plan
+        fitting = fitting or plan
+    return fitting
+
+
 def _fits(plan: Plan, index: int) -> bool:
-    return _kernel(plan, index).resident_clusters(plan.blocks, plan.threads, plan.shared_bytes) > 0
+    try:
+        return _kernel(plan, index).resident_clusters(plan.blocks, plan.threads, plan.shared_bytes) > 0
+    except compiler.CompileError:
+        raise
+    except RuntimeError:  # the driver may answer that there are no such clusters
+        return False
 
 
 @lru_cache(maxsize=1024)

@@ -210,6 +210,7 @@ _PRODUCT = 0.00085  # each instruction of the tensor cores
 _SUM = 0.053  # each 4096 partial sums
 _ITEM = 0.097  # each further unit of a thread, by the cell's weight
 _CELL = 0.145  # the pointwise part, by the cell's weight
+_WIDE_CLUSTERS = {(9, 0), (10, 0), (10, 3)}  # compute capabilities with clusters of 16 blocks; others with clusters have up to 8
 _WIDE_CLUSTER = 0.08  # a cluster of 16: measured slower at equal bytes
 _MAX_ITEMS = 16  # units of a thread
 _OTHER_REGISTERS = 52  # of a thread, beside weights, sums and units: addresses, operands on their way
@@ -226,13 +227,14 @@ def choose(
     has_spans: bool,
     device: DeviceProperties,
     is_traced: bool = False,
+    largest_cluster: int = 16,
 ) -> tuple[Plan, ...]:
     """The plan that the model expects to be fastest, and those that are within a tenth of it; empty if none fits the device."""
     plans = [
         replace(plan, has_spans=has_spans, is_traced=is_traced)
         for tile in (8, 16, 32)
         if tile == 8 or tile < 2 * sequences
-        for plan in candidates(shape, is_backward, number, hidden, tile, device)
+        for plan in candidates(shape, is_backward, number, hidden, tile, device, largest_cluster)
     ]
     expected = {plan: _expected(plan, sequences, directions, device) for plan in plans}
     best = min(expected.values(), default=0.0)
@@ -275,7 +277,9 @@ def _preference(plan: Plan) -> float:
     return abs(log2(plan.warps / 8)) + 0.4 * abs(log2(plan.split / 4)) + 0.5 * (plan.weight_registers > 96)
 
 
-def candidates(shape: CellShape, is_backward: bool, number: Number, hidden: int, tile: int, device: DeviceProperties) -> Iterator[Plan]:
+def candidates(
+    shape: CellShape, is_backward: bool, number: Number, hidden: int, tile: int, device: DeviceProperties, largest_cluster: int = 16
+) -> Iterator[Plan]:
     """The plans that fit the device, for each way to share the units the one whose warps are arranged best.
 
     Blocks that are more than half padding, or have no unit of the network, are made only where there is no other plan.
@@ -283,8 +287,8 @@ def candidates(shape: CellShape, is_backward: bool, number: Number, hidden: int,
     if not any(shape.products) and not shape.rows[is_backward]:
         yield from _unconnected(shape, is_backward, number, hidden, tile, device)
         return
-    largest = 1 if device.capability < (9, 0) else 16 if device.capability < (12, 0) else 8
-    clusters = [blocks for blocks in (2, 4, 8, 16) if blocks <= largest]
+    largest = 1 if device.capability < (9, 0) else 16 if device.capability in _WIDE_CLUSTERS else 8
+    clusters = [blocks for blocks in (2, 4, 8, 16) if blocks <= min(largest, largest_cluster)]
     exchanges = [(1, True), *[(blocks, True) for blocks in clusters]]
     exchanges += [(blocks, False) for blocks in (4, 8, 16, 24, 32, 48, 64, 96, 128) if blocks <= device.multiprocessors]
     for wasteful in (False, True):

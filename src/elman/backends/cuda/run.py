@@ -162,10 +162,10 @@ def backward_by(
     with on_device_of(x), _without_autocast():
         batch = Batch.of(x, spans, batch_first)
         count, directions, top = len(grad_finals), sizes.num_directions, sizes.num_layers - 1
-        x, output = dense(x), dense(output)
+        x, output = dense(x), _aligned(dense(output))
         shape = kernel.shape
         given = _given(shape, sizes, x, batch, spans)
-        saved = Saved(*[None if each is None else dense(each) for each in saved])
+        saved = Saved(*[None if each is None else _aligned(dense(each)) for each in saved])
         grad_finals = tuple([None if grad is None or grad._is_zerotensor() else dense(grad) for grad in grad_finals])
         places = 2 if batch.reset is not None else 1
         starts: Tensor | None = None
@@ -347,12 +347,16 @@ def _directions(
         w_ih, w_hh = next(each), next(each) if has_products else None
         b_ih, b_hh = next(each) if sizes.bias else None, next(each) if sizes.bias and has_products else None
         own = tuple([_for_each_unit(parameter, sizes.hidden_size) for parameter in each])
-        if w_hh is not None and w_hh.data_ptr() % _ALIGNMENT:  # a view into somebody's flat parameters
-            w_hh = w_hh.clone()
+        w_hh = None if w_hh is None else _aligned(w_hh)
         initial = () if states is None else tuple([dense(state[k]) for state in states])
         fresh = () if spans.fresh is None else tuple([dense(state[k]) for state in spans.fresh])
         made.append(layer.Direction(w_ih, w_hh, b_ih, b_hh, own, given[k], initial, fresh))
     return made
+
+
+def _aligned(numbers: Tensor) -> Tensor:
+    """At an address from which the kernels' widest copies can read: a view into somebody's flat memory may begin anywhere."""
+    return numbers.clone() if numbers.data_ptr() % _ALIGNMENT else numbers
 
 
 def _for_each_unit(parameter: Tensor, hidden: int) -> Tensor:

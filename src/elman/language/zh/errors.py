@@ -202,10 +202,10 @@ SENTENCES = {
     "{backend} does not run projections under torch.jit.trace": "{backend} 后端在 torch.jit.trace 下不支持投影",
     "{backend} does not run more than {most} steps or sequences": "{backend} 后端的时间步数和序列数都不能超过 {most}",
     "{backend} does not run a PackedSequence through a cell of your own under torch.compile, torch.export or a torch mode": (
-        "{backend} 后端不支持在 torch.compile、torch.export 或 torch 模式 中用自定义 cell 运行 PackedSequence"
+        "{backend} 后端不支持在 torch.compile、torch.export 或 torch 模式中用自定义 cell 运行 PackedSequence"
     ),
     "{backend} does not run a cell of your own under torch.compile, torch.export or a torch mode without the kernels for the CPU": (
-        "没有编译好的 CPU 内核时，{backend} 后端不支持在 torch.compile、torch.export 或 torch 模式 中运行自定义 cell"
+        "没有编译好的 CPU 内核时，{backend} 后端不支持在 torch.compile、torch.export 或 torch 模式中运行自定义 cell"
     ),
     "{backend} does not run a cell with an option that is a tensor on another device than the CPU": (
         "{backend} 后端不支持选项为非 CPU 张量的 cell"

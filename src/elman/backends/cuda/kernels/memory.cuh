@@ -46,11 +46,10 @@ ELMAN_INLINE void barrier_wait(u32 barrier, u32 parity) {
       "r"(parity)
       : "memory");
 }
-ELMAN_INLINE void barriers_are_there() {
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}  // to the whole cluster
-ELMAN_INLINE u32 address_in(
-    u32 address, u32 rank) {  // the same place in the shared memory of another block of the cluster
+// To the whole cluster.
+ELMAN_INLINE void barriers_are_there() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+// The same place in the shared memory of another block of the cluster.
+ELMAN_INLINE u32 address_in(u32 address, u32 rank) {
   u32 there;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
   return there;
@@ -96,10 +95,7 @@ ELMAN_INLINE void store_past_l1(void* to, Words v) {
 // Tells the other blocks that what all threads of this one have written is there. By all threads.
 ELMAN_INLINE void publish_flag(u32* flag, u32 value) {
   __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    store_release(flag, value);
-  }
+  if (threadIdx.x == 0) store_release(flag, value);  // releases what the barrier has ordered before it, too
 }
 // Until all blocks of the group are past `value`. By all threads, of which one warp asks: many that ask at once hold
 // each other up.

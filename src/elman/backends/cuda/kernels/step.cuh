@@ -1,10 +1,12 @@
 // What the kernels ask of a cell: a step of one unit and its gradient, in numbers that a thread holds. BuiltIn makes it
 // of a struct of csrc/cells, source.py writes it for a cell of one's own. Products divide a step into stages: product
 // 0, of h, comes before stage 0, product j before stage j.
+// clang-format off
 //   kInputs, kGates        parts of x and of h: vectors of H numbers, rows of W_ih and W_hh
-//   kStates, kOwn, kGiven  states; parameters of the cell's own; numbers of a step beside x (step inputs, random
-//   numbers) kProducts              of h, and of what a stage makes: factors gates(j), gate(j, i)   how many gates
-//   product j is for, which may be none of the first; which is the i-th forward_phases(j), backward_phases(i)
+//   kStates, kOwn, kGiven  states; parameters of the cell's own; numbers of a step beside x (step inputs, draws)
+//   kProducts              of h, and of what a stage makes: factors
+//   gates(j), gate(j, i)   how many gates product j is for, which may be none of the first; which is the i-th
+//   forward_phases(j), backward_phases(i)
 //                          phases of a stage: between two of them numbers are summed over the units of each sequence
 //   forward_maxima(j, phase), backward_maxima(i, phase)
 //                          of which numbers after a phase not the sum, but the largest is sought: a bit for each
@@ -14,22 +16,25 @@
 //                          numbers that hold from phase to phase
 //   kForwardConstants, kBackwardConstants
 //                          numbers that come with a launch
-//   kKept, kRead           numbers that forward() keeps of a step; the gradient of the step reads the first kRead of
-//   them kReadsOutput           whether the gradient reads the first state after the step kBefore, before(i)     how
-//   many states before the step it reads; which is the i-th kept_at(state)         where among those kept a state but
-//   the first is factor_at(j)           where what product j multiplies is, j > 0 kColumns               gradients that
-//   backward() gives: of the parts of x and of h, and of what else is given column(i)              where in memory the
-//   i-th of them lies recurrent(gate)        which one is that of a gate's part of h forward(Index<j>, Index<phase>,
-//   constants, x, r, own, given, states, next, kept, held, rows)
-//                          a phase of stage j. r: the products with their biases. states, next: before the step and
-//                          after it.
+//   kKept, kRead           numbers that forward() keeps of a step; its gradient reads the first kRead of them
+//   kReadsOutput           whether the gradient reads the first state after the step
+//   kBefore, before(i)     how many states before the step it reads; which is the i-th
+//   kept_at(state)         where among those kept a state but the first is
+//   factor_at(j)           where what product j multiplies is, j > 0
+//   kColumns               gradients that backward() gives: of the parts of x and of h, and of what else is given
+//   column(i)              where in memory the i-th of them lies
+//   recurrent(gate)        which one is that of a gate's part of h
+//   forward(Index<j>, Index<phase>, constants, x, r, own, given, states, next, kept, held, rows)
+//                          a phase of stage j. r: the products with their biases. states, next: before and after the
+//                          step
 //   backward(Index<i>, Index<phase>, constants, kept, output, before, own, given, grad_factors, grads, grads_before,
-//   columns, grad_own, held, rows)
+//            columns, grad_own, held, rows)
 //                          likewise, of the i-th stage from the last one. grads, grads_before: of the states after the
 //                          step; of those before it, but for what comes through the product with h. What it does not
 //                          write of grads_before, columns and grad_own is zero.
 //   backward_traced(kept, arrived, output, before, grads, grads_before, columns)
 //                          likewise of a built-in cell, where gradients arrive at the numbers kept, too
+// clang-format on
 #pragma once
 
 namespace elman::cuda {
