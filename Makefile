@@ -8,6 +8,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 CROSS := -std=c++20 -O2 -Wall -Wextra -Werror -fno-math-errno -fno-trapping-math -ffp-contract=off -Icsrc
 SANITIZED = LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 ELMAN_SANITIZED="$$(echo build/sanitize/_native*.so)" PYTHONPATH=tests
+CONFIGURE = $(BIN)/cmake -S . -G Ninja -DELMAN_TEST_TARGETS=ON -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" \
+    -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
 SOURCES := $(shell find csrc src tests -name '*.cpp' -o -name '*.h' -o -name '*.cuh')
 KERNELS := CMakeLists.txt $(filter csrc/%,$(SOURCES))
 
@@ -49,17 +51,13 @@ docs-check: docs ## check every page of the site with axe, on a desktop and a ph
 # those that misuse the modules and the programs, with it. ELMAN_FUZZ=250 makes a million calls of these.
 # The runtime libraries must be in the process before Python is; libstdc++ with them, so that thrown exceptions are seen. GCC on Linux.
 sanitize: .venv/installed-dev ## test the kernels under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DELMAN_SANITIZE=ON -DELMAN_TEST_TARGETS=ON -DELMAN_WERROR=ON -DCMAKE_CXX_COMPILER=g++ \
-	    -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
-	    -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
+	$(CONFIGURE) -B build/sanitize -DELMAN_SANITIZE=ON -DELMAN_WERROR=ON -DCMAKE_CXX_COMPILER=g++
 	$(BIN)/cmake --build build/sanitize
 	$(SANITIZED) $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz.py tests/test_stream_memory.py $(ARGS)
 	$(SANITIZED) ELMAN_SANITIZED_TORCH=1 $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz_modules.py tests/test_fuzz_programs.py $(ARGS)
 
 debug: .venv/installed-dev ## build the kernels with symbols and without optimization, in build/debug
-	$(BIN)/cmake -S . -B build/debug -G Ninja -DCMAKE_BUILD_TYPE=Debug -DELMAN_TEST_TARGETS=ON \
-	    -DCMAKE_MAKE_PROGRAM="$(CURDIR)/$(BIN)/ninja" -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" \
-	    -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
+	$(CONFIGURE) -B build/debug -DCMAKE_BUILD_TYPE=Debug
 	$(BIN)/cmake --build build/debug
 
 # make clients ARGS="geometric"   takes this one alone.

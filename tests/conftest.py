@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from importlib.util import find_spec
@@ -85,3 +86,9 @@ def poisoned() -> Iterator[None]:
 def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.nn.LSTM in torch's own operators: oneDNN, where there is one, rounds elsewhere and keeps other dtypes."""
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+
+
+def pytest_collection_finish() -> None:
+    """Tests are no garbage: who looks through all objects (gc, cuda_emulator.py) need not look at those of 20,000 tests."""
+    gc.collect()
+    gc.freeze()

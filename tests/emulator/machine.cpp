@@ -24,8 +24,6 @@ void set_ready(Fiber& fiber) {
   warp.ready |= 1u << fiber.lane;
 }
 
-namespace {
-
 void set_running(Fiber& fiber) {
   Warp& warp = *fiber.warp;
   warp.ready &= ~(1u << fiber.lane);
@@ -44,8 +42,6 @@ void end_phase(Block& block, Barrier& barrier) {
   }
 }
 
-}  // namespace
-
 void deliver(int index) {
   std::swap(launch.messages[index], launch.messages.back());
   const Message message = std::move(launch.messages.back());
@@ -61,8 +57,6 @@ void deliver(int index) {
   end_phase(*message.receiver, *message.barrier);
 }
 
-namespace {
-
 [[noreturn]] void fail_by_deadlock() {
   int count[kWaits] = {};
   for (const Fiber& fiber : launch.fibers) ++count[fiber.wait];
@@ -74,8 +68,6 @@ namespace {
           snprintf(text + size, sizeof text - size, "%s %d wait for %s", size ? "," : "", count[wait], kNames[wait]);
   fail("deadlock: of %d threads%s", int(launch.fibers.size()), text);
 }
-
-}  // namespace
 
 Fiber& next() {
   for (;;) {
@@ -101,8 +93,6 @@ Fiber& next() {
     return fiber;
   }
 }
-
-namespace {
 
 // Another fiber's turn, until this one's comes again.
 void pause() {
@@ -163,8 +153,6 @@ void perform(const Copy& copy) {
   memcpy(copy.to, copy.from, copy.valid);
   memset(copy.to + copy.valid, 0, copy.bytes - copy.valid);
 }
-
-}  // namespace
 
 void live() {
   elman_run_thread(launch.call);
@@ -306,7 +294,6 @@ void send(unsigned to, const unsigned (&words)[4], unsigned barrier) {
 }
 
 void store_late(void* to, const unsigned (&words)[4]) {
-  if ((uintptr_t)to % 16) fail("16 bytes of global memory are not aligned");
   launch.races->write(number_of(self()), to, 16);
   Message message{(char*)to, {}, nullptr, self().home, &self(), self().home->epoch, {}, 0};
   memcpy(message.words, words, 16);
@@ -314,7 +301,7 @@ void store_late(void* to, const unsigned (&words)[4]) {
 }
 
 // Before what comes next: the thread's own stores, and those of its block that a barrier ordered before this.
-static void fence() {
+void fence() {
   for (int i = launch.messages.size() - 1; i >= 0; --i) {
     const Message& message = launch.messages[i];
     if (message.barrier || message.receiver != self().home) continue;

@@ -22,7 +22,7 @@ void Races::begin(int threads, SharedMemory shared) {
   clocks_.resize(threads);
   for (int i = 0; i < threads; ++i) clocks_[i] = {nothing, unsigned(i), 1};
   shared_.assign(shared.blocks, std::vector<Cell>(shared.bytes / kCellBytes));
-  barriers_.clear();
+  barriers_.clear(), flags_.clear();
   for (auto& [page, cells] : global_)
     for (Cell& cell : cells) {
       if (cell.last_write.when) cell.last_write.when = kNever;

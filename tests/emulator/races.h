@@ -77,8 +77,8 @@ class Races {
   void end_copy(int thread, const void* at, size_t bytes);
 
  private:
-  static constexpr unsigned kNever =
-      ~0u;  // when a copy that runs has ended, and what others did who do not run together
+  // When a copy that runs has ended, and what others did who do not run together.
+  static constexpr unsigned kNever = ~0u;
   static constexpr int kCellBytes = 2, kBarriersOfBlock = 16;
   static constexpr uintptr_t kPageBytes = 4096;
   struct Access {

@@ -210,7 +210,7 @@ _PRODUCT = 0.00085  # each instruction of the tensor cores
 _SUM = 0.053  # each 4096 partial sums
 _ITEM = 0.097  # each further unit of a thread, by the cell's weight
 _CELL = 0.145  # the pointwise part, by the cell's weight
-_WIDE_CLUSTERS = {(9, 0), (10, 0), (10, 3)}  # compute capabilities with clusters of 16 blocks; others with clusters have up to 8
+_HAVE_CLUSTERS_OF_16 = {(9, 0), (10, 0), (10, 3)}  # compute capabilities; others that know clusters have up to 8 blocks
 _WIDE_CLUSTER = 0.08  # a cluster of 16: measured slower at equal bytes
 _MAX_ITEMS = 16  # units of a thread
 _OTHER_REGISTERS = 52  # of a thread, beside weights, sums and units: addresses, operands on their way
@@ -287,7 +287,7 @@ def candidates(
     if not any(shape.products) and not shape.rows[is_backward]:
         yield from _unconnected(shape, is_backward, number, hidden, tile, device)
         return
-    largest = 1 if device.capability < (9, 0) else 16 if device.capability in _WIDE_CLUSTERS else 8
+    largest = 1 if device.capability < (9, 0) else 16 if device.capability in _HAVE_CLUSTERS_OF_16 else 8
     clusters = [blocks for blocks in (2, 4, 8, 16) if blocks <= min(largest, largest_cluster)]
     exchanges = [(1, True), *[(blocks, True) for blocks in clusters]]
     exchanges += [(blocks, False) for blocks in (4, 8, 16, 24, 32, 48, 64, 96, 128) if blocks <= device.multiprocessors]
