@@ -38,9 +38,9 @@ nb::object forward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle
   const Batch batch = call.batch();
   const Batch::Saved rows = batch.saved(pad_saved);
   const Long directions = stack.directions(), count = stack.cell.saved;
-  const auto write_to = [&](Role role, nb::object& given, bool needed, const Shape& shape) {
+  const auto write_to = [&](Role role, nb::object& given, bool needed, const Shape& shape, bool wide = false) {
     if (!given.is_none()) o.add(role, given, true);
-    else if (needed) given = call.make(role, shape);
+    else if (needed) given = call.make(role, shape, -1, true, wide);
   };
   write_to(kOutput, output, true, batch.shape(stack.out()));
   if (final.is_none()) {
@@ -50,14 +50,14 @@ nb::object forward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle
   } else {
     o.add_all(kFinal, final, true);
   }
-  const bool saves = save && o[kX].type != kBfloat16;
-  write_to(kHidden, hidden, saves && stack.L > 1, {stack.L - 1, rows.rows, stack.out()});
-  write_to(kSaved, saved, saves && count && !stack.recompute, {directions, rows.rows, count, stack.H});
-  if (saves && checkpoints.is_none() && count && stack.recompute && stack.states() > 1) {
+  const bool wide = o[kX].type == kBfloat16;
+  write_to(kHidden, hidden, save && stack.L > 1, {stack.L - 1, rows.rows, stack.out()});
+  write_to(kSaved, saved, save && count && !stack.recompute, {directions, rows.rows, count, stack.H}, wide);
+  if (save && checkpoints.is_none() && count && stack.recompute && stack.states() > 1) {
     Network net{};
     net.cell = &stack.cell, net.H = stack.H, net.T = rows.T, net.B = rows.B;
-    net.number = number_of(o[kX], false);
-    checkpoints = call.make(kCheckpoints, {directions, number_of_checkpoints(net), rows.B, stack.H});
+    net.number = number_of(o[kX], true);
+    checkpoints = call.make(kCheckpoints, {directions, number_of_checkpoints(net), rows.B, stack.H}, -1, true, wide);
     if (pad_saved && !batch.lengths.empty())
       elman::call(checkpoints.ptr(), nb::str("zero_").ptr());  // the kernels write those that there are steps for
   } else {

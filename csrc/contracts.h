@@ -12,7 +12,8 @@ namespace elman {
 class Operated {
  public:
   // `v`: one of them. In bfloat16 where that is said.
-  Operated(const Stack& stack, const View& v, Long B, bool bfloat16) : stack_(stack), type_(v.type), B_(B) {
+  Operated(const Stack& stack, const View& v, Long B, bool bfloat16)
+      : stack_(stack), type_(v.type), wide_(type_ == kBfloat16 ? kFloat32 : type_), B_(B) {
     net_.cell = &stack.cell, net_.number = number_of(v, bfloat16);
     net_.I = stack.I, net_.H = stack.H, net_.L = stack.L, net_.D = stack.D, net_.P = stack.width(0), net_.B = B;
     product({stack.directions(), stack.rows(), std::max({stack.out(), stack.I, stack.H})});
@@ -63,7 +64,7 @@ class Operated {
   }
 
   const Stack& stack_;
-  const Type type_;
+  const Type type_, wide_;  // the operands', and what they are computed in
   const Long B_;
   Network net_{};
   Ranges reads_, writes_;
@@ -77,8 +78,6 @@ class Contract : public Operated {
       : Contract(stack, views, {stack.I, views[kX], views[kBatchSizes], views[kLengths], batch_first}, pad_saved) {}
 
   Forward forward() {
-    if (type_ == kBfloat16 && !(views_[kHidden].none && views_[kSaved].none && views_[kCheckpoints].none))
-      throw Mismatch("nothing to be saved in bfloat16, which has no backward pass");
     auto f = begin<Forward>(true);
     for (const View& v : views_.all(kFinal))
       if (v.none) throw Mismatch("a final state for each of the cell's states, got none");
@@ -88,7 +87,6 @@ class Contract : public Operated {
   }
 
   Backward backward() {
-    if (type_ == kBfloat16) throw Mismatch("x of float32 or float64, got bfloat16");
     auto f = begin<Backward>(false);
     const bool lives = net_.rows > 0;
     if (lives && stack_.L > 1 && !f.hidden) throw Mismatch("hidden, the lower layers' outputs, got none");
@@ -101,7 +99,7 @@ class Contract : public Operated {
     if (const View& v = views_[kGradX]; !v.none) f.grad_x = step_tensor(v, stack_.I, true);
     states(views_.all(kGradInitial), f.grad_initial), states(views_.all(kGradFresh), f.grad_fresh, true);
     const Long gates = grad_gates_width(stack_.cell, stack_.H);
-    f.grad_gates = rows(views_[kGradGates], product({stack_.directions(), net_.saved_rows()}), {gates}, true);
+    f.grad_gates = rows(views_[kGradGates], product({stack_.directions(), net_.saved_rows()}), {gates}, type_, true);
     f.gradients = each_direction(views_.all(kGradParams), "gradients of parameters", true, gradients_);
     check_apart();
     return f;
@@ -144,27 +142,26 @@ class Contract : public Operated {
     call.hidden = hidden(kHidden, writes), call.saved = saved(kSaved, writes);
     const bool some = net_.rows > 0 && stack_.states() > 1;
     const Long checkpoints = some ? product({stack_.directions(), number_of_checkpoints(net_), net_.B}) : 0;
-    call.checkpoints = rows(views_[kCheckpoints], checkpoints, {stack_.H}, writes, true);
+    call.checkpoints = rows(views_[kCheckpoints], checkpoints, {stack_.H}, wide_, writes, true);
     return call;
   }
 
   // Rows of this shape, in any number of axes before; `more`: there may be more of them than so many.
-  void* rows(const View& v, Long count, const Shape& row, bool written, bool more = false) {
+  void* rows(const View& v, Long count, const Shape& row, Type type, bool written, bool more = false) {
     if (v.none) return nullptr;
     const int before = v.shape.axes - row.axes;
-    const bool fits =
-        before >= 0 && v.type == type_ && std::equal(row.size, row.size + row.axes, v.shape.size + before);
+    const bool fits = before >= 0 && v.type == type && std::equal(row.size, row.size + row.axes, v.shape.size + before);
     const Long needed = product({count, product(row)}), elements = fits ? dense_elements(v) : 0;
     if (!fits || (more ? elements < needed : elements != needed))
-      throw Mismatch(v, " of ", count, " rows of shape ", row, " and ", type_, ", got ", v.shape, " and ", v.type);
+      throw Mismatch(v, " of ", count, " rows of shape ", row, " and ", type, ", got ", v.shape, " and ", v.type);
     return take(v, needed, written ? writes_ : reads_);
   }
   void* hidden(Role role, bool written) {
-    return rows(views_[role], product({stack_.L - 1, net_.saved_rows()}), {stack_.out()}, written);
+    return rows(views_[role], product({stack_.L - 1, net_.saved_rows()}), {stack_.out()}, type_, written);
   }
   void* saved(Role role, bool written) {
     const Long count = product({stack_.directions(), net_.saved_rows()});
-    return rows(views_[role], count, {stack_.cell.saved, stack_.H}, written);
+    return rows(views_[role], count, {stack_.cell.saved, stack_.H}, wide_, written);
   }
 
   StepTensor step_tensor(const View& v, Long columns, bool written, bool spread = false) {

@@ -1,6 +1,7 @@
 #include "dispatch.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -106,6 +107,10 @@ const Target& choose_target(const std::string& name) {
   }
   throw std::invalid_argument("no instruction set '" + name + "' here: this processor and this build offer " + names);
 }
+
+std::atomic<bool> pairs_allowed{true};
+bool allows_pairs() { return pairs_allowed; }
+void allow_pairs(bool allowed) { pairs_allowed = allowed; }
 
 const Target*& target() {
   static const Target* chosen = &choose_target("");

@@ -17,6 +17,7 @@ std::vector<const Target*> supported_targets();
 const Target& choose_target(const std::string& name);
 
 const Target*& target();  // the set in use: at first the best one
+void allow_pairs(bool allowed);
 
 // A call's multiply-adds; whether waking a thread (50 µs until it runs, 15 µs of the caller's) does not pay for so
 // many.

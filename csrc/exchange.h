@@ -76,7 +76,8 @@ inline bool requires_grad(nb::handle tensor) {
 }
 
 // Memory for numbers, uninitialised, as torch would make it for `like`, so that its modes see it; of so many members.
-inline nb::object allocate(nb::handle like, const Shape& shape, Long members) {
+// `wide`: in float32, not in the type of `like`.
+inline nb::object allocate(nb::handle like, const Shape& shape, Long members, bool wide = false) {
   static PyObject* const new_empty_strided =
       PyUnicode_InternFromString("new_empty_strided");  // of torch's ways the fastest
   const int before = members > 0, axes = before + shape.axes;
@@ -88,8 +89,12 @@ inline nb::object allocate(nb::handle like, const Shape& shape, Long members) {
     NB_TUPLE_SET_ITEM(strides.ptr(), d, PyLong_FromLongLong(stride));
     stride = product({stride, size});
   }
-  PyObject* arguments[] = {like.ptr(), sizes.ptr(), strides.ptr()};
-  return returned(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));
+  PyObject* arguments[] = {like.ptr(), sizes.ptr(), strides.ptr(), nullptr};
+  if (!wide) return returned(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));
+  static PyObject *const names = PyTuple_Pack(1, PyUnicode_InternFromString("dtype")),
+                         *const float32 = nb::object(nb::module_::import_("torch").attr("float32")).release().ptr();
+  arguments[3] = float32;
+  return returned(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, names));
 }
 
 // glibc gives memory at the heap's end back to the system if it is more than twice the largest block that was ever

@@ -37,8 +37,12 @@ struct CellInfo {
 };
 
 enum class Activation : int { tanh, relu, sigmoid };
-enum class Number : int { f32, f64, bf16 };  // bf16: forward only, nothing saved
+enum class Number : int { f32, f64, bf16 };
 constexpr Long element_size(Number number) { return number == Number::bf16 ? 2 : number == Number::f32 ? 4 : 8; }
+// What a number type is computed in.
+constexpr Number wide_number(Number number) { return number == Number::bf16 ? Number::f32 : number; }
+// Whether bfloat16 may be multiplied in pairs, where the processor can: tests say no, to see what is done elsewhere.
+bool allows_pairs();
 
 // A cell's states: h, which is also its output, and c of a cell that has two. By state, for those the cell has.
 constexpr int kMostStates = 2;
@@ -94,7 +98,7 @@ struct Forward {
   void* final[kMostStates];          // written
   // For the backward pass, dense; null: not saved.
   void* hidden;       // (L-1, saved rows, D·P): the lower layers' outputs
-  void* saved;        // (L·D, saved rows, K, H): what else it needs of each step (cells/*.h)
+  void* saved;        // (L·D, saved rows, K, H): what else it needs of each step (cells/*.h); wide, as checkpoints are
   void* checkpoints;  // (L·D, number of checkpoints, B, H): c before each of its chunks; it can do without `saved` then
 };
 
@@ -119,7 +123,7 @@ constexpr Long kSecondLevel = 1024 * 1024, kThirdLevel = 8 * 1024 * 1024;
 
 // Whether a direction's recurrent weights leave half of a second-level cache to what they are multiplied with.
 [[gnu::always_inline]] constexpr bool has_small_weights(const Network& net) {
-  return 2 * (net.number == Number::f32 ? 4 : 8) * net.cell->gates * net.H * net.H <= kSecondLevel;
+  return 2 * element_size(wide_number(net.number)) * net.cell->gates * net.H * net.H <= kSecondLevel;
 }
 // The backward pass walks in chunks of about the same length. Where the weights are small, a chunk's gate gradients
 // fill the second-level caches of two cores, which have a half of the sequences each, but have at least as many rows as
@@ -129,7 +133,7 @@ constexpr Long kSecondLevel = 1024 * 1024, kThirdLevel = 8 * 1024 * 1024;
 // same.
 [[gnu::always_inline]] constexpr Long backward_chunk(const Network& net) {
   constexpr Long kRows = 512, kSteps = 8;
-  const Long bytes = (net.number == Number::f32 ? 4 : 8) * (net.cell->gates + net.cell->splits) * net.H * net.B;
+  const Long bytes = element_size(wide_number(net.number)) * (net.cell->gates + net.cell->splits) * net.H * net.B;
   if (bytes == 0 || net.T == 0) return 1;  // no sequence has a step
   const Long all = kThirdLevel > bytes ? kThirdLevel / bytes : 1, second = 2 * kSecondLevel / bytes;
   const Long least = kRows > kSteps * net.B ? kRows / net.B : kSteps, few = second > least ? second : least;

@@ -34,6 +34,7 @@ void bind_machine(nb::module_& m) {
   m.def("use", [](const std::string& name) { target() = &choose_target(name); });
   m.def("isa", [] { return std::string(target()->name); });
   m.def("assume_barrier", &Team::assume_barrier);
+  m.def("allow_pairs", &allow_pairs);
   nb::class_<Tuner>(m, "Tuner")
       .def(nb::init<>())
       .def("choose",

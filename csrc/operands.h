@@ -229,10 +229,10 @@ template <class Stack, class Contract> class Invocation {
     projects_ = static_cast<double>(batch.rows) * static_cast<double>(stack.I) * static_cast<double>(stack.H);
     return batch;
   }
-  // Makes memory like x for what the call writes, where it is needed.
-  nb::object make(Role role, const Shape& shape, Long index = -1, bool needed = true) {
+  // Makes memory like x for what the call writes, where it is needed; `wide`: in float32.
+  nb::object make(Role role, const Shape& shape, Long index = -1, bool needed = true, bool wide = false) {
     if (needed && PyObject_CheckBuffer(x_.ptr())) throw Mismatch("memory for all results, got none, and an array as x");
-    nb::object made = needed ? allocate(x_, shape, stack.members) : nb::none();
+    nb::object made = needed ? allocate(x_, shape, stack.members, wide) : nb::none();
     operands.add_made(role, made, index);
     return made;
   }

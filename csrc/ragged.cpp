@@ -76,8 +76,8 @@ void Ragged::clear_padding(Number number, const StepTensor& x, Long width, Long 
         if (lengths_[b] <= t) std::memset(data + (t * x.step + b * x.sequence) * element, 0, width * element);
 }
 
-void Ragged::clear_saved(const Network& net, void* all, Long count, Long width) const {
-  if (net.padded_rows) clear_padding(net.number, {all, B_ * width, width}, width, count, net.padded_rows * width);
+void Ragged::clear_saved(const Network& net, Number number, void* all, Long count, Long width) const {
+  if (net.padded_rows) clear_padding(number, {all, B_ * width, width}, width, count, net.padded_rows * width);
 }
 
 void Ragged::run(const Target& target, const Forward& call, int threads) const {
@@ -90,8 +90,8 @@ void Ragged::run(const Target& target, const Forward& call, int threads) const {
   if (net.rows > 0) elman::run(target, f, threads);
   for (int s = 0; s < net.cell->states; ++s) states.restore(call.final[s], s, f.final[s], call.initial[s]);
   clear_padding(net.number, f.output, net.D * net.P);
-  clear_saved(net, f.hidden, net.L - 1, net.D * net.P);
-  clear_saved(net, f.saved, net.L * net.D, net.cell->saved * net.H);
+  clear_saved(net, net.number, f.hidden, net.L - 1, net.D * net.P);
+  clear_saved(net, wide_number(net.number), f.saved, net.L * net.D, net.cell->saved * net.H);
 }
 
 void Ragged::run(const Target& target, const Backward& call, int threads) const {
@@ -107,7 +107,7 @@ void Ragged::run(const Target& target, const Backward& call, int threads) const 
   for (int s = 0; s < net.cell->states; ++s)
     states.restore(call.grad_initial[s], s, b.grad_initial[s], call.grad_final[s]);
   clear_padding(net.number, b.grad_x, net.I);
-  clear_saved(net, b.grad_gates, net.L * net.D, grad_gates_width(*net.cell, net.H));
+  clear_saved(net, net.number, b.grad_gates, net.L * net.D, grad_gates_width(*net.cell, net.H));
 }
 
 }  // namespace elman

@@ -27,7 +27,7 @@ class Ragged {
 
  private:
   class States;
-  void clear_saved(const Network& net, void* all, Long count, Long width) const;
+  void clear_saved(const Network& net, Number number, void* all, Long count, Long width) const;
   Long T_ = 0, B_ = 0;
   std::vector<Long> lengths_, alive_, offset_;
   std::vector<Long> order_;  // the sequences that have a step; then the others

@@ -62,7 +62,7 @@ template <class T> using Vec = typename Types<T>::Vector;
 template <class T> using Bits = typename Types<T>::Bits;  // what a comparison gives: -1 where true, 0 where false
 
 template <class T> ELMAN_INLINE Vec<T> splat(T x) {
-  return x - Vec<T>{};  // x - 0 is x for every x; x + 0 would not keep -0, and so would cost an addition
+  return Wide<T>(x) - Vec<T>{};  // x - 0 is x for every x; x + 0 would not keep -0, and so would cost an addition
 }
 
 template <class T> ELMAN_INLINE Vec<T> load(const T* p) {  // no alignment needed
@@ -157,7 +157,11 @@ template <class T> ELMAN_INLINE void store_within(T* row, long column, long widt
   else store_part(row + column, v, width - column);
 }
 
-// Whether the processor adds products of pairs of bfloat16 to a float at once. A pair fills a lane, low half first.
+// Two numbers of bfloat16 in each lane, low half first.
+ELMAN_INLINE Floats pair(Floats a, Floats b) { return (Floats)((Words)a >> 16 | (Words)b); }
+ELMAN_INLINE Floats rounded(Floats v) { return widen(narrow(v)); }
+
+// Whether the processor adds products of pairs of bfloat16 to a float at once.
 #if defined(__AVX512BF16__)
 constexpr bool kDots = true;
 ELMAN_INLINE Floats dot(std::uint32_t a, Floats b, Floats sum) {

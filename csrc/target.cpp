@@ -11,10 +11,12 @@ namespace elman {
 #if defined(ELMAN_DOTS)  // the same set with products of pairs of bfloat16
 namespace ELMAN_DOTS {
 bool forward_bfloat16(const Forward&, Team&);
-}
+bool backward_bfloat16(const Backward&, Team&);
+}  // namespace ELMAN_DOTS
 #endif
 namespace ELMAN_TARGET {
-bool forward_bfloat16(const Forward&, Team&);            // bfloat16.cpp
+bool forward_bfloat16(const Forward&, Team&);  // bfloat16.cpp
+bool backward_bfloat16(const Backward&, Team&);
 bool run_program_forward(const ProgramForward&, Team&);  // program/target.cpp
 bool run_program_backward(const ProgramBackward&, Team&);
 namespace {
@@ -38,10 +40,14 @@ bool supported() {
 #endif
 }
 
+#if defined(ELMAN_DOTS)
+bool multiplies_pairs() { return __builtin_cpu_supports("avx512bf16") && allows_pairs(); }
+#endif
+
 bool run_forward(const Forward& f, Team& team) {
   if (f.net.number == Number::bf16) {
 #if defined(ELMAN_DOTS)
-    if (__builtin_cpu_supports("avx512bf16")) return ELMAN_DOTS::forward_bfloat16(f, team);
+    if (multiplies_pairs()) return ELMAN_DOTS::forward_bfloat16(f, team);
 #endif
     return forward_bfloat16(f, team);
   }
@@ -49,6 +55,12 @@ bool run_forward(const Forward& f, Team& team) {
 }
 
 bool run_backward(const Backward& b, Team& team) {
+  if (b.net.number == Number::bf16) {
+#if defined(ELMAN_DOTS)
+    if (multiplies_pairs()) return ELMAN_DOTS::backward_bfloat16(b, team);
+#endif
+    return backward_bfloat16(b, team);
+  }
   return with_types(b.net, [&](auto cell, auto number) { return backward<decltype(number), decltype(cell)>(b, team); });
 }
 

@@ -98,6 +98,10 @@ class Approx:
         """The same with a rounding error of at most ``by`` for each element."""
         return Approx(self.value, self.error + by, self.norm + np.linalg.norm(by, axis=-1))
 
+    def stored(self, unit: float) -> Approx:
+        """The same, rounded once more to a type whose numbers are twice ``unit`` apart at 1; 0: as it is."""
+        return self.rounded(unit * self.reach) if unit else self
+
     def __getitem__(self, rows: slice) -> Approx:
         """Some of the vectors."""
         return Approx(self.value[rows], self.error[rows], self.norm[rows])

@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 
 class Weights:
-    """The parameters of one direction of one layer, and what a step does with them. Vectors may come in batches, one for each sequence."""
+    """The parameters of one direction of one layer, and what a step does with them. Vectors may come in batches, one for each sequence.
 
-    def __init__(self, cell: Cell, of: Direction) -> None:
-        self.cell = cell
+    ``unit``: the rounding of what is kept between two products: h, units to be projected, and the gradients of gates and of h; 0 where
+    it is what they are computed in.
+    """
+
+    def __init__(self, cell: Cell, of: Direction, unit: float = 0.0) -> None:
+        self.cell, self.unit = cell, unit
         self.w_ih, self.w_hh = ([Matrix(rows) for rows in np.split(w, cell.gates)] for w in (of.w_ih, of.w_hh))
         self.b_ih, self.b_hh = ([Approx.exact(rows) for rows in np.split(b, cell.gates)] for b in (of.b_ih, of.b_hh))
         self.w_hr = None if of.w_hr is None else Matrix(of.w_hr)
@@ -38,7 +42,8 @@ class Weights:
         a = [Sum.product(w, x) + Sum.of(b) for w, b in zip(self.w_ih, self.b_ih, strict=True)]
         q = [Sum.product(w, states[0]) + Sum.of(b) for w, b in zip(self.w_hh, self.b_hh, strict=True)]
         (h, *others), saved = self.cell.forward(a, q, states)
-        return (h if self.w_hr is None else Sum.product(self.w_hr, h).rounded(), *others), saved
+        h = h.stored(self.unit)
+        return (h if self.w_hr is None else Sum.product(self.w_hr, h).rounded().stored(self.unit), *others), saved
 
     def backward(
         self,
@@ -53,10 +58,11 @@ class Weights:
         """The gradients of x and of the states before the step; those of the parameters are added to ``terms``."""
         d_h, *others = grad_after
         if self.w_hr is not None:
-            terms.add("w_hr", d_h.rounded(), self.cell.output(*saved[-2:]))
-            d_h = Sum.product(self.back_hr, d_h.rounded())
+            projected = d_h.rounded().stored(self.unit)
+            terms.add("w_hr", projected, self.cell.output(*saved[-2:]).stored(self.unit))
+            d_h = Sum.product(self.back_hr, projected)
         gates, recurrent, direct = self.cell.backward(saved, before[-1], h, (d_h, *others), grad_saved)
-        d_a, d_q = join(gates), join(recurrent)
+        d_a, d_q = join(gates).stored(self.unit), join(recurrent).stored(self.unit)
         terms.add("w_ih", d_a, x)
         terms.add("w_hh", d_q, before[0])
         terms.add("b_ih", d_a)
@@ -188,9 +194,18 @@ class Bounds:
 
 
 def run(
-    cell: str, layers: list[list[Direction]], x: Array, initial: States, lengths: list[int], grad_output: Array, grad_finals: States
+    cell: str,
+    layers: list[list[Direction]],
+    x: Array,
+    initial: States,
+    lengths: list[int],
+    grad_output: Array,
+    grad_finals: States,
+    unit: float = 0.0,
 ) -> Bounds:
-    """The bounds for what ``oracle.run`` computes from the same arguments, all of them exact in float32."""
+    """The bounds for what ``oracle.run`` computes from the same arguments, all of them exact in float32; or with what is kept between two
+    products rounded to a ``unit``. Results are not rounded to it once more.
+    """
     bounds = Bounds(
         output=np.zeros(grad_output.shape),
         finals=tuple(np.zeros(state.shape) for state in initial),
@@ -199,7 +214,7 @@ def run(
         grad_layers=[],
     )
     terms = [[Terms(direction) for direction in layer] for layer in layers]
-    weights = [[Weights(CELLS[cell], direction) for direction in layer] for layer in layers]
+    weights = [[Weights(CELLS[cell], direction, unit) for direction in layer] for layer in layers]
     for b, length in enumerate(lengths):
         if not length:
             continue  # nothing is computed
@@ -271,8 +286,10 @@ def _run_sequence(
             for t in reversed(order(steps, d)):
                 d_h = grad_states[0] + Sum.of(Approx.of(grad_out[t].value[own], grad_out[t].error[own]))
                 passed, grad_states = weights.backward(inputs[index][t], *memory[index][d][t], (d_h, *grad_states[1:]), terms[index][d])
-                grad_in[t] = grad_in[t] + passed if t in grad_in else passed
+                if t in grad_in:  # what the first direction has left
+                    passed = passed + Sum.of(grad_in[t].rounded().stored(weights.unit))
+                grad_in[t] = passed
             for grad_state, state in zip(bounds.grad_initial, grad_states, strict=True):
                 grad_state[k, b] = state.rounded().error
-        grad_out = [grad_in[t].rounded() for t in range(steps)]
+        grad_out = [grad_in[t].rounded().stored(weights.unit if index else 0.0) for t in range(steps)]
     bounds.grad_x[:steps, b] = [step.error for step in grad_out]

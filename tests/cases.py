@@ -144,9 +144,9 @@ def expect(case: Case, dtype: torch.dtype = torch.float32) -> Values:
 
 
 @functools.cache
-def allow(case: Case, dtype: torch.dtype = torch.float32) -> Values:
-    """For each of the values the error that float32 may have."""
-    return _named(case, bounds.run(*arguments(case, dtype)))
+def allow(case: Case, dtype: torch.dtype = torch.float32, unit: float = 0.0) -> Values:
+    """For each of the values the error that float32 may have; and with a ``unit``, if what is kept between products is rounded to that."""
+    return _named(case, bounds.run(*arguments(case, dtype), unit))
 
 
 def arguments(case: Case, dtype: torch.dtype = torch.float32) -> tuple[object, ...]:

@@ -55,7 +55,7 @@ def valid_calls(
     """A call that must be answered, and its memory. Small, unless sizes are given; with ``everything`` no operand is null; ``saves`` says
     whether ``saved`` is not.
     """
-    most, numbers = 0.5, (0, 1, raw.BFLOAT16) if kind == "forward" and not everything else (0, 1)
+    most, numbers = 0.5, (0, 1) if kind == "activation" or everything else (0, 1, raw.BFLOAT16)
     call: Call = {"number": draw(st.sampled_from(numbers))} | (sizes or {})
     lay = Layout(draw(st.integers(0, 2**32 - 1)), call["number"])
     notes: dict[str, np.ndarray] = {}
@@ -132,8 +132,11 @@ def _place_network(draw: st.DrawFn, kind: str, call: Call, steps: raw.Steps, lay
     def states(own: st.SearchStrategy[bool], *batch: int) -> list[View | None]:
         return [lay.dense(L * D, *batch, columns) if draw(own) else None for columns in (h, H)[: raw.STATES[cell]]]
 
+    wide = raw.kind_of("saved", call["number"])
+
     def saved(*row: int) -> View:
-        return lay.dense(*((L * D,) if len(row) == 2 else (L - 1,)), *((T, B) if rows == T * B and draw(EITHER) else (rows,)), *row)
+        layers, kind = (L * D, wide) if len(row) == 2 else (L - 1, lay.kind)
+        return lay.dense(layers, *((T, B) if rows == T * B and draw(EITHER) else (rows,)), *row, kind=kind)
 
     placed: Call = {"params": parameters(always)}
     extent, *strides = grid(1, False)
@@ -146,10 +149,8 @@ def _place_network(draw: st.DrawFn, kind: str, call: Call, steps: raw.Steps, lay
     needs_checkpoints = kind == "backward" and not placed["saved"]
     checkpoints = len(raw.checkpoint_steps(steps.seen(call))) * steps.sequences if cell == raw.LSTM else 0
     placed["checkpoints"] = (
-        lay.dense(L * D, checkpoints + draw(st.sampled_from([0, 1])), H) if needs_checkpoints or draw(optional) else None
+        lay.dense(L * D, checkpoints + draw(st.sampled_from([0, 1])), H, kind=wide) if needs_checkpoints or draw(optional) else None
     )
-    if call["number"] == raw.BFLOAT16:
-        placed |= dict.fromkeys(raw.FOR_BACKWARD)
     if kind == "forward":
         placed["final"] = states(always, B)
     else:

@@ -66,7 +66,8 @@ def initial_states(module: nn.Module, batch_size: int) -> tuple[Tensor, ...]:
 def chunk(kind: Kind, hidden_size: int, batch_size: int, dtype: torch.dtype = torch.float64) -> int:
     """How many steps the backward pass takes before it adds up what they give for the weights."""
     steps = 2**40  # of a long sequence, whose chunks are about as long as the longest
-    return raw.chunk_steps(raw.CELLS.index(kind.cell), dtype.itemsize, hidden_size, batch_size, 1, steps)
+    size = torch.promote_types(dtype, torch.float32).itemsize  # of what it is computed in
+    return raw.chunk_steps(raw.CELLS.index(kind.cell), size, hidden_size, batch_size, 1, steps)
 
 
 def random_like(tensor: Tensor) -> Tensor:

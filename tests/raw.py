@@ -37,6 +37,7 @@ LISTS = ("params", "grad_params", "initial", "fresh", "final", "grad_initial", "
 KINDS = ("float32", "float64", "uint16")  # of numbers; bfloat16 is shown as uint16
 SIZES = (4, 8, 2)  # their bytes
 BFLOAT16 = 2
+WIDE = ("saved", "checkpoints", "grad_saved")  # in bfloat16 these are float32
 _native = pytest.importorskip("elman._native", reason="the kernels are not built here", exc_type=ImportError)
 CELLS = tuple(_native.cells())  # by number
 GATES, STATES, SAVED = (tuple(numbers) for numbers in zip(*_native.cells().values(), strict=True))
@@ -124,9 +125,11 @@ class Steps(NamedTuple):
         return call | {"T": len(self.alive), "B": self.sequences}
 
 
-def size_of(name: str, size: int) -> int:
-    """How many bytes an element of an operand has, where a number has ``size``."""
-    return 1 if name == "reset" else size
+def kind_of(name: str, number: int) -> str:
+    """What an operand is of, or a part of it, in NumPy's words."""
+    if name == "reset":
+        return "uint8"
+    return KINDS[0 if number == BFLOAT16 and name.removesuffix(" padding") in WIDE else number]
 
 
 def chunk_steps(cell: int, size: int, hidden: int, batch: int, directions: int, steps: int) -> int:
@@ -144,7 +147,7 @@ def chunk_steps(cell: int, size: int, hidden: int, batch: int, directions: int, 
 
 def checkpoint_steps(call: Call) -> list[int]:
     """Before which steps of its way a direction has a checkpoint of c: where the backward pass's chunks end, the last step first."""
-    size = 8 if call["number"] else 4
+    size = 8 if call["number"] == 1 else 4
     chunk = chunk_steps(call["cell"], size, call["H"], call["B"], call["D"], max(1, call["T"]))
     return [max(0, end - chunk) for end in range(call["T"], 0, -chunk)]
 

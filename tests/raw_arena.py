@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 
-from raw import Places, size_of
+from raw import Places, kind_of
 
 
 class Arena:
@@ -36,15 +37,15 @@ class Arena:
         """Write NaN everywhere but in the bytes of a mask: who reads there is caught."""
         self.bytes[~but] = 0xFF
 
-    def read(self, addresses: np.ndarray, kind: type) -> np.ndarray:
+    def read(self, addresses: np.ndarray, kind: Any) -> np.ndarray:
         offsets = addresses[..., None] - self.base + np.arange(np.dtype(kind).itemsize)
         return self.bytes[offsets].view(kind)[..., 0]
 
-    def mask(self, places: Places, size: int) -> np.ndarray:
+    def mask(self, places: Places, number: int) -> np.ndarray:
         """Which bytes belong to these elements."""
         mask = np.zeros(len(self.bytes), bool)
         for name, addresses in places.items():
-            for byte in range(size_of(name, size)):
+            for byte in range(np.dtype(kind_of(name, number)).itemsize):
                 mask[addresses - self.base + byte] = True
         return mask
 

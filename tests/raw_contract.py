@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raw import (
-    BFLOAT16,
     CELLS,
-    FOR_BACKWARD,
     GATES,
     KINDS,
     LAST,
@@ -24,8 +22,8 @@ from raw import (
     View,
     checkpoint_steps,
     dense,
+    kind_of,
     shapes,
-    size_of,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ class _Operands:
     """Collects what a call touches; says at the end what is wrong with it."""
 
     def __init__(self, arena: Arena, number: int) -> None:
-        self.arena, self.size, self.kind = arena, SIZES[number], KINDS[number]
+        self.arena, self.number = arena, number
         self.read: Places = {}
         self.written: Places = {}
         self.illegal: list[str] = []
@@ -68,7 +66,7 @@ class _Operands:
         if view is None:
             if not nullable:
                 self.illegal.append(f"no {name}")
-        elif not isinstance(view, View) or view.shape != shape or view.kind != (kind or self.kind):
+        elif not isinstance(view, View) or view.shape != shape or view.kind != (kind or kind_of(name, self.number)):
             self.illegal.append(f"{name} is {view}")
         elif not _strides_fit(view, strides):
             self.illegal.append(f"strides of {name}")
@@ -79,7 +77,7 @@ class _Operands:
         """An operand that holds what ``shape`` says, densely, in any number of axes before those of a ``row``. Checkpoints may be more."""
         if view is None:
             return
-        if not isinstance(view, View) or view.kind != self.kind or view.shape[len(view.shape) - len(row) :] != row:
+        if not isinstance(view, View) or view.kind != kind_of(name, self.number) or view.shape[len(view.shape) - len(row) :] != row:
             self.illegal.append(f"{name} is {view}")
         elif math.prod(view.shape) < math.prod(shape) or (name != "checkpoints" and math.prod(view.shape) > math.prod(shape)):
             self.illegal.append(f"rows of {name}")
@@ -89,7 +87,7 @@ class _Operands:
             self._place(name, View.dense(view.at, shape, view.kind), write, touched)
 
     def _place(self, name: str, view: View, write: bool, touched: tuple[Any, ...]) -> None:
-        size, shape = size_of(name, self.size), view.shape
+        size, shape = np.dtype(kind_of(name, self.number)).itemsize, view.shape
         end = view.at + (sum((n - 1) * stride for n, stride in zip(shape, view.strides, strict=True)) + 1) * size
         if view.at == 0:
             self.illegal.append(f"{name} is null")
@@ -114,11 +112,11 @@ class _Operands:
             raise IllegalError("; ".join(self.illegal))
         if self.unknowable:
             raise UnknowableError(", ".join(self.unknowable))
-        count = sum(places.size * self.size for places in self.written.values())
-        written = self.arena.mask(self.written, self.size)
+        count = sum(places.size * np.dtype(kind_of(name, self.number)).itemsize for name, places in self.written.items())
+        written = self.arena.mask(self.written, self.number)
         if written.sum() != count:
             raise IllegalError("written elements overlap")
-        if (written & self.arena.mask(self.read, self.size)).any():
+        if (written & self.arena.mask(self.read, self.number)).any():
             raise IllegalError("written elements overlap read ones")
         return self.read, self.written
 
@@ -151,8 +149,6 @@ def operands(kind: str, call: Call, arena: Arena) -> tuple[Places, Places]:
     run = steps.each()
     padded = call["lengths"] is not None and call["pad_saved"]
     _add_parameters(found, "", call)
-    if number == BFLOAT16 and any(call[name] is not None for name in FOR_BACKWARD):
-        found.illegal.append("in bfloat16 nothing is saved")
 
     def sequence(name: str, columns: int, write: bool, nullable: bool) -> None:
         strides = "spread" if name == "grad_output" else "rows"
@@ -255,7 +251,7 @@ def complete(kind: str, call: Call, arena: Arena) -> Call:
     x, sizes = call["x"], call["batch_sizes"]
     if not isinstance(x, View) or len(x.shape) != (3 if sizes is None else 2) or x.shape[-1] != call["I"]:
         raise IllegalError(f"x is {x}")
-    if x.kind not in KINDS[: 3 if kind == "forward" else 2]:
+    if x.kind not in KINDS:
         raise IllegalError(f"x is of {x.kind}")
     T, B = x.shape[:2][:: -1 if call["batch_first"] else 1] if sizes is None else (0, 0)
     if sizes is not None:

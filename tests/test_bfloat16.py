@@ -20,6 +20,7 @@ import bounds
 import elman
 import oracle
 from cases import Case, allow, as_layers, build, evaluate, expect, selection
+from elman.backends import kernels
 from kinds import GRU, RELU, TANH, Kind, as_hx, as_states, every_kind
 from native import native_alone, on_every_isa, required, threads
 
@@ -31,6 +32,19 @@ __all__ = ["native_alone"]
 
 U = 2.0**-8  # half the distance from 1 to the next number
 LEAST = 2.0**-126  # below the smallest normal number, products may count as zero
+
+
+@pytest.fixture(params=[*(kernels.isas() if kernels.available() else ()), "avx512 without products of pairs"])
+def every_isa(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each instruction set in turn, and AVX-512 as it is on processors without AVX-512 BF16."""
+    isa, before = request.param.split()[0], kernels.isa()
+    if isa not in kernels.isas():
+        pytest.skip(f"no {isa} here")
+    kernels._native.use(isa)
+    kernels._native.allow_pairs(isa == request.param)
+    yield
+    kernels._native.allow_pairs(True)
+    kernels._native.use(before)
 
 
 @pytest.fixture(autouse=True)
@@ -118,35 +132,48 @@ def test_every_number_is_rounded_to_the_nearest_even() -> None:
         assert torch.equal(output.nan_to_num(-1.0), expected.nan_to_num(-1.0))
 
 
+@on_every_isa
 @every_kind
 def test_results_and_gradients_are_nearer_to_float64_than_torchs(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Than torch.nn's in bfloat16, operator by operator: by their root mean square."""
+    """Than torch.nn's in bfloat16, operator by operator: by the mean square over several networks.
+
+    Some gradients are as near as torch's, not nearer: of both only the same two roundings are left. Two sums of n squares of errors of one
+    normal distribution have a ratio whose standard deviation is sqrt(2 · 2 / n): three of these may be chance.
+    """
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-    theirs, ours = (module.bfloat16() for module in kind.pair(20, 33, 2, bidirectional=True))
-    exact, x = kind.build(nn, 20, 33, 2, bidirectional=True).double(), _randn(30, 5, 20)
-    exact.load_state_dict(ours.state_dict())
-    results = []
-    for module, dtype in ((exact, torch.float64), (ours, torch.bfloat16), (theirs, torch.bfloat16)):
-        data = x.to(dtype).requires_grad_()
-        output, hx = module(data)
-        values = output, *as_states(hx)
-        gradients = torch.autograd.grad([v.sum() for v in values], [data, *module.parameters()])
-        results.append([value.detach().double() for value in (*values, *gradients)])
-    for expected, got, torchs in zip(*results, strict=True):
-        assert (got - expected).square().mean() < (torchs - expected).square().mean()
+    errors: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    for seed in range(20):
+        torch.manual_seed(seed)
+        theirs, ours = (module.bfloat16() for module in kind.pair(20, 33, 2, bidirectional=True))
+        exact, x = kind.build(nn, 20, 33, 2, bidirectional=True).double(), _randn(30, 5, 20)
+        exact.load_state_dict(ours.state_dict())
+        names, results = ["output", *kind.states, "d x", *dict(exact.named_parameters())], []
+        for module, dtype in ((exact, torch.float64), (ours, torch.bfloat16), (theirs, torch.bfloat16)):
+            data = x.to(dtype).requires_grad_()
+            output, hx = module(data)
+            values = output, *as_states(hx)
+            gradients = torch.autograd.grad([v.sum() for v in values], [data, *module.parameters()])
+            results.append([value.detach().double() for value in (*values, *gradients)])
+        for name, expected, *found in zip(names, *results, strict=True):
+            for all_errors, value in zip(errors.setdefault(name, ([], [])), found, strict=True):
+                all_errors.append((value - expected).square().flatten())
+    for name, (mine, torchs) in errors.items():
+        n = sum(map(len, mine))
+        assert sum(map(torch.sum, mine)) <= (1 + 3 * (4 / n) ** 0.5) * sum(map(torch.sum, torchs)), name
 
 
+@on_every_isa
 @pytest.mark.parametrize("case", selection(), ids=str)
 @pytest.mark.slow
-def test_gradients_are_one_rounding_from_float32(case: Case) -> None:
+def test_gradients_are_as_near_to_float64_as_rounding_allows(case: Case) -> None:
+    """What is kept between two products is bfloat16, at most: h, the gradients of gates and of h, those between layers."""
     got = evaluate(build(elman, case, torch.bfloat16), case, torch.bfloat16)
-    expected, allowed = expect(case, torch.bfloat16), allow(case, torch.bfloat16)
+    expected, allowed = expect(case, torch.bfloat16), allow(case, torch.bfloat16, U)
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         assert got[name].dtype is torch.bfloat16
-        if name.startswith("d "):
-            error = (got[name].double() - value).abs()
-            assert (error <= allowed[name] + U * (value.abs() + allowed[name])).all(), f"{name}: off by {error.max():.3g}"
+        error, bound = (got[name].double() - value).abs(), allowed[name] + LEAST
+        assert (error <= bound + U * (value.abs() + bound)).all(), f"{name}: off by {error.max():.3g}"
 
 
 @every_kind
@@ -267,13 +294,22 @@ def test_nothing_is_read_past_the_last_number(kind: Kind, size: int) -> None:
         offset = pages * page - tensor.nbytes
         return torch.frombuffer(memory, dtype=torch.bfloat16, count=tensor.numel(), offset=offset).view(tensor.shape).copy_(tensor)
 
-    H = max(size, 3)
-    module, x, states = _build(kind, size, H), _randn(3, 2, size), _states(kind, 1, 2, H)
-    expected = _run(module, x, states)
+    H, steps = max(size, 3), 3
+    module, x, states = _build(kind, size, H), _randn(steps, 2, size), _states(kind, 1, 2, H)
+    random = [_randn(steps, 2, kind.widths(H)[0]), *_states(kind, 1, 2, H)]
+
+    def results(x: Tensor, states: tuple[Tensor, ...], gradients: list[Tensor]) -> tuple[Tensor, ...]:
+        given = [tensor.requires_grad_() for tensor in (x, *states)]
+        output, hx = module(given[0], as_hx(tuple(given[1:])))
+        found = output, *as_states(hx)
+        return *(t.detach() for t in found), *torch.autograd.grad(found, [*given, *module.parameters()], gradients)
+
+    expected = results(x, states, random)
     with torch.no_grad():
         for name, parameter in list(module.named_parameters()):
             setattr(module, name, nn.Parameter(at_the_edge(parameter)))
-    _assert_same(_run(module, at_the_edge(x), tuple(map(at_the_edge, states))), expected)
+    x, states, random = at_the_edge(x.detach()), tuple(at_the_edge(state.detach()) for state in states), list(map(at_the_edge, random))
+    _assert_same(results(x, states, random), expected)
 
 
 # --- Operators ----------------------------------------------------------------------------------------------------------

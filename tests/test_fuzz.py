@@ -310,7 +310,7 @@ def test_memory_that_is_not_lent_is_poisoned() -> None:
     if not hasattr(ctypes.CDLL(None), "__asan_region_is_poisoned"):
         pytest.skip("only AddressSanitizer poisons memory: make sanitize")
     places = call["source"].at + 4 * np.arange(5)
-    arena.lend(arena.mask({"source": places}, 4))
+    arena.lend(arena.mask({"source": places}, 0))
     poisoned = [bool(_asan_poisons(arena.base + i)) for i in range(256)]
     arena.take_back()
     assert [i for i, bad in enumerate(poisoned) if not bad] == list(range(64, 84))

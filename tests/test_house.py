@@ -198,7 +198,7 @@ def test_kernels_stay_small() -> None:
     """Three cells, forward, backward and step by step, and three number types: loops, threads and their binding; and programs, apart."""
     files = [file for file in KERNELS.rglob("*") if file.suffix in {".h", ".cpp"}]
     of_programs = [file for file in files if file.parent.name == "program" or file.name.startswith("program_")]
-    for some, most in ((of_programs, 3580), (set(files).difference(of_programs), 5170)):
+    for some, most in ((of_programs, 3580), (set(files).difference(of_programs), 5300)):
         assert sum(file.read_text(encoding="utf-8").count("\n") for file in some) <= most
 
 

@@ -21,7 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import elman
-from kinds import GRU, LSTM, PROJECTED, RELU, TANH, Kind, as_hx, as_states
+from kinds import GRU, LSTM, PROJECTED, RELU, TANH, Kind, as_hx, as_states, every_kind
 from native import evaluate, initial_states, named, required
 
 if TYPE_CHECKING:
@@ -92,6 +92,17 @@ def test_the_operator_keeps_torchs_rules(name: str, save: bool, given_state: boo
     if form != "packed" or given_state:  # else the number of sequences is in the data, which a traced gradient has not
         tests.append("test_aot_dispatch_dynamic")
     torch.library.opcheck(OPERATOR, arguments, test_utils=tests)
+
+
+@every_kind
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "run again"])
+def test_the_operator_keeps_torchs_rules_in_bfloat16(kind: Kind, recompute: bool) -> None:
+    """There, what is saved is of another dtype than x."""
+    rnn = kind.build(elman, 3, 4, 2, dtype=torch.bfloat16, recompute=recompute)
+    stack, x = rnn.stack, torch.randn(5, 2, 3).bfloat16().requires_grad_()
+    what = (stack.cell.name, 4, 2, False, True, stack.proj_size, recompute)
+    arguments = (x, None, None, list(rnn.parameters()), None, None, None, None, None, *what, False, True)
+    torch.library.opcheck(OPERATOR, arguments, test_utils=["test_schema", "test_faketensor", "test_aot_dispatch_dynamic"])
 
 
 @every_network

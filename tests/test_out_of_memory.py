@@ -104,6 +104,8 @@ CASES = {
     "projected": (training, elman.LSTM(70, 70, proj_size=33), 16),
     "one sequence": (training, elman.LSTM(128, 128, num_layers=2), 1),
     "bfloat16": (inference, elman.GRU(70, 70).bfloat16(), 16),
+    "bfloat16, both ways": (training, elman.LSTM(70, 70, num_layers=2, bidirectional=True).bfloat16(), 16),
+    "bfloat16, again": (training, elman.LSTM(70, 70, recompute=True).bfloat16(), 16),
     "stream": (streaming, elman.LSTM(70, 70), 1),
     "trace": (tracing, elman.GRU(70, 70), 16),
     "own, halves": (training, elman.Recurrent(zoo.PeepholeLSTM(), 70, 70), 16),

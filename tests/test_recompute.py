@@ -41,7 +41,7 @@ def _pair(kind: Kind, *sizes: int, **options: object) -> tuple[torch.nn.Module, 
 @on_every_isa
 @with_kinds
 @with_options
-@pytest.mark.parametrize(("dtype", "count"), [(torch.float64, 1), (torch.float64, 2), (torch.float32, 2)])
+@pytest.mark.parametrize(("dtype", "count"), [(torch.float64, 1), (torch.float64, 2), (torch.float32, 2), (torch.bfloat16, 2)])
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.usefixtures("poisoned", "native_alone")
 @required
@@ -134,7 +134,7 @@ def test_it_is_an_option_of_the_layer_and_no_part_of_its_state(kind: Kind) -> No
         kind.build(elman, 3, 4, recompute=1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @required
 def test_what_a_compiler_expects_to_be_saved_is_what_the_kernels_save(dtype: torch.dtype) -> None:
     """Of an LSTM that runs again, whose checkpoints depend on all sizes: one before each chunk, of which the last may be short."""
@@ -144,4 +144,4 @@ def test_what_a_compiler_expects_to_be_saved_is_what_the_kernels_save(dtype: tor
         _, _, saved = call.forward(stack, x, None, params, WHOLE, False, save=True)
         expected = operator._new_saved(stack, x, steps, batch, steps * batch)
         assert saved.checkpoints is not None
-        assert [None if t is None else t.shape for t in saved] == [None if t is None else t.shape for t in expected]
+        assert [None if t is None else (t.shape, t.dtype) for t in saved] == [None if t is None else (t.shape, t.dtype) for t in expected]

@@ -7,14 +7,26 @@
 
 namespace elman::ELMAN_TARGET {
 
-// Packs panels first..last-1 of a matrix of N columns, given by its rows, as B: element (k, n) is rows[k][n].
-template <class T> void pack_rows(const T* const* rows, long K, long N, long first, long last, T* b) {
+// Packs a panel of K rows as B: row(k) is its vector of row k, of numbers that T can hold.
+template <class T, class Row> ELMAN_INLINE Wide<T>* pack_panel(long K, Row row, Wide<T>* b) {
   constexpr int W = kLanes<T>;
-  for (long n = first * W; n < last * W; n += W, b += K * W)
-    if (N - n >= W)
-      for (long k = 0; k < K; ++k) store(b + k * W, load(rows[k] + n));
-    else
-      for (long k = 0; k < K; ++k) store(b + k * W, load_part(rows[k] + n, N - n));
+  if constexpr (kPairs<T>) {
+    for (long k = 0; k < K / 2; ++k, b += W) store(b, pair(row(2 * k), row(2 * k + 1)));
+    if (K % 2) store(b, pair(row(K - 1), Vec<T>{})), b += W;
+  } else {
+    for (long k = 0; k < K; ++k, b += W) store(b, row(k));
+  }
+  return b;
+}
+
+// Packs panels first..last-1 of a matrix of N columns, given by its rows, as B: element (k, n) is rows[k][n].
+template <class T> void pack_rows(const T* const* rows, long K, long N, long first, long last, Wide<T>* b) {
+  constexpr int W = kLanes<T>;
+  for (long n = first * W; n < last * W; n += W) {
+    const auto whole = [&](long k) { return load(rows[k] + n); };
+    const auto part = [&](long k) { return load_part(rows[k] + n, N - n); };
+    b = N - n >= W ? pack_panel<T>(K, whole, b) : pack_panel<T>(K, part, b);
+  }
 }
 
 // A vector of a row of K numbers, from the k-th place of a packed column on.

@@ -38,6 +38,17 @@ template <class T> struct Columns {
   template <int kRows> ELMAN_INLINE Columns from(long first) const { return {base + first, stride}; }
 };
 
+// The same in pairs of neighbouring k, an even number of them.
+struct PairedColumns {
+  const float* base;  // each a pair of bfloat16
+  long stride;
+  ELMAN_INLINE std::uint32_t pair(int i, long k) const {
+    return __builtin_bit_cast(std::uint32_t, base[k / 2 * stride + i]);
+  }
+  ELMAN_INLINE BFloat16 at(int i, long k) const { return {static_cast<std::uint16_t>(pair(i, k))}; }
+  template <int kRows> ELMAN_INLINE PairedColumns from(long first) const { return {base + first, stride}; }
+};
+
 // Vectors that hold so many columns.
 template <class T> constexpr long panels(long columns) { return ceil_div(columns, kLanes<T>); }
 
@@ -67,25 +78,23 @@ template <class T> struct SumsApart {
   using Passed = SumsApart;  // in a register: in memory, any store might have changed it
   static constexpr bool adds = false;
   Vec<T>* first;
-  template <int kVectors> ELMAN_INLINE Wide<T>* to(long row, long panel) const {
-    return reinterpret_cast<Wide<T>*>(first + row * kVectors + panel);
+  template <int kVectors> ELMAN_INLINE T* to(long row, long panel) const {
+    return reinterpret_cast<T*>(first + row * kVectors + panel);
   }
-  template <int kVectors> ELMAN_INLINE const Wide<T>* from(long row, long panel) const {
-    return to<kVectors>(row, panel);
-  }
+  template <int kVectors> ELMAN_INLINE const T* from(long row, long panel) const { return to<kVectors>(row, panel); }
 };
 template <class T> struct SumsInPlace {
   using Passed = const SumsInPlace&;
-  const Wide<T>* starts[kWidest];  // by panel, of the first row; and from one row to the next
+  const T* starts[kWidest];  // by panel, of the first row; and from one row to the next
   long starts_apart[kWidest];
-  Wide<T>* ends[kWidest];
+  T* ends[kWidest];
   long apart;
   bool adds;
-  ELMAN_INLINE void place(long panel, const Wide<T>* start, long start_apart, Wide<T>* end) {
+  ELMAN_INLINE void place(long panel, const T* start, long start_apart, T* end) {
     starts[panel] = start, starts_apart[panel] = start_apart, ends[panel] = end;
   }
-  template <int> ELMAN_INLINE Wide<T>* to(long row, long panel) const { return ends[panel] + row * apart; }
-  template <int> ELMAN_INLINE const Wide<T>* from(long row, long panel) const {
+  template <int> ELMAN_INLINE T* to(long row, long panel) const { return ends[panel] + row * apart; }
+  template <int> ELMAN_INLINE const T* from(long row, long panel) const {
     return starts[panel] + row * starts_apart[panel];
   }
 };
@@ -170,9 +179,9 @@ constexpr int tallest(int panels) {
 // takes turns with itself finds in the cache what it used last.
 template <class T, int kPanels, class A, class Epilogue> void product(
     long M, const A& a, long K, const Wide<T>* b, long first, long last, const Epilogue& epilogue, bool falls = false) {
-  static constexpr Tiles<T, A, SumsApart<T>> tiles;
+  static constexpr Tiles<T, A, SumsApart<Wide<T>>> tiles;
   constexpr int most = tallest(kPanels);
-  constexpr bool places = requires(SumsInPlace<T> sums) { epilogue.place(0, 0, 0, 0, sums); };
+  constexpr bool places = requires(SumsInPlace<Wide<T>> sums) { epilogue.place(0, 0, 0, 0, sums); };
   if (M <= 0 || first >= last) return;
   const long row_tiles = ceil_div(M, most);
   const long rows = ceil_div(M, row_tiles);      // tiles of nearly the same height: a short last one would starve
@@ -187,8 +196,8 @@ template <class T, int kPanels, class A, class Epilogue> void product(
     for (long r = 0, row = 0, height; r < row_tiles; ++r, row += height) {
       height = rows - (r >= tall);
       if constexpr (places) {
-        static constexpr Tiles<T, A, SumsInPlace<T>> in_place;
-        SumsInPlace<T> sums;
+        static constexpr Tiles<T, A, SumsInPlace<Wide<T>>> in_place;
+        SumsInPlace<Wide<T>> sums;
         if (K > 0 && epilogue.place(row, height, group, groups, sums)) {
           in_place.of[height][vectors](a, row, K, panel, sums);
           continue;
@@ -217,7 +226,7 @@ void without_product(long begin, long end, long first, long last, const Epilogue
 }
 
 // What sums begin with that are not added to anything.
-template <class T> alignas(64) inline constexpr Wide<T> kZeros[kLanes<T>] = {};
+template <class T> alignas(64) inline constexpr T kZeros[kLanes<T>] = {};
 
 // The product itself, into rows to[0], to[1] ... of `width` numbers, all of them different.
 template <class T, class To> struct StoreEpilogue {

@@ -67,7 +67,8 @@ template <class T> class ProgramGradientProducts {
   // After the last chunk, the i-th of `parts` tasks: this half's sums and those of a second one; null: there is none.
   void finish(const ProgramGradientProducts* second, long i, long parts) const {
     if (chunks_ == 0) return;
-    if (second) second->sum_ih_.add(i, parts), second->sum_hh_.add(i, parts);
+    sum_ih_.finish(second ? &second->sum_ih_ : nullptr, i, parts);
+    sum_hh_.finish(second ? &second->sum_hh_ : nullptr, i, parts);
     if (i > 0 || !needs_bias()) return;
     if (second) add_columns<T>(bias_sums_, second->bias_sums_, plan_.columns * H_, 0, panels<T>(plan_.columns * H_));
     const auto put = [&](void* bias, long gate, long column) {
@@ -103,7 +104,7 @@ template <class T> class ProgramGradientProducts {
 
   // Panels of the i-th task of a weight's `columns` columns: the gradients of `count` gates from a column on, times
   // what the weights were multiplied with.
-  bool weight_gradient(const T* const* multiplied, long columns, long i, void* gradient, const std::int32_t* order,
+  bool weight_gradient(const T* const* multiplied, long columns, long i, T* gradient, const std::int32_t* order,
       int count, long column) const {
     const auto pack = [&](long from, long n, long first, long last, T* to) {
       pack_rows<T>(multiplied + from, n, columns, first, last, to);
@@ -111,7 +112,7 @@ template <class T> class ProgramGradientProducts {
     const auto add = [&](const auto& block, long at, long groups, const T* packed, bool adds) {
       for (int g = 0; g < count; ++g)
         block.from_column(g * H_).multiply_transposed(
-            H_, packed, groups, static_cast<T*>(gradient) + order[g] * H_ * columns, columns, at, adds);
+            H_, packed, groups, gradient + order[g] * H_ * columns, columns, at, adds);
     };
     return gates(column).sum(i, columns, chunks_ > 0, pack, add);
   }

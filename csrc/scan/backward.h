@@ -32,7 +32,7 @@ template <class T, class Cell> class DirectionBackward : public ByHalves<Directi
     scan_.run(chunk, begin, end, mine, column, by_.column_parts, failure, team);
   }
   void gather(long chunk, long begin, long end, long half) {
-    products_[half].gather(chunk, begin, end, recompute_.saved(begin, end), scan_.zeros());
+    products_[half].gather(chunk, begin, end, recompute_.saved(begin, end), scan_.zeros_of_h());
     if (tensors_.grad_gates.data) copy_gates(chunk, begin, end, batch_part(tensors_.order, half, halves_));
   }
   Products& products(long half) { return products_[half]; }
@@ -44,12 +44,15 @@ template <class T, class Cell> class DirectionBackward : public ByHalves<Directi
     const long G = Cell::kGates, H = gates_.H;
     long before = 0;
     for (long s = begin; s < end; before += tensors_.order.rows(s++)) {
-      const SplitRows<T> rows = gates_.rows(order, chunk, before);
+      const auto rows = gates_.rows(order, chunk, before);
       for (long r = 0, n = order.rows(s); r < n; ++r) {
-        const T* from = rows[r];
+        const auto* from = rows[r];
         T* to = order.row_of<T>(tensors_.grad_gates, s, r);
-        for (int g = 0; g < G; ++g) __builtin_memcpy(to + Cell::input_gate(g) * H, from + g * H, H * sizeof(T));
-        if (Cell::kSplitGate >= 0) __builtin_memcpy(to + G * H, from + gates_.kRecurrent * H, G * H * sizeof(T));
+        const auto copy = [&](long gate, long column, long gates) {
+          copy_columns(to + gate * H, from + column * H, 1, gates * H, 0, panels<T>(gates * H));
+        };
+        for (int g = 0; g < G; ++g) copy(Cell::input_gate(g), g, 1);
+        if (Cell::kSplitGate >= 0) copy(G, gates_.kRecurrent, G);
       }
     }
   }
@@ -59,8 +62,8 @@ template <class T, class Cell> class DirectionBackward : public ByHalves<Directi
   const GateGradients<T, Cell> gates_;
   const Recompute<T, Cell> recompute_;
   const BackwardScan<T, Cell> scan_;
-  const Buffer<T> w_ih_;  // packed
-  Products products_[2];  // by half
+  const Buffer<Wide<T>> w_ih_;  // packed
+  Products products_[2];        // by half
 };
 
 struct LayerTensors {
@@ -74,16 +77,17 @@ BackwardTensors<T> tensors_of(const Backward& call, const LayerTensors& of, long
   const long index = layer * net.D + d, I = layer == 0 ? net.I : net.D * net.P;
   const long width = grad_gates_width(*net.cell, net.H);
   BackwardTensors<T> tensors{StepOrder{net, d == 1, 0, net.B}.reversed(), net.parameters[index], call.gradients[index],
-      I, of.x, from_column<T>(of.output, d * net.P), saved_of<T>(net, call.saved, index),
-      from_column<T>(of.grad_output, of.grad_output.column * d * net.P), saved_of<T>(net, call.grad_saved, index),
+      I, of.x, from_column<T>(of.output, d * net.P), saved_of<Wide<T>>(net, call.saved, index),
+      from_column<T>(of.grad_output, of.grad_output.column * d * net.P), saved_of<Wide<T>>(net, call.grad_saved, index),
       of.grad_x, dense_saved(net, slice<T>(call.grad_gates, index, net.saved_rows() * width), width),
-      of.accumulates || d == 1, nullptr, {}, {}, {}, {}, {}};
+      of.accumulates || d == 1, nullptr, nullptr, nullptr, nullptr, nullptr, {}, {}, {}};
   if (Cell::kHasCellState)
-    tensors.checkpoints = slice<T>(call.checkpoints, index * number_of_checkpoints(net), net.B * net.H);
+    tensors.checkpoints = slice<Wide<T>>(call.checkpoints, index * number_of_checkpoints(net), net.B * net.H);
+  tensors.initial = slice<T>(call.initial[0], index, net.B * net.P);
+  tensors.initial_c = slice<Wide<T>>(call.initial[1], index, net.B * net.H);
+  tensors.fresh = slice<T>(call.fresh[0], index, net.P), tensors.fresh_c = slice<Wide<T>>(call.fresh[1], index, net.H);
   for (int s = 0; s < kMostStates; ++s) {
     const long width = s == 0 ? net.P : net.H;
-    tensors.initial[s] = slice<T>(call.initial[s], index, net.B * width);
-    tensors.fresh[s] = slice<T>(call.fresh[s], index, width);
     tensors.grad_fresh[s] = slice<T>(call.grad_fresh[s], index, width);
     tensors.grad_final[s] = slice<T>(call.grad_final[s], index, net.B * width);
     tensors.grad_initial[s] = slice<T>(call.grad_initial[s], index, net.B * width);

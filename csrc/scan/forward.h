@@ -55,12 +55,12 @@ template <class T, class Cell> class LayerForward {
   void scan(const StepOrder& order, long d, InputProjection<Weights>& projection, long part, long parts) {
     const long index = layer_ * net_.D + d, H = net_.H, P = net_.P;
     ForwardTensors<T> tensors{x_, from_column<T>(output_, d * P), slice<T>(call_.initial[0], index, net_.B * P),
-        {slice<T>(call_.fresh[0], index, P), slice<T>(call_.fresh[1], index, H)}, nullptr, nullptr,
-        saved_of<T>(net_, call_.saved, index), nullptr, false};
+        slice<T>(call_.fresh[0], index, P), slice<Wide<T>>(call_.fresh[1], index, H), nullptr, nullptr,
+        saved_of<Wide<T>>(net_, call_.saved, index), nullptr, false};
     if (projects_) tensors.units = units_ + d * net_.B * H;
     if constexpr (Cell::kHasCellState) {
       tensors.c = state<Wide<T>>(call_.final[1], d, H);
-      tensors.checkpoints = slice<T>(call_.checkpoints, index * number_of_checkpoints(net_), net_.B * H);
+      tensors.checkpoints = slice<Wide<T>>(call_.checkpoints, index * number_of_checkpoints(net_), net_.B * H);
     }
     scan_forward(order, tensors, projection, part, parts, failure_, team_);
   }

@@ -11,14 +11,15 @@ namespace elman::ELMAN_TARGET {
 
 // What one direction of one layer reads and writes on its way forward.
 template <class T> struct ForwardTensors {
-  StepTensor x, h;              // (T, B, I) and (T, B, P)
-  const T* initial;             // (B, P): h before the first step; null: zeros
-  const T* fresh[kMostStates];  // (P,) and (H,): what resets start from; null: zeros
+  StepTensor x, h;         // (T, B, I) and (T, B, P)
+  const T* initial;        // (B, P): h before the first step; null: zeros
+  const T* fresh;          // (P,): the h that resets start from; null: zeros
+  const Wide<T>* fresh_c;  // (H,) likewise
   Wide<T>* c;        // (B, H): c before the first step, and after each sequence's last; null where the cell has none
   T* units;          // (B, H): the units' output before its projection; null where nothing is projected
-  StepTensor saved;  // (T, B, K·H); data null: not saved
-  T* checkpoints;    // (number of checkpoints, B, H); null: not saved
-  bool recomputes;   // h is there already; only c and what is saved are needed
+  StepTensor saved;  // (T, B, K·H), Wide<T>; data null: not saved
+  Wide<T>* checkpoints;  // (number of checkpoints, B, H); null: not saved
+  bool recomputes;       // h is there already; only c and what is saved are needed
 };
 
 template <class T, class Cell> struct CellEpilogue {  // one step of the cell
@@ -29,7 +30,7 @@ template <class T, class Cell> struct CellEpilogue {  // one step of the cell
   const T* const* previous;  // h before the step
   StepRows<T> h;             // after it; nowhere: not needed
   Wide<T>* c;                // (rows, H): before the step, and after it
-  StepRows<T> saved;         // (K, H) of each row; nowhere: not saved
+  StepRows<Wide<T>> saved;   // (K, H) of each row; nowhere: not saved
   ELMAN_INLINE Vec<T> init(long row, long group, int g) const {
     return g == Cell::kSplitGate ? load(weights.split_bias(group)) : projected(row, group, g);
   }
@@ -72,13 +73,14 @@ template <class T, class Cell> void scan_forward(const StepOrder& order, const F
       const StepRows<T> h = order.template rows_of<T>(tensors.h, s);
       if (c && order.net.resets.data)
         for (long r = 0; r < n; ++r)
-          if (order.resets(s, r)) copy_columns(c + r * H, tensors.fresh[1], 1, H, from, to);
+          if (order.resets(s, r)) copy_columns(c + r * H, tensors.fresh_c, 1, H, from, to);
       if (tensors.checkpoints && is_checkpoint(order.net, s)) {
         const long at = checkpoint_at(order.net, s) * order.net.B + order.first;
         copy_columns(tensors.checkpoints + at * H, c, B, H, from, to);
       }
-      order.template gather_previous<T>(tensors.h, s, tensors.initial, tensors.fresh[0], P, zeros, previous.rows);
-      CellEpilogue<T, Cell> cell{weights, z, stride, previous.rows, {}, c, order.template rows_of<T>(tensors.saved, s)};
+      order.template gather_previous<T>(tensors.h, s, tensors.initial, tensors.fresh, P, zeros, previous.rows);
+      CellEpilogue<T, Cell> cell{
+          weights, z, stride, previous.rows, {}, c, order.template rows_of<Wide<T>>(tensors.saved, s)};
       if (projects) cell.h = {tensors.units + order.first * H, H};
       else if (!tensors.recomputes) cell.h = h;
       product<Factor<T>, Cell::kGates>(n, previous.first(n), P, weights.w_hh(from), from, to, cell, s % 2);

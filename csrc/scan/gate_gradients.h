@@ -10,13 +10,14 @@ namespace elman::ELMAN_TARGET {
 // The gate gradients of a chunk, a row for each of its steps of each sequence, half by half; and those of the chunk
 // before: at a chunk's first position those of the last one there are read.
 template <class T, class Cell> struct GateGradients {
-  static constexpr long kLine = 64 / static_cast<long>(sizeof(T));        // numbers in a cache line
+  using Kept = Factor<T>;                                                 // as they are multiplied
+  static constexpr long kLine = 64 / static_cast<long>(sizeof(Kept));     // numbers in a cache line
   static constexpr int kRecurrent = Cell::kGateGradients - Cell::kGates;  // the first of the recurrent parts
 
   const long H, capacity, positions;  // rows of a chunk, and its steps
   const long stride, h_stride;        // from one row to the next
-  const Buffer<T> gates;              // (2, capacity, kGateGradients·H)
-  const Buffer<T> h;                  // (capacity, P): of h, where the units' output is projected
+  const Buffer<Kept> gates;           // (2, capacity, kGateGradients·H)
+  const Buffer<Kept> h;               // (capacity, P): of h, where the units' output is projected
 
   GateGradients(const Network& net, long positions, bool projects)
       : H(net.H), capacity(positions * net.B), positions(positions), stride(spread(Cell::kGateGradients * H)),
@@ -26,11 +27,11 @@ template <class T, class Cell> struct GateGradients {
   static long spread(long width) { return (ceil_div(width, kLine) | 1) * kLine; }
 
   // Of a part's sequences at a position of a chunk, before which all sequences have `before` rows there.
-  SplitRows<T> rows(const StepOrder& part, long chunk, long before) const {
-    return rows_by_half<T>(gates + chunk % 2 * capacity * stride, stride, positions, part, before);
+  SplitRows<Kept> rows(const StepOrder& part, long chunk, long before) const {
+    return rows_by_half<Kept>(gates + chunk % 2 * capacity * stride, stride, positions, part, before);
   }
-  SplitRows<T> h_rows(const StepOrder& part, long before) const {
-    return rows_by_half<T>(h, h_stride, positions, part, before);
+  SplitRows<Kept> h_rows(const StepOrder& part, long before) const {
+    return rows_by_half<Kept>(h, h_stride, positions, part, before);
   }
 };
 
@@ -51,14 +52,17 @@ template <class T> struct IncomingGradient {  // what comes to h from outside, f
   }
 };
 
+// The state before a step that backward() reads: c, which a call holds in its wide form, or h.
+template <class T, class Cell> using PreviousState = std::conditional_t<Cell::kHasCellState, Wide<T>, T>;
+
 // From the gradient of the states, through the cell, to the gradients of the gates.
 template <class T, class Cell> struct CellGradientEpilogue : IncomingGradient<T> {
   static constexpr int K = Cell::kSaved, N = Cell::kGateGradients;
-  const StepRows<const T> h, saved;    // the new h; (K, H)
-  const StepRows<const T> grad_saved;  // what comes to it; nowhere: zeros
-  const T* const* previous;            // the state before the step; null where the cell does not read it
-  T* carry;                            // (rows, H); null likewise
-  const SplitRows<T> gates;            // N·H each
+  const StepRows<const T> h;                        // the new h
+  const StepRows<const Wide<T>> saved, grad_saved;  // (K, H); what comes to it, nowhere: zeros
+  const PreviousState<T, Cell>* const* previous;    // before the step; null where the cell does not read it
+  Wide<T>* carry;                                   // (rows, H); null likewise
+  const SplitRows<typename GateGradients<T, Cell>::Kept> gates;  // N·H each
   long H;
   ELMAN_INLINE void prefetch(long row, long group) const {
     if constexpr (Cell::kBackwardReadsH) __builtin_prefetch(h[row] + group * kLanes<T>);
@@ -89,8 +93,8 @@ template <class T, class Cell> struct CellGradientEpilogue : IncomingGradient<T>
 };
 
 // The gradient of h itself: where a projection lies between it and the cell, and of initial states.
-template <class T> struct StateGradientEpilogue : IncomingGradient<T> {
-  const SplitRows<T> to;
+template <class T, class To> struct StateGradientEpilogue : IncomingGradient<T> {
+  const SplitRows<To> to;
   ELMAN_INLINE void finish(long row, long group, const Vec<T>* grad) const {
     store_within(to[row], group * kLanes<T>, this->width, grad[0]);
   }

@@ -32,23 +32,30 @@ template <class T> SplitRows<T> rows_by_half(T* all, long stride, long positions
   return {all + first * stride, all + others * stride, max(0, middle - part.first), stride};
 }
 
-// The sum of a weight's gradient over one half: the first half's is the gradient itself, to which the second's is
-// added.
+// The sum of a weight's gradient over one half: the first half's is the gradient itself, unless that is rounded from
+// it.
 template <class T> class SumOfHalf {
  public:
-  SumOfHalf(void* gradient, long size, bool second)
-      : gradient_(static_cast<T*>(gradient)), size_(size), own_(second && gradient ? size : 0) {}
+  using Sum = Wide<T>;
+  SumOfHalf(void* gradient, long size, bool apart)
+      : gradient_(static_cast<T*>(gradient)), size_(size), own_(apart && gradient ? size : 0) {}
   bool ok() const { return own_.ok(); }
-  T* data() const { return own_ ? static_cast<T*>(own_) : gradient_; }
-  void add(long i, long parts) const {  // the i-th of `parts` tasks, of a second half's
-    const long groups = panels<T>(size_);
-    if (own_) add_columns<T>(gradient_, own_, size_, groups * i / parts, groups * (i + 1) / parts);
+  Sum* data() const {
+    if constexpr (!kHalved<T>)
+      if (!own_) return gradient_;
+    return own_;
+  }
+  // The i-th of `parts` tasks, of the first half's: the gradient is both sums. Null: there is no second half.
+  void finish(const SumOfHalf* second, long i, long parts) const {
+    const long groups = panels<T>(size_), from = groups * i / parts, to = groups * (i + 1) / parts;
+    if (second && second->own_) add_columns<Sum>(data(), second->own_, size_, from, to);
+    if (kHalved<T> && gradient_) copy_columns<T, Sum>(gradient_, own_, 1, size_, from, to);
   }
 
  private:
   T* const gradient_;
   const long size_;
-  const Buffer<T> own_;
+  const Buffer<Sum> own_;
 };
 
 // How a direction goes back through its chunks of so many positions. It has scan(chunk, begin, end, part of the

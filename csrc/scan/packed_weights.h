@@ -14,7 +14,7 @@ template <class T, class Weights> struct ProjectionEpilogue {
     constexpr int G = Weights::G;
     for (int g = 0; g < G; ++g) store(z + row * stride + (group * G + g) * kLanes<T>, unit[g]);
   }
-  ELMAN_INLINE bool place(long row, long, long group, long groups, SumsInPlace<Factor<T>>& sums) const {
+  ELMAN_INLINE bool place(long row, long, long group, long groups, SumsInPlace<Wide<T>>& sums) const {
     constexpr int G = Weights::G;
     sums.apart = stride, sums.adds = false;
     for (long i = 0; i < groups * G; ++i)

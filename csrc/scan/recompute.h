@@ -12,14 +12,14 @@ template <class T> struct BackwardTensors {
   const Gradients& gradients;
   long I;                         // of this layer
   StepTensor x, h;                // (T, B, I) and (T, B, P)
-  StepTensor saved;               // (T, B, K·H); data null: steps are run again
+  StepTensor saved;               // (T, B, K·H), Wide<T>; data null: steps are run again
   StepTensor grad_h, grad_saved;  // as h and saved; data null: zeros
   StepTensor grad_x;              // as x, written; data null: not needed
   StepTensor grad_gates;          // (T, B, G·H) or wider, written; data null: not needed
   bool accumulates;               // grad_x is added to what it holds
-  const T* checkpoints;           // (number of checkpoints, B, H): c; null where nothing is run again, or there is no c
-  const T* initial[kMostStates];  // (B, P) and (B, H); null: zeros
-  const T* fresh[kMostStates];    // (P,) and (H,), what resets start from; null: zeros
+  const Wide<T>* checkpoints;     // (number of checkpoints, B, H): c; null where nothing is run again, or there is no c
+  const T *initial, *fresh;       // of h, (B, P), and (P,): what resets start from; null: zeros
+  const Wide<T>*initial_c, *fresh_c;  // (B, H) and (H,)
   // As the states; null: zeros, or not needed.
   const T* grad_final[kMostStates];
   T *grad_initial[kMostStates], *grad_fresh[kMostStates];
@@ -40,7 +40,7 @@ template <class T, class Cell> class Recompute {
   }
 
   // c before position s of the forward pass, (B, H).
-  const T* checkpoint(long s) const { return tensors_.checkpoints + checkpoint_at(net_, s) * net_.B * net_.H; }
+  const Wide<T>* checkpoint(long s) const { return tensors_.checkpoints + checkpoint_at(net_, s) * net_.B * net_.H; }
 
   // Where lies what was saved of positions begin..end-1, counted from the end: with all the rest, or here.
   StepTensor saved(long begin, long end) const {
@@ -55,8 +55,8 @@ template <class T, class Cell> class Recompute {
     const long H = net_.H, groups = weights_.end, from = groups * part / parts, to = groups * (part + 1) / parts;
     if constexpr (Cell::kHasCellState)
       copy_columns(c_ + mine.first * H, checkpoint(net_.T - end) + mine.first * H, mine.count(), H, from, to);
-    const ForwardTensors<T> tensors{tensors_.x, tensors_.h, tensors_.initial[0], {tensors_.fresh[0], tensors_.fresh[1]},
-        c_, nullptr, saved(begin, end), nullptr, true};
+    const ForwardTensors<T> tensors{tensors_.x, tensors_.h, tensors_.initial, tensors_.fresh, tensors_.fresh_c, c_,
+        nullptr, saved(begin, end), nullptr, true};
     InputProjection projection(forward, weights_, tensors_.x, net_.T - end, net_.T - begin, from, to, false);
     scan_forward(forward, tensors, projection, part, parts, failure, team);
   }
@@ -65,7 +65,7 @@ template <class T, class Cell> class Recompute {
   const Network& net_;
   const BackwardTensors<T>& tensors_;
   const PackedWeights<T, Cell> weights_;
-  const Buffer<T> saved_, c_;  // (capacity, K·H); (B, H)
+  const Buffer<Wide<T>> saved_, c_;  // (capacity, K·H); (B, H)
 };
 
 }  // namespace elman::ELMAN_TARGET

@@ -17,18 +17,21 @@ inline long rows_of_task(long rows) { return min(kRowsOfTask, ceil_div(rows, 32)
 inline long tasks_of_rows(long rows) { return ceil_div(rows, rows_of_task(rows)); }
 template <class T> long tasks_of_columns(long columns) { return ceil_div(panels<T>(columns), kPanelsOfTask); }
 
+// T: what the gate gradients are kept and multiplied as; sums are Wide<T>.
 template <class T> struct GateGradientRows {
+  using Sum = Wide<T>;
   const T* first;
   long rows, stride;  // from one to the next
   GateGradientRows from_column(long column) const { return {first + column, rows, stride}; }
 
   // The i-th task: rows times packed weights (width, columns), to the rows `to` or added to them. False: out of memory.
-  bool multiply(long i, long width, const T* w, T* const* to, long columns, bool add) const {
+  template <class To>
+  bool multiply(long i, long width, const Sum* w, const Buffer<To*>& to, long columns, bool add) const {
     const long from = i * rows_of_task(rows), last = min(rows, from + rows_of_task(rows));
     const Buffer<const T*> gates(last - from);
     if (!gates.ok()) return false;
     for (long m = from; m < last; ++m) gates[m - from] = first + m * stride;
-    const StoreEpilogue<T, T* const*> store{to + from, columns, add};
+    const StoreEpilogue<To, To* const*> store{to + from, columns, add};
     product<T, 1>(last - from, Rows<T>{gates}, width, w, 0, panels<T>(columns), store);
     return true;
   }
@@ -37,7 +40,7 @@ template <class T> struct GateGradientRows {
   // add(block, first column, panels, packed, whether to add) takes each block of rows. False: out of memory.
   template <class Pack, class Add> bool sum(long i, long columns, bool adds, Pack pack, Add add) const {
     const long begin = i * kPanelsOfTask, end = min(panels<T>(columns), begin + kPanelsOfTask);
-    const Buffer<T> packed((end - begin) * kLanes<T> * min(rows, kRowsSummed));
+    const Buffer<Sum> packed((end - begin) * kLanes<T> * depth<T>(min(rows, kRowsSummed)));
     if (!packed.ok()) return false;
     for (long from = 0; from < rows; from += kRowsSummed) {
       const GateGradientRows block{first + from * stride, min(kRowsSummed, rows - from), stride};
@@ -48,13 +51,24 @@ template <class T> struct GateGradientRows {
   }
   // (width, columns) = or += the transpose of the rows times what was packed, from a column on.
   void multiply_transposed(
-      long width, const T* packed, long groups, void* gradient, long columns, long column, bool add) const {
-    const StoreEpilogue<T, StepRows<T>> store{{static_cast<T*>(gradient) + column, columns}, columns - column, add};
-    product<T, 1>(width, Columns<T>{first, stride}, rows, packed, 0, groups, store);
+      long width, const Sum* packed, long groups, Sum* gradient, long columns, long column, bool add) const {
+    const auto multiply = [&](const auto& a, long from, long count, long K) {
+      const StepRows<Sum> to{gradient + from * columns + column, columns};
+      product<T, 1>(count, a, K, packed, 0, groups, StoreEpilogue<Sum, StepRows<Sum>>{to, columns - column, add});
+    };
+    if constexpr (!kPairs<T>) {
+      multiply(Columns<T>{first, stride}, 0, width, rows);
+    } else {
+      alignas(64) float pairs[kRowsSummed / 2 * W];  // of a few columns at a time, in the first-level cache
+      for (long from = 0; from < width; from += W) {
+        pack_panel<T>(rows, [&](long k) { return load_within(first + k * stride, from, width); }, pairs);
+        multiply(PairedColumns{pairs, W}, from, min(W, width - from), 2 * depth<T>(rows));
+      }
+    }
   }
 
   // sums[0] ... sums[width - 1] = or += the rows.
-  void sum_up(long width, T* sums, bool adds) const {
+  void sum_up(long width, Sum* sums, bool adds) const {
     constexpr long kTogether = 8;  // panels, in registers
     long j = 0;
     for (; j + kTogether * W <= width; j += kTogether * W) sum_panels<kTogether>(j, j + kTogether * W, sums, adds);
@@ -63,7 +77,7 @@ template <class T> struct GateGradientRows {
 
  private:
   static constexpr long W = kLanes<T>;
-  template <long kPanels> void sum_panels(long column, long width, T* sums, bool adds) const {
+  template <long kPanels> void sum_panels(long column, long width, Sum* sums, bool adds) const {
     for (long from = 0; from < rows; from += kRowsSummed) {
       Vec<T> part[kPanels] = {};
       for (long m = from; m < min(rows, from + kRowsSummed); ++m)

@@ -35,7 +35,7 @@ class Saved(NamedTuple):
 
     Attributes:
         hidden: the lower layers' outputs, (L-1, rows, D·H), with a projection P for H. For padded sequences only the valid steps.
-        steps: the values that the cell saves at each step, (L·D, rows, K, H).
+        steps: the values that the cell saves at each step, (L·D, rows, K, H); in bfloat16 these are float32, and so are checkpoints.
         checkpoints: with ``recompute``, instead of ``steps``: the cell state at intervals, (L·D, checkpoints, B, H).
     """
 
@@ -127,8 +127,6 @@ def backward(
     Returns:
         The gradients in the order of ``needs_grad``, None where not made.
     """
-    if x.dtype is torch.bfloat16:
-        return _backward_widened(stack, x, states, params, spans, batch_first, grad_output, grad_finals, needs_grad)
     gradients: Sequence[Tensor | None]
     try:
         gradients = _native.backward(
@@ -251,27 +249,3 @@ def check_operands(
             raise RuntimeError(
                 f"expected all tensors on {x.device}, where x is, got one on {t.device}: was x changed after the forward pass?"
             )
-
-
-def _backward_widened(
-    stack: Stack,
-    x: Tensor,
-    states: States,
-    params: tuple[Tensor, ...],
-    spans: Spans,
-    batch_first: bool,
-    grad_output: Tensor | None,
-    grad_finals: tuple[Tensor | None, ...],
-    needs_grad: tuple[bool, ...],
-) -> Sequence[Tensor | None]:
-    """The gradients of a run in bfloat16: the network runs once more, and back, in float32, and what comes of it is rounded."""
-    check_operands(x, states, params, spans, grad_output, grad_finals)
-    x, params = x.float(), tuple([p.float() for p in params])
-    states = None if states is None else tuple([state.float() for state in states])
-    spans = spans.replaced(fresh=None if spans.fresh is None else tuple([state.float() for state in spans.fresh]))
-    grad_output = None if grad_output is None else grad_output.float()
-    grad_finals = tuple([None if d is None else d.float() for d in grad_finals])
-    pad = stack.members > 0  # which may have lengths of their own
-    output, _, saved = forward(stack, x, states, params, spans, batch_first, save=True, pad_saved=pad)
-    gradients = backward(stack, x, states, params, spans, batch_first, output, saved, grad_output, grad_finals, needs_grad, pad_saved=pad)
-    return [None if gradient is None else gradient.bfloat16() for gradient in gradients]

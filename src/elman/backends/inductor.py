@@ -137,7 +137,7 @@ def _teach(operator: OpOverload, module: str, x: Callable[..., Any], gives_none:
         if (
             writes_python
             and x(*given).get_device().type == "cpu"
-            and x(*given).get_dtype() in (torch.float32, torch.float64)
+            and x(*given).get_dtype() in kernels.NUMBERS
             and (not gives_none or all(use is not None and list(use.get_size()) != [0] for use in uses))  # none is asked for
         ):
             results[0].inputs[0].is_direct = True

@@ -36,7 +36,7 @@ if forced := os.environ.get("ELMAN_ISA"):
         raise ValueError(f"ELMAN_ISA is {forced!r}, but there is {error}; set it to one of these, or unset it for the best") from None
 
 # How the kernels number number types (csrc/kernels.h).
-NUMBERS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}  # the last forward only
+NUMBERS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 PLAIN = frozenset((Tensor, Parameter))  # a subclass may mean anything by its operations
 # By name the cells that have kernels: how many gates and states they have, and how many numbers of each unit and step they save.
 CELLS: dict[str, tuple[int, int, int]] = _native.cells() if _missing is None else {}

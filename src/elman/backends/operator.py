@@ -219,25 +219,26 @@ def _new_saved(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | 
     if of_device is not call:
         saved: Saved = of_device.new_saved(stack, x, rows)
         return saved
-    if x.dtype is torch.bfloat16 or not kernels.available():
+    if not kernels.available():
         return NOTHING_SAVED
     directions, gates = stack.num_layers * stack.num_directions, len(stack.cell.gates)
     hidden = x.new_empty((stack.num_layers - 1, rows, stack.output_size)) if stack.num_layers > 1 else None
     _, states, numbers = kernels.CELLS[stack.cell.name]
     if numbers == 0 or (stack.recompute and states == 1):  # what runs again starts from the outputs, which are there
         return Saved(hidden, None, None)
+    dtype = torch.promote_types(x.dtype, torch.float32)  # what it is computed in
     if not stack.recompute:
-        return Saved(hidden, x.new_empty((directions, rows, numbers, stack.hidden_size)), None)
+        return Saved(hidden, x.new_empty((directions, rows, numbers, stack.hidden_size), dtype=dtype), None)
     # A checkpoint before each chunk of the backward pass (csrc/kernels.h).
     larger: Callable[[int | torch.SymInt, int | torch.SymInt], int | torch.SymInt] = torch.sym_max
     smaller: Callable[[int | torch.SymInt, int | torch.SymInt], int | torch.SymInt] = torch.sym_min
-    step = larger(1, gates * stack.hidden_size * x.element_size() * batch)  # bytes
+    step = larger(1, gates * stack.hidden_size * dtype.itemsize * batch)  # bytes
     most = larger(1, 8 * 1024 * 1024 // step)
-    if not stack.bidirectional and 2 * gates * stack.hidden_size**2 * x.element_size() <= 1024 * 1024:
+    if not stack.bidirectional and 2 * gates * stack.hidden_size**2 * dtype.itemsize <= 1024 * 1024:
         most = smaller(most, larger(2 * 1024 * 1024 // step, larger(512 // larger(1, batch), 8)))
     chunks = (steps + most - 1) // most
     chunk = (steps + chunks - 1) // chunks
-    return Saved(hidden, None, x.new_empty((directions, (steps + chunk - 1) // chunk, batch, stack.hidden_size)))
+    return Saved(hidden, None, x.new_empty((directions, (steps + chunk - 1) // chunk, batch, stack.hidden_size), dtype=dtype))
 
 
 def _scan_fake(

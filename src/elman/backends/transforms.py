@@ -122,15 +122,15 @@ class Gradient(torch.autograd.Function):
         o = Operands.of(form, flat)
         output, hidden, steps, grad_output, *grad_finals = flat[form.count :]
         stack = replace(form.stack, recompute=False) if form.stack.recompute else form.stack
+        rows = 1 + stack.lead
+        saved = Saved(None if hidden is None else hidden.flatten(rows, -2), None if steps is None else steps.flatten(rows, -3), None)
         # It was not told to save, or keeps too little: it runs again. A program does so by itself.
-        if output is None and form.program is None and o.x.dtype is not torch.bfloat16:
-            output, hidden, steps = Run.forward(replace(form, stack=stack, save=True), *flat[: form.count])[-3:]
+        if output is None and form.program is None:
+            output, _, saved = _kernels(form, o.x).forward(stack, *o.of_call(form), form.batch_first, save=True, pad_saved=True)
         ours = 1 + form.starts
         needs = form.needs_grad
         if form.examples:
             needs = (*needs[:ours], *([False] * len(needs[ours:])), True)
-        rows = 1 + stack.lead
-        saved = Saved(None if hidden is None else hidden.flatten(rows, -2), None if steps is None else steps.flatten(rows, -3), None)
         gradients = _kernels(form, o.x).backward(
             stack,
             *o.of_call(form),
@@ -145,6 +145,7 @@ class Gradient(torch.autograd.Function):
         if not form.examples:
             return tuple(gradients)
         gates = _with_steps(form, o.x, cast("Tensor", gradients[-1]))
+        hidden = None if saved.hidden is None else _with_steps(form, o.x, saved.hidden)
         return *gradients[:-1][:ours], *([None] * form.freshes), *example_gradients(form, o, output, hidden, gates)
 
     @staticmethod
