@@ -75,6 +75,8 @@ struct Arena {
 };
 thread_local Arena arena;
 
+std::atomic<bool> pairs_allowed{true};
+
 }  // namespace
 
 void* allocate(std::size_t bytes) {
@@ -108,7 +110,6 @@ const Target& choose_target(const std::string& name) {
   throw std::invalid_argument("no instruction set '" + name + "' here: this processor and this build offer " + names);
 }
 
-std::atomic<bool> pairs_allowed{true};
 bool allows_pairs() { return pairs_allowed; }
 void allow_pairs(bool allowed) { pairs_allowed = allowed; }
 

@@ -32,6 +32,16 @@ def native_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
+def instruction_set(isa: str) -> Iterator[None]:
+    before = kernels.isa()
+    kernels._native.use(isa)
+    try:
+        yield
+    finally:
+        kernels._native.use(before)
+
+
+@contextmanager
 def threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -132,6 +132,11 @@ def kind_of(name: str, number: int) -> str:
     return KINDS[0 if number == BFLOAT16 and name.removesuffix(" padding") in WIDE else number]
 
 
+def size_of(name: str, number: int) -> int:
+    """How many bytes an element of it has."""
+    return np.dtype(kind_of(name, number)).itemsize
+
+
 def chunk_steps(cell: int, size: int, hidden: int, batch: int, directions: int, steps: int) -> int:
     """How many steps the backward pass takes at once (csrc/kernels.h), of numbers of so many bytes."""
     gates, is_split = GATES[cell], CELLS[cell] == "gru"

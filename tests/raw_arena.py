@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from raw import Places, kind_of
+from raw import Places, size_of
 
 
 class Arena:
@@ -45,7 +45,7 @@ class Arena:
         """Which bytes belong to these elements."""
         mask = np.zeros(len(self.bytes), bool)
         for name, addresses in places.items():
-            for byte in range(np.dtype(kind_of(name, number)).itemsize):
+            for byte in range(size_of(name, number)):
                 mask[addresses - self.base + byte] = True
         return mask
 

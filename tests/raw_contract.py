@@ -24,6 +24,7 @@ from raw import (
     dense,
     kind_of,
     shapes,
+    size_of,
 )
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class _Operands:
             self._place(name, View.dense(view.at, shape, view.kind), write, touched)
 
     def _place(self, name: str, view: View, write: bool, touched: tuple[Any, ...]) -> None:
-        size, shape = np.dtype(kind_of(name, self.number)).itemsize, view.shape
+        size, shape = size_of(name, self.number), view.shape
         end = view.at + (sum((n - 1) * stride for n, stride in zip(shape, view.strides, strict=True)) + 1) * size
         if view.at == 0:
             self.illegal.append(f"{name} is null")
@@ -112,7 +113,7 @@ class _Operands:
             raise IllegalError("; ".join(self.illegal))
         if self.unknowable:
             raise UnknowableError(", ".join(self.unknowable))
-        count = sum(places.size * np.dtype(kind_of(name, self.number)).itemsize for name, places in self.written.items())
+        count = sum(places.size * size_of(name, self.number) for name, places in self.written.items())
         written = self.arena.mask(self.written, self.number)
         if written.sum() != count:
             raise IllegalError("written elements overlap")

@@ -22,7 +22,7 @@ import oracle
 from cases import Case, allow, as_layers, build, evaluate, expect, selection
 from elman.backends import kernels
 from kinds import GRU, RELU, TANH, Kind, as_hx, as_states, every_kind
-from native import native_alone, on_every_isa, required, threads
+from native import instruction_set, native_alone, on_every_isa, required, threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,14 +37,13 @@ LEAST = 2.0**-126  # below the smallest normal number, products may count as zer
 @pytest.fixture(params=[*(kernels.isas() if kernels.available() else ()), "avx512 without products of pairs"])
 def every_isa(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each instruction set in turn, and AVX-512 as it is on processors without AVX-512 BF16."""
-    isa, before = request.param.split()[0], kernels.isa()
+    isa = request.param.split()[0]
     if isa not in kernels.isas():
-        pytest.skip(f"no {isa} here")
-    kernels._native.use(isa)
-    kernels._native.allow_pairs(isa == request.param)
-    yield
-    kernels._native.allow_pairs(True)
-    kernels._native.use(before)
+        pytest.skip(f"{isa} is not offered by this processor and this build")
+    with instruction_set(isa):
+        kernels._native.allow_pairs(isa == request.param)
+        yield
+        kernels._native.allow_pairs(True)
 
 
 @pytest.fixture(autouse=True)

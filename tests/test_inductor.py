@@ -87,7 +87,10 @@ def test_operands_of_any_kind_give_the_eager_bits(form: str) -> None:
     if form == "counts":
         spans = {"lengths": torch.tensor([5, 9, 2, 9])[::2]}
     x.requires_grad_()
-    _assert_same(_evaluated(torch.compile(gru, fullgraph=True), gru, x, **spans), _evaluated(gru, gru, x, **spans))
+    got, codes = run_and_get_code(lambda: _evaluated(torch.compile(gru, fullgraph=True), gru, x, **spans))
+    _assert_same(got, _evaluated(gru, gru, x, **spans))
+    assert "= elman_scan(" in "".join(codes)
+    assert "= elman_scan_backward(" in "".join(codes)
 
 
 @pytest.mark.parametrize("marked", [False, True], ids=["by itself", "mark_dynamic"])

@@ -72,6 +72,15 @@ def test_a_layer_keeps_its_outputs_and_what_its_cell_needs_and_no_more(kind: Kin
 
 
 @pytest.mark.usefixtures("native")
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "run again"])
+@pytest.mark.parametrize(("kind", "kept"), [(TANH, 0), (GRU, 4), (LSTM, 5)], ids=str)
+def test_in_bfloat16_outputs_take_two_bytes_and_what_the_cell_needs_four(kind: Kind, kept: int, recompute: bool) -> None:
+    rnn, x = kind.build(elman, I, H, dtype=torch.bfloat16, recompute=recompute), torch.randn(T, B, I).bfloat16()
+    expected = 2 if recompute else 2 + 4 * kept
+    assert abs(_saved(lambda: rnn(x)[0]) / (T * B * H) - expected) <= 0.4
+
+
+@pytest.mark.usefixtures("native")
 def test_each_layer_and_direction_keeps_as_much() -> None:
     rnn, x = elman.RNN(I, H, 2, bidirectional=True), torch.randn(T, B, I)
     assert _saved(lambda: rnn(x)[0]) / (4 * 4 * T * B * H) <= 1.1

@@ -20,7 +20,7 @@ import random_cells
 from elman.backends import kernels
 from elman.backends.native import NativeBackend
 from elman.backends.reference import ReferenceBackend
-from native import required, threads
+from native import instruction_set, required, threads
 from program_runs import Call, Options, distance
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def test_any_cell_has_the_references_numbers_and_the_same_bits_however_it_is_run
     """Whatever it declares, whatever its step does, whatever a call has, on any instruction set."""
     rng = random.Random(seed)
     cell, options = random_cells.drawn(rng), Options.drawn(rng)
-    before = kernels.isa()
-    kernels._native.use(rng.choice(kernels.isas()))
-    try:
+    with instruction_set(rng.choice(kernels.isas())):
         call = Call.of(cell, options, seed=seed)
         found = _both(call)
         with threads(rng.choice([1, 2])):
@@ -107,8 +105,6 @@ def test_any_cell_has_the_references_numbers_and_the_same_bits_however_it_is_run
             again = _bits(replace(call, stack=replace(call.stack, recompute=not options.recompute)))
         with torch.no_grad():
             inferred = call.run(NATIVE)
-    finally:
-        kernels._native.use(before)
     assert max(found) < 1e-12
     assert all(map(torch.equal, bits, again))
     assert all(map(torch.equal, inferred, bits[: len(inferred)]))

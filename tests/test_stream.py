@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,24 +14,10 @@ from torch import nn
 import elman
 from elman.backends import kernels
 from kinds import GRU, LSTM, TANH, Kind, as_hx, every_kind, projected
-from native import initial_states, required, tensors_asked
+from native import initial_states, instruction_set, required, tensors_asked
 from streams import VIEWS, assert_same_state, every_view, follow, tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
 ISAS = kernels.isas() if kernels.available() else ()
-
-
-@contextmanager
-def instruction_set(isa: str) -> Iterator[None]:
-    before = kernels.isa()
-    kernels._native.use(isa)
-    try:
-        yield
-    finally:
-        kernels._native.use(before)
 
 
 @required
