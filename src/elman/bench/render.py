@@ -266,13 +266,7 @@ def _race_notes(report: Report) -> Iterator[str]:
     yield _("T steps, B batch, I input features, H hidden units.")
     if any(_behind(row) for row in report.rows):
         yield _("{mark}: Elman is not the fastest here.", mark=BEHIND)
-    yield _(
-        "{machine}, {cores} cores; threads of each library: {threads}. {system}.",
-        machine=_machine(machine),
-        cores=machine.cores,
-        threads=report.threads,
-        system=machine.system,
-    )
+    yield machine_text(machine, report.threads)
     yield versions_text(machine)
     for backend in dict.fromkeys(row.backend for row in report.rows):
         yield _("Elman ran on {backend}.", backend=translated(backend))
@@ -316,6 +310,17 @@ def ratio_text(value: float) -> str:
 
 def _machine(machine: Machine) -> str:
     return f"{machine.cpu}, {machine.isa}"
+
+
+def machine_text(machine: Machine, threads: int) -> str:
+    """A line on the machine and how much of it each library used."""
+    return _(
+        "{machine}, {cores} cores; threads of each library: {threads}. {system}.",
+        machine=_machine(machine),
+        cores=machine.cores,
+        threads=threads,
+        system=machine.system,
+    )
 
 
 def versions_text(machine: Machine | Card) -> str:

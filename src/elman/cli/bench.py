@@ -48,7 +48,7 @@ class Modes(str, Enum):
     both = "both"
 
 
-_WHAT, _HOW, _GPU, _OUTPUT = "What is measured", "How it is measured", "On a GPU", "Output"
+_WHAT, _HOW, _DTYPE, _OUTPUT = "What is measured", "How it is measured", "On a GPU, or in another dtype", "Output"
 LIBRARIES = "torch,jax,ort"
 KINDS = "rnn,gru,lstm"
 STDOUT = Path("-")
@@ -98,14 +98,22 @@ def bench(
         bool, typer.Option("--a-a", help="Compare Elman with itself in every row, not only in the first.", rich_help_panel=_HOW)
     ] = False,
     device: Annotated[
-        Device, typer.Option(help="cuda: compare with torch.nn on the GPU, timed by events.", rich_help_panel=_GPU)
+        Device, typer.Option(help="cuda: compare with torch.nn on the GPU, timed by events.", rich_help_panel=_DTYPE)
     ] = Device.cpu,
     dtype: Annotated[
         Dtype | None,
-        typer.Option(help="By default bfloat16, in which torch.nn in float16 takes part too.", show_default=False, rich_help_panel=_GPU),
+        typer.Option(
+            help="Compare with torch.nn in this dtype; the CPU takes bfloat16, beside it Elman in float32. On a GPU bfloat16 by default, "
+            "beside it torch.nn in float16.",
+            show_default=False,
+            rich_help_panel=_DTYPE,
+        ),
     ] = None,
     ragged: Annotated[
-        bool, typer.Option("--ragged", help="Sequences of different lengths, uniform in 1..T.", rich_help_panel=_GPU)
+        bool,
+        typer.Option(
+            "--ragged", help="With --device cuda or --dtype: sequences of different lengths, uniform in 1..T.", rich_help_panel=_DTYPE
+        ),
     ] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.", rich_help_panel=_OUTPUT)] = False,
     json_path: Annotated[
@@ -132,6 +140,8 @@ def bench(
 
     Example:  [bold]elman bench --cell gru --rows 4,8 --mode infer[/]
 
+    Example:  [bold]elman bench --dtype bfloat16 --threads 1[/]
+
     Example:  [bold]elman bench --device cuda --dtype float16[/]
     """
     from elman.bench.case import MODES
@@ -148,23 +158,25 @@ def bench(
         except OSError as error:
             raise ValueError(f"--json: cannot write {json_path}: {error.strerror}") from error
     modes = MODES if mode is Modes.both else (mode.value,)
-    if device is Device.cuda:
-        unfit = {
+    counts = thread_counts(threads) if threads else [usual_threads()]
+    race = Race(modes, counts, rounds or (5 if quick else 15), QUICK_BLOCK_S if quick else BLOCK_S, busy, as_markdown, json_path)
+    if device is Device.cuda or dtype is not None:
+        on_gpu, of_dtype = device is Device.cuda, dtype or Dtype.bfloat16
+        unfit: dict[str, object] = {
             "--grid sequences": grid is Grid.sequences,
             "--grid cells": grid is Grid.cells,
             "--against": against != LIBRARIES,
-            "--threads": threads,
-            "--busy": busy,
             "--chart": chart,
             "--compiled": compiled,
         }
-        _refuse("--device cuda", unfit)
-        race = Race(modes, [], rounds or (5 if quick else 15), 0.0, 0, as_markdown, json_path)
-        of_dtype = dtype or Dtype.bfloat16
-        usual = Grid.sizes if of_dtype is Dtype.float16 and not ragged else Grid.long
-        race.cuda(select(cell, (grid or usual).value, rows), of_dtype.value, ragged, a_a)
+        unfit |= {"--threads": threads, "--busy": busy} if on_gpu else {f"--threads {threads}": "," in threads}
+        _refuse("--device cuda" if on_gpu else f"--dtype {of_dtype.value}", unfit)
+        if not on_gpu and of_dtype is not Dtype.bfloat16:
+            raise ValueError(f"--dtype: on the CPU expected bfloat16 (without the option it is float32), got {of_dtype.value!r}")
+        is_long = on_gpu and (of_dtype is not Dtype.float16 or ragged)
+        race.in_dtype(select(cell, (grid or (Grid.long if is_long else Grid.sizes)).value, rows), device, of_dtype, ragged, a_a)
         return
-    _refuse("--device cpu", {"--dtype": dtype, "--ragged": ragged})
+    _refuse("--device cpu without --dtype", {"--ragged": ragged})
     of_cells = is_own(cell) or grid is Grid.cells
     if of_cells:
         other = f"--grid {grid.value}" if grid not in (None, Grid.cells) else ""
@@ -174,10 +186,8 @@ def bench(
     if compiled:
         unfit = {"--grid sequences": grid is Grid.sequences, "--against": against != LIBRARIES, "--chart": chart, "--a-a": a_a}
         _refuse("--compiled", {**unfit, f"--threads {threads}": "," in threads})
-    counts = thread_counts(threads) if threads else [usual_threads()]
     if chart is not None:
         _prepare_chart(chart, grid, counts)
-    race = Race(modes, counts, rounds or (5 if quick else 15), QUICK_BLOCK_S if quick else BLOCK_S, busy, as_markdown, json_path)
     if of_cells:
         race_cells(race, "" if cell == KINDS else cell, RIVALS if against == LIBRARIES else against)
     elif grid is Grid.sequences:
@@ -256,24 +266,34 @@ class Race:
             results,
         )
 
-    def cuda(self, cases: list[tuple[int, Case]], dtype: str, ragged: bool, always_again: bool) -> None:
-        """Elman and torch.nn on a GPU."""
+    def in_dtype(self, cases: list[tuple[int, Case]], where: Device, dtype: Dtype, ragged: bool, always_again: bool) -> None:
+        """Elman and torch.nn on a GPU, or on the CPU in another dtype than float32."""
         import torch
 
         from elman.bench import device
-        from elman.bench.device_race import DeviceRow, measure
-        from elman.bench.device_report import DeviceReport
+        from elman.bench.dtype_race import DtypeRow, measure
+        from elman.bench.dtype_report import DtypeReport
+        from elman.bench.machine import Machine, describe
+        from elman.bench.race import by_clock
 
-        device.require_cuda()
-        card, block_s, total = device.describe(), device.BLOCK_S, len(cases) * len(self.modes)
+        machine: device.Card | Machine
+        if where is Device.cuda:
+            device.require_cuda()
+            machine, threads, block_s, stopwatch = device.describe(), 0, device.BLOCK_S, device.by_events
+        else:
+            (threads,) = self.counts
+            torch.set_num_threads(threads)
+            machine, block_s, stopwatch = describe(("elman", "torch")), self.min_block_s, by_clock()
+        total = len(cases) * len(self.modes)
 
-        def results(rows: list[DeviceRow]) -> tuple[dict[str, Any], Page]:
-            complete = len(rows) == total
-            report = DeviceReport(card, dtype, ragged, torch.backends.cudnn.allow_tf32, self.rounds, block_s, tuple(rows), complete)
+        def results(rows: list[DtypeRow]) -> tuple[dict[str, Any], Page]:
+            facts = machine, threads, dtype.value, ragged, torch.backends.cudnn.allow_tf32, self.rounds, block_s
+            report = DtypeReport(*facts, tuple(rows), len(rows) == total)
             return report.to_dict(), report.page()
 
+        timed: dict[str, Any] = {"rounds": self.rounds, "min_block_s": block_s, "device": where.value, "stopwatch": stopwatch}
         self.run(
-            measure(cases, self.modes, dtype, rounds=self.rounds, min_block_s=block_s, ragged=ragged, always_again=always_again),
+            measure(cases, self.modes, dtype.value, ragged=ragged, always_again=always_again, **timed),
             lambda row, number: f"{number}/{total}  {row.case.cell} {row.case} {row.mode}: torch/elman {row.over_elman('torch'):.2f}",
             results,
         )

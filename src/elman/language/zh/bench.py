@@ -81,12 +81,13 @@ SENTENCES = {
     "vs {name}": "比 {name}",
     "error": "误差",
     "torch's": "torch 的",
-    "{dtype}. Medians of {rounds} interleaved rounds, in µs a call, timed by events on the GPU. ±: half the interquartile range, of the "
-    "library that varied most. vs: torch's time over Elman's, median of the rounds' ratios.": (
-        "{dtype}。数值为 {rounds} 轮交替测量的中位数，单位是每次调用的微秒数，用 CUDA 事件计时。±：波动最大者的半四分位距。"
-        "“比”：torch 的耗时除以 Elman 的耗时，取各轮比值的中位数。"
+    "{dtype}. Medians of {rounds} interleaved rounds, in µs a call. ±: half the interquartile range, of what varied most. vs: the other's "
+    "time over Elman's, median of the rounds' ratios.": (
+        "{dtype}。数值为 {rounds} 轮交替测量的中位数，单位是每次调用的微秒数。±：波动最大者的半四分位距。"
+        "“比”：对方的耗时除以 Elman 的耗时，取各轮比值的中位数。"
     ),
     "fp16: torch.nn in float16.": "fp16：float16 下的 torch.nn。",
+    "fp32: Elman in float32.": "fp32：float32 下的 Elman。",
     "step: Elman's µs a step. error: Elman's largest relative error, beside torch's; of the outputs, in training of the gradients.": (
         "每步：Elman 每个时间步的微秒数。误差：Elman 的最大相对误差，旁边是 torch 的；推理时看输出，训练时看梯度。"
     ),
@@ -94,6 +95,8 @@ SENTENCES = {
         "长度在 1..T 上均匀分布：Elman 使用 lengths=，torch 打包、运行、解包。"
     ),
     "torch.backends.cudnn.allow_tf32 is {allowed}.": "torch.backends.cudnn.allow_tf32 为 {allowed}。",
-    "{card}, compute capability {capability}, driver {driver}.": "{card}，计算能力 {capability}，驱动 {driver}。",
+    "{card}, compute capability {capability}, driver {driver}; timed by events on the GPU.": (
+        "{card}，计算能力 {capability}，驱动 {driver}；用 CUDA 事件计时。"
+    ),
     "unknown": "未知",
 }

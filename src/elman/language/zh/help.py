@@ -94,10 +94,15 @@ SENTENCES = {
         "sequences：长度、重置、trace 和流式推理，各与替代做法比较，只比 Elman 和 torch；cells：elman.zoo 的每种 cell。"
         "默认为 sizes，在 GPU 上用 bfloat16 或 float32 时默认为 long。"
     ),
-    "On a GPU": "在 GPU 上",
+    "On a GPU, or in another dtype": "在 GPU 上，或用其他 dtype",
     "cuda: compare with torch.nn on the GPU, timed by events.": "cuda：在 GPU 上与 torch.nn 比较，用 CUDA 事件计时。",
-    "By default bfloat16, in which torch.nn in float16 takes part too.": "默认 bfloat16，此时 float16 的 torch.nn 也参与比较。",
-    "Sequences of different lengths, uniform in 1..T.": "序列长度不等，在 1..T 上均匀分布。",
+    "Compare with torch.nn in this dtype; the CPU takes bfloat16, beside it Elman in float32. On a GPU bfloat16 by default, beside it "
+    "torch.nn in float16.": (
+        "用这种 dtype 与 torch.nn 比较；CPU 上为 bfloat16，同时测量 float32 的 Elman。GPU 上默认 bfloat16，同时测量 float16 的 torch.nn。"
+    ),
+    "With --device cuda or --dtype: sequences of different lengths, uniform in 1..T.": (
+        "与 --device cuda 或 --dtype 一起使用：序列长度不等，在 1..T 上均匀分布。"
+    ),
     "Only these rows of the grid: 4,8 or 2-5.": "只测其中几行，如 4,8 或 2-5。",
     "Inference, training or both.": "推理（infer）、训练（train）或两者都测（both）。",
     "Libraries to compare with; torch is always included. Of cells of your own or the zoo's: loop, compile, jax.": (

@@ -1,10 +1,10 @@
-"""The race on a GPU: Elman beside torch.nn in one dtype, accurate first, timed by events. All but the last tests do without a GPU."""
+"""The race in one dtype, on a GPU or the CPU: Elman beside torch.nn, accurate first. All but the last tests do without a GPU."""
 
 from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,20 +12,22 @@ from torch import nn
 from typer.testing import CliRunner
 
 import elman
-from elman.bench import device, device_race
+from elman.bench import device, dtype_race
 from elman.bench.agreement import WrongAnswerError
 from elman.bench.case import GRIDS, Case
 from elman.bench.device import Card, by_events
-from elman.bench.device_race import FLOAT16, DeviceRow, check, measure, network_of, relative_errors
-from elman.bench.device_report import DeviceReport
+from elman.bench.dtype_race import BESIDE, DtypeRow, check, measure, network_of, relative_errors
+from elman.bench.dtype_report import DtypeReport
 from elman.bench.measure import AGAIN
 from elman.bench.race import Timing
 from elman.cli.app import app
+from native import threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 CASE = Case("gru", steps=6, batch=3, input_size=4, hidden_size=8)
+FLOAT16, FLOAT32 = "torch float16", "elman float32"
 CARD = Card("Abacus GPU", "9.0", 132, 2**37, "580.1", {"elman": "0", "torch": "2", "CUDA": "13.0", "cuDNN": "9.19.0"})
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -105,20 +107,30 @@ def test_the_grid_for_a_gpu_has_512_steps_of_every_size() -> None:
 
 
 @pytest.mark.slow
-def test_torch_takes_part_in_the_same_dtype_and_beside_bfloat16_in_float16_too() -> None:
+def test_torch_takes_part_in_the_same_dtype_and_beside_bfloat16_a_third(monkeypatch: pytest.MonkeyPatch) -> None:
     def names(dtype: str) -> list[set[str]]:
         return [set(row.timings) for row in on_cpu([(1, CASE), (2, CASE)], ["infer", "train"], dtype)]
 
     both = {"elman", "torch"}
     assert names("float32") == [both | {AGAIN}] * 2 + [both] * 2
+    assert names("bfloat16") == [both | {AGAIN, FLOAT32}] * 2 + [both | {FLOAT32}] * 2
+    monkeypatch.setitem(BESIDE, ("cpu", "bfloat16"), BESIDE["cuda", "bfloat16"])
     assert names("bfloat16") == [both | {AGAIN, FLOAT16}] * 2 + [both | {FLOAT16}] * 2
+
+
+@pytest.mark.parametrize(("device", "library", "dtype"), [("cuda", nn, torch.float16), ("cpu", elman, torch.float32)])
+def test_what_races_beside_bfloat16_is_what_its_name_says(device: str, library: object, dtype: torch.dtype) -> None:
+    name, short, *contestant = BESIDE[device, "bfloat16"]
+    assert contestant == [library, dtype]
+    assert name == f"{'torch' if library is nn else 'elman'} {str(dtype).removeprefix('torch.')}"
+    assert short == f"fp{torch.finfo(dtype).bits}"
 
 
 def test_a_row_has_times_and_errors_of_both() -> None:
     (row,) = on_cpu([(7, CASE)], ["train"], "bfloat16", ragged=True)
     assert (row.number, row.case, row.mode) == (7, CASE, "train")
     assert row.timings["elman"].median == pytest.approx(1e-3)
-    assert row.over_elman(FLOAT16) == pytest.approx(1.0)
+    assert row.over_elman(FLOAT32) == pytest.approx(1.0)
     assert set(row.errors) == {"elman", "torch"}
     assert set(row.errors["elman"]) == {"x", "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"}
     assert 0 < row.error("elman") < 0.03
@@ -162,7 +174,7 @@ def test_float32_may_be_as_wrong_as_tf32_only_where_torch_is_allowed_it(monkeypa
 
 def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([{"output": 0.5}, {"output": 0.001}])
-    monkeypatch.setattr(device_race, "relative_errors", lambda got, expected: next(answers))
+    monkeypatch.setattr(dtype_race, "relative_errors", lambda got, expected: next(answers))
     timed: list[object] = []
     with pytest.raises(WrongAnswerError, match=r"elman, gru 6,3,4,8, infer: output has a relative error of 0\.5, torch's of 0\.001"):
         list(measure([(1, CASE)], ["infer"], "bfloat16", rounds=1, min_block_s=0.0, device="cpu", stopwatch=lambda *of: timed.append(of)))
@@ -172,10 +184,10 @@ def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- What is reported -------------------------------------------------------------------------------------------------
 
 
-def report(complete: bool = True) -> DeviceReport:
+def report(complete: bool = True) -> DtypeReport:
     """In row 1 Elman is four times as fast as torch, in row 2 half as fast; torch in float16 twice as fast as torch."""
     rows = tuple(
-        DeviceRow(
+        DtypeRow(
             number,
             CASE,
             "train",
@@ -187,7 +199,7 @@ def report(complete: bool = True) -> DeviceReport:
         )
         for number, torchs in ((1, 24e-6), (2, 3e-6))
     )
-    return DeviceReport(CARD, "bfloat16", True, True, 3, 0.01, rows, complete)
+    return DtypeReport(CARD, 0, "bfloat16", True, True, 3, 0.01, rows, complete)
 
 
 def test_json_has_all_that_was_measured() -> None:
@@ -212,7 +224,7 @@ def test_the_page_has_times_per_call_and_step_ratios_errors_and_the_card() -> No
     text = report(complete=False).page().markdown()
     assert "| 1 | 6,3,4,8 | 6.0 | 1.00 | 24.0 | 12.0 | 0% | 4.00 | 2.00 | 2.0e-3 | 3.0e-3 |" in text
     assert "| **geometric mean** |  |  |  |  |  | **1.41** | **0.71** |" in text
-    assert "Abacus GPU, compute capability 9.0, driver 580.1." in text
+    assert "Abacus GPU, compute capability 9.0, driver 580.1; timed by events on the GPU." in text
     assert "elman 0, torch 2, CUDA 13.0, cuDNN 9.19.0" in text
     assert "Elman against itself, GRU row 1, train: 1.010." in text
     assert "CUT SHORT" in text
@@ -250,8 +262,13 @@ def test_without_a_gpu_it_is_one_line(command: str) -> None:
         (["--device", "cuda", "--dtype", "float16", "--ragged", "--rows", "18"], "rows 1 to 17, got '18'"),
         (["--device", "cuda", "--dtype", "float64"], "'--dtype'"),
         (["--device", "tpu"], "'--device'"),
-        (["--dtype", "float16"], "--device cpu does not take --dtype; leave it out"),
-        (["--ragged"], "--device cpu does not take --ragged; leave it out"),
+        (["--dtype", "float16"], "--dtype: on the CPU expected bfloat16 (without the option it is float32), got 'float16'"),
+        (["--dtype", "float32"], "--dtype: on the CPU expected bfloat16 (without the option it is float32), got 'float32'"),
+        (["--dtype", "bfloat16", "--threads", "1,2"], "--dtype bfloat16 does not take --threads 1,2; leave it out"),
+        (["--dtype", "bfloat16", "--compiled"], "--dtype bfloat16 does not take --compiled; leave it out"),
+        (["--dtype", "bfloat16", "--grid", "cells"], "--dtype bfloat16 does not take --grid cells; leave it out"),
+        (["--dtype", "bfloat16", "--rows", "9"], "rows 1 to 8, got '9'"),
+        (["--ragged"], "--device cpu without --dtype does not take --ragged; leave it out"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], complaint: str) -> None:
@@ -266,7 +283,13 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU in the place of a GPU."""
     monkeypatch.setattr(device, "require_cuda", lambda: None)
     monkeypatch.setattr(device, "describe", lambda: CARD)
-    monkeypatch.setattr(device_race, "measure", partial(measure, device="cpu", stopwatch=fake_stopwatch))
+
+    def on_cpu(*given: Any, device: str, stopwatch: object, **more: Any) -> Iterator[DtypeRow]:
+        assert device == "cuda"
+        assert stopwatch is by_events
+        return measure(*given, device="cpu", stopwatch=fake_stopwatch, **more)
+
+    monkeypatch.setattr(dtype_race, "measure", on_cpu)
 
 
 @pytest.mark.usefixtures("fake_gpu")
@@ -284,6 +307,26 @@ def test_the_command_prints_tables_or_json() -> None:
     assert (facts["dtype"], facts["ragged"], facts["rounds"]) == ("float32", True, 5)
     assert [(row["cell"], row["mode"], row["steps"]) for row in facts["rows"]] == [("rnn", "infer", 5)]
     assert "1/1  rnn 5,3,10,20 infer: torch/elman 1.00" in error
+
+
+@pytest.mark.slow
+def test_on_the_cpu_bfloat16_races_beside_float32() -> None:
+    here = ["bench", "--dtype", "bfloat16", "--rows", "1", "--cell", "lstm", "--rounds", "1", "--quick", "--threads", "1"]
+    with threads(2):
+        code, out, error = invoke(*here, "--ragged")
+        assert code == 0, error
+        assert torch.get_num_threads() == 1
+    assert "fp32: Elman in float32." in out
+    assert "threads of each library: 1." in out
+    assert "vs fp32" in out
+    code, out, error = invoke(*here, "--mode", "train", "--json", "-")
+    assert code == 0, error
+    facts = json.loads(out)
+    assert (facts["device"], facts["dtype"], facts["threads"], facts["min_block_s"]) == ("cpu", "bfloat16", 1, 0.02)
+    assert facts["machine"]["cores"] > 0
+    (row,) = facts["rows"]
+    assert set(row["over_elman"]) == {"torch", FLOAT32}
+    assert all(timing["median"] > 0 for timing in row["seconds"].values())
 
 
 # --- With a GPU -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Races Elman against torch.nn on a GPU: compares their accuracy, then their times.
+"""Races Elman against torch.nn in one dtype, on a GPU or on the CPU: compares their accuracy, then their times.
 
 Both have the same weights, rounded to the race's dtype, the same input, and in training the same gradient of the output.
 """
@@ -16,7 +16,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import elman
 from elman.bench.agreement import TOLERANCE, WrongAnswerError
-from elman.bench.device import by_events
 from elman.bench.measure import AGAIN, Row
 from elman.bench.race import race
 
@@ -29,15 +28,13 @@ if TYPE_CHECKING:
     from elman.bench.race import Stopwatch
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-FLOAT16 = "torch float16"
-"""The name under which torch races in the dtype that cuDNN is fastest in, where that is not the race's."""
 TF32_EPS = 2.0**-10
 
 
 @final
 @dataclass(frozen=True)
-class DeviceRow(Row):
-    """A row of a race on a GPU.
+class DtypeRow(Row):
+    """A row of a race in one dtype.
 
     Attributes:
         errors: of Elman and of torch, for each array that they compute (the output, the final states; in training the gradients) how far it
@@ -49,6 +46,22 @@ class DeviceRow(Row):
     def error(self, name: str) -> float:
         """The largest error of a contestant."""
         return max(self.errors[name].values())
+
+
+class Beside(NamedTuple):
+    """A contestant in another dtype than the race's."""
+
+    name: str
+    short: str
+    library: Any
+    dtype: torch.dtype
+
+
+BESIDE = {
+    ("cuda", "bfloat16"): Beside("torch float16", "fp16", nn, torch.float16),
+    ("cpu", "bfloat16"): Beside("elman float32", "fp32", elman, torch.float32),
+}
+"""By device and dtype: torch in the dtype for which cuDNN has its fastest kernels; on the CPU, what is gained over float32."""
 
 
 @dataclass(frozen=True)
@@ -181,15 +194,15 @@ def measure(
     min_block_s: float,
     ragged: bool = False,
     always_again: bool = False,
-    device: str = "cuda",
-    stopwatch: Stopwatch = by_events,
-) -> Iterator[DeviceRow]:
+    device: str,
+    stopwatch: Stopwatch,
+) -> Iterator[DtypeRow]:
     """Race every case in every mode, one row at a time.
 
     Args:
         cases: each with its row number in its grid.
         modes: which of inference and training.
-        dtype: a name in ``DTYPES``; in bfloat16, torch races in float16 too.
+        dtype: a name in ``DTYPES``; what ``BESIDE`` has for it races too.
         rounds, min_block_s: of each race (``elman.bench.race``).
         ragged: the sequences' lengths are uniform in 1..T; torch packs, runs and unpacks them.
         always_again: race Elman against itself in every row, not only in the first of each cell and mode.
@@ -199,20 +212,20 @@ def measure(
         WrongAnswerError: Elman's numbers are wrong, in the row after the last one given.
     """
     again: set[tuple[str, Mode]] = set()
-    of_dtype = DTYPES[dtype]
+    of_dtype, beside = DTYPES[dtype], BESIDE.get((device, dtype))
     for number, case in cases:
         for mode in modes:
             with torch.set_grad_enabled(mode == "train"):
                 ours, theirs = (network_of(library, case, mode, of_dtype, device, ragged=ragged) for library in (elman, nn))
                 errors = _errors(ours, theirs, case, mode, of_dtype, device, ragged)
                 calls = {"torch": theirs.call(mode), "elman": ours.call(mode)}
-                if dtype == "bfloat16":
-                    calls[FLOAT16] = network_of(nn, case, mode, torch.float16, device, ragged=ragged).call(mode)
+                if beside is not None:
+                    calls[beside.name] = network_of(beside.library, case, mode, beside.dtype, device, ragged=ragged).call(mode)
                 if always_again or (case.cell, mode) not in again:
                     again.add((case.cell, mode))
                     calls[AGAIN] = network_of(elman, case, mode, of_dtype, device, ragged=ragged).call(mode)
                 timings = race(calls, rounds=rounds, min_block_s=min_block_s, stopwatch=stopwatch)
-                row = DeviceRow(number, case, mode, ours.why(), timings, peak=None, errors=errors)
+                row = DtypeRow(number, case, mode, ours.why(), timings, peak=None, errors=errors)
             yield row
 
 

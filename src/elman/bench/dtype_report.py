@@ -1,12 +1,13 @@
-"""The results of a race on a GPU, as one JSON document and as tables with notes."""
+"""The results of a race in one dtype, as one JSON document and as tables with notes."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from elman.bench.device_race import FLOAT16, DeviceRow
-from elman.bench.render import Page, Table, against_itself, doubts, microseconds, ratio_text, title_of, versions_text
+from elman.bench.device import Card
+from elman.bench.dtype_race import BESIDE, DtypeRow
+from elman.bench.render import Page, Table, against_itself, doubts, machine_text, microseconds, ratio_text, title_of, versions_text
 from elman.bench.report import geometric_means, means_by_part, parts, raced
 from elman.language import _, translated
 
@@ -14,33 +15,41 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from elman.bench.case import Mode
-    from elman.bench.device import Card
+    from elman.bench.machine import Machine
 
 
 @dataclass(frozen=True)
-class DeviceReport:
-    """The rows measured on a GPU, and all that one needs to judge them.
+class DtypeReport:
+    """The rows measured in one dtype, and all that one needs to judge them.
 
     Attributes:
+        machine: what it ran on; a GPU's card, or the CPU.
+        threads: of each library; on a GPU 0.
         dtype, ragged, rounds, min_block_s: what was measured, and how.
         allow_tf32: of ``torch.backends.cudnn``: how recurrent layers multiply float32, torch's and Elman's.
         complete: False if it was cut short.
     """
 
-    card: Card
+    machine: Card | Machine
+    threads: int
     dtype: str
     ragged: bool
     allow_tf32: bool
     rounds: int
     min_block_s: float
-    rows: tuple[DeviceRow, ...]
+    rows: tuple[DtypeRow, ...]
     complete: bool
+
+    @property
+    def device(self) -> str:
+        return "cuda" if isinstance(self.machine, Card) else "cpu"
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for ``json.dumps``; times in seconds."""
+        where = {"card": asdict(self.machine)} if self.device == "cuda" else {"machine": asdict(self.machine), "threads": self.threads}
         return {
-            "card": asdict(self.card),
-            "device": "cuda",
+            **where,
+            "device": self.device,
             "dtype": self.dtype,
             "ragged": self.ragged,
             "allow_tf32": self.allow_tf32,
@@ -61,19 +70,19 @@ class DeviceReport:
 
     def page(self) -> Page:
         """A table for each cell and mode, and notes."""
-        tables = [_table(*part, rows) for part, rows in parts(self.rows).items()]
+        tables = [self._table(*part, rows) for part, rows in parts(self.rows).items()]
         timings = (timing for row in self.rows for timing in row.timings.values())
         return Page(tables, list(self._notes()), doubts(timings, complete=self.complete))
 
     def _notes(self) -> Iterator[str]:
         yield _(
-            "{dtype}. Medians of {rounds} interleaved rounds, in µs a call, timed by events on the GPU. ±: half the interquartile range, "
-            "of the library that varied most. vs: torch's time over Elman's, median of the rounds' ratios.",
+            "{dtype}. Medians of {rounds} interleaved rounds, in µs a call. ±: half the interquartile range, of what varied most. vs: the "
+            "other's time over Elman's, median of the rounds' ratios.",
             dtype=self.dtype,
             rounds=self.rounds,
         )
-        if any(FLOAT16 in row.timings for row in self.rows):
-            yield _("fp16: torch.nn in float16.")
+        if (beside := BESIDE.get((self.device, self.dtype))) is not None:
+            yield {"fp16": _("fp16: torch.nn in float16."), "fp32": _("fp32: Elman in float32.")}[beside.short]
         yield _(
             "step: Elman's µs a step. error: Elman's largest relative error, beside torch's; of the outputs, in training of the gradients."
         )
@@ -82,36 +91,40 @@ class DeviceReport:
         if self.dtype == "float32":
             yield _("torch.backends.cudnn.allow_tf32 is {allowed}.", allowed=self.allow_tf32)
         yield _("T steps, B batch, I input features, H hidden units.")
-        card = self.card
-        yield _(
-            "{card}, compute capability {capability}, driver {driver}.",
-            card=card.name,
-            capability=card.capability,
-            driver=card.driver or _("unknown"),
-        )
-        yield versions_text(card)
+        yield self._where()
+        yield versions_text(self.machine)
         for backend in dict.fromkeys(row.backend for row in self.rows):
             yield _("Elman ran on {backend}.", backend=translated(backend))
         yield from against_itself(self.rows)
 
+    def _where(self) -> str:
+        if isinstance(self.machine, Card):
+            return _(
+                "{card}, compute capability {capability}, driver {driver}; timed by events on the GPU.",
+                card=self.machine.name,
+                capability=self.machine.capability,
+                driver=self.machine.driver or _("unknown"),
+            )
+        return machine_text(self.machine, self.threads)
 
-def _table(cell: str, mode: Mode, rows: Sequence[DeviceRow]) -> Table:
-    means = geometric_means(rows)
-    peers = {name: short for name, short in {"torch": "torch", FLOAT16: "fp16"}.items() if name in means}
-    header = ["", "T,B,I,H", "elman", _("step"), *peers.values(), "±", *(_("vs {name}", name=short) for short in peers.values())]
-    last = ["", _("geometric mean"), *[""] * (3 + len(peers)), *(ratio_text(means[name]) for name in peers), "", ""]
-    behind = tuple(index for index, row in enumerate(rows) if row.over_elman("torch") <= 1)
-    return Table(
-        title=title_of(cell, mode),
-        header=[*header, _("error"), _("torch's")],
-        body=[*(_line(row, list(peers)) for row in rows), last],
-        words=(1,),
-        red=behind,
-        sums_up=True,
-    )
+    def _table(self, cell: str, mode: Mode, rows: Sequence[DtypeRow]) -> Table:
+        means = geometric_means(rows)
+        beside = BESIDE.get((self.device, self.dtype))
+        peers = {"torch": "torch"} if beside is None else {"torch": "torch", beside.name: beside.short}
+        header = ["", "T,B,I,H", "elman", _("step"), *peers.values(), "±", *(_("vs {name}", name=short) for short in peers.values())]
+        last = ["", _("geometric mean"), *[""] * (3 + len(peers)), *(ratio_text(means[name]) for name in peers), "", ""]
+        behind = tuple(index for index, row in enumerate(rows) if row.over_elman("torch") <= 1)
+        return Table(
+            title=title_of(cell, mode),
+            header=[*header, _("error"), _("torch's")],
+            body=[*(_line(row, list(peers)) for row in rows), last],
+            words=(1,),
+            red=behind,
+            sums_up=True,
+        )
 
 
-def _line(row: DeviceRow, peers: Sequence[str]) -> list[str]:
+def _line(row: DtypeRow, peers: Sequence[str]) -> list[str]:
     per_step = row.timings["elman"].median / row.case.steps * 1e6
     return [
         str(row.number),
