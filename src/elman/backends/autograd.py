@@ -101,7 +101,8 @@ class Trace(torch.autograd.Function):
                 # What is saved without a name gets no gradient.
                 named = {**traced.states, **traced.gates}
                 steps = [named[name] if name else torch.zeros_like(named[stack.cell.gates[0]]) for name in stack.cell.saved]
-                return traced.hidden, torch.stack(steps, -2) if steps else None, *traced.finals
+                stacked = None if grad_steps is None else torch.stack(steps, -2).to(grad_steps.dtype)
+                return traced.hidden, stacked, *traced.finals
 
             return None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_outputs, grad_steps, *grad_finals))
         x, *rest = inputs

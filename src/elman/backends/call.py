@@ -86,13 +86,14 @@ def trace(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spa
 
     Returns:
         The outputs of every layer, (L, T, B, D·H); the final states; and what ``backward`` needs: ``hidden``, the outputs of all layers but
-        the last, and ``steps``, (L·D, T, B, K, H).
+        the last, and ``steps``, (L·D, T, B, K, H), in bfloat16 these are float32.
     """
     steps, batch, _ = x.shape
     _, _, numbers = CELLS[stack.cell.name]
     outputs = x.new_empty((stack.num_layers, steps, batch, stack.output_size))
     hidden = outputs[:-1] if stack.num_layers > 1 else None
-    saved = x.new_empty((stack.num_layers * stack.num_directions, steps, batch, numbers, stack.hidden_size)) if numbers else None
+    shape = stack.num_layers * stack.num_directions, steps, batch, numbers, stack.hidden_size
+    saved = x.new_empty(shape, dtype=kernels.wide(x.dtype)) if numbers else None
     memory = {"output": outputs[-1], "hidden": hidden, "saved": saved}
     _, finals, _ = forward(stack, x, states, params, spans, False, save=False, pad_saved=True, **memory)
     return outputs, finals, Saved(hidden, saved, None)

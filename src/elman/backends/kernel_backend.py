@@ -110,7 +110,8 @@ class KernelBackend(Backend):
         else:
             hidden, finals, saved = operator.kernels_of(x).trace(stack, x, states, params, spans)
             steps = saved.steps
-        named = {} if steps is None else dict(zip(stack.cell.saved, steps.unbind(-2), strict=True))
+        # The CPU's kernels save float32 in bfloat16.
+        named = {} if steps is None else dict(zip(stack.cell.saved, steps.to(x.dtype).unbind(-2), strict=True))
         others = {name: named[name] for name in stack.cell.states[1:]}
         return Traced(hidden, tuple(finals), others, {name: named[name] for name in stack.cell.traced})
 

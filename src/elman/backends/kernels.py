@@ -52,6 +52,11 @@ def unavailable_reason() -> str | None:
     return _missing
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """What is computed and saved in where tensors are of this dtype."""
+    return torch.float32 if dtype is torch.bfloat16 else dtype
+
+
 def require(what: str) -> None:
     """Raise a RuntimeError unless they are: ``what`` runs on them alone."""
     if _missing is not None:

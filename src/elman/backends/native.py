@@ -113,7 +113,7 @@ class NativeBackend(KernelBackend):
     ) -> Traced:
         if stack.cell.name not in kernels.CELLS and not torch.compiler.is_compiling() and not is_watched():
             return programs.trace(stack, x, states, params, spans)
-        if x.dtype is torch.bfloat16 or stack.cell.name not in kernels.CELLS:
+        if stack.cell.name not in kernels.CELLS:
             return _reference.trace(stack, x, states, params, spans)
         return super().trace(stack, x, states, params, spans)
 
