@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 def can_split(form: Form, packed: bool, x: Tensor) -> bool:
-    """Whether this is known of a call: it is not packed, and what needs a gradient is neither a projection nor what resets start from; and
-    the kernels give gate gradients.
+    """Whether this is known of a call: it is not packed, and what needs a gradient is neither a projection nor what resets start from.
+
+    Not in bfloat16, where an example after another is faster up to H = 64 and has the bits that it has alone (docs/performance.md).
     """
     begin = 1 + form.starts
     needs_fresh = any(form.needs_grad[begin : begin + form.freshes])
