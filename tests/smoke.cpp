@@ -1,12 +1,13 @@
 // Runs every instruction set of a build against plain loops, without Python: for processors that an emulator stands in
 // for (`make neon`). Every cell in one layer and direction, forward and backward, over sizes around those of vectors
-// and tiles, and with sequences of different lengths and resets; then tanh and sigmoid over a sample of all floats. The
-// hash of an instruction set's numbers is the same whatever compiler built it.
+// and tiles, and with sequences of different lengths and resets, in float32, float64 and bfloat16; then tanh and
+// sigmoid over a sample of all floats. The hash of an instruction set's numbers is the same whatever compiler built it.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <random>
+#include <type_traits>
 #include <vector>
 
 #include "dispatch.h"
@@ -20,6 +21,31 @@ int failures = 0;
 std::uint64_t hash = 0;  // of all numbers of an instruction set, bit by bit
 
 double logistic(double a) { return 1 / (1 + std::exp(-a)); }
+
+// A bfloat16, rounded to the nearest, ties to even. In it the loops store what the kernels store: h, and projected
+// units.
+struct Narrow {
+  std::uint16_t bits = 0;
+  Narrow() = default;
+  explicit Narrow(double value) {
+    const float rounded = float(value);
+    std::uint32_t wide;
+    std::memcpy(&wide, &rounded, 4);
+    bits = std::isnan(rounded) ? 0x7fc0 : (wide + 0x7fff + (wide >> 16 & 1)) >> 16;
+  }
+  operator double() const {
+    const std::uint32_t wide = std::uint32_t(bits) << 16;
+    float value;
+    std::memcpy(&value, &wide, 4);
+    return value;
+  }
+};
+
+template <class T> constexpr bool kIsNarrow = std::is_same_v<T, Narrow>;
+template <class T> constexpr Number kNumber = kIsNarrow<T> ? Number::bf16 : sizeof(T) == 4 ? Number::f32 : Number::f64;
+// Here a slip of a lane is looked for; the derived bounds are the Python tests'. In bfloat16 gradients of gates may be
+// rounded, too.
+template <class T> constexpr double kTolerance = kIsNarrow<T> ? 0x1p-5 : sizeof(T) == 4 ? 2e-5 : 1e-12;
 
 bool is(const CellInfo& cell, const char* name) { return std::strcmp(cell.name, name) == 0; }
 
@@ -37,12 +63,14 @@ struct Gradient {  // of everything, in the order in which it is compared
 };
 
 template <class T> struct Run {
+  using Wide = std::conditional_t<kIsNarrow<T>, float, T>;  // in which the kernels compute and save
   const CellInfo& cell;
   const long T_, B, I, H, P, G, S;  // S: states
   const bool projects;
   std::mt19937 generator{0};
   std::vector<T> w_ih, w_hh, b_ih, b_hh, w_hr, x, h_0, c_0, grad_output, d_h, d_c;  // given
-  std::vector<T> output, h_n, c_n, saved, checkpoints;                              // by the kernels
+  std::vector<T> output, h_n, c_n;                                                  // by the kernels
+  std::vector<Wide> saved, checkpoints;
   std::vector<T> grad_x, d_h_0, d_c_0, d_w_ih, d_w_hh, d_b_ih, d_b_hh, d_w_hr, d_fresh_h, d_fresh_c;
   std::vector<std::int64_t> lengths;  // of each sequence
   std::vector<unsigned char> resets;  // (T, B); empty: the sequences are whole
@@ -88,7 +116,7 @@ template <class T> struct Run {
     const Gradients gradients{
         d_w_ih.data(), d_w_hh.data(), d_b_ih.data(), d_b_hh.data(), projects ? d_w_hr.data() : nullptr};
     Network net{};
-    net.cell = &cell, net.number = sizeof(T) == 4 ? Number::f32 : Number::f64;
+    net.cell = &cell, net.number = kNumber<T>;
     net.T = T_, net.B = B, net.I = I, net.H = H, net.P = P, net.L = net.D = 1, net.rows = T_ * B,
     net.parameters = &parameters;
     const bool cut = !resets.empty();
@@ -96,7 +124,8 @@ template <class T> struct Run {
     if (cut) ragged.describe(net, false), net.resets = {resets.data(), B, 1};
     const auto go = [&](const auto& call) { cut ? ragged.run(target, call, 2) : run(target, call, 2); };
     checkpoints.resize(number_of_checkpoints(net) * B * H);
-    for (auto* v : {&output, &h_n, &c_n, &saved, &checkpoints}) v->assign(v->size(), T(NAN));
+    for (auto* v : {&output, &h_n, &c_n}) v->assign(v->size(), T(NAN));
+    for (auto* v : {&saved, &checkpoints}) v->assign(v->size(), Wide(NAN));
     const StepTensor in{x.data(), B * I, I}, out{output.data(), B * P, P}, d_out{grad_output.data(), B * P, P},
         d_in{grad_x.data(), B * I, I};
     go(Forward{net, in, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, out, {h_n.data(), c_n.data()},
@@ -104,7 +133,7 @@ template <class T> struct Run {
     compare(target, "output", output, expected_output);
     compare(target, "h_n", h_n, expected_h_n);
     if (S > 1) compare(target, "c_n", c_n, expected_c_n);
-    if (!cut) stream(target, net);
+    if (!cut && !kIsNarrow<T>) stream(target, net);  // there are no streams in bfloat16
     for (const void* saves : {static_cast<const void*>(saved.data()), static_cast<const void*>(nullptr)}) {
       poison();
       go(Backward{net, in, out, {h_0.data(), c_0.data()}, {fresh_h.data(), fresh_c.data()}, nullptr, saves,
@@ -156,11 +185,12 @@ template <class T> struct Run {
       if (cut(t)) h.assign(fresh_h.begin(), fresh_h.end()), c.assign(fresh_c.begin(), fresh_c.end());
       steps.push_back(forward(h, c, &x[(t * B + b) * I]));
       c = steps.back().after_c;
-      h = steps.back().units;
+      h = store(steps.back().units);
       if (projects) {
         h.assign(P, 0);
         for (long p = 0; p < P; ++p)
           for (long i = 0; i < H; ++i) h[p] += double(w_hr[p * H + i]) * steps.back().units[i];
+        store(h);
       }
       std::copy(h.begin(), h.end(), expected_output.begin() + (t * B + b) * P);
     }
@@ -177,6 +207,12 @@ template <class T> struct Run {
     }
     std::copy(d_h.begin(), d_h.end(), expected.h_0.begin() + b * P);
     std::copy(d_c.begin(), d_c.end(), expected.c_0.begin() + b * H);
+  }
+
+  static Doubles& store(Doubles& values) {
+    if (kIsNarrow<T>)
+      for (double& value : values) value = Narrow(value);
+    return values;
   }
 
   Step forward(const Doubles& h, const Doubles& c, const T* x) const {
@@ -254,10 +290,8 @@ template <class T> struct Run {
       std::memcpy(&bits, &got[i], sizeof(T));
       hash = (hash ^ bits) * 0x9e3779b97f4a7c15u, hash ^= hash >> 32;
     }
-    const double tolerance =
-        sizeof(T) == 4 ? 2e-5 : 1e-12;  // the derived bounds are the Python tests'; here a slip of a lane is looked for
     for (std::size_t i = 0; i < expected.size(); ++i)
-      if (!(std::fabs(got[i] - expected[i]) <= tolerance * std::fmax(1.0, std::fabs(expected[i])))) {
+      if (!(std::fabs(got[i] - expected[i]) <= kTolerance<T> * std::fmax(1.0, std::fabs(expected[i])))) {
         std::printf("%s f%zu cell %d T=%ld B=%ld I=%ld H=%ld P=%ld: %s[%zu] is %g, not %g\n", target.name,
             8 * sizeof(T), cell.number, T_, B, I, H, P, name, i, double(got[i]), expected[i]);
         ++failures;
@@ -304,13 +338,17 @@ int main() {
           Run<double>(cell, 5, B, I, H).check(*target);
           Run<float>(cell, 5, B, I, H).ragged().check(*target);
           Run<double>(cell, 5, B, I, H).ragged().check(*target);
-          runs += 4;
+          Run<Narrow>(cell, 5, B, I, H).check(*target);
+          Run<Narrow>(cell, 5, B, I, H).ragged().check(*target);
+          runs += 6;
           if (!is(cell, "lstm") || H == 1) continue;
           Run<float>(cell, 5, B, I, H, H / 2).check(*target);
           Run<double>(cell, 5, B, I, H, H / 2).ragged().check(*target);
-          runs += 2;
+          Run<Narrow>(cell, 5, B, I, H, H / 2).ragged().check(*target);
+          runs += 3;
         }
       Run<double>(cell, 40, 1, 5, 260).check(*target);  // columns on threads
+      Run<Narrow>(cell, 40, 1, 5, 260).check(*target);
       Run<double>(cell, 40, 1, 5, 260).ragged().check(*target);
       Run<double>(cell, 1600 / cell.gates, 120, 5, 6).check(*target);  // two chunks
       Run<double>(cell, 1600 / cell.gates, 130, 5, 6).ragged().check(*target);
