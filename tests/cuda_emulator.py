@@ -21,6 +21,7 @@ import sys
 from contextlib import nullcontext, suppress
 from functools import cache
 from inspect import unwrap
+from itertools import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -159,10 +160,10 @@ def _library(defines: tuple[tuple[str, object], ...], entry: str, sources: tuple
 
 def _bounds(*more: tuple[int, int]) -> list[int]:
     """Where the memory of all tensors begins and where it ends, and more such: in order, and what overlaps is one."""
-    spans = list(more)
-    for each in gc.get_objects():
-        if type(each) in (Tensor, Parameter) and each.device.type == "cpu":
-            with suppress(RuntimeError):  # sparse tensors and the like have no memory of their own
+    spans, objects = list(more), gc.get_objects()
+    for each in compress(objects, map({Tensor, Parameter}.__contains__, map(type, objects))):  # of a million, and at every launch
+        with suppress(RuntimeError):  # sparse tensors and the like have no memory of their own
+            if each.device.type == "cpu":
                 storage = each.untyped_storage()
                 spans.append((storage.data_ptr(), storage.data_ptr() + storage.nbytes()))
     bounds: list[int] = []
