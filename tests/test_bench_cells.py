@@ -24,7 +24,7 @@ from elman.bench.case import MODES
 from elman.bench.cell_contestants import CellCase, CompiledLoop, ElmanNetwork, Loop, rivals
 from elman.bench.contestants import Job
 from elman.bench.loop import gates_of_other_vectors
-from elman.bench.machine import describe
+from elman.bench.place import cpu
 from elman.bench.render import Page, Table
 from elman.cli.app import app
 
@@ -130,8 +130,7 @@ def run(*arguments: str) -> int:
 
 @pytest.mark.slow
 def test_the_grid_of_cells_has_the_whole_zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("elman.bench.own_cells.SIZES", (4,))
-    monkeypatch.setattr("elman.bench.own_cells.STEPS", 2)
+    monkeypatch.setitem(race_of_cells.SHAPES, "cpu", ((2, 16, 4),))
     quick = ["--quick", "--rounds", "1", "--threads", str(torch.get_num_threads()), "--mode", "infer"]
     assert run("bench", "--grid", "cells", "--against", "loop", *quick, "--json", "-") == 0
     facts = json.loads(capsys.readouterr().out)
@@ -142,7 +141,9 @@ def test_the_grid_of_cells_has_the_whole_zoo(monkeypatch: pytest.MonkeyPatch, ca
 WRONG: dict[str, list[str]] = {
     "unknown cell 'zoo.Lion'": ["--cell", "zoo.Lion"],
     "expected libraries from loop, compile, jax, got 'ort'": ["--grid", "cells", "--against", "ort"],
-    "--device cuda does not take --grid cells; leave it out": ["--grid", "cells", "--device", "cuda"],
+    "expected libraries from loop, compile, got 'jax'": ["--cell", "zoo.MGU", "--dtype", "bfloat16", "--against", "jax"],
+    "--cell zoo.MGU does not take --ragged; leave it out": ["--cell", "zoo.MGU", "--device", "cuda", "--ragged"],
+    "on the CPU expected bfloat16 (without the option it is float32), got 'float16'": ["--grid", "cells", "--dtype", "float16"],
     "takes a single number, got 1, 2": ["--grid", "cells", "--threads", "1,2"],
     "--grid cells does not take --rows; leave it out": ["--grid", "cells", "--rows", "1"],
     "--grid cells does not take --a-a; leave it out": ["--grid", "cells", "--a-a"],
@@ -170,21 +171,68 @@ def test_a_contestant_that_lacks_an_operation_is_left_out(monkeypatch: pytest.Mo
 
             return Job(run, lambda result: result)
 
-    monkeypatch.setattr(race_of_cells, "SIZES", (4,))
+    monkeypatch.setitem(race_of_cells.SHAPES, "cpu", ((100, 16, 4),))
     threads = torch.get_num_threads()
-    (row,) = race_of_cells.measure([zoo.MGU()], ["infer"], ElmanNetwork(threads), [Loop(threads), Unable(threads)], rounds=1, min_block_s=0)
+    place = cpu(threads, 0.0)
+    (row,) = race_of_cells.measure([zoo.MGU()], ["infer"], ElmanNetwork(threads), [Loop(threads), Unable(threads)], place, rounds=1)
     assert row.timings.keys() == {"loop", "elman"}
     assert row.to_dict()["lacking"] == {"unable": "fold"}
-    notes = race_of_cells.page([row], [], describe(["torch"]), threads, rounds=1).notes
+    notes = race_of_cells.page([row], [], place, "float32", rounds=1).notes
     assert "MGU() is not run by unable, which has no fold." in notes
+
+
+@pytest.mark.parametrize("cell", [zoo.MGU(), own_cells.Decay()], ids=repr)
+def test_in_another_dtype_everybody_has_the_same_rounded_numbers(cell: elman.Cell) -> None:
+    threads, case = torch.get_num_threads(), CellCase(cell, steps=5, batch=3, size=6)
+    ours, loop = (who(threads, "cpu", torch.bfloat16) for who in (ElmanNetwork, Loop))
+    for mode in MODES:
+        exact = loop.job(case, mode, in_float64=True)
+        expected = exact.numbers(exact.run())
+        for who in (ours, loop):
+            found = numbers(who, case, mode)
+            assert found.keys() == expected.keys()
+            for name, array in found.items():
+                assert np.array_equal(torch.from_numpy(array).bfloat16().double().numpy(), array)
+                assert 0 < np.linalg.norm(array - expected[name]) < 0.05 * np.linalg.norm(expected[name])
+    assert ours.why(case, "train").endswith("bfloat16 on the CPU")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "dtype"), [(["--device", "cuda"], "bfloat16"), (["--dtype", "bfloat16"], "bfloat16")], ids=str)
+def test_cells_are_raced_in_another_dtype(
+    options: list[str], dtype: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a GPU, for which the CPU stands here."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("elman.bench.place.cuda", lambda: cpu(threads, 0.001))
+    monkeypatch.setitem(race_of_cells.SHAPES, "cpu", ((2, 16, 4),))
+    assert run("bench", "--cell", "zoo.MGU", *options, "--against", "loop", "--rounds", "1", "--quick", "--json", "-") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["dtype"] == dtype
+    assert [(row["cell"], row["mode"], row["steps"], row["batch"], row["size"]) for row in facts["rows"]] == [
+        ("MGU()", mode, 2, 16, 4) for mode in MODES
+    ]
+    assert all("bfloat16" in row["backend"] for row in facts["rows"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_cells_are_raced_on_a_gpu(dtype: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(race_of_cells.SHAPES, "cuda", ((20, 16, 64),))
+    options = ["--device", "cuda", "--dtype", dtype, "--against", "loop", "--rounds", "1"]
+    assert run("bench", "--cell", "zoo.MGU,zoo.PeepholeLSTM", *options, "--json", "-") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["card"]["name"] == torch.cuda.get_device_name()
+    assert len(facts["rows"]) == 4
+    assert all(row["backend"].startswith(f"cuda: {dtype}") for row in facts["rows"])
 
 
 OWN = "AntisymmetricRNN(epsilon=0.01, gamma=0.01, gated=False)"
 TABLES = {
     "cells": Table(
         "",
-        ["", "I=H", "", "µs", "loop/elman", "compile/elman", "jax/elman"],
-        [[OWN, "128", "train", "12345", "12.34", "23.45", "3.21"]],
+        ["", "T,B,I,H", "", "µs", "loop/elman", "compile/elman", "jax/elman"],
+        [[OWN, "100,16,128,128", "train", "12345", "12.34", "23.45", "3.21"]],
         words=(0, 2),
     ),
     "a race": Table(

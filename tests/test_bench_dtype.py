@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -12,19 +13,21 @@ from torch import nn
 from typer.testing import CliRunner
 
 import elman
-from elman.bench import device, dtype_race
+from elman.bench import device, dtype_race, place
 from elman.bench.agreement import WrongAnswerError
 from elman.bench.case import GRIDS, Case
 from elman.bench.device import Card, by_events
 from elman.bench.dtype_race import BESIDE, DtypeRow, check, measure, network_of, relative_errors
 from elman.bench.dtype_report import DtypeReport
+from elman.bench.machine import describe
 from elman.bench.measure import AGAIN
+from elman.bench.place import Place
 from elman.bench.race import Timing
 from elman.cli.app import app
 from native import threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 CASE = Case("gru", steps=6, batch=3, input_size=4, hidden_size=8)
 FLOAT16, FLOAT32 = "torch float16", "elman float32"
@@ -40,7 +43,8 @@ def fake_stopwatch(run: Callable[[], object], calls: int, untimed: int) -> float
     return calls * 1e-3
 
 
-on_cpu = partial(measure, device="cpu", stopwatch=fake_stopwatch, rounds=2, min_block_s=0.002)
+HERE = Place(describe(("elman", "torch")), 1, 0.002, fake_stopwatch)
+on_cpu = partial(measure, place=HERE, rounds=2)
 
 
 # --- The stopwatch ----------------------------------------------------------------------------------------------------
@@ -177,7 +181,7 @@ def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dtype_race, "relative_errors", lambda got, expected: next(answers))
     timed: list[object] = []
     with pytest.raises(WrongAnswerError, match=r"elman, gru 6,3,4,8, infer: output has a relative error of 0\.5, torch's of 0\.001"):
-        list(measure([(1, CASE)], ["infer"], "bfloat16", rounds=1, min_block_s=0.0, device="cpu", stopwatch=lambda *of: timed.append(of)))
+        list(measure([(1, CASE)], ["infer"], "bfloat16", replace(HERE, stopwatch=lambda *of: timed.append(of)), rounds=1))
     assert timed == []
 
 
@@ -199,7 +203,7 @@ def report(complete: bool = True) -> DtypeReport:
         )
         for number, torchs in ((1, 24e-6), (2, 3e-6))
     )
-    return DtypeReport(CARD, 0, "bfloat16", True, True, 3, 0.01, rows, complete)
+    return DtypeReport(Place(CARD, 0, 0.01, by_events), "bfloat16", True, True, 3, rows, complete)
 
 
 def test_json_has_all_that_was_measured() -> None:
@@ -234,6 +238,14 @@ def test_the_page_has_times_per_call_and_step_ratios_errors_and_the_card() -> No
     assert report().page().tables[0].red == (1,)
 
 
+def test_a_gpu_is_one_that_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "require_cuda", lambda: None)
+    monkeypatch.setattr(device, "describe", lambda: CARD)
+    assert place.cuda() == Place(CARD, 0, device.BLOCK_S, by_events)
+    assert place.cuda().device == "cuda"
+    assert place.cuda().with_packages(["torch"]) == place.cuda()
+
+
 # --- The command ------------------------------------------------------------------------------------------------------
 
 
@@ -266,7 +278,7 @@ def test_without_a_gpu_it_is_one_line(command: str) -> None:
         (["--dtype", "float32"], "--dtype: on the CPU expected bfloat16 (without the option it is float32), got 'float32'"),
         (["--dtype", "bfloat16", "--threads", "1,2"], "--dtype bfloat16 does not take --threads 1,2; leave it out"),
         (["--dtype", "bfloat16", "--compiled"], "--dtype bfloat16 does not take --compiled; leave it out"),
-        (["--dtype", "bfloat16", "--grid", "cells"], "--dtype bfloat16 does not take --grid cells; leave it out"),
+        (["--dtype", "bfloat16", "--grid", "sequences"], "--dtype bfloat16 does not take --grid sequences; leave it out"),
         (["--dtype", "bfloat16", "--rows", "9"], "rows 1 to 8, got '9'"),
         (["--ragged"], "--device cpu without --dtype does not take --ragged; leave it out"),
     ],
@@ -281,15 +293,7 @@ def test_bad_input_is_one_line(arguments: list[str], complaint: str) -> None:
 @pytest.fixture
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU in the place of a GPU."""
-    monkeypatch.setattr(device, "require_cuda", lambda: None)
-    monkeypatch.setattr(device, "describe", lambda: CARD)
-
-    def on_cpu(*given: Any, device: str, stopwatch: object, **more: Any) -> Iterator[DtypeRow]:
-        assert device == "cuda"
-        assert stopwatch is by_events
-        return measure(*given, device="cpu", stopwatch=fake_stopwatch, **more)
-
-    monkeypatch.setattr(dtype_race, "measure", on_cpu)
+    monkeypatch.setattr(place, "cuda", lambda: HERE)
 
 
 @pytest.mark.usefixtures("fake_gpu")

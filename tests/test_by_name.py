@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import elman
+from elman.bench import own_cells
 from elman.cli.app import app
 from elman.language import speaking, translated
 from elman.train.char_model import CharModel
@@ -140,8 +141,7 @@ def test_tour_shows_a_cell_in_three_networks(file: Path) -> None:
 
 @pytest.mark.slow
 def test_bench_times_a_cell(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("elman.bench.own_cells.SIZES", (4,))
-    monkeypatch.setattr("elman.bench.own_cells.STEPS", 3)
+    monkeypatch.setitem(own_cells.SHAPES, "cpu", ((3, 16, 4),))
     quick = "--against", "loop", "--quick", "--rounds", 1
     found = json.loads(invoke("bench", "--cell", f"{file}:Timed,{file}:Leaky", *quick, "--json", "-"))
     assert [(row["cell"], row["mode"], row["size"]) for row in found["rows"]] == [

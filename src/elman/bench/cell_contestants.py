@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CellCase:
-    """One layer of a cell, with biases, float32, without random numbers."""
+    """One layer of a cell, with biases, without random numbers."""
 
     cell: Cell
     steps: int
@@ -66,12 +66,19 @@ class CellCase:
 
 
 class _InTorch:
-    """Runs a network of torch's tensors."""
+    """Runs a network of torch's tensors.
+
+    Args of the constructor:
+        threads: on the CPU, how many it may use.
+        device, dtype: of its tensors.
+    """
 
     packages: ClassVar[tuple[str, ...]] = ("torch",)
 
-    def __init__(self, threads: int) -> None:
-        torch.set_num_threads(threads)
+    def __init__(self, threads: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        if device == "cpu":
+            torch.set_num_threads(threads)
+        self._device, self._dtype = device, dtype
         self._loop: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] = loop
 
     def _network(self, case: CellCase, parameters: dict[str, Tensor]) -> Network:
@@ -80,11 +87,15 @@ class _InTorch:
         weights = {name.removesuffix("_l0"): parameter for name, parameter in parameters.items()}
         return lambda given: self._loop(case.cell, others, weights, case.size, given["x"], case.columns(given))
 
-    def job(self, case: CellCase, mode: Mode, dtype: torch.dtype = torch.float32) -> Job:
-        given, parameters = (
-            {name: torch.from_numpy(array).to(dtype).requires_grad_(mode == "train") for name, array in arrays.items()}
-            for arrays in case.arrays()
-        )
+    def _tensors(self, arrays: Arrays) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(array).to(self._device, self._dtype) for name, array in arrays.items()}
+
+    def job(self, case: CellCase, mode: Mode, in_float64: bool = False) -> Job:
+        """A case's work. ``in_float64``: computed in float64, from numbers of the contestant's dtype."""
+        given, parameters = map(self._tensors, case.arrays())
+        for tensors_of in (given, parameters):
+            for name, tensor in tensors_of.items():
+                tensors_of[name] = (tensor.double() if in_float64 else tensor).requires_grad_(mode == "train")
         network = self._network(case, parameters)
         leaves = given | parameters
         tensors = tuple(leaves.values())
@@ -96,12 +107,16 @@ class _InTorch:
 
         def results(result: Any) -> Arrays:
             output, finals = result
-            return {"output": output.numpy(), **{name: final.numpy() for name, final in zip(case.finals, finals, strict=True)}}
+            return {name: _array(value) for name, value in zip(("output", *case.finals), (output, *finals), strict=True)}
 
         def gradients(_: Any) -> Arrays:
-            return {name: (torch.zeros_like(leaf) if leaf.grad is None else leaf.grad).numpy() for name, leaf in leaves.items()}
+            return {name: _array(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad) for name, leaf in leaves.items()}
 
         return Job(train, gradients) if mode == "train" else Job(lambda: network(given), results)
+
+
+def _array(tensor: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+    return tensor.detach().double().cpu().numpy()
 
 
 @final
@@ -117,14 +132,14 @@ class CompiledLoop(_InTorch):
 
     name: ClassVar[str] = "compile"
 
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads)
+    def __init__(self, threads: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(threads, device, dtype)
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at each operand's
         self._loop = partial(loop, take=torch.compile(LoopedStep.__call__, dynamic=False))
 
-    def job(self, case: CellCase, mode: Mode, dtype: torch.dtype = torch.float32) -> Job:
+    def job(self, case: CellCase, mode: Mode, in_float64: bool = False) -> Job:
         torch.compiler.reset()  # all cells have one step's code, and torch compiles the same code eight times at most
-        return super().job(case, mode, dtype)
+        return super().job(case, mode, in_float64)
 
 
 @final
@@ -146,8 +161,8 @@ class ElmanNetwork(_InTorch):
 
     def why(self, case: CellCase, mode: Mode) -> str:
         """Which backend runs the case."""
-        given = {name: torch.from_numpy(array) for name, array in case.arrays()[0].items()}
-        network = elman.Recurrent(case.cell, case.size, case.size).eval().requires_grad_(mode == "train")
+        given = self._tensors(case.arrays()[0])
+        network = elman.Recurrent(case.cell, case.size, case.size).to(self._device, self._dtype).eval().requires_grad_(mode == "train")
         return elman.why(network, given.pop("x"), **given)
 
 
@@ -198,13 +213,23 @@ class JaxScan:
         return Job(lambda: jax.block_until_ready(run(leaves)), numbers)
 
 
-def rivals(names: Collection[str], threads: int) -> tuple[list[CellContestant], list[str]]:
-    """The contestants in ``names`` that are installed, the loop first, and a line about each that is not.
+def rivals(
+    names: Collection[str], threads: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[list[CellContestant], list[str]]:
+    """The contestants in ``names`` that are installed, the loop first, and a line about each that is not; all there are if it is empty.
+
+    JAX takes part in float32 on the CPU.
 
     Raises:
         ValueError: a name that is none of theirs.
     """
-    known: dict[str, Callable[[int], CellContestant]] = {"loop": Loop, "compile": CompiledLoop, "jax": JaxScan}
+    known: dict[str, Callable[[], CellContestant]] = {
+        "loop": lambda: Loop(threads, device, dtype),
+        "compile": lambda: CompiledLoop(threads, device, dtype),
+    }
+    if (device, dtype) == ("cpu", torch.float32):
+        known["jax"] = lambda: JaxScan(threads)
+    names = {"loop", *names} if names else set(known)
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"--against: expected libraries from {', '.join(known)}, got {unknown[0]!r}")
     found: list[CellContestant] = []
@@ -212,7 +237,7 @@ def rivals(names: Collection[str], threads: int) -> tuple[list[CellContestant], 
     for name, rival in known.items():
         if name in names:
             try:
-                found.append(rival(threads))
+                found.append(rival())
             except ImportError as error:
                 absent.append(f"{name} is skipped ({error}); to install it: pip install '.[peers]'")
     return found, absent

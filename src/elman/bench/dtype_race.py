@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.bench.case import Case, Mode
-    from elman.bench.race import Stopwatch
+    from elman.bench.place import Place
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 TF32_EPS = 2.0**-10
@@ -189,13 +189,11 @@ def measure(
     cases: Iterable[tuple[int, Case]],
     modes: Sequence[Mode],
     dtype: str,
+    place: Place,
     *,
     rounds: int,
-    min_block_s: float,
     ragged: bool = False,
     always_again: bool = False,
-    device: str,
-    stopwatch: Stopwatch,
 ) -> Iterator[DtypeRow]:
     """Race every case in every mode, one row at a time.
 
@@ -203,16 +201,16 @@ def measure(
         cases: each with its row number in its grid.
         modes: which of inference and training.
         dtype: a name in ``DTYPES``; what ``BESIDE`` has for it races too.
-        rounds, min_block_s: of each race (``elman.bench.race``).
+        place: where; on the CPU with the number of threads that torch has.
+        rounds: of each race (``elman.bench.race``).
         ragged: the sequences' lengths are uniform in 1..T; torch packs, runs and unpacks them.
         always_again: race Elman against itself in every row, not only in the first of each cell and mode.
-        device, stopwatch: where, and how its time is taken.
 
     Raises:
         WrongAnswerError: Elman's numbers are wrong, in the row after the last one given.
     """
     again: set[tuple[str, Mode]] = set()
-    of_dtype, beside = DTYPES[dtype], BESIDE.get((device, dtype))
+    device, of_dtype, beside = place.device, DTYPES[dtype], BESIDE.get((place.device, dtype))
     for number, case in cases:
         for mode in modes:
             with torch.set_grad_enabled(mode == "train"):
@@ -224,7 +222,7 @@ def measure(
                 if always_again or (case.cell, mode) not in again:
                     again.add((case.cell, mode))
                     calls[AGAIN] = network_of(elman, case, mode, of_dtype, device, ragged=ragged).call(mode)
-                timings = race(calls, rounds=rounds, min_block_s=min_block_s, stopwatch=stopwatch)
+                timings = race(calls, rounds=rounds, min_block_s=place.block_s, stopwatch=place.stopwatch)
                 row = DtypeRow(number, case, mode, ours.why(), timings, peak=None, errors=errors)
             yield row
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from elman.bench.device import Card
 from elman.bench.dtype_race import BESIDE, DtypeRow
-from elman.bench.render import Page, Table, against_itself, doubts, machine_text, microseconds, ratio_text, title_of, versions_text
+from elman.bench.render import Page, Table, against_itself, doubts, microseconds, place_text, ratio_text, title_of, versions_text
 from elman.bench.report import geometric_means, means_by_part, parts, raced
 from elman.language import _, translated
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from elman.bench.case import Mode
-    from elman.bench.machine import Machine
+    from elman.bench.place import Place
 
 
 @dataclass(frozen=True)
@@ -23,38 +22,29 @@ class DtypeReport:
     """The rows measured in one dtype, and all that one needs to judge them.
 
     Attributes:
-        machine: what it ran on; a GPU's card, or the CPU.
-        threads: of each library; on a GPU 0.
-        dtype, ragged, rounds, min_block_s: what was measured, and how.
+        place: where it ran.
+        dtype, ragged, rounds: what was measured, and how.
         allow_tf32: of ``torch.backends.cudnn``: how recurrent layers multiply float32, torch's and Elman's.
         complete: False if it was cut short.
     """
 
-    machine: Card | Machine
-    threads: int
+    place: Place
     dtype: str
     ragged: bool
     allow_tf32: bool
     rounds: int
-    min_block_s: float
     rows: tuple[DtypeRow, ...]
     complete: bool
 
-    @property
-    def device(self) -> str:
-        return "cuda" if isinstance(self.machine, Card) else "cpu"
-
     def to_dict(self) -> dict[str, Any]:
         """All of it, for ``json.dumps``; times in seconds."""
-        where = {"card": asdict(self.machine)} if self.device == "cuda" else {"machine": asdict(self.machine), "threads": self.threads}
         return {
-            **where,
-            "device": self.device,
+            **self.place.to_dict(),
             "dtype": self.dtype,
             "ragged": self.ragged,
             "allow_tf32": self.allow_tf32,
             "rounds": self.rounds,
-            "min_block_s": self.min_block_s,
+            "min_block_s": self.place.block_s,
             "complete": self.complete,
             "rows": [
                 {
@@ -81,7 +71,7 @@ class DtypeReport:
             dtype=self.dtype,
             rounds=self.rounds,
         )
-        if (beside := BESIDE.get((self.device, self.dtype))) is not None:
+        if (beside := BESIDE.get((self.place.device, self.dtype))) is not None:
             yield {"fp16": _("fp16: torch.nn in float16."), "fp32": _("fp32: Elman in float32.")}[beside.short]
         yield _(
             "step: Elman's µs a step. error: Elman's largest relative error, beside torch's; of the outputs, in training of the gradients."
@@ -91,25 +81,15 @@ class DtypeReport:
         if self.dtype == "float32":
             yield _("torch.backends.cudnn.allow_tf32 is {allowed}.", allowed=self.allow_tf32)
         yield _("T steps, B batch, I input features, H hidden units.")
-        yield self._where()
-        yield versions_text(self.machine)
+        yield place_text(self.place)
+        yield versions_text(self.place.machine)
         for backend in dict.fromkeys(row.backend for row in self.rows):
             yield _("Elman ran on {backend}.", backend=translated(backend))
         yield from against_itself(self.rows)
 
-    def _where(self) -> str:
-        if isinstance(self.machine, Card):
-            return _(
-                "{card}, compute capability {capability}, driver {driver}; timed by events on the GPU.",
-                card=self.machine.name,
-                capability=self.machine.capability,
-                driver=self.machine.driver or _("unknown"),
-            )
-        return machine_text(self.machine, self.threads)
-
     def _table(self, cell: str, mode: Mode, rows: Sequence[DtypeRow]) -> Table:
         means = geometric_means(rows)
-        beside = BESIDE.get((self.device, self.dtype))
+        beside = BESIDE.get((self.place.device, self.dtype))
         peers = {"torch": "torch"} if beside is None else {"torch": "torch", beside.name: beside.short}
         header = ["", "T,B,I,H", "elman", _("step"), *peers.values(), "±", *(_("vs {name}", name=short) for short in peers.values())]
         last = ["", _("geometric mean"), *[""] * (3 + len(peers)), *(ratio_text(means[name]) for name in peers), "", ""]

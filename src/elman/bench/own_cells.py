@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from elman.bench.agreement import check
 from elman.bench.cell_contestants import CellCase, Loop
 from elman.bench.race import race, ratio
-from elman.bench.render import Page, Table, doubts, microseconds, mode_name, ratio_text, versions_text
+from elman.bench.render import Page, Table, doubts, microseconds, mode_name, place_text, ratio_text, versions_text
 from elman.language import _, translated
 
 if TYPE_CHECKING:
@@ -18,11 +16,12 @@ if TYPE_CHECKING:
 
     from elman.bench.case import Mode
     from elman.bench.cell_contestants import CellContestant, ElmanNetwork
-    from elman.bench.machine import Machine
+    from elman.bench.place import Place
     from elman.bench.race import Timing
     from elman.cells import Cell
 
-STEPS, BATCH, SIZES = 100, 16, (64, 128)
+SHAPES = {"cpu": ((100, 16, 64), (100, 16, 128)), "cuda": ((512, 16, 128), (512, 64, 256))}
+"""By device: steps, batch, and I and H of what is raced."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class OwnRow:
 
     Attributes:
         cell: as it shows itself.
+        steps, batch: T and B.
         size: I and H.
         backend: what Elman ran it on, as ``elman.why`` says it.
         timings: how long each contestant took, by name.
@@ -39,6 +39,8 @@ class OwnRow:
 
     cell: str
     mode: Mode
+    steps: int
+    batch: int
     size: int
     backend: str
     timings: Mapping[str, Timing]
@@ -52,6 +54,8 @@ class OwnRow:
         return {
             "cell": self.cell,
             "mode": self.mode,
+            "steps": self.steps,
+            "batch": self.batch,
             "size": self.size,
             "backend": self.backend,
             "seconds": {name: timing.median for name, timing in self.timings.items()},
@@ -65,9 +69,9 @@ def measure(
     modes: Sequence[Mode],
     elman: ElmanNetwork,
     others: Sequence[CellContestant],
+    place: Place,
     *,
     rounds: int,
-    min_block_s: float,
 ) -> Iterator[OwnRow]:
     """Race every cell at every size in every mode, in evaluation, without random numbers.
 
@@ -75,16 +79,17 @@ def measure(
         cells: the equations.
         modes: which of inference and training.
         elman: ours.
-        others: one that knows no operation of a cell is left out there.
+        others: the loop, and more; one that knows no operation of a cell is left out there.
+        place: where, on whose device the contestants have been made.
         rounds: of each race.
-        min_block_s: how long each timed block lasts, in seconds.
 
     Raises:
         WrongAnswerError: a contestant's numbers are not those of a loop in float64.
     """
+    (exact,) = (who for who in others if isinstance(who, Loop))
     for cell in cells:
-        for size in SIZES:
-            case = CellCase(cell, STEPS, BATCH, size)
+        for steps, batch, size in SHAPES[place.device]:
+            case = CellCase(cell, steps, batch, size)
             for mode in modes:
                 jobs, numbers, lacking = {}, {}, {}
                 for who in (*others, elman):
@@ -95,22 +100,22 @@ def measure(
                         lacking[who.name] = str(error)
                         continue
                     jobs[who.name] = job.run
-                exact = Loop(torch.get_num_threads()).job(case, mode, torch.float64)
-                expected = exact.numbers(exact.run())
+                job = exact.job(case, mode, in_float64=True)
+                expected = job.numbers(job.run())
                 for name, found in numbers.items():
                     check(f"{name}, {cell!r}, {size}, {mode}", found, expected, numbers["loop"])
-                timings = race(jobs, rounds=rounds, min_block_s=min_block_s)
-                yield OwnRow(repr(cell), mode, size, elman.why(case, mode), timings, lacking)
+                timings = race(jobs, rounds=rounds, min_block_s=place.block_s, stopwatch=place.stopwatch)
+                yield OwnRow(repr(cell), mode, steps, batch, size, elman.why(case, mode), timings, lacking)
 
 
-def page(rows: Sequence[OwnRow], absent: Sequence[str], machine: Machine, threads: int, rounds: int) -> Page:
+def page(rows: Sequence[OwnRow], absent: Sequence[str], place: Place, dtype: str, rounds: int) -> Page:
     """A line for each cell, size and mode, and what ran it."""
     others = list(dict.fromkeys(name for row in rows for name in row.timings if name != "elman"))
-    header = ["", "I=H", "", "µs", *(_("loop/elman") if name == "loop" else f"{name}/elman" for name in others)]
+    header = ["", "T,B,I,H", "", "µs", *(_("loop/elman") if name == "loop" else f"{name}/elman" for name in others)]
     body = [
         [
             row.cell,
-            str(row.size),
+            f"{row.steps},{row.batch},{row.size},{row.size}",
             mode_name(row.mode),
             microseconds(row.timings["elman"]),
             *(ratio_text(row.over_elman(name)) if name in row.timings else "" for name in others),
@@ -128,7 +133,8 @@ def page(rows: Sequence[OwnRow], absent: Sequence[str], machine: Machine, thread
             for row in rows
             for name, operation in row.lacking.items()
         ),
-        f"T={STEPS}, B={BATCH}; " + _("medians of {rounds} interleaved rounds, threads: {threads}.", rounds=rounds, threads=threads),
+        _("{dtype}; medians of {rounds} interleaved rounds.", dtype=dtype, rounds=rounds),
+        place_text(place),
     ]
     warnings = doubts(timing for row in rows for timing in row.timings.values())
-    return Page([Table("", header, body, words=(0, 2))], [*notes, *map(translated, absent), versions_text(machine)], warnings)
+    return Page([Table("", header, body, words=(0, 2))], [*notes, *map(translated, absent), versions_text(place.machine)], warnings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from elman.bench.device import Card
 from elman.bench.measure import AGAIN
 from elman.bench.race import most_neighbours
 from elman.bench.report import geometric_means, parts
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
     from elman.bench.case import Mode
     from elman.bench.compiled import Row as CompiledRow
-    from elman.bench.device import Card
     from elman.bench.machine import Machine
     from elman.bench.measure import Row
+    from elman.bench.place import Place
     from elman.bench.race import Timing
     from elman.bench.report import Report
     from elman.bench.sequences import Answer
@@ -321,6 +322,18 @@ def machine_text(machine: Machine, threads: int) -> str:
         threads=threads,
         system=machine.system,
     )
+
+
+def place_text(place: Place) -> str:
+    """A line on where a benchmark ran."""
+    if isinstance(place.machine, Card):
+        return _(
+            "{card}, compute capability {capability}, driver {driver}; timed by events on the GPU.",
+            card=place.machine.name,
+            capability=place.machine.capability,
+            driver=place.machine.driver or _("unknown"),
+        )
+    return machine_text(place.machine, place.threads)
 
 
 def versions_text(machine: Machine | Card) -> str:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict, dataclass
 from enum import Enum
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path  # noqa: TC003, Typer reads the annotations
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from elman._files import rehearse, to_json, write
+from elman._files import rehearse
 from elman.cli.choice import cells_of, select, thread_counts
-from elman.cli.frame import Device, Lang, interruptible, path, print_json
+from elman.cli.frame import Device, Lang, path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from typing import TypeVar
-
-    from elman.bench.case import Case, Mode
-    from elman.bench.contestants import Contestant
-    from elman.bench.render import Page
 
     Result = TypeVar("Result")
 
@@ -51,7 +44,6 @@ class Modes(str, Enum):
 _WHAT, _HOW, _DTYPE, _OUTPUT = "What is measured", "How it is measured", "On a GPU, or in another dtype", "Output"
 LIBRARIES = "torch,jax,ort"
 KINDS = "rnn,gru,lstm"
-STDOUT = Path("-")
 
 
 def bench(
@@ -147,7 +139,8 @@ def bench(
     from elman.bench.case import MODES
     from elman.bench.machine import usual_threads
     from elman.bench.race import BLOCK_S, QUICK_BLOCK_S
-    from elman.cli.bench_cells import RIVALS, race_cells
+    from elman.cli.bench_cells import race_cells
+    from elman.cli.bench_race import STDOUT, Race
     from elman.zoo.by_name import is_own
 
     if json_path is not None and json_path != STDOUT and json_path.name.startswith("-"):
@@ -160,37 +153,40 @@ def bench(
     modes = MODES if mode is Modes.both else (mode.value,)
     counts = thread_counts(threads) if threads else [usual_threads()]
     race = Race(modes, counts, rounds or (5 if quick else 15), QUICK_BLOCK_S if quick else BLOCK_S, busy, as_markdown, json_path)
-    if device is Device.cuda or dtype is not None:
-        on_gpu, of_dtype = device is Device.cuda, dtype or Dtype.bfloat16
-        unfit: dict[str, object] = {
-            "--grid sequences": grid is Grid.sequences,
-            "--grid cells": grid is Grid.cells,
-            "--against": against != LIBRARIES,
-            "--chart": chart,
-            "--compiled": compiled,
-        }
-        unfit |= {"--threads": threads, "--busy": busy} if on_gpu else {f"--threads {threads}": "," in threads}
-        _refuse("--device cuda" if on_gpu else f"--dtype {of_dtype.value}", unfit)
-        if not on_gpu and of_dtype is not Dtype.bfloat16:
-            raise ValueError(f"--dtype: on the CPU expected bfloat16 (without the option it is float32), got {of_dtype.value!r}")
-        is_long = on_gpu and (of_dtype is not Dtype.float16 or ragged)
-        race.in_dtype(select(cell, (grid or (Grid.long if is_long else Grid.sizes)).value, rows), device, of_dtype, ragged, a_a)
-        return
-    _refuse("--device cpu without --dtype", {"--ragged": ragged})
-    of_cells = is_own(cell) or grid is Grid.cells
+    on_gpu, of_cells = device is Device.cuda, is_own(cell) or grid is Grid.cells
+    in_dtype = dtype or (Dtype.bfloat16 if on_gpu else None)
     if of_cells:
         other = f"--grid {grid.value}" if grid not in (None, Grid.cells) else ""
         what = f"--cell {cell}" if is_own(cell) else "--grid cells"
-        _refuse(what, {"--rows": rows, other: other, "--chart": chart, "--a-a": a_a, "--compiled": compiled})
+        _refuse(what, {"--rows": rows, other: other, "--chart": chart, "--a-a": a_a, "--compiled": compiled, "--ragged": ragged})
+    if on_gpu:
+        _refuse("--device cuda", {"--threads": threads, "--busy": busy})
+    elif in_dtype not in (None, Dtype.bfloat16):
+        raise ValueError(f"--dtype: on the CPU expected bfloat16 (without the option it is float32), got {in_dtype.value!r}")
+    if of_cells:
+        race_cells(race, "" if cell == KINDS else cell, "" if against == LIBRARIES else against, on_gpu, (in_dtype or Dtype.float32).value)
+        return
+    if in_dtype is not None:
+        unfit: dict[str, object] = {
+            "--grid sequences": grid is Grid.sequences,
+            "--against": against != LIBRARIES,
+            f"--threads {threads}": "," in threads,
+            "--chart": chart,
+            "--compiled": compiled,
+        }
+        _refuse("--device cuda" if on_gpu else f"--dtype {in_dtype.value}", unfit)
+        is_long = on_gpu and (in_dtype is not Dtype.float16 or ragged)
+        cases = select(cell, (grid or (Grid.long if is_long else Grid.sizes)).value, rows)
+        race.in_dtype(cases, on_gpu, in_dtype.value, ragged, a_a)
+        return
+    _refuse("--device cpu without --dtype", {"--ragged": ragged})
     grid = grid or Grid.sizes
     if compiled:
         unfit = {"--grid sequences": grid is Grid.sequences, "--against": against != LIBRARIES, "--chart": chart, "--a-a": a_a}
         _refuse("--compiled", {**unfit, f"--threads {threads}": "," in threads})
     if chart is not None:
         _prepare_chart(chart, grid, counts)
-    if of_cells:
-        race_cells(race, "" if cell == KINDS else cell, RIVALS if against == LIBRARIES else against)
-    elif grid is Grid.sequences:
+    if grid is Grid.sequences:
         if rows:
             raise ValueError(f"--rows: --grid sequences has no rows to choose from, got {rows!r}; leave it out")
         if len(counts) > 1:
@@ -222,177 +218,3 @@ def _prepare_chart(folder: Path, grid: Grid, counts: list[int]) -> None:
         rehearse(folder / "bench-light.svg")
     except OSError as error:
         raise ValueError(f"--chart: cannot write to {folder}: {error.strerror}") from error
-
-
-@dataclass(frozen=True)
-class Race:
-    """How something is measured and where the results go."""
-
-    modes: tuple[Mode, ...]
-    counts: list[int]
-    rounds: int
-    min_block_s: float
-    busy: int
-    as_markdown: bool
-    json_path: Path | None
-
-    def libraries(self, cases: list[tuple[int, Case]], against: list[str], always_again: bool, chart: Path | None) -> None:
-        """Elman and other libraries."""
-        from elman.bench.contestants import Elman, peers
-        from elman.bench.machine import describe
-        from elman.bench.measure import Row, measure
-        from elman.bench.render import race_page
-        from elman.bench.report import Report
-
-        (threads,) = self.counts
-        others, absent = peers({"torch", *against}, threads)
-        elman = Elman(threads)
-        everybody: list[Contestant] = [elman, *others]
-        machine = describe(package for who in everybody for package in who.packages)
-        total = len(cases) * len(self.modes)
-
-        def results(rows: list[Row]) -> tuple[dict[str, Any], Page]:
-            complete = len(rows) == total
-            report = Report(machine, threads, self.rounds, self.min_block_s, tuple(rows), tuple(absent), complete)
-            if chart is not None:
-                from elman.bench.chart import draw
-
-                draw(report.to_dict(), chart)
-            return report.to_dict(), race_page(report)
-
-        self.run(
-            measure(cases, self.modes, elman, others, threads=threads, always_again=always_again, **self._timed),
-            lambda row, number: f"{number}/{total}  {row.case.cell} {row.case} {row.mode}: torch/elman {row.over_elman('torch'):.2f}",
-            results,
-        )
-
-    def in_dtype(self, cases: list[tuple[int, Case]], where: Device, dtype: Dtype, ragged: bool, always_again: bool) -> None:
-        """Elman and torch.nn on a GPU, or on the CPU in another dtype than float32."""
-        import torch
-
-        from elman.bench import device
-        from elman.bench.dtype_race import DtypeRow, measure
-        from elman.bench.dtype_report import DtypeReport
-        from elman.bench.machine import Machine, describe
-        from elman.bench.race import by_clock
-
-        machine: device.Card | Machine
-        if where is Device.cuda:
-            device.require_cuda()
-            machine, threads, block_s, stopwatch = device.describe(), 0, device.BLOCK_S, device.by_events
-        else:
-            (threads,) = self.counts
-            torch.set_num_threads(threads)
-            machine, block_s, stopwatch = describe(("elman", "torch")), self.min_block_s, by_clock()
-        total = len(cases) * len(self.modes)
-
-        def results(rows: list[DtypeRow]) -> tuple[dict[str, Any], Page]:
-            facts = machine, threads, dtype.value, ragged, torch.backends.cudnn.allow_tf32, self.rounds, block_s
-            report = DtypeReport(*facts, tuple(rows), len(rows) == total)
-            return report.to_dict(), report.page()
-
-        timed: dict[str, Any] = {"rounds": self.rounds, "min_block_s": block_s, "device": where.value, "stopwatch": stopwatch}
-        self.run(
-            measure(cases, self.modes, dtype.value, ragged=ragged, always_again=always_again, **timed),
-            lambda row, number: f"{number}/{total}  {row.case.cell} {row.case} {row.mode}: torch/elman {row.over_elman('torch'):.2f}",
-            results,
-        )
-
-    def sequences(self, cells: list[str]) -> None:
-        """Ways to run sequences."""
-        from elman.bench.machine import describe
-        from elman.bench.render import sequences_page
-        from elman.bench.sequences import Answer, measure
-
-        (threads,) = self.counts
-        machine = describe(("elman", "torch"))
-
-        def results(answers: list[Answer]) -> tuple[dict[str, Any], Page]:
-            as_dicts = [answer.to_dict() for answer in answers]
-            facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "answers": as_dicts}
-            return facts, sequences_page(answers, machine, threads, self.rounds)
-
-        self.run(
-            measure(cells, self.modes, threads=threads, **self._timed),
-            lambda answer, number: f"{answer.cell} {answer.mode} {answer.question}: {answer.ratio:.2f}",
-            results,
-        )
-
-    def compiled(self, cases: list[tuple[int, Case]]) -> None:
-        """Compiled calls and eager ones."""
-        from elman.bench.compiled import Row, measure
-        from elman.bench.machine import describe
-        from elman.bench.render import compiled_page
-
-        (threads,) = self.counts
-        machine, total = describe(("elman", "torch")), len(cases) * len(self.modes)
-
-        def results(found: list[Row]) -> tuple[dict[str, Any], Page]:
-            rows = [row.to_dict() for row in found]
-            facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "complete": len(found) == total, "rows": rows}
-            return facts, compiled_page(found, machine, threads, self.rounds)
-
-        self.run(
-            measure(cases, self.modes, threads=threads, **self._timed),
-            lambda row, number: f"{number}/{total}  {row.case.cell} {row.case} {row.mode}: compiled/eager {row.over_eager:.2f}",
-            results,
-        )
-
-    def threads(self, cases: list[tuple[int, Case]]) -> None:
-        """Numbers of threads."""
-        from elman.bench.machine import describe
-        from elman.bench.render import threads_page
-        from elman.bench.threads import Row, measure
-
-        machine = describe(("elman", "torch"))
-
-        def results(rows: list[Row]) -> tuple[dict[str, Any], Page]:
-            as_dicts = [row.to_dict() for row in rows]
-            facts = {"machine": asdict(machine), "rounds": self.rounds, "busy": self.busy, "rows": as_dicts}
-            return facts, threads_page(rows, machine, self.rounds, self.busy)
-
-        self.run(
-            measure(cases, self.modes, self.counts, **self._timed),
-            lambda row, number: f"{row.case.cell} {row.case} {row.mode}, threads {row.threads}: {row.over_fewest:.2f}",
-            results,
-        )
-
-    @property
-    def _timed(self) -> dict[str, Any]:
-        return {"rounds": self.rounds, "min_block_s": self.min_block_s}
-
-    def run(
-        self,
-        measured: Iterable[Result],
-        progress: Callable[[Result, int], str],
-        results: Callable[[list[Result]], tuple[dict[str, Any], Page]],
-    ) -> None:
-        """Measure, a line on stderr for each result; print or write what there is, also after Ctrl-C or a wrong answer."""
-        from elman.bench.threads import busy_processes
-
-        done: list[Result] = []
-        with interruptible(), busy_processes(self.busy):
-            try:
-                for each in measured:
-                    done.append(each)
-                    # No spinner: its thread would run beside what is timed.
-                    print(progress(each, len(done)), file=sys.stderr)
-            finally:
-                if done:
-                    self._put_out(*results(done))
-
-    def _put_out(self, facts: dict[str, Any], page: Page) -> None:
-        from rich.console import Console
-
-        if self.json_path == STDOUT:
-            print_json(facts)
-            return
-        if self.as_markdown:
-            print(page.markdown())
-        else:
-            console = Console()
-            if not console.is_terminal:
-                console.width = max(console.width, 100)  # a pipe has no edge
-            page.print(console)
-        if self.json_path is not None:
-            write(self.json_path, (to_json(facts) + "\n").encode())

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from elman.bench.own_cells import OwnRow
     from elman.bench.render import Page
-    from elman.cli.bench import Race
-
-RIVALS = "loop,compile,jax"
+    from elman.cli.bench_race import Race
 
 
-def race_cells(race: Race, cells: str, against: str) -> None:
-    """Race the cells that ``"zoo.MGU,my.py:Cell"`` names; all of the zoo if it names none.
+def race_cells(race: Race, cells: str, against: str, on_gpu: bool, dtype: str) -> None:
+    """Race the cells that ``"zoo.MGU,my.py:Cell"`` names, all of the zoo if it names none, against those that ``"loop,jax"`` names, or all.
 
     Raises:
         ValueError: a cell or a contestant is not there, or several numbers of threads are given.
@@ -22,24 +19,25 @@ def race_cells(race: Race, cells: str, against: str) -> None:
     from elman import zoo
     from elman.bench import own_cells
     from elman.bench.cell_contestants import ElmanNetwork, rivals
-    from elman.bench.machine import describe
+    from elman.bench.dtype_race import DTYPES
     from elman.zoo.by_name import cell_by_name
 
     cells = cells or ",".join(f"zoo.{cell.__name__}" for cell in zoo.CELLS)
     if len(race.counts) > 1:
         raise ValueError(f"--threads: --cell {cells} takes a single number, got {', '.join(map(str, race.counts))}")
-    (threads,) = race.counts
     made = [cell_by_name(name) for name in dict.fromkeys(cells.split(","))]
-    others, absent = rivals({"loop", *against.split(",")}, threads)
-    elman = ElmanNetwork(threads)
-    machine = describe(package for who in (elman, *others) for package in who.packages)
+    place = race.place(on_gpu)
+    where = place.threads, place.device, DTYPES[dtype]
+    others, absent = rivals(against.split(",") if against else (), *where)
+    elman = ElmanNetwork(*where)
+    place = place.with_packages(package for who in (elman, *others) for package in who.packages)
 
     def results(rows: list[OwnRow]) -> tuple[dict[str, Any], Page]:
-        facts = {"machine": asdict(machine), "threads": threads, "rounds": race.rounds, "absent": absent}
-        return facts | {"rows": [row.to_dict() for row in rows]}, own_cells.page(rows, absent, machine, threads, race.rounds)
+        facts = {**place.to_dict(), "dtype": dtype, "rounds": race.rounds, "absent": absent}
+        return facts | {"rows": [row.to_dict() for row in rows]}, own_cells.page(rows, absent, place, dtype, race.rounds)
 
     race.run(
-        own_cells.measure(made, race.modes, elman, others, rounds=race.rounds, min_block_s=race.min_block_s),
+        own_cells.measure(made, race.modes, elman, others, place, rounds=race.rounds),
         lambda row, number: f"{row.cell} {row.size} {row.mode}: loop/elman {row.over_elman('loop'):.2f}",
         results,
     )

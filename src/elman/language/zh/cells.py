@@ -26,7 +26,7 @@ SENTENCES = {
         "µs 为 Elman 的耗时，其余为与它的比值。循环：用 torch 算子写成的 Python 循环执行同样的步骤；compile：同一循环，"
         "单步经 torch.compile 编译；jax：对同样的步骤做 jit 编译的 scan。"
     ),
-    "medians of {rounds} interleaved rounds, threads: {threads}.": "{rounds} 轮交替测量的中位数，线程数 {threads}。",
+    "{dtype}; medians of {rounds} interleaved rounds.": "{dtype}；{rounds} 轮交替测量的中位数。",
     "A network of {cell} cells reads {name}": "由 {cell} 组成的网络读 {name}",
     "{layers} × {units} units, {characters} characters read in {seconds} s; {held_out}": (
         "{layers} × {units} 个单元，{seconds} 秒读了 {characters} 个字符；{held_out}"
