@@ -13,7 +13,7 @@ from kinds import Kind, as_hx, as_states
 from native import instruction_set, threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
     from torch import Tensor, nn
@@ -65,6 +65,25 @@ def assert_same_bits(got: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> N
     for a, b in zip(got, expected, strict=True):
         assert a.dtype is b.dtype is torch.bfloat16
         assert torch.equal(a, b), f"differs by up to {(a - b).abs().max():.3g}"
+
+
+def assert_nearer(runs: Iterable[tuple[Iterable[str], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]]) -> None:
+    """Raise unless a first way to compute something is nearer to float64 than a second, by the mean square over several runs.
+
+    Some results are as near, not nearer: of both ways only the same roundings are left. Two sums of n squares of errors of one normal
+    distribution have a ratio whose standard deviation is sqrt(2 · 2 / n): three of these may be chance.
+
+    Args:
+        runs: the results' names; those in float64, those of the first way, and those of the second.
+    """
+    errors: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    for names, *results in runs:
+        for name, exact, *found in zip(names, *results, strict=True):
+            for all_errors, value in zip(errors.setdefault(name, ([], [])), found, strict=True):
+                all_errors.append((value.double() - exact).square().flatten())
+    for name, (first, second) in errors.items():
+        n = sum(map(len, first))
+        assert sum(map(torch.sum, first)) <= (1 + 3 * (4 / n) ** 0.5) * sum(map(torch.sum, second)), name
 
 
 def array(tensor: Tensor) -> np.ndarray:

@@ -64,17 +64,13 @@ def test_a_trace_shows_each_step_one_rounding_from_float32(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not RELU], ids=str)
 @pytest.mark.usefixtures("without_the_reference")
 def test_a_traces_gradients_are_nearer_to_float64_than_those_of_torchs_operators(kind: Kind) -> None:
-    """By the mean square over several networks; every part of the trace gets a gradient, steps end and resets cut.
-
-    Some are as near, not nearer: two sums of n squares of errors of one normal distribution have a ratio whose standard deviation is
-    sqrt(2 · 2 / n). Three of these may be chance.
+    """Where every part of the trace gets a gradient, sequences end and resets cut them.
 
     Not relu's: where its derivative jumps, one rounding decides a whole gradient, and few of them the sum.
     """
-    errors: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
-    lengths, reset = [12, 0, 5, 8], torch.rand(12, 4) < 0.2
-    spans = Spans(lengths=torch.tensor(lengths), reset=reset)
-    for seed in range(20):
+    spans = Spans(lengths=torch.tensor([12, 0, 5, 8]), reset=torch.rand(12, 4) < 0.2)
+
+    def gradients(seed: int) -> tuple[list[str], list[Tensor], list[Tensor], list[Tensor]]:
         torch.manual_seed(seed)
         module, x = narrow.build(kind, 6, 9, 2, bidirectional=True), narrow.randn(12, 4, 6)
         exact = kind.build(elman, 6, 9, 2, bidirectional=True).double()
@@ -87,15 +83,11 @@ def test_a_traces_gradients_are_nearer_to_float64_than_those_of_torchs_operators
             traced = run(rnn.stack, data, None, list(rnn.parameters()), spans)
             parts = [traced.hidden, *traced.finals, *traced.states.values(), *traced.gates.values()]
             given = given or [narrow.randn(*part.shape) for part in parts]
-            gradients = torch.autograd.grad(parts, [data, *rnn.parameters()], [g.to(dtype) for g in given])
-            assert all(g.dtype is dtype for g in gradients)
-            results.append([g.double() for g in gradients])
-        for name, expected, *found in zip(("x", *dict(module.named_parameters())), *results, strict=True):
-            for all_errors, value in zip(errors.setdefault(name, ([], [])), found, strict=True):
-                all_errors.append((value - expected).square().flatten())
-    for name, (mine, operators) in errors.items():
-        n = sum(map(len, mine))
-        assert sum(map(torch.sum, mine)) <= (1 + 3 * (4 / n) ** 0.5) * sum(map(torch.sum, operators)), name
+            results.append(torch.autograd.grad(parts, [data, *rnn.parameters()], [g.to(dtype) for g in given]))
+            assert all(gradient.dtype is dtype for gradient in results[-1])
+        return ["x", *dict(module.named_parameters())], *results
+
+    narrow.assert_nearer(map(gradients, range(20)))
 
 
 @every_kind
