@@ -19,7 +19,7 @@ import elman
 import own_cells
 from elman import zoo
 from elman.bench import own_cells as race_of_cells
-from elman.bench.agreement import check
+from elman.bench.agreement import WrongAnswerError, check
 from elman.bench.case import MODES
 from elman.bench.cell_contestants import CellCase, CompiledLoop, ElmanNetwork, Loop, rivals
 from elman.bench.contestants import Job
@@ -197,8 +197,36 @@ def test_in_another_dtype_everybody_has_the_same_rounded_numbers(cell: elman.Cel
     assert ours.why(case, "train").endswith("bfloat16 on the CPU")
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("cell", [zoo.MGU(), zoo.LayerNormLSTM(), zoo.PhasedLSTM()], ids=repr)
+def test_wrong_numbers_in_another_dtype_are_not_timed(cell: elman.Cell, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros for all that a network gives: also of cells whose gradients are ill-conditioned."""
+    monkeypatch.setitem(race_of_cells.SHAPES, "cpu", ((20, 4, 16),))
+    threads, right = torch.get_num_threads(), ElmanNetwork._network
+    place = cpu(threads, 0.0)
+    ours, loop = (who(threads, "cpu", torch.bfloat16) for who in (ElmanNetwork, Loop))
+    assert len(list(race_of_cells.measure([cell], [mode], ours, [loop], place, rounds=1))) == 1
+
+    def wrong(self: ElmanNetwork, case: CellCase, parameters: dict[str, torch.Tensor]) -> object:
+        network = right(self, case, parameters)
+
+        def run(given: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+            output, finals = network(given)
+            return 0 * output, tuple(0 * final for final in finals)
+
+        return run
+
+    monkeypatch.setattr(ElmanNetwork, "_network", wrong)
+    with pytest.raises(WrongAnswerError, match="elman, "):
+        list(race_of_cells.measure([cell], [mode], ours, [loop], place, rounds=1))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("options", "dtype"), [(["--device", "cuda"], "bfloat16"), (["--dtype", "bfloat16"], "bfloat16")], ids=str)
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [(["--device", "cuda"], "bfloat16"), (["--device", "cuda", "--dtype", "float16"], "float16"), (["--dtype", "bfloat16"], "bfloat16")],
+    ids=str,
+)
 def test_cells_are_raced_in_another_dtype(
     options: list[str], dtype: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,7 +240,8 @@ def test_cells_are_raced_in_another_dtype(
     assert [(row["cell"], row["mode"], row["steps"], row["batch"], row["size"]) for row in facts["rows"]] == [
         ("MGU()", mode, 2, 16, 4) for mode in MODES
     ]
-    assert all("bfloat16" in row["backend"] for row in facts["rows"])
+    assert all(dtype in row["backend"] for row in facts["rows"])
+    assert facts["complete"] is True
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

@@ -168,6 +168,14 @@ def test_an_error_may_be_a_few_roundings_or_twice_torchs(error: float, torchs: f
             check("elman", {"output": error}, {"output": torchs}, torch.bfloat16)
 
 
+def test_an_overflow_of_torchs_allows_nothing() -> None:
+    for torchs in (float("inf"), float("nan")):
+        check("elman", {"output": 0.02}, {"output": torchs}, torch.bfloat16)
+        for wrong in (0.04, float("inf"), float("nan")):
+            with pytest.raises(WrongAnswerError):
+                check("elman", {"output": wrong}, {"output": torchs}, torch.bfloat16)
+
+
 def test_float32_may_be_as_wrong_as_tf32_only_where_torch_is_allowed_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     check("elman", {"output": 3e-3}, {"output": 0.0}, torch.float32)
@@ -280,7 +288,7 @@ def test_without_a_gpu_it_is_one_line(command: str) -> None:
         (["--dtype", "bfloat16", "--compiled"], "--dtype bfloat16 does not take --compiled; leave it out"),
         (["--dtype", "bfloat16", "--grid", "sequences"], "--dtype bfloat16 does not take --grid sequences; leave it out"),
         (["--dtype", "bfloat16", "--rows", "9"], "rows 1 to 8, got '9'"),
-        (["--ragged"], "--device cpu without --dtype does not take --ragged; leave it out"),
+        (["--ragged"], "--ragged: needs --device cuda or --dtype bfloat16; add one of them"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], complaint: str) -> None:

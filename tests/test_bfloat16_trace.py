@@ -61,6 +61,20 @@ def test_a_trace_shows_each_step_one_rounding_from_float32(kind: Kind) -> None:
 
 
 @on_every_isa
+@every_kind
+@pytest.mark.usefixtures("without_the_reference")
+def test_gradients_of_a_traces_output_have_the_bits_of_those_of_a_call(kind: Kind) -> None:
+    """So gates are kept in float32, though they are shown in bfloat16."""
+    module, x = narrow.build(kind, 5, 33, 2, bidirectional=True), narrow.randn(9, 4, 5).requires_grad_()
+    found = []
+    for run in (lambda: module(x)[0], lambda: module.trace(x).output):
+        torch.manual_seed(0)
+        output = run()
+        found.append((output.detach(), *torch.autograd.grad(output, [x, *module.parameters()], narrow.randn(*output.shape))))
+    narrow.assert_same_bits(*found)
+
+
+@on_every_isa
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not RELU], ids=str)
 @pytest.mark.usefixtures("without_the_reference")
 def test_a_traces_gradients_are_nearer_to_float64_than_those_of_torchs_operators(kind: Kind) -> None:

@@ -86,7 +86,7 @@ def trace(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spa
 
     Returns:
         The outputs of every layer, (L, T, B, D·H); the final states; and what ``backward`` needs: ``hidden``, the outputs of all layers but
-        the last, and ``steps``, (L·D, T, B, K, H), in bfloat16 these are float32.
+        the last, and ``steps``, (L·D, T, B, K, H); in bfloat16 these are float32.
     """
     steps, batch, _ = x.shape
     _, _, numbers = CELLS[stack.cell.name]

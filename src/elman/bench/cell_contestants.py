@@ -78,7 +78,9 @@ class _InTorch:
     def __init__(self, threads: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         if device == "cpu":
             torch.set_num_threads(threads)
-        self._device, self._dtype = device, dtype
+        else:  # every product of float32 as recurrent layers multiply it
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+        self._device, self.dtype = device, dtype
         self._loop: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] = loop
 
     def _network(self, case: CellCase, parameters: dict[str, Tensor]) -> Network:
@@ -87,8 +89,13 @@ class _InTorch:
         weights = {name.removesuffix("_l0"): parameter for name, parameter in parameters.items()}
         return lambda given: self._loop(case.cell, others, weights, case.size, given["x"], case.columns(given))
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether it computes in float32 on the CPU, as JAX does."""
+        return (self._device, self.dtype) == ("cpu", torch.float32)
+
     def _tensors(self, arrays: Arrays) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(array).to(self._device, self._dtype) for name, array in arrays.items()}
+        return {name: torch.from_numpy(array).to(self._device, self.dtype) for name, array in arrays.items()}
 
     def job(self, case: CellCase, mode: Mode, in_float64: bool = False) -> Job:
         """A case's work. ``in_float64``: computed in float64, from numbers of the contestant's dtype."""
@@ -99,11 +106,20 @@ class _InTorch:
         network = self._network(case, parameters)
         leaves = given | parameters
         tensors = tuple(leaves.values())
+        # The gradient of a sum would make other gradients grow with the number of steps and sequences, beyond float16's numbers.
+        shape = case.steps, case.batch, case.size
+        random = self._tensors({"": np.random.default_rng(1).standard_normal(shape, np.float32)})[""]
+        gradient = random.double() if in_float64 else random
 
         def train() -> None:
             for tensor in tensors:
                 tensor.grad = None
-            network(given)[0].sum().backward()  # type: ignore[no-untyped-call]
+            output = network(given)[0]
+            if self.is_usual:
+                output = output.sum()
+                output.backward()  # type: ignore[no-untyped-call]
+            else:
+                output.backward(gradient)  # type: ignore[no-untyped-call]
 
         def results(result: Any) -> Arrays:
             output, finals = result
@@ -162,7 +178,7 @@ class ElmanNetwork(_InTorch):
     def why(self, case: CellCase, mode: Mode) -> str:
         """Which backend runs the case."""
         given = self._tensors(case.arrays()[0])
-        network = elman.Recurrent(case.cell, case.size, case.size).to(self._device, self._dtype).eval().requires_grad_(mode == "train")
+        network = elman.Recurrent(case.cell, case.size, case.size).to(self._device, self.dtype).eval().requires_grad_(mode == "train")
         return elman.why(network, given.pop("x"), **given)
 
 

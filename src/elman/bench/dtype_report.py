@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from elman.bench.dtype_race import BESIDE, DtypeRow
-from elman.bench.render import Page, Table, against_itself, doubts, microseconds, place_text, ratio_text, title_of, versions_text
+from elman.bench.render import Page, Table, against_itself, doubts, microseconds, place_text, ratio_text, tf32_text, title_of, versions_text
 from elman.bench.report import geometric_means, means_by_part, parts, raced
 from elman.language import _, translated
 
@@ -79,7 +79,7 @@ class DtypeReport:
         if self.ragged:
             yield _("Lengths uniform in 1..T: Elman takes lengths=, torch packs, runs and unpacks.")
         if self.dtype == "float32":
-            yield _("torch.backends.cudnn.allow_tf32 is {allowed}.", allowed=self.allow_tf32)
+            yield tf32_text(self.allow_tf32)
         yield _("T steps, B batch, I input features, H hidden units.")
         yield place_text(self.place)
         yield versions_text(self.place.machine)

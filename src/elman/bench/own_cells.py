@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from elman.bench import dtype_race
 from elman.bench.agreement import check
 from elman.bench.cell_contestants import CellCase, Loop
 from elman.bench.race import race, ratio
-from elman.bench.render import Page, Table, doubts, microseconds, mode_name, place_text, ratio_text, versions_text
+from elman.bench.render import Page, Table, doubts, microseconds, mode_name, place_text, ratio_text, tf32_text, versions_text
 from elman.language import _, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from elman.bench.case import Mode
+    from elman.bench.case import Arrays, Mode
     from elman.bench.cell_contestants import CellContestant, ElmanNetwork
     from elman.bench.place import Place
     from elman.bench.race import Timing
@@ -83,6 +86,9 @@ def measure(
         place: where, on whose device the contestants have been made.
         rounds: of each race.
 
+    In float32 on the CPU numbers are held against the loop's largest error, elsewhere against its relative error and the dtype's, as in
+    a race in one dtype.
+
     Raises:
         WrongAnswerError: a contestant's numbers are not those of a loop in float64.
     """
@@ -102,10 +108,20 @@ def measure(
                     jobs[who.name] = job.run
                 job = exact.job(case, mode, in_float64=True)
                 expected = job.numbers(job.run())
-                for name, found in numbers.items():
-                    check(f"{name}, {cell!r}, {size}, {mode}", found, expected, numbers["loop"])
+                if exact.is_usual:
+                    for name, found in numbers.items():
+                        check(f"{name}, {cell!r}, {size}, {mode}", found, expected, numbers["loop"])
+                else:
+                    errors = {name: _errors(found, expected) for name, found in numbers.items()}
+                    for name in errors.keys() - {"loop"}:
+                        dtype_race.check(f"{name}, {cell!r}, {size}, {mode}", errors[name], errors["loop"], exact.dtype)
                 timings = race(jobs, rounds=rounds, min_block_s=place.block_s, stopwatch=place.stopwatch)
                 yield OwnRow(repr(cell), mode, steps, batch, size, elman.why(case, mode), timings, lacking)
+
+
+def _errors(found: Arrays, expected: Arrays) -> dict[str, float]:
+    as_tensors = ({name: torch.from_numpy(array) for name, array in arrays.items()} for arrays in (found, expected))
+    return dtype_race.relative_errors(*as_tensors)
 
 
 def page(rows: Sequence[OwnRow], absent: Sequence[str], place: Place, dtype: str, rounds: int) -> Page:
@@ -134,6 +150,7 @@ def page(rows: Sequence[OwnRow], absent: Sequence[str], place: Place, dtype: str
             for name, operation in row.lacking.items()
         ),
         _("{dtype}; medians of {rounds} interleaved rounds.", dtype=dtype, rounds=rounds),
+        *([tf32_text(torch.backends.cudnn.allow_tf32)] if place.device == "cuda" and dtype == "float32" else []),
         place_text(place),
     ]
     warnings = doubts(timing for row in rows for timing in row.timings.values())

@@ -87,7 +87,8 @@ class Page:
         for table in self.tables:
             body = [*table.body[:-1], [f"**{cell}**" if cell else "" for cell in table.body[-1]]] if table.sums_up else table.body
             ruler = [":--" if index in table.words else "--:" for index in range(len(table.header))]
-            blocks.append(f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in (table.header, ruler, *body)))
+            title = f"**{table.title}**\n\n" if table.title else ""
+            blocks.append(title + "\n".join(f"| {' | '.join(line)} |" for line in (table.header, ruler, *body)))
         return "\n\n".join([*blocks, "\n".join(f"- {note}" for note in self.notes)])
 
 
@@ -322,6 +323,11 @@ def machine_text(machine: Machine, threads: int) -> str:
         threads=threads,
         system=machine.system,
     )
+
+
+def tf32_text(allowed: bool) -> str:
+    """How float32 is multiplied on a GPU."""
+    return _("torch.backends.cudnn.allow_tf32 is {allowed}.", allowed=allowed)
 
 
 def place_text(place: Place) -> str:

@@ -179,7 +179,8 @@ def bench(
         cases = select(cell, (grid or (Grid.long if is_long else Grid.sizes)).value, rows)
         race.in_dtype(cases, on_gpu, in_dtype.value, ragged, a_a)
         return
-    _refuse("--device cpu without --dtype", {"--ragged": ragged})
+    if ragged:
+        raise ValueError("--ragged: needs --device cuda or --dtype bfloat16; add one of them")
     grid = grid or Grid.sizes
     if compiled:
         unfit = {"--grid sequences": grid is Grid.sequences, "--against": against != LIBRARIES, "--chart": chart, "--a-a": a_a}

@@ -16,6 +16,8 @@ def race_cells(race: Race, cells: str, against: str, on_gpu: bool, dtype: str) -
     Raises:
         ValueError: a cell or a contestant is not there, or several numbers of threads are given.
     """
+    import torch
+
     from elman import zoo
     from elman.bench import own_cells
     from elman.bench.cell_contestants import ElmanNetwork, rivals
@@ -27,13 +29,16 @@ def race_cells(race: Race, cells: str, against: str, on_gpu: bool, dtype: str) -
         raise ValueError(f"--threads: --cell {cells} takes a single number, got {', '.join(map(str, race.counts))}")
     made = [cell_by_name(name) for name in dict.fromkeys(cells.split(","))]
     place = race.place(on_gpu)
+    total = len(made) * len(own_cells.SHAPES[place.device]) * len(race.modes)
     where = place.threads, place.device, DTYPES[dtype]
     others, absent = rivals(against.split(",") if against else (), *where)
     elman = ElmanNetwork(*where)
     place = place.with_packages(package for who in (elman, *others) for package in who.packages)
 
     def results(rows: list[OwnRow]) -> tuple[dict[str, Any], Page]:
-        facts = {**place.to_dict(), "dtype": dtype, "rounds": race.rounds, "absent": absent}
+        tf32 = {"allow_tf32": torch.backends.cudnn.allow_tf32} if on_gpu else {}
+        measured = {"dtype": dtype, **tf32, "rounds": race.rounds, "min_block_s": place.block_s, "complete": len(rows) == total}
+        facts = {**place.to_dict(), **measured, "absent": absent}
         return facts | {"rows": [row.to_dict() for row in rows]}, own_cells.page(rows, absent, place, dtype, race.rounds)
 
     race.run(
