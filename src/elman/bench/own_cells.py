@@ -141,8 +141,9 @@ def page(rows: Sequence[OwnRow], absent: Sequence[str], place: Place, dtype: str
     notes = [
         _(
             "µs: Elman's time. The others' over it: loop, the same step in a Python loop of torch's operators; compile, that loop over a "
-            "step that torch.compile has compiled; jax, a jitted scan of the step."
+            "step that torch.compile has compiled."
         ),
+        *([_("jax: a jitted scan of the step.")] if "jax" in others else []),
         *dict.fromkeys(f"{row.cell}{_(': ')}{translated(row.backend)}" for row in rows),
         *dict.fromkeys(
             _("{cell} is not run by {name}, which has no {operation}.", cell=row.cell, name=name, operation=operation)

@@ -89,14 +89,12 @@ def bench(
     a_a: Annotated[
         bool, typer.Option("--a-a", help="Compare Elman with itself in every row, not only in the first.", rich_help_panel=_HOW)
     ] = False,
-    device: Annotated[
-        Device, typer.Option(help="cuda: compare with torch.nn on the GPU, timed by events.", rich_help_panel=_DTYPE)
-    ] = Device.cpu,
+    device: Annotated[Device, typer.Option(help="cuda: compare on the GPU, timed by events.", rich_help_panel=_DTYPE)] = Device.cpu,
     dtype: Annotated[
         Dtype | None,
         typer.Option(
-            help="Compare with torch.nn in this dtype; the CPU takes bfloat16, beside it Elman in float32. On a GPU bfloat16 by default, "
-            "beside it torch.nn in float16.",
+            help="Compare with torch.nn, or a cell with its own step, in this dtype. The CPU takes bfloat16; beside torch.nn Elman runs in "
+            "float32, too. On a GPU bfloat16 by default; torch.nn runs in float16, too.",
             show_default=False,
             rich_help_panel=_DTYPE,
         ),

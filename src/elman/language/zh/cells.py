@@ -22,10 +22,11 @@ SENTENCES = {
     "loop/elman": "循环/elman",
     "{cell} is not run by {name}, which has no {operation}.": "{name} 没有 {operation} 运算，因此不运行 {cell}。",
     "µs: Elman's time. The others' over it: loop, the same step in a Python loop of torch's operators; compile, that loop over a step "
-    "that torch.compile has compiled; jax, a jitted scan of the step.": (
+    "that torch.compile has compiled.": (
         "µs 为 Elman 的耗时，其余为与它的比值。循环：用 torch 算子写成的 Python 循环执行同样的步骤；compile：同一循环，"
-        "单步经 torch.compile 编译；jax：对同样的步骤做 jit 编译的 scan。"
+        "单步经 torch.compile 编译。"
     ),
+    "jax: a jitted scan of the step.": "jax：对同样的步骤做 jit 编译的 scan。",
     "{dtype}; medians of {rounds} interleaved rounds.": "{dtype}；{rounds} 轮交替测量的中位数。",
     "A network of {cell} cells reads {name}": "由 {cell} 组成的网络读 {name}",
     "{layers} × {units} units, {characters} characters read in {seconds} s; {held_out}": (

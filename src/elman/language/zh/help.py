@@ -95,10 +95,11 @@ SENTENCES = {
         "默认为 sizes，在 GPU 上用 bfloat16 或 float32 时默认为 long。"
     ),
     "On a GPU, or in another dtype": "在 GPU 上，或用其他 dtype",
-    "cuda: compare with torch.nn on the GPU, timed by events.": "cuda：在 GPU 上与 torch.nn 比较，用 CUDA 事件计时。",
-    "Compare with torch.nn in this dtype; the CPU takes bfloat16, beside it Elman in float32. On a GPU bfloat16 by default, beside it "
-    "torch.nn in float16.": (
-        "用这种 dtype 与 torch.nn 比较；CPU 上为 bfloat16，同时测量 float32 的 Elman。GPU 上默认 bfloat16，同时测量 float16 的 torch.nn。"
+    "cuda: compare on the GPU, timed by events.": "cuda：在 GPU 上比较，用 CUDA 事件计时。",
+    "Compare with torch.nn, or a cell with its own step, in this dtype. The CPU takes bfloat16; beside torch.nn Elman runs in float32, "
+    "too. On a GPU bfloat16 by default; torch.nn runs in float16, too.": (
+        "用这种 dtype 与 torch.nn 比较，cell 则与它自己的逐步循环比较。CPU 上为 bfloat16，与 torch.nn 比较时还测量 float32 的 Elman。"
+        "GPU 上默认 bfloat16，还测量 float16 的 torch.nn。"
     ),
     "With --device cuda or --dtype: sequences of different lengths, uniform in 1..T.": (
         "与 --device cuda 或 --dtype 一起使用：序列长度不等，在 1..T 上均匀分布。"
