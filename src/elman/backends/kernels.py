@@ -54,7 +54,7 @@ def unavailable_reason() -> str | None:
 
 def wide(dtype: torch.dtype) -> torch.dtype:
     """What is computed and saved in where tensors are of this dtype."""
-    return torch.float32 if dtype is torch.bfloat16 else dtype
+    return torch.promote_types(dtype, torch.float32)
 
 
 def require(what: str) -> None:

@@ -226,7 +226,7 @@ def _new_saved(stack: Stack, x: Tensor, steps: int | torch.SymInt, batch: int | 
     _, states, numbers = kernels.CELLS[stack.cell.name]
     if numbers == 0 or (stack.recompute and states == 1):  # what runs again starts from the outputs, which are there
         return Saved(hidden, None, None)
-    dtype = torch.promote_types(x.dtype, torch.float32)  # what it is computed in
+    dtype = kernels.wide(x.dtype)
     if not stack.recompute:
         return Saved(hidden, x.new_empty((directions, rows, numbers, stack.hidden_size), dtype=dtype), None)
     # A checkpoint before each chunk of the backward pass (csrc/kernels.h).

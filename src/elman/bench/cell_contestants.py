@@ -94,32 +94,29 @@ class _InTorch:
         """Whether it computes in float32 on the CPU, as JAX does."""
         return (self._device, self.dtype) == ("cpu", torch.float32)
 
-    def _tensors(self, arrays: Arrays) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(array).to(self._device, self.dtype) for name, array in arrays.items()}
+    def _tensors(self, arrays: Arrays, in_float64: bool = False) -> dict[str, Tensor]:
+        """Rounded to the contestant's dtype, and ``in_float64`` of float64 then."""
+        computed = torch.float64 if in_float64 else self.dtype
+        return {name: torch.from_numpy(array).to(self._device, self.dtype).to(computed) for name, array in arrays.items()}
 
     def job(self, case: CellCase, mode: Mode, in_float64: bool = False) -> Job:
         """A case's work. ``in_float64``: computed in float64, from numbers of the contestant's dtype."""
-        given, parameters = map(self._tensors, case.arrays())
-        for tensors_of in (given, parameters):
-            for name, tensor in tensors_of.items():
-                tensors_of[name] = (tensor.double() if in_float64 else tensor).requires_grad_(mode == "train")
+        given, parameters = (self._tensors(arrays, in_float64) for arrays in case.arrays())
+        for tensor in (*given.values(), *parameters.values()):
+            tensor.requires_grad_(mode == "train")
         network = self._network(case, parameters)
         leaves = given | parameters
         tensors = tuple(leaves.values())
-        # The gradient of a sum would make other gradients grow with the number of steps and sequences, beyond float16's numbers.
-        shape = case.steps, case.batch, case.size
-        random = self._tensors({"": np.random.default_rng(1).standard_normal(shape, np.float32)})[""]
-        gradient = random.double() if in_float64 else random
+        gradient: Tensor | None = None
+        if not self.is_usual:  # a sum's gradient would make others grow with steps and sequences, beyond float16's numbers
+            random = np.random.default_rng(1).standard_normal((case.steps, case.batch, case.size), np.float32)
+            gradient = self._tensors({"output": random}, in_float64)["output"]
 
         def train() -> None:
             for tensor in tensors:
                 tensor.grad = None
             output = network(given)[0]
-            if self.is_usual:
-                output = output.sum()
-                output.backward()  # type: ignore[no-untyped-call]
-            else:
-                output.backward(gradient)  # type: ignore[no-untyped-call]
+            (output.sum() if gradient is None else output).backward(gradient)  # type: ignore[no-untyped-call]
 
         def results(result: Any) -> Arrays:
             output, finals = result

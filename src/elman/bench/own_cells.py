@@ -108,20 +108,23 @@ def measure(
                     jobs[who.name] = job.run
                 job = exact.job(case, mode, in_float64=True)
                 expected = job.numbers(job.run())
-                if exact.is_usual:
-                    for name, found in numbers.items():
-                        check(f"{name}, {cell!r}, {size}, {mode}", found, expected, numbers["loop"])
-                else:
-                    errors = {name: _errors(found, expected) for name, found in numbers.items()}
-                    for name in errors.keys() - {"loop"}:
-                        dtype_race.check(f"{name}, {cell!r}, {size}, {mode}", errors[name], errors["loop"], exact.dtype)
+                for name, found in numbers.items():
+                    _check(f"{name}, {cell!r}, {size}, {mode}", found, expected, numbers["loop"], exact)
                 timings = race(jobs, rounds=rounds, min_block_s=place.block_s, stopwatch=place.stopwatch)
                 yield OwnRow(repr(cell), mode, steps, batch, size, elman.why(case, mode), timings, lacking)
 
 
-def _errors(found: Arrays, expected: Arrays) -> dict[str, float]:
-    as_tensors = ({name: torch.from_numpy(array) for name, array in arrays.items()} for arrays in (found, expected))
-    return dtype_race.relative_errors(*as_tensors)
+def _check(who: str, found: Arrays, expected: Arrays, of_loop: Arrays, loop: Loop) -> None:
+    """Raise if the numbers found are wrong, beside the loop's own."""
+    if loop.is_usual:
+        check(who, found, expected, of_loop)
+    elif found is not of_loop:  # the loop is the yardstick
+        errors, loops = (dtype_race.relative_errors(_tensors(arrays), _tensors(expected)) for arrays in (found, of_loop))
+        dtype_race.check(who, errors, loops, loop.dtype)
+
+
+def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def page(rows: Sequence[OwnRow], absent: Sequence[str], place: Place, dtype: str, rounds: int) -> Page:
