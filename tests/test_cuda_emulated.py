@@ -46,8 +46,9 @@ EXCHANGES: dict[str, Callable[[Plan], bool]] = {
 }
 SUMS: dict[str, Callable[[Plan], bool]] = {
     "in registers": lambda plan: plan.in_registers,
-    "shared": lambda plan: not plan.in_registers and plan.split == 1,
+    "shared": lambda plan: not plan.in_registers and plan.split == 1 and not plan.is_reduce_scatter,
     "split": lambda plan: plan.split > 1,
+    "scattered": lambda plan: plan.is_reduce_scatter or not plan.is_backward,
 }
 SIZES = {"alone": (20, 37, 96), "cluster": (20, 37, 96, 300), "global": (37, 60, 96, 300)}
 
@@ -200,7 +201,7 @@ def check(network: Network, factor: float = 1.0) -> None:
 def sample(count: int, seed: int) -> list[Network]:
     """Networks of all cells and types of numbers; what else they are is drawn, the same each time."""
     random = Random(seed)
-    pairs, kinds, found = list(product(KEPT, Number)), list(product(EXCHANGES, SUMS)), []
+    pairs, kinds, found = list(product(KEPT, Number)), [kind for kind in product(EXCHANGES, SUMS) if kind != ("alone", "scattered")], []
     random.shuffle(pairs)
     for turn in range(count):
         if turn % len(kinds) == 0:
@@ -222,6 +223,17 @@ QUICK = [
     Network("gru", Number.BFLOAT16, "cluster", "split", 8, 96, 10, "whole", steps=9),
     Network("lstm", Number.TF32, "global", "split", 8, 60, 10, "lengths", True, True),
     Network("lstm", Number.BFLOAT16, "cluster", "in registers", 16, 37, 20, "packed and reset", True, True, True, is_padded=True),
+    Network("lstm", Number.BFLOAT16, "cluster", "scattered", 8, 96, 10, "lengths and reset", True, True, True, steps=9),
+]
+# Whose blocks exchange parts of the state's gradient: more of a warp's tiles, of its sequences, of blocks, and of products.
+SCATTERED = [
+    Network("gru", Number.FLOAT32, "global", "scattered", 16, 60, 20, "lengths", True, True, steps=9),
+    Network("lstm", Number.TF32, "global", "scattered", 32, 96, 20, "whole", steps=6),
+    Network("lstm", Number.FLOAT16, "cluster", "scattered", 16, 300, 20, "packed and reset", True, True, True),
+    Network("lstm", Number.FLOAT32, "cluster", "scattered", 32, 96, 20, "reset", False, True, True, is_padded=True),
+    Network("lstm", Number.TF32, "cluster", "scattered", 8, 37, 10, "whole", is_traced=True),
+    Network("GRU2014", Number.TF32, "cluster", "scattered", 8, 37, 10, "whole", steps=9),
+    Network("GRU2014", Number.FLOAT32, "global", "scattered", 16, 60, 10, "lengths and reset", True, True, True),
 ]
 
 
@@ -230,6 +242,16 @@ def test_a_network_is_the_references(network: Network, monkeypatch: pytest.Monke
     kernels = network.install(monkeypatch)
     check(network)
     assert len(kernels) == 2
+
+
+@pytest.mark.parametrize("network", SCATTERED, ids=str)
+@pytest.mark.slow
+def test_parts_of_the_gradient_add_up(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = network.install(monkeypatch)
+    check(network)
+    plan = next(kernel.plan for kernel in kernels if kernel.plan.is_backward)
+    assert plan.is_reduce_scatter
+    assert plan.tile == network.tile
 
 
 def shifted(numbers: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def networks() -> list[Network]:
         if cell.step_inputs or cell.draws:
             form = form.replace("packed", "lengths")  # they come with padded sequences alone
         number = list(Number)[3 * (turn % 2) if name in SENSITIVE else turn % 4]
-        sums, tile, hidden = list(SUMS)[turn // 3 % 3], (8, 8, 16, 32)[turn % 4], SIZES[exchange][turn % 3]
+        sums, tile, hidden = list(SUMS)[turn // 3 % len(SUMS)], (8, 8, 16, 32)[turn % 4], SIZES[exchange][turn % 3]
         found.append(
             Network(
                 *(name, number, exchange, sums, tile, hidden, 20, form),

@@ -30,6 +30,8 @@ NETWORKS = {
     for exchange, sums, hidden in (("alone", "shared", 37), ("cluster", "split", 60), ("global", "split", 60))
 }
 NETWORKS["cluster of few threads"] = replace(NETWORKS["cluster"], sums="in registers", tile=16)
+NETWORKS["parts"] = replace(NETWORKS["cluster"], sums="scattered")
+NETWORKS["parts through memory"] = replace(NETWORKS["global"], sums="scattered")
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
@@ -94,6 +96,31 @@ MUTATIONS = {
         r"if (s < count && threadIdx.x == 0) *(Storage*)d.projected = Storage(0); \1",
         RACE,
     ),
+    "gates are multiplied before they are there": (
+        "parts",
+        r"(void publish\(int step, const P& product\) \{\s*)__syncthreads\(\);",
+        r"\1",
+        f"{RACE}|{UNWRITTEN}",
+    ),
+    "gates overwrite those that are multiplied": ("parts", r"\(step & 1\) \* kVector", "0", RACE),
+    "one slot of parts": ("parts", r"step & 1\b", "0", f"armed twice|{RACE}"),
+    "one slot of parts through memory": ("parts through memory", r"step & 1\b", "0", RACE),
+    "parts are not waited for": (
+        "parts",
+        r"(void wait\(int step\) \{\s*#if[^#]*)barrier_wait\([^;]*;",
+        r"\1",
+        f"armed twice|{RACE}|{UNWRITTEN}",
+    ),
+    "parts are not waited for through memory": ("parts through memory", r"wait_for_flags<kBlocks>\(flags, step\);", ";", RACE),
+    "a part is sent twice": ("parts", r"\(row\(tile\) / kUnits \+ rank\) % kBlocks", "row(tile) / kUnits % 2", f"nobody waits for|{RACE}"),
+    "an operand is waited for after the barrier": (
+        "parts",
+        r"if \(kWaitsEarly\) wait_for_copies<kAhead - 1>\(\);(\s*)(if \(Own::kThere\) own_product.publish\(s\);)",
+        r"\2\1wait_for_copies<kAhead - 1>();",
+        f"{RACE}|{UNWRITTEN}",
+    ),
+    "lanes give each other another unit": ("parts", r"upper \? sums\[q\] : sums\[q \+ 2\], 8", "sums[q], 8", "wrong"),
+    "a quarter of the blocks is left out": ("parts", r"\(upper \? high : low\) \+", "0.f *", "wrong"),
     "two tiles are one": ("cluster", r"group % call.tiles \* kTile", "0", f"{RACE}.*another group"),
 }
 QUICK = ("an operand is not waited for", "one slot", "a barrier is not armed again", "a flag never comes")

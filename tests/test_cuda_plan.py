@@ -5,6 +5,7 @@ The kernels' index arithmetic (kernels/product.cuh) is written again here, for a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -102,6 +103,8 @@ class Block:
     def unit_and_gate_of(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.plan.in_registers:
             return row // 16 // self.gates * 16 + row % 16, row // 16 % self.gates
+        if self.plan.is_reduce_scatter:  # of all blocks
+            return row, np.zeros_like(row)
         return row % self.plan.units, row // self.plan.units
 
 
@@ -291,7 +294,7 @@ def sample() -> list[Plan]:
     for cell, is_backward, number, tile in product(CELLS, (False, True), Number, (8, 16, 32)):
         for hidden in (20, 64, 100, 256, 512):
             for plan in candidates(CELLS[cell], is_backward, number, hidden, tile, DEVICES["H100"]):
-                kind = (cell, is_backward, number.size, plan.blocks == 1, plan.is_cluster, plan.in_registers)
+                kind = (cell, is_backward, number.size, plan.blocks == 1, plan.is_cluster, plan.in_registers, plan.is_reduce_scatter)
                 found.setdefault(kind, []).append(plan)
     return [random.choice(plans) for plans in found.values()]
 
@@ -302,6 +305,35 @@ def test_the_sample_has_every_exchange() -> None:
         exchanges = {(plan.blocks == 1, plan.is_cluster) for plan in plans if plan.is_backward == is_backward}
         assert exchanges == {(True, True), (False, True), (False, False)}
     assert {plan.in_registers for plan in plans} == {False, True}
+    scattered = {(plan.shape.name, plan.number.size, plan.is_cluster) for plan in plans if plan.is_reduce_scatter}
+    assert scattered == {("gru", 2, True), ("gru", 4, True), ("gru", 4, False), ("lstm", 2, True), ("lstm", 4, True), ("lstm", 4, False)}
+
+
+@pytest.mark.parametrize(
+    ("cell", "number", "hidden", "expected"),
+    [
+        ("lstm", Number.BFLOAT16, 128, True),
+        ("lstm", Number.BFLOAT16, 256, True),
+        ("gru", Number.FLOAT16, 256, True),
+        ("lstm", Number.TF32, 512, True),
+        ("rnn_tanh", Number.BFLOAT16, 256, False),
+        ("rnn_tanh", Number.TF32, 256, False),
+        ("lstm", Number.BFLOAT16, 1024, False),
+        ("lstm", Number.BFLOAT16, 32, False),
+    ],
+)
+def test_backward_exchanges_parts_of_the_gradient_where_that_was_measured_faster(
+    cell: str, number: Number, hidden: int, expected: bool
+) -> None:
+    plan = choose(CELLS[cell], True, number, hidden, 16, 1, False, DEVICES["H100"])[0]
+    assert plan.is_reduce_scatter == expected
+
+
+def test_parts_of_the_gradient_are_fewer_bytes_than_all_gates() -> None:
+    plans = [plan for plan in sample() if plan.is_reduce_scatter]
+    for plan in plans:
+        assert plan.exchanged_bytes < replace(plan, is_reduce_scatter=False).exchanged_bytes
+    assert len(plans) == 6
 
 
 @needs_nvrtc

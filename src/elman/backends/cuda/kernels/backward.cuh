@@ -25,7 +25,7 @@ template <class Step> struct BackwardCall {
   Steps steps;
   Rows grad_output, output;
   int tiles, first_group;
-  void* mailbox;  // as ForwardCall's, of each product [2][kTile][its gates][kPadded]
+  void* mailbox;  // as ForwardCall's, of each product [2][kTile][its gates][kPadded], or as ReduceScatter has it
   u32* flags;
   BackwardDirection<Step> direction[2];
   float constants[at_least_one(Step::kBackwardConstants)];
@@ -68,11 +68,11 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
     using Own = Products<Step, BackwardProduct, j>;
     if (Own::kThere && Own::P::takes_part())
       static_cast<Own&>(products).product.load([&](int row, int column) {
-        const int gate = Step::gate(j, column / kPadded), unit = unit0 + Own::I::unit_of(row);
+        const int gate = Step::gate(j, column / kGateColumns), unit = (unit0 + row) % kPadded;
         Words words{};
 #pragma unroll
         for (int i = 0; i < kPerChunk; ++i) {
-          const int from = column % kPadded + i;
+          const int from = (kReduceScatter ? unit0 : 0) + column % kGateColumns + i;
           if (unit < kHidden && from < kHidden)
             ((Storage*)&words)[i] = Number::operand_of(d.weight_hh[(i64(gate) * kHidden + from) * kHidden + unit]);
         }
@@ -140,7 +140,9 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
 #pragma unroll
     for (int k = 0; k < kOwn; ++k) grad_own[e][k] = 0.f;
   }
-  if (kInRegisters) wait_for_copies<kAhead - 1>(), __syncthreads();
+  // Whether the next step's operands are waited for at the end of a step, with its barrier.
+  constexpr bool kWaitsEarly = kInRegisters || kReduceScatter;
+  if (kWaitsEarly) wait_for_copies<kAhead - 1>(), __syncthreads();
 
   for (int s = 0; s <= count; ++s) {
     const int t = time(s);  // at s == count there is no such step, only what came of the one before it
@@ -153,21 +155,10 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
       cut[e] = s < count && steps.is_cut(t, first + I::sequence(e), length[e], reverse);
       ended[e] = s > 0 && steps.is_cut(time(s - 1), first + I::sequence(e), length[e], reverse);
     }
-    // What a product gives of the gradients that were sent last: of step `from`.
-    auto multiply = [&](auto index, int from, float (&sums)[kWarpTiles][kColumnTiles][4]) {
-      using Own = Products<Step, BackwardProduct, decltype(index)::kValue>;
-      auto& exchange = static_cast<Own&>(products).exchange;
-      exchange.wait(from);
-      if (Own::P::takes_part()) {
-        static_cast<Own&>(products).product.run(
-            sums, [&](int n, int column) { return exchange.fetch(from, n, column); });
-        if constexpr (!kInRegisters) Own::P::put(partial, sums);
-      }
-    };
     float sums[kWarpTiles][kColumnTiles][4] = {};
     if constexpr (kHasFirst)
-      if (s > 0) multiply(Index<0>{}, s - 1, sums);
-    if constexpr (!kInRegisters) {
+      if (s > 0) products.multiply(s - 1, partial, sums);
+    if constexpr (!kWaitsEarly) {
       wait_for_copies<kAhead>();
       __syncthreads();
     }
@@ -179,7 +170,7 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
     for (int e = 0; e < I::kCount; ++e) {
       if (!I::has(e)) continue;
       const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
-      float grad = direct[e][0] + (kHasFirst && s > 0 ? I::sum(sums, partial, e, 0) : 0.f);
+      float grad = direct[e][0] + (kHasFirst && s > 0 ? products.sum(s - 1, partial, sums, e, 0) : 0.f);
       if (kSpans && ended[e]) {
         grad_fresh[e][0] += grad, grad = 0.f;
 #pragma unroll
@@ -204,9 +195,10 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
       constexpr int i = decltype(index)::kValue,
                     j = kProducts - 1 - i;  // the stage of product j, whose gates' gradients it makes
       using Own = Products<Step, BackwardProduct, j>;
-      auto& exchange = static_cast<Own&>(products).exchange;
+      using Last = Products<Step, BackwardProduct, i == 0 ? 0 : j + 1>;  // the product after the stage
+      auto &own_product = static_cast<Own&>(products), &last_product = static_cast<Last&>(products);
       if constexpr (i > 0) {
-        multiply(Index<j + 1>{}, s, sums);
+        last_product.multiply(s, partial, sums);
         __syncthreads();
       }
       each<Step::backward_phases(i)>([&](auto phase) {
@@ -215,7 +207,7 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
         for (int e = 0; e < I::kCount; ++e) {
           if (!I::has(e)) continue;
           if constexpr (decltype(phase)::kValue == 0 && i > 0)
-            grad_factors[e][j] = Products<Step, BackwardProduct, j + 1>::I::sum(sums, partial, e, 0);
+            grad_factors[e][j] = last_product.sum(s, partial, sums, e, 0);
           if constexpr (decltype(phase)::kValue == 0 && i == 0) {
 #pragma unroll
             for (int k = 0; k < kStates; ++k) grads_before[e][k] = 0.f;
@@ -265,15 +257,15 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
 #pragma unroll
             for (int g = 0; g < Step::gates(j); ++g)
               sent[g] = alive[e] || !Step::kBackwardRows ? columns[e][Step::recurrent(Step::gate(j, g))] : 0.f;
-            if (Own::kThere) exchange.send(s, e, sent);
+            if (Own::kThere) own_product.exchange.send(s, e, sent);
           }
         }
         if constexpr (!kIsLastPhase)
           row_sums.reduce(rows, Step::backward_maxima(i, decltype(phase)::kValue),
               [&](int e) { return unit0 + I::unit(e) < kHidden; });
       });
-      if (kInRegisters) wait_for_copies<kAhead - 1>();
-      if (Own::kThere) exchange.publish(s);
+      if (kWaitsEarly) wait_for_copies<kAhead - 1>();
+      if (Own::kThere) own_product.publish(s);
       if (kInRegisters && kBlocks > 1) __syncthreads();
     });
 #pragma unroll

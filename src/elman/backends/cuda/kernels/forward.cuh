@@ -146,17 +146,10 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
           kIsLast ? 0 : j + 1>;  // whose exchange takes what the stage makes: a factor, or the next step's h
       const int next_step = kIsLast ? s + 1 : s;
       const bool is_sent = Next::kThere && (!kIsLast || s + 1 < count);
-      auto& next_exchange = static_cast<Next&>(products).exchange;
+      auto& next_product = static_cast<Next&>(products);
       float sums[kWarpTiles][kColumnTiles][4];
-      if constexpr (Own::kThere) {
-        auto& exchange = static_cast<Own&>(products).exchange;
-        exchange.wait(s);
-        if (Own::P::takes_part()) {
-          static_cast<Own&>(products).product.run(
-              sums, [&](int n, int column) { return exchange.fetch(s, n, column); });
-          if constexpr (!kInRegisters) Own::P::put(partial, sums);
-        }
-      }
+      auto& own_product = static_cast<Own&>(products);
+      if constexpr (Own::kThere) own_product.multiply(s, partial, sums);
       if constexpr (!kInRegisters) {
         if (j == 0) wait_for_copies<kAhead>();
         if (j == 0 || Own::kThere) __syncthreads();
@@ -171,7 +164,7 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
           if constexpr (decltype(phase)::kValue == 0)
 #pragma unroll
             for (int i = 0; i < Step::gates(j); ++i)
-              r[e][Step::gate(j, i)] = Own::I::sum(sums, partial, e, i) + bias[e][Step::gate(j, i)];
+              r[e][Step::gate(j, i)] = own_product.sum(s, partial, sums, e, i) + bias[e][Step::gate(j, i)];
 #pragma unroll
           for (int v = 0; v < kVectors; ++v) x[v] = Number::read(from[v * kUnits]);
 #pragma unroll
@@ -191,7 +184,7 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
             } else {
               sent = kept[e][Step::factor_at(j + 1)];
             }
-            if (is_sent) next_exchange.send(next_step, e, {real ? sent : 0.f});
+            if (is_sent) next_product.exchange.send(next_step, e, {real ? sent : 0.f});
           }
         }
         if constexpr (!kIsLastPhase)
@@ -199,7 +192,7 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
               [&](int e) { return unit0 + I::unit(e) < kHidden; });
       });
       if (kInRegisters) wait_for_copies<kAhead - 1>();
-      if (is_sent) next_exchange.publish(next_step);
+      if (is_sent) next_product.publish(next_step);
       if (kInRegisters && kBlocks > 1) __syncthreads();
     });
     // What the next step does not wait for.

@@ -11,7 +11,7 @@ template <int Rows, int Columns> struct Product {
   static constexpr int kChains =
       kWarpTiles * kColumnTiles >= 4 ? 1 : 2;  // independent sums of one result: the latency of an instruction is long
   static constexpr int kRowPitch = (Rows + 31) / 32 * 32 + 4;
-  static constexpr int kSumBytes = kInRegisters ? 0 : kSplit * kTile * kRowPitch * 4;
+  static constexpr int kSumBytes = kInRegisters || kReduceScatter ? 0 : kSplit * kTile * kRowPitch * 4;
   // A sequence's vector in shared memory: rows of 16-byte chunks, read four lanes side by side; the pitch keeps eight
   // lanes in different banks.
   static constexpr int kPitch = Columns * kSize % 128 == 64 ? Columns

@@ -17,7 +17,9 @@ constexpr bool kInRegisters = ELMAN_IN_REGISTERS;  // the sums of a product stay
                                                    // do the units; else they go through shared memory
 constexpr bool kCluster =
     ELMAN_CLUSTER;  // how the blocks of a group exchange: through a cluster's shared memory, or through global memory
-constexpr bool kSpans = ELMAN_SPANS;  // whether there are lengths, resets or packed steps
+constexpr bool kReduceScatter = ELMAN_REDUCE_SCATTER;  // backward: blocks exchange parts of the state's gradient; else
+                                                       // all gates' gradients
+constexpr bool kSpans = ELMAN_SPANS;                   // whether there are lengths, resets or packed steps
 constexpr int kRing = ELMAN_RING;  // steps whose operands are on their way from global memory, or there: a power of 2
 constexpr int kAhead =
     kRing - 2;  // how many steps ahead they are asked for: the slot's last readers are past a barrier by then

@@ -14,8 +14,10 @@ struct Nothing {
   template <class Fetch> ELMAN_INLINE void run(float (&)[kWarpTiles][kColumnTiles][4], Fetch) const {}
   ELMAN_INLINE void init(char*, int, Storage*, u32*) {}
   template <int Vectors> ELMAN_INLINE void send(int, int, const float (&)[Vectors]) {}
+  ELMAN_INLINE void publish(int, const Nothing&) {}
   ELMAN_INLINE void publish(int) {}
   ELMAN_INLINE void wait(int) {}
+  ELMAN_INLINE float sum(int, int) const { return 0.f; }
   ELMAN_INLINE Words fetch(int, int, int) const { return {}; }
 };
 
@@ -26,11 +28,21 @@ template <class Step, int j, int Gates = Step::gates(j)> struct ForwardProduct {
   using X = Exchange<1, P, I>;
 };
 
-// Backward: its rows are the block's units, transposed; it multiplies the gradients of its gates.
+// Backward: its rows are units, transposed; it multiplies the gradients of its gates. The units are the block's and the
+// gates those of all units, or, where the products' sums are what blocks exchange, the other way round.
+constexpr int kUnitRows = kReduceScatter ? kPadded : kUnits, kGateColumns = kReduceScatter ? kUnits : kPadded;
+
+template <bool Condition, class Then, class Else> struct Choice {
+  using Type = Then;
+};
+template <class Then, class Else> struct Choice<false, Then, Else> {
+  using Type = Else;
+};
+
 template <class Step, int j, int Gates = Step::gates(j)> struct BackwardProduct {
-  using P = Product<kUnits, Gates * kPadded>;
+  using P = Product<kUnitRows, Gates * kGateColumns>;
   using I = Items<1, P>;
-  using X = Exchange<Gates, P, I>;
+  using X = typename Choice<kReduceScatter, ReduceScatter<Gates, P, I>, Exchange<Gates, P, I>>::Type;
 };
 
 struct NoProduct {
@@ -63,6 +75,27 @@ template <class Step, template <class, int, int> class Kind, int j> struct Produ
 
   P product;
   X exchange;
+
+  // What the product gives of what was sent of a step: in registers, or in shared memory from `partial` on.
+  ELMAN_INLINE void multiply(int step, float* partial, float (&sums)[kWarpTiles][kColumnTiles][4]) {
+    exchange.wait(step);
+    if constexpr (!kReduceScatter)
+      if (P::takes_part()) {
+        product.run(sums, [&](int n, int column) { return exchange.fetch(step, n, column); });
+        if constexpr (!kInRegisters) P::put(partial, sums);
+      }
+  }
+  // Of the thread's item e.
+  ELMAN_INLINE float sum(
+      int step, const float* partial, const float (&sums)[kWarpTiles][kColumnTiles][4], int e, int gate) const {
+    if constexpr (kReduceScatter) return exchange.sum(step, e);
+    else return I::sum(sums, partial, e, gate);
+  }
+  // After the last send of a step, by all threads.
+  ELMAN_INLINE void publish(int step) {
+    if constexpr (kReduceScatter) exchange.publish(step, product);
+    else exchange.publish(step);
+  }
 
   // mailbox, flags: the group's.
   ELMAN_INLINE void init(char* shared, int rank, Storage* mailbox, u32* flags) {
