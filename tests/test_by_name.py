@@ -180,6 +180,8 @@ COMMANDS = {
     "both": (("explain", "rnn", "--cell", "{file}:Leaky"), "expected a kind of network or --cell, got both"),
     "numbers": (("explain", "--cell", "{file}:Leaky", "--numbers"), "--numbers is for rnn, gru and lstm only, got "),
     "a wrong step": (("explain", "--cell", "{file}:Wrong"), "expected the step of Wrong to use x.h, got x.q (at "),
+    "a wrong step to train": (("train", "text", "--cell", "{file}:Wrong"), "expected the step of Wrong to use x.h, got x.q (at "),
+    "a wrong step to race": (("bench", "--quick", "--cell", "{file}:Wrong"), "expected the step of Wrong to use x.h, got x.q (at "),
     "device": (("tour", "--cell", "{file}:Leaky", "--device", "cuda"), "runs on the CPU only; leave --device out"),
     "threads": (("bench", "--cell", "{file}:Leaky", "--threads", "1,2"), "takes a single number, got 1, 2"),
     "step inputs": (("train", "text", "--cell", "{file}:Timed"), "--cell: expected a cell without step inputs, got "),

@@ -371,7 +371,23 @@ def test_an_error_that_cannot_be_read_is_named() -> None:
     def raises(self: Any, *args: Any) -> Any:
         raise WordlessError
 
-    with pytest.raises(RuntimeError, match=r"the step of Mine to run, got WordlessError \(at .*\): no words$"):
+    with pytest.raises(
+        RuntimeError, match=r"the step of Mine to run on a trial batch of 2 sequences, got WordlessError \(at .*\): no words$"
+    ):
         elman.Recurrent(cell(raises), 3, 4)
     with pytest.raises(RuntimeError, match="in place, got WordlessError: no words"):
         elman.Recurrent(cell(fine, init=raises), 3, 4)
+
+
+def test_an_if_about_a_tensor_is_told_the_operation_that_chooses() -> None:
+    def branches(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return (x.n, s.c) if x.n > r.n else (r.n, s.c)
+
+    with pytest.raises(RuntimeError, match=r"an if about all of them \(at .*\): write torch\.where\(condition, a, b\)"):
+        elman.Recurrent(cell(branches), 3, 4)
+
+
+@pytest.mark.parametrize("make", [lambda: elman.zoo.MGU(10, 20), lambda: elman.zoo.MGU(hidden_size=20)])
+def test_a_cell_without_options_takes_no_sizes(make: Callable[[], elman.Cell]) -> None:
+    with pytest.raises(TypeError, match=r"MGU has no options, .* elman\.Recurrent\(MGU\(\), input_size, hidden_size\)"):
+        make()

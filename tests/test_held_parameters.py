@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -10,6 +10,9 @@ from torch import nn
 
 import elman
 import own_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize("held", [nn.Linear(4, 4), [nn.Parameter(torch.ones(4))], {"a": nn.PReLU()}], ids=lambda held: type(held).__name__)
@@ -21,3 +24,35 @@ def test_what_a_cell_holds_is_not_trained_in_silence(held: Any) -> None:
     for each in held.values() if isinstance(held, dict) else held if isinstance(held, list) else [held]:
         each.requires_grad_(False)
     elman.Recurrent(mine, 3, 4)
+
+
+outside = nn.Parameter(torch.ones(4))
+
+
+class OfGlobals(own_cells.Gru):
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return super().step(x, r, s, p) * outside
+
+
+def of_closures() -> elman.Cell:
+    linear = nn.Linear(4, 4)
+
+    class OfClosures(own_cells.Gru):
+        def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+            return linear(super().step(x, r, s, p))
+
+    return OfClosures()
+
+
+@pytest.mark.parametrize("wrap", [lambda cell: cell, lambda cell: elman.Zoneout(cell, h=0.1)], ids=["alone", "wrapped"])
+@pytest.mark.parametrize("make", [OfGlobals, of_closures])
+def test_nor_is_what_its_step_reads_from_elsewhere(make: Callable[[], elman.Cell], wrap: Callable[[elman.Cell], elman.Cell]) -> None:
+    words = r"expected the step of Of\w+ to train the parameters of its network alone, got a gradient .* \(at .*\): name it in gates"
+    with pytest.warns(UserWarning, match=words) as caught:
+        elman.Recurrent(wrap(make()), 3, 4)
+    assert len(caught) == 1
+
+
+def test_what_has_no_gradient_may_come_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "outside", outside.detach())
+    elman.Recurrent(OfGlobals(), 3, 4)

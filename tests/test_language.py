@@ -22,6 +22,7 @@ from elman.language.zh import SENTENCES
 from elman.show.tensors import GATES, LETTERS, ROLES
 from elman.train.features import features
 from elman.zoo.by_name import cell_by_name
+from test_try_step import STEPS, build, cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -270,6 +271,18 @@ def test_a_warning_of_a_cell_is_translated(name: str, tmp_path: Path) -> None:
     assert left_in_english(said.replace(str(path), "")) == []
     assert said.count("(") == said.count(")")
     assert said.count("（") == said.count("）")
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+def test_what_is_wrong_with_a_step_is_translated(step: Any) -> None:
+    error, declared, _, own = STEPS[step]
+    with pytest.raises(error) as caught:
+        build(cell(step, **declared))
+    with speaking("zh"):
+        said = translated(str(caught.value))
+    place = re.search(r"（位于 (.*?:\d+)）", said)
+    assert place is not None
+    assert left_in_english(said.replace(place[1], "").replace(own, "")) == []
 
 
 @pytest.mark.parametrize("declared", ["parameters", "step_inputs", "draws"])

@@ -27,9 +27,10 @@ def race_cells(race: Race, cells: str, against: str, on_gpu: bool, dtype: str) -
     cells = cells or ",".join(f"zoo.{cell.__name__}" for cell in zoo.CELLS)
     if len(race.counts) > 1:
         raise ValueError(f"--threads: --cell {cells} takes a single number, got {', '.join(map(str, race.counts))}")
-    made = [cell_by_name(name) for name in dict.fromkeys(cells.split(","))]
     place = race.place(on_gpu)
-    total = len(made) * len(own_cells.SHAPES[place.device]) * len(race.modes)
+    shapes = own_cells.SHAPES[place.device]
+    made = [cell_by_name(name, [size for *_, size in shapes]) for name in dict.fromkeys(cells.split(","))]
+    total = len(made) * len(shapes) * len(race.modes)
     where = place.threads, place.device, DTYPES[dtype]
     others, absent = rivals(against.split(",") if against else (), *where)
     elman = ElmanNetwork(*where)

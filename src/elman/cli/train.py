@@ -134,7 +134,7 @@ def text(
         FitSettings(steps, seconds, streams, chunk, learning_rate),
         hidden_size=hidden_size,
         num_layers=num_layers,
-        cell=None if cell is None else _cell(cell),
+        cell=None if cell is None else _cell(cell, hidden_size),
         seed=seed,
     )
     corpus = read_paths(paths, out) if paths else read_standard_library()
@@ -164,11 +164,11 @@ def _take_part(corpus: Corpus, settings: TextSettings, started: OneProcess) -> N
         take_part(corpus, settings, started)
 
 
-def _cell(name: str) -> Cell:
+def _cell(name: str, hidden_size: int) -> Cell:
     """The cell of this name, of which a network reads characters and nothing beside them."""
     from elman.zoo.by_name import cell_by_name
 
-    cell = cell_by_name(name)
+    cell = cell_by_name(name, [hidden_size])
     if cell.step_inputs:
         raise ValueError(f"--cell: expected a cell without step inputs, got {name} with {', '.join(cell.step_inputs)}")
     return cell

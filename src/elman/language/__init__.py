@@ -123,8 +123,8 @@ def _patterns(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
             for literal, name, _form, _conversion in pieces:
                 pattern += re.escape(literal)
                 if name is not None:
-                    what = r"(?:(?!\): ).)*?" if name == "place" else ".*?"  # nothing of the next sentence
-                    pattern += f"(?P={name})" if name in seen else f"(?P<{name}>{what})"
+                    # Nothing of the sentence that follows a place.
+                    pattern += f"(?P={name})" if name in seen else rf"(?P<{name}>(?:(?!\): ).)*?)"
                     seen.add(name)
             patterns.append((sum(len(piece[0]) for piece in pieces), re.compile(pattern, re.DOTALL), re.sub(r":[^{}]*}", "}", translation)))
     return tuple((pattern, translation) for _length, pattern, translation in sorted(patterns, key=lambda one: -one[0]))

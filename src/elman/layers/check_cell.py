@@ -18,6 +18,7 @@ from elman.layers.options import as_int
 from elman.layers.try_step import Findings, try_step
 from elman.layers.uses import unused_words
 
+_DECLARE = "name it in gates or parameters, or turn its gradient off with requires_grad_(False)"
 MOST_UNITS = 2**16  # of a step that is tried
 
 _DECLARED = ("gates", "input_gates", "recurrent_gates", "states", "parameters", "step_inputs", "draws")
@@ -52,7 +53,8 @@ def as_cell(cell: object, hidden_size: object, device: torch.device | str | None
             it was given, changes the cell or what it reads, or gives other numbers the second time.
 
     Warns:
-        UserWarning: the states after the step do not depend on all that the cell declares, or a sequence's on the others of the batch.
+        UserWarning: the states after the step do not depend on all that the cell declares, a sequence's depend on the others of the
+            batch, or the step trains what is not among the parameters of a network of the cell.
     """
     checked, _, warned = _checked(cell, hidden_size, device, dtype)
     for sentence in warned:
@@ -79,6 +81,11 @@ def _checked(
             sentences.append(unused_words(cell, unused))
         if found.mixes and not inside.mixes:
             sentences.append(_mixes_words(cell))
+        if found.trains and not inside.trains:
+            sentences.append(
+                f"expected the step of {type(cell).__name__} to train the parameters of its network alone, got a gradient for a tensor "
+                f"that is not among them{place_of(cell)}: {_DECLARE}"
+            )
     return cell, found, sentences
 
 
@@ -122,7 +129,7 @@ def _check_declarations(cell: Cell) -> None:
         if _trains(option):
             raise TypeError(
                 f"expected {kind} to declare what it trains, got {name}, which no network of the cell would have among its parameters: "
-                "name it in gates or parameters, or turn its gradient off with requires_grad_(False)"
+                f"{_DECLARE}"
             )
     for name in ("gates", "states", "input_gates", "recurrent_gates"):
         names = getattr(cell, name)

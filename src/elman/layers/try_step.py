@@ -42,11 +42,27 @@ class Findings(NamedTuple):
 
     Attributes:
         unused: which of its arguments it does not use, as it calls them.
-        mixes: whether a sequence's result depends on the others of the batch.
+        mixes: whether a sequence's result depends on the others of the batch, or on how many there are.
+        trains: whether it trains something that no network of the cell has among its parameters.
     """
 
     unused: frozenset[str] = frozenset()
     mixes: bool = False
+    trains: bool = False
+
+
+class _Taken(NamedTuple):
+    """A step that was taken.
+
+    Attributes:
+        states: after it.
+        unused: which of its arguments it does not use, as far as is seen.
+        trains: whether its gradient reaches what is not among its arguments.
+    """
+
+    states: tuple[Tensor, ...]
+    unused: frozenset[str]
+    trains: bool
 
 
 _passed: dict[Hashable, Findings] = {}
@@ -80,15 +96,15 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
 
 
 def _try(cell: Cell, sizes: _Sizes) -> Findings:
-    results, unused = [], []
+    results, unused, trains = [], [], False
     with torch.inference_mode(False), torch.enable_grad():
         for training in (True, False) if cell.draws else (True,):
             options = options_of(cell)
             for _ in range(_TRIES):
                 generators = _generators()
-                first, _ = _step(cell, sizes, training)
+                first = _step(cell, sizes, training)
                 kept = Kept(cell)
-                second, idle = _step(cell, sizes, training)
+                second = _step(cell, sizes, training)
                 generators_now, changed = _generators(), kept.changed()
                 if generators_now == generators and changed is None:
                     break
@@ -97,17 +113,18 @@ def _try(cell: Cell, sizes: _Sizes) -> Findings:
                 if generators_now != generators and _generators() == generators_now:
                     raise RuntimeError(_with_place(_draws(cell), place_of(cell)))
             _check_unchanged(cell, options, changed)
-            if not all(map(_are_equal, first, second)):
+            if not all(map(_are_equal, first.states, second.states)):
                 raise RuntimeError(
                     f"expected the step of {type(cell).__name__} to depend on its arguments alone, got other numbers the second time"
                     f"{place_of(cell)}: declare random numbers in draws, and what comes with every step in step_inputs"
                 )
-            results.append(first)
-            unused.append(idle if training else idle | {f"d.{name}" for name in cell.draws})
+            results.append(first.states)
+            unused.append(second.unused if training else second.unused | {f"d.{name}" for name in cell.draws})
+            trains |= first.trains
         idle = frozenset.intersection(*unused)
         if any(_changes(cell, sizes, results[0], partial(_replaced, idle, factor)) for factor in _OTHERS if idle):
             idle = frozenset()
-        return Findings(idle, _changes(cell, sizes, [state[:1] for state in results[0]], _all_like_the_first))
+        return Findings(idle, _changes(cell, sizes, [state[:1] for state in results[0]], _the_first_alone, _are_near), trains)
 
 
 _OTHERS = (math.nan, -40.0)  # by which numbers are multiplied to have others: none, and large ones of the other sign
@@ -118,22 +135,33 @@ def _replaced(names: frozenset[str], factor: float, name: str, value: Tensor) ->
     return value * factor - 1.0 if name in names else value
 
 
-def _all_like_the_first(name: str, value: Tensor) -> Tensor:
-    """A batch of the same sequence."""
-    return value if name.startswith("p.") else value[:1].expand_as(value).clone()
-
-
-def _changes(cell: Cell, sizes: _Sizes, states: Sequence[Tensor], change: Callable[[str, Tensor], Tensor]) -> bool:
-    """Whether other arguments change these states after a step, of the first of its sequences."""
-    try:
-        others, _ = _step(cell, sizes, True, change)
-    except Exception:
-        return True  # an error is another outcome than the states that there were
-    return not all(_are_equal(state, other[: len(state)]) for state, other in zip(states, others, strict=True))
+def _the_first_alone(name: str, value: Tensor) -> Tensor:
+    """A batch of one sequence."""
+    return value if name.startswith("p.") else value[:1].clone()
 
 
 def _are_equal(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one.isnan(), other.isnan()) and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def _are_near(one: Tensor, other: Tensor) -> bool:
+    """Up to the order in which a batch of another size is summed."""
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def _changes(
+    cell: Cell,
+    sizes: _Sizes,
+    states: Sequence[Tensor],
+    change: Callable[[str, Tensor], Tensor],
+    are_the_same: Callable[[Tensor, Tensor], bool] = _are_equal,
+) -> bool:
+    """Whether other arguments change these states after a step, of the first of its sequences."""
+    try:
+        others = _step(cell, sizes, True, change).states
+    except Exception:
+        return True  # an error is another outcome than the states that there were
+    return not all(are_the_same(state, other[: len(state)]) for state, other in zip(states, others, strict=True))
 
 
 def _generators() -> tuple[object, ...]:
@@ -160,11 +188,11 @@ def _check_unchanged(cell: Cell, options: dict[str, object], changed: str | None
         )
 
 
-def _step(
-    cell: Cell, sizes: _Sizes, training: bool, change: Callable[[str, Tensor], Tensor] = lambda name, value: value
-) -> tuple[tuple[Tensor, ...], frozenset[str]]:
-    """The states after a step, and which of its arguments it does not use, as far as is seen. ``change`` makes others of its arguments."""
-    numbers = _numbers(*sizes, training)
+def _step(cell: Cell, sizes: _Sizes, training: bool, change: Callable[[str, Tensor], Tensor] = lambda name, value: value) -> _Taken:
+    """Take a step. ``change`` makes other arguments of its arguments."""
+    units, device, dtype = sizes
+    count = torch.arange(1, BATCH * units + 1, device=device, dtype=dtype).reshape(BATCH, units).requires_grad_(training)
+    numbers = _numbers(count)
 
     def named(names: Iterable[str]) -> dict[str, Tensor]:
         return {name: next(numbers) for name in names}
@@ -178,7 +206,7 @@ def _step(
     given = {role: {name: change(f"{role}.{name}", each) for name, each in values.items()} for role, values in plain.items()}
     arguments: list[Any] = [
         _ARGUMENTS["x"]("x", cell, given["x"].items()),
-        _TriedParts(cell, sizes[0], given["r"]),
+        _TriedParts(cell, given["s"][cell.states[0]].shape, given["r"]),
         _ARGUMENTS["s"]("s", cell, given["s"].items()),
         _ARGUMENTS["p"]("p", cell, given["p"].items()),
     ]
@@ -196,12 +224,25 @@ def _step(
         after = check_shapes(cell, tuple(given["s"].values()), as_states(cell, returned))
     except (RuntimeError, TypeError) as error:
         raise type(error)(_with_place(str(error), place_of(cell))) from None
-    return after, uses.unused_by(after)
+    return _Taken(after, uses.unused_by(after), _trains_more(after, count))
 
 
-def _numbers(units: int, device: torch.device, dtype: torch.dtype, training: bool) -> Iterator[Tensor]:
+def _trains_more(states: Iterable[Tensor], count: Tensor) -> bool:
+    """Whether the states have a gradient for a tensor that nothing has made, other than ``count``."""
+    nodes, seen = [state.grad_fn for state in states], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "variable", count) is not count:
+            return True
+        nodes += [each for each, _ in node.next_functions]
+    return False
+
+
+def _numbers(count: Tensor) -> Iterator[Tensor]:
     """Batches of numbers between -1 and 1, the same ones each time; in training, results of an operation that has gradients."""
-    count = torch.arange(1, BATCH * units + 1, device=device, dtype=dtype).reshape(BATCH, units).requires_grad_(training)
     seed = 1
     while True:
         yield torch.sin(count * seed)
@@ -235,9 +276,13 @@ def _told(cell: Cell, error: Exception, training: bool) -> Exception:
             mine = f"expected the step of {kind} to tell training by its draws, got self.training{place}"
             return AttributeError(f"{mine}: declare draws and ask whether d is None, as it is in evaluation")
     if "call numpy()" in words:
-        mine = f"expected the step of {type(cell).__name__} to use operations of torch, got one of NumPy{place}"
+        mine = f"expected the step of {kind} to use operations of torch, got one of NumPy{place}"
         return RuntimeError(f"{mine}: write it with torch, whose operations have gradients")
-    return RuntimeError(f"expected the step of {type(cell).__name__} to run, got {type(error).__name__}{place}: {words}")
+    if "Boolean value of Tensor" in words:
+        mine = f"expected the step of {kind} to choose for each number of a tensor, got an if about all of them{place}"
+        return RuntimeError(f"{mine}: write torch.where(condition, a, b)")
+    tried = f"expected the step of {kind} to run on a trial batch of {BATCH} sequences"
+    return RuntimeError(f"{tried}, got {type(error).__name__}{place}: {words}")
 
 
 def _with_place(sentence: str, place: str) -> str:
@@ -261,9 +306,9 @@ _ARGUMENTS = {role: type(f"Argument_{role}", (Values,), {}) for role in "xspd"}
 class _TriedParts(Values):
     """The recurrent parts of a step that is tried. Raises where a gate's rows are used twice."""
 
-    def __init__(self, cell: Cell, units: int, parts: dict[str, Tensor]) -> None:
+    def __init__(self, cell: Cell, shape: torch.Size, parts: dict[str, Tensor]) -> None:
         super().__init__("r", cell, ())
-        self._shape = BATCH, units
+        self._shape = shape
         self._parts = parts
         self._used: dict[str, str] = {}
 
@@ -286,7 +331,7 @@ class _TriedParts(Values):
             got = f"shape {tuple(v.shape)}" if isinstance(v, Tensor) else type(v).__name__
             raise _StepError(
                 RuntimeError,
-                f"expected r({gate!r}, v) in the step of {kind} with v of shape {self._shape}, (B, H), got {got}: "
+                f"expected r({gate!r}, v) in the step of {kind} with v of shape {tuple(self._shape)}, (B, H), got {got}: "
                 "give it a vector of H units for each sequence",
             )
         return self._parts[gate] * v + v.sum(-1, keepdim=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elman.cells.cell import Cell
 from elman.cells.closest import closest
+from elman.layers.recurrent import Recurrent
 from elman.zoo import CELLS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _ZOO = "zoo."
 _OF_ZOO: dict[str, Any] = {cell.__name__: cell for cell in CELLS}
@@ -23,12 +25,28 @@ def is_own(name: str) -> bool:
     return name.startswith(_ZOO) or ":" in name
 
 
-def cell_by_name(name: str) -> Cell:
+def cell_by_name(name: str, hidden_sizes: Iterable[int] = ()) -> Cell:
     """The cell of this name, made without arguments. If the name is that of a file, the file is imported and so executed.
 
+    Args:
+        hidden_sizes: of the networks that there will be of the cell.
+
     Raises:
-        ValueError: there is no such cell, file or name, the file cannot be imported, or the cell cannot be made without arguments.
+        ValueError: there is no such cell, file or name, the file cannot be imported, the cell cannot be made without arguments, or no
+            network of it with one of these sizes.
     """
+    made = _made(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the network itself gives it
+            for size in hidden_sizes:
+                Recurrent(made, 1, size, device="meta")
+    except (TypeError, AttributeError, RuntimeError) as error:  # what is wrong with somebody's cell
+        raise ValueError(str(error)) from error
+    return made
+
+
+def _made(name: str) -> Cell:
     if name.startswith(_ZOO):
         found = _of_zoo(name.removeprefix(_ZOO))
     elif ":" in name:

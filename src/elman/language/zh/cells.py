@@ -95,7 +95,15 @@ SENTENCES = {
     "expected other names in {names}, got {value}, which is already in use": "{names} 不能使用名字 {value}，该名字已被占用",
     "expected the step of {cell} to use {names}, got {name} (at {place})": "{cell} 的 step 只能使用 {names}，用到了 {name}（位于 {place}）",
     "expected the step of {cell} to use {names}, got {name}": "{cell} 的 step 只能使用 {names}，用到了 {name}",
+    "expected the step of {cell} to use nothing of {role}, got {name} (at {place})": (
+        "{cell} 没有声明 {role} 的任何内容，step 却用到了 {name}（位于 {place}）"
+    ),
+    "expected the step of {cell} to use nothing of {role}, got {name}": "{cell} 没有声明 {role} 的任何内容，step 却用到了 {name}",
+    "expected {call} without arguments, got some": "{call} 不接受参数",
+    "{cell} has no options, and its network's sizes go to {call}": "{cell} 没有选项，网络的大小请传给 {call}",
     "declare {name} in {where}": "请在 {where} 中声明 {name}",
+    "declare {name} in parameters": "请在 parameters 中声明 {name}",
+    "input_gates or step_inputs": "input_gates 或 step_inputs",
     "write {role}.{name}, as it is declared, or declare {other} in {where}": (
         "它已声明为 {role}.{name}，请这样写，或在 {where} 中声明 {other}"
     ),
@@ -242,7 +250,15 @@ SENTENCES = {
         "{cell} 的 step 在评估模式下也应能运行，此时 d 为 None（位于 {place}）"
     ),
     "draw only if d is not None": "请只在 d 不为 None 时使用随机数",
-    "expected the step of {cell} to run, got {error} (at {place})": "{cell} 的 step 无法运行，出现 {error}（位于 {place}）",
+    "expected the step of {cell} to run on a trial batch of {count} sequences, got {error} (at {place})": (
+        "{cell} 的 step 在 {count} 条序列的试运行中出错：{error}（位于 {place}）"
+    ),
+    "expected the step of {cell} to choose for each number of a tensor, got an if about all of them (at {place})": (
+        "{cell} 的 step 应对张量的每个数分别选择，这里用 if 判断了整个张量（位于 {place}）"
+    ),
+    "write torch.where(condition, a, b)": "请改写为 torch.where(condition, a, b)",
+    "expected the step of {cell} to train the parameters of its network alone, got a gradient for a tensor that is not among them "
+    "(at {place})": "{cell} 的 step 只应训练网络自身的参数，但梯度传到了不属于这些参数的张量（位于 {place}）",
     "expected rates for states of {cell}, {names}, got {value}": "概率应对应 {cell} 的状态 {names}，收到 {value}",
     "expected the rate of {name} to be a probability, a number from 0 to 1, got {value}": "{name} 的概率必须在 0 到 1 之间，收到 {value}",
     # Step inputs
