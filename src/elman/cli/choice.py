@@ -55,7 +55,9 @@ def _numbers(rows: str, last_row: int) -> list[int]:
             span = range(int(first), int(last if dash else first) + 1)
         except ValueError:
             raise ValueError(f"--rows: expected row numbers like 4,8 or 2-5, got {rows!r}") from None
-        if not span or span[0] < 1 or span[-1] > last_row:
+        if not span:
+            raise ValueError(f"--rows: expected the smaller row first, like 2-5, got {part!r}")
+        if span[0] < 1 or span[-1] > last_row:
             raise ValueError(f"--rows: this grid has rows 1 to {last_row}, got {part!r}")
         chosen += span
     return list(dict.fromkeys(chosen))

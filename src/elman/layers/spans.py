@@ -73,6 +73,8 @@ def as_lengths(lengths: Lengths, batch: int, steps: int) -> Tensor:
             number = as_int(length)
             if number is None:
                 kind = type(length).__name__
+                if isinstance(length, bool):
+                    raise TypeError(f"expected lengths to be integers, got {length}: count a mask's steps with its sum over time")
                 raise TypeError(f"expected lengths to be integers, got {brief(length)} of type {kind}: lengths is {brief_numbers(lengths)}")
             numbers.append(number)
         if len(numbers) != batch:
@@ -142,6 +144,9 @@ def as_reset(reset: Reset, x: Tensor, steps: int, batch: int | None, batch_first
     check_layout("reset", reset)
     if reset.shape != shape:
         hint = f": transpose it with {transposed}" if tuple(reset.shape[::-1]) == shape else ""
+        if tuple(reset.shape) == (steps,) and batch:
+            repeated = "torch.as_tensor(reset)" + ("" if batch_first else "[:, None]")
+            hint = f": if each sequence begins anew at these steps, repeat it with {repeated}.expand{shape}"
         raise RuntimeError(f"expected reset of shape {shape}, {axes}, got {tuple(reset.shape)}{hint}")
     check_device("reset", reset, x)
     return reset

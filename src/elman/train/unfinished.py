@@ -165,7 +165,8 @@ def load(path: Path) -> Unfinished:
         return Unfinished(progress, curve, bits, {**facts["settings"]}, facts["text"])
     except FileNotFoundError:
         raise ResumeError(
-            f"--resume: expected an unfinished training in {path.parent}, found none: it has finished, or --out is another folder; "
+            f"--resume: expected an unfinished training in {path.parent}, found none: it has finished or was ended before it saved "
+            "anything, or --out is another folder; "
             "leave out --resume to start one"
         ) from None
     except ResumeError:

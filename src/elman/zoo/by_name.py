@@ -96,6 +96,8 @@ def hint_of_kind(name: str, kinds: Sequence[str]) -> str:
     """What may have been meant by an unknown kind of network: a cell of the zoo by the name of its class alone, or one of the kinds."""
     if name.endswith(".py"):
         return f"name the cell in it, too: --cell {name}:MyCell"
+    if is_own(name):
+        return f"race it without {', '.join(kinds)}: --cell {name}"
     of_zoo = {cell.casefold(): cell for cell in _OF_ZOO}
     found = of_zoo.get(name.casefold())
     return hint(name, kinds) if found is None else f"did you mean --cell {_ZOO}{found}?"

@@ -54,6 +54,7 @@ SENTENCES = {
     "--json: cannot write {path}: {error}": "--json：无法写入 {path}：{error}",
     "--cell: unknown kind {value}": "--cell：未知的网络类型：{value}",
     "name the cell in it, too: --cell {name}": "请同时写出文件中 cell 的名字：--cell {name}",
+    "race it without {kinds}: --cell {name}": "请单独比较它，不与 {kinds} 一起：--cell {name}",
     "did you mean --cell {name}?": "是不是 --cell {name}？",
     "--numbers is for rnn, gru and lstm only, got {kind}": "--numbers 仅适用于 rnn、gru 和 lstm，收到 {kind}",
     "--against: expected libraries from {known}, got {value}": "--against 的可选值为 {known}，收到 {value}",
@@ -68,6 +69,7 @@ SENTENCES = {
     "--rows: --grid sequences has no rows to choose from, got {value}; leave it out": (
         "--rows：--grid sequences 没有可选的行，请去掉该选项，收到 {value}"
     ),
+    "--rows: expected the smaller row first, like 2-5, got {value}": "--rows：应先写较小的行号，例如 2-5，收到 {value}",
     "--rows: this grid has rows 1 to {last}, got {value}": "--rows：行号应在 1 到 {last} 之间，收到 {value}",
     "--rows: expected row numbers like 4,8 or 2-5, got {value}": "--rows 应为行号，如 4,8 或 2-5，收到 {value}",
     "--chart: compares libraries, so it takes neither --grid sequences nor several numbers of threads": (
@@ -146,8 +148,8 @@ SENTENCES = {
     "training in {processes} processes needs lightning-fabric, which is not installed: pip install '.[distributed]'": (
         "用 {processes} 个进程训练需要 lightning-fabric，尚未安装：pip install '.[distributed]'"
     ),
-    "--resume: expected an unfinished training in {path}, found none: it has finished, or --out is another folder; leave out --resume to "
-    "start one": ("--resume：{path} 中没有未完成的训练：训练已经完成，或者 --out 不是原来的文件夹；要从头训练，请去掉 --resume"),
+    "--resume: expected an unfinished training in {path}, found none: it has finished or was ended before it saved anything, or "
+    "--out is another folder; leave out --resume to start one": ("--resume：{path} 中没有未完成的训练：训练已经完成，或在保存任何内容之前就已结束，或者 --out 不是原来的文件夹；要从头训练，请去掉 --resume"),
     "--resume: expected the text that the training was started with, got another: give the same files": (
         "--resume：文本与开始训练时不同：请指定相同的文件"
     ),
