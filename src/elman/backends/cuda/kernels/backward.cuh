@@ -196,7 +196,8 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
                     j = kProducts - 1 - i;  // the stage of product j, whose gates' gradients it makes
       using Own = Products<Step, BackwardProduct, j>;
       using Last = Products<Step, BackwardProduct, i == 0 ? 0 : j + 1>;  // the product after the stage
-      auto &own_product = static_cast<Own&>(products), &last_product = static_cast<Last&>(products);
+      auto& own_product = static_cast<Own&>(products);
+      auto& last_product = static_cast<Last&>(products);
       if constexpr (i > 0) {
         last_product.multiply(s, partial, sums);
         __syncthreads();
