@@ -15,6 +15,7 @@ from torch import Tensor
 
 import cuda_emulator
 from elman.backends.cuda.plan import Number
+from slow import slow
 from test_cuda_emulated import ROUNDINGS, Network, Sample
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ MUTATIONS = {
 QUICK = ("an operand is not waited for", "one slot", "a barrier is not armed again", "a flag never comes")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in MUTATIONS])
+@pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in MUTATIONS if name not in QUICK))])
 def test_a_wrong_kernel_is_found(name: str) -> None:
     exchange, wrong, instead, sign = MUTATIONS[name]
     changed = 0

@@ -24,6 +24,7 @@ from elman.backends.spans import Spans
 from elman.backends.stack import Stack
 from kinds import as_states
 from native import required
+from slow import slow
 from test_cuda_compiler import needs_nvrtc
 from test_cuda_kernels import DEVICES
 from test_cuda_own import NoInput
@@ -100,7 +101,7 @@ def evaluated(call: Any, rnn: elman.Recurrent, x: Tensor, beside: dict[str, Any]
 @pytest.mark.usefixtures("on_kernels", "poisoned")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("name", [name if name == "decay" else pytest.param(name, marks=pytest.mark.slow) for name in CELLS])
+@pytest.mark.parametrize("name", ["decay", *slow(*(name for name in CELLS if name != "decay"))])
 def test_a_compiled_network_gives_the_bits_of_the_eager_one(name: str, options: dict[str, Any], form: str) -> None:
     rnn, x, beside = call_of(CELLS[name], form, **options)
     rnn.train(not CELLS[name].draws)  # of which a compiler draws others

@@ -15,6 +15,7 @@ from torch import nn
 
 import elman
 from elman.weights import onnx_graph
+from slow import slow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -221,7 +222,7 @@ def test_what_torchs_newer_exporter_writes_comes_back_too(kind: str, tmp_path: P
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("newer", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["older", "newer"])
+@pytest.mark.parametrize("newer", [False, *slow(True)], ids=["older", "newer"])
 @pytest.mark.parametrize("kind", GATES)
 def test_what_elman_exports_comes_back_too(kind: str, newer: bool, tmp_path: Path) -> None:
     """With the initial states that it has learned, which the model repeats for the batch."""
