@@ -19,6 +19,7 @@ from elman.backends.cuda import backend, launcher
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
 from kinds import as_states
+from slow import slow
 from test_cuda_compiler import needs_nvrtc
 from test_cuda_kernels import DEVICES
 
@@ -61,8 +62,8 @@ def evaluated(call: Any, rnn: Any, x: Tensor, hx: Any, **options: Any) -> list[T
 
 @pytest.mark.usefixtures("torchs")
 @pytest.mark.parametrize("lengths", [None, [5, 0, 2, 1]], ids=["whole", "lengths"])
-@pytest.mark.parametrize("given", [False, True], ids=["zeros", "given"])
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("given", [False, *slow(True)], ids=["zeros", "given"])
+@pytest.mark.parametrize("options", [OPTIONS["plain"], *slow(OPTIONS["all at once"])], ids=OPTIONS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_compiled_network_gives_the_eager_results(name: str, options: dict[str, Any], given: bool, lengths: list[int] | None) -> None:
     rnn = NETWORKS[name](I, H, dtype=torch.float64, **options)

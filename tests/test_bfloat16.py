@@ -20,9 +20,10 @@ import elman
 import narrow
 import oracle
 from cases import Case, allow, as_layers, build, evaluate, expect, selection
-from kinds import GRU, RELU, TANH, Kind, as_hx, as_states, every_kind
+from kinds import GRU, KINDS, RELU, TANH, Kind, as_hx, as_states, every_kind
 from narrow import every_isa, seeded_and_on_one_thread
 from native import native_alone, on_every_isa, required, threads
+from slow import slow
 
 pytestmark = [required, pytest.mark.usefixtures("poisoned", "native_alone", "seeded_and_on_one_thread")]
 __all__ = ["every_isa", "native_alone", "seeded_and_on_one_thread"]
@@ -76,7 +77,7 @@ def test_every_number_is_rounded_to_the_nearest_even() -> None:
 
 
 @on_every_isa
-@every_kind
+@pytest.mark.parametrize("kind", [TANH, *slow(*(kind for kind in KINDS if kind != TANH))], ids=str)
 def test_results_and_gradients_are_nearer_to_float64_than_torchs(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Than torch.nn's in bfloat16, operator by operator."""
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)

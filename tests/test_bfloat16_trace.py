@@ -16,9 +16,10 @@ from elman.backends import WHOLE
 from elman.backends.native import NativeBackend
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
-from kinds import KINDS, RELU, Kind, as_hx, as_states, every_kind
+from kinds import KINDS, RELU, TANH, Kind, as_hx, as_states, every_kind
 from narrow import every_isa, seeded_and_on_one_thread
 from native import native_alone, on_every_isa, required
+from slow import slow
 
 pytestmark = [required, pytest.mark.usefixtures("poisoned", "native_alone", "seeded_and_on_one_thread")]
 __all__ = ["every_isa", "native_alone", "seeded_and_on_one_thread"]
@@ -75,7 +76,7 @@ def test_gradients_of_a_traces_output_have_the_bits_of_those_of_a_call(kind: Kin
 
 
 @on_every_isa
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not RELU], ids=str)
+@pytest.mark.parametrize("kind", [TANH, *slow(*(kind for kind in KINDS if kind not in (TANH, RELU)))], ids=str)
 @pytest.mark.usefixtures("without_the_reference")
 def test_a_traces_gradients_are_nearer_to_float64_than_those_of_torchs_operators(kind: Kind) -> None:
     """Where every part of the trace gets a gradient, sequences end and resets cut them.

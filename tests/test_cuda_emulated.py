@@ -23,6 +23,7 @@ from elman.backends.cuda.plan import Number, Plan
 from elman.backends.spans import Spans
 from elman.backends.stack import Stack
 from elman.cells import BY_NAME
+from slow import slow
 from test_cuda_run import FORMS, KEPT, Given
 
 if TYPE_CHECKING:
@@ -218,11 +219,13 @@ def sample(count: int, seed: int) -> list[Network]:
 
 
 ROUNDS = int(os.environ.get("ELMAN_CUDA_EMULATED", "1"))
-QUICK = [
+NETWORKS = [
     Network("rnn_tanh", Number.FLOAT32, "alone", "shared", 8, 20, 10, "lengths and reset", True, True, True),
-    Network("gru", Number.BFLOAT16, "cluster", "split", 8, 96, 10, "whole", steps=9),
-    Network("lstm", Number.TF32, "global", "split", 8, 60, 10, "lengths", True, True),
-    Network("lstm", Number.BFLOAT16, "cluster", "in registers", 16, 37, 20, "packed and reset", True, True, True, is_padded=True),
+    *slow(
+        Network("gru", Number.BFLOAT16, "cluster", "split", 8, 96, 10, "whole", steps=9),
+        Network("lstm", Number.TF32, "global", "split", 8, 60, 10, "lengths", True, True),
+        Network("lstm", Number.BFLOAT16, "cluster", "in registers", 16, 37, 20, "packed and reset", True, True, True, is_padded=True),
+    ),
     Network("lstm", Number.BFLOAT16, "cluster", "scattered", 8, 96, 10, "lengths and reset", True, True, True, steps=9),
 ]
 # Whose blocks exchange parts of the state's gradient: more of a warp's tiles, of its sequences, of blocks, and of products.
@@ -237,7 +240,7 @@ SCATTERED = [
 ]
 
 
-@pytest.mark.parametrize("network", QUICK, ids=str)
+@pytest.mark.parametrize("network", NETWORKS, ids=str)
 def test_a_network_is_the_references(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = network.install(monkeypatch)
     check(network)

@@ -35,8 +35,9 @@ NETWORKS["parts"] = replace(NETWORKS["cluster"], sums="scattered")
 NETWORKS["parts through memory"] = replace(NETWORKS["global"], sums="scattered")
 
 
-@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
-def test_the_order_of_threads_and_messages_changes_no_bit(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["cluster", *slow(*(name for name in NETWORKS if name != "cluster"))])
+def test_the_order_of_threads_and_messages_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = NETWORKS[name]
     kernels = network.install(monkeypatch)
     sample = Sample(network)
     first = list(chain(*sample.run()))
@@ -124,7 +125,7 @@ MUTATIONS = {
     "a quarter of the blocks is left out": ("parts", r"\(upper \? high : low\) \+", "0.f *", "wrong"),
     "two tiles are one": ("cluster", r"group % call.tiles \* kTile", "0", f"{RACE}.*another group"),
 }
-QUICK = ("an operand is not waited for", "one slot", "a barrier is not armed again", "a flag never comes")
+QUICK = ("an operand is not waited for", "a barrier is not armed again")
 
 
 @pytest.mark.parametrize("name", [*QUICK, *slow(*(name for name in MUTATIONS if name not in QUICK))])

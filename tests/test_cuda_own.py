@@ -19,6 +19,7 @@ from elman.backends.program.lookup import program_of
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
 from elman.backends.stack import Stack
+from slow import slow
 from test_cuda_compiler import needs_nvrtc
 from test_cuda_kernels import DEVICES
 
@@ -136,7 +137,7 @@ class Softmax(elman.Cell):
 
 @needs_emulator
 @pytest.mark.usefixtures("on_kernels")
-@pytest.mark.parametrize("cell", [EarlyState, EarlyGradient, EarlyParameter, NoProductOfH, OddPadding, Softmax])
+@pytest.mark.parametrize("cell", [EarlyState, *slow(EarlyGradient, EarlyParameter, NoProductOfH, OddPadding, Softmax)])
 def test_odd_steps_are_the_references(cell: type[elman.Cell], monkeypatch: pytest.MonkeyPatch) -> None:
     check(cell(), monkeypatch)
 
@@ -153,7 +154,7 @@ def test_every_cell_of_the_zoo_is_the_references(cell: type[elman.Cell], monkeyp
 @pytest.mark.usefixtures("on_kernels")
 @pytest.mark.parametrize(
     "options",
-    [{}, {"batch_first": True}, {"bias": False}, {"recompute": True}, {"learn_initial_state": True}],
+    [{}, *slow({"batch_first": True}, {"bias": False}, {"recompute": True}, {"learn_initial_state": True})],
     ids=lambda each: "".join(each),
 )
 def test_calls_are_the_references(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
 from elman.backends.stack import Stack
 from elman.cells import BY_NAME
+from slow import slow
 from test_cuda_emulated import ROUNDING
 from test_cuda_run import FORMS
 
@@ -176,7 +177,7 @@ def test_the_last_outputs_are_the_final_states_to_the_bit(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("starts", [False, True], ids=["zeros", "given"])
-@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("batch_first", [False, *slow(True)])
 def test_a_compiled_network_is_the_references(batch_first: bool, starts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "BACKENDS", (cuda_model.install(monkeypatch),))
     lstm = elman.LSTM(I, H, 2, bidirectional=True, batch_first=batch_first, proj_size=P, dtype=torch.float64)
@@ -202,8 +203,8 @@ def test_a_compiled_network_is_the_references(batch_first: bool, starts: bool, m
 
 
 @needs_emulator
-@pytest.mark.parametrize("form", [*FORMS[:3], "packed and reset"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("form", ["packed and reset", *slow(*FORMS[:3])])
+@pytest.mark.parametrize("dtype", [torch.float32, *slow(torch.float16, torch.bfloat16)], ids=str)
 def test_the_kernels_errors_are_a_few_roundings(dtype: torch.dtype, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # As many as without a projection (test_cuda_emulated.py), and those of one more product and one more vector a step.
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

@@ -18,6 +18,7 @@ from elman.backends import BACKENDS, registry
 from elman.zoo import CELLS
 from kinds import as_states
 from native import native_alone, required
+from slow import slow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +123,7 @@ def _check(net: elman.Recurrent, arguments: dict[str, Any], runs: Any = (_call, 
 
 
 @every_cell
-@pytest.mark.parametrize("given", [None, torch.float32, torch.bfloat16], ids=["fresh", "float32 states", "bfloat16 states"])
+@pytest.mark.parametrize("given", [None, *slow(torch.float32, torch.bfloat16)], ids=["fresh", "float32 states", "bfloat16 states"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.usefixtures("native_alone")
 def test_every_cell_has_the_references_dtypes_and_the_numbers_of_float32(
