@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,9 @@ from test_cuda_own import NoInput
 from test_cuda_recorded import BACKWARD, CELLS, OPERATOR, B, H, I, T, call_of, operands_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    Gradients = Callable[[Sequence[Tensor]], list[Tensor]]
 
 pytestmark = [
     required,
@@ -72,20 +75,31 @@ def test_lengths_that_do_not_fit_are_refused(lengths: list[int]) -> None:
         OPERATOR(operands, torch.tensor(lengths), None, text, form, False)
 
 
-@pytest.mark.parametrize("place", range(5), ids=["output", "hidden", "kept", "the gradient of output", "the gradient of a final state"])
-def test_what_the_gradient_is_given_is_checked(place: int) -> None:
+def without_a_row(given: Sequence[Tensor], place: int) -> list[Tensor]:
+    """The same tensors, but for a view of one of them."""
+    return [each[:-1] if index == place else each for index, each in enumerate(given)]
+
+
+@cache
+def gradients_of_a_decay() -> tuple[Gradients, tuple[Tensor, ...]]:
+    """What computes the gradients of a call, and what it takes, in the order of the ids below. For all cases it has run once with that."""
     operands, text, form = operands_of(own_cells.Decay())
     output, *finals, hidden, kept = OPERATOR(operands, None, None, text, form, True)
     needs = [True] * len(operands)
-    given = [output, hidden, kept, torch.ones_like(output), *map(torch.ones_like, finals)]
+    given = output, hidden, kept, torch.ones_like(output), *map(torch.ones_like, finals)
 
-    def gradients() -> list[Tensor]:
+    def gradients(given: Sequence[Tensor]) -> list[Tensor]:
         return BACKWARD(given[3:], operands, None, None, *given[:3], text, form, needs)
 
-    assert all(gradient.isfinite().all() for gradient in gradients())
-    given[place] = given[place][:-1]
+    assert all(gradient.isfinite().all() for gradient in gradients(given))
+    return gradients, given
+
+
+@pytest.mark.parametrize("place", range(5), ids=["output", "hidden", "kept", "the gradient of output", "the gradient of a final state"])
+def test_what_the_gradient_is_given_is_checked(place: int) -> None:
+    gradients, given = gradients_of_a_decay()
     with pytest.raises(RuntimeError, match=r"expected .* of shape"):
-        gradients()
+        gradients(without_a_row(given, place))
 
 
 def test_so_is_how_much_it_is_given() -> None:
@@ -130,6 +144,7 @@ def test_gradients_share_no_memory() -> None:
 
 
 SCAN, SCAN_BACKWARD = torch.ops.elman.scan.default, torch.ops.elman.scan_backward.default
+LSTM = ("lstm", H, 2, False, True, 0, False, False)
 WRONG_OF_A_LSTM: dict[str, tuple[dict[str, Any], str]] = {
     "x without sequences": ({"x": torch.zeros(T, I)}, "x of shape"),
     "x of float64": ({"x": torch.zeros(T, B, I, dtype=torch.float64)}, "x of torch.float32, torch.bfloat16, torch.float16"),
@@ -151,44 +166,52 @@ WRONG_OF_A_LSTM: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", WRONG_OF_A_LSTM)
-def test_operands_of_the_built_in_cells_operator_are_checked(what: str) -> None:
-    lstm = elman.LSTM(I, H, 2)
+@cache
+def operands_of_a_lstm() -> dict[str, Any]:
+    """What the operator takes: for all cases it has run once with that."""
     names = ("x", "h_0", "c_0", "params", "batch_sizes", "lengths", "reset", "fresh_h", "fresh_c")
-    given = dict.fromkeys(names) | {
+    operands = dict.fromkeys(names) | {
         "x": torch.zeros(T, B, I),
         "h_0": torch.zeros(2, B, H),
         "c_0": torch.zeros(2, B, H),
-        "params": [parameter.detach() for parameter in lstm.parameters()],
+        "params": [parameter.detach() for parameter in elman.LSTM(I, H, 2).parameters()],
     }
-    sizes = ("lstm", H, 2, False, True, 0, False, False)
-    output, *_ = SCAN(*given.values(), *sizes, False)
+    output, *_ = SCAN(*operands.values(), *LSTM, False)
     assert output.shape == (T, B, H)
+    return operands
+
+
+@pytest.mark.parametrize("what", WRONG_OF_A_LSTM)
+def test_operands_of_the_built_in_cells_operator_are_checked(what: str) -> None:
+    operands = operands_of_a_lstm()
     change, words = WRONG_OF_A_LSTM[what]
-    given |= change
+    given = operands | change
     if given["params"] == 3:
-        given["params"] = [
-            each if index != 3 else each[1:] for index, each in enumerate(parameter.detach() for parameter in lstm.parameters())
-        ]
+        given["params"] = without_a_row(operands["params"], 3)
     with pytest.raises(RuntimeError, match=words):
-        SCAN(*given.values(), *sizes, False)
+        SCAN(*given.values(), *LSTM, False)
+
+
+@cache
+def gradients_of_a_lstm() -> tuple[Gradients, tuple[Tensor, ...]]:
+    """As of a Decay."""
+    params = [parameter.detach() for parameter in elman.LSTM(I, H, 2).parameters()]
+    operands = (torch.randn(T, B, I), None, None, params, None, None, None, None, None)
+    output, _, _, hidden, steps, _ = SCAN(*operands, *LSTM, True)
+    given = torch.ones_like(output), output, hidden, steps
+
+    def gradients(given: Sequence[Tensor]) -> list[Tensor]:
+        return SCAN_BACKWARD(given[0], None, None, *operands, *given[1:], None, *LSTM, [True] * (1 + len(params)))
+
+    assert all(gradient.isfinite().all() for gradient in gradients(given))
+    return gradients, given
 
 
 @pytest.mark.parametrize("place", range(4), ids=["the gradient of output", "output", "hidden", "steps"])
 def test_so_is_what_its_gradient_is_given(place: int) -> None:
-    lstm = elman.LSTM(I, H, 2)
-    params = [parameter.detach() for parameter in lstm.parameters()]
-    operands, sizes = (torch.randn(T, B, I), None, None, params, None, None, None, None, None), ("lstm", H, 2, False, True, 0, False, False)
-    output, _, _, hidden, steps, _ = SCAN(*operands, *sizes, True)
-    given = [torch.ones_like(output), output, hidden, steps]
-
-    def gradients() -> list[Tensor]:
-        return SCAN_BACKWARD(given[0], None, None, *operands, *given[1:], None, *sizes, [True] * (1 + len(params)))
-
-    assert all(gradient.isfinite().all() for gradient in gradients())
-    given[place] = given[place][:-1]
+    gradients, given = gradients_of_a_lstm()
     with pytest.raises(RuntimeError, match=r"expected .* of shape"):
-        gradients()
+        gradients(without_a_row(given, place))
 
 
 def test_a_program_that_the_kernels_do_not_run_is_refused() -> None:
