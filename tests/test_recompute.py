@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import elman
 from cases import assert_same_numbers
-from elman.backends import WHOLE, call, operator
+from elman.backends import WHOLE, call, kernels, operator
 from kinds import GRU, LSTM, TANH, Kind, every_kind, projected
 from native import assert_same_bits, chunk, evaluate, initial_states, native_alone, on_every_isa, required, threads
 
@@ -20,14 +21,31 @@ if TYPE_CHECKING:
 __all__ = ["native_alone"]
 
 STEPS, ROWS, UNITS = 200, 188, 24  # two to four chunks of a backward pass, for all but an RNN
-with_kinds = pytest.mark.parametrize("kind", [TANH, GRU, LSTM, projected(20)], ids=str)
+KINDS = (TANH, GRU, LSTM, projected(20))
+with_kinds = pytest.mark.parametrize("kind", KINDS, ids=str)
 OPTIONS = {
     "plain": {},
     "without bias": {"bias": False},
     "both ways": {"bidirectional": True},
     "all at once": {"num_layers": 2, "bidirectional": True, "batch_first": True, "dropout": 0.3},
 }
-with_options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+ISAS = kernels.isas() if kernels.available() else ()
+FORMS = ("padded", "packed")
+NUMBERS = {  # and how many threads compute with them
+    "float64 on one thread": (torch.float64, 1),
+    "float64": (torch.float64, 2),
+    "float32": (torch.float32, 2),
+    "bfloat16": (torch.bfloat16, 2),
+}
+
+
+def sample() -> list[tuple[str, Kind, str, str, str]]:
+    """Each instruction set with each kind, options and form. Numbers, of which none is particular to any of these, go round."""
+    numbers = list(NUMBERS)
+    return [
+        (isa, kind, options, form, numbers[(h + i + j + k) % len(numbers)])
+        for (h, isa), (i, kind), (j, options), (k, form) in product(*map(enumerate, (ISAS, KINDS, OPTIONS, FORMS)))
+    ]
 
 
 def _pair(kind: Kind, *sizes: int, **options: object) -> tuple[torch.nn.Module, torch.nn.Module]:
@@ -37,20 +55,24 @@ def _pair(kind: Kind, *sizes: int, **options: object) -> tuple[torch.nn.Module, 
     return keeps, again
 
 
-@pytest.mark.slow
-@on_every_isa
-@with_kinds
-@with_options
-@pytest.mark.parametrize(("dtype", "count"), [(torch.float64, 1), (torch.float64, 2), (torch.float32, 2), (torch.bfloat16, 2)])
-@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
-@pytest.mark.usefixtures("poisoned", "native_alone")
 @required
-def test_gradients_are_the_same_to_the_bit(kind: Kind, options: dict[str, object], packed: bool, dtype: torch.dtype, count: int) -> None:
+def test_the_sample_has_every_pair() -> None:
+    every = (ISAS, KINDS, OPTIONS, FORMS, NUMBERS)
+    for one, other in combinations(range(5), 2):
+        assert {(case[one], case[other]) for case in sample()} == set(product(every[one], every[other]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("every_isa", "kind", "options", "form", "numbers"), sample(), ids=str, indirect=["every_isa"])
+@pytest.mark.usefixtures("every_isa", "poisoned", "native_alone")
+@required
+def test_gradients_are_the_same_to_the_bit(kind: Kind, options: str, form: str, numbers: str) -> None:
     torch.manual_seed(0)
+    dtype, count = NUMBERS[numbers]
     assert kind is TANH or chunk(kind, UNITS, ROWS, dtype) < STEPS
-    keeps, again = _pair(kind, 3, UNITS, **options, dtype=dtype)
+    keeps, again = _pair(kind, 3, UNITS, **OPTIONS[options], dtype=dtype)
     x, states = torch.randn(STEPS, ROWS, 3, dtype=dtype), initial_states(keeps, ROWS)
-    if packed:
+    if form == "packed":
         x = pack_padded_sequence(x, torch.linspace(STEPS, 1, ROWS).long())
     elif keeps.batch_first:
         x = x.transpose(0, 1)
