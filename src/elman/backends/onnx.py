@@ -1,6 +1,7 @@
-"""The operator ``torch.ops.elman.scan`` in ONNX: nodes RNN, GRU and LSTM, layer by layer.
+"""The operators ``torch.ops.elman.scan`` and ``program`` in ONNX: nodes RNN, GRU and LSTM, layer by layer.
 
-Projections and resets, which these nodes lack, become the cell's equation in a Scan node. Only for ``torch.onnx.export``.
+Projections, resets and cells of your own, which these nodes lack, become the cell's equation in a Scan node. Only for
+``torch.onnx.export``.
 
 Source: ONNX operators, RNN (22), GRU (22), LSTM (22).
 """
@@ -120,15 +121,15 @@ def _scan(
         weights = {kind: each[direction] for kind, each in _by_kind(layer, params).items()}
         initial = zeros if states is None else tuple([state[direction] for state in states])
         fresh = tuple([state[direction].expand(batch, -1) for state in spans.fresh or ()])
-        projected = linear(x, weights.pop("weight_ih"), weights.pop("bias_ih", None))
-        steps = [projected]
+        has_inputs = "weight_ih" in weights
+        steps = [linear(x, weights.pop("weight_ih"), weights.pop("bias_ih", None)) if has_inputs else x, *(spans.step_inputs or ())]
         if alive is not None:
             steps.append(alive)
         if spans.reset is not None:
             steps.append(cut_steps(spans.reset, alive, reverse))
         if reverse:
             steps = [each.flip(0) for each in steps]
-        output, *last = _steps(layer, steps, initial, fresh, weights, alive is not None, spans.reset is not None)
+        output, *last = _steps(layer, steps, initial, fresh, weights, has_inputs, alive is not None, spans.reset is not None)
         columns.append(output.flip(0) if reverse else output)
         finals.append(tuple(last))
     return torch.cat(columns, -1), tuple([torch.stack(state) for state in zip(*finals, strict=True)])
@@ -140,19 +141,26 @@ def _steps(
     initial: tuple[Tensor, ...],
     fresh: tuple[Tensor, ...],
     weights: dict[str, Tensor],
+    has_inputs: bool,
     is_ragged: bool,
     is_cut: bool,
 ) -> tuple[Tensor, ...]:
-    """The outputs of one direction and its final states. ``steps``: projected, (T, B, G·H); alive, (T, B, 1); cuts, (T, B, 1)."""
-    count, kinds = len(initial), list(weights)
+    """The outputs of one direction and its final states.
+
+    Args:
+        steps: what each step is given: projected, (T, B, G·H), or x, if the cell has no inputs; the step inputs; alive, (T, B, 1); cuts,
+            (T, B, 1).
+    """
+    count, kinds, beside = len(initial), list(weights), 1 + len(layer.cell.step_inputs)
 
     def step(*operands: Tensor) -> tuple[Tensor, ...]:
-        states, (projected, *masks) = operands[:count], operands[count : count + len(steps)]
+        states, given = operands[:count], operands[count : count + len(steps)]
+        projected, step_inputs, masks = given[0] if has_inputs else None, given[1:beside], given[beside:]
         rest = operands[count + len(steps) :]
         if is_cut:
             states = mix(masks[-1], rest[len(kinds) :], states) if fresh else tuple([state.masked_fill(masks[-1], 0) for state in states])
         before = states
-        states = take_step(layer.cell, projected, states, dict(zip(kinds, rest, strict=False)))
+        states = take_step(layer.cell, projected, states, dict(zip(kinds, rest, strict=False)), step_inputs)
         if is_ragged:
             states = mix(masks[0], states, before)
         output = states[0].masked_fill(~masks[0], 0) if is_ragged else states[0].clone()

@@ -369,7 +369,12 @@ def _to_onnx(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Ten
     return _or_empty((output.transpose(0, 1) if batch_first else output, *_two(finals), *NOTHING_SAVED), x)
 
 
-_registered: Any = torch._decomp
-_registered.register_decomposition(torch.ops.elman.scan.default)(_to_onnx)
-# Fake tensors of symbolic sizes would be run by the decomposition, unless torch knows another function for them.
-_registered.meta_table[torch.ops.elman.scan.default] = _scan_fake
+def decompose_for_onnx(operator: Any, to_onnx: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """Let ``torch.onnx.export`` decompose an operator."""
+    registered: Any = torch._decomp
+    registered.register_decomposition(operator)(to_onnx)
+    # Fake tensors of symbolic sizes would be run by the decomposition, unless torch knows another function for them.
+    registered.meta_table[operator] = fake
+
+
+decompose_for_onnx(torch.ops.elman.scan.default, _to_onnx, _scan_fake)

@@ -32,7 +32,7 @@ _reference = ReferenceBackend()
 def refuses(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> str | None:
     """Why the kernels do not run a cell of one's own, whatever its size and the device. Asked before ``kernel_of``."""
     if _get_tracing_state() is not None:
-        return "does not run a cell of your own under torch.jit.trace or torch.onnx.export"
+        return "does not run a cell of your own under torch.jit.trace"
     if stack.members:
         return "does not run ensembles of cells of your own"
     dtype, draws = _asked_of(x), spans.draws is not None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from elman.backends import inductor, kernels, reference
-from elman.backends.operator import define, has_no_sequences, keep_output, kept_output, library, refuse_second_gradient
+from elman.backends.operator import decompose_for_onnx, define, has_no_sequences, keep_output, kept_output, library, refuse_second_gradient
 from elman.backends.program import call
 from elman.backends.program.call import Kept
 from elman.backends.program.frozen import frozen_cell, holds_tensors
@@ -23,13 +23,13 @@ from elman.backends.program.program import Role
 from elman.backends.program.stand_in import NotRecordedError
 from elman.backends.program.text import program_from, text_of
 from elman.backends.spans import Spans
+from elman.backends.stack import Stack
 from elman.cells import Cell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from elman.backends.program.program import Program
-    from elman.backends.stack import Stack
 
 # ``operands``: x; the initial states and the fresh states, if they are given; the step inputs; the random numbers, if they are drawn; the
 # parameters. ``form``: the numbers of ``Form``. Results: the output, the final states, and, with ``save``, ``Kept`` of as many steps as x
@@ -323,3 +323,24 @@ torch.library.register_fake("elman::program", _program_fake, lib=library)
 torch.library.register_fake("elman::program_backward", _program_backward_fake, lib=library)
 torch.library.register_autograd("elman::program_backward", refuse_second_gradient, lib=library)
 torch.library.register_autograd("elman::program", _differentiate, setup_context=_keep, lib=library)
+
+
+def _to_onnx(operands: list[Tensor], lengths: Tensor | None, reset: Tensor | None, text: str, form: list[int], save: bool) -> Any:
+    """What ``torch.onnx.export`` makes of the operator. Whoever else asks torch's table for a decomposition gets none."""
+    if not torch.onnx.is_in_onnx_export():
+        return NotImplemented
+    from elman.backends import onnx
+    from elman.backends.program.recorded_cell import RecordedCell
+
+    # A loop's gradient, which nobody exports, would need the sizes of its sums.
+    made = _call([operand.detach() for operand in operands], lengths, reset, text, form)
+    if made.form.has_draws:
+        raise RuntimeError("expected a network in evaluation, got one whose cell draws random numbers: call eval() before it is exported")
+    x, sizes = made.x, made.form
+    layers = sizes.hidden_size, sizes.num_layers, sizes.num_directions == 2, bool(sizes.bias)
+    stack = Stack(RecordedCell(made.program), x.shape[-1], *layers)
+    output, finals = onnx.run(stack, x.transpose(0, 1) if sizes.batch_first else x, made.states, made.params, made.spans)
+    return [output.transpose(0, 1) if sizes.batch_first else output, *finals, x.new_empty(0), x.new_empty(0)]
+
+
+decompose_for_onnx(torch.ops.elman.program.default, _to_onnx, _program_fake)

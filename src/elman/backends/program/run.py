@@ -30,8 +30,8 @@ _WITH_STEP_INPUTS = Spans(step_inputs=())  # as a node keeps them (``own_spans``
 
 def refusal(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> str | None:
     """Why a stack does not run by its cell's program; None if it does. Does not repeat the checks that apply to all cells."""
-    if _get_tracing_state() is not None or torch.onnx.is_in_onnx_export():
-        return "does not run a cell of your own under torch.jit.trace or torch.onnx.export"
+    if _get_tracing_state() is not None:
+        return "does not run a cell of your own under torch.jit.trace"
     if spans.batch_sizes is not None:
         return "does not run packed sequences of a cell of your own"
     if _are_functorch_transforms_active() and spans.draws is not None:

@@ -149,7 +149,10 @@ SENTENCES = {
         "用 {processes} 个进程训练需要 lightning-fabric，尚未安装：pip install '.[distributed]'"
     ),
     "--resume: expected an unfinished training in {path}, found none: it has finished or was ended before it saved anything, or "
-    "--out is another folder; leave out --resume to start one": ("--resume：{path} 中没有未完成的训练：训练已经完成，或在保存任何内容之前就已结束，或者 --out 不是原来的文件夹；要从头训练，请去掉 --resume"),
+    "--out is another folder; leave out --resume to start one": (
+        "--resume：{path} 中没有未完成的训练：训练已经完成，或在保存任何内容之前就已结束，或者 --out 不是原来的文件夹；"
+        "要从头训练，请去掉 --resume"
+    ),
     "--resume: expected the text that the training was started with, got another: give the same files": (
         "--resume：文本与开始训练时不同：请指定相同的文件"
     ),
@@ -235,9 +238,7 @@ SENTENCES = {
         "{backend} 后端在 bfloat16 下不支持根据 dtype 或 autocast 改变行为的 step"
     ),
     "{backend} does not know the dtypes that this step gives under autocast": "{backend} 后端无法确定该 step 在 autocast 下各结果的 dtype",
-    "{backend} does not run a cell of your own under torch.jit.trace or torch.onnx.export": (
-        "{backend} 后端在 torch.jit.trace 或 torch.onnx.export 下不支持自定义 cell"
-    ),
+    "{backend} does not run a cell of your own under torch.jit.trace": "{backend} 后端在 torch.jit.trace 下不支持自定义 cell",
     "{backend} does not run random numbers of a cell of your own under torch.func's transforms": (
         "{backend} 后端在 torch.func 变换下不支持自定义 cell 的随机数"
     ),
