@@ -124,7 +124,7 @@ def test_ctrl_c_prints_what_has_been_measured(monkeypatch: pytest.MonkeyPatch, c
     [
         (["--rows", "9"], "rows 1 to 8, got '9'"),
         (["--rows", "0"], "rows 1 to 8, got '0'"),
-        (["--rows", "3-2"], "rows 1 to 8, got '3-2'"),
+        (["--rows", "3-2"], "expected the smaller row first, like 2-5, got '3-2'"),
         (["--rows", "2-"], "row numbers like 4,8 or 2-5, got '2-'"),
         (["--rows", "two"], "row numbers like 4,8 or 2-5, got 'two'"),
         (["--against", "torch,keras"], "torch, jax, ort, got 'keras'"),

@@ -52,6 +52,7 @@ def test_without_a_command_help_is_printed() -> None:
         (["explain", "MGU"], "unknown kind 'MGU'; did you mean --cell zoo.MGU?"),
         (["tour", "--cell", "mgu"], "unknown kind 'mgu'; did you mean --cell zoo.MGU?"),
         (["explain", "--cell", "my/cells.py"], "unknown kind 'my/cells.py'; name the cell in it, too: --cell my/cells.py:MyCell"),
+        (["bench", "--cell", "gru,zoo.MGU"], "unknown kind 'zoo.MGU'; race it without rnn, gru, lstm: --cell zoo.MGU"),
         (["bench", "--cell", "MGU"], "unknown kind 'MGU'; did you mean --cell zoo.MGU?"),
         (["explain", "--cell", "gnu"], "did you mean 'gru'?"),
         (["tour", "gru"], "(gru); did you mean --cell gru?"),

@@ -262,7 +262,7 @@ WRONG: list[tuple[object, type[Exception], str]] = [
     (torch.ones(4, dtype=torch.bool), TypeError, "got torch.bool: count a mask's steps"),
     (torch.ones(4, dtype=torch.complex64), TypeError, "got torch.complex64"),
     ([3, 0, 6.0, 2], TypeError, "expected lengths to be integers, got 6.0 of type float: lengths is [3, 0, 6.0, 2]"),
-    ([3, 0, True, 2], TypeError, "got True"),
+    ([3, 0, True, 2], TypeError, "got True: count a mask's steps with its sum over time"),
     ([3, 0, None, 2], TypeError, "got None"),
     (4, TypeError, "expected lengths to be a list, a tuple, a tensor or a NumPy array of 4 integers, one for each sequence of x, got int"),
     ("3062", TypeError, "got str"),

@@ -246,7 +246,11 @@ WRONG: list[tuple[object, type[Exception], str]] = [
     (torch.zeros(5, 4, dtype=torch.bool), RuntimeError, "expected reset of shape (6, 4), (T, B), got (5, 4)"),
     (Z.t(), RuntimeError, "expected reset of shape (6, 4), (T, B), got (4, 6): transpose it with reset.t()"),
     (Z.t().numpy(), RuntimeError, "expected reset of shape (6, 4), (T, B), got (4, 6): transpose it with reset.T"),
-    (Z[:, 0], RuntimeError, "got (6,)"),
+    (
+        Z[:, 0],
+        RuntimeError,
+        "got (6,): if each sequence begins anew at these steps, repeat it with torch.as_tensor(reset)[:, None].expand(6, 4)",
+    ),
     (Z.unsqueeze(-1), RuntimeError, "got (6, 4, 1)"),
     (
         Z.long(),
@@ -279,6 +283,10 @@ def test_a_reset_that_does_not_fit_is_an_error(reset: object, error: type[Except
 def test_with_batch_first_a_reset_is_too() -> None:
     with pytest.raises(RuntimeError, match=re.escape("expected reset of shape (4, 6), (B, T), got (6, 4): transpose it with reset.t()")):
         elman.RNN(3, 4, batch_first=True)(torch.zeros(4, 6, 3), reset=Z)
+    with pytest.raises(RuntimeError, match=re.escape("got (6,): if each sequence begins anew at these steps, repeat it with ")) as raised:
+        elman.RNN(3, 4, batch_first=True)(torch.zeros(4, 6, 3), reset=Z[:, 0])
+    repeated = eval(str(raised.value).rsplit("with ", 1)[1], {"torch": torch, "reset": Z[:, 0]})
+    elman.RNN(3, 4, batch_first=True)(torch.zeros(4, 6, 3), reset=repeated)
 
 
 def test_unbatched_a_reset_has_one_axis() -> None:
