@@ -126,7 +126,8 @@ def _frozen_number(value: Any) -> Hashable:
         raise NotRecordedError("does not run a cell with an option that is a tensor on another device than the CPU")
     if (value.numel() if isinstance(value, torch.Tensor) else value.size) != 1:
         raise NotRecordedError(
-            "does not run a cell with an option that is a tensor of more than one number (a parameter that init fills may hold it)"
+            "does not run a cell with an option that is a tensor of more than one number "
+            "(a parameter that init fills may hold a vector, a gate's recurrent rows a matrix)"
         )
     return str(value.dtype), value.ndim, _frozen(value.item())  # of one axis or more, its dtype counts where it meets others
 

@@ -105,7 +105,7 @@ class Recording:
             if thing.numel() != 1 or thing.requires_grad:
                 refuse(
                     "does not run a step with a tensor from outside that has more than one number or requires a gradient "
-                    "(a parameter that init fills may hold it)"
+                    "(a parameter that init fills may hold a vector, a gate's recurrent rows a matrix)"
                 )
             if thing.dim() and torch.promote_types(thing.dtype, self.dtype) is not self.dtype:
                 refuse(f"does not run a step that changes the dtype to {thing.dtype}")

@@ -250,8 +250,9 @@ SENTENCES = {
         "{backend} 后端在编译或导出时不支持读取参数以外的张量的 step"
     ),
     "{backend} does not run a cell with an option that holds itself": "{backend} 后端不支持选项中包含自身的 cell",
-    "{backend} does not run a cell with an option that is a tensor of more than one number (a parameter that init fills may hold it)": (
-        "{backend} 后端不支持选项为多元素张量的 cell（可改用由 init 填充的自有参数）"
+    "{backend} does not run a cell with an option that is a tensor of more than one number (a parameter that init fills may "
+    "hold a vector, a gate's recurrent rows a matrix)": (
+        "{backend} 后端不支持选项为多元素张量的 cell（向量可改用由 init 填充的自有参数，矩阵可改用门的循环权重）"
     ),
     "{backend} does not run a step with {error}, at {place}": "{backend} 后端记录 step 时出现 {error}（{place}）",
     "{backend} does not run a step that reads {name}, which may change unseen, at {place}": (
@@ -315,8 +316,9 @@ SENTENCES = {
         "{backend} 后端不支持 step 依赖张量的具体数值，如按数值分支（{place}）"
     ),
     "{backend} does not run a step with a tensor from outside that has more than one number or requires a gradient "
-    "(a parameter that init fills may hold it), at {place}": (
-        "{backend} 后端不支持 step 使用外部的多元素张量或需要梯度的张量（可改用由 init 填充的自有参数）（{place}）"
+    "(a parameter that init fills may hold a vector, a gate's recurrent rows a matrix), at {place}": (
+        "{backend} 后端不支持 step 使用外部的多元素张量或需要梯度的张量"
+        "（向量可改用由 init 填充的自有参数，矩阵可改用门的循环权重）（{place}）"
     ),
     "{backend} does not run r({gate}, v) with a v of a shape other than (B, H), at {place}": (
         "{backend} 后端要求 r({gate}, v) 的 v 形状为 (B, H)（{place}）"
