@@ -45,6 +45,14 @@ class Wrong(Leaky):
     def step(self, x, r, s, p):
         return s.h + x.q
 
+class Normed(Leaky):
+    def init(self, name, tensor):
+        if name == "weight_hh":
+            tensor.normal_()
+            tensor /= float(tensor.norm())
+            return True
+        return False
+
 ready = Leaky(0.5)
 number = 3
 '''
@@ -81,7 +89,7 @@ def test_which_names_mean_a_cell_of_ones_own() -> None:
 
 ERRORS = {
     "{file}:Leakey": r"expected a cell called Leakey in .*mine.py, got none; did you mean 'Leaky'\?",
-    "{file}:number": "expected a cell called number in .*mine.py, got none; expected one of Leaky, Timed, Needy, Wrong, ready",
+    "{file}:number": "expected a cell called number in .*mine.py, got none; expected one of Leaky, Timed, Needy, Wrong, Normed, ready",
     "{file}:Needy": "expected .*:Needy to be made without arguments, got TypeError: .*'alpha'",
     "{file}x:Leaky": "no such file or folder: .*mine.pyx",
     "zoo.NoSuchCell": "unknown cell 'zoo.NoSuchCell'",
@@ -168,6 +176,10 @@ def test_a_model_of_the_default_cell_is_of_no_other(tmp_path: Path, file: Path) 
     save(CharModel(4, 4, 1), tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="holds a model of the default cell"):
         load(tmp_path / "model.safetensors", cell_by_name(f"{file}:ready"))
+
+
+def test_a_cell_whose_init_reads_its_numbers_is_tried(file: Path) -> None:
+    elman.Recurrent(cell_by_name(f"{file}:Normed", [8, 16]), 3, 8)
 
 
 def test_a_model_of_a_cell_has_as_many_parameters_as_is_said_before(file: Path) -> None:

@@ -385,9 +385,3 @@ def test_an_if_about_a_tensor_is_told_the_operation_that_chooses() -> None:
 
     with pytest.raises(RuntimeError, match=r"an if about all of them \(at .*\): write torch\.where\(condition, a, b\)"):
         elman.Recurrent(cell(branches), 3, 4)
-
-
-@pytest.mark.parametrize("make", [lambda: elman.zoo.MGU(10, 20), lambda: elman.zoo.MGU(hidden_size=20)])
-def test_a_cell_without_options_takes_no_sizes(make: Callable[[], elman.Cell]) -> None:
-    with pytest.raises(TypeError, match=r"MGU has no options, .* elman\.Recurrent\(MGU\(\), input_size, hidden_size\)"):
-        make()

@@ -53,6 +53,36 @@ def test_nor_is_what_its_step_reads_from_elsewhere(make: Callable[[], elman.Cell
     assert len(caught) == 1
 
 
+class OfAnEnergy(own_cells.Gru):
+    """Its step makes a leaf, to differentiate by it; nothing outside is trained."""
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        v = s.h.detach().requires_grad_()
+        (force,) = torch.autograd.grad((torch.tanh(v) * v).sum(), v, create_graph=True)
+        return super().step(x, r, s, p) - force
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, v: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        ctx.variable = 2
+        return v * ctx.variable
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return grad * ctx.variable
+
+
+class OfAFunction(own_cells.Gru):
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return Doubled.apply(super().step(x, r, s, p))
+
+
+@pytest.mark.parametrize("cell", [OfAnEnergy, OfAFunction])
+def test_what_a_step_makes_itself_is_not_from_elsewhere(cell: type[elman.Cell]) -> None:
+    elman.Recurrent(cell(), 3, 4)
+
+
 def test_what_has_no_gradient_may_come_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "outside", outside.detach())
     elman.Recurrent(OfGlobals(), 3, 4)

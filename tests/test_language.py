@@ -295,6 +295,18 @@ def test_the_code_in_a_translated_hint_is_left_as_it_is(declared: str) -> None:
     assert left_in_english(said) == []
 
 
+def test_what_is_no_place_is_left_in_its_sentence() -> None:
+    with speaking("zh"):
+        said = [
+            translated("elman: --json: cannot write /tmp/a (b): c/x.json: no space"),
+            translated("elman: --out: the results cannot be written to /tmp/x: OSError(28): full; choose another folder"),
+        ]
+    assert said == [
+        "elman：--json：无法写入 /tmp/a (b)：c/x.json: no space",
+        "elman：--out：结果无法写入 /tmp/x：OSError(28): full；请换一个文件夹",
+    ]
+
+
 def test_english_that_is_left_is_seen() -> None:
     assert left_in_english("输出\nthe output of the run\nrnn.trace(x).h 到 x.to(y)") == ["the output of the run"]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.nn.functional import hardtanh, relu6
 
 import elman
 import own_cells
@@ -44,14 +45,14 @@ def _quiet() -> Iterator[None]:
 
 
 class Powers(elman.Cell):
-    """Exponents that are numbers, the largest of the units, one that is the same for all of them, and a state that is an argument."""
+    """Clamps, exponents, the largest of the units, a number that is the same for all of them, and a state that is an argument."""
 
     gates = ("a", "b")
     states = ("h", "last", "same")
     parameters = {"tau": ""}  # noqa: RUF012
 
     def step(self, x: Any, r: Any, s: Any, p: Any) -> tuple[Tensor, ...]:
-        v = torch.sigmoid(x.a + r.a)
+        v = torch.sigmoid(hardtanh(x.a + r.a) + relu6(x.a + r.a))
         largest = v.amax(-1, keepdim=True)
         h = torch.where(x.b > 0, v**3 / largest, v**0.5) - torch.softmax(r("b", v), -1)
         return h * torch.tanh(s.last + p.tau), s.h, s.same + largest - largest

@@ -70,6 +70,7 @@ def test_a_number_of_units_may_be_looked_up(lookup: Any) -> None:
         compare(elman.Recurrent(cell, 5, units, dtype=torch.float64), torch.randn(6, 3, 5, dtype=torch.float64, requires_grad=True))
 
 
+@pytest.mark.filterwarnings("ignore:expected the step of Mine to treat each sequence by itself")
 @pytest.mark.parametrize("lookup", [lambda v: {3: 2.0}.get(v.shape[0], 0.5), lambda v: float(f"{v.shape[0]}"), lambda v: v.shape[0] in {3}])
 def test_a_number_of_sequences_may_not(lookup: Any) -> None:
     def step(self, x, r, s, p):
@@ -118,6 +119,7 @@ def test_so_compiled_and_exported() -> None:
     assert torch.equal(exported(longer)[0], net(longer)[0])
 
 
+@pytest.mark.filterwarnings("ignore:expected the step of Mine to treat each sequence by itself")
 @pytest.mark.parametrize(
     ("step", "reason"),
     [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,9 +21,6 @@ class _Gates:
 
     def __get__(self, cell: Cell | None, owner: type[Cell]) -> tuple[str, ...]:
         return owner.gates if cell is None else cell.gates
-
-
-_Made = TypeVar("_Made", bound="Cell")
 
 
 class Cell:
@@ -90,15 +87,6 @@ class Cell:
     """The step for people to read, a line for each gate and state, in the order in which they are computed:
     ``"r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)"``. A gate's weights bear its name; a state after the step has a prime (``h'``).
     """
-
-    def __new__(cls: type[_Made], *options: object, **named: object) -> _Made:
-        if (options or named) and cls.__init__ is object.__init__:
-            kind = cls.__name__
-            raise TypeError(
-                f"expected {kind}() without arguments, got some: {kind} has no options, and its network's sizes go to "
-                f"elman.Recurrent({kind}(), input_size, hidden_size)"
-            )
-        return super().__new__(cls)
 
     def init(self, name: str, tensor: Tensor) -> bool:
         """Fill a parameter with its initial values, in place. Override it for values other than uniform ones over ±1/sqrt(H).

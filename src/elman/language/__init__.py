@@ -118,13 +118,15 @@ def _patterns(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
     for english, translation in _table(language).items():
         pieces = list(string.Formatter().parse(english))
         if any(name is not None for _literal, name, _form, _conversion in pieces):
+            # The same sentence with a place is another one: nothing of the place, nor of what follows it.
+            has_twin = f"{english} (at {{place}})" in _table(language)
             seen: set[str] = set()
             pattern = ""
             for literal, name, _form, _conversion in pieces:
                 pattern += re.escape(literal)
                 if name is not None:
-                    # Nothing of the sentence that follows a place.
-                    pattern += f"(?P={name})" if name in seen else rf"(?P<{name}>(?:(?!\): ).)*?)"
+                    what = r"(?:(?! \(at [^()]*\)).)*?" if has_twin else r"(?:(?!\): ).)*?" if name == "place" else ".*?"
+                    pattern += f"(?P={name})" if name in seen else f"(?P<{name}>{what})"
                     seen.add(name)
             patterns.append((sum(len(piece[0]) for piece in pieces), re.compile(pattern, re.DOTALL), re.sub(r":[^{}]*}", "}", translation)))
     return tuple((pattern, translation) for _length, pattern, translation in sorted(patterns, key=lambda one: -one[0]))

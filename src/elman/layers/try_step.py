@@ -25,7 +25,7 @@ from elman.cells.cell import options_of, place_of
 from elman.cells.values import Values, as_states, check_shapes, declared, missing
 from elman.layers.errors import brief, place_of_error
 from elman.layers.kept import Kept
-from elman.layers.uses import UseTracker
+from elman.layers.uses import UseTracker, leaves_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -57,12 +57,12 @@ class _Taken(NamedTuple):
     Attributes:
         states: after it.
         unused: which of its arguments it does not use, as far as is seen.
-        trains: whether its gradient reaches what is not among its arguments.
+        trained: what its gradient reaches that is not among its arguments.
     """
 
     states: tuple[Tensor, ...]
     unused: frozenset[str]
-    trains: bool
+    trained: Sequence[Tensor]
 
 
 _passed: dict[Hashable, Findings] = {}
@@ -120,11 +120,14 @@ def _try(cell: Cell, sizes: _Sizes) -> Findings:
                 )
             results.append(first.states)
             unused.append(second.unused if training else second.unused | {f"d.{name}" for name in cell.draws})
-            trains |= first.trains
+            # What the step has made is another tensor each time.
+            trains |= any(one is other for one in first.trained for other in second.trained)
         idle = frozenset.intersection(*unused)
         if any(_changes(cell, sizes, results[0], partial(_replaced, idle, factor)) for factor in _OTHERS if idle):
             idle = frozenset()
-        return Findings(idle, _changes(cell, sizes, [state[:1] for state in results[0]], _the_first_alone, _are_near), trains)
+        of_first = [state[:1] for state in results[0]]
+        mixes = _changes(cell, sizes, of_first, _all_like_the_first) or _changes(cell, sizes, of_first, _the_first_alone, _are_near)
+        return Findings(idle, mixes, trains)
 
 
 _OTHERS = (math.nan, -40.0)  # by which numbers are multiplied to have others: none, and large ones of the other sign
@@ -133,6 +136,11 @@ _OTHERS = (math.nan, -40.0)  # by which numbers are multiplied to have others: n
 def _replaced(names: frozenset[str], factor: float, name: str, value: Tensor) -> Tensor:
     """Other numbers for the arguments of these names."""
     return value * factor - 1.0 if name in names else value
+
+
+def _all_like_the_first(name: str, value: Tensor) -> Tensor:
+    """A batch of the same sequence."""
+    return value if name.startswith("p.") else value[:1].expand_as(value).clone()
 
 
 def _the_first_alone(name: str, value: Tensor) -> Tensor:
@@ -224,21 +232,7 @@ def _step(cell: Cell, sizes: _Sizes, training: bool, change: Callable[[str, Tens
         after = check_shapes(cell, tuple(given["s"].values()), as_states(cell, returned))
     except (RuntimeError, TypeError) as error:
         raise type(error)(_with_place(str(error), place_of(cell))) from None
-    return _Taken(after, uses.unused_by(after), _trains_more(after, count))
-
-
-def _trains_more(states: Iterable[Tensor], count: Tensor) -> bool:
-    """Whether the states have a gradient for a tensor that nothing has made, other than ``count``."""
-    nodes, seen = [state.grad_fn for state in states], set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if getattr(node, "variable", count) is not count:
-            return True
-        nodes += [each for each, _ in node.next_functions]
-    return False
+    return _Taken(after, uses.unused_by(after), [leaf for leaf in leaves_of(after) if leaf is not count])
 
 
 def _numbers(count: Tensor) -> Iterator[Tensor]:

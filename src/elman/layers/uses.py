@@ -1,4 +1,4 @@
-"""Finds what a cell declares but its step does not use: what would never train, or have no effect."""
+"""Finds what a cell declares but its step does not use, which would never train or have no effect; and what the step trains beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from elman.cells.cell import Cell, place_of
 from elman.cells.gates import tensors_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 # By torch's names, what makes Python's values of a tensor's form alone.
 _OF_FORM = frozenset(
@@ -86,3 +86,16 @@ def unused_words(cell: Cell, unused: frozenset[str]) -> str:
 def _has_own(cell: Cell, place: str) -> bool:
     """Whether a cell declares it, other than all cells do."""
     return place in vars(cell) or any(place in vars(kind) for kind in type(cell).__mro__ if kind is not Cell)
+
+
+def leaves_of(states: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The tensors that no operation has made, for which the states have a gradient."""
+    nodes, seen = [state.grad_fn for state in states], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "torch::autograd::AccumulateGrad":
+            yield node.variable  # type: ignore[attr-defined]
+        nodes += [each for each, _ in node.next_functions]

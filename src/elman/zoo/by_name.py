@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from elman.cells.cell import Cell
 from elman.cells.closest import closest
-from elman.layers.recurrent import Recurrent
+from elman.layers.check_cell import as_cell
 from elman.zoo import CELLS
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def cell_by_name(name: str, hidden_sizes: Iterable[int] = ()) -> Cell:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the network itself gives it
             for size in hidden_sizes:
-                Recurrent(made, 1, size, device="meta")
+                as_cell(made, size, None, None)
     except (TypeError, AttributeError, RuntimeError) as error:  # what is wrong with somebody's cell
         raise ValueError(str(error)) from error
     return made
@@ -96,7 +96,7 @@ def hint_of_kind(name: str, kinds: Sequence[str]) -> str:
     """What may have been meant by an unknown kind of network: a cell of the zoo by the name of its class alone, or one of the kinds."""
     if name.endswith(".py"):
         return f"name the cell in it, too: --cell {name}:MyCell"
-    if is_own(name):
+    if is_own(name) and (":" in name or name.removeprefix(_ZOO) in _OF_ZOO):
         return f"race it without {', '.join(kinds)}: --cell {name}"
     of_zoo = {cell.casefold(): cell for cell in _OF_ZOO}
     found = of_zoo.get(name.casefold())

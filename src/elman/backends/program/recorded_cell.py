@@ -66,6 +66,10 @@ class RecordedCell(Cell):
                     result = _OVER_ROWS[Opcode(opcode)](*(_of_all(value, first) for value in values))
                 elif opcode == Opcode.POW and keys[1][0] is Role.CONSTANT:
                     result = torch.pow(values[0], code.constants[keys[1][1]])
+                elif opcode in (Opcode.MIN, Opcode.MAX) and len(constant := [key for key in keys if key[0] is Role.CONSTANT]) == 1:
+                    # ONNX's exporter makes a clamp of two such, and gives those of one value the same names.
+                    (value,), bound = [values[i] for i, key in enumerate(keys) if key not in constant], code.constants[constant[0][1]]
+                    result = torch.where(value > bound if opcode == Opcode.MIN else value < bound, bound, value)
                 else:
                     result = COMPUTE[Opcode(opcode)](*values)
                 there[code.operands[to]] = result

@@ -99,8 +99,6 @@ SENTENCES = {
         "{cell} 没有声明 {role} 的任何内容，step 却用到了 {name}（位于 {place}）"
     ),
     "expected the step of {cell} to use nothing of {role}, got {name}": "{cell} 没有声明 {role} 的任何内容，step 却用到了 {name}",
-    "expected {call} without arguments, got some": "{call} 不接受参数",
-    "{cell} has no options, and its network's sizes go to {call}": "{cell} 没有选项，网络的大小请传给 {call}",
     "declare {name} in {where}": "请在 {where} 中声明 {name}",
     "declare {name} in parameters": "请在 parameters 中声明 {name}",
     "input_gates or step_inputs": "input_gates 或 step_inputs",
@@ -216,9 +214,8 @@ SENTENCES = {
         "{cell} 的 step 返回的状态应依赖 cell 声明的全部内容，但没有依赖 {names}（位于 {place}）"
     ),
     "return the new states": "请返回新的状态",
-    "expected the step of {cell} to treat each sequence by itself, got results that depend on the others of the batch (at {place})": (
-        "{cell} 的 step 应独立处理每条序列，但结果依赖批次中的其他序列（位于 {place}）"
-    ),
+    "expected the step of {cell} to treat each sequence by itself, got results that depend on the others of the batch or "
+    "on how many there are (at {place})": ("{cell} 的 step 应独立处理每条序列，但结果依赖批次中的其他序列或序列的数目（位于 {place}）"),
     "compute over the last axis, with dim=-1": "请沿最后一维计算，即 dim=-1",
     "use it, or declare {declared}": "请使用它，或者声明 {declared}",
     "use them, or declare {declared}": "请使用它们，或者声明 {declared}",
