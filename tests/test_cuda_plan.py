@@ -329,6 +329,28 @@ def test_backward_exchanges_parts_of_the_gradient_where_that_was_measured_faster
     assert plan.is_reduce_scatter == expected
 
 
+@every_device
+@pytest.mark.parametrize("number", Number)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_there_is_a_plan_without_a_reduce_scatter_if_its_registers_do_not_suffice(name: str, cell: str, number: Number) -> None:
+    for hidden, sequences in product((64, 200, 300, 512), (1, 32, 128)):
+        plans = choose(CELLS[cell], True, number, hidden, sequences, 1, False, DEVICES[name])
+        assert not all(plan.is_reduce_scatter for plan in plans)
+
+
+def test_of_plans_that_spill_the_one_that_spills_least_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kernel:
+        def __init__(self, local_bytes: int) -> None:
+            self.local_bytes = local_bytes
+
+    plans = choose(CELLS["lstm"], True, Number.TF32, 512, 128, 1, True, DEVICES["H100"])
+    monkeypatch.setattr(layer, "_kernel", lambda plan, index: Kernel(8 + 32 * plan.is_reduce_scatter))
+    found = layer._first_that_runs(plans, 0)
+    assert plans[0].is_reduce_scatter
+    assert found is not None
+    assert not found.is_reduce_scatter
+
+
 def test_parts_of_the_gradient_are_fewer_bytes_than_all_gates() -> None:
     plans = [plan for plan in sample() if plan.is_reduce_scatter]
     for plan in plans:

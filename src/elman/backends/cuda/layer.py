@@ -322,15 +322,15 @@ def _ready(
 
 
 def _first_that_runs(plans: Sequence[Plan], index: int) -> Plan | None:
-    """The first plan that fits the device and whose registers suffice, which is known once it is compiled; else the first that fits."""
-    fitting = None
+    """The first plan that fits the device and whose registers suffice, which is known once it is compiled; else that which lacks least."""
+    fitting: list[Plan] = []
     for plan in plans:
         if plan.is_cluster and plan.blocks > launcher.PLAIN_CLUSTER and not _fits(plan, index):
             continue
         if not _kernel(plan, index).local_bytes:
             return plan
-        fitting = fitting or plan
-    return fitting
+        fitting.append(plan)
+    return min(fitting, key=lambda plan: _kernel(plan, index).local_bytes, default=None)
 
 
 def _fits(plan: Plan, index: int) -> bool:

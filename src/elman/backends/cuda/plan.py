@@ -93,7 +93,7 @@ class Plan:
 
     @cached_property
     def exchanged_bytes(self) -> int:
-        """Those that a block gets from the others in a step, but for sums over the units."""
+        """Those that a block gets from all in a step, but for sums over the units."""
         if self.is_reduce_scatter:
             return sum(rows for rows, _ in self.products) * self.tile * 4
         return sum(columns for _, columns in self.products) * self.tile * self.number.size
@@ -244,7 +244,7 @@ def choose(
     is_traced: bool = False,
     largest_cluster: int = 16,
 ) -> tuple[Plan, ...]:
-    """The plan that the model expects to be fastest, and those that are within a tenth of it; empty if none fits the device."""
+    """The plan that the model expects to be fastest, those within a tenth of it, and one without a reduce-scatter; empty if none fits."""
     plans = [
         replace(plan, has_spans=has_spans, is_traced=is_traced)
         for tile in (8, 16, 32)
@@ -254,7 +254,11 @@ def choose(
     expected = {plan: _expected(plan, sequences, directions, device) for plan in plans}
     best = min(expected.values(), default=0.0)
     near = [plan for plan in plans if expected[plan] <= 1.1 * best]
-    return tuple(sorted(near, key=lambda plan: (expected[plan], _preference(plan)))[:3])
+    found = sorted(near, key=lambda plan: (expected[plan], _preference(plan)))[:3]
+    if all(plan.is_reduce_scatter for plan in found):  # a plan of the other way, if the registers of these do not suffice
+        others = (plan for plan in plans if not plan.is_reduce_scatter)
+        found += sorted(others, key=lambda plan: (expected[plan], _preference(plan)))[:1]
+    return tuple(found)
 
 
 def _expected(plan: Plan, sequences: int, directions: int, device: DeviceProperties) -> float:
@@ -270,7 +274,7 @@ def _expected(plan: Plan, sequences: int, directions: int, device: DevicePropert
         step += _SUM * plan.split * rows * plan.tile / 4096 + _PRODUCT * rows * columns / 256 * plan.tile / 8 * work
     at_once = resident_groups(plan, device)
     if plan.mailbox_numbers:
-        step += _GLOBAL * exchanges + _GLOBAL_KB * kilobytes
+        step += _GLOBAL * exchanges + _GLOBAL_KB * kilobytes * (2 if plan.is_reduce_scatter else 1)  # which writes as much
     elif plan.blocks > 1:
         step += _CLUSTER_KB * kilobytes + (_WIDE_CLUSTER if plan.blocks == 16 else 0.0)
         registers = min(255, plan.weight_registers + 60 + plan.warp_tiles * plan.tile // 2)
@@ -309,7 +313,7 @@ def candidates(
     for wasteful in (False, True):
         found = False
         for (blocks, is_cluster), multiple, is_reduce_scatter in product(exchanges, (16, 32) if wasteful else (16,), (False, True)):
-            if is_reduce_scatter and not (is_backward and blocks > 1 and _exchanges_less(shape, number, is_cluster)):
+            if is_reduce_scatter and not (is_backward and blocks > 1 and _exchanges_less(shape, number, is_cluster, device)):
                 continue
             units = -(-hidden // (multiple * blocks)) * multiple
             if blocks > 1 and units * (blocks - 1) >= hidden and (not wasteful or blocks * units > 2 * hidden):
@@ -322,13 +326,15 @@ def candidates(
             return
 
 
-def _exchanges_less(shape: CellShape, number: Number, is_cluster: bool) -> bool:
-    """Whether parts of the state's gradient, float32's, are fewer bytes than all gates' gradients.
+def _exchanges_less(shape: CellShape, number: Number, is_cluster: bool, device: DeviceProperties) -> bool:
+    """Whether parts of the state's gradient, float32's, are fewer bytes than all gates' gradients, and it was not measured that they are
+    slower or not at all.
 
-    Measured, they were faster then, an LSTM of 256 units by a tenth; but in 16 bits through global memory slower, one of 1024 units by
-    two fifths.
+    On an H200 they were faster, an LSTM of 256 units by a tenth; but in 16 bits through global memory slower, one of 1024 units by two
+    fifths. Through global memory a block writes as much as it reads: nobody has tried it where the second-level cache is small.
     """
-    return sum(map(len, shape.products)) * number.size > 4 * sum(map(bool, shape.products)) and (is_cluster or number.size == 4)
+    is_less = sum(map(len, shape.products)) * number.size > 4 * sum(map(bool, shape.products))
+    return is_less and (is_cluster or (number.size == 4 and device.capability >= (9, 0) and device.l2_bytes >= 40 << 20))
 
 
 def _unconnected(shape: CellShape, is_backward: bool, number: Number, hidden: int, tile: int, device: DeviceProperties) -> Iterator[Plan]:

@@ -200,7 +200,7 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
       auto& last_product = static_cast<Last&>(products);
       if constexpr (i > 0) {
         last_product.multiply(s, partial, sums);
-        __syncthreads();
+        if constexpr (!kReduceScatter) __syncthreads();
       }
       each<Step::backward_phases(i)>([&](auto phase) {
         constexpr bool kIsLastPhase = decltype(phase)::kValue == Step::backward_phases(i) - 1;
