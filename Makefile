@@ -24,7 +24,7 @@ demo: .venv/installed-plot ## install, inspect three networks, then train one on
 	$(BIN)/elman train text
 
 # All tests but those marked `slow`, and which of these took longest.
-check: lint ## run lint and the quick tests: about two minutes
+check: lint ## run lint and the quick tests: two to four minutes
 	$(BIN)/pytest --numprocesses auto --dist worksteal -m "not slow" --durations 5 --durations-min 3 $(ARGS)
 
 test: .venv/installed-dev ## run the tests, on up to four processors
