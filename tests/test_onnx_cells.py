@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,30 +17,20 @@ from elman.backends import registry
 from elman.backends.program.lookup import program_of
 from elman.backends.program.recorded_cell import RecordedCell
 from elman.backends.reference import ReferenceBackend
+from kinds import as_states
 from native import required
 from slow import slow
+from test_onnx import _quiet
+from test_onnx import pytestmark as of_exporters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-# The exporter warns of torch's own modules.
-pytestmark = [
-    required,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:# The axis name"),
-]
+pytestmark = [required, *of_exporters]
+__all__ = ["_quiet"]
 ROUNDINGS = 2.0**-24 * 200  # of sums of some dozens of numbers of about 1, over some steps
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """The exporter's log says which packages it does not find."""
-    logging.disable(logging.WARNING)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 class Powers(elman.Cell):
@@ -78,7 +67,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         output, hx = self.rnn(x, **dict(zip(self.names, given, strict=True)))
-        return output, *(hx if isinstance(hx, tuple) else (hx,))
+        return output, *as_states(hx)
 
 
 def arguments(rnn: elman.Recurrent, names: tuple[str, ...], steps: int, batch: int) -> tuple[Tensor, ...]:
@@ -176,7 +165,5 @@ def test_a_recorded_cell_is_the_cell(make: Callable[[], elman.Cell]) -> None:
     renamed = dict(zip(again.stack.cell.step_inputs, given.values(), strict=True))
     x = torch.randn(6, 2, 3, dtype=torch.float64)
     (found, last), (expected, end) = again(x, **renamed), mine(x, **given)
-    for one, other in zip(
-        [found, *(last if isinstance(last, tuple) else (last,))], [expected, *(end if isinstance(end, tuple) else (end,))], strict=True
-    ):
+    for one, other in zip([found, *as_states(last)], [expected, *as_states(end)], strict=True):
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)

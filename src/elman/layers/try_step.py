@@ -153,7 +153,11 @@ def _are_equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _are_near(one: Tensor, other: Tensor) -> bool:
-    """Up to the order in which a batch of another size is summed."""
+    """Up to the order in which a batch of another size is summed.
+
+    Two orders of n additions in float32 differ by at most about n · 2^-24 of their largest partial sum: 1e-3 for a product with some 2^14
+    numbers; of a result near zero, of numbers of about 1 as the trial's are, 1e-4 for some 2^11. What mixes does so by more.
+    """
     return torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from elman.backends.program.verify import nodes_of
 from elman.cells.cell import Cell, place_of
 from elman.cells.gates import tensors_in
 
@@ -90,12 +91,4 @@ def _has_own(cell: Cell, place: str) -> bool:
 
 def leaves_of(states: Iterable[Tensor]) -> Iterator[Tensor]:
     """The tensors that no operation has made, for which the states have a gradient."""
-    nodes, seen = [state.grad_fn for state in states], set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node.name() == "torch::autograd::AccumulateGrad":
-            yield node.variable  # type: ignore[attr-defined]
-        nodes += [each for each, _ in node.next_functions]
+    return (node.variable for node in nodes_of(states) if node.name() == "torch::autograd::AccumulateGrad")

@@ -252,12 +252,10 @@ def choose(
         for plan in candidates(shape, is_backward, number, hidden, tile, device, largest_cluster)
     ]
     expected = {plan: _expected(plan, sequences, directions, device) for plan in plans}
-    best = min(expected.values(), default=0.0)
-    near = [plan for plan in plans if expected[plan] <= 1.1 * best]
-    found = sorted(near, key=lambda plan: (expected[plan], _preference(plan)))[:3]
+    ranked = sorted(plans, key=lambda plan: (expected[plan], _preference(plan)))
+    found = [plan for plan in ranked if expected[plan] <= 1.1 * expected[ranked[0]]][:3]
     if all(plan.is_reduce_scatter for plan in found):  # a plan of the other way, if the registers of these do not suffice
-        others = (plan for plan in plans if not plan.is_reduce_scatter)
-        found += sorted(others, key=lambda plan: (expected[plan], _preference(plan)))[:1]
+        found += [plan for plan in ranked if not plan.is_reduce_scatter][:1]
     return tuple(found)
 
 

@@ -17,6 +17,20 @@ def _compare(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, 
     return lambda a, b: function(a, b).to(a.dtype)
 
 
+def _spread(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The result in each of a sequence's numbers."""
+    return lambda *values: function(*values).expand_as(torch.broadcast_tensors(*values)[0])  # type: ignore[no-untyped-call]
+
+
+OVER_ROWS: dict[Opcode, Callable[..., Tensor]] = {
+    Opcode.ROW_SUM: lambda a: a.sum(-1, keepdim=True),
+    Opcode.ROW_MEAN: lambda a: a.mean(-1, keepdim=True),
+    Opcode.ROW_MAX: lambda a: a.amax(-1, keepdim=True),
+    Opcode.ROW_SUM_FMA: lambda a, b, c: (a * b + c).sum(-1, keepdim=True),
+    Opcode.ROW_MEAN_FMA: lambda a, b, c: (a * b + c).mean(-1, keepdim=True),
+}
+"""What those over a sequence's numbers compute, once for each sequence."""
+
 COMPUTE: dict[Opcode, Callable[..., Tensor]] = {
     Opcode.COPY: lambda a: a,
     Opcode.ADD: torch.add,
@@ -52,12 +66,8 @@ COMPUTE: dict[Opcode, Callable[..., Tensor]] = {
     Opcode.ERF: torch.erf,
     Opcode.RECIPROCAL: torch.reciprocal,
     Opcode.SQUARE: torch.square,
-    Opcode.ROW_SUM: lambda a: a.sum(-1, keepdim=True).expand_as(a),
-    Opcode.ROW_MEAN: lambda a: a.mean(-1, keepdim=True).expand_as(a),
-    Opcode.ROW_MAX: lambda a: a.amax(-1, keepdim=True).expand_as(a),
     Opcode.FNMA: lambda a, b, c: c - a * b,
-    Opcode.ROW_SUM_FMA: lambda a, b, c: COMPUTE[Opcode.ROW_SUM](a * b + c),
-    Opcode.ROW_MEAN_FMA: lambda a, b, c: COMPUTE[Opcode.ROW_MEAN](a * b + c),
+    **{opcode: _spread(function) for opcode, function in OVER_ROWS.items()},
 }
 
 

@@ -7,23 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elman.backends.program.arithmetic import COMPUTE
+from elman.backends.program.arithmetic import COMPUTE, OVER_ROWS
 from elman.backends.program.program import NOTHING, Opcode, Role
 from elman.cells import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from elman.backends.program.program import Operand, Program
-
-
-_OVER_ROWS: dict[Opcode, Callable[..., Tensor]] = {
-    Opcode.ROW_SUM: lambda a: a.sum(-1, keepdim=True),
-    Opcode.ROW_MEAN: lambda a: a.mean(-1, keepdim=True),
-    Opcode.ROW_MAX: lambda a: a.amax(-1, keepdim=True),
-    Opcode.ROW_SUM_FMA: lambda a, b, c: (a * b + c).sum(-1, keepdim=True),
-    Opcode.ROW_MEAN_FMA: lambda a, b, c: (a * b + c).mean(-1, keepdim=True),
-}
 
 
 class RecordedCell(Cell):
@@ -63,7 +52,7 @@ class RecordedCell(Cell):
                 keys = [code.operands[each] for each in operands if each != NOTHING]
                 values = [first.new_full((), code.constants[i]) if role is Role.CONSTANT else there[role, i] for role, i in keys]
                 if Opcode(opcode).over_rows:
-                    result = _OVER_ROWS[Opcode(opcode)](*(_of_all(value, first) for value in values))
+                    result = OVER_ROWS[Opcode(opcode)](*(_of_all(value, first) for value in values))
                 elif opcode == Opcode.POW and keys[1][0] is Role.CONSTANT:
                     result = torch.pow(values[0], code.constants[keys[1][1]])
                 elif opcode in (Opcode.MIN, Opcode.MAX) and len(constant := [key for key in keys if key[0] is Role.CONSTANT]) == 1:

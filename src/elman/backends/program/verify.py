@@ -19,6 +19,8 @@ from elman.backends.program.stand_in import NotRecordedError, where_raised
 from elman.cells import take_step
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from elman.backends.program.record import Recorded
     from elman.cells import Cell
 
@@ -57,15 +59,19 @@ def verify(cell: Cell, recorded: Recorded, dtype: torch.dtype, draws: bool, know
 
 def _gradient_of_its_own(results: tuple[Tensor, ...]) -> str | None:
     """The name of a torch.autograd.Function in the graph of the results."""
+    own = (node for node in nodes_of(results) if isinstance(node, BackwardCFunction))
+    return next((type(node).__name__.removesuffix("Backward") for node in own), None)
+
+
+def nodes_of(results: Iterable[Tensor]) -> Iterator[Any]:
+    """The nodes of the graph of results, each once."""
     seen, open_ = set[Any](), [each.grad_fn for each in results]
     while open_:
         node = open_.pop()
         if node is not None and node not in seen:
-            if isinstance(node, BackwardCFunction):
-                return type(node).__name__.removesuffix("Backward")
             seen.add(node)
+            yield node
             open_ += [each for each, _ in node.next_functions]
-    return None
 
 
 def _by_step(cell: Cell, leaves: dict[Any, Tensor], weight: Tensor, bias: Tensor, draws: bool) -> tuple[Tensor, ...]:
