@@ -9,9 +9,10 @@
 
 namespace elman {
 
-void bind_machine(nb::module_& m);  // machine_binding.cpp
-void bind_program(nb::module_& m);  // program_binding.cpp
-void bind_stream(nb::module_& m);   // stream_binding.cpp
+void bind_commands(nb::module_& m);  // commands_binding.cpp
+void bind_machine(nb::module_& m);   // machine_binding.cpp
+void bind_program(nb::module_& m);   // program_binding.cpp
+void bind_stream(nb::module_& m);    // stream_binding.cpp
 
 Stack stack_of(const nb::tuple& stack) {
   check(stack.size() == 9, "a stack is told by 9 entries");
@@ -162,6 +163,7 @@ NB_MODULE(_native, m) {
   m.def("backward", &backward, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any,
       may("grad_output"), may("grad_hidden"), may("grad_saved"), may("grad_final"), may("grad_x"), may("grad_initial"),
       may("grad_fresh"), may("grad_params"), may("needs_grad"));
+  bind_commands(m);
   bind_machine(m);
   bind_program(m);
   bind_stream(m);

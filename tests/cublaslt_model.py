@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import nullcontext
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cuda_prepared import forget
 from elman.backends.cuda import launcher, products
 
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ def install(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> CublasLt:
     model = CublasLt(dtype)
     monkeypatch.setattr(products, "_library", lambda: model)
     monkeypatch.setattr(products, "_handle", lambda index: 77)
-    monkeypatch.setattr(products, "_is_on_gpu", lambda tensor: True)
+    monkeypatch.setattr(products, "_has_library", lambda index: products._library() is not None)
     monkeypatch.setattr(launcher, "current", lambda index: nullcontext())
     monkeypatch.setattr(launcher, "ensure_context", lambda index: None)
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 5, raising=False)
-    monkeypatch.setattr(products, "_plan", lru_cache(maxsize=None)(products._plan.__wrapped__))  # plans of this test alone
+    forget(monkeypatch)
     return model

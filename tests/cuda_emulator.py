@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from cuda_prepared import forget
 from elman.backends import operator
 from elman.backends.cuda import compiler, launcher, layer, plan, run
 from elman.backends.cuda.backend import CudaBackend
@@ -248,6 +249,7 @@ def install(
             kernels.append(made[plan])
         return made[plan]
 
+    forget(monkeypatch)
     monkeypatch.setattr(layer, "choose", chosen)
     monkeypatch.setattr(layer, "_kernel", kernel)
     monkeypatch.setattr(layer, "_ready", unwrap(layer._ready))

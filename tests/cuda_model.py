@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from cuda_prepared import forget
 from elman.backends import operator
 from elman.backends.cuda import layer, run, shape
 from elman.backends.cuda.backend import CudaBackend
@@ -119,8 +120,7 @@ def _backward_call(states: int) -> type[Structure]:
 
 def _at(pointer: int, index: int, count: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """``count`` numbers from the index-th on: the very memory."""
-    assert pointer, "a null pointer is read"
-    assert index >= 0
+    assert pointer > 0 <= index, "a null pointer is read"
     memory: Array[c_char] = (c_char * (count * dtype.itemsize)).from_address(pointer + index * dtype.itemsize)
     return torch.frombuffer(memory, dtype=dtype)
 
@@ -356,9 +356,8 @@ class Kernel:
         assert len(params) == sizeof(layout)
         assert (grid % plan.blocks, block, shared_bytes) == (0, plan.threads, plan.shared_bytes)
         call: Any = layout.from_buffer_copy(params)
-        waits = plan.mailbox_numbers > 0
-        assert waits == together == bool(call.mailbox) == bool(call.flags)
-        if waits:
+        assert (plan.mailbox_numbers > 0) == together == bool(call.mailbox) == bool(call.flags)
+        if together:
             assert grid <= DEVICE.multiprocessors
             assert not _at(call.flags, 0, grid, torch.int32).any()
             _at(call.mailbox, 0, grid // plan.blocks * plan.mailbox_numbers).fill_(torch.nan)
@@ -391,6 +390,7 @@ def ready(plan: Plan, sequences: int, directions: int) -> layer.Ready:
 
 def install(monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Put the model in place of the GPU until the test ends: the cuda backend, which then runs float64 on the CPU and refuses nothing."""
+    forget(monkeypatch)
     monkeypatch.setattr(layer, "_ready", _ready)
     monkeypatch.setattr(run, "on_device_of", lambda x: nullcontext())
     monkeypatch.setattr(shape, "_DTYPES", (torch.float64,))

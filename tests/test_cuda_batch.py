@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from elman.backends.cuda.batch import Batch, pointer
+from elman.backends.cuda.batch import Batch, BatchSizes
 from elman.backends.spans import WHOLE, Spans
 
 T, B, H = 5, 4, 3
@@ -111,12 +111,11 @@ def test_states_before_are_those_of_loops(form: str, batch_first: bool, reverse:
         assert torch.equal(before[rows[place]], state), place
 
 
-def test_a_kernels_pointers() -> None:
+def test_a_batchs_numbers() -> None:
     lengths, reset = torch.tensor(LENGTHS), torch.zeros(2 * T, B, dtype=torch.bool)[::2]
     batch = Batch.of(numbers(T, B, 2), Spans(None, lengths, reset, None), False)
-    assert batch.packed() == (T, B, pointer(batch.lengths), 0, reset.data_ptr(), 2 * B, 1)
-    assert Batch.of(numbers(T, B, 2), WHOLE, False).packed() == (T, B, 0, 0, 0, 0, 0)
-    assert pointer(None) == 0
+    assert batch.sizes == BatchSizes(T, B, T * B, (2 * B, 1))
+    assert Batch.of(numbers(T, B, 2), WHOLE, False).sizes == BatchSizes(T, B, T * B, (0, 0))
 
 
 @pytest.mark.parametrize("form", FORMS)

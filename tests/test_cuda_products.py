@@ -154,7 +154,7 @@ def test_cublaslt_is_asked_for_the_same_product(what: str, library: CublasLt) ->
             assert library.alignments[-1] == 4
     assert library.products == len(forms())
     assert set(library.epilogues) == {{"bias": 4, "row_sums": 512}.get(what, 1)}
-    products._plan.cache_clear()
+    products._alone.cache_clear()
     assert not library.made  # what was made for a plan goes with it
 
 
@@ -175,7 +175,7 @@ def test_what_cublaslt_does_not_do_is_torchs(library: CublasLt, monkeypatch: pyt
     factors = Factors(Form(5, 7, 3, 7, 3, 3), "cpu", torch.float32, 0)
 
     def check(**changes: Any) -> None:
-        products._plan.cache_clear()
+        products._alone.cache_clear()
         with monkeypatch.context() as changed:
             for name, value in changes.items():
                 changed.setattr(library, name, value)
@@ -189,7 +189,7 @@ def test_what_cublaslt_does_not_do_is_torchs(library: CublasLt, monkeypatch: pyt
     assert library.products == 0
     check()
     assert library.products == 1
-    products._plan.cache_clear()
+    products._alone.cache_clear()
     monkeypatch.setattr(products, "_library", lambda: None)
     check()
     assert library.products == 1
@@ -219,19 +219,25 @@ def test_a_product_that_fails_says_so(kind: str, library: CublasLt) -> None:
 
 def test_one_thread_at_a_time_sets_a_plans_vector(library: CublasLt, monkeypatch: pytest.MonkeyPatch) -> None:
     form = Form(5, 7, 3, 7, 3, 3)
-    held: list[bool] = []
+    others: list[threading.Thread] = []
+    waiting: list[bool] = []
     matmul = library.cublasLtMatmul
-    factors = Factors(form, "cpu", torch.float32, 0)
-    factors.run(Number.FLOAT32, bias=torch.zeros(3))
-    plan: Any = products._plan(form, Number.FLOAT32, 4, library.alignments[-1], -1)
 
-    def spied(*args: Any) -> int:
-        held.append(plan._lock.locked())
+    def spied(*args: Any) -> int:  # meanwhile another thread asks for the same product
+        if not others:
+            its = Factors(form, "cpu", torch.float32, 0)
+            others.append(threading.Thread(target=its.run, args=(Number.FLOAT32,), kwargs={"bias": torch.ones(3)}))
+            others[0].start()
+            others[0].join(0.05)
+            waiting.append(others[0].is_alive())
         return matmul(*args)
 
     monkeypatch.setattr(library, "cublasLtMatmul", spied)
+    factors = Factors(form, "cpu", torch.float32, 0)
     factors.run(Number.FLOAT32, bias=torch.zeros(3))
-    assert held == [True]
+    others[0].join()
+    assert waiting == [True]
+    factors.check(Number.FLOAT32, torch.float32, factors.right)
 
 
 # --- On a GPU -----------------------------------------------------------------------------------------------------------
@@ -242,9 +248,9 @@ def test_cublaslt_does_what_layers_ask_for() -> None:
     for (_, number, dtype), vector in product(PLACES[1:], ({}, {"bias": 96}, {"row_sums": 64})):
         form = Form(64, 4096, 96, 64, 96, 96, a_transposed=True)
         factors = Factors(form, "cuda", dtype, 0)
-        products._plan.cache_clear()
+        products._alone.cache_clear()
         factors.run(number, **{name: torch.empty(size, device="cuda", dtype=dtype) for name, size in vector.items()})
-        assert products._plan.cache_info().currsize == 1
+        assert products._alone.cache_info().currsize == 1
         epilogue = {"bias": 4, "row_sums": 512}.get(next(iter(vector), ""), 1)
         assert products._plan(form, number, epilogue, 16, 0) is not None
 
@@ -310,7 +316,7 @@ def test_a_graph_records_products() -> None:
     sums = torch.empty(64, device="cuda", dtype=torch.bfloat16)
     factors.run(Number.BFLOAT16, row_sums=sums)
     expected = factors.into.clone(), sums.clone()
-    products._plan.cache_clear()
+    products._alone.cache_clear()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         factors.run(Number.BFLOAT16, row_sums=sums)

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 import cublaslt_model
+import cuda_compiled
 import cuda_model
 import elman
+import native
 from cases import Case, assert_same, build, evaluate, expect, selection
 from elman.backends import registry
 from elman.backends.call import Saved
-from elman.backends.cuda import backend, layer, run
+from elman.backends.cuda import backend, commands, layer, products, run
 from elman.backends.cuda.plan import Number, candidates
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
@@ -164,6 +166,19 @@ def test_so_they_are_with_products_by_cublaslt(case: Run, monkeypatch: pytest.Mo
     library = cublaslt_model.install(monkeypatch, torch.float64)
     check_run(case)
     assert library.products > 0
+
+
+@native.required
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("case", runs(), ids=str)
+def test_so_they_are_with_compiled_commands(case: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = cuda_compiled.install(monkeypatch, cublaslt_model.install(monkeypatch, torch.float64), cuda_model.Kernel)
+    for way in (commands.Launch, products.Product):
+        monkeypatch.setattr(way, "run", lambda *call: pytest.fail("Python has done it"))
+    for _ in range(2):  # with commands that are made, and with those that are there
+        check_run(case)
+    assert compiled.errors == []
+    assert compiled.launches > 0 < compiled.products
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

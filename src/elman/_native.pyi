@@ -183,6 +183,47 @@ class Stream:
     def is_current(self) -> bool: ...
     def step(self, x: object, out: object | None, /) -> Any: ...
 
+class Commands:
+    """Launches and products for a GPU's stream, in their order, by functions of other libraries, whose addresses the caller knows.
+
+    Not for two threads at a time. A place is (operand, offset in bytes); operand 0 is the products' workspace.
+    """
+
+    def add_launch(
+        self,
+        function: int,
+        kernel: int,
+        grid: int,
+        block: int,
+        shared_bytes: int,
+        params: bytes,
+        places: Sequence[tuple[int, int, int]],
+        /,
+    ) -> None:
+        """By cuLaunchKernel or cuLaunchCooperativeKernel. ``places``: where in params an address is put, in bytes, and of which place."""
+
+    def add_product(
+        self,
+        multiply: int,
+        set_attribute: int,
+        handle: int,
+        description: int,
+        factors: tuple[int, int],
+        layouts: tuple[int, int, int],
+        choice: int,
+        workspace: int,
+        matrices: tuple[tuple[int, int], tuple[int, int], tuple[int, int]],
+        vector: tuple[int, int],
+        /,
+    ) -> None:
+        """By cublasLtMatmul: the places of its A, B and D, and of the vector of its epilogue, (-1, 0) for none."""
+
+    def add_stop(self) -> None:
+        """Something that the caller does."""
+
+    def run(self, first: int, operands: Sequence[int], stream: int, /) -> int:
+        """Put them onto the stream, from the first-th on: which one could not be, or how many there are."""
+
 class Tuner:
     """How many threads a call runs on (csrc/tuner.h), for tests: the kernels have one of their own."""
 

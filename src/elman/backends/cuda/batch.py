@@ -12,6 +12,20 @@ if TYPE_CHECKING:
     from elman.backends.spans import Spans
 
 
+class BatchSizes(NamedTuple):
+    """The numbers among a batch's attributes.
+
+    Attributes:
+        steps, sequences, rows: as of the batch.
+        reset_strides: of its reset, over steps and over sequences.
+    """
+
+    steps: int
+    sequences: int
+    rows: int
+    reset_strides: tuple[int, int]
+
+
 class Batch(NamedTuple):
     """Steps, sequences, and what of them there is.
 
@@ -60,12 +74,11 @@ class Batch(NamedTuple):
         """Whether every sequence is run through all steps, in one piece."""
         return self.lengths is None and self.reset is None
 
-    def packed(self) -> tuple[int, ...]:
-        """The fields of the kernels' ``Steps``."""
-        if self.is_whole:
-            return self.steps, self.sequences, 0, 0, 0, 0, 0
-        strides = (0, 0) if self.reset is None else self.reset.stride()
-        return self.steps, self.sequences, *map(pointer, (self.lengths, self.offsets, self.reset)), *strides
+    @property
+    def sizes(self) -> BatchSizes:
+        """All that is no tensor."""
+        over_steps, over_sequences = (0, 0) if self.reset is None else self.reset.stride()
+        return BatchSizes(self.steps, self.sequences, self.rows, (over_steps, over_sequences))
 
     def strides(self, data: Tensor, batch_first: bool) -> tuple[int, int]:
         """Where the rows of data lie, over steps and over sequences, in numbers."""
@@ -150,8 +163,3 @@ class Batch(NamedTuple):
                 cut = self.reset[step, sequence]
             before = torch.where(cut.unsqueeze(-1), output.new_zeros(()) if fresh is None else fresh, before)
         return before
-
-
-def pointer(tensor: Tensor | None) -> int:
-    """Where a tensor's numbers lie; 0 for none."""
-    return 0 if tensor is None else tensor.data_ptr()

@@ -97,6 +97,17 @@ def device_properties(device: int) -> DeviceProperties:
     )
 
 
+@cache
+def launch_function(together: bool) -> int:
+    """Where the driver's function is that launches a kernel; its cooperative one: whose blocks wait for each other. 0: not to be had."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    function = library.cuLaunchCooperativeKernel if together else library.cuLaunchKernel
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
 class Kernel:
     """One kernel on one device, ready to be launched. :func:`load` makes it.
 
@@ -119,6 +130,11 @@ class Kernel:
             _call("cuFuncSetAttribute", self._function, attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)
         self.registers: int = _call("cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_NUM_REGS, self._function)
         self.local_bytes: int = _call("cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES, self._function)
+
+    @property
+    def handle(self) -> int:
+        """The driver's."""
+        return int(self._function)
 
     def _allow(self, shared_bytes: int) -> None:
         """Let launches ask for so much shared memory."""

@@ -8,39 +8,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from elman.backends.cuda import compiler, launcher, structs
-from elman.backends.cuda.batch import Batch, pointer
+from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, At, Commands, Launch, of_direction, prepared
+from elman.backends.cuda.gradients import multiply_gradients
 from elman.backends.cuda.plan import Number, Plan, choose, number_of
-from elman.backends.cuda.products import Form, multiply
+from elman.backends.cuda.products import Form, Product, alignment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
+    from elman.backends.cuda.batch import Batch, BatchSizes
+    from elman.backends.cuda.commands import Command
+    from elman.backends.cuda.direction import Direction
     from elman.backends.cuda.shape import CellKernel, CellShape
-
-
-class Direction(NamedTuple):
-    """One direction's parameters, starts and what it is given, each contiguous.
-
-    Attributes:
-        w_ih: of the parts of x, (inputs·H, I).
-        w_hh: of the parts of h, (gates·H, H); None: there are none.
-        b_ih, b_hh: likewise; None for zeros.
-        own: the cell's own parameters, (H,) each.
-        given: what a step reads beside x, (rows, given, H); None: nothing.
-        initial: the states before the first step, each (B, H); empty for zeros.
-        fresh: what a reset starts from, each (H,); empty for zeros.
-    """
-
-    w_ih: Tensor
-    w_hh: Tensor | None
-    b_ih: Tensor | None
-    b_hh: Tensor | None
-    own: tuple[Tensor, ...]
-    given: Tensor | None
-    initial: tuple[Tensor, ...]
-    fresh: tuple[Tensor, ...]
 
 
 class Ready(NamedTuple):
@@ -81,34 +62,80 @@ def forward(
         finals: each (D, B, H); written.
         kept: (D, rows, K, H); written. None: not needed.
     """
-    shape = kernel.shape
-    width, inputs, rows, number = shape.inputs * hidden, x.shape[-1], batch.rows, number_of(x.dtype)
-    count, size = len(directions), x.element_size()
-    ready = _ready(shape, False, number, hidden, batch.sequences, count, count > 1 or not batch.is_whole, x.get_device(), False)
+    shape, count = kernel.shape, len(directions)
+    width = shape.inputs * hidden
+    projected = x.new_empty((count, batch.rows, width))
+    operands: list[Tensor | None] = [*NO_SCRATCH, projected, x]
+    for direction in directions:
+        operands += (direction.w_ih, direction.b_ih)
+    multiplied = len(operands)
+    operands += (output, kept, batch.lengths, batch.offsets, batch.reset, *finals)
+    for _, w_hh, _, b_hh, own, given, initial, fresh in directions:
+        operands += (w_hh, b_hh, given, *own, *initial, *fresh)
+    addresses = [0 if each is None else each.data_ptr() for each in operands]
+    commands = _forward_commands(
+        kernel,
+        hidden,
+        number_of(x.dtype),
+        x.element_size(),
+        batch.sizes,
+        (*batch.row_strides(width, x_batch_first), *batch.row_strides(count * hidden, output_batch_first)),
+        x.shape[-1],
+        count,
+        bool(directions[0].initial),
+        bool(directions[0].fresh),
+        tuple([address != 0 for address in addresses]),
+        alignment(addresses[:multiplied]),
+        x.get_device(),
+    )
+    commands.run(operands, addresses, x)
+
+
+@prepared
+def _forward_commands(
+    kernel: CellKernel,
+    hidden: int,
+    number: Number,
+    size: int,
+    batch: BatchSizes,
+    strides: tuple[int, int, int, int],
+    inputs: int,
+    count: int,
+    has_initial: bool,
+    has_fresh: bool,
+    is_there: tuple[bool, ...],
+    aligned: int,
+    index: int,
+) -> Commands:
+    """What ``forward`` puts onto the stream, for operands of which these are there."""
+    shape, at = kernel.shape, _places(is_there)
+    states, own, width, rows = shape.states, len(shape.own), shape.inputs * hidden, batch.rows
+    projected, x, *rest = range(len(NO_SCRATCH), len(is_there))
+    output, kept, lengths, offsets, reset, *others = rest[2 * count :]
+    finals, others = others[:states], others[states:]
     form = Form(rows, inputs, width, inputs, inputs, width, b_transposed=True)
-    output_at, kept_at = output.data_ptr(), pointer(kept)
-    values: list[int] = []
-    projected = x.new_empty((count, rows, width))
-    projected_at = projected.data_ptr()
-    for index, (w_ih, w_hh, b_ih, b_hh, own, given, initial, fresh) in enumerate(directions):
-        multiply(number, projected, x, w_ih, form, bias=b_ih, out_offset=index * rows * width)
+    products: list[Command] = []
+    values: list[float | At] = []
+    for k in range(count):
+        w_ih, b_ih = rest[2 * k : 2 * k + 2]
+        w_hh, b_hh, given, *more = of_direction(others, k, count)
+        gates = At(projected, k * rows * width * size)
+        bias = At(b_ih) if is_there[b_ih] else None
+        products.append(Product(number, form, At(x), At(w_ih), gates, size, aligned, index, bias=bias))
         values += (
-            projected_at + index * rows * width * size,
-            pointer(given),
-            pointer(w_hh),
-            pointer(b_hh),
-            *_addresses(own, max(1, len(own))),
-            *_addresses(initial, shape.states),
-            *_addresses(fresh, shape.states),
-            output_at + index * hidden * size,
-            0 if kept is None else kept_at + index * kept.stride(0) * size,
-            *_parts(finals, shape.states, index),
-            index,
+            gates,
+            *map(at, (given, w_hh, b_hh)),
+            *_all(at, more[:own], max(1, own)),
+            *_all(at, more[own : own + states] if has_initial else (), states),
+            *_all(at, more[own + states * has_initial :] if has_fresh else (), states),
+            at(output, k * hidden * size),
+            at(kept, k * rows * shape.kept * hidden * size),
+            *_all(at, finals, states, k * batch.sequences * hidden * size),
+            k,
         )
-    if count == 1:
-        values += (0,) * len(values)
-    head = (*batch.packed(), *batch.row_strides(width, x_batch_first), *batch.row_strides(count * hidden, output_batch_first))
-    _launch(ready, False, head, [*values, *(kernel.forward or (0.0,))], x)
+    ready = _ready(shape, False, number, hidden, batch.sequences, count, count > 1 or is_there[lengths] or is_there[reset], index, False)
+    head = (batch.steps, batch.sequences, *map(at, (lengths, offsets, reset)), *batch.reset_strides, *strides)
+    return _with_launches(products, ready, False, head, values, kernel.forward, count, index)
 
 
 def backward(
@@ -137,55 +164,89 @@ def backward(
         grad_starts: (1, or 2 with resets; states; D; B; H), float32: of the initial states, and of the fresh ones; written. None: not
             needed, and there are no resets.
     """
-    shape = kernel.shape
-    number, count, size, rows, inputs = number_of(x.dtype), len(directions), x.element_size(), batch.rows, x.shape[-1]
-    is_traced, has_spans = grad_kept is not None, count > 1 or not batch.is_whole
-    ready = _ready(shape, True, number, hidden, batch.sequences, count, has_spans, x.get_device(), is_traced)
-    pitch = shape.columns * hidden
-    grad_gates = x.new_empty((count, rows, pitch))
+    shape, count = kernel.shape, len(directions)
+    number, size, index = number_of(x.dtype), x.element_size(), x.get_device()
+    grad_gates = x.new_empty((count, batch.rows, shape.columns * hidden))
     grad_own = x.new_empty((count, len(shape.own), batch.sequences, hidden), dtype=torch.float32) if shape.own else None
-    initials = () if grad_starts is None else grad_starts[0]
-    fresh_ones = grad_starts[1] if grad_starts is not None and len(grad_starts) > 1 else ()
-    grad_output_at, output_at, kept_at, grad_kept_at = map(pointer, (grad_output, output, kept, grad_kept))
-    steps = 0 if kept is None else kept.stride(0) * size  # of a direction, as those of grad_kept
-    values: list[int] = []
-    for index, (_, w_hh, _, _, own, given, initial, fresh) in enumerate(directions):
-        values += (
-            grad_output_at and grad_output_at + index * hidden * size,
-            pointer(given),
-            pointer(w_hh),
-            output_at + index * hidden * size,
-            kept_at and kept_at + index * steps,
-            grad_kept_at and grad_kept_at + index * steps,
-            *_addresses(own, max(1, len(own))),
-            *_addresses(initial, shape.states),
-            *_addresses(fresh, shape.states),
-            *_parts(grad_finals, shape.states, index),
-            grad_gates.data_ptr() + index * rows * pitch * size,
-            0 if grad_own is None else grad_own[index].data_ptr(),
-            *_parts(initials, shape.states, index),
-            *_parts(fresh_ones, shape.states, index),
-            index,
-        )
-    if count == 1:
-        values += (0,) * len(values)
+    operands: list[Tensor | None] = [*NO_SCRATCH, grad_gates, grad_own, output, kept, grad_output, grad_kept, grad_starts]
+    operands += (batch.lengths, batch.offsets, batch.reset, *grad_finals)
+    for _, w_hh, _, _, own, given, initial, fresh in directions:
+        operands += (w_hh, given, *own, *initial, *fresh)
+    addresses = [0 if each is None else each.data_ptr() for each in operands]
     grad_strides = (0, 0) if grad_output is None else batch.strides(grad_output, output_batch_first)
-    head = (*batch.packed(), *grad_strides, *batch.row_strides(count * hidden, output_batch_first))
-    _launch(ready, True, head, [*values, *(kernel.backward or (0.0,))], x)
-    grad_x = x.new_empty((rows, inputs)) if needs_x else None
-    of_x = Form(rows, shape.inputs * hidden, inputs, pitch, inputs, inputs)
-    parameters: list[tuple[Tensor, ...]] = []
+    commands = _backward_commands(
+        kernel,
+        hidden,
+        number,
+        size,
+        batch.sizes,
+        (*grad_strides, *batch.row_strides(count * hidden, output_batch_first)),
+        count,
+        bool(directions[0].initial),
+        bool(directions[0].fresh),
+        tuple([address != 0 for address in addresses]),
+        index,
+    )
+    commands.run(operands, addresses, x)
+    grad_x = x.new_empty((batch.rows, x.shape[-1])) if needs_x else None
     in_step_order = batch.in_step_order(x, x_batch_first) if needs_parameters else x
-    for index, direction in enumerate(directions):
-        if grad_x is not None:
-            multiply(number, grad_x, grad_gates, direction.w_ih, of_x, a_offset=index * rows * pitch, accumulate=index > 0)
-        if needs_parameters:
-            operands = grad_gates, in_step_order, batch, direction, output, kept
-            gradients = _parameter_gradients(shape, hidden, number, *operands, output_batch_first, index)
-            parameters.append((*gradients, *(() if grad_own is None else _own_gradients(shape, grad_own[index], x.dtype))))
+    of_run = in_step_order, batch, directions, output, kept, output_batch_first
+    parameters = multiply_gradients(shape, hidden, number, grad_gates, grad_x, *of_run, needs_parameters)
+    if grad_own is not None:
+        parameters = [(*each, *_own_gradients(shape, part, x.dtype)) for each, part in zip(parameters, grad_own, strict=False)]
     at = shape.step_inputs_at
-    grad_step_inputs = grad_gates.view(count, rows, -1, hidden)[:, :, at:] if shape.step_inputs else None
+    grad_step_inputs = grad_gates.view(count, batch.rows, -1, hidden)[:, :, at:] if shape.step_inputs else None
     return grad_x, parameters, grad_step_inputs
+
+
+@prepared
+def _backward_commands(
+    kernel: CellKernel,
+    hidden: int,
+    number: Number,
+    size: int,
+    batch: BatchSizes,
+    strides: tuple[int, int, int, int],
+    count: int,
+    has_initial: bool,
+    has_fresh: bool,
+    is_there: tuple[bool, ...],
+    index: int,
+) -> Commands:
+    """The launches of ``backward``, for operands of which these are there."""
+    shape, at = kernel.shape, _places(is_there)
+    states, own, rows, pitch = shape.states, len(shape.own), batch.rows, shape.columns * hidden
+    gates, grad_own, output, kept, grad_output, grad_kept, starts, lengths, offsets, reset, *rest = range(len(NO_SCRATCH), len(is_there))
+    finals, rest = rest[:states], rest[states:]
+    of_state, of_kept = batch.sequences * hidden, rows * shape.kept * hidden * size
+
+    def grad_start(of_fresh: bool, k: int) -> list[float | At]:
+        """Of grad_starts, (1 or 2; states; D; B; H)."""
+        places = [((of_fresh * states + state) * count + k) * of_state * 4 for state in range(states)]
+        return [at(starts, place) if is_there[reset] or not of_fresh else 0 for place in places]
+
+    values: list[float | At] = []
+    for k in range(count):
+        w_hh, given, *more = of_direction(rest, k, count)
+        values += (
+            at(grad_output, k * hidden * size),
+            *map(at, (given, w_hh)),
+            at(output, k * hidden * size),
+            *(at(each, k * of_kept) for each in (kept, grad_kept)),
+            *_all(at, more[:own], max(1, own)),
+            *_all(at, more[own : own + states] if has_initial else (), states),
+            *_all(at, more[own + states * has_initial :] if has_fresh else (), states),
+            *_all(at, finals, states, k * of_state * size),
+            At(gates, k * rows * pitch * size),
+            at(grad_own, k * own * of_state * 4),
+            *grad_start(False, k),
+            *grad_start(True, k),
+            k,
+        )
+    has_spans = count > 1 or is_there[lengths] or is_there[reset]
+    ready = _ready(shape, True, number, hidden, batch.sequences, count, has_spans, index, is_there[grad_kept])
+    head = (batch.steps, batch.sequences, *map(at, (lengths, offsets, reset)), *batch.reset_strides, *strides)
+    return _with_launches([], ready, True, head, values, kernel.backward, count, index)
 
 
 def _own_gradients(shape: CellShape, parts: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
@@ -194,103 +255,39 @@ def _own_gradients(shape: CellShape, parts: Tensor, dtype: torch.dtype) -> Itera
         yield (part.sum(0) if has_units else part.sum()).to(dtype)
 
 
-def _parameter_gradients(
-    shape: CellShape,
-    hidden: int,
-    number: Number,
-    grad_gates: Tensor,
-    x: Tensor,
-    batch: Batch,
-    direction: Direction,
-    output: Tensor,
-    kept: Tensor | None,
-    batch_first: bool,
+def _places(is_there: tuple[bool, ...]) -> Callable[..., float | At]:
+    """Gives where an operand, or so many bytes behind its beginning, is; 0 for what there is not."""
+    return lambda operand, offset=0: At(operand, offset) if is_there[operand] else 0
+
+
+def _all(at: Callable[..., float | At], operands: Sequence[int], count: int, offset: int = 0) -> list[float | At]:
+    """Where each of so many operands is; zeros if there are none."""
+    return [at(each, offset) for each in operands] or [0] * count
+
+
+def _with_launches(
+    before: Sequence[Command],
+    ready: Ready,
+    is_backward: bool,
+    head: Sequence[float | At],
+    directions: Sequence[float | At],
+    constants: Sequence[float],
+    count: int,
     index: int,
-) -> tuple[Tensor, ...]:
-    """Of W_ih, W_hh and, if there are biases, b_ih and b_hh, of the direction of this index: those that there are."""
-    w_ih, w_hh, b_ih = direction[:3]
-    width, rows, pitch = shape.inputs * hidden, batch.rows, grad_gates.shape[-1]
-    grad_w_ih = torch.empty_like(w_ih)
-    grad_b_ih = None if b_ih is None else torch.empty_like(b_ih)
-    first = index * rows * pitch
-    inputs = w_ih.shape[1]
-    multiply(number, grad_w_ih, grad_gates, x, Form(width, rows, inputs, pitch, inputs, inputs, True), a_offset=first, row_sums=grad_b_ih)
-    if w_hh is None:
-        return (grad_w_ih,) if grad_b_ih is None else (grad_w_ih, grad_b_ih)
-    grad_w_hh = torch.empty_like(w_hh)
-    runs = [(j, begin * hidden, end * hidden) for j, begin, end in shape.runs]
-    multiplied = {j: _multiplied(shape, j, hidden, batch, direction, output, kept, batch_first, index) for j in {run[0] for run in runs}}
-    at = 0
-    for j, begin, end in runs:
-        states, states_at, states_pitch, skipped = multiplied[j]
-        form = Form(end - begin, rows - skipped, hidden, pitch, states_pitch, hidden, True)
-        of_run = first + begin + (0 if index else skipped * pitch)
-        multiply(number, grad_w_hh, grad_gates, states, form, a_offset=of_run, b_offset=states_at, out_offset=at * hidden)
-        at += end - begin
-    if grad_b_ih is None:
-        return grad_w_ih, grad_w_hh
-    if [run[1:] for run in shape.runs] == [(0, shape.inputs)]:
-        return grad_w_ih, grad_w_hh, grad_b_ih, grad_b_ih.clone()  # who writes into one gradient is not to change the other
-    # What lies where the parts of x do is summed already.
-    sums = [grad_b_ih[begin:end] if end <= width else grad_gates[index, :, begin:end].sum(0) for _, begin, end in runs]
-    return grad_w_ih, grad_w_hh, grad_b_ih, torch.cat(sums)
-
-
-def _multiplied(
-    shape: CellShape,
-    j: int,
-    hidden: int,
-    batch: Batch,
-    direction: Direction,
-    output: Tensor,
-    kept: Tensor | None,
-    batch_first: bool,
-    index: int,
-) -> tuple[Tensor, int, int, int]:
-    """What product j multiplied at each step: numbers, where they begin, the pitch of their rows, and how many rows are left out, of the
-    direction's first step, since they are zeros.
-    """
-    if j:
-        assert kept is not None
-        at = shape.factors_at[j - 1]
-        if batch.lengths is None or batch.offsets is not None:
-            return kept, index * kept.stride(0) + at * hidden, shape.kept * hidden, 0
-        of_steps = kept[index].view(batch.steps, batch.sequences, shape.kept, hidden)[:, :, at]
-        return batch.without_padding(of_steps, False).contiguous(), 0, hidden, 0
-    # The state before a step: where nothing else comes between, the output of the step that was run before it. A first step's is zeros.
-    if batch.is_whole and not direction.initial and not batch_first:
-        pitch = output.shape[-1]
-        return output, batch.sequences * pitch + hidden if index else 0, pitch, batch.sequences
-    own = output if output.shape[-1] == hidden else output[..., index * hidden : (index + 1) * hidden]
-    initial, fresh = (parts[0] if parts else None for parts in (direction.initial, direction.fresh))
-    return batch.states_before(own, initial, fresh, batch_first, bool(index)), 0, hidden, 0
-
-
-def _addresses(tensors: Sequence[Tensor], count: int) -> list[int]:
-    """Where each of so many tensors lies; zeros if there are none."""
-    return [each.data_ptr() for each in tensors] or [0] * count
-
-
-def _parts(tensors: Sequence[Tensor | None] | Tensor, count: int, index: int) -> list[int]:
-    """Where the direction's part of each of so many tensors, (D, ...), lies; zeros for those that there are not."""
-    if not index:
-        return [0 if each is None else each.data_ptr() for each in tensors] or [0] * count
-    return [0 if each is None else each[index].data_ptr() for each in tensors] or [0] * count
-
-
-def _launch(ready: Ready, is_backward: bool, head: tuple[int, ...], rest: list[float], x: Tensor) -> None:
+) -> Commands:
+    """Commands, and behind them the launches of a kernel: as many as it takes for all blocks of each to run at once, if they must."""
     plan, kernel, tiles, groups, at_once = ready
-    layout = structs.layout(plan.shape, is_backward)
-    stream = torch._C._cuda_getCurrentRawStream(x.get_device())
     if not plan.mailbox_numbers:
-        kernel.launch(groups * plan.blocks, plan.threads, plan.shared_bytes, stream, layout.pack(*head, tiles, 0, 0, 0, *rest))
-        return
-    mailbox = x.new_empty(min(groups, at_once) * plan.mailbox_numbers)
+        at_once = groups
+    rest = *directions, *((0,) * len(directions) if count == 1 else ()), *(constants or (0.0,))
+    launches: list[Command] = []
     for first in range(0, groups, at_once):
-        now = min(at_once, groups - first)
-        flags = torch.zeros(now * plan.flags, dtype=torch.int32, device=x.device)
-        params = layout.pack(*head, tiles, first, mailbox.data_ptr(), flags.data_ptr(), *rest)
-        kernel.launch(now * plan.blocks, plan.threads, plan.shared_bytes, stream, params, together=True)
+        memory = (At(MAILBOX), At(FLAGS, first * plan.flags * 4)) if plan.mailbox_numbers else (0, 0)
+        params, places = structs.filled(plan.shape, is_backward, (*head, tiles, first, *memory, *rest))
+        grid = min(at_once, groups - first) * plan.blocks
+        launches.append(Launch(kernel, grid, plan.threads, plan.shared_bytes, params, places, plan.mailbox_numbers > 0, index))
+    mailbox, flags = min(groups, at_once) * plan.mailbox_numbers, groups * plan.flags if plan.mailbox_numbers else 0
+    return Commands([*before, *launches], index, mailbox=mailbox, flags=flags)
 
 
 @lru_cache(maxsize=4096)

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from ctypes import POINTER, Structure, byref, c_float, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
-from functools import cache, lru_cache
-from operator import attrgetter
-from threading import Lock
+from ctypes import POINTER, Structure, byref, c_float, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p, cast
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from elman.backends.cuda import launcher
+from elman.backends.cuda.commands import NO_SCRATCH, WORKSPACE, At, Commands, prepared
 from elman.backends.cuda.plan import Number
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from torch import Tensor
 
 
@@ -65,60 +66,142 @@ def multiply(
         number: how the factors are rounded.
         out, a, b: what the matrices lie in, of one dtype.
         a_offset, b_offset, out_offset: where they begin there, in numbers.
-        bias: (columns,), contiguous: added to every row.
-        row_sums: (rows,), contiguous: the sums of a's rows are written here. Not together with a bias.
-        accumulate: add to what is in ``out``. Not together with a bias.
+        bias, row_sums, accumulate: as for ``Product``; the vector, contiguous.
     """
-    if _is_on_gpu(out) and form.rows and form.inner and form.columns:
-        size = out.element_size()
-        pointers = a.data_ptr() + a_offset * size, b.data_ptr() + b_offset * size, out.data_ptr() + out_offset * size
-        vector = bias if row_sums is None else row_sums
-        at = 0 if vector is None else vector.data_ptr()
-        lowest = (pointers[0] | pointers[1] | pointers[2] | at) & 15
-        epilogue = _NONE if vector is None else _ADD_BIAS if row_sums is None else _ROW_SUMS
-        plan = _plan(form, number, epilogue, lowest & -lowest or 16, out.get_device())
-        if plan is not None and plan.run(*pointers, at, accumulate, out):
-            return
-        if vector is not None:  # perhaps it does the product alone
-            multiply(number, out, a, b, form, a_offset=a_offset, b_offset=b_offset, out_offset=out_offset)
-            if bias is not None:
-                _matrix(out, out_offset, form.rows, form.columns, form.out_pitch, False).add_(bias)
-            else:
-                torch.sum(_matrix(a, a_offset, form.rows, form.inner, form.a_pitch, form.a_transposed), 1, out=row_sums)
-            return
-    _by_torch(out, a, b, form, a_offset, b_offset, out_offset, bias, row_sums, accumulate)
+    vector = bias if row_sums is None else row_sums
+    operands: list[Tensor | None] = [*NO_SCRATCH, a, b, out, vector]
+    addresses = [0 if each is None else each.data_ptr() for each in operands]
+    offsets, is_there = (a_offset, b_offset, out_offset), (bias is not None, row_sums is not None)
+    commands = _alone(number, form, offsets, out.element_size(), *is_there, accumulate, alignment(addresses), out.get_device())
+    commands.run(operands, addresses, out)
 
 
-_is_on_gpu = attrgetter("is_cuda")
-
-
-def _by_torch(
-    out: Tensor,
-    a: Tensor,
-    b: Tensor,
+@prepared
+def _alone(
+    number: Number,
     form: Form,
-    a_offset: int,
-    b_offset: int,
-    out_offset: int,
-    bias: Tensor | None,
-    row_sums: Tensor | None,
+    offsets: tuple[int, int, int],
+    size: int,
+    has_bias: bool,
+    has_row_sums: bool,
     accumulate: bool,
-) -> None:
-    left = _matrix(a, a_offset, form.rows, form.inner, form.a_pitch, form.a_transposed)
-    right = _matrix(b, b_offset, form.inner, form.columns, form.b_pitch, form.b_transposed)
-    into = _matrix(out, out_offset, form.rows, form.columns, form.out_pitch, False)
-    if accumulate:
-        into.addmm_(left, right)
-    elif bias is not None:
-        torch.addmm(bias, left, right, out=into)
-    else:
-        torch.mm(left, right, out=into)
-    if row_sums is not None:
-        torch.sum(left, 1, out=row_sums)
+    aligned: int,
+    index: int,
+) -> Commands:
+    """A product of the first operands of a call."""
+    first = len(NO_SCRATCH)
+    a, b, out = (At(first + k, offset * size) for k, offset in enumerate(offsets))
+    bias, row_sums = (At(first + 3) if there else None for there in (has_bias, has_row_sums))
+    place = size, aligned, index
+    return Commands([Product(number, form, a, b, out, *place, bias=bias, row_sums=row_sums, accumulate=accumulate)], index)
 
 
-def _matrix(tensor: Tensor, offset: int, rows: int, columns: int, pitch: int, transposed: bool) -> Tensor:
-    return tensor.as_strided((rows, columns), (1, pitch) if transposed else (pitch, 1), tensor.storage_offset() + offset)
+def alignment(addresses: Iterable[int]) -> int:
+    """Of how many bytes, up to 16, all of these are multiples."""
+    lowest = 16
+    for address in addresses:
+        lowest |= address
+    return lowest & -lowest
+
+
+class Product:
+    """The product of a and b, which is written to ``out``, as a command.
+
+    By cuBLASLt; where that does not do it, by torch.
+    """
+
+    def __init__(
+        self,
+        number: Number,
+        form: Form,
+        a: At,
+        b: At,
+        out: At,
+        size: int,
+        aligned: int,
+        index: int,
+        *,
+        bias: At | None = None,
+        row_sums: At | None = None,
+        accumulate: bool = False,
+    ) -> None:
+        """Of the device of this index.
+
+        Args:
+            number: how the factors are rounded.
+            size: of a number, in bytes.
+            aligned: that of the operands: a power of 2 of bytes, up to 16.
+            bias: (columns,): added to every row.
+            row_sums: (rows,): the sums of a's rows are written here. Not together with a bias.
+            accumulate: add to what is in ``out``. Not together with a bias.
+        """
+        self._form, self._a, self._b, self._out, self._size, self._accumulate = form, a, b, out, size, accumulate
+        self._bias, self._row_sums, self._vector = bias, row_sums, bias if row_sums is None else row_sums
+        epilogue = _NONE if self._vector is None else _ADD_BIAS if row_sums is None else _ROW_SUMS
+        self._without_vector = number, form, a, b, out, size, aligned, index
+        self._plan: _Plan | None = None
+        self._alone: Product | None = None
+        if _has_library(index) and form.rows and form.inner and form.columns:
+            self._plan = _plan(form, number, epilogue, alignment((aligned, a.offset, b.offset, out.offset)), index)
+            if self._plan is None:
+                self._refuse()
+
+    def _refuse(self) -> None:
+        """Know that cuBLASLt does not do this. Perhaps it does the product alone."""
+        self._plan = None
+        if self._vector is not None:
+            self._alone = Product(*self._without_vector)
+
+    @property
+    def workspace(self) -> int:
+        return self._plan.workspace if self._plan is not None else 0 if self._alone is None else self._alone.workspace
+
+    def run(self, operands: Sequence[Tensor | None], addresses: Sequence[int]) -> None:
+        if self._plan is not None:
+            a, b, out = (addresses[at.operand] + at.offset for at in (self._a, self._b, self._out))
+            vector = 0 if self._vector is None else addresses[self._vector.operand] + self._vector.offset
+            if self._plan.run(a, b, out, vector, self._accumulate, addresses[WORKSPACE]):
+                return
+            self._refuse()
+        if self._alone is not None:
+            self._alone.run(operands, addresses)
+        self._by_torch(operands, self._alone is None)
+
+    def _by_torch(self, operands: Sequence[Tensor | None], multiplies: bool) -> None:
+        """The product, or without it only what comes beside it."""
+        form = self._form
+        left = self._matrix(operands, self._a, form.rows, form.inner, form.a_pitch, form.a_transposed)
+        right = self._matrix(operands, self._b, form.inner, form.columns, form.b_pitch, form.b_transposed)
+        into = self._matrix(operands, self._out, form.rows, form.columns, form.out_pitch, False)
+        bias = None if self._bias is None else self._part(operands, self._bias, (form.columns,), (1,))
+        if not multiplies:
+            into = into if bias is None else into.add_(bias)
+        elif self._accumulate:
+            into.addmm_(left, right)
+        elif bias is not None:
+            torch.addmm(bias, left, right, out=into)
+        else:
+            torch.mm(left, right, out=into)
+        if self._row_sums is not None:
+            torch.sum(left, 1, out=self._part(operands, self._row_sums, (form.rows,), (1,)))
+
+    def _matrix(self, operands: Sequence[Tensor | None], at: At, rows: int, columns: int, pitch: int, transposed: bool) -> Tensor:
+        return self._part(operands, at, (rows, columns), (1, pitch) if transposed else (pitch, 1))
+
+    def _part(self, operands: Sequence[Tensor | None], at: At, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+        operand = operands[at.operand]
+        assert operand is not None
+        return operand.as_strided(shape, strides, operand.storage_offset() + at.offset // self._size)
+
+    def add_to(self, compiled: Any) -> bool:
+        if self._plan is None:
+            return False
+        vector = (-1, 0) if self._vector is None else self._vector
+        arguments = self._plan.arguments(self._accumulate)
+        if arguments is None:
+            return False
+        compiled.add_product(*arguments, (self._b, self._a, self._out), vector)
+        return True
 
 
 # --- cuBLASLt, whose matrices lie in columns: there the product is out' = b' a' -------------------------------------------------
@@ -154,7 +237,7 @@ class _Plan:
     def __init__(self, form: Form, number: Number, epilogue: int, alignment: int, index: int) -> None:
         library, handle = _library(), _handle(index)
         assert library is not None
-        self._library, self._handle, self._lock, self._index = library, handle, Lock(), index
+        self._library, self._handle, self._index = library, handle, index
         self._has_vector = epilogue != _NONE
         compute = _COMPUTE_32F_FAST_TF32 if number is Number.TF32 else _COMPUTE_32F
         self._description = _made(library.cublasLtMatmulDescCreate, library.cublasLtMatmulDescDestroy, compute, 0)
@@ -186,35 +269,37 @@ class _Plan:
         self._has_run = False
         self._layouts = left, right, result
         self._choice = ctypes.addressof(self._algorithm)
-        self._workspace = int(self._algorithm.workspace)
+        self.workspace = int(self._algorithm.workspace)
 
-    def run(self, a: int, b: int, out: int, vector: int, accumulate: bool, like: Tensor) -> bool:
+    def run(self, a: int, b: int, out: int, vector: int, accumulate: bool, workspace: int) -> bool:
         """Put the product onto torch's current stream. False, with nothing done: it turns out not to be supported."""
         launcher.ensure_context(self._index)
         if not self._has_run:  # the library loads a kernel, which a capture of a CUDA graph may meet
             self._has_run = True
             with launcher.current(self._index):
-                return self.run(a, b, out, vector, accumulate, like)
-        workspace = like.new_empty(self._workspace, dtype=torch.uint8) if self._workspace else None
-        space = 0 if workspace is None else workspace.data_ptr()
+                return self.run(a, b, out, vector, accumulate, workspace)
         left, right, result = self._layouts
-        stream = torch._C._cuda_getCurrentRawStream(like.get_device())
+        stream = torch._C._cuda_getCurrentRawStream(self._index)
         description, one = self._description.value, _FACTORS[1]
-        arguments = (
-            *(self._handle, description, one, b, left, a, right, _FACTORS[accumulate], out, result, out, result),
-            *(self._choice, space, self._workspace, stream),
-        )
         if self._has_vector:
-            with self._lock:  # the description is every thread's
-                self._vector.value = vector
-                self._library.cublasLtMatmulDescSetAttribute(description, _BIAS_POINTER, byref(self._vector), 8)
-                status = self._library.cublasLtMatmul(*arguments)
-        else:
-            status = self._library.cublasLtMatmul(*arguments)
+            self._vector.value = vector
+            self._library.cublasLtMatmulDescSetAttribute(description, _BIAS_POINTER, byref(self._vector), 8)
+        status = self._library.cublasLtMatmul(
+            *(self._handle, description, one, b, left, a, right, _FACTORS[accumulate], out, result, out, result),
+            *(self._choice, workspace, self.workspace, stream),
+        )
         if status == _NOT_SUPPORTED:
             return False
         _check("cublasLtMatmul", status)
         return True
+
+    def arguments(self, accumulate: bool) -> tuple[Any, ...] | None:
+        """What ``elman._native`` is told of it, beside places; None where it cannot call the library."""
+        functions = _functions(self._library)
+        if functions is None:
+            return None
+        factors = _FACTORS[1], _FACTORS[accumulate]
+        return *functions, self._handle, self._description.value, factors, self._layouts, self._choice, self.workspace
 
 
 class _NotSupportedError(Exception):
@@ -232,16 +317,25 @@ class _Made:
         self._destroy(self.value)
 
 
-@lru_cache(maxsize=4096)
 def _plan(form: Form, number: Number, epilogue: int, alignment: int, index: int) -> _Plan | None:
     """None where cuBLASLt does not do it."""
-    if _library() is None:
-        return None
     try:
         with launcher.current(index):
             return _Plan(form, number, epilogue, alignment, index)
     except _NotSupportedError:
         return None
+
+
+def _has_library(index: int) -> bool:
+    """Whether products on the device of this index, -1 for the CPU, are cuBLASLt's."""
+    return index >= 0 and _library() is not None
+
+
+def _functions(library: Any) -> tuple[int, int] | None:
+    """Where those are that a product calls: of a product and of setting an attribute. None: not in a library."""
+    if not isinstance(library, ctypes.CDLL):
+        return None
+    return cast(library.cublasLtMatmul, c_void_p).value or 0, cast(library.cublasLtMatmulDescSetAttribute, c_void_p).value or 0
 
 
 @cache

@@ -11,6 +11,7 @@ from elman.backends.call import Saved, check_operands, dense
 from elman.backends.contract import check_call
 from elman.backends.cuda import layer, source
 from elman.backends.cuda.batch import Batch
+from elman.backends.cuda.direction import Direction
 from elman.backends.cuda.shape import CELLS, CellKernel, expected_of
 from elman.backends.program.lookup import program_of
 
@@ -296,7 +297,7 @@ def _run_again(
     sizes: Sizes,
     x: Tensor,
     batch: Batch,
-    directions: list[layer.Direction],
+    directions: list[Direction],
     output: Tensor,
     x_batch_first: bool,
     output_batch_first: bool,
@@ -338,7 +339,7 @@ def _directions(
     params: Sequence[Tensor],
     spans: Spans,
     given: Sequence[Tensor | None],
-) -> list[layer.Direction]:
+) -> list[Direction]:
     """A layer's directions."""
     made = []
     has_products, count = shape.gates > 0, len(params) // (sizes.num_layers * sizes.num_directions)
@@ -350,7 +351,7 @@ def _directions(
         w_hh = None if w_hh is None else _aligned(w_hh)
         initial = () if states is None else tuple([dense(state[k]) for state in states])
         fresh = () if spans.fresh is None else tuple([dense(state[k]) for state in spans.fresh])
-        made.append(layer.Direction(w_ih, w_hh, b_ih, b_hh, own, given[k], initial, fresh))
+        made.append(Direction(w_ih, w_hh, b_ih, b_hh, own, given[k], initial, fresh))
     return made
 
 

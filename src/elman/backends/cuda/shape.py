@@ -71,6 +71,11 @@ class CellShape:
         return len(self.step_inputs) + self.draws
 
     @property
+    def multiplied(self) -> tuple[int, ...]:
+        """The products that gates' gradients are of, in the order of their first."""
+        return tuple(dict.fromkeys(j for j, _, _ in self.runs))
+
+    @property
     def vectors(self) -> int:
         """Those that a step reads forward."""
         return self.inputs + self.given

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
-from struct import Struct
+from struct import Struct, calcsize
 from typing import TYPE_CHECKING
 
+from elman.backends.cuda.commands import At
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from elman.backends.cuda.shape import CellShape
 
 _STEPS = "2i 3Q 2q"  # T, B; lengths, offsets, reset; the reset's strides
@@ -29,3 +34,18 @@ def addresses(shape: CellShape, is_backward: bool) -> int:
     if is_backward:  # grad_output, given, weight_hh, output, kept, grad_kept, own, initial, fresh, grad_final, grad_gates, grad_own, ...
         return 8 + own + 5 * shape.states
     return 6 + own + 3 * shape.states  # projected, given, weight_hh, bias_hh, own, initial, fresh, output, kept, final
+
+
+def filled(shape: CellShape, is_backward: bool, values: Sequence[float | At]) -> tuple[bytes, list[tuple[int, At]]]:
+    """A parameter with these values, zeros for the addresses of operands; and where in it these are, in bytes, and of what."""
+    params = layout(shape, is_backward).pack(*[0 if isinstance(value, At) else value for value in values])
+    places = zip(_places(layout(shape, is_backward).format), values, strict=True)
+    return params, [(place, value) for place, value in places if isinstance(value, At)]
+
+
+@lru_cache(maxsize=4096)
+def _places(form: str) -> list[int]:
+    """Where each field of a struct begins, in bytes."""
+    fields = "".join(kind * int(count or 1) for count, kind in re.findall(r"(\d*)([a-zA-Z])", form))
+    ends = [(kind, calcsize("@" + fields[: at + 1])) for at, kind in enumerate(fields)]
+    return [end - calcsize(kind) for kind, end in ends if kind != "x"]

@@ -1,0 +1,170 @@
+"""The products of a layer's gradient: of x, of the weights and of the biases, from those of the gates at all steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from elman.backends.cuda.commands import NO_SCRATCH, At, Commands, of_direction, prepared
+from elman.backends.cuda.products import Form, Product, alignment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from elman.backends.cuda.batch import Batch
+    from elman.backends.cuda.commands import Command
+    from elman.backends.cuda.direction import Direction
+    from elman.backends.cuda.plan import Number
+    from elman.backends.cuda.shape import CellShape
+
+
+class Factor(NamedTuple):
+    """What a product multiplied at each step, in rows behind each other.
+
+    Attributes:
+        offset: where it begins in its operand, in numbers.
+        pitch: from the beginning of a row to that of the next.
+        skipped: how many rows are left out, of the direction's first step, since they are zeros.
+    """
+
+    offset: int
+    pitch: int
+    skipped: int
+
+
+def multiply_gradients(
+    shape: CellShape,
+    hidden: int,
+    number: Number,
+    grad_gates: Tensor,
+    grad_x: Tensor | None,
+    x: Tensor,
+    batch: Batch,
+    directions: Sequence[Direction],
+    output: Tensor,
+    kept: Tensor | None,
+    batch_first: bool,
+    needs_parameters: bool,
+) -> list[tuple[Tensor, ...]]:
+    """Write the gradient of x, and return those of W_ih, W_hh, b_ih and b_hh of each direction, if they are needed: those that there are.
+
+    Args:
+        grad_gates: (D, rows, columns·H).
+        grad_x: (rows, I), written; None: it is not needed.
+        x: in step order.
+    """
+    operands: list[Tensor | None] = [*NO_SCRATCH, grad_gates, x, grad_x]
+    parameters: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+    factors: list[Factor] = []
+    for k, direction in enumerate(directions):
+        operands.append(direction.w_ih)
+        if not needs_parameters:
+            continue
+        w_ih, w_hh, b_ih = direction[:3]
+        grad_w_hh, grad_b_ih = (None if each is None else torch.empty_like(each) for each in (w_hh, b_ih))
+        made = torch.empty_like(w_ih), grad_w_hh, grad_b_ih
+        operands += made
+        parameters.append(made)
+        if w_hh is not None:
+            for j in shape.multiplied:
+                operand, factor = _multiplied(shape, j, hidden, batch, direction, output, kept, batch_first, bool(k))
+                operands.append(operand)
+                factors.append(factor)
+    addresses = [0 if each is None else each.data_ptr() for each in operands]
+    is_there = tuple([address != 0 for address in addresses])
+    sizes = x.shape[-1], batch.rows, len(directions)
+    aligned = alignment(addresses)
+    commands = _product_commands(shape, hidden, number, x.element_size(), *sizes, tuple(factors), is_there, aligned, x.get_device())
+    commands.run(operands, addresses, x)
+    return [_with_biases(shape, hidden, grad_gates[k], *made) for k, made in enumerate(parameters)]
+
+
+@prepared
+def _product_commands(
+    shape: CellShape,
+    hidden: int,
+    number: Number,
+    size: int,
+    inputs: int,
+    rows: int,
+    count: int,
+    factors: tuple[Factor, ...],
+    is_there: tuple[bool, ...],
+    aligned: int,
+    index: int,
+) -> Commands:
+    """What ``multiply_gradients`` puts onto the stream, for operands of which these are there."""
+    width, pitch = shape.inputs * hidden, shape.columns * hidden
+    gates, x, grad_x, *rest = range(len(NO_SCRATCH), len(is_there))
+    products: list[Command] = []
+
+    def multiply(out: At, a: At, b: At, form: Form, row_sums: int | None = None, accumulate: bool = False) -> None:
+        sums = None if row_sums is None or not is_there[row_sums] else At(row_sums)
+        products.append(Product(number, form, a, b, out, size, aligned, index, row_sums=sums, accumulate=accumulate))
+
+    for k in range(count):
+        w_ih, *more = of_direction(rest, k, count)
+        first = k * rows * pitch
+        if is_there[grad_x]:
+            form = Form(rows, width, inputs, pitch, inputs, inputs)
+            multiply(At(grad_x), At(gates, first * size), At(w_ih), form, accumulate=k > 0)
+        if not more:
+            continue
+        grad_w_ih, grad_w_hh, grad_b_ih, *multiplied = more
+        multiply(At(grad_w_ih), At(gates, first * size), At(x), Form(width, rows, inputs, pitch, inputs, inputs, True), grad_b_ih)
+        own = dict(zip(shape.multiplied, zip(multiplied, factors[k * len(multiplied) :], strict=False), strict=False))
+        done = 0
+        for j, begin, end in shape.runs if is_there[grad_w_hh] else ():
+            factor, (at, factor_pitch, skipped) = own[j]
+            form = Form((end - begin) * hidden, rows - skipped, hidden, pitch, factor_pitch, hidden, True)
+            of_run = first + begin * hidden + (0 if k else skipped * pitch)
+            multiply(At(grad_w_hh, done * hidden * size), At(gates, of_run * size), At(factor, at * size), form)
+            done += (end - begin) * hidden
+    return Commands(products, index)
+
+
+def _with_biases(
+    shape: CellShape, hidden: int, grad_gates: Tensor, grad_w_ih: Tensor, grad_w_hh: Tensor | None, grad_b_ih: Tensor | None
+) -> tuple[Tensor, ...]:
+    """A direction's gradients of W_ih, W_hh, b_ih and b_hh: those that there are."""
+    if grad_b_ih is None:
+        return (grad_w_ih,) if grad_w_hh is None else (grad_w_ih, grad_w_hh)
+    if grad_w_hh is None:
+        return grad_w_ih, grad_b_ih
+    if [run[1:] for run in shape.runs] == [(0, shape.inputs)]:
+        return grad_w_ih, grad_w_hh, grad_b_ih, grad_b_ih.clone()  # who writes into one gradient is not to change the other
+    # What lies where the parts of x do is summed already.
+    runs = [(begin * hidden, end * hidden) for _, begin, end in shape.runs]
+    sums = [grad_b_ih[begin:end] if end <= shape.inputs * hidden else grad_gates[:, begin:end].sum(0) for begin, end in runs]
+    return grad_w_ih, grad_w_hh, grad_b_ih, torch.cat(sums)
+
+
+def _multiplied(
+    shape: CellShape,
+    j: int,
+    hidden: int,
+    batch: Batch,
+    direction: Direction,
+    output: Tensor,
+    kept: Tensor | None,
+    batch_first: bool,
+    index: int,
+) -> tuple[Tensor, Factor]:
+    """What product j multiplied, and where in it."""
+    if j:
+        assert kept is not None
+        at = shape.factors_at[j - 1]
+        if batch.lengths is None or batch.offsets is not None:
+            return kept, Factor(index * kept.stride(0) + at * hidden, shape.kept * hidden, 0)
+        of_steps = kept[index].view(batch.steps, batch.sequences, shape.kept, hidden)[:, :, at]
+        return batch.without_padding(of_steps, False).contiguous(), Factor(0, hidden, 0)
+    # The state before a step: where nothing else comes between, the output of the step that was run before it. A first step's is zeros.
+    if batch.is_whole and not direction.initial and not batch_first:
+        pitch = output.shape[-1]
+        return output, Factor(batch.sequences * pitch + hidden if index else 0, pitch, batch.sequences)
+    own = output if output.shape[-1] == hidden else output[..., index * hidden : (index + 1) * hidden]
+    initial, fresh = (parts[0] if parts else None for parts in (direction.initial, direction.fresh))
+    return batch.states_before(own, initial, fresh, batch_first, bool(index)), Factor(0, hidden, 0)
