@@ -1,5 +1,6 @@
-// Commands for a GPU's stream, as backends/cuda/commands.py prepares them: launches by CUDA's driver and products by
-// cuBLASLt. Python says where these libraries' functions are, so that neither they nor their headers are needed here.
+// Commands for a GPU's stream, as backends/cuda/commands.py prepares them: launches and copies by CUDA's driver,
+// products by cuBLASLt. Python says where these libraries' functions are, so that neither they nor their headers are
+// needed here.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/pair.h>
@@ -122,6 +123,28 @@ class Product {
   Place matrices_[3], vector_;
 };
 
+class Copy {
+ public:
+  using Function = int(Address, Address, std::size_t, void*);  // cuMemcpyDtoDAsync
+
+  Copy(Address function, Pair from, Pair to, std::size_t bytes)
+      : function_(elman::function<Function>(function)), places_{{from.first, from.second}, {to.first, to.second}},
+        bytes_(bytes) {}
+
+  bool run(const std::vector<Address>& operands, void* stream) {
+    return function_(places_[1].in(operands), places_[0].in(operands), bytes_, stream) == 0;
+  }
+
+  template <class F> void each_place(F&& visit) const {
+    for (const Place& place : places_) visit(place);
+  }
+
+ private:
+  Function* function_;
+  Place places_[2];
+  std::size_t bytes_;
+};
+
 struct Stop {  // where Python goes on
   bool run(const std::vector<Address>&, void*) { return false; }
   template <class F> void each_place(F&&) const {}
@@ -150,7 +173,7 @@ class Commands {
   }
 
  private:
-  std::vector<std::variant<Stop, Launch, Product>> commands_;
+  std::vector<std::variant<Stop, Launch, Product, Copy>> commands_;
   std::size_t operands_ = 1;  // the first one is the products' workspace
 };
 
@@ -170,6 +193,10 @@ void bind_commands(nb::module_& m) {
               std::size_t workspace, const std::array<Pair, 3>& matrices, Pair vector) {
             c.add(Product(
                 multiply, set_attribute, handle, description, factors, layouts, choice, workspace, matrices, vector));
+          })
+      .def("add_copy",
+          [](Commands& c, Address function, Pair from, Pair to, std::size_t bytes) {
+            c.add(Copy(function, from, to, bytes));
           })
       .def("add_stop", [](Commands& c) { c.add(Stop{}); })
       .def("run", &Commands::run);

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _Launch = CFUNCTYPE(c_int, c_void_p, *(c_uint,) * 7, c_void_p, c_void_p)
 _Matmul = CFUNCTYPE(c_int, *(c_void_p,) * 14, c_size_t, c_void_p)
+_Copy = CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t, c_void_p)
 _SetAttribute = CFUNCTYPE(c_int, c_void_p, c_int, c_void_p, c_size_t)
 
 
@@ -24,25 +25,26 @@ class Compiled:
     """What elman._native has called.
 
     Attributes:
-        launches, products: how many.
+        launches, products, copies: how many.
         errors: what stand-ins have raised.
     """
 
     def __init__(self, library: CublasLt) -> None:
         self.library = library
         self.kernels: list[Any] = []
-        self.launches = self.products = 0
+        self.launches = self.products = self.copies = 0
         self.errors: list[BaseException] = []
-        self.functions: Any = (
-            _Launch(self._guarded(lambda *call: self._launch(False, *call))),
-            _Launch(self._guarded(lambda *call: self._launch(True, *call))),
-            _Matmul(self._guarded(self._multiply)),
-            _SetAttribute(self._guarded(self._set)),
-        )
+        self.functions: dict[str, Any] = {
+            "cuLaunchKernel": _Launch(self._guarded(lambda *call: self._launch(False, *call))),
+            "cuLaunchCooperativeKernel": _Launch(self._guarded(lambda *call: self._launch(True, *call))),
+            "cuMemcpyDtoDAsync_v2": _Copy(self._guarded(self._copy)),
+            "cublasLtMatmul": _Matmul(self._guarded(self._multiply)),
+            "cublasLtMatmulDescSetAttribute": _SetAttribute(self._guarded(self._set)),
+        }
 
-    def address(self, which: int) -> int:
-        """Of a function: of launches, of cooperative ones, of products, of attributes."""
-        return cast(self.functions[which], c_void_p).value or 0
+    def address(self, name: str) -> int:
+        """Of a function of the driver or of cuBLASLt."""
+        return cast(self.functions[name], c_void_p).value or 0
 
     def handle(self, kernel: Any) -> int:
         """A number for a stand-in for a kernel."""
@@ -73,6 +75,12 @@ class Compiled:
         kernel.launch(grid[0], block, shared_bytes, stream, ctypes.string_at(address, size), together=together)
         return 0
 
+    def _copy(self, out: int, source: int, size: int, stream: int) -> int:
+        self.copies += 1
+        assert stream == 5
+        ctypes.memmove(out, source, size)
+        return 0
+
     def _multiply(self, *call: int) -> int:
         self.products += 1
         return self.library.cublasLtMatmul(*call)
@@ -92,7 +100,8 @@ def install(monkeypatch: pytest.MonkeyPatch, library: CublasLt, kernel: type) ->
     """
     compiled, make = Compiled(library), commands._compiled
     monkeypatch.setattr(kernel, "handle", property(compiled.handle), raising=False)
-    monkeypatch.setattr(launcher, "launch_function", lambda together: compiled.address(together))
-    monkeypatch.setattr(products, "_functions", lambda library: (compiled.address(2), compiled.address(3)))
+    monkeypatch.setattr(launcher, "function_address", compiled.address)
+    functions = compiled.address("cublasLtMatmul"), compiled.address("cublasLtMatmulDescSetAttribute")
+    monkeypatch.setattr(products, "_functions", lambda library: functions)
     monkeypatch.setattr(commands, "_compiled", lambda each, index: make(each, 0))
     return compiled

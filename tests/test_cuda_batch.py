@@ -75,7 +75,7 @@ def test_new_memory_and_step_order(form: str, batch_first: bool) -> None:
     data = as_laid_out(padded, form, batch_first)
     batch = Batch.of(data, spans_of(form), batch_first)
     assert batch.new(data, 7, batch.batch_first).shape == (*data.shape[:-1], 7)
-    assert torch.equal(batch.in_step_order(data, batch.batch_first), data if form == "packed" else padded.view(T * B, H))
+    assert torch.equal(batch.in_step_order(data, batch.batch_first), data if form == "packed" else padded)
 
 
 def states_before(padded: Tensor, form: str, initial: Tensor | None, fresh: Tensor | None, reverse: bool) -> dict[tuple[int, int], Tensor]:

@@ -13,7 +13,7 @@ import cublaslt_model
 import cuda_compiled
 import native
 from elman.backends.cuda import commands, launcher, structs
-from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, WORKSPACE, At, Commands, Launch
+from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, WORKSPACE, At, Commands, Copy, Launch
 from elman.backends.cuda.plan import Number
 from elman.backends.cuda.products import Form, Product
 from elman.backends.cuda.shape import CELLS
@@ -132,6 +132,19 @@ def test_where_cublaslt_stops_torch_goes_on(bias: bool, compiled: cuda_compiled.
     check_product(tensors, bias)
 
 
+@pytest.mark.parametrize("in_python", [False, True])
+def test_numbers_are_copied(in_python: bool, compiled: cuda_compiled.Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    if in_python:
+        monkeypatch.setattr(launcher, "function_address", lambda name: 0)
+    tensors = ran([Copy(At(BIAS, 8), At(OUT, 4), 3, 4)])
+    bias, out = tensors[BIAS], tensors[OUT]
+    assert bias is not None
+    assert out is not None
+    assert torch.equal(out[1:4], bias[2:5])
+    assert int(out.isnan().sum()) == out.numel() - 3
+    assert (compiled.copies, compiled.errors) == (0 if in_python else 1, [])
+
+
 def test_what_only_python_does_is_done_in_its_place(compiled: cuda_compiled.Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled.library.finds = 0
     kernel, order = Kernel(), list[str]()
@@ -169,8 +182,10 @@ def test_the_first_run_alone_allows_what_a_capture_does_not(compiled: cuda_compi
 
 def test_on_the_cpu_and_without_a_driver_python_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert commands._compiled([], -1) is None
-    if not launcher.launch_function(False):
+    if not launcher.function_address("cuLaunchKernel"):
         assert not launch(Kernel()).add_to(_native.Commands())
+        assert not Copy(At(X), At(OUT), 3, 4).add_to(_native.Commands())
+    assert launcher.function_address("there is no such function") == 0
 
 
 # --- What crosses to C++ is checked there -----------------------------------------------------------------------------------
@@ -200,7 +215,15 @@ def test_a_products_places_are_checked(wrong: int) -> None:
         _native.Commands().add_product(ADDRESS, ADDRESS, 0, 0, (0, 0), (0, 0, 0), 0, 0, (places[0], places[1], places[2]), places[3])
 
 
+@pytest.mark.parametrize("places", [((-1, 0), (1, 0)), ((1, 0), (-1, 0))])
+def test_a_copys_places_are_checked(places: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    with pytest.raises(ValueError, match="an operand's number is negative"):
+        _native.Commands().add_copy(ADDRESS, *places, 4)
+
+
 def test_a_function_is_needed() -> None:
+    with pytest.raises(ValueError, match="a function's address is null"):
+        _native.Commands().add_copy(0, (1, 0), (2, 0), 4)
     with pytest.raises(ValueError, match="a function's address is null"):
         _native.Commands().add_launch(0, 0, 1, 1, 0, bytes(16), [])
     for functions in ((0, ADDRESS), (ADDRESS, 0)):

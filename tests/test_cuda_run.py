@@ -173,12 +173,13 @@ def test_so_they_are_with_products_by_cublaslt(case: Run, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("case", runs(), ids=str)
 def test_so_they_are_with_compiled_commands(case: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = cuda_compiled.install(monkeypatch, cublaslt_model.install(monkeypatch, torch.float64), cuda_model.Kernel)
-    for way in (commands.Launch, products.Product):
+    for way in (commands.Copy, commands.Launch, products.Product):
         monkeypatch.setattr(way, "run", lambda *call: pytest.fail("Python has done it"))
     for _ in range(2):  # with commands that are made, and with those that are there
         check_run(case)
     assert compiled.errors == []
     assert compiled.launches > 0 < compiled.products
+    assert (compiled.copies > 0) == case.bias
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -184,7 +184,7 @@ class Stream:
     def step(self, x: object, out: object | None, /) -> Any: ...
 
 class Commands:
-    """Launches and products for a GPU's stream, in their order, by functions of other libraries, whose addresses the caller knows.
+    """Launches, products and copies for a GPU's stream, in their order, by functions of other libraries, whose addresses the caller knows.
 
     Not for two threads at a time. A place is (operand, offset in bytes); operand 0 is the products' workspace.
     """
@@ -217,6 +217,9 @@ class Commands:
         /,
     ) -> None:
         """By cublasLtMatmul: the places of its A, B and D, and of the vector of its epilogue, (-1, 0) for none."""
+
+    def add_copy(self, function: int, source: tuple[int, int], out: tuple[int, int], size: int, /) -> None:
+        """Of so many bytes from one place to another, by cuMemcpyDtoDAsync."""
 
     def add_stop(self) -> None:
         """Something that the caller does."""

@@ -213,7 +213,9 @@ def dense(tensor: Tensor) -> Tensor:
     """The tensor in a layout that the kernels read, copied if necessary: contiguous, with no lazy negation or zeros."""
     if tensor._is_zerotensor():  # torch keeps no memory for these zeros
         return tensor.clone(memory_format=torch.contiguous_format)
-    return _plain(tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous())
+    if tensor.is_contiguous() and not tensor.is_neg():
+        return tensor if type(tensor) in PLAIN else _plain(tensor)
+    return _plain(tensor.resolve_neg().contiguous())
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -243,10 +245,11 @@ def check_operands(
     x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, grad_output: Tensor | None, grad_finals: tuple[Tensor | None, ...]
 ) -> None:
     """Raise a RuntimeError unless all operands of a gradient have one dtype and are on one device."""
+    dtype, device = x.dtype, x.device
     for t in (*params, *(states or ()), *(spans.fresh or ()), grad_output, *grad_finals):
-        if t is not None and t.dtype is not x.dtype:
-            raise RuntimeError(f"expected all tensors of {x.dtype}, as x is, got {t.dtype}: was x changed after the forward pass?")
-        if t is not None and t.device != x.device:
+        if t is not None and t.dtype is not dtype:
+            raise RuntimeError(f"expected all tensors of {dtype}, as x is, got {t.dtype}: was x changed after the forward pass?")
+        if t is not None and t.device != device:
             raise RuntimeError(
-                f"expected all tensors on {x.device}, where x is, got one on {t.device}: was x changed after the forward pass?"
+                f"expected all tensors on {device}, where x is, got one on {t.device}: was x changed after the forward pass?"
             )

@@ -100,10 +100,8 @@ class Batch(NamedTuple):
         return like.new_empty((self.sequences, self.steps, width) if batch_first else (self.steps, self.sequences, width))
 
     def in_step_order(self, data: Tensor, batch_first: bool) -> Tensor:
-        """The rows of data, (T·B, ...) or (N, ...), step after step."""
-        if self.offsets is not None:
-            return data
-        return (data.transpose(0, 1) if batch_first else data).reshape(self.rows, data.shape[-1])
+        """Data whose rows lie step after step, be they (T, B, ...), (T·B, ...) or (N, ...)."""
+        return data.transpose(0, 1).contiguous() if batch_first and self.offsets is None else data
 
     def without_padding(self, data: Tensor, batch_first: bool) -> Tensor:
         """Data, (T, B, H) or with batch_first (B, T, H), whose padding is zeros: a product adds 0 times what lies there, be it NaN."""

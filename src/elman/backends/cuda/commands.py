@@ -95,11 +95,36 @@ class Launch:
         self.kernel.launch(self.grid, self.block, self.shared_bytes, stream, bytes(params), together=self.together)
 
     def add_to(self, compiled: Any) -> bool:
-        function = launcher.launch_function(self.together)
+        function = launcher.function_address("cuLaunchCooperativeKernel" if self.together else "cuLaunchKernel")
         if not function:
             return False
         places = [(place, *at) for place, at in self.places]
         compiled.add_launch(function, self.kernel.handle, self.grid, self.block, self.shared_bytes, self.params, places)
+        return True
+
+
+class Copy:
+    """Numbers of one operand copied to another, as a command."""
+
+    workspace = 0
+
+    def __init__(self, source: At, out: At, count: int, size: int) -> None:
+        """``size``: of a number, in bytes."""
+        self._places, self._count, self._size = (source, out), count, size
+
+    def run(self, operands: Sequence[Tensor | None], addresses: Sequence[int]) -> None:
+        parts = []
+        for at in self._places:
+            operand = operands[at.operand]
+            assert operand is not None
+            parts.append(operand.as_strided((self._count,), (1,), operand.storage_offset() + at.offset // self._size))
+        parts[1].copy_(parts[0])
+
+    def add_to(self, compiled: Any) -> bool:
+        function = launcher.function_address("cuMemcpyDtoDAsync_v2")
+        if not function:
+            return False
+        compiled.add_copy(function, *self._places, self._count * self._size)
         return True
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from elman.backends.cuda.commands import NO_SCRATCH, At, Commands, of_direction, prepared
+from elman.backends.cuda.commands import NO_SCRATCH, At, Commands, Copy, of_direction, prepared
 from elman.backends.cuda.products import Form, Product, alignment
 
 if TYPE_CHECKING:
@@ -53,22 +53,20 @@ def multiply_gradients(
 
     Args:
         grad_gates: (D, rows, columns·H).
-        grad_x: (rows, I), written; None: it is not needed.
-        x: in step order.
+        grad_x: step after step, written; None: it is not needed.
+        x: likewise.
     """
     operands: list[Tensor | None] = [*NO_SCRATCH, grad_gates, x, grad_x]
-    parameters: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+    parameters: list[list[Tensor | None]] = []
     factors: list[Factor] = []
     for k, direction in enumerate(directions):
         operands.append(direction.w_ih)
         if not needs_parameters:
             continue
-        w_ih, w_hh, b_ih = direction[:3]
-        grad_w_hh, grad_b_ih = (None if each is None else torch.empty_like(each) for each in (w_hh, b_ih))
-        made = torch.empty_like(w_ih), grad_w_hh, grad_b_ih
+        made = [None if each is None else torch.empty_like(each) for each in direction[:4]]
         operands += made
         parameters.append(made)
-        if w_hh is not None:
+        if direction.w_hh is not None:
             for j in shape.multiplied:
                 operand, factor = _multiplied(shape, j, hidden, batch, direction, output, kept, batch_first, bool(k))
                 operands.append(operand)
@@ -79,7 +77,12 @@ def multiply_gradients(
     aligned = alignment(addresses)
     commands = _product_commands(shape, hidden, number, x.element_size(), *sizes, tuple(factors), is_there, aligned, x.get_device())
     commands.run(operands, addresses, x)
-    return [_with_biases(shape, hidden, grad_gates[k], *made) for k, made in enumerate(parameters)]
+    for begin, end, gate in shape.apart:
+        for gates, (*_, grad_b_hh) in zip(grad_gates, parameters, strict=False):
+            if grad_b_hh is not None:
+                sums = grad_b_hh[gate * hidden : (gate + end - begin) * hidden]
+                torch.sum(gates[:, begin * hidden : end * hidden], 0, out=sums)
+    return [tuple([each for each in made if each is not None]) for made in parameters]
 
 
 @prepared
@@ -99,11 +102,11 @@ def _product_commands(
     """What ``multiply_gradients`` puts onto the stream, for operands of which these are there."""
     width, pitch = shape.inputs * hidden, shape.columns * hidden
     gates, x, grad_x, *rest = range(len(NO_SCRATCH), len(is_there))
-    products: list[Command] = []
+    commands: list[Command] = []
 
     def multiply(out: At, a: At, b: At, form: Form, row_sums: int | None = None, accumulate: bool = False) -> None:
         sums = None if row_sums is None or not is_there[row_sums] else At(row_sums)
-        products.append(Product(number, form, a, b, out, size, aligned, index, row_sums=sums, accumulate=accumulate))
+        commands.append(Product(number, form, a, b, out, size, aligned, index, row_sums=sums, accumulate=accumulate))
 
     for k in range(count):
         w_ih, *more = of_direction(rest, k, count)
@@ -113,7 +116,7 @@ def _product_commands(
             multiply(At(grad_x), At(gates, first * size), At(w_ih), form, accumulate=k > 0)
         if not more:
             continue
-        grad_w_ih, grad_w_hh, grad_b_ih, *multiplied = more
+        grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh, *multiplied = more
         multiply(At(grad_w_ih), At(gates, first * size), At(x), Form(width, rows, inputs, pitch, inputs, inputs, True), grad_b_ih)
         own = dict(zip(shape.multiplied, zip(multiplied, factors[k * len(multiplied) :], strict=False), strict=False))
         done = 0
@@ -122,24 +125,11 @@ def _product_commands(
             form = Form((end - begin) * hidden, rows - skipped, hidden, pitch, factor_pitch, hidden, True)
             of_run = first + begin * hidden + (0 if k else skipped * pitch)
             multiply(At(grad_w_hh, done * hidden * size), At(gates, of_run * size), At(factor, at * size), form)
+            if is_there[grad_b_hh] and end <= shape.inputs:  # who writes into one gradient is not to change the other
+                same = At(grad_b_ih, begin * hidden * size), At(grad_b_hh, done * size)
+                commands.append(Copy(*same, (end - begin) * hidden, size))
             done += (end - begin) * hidden
-    return Commands(products, index)
-
-
-def _with_biases(
-    shape: CellShape, hidden: int, grad_gates: Tensor, grad_w_ih: Tensor, grad_w_hh: Tensor | None, grad_b_ih: Tensor | None
-) -> tuple[Tensor, ...]:
-    """A direction's gradients of W_ih, W_hh, b_ih and b_hh: those that there are."""
-    if grad_b_ih is None:
-        return (grad_w_ih,) if grad_w_hh is None else (grad_w_ih, grad_w_hh)
-    if grad_w_hh is None:
-        return grad_w_ih, grad_b_ih
-    if [run[1:] for run in shape.runs] == [(0, shape.inputs)]:
-        return grad_w_ih, grad_w_hh, grad_b_ih, grad_b_ih.clone()  # who writes into one gradient is not to change the other
-    # What lies where the parts of x do is summed already.
-    runs = [(begin * hidden, end * hidden) for _, begin, end in shape.runs]
-    sums = [grad_b_ih[begin:end] if end <= shape.inputs * hidden else grad_gates[:, begin:end].sum(0) for begin, end in runs]
-    return grad_w_ih, grad_w_hh, grad_b_ih, torch.cat(sums)
+    return Commands(commands, index)
 
 
 def _multiplied(

@@ -98,14 +98,12 @@ def device_properties(device: int) -> DeviceProperties:
 
 
 @cache
-def launch_function(together: bool) -> int:
-    """Where the driver's function is that launches a kernel; its cooperative one: whose blocks wait for each other. 0: not to be had."""
+def function_address(name: str) -> int:
+    """Where a function of the driver is; 0: it is not found."""
     try:
-        library = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+        return ctypes.cast(getattr(ctypes.CDLL("libcuda.so.1"), name), ctypes.c_void_p).value or 0
+    except (AttributeError, OSError):
         return 0
-    function = library.cuLaunchCooperativeKernel if together else library.cuLaunchKernel
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 class Kernel:

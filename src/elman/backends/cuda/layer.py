@@ -188,7 +188,7 @@ def backward(
         index,
     )
     commands.run(operands, addresses, x)
-    grad_x = x.new_empty((batch.rows, x.shape[-1])) if needs_x else None
+    grad_x = batch.new(x, x.shape[-1], False) if needs_x else None
     in_step_order = batch.in_step_order(x, x_batch_first) if needs_parameters else x
     of_run = in_step_order, batch, directions, output, kept, output_batch_first
     parameters = multiply_gradients(shape, hidden, number, grad_gates, grad_x, *of_run, needs_parameters)

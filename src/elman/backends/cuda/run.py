@@ -186,7 +186,7 @@ def backward_by(
             if not is_top and grad_saved is not None and grad_saved.hidden is not None:
                 assert grad is not None
                 grad = grad + grad_saved.hidden[index].reshape(grad.shape)
-            steps = None if saved.steps is None else saved.steps[own].reshape(directions, batch.rows, *saved.steps.shape[-2:])
+            steps = None if saved.steps is None else saved.steps if top == 0 else saved.steps[own]
             if steps is None:
                 steps = _run_again(kernel, sizes, source, batch, parts, out, is_first and batch.batch_first, is_top and batch.batch_first)
             grad_steps = None if grad_saved is None or grad_saved.steps is None else dense(grad_saved.steps[own].flatten(1, -3))
@@ -209,8 +209,6 @@ def backward_by(
                 not is_first or needs_grad[0],
                 needs_parameters,
             )
-            if grad is not None and batch.offsets is None:
-                grad = grad.view(batch.steps, batch.sequences, -1)
             gradients = [each for direction in parameters for each in direction] + gradients
             if grad_step_inputs is not None and needs_step_inputs:
                 of_step_inputs.append(grad_step_inputs.sum(0))
@@ -385,6 +383,8 @@ def _readable(gradient: Tensor | None, hidden: int) -> Tensor | None:
     """A gradient of the outputs as the kernels copy it: contiguous rows, each direction's as well aligned as they are long."""
     if gradient is None or gradient._is_zerotensor():
         return None
+    if gradient.is_contiguous() and gradient.data_ptr() % _ALIGNMENT == 0 and not gradient.is_neg():
+        return gradient
     size = gradient.element_size()
     alignment = next(each for each in (16, 8, 4, 2) if hidden * size % each == 0)
     *outer, last = gradient.stride()

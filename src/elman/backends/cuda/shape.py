@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -70,10 +71,20 @@ class CellShape:
         """Vectors of H numbers that a step reads beside x."""
         return len(self.step_inputs) + self.draws
 
-    @property
+    @cached_property
     def multiplied(self) -> tuple[int, ...]:
         """The products that gates' gradients are of, in the order of their first."""
         return tuple(dict.fromkeys(j for j, _, _ in self.runs))
+
+    @cached_property
+    def apart(self) -> tuple[tuple[int, int, int], ...]:
+        """Gates whose recurrent part has gradients of its own: neighbours, (begin, end) of where these lie, and where such gates begin."""
+        found, at = [], 0
+        for _, begin, end in self.runs:
+            if end > self.inputs:
+                found.append((begin, end, at))
+            at += end - begin
+        return tuple(found)
 
     @property
     def vectors(self) -> int:
