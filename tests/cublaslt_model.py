@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cuda_prepared import forget
-from elman.backends.cuda import launcher, products
+from elman.backends.cuda import cublaslt, launcher
 
 if TYPE_CHECKING:
     import pytest
@@ -111,11 +112,12 @@ class CublasLt:
 def install(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> CublasLt:
     """Put a model in the place of cuBLASLt until the test ends, and let tensors on the CPU go to it."""
     model = CublasLt(dtype)
-    monkeypatch.setattr(products, "_library", lambda: model)
-    monkeypatch.setattr(products, "_handle", lambda index: 77)
-    monkeypatch.setattr(products, "_has_library", lambda index: products._library() is not None)
+    monkeypatch.setattr(cublaslt, "_library", lambda: model)
+    monkeypatch.setattr(cublaslt, "_handle", lambda index: 77)
+    monkeypatch.setattr(cublaslt, "has_library", lambda index: cublaslt._library() is not None)
     monkeypatch.setattr(launcher, "current", lambda index: nullcontext())
     monkeypatch.setattr(launcher, "ensure_context", lambda index: None)
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 5, raising=False)
+    monkeypatch.setattr(cublaslt, "_preference", cache(cublaslt._preference.__wrapped__))
     forget(monkeypatch)
     return model

@@ -6,7 +6,7 @@ import ctypes
 from ctypes import CFUNCTYPE, c_int, c_size_t, c_uint, c_void_p, cast
 from typing import TYPE_CHECKING, Any
 
-from elman.backends.cuda import commands, launcher, products, structs
+from elman.backends.cuda import commands, cublaslt, launcher, structs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,6 +102,6 @@ def install(monkeypatch: pytest.MonkeyPatch, library: CublasLt, kernel: type) ->
     monkeypatch.setattr(kernel, "handle", property(compiled.handle), raising=False)
     monkeypatch.setattr(launcher, "function_address", compiled.address)
     functions = compiled.address("cublasLtMatmul"), compiled.address("cublasLtMatmulDescSetAttribute")
-    monkeypatch.setattr(products, "_functions", lambda library: functions)
+    monkeypatch.setattr(cublaslt, "_functions", lambda library: functions)
     monkeypatch.setattr(commands, "_compiled", lambda each, index: make(each, 0))
     return compiled

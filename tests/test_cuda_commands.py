@@ -14,8 +14,9 @@ import cuda_compiled
 import native
 from elman.backends.cuda import commands, launcher, structs
 from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, WORKSPACE, At, Commands, Copy, Launch
+from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.plan import Number
-from elman.backends.cuda.products import Form, Product
+from elman.backends.cuda.products import Product
 from elman.backends.cuda.shape import CELLS
 from elman.backends.kernels import available
 

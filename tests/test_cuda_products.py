@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 import cublaslt_model
-from elman.backends.cuda import launcher, products
+from elman.backends.cuda import cublaslt, launcher, products
+from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.plan import Number
-from elman.backends.cuda.products import Form, multiply
+from elman.backends.cuda.products import multiply
 
 if TYPE_CHECKING:
     from cublaslt_model import CublasLt
@@ -155,6 +156,7 @@ def test_cublaslt_is_asked_for_the_same_product(what: str, library: CublasLt) ->
     assert library.products == len(forms())
     assert set(library.epilogues) == {{"bias": 4, "row_sums": 512}.get(what, 1)}
     products._alone.cache_clear()
+    cublaslt._preference.cache_clear()
     assert not library.made  # what was made for a plan goes with it
 
 
@@ -190,9 +192,10 @@ def test_what_cublaslt_does_not_do_is_torchs(library: CublasLt, monkeypatch: pyt
     check()
     assert library.products == 1
     products._alone.cache_clear()
-    monkeypatch.setattr(products, "_library", lambda: None)
+    monkeypatch.setattr(cublaslt, "_library", lambda: None)
     check()
     assert library.products == 1
+    cublaslt._preference.cache_clear()
     assert not library.made
 
 
@@ -252,7 +255,7 @@ def test_cublaslt_does_what_layers_ask_for() -> None:
         factors.run(number, **{name: torch.empty(size, device="cuda", dtype=dtype) for name, size in vector.items()})
         assert products._alone.cache_info().currsize == 1
         epilogue = {"bias": 4, "row_sums": 512}.get(next(iter(vector), ""), 1)
-        assert products._plan(form, number, epilogue, 16, 0) is not None
+        assert cublaslt.algorithm(form, number, epilogue, 16, 0) is not None
 
 
 @on_gpu

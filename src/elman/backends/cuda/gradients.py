@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from elman.backends.cuda.commands import NO_SCRATCH, At, Commands, Copy, of_direction, prepared
-from elman.backends.cuda.products import Form, Product, alignment
+from elman.backends.cuda.cublaslt import Form
+from elman.backends.cuda.products import Product, alignment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

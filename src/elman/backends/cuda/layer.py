@@ -9,9 +9,10 @@ import torch
 
 from elman.backends.cuda import compiler, launcher, structs
 from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, At, Commands, Launch, of_direction, prepared
+from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.gradients import multiply_gradients
 from elman.backends.cuda.plan import Number, Plan, choose, number_of
-from elman.backends.cuda.products import Form, Product, alignment
+from elman.backends.cuda.products import Product, alignment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -21,8 +21,9 @@ from elman.backends.autograd import is_differentiated
 from elman.backends.call import dense
 from elman.backends.cuda import run
 from elman.backends.cuda.batch import Batch
+from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.plan import number_of
-from elman.backends.cuda.products import Form, multiply
+from elman.backends.cuda.products import multiply
 from elman.backends.kernel_backend import is_recorded
 
 if TYPE_CHECKING:
