@@ -48,13 +48,13 @@ docs-check: docs ## check every page of the site with axe, on a desktop and a ph
 	NODE_PATH=build/node/node_modules node docs/site/check.cjs build/site $(ARGS)
 
 # The sanitized kernels take the installed ones' place for one run of the tests that throw arbitrary arguments at the binding, without torch, and for one of
-# those that misuse the modules and the programs, with it. ELMAN_FUZZ=250 makes a million calls of these.
+# those that misuse the modules, the programs and a GPU's commands, with it. ELMAN_FUZZ=250 makes a million calls of these.
 # The runtime libraries must be in the process before Python is; libstdc++ with them, so that thrown exceptions are seen. GCC on Linux.
 sanitize: .venv/installed-dev ## test the kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(CONFIGURE) -B build/sanitize -DELMAN_SANITIZE=ON -DELMAN_WERROR=ON -DCMAKE_CXX_COMPILER=g++
 	$(BIN)/cmake --build build/sanitize
 	$(SANITIZED) $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz.py tests/test_stream_memory.py $(ARGS)
-	$(SANITIZED) ELMAN_SANITIZED_TORCH=1 $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz_modules.py tests/test_fuzz_programs.py $(ARGS)
+	$(SANITIZED) ELMAN_SANITIZED_TORCH=1 $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz_modules.py tests/test_fuzz_programs.py tests/test_cuda_commands.py $(ARGS)
 
 debug: .venv/installed-dev ## build the kernels with symbols and without optimization, in build/debug
 	$(CONFIGURE) -B build/debug -DCMAKE_BUILD_TYPE=Debug

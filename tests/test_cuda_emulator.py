@@ -109,7 +109,7 @@ MUTATIONS = {
     "one slot of parts through memory": ("parts through memory", r"step & 1\b", "0", RACE),
     "parts are not waited for": (
         "parts",
-        r"(void wait\(int step\) \{\s*#if[^#]*)barrier_wait\([^;]*;",
+        r"(void wait\(int step\) const \{\s*#if[^#]*)barrier_wait\([^;]*;",
         r"\1",
         f"armed twice|{RACE}|{UNWRITTEN}",
     ),

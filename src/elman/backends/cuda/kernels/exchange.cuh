@@ -13,13 +13,13 @@ template <int Vectors, class P, class I> struct Exchange {
                        kLaneSends = (kSends + 31) / 32;
   static constexpr int kSlotBytes = kGlobal ? 0 : kTile * kPitch * kSize;
   static constexpr int kStageBytes = kAlone ? 0 : kWarps * Vectors * 32 * kSize;
-  static constexpr int kBytes = 2 * kSlotBytes + kStageBytes + 16;  // of shared memory, the two barriers last
+  using Barriers = SlotBarriers<kTile * kColumns * kSize>;
+  static constexpr int kBytes = 2 * kSlotBytes + kStageBytes + Barriers::kBytes;  // of shared memory
   static constexpr int kMailboxNumbers = 2 * kTile * kColumns;
-  static constexpr u32 kExpected = kTile * kColumns * kSize;
 
   Storage* slots;  // shared, [2][kTile][kPitch]; through global memory: [2][kTile][kColumns]
   Storage* stage;  // the warp's, [Vectors][32]
-  u32 barriers;
+  Barriers barriers;
   u32* flags;  // of the group, [kBlocks]
   int rank;
 #if __CUDA_ARCH__ >= 900
@@ -30,15 +30,10 @@ template <int Vectors, class P, class I> struct Exchange {
     rank = rank_;
     slots = (Storage*)shared;
     stage = (Storage*)(shared + 2 * kSlotBytes) + (threadIdx.x >> 5) * Vectors * 32;
-    barriers = shared_address(shared + 2 * kSlotBytes + kStageBytes);
     if (kGlobal) slots = mailbox, flags = flags_;
 #if __CUDA_ARCH__ >= 900
     if constexpr (kCluster && !kAlone) {
-      if (threadIdx.x == 0) {
-        barrier_init(barriers), barrier_init(barriers + 8);
-        barriers_are_there();
-        barrier_expect(barriers, kExpected), barrier_expect(barriers + 8, kExpected);
-      }
+      barriers.init(shared_address(shared + 2 * kSlotBytes + kStageBytes));
 #pragma unroll
       for (int j = 0; j < kLaneSends;
           ++j)  // each block begins with another, so that no block is sent to by all at once
@@ -75,7 +70,7 @@ template <int Vectors, class P, class I> struct Exchange {
       } else {
 #if __CUDA_ARCH__ >= 900
         store_async(there[j] + ((slot * kTile + n) * kPitch + v * kPadded + unit) * kSize, words,
-            there[j] + (barriers - shared_address(slots)) + slot * 8);
+            there[j] + (barriers.first - shared_address(slots)) + slot * 8);
 #endif
       }
     }
@@ -89,12 +84,7 @@ template <int Vectors, class P, class I> struct Exchange {
 
   // Until all that the warp reads of this step is there.
   ELMAN_INLINE void wait(int step) {
-#if __CUDA_ARCH__ >= 900
-    if constexpr (kCluster && !kAlone) {
-      barrier_wait(barriers + (step & 1) * 8, step >> 1 & 1);
-      if (threadIdx.x == 0) barrier_expect(barriers + (step & 1) * 8, kExpected);
-    }
-#endif
+    if constexpr (kCluster && !kAlone) barriers.wait(step);
     if constexpr (kGlobal) wait_for_flags<kBlocks>(flags, step);
   }
 

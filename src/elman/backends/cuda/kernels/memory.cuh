@@ -64,6 +64,34 @@ ELMAN_INLINE void cluster_sync() {
 }
 #endif
 
+// The two barriers of two slots that take turns, each of which counts the bytes that its slot gets of a step.
+template <u32 SlotBytes> struct SlotBarriers {
+  static constexpr int kBytes = 16;
+  u32 first;
+
+  // By all threads, before the cluster meets.
+  ELMAN_INLINE void init(u32 at) {
+    first = at;
+#if __CUDA_ARCH__ >= 900
+    if (threadIdx.x == 0) {
+      barrier_init(first), barrier_init(first + 8);
+      barriers_are_there();
+      barrier_expect(first, SlotBytes), barrier_expect(first + 8, SlotBytes);
+    }
+#endif
+  }
+
+  ELMAN_INLINE u32 of(int step) const { return first + (step & 1) * 8; }
+
+  // By all threads, until the slot has all bytes of the step.
+  ELMAN_INLINE void wait(int step) const {
+#if __CUDA_ARCH__ >= 900
+    barrier_wait(of(step), step >> 1 & 1);
+    if (threadIdx.x == 0) barrier_expect(of(step), SlotBytes);
+#endif
+  }
+};
+
 // --- Through the second-level cache
 
 ELMAN_INLINE void store_release(u32* to, u32 value) {

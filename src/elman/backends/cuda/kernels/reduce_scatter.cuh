@@ -18,13 +18,13 @@ template <int Gates, class P, class I> struct ReduceScatter {
   static constexpr int kVector = kTile * P::kPitch;             // numbers that a block multiplies
   static constexpr int kSlot = kBlocks * kPartPitch;            // numbers that a block adds up
   static constexpr int kSlotBytes = kGlobal ? 0 : kSlot * 4;
-  static constexpr int kBytes = 2 * kVector * kSize + 2 * kSlotBytes + 16;  // of shared memory, the two barriers last
+  using Barriers = SlotBarriers<kBlocks * kPart * 4>;
+  static constexpr int kBytes = 2 * kVector * kSize + 2 * kSlotBytes + Barriers::kBytes;  // of shared memory
   static constexpr int kMailboxNumbers = 2 * kBlocks * kSlot * (4 / kSize);
-  static constexpr u32 kExpected = kBlocks * kPart * 4;
 
   Storage* vectors;  // shared, [2][kTile][P::kPitch]: of step s, the gradients of the block's gates
   float* slots;      // shared, [2][kBlocks][kPartPitch]; through global memory, [2] of each block
-  u32 barriers;
+  Barriers barriers;
   u32* flags;  // of the group, [kBlocks]
   int rank;
 #if __CUDA_ARCH__ >= 900
@@ -40,15 +40,10 @@ template <int Gates, class P, class I> struct ReduceScatter {
     rank = rank_;
     vectors = (Storage*)shared;
     slots = (float*)(shared + 2 * kVector * kSize);
-    barriers = shared_address(shared + kBytes - 16);
     if (kGlobal) slots = (float*)mailbox, flags = flags_;
 #if __CUDA_ARCH__ >= 900
     if constexpr (kCluster) {
-      if (threadIdx.x == 0) {
-        barrier_init(barriers), barrier_init(barriers + 8);
-        barriers_are_there();
-        barrier_expect(barriers, kExpected), barrier_expect(barriers + 8, kExpected);
-      }
+      barriers.init(shared_address(shared + kBytes - Barriers::kBytes));
 #pragma unroll
       for (int m = 0; m < kWarpTiles; ++m) there[m] = address_in(shared_address(slots), receiver(m));
       __syncthreads();
@@ -81,12 +76,7 @@ template <int Gates, class P, class I> struct ReduceScatter {
 
   // Until all parts of a step are there.
   ELMAN_INLINE void wait(int step) {
-#if __CUDA_ARCH__ >= 900
-    if constexpr (kCluster) {
-      barrier_wait(barriers + (step & 1) * 8, step >> 1 & 1);
-      if (threadIdx.x == 0) barrier_expect(barriers + (step & 1) * 8, kExpected);
-    }
-#endif
+    if constexpr (kCluster) barriers.wait(step);
     if constexpr (kGlobal) wait_for_flags<kBlocks>(flags, step);
   }
 
@@ -140,7 +130,8 @@ template <int Gates, class P, class I> struct ReduceScatter {
       store_past_l1(slots + (slot * kBlocks + receiver(m)) * kSlot + at, words);
     } else {
 #if __CUDA_ARCH__ >= 900
-      store_async(there[m] + (slot * kSlot + at) * 4, words, there[m] + (barriers - shared_address(slots)) + slot * 8);
+      store_async(
+          there[m] + (slot * kSlot + at) * 4, words, there[m] + (barriers.first - shared_address(slots)) + slot * 8);
 #endif
     }
   }

@@ -9,27 +9,24 @@ template <int Rows, class I> struct RowSums {  // of up to `Rows` numbers at onc
   static constexpr int kParts = kUnits / 16, kNumbers = Rows * kTile,
                        kWords = kNumbers / 4;  // a part: of 16 units, the lanes of half a warp
   static constexpr int kSlotBytes = kAlone || kGlobal ? 0 : kBlocks * kNumbers * 4;
+  using Barriers = SlotBarriers<kSlotBytes>;
   static constexpr int kBytes =
-      kThere ? (kParts + 1) * kNumbers * 4 + 2 * kSlotBytes + 16 : 0;  // of shared memory, the two barriers last
+      kThere ? (kParts + 1) * kNumbers * 4 + 2 * kSlotBytes + Barriers::kBytes : 0;  // of shared memory
   static constexpr int kMailboxBytes = kThere && kGlobal ? 2 * kBlocks * kNumbers * 4 : 0;
   static_assert(!kThere || !kInRegisters, "a warp's half has units of one sequence");
 
   float *parts, *sums, *slots;  // [kParts][kNumbers]; the block's, [kNumbers]; all blocks', [2][kBlocks][kNumbers]
-  u32 barriers, *flags;
+  Barriers barriers;
+  u32* flags;
   int rank, count;
 
   ELMAN_INLINE void init(char* shared, int rank_, void* mailbox, u32* flags_) {
     if constexpr (kThere) {
       rank = rank_, count = 0, flags = flags_;
       parts = (float*)shared, sums = parts + kParts * kNumbers, slots = kGlobal ? (float*)mailbox : sums + kNumbers;
-      barriers = shared_address(shared + kBytes - 16);
 #if __CUDA_ARCH__ >= 900
       if constexpr (kCluster && !kAlone) {
-        if (threadIdx.x == 0) {
-          barrier_init(barriers), barrier_init(barriers + 8);
-          barriers_are_there();
-          barrier_expect(barriers, kSlotBytes), barrier_expect(barriers + 8, kSlotBytes);
-        }
+        barriers.init(shared_address(shared + kBytes - Barriers::kBytes));
         __syncthreads();
         cluster_sync();
       }
@@ -96,7 +93,7 @@ template <int Rows, class I> struct RowSums {  // of up to `Rows` numbers at onc
       } else {
 #if __CUDA_ARCH__ >= 900
         const u32 block = (i / kWords + rank) % kBlocks;  // each begins with another
-        store_async(address_in(shared_address(to), block), words, address_in(barriers + slot * 8, block));
+        store_async(address_in(shared_address(to), block), words, address_in(barriers.of(slot), block));
 #endif
       }
     }
@@ -104,12 +101,7 @@ template <int Rows, class I> struct RowSums {  // of up to `Rows` numbers at onc
       publish_flag(flags + rank, count + 1);
       wait_for_flags<kBlocks>(flags, count);
     }
-#if __CUDA_ARCH__ >= 900
-    if constexpr (!kGlobal) {
-      barrier_wait(barriers + slot * 8, count >> 1 & 1);
-      if (threadIdx.x == 0) barrier_expect(barriers + slot * 8, kSlotBytes);
-    }
-#endif
+    if constexpr (!kGlobal) barriers.wait(count);
   }
 };
 
