@@ -69,7 +69,7 @@ def multiply_gradients(
         parameters.append(made)
         if direction.w_hh is not None:
             for j in shape.multiplied:
-                operand, factor = _multiplied(shape, j, hidden, batch, direction, output, kept, batch_first, bool(k))
+                operand, factor = _multiplied(shape, j, hidden, batch, direction, output, kept, batch_first, k)
                 operands.append(operand)
                 factors.append(factor)
     addresses = [0 if each is None else each.data_ptr() for each in operands]
