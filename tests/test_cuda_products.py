@@ -199,6 +199,15 @@ def test_what_cublaslt_does_not_do_is_torchs(library: CublasLt, monkeypatch: pyt
     assert not library.made
 
 
+def test_an_algorithm_is_for_operands_that_are_aligned_so(library: CublasLt) -> None:
+    form = Form(5, 8, 4, 8, 4, 4)
+    for at in (0, 1, 2, 0):  # in numbers of 4 bytes
+        room = torch.randn(5 * 8 + 2)
+        factors = Factors(form, "cpu", torch.float32, 0)
+        multiply(Number.FLOAT32, factors.out, room[at:], factors.b, form)
+    assert library.alignments == [16, 4, 8]
+
+
 @pytest.mark.parametrize("what", ["bias", "row_sums"])
 def test_a_vector_that_cublaslt_does_not_take_is_torchs_alone(what: str, library: CublasLt) -> None:
     library.refuses = {4, 512}

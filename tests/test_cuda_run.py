@@ -182,6 +182,31 @@ def test_so_they_are_with_compiled_commands(case: Run, monkeypatch: pytest.Monke
     assert (compiled.copies > 0) == case.bias
 
 
+@pytest.mark.parametrize("shifted", ["x", "parameters", "grad_output"])
+def test_operands_may_lie_elsewhere_the_next_time(shifted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An algorithm that was chosen for aligned operands does not do for others; nor does anything that was prepared for their addresses."""
+    library = cublaslt_model.install(monkeypatch, torch.float64)
+    given = Given(Run("lstm", bidirectional=True))
+    expected, gradients = given.expected(given.grad_output, given.grad_finals)
+    needs = [True] * len(given.inputs)
+    for at in (2, 1, 2):  # in numbers of 8 bytes
+        if shifted == "parameters":
+            given.params = [moved(param, at) for param in given.params]
+        else:
+            setattr(given, shifted, moved(getattr(given, shifted), at))
+        library.alignments.clear()
+        output, finals, saved = run.forward(*given.call(), False, save=True)
+        assert_same({"output": output, "c_n": finals[1]}, {"output": expected[0], "c_n": expected[2]}, 1e-12)
+        given.compare(run.backward(*given.call(), False, output, saved, given.grad_output, given.grad_finals, needs), gradients)
+        assert (8 in library.alignments) == (at == 1 and shifted != "grad_output")
+
+
+def moved(numbers: Tensor, at: int) -> Tensor:
+    """The same numbers, so many of them behind where an allocator puts them."""
+    room = torch.full((at + numbers.numel(),), torch.nan, dtype=numbers.dtype)
+    return room[at:].view(numbers.shape).copy_(numbers)
+
+
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("cell", KEPT)
 def test_a_single_step_is_a_run_too(cell: str, bidirectional: bool, monkeypatch: pytest.MonkeyPatch) -> None:
