@@ -78,16 +78,17 @@ class CublasLt:
         self.kinds.add((self.made[left][3], self.made[what][-1]))
         self.alignments.append(alignment)
         result._obj.algorithm[0] = alignment
-        result._obj.workspace, found._obj.value = 64, 0 if self.made[what][7] in self.refuses else self.finds
+        result._obj.workspace, found._obj.value = 64 + self.made[what][7], 0 if self.made[what][7] in self.refuses else self.finds
         return self.asking
 
     def cublasLtMatmul(self, handle: int, what: int, alpha: int, *rest: Any) -> int:  # noqa: N802
         a, of_a, b, of_b, beta, c, of_c, d, of_d, choice, workspace, size, stream = rest
-        assert (handle, c, of_c, size, stream) == (77, d, of_d, 64, 5)
+        assert (handle, c, of_c, size, stream) == (77, d, of_d, 64 + self.made[what][7], 5)
         alignment = ctypes.c_uint64.from_address(choice).value
         vector = self.made[what][8] if self.made[what][7] != 1 else 0
         assert not (a | b | d | vector) % alignment, "it is less aligned than the algorithm was asked for"
         assert workspace
+        ctypes.memset(workspace, 0xFF, size)
         if self.status:
             return self.status
         self.products += 1

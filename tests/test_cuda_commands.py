@@ -119,7 +119,7 @@ def test_commands_follow_each_other(bias: bool, compiled: cuda_compiled.Compiled
     check_product(tensors, bias)
     workspace = tensors[WORKSPACE]
     assert workspace is not None
-    assert (workspace.numel(), workspace.dtype) == (64, torch.uint8)
+    assert (workspace.numel(), workspace.dtype) == (68 if bias else 65, torch.uint8)
     assert [kernel.launched[0][5] for kernel in (first, second)] == [False, True]
 
 
@@ -127,10 +127,24 @@ def test_commands_follow_each_other(bias: bool, compiled: cuda_compiled.Compiled
 def test_where_cublaslt_stops_torch_goes_on(bias: bool, compiled: cuda_compiled.Compiled) -> None:
     before, after = Kernel(), Kernel()
     compiled.library.status = 15  # CUBLAS_STATUS_NOT_SUPPORTED
-    tensors = ran([launch(before), product(bias), launch(after)], mailbox=1, flags=2)
-    assert [len(kernel.launched) for kernel in (before, after)] == [1, 1]  # each once
-    assert compiled.library.products == 0
-    check_product(tensors, bias)
+    prepared = Commands([launch(before), product(bias), launch(after)], -1, mailbox=1, flags=2)
+    for times in (1, 2, 3):  # whatever cuBLASLt has made for the product is still there
+        tensors, addresses = operands()
+        like = tensors[X]
+        assert like is not None
+        prepared.run(tensors, addresses, like)
+        assert [len(kernel.launched) for kernel in (before, after)] == [times, times]
+        assert compiled.library.products == 0
+        assert compiled.errors == []
+        check_product(tensors, bias)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_vector_that_cublaslt_does_not_take_is_added_by_torch(bias: bool, compiled: cuda_compiled.Compiled) -> None:
+    compiled.library.refuses = {4}
+    check_product(ran([product(bias)]), bias)
+    assert compiled.library.epilogues == [1]
+    assert compiled.errors == []
 
 
 @pytest.mark.parametrize("in_python", [False, True])
@@ -174,11 +188,33 @@ def test_the_first_run_alone_allows_what_a_capture_does_not(compiled: cuda_compi
     tensors, addresses = operands()
     like = tensors[X]
     assert like is not None
-    prepared = Commands([product()], -1)
+    prepared = Commands([product()], 3)
+    asked.clear()
+    compiled.library.status = 13
+    with pytest.raises(RuntimeError, match="status 13"):  # nor is one that fails the first
+        prepared.run(tensors, addresses, like)
+    compiled.library.status = 0
     asked.clear()
     for _ in range(3):
         prepared.run(tensors, addresses, like)
-    assert asked == [-1]
+    assert asked == [3]
+
+
+def test_they_go_to_their_device(compiled: cuda_compiled.Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+    for where, name, value in (
+        (launcher, "current", nullcontext()),
+        (launcher, "ensure_context", None),
+        (torch._C, "_cuda_getCurrentRawStream", 5),
+    ):
+        monkeypatch.setattr(where, name, lambda index, name=name, value=value: asked.append((name, index)) or value)
+    tensors, addresses = operands()
+    like = tensors[X]
+    assert like is not None
+    prepared = Commands([launch(Kernel())], 3, mailbox=1, flags=2)
+    assert asked == []
+    prepared.run(tensors, addresses, like)
+    assert sorted(asked) == [("_cuda_getCurrentRawStream", 3), ("current", 3), ("ensure_context", 3)]
 
 
 def test_on_the_cpu_and_without_a_driver_python_does_it(monkeypatch: pytest.MonkeyPatch) -> None:

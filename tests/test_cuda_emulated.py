@@ -17,6 +17,7 @@ from torch import Tensor
 
 import cuda_emulator
 import program_cells
+from cuda_runs import FORMS, KEPT, Given
 from elman.backends.call import Saved
 from elman.backends.cuda import run
 from elman.backends.cuda.plan import Number, Plan
@@ -24,7 +25,6 @@ from elman.backends.spans import Spans
 from elman.backends.stack import Stack
 from elman.cells import BY_NAME
 from slow import slow
-from test_cuda_run import FORMS, KEPT, Given
 
 if TYPE_CHECKING:
     from collections.abc import Callable

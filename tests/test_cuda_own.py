@@ -193,6 +193,26 @@ def test_constants_are_no_part_of_a_kernel() -> None:
     assert one.forward != other.forward
 
 
+class Divided(elman.Cell):
+    """1 divided by an option's zero is infinite, on which side its sign says."""
+
+    gates = ("n",)
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Tensor:
+        return torch.tanh((x.n * x.n + r.n * r.n + 1) / self.by)
+
+
+def test_constants_that_are_equal_may_differ() -> None:
+    """What is prepared for one of them is not for the other."""
+    one, other = (run.kernel_of(Stack(Divided(by), I, H)) for by in (0.0, -0.0))
+    assert one.shape is other.shape
+    assert one != other
+
+
 # --- What is refused ------------------------------------------------------------------------------------------------------
 
 

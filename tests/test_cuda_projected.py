@@ -15,6 +15,7 @@ import cuda_emulator
 import cuda_model
 import elman
 from cases import assert_same
+from cuda_runs import FORMS
 from elman.backends import registry
 from elman.backends.cuda import backend
 from elman.backends.cuda.backend import CudaBackend
@@ -25,7 +26,6 @@ from elman.backends.stack import Stack
 from elman.cells import BY_NAME
 from slow import slow
 from test_cuda_emulated import ROUNDING
-from test_cuda_run import FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -77,6 +77,8 @@ def test_calls_do_not_take_each_others_commands(compiles: bool, monkeypatch: pyt
     changes: list[dict[str, object]] = [{"steps": 4}, {"sequences": 9}, {"hidden": 24}, {"num_layers": 2}]
     changes += [{"bias": False}, {"bias": True}, {"given_state": False}, {"given_state": True}, {"batch_first": True}, {"recompute": True}]
     cases += [replace(case, **change) for case in cases for change in random.sample(changes, 3)]  # type: ignore[arg-type]
+    # Of the same operands, which are of others: of initial states and of fresh ones.
+    cases += [Run("gru", form="reset", given_state=given, learned=not given) for given in (False, True)]
     for case in random.sample(2 * cases, 2 * len(cases)):
         check_run(case)
     if compiles:

@@ -7,7 +7,7 @@ not built, and for a command that fails there, Python does it.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import lru_cache
 from struct import Struct
 from threading import RLock
@@ -166,21 +166,16 @@ class Commands:
                 return
             launcher.ensure_context(self._index)
             stream = torch._C._cuda_getCurrentRawStream(self._index)
-            with self._first_time():
+            # The first time cuBLASLt loads a kernel, which a capture of a CUDA graph cannot record, and is to allow.
+            with _NOTHING if self._has_run else launcher.current(self._index):
                 while (at := self._compiled.run(at, addresses, stream)) < len(commands):
                     commands[at].run(operands, addresses)  # which says what is wrong, or knows another way
                     at += 1
+            self._has_run = True
 
     @staticmethod
     def _make(which: int, scratch: Tensor, operands: list[Tensor | None], addresses: list[int]) -> None:
         operands[which], addresses[which] = scratch, scratch.data_ptr()
-
-    def _first_time(self) -> AbstractContextManager[None]:
-        """Allows what a capture of a CUDA graph cannot record: cuBLASLt loads a kernel."""
-        if self._has_run:
-            return _NOTHING
-        self._has_run = True
-        return launcher.current(self._index)
 
 
 def of_direction(operands: Sequence[int], k: int, count: int) -> Sequence[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import nullcontext
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_int64, c_size_t, c_uint32, c_uint64, c_void_p, cast
 from functools import cache
 from typing import Any, NamedTuple
@@ -100,20 +101,19 @@ class Algorithm:
     def run(self, a: int, b: int, out: int, vector: int, accumulate: bool, workspace: int) -> bool:
         """Put the product onto torch's current stream. False, with nothing done: it turns out not to be supported."""
         launcher.ensure_context(self._index)
-        if not self._has_run:  # the library loads a kernel, which a capture of a CUDA graph may meet
-            self._has_run = True
-            with launcher.current(self._index):
-                return self.run(a, b, out, vector, accumulate, workspace)
         left, right, result = self._layouts
         stream = torch._C._cuda_getCurrentRawStream(self._index)
         description, one = self._description.value, _FACTORS[1]
         if self._has_vector:
             self._vector.value = vector
             self._library.cublasLtMatmulDescSetAttribute(description, _BIAS_POINTER, byref(self._vector), 8)
-        status = self._library.cublasLtMatmul(
-            *(self._handle, description, one, b, left, a, right, _FACTORS[accumulate], out, result, out, result),
-            *(self._choice, workspace, self.workspace, stream),
-        )
+        # The first time the library loads a kernel, which a capture of a CUDA graph is to allow.
+        with nullcontext() if self._has_run else launcher.current(self._index):
+            status = self._library.cublasLtMatmul(
+                *(self._handle, description, one, b, left, a, right, _FACTORS[accumulate], out, result, out, result),
+                *(self._choice, workspace, self.workspace, stream),
+            )
+        self._has_run = True
         if status == _NOT_SUPPORTED:
             return False
         _check("cublasLtMatmul", status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -272,7 +273,7 @@ def _with_launches(
     is_backward: bool,
     head: Sequence[float | At],
     directions: Sequence[float | At],
-    constants: Sequence[float],
+    constants: bytes,
     count: int,
     index: int,
 ) -> Commands:
@@ -280,7 +281,7 @@ def _with_launches(
     plan, kernel, tiles, groups, at_once = ready
     if not plan.mailbox_numbers:
         at_once = groups
-    rest = *directions, *((0,) * len(directions) if count == 1 else ()), *(constants or (0.0,))
+    rest = *directions, *((0,) * len(directions) if count == 1 else ()), *(array("f", constants) or (0.0,))
     launches: list[Command] = []
     for first in range(0, groups, at_once):
         memory = (At(MAILBOX), At(FLAGS, first * plan.flags * 4)) if plan.mailbox_numbers else (0, 0)

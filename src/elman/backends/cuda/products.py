@@ -117,19 +117,12 @@ class Product:
         self._form, self._a, self._b, self._out, self._size, self._accumulate = form, a, b, out, size, accumulate
         self._bias, self._row_sums, self._vector = bias, row_sums, bias if row_sums is None else row_sums
         epilogue = cublaslt.NO_VECTOR if self._vector is None else cublaslt.ADD_BIAS if row_sums is None else cublaslt.ROW_SUMS
-        self._without_vector = number, form, a, b, out, size, aligned, index
         self._algorithm: Algorithm | None = None
         self._alone: Product | None = None
         if cublaslt.has_library(index) and form.rows and form.inner and form.columns:
             self._algorithm = cublaslt.algorithm(form, number, epilogue, alignment((aligned, a.offset, b.offset, out.offset)), index)
-            if self._algorithm is None:
-                self._refuse()
-
-    def _refuse(self) -> None:
-        """Know that cuBLASLt does not do this. Perhaps it does the product alone."""
-        self._algorithm = None
-        if self._vector is not None:
-            self._alone = Product(*self._without_vector)
+            if self._algorithm is None and self._vector is not None:  # perhaps it does the product alone
+                self._alone = Product(number, form, a, b, out, size, aligned, index)
 
     @property
     def workspace(self) -> int:
@@ -141,7 +134,6 @@ class Product:
             vector = 0 if self._vector is None else addresses[self._vector.operand] + self._vector.offset
             if self._algorithm.run(a, b, out, vector, self._accumulate, addresses[WORKSPACE]):
                 return
-            self._refuse()
         if self._alone is not None:
             self._alone.run(operands, addresses)
         self._by_torch(operands, self._alone is None)

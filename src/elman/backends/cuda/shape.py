@@ -156,12 +156,12 @@ class CellKernel(NamedTuple):
 
     Attributes:
         shape: the cell's.
-        forward, backward: the constants.
+        forward, backward: the constants, float32 as they lie in memory: numbers may be equal and differ, as 0.0 and -0.0.
     """
 
     shape: CellShape
-    forward: tuple[float, ...] = ()
-    backward: tuple[float, ...] = ()
+    forward: bytes = b""
+    backward: bytes = b""
 
 
 # The cells whose kernels are written by hand.

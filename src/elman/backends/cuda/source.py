@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields, replace
 from itertools import groupby
-from struct import pack, unpack
+from struct import pack
 from typing import TYPE_CHECKING
 
 from elman.backends.cuda.phases import Phase, phases_of
@@ -45,7 +45,7 @@ def kernel_of(program: Program, name: str) -> CellKernel:
         if shape is None:
             shape = made
             remember(_shapes, key, made)
-        found = program.__dict__["cuda"] = CellKernel(shape, *(tuple(map(_as_float, code.constants)) for code in _codes(program)))
+        found = program.__dict__["cuda"] = CellKernel(shape, *(_constants(code) for code in _codes(program)))
     return found
 
 
@@ -54,12 +54,17 @@ def _codes(program: Program) -> tuple[Code, Code]:
     return program.training, program.backward
 
 
-def _as_float(number: float) -> float:
+def _constants(code: Code) -> bytes:
+    """As float32, one after the other."""
+    return b"".join(map(_as_float, code.constants))
+
+
+def _as_float(number: float) -> bytes:
     """The nearest number of float32; beyond its range infinity."""
     try:
-        return float(unpack("f", pack("f", number))[0])
+        return pack("f", number)
     except OverflowError:
-        return math.copysign(math.inf, number)
+        return pack("f", math.copysign(math.inf, number))
 
 
 def _made(program: Program, name: str) -> CellShape:
