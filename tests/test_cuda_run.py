@@ -6,6 +6,7 @@ Gradients of states are compared to float32's rounding: the kernels put them out
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -113,8 +114,8 @@ def moved(numbers: Tensor, at: int) -> Tensor:
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("cell", KEPT)
 def test_a_single_step_is_a_run_too(cell: str, bidirectional: bool) -> None:
-    for given_state in (False, True):
-        check_run(Run(cell, 2, bidirectional, given_state=given_state, steps=1))
+    for given_state, batch_first in product((False, True), repeat=2):
+        check_run(Run(cell, 2, bidirectional, given_state=given_state, batch_first=batch_first, steps=1))
 
 
 @pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm"])
