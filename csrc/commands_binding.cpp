@@ -1,6 +1,6 @@
 // Commands for a GPU's stream, as backends/cuda/commands.py prepares them: launches and copies by CUDA's driver,
 // products by cuBLASLt. Python says where these libraries' functions are, so that neither they nor their headers are
-// needed here.
+// needed here. What is at these addresses nothing can check: whoever calls this knows.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/pair.h>
