@@ -153,12 +153,12 @@ def _multiplied(
         of_steps = kept[index].view(batch.steps, batch.sequences, shape.kept, hidden)[:, :, at]
         return batch.without_padding(of_steps, False).contiguous(), Factor(0, hidden, 0)
     # The state before a step: where nothing else comes between, the output of the step that was run before it. A first step's is zeros.
-    is_next = batch.is_whole and not direction.initial
-    if is_next and not batch_first:
+    follows = batch.is_whole and not direction.initial
+    if follows and not batch_first:
         pitch = output.shape[-1]
         return output, Factor(batch.sequences * pitch + hidden if index else 0, pitch, batch.sequences)
     own = output if output.shape[-1] == hidden else output[..., index * hidden : (index + 1) * hidden]
-    if is_next:
+    if follows:
         after = own.transpose(0, 1)
         return (after[1:] if index else after[:-1]).contiguous(), Factor(0, hidden, batch.sequences)
     initial, fresh = (parts[0] if parts else None for parts in (direction.initial, direction.fresh))

@@ -157,7 +157,7 @@ def backward(
     needs_x: bool,
     needs_parameters: bool,
 ) -> tuple[Tensor | None, list[tuple[Tensor, ...]], Tensor | None]:
-    """The gradients of a layer: of x, in step order, (rows, I); of each direction's parameters; and of the step inputs, (D, rows, S, H).
+    """The gradients of a layer: of x, (T, B, I) or packed (N, I); of each direction's parameters; and of the step inputs, (D, rows, S, H).
 
     Args:
         grad_output: laid out as the output, its rows aligned as the kernels copy them; None for zeros.
