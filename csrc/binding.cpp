@@ -163,8 +163,5 @@ NB_MODULE(_native, m) {
   m.def("backward", &backward, any, any, any, any, any, any, any, any, any, any, any, any, any, any, any,
       may("grad_output"), may("grad_hidden"), may("grad_saved"), may("grad_final"), may("grad_x"), may("grad_initial"),
       may("grad_fresh"), may("grad_params"), may("needs_grad"));
-  bind_commands(m);
-  bind_machine(m);
-  bind_program(m);
-  bind_stream(m);
+  for (const auto bind : {bind_commands, bind_machine, bind_program, bind_stream}) bind(m);
 }

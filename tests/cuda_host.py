@@ -34,33 +34,18 @@ SOURCE = """
 #include <cstddef>
 #include <cstdint>
 extern "C" {
-int nothing() { return 0; }
-int make(void** made) { *made = reinterpret_cast<void*>(16); return 0; }
-int heuristic(void*, void*, void*, void*, void*, void*, void*, int, char* found, int* count) {
+#define MAKES(name) int name(void** made) { *made = reinterpret_cast<void*>(16); return 0; }
+#define DOES_NOTHING(name) int name() { return 0; }
+MAKES(cublasLtCreate) MAKES(cublasLtMatmulDescCreate) MAKES(cublasLtMatrixLayoutCreate) MAKES(cublasLtMatmulPreferenceCreate)
+DOES_NOTHING(nothing) DOES_NOTHING(cublasLtMatmul) DOES_NOTHING(cublasLtMatmulDescSetAttribute)
+DOES_NOTHING(cublasLtMatmulPreferenceSetAttribute) DOES_NOTHING(cublasLtMatmulDescDestroy)
+DOES_NOTHING(cublasLtMatrixLayoutDestroy) DOES_NOTHING(cublasLtMatmulPreferenceDestroy)
+int cublasLtMatmulAlgoGetHeuristic(void*, void*, void*, void*, void*, void*, void*, int, char* found, int* count) {
   *reinterpret_cast<std::size_t*>(found + 64) = 65536, *reinterpret_cast<int*>(found + 72) = 0, *count = 1;
   return 0;
 }
 }
 """
-
-
-class CublasLt(ctypes.CDLL):
-    """A cuBLASLt that does nothing, in a shared library as the real one is."""
-
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("cublasLt"):
-            return super().__getattr__(name)
-        made = "heuristic" if name.endswith("Heuristic") else "make" if name.endswith("Create") else "nothing"
-        function = super().__getitem__(made)
-        pointer, number = ctypes.c_void_p, ctypes.c_int
-        rest = {"cublasLtMatrixLayoutCreate": (number, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int64)}
-        matmul, asking = (*(pointer,) * 14, ctypes.c_size_t, pointer), (*(pointer,) * 7, number, pointer, pointer)
-        setting = (pointer, number, pointer, ctypes.c_size_t)
-        function.argtypes = {"cublasLtMatmul": matmul, "cublasLtMatmulAlgoGetHeuristic": asking}.get(
-            name, (pointer, *rest[name]) if name in rest else setting if name.endswith("Attribute") else None
-        )
-        setattr(self, name, function)
-        return function
 
 
 class Kernel(launcher.Kernel):
@@ -95,13 +80,13 @@ class Empty(torch.autograd.Function):
 
 def install(patch: pytest.MonkeyPatch, library: Path) -> None:
     """Take tensors on the CPU for tensors on a GPU."""
-    nothing, stub = ctypes.CDLL(str(library)).nothing, CublasLt(str(library))
-    patch.setattr(launcher, "function_address", lambda name: ctypes.cast(nothing, ctypes.c_void_p).value)
+    stub = ctypes.CDLL(str(library))
+    patch.setattr(launcher, "function_address", lambda name: ctypes.cast(stub.nothing, ctypes.c_void_p).value)
     for name, value in (("ensure_context", None), ("current", nullcontext()), ("device_properties", DEVICE), ("unavailable_reason", None)):
         patch.setattr(launcher, name, lambda *call, value=value: value)
     kernel = Kernel()
     patch.setattr(layer, "_kernel", lambda plan, index: kernel)
-    patch.setattr(cublaslt, "_library", lambda: stub)
+    patch.setattr(cublaslt, "_library", lambda: cublaslt.declared(stub))
     patch.setattr(cublaslt, "_handle", lambda index: 16)
     patch.setattr(torch.Tensor, "get_device", lambda tensor: 0)
     patch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, raising=False)

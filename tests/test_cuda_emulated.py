@@ -17,7 +17,7 @@ from torch import Tensor
 
 import cuda_emulator
 import program_cells
-from cuda_runs import FORMS, KEPT, Given
+from cuda_runs import FORMS, KEPT, Given, moved
 from elman.backends.call import Saved
 from elman.backends.cuda import run
 from elman.backends.cuda.plan import Number, Plan
@@ -265,11 +265,6 @@ def test_parts_of_the_gradient_add_up(network: Network, monkeypatch: pytest.Monk
     assert plan.tile == network.tile
 
 
-def shifted(numbers: Tensor) -> Tensor:
-    """The same numbers one number further in memory than an allocator puts them."""
-    return torch.cat((numbers.new_zeros(1), numbers.flatten()))[1:].view(numbers.shape)
-
-
 def test_what_somebody_else_kept_may_lie_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hook of saved tensors, or a call of the operator, may give views into one flat tensor; the kernels copy 16 bytes at once."""
     network = Network("lstm", Number.BFLOAT16, "alone", "shared", 8, 96, 3, "whole", steps=4)
@@ -281,7 +276,7 @@ def test_what_somebody_else_kept_may_lie_anywhere(monkeypatch: pytest.MonkeyPatc
     assert saved.steps is not None
     ends = to(sample.grad_output), tuple(map(to, sample.grad_finals)), [True] * len(sample.inputs)
     expected = run.backward(*call, output, saved, *ends)
-    found = run.backward(*call, shifted(output), saved._replace(steps=shifted(saved.steps)), *ends)
+    found = run.backward(*call, moved(output, 1), saved._replace(steps=moved(saved.steps, 1)), *ends)
     for one, other in zip(found, expected, strict=True):
         assert one is not None
         assert other is not None

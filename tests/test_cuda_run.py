@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from torch import Tensor
 
 import cublaslt_model
 import cuda_compiled
@@ -20,7 +19,7 @@ import cuda_model
 import elman
 import native
 from cases import Case, assert_same, build, evaluate, expect, selection
-from cuda_runs import KEPT, Given, Run, check_run, reference, runs
+from cuda_runs import KEPT, Given, Run, check_run, moved, reference, runs
 from elman.backends import registry
 from elman.backends.call import Saved
 from elman.backends.cuda import backend, commands, layer, products, run
@@ -103,12 +102,6 @@ def test_operands_may_lie_elsewhere_the_next_time(shifted: str, monkeypatch: pyt
         assert_same({"output": output, "c_n": finals[1]}, {"output": expected[0], "c_n": expected[2]}, 1e-12)
         given.compare(run.backward(*given.call(), False, output, saved, given.grad_output, given.grad_finals, needs), gradients)
         assert (8 in library.alignments) == (at == 1 and shifted != "grad_output")
-
-
-def moved(numbers: Tensor, at: int) -> Tensor:
-    """The same numbers, so many of them behind where an allocator puts them."""
-    room = torch.full((at + numbers.numel(),), torch.nan, dtype=numbers.dtype)
-    return room[at:].view(numbers.shape).copy_(numbers)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

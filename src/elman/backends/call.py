@@ -213,9 +213,7 @@ def dense(tensor: Tensor) -> Tensor:
     """The tensor in a layout that the kernels read, copied if necessary: contiguous, with no lazy negation or zeros."""
     if tensor._is_zerotensor():  # torch keeps no memory for these zeros
         return tensor.clone(memory_format=torch.contiguous_format)
-    if tensor.is_contiguous() and not tensor.is_neg():
-        return tensor if type(tensor) in PLAIN else _plain(tensor)
-    return _plain(tensor.resolve_neg().contiguous())
+    return _plain(tensor if tensor.is_contiguous() and not tensor.is_neg() else tensor.resolve_neg().contiguous())
 
 
 def _plain(tensor: Tensor) -> Tensor:

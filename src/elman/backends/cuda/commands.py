@@ -47,6 +47,18 @@ class At(NamedTuple):
     offset: int = 0
 
 
+def addresses_of(operands: Sequence[Tensor | None]) -> list[int]:
+    """Where each lies; 0 for none."""
+    return [0 if each is None else each.data_ptr() for each in operands]
+
+
+def view(operands: Sequence[Tensor | None], at: At, size: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+    """What lies at a place, as a tensor, for what torch does. ``size``: of a number, in bytes."""
+    operand = operands[at.operand]
+    assert operand is not None
+    return operand.as_strided(shape, strides, operand.storage_offset() + at.offset // size)
+
+
 class Command(Protocol):
     """Something that is put onto a stream."""
 
@@ -113,12 +125,8 @@ class Copy:
         self._places, self._count, self._size = (source, out), count, size
 
     def run(self, operands: Sequence[Tensor | None], addresses: Sequence[int]) -> None:
-        parts = []
-        for at in self._places:
-            operand = operands[at.operand]
-            assert operand is not None
-            parts.append(operand.as_strided((self._count,), (1,), operand.storage_offset() + at.offset // self._size))
-        parts[1].copy_(parts[0])
+        source, out = (view(operands, at, self._size, (self._count,), (1,)) for at in self._places)
+        out.copy_(source)
 
     def add_to(self, compiled: Any) -> bool:
         function = launcher.function_address("cuMemcpyDtoDAsync_v2")

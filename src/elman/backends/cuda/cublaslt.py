@@ -182,9 +182,13 @@ def _library() -> Any:
     """The cuBLASLt that torch uses; None where it is not found."""
     major = str(torch.version.cuda).partition(".")[0]
     try:
-        library = ctypes.CDLL(f"cublasLt64_{major}.dll" if sys.platform == "win32" else f"libcublasLt.so.{major}")
+        return declared(ctypes.CDLL(f"cublasLt64_{major}.dll" if sys.platform == "win32" else f"libcublasLt.so.{major}"))
     except OSError:
         return None
+
+
+def declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """A cuBLASLt, whose functions know what they take."""
     pointer, values = c_void_p, POINTER(c_void_p)
     for name, arguments in {
         "cublasLtCreate": (values,),

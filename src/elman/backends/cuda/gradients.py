@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from elman.backends.cuda.commands import NO_SCRATCH, At, Commands, Copy, of_direction, prepared
+from elman.backends.cuda.commands import NO_SCRATCH, At, Commands, Copy, addresses_of, of_direction, prepared
 from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.products import Product, alignment
 
@@ -72,7 +72,7 @@ def multiply_gradients(
                 operand, factor = _multiplied(shape, j, hidden, batch, direction, output, kept, batch_first, k)
                 operands.append(operand)
                 factors.append(factor)
-    addresses = [0 if each is None else each.data_ptr() for each in operands]
+    addresses = addresses_of(operands)
     is_there = tuple([address != 0 for address in addresses])
     sizes = x.shape[-1], batch.rows, len(directions)
     aligned = alignment(addresses)

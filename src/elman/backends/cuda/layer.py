@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from elman.backends.cuda import compiler, launcher, structs
-from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, At, Commands, Launch, of_direction, prepared
+from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, At, Commands, Launch, addresses_of, of_direction, prepared
 from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.gradients import multiply_gradients
 from elman.backends.cuda.plan import Number, Plan, choose, number_of
 from elman.backends.cuda.products import Product, alignment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -24,6 +24,61 @@ if TYPE_CHECKING:
     from elman.backends.cuda.commands import Command
     from elman.backends.cuda.direction import Direction
     from elman.backends.cuda.shape import CellKernel, CellShape
+
+
+class _Form(NamedTuple):
+    """What the commands of a layer depend on, beside where the operands of a call lie.
+
+    Attributes:
+        size: of a number, in bytes.
+        strides: of what a launch reads and writes in rows, over steps and over sequences, in numbers, twice.
+        directions: how many.
+        has_initial, has_fresh: which starts the directions have.
+        is_there: of each operand whether there is one.
+        device: its index.
+    """
+
+    kernel: CellKernel
+    hidden: int
+    number: Number
+    size: int
+    batch: BatchSizes
+    strides: tuple[int, ...]
+    directions: int
+    has_initial: bool
+    has_fresh: bool
+    is_there: tuple[bool, ...]
+    device: int
+
+    @staticmethod
+    def of(
+        kernel: CellKernel,
+        hidden: int,
+        x: Tensor,
+        batch: Batch,
+        strides: tuple[int, ...],
+        directions: Sequence[Direction],
+        addresses: Sequence[int],
+    ) -> _Form:
+        starts = bool(directions[0].initial), bool(directions[0].fresh)
+        is_there = tuple([address != 0 for address in addresses])
+        numbers = number_of(x.dtype), x.element_size()
+        return _Form(kernel, hidden, *numbers, batch.sizes, strides, len(directions), *starts, is_there, x.get_device())
+
+    def at(self, operand: int, offset: int = 0) -> float | At:
+        """Where an operand, or so many bytes behind its beginning, is; 0 for what there is not."""
+        return At(operand, offset) if self.is_there[operand] else 0
+
+    def all_at(self, operands: Sequence[int], count: int, offset: int = 0) -> list[float | At]:
+        """Where each of so many operands is; zeros if there are none."""
+        return [self.at(each, offset) for each in operands] or [0] * count
+
+    def own_and_starts(self, operands: Sequence[int]) -> list[float | At]:
+        """Where a direction's parameters of the cell's own, its initial states and its fresh ones are, which these are."""
+        own, states = len(self.kernel.shape.own), self.kernel.shape.states
+        initial = operands[own : own + states] if self.has_initial else ()
+        fresh = operands[own + len(initial) :] if self.has_fresh else ()
+        return [*self.all_at(operands[:own], max(1, own)), *self.all_at(initial, states), *self.all_at(fresh, states)]
 
 
 class Ready(NamedTuple):
@@ -74,70 +129,39 @@ def forward(
     operands += (output, kept, batch.lengths, batch.offsets, batch.reset, *finals)
     for _, w_hh, _, b_hh, own, given, initial, fresh in directions:
         operands += (w_hh, b_hh, given, *own, *initial, *fresh)
-    addresses = [0 if each is None else each.data_ptr() for each in operands]
-    commands = _forward_commands(
-        kernel,
-        hidden,
-        number_of(x.dtype),
-        x.element_size(),
-        batch.sizes,
-        (*batch.row_strides(width, x_batch_first), *batch.row_strides(count * hidden, output_batch_first)),
-        x.shape[-1],
-        count,
-        bool(directions[0].initial),
-        bool(directions[0].fresh),
-        tuple([address != 0 for address in addresses]),
-        alignment(addresses[:multiplied]),
-        x.get_device(),
-    )
-    commands.run(operands, addresses, x)
+    addresses = addresses_of(operands)
+    strides = *batch.row_strides(width, x_batch_first), *batch.row_strides(count * hidden, output_batch_first)
+    form = _Form.of(kernel, hidden, x, batch, strides, directions, addresses)
+    _forward_commands(form, x.shape[-1], alignment(addresses[:multiplied])).run(operands, addresses, x)
 
 
 @prepared
-def _forward_commands(
-    kernel: CellKernel,
-    hidden: int,
-    number: Number,
-    size: int,
-    batch: BatchSizes,
-    strides: tuple[int, int, int, int],
-    inputs: int,
-    count: int,
-    has_initial: bool,
-    has_fresh: bool,
-    is_there: tuple[bool, ...],
-    aligned: int,
-    index: int,
-) -> Commands:
-    """What ``forward`` puts onto the stream, for operands of which these are there."""
-    shape, at = kernel.shape, _places(is_there)
-    states, own, width, rows = shape.states, len(shape.own), shape.inputs * hidden, batch.rows
-    projected, x, *rest = range(len(NO_SCRATCH), len(is_there))
+def _forward_commands(form: _Form, inputs: int, aligned: int) -> Commands:
+    """What ``forward`` puts onto the stream."""
+    shape, hidden, at, size, count = form.kernel.shape, form.hidden, form.at, form.size, form.directions
+    states, width, rows = shape.states, shape.inputs * hidden, form.batch.rows
+    projected, x, *rest = range(len(NO_SCRATCH), len(form.is_there))
     output, kept, lengths, offsets, reset, *others = rest[2 * count :]
     finals, others = others[:states], others[states:]
-    form = Form(rows, inputs, width, inputs, inputs, width, b_transposed=True)
+    product = Form(rows, inputs, width, inputs, inputs, width, b_transposed=True)
     products: list[Command] = []
     values: list[float | At] = []
     for k in range(count):
         w_ih, b_ih = rest[2 * k : 2 * k + 2]
         w_hh, b_hh, given, *more = of_direction(others, k, count)
         gates = At(projected, k * rows * width * size)
-        bias = At(b_ih) if is_there[b_ih] else None
-        products.append(Product(number, form, At(x), At(w_ih), gates, size, aligned, index, bias=bias))
+        bias = At(b_ih) if form.is_there[b_ih] else None
+        products.append(Product(form.number, product, At(x), At(w_ih), gates, size, aligned, form.device, bias=bias))
         values += (
             gates,
             *map(at, (given, w_hh, b_hh)),
-            *_all(at, more[:own], max(1, own)),
-            *_all(at, more[own : own + states] if has_initial else (), states),
-            *_all(at, more[own + states * has_initial :] if has_fresh else (), states),
+            *form.own_and_starts(more),
             at(output, k * hidden * size),
             at(kept, k * rows * shape.kept * hidden * size),
-            *_all(at, finals, states, k * batch.sequences * hidden * size),
+            *form.all_at(finals, states, k * form.batch.sequences * hidden * size),
             k,
         )
-    ready = _ready(shape, False, number, hidden, batch.sequences, count, count > 1 or is_there[lengths] or is_there[reset], index, False)
-    head = (batch.steps, batch.sequences, *map(at, (lengths, offsets, reset)), *batch.reset_strides, *strides)
-    return _with_launches(products, ready, False, head, values, kernel.forward, count, index)
+    return _with_launches(products, form, False, (lengths, offsets, reset), values)
 
 
 def backward(
@@ -167,33 +191,21 @@ def backward(
             needed, and there are no resets.
     """
     shape, count = kernel.shape, len(directions)
-    number, size, index = number_of(x.dtype), x.element_size(), x.get_device()
     grad_gates = x.new_empty((count, batch.rows, shape.columns * hidden))
     grad_own = x.new_empty((count, len(shape.own), batch.sequences, hidden), dtype=torch.float32) if shape.own else None
     operands: list[Tensor | None] = [*NO_SCRATCH, grad_gates, grad_own, output, kept, grad_output, grad_kept, grad_starts]
     operands += (batch.lengths, batch.offsets, batch.reset, *grad_finals)
     for _, w_hh, _, _, own, given, initial, fresh in directions:
         operands += (w_hh, given, *own, *initial, *fresh)
-    addresses = [0 if each is None else each.data_ptr() for each in operands]
+    addresses = addresses_of(operands)
     grad_strides = (0, 0) if grad_output is None else batch.strides(grad_output, output_batch_first)
-    commands = _backward_commands(
-        kernel,
-        hidden,
-        number,
-        size,
-        batch.sizes,
-        (*grad_strides, *batch.row_strides(count * hidden, output_batch_first)),
-        count,
-        bool(directions[0].initial),
-        bool(directions[0].fresh),
-        tuple([address != 0 for address in addresses]),
-        index,
-    )
-    commands.run(operands, addresses, x)
+    strides = *grad_strides, *batch.row_strides(count * hidden, output_batch_first)
+    form = _Form.of(kernel, hidden, x, batch, strides, directions, addresses)
+    _backward_commands(form).run(operands, addresses, x)
     grad_x = batch.new(x, x.shape[-1], False) if needs_x else None
     in_step_order = batch.in_step_order(x, x_batch_first) if needs_parameters else x
     of_run = in_step_order, batch, directions, output, kept, output_batch_first
-    parameters = multiply_gradients(shape, hidden, number, grad_gates, grad_x, *of_run, needs_parameters)
+    parameters = multiply_gradients(shape, hidden, form.number, grad_gates, grad_x, *of_run, needs_parameters)
     if grad_own is not None:
         parameters = [(*each, *_own_gradients(shape, part, x.dtype)) for each, part in zip(parameters, grad_own, strict=False)]
     at = shape.step_inputs_at
@@ -202,30 +214,18 @@ def backward(
 
 
 @prepared
-def _backward_commands(
-    kernel: CellKernel,
-    hidden: int,
-    number: Number,
-    size: int,
-    batch: BatchSizes,
-    strides: tuple[int, int, int, int],
-    count: int,
-    has_initial: bool,
-    has_fresh: bool,
-    is_there: tuple[bool, ...],
-    index: int,
-) -> Commands:
-    """The launches of ``backward``, for operands of which these are there."""
-    shape, at = kernel.shape, _places(is_there)
-    states, own, rows, pitch = shape.states, len(shape.own), batch.rows, shape.columns * hidden
-    gates, grad_own, output, kept, grad_output, grad_kept, starts, lengths, offsets, reset, *rest = range(len(NO_SCRATCH), len(is_there))
+def _backward_commands(form: _Form) -> Commands:
+    """The launches of ``backward``."""
+    shape, hidden, at, size, count = form.kernel.shape, form.hidden, form.at, form.size, form.directions
+    states, rows, operands = shape.states, form.batch.rows, range(len(NO_SCRATCH), len(form.is_there))
+    gates, grad_own, output, kept, grad_output, grad_kept, starts, lengths, offsets, reset, *rest = operands
     finals, rest = rest[:states], rest[states:]
-    of_state, of_kept = batch.sequences * hidden, rows * shape.kept * hidden * size
+    of_state, of_kept = form.batch.sequences * hidden, rows * shape.kept * hidden * size
 
     def grad_start(of_fresh: bool, k: int) -> list[float | At]:
         """Of grad_starts, (1 or 2; states; D; B; H)."""
         places = [((of_fresh * states + state) * count + k) * of_state * 4 for state in range(states)]
-        return [at(starts, place) if is_there[reset] or not of_fresh else 0 for place in places]
+        return [at(starts, place) if form.is_there[reset] or not of_fresh else 0 for place in places]
 
     values: list[float | At] = []
     for k in range(count):
@@ -235,20 +235,15 @@ def _backward_commands(
             *map(at, (given, w_hh)),
             at(output, k * hidden * size),
             *(at(each, k * of_kept) for each in (kept, grad_kept)),
-            *_all(at, more[:own], max(1, own)),
-            *_all(at, more[own : own + states] if has_initial else (), states),
-            *_all(at, more[own + states * has_initial :] if has_fresh else (), states),
-            *_all(at, finals, states, k * of_state * size),
-            At(gates, k * rows * pitch * size),
-            at(grad_own, k * own * of_state * 4),
+            *form.own_and_starts(more),
+            *form.all_at(finals, states, k * of_state * size),
+            At(gates, k * rows * shape.columns * hidden * size),
+            at(grad_own, k * len(shape.own) * of_state * 4),
             *grad_start(False, k),
             *grad_start(True, k),
             k,
         )
-    has_spans = count > 1 or is_there[lengths] or is_there[reset]
-    ready = _ready(shape, True, number, hidden, batch.sequences, count, has_spans, index, is_there[grad_kept])
-    head = (batch.steps, batch.sequences, *map(at, (lengths, offsets, reset)), *batch.reset_strides, *strides)
-    return _with_launches([], ready, True, head, values, kernel.backward, count, index)
+    return _with_launches([], form, True, (lengths, offsets, reset), values, form.is_there[grad_kept])
 
 
 def _own_gradients(shape: CellShape, parts: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
@@ -257,31 +252,29 @@ def _own_gradients(shape: CellShape, parts: Tensor, dtype: torch.dtype) -> Itera
         yield (part.sum(0) if has_units else part.sum()).to(dtype)
 
 
-def _places(is_there: tuple[bool, ...]) -> Callable[..., float | At]:
-    """Gives where an operand, or so many bytes behind its beginning, is; 0 for what there is not."""
-    return lambda operand, offset=0: At(operand, offset) if is_there[operand] else 0
-
-
-def _all(at: Callable[..., float | At], operands: Sequence[int], count: int, offset: int = 0) -> list[float | At]:
-    """Where each of so many operands is; zeros if there are none."""
-    return [at(each, offset) for each in operands] or [0] * count
-
-
 def _with_launches(
     before: Sequence[Command],
-    ready: Ready,
+    form: _Form,
     is_backward: bool,
-    head: Sequence[float | At],
+    spans: tuple[int, int, int],
     directions: Sequence[float | At],
-    constants: bytes,
-    count: int,
-    index: int,
+    is_traced: bool = False,
 ) -> Commands:
-    """Commands, and behind them the launches of a kernel: as many as it takes for all blocks of each to run at once, if they must."""
-    plan, kernel, tiles, groups, at_once = ready
+    """Commands, and behind them the launches of a kernel: as many as it takes for all blocks of each to run at once, if they must.
+
+    Args:
+        spans: which operands the lengths, the offsets and the reset are.
+        directions: what a launch is told of each.
+    """
+    (shape, *constants), batch, index = form.kernel, form.batch, form.device
+    has_spans = form.directions > 1 or any(form.is_there[each] for each in spans)
+    options = has_spans, index, is_traced
+    plan, kernel, tiles, groups, at_once = _ready(shape, is_backward, form.number, form.hidden, batch.sequences, form.directions, *options)
     if not plan.mailbox_numbers:
         at_once = groups
-    rest = *directions, *((0,) * len(directions) if count == 1 else ()), *(array("f", constants) or (0.0,))
+    head = (batch.steps, batch.sequences, *map(form.at, spans), *batch.reset_strides, *form.strides)
+    second = (0,) * len(directions) if form.directions == 1 else ()
+    rest = *directions, *second, *(array("f", constants[is_backward]) or (0.0,))
     launches: list[Command] = []
     for first in range(0, groups, at_once):
         memory = (At(MAILBOX), At(FLAGS, first * plan.flags * 4)) if plan.mailbox_numbers else (0, 0)

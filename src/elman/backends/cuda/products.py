@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elman.backends.cuda import cublaslt
-from elman.backends.cuda.commands import NO_SCRATCH, WORKSPACE, At, Commands, prepared
+from elman.backends.cuda.commands import NO_SCRATCH, WORKSPACE, At, Commands, addresses_of, prepared, view
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,7 +49,7 @@ def multiply(
     """
     vector = bias if row_sums is None else row_sums
     operands: list[Tensor | None] = [*NO_SCRATCH, a, b, out, vector]
-    addresses = [0 if each is None else each.data_ptr() for each in operands]
+    addresses = addresses_of(operands)
     offsets, is_there = (a_offset, b_offset, out_offset), (bias is not None, row_sums is not None)
     commands = _alone(number, form, offsets, out.element_size(), *is_there, accumulate, alignment(addresses), out.get_device())
     commands.run(operands, addresses, out)
@@ -144,7 +144,7 @@ class Product:
         left = self._matrix(operands, self._a, form.rows, form.inner, form.a_pitch, form.a_transposed)
         right = self._matrix(operands, self._b, form.inner, form.columns, form.b_pitch, form.b_transposed)
         into = self._matrix(operands, self._out, form.rows, form.columns, form.out_pitch, False)
-        bias = None if self._bias is None else self._part(operands, self._bias, (form.columns,), (1,))
+        bias = None if self._bias is None else view(operands, self._bias, self._size, (form.columns,), (1,))
         if not multiplies:
             into = into if bias is None else into.add_(bias)
         elif self._accumulate:
@@ -154,15 +154,10 @@ class Product:
         else:
             torch.mm(left, right, out=into)
         if self._row_sums is not None:
-            torch.sum(left, 1, out=self._part(operands, self._row_sums, (form.rows,), (1,)))
+            torch.sum(left, 1, out=view(operands, self._row_sums, self._size, (form.rows,), (1,)))
 
     def _matrix(self, operands: Sequence[Tensor | None], at: At, rows: int, columns: int, pitch: int, transposed: bool) -> Tensor:
-        return self._part(operands, at, (rows, columns), (1, pitch) if transposed else (pitch, 1))
-
-    def _part(self, operands: Sequence[Tensor | None], at: At, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
-        operand = operands[at.operand]
-        assert operand is not None
-        return operand.as_strided(shape, strides, operand.storage_offset() + at.offset // self._size)
+        return view(operands, at, self._size, (rows, columns), (1, pitch) if transposed else (pitch, 1))
 
     def add_to(self, compiled: Any) -> bool:
         if self._algorithm is None:
