@@ -32,7 +32,7 @@ from torch.nn import Parameter
 
 from cuda_prepared import forget
 from elman.backends import operator
-from elman.backends.cuda import compiler, launcher, layer, plan, run
+from elman.backends.cuda import choice, compiler, launcher, layer, run
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.recorded import CudaCall
@@ -233,12 +233,13 @@ def install(
     """
     kernels: list[Kernel] = []
     made: dict[Plan, Kernel] = {}
-    arrangements = plan._arrangements
-    choose = unwrap(plan.choose)
+    arrangements = choice._arrangements
+    choose = unwrap(choice.choose)
+    monkeypatch.setattr(choice, "candidates", unwrap(choice.candidates))
 
     def chosen(*arguments: Any) -> tuple[Plan, ...]:
         for wish in wishes:
-            monkeypatch.setattr(plan, "_arrangements", lambda *sizes, wish=wish: filter(wish, arrangements(*sizes)))
+            monkeypatch.setattr(choice, "_arrangements", lambda *sizes, wish=wish: filter(wish, arrangements(*sizes)))
             if found := choose(*arguments):
                 return (change(found[0]),)
         raise AssertionError("no plan is as wished")

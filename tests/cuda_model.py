@@ -16,10 +16,10 @@ from torch import Tensor
 
 from cuda_prepared import forget
 from elman.backends import operator
-from elman.backends.cuda import layer, run, shape
+from elman.backends.cuda import choice, layer, run, shape
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.launcher import DeviceProperties
-from elman.backends.cuda.plan import Number, Plan, choose
+from elman.backends.cuda.plan import Number, Plan
 
 if TYPE_CHECKING:
     import pytest
@@ -376,7 +376,7 @@ def _ready(
     index: int,
     is_traced: bool,
 ) -> layer.Ready:
-    plan = choose(shape, is_backward, Number.TF32, hidden, sequences, directions, has_spans, DEVICE, is_traced)[0]
+    plan = choice.choose(shape, is_backward, Number.TF32, hidden, sequences, directions, has_spans, DEVICE, is_traced)[0]
     return ready(plan, sequences, directions)
 
 

@@ -70,12 +70,14 @@ class Network:
     is_traced: bool = False
     is_padded: bool = False  # half of the blocks have no unit
     is_old: bool = False  # the device has no clusters
+    shared_eighths: int = 0  # how much of the weights lies in shared memory
     steps: int = 5
     seed: int = 0
 
     def __str__(self) -> str:
         values = {f.name: getattr(self, f.name) for f in fields(self)[:-2]}
         named = [name * value if isinstance(value, bool) else str(getattr(value, "name", value)) for name, value in values.items()]
+        named[-1] = f"shared {self.shared_eighths}" * bool(self.shared_eighths)
         return "-".join(filter(None, named)).lower().replace(" ", "_")
 
     @property
@@ -94,7 +96,10 @@ class Network:
     def install(self, monkeypatch: pytest.MonkeyPatch, **options: object) -> list[cuda_emulator.Kernel]:
         def change(plan: Plan) -> Plan:
             wider = replace(plan, blocks=2 * plan.blocks)
-            return wider if self.is_padded and wider.shared_bytes <= cuda_emulator.DEVICE.shared_bytes else plan
+            if self.is_padded and wider.shared_bytes <= cuda_emulator.DEVICE.shared_bytes:
+                plan = wider
+            shared = replace(plan, shared_eighths=self.shared_eighths)
+            return shared if shared.shared_bytes <= cuda_emulator.DEVICE.shared_bytes else plan
 
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", self.number is Number.TF32)
         device = replace(cuda_emulator.DEVICE, capability=(8, 0)) if self.is_old else cuda_emulator.DEVICE
@@ -216,6 +221,7 @@ def sample(count: int, seed: int) -> list[Network]:
         drawn["is_traced"] &= "packed" not in form
         drawn["is_padded"] &= exchange != "alone" and hidden < 300
         drawn["is_old"] &= exchange != "cluster"
+        drawn["shared_eighths"] = random.choice((0, 0, 3, 5, 8))
         if sums == "scattered":  # of these cells and numbers
             cell, drawn["is_old"] = random.choice(("gru", "lstm")), False
             number = number if exchange == "cluster" else random.choice((Number.FLOAT32, Number.TF32))
@@ -234,6 +240,17 @@ NETWORKS = [
     ),
     Network("lstm", Number.BFLOAT16, "cluster", "scattered", 8, 96, 10, "lengths and reset", True, True, True, steps=9),
     Network("GRU2014", Number.TF32, "alone", "shared", 8, 20, 3, "lengths", True, True),
+    Network("lstm", Number.BFLOAT16, "cluster", "scattered", 16, 96, 20, "lengths and reset", True, True, True, shared_eighths=4),
+]
+# Whose weights lie in shared memory, some of them or all.
+IN_SHARED_MEMORY = [
+    Network("rnn_relu", Number.FLOAT16, "alone", "shared", 8, 96, 3, "reset", True, True, True, shared_eighths=3),
+    Network("gru", Number.FLOAT32, "cluster", "split", 16, 300, 10, "whole", shared_eighths=5),
+    Network("lstm", Number.BFLOAT16, "cluster", "in registers", 8, 96, 10, "packed", True, True, shared_eighths=8),
+    Network("lstm", Number.TF32, "global", "split", 32, 60, 20, "lengths", True, True, is_padded=True, shared_eighths=8),
+    Network("gru", Number.TF32, "global", "scattered", 16, 96, 20, "whole", True, shared_eighths=4),
+    Network("GRU2014", Number.BFLOAT16, "cluster", "shared", 8, 96, 10, "lengths", True, True, shared_eighths=5),
+    Network("LayerNormLSTM", Number.FLOAT32, "alone", "shared", 16, 37, 10, "whole", shared_eighths=6),
 ]
 # Whose blocks exchange parts of the state's gradient: more of a warp's tiles, of its sequences, of blocks, and of products.
 SCATTERED = [
@@ -263,6 +280,15 @@ def test_parts_of_the_gradient_add_up(network: Network, monkeypatch: pytest.Monk
     plan = next(kernel.plan for kernel in kernels if kernel.plan.is_backward)
     assert plan.is_reduce_scatter
     assert plan.tile == network.tile
+
+
+@pytest.mark.parametrize("network", IN_SHARED_MEMORY, ids=str)
+@pytest.mark.slow
+def test_weights_may_lie_in_shared_memory(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = network.install(monkeypatch)
+    check(network, 1 if network.cell in KEPT else 8)
+    assert all(kernel.plan.shared_weight_bytes for kernel in kernels)
+    assert len(kernels) == 2
 
 
 def test_what_somebody_else_kept_may_lie_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:

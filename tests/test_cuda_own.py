@@ -14,7 +14,8 @@ from elman import zoo
 from elman.backends import registry
 from elman.backends.cuda import backend, compiler, launcher, own, run, source
 from elman.backends.cuda.backend import CudaBackend
-from elman.backends.cuda.plan import Number, choose
+from elman.backends.cuda.choice import choose, registers_of_thread
+from elman.backends.cuda.plan import Number
 from elman.backends.program.lookup import program_of
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
@@ -301,4 +302,4 @@ def test_every_cell_of_the_zoo_compiles_for_two_targets(cell: type[elman.Cell], 
         plan = choose(shape, is_backward, number, 128, 16, 1, has_spans, DEVICES[target])[0]
         used = compiler.usage("scan", target, plan.defines, plan.entry)["scan"]
         assert used.spill_stores <= 160
-        assert used.registers <= min(255, DEVICES[target].registers // plan.threads)
+        assert used.registers <= registers_of_thread(plan, DEVICES[target])

@@ -6,24 +6,20 @@ The kernels' index arithmetic (kernels/product.cuh) is written again here, for a
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
-from pathlib import Path
+from itertools import pairwise, product
 from random import Random
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elman.backends.cuda import compiler, launcher, layer
+from elman.backends.cuda import compiler
+from elman.backends.cuda.choice import candidates, choose, registers_of_thread, resident_groups
 from elman.backends.cuda.launcher import DeviceProperties
-from elman.backends.cuda.plan import Number, Plan, candidates, choose, resident_groups
+from elman.backends.cuda.plan import Number, Plan
 from elman.backends.cuda.shape import CELLS
 from test_cuda_compiler import needs_nvrtc
-
-if TYPE_CHECKING:
-    from elman.backends.cuda.shape import CellShape
 
 DEVICES = {
     "A100": DeviceProperties("A100", (8, 0), 108, 166912, 65536, 40 << 20),
@@ -122,11 +118,11 @@ def check_fit(plan: Plan, device: DeviceProperties, largest_cluster: int) -> Non
     assert plan.threads <= 512
     # What a thread surely holds at once: its weights, and in registers its sums.
     held = plan.weight_registers + plan.in_registers * plan.warp_tiles * plan.tile // 2
-    assert held < min(255, device.registers // plan.threads)
+    assert held < registers_of_thread(plan, device)
     assert plan.blocks * plan.units >= plan.hidden
-    if has_idle_blocks(plan):  # only where there is no other plan
+    if has_idle_blocks(plan):  # only where there is no other plan with its weights in registers
         for other in candidates(plan.shape, plan.is_backward, plan.number, plan.hidden, plan.tile, device):
-            assert has_idle_blocks(other) or other.units > -(-plan.hidden // (16 * other.blocks)) * 16
+            assert has_idle_blocks(other) or other.shared_eighths or other.units > -(-plan.hidden // (16 * other.blocks)) * 16
         assert plan.blocks * plan.units <= 2 * plan.hidden
     assert plan.blocks <= (largest_cluster if plan.is_cluster else device.multiprocessors)
     assert resident_groups(plan, device) * plan.blocks <= device.multiprocessors
@@ -171,7 +167,7 @@ def check_cover(plan: Plan) -> None:
     cell=cells,
     is_backward=st.booleans(),
     number=numbers,
-    hidden=st.integers(1, 1100),
+    hidden=st.integers(1, 2100),
     sequences=st.integers(1, 300),
     both=st.booleans(),
 )
@@ -187,115 +183,17 @@ def test_a_chosen_plan_fits_and_covers(
         check_cover(plan)
 
 
-@pytest.mark.parametrize("number", Number)
-@pytest.mark.parametrize("cell", CELLS)
-@every_device
-def test_usual_sizes_have_plans(name: str, cell: str, number: Number) -> None:
-    device = DEVICES[name]
-    for hidden, is_backward in product((20, 32, 64, 128, 256), (False, True)):
-        assert choose(CELLS[cell], is_backward, number, hidden, 16, 1, False, device), (hidden, is_backward)
-        for plan in candidates(CELLS[cell], is_backward, number, hidden, 8, device):
-            assert not has_idle_blocks(plan)
-
-
-def test_a_device_of_an_unknown_kind_has_clusters_of_up_to_8() -> None:
-    thor = DeviceProperties("Jetson Thor", (11, 0), 20, 232448, 65536, 32 << 20)
-    for cell, is_backward, hidden in product(CELLS, (False, True), (64, 256, 512)):
-        plans = list(candidates(CELLS[cell], is_backward, Number.BFLOAT16, hidden, 8, thor))
-        assert max((plan.blocks for plan in plans if plan.is_cluster), default=1) <= 8
-
-
-@pytest.mark.parametrize("answer", ["none", "an error"])
-def test_where_a_cluster_of_16_does_not_fit_another_plan_runs(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Kernel:
-        local_bytes = 0
-
-        def resident_clusters(self, cluster: int, *_: int) -> int:
-            if cluster > 8 and answer == "an error":
-                raise RuntimeError("cuOccupancyMaxActiveClusters fails: invalid cluster size")
-            return 0 if cluster > 8 else 1
-
-        def resident_blocks(self, *_: int) -> int:
-            return 132
-
-    monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["H100"])
-    monkeypatch.setattr(layer, "_kernel", lambda plan, index: Kernel())
-    for cell, is_backward, hidden in product(CELLS, (False, True), (256, 512)):
-        sizes = CELLS[cell], is_backward, Number.BFLOAT16, hidden, 1, 1, False
-        wide = all(plan.is_cluster and plan.blocks == 16 for plan in choose(*sizes, DEVICES["H100"]))
-        assert wide or (cell, hidden) != ("lstm", 512), "the case is there"
-        plan = layer._ready.__wrapped__(*sizes, 0, False).plan
-        assert not plan.is_cluster or plan.blocks <= 8
-
-
-def test_where_nothing_fits_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["H100"])
-    monkeypatch.setattr(layer, "choose", lambda *sizes: ())
-    with pytest.raises(RuntimeError, match=r"H100 has no room for a network of hidden_size=128: elman\.to_torch"):
-        layer._ready.__wrapped__(CELLS["lstm"], False, Number.BFLOAT16, 128, 1, 1, False, 0, False)
-
-
-LARGEST = {"rnn_tanh": (2048, 1536), "rnn_relu": (2048, 1536), "gru": (1536, 768), "lstm": (1024, 512)}  # in 16 bits, in 32
-
-
-@every_device
-@settings(max_examples=60, deadline=None)
-@given(cell=cells, number=numbers, is_backward=st.booleans(), data=st.data())
-def test_every_size_has_a_plan_up_to_a_largest(name: str, cell: str, number: Number, is_backward: bool, data: st.DataObject) -> None:
-    hidden = data.draw(st.integers(1, LARGEST[cell][number.size == 4]))
-    assert choose(CELLS[cell], is_backward, number, hidden, 16, 1, False, DEVICES[name]), hidden
-
-
-# By name: compute capability, multiprocessors, shared memory of a block.
-CARDS = {
-    "RTX 4090": ((8, 9), 128, 101376),
-    "RTX 5090": ((12, 0), 170, 101376),
-    "H100 SXM": ((9, 0), 132, 232448),
-    "H200": ((9, 0), 132, 232448),
-    "B200": ((10, 0), 148, 232448),
-    "A100": ((8, 0), 108, 166912),
-    "H100 PCIe": ((9, 0), 114, 232448),
-    "RTX 3090": ((8, 6), 82, 101376),
-    "RTX 5080": ((12, 0), 84, 101376),
-    "L4": ((8, 9), 58, 101376),
-    "RTX 4070": ((8, 9), 46, 101376),
-    "RTX 3060": ((8, 6), 28, 101376),
-    "RTX 4060": ((8, 9), 24, 101376),
-    "RTX 5060": ((12, 0), 30, 101376),
-}
-
-
-def documented() -> dict[str, list[int]]:
-    """The largest hidden sizes that docs/cuda.md says of each card: of RNN, GRU, LSTM in 16 bits, then in 32."""
-    section = (
-        (Path(__file__).parent.parent / "docs" / "cuda.md").read_text(encoding="utf-8").split("## Largest hidden size")[1].split("\n## ")[0]
-    )
-    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ") and line[2].isalpha()]
-    return {card: [int(size) for cell in sizes for size in cell.split(", ")] for cards, *sizes in rows for card in cards.split(", ")}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("card", CARDS)
-def test_the_largest_sizes_are_as_documented(card: str) -> None:
-    device = DeviceProperties(card, *CARDS[card], 65536, 50 << 20)
-    kinds = [(CELLS[cell], number) for number in (Number.BFLOAT16, Number.TF32) for cell in ("rnn_tanh", "gru", "lstm")]
-
-    def runs(kind: tuple[CellShape, Number], hidden: int) -> bool:
-        return all(choose(kind[0], is_backward, kind[1], hidden, 1, 1, False, device) for is_backward in (False, True))
-
-    for kind, largest in zip(kinds, documented()[card], strict=True):
-        assert all(runs(kind, hidden) for hidden in [*range(16, largest, 112), largest])
-        assert not any(runs(kind, hidden) for hidden in range(largest + 16, largest + 512, 16))
+SAMPLED = [cell for cell in CELLS if cell != "rnn_relu"]  # which lies in memory as the other does
 
 
 def sample() -> list[Plan]:
-    """Plans of every kind that the candidates have: cells, both ways, number types, exchanges, sums in registers or not."""
+    """Plans of every kind that the candidates have: cells, both ways, number types, exchanges, where sums and weights are."""
     random, found = Random(0), {}
-    for cell, is_backward, number, tile in product(CELLS, (False, True), Number, (8, 16, 32)):
-        for hidden in (20, 64, 100, 256, 512):
+    for cell, is_backward, number, tile in product(SAMPLED, (False, True), Number, (8, 16, 32)):
+        for hidden in (20, 64, 100, 256, 512, 768):
             for plan in candidates(CELLS[cell], is_backward, number, hidden, tile, DEVICES["H100"]):
                 kind = (cell, is_backward, number.size, plan.blocks == 1, plan.is_cluster, plan.in_registers, plan.is_reduce_scatter)
-                found.setdefault(kind, []).append(plan)
+                found.setdefault((*kind, plan.shared_eighths > 0), []).append(plan)
     return [random.choice(plans) for plans in found.values()]
 
 
@@ -307,55 +205,42 @@ def test_the_sample_has_every_exchange() -> None:
     assert {plan.in_registers for plan in plans} == {False, True}
     scattered = {(plan.shape.name, plan.number.size, plan.is_cluster) for plan in plans if plan.is_reduce_scatter}
     assert scattered == {("gru", 2, True), ("gru", 4, True), ("gru", 4, False), ("lstm", 2, True), ("lstm", 4, True), ("lstm", 4, False)}
+    shared = {(plan.shape.name, plan.is_backward, plan.number.size, plan.is_cluster) for plan in plans if plan.shared_eighths}
+    assert shared == set(product(SAMPLED, (False, True), (2, 4), (False, True)))
+    assert {plan.ring for plan in plans if plan.shared_eighths} == {4, 8}
 
 
-@pytest.mark.parametrize(
-    ("cell", "number", "hidden", "expected"),
-    [
-        ("lstm", Number.BFLOAT16, 128, True),
-        ("lstm", Number.BFLOAT16, 256, True),
-        ("gru", Number.FLOAT16, 256, True),
-        ("lstm", Number.TF32, 512, True),
-        ("rnn_tanh", Number.BFLOAT16, 256, False),
-        ("rnn_tanh", Number.TF32, 256, False),
-        ("lstm", Number.BFLOAT16, 1024, False),
-        ("lstm", Number.BFLOAT16, 32, False),
-    ],
-)
-def test_backward_exchanges_parts_of_the_gradient_where_that_was_measured_faster(
-    cell: str, number: Number, hidden: int, expected: bool
-) -> None:
-    plan = choose(CELLS[cell], True, number, hidden, 16, 1, False, DEVICES["H100"])[0]
-    assert plan.is_reduce_scatter == expected
+@pytest.mark.parametrize("eighths", range(9))
+def test_each_group_of_columns_has_its_weights_in_one_place(eighths: int) -> None:
+    for count in range(1, 200):
+        shared = count * eighths // 8
+        before = [k * shared // count for k in range(count + 1)]
+        is_shared = [after > here for here, after in pairwise(before)]
+        assert_once(np.array([before[k] for k in range(count) if is_shared[k]]), shared)
+        assert_once(np.array([k - before[k] for k in range(count) if not is_shared[k]]), count - shared)
+        assert [k for k in range(count) if is_shared[k]] == [(i * count - 1) // shared for i in range(1, shared + 1)]
 
 
 @every_device
-@pytest.mark.parametrize("number", Number)
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_there_is_a_plan_without_a_reduce_scatter_if_its_registers_do_not_suffice(name: str, cell: str, number: Number) -> None:
-    for hidden, sequences in product((64, 200, 300, 512), (1, 32, 128)):
-        plans = choose(CELLS[cell], True, number, hidden, sequences, 1, False, DEVICES[name])
-        assert not all(plan.is_reduce_scatter for plan in plans)
-
-
-def test_of_plans_that_spill_the_one_that_spills_least_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Kernel:
-        def __init__(self, local_bytes: int) -> None:
-            self.local_bytes = local_bytes
-
-    plans = choose(CELLS["lstm"], True, Number.TF32, 512, 128, 1, True, DEVICES["H100"])
-    monkeypatch.setattr(layer, "_kernel", lambda plan, index: Kernel(8 + 32 * plan.is_reduce_scatter))
-    found = layer._first_that_runs(plans, 0)
-    assert plans[0].is_reduce_scatter
-    assert found is not None
-    assert not found.is_reduce_scatter
+def test_weights_lie_in_shared_memory_only_where_registers_have_no_room(name: str) -> None:
+    device = DEVICES[name]
+    for cell, is_backward, number, hidden in product(CELLS, (False, True), Number, (20, 128, 256, 512, 768)):
+        by_blocks: dict[tuple[object, ...], set[bool]] = {}
+        for plan in candidates(CELLS[cell], is_backward, number, hidden, 8, device):
+            kind = plan.blocks, plan.units, plan.is_cluster, plan.is_reduce_scatter
+            by_blocks.setdefault(kind, set()).add(plan.shared_eighths > 0)
+            assert (plan.shared_weight_bytes > 0) == (plan.shared_eighths > 0)
+            weights = plan.weight_registers * plan.product_warps * 128 + plan.shared_weight_bytes
+            assert weights == sum(rows * columns for rows, columns in plan.products) * number.size
+            assert not plan.shared_eighths or weights > 65536 * 2, "half of the registers"
+        assert all(len(of_blocks) == 1 for of_blocks in by_blocks.values())
 
 
 def test_parts_of_the_gradient_are_fewer_bytes_than_all_gates() -> None:
     plans = [plan for plan in sample() if plan.is_reduce_scatter]
     for plan in plans:
         assert plan.exchanged_bytes < replace(plan, is_reduce_scatter=False).exchanged_bytes
-    assert len(plans) == 6
+    assert len(plans) == 12
 
 
 @needs_nvrtc

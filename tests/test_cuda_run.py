@@ -23,7 +23,8 @@ from cuda_runs import KEPT, Given, Run, check_run, moved, reference, runs
 from elman.backends import registry
 from elman.backends.call import Saved
 from elman.backends.cuda import backend, commands, layer, products, run
-from elman.backends.cuda.plan import Number, candidates
+from elman.backends.cuda.choice import candidates
+from elman.backends.cuda.plan import Number
 
 if TYPE_CHECKING:
     from elman.backends import Backend

@@ -18,7 +18,8 @@ from torch._C import _get_tracing_state
 
 from elman.backends.autograd import Scan
 from elman.backends.cuda import launcher, own, run, source, structs
-from elman.backends.cuda.plan import Number, choose, number_of
+from elman.backends.cuda.choice import choose
+from elman.backends.cuda.plan import Number, number_of
 from elman.backends.cuda.projected import run_projected
 from elman.backends.cuda.recorded import RECORDED
 from elman.backends.cuda.shape import CELLS

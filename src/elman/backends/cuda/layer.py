@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from elman.backends.cuda import compiler, launcher, structs
+from elman.backends.cuda.choice import choose
 from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, At, Commands, Launch, addresses_of, of_direction, prepared
 from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.gradients import multiply_gradients
-from elman.backends.cuda.plan import Number, Plan, choose, number_of
+from elman.backends.cuda.plan import Number, Plan, number_of
 from elman.backends.cuda.products import Product, alignment
 
 if TYPE_CHECKING:

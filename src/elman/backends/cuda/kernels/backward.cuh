@@ -52,13 +52,13 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
   const int count = steps_of_tile(steps, first);
   auto time = [&](int s) { return reverse ? s : count - 1 - s; };
 
-  float* partial = (float*)(shared + All::kExchangeBytes);
-  Storage* ring = (Storage*)(shared + All::kExchangeBytes + All::kSumBytes);
+  float* partial = (float*)(shared + All::kBytes);
+  Storage* ring = (Storage*)(shared + All::kBytes + All::kSumBytes);
   float* own = (float*)(ring + kRing * kSlotNumbers);
   All products;
   RowSums<Step::kBackwardRows, I> row_sums;
-  static_assert(All::kExchangeBytes + All::kSumBytes + kRing * kSlotNumbers * kSize + kOwn * kUnits * 4 +
-              decltype(row_sums)::kBytes ==
+  static_assert(
+      All::kBytes + All::kSumBytes + kRing * kSlotNumbers * kSize + kOwn * kUnits * 4 + decltype(row_sums)::kBytes ==
           ELMAN_SHARED_BYTES,
       "as plan.py counts it");
   init_exchanges(products, row_sums, shared, (char*)(own + kOwn * kUnits), rank, local, call.mailbox, call.flags);

@@ -1,6 +1,6 @@
-// The product of a block's rows of the recurrent weights, which stay in registers, with the vectors of a tile's
-// sequences. A warp holds kWarpTiles tiles of 16 rows and 1/kSplit of the columns; the warps' sums meet in shared
-// memory, or, where nothing is split, stay where they are.
+// The product of a block's rows of the recurrent weights, which stay in registers, and in shared memory if these have
+// no room for all, with the vectors of a tile's sequences. A warp holds kWarpTiles tiles of 16 rows and 1/kSplit of the
+// columns; the warps' sums meet in shared memory, or, where nothing is split, stay where they are.
 #pragma once
 
 namespace elman::cuda {
@@ -21,7 +21,21 @@ template <int Rows, int Columns> struct Product {
       "the plan's numbers fit");
   static_assert(!kInRegisters || (kSplit == 1 && kWarpRows == kWarps), "every warp has whole sums");
 
-  Words weights[kWarpTiles][kGroups][2];
+  // Groups of columns whose weights lie in shared memory: evenly between the others, which are multiplied while these
+  // are read. A thread reads what it has written itself, 32 lanes side by side.
+  static constexpr int kSharedGroups = kGroups * kSharedEighths / 8, kProductThreads = kWarpRows * kSplit * 32;
+  static constexpr int kWeightBytes = kWarpTiles * kSharedGroups * 2 * kProductThreads * 16;
+
+  Words weights[kWarpTiles][at_least_one(kGroups - kSharedGroups)][2];
+  Words* shared_weights;  // the thread's first, kProductThreads apart
+
+  static ELMAN_INLINE int shared_before(int k) { return k * kSharedGroups / kGroups; }
+  static ELMAN_INLINE bool is_shared(int k) { return shared_before(k + 1) > shared_before(k); }
+  ELMAN_INLINE Words& shared_weight(int m, int k, int half) const {
+    return shared_weights[((shared_before(k) * kWarpTiles + m) * 2 + half) * kProductThreads];
+  }
+
+  ELMAN_INLINE void init(char* shared) { shared_weights = (Words*)shared + threadIdx.x; }
 
   static ELMAN_INLINE int warp_row() { return (threadIdx.x >> 5) % kWarpRows; }
   static ELMAN_INLINE int warp_split() { return (threadIdx.x >> 5) / kWarpRows; }
@@ -33,14 +47,25 @@ template <int Rows, int Columns> struct Product {
   // load(row, column): four words of kPerChunk consecutive columns.
   template <class Load> ELMAN_INLINE void load(Load load) {
     const int lane = threadIdx.x & 31;
+    auto weight = [&](int m, int k, int half) {
+      return load((warp_row() * kWarpTiles + m) * 16 + half * 8 + lane / 4,
+          (warp_split() * kGroups + k) * kGroup + lane % 4 * kPerChunk);
+    };
+#pragma unroll 1
+    for (int i = 1; i <= kSharedGroups; ++i) {
+      const int k = (i * kGroups - 1) / at_least_one(kSharedGroups);  // the i-th that is shared
+#pragma unroll
+      for (int m = 0; m < kWarpTiles; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) shared_weight(m, k, half) = weight(m, k, half);
+    }
 #pragma unroll
     for (int m = 0; m < kWarpTiles; ++m)
 #pragma unroll
       for (int k = 0; k < kGroups; ++k)
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-          weights[m][k][half] = load((warp_row() * kWarpTiles + m) * 16 + half * 8 + lane / 4,
-              (warp_split() * kGroups + k) * kGroup + lane % 4 * kPerChunk);
+          if (!is_shared(k)) weights[m][k - shared_before(k)][half] = weight(m, k, half);
   }
 
   // fetch(n, column): a chunk of the vector of sequence n. sums[m][n][q]: rows lane/4 + 8·(q/2) of tile m, sequences
@@ -59,17 +84,32 @@ template <int Rows, int Columns> struct Product {
 #pragma unroll
     for (int k = 0; k < kGroups; ++k) {
       const int column = (warp_split() * kGroups + k) * kGroup + lane % 4 * kPerChunk;
+      auto multiply = [&](int m, int n, int half, const Words& a, const Words& a8, const Words& b) {
+        Number::multiply(chains[kChains == 2 ? half : 0][m][n], a.w[2 * half], a8.w[2 * half], a.w[2 * half + 1],
+            a8.w[2 * half + 1], b.w[2 * half], b.w[2 * half + 1]);
+      };
+      if (is_shared(k)) {  // weights are read once, for all sequences
+        Words b[kColumnTiles];
+#pragma unroll
+        for (int n = 0; n < kColumnTiles; ++n) b[n] = fetch(n * 8 + lane / 4, column);
+#pragma unroll
+        for (int m = 0; m < kWarpTiles; ++m) {
+          const Words a = shared_weight(m, k, 0), a8 = shared_weight(m, k, 1);
+#pragma unroll
+          for (int half = 0; half < 2; ++half)
+#pragma unroll
+            for (int n = 0; n < kColumnTiles; ++n) multiply(m, n, half, a, a8, b[n]);
+        }
+        continue;
+      }
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n) {
         const Words b = fetch(n * 8 + lane / 4, column);
 #pragma unroll
         for (int half = 0; half < 2; ++half)
 #pragma unroll
-          for (int m = 0; m < kWarpTiles; ++m) {
-            const Words &a = weights[m][k][0], &a8 = weights[m][k][1];
-            Number::multiply(chains[kChains == 2 ? half : 0][m][n], a.w[2 * half], a8.w[2 * half], a.w[2 * half + 1],
-                a8.w[2 * half + 1], b.w[2 * half], b.w[2 * half + 1]);
-          }
+          for (int m = 0; m < kWarpTiles; ++m)
+            multiply(m, n, half, weights[m][k - shared_before(k)][0], weights[m][k - shared_before(k)][1], b);
       }
     }
 #pragma unroll

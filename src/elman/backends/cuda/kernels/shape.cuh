@@ -15,6 +15,7 @@ constexpr int kWarpTiles = ELMAN_WARP_TILES;       // tiles of 16 rows of the we
 constexpr int kSplit = ELMAN_SPLIT;                // warps that share the columns of the same rows
 constexpr bool kInRegisters = ELMAN_IN_REGISTERS;  // the sums of a product stay with the threads that have them, and so
                                                    // do the units; else they go through shared memory
+constexpr int kSharedEighths = ELMAN_SHARED_EIGHTHS;  // how much of the weights, in eighths, lies in shared memory
 constexpr bool kCluster =
     ELMAN_CLUSTER;  // how the blocks of a group exchange: through a cluster's shared memory, or through global memory
 constexpr bool kReduceScatter = ELMAN_REDUCE_SCATTER;  // backward: blocks exchange parts of the state's gradient; else
@@ -27,6 +28,8 @@ constexpr int kAhead =
 constexpr int kWarps = ELMAN_WARPS,
               kThreads = 32 * kWarps;  // all; of a small network the product doesn't need all of them
 constexpr int kColumnTiles = kTile / 8;
+
+constexpr ELMAN_INLINE int at_least_one(int count) { return count > 0 ? count : 1; }  // of an array that may be empty
 
 // The widest copy that the rows' alignment allows: rows are H numbers long.
 constexpr int kCopy = kHidden * kSize % 16 == 0 ? 16 : kHidden * kSize % 8 == 0 ? 8 : kHidden * kSize % 4 == 0 ? 4 : 2;

@@ -5,13 +5,14 @@ namespace elman::cuda {
 
 // What stands for a product that there is not: of h, for no gate.
 struct Nothing {
-  static constexpr int kBytes = 0, kSumBytes = 0, kMailboxNumbers = 0;
+  static constexpr int kBytes = 0, kWeightBytes = 0, kSumBytes = 0, kMailboxNumbers = 0;
   static ELMAN_INLINE bool takes_part() { return false; }
   static ELMAN_INLINE int warp_row() { return 0; }
   static ELMAN_INLINE float get(const float*, int, int) { return 0.f; }
   static ELMAN_INLINE void put(float*, const float (&)[kWarpTiles][kColumnTiles][4]) {}
   template <class Load> ELMAN_INLINE void load(Load) {}
   template <class Fetch> ELMAN_INLINE void run(float (&)[kWarpTiles][kColumnTiles][4], Fetch) const {}
+  ELMAN_INLINE void init(char*) {}
   ELMAN_INLINE void init(char*, int, Storage*, u32*) {}
   template <int Vectors> ELMAN_INLINE void send(int, int, const float (&)[Vectors]) {}
   ELMAN_INLINE void publish(int, const Nothing&) {}
@@ -57,7 +58,7 @@ template <class Step, int j> struct BackwardProduct<Step, j, 0> : NoProduct {};
 // Those from product j on.
 template <class Step, template <class, int, int> class Kind, int j = 0, bool = (j < Step::kProducts)> struct Products {
   using I = typename NoProduct::I;
-  static constexpr int kConnected = 0, kExchangeBytes = 0, kSumBytes = 0, kMailboxNumbers = 0;
+  static constexpr int kConnected = 0, kBytes = 0, kSumBytes = 0, kMailboxNumbers = 0;
   ELMAN_INLINE void init(char*, int, Storage*, u32*) {}
 };
 template <class Step, template <class, int, int> class Kind, int j> struct Products<Step, Kind, j, true>
@@ -68,8 +69,8 @@ template <class Step, template <class, int, int> class Kind, int j> struct Produ
   using I = typename Own::I;
   using X = typename Own::X;
   static constexpr bool kThere = Step::gates(j) > 0;
-  static constexpr int kConnected = Rest::kConnected + kThere;  // products that there are
-  static constexpr int kExchangeBytes = Rest::kExchangeBytes + X::kBytes;
+  static constexpr int kConnected = Rest::kConnected + kThere;               // products that there are
+  static constexpr int kBytes = Rest::kBytes + X::kBytes + P::kWeightBytes;  // of shared memory, but for the sums
   static constexpr int kSumBytes = P::kSumBytes > Rest::kSumBytes ? P::kSumBytes : Rest::kSumBytes;
   static constexpr int kMailboxNumbers = Rest::kMailboxNumbers + X::kMailboxNumbers;
 
@@ -99,8 +100,8 @@ template <class Step, template <class, int, int> class Kind, int j> struct Produ
 
   // mailbox, flags: the group's.
   ELMAN_INLINE void init(char* shared, int rank, Storage* mailbox, u32* flags) {
-    exchange.init(
-        shared + Rest::kExchangeBytes, rank, mailbox + Rest::kMailboxNumbers, flags + Rest::kConnected * kBlocks);
+    exchange.init(shared + Rest::kBytes, rank, mailbox + Rest::kMailboxNumbers, flags + Rest::kConnected * kBlocks);
+    product.init(shared + Rest::kBytes + X::kBytes);
     Rest::init(shared, rank, mailbox, flags);
   }
 };

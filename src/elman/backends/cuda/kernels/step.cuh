@@ -39,8 +39,6 @@
 
 namespace elman::cuda {
 
-constexpr ELMAN_INLINE int at_least_one(int count) { return count > 0 ? count : 1; }  // of an array that may be empty
-
 template <int Value> struct Index {
   static constexpr int kValue = Value;
 };

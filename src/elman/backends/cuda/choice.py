@@ -1,0 +1,206 @@
+"""Which plan runs a layer on a device: those that fit it, and a model of how long a step takes by each.
+
+Pure arithmetic: nothing here needs a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from itertools import product
+from math import log2
+from typing import TYPE_CHECKING
+
+from elman.backends.cuda.plan import Number, Plan, products_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from elman.backends.cuda.launcher import DeviceProperties
+    from elman.backends.cuda.shape import CellShape
+
+# Microseconds of a step on an H200, from some 900 measured plans of RNN, GRU and LSTM (bfloat16 and tf32, H from 32 to 1024, B from 16
+# to 128): a least-squares fit within 18 %. Of the plans measured for a network, the one that it chooses takes 1.6 % longer than the best
+# one on the average.
+_STEP = 0.188  # what every step takes: barriers, the chain of dependent instructions
+_GLOBAL = 1.21  # more, through global memory
+_CLUSTER_KB = 0.032  # each KiB that a block sends through a cluster
+_GLOBAL_KB = 0.023  # each KiB that a block reads from global memory
+_PRODUCT = 0.00085  # each instruction of the tensor cores
+_SUM = 0.053  # each 4096 partial sums
+_SHARED_KB = 0.0045  # each KiB of weights in shared memory, by its bandwidth of 128 bytes a cycle
+_NOT_MEASURED = 1.1  # by which plans with weights in shared memory must be expected to be faster than others
+_ITEM = 0.097  # each further unit of a thread, by the cell's weight
+_CELL = 0.145  # the pointwise part, by the cell's weight
+_HAVE_CLUSTERS_OF_16 = {(9, 0), (10, 0), (10, 3)}  # compute capabilities; others that know clusters have up to 8 blocks
+_WIDE_CLUSTER = 0.08  # a cluster of 16: measured slower at equal bytes
+_MAX_ITEMS = 16  # units of a thread
+_OTHER_REGISTERS = 52  # of a thread, beside weights, sums and units: addresses, operands on their way
+_SHARED_REGISTERS = 16  # more, for weights on their way from shared memory; and the operands of all sequences that they are multiplied by
+
+
+@lru_cache(maxsize=4096)
+def choose(
+    shape: CellShape,
+    is_backward: bool,
+    number: Number,
+    hidden: int,
+    sequences: int,
+    directions: int,
+    has_spans: bool,
+    device: DeviceProperties,
+    is_traced: bool = False,
+    largest_cluster: int = 16,
+) -> tuple[Plan, ...]:
+    """The plan that the model expects to be fastest, those within a tenth of it, and one without a reduce-scatter; empty if none fits."""
+    tiles = [tile for tile in (8, 16, 32) if tile == 8 or tile < 2 * sequences]
+    plans = [plan for tile in tiles for plan in candidates(shape, is_backward, number, hidden, tile, device, largest_cluster)]
+    expected = {plan: _expected(plan, sequences, directions, device) for plan in plans}
+    ranked = sorted(expected, key=lambda plan: (expected[plan], _preference(plan)))
+    found = [plan for plan in ranked if expected[plan] <= 1.1 * expected[ranked[0]]][:3]
+    if all(plan.is_reduce_scatter for plan in found):  # a plan of the other way, if the registers of these do not suffice
+        found += [plan for plan in ranked if not plan.is_reduce_scatter][:1]
+    return tuple(replace(plan, has_spans=has_spans, is_traced=is_traced) for plan in found)
+
+
+def _expected(plan: Plan, sequences: int, directions: int, device: DeviceProperties) -> float:
+    """Microseconds of a step for all sequences."""
+    groups = -(-sequences // plan.tile) * directions
+    kilobytes = plan.exchanged_bytes / 1024
+    weight = plan.shape.weight * (1.5 if plan.is_backward else 1.0)
+    items = -(-plan.units * plan.tile // plan.threads)
+    work = plan.number.size / 2 * (3 if plan.number is Number.FLOAT32 else 1)
+    exchanges = len(plan.products) + plan.shape.sums[plan.is_backward]
+    step = _STEP * max(1, exchanges) + _CELL * weight + _ITEM * weight * (items - 1)
+    for rows, columns in plan.products:
+        step += _SUM * plan.split * rows * plan.tile / 4096 + _PRODUCT * rows * columns / 256 * plan.tile / 8 * work
+    step += _SHARED_KB * plan.shared_weight_bytes / 1024
+    at_once = resident_groups(plan, device)
+    if plan.mailbox_numbers:
+        step += _GLOBAL * exchanges + _GLOBAL_KB * kilobytes * (2 if plan.is_reduce_scatter else 1)  # which writes as much
+    elif plan.blocks > 1:
+        step += _CLUSTER_KB * kilobytes + (_WIDE_CLUSTER if plan.blocks == 16 else 0.0)
+        registers = min(255, plan.weight_registers + 60 + plan.warp_tiles * plan.tile // 2)
+        beside = min(2, device.registers // (registers * plan.threads), device.shared_bytes // plan.shared_bytes)
+        if beside == 2 and groups > at_once:  # two blocks share a multiprocessor
+            step, at_once = step * 1.25, at_once * 2
+    return step * -(-groups // at_once) * (_NOT_MEASURED if plan.shared_eighths else 1.0)
+
+
+def registers_of_thread(plan: Plan, device: DeviceProperties) -> int:
+    """At most how many a thread has: four parts of a multiprocessor share its registers and the warps."""
+    return min(255, device.registers // (-(-plan.warps // 4) * 128))
+
+
+def resident_groups(plan: Plan, device: DeviceProperties) -> int:
+    """Groups of blocks, one block a multiprocessor, that run at once: a cluster lies within one of the processor's parts of 16 or 18."""
+    if plan.is_cluster and plan.blocks >= 8:
+        return max(1, device.multiprocessors * {8: 15, 16: 7}[plan.blocks] // 132)
+    return max(1, device.multiprocessors // plan.blocks)
+
+
+def _preference(plan: Plan) -> float:
+    """Among plans of the same expectation: how far from what was measured best, eight warps that share columns by four."""
+    best = abs(log2(plan.warps / 8)) + 0.4 * abs(log2(plan.split / 4)) + 0.5 * (plan.weight_registers > 96)
+    return best + plan.shared_weight_bytes / (128 << 10)
+
+
+@lru_cache(maxsize=1024)
+def candidates(
+    shape: CellShape, is_backward: bool, number: Number, hidden: int, tile: int, device: DeviceProperties, largest_cluster: int = 16
+) -> tuple[Plan, ...]:
+    """The plans that fit the device, of each way to share the units the two whose warps are arranged best; for any number of sequences.
+
+    Blocks that are more than half padding, or have no unit of the network, are made only where there is no other plan with all weights in
+    registers.
+    """
+    if not any(shape.products) and not shape.rows[is_backward]:
+        return _unconnected(shape, is_backward, number, hidden, tile, device)
+    largest = 1 if device.capability < (9, 0) else 16 if device.capability in _HAVE_CLUSTERS_OF_16 else 8
+    clusters = [blocks for blocks in (2, 4, 8, 16) if blocks <= min(largest, largest_cluster)]
+    exchanges = [(1, True), *[(blocks, True) for blocks in clusters]]
+    exchanges += [(blocks, False) for blocks in (4, 8, 16, 24, 32, 48, 64, 96, 128) if blocks <= device.multiprocessors]
+    for wasteful in (False, True):
+        found: dict[Plan, bool] = {}  # whether all weights are in registers
+        for (blocks, is_cluster), multiple, is_reduce_scatter in product(exchanges, (16, 32) if wasteful else (16,), (False, True)):
+            if is_reduce_scatter and not (is_backward and blocks > 1 and _exchanges_less(shape, number, is_cluster, device)):
+                continue
+            units = -(-hidden // (multiple * blocks)) * multiple
+            if blocks > 1 and units * (blocks - 1) >= hidden and (not wasteful or blocks * units > 2 * hidden):
+                continue  # a block without units
+            plans = list(_arrangements(shape, is_backward, number, hidden, tile, blocks, units, is_cluster, is_reduce_scatter, device))
+            whole = [plan for plan in plans if not plan.shared_eighths]
+            fitting = [plan for plan in whole or plans if plan.shared_bytes <= device.shared_bytes]
+            found |= dict.fromkeys(sorted(fitting, key=_preference)[:2], bool(whole))
+        if any(found.values()):
+            break
+    return tuple(found)
+
+
+def _exchanges_less(shape: CellShape, number: Number, is_cluster: bool, device: DeviceProperties) -> bool:
+    """Whether parts of the state's gradient, float32's, are fewer bytes than all gates' gradients, and it was not measured that they are
+    slower or not at all.
+
+    On an H200 they were faster, an LSTM of 256 units by a tenth; but in 16 bits through global memory slower, one of 1024 units by two
+    fifths. Through global memory a block writes as much as it reads: nobody has tried it where the second-level cache is small.
+    """
+    is_less = sum(map(len, shape.products)) * number.size > 4 * sum(map(bool, shape.products))
+    return is_less and (is_cluster or (number.size == 4 and device.capability >= (9, 0) and device.l2_bytes >= 40 << 20))
+
+
+def _unconnected(shape: CellShape, is_backward: bool, number: Number, hidden: int, tile: int, device: DeviceProperties) -> tuple[Plan, ...]:
+    """Of a cell without a product, whose units know nothing of each other: blocks that exchange nothing, a unit a thread or some."""
+    for units, ring in ((32, 8), (16, 8), (16, 4)):
+        plan = Plan(shape, is_backward, number, hidden, -(-hidden // units), units, tile, 1, 1, False, is_cluster=False, ring=ring)
+        if plan.shared_bytes <= device.shared_bytes:
+            return (plan,)
+    return ()
+
+
+def _arrangements(
+    shape: CellShape,
+    is_backward: bool,
+    number: Number,
+    hidden: int,
+    tile: int,
+    blocks: int,
+    units: int,
+    is_cluster: bool,
+    is_reduce_scatter: bool,
+    device: DeviceProperties,
+) -> Iterator[Plan]:
+    """How warps can share a block's weights: those that fit its registers, if need be together with shared memory."""
+    products, gates = products_of(shape, is_backward, blocks, units, is_reduce_scatter), shape.gates
+    for warp_tiles, split, in_registers in product(range(1, 9), (1, 2, 4, 8, 16), (False, True)):
+        if any(rows // 16 % warp_tiles or columns % (64 // number.size * split) for rows, columns in products):
+            continue
+        if not products and (warp_tiles, split) != (1, 1):  # nobody multiplies
+            continue
+        if is_reduce_scatter and (split > 1 or in_registers):  # a warp has whole parts, and sends them
+            continue
+        if in_registers and (split > 1 or len(shape.products) > 1 or shape.rows[is_backward] or (not is_backward and warp_tiles % gates)):
+            continue
+        plan = Plan(shape, is_backward, number, hidden, blocks, units, tile, warp_tiles, split, in_registers, is_cluster, is_reduce_scatter)
+        items = -(-units * tile // plan.threads)
+        if not 1 <= plan.warps <= 16 or items > _MAX_ITEMS:
+            continue
+        sums = warp_tiles * tile // 2 * (2 if warp_tiles * tile < 32 else 1)
+        of_unit = 4 + 2 * max(0, shape.states - 2) + is_backward * len(shape.own) + shape.held[is_backward]
+        room = registers_of_thread(plan, device) - sums - of_unit * items - _OTHER_REGISTERS
+        if fitting := _with_room(plan, room, device):
+            yield fitting
+
+
+def _with_room(plan: Plan, weight_registers: int, device: DeviceProperties) -> Plan | None:
+    """The plan with as many weights in shared memory as so many registers leave; None if they are too many."""
+    if plan.weight_registers <= weight_registers:
+        return plan
+    weight_registers -= _SHARED_REGISTERS + plan.tile // 2
+    if weight_registers < 0:
+        return None
+    for eighths in range(8 - 8 * weight_registers // plan.weight_registers, 9):
+        part = replace(plan, shared_eighths=eighths)
+        if part.weight_registers <= weight_registers:
+            parts = part, replace(part, ring=4)  # steps that read weights are long: two of them hide the way from global memory
+            return next((part for part in parts if part.shared_bytes <= device.shared_bytes), None)
+    return None

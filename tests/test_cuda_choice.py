@@ -1,0 +1,202 @@
+"""Which plan runs which network on which device. Needs no GPU."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import program_cells
+from elman.backends.cuda import launcher, layer, source
+from elman.backends.cuda.choice import candidates, choose, registers_of_thread
+from elman.backends.cuda.launcher import DeviceProperties
+from elman.backends.cuda.plan import Number
+from elman.backends.cuda.shape import CELLS
+from elman.backends.program.lookup import program_of
+from test_cuda_plan import DEVICES, every_device, has_idle_blocks
+
+if TYPE_CHECKING:
+    import elman
+    from elman.backends.cuda.shape import CellShape
+
+
+@pytest.mark.parametrize("number", Number)
+@pytest.mark.parametrize("cell", CELLS)
+@every_device
+def test_usual_sizes_have_plans(name: str, cell: str, number: Number) -> None:
+    device = DEVICES[name]
+    for hidden, is_backward in product((20, 32, 64, 128, 256), (False, True)):
+        assert choose(CELLS[cell], is_backward, number, hidden, 16, 1, False, device), (hidden, is_backward)
+        for plan in candidates(CELLS[cell], is_backward, number, hidden, 8, device):
+            assert not has_idle_blocks(plan)
+
+
+def test_a_device_of_an_unknown_kind_has_clusters_of_up_to_8() -> None:
+    thor = DeviceProperties("Jetson Thor", (11, 0), 20, 232448, 65536, 32 << 20)
+    for cell, is_backward, hidden in product(CELLS, (False, True), (64, 256, 512)):
+        plans = candidates(CELLS[cell], is_backward, Number.BFLOAT16, hidden, 8, thor)
+        assert max((plan.blocks for plan in plans if plan.is_cluster), default=1) <= 8
+
+
+@pytest.mark.parametrize("answer", ["none", "an error"])
+def test_where_a_cluster_of_16_does_not_fit_another_plan_runs(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kernel:
+        local_bytes = 0
+
+        def resident_clusters(self, cluster: int, *_: int) -> int:
+            if cluster > 8 and answer == "an error":
+                raise RuntimeError("cuOccupancyMaxActiveClusters fails: invalid cluster size")
+            return 0 if cluster > 8 else 1
+
+        def resident_blocks(self, *_: int) -> int:
+            return 132
+
+    monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["H100"])
+    monkeypatch.setattr(layer, "_kernel", lambda plan, index: Kernel())
+    for cell, is_backward, hidden in product(CELLS, (False, True), (256, 512)):
+        sizes = CELLS[cell], is_backward, Number.BFLOAT16, hidden, 1, 1, False
+        wide = all(plan.is_cluster and plan.blocks == 16 for plan in choose(*sizes, DEVICES["H100"]))
+        assert wide or (cell, hidden) != ("lstm", 512), "the case is there"
+        plan = layer._ready.__wrapped__(*sizes, 0, False).plan
+        assert not plan.is_cluster or plan.blocks <= 8
+
+
+def test_where_nothing_fits_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["H100"])
+    monkeypatch.setattr(layer, "choose", lambda *sizes: ())
+    with pytest.raises(RuntimeError, match=r"H100 has no room for a network of hidden_size=128: elman\.to_torch"):
+        layer._ready.__wrapped__(CELLS["lstm"], False, Number.BFLOAT16, 128, 1, 1, False, 0, False)
+
+
+@pytest.mark.parametrize("cell", program_cells.CELLS)
+def test_plans_of_ones_own_cells_fit(cell: type[elman.Cell]) -> None:
+    program = program_of(cell(), torch.float32, bool(cell.draws), units=128)
+    if source.refuses(program):
+        pytest.skip("this cell runs on the reference")
+    shape = source.kernel_of(program, cell.__name__).shape
+    for device, is_backward, number, tile in product(DEVICES.values(), (False, True), (Number.BFLOAT16, Number.TF32), (8, 32)):
+        for hidden in (1, 100, 512, 1500):
+            for plan in candidates(shape, is_backward, number, hidden, tile, device):
+                assert plan.shared_bytes <= device.shared_bytes
+                assert plan.weight_registers < registers_of_thread(plan, device)
+                assert plan.blocks * plan.units >= hidden
+
+
+LARGEST = {"rnn_tanh": (3072, 2048), "rnn_relu": (3072, 2048), "gru": (1536, 1024), "lstm": (1536, 768)}  # in 16 bits, in 32
+
+
+@every_device
+@settings(max_examples=60, deadline=None)
+@given(cell=st.sampled_from(sorted(CELLS)), number=st.sampled_from(list(Number)), is_backward=st.booleans(), data=st.data())
+def test_every_size_has_a_plan_up_to_a_largest(name: str, cell: str, number: Number, is_backward: bool, data: st.DataObject) -> None:
+    hidden = data.draw(st.integers(1, LARGEST[cell][number.size == 4]))
+    assert choose(CELLS[cell], is_backward, number, hidden, 16, 1, False, DEVICES[name]), hidden
+
+
+# By name: compute capability, multiprocessors, shared memory of a block.
+CARDS = {
+    "RTX 4090": ((8, 9), 128, 101376),
+    "RTX 5090": ((12, 0), 170, 101376),
+    "H100 SXM": ((9, 0), 132, 232448),
+    "H200": ((9, 0), 132, 232448),
+    "B200": ((10, 0), 148, 232448),
+    "A100": ((8, 0), 108, 166912),
+    "H100 PCIe": ((9, 0), 114, 232448),
+    "RTX 3090": ((8, 6), 82, 101376),
+    "RTX 5080": ((12, 0), 84, 101376),
+    "L4": ((8, 9), 58, 101376),
+    "RTX 4070": ((8, 9), 46, 101376),
+    "RTX 3060": ((8, 6), 28, 101376),
+    "RTX 4060": ((8, 9), 24, 101376),
+    "RTX 5060": ((12, 0), 30, 101376),
+}
+
+
+def documented() -> dict[str, list[int]]:
+    """The largest hidden sizes that docs/cuda.md says of each card: of RNN, GRU, LSTM in 16 bits, then in 32."""
+    section = (
+        (Path(__file__).parent.parent / "docs" / "cuda.md").read_text(encoding="utf-8").split("## Largest hidden size")[1].split("\n## ")[0]
+    )
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ") and line[2].isalpha()]
+    return {card: [int(size) for cell in sizes for size in cell.split(", ")] for cards, *sizes in rows for card in cards.split(", ")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("card", CARDS)
+def test_the_largest_sizes_are_as_documented(card: str) -> None:
+    device = DeviceProperties(card, *CARDS[card], 65536, 50 << 20)
+    kinds = [(CELLS[cell], number) for number in (Number.BFLOAT16, Number.TF32) for cell in ("rnn_tanh", "gru", "lstm")]
+
+    def runs(kind: tuple[CellShape, Number], hidden: int) -> bool:
+        return all(choose(kind[0], is_backward, kind[1], hidden, 1, 1, False, device) for is_backward in (False, True))
+
+    for kind, largest in zip(kinds, documented()[card], strict=True):
+        assert all(runs(kind, hidden) for hidden in [*range(16, largest, 112), largest])
+        assert not any(runs(kind, hidden) for hidden in range(largest + 16, largest + 512, 16))
+
+
+@pytest.mark.parametrize(
+    ("cell", "is_backward", "number", "hidden", "sequences", "expected"),
+    [
+        ("lstm", False, Number.BFLOAT16, 256, 256, False),
+        ("lstm", True, Number.BFLOAT16, 512, 16, False),
+        ("rnn_tanh", False, Number.BFLOAT16, 1024, 16, False),
+        ("gru", False, Number.TF32, 512, 16, True),
+        ("gru", True, Number.BFLOAT16, 1024, 64, True),
+        ("lstm", True, Number.BFLOAT16, 768, 64, True),
+        ("lstm", True, Number.TF32, 512, 16, True),
+    ],
+)
+def test_plans_that_were_measured_fast_stay(
+    cell: str, is_backward: bool, number: Number, hidden: int, sequences: int, expected: bool
+) -> None:
+    """Weights in shared memory have not been measured: only much is worth them."""
+    plan = choose(CELLS[cell], is_backward, number, hidden, sequences, 1, False, DEVICES["H100"])[0]
+    assert (plan.shared_eighths > 0) == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "number", "hidden", "expected"),
+    [
+        ("lstm", Number.BFLOAT16, 128, True),
+        ("lstm", Number.BFLOAT16, 256, True),
+        ("gru", Number.FLOAT16, 256, True),
+        ("lstm", Number.TF32, 512, True),
+        ("rnn_tanh", Number.BFLOAT16, 256, False),
+        ("rnn_tanh", Number.TF32, 256, False),
+        ("lstm", Number.BFLOAT16, 1024, False),
+        ("lstm", Number.BFLOAT16, 32, False),
+    ],
+)
+def test_backward_exchanges_parts_of_the_gradient_where_that_was_measured_faster(
+    cell: str, number: Number, hidden: int, expected: bool
+) -> None:
+    plan = choose(CELLS[cell], True, number, hidden, 16, 1, False, DEVICES["H100"])[0]
+    assert plan.is_reduce_scatter == expected
+
+
+@every_device
+@pytest.mark.parametrize("number", Number)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_there_is_a_plan_without_a_reduce_scatter_if_its_registers_do_not_suffice(name: str, cell: str, number: Number) -> None:
+    for hidden, sequences in product((64, 200, 300, 512), (1, 32, 128)):
+        plans = choose(CELLS[cell], True, number, hidden, sequences, 1, False, DEVICES[name])
+        assert not all(plan.is_reduce_scatter for plan in plans)
+
+
+def test_of_plans_that_spill_the_one_that_spills_least_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kernel:
+        def __init__(self, local_bytes: int) -> None:
+            self.local_bytes = local_bytes
+
+    plans = choose(CELLS["lstm"], True, Number.TF32, 512, 128, 1, True, DEVICES["H100"])
+    monkeypatch.setattr(layer, "_kernel", lambda plan, index: Kernel(8 + 32 * plan.is_reduce_scatter))
+    found = layer._first_that_runs(plans, 0)
+    assert plans[0].is_reduce_scatter
+    assert found is not None
+    assert not found.is_reduce_scatter
