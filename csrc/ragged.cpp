@@ -8,12 +8,12 @@ namespace elman {
 
 Ragged::Ragged(const Long* lengths, Long T, Long B) : T_(T), B_(B), lengths_(lengths, lengths + B), order_(B) {
   std::iota(order_.begin(), order_.end(), 0);
-  std::stable_sort(order_.begin(), order_.end(), [&](Long a, Long b) { return lengths[a] > lengths[b]; });
+  const auto before = [&](Long a, Long b) { return lengths[a] != lengths[b] ? lengths[a] > lengths[b] : a < b; };
+  std::sort(order_.begin(), order_.end(), before);
   Long count = B, offset = 0;
   for (Long t = 0; t < lengths[order_[0]]; ++t) {
     while (lengths[order_[count - 1]] <= t) --count;
-    alive_.push_back(count);
-    offset_.push_back(offset);
+    alive_.push_back(count), offset_.push_back(offset);
     offset += count;
   }
 }
