@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cuda_prepared import forget
-from elman.backends.cuda import cublaslt, launcher
+from elman.backends.cuda import cublaslt, launcher, layer
 
 if TYPE_CHECKING:
     import pytest
@@ -123,5 +123,6 @@ def install(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> CublasLt:
     monkeypatch.setattr(launcher, "ensure_context", lambda index: None)
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 5, raising=False)
     monkeypatch.setattr(cublaslt, "_preference", cache(cublaslt._preference.__wrapped__))
+    monkeypatch.setattr(layer, "_MOST_PROJECTED", -1)  # so that forward has products, too
     forget(monkeypatch)
     return model

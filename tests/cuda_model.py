@@ -52,30 +52,30 @@ class _Rows(Structure):
 _LAUNCH = (("tiles", c_int32), ("first_group", c_int32), ("mailbox", c_uint64), ("flags", c_uint64))
 
 
+def _addresses(*names: str) -> list[tuple[str, type[c_uint64]]]:
+    return [(name, c_uint64) for name in names]
+
+
 @cache
 def _forward_call(states: int) -> type[Structure]:
     """The parameter of a cell with so many states, and without parameters of its own."""
 
     class Direction(Structure):
         _fields_ = (
-            ("projected", c_uint64),
-            ("given", c_uint64),
-            ("weight_hh", c_uint64),
-            ("bias_hh", c_uint64),
-            ("own", c_uint64),
+            *_addresses("projected", "given", "weight_hh", "bias_hh", "own"),
             ("initial", c_uint64 * states),
             ("fresh", c_uint64 * states),
-            ("output", c_uint64),
-            ("kept", c_uint64),
+            *_addresses("output", "kept"),
             ("final", c_uint64 * states),
+            *_addresses("x", "weight_ih", "bias_ih"),
             ("reverse", c_int32),
         )
 
     class Call(Structure):
         _fields_ = (
             ("steps", _Steps),
-            ("projected", _Rows),
-            ("output", _Rows),
+            *((name, _Rows) for name in ("projected", "output", "x")),
+            ("inputs", c_int64),
             *_LAUNCH,
             ("direction", Direction * 2),
             ("constant", c_float),
@@ -88,18 +88,11 @@ def _forward_call(states: int) -> type[Structure]:
 def _backward_call(states: int) -> type[Structure]:
     class Direction(Structure):
         _fields_ = (
-            ("grad_output", c_uint64),
-            ("given", c_uint64),
-            ("weight_hh", c_uint64),
-            ("output", c_uint64),
-            ("kept", c_uint64),
-            ("grad_kept", c_uint64),
-            ("own", c_uint64),
+            *_addresses("grad_output", "given", "weight_hh", "output", "kept", "grad_kept", "own"),
             ("initial", c_uint64 * states),
             ("fresh", c_uint64 * states),
             ("grad_final", c_uint64 * states),
-            ("grad_gates", c_uint64),
-            ("grad_own", c_uint64),
+            *_addresses("grad_gates", "grad_own"),
             ("grad_initial", c_uint64 * states),
             ("grad_fresh", c_uint64 * states),
             ("reverse", c_int32),
@@ -271,6 +264,9 @@ def _forward(plan: Plan, call: Any, group: int) -> None:
     h, c = tile.states(d.initial[0]), tile.states(d.initial[1] if cell.has_memory else 0)
     fresh = tile.states(d.fresh[0], True), tile.states(d.fresh[1] if cell.has_memory else 0, True)
     for t in time:
+        for n in [n for n in tile.real if d.x and t < tile.length[n]]:
+            w_ih, x = _at(d.weight_ih, 0, G * H * call.inputs).view(G * H, -1), _at(d.x, tile.place(call.x, t, n), call.inputs)
+            _at(d.projected, tile.place(call.projected, t, n), G * H).copy_(w_ih @ x + (_at(d.bias_ih, 0, G * H) if d.bias_ih else 0))
         cut, alive = tile.cut(t), tile.alive(t)
         h, c = torch.where(cut, fresh[0], h), torch.where(cut, fresh[1], c)
         projected = tile.read(d.projected, lambda n, t=t: tile.place(call.projected, t, n), t, G)

@@ -19,7 +19,7 @@ import cuda_emulator
 import program_cells
 from cuda_runs import FORMS, KEPT, Given, moved
 from elman.backends.call import Saved
-from elman.backends.cuda import run
+from elman.backends.cuda import layer, run
 from elman.backends.cuda.plan import Number, Plan
 from elman.backends.spans import Spans
 from elman.backends.stack import Stack
@@ -70,6 +70,7 @@ class Network:
     is_traced: bool = False
     is_padded: bool = False  # half of the blocks have no unit
     is_old: bool = False  # the device has no clusters
+    projects: bool = False  # the kernel makes the projections itself
     shared_eighths: int = 0  # how much of the weights lies in shared memory
     steps: int = 5
     seed: int = 0
@@ -102,6 +103,7 @@ class Network:
             return shared if shared.shared_bytes <= cuda_emulator.DEVICE.shared_bytes else plan
 
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", self.number is Number.TF32)
+        monkeypatch.setattr(layer, "_MOST_PROJECTED", 1 << 40 if self.projects else -1)
         device = replace(cuda_emulator.DEVICE, capability=(8, 0)) if self.is_old else cuda_emulator.DEVICE
         options = {"seed": self.seed, "device": device, **options}
         return cuda_emulator.install(monkeypatch, self.wishes, change, **options)  # type: ignore[arg-type]
@@ -217,7 +219,10 @@ def sample(count: int, seed: int) -> list[Network]:
         (cell, number), (exchange, sums), form = pairs[turn % len(pairs)], kinds[turn % len(kinds)], FORMS[turn % len(FORMS)]
         tile, sequences = random.choice(((8, 3), (8, 10), (8, 20), (16, 10), (16, 20), (32, 20)))
         hidden, steps = random.choice(SIZES[exchange]), random.choice((1, 4, 5, 6, 9))  # of steps more than a ring has, too
-        drawn = {name: random.random() < 0.5 for name in ("bidirectional", "given_state", "learned", "is_traced", "is_padded", "is_old")}
+        drawn = {
+            name: random.random() < 0.5
+            for name in ("bidirectional", "given_state", "learned", "is_traced", "is_padded", "is_old", "projects")
+        }
         drawn["is_traced"] &= "packed" not in form
         drawn["is_padded"] &= exchange != "alone" and hidden < 300
         drawn["is_old"] &= exchange != "cluster"
@@ -233,6 +238,7 @@ def sample(count: int, seed: int) -> list[Network]:
 ROUNDS = int(os.environ.get("ELMAN_CUDA_EMULATED", "1"))
 NETWORKS = [
     Network("rnn_tanh", Number.FLOAT32, "alone", "shared", 8, 20, 10, "lengths and reset", True, True, True),
+    Network("gru", Number.BFLOAT16, "cluster", "in registers", 8, 37, 10, "packed and reset", True, True, True, projects=True),
     *slow(
         Network("gru", Number.BFLOAT16, "cluster", "split", 8, 96, 10, "whole", steps=9),
         Network("lstm", Number.TF32, "global", "split", 8, 60, 10, "lengths", True, True),

@@ -72,6 +72,7 @@ def test_calls_do_not_take_each_others_commands(compiles: bool, monkeypatch: pyt
     library = cublaslt_model.install(monkeypatch, torch.float64)
     if compiles:
         compiled = cuda_compiled.install(monkeypatch, library, cuda_model.Kernel)
+    monkeypatch.setattr(layer, "_MOST_PROJECTED", 40)  # some project in the launch, others before it
     random = Random(0)
     every = [run for run in runs() if run.num_layers == 1]
     cases = random.sample(every, 20)
@@ -84,6 +85,21 @@ def test_calls_do_not_take_each_others_commands(compiles: bool, monkeypatch: pyt
         check_run(case)
     if compiles:
         assert compiled.errors == []
+
+
+@pytest.mark.parametrize(("most", "launches"), [(layer._MOST_PROJECTED, 1), (10, 2)])
+@pytest.mark.parametrize("cell", KEPT)
+def test_a_small_inference_is_one_launch(cell: str, most: int, launches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer, "_MOST_PROJECTED", most)
+    made: list[object] = []
+    for kind in (layer.Product, layer.Launch):
+        counted = type(kind.__name__, (kind,), {"__new__": lambda which, *of, **more: made.append(which) or object.__new__(which)})
+        monkeypatch.setattr(layer, kind.__name__, counted)
+    given = Given(Run(cell))
+    expected, _ = given.expected(given.grad_output, given.grad_finals)
+    output, _, _ = run.forward(*given.call(), False, save=False)
+    assert_same({"output": output}, {"output": expected[0]}, 1e-12)
+    assert len(made) == launches
 
 
 @pytest.mark.parametrize("shifted", ["x", "parameters", "grad_output"])

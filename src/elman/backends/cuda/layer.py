@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from elman.backends.cuda.shape import CellKernel, CellShape
 
 
+_MOST_PROJECTED = 384  # multiplications of a thread that makes projections: two or three microseconds by estimate, not measured
+
+
 class _Form(NamedTuple):
     """What the commands of a layer depend on, beside where the operands of a call lie.
 
     Attributes:
         size: of a number, in bytes.
-        strides: of what a launch reads and writes in rows, over steps and over sequences, in numbers, twice.
+        strides: of what a launch reads and writes in rows, over steps and over sequences, in numbers; forward, I behind them.
         directions: how many.
         has_initial, has_fresh: which starts the directions have.
         is_there: of each operand whether there is one.
@@ -73,6 +76,12 @@ class _Form(NamedTuple):
     def all_at(self, operands: Sequence[int], count: int, offset: int = 0) -> list[float | At]:
         """Where each of so many operands is; zeros if there are none."""
         return [self.at(each, offset) for each in operands] or [0] * count
+
+    def ready(self, is_backward: bool, spans: Sequence[int], is_traced: bool = False) -> Ready:
+        """The kernel of a launch whose lengths, offsets and reset these operands are."""
+        has_spans = self.directions > 1 or any(self.is_there[each] for each in spans)
+        sizes = self.number, self.hidden, self.batch.sequences, self.directions
+        return _ready(self.kernel.shape, is_backward, *sizes, has_spans, self.device, is_traced)
 
     def own_and_starts(self, operands: Sequence[int]) -> list[float | At]:
         """Where a direction's parameters of the cell's own, its initial states and its fresh ones are, which these are."""
@@ -131,19 +140,24 @@ def forward(
     for _, w_hh, _, b_hh, own, given, initial, fresh in directions:
         operands += (w_hh, b_hh, given, *own, *initial, *fresh)
     addresses = addresses_of(operands)
-    strides = *batch.row_strides(width, x_batch_first), *batch.row_strides(count * hidden, output_batch_first)
+    inputs = x.shape[-1]
+    rows = (width, x_batch_first), (count * hidden, output_batch_first), (inputs, x_batch_first)
+    strides = *[stride for of_row in rows for stride in batch.row_strides(*of_row)], inputs
     form = _Form.of(kernel, hidden, x, batch, strides, directions, addresses)
-    _forward_commands(form, x.shape[-1], alignment(addresses[:multiplied])).run(operands, addresses, x)
+    _forward_commands(form, alignment(addresses[:multiplied])).run(operands, addresses, x)
 
 
 @prepared
-def _forward_commands(form: _Form, inputs: int, aligned: int) -> Commands:
-    """What ``forward`` puts onto the stream."""
+def _forward_commands(form: _Form, aligned: int) -> Commands:
+    """What ``forward`` puts onto the stream: the projections and the scan, or one launch for both."""
     shape, hidden, at, size, count = form.kernel.shape, form.hidden, form.at, form.size, form.directions
+    inputs = form.strides[-1]
     states, width, rows = shape.states, shape.inputs * hidden, form.batch.rows
     projected, x, *rest = range(len(NO_SCRATCH), len(form.is_there))
     output, kept, lengths, offsets, reset, *others = rest[2 * count :]
     finals, others = others[:states], others[states:]
+    spans = lengths, offsets, reset
+    is_one_launch = _projects(form.ready(False, spans).plan, inputs, form.batch)
     product = Form(rows, inputs, width, inputs, inputs, width, b_transposed=True)
     products: list[Command] = []
     values: list[float | At] = []
@@ -151,8 +165,9 @@ def _forward_commands(form: _Form, inputs: int, aligned: int) -> Commands:
         w_ih, b_ih = rest[2 * k : 2 * k + 2]
         w_hh, b_hh, given, *more = of_direction(others, k, count)
         gates = At(projected, k * rows * width * size)
-        bias = At(b_ih) if form.is_there[b_ih] else None
-        products.append(Product(form.number, product, At(x), At(w_ih), gates, size, aligned, form.device, bias=bias))
+        if not is_one_launch:
+            bias = At(b_ih) if form.is_there[b_ih] else None
+            products.append(Product(form.number, product, At(x), At(w_ih), gates, size, aligned, form.device, bias=bias))
         values += (
             gates,
             *map(at, (given, w_hh, b_hh)),
@@ -160,9 +175,16 @@ def _forward_commands(form: _Form, inputs: int, aligned: int) -> Commands:
             at(output, k * hidden * size),
             at(kept, k * rows * shape.kept * hidden * size),
             *form.all_at(finals, states, k * form.batch.sequences * hidden * size),
+            *(map(at, (x, w_ih, b_ih)) if is_one_launch else (0, 0, 0)),
             k,
         )
-    return _with_launches(products, form, False, (lengths, offsets, reset), values)
+    return _with_launches(products, form, False, spans, values)
+
+
+def _projects(plan: Plan, inputs: int, batch: BatchSizes) -> bool:
+    """Whether the scan's kernel is to make the projections too: there are so few that a launch of their own takes longer."""
+    numbers = batch.steps * min(plan.tile, batch.sequences) * plan.shape.inputs * plan.units
+    return -(-numbers // plan.threads) * inputs <= _MOST_PROJECTED
 
 
 def backward(
@@ -267,10 +289,8 @@ def _with_launches(
         spans: which operands the lengths, the offsets and the reset are.
         directions: what a launch is told of each.
     """
-    (shape, *constants), batch, index = form.kernel, form.batch, form.device
-    has_spans = form.directions > 1 or any(form.is_there[each] for each in spans)
-    options = has_spans, index, is_traced
-    plan, kernel, tiles, groups, at_once = _ready(shape, is_backward, form.number, form.hidden, batch.sequences, form.directions, *options)
+    (_, *constants), batch, index = form.kernel, form.batch, form.device
+    plan, kernel, tiles, groups, at_once = form.ready(is_backward, spans, is_traced)
     if not plan.mailbox_numbers:
         at_once = groups
     head = (batch.steps, batch.sequences, *map(form.at, spans), *batch.reset_strides, *form.strides)

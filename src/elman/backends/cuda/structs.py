@@ -21,11 +21,10 @@ _LAUNCH = "2i 2Q"  # tiles, first group; mailbox, flags
 
 @lru_cache(maxsize=4096)
 def layout(shape: CellShape, is_backward: bool) -> Struct:
-    """A launch's parameter: steps, rows twice, the launch, two directions, and constants."""
+    """A launch's parameter: steps, rows, forward I, the launch, two directions, and constants."""
     constants = max(1, shape.constants[is_backward])
-    return Struct(
-        "@" + _STEPS + _ROWS + _ROWS + _LAUNCH + 2 * f"{addresses(shape, is_backward)}Q i 4x" + f"{constants}f" + " 4x" * (constants % 2)
-    )
+    rows = 2 * _ROWS if is_backward else 3 * _ROWS + "q"
+    return Struct("@" + _STEPS + rows + _LAUNCH + 2 * f"{addresses(shape, is_backward)}Q i 4x" + f"{constants}f" + " 4x" * (constants % 2))
 
 
 def addresses(shape: CellShape, is_backward: bool) -> int:
@@ -33,7 +32,8 @@ def addresses(shape: CellShape, is_backward: bool) -> int:
     own = max(1, len(shape.own))
     if is_backward:  # grad_output, given, weight_hh, output, kept, grad_kept, own, initial, fresh, grad_final, grad_gates, grad_own, ...
         return 8 + own + 5 * shape.states
-    return 6 + own + 3 * shape.states  # projected, given, weight_hh, bias_hh, own, initial, fresh, output, kept, final
+    # projected, given, weight_hh, bias_hh, own, initial, fresh, output, kept, final, x, weight_ih, bias_ih
+    return 9 + own + 3 * shape.states
 
 
 def filled(shape: CellShape, is_backward: bool, values: Sequence[float | At]) -> tuple[bytes, list[tuple[int, At]]]:

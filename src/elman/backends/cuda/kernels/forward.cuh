@@ -5,7 +5,7 @@
 namespace elman::cuda {
 
 template <class Step> struct ForwardDirection {
-  const Storage* projected;                      // (T, B, kInputs, H): W_ih x + b_ih
+  Storage* projected;                            // (T, B, kInputs, H): W_ih x + b_ih; if there is x, written here
   const Storage* given;                          // (T, B, kGiven, H)
   const Storage* weight_hh;                      // (kGates, H, H)
   const Storage* bias_hh;                        // (kGates, H); null: zeros
@@ -15,12 +15,16 @@ template <class Step> struct ForwardDirection {
   Storage* output;                               // the direction's first column
   Storage* kept;                                 // (T, B, kKept, H); null: not wanted
   Storage* final[Step::kStates];                 // (B, H)
+  const Storage* x;                              // (T, B, I); null: the projections are there already
+  const Storage* weight_ih;                      // (kInputs, H, I)
+  const Storage* bias_ih;                        // (kInputs, H); null: zeros
   int reverse;
 };
 
 template <class Step> struct ForwardCall {
   Steps steps;
-  Rows projected, output;
+  Rows projected, output, x;
+  i64 inputs;       // I
   int tiles;        // groups of a direction
   int first_group;  // of this launch
   void*
@@ -29,6 +33,25 @@ template <class Step> struct ForwardCall {
   ForwardDirection<Step> direction[2];
   float constants[at_least_one(Step::kForwardConstants)];
 };
+
+// The projections of the block's units for its tile, in a call so small that a launch of its own for them takes longer.
+template <class Step> ELMAN_INLINE void project(
+    const ForwardCall<Step>& call, const ForwardDirection<Step>& d, int count, int first, int unit0) {
+  constexpr int kWidth = Step::kInputs * kUnits;
+  const int inputs = int(call.inputs), sequences = min(kTile, call.steps.B - first);
+  for (int i = threadIdx.x; i < count * sequences * kWidth; i += kThreads) {
+    const int unit = unit0 + i % kUnits, t = i / kWidth / sequences, b = first + i / kWidth % sequences;
+    if (unit >= kHidden || t >= call.steps.length(b)) continue;
+    const i64 gate_unit = i64(i / kUnits % Step::kInputs) * kHidden + unit;
+    const Storage *x = d.x + call.x.at(call.steps, t, b), *weights = d.weight_ih + gate_unit * inputs;
+    float sum = d.bias_ih ? Number::read(d.bias_ih[gate_unit]) : 0.f;
+#pragma unroll 8
+    for (int k = 0; k < inputs; ++k)
+      sum = __fmaf_rn(Number::read(Number::operand_of(x[k])), Number::read(Number::operand_of(weights[k])), sum);
+    d.projected[call.projected.at(call.steps, t, b) + gate_unit] = Number::write(sum);
+  }
+  __syncthreads();
+}
 
 template <class Step> __device__ void forward(const ForwardCall<Step>& call, char* shared) {
   constexpr int G = Step::kGates, kInputs = Step::kInputs, kVectors = kInputs + Step::kGiven, kStates = Step::kStates,
@@ -79,6 +102,7 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
       });
   });
   load_own<Step>(own, d.own, unit0);
+  if (d.x) project(call, d, count, first, unit0);
 
   // Asks for the projections of step s, and what else is given; always as many groups of copies, so that they can be
   // counted.
