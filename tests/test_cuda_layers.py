@@ -66,6 +66,8 @@ SHAPES: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "batch first": (256, 9, 30, {"batch_first": True, "bidirectional": True}),
     "no bias": (512, 20, 16, {"bias": False}),
     "large": (1024, 70, 6, {}),
+    "weights in shared memory": (768, 130, 5, {}),
+    "those of float32": (512, 130, 5, {}),
 }
 PROJECTED: dict[str, dict[str, Any]] = {
     "one": {"proj_size": 32},

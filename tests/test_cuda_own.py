@@ -16,6 +16,7 @@ from elman.backends.cuda import backend, compiler, launcher, own, run, source
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.choice import choose, registers_of_thread
 from elman.backends.cuda.plan import Number
+from elman.backends.cuda.shape import CELLS
 from elman.backends.program.lookup import program_of
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
@@ -267,10 +268,15 @@ def test_what_a_device_has_no_room_for_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(launcher, "unavailable_reason", lambda: None)
     monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["sm_80"])
     refuses = backend._refuses_shape.__wrapped__
+    monkeypatch.setattr(backend, "_refuses_shape", refuses)
     shape, wide = (run.kernel_of(Stack(cell, I, H)).shape for cell in (own_cells.Gru2014(), ManyStates()))
     assert refuses(shape, 64, Number.BFLOAT16, 0) is None
     assert "has no plan" in str(refuses(shape, 4096, Number.BFLOAT16, 0))
     assert "so many states" in str(refuses(wide, 64, Number.BFLOAT16, 0))
+    # Where torch has layers they run what only one group of blocks has room for, with the help of shared memory.
+    for hidden, expected in ((1024, "None"), (1280, "fast with many sequences"), (4096, "has no plan for hidden_size=4096 in bfloat16 on")):
+        reason = backend._refuses_built_in.__wrapped__(CELLS["lstm"], hidden, Number.BFLOAT16, 0)
+        assert expected in str(reason)
 
 
 # --- Without an emulator: the compiler ------------------------------------------------------------------------------------

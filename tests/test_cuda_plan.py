@@ -6,7 +6,7 @@ The kernels' index arithmetic (kernels/product.cuh) is written again here, for a
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import product
 from random import Random
 
 import numpy as np
@@ -208,17 +208,6 @@ def test_the_sample_has_every_exchange() -> None:
     shared = {(plan.shape.name, plan.is_backward, plan.number.size, plan.is_cluster) for plan in plans if plan.shared_eighths}
     assert shared == set(product(SAMPLED, (False, True), (2, 4), (False, True)))
     assert {plan.ring for plan in plans if plan.shared_eighths} == {4, 8}
-
-
-@pytest.mark.parametrize("eighths", range(9))
-def test_each_group_of_columns_has_its_weights_in_one_place(eighths: int) -> None:
-    for count in range(1, 200):
-        shared = count * eighths // 8
-        before = [k * shared // count for k in range(count + 1)]
-        is_shared = [after > here for here, after in pairwise(before)]
-        assert_once(np.array([before[k] for k in range(count) if is_shared[k]]), shared)
-        assert_once(np.array([k - before[k] for k in range(count) if not is_shared[k]]), count - shared)
-        assert [k for k in range(count) if is_shared[k]] == [(i * count - 1) // shared for i in range(1, shared + 1)]
 
 
 @every_device

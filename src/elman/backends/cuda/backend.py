@@ -18,7 +18,7 @@ from torch._C import _get_tracing_state
 
 from elman.backends.autograd import Scan
 from elman.backends.cuda import launcher, own, run, source, structs
-from elman.backends.cuda.choice import choose
+from elman.backends.cuda.choice import choose, is_for_many_sequences
 from elman.backends.cuda.plan import Number, number_of
 from elman.backends.cuda.projected import run_projected
 from elman.backends.cuda.recorded import RECORDED
@@ -179,7 +179,19 @@ def _fits(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Se
 
 def _refuses_network(cell: str, hidden_size: int, dtype: torch.dtype, index: int) -> str | None:
     """What of ``refuses`` depends on the network and the device alone."""
-    return _refuses_shape(CELLS[cell], hidden_size, number_of(dtype), index)
+    return _refuses_built_in(CELLS[cell], hidden_size, number_of(dtype), index)
+
+
+@lru_cache(maxsize=4096)
+def _refuses_built_in(shape: CellShape, hidden_size: int, number: Number, index: int) -> str | None:
+    """Likewise, of a cell that torch has layers of."""
+    if reason := _refuses_shape(shape, hidden_size, number, index):
+        return reason
+    device = launcher.device_properties(index)
+    for is_backward in (False, True):
+        if not is_for_many_sequences(choose(shape, is_backward, number, hidden_size, 64, 1, False, device)[0], device):
+            return f"has no plan for hidden_size={hidden_size} in {number.name.lower()} on {device.name} that is fast with many sequences"
+    return None
 
 
 def _refuses_recorded(text: str, hidden_size: int, dtype: torch.dtype, index: int) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from math import log2
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from elman.backends.cuda.plan import Number, Plan, products_of
@@ -29,14 +30,16 @@ _GLOBAL_KB = 0.023  # each KiB that a block reads from global memory
 _PRODUCT = 0.00085  # each instruction of the tensor cores
 _SUM = 0.053  # each 4096 partial sums
 _SHARED_KB = 0.0045  # each KiB of weights in shared memory, by its bandwidth of 128 bytes a cycle
-_NOT_MEASURED = 1.1  # by which plans with weights in shared memory must be expected to be faster than others
+_NOT_MEASURED = 1.1  # by which plans that read weights from there must be expected to be faster than others
 _ITEM = 0.097  # each further unit of a thread, by the cell's weight
 _CELL = 0.145  # the pointwise part, by the cell's weight
 _HAVE_CLUSTERS_OF_16 = {(9, 0), (10, 0), (10, 3)}  # compute capabilities; others that know clusters have up to 8 blocks
 _WIDE_CLUSTER = 0.08  # a cluster of 16: measured slower at equal bytes
 _MAX_ITEMS = 16  # units of a thread
 _OTHER_REGISTERS = 52  # of a thread, beside weights, sums and units: addresses, operands on their way
-_SHARED_REGISTERS = 16  # more, for weights on their way from shared memory; and the operands of all sequences that they are multiplied by
+_SHARED_REGISTERS = (
+    24  # more, for weights on their way from shared memory, beside the operands of all sequences that they are multiplied by
+)
 
 
 @lru_cache(maxsize=4096)
@@ -52,14 +55,15 @@ def choose(
     is_traced: bool = False,
     largest_cluster: int = 16,
 ) -> tuple[Plan, ...]:
-    """The plan that the model expects to be fastest, those within a tenth of it, and one without a reduce-scatter; empty if none fits."""
+    """The plan that the model expects to be fastest, those within a tenth of it, and simpler ones behind; empty if none fits."""
     tiles = [tile for tile in (8, 16, 32) if tile == 8 or tile < 2 * sequences]
     plans = [plan for tile in tiles for plan in candidates(shape, is_backward, number, hidden, tile, device, largest_cluster)]
-    expected = {plan: _expected(plan, sequences, directions, device) for plan in plans}
-    ranked = sorted(expected, key=lambda plan: (expected[plan], _preference(plan)))
-    found = [plan for plan in ranked if expected[plan] <= 1.1 * expected[ranked[0]]][:3]
-    if all(plan.is_reduce_scatter for plan in found):  # a plan of the other way, if the registers of these do not suffice
-        found += [plan for plan in ranked if not plan.is_reduce_scatter][:1]
+    costs = {plan: _expected(plan, sequences, directions, device) * (_NOT_MEASURED if plan.shared_eighths else 1.0) for plan in plans}
+    ranked = sorted(costs, key=lambda plan: (costs[plan], _preference(plan)))
+    found = [plan for plan in ranked if costs[plan] <= 1.1 * costs[ranked[0]]][:3]
+    for needs_more in (attrgetter("is_reduce_scatter"), attrgetter("shared_eighths")):
+        if all(map(needs_more, found)):  # a plan of the other way, if the registers of these do not suffice
+            found += [plan for plan in ranked if not needs_more(plan)][:1]
     return tuple(replace(plan, has_spans=has_spans, is_traced=is_traced) for plan in found)
 
 
@@ -80,16 +84,29 @@ def _expected(plan: Plan, sequences: int, directions: int, device: DevicePropert
         step += _GLOBAL * exchanges + _GLOBAL_KB * kilobytes * (2 if plan.is_reduce_scatter else 1)  # which writes as much
     elif plan.blocks > 1:
         step += _CLUSTER_KB * kilobytes + (_WIDE_CLUSTER if plan.blocks == 16 else 0.0)
-        registers = min(255, plan.weight_registers + 60 + plan.warp_tiles * plan.tile // 2)
-        beside = min(2, device.registers // (registers * plan.threads), device.shared_bytes // plan.shared_bytes)
+        registers = plan.weight_registers + 60 + plan.warp_tiles * plan.tile // 2
+        registers = min(255, registers + (_for_shared_weights(plan.tile) if plan.shared_eighths else 0))
+        beside = min(2, device.registers // (registers * _counted_threads(plan)), device.shared_bytes // plan.shared_bytes)
         if beside == 2 and groups > at_once:  # two blocks share a multiprocessor
             step, at_once = step * 1.25, at_once * 2
-    return step * -(-groups // at_once) * (_NOT_MEASURED if plan.shared_eighths else 1.0)
+    return step * -(-groups // at_once)
+
+
+def is_for_many_sequences(plan: Plan, device: DeviceProperties) -> bool:
+    """Whether the plan is expected to be no slower than torch's layers with hundreds of sequences: if all weights are in registers, or two
+    groups run at once. By the model, not by measurement.
+    """
+    return not plan.shared_eighths or resident_groups(plan, device) > 1
 
 
 def registers_of_thread(plan: Plan, device: DeviceProperties) -> int:
-    """At most how many a thread has: four parts of a multiprocessor share its registers and the warps."""
-    return min(255, device.registers // (-(-plan.warps // 4) * 128))
+    """At most how many a thread has."""
+    return min(255, device.registers // _counted_threads(plan))
+
+
+def _counted_threads(plan: Plan) -> int:
+    """Those of a block as they count for registers: each of a multiprocessor's four parts has room for as many warps as the fullest."""
+    return -(-plan.warps // 4) * 128
 
 
 def resident_groups(plan: Plan, device: DeviceProperties) -> int:
@@ -121,18 +138,18 @@ def candidates(
     exchanges = [(1, True), *[(blocks, True) for blocks in clusters]]
     exchanges += [(blocks, False) for blocks in (4, 8, 16, 24, 32, 48, 64, 96, 128) if blocks <= device.multiprocessors]
     for wasteful in (False, True):
-        found: dict[Plan, bool] = {}  # whether all weights are in registers
+        found: dict[Plan, None] = {}
         for (blocks, is_cluster), multiple, is_reduce_scatter in product(exchanges, (16, 32) if wasteful else (16,), (False, True)):
             if is_reduce_scatter and not (is_backward and blocks > 1 and _exchanges_less(shape, number, is_cluster, device)):
                 continue
             units = -(-hidden // (multiple * blocks)) * multiple
             if blocks > 1 and units * (blocks - 1) >= hidden and (not wasteful or blocks * units > 2 * hidden):
                 continue  # a block without units
-            plans = list(_arrangements(shape, is_backward, number, hidden, tile, blocks, units, is_cluster, is_reduce_scatter, device))
-            whole = [plan for plan in plans if not plan.shared_eighths]
-            fitting = [plan for plan in whole or plans if plan.shared_bytes <= device.shared_bytes]
-            found |= dict.fromkeys(sorted(fitting, key=_preference)[:2], bool(whole))
-        if any(found.values()):
+            sizes = shape, is_backward, number, hidden, tile, blocks, units, is_cluster, is_reduce_scatter, device
+            plans = list(_arrangements(*sizes, False)) or list(_arrangements(*sizes, True))
+            fitting = [plan for plan in plans if plan.shared_bytes <= device.shared_bytes]
+            found |= dict.fromkeys(sorted(fitting, key=_preference)[:2])
+        if not all(plan.shared_eighths for plan in found):
             break
     return tuple(found)
 
@@ -168,8 +185,9 @@ def _arrangements(
     is_cluster: bool,
     is_reduce_scatter: bool,
     device: DeviceProperties,
+    shares: bool,
 ) -> Iterator[Plan]:
-    """How warps can share a block's weights: those that fit its registers, if need be together with shared memory."""
+    """How warps can share a block's weights: those that fit its registers, or, with shares, those that fit together with shared memory."""
     products, gates = products_of(shape, is_backward, blocks, units, is_reduce_scatter), shape.gates
     for warp_tiles, split, in_registers in product(range(1, 9), (1, 2, 4, 8, 16), (False, True)):
         if any(rows // 16 % warp_tiles or columns % (64 // number.size * split) for rows, columns in products):
@@ -187,15 +205,15 @@ def _arrangements(
         sums = warp_tiles * tile // 2 * (2 if warp_tiles * tile < 32 else 1)
         of_unit = 4 + 2 * max(0, shape.states - 2) + is_backward * len(shape.own) + shape.held[is_backward]
         room = registers_of_thread(plan, device) - sums - of_unit * items - _OTHER_REGISTERS
-        if fitting := _with_room(plan, room, device):
-            yield fitting
+        if shares and (shared := _with_room(plan, room, device)):
+            yield shared
+        elif not shares and plan.weight_registers <= room:
+            yield plan
 
 
 def _with_room(plan: Plan, weight_registers: int, device: DeviceProperties) -> Plan | None:
     """The plan with as many weights in shared memory as so many registers leave; None if they are too many."""
-    if plan.weight_registers <= weight_registers:
-        return plan
-    weight_registers -= _SHARED_REGISTERS + plan.tile // 2
+    weight_registers -= _for_shared_weights(plan.tile)
     if weight_registers < 0:
         return None
     for eighths in range(8 - 8 * weight_registers // plan.weight_registers, 9):
@@ -204,3 +222,8 @@ def _with_room(plan: Plan, weight_registers: int, device: DeviceProperties) -> P
             parts = part, replace(part, ring=4)  # steps that read weights are long: two of them hide the way from global memory
             return next((part for part in parts if part.shared_bytes <= device.shared_bytes), None)
     return None
+
+
+def _for_shared_weights(tile: int) -> int:
+    """Registers of a thread for weights that it reads from shared memory, and for what it multiplies them by."""
+    return _SHARED_REGISTERS + tile // 2

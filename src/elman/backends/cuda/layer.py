@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from elman.backends.cuda.shape import CellKernel, CellShape
 
 
+_HARMLESS = 64  # bytes of a thread's memory: a step reads at most some that do not change
 _MOST_PROJECTED = 384  # multiplications of a thread that makes projections: two or three microseconds by estimate, not measured
 
 
@@ -335,12 +336,15 @@ def _ready(
 
 
 def _first_that_runs(plans: Sequence[Plan], index: int) -> Plan | None:
-    """The first plan that fits the device and whose registers suffice, which is known once it is compiled; else that which lacks least."""
+    """The first plan that fits the device and whose registers suffice, which is known once it is compiled; else that which lacks least.
+
+    What little a plan with weights in shared memory lacks is mostly saved and read before the first step.
+    """
     fitting: list[Plan] = []
     for plan in plans:
         if plan.is_cluster and plan.blocks > launcher.PLAIN_CLUSTER and not _fits(plan, index):
             continue
-        if not _kernel(plan, index).local_bytes:
+        if _kernel(plan, index).local_bytes <= (_HARMLESS if plan.shared_eighths else 0):
             return plan
         fitting.append(plan)
     return min(fitting, key=lambda plan: _kernel(plan, index).local_bytes, default=None)

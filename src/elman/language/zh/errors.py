@@ -328,6 +328,9 @@ SENTENCES = {
     "{backend} has no plan for hidden_size={size} in {dtype} on {card}": (
         "{backend} 后端在 {card} 上不支持 {dtype} 的 hidden_size={size}（没有可用的内核配置）"
     ),
+    "{backend} has no plan for hidden_size={size} in {dtype} on {card} that is fast with many sequences": (
+        "{backend} 后端在 {card} 上不支持 {dtype} 的 hidden_size={size}（序列较多时没有足够快的内核配置）"
+    ),
     "torch is built for ROCm, not for CUDA": "torch 是 ROCm 版本，不是 CUDA 版本",
     "torch is built without CUDA": "torch 没有编译 CUDA 支持",
     "there is no CUDA device": "没有 CUDA 设备",

@@ -1,6 +1,6 @@
-// The product of a block's rows of the recurrent weights, which stay in registers, and in shared memory if these have
-// no room for all, with the vectors of a tile's sequences. A warp holds kWarpTiles tiles of 16 rows and 1/kSplit of the
-// columns; the warps' sums meet in shared memory, or, where nothing is split, stay where they are.
+// The product of a block's rows of the recurrent weights with the vectors of a tile's sequences. The weights stay in
+// registers, and if these have no room for all of them, in shared memory, too. A warp holds kWarpTiles tiles of 16 rows
+// and 1/kSplit of the columns; the warps' sums meet in shared memory, or, where nothing is split, stay where they are.
 #pragma once
 
 namespace elman::cuda {
@@ -52,8 +52,8 @@ template <int Rows, int Columns> struct Product {
           (warp_split() * kGroups + k) * kGroup + lane % 4 * kPerChunk);
     };
 #pragma unroll 1
-    for (int i = 1; i <= kSharedGroups; ++i) {
-      const int k = (i * kGroups - 1) / at_least_one(kSharedGroups);  // the i-th that is shared
+    for (int k = 0; k < kGroups; ++k) {
+      if (!is_shared(k)) continue;
 #pragma unroll
       for (int m = 0; m < kWarpTiles; ++m)
 #pragma unroll
