@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import program_cells
 from elman.backends.cuda import launcher, layer, source
-from elman.backends.cuda.choice import candidates, choose, is_for_many_sequences, registers_of_thread
+from elman.backends.cuda.batch import BatchSizes
+from elman.backends.cuda.choice import candidates, choose, is_fast_with_many_sequences, registers_of_thread
 from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.plan import Number
 from elman.backends.cuda.shape import CELLS
@@ -87,6 +88,37 @@ def test_plans_of_ones_own_cells_fit(cell: type[elman.Cell]) -> None:
                 assert plan.blocks * plan.units >= hidden
 
 
+@pytest.mark.parametrize(
+    ("cell", "steps", "sequences", "inputs", "hidden", "expected"),
+    [
+        ("lstm", 5, 3, 10, 20, True),  # the notebook's
+        ("lstm", 5, 3, 40, 20, True),
+        ("rnn_tanh", 1, 1, 128, 256, True),  # a step of a stream
+        ("rnn_tanh", 1, 1, 129, 256, False),
+        ("gru", 128, 8, 1, 20, False),  # many numbers of one input each
+        ("rnn_tanh", 40, 2, 10, 20, True),
+        ("gru", 40, 2, 10, 20, False),
+        ("lstm", 40, 64, 10, 20, False),
+    ],
+)
+def test_small_calls_make_their_projections_in_the_scan(
+    cell: str, steps: int, sequences: int, inputs: int, hidden: int, expected: bool
+) -> None:
+    plan = choose(CELLS[cell], False, Number.BFLOAT16, hidden, sequences, 1, False, DEVICES["H100"])[0]
+    assert layer._projects(plan, inputs, BatchSizes(steps, sequences, steps * sequences, (0, 0))) == expected
+
+
+SMALL = DeviceProperties("small", (8, 9), 24, 101376, 65536, 24 << 20)
+
+
+@pytest.mark.parametrize("number", Number)
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_registers_have_room_for_runs_on_every_device(cell: str, number: Number) -> None:
+    for device, is_backward, hidden in product((SMALL, *DEVICES.values()), (False, True), (100, 256, 300, 536, 700, 1000)):
+        if any(not plan.shared_eighths for plan in candidates(CELLS[cell], is_backward, number, hidden, 8, device)):
+            assert is_fast_with_many_sequences(CELLS[cell], is_backward, number, hidden, device)
+
+
 LARGEST = {"rnn_tanh": (3072, 2048), "rnn_relu": (3072, 2048), "gru": (1536, 1024), "lstm": (1536, 768)}  # in 16 bits, in 32
 
 
@@ -133,8 +165,8 @@ def test_the_largest_sizes_are_as_documented(card: str) -> None:
     kinds = [(CELLS[cell], number) for number in (Number.BFLOAT16, Number.TF32) for cell in ("rnn_tanh", "gru", "lstm")]
 
     def runs(kind: tuple[CellShape, Number], hidden: int) -> bool:
-        plans = [choose(kind[0], is_backward, kind[1], hidden, 64, 1, False, device) for is_backward in (False, True)]
-        return all(plans) and all(is_for_many_sequences(best, device) for best, *_ in plans)
+        networks = [(kind[0], is_backward, kind[1], hidden) for is_backward in (False, True)]
+        return all(choose(*each, 1, 1, False, device) and is_fast_with_many_sequences(*each, device) for each in networks)
 
     for kind, largest in zip(kinds, documented()[card], strict=True):
         assert all(runs(kind, hidden) for hidden in [*range(80, largest, 304), largest])

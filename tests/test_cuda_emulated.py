@@ -71,6 +71,9 @@ class Network:
     is_padded: bool = False  # half of the blocks have no unit
     is_old: bool = False  # the device has no clusters
     projects: bool = False  # the kernel makes the projections itself
+    is_batch_first: bool = False
+    is_biased: bool = True
+    inputs: int = 3
     shared_eighths: int = 0  # how much of the weights lies in shared memory
     steps: int = 5
     seed: int = 0
@@ -103,7 +106,7 @@ class Network:
             return shared if shared.shared_bytes <= cuda_emulator.DEVICE.shared_bytes else plan
 
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", self.number is Number.TF32)
-        monkeypatch.setattr(layer, "_MOST_PROJECTED", 1 << 40 if self.projects else -1)
+        monkeypatch.setattr(layer, "_projects", lambda *call: self.projects)
         device = replace(cuda_emulator.DEVICE, capability=(8, 0)) if self.is_old else cuda_emulator.DEVICE
         options = {"seed": self.seed, "device": device, **options}
         return cuda_emulator.install(monkeypatch, self.wishes, change, **options)  # type: ignore[arg-type]
@@ -116,7 +119,7 @@ class Sample(Given):
         self.network, self.dtype = network, DTYPES[network.number]
         hidden, B, T = network.hidden, network.sequences, network.steps
         cell = CELLS[network.cell]()
-        stack = self.stack = Stack(cell, 3, hidden, 1, network.bidirectional)
+        stack = self.stack = Stack(cell, network.inputs, hidden, 1, network.bidirectional, network.is_biased)
         generator = torch.Generator().manual_seed(network.seed)
         self.batch_first = False
 
@@ -127,7 +130,7 @@ class Sample(Given):
         lengths[0] = T
         batch_sizes = (lengths.clamp_min(1) > torch.arange(T).unsqueeze(1)).sum(1) if "packed" in network.form else None
         reset = (draw(B, 2 * T) > 0.6)[:, ::2].t() if "reset" in network.form else None
-        self.x = draw(T, B, 3) if batch_sizes is None else draw(int(batch_sizes.sum()), 3)
+        self.x = draw(*((T, B) if batch_sizes is None else (int(batch_sizes.sum()),)), network.inputs)
         count = stack.num_directions
         self.states = tuple(draw(count, B, hidden) for _ in stack.cell.states) if network.given_state else None
         scales = [hidden**-0.5 if len(shape) > 1 else 0.5 for shape in stack.shapes]
@@ -159,7 +162,8 @@ class Sample(Given):
         """Outputs and final states, and the gradients of all inputs, by the kernels."""
         to = self.to
         states = None if self.states is None else tuple(map(to, self.states))
-        call = self.stack, to(self.x), states, tuple(map(to, self.params)), self.spans.with_numbers(to)
+        is_turned = self.network.is_batch_first
+        call = self.stack, self.turned(to(self.x)), states, tuple(map(to, self.params)), self.spans.with_numbers(to)
         grad_saved = None
         if self.network.is_traced:
             hidden, finals, saved = run.trace(*call)
@@ -169,12 +173,17 @@ class Sample(Given):
                 zeros = [torch.zeros_like(named[0])] * (saved.steps.shape[-2] - len(named))
                 grad_saved = Saved(None, to(torch.stack([*named, *zeros], -2)), None)
         else:
-            output, finals, saved = run.forward(*call, False, save=True)
-            grad_output = to(self.grad_output)
+            output, finals, saved = run.forward(*call, is_turned, save=True)
+            grad_output = self.turned(to(self.grad_output))
         needs = [True] * len(self.inputs)
-        grads = run.backward(*call, False, output, saved, grad_output, tuple(map(to, self.grad_finals)), needs, grad_saved)
-        assert all(grad is not None for grad in grads)
-        return [output, *finals], [grad for grad in grads if grad is not None]
+        grads = run.backward(*call, is_turned, output, saved, grad_output, tuple(map(to, self.grad_finals)), needs, grad_saved)
+        found = [grad for grad in grads if grad is not None]
+        assert len(found) == len(needs)
+        return [self.turned(output), *finals], [self.turned(found[0]), *found[1:]]
+
+    def turned(self, numbers: Tensor) -> Tensor:
+        """Steps and sequences change places where the call has the sequences first."""
+        return numbers.transpose(0, 1).contiguous() if self.network.is_batch_first else numbers
 
     def to(self, numbers: Tensor) -> Tensor:
         return numbers.to(self.dtype)
@@ -226,6 +235,8 @@ def sample(count: int, seed: int) -> list[Network]:
         drawn["is_traced"] &= "packed" not in form
         drawn["is_padded"] &= exchange != "alone" and hidden < 300
         drawn["is_old"] &= exchange != "cluster"
+        drawn["is_batch_first"] = random.random() < 0.5 and "packed" not in form and not drawn["is_traced"]
+        drawn |= {"is_biased": random.random() < 0.7 or cell == "rnn_relu", "inputs": random.choice((1, 3, 19))}
         drawn["shared_eighths"] = random.choice((0, 0, 3, 5, 8))
         if sums == "scattered":  # of these cells and numbers
             cell, drawn["is_old"] = random.choice(("gru", "lstm")), False
@@ -239,6 +250,8 @@ ROUNDS = int(os.environ.get("ELMAN_CUDA_EMULATED", "1"))
 NETWORKS = [
     Network("rnn_tanh", Number.FLOAT32, "alone", "shared", 8, 20, 10, "lengths and reset", True, True, True),
     Network("gru", Number.BFLOAT16, "cluster", "in registers", 8, 37, 10, "packed and reset", True, True, True, projects=True),
+    Network("gru", Number.FLOAT32, "global", "split", 16, 37, 20, "whole", projects=True, is_batch_first=True, is_biased=False, inputs=19),
+    Network("lstm", Number.TF32, "alone", "shared", 8, 20, 10, "lengths", projects=True, inputs=9),
     *slow(
         Network("gru", Number.BFLOAT16, "cluster", "split", 8, 96, 10, "whole", steps=9),
         Network("lstm", Number.TF32, "global", "split", 8, 60, 10, "lengths", True, True),

@@ -72,7 +72,7 @@ def test_calls_do_not_take_each_others_commands(compiles: bool, monkeypatch: pyt
     library = cublaslt_model.install(monkeypatch, torch.float64)
     if compiles:
         compiled = cuda_compiled.install(monkeypatch, library, cuda_model.Kernel)
-    monkeypatch.setattr(layer, "_MOST_PROJECTED", 40)  # some project in the launch, others before it
+    monkeypatch.setattr(layer, "_MOST_PROJECTED", 1000)  # some project in the launch, others before it
     random = Random(0)
     every = [run for run in runs() if run.num_layers == 1]
     cases = random.sample(every, 20)
@@ -87,7 +87,7 @@ def test_calls_do_not_take_each_others_commands(compiles: bool, monkeypatch: pyt
         assert compiled.errors == []
 
 
-@pytest.mark.parametrize(("most", "launches"), [(layer._MOST_PROJECTED, 1), (10, 2)])
+@pytest.mark.parametrize(("most", "launches"), [(1 << 20, 1), (10, 2)])
 @pytest.mark.parametrize("cell", KEPT)
 def test_a_small_inference_is_one_launch(cell: str, most: int, launches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer, "_MOST_PROJECTED", most)

@@ -18,7 +18,7 @@ from torch._C import _get_tracing_state
 
 from elman.backends.autograd import Scan
 from elman.backends.cuda import launcher, own, run, source, structs
-from elman.backends.cuda.choice import choose, is_for_many_sequences
+from elman.backends.cuda.choice import choose, is_fast_with_many_sequences
 from elman.backends.cuda.plan import Number, number_of
 from elman.backends.cuda.projected import run_projected
 from elman.backends.cuda.recorded import RECORDED
@@ -189,7 +189,7 @@ def _refuses_built_in(shape: CellShape, hidden_size: int, number: Number, index:
         return reason
     device = launcher.device_properties(index)
     for is_backward in (False, True):
-        if not is_for_many_sequences(choose(shape, is_backward, number, hidden_size, 64, 1, False, device)[0], device):
+        if not is_fast_with_many_sequences(shape, is_backward, number, hidden_size, device):
             return f"has no plan for hidden_size={hidden_size} in {number.name.lower()} on {device.name} that is fast with many sequences"
     return None
 

@@ -37,9 +37,7 @@ _HAVE_CLUSTERS_OF_16 = {(9, 0), (10, 0), (10, 3)}  # compute capabilities; other
 _WIDE_CLUSTER = 0.08  # a cluster of 16: measured slower at equal bytes
 _MAX_ITEMS = 16  # units of a thread
 _OTHER_REGISTERS = 52  # of a thread, beside weights, sums and units: addresses, operands on their way
-_SHARED_REGISTERS = (
-    24  # more, for weights on their way from shared memory, beside the operands of all sequences that they are multiplied by
-)
+_SHARED_REGISTERS = 24  # more, for weights on their way from shared memory
 
 
 @lru_cache(maxsize=4096)
@@ -92,11 +90,14 @@ def _expected(plan: Plan, sequences: int, directions: int, device: DevicePropert
     return step * -(-groups // at_once)
 
 
-def is_for_many_sequences(plan: Plan, device: DeviceProperties) -> bool:
-    """Whether the plan is expected to be no slower than torch's layers with hundreds of sequences: if all weights are in registers, or two
-    groups run at once. By the model, not by measurement.
+def is_fast_with_many_sequences(shape: CellShape, is_backward: bool, number: Number, hidden: int, device: DeviceProperties) -> bool:
+    """Whether a network that has a plan is expected to be no slower than torch's layers with hundreds of sequences: if registers have room
+    for all weights, or two groups run at once. By the model, not by measurement.
     """
-    return not plan.shared_eighths or resident_groups(plan, device) > 1
+    network = shape, is_backward, number, hidden
+    if not all(plan.shared_eighths for plan in choose(*network, 1, 1, False, device)):
+        return True
+    return any(resident_groups(plan, device) > 1 for plan in choose(*network, 64, 1, False, device))
 
 
 def registers_of_thread(plan: Plan, device: DeviceProperties) -> int:

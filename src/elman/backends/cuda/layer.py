@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 
 _HARMLESS = 64  # bytes of a thread's memory: a step reads at most some that do not change
-_MOST_PROJECTED = 384  # multiplications of a thread that makes projections: two or three microseconds by estimate, not measured
+# Of a thread that makes projections, in multiplications: what a number takes beside its own, and how many are two or three microseconds.
+# By counts of instructions, not by measurement. The inputs of a number are read eight at a time, one eight after the other.
+_NUMBER, _MOST_PROJECTED, _WIDEST_PROJECTED = 64, 1024, 128
 
 
 class _Form(NamedTuple):
@@ -36,7 +38,8 @@ class _Form(NamedTuple):
 
     Attributes:
         size: of a number, in bytes.
-        strides: of what a launch reads and writes in rows, over steps and over sequences, in numbers; forward, I behind them.
+        inputs: I.
+        strides: of what a launch reads and writes in rows, over steps and over sequences, in numbers.
         directions: how many.
         has_initial, has_fresh: which starts the directions have.
         is_there: of each operand whether there is one.
@@ -48,6 +51,7 @@ class _Form(NamedTuple):
     number: Number
     size: int
     batch: BatchSizes
+    inputs: int
     strides: tuple[int, ...]
     directions: int
     has_initial: bool
@@ -68,7 +72,7 @@ class _Form(NamedTuple):
         starts = bool(directions[0].initial), bool(directions[0].fresh)
         is_there = tuple([address != 0 for address in addresses])
         numbers = number_of(x.dtype), x.element_size()
-        return _Form(kernel, hidden, *numbers, batch.sizes, strides, len(directions), *starts, is_there, x.get_device())
+        return _Form(kernel, hidden, *numbers, batch.sizes, x.shape[-1], strides, len(directions), *starts, is_there, x.get_device())
 
     def at(self, operand: int, offset: int = 0) -> float | At:
         """Where an operand, or so many bytes behind its beginning, is; 0 for what there is not."""
@@ -141,9 +145,8 @@ def forward(
     for _, w_hh, _, b_hh, own, given, initial, fresh in directions:
         operands += (w_hh, b_hh, given, *own, *initial, *fresh)
     addresses = addresses_of(operands)
-    inputs = x.shape[-1]
-    rows = (width, x_batch_first), (count * hidden, output_batch_first), (inputs, x_batch_first)
-    strides = *[stride for of_row in rows for stride in batch.row_strides(*of_row)], inputs
+    rows = (width, x_batch_first), (count * hidden, output_batch_first), (x.shape[-1], x_batch_first)
+    strides = tuple([stride for of_row in rows for stride in batch.row_strides(*of_row)])
     form = _Form.of(kernel, hidden, x, batch, strides, directions, addresses)
     _forward_commands(form, alignment(addresses[:multiplied])).run(operands, addresses, x)
 
@@ -152,14 +155,13 @@ def forward(
 def _forward_commands(form: _Form, aligned: int) -> Commands:
     """What ``forward`` puts onto the stream: the projections and the scan, or one launch for both."""
     shape, hidden, at, size, count = form.kernel.shape, form.hidden, form.at, form.size, form.directions
-    inputs = form.strides[-1]
     states, width, rows = shape.states, shape.inputs * hidden, form.batch.rows
     projected, x, *rest = range(len(NO_SCRATCH), len(form.is_there))
     output, kept, lengths, offsets, reset, *others = rest[2 * count :]
     finals, others = others[:states], others[states:]
     spans = lengths, offsets, reset
-    is_one_launch = _projects(form.ready(False, spans).plan, inputs, form.batch)
-    product = Form(rows, inputs, width, inputs, inputs, width, b_transposed=True)
+    is_one_launch = _projects(form.ready(False, spans).plan, form.inputs, form.batch)
+    product = Form(rows, form.inputs, width, form.inputs, form.inputs, width, b_transposed=True)
     products: list[Command] = []
     values: list[float | At] = []
     for k in range(count):
@@ -183,9 +185,9 @@ def _forward_commands(form: _Form, aligned: int) -> Commands:
 
 
 def _projects(plan: Plan, inputs: int, batch: BatchSizes) -> bool:
-    """Whether the scan's kernel is to make the projections too: there are so few that a launch of their own takes longer."""
+    """Whether the scan's kernel is to make the projections too: there are so few that a launch of their own is expected to take longer."""
     numbers = batch.steps * min(plan.tile, batch.sequences) * plan.shape.inputs * plan.units
-    return -(-numbers // plan.threads) * inputs <= _MOST_PROJECTED
+    return inputs <= _WIDEST_PROJECTED and -(-numbers // plan.threads) * (_NUMBER + inputs) <= _MOST_PROJECTED
 
 
 def backward(
@@ -294,7 +296,8 @@ def _with_launches(
     plan, kernel, tiles, groups, at_once = form.ready(is_backward, spans, is_traced)
     if not plan.mailbox_numbers:
         at_once = groups
-    head = (batch.steps, batch.sequences, *map(form.at, spans), *batch.reset_strides, *form.strides)
+    inputs = () if is_backward else (form.inputs,)
+    head = (batch.steps, batch.sequences, *map(form.at, spans), *batch.reset_strides, *form.strides, *inputs)
     second = (0,) * len(directions) if form.directions == 1 else ()
     rest = *directions, *second, *(array("f", constants[is_backward]) or (0.0,))
     launches: list[Command] = []
