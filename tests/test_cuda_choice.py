@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import program_cells
-from elman.backends.cuda import launcher, layer, source
+from elman.backends.cuda import choice, launcher, layer, source
 from elman.backends.cuda.batch import BatchSizes
 from elman.backends.cuda.choice import candidates, choose, is_fast_with_many_sequences, registers_of_thread
 from elman.backends.cuda.launcher import DeviceProperties
@@ -86,6 +86,11 @@ def test_plans_of_ones_own_cells_fit(cell: type[elman.Cell]) -> None:
                 assert plan.shared_bytes <= device.shared_bytes
                 assert plan.weight_registers < registers_of_thread(plan, device)
                 assert plan.blocks * plan.units >= hidden
+            if not any(shape.products) and not shape.rows[is_backward]:
+                continue
+            sizes = 4, -(-hidden // 64) * 16, False, False, device
+            for plan in choice._arrangements(shape, is_backward, number, hidden, tile, *sizes, True):
+                assert plan.weight_registers < registers_of_thread(plan, device)
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def _arrangements(
 def _with_room(plan: Plan, weight_registers: int, device: DeviceProperties) -> Plan | None:
     """The plan with as many weights in shared memory as so many registers leave; None if they are too many."""
     weight_registers -= _for_shared_weights(plan.tile)
-    if weight_registers < 0:
+    if weight_registers < 0 or not plan.weight_registers:
         return None
     for eighths in range(8 - 8 * weight_registers // plan.weight_registers, 9):
         part = replace(plan, shared_eighths=eighths)

@@ -34,7 +34,7 @@ template <class Step> struct ForwardCall {
   float constants[at_least_one(Step::kForwardConstants)];
 };
 
-// The projections of the block's units for its tile, in a call so small that a launch of its own for them takes longer.
+// The projections of the block's units for its tile, in a call so small that a launch for them alone might take longer.
 template <class Step> ELMAN_INLINE void project(
     const ForwardCall<Step>& call, const ForwardDirection<Step>& d, int count, int first, int unit0) {
   constexpr int kWidth = Step::kInputs * kUnits;
