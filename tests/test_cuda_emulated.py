@@ -6,7 +6,7 @@ ELMAN_CUDA_EMULATED=20 runs twenty times as many.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from itertools import product
 from random import Random
 from typing import TYPE_CHECKING
@@ -72,17 +72,21 @@ class Network:
     is_old: bool = False  # the device has no clusters
     projects: bool = False  # the kernel makes the projections itself
     is_batch_first: bool = False
-    is_biased: bool = True
+    is_unbiased: bool = False
     inputs: int = 3
     shared_eighths: int = 0  # how much of the weights lies in shared memory
     steps: int = 5
     seed: int = 0
 
     def __str__(self) -> str:
-        values = {f.name: getattr(self, f.name) for f in fields(self)[:-2]}
-        named = [name * value if isinstance(value, bool) else str(getattr(value, "name", value)) for name, value in values.items()]
-        named[-1] = f"shared {self.shared_eighths}" * bool(self.shared_eighths)
-        return "-".join(filter(None, named)).lower().replace(" ", "_")
+        named = []
+        for field in fields(self)[:-2]:
+            value = getattr(self, field.name)
+            if field.default is MISSING:
+                named.append(str(getattr(value, "name", value)))
+            elif value != field.default:
+                named.append(field.name if value is True else f"{field.name} {value}")
+        return "-".join(named).lower().replace(" ", "_")
 
     @property
     def wishes(self) -> list[Callable[[Plan], bool]]:
@@ -119,7 +123,7 @@ class Sample(Given):
         self.network, self.dtype = network, DTYPES[network.number]
         hidden, B, T = network.hidden, network.sequences, network.steps
         cell = CELLS[network.cell]()
-        stack = self.stack = Stack(cell, network.inputs, hidden, 1, network.bidirectional, network.is_biased)
+        stack = self.stack = Stack(cell, network.inputs, hidden, 1, network.bidirectional, not network.is_unbiased)
         generator = torch.Generator().manual_seed(network.seed)
         self.batch_first = False
 
@@ -236,7 +240,7 @@ def sample(count: int, seed: int) -> list[Network]:
         drawn["is_padded"] &= exchange != "alone" and hidden < 300
         drawn["is_old"] &= exchange != "cluster"
         drawn["is_batch_first"] = random.random() < 0.5 and "packed" not in form and not drawn["is_traced"]
-        drawn |= {"is_biased": random.random() < 0.7 or cell == "rnn_relu", "inputs": random.choice((1, 3, 19))}
+        drawn |= {"is_unbiased": random.random() >= 0.7 and cell != "rnn_relu", "inputs": random.choice((1, 3, 19))}
         drawn["shared_eighths"] = random.choice((0, 0, 3, 5, 8))
         if sums == "scattered":  # of these cells and numbers
             cell, drawn["is_old"] = random.choice(("gru", "lstm")), False
@@ -250,7 +254,7 @@ ROUNDS = int(os.environ.get("ELMAN_CUDA_EMULATED", "1"))
 NETWORKS = [
     Network("rnn_tanh", Number.FLOAT32, "alone", "shared", 8, 20, 10, "lengths and reset", True, True, True),
     Network("gru", Number.BFLOAT16, "cluster", "in registers", 8, 37, 10, "packed and reset", True, True, True, projects=True),
-    Network("gru", Number.FLOAT32, "global", "split", 16, 37, 20, "whole", projects=True, is_batch_first=True, is_biased=False, inputs=19),
+    Network("gru", Number.FLOAT32, "global", "split", 16, 37, 20, "whole", projects=True, is_batch_first=True, is_unbiased=True, inputs=19),
     Network("lstm", Number.TF32, "alone", "shared", 8, 20, 10, "lengths", projects=True, inputs=9),
     *slow(
         Network("gru", Number.BFLOAT16, "cluster", "split", 8, 96, 10, "whole", steps=9),

@@ -188,9 +188,8 @@ def _refuses_built_in(shape: CellShape, hidden_size: int, number: Number, index:
     if reason := _refuses_shape(shape, hidden_size, number, index):
         return reason
     device = launcher.device_properties(index)
-    for is_backward in (False, True):
-        if not is_fast_with_many_sequences(shape, is_backward, number, hidden_size, device):
-            return f"has no plan for hidden_size={hidden_size} in {number.name.lower()} on {device.name} that is fast with many sequences"
+    if not is_fast_with_many_sequences(shape, number, hidden_size, device):
+        return f"has no plan for hidden_size={hidden_size} in {number.name.lower()} on {device.name} that is fast with many sequences"
     return None
 
 

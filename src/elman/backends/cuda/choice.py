@@ -90,14 +90,16 @@ def _expected(plan: Plan, sequences: int, directions: int, device: DevicePropert
     return step * -(-groups // at_once)
 
 
-def is_fast_with_many_sequences(shape: CellShape, is_backward: bool, number: Number, hidden: int, device: DeviceProperties) -> bool:
-    """Whether a network that has a plan is expected to be no slower than torch's layers with hundreds of sequences: if registers have room
+def is_fast_with_many_sequences(shape: CellShape, number: Number, hidden: int, device: DeviceProperties) -> bool:
+    """Whether a network that has plans is expected to be no slower than torch's layers with hundreds of sequences: if registers have room
     for all weights, or two groups run at once. By the model, not by measurement.
     """
-    network = shape, is_backward, number, hidden
-    if not all(plan.shared_eighths for plan in choose(*network, 1, 1, False, device)):
-        return True
-    return any(resident_groups(plan, device) > 1 for plan in choose(*network, 64, 1, False, device))
+    for is_backward in (False, True):
+        network = shape, is_backward, number, hidden
+        has_whole = not all(plan.shared_eighths for plan in choose(*network, 1, 1, False, device))
+        if not has_whole and all(resident_groups(plan, device) == 1 for plan in choose(*network, 64, 1, False, device)):
+            return False
+    return True
 
 
 def registers_of_thread(plan: Plan, device: DeviceProperties) -> int:
@@ -146,6 +148,9 @@ def candidates(
             units = -(-hidden // (multiple * blocks)) * multiple
             if blocks > 1 and units * (blocks - 1) >= hidden and (not wasteful or blocks * units > 2 * hidden):
                 continue  # a block without units
+            products = products_of(shape, is_backward, blocks, units, is_reduce_scatter)
+            if sum(rows * columns for rows, columns in products) * number.size > 4 * device.registers + device.shared_bytes:
+                continue  # the weights do not fit, however they are arranged
             sizes = shape, is_backward, number, hidden, tile, blocks, units, is_cluster, is_reduce_scatter, device
             plans = list(_arrangements(*sizes, False)) or list(_arrangements(*sizes, True))
             fitting = [plan for plan in plans if plan.shared_bytes <= device.shared_bytes]
