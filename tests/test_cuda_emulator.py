@@ -70,7 +70,7 @@ MUTATIONS = {
     "a flag is waited for by a warp alone": ("global", r"(<= value\) \{\s*\}\s*)__syncthreads\(\);", r"\1", RACE),
     "a flag comes too early": ("global", r"(void publish_flag\([^)]*\) \{\s*)__syncthreads\(\);", r"\1", RACE),
     "a flag never comes": ("global", r"store_release\(flag, value\)", "", "deadlock: .* wait for a flag"),
-    "an operand lies outside": ("alone", r"s % kRing\b", "s % kRing + 1", "outside of shared memory"),
+    "an operand lies outside": ("alone", r"s % kRing\b", "(s % kRing + 1)", "outside of shared memory"),
     "a warp's threads part": (
         "global",
         r"__syncwarp\(\);",
@@ -89,12 +89,12 @@ MUTATIONS = {
     "another block's memory": (
         "cluster",
         r"(load_own<Step>\(own, d.own, unit0\);)",
-        r"\1 if (rank == 0) partial[0] = *(float*)(shared + (ELMAN_SHARED_BYTES + 4096 + 127) / 128 * 128);",
+        r"\1 if (rank == 0) *(float*)(shared + All::kBytes) = *(float*)(shared + (ELMAN_SHARED_BYTES + 4096 + 127) / 128 * 128);",
         "another block's shared memory",
     ),
     "an operand is overwritten": (
         "alone",
-        r"(commit_copies\(\);\s*\};)",
+        r"(ring\.fetch\(steps, s, time\(s\), s < count\);)",
         r"if (s < count && threadIdx.x == 0) *(Storage*)d.projected = Storage(0); \1",
         RACE,
     ),
@@ -123,7 +123,15 @@ MUTATIONS = {
     ),
     "lanes give each other another unit": ("parts", r"upper \? sums\[q\] : sums\[q \+ 2\], 8", "sums[q], 8", "wrong"),
     "a quarter of the blocks is left out": ("parts", r"\(upper \? high : low\) \+", "0.f *", "wrong"),
-    "two tiles are one": ("cluster", r"group % call.tiles \* kTile", "0", f"{RACE}.*another group"),
+    "an operand of the step before the first": (
+        "alone",
+        r"unsigned\(at\) < unsigned\(length\[k\]\)",
+        "true",
+        "outside of all tensors",
+    ),
+    "an operand is read before it is waited for": ("cluster", r"kWaitsEarly && I::kCount", "I::kCount", f"{RACE}|{UNWRITTEN}"),
+    "a row does not move on": ("alone", r"row \+= stride;", "", "wrong"),
+    "two tiles are one": ("cluster", r"\(group - side \* call.tiles\) \* kTile", "0", f"{RACE}.*another group"),
 }
 QUICK = ("an operand is not waited for", "a barrier is not armed again")
 

@@ -20,6 +20,7 @@ inline void __syncthreads() { elman::emulated::block_barrier(); }
 inline void __syncwarp() { elman::emulated::warp_barrier(); }
 inline float __shfl_xor_sync(unsigned, float value, int mask) { return elman::emulated::shuffle_xor(value, mask); }
 inline unsigned long __cvta_generic_to_shared(const void* p) { return elman::emulated::shared_address(p); }
+inline void* __cvta_shared_to_generic(unsigned long address) { return elman::emulated::at_shared_address(address); }
 
 inline unsigned __float_as_uint(float x) { return __builtin_bit_cast(unsigned, x); }
 inline float __uint_as_float(unsigned x) { return __builtin_bit_cast(float, x); }

@@ -38,6 +38,8 @@ template <class... Operands> void mma_sync_aligned_m16n8k8_row_col_f32_tf32_tf32
 
 // --- Copies
 
+inline void mov_u32(unsigned& y, unsigned x) { y = x; }
+
 inline void cp_async_cg_shared_global(unsigned to, const void* from, int valid) { copy_late(to, from, valid, 16); }
 inline void cp_async_ca_shared_global(unsigned to, const void* from, int valid, int bytes) {
   copy_late(to, from, valid, bytes);

@@ -190,6 +190,8 @@ unsigned shared_address(const void* p) {
   return block.rank << 18 | offset;
 }
 
+char* at_shared_address(unsigned address) { return shared_memory() + (address & ((1 << 18) - 1)); }
+
 unsigned address_in(unsigned address, unsigned rank) {
   if (rank >= launch.blocks.size()) fail("there is no block %u", rank);
   return (address & ((1 << 18) - 1)) | rank << 18;

@@ -16,8 +16,9 @@ extern Place* current;  // of the fiber that runs
 
 [[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char* format, ...);  // ends the launch
 
-char* shared_memory();                   // of the block
-unsigned shared_address(const void* p);  // the block's rank in its group, and how far from the beginning
+char* shared_memory();                      // of the block
+unsigned shared_address(const void* p);     // the block's rank in its group, and how far from the beginning
+char* at_shared_address(unsigned address);  // of this block
 unsigned address_in(unsigned address, unsigned rank);
 
 void block_barrier();

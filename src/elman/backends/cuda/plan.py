@@ -198,6 +198,7 @@ class Plan:
             "numbers.cuh",
             "memory.cuh",
             "shape.cuh",
+            "operands.cuh",
             "product.cuh",
             "exchange.cuh",
             "reduce_scatter.cuh",
@@ -217,7 +218,7 @@ static_assert(sizeof(Call) == {size}, "as structs.py packs it");
 extern "C" __global__ void {cluster}__launch_bounds__(elman::cuda::kThreads, 1)
     scan(const __grid_constant__ Call call) {{
   extern __shared__ __align__(128) char shared[];
-  elman::cuda::{kind}<Step>(call, shared);
+  elman::cuda::{kind}<Step>(call, elman::cuda::in_register(shared));
 }}
 """
         )

@@ -42,24 +42,21 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
   using All = Products<Step, BackwardProduct>;
   using I = typename All::I;  // where a product's sums stay in registers, it is the only one
   constexpr bool kHasFirst = All::kThere;
-  constexpr int kSlotNumbers = kTile * kOperands * kUnits,
-                kCopies = (kSlotNumbers / kPerCopy + kThreads - 1) / kThreads;
   const Steps& steps = call.steps;
   const int local = blockIdx.x / kBlocks, group = call.first_group + local, rank = blockIdx.x % kBlocks,
-            first = group % call.tiles * kTile, unit0 = rank * kUnits;
-  const BackwardDirection<Step>& d = call.direction[group / call.tiles];
+            side = group >= call.tiles, first = (group - side * call.tiles) * kTile, unit0 = rank * kUnits;
+  const BackwardDirection<Step>& d = call.direction[side];
   const bool reverse = kSpans && d.reverse;
   const int count = steps_of_tile(steps, first);
   auto time = [&](int s) { return reverse ? s : count - 1 - s; };
 
-  float* partial = (float*)(shared + All::kBytes);
-  Storage* ring = (Storage*)(shared + All::kBytes + All::kSumBytes);
-  float* own = (float*)(ring + kRing * kSlotNumbers);
+  Storage* slots = (Storage*)(shared + All::kBytes + All::kSumBytes);
+  Ring<kOperands, (kBefore > 0)> ring;
+  float* own = (float*)((char*)slots + ring.kBytes);
   All products;
   RowSums<Step::kBackwardRows, I> row_sums;
   static_assert(
-      All::kBytes + All::kSumBytes + kRing * kSlotNumbers * kSize + kOwn * kUnits * 4 + decltype(row_sums)::kBytes ==
-          ELMAN_SHARED_BYTES,
+      All::kBytes + All::kSumBytes + ring.kBytes + kOwn * kUnits * 4 + decltype(row_sums)::kBytes == ELMAN_SHARED_BYTES,
       "as plan.py counts it");
   init_exchanges(products, row_sums, shared, (char*)(own + kOwn * kUnits), rank, local, call.mailbox, call.flags);
 
@@ -82,39 +79,31 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
 
   load_own<Step>(own, d.own, unit0);
 
-  auto fetch = [&](int s) {
-    if (s < count) {
-      const int t = time(s), t_before = reverse ? t + 1 : t - 1;
-#pragma unroll
-      for (int k = 0; k < kCopies; ++k) {
-        const int i = threadIdx.x + k * kThreads;
-        if (kSlotNumbers / kPerCopy % kThreads && i >= kSlotNumbers / kPerCopy) continue;
-        const int unit = i % (kUnits / kPerCopy) * kPerCopy, v = i / (kUnits / kPerCopy) % kOperands,
-                  n = i / (kUnits / kPerCopy) / kOperands;
-        const int b = first + n, length = steps.length(b);
-        bool valid = unit0 + unit < kHidden && t < length;
-        const Storage* from = d.output;
-        if (v == 0) {
-          valid = valid && d.grad_output;
-          from = d.grad_output + (valid ? call.grad_output.at(steps, t, b) : 0);
-        } else if (v < kOutputAt) {
-          from = d.kept + (valid ? (steps.row(t, b) * kKept + v - 1) * kHidden : 0);
-        } else if (v < kBeforeAt) {
-          from = d.output + (valid ? call.output.at(steps, t, b) : 0);
-        } else if (v < kGivenAt) {
-          const int state = Step::before(v - kBeforeAt);
-          valid = valid && t_before >= 0 && t_before < length;
-          if (state) from = d.kept + (valid ? (steps.row(t_before, b) * kKept + Step::kept_at(state)) * kHidden : 0);
-          else from = d.output + (valid ? call.output.at(steps, t_before, b) : 0);
-        } else {
-          from = d.given + (valid ? (steps.row(t, b) * Step::kGiven + v - kGivenAt) * kHidden : 0);
-        }
-        copy_async<kCopy>(ring + (s % kRing) * kSlotNumbers + (n * kOperands + v) * kUnits + unit,
-            valid ? from + unit0 + unit : d.output, valid);
-      }
-    }
-    commit_copies();
-  };
+  const i64 rows_of_place = steps.rows_of_place();
+  ring.begin(slots, steps, time(0), reverse, [&](int v, int n, int unit) {
+    const int b = first + n, at = unit0 + unit;
+    // Of these rows of `numbers` for each sequence: the numbers of this one's that begin with the unit.
+    auto ours = [&](const Storage* from, int numbers, int index) {
+      return Source{
+          from + (i64(b) * numbers + index) * kHidden + at, rows_of_place * numbers * kHidden, steps.length(b)};
+    };
+    auto theirs = [&](const Storage* from, const Rows& place) {
+      return Source{from + b * place.stride_b + at, place.of_place(steps), steps.length(b)};
+    };
+    Source source{};
+    if (b >= steps.B || at >= kHidden) source = {d.output, 0, 0};
+    else if (v == 0) source = d.grad_output ? theirs(d.grad_output, call.grad_output) : Source{d.output, 0, 0};
+    else if (v < kOutputAt) source = ours(d.kept, kKept, v - 1);
+    else if (v < kBeforeAt) source = theirs(d.output, call.output);
+    else if (v < kGivenAt) {
+      const int state = Step::before(v - kBeforeAt);
+      source = state ? ours(d.kept, kKept, Step::kept_at(state)) : theirs(d.output, call.output);
+      source.shift = reverse ? 1 : -1;
+    } else source = ours(d.given, Step::kGiven, v - kGivenAt);
+    return source;
+  });
+  const Storage* operands = in_register(slots + I::first(kOperands * kUnits));
+  auto fetch = [&](int s) { ring.fetch(steps, s, time(s), s < count); };
   for (int s = 0; s < kAhead; ++s) fetch(s);
 
   // direct: what reaches the states before a step past its product: at first what arrives at the final states.
@@ -142,55 +131,65 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
   }
   // Whether the next step's operands are waited for at the end of a step, with its barrier.
   constexpr bool kWaitsEarly = kInRegisters || kReduceScatter;
+  // They can then be read before what other blocks send is waited for, if there are registers for them.
+  constexpr bool kReadsEarly = kWaitsEarly && I::kCount * kOperands <= 8;
   if (kWaitsEarly) wait_for_copies<kAhead - 1>(), __syncthreads();
 
-  for (int s = 0; s <= count; ++s) {
-    const int t = time(s);  // at s == count there is no such step, only what came of the one before it
-    fetch(s + kAhead);
-    bool alive[I::kCount], cut[I::kCount],
-        ended[I::kCount];  // at this step; before this step; before the one that was done last
-#pragma unroll
-    for (int e = 0; e < I::kCount; ++e) {
-      alive[e] = s < count && t < length[e];
-      cut[e] = s < count && steps.is_cut(t, first + I::sequence(e), length[e], reverse);
-      ended[e] = s > 0 && steps.is_cut(time(s - 1), first + I::sequence(e), length[e], reverse);
-    }
+  Walk<Storage> grad_gates;  // of the thread's item 0
+  grad_gates.begin(steps, d.grad_gates + i64(first + I::sequence(0)) * kColumns * kHidden + unit0 + I::unit(0),
+      rows_of_place * kColumns * kHidden, time(0), reverse);
+
+  // After s steps: what arrives at the states from the last of them, by the product and past it.
+  auto arrive = [&](int s) {
     float sums[kWarpTiles][kColumnTiles][4] = {};
     if constexpr (kHasFirst)
-      if (s > 0) products.multiply(s - 1, partial, sums);
+      if (s > 0) products.multiply(s - 1, sums);
     if constexpr (!kWaitsEarly) {
       wait_for_copies<kAhead>();
       __syncthreads();
     }
-    float columns[I::kCount][kColumns], grads[I::kCount][kStates], grads_before[I::kCount][kStates],
-        grad_factors[I::kCount][kProducts];
-    float of_own[I::kCount][kOwns], held[I::kCount][at_least_one(Step::kBackwardHeld)],
-        rows[I::kCount][at_least_one(Step::kBackwardRows)];
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       if (!I::has(e)) continue;
-      const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
-      float grad = direct[e][0] + (kHasFirst && s > 0 ? products.sum(s - 1, partial, sums, e, 0) : 0.f);
-      if (kSpans && ended[e]) {
+      float grad = direct[e][0] + (kHasFirst && s > 0 ? products.sum(s - 1, sums, e, 0) : 0.f);
+      if (kSpans && s > 0 && steps.is_cut(time(s - 1), first + I::sequence(e), length[e], reverse)) {
         grad_fresh[e][0] += grad, grad = 0.f;
 #pragma unroll
         for (int k = 1; k < kStates; ++k) grad_fresh[e][k] += direct[e][k], direct[e][k] = 0.f;
       }
       direct[e][0] = grad;
+    }
+  };
+
+  for (int s = 0; s < count; ++s) {
+    const int t = time(s);
+    fetch(s + kAhead);
+    bool alive[I::kCount], cut[I::kCount];  // at this step; before it
+#pragma unroll
+    for (int e = 0; e < I::kCount; ++e) {
+      alive[e] = t < length[e];
+      cut[e] = steps.is_cut(t, first + I::sequence(e), length[e], reverse);
+    }
+    auto read = [&](int e, float (&x)[kOperands]) {
+      const Storage* from = operands + s % kRing * ring.kSlot + I::beyond(e, kOperands * kUnits);
+#pragma unroll
+      for (int v = 0; v < kOperands; ++v) x[v] = Number::read(from[v * kUnits]);
+    };
+    float early[kReadsEarly ? I::kCount : 1][kOperands];
+    if constexpr (kReadsEarly)
+#pragma unroll
+      for (int e = 0; e < I::kCount; ++e)
+        if (I::has(e)) read(e, early[e]);
+    arrive(s);
+    float sums[kWarpTiles][kColumnTiles][4];
+    float columns[I::kCount][kColumns], grads[I::kCount][kStates], grads_before[I::kCount][kStates],
+        grad_factors[I::kCount][kProducts];
+    float of_own[I::kCount][kOwns], held[I::kCount][at_least_one(Step::kBackwardHeld)],
+        rows[I::kCount][at_least_one(Step::kBackwardRows)];
+#pragma unroll
+    for (int e = 0; e < I::kCount; ++e)
 #pragma unroll
       for (int k = 0; k < kStates; ++k) grads[e][k] = direct[e][k];
-      if (s == count && unit < kHidden && b < steps.B) {
-        const i64 at = i64(b) * kHidden + unit;
-#pragma unroll
-        for (int k = 0; k < kStates; ++k) {
-          if (d.grad_initial[k]) d.grad_initial[k][at] = grads[e][k];
-          if (kSpans && d.grad_fresh[k]) d.grad_fresh[k][at] = grad_fresh[e][k];
-        }
-#pragma unroll
-        for (int k = 0; k < kOwn; ++k) d.grad_own[i64(k) * steps.B * kHidden + at] = grad_own[e][k];
-      }
-    }
-    if (s == count) break;
     each<kProducts>([&](auto index) {
       constexpr int i = decltype(index)::kValue,
                     j = kProducts - 1 - i;  // the stage of product j, whose gates' gradients it makes
@@ -199,7 +198,7 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
       auto& own_product = static_cast<Own&>(products);
       auto& last_product = static_cast<Last&>(products);
       if constexpr (i > 0) {
-        last_product.multiply(s, partial, sums);
+        last_product.multiply(s, sums);
         if constexpr (!kReduceScatter) __syncthreads();
       }
       each<Step::backward_phases(i)>([&](auto phase) {
@@ -207,8 +206,7 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
 #pragma unroll
         for (int e = 0; e < I::kCount; ++e) {
           if (!I::has(e)) continue;
-          if constexpr (decltype(phase)::kValue == 0 && i > 0)
-            grad_factors[e][j] = last_product.sum(s, partial, sums, e, 0);
+          if constexpr (decltype(phase)::kValue == 0 && i > 0) grad_factors[e][j] = last_product.sum(s, sums, e, 0);
           if constexpr (decltype(phase)::kValue == 0 && i == 0) {
 #pragma unroll
             for (int k = 0; k < kStates; ++k) grads_before[e][k] = 0.f;
@@ -218,10 +216,11 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
             for (int k = 0; k < kOwn; ++k) of_own[e][k] = 0.f;
           }
           if (alive[e] || Step::kBackwardRows) {  // where sums are made all take part, whatever comes of it
-            const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kOperands * kUnits + I::unit(e);
             float x[kOperands], of_cell[kOwns], before[kBefores];
+            if constexpr (kReadsEarly)
 #pragma unroll
-            for (int v = 0; v < kOperands; ++v) x[v] = Number::read(from[v * kUnits]);
+              for (int v = 0; v < kOperands; ++v) x[v] = early[e][v];
+            else read(e, x);
 #pragma unroll
             for (int k = 0; k < kOwn; ++k) of_cell[k] = own[k * kUnits + I::unit(e)];
 #pragma unroll
@@ -269,26 +268,36 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
       if (Own::kThere) own_product.publish(s);
       if (kInRegisters && kBlocks > 1) __syncthreads();
     });
+    Storage* grad_row = grad_gates.next(steps, t);
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
       if (!I::has(e) || unit >= kHidden || b >= steps.B) continue;
       if (kSpans && steps.offsets && !alive[e]) continue;
-      Storage* to = d.grad_gates + steps.row(t, b) * kColumns * kHidden + unit;
+      Storage* to = grad_row + I::beyond(e, kColumns * kHidden);
 #pragma unroll
       for (int k = 0; k < kColumns; ++k)
         to[Step::column(k) * kHidden] = Number::write(alive[e] || !Step::kBackwardRows ? columns[e][k] : 0.f);
     }
   }
-  if (kSpans && !steps.offsets)
+  arrive(count);
 #pragma unroll
-    for (int e = 0; e < I::kCount; ++e) {
-      const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
-      if (!I::has(e) || unit >= kHidden || b >= steps.B) continue;
+  for (int e = 0; e < I::kCount; ++e) {
+    const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
+    if (!I::has(e) || unit >= kHidden || b >= steps.B) continue;
+    const i64 at = i64(b) * kHidden + unit;
+#pragma unroll
+    for (int k = 0; k < kStates; ++k) {
+      if (d.grad_initial[k]) d.grad_initial[k][at] = direct[e][k];
+      if (kSpans && d.grad_fresh[k]) d.grad_fresh[k][at] = grad_fresh[e][k];
+    }
+#pragma unroll
+    for (int k = 0; k < kOwn; ++k) d.grad_own[i64(k) * steps.B * kHidden + at] = grad_own[e][k];
+    if (kSpans && !steps.offsets)
       for (int t = count; t < steps.T; ++t)
 #pragma unroll
         for (int k = 0; k < kColumns; ++k) d.grad_gates[(steps.row(t, b) * kColumns + k) * kHidden + unit] = Storage(0);
-    }
+  }
   finish_exchanges();
 }
 

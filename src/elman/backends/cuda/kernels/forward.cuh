@@ -59,23 +59,21 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
   using All = Products<Step, ForwardProduct>;
   using I = typename All::I;  // where a product's sums stay in registers, it is the only one
   constexpr bool kHasFirst = All::kThere;
-  constexpr int kSlotNumbers = kTile * kVectors * kUnits, kCopies = (kSlotNumbers / kPerCopy + kThreads - 1) / kThreads;
   const Steps& steps = call.steps;
   const int local = blockIdx.x / kBlocks, group = call.first_group + local, rank = blockIdx.x % kBlocks,
-            first = group % call.tiles * kTile, unit0 = rank * kUnits;
-  const ForwardDirection<Step>& d = call.direction[group / call.tiles];
+            side = group >= call.tiles, first = (group - side * call.tiles) * kTile, unit0 = rank * kUnits;
+  const ForwardDirection<Step>& d = call.direction[side];
   const bool reverse = kSpans && d.reverse;
   const int count = steps_of_tile(steps, first);
   auto time = [&](int s) { return reverse ? count - 1 - s : s; };
 
-  float* partial = (float*)(shared + All::kBytes);
-  Storage* ring = (Storage*)(shared + All::kBytes + All::kSumBytes);
-  float* own = (float*)(ring + kRing * kSlotNumbers);
+  Storage* slots = (Storage*)(shared + All::kBytes + All::kSumBytes);
+  Ring<kVectors, false> ring;
+  float* own = (float*)((char*)slots + ring.kBytes);
   All products;
   RowSums<Step::kForwardRows, I> row_sums;
   static_assert(
-      All::kBytes + All::kSumBytes + kRing * kSlotNumbers * kSize + kOwn * kUnits * 4 + decltype(row_sums)::kBytes ==
-          ELMAN_SHARED_BYTES,
+      All::kBytes + All::kSumBytes + ring.kBytes + kOwn * kUnits * 4 + decltype(row_sums)::kBytes == ELMAN_SHARED_BYTES,
       "as plan.py counts it");
   init_exchanges(products, row_sums, shared, (char*)(own + kOwn * kUnits), rank, local, call.mailbox, call.flags);
 
@@ -104,27 +102,17 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
   load_own<Step>(own, d.own, unit0);
   if (d.x) project(call, d, count, first, unit0);
 
-  // Asks for the projections of step s, and what else is given; always as many groups of copies, so that they can be
-  // counted.
-  auto fetch = [&](int s) {
-    if (s < count) {
-      const int t = time(s);
-#pragma unroll
-      for (int k = 0; k < kCopies; ++k) {
-        const int i = threadIdx.x + k * kThreads;
-        if (kSlotNumbers / kPerCopy % kThreads && i >= kSlotNumbers / kPerCopy) continue;
-        const int unit = i % (kUnits / kPerCopy) * kPerCopy, v = i / (kUnits / kPerCopy) % kVectors,
-                  n = i / (kUnits / kPerCopy) / kVectors;
-        const bool valid = first + n < steps.B && unit0 + unit < kHidden && (!kSpans || t < steps.length(first + n));
-        const Storage* from = d.projected;
-        if (valid && v < kInputs) from += call.projected.at(steps, t, first + n) + v * kHidden + unit0 + unit;
-        if (valid && v >= kInputs)
-          from = d.given + (steps.row(t, first + n) * Step::kGiven + v - kInputs) * kHidden + unit0 + unit;
-        copy_async<kCopy>(ring + (s % kRing) * kSlotNumbers + (n * kVectors + v) * kUnits + unit, from, valid);
-      }
-    }
-    commit_copies();
-  };
+  const i64 given_of_place = steps.rows_of_place() * Step::kGiven * kHidden;
+  ring.begin(slots, steps, time(0), !reverse, [&](int v, int n, int unit) {
+    const int b = first + n;
+    const bool real = b < steps.B && unit0 + unit < kHidden, is_input = v < kInputs;
+    const i64 column = unit0 + unit +
+        (is_input ? b * call.projected.stride_b + v * kHidden : (i64(b) * Step::kGiven + v - kInputs) * kHidden);
+    return Source{is_input || !real ? d.projected + (real ? column : 0) : d.given + column,
+        is_input ? call.projected.of_place(steps) : given_of_place, real ? steps.length(b) : 0};
+  });
+  const Storage* operands = in_register(slots + I::first(kVectors * kUnits));
+  auto fetch = [&](int s) { ring.fetch(steps, s, time(s), s < count); };
   for (int s = 0; s < kAhead; ++s) fetch(s);
 
   float states[I::kCount][kStates], fresh[I::kCount][kStates], bias[I::kCount][at_least_one(G)];
@@ -151,6 +139,15 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
   if (kHasFirst && count) products.exchange.publish(0);
   if (kInRegisters && kBlocks > 1) __syncthreads();
 
+  // Rows of what the thread writes of each step, from its item 0 on.
+  Walk<Storage> output, kept_of_step;
+  const int b0 = first + I::sequence(0);
+  const bool keeps = d.kept;
+  output.begin(
+      steps, d.output + b0 * call.output.stride_b + unit0 + I::unit(0), call.output.of_place(steps), time(0), !reverse);
+  kept_of_step.begin(steps, d.kept + i64(b0) * kKept * kHidden + unit0 + I::unit(0),
+      steps.rows_of_place() * kKept * kHidden, time(0), !reverse);
+
   for (int s = 0; s < count; ++s) {
     const int t = time(s);
     fetch(s + kAhead);
@@ -173,7 +170,7 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
       auto& next_product = static_cast<Next&>(products);
       float sums[kWarpTiles][kColumnTiles][4];
       auto& own_product = static_cast<Own&>(products);
-      if constexpr (Own::kThere) own_product.multiply(s, partial, sums);
+      if constexpr (Own::kThere) own_product.multiply(s, sums);
       if constexpr (!kInRegisters) {
         if (j == 0) wait_for_copies<kAhead>();
         if (j == 0 || Own::kThere) __syncthreads();
@@ -183,12 +180,12 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
 #pragma unroll
         for (int e = 0; e < I::kCount; ++e) {
           if (!I::has(e)) continue;
-          const Storage* from = ring + (s % kRing) * kSlotNumbers + I::sequence(e) * kVectors * kUnits + I::unit(e);
+          const Storage* from = operands + s % kRing * ring.kSlot + I::beyond(e, kVectors * kUnits);
           float x[kVectors], of_cell[at_least_one(kOwn)];
           if constexpr (decltype(phase)::kValue == 0)
 #pragma unroll
             for (int i = 0; i < Step::gates(j); ++i)
-              r[e][Step::gate(j, i)] = own_product.sum(s, partial, sums, e, i) + bias[e][Step::gate(j, i)];
+              r[e][Step::gate(j, i)] = own_product.sum(s, sums, e, i) + bias[e][Step::gate(j, i)];
 #pragma unroll
           for (int v = 0; v < kVectors; ++v) x[v] = Number::read(from[v * kUnits]);
 #pragma unroll
@@ -220,6 +217,7 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
       if (kInRegisters && kBlocks > 1) __syncthreads();
     });
     // What the next step does not wait for.
+    Storage *output_row = output.next(steps, t), *kept_row = kept_of_step.next(steps, t);
 #pragma unroll
     for (int e = 0; e < I::kCount; ++e) {
       const int unit = unit0 + I::unit(e), b = first + I::sequence(e);
@@ -228,11 +226,11 @@ template <class Step> __device__ void forward(const ForwardCall<Step>& call, cha
         if (cut[e] && s + 1 < count) states[e][k] = fresh[e][k];
       if (!I::has(e) || unit >= kHidden || b >= steps.B) continue;
       if (kSpans && steps.offsets && !alive[e]) continue;
-      d.output[call.output.at(steps, t, b) + unit] = Number::write(out[e]);
-      if (kKept && d.kept && alive[e])
+      output_row[I::beyond(e, call.output.stride_b)] = Number::write(out[e]);
+      if (kKept && keeps && alive[e])
 #pragma unroll
         for (int k = 0; k < kKept; ++k)
-          d.kept[(steps.row(t, b) * kKept + k) * kHidden + unit] = Number::write(kept[e][k]);
+          kept_row[I::beyond(e, kKept * kHidden) + k * kHidden] = Number::write(kept[e][k]);
     }
   }
 #pragma unroll

@@ -5,6 +5,18 @@ namespace elman::cuda {
 
 ELMAN_INLINE u32 shared_address(const void* p) { return u32(__cvta_generic_to_shared(p)); }
 
+// The same number, or address in shared memory, in a register. The compiler would make such addresses anew at each use,
+// from the thread's number and the block's rank in its cluster, which take long to read, in the midst of what a step
+// waits for.
+ELMAN_INLINE u32 in_register(u32 x) {
+  u32 y;
+  asm volatile("mov.u32 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+template <class T> ELMAN_INLINE T* in_register(T* shared) {
+  return (T*)__cvta_shared_to_generic(in_register(shared_address(shared)));
+}
+
 // --- Copies from global to shared memory that run while the thread goes on
 
 // Bytes: 4, 8 or 16; 2, which the hardware doesn't have, are copied at once. Where it is not valid, zeros.

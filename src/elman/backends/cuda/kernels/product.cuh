@@ -68,10 +68,16 @@ template <int Rows, int Columns> struct Product {
           if (!is_shared(k)) weights[m][k - shared_before(k)][half] = weight(m, k, half);
   }
 
-  // fetch(n, column): a chunk of the vector of sequence n. sums[m][n][q]: rows lane/4 + 8·(q/2) of tile m, sequences
-  // 8·n + lane%4·2 + q%2.
-  template <class Fetch> ELMAN_INLINE void run(float (&sums)[kWarpTiles][kColumnTiles][4], Fetch fetch) const {
+  // Where the lane's first chunk lies, in numbers from the first of the vectors' rows, which lie `pitch` apart.
+  static ELMAN_INLINE int first_fetched(int pitch) {
     const int lane = threadIdx.x & 31;
+    if (!takes_part()) return 0;
+    return lane / 4 * pitch + warp_split() * kGroups * kGroup + lane % 4 * kPerChunk;
+  }
+
+  // fetch(n, column): the chunk that lies n rows and so many columns beyond the lane's first. sums[m][n][q]: rows
+  // lane/4 + 8·(q/2) of tile m, sequences 8·n + lane%4·2 + q%2.
+  template <class Fetch> ELMAN_INLINE void run(float (&sums)[kWarpTiles][kColumnTiles][4], Fetch fetch) const {
     float chains[kChains][kWarpTiles][kColumnTiles][4];
 #pragma unroll
     for (int c = 0; c < kChains; ++c)
@@ -83,7 +89,6 @@ template <int Rows, int Columns> struct Product {
           for (int q = 0; q < 4; ++q) chains[c][m][n][q] = 0.f;
 #pragma unroll
     for (int k = 0; k < kGroups; ++k) {
-      const int column = (warp_split() * kGroups + k) * kGroup + lane % 4 * kPerChunk;
       auto multiply = [&](int m, int n, int half, const Words& a, const Words& a8, const Words& b) {
         Number::multiply(chains[kChains == 2 ? half : 0][m][n], a.w[2 * half], a8.w[2 * half], a.w[2 * half + 1],
             a8.w[2 * half + 1], b.w[2 * half], b.w[2 * half + 1]);
@@ -91,7 +96,7 @@ template <int Rows, int Columns> struct Product {
       if (is_shared(k)) {  // weights are read once, for all sequences
         Words b[kColumnTiles];
 #pragma unroll
-        for (int n = 0; n < kColumnTiles; ++n) b[n] = fetch(n * 8 + lane / 4, column);
+        for (int n = 0; n < kColumnTiles; ++n) b[n] = fetch(n * 8, k * kGroup);
 #pragma unroll
         for (int m = 0; m < kWarpTiles; ++m) {
           const Words a = shared_weight(m, k, 0), a8 = shared_weight(m, k, 1);
@@ -104,7 +109,7 @@ template <int Rows, int Columns> struct Product {
       }
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n) {
-        const Words b = fetch(n * 8 + lane / 4, column);
+        const Words b = fetch(n * 8, k * kGroup);
 #pragma unroll
         for (int half = 0; half < 2; ++half)
 #pragma unroll
@@ -121,22 +126,24 @@ template <int Rows, int Columns> struct Product {
           sums[m][n][q] = kChains == 2 ? chains[0][m][n][q] + chains[kChains - 1][m][n][q] : chains[0][m][n][q];
   }
 
-  // shared: [kSplit][kTile][kRowPitch].
-  static ELMAN_INLINE void put(float* shared, const float (&sums)[kWarpTiles][kColumnTiles][4]) {
+  // The sums in shared memory, [kSplit][kTile][kRowPitch]: where the lane's first lies.
+  static ELMAN_INLINE int first_put() {
     const int lane = threadIdx.x & 31;
+    if (!takes_part()) return 0;
+    return (warp_split() * kTile + lane % 4 * 2) * kRowPitch + warp_row() * kWarpTiles * 16 + lane / 4;
+  }
+  static ELMAN_INLINE void put(float* first, const float (&sums)[kWarpTiles][kColumnTiles][4]) {
 #pragma unroll
     for (int m = 0; m < kWarpTiles; ++m)
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n)
 #pragma unroll
-        for (int q = 0; q < 4; ++q)
-          shared[(warp_split() * kTile + n * 8 + lane % 4 * 2 + q % 2) * kRowPitch +
-              (warp_row() * kWarpTiles + m) * 16 + lane / 4 + q / 2 * 8] = sums[m][n][q];
+        for (int q = 0; q < 4; ++q) first[(n * 8 + q % 2) * kRowPitch + m * 16 + q / 2 * 8] = sums[m][n][q];
   }
-  static ELMAN_INLINE float get(const float* shared, int row, int n) {
-    float sum = 0.f;
+  static ELMAN_INLINE float get(const float* first) {  // of one row and sequence
+    float sum = *first;
 #pragma unroll
-    for (int s = 0; s < kSplit; ++s) sum += shared[(s * kTile + n) * kRowPitch + row];
+    for (int s = 1; s < kSplit; ++s) sum += first[s * kTile * kRowPitch];
     return sum;
   }
 };
@@ -162,15 +169,23 @@ template <int Gates, class P> struct Items {
     if (kInRegisters) return e / 4 % kColumnTiles * 8 + lane % 4 * 2 + e % 2;
     return (threadIdx.x + e * kThreads) / kUnits;
   }
+  // Where item e lies in an array [kTile][pitch] of units; item 0, of whichever thread; and how far behind that item e
+  // lies: a constant, but where a row of units does not divide the threads.
+  template <class Pitch> static ELMAN_INLINE Pitch at(int e, Pitch pitch) { return sequence(e) * pitch + unit(e); }
+  static ELMAN_INLINE int first(int pitch) { return has(0) ? at(0, pitch) : 0; }
+  template <class Pitch> static ELMAN_INLINE Pitch beyond(int e, Pitch pitch) {
+    if (kInRegisters) return (e / 4 % kColumnTiles * 8 + e % 2) * pitch + e / (4 * kColumnTiles) * 16 + e % 4 / 2 * 8;
+    return kThreads % kUnits ? at(e, pitch) - at(0, pitch) : e * (kThreads / kUnits) * pitch;
+  }
   // The row of the weights, counted within the block, that tile m of a warp's begins with is m's gate of these units:
   // (unit tile, gate) in registers, else (gate, unit). The block's row r in the order of the tiles is gate gate_of(r)
   // of unit unit_of(r).
   static ELMAN_INLINE int gate_of(int r) { return kInRegisters ? r / 16 % Gates : r / kUnits; }
   static ELMAN_INLINE int unit_of(int r) { return kInRegisters ? r / 16 / Gates * 16 + r % 16 : r % kUnits; }
-  static ELMAN_INLINE float sum(
-      const float (&sums)[kWarpTiles][kColumnTiles][4], const float* shared, int e, int gate) {
+  // first: item 0's in shared memory.
+  static ELMAN_INLINE float sum(const float (&sums)[kWarpTiles][kColumnTiles][4], const float* first, int e, int gate) {
     if constexpr (kInRegisters) return sums[e / (4 * kColumnTiles) * Gates + gate][e / 4 % kColumnTiles][e % 4];
-    return P::get(shared, gate * kUnits + unit(e), sequence(e));
+    else return P::get(first + beyond(e, P::kRowPitch) + gate * kUnits);
   }
   // Where in its warp's 32 items a thread's lies if each eight (float32: four) of consecutive units of a sequence lie
   // side by side.

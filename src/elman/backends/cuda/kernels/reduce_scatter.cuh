@@ -22,8 +22,11 @@ template <int Gates, class P, class I> struct ReduceScatter {
   static constexpr int kBytes = 2 * kVector * kSize + 2 * kSlotBytes + Barriers::kBytes;  // of shared memory
   static constexpr int kMailboxNumbers = 2 * kBlocks * kSlot * (4 / kSize);
 
-  Storage* vectors;  // shared, [2][kTile][P::kPitch]: of step s, the gradients of the block's gates
-  float* slots;      // shared, [2][kBlocks][kPartPitch]; through global memory, [2] of each block
+  Storage* vectors;        // shared, [2][kTile][P::kPitch]: of step s, the gradients of the block's gates
+  const Storage* fetched;  // the lane's first chunk of them
+  Storage* written;        // the thread's item 0
+  const float* summed;     // in slot 0, the lane's first numbers of its first part
+  float* slots;            // shared, [2][kBlocks][kPartPitch]; through global memory, [2] of each block
   Barriers barriers;
   u32* flags;  // of the group, [kBlocks]
   int rank;
@@ -39,8 +42,12 @@ template <int Gates, class P, class I> struct ReduceScatter {
   ELMAN_INLINE void init(char* shared, int rank_, Storage* mailbox, u32* flags_) {
     rank = rank_;
     vectors = (Storage*)shared;
+    fetched = in_register(vectors + P::first_fetched(P::kPitch));
+    written = in_register(vectors + I::first(P::kPitch));
     slots = (float*)(shared + 2 * kVector * kSize);
     if (kGlobal) slots = (float*)mailbox, flags = flags_;
+    summed = slots + (kGlobal ? rank * kSlot : 0) + threadIdx.x % 4 * kPartPitch + I::first(kUnits) / 4 * 4;
+    if constexpr (!kGlobal) summed = in_register(summed);
 #if __CUDA_ARCH__ >= 900
     if constexpr (kCluster) {
       barriers.init(shared_address(shared + kBytes - Barriers::kBytes));
@@ -56,7 +63,7 @@ template <int Gates, class P, class I> struct ReduceScatter {
   ELMAN_INLINE void send(int step, int e, const float (&values)[Gates]) {
 #pragma unroll
     for (int v = 0; v < Gates; ++v)
-      vectors[(step & 1) * kVector + I::sequence(e) * P::kPitch + v * kUnits + I::unit(e)] = Number::operand(values[v]);
+      written[(step & 1) * kVector + I::beyond(e, P::kPitch) + v * kUnits] = Number::operand(values[v]);
   }
 
   // After the last send of a step, by all threads: the product, whose sums are the parts.
@@ -65,7 +72,7 @@ template <int Gates, class P, class I> struct ReduceScatter {
     if (P::takes_part()) {
       float sums[kWarpTiles][kColumnTiles][4];
       product.run(sums,
-          [&](int n, int column) { return *(const Words*)(vectors + (step & 1) * kVector + n * P::kPitch + column); });
+          [&](int n, int column) { return *(const Words*)(fetched + (step & 1) * kVector + n * P::kPitch + column); });
 #pragma unroll
       for (int m = 0; m < kWarpTiles; ++m)
 #pragma unroll
@@ -83,16 +90,16 @@ template <int Gates, class P, class I> struct ReduceScatter {
   // The sum of the parts of the thread's item e, always in the same order. Four lanes that have four units next to each
   // other take each a quarter of the blocks, of all four units. All lanes of the warp take part.
   ELMAN_INLINE float sum(int step, int e) const {
-    const int lane = threadIdx.x % 4, at = I::sequence(e) * kUnits + I::unit(e) / 4 * 4;
-    const float* of_step = slots + ((step & 1) * (kGlobal ? kBlocks : 1) + (kGlobal ? rank : 0)) * kSlot;
-    float sums[4] = {};
+    const int lane = threadIdx.x % 4;
+    const float* of_step = summed + (step & 1) * (kGlobal ? kBlocks : 1) * kSlot + I::beyond(e, kUnits);
+    float sums[4];
 #pragma unroll
     for (int block = 0; block < kBlocks; block += 4) {
-      if (kBlocks % 4 && block + lane >= kBlocks) continue;
-      const float* from = of_step + (block + lane) * kPartPitch + at;
-      const Words words = kGlobal ? load_past_l1(from) : *(const Words*)from;
+      Words words{};
+      if (kBlocks % 4 == 0 || block + lane < kBlocks)
+        words = kGlobal ? load_past_l1(of_step + block * kPartPitch) : *(const Words*)(of_step + block * kPartPitch);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) sums[i] += __uint_as_float(words.w[i]);
+      for (int i = 0; i < 4; ++i) sums[i] = block ? sums[i] + __uint_as_float(words.w[i]) : __uint_as_float(words.w[i]);
     }
     // Each lane gives away what it does not keep: first the unit whose number differs in the last bit, then the other.
     const bool odd = lane & 1, upper = lane & 2;
@@ -130,8 +137,7 @@ template <int Gates, class P, class I> struct ReduceScatter {
       store_past_l1(slots + (slot * kBlocks + receiver(m)) * kSlot + at, words);
     } else {
 #if __CUDA_ARCH__ >= 900
-      store_async(
-          there[m] + (slot * kSlot + at) * 4, words, there[m] + (barriers.first - shared_address(slots)) + slot * 8);
+      store_async(there[m] + (slot * kSlot + at) * 4, words, there[m] + 2 * kSlotBytes + slot * 8);
 #endif
     }
   }

@@ -44,9 +44,10 @@ struct Steps {
   i64 reset_t, reset_b;
 
   ELMAN_INLINE int length(int b) const { return b >= B ? 0 : kSpans && lengths ? lengths[b] : T; }
-  ELMAN_INLINE i64 row(int t, int b) const {
-    return kSpans && offsets ? i64(offsets[t]) + b : i64(t) * B + b;
-  }  // of what is ours
+  // Rows of what is ours: [T][B], or packed. A place is a step, or, packed, a row.
+  ELMAN_INLINE i64 place(int t) const { return kSpans && offsets ? offsets[t] : t; }
+  ELMAN_INLINE i64 rows_of_place() const { return kSpans && offsets ? 1 : B; }
+  ELMAN_INLINE i64 row(int t, int b) const { return place(t) * rows_of_place() + b; }
   // Whether the state before step t, on the way from the first step or from the last, is a fresh one.
   ELMAN_INLINE bool is_cut(int t, int b, int length, bool reverse) const {
     const int at = t + reverse;
@@ -58,8 +59,9 @@ struct Steps {
 // stride.
 struct Rows {
   i64 stride_t, stride_b;
+  ELMAN_INLINE i64 of_place(const Steps& steps) const { return kSpans && steps.offsets ? stride_b : stride_t; }
   ELMAN_INLINE i64 at(const Steps& steps, int t, int b) const {
-    return kSpans && steps.offsets ? (i64(steps.offsets[t]) + b) * stride_b : t * stride_t + b * stride_b;
+    return steps.place(t) * of_place(steps) + b * stride_b;
   }
 };
 

@@ -5,10 +5,11 @@ namespace elman::cuda {
 
 // What stands for a product that there is not: of h, for no gate.
 struct Nothing {
-  static constexpr int kBytes = 0, kWeightBytes = 0, kSumBytes = 0, kMailboxNumbers = 0;
+  static constexpr int kBytes = 0, kWeightBytes = 0, kSumBytes = 0, kMailboxNumbers = 0, kRowPitch = 0;
   static ELMAN_INLINE bool takes_part() { return false; }
   static ELMAN_INLINE int warp_row() { return 0; }
-  static ELMAN_INLINE float get(const float*, int, int) { return 0.f; }
+  static ELMAN_INLINE float get(const float*) { return 0.f; }
+  static ELMAN_INLINE int first_put() { return 0; }
   static ELMAN_INLINE void put(float*, const float (&)[kWarpTiles][kColumnTiles][4]) {}
   template <class Load> ELMAN_INLINE void load(Load) {}
   template <class Fetch> ELMAN_INLINE void run(float (&)[kWarpTiles][kColumnTiles][4], Fetch) const {}
@@ -59,7 +60,7 @@ template <class Step, int j> struct BackwardProduct<Step, j, 0> : NoProduct {};
 template <class Step, template <class, int, int> class Kind, int j = 0, bool = (j < Step::kProducts)> struct Products {
   using I = typename NoProduct::I;
   static constexpr int kConnected = 0, kBytes = 0, kSumBytes = 0, kMailboxNumbers = 0;
-  ELMAN_INLINE void init(char*, int, Storage*, u32*) {}
+  ELMAN_INLINE void init(char*, float*, int, Storage*, u32*) {}
 };
 template <class Step, template <class, int, int> class Kind, int j> struct Products<Step, Kind, j, true>
     : Products<Step, Kind, j + 1> {
@@ -76,21 +77,21 @@ template <class Step, template <class, int, int> class Kind, int j> struct Produ
 
   P product;
   X exchange;
+  float *put_at, *got_at;  // the lane's first sum in shared memory, and the first that the thread wants
 
-  // What the product gives of what was sent of a step: in registers, or in shared memory from `partial` on.
-  ELMAN_INLINE void multiply(int step, float* partial, float (&sums)[kWarpTiles][kColumnTiles][4]) {
+  // What the product gives of what was sent of a step: in registers, or in shared memory.
+  ELMAN_INLINE void multiply(int step, float (&sums)[kWarpTiles][kColumnTiles][4]) {
     exchange.wait(step);
     if constexpr (!kReduceScatter)
       if (P::takes_part()) {
         product.run(sums, [&](int n, int column) { return exchange.fetch(step, n, column); });
-        if constexpr (!kInRegisters) P::put(partial, sums);
+        if constexpr (!kInRegisters) P::put(put_at, sums);
       }
   }
   // Of the thread's item e.
-  ELMAN_INLINE float sum(
-      int step, const float* partial, const float (&sums)[kWarpTiles][kColumnTiles][4], int e, int gate) const {
+  ELMAN_INLINE float sum(int step, const float (&sums)[kWarpTiles][kColumnTiles][4], int e, int gate) const {
     if constexpr (kReduceScatter) return exchange.sum(step, e);
-    else return I::sum(sums, partial, e, gate);
+    else return I::sum(sums, got_at, e, gate);
   }
   // After the last send of a step, by all threads.
   ELMAN_INLINE void publish(int step) {
@@ -98,11 +99,15 @@ template <class Step, template <class, int, int> class Kind, int j> struct Produ
     else exchange.publish(step);
   }
 
-  // mailbox, flags: the group's.
-  ELMAN_INLINE void init(char* shared, int rank, Storage* mailbox, u32* flags) {
+  // partial: where all products have their sums, one after the other. mailbox, flags: the group's.
+  ELMAN_INLINE void init(char* shared, float* partial, int rank, Storage* mailbox, u32* flags) {
+    if constexpr (P::kSumBytes) {
+      put_at = in_register(partial + P::first_put());
+      got_at = in_register(partial + I::first(P::kRowPitch));
+    }
     exchange.init(shared + Rest::kBytes, rank, mailbox + Rest::kMailboxNumbers, flags + Rest::kConnected * kBlocks);
     product.init(shared + Rest::kBytes + X::kBytes);
-    Rest::init(shared, rank, mailbox, flags);
+    Rest::init(shared, partial, rank, mailbox, flags);
   }
 };
 
@@ -114,7 +119,7 @@ template <class All, class Sums> ELMAN_INLINE void init_exchanges(
   static_assert(kBlocks == 1 || kCluster || kBytes == ELMAN_MAILBOX_NUMBERS * kSize, "as plan.py counts it");
   char* of_group = (char*)mailbox + i64(group) * kBytes;
   u32* flags_of_group = flags + group * kFlags * kBlocks;
-  products.init(shared, rank, (Storage*)of_group, flags_of_group);
+  products.init(shared, (float*)(shared + All::kBytes), rank, (Storage*)of_group, flags_of_group);
   sums.init(behind, rank, of_group + All::kMailboxNumbers * kSize, flags_of_group + All::kConnected * kBlocks);
 }
 
