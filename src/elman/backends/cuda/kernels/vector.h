@@ -15,6 +15,20 @@ ELMAN_INLINE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 ELMAN_INLINE float fnma(float a, float b, float c) { return __fmaf_rn(-a, b, c); }
 ELMAN_INLINE float relu(float x) { return x <= 0.f ? 0.f : x; }  // NaN stays
 
+// 2^x and 1/x, as the hardware has them, with relative errors of 2^-22 and 2^-23. What is below 2^-126 becomes zero,
+// without the instructions that would keep it.
+ELMAN_INLINE float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+ELMAN_INLINE float reciprocal_approx(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+constexpr float kLog2OfE = 1.44269504f;
+
 #if ELMAN_NUMBER == 2  // bfloat16: the hardware's tanh, whose error of 2^-11 is a quarter of the rounding that follows
 ELMAN_INLINE float tanh(float x) {
   float y;
@@ -24,10 +38,13 @@ ELMAN_INLINE float tanh(float x) {
 ELMAN_INLINE float sigmoid(float x) { return fma(tanh(.5f * x), .5f, .5f); }
 #elif ELMAN_NUMBER == 1  // float16: absolute error below 2^-20
 ELMAN_INLINE float tanh(float x) {
-  const float e = __expf(-2.f * fabsf(x));
-  return copysignf(__fdividef(1.f - e, 1.f + e), x);
+  const float e = exp2_approx(-2.f * kLog2OfE * fabsf(x));
+  return copysignf((1.f - e) * reciprocal_approx(1.f + e), x);
 }
-ELMAN_INLINE float sigmoid(float x) { return __fdividef(1.f, 1.f + __expf(-x)); }
+ELMAN_INLINE float sigmoid(float x) { return reciprocal_approx(1.f + exp2_approx(-kLog2OfE * x)); }
+#elif ELMAN_NUMBER == 3  // tf32: a sigmoid's absolute error is below 2^-22, a tanh of a small number relatively exact
+ELMAN_INLINE float tanh(float x) { return tanhf(x); }
+ELMAN_INLINE float sigmoid(float x) { return reciprocal_approx(1.f + exp2_approx(-kLog2OfE * x)); }
 #else                    // float32
 ELMAN_INLINE float tanh(float x) { return tanhf(x); }
 ELMAN_INLINE float sigmoid(float x) { return __frcp_rn(1.f + expf(-x)); }
