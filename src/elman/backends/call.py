@@ -182,7 +182,7 @@ def readable_operands(
     if any(t is not None and not _has_memory(t) for t in before):
         return None
     x, states, params = _readable(x), None if states is None else _all_dense(states), _all_dense(params)
-    batch_sizes, lengths, reset = (None if t is None else _plain(t) for t in spans[:3])
+    batch_sizes, lengths, reset = (None if t is None else _plain(t) for t in spans.borders())
     spans = spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(dense)
     after = (x, *(states or ()), *params, *spans.tensors())
     return None if all(a is b for a, b in zip(before, after, strict=True)) else (x, states, params, spans)

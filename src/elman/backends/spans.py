@@ -48,9 +48,13 @@ class Spans(NamedTuple):
         """These spans with some values replaced. torch 2.8 does not compile namedtuple's own ``_replace``."""
         return Spans(*[changed.get(name, value) for name, value in zip(Spans._fields, self, strict=True)])
 
+    def borders(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """``batch_sizes``, ``lengths`` and ``reset``. torch 2.8 does not compile a slice of a namedtuple."""
+        return self.batch_sizes, self.lengths, self.reset
+
     def copies(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Copies of ``batch_sizes``, ``lengths`` and ``reset``, for a node to keep: the caller may write into its tensors."""
-        batch_sizes, lengths, reset = (None if t is None else t.clone() for t in self[:3])
+        """Copies of ``borders``, for a node to keep: the caller may write into its tensors."""
+        batch_sizes, lengths, reset = (None if t is None else t.clone() for t in self.borders())
         return batch_sizes, lengths, reset
 
     def with_numbers(self, change: Callable[[Tensor], Tensor]) -> Spans:
@@ -62,12 +66,12 @@ class Spans(NamedTuple):
 
     def member(self, index: int) -> Spans:
         """Those of one member of an ensemble, whose axis all tensors have before their others."""
-        batch_sizes, lengths, reset = (None if t is None else t[index] for t in self[:3])
+        batch_sizes, lengths, reset = (None if t is None else t[index] for t in self.borders())
         return self.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(lambda t: t[index])
 
     def tensors(self) -> list[Tensor | None]:
         """All that there is, and None for each of the first three that there is not."""
-        return [*self[:3], *(self.fresh or ()), *(self.step_inputs or ()), *(self.draws or ())]
+        return [*self.borders(), *(self.fresh or ()), *(self.step_inputs or ()), *(self.draws or ())]
 
 
 WHOLE = Spans()

@@ -53,7 +53,7 @@ def run(
     """Run a stack as ``call.forward`` does: the output and the final states. ``program``: see ``Form``."""
     starts, fresh, params = (*(states or ()), *(spans.step_inputs or ())), spans.fresh or (), tuple(params)
     save = _is_differentiated((x, *starts, *fresh, *params))
-    batch_sizes, lengths, reset = spans.copies() if save else spans[:3]
+    batch_sizes, lengths, reset = spans.copies() if save else spans.borders()
     operands = Operands(x, batch_sizes, lengths, reset, starts, fresh, params)
     form = Form(stack, batch_first, len(operands.starts), len(operands.fresh), save, program=program)
     output, *finals = cast("tuple[Tensor, ...]", apply(Run, form, *operands.flat())[: 1 + len(stack.state_sizes)])

@@ -55,7 +55,7 @@ class Batch(NamedTuple):
             RuntimeError: a CUDA graph is being captured, and there are lengths or packed steps. Each replay would read them from
                 memory of the CPU that is no longer theirs.
         """
-        sizes, lengths, reset = spans[:3]
+        sizes, lengths, reset = spans.borders()
         if (sizes is not None or lengths is not None) and x.is_cuda and torch.cuda.is_current_stream_capturing():
             raise RuntimeError("a CUDA graph cannot capture lengths or a PackedSequence, which are read on the CPU: capture calls without")
         if sizes is not None:
