@@ -58,6 +58,17 @@ class Reversed(StraightThrough):
         return -gradient
 
 
+class InTwoParts(StraightThrough):
+    """What a gradient needs is kept apart."""
+
+    @staticmethod
+    def forward(value: Any) -> Any:  # type: ignore[override]
+        return torch.sign(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+
+
 def _without_gradient(x: Any, r: Any, s: Any, p: Any) -> Any:
     with torch.no_grad():
         return x.a * torch.tanh(x.b)
@@ -224,9 +235,10 @@ def test_what_is_not_in_the_list_is_refused_and_told_where(name: str) -> None:
     assert str(caught.value).endswith(f", at test_program_record.py:{line}")
 
 
-def test_a_function_with_a_gradient_of_its_own_is_refused() -> None:
+@pytest.mark.parametrize("function", [StraightThrough, InTwoParts])
+def test_a_function_with_a_gradient_of_its_own_is_refused(function: Any) -> None:
     with pytest.raises(NotRecordedError, match=r"does not run a torch\.autograd\.Function, at test_program_record\.py"):
-        program(Step(lambda x, r, s, p: StraightThrough.apply(x.a)))
+        program(Step(lambda x, r, s, p: function.apply(x.a)))
 
 
 def test_a_choice_between_numbers_of_the_steps_dtype_is_recorded() -> None:

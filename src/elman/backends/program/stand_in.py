@@ -144,9 +144,13 @@ def shown(shape: Shape) -> str:
 
 
 def _is_in_function() -> bool:
-    """Whether a torch.autograd.Function is running."""
+    """Whether a torch.autograd.Function is running: its ``forward``, since what calls that has no frame from torch 2.14 on."""
+    kinds: list[type[torch.autograd.Function]] = [torch.autograd.Function]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    forwards = {getattr(kind.forward, "__code__", None) for kind in kinds}
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not torch.autograd.Function.apply.__func__.__code__:  # type: ignore[attr-defined]
+    while frame is not None and frame.f_code not in forwards:
         frame = frame.f_back
     return frame is not None
 
