@@ -34,11 +34,11 @@ DEVICE = DeviceProperties("H200", (9, 0), 132, 232448, 65536, 50 << 20)
 GIGAHERTZ = 1.98
 # Cycles until the result is there, of instructions that the assembler waits for by a scoreboard.
 LATENCIES = {"LDS": 29, "LDC": 36, "S2UR": 30, "S2R": 30, "MUFU": 23, "SHFL": 26, "HMMA": 33, "LDG": 500, "LDL": 35, "BAR": 18}
-EXCHANGE = 450  # from the last word that a block sends to a cluster until it is there
+EXCHANGE = 550  # from the last word that a block sends to a cluster until it is there
 OTHER, READ = 20, 12  # until any other result is there; until the operands of an instruction have been read
 BRANCH = 10  # after a branch that is taken
 # Cycles for which an instruction occupies its unit, of which each quarter of a multiprocessor has its own.
-UNITS = {"MUFU": ("functions", 8), "HMMA": ("tensor cores", 16), "IMAD": ("multiply", 2)}
+UNITS = {"MUFU": ("functions", 8), "HMMA": ("tensor cores", 8), "IMAD": ("multiply", 2)}
 UNITS |= dict.fromkeys(("FADD", "FMUL", "FFMA", "HADD2", "HFMA2"), ("float", 1))
 UNITS |= dict.fromkeys(("LDS", "STS", "LDGSTS", "STG", "LDG", "SHFL", "LDC", "S2UR", "S2R", "SYNCS", "STAS", "LDL", "STL"), ("memory", 2))
 
