@@ -16,10 +16,9 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import nvidia
 
 from elman.backends.cuda import compiler
 from elman.backends.cuda.choice import choose
@@ -27,9 +26,6 @@ from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.plan import Number, Plan
 from elman.backends.cuda.shape import CELLS
 
-DISASSEMBLER = next((path for folder in nvidia.__path__ for path in Path(folder).rglob("nvdisasm") if path.is_file()), None)
-if DISASSEMBLER is None:
-    raise ImportError("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
 DEVICE = DeviceProperties("H200", (9, 0), 132, 232448, 65536, 50 << 20)
 GIGAHERTZ = 1.98
 # Cycles until the result is there, of instructions that the assembler waits for by a scoreboard.
@@ -88,14 +84,23 @@ class Instruction:
         return self.control >> 11 & 63
 
 
+def disassembler() -> Path | None:
+    """Where nvdisasm is, of the package nvidia-cuda-nvdisasm."""
+    spec = find_spec("nvidia")
+    folders = spec.submodule_search_locations if spec else None
+    return next((path for folder in folders or () for path in Path(folder).rglob("nvdisasm") if path.is_file()), None)
+
+
 class Program:
     """The instructions of a kernel, and which way they go."""
 
     def __init__(self, cubin: bytes) -> None:
+        command = disassembler()
+        assert command is not None, "pip install nvidia-cuda-nvdisasm"
         with TemporaryDirectory() as folder:
             path = Path(folder) / "kernel.cubin"
             path.write_bytes(cubin)
-            text = subprocess.run([DISASSEMBLER, "-c", "-hex", path], check=True, capture_output=True, text=True).stdout
+            text = subprocess.run([command, "-c", "-hex", path], check=True, capture_output=True, text=True).stdout
         self.instructions: list[Instruction] = []
         self.labels: dict[str, int] = {}
         lines = iter(text.splitlines())

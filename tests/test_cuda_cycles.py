@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 
+from cuda_cycles import cycles, disassembler, plan_of, program_of
 from elman.backends.cuda import compiler
 
-cuda_cycles = pytest.importorskip("cuda_cycles", reason="nvdisasm is not installed")
+pytestmark = pytest.mark.skipif(disassembler() is None, reason="nvdisasm is not installed")
 
 KERNELS = [
     (cell, way, hidden, number)
@@ -28,8 +29,8 @@ def _can_compile() -> None:
 
 @pytest.mark.parametrize(("cell", "way", "hidden", "number"), KERNELS)
 def test_a_step_makes_no_address_anew(cell: str, way: str, hidden: int, number: str) -> None:
-    plan = cuda_cycles.plan_of(cell, way, hidden, number)
-    found, listing = cuda_cycles.cycles(cuda_cycles.program_of(plan), plan.warps)
+    plan = plan_of(cell, way, hidden, number)
+    found, listing = cycles(program_of(plan), plan.warps)
     kinds = Counter(instruction.kind for _, instruction in listing)
     steps = kinds["LDGDEPBAR"]
     assert steps >= 1
