@@ -6,7 +6,7 @@
 The warps of one block take turns as on an H100. The assembler has written into each instruction how long its warp waits before the
 next, and whose results it needs first. What it does not know are latencies: those below were measured by others (Luo et al., 2024,
 "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture via Microbenchmarking") or are estimates. Of two ways that the code can go
-it goes the longer one.
+it goes the longer one, but through no loop within a step.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def cycles(program: Program, warps: int, steps: int = 9) -> tuple[float, list[tu
             for warp in block:
                 warp.meets, warp.ready = False, max(warp.ready, cycle + LATENCIES["BAR"])
         cycle += 1
-        assert cycle < 1 << 18, "a kernel whose steps do not end: one that exchanges through global memory"
+        assert cycle < 1 << 18, "steps that do not end, as of a kernel that exchanges through global memory, or very long ones"
     unrolled = max(1, sum(instruction.kind == "LDGDEPBAR" for _, instruction in listing))  # once a step operands are asked for
     return (block[0].steps[steps] - block[0].steps[2]) / (steps - 2) / unrolled, listing
 

@@ -17,10 +17,11 @@ inline void cvt_f32_f16(float& y, unsigned short x) { y = of_float16(x); }
 inline void cvt_rna_tf32_f32(unsigned& y, float x) { y = to_tf32(x); }
 inline void tanh_approx_f32(float& y, float x) { y = tanhf(x); }
 inline void ex2_approx_f32(float& y, float x) { y = exp2f(x); }
-inline void ex2_approx_ftz_f32(float& y, float x) { y = exp2f(x); }
+inline float flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0.f, x) : x; }
+inline void ex2_approx_ftz_f32(float& y, float x) { y = flushed(exp2f(flushed(x))); }
 inline void lg2_approx_f32(float& y, float x) { y = log2f(x); }
 inline void rcp_approx_f32(float& y, float x) { y = 1.f / x; }
-inline void rcp_approx_ftz_f32(float& y, float x) { y = 1.f / x; }
+inline void rcp_approx_ftz_f32(float& y, float x) { y = flushed(1.f / flushed(x)); }
 
 inline void product(Factors factors, float& d0, float& d1, float& d2, float& d3, unsigned a0, unsigned a1, unsigned a2,
     unsigned a3, unsigned b0, unsigned b1) {

@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass, field
+from inspect import unwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -148,7 +149,7 @@ def _is_in_function() -> bool:
     kinds: list[type[torch.autograd.Function]] = [torch.autograd.Function]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
-    forwards = {getattr(kind.forward, "__code__", None) for kind in kinds}
+    forwards = {getattr(unwrap(kind.forward), "__code__", None) for kind in kinds}
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code not in forwards:
         frame = frame.f_back

@@ -19,11 +19,10 @@ template <class T> ELMAN_INLINE T* in_register(T* shared) {
 
 // --- Copies from global to shared memory that run while the thread goes on
 
-// Bytes: 4, 8 or 16; 2, which the hardware doesn't have, are copied at once. Where it is not valid, zeros.
+// Bytes: 4, 8 or 16. Where it is not valid, zeros: nothing is read then, wherever `from` points to.
 template <int Bytes> ELMAN_INLINE void copy_async(void* to, const void* from, bool valid) {
   const int bytes = valid ? Bytes : 0;
-  if constexpr (Bytes == 2) *(u16*)to = valid ? *(const u16*)from : u16(0);
-  else if constexpr (Bytes == 16)
+  if constexpr (Bytes == 16)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
         : "memory");
   else

@@ -16,7 +16,8 @@ template <class T> struct Walk {
     row = packed ? start : start + t * of_place;
     stride = packed || is_forward ? of_place : -of_place;
   }
-  // Of step t, to be called for each step in turn. Where it is not valid, the row is not to be read.
+  // Of step t, to be called for each step in turn, from the one that begin() was told. Where it is not valid, the row
+  // is not to be read: it may lie outside of the tensor.
   ELMAN_INLINE T* next(const Steps& steps, int t, bool valid = true) {
     if (kSpans && steps.offsets) return row + (valid ? steps.place(t) * stride : 0);
     T* here = row;
@@ -59,14 +60,21 @@ template <int Vectors, bool HasShifts> struct Ring {
   // Asks for the operands of step t, the s-th, if there is one. Always one group of copies, so that they can be
   // counted.
   ELMAN_INLINE void fetch(const Steps& steps, int s, int t, bool is_there) {
+    auto copies = [&](int k) { return kChunks % kThreads == 0 || int(threadIdx.x) + k * kThreads < kChunks; };
+    Storage* slot = to + s % kRing * kSlot;
+    Storage single[kPerCopy == 1 ? at_least_one(kCopies) : 1];  // all are asked for before the first is waited for
 #pragma unroll
     for (int k = 0; k < kCopies; ++k) {
       const int at = t + shift[k];
       const bool valid = (kSpans ? t < length[k] : length[k] > 0) && (!HasShifts || unsigned(at) < unsigned(length[k]));
       const Storage* row = from[k].next(steps, at, is_there && valid);
-      if (is_there && (kChunks % kThreads == 0 || int(threadIdx.x) + k * kThreads < kChunks))
-        copy_async<kCopy>(to + s % kRing * kSlot + k * kThreads * kPerCopy, row, valid);
+      if constexpr (kCopy == 2) single[k] = is_there && valid && copies(k) ? *row : Storage(0);
+      else if (is_there && copies(k)) copy_async<kCopy>(slot + k * kThreads * kPerCopy, row, valid);
     }
+    if constexpr (kCopy == 2)
+#pragma unroll
+      for (int k = 0; k < kCopies; ++k)
+        if (is_there && copies(k)) slot[k * kThreads] = single[k];
     commit_copies();
   }
 };
