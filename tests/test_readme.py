@@ -156,7 +156,7 @@ def mistake(words: list[str]) -> str | None:
     if words[0] == "elman":
         result = CliRunner().invoke(app, [words[1], "--help", *words[2:]])  # at the end it would be an option's value
         return None if result.exit_code == 0 else result.stderr
-    known = ["pip", "install", "."], ["pip", "install", ".[plot]"], ["train.py"]
+    known = ["pip", "install", "."], ["pip", "install", ".[plot]"], ["pip", "install", ".[cuda]"], ["train.py"]
     return None if words in known else f"unknown: {words}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from typer.testing import CliRunner
 
 from elman.cli.app import app
 from elman.show.specification import Spec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def invoke(*arguments: str, **environment: str) -> str:
@@ -43,6 +47,15 @@ def test_the_same_three_of_another_kind(cell: str, states: list[str], facts: lis
         assert all(end["holds"] for each in network["unrolled"] for end in each["ends"])
         assert network["agreement"]["same_seed"]
         assert network["agreement"]["output"] < 1e-6
+
+
+def test_a_cell_of_a_file_is_made_by_what_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("import elman\nclass Own(elman.zoo.MGU): ...\nmade = Own()\n", encoding="utf-8")
+    for name, made in (("Own", "Own()"), ("made", "made")):
+        shown = " ".join(invoke("--cell", f"{tmp_path / 'own.py'}:{name}").split())
+        assert f"After import elman, torch; cell = {made} the code shown" in shown
+        assert "elman.Recurrent(cell, 10, 20)" in shown
+    assert "After import elman, torch the code" in " ".join(invoke("--cell", "zoo.MGU").split())
 
 
 def test_the_states_places_are_told_and_checked(facts: list[dict]) -> None:

@@ -32,10 +32,9 @@ def explain_page(network: Network, with_numbers: bool = False) -> Part:
 
 
 def tour_page(networks: Sequence[Network], weights: bool = False) -> Part:
-    """A screen for each network: what goes in and out, where the final states are, what goes wrong, how fast it is. ``weights``: with the
-    parameters of all of them, not only the first one's.
-    """
-    first, code = networks[0], "import elman, torch"
+    """A screen for each network: what goes in and out, where the final states are, how fast it is. ``weights``: with all parameters."""
+    first, (file, _colon, name) = networks[0], networks[0].spec.kind.rpartition(":")
+    code = "import elman, torch" + (f"; cell = {name}" + "()" * (type(first.spec.own_cell).__name__ == name) if file else "")
     intro = _(
         "Three {module} networks, run just now. After {code} the code shown reproduces these numbers.", module=first.spec.title, code=code
     )
