@@ -20,9 +20,8 @@ template <int Vectors, class P, class I> struct Exchange {
   static constexpr int kMailboxNumbers = 2 * kTile * kColumns;
 
   Storage* slots;          // shared, [2][kTile][kPitch]; through global memory: [2][kTile][kColumns]
-  Storage* stage;          // the warp's, [Vectors][32]
   const Storage* fetched;  // in slot 0, the lane's first chunk
-  Storage* written;        // in slot 0 or on the stage, the thread's item 0
+  Storage* written;        // in slot 0 or on the warp's stage, [Vectors][32], the thread's item 0
   const Words* staged[kLanePieces];
   u32 sent[kLanePieces];  // where they go, in bytes from slot 0
   Barriers barriers;
@@ -35,7 +34,7 @@ template <int Vectors, class P, class I> struct Exchange {
   ELMAN_INLINE void init(char* shared, int rank_, Storage* mailbox, u32* flags_) {
     rank = rank_;
     slots = (Storage*)shared;
-    stage = (Storage*)(shared + 2 * kSlotBytes) + (threadIdx.x >> 5) * Vectors * 32;
+    Storage* stage = (Storage*)(shared + 2 * kSlotBytes) + (threadIdx.x >> 5) * Vectors * 32;
     if (kGlobal) slots = mailbox, flags = flags_;
     fetched = slots + P::first_fetched(kGlobal ? kColumns : kPitch);
     if constexpr (!kGlobal) fetched = in_register(fetched);

@@ -62,7 +62,7 @@ template <int Vectors, bool HasShifts> struct Ring {
   ELMAN_INLINE void fetch(const Steps& steps, int s, int t, bool is_there) {
     auto copies = [&](int k) { return kChunks % kThreads == 0 || int(threadIdx.x) + k * kThreads < kChunks; };
     Storage* slot = to + s % kRing * kSlot;
-    Storage single[kPerCopy == 1 ? at_least_one(kCopies) : 1];  // all are asked for before the first is waited for
+    Storage single[kCopy == 2 ? at_least_one(kCopies) : 1];  // all are asked for before the first is waited for
 #pragma unroll
     for (int k = 0; k < kCopies; ++k) {
       const int at = t + shift[k];

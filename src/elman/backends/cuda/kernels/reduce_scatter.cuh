@@ -22,7 +22,7 @@ template <int Gates, class P, class I> struct ReduceScatter {
   static constexpr int kBytes = 2 * kVector * kSize + 2 * kSlotBytes + Barriers::kBytes;  // of shared memory
   static constexpr int kMailboxNumbers = 2 * kBlocks * kSlot * (4 / kSize);
 
-  Storage* vectors;        // shared, [2][kTile][P::kPitch]: of step s, the gradients of the block's gates
+  // In shared memory, [2][kTile][P::kPitch]: of step s, the gradients of the block's gates.
   const Storage* fetched;  // the lane's first chunk of them
   Storage* written;        // the thread's item 0
   const float* summed;     // in slot 0, the lane's first numbers of its first part
@@ -41,7 +41,7 @@ template <int Gates, class P, class I> struct ReduceScatter {
 
   ELMAN_INLINE void init(char* shared, int rank_, Storage* mailbox, u32* flags_) {
     rank = rank_;
-    vectors = (Storage*)shared;
+    Storage* vectors = (Storage*)shared;
     fetched = in_register(vectors + P::first_fetched(P::kPitch));
     written = in_register(vectors + I::first(P::kPitch));
     slots = (float*)(shared + 2 * kVector * kSize);
