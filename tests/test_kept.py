@@ -156,6 +156,9 @@ def test_threads_may_build_cells_that_note_where_they_are_made() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(build_some, range(4)))
+    graphs: list[Any] = []  # torch compiles as before
+    torch.compile(torch.nn.Linear(2, 2), backend=lambda graph, _: graphs.append(graph) or graph.forward)(torch.ones(3, 2))
+    assert len(graphs) == 1
 
 
 def appends_to_a_global(self, x, r, s, p):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from elman.backends.program.frozen import frozen_cell
@@ -378,6 +379,11 @@ class _Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _should_skip_dynamo(cls) -> bool:
         """Torch would load its compiler, which takes a second, to keep it from a step that is not being compiled."""
         return False
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        """Of any other kind torch 2.8 notes for all threads that it is on: two that make cells would turn its compiler off for good."""
+        return not hasattr(_python_dispatch, "any_torch_dispatch_mode_on_stack")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags and self._trains(func, args, kwargs or {}):
