@@ -8,8 +8,9 @@ import pytest
 
 from cuda_cycles import cycles, disassembler, plan_of, program_of
 from elman.backends.cuda import compiler
+from test_cuda_compiler import needs_nvrtc
 
-pytestmark = pytest.mark.skipif(disassembler() is None, reason="nvdisasm is not installed")
+pytestmark = [needs_nvrtc, pytest.mark.skipif(disassembler() is None, reason="nvdisasm is not installed")]
 
 # How many instructions a step has, by NVRTC 13.0. Addresses that are made anew in each step are 6 to 20 % more.
 INSTRUCTIONS = {
@@ -32,14 +33,6 @@ INSTRUCTIONS = {
     ("lstm", "backward", 128, "tf32"): 219,
     ("lstm", "backward", 256, "bfloat16"): 235,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _can_compile() -> None:
-    try:
-        compiler.nvrtc_version()
-    except RuntimeError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize(("cell", "way", "hidden", "number"), INSTRUCTIONS)
