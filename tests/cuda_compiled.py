@@ -6,7 +6,7 @@ import ctypes
 from ctypes import CFUNCTYPE, c_int, c_size_t, c_uint, c_void_p, cast
 from typing import TYPE_CHECKING, Any
 
-from elman.backends.cuda import commands, cublaslt, launcher, structs
+from elman.backends.cuda import commands, cublaslt, launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,10 +69,9 @@ class Compiled:
         assert grid[1:] == [1, 1] == [block_y, block_z]
         self.launches += 1
         kernel = self.kernels[handle - 1]
-        size = structs.layout(kernel.plan.shape, kernel.plan.is_backward).size
         address = c_void_p.from_address(params).value
         assert address is not None
-        kernel.launch(grid[0], block, shared_bytes, stream, ctypes.string_at(address, size), together=together)
+        kernel.launch(grid[0], block, shared_bytes, stream, ctypes.string_at(address, kernel.plan.parameter.size), together=together)
         return 0
 
     def _copy(self, out: int, source: int, size: int, stream: int) -> int:

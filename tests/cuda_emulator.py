@@ -32,9 +32,10 @@ from torch.nn import Parameter
 
 from cuda_prepared import forget
 from elman.backends import operator
-from elman.backends.cuda import choice, compiler, launcher, layer, run
+from elman.backends.cuda import choice, compiler, launcher, layer, run, totals
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.launcher import DeviceProperties
+from elman.backends.cuda.plan import Plan
 from elman.backends.cuda.recorded import CudaCall
 from elman.backends.program import operator as program_operator
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from elman.backends.cuda.plan import Plan
+    from elman.backends.cuda.totals import TotalsPlan
 
     Mutation = Callable[[str], str]
 
@@ -177,7 +178,7 @@ def _bounds(*more: tuple[int, int]) -> list[int]:
 
 
 class Kernel:
-    """A plan's kernel on the emulated device, in place of ``launcher.Kernel``.
+    """A plan's kernel, or that of totals, on the emulated device, in place of ``launcher.Kernel``.
 
     Attributes:
         seed: of the order in which threads go on and messages arrive.
@@ -185,7 +186,7 @@ class Kernel:
 
     local_bytes = 0
 
-    def __init__(self, plan: Plan, device: DeviceProperties = DEVICE, seed: int = 0, mutation: Mutation | None = None) -> None:
+    def __init__(self, plan: Plan | TotalsPlan, device: DeviceProperties = DEVICE, seed: int = 0, mutation: Mutation | None = None) -> None:
         self.plan, self.device, self.seed = plan, device, seed
         major, minor = device.capability
         defines = {**plan.defines, "__CUDA_ARCH__": 100 * major + 10 * minor}
@@ -223,7 +224,7 @@ def install(
     mutation: Mutation | None = None,
     device: DeviceProperties = DEVICE,
 ) -> list[Kernel]:
-    """Put the emulator in place of the GPU until the test ends: ``run`` then takes tensors on the CPU. Returns the kernels that have run.
+    """Put the emulator in place of the GPU until the test ends: ``run`` then takes tensors on the CPU. Returns the scans' kernels.
 
     Args:
         wishes: which plans there are to choose from; if there are none, as the next of these says.
@@ -232,7 +233,7 @@ def install(
         mutation: changes the text of each header.
     """
     kernels: list[Kernel] = []
-    made: dict[Plan, Kernel] = {}
+    made: dict[Plan | TotalsPlan, Kernel] = {}
     arrangements = choice._arrangements
     choose = unwrap(choice.choose)
     monkeypatch.setattr(choice, "candidates", unwrap(choice.candidates))
@@ -244,15 +245,16 @@ def install(
                 return (change(found[0]),)
         raise AssertionError("no plan is as wished")
 
-    def kernel(plan: Plan, index: int) -> Kernel:
+    def kernel(plan: Plan | TotalsPlan, index: int) -> Kernel:
         if plan not in made:
             made[plan] = Kernel(plan, device, seed, mutation)
-            kernels.append(made[plan])
+            kernels.extend([made[plan]] if isinstance(plan, Plan) else [])
         return made[plan]
 
     forget(monkeypatch)
     monkeypatch.setattr(layer, "choose", chosen)
     monkeypatch.setattr(layer, "_kernel", kernel)
+    monkeypatch.setattr(totals, "_kernel", kernel)
     monkeypatch.setattr(layer, "_ready", unwrap(layer._ready))
     monkeypatch.setattr(launcher, "device_properties", lambda index: device)
     monkeypatch.setattr(run, "on_device_of", lambda x: nullcontext())

@@ -1,4 +1,4 @@
-"""The CUDA kernels' algorithm in plain torch, in float64 on the CPU: what kernels/forward.cuh and backward.cuh do, a tile at a time.
+"""The CUDA kernels' algorithm in plain torch, in float64 on the CPU: what kernels/forward.cuh, backward.cuh and totals.cuh do.
 
 It stands in for a loaded kernel: a launch's parameter is read as the kernels declare it, and memory through the pointers that are in it. So
 all that leads to a launch is tested without a GPU. What threads, warps and blocks do among each other is not modelled.
@@ -7,19 +7,20 @@ all that leads to a launch is tested without a GPU. What threads, warps and bloc
 from __future__ import annotations
 
 from contextlib import nullcontext
-from ctypes import Array, Structure, c_char, c_float, c_int32, c_int64, c_uint64, sizeof
-from functools import cache
+from ctypes import sizeof
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from cuda_parameters import Rows, backward_call, forward_call, numbers_at, totals_call
 from cuda_prepared import forget
 from elman.backends import operator
-from elman.backends.cuda import choice, layer, run, shape
+from elman.backends.cuda import choice, gradients, layer, run, shape, totals
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.plan import Number, Plan
+from elman.backends.cuda.totals import TotalsPlan
 
 if TYPE_CHECKING:
     import pytest
@@ -28,94 +29,6 @@ if TYPE_CHECKING:
     from elman.backends.cuda.shape import CellShape
 
 DEVICE = DeviceProperties("modelled", (9, 0), 8, 232448, 65536, 50 << 20)
-
-
-# --- A launch's parameter, as the kernels declare it --------------------------------------------------------------------
-
-
-class _Steps(Structure):
-    _fields_ = (
-        ("T", c_int32),
-        ("B", c_int32),
-        ("lengths", c_uint64),
-        ("offsets", c_uint64),
-        ("reset", c_uint64),
-        ("reset_t", c_int64),
-        ("reset_b", c_int64),
-    )
-
-
-class _Rows(Structure):
-    _fields_ = (("stride_t", c_int64), ("stride_b", c_int64))
-
-
-_LAUNCH = (("tiles", c_int32), ("first_group", c_int32), ("mailbox", c_uint64), ("flags", c_uint64))
-
-
-def _addresses(*names: str) -> list[tuple[str, type[c_uint64]]]:
-    return [(name, c_uint64) for name in names]
-
-
-@cache
-def _forward_call(states: int) -> type[Structure]:
-    """The parameter of a cell with so many states, and without parameters of its own."""
-
-    class Direction(Structure):
-        _fields_ = (
-            *_addresses("projected", "given", "weight_hh", "bias_hh", "own"),
-            ("initial", c_uint64 * states),
-            ("fresh", c_uint64 * states),
-            *_addresses("output", "kept"),
-            ("final", c_uint64 * states),
-            *_addresses("x", "weight_ih", "bias_ih"),
-            ("reverse", c_int32),
-        )
-
-    class Call(Structure):
-        _fields_ = (
-            ("steps", _Steps),
-            *((name, _Rows) for name in ("projected", "output", "x")),
-            ("inputs", c_int64),
-            *_LAUNCH,
-            ("direction", Direction * 2),
-            ("constant", c_float),
-        )
-
-    return Call
-
-
-@cache
-def _backward_call(states: int) -> type[Structure]:
-    class Direction(Structure):
-        _fields_ = (
-            *_addresses("grad_output", "given", "weight_hh", "output", "kept", "grad_kept", "own"),
-            ("initial", c_uint64 * states),
-            ("fresh", c_uint64 * states),
-            ("grad_final", c_uint64 * states),
-            *_addresses("grad_gates", "grad_own"),
-            ("grad_initial", c_uint64 * states),
-            ("grad_fresh", c_uint64 * states),
-            ("reverse", c_int32),
-        )
-
-    class Call(Structure):
-        _fields_ = (
-            ("steps", _Steps),
-            ("grad_output", _Rows),
-            ("output", _Rows),
-            *_LAUNCH,
-            ("direction", Direction * 2),
-            ("constant", c_float),
-        )
-
-    return Call
-
-
-def _at(pointer: int, index: int, count: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """``count`` numbers from the index-th on: the very memory."""
-    assert pointer > 0 <= index, "a null pointer is read"
-    memory: Array[c_char] = (c_char * (count * dtype.itemsize)).from_address(pointer + index * dtype.itemsize)
-    return torch.frombuffer(memory, dtype=dtype)
 
 
 # --- The cells, as csrc/cells has them ----------------------------------------------------------------------------------
@@ -200,7 +113,7 @@ class _Tile:
         self.direction = call.direction[group // call.tiles]
         self.reverse = bool(plan.has_spans and self.direction.reverse)
         T, B, lengths = self.steps.T, self.steps.B, self.steps.lengths
-        every = _at(lengths, 0, B, torch.int32).tolist() if plan.has_spans and lengths else [T] * B
+        every = numbers_at(lengths, 0, B, torch.int32).tolist() if plan.has_spans and lengths else [T] * B
         self.length = [every[b] if b < B else 0 for b in range(self.first, self.first + self.N)]
         self.count = max(self.length) if plan.has_spans and lengths else T
         self.real = range(min(self.N, B - self.first))
@@ -214,42 +127,42 @@ class _Tile:
         if not self.has_spans or not steps.reset:
             return torch.zeros(self.N, 1, dtype=torch.bool)
         places = [at * steps.reset_t + (self.first + n) * steps.reset_b for n in range(self.N)]
-        return torch.tensor([[at < self.length[n] and bool(_at(steps.reset, places[n], 1, torch.bool))] for n in range(self.N)])
+        return torch.tensor([[at < self.length[n] and bool(numbers_at(steps.reset, places[n], 1, torch.bool))] for n in range(self.N)])
 
     def row(self, t: int, n: int) -> int:
         """Of memory that is ours."""
         b, offsets = self.first + n, self.steps.offsets
-        return int(_at(offsets, t, 1, torch.int32)) + b if self.has_spans and offsets else t * self.steps.B + b
+        return int(numbers_at(offsets, t, 1, torch.int32)) + b if self.has_spans and offsets else t * self.steps.B + b
 
-    def place(self, rows: _Rows, t: int, n: int) -> int:
+    def place(self, rows: Rows, t: int, n: int) -> int:
         """Of memory with strides."""
         b, offsets = self.first + n, self.steps.offsets
         packed = self.has_spans and offsets
-        return (int(_at(offsets, t, 1, torch.int32)) + b) * rows.stride_b if packed else t * rows.stride_t + b * rows.stride_b
+        return (int(numbers_at(offsets, t, 1, torch.int32)) + b) * rows.stride_b if packed else t * rows.stride_t + b * rows.stride_b
 
     def states(self, pointer: int, of_all: bool = False) -> Tensor:
         """(B, H), or one for all of (H,); null: zeros."""
         found = torch.zeros(self.N, self.width, dtype=torch.float64)
         for n in self.real if pointer else ():
-            found[n, : self.H] = _at(pointer, 0 if of_all else (self.first + n) * self.H, self.H)
+            found[n, : self.H] = numbers_at(pointer, 0 if of_all else (self.first + n) * self.H, self.H)
         return found
 
-    def put_states(self, pointer: int, values: Tensor, dtype: torch.dtype = torch.float64) -> None:
+    def put_states(self, pointer: int, values: Tensor) -> None:
         for n in self.real:
-            _at(pointer, (self.first + n) * self.H, self.H, dtype).copy_(values[n, : self.H])
+            numbers_at(pointer, (self.first + n) * self.H, self.H).copy_(values[n, : self.H])
 
     def read(self, pointer: int, place: Any, t: int, vectors: int = 1) -> list[Tensor]:
         """Vectors of H numbers of the sequences that have step t, each at place(n)."""
         found = torch.zeros(vectors, self.N, self.width, dtype=torch.float64)
         for n in self.real:
             if pointer and 0 <= t < self.length[n]:
-                found[:, n, : self.H] = _at(pointer, place(n), vectors * self.H).view(vectors, self.H)
+                found[:, n, : self.H] = numbers_at(pointer, place(n), vectors * self.H).view(vectors, self.H)
         return list(found)
 
     def weights(self, gates: int) -> Tensor:
         """(G, padded, padded)."""
         found = torch.zeros(gates, self.width, self.width, dtype=torch.float64)
-        found[:, : self.H, : self.H] = _at(self.direction.weight_hh, 0, gates * self.H * self.H).view(gates, self.H, self.H)
+        found[:, : self.H, : self.H] = numbers_at(self.direction.weight_hh, 0, gates * self.H * self.H).view(gates, self.H, self.H)
         return found
 
 
@@ -260,13 +173,18 @@ def _forward(plan: Plan, call: Any, group: int) -> None:
     weights = tile.weights(G)
     bias = torch.zeros(G, tile.width, dtype=torch.float64)
     if d.bias_hh:
-        bias[:, :H] = _at(d.bias_hh, 0, G * H).view(G, H)
+        bias[:, :H] = numbers_at(d.bias_hh, 0, G * H).view(G, H)
     h, c = tile.states(d.initial[0]), tile.states(d.initial[1] if cell.has_memory else 0)
     fresh = tile.states(d.fresh[0], True), tile.states(d.fresh[1] if cell.has_memory else 0, True)
     for t in time:
         for n in [n for n in tile.real if d.x and t < tile.length[n]]:
-            w_ih, x = _at(d.weight_ih, 0, G * H * call.inputs).view(G * H, -1), _at(d.x, tile.place(call.x, t, n), call.inputs)
-            _at(d.projected, tile.place(call.projected, t, n), G * H).copy_(w_ih @ x + (_at(d.bias_ih, 0, G * H) if d.bias_ih else 0))
+            w_ih, x = (
+                numbers_at(d.weight_ih, 0, G * H * call.inputs).view(G * H, -1),
+                numbers_at(d.x, tile.place(call.x, t, n), call.inputs),
+            )
+            numbers_at(d.projected, tile.place(call.projected, t, n), G * H).copy_(
+                w_ih @ x + (numbers_at(d.bias_ih, 0, G * H) if d.bias_ih else 0)
+            )
         cut, alive = tile.cut(t), tile.alive(t)
         h, c = torch.where(cut, fresh[0], h), torch.where(cut, fresh[1], c)
         projected = tile.read(d.projected, lambda n, t=t: tile.place(call.projected, t, n), t, G)
@@ -277,14 +195,14 @@ def _forward(plan: Plan, call: Any, group: int) -> None:
         for n in tile.real:
             if tile.steps.offsets and not alive[n]:
                 continue
-            _at(d.output, tile.place(call.output, t, n), H).copy_(out[n, :H])
+            numbers_at(d.output, tile.place(call.output, t, n), H).copy_(out[n, :H])
             for k, numbers in enumerate(saved_numbers if d.kept and alive[n] else ()):
-                _at(d.kept, (tile.row(t, n) * cell.saved + k) * H, H).copy_(numbers[n, :H])
+                numbers_at(d.kept, (tile.row(t, n) * cell.saved + k) * H, H).copy_(numbers[n, :H])
     for pointer, state in zip(d.final, (h, c)[: 1 + cell.has_memory], strict=False):
         tile.put_states(pointer, state)
     for t in range(tile.count, 0 if tile.steps.offsets else tile.steps.T):
         for n in tile.real:
-            _at(d.output, tile.place(call.output, t, n), H).zero_()
+            numbers_at(d.output, tile.place(call.output, t, n), H).zero_()
 
 
 def _backward(plan: Plan, call: Any, group: int) -> None:
@@ -297,6 +215,7 @@ def _backward(plan: Plan, call: Any, group: int) -> None:
     first_before = tile.states(d.initial[cell.has_memory]) if cell.reads_before else torch.zeros(())
     fresh_before = tile.states(d.fresh[cell.has_memory], True) if cell.reads_before else torch.zeros(())
     grad_fresh = torch.zeros(2, tile.N, tile.width, dtype=torch.float64)
+    total = torch.zeros(tile.N, tile.width, dtype=torch.float64)
     own = [torch.zeros(tile.N, tile.width, dtype=torch.float64)] * G
     for s, t in enumerate([*time, -1]):  # the last is no step, only what came of the one before it
         grad = bypass + sum(own[g] @ weights[g] for g in range(G))
@@ -323,40 +242,57 @@ def _backward(plan: Plan, call: Any, group: int) -> None:
         values = [torch.where(alive, value, 0.0) for value in values]
         carry, bypass = torch.where(alive, on, carry), torch.where(alive, 0.0, grad)
         own = values[columns - G :]
+        total += own[cell.split or 0]
         for n in tile.real:
             if tile.steps.offsets and not alive[n]:
                 continue
             for k, value in enumerate(values):
                 column = cell.input_gate[k] if k < G else k
-                _at(d.grad_gates, (tile.row(t, n) * columns + column) * H, H).copy_(value[n, :H])
+                numbers_at(d.grad_gates, (tile.row(t, n) * columns + column) * H, H).copy_(value[n, :H])
+    if cell.split is not None:
+        tile.put_states(d.totals, total)
     states = (grad, carry) if cell.has_memory else (grad + carry,)
     for k, state in enumerate(states):
         if d.grad_initial[k]:
-            tile.put_states(d.grad_initial[k], state, torch.float32)
+            tile.put_states(d.grad_initial[k], state)
         if plan.has_spans and d.grad_fresh[0]:
-            tile.put_states(d.grad_fresh[k], grad_fresh[k], torch.float32)
+            tile.put_states(d.grad_fresh[k], grad_fresh[k])
     for t in range(tile.count, 0 if tile.steps.offsets else tile.steps.T):
         for n in tile.real:
-            _at(d.grad_gates, tile.row(t, n) * columns * H, columns * H).zero_()
+            numbers_at(d.grad_gates, tile.row(t, n) * columns * H, columns * H).zero_()
+
+
+def _sum_totals(plan: TotalsPlan, grid: int, call: Any) -> None:
+    assert grid == plan.count * -(-call.H // 32)
+    for k in range(plan.count):
+        part = numbers_at(call.parts, k * call.B * call.H, call.B * call.H) if call.B else torch.zeros(0, dtype=torch.float64)
+        sums = part.view(call.B, call.H).sum(0) if call.of_units[k] else part.sum()
+        if call.totals[k]:
+            numbers_at(call.totals[k], 0, sums.numel()).copy_(sums)
 
 
 class Kernel:
     """What a launch does, in place of ``launcher.Kernel``."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan | TotalsPlan) -> None:
         self.plan = plan
 
     def launch(self, grid: int, block: int, shared_bytes: int, stream: int, params: bytes, together: bool = False) -> None:
         plan = self.plan
-        layout = (_backward_call if plan.is_backward else _forward_call)(plan.shape.states)
+        if isinstance(plan, TotalsPlan):
+            assert (block, shared_bytes, together) == (plan.threads, plan.shared_bytes, False)
+            assert len(params) == sizeof(totals_call(plan.count))
+            _sum_totals(plan, grid, totals_call(plan.count).from_buffer_copy(params))
+            return
+        layout = (backward_call if plan.is_backward else forward_call)(plan.shape.states)
         assert len(params) == sizeof(layout)
         assert (grid % plan.blocks, block, shared_bytes) == (0, plan.threads, plan.shared_bytes)
         call: Any = layout.from_buffer_copy(params)
         assert (plan.mailbox_numbers > 0) == together == bool(call.mailbox) == bool(call.flags)
         if together:
             assert grid <= DEVICE.multiprocessors
-            assert not _at(call.flags, 0, grid, torch.int32).any()
-            _at(call.mailbox, 0, grid // plan.blocks * plan.mailbox_numbers).fill_(torch.nan)
+            assert not numbers_at(call.flags, 0, grid, torch.int32).any()
+            numbers_at(call.mailbox, 0, grid // plan.blocks * plan.mailbox_numbers).fill_(torch.nan)
         for group in range(call.first_group, call.first_group + grid // plan.blocks):
             (_backward if plan.is_backward else _forward)(plan, call, group)
 
@@ -388,6 +324,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Put the model in place of the GPU until the test ends: the cuda backend, which then runs float64 on the CPU and refuses nothing."""
     forget(monkeypatch)
     monkeypatch.setattr(layer, "_ready", _ready)
+    monkeypatch.setattr(totals, "_kernel", lambda plan, index: Kernel(plan))
+    for module in (layer, gradients, run):
+        monkeypatch.setattr(module, "WIDE", torch.float64)
     monkeypatch.setattr(run, "on_device_of", lambda x: nullcontext())
     monkeypatch.setattr(shape, "_DTYPES", (torch.float64,))
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, raising=False)

@@ -11,7 +11,7 @@ from elman.backends.cuda.commands import prepared
 if TYPE_CHECKING:
     import pytest
 
-_MAKERS = (layer, "_forward_commands"), (layer, "_backward_commands"), (gradients, "_product_commands"), (products, "_alone")
+_MAKERS = (layer, "_forward_commands"), (layer, "_backward_commands"), (gradients, "_commands"), (products, "_alone")
 
 
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,11 +120,10 @@ class Given:
         return [result.detach() for result in results], list(gradients)
 
     def compare(self, got: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> None:
-        """Raise unless the gradients are the same: those of states to float32's rounding, with up to B·T of them summed."""
+        """Raise unless the gradients are the same."""
         for name, one, other in zip(self.names(), got, expected, strict=True):
             assert one is not None, name
-            tolerance = 1e-6 if name.startswith(("initial", "fresh")) else 1e-12
-            assert_same({name: one}, {name: other}, tolerance)
+            assert_same({name: one}, {name: other}, 1e-12)
 
 
 def runs() -> list[Run]:

@@ -36,7 +36,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self.launched: list[tuple[Any, ...]] = []
-        self.plan = type("Plan", (), {"shape": CELLS["lstm"], "is_backward": False})
+        self.plan = type("Plan", (), {"parameter": structs.layout(CELLS["lstm"], False)})
         self.fails = 0
 
     def launch(self, grid: int, block: int, shared_bytes: int, stream: int, params: bytes, together: bool = False) -> None:

@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from elman.backends import Backend
 
 T, B, I, H, P = 5, 10, 3, 20, 6  # noqa: E741
-# Gradients of initial states of c are rounded to float32 on their way.
-TOLERANCE = 1e-6
+TOLERANCE = 1e-12
 reference = ReferenceBackend()
 needs_emulator = pytest.mark.skipif(
     cuda_emulator.unavailable_reason() is not None, reason=f"no emulator: {cuda_emulator.unavailable_reason()}"
@@ -154,7 +153,7 @@ def test_so_it_is_with_weights_that_lie_anyhow(form: str, starts: bool, monkeypa
         gradients = torch.autograd.grad([output, *finals], used, given.grads, create_graph=True, allow_unused=True)
         total = sum(gradient.square().sum() for gradient in gradients if gradient is not None)
         found.append([*gradients, *torch.autograd.grad(total, used, allow_unused=True)])
-    compare(*found, 1e-5)  # the first derivatives of c's initial states are rounded to float32
+    compare(*found, TOLERANCE)
 
 
 def test_a_gradient_of_nan_in_the_padding_goes_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

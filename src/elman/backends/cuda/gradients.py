@@ -1,4 +1,4 @@
-"""The products of a layer's gradient: of x, of the weights and of the biases, from those of the gates at all steps."""
+"""A layer's gradients of x and of all parameters, from those of the gates at all steps and the totals of all steps: products and sums."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from elman.backends.cuda.commands import NO_SCRATCH, At, Commands, Copy, addresses_of, of_direction, prepared
 from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.products import Product, alignment
+from elman.backends.cuda.totals import WIDE, sum_totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,11 +37,12 @@ class Factor(NamedTuple):
     skipped: int
 
 
-def multiply_gradients(
+def parameter_gradients(
     shape: CellShape,
     hidden: int,
     number: Number,
     grad_gates: Tensor,
+    totals: Tensor | None,
     grad_x: Tensor | None,
     x: Tensor,
     batch: Batch,
@@ -50,14 +52,16 @@ def multiply_gradients(
     batch_first: bool,
     needs_parameters: bool,
 ) -> list[tuple[Tensor, ...]]:
-    """Write the gradient of x, and return those of W_ih, W_hh, b_ih and b_hh of each direction, if they are needed: those that there are.
+    """Write the gradient of x, and return those of each direction's parameters, if they are needed: W_ih, and of W_hh, b_ih and b_hh those
+    that there are, then the cell's own.
 
     Args:
         grad_gates: (D, rows, columns·H).
+        totals: (D, shape.totals, B, H); None if there are none.
         grad_x: step after step, written; None: it is not needed.
         x: likewise.
     """
-    operands: list[Tensor | None] = [*NO_SCRATCH, grad_gates, x, grad_x]
+    operands: list[Tensor | None] = [*NO_SCRATCH, grad_gates, totals, x, grad_x]
     parameters: list[list[Tensor | None]] = []
     factors: list[Factor] = []
     for k, direction in enumerate(directions):
@@ -65,6 +69,7 @@ def multiply_gradients(
         if not needs_parameters:
             continue
         made = [None if each is None else torch.empty_like(each) for each in direction[:4]]
+        made += [x.new_empty(hidden if of_units else ()) for of_units in shape.own]
         operands += made
         parameters.append(made)
         if direction.w_hh is not None:
@@ -74,35 +79,31 @@ def multiply_gradients(
                 factors.append(factor)
     addresses = addresses_of(operands)
     is_there = tuple([address != 0 for address in addresses])
-    sizes = x.shape[-1], batch.rows, len(directions)
+    sizes = x.shape[-1], batch.rows, batch.sequences, len(directions)
     aligned = alignment(addresses)
-    commands = _product_commands(shape, hidden, number, x.element_size(), *sizes, tuple(factors), is_there, aligned, x.get_device())
+    commands = _commands(shape, hidden, number, x.element_size(), *sizes, tuple(factors), is_there, aligned, x.get_device())
     commands.run(operands, addresses, x)
-    for begin, end, gate in shape.apart:
-        for gates, (*_, grad_b_hh) in zip(grad_gates, parameters, strict=False):
-            if grad_b_hh is not None:
-                sums = grad_b_hh[gate * hidden : (gate + end - begin) * hidden]
-                torch.sum(gates[:, begin * hidden : end * hidden], 0, out=sums)
     return [tuple([each for each in made if each is not None]) for made in parameters]
 
 
 @prepared
-def _product_commands(
+def _commands(
     shape: CellShape,
     hidden: int,
     number: Number,
     size: int,
     inputs: int,
     rows: int,
+    sequences: int,
     count: int,
     factors: tuple[Factor, ...],
     is_there: tuple[bool, ...],
     aligned: int,
     index: int,
 ) -> Commands:
-    """What ``multiply_gradients`` puts onto the stream, for operands of which these are there."""
+    """What ``parameter_gradients`` puts onto the stream, for operands of which these are there."""
     width, pitch = shape.inputs * hidden, shape.columns * hidden
-    gates, x, grad_x, *rest = range(len(NO_SCRATCH), len(is_there))
+    gates, totals, x, grad_x, *rest = range(len(NO_SCRATCH), len(is_there))
     commands: list[Command] = []
 
     def multiply(out: At, a: At, b: At, form: Form, row_sums: int | None = None, accumulate: bool = False) -> None:
@@ -117,7 +118,8 @@ def _product_commands(
             multiply(At(grad_x), At(gates, first * size), At(w_ih), form, accumulate=k > 0)
         if not more:
             continue
-        grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh, *multiplied = more
+        grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh, *more = more
+        grad_own, multiplied = more[: len(shape.own)], more[len(shape.own) :]
         multiply(At(grad_w_ih), At(gates, first * size), At(x), Form(width, rows, inputs, pitch, inputs, inputs, True), grad_b_ih)
         own = dict(zip(shape.multiplied, zip(multiplied, factors[k * len(multiplied) :], strict=False), strict=False))
         done = 0
@@ -130,6 +132,11 @@ def _product_commands(
                 same = At(grad_b_ih, begin * hidden * size), At(grad_b_hh, done * size)
                 commands.append(Copy(*same, (end - begin) * hidden, size))
             done += (end - begin) * hidden
+        into: list[tuple[float | At, bool]] = list(zip(map(At, grad_own), shape.own, strict=True))
+        into += [(At(grad_b_hh, gate * hidden * size) if is_there[grad_b_hh] else 0, True) for gate in shape.apart]
+        if any(place for place, _ in into):
+            parts = At(totals, k * shape.totals * sequences * hidden * WIDE.itemsize)
+            commands.append(sum_totals(number, parts, into, sequences, hidden, index))
     return Commands(commands, index)
 
 

@@ -6,18 +6,17 @@ from array import array
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from elman.backends.cuda import compiler, launcher, structs
 from elman.backends.cuda.choice import choose
 from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, At, Commands, Launch, addresses_of, of_direction, prepared
 from elman.backends.cuda.cublaslt import Form
-from elman.backends.cuda.gradients import multiply_gradients
+from elman.backends.cuda.gradients import parameter_gradients
 from elman.backends.cuda.plan import Number, Plan, number_of
 from elman.backends.cuda.products import Product, alignment
+from elman.backends.cuda.totals import WIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -213,13 +212,13 @@ def backward(
         grad_output: laid out as the output, its rows aligned as the kernels copy them; None for zeros.
         grad_finals: each (D, B, H), contiguous; None for zeros.
         kept, grad_kept: (D, rows, K, H); None: there are none; for zeros.
-        grad_starts: (1, or 2 with resets; states; D; B; H), float32: of the initial states, and of the fresh ones; written. None: not
-            needed, and there are no resets.
+        grad_starts: (1, or 2 with resets; states; D; B; H), of ``WIDE``: of the initial states, and of the fresh ones; written. None: not
+            needed.
     """
     shape, count = kernel.shape, len(directions)
     grad_gates = x.new_empty((count, batch.rows, shape.columns * hidden))
-    grad_own = x.new_empty((count, len(shape.own), batch.sequences, hidden), dtype=torch.float32) if shape.own else None
-    operands: list[Tensor | None] = [*NO_SCRATCH, grad_gates, grad_own, output, kept, grad_output, grad_kept, grad_starts]
+    totals = x.new_empty((count, shape.totals, batch.sequences, hidden), dtype=WIDE) if shape.totals else None
+    operands: list[Tensor | None] = [*NO_SCRATCH, grad_gates, totals, output, kept, grad_output, grad_kept, grad_starts]
     operands += (batch.lengths, batch.offsets, batch.reset, *grad_finals)
     for _, w_hh, _, _, own, given, initial, fresh in directions:
         operands += (w_hh, given, *own, *initial, *fresh)
@@ -231,9 +230,7 @@ def backward(
     grad_x = batch.new(x, x.shape[-1], False) if needs_x else None
     in_step_order = batch.in_step_order(x, x_batch_first) if needs_parameters else x
     of_run = in_step_order, batch, directions, output, kept, output_batch_first
-    parameters = multiply_gradients(shape, hidden, form.number, grad_gates, grad_x, *of_run, needs_parameters)
-    if grad_own is not None:
-        parameters = [(*each, *_own_gradients(shape, part, x.dtype)) for each, part in zip(parameters, grad_own, strict=False)]
+    parameters = parameter_gradients(shape, hidden, form.number, grad_gates, totals, grad_x, *of_run, needs_parameters)
     at = shape.step_inputs_at
     grad_step_inputs = grad_gates.view(count, batch.rows, -1, hidden)[:, :, at:] if shape.step_inputs else None
     return grad_x, parameters, grad_step_inputs
@@ -244,13 +241,13 @@ def _backward_commands(form: _Form) -> Commands:
     """The launches of ``backward``."""
     shape, hidden, at, size, count = form.kernel.shape, form.hidden, form.at, form.size, form.directions
     states, rows, operands = shape.states, form.batch.rows, range(len(NO_SCRATCH), len(form.is_there))
-    gates, grad_own, output, kept, grad_output, grad_kept, starts, lengths, offsets, reset, *rest = operands
+    gates, totals, output, kept, grad_output, grad_kept, starts, lengths, offsets, reset, *rest = operands
     finals, rest = rest[:states], rest[states:]
     of_state, of_kept = form.batch.sequences * hidden, rows * shape.kept * hidden * size
 
     def grad_start(of_fresh: bool, k: int) -> list[float | At]:
         """Of grad_starts, (1 or 2; states; D; B; H)."""
-        places = [((of_fresh * states + state) * count + k) * of_state * 4 for state in range(states)]
+        places = [((of_fresh * states + state) * count + k) * of_state * WIDE.itemsize for state in range(states)]
         return [at(starts, place) if form.is_there[reset] or not of_fresh else 0 for place in places]
 
     values: list[float | At] = []
@@ -264,18 +261,12 @@ def _backward_commands(form: _Form) -> Commands:
             *form.own_and_starts(more),
             *form.all_at(finals, states, k * of_state * size),
             At(gates, k * rows * shape.columns * hidden * size),
-            at(grad_own, k * len(shape.own) * of_state * 4),
+            at(totals, k * shape.totals * of_state * WIDE.itemsize),
             *grad_start(False, k),
             *grad_start(True, k),
             k,
         )
     return _with_launches([], form, True, (lengths, offsets, reset), values, form.is_there[grad_kept])
-
-
-def _own_gradients(shape: CellShape, parts: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
-    """Of the cell's own parameters, from the parts of each sequence and unit, (own, B, H)."""
-    for has_units, part in zip(shape.own, parts, strict=True):
-        yield (part.sum(0) if has_units else part.sum()).to(dtype)
 
 
 def _with_launches(
@@ -303,7 +294,7 @@ def _with_launches(
     launches: list[Command] = []
     for first in range(0, groups, at_once):
         memory = (At(MAILBOX), At(FLAGS, first * plan.flags * 4)) if plan.mailbox_numbers else (0, 0)
-        params, places = structs.filled(plan.shape, is_backward, (*head, tiles, first, *memory, *rest))
+        params, places = structs.filled(plan.parameter, (*head, tiles, first, *memory, *rest))
         grid = min(at_once, groups - first) * plan.blocks
         launches.append(Launch(kernel, grid, plan.threads, plan.shared_bytes, params, places, plan.mailbox_numbers > 0, index))
     mailbox, flags = min(groups, at_once) * plan.mailbox_numbers, groups * plan.flags if plan.mailbox_numbers else 0

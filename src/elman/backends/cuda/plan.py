@@ -15,6 +15,8 @@ import torch
 from elman.backends.cuda import structs
 
 if TYPE_CHECKING:
+    from struct import Struct
+
     from elman.backends.cuda.shape import CellShape
 
 
@@ -189,6 +191,11 @@ class Plan:
         }
 
     @property
+    def parameter(self) -> Struct:
+        """The kernel's one parameter."""
+        return structs.layout(self.shape, self.is_backward)
+
+    @property
     def entry(self) -> str:
         """The source text that instantiates the kernel ``scan``."""
         kind = "backward" if self.is_backward else "forward"
@@ -208,13 +215,12 @@ class Plan:
             "stages.cuh",
             f"{kind}.cuh",
         )
-        size = structs.layout(self.shape, self.is_backward).size
         return (
             "".join(f'#include "{header}"\n' for header in headers)
             + self.shape.source
             + self.shape.assertions
             + f"""using Call = elman::cuda::{kind.capitalize()}Call<Step>;
-static_assert(sizeof(Call) == {size}, "as structs.py packs it");
+static_assert(sizeof(Call) == {self.parameter.size}, "as structs.py packs it");
 extern "C" __global__ void {cluster}__launch_bounds__(elman::cuda::kThreads, 1)
     scan(const __grid_constant__ Call call) {{
   extern __shared__ __align__(128) char shared[];

@@ -13,6 +13,7 @@ from elman.backends.cuda import layer, source
 from elman.backends.cuda.batch import Batch
 from elman.backends.cuda.direction import Direction
 from elman.backends.cuda.shape import CELLS, CellKernel, expected_of
+from elman.backends.cuda.totals import WIDE
 from elman.backends.program.lookup import program_of
 
 if TYPE_CHECKING:
@@ -170,8 +171,8 @@ def backward_by(
         grad_finals = tuple([None if grad is None or grad._is_zerotensor() else dense(grad) for grad in grad_finals])
         places = 2 if batch.reset is not None else 1
         starts: Tensor | None = None
-        if states is not None or batch.reset is not None:
-            starts = x.new_empty((sizes.num_layers, places, count, directions, batch.sequences, sizes.hidden_size), dtype=torch.float32)
+        if any(needs_grad[1 : 1 + count * ((states is not None) + (spans.fresh is not None))]):
+            starts = x.new_empty((sizes.num_layers, places, count, directions, batch.sequences, sizes.hidden_size), dtype=WIDE)
         needs_parameters = any(needs_grad[-len(params) :])
         needs_step_inputs = any(needs_grad[-len(params) - len(shape.step_inputs) : -len(params)])
         gradients: list[Tensor] = []
@@ -214,8 +215,7 @@ def backward_by(
                 of_step_inputs.append(grad_step_inputs.sum(0))
         results: list[Tensor | None] = [grad.transpose(0, 1) if grad is not None and batch.batch_first else grad]
         if states is not None:
-            assert starts is not None
-            results += [starts[:, 0, k].flatten(0, 1).to(x.dtype, copy=True) for k in range(count)]
+            results += [None if starts is None else starts[:, 0, k].flatten(0, 1).to(x.dtype, copy=True) for k in range(count)]
         if spans.fresh is not None:
             fresh_grads: list[Tensor | None] = [None] * count
             if starts is not None and batch.reset is not None:

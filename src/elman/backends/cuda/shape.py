@@ -77,14 +77,15 @@ class CellShape:
         return tuple(dict.fromkeys(j for j, _, _ in self.runs))
 
     @cached_property
-    def apart(self) -> tuple[tuple[int, int, int], ...]:
-        """Gates whose recurrent part has gradients of its own: neighbours, (begin, end) of where these lie, and where such gates begin."""
-        found, at = [], 0
-        for _, begin, end in self.runs:
-            if end > self.inputs:
-                found.append((begin, end, at))
-            at += end - begin
-        return tuple(found)
+    def apart(self) -> tuple[int, ...]:
+        """Gates whose recurrent part has gradients of its own, and so has b_hh there."""
+        columns = [column for _, begin, end in self.runs for column in range(begin, end)]
+        return tuple(gate for gate, column in enumerate(columns) if column >= self.inputs)
+
+    @property
+    def totals(self) -> int:
+        """Gradients of a unit that a thread adds up over the steps: of the cell's own parameters, then of b_hh for the gates apart."""
+        return len(self.own) + len(self.apart)
 
     @property
     def vectors(self) -> int:
@@ -105,6 +106,7 @@ class CellShape:
             "kProducts": len(self.products),
             "kStates": self.states,
             "kOwn": len(self.own),
+            "kApart": len(self.apart),
             "kGiven": self.given,
             "kKept": self.kept,
             "kRead": self.read,

@@ -141,13 +141,14 @@ def _struct(shape: CellShape, recurrent_at: int, training: _Stages, gradient: _S
     return f"""namespace elman::cuda {{
 struct Step {{
   static constexpr int kInputs = {shape.inputs}, kGates = {shape.gates}, kStates = {shape.states};
-  static constexpr int kOwn = {len(shape.own)}, kGiven = {shape.given}, kProducts = {len(shape.products)};
+  static constexpr int kOwn = {len(shape.own)}, kApart = {len(shape.apart)}, kGiven = {shape.given}, kProducts = {len(shape.products)};
   static constexpr int kKept = {shape.kept}, kRead = {shape.read}, kBefore = {len(shape.before)}, kColumns = {shape.columns};
   static constexpr int kForwardRows = {shape.rows[0]}, kBackwardRows = {shape.rows[1]}, kForwardHeld = {held}, kBackwardHeld = {grad_held};
   static constexpr int kForwardConstants = {shape.constants[0]}, kBackwardConstants = {shape.constants[1]};
   static constexpr bool kReadsOutput = {str(shape.reads_output).lower()};
   static constexpr ELMAN_INLINE int gates(int j) {{ return {_choice([len(gates) for gates in shape.products], "j")}; }}
   static constexpr ELMAN_INLINE int gate(int j, int i) {{ return {_choice(gate_of, "j")}; }}
+  static constexpr ELMAN_INLINE int apart(int i) {{ return {_choice(shape.apart, "i")}; }}
   static constexpr ELMAN_INLINE int factor_at(int j) {{ return {_choice((0, *shape.factors_at), "j")}; }}
   static constexpr ELMAN_INLINE int before(int i) {{ return {_choice(shape.before, "i")}; }}
   static constexpr ELMAN_INLINE int kept_at(int state) {{ return {_choice((0, *shape.kept_at), "state")}; }}

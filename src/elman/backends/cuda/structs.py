@@ -30,16 +30,16 @@ def layout(shape: CellShape, is_backward: bool) -> Struct:
 def addresses(shape: CellShape, is_backward: bool) -> int:
     """How many addresses a direction has, before the number that says whether it is the reverse one."""
     own = max(1, len(shape.own))
-    if is_backward:  # grad_output, given, weight_hh, output, kept, grad_kept, own, initial, fresh, grad_final, grad_gates, grad_own, ...
+    if is_backward:  # grad_output, given, weight_hh, output, kept, grad_kept, own, initial, fresh, grad_final, grad_gates, totals, ...
         return 8 + own + 5 * shape.states
     # projected, given, weight_hh, bias_hh, own, initial, fresh, output, kept, final, x, weight_ih, bias_ih
     return 9 + own + 3 * shape.states
 
 
-def filled(shape: CellShape, is_backward: bool, values: Sequence[float | At]) -> tuple[bytes, list[tuple[int, At]]]:
+def filled(parameter: Struct, values: Sequence[float | At]) -> tuple[bytes, list[tuple[int, At]]]:
     """A parameter with these values, zeros for the addresses of operands; and where in it these are, in bytes, and of what."""
-    params = layout(shape, is_backward).pack(*[0 if isinstance(value, At) else value for value in values])
-    places = zip(_places(layout(shape, is_backward).format), values, strict=True)
+    params = parameter.pack(*[0 if isinstance(value, At) else value for value in values])
+    places = zip(_places(parameter.format), values, strict=True)
     return params, [(place, value) for place, value in places if isinstance(value, At)]
 
 

@@ -15,9 +15,10 @@ template <class Step> struct BackwardDirection {
   const Storage* fresh[Step::kStates];           // (H,); null: zeros
   const Storage* grad_final[Step::kStates];      // (B, H); null: zeros
   Storage* grad_gates;                           // (T, B, kColumns, H)
-  float* grad_own;                               // (kOwn, B, H), to be summed over B
-  float* grad_initial[Step::kStates];            // (B, H); null: not wanted
-  float* grad_fresh[Step::kStates];              // (B, H), to be summed over B; null: not wanted
+  float* totals;  // (kOwn + kApart, B, H), of all steps, to be summed over B: gradients of the cell's own parameters,
+                  // then of b_hh for the gates apart
+  float* grad_initial[Step::kStates];  // (B, H); null: not wanted
+  float* grad_fresh[Step::kStates];    // (B, H), to be summed over B; null: not wanted
   int reverse;
 };
 
@@ -32,8 +33,8 @@ template <class Step> struct BackwardCall {
 };
 
 template <class Step> __device__ void backward(const BackwardCall<Step>& call, char* shared) {
-  constexpr int kStates = Step::kStates, kOwn = Step::kOwn, kKept = Step::kKept, kBefore = Step::kBefore,
-                kColumns = Step::kColumns;
+  constexpr int kStates = Step::kStates, kOwn = Step::kOwn, kTotals = kOwn + Step::kApart, kKept = Step::kKept,
+                kBefore = Step::kBefore, kColumns = Step::kColumns;
   // What a step reads: the output's gradient, what was kept, the output and the states before as the cell asks for
   // them, and what else is given.
   constexpr int kOutputAt = 1 + Step::kRead, kBeforeAt = kOutputAt + Step::kReadsOutput, kGivenAt = kBeforeAt + kBefore,
@@ -110,7 +111,7 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
   constexpr int kBefores = at_least_one(kBefore), kOwns = at_least_one(kOwn);
   float direct[I::kCount][kStates], first_before[I::kCount][kBefores], fresh_before[I::kCount][kBefores],
       grad_fresh[I::kCount][kStates];
-  float grad_own[I::kCount][kOwns];
+  float totals[I::kCount][at_least_one(kTotals)];
   int length[I::kCount];
 #pragma unroll
   for (int e = 0; e < I::kCount; ++e) {
@@ -127,7 +128,7 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
       fresh_before[e][i] = kSpans ? at(d.fresh[Step::before(i)], unit) : 0.f;
     }
 #pragma unroll
-    for (int k = 0; k < kOwn; ++k) grad_own[e][k] = 0.f;
+    for (int k = 0; k < kTotals; ++k) totals[e][k] = 0.f;
   }
   // Whether the next step's operands are waited for at the end of a step, with its barrier.
   constexpr bool kWaitsEarly = kInRegisters || kReduceScatter;
@@ -249,7 +250,9 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
 #pragma unroll
               for (int k = 0; k < kStates; ++k) direct[e][k] = grads_before[e][k];
 #pragma unroll
-              for (int k = 0; k < kOwn; ++k) grad_own[e][k] += of_own[e][k];
+              for (int k = 0; k < kOwn; ++k) totals[e][k] += of_own[e][k];
+#pragma unroll
+              for (int k = kOwn; k < kTotals; ++k) totals[e][k] += columns[e][Step::recurrent(Step::apart(k - kOwn))];
             }
           }
           if constexpr (kIsLastPhase) {
@@ -292,7 +295,7 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
       if (kSpans && d.grad_fresh[k]) d.grad_fresh[k][at] = grad_fresh[e][k];
     }
 #pragma unroll
-    for (int k = 0; k < kOwn; ++k) d.grad_own[i64(k) * steps.B * kHidden + at] = grad_own[e][k];
+    for (int k = 0; k < kTotals; ++k) d.totals[i64(k) * steps.B * kHidden + at] = totals[e][k];
     if (kSpans && !steps.offsets)
       for (int t = count; t < steps.T; ++t)
 #pragma unroll

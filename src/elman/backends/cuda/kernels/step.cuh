@@ -4,6 +4,8 @@
 // clang-format off
 //   kInputs, kGates        parts of x and of h: vectors of H numbers, rows of W_ih and W_hh
 //   kStates, kOwn, kGiven  states; parameters of the cell's own; numbers of a step beside x (step inputs, draws)
+//   kApart, apart(i)       how many gates' recurrent parts have gradients of their own, and so has b_hh there; which is
+//                          the i-th
 //   kProducts              of h, and of what a stage makes: factors
 //   gates(j), gate(j, i)   how many gates product j is for, which may be none of the first; which is the i-th
 //   forward_phases(j), backward_phases(i)
@@ -53,7 +55,7 @@ template <int Count, class F> ELMAN_INLINE void each(F&& f) {
 
 template <class Cell> struct BuiltIn {
   static constexpr int kInputs = Cell::kGates, kGates = Cell::kGates, kStates = 1 + Cell::kHasCellState, kOwn = 0,
-                       kGiven = 0;
+                       kApart = Cell::kSplitGate >= 0, kGiven = 0;
   static constexpr int kProducts = 1, kForwardRows = 0, kBackwardRows = 0, kForwardHeld = 0, kBackwardHeld = 0;
   static constexpr int kForwardConstants = 0, kBackwardConstants = 0;
   static constexpr int kKept = Cell::kSaved, kRead = Cell::kSaved, kBefore = Cell::kBackwardReadsPrevious,
@@ -65,6 +67,7 @@ template <class Cell> struct BuiltIn {
   static constexpr ELMAN_INLINE int backward_maxima(int, int) { return 0; }
   static constexpr ELMAN_INLINE int gates(int) { return kGates; }
   static constexpr ELMAN_INLINE int gate(int, int i) { return i; }
+  static constexpr ELMAN_INLINE int apart(int) { return Cell::kSplitGate; }
   static constexpr ELMAN_INLINE int factor_at(int) { return 0; }
   static constexpr ELMAN_INLINE int before(int) { return Cell::kHasCellState; }
   static constexpr ELMAN_INLINE int kept_at(int) { return kKept - 1; }
