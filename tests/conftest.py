@@ -89,6 +89,6 @@ def unfused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Tests are no garbage: who looks through all objects (gc, cuda_emulator.py) need not look at those of 20,000 tests."""
+    """Tests are no garbage: who looks for some need not look at those of 20,000 tests."""
     gc.collect()
     gc.freeze()

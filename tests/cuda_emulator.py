@@ -3,7 +3,7 @@
 A kernel is compiled by g++. Each asm statement becomes a call of a function of that name (``translated``); all else is compiled as it is.
 A seed decides which thread goes on and when messages arrive. These are errors: two accesses to the same bytes that nothing orders, one of
 them a write, whatever the numbers of this run are (emulator/races.h); reads of shared memory that nobody has written; accesses outside of
-shared memory and of all tensors; blocks that wait for ever; misuses of barriers.
+shared memory and of a call's operands; blocks that wait for ever; misuses of barriers.
 
 What is not emulated: the caches, other orders of a thread's own plain loads and stores, registers, and time. Who waits at a barrier that
 counts bytes knows here of all that their senders knew; on a GPU, of their global memory only if it acquires from the whole cluster.
@@ -12,28 +12,26 @@ counts bytes knows here of all that their senders knew; on a GPU, of their globa
 from __future__ import annotations
 
 import ctypes
-import gc
 import platform
 import re
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import cache
 from inspect import unwrap
-from itertools import compress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from cuda_prepared import forget
 from elman.backends import operator
 from elman.backends.cuda import choice, compiler, launcher, layer, run, totals
 from elman.backends.cuda.backend import CudaBackend
+from elman.backends.cuda.commands import Commands
 from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.plan import Plan
 from elman.backends.cuda.recorded import CudaCall
@@ -51,6 +49,7 @@ if TYPE_CHECKING:
 DEVICE = DeviceProperties("emulated", (9, 0), 32, 232448, 65536, 50 << 20)
 SOURCES = Path(__file__).with_name("emulator")
 _OPTIONS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-Wno-unknown-pragmas")
+_INSTRUMENTED = ("-Og", "-fsanitize=thread")  # the machine is told of each access to memory
 _THREAD = """
 extern "C" void elman_run_thread(const void* call) { elman::emulated::run(scan, call); }
 """
@@ -141,6 +140,15 @@ def _machine() -> list[Path]:
 
 
 @cache
+def _precompiled() -> Path:
+    """A folder with what all kernels include first, which takes the compiler half of its time."""
+    folder = Path(_folder().name) / "precompiled"
+    folder.mkdir()
+    _compile(*_INSTRUMENTED, "-x", "c++-header", SOURCES / "cuda.h", "-o", folder / "cuda.h.gch")
+    return folder
+
+
+@cache
 def _library(defines: tuple[tuple[str, object], ...], entry: str, sources: tuple[tuple[str, str], ...]) -> Any:
     """A kernel with its machine, which it tells of each access to memory."""
     folder = Path(_folder().name) / f"kernel{_library.cache_info().misses}"
@@ -154,25 +162,28 @@ def _library(defines: tuple[tuple[str, object], ...], entry: str, sources: tuple
     path.write_text(shared + _THREAD, encoding="utf-8")
     macros = [f"-D{name}={value}" for name, value in defines]
     target, part = folder / "kernel.so", folder / "kernel.o"
-    included = "-iquote", folder, "-I", SOURCES, "-include", "cuda.h"
-    _compile("-Og", "-fsanitize=thread", *macros, *included, "-c", path, "-o", part)
+    included = "-I", _precompiled(), "-include", "cuda.h", "-Winvalid-pch", "-Werror=invalid-pch", "-iquote", folder
+    _compile(*_INSTRUMENTED, *macros, *included, "-c", path, "-o", part)
     _compile("-shared", part, *_machine(), "-o", target)
     return ctypes.CDLL(str(target))
 
 
-def _bounds(*more: tuple[int, int]) -> list[int]:
-    """Where the memory of all tensors begins and where it ends, and more such: in order, and what overlaps is one."""
-    spans, objects = list(more), gc.get_objects()
-    for each in compress(objects, map({Tensor, Parameter}.__contains__, map(type, objects))):  # of a million, and at every launch
-        with suppress(RuntimeError):  # sparse tensors and the like have no memory of their own
-            if each.device.type == "cpu":
-                storage = each.untyped_storage()
-                spans.append((storage.data_ptr(), storage.data_ptr() + storage.nbytes()))
+# The operands of the commands that are running: the memory that a kernel may touch.
+_operands: list[Sequence[Tensor | None]] = []
+
+
+def _bounds(operands: Sequence[Tensor | None], *more: tuple[int, int]) -> list[int]:
+    """Where the memory of each operand begins and where it ends, and more such: in order, and what overlaps is one."""
+    spans = list(more)
+    for each in operands:
+        if each is not None and each.numel():
+            last = sum((size - 1) * stride for size, stride in zip(each.shape, each.stride(), strict=True))
+            spans.append((each.data_ptr(), each.data_ptr() + (1 + last) * each.element_size()))
     bounds: list[int] = []
     for begin, end in sorted(spans):
         if bounds and begin <= bounds[-1]:
             bounds[-1] = max(bounds[-1], end)
-        elif begin < end:
+        else:
             bounds += begin, end
     return bounds
 
@@ -203,7 +214,7 @@ class Kernel:
         ctypes.memmove(aligned, params, len(params))
         message = ctypes.create_string_buffer(1000)
         at_once = grid if together else self.plan.blocks
-        bounds = _bounds((aligned, aligned + len(params)))
+        bounds = _bounds(_operands[-1], (aligned, aligned + len(params)))
         order = grid, block, shared_bytes, at_once, ctypes.c_void_p(aligned), self.seed
         failed = self._library.emulate(*order, (ctypes.c_size_t * len(bounds))(*bounds), len(bounds), message, len(message))
         assert not failed, message.value.decode()
@@ -251,7 +262,17 @@ def install(
             kernels.extend([made[plan]] if isinstance(plan, Plan) else [])
         return made[plan]
 
+    run_commands = Commands.run
+
+    def noted(each: Commands, operands: list[Tensor | None], addresses: list[int], like: Tensor) -> None:
+        _operands.append(operands)
+        try:
+            run_commands(each, operands, addresses, like)
+        finally:
+            _operands.pop()
+
     forget(monkeypatch)
+    monkeypatch.setattr(Commands, "run", noted)
     monkeypatch.setattr(layer, "choose", chosen)
     monkeypatch.setattr(layer, "_kernel", kernel)
     monkeypatch.setattr(totals, "_kernel", kernel)

@@ -77,9 +77,9 @@ MUTATIONS = {
         "if (threadIdx.x % 2) __syncwarp();",
         f"deadlock: .* wait for its warp|{UNWRITTEN}",
     ),
-    "a tile's sequences are counted beyond the batch": ("alone", r"b < steps\.B", "b <= steps.B", "outside of all tensors|wrong"),
+    "a tile's sequences are counted beyond the batch": ("alone", r"b < steps\.B", "b <= steps.B", "outside of all operands|wrong"),
     "the last state is sent": ("cluster", r"\(!kIsLast \|\| s \+ 1 < count\)", "true", "nobody waits for|after its end"),
-    "another group's flags": ("global", r"flags \+ group \* kFlags", "flags + (group + 1) * kFlags", "outside of all tensors"),
+    "another group's flags": ("global", r"flags \+ group \* kFlags", "flags + (group + 1) * kFlags", "outside of all operands"),
     "bytes across the end": (
         "alone",
         r"(load_own<Step>\(own, d.own, unit0\);)",
@@ -127,7 +127,7 @@ MUTATIONS = {
         "alone",
         r"unsigned\(at\) < unsigned\(length\[k\]\)",
         "true",
-        "outside of all tensors",
+        "outside of all operands",
     ),
     "an operand is read before it is waited for": ("cluster", r"kWaitsEarly && I::kCount", "I::kCount", f"{RACE}|{UNWRITTEN}"),
     "a row does not move on": ("alone", r"row \+= stride;", "", "wrong"),
@@ -226,10 +226,13 @@ def same(found: Tensor, expected: Tensor) -> bool:
     return torch.equal(found.nan_to_num(nan=12345.0), expected.nan_to_num(nan=12345.0))
 
 
-def test_tensors_without_memory_are_passed_over() -> None:
-    others = [torch.eye(3).to_sparse(), torch.zeros(3, device="meta"), torch.empty(0)]
-    x = torch.zeros(5)
-    bounds = cuda_emulator._bounds()
-    assert others
-    assert bounds == sorted(bounds)
-    assert any(begin <= x.data_ptr() and x.data_ptr() + 20 <= end for begin, end in zip(bounds[::2], bounds[1::2], strict=True))
+def test_memory_is_that_of_the_operands_alone() -> None:
+    x = torch.zeros(4, 6)
+    y, z = torch.zeros(3), torch.zeros(2, dtype=torch.float16)
+    rows, column, inner = x[1:3], x[:, 2], x[2:]
+    assert cuda_emulator._bounds([None, torch.empty(0), y]) == [y.data_ptr(), y.data_ptr() + 12]
+    assert cuda_emulator._bounds([column]) == [x.data_ptr() + 8, x.data_ptr() + 84]
+    assert cuda_emulator._bounds([inner, rows]) == [x.data_ptr() + 24, x.data_ptr() + 96]
+    assert cuda_emulator._bounds([z, y]) == [
+        at for begin, end in sorted([(z.data_ptr(), z.data_ptr() + 4), (y.data_ptr(), y.data_ptr() + 12)]) for at in (begin, end)
+    ]

@@ -12,8 +12,8 @@ from torch import Tensor
 import cuda_emulator
 import cuda_model
 from cuda_runs import Given, Run
-from elman.backends.cuda import compiler, gradients, run, totals
-from elman.backends.cuda.commands import NO_SCRATCH, At, addresses_of
+from elman.backends.cuda import compiler, gradients, run
+from elman.backends.cuda.commands import NO_SCRATCH, At, Commands, addresses_of
 from elman.backends.cuda.plan import Number
 from elman.backends.cuda.totals import TotalsPlan, sum_totals
 from test_cuda_compiler import needs_nvrtc
@@ -35,9 +35,9 @@ def summed(number: Number, parts: Tensor, seed: int, mutation: Any = None) -> li
     size = results[0].element_size()
     places = [(At(len(NO_SCRATCH) + 1 + k, size) if is_wanted else 0, of_units) for k, (of_units, is_wanted) in enumerate(ASKED)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: 0, raising=False)
-        patch.setattr(totals, "_kernel", lambda plan, index: cuda_emulator.Kernel(plan, seed=seed, mutation=mutation))
-        sum_totals(number, At(len(NO_SCRATCH)), places, sequences, hidden, -1).run(operands, addresses_of(operands))
+        cuda_emulator.install(patch, seed=seed, mutation=mutation)
+        command = sum_totals(number, At(len(NO_SCRATCH)), places, sequences, hidden, -1)
+        Commands([command], -1).run(operands, addresses_of(operands), parts)
     for (_, is_wanted), result in zip(ASKED, results, strict=True):
         assert result[0] == result[-1] == 7.0
         assert is_wanted or (result == 7.0).all()

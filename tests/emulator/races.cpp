@@ -117,7 +117,7 @@ Races::Place Races::place(const char* verb, const void* p, size_t bytes) const {
   }
   const uintptr_t *end = tensors_.bounds + tensors_.count, *next = std::upper_bound(tensors_.bounds, end, at);
   const bool is_inside = (next - tensors_.bounds) % 2 == 1 && at + bytes <= *next;
-  if (!is_inside) fail("%s %zu bytes of global memory outside of all tensors", verb, bytes);
+  if (!is_inside) fail("%s %zu bytes of global memory outside of all operands", verb, bytes);
   return {verb, at, bytes, 0, -1};
 }
 
