@@ -78,6 +78,14 @@ class Empty(torch.autograd.Function):
         return tuple(map(torch.empty_like, ctx.saved_tensors))
 
 
+def built(folder: Path) -> Path:
+    """The library that has the functions which do nothing."""
+    source, library = folder / "nothing.cpp", folder / "libnothing.so"
+    source.write_text(SOURCE, encoding="utf-8")
+    subprocess.run(["g++", "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
+
+
 def install(patch: pytest.MonkeyPatch, library: Path) -> None:
     """Take tensors on the CPU for tensors on a GPU."""
     stub = ctypes.CDLL(str(library))
@@ -133,10 +141,7 @@ def contestants(patch: pytest.MonkeyPatch) -> dict[str, Callable[[], object]]:
 def main() -> None:
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        source, library = Path(folder, "nothing.cpp"), Path(folder, "libnothing.so")
-        source.write_text(SOURCE, encoding="utf-8")
-        subprocess.run(["g++", "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
-        install(patch, library)
+        install(patch, built(Path(folder)))
         for name, timing in race(contestants(patch), rounds=15, min_block_s=0.02).items():
             print(f"{timing.median * 1e6:7.1f} µs ± {timing.spread:4.0%}  {name}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import cublaslt_model
 import cuda_compiled
 import native
 from elman.backends.cuda import commands, launcher, structs
-from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, WORKSPACE, At, Commands, Copy, Launch
+from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, WORKSPACE, At, Commands, Copy, Launch, prepared
 from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.plan import Number
 from elman.backends.cuda.products import Product
@@ -64,6 +65,14 @@ def launch(kernel: Any, together: bool = False) -> Launch:
 
 def product(bias: bool = False) -> Product:
     return Product(Number.FLOAT32, FORM, At(X), At(W), At(OUT, 8), 4, 4, -1, bias=At(BIAS) if bias else None)
+
+
+def test_nothing_is_kept_when_python_ends() -> None:
+    made = prepared(lambda count: Commands([], -count))
+    kept = ref(made(1))
+    assert kept() is made(1)
+    commands._forget()
+    assert kept() is None
 
 
 def operands() -> tuple[list[Tensor | None], list[int]]:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from math import log2
-from operator import attrgetter
-from typing import TYPE_CHECKING
+from operator import attrgetter, mul
+from typing import TYPE_CHECKING, NamedTuple
 
 from elman.backends.cuda.plan import Number, Plan, products_of
 
@@ -20,21 +20,40 @@ if TYPE_CHECKING:
     from elman.backends.cuda.launcher import DeviceProperties
     from elman.backends.cuda.shape import CellShape
 
-# Microseconds of a step on an H200, from some 900 measured plans of RNN, GRU and LSTM (bfloat16 and tf32, H from 32 to 1024, B from 16
-# to 128): a least-squares fit within 18 %. Of the plans measured for a network, the one that it chooses takes 1.6 % longer than the best
-# one on the average.
-_STEP = 0.188  # what every step takes: barriers, the chain of dependent instructions
-_GLOBAL = 1.21  # more, through global memory
-_CLUSTER_KB = 0.032  # each KiB that a block sends through a cluster
-_GLOBAL_KB = 0.023  # each KiB that a block reads from global memory
-_PRODUCT = 0.00085  # each instruction of the tensor cores
-_SUM = 0.053  # each 4096 partial sums
-_SHARED_KB = 0.0045  # each KiB of weights in shared memory, by its bandwidth of 128 bytes a cycle
-_NOT_MEASURED = 1.1  # by which plans that read weights from there must be expected to be faster than others
-_ITEM = 0.097  # each further unit of a thread, by the cell's weight
-_CELL = 0.145  # the pointwise part, by the cell's weight
+
+class Step(NamedTuple):
+    """What a step takes a group of blocks, in parts; or how much of each part a plan has."""
+
+    exchange: float  # each exchange: barriers, the chain of dependent instructions
+    through_memory: float  # each one, more through global memory
+    cluster_kb: float  # each KiB that a block sends through a cluster
+    memory_kb: float  # each KiB that a block reads from global memory, or writes there
+    product: float  # each instruction of the tensor cores
+    sums: float  # each 4096 partial sums
+    shared_kb: float  # each KiB of weights in shared memory
+    item: float  # each further unit of a thread, by the cell's weight
+    cell: float  # the pointwise part, by the cell's weight
+    wide_cluster: float  # a cluster of 16, beside its bytes
+
+
+# Microseconds on an H200, from some 900 measured plans of RNN, GRU and LSTM (bfloat16 and tf32, H from 32 to 1024, B from 16 to 128): a
+# least-squares fit within 18 %. Of the plans measured for a network, the one that it chooses takes 1.6 % longer than the best one on the
+# average. The weights in shared memory, which no measured plan had, are of its bandwidth of 128 bytes a cycle. tests/cuda_plans.py
+# measures, and fits them.
+MODEL = Step(
+    exchange=0.188,
+    through_memory=1.21,
+    cluster_kb=0.032,
+    memory_kb=0.023,
+    product=0.00085,
+    sums=0.053,
+    shared_kb=0.0045,
+    item=0.097,
+    cell=0.145,
+    wide_cluster=0.08,
+)
+_NOT_MEASURED = 1.1  # by which plans that read weights from shared memory must be expected to be faster than others
 _HAVE_CLUSTERS_OF_16 = {(9, 0), (10, 0), (10, 3)}  # compute capabilities; others that know clusters have up to 8 blocks
-_WIDE_CLUSTER = 0.08  # a cluster of 16: measured slower at equal bytes
 _MAX_ITEMS = 16  # units of a thread
 _OTHER_REGISTERS = 52  # of a thread, beside weights, sums and units: addresses, operands on their way
 _SHARED_REGISTERS = 24  # more, for weights on their way from shared memory
@@ -56,7 +75,7 @@ def choose(
     """The plan that the model expects to be fastest, those within a tenth of it, and simpler ones behind; empty if none fits."""
     tiles = [tile for tile in (8, 16, 32) if tile == 8 or tile < 2 * sequences]
     plans = [plan for tile in tiles for plan in candidates(shape, is_backward, number, hidden, tile, device, largest_cluster)]
-    costs = {plan: _expected(plan, sequences, directions, device) * (_NOT_MEASURED if plan.shared_eighths else 1.0) for plan in plans}
+    costs = {plan: expected(plan, sequences, directions, device) * (_NOT_MEASURED if plan.shared_eighths else 1.0) for plan in plans}
     ranked = sorted(costs, key=lambda plan: (costs[plan], _preference(plan)))
     found = [plan for plan in ranked if costs[plan] <= 1.1 * costs[ranked[0]]][:3]
     for needs_more in (attrgetter("is_reduce_scatter"), attrgetter("shared_eighths")):
@@ -65,29 +84,43 @@ def choose(
     return tuple(replace(plan, has_spans=has_spans, is_traced=is_traced) for plan in found)
 
 
-def _expected(plan: Plan, sequences: int, directions: int, device: DeviceProperties) -> float:
+def expected(plan: Plan, sequences: int, directions: int, device: DeviceProperties, model: Step = MODEL) -> float:
     """Microseconds of a step for all sequences."""
-    groups = -(-sequences // plan.tile) * directions
-    kilobytes = plan.exchanged_bytes / 1024
+    step: float = sum(map(mul, model, parts_of(plan)))
+    return turns(plan, sequences, directions, device) * step
+
+
+def parts_of(plan: Plan) -> Step:
+    """How much a step of one group has of each part."""
     weight = plan.shape.weight * (1.5 if plan.is_backward else 1.0)
     items = -(-plan.units * plan.tile // plan.threads)
     work = plan.number.size / 2 * (3 if plan.number is Number.FLOAT32 else 1)
     exchanges = len(plan.products) + plan.shape.sums[plan.is_backward]
-    step = _STEP * max(1, exchanges) + _CELL * weight + _ITEM * weight * (items - 1)
-    for rows, columns in plan.products:
-        step += _SUM * plan.split * rows * plan.tile / 4096 + _PRODUCT * rows * columns / 256 * plan.tile / 8 * work
-    step += _SHARED_KB * plan.shared_weight_bytes / 1024
-    at_once = resident_groups(plan, device)
-    if plan.mailbox_numbers:
-        step += _GLOBAL * exchanges + _GLOBAL_KB * kilobytes * (2 if plan.is_reduce_scatter else 1)  # which writes as much
-    elif plan.blocks > 1:
-        step += _CLUSTER_KB * kilobytes + (_WIDE_CLUSTER if plan.blocks == 16 else 0.0)
+    kilobytes, is_global = plan.exchanged_bytes / 1024, plan.mailbox_numbers > 0
+    is_exchanged = is_global or plan.blocks > 1
+    return Step(
+        exchange=max(1, exchanges),
+        through_memory=exchanges * is_global,
+        cluster_kb=kilobytes * (is_exchanged and not is_global),
+        memory_kb=kilobytes * (2 if plan.is_reduce_scatter else 1) * is_global,  # of a reduce-scatter a block writes as much
+        product=sum(rows * columns / 256 * plan.tile / 8 * work for rows, columns in plan.products),
+        sums=sum(plan.split * rows * plan.tile / 4096 for rows, _ in plan.products),
+        shared_kb=plan.shared_weight_bytes / 1024,
+        item=weight * (items - 1),
+        cell=weight,
+        wide_cluster=plan.is_cluster and plan.blocks == 16,
+    )
+
+
+def turns(plan: Plan, sequences: int, directions: int, device: DeviceProperties) -> float:
+    """How many groups take their steps one after the other; a quarter more for two whose blocks share a multiprocessor."""
+    groups, at_once, longer = -(-sequences // plan.tile) * directions, resident_groups(plan, device), 1.0
+    if plan.blocks > 1 and not plan.mailbox_numbers and groups > at_once:
         registers = plan.weight_registers + 60 + plan.warp_tiles * plan.tile // 2
         registers = min(255, registers + (_for_shared_weights(plan.tile) if plan.shared_eighths else 0))
-        beside = min(2, device.registers // (registers * _counted_threads(plan)), device.shared_bytes // plan.shared_bytes)
-        if beside == 2 and groups > at_once:  # two blocks share a multiprocessor
-            step, at_once = step * 1.25, at_once * 2
-    return step * -(-groups // at_once)
+        if min(device.registers // (registers * _counted_threads(plan)), device.shared_bytes // plan.shared_bytes) >= 2:
+            longer, at_once = 1.25, at_once * 2
+    return longer * -(-groups // at_once)
 
 
 def is_fast_with_many_sequences(shape: CellShape, number: Number, hidden: int, device: DeviceProperties) -> bool:
@@ -222,7 +255,7 @@ def _with_room(plan: Plan, weight_registers: int, device: DeviceProperties) -> P
     weight_registers -= _for_shared_weights(plan.tile)
     if weight_registers < 0 or not plan.weight_registers:
         return None
-    for eighths in range(8 - 8 * weight_registers // plan.weight_registers, 9):
+    for eighths in range(max(1, 8 - 8 * weight_registers // plan.weight_registers), 9):
         part = replace(plan, shared_eighths=eighths)
         if part.weight_registers <= weight_registers:
             parts = part, replace(part, ring=4)  # steps that read weights are long: two of them hide the way from global memory

@@ -7,11 +7,13 @@ not built, and for a command that fails there, Python does it.
 
 from __future__ import annotations
 
+import atexit
 from contextlib import nullcontext
 from functools import lru_cache
 from struct import Struct
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from weakref import WeakSet
 
 import torch
 
@@ -22,7 +24,7 @@ if kernels.available():
     from elman import _native
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -31,8 +33,21 @@ NO_SCRATCH = (None, None, None)
 WORKSPACE, MAILBOX, FLAGS = range(len(NO_SCRATCH))
 _NOTHING = nullcontext()
 _put = Struct("@Q").pack_into
-# For functions that make Commands: of so many forms each.
-prepared = lru_cache(maxsize=1024)
+_caches: WeakSet[Any] = WeakSet()
+
+
+def prepared(make: Callable[..., Commands]) -> Callable[..., Commands]:
+    """Decorates a function that makes Commands: those of 1,024 forms are kept."""
+    cached = lru_cache(maxsize=1024)(make)
+    _caches.add(cached)
+    return cached
+
+
+@atexit.register
+def _forget() -> None:
+    """Let go of what the driver and cuBLASLt have made while these are there."""
+    for cached in list(_caches):
+        cached.cache_clear()
 
 
 class At(NamedTuple):

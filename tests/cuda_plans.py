@@ -1,0 +1,262 @@
+"""Measures on a GPU how long a step takes by each plan, and fits the model by which choice.py chooses plans to it.
+
+    PYTHONPATH=tests python tests/cuda_plans.py measure plans.json
+    PYTHONPATH=tests python tests/cuda_plans.py fit plans.json
+
+What is measured are the launches of a recurrence alone, of sequences of one length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from inspect import unwrap
+from itertools import compress, product
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from elman.backends.cuda import choice, launcher, layer, run
+from elman.backends.cuda.choice import MODEL, Step, candidates, expected, parts_of, turns
+from elman.backends.cuda.commands import Commands, Launch
+from elman.backends.cuda.launcher import DeviceProperties
+from elman.backends.cuda.plan import Number, Plan
+from elman.backends.cuda.shape import CELLS
+from elman.backends.spans import Spans
+from elman.backends.stack import Stack
+from elman.cells import BY_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+STEPS = 128
+DTYPES = {Number.BFLOAT16: torch.bfloat16, Number.FLOAT16: torch.float16, Number.TF32: torch.float32}
+
+
+class Network(NamedTuple):
+    cell: str
+    number: Number
+    hidden: int
+    sequences: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Microseconds of a step by a plan; ``local_bytes``: of a thread, what its registers have no room for."""
+
+    network: Network
+    plan: Plan
+    microseconds: float
+    local_bytes: int
+
+
+# --- Measuring ----------------------------------------------------------------------------------------------------------
+
+
+def plans_of(network: Network, is_backward: bool, device: DeviceProperties) -> list[Plan]:
+    """All that choose() could choose from, and those that it leaves out since nobody has measured that they are faster: reduce-scatters
+    wherever they exchange less, and weights in shared memory where registers have room for all.
+    """
+    arrangements = choice._arrangements
+    ways: list[tuple[str, Callable[..., Any]]] = [
+        ("_exchanges_less", lambda shape, number, *_: len(shape.products[0]) * number.size > 4),
+        ("_arrangements", lambda *sizes: arrangements(*sizes) if sizes[-1] else iter(())),
+    ]
+    found: dict[Plan, None] = {}
+    tiles = [tile for tile in (8, 16, 32) if tile == 8 or tile < 2 * network.sequences]
+    for way in (None, *ways):
+        with pytest.MonkeyPatch.context() as patch:
+            if way:
+                patch.setattr(choice, *way)
+            for tile in tiles:
+                given = CELLS[network.cell], is_backward, network.number, network.hidden, tile, device
+                found |= dict.fromkeys(unwrap(candidates)(*given))
+    return list(found)
+
+
+@contextmanager
+def chosen(plan: Plan, ran: list[tuple[Commands, list[Any], list[int], Any]]) -> Iterator[None]:
+    """Calls that pass in the same direction run by this plan; what is put onto the stream is noted."""
+    choose, run_commands = choice.choose, Commands.run
+
+    def noted(each: Commands, operands: list[Any], addresses: list[int], like: Any) -> None:
+        run_commands(each, operands, addresses, like)
+        ran.append((each, operands, addresses, like))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer, "choose", lambda *call: (plan,) if call[1] == plan.is_backward else choose(*call))
+        patch.setattr(layer, "_projects", lambda *call: False)
+        patch.setattr(Commands, "run", noted)
+        for name in ("_ready", "_forward_commands", "_backward_commands"):
+            patch.setattr(layer, name, unwrap(getattr(layer, name)))
+        yield
+
+
+def launches_of(network: Network, plan: Plan, device: str) -> Callable[[], None]:
+    """A call that puts the launches of a recurrence by this plan onto the stream."""
+    stack = Stack(BY_NAME[network.cell](), network.hidden, network.hidden, 1, False, True, 0, False)
+    dtype, ran = DTYPES[network.number], list[Any]()
+    x = torch.randn(STEPS, network.sequences, network.hidden, dtype=dtype, device=device)
+    params = [torch.randn(shape, dtype=dtype, device=device) * network.hidden**-0.5 for shape in stack.shapes]
+    call = stack, x, None, params, Spans(), False
+    with chosen(plan, ran):
+        output, finals, saved = run.forward(*call, save=True)
+        if plan.is_backward:
+            run.backward(*call, output, saved, torch.randn_like(output), (None,) * len(finals), [True] * (1 + len(params)))
+    made, operands, addresses, like = ran[plan.is_backward]
+    launches = [each for each in made._commands if isinstance(each, Launch)]
+    commands = Commands(launches, made._index, mailbox=made._mailbox, flags=made._flags)
+    return lambda: commands.run(operands, addresses, like)
+
+
+def gpu_seconds(call: Callable[[], None], count: int) -> float:
+    """How long the GPU takes for so many calls."""
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    for _ in range(count):
+        call()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) * 1e-3
+
+
+def measure(
+    networks: Iterable[Network], device: str, rounds: int, seconds: Callable[[Callable[[], None], int], float] = gpu_seconds
+) -> Iterator[Measured]:
+    """Each plan of each network: the medians of rounds, in each of which the plans of a network and direction run in another order."""
+    index = torch.cuda.current_device() if device == "cuda" else 0
+    properties = launcher.device_properties(index)
+    with ThreadPoolExecutor() as pool:
+        for network, is_backward in product(networks, (False, True)):
+            plans = plans_of(network, is_backward, properties)
+            if not plans_of(network, not is_backward, properties):
+                continue  # torch's layers run it
+            list(pool.map(lambda plan: layer._kernel(plan, index), plans))
+            is_fitting = [not plan.is_cluster or plan.blocks <= launcher.PLAIN_CLUSTER or layer._fits(plan, index) for plan in plans]
+            calls = {plan: launches_of(network, plan, device) for plan in compress(plans, is_fitting)}
+            times = defaultdict[Plan, list[float]](list)
+            for _ in range(rounds):
+                for plan in random.sample(list(calls), len(calls)):
+                    once = seconds(calls[plan], 1)
+                    count = max(3, min(50, int(2e-3 / once)))
+                    times[plan].append(seconds(calls[plan], count) / count)
+            for plan in calls:
+                yield Measured(network, plan, median(times[plan]) / STEPS * 1e6, layer._kernel(plan, index).local_bytes)
+
+
+# --- The file -----------------------------------------------------------------------------------------------------------
+
+
+def written(measured: Iterable[Measured], device: DeviceProperties) -> str:
+    """As JSON."""
+    names = [each.name for each in fields(Plan) if each.name != "shape"]
+    rows = [
+        {
+            "network": each.network,
+            "plan": {name: getattr(each.plan, name) for name in names},
+            "microseconds": each.microseconds,
+            "local_bytes": each.local_bytes,
+        }
+        for each in measured
+    ]
+    return json.dumps({"device": asdict(device), "plans": rows})
+
+
+def read(text: str) -> tuple[list[Measured], DeviceProperties]:
+    """What ``written`` wrote."""
+    content = json.loads(text)
+    device = DeviceProperties(**content["device"] | {"capability": tuple(content["device"]["capability"])})
+    found = []
+    for row in content["plans"]:
+        cell, number, hidden, sequences = row["network"]
+        plan = Plan(CELLS[cell], **row["plan"] | {"number": Number(number)})
+        found.append(Measured(Network(cell, Number(number), hidden, sequences), plan, row["microseconds"], row["local_bytes"]))
+    return found, device
+
+
+# --- Fitting ------------------------------------------------------------------------------------------------------------
+
+
+def fitted(measured: Sequence[Measured], device: DeviceProperties) -> Step:
+    """The model with the least squares of relative errors, none of whose parts takes less than no time. What no plan has stays as it is."""
+    rows = np.array(
+        [turns(each.plan, each.network.sequences, 1, device) * np.array(parts_of(each.plan)) / each.microseconds for each in measured]
+    )
+    model, used = np.array(MODEL), rows.any(0)
+    rest = 1.0 - rows[:, ~used] @ model[~used]
+    while True:
+        found, *_ = np.linalg.lstsq(rows[:, used], rest, rcond=None)
+        model[used] = found
+        if (found >= 0).all():
+            return Step(*map(float, model))
+        worst = np.flatnonzero(used)[found.argmin()]
+        used[worst], model[worst] = False, 0.0
+
+
+def errors(measured: Sequence[Measured], device: DeviceProperties, model: Step) -> list[float]:
+    """By which part of what was measured the model is off, of each plan."""
+    return [abs(expected(each.plan, each.network.sequences, 1, device, model) / each.microseconds - 1) for each in measured]
+
+
+def losses(measured: Sequence[Measured], device: DeviceProperties, model: Step) -> dict[tuple[Network, bool], float]:
+    """How much longer than the fastest plan that takes which the model expects to be it, of each network and direction."""
+    groups = defaultdict[tuple[Network, bool], list[Measured]](list)
+    for each in measured:
+        groups[each.network, each.plan.is_backward].append(each)
+    found = {}
+    for which, plans in groups.items():
+        first = min(plans, key=lambda each: expected(each.plan, each.network.sequences, 1, device, model))
+        found[which] = first.microseconds / min(each.microseconds for each in plans) - 1
+    return found
+
+
+def report(measured: Sequence[Measured], device: DeviceProperties) -> str:
+    """The model as it is and as it is fitted, how far each is off, and which networks lose most by the fitted one."""
+    lines, models = [f"{len(measured)} plans on {device.name}"], {"as it is": MODEL, "fitted": fitted(measured, device)}
+    for name, model in models.items():
+        lost = losses(measured, device, model)
+        lines.append(f"{name}: {model}")
+        lines.append(f"  off by {median(errors(measured, device, model)):.0%} (median)")
+        lines.append(f"  the plan that it chooses takes {fmean(lost.values()):.1%} longer than the best")
+    for (network, is_backward), loss in sorted(lost.items(), key=lambda each: -each[1])[:20]:
+        cell, number, hidden, sequences = network
+        lines.append(f"  {loss:6.1%}  {cell} {number.name} H={hidden} B={sequences} {'backward' if is_backward else 'forward'}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["measure", "fit"])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=["rnn_tanh", "gru", "lstm"])
+    parser.add_argument("--numbers", nargs="+", choices=[each.name for each in DTYPES], default=["BFLOAT16", "TF32"])
+    parser.add_argument("--hidden", nargs="+", type=int, default=[32, 128, 256, 512, 768, 1024])
+    parser.add_argument("--sequences", nargs="+", type=int, default=[16, 64, 128])
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    if given.what == "measure":
+        numbers = [Number[each] for each in given.numbers]
+        networks = [Network(*each) for each in product(given.cells, numbers, given.hidden, given.sequences)]
+        random.shuffle(networks)  # a run that is cut short has some of all
+        measured: list[Measured] = []
+        for each in measure(networks, "cuda", given.rounds):
+            measured.append(each)
+            if len(measured) % 50 == 0:
+                print(len(measured), flush=True)
+                given.file.write_text(written(measured, launcher.device_properties(torch.cuda.current_device())), encoding="utf-8")
+        given.file.write_text(written(measured, launcher.device_properties(torch.cuda.current_device())), encoding="utf-8")
+    else:
+        print(report(*read(given.file.read_text(encoding="utf-8"))))
+
+
+if __name__ == "__main__":
+    main()
