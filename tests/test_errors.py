@@ -186,8 +186,8 @@ def test_the_lstm_takes_two_states(module: str, x: Tensor, state: Tensor) -> Non
     theirs, ours = getattr(nn, module)(10, 20), getattr(elman, module)(10, 20)
     error = error_of(lambda: ours(x, (state, state, state)))
     assert type(error) is type(error_of(lambda: theirs(x, (state, state, state))))
-    assert str(error) == "expected hx to be a tuple (h_0, c_0), got 3 of them"
-    with pytest.raises(RuntimeError, match=r"expected hx to be a tuple \(h_0, c_0\), got 1 of them"):
+    assert str(error) == "expected hx to be a tuple (h_0, c_0), got one of length 3"
+    with pytest.raises(RuntimeError, match=r"expected hx to be a tuple \(h_0, c_0\), got one of length 1"):
         ours(x, (state,))
     for hx in (state, torch.stack((state, state)), 1.0):
         with pytest.raises(TypeError, match=r"expected hx to be a tuple \(h_0, c_0\), got (Tensor|float)"):

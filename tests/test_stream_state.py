@@ -112,7 +112,7 @@ H = torch.zeros(2, 2, 5)
 STATES = {
     "no tuple": (H, TypeError, r"expected state to be a tuple \(h, c\), got Tensor"),
     "nothing": (None, TypeError, r"expected a state like the network's hx, got None: reset\(\)"),
-    "one of two": ((H,), RuntimeError, r"expected state to be a tuple \(h, c\), got 1 of them"),
+    "one of two": ((H,), RuntimeError, r"expected state to be a tuple \(h, c\), got one of length 1"),
     "shape": ((H, H[0]), RuntimeError, r"expected c of shape \(2, 2, 5\), \(L, B, H\), got \(2, 5\)"),
     "dtype": ((H.double(), H), ValueError, "expected h of torch.float32, the parameters' dtype, got torch.float64"),
     "a list": ((H, [0.0]), TypeError, "expected c to be a torch tensor or a NumPy array, got list"),

@@ -39,7 +39,7 @@ def as_states(names: Sequence[str], hx: Any, step_inputs: Iterable[str] = (), gi
     if _are_lengths(hx):
         raise TypeError(f"{wrong_kind('hx', expected, hx)} of integers: did you mean lengths=?")
     if len(hx) != len(names):
-        raise RuntimeError(f"expected hx to be {expected}, got {len(hx)} of them")
+        raise RuntimeError(f"expected hx to be {expected}, got one of length {len(hx)}")
     return tuple(hx)
 
 

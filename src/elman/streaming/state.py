@@ -94,7 +94,7 @@ class StreamState:
         if not isinstance(given, tuple | list):
             raise wrong_kind("state", expected, given)
         if len(given) != len(names):
-            raise RuntimeError(f"expected state to be {expected}, got {len(given)} of them")
+            raise RuntimeError(f"expected state to be {expected}, got one of length {len(given)}")
         return self._as_own(names, given)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
