@@ -67,6 +67,46 @@ def test_why_takes_what_the_module_takes() -> None:
     assert elman.why(elman.RNNCell(10, 20).half(), x[0], torch.randn(3, 20).half()).startswith("reference")
 
 
+class _Plain(elman.Cell):
+    gates = ("n",)
+
+    def step(self, x, r, s, p):
+        return torch.tanh(x.n + r.n)
+
+
+class _WithStepInputs(_Plain):
+    step_inputs = {"dt": ""}  # noqa: RUF012
+
+    def step(self, x, r, s, p):
+        return s.h + x.dt * torch.tanh(x.n + r.n)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "rnn",
+    [elman.GRU(3, 4), *(elman.Recurrent(cell, 3, 4) for cell in (_Plain(), _WithStepInputs(), elman.Zoneout(_Plain(), h=0.5)))],
+    ids=["built in", "own", "step inputs", "draws"],
+)
+def test_why_names_the_backend_that_runs(rnn: elman.Recurrent, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    rnn, x, ran, run = rnn.to(dtype), torch.randn(5, 3, 3).to(dtype), [], ReferenceBackend.run
+    monkeypatch.setattr(ReferenceBackend, "run", lambda *call: ran.append(call) or run(*call))
+    padded = {name: torch.rand(5, 3).to(dtype) for name in rnn.stack.cell.step_inputs}
+    alone = {name: value[:, 0] for name, value in padded.items()}
+    packed = pack_sequence([x[:, 0], x[:4, 1], x[:2, 2]])
+    reset = torch.rand(5, 3) < 0.3
+    for given, call in (
+        (x, padded),
+        (x, {"lengths": [3, 5, 0], **padded}),
+        (x, {"reset": reset, **padded}),
+        (x[:, 0], alone),
+        (packed, padded),
+        (packed, {"reset": reset, **padded}),
+    ):
+        ran.clear()
+        rnn(given, **call)
+        assert elman.why(rnn, given, **call).startswith("reference") == bool(ran)
+
+
 def test_why_takes_the_lstms_two_states() -> None:
     lstm, x, state = elman.LSTM(10, 20).half(), torch.randn(5, 3, 10).half(), torch.randn(1, 3, 20).half()
     assert elman.why(lstm, x, (state, state)).startswith("reference: native ")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from elman.backends import explain
 from elman.layers.errors import wrong_module
 from elman.layers.initial_state import as_states
 from elman.layers.module import RecurrentModule
+from elman.layers.recurrent import Recurrent
 from elman.layers.step_inputs import draw
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.nn.utils.rnn import PackedSequence
 
     from elman.layers.spans import Lengths, Reset
 
@@ -46,9 +47,10 @@ def why(
     """
     if not isinstance(rnn, RecurrentModule):
         raise wrong_module("layers or cells", rnn)
-    steps, states, params, spans = rnn._prepare(
-        x, as_states(rnn._state_names, hx, rnn.stack.cell.step_inputs, step_inputs), lengths, reset, step_inputs
-    )
+    states = as_states(rnn._state_names, hx, rnn.stack.cell.step_inputs, step_inputs)
+    if isinstance(rnn, Recurrent) and isinstance(x, PackedSequence) and not rnn.stack.cell.name:  # a call pads it, too
+        x, lengths = rnn._unpacked(x, lengths)
+    steps, states, params, spans = rnn._prepare(x, states, lengths, reset, step_inputs)
     if rnn.training and rnn.stack.cell.draws:
         spans = spans.replaced(draws=draw(rnn.stack, steps, spans.reset, torch.empty))  # of any numbers
     return explain(rnn.stack, steps, states, params, spans)
