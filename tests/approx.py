@@ -38,8 +38,17 @@ def gamma(n: int) -> float:
 
 @lru_cache(64)
 def _spectral_norm(numbers: bytes, columns: int) -> float:
-    """Of a matrix of float64, by rows. A network's matrices are asked for again at every step and on every instruction set."""
-    return float(np.linalg.norm(np.frombuffer(numbers).reshape(-1, columns), 2))
+    """Of a matrix of float64, by rows. A network's matrices are asked for again at every step and on every instruction set.
+
+    The root of the largest eigenvalue of its square: a tenth of the time of singular values, of which there is no need.
+    """
+    matrix = np.frombuffer(numbers).reshape(-1, columns)
+    largest = np.abs(matrix).max()
+    if not np.isfinite(largest) or not largest:
+        return float(largest)
+    scaled = matrix / largest
+    square = scaled.T @ scaled if columns <= len(matrix) else scaled @ scaled.T
+    return float(largest * np.sqrt(np.linalg.eigvalsh(square)[-1]))
 
 
 class Matrix:
