@@ -3,7 +3,7 @@
 SENTENCES = {
     ": ": "：",
     "{cell} inference": "{cell} 推理",
-    "{cell} training: forward, and backward to x and all weights": "{cell} 训练：前向，以及对 x 和全部权重的反向",
+    "{cell} training: forward, and backward to x and all weights": "{cell} 训练：前向传播，以及对 x 和全部权重的反向传播",
     "geometric mean": "几何平均",
     "vs torch": "比 torch",
     "vs best": "比最快者",
@@ -23,7 +23,7 @@ SENTENCES = {
     ),
     "Elman against itself, {cell} row {row}, {mode}: {ratio}.": "Elman 与自己比较，{cell} 第 {row} 行，{mode}：{ratio}。",
     "Elman against itself, {cell} row {row}, {mode}: {ratio}; the machine was too noisy to tell smaller differences.": (
-        "Elman 与自己比较，{cell} 第 {row} 行，{mode}：{ratio}；机器干扰较大，小于此的差别不可信。"
+        "Elman 与自己比较，{cell} 第 {row} 行，{mode}：{ratio}；机器干扰较大，小于此的差异不可信。"
     ),
     "WARNING: other processes kept up to {busy} cores busy meanwhile, so that ratios may be far off, thousands of times where several "
     "threads run: measure again on a quiet machine, or with --threads 1.": (
@@ -33,7 +33,7 @@ SENTENCES = {
     "infer": "推理",
     "train": "训练",
     "{library} is skipped ({error}); to install it: pip install '.[peers]'": ("跳过 {library}（{error}）；安装：pip install '.[peers]'"),
-    "No module named {module}": "没有模块 {module}",
+    "No module named {module}": "找不到模块 {module}",
     # The chart
     "Time per call, relative to Elman": "单次调用耗时（以 Elman 为 1）",
     "shorter is faster": "越短越快",
@@ -49,7 +49,7 @@ SENTENCES = {
     "resets at 1% of the steps, compared with the same call without resets": "在 1% 的时间步上重置，与不重置的同一调用比较",
     "trace(), compared with forward()": "trace() 与 forward() 比较",
     "stream.step on a NumPy array, B=1, 64 units, compared with torch's cell without gradients": (
-        "stream.step 处理 NumPy 数组，B=1，64 个单元，与不求梯度的 torch Cell 比较"
+        "stream.step 处理 NumPy 数组，B=1，64 个单元，与不求梯度的 torch cell 比较"
     ),
     "stream, µs a step, Elman / torch: {steps}": "stream 每步微秒数，Elman / torch：{steps}",
     "medians of {rounds} interleaved rounds, threads: {threads}; {machine}.": "{rounds} 轮交替测量的中位数，线程数 {threads}；{machine}。",
@@ -73,8 +73,8 @@ SENTENCES = {
         "比最少线程：耗时除以线程数最少时的耗时，取各轮比值的中位数。"
     ),
     "ran on: how many threads the kernel used (training: in the backward pass), and in what share of the calls; it tries other numbers now "
-    "and then.": "实际线程：内核实际使用的线程数（训练时指反向），括号内为占调用次数的比例；内核会不时尝试其他线程数。",
-    "Training: forward and backward without torch's own operators.": "训练：前向和反向，不含 torch 自带的算子。",
+    "and then.": "实际线程：内核实际使用的线程数（训练时指反向传播），括号内为占调用次数的比例；内核会不时尝试其他线程数。",
+    "Training: forward and backward without torch's own operators.": "训练：前向传播和反向传播，不含 torch 自带的算子。",
     "medians of {rounds} interleaved rounds; {machine}, {cores} cores.": "{rounds} 轮交替测量的中位数；{machine}，{cores} 核。",
     "Busy processes meanwhile: {busy}.": "测量期间另有 {busy} 个占满 CPU 的进程。",
     # --device cuda

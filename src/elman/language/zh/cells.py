@@ -20,17 +20,17 @@ SENTENCES = {
     "random numbers": "随机数",
     "What runs it": "运行后端",
     "loop/elman": "循环/elman",
-    "{cell} is not run by {name}, which has no {operation}.": "{name} 没有 {operation} 运算，因此不运行 {cell}。",
+    "{cell} is not run by {name}, which has no {operation}.": "{name} 没有 {operation} 运算，因此无法运行 {cell}。",
     "µs: Elman's time. The others' over it: loop, the same step in a Python loop of torch's operators; compile, that loop over a step "
     "that torch.compile has compiled.": (
-        "µs 为 Elman 的耗时，其余为与它的比值。循环：用 torch 算子写成的 Python 循环执行同样的步骤；compile：同一循环，"
-        "单步经 torch.compile 编译。"
+        "µs 为 Elman 的耗时，其余为与它的比值。循环：用 torch 算子写成的 Python 循环执行同一 step；compile：同一循环，"
+        "但 step 经 torch.compile 编译。"
     ),
-    "jax: a jitted scan of the step.": "jax：对同样的步骤做 jit 编译的 scan。",
+    "jax: a jitted scan of the step.": "jax：同一 step 的 scan，经 jit 编译。",
     "{dtype}; medians of {rounds} interleaved rounds.": "{dtype}；{rounds} 轮交替测量的中位数。",
-    "A network of {cell} cells reads {name}": "由 {cell} 组成的网络读 {name}",
+    "A network of {cell} cells reads {name}": "{cell} 网络在 {name} 上的表现",
     "{layers} × {units} units, {characters} characters read in {seconds} s; {held_out}": (
-        "{layers} × {units} 个单元，{seconds} 秒读了 {characters} 个字符；{held_out}"
+        "{layers} 层，每层 {units} 个单元；{seconds} 秒读入 {characters} 个字符；{held_out}"
     ),
     # The name of a cell
     "expected a kind of network or --cell, got neither": "需要网络种类或 --cell，两者都没有给",
@@ -43,7 +43,7 @@ SENTENCES = {
     "--threads: --cell {name} takes a single number, got {value}": "--threads：--cell {name} 只接受一个数，收到 {value}",
     "--cell: expected a cell without step inputs, got {name} with {inputs}": "--cell 需要没有逐步输入的 cell，{name} 需要 {inputs}",
     "expected a cell like zoo.MGU or path/to/file.py:MyCell, got {value}": "cell 应写成 zoo.MGU 或 path/to/file.py:MyCell，收到 {value}",
-    "expected {name} to be made without arguments, got {kind}": "{name} 必须能不带参数地构造，出现 {kind}",
+    "expected {name} to be made without arguments, got {kind}": "{name} 必须能不带参数构造，却出现 {kind}",
     "unknown cell {name}": "未知的 cell：{name}",
     "there are no cells": "没有任何 cell",
     "expected a Python file, got {path}": "需要 Python 文件，收到 {path}",
@@ -71,7 +71,7 @@ SENTENCES = {
     "write def step(self, x, r, s, p)": "请写 def step(self, x, r, s, p)",
     "expected {cell} without an attribute {name}, which cells with kernels have": "{cell} 不能有属性 {name}，它属于带内核的 cell",
     "call it by another name": "请换一个名字",
-    "expected {names} to be a tuple of names, got {value}": "{names} 应为名字的元组，收到 {value}",
+    "expected {names} to be a tuple of names, got {value}": "{names} 应为由名字组成的元组，收到 {value}",
     "write {value}": "请写 {value}",
     "expected {cell} to have a state, got none": "{cell} 没有状态",
     "name it in states, the output first": "请写在 states 里，输出放第一个",
@@ -114,7 +114,7 @@ SENTENCES = {
         "{cell} 的 step 应使用声明的 {name}，用到了 {got}（位于 {place}）"
     ),
     "expected the step of {cell} to tell training by its draws, got self.training (at {place})": (
-        "{cell} 的 step 应由随机数判断是否在训练，用到了 self.training（位于 {place}）"
+        "{cell} 的 step 应根据随机数判断是否在训练，却用到了 self.training（位于 {place}）"
     ),
     "declare draws and ask whether d is None, as it is in evaluation": "请声明 draws，并判断 d 是否为 None（评估模式下为 None）",
     "name what you need of it, write {how}": "请写出需要其中的哪一项，例如 {how}",
@@ -139,7 +139,7 @@ SENTENCES = {
     "expected the step of {cell} to use the recurrent rows of gate {gate} once, got {use} after {before} (at {place})": (
         "{cell} 的 step 中门 {gate} 的循环权重只能用一次，{before} 之后又用了 {use}（位于 {place}）"
     ),
-    "declare another gate for the second use": "请为第二处声明另一个门",
+    "declare another gate for the second use": "第二处请另外声明一个门",
     "expected the step of {cell} to return {count} states, {names}, got {value} (at {place})": (
         "{cell} 的 step 应返回 {count} 个状态 {names}，返回了 {value} 个（位于 {place}）"
     ),
@@ -196,7 +196,7 @@ SENTENCES = {
     "expected {call} in the step of {cell} with v of shape {shape}, (B, H), got {value} (at {place})": (
         "{cell} 的 step 中 {call} 的 v 形状应为 {shape}，即 (B, H)，收到 {value}（位于 {place}）"
     ),
-    "give it a vector of H units for each sequence": "请为每条序列给出 H 个单元的向量",
+    "give it a vector of H units for each sequence": "请为每条序列传入长度为 H 的向量",
     "expected the step of {cell} not to change a tensor in place, got {operation} (at {place})": (
         "{cell} 的 step 不能就地修改张量，用到了就地的 {operation}（位于 {place}）"
     ),
@@ -211,7 +211,7 @@ SENTENCES = {
         "{cell} 的 step 不能修改 cell 或它读取的内容，{name} 被改变了（位于 {place}）"
     ),
     "expected the states after the step of {cell} to depend on all that the cell declares, got none that depends on {names} (at {place})": (
-        "{cell} 的 step 返回的状态应依赖 cell 声明的全部内容，但没有依赖 {names}（位于 {place}）"
+        "{cell} 的 step 返回的状态应依赖 cell 声明的全部内容，但它们都不依赖 {names}（位于 {place}）"
     ),
     "return the new states": "请返回新的状态",
     "expected the step of {cell} to treat each sequence by itself, got results that depend on the others of the batch or "
@@ -223,7 +223,7 @@ SENTENCES = {
         "{cell} 的 step 不能修改 cell 或它读取的内容，但检测到改变（位于 {place}）"
     ),
     "expected the step of {cell} to do the same at each call, got another one the second time (at {place})": (
-        "{cell} 的 step 每次调用都应做相同的计算，第二次却不同（位于 {place}）"
+        "{cell} 的 step 每次调用都应做相同的计算，第二次调用却不同（位于 {place}）"
     ),
     "keep what lasts from step to step in a state, declare random numbers in draws": (
         "需要逐步保留的内容请放进状态，随机数请在 draws 中声明"

@@ -54,7 +54,7 @@ SENTENCES = {
     "--json: cannot write {path}: {error}": "--json：无法写入 {path}：{error}",
     "--cell: unknown kind {value}": "--cell：未知的网络类型：{value}",
     "name the cell in it, too: --cell {name}": "请同时写出文件中 cell 的名字：--cell {name}",
-    "race it without {kinds}: --cell {name}": "请单独比较它，不与 {kinds} 一起：--cell {name}",
+    "race it without {kinds}: --cell {name}": "请去掉 {kinds}，单独比较它：--cell {name}",
     "did you mean --cell {name}?": "是不是 --cell {name}？",
     "--numbers is for rnn, gru and lstm only, got {kind}": "--numbers 仅适用于 rnn、gru 和 lstm，收到 {kind}",
     "--against: expected libraries from {known}, got {value}": "--against 的可选值为 {known}，收到 {value}",
@@ -67,7 +67,7 @@ SENTENCES = {
         "--dtype：在 CPU 上应为 bfloat16（不写该选项即为 float32），收到 {value}"
     ),
     "--rows: --grid sequences has no rows to choose from, got {value}; leave it out": (
-        "--rows：--grid sequences 没有可选的行，请去掉该选项，收到 {value}"
+        "--rows：--grid sequences 没有可选的行，收到 {value}；请去掉该选项"
     ),
     "--rows: expected the smaller row first, like 2-5, got {value}": "--rows：应先写较小的行号，例如 2-5，收到 {value}",
     "--rows: this grid has rows 1 to {last}, got {value}": "--rows：行号应在 1 到 {last} 之间，收到 {value}",
@@ -160,7 +160,7 @@ SENTENCES = {
         "--resume：参数与开始训练时不同：当时为 {before}，现在为 {now}"
     ),
     "--resume: expected a training of this network, {name} {form}, got {got}: the cell or the file has been changed": (
-        "--resume：训练状态不属于这个网络：{name} 应为 {form}，实际为 {got}；cell 或该文件已被修改"
+        "--resume：训练状态不属于这个网络：{name} 应为 {form}，实际为 {got}；cell 或保存训练状态的文件已被修改"
     ),
     "--resume: expected the state of a random generator, got another: {error}": "--resume：随机数生成器的状态无效：{error}",
     "--resume: {path} does not hold a training: {error}": "--resume：{path} 中没有训练状态：{error}",
@@ -175,7 +175,7 @@ SENTENCES = {
     "{path} would be read and then overwritten: let --out be another folder, or move the file": (
         "{path} 读取之后会被覆盖：请为 --out 换一个文件夹，或移走该文件"
     ),
-    "{path} and what comes before it are {size} of text: too much for the memory": "{path} 及之前的文本共 {size}，超出内存",
+    "{path} and what comes before it are {size} of text: too much for the memory": "{path} 及其之前的文本共 {size}，超出内存",
     "cannot read {path}: {error}": "无法读取 {path}：{error}",
     # Warnings of the library
     "dropout={value} does nothing with num_layers=1": "num_layers=1 时 dropout={value} 不生效",
@@ -249,7 +249,7 @@ SENTENCES = {
     "{backend} does not record a step that reads a tensor beside its arguments": (
         "{backend} 后端在编译或导出时不支持读取参数以外的张量的 step"
     ),
-    "{backend} does not run a cell with an option that holds itself": "{backend} 后端不支持选项中包含自身的 cell",
+    "{backend} does not run a cell with an option that holds itself": "{backend} 后端不支持选项引用自身的 cell",
     "{backend} does not run a cell with an option that is a tensor of more than one number (a parameter that init fills may "
     "hold a vector, a gate's recurrent rows a matrix)": (
         "{backend} 后端不支持选项为多元素张量的 cell（向量可改用由 init 填充的自有参数，矩阵可改用门的循环权重）"
@@ -263,7 +263,7 @@ SENTENCES = {
     ),
     "{backend} does not run the operation {name}, at {place}": "{backend} 后端不支持 step 中的 {name} 操作（{place}）",
     "{backend} does not run {name} in place, at {place}": "{backend} 后端不支持 step 中的就地操作 {name}（{place}）",
-    "{backend} does not run {name} with these arguments, at {place}": "{backend} 后端不支持 step 中 {name} 的这种参数（{place}）",
+    "{backend} does not run {name} with these arguments, at {place}": "{backend} 后端不支持在 step 中以这样的参数调用 {name}（{place}）",
     "{backend} does not run an operation in place ({name}), at {place}": "{backend} 后端不支持 step 中的就地操作 {name}（{place}）",
     "{backend} does not run an operation over the batch, at {place}": "{backend} 后端不支持 step 中沿批次维的操作（{place}）",
     "{backend} does not run an operation on tensors of shape {one} and {other}, at {place}": (
@@ -271,15 +271,17 @@ SENTENCES = {
     ),
     "{backend} does not run a norm over more than the last axis, at {place}": "{backend} 后端只支持 step 中沿最后一维的归一化（{place}）",
     "{backend} does not run a new axis other than the last, or the first of a vector, at {place}": (
-        "{backend} 后端只支持 step 中在末尾增加维度，向量也可在最前增加（{place}）"
+        "{backend} 后端在 step 中只支持在末尾增加维度，向量也可在最前增加（{place}）"
     ),
     "{backend} does not run indexing of tensors, at {place}": "{backend} 后端不支持 step 中对张量的索引和迭代（{place}）",
     "{backend} does not run rounding division, at {place}": "{backend} 后端不支持 step 中的取整除法和取余（{place}）",
-    "{backend} does not run matrix products other than r(...), at {place}": ("{backend} 后端只支持 step 中由 r(...) 做矩阵乘法（{place}）"),
-    "{backend} does not run a copy other than clone(), at {place}": "{backend} 后端不支持 step 中除 clone() 之外的复制（{place}）",
+    "{backend} does not run matrix products other than r(...), at {place}": (
+        "{backend} 后端只支持在 step 中用 r(...) 做矩阵乘法（{place}）"
+    ),
+    "{backend} does not run a copy other than clone(), at {place}": "{backend} 后端不支持在 step 中用 clone() 以外的方式复制（{place}）",
     "{backend} does not run a power whose exponent is not a number, at {place}": "{backend} 后端只支持 step 中指数为常数的幂（{place}）",
     "{backend} does not run logical operations on anything but comparisons, at {place}": (
-        "{backend} 后端只支持 step 中对比较结果做逻辑运算（{place}）"
+        "{backend} 后端只支持在 step 中对比较结果做逻辑运算（{place}）"
     ),
     "{backend} does not run a step that does not return its states": "{backend} 后端不支持没有返回全部状态的 step",
     "{backend} does not run the gradient of {name}": "{backend} 后端不支持 {name} 自定义的梯度",
@@ -290,25 +292,25 @@ SENTENCES = {
         "{backend} 后端不支持超过 {count} 个操作的 step（{place}）"
     ),
     "{backend} does not run a step that uses the rows of gate {gate} twice, at {place}": (
-        "{backend} 后端不支持 step 中两次使用门 {gate} 的权重（{place}）"
+        "{backend} 后端不支持在 step 中两次使用门 {gate} 的循环权重（{place}）"
     ),
     "{backend} does not run a step that turns gradients off (v.detach() does), at {place}": (
-        "{backend} 后端不支持 step 中关闭梯度（请改用 v.detach()）（{place}）"
+        "{backend} 后端不支持在 step 中关闭梯度（请改用 v.detach()）（{place}）"
     ),
     "{backend} does not run a torch.autograd.Function, at {place}": "{backend} 后端不支持 step 中的 torch.autograd.Function（{place}）",
     "{backend} does not run a step that makes a tensor of a given size "
     "(use torch.ones_like(v), or a parameter that init fills), at {place}": (
         "{backend} 后端不支持 step 按给定大小创建张量（请用 torch.ones_like(v)，或由 init 填充的自有参数）（{place}）"
     ),
-    "{backend} does not run len() of a number, at {place}": "{backend} 后端不支持 step 中对单个数取 len()（{place}）",
-    "{backend} does not run a step that turns autocast on, at {place}": "{backend} 后端不支持 step 中开启 autocast（{place}）",
+    "{backend} does not run len() of a number, at {place}": "{backend} 后端不支持在 step 中对单个数取 len()（{place}）",
+    "{backend} does not run a step that turns autocast on, at {place}": "{backend} 后端不支持在 step 中开启 autocast（{place}）",
     "{backend} does not run {name} of comparisons alone (c.to(v.dtype) makes them numbers), at {place}": (
-        "{backend} 后端不支持 step 中只对比较结果做 {name}（可用 c.to(v.dtype) 转成数值）（{place}）"
+        "{backend} 后端不支持在 step 中只对比较结果做 {name}（可用 c.to(v.dtype) 转成数值）（{place}）"
     ),
     "{backend} does not run a choice between two numbers that is of another dtype than the step, at {place}": (
-        "{backend} 后端不支持 step 中在两个常数之间选择，其结果的 dtype 与 step 不同（{place}）"
+        "{backend} 后端要求在 step 中从两个常数里选择时，结果的 dtype 与 step 相同（{place}）"
     ),
-    "{backend} does not run a step that changes the dtype to {dtype}, at {place}": "{backend} 后端不支持 step 中转换为 {dtype}（{place}）",
+    "{backend} does not run a step that changes the dtype to {dtype}, at {place}": "{backend} 后端不支持在 step 中转为 {dtype}（{place}）",
     "{backend} does not run a step that computes with the size {size}, at {place}": (
         "{backend} 后端不支持 step 用大小 {size} 做计算（{place}）"
     ),

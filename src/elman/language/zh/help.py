@@ -27,7 +27,7 @@ SENTENCES = {
     "Where the networks run.": "运行网络的设备。",
     # elman explain
     "Inspect a network of any size: tensors, parameters, cost, backend, and one number worked out by hand.": (
-        "查看任意一个网络：张量、参数、计算量、后端，还可以手算其中一个数。"
+        "查看任意规模的网络：张量、参数、计算量、后端，还可以手算其中一个数。"
     ),
     "With --lengths or --reset it shows which steps of each sequence are run, and where it ends.": (
         "给出 --lengths 或 --reset 时，显示每条序列实际运行哪些时间步、在哪里结束。"
@@ -79,7 +79,7 @@ SENTENCES = {
     "Compare the speed of Elman with torch.nn, JAX (jitted scan) and ONNX Runtime, interleaved in one process. A cell of your own or the "
     "zoo's is compared with the same step in a Python loop, with that loop compiled, and with JAX.": (
         "在同一进程中交替运行 Elman、torch.nn、JAX（jit 编译的 scan）和 ONNX Runtime，比较速度。"
-        "你自己的 cell 或 zoo 中的 cell 则与同一个 step 的 Python 循环、编译后的循环和 JAX 比较。"
+        "自定义 cell 和 zoo 中的 cell 则与同一 step 的 Python 循环、编译后的该循环和 JAX 比较。"
     ),
     "Libraries that are not installed are skipped, with a notice. Ctrl-C prints what has been measured so far.": (
         "没有安装的库会跳过并给出提示。按 Ctrl-C 可提前结束，已有结果照常输出。"
@@ -98,7 +98,7 @@ SENTENCES = {
     "cuda: compare on the GPU, timed by events.": "cuda：在 GPU 上比较，用 CUDA 事件计时。",
     "Compare with torch.nn, or a cell with its own step, in this dtype. The CPU takes bfloat16; beside torch.nn Elman runs in float32, "
     "too. On a GPU bfloat16 by default; torch.nn runs in float16, too.": (
-        "用这种 dtype 与 torch.nn 比较，cell 则与它自己的逐步循环比较。CPU 上为 bfloat16，与 torch.nn 比较时还测量 float32 的 Elman。"
+        "用这种 dtype 与 torch.nn 比较，cell 则与它自己的逐步循环比较。CPU 上只支持 bfloat16，与 torch.nn 比较时还测量 float32 的 Elman。"
         "GPU 上默认 bfloat16，还测量 float16 的 torch.nn。"
     ),
     "With --device cuda or --dtype: sequences of different lengths, uniform in 1..T.": (

@@ -53,7 +53,7 @@ SENTENCES = {
     "{where} is not the final state of the reverse direction, which reads from the last step to step 0.": (
         "{where} 不是反向的最终状态：反向从最后一个时间步读起，读到第 0 步才结束。"
     ),
-    "At the last step it has seen a single step.": "在最后一个时间步，它只读了一步。",
+    "At the last step it has seen a single step.": "在最后一个时间步，反向只读过这一步。",
     "output holds the last layer only. {states} is nowhere in it: the closest place differs by {nearest}.": (
         "output 只有最后一层的输出，其中没有 {states}：最接近的一处也相差 {nearest}。"
     ),
@@ -66,7 +66,7 @@ SENTENCES = {
     "{count} numbers": "共 {count} 个数",
     "final state of each layer and direction": "各层、各方向的最终状态",
     "parameter of the cell's own": "cell 的自有参数",
-    "step input: comes with x": "随 x 一起给出的每步输入",
+    "step input: comes with x": "逐步输入：随 x 一起给出",
     "weights, input to hidden": "权重：输入 → 隐藏层",
     "weights, hidden to hidden": "权重：隐藏层 → 隐藏层",
     "bias, input to hidden": "偏置：输入 → 隐藏层",
@@ -116,7 +116,7 @@ SENTENCES = {
     "product": "乘积",
     "{count} more": "其余 {count} 项",
     "W_hr takes all units of m, each computed like the one above, which is number {unit} here.": (
-        "W_hr 要用到 m 的全部单元，算法都与上面相同；上面算的是第 {unit} 个。"
+        "W_hr 要用到 m 的全部单元，计算方法都与上面相同；上面算的是第 {unit} 个。"
     ),
     "by hand, in float64": "手算（float64）",
     "by the library, in {dtype}; differs by {difference}": "库的结果（{dtype}），相差 {difference}",
@@ -148,7 +148,7 @@ SENTENCES = {
     "✗ NOT true in this run: {places}": "✗ 本次运行的数值与此不符：{places}",
     "A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}. elman bench prints different times, of longer "
     "rounds on {others} threads.": (
-        "单次调用，不求梯度；{rounds} 轮的中位数和四分位数，线程数 {threads}。elman bench 每轮更长，用 {others} 个线程，因此结果略有出入。"
+        "单次调用，不求梯度；{rounds} 轮的中位数和四分位数，线程数 {threads}。elman bench 每轮更长，用 {others} 个线程，因此耗时不同。"
     ),
     "A call without gradients: medians and quartiles of {rounds} rounds, timed by events on the GPU.": (
         "不求梯度的单次调用：{rounds} 轮的中位数和四分位数，用 CUDA 事件计时。"

@@ -39,7 +39,7 @@ SENTENCES = {
     "{steps} steps, {characters} characters in {seconds} s: {speed} char/s. {backend}": (
         "{steps} 步，{seconds} 秒读入 {characters} 个字符，每秒 {speed} 个。{backend}"
     ),
-    "What it writes": "模型写出的文字",
+    "What it writes": "模型生成的文字",
     "Files written": "输出文件",
     "learning curve, and hidden units over a line of text": "学习曲线，以及隐藏单元在一行文字上的激活",
     "sample text": "生成的样本",
@@ -75,7 +75,7 @@ SENTENCES = {
     "Bits for each character of a held-out line": "一行留出文本中每个字符的比特数",
     "{total} in total, {mean} on average": "合计 {total}，平均 {mean}",
     "hidden units after each character, from -1 (blue) to +1 (red); r: correlation with the feature over {count} held-out characters": (
-        "读完每个字符后的隐藏单元，从 -1（蓝）到 +1（红）；r：与所标特征的相关系数，基于 {count} 个留出字符"
+        "读完每个字符后隐藏单元的值，从 -1（蓝）到 +1（红）；r：与所标特征的相关系数，基于 {count} 个留出字符"
     ),
     "unit {unit}": "单元 {unit}",
     "column in the line": "行内列号",
