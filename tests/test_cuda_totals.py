@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import product
 from typing import Any
 
@@ -11,11 +12,15 @@ from torch import Tensor
 
 import cuda_emulator
 import cuda_model
+import elman
 from cuda_runs import Given, Run
+from elman.backends import registry
 from elman.backends.cuda import compiler, gradients, run
+from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.commands import NO_SCRATCH, At, Commands, addresses_of
 from elman.backends.cuda.plan import Number
 from elman.backends.cuda.totals import TotalsPlan, sum_totals
+from elman.backends.reference import ReferenceBackend
 from test_cuda_compiler import needs_nvrtc
 from test_cuda_kernels import DEVICES
 
@@ -77,6 +82,21 @@ def test_it_compiles(target: str) -> None:
         usage = compiler.usage("totals", target, plan.defines, plan.entry)["scan"]
         assert usage.stack == 0
         assert usage.registers * plan.threads <= DEVICES[target].registers
+
+
+@needs_emulator
+def test_thousands_of_steps_lose_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 the roundings of a plain sum of so many numbers of one sign would be ten times as much."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    cuda_emulator.install(monkeypatch, [lambda plan: plan.blocks == 1])
+    torch.manual_seed(0)
+    gru, x = elman.GRU(3, 16), torch.randn(3000, 1, 3)
+    exact = copy.deepcopy(gru).double()
+    for net, backend, of in ((gru, CudaBackend(), x), (exact, ReferenceBackend(), x.double())):
+        monkeypatch.setattr(registry, "BACKENDS", (backend,))
+        net(of)[0].sum().backward()
+    found, expected = gru.bias_hh_l0.grad[32:], exact.bias_hh_l0.grad[32:]
+    assert float(((found.double() - expected) / expected).norm() / 16**0.5) <= 2 * 2.0**-24
 
 
 @pytest.mark.parametrize(("cell", "bias", "launches"), [("gru", True, 2), ("gru", False, 0), ("lstm", True, 0)])

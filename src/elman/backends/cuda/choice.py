@@ -242,7 +242,8 @@ def _arrangements(
         if not 1 <= plan.warps <= 16 or items > _MAX_ITEMS:
             continue
         sums = warp_tiles * tile // 2 * (2 if warp_tiles * tile < 32 else 1)
-        of_unit = 4 + 2 * max(0, shape.states - 2) + is_backward * shape.totals + shape.held[is_backward]
+        totals = shape.totals + (len(shape.apart) if number is Number.FLOAT32 else 0)  # these with what they have lost
+        of_unit = 4 + 2 * max(0, shape.states - 2) + is_backward * totals + shape.held[is_backward]
         room = registers_of_thread(plan, device) - sums - of_unit * items - _OTHER_REGISTERS
         if shares and (shared := _with_room(plan, room, device)):
             yield shared

@@ -32,8 +32,20 @@ template <class Step> struct BackwardCall {
   float constants[at_least_one(Step::kBackwardConstants)];
 };
 
+// A sum over the steps. In float32 with what it has lost (Kahan, 1965): thousands of roundings would show there.
+struct Total {
+  float sum, lost;
+
+  ELMAN_INLINE void add(float x) {
+    if constexpr (Number::kProducts > 1) {
+      const float more = x - lost, next = sum + more;
+      lost = (next - sum) - more, sum = next;
+    } else sum += x;
+  }
+};
+
 template <class Step> __device__ void backward(const BackwardCall<Step>& call, char* shared) {
-  constexpr int kStates = Step::kStates, kOwn = Step::kOwn, kTotals = kOwn + Step::kApart, kKept = Step::kKept,
+  constexpr int kStates = Step::kStates, kOwn = Step::kOwn, kApart = Step::kApart, kKept = Step::kKept,
                 kBefore = Step::kBefore, kColumns = Step::kColumns;
   // What a step reads: the output's gradient, what was kept, the output and the states before as the cell asks for
   // them, and what else is given.
@@ -111,7 +123,8 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
   constexpr int kBefores = at_least_one(kBefore), kOwns = at_least_one(kOwn);
   float direct[I::kCount][kStates], first_before[I::kCount][kBefores], fresh_before[I::kCount][kBefores],
       grad_fresh[I::kCount][kStates];
-  float totals[I::kCount][at_least_one(kTotals)];
+  float grad_own[I::kCount][kOwns];
+  Total grad_bias[I::kCount][at_least_one(kApart)];
   int length[I::kCount];
 #pragma unroll
   for (int e = 0; e < I::kCount; ++e) {
@@ -128,7 +141,9 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
       fresh_before[e][i] = kSpans ? at(d.fresh[Step::before(i)], unit) : 0.f;
     }
 #pragma unroll
-    for (int k = 0; k < kTotals; ++k) totals[e][k] = 0.f;
+    for (int k = 0; k < kOwn; ++k) grad_own[e][k] = 0.f;
+#pragma unroll
+    for (int k = 0; k < kApart; ++k) grad_bias[e][k] = {};
   }
   // Whether the next step's operands are waited for at the end of a step, with its barrier.
   constexpr bool kWaitsEarly = kInRegisters || kReduceScatter;
@@ -250,9 +265,9 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
 #pragma unroll
               for (int k = 0; k < kStates; ++k) direct[e][k] = grads_before[e][k];
 #pragma unroll
-              for (int k = 0; k < kOwn; ++k) totals[e][k] += of_own[e][k];
+              for (int k = 0; k < kOwn; ++k) grad_own[e][k] += of_own[e][k];
 #pragma unroll
-              for (int k = kOwn; k < kTotals; ++k) totals[e][k] += columns[e][Step::recurrent(Step::apart(k - kOwn))];
+              for (int k = 0; k < kApart; ++k) grad_bias[e][k].add(columns[e][Step::recurrent(Step::apart(k))]);
             }
           }
           if constexpr (kIsLastPhase) {
@@ -294,8 +309,11 @@ template <class Step> __device__ void backward(const BackwardCall<Step>& call, c
       if (d.grad_initial[k]) d.grad_initial[k][at] = direct[e][k];
       if (kSpans && d.grad_fresh[k]) d.grad_fresh[k][at] = grad_fresh[e][k];
     }
+    auto put = [&](int k, float total) { d.totals[i64(k) * steps.B * kHidden + at] = total; };
 #pragma unroll
-    for (int k = 0; k < kTotals; ++k) d.totals[i64(k) * steps.B * kHidden + at] = totals[e][k];
+    for (int k = 0; k < kOwn; ++k) put(k, grad_own[e][k]);
+#pragma unroll
+    for (int k = 0; k < kApart; ++k) put(kOwn + k, grad_bias[e][k].sum);
     if (kSpans && !steps.offsets)
       for (int t = count; t < steps.T; ++t)
 #pragma unroll
