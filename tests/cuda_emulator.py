@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 DEVICE = DeviceProperties("emulated", (9, 0), 32, 232448, 65536, 50 << 20)
 SOURCES = Path(__file__).with_name("emulator")
 _OPTIONS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-Wno-unknown-pragmas")
-_INSTRUMENTED = ("-Og", "-fsanitize=thread")  # the machine is told of each access to memory
+# The machine is told of each access to memory, and what nobody has set is no number.
+_INSTRUMENTED = ("-Og", "-fsanitize=thread", "-ftrivial-auto-var-init=pattern")
 _THREAD = """
 extern "C" void elman_run_thread(const void* call) { elman::emulated::run(scan, call); }
 """
@@ -143,7 +144,7 @@ def _machine() -> list[Path]:
 def _precompiled() -> Path:
     """A folder with what all kernels include first, which takes the compiler half of its time."""
     folder = Path(_folder().name) / "precompiled"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     _compile(*_INSTRUMENTED, "-x", "c++-header", SOURCES / "cuda.h", "-o", folder / "cuda.h.gch")
     return folder
 

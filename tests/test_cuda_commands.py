@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import cublaslt_model
 import cuda_compiled
 import native
 from elman.backends.cuda import commands, launcher, structs
-from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, WORKSPACE, At, Commands, Copy, Launch, prepared
+from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, WORKSPACE, At, Commands, Copy, Launch
 from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.plan import Number
 from elman.backends.cuda.products import Product
@@ -68,11 +69,16 @@ def product(bias: bool = False) -> Product:
 
 
 def test_nothing_is_kept_when_python_ends() -> None:
-    made = prepared(lambda count: Commands([], -count))
-    kept = ref(made(1))
-    assert kept() is made(1)
-    commands._forget()
-    assert kept() is None
+    code = """
+import atexit
+from weakref import ref
+atexit.register(lambda: print(kept()))  # the first that is registered runs last
+from elman.backends.cuda.commands import Commands, prepared
+made = prepared(lambda count: Commands([], -count))
+kept = ref(made(1))
+assert kept() is made(1)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "None\n"
 
 
 def operands() -> tuple[list[Tensor | None], list[int]]:

@@ -23,7 +23,8 @@ FORMS = ("whole", "lengths and reset", "packed and reset", "lengths", "reset")
 # Sines of time, quotients, exponentials, the largest of some numbers: a rounding to 16 bits may cost anything there.
 SENSITIVE = {"SLSTM", "PhasedLSTM", "Ageing", "Attention"}
 FACTOR = 8  # of the roundings that a built-in cell may add up: one of an input costs an Attention 60
-QUICK = ("PeepholeLSTM", "cluster")
+# Parameters of the cell's own and gates apart, with and without lengths and sums over the units.
+QUICK = {("PeepholeLSTM", "cluster"), ("LayerNormLSTM", "cluster"), ("Attention", "alone")}
 
 
 def networks() -> list[Network]:
@@ -48,7 +49,7 @@ def networks() -> list[Network]:
     return found
 
 
-CASES = [pytest.param(each, marks=[] if (each.cell, each.exchange) == QUICK else [pytest.mark.slow]) for each in networks()]
+CASES = [pytest.param(each, marks=[] if (each.cell, each.exchange) in QUICK else [pytest.mark.slow]) for each in networks()]
 
 
 @pytest.mark.parametrize("network", CASES, ids=str)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 import cuda_emulator
+from elman.backends.cuda.commands import NO_SCRATCH, At, Commands, addresses_of
 from elman.backends.cuda.plan import Number
+from elman.backends.cuda.totals import sum_totals
 from slow import slow
 from test_cuda_emulated import ROUNDINGS, Network, Sample
 
@@ -224,6 +226,23 @@ def test_numbers_are_converted_as_torch_converts_them(tmp_path: Path) -> None:
 
 def same(found: Tensor, expected: Tensor) -> bool:
     return torch.equal(found.nan_to_num(nan=12345.0), expected.nan_to_num(nan=12345.0))
+
+
+def test_a_launch_touches_the_operands_of_its_call_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda_emulator.install(monkeypatch)
+    parts, sums, others = torch.ones(1, 3, 5), torch.zeros(5), torch.zeros(5)
+
+    def add_up(operands: list[Tensor | None], into: Tensor) -> None:
+        places = (len(NO_SCRATCH), len(NO_SCRATCH) + 1)
+        command = sum_totals(Number.FLOAT32, At(places[0]), [(At(places[1]), True)], 3, 5, -1)
+        addresses = [*addresses_of([*NO_SCRATCH, parts]), into.data_ptr()]
+        Commands([command], -1).run(operands, addresses, parts)
+
+    for into in (sums, others):
+        add_up([*NO_SCRATCH, parts, into], into)
+        assert (into == 3).all()
+    with pytest.raises(AssertionError, match="outside of all operands"):
+        add_up([*NO_SCRATCH, parts, sums], others)
 
 
 def test_memory_is_that_of_the_operands_alone() -> None:

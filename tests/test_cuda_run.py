@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -154,6 +154,24 @@ def test_unchecked_calls_are_the_references(
         pairs = zip(*(torch.autograd.grad(each, wanted, grads) for each in (results, expected)), strict=True)
         for found, right in pairs:
             assert_same({"gradient": found}, {"gradient": right}, 1e-12)
+
+
+@pytest.mark.parametrize("form", ["whole", "reset"])
+@pytest.mark.parametrize("needed", range(4))
+def test_gradients_of_starts_are_made_where_they_are_needed(form: str, needed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given(Run("gru", form=form, given_state=True, learned=True))
+    backward, made = layer.backward, []
+
+    def noted(*call: Any) -> Any:
+        made.append(call[10])  # grad_starts
+        return backward(*call)
+
+    monkeypatch.setattr(layer, "backward", noted)
+    output, _, saved = run.forward(*given.call(), False, save=True)
+    needs = [False] * len(given.inputs)
+    needs[needed] = True  # x, the initial state, the fresh one or W_ih; without resets there is no fresh one
+    run.backward(*given.call(), False, output, saved, given.grad_output, given.grad_finals, needs)
+    assert (made[0] is not None) == (given.names()[needed].startswith(("initial", "fresh")))
 
 
 def test_what_does_not_fit_an_unchecked_call_is_left(modelled: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ int posix_memalign(void** memory, size_t alignment, size_t size) {
 """
 
 CALLS = """
-import ctypes, faulthandler, sys
+import ctypes, faulthandler, os, sys
 import torch
 import elman
 from elman import zoo
@@ -66,7 +66,8 @@ shim.fail.argtypes = [ctypes.c_long] * 2
 shim.counted.restype = shim.asked_for_arenas.restype = ctypes.c_long
 shim.refuse_arenas.argtypes = [ctypes.c_long]
 shim.kernels_are.argtypes = [ctypes.c_long] * 2
-code = [line.split()[0] for line in open("/proc/self/maps") if kernels._native.__file__ in line and " r-xp " in line]
+path = os.path.realpath(kernels._native.__file__)
+code = [line.split()[0] for line in open("/proc/self/maps") if path in line and " r-xp " in line]
 assert len(code) == 1
 shim.kernels_are(*(int(each, 16) for each in code[0].split("-")))
 arenas = sys.argv[3] == "arenas"

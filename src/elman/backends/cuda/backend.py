@@ -23,7 +23,6 @@ from elman.backends.cuda.plan import Number, number_of
 from elman.backends.cuda.projected import run_projected
 from elman.backends.cuda.recorded import RECORDED
 from elman.backends.cuda.shape import CELLS
-from elman.backends.cuda.totals import TotalsPlan
 from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_recorded, is_watched
 from elman.backends.kernels import PLAIN
 from elman.backends.program.text import program_from
@@ -217,7 +216,7 @@ def _refuses_shape(shape: CellShape, hidden_size: int, number: Number, index: in
     except RuntimeError as error:
         return f"cannot run: {error}"
     for is_backward in (False, True):
-        if max(structs.layout(shape, is_backward).size, TotalsPlan(number, shape.totals).parameter.size) > _LARGEST_PARAMETER:
+        if structs.layout(shape, is_backward).size > _LARGEST_PARAMETER:
             return "does not run a cell of so many states, parameters and constants"
         if not choose(shape, is_backward, number, hidden_size, 1, 1, False, device):
             return f"has no plan for hidden_size={hidden_size} in {number.name.lower()} on {device.name}"
