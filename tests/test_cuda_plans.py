@@ -11,8 +11,8 @@ import pytest
 
 import cuda_host
 from cuda_plans import Measured, Network, fitted, losses, measure, plans_of, read, report, written
-from elman.backends.cuda.choice import MODEL, Step, choose, expected
-from elman.backends.cuda.plan import Number
+from elman.backends.cuda.choice import MODEL, Step, choose, expected, parts_of, turns
+from elman.backends.cuda.plan import Number, Plan
 from elman.backends.cuda.shape import CELLS
 from test_cuda_kernels import DEVICES
 
@@ -100,3 +100,43 @@ def test_every_plan_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     too_large = Network("lstm", Number.TF32, 4096, 16)
     assert not plans_of(too_large, False, cuda_host.DEVICE)
     assert list(measure([too_large], "cpu", 3, seconds)) == []
+
+
+# By hand, from what kernels/product.cuh and exchange.cuh do: rows, columns and sequences of a block's product, and what it is sent.
+BY_HAND = {
+    "a cluster": (
+        Plan(CELLS["lstm"], False, Number.BFLOAT16, 256, 8, 32, 16, 2, 4, False, is_cluster=True),
+        Step(exchange=1, through_memory=0, cluster_kb=8, memory_kb=0, product=256, sums=2, shared_kb=0, item=0, cell=2.5, wide_cluster=0),
+        {64: 1, 512: 3},
+    ),
+    "a reduce-scatter through memory": (
+        Plan(CELLS["gru"], True, Number.TF32, 512, 32, 16, 8, 8, 1, False, is_cluster=False, is_reduce_scatter=True),
+        Step(exchange=1, through_memory=1, cluster_kb=0, memory_kb=32, product=192, sums=1, shared_kb=0, item=0, cell=3, wide_cluster=0),
+        {32: 1, 33: 2},
+    ),
+    "a block alone": (
+        Plan(CELLS["lstm"], False, Number.FLOAT32, 20, 1, 32, 32, 2, 1, False, is_cluster=True),
+        Step(exchange=1, through_memory=0, cluster_kb=0, memory_kb=0, product=384, sums=1, shared_kb=0, item=7.5, cell=2.5, wide_cluster=0),
+        {32: 1, 132 * 32: 1, 132 * 32 + 1: 2},
+    ),
+    "weights in shared memory": (
+        Plan(CELLS["rnn_tanh"], False, Number.BFLOAT16, 1024, 16, 64, 8, 4, 2, False, is_cluster=True, shared_eighths=4),
+        Step(
+            exchange=1, through_memory=0, cluster_kb=16, memory_kb=0, product=256, sums=0.25, shared_kb=64, item=1, cell=1, wide_cluster=1
+        ),
+        {56: 1, 57: 2},
+    ),
+    "two blocks of a multiprocessor": (
+        Plan(CELLS["rnn_tanh"], False, Number.BFLOAT16, 128, 2, 64, 8, 1, 1, False, is_cluster=True),
+        Step(exchange=1, through_memory=0, cluster_kb=2, memory_kb=0, product=32, sums=0.125, shared_kb=0, item=1, cell=1, wide_cluster=0),
+        {8 * 66: 1, 8 * 67: 1.25, 8 * 133: 2.5},
+    ),
+}
+
+
+@pytest.mark.parametrize(("plan", "parts", "of_sequences"), BY_HAND.values(), ids=BY_HAND)
+def test_the_parts_of_a_step(plan: Plan, parts: Step, of_sequences: dict[int, float]) -> None:
+    assert parts_of(plan) == pytest.approx(parts)
+    for sequences, count in of_sequences.items():
+        assert turns(plan, sequences, 1, DEVICE) == count
+        assert expected(plan, sequences, 1, DEVICE) == pytest.approx(count * sum(a * b for a, b in zip(parts, MODEL, strict=True)))
