@@ -3,7 +3,7 @@
     PYTHONPATH=tests python tests/cuda_plans.py measure plans.json
     PYTHONPATH=tests python tests/cuda_plans.py fit plans.json
 
-What is measured are the launches of a recurrence alone, of sequences of one length.
+What is measured are the launches of a recurrence alone, of sequences of one length. Kernels are kept in Elman's cache.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import argparse
 import json
 import random
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from inspect import unwrap
-from itertools import compress, product
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,8 +26,9 @@ import numpy as np
 import pytest
 import torch
 
-from elman.backends.cuda import choice, launcher, layer, run
-from elman.backends.cuda.choice import MODEL, Step, candidates, expected, parts_of, turns
+from elman._files import write
+from elman.backends.cuda import choice, compiler, launcher, layer, run
+from elman.backends.cuda.choice import MODEL, Step, candidates, cost, expected, parts_of, turns
 from elman.backends.cuda.commands import Commands, Launch
 from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.plan import Number, Plan
@@ -38,7 +40,7 @@ from elman.cells import BY_NAME
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-STEPS = 128
+STEPS = 64, 192  # what a launch takes beside its steps is in both
 DTYPES = {Number.BFLOAT16: torch.bfloat16, Number.FLOAT16: torch.float16, Number.TF32: torch.float32}
 
 
@@ -83,39 +85,45 @@ def plans_of(network: Network, is_backward: bool, device: DeviceProperties) -> l
     return list(found)
 
 
-@contextmanager
-def chosen(plan: Plan, ran: list[tuple[Commands, list[Any], list[int], Any]]) -> Iterator[None]:
-    """Calls that pass in the same direction run by this plan; what is put onto the stream is noted."""
-    choose, run_commands = choice.choose, Commands.run
+class Launches:
+    """Launches of a network's recurrence in one direction, over so many steps, by any plan: all of them on the same operands."""
 
-    def noted(each: Commands, operands: list[Any], addresses: list[int], like: Any) -> None:
-        run_commands(each, operands, addresses, like)
-        ran.append((each, operands, addresses, like))
+    def __init__(self, network: Network, is_backward: bool, steps: int, device: str) -> None:
+        stack = Stack(BY_NAME[network.cell](), network.hidden, network.hidden, 1, False, True, 0, False)
+        dtype, ran = DTYPES[network.number], list[Any]()
+        x = torch.randn(steps, network.sequences, network.hidden, dtype=dtype, device=device)
+        params = [torch.randn(shape, dtype=dtype, device=device) * network.hidden**-0.5 for shape in stack.shapes]
+        call = stack, x, None, params, Spans(), False
+        self._name = f"_{'backward' if is_backward else 'forward'}_commands"
+        self._make, run_commands = unwrap(getattr(layer, self._name)), Commands.run
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layer, "choose", lambda *call: (plan,) if call[1] == plan.is_backward else choose(*call))
-        patch.setattr(layer, "_projects", lambda *call: False)
-        patch.setattr(Commands, "run", noted)
-        for name in ("_ready", "_forward_commands", "_backward_commands"):
-            patch.setattr(layer, name, unwrap(getattr(layer, name)))
-        yield
+        def made(*form: Any) -> Commands:
+            self._form = form
+            return self._make(*form)
 
+        def noted(each: Commands, *operands: Any) -> None:
+            run_commands(each, *operands)
+            ran.append(operands)
 
-def launches_of(network: Network, plan: Plan, device: str) -> Callable[[], None]:
-    """A call that puts the launches of a recurrence by this plan onto the stream."""
-    stack = Stack(BY_NAME[network.cell](), network.hidden, network.hidden, 1, False, True, 0, False)
-    dtype, ran = DTYPES[network.number], list[Any]()
-    x = torch.randn(STEPS, network.sequences, network.hidden, dtype=dtype, device=device)
-    params = [torch.randn(shape, dtype=dtype, device=device) * network.hidden**-0.5 for shape in stack.shapes]
-    call = stack, x, None, params, Spans(), False
-    with chosen(plan, ran):
-        output, finals, saved = run.forward(*call, save=True)
-        if plan.is_backward:
-            run.backward(*call, output, saved, torch.randn_like(output), (None,) * len(finals), [True] * (1 + len(params)))
-    made, operands, addresses, like = ran[plan.is_backward]
-    launches = [each for each in made._commands if isinstance(each, Launch)]
-    commands = Commands(launches, made._index, mailbox=made._mailbox, flags=made._flags)
-    return lambda: commands.run(operands, addresses, like)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layer, "_projects", lambda *call: False)
+            patch.setattr(layer, self._name, made)
+            patch.setattr(Commands, "run", noted)
+            output, finals, saved = run.forward(*call, save=True)
+            if is_backward:
+                run.backward(*call, output, saved, torch.randn_like(output), (None,) * len(finals), [True] * (1 + len(params)))
+        self._operands = ran[is_backward]
+
+    def by(self, plan: Plan) -> Callable[[], None]:
+        """A call that puts those of a plan onto the stream."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layer, "choose", lambda *call: (plan,))
+            patch.setattr(layer, "_projects", lambda *call: False)
+            patch.setattr(layer, "_ready", unwrap(layer._ready))
+            made = self._make(*self._form)
+        launches = [each for each in made._commands if isinstance(each, Launch)]
+        commands = Commands(launches, made._index, mailbox=made._mailbox, flags=made._flags)
+        return lambda: commands.run(*self._operands)
 
 
 def gpu_seconds(call: Callable[[], None], count: int) -> float:
@@ -130,27 +138,55 @@ def gpu_seconds(call: Callable[[], None], count: int) -> float:
 
 
 def measure(
-    networks: Iterable[Network], device: str, rounds: int, seconds: Callable[[Callable[[], None], int], float] = gpu_seconds
-) -> Iterator[Measured]:
-    """Each plan of each network: the medians of rounds, in each of which the plans of a network and direction run in another order."""
+    network: Network, is_backward: bool, device: str, rounds: int, seconds: Callable[[Callable[[], None], int], float] = gpu_seconds
+) -> list[Measured]:
+    """All plans that run: medians of rounds, in each of which they take another order. What a step takes is what more steps take more."""
     index = torch.cuda.current_device() if device == "cuda" else 0
     properties = launcher.device_properties(index)
-    with ThreadPoolExecutor() as pool:
-        for network, is_backward in product(networks, (False, True)):
-            plans = plans_of(network, is_backward, properties)
-            if not plans_of(network, not is_backward, properties):
-                continue  # torch's layers run it
-            list(pool.map(lambda plan: layer._kernel(plan, index), plans))
-            is_fitting = [not plan.is_cluster or plan.blocks <= launcher.PLAIN_CLUSTER or layer._fits(plan, index) for plan in plans]
-            calls = {plan: launches_of(network, plan, device) for plan in compress(plans, is_fitting)}
-            times = defaultdict[Plan, list[float]](list)
-            for _ in range(rounds):
-                for plan in random.sample(list(calls), len(calls)):
-                    once = seconds(calls[plan], 1)
-                    count = max(3, min(50, int(2e-3 / once)))
-                    times[plan].append(seconds(calls[plan], count) / count)
-            for plan in calls:
-                yield Measured(network, plan, median(times[plan]) / STEPS * 1e6, layer._kernel(plan, index).local_bytes)
+    if not all(plans_of(network, way, properties) for way in (False, True)):
+        return []  # torch's layers run it
+    launches = [Launches(network, is_backward, steps, device) for steps in STEPS]
+    calls: dict[Plan, list[Callable[[], None]]] = {}
+    for plan in plans_of(network, is_backward, properties):
+        if plan.is_cluster and plan.blocks > launcher.PLAIN_CLUSTER and not layer._fits(plan, index):
+            continue
+        with reported(plan):
+            calls[plan] = [each.by(plan) for each in launches]
+    times = defaultdict[Plan, list[float]](list)
+    for _ in range(rounds):
+        for plan in random.sample(list(calls), len(calls)):
+            with reported(plan):
+                times[plan].append(_seconds_of_steps(calls[plan], seconds) / (STEPS[1] - STEPS[0]))
+    found = ((plan, median(times[plan]) * 1e6) for plan in calls if times[plan])
+    return [Measured(network, plan, time, layer._kernel(plan, index).local_bytes) for plan, time in found]
+
+
+def _seconds_of_steps(calls: Sequence[Callable[[], None]], seconds: Callable[[Callable[[], None], int], float]) -> float:
+    """How much longer the second call takes than the first."""
+    taken = []
+    for call in calls:
+        count = max(3, min(50, int(2e-3 / seconds(call, 1))))
+        taken.append(seconds(call, count) / count)
+    return taken[1] - taken[0]
+
+
+@contextmanager
+def reported(plan: Plan) -> Iterator[None]:
+    """A plan that fails is left out: an error of its own says so, and ends nothing else."""
+    try:
+        yield
+    except RuntimeError as error:
+        print(f"{plan}: {error}", flush=True)
+
+
+def compiled(plans: Sequence[Plan], arch: str) -> None:
+    """Compile plans in processes, of which each has a processor, and keep them in the cache."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        tasks = [pool.submit(compiler.compile, plan.name, arch, plan.defines, plan.entry) for plan in plans]
+        for count, task in enumerate(as_completed(tasks), 1):
+            task.exception()  # which the launch will have, too
+            if count % 200 == 0:
+                print(f"{count} of {len(tasks)} plans are compiled", flush=True)
 
 
 # --- The file -----------------------------------------------------------------------------------------------------------
@@ -202,6 +238,11 @@ def fitted(measured: Sequence[Measured], device: DeviceProperties) -> Step:
         used[worst], model[worst] = False, 0.0
 
 
+def usable(measured: Sequence[Measured]) -> list[Measured]:
+    """Those that would run: the others lack registers."""
+    return [each for each in measured if each.local_bytes <= layer.spill_allowed(each.plan)]
+
+
 def errors(measured: Sequence[Measured], device: DeviceProperties, model: Step) -> list[float]:
     """By which part of what was measured the model is off, of each plan."""
     return [abs(expected(each.plan, each.network.sequences, 1, device, model) / each.microseconds - 1) for each in measured]
@@ -214,14 +255,16 @@ def losses(measured: Sequence[Measured], device: DeviceProperties, model: Step) 
         groups[each.network, each.plan.is_backward].append(each)
     found = {}
     for which, plans in groups.items():
-        first = min(plans, key=lambda each: expected(each.plan, each.network.sequences, 1, device, model))
+        first = min(plans, key=lambda each: cost(each.plan, each.network.sequences, 1, device, model))
         found[which] = first.microseconds / min(each.microseconds for each in plans) - 1
     return found
 
 
 def report(measured: Sequence[Measured], device: DeviceProperties) -> str:
     """The model as it is and as it is fitted, how far each is off, and which networks lose most by the fitted one."""
-    lines, models = [f"{len(measured)} plans on {device.name}"], {"as it is": MODEL, "fitted": fitted(measured, device)}
+    lines, measured = [f"{len(measured)} plans on {device.name}"], usable(measured)
+    lines.append(f"{len(measured)} of them have the registers that they need")
+    models = {"as it is": MODEL, "fitted": fitted(measured, device)}
     for name, model in models.items():
         lost = losses(measured, device, model)
         lines.append(f"{name}: {model}")
@@ -239,23 +282,23 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=["rnn_tanh", "gru", "lstm"])
     parser.add_argument("--numbers", nargs="+", choices=[each.name for each in DTYPES], default=["BFLOAT16", "TF32"])
-    parser.add_argument("--hidden", nargs="+", type=int, default=[32, 128, 256, 512, 768, 1024])
-    parser.add_argument("--sequences", nargs="+", type=int, default=[16, 64, 128])
+    parser.add_argument("--hidden", nargs="+", type=int, default=[32, 256, 512, 1024])
+    parser.add_argument("--sequences", nargs="+", type=int, default=[16, 64])
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    if given.what == "measure":
-        numbers = [Number[each] for each in given.numbers]
-        networks = [Network(*each) for each in product(given.cells, numbers, given.hidden, given.sequences)]
-        random.shuffle(networks)  # a run that is cut short has some of all
-        measured: list[Measured] = []
-        for each in measure(networks, "cuda", given.rounds):
-            measured.append(each)
-            if len(measured) % 50 == 0:
-                print(len(measured), flush=True)
-                given.file.write_text(written(measured, launcher.device_properties(torch.cuda.current_device())), encoding="utf-8")
-        given.file.write_text(written(measured, launcher.device_properties(torch.cuda.current_device())), encoding="utf-8")
-    else:
+    if given.what == "fit":
         print(report(*read(given.file.read_text(encoding="utf-8"))))
+        return
+    device = launcher.device_properties(torch.cuda.current_device())
+    networks = [Network(*each) for each in product(given.cells, map(Number.__getitem__, given.numbers), given.hidden, given.sequences)]
+    ways = list(product(networks, (False, True)))
+    random.shuffle(ways)  # a run that is cut short has some of all
+    compiled(list(dict.fromkeys(plan for way in ways for plan in plans_of(*way, device))), device.arch)
+    measured: list[Measured] = []
+    for done, way in enumerate(ways, 1):
+        measured += measure(*way, "cuda", given.rounds)
+        write(given.file, written(measured, device).encode())
+        print(f"{done} of {len(ways)} networks and directions are measured: {len(measured)} plans", flush=True)
 
 
 if __name__ == "__main__":

@@ -75,13 +75,18 @@ def choose(
     """The plan that the model expects to be fastest, those within a tenth of it, and simpler ones behind; empty if none fits."""
     tiles = [tile for tile in (8, 16, 32) if tile == 8 or tile < 2 * sequences]
     plans = [plan for tile in tiles for plan in candidates(shape, is_backward, number, hidden, tile, device, largest_cluster)]
-    costs = {plan: expected(plan, sequences, directions, device) * (_NOT_MEASURED if plan.shared_eighths else 1.0) for plan in plans}
+    costs = {plan: cost(plan, sequences, directions, device) for plan in plans}
     ranked = sorted(costs, key=lambda plan: (costs[plan], _preference(plan)))
     found = [plan for plan in ranked if costs[plan] <= 1.1 * costs[ranked[0]]][:3]
     for needs_more in (attrgetter("is_reduce_scatter"), attrgetter("shared_eighths")):
         if all(map(needs_more, found)):  # a plan of the other way, if the registers of these do not suffice
             found += [plan for plan in ranked if not needs_more(plan)][:1]
     return tuple(replace(plan, has_spans=has_spans, is_traced=is_traced) for plan in found)
+
+
+def cost(plan: Plan, sequences: int, directions: int, device: DeviceProperties, model: Step = MODEL) -> float:
+    """By which plans are compared."""
+    return expected(plan, sequences, directions, device, model) * (_NOT_MEASURED if plan.shared_eighths else 1.0)
 
 
 def expected(plan: Plan, sequences: int, directions: int, device: DeviceProperties, model: Step = MODEL) -> float:

@@ -338,10 +338,15 @@ def _first_that_runs(plans: Sequence[Plan], index: int) -> Plan | None:
     for plan in plans:
         if plan.is_cluster and plan.blocks > launcher.PLAIN_CLUSTER and not _fits(plan, index):
             continue
-        if _kernel(plan, index).local_bytes <= (_HARMLESS if plan.shared_eighths else 0):
+        if _kernel(plan, index).local_bytes <= spill_allowed(plan):
             return plan
         fitting.append(plan)
     return min(fitting, key=lambda plan: _kernel(plan, index).local_bytes, default=None)
+
+
+def spill_allowed(plan: Plan) -> int:
+    """How many bytes of a thread may lie in memory for lack of registers."""
+    return _HARMLESS if plan.shared_eighths else 0
 
 
 def _fits(plan: Plan, index: int) -> bool:
@@ -355,6 +360,5 @@ def _fits(plan: Plan, index: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def _kernel(plan: Plan, index: int) -> launcher.Kernel:
-    name = f"{plan.shape.name} {'backward' if plan.is_backward else 'forward'}"
-    cubin = compiler.compile(name, launcher.device_properties(index).arch, plan.defines, plan.entry)
+    cubin = compiler.compile(plan.name, launcher.device_properties(index).arch, plan.defines, plan.entry)
     return launcher.load(cubin, "scan", index, shared_bytes=plan.shared_bytes, cluster=plan.blocks if plan.is_cluster else 1)

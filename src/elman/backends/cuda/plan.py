@@ -191,6 +191,11 @@ class Plan:
         }
 
     @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.shape.name} {'backward' if self.is_backward else 'forward'}"
+
+    @property
     def parameter(self) -> Struct:
         """The kernel's one parameter."""
         return structs.layout(self.shape, self.is_backward)
