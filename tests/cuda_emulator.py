@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 DEVICE = DeviceProperties("emulated", (9, 0), 32, 232448, 65536, 50 << 20)
 SOURCES = Path(__file__).with_name("emulator")
 _OPTIONS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-ffp-contract=off", "-Wno-unknown-pragmas")
-# The machine is told of each access to memory, and what nobody has set is no number.
-_INSTRUMENTED = ("-Og", "-fsanitize=thread", "-ftrivial-auto-var-init=pattern")
 _THREAD = """
 extern "C" void elman_run_thread(const void* call) { elman::emulated::run(scan, call); }
 """
@@ -132,6 +130,13 @@ def _compile(*arguments: object) -> None:
 
 
 @cache
+def _instrumented() -> tuple[str, ...]:
+    """Options by which the machine is told of each access to memory and, from GCC 12 on, what nobody has set is no number."""
+    version = subprocess.run(["g++", "-dumpversion"], check=True, capture_output=True, text=True).stdout
+    return ("-Og", "-fsanitize=thread", *["-ftrivial-auto-var-init=pattern"] * (int(version.partition(".")[0]) >= 12))
+
+
+@cache
 def _machine() -> list[Path]:
     paths = []
     for source in sorted(SOURCES.glob("*.cpp")):
@@ -145,7 +150,7 @@ def _precompiled() -> Path:
     """A folder with what all kernels include first, which takes the compiler half of its time."""
     folder = Path(_folder().name) / "precompiled"
     folder.mkdir(exist_ok=True)
-    _compile(*_INSTRUMENTED, "-x", "c++-header", SOURCES / "cuda.h", "-o", folder / "cuda.h.gch")
+    _compile(*_instrumented(), "-x", "c++-header", SOURCES / "cuda.h", "-o", folder / "cuda.h.gch")
     return folder
 
 
@@ -164,7 +169,7 @@ def _library(defines: tuple[tuple[str, object], ...], entry: str, sources: tuple
     macros = [f"-D{name}={value}" for name, value in defines]
     target, part = folder / "kernel.so", folder / "kernel.o"
     included = "-I", _precompiled(), "-include", "cuda.h", "-Winvalid-pch", "-Werror=invalid-pch", "-iquote", folder
-    _compile(*_INSTRUMENTED, *macros, *included, "-c", path, "-o", part)
+    _compile(*_instrumented(), *macros, *included, "-c", path, "-o", part)
     _compile("-shared", part, *_machine(), "-o", target)
     return ctypes.CDLL(str(target))
 
