@@ -24,12 +24,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from cuda_prepared import forget
 from elman.backends import operator
-from elman.backends.cuda import choice, compiler, launcher, layer, run, totals
+from elman.backends.cuda import choice, compiler, launcher, layer, run
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.commands import Commands
 from elman.backends.cuda.launcher import DeviceProperties
@@ -39,8 +40,6 @@ from elman.backends.program import operator as program_operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    import pytest
 
     from elman.backends.cuda.totals import TotalsPlan
 
@@ -59,6 +58,9 @@ def unavailable_reason() -> str | None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "fibers are written for Linux on x86-64"
     return None if shutil.which("g++") else "there is no g++"
+
+
+required = pytest.mark.skipif(unavailable_reason() is not None, reason=f"no emulator: {unavailable_reason()}")
 
 
 # --- From a kernel's sources to C++ ---------------------------------------------------------------------------------------
@@ -280,8 +282,7 @@ def install(
     forget(monkeypatch)
     monkeypatch.setattr(Commands, "run", noted)
     monkeypatch.setattr(layer, "choose", chosen)
-    monkeypatch.setattr(layer, "_kernel", kernel)
-    monkeypatch.setattr(totals, "_kernel", kernel)
+    monkeypatch.setattr(launcher, "kernel", kernel)
     monkeypatch.setattr(layer, "_ready", unwrap(layer._ready))
     monkeypatch.setattr(launcher, "device_properties", lambda index: device)
     monkeypatch.setattr(run, "on_device_of", lambda x: nullcontext())

@@ -19,7 +19,7 @@ import torch
 
 import elman
 from elman.backends import operator, registry
-from elman.backends.cuda import backend, commands, cublaslt, launcher, layer, run, totals
+from elman.backends.cuda import backend, commands, cublaslt, launcher, run
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.launcher import DeviceProperties
 from elman.bench.race import race
@@ -93,8 +93,7 @@ def install(patch: pytest.MonkeyPatch, library: Path) -> None:
     for name, value in (("ensure_context", None), ("current", nullcontext()), ("device_properties", DEVICE), ("unavailable_reason", None)):
         patch.setattr(launcher, name, lambda *call, value=value: value)
     kernel = Kernel()
-    for module in (layer, totals):
-        patch.setattr(module, "_kernel", lambda plan, index: kernel)
+    patch.setattr(launcher, "kernel", lambda plan, index: kernel)
     patch.setattr(cublaslt, "_library", lambda: cublaslt.declared(stub))
     patch.setattr(cublaslt, "_handle", lambda index: 16)
     patch.setattr(torch.Tensor, "get_device", lambda tensor: 0)

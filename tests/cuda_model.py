@@ -16,7 +16,7 @@ from torch import Tensor
 from cuda_parameters import Rows, backward_call, forward_call, numbers_at, totals_call
 from cuda_prepared import forget
 from elman.backends import operator
-from elman.backends.cuda import choice, gradients, layer, run, shape, totals
+from elman.backends.cuda import choice, gradients, launcher, layer, run, shape
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.plan import Number, Plan
@@ -324,7 +324,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Put the model in place of the GPU until the test ends: the cuda backend, which then runs float64 on the CPU and refuses nothing."""
     forget(monkeypatch)
     monkeypatch.setattr(layer, "_ready", _ready)
-    monkeypatch.setattr(totals, "_kernel", lambda plan, index: Kernel(plan))
+    monkeypatch.setattr(launcher, "kernel", lambda plan, index: Kernel(plan))
     for module in (layer, gradients, run):
         monkeypatch.setattr(module, "WIDE", torch.float64)
     monkeypatch.setattr(run, "on_device_of", lambda x: nullcontext())

@@ -94,8 +94,8 @@ class Launches:
         x = torch.randn(steps, network.sequences, network.hidden, dtype=dtype, device=device)
         params = [torch.randn(shape, dtype=dtype, device=device) * network.hidden**-0.5 for shape in stack.shapes]
         call = stack, x, None, params, Spans(), False
-        self._name = f"_{'backward' if is_backward else 'forward'}_commands"
-        self._make, run_commands = unwrap(getattr(layer, self._name)), Commands.run
+        name = f"_{'backward' if is_backward else 'forward'}_commands"
+        self._make, run_commands = unwrap(getattr(layer, name)), Commands.run
 
         def made(*form: Any) -> Commands:
             self._form = form
@@ -107,7 +107,7 @@ class Launches:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(layer, "_projects", lambda *call: False)
-            patch.setattr(layer, self._name, made)
+            patch.setattr(layer, name, made)
             patch.setattr(Commands, "run", noted)
             output, finals, saved = run.forward(*call, save=True)
             if is_backward:
@@ -143,11 +143,12 @@ def measure(
     """All plans that run: medians of rounds, in each of which they take another order. What a step takes is what more steps take more."""
     index = torch.cuda.current_device() if device == "cuda" else 0
     properties = launcher.device_properties(index)
-    if not all(plans_of(network, way, properties) for way in (False, True)):
+    forward, backward = (plans_of(network, way, properties) for way in (False, True))
+    if not forward or not backward:
         return []  # torch's layers run it
     launches = [Launches(network, is_backward, steps, device) for steps in STEPS]
     calls: dict[Plan, list[Callable[[], None]]] = {}
-    for plan in plans_of(network, is_backward, properties):
+    for plan in backward if is_backward else forward:
         if plan.is_cluster and plan.blocks > launcher.PLAIN_CLUSTER and not layer._fits(plan, index):
             continue
         with reported(plan):
@@ -158,7 +159,7 @@ def measure(
             with reported(plan):
                 times[plan].append(_seconds_of_steps(calls[plan], seconds) / (STEPS[1] - STEPS[0]))
     found = ((plan, median(times[plan]) * 1e6) for plan in calls if times[plan])
-    return [Measured(network, plan, time, layer._kernel(plan, index).local_bytes) for plan, time in found]
+    return [Measured(network, plan, time, launcher.kernel(plan, index).local_bytes) for plan, time in found]
 
 
 def _seconds_of_steps(calls: Sequence[Callable[[], None]], seconds: Callable[[Callable[[], None], int], float]) -> float:

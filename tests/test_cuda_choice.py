@@ -58,7 +58,7 @@ def test_where_a_cluster_of_16_does_not_fit_another_plan_runs(answer: str, monke
             return 132
 
     monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["H100"])
-    monkeypatch.setattr(layer, "_kernel", lambda plan, index: Kernel())
+    monkeypatch.setattr(launcher, "kernel", lambda plan, index: Kernel())
     for cell, is_backward, hidden in product(CELLS, (False, True), (256, 512)):
         sizes = CELLS[cell], is_backward, Number.BFLOAT16, hidden, 1, 1, False
         wide = all(plan.is_cluster and plan.blocks == 16 for plan in choose(*sizes, DEVICES["H100"]))
@@ -239,7 +239,7 @@ def test_of_plans_that_spill_the_one_that_spills_least_runs(monkeypatch: pytest.
             self.local_bytes = local_bytes
 
     plans = choose(CELLS["lstm"], True, Number.TF32, 512, 128, 1, True, DEVICES["H100"])
-    monkeypatch.setattr(layer, "_kernel", lambda plan, index: Kernel(80 + 32 * plan.is_reduce_scatter))
+    monkeypatch.setattr(launcher, "kernel", lambda plan, index: Kernel(80 + 32 * plan.is_reduce_scatter))
     found = layer._first_that_runs(plans, 0)
     assert plans[0].is_reduce_scatter
     assert found is not None

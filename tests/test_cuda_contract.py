@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     required,
-    pytest.mark.skipif(cuda_emulator.unavailable_reason() is not None, reason=f"no emulator: {cuda_emulator.unavailable_reason()}"),
+    cuda_emulator.required,
 ]
 
 

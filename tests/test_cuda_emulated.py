@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytestmark = [
-    pytest.mark.skipif(cuda_emulator.unavailable_reason() is not None, reason=f"no emulator: {cuda_emulator.unavailable_reason()}"),
+    cuda_emulator.required,
     pytest.mark.usefixtures("poisoned"),
 ]
 

@@ -15,7 +15,7 @@ from elman.backends.program.lookup import program_of
 from test_cuda_emulated import CELLS, EXCHANGES, SIZES, SUMS, Network, check
 
 pytestmark = [
-    pytest.mark.skipif(cuda_emulator.unavailable_reason() is not None, reason=f"no emulator: {cuda_emulator.unavailable_reason()}"),
+    cuda_emulator.required,
     pytest.mark.usefixtures("poisoned"),
 ]
 

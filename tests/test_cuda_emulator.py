@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
-    pytest.mark.skipif(cuda_emulator.unavailable_reason() is not None, reason=f"no emulator: {cuda_emulator.unavailable_reason()}"),
+    cuda_emulator.required,
     pytest.mark.usefixtures("poisoned"),
 ]
 

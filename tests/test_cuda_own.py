@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-needs_emulator = pytest.mark.skipif(
-    cuda_emulator.unavailable_reason() is not None, reason=f"no emulator: {cuda_emulator.unavailable_reason()}"
-)
 pytestmark = pytest.mark.usefixtures("poisoned")
 T, B, I, H = 4, 5, 3, 20  # noqa: E741
 ROUNDINGS = 2.0**-24 * 200  # of sums of some hundred numbers of about 1
@@ -137,14 +134,14 @@ class Softmax(elman.Cell):
         return torch.softmax(x.a + r.a, -1) * torch.tanh(x.b + r.b) + 0.5 * s.h
 
 
-@needs_emulator
+@cuda_emulator.required
 @pytest.mark.usefixtures("on_kernels")
 @pytest.mark.parametrize("cell", [EarlyState, *slow(EarlyGradient, EarlyParameter, NoProductOfH, OddPadding, Softmax)])
 def test_odd_steps_are_the_references(cell: type[elman.Cell], monkeypatch: pytest.MonkeyPatch) -> None:
     check(cell(), monkeypatch)
 
 
-@needs_emulator
+@cuda_emulator.required
 @pytest.mark.usefixtures("on_kernels")
 @pytest.mark.parametrize("cell", zoo.CELLS)
 @pytest.mark.slow
@@ -152,7 +149,7 @@ def test_every_cell_of_the_zoo_is_the_references(cell: type[elman.Cell], monkeyp
     check(cell(), monkeypatch, num_layers=2, bidirectional=True, batch_first=True)
 
 
-@needs_emulator
+@cuda_emulator.required
 @pytest.mark.usefixtures("on_kernels")
 @pytest.mark.parametrize(
     "options",
@@ -164,7 +161,7 @@ def test_calls_are_the_references(options: dict[str, Any], monkeypatch: pytest.M
     check(own_cells.Gru2014(), monkeypatch, steps=1, **options)
 
 
-@needs_emulator
+@cuda_emulator.required
 @pytest.mark.usefixtures("on_kernels")
 def test_an_option_that_changes_after_a_call_leaves_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     module, x = elman.Recurrent(zoo.LeakyRNN(alpha=0.5), I, H), torch.randn(T, B, I)
@@ -177,7 +174,7 @@ def test_an_option_that_changes_after_a_call_leaves_its_gradient(monkeypatch: py
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
-@needs_emulator
+@cuda_emulator.required
 @pytest.mark.usefixtures("on_kernels")
 def test_a_gradient_is_differentiated_and_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     module, x = elman.Recurrent(own_cells.Gru2014(), I, H), torch.randn(T, B, I, requires_grad=True)

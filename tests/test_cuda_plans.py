@@ -12,7 +12,7 @@ import pytest
 import cuda_host
 from cuda_plans import Measured, Network, fitted, losses, measure, plans_of, read, report, usable, written
 from cuda_prepared import forget
-from elman.backends.cuda import commands, launcher, layer
+from elman.backends.cuda import commands, launcher
 from elman.backends.cuda.choice import MODEL, Step, choose, expected, parts_of, turns
 from elman.backends.cuda.plan import Number, Plan
 from elman.backends.cuda.shape import CELLS
@@ -113,7 +113,7 @@ def test_every_plan_is_measured(
     cuda_host.install(monkeypatch, cuda_host.built(tmp_path))
     monkeypatch.setattr(commands, "_compiled", lambda each, index: None)
     kernels = {}
-    monkeypatch.setattr(layer, "_kernel", lambda plan, index: kernels.setdefault(plan, Noted(plan)))
+    monkeypatch.setattr(launcher, "kernel", lambda plan, index: kernels.setdefault(plan, Noted(plan)))
     forget(monkeypatch)
     network = Network("lstm", Number.BFLOAT16, 768, 16)
     plans = plans_of(network, is_backward, cuda_host.DEVICE)

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 T, B, I, H, P = 5, 10, 3, 20, 6  # noqa: E741
 TOLERANCE = 1e-12
 reference = ReferenceBackend()
-needs_emulator = pytest.mark.skipif(
-    cuda_emulator.unavailable_reason() is not None, reason=f"no emulator: {cuda_emulator.unavailable_reason()}"
-)
 
 
 class Given:
@@ -201,7 +198,7 @@ def test_a_compiled_network_is_the_references(batch_first: bool, starts: bool, m
     torch.compiler.reset()
 
 
-@needs_emulator
+@cuda_emulator.required
 @pytest.mark.parametrize("form", ["packed and reset", *slow(*FORMS[:3])])
 @pytest.mark.parametrize("dtype", [torch.float32, *slow(torch.float16, torch.bfloat16)], ids=str)
 def test_the_kernels_errors_are_a_few_roundings(dtype: torch.dtype, form: str, monkeypatch: pytest.MonkeyPatch) -> None:

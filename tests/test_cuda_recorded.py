@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
     from elman.cells import Cell
 
-needs_emulator = pytest.mark.skipif(
-    cuda_emulator.unavailable_reason() is not None, reason=f"no emulator: {cuda_emulator.unavailable_reason()}"
-)
 # torch's own compiler, exporter and tracer warn of each other.
 pytestmark = [
     required,
@@ -97,7 +94,7 @@ def evaluated(call: Any, rnn: elman.Recurrent, x: Tensor, beside: dict[str, Any]
     return [*results, *torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)]
 
 
-@needs_emulator
+@cuda_emulator.required
 @pytest.mark.usefixtures("on_kernels", "poisoned")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -117,7 +114,7 @@ def test_a_compiled_network_gives_the_bits_of_the_eager_one(name: str, options: 
     assert seen == [[torch.ops.elman.program]]
 
 
-@needs_emulator
+@cuda_emulator.required
 @pytest.mark.usefixtures("on_kernels")
 def test_random_numbers_reach_a_recorded_run() -> None:
     rnn, x, _ = call_of(CELLS["zoneout"])
@@ -127,7 +124,7 @@ def test_random_numbers_reach_a_recorded_run() -> None:
     assert torch.autograd.grad(one.sum(), list(rnn.parameters()))[0].isfinite().all()
 
 
-@needs_emulator
+@cuda_emulator.required
 @pytest.mark.slow
 @pytest.mark.usefixtures("on_kernels")
 @pytest.mark.parametrize("name", CELLS)
@@ -175,7 +172,7 @@ def operands_of(cell: Cell, **form: int) -> tuple[list[Tensor], str, list[int]]:
     return operands, text_of(program_of(cell, torch.float32, units=H)), list((sizes | form).values())
 
 
-@needs_emulator
+@cuda_emulator.required
 @pytest.mark.usefixtures("on_kernels")
 @pytest.mark.parametrize("recompute", [0, 1], ids=["kept", "run again"])
 @pytest.mark.parametrize("name", [name for name in CELLS if name != "zoneout"])

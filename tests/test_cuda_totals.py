@@ -22,12 +22,9 @@ from elman.backends.cuda.plan import Number
 from elman.backends.cuda.totals import TotalsPlan, sum_totals
 from elman.backends.reference import ReferenceBackend
 from test_cuda_compiler import needs_nvrtc
+from test_cuda_emulated import DTYPES
 from test_cuda_kernels import DEVICES
 
-needs_emulator = pytest.mark.skipif(
-    cuda_emulator.unavailable_reason() is not None, reason=f"no emulator: {cuda_emulator.unavailable_reason()}"
-)
-DTYPES = {Number.FLOAT32: torch.float32, Number.FLOAT16: torch.float16, Number.BFLOAT16: torch.bfloat16, Number.TF32: torch.float32}
 # Whether each total is of units, and whether it is wanted.
 ASKED = [(True, True), (False, True), (True, False), (False, True), (True, True)]
 
@@ -49,7 +46,7 @@ def summed(number: Number, parts: Tensor, seed: int, mutation: Any = None) -> li
     return [result[1:-1] for result in results]
 
 
-@needs_emulator
+@cuda_emulator.required
 @pytest.mark.parametrize("number", Number)
 @pytest.mark.parametrize(("sequences", "hidden"), [(1, 1), (3, 20), (16, 32), (17, 33), (150, 7), (0, 5), (2, 100)])
 def test_they_are_the_sums(number: Number, sequences: int, hidden: int) -> None:
@@ -66,7 +63,7 @@ def test_they_are_the_sums(number: Number, sequences: int, hidden: int) -> None:
         assert torch.equal(one, other)
 
 
-@needs_emulator
+@cuda_emulator.required
 def test_a_barrier_that_lacks_is_found() -> None:
     with pytest.raises(AssertionError, match="race"):
         summed(
@@ -84,7 +81,7 @@ def test_it_compiles(target: str) -> None:
         assert usage.registers * plan.threads <= DEVICES[target].registers
 
 
-@needs_emulator
+@cuda_emulator.required
 def test_thousands_of_steps_lose_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32 the roundings of a plain sum of so many numbers of one sign would be ten times as much."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

@@ -102,11 +102,10 @@ def parts_of(plan: Plan) -> Step:
     work = plan.number.size / 2 * (3 if plan.number is Number.FLOAT32 else 1)
     exchanges = len(plan.products) + plan.shape.sums[plan.is_backward]
     kilobytes, is_global = plan.exchanged_bytes / 1024, plan.mailbox_numbers > 0
-    is_exchanged = is_global or plan.blocks > 1
     return Step(
         exchange=max(1, exchanges),
         through_memory=exchanges * is_global,
-        cluster_kb=kilobytes * (is_exchanged and not is_global),
+        cluster_kb=kilobytes * (plan.blocks > 1 and not is_global),
         memory_kb=kilobytes * (2 if plan.is_reduce_scatter else 1) * is_global,  # of a reduce-scatter a block writes as much
         product=sum(rows * columns / 256 * plan.tile / 8 * work for rows, columns in plan.products),
         sums=sum(plan.split * rows * plan.tile / 4096 for rows, _ in plan.products),

@@ -8,16 +8,16 @@ from __future__ import annotations
 import ctypes
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from threading import Lock, local
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from elman.backends.cuda import compiler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _PLAIN_SHARED_BYTES = 48 * 1024  # what a block may have without asking
 PLAIN_CLUSTER = 8  # blocks that a cluster may have on every device that knows clusters
@@ -211,6 +211,34 @@ def load(cubin: bytes, name: str, device: int, *, shared_bytes: int = 0, cluster
                 kernel = _kernels[which] = Kernel(_modules[device, cubin], name, device, cluster)
             kernel._allow(shared_bytes)
     return kernel
+
+
+class KernelPlan(Protocol):
+    """What a kernel ``scan`` is compiled from and loaded with.
+
+    Attributes:
+        name: for messages.
+        defines, entry: as ``compiler.compile`` takes them.
+        shared_bytes, cluster: as ``load`` takes them.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def defines(self) -> Mapping[str, int]: ...
+    @property
+    def entry(self) -> str: ...
+    @property
+    def shared_bytes(self) -> int: ...
+    @property
+    def cluster(self) -> int: ...
+
+
+@lru_cache(maxsize=1024)
+def kernel(plan: KernelPlan, device: int) -> Kernel:
+    """A plan's kernel, compiled for the device of this index and loaded."""
+    cubin = compiler.compile(plan.name, device_properties(device).arch, plan.defines, plan.entry)
+    return load(cubin, "scan", device, shared_bytes=plan.shared_bytes, cluster=plan.cluster)
 
 
 @contextmanager

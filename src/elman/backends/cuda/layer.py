@@ -321,7 +321,7 @@ def _ready(
         raise RuntimeError(
             f"{device.name} has no room for a network of hidden_size={hidden}: elman.to_torch(module) runs on torch's layers"
         )
-    kernel = _kernel(plan, index)
+    kernel = launcher.kernel(plan, index)
     tiles = -(-sequences // plan.tile)
     at_once = tiles * directions
     if plan.mailbox_numbers:
@@ -338,10 +338,10 @@ def _first_that_runs(plans: Sequence[Plan], index: int) -> Plan | None:
     for plan in plans:
         if plan.is_cluster and plan.blocks > launcher.PLAIN_CLUSTER and not _fits(plan, index):
             continue
-        if _kernel(plan, index).local_bytes <= spill_allowed(plan):
+        if launcher.kernel(plan, index).local_bytes <= spill_allowed(plan):
             return plan
         fitting.append(plan)
-    return min(fitting, key=lambda plan: _kernel(plan, index).local_bytes, default=None)
+    return min(fitting, key=lambda plan: launcher.kernel(plan, index).local_bytes, default=None)
 
 
 def spill_allowed(plan: Plan) -> int:
@@ -351,14 +351,8 @@ def spill_allowed(plan: Plan) -> int:
 
 def _fits(plan: Plan, index: int) -> bool:
     try:
-        return _kernel(plan, index).resident_clusters(plan.blocks, plan.threads, plan.shared_bytes) > 0
+        return launcher.kernel(plan, index).resident_clusters(plan.blocks, plan.threads, plan.shared_bytes) > 0
     except compiler.CompileError:
         raise
     except RuntimeError:  # the driver may answer that there are no such clusters
         return False
-
-
-@lru_cache(maxsize=1024)
-def _kernel(plan: Plan, index: int) -> launcher.Kernel:
-    cubin = compiler.compile(plan.name, launcher.device_properties(index).arch, plan.defines, plan.entry)
-    return launcher.load(cubin, "scan", index, shared_bytes=plan.shared_bytes, cluster=plan.blocks if plan.is_cluster else 1)

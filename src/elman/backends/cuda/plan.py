@@ -196,6 +196,11 @@ class Plan:
         return f"{self.shape.name} {'backward' if self.is_backward else 'forward'}"
 
     @property
+    def cluster(self) -> int:
+        """The blocks of a cluster that the kernel is compiled with."""
+        return self.blocks if self.is_cluster else 1
+
+    @property
     def parameter(self) -> Struct:
         """The kernel's one parameter."""
         return structs.layout(self.shape, self.is_backward)
@@ -204,7 +209,7 @@ class Plan:
     def entry(self) -> str:
         """The source text that instantiates the kernel ``scan``."""
         kind = "backward" if self.is_backward else "forward"
-        cluster = f"__cluster_dims__({self.blocks}, 1, 1) " if self.is_cluster and self.blocks > 1 else ""
+        cluster = f"__cluster_dims__({self.cluster}, 1, 1) " if self.cluster > 1 else ""
         headers = (
             "vector.h",
             "numbers.cuh",

@@ -6,13 +6,12 @@ One launch takes the place of an operator of torch's or two for each of them, wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING
 
 import torch
 
-from elman.backends.cuda import compiler, launcher, structs
+from elman.backends.cuda import launcher, structs
 from elman.backends.cuda.commands import At, Launch
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class TotalsPlan:
     number: Number
     count: int
 
-    blocks, threads, shared_bytes = 1, 512, 2048
+    name, blocks, cluster, threads, shared_bytes = "sums of gradients", 1, 1, 512, 2048
 
     @property
     def parameter(self) -> Struct:
@@ -73,10 +72,4 @@ def sum_totals(number: Number, parts: At, totals: Sequence[tuple[float | At, boo
     places, of_units = zip(*totals, strict=True)
     params, at = structs.filled(plan.parameter, (parts, *places, *of_units, sequences, hidden))
     grid = len(totals) * -(-hidden // _WIDTH)
-    return Launch(_kernel(plan, index), grid, plan.threads, plan.shared_bytes, params, at, False, index)
-
-
-@lru_cache(maxsize=1024)
-def _kernel(plan: TotalsPlan, index: int) -> launcher.Kernel:
-    cubin = compiler.compile("sums of gradients", launcher.device_properties(index).arch, plan.defines, plan.entry)
-    return launcher.load(cubin, "scan", index, shared_bytes=plan.shared_bytes, cluster=1)
+    return Launch(launcher.kernel(plan, index), grid, plan.threads, plan.shared_bytes, params, at, False, index)
