@@ -176,6 +176,19 @@ def test_a_step_that_changes_the_cell_is_an_error() -> None:
         found(Counting())
 
 
+def test_so_is_one_that_changes_what_a_class_in_it_holds() -> None:
+    class Collecting(Leaky):
+        class Seen:
+            values: list[Any] = []  # noqa: RUF012
+
+        def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+            self.Seen.values.append(1.0)
+            return x.h
+
+    with pytest.raises(RuntimeError, match="the step of Collecting not to change"):
+        found(Collecting())
+
+
 def test_the_place_of_a_wrapped_step_is_its_own() -> None:
     def step(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:
         return x.h

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import array
+import enum
 import functools
 import types
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from torch.nn.functional import leaky_relu
 
 from elman import Cell
 from elman.backends.program import lookup
@@ -39,6 +38,17 @@ class Settings:
         return cls.number
 
 
+class Mode(enum.Enum):
+    ONE = "one"
+
+    def __init__(self, word: str) -> None:
+        self.gain = 0.25
+
+    @property
+    def number(self) -> float:
+        return BELOW["number"]
+
+
 class Listed(list[float]):
     number = 0.0
 
@@ -53,6 +63,14 @@ BELOW = {"number": 0.25}
 SHOWN = types.MappingProxyType(BELOW)
 LISTED = Listed()
 LISTED.number = 0.25
+CLASSES = {"one": [Settings]}
+KEYS = {Settings: 1.0}
+HOLDER = types.SimpleNamespace(held=Settings)
+ASKED = Settings.asked
+LOOKED_UP = BELOW.get
+HELD = types.SimpleNamespace(mode=Mode.ONE)
+METHOD = types.MethodType(lambda holder, value: value * holder.number, OBJECT)
+PARTIAL = functools.partial(lambda value, kind: value * kind.number, kind=Settings)
 
 
 def _scaled(value: Any) -> Any:
@@ -86,6 +104,11 @@ class Scaled(Cell):
     tensor = torch.tensor(0.25)
     settings = types.SimpleNamespace(number=0.25)
     described = Descriptor()
+    kind = Settings
+    looked_up = BELOW.get
+
+    class Options:
+        number = 0.25
 
     @property
     def number(self) -> float:
@@ -103,6 +126,18 @@ def _bound() -> tuple[Callable[..., Any], Callable[[float], None]]:
 
 
 _by_closure, _change_closure = _bound()
+
+
+def _bound_things() -> tuple[Callable[..., Any], ...]:
+    kind, module, found = Settings, MODULE, BELOW.__getitem__
+    return (
+        lambda self, x, r, s, p: s.h * kind.number,
+        lambda self, x, r, s, p: s.h * module.number,
+        lambda self, x, r, s, p: s.h * found("number"),
+    )
+
+
+_by_bound_class, _by_bound_module, _by_bound_function = _bound_things()
 
 
 def _by_its_own_code(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:
@@ -157,6 +192,65 @@ REACHED: dict[str, tuple[Callable[..., Any], Callable[[pytest.MonkeyPatch], obje
     "an attribute of a list of its own class": (
         lambda self, x, r, s, p: s.h * LISTED.number,
         lambda patch: patch.setattr(LISTED, "number", 0.75),
+    ),
+    "an attribute of a class in a class": (
+        lambda self, x, r, s, p: s.h * self.Options.number,
+        lambda patch: patch.setattr(Scaled.Options, "number", 0.75),
+    ),
+    "an attribute of a class by its type": (
+        lambda self, x, r, s, p: s.h * type(self).Options.number,
+        lambda patch: patch.setattr(Scaled.Options, "number", 0.75),
+    ),
+    "an attribute of a class of the class": (
+        lambda self, x, r, s, p: s.h * self.kind.number,
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "an attribute that a class did not have": (
+        lambda self, x, r, s, p: s.h * getattr(Settings, "other", 0.25),
+        lambda patch: patch.setattr(Settings, "other", 0.75, raising=False),
+    ),
+    "an attribute of a class in a list in a dict": (
+        lambda self, x, r, s, p: s.h * CLASSES["one"][0].number,
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "an attribute of a class that is a key": (
+        lambda self, x, r, s, p: s.h * next(iter(KEYS)).number,
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "an attribute of a class that an object holds": (
+        lambda self, x, r, s, p: s.h * HOLDER.held.number,
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "an attribute of a class that a partial function holds": (
+        lambda self, x, r, s, p: PARTIAL(s.h),
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "an attribute of a class by a method that is bound to it": (
+        lambda self, x, r, s, p: s.h * ASKED(),
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "an attribute of a bound class": (_by_bound_class, lambda patch: patch.setattr(Settings, "number", 0.75)),
+    "an attribute of a bound module": (_by_bound_module, lambda patch: patch.setattr(MODULE, "number", 0.75)),
+    "what a bound function of C's looks up": (_by_bound_function, lambda patch: patch.setitem(BELOW, "number", 0.75)),
+    "what a global function of C's looks up": (
+        lambda self, x, r, s, p: s.h * LOOKED_UP("number"),
+        lambda patch: patch.setitem(BELOW, "number", 0.75),
+    ),
+    "what the class's function of C's looks up": (
+        lambda self, x, r, s, p: s.h * self.looked_up("number"),
+        lambda patch: patch.setitem(BELOW, "number", 0.75),
+    ),
+    "an attribute of the object that a method is bound to": (
+        lambda self, x, r, s, p: METHOD(s.h),
+        lambda patch: patch.setattr(OBJECT, "number", 0.75),
+    ),
+    "an attribute of an enumeration's member": (
+        lambda self, x, r, s, p: s.h * Mode.ONE.gain,
+        lambda patch: patch.setattr(Mode.ONE, "gain", 0.75),
+    ),
+    "what a member's property looks up": (
+        lambda self, x, r, s, p: s.h * HELD.mode.number,
+        lambda patch: patch.setitem(BELOW, "number", 0.75),
     ),
     "what a descriptor reads": (lambda self, x, r, s, p: s.h * self.described, lambda patch: _name(patch, "NUMBER", 0.75)),
 }
@@ -230,89 +324,3 @@ def test_a_global_that_is_called_as_an_attribute_in_the_step_is_none_of_its_name
     monkeypatch.setattr(lookup, "record", None)
     _name(monkeypatch, "h", torch.ones(3, 3))
     assert program_of(cell, torch.float64) is before
-
-
-# --- Options ----------------------------------------------------------------------------------------------------------
-
-
-class Activated(Cell):
-    gates = ("f",)
-
-    def __init__(self, option: Any) -> None:
-        self.option = option
-
-    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
-        return self.option(s.h) if callable(self.option) else s.h * self.option
-
-
-class Number(float):
-    pass
-
-
-class Slotted(Cell):
-    __slots__ = ("number",)
-    gates = ("f",)
-
-    def __init__(self, number: float) -> None:
-        self.number = number
-
-    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
-        return s.h * self.number
-
-
-@dataclass(slots=True)
-class Described(Cell):
-    number: float
-    gates = ("f",)
-
-    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
-        return s.h * self.number
-
-
-class Function:
-    __slots__ = ("number",)
-
-    def __init__(self, number: float) -> None:
-        self.number = number
-
-    def __call__(self, value: Any) -> Any:
-        return value * self.number
-
-
-MAKES: dict[str, Callable[[float], Cell]] = {
-    "a partial function": lambda number: Activated(functools.partial(leaky_relu, negative_slope=number)),
-    "a method of a tensor": lambda number: Activated(torch.tensor(number, dtype=torch.float64).mul),
-    "an object with slots": lambda number: Activated(Function(number)),
-    "a cell with slots": Slotted,
-    "a dataclass with slots": Described,
-}
-
-
-@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
-def test_cells_with_other_options_have_other_programs(make: Callable[[float], Cell]) -> None:
-    def found(number: float) -> str:
-        try:
-            return text(make(number))
-        except NotRecordedError as error:  # then nothing can be taken for something else
-            return f"{error} {number}"
-
-    assert found(0.25) != found(0.75)
-    assert found(0.25) == found(0.25)
-
-
-def test_an_option_whose_contents_do_not_show_is_refused() -> None:
-    with pytest.raises(NotRecordedError, match="does not run a cell with an option of type Number"):
-        text(Activated(Number(0.25)))
-
-
-def test_a_cell_that_holds_itself_is_refused() -> None:
-    cell = Activated(0.25)
-    cell.itself = cell  # type: ignore[attr-defined]
-    with pytest.raises(NotRecordedError, match="does not run a cell with an option that holds itself"):
-        text(cell)
-
-
-def test_slots_are_options_to_a_cell() -> None:
-    assert Slotted(0.25) != Slotted(0.75)
-    assert Slotted(0.25) == Slotted(0.25)
-    assert repr(Slotted(0.25)) == "Slotted(number=0.25)"

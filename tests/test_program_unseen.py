@@ -29,11 +29,21 @@ if TYPE_CHECKING:
 NUMBER = 0.25
 MODULE = types.ModuleType("settings")
 MODULE.number = 0.25  # type: ignore[attr-defined]
+MODULES = [MODULE]
 CONTEXT = contextvars.ContextVar("number", default=0.25)
+
+
+class Asking:
+    def number(self) -> float:
+        return 0.25 if torch.is_grad_enabled() else 0.75
+
+
+KINDS = [Asking]
 
 
 class Scaled(Cell):
     gates = ("f",)
+    module = MODULE
 
 
 # What may change unseen, and what is said of it.
@@ -50,6 +60,10 @@ UNSEEN: dict[str, tuple[Callable[..., Any], str]] = {
     "eval()": (lambda self, x, r, s, p: s.h * eval("NUMBER"), r"reads eval\(\), which"),
     "a module": (lambda self, x, r, s, p: s.h * getattr(MODULE, "number"), "reads settings, which"),  # noqa: B009
     "a module's names": (lambda self, x, r, s, p: s.h * MODULE.__dict__["number"], r"reads MODULE\.__dict__, which"),
+    "a module as a whole": (lambda self, x, r, s, p: s.h * len(vars(MODULE)), "reads settings, which"),
+    "a module that the class holds": (lambda self, x, r, s, p: s.h * self.module.number, "reads settings, which"),
+    "a module in a list": (lambda self, x, r, s, p: s.h * MODULES[0].number, "a cell with an option of type module"),
+    "a mode in a class in a list": (lambda self, x, r, s, p: s.h * KINDS[0]().number(), r"reads torch\.is_grad_enabled, which"),
     "a variable of a context": (lambda self, x, r, s, p: s.h * CONTEXT.get(), "a cell with an option of type ContextVar"),
 }
 
@@ -117,6 +131,31 @@ def test_what_does_not_change_is_no_hindrance(value: object) -> None:
     cell = type("Scaled", (Scaled,), {"step": _records, "held": value})()
     assert program_of(cell, torch.float64) is program_of(cell, torch.float64)
     assert elman.why(elman.Recurrent(cell, 3, 4), torch.zeros(2, 1, 3)).startswith("native")
+
+
+def test_cells_that_know_each_other_are_no_hindrance() -> None:
+    class Known(Cell):
+        gates = ("f",)
+        known: dict[str, type[Cell]] = {}  # noqa: RUF012
+
+        def __init_subclass__(cls) -> None:
+            Known.known[cls.__name__] = cls
+
+        def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+            return s.h * 0.75
+
+    class Made(Known):
+        def __init__(self) -> None:
+            self.gain = float(os.environ.get("GAIN", "0.25"))
+
+        def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+            return super().step(x, r, s, p) * self.gain
+
+    class Further(Known):
+        pass
+
+    for cell in (Made(), Further(), Made()):
+        assert program_of(cell, torch.float64) is program_of(cell, torch.float64)
 
 
 def test_what_the_step_does_not_call_is_no_hindrance_either() -> None:

@@ -82,7 +82,8 @@ def _frozen_object(thing: object) -> Hashable:
 
 
 def _frozen_items(options: Mapping[Any, object]) -> Hashable:
-    return tuple(options), tuple([_frozen(value) for value in options.values()])
+    names = tuple([name if type(name) is str else (name, _frozen(name)) for name in options])
+    return names, tuple([_frozen(value) for value in options.values()])
 
 
 def _frozen(value: object) -> Hashable:
@@ -91,7 +92,11 @@ def _frozen(value: object) -> Hashable:
     freeze = _FREEZE.get(kind)
     if freeze is not None:
         return kind, freeze(value)
-    if isinstance(value, type | enum.Enum | np.dtype | logging.Logger):
+    if isinstance(value, type):
+        return _frozen_class(value)
+    if isinstance(value, enum.Enum):
+        return _frozen_class(kind), value, _frozen_items(vars(value))
+    if isinstance(value, np.dtype | logging.Logger):
         return value
     if isinstance(value, torch.Tensor | np.generic | np.ndarray):
         return kind, _frozen_number(value)
@@ -111,6 +116,11 @@ def _itself(value: Any) -> Hashable:
     return value  # type: ignore[no-any-return]
 
 
+def _frozen_class(kind: type) -> Hashable:
+    """A class as a value is what it defines. Where a definition holds it, which follows it itself, it is the class."""
+    return kind if is_settled(kind) or _inside.a_definition else (kind, _key_of(kind))
+
+
 def _frozen_partial(value: functools.partial[Any]) -> Hashable:
     return _frozen(value.func), _frozen_all(value.args), _frozen_items(value.keywords)
 
@@ -118,7 +128,9 @@ def _frozen_partial(value: functools.partial[Any]) -> Hashable:
 def _frozen_builtin(value: Any) -> Hashable:
     """A function of C's. Bound to an object it is that object's."""
     bound = value.__self__
-    return value if bound is None or isinstance(bound, types.ModuleType | type) else (value.__name__, _frozen(bound))
+    if bound is None or isinstance(bound, types.ModuleType) or (isinstance(bound, type) and is_settled(bound)):
+        return value  # type: ignore[no-any-return]
+    return value.__name__, _frozen(bound)
 
 
 def _frozen_number(value: Any) -> Hashable:
@@ -129,7 +141,8 @@ def _frozen_number(value: Any) -> Hashable:
             "does not run a cell with an option that is a tensor of more than one number "
             "(a parameter that init fills may hold a vector, a gate's recurrent rows a matrix)"
         )
-    return str(value.dtype), value.ndim, _frozen(value.item())  # of one axis or more, its dtype counts where it meets others
+    needs_grad = isinstance(value, torch.Tensor) and value.requires_grad
+    return str(value.dtype), value.ndim, needs_grad, _frozen(value.item())  # of one axis or more, its dtype counts where it meets others
 
 
 _FREEZE: dict[type, Callable[[Any], Hashable]] = {
@@ -166,23 +179,29 @@ class _Definition:
         kinds = thing.__mro__[:-1] if isinstance(thing, type) else ()
         self.classes = [vars(each) for each in kinds]
         said = [item for each in kinds for item in _said(each)]
-        self.reach = _reach(thing, said)
-        named = self.reach.values()
+        names = _called(said)
+        called = [value for name, value in said if name in names]
+        reach, beside = self.reaches = _reaches(thing, called, [value for name, value in said if name not in names])
         self.slots = slots_of(thing) if isinstance(thing, type) else ()
         self.hides = any(not _is_pythons(each) for each in kinds)
+        held = [
+            (name in names, value) for each in kinds if not is_settled(each) for name, value in _said(each)
+        ]  # the installed hold what they did
+        with _inside:
+            self.contents = _contents(reach, [value for is_called, value in held if is_called])
+            self.contents += _contents(beside, [value for is_called, value in held if not is_called])
+        self.said = [*said, *enumerate((*reach.values(), *beside.values()))]
         self.before = self._values()
-        self.said = [*said, *enumerate(named)]
-        held = [value for each in kinds if not is_settled(each) for _, value in _said(each)]  # what is installed holds what it did
-        inside = [value for value in (*held, *named) if not (hasattr(type(value), "__get__") and is_settled(type(value)))]
-        looks = [(_look_into(value), value) for value in (*inside, *self.reach.dicts())]
-        self.contents = [(look, value, copy.copy(value) if look is _itself else look(value)) for look, value in looks if look is not None]
 
     def holds(self) -> bool:
         """Whether all of it is still so."""
         now = self._values()
         same = len(now) == len(self.before) and all(map(operator.is_, now, self.before))
+        if not same or not self.contents:
+            return same
         try:
-            return same and all(look(value) == before for look, value, before in self.contents)
+            with _inside:
+                return all(look(value) == before for look, value, before in self.contents)
         except (NotRecordedError, RuntimeError, TypeError, ValueError):  # what cannot be compared has come into it
             return False
 
@@ -195,7 +214,10 @@ class _Definition:
         found: list[Any] = []
         for names in self.classes:
             found += names.values()
-        return found + self.reach.values() if self.reach else found
+        for reach in self.reaches:
+            if reach:
+                found += reach.values()
+        return found
 
 
 def _said(kind: type) -> list[tuple[str, object]]:
@@ -204,12 +226,62 @@ def _said(kind: type) -> list[tuple[str, object]]:
     return [(name, value) for name, value in items if callable(value) or not name.startswith(("__", "_abc_"))]
 
 
-def _reach(thing: type | types.FunctionType, said: Sequence[tuple[str, object]]) -> Reach:
-    """What a function, or what a class says, can read."""
+class _Inside(threading.local):
+    """Whether this thread makes out what a definition holds."""
+
+    a_definition = 0
+
+    def __enter__(self) -> None:
+        self.a_definition += 1
+
+    def __exit__(self, *raised: object) -> None:
+        self.a_definition -= 1
+
+
+_inside = _Inside()
+
+
+def _contents(reach: Reach, held: list[object]) -> list[tuple[Callable[[Any], object], Any, object]]:
+    """How to look into what is held and reached and can change inside, with what is seen there. Classes in there are followed."""
+    while True:
+        values = [value for value in (*held, *reach.values()) if not _is_followed(value)]
+        looks = [(_look_into(value), value) for value in (*values, *reach.dicts())] + [(_own_names, names) for names in reach.classes]
+        found = [(look, value, copy.copy(value) if look is _itself else look(value)) for look, value in looks if look is not None]
+        if not reach.follow(_classes_in([seen for _, _, seen in found])):
+            return found
+
+
+def _is_followed(value: object) -> bool:
+    """Whether a value is a function, or holds one, and nothing else that can change."""
+    kind = type(value)
+    return hasattr(kind, "__get__") and is_settled(kind) and not isinstance(value, _HOLDERS)
+
+
+_HOLDERS = (types.MethodType, functools.partial, functools.partialmethod)
+
+
+def _own_names(names: Mapping[str, object]) -> list[str]:
+    return [name for name in names if not name.startswith("__")]
+
+
+def _classes_in(keys: Sequence[object]) -> list[type]:
+    """The classes that are values in what ``_frozen`` has made, without those of torch's, NumPy's, Python's or ours."""
+    found, left = [], [*keys]
+    while left:
+        each = left.pop()
+        if isinstance(each, tuple | frozenset):
+            left += each
+        elif isinstance(each, type) and not is_settled(each):
+            found.append(each)
+    return found
+
+
+def _reaches(thing: type | types.FunctionType, called: Sequence[object], apart: Sequence[object]) -> tuple[Reach, Reach]:
+    """What a function, or what a class says, can read: what a step may call, and the rest."""
     if isinstance(thing, types.FunctionType):
-        return Reach([thing], thing.__module__.partition(".")[0])
-    names = _called(said)
-    return Reach([value for name, value in said if name in names], package_of(thing), [value for name, value in said if name not in names])
+        home = thing.__module__.partition(".")[0]
+        return Reach([thing], home), Reach([], home, apart=True)
+    return Reach(called, package_of(thing)), Reach(apart, package_of(thing), apart=True)
 
 
 def _called(said: Sequence[tuple[str, object]]) -> set[str]:
@@ -251,9 +323,8 @@ _CONSTANT = (
     bytes,
     torch.dtype,
     torch.device,
-    types.BuiltinFunctionType,
     types.CodeType,
-    types.ModuleType,
+    types.ModuleType,  # the names that a step asks of it are followed
 )
 # What of others' classes does not change, or not what comes of it.
 _UNCHANGING = frozenset(
@@ -270,7 +341,9 @@ _UNCHANGING = frozenset(
 def _look_into(value: object) -> Callable[[Any], object] | None:
     """What tells whether a value has changed inside; None where it cannot."""
     kind = type(value)
-    if kind in _CONSTANT or kind in _UNCHANGING or isinstance(value, type | enum.Enum):
+    if kind in _CONSTANT or kind in _UNCHANGING or isinstance(value, type):  # classes are followed
+        return None
+    if kind is types.BuiltinFunctionType and _frozen_builtin(value) is value:
         return None
     if kind in (list, dict, set, tuple):
         each = value.values() if isinstance(value, dict) else value

@@ -52,22 +52,31 @@ class Reach:
     Args:
         things: the functions, methods and properties to begin with; other things are passed over.
         home: the package whose functions are followed wherever it is installed.
-        apart: others of them, which no step calls: what they read is none of its results.
+        apart: no step calls these things: what they read is none of its results, and may change unseen.
+
+    Attributes:
+        functions: those that are followed.
+        classes: what the classes that are followed define.
     """
 
-    def __init__(self, things: Iterable[object], home: str, apart: Iterable[object] = ()) -> None:
+    def __init__(self, things: Iterable[object], home: str, apart: bool = False) -> None:
         self._home = home
+        self._refuses = not apart
         self._seen = set[int]()
         self._named: dict[tuple[int, str], tuple[Mapping[str, Any], str]] = {}
+        self._places: list[tuple[Mapping[str, Any], str]] = []
         self._cells: list[types.CellType] = []
         self.functions: list[types.FunctionType] = []
-        self._refuses = True
+        self.classes: list[Mapping[str, Any]] = []
+        self.follow(things)
+
+    def follow(self, things: Iterable[object]) -> bool:
+        """Follow further things. Returns whether there was anything new."""
+        before = len(self._seen)
         for thing in things:
             self._follow(thing)
-        self._refuses = False
-        for thing in apart:
-            self._follow(thing)
         self._places = list(self._named.values())
+        return len(self._seen) > before
 
     def values(self) -> list[Any]:
         """The current contents of these places."""
@@ -78,8 +87,7 @@ class Reach:
 
     def named(self) -> list[tuple[str, Any]]:
         """The current contents of those that have a name, with it."""
-        bound = [(function.__code__.co_freevars, function.__closure__ or ()) for function in self.functions]
-        cells = [(name, content_of(cell)) for names, cells in bound for name, cell in zip(names, cells, strict=False)]
+        cells = [(name, content_of(cell)) for function in self.functions for name, cell in _bound(function)]
         return [(name, names.get(name)) for names, name in self._places] + cells
 
     def __bool__(self) -> bool:
@@ -91,19 +99,25 @@ class Reach:
 
     def _follow(self, thing: object) -> None:
         thing = _unwrapped(thing)
-        if isinstance(thing, types.FunctionType) and id(thing) not in self._seen:
+        if isinstance(thing, type):
+            self._follow_class(thing)
+        elif isinstance(thing, types.ModuleType):
+            if self._refuses and not self._is_settled(thing.__name__):
+                raise NotRecordedError(f"does not run a step that reads {thing.__name__}, which may change unseen")
+        elif isinstance(thing, types.FunctionType) and id(thing) not in self._seen:
             self._seen.add(id(thing))
-            settled, cells = self._is_settled(thing.__globals__.get("__name__")), thing.__closure__ or ()
-            for cell in cells:  # what torch.no_grad() wraps is bound in a function of torch's
-                self._follow(content_of(cell))
-            if not settled:
-                self.functions.append(thing)
-                self._cells += cells
-                for line, (name, *attributes) in _paths(thing):
-                    unseen = self._follow_path(thing.__globals__, name, attributes)
-                    if unseen is not None and self._refuses:
-                        place = f"{Path(thing.__code__.co_filename).name}:{line}"
-                        raise NotRecordedError(f"does not run a step that reads {unseen}, which may change unseen, at {place}")
+            bound = {name: content_of(cell) for name, cell in _bound(thing) if name != "__class__"}  # which super() binds
+            if self._is_settled(thing.__globals__.get("__name__")):  # as what torch.no_grad() wraps something in
+                for content in bound.values():
+                    self._follow(content)
+                return
+            self.functions.append(thing)
+            self._cells += thing.__closure__ or ()
+            for line, is_bound, (name, *attributes) in _paths(thing):
+                unseen = self._follow_path(bound if is_bound else thing.__globals__, name, attributes)
+                if unseen is not None and self._refuses:
+                    place = f"{Path(thing.__code__.co_filename).name}:{line}"
+                    raise NotRecordedError(f"does not run a step that reads {unseen}, which may change unseen, at {place}")
 
     def _follow_path(self, names: Mapping[str, Any], name: str, attributes: list[str]) -> str | None:
         """What of it may change unseen."""
@@ -112,7 +126,7 @@ class Reach:
         if name == "import":
             package = attributes[0].partition(".")[0]
             return None if package in _PURE or package in ("elman", "numpy", "torch") else f"import {attributes[0]}"
-        if name not in names:  # one of Python's own
+        if name not in names:  # one of Python's own, or bound further in
             return f"{name}()" if name in _OPAQUE else None
         value = self._place(names, name)
         if isinstance(value, types.ModuleType) and (value.__name__, *attributes[:1]) in _STATES:
@@ -127,11 +141,9 @@ class Reach:
             if owner is None:
                 return f"{name}.{attribute}" if attribute == "__dict__" or isinstance(value, types.ModuleType) else None
             value = self._place(owner, attribute)
-        if isinstance(value, type):
-            self._follow_class(value)
-        elif isinstance(value, types.ModuleType) and not self._is_settled(value.__name__):
+        if isinstance(value, types.ModuleType) and not self._is_settled(value.__name__):
             return value.__name__
-        elif callable(value) and getattr(value, "__name__", None) in _MODES:
+        if callable(value) and getattr(value, "__name__", None) in _MODES:
             return f"torch.{value.__name__}"
         home = _module_of(value) if isinstance(value, types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type) else None
         if home is not None and (package := home.partition(".")[0]) in sys.stdlib_module_names and package not in _PURE:
@@ -145,6 +157,7 @@ class Reach:
         for each in (*kind.__mro__, *metaclass.__mro__):
             if not self._is_settled(each.__module__) and id(each) not in self._seen:
                 self._seen.add(id(each))
+                self.classes.append(vars(each))
                 for key in [key for key, held in vars(each).items() if callable(held) or not key.startswith("__")]:
                     self._follow(self._place(vars(each), key))
 
@@ -206,12 +219,19 @@ def content_of(cell: types.CellType) -> Any:
         return None
 
 
-def _paths(function: types.FunctionType) -> Iterator[tuple[int | None, list[str]]]:
-    """The lines and globals that a code names, each with the attributes that it asks of it: ``settings.alpha`` is ["settings", "alpha"].
-    What it imports is ["import", its name]; a mode of torch's, whatever it is asked of, ["", its name].
+def _bound(function: types.FunctionType) -> Iterator[tuple[str, types.CellType]]:
+    """What is bound in a function, with its names."""
+    return zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+
+
+def _paths(function: types.FunctionType) -> Iterator[tuple[int | None, bool, list[str]]]:
+    """The lines and names that a code has of globals, or of what is bound in it (True), each with the attributes that it asks of it:
+    ``settings.alpha`` is ["settings", "alpha"]. What it imports is ["import", its name]; a mode of torch's, whatever it is asked of,
+    ["", its name].
     """
     for code in codes_of(function):
         path: list[str] = []
+        is_bound = False
         asks = ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM", *(("LOAD_CONST",) if "getattr" in code.co_names else ()))
         lines, line, before = dict(dis.findlinestarts(code)), None, (None, None)
         for instruction in dis.get_instructions(code):
@@ -221,11 +241,13 @@ def _paths(function: types.FunctionType) -> Iterator[tuple[int | None, list[str]
                 path.append(argument)
             elif operation != "EXTENDED_ARG":
                 if path:
-                    yield line, path
+                    yield line, is_bound, path
                 is_mode = operation in asks and argument in _MODES
-                path = [argument] if operation in ("LOAD_GLOBAL", "LOAD_NAME") else ["", argument] if is_mode else []
+                is_bound = operation == "LOAD_DEREF"
+                is_name = is_bound or operation in ("LOAD_GLOBAL", "LOAD_NAME")
+                path = [argument] if is_name else ["", argument] if is_mode else []
                 if operation == "IMPORT_NAME":  # how far up in the package, and what of it, come before
-                    yield line, ["import", ("" if before[0] == 0 else ".") + argument]
+                    yield line, False, ["import", ("" if before[0] == 0 else ".") + argument]
             before = before[1], argument
         if path:
-            yield line, path
+            yield line, is_bound, path

@@ -1,0 +1,173 @@
+"""A cell's options: cells whose options differ have other programs, and so has a cell whose option changes inside."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.nn.functional import leaky_relu
+
+import elman
+from elman import Cell
+from elman.backends.program.frozen import frozen_cell
+from elman.backends.program.lookup import program_of
+from elman.backends.program.stand_in import NotRecordedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TABLE = {"number": 0.25}
+
+
+class Settings:
+    number = 0.25
+
+    @classmethod
+    def asked(cls) -> float:
+        return cls.number
+
+
+class Mode(enum.Enum):
+    ONE = "one"
+
+    def __init__(self, word: str) -> None:
+        self.gain = 0.25
+
+    @property
+    def number(self) -> float:
+        return TABLE["number"]
+
+
+def text(cell: Cell) -> str:
+    return str(program_of(cell, torch.float64).forward)
+
+
+class Activated(Cell):
+    gates = ("f",)
+
+    def __init__(self, option: Any) -> None:
+        self.option = option
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return self.option(s.h) if callable(self.option) else s.h * self.option
+
+
+class Number(float):
+    pass
+
+
+class Slotted(Cell):
+    __slots__ = ("number",)
+    gates = ("f",)
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return s.h * self.number
+
+
+@dataclass(slots=True)
+class Described(Cell):
+    number: float
+    gates = ("f",)
+
+    def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+        return s.h * self.number
+
+
+class Function:
+    __slots__ = ("number",)
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def __call__(self, value: Any) -> Any:
+        return value * self.number
+
+
+MAKES: dict[str, Callable[[float], Cell]] = {
+    "a partial function": lambda number: Activated(functools.partial(leaky_relu, negative_slope=number)),
+    "a method of a tensor": lambda number: Activated(torch.tensor(number, dtype=torch.float64).mul),
+    "an object with slots": lambda number: Activated(Function(number)),
+    "a cell with slots": Slotted,
+    "a dataclass with slots": Described,
+}
+
+
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+def test_cells_with_other_options_have_other_programs(make: Callable[[float], Cell]) -> None:
+    def found(number: float) -> str:
+        try:
+            return text(make(number))
+        except NotRecordedError as error:  # then nothing can be taken for something else
+            return f"{error} {number}"
+
+    assert found(0.25) != found(0.75)
+    assert found(0.25) == found(0.25)
+
+
+IN_OPTIONS: dict[str, tuple[object, Callable[[Any, Any], Any], Callable[[pytest.MonkeyPatch], object]]] = {
+    "a class": (Settings, lambda option, value: value * option.number, lambda patch: patch.setattr(Settings, "number", 0.75)),
+    "a class in a list": (
+        [Settings],
+        lambda option, value: value * option[0].number,
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "a method of a class": (Settings.asked, lambda option, value: value * option(), lambda patch: patch.setattr(Settings, "number", 0.75)),
+    "a member of an enumeration": (
+        Mode.ONE,
+        lambda option, value: value * option.gain,
+        lambda patch: patch.setattr(Mode.ONE, "gain", 0.75),
+    ),
+    "a member with a property": (Mode.ONE, lambda option, value: value * option.number, lambda patch: patch.setitem(TABLE, "number", 0.75)),
+}
+
+
+@pytest.mark.parametrize("name", IN_OPTIONS)
+def test_a_change_inside_an_option_that_is_a_class_or_a_member_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    option, use, change = IN_OPTIONS[name]
+    kind = type("Asking", (Activated,), {"step": lambda self, x, r, s, p: use(self.option, s.h)})
+    before = text(kind(option))
+    assert "0.25" in before
+    change(monkeypatch)
+    assert text(kind(option)) == before.replace("0.25", "0.75")
+    monkeypatch.undo()
+    assert text(kind(option)) == before
+
+
+def test_an_option_whose_contents_do_not_show_is_refused() -> None:
+    with pytest.raises(NotRecordedError, match="does not run a cell with an option of type Number"):
+        text(Activated(Number(0.25)))
+
+
+def test_a_cell_that_holds_itself_is_refused() -> None:
+    cell = Activated(0.25)
+    cell.itself = cell  # type: ignore[attr-defined]
+    with pytest.raises(NotRecordedError, match="does not run a cell with an option that holds itself"):
+        text(cell)
+
+
+def test_slots_are_options_to_a_cell() -> None:
+    assert Slotted(0.25) != Slotted(0.75)
+    assert Slotted(0.25) == Slotted(0.25)
+    assert repr(Slotted(0.25)) == "Slotted(number=0.25)"
+
+
+def test_a_tensor_that_is_to_be_trained_has_another_program() -> None:
+    """The kernels give no gradient to what is no parameter, so that the reference has to run it."""
+    scale = torch.tensor(0.25)
+    net = elman.Recurrent(Activated(scale), 3, 4)
+    x = torch.zeros(2, 1, 3)
+    assert elman.why(net, x).startswith("native")
+    key = frozen_cell(net.cell)
+    scale.requires_grad_()
+    assert frozen_cell(net.cell) != key
+    assert elman.why(net, x).startswith("reference")
+    net(x, torch.ones(1, 1, 4))[0].sum().backward()
+    assert scale.grad is not None
+    assert elman.why(elman.Recurrent(Activated(torch.tensor(0.25)), 3, 4), x).startswith("native")
