@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import program_text
-from elman import Zoneout, zoo
+from elman import Cell, Zoneout, zoo
 from elman.cells import BY_NAME
 from program_cells import CELLS, GRU2014, LSTM
 from program_interpreter import ProgramStep
@@ -43,6 +43,22 @@ def test_a_cell_by_its_program_is_the_cell(cell: type[Any], traced: bool, draws:
         results = by_program(made, given)
         assert_same(results, expected)
         assert_same(gradients(results, given), gradients(expected, given))
+
+
+def test_a_long_chain_of_operations_is_no_deeper_than_a_short_one() -> None:
+    class Deep(Cell):
+        gates = ("f",)
+
+        def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+            value = x.f + r.f
+            for k in range(400):  # more operations than Python's calls may lie within each other
+                value = torch.sin(value * 1.01 + k * 0.001)
+            return value
+
+    given = arguments(Deep())
+    expected, results = by_torch(Deep(), given), by_program(program(Deep()), given)
+    assert_same(results, expected)
+    assert_same(gradients(results, given), gradients(expected, given))
 
 
 @pytest.mark.parametrize(("cell", "by_hand"), [(LSTM, program_text.LSTM), (GRU2014, program_text.GRU2014)], ids=["LSTM", "GRU2014"])

@@ -43,7 +43,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     is_settled: bool = False
     _places: dict[Node, int] = field(default_factory=dict)
-    _of_row: dict[int, bool] = field(default_factory=dict)
+    _of_row: list[bool] = field(default_factory=list)
 
     def leaf(self, operand: Operand) -> Expression:
         return Expression(self, self._place(Node(leaf=operand)))
@@ -69,13 +69,12 @@ class Graph:
 
     def is_of_row(self, place: int) -> bool:
         """Whether a value is one number of each row: computed over the rows, or of such values and numbers alone."""
-        known = self._of_row.get(place)
-        if known is None:
-            node = self.nodes[place]
+        known = self._of_row
+        for node in self.nodes[len(known) : place + 1]:
             operands = [each for each in node.operands[: 1 if node.rule is not None else None] if self.nodes[each].number is None]
             over_rows = node.opcode is not None and node.opcode.over_rows
-            known = self._of_row[place] = over_rows or (bool(operands) and all(self.is_of_row(each) for each in operands))
-        return known
+            known.append(over_rows or (bool(operands) and all(known[each] for each in operands)))
+        return known[place]
 
     def settled(self, roots: Iterable[int]) -> tuple[Graph, dict[int, int]]:
         """What the roots need, without rules, in a graph of its own; and where each node went."""
