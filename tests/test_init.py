@@ -196,6 +196,29 @@ def test_a_gate_with_one_bias_is_set_in_it() -> None:
     assert torch.equal(cell.bias_ih, -cell.bias_hh)
 
 
+@pytest.mark.parametrize("build", [elman.Recurrent, elman.RecurrentCell])
+@pytest.mark.parametrize("own", ["bias_ih_gain", "bias_hh_gain", "weight_hh_gain", "weight_ih_low", "bias_ih_reverse"])
+def test_a_parameter_of_the_cells_own_is_none_of_the_weights_whatever_its_name(build, own: str) -> None:
+    class Scaled(elman.Cell):
+        gates = ("f",)
+        parameters = {own: "H"}  # noqa: RUF012
+
+        def init(self, name, tensor) -> bool:
+            if name == own:
+                tensor.fill_(3.0)
+            return name == own
+
+        def step(self, x, r, s, p):
+            return torch.sigmoid(x.f + r.f) * s.h * getattr(p, own)
+
+    net = elman.init.xavier(elman.init.orthogonal(elman.init.forget_bias(build(Scaled(), 3, 4), 7.0)))
+    for name, parameter in net.named_parameters():
+        if name.startswith(own):
+            assert (parameter == 3).all()
+        if name.startswith("bias_ih") and not name.startswith(own):
+            assert (parameter == 7).all()
+
+
 def test_a_cell_without_the_gate_is_refused() -> None:
     with pytest.raises(TypeError, match="expected a cell with a gate f, got Gru2014 with r, z, n: set the biases yourself"):
         elman.init.chrono(elman.Recurrent(own_cells.Gru2014(), 3, 4), 10)

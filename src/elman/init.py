@@ -13,6 +13,7 @@ cell they find the gates by name.
 from __future__ import annotations
 
 import math
+import re
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -188,7 +189,8 @@ def _as_number(name: str, value: object) -> float:
 
 def _parameters(module: nn.Module, kind: str) -> Iterator[Tensor]:
     """The parameters of a kind, ``bias_ih`` for example, of all layers and directions."""
-    parameters = [parameter for name, parameter in module._parameters.items() if name.startswith(kind) and parameter is not None]
+    called = re.compile(rf"{kind}(_l\d+(_reverse)?)?")  # not one of a cell's own whose name begins so
+    parameters = [parameter for name, parameter in module._parameters.items() if called.fullmatch(name) and parameter is not None]
     if len(parameters) < getattr(module, "num_layers", 1) * (2 if getattr(module, "bidirectional", False) else 1):
         reason = "built with bias=False" if kind.startswith("bias") and not module.bias else "computed: remove the parametrization first"
         raise ValueError(f"expected a module with {kind} among its parameters, got {type(module).__name__}, in which it is {reason}")
