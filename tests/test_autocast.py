@@ -35,7 +35,7 @@ needs_onednn = pytest.mark.skipif(not ONEDNN, reason="torch has no oneDNN that r
 either_way = pytest.mark.parametrize("onednn", [False, pytest.param(True, marks=needs_onednn)], ids=["torch's operators", "oneDNN"])
 either_backend = pytest.mark.parametrize("backends", [BACKENDS, BACKENDS[-1:]], ids=["every backend", "reference"])
 
-FORMS = ("padded", "packed", "unbatched", "empty")
+FORMS = ("padded", "packed", "packed evenly", "unbatched", "empty")
 STATES = [None, *itertools.product((torch.float32, torch.bfloat16), repeat=2), (torch.float16, torch.float16)]
 
 
@@ -64,6 +64,8 @@ def _call(
     states = tuple(torch.randn(options["num_layers"] * (1 + options["bidirectional"]), 2, width) for width in kind.widths(4))
     if form == "packed":
         x = pack_sequence([x[:, 0], x[:1, 1]])
+    elif form == "packed evenly":
+        x = pack_sequence([x[:, 0], x[:, 1]])
     elif form == "unbatched":
         x, states = x[0], tuple(state[:, 0] for state in states)
     elif form == "empty":
@@ -82,7 +84,7 @@ def _call(
 def test_dtypes_are_torchs_whatever_the_options(
     kind: Kind, onednn: bool, form: str, backends: tuple[Backend, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An LSTM's are all bfloat16 where torch.nn runs it in oneDNN: not packed, not empty and without a projection."""
+    """An LSTM's are all bfloat16 where torch.nn runs it in oneDNN: not of several lengths, not empty and without a projection."""
     monkeypatch.setattr(registry, "BACKENDS", backends)
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", onednn)
     for grad, options in _options():
@@ -90,7 +92,7 @@ def test_dtypes_are_torchs_whatever_the_options(
         for dtype, given in itertools.product((torch.float32, torch.bfloat16, torch.float16), STATES):
             if dtype is torch.float16 and onednn and not grad:
                 continue  # torch.nn runs that in oneDNN on processors that multiply float16
-            if form == "packed" and kind is PROJECTED and (given or (dtype,))[-1] is torch.float16:
+            if form.startswith("packed") and kind is PROJECTED and (given or (dtype,))[-1] is torch.float16:
                 continue  # torch.nn raises an error
             x, states = _call(kind, form, options, dtype, given)
             with torch.set_grad_enabled(grad), _autocast():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 
 # Whether torch has oneDNN, and oneDNN runs bfloat16 on this processor: on x86 with AVX-512.
 _ONEDNN_RUNS_BFLOAT16: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@cache
+def _onednn_runs_packed() -> bool:
+    """Whether torch runs packed sequences of one length in oneDNN, as newer versions do: torch is asked for a step."""
+    one = torch.zeros(1, 1, device="cpu")
+    weights = [torch.zeros(4, 1, device="cpu")] * 2
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        sizes = torch.ones(1, dtype=torch.int64, device="cpu")
+        output, *_ = torch._VF.lstm(one, sizes, (one[None], one[None]), weights, False, 1, 0.0, False, False)
+    return output.dtype is torch.bfloat16
 
 
 class LSTM(RecurrentLayer[tuple[Tensor, Tensor]], nn.LSTM):
@@ -97,10 +109,10 @@ class LSTM(RecurrentLayer[tuple[Tensor, Tensor]], nn.LSTM):
     def _autocast_dtype(self, x: Tensor | PackedSequence) -> torch.dtype | None:
         """The dtype of all results of x under autocast, where it is not the one that the backends give them; None where it is.
 
-        The backends give what torch's own operators do, c_0's dtype. But torch.nn runs padded input in oneDNN where it can, and there
-        autocast makes everything bfloat16. Three cases are left as if torch's own operators ran them: an x in float16, which torch gives to
-        oneDNN where that runs float16 and no gradient is recorded; an x in float32 where oneDNN does not run bfloat16, for which torch
-        raises an error; and export, since torch.export turns oneDNN off while it traces.
+        The backends give what torch's own operators do, c_0's dtype. But torch.nn runs input in oneDNN where it can, padded or packed of
+        one length, and there autocast makes everything bfloat16. Three cases are left as if torch's own operators ran them: an x in
+        float16, which torch gives to oneDNN where that runs float16 and no gradient is recorded; an x in float32 where oneDNN does not
+        run bfloat16, for which torch raises an error; and export, since torch.export turns oneDNN off while it traces.
         """
         fused = (
             torch.is_autocast_enabled("cpu")
@@ -108,10 +120,10 @@ class LSTM(RecurrentLayer[tuple[Tensor, Tensor]], nn.LSTM):
             and _ONEDNN_RUNS_BFLOAT16
             and bool(torch.backends.mkldnn.enabled)
             and not self.proj_size
-            and isinstance(x, torch.Tensor)
-            and x.is_cpu
-            and x.dtype in (torch.float32, torch.bfloat16)
-            and x.numel() != 0
+            and (isinstance(x, torch.Tensor) or (x.batch_sizes[-1] == x.batch_sizes[0] and _onednn_runs_packed()))
+            and (data := x if isinstance(x, torch.Tensor) else x.data).is_cpu
+            and data.dtype in (torch.float32, torch.bfloat16)
+            and data.numel() != 0
         )
         return torch.bfloat16 if fused else None
 
