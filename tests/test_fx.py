@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.rnn import PackedSequence
 
 import elman
 from kinds import Kind, as_states, every_cell, every_kind
@@ -52,6 +54,59 @@ def test_a_subclass_with_a_forward_of_its_own_is_none(kind: Kind) -> None:
         fx.symbolic_trace(nn.Sequential(Doubled(3, 4)))
     renamed, x = nn.Sequential(Renamed(3, 4)), torch.randn(5, 2, 3)
     assert torch.equal(fx.symbolic_trace(renamed)(x)[0], renamed(x)[0])
+
+
+class _Begun(nn.Module):
+    """A network and a cell that are given a buffer, the network a state that is computed as well."""
+
+    def __init__(self, library: Any, kind: Kind) -> None:
+        super().__init__()
+        self.rnn, self.cell = kind.build(library, 3, 4), kind.build_cell(library, 3, 4)
+        self.register_buffer("start", torch.randn(1, 2, 3))
+
+    def forward(self, x: Tensor, state: Tensor) -> Any:
+        output, hx = self.rnn(self.start)
+        again = self.rnn(self.start, hx=(state, state) if isinstance(self.rnn, nn.LSTM) else state)
+        packed = self.rnn(PackedSequence(x, torch.tensor([2, 1])))[0].data
+        return output, hx, again, packed, self.cell(self.start[0])
+
+
+@every_cell
+def test_a_call_with_a_buffer_is_one_node_too(kind: Kind) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = fx.symbolic_trace(_Begun(nn, kind))
+        torch.manual_seed(0)
+        model = _Begun(elman, kind)
+    traced = fx.symbolic_trace(model)
+    assert [str(node) for node in traced.graph.nodes] == [str(node) for node in theirs.graph.nodes]
+    assert dict(traced.named_parameters()).keys() == dict(model.named_parameters()).keys()
+    given = torch.randn(3, 3), torch.randn(1, 2, 4)
+    torch.testing.assert_close(traced(*given), model(*given), rtol=0, atol=0)
+    torch.testing.assert_close(traced(*given), theirs(*given))
+
+
+def test_a_network_of_an_own_cell_that_is_given_a_buffer_is_one_node() -> None:
+    class Begun(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.cell = elman.Recurrent(elman.zoo.MGU(), 3, 4), elman.RecurrentCell(elman.zoo.MGU(), 3, 4)
+            self.register_buffer("start", torch.randn(1, 2, 3))
+
+        def forward(self, x: Tensor) -> Any:
+            return self.rnn(self.start)[0] + self.cell(self.start[0]) + x
+
+    model, x = Begun(), torch.randn(1, 2, 4)
+    traced = fx.symbolic_trace(model)
+    assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["rnn", "cell"]
+    assert torch.equal(traced(x), model(x))
+
+
+def test_a_tracer_that_records_operators_sees_the_networks_own() -> None:
+    rnn, x = elman.GRU(3, 4), torch.randn(5, 2, 3)
+    graph = make_fx(lambda x: rnn(x)[0])(x)
+    assert any(node.target is torch.ops.elman.scan.default for node in graph.graph.nodes)
+    assert torch.equal(graph(x), rnn(x)[0])
 
 
 class _Last(nn.Module):

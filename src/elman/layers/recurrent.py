@@ -21,7 +21,7 @@ from elman.layers.packed import pack_as, uncompiled
 from elman.layers.parameters import as_parameters
 from elman.layers.spans import wrong_lengths
 from elman.layers.step_inputs import draw, in_order
-from elman.layers.symbolic import recorded
+from elman.layers.symbolic import may_be_recorded, recorded
 from elman.layers.trace import Trace
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class Recurrent(RecurrentModule[State]):
             RuntimeError: input has the wrong number of features, no step, or is on another device; hx or a step input has the wrong shape,
                 dtype or device; lengths are not B numbers from 0 to T; or reset has the wrong shape or device.
         """
-        if not isinstance(input, Tensor) and (node := recorded(self, input, hx, lengths=lengths, reset=reset, **step_inputs)) is not None:
+        if may_be_recorded(input) and (node := recorded(self, input, hx, lengths=lengths, reset=reset, **step_inputs)) is not None:
             return node  # type: ignore[no-any-return]
         states = None if hx is None else as_states(self._state_names, hx, self.stack.cell.step_inputs, step_inputs)
         output, finals = self._run(input, states, lengths, reset, self._beside(step_inputs))

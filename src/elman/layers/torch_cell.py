@@ -10,7 +10,7 @@ from elman.layers.initial_state import as_states
 from elman.layers.module import State
 from elman.layers.options import as_size
 from elman.layers.single_step import RecurrentCell
-from elman.layers.symbolic import recorded
+from elman.layers.symbolic import may_be_recorded, recorded
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ class TorchCell(RecurrentCell[State], nn.RNNCellBase):
             ValueError: input or a state has the wrong number of dimensions.
             RuntimeError: a size, dtype or device is wrong, or hx has the wrong number of states.
         """
-        if not isinstance(input, Tensor) and (node := recorded(self, input, hx)) is not None:
-            return node
+        if may_be_recorded(input) and (node := recorded(self, input, hx)) is not None:
+            return node  # type: ignore[no-any-return]
         states = self._run(input, None if hx is None else as_states(self._state_names, hx))
         return states[0] if len(states) == 1 else states  # type: ignore[return-value]  # what State says of the cell
