@@ -139,11 +139,11 @@ class BoundStream {
   }
 
  private:
-  // Whether there is a row of so many numbers for each sequence, each contiguous.
+  // Whether there is a row of so many numbers for each sequence, each contiguous, and memory has not been freed.
   bool fits(const View& v, Long width) const {
     const int last = v.shape.axes - 1;
     return v.type == type_ && (last == 1 ? v.shape[0] == B_ : last == 0 && B_ == 1) && v.shape[last] == width &&
-        (v.strides[last] == 1 || width == 1);
+        (v.strides[last] == 1 || width == 1) && v.at != 0;
   }
   Long row(const View& v) const { return B_ > 1 ? v.strides[0] : 0; }  // from one to the next
   bool can_write(const View& to) const {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,3 +43,17 @@ def follow(stream: Stream, x: Tensor, cuts: list[int], view: Any) -> Tensor:
 def assert_same_state(stream: Stream, hx: Tensor | tuple[Tensor, ...]) -> None:
     for got, expected in zip(as_states(stream.state), as_states(hx), strict=True):
         assert torch.equal(got, expected)
+        assert got.requires_grad or not expected.requires_grad  # a graph that it carried is there still
+
+
+def masked(numbers: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls it a prototype
+        return torch.masked.masked_tensor(numbers, torch.ones_like(numbers, dtype=torch.bool))
+
+
+def freed(*shape: int) -> Tensor:
+    """A tensor whose memory has been given back."""
+    gone = torch.zeros(shape)
+    gone.untyped_storage().resize_(0)
+    return gone

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from kinds import GRU, LSTM, TANH, Kind, as_hx, as_states, every_kind
 from native import initial_states, random_like
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 T, B, I, H = 11, 3, 4, 5  # noqa: E741
@@ -174,6 +177,18 @@ def test_lengths_of_any_integers_are_those_of_a_call_and_are_the_callers_own_no_
     for _, output in pieces:
         outputs.append(output)
         lengths.fill_(0)
+    torch.testing.assert_close(torch.cat(outputs), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(pieces.state, h_n, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_resets_are_the_callers_own_no_longer(kind: Callable[[Any], Any]) -> None:
+    gru, x, reset = elman.GRU(3, 4), torch.randn(9, 3, 3), kind([[False] * 3] * 5 + [[True, False, True]] + [[False] * 3] * 3)
+    expected, h_n = gru(x, reset=reset)
+    pieces, outputs = elman.chunks(gru, x, 3, reset=reset), []
+    for _, output in pieces:
+        outputs.append(output)
+        reset[:] = True
     torch.testing.assert_close(torch.cat(outputs), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(pieces.state, h_n, rtol=0, atol=1e-6)
 

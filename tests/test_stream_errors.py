@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import elman
-from streams import assert_same_state
+from streams import assert_same_state, freed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,7 @@ STEP = {
     "objects": (np.full((2, 3), None), ValueError, "expected x of float32, the parameters' dtype, got object"),
     "integers": (torch.zeros(2, 3, dtype=torch.int32), ValueError, "expected x of torch.float32, the parameters' dtype, got torch.int32"),
     "device": (torch.zeros(2, 3, device="meta"), RuntimeError, "expected x on cpu, where the parameters are, got meta"),
+    "freed": (freed(2, 3), RuntimeError, "expected x to lie in memory, got a null pointer: was its storage freed"),
     "packed": (nn.utils.rnn.pack_sequence([torch.zeros(2, 3)]), TypeError, "got PackedSequence"),
 }
 RUN = {
@@ -51,6 +52,7 @@ RUN = {
         r"expected x of 2 sequences \(batch_size\), got 5: x has shape \(4, 5, 3\)",
     ),
     "no step": (np.zeros((0, 2, 3), np.float32), RuntimeError, "expected at least one step, got none"),
+    "freed": (freed(4, 2, 3), RuntimeError, "expected x to lie in memory, got a null pointer: was its storage freed"),
     "dtype": (torch.zeros(4, 2, 3).double(), ValueError, "expected x of torch.float32, the parameters' dtype, got torch.float64"),
 }
 
@@ -73,6 +75,15 @@ def test_what_is_wrong_is_said_and_changes_nothing(wrong: tuple[str, str]) -> No
                 with pytest.raises(error, match=message):
                     getattr(stream, method)(x)
                 assert_same_state(stream, state)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_zeros_that_torch_keeps_without_memory_are_zeros(steps: int) -> None:
+    one, other = (elman.stream(rnn, 2) for rnn in [elman.LSTM(3, 5)] * 2)
+    with torch.no_grad():
+        for _ in range(steps):
+            one.step(torch.ones(2, 3)), other.step(torch.ones(2, 3))
+        assert torch.equal(one.step(torch._efficientzerotensor(2, 3)), other.step(torch.zeros(2, 3)))
 
 
 def test_what_cannot_be_a_stream_is_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import nn
 import elman
 from elman.backends import kernels
 from kinds import Kind, as_states, every_kind
-from streams import VIEWS, assert_same_state, every_view, tensor
+from streams import VIEWS, assert_same_state, every_view, freed, masked, tensor
 
 LAYOUTS = {
     "dense": lambda B, H: torch.full((B, H), 7.0),
@@ -130,12 +129,6 @@ def _read_only() -> np.ndarray:
     return out
 
 
-def _masked_tensor() -> torch.Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls it a prototype
-        return torch.masked.masked_tensor(torch.zeros(2, 5), torch.ones(2, 5, dtype=torch.bool))
-
-
 OUT = {
     "another kind": (torch.zeros(2, 5), TypeError, "expected out to be a NumPy array, as x is, got Tensor"),
     "masked": (np.ma.zeros((2, 5), np.float32), TypeError, "expected out to be a NumPy array, as x is, got MaskedArray"),
@@ -163,12 +156,14 @@ OUT = {
 }
 OUT_TENSORS = {
     "another kind": (np.zeros((2, 5), np.float32), TypeError, "expected out to be a torch tensor, as x is, got ndarray"),
-    "masked": (_masked_tensor(), TypeError, "expected out to be a torch tensor, as x is, got MaskedTensor"),
+    "masked": (masked(torch.zeros(2, 5)), TypeError, "expected out to be a torch tensor, as x is, got MaskedTensor"),
     "nothing at all": (3, TypeError, "expected out to be a torch tensor, as x is, got int"),
     "shape": (torch.zeros(1, 5), RuntimeError, r"expected out of shape \(2, 5\), the output's, got \(1, 5\)"),
     "dtype": (torch.zeros(2, 5).double(), ValueError, "expected out of torch.float32, the output's dtype, got torch.float64"),
     "device": (torch.zeros(2, 5, device="meta"), RuntimeError, "expected out on cpu, where the output is, got meta"),
     "sparse": (torch.zeros(2, 5).to_sparse(), RuntimeError, "expected out to be a strided tensor, got torch.sparse_coo"),
+    "freed": (freed(2, 5), RuntimeError, "expected out to lie in memory, got a null pointer: was its storage freed"),
+    "zeros without memory": (torch._efficientzerotensor(2, 5), RuntimeError, "expected out to lie in memory, got zeros that"),
     "columns apart": (
         torch.zeros(2, 10)[:, ::2],
         RuntimeError,
@@ -195,6 +190,27 @@ def test_an_output_that_does_not_fit_is_refused_and_changes_nothing(wrong: tuple
         with pytest.raises(error):
             stream.run(x[None], out=out)
         assert_same_state(stream, state)
+
+
+@every_view
+def test_an_output_that_is_refused_cuts_no_graph_and_begins_no_sequence(view: Any) -> None:
+    rnn, x, out = elman.GRU(3, 5, learn_initial_state=True), torch.ones(1, 3), view(torch.zeros(1, 6))
+    stream = elman.stream(rnn)
+
+    def refused() -> None:
+        with torch.no_grad(), pytest.raises(RuntimeError, match=r"expected out of shape \(1, 5\)"):
+            stream.step(view(x), out=out)
+
+    refused()
+    with torch.no_grad():
+        rnn.h_0.fill_(1)
+    assert torch.equal(stream.state, torch.ones(1, 1, 5))
+    stream.step(x)
+    state = stream.state
+    refused()
+    assert_same_state(stream, state)
+    stream.step(x).sum().backward()
+    assert rnn.h_0.grad is not None  # the graph goes back to the first step
 
 
 @every_view

@@ -15,7 +15,7 @@ import torch
 
 import elman
 from kinds import Kind, as_hx, every_kind
-from streams import VIEWS, assert_same_state, every_view, follow
+from streams import VIEWS, assert_same_state, every_view, follow, freed, masked
 
 
 @every_kind
@@ -115,6 +115,15 @@ STATES = {
     "one of two": ((H,), RuntimeError, r"expected state to be a tuple \(h, c\), got one of length 1"),
     "shape": ((H, H[0]), RuntimeError, r"expected c of shape \(2, 2, 5\), \(L, B, H\), got \(2, 5\)"),
     "dtype": ((H.double(), H), ValueError, "expected h of torch.float32, the parameters' dtype, got torch.float64"),
+    "sparse": ((H, H.to_sparse()), RuntimeError, "expected c to be dense, torch.strided, got torch.sparse_coo"),
+    "in oneDNN's layout": ((H, H.to_mkldnn()), RuntimeError, "expected c to be dense, torch.strided, got torch._mkldnn"),
+    "nested": (
+        (H, torch.nested.nested_tensor([H[0], H[1]], layout=torch.jagged)),
+        RuntimeError,
+        "expected c to be a tensor with one size for each axis",
+    ),
+    "masked": ((H, masked(H)), TypeError, "expected c to be a tensor or an array without a mask, got MaskedTensor"),
+    "freed": ((H, freed(2, 2, 5)), RuntimeError, "expected c to lie in memory, got a null pointer: was its storage freed"),
     "a list": ((H, [0.0]), TypeError, "expected c to be a torch tensor or a NumPy array, got list"),
 }
 

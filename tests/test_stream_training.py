@@ -68,7 +68,8 @@ def test_detach_cuts_the_graph() -> None:
     state = stream.state
     assert all(s.requires_grad for s in state)
     stream.detach()
-    assert_same_state(stream, state)
+    assert_same_state(stream, tuple(s.detach() for s in state))
+    assert not any(s.requires_grad for s in stream.state)
     output = stream.run(x[3:])
     (grad_x,) = torch.autograd.grad(output.sum(), x)
     assert not grad_x[:3].any()

@@ -179,7 +179,7 @@ def readable_operands(
     Whether a subclass of Tensor means anything else by its operations is known before.
     """
     before = (x, *(states or ()), *params, *spans.tensors())
-    if any(t is not None and not _has_memory(t) for t in before):
+    if any(t is not None and not has_memory(t) for t in before):
         return None
     x, states, params = _readable(x), None if states is None else _all_dense(states), _all_dense(params)
     batch_sizes, lengths, reset = (None if t is None else _plain(t) for t in spans.borders())
@@ -196,7 +196,7 @@ def readable_if_plain(
     return readable_operands(x, states, params, spans) if are_plain(*there) else None
 
 
-def _has_memory(tensor: Tensor) -> bool:
+def has_memory(tensor: Tensor) -> bool:
     """Whether its numbers lie in memory, which has not been freed (torch's copies would crash), or torch knows them without."""
     if tensor.is_nested or tensor.layout is not torch.strided:
         return False

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from elman.backends.call import has_memory
 from elman.backends.spans import flat_list, unwrapped
 
 if TYPE_CHECKING:
@@ -87,6 +88,12 @@ def check_layout(name: str, tensor: Tensor) -> None:
         )
     if tensor.layout is not torch.strided:
         raise RuntimeError(f"expected {name} to be dense, torch.strided, got {tensor.layout}: convert it with {name}.to_dense()")
+
+
+def check_memory(name: str, tensor: Tensor) -> None:
+    """Raise a RuntimeError if a tensor's memory has been freed: torch's own copies of it crash."""
+    if not torch.compiler.is_compiling() and not has_memory(unwrapped(tensor)):
+        raise RuntimeError(f"expected {name} to lie in memory, got a null pointer: was its storage freed?")
 
 
 def autocasts(x: Tensor) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from elman.layers.arguments import check_input
-from elman.layers.errors import check_unmasked, wrong_kind
+from elman.layers.errors import check_memory, check_unmasked, wrong_kind
 
 if TYPE_CHECKING:
     from elman.layers import Recurrent
@@ -29,6 +29,7 @@ def as_input(rnn: Recurrent[Any], batch: int, x: Any, axes: dict[int, str], batc
     weight = rnn._params()[0]
     given = x if isinstance(x, Tensor) else array_as_tensor("x", x, weight)
     check_input(given, weight, rnn.input_size, axes, ValueError)
+    check_memory("x", given)
     shape = tuple(given.shape)
     if "B" in axes[len(shape)] and shape[batch_axis] != batch:
         raise RuntimeError(

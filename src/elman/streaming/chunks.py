@@ -112,7 +112,9 @@ class Chunks:
         if steps == 0:
             raise RuntimeError(f"expected at least one step, got none: x has shape {tuple(x.shape)}")
         self._lengths = None if lengths is None else as_lengths(lengths, sequences, steps)
-        self._reset = None if reset is None else as_reset(reset, x, steps, sequences if x.dim() == 3 else None, rnn.batch_first)
+        self._reset = None
+        if reset is not None:  # a copy, as of the lengths: the caller may write into its own before the last chunk
+            self._reset = as_reset(reset, x, steps, sequences if x.dim() == 3 else None, rnn.batch_first).clone()
         self._beside = step_inputs or {}
         check_names(rnn.stack.cell, self._beside)
         for name, value in self._beside.items():

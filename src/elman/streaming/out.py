@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elman.layers.errors import wrong_kind
+from elman.layers.errors import check_memory, wrong_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,6 +78,9 @@ def _check_tensor(out: Any, dtype: torch.dtype, device: torch.device) -> None:
         raise RuntimeError(f"expected out on {device}, where the output is, got {out.device}")
     if out.is_inference() and not torch.is_inference_mode_enabled():
         raise RuntimeError("expected out to be an ordinary tensor, got one made in inference mode: it can be written to in that mode only")
+    check_memory("out", out)
+    if out._is_zerotensor():
+        raise RuntimeError("expected out to lie in memory, got zeros that torch keeps without any")
 
 
 def _check_array(out: Any, dtype: str) -> None:

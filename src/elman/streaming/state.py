@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from elman.layers.errors import check_unmasked, wrong_kind
+from elman.layers.errors import check_layout, check_memory, check_unmasked, wrong_kind
 from elman.streaming.arguments import array_as_tensor
 from elman.streaming.network import check_network
 
@@ -137,7 +137,11 @@ class StreamState:
 
     def _copied(self, name: str, state: Any, width: int) -> Tensor:
         weight, stack = self._rnn._params()[0], self._rnn.stack
+        if isinstance(state, torch.masked.MaskedTensor):
+            raise wrong_kind(name, "a tensor or an array without a mask", state)
         given = state if isinstance(state, Tensor) else array_as_tensor(name, state, weight)
+        check_layout(name, given)
+        check_memory(name, given)
         shape = (stack.num_layers, self._batch, width)
         axes = "(L, B, H)" if width == stack.hidden_size else "(L, B, P)"
         if given.shape != shape:

@@ -257,24 +257,27 @@ class Stream:
         check_network(self._rnn, "a stream does")  # again: to_torch may have been there
         x = as_input(self._rnn, self._batch_size, given, {2: "(B, I)", 1: "(I,)"}, 0)
         is_tensor = isinstance(given, Tensor)
-        if not self._drops() and (not is_tensor or self._is_usual(given, out, self._state.current())) and self._settle():
+        may_step = not self._drops() and (not is_tensor or self._is_usual(given, out, self._state.current()))
+        if may_step and (stepper := self._ready()) is not None:
             if out is not None:
                 self._check_out(out, given, (*x.shape[:-1], self._rnn.stack.output_size), x)
             dense = x.detach().resolve_neg().contiguous()
-            y: Values | None = self._next(dense if is_tensor else dense.numpy(), out)
+            y: Values | None = stepper.step(dense if is_tensor else dense.numpy(), out)
             if y is not None:
+                self._state.set(stepper.states)
+                self._next = stepper.step
                 if is_tensor and out is not None:
                     count_write(out)  # type: ignore[arg-type]  # of the kind of x
                 return y
         time = 1 if self._rnn.batch_first else 0
         return self._call(given, x, [time] if x.dim() == 2 else [0, time], out)  # type: ignore[no-any-return]
 
-    def _settle(self) -> bool:
-        """Hand the weights and the state to the kernels. Returns False if they cannot run this network."""
+    def _ready(self) -> Stepper | None:
+        """The kernels, with the weights and a copy of the state. None if they cannot run this network."""
         rnn = self._rnn
         params = rnn._own_params()
         if params is None or not can_step(rnn.stack, params) or not rnn._is_plain():
-            return False
+            return None
         stepper = self._stepper
         if stepper is None or stepper.stack != rnn.stack or stepper.states[0].dtype is not params[0].dtype:
             stepper = Stepper(rnn.stack, self._batch_size, params[0].dtype)
@@ -286,9 +289,8 @@ class Stream:
             with torch.no_grad():
                 for to, state in zip(stepper.states, states, strict=True):
                     to.copy_(state)
-        self._stepper, self._stack, self._parameters, self._next = stepper, rnn.stack, parameters, stepper.step
-        self._state.set(stepper.states)
-        return True
+        self._stepper, self._stack, self._parameters = stepper, rnn.stack, parameters
+        return stepper
 
     def _call(self, given: Values, x: Tensor, lacking: list[int], out: Values | None, beside: Mapping[str, Tensor] | None = None) -> Any:
         """Call the layer on x and store the state.
