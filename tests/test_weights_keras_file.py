@@ -54,14 +54,18 @@ def test_the_numbers_that_the_other_tests_take_are_keras_own(written: Path) -> N
 
 @pytest.mark.slow
 def test_layers_are_chosen_by_name_and_stacked(written: Path) -> None:
-    for suffix in (".keras", ".weights.h5"):
+    for suffix in FORMATS:
         module = elman.from_keras(written / f"stack{suffix}", ["bottom", "middle", "top"])
         assert module.num_layers == 3
         np.testing.assert_allclose(run(module, "stack"), NUMBERS["stack"]["output"], rtol=0, atol=1e-12)
-        assert elman.from_keras(written / f"stack{suffix}", "layers/sequential/layers/lstm").num_layers == 1
-        with pytest.raises(ValueError, match=r"expected one recurrent layer, got 3, \['bottom', 'middle', 'top'\]: choose with layer="):
+        if suffix != ".h5":
+            assert elman.from_keras(written / f"stack{suffix}", "layers/sequential/layers/lstm").num_layers == 1
+        with pytest.raises(
+            ValueError, match=r"expected one recurrent layer, got 3, \['bottom', ('middle', 'top'|'top', 'middle')\]: choose"
+        ):
             elman.from_keras(written / f"stack{suffix}")
     assert elman.from_keras(written / "stack.h5", ["bottom", "middle"]).num_layers == 2
+    assert elman.from_keras(written / "stack.h5", "inside/top").num_layers == 1
 
 
 @pytest.mark.slow
@@ -151,6 +155,47 @@ def test_a_models_file_tells_the_config(tmp_path: Path) -> None:
     assert elman.from_keras(old(tmp_path / "it.h5", "GRU-bidirectional", bidirectional)).bidirectional
     with pytest.raises(ValueError, match="expected arrays for 1 of the directions in it, got them for 2"):
         elman.from_keras(old(tmp_path / "it.h5", "GRU-bidirectional", other))
+
+
+def test_layers_of_a_model_inside_the_model_are_layers_too(tmp_path: Path) -> None:
+    def write(way: str, settings: bool) -> Path:
+        one, other = arrays("LSTM"), arrays("GRU-bidirectional")
+        kinds = ("kernel", "recurrent_kernel", "bias")
+        names = [f"{way}below/lstm_cell/{kind}" for kind in kinds]
+        names += [f"{way}above/{side}_gru/gru_cell/{kind}" for side in ("forward", "backward") for kind in kinds]
+        with h5py.File(tmp_path / "it.h5", "w") as file:
+            root = file.create_group("model_weights") if settings else file
+            root.attrs["layer_names"] = [b"inside"]
+            below = {"class_name": "LSTM", "config": {"name": "below", **CONFIG}}
+            gru = {"class_name": "GRU", "config": {"name": "gru", **CONFIG, "reset_after": True}}
+            above = {"class_name": "Bidirectional", "config": {"name": "above", "merge_mode": "concat", "layer": gru}}
+            inside = {"class_name": "Functional", "config": {"name": "inside", "layers": [below, above]}}
+            file.attrs["model_config"] = json.dumps({"config": {"layers": [inside]}})
+            group = root.create_group("inside")
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, array in zip(names, [*one, *other], strict=True):
+                group[name] = array
+        return tmp_path / "it.h5"
+
+    for way, settings in (("", False), ("", True), ("model/inside/", True)):
+        path = write(way, settings)
+        with pytest.raises(ValueError, match=r"expected one recurrent layer, got 2, \['below', 'above'\]"):
+            elman.from_keras(path)
+        for name, case in (("below", "LSTM"), ("inside/above", "GRU-bidirectional")):
+            np.testing.assert_allclose(run(elman.from_keras(path, name), case), NUMBERS[case]["output"], rtol=0, atol=1e-12)
+
+
+def test_two_layers_inside_are_not_the_directions_of_one(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "it.h5", "w") as file:
+        file.attrs["layer_names"] = [b"inside"]
+        group = file.create_group("inside")
+        names = [f"{layer}/lstm_cell/{kind}" for layer in ("below", "above") for kind in ("kernel", "recurrent_kernel", "bias")]
+        group.attrs["weight_names"] = [name.encode() for name in names]
+        for name, array in zip(names, arrays("LSTM") * 2, strict=True):
+            group[name] = array
+    assert not elman.from_keras(tmp_path / "it.h5", "inside/above").bidirectional
+    with pytest.raises(ValueError, match=r"expected one recurrent layer, got 2, \['below', 'above'\]"):
+        elman.from_keras(tmp_path / "it.h5")
 
 
 # --- What is no file of Keras's ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ groups alone.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import re
 import zipfile
@@ -137,19 +138,39 @@ def _snake(name: str) -> str:
 
 
 def _old_layers(root: Any, settings: Mapping[str, object]) -> Iterator[KerasLayer]:
-    """The layers whose arrays are a kernel, a recurrent kernel and perhaps a bias, once or twice."""
+    """The layers whose arrays are a kernel, a recurrent kernel and perhaps a bias, once or twice; those of a model inside the model too."""
     for name in root:
         group = _group(root, name)
         names = [each.decode() if isinstance(each, bytes) else str(each) for each in group.attrs.get("weight_names", ())]
-        kinds = [each.rpartition("/")[2].partition(":")[0] for each in names]
-        directions = [kinds[: len(kinds) // 2]] * 2 if kinds.count("kernel") == 2 else [kinds]
-        one = directions[0]
-        if (
-            one[:2] == ["kernel", "recurrent_kernel"]
-            and one[2:] in ([], ["bias"])
-            and kinds == [kind for each in directions for kind in each]
-        ):
-            yield KerasLayer(name, name, settings.get(name), tuple([_array(group, each) for each in names]))
+        config: Any = settings.get(name)
+        for folders, arrays in _cells(names):
+            found = tuple([_array(group, each) for each in arrays])
+            if len(arrays) == len(names) and not (config and "layers" in config["config"]):
+                yield KerasLayer(name, name, config, found)
+            else:
+                inner = _called(folders)
+                yield KerasLayer(inner, f"{name}/{inner}", config and _settings_inside(config, inner), found)
+
+
+def _cells(names: list[str]) -> list[tuple[list[list[str]], list[str]]]:
+    """The recurrent layers among these arrays: the folders of each, two for both directions, and its arrays."""
+    found: list[tuple[list[list[str]], list[str]]] = []
+    for path, group in itertools.groupby(names, lambda each: each.rpartition("/")[0]):
+        arrays, folder = list(group), path.split("/")
+        if [each.rpartition("/")[2].partition(":")[0] for each in arrays] not in (list(_ARRAYS[:2]), list(_ARRAYS)):
+            continue
+        at = next((place for place, each in enumerate(folder) if each.startswith("backward_")), None)
+        before = found[-1][0][-1] if found else []
+        if at is not None and before[:at] == folder[:at] and len(before) > at and before[at].startswith("forward_"):
+            found[-1] = [*found[-1][0], folder], [*found[-1][1], *arrays]
+        else:
+            found.append(([folder], arrays))
+    return found
+
+
+def _called(folders: list[list[str]]) -> str:
+    """The name of the layer that has these folders: before that of the cell, or of the two directions."""
+    return folders[0][-min(len(folders) + 1, len(folders[0]))]
 
 
 def _settings_by_name(config: Any) -> dict[str, object]:
@@ -157,6 +178,19 @@ def _settings_by_name(config: Any) -> dict[str, object]:
     if not isinstance(config, str | bytes):
         raise ValueError(f"its model_config is {brief(config)}")
     return {layer["config"]["name"]: layer for layer in json.loads(config)["config"]["layers"]}
+
+
+def _settings_inside(model: Any, name: str) -> object:
+    """The config of a layer of a model that is inside the model."""
+    found, left = [], [model]
+    while left:
+        each = left.pop()
+        inside = [layer for layer in each["config"].get("layers", ()) if isinstance(layer["config"], dict)]
+        found += [layer for layer in inside if layer["config"].get("name") == name]
+        left += inside
+    if len(found) != 1:
+        raise ValueError(f"its model_config describes {len(found)} layers called {name}: pass the model's .keras file instead")
+    return found[0]
 
 
 # --- What may stand in an HDF5 file -----------------------------------------------------------------------------------
