@@ -216,12 +216,19 @@ def _weight(graph: Graph, name: str, inputs: Mapping[str, str], kind: str, direc
 def _initial(graph: Graph, name: str, inputs: Mapping[str, str], options: Mapping[str, Any], kind: str) -> tuple[Array, ...] | None:
     """The states that the model starts a node from, if it holds them itself, each (D, H); None where they are zeros or the caller's."""
     arrays = {state: graph.value(inputs[state]) for state in _STATES[kind] if inputs.get(state)}
+    for state, array in arrays.items():
+        if array is None and (operator := graph.made_by(inputs[state])) is not None:
+            raise ValueError(
+                f"expected {state} of {name} to be zeros, the caller's, or stored in the model as one state for all sequences, got numbers "
+                f"that the model computes with {operator}: export the network without them, and set them in the module"
+            )
     states = {state: array for state, array in arrays.items() if array is not None and array.any()}
     if not states:
         return None
     axis = 0 if options.get("layout", 0) == 1 else 1
     for state, array in states.items():
-        if array.ndim != 3 or array.shape[axis] != 1:
+        if array.ndim != 3 or not array.shape[axis] or (array != array.take([0], axis)).any():
             raise ValueError(f"expected {state} of {name} to be one state for all sequences, got an array of shape {array.shape}")
-    one = next(iter(states.values()))
-    return tuple([np.squeeze(states.get(state, np.zeros_like(one)), axis) for state in _STATES[kind]])
+    ones = {state: np.asarray(array.take(0, axis)) for state, array in states.items()}
+    one = next(iter(ones.values()))
+    return tuple([ones.get(state, np.zeros_like(one)) for state in _STATES[kind]])

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 # Operators that only lay numbers out in another way: exporters put them between a weight and the node that reads it.
 _LAYOUT = {"Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+# Which inputs of an operator, all by default, have the numbers of its output; the others say which of them, or how many.
+_NUMBERS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Constant", "ConstantOfShape", "Shape", "Size"), ()),
+    **dict.fromkeys(("Dropout", "Expand", "Gather", "GatherElements", "GatherND", "Reshape"), (0,)),
+    **dict.fromkeys(("Slice", "Split", "Squeeze", "Tile", "Unsqueeze"), (0,)),
+    "Where": (1, 2),
+}
+# Operators that make zeros of zeros.
+_KEEP_ZEROS = _LAYOUT | {"Add", "Dropout", "Expand", "GatherElements", "GatherND", "Mul", "Relu", "Sub", "Tanh", "Tile", "Where"}
 _TYPES = {"hidden_size": int, "layout": int, "linear_before_reset": int, "input_forget": int, "clip": float, "direction": bytes}
 _TYPES |= {"activations": list, "perm": list, "axes": list}
 _MOST_BYTES = 2**31  # of one array
@@ -154,6 +163,29 @@ class Graph:
             sizes = self._sizes(node.input[2])
             return None if sizes is None else np.where(sizes == -1, 1, sizes)
         return self._value(shape)
+
+    def made_by(self, name: str) -> str | None:
+        """The operator that makes a value of numbers that the model holds; None if they are all zeros, or the caller gives some of them."""
+        found: str | None = None
+        seen, left = set[str](), [name]
+        while left:
+            each = left.pop()
+            if each in seen or not each:
+                continue
+            seen.add(each)
+            node = self.producer.get(each)
+            if each in self._stored or (node is not None and not _NUMBERS.get(node.op_type, node.input)):
+                array = self._value(each)
+                if node is not None and node.op_type == "ConstantOfShape" and array is None:  # ``_repeat`` knows them to be zeros
+                    continue
+                if array is None or array.any():
+                    found = found or self.producer[name].op_type
+            elif node is None:
+                return None
+            else:
+                found = found if node.op_type in _KEEP_ZEROS else found or node.op_type
+                left += [node.input[place] for place in _NUMBERS.get(node.op_type, range(len(node.input))) if place < len(node.input)]
+        return found
 
     def way_from(self, kinds: tuple[str, ...], name: str) -> tuple[Any, list[Any]] | None:
         """The node of one of these kinds whose first output a value is made of, and the nodes in between; None if there is no such node.
