@@ -271,6 +271,22 @@ def test_a_training_that_diverges_says_so_and_keeps_the_last_good_weights(
     assert all(weight.isfinite().all() for weight in load(tmp_path / "out" / "model.safetensors").parameters())
 
 
+@pytest.mark.parametrize("step", ["torch.tanh(x.n + r.n) * float('nan')", "(x.n + r.n + s.h) * 1e20", "torch.log(x.n + r.n - 9)"])
+@pytest.mark.parametrize(("language", "said"), [("en", "training cannot begin: the untrained network costs"), ("zh", "无法开始训练")])
+def test_a_cell_that_no_learning_rate_helps_says_so(step: str, language: str, said: str, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import elman, torch\nclass Own(elman.Cell):\n    gates = ('n',)\n"
+        f"    def step(self, x, r, s, p):\n        return {step} + 0 * s.h\n"
+    )
+    result = train(folder, "--steps", 5, "--cell", f"{tmp_path / 'own.py'}:Own", "--out", tmp_path / "out", "--lang", language)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(("elman: ", "elman："))
+    assert said in result.stderr
+    assert "--lr" not in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_more_streams_and_longer_chunks_than_the_text_has_are_cut_and_told(folder: Path, tmp_path: Path) -> None:
     result = train(folder, "--steps", 2, "--streams", 100000, "--chunk", 100000, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr

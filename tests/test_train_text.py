@@ -83,6 +83,24 @@ def test_files_that_hold_no_model_are_refused(tmp_path: Path) -> None:
         load(path)
 
 
+@pytest.mark.parametrize("name", ["embedding_size", "hidden_size", "num_layers"])
+@pytest.mark.parametrize("size", ["0", "-1", "3", "1e3", "null", "[2]", "2.5", "1" + "0" * 30, "60000"])
+def test_sizes_that_are_not_the_weights_are_refused_before_a_model_is_made(
+    name: str, size: str, model: CharModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    sizes = ", ".join(f'"{each}": {size if each == name else value}' for each, value in model.sizes.items())
+    save_file(model.state_dict(), path, metadata={"format": "elman.CharModel", "sizes": f"{{{sizes}}}"})
+    monkeypatch.setattr("elman.train.checkpoint.CharModel", None)
+    with pytest.raises(CheckpointError, match=f"^{path} does not hold a character model: its sizes are .*{name}.*, those of its weights"):
+        load(path)
+
+
+def test_a_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+        load(tmp_path)
+
+
 def test_features_see_strings_comments_and_brackets() -> None:
     known = features(CODE, code=True)
 

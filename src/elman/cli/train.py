@@ -210,6 +210,13 @@ def _train_and_keep(
         return outcome, files
     except DivergedError as error:
         finish()
+        if error.step == 1:
+            message = _(
+                "training cannot begin: the untrained network costs {bits} bits per character (random guessing gives 8); check the cell's "
+                "step and its initial values",
+                bits=f"{error.bits:.3g}",
+            )
+            fail(message, FAILED)
         saved = _("the weights of step {step} are in {path}", step=error.weights_step, path=files["model"])
         before, rate = f"{settings.fit.learning_rate:g}", f"{min(settings.fit.learning_rate / 10, LEARNING_RATE):g}"
         message = _(

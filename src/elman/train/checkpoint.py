@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
@@ -12,7 +13,10 @@ from elman._files import write
 from elman.train.char_model import CharModel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from torch import Tensor
 
     from elman import Cell
 
@@ -55,6 +59,7 @@ def load(path: Path, cell: Cell | None = None) -> CharModel:
         CheckpointError: it is not such a file, or its weights do not fit its sizes.
         OSError: it cannot be read.
     """
+    path.open("rb").close()  # safetensors' errors do not name the file
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -63,8 +68,20 @@ def load(path: Path, cell: Cell | None = None) -> CharModel:
             if metadata.get("cell") != (None if cell is None else repr(cell)):
                 raise CheckpointError(f"{path} holds a model of {metadata.get('cell', 'the default cell')}, got {cell!r}: pass cell=...")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        model = CharModel(**json.loads(metadata["sizes"]), cell=cell)
+        sizes, found = json.loads(metadata["sizes"]), _sizes_of(weights)
+        if sizes != found:  # known before a model of any size is made
+            raise CheckpointError(f"{path} does not hold a character model: its sizes are {sizes}, those of its weights {found}")
+        model = CharModel(**sizes, cell=cell)
         model.load_state_dict(weights)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+    except CheckpointError:
+        raise
+    except (SafetensorError, IndexError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise CheckpointError(f"{path} does not hold a character model: {error}") from error
     return model
+
+
+def _sizes_of(weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """The sizes of the model that has these weights."""
+    layers = {match[1] for name in weights if (match := re.fullmatch(r"rnn\..*_l(\d+)", name))}
+    embedding, head = weights["embedding.weight"], weights["head.weight"]
+    return {"embedding_size": embedding.shape[1], "hidden_size": head.shape[1], "num_layers": len(layers)}

@@ -140,10 +140,8 @@ class DivergedError(RuntimeError):
     """
 
     def __init__(self, step: int, bits: float, weights_step: int, learning_rate: float) -> None:
-        super().__init__(
-            f"the training diverged: at step {step} a character costs {bits:.3g} bits, where knowing nothing costs 8; "
-            f"try a learning rate below {learning_rate:g}"
-        )
+        mend = f"try a learning rate below {learning_rate:g}" if step > 1 else "nothing has been learned yet, so look at the cell"
+        super().__init__(f"the training diverged: at step {step} a character costs {bits:.3g} bits, where knowing nothing costs 8; {mend}")
         self.step, self.bits, self.weights_step = step, bits, weights_step
 
 

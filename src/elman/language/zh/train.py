@@ -52,6 +52,8 @@ SENTENCES = {
     "training diverged at step {step} ({bits} bits per character; random guessing gives 8): lower --lr from {before} to {rate}; {saved}": (
         "训练在第 {step} 步发散（每字符 {bits} 比特，随机猜测为 8）：请把 --lr 从 {before} 降到 {rate}；{saved}"
     ),
+    "training cannot begin: the untrained network costs {bits} bits per character (random guessing gives 8); check the cell's step and its "
+    "initial values": "无法开始训练：未训练的网络每字符 {bits} 比特（随机猜测为 8），请检查 cell 的 step 和初始值",
     "interrupted; the weights are in {path}": "已中断；权重已保存到 {path}",
     "the evaluation": "评估",
     "training has finished, but {what} failed: {error}; the weights are in {path}": (
