@@ -93,6 +93,8 @@ ERRORS = {
     "{file}:Needy": "expected .*:Needy to be made without arguments, got TypeError: .*'alpha'",
     "{file}x:Leaky": "no such file or folder: .*mine.pyx",
     "zoo.NoSuchCell": "unknown cell 'zoo.NoSuchCell'",
+    "{file}:": "expected a cell like zoo.MGU or path/to/file.py:MyCell, got '.*mine.py:'",
+    ":Leaky": "expected a cell like zoo.MGU or path/to/file.py:MyCell, got ':Leaky'",
     "leaky": "expected a cell like zoo.MGU or path/to/file.py:MyCell, got 'leaky'",
 }
 
@@ -113,6 +115,30 @@ def test_a_file_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
 
 
 # --- The commands -----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_ends_the_program_is_named_too(tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(ValueError, match=r"cannot import .*script\.py: SystemExit: 3"):
+        cell_by_name(f"{file}:Leaky")
+
+
+QUICK = ("--against", "loop", "--quick", "--rounds", "1")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("explain", "--json"), ("tour", "--json"), ("bench", *QUICK, "--json", "-")], ids=lambda each: each[0]
+)
+def test_what_a_cell_prints_is_not_among_the_json(arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(own_cells.SHAPES, "cpu", ((3, 16, 4),))
+    file = tmp_path / "own.py"
+    file.write_text(f"print('read')\n{CODE}".replace("        return s.h", "        print('stepped')\n        return s.h"))
+    result = CliRunner().invoke(app, [*arguments, "--cell", f"{file}:Leaky"], env={"LC_ALL": "C"})
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)
+    assert "read\n" in result.stderr
+    assert "stepped\n" in result.stderr
 
 
 def test_explain_shows_a_cell(file: Path) -> None:
@@ -150,13 +176,12 @@ def test_tour_shows_a_cell_in_three_networks(file: Path) -> None:
 @pytest.mark.slow
 def test_bench_times_a_cell(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(own_cells.SHAPES, "cpu", ((3, 16, 4),))
-    quick = "--against", "loop", "--quick", "--rounds", 1
-    found = json.loads(invoke("bench", "--cell", f"{file}:Timed,{file}:Leaky", *quick, "--json", "-"))
+    found = json.loads(invoke("bench", "--cell", f"{file}:Timed,{file}:Leaky", *QUICK, "--json", "-"))
     assert [(row["cell"], row["mode"], row["size"]) for row in found["rows"]] == [
         (cell, mode, 4) for cell in ("Timed(alpha=0.1)", "Leaky(alpha=0.1)") for mode in ("infer", "train")
     ]
     assert all(row["over_elman"]["loop"] > 0 for row in found["rows"])
-    assert "loop/elman" in invoke("bench", "--cell", f"{file}:Leaky", *quick, "--mode", "infer")
+    assert "loop/elman" in invoke("bench", "--cell", f"{file}:Leaky", *QUICK, "--mode", "infer")
 
 
 def test_train_text_trains_a_cell(file: Path, tmp_path: Path) -> None:

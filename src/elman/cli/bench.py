@@ -11,7 +11,7 @@ import typer
 
 from elman._files import rehearse
 from elman.cli.choice import cells_of, select, thread_counts
-from elman.cli.frame import Device, Lang, path
+from elman.cli.frame import STDOUT, Device, Lang, path
 
 if TYPE_CHECKING:
     from typing import TypeVar
@@ -138,7 +138,7 @@ def bench(
     from elman.bench.machine import usual_threads
     from elman.bench.race import BLOCK_S, QUICK_BLOCK_S
     from elman.cli.bench_cells import race_cells
-    from elman.cli.bench_race import STDOUT, Race
+    from elman.cli.bench_race import Race
     from elman.zoo.by_name import is_own
 
     if json_path is not None and json_path != STDOUT and json_path.name.startswith("-"):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elman._files import to_json, write
-from elman.cli.frame import interruptible, print_json
+from elman.cli.frame import STDOUT, interruptible, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
     from typing import TypeVar
 
     from elman.bench.case import Case, Mode
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from elman.bench.render import Page
 
     Result = TypeVar("Result")
-
-STDOUT = Path("-")
 
 
 @dataclass(frozen=True)

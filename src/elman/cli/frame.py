@@ -8,10 +8,11 @@ import shutil
 import signal
 import sys
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -115,6 +116,9 @@ class Command(_Help, TyperCommand):
                 library.__spec__.loader.exec_module(library)
             except ImportError as error:
                 fail(str(error), FAILED)
+        if ctx.params.get("as_json") or ctx.params.get("json_path") == STDOUT:
+            with _stdout_for_json():
+                return super().invoke(ctx)
         return super().invoke(ctx)
 
 
@@ -218,9 +222,24 @@ def path(given: str | Path) -> Path:
     return Path(given)
 
 
+STDOUT = Path("-")  # as a path that is given
+_for_json: ContextVar[TextIO | None] = ContextVar("stdout for JSON", default=None)
+
+
+@contextmanager
+def _stdout_for_json() -> Iterator[None]:
+    """Leave standard output to ``print_json``: what a cell of the user's prints goes to standard error."""
+    token = _for_json.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _for_json.reset(token)
+
+
 def print_json(facts: object) -> None:
     """Print facts for a program: no colour, keys in the order in which the dataclasses have them."""
-    print(to_json(facts))
+    print(to_json(facts), file=_for_json.get())
 
 
 @contextmanager

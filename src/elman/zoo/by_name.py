@@ -49,9 +49,8 @@ def cell_by_name(name: str, hidden_sizes: Iterable[int] = ()) -> Cell:
 def _made(name: str) -> Cell:
     if name.startswith(_ZOO):
         found = _of_zoo(name.removeprefix(_ZOO))
-    elif ":" in name:
-        path, _, attribute = name.rpartition(":")
-        found = _of_file(Path(path), attribute)
+    elif all((parts := name.rpartition(":"))[::2]):
+        found = _of_file(Path(parts[0]), parts[2])
     else:
         raise ValueError(f"expected a cell like zoo.MGU or path/to/file.py:MyCell, got {name!r}")
     if isinstance(found, type):
@@ -79,7 +78,7 @@ def _of_file(path: Path, name: str) -> Any:
     sys.modules[spec.name] = module  # where dataclasses and pickle look it up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end itself
         raise ValueError(f"cannot import {path}: {type(error).__name__}: {error}") from error
     found = vars(module).get(name)
     if not _is_cell(found):
