@@ -292,6 +292,9 @@ def test_names_that_differ_in_capitals_are_told() -> None:
 
 
 def test_a_network_without_step_inputs_takes_none() -> None:
+    for name in ("lengths", "reset"):  # which a single step does not take
+        with pytest.raises(TypeError, match=f"expected no argument {name}, got one: the cell is Peephole, which has no step inputs"):
+            elman.RecurrentCell(own_cells.Peephole(), 3, 4)(torch.zeros(2, 3), **{name: None})
     with pytest.raises(TypeError, match="expected no argument dt, got one: the cell is Peephole, which has no step inputs"):
         elman.Recurrent(own_cells.Peephole(), 3, 4)(torch.zeros(5, 2, 3), dt=DT)
     with pytest.raises(TypeError, match="expected no argument dt"):

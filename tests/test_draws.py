@@ -107,9 +107,17 @@ def test_asking_why_draws_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_numbers_are_of_xs_dtype() -> None:
-    rnn = elman.Recurrent(Noisy(), I, H, dtype=torch.float64)
-    assert all(each.dtype is torch.float64 for each in draw(rnn.stack, torch.zeros(T, B, I, dtype=torch.float64), None))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_numbers_are_of_xs_dtype_and_as_often_below_a_small_rate_as_it_says(dtype: torch.dtype) -> None:
+    rnn, count = elman.Recurrent(Noisy(), I, 256, dtype=dtype), 2**20
+    first, _ = draw(rnn.stack, torch.zeros(count // 256, 1, I, dtype=dtype), None)
+    assert first.dtype is dtype
+    assert first.min() >= 0
+    assert first.max() < 1
+    for rate in (0.001, 0.01, 0.3):
+        below = (first.double() < rate).double().mean().item()
+        # Five deviations of the mean, and half a unit in the last of 8 or 11 digits.
+        assert abs(below - rate) < 5 * (rate / count) ** 0.5 + rate * torch.finfo(dtype).eps / 2
 
 
 # --- Zoneout ----------------------------------------------------------------------------------------------------------

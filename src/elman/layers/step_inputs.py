@@ -28,7 +28,8 @@ def check_names(cell: Cell, given: Mapping[str, Any]) -> None:
     for name in given:
         if name not in cell.step_inputs:
             there = f"whose step inputs are {declared}" if declared else "which has no step inputs"
-            meant = _MEANT.get(name) or closest(name, ("lengths", "reset", *cell.step_inputs))
+            others = [each for each in ("lengths", "reset", *cell.step_inputs) if each != name]  # which a single step does not take
+            meant = _MEANT.get(name) or closest(name, others)
             hint = f": did you mean {meant}=?" if meant else f": the cell is {kind}, {there}"
             raise TypeError(f"expected no argument {name}, got one{hint}")
     for name in cell.step_inputs:
@@ -116,6 +117,13 @@ def draw(stack: Stack, x: Tensor, reset: Tensor | None, make: Callable[..., Tens
     cell = stack.cell
     if not cell.draws:
         return None
+
+    def numbers(shape: tuple[int, ...]) -> Tensor:
+        if x.dtype not in (torch.bfloat16, torch.float16):
+            return make(shape, device=x.device, dtype=x.dtype)
+        # Drawn in 16 bits they would be multiples of 2^-8 or 2^-11: rates below that are none. Rounded, small ones keep their digits.
+        return make(shape, device=x.device, dtype=torch.float32).to(x.dtype).clamp_(max=1 - torch.finfo(x.dtype).eps / 2)
+
     steps, batch, _ = x.shape
     count = stack.num_layers * stack.num_directions
     whole, once = (count, steps, batch, stack.hidden_size), (count, batch, stack.hidden_size)
@@ -124,8 +132,8 @@ def draw(stack: Stack, x: Tensor, reset: Tensor | None, make: Callable[..., Tens
         if kind == "sequence" and reset is not None:  # of each sequence those of its first step
             at = torch.arange(steps, device=x.device).unsqueeze(1)
             first = torch.where(reset, at, 0).cummax(0).values
-            every = make(whole, device=x.device, dtype=x.dtype)
+            every = numbers(whole)
             drawn.append(every.gather(1, first.unsqueeze(-1).expand(whole)))
         else:
-            drawn.append(make(once if kind == "sequence" else whole, device=x.device, dtype=x.dtype))
+            drawn.append(numbers(once if kind == "sequence" else whole))
     return tuple(drawn)
