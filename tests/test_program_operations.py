@@ -186,6 +186,7 @@ OF_TWO: dict[str, Callable[[Any, Any], Any]] = {
     "clamp between tensors": lambda a, b: torch.clamp(a, b - 0.5, b) + torch.clamp(b, a * a, a) + torch.clamp(a, b, b),
     "where": lambda a, b: torch.where(a > b, a * a, b),
     "where with a number": lambda a, b: torch.where(a > b, 2.0, b),
+    "where as a method": lambda a, b: (a * a).where(a > b, b) + b.where(condition=b > 0, other=2.0),
     "where hides": lambda a, b: torch.where(b > 0, torch.sqrt(a), b),
     "lt": lambda a, b: a < b,
     "less": lambda a, b: torch.less(a, b),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import functools
 from dataclasses import dataclass
@@ -171,3 +172,20 @@ def test_a_tensor_that_is_to_be_trained_has_another_program() -> None:
     net(x, torch.ones(1, 1, 4))[0].sum().backward()
     assert scale.grad is not None
     assert elman.why(elman.Recurrent(Activated(torch.tensor(0.25)), 3, 4), x).startswith("native")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda each: each, lambda each: [each], lambda each: {"a": (each,)}], ids=["alone", "in a list", "deeper"]
+)
+def test_cells_are_equal_by_the_numbers_that_their_options_hold(make: Callable[[Any], Any]) -> None:
+    def cell(number: float) -> Cell:
+        return Activated(make(torch.full((3,), number)))
+
+    assert cell(1.0) == cell(1.0) == copy.deepcopy(cell(1.0))
+    assert cell(1.0) != cell(2.0)
+    assert cell(1.0) != Activated(make(torch.ones(4)))
+
+
+def test_options_of_other_lengths_kinds_and_names_are_others() -> None:
+    for one, other in (([1.0], (1.0,)), ([1.0], [1.0, 1.0]), ({"a": 1.0}, {"b": 1.0}), ({"a": 1.0}, {})):
+        assert Activated(one) != Activated(other)

@@ -250,6 +250,10 @@ class Value:
             return lambda *args, **kwargs: self.recording.call(name, (self, *args), kwargs)
         return refuse(f"does not run the operation {name}")
 
+    def where(self, condition: Any, other: Any) -> Any:
+        """The method, which has other arguments than the function: the tensor where the condition holds."""
+        return self.recording.call("where", (condition, self, other), {})
+
     def __getitem__(self, index: Any) -> Value:
         """Whole, with or without new axes: v[:, None], v[..., None]."""
         given = index if isinstance(index, tuple) else (index,)
