@@ -142,6 +142,13 @@ class RNNCell(TorchCell[Tensor], nn.RNNCell):
     def _cell(self) -> Cell:
         return NONLINEARITIES[as_nonlinearity(self.nonlinearity, RuntimeError)]()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "nonlinearity" and "stack" in vars(self):  # the parameters serve for either
+            vars(self)[name] = as_nonlinearity(value, RuntimeError)
+            self._derive(self._cell())
+        else:
+            super().__setattr__(name, value)
+
     def extra_repr(self) -> str:
         nonlinearity = "" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}"
         return super().extra_repr() + nonlinearity

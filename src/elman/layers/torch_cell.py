@@ -42,7 +42,8 @@ class TorchCell(RecurrentCell[State], nn.RNNCellBase):
             device: where the parameters are created.
             dtype: the dtype of the parameters.
 
-        The parameters depend on these arguments: setting such an attribute to another value raises an AttributeError.
+        The parameters depend on these arguments, but for nonlinearity, which you can set later: setting one of the others to another value
+        raises an AttributeError.
 
         Raises:
             TypeError: a size is not an int.
