@@ -279,7 +279,7 @@ def test_lengths_that_do_not_fit_are_an_error(lengths: object, error: type[Excep
 
 
 def test_an_unbatched_sequence_has_not_two_lengths() -> None:
-    with pytest.raises(RuntimeError, match=r"expected 1 lengths, one for each sequence of x, got 2: lengths is \[3, 2\]"):
+    with pytest.raises(RuntimeError, match=r"expected 1 length, one for each sequence of x, got 2: lengths is \[3, 2\]"):
         elman.RNN(3, 4)(torch.zeros(6, 3), lengths=[3, 2])
 
 

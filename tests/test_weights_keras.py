@@ -132,6 +132,8 @@ GRU, LSTM = arrays("GRU"), arrays("LSTM")
         ),
         (GRU[:2], {}, ValueError, "expected reset_after=True or False for the layer, a GRU without biases"),
         (GRU[:2], {"reset_after": False}, ValueError, "no weights turn one into the other; run it in Keras, or train it with"),
+        (GRU[:2], {"reset_after": "yes"}, ValueError, "to be a GRU with reset_after=True, got reset_after='yes': its reset"),
+        (GRU, {"reset_after": False}, ValueError, "expected reset_after=True for the layer, a GRU whose bias says so, got False"),
         (LSTM, {"activation": "elu"}, ValueError, "expected the layer to have activation='tanh', as Elman's LSTM does, got 'elu'"),
         (arrays("SimpleRNN"), {"activation": "elu"}, ValueError, "expected the layer to have activation='tanh' or 'relu'.*got 'elu'"),
         (LSTM[:1], {}, ValueError, "expected 2 or 3 arrays in the layer, kernel, recurrent kernel and bias, .* got 1"),

@@ -153,7 +153,7 @@ def test_a_models_file_tells_the_config(tmp_path: Path) -> None:
         elman.from_keras(old(tmp_path / "it.h5", "LSTM", other))
     bidirectional = {"class_name": "Bidirectional", "config": {"name": "it", "merge_mode": "concat", "layer": other}}
     assert elman.from_keras(old(tmp_path / "it.h5", "GRU-bidirectional", bidirectional)).bidirectional
-    with pytest.raises(ValueError, match="expected arrays for 1 of the directions in it, got them for 2"):
+    with pytest.raises(ValueError, match="expected arrays for one direction in it, got them for both directions"):
         elman.from_keras(old(tmp_path / "it.h5", "GRU-bidirectional", other))
 
 
@@ -179,6 +179,8 @@ def test_layers_of_a_model_inside_the_model_are_layers_too(tmp_path: Path) -> No
 
     for way, settings in (("", False), ("", True), ("model/inside/", True)):
         path = write(way, settings)
+        with pytest.raises(TypeError, match="expected layer to be a name, or a list of names from the lowest up, got 3"):
+            elman.from_keras(path, 3)
         with pytest.raises(ValueError, match=r"expected one recurrent layer, got 2, \['below', 'above'\]"):
             elman.from_keras(path)
         for name, case in (("below", "LSTM"), ("inside/above", "GRU-bidirectional")):

@@ -308,7 +308,7 @@ def test_what_elman_exports_comes_back_too(kind: str, newer: bool, tmp_path: Pat
             "to run forward or in both directions, got direction='reverse': with reverse_as",
         ),
         ("RNN", {"direction": "sideways"}, "to have direction='forward', 'reverse' or 'bidirectional', got 'sideways'"),
-        ("RNN", {"direction": "bidirectional"}, r"expected W of it to be for 2 of the directions, got an array of shape \(1, 4, 3\)"),
+        ("RNN", {"direction": "bidirectional"}, r"expected W of it to be for both directions, got an array of shape \(1, 4, 3\)"),
         ("RNN", {"hidden_size": 5}, "expected it to have weights for hidden_size=5, got them for 4"),
         ("RNN", {"layout": 2}, "expected nodes of one layout, 0 or 1"),
         ("RNN", {"activations": 3}, "expected activations of it to be of type list, got 3"),

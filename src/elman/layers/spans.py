@@ -40,7 +40,7 @@ def as_lengths(lengths: Lengths, batch: int, steps: int) -> Tensor:
     """
 
     def wrong_count(got: object) -> RuntimeError:  # only now: in a text a compiler's symbol is a constant
-        return RuntimeError(f"expected {batch} lengths, one for each sequence of x, got {got}")
+        return RuntimeError(f"expected {batch} length{'' if batch == 1 else 's'}, one for each sequence of x, got {got}")
 
     check_unmasked("lengths", lengths)
     lengths = _as_traceable(lengths)

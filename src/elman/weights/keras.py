@@ -68,7 +68,7 @@ def from_keras(
     Raises:
         ImportError: h5py is not installed.
         OSError: the file cannot be read.
-        TypeError: the source is none of these.
+        TypeError: the source is none of these, or layer is neither a name nor a list of names.
         ValueError: the file is damaged; or the layer is not there, is not one of several, or computes what the module does not: another
             activation (hard_sigmoid, for example), ``reset_after=False``, a merge_mode other than "concat", a cell of another kind.
     """

@@ -95,6 +95,8 @@ def _direction(name: str, settings: _Settings, arrays: Sequence[Array]) -> Direc
 def _check_reset(name: str, reset_after: object, bias: Array | None) -> None:
     """Raise a ValueError unless a GRU's reset gate acts after the product: two biases say so, or else its settings."""
     after = reset_after if bias is None else bias.ndim == 2
+    if reset_after not in (None, after):
+        raise ValueError(f"expected reset_after={after} for {name}, a GRU whose bias says so, got {brief(reset_after)}")
     if after is None:
         raise ValueError(
             f"expected reset_after=True or False for {name}, a GRU without biases, whose arrays look the same in both forms: pass what the "
@@ -102,9 +104,9 @@ def _check_reset(name: str, reset_after: object, bias: Array | None) -> None:
         )
     if after is not True:
         raise ValueError(
-            f"expected {name} to be a GRU with reset_after=True, got reset_after=False: its reset gate multiplies the state before the "
-            "product with the weights, Elman's and torch.nn's multiplies the product, and no weights turn one into the other; run it in "
-            "Keras, or train it with reset_after=True"
+            f"expected {name} to be a GRU with reset_after=True, got reset_after={brief(after)}: its reset gate multiplies the state "
+            "before the product with the weights, Elman's and torch.nn's multiplies the product, and no weights turn one into the other; "
+            "run it in Keras, or train it with reset_after=True"
         )
 
 
@@ -148,7 +150,8 @@ def _of_config(source: KerasLayer, directions: int) -> _Settings:
             )
         expected = 2
     if directions != expected:
-        raise ValueError(f"expected arrays for {expected} of the directions in {source.name}, got them for {directions}")
+        ways = ("one direction", "both directions")
+        raise ValueError(f"expected arrays for {ways[expected - 1]} in {source.name}, got them for {ways[directions - 1]}")
     return settings
 
 

@@ -56,7 +56,7 @@ def from_onnx(source: Any, node: str | Sequence[str] | None = None, *, reverse_a
     Raises:
         ImportError: onnx is not installed.
         OSError: the file cannot be read.
-        TypeError: the source is neither a path nor a model.
+        TypeError: the source is neither a path nor a model, or node is neither a name nor a list of names.
         ValueError: the file is damaged; or the node is not there, is not one of several, or computes what the module does not: a GRU with
             linear_before_reset=0, peepholes, clip, input_forget, or other activations.
     """
@@ -209,7 +209,8 @@ def _weight(graph: Graph, name: str, inputs: Mapping[str, str], kind: str, direc
     if array is None:
         raise ValueError(f"expected {kind} of {name} to be stored in the model, got none, or one that is computed in each call")
     if array.ndim != (2 if kind == "B" else 3) or len(array) != directions:
-        raise ValueError(f"expected {kind} of {name} to be for {directions} of the directions, got an array of shape {array.shape}")
+        ways = ("one direction", "both directions")[directions - 1]
+        raise ValueError(f"expected {kind} of {name} to be for {ways}, got an array of shape {array.shape}")
     return array
 
 
