@@ -9,11 +9,13 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,6 +90,22 @@ def test_the_source_package_can_be_built_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("cmake") is None, reason="the way to CMake is cut off with the way to the compiler; `make test` installs one")
+def test_what_is_pinned_installs_on_every_python_that_make_takes() -> None:
+    """Distributions keep the first releases of a Python: Debian 12 has 3.11.2."""
+    (oldest,) = re.findall(r"with Python (3\.\d+) or later and `make`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    takes = {each: SpecifierSet(metadata.metadata(each).get("Requires-Python") or "") for each in pins if _is_installed(each)}
+    assert len(takes) > 50
+    assert [each for each, pythons in takes.items() if f"{oldest}.0" not in pythons] == []
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def test_without_a_compiler_the_last_line_says_what_to_install(tmp_path: Path) -> None:
     result = build("wheel", tmp_path, PATH=str(tmp_path))
     assert result.returncode != 0
