@@ -319,6 +319,8 @@ def test_another_networks_training_is_refused_and_the_weights_stay(tensors: dict
         ({}, {"step": {"number": 5, "characters": 1, "seconds": "a", "fraction": 0.1, "bits": 8.0}}),
         ({}, {"settings": None}),
         ({}, {"curve": None}),
+        ({}, {"curve": [{"step": 1, "characters": 1, "seconds": 1.0, "train_bits": "8", "held_out_bits": 8.0}]}),
+        ({}, {"curve": [{"step": 1, "characters": 1, "seconds": 1.0, "train_bits": None, "held_out_bits": 8.0}]}),
     ],
     ids=str,
 )

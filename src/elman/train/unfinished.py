@@ -5,7 +5,7 @@ it is ever run.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -161,6 +161,9 @@ def load(path: Path) -> Unfinished:
             tensors["generator"],
         )
         curve = [CurvePoint(**point) for point in facts["curve"]]
+        wrong = [point for point in curve if not all(isinstance(number, int | float) for number in astuple(point))]
+        if wrong:
+            raise TypeError(f"a point of its learning curve is {wrong[0]}")
         bits = [float(each) for each in tensors["bits"].tolist()]
         return Unfinished(progress, curve, bits, {**facts["settings"]}, facts["text"])
     except FileNotFoundError:
