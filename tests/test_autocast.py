@@ -20,6 +20,7 @@ import bounds
 import elman
 from cases import Case, arguments, build, selection
 from elman.backends import BACKENDS, Backend, registry
+from elman.layers import lstm
 from kinds import GRU, LSTM, PROJECTED, TANH, Kind, as_hx, as_states, every_kind
 from native import named, native_alone, required
 
@@ -98,6 +99,19 @@ def test_dtypes_are_torchs_whatever_the_options(
             with torch.set_grad_enabled(grad), _autocast():
                 theirs, ours = ([result.dtype for result in named(*module(x, states)).values()] for module in pair)
             assert ours == theirs, f"{options}, gradients {grad}, x in {dtype}, states in {given}"
+
+
+def test_what_torch_does_with_packed_sequences_is_asked_in_float32() -> None:
+    default = torch.get_default_dtype()
+    lstm._onednn_runs_packed.cache_clear()
+    theirs, ours = LSTM.pair(3, 4)
+    packed = pack_sequence([torch.randn(5, 3)] * 2)
+    try:
+        torch.set_default_dtype(torch.float64)
+        with _autocast():
+            assert ours(packed)[0].data.dtype is theirs(packed)[0].data.dtype
+    finally:
+        torch.set_default_dtype(default)
 
 
 @pytest.mark.parametrize("kind", [LSTM, PROJECTED], ids=str)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental import meta_tracer
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.rnn import PackedSequence
 
@@ -107,6 +108,44 @@ def test_a_tracer_that_records_operators_sees_the_networks_own() -> None:
     graph = make_fx(lambda x: rnn(x)[0])(x)
     assert any(node.target is torch.ops.elman.scan.default for node in graph.graph.nodes)
     assert torch.equal(graph(x), rnn(x)[0])
+
+
+@every_cell
+def test_a_tracer_that_runs_what_it_records_gets_one_node(kind: Kind) -> None:
+    model = _Last(kind.build(elman, 3, 4)).to("meta")
+    nodes = [str(node) for node in fx.symbolic_trace(model).graph.nodes]
+    traced = meta_tracer.symbolic_trace(model, {"x": torch.zeros(5, 2, 3, device="meta")})
+    assert [str(node) for node in traced.graph.nodes] == nodes
+
+    class Shapes(fx.Tracer):
+        """Learns the shapes of a result from a call with zeros."""
+
+        seen: list[torch.Size] = []  # noqa: RUF012
+
+        def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+            if isinstance(m, nn.RNNBase):
+                self.seen.append(forward(torch.zeros(5, 2, 3, device="meta"))[0].shape)
+                return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
+            return super().call_module(m, forward, args, kwargs)
+
+    graph = Shapes().trace(model)
+    assert [str(node) for node in graph.nodes] == nodes
+    assert Shapes.seen == [(5, 2, 4)]
+
+
+def test_a_call_of_forward_with_a_buffer_is_none() -> None:
+    class Direct(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.start = elman.GRU(3, 4), torch.randn(1, 2, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rnn.forward(self.start)[0].detach() + x
+
+    model, x = Direct(), torch.randn(1, 2, 4)
+    traced = fx.symbolic_trace(model)
+    assert "call_module" not in [node.op for node in traced.graph.nodes]
+    assert torch.equal(traced(x), model(x))
 
 
 class _Last(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import enum
 import functools
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -187,5 +188,6 @@ def test_cells_are_equal_by_the_numbers_that_their_options_hold(make: Callable[[
 
 
 def test_options_of_other_lengths_kinds_and_names_are_others() -> None:
-    for one, other in (([1.0], (1.0,)), ([1.0], [1.0, 1.0]), ({"a": 1.0}, {"b": 1.0}), ({"a": 1.0}, {})):
+    ordered = OrderedDict(a=1.0, b=2.0), OrderedDict(b=2.0, a=1.0)
+    for one, other in (ordered, ([1.0], (1.0,)), ([1.0], [1.0, 1.0]), ({"a": 1.0}, {"b": 1.0}), ({"a": 1.0}, {})):
         assert Activated(one) != Activated(other)

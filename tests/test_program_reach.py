@@ -64,7 +64,7 @@ SHOWN = types.MappingProxyType(BELOW)
 LISTED = Listed()
 LISTED.number = 0.25
 CLASSES = {"one": [Settings]}
-KEYS = {Settings: 1.0}
+KEYS = {Settings: "a word"}
 HOLDER = types.SimpleNamespace(held=Settings)
 ASKED = Settings.asked
 LOOKED_UP = BELOW.get

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import contextvars
+import enum
 import importlib
 import logging
 import os
@@ -156,6 +158,89 @@ def test_cells_that_know_each_other_are_no_hindrance() -> None:
 
     for cell in (Made(), Further(), Made()):
         assert program_of(cell, torch.float64) is program_of(cell, torch.float64)
+
+
+def _mixed(input: Any, factors: tuple[float, ...]) -> Any:
+    return sum([input * each for each in factors])  # a function of its own before Python 3.12, in which input is bound
+
+
+class Shape(abc.ABC):
+    lock = threading.RLock()
+    many = torch.ones(3)
+    number = 0.25
+
+    @abc.abstractmethod
+    def of(self, value: Any) -> Any: ...
+
+
+class Round(Shape):
+    path: os.PathLike[str] | None = None
+
+    def of(self, value: Any) -> Any:
+        return torch.tanh(value)
+
+
+class Kind(enum.Enum):
+    ONE = torch.ones(3)
+    TWO = object()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _links(count: int) -> type:
+    kind = type("Link", (), {"number": 0.25})
+    for _ in range(count):
+        kind = type("Link", (), {"number": 0.25, "next": (lambda below: lambda self: below.number)(kind)})
+    return kind
+
+
+LINKS = _links(400)
+
+NO_HINDRANCE: dict[str, Callable[..., Any]] = {
+    "a local of the name of one of Python's functions": lambda self, x, r, s, p: _mixed(s.h, (0.5, 0.25)),
+    "a subclass of an abstract one": lambda self, x, r, s, p: self.shape().of(s.h) * self.shape.number,
+    "a member of an enumeration that has no hash": lambda self, x, r, s, p: s.h * (0.5 if self.kind is Kind.ONE else 0.25),
+    "a class that leads to another, and so on": lambda self, x, r, s, p: s.h * LINKS().next(),
+}
+
+
+@pytest.mark.parametrize("name", NO_HINDRANCE)
+def test_what_leads_nowhere_else_is_no_hindrance(name: str) -> None:
+    held = {"step": NO_HINDRANCE[name], "shape": Round, "kind": Kind.ONE}
+    cell = type("Scaled", (Scaled,), held)()
+    assert program_of(cell, torch.float64) is program_of(cell, torch.float64)
+    assert elman.why(elman.Recurrent(cell, 3, 4), torch.zeros(2, 1, 3)).startswith("native")
+
+
+def test_an_option_that_is_a_member_without_a_hash_is_one() -> None:
+    cell = type("Scaled", (Scaled,), {"step": lambda self, x, r, s, p: s.h * (0.5 if self.option is Kind.ONE else 0.25)})()
+    found = []
+    for cell.option in (Kind.ONE, Kind.TWO, Kind.ONE):
+        found.append(str(program_of(cell, torch.float64).forward))
+    assert found[0] == found[2] != found[1]
+
+
+def test_what_a_class_makes_once_and_keeps_is_no_change() -> None:
+    class Memo:
+        kept: dict[Any, float] = {}  # noqa: RUF012
+
+        @classmethod
+        def of(cls, dtype: Any) -> float:
+            return cls.kept.setdefault(dtype, 0.25)
+
+    class Kept(Scaled):
+        memo = Memo
+
+        def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
+            return s.h * self.memo.of(s.h.dtype)
+
+    net = elman.Recurrent(Kept(), 3, 4)
+    for _ in range(2):
+        assert net(torch.zeros(2, 1, 3))[0].shape == (2, 1, 4)
+    assert net.double()(torch.zeros(2, 1, 3).double())[0].shape == (2, 1, 4)
 
 
 def test_what_the_step_does_not_call_is_no_hindrance_either() -> None:

@@ -215,6 +215,23 @@ def test_an_output_that_is_refused_cuts_no_graph_and_begins_no_sequence(view: An
 
 @every_view
 @torch.no_grad()
+def test_after_a_refused_output_a_step_runs_the_network_as_it_is_now(view: Any) -> None:
+    rnn, x, out = elman.RNN(3, 5), torch.ones(1, 3), view(torch.zeros(1, 6))
+    stream, other = elman.stream(rnn), elman.stream(rnn)
+    for mode in ("RNN_TANH", "RNN_RELU", "RNN_TANH"):
+        rnn.mode = mode
+        with pytest.raises(RuntimeError, match=r"expected out of shape \(1, 5\)"):
+            stream.step(view(x), out=out)
+        for _ in range(2):
+            assert torch.equal(tensor(stream.step(view(x))), tensor(other.step(view(x))))
+    rnn.weight_hh_l0 = torch.nn.Parameter(torch.ones(5, 5))
+    with pytest.raises(RuntimeError, match=r"expected out of shape \(1, 5\)"):
+        stream.step(view(x), out=out)
+    assert torch.equal(tensor(stream.step(view(x))), tensor(other.step(view(x))))
+
+
+@every_view
+@torch.no_grad()
 def test_an_output_in_the_memory_of_the_state_or_of_a_parameter_is_refused(view: Any) -> None:
     rnn, x = elman.LSTM(3, 5, learn_initial_state=True), torch.ones(1, 3)
     stream = elman.stream(rnn)

@@ -187,6 +187,59 @@ def test_layers_of_a_model_inside_the_model_are_layers_too(tmp_path: Path) -> No
             np.testing.assert_allclose(run(elman.from_keras(path, name), case), NUMBERS[case]["output"], rtol=0, atol=1e-12)
 
 
+def write_old(path: Path, groups: dict[str, dict[str, list[np.ndarray]]], configs: list[dict[str, object]] | None) -> Path:
+    """A file as Keras 2 writes it: of each group the arrays by their folders."""
+    with h5py.File(path, "w") as file:
+        root = file if configs is None else file.create_group("model_weights")
+        root.attrs["layer_names"] = [name.encode() for name in groups]
+        file.attrs["model_config"] = json.dumps({"config": {"layers": configs or []}})
+        for name, folders in groups.items():
+            group, names = root.create_group(name), []
+            for folder, each in folders.items():
+                for kind, array in zip(("kernel", "recurrent_kernel", "bias")[-len(each) :], each, strict=True):
+                    names.append(f"{folder}/{kind}".encode())
+                    group[f"{folder}/{kind}"] = array
+            group.attrs["weight_names"] = names
+    return path
+
+
+def layer(kind: str, name: str, **own: object) -> dict[str, object]:
+    return {"class_name": kind, "config": {"name": name, **CONFIG, **own}}
+
+
+def test_a_layer_beside_one_that_cannot_be_read_is_read(tmp_path: Path) -> None:
+    one, dense = arrays("LSTM"), [np.zeros(3)]
+    odd = layer("Mine", "odd")
+    wrapped = layer("TimeDistributed", "odd", layer=layer("Sequential", "inner", layers=[layer("LSTM", "lstm"), layer("Dense", "dense")]))
+    for config in (odd, wrapped):
+        groups = {"good": {"good/lstm_cell": one}, "odd": {"odd/lstm/lstm_cell": one, "odd/dense": dense}}
+        path = write_old(tmp_path / "it.h5", groups, [layer("LSTM", "good"), config])
+        assert isinstance(elman.from_keras(path, "good"), elman.LSTM)
+        with pytest.raises(ValueError, match=r"expected one recurrent layer, got 2, \['good', 'lstm'\]"):
+            elman.from_keras(path)
+        if config is wrapped:
+            assert isinstance(elman.from_keras(path, "lstm"), elman.LSTM)
+        else:
+            with pytest.raises(ValueError, match="expected a class_name and a config of lstm, got '0 layers called lstm'"):
+                elman.from_keras(path, "lstm")
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_a_bidirectional_layer_may_have_any_name(config: bool, tmp_path: Path) -> None:
+    found = arrays("GRU-bidirectional")
+    folders = {f"backward_it/{way}_gru/gru_cell": found[3 * k : 3 * k + 3] for k, way in enumerate(("forward", "backward"))}
+    own = layer("Bidirectional", "backward_it", merge_mode="concat", layer=layer("GRU", "gru", reset_after=True))
+    assert elman.from_keras(write_old(tmp_path / "it.h5", {"backward_it": folders}, [own] if config else None)).bidirectional
+
+
+def test_two_layers_that_are_called_as_directions_are_two(tmp_path: Path) -> None:
+    folders = {f"inner/{way}_lstm/lstm_cell": arrays("LSTM") for way in ("forward", "backward")}
+    inner = layer("Functional", "inner", layers=[layer("LSTM", "forward_lstm"), layer("LSTM", "backward_lstm")])
+    path = write_old(tmp_path / "it.h5", {"inner": folders}, [inner])
+    for name in ("forward_lstm", "inner/backward_lstm"):
+        assert not elman.from_keras(path, name).bidirectional
+
+
 def test_two_layers_inside_are_not_the_directions_of_one(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "it.h5", "w") as file:
         file.attrs["layer_names"] = [b"inside"]

@@ -130,49 +130,6 @@ def test_states_of_zero_and_of_the_caller_stay_out_of_the_module() -> None:
     assert not elman.from_onnx(caller).learn_initial_state
 
 
-# What models make of a state that they hold, s, and a state of zeros, as wide as the batch of this call.
-COMPUTED = {
-    "Tile": [("Concat", ["1", "batch", "1"], "times"), ("Tile", ["s", "times"], "h")],
-    "Tanh": [("Expand", ["s", "size"], "all"), ("Tanh", ["all"], "h")],
-    "Add": [("ConstantOfShape", ["size"], "zeros"), ("Add", ["s", "zeros"], "h")],
-    "Gather": [("Expand", ["s", "size"], "all"), ("Where", ["is_empty", "0", "all"], "apart"), ("Gather", ["apart", "order"], "h")],
-}
-
-
-@pytest.mark.parametrize("operator", COMPUTED)
-@pytest.mark.parametrize("state", ["held", "zeros", "the caller's"])
-def test_a_state_that_the_model_computes_is_not_left_out(operator: str, state: str) -> None:
-    nodes = [
-        helper.make_node("Shape", ["X"], ["batch"], start=1, end=2),
-        helper.make_node("Concat", ["1", "batch", "H"], ["size"], axis=0),
-        helper.make_node("Range", ["none", "sequences", "step"], ["order"]),
-        helper.make_node("ReduceMax", ["X"], ["most"], keepdims=0),
-        helper.make_node("Greater", ["most", "1000"], ["is_empty"]),
-    ]
-    for kind, inputs, output in COMPUTED[operator]:
-        nodes.append(helper.make_node(kind, inputs, [output], **{"Concat": {"axis": 0}, "Gather": {"axis": 1}}.get(kind, {})))
-    gru = helper.make_node("GRU", ["X", "W", "R", "B", "", "h"], ["Y"], name="it", hidden_size=H, linear_before_reset=1)
-    arrays = numbers("GRU", 1) | {
-        "1": np.array([1]),
-        "H": np.array([H]),
-        "none": np.array(0),
-        "sequences": np.array(B),
-        "step": np.array(1),
-    }
-    arrays |= {"0": np.zeros(1, np.float32), "1000": np.array(1000, np.float32)}
-    if state != "the caller's":
-        arrays["s"] = np.full((1, 1, H), 0.5 if state == "held" else 0.0, np.float32)
-    proto = of([*nodes, gru], arrays)
-    if state == "held":
-        assert np.abs(run(proto) - run(model("GRU", numbers("GRU", 1)))).max() > 0.1  # it counts
-        with pytest.raises(ValueError, match=f"expected initial_h of it .* got numbers that the model computes with {operator}: export"):
-            elman.from_onnx(proto)
-        return
-    assert not elman.from_onnx(proto).learn_initial_state
-    if state == "zeros":
-        assert_same(elman.from_onnx(proto), side_by_side(run(proto)))
-
-
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_the_module_has_the_models_dtype(dtype: type) -> None:
     arrays = {name: array.astype(dtype) for name, array in numbers("RNN", 1).items()}

@@ -151,10 +151,9 @@ def _same(a: Any, b: Any) -> bool:
         return a is b or (type(a) is type(b) and a.dtype is b.dtype and a.device == b.device and torch.equal(a, b))
     if a is b:
         return True
-    if type(a) is type(b) and isinstance(a, list | tuple | dict):
-        if isinstance(a, dict):
-            return a.keys() == b.keys() and all(_same(value, b[name]) for name, value in a.items())
-        return len(a) == len(b) and all(map(_same, a, b))
+    if type(a) is type(b) and type(a) in (list, tuple, dict):
+        names = a.keys() if isinstance(a, dict) else range(len(a))
+        return len(a) == len(b) and (not isinstance(a, dict) or names == b.keys()) and all(_same(a[name], b[name]) for name in names)
     if getattr(a, "shape", None) != getattr(b, "shape", None):
         return False
     equal = a == b

@@ -12,7 +12,7 @@ from elman.layers.initial_state import as_states
 from elman.layers.module import State
 from elman.layers.options import check_no_projection
 from elman.layers.recurrent import Recurrent
-from elman.layers.symbolic import may_be_recorded, recorded
+from elman.layers.symbolic import MODULE_CALL, recorded
 from elman.layers.torch_layer import TorchLayer
 
 if TYPE_CHECKING:
@@ -157,8 +157,10 @@ class RecurrentLayer(Recurrent[State], TorchLayer):
                 dtype; hx has the wrong number of states, or a state the wrong shape, dtype or device; lengths are not B numbers from 0 to
                 T; or reset has the wrong shape or device.
         """
-        if may_be_recorded(input) and (node := recorded(self, input, hx, lengths=lengths, reset=reset)) is not None:
-            return node  # type: ignore[no-any-return]
+        if not isinstance(input, Tensor) or nn.Module.__call__ is not MODULE_CALL:
+            node = recorded(self, input, hx, lengths=lengths, reset=reset)
+            if node is not None:
+                return node  # type: ignore[no-any-return]
         output, finals = self._run(input, None if hx is None else as_states(self._state_names, hx), lengths, reset)
         return output, finals[0] if len(finals) == 1 else finals  # type: ignore[return-value]  # what State says of the cell
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from elman.backends.program.lookup import outside_modes
 from elman.cells import Lstm
 from elman.layers.layer import RecurrentLayer
 from elman.layers.options import as_size
@@ -25,9 +26,9 @@ _ONEDNN_RUNS_BFLOAT16: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkld
 @cache
 def _onednn_runs_packed() -> bool:
     """Whether torch runs packed sequences of one length in oneDNN, as newer versions do: torch is asked for a step."""
-    one = torch.zeros(1, 1, device="cpu")
-    weights = [torch.zeros(4, 1, device="cpu")] * 2
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with outside_modes(), torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        one = torch.zeros(1, 1, dtype=torch.float32, device="cpu")
+        weights = [torch.zeros(4, 1, dtype=torch.float32, device="cpu")] * 2
         sizes = torch.ones(1, dtype=torch.int64, device="cpu")
         output, *_ = torch._VF.lstm(one, sizes, (one[None], one[None]), weights, False, 1, 0.0, False, False)
     return output.dtype is torch.bfloat16

@@ -21,7 +21,7 @@ from elman.layers.packed import pack_as, uncompiled
 from elman.layers.parameters import as_parameters
 from elman.layers.spans import wrong_lengths
 from elman.layers.step_inputs import draw, in_order
-from elman.layers.symbolic import may_be_recorded, recorded
+from elman.layers.symbolic import MODULE_CALL, recorded
 from elman.layers.trace import Trace
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from elman.cells import Cell
     from elman.layers.arguments import Call
     from elman.layers.spans import Lengths, Reset
-
 
 # The attributes of a built network that may be set to other values.
 _CHECKED: dict[str, Callable[[str, Any], object]] = {"batch_first": as_flag, "dropout": as_probability, "recompute": as_flag}
@@ -237,8 +236,10 @@ class Recurrent(RecurrentModule[State]):
             RuntimeError: input has the wrong number of features, no step, or is on another device; hx or a step input has the wrong shape,
                 dtype or device; lengths are not B numbers from 0 to T; or reset has the wrong shape or device.
         """
-        if may_be_recorded(input) and (node := recorded(self, input, hx, lengths=lengths, reset=reset, **step_inputs)) is not None:
-            return node  # type: ignore[no-any-return]
+        if not isinstance(input, Tensor) or nn.Module.__call__ is not MODULE_CALL:
+            node = recorded(self, input, hx, lengths=lengths, reset=reset, **step_inputs)
+            if node is not None:
+                return node  # type: ignore[no-any-return]
         states = None if hx is None else as_states(self._state_names, hx, self.stack.cell.step_inputs, step_inputs)
         output, finals = self._run(input, states, lengths, reset, self._beside(step_inputs))
         return output, finals[0] if len(finals) == 1 else finals  # type: ignore[return-value]  # what State says of the cell

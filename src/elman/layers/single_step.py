@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elman import scan
 from elman.backends import Stack, reference
@@ -15,7 +15,7 @@ from elman.layers.initial_state import as_states
 from elman.layers.module import RecurrentModule, State
 from elman.layers.options import as_flag, as_size, as_truth
 from elman.layers.step_inputs import draw
-from elman.layers.symbolic import may_be_recorded, recorded
+from elman.layers.symbolic import MODULE_CALL, recorded
 
 if TYPE_CHECKING:
     from torch.nn.utils.rnn import PackedSequence
@@ -125,8 +125,10 @@ class RecurrentCell(RecurrentModule[State]):
             ValueError: input or a state has the wrong number of dimensions.
             RuntimeError: a size, dtype or device is wrong, or hx has the wrong number of states.
         """
-        if may_be_recorded(input) and (node := recorded(self, input, hx, **step_inputs)) is not None:
-            return node  # type: ignore[no-any-return]
+        if not isinstance(input, Tensor) or nn.Module.__call__ is not MODULE_CALL:  # type: ignore[redundant-expr]
+            node = recorded(self, input, hx, **step_inputs)
+            if node is not None:
+                return node  # type: ignore[no-any-return]
         cell = self.stack.cell
         beside = step_inputs if step_inputs or cell.step_inputs or (cell.draws and self.training) else None
         states = self._run(input, None if hx is None else as_states(self._state_names, hx, cell.step_inputs, step_inputs), beside)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
 from torch.fx import Proxy, Tracer
 from torch.fx._symbolic_trace import _orig_module_call
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer
@@ -13,12 +12,13 @@ from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 from elman.layers.errors import wrong_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from types import FrameType
+
+    from torch import nn
 
 
-def may_be_recorded(x: object) -> bool:
-    """Whether ``recorded`` is to be asked: x is no tensor; or it is one, a buffer of the model's, while torch.fx records a call."""
-    return not isinstance(x, Tensor) or not (torch.compiler.is_dynamo_compiling() or nn.Module.__call__ is _orig_module_call)
+# torch.fx puts something else in its place while it records. Then ``recorded`` is asked though x is a tensor: it may be the model's.
+MODULE_CALL = _orig_module_call
 
 
 def recorded(module: nn.Module, x: object, hx: object, **named: object) -> Any:
@@ -27,8 +27,9 @@ def recorded(module: nn.Module, x: object, hx: object, **named: object) -> Any:
     Raises:
         TypeError: the module's class has a forward of its own: the node would run all of it, though its beginning is recorded already.
     """
-    tracer = _tracer((x, hx, *named.values()))
-    if tracer is None:
+    parts = [part for each in (x, hx, *named.values()) for part in (each if isinstance(each, tuple) else (each,))]
+    tracer: Any = next((part.tracer for part in parts if isinstance(part, Proxy)), None) or _tracer(module, x)
+    if tracer is None or isinstance(tracer, PythonKeyTracer):  # make_fx's, which records operators
         return None
     if not type(module).forward.__module__.startswith("elman."):
         if isinstance(x, Proxy):
@@ -38,9 +39,21 @@ def recorded(module: nn.Module, x: object, hx: object, **named: object) -> Any:
     return tracer.create_proxy("call_module", tracer.path_of_module(module), (x,) if hx is None else (x, hx), given)
 
 
-def _tracer(given: Iterable[object]) -> Any:
-    """What records a call, whose arguments may all be the model's: torch.fx binds it in what it puts in place of Module.__call__."""
-    held = [cell.cell_contents for cell in getattr(nn.Module.__call__, "__closure__", None) or ()]
-    proxies = [part for each in given for part in (each if isinstance(each, tuple) else (each,)) if isinstance(part, Proxy)]
-    tracers = [each for each in (*held, *(proxy.tracer for proxy in proxies)) if isinstance(each, Tracer)]
-    return tracers[0] if tracers and not isinstance(tracers[0], PythonKeyTracer) else None  # make_fx, which records operators
+def _tracer(module: nn.Module, x: object) -> Tracer | None:
+    """What records a call of the module with x, a tensor of the model's; None if nothing does.
+
+    torch.fx puts a function in the place of ``Module.__call__``. A call of ``forward`` is not recorded, as it is not of torch.nn's modules;
+    nor is what a tracer calls to learn the shapes of a result, with other arguments or while it makes the node.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "module_call_wrapper" and frame.f_globals.get("__name__") == Tracer.__module__:
+            called, tracer = frame.f_locals, frame.f_locals.get("self")
+            given = (*called.get("args", ()), *called.get("kwargs", {}).values())
+            is_this = called.get("mod") is module and any(each is x for each in given)
+            return tracer if is_this and isinstance(tracer, Tracer) else None
+        if code is recorded.__code__ and frame.f_locals.get("tracer") is not None:
+            return None
+        frame = frame.f_back
+    return None

@@ -10,7 +10,7 @@ from elman.layers.initial_state import as_states
 from elman.layers.module import State
 from elman.layers.options import as_size
 from elman.layers.single_step import RecurrentCell
-from elman.layers.symbolic import may_be_recorded, recorded
+from elman.layers.symbolic import MODULE_CALL, recorded
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +42,8 @@ class TorchCell(RecurrentCell[State], nn.RNNCellBase):
             device: where the parameters are created.
             dtype: the dtype of the parameters.
 
-        The parameters depend on these arguments, but for nonlinearity, which you can set later: setting one of the others to another value
-        raises an AttributeError.
+        The parameters depend on these arguments: setting such an attribute to another value raises an AttributeError. An RNNCell's
+        nonlinearity may be set.
 
         Raises:
             TypeError: a size is not an int.
@@ -74,7 +74,9 @@ class TorchCell(RecurrentCell[State], nn.RNNCellBase):
             ValueError: input or a state has the wrong number of dimensions.
             RuntimeError: a size, dtype or device is wrong, or hx has the wrong number of states.
         """
-        if may_be_recorded(input) and (node := recorded(self, input, hx)) is not None:
-            return node  # type: ignore[no-any-return]
+        if not isinstance(input, Tensor) or nn.Module.__call__ is not MODULE_CALL:  # type: ignore[redundant-expr]
+            node = recorded(self, input, hx)
+            if node is not None:
+                return node  # type: ignore[no-any-return]
         states = self._run(input, None if hx is None else as_states(self._state_names, hx))
         return states[0] if len(states) == 1 else states  # type: ignore[return-value]  # what State says of the cell

@@ -289,7 +289,7 @@ class Stream:
             with torch.no_grad():
                 for to, state in zip(stepper.states, states, strict=True):
                     to.copy_(state)
-        self._stepper, self._stack, self._parameters = stepper, rnn.stack, parameters
+        self._stepper, self._stack, self._parameters, self._next = stepper, rnn.stack, parameters, decline
         return stepper
 
     def _call(self, given: Values, x: Tensor, lacking: list[int], out: Values | None, beside: Mapping[str, Tensor] | None = None) -> Any:

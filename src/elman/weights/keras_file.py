@@ -143,34 +143,37 @@ def _old_layers(root: Any, settings: Mapping[str, object]) -> Iterator[KerasLaye
         group = _group(root, name)
         names = [each.decode() if isinstance(each, bytes) else str(each) for each in group.attrs.get("weight_names", ())]
         config: Any = settings.get(name)
-        for folders, arrays in _cells(names):
+        inside = _layers_inside(config)
+        for folders, arrays in _cells(names, {each["config"].get("name") for each in inside}):
             found = tuple([_array(group, each) for each in arrays])
-            if len(arrays) == len(names) and not (config and "layers" in config["config"]):
+            if len(arrays) == len(names) and not inside:
                 yield KerasLayer(name, name, config, found)
             else:
-                inner = _called(folders)
-                yield KerasLayer(inner, f"{name}/{inner}", config and _settings_inside(config, inner), found)
+                inner = folders[0][-min(len(folders) + 1, len(folders[0]))]  # before the folder of the cell, or of the direction
+                called = [each for each in inside if each["config"].get("name") == inner]
+                described = called[0] if len(called) == 1 else f"{len(called)} layers called {inner}"
+                yield KerasLayer(inner, f"{name}/{inner}", described if config else None, found)
 
 
-def _cells(names: list[str]) -> list[tuple[list[list[str]], list[str]]]:
-    """The recurrent layers among these arrays: the folders of each, two for both directions, and its arrays."""
+def _cells(names: list[str], layers: set[str]) -> list[tuple[list[list[str]], list[str]]]:
+    """The recurrent layers among these arrays: the folders of each, two for both directions, and its arrays.
+
+    Args:
+        names: the paths of the arrays.
+        layers: names that are known to be layers', not directions'.
+    """
     found: list[tuple[list[list[str]], list[str]]] = []
     for path, group in itertools.groupby(names, lambda each: each.rpartition("/")[0]):
         arrays, folder = list(group), path.split("/")
         if [each.rpartition("/")[2].partition(":")[0] for each in arrays] not in (list(_ARRAYS[:2]), list(_ARRAYS)):
             continue
-        at = next((place for place, each in enumerate(folder) if each.startswith("backward_")), None)
-        before = found[-1][0][-1] if found else []
-        if at is not None and before[:at] == folder[:at] and len(before) > at and before[at].startswith("forward_"):
+        before = found[-1][0][-1] if found and len(found[-1][0]) == 1 else []
+        one, other = next(((one, other) for one, other in zip(before, folder, strict=False) if one != other), ("", ""))
+        if one.startswith("forward_") and other.startswith("backward_") and other not in layers:
             found[-1] = [*found[-1][0], folder], [*found[-1][1], *arrays]
         else:
             found.append(([folder], arrays))
     return found
-
-
-def _called(folders: list[list[str]]) -> str:
-    """The name of the layer that has these folders: before that of the cell, or of the two directions."""
-    return folders[0][-min(len(folders) + 1, len(folders[0]))]
 
 
 def _settings_by_name(config: Any) -> dict[str, object]:
@@ -180,17 +183,17 @@ def _settings_by_name(config: Any) -> dict[str, object]:
     return {layer["config"]["name"]: layer for layer in json.loads(config)["config"]["layers"]}
 
 
-def _settings_inside(model: Any, name: str) -> object:
-    """The config of a layer of a model that is inside the model."""
-    found, left = [], [model]
+def _layers_inside(config: Any) -> list[Any]:
+    """The configs of the layers that a layer has, if it is a model itself or a wrapper of one, and of those inside them."""
+    found: list[Any] = []
+    left = [config] if isinstance(config, dict) and config.get("class_name") != "Bidirectional" else []
     while left:
-        each = left.pop()
-        inside = [layer for layer in each["config"].get("layers", ()) if isinstance(layer["config"], dict)]
-        found += [layer for layer in inside if layer["config"].get("name") == name]
-        left += inside
-    if len(found) != 1:
-        raise ValueError(f"its model_config describes {len(found)} layers called {name}: pass the model's .keras file instead")
-    return found[0]
+        own = left.pop().get("config")
+        inside = [*own.get("layers", ()), own.get("layer")] if isinstance(own, dict) else []
+        inside = [each for each in inside if isinstance(each, dict) and isinstance(each.get("config"), dict)]
+        found += inside
+        left += [each for each in inside if each.get("class_name") != "Bidirectional"]
+    return found
 
 
 # --- What may stand in an HDF5 file -----------------------------------------------------------------------------------

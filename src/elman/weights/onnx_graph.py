@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 _LAYOUT = {"Cast", "Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 # Which inputs of an operator, all by default, have the numbers of its output; the others say which of them, or how many.
 _NUMBERS: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(("Constant", "ConstantOfShape", "Shape", "Size"), ()),
-    **dict.fromkeys(("Dropout", "Expand", "Gather", "GatherElements", "GatherND", "Reshape"), (0,)),
+    **dict.fromkeys(("Constant", "ConstantOfShape", "If", "Loop", "Shape", "Size"), ()),  # what branches give is the model's
+    **dict.fromkeys(("Div", "Dropout", "Expand", "Gather", "GatherElements", "GatherND", "Pad", "Reshape"), (0,)),
     **dict.fromkeys(("Slice", "Split", "Squeeze", "Tile", "Unsqueeze"), (0,)),
     "Where": (1, 2),
 }
 # Operators that make zeros of zeros.
-_KEEP_ZEROS = _LAYOUT | {"Add", "Dropout", "Expand", "GatherElements", "GatherND", "Mul", "Relu", "Sub", "Tanh", "Tile", "Where"}
+_KEEP_ZEROS = _LAYOUT | {"Abs", "Add", "Div", "Dropout", "Expand", "GatherElements", "GatherND", "Max", "Min", "Neg", "Relu", "Sub", "Sum"}
+_KEEP_ZEROS |= {"Tanh", "Tile", "Where"}
 _TYPES = {"hidden_size": int, "layout": int, "linear_before_reset": int, "input_forget": int, "clip": float, "direction": bytes}
 _TYPES |= {"activations": list, "perm": list, "axes": list}
 _MOST_BYTES = 2**31  # of one array
@@ -113,6 +114,8 @@ class Graph:
         from onnx.reference import ReferenceEvaluator
 
         if node.op_type in ("Expand", "ConstantOfShape"):
+            if len(node.input) != (2 if node.op_type == "Expand" else 1):
+                raise ValueError(f"expected {name} to hold numbers, got a damaged {node.op_type}, of {len(node.input)} inputs")
             return self._repeat(name, node)
         if node.op_type == "Constant":
             inputs: dict[str, Array] = {}
@@ -165,27 +168,44 @@ class Graph:
         return self._value(shape)
 
     def made_by(self, name: str) -> str | None:
-        """The operator that makes a value of numbers that the model holds; None if they are all zeros, or the caller gives some of them."""
-        found: str | None = None
+        """The operator that makes a value of numbers that the model holds; None if they are all zeros, or the caller gives some of them.
+
+        Raises:
+            ValueError: they are damaged, or elsewhere.
+        """
+        if self._is_of_call(name):
+            return None
+        try:
+            return None if self._is_zeros(name) else self.producer[name].op_type
+        except RecursionError as error:
+            raise ValueError(f"expected {name} to be stored in the model, got it behind too many operators") from error
+
+    def _is_of_call(self, name: str) -> bool:
+        """Whether the caller gives some of a value's numbers, not only how many there are, or which."""
         seen, left = set[str](), [name]
         while left:
             each = left.pop()
-            if each in seen or not each:
+            if each in seen or not each or each in self._stored:
                 continue
             seen.add(each)
-            node = self.producer.get(each)
-            if each in self._stored or (node is not None and not _NUMBERS.get(node.op_type, node.input)):
-                array = self._value(each)
-                if node is not None and node.op_type == "ConstantOfShape" and array is None:  # ``_repeat`` knows them to be zeros
-                    continue
-                if array is None or array.any():
-                    found = found or self.producer[name].op_type
-            elif node is None:
-                return None
-            else:
-                found = found if node.op_type in _KEEP_ZEROS else found or node.op_type
-                left += [node.input[place] for place in _NUMBERS.get(node.op_type, range(len(node.input))) if place < len(node.input)]
-        return found
+            if each not in self.producer:
+                return True
+            left += _numbers_of(self.producer[each])
+        return False
+
+    def _is_zeros(self, name: str) -> bool:
+        """Whether a value that no call gives is all zeros."""
+        node = self.producer.get(name)
+        if name in self._stored or node is None or node.op_type == "Constant":
+            array = self._value(name)
+            return array is not None and not array.any()
+        if node.op_type == "ConstantOfShape":
+            value = attributes(node).get("value")
+            return value is None or not self._read(name, value).any()
+        numbers = [each for each in _numbers_of(node) if each]
+        if node.op_type in ("MatMul", "Mul"):
+            return any(map(self._is_zeros, numbers))
+        return node.op_type in _KEEP_ZEROS and bool(numbers) and all(map(self._is_zeros, numbers))
 
     def way_from(self, kinds: tuple[str, ...], name: str) -> tuple[Any, list[Any]] | None:
         """The node of one of these kinds whose first output a value is made of, and the nodes in between; None if there is no such node.
@@ -208,6 +228,11 @@ class Graph:
                 return
             yield node
             name = node.input[0]
+
+
+def _numbers_of(node: Any) -> list[str]:
+    """The inputs that have the numbers of a node's output."""
+    return [node.input[place] for place in _NUMBERS.get(node.op_type, range(len(node.input))) if place < len(node.input)]
 
 
 def attributes(node: Any) -> dict[str, Any]:

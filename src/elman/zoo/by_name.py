@@ -79,7 +79,8 @@ def _of_file(path: Path, name: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a script may end itself
-        raise ValueError(f"cannot import {path}: {type(error).__name__}: {error}") from error
+        words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ValueError(f"cannot import {path}: {words}") from error
     found = vars(module).get(name)
     if not _is_cell(found):
         cells = [each for each, value in vars(module).items() if _is_cell(value) and getattr(value, "__module__", "") == spec.name]

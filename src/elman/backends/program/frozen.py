@@ -19,12 +19,13 @@ import operator
 import re
 import threading
 import types
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 
-from elman.backends.program.reach import Reach, codes_of, is_settled, package_of
+from elman.backends.program.reach import Reach, codes_of, is_settled, own_names_of, package_of
 from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError
 from elman.cells.cell import slots_of
@@ -95,7 +96,7 @@ def _frozen(value: object) -> Hashable:
     if isinstance(value, type):
         return _frozen_class(value)
     if isinstance(value, enum.Enum):
-        return _frozen_class(kind), value, _frozen_items(vars(value))
+        return _frozen_member(value)
     if isinstance(value, np.dtype | logging.Logger):
         return value
     if isinstance(value, torch.Tensor | np.generic | np.ndarray):
@@ -119,6 +120,14 @@ def _itself(value: Any) -> Hashable:
 def _frozen_class(kind: type) -> Hashable:
     """A class as a value is what it defines. Where a definition holds it, which follows it itself, it is the class."""
     return kind if is_settled(kind) or _inside.a_definition else (kind, _key_of(kind))
+
+
+def _frozen_member(member: enum.Enum) -> Hashable:
+    """A member of an enumeration: its class, and what it has of its own."""
+    value: Hashable = None
+    with suppress(NotRecordedError):  # what cannot be looked into stays as it is made
+        value = _frozen(member._value_)
+    return _frozen_class(type(member)), member._name_, value, _frozen_items({name: vars(member)[name] for name in own_names_of(member)})
 
 
 def _frozen_partial(value: functools.partial[Any]) -> Hashable:
@@ -184,13 +193,11 @@ class _Definition:
         reach, beside = self.reaches = _reaches(thing, called, [value for name, value in said if name not in names])
         self.slots = slots_of(thing) if isinstance(thing, type) else ()
         self.hides = any(not _is_pythons(each) for each in kinds)
-        held = [
-            (name in names, value) for each in kinds if not is_settled(each) for name, value in _said(each)
-        ]  # the installed hold what they did
+        held = [item for each in kinds if not is_settled(each) for item in _said(each)]  # what is installed holds what it did
         with _inside:
-            self.contents = _contents(reach, [value for is_called, value in held if is_called])
-            self.contents += _contents(beside, [value for is_called, value in held if not is_called])
-        self.said = [*said, *enumerate((*reach.values(), *beside.values()))]
+            self.contents = _contents(reach, [value for name, value in held if name in names], reach.follow)
+            self.contents += _contents(beside, [value for name, value in held if name not in names])
+        self.said = [*said, *enumerate((*reach.values(), *reach.unasked(), *beside.values()))]
         self.before = self._values()
 
     def holds(self) -> bool:
@@ -217,12 +224,15 @@ class _Definition:
         for reach in self.reaches:
             if reach:
                 found += reach.values()
+                found += reach.unasked()
         return found
 
 
 def _said(kind: type) -> list[tuple[str, object]]:
     """What a class defines. Python itself writes names of its own into it: they say nothing."""
-    items = [(name, value) for name, value in vars(kind).items() if not name.startswith("__annot")]
+    items = [(name, value) for name, value in list(vars(kind).items()) if not name.startswith("__annot")]
+    if issubclass(kind, enum.Enum):  # which keeps tables of its members
+        items = [(name, value) for name, value in items if callable(value) or not (name.startswith("_") or isinstance(value, kind))]
     return [(name, value) for name, value in items if callable(value) or not name.startswith(("__", "_abc_"))]
 
 
@@ -241,14 +251,22 @@ class _Inside(threading.local):
 _inside = _Inside()
 
 
-def _contents(reach: Reach, held: list[object]) -> list[tuple[Callable[[Any], object], Any, object]]:
-    """How to look into what is held and reached and can change inside, with what is seen there. Classes in there are followed."""
+_Contents: TypeAlias = "list[tuple[Callable[[Any], object], Any, object]]"
+
+
+def _contents(reach: Reach, held: list[object], follow: Callable[[list[type]], bool] | None = None) -> _Contents:
+    """How to look into what is held and reached and can change inside, and what is seen there. ``follow``: takes the classes in there."""
     while True:
         values = [value for value in (*held, *reach.values()) if not _is_followed(value)]
-        looks = [(_look_into(value), value) for value in (*values, *reach.dicts())] + [(_own_names, names) for names in reach.classes]
+        looks = [(_look_into(value), value) for value in (*values, *reach.dicts())] + [(_names_in, names) for names in reach.classes]
         found = [(look, value, copy.copy(value) if look is _itself else look(value)) for look, value in looks if look is not None]
-        if not reach.follow(_classes_in([seen for _, _, seen in found])):
-            return found
+        if follow is None or not follow(_classes_in([seen for _, _, seen in found])):
+            break
+    for value in reach.unasked():
+        if (look := _look_into(value)) is not None and type(value) in _FREEZE and not _is_followed(value):
+            with suppress(NotRecordedError, RecursionError):  # no function that is known asks for it
+                found.append((look, value, copy.copy(value) if look is _itself else look(value)))
+    return found
 
 
 def _is_followed(value: object) -> bool:
@@ -260,8 +278,8 @@ def _is_followed(value: object) -> bool:
 _HOLDERS = (types.MethodType, functools.partial, functools.partialmethod)
 
 
-def _own_names(names: Mapping[str, object]) -> list[str]:
-    return [name for name in names if not name.startswith("__")]
+def _names_in(names: Mapping[str, object]) -> list[str]:
+    return [name for name in list(names) if not name.startswith("_")]
 
 
 def _classes_in(keys: Sequence[object]) -> list[type]:
@@ -346,7 +364,7 @@ def _look_into(value: object) -> Callable[[Any], object] | None:
     if kind is types.BuiltinFunctionType and _frozen_builtin(value) is value:
         return None
     if kind in (list, dict, set, tuple):
-        each = value.values() if isinstance(value, dict) else value
+        each = (*value, *value.values()) if isinstance(value, dict) else value
         if all(type(inside) is str for inside in each):  # type: ignore[attr-defined]  # it has been looked at
             return None if kind is tuple else _itself  # as most of what cells declare: equal strings are the same
     return _frozen

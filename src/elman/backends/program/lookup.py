@@ -61,15 +61,17 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
 
 def _remembered(cell: Cell, key: tuple[Any, ...], units: int | None) -> Program | str:
     """The program that is made, or why there is none, for the next time."""
-    frozen, dtype, draws, traced, *_ = key
-    found = _made(cell, dtype, draws, traced, units)
-    if frozen_cell(cell) != frozen:
-        raise UnlikeStepsError(
-            f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change"
-            f"{place_of(cell)}: keep what lasts from step to step in a state"
-        )
-    remember(_found, key, found)
-    return found
+    frozen, dtype, draws, traced, *rest = key
+    for _ in range(2):  # what a step makes once and keeps is there the second time
+        found = _made(cell, dtype, draws, traced, units)
+        if (now := frozen_cell(cell)) == frozen:
+            remember(_found, (frozen, dtype, draws, traced, *rest), found)
+            return found
+        frozen = now
+    raise UnlikeStepsError(
+        f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change"
+        f"{place_of(cell)}: keep what lasts from step to step in a state"
+    )
 
 
 def _made(cell: Cell, dtype: torch.dtype, draws: bool, traced: bool, units: int | None) -> Program | str:

@@ -8,7 +8,9 @@ no name shows (the environment, a mode of torch's, ``globals()``, a module as a 
 from __future__ import annotations
 
 import dis
+import enum
 import functools
+import operator
 import sys
 import types
 from pathlib import Path
@@ -56,13 +58,15 @@ class Reach:
 
     Attributes:
         functions: those that are followed.
-        classes: what the classes that are followed define.
+        classes: what the classes that are followed define, and the members of enumerations.
     """
 
     def __init__(self, things: Iterable[object], home: str, apart: bool = False) -> None:
         self._home = home
         self._refuses = not apart
         self._seen = set[int]()
+        self._left: list[object] = []
+        self._asked = set[str]()  # the attributes that functions ask of anything
         self._named: dict[tuple[int, str], tuple[Mapping[str, Any], str]] = {}
         self._places: list[tuple[Mapping[str, Any], str]] = []
         self._cells: list[types.CellType] = []
@@ -73,8 +77,11 @@ class Reach:
     def follow(self, things: Iterable[object]) -> bool:
         """Follow further things. Returns whether there was anything new."""
         before = len(self._seen)
-        for thing in things:
-            self._follow(thing)
+        self._left += things
+        while self._left:
+            self._visit(self._left.pop())
+            if not self._left:
+                self._ask_classes()
         self._places = list(self._named.values())
         return len(self._seen) > before
 
@@ -90,17 +97,27 @@ class Reach:
         cells = [(name, content_of(cell)) for function in self.functions for name, cell in _bound(function)]
         return [(name, names.get(name)) for names, name in self._places] + cells
 
+    def unasked(self) -> list[Any]:
+        """What the classes that are followed have besides, which functions that are not followed may read."""
+        found: list[Any] = []
+        for names in self.classes:
+            found += [value for name, value in list(names.items()) if not name.startswith("_") and (id(names), name) not in self._named]
+        return found
+
     def __bool__(self) -> bool:
-        return bool(self._places or self.functions)
+        return bool(self._places or self.functions or self.classes)
 
     def dicts(self) -> list[dict[str, Any]]:
         """The functions' own attributes and defaults that have any."""
         return [each for function in self.functions for each in (function.__kwdefaults__, vars(function)) if each]
 
-    def _follow(self, thing: object) -> None:
+    def _visit(self, thing: object) -> None:
         thing = _unwrapped(thing)
         if isinstance(thing, type):
-            self._follow_class(thing)
+            if self._refuses:
+                self._follow_class(thing)
+        elif isinstance(thing, operator.attrgetter | operator.methodcaller):
+            self._asked.add("getattr")
         elif isinstance(thing, types.ModuleType):
             if self._refuses and not self._is_settled(thing.__name__):
                 raise NotRecordedError(f"does not run a step that reads {thing.__name__}, which may change unseen")
@@ -108,12 +125,14 @@ class Reach:
             self._seen.add(id(thing))
             bound = {name: content_of(cell) for name, cell in _bound(thing) if name != "__class__"}  # which super() binds
             if self._is_settled(thing.__globals__.get("__name__")):  # as what torch.no_grad() wraps something in
-                for content in bound.values():
-                    self._follow(content)
+                self._left += bound.values()
                 return
             self.functions.append(thing)
             self._cells += thing.__closure__ or ()
+            self._asked.update(*(code.co_names for code in codes_of(thing)))
             for line, is_bound, (name, *attributes) in _paths(thing):
+                if is_bound and name not in bound:  # a local of its own, which a function in it reads
+                    continue
                 unseen = self._follow_path(bound if is_bound else thing.__globals__, name, attributes)
                 if unseen is not None and self._refuses:
                     place = f"{Path(thing.__code__.co_filename).name}:{line}"
@@ -126,7 +145,7 @@ class Reach:
         if name == "import":
             package = attributes[0].partition(".")[0]
             return None if package in _PURE or package in ("elman", "numpy", "torch") else f"import {attributes[0]}"
-        if name not in names:  # one of Python's own, or bound further in
+        if name not in names:  # one of Python's own
             return f"{name}()" if name in _OPAQUE else None
         value = self._place(names, name)
         if isinstance(value, types.ModuleType) and (value.__name__, *attributes[:1]) in _STATES:
@@ -148,27 +167,60 @@ class Reach:
         home = _module_of(value) if isinstance(value, types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type) else None
         if home is not None and (package := home.partition(".")[0]) in sys.stdlib_module_names and package not in _PURE:
             return package
-        self._follow(value)
+        self._left.append(value)
         return None
 
     def _follow_class(self, kind: type) -> None:
-        """All that it has: what is made of it may use it, and so may its own methods."""
         metaclass: type = type(kind)
         for each in (*kind.__mro__, *metaclass.__mro__):
             if not self._is_settled(each.__module__) and id(each) not in self._seen:
                 self._seen.add(id(each))
                 self.classes.append(vars(each))
-                for key in [key for key, held in vars(each).items() if callable(held) or not key.startswith("__")]:
-                    self._follow(self._place(vars(each), key))
+                if issubclass(each, enum.Enum):
+                    self.classes.append(each.__members__)
+
+    def _ask_classes(self) -> None:
+        """Follow what the classes have that functions ask for: of the class, or of what is made of it."""
+        asks_any = not self._asked.isdisjoint(_ASK_ANY)
+        for names in self.classes:
+            for name, held in list(names.items()):
+                if (id(names), name) in self._named:
+                    continue
+                if name.startswith("__"):
+                    is_asked = callable(held) and not name.startswith(_UNASKED)
+                elif isinstance(held, enum.Enum):
+                    is_asked = name in self._asked or not self._asked.isdisjoint(own_names_of(held))
+                else:
+                    is_asked = not name.startswith("_abc_") and not _is_of_enums(name) and (asks_any or name in self._asked)
+                if is_asked:
+                    self._left.append(self._place(names, name))
 
     def _place(self, names: Mapping[str, Any], name: str) -> Any:
-        value = names[name]
         self._named[id(names), name] = names, name
-        return value
+        return names.get(name)
 
     def _is_settled(self, module: str | None) -> bool:
         package = (module or "").partition(".")[0]
         return package in _SETTLED or (package != self._home and _is_installed(package))
+
+
+# What asks for attributes by other names than those in the code.
+_ASK_ANY = frozenset(("__dict__", "asdict", "astuple", "attrgetter", "dir", "fields", "getattr", "getmembers", "hasattr", "vars"))
+# Methods that no step calls, and what Python keeps of annotations.
+_UNASKED = (
+    *("__annot", "__copy__", "__deepcopy__", "__del__", "__eq__", "__format__", "__getstate__", "__hash__", "__init_subclass__", "__ne__"),
+    *("__reduce", "__repr__", "__setstate__"),
+)
+
+
+def own_names_of(member: enum.Enum) -> list[str]:
+    """The attributes that somebody has given to a member of an enumeration."""
+    return [name for name in vars(member) if not name.startswith("__") and not _is_of_enums(name)]
+
+
+def _is_of_enums(name: str) -> bool:
+    """Whether a name is one that enumerations have for themselves: ``_value_``."""
+    return name[:1] == "_" == name[-1:]
 
 
 _HOLDERS: tuple[Any, ...] = (
