@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
 from torch.fx import Proxy, Tracer
 from torch.fx._symbolic_trace import _orig_module_call
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer
@@ -13,8 +15,6 @@ from elman.layers.errors import wrong_kind
 
 if TYPE_CHECKING:
     from types import FrameType
-
-    from torch import nn
 
 
 # torch.fx puts something else in its place while it records. Then ``recorded`` is asked though x is a tensor: it may be the model's.
@@ -28,7 +28,9 @@ def recorded(module: nn.Module, x: object, hx: object, **named: object) -> Any:
         TypeError: the module's class has a forward of its own: the node would run all of it, though its beginning is recorded already.
     """
     parts = [part for each in (x, hx, *named.values()) for part in (each if isinstance(each, tuple) else (each,))]
-    tracer: Any = next((part.tracer for part in parts if isinstance(part, Proxy)), None) or _tracer(module, x)
+    tracer: Any = next((part.tracer for part in parts if isinstance(part, Proxy)), None)
+    if tracer is None and not torch.compiler.is_dynamo_compiling() and nn.Module.__call__ is not MODULE_CALL:
+        tracer = _tracer(module, x)
     if tracer is None or isinstance(tracer, PythonKeyTracer):  # make_fx's, which records operators
         return None
     if not type(module).forward.__module__.startswith("elman."):

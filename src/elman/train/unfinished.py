@@ -163,7 +163,7 @@ def load(path: Path) -> Unfinished:
         curve = [CurvePoint(**point) for point in facts["curve"]]
         wrong = [point for point in curve if not all(isinstance(number, int | float) for number in astuple(point))]
         if wrong:
-            raise TypeError(f"a point of its learning curve is {wrong[0]}")
+            raise TypeError(wrong[0])
         bits = [float(each) for each in tensors["bits"].tolist()]
         return Unfinished(progress, curve, bits, {**facts["settings"]}, facts["text"])
     except FileNotFoundError:
