@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import enum
 import functools
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,30 +17,10 @@ from elman import Cell
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
+from program_reached import BELOW, Mode, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-TABLE = {"number": 0.25}
-
-
-class Settings:
-    number = 0.25
-
-    @classmethod
-    def asked(cls) -> float:
-        return cls.number
-
-
-class Mode(enum.Enum):
-    ONE = "one"
-
-    def __init__(self, word: str) -> None:
-        self.gain = 0.25
-
-    @property
-    def number(self) -> float:
-        return TABLE["number"]
 
 
 def text(cell: Cell) -> str:
@@ -126,7 +105,7 @@ IN_OPTIONS: dict[str, tuple[object, Callable[[Any, Any], Any], Callable[[pytest.
         lambda option, value: value * option.gain,
         lambda patch: patch.setattr(Mode.ONE, "gain", 0.75),
     ),
-    "a member with a property": (Mode.ONE, lambda option, value: value * option.number, lambda patch: patch.setitem(TABLE, "number", 0.75)),
+    "a member with a property": (Mode.ONE, lambda option, value: value * option.number, lambda patch: patch.setitem(BELOW, "number", 0.75)),
 }
 
 

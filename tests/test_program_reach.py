@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import enum
 import functools
 import types
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from elman.backends.program import lookup
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
+from program_reached import BELOW, Mode, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,25 +30,6 @@ MODULE.number = 0.25  # type: ignore[attr-defined]
 h = 0.25  # called as a state is
 
 
-class Settings:
-    number = 0.25
-
-    @classmethod
-    def asked(cls) -> float:
-        return cls.number
-
-
-class Mode(enum.Enum):
-    ONE = "one"
-
-    def __init__(self, word: str) -> None:
-        self.gain = 0.25
-
-    @property
-    def number(self) -> float:
-        return BELOW["number"]
-
-
 class Listed(list[float]):
     number = 0.0
 
@@ -59,7 +40,6 @@ class Descriptor:
 
 
 ARRAY = array.array("d", [0.25])
-BELOW = {"number": 0.25}
 SHOWN = types.MappingProxyType(BELOW)
 LISTED = Listed()
 LISTED.number = 0.25
