@@ -15,6 +15,25 @@ class Settings:
         return cls.number
 
 
+class Below(Settings):
+    """Has the number of the class above it, until it is given one of its own."""
+
+
+class Nested:
+    class options:  # noqa: N801
+        _number = 0.25
+        settings = Settings
+
+        @staticmethod
+        def looked_up() -> float:
+            return BELOW["number"]
+
+
+class Indexed:
+    def __class_getitem__(cls, name: str) -> float:
+        return BELOW[name]
+
+
 class Mode(enum.Enum):
     ONE = "one"
 

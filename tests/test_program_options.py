@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
+import types
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from elman import Cell
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
-from program_reached import BELOW, Mode, Settings
+from program_reached import BELOW, Mode, Nested, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +94,10 @@ def test_cells_with_other_options_have_other_programs(make: Callable[[float], Ce
     assert found(0.25) == found(0.25)
 
 
+def _change_settings(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Settings, "number", 0.75)
+
+
 IN_OPTIONS: dict[str, tuple[object, Callable[[Any, Any], Any], Callable[[pytest.MonkeyPatch], object]]] = {
     "a class": (Settings, lambda option, value: value * option.number, lambda patch: patch.setattr(Settings, "number", 0.75)),
     "a class in a list": (
@@ -105,6 +111,18 @@ IN_OPTIONS: dict[str, tuple[object, Callable[[Any, Any], Any], Callable[[pytest.
         lambda option, value: value * option.gain,
         lambda patch: patch.setattr(Mode.ONE, "gain", 0.75),
     ),
+    "an object whose class has a class": (Nested(), lambda option, value: value * option.options.settings.number, _change_settings),
+    "a private name in a class in a class": (
+        Nested(),
+        lambda option, value: value * option.options._number,
+        lambda patch: patch.setattr(Nested.options, "_number", 0.75),
+    ),
+    "a function of a class in a class": (
+        Nested(),
+        lambda option, value: value * option.options.looked_up(),
+        lambda patch: patch.setitem(BELOW, "number", 0.75),
+    ),
+    "a function of a class that is given one": (lambda kind: kind.number, lambda option, value: value * option(Settings), _change_settings),
     "a member with a property": (Mode.ONE, lambda option, value: value * option.number, lambda patch: patch.setitem(BELOW, "number", 0.75)),
 }
 
@@ -119,6 +137,23 @@ def test_a_change_inside_an_option_that_is_a_class_or_a_member_is_seen(name: str
     assert text(kind(option)) == before.replace("0.25", "0.75")
     monkeypatch.undo()
     assert text(kind(option)) == before
+
+
+class Data:
+    def __getitem__(self, name: str) -> str:
+        return os.environ[name]
+
+    def load(self, path: str) -> str:
+        return open(path).read()
+
+
+HOLDER = types.SimpleNamespace(number=0.25, data=Data)
+
+
+def test_a_class_that_something_merely_holds_is_no_hindrance() -> None:
+    assert "0.25" in text(type("Asking", (Activated,), {"step": lambda self, x, r, s, p: s.h * HOLDER.number})(None))
+    held = {"table": {"number": 0.25, "data": Data}, "step": lambda self, x, r, s, p: s.h * self.table["number"]}
+    assert "0.25" in text(type("Asking", (Activated,), held)(None))
 
 
 def test_an_option_whose_contents_do_not_show_is_refused() -> None:

@@ -15,7 +15,7 @@ from elman.backends.program import lookup
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
-from program_reached import BELOW, Mode, Settings
+from program_reached import BELOW, Below, Indexed, Mode, Nested, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +76,30 @@ def _scaled_by_attribute(value: Any) -> Any:
 _scaled_by_attribute.number = 0.25  # type: ignore[attr-defined]
 
 
+RULES = {"number": lambda kind: kind.number}
+
+
+def _number_of(kind: Any) -> Any:
+    return kind.number
+
+
+def _kind_of(cell: Any) -> Any:
+    return cell.kind
+
+
+def _wrapping(step: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(step)
+    def wrapped(*given: Any) -> Any:
+        return step(*given)
+
+    return wrapped
+
+
+@_wrapping
+def _wrapped_step(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:
+    return s.h * self.kind.number
+
+
 class Scaled(Cell):
     """A step that is its state, scaled by what a function of it says."""
 
@@ -93,6 +117,9 @@ class Scaled(Cell):
     @property
     def number(self) -> float:
         return NUMBER
+
+    def number_of_kind(self) -> float:
+        return self.kind.number
 
 
 def _bound() -> tuple[Callable[..., Any], Callable[[float], None]]:
@@ -230,6 +257,35 @@ REACHED: dict[str, tuple[Callable[..., Any], Callable[[pytest.MonkeyPatch], obje
     ),
     "what a member's property looks up": (
         lambda self, x, r, s, p: s.h * HELD.mode.number,
+        lambda patch: patch.setitem(BELOW, "number", 0.75),
+    ),
+    "an attribute of a class that a helper is given": (
+        lambda self, x, r, s, p: s.h * _number_of(Settings),
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "an attribute of a class that a function in a dict is given": (
+        lambda self, x, r, s, p: s.h * RULES["number"](Settings),
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "an attribute of the cell's class that a helper reads of the cell": (
+        lambda self, x, r, s, p: s.h * _kind_of(self).number,
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "an attribute of a class in a step that is wrapped": (_wrapped_step, lambda patch: patch.setattr(Settings, "number", 0.75)),
+    "an attribute of a class by the name of a method": (
+        lambda self, x, r, s, p: s.h * getattr(self, f"number_{'of_kind'}")(),
+        lambda patch: patch.setattr(Settings, "number", 0.75),
+    ),
+    "an attribute that a class did not have itself": (
+        lambda self, x, r, s, p: s.h * Below.number,
+        lambda patch: patch.setattr(Below, "number", 0.75),
+    ),
+    "a private attribute of a class in a class": (
+        lambda self, x, r, s, p: s.h * Nested.options._number,
+        lambda patch: patch.setattr(Nested.options, "_number", 0.75),
+    ),
+    "what a class looks up for its index": (
+        lambda self, x, r, s, p: s.h * Indexed["number"],
         lambda patch: patch.setitem(BELOW, "number", 0.75),
     ),
     "what a descriptor reads": (lambda self, x, r, s, p: s.h * self.described, lambda patch: _name(patch, "NUMBER", 0.75)),

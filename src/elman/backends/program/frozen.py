@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
-from elman.backends.program.reach import Reach, codes_of, is_settled, own_names_of, package_of
+from elman.backends.program.reach import Reach, codes_of, is_plain, is_settled, own_names_of, package_of
 from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError
 from elman.cells.cell import slots_of
@@ -189,13 +189,17 @@ class _Definition:
         self.classes = [vars(each) for each in kinds]
         said = [item for each in kinds for item in _said(each)]
         names = _called(said)
-        called = [value for name, value in said if name in names]
-        reach, beside = self.reaches = _reaches(thing, called, [value for name, value in said if name not in names])
+        while True:
+            called = [value for name, value in said if name in names]
+            reach, beside = self.reaches = _reaches(thing, called, [value for name, value in said if name not in names])
+            if (more := _called(said, reach.asked)) <= names:
+                break
+            names |= more
         self.slots = slots_of(thing) if isinstance(thing, type) else ()
         self.hides = any(not _is_pythons(each) for each in kinds)
         held = [item for each in kinds if not is_settled(each) for item in _said(each)]  # what is installed holds what it did
         with _inside:
-            self.contents = _contents(reach, [value for name, value in held if name in names], reach.follow)
+            self.contents = _contents(reach, [value for name, value in held if name in names], reach.follow_held)
             self.contents += _contents(beside, [value for name, value in held if name not in names])
         self.said = [*said, *enumerate((*reach.values(), *reach.unasked(), *beside.values()))]
         self.before = self._values()
@@ -233,7 +237,7 @@ def _said(kind: type) -> list[tuple[str, object]]:
     items = [(name, value) for name, value in list(vars(kind).items()) if not name.startswith("__annot")]
     if issubclass(kind, enum.Enum):  # which keeps tables of its members
         items = [(name, value) for name, value in items if callable(value) or not (name.startswith("_") or isinstance(value, kind))]
-    return [(name, value) for name, value in items if callable(value) or not name.startswith(("__", "_abc_"))]
+    return [(name, value) for name, value in items if callable(value) or isinstance(value, classmethod) or is_plain(name)]
 
 
 class _Inside(threading.local):
@@ -279,7 +283,7 @@ _HOLDERS = (types.MethodType, functools.partial, functools.partialmethod)
 
 
 def _names_in(names: Mapping[str, object]) -> list[str]:
-    return [name for name in list(names) if not name.startswith("_")]
+    return [name for name in list(names) if is_plain(name)]
 
 
 def _classes_in(keys: Sequence[object]) -> list[type]:
@@ -297,17 +301,20 @@ def _classes_in(keys: Sequence[object]) -> list[type]:
 def _reaches(thing: type | types.FunctionType, called: Sequence[object], apart: Sequence[object]) -> tuple[Reach, Reach]:
     """What a function, or what a class says, can read: what a step may call, and the rest."""
     if isinstance(thing, types.FunctionType):
-        home = thing.__module__.partition(".")[0]
+        home = (thing.__module__ or "").partition(".")[0]
         return Reach([thing], home), Reach([], home, apart=True)
-    return Reach(called, package_of(thing)), Reach(apart, package_of(thing), apart=True)
+    home, is_cells = package_of(thing), hasattr(thing, "step")  # of an object that a step uses nothing tells what it asks
+    return Reach([*called, type(thing)], home, asks_any=not is_cells), Reach(apart, home, apart=True)
 
 
-def _called(said: Sequence[tuple[str, object]]) -> set[str]:
-    """The names of what a step may call: of a cell those that lead on from ``step``, of another class all but some."""
+def _called(said: Sequence[tuple[str, object]], asked: Iterable[str] = ()) -> set[str]:
+    """The names of what a step may call: of a cell those that lead on from ``step`` and are ``asked``, of another class all but some."""
     by_name: dict[str, list[object]] = {}
     for name, value in said:
         by_name.setdefault(name, []).append(value)
     names = {name for name in by_name if name not in _APART and ("step" not in by_name or name == "step" or name.startswith("__"))}
+    asked = set(asked)
+    names |= (by_name.keys() if "getattr" in asked else by_name.keys() & asked) - _APART
     found = list(names)
     while found:
         for value in by_name[found.pop()]:

@@ -55,35 +55,46 @@ class Reach:
         things: the functions, methods and properties to begin with; other things are passed over.
         home: the package whose functions are followed wherever it is installed.
         apart: no step calls these things: what they read is none of its results, and may change unseen.
+        asks_any: whether others may ask the classes among them for any attribute.
 
     Attributes:
         functions: those that are followed.
+        asked: the attributes that they ask of anything.
         classes: what the classes that are followed define, and the members of enumerations.
     """
 
-    def __init__(self, things: Iterable[object], home: str, apart: bool = False) -> None:
+    def __init__(self, things: Iterable[object], home: str, apart: bool = False, asks_any: bool = False) -> None:
         self._home = home
         self._refuses = not apart
         self._seen = set[int]()
         self._left: list[object] = []
-        self._asked = set[str]()  # the attributes that functions ask of anything
+        self.asked = set[str](_ASK_ANY if asks_any else ())
+        self._whole, self._held = set[int](), set[int]()  # of classes: those that a name leads to, and those that something holds
         self._named: dict[tuple[int, str], tuple[Mapping[str, Any], str]] = {}
         self._places: list[tuple[Mapping[str, Any], str]] = []
         self._cells: list[types.CellType] = []
         self.functions: list[types.FunctionType] = []
         self.classes: list[Mapping[str, Any]] = []
+        self._kinds: list[type] = []  # which class's each is
         self.follow(things)
 
-    def follow(self, things: Iterable[object]) -> bool:
-        """Follow further things. Returns whether there was anything new."""
+    def follow_held(self, kinds: Iterable[type]) -> bool:
+        """Follow classes that lists, dicts and objects hold. Returns whether there was a new one."""
         before = len(self._seen)
+        for kind in kinds:
+            self._follow_class(kind, self._held)
+        self.follow(())
+        return len(self._seen) > before
+
+    def follow(self, things: Iterable[object]) -> None:
+        """Follow further things."""
         self._left += things
+        self._ask_classes()
         while self._left:
             self._visit(self._left.pop())
             if not self._left:
                 self._ask_classes()
         self._places = list(self._named.values())
-        return len(self._seen) > before
 
     def values(self) -> list[Any]:
         """The current contents of these places."""
@@ -101,7 +112,7 @@ class Reach:
         """What the classes that are followed have besides, which functions that are not followed may read."""
         found: list[Any] = []
         for names in self.classes:
-            found += [value for name, value in list(names.items()) if not name.startswith("_") and (id(names), name) not in self._named]
+            found += [value for name, value in list(names.items()) if is_plain(name) and (id(names), name) not in self._named]
         return found
 
     def __bool__(self) -> bool:
@@ -117,7 +128,7 @@ class Reach:
             if self._refuses:
                 self._follow_class(thing)
         elif isinstance(thing, operator.attrgetter | operator.methodcaller):
-            self._asked.add("getattr")
+            self.asked.add("getattr")
         elif isinstance(thing, types.ModuleType):
             if self._refuses and not self._is_settled(thing.__name__):
                 raise NotRecordedError(f"does not run a step that reads {thing.__name__}, which may change unseen")
@@ -129,7 +140,7 @@ class Reach:
                 return
             self.functions.append(thing)
             self._cells += thing.__closure__ or ()
-            self._asked.update(*(code.co_names for code in codes_of(thing)))
+            self.asked.update(*(code.co_names for code in codes_of(thing)))
             for line, is_bound, (name, *attributes) in _paths(thing):
                 if is_bound and name not in bound:  # a local of its own, which a function in it reads
                     continue
@@ -154,7 +165,7 @@ class Reach:
             if not isinstance(value, types.ModuleType | type) or self._is_settled(_module_of(value)):
                 break
             if isinstance(value, type):
-                self._follow_class(value)
+                self._follow_class(value, self._whole)
             owners = value.__mro__ if isinstance(value, type) else (value,)
             owner = next((vars(each) for each in owners if attribute in vars(each)), None)
             if owner is None:
@@ -167,31 +178,42 @@ class Reach:
         home = _module_of(value) if isinstance(value, types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type) else None
         if home is not None and (package := home.partition(".")[0]) in sys.stdlib_module_names and package not in _PURE:
             return package
+        if isinstance(value, type):
+            self._follow_class(value, self._whole)
         self._left.append(value)
         return None
 
-    def _follow_class(self, kind: type) -> None:
+    def _follow_class(self, kind: type, how: set[int] | None = None) -> None:
+        """Follow a class, those above it and its metaclass. ``how``: to note that it is one of ``_whole`` or ``_held``."""
         metaclass: type = type(kind)
         for each in (*kind.__mro__, *metaclass.__mro__):
-            if not self._is_settled(each.__module__) and id(each) not in self._seen:
+            if self._is_settled(each.__module__):
+                continue
+            if how is not None and (how is self._whole or id(each) not in self._seen):
+                how.add(id(each))
+            if id(each) not in self._seen:
                 self._seen.add(id(each))
                 self.classes.append(vars(each))
+                self._kinds.append(each)
                 if issubclass(each, enum.Enum):
                     self.classes.append(each.__members__)
+                    self._kinds.append(each)
 
     def _ask_classes(self) -> None:
         """Follow what the classes have that functions ask for: of the class, or of what is made of it."""
-        asks_any = not self._asked.isdisjoint(_ASK_ANY)
-        for names in self.classes:
+        asks_any = not self.asked.isdisjoint(_ASK_ANY)
+        for names, kind in zip(self.classes, self._kinds, strict=True):
+            asks_all, is_held = id(kind) in self._whole or asks_any, id(kind) in self._held and id(kind) not in self._whole
+            is_enum = issubclass(kind, enum.Enum)
             for name, held in list(names.items()):
                 if (id(names), name) in self._named:
                     continue
                 if name.startswith("__"):
-                    is_asked = callable(held) and not name.startswith(_UNASKED)
+                    is_asked = not is_held and (callable(held) or isinstance(held, classmethod)) and not name.startswith(_UNASKED)
                 elif isinstance(held, enum.Enum):
-                    is_asked = name in self._asked or not self._asked.isdisjoint(own_names_of(held))
+                    is_asked = name in self.asked or not self.asked.isdisjoint(own_names_of(held))
                 else:
-                    is_asked = not name.startswith("_abc_") and not _is_of_enums(name) and (asks_any or name in self._asked)
+                    is_asked = is_plain(name) and not (is_enum and _is_of_enums(name)) and (asks_all or name in self.asked)
                 if is_asked:
                     self._left.append(self._place(names, name))
 
@@ -211,6 +233,11 @@ _UNASKED = (
     *("__annot", "__copy__", "__deepcopy__", "__del__", "__eq__", "__format__", "__getstate__", "__hash__", "__init_subclass__", "__ne__"),
     *("__reduce", "__repr__", "__setstate__"),
 )
+
+
+def is_plain(name: str) -> bool:
+    """Whether a class's name is none that Python has for itself."""
+    return not name.startswith(("__", "_abc_"))
 
 
 def own_names_of(member: enum.Enum) -> list[str]:
@@ -239,7 +266,8 @@ def _unwrapped(thing: Any) -> Any:
 
 def codes_of(thing: object) -> Iterator[types.CodeType]:
     """The code of a function, or of what holds one, and those inside it."""
-    found = [code] if isinstance(code := getattr(_unwrapped(thing), "__code__", None), types.CodeType) else []
+    function = _unwrapped(thing)
+    found = [function.__code__] if isinstance(function, types.FunctionType) else []
     while found:
         code = found.pop()
         yield code
