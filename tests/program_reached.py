@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 BELOW = {"number": 0.25}
 
@@ -13,6 +17,14 @@ class Settings:
     @classmethod
     def asked(cls) -> float:
         return cls.number
+
+
+def change_settings(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Settings, "number", 0.75)
+
+
+def change_below(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(BELOW, "number", 0.75)
 
 
 class Below(Settings):

@@ -19,7 +19,7 @@ from elman import Cell
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
-from program_reached import BELOW, Mode, Nested, Settings
+from program_reached import Mode, Nested, Settings, change_below, change_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,24 +94,20 @@ def test_cells_with_other_options_have_other_programs(make: Callable[[float], Ce
     assert found(0.25) == found(0.25)
 
 
-def _change_settings(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Settings, "number", 0.75)
-
-
 IN_OPTIONS: dict[str, tuple[object, Callable[[Any, Any], Any], Callable[[pytest.MonkeyPatch], object]]] = {
-    "a class": (Settings, lambda option, value: value * option.number, lambda patch: patch.setattr(Settings, "number", 0.75)),
+    "a class": (Settings, lambda option, value: value * option.number, change_settings),
     "a class in a list": (
         [Settings],
         lambda option, value: value * option[0].number,
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
-    "a method of a class": (Settings.asked, lambda option, value: value * option(), lambda patch: patch.setattr(Settings, "number", 0.75)),
+    "a method of a class": (Settings.asked, lambda option, value: value * option(), change_settings),
     "a member of an enumeration": (
         Mode.ONE,
         lambda option, value: value * option.gain,
         lambda patch: patch.setattr(Mode.ONE, "gain", 0.75),
     ),
-    "an object whose class has a class": (Nested(), lambda option, value: value * option.options.settings.number, _change_settings),
+    "an object whose class has a class": (Nested(), lambda option, value: value * option.options.settings.number, change_settings),
     "a private name in a class in a class": (
         Nested(),
         lambda option, value: value * option.options._number,
@@ -120,10 +116,10 @@ IN_OPTIONS: dict[str, tuple[object, Callable[[Any, Any], Any], Callable[[pytest.
     "a function of a class in a class": (
         Nested(),
         lambda option, value: value * option.options.looked_up(),
-        lambda patch: patch.setitem(BELOW, "number", 0.75),
+        change_below,
     ),
-    "a function of a class that is given one": (lambda kind: kind.number, lambda option, value: value * option(Settings), _change_settings),
-    "a member with a property": (Mode.ONE, lambda option, value: value * option.number, lambda patch: patch.setitem(BELOW, "number", 0.75)),
+    "a function of a class that is given one": (lambda kind: kind.number, lambda option, value: value * option(Settings), change_settings),
+    "a member with a property": (Mode.ONE, lambda option, value: value * option.number, change_below),
 }
 
 

@@ -15,7 +15,7 @@ from elman.backends.program import lookup
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
-from program_reached import BELOW, Below, Indexed, Mode, Nested, Settings
+from program_reached import BELOW, Below, Indexed, Mode, Nested, Settings, change_below, change_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,7 +167,7 @@ REACHED: dict[str, tuple[Callable[..., Any], Callable[[pytest.MonkeyPatch], obje
     "a helper's helper": (lambda self, x, r, s, p: _scaled_by_another(s.h), lambda patch: _name(patch, "_scaled", lambda v: v * 0.75)),
     "an attribute of an object": (lambda self, x, r, s, p: s.h * OBJECT.number, lambda patch: patch.setattr(OBJECT, "number", 0.75)),
     "an attribute of a module": (lambda self, x, r, s, p: s.h * MODULE.number, lambda patch: patch.setattr(MODULE, "number", 0.75)),
-    "an attribute of a class": (lambda self, x, r, s, p: s.h * Settings.number, lambda patch: patch.setattr(Settings, "number", 0.75)),
+    "an attribute of a class": (lambda self, x, r, s, p: s.h * Settings.number, change_settings),
     "a list in a list": (lambda self, x, r, s, p: s.h * NESTED[0][0], lambda patch: NESTED[0].__setitem__(0, 0.75)),
     "a tensor": (lambda self, x, r, s, p: s.h * TENSOR, lambda patch: TENSOR.fill_(0.75)),
     "a list in a list of the class": (lambda self, x, r, s, p: s.h * self.table[0][0], lambda patch: Scaled.table[0].__setitem__(0, 0.75)),
@@ -192,10 +192,10 @@ REACHED: dict[str, tuple[Callable[..., Any], Callable[[pytest.MonkeyPatch], obje
     "the code itself": (_by_its_own_code, _reload),
     "an attribute of a class by its own method": (
         lambda self, x, r, s, p: s.h * Settings.asked(),
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
     "a number of an array": (lambda self, x, r, s, p: s.h * ARRAY[0], lambda patch: ARRAY.__setitem__(0, 0.75)),
-    "what a mapping shows": (lambda self, x, r, s, p: s.h * SHOWN["number"], lambda patch: patch.setitem(BELOW, "number", 0.75)),
+    "what a mapping shows": (lambda self, x, r, s, p: s.h * SHOWN["number"], change_below),
     "an attribute of a list of its own class": (
         lambda self, x, r, s, p: s.h * LISTED.number,
         lambda patch: patch.setattr(LISTED, "number", 0.75),
@@ -210,7 +210,7 @@ REACHED: dict[str, tuple[Callable[..., Any], Callable[[pytest.MonkeyPatch], obje
     ),
     "an attribute of a class of the class": (
         lambda self, x, r, s, p: s.h * self.kind.number,
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
     "an attribute that a class did not have": (
         lambda self, x, r, s, p: s.h * getattr(Settings, "other", 0.25),
@@ -218,34 +218,34 @@ REACHED: dict[str, tuple[Callable[..., Any], Callable[[pytest.MonkeyPatch], obje
     ),
     "an attribute of a class in a list in a dict": (
         lambda self, x, r, s, p: s.h * CLASSES["one"][0].number,
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
     "an attribute of a class that is a key": (
         lambda self, x, r, s, p: s.h * next(iter(KEYS)).number,
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
     "an attribute of a class that an object holds": (
         lambda self, x, r, s, p: s.h * HOLDER.held.number,
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
     "an attribute of a class that a partial function holds": (
         lambda self, x, r, s, p: PARTIAL(s.h),
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
     "an attribute of a class by a method that is bound to it": (
         lambda self, x, r, s, p: s.h * ASKED(),
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
-    "an attribute of a bound class": (_by_bound_class, lambda patch: patch.setattr(Settings, "number", 0.75)),
+    "an attribute of a bound class": (_by_bound_class, change_settings),
     "an attribute of a bound module": (_by_bound_module, lambda patch: patch.setattr(MODULE, "number", 0.75)),
-    "what a bound function of C's looks up": (_by_bound_function, lambda patch: patch.setitem(BELOW, "number", 0.75)),
+    "what a bound function of C's looks up": (_by_bound_function, change_below),
     "what a global function of C's looks up": (
         lambda self, x, r, s, p: s.h * LOOKED_UP("number"),
-        lambda patch: patch.setitem(BELOW, "number", 0.75),
+        change_below,
     ),
     "what the class's function of C's looks up": (
         lambda self, x, r, s, p: s.h * self.looked_up("number"),
-        lambda patch: patch.setitem(BELOW, "number", 0.75),
+        change_below,
     ),
     "an attribute of the object that a method is bound to": (
         lambda self, x, r, s, p: METHOD(s.h),
@@ -257,24 +257,24 @@ REACHED: dict[str, tuple[Callable[..., Any], Callable[[pytest.MonkeyPatch], obje
     ),
     "what a member's property looks up": (
         lambda self, x, r, s, p: s.h * HELD.mode.number,
-        lambda patch: patch.setitem(BELOW, "number", 0.75),
+        change_below,
     ),
     "an attribute of a class that a helper is given": (
         lambda self, x, r, s, p: s.h * _number_of(Settings),
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
     "an attribute of a class that a function in a dict is given": (
         lambda self, x, r, s, p: s.h * RULES["number"](Settings),
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
     "an attribute of the cell's class that a helper reads of the cell": (
         lambda self, x, r, s, p: s.h * _kind_of(self).number,
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
-    "an attribute of a class in a step that is wrapped": (_wrapped_step, lambda patch: patch.setattr(Settings, "number", 0.75)),
+    "an attribute of a class in a step that is wrapped": (_wrapped_step, change_settings),
     "an attribute of a class by the name of a method": (
         lambda self, x, r, s, p: s.h * getattr(self, f"number_{'of_kind'}")(),
-        lambda patch: patch.setattr(Settings, "number", 0.75),
+        change_settings,
     ),
     "an attribute that a class did not have itself": (
         lambda self, x, r, s, p: s.h * Below.number,
@@ -286,7 +286,7 @@ REACHED: dict[str, tuple[Callable[..., Any], Callable[[pytest.MonkeyPatch], obje
     ),
     "what a class looks up for its index": (
         lambda self, x, r, s, p: s.h * Indexed["number"],
-        lambda patch: patch.setitem(BELOW, "number", 0.75),
+        change_below,
     ),
     "what a descriptor reads": (lambda self, x, r, s, p: s.h * self.described, lambda patch: _name(patch, "NUMBER", 0.75)),
 }

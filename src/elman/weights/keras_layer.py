@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from elman.layers.errors import brief
-from elman.weights.layer import Direction, Layer, reordered
+from elman.weights.layer import WAYS, Direction, Layer, reordered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,8 +150,7 @@ def _of_config(source: KerasLayer, directions: int) -> _Settings:
             )
         expected = 2
     if directions != expected:
-        ways = ("one direction", "both directions")
-        raise ValueError(f"expected arrays for {ways[expected - 1]} in {source.name}, got them for {ways[directions - 1]}")
+        raise ValueError(f"expected arrays for {WAYS[expected - 1]} in {source.name}, got them for {WAYS[directions - 1]}")
     return settings
 
 

@@ -26,6 +26,7 @@ _MODULES: dict[str, Callable[..., RNN | GRU | LSTM]] = {
     "gru": GRU,
     "lstm": LSTM,
 }
+WAYS = ("one direction", "both directions")  # by their number, in messages
 _DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from elman.layers.errors import brief, brief_list
 from elman.weights.choice import choose
-from elman.weights.layer import Direction, Layer, build, reordered
+from elman.weights.layer import WAYS, Direction, Layer, build, reordered
 from elman.weights.onnx_graph import Graph, attributes, is_standard, label
 
 if TYPE_CHECKING:
@@ -209,8 +209,7 @@ def _weight(graph: Graph, name: str, inputs: Mapping[str, str], kind: str, direc
     if array is None:
         raise ValueError(f"expected {kind} of {name} to be stored in the model, got none, or one that is computed in each call")
     if array.ndim != (2 if kind == "B" else 3) or len(array) != directions:
-        ways = ("one direction", "both directions")[directions - 1]
-        raise ValueError(f"expected {kind} of {name} to be for {ways}, got an array of shape {array.shape}")
+        raise ValueError(f"expected {kind} of {name} to be for {WAYS[directions - 1]}, got an array of shape {array.shape}")
     return array
 
 

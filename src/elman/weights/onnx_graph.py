@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +80,8 @@ class Graph:
         Raises:
             ValueError: they are damaged, or elsewhere.
         """
-        try:
+        with _within_reach(name):
             return self._value(name)
-        except RecursionError as error:
-            raise ValueError(f"expected {name} to be stored in the model, got it behind too many operators") from error
 
     def _value(self, name: str) -> Array | None:
         if name not in self._values:
@@ -175,10 +174,8 @@ class Graph:
         """
         if self._is_of_call(name):
             return None
-        try:
+        with _within_reach(name):
             return None if self._is_zeros(name) else self.producer[name].op_type
-        except RecursionError as error:
-            raise ValueError(f"expected {name} to be stored in the model, got it behind too many operators") from error
 
     def _is_of_call(self, name: str) -> bool:
         """Whether the caller gives some of a value's numbers, not only how many there are, or which."""
@@ -228,6 +225,15 @@ class Graph:
                 return
             yield node
             name = node.input[0]
+
+
+@contextmanager
+def _within_reach(name: str) -> Iterator[None]:
+    """Operators are looked through one call within another."""
+    try:
+        yield
+    except RecursionError as error:
+        raise ValueError(f"expected {name} to be stored in the model, got it behind too many operators") from error
 
 
 def _numbers_of(node: Any) -> list[str]:

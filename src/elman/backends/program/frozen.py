@@ -189,12 +189,12 @@ class _Definition:
         self.classes = [vars(each) for each in kinds]
         said = [item for each in kinds for item in _said(each)]
         names = _called(said)
-        while True:
-            called = [value for name, value in said if name in names]
-            reach, beside = self.reaches = _reaches(thing, called, [value for name, value in said if name not in names])
-            if (more := _called(said, reach.asked)) <= names:
-                break
+        reach = _reach(thing, [value for name, value in said if name in names])
+        while not (more := _called(said, reach.asked)) <= names:  # functions outside of the class may ask a cell for more
             names |= more
+            reach = _reach(thing, [value for name, value in said if name in names])
+        beside = Reach([value for name, value in said if name not in names], package_of(thing), apart=True)
+        self.reaches = reach, beside
         self.slots = slots_of(thing) if isinstance(thing, type) else ()
         self.hides = any(not _is_pythons(each) for each in kinds)
         held = [item for each in kinds if not is_settled(each) for item in _said(each)]  # what is installed holds what it did
@@ -261,25 +261,26 @@ _Contents: TypeAlias = "list[tuple[Callable[[Any], object], Any, object]]"
 def _contents(reach: Reach, held: list[object], follow: Callable[[list[type]], bool] | None = None) -> _Contents:
     """How to look into what is held and reached and can change inside, and what is seen there. ``follow``: takes the classes in there."""
     while True:
-        values = [value for value in (*held, *reach.values()) if not _is_followed(value)]
-        looks = [(_look_into(value), value) for value in (*values, *reach.dicts())] + [(_names_in, names) for names in reach.classes]
-        found = [(look, value, copy.copy(value) if look is _itself else look(value)) for look, value in looks if look is not None]
+        found = _looked_into((*held, *reach.values(), *reach.dicts()))
         if follow is None or not follow(_classes_in([seen for _, _, seen in found])):
             break
     for value in reach.unasked():
-        if (look := _look_into(value)) is not None and type(value) in _FREEZE and not _is_followed(value):
+        if type(value) in _FREEZE:
             with suppress(NotRecordedError, RecursionError):  # no function that is known asks for it
-                found.append((look, value, copy.copy(value) if look is _itself else look(value)))
-    return found
+                found += _looked_into([value])
+    return [*found, *[(_names_in, names, _names_in(names)) for _, names in reach.classes]]
+
+
+def _looked_into(values: Iterable[object]) -> _Contents:
+    looks = [(_look_into(value), value) for value in values if not _is_followed(value)]
+    return [(look, value, copy.copy(value) if look is _itself else look(value)) for look, value in looks if look is not None]
 
 
 def _is_followed(value: object) -> bool:
     """Whether a value is a function, or holds one, and nothing else that can change."""
     kind = type(value)
-    return hasattr(kind, "__get__") and is_settled(kind) and not isinstance(value, _HOLDERS)
-
-
-_HOLDERS = (types.MethodType, functools.partial, functools.partialmethod)
+    holds_more = isinstance(value, types.MethodType | functools.partial | functools.partialmethod)
+    return hasattr(kind, "__get__") and is_settled(kind) and not holds_more
 
 
 def _names_in(names: Mapping[str, object]) -> list[str]:
@@ -298,13 +299,12 @@ def _classes_in(keys: Sequence[object]) -> list[type]:
     return found
 
 
-def _reaches(thing: type | types.FunctionType, called: Sequence[object], apart: Sequence[object]) -> tuple[Reach, Reach]:
-    """What a function, or what a class says, can read: what a step may call, and the rest."""
+def _reach(thing: type | types.FunctionType, called: Sequence[object]) -> Reach:
+    """What a function, or what a step may call of a class, can read."""
     if isinstance(thing, types.FunctionType):
-        home = (thing.__module__ or "").partition(".")[0]
-        return Reach([thing], home), Reach([], home, apart=True)
-    home, is_cells = package_of(thing), hasattr(thing, "step")  # of an object that a step uses nothing tells what it asks
-    return Reach([*called, type(thing)], home, asks_any=not is_cells), Reach(apart, home, apart=True)
+        return Reach([thing], package_of(thing))
+    is_cells = hasattr(thing, "step")  # of an object that a step uses nothing tells what it asks
+    return Reach([*called, type(thing)], package_of(thing), asks_any=not is_cells)
 
 
 def _called(said: Sequence[tuple[str, object]], asked: Iterable[str] = ()) -> set[str]:

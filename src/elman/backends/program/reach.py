@@ -60,7 +60,7 @@ class Reach:
     Attributes:
         functions: those that are followed.
         asked: the attributes that they ask of anything.
-        classes: what the classes that are followed define, and the members of enumerations.
+        classes: those that are followed, each with what it defines; an enumeration with its members, too.
     """
 
     def __init__(self, things: Iterable[object], home: str, apart: bool = False, asks_any: bool = False) -> None:
@@ -69,22 +69,21 @@ class Reach:
         self._seen = set[int]()
         self._left: list[object] = []
         self.asked = set[str](_ASK_ANY if asks_any else ())
-        self._whole, self._held = set[int](), set[int]()  # of classes: those that a name leads to, and those that something holds
+        self._ways = dict[int, int]()  # how each class is followed, by its id: see ``_HELD``
         self._named: dict[tuple[int, str], tuple[Mapping[str, Any], str]] = {}
         self._places: list[tuple[Mapping[str, Any], str]] = []
         self._cells: list[types.CellType] = []
         self.functions: list[types.FunctionType] = []
-        self.classes: list[Mapping[str, Any]] = []
-        self._kinds: list[type] = []  # which class's each is
+        self.classes: list[tuple[type, Mapping[str, Any]]] = []
         self.follow(things)
 
     def follow_held(self, kinds: Iterable[type]) -> bool:
         """Follow classes that lists, dicts and objects hold. Returns whether there was a new one."""
-        before = len(self._seen)
+        before = len(self._ways)
         for kind in kinds:
-            self._follow_class(kind, self._held)
+            self._follow_class(kind, _HELD)
         self.follow(())
-        return len(self._seen) > before
+        return len(self._ways) > before
 
     def follow(self, things: Iterable[object]) -> None:
         """Follow further things."""
@@ -111,7 +110,7 @@ class Reach:
     def unasked(self) -> list[Any]:
         """What the classes that are followed have besides, which functions that are not followed may read."""
         found: list[Any] = []
-        for names in self.classes:
+        for _, names in self.classes:
             found += [value for name, value in list(names.items()) if is_plain(name) and (id(names), name) not in self._named]
         return found
 
@@ -126,7 +125,7 @@ class Reach:
         thing = _unwrapped(thing)
         if isinstance(thing, type):
             if self._refuses:
-                self._follow_class(thing)
+                self._follow_class(thing, _ASKED)
         elif isinstance(thing, operator.attrgetter | operator.methodcaller):
             self.asked.add("getattr")
         elif isinstance(thing, types.ModuleType):
@@ -165,7 +164,7 @@ class Reach:
             if not isinstance(value, types.ModuleType | type) or self._is_settled(_module_of(value)):
                 break
             if isinstance(value, type):
-                self._follow_class(value, self._whole)
+                self._follow_class(value, _WHOLE)
             owners = value.__mro__ if isinstance(value, type) else (value,)
             owner = next((vars(each) for each in owners if attribute in vars(each)), None)
             if owner is None:
@@ -179,43 +178,40 @@ class Reach:
         if home is not None and (package := home.partition(".")[0]) in sys.stdlib_module_names and package not in _PURE:
             return package
         if isinstance(value, type):
-            self._follow_class(value, self._whole)
-        self._left.append(value)
+            self._follow_class(value, _WHOLE)
+        else:
+            self._left.append(value)
         return None
 
-    def _follow_class(self, kind: type, how: set[int] | None = None) -> None:
-        """Follow a class, those above it and its metaclass. ``how``: to note that it is one of ``_whole`` or ``_held``."""
+    def _follow_class(self, kind: type, way: int) -> None:
+        """Follow a class, those above it and its metaclass, in the widest of the ways that it is asked for."""
         metaclass: type = type(kind)
         for each in (*kind.__mro__, *metaclass.__mro__):
             if self._is_settled(each.__module__):
                 continue
-            if how is not None and (how is self._whole or id(each) not in self._seen):
-                how.add(id(each))
-            if id(each) not in self._seen:
-                self._seen.add(id(each))
-                self.classes.append(vars(each))
-                self._kinds.append(each)
+            if id(each) not in self._ways:
+                self.classes.append((each, vars(each)))
                 if issubclass(each, enum.Enum):
-                    self.classes.append(each.__members__)
-                    self._kinds.append(each)
+                    self.classes.append((each, each.__members__))
+            self._ways[id(each)] = max(way, self._ways.get(id(each), way))
 
     def _ask_classes(self) -> None:
         """Follow what the classes have that functions ask for: of the class, or of what is made of it."""
         asks_any = not self.asked.isdisjoint(_ASK_ANY)
-        for names, kind in zip(self.classes, self._kinds, strict=True):
-            asks_all, is_held = id(kind) in self._whole or asks_any, id(kind) in self._held and id(kind) not in self._whole
-            is_enum = issubclass(kind, enum.Enum)
-            for name, held in list(names.items()):
-                if (id(names), name) in self._named:
-                    continue
-                if name.startswith("__"):
-                    is_asked = not is_held and (callable(held) or isinstance(held, classmethod)) and not name.startswith(_UNASKED)
-                elif isinstance(held, enum.Enum):
-                    is_asked = name in self.asked or not self.asked.isdisjoint(own_names_of(held))
-                else:
-                    is_asked = is_plain(name) and not (is_enum and _is_of_enums(name)) and (asks_all or name in self.asked)
-                if is_asked:
+        for kind, names in self.classes:
+            for name, value in list(names.items()):
+                if (id(names), name) not in self._named and self._is_asked(kind, name, value, asks_any):
                     self._left.append(self._place(names, name))
+
+    def _is_asked(self, kind: type, name: str, value: object, asks_any: bool) -> bool:
+        """Whether functions may ask for this of a class."""
+        way = self._ways[id(kind)]
+        if name.startswith("__"):  # Python asks for these
+            return way != _HELD and (callable(value) or isinstance(value, classmethod)) and not name.startswith(_UNASKED)
+        if isinstance(value, enum.Enum):
+            return name in self.asked or not self.asked.isdisjoint(own_names_of(value))
+        is_own = is_plain(name) and not (issubclass(kind, enum.Enum) and _is_of_enums(name))
+        return is_own and (way == _WHOLE or asks_any or name in self.asked)
 
     def _place(self, names: Mapping[str, Any], name: str) -> Any:
         self._named[id(names), name] = names, name
@@ -226,6 +222,9 @@ class Reach:
         return package in _SETTLED or (package != self._home and _is_installed(package))
 
 
+# How a class is followed. Something holds it: what functions ask for by name. A function asks for it: what Python asks for, too.
+# A name leads to it: whole, since a function that it is given may ask for anything.
+_HELD, _ASKED, _WHOLE = range(3)
 # What asks for attributes by other names than those in the code.
 _ASK_ANY = frozenset(("__dict__", "asdict", "astuple", "attrgetter", "dir", "fields", "getattr", "getmembers", "hasattr", "vars"))
 # Methods that no step calls, and what Python keeps of annotations.
@@ -274,8 +273,8 @@ def codes_of(thing: object) -> Iterator[types.CodeType]:
         found += [each for each in code.co_consts if isinstance(each, types.CodeType)]
 
 
-def package_of(kind: type) -> str:
-    return str(kind.__module__).partition(".")[0]
+def package_of(thing: type | types.FunctionType) -> str:
+    return str(thing.__module__).partition(".")[0]
 
 
 def is_settled(kind: type) -> bool:
