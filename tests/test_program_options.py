@@ -157,9 +157,31 @@ def test_an_option_whose_contents_do_not_show_is_refused() -> None:
         text(Activated(Number(0.25)))
 
 
-def test_a_cell_that_holds_itself_is_refused() -> None:
-    cell = Activated(0.25)
-    cell.itself = cell  # type: ignore[attr-defined]
+def test_a_cell_that_holds_itself_is_followed_once() -> None:
+    class Child:
+        def __init__(self, number: float, parent: Any) -> None:
+            self.number, self.parent = number, parent
+
+        def __call__(self, value: Any) -> Any:
+            return value * self.parent.gain * self.number
+
+    def holding(number: float, gain: float) -> Any:
+        cell: Any = Activated(None)
+        cell.option, cell.gain, cell.all = Child(number, cell), gain, {"cells": [cell]}
+        return cell
+
+    cell = holding(0.25, 0.5)
+    assert text(cell) == text(holding(0.25, 0.5))
+    assert program_of(cell, torch.float64) is program_of(holding(0.25, 0.5), torch.float64)
+    assert len({text(cell), text(holding(0.75, 0.5)), text(holding(0.25, 0.75))}) == 3
+    before = frozen_cell(cell)
+    cell.option.parent = holding(0.25, 0.75)  # another one than that which holds it
+    assert frozen_cell(cell) != before
+
+
+def test_a_list_that_holds_itself_is_refused() -> None:
+    cell = Activated([0.25])
+    cell.option.append(cell.option)
     with pytest.raises(NotRecordedError, match="does not run a cell with an option that holds itself"):
         text(cell)
 

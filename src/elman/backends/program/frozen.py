@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
-from elman.backends.program.reach import Reach, codes_of, is_plain, is_settled, own_names_of, package_of
+from elman.backends.program.defined import called_of, is_pythons, plain_names_in, said_by
+from elman.backends.program.reach import Reach, is_settled, own_names_of, package_of
 from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError
 from elman.cells.cell import slots_of
@@ -48,8 +49,8 @@ def frozen_cell(cell: object) -> Hashable:
 
 def named_by(kind: type) -> list[tuple[str, object]]:
     """What a cell's step names of its classes and of globals and closures, each with its name; of what cannot be followed the former."""
-    said = [item for each in kind.__mro__[:-1] if not is_settled(each) for item in _said(each)]
-    names = _called(said)
+    said = [item for each in kind.__mro__[:-1] if not is_settled(each) for item in said_by(each)]
+    names = called_of(said)
     called = [(name, value) for name, value in said if name in names]
     try:
         return [*called, *Reach([value for _, value in called], package_of(kind)).named()]
@@ -57,19 +58,19 @@ def named_by(kind: type) -> list[tuple[str, object]]:
         return called
 
 
-def holds_tensors(key: Hashable) -> bool:
-    """Whether the key of a cell has in it what tensors or NumPy's arrays and numbers hold, which may change unseen by a compiler."""
-    seen, found = set[int](), [key]
-    while found:
-        each = found.pop()
-        if isinstance(each, type) and issubclass(each, torch.Tensor | np.generic | np.ndarray):
-            return True
-        if isinstance(each, tuple):
-            found += each
-        if isinstance(each, _Key) and id(each) not in seen:
-            seen.add(id(each))
-            found += [before for _, _, before in each.definition.contents]
-    return False
+def follow_further(kind: type, name: str) -> None:
+    """Follow from now on a method that cells' steps were seen to call.
+
+    Raises:
+        NotRecordedError: if it reads what may change unseen. It is not followed then.
+    """
+    before = _seen_called.get(kind, frozenset())
+    remember(_seen_called, kind, before | {name})
+    try:
+        remember(_keys, kind, Key(Definition(kind)))
+    except NotRecordedError:
+        _seen_called[kind] = before
+        raise
 
 
 # --- Options ----------------------------------------------------------------------------------------------------------
@@ -77,9 +78,16 @@ def holds_tensors(key: Hashable) -> bool:
 
 def _frozen_object(thing: object) -> Hashable:
     key = _key_of(type(thing))
-    if not (slots := key.definition.slots):
-        return key, _frozen_items(vars(thing))
-    return key, _frozen_items(getattr(thing, "__dict__", {})), _frozen_all(getattr(thing, name, None) for name in slots)
+    path = _inside.path
+    if id(thing) in path:
+        return key, len(path) - path.index(id(thing))  # which of those that hold it it is
+    path.append(id(thing))
+    try:
+        if not (slots := key.definition.slots):
+            return key, _frozen_items(vars(thing))
+        return key, _frozen_items(getattr(thing, "__dict__", {})), _frozen_all(getattr(thing, name, None) for name in slots)
+    finally:
+        path.pop()
 
 
 def _frozen_items(options: Mapping[Any, object]) -> Hashable:
@@ -176,7 +184,7 @@ _FREEZE: dict[type, Callable[[Any], Hashable]] = {
 # --- Classes and functions --------------------------------------------------------------------------------------------
 
 
-class _Definition:
+class Definition:
     """What a class and those above it define, or a function, and all that they name, at one time.
 
     Attributes:
@@ -185,19 +193,21 @@ class _Definition:
     """
 
     def __init__(self, thing: type | types.FunctionType) -> None:
+        self.thing = thing
+        seen = _seen_called.get(thing, ()) if isinstance(thing, type) else ()
         kinds = thing.__mro__[:-1] if isinstance(thing, type) else ()
         self.classes = [vars(each) for each in kinds]
-        said = [item for each in kinds for item in _said(each)]
-        names = _called(said)
+        said = [item for each in kinds for item in said_by(each)]
+        names = called_of(said, seen)
         reach = _reach(thing, [value for name, value in said if name in names])
-        while not (more := _called(said, reach.asked)) <= names:  # functions outside of the class may ask a cell for more
+        while not (more := called_of(said, seen, reach.asked)) <= names:  # functions outside of the class may ask a cell for more
             names |= more
             reach = _reach(thing, [value for name, value in said if name in names])
         beside = Reach([value for name, value in said if name not in names], package_of(thing), apart=True)
         self.reaches = reach, beside
         self.slots = slots_of(thing) if isinstance(thing, type) else ()
-        self.hides = any(not _is_pythons(each) for each in kinds)
-        held = [item for each in kinds if not is_settled(each) for item in _said(each)]  # what is installed holds what it did
+        self.hides = any(not is_pythons(each) for each in kinds)
+        held = [item for each in kinds if not is_settled(each) for item in said_by(each)]  # what is installed holds what it did
         with _inside:
             self.contents = _contents(reach, [value for name, value in held if name in names], reach.follow_held)
             self.contents += _contents(beside, [value for name, value in held if name not in names])
@@ -216,7 +226,7 @@ class _Definition:
         except (NotRecordedError, RuntimeError, TypeError, ValueError):  # what cannot be compared has come into it
             return False
 
-    def means(self, other: _Definition) -> bool:
+    def means(self, other: Definition) -> bool:
         """Whether another one says the same."""
         same = [(name, id(value)) for name, value in self.said] == [(name, id(value)) for name, value in other.said]
         return same and [before for _, _, before in self.contents] == [before for _, _, before in other.contents]
@@ -232,24 +242,23 @@ class _Definition:
         return found
 
 
-def _said(kind: type) -> list[tuple[str, object]]:
-    """What a class defines. Python itself writes names of its own into it: they say nothing."""
-    items = [(name, value) for name, value in list(vars(kind).items()) if not name.startswith("__annot")]
-    if issubclass(kind, enum.Enum):  # which keeps tables of its members
-        items = [(name, value) for name, value in items if callable(value) or not (name.startswith("_") or isinstance(value, kind))]
-    return [(name, value) for name, value in items if callable(value) or isinstance(value, classmethod) or is_plain(name)]
-
-
 class _Inside(threading.local):
-    """Whether this thread makes out what a definition holds."""
+    """What this thread is inside of: whether of a definition, and of which objects there."""
 
-    a_definition = 0
+    def __init__(self) -> None:
+        self.path: list[int] = []
+        self._paths: list[list[int]] = []
+
+    @property
+    def a_definition(self) -> bool:
+        return bool(self._paths)
 
     def __enter__(self) -> None:
-        self.a_definition += 1
+        self._paths.append(self.path)
+        self.path = []
 
     def __exit__(self, *raised: object) -> None:
-        self.a_definition -= 1
+        self.path = self._paths.pop()
 
 
 _inside = _Inside()
@@ -268,7 +277,7 @@ def _contents(reach: Reach, held: list[object], follow: Callable[[list[type]], b
         if type(value) in _FREEZE:
             with suppress(NotRecordedError, RecursionError):  # no function that is known asks for it
                 found += _looked_into([value])
-    return [*found, *[(_names_in, names, _names_in(names)) for _, names in reach.classes]]
+    return [*found, *[(plain_names_in, names, plain_names_in(names)) for _, names in reach.classes]]
 
 
 def _looked_into(values: Iterable[object]) -> _Contents:
@@ -281,10 +290,6 @@ def _is_followed(value: object) -> bool:
     kind = type(value)
     holds_more = isinstance(value, types.MethodType | functools.partial | functools.partialmethod)
     return hasattr(kind, "__get__") and is_settled(kind) and not holds_more
-
-
-def _names_in(names: Mapping[str, object]) -> list[str]:
-    return [name for name in list(names) if is_plain(name)]
 
 
 def _classes_in(keys: Sequence[object]) -> list[type]:
@@ -307,37 +312,6 @@ def _reach(thing: type | types.FunctionType, called: Sequence[object]) -> Reach:
     return Reach([*called, type(thing)], package_of(thing), asks_any=not is_cells)
 
 
-def _called(said: Sequence[tuple[str, object]], asked: Iterable[str] = ()) -> set[str]:
-    """The names of what a step may call: of a cell those that lead on from ``step`` and are ``asked``, of another class all but some."""
-    by_name: dict[str, list[object]] = {}
-    for name, value in said:
-        by_name.setdefault(name, []).append(value)
-    names = {name for name in by_name if name not in _APART and ("step" not in by_name or name == "step" or name.startswith("__"))}
-    asked = set(asked)
-    names |= (by_name.keys() if "getattr" in asked else by_name.keys() & asked) - _APART
-    found = list(names)
-    while found:
-        for value in by_name[found.pop()]:
-            further = {name for code in codes_of(value) for name in code.co_names if name in by_name} - names
-            names |= further
-            found += further
-    return names
-
-
-def _is_pythons(kind: type) -> bool:
-    """Whether a class is written in Python, and so are the objects that it makes."""
-    return bool(kind.__flags__ & _HEAP_TYPE) and isinstance(vars(kind).get("__new__", _NEW), staticmethod)
-
-
-_HEAP_TYPE = 1 << 9  # in CPython's object.h
-# Methods that no step calls.
-_APART = frozenset(
-    (
-        *("__copy__", "__deepcopy__", "__del__", "__eq__", "__format__", "__getstate__", "__hash__", "__init__", "__init_subclass__"),
-        *("__ne__", "__new__", "__post_init__", "__reduce__", "__reduce_ex__", "__repr__", "__setstate__"),
-    )
-)
-_NEW = staticmethod(object.__new__)
 _CONSTANT = (
     int,
     float,
@@ -377,23 +351,24 @@ def _look_into(value: object) -> Callable[[Any], object] | None:
     return _frozen
 
 
-class _Key:
+class Key:
     """Stays while nothing of a class or function changes."""
 
-    def __init__(self, definition: _Definition) -> None:
+    def __init__(self, definition: Definition) -> None:
         self.definition = definition
 
 
-_keys: dict[type | types.FunctionType, _Key] = {}
+_seen_called: dict[type, frozenset[str]] = {}
+_keys: dict[type | types.FunctionType, Key] = {}
 
 
-def _key_of(thing: type | types.FunctionType) -> _Key:
+def _key_of(thing: type | types.FunctionType) -> Key:
     key = _keys.get(thing)
     if key is None or not key.definition.holds():
-        now = _Definition(thing)
+        now = Definition(thing)
         if key is not None and key.definition.means(now):
             key.definition = now
         else:
-            key = _Key(now)
+            key = Key(now)
             remember(_keys, thing, key)
     return key

@@ -12,6 +12,7 @@ from torch.overrides import _pop_mode_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 
 from elman.backends.program.build import build
+from elman.backends.program.followed import follow_called
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.record import check_precision, record
 from elman.backends.program.remembered import remember
@@ -62,8 +63,8 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
 def _remembered(cell: Cell, key: tuple[Any, ...], units: int | None) -> Program | str:
     """The program that is made, or why there is none, for the next time."""
     frozen, dtype, draws, traced, *rest = key
-    for _ in range(2):  # what a step makes once and keeps is there the second time
-        found = _made(cell, dtype, draws, traced, units)
+    for _ in range(_MOST_TIMES):  # what a step makes once and keeps is there the next time, as are functions that it was seen to call
+        found = _made(cell, frozen, dtype, draws, traced, units)
         if (now := frozen_cell(cell)) == frozen:
             remember(_found, (frozen, dtype, draws, traced, *rest), found)
             return found
@@ -74,13 +75,18 @@ def _remembered(cell: Cell, key: tuple[Any, ...], units: int | None) -> Program 
     )
 
 
-def _made(cell: Cell, dtype: torch.dtype, draws: bool, traced: bool, units: int | None) -> Program | str:
+_MOST_TIMES = 4
+
+
+def _made(cell: Cell, frozen: Hashable, dtype: torch.dtype, draws: bool, traced: bool, units: int | None) -> Program | str:
     with outside_modes():
         try:
             if dtype is torch.bfloat16:
                 check_precision(cell, draws, units)
                 return program_of(cell, torch.float32, draws, traced, units)
-            return build(cell, record(cell, dtype, draws, units), traced)
+            recorded = record(cell, dtype, draws, units)
+            follow_called(frozen, cell, recorded.called)
+            return build(cell, recorded, traced)
         except NotRecordedError as error:
             return _OfUnits(error) if error.asks_units else str(error)
 

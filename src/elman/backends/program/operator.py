@@ -17,7 +17,8 @@ from elman.backends import inductor, kernels, reference
 from elman.backends.operator import decompose_for_onnx, define, has_no_sequences, keep_output, kept_output, library, refuse_second_gradient
 from elman.backends.program import call
 from elman.backends.program.call import Kept
-from elman.backends.program.frozen import frozen_cell, holds_tensors
+from elman.backends.program.followed import holds_tensors
+from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import outside_modes, program_of
 from elman.backends.program.program import Role
 from elman.backends.program.stand_in import NotRecordedError

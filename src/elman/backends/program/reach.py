@@ -10,7 +10,9 @@ from __future__ import annotations
 import dis
 import enum
 import functools
+import importlib.machinery
 import operator
+import os
 import sys
 import types
 from pathlib import Path
@@ -21,7 +23,8 @@ from elman.backends.program.stand_in import NotRecordedError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_SETTLED = frozenset(("torch", "numpy", "elman", "builtins", *sys.stdlib_module_names))
+_SETTLED = frozenset(("torch", "numpy", "elman", "builtins"))
+_PYTHONS_FOLDER = str(Path(os.__file__).parent)
 # Of Python's modules, those whose functions depend on their arguments alone, or leave no trace in what a step returns.
 _PURE = frozenset(
     (
@@ -73,6 +76,7 @@ class Reach:
         self._named: dict[tuple[int, str], tuple[Mapping[str, Any], str]] = {}
         self._places: list[tuple[Mapping[str, Any], str]] = []
         self._cells: list[types.CellType] = []
+        self._tables: list[dict[Any, Any]] = []
         self.functions: list[types.FunctionType] = []
         self.classes: list[tuple[type, Mapping[str, Any]]] = []
         self.follow(things)
@@ -118,8 +122,8 @@ class Reach:
         return bool(self._places or self.functions or self.classes)
 
     def dicts(self) -> list[dict[str, Any]]:
-        """The functions' own attributes and defaults that have any."""
-        return [each for function in self.functions for each in (function.__kwdefaults__, vars(function)) if each]
+        """The functions' own attributes and defaults that have any, and the tables by which others call them."""
+        return [each for function in self.functions for each in (function.__kwdefaults__, vars(function)) if each] + self._tables
 
     def _visit(self, thing: object) -> None:
         thing = _unwrapped(thing)
@@ -136,6 +140,9 @@ class Reach:
             bound = {name: content_of(cell) for name, cell in _bound(thing) if name != "__class__"}  # which super() binds
             if self._is_settled(thing.__globals__.get("__name__")):  # as what torch.no_grad() wraps something in
                 self._left += bound.values()
+                if isinstance(table := bound.get("registry"), dict):  # of functools.singledispatch
+                    self._tables.append(table)
+                    self._left += table.values()
                 return
             self.functions.append(thing)
             self._cells += thing.__closure__ or ()
@@ -175,7 +182,7 @@ class Reach:
         if callable(value) and getattr(value, "__name__", None) in _MODES:
             return f"torch.{value.__name__}"
         home = _module_of(value) if isinstance(value, types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type) else None
-        if home is not None and (package := home.partition(".")[0]) in sys.stdlib_module_names and package not in _PURE:
+        if home is not None and _is_pythons(package := home.partition(".")[0]) and package not in _PURE:
             return package
         if isinstance(value, type):
             self._follow_class(value, _WHOLE)
@@ -218,8 +225,7 @@ class Reach:
         return names.get(name)
 
     def _is_settled(self, module: str | None) -> bool:
-        package = (module or "").partition(".")[0]
-        return package in _SETTLED or (package != self._home and _is_installed(package))
+        return is_settled_for(module, self._home)
 
 
 # How a class is followed. Something holds it: what functions ask for by name. A function asks for it: what Python asks for, too.
@@ -251,13 +257,13 @@ def _is_of_enums(name: str) -> bool:
 
 _HOLDERS: tuple[Any, ...] = (
     *(staticmethod, classmethod, property, types.MethodType, functools.partial, functools.partialmethod, functools.cached_property),
-    functools._lru_cache_wrapper,
+    *(functools._lru_cache_wrapper, functools.singledispatchmethod),
 )
 
 
 def _unwrapped(thing: Any) -> Any:
     """The function of a method, a property, a partial or cached one."""
-    for inside in ("__func__", "fget", "func", "__wrapped__"):
+    for inside in ("__func__", "fget", "dispatcher", "func", "__wrapped__"):
         if isinstance(thing, _HOLDERS) and (function := getattr(thing, inside, None)) is not None:
             thing = function
     return thing
@@ -277,13 +283,29 @@ def package_of(thing: type | types.FunctionType) -> str:
     return str(thing.__module__).partition(".")[0]
 
 
+def is_settled_for(module: str | None, home: str) -> bool:
+    """Whether a module is installed, and none of the package ``home``."""
+    package = (module or "").partition(".")[0]
+    return package in _SETTLED or _is_pythons(package) or (package != home and _is_installed(package))
+
+
 def is_settled(kind: type) -> bool:
     """Whether a class is one of torch's, NumPy's, Python's or ours."""
-    return package_of(kind) in _SETTLED
+    package = package_of(kind)
+    return package in _SETTLED or _is_pythons(package)
 
 
 def _module_of(value: Any) -> str:
     return (value.__name__ if isinstance(value, types.ModuleType) else value.__module__) or ""
+
+
+@functools.cache
+def _is_pythons(package: str) -> bool:
+    """Whether a module is one of Python's, and no other of that name (a file of the user's, ``code.py``)."""
+    if package not in sys.stdlib_module_names:
+        return False
+    file = getattr(sys.modules.get(package), "__file__", None)
+    return file is None or file.startswith(_PYTHONS_FOLDER) or file.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
 
 
 def _is_installed(package: str) -> bool:

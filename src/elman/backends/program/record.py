@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from elman.backends.program.calls import watched
 from elman.backends.program.made import made
 from elman.backends.program.operations import OPERATIONS
 from elman.backends.program.program import Opcode, Role
@@ -30,6 +31,7 @@ from elman.cells.gates import GateFinder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from types import CodeType
 
     from elman.backends.program.graph import Graph
     from elman.backends.program.stand_in import Shape
@@ -45,6 +47,7 @@ class Recorded:
         gates: the nodes of the gates' values.
         of_h: the gates whose rows are multiplied by h.
         of_others: the nodes that the products r(..., v) take, in their order, and which gates' rows each is multiplied by.
+        called: the code of the functions that it calls, with the names of their modules.
     """
 
     graph: Graph
@@ -52,6 +55,7 @@ class Recorded:
     gates: tuple[int, ...]
     of_h: tuple[int, ...]
     of_others: tuple[tuple[int, tuple[int, ...]], ...]
+    called: Mapping[CodeType, str]
 
     def same(self, other: Recorded) -> bool:
         mine, others = ((each.graph.nodes, each.states, each.gates, each.of_h, each.of_others) for each in (self, other))
@@ -79,7 +83,8 @@ def record(cell: Cell, dtype: torch.dtype, draws: bool, units: int | None = None
                 f"{place_of(cell)}: keep what lasts from step to step in a state, declare random numbers in draws"
             )
         verify(cell, first, dtype, draws, units)
-    return first
+    called = {code: module for code, module in first.called.items() if code in second.called}  # not what comes between, as __del__ does
+    return replace(first, called=called)
 
 
 def check_precision(cell: Cell, draws: bool, units: int | None = None) -> None:
@@ -125,7 +130,8 @@ def _taken(recording: Recording, cell: Cell, draws: bool) -> Recorded:
     )
     take_refusal()  # of another step
     try:
-        returned = cell.step(*arguments)
+        with watched() as called:
+            returned = cell.step(*arguments)
     except (NotRecordedError, UnlikeStepsError):
         raise
     except Exception as error:  # it runs with tensors, which was tried when the network was made
@@ -143,6 +149,7 @@ def _taken(recording: Recording, cell: Cell, draws: bool) -> Recorded:
         tuple(each.expression.place for each in values),
         tuple(sorted(r.of_h)),
         tuple((place, tuple(sorted(of))) for place, of in r.of_others.items()),
+        called,
     )
 
 

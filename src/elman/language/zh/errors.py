@@ -255,6 +255,9 @@ SENTENCES = {
         "{backend} 后端不支持选项为多元素张量的 cell（向量可改用由 init 填充的自有参数，矩阵可改用门的循环权重）"
     ),
     "{backend} does not run a step with {error}, at {place}": "{backend} 后端记录 step 时出现 {error}（{place}）",
+    "{backend} does not run a step that finds {name} while it runs, at {place} (call it by its name)": (
+        "{backend} 后端不支持在运行时才查找到函数 {name} 的 step，位置：{place}（请用函数名直接调用）"
+    ),
     "{backend} does not run a step that reads {name}, which may change unseen": (
         "{backend} 后端不支持读取 {name} 的 step，因为无法察觉它的变化"
     ),
