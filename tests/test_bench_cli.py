@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -103,13 +104,16 @@ def test_without_matplotlib_the_chart_is_refused_before_anything_runs(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_peers")
-def test_ctrl_c_prints_what_has_been_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_prints_what_has_been_measured(
+    sent: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     real, calls = elman.bench.measure.race, []
 
     def race(*args: object, **kwargs: object) -> object:
         calls.append(args)
         if len(calls) == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(sent)
         return real(*args, **kwargs)
 
     monkeypatch.setattr(elman.bench.measure, "race", race)

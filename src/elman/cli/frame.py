@@ -199,16 +199,16 @@ def in_words(error: BaseException) -> str:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """In here Ctrl-C raises KeyboardInterrupt, for a command that has something to put in order before it leaves."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """In here Ctrl-C and SIGTERM raise KeyboardInterrupt, for a command that has something to put in order before it leaves."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def path(given: str | Path) -> Path:
