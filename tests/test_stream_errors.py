@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import elman
+from native import tensors_asked
 from streams import assert_same_state, freed
 
 if TYPE_CHECKING:
@@ -61,8 +63,8 @@ RUN = {
 def test_what_is_wrong_is_said_and_changes_nothing(wrong: tuple[str, str]) -> None:
     method, name = wrong
     x, error, message = (STEP if method == "step" else RUN)[name]
-    for grad in (False, True):
-        with torch.set_grad_enabled(grad):
+    for grad, asked in itertools.product((False, True), repeat=2):
+        with torch.set_grad_enabled(grad), tensors_asked(asked):
             stream = elman.stream(elman.LSTM(3, 5, 2), 2)
             for before in (lambda s: None, lambda s: s.step(np.ones((2, 3), np.float32)), lambda s: s.run(torch.ones(4, 2, 3))):
                 before(stream)
@@ -77,10 +79,11 @@ def test_what_is_wrong_is_said_and_changes_nothing(wrong: tuple[str, str]) -> No
                 assert_same_state(stream, state)
 
 
+@pytest.mark.parametrize("asked", [False, True])
 @pytest.mark.parametrize("steps", [0, 1])
-def test_zeros_that_torch_keeps_without_memory_are_zeros(steps: int) -> None:
+def test_zeros_that_torch_keeps_without_memory_are_zeros(steps: int, asked: bool) -> None:
     one, other = (elman.stream(rnn, 2) for rnn in [elman.LSTM(3, 5)] * 2)
-    with torch.no_grad():
+    with torch.no_grad(), tensors_asked(asked):
         for _ in range(steps):
             one.step(torch.ones(2, 3)), other.step(torch.ones(2, 3))
         assert torch.equal(one.step(torch._efficientzerotensor(2, 3)), other.step(torch.zeros(2, 3)))

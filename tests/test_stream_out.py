@@ -12,6 +12,7 @@ from torch import nn
 import elman
 from elman.backends import kernels
 from kinds import Kind, as_states, every_kind
+from native import tensors_asked
 from streams import VIEWS, assert_same_state, every_view, freed, masked, tensor
 
 LAYOUTS = {
@@ -177,18 +178,19 @@ OUT_TENSORS = {
 @torch.no_grad()
 def test_an_output_that_does_not_fit_is_refused_and_changes_nothing(wrong: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     view, (out, error, message) = VIEWS[wrong[0]], (OUT if wrong[0] == "arrays" else OUT_TENSORS)[wrong[1]]
-    for has_kernels in (True, False):
+    for has_kernels, asked in ((True, False), (True, True), (False, False)):
         if not has_kernels:
             monkeypatch.setattr(kernels, "available", lambda: False)
         stream, x = elman.stream(elman.LSTM(3, 5), 2), view(torch.ones(2, 3))
-        for before in (lambda s: None, lambda s: s.step(np.ones((2, 3), np.float32))):
-            before(stream)
-            state = stream.state
-            with pytest.raises(error, match=message):
-                stream.step(x, out=out)
-            assert_same_state(stream, state)
-        with pytest.raises(error):
-            stream.run(x[None], out=out)
+        with tensors_asked(asked):
+            for before in (lambda s: None, lambda s: s.step(np.ones((2, 3), np.float32))):
+                before(stream)
+                state = stream.state
+                with pytest.raises(error, match=message):
+                    stream.step(x, out=out)
+                assert_same_state(stream, state)
+            with pytest.raises(error):
+                stream.run(x[None], out=out)
         assert_same_state(stream, state)
 
 
