@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -14,6 +14,8 @@ from elman.backends.reference import ReferenceBackend
 from kinds import Kind, as_hx, as_states, every_cell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from elman.backends import Backend
 
 
@@ -43,6 +45,22 @@ def test_a_step_and_its_gradients_are_torchs(backend: Backend, kind: Kind, bias:
         after = as_states(cell.double()(x, as_hx(states)) if given_state else cell.double()(x))
         loss = sum(state.square().sum() for state in after)
         results.append([*after, *torch.autograd.grad(loss, [*leaves, *cell.parameters()])])
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("gone", [("bias_ih",), ("bias_hh",), ("bias_ih", "bias_hh")], ids=" ".join)
+@pytest.mark.parametrize("wrap", [lambda cell: cell, lambda cell: torch.compile(cell, backend="eager")], ids=["eager", "compiled"])
+@every_cell
+def test_a_bias_that_was_set_to_none_adds_nothing_as_in_torch(kind: Kind, wrap: Callable[[Any], Any], gone: tuple[str, ...]) -> None:
+    results = []
+    for cell in _pair(kind, 3, 4):
+        for name in gone:
+            setattr(cell, name, None)
+        torch.manual_seed(1)
+        after = as_states(wrap(cell.double())(torch.randn(5, 3, dtype=torch.float64), as_hx(_states(kind, 5, 4, dtype=torch.float64))))
+        results.append([*after, *torch.autograd.grad(sum(state.square().sum() for state in after), list(cell.parameters()))])
+    assert len(results[0]) == len(kind.states) + 4 - len(gone)
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 

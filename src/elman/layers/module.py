@@ -21,7 +21,7 @@ from elman.layers.options import check_placement
 from elman.layers.parameters import as_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch.nn.utils.rnn import PackedSequence
 
@@ -117,6 +117,7 @@ class RecurrentModule(_WithState[State]):
     """
 
     _fixed = frozenset(("input_size", "hidden_size", "bias", "stack"))  # what a built module stays: its parameters are made for it
+    _may_lack: frozenset[str] = frozenset()  # the parameters that may be set to None, as zeros
     input_size: int
     hidden_size: int
     stack = _Derived["Stack"]()
@@ -235,11 +236,15 @@ class RecurrentModule(_WithState[State]):
     def _params(self) -> tuple[Tensor, ...]:
         """The parameters as they are now, checked, in the stack's order."""
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # who records this follows plain attributes
-            return as_parameters(self._names, [getattr(self, name, None) for name in self._names], self.stack.shapes)
+            return self._checked([getattr(self, name, None) for name in self._names])
         params: tuple[Any, ...] = self._own_params() or tuple([getattr(self, name, None) for name in self._names])
         if not kernels.reads(self.stack, params):  # not what it nearly always is, so perhaps wrong
-            return as_parameters(self._names, params, self.stack.shapes)
+            return self._checked(params)
         return params
+
+    def _checked(self, params: Sequence[object]) -> tuple[Tensor, ...]:
+        may_lack = [name for name in self._may_lack if hasattr(self, name)]  # and was not deleted
+        return as_parameters(self._names, params, self.stack.shapes, may_lack)
 
     def _prepare(
         self,

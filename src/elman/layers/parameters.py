@@ -9,23 +9,30 @@ from torch import Tensor
 from elman.layers.errors import autocasts, check_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
 
-def as_parameters(names: Sequence[str], params: Sequence[object], shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
+def as_parameters(
+    names: Sequence[str], params: Sequence[object], shapes: Sequence[tuple[int, ...]], may_lack: Container[str] = ()
+) -> tuple[Tensor, ...]:
     """The parameters, checked.
 
     Args:
         names: their names.
         params: whatever the module has under these names.
         shapes: the shapes that they should have.
+        may_lack: the names of those that may be None, for zeros.
 
     Raises:
         TypeError: one is not a tensor.
         RuntimeError: one has the wrong shape or layout, or they differ in dtype or device.
     """
     first: Tensor | None = None
+    checked = []
     for name, param, shape in zip(names, params, shapes, strict=True):
+        if param is None and name in may_lack and first is not None:
+            checked.append(first.new_zeros(shape))
+            continue
         if not isinstance(param, Tensor):
             got = "None" if param is None else type(param).__name__
             hint = ": it was deleted or set to None" if param is None else ""
@@ -44,4 +51,5 @@ def as_parameters(names: Sequence[str], params: Sequence[object], shapes: Sequen
             raise RuntimeError(
                 f"expected {name} of {first.dtype}, as {names[0]} is, got {param.dtype}: convert the whole module with .to()"
             )
-    return tuple(params)  # type: ignore[arg-type]  # they have been looked at
+        checked.append(param)
+    return tuple(checked)
