@@ -58,6 +58,15 @@ inline bool is_shown(PyObject* tensor, nb::dlpack::dltensor& t) {
 
 inline Address address_of(const nb::dlpack::dltensor& t) { return reinterpret_cast<Address>(t.data) + t.byte_offset; }
 
+// Where a tensor of numbers of so many bits lies, given what torch says of it. Of a part of a tensor without memory, zeros
+// that need none or a storage that was freed, torch tells how far behind nothing it begins; here that is nothing, too.
+inline Address place_of(PyObject* tensor, Address said, int bits) {
+  static PyObject* const storage_offset = PyUnicode_InternFromString("storage_offset");
+  constexpr Address kHigh = Address{1} << 40;  // most memory lies above this, and no tensor is as long
+  if (said == 0 || said >= kHigh) return said;
+  return said == nb::cast<Address>(call(tensor, storage_offset)) * static_cast<Address>(bits / 8) ? 0 : said;
+}
+
 // The classes whose tensors are what they seem: a subclass may mean anything by its operations.
 inline nb::object& plain_classes() {
   static auto* classes = new nb::object(nb::make_tuple());  // never destroyed: Python may be gone by then

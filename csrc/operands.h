@@ -131,7 +131,7 @@ class Operands : public CallViews {
     if (!is_shown(tensor, t)) refuse_hidden(v, tensor);
     check_cpu(v, t.device.device_type == nb::device::cpu::value);
     v.type = t.dtype.lanes == 1 ? Type{t.dtype.code, t.dtype.bits} : kOther;
-    v.at = address_of(t);
+    v.at = place_of(tensor, address_of(t), t.dtype.bits);
     count_axes(v, t.ndim);
     Long stride = 1;
     for (int d = v.shape.axes; d-- > 0; stride *= t.strides ? 1 : t.shape[d])
@@ -189,7 +189,7 @@ class Operands : public CallViews {
                strides = nb::cast<std::vector<Long>>(tensor.attr("stride")());
     count_axes(v, static_cast<Long>(std::min(shape.size(), strides.size())));
     std::copy_n(shape.begin(), v.shape.axes, v.shape.size), std::copy_n(strides.begin(), v.shape.axes, v.strides.size);
-    v.at = nb::cast<Address>(tensor.attr("data_ptr")());
+    v.at = place_of(tensor.ptr(), nb::cast<Address>(tensor.attr("data_ptr")()), v.type.bits);
   } catch (const nb::python_error& error) {
     if (error.matches(PyExc_RuntimeError)) refuse_hidden(v, tensor);
     throw;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,8 +53,8 @@ def masked(numbers: Tensor) -> Tensor:
         return torch.masked.masked_tensor(numbers, torch.ones_like(numbers, dtype=torch.bool))
 
 
-def freed(*shape: int) -> Tensor:
-    """A tensor whose memory has been given back."""
-    gone = torch.zeros(shape)
+def freed(*shape: int, behind: int = 0) -> Tensor:
+    """A tensor whose memory has been given back, in which it began behind so many numbers."""
+    gone = torch.zeros(behind + prod(shape))[behind:].view(shape)
     gone.untyped_storage().resize_(0)
     return gone

@@ -5,7 +5,7 @@ Whatever torch.nn answers is the right answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -127,6 +127,19 @@ def test_batched_gradients_are_torchs(pair: tuple[nn.Module, nn.Module], x: Tens
     directions = torch.eye(output.numel(), dtype=x.dtype).view(-1, *output.shape)
     theirs, ours = (torch.autograd.grad(rnn(x)[0], rnn.weight_hh_l0, directions, is_grads_batched=True)[0] for rnn in pair)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE)
+    assert not ours.requires_grad  # or what adds them up keeps every step's graph
+
+
+@pytest.mark.parametrize("network", [elman.Recurrent, elman.RecurrentCell])
+def test_batched_gradients_of_ones_own_cell_carry_a_graph_only_if_asked(network: Any) -> None:
+    net, x = network(elman.zoo.MGU(), 3, 4), torch.randn(5, 3) if network is elman.RecurrentCell else torch.randn(5, 2, 3)
+    result = net(x) if network is elman.RecurrentCell else net(x)[0]
+    for create_graph in (False, True):
+        directions = torch.eye(result.numel()).view(-1, *result.shape)
+        (found,) = torch.autograd.grad(
+            result, next(net.parameters()), directions, is_grads_batched=True, retain_graph=True, create_graph=create_graph
+        )
+        assert found.requires_grad == create_graph
 
 
 def test_saved_tensors_of_another_dtype_are_refused(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
@@ -245,8 +258,13 @@ def test_batch_sizes_may_be_written_before_the_gradient(kind: Kind) -> None:
 @every_kind
 @pytest.mark.parametrize("options", [{}, {"recompute": True, "num_layers": 2}, {"dtype": torch.bfloat16}], ids=str)
 @pytest.mark.parametrize("spans", [{}, {"lengths": [5, 3]}], ids=["whole", "ragged"])
-def test_zeros_without_memory_are_zeros(kind: Kind, options: dict[str, Any], spans: dict[str, Any]) -> None:
-    """Formulas of torch's own give such gradients where there is nothing to add; they may come as anything else, too."""
+@pytest.mark.parametrize("behind", [0, 1], ids=["all", "a part"])
+def test_zeros_without_memory_are_zeros(kind: Kind, options: dict[str, Any], spans: dict[str, Any], behind: int) -> None:
+    """Formulas of torch's own give such gradients where there is nothing to add; they may come as anything else, too, and in parts."""
+
+    def without_memory(shape: Sequence[int], **like: Any) -> Tensor:
+        return torch._efficientzerotensor((behind + shape[0], *shape[1:]), **like)[behind:]
+
     rnn = kind.build(elman, 3, 8, **options)
 
     def found(zeros: Callable[..., Tensor], place: str) -> list[Tensor]:
@@ -266,5 +284,5 @@ def test_zeros_without_memory_are_zeros(kind: Kind, options: dict[str, Any], spa
         return [output, again, *torch.autograd.grad(results, list(rnn.parameters()), gradients)]
 
     for place in ("x", "states", "output", "finals"):
-        for got, expected in zip(found(torch._efficientzerotensor, place), found(torch.zeros, place), strict=True):
+        for got, expected in zip(found(without_memory, place), found(torch.zeros, place), strict=True):
             assert torch.equal(got, expected), place

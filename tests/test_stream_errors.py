@@ -43,6 +43,7 @@ STEP = {
     "integers": (torch.zeros(2, 3, dtype=torch.int32), ValueError, "expected x of torch.float32, the parameters' dtype, got torch.int32"),
     "device": (torch.zeros(2, 3, device="meta"), RuntimeError, "expected x on cpu, where the parameters are, got meta"),
     "freed": (freed(2, 3), RuntimeError, "expected x to lie in memory, got a null pointer: was its storage freed"),
+    "a part, freed": (freed(2, 3, behind=3), RuntimeError, "expected x to lie in memory, got a null pointer: was its storage freed"),
     "packed": (nn.utils.rnn.pack_sequence([torch.zeros(2, 3)]), TypeError, "got PackedSequence"),
 }
 RUN = {
@@ -80,13 +81,14 @@ def test_what_is_wrong_is_said_and_changes_nothing(wrong: tuple[str, str]) -> No
 
 
 @pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("behind", [0, 1])
 @pytest.mark.parametrize("steps", [0, 1])
-def test_zeros_that_torch_keeps_without_memory_are_zeros(steps: int, asked: bool) -> None:
+def test_zeros_that_torch_keeps_without_memory_are_zeros(steps: int, behind: int, asked: bool) -> None:
     one, other = (elman.stream(rnn, 2) for rnn in [elman.LSTM(3, 5)] * 2)
     with torch.no_grad(), tensors_asked(asked):
         for _ in range(steps):
             one.step(torch.ones(2, 3)), other.step(torch.ones(2, 3))
-        assert torch.equal(one.step(torch._efficientzerotensor(2, 3)), other.step(torch.zeros(2, 3)))
+        assert torch.equal(one.step(torch._efficientzerotensor(2 + behind, 3)[behind:]), other.step(torch.zeros(2, 3)))
 
 
 def test_what_cannot_be_a_stream_is_refused() -> None:

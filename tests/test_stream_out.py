@@ -164,6 +164,7 @@ OUT_TENSORS = {
     "device": (torch.zeros(2, 5, device="meta"), RuntimeError, "expected out on cpu, where the output is, got meta"),
     "sparse": (torch.zeros(2, 5).to_sparse(), RuntimeError, "expected out to be a strided tensor, got torch.sparse_coo"),
     "freed": (freed(2, 5), RuntimeError, "expected out to lie in memory, got a null pointer: was its storage freed"),
+    "a part, freed": (freed(2, 5, behind=5), RuntimeError, "expected out to lie in memory, got a null pointer: was its storage freed"),
     "zeros without memory": (torch._efficientzerotensor(2, 5), RuntimeError, "expected out to lie in memory, got zeros that"),
     "columns apart": (
         torch.zeros(2, 10)[:, ::2],

@@ -201,11 +201,14 @@ def test_an_array_is_no_state_and_no_parameter(kind: Callable[[Any], Any], grad:
 
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("steps", [2, 200])
+@pytest.mark.parametrize("behind", [0, 64])
 @pytest.mark.parametrize("name", ["x", "hx", "weight_hh_l0"])
-def test_freed_memory_is_named(name: str, steps: int, grad: bool) -> None:
+def test_freed_memory_is_named(name: str, behind: int, steps: int, grad: bool) -> None:
     """Also in a call long enough to keep its operands' memory, which is asked for before anything is checked."""
     gru = elman.GRU(64, 64).requires_grad_(grad)
-    given = {"x": torch.randn(steps, 8, 64), "hx": torch.randn(1, 8, 64), "weight_hh_l0": gru.weight_hh_l0.data}
+    gru.weight_hh_l0.data = torch.randn(behind + 192 * 64)[behind:].view(192, 64)
+    given = {name: torch.randn(behind + count * 8 * 64)[behind:].view(count, 8, 64) for name, count in (("x", steps), ("hx", 1))}
+    given["weight_hh_l0"] = gru.weight_hh_l0.data
     given[name].untyped_storage().resize_(0)
     with pytest.raises(RuntimeError, match="to lie in memory, got a null pointer: was its storage freed"):
         gru(given["x"], given["hx"])

@@ -145,10 +145,15 @@ def split(stack: Stack, spans: Spans, rest: Sequence[Tensor]) -> tuple[tuple[Ten
 
 def is_differentiated(gradients: Sequence[Tensor | None]) -> bool:
     """Whether a gradient is computed under something that differentiates or maps it in turn."""
-    if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+    if may_be_differentiated():
         return True
     is_batched = torch._C._functorch.is_legacy_batchedtensor
     return any(g is not None and is_batched(g) for g in gradients)
+
+
+def may_be_differentiated() -> bool:
+    """Whether something may differentiate what is computed now."""
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
 def differentiable_gradients(
@@ -159,10 +164,11 @@ def differentiable_gradients(
     needs_grad: Sequence[bool],
     gradients: tuple[Tensor | None, ...],
 ) -> list[Tensor | None]:
-    """The gradients from the reference, as functions of the inputs and of the outputs' gradients that can be differentiated again.
+    """The gradients from the reference: where something differentiates again, as functions of the inputs and the outputs' gradients.
 
     ``run`` takes x, states, params and spans, and returns the results to be differentiated.
     """
+    create_graph = may_be_differentiated()
     with torch.enable_grad():
         # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.
         x, *rest = inputs = tuple([t.view_as(t) if needed else t for t, needed in zip(inputs, needs_grad, strict=True)])
@@ -172,5 +178,6 @@ def differentiable_gradients(
         targets = [t for t, needed in zip(inputs, needs_grad, strict=True) if needed]
         if not pairs:
             return [None] * len(inputs)
-        grads = iter(torch.autograd.grad([o for o, _ in pairs], targets, [g for _, g in pairs], create_graph=True, allow_unused=True))
+        of_results, given = zip(*pairs, strict=True)
+        grads = iter(torch.autograd.grad(of_results, targets, given, create_graph=create_graph, allow_unused=True))
         return [next(grads) if needed else None for needed in needs_grad]

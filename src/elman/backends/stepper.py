@@ -82,7 +82,8 @@ class Stepper:
 def _has_array(values: Tensor) -> bool:
     """Whether there is an array of a tensor's numbers, in the memory where they lie, if none is negated lazily."""
     is_dense = values.is_cpu and values.dtype in NUMBERS and values.layout is torch.strided and not values.is_nested
-    return is_dense and values.data_ptr() != 0  # NumPy makes memory of its own where there is none
+    # NumPy makes memory of its own where there is none.
+    return is_dense and values.data_ptr() != values.storage_offset() * values.element_size()
 
 
 def decline(x: object, out: object) -> None:
