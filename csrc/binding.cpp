@@ -141,6 +141,7 @@ bool reads(nb::tuple shapes, nb::handle params) {
 
 NB_MODULE(_native, m) {
   using namespace elman;
+  nb::set_leak_warnings(false);  // at exit torch may hold a graph, and so what a call has kept: not nanobind's to judge
   nb::exception<Mismatch>(m, "ContractError", PyExc_RuntimeError);
   nb::register_exception_translator(
       [](const std::exception_ptr& error, void*) {

@@ -137,6 +137,7 @@ def test_gradients_do_not_see_it() -> None:
         (lambda: elman.init.forget_bias("lstm"), TypeError, "got str"),
         (lambda: elman.init.forget_bias(elman.LSTM(3, 4), "1"), TypeError, "expected value to be a finite number, got '1'"),
         (lambda: elman.init.forget_bias(elman.LSTM(3, 4), math.nan), TypeError, "got nan"),
+        (lambda: elman.init.forget_bias(elman.LSTM(3, 4), 10**400), TypeError, "expected value to be a finite number"),
         (lambda: elman.init.forget_bias(elman.LSTM(3, 4, bias=False)), ValueError, "in which it is built with bias=False"),
         (lambda: elman.init.forget_bias(elman.LSTMCell(3, 4, bias=False)), ValueError, "in which it is built with bias=False"),
         (lambda: elman.init.chrono(elman.RNN(3, 4), 10), TypeError, "which have gates that keep the state, got RNN"),
@@ -224,3 +225,21 @@ def test_a_cell_without_the_gate_is_refused() -> None:
         elman.init.chrono(elman.Recurrent(own_cells.Gru2014(), 3, 4), 10)
     with pytest.raises(TypeError, match="expected a cell with weight_hh, got Independent, which has none"):
         elman.init.orthogonal(elman.Recurrent(own_cells.Independent(), 3, 4))
+
+
+@pytest.mark.parametrize("build", [elman.Recurrent, elman.RecurrentCell])
+@pytest.mark.parametrize("kind", [kind for kind in elman.zoo.CELLS if "f" in kind().gates])
+def test_a_zoo_cell_remembers_with_it_or_is_refused(build, kind: type[elman.Cell]) -> None:
+    net, name = build(kind(), 3, 4), kind.__name__
+    for call in (lambda: elman.init.forget_bias(net, 20.0), lambda: elman.init.chrono(net, 10)):
+        if name in ("MGU", "CfC"):  # whose f weighs the new state, and is a time
+            with pytest.raises(TypeError, match=f"expected a cell whose gate f keeps the state, got {name}, which keeps no more of it"):
+                call()
+        else:
+            assert call() is net
+
+
+def test_a_cell_without_memory_is_not_tried() -> None:
+    with torch.device("meta"):
+        net = elman.Recurrent(own_cells.Peephole(), 3, 4)
+    assert elman.init.forget_bias(net) is net

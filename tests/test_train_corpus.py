@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,16 @@ def test_more_text_than_memory_is_refused_before_it_is_read(tmp_path: Path, monk
 def test_a_missing_path_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"no such file or folder: .*missing"):
         read_paths([tmp_path / "missing"])
+
+
+def test_a_file_that_fails_while_it_is_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(file: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")  # as read() says it, without a name
+
+    (tmp_path / "text").write_text("text")
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(CorpusError, match=f"cannot read {re.escape(str(tmp_path / 'text'))}: Input/output error"):
+        read_paths([tmp_path / "text"])
 
 
 def test_what_is_no_file_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 from elman.language import speaking
 from elman.train.char_model import CharModel
-from elman.train.checkpoint import CheckpointError, load, save
+from elman.train.checkpoint import CheckpointError, content_of, load, save
 from elman.train.corpus import Corpus, TextFile
 from elman.train.features import features
 from elman.train.fit import FitSettings, Step
@@ -68,6 +69,12 @@ def test_a_model_comes_back_from_its_file(model: CharModel, tmp_path: Path) -> N
     assert again.sizes == model.sizes
     characters = torch.arange(20)[:, None]
     torch.testing.assert_close(again(characters), model(characters), rtol=0, atol=0)
+
+
+def test_a_models_file_has_the_same_bytes_each_time(model: CharModel) -> None:
+    contents = {content_of(model) for _ in range(20)}  # safetensors puts what is beside the tensors in a random order
+    assert len(contents) == 1
+    assert re.match(rb'.{8}\{"__metadata__":\{"format":', *contents, re.DOTALL)
 
 
 def test_files_that_hold_no_model_are_refused(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_what_keras_has_no_layer_for_is_said() -> None:
         (elman.GRU(3, 4, learn_initial_state=True), ValueError, "got one with learn_initial_state"),
         (elman.GRU(3, 4, dtype=torch.bfloat16), ValueError, r"expected .* NumPy has, got torch.bfloat16: pass rnn.float\(\)"),
         (elman.GRU(3, 4, device="meta"), ValueError, "got one on the meta device"),
-        (torch.nn.LSTM(3, 4), TypeError, "expected rnn to be one of Elman's layers"),
+        (torch.nn.LSTM(3, 4), TypeError, "expected module to be one of Elman's layers"),
         (elman.LSTMCell(3, 4), TypeError, "got elman.*LSTMCell"),
     ):
         with pytest.raises(error, match=said):

@@ -176,3 +176,16 @@ def test_a_wrong_step_is_seen() -> None:
     wrong = KNOWN["MGU"]._replace(step=lambda x, h, w: (0.9 * zoo_oracle.mgu(x, h, w)[0],))
     with pytest.raises(AssertionError):
         test_a_network_is_the_papers_loop(wrong)
+
+
+def test_an_slstm_that_begins_with_a_negative_normalizer_begins_with_nothing_stored() -> None:
+    """A learned n_0 may become negative: the quotient would change its sign there, and at -1 be infinite."""
+    net = built(zoo.SLSTM(), learn_initial_state=True)
+    x, results = torch.randn(T, B, I, dtype=torch.float64), []
+    for n, c in ((0.0, 0.0), (-1.0, 0.5), (-0.3, -2.0), (-5.0, 0.0)):
+        with torch.no_grad():
+            net.n_0.fill_(n), net.c_0.fill_(c), net.m_0.fill_(n)  # type: ignore[operator]
+        output = net(x)[0]
+        results.append([output, *torch.autograd.grad(output.square().sum(), [p for name, p in net.named_parameters() if name[1:] != "_0"])])
+    for other in results[1:]:
+        assert all(map(torch.equal, other, results[0]))

@@ -90,6 +90,12 @@ def test_a_wrong_argument_is_refused_in_a_sentence(arguments: tuple[Any, ...], e
     assert str(caught.value).startswith(said)
 
 
+def test_its_options_are_checked_and_shown() -> None:
+    with pytest.raises(TypeError, match="expected batch_first to be True or False, got 'no'"):
+        zoo.GRUDInput(I, batch_first="no")  # type: ignore[arg-type]
+    assert (repr(zoo.GRUDInput(I)), repr(zoo.GRUDInput(I, batch_first=True))) == ("GRUDInput(4)", "GRUDInput(4, batch_first=True)")
+
+
 def test_importing_elman_does_not_import_the_zoo() -> None:
     code = "import sys, elman; assert 'elman.zoo' not in sys.modules; elman.zoo.MGU(); assert 'elman.zoo' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -246,3 +246,23 @@ def test_a_phase_is_what_is_left_of_whole_periods(dt: float) -> None:
         rnn.tau_l0.copy_(torch.tensor([1.0, 0.5]) if abs(dt) < 4000 else torch.tensor([1.0, 2.0]))
     _, (_, _, phase) = rnn(torch.zeros(1, 1, 1), dt=torch.full((1, 1), dt))
     assert phase.flatten().tolist() == [dt / tau % 1 for tau in rnn.tau_l0.tolist()]
+
+
+def test_a_number_that_no_float_holds_is_refused() -> None:
+    with pytest.raises(TypeError, match="expected beta to be a finite number, got "):
+        zoo.JANET(beta=10**400)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (elman.RNN(3, 4), "expected a network of AntisymmetricRNN, got RNN, which means another matrix"),
+        (elman.Recurrent(zoo.MGU(), 3, 4), "expected a network of AntisymmetricRNN, got one of MGU, which means another matrix"),
+        (None, "expected net to be one of Elman's networks, got NoneType"),
+    ],
+    ids=["layer", "cell", "nothing"],
+)
+def test_what_is_not_antisymmetric_is_named(net: Any, message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        zoo.antisymmetric(net)
+    assert str(caught.value) == message

@@ -12,18 +12,15 @@ cell they find the gates by name.
 
 from __future__ import annotations
 
-import math
 import re
-from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from elman.cells import ElmanTanh, Gru, Lstm
-from elman.layers.errors import brief
+from elman.cells import ElmanTanh, Gru, Lstm, take_step
 from elman.layers.module import RecurrentModule
-from elman.layers.options import as_size
+from elman.layers.options import as_finite, as_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +47,7 @@ def forget_bias(module: M, value: float = 1.0) -> M:
     W. Zaremba, I. Sutskever, "An Empirical Exploration of Recurrent Network Architectures", ICML (2015).
 
     Args:
-        module: an LSTM or an LSTMCell, or a network of a cell with a gate "f".
+        module: an LSTM or an LSTMCell, or a network of a cell with a gate "f" that keeps the state.
         value: the bias.
 
     Returns:
@@ -60,8 +57,8 @@ def forget_bias(module: M, value: float = 1.0) -> M:
         TypeError: it is another module, or the value is not a number.
         ValueError: it has no biases, or they are computed (parametrized).
     """
-    _check_gate(module, _LSTM, "an LSTM or an LSTMCell, which have a forget gate")
-    number = _as_number("value", value)
+    _check_keeps(module, _LSTM, "an LSTM or an LSTMCell, which have a forget gate")
+    number = as_finite("value", value)
     _set_biases(module, {"f": lambda bias: bias.fill_(number)})
     return module
 
@@ -90,7 +87,7 @@ def chrono(module: M, max_steps: int) -> M:
         TypeError: it is another module, or max_steps is not an int.
         ValueError: max_steps is below 3, or the module has no biases, or they are computed (parametrized).
     """
-    _check_gate(module, _LSTM + _GRU, "an LSTM, a GRU or a cell of these, which have gates that keep the state")
+    _check_keeps(module, _LSTM + _GRU, "an LSTM, a GRU or a cell of these, which have gates that keep the state")
     longest = as_size("max_steps", max_steps, 3)
     drawn: list[Tensor] = []
 
@@ -128,7 +125,7 @@ def orthogonal(module: M, gain: float = 1.0) -> M:
         TypeError: it is another module, or the gain is not a number.
         ValueError: its weights are computed (parametrized).
     """
-    number = _as_number("gain", gain)
+    number = as_finite("gain", gain)
     return _set_gates(module, "weight_hh", lambda matrix: nn.init.orthogonal_(matrix, number))
 
 
@@ -156,7 +153,7 @@ def xavier(module: M, gain: float = 1.0) -> M:
         TypeError: it is another module, or the gain is not a number.
         ValueError: its weights are computed (parametrized).
     """
-    number = _as_number("gain", gain)
+    number = as_finite("gain", gain)
     return _set_gates(module, "weight_ih", lambda matrix: nn.init.xavier_uniform_(matrix, number))
 
 
@@ -165,8 +162,8 @@ def _check(module: object, kinds: tuple[type[nn.Module], ...], expected: str) ->
         raise TypeError(f"expected {expected}, got {type(module).__name__}")
 
 
-def _check_gate(module: Any, kinds: tuple[type[nn.Module], ...], expected: str) -> None:
-    """Raise a TypeError unless the module is of one of these kinds, or its cell has a gate f."""
+def _check_keeps(module: Any, kinds: tuple[type[nn.Module], ...], expected: str) -> None:
+    """Raise a TypeError unless the module is of one of these kinds, or its cell has a gate f that keeps the state."""
     if isinstance(module, kinds):
         return
     if not _is_own(module):
@@ -174,17 +171,45 @@ def _check_gate(module: Any, kinds: tuple[type[nn.Module], ...], expected: str) 
     if "f" not in module.stack.cell.gates:
         cell, gates = type(module.stack.cell).__name__, ", ".join(module.stack.cell.gates)
         raise TypeError(f"expected a cell with a gate f, got {cell} with {gates}: set the biases yourself, or in the cell's init")
+    if not _keeps(module):
+        raise TypeError(
+            f"expected a cell whose gate f keeps the state, got {type(module.stack.cell).__name__}, which keeps no more of it with a "
+            "large bias of f: set the biases yourself, or in the cell's init"
+        )
+
+
+_OPEN = 20.0  # a gate's sum at which its sigmoid is 1, and at its negative 0
+
+
+def _keeps(module: Any) -> bool:
+    """Whether a step of the first layer keeps more of a state with a large sum of the gate f than with a small one."""
+    like, cell, hidden = next(module.parameters()), module.stack.cell, module.stack.hidden_size
+    if like.is_meta:
+        return True  # which cannot be tried
+    own = {name: next(value for key, value in module.named_parameters() if key in (name, f"{name}_l0")) for name in cell.parameters}
+
+    def derivatives(sum_of_f: float) -> list[float]:
+        """Of each state after the step, by itself before."""
+        states = tuple([like.new_full((1, hidden), 0.5).requires_grad_() for _ in cell.states])
+        x, bias_hh = (like.new_zeros(1, len(gates), hidden) for gates in (cell.input_gates, cell.recurrent_gates))
+        part, gates = (x, cell.input_gates) if "f" in cell.input_gates else (bias_hh, cell.recurrent_gates)
+        part[:, gates.index("f")] = sum_of_f
+        weights = dict(own)
+        if cell.recurrent_gates:
+            weights |= {"weight_hh": like.new_zeros(bias_hh.numel(), hidden), "bias_hh": bias_hh.flatten()}
+        step_inputs = [like.new_ones((1, hidden) if size else (1,)) for size in cell.step_inputs.values()]
+        after = take_step(cell, x.flatten(1) if cell.input_gates else None, states, weights, step_inputs)
+        sums = [new.sum() + 0 * old.sum() for new, old in zip(after, states, strict=True)]  # which may be independent
+        found = [torch.autograd.grad(each, old, retain_graph=True)[0] for each, old in zip(sums, states, strict=True)]
+        return [each.float().mean().item() for each in found]
+
+    with torch.inference_mode(False), torch.enable_grad():
+        return any(large > small for large, small in zip(derivatives(_OPEN), derivatives(-_OPEN), strict=True))
 
 
 def _is_own(module: object) -> bool:
     """Whether it is a network of a cell, and not of torch.nn's kinds."""
     return isinstance(module, RecurrentModule) and not isinstance(module, nn.RNNBase | nn.RNNCellBase)
-
-
-def _as_number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise TypeError(f"expected {name} to be a finite number, got {brief(value)}")
-    return float(value)
 
 
 def _parameters(module: nn.Module, kind: str) -> Iterator[Tensor]:

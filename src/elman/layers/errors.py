@@ -51,19 +51,19 @@ def wrong_input(expected: str, got: object, batch_first: bool | None = None) -> 
     return TypeError(f"{wrong_kind('x', expected, got)}{hint}")
 
 
-def wrong_module(expected: str, got: object) -> TypeError:
-    """The error for an object that is not one of Elman's modules. Names its package: torch.nn's modules go by the same names."""
+def wrong_module(name: str, expected: str, got: object) -> TypeError:
+    """The error for an argument of this name that is not one of Elman's modules. Names its package: torch.nn's go by the same names."""
     kind = type(got)
     module = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
     hint = ""
     if isinstance(got, nn.RNNBase) or (isinstance(got, nn.RNNCellBase) and "cells" in expected):
-        hint = ": elman.convert(rnn) makes it one"
+        hint = f": elman.convert({name}) makes it one"
     elif isinstance(got, nn.RNNCellBase):
         hint = ": a cell runs one step, and its layer a sequence"
     elif isinstance(got, nn.Module) and any(isinstance(inside, nn.RNNBase) for inside in got.modules()):
         hint = ": pass the layer that is inside it"
     return TypeError(
-        f"expected rnn to be one of Elman's {expected}, got {'' if module == 'builtins' else f'{module}.'}{kind.__name__}{hint}"
+        f"expected {name} to be one of Elman's {expected}, got {'' if module == 'builtins' else f'{module}.'}{kind.__name__}{hint}"
     )
 
 

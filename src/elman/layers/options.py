@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from contextlib import suppress
 from numbers import Real
 
 import numpy as np
@@ -47,6 +49,15 @@ def as_size(name: str, size: object, least: int, wrong_size: type[Exception] = V
     if number >= 2**63:
         raise wrong_size(f"expected {name} to be below 2**63, got {number}")
     return number
+
+
+def as_finite(name: str, value: object) -> float:
+    """A finite number as a float. Raises a TypeError if it is something else."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):  # an int may be too large
+            if math.isfinite(number := float(value)):
+                return number
+    raise TypeError(f"expected {name} to be a finite number, got {brief(value)}")
 
 
 def as_projection(proj_size: object, hidden_size: int) -> int:

@@ -46,7 +46,7 @@ def why(
         Exception: whatever ``rnn`` raises for these arguments.
     """
     if not isinstance(rnn, RecurrentModule):
-        raise wrong_module("layers or cells", rnn)
+        raise wrong_module("rnn", "layers or cells", rnn)
     states = as_states(rnn._state_names, hx, rnn.stack.cell.step_inputs, step_inputs)
     if isinstance(rnn, Recurrent) and isinstance(x, PackedSequence) and not rnn.stack.cell.name:  # a call pads it, too
         x, lengths = rnn._unpacked(x, lengths)

@@ -18,7 +18,7 @@ def check_network(rnn: object, lacks: str) -> None:
         ValueError: it is bidirectional.
     """
     if not isinstance(rnn, Recurrent):
-        raise wrong_module("layers, RNN, GRU, LSTM or Recurrent", rnn)
+        raise wrong_module("rnn", "layers, RNN, GRU, LSTM or Recurrent", rnn)
     if rnn.bidirectional:
         raise ValueError(
             "expected a network with one direction, got a bidirectional one: its reverse direction begins at the sequence's end, which "

@@ -7,10 +7,10 @@ import re
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
 
 from elman._files import write
 from elman.train.char_model import CharModel
+from elman.train.tensor_file import serialize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

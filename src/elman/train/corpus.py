@@ -164,7 +164,7 @@ def read_paths(paths: Sequence[Path], out: Path | None = None) -> Corpus:
                 text = file.read_bytes()
             except OSError as error:
                 if file == path:
-                    raise CorpusError(f"cannot read {error.filename}: {error.strerror}") from error
+                    raise CorpusError(f"cannot read {file}: {error.strerror}") from error
                 left_out["unreadable"].append(str(file))
                 continue
             if file == path or _is_text(text):

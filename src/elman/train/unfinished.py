@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
 
 from elman._files import write
 from elman.train.curve import CurvePoint
 from elman.train.fit import Progress, Step
+from elman.train.tensor_file import serialize
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -110,7 +110,7 @@ def to_keras(module: RNN | GRU | LSTM) -> list[list[Array]]:
             dtype is one that NumPy does not have (bfloat16), or it is on the meta device.
     """
     if not isinstance(module, RNN | GRU | LSTM):
-        raise wrong_module("layers (RNN, GRU, LSTM)", module)
+        raise wrong_module("module", "layers (RNN, GRU, LSTM)", module)
     if module.proj_size or module.learn_initial_state:
         unsupported = "proj_size" if module.proj_size else "learn_initial_state"
         raise ValueError(f"expected a module that Keras has a layer for, got one with {unsupported}, which Keras's layers do not have")

@@ -103,10 +103,11 @@ def antisymmetric(net: Network) -> Network:
         TypeError: it is not a network of an AntisymmetricRNN.
     """
     if not isinstance(net, Recurrent | RecurrentCell):
-        raise wrong_module("networks", net)
+        raise wrong_module("net", "networks", net)
     cell = net.stack.cell
     if not isinstance(cell, AntisymmetricRNN):
-        raise TypeError(f"expected a network of AntisymmetricRNN, got one of {type(cell).__name__}, which means another matrix")
+        got = f"one of {type(cell).__name__}" if type(net) in (Recurrent, RecurrentCell) else type(net).__name__
+        raise TypeError(f"expected a network of AntisymmetricRNN, got {got}, which means another matrix")
     for name in [name for name, _ in net.named_parameters() if name.startswith("weight_hh")]:
         parametrize.register_parametrization(net, name, _Antisymmetric())
     return net

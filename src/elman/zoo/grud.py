@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from elman.cells import Cell
 from elman.layers.errors import wrong_kind
 from elman.layers.options import as_size
+from elman.zoo.options import as_switch
 
 if TYPE_CHECKING:
     from elman.cells.values import RecurrentParts, Values
@@ -83,7 +84,7 @@ class GRUDInput(nn.Module):
         batch_first: whether the axes are (B, T, I) instead of (T, B, I).
 
     Raises:
-        TypeError: num_variables is not an int.
+        TypeError: num_variables is not an int, or batch_first is not a bool.
         ValueError: it is not positive.
     """
 
@@ -92,10 +93,13 @@ class GRUDInput(nn.Module):
     def __init__(self, num_variables: int, batch_first: bool = False) -> None:
         super().__init__()
         self.num_variables = as_size("num_variables", num_variables, 1)
-        self.batch_first = batch_first
+        self.batch_first = as_switch("batch_first", batch_first)
         bound = self.num_variables**-0.5
         self.w, self.b = (nn.Parameter(torch.empty(self.num_variables).uniform_(0.0, bound)) for _ in range(2))
         self.register_buffer("mean", torch.zeros(self.num_variables))
+
+    def extra_repr(self) -> str:
+        return f"{self.num_variables}, batch_first=True" if self.batch_first else str(self.num_variables)
 
     def forward(self, values: Tensor, mask: Tensor, dt: Tensor) -> Tensor:
         """Fill in the missing values.

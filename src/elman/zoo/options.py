@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import TYPE_CHECKING
 
 from elman.layers.errors import brief
-from elman.layers.options import as_size
+from elman.layers.options import as_finite, as_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,9 +25,7 @@ def as_number(name: str, value: object, least: float = -math.inf, most: float = 
         TypeError: it is not a finite number.
         ValueError: it is out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise TypeError(f"expected {name} to be a finite number, got {brief(value)}")
-    number = float(value)
+    number = as_finite(name, value)
     if not (least <= number <= most and number > above):
         if math.isinf(most):
             expected = f"above {above:g}" if math.isinf(least) else f"at least {least:g}"
