@@ -52,18 +52,16 @@ inline bool is_negated(PyObject* tensor) {
 // Whether torch shows a tensor; then `t` says where it lies.
 inline bool is_shown(PyObject* tensor, nb::dlpack::dltensor& t) {
   if (exchange && exchange->view(tensor, &t) == 0) return true;
-  PyErr_Clear();
-  return false;
+  return PyErr_Clear(), false;
 }
 
 inline Address address_of(const nb::dlpack::dltensor& t) { return reinterpret_cast<Address>(t.data) + t.byte_offset; }
 
-// Where a tensor of numbers of so many bits lies, given what torch says of it. Of a part of a tensor without memory, zeros
-// that need none or a storage that was freed, torch tells how far behind nothing it begins; here that is nothing, too.
+// Where a tensor lies, whose numbers have so many bits. Of a part of one without memory (zeros that need none, a freed
+// storage) torch says how far behind nothing it begins: that is nowhere.
 inline Address place_of(PyObject* tensor, Address said, int bits) {
   static PyObject* const storage_offset = PyUnicode_InternFromString("storage_offset");
-  constexpr Address kHigh = Address{1} << 40;  // most memory lies above this, and no tensor is as long
-  if (said == 0 || said >= kHigh) return said;
+  if (said == 0 || said >> 40) return said;  // as most do; no tensor is as long
   return said == nb::cast<Address>(call(tensor, storage_offset)) * static_cast<Address>(bits / 8) ? 0 : said;
 }
 
@@ -91,19 +89,16 @@ inline nb::object allocate(nb::handle like, const Shape& shape, Long members, bo
       PyUnicode_InternFromString("new_empty_strided");  // of torch's ways the fastest
   const int before = members > 0, axes = before + shape.axes;
   const nb::object sizes = returned(PyTuple_New(axes)), strides = returned(PyTuple_New(axes));
-  Long stride = 1;
-  for (int d = axes; d-- > 0;) {
+  for (Long d = axes, stride = 1; d-- > 0;) {
     const Long size = d < before ? members : shape[d - before];
     NB_TUPLE_SET_ITEM(sizes.ptr(), d, PyLong_FromLongLong(size));
     NB_TUPLE_SET_ITEM(strides.ptr(), d, PyLong_FromLongLong(stride));
     stride = product({stride, size});
   }
-  PyObject* arguments[] = {like.ptr(), sizes.ptr(), strides.ptr(), nullptr};
-  if (!wide) return returned(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, nullptr));
   static PyObject *const names = PyTuple_Pack(1, PyUnicode_InternFromString("dtype")),
                          *const float32 = nb::object(nb::module_::import_("torch").attr("float32")).release().ptr();
-  arguments[3] = float32;
-  return returned(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, names));
+  PyObject* arguments[] = {like.ptr(), sizes.ptr(), strides.ptr(), float32};
+  return returned(PyObject_VectorcallMethod(new_empty_strided, arguments, 3, wide ? names : nullptr));
 }
 
 // glibc gives memory at the heap's end back to the system if it is more than twice the largest block that was ever

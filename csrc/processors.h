@@ -7,9 +7,8 @@ namespace elman {
 // beyond would all be halted together for the rest of a period. Asked anew each time; the quota once a second.
 int usable_processors();
 
-// The quota, in processors, that the files of control groups state: the least of this process's group and those above
-// it; 0: there is none. Version 2 and 1.
-//   membership  what /proc/self/cgroup is      mount  what /sys/fs/cgroup is
+// The quota, in processors, that control groups' files state, of version 2 or 1: the least of this process's and above.
+//   membership  what /proc/self/cgroup is      mount  what /sys/fs/cgroup is      0: there is none
 double processor_quota(const char* membership, const char* mount);
 
 // A thread that is woken is often put beside whoever woke it, on the same processor, and stays there for milliseconds:

@@ -173,8 +173,7 @@ constexpr int tallest(int panels) {
 //   epilogue.finish(row, group, unit)  takes the kPanels finished vectors of a group
 //   epilogue.prefetch(row, group)      where there is one: this row of a tile comes next
 // An epilogue that only puts sums where they belong may let the tiles do it:
-//   epilogue.place(row, rows, group, groups, sums)  says where, of a tile; false: it cannot, as where a vector is not
-//                                                   whole
+//   epilogue.place(row, rows, group, groups, sums)  says where, of a tile; false: it cannot, as of a part of a vector
 // b is the first packed panel of group `first`. Tiles of columns come in falling order where `falls`: a product that
 // takes turns with itself finds in the cache what it used last.
 template <class T, int kPanels, class A, class Epilogue> void product(

@@ -1,7 +1,6 @@
-// The forward scan of one direction: a template on the cell.
-// Each step is one product of the states before it with the packed recurrent weights, which starts from the input's
-// projection and ends in the cell, tile by tile, in registers. The states before a step are read where the step before
-// wrote them: h in the output, c where the final c will be.
+// The forward scan of one direction: a template on the cell. Each step is one product of the states before it with the
+// packed recurrent weights, which starts from the input's projection and ends in the cell, tile by tile, in registers.
+// The states before a step are read where the step before wrote them: h in the output, c where the final c will be.
 #pragma once
 
 #include "input_projection.h"

@@ -59,8 +59,7 @@ template <class T> class SumOfHalf {
 };
 
 // How a direction goes back through its chunks of so many positions. It has scan(chunk, begin, end, part of the
-// sequences, part of the columns, failure, team), gather(chunk, begin, end, half), products(half) and
-// finish_scan().
+// sequences, part of the columns, failure, team), gather(chunk, begin, end, half), products(half) and finish_scan().
 template <class Direction> class ByHalves {
  public:
   ByHalves(const Network& net, long positions) : T_(net.T), halves_(halves_of(net)), positions_(positions) {}

@@ -146,7 +146,7 @@ def backward(
         check_operands(x, states, params, spans, grad_output, grad_finals)
         x, states, params, spans = readable_operands(x, states, params, spans) or (x, states, params, spans)
         grad_output = _or_none(grad_output)
-        if grad_output is not None and (any(grad_output.stride()) or grad_output.is_neg()):
+        if grad_output is not None and (any(grad_output.stride()) or grad_output.is_neg() or not _is_aligned(grad_output)):
             grad_output = _readable(grad_output)  # one number that stands for all, as in the gradient of a sum, is read so
         gradients = _native.backward(
             *_first_operands(stack, x, states, params, spans, batch_first, pad_saved),
@@ -183,7 +183,7 @@ def readable_operands(
         return None
     x, states, params = _readable(x), None if states is None else _all_dense(states), _all_dense(params)
     batch_sizes, lengths, reset = (None if t is None else _plain(t) for t in spans.borders())
-    spans = spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(dense)
+    spans = spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(_aligned)
     after = (x, *(states or ()), *params, *spans.tensors())
     return None if all(a is b for a, b in zip(before, after, strict=True)) else (x, states, params, spans)
 
@@ -206,7 +206,17 @@ def has_memory(tensor: Tensor) -> bool:
 def _readable(x: Tensor) -> Tensor:
     """A tensor of all steps as the kernels read it, copied if need be: its rows may lie anywhere, but each is contiguous."""
     is_readable = x.dim() > 0 and (x.stride()[-1] == 1 or x.shape[-1] == 1) and not x.is_neg() and not x._is_zerotensor()
-    return _plain(x) if is_readable else dense(x.resolve_neg())
+    return _plain(x) if is_readable and _is_aligned(x) else _aligned(x.resolve_neg())
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """``dense``, and at an address that is a multiple of an element's size: one in a buffer of bytes may begin anywhere."""
+    tensor = dense(tensor)
+    return tensor if _is_aligned(tensor) else tensor.clone()
+
+
+def _is_aligned(tensor: Tensor) -> bool:
+    return tensor.data_ptr() % tensor.element_size() == 0
 
 
 def dense(tensor: Tensor) -> Tensor:
@@ -222,11 +232,11 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _all_dense(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(map(dense, tensors))
+    return tuple(map(_aligned, tensors))
 
 
 def _dense_or_none(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else dense(tensor)
+    return None if tensor is None else _aligned(tensor)
 
 
 def dense_gradient(gradient: Tensor | None) -> Tensor | None:

@@ -45,7 +45,8 @@ def chunks(
 
     Each chunk is run when you ask for it, with the parameters as they are then, from the state in which the previous chunk ended. No
     gradient flows from one chunk to another, so memory depends on the size of a chunk, not on the length of the sequence, and the gradient
-    does not see further back than the chunk's first step. If ``size`` is T or more, nothing is cut.
+    does not see further back than the chunk's first step. If ``size`` is T or more, nothing is cut. In training, random
+    numbers that a cell draws once per sequence are drawn again for each chunk.
 
     Source: R. J. Williams, J. Peng, "An Efficient Gradient-Based Algorithm for On-Line Training of Recurrent Network Trajectories", Neural
     Computation 2 (1990).
