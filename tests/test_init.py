@@ -243,3 +243,38 @@ def test_a_cell_without_memory_is_not_tried() -> None:
     with torch.device("meta"):
         net = elman.Recurrent(own_cells.Peephole(), 3, 4)
     assert elman.init.forget_bias(net) is net
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_leaky_gate_is_one_in_any_dtype(seed: int) -> None:
+    torch.manual_seed(seed)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        elman.init.forget_bias(elman.Recurrent(elman.zoo.PhasedLSTM(), 3, 16, dtype=dtype))  # which changes by a thousandth a step
+
+
+class Crossed(elman.Cell):
+    gates = ("f", "g")
+    states = ("h", "c")
+    parameters = {"a": "H"}  # noqa: RUF012
+    step_inputs = {"padding": ""}  # noqa: RUF012
+
+    def step(self, x, r, s, p):
+        f, new = torch.sigmoid(x.f + r.f), p.a * torch.tanh(x.g + r.g)
+        return torch.where(x.padding > 0, s.h, f * s.c + new), torch.where(x.padding > 0, s.c, -f * s.h)
+
+
+@pytest.mark.parametrize("build", [elman.Recurrent, elman.RecurrentCell])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_a_cell_whose_states_cross_and_whose_parameter_is_computed_is_taken(build, mode) -> None:
+    net = build(Crossed(), 3, 4)
+    name = "a" if build is elman.RecurrentCell else "a_l0"
+    nn.utils.parametrize.register_parametrization(net, name, nn.Softplus())
+    with mode():
+        assert elman.init.forget_bias(net) is net
+
+
+def test_a_bias_that_was_set_to_none_is_named() -> None:
+    cell = elman.LSTMCell(3, 4)
+    cell.bias_hh = None
+    with pytest.raises(ValueError, match="expected a module with bias_hh among its parameters, got LSTMCell, in which it is None"):
+        elman.init.forget_bias(cell)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import cProfile
 import functools
+import importlib
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +16,13 @@ import torch
 
 import elman
 from elman import Cell
+from elman.backends.program import reach
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 NUMBER = 0.25
 
@@ -30,8 +35,23 @@ class Inner(Cell):
     gates = ("f",)
     gain = 0.25
 
+    class Config:
+        gain = 0.25
+
+        @staticmethod
+        def number() -> float:
+            return number()
+
     def step(self, x: Any, r: Any, s: Any, p: Any) -> Any:
         return s.h
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[float]:
+        yield number()
+
+    @functools.cache  # noqa: B019  # which a network keeps
+    def cached(self, of: float) -> float:
+        return number()
 
     def scaled(self, value: Any) -> Any:
         return value * number()
@@ -44,6 +64,11 @@ class Inner(Cell):
 
     def asking(self, value: Any) -> Any:
         return value * float(os.environ.get("GAIN", "1"))
+
+
+def entered(context: Any) -> Any:
+    with context as value:
+        return value
 
 
 @functools.singledispatch
@@ -79,8 +104,12 @@ class Calling(Cell):
         return value * number()
 
     @functools.singledispatchmethod
-    def chosen(self, value: Any) -> Any:
-        return self.hidden(value)
+    def chosen(self, scale: Any, value: Any) -> Any:
+        return value
+
+    @chosen.register
+    def _(self, scale: float, value: Any) -> Any:
+        return scale * self.hidden(value)
 
 
 CALLS: dict[str, Callable[..., Any]] = {
@@ -91,7 +120,11 @@ CALLS: dict[str, Callable[..., Any]] = {
     "a method by a computed name": lambda self, x, r, s, p: getattr(self.inner, self.name_of)(s.h),
     "a method that an option calls": lambda self, x, r, s, p: self.option(self, s.h),
     "what is dispatched": lambda self, x, r, s, p: dispatched(s.h),
-    "a method that is dispatched": lambda self, x, r, s, p: self.chosen(s.h),
+    "a method that is dispatched": lambda self, x, r, s, p: self.chosen(1.0, s.h),
+    "a class in a cell in it": lambda self, x, r, s, p: s.h * self.inner.Config.gain,
+    "a method of that class": lambda self, x, r, s, p: s.h * self.inner.Config.number(),
+    "a context of a cell in it": lambda self, x, r, s, p: s.h * entered(self.inner.context()),
+    "a method that is cached": lambda self, x, r, s, p: s.h * self.inner.cached(NUMBER),
     "a comparison": lambda self, x, r, s, p: s.h * (0.25 if self.equal == 1 else 0.75),
 }
 
@@ -108,6 +141,7 @@ def test_a_change_of_what_it_reads_is_seen(name: str, monkeypatch: pytest.Monkey
     assert program_of(cell, torch.float64) is before
     monkeypatch.setitem(globals(), "NUMBER", 0.75)
     monkeypatch.setattr(Inner, "gain", 0.75)
+    monkeypatch.setattr(Inner.Config, "gain", 0.75)
     assert str(before.forward) != text(cell)
     monkeypatch.undo()
     assert str(before.forward) == text(cell)
@@ -128,10 +162,12 @@ def test_a_function_that_is_registered_later_is_seen(monkeypatch: pytest.MonkeyP
     assert "0.75" in text(cell)
 
 
-def test_what_may_change_unseen_in_it_is_refused() -> None:
+def test_what_may_change_unseen_in_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     cell = type("Calling", (Calling,), {"step": lambda self, x, r, s, p: self.inner.asking(s.h)})()
     with pytest.raises(NotRecordedError, match=r"reads os, which may change unseen, at test_program_calls\.py:\d+"):
         text(cell)
+    monkeypatch.setattr(Inner, "gain", 0.5)  # so that all of it is made out anew
+    assert "0.25" in text(type("Calling", (Calling,), {"step": CALLS["a method of a cell in it"]})())
 
 
 def test_what_is_found_while_it_runs_is_refused() -> None:
@@ -141,22 +177,59 @@ def test_what_is_found_while_it_runs_is_refused() -> None:
     assert elman.why(elman.Recurrent(cell, 3, 4), torch.zeros(2, 1, 3)).startswith("reference")
 
 
-def test_what_comes_between_is_no_hindrance() -> None:
-    class Dropped:
-        def __del__(self) -> None:
-            number()
-
-    def step(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:
-        if left:
-            left.pop()
-        return s.h * 0.25
-
-    left = [Dropped()]
-    kind = type("Calling", (Calling,), {"step": functools.partialmethod(step)})
-    assert "0.25" in text(kind())
+class Dropped:
+    def __del__(self) -> None:
+        number()
 
 
-def test_somebodys_profiler_stays() -> None:
+def test_what_an_object_does_that_is_let_go_of_is_no_hindrance() -> None:
+    cell = type("Calling", (Calling,), {"step": lambda self, x, r, s, p: s.h * (0.25 if Dropped() else 0.75)})()
+    assert "0.25" in text(cell)
+
+
+def test_threads_that_need_a_cell_at_once_have_it() -> None:
+    """What one of them follows changes the key while another records."""
+    failed: list[Exception] = []
+
+    def work(kind: type[Cell], others: threading.Barrier) -> None:
+        others.wait()
+        try:
+            elman.Recurrent(kind(), 3, 4)(torch.zeros(2, 1, 3))
+        except Exception as error:
+            failed.append(error)
+
+    for _ in range(10):
+        inner = type("Inner", (Inner,), dict(vars(Inner)))
+        step = CALLS["a method that calls another"], CALLS["a method that reads an attribute"]
+        kinds = [type("Calling", (Calling,), {"step": each, "inner": inner(), "__init__": lambda self: None}) for each in step]
+        others = threading.Barrier(4)
+        working = [threading.Thread(target=work, args=(kind, others)) for kind in kinds * 2]
+        for each in working:
+            each.start()
+        for each in working:
+            each.join()
+    assert failed == []
+
+
+def test_a_users_module_of_a_name_of_pythons_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "code.py").write_text(
+        "import elman\nSCALE = 0.25\nclass Scaled(elman.Cell):\n    gates = ('f',)\n"
+        "    def step(self, x, r, s, p):\n        return scaled(s.h)\ndef scaled(v):\n    return v * SCALE\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "code", raising=False)
+    reach._is_pythons.cache_clear()
+    try:
+        code = importlib.import_module("code")
+        cell = code.Scaled()
+        assert "0.25" in text(cell)
+        code.SCALE = 0.75
+        assert "0.75" in text(cell)
+    finally:
+        reach._is_pythons.cache_clear()
+
+
+def test_somebodys_profiler_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     noted = []
     sys.setprofile(note := lambda frame, event, argument: noted.append(event))
     try:
@@ -166,8 +239,20 @@ def test_somebodys_profiler_stays() -> None:
         sys.setprofile(None)
     assert noted
     with cProfile.Profile():
-        assert "0.25" in text(type("Calling", (Calling,), {"step": CALLS["what is dispatched"]})())
+        cell = type("Calling", (Calling,), {"step": CALLS["a method by a computed name"]})()
+        assert "0.25" in text(cell)
     assert sys.getprofile() is None
+    monkeypatch.setitem(globals(), "NUMBER", 0.75)
+    assert "0.75" in text(cell)
+
+
+def test_where_somebody_watches_all_the_reference_runs_it_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = type("Calling", (Calling,), {"step": CALLS["a method of a cell in it"]})()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "getprofile", lambda: print), patch.setattr(sys, "gettrace", lambda: print)
+        with pytest.raises(NotRecordedError, match="is first run under a profiler and a debugger at once"):
+            text(cell)
+    assert "0.25" in text(cell)
 
 
 def test_a_method_that_may_not_be_followed_leaves_other_cells_alone() -> None:

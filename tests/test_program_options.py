@@ -179,6 +179,31 @@ def test_a_cell_that_holds_itself_is_followed_once() -> None:
     assert frozen_cell(cell) != before
 
 
+def test_which_options_are_one_object_counts() -> None:
+    class Pair:
+        def __init__(self, one: Any, other: Any) -> None:
+            self.one, self.other = one, other
+
+        def __call__(self, value: Any) -> Any:
+            return value * (0.25 if self.one is self.other else 0.75)
+
+    both, apart = types.SimpleNamespace(), Slotted(0.5)
+    assert "0.25" in text(Activated(Pair(apart, apart)))
+    assert "0.75" in text(Activated(Pair(apart, Slotted(0.5))))
+    assert "0.25" in text(Activated(Pair(both, both)))
+
+
+def test_options_that_all_hold_each_other_take_no_longer_than_they_are_many() -> None:
+    class Node:
+        def __call__(self, value: Any) -> Any:
+            return value * 0.25
+
+    nodes = [Node() for _ in range(40)]
+    for node in nodes:
+        node.all = nodes  # type: ignore[attr-defined]
+    assert "0.25" in text(Activated(nodes[0]))
+
+
 def test_a_list_that_holds_itself_is_refused() -> None:
     cell = Activated([0.25])
     cell.option.append(cell.option)

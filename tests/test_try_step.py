@@ -14,7 +14,7 @@ import torch
 
 import elman
 import own_cells
-from elman.backends.program import remembered
+from elman.backends.program import followed, remembered
 from elman.backends.program.stand_in import NotRecordedError
 from elman.layers import try_step
 from own_cells import cell
@@ -348,7 +348,7 @@ def test_a_step_is_tried_once_until_what_it_depends_on_changes(tried: list[int],
 
 
 def test_a_step_that_cannot_be_compared_is_tried_each_time(tried: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(try_step, "frozen_cell", _refuse)
+    monkeypatch.setattr(followed, "frozen_cell", _refuse)
     for _ in range(2):
         elman.Recurrent(own_cells.Decay(), 3, 4)
     assert len(tried) == 8

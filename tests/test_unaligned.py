@@ -67,3 +67,19 @@ def test_so_have_cells_and_streams(build: Any) -> None:
         one, other = (elman.stream(layer, B) for _ in range(2))
         for _ in range(2):
             assert torch.equal(one.step(unaligned(x)), other.step(x))
+
+
+def test_so_have_step_inputs_learned_states_and_a_gradient_that_stands_for_all() -> None:
+    found = []
+    for place in (unaligned, lambda values: values):
+        torch.manual_seed(0)
+        net = elman.Recurrent(elman.zoo.CfC(), I, H, learn_initial_state=True)
+        net.h_0.data = place(torch.randn(net.h_0.shape))
+        dt = place(torch.rand(T, B, requires_grad=True))
+        output = net(torch.randn(T, B, I), dt=dt, reset=torch.rand(T, B) < 0.3)[0]
+        layer = elman.GRU(I, H)
+        of_layer = layer(torch.randn(T, B, I))[0]
+        gradient = place(torch.rand(1)).expand(of_layer.shape)
+        found.append([output, *torch.autograd.grad(output.sum(), [dt, *net.parameters()])])
+        found[-1] += torch.autograd.grad(of_layer, list(layer.parameters()), gradient)
+    assert all(map(torch.equal, *found))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 import elman
@@ -254,3 +255,18 @@ def test_what_changes_while_its_memory_is_kept_is_refused(other: Callable[[Tenso
     with swap, pytest.raises(RuntimeError, match="expected"):
         gru(x)
     assert swap.swapped
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+@pytest.mark.parametrize("name", ["lengths", "reset", "batch_sizes"])
+def test_so_is_what_says_which_steps_there_are(name: str, behind: int) -> None:
+    there = torch.zeros(2, 2, dtype=torch.bool) if name == "reset" else torch.tensor([2, 2])
+    gone = torch.cat((torch.zeros_like(there[:behind]), there))
+    part = gone[behind:]
+    gone.untyped_storage().resize_(0)
+    x, spans = (PackedSequence(torch.ones(4, 3), part), {}) if name == "batch_sizes" else (torch.ones(2, 2, 3), {name: part})
+    with pytest.raises(RuntimeError, match=f"expected {name} to lie in memory, got a null pointer: was its storage freed"):
+        elman.GRU(3, 4)(x, **spans)
+    if spans:
+        zeros = torch._efficientzerotensor((behind + len(there), *there.shape[1:]), dtype=there.dtype)[behind:]
+        elman.GRU(3, 4)(x, **{name: zeros})

@@ -178,14 +178,18 @@ def test_a_wrong_step_is_seen() -> None:
         test_a_network_is_the_papers_loop(wrong)
 
 
-def test_an_slstm_that_begins_with_a_negative_normalizer_begins_with_nothing_stored() -> None:
+def test_an_slstm_that_begins_with_a_negative_normalizer_begins_with_none() -> None:
     """A learned n_0 may become negative: the quotient would change its sign there, and at -1 be infinite."""
     net = built(zoo.SLSTM(), learn_initial_state=True)
     x, results = torch.randn(T, B, I, dtype=torch.float64), []
-    for n, c in ((0.0, 0.0), (-1.0, 0.5), (-0.3, -2.0), (-5.0, 0.0)):
+    for n in (0.0, -1.0, -0.3, -5.0):
         with torch.no_grad():
-            net.n_0.fill_(n), net.c_0.fill_(c), net.m_0.fill_(n)  # type: ignore[operator]
+            net.n_0.fill_(n), net.c_0.fill_(0.5), net.m_0.fill_(n)  # type: ignore[operator]
         output = net(x)[0]
-        results.append([output, *torch.autograd.grad(output.square().sum(), [p for name, p in net.named_parameters() if name[1:] != "_0"])])
+        gradients = torch.autograd.grad(output.square().sum(), list(net.parameters()))
+        found = dict(zip([name for name, _ in net.named_parameters()], gradients, strict=True))
+        assert found["c_0"].abs().min() > 0
+        assert (found.pop("n_0").abs().min() > 0) == (n == 0)  # from where it begins it can be learned
+        results.append([output, *found.values()])
     for other in results[1:]:
         assert all(map(torch.equal, other, results[0]))

@@ -12,6 +12,7 @@ cell they find the gates by name.
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -182,29 +183,35 @@ _OPEN = 20.0  # a gate's sum at which its sigmoid is 1, and at its negative 0
 
 
 def _keeps(module: Any) -> bool:
-    """Whether a step of the first layer keeps more of a state with a large sum of the gate f than with a small one."""
-    like, cell, hidden = next(module.parameters()), module.stack.cell, module.stack.hidden_size
-    if like.is_meta:
-        return True  # which cannot be tried
-    own = {name: next(value for key, value in module.named_parameters() if key in (name, f"{name}_l0")) for name in cell.parameters}
+    """Whether a step of the first layer keeps more of the states with a large sum of the gate f than with a small one.
 
-    def derivatives(sum_of_f: float) -> list[float]:
-        """Of each state after the step, by itself before."""
-        states = tuple([like.new_full((1, hidden), 0.5).requires_grad_() for _ in cell.states])
+    It is tried on the CPU in float64, with step inputs of 1 and of 0; where that cannot be, the answer is yes.
+    """
+    cell, hidden = module.stack.cell, module.stack.hidden_size
+    like = torch.empty(0, dtype=torch.float64, device="cpu")
+    generator = torch.Generator().manual_seed(0)
+
+    def kept(sum_of_f: float, step_input: float, state: int) -> float:
+        """How far the states after the step differ where this one does before it."""
         x, bias_hh = (like.new_zeros(1, len(gates), hidden) for gates in (cell.input_gates, cell.recurrent_gates))
         part, gates = (x, cell.input_gates) if "f" in cell.input_gates else (bias_hh, cell.recurrent_gates)
         part[:, gates.index("f")] = sum_of_f
-        weights = dict(own)
+        weights = {name: getattr(module, name if hasattr(module, name) else f"{name}_l0").to(like) for name in cell.parameters}
         if cell.recurrent_gates:
             weights |= {"weight_hh": like.new_zeros(bias_hh.numel(), hidden), "bias_hh": bias_hh.flatten()}
-        step_inputs = [like.new_ones((1, hidden) if size else (1,)) for size in cell.step_inputs.values()]
-        after = take_step(cell, x.flatten(1) if cell.input_gates else None, states, weights, step_inputs)
-        sums = [new.sum() + 0 * old.sum() for new, old in zip(after, states, strict=True)]  # which may be independent
-        found = [torch.autograd.grad(each, old, retain_graph=True)[0] for each, old in zip(sums, states, strict=True)]
-        return [each.float().mean().item() for each in found]
+        step_inputs = [like.new_full((1, hidden) if size else (1,), step_input) for size in cell.step_inputs.values()]
+        projected = x.flatten(1) if cell.input_gates else None
+        changed = [each + difference if index == state else each for index, each in enumerate(states)]
+        one, other = (take_step(cell, projected, tuple(each), weights, step_inputs) for each in (states, changed))
+        return sum([float((a - b).norm()) for a, b in zip(one, other, strict=True)])
 
-    with torch.inference_mode(False), torch.enable_grad():
-        return any(large > small for large, small in zip(derivatives(_OPEN), derivatives(-_OPEN), strict=True))
+    with torch.no_grad():
+        *states, difference = (like.new_empty(1, hidden).uniform_(0.3, 0.7, generator=generator) for _ in (*cell.states, None))
+        try:
+            tries = itertools.product((1.0, 0.0), range(len(states)))
+            return any(kept(_OPEN, *each) > kept(-_OPEN, *each) for each in tries)
+        except Exception:  # an option on another device, a parameter without numbers
+            return True
 
 
 def _is_own(module: object) -> bool:
@@ -217,7 +224,9 @@ def _parameters(module: nn.Module, kind: str) -> Iterator[Tensor]:
     called = re.compile(rf"{kind}(_l\d+(_reverse)?)?")  # not one of a cell's own whose name begins so
     parameters = [parameter for name, parameter in module._parameters.items() if called.fullmatch(name) and parameter is not None]
     if len(parameters) < getattr(module, "num_layers", 1) * (2 if getattr(module, "bidirectional", False) else 1):
-        reason = "built with bias=False" if kind.startswith("bias") and not module.bias else "computed: remove the parametrization first"
+        reason = "computed: remove the parametrization first"
+        if kind.startswith("bias") and (not module.bias or getattr(module, kind, "") is None):
+            reason = "built with bias=False" if not module.bias else "None"
         raise ValueError(f"expected a module with {kind} among its parameters, got {type(module).__name__}, in which it is {reason}")
     yield from parameters
 

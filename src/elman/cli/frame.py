@@ -202,13 +202,14 @@ def interruptible() -> Iterator[None]:
     """In here Ctrl-C and SIGTERM raise KeyboardInterrupt, for a command that has something to put in order before it leaves."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
+        if handler not in (signal.SIG_IGN, None):
             signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # it was set in C, and left alone
+                signal.signal(number, handler)
 
 
 def path(given: str | Path) -> Path:

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from elman.backends.spans import flat_list
 from elman.layers.errors import brief_list, brief_numbers, check_layout, wrong_kind
-from elman.layers.spans import is_recorded
+from elman.layers.spans import in_memory, is_recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +53,7 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> tuple[Tensor, int]:
     if batch_sizes.dim() != 1 or batch_sizes.dtype is not torch.int64 or batch_sizes.device.type != "cpu":
         got = f"{batch_sizes.dtype} of shape {tuple(batch_sizes.shape)} on {batch_sizes.device}"
         raise RuntimeError(f"expected batch_sizes of one axis, torch.int64, on the CPU, got {got}{_PACK}")
+    batch_sizes = in_memory("batch_sizes", batch_sizes)
     sizes = flat_list(batch_sizes) if torch._C._are_functorch_transforms_active() else batch_sizes.tolist()
     if not any(sizes):
         raise RuntimeError(f"expected at least one step of a sequence, got none: batch_sizes is {brief_list(sizes)}{_PACK}")

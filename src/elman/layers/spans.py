@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from elman.backends.spans import flat_list
-from elman.layers.errors import ARRAYS, brief, brief_numbers, check_device, check_layout, check_unmasked, wrong_kind
+from elman.layers.errors import ARRAYS, brief, brief_numbers, check_device, check_layout, check_memory, check_unmasked, wrong_kind
 from elman.layers.options import as_int
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def as_lengths(lengths: Lengths, batch: int, steps: int) -> Tensor:
                 return _recorded_lengths(lengths, steps)
             if lengths.is_meta:
                 raise RuntimeError("expected lengths with numbers, got a tensor on the meta device, which has none: give them as a list")
+            lengths = in_memory("lengths", lengths)
             if torch._C._are_functorch_transforms_active():  # each of vmap's examples may have its own
                 _check_range(flat_list(lengths), steps, lengths)
                 return lengths.to("cpu", torch.int64, copy=True)
@@ -149,7 +150,7 @@ def as_reset(reset: Reset, x: Tensor, steps: int, batch: int | None, batch_first
             hint = f": if each sequence begins anew at these steps, repeat it with {repeated}.expand{shape}"
         raise RuntimeError(f"expected reset of shape {shape}, {axes}, got {tuple(reset.shape)}{hint}")
     check_device("reset", reset, x)
-    return reset
+    return in_memory("reset", reset)
 
 
 def as_time_major_reset(reset: Reset, x: Tensor, steps: int, batch: int | None, batch_first: bool) -> Tensor:
@@ -158,6 +159,14 @@ def as_time_major_reset(reset: Reset, x: Tensor, steps: int, batch: int | None, 
     if batch is None:
         return checked.unsqueeze(1)
     return checked.t() if batch_first else checked
+
+
+def in_memory(name: str, given: Tensor) -> Tensor:
+    """What was given, where it can be read. Raises a RuntimeError if its memory has been freed."""
+    if is_recorded():
+        return given
+    check_memory(name, given)
+    return given.clone() if given._is_zerotensor() else given
 
 
 def is_recorded() -> bool:

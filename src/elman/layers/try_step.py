@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from elman.backends.program.frozen import frozen_cell
+from elman.backends.program.followed import made_for_key
 from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError, words_of
 from elman.cells.cell import options_of, place_of
@@ -80,20 +80,18 @@ def try_step(cell: Cell, units: int, device: torch.device | str | None, dtype: t
     dtype = dtype or torch.get_default_dtype()
     sizes = units, where, dtype if dtype is torch.float64 else torch.float32  # narrower ones lack operations on some devices
     try:
-        for _ in range(2):  # what it makes once and keeps is there the second time
-            key = frozen_cell(cell), sizes
-            if (passed := _passed.get(key)) is not None:
-                return passed
-            found = _try(cell, sizes)
-            if frozen_cell(cell) == key[0]:
-                remember(_passed, key, found)
-                return found
+        made = made_for_key(cell, lambda key: _passed.get((key, sizes)) or _try(cell, sizes))
     except NotRecordedError:
         return _try(cell, sizes)
-    raise RuntimeError(
-        f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change at each step"
-        f"{place_of(cell)}: {_KEEP}"
-    )
+    if made is None:
+        raise RuntimeError(
+            f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change at each step"
+            f"{place_of(cell)}: {_KEEP}"
+        )
+    key, found = made
+    if (key, sizes) not in _passed:
+        remember(_passed, (key, sizes), found)
+    return found
 
 
 def _try(cell: Cell, sizes: _Sizes) -> Findings:

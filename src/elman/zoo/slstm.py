@@ -29,8 +29,8 @@ class SLSTM(Cell):
         n' = F n + exp(i)
         h' = sigmoid(o) c' / n'
 
-    The states c and n are kept divided by exp(m), m' = max(log F + m, i), so that no exponential is above 1. A sequence begins with n = 0:
-    nothing is stored, so the initial c and m do not matter. A negative n, which a learned or given initial state may have, means the same.
+    The states c and n are kept divided by exp(m), m' = max(log F + m, i), so that no exponential is above 1. A sequence begins with n = 0,
+    nothing stored, so the initial m does not matter. A negative n, as an initial state may have that is learned, counts as 0.
 
     The paper mixes only units of the same head; here W_hh mixes all units, as with one head.
 
@@ -51,10 +51,9 @@ class SLSTM(Cell):
         log_i = x.i + r.i
         f = x.f + r.f
         log_f = f if self.forget == "exp" else -softplus(-f)
-        is_stored = s.n > 0
-        kept = torch.where(is_stored, log_f + s.m, log_i)  # the logarithm of what the old memory counts; of none, anything
+        kept = torch.where(s.n > 0, log_f + s.m, log_i)  # the logarithm of what the old memory counts; of none, anything
         m = torch.maximum(kept, log_i)
-        i, keep = torch.exp(log_i - m), torch.where(is_stored, torch.exp(kept - m), 0.0)
+        i, keep = torch.exp(log_i - m), torch.exp(kept - m)
         c = keep * s.c + i * torch.tanh(x.g + r.g)
-        n = keep * s.n + i
+        n = keep * s.n.clamp(min=0) + i
         return torch.sigmoid(x.o + r.o) * c / n, c, n, m

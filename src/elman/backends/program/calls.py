@@ -16,19 +16,30 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def watched() -> Iterator[dict[CodeType, str]]:
-    """The code of all functions of Python's that this thread calls, with the names of their modules. Empty under somebody's profiler."""
+def watched() -> Iterator[dict[CodeType, str] | None]:
+    """The code of all functions of Python's that this thread calls, with the names of their modules; None where a profiler and a debugger
+    watch it already.
+    """
     called: dict[CodeType, str] = {}
 
     def note(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and frame.f_code not in called:
+        if event == "call" and frame.f_code not in called and not _is_collected(frame):
             called[frame.f_code] = frame.f_globals.get("__name__") or ""
 
-    if sys.getprofile() is not None:
-        yield called
+    ways = ((sys.getprofile, sys.setprofile), (sys.gettrace, sys.settrace))
+    watch = next((watch for watching, watch in ways if watching() is None), None)
+    if watch is None:
+        yield None
         return
-    sys.setprofile(note)
+    watch(note)
     try:
         yield called
     finally:
-        sys.setprofile(None)
+        watch(None)
+
+
+def _is_collected(frame: FrameType | None) -> bool:
+    """Whether a call comes of an object that is let go of, which may happen at any time."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None

@@ -16,6 +16,7 @@ import functools
 import io
 import logging
 import operator
+import os
 import re
 import threading
 import types
@@ -42,6 +43,7 @@ def frozen_cell(cell: object) -> Hashable:
         NotRecordedError: if an option of the cell, or what its step names, is something that cannot be compared.
     """
     try:
+        _inside.numbers = {}
         return _frozen_object(cell)
     except RecursionError:
         raise NotRecordedError("does not run a cell with an option that holds itself") from None
@@ -64,13 +66,20 @@ def follow_further(kind: type, name: str) -> None:
     Raises:
         NotRecordedError: if it reads what may change unseen. It is not followed then.
     """
-    before = _seen_called.get(kind, frozenset())
-    remember(_seen_called, kind, before | {name})
-    try:
-        remember(_keys, kind, Key(Definition(kind)))
-    except NotRecordedError:
-        _seen_called[kind] = before
-        raise
+    with _following:
+        before = _seen_called.get(kind, frozenset())
+        remember(_seen_called, kind, before | {name})
+        try:
+            remember(_keys, kind, Key(Definition(kind)))
+        except NotRecordedError:
+            _seen_called[kind] = before
+            raise
+        _times[0] += 1  # once the key is another one
+
+
+def followed_further() -> int:
+    """How often ``follow_further`` has changed a key."""
+    return _times[0]
 
 
 # --- Options ----------------------------------------------------------------------------------------------------------
@@ -78,16 +87,13 @@ def follow_further(kind: type, name: str) -> None:
 
 def _frozen_object(thing: object) -> Hashable:
     key = _key_of(type(thing))
-    path = _inside.path
-    if id(thing) in path:
-        return key, len(path) - path.index(id(thing))  # which of those that hold it it is
-    path.append(id(thing))
-    try:
-        if not (slots := key.definition.slots):
-            return key, _frozen_items(vars(thing))
-        return key, _frozen_items(getattr(thing, "__dict__", {})), _frozen_all(getattr(thing, name, None) for name in slots)
-    finally:
-        path.pop()
+    numbers = _inside.numbers
+    if (number := numbers.get(id(thing))) is not None:
+        return key, number  # an object that has been met: that it is the same one counts, too
+    numbers[id(thing)] = len(numbers)
+    if not (slots := key.definition.slots):
+        return key, _frozen_items(vars(thing))
+    return key, _frozen_items(getattr(thing, "__dict__", {})), _frozen_all(getattr(thing, name, None) for name in slots)
 
 
 def _frozen_items(options: Mapping[Any, object]) -> Hashable:
@@ -194,15 +200,16 @@ class Definition:
 
     def __init__(self, thing: type | types.FunctionType) -> None:
         self.thing = thing
-        seen = _seen_called.get(thing, ()) if isinstance(thing, type) else ()
+        seen = _seen_called.get(thing, frozenset()) if isinstance(thing, type) else frozenset()
         kinds = thing.__mro__[:-1] if isinstance(thing, type) else ()
         self.classes = [vars(each) for each in kinds]
         said = [item for each in kinds for item in said_by(each)]
         names = called_of(said, seen)
-        reach = _reach(thing, [value for name, value in said if name in names])
+        reach = _reach(thing, [value for name, value in said if name in names], bool(seen))
         while not (more := called_of(said, seen, reach.asked)) <= names:  # functions outside of the class may ask a cell for more
             names |= more
-            reach = _reach(thing, [value for name, value in said if name in names])
+            reach = _reach(thing, [value for name, value in said if name in names], bool(seen))
+        self.names = names
         beside = Reach([value for name, value in said if name not in names], package_of(thing), apart=True)
         self.reaches = reach, beside
         self.slots = slots_of(thing) if isinstance(thing, type) else ()
@@ -243,22 +250,21 @@ class Definition:
 
 
 class _Inside(threading.local):
-    """What this thread is inside of: whether of a definition, and of which objects there."""
+    """What this thread is inside of: whether of a definition, and the objects that it has met there, numbered."""
 
     def __init__(self) -> None:
-        self.path: list[int] = []
-        self._paths: list[list[int]] = []
+        self.numbers: dict[int, int] = {}
+        self._outside: list[dict[int, int]] = []
 
     @property
     def a_definition(self) -> bool:
-        return bool(self._paths)
+        return bool(self._outside)
 
     def __enter__(self) -> None:
-        self._paths.append(self.path)
-        self.path = []
+        self._outside.append(self.numbers)
 
     def __exit__(self, *raised: object) -> None:
-        self.path = self._paths.pop()
+        self.numbers = self._outside.pop()
 
 
 _inside = _Inside()
@@ -304,11 +310,11 @@ def _classes_in(keys: Sequence[object]) -> list[type]:
     return found
 
 
-def _reach(thing: type | types.FunctionType, called: Sequence[object]) -> Reach:
-    """What a function, or what a step may call of a class, can read."""
+def _reach(thing: type | types.FunctionType, called: Sequence[object], is_others: bool) -> Reach:
+    """What a function, or what a step may call of a class, can read. ``is_others``: the steps of other cells use it, too."""
     if isinstance(thing, types.FunctionType):
         return Reach([thing], package_of(thing))
-    is_cells = hasattr(thing, "step")  # of an object that a step uses nothing tells what it asks
+    is_cells = hasattr(thing, "step") and not is_others  # of an object that a step uses nothing tells what it asks
     return Reach([*called, type(thing)], package_of(thing), asks_any=not is_cells)
 
 
@@ -348,7 +354,12 @@ def _look_into(value: object) -> Callable[[Any], object] | None:
         each = (*value, *value.values()) if isinstance(value, dict) else value
         if all(type(inside) is str for inside in each):  # type: ignore[attr-defined]  # it has been looked at
             return None if kind is tuple else _itself  # as most of what cells declare: equal strings are the same
-    return _frozen
+    return _frozen_alone
+
+
+def _frozen_alone(value: object) -> Hashable:
+    _inside.numbers = {}
+    return _frozen(value)
 
 
 class Key:
@@ -358,13 +369,21 @@ class Key:
         self.definition = definition
 
 
+_following = threading.RLock()
+os.register_at_fork(after_in_child=_following._at_fork_reinit)  # type: ignore[attr-defined]  # a thread that is not there may hold it
+_times = [0]
 _seen_called: dict[type, frozenset[str]] = {}
 _keys: dict[type | types.FunctionType, Key] = {}
 
 
 def _key_of(thing: type | types.FunctionType) -> Key:
     key = _keys.get(thing)
-    if key is None or not key.definition.holds():
+    if key is not None and key.definition.holds():
+        return key
+    with _following:  # so that threads that need it at once have the same
+        key = _keys.get(thing)
+        if key is not None and key.definition.holds():
+            return key
         now = Definition(thing)
         if key is not None and key.definition.means(now):
             key.definition = now

@@ -12,7 +12,7 @@ from torch.overrides import _pop_mode_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 
 from elman.backends.program.build import build
-from elman.backends.program.followed import follow_called
+from elman.backends.program.followed import follow_called, made_for_key
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.record import check_precision, record
 from elman.backends.program.remembered import remember
@@ -30,6 +30,12 @@ _found: dict[Hashable, Program | str] = {}
 
 class _OfUnits(str):
     """Why there is no program for all H; for one H there may be."""
+
+    __slots__ = ()
+
+
+class _ForNow(str):
+    """Why there is no program this time."""
 
     __slots__ = ()
 
@@ -62,20 +68,17 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
 
 def _remembered(cell: Cell, key: tuple[Any, ...], units: int | None) -> Program | str:
     """The program that is made, or why there is none, for the next time."""
-    frozen, dtype, draws, traced, *rest = key
-    for _ in range(_MOST_TIMES):  # what a step makes once and keeps is there the next time, as are functions that it was seen to call
-        found = _made(cell, frozen, dtype, draws, traced, units)
-        if (now := frozen_cell(cell)) == frozen:
-            remember(_found, (frozen, dtype, draws, traced, *rest), found)
-            return found
-        frozen = now
-    raise UnlikeStepsError(
-        f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change"
-        f"{place_of(cell)}: keep what lasts from step to step in a state"
-    )
-
-
-_MOST_TIMES = 4
+    _, dtype, draws, traced, *rest = key
+    made = made_for_key(cell, lambda frozen: _made(cell, frozen, dtype, draws, traced, units))
+    if made is None:
+        raise UnlikeStepsError(
+            f"expected the step of {type(cell).__name__} not to change the cell or what it reads, got a change"
+            f"{place_of(cell)}: keep what lasts from step to step in a state"
+        )
+    frozen, found = made
+    if type(found) is not _ForNow:
+        remember(_found, (frozen, dtype, draws, traced, *rest), found)
+    return found
 
 
 def _made(cell: Cell, frozen: Hashable, dtype: torch.dtype, draws: bool, traced: bool, units: int | None) -> Program | str:
@@ -85,6 +88,8 @@ def _made(cell: Cell, frozen: Hashable, dtype: torch.dtype, draws: bool, traced:
                 check_precision(cell, draws, units)
                 return program_of(cell, torch.float32, draws, traced, units)
             recorded = record(cell, dtype, draws, units)
+            if recorded.called is None:
+                return _ForNow("does not run a step that is first run under a profiler and a debugger at once")
             follow_called(frozen, cell, recorded.called)
             return build(cell, recorded, traced)
         except NotRecordedError as error:

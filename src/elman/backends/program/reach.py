@@ -71,7 +71,8 @@ class Reach:
         self._refuses = not apart
         self._seen = set[int]()
         self._left: list[object] = []
-        self.asked = set[str](_ASK_ANY if asks_any else ())
+        self.asked = set[str]()
+        self._asks_any = asks_any
         self._ways = dict[int, int]()  # how each class is followed, by its id: see ``_HELD``
         self._named: dict[tuple[int, str], tuple[Mapping[str, Any], str]] = {}
         self._places: list[tuple[Mapping[str, Any], str]] = []
@@ -204,7 +205,7 @@ class Reach:
 
     def _ask_classes(self) -> None:
         """Follow what the classes have that functions ask for: of the class, or of what is made of it."""
-        asks_any = not self.asked.isdisjoint(_ASK_ANY)
+        asks_any = self._asks_any or not self.asked.isdisjoint(_ASK_ANY)
         for kind, names in self.classes:
             for name, value in list(names.items()):
                 if (id(names), name) not in self._named and self._is_asked(kind, name, value, asks_any):
@@ -235,8 +236,8 @@ _HELD, _ASKED, _WHOLE = range(3)
 _ASK_ANY = frozenset(("__dict__", "asdict", "astuple", "attrgetter", "dir", "fields", "getattr", "getmembers", "hasattr", "vars"))
 # Methods that no step calls, and what Python keeps of annotations.
 _UNASKED = (
-    *("__annot", "__copy__", "__deepcopy__", "__del__", "__eq__", "__format__", "__getstate__", "__hash__", "__init_subclass__", "__ne__"),
-    *("__reduce", "__repr__", "__setstate__"),
+    *("__annot", "__copy__", "__deepcopy__", "__del__", "__format__", "__getstate__", "__init_subclass__", "__reduce", "__repr__"),
+    "__setstate__",
 )
 
 

@@ -47,7 +47,7 @@ class Recorded:
         gates: the nodes of the gates' values.
         of_h: the gates whose rows are multiplied by h.
         of_others: the nodes that the products r(..., v) take, in their order, and which gates' rows each is multiplied by.
-        called: the code of the functions that it calls, with the names of their modules.
+        called: the code of the functions that it calls, with the names of their modules; None: not known.
     """
 
     graph: Graph
@@ -55,7 +55,7 @@ class Recorded:
     gates: tuple[int, ...]
     of_h: tuple[int, ...]
     of_others: tuple[tuple[int, tuple[int, ...]], ...]
-    called: Mapping[CodeType, str]
+    called: Mapping[CodeType, str] | None
 
     def same(self, other: Recorded) -> bool:
         mine, others = ((each.graph.nodes, each.states, each.gates, each.of_h, each.of_others) for each in (self, other))
@@ -83,8 +83,7 @@ def record(cell: Cell, dtype: torch.dtype, draws: bool, units: int | None = None
                 f"{place_of(cell)}: keep what lasts from step to step in a state, declare random numbers in draws"
             )
         verify(cell, first, dtype, draws, units)
-    called = {code: module for code, module in first.called.items() if code in second.called}  # not what comes between, as __del__ does
-    return replace(first, called=called)
+    return replace(first, called=None if first.called is None or second.called is None else {**first.called, **second.called})
 
 
 def check_precision(cell: Cell, draws: bool, units: int | None = None) -> None:

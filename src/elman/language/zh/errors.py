@@ -258,6 +258,9 @@ SENTENCES = {
     "{backend} does not run a step that finds {name} while it runs, at {place} (call it by its name)": (
         "{backend} 后端不支持在运行时才查找到函数 {name} 的 step，位置：{place}（请用函数名直接调用）"
     ),
+    "{backend} does not run a step that is first run under a profiler and a debugger at once": (
+        "{backend} 后端不支持首次运行时同时启用性能分析器和调试器的 step"
+    ),
     "{backend} does not run a step that reads {name}, which may change unseen": (
         "{backend} 后端不支持读取 {name} 的 step，因为无法察觉它的变化"
     ),
