@@ -117,7 +117,7 @@ class RecurrentModule(_WithState[State]):
     """
 
     _fixed = frozenset(("input_size", "hidden_size", "bias", "stack"))  # what a built module stays: its parameters are made for it
-    _may_lack: frozenset[str] = frozenset()  # the parameters that may be set to None, as zeros
+    _may_lack: tuple[str, ...] = ()  # the parameters that may be set to None, as zeros; torch 2.8 compiles no frozenset here
     input_size: int
     hidden_size: int
     stack = _Derived["Stack"]()

@@ -22,7 +22,7 @@ class TorchCell(RecurrentCell[State], nn.RNNCellBase):
     A subclass whose constructor takes more than this one's sets that as attributes before it calls this one, which asks ``_cell()``.
     """
 
-    _may_lack = frozenset(("bias_ih", "bias_hh"))
+    _may_lack = ("bias_ih", "bias_hh")
 
     def __init__(
         self,
