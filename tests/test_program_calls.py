@@ -6,9 +6,11 @@ import contextlib
 import cProfile
 import functools
 import importlib
+import logging
 import os
 import sys
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,6 +63,9 @@ class Inner(Cell):
 
     def gained(self, value: Any) -> Any:
         return value * self.gain
+
+    def log(self) -> None:  # which no step calls
+        open(os.environ["LOG"], "a").close()
 
     def asking(self, value: Any) -> Any:
         return value * float(os.environ.get("GAIN", "1"))
@@ -185,6 +190,53 @@ class Dropped:
 def test_what_an_object_does_that_is_let_go_of_is_no_hindrance() -> None:
     cell = type("Calling", (Calling,), {"step": lambda self, x, r, s, p: s.h * (0.25 if Dropped() else 0.75)})()
     assert "0.25" in text(cell)
+
+
+@dataclass
+class Shown:
+    number: float
+
+    def __post_init__(self) -> None:
+        self.number *= number()
+
+
+SHOWN = {"shown": Shown}
+
+
+class Tee:
+    """What some programs put in the place of standard output."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        self.file.write(text)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+class Emitting(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record)
+
+
+LOGGER = logging.getLogger(__name__)
+USUAL: dict[str, Callable[..., Any]] = {
+    "a class in a table": lambda self, x, r, s, p: s.h * SHOWN["shown"](2.0).number,
+    "equal objects": lambda self, x, r, s, p: s.h * (0.25 if SHOWN["shown"](2.0) == Shown(2.0) else 0.75),
+    "what is printed": lambda self, x, r, s, p: [print("step"), s.h * 0.25][1],
+    "what is logged": lambda self, x, r, s, p: [LOGGER.warning("step"), s.h * 0.25][1],
+    "a name that another class has for something else": lambda self, x, r, s, p: torch.log(self.inner.scaled(s.h)),
+}
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_what_steps_do_besides_is_no_hindrance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Tee(sys.stdout))
+    monkeypatch.setattr(LOGGER, "handlers", [Emitting()])
+    cell = type("Calling", (Calling,), {"step": USUAL[name]})()
+    assert program_of(cell, torch.float64) is program_of(cell, torch.float64)
 
 
 def test_threads_that_need_a_cell_at_once_have_it() -> None:

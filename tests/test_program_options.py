@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import functools
 import os
 import types
@@ -191,6 +192,37 @@ def test_which_options_are_one_object_counts() -> None:
     assert "0.25" in text(Activated(Pair(apart, apart)))
     assert "0.75" in text(Activated(Pair(apart, Slotted(0.5))))
     assert "0.25" in text(Activated(Pair(both, both)))
+
+
+def test_objects_in_a_set_are_told_apart() -> None:
+    """A set has no order by which they could be numbered."""
+
+    class Held:
+        def __init__(self, number: float) -> None:
+            self.number = number
+
+        def __call__(self, value: Any) -> Any:
+            return value * self.number
+
+    for turn in range(20):
+        numbers = (0.25, 0.75) if turn % 2 else (0.75, 0.25)
+        both = [Held(number) for number in numbers]
+        for one in both:
+            cell = Activated(one)
+            vars(cell)["all"] = set(both)
+            assert str(one.number) in text(cell)
+
+
+class Preset(enum.Enum):
+    SMALL = {"settings": types.SimpleNamespace(number=0.25), "held": Slotted(0.25), "table": torch.zeros(4)}  # noqa: RUF012
+
+
+def test_an_object_in_a_member_that_cannot_be_compared_is_looked_into_where_it_is_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = type("Asking", (Activated,), {"step": lambda self, x, r, s, p: s.h * self.held.number})(Preset.SMALL)
+    vars(cell)["held"] = Preset.SMALL.value["held"]
+    assert "0.25" in text(cell)
+    monkeypatch.setattr(cell.held, "number", 0.75)  # type: ignore[attr-defined]
+    assert "0.75" in text(cell)
 
 
 def test_options_that_all_hold_each_other_take_no_longer_than_they_are_many() -> None:

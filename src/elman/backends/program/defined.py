@@ -52,8 +52,8 @@ _HEAP_TYPE = 1 << 9  # in CPython's object.h
 # Methods that steps do not call, as a rule.
 _APART = frozenset(
     (
-        *("__copy__", "__deepcopy__", "__del__", "__format__", "__getstate__", "__init__", "__init_subclass__", "__new__"),
-        *("__post_init__", "__reduce__", "__reduce_ex__", "__repr__", "__setstate__"),
+        *("__copy__", "__deepcopy__", "__del__", "__eq__", "__format__", "__getstate__", "__hash__", "__init__", "__init_subclass__"),
+        *("__ne__", "__new__", "__post_init__", "__reduce__", "__reduce_ex__", "__repr__", "__setstate__"),
     )
 )
 _NEW = staticmethod(object.__new__)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 
-from elman.backends.program.frozen import Key, follow_further, followed_further, frozen_cell
-from elman.backends.program.reach import codes_of, is_settled_for, package_of
+from elman.backends.program.frozen import Key, follow_further, followed_further, following, frozen_cell
+from elman.backends.program.reach import codes_of, content_of, is_settled_for, package_of, seen_called
 from elman.backends.program.stand_in import NotRecordedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Hashable, Iterator, Mapping
     from types import CodeType
+
+    from elman.backends.program.frozen import Definition
 
 T = TypeVar("T")
 
@@ -36,13 +39,14 @@ def made_for_key(cell: object, make: Callable[[Hashable], T]) -> tuple[Hashable,
     return None
 
 
-def follow_called(key: Hashable, cell: object, called: Mapping[CodeType, str]) -> None:
-    """Follow from now on what a step calls and its key does not follow: methods of the classes in the key, which changes.
+def follow_called(key: Hashable, cell: object, called: Mapping[CodeType, str], always: Container[CodeType]) -> None:
+    """Follow from now on what a step calls and its key does not follow: methods of the classes that the key reaches, which changes.
 
-    That is what the step was seen to call, and what the functions that are followed ask of anything, be it of another class.
+    That is what the step was seen to call; and what the functions that are followed ask of anything, if it can be followed.
 
     Args:
         called: the code of functions, with the names of their modules.
+        always: those that the step calls each time.
 
     Raises:
         NotRecordedError: if what the step calls is no such method, or reads what may change unseen.
@@ -52,23 +56,39 @@ def follow_called(key: Hashable, cell: object, called: Mapping[CodeType, str]) -
     followed = {code for each in definitions for function in each.reaches[0].functions for code in codes_of(function)}
     unseen = {code for code, module in called.items() if code not in followed and not _computes_alone(code, module, home)}
     asked = set().union(*(each.reaches[0].asked for each in definitions))
-    methods = [
-        (each.thing, name)
-        for each in definitions
-        if isinstance(each.thing, type)
-        for name, value in each.said
-        if isinstance(name, str) and name not in each.names and (_is_method(value, name, asked) or not unseen.isdisjoint(codes_of(value)))
-    ]
-    for kind, name in methods:
-        follow_further(kind, name)
-    if unseen and not methods:
-        code = min(unseen, key=lambda each: each.co_firstlineno)
+    changed = False
+    with following:  # what another thread follows has changed the key, too
+        for each in definitions:
+            for kind, name, value in _methods_of(each):
+                if name in seen_called.get(kind, ()):
+                    continue
+                if not unseen.isdisjoint(_codes_in(value)):
+                    follow_further(each.thing, kind, name)
+                    changed = True
+                elif kind is each.thing and name in asked and name not in each.names and callable(value):
+                    with suppress(NotRecordedError):
+                        follow_further(each.thing, kind, name)
+    refused = [code for code in unseen if code in always]
+    if refused and not changed:
+        code = min(refused, key=lambda each: each.co_firstlineno)
         place = f"{Path(code.co_filename).name}:{code.co_firstlineno}"
         raise NotRecordedError(f"does not run a step that finds {code.co_name} while it runs, at {place} (call it by its name)")
 
 
-def _is_method(value: object, name: str, asked: Container[str]) -> bool:
-    return name in asked and (callable(value) or hasattr(type(value), "__get__"))
+def _methods_of(definition: Definition) -> Iterator[tuple[type, str, object]]:
+    """What a class defines, and the classes that are followed with it."""
+    if isinstance(definition.thing, type):
+        yield from [(definition.thing, name, value) for name, value in definition.said if isinstance(name, str)]
+    for kind, names in definition.reaches[0].classes:
+        yield from [(kind, name, value) for name, value in list(names.items())]
+
+
+def _codes_in(value: object) -> set[CodeType]:
+    """The code of a function or of what holds one, and of the functions that are bound in it, as in what a decorator makes."""
+    found = set(codes_of(value))
+    for cell in getattr(value, "__closure__", None) or ():
+        found.update(codes_of(content_of(cell)))
+    return found
 
 
 def _computes_alone(code: CodeType, module: str, home: str) -> bool:

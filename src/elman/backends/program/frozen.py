@@ -9,15 +9,11 @@ from __future__ import annotations
 import array
 import collections
 import copy
-import datetime
-import decimal
 import enum
 import functools
-import io
 import logging
 import operator
 import os
-import re
 import threading
 import types
 from contextlib import suppress
@@ -27,9 +23,10 @@ import numpy as np
 import torch
 
 from elman.backends.program.defined import called_of, is_pythons, plain_names_in, said_by
-from elman.backends.program.reach import Reach, is_settled, own_names_of, package_of
+from elman.backends.program.reach import Reach, is_settled, own_names_of, package_of, seen_called
 from elman.backends.program.remembered import remember
 from elman.backends.program.stand_in import NotRecordedError
+from elman.backends.program.unchanging import CONSTANT, UNCHANGING
 from elman.cells.cell import slots_of
 
 if TYPE_CHECKING:
@@ -60,19 +57,19 @@ def named_by(kind: type) -> list[tuple[str, object]]:
         return called
 
 
-def follow_further(kind: type, name: str) -> None:
-    """Follow from now on a method that cells' steps were seen to call.
+def follow_further(thing: type | types.FunctionType, kind: type, name: str) -> None:
+    """Follow from now on, in what a class or a function reads, a method of a class that cells' steps call.
 
     Raises:
         NotRecordedError: if it reads what may change unseen. It is not followed then.
     """
-    with _following:
-        before = _seen_called.get(kind, frozenset())
-        remember(_seen_called, kind, before | {name})
+    with following:
+        before = seen_called.get(kind, frozenset())
+        remember(seen_called, kind, before | {name})
         try:
-            remember(_keys, kind, Key(Definition(kind)))
+            remember(_keys, thing, Key(Definition(thing)))
         except NotRecordedError:
-            _seen_called[kind] = before
+            seen_called[kind] = before
             raise
         _times[0] += 1  # once the key is another one
 
@@ -127,6 +124,16 @@ def _frozen_all(values: Iterable[object]) -> Hashable:
     return tuple([_frozen(each) for each in values])
 
 
+def _frozen_apart(value: object) -> Hashable:
+    """Of what others are frozen with in any order, or in vain: the objects in it are not met by what comes after."""
+    before = _inside.numbers
+    _inside.numbers = dict(before)
+    try:
+        return _frozen(value)
+    finally:
+        _inside.numbers = before
+
+
 def _itself(value: Any) -> Hashable:
     return value  # type: ignore[no-any-return]
 
@@ -140,7 +147,7 @@ def _frozen_member(member: enum.Enum) -> Hashable:
     """A member of an enumeration: its class, and what it has of its own."""
     value: Hashable = None
     with suppress(NotRecordedError):  # what cannot be looked into stays as it is made
-        value = _frozen(member._value_)
+        value = _frozen_apart(member._value_)
     return _frozen_class(type(member)), member._name_, value, _frozen_items({name: vars(member)[name] for name in own_names_of(member)})
 
 
@@ -174,7 +181,7 @@ _FREEZE: dict[type, Callable[[Any], Hashable]] = {
     tuple: _frozen_all,
     list: _frozen_all,
     dict: _frozen_items,
-    **dict.fromkeys((set, frozenset), lambda values: frozenset([_frozen(each) for each in values])),
+    **dict.fromkeys((set, frozenset), lambda values: frozenset([_frozen_apart(each) for each in values])),
     types.BuiltinFunctionType: _frozen_builtin,
     types.FunctionType: lambda function: _key_of(function),
     types.MethodType: lambda value: (_frozen(value.__self__), _frozen(value.__func__)),
@@ -200,7 +207,7 @@ class Definition:
 
     def __init__(self, thing: type | types.FunctionType) -> None:
         self.thing = thing
-        seen = _seen_called.get(thing, frozenset()) if isinstance(thing, type) else frozenset()
+        seen = seen_called.get(thing, frozenset()) if isinstance(thing, type) else frozenset()
         kinds = thing.__mro__[:-1] if isinstance(thing, type) else ()
         self.classes = [vars(each) for each in kinds]
         said = [item for each in kinds for item in said_by(each)]
@@ -314,39 +321,17 @@ def _reach(thing: type | types.FunctionType, called: Sequence[object], is_others
     """What a function, or what a step may call of a class, can read. ``is_others``: the steps of other cells use it, too."""
     if isinstance(thing, types.FunctionType):
         return Reach([thing], package_of(thing))
-    is_cells = hasattr(thing, "step") and not is_others  # of an object that a step uses nothing tells what it asks
-    return Reach([*called, type(thing)], package_of(thing), asks_any=not is_cells)
-
-
-_CONSTANT = (
-    int,
-    float,
-    str,
-    bool,
-    type(None),
-    complex,
-    bytes,
-    torch.dtype,
-    torch.device,
-    types.CodeType,
-    types.ModuleType,  # the names that a step asks of it are followed
-)
-# What of others' classes does not change, or not what comes of it.
-_UNCHANGING = frozenset(
-    (
-        *(datetime.date, datetime.datetime, datetime.timedelta, decimal.Decimal, functools._lru_cache_wrapper, io.TextIOWrapper),
-        *(logging.Logger, np.ufunc, operator.attrgetter, operator.itemgetter, operator.methodcaller, range, re.Pattern, slice),
-        *(torch.Generator, torch.Size, torch.finfo, torch.iinfo, torch.layout, torch.memory_format, torch._ops.OpOverload),
-        *(torch._ops.OpOverloadPacket, type(threading.Lock()), types.EllipsisType, types.GenericAlias, types.NotImplementedType),
-        *(types.UnionType,),
-    )
-)
+    things, home, is_cells = [*called, type(thing)], package_of(thing), hasattr(thing, "step")
+    if is_cells and is_others:
+        with suppress(NotRecordedError):  # then as far as it can be
+            return Reach(things, home, asks_any=True)
+    return Reach(things, home, asks_any=not is_cells)  # of an object that a step uses nothing tells what it asks
 
 
 def _look_into(value: object) -> Callable[[Any], object] | None:
     """What tells whether a value has changed inside; None where it cannot."""
     kind = type(value)
-    if kind in _CONSTANT or kind in _UNCHANGING or isinstance(value, type):  # classes are followed
+    if kind in CONSTANT or kind in UNCHANGING or isinstance(value, type):  # classes are followed
         return None
     if kind is types.BuiltinFunctionType and _frozen_builtin(value) is value:
         return None
@@ -369,10 +354,10 @@ class Key:
         self.definition = definition
 
 
-_following = threading.RLock()
-os.register_at_fork(after_in_child=_following._at_fork_reinit)  # type: ignore[attr-defined]  # a thread that is not there may hold it
+following = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=following._at_fork_reinit)  # type: ignore[attr-defined]  # a thread that is not there may hold it
 _times = [0]
-_seen_called: dict[type, frozenset[str]] = {}
 _keys: dict[type | types.FunctionType, Key] = {}
 
 
@@ -380,7 +365,7 @@ def _key_of(thing: type | types.FunctionType) -> Key:
     key = _keys.get(thing)
     if key is not None and key.definition.holds():
         return key
-    with _following:  # so that threads that need it at once have the same
+    with following:  # so that threads that need it at once have the same
         key = _keys.get(thing)
         if key is not None and key.definition.holds():
             return key

@@ -90,7 +90,7 @@ def _made(cell: Cell, frozen: Hashable, dtype: torch.dtype, draws: bool, traced:
             recorded = record(cell, dtype, draws, units)
             if recorded.called is None:
                 return _ForNow("does not run a step that is first run under a profiler and a debugger at once")
-            follow_called(frozen, cell, recorded.called)
+            follow_called(frozen, cell, recorded.called, recorded.always)
             return build(cell, recorded, traced)
         except NotRecordedError as error:
             return _OfUnits(error) if error.asks_units else str(error)

@@ -48,6 +48,10 @@ _MODES = frozenset(
 _STATES = frozenset((("torch", "backends"), ("sys", "modules")))
 
 
+# What steps were seen to call of classes, by other ways than a name that is followed.
+seen_called: dict[type, frozenset[str]] = {}
+
+
 class Reach:
     """The places that functions can read besides their arguments.
 
@@ -214,6 +218,8 @@ class Reach:
     def _is_asked(self, kind: type, name: str, value: object, asks_any: bool) -> bool:
         """Whether functions may ask for this of a class."""
         way = self._ways[id(kind)]
+        if name in seen_called.get(kind, ()):
+            return True
         if name.startswith("__"):  # Python asks for these
             return way != _HELD and (callable(value) or isinstance(value, classmethod)) and not name.startswith(_UNASKED)
         if isinstance(value, enum.Enum):
@@ -234,10 +240,10 @@ class Reach:
 _HELD, _ASKED, _WHOLE = range(3)
 # What asks for attributes by other names than those in the code.
 _ASK_ANY = frozenset(("__dict__", "asdict", "astuple", "attrgetter", "dir", "fields", "getattr", "getmembers", "hasattr", "vars"))
-# Methods that no step calls, and what Python keeps of annotations.
+# Methods that steps do not call, as a rule, and what Python keeps of annotations.
 _UNASKED = (
-    *("__annot", "__copy__", "__deepcopy__", "__del__", "__format__", "__getstate__", "__init_subclass__", "__reduce", "__repr__"),
-    "__setstate__",
+    *("__annot", "__copy__", "__deepcopy__", "__del__", "__eq__", "__format__", "__getstate__", "__hash__", "__init_subclass__", "__ne__"),
+    *("__reduce", "__repr__", "__setstate__"),
 )
 
 

@@ -30,7 +30,7 @@ from elman.cells.cell import place_of
 from elman.cells.gates import GateFinder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
     from types import CodeType
 
     from elman.backends.program.graph import Graph
@@ -48,6 +48,7 @@ class Recorded:
         of_h: the gates whose rows are multiplied by h.
         of_others: the nodes that the products r(..., v) take, in their order, and which gates' rows each is multiplied by.
         called: the code of the functions that it calls, with the names of their modules; None: not known.
+        always: those among them that each call calls.
     """
 
     graph: Graph
@@ -56,6 +57,7 @@ class Recorded:
     of_h: tuple[int, ...]
     of_others: tuple[tuple[int, tuple[int, ...]], ...]
     called: Mapping[CodeType, str] | None
+    always: Container[CodeType] = ()
 
     def same(self, other: Recorded) -> bool:
         mine, others = ((each.graph.nodes, each.states, each.gates, each.of_h, each.of_others) for each in (self, other))
@@ -83,7 +85,9 @@ def record(cell: Cell, dtype: torch.dtype, draws: bool, units: int | None = None
                 f"{place_of(cell)}: keep what lasts from step to step in a state, declare random numbers in draws"
             )
         verify(cell, first, dtype, draws, units)
-    return replace(first, called=None if first.called is None or second.called is None else {**first.called, **second.called})
+    if first.called is None or second.called is None:
+        return replace(first, called=None)
+    return replace(first, called={**first.called, **second.called}, always=first.called.keys() & second.called.keys())
 
 
 def check_precision(cell: Cell, draws: bool, units: int | None = None) -> None:
