@@ -192,8 +192,8 @@ def _keeps(module: Any) -> bool:
     like = torch.empty(0, dtype=torch.float64, device="cpu")
     generator = torch.Generator().manual_seed(0)
 
-    def kept(sum_of_f: float, step_input: float, state: int) -> float:
-        """How far the states after the step differ where this one does before it."""
+    def kept(sum_of_f: float, step_input: float, state: int) -> Tensor:
+        """How far each state after the step differs where this one does before it."""
         x, bias_hh = (like.new_zeros(1, len(gates), hidden) for gates in (cell.input_gates, cell.recurrent_gates))
         part, gates = (x, cell.input_gates) if "f" in cell.input_gates else (bias_hh, cell.recurrent_gates)
         part[:, gates.index("f")] = sum_of_f
@@ -204,14 +204,14 @@ def _keeps(module: Any) -> bool:
         projected = x.flatten(1) if cell.input_gates else None
         changed = [each + difference if index == state else each for index, each in enumerate(states)]
         one, other = (take_step(cell, projected, tuple(each), weights, step_inputs) for each in (states, changed))
-        return sum([float((a - b).norm()) for a, b in zip(one, other, strict=True)])
+        return torch.stack([(a - b).norm() for a, b in zip(one, other, strict=True)])
 
     with torch.no_grad():
         *states, difference = (like.new_empty(1, hidden).uniform_(0.02, 0.08, generator=generator) for _ in (*cell.states, None))
         try:
             tries = itertools.product((1.0, 0.0), range(len(states)))
-            more = [kept(_OPEN, *each) - kept(-_OPEN, *each) for each in tries]
-            return max(more) > _SMALL or min(more) > -_SMALL
+            more = torch.stack([kept(_OPEN, *each) - kept(-_OPEN, *each) for each in tries])
+            return bool(more.max() > _SMALL or more.min() > -_SMALL)
         except Exception:  # an option on another device, a parameter without numbers
             return True
 
