@@ -13,8 +13,7 @@ namespace elman {
 
 namespace nb = nanobind;
 
-// The head of DLPackExchangeAPI, as far as it is used here.
-struct ExchangeApi {
+struct ExchangeApi {  // the head of DLPackExchangeAPI, as far as it is used here
   std::uint32_t major, minor;
   void* previous;
   void* allocate;
@@ -58,10 +57,11 @@ inline bool is_shown(PyObject* tensor, nb::dlpack::dltensor& t) {
 inline Address address_of(const nb::dlpack::dltensor& t) { return reinterpret_cast<Address>(t.data) + t.byte_offset; }
 
 // Where a tensor lies, whose numbers have so many bits. Of a part of one without memory (zeros that need none, a freed
-// storage) torch says how far behind nothing it begins: that is nowhere.
+// storage) torch says how far behind nothing it begins: nowhere. Where all memory lies low, only the lowest is doubted.
 inline Address place_of(PyObject* tensor, Address said, int bits) {
   static PyObject* const storage_offset = PyUnicode_InternFromString("storage_offset");
-  if (said == 0 || said >> 40) return said;  // as most do; no tensor is as long
+  static const bool is_low = reinterpret_cast<Address>(std::malloc(1)) >> 40 == 0;
+  if (said == 0 || said >> 40 || (is_low && said >> 23)) return said;  // as most do; no tensor is as long
   return said == nb::cast<Address>(call(tensor, storage_offset)) * static_cast<Address>(bits / 8) ? 0 : said;
 }
 

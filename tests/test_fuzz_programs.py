@@ -118,7 +118,7 @@ def spoiled(rng: random.Random, value: Any, others: list[Any]) -> Any:
 
 def spoiled_tensor(rng: random.Random, value: Tensor) -> Any:
     def freed() -> Tensor:
-        behind = rng.choice([0, 1, 2**20])
+        behind = rng.choice([0, 1, 2**18])
         copy = torch.empty(behind + value.numel(), dtype=value.dtype)[behind:].view(value.shape)
         copy.untyped_storage().resize_(0)
         return copy

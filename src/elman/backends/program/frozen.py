@@ -201,6 +201,10 @@ class Definition:
     """What a class and those above it define, or a function, and all that they name, at one time.
 
     Attributes:
+        thing: the class or function.
+        said: what it defines, each with its name; and what it reaches, with numbers.
+        names: those of what its step may call.
+        reaches: what these can read; and what the rest of it can.
         slots: the names of the class's slots.
         hides: whether its objects may hold what no attribute shows, as those of C's classes do.
     """
