@@ -5,10 +5,21 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
+import torch
+
+from elman.backends.program.lookup import program_of
+
 if TYPE_CHECKING:
     import pytest
 
+    from elman import Cell
+
 BELOW = {"number": 0.25}
+
+
+def text(cell: Cell) -> str:
+    """What the program of a step does."""
+    return str(program_of(cell, torch.float64).forward)
 
 
 class Settings:

@@ -21,6 +21,7 @@ from elman import Cell
 from elman.backends.program import reach
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
+from program_reached import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,10 +133,6 @@ CALLS: dict[str, Callable[..., Any]] = {
     "a method that is cached": lambda self, x, r, s, p: s.h * self.inner.cached(NUMBER),
     "a comparison": lambda self, x, r, s, p: s.h * (0.25 if self.equal == 1 else 0.75),
 }
-
-
-def text(cell: Cell) -> str:
-    return str(program_of(cell, torch.float64).forward)
 
 
 @pytest.mark.parametrize("name", CALLS)

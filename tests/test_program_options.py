@@ -20,14 +20,10 @@ from elman import Cell
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
-from program_reached import Mode, Nested, Settings, change_below, change_settings
+from program_reached import Mode, Nested, Settings, change_below, change_settings, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-def text(cell: Cell) -> str:
-    return str(program_of(cell, torch.float64).forward)
 
 
 class Activated(Cell):

@@ -15,7 +15,7 @@ from elman.backends.program import lookup
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
-from program_reached import BELOW, Below, Indexed, Mode, Nested, Settings, change_below, change_settings
+from program_reached import BELOW, Below, Indexed, Mode, Nested, Settings, change_below, change_settings, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -290,10 +290,6 @@ REACHED: dict[str, tuple[Callable[..., Any], Callable[[pytest.MonkeyPatch], obje
     ),
     "what a descriptor reads": (lambda self, x, r, s, p: s.h * self.described, lambda patch: _name(patch, "NUMBER", 0.75)),
 }
-
-
-def text(cell: Cell) -> str:
-    return str(program_of(cell, torch.float64).forward)
 
 
 @pytest.mark.parametrize("name", REACHED)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from elman.backends import kernels
+from elman.backends.call import has_memory
 from elman.backends.kernel_backend import is_watched
 
 if TYPE_CHECKING:
@@ -81,9 +82,8 @@ class Stepper:
 
 def _has_array(values: Tensor) -> bool:
     """Whether there is an array of a tensor's numbers, in the memory where they lie, if none is negated lazily."""
-    is_dense = values.is_cpu and values.dtype in NUMBERS and values.layout is torch.strided and not values.is_nested
     # NumPy makes memory of its own where there is none.
-    return is_dense and values.data_ptr() != values.storage_offset() * values.element_size()
+    return values.is_cpu and values.dtype in NUMBERS and has_memory(values) and not values._is_zerotensor()
 
 
 def decline(x: object, out: object) -> None:

@@ -21,7 +21,8 @@ from elman._files import to_json
 from elman.language import LANGUAGES, _, language_of, speaking, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
 # Every mistake in an argument is one of these: an unknown option or command, a missing one, a bad value.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -198,18 +199,20 @@ def in_words(error: BaseException) -> str:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """In here Ctrl-C and SIGTERM raise KeyboardInterrupt, for a command that has something to put in order before it leaves."""
+def interruptible(handler: Callable[[int, FrameType | None], object] = signal.default_int_handler) -> Iterator[None]:
+    """In here Ctrl-C and SIGTERM, unless they are ignored, call this handler: by default they raise KeyboardInterrupt, for a command that
+    has something to put in order before it leaves.
+    """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if handler not in (signal.SIG_IGN, None):
-            signal.signal(number, signal.default_int_handler)
+    for number, usual in before.items():
+        if usual not in (signal.SIG_IGN, None):
+            signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            if handler is not None:  # it was set in C, and left alone
-                signal.signal(number, handler)
+        for number, usual in before.items():
+            if usual is not None:  # it was set in C, and left alone
+                signal.signal(number, usual)
 
 
 def path(given: str | Path) -> Path:

@@ -325,12 +325,5 @@ def _until_interrupted() -> Iterator[Event]:
         interrupted.set()
         signal.signal(number, signal.default_int_handler)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, note)
-    try:
+    with interruptible(note):
         yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -216,10 +216,12 @@ class Definition:
         self.classes = [vars(each) for each in kinds]
         said = [item for each in kinds for item in said_by(each)]
         names = called_of(said, seen)
-        reach = _reach(thing, [value for name, value in said if name in names], bool(seen))
-        while not (more := called_of(said, seen, reach.asked)) <= names:  # functions outside of the class may ask a cell for more
-            names |= more
+        while True:
             reach = _reach(thing, [value for name, value in said if name in names], bool(seen))
+            more = called_of(said, seen, reach.asked) - names  # functions outside of the class may ask a cell for more
+            if not more:
+                break
+            names |= more
         self.names = names
         beside = Reach([value for name, value in said if name not in names], package_of(thing), apart=True)
         self.reaches = reach, beside

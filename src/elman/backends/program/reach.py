@@ -293,12 +293,15 @@ def package_of(thing: type | types.FunctionType) -> str:
 def is_settled_for(module: str | None, home: str) -> bool:
     """Whether a module is installed, and none of the package ``home``."""
     package = (module or "").partition(".")[0]
-    return package in _SETTLED or _is_pythons(package) or (package != home and _is_installed(package))
+    return _is_always_settled(package) or (package != home and _is_installed(package))
 
 
 def is_settled(kind: type) -> bool:
     """Whether a class is one of torch's, NumPy's, Python's or ours."""
-    package = package_of(kind)
+    return _is_always_settled(package_of(kind))
+
+
+def _is_always_settled(package: str) -> bool:
     return package in _SETTLED or _is_pythons(package)
 
 
