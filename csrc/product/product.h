@@ -30,25 +30,6 @@ template <class T> struct Rows {
   }
 };
 
-// The transpose of a dense matrix as A: row i, element k is base[k·stride + i].
-template <class T> struct Columns {
-  const T* base;
-  long stride;
-  ELMAN_INLINE T at(int i, long k) const { return base[k * stride + i]; }
-  template <int kRows> ELMAN_INLINE Columns from(long first) const { return {base + first, stride}; }
-};
-
-// The same in pairs of neighbouring k, an even number of them.
-struct PairedColumns {
-  const float* base;  // each a pair of bfloat16
-  long stride;
-  ELMAN_INLINE std::uint32_t pair(int i, long k) const {
-    return __builtin_bit_cast(std::uint32_t, base[k / 2 * stride + i]);
-  }
-  ELMAN_INLINE BFloat16 at(int i, long k) const { return {static_cast<std::uint16_t>(pair(i, k))}; }
-  template <int kRows> ELMAN_INLINE PairedColumns from(long first) const { return {base + first, stride}; }
-};
-
 // Vectors that hold so many columns.
 template <class T> constexpr long panels(long columns) { return ceil_div(columns, kLanes<T>); }
 
@@ -62,6 +43,18 @@ constexpr int widest(int rows) {
 // Places in a panel's column that holds K numbers: where pairs are multiplied, a place for two.
 template <class T> constexpr bool kPairs = kHalved<T> && kDots;
 template <class T> constexpr long depth(long K) { return kPairs<T> ? ceil_div(K, 2) : K; }
+
+// The transpose of a dense matrix as A: row i, element k is base[k·stride + i]; where pairs are multiplied, pair k / 2.
+template <class T> struct Columns {
+  const Wide<T>* base;
+  long stride;
+  ELMAN_INLINE auto pair(int i, long k) const { return __builtin_bit_cast(std::uint32_t, base[k / 2 * stride + i]); }
+  ELMAN_INLINE T at(int i, long k) const {
+    if constexpr (kPairs<T>) return {static_cast<std::uint16_t>(pair(i, k))};
+    else return base[k * stride + i];
+  }
+  template <int kRows> ELMAN_INLINE Columns from(long first) const { return {base + first, stride}; }
+};
 
 // The products of one pair of k for a tile's accumulators. a: a pair of each row; B's panels are `panel` apart.
 template <class T, int kRows, int kVectors> ELMAN_INLINE void multiply_pair(

@@ -10,19 +10,26 @@ namespace elman::ELMAN_TARGET {
 
 // Rows summed in one go into a weight's gradient, read and written once for each. Blocks keep long sums accurate.
 constexpr long kRowsSummed = 512;
-// Rows of an input's gradient, at most, and panels of a weight's, in one task.
-constexpr long kRowsOfTask = 96, kPanelsOfTask = 6;
+// Rows of an input's gradient, at most, in one task; bytes of each row that one of a weight's packs; and for how many
+// columns, at most, it reads the gate gradients where they lie.
+constexpr long kRowsOfTask = 96, kBytesOfTask = 768, kFewColumns = 64;
 
 inline long rows_of_task(long rows) { return min(kRowsOfTask, ceil_div(rows, 32) * 8); }  // of few rows a quarter
 inline long tasks_of_rows(long rows) { return ceil_div(rows, rows_of_task(rows)); }
-template <class T> long tasks_of_columns(long columns) { return ceil_div(panels<T>(columns), kPanelsOfTask); }
+// A weight's gradient, (width, columns), null where not needed: a task takes some columns; of a tall one, half a width.
+template <class T> long groups_of(long columns) { return ceil_div(columns * long(sizeof(Wide<T>)), kBytesOfTask); }
+inline long parts_of(long width, long columns) { return min(1, width) + (width >= 2 * columns); }
+template <class T> long tasks_of_weight(const void* gradient, long width, long columns) {
+  return gradient ? groups_of<T>(columns) * parts_of(width, columns) : 0;
+}
 
 // T: what the gate gradients are kept and multiplied as; sums are Wide<T>.
 template <class T> struct GateGradientRows {
   using Sum = Wide<T>;
   const T* first;
-  long rows, stride;  // from one to the next
-  GateGradientRows from_column(long column) const { return {first + column, rows, stride}; }
+  long rows, stride;         // from one to the next
+  long part = 0, parts = 1;  // of the columns: those that are multiplied
+  GateGradientRows from_column(long column) const { return {first + column, rows, stride, part, parts}; }
 
   // The i-th task: rows times packed weights (width, columns), to the rows `to` or added to them. False: out of memory.
   template <class To>
@@ -36,34 +43,35 @@ template <class T> struct GateGradientRows {
     return true;
   }
 
-  // Panels of the i-th task out of `columns` columns: pack(first row, rows, first panel, last panel, to) gives them;
+  // A weight's i-th task: pack(first row, rows, first panel, last panel, to) gives its panels;
   // add(block, first column, panels, packed, whether to add) takes each block of rows. False: out of memory.
-  template <class Pack, class Add> bool sum(long i, long columns, bool adds, Pack pack, Add add) const {
-    const long begin = i * kPanelsOfTask, end = min(panels<T>(columns), begin + kPanelsOfTask);
+  template <class Pack, class Add> bool sum(long i, long width, long columns, bool adds, Pack pack, Add add) const {
+    const long n = parts_of(width, columns), group = i / n, groups = groups_of<T>(columns), all = panels<T>(columns);
+    const long begin = all * group / groups, end = all * (group + 1) / groups;
     const Buffer<Sum> packed((end - begin) * kLanes<T> * depth<T>(min(rows, kRowsSummed)));
     if (!packed.ok()) return false;
     for (long from = 0; from < rows; from += kRowsSummed) {
-      const GateGradientRows block{first + from * stride, min(kRowsSummed, rows - from), stride};
+      const GateGradientRows block{first + from * stride, min(kRowsSummed, rows - from), stride, i % n, n};
       pack(from, block.rows, begin, end, packed);
       add(block, begin * kLanes<T>, end - begin, packed, adds || from > 0);
     }
     return true;
   }
-  // (width, columns) = or += the transpose of the rows times what was packed, from a column on.
+  // (width, columns) = or += the transpose of the rows times what was packed, from a column on: this part of the width.
+  // For many columns the rows are packed, too, a vector of each at a time: tiles would wait for numbers so far apart.
   void multiply_transposed(
       long width, const Sum* packed, long groups, Sum* gradient, long columns, long column, bool add) const {
     const auto multiply = [&](const auto& a, long from, long count, long K) {
       const StepRows<Sum> to{gradient + from * columns + column, columns};
       product<T, 1>(count, a, K, packed, 0, groups, StoreEpilogue<Sum, StepRows<Sum>>{to, columns - column, add});
     };
-    if constexpr (!kPairs<T>) {
-      multiply(Columns<T>{first, stride}, 0, width, rows);
-    } else {
-      alignas(64) float pairs[kRowsSummed / 2 * W];  // of a few columns at a time, in the first-level cache
-      for (long from = 0; from < width; from += W) {
-        pack_panel<T>(rows, [&](long k) { return load_within(first + k * stride, from, width); }, pairs);
-        multiply(PairedColumns{pairs, W}, from, min(W, width - from), 2 * depth<T>(rows));
-      }
+    const long all = panels<T>(width), begin = all * part / parts * W, end = min(width, all * (part + 1) / parts * W);
+    if constexpr (!kPairs<T>)
+      if (groups * W <= kFewColumns) return multiply(Columns<T>{first + begin, stride}, begin, end - begin, rows);
+    alignas(64) Sum some[depth<T>(kRowsSummed) * W];
+    for (long from = begin; from < end; from += W) {
+      pack_panel<T>(rows, [&](long k) { return load_within(first + k * stride, from, width); }, some);
+      multiply(Columns<T>{some, W}, from, min(W, end - from), depth<T>(rows) * (kPairs<T> ? 2 : 1));
     }
   }
 

@@ -50,16 +50,12 @@ template <class T, class Cell> class WeightGradients {
     first_h_ = projects_ ? gates_.h_rows(order_, 0)[0] : nullptr;
   }
 
-  long tasks() const {
-    return x_tasks() + weight_tasks(gradients_.w_ih, I_) + weight_tasks(gradients_.w_hh, P_) +
-        weight_tasks(gradients_.w_hr, H_) + needs_bias_;
-  }
+  long tasks() const { return x_tasks() + ih_tasks() + hh_tasks() + hr_tasks() + needs_bias_; }
   bool run(long i) const {  // the i-th task, large ones first, so that threads end together; false: out of memory
     const auto within = [&](long tasks) { return i < tasks || (i -= tasks, false); };
-    if (within(weight_tasks(gradients_.w_ih, I_))) return weight_gradient(x_rows_, I_, i, 0, sum_ih_.data());
-    if (within(weight_tasks(gradients_.w_hh, P_)))
-      return weight_gradient(h_rows_, P_, i, gates_.kRecurrent, sum_hh_.data());
-    if (within(weight_tasks(gradients_.w_hr, H_))) return projection_gradient(i);
+    if (within(ih_tasks())) return weight_gradient(x_rows_, I_, i, 0, sum_ih_.data());
+    if (within(hh_tasks())) return weight_gradient(h_rows_, P_, i, gates_.kRecurrent, sum_hh_.data());
+    if (within(hr_tasks())) return projection_gradient(i);
     if (within(needs_bias_)) return rows().sum_up(N * H_, bias_sums_, chunks_ > 0), true;
     return rows().multiply(i, G * H_, w_ih_, grad_x_rows_, I_, tensors_.accumulates);
   }
@@ -83,7 +79,9 @@ template <class T, class Cell> class WeightGradients {
   bool sums_apart() const { return capacity_ > 0 && (half_ > 0 || kHalved<T>); }
   GateGradientRows<Kept> rows() const { return {first_, rows_, gates_.stride}; }
   long x_tasks() const { return needs_x_ ? tasks_of_rows(rows_) : 0; }
-  long weight_tasks(const void* gradient, long columns) const { return gradient ? tasks_of_columns<T>(columns) : 0; }
+  long ih_tasks() const { return tasks_of_weight<Kept>(gradients_.w_ih, G * H_, I_); }
+  long hh_tasks() const { return tasks_of_weight<Kept>(gradients_.w_hh, G * H_, P_); }
+  long hr_tasks() const { return tasks_of_weight<Kept>(gradients_.w_hr, P_, H_); }
 
   // The gate gradients from the gate-th on, times what the weights were multiplied with.
   bool weight_gradient(const T* const* inputs, long columns, long i, long gate, Sum* gradient) const {
@@ -97,7 +95,7 @@ template <class T, class Cell> class WeightGradients {
         block.from_column(g * H_).multiply_transposed(H_, packed, groups, to, columns, at, adds);
       }
     };
-    return rows().from_column(gate * H_).sum(i, columns, chunks_ > 0, pack, add);
+    return rows().from_column(gate * H_).sum(i, G * H_, columns, chunks_ > 0, pack, add);
   }
 
   bool projection_gradient(long i) const {
@@ -118,7 +116,7 @@ template <class T, class Cell> class WeightGradients {
       const auto add = [&](const auto& block, long at, long groups, const Sum* packed, bool adds) {
         block.multiply_transposed(P_, packed, groups, sum_hr_.data(), H_, at, adds);
       };
-      return GateGradientRows<Kept>{first_h_, rows_, gates_.h_stride}.sum(i, H_, chunks_ > 0, pack, add);
+      return GateGradientRows<Kept>{first_h_, rows_, gates_.h_stride}.sum(i, P_, H_, chunks_ > 0, pack, add);
     }
   }
 
