@@ -75,7 +75,7 @@ struct Arena {
 };
 thread_local Arena arena;
 
-std::atomic<bool> pairs_allowed{true};
+std::atomic<int> pairs_allowed{-1};
 
 }  // namespace
 
@@ -110,8 +110,8 @@ const Target& choose_target(const std::string& name) {
   throw std::invalid_argument("no instruction set '" + name + "' here: this processor and this build offer " + names);
 }
 
-bool allows_pairs() { return pairs_allowed; }
-void allow_pairs(bool allowed) { pairs_allowed = allowed; }
+bool allows_pairs(bool fast) { return pairs_allowed < 0 ? fast : pairs_allowed > 0; }
+void allow_pairs(int allowed) { pairs_allowed = allowed; }
 
 const Target*& target() {
   static const Target* chosen = &choose_target("");

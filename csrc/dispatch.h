@@ -16,8 +16,8 @@ std::vector<const Target*> supported_targets();
 // Takes the set named, or the best one for an empty name. Throws std::invalid_argument for an unsupported one.
 const Target& choose_target(const std::string& name);
 
-const Target*& target();         // the set in use: at first the best one
-void allow_pairs(bool allowed);  // of bfloat16
+const Target*& target();        // the set in use: at first the best one
+void allow_pairs(int allowed);  // of bfloat16; below 0: where they are fast
 
 // A call's multiply-adds; whether waking a thread (50 µs until it runs, 15 µs of the caller's) does not pay for so
 // many.

@@ -41,8 +41,8 @@ enum class Number : int { f32, f64, bf16 };
 constexpr Long element_size(Number number) { return number == Number::bf16 ? 2 : number == Number::f32 ? 4 : 8; }
 // What a number type is computed in.
 constexpr Number wide_number(Number number) { return number == Number::bf16 ? Number::f32 : number; }
-// Whether bfloat16 may be multiplied in pairs, where the processor can: tests say no, to see what is done elsewhere.
-bool allows_pairs();
+// Whether bfloat16 is multiplied in pairs, where the processor can: where that is fast, unless tests say otherwise.
+bool allows_pairs(bool fast);
 
 // A cell's states: h, which is also its output, and c of a cell that has two. By state, for those the cell has.
 constexpr int kMostStates = 2;

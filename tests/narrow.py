@@ -31,7 +31,7 @@ def every_isa(request: pytest.FixtureRequest) -> Iterator[None]:
     with instruction_set(isa):
         kernels._native.allow_pairs(isa == request.param)
         yield
-        kernels._native.allow_pairs(True)
+        kernels._native.allow_pairs(-1)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import elman
 import narrow
 import oracle
 from cases import Case, allow, as_layers, build, evaluate, expect, selection
+from elman.backends import kernels
 from kinds import GRU, KINDS, RELU, TANH, Kind, as_hx, as_states, every_kind
 from narrow import every_isa, seeded_and_on_one_thread
 from native import native_alone, on_every_isa, required, threads
@@ -27,8 +29,27 @@ from slow import slow
 
 pytestmark = [required, pytest.mark.usefixtures("poisoned", "native_alone", "seeded_and_on_one_thread")]
 __all__ = ["every_isa", "native_alone", "seeded_and_on_one_thread"]
+PROCESSOR = Path("/proc/cpuinfo")  # of Linux
 
 # --- Numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_are_multiplied_where_that_is_fast() -> None:
+    """AVX-512 BF16 has an instruction for it, which on Intel's processors is slower than float32's."""
+    processor = PROCESSOR.read_text(encoding="utf-8") if PROCESSOR.exists() else ""
+    if kernels.isa() != "avx512" or "avx512_bf16" not in processor:
+        pytest.skip("the processor has no AVX-512 BF16, or its kernels were not built")
+    module, x = narrow.build(GRU, 100, 70), narrow.randn(6, 5, 100)
+    found = []
+    try:
+        for allowed in (0, 1, -1):
+            kernels._native.allow_pairs(allowed)
+            found.append(torch.autograd.grad(module(x)[0].float().square().sum(), list(module.parameters())))
+    finally:
+        kernels._native.allow_pairs(-1)
+    never, always, by_itself = found
+    assert not all(map(torch.equal, never, always))
+    assert all(map(torch.equal, by_itself, never if "GenuineIntel" in processor else always))
 
 
 @pytest.mark.slow
