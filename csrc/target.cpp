@@ -41,8 +41,7 @@ bool supported() {
 }
 
 #if defined(ELMAN_DOTS)
-// Intel's processors take two cycles for such an instruction, four times as long as for one of float32's, which makes
-// half as many products: there bfloat16 is widened. Not measured when it runs, since bits follow from it.
+// Intel's take four times as long for its instruction as for float32's. Not measured here: the bits follow from it.
 bool multiplies_pairs() { return __builtin_cpu_supports("avx512bf16") && allows_pairs(!__builtin_cpu_is("intel")); }
 #endif
 

@@ -34,8 +34,8 @@ PROCESSOR = Path("/proc/cpuinfo")  # of Linux
 # --- Numbers ----------------------------------------------------------------------------------------------------------
 
 
-def test_pairs_are_multiplied_where_that_is_fast() -> None:
-    """AVX-512 BF16 has an instruction for it, which on Intel's processors is slower than float32's."""
+def test_pairs_are_multiplied_by_all_makers_processors_but_intels() -> None:
+    """Whose instruction for it, of AVX-512 BF16, is slower than widening and float32's."""
     processor = PROCESSOR.read_text(encoding="utf-8") if PROCESSOR.exists() else ""
     if kernels.isa() != "avx512" or "avx512_bf16" not in processor:
         pytest.skip("the processor has no AVX-512 BF16, or its kernels were not built")

@@ -257,8 +257,8 @@ STRIDES = {
 @pytest.mark.parametrize("stride", STRIDES)
 @pytest.mark.usefixtures("poisoned")
 def test_strides_of_any_kind_give_the_same_bits(backend: Backend, kind: Kind, stride: str, batch_first: bool) -> None:
-    """The kernels do. torch's products, on which other backends run, may add in another order where memory lies otherwise: of these the
-    numbers are compared, in float64, where no sum here, of at most 50 products below 50, is off by more than 50 * 50 * 50 * 2**-53.
+    """On the kernels. torch's products, which other backends run, may add in another order where memory lies otherwise: those are compared
+    in float64, where the sums here, of at most 50 products below 50, differ by less than 50 * 50 * 50 * 2**-53.
     """
     dtype, tolerance = (torch.float32, 0.0) if backend.name == "native" else (torch.float64, 50**3 * 2.0**-53)
     rnn = kind.build(elman, 3, 4, 2, bidirectional=True, batch_first=batch_first).to(dtype)

@@ -83,8 +83,8 @@ template <class T> class ProgramGradientProducts {
   bool needs_bias() const { return gradients_.b_ih || gradients_.b_hh; }
   GateGradientRows<T> gates(long column) const { return {gates_ + column * H_, rows_, shared_.stride}; }
   long x_tasks() const { return shared_.needs_x ? tasks_of_rows(rows_) : 0; }
-  long input_tasks() const { return tasks_of_weight<T>(gradients_.w_ih, plan_.inputs * H_, I_); }
-  long product_tasks(int p) const { return tasks_of_weight<T>(gradients_.w_hh, plan_.gate_products[p].count * H_, H_); }
+  long input_tasks() const { return tasks_of_weight<T>(gradients_.w_ih, plan_.inputs, H_, I_); }
+  long product_tasks(int p) const { return tasks_of_weight<T>(gradients_.w_hh, plan_.gate_products[p].count, H_, H_); }
 
   void previous_h(const StepOrder& forward, long s, long n, const T** to) const {
     const DirectionOf<T>& of = direction_.of;
@@ -112,7 +112,7 @@ template <class T> class ProgramGradientProducts {
         block.from_column(g * H_).multiply_transposed(
             H_, packed, groups, gradient + order[g] * H_ * columns, columns, at, adds);
     };
-    return gates(column).sum(i, count * H_, columns, chunks_ > 0, pack, add);
+    return gates(column).sum(i, count, H_, columns, chunks_ > 0, pack, add);
   }
 
   const BackwardDirection<T>& direction_;

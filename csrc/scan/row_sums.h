@@ -10,25 +10,25 @@ namespace elman::ELMAN_TARGET {
 
 // Rows summed in one go into a weight's gradient, read and written once for each. Blocks keep long sums accurate.
 constexpr long kRowsSummed = 512;
-// Rows of an input's gradient, at most, in one task; bytes of each row that one of a weight's packs; and for how many
-// columns, at most, it reads the gate gradients where they lie.
-constexpr long kRowsOfTask = 96, kBytesOfTask = 768, kFewColumns = 64;
-
+// Rows of an input's gradient, at most, in one task; bytes of each row that one of a weight's packs; for how many
+// columns, at most, and from how few rows on gate gradients are multiplied where they lie.
+constexpr long kRowsOfTask = 96, kBytesOfTask = 768, kFewColumns = 64, kFewRows = 16;
 inline long rows_of_task(long rows) { return min(kRowsOfTask, ceil_div(rows, 32) * 8); }  // of few rows a quarter
 inline long tasks_of_rows(long rows) { return ceil_div(rows, rows_of_task(rows)); }
-// A weight's gradient, (width, columns), null where not needed: a task takes some columns; of a tall one, half a width.
+// A weight's gradient, (gates·width, columns): a task takes some columns, and of a tall one half of each gate's width.
 template <class T> long groups_of(long columns) { return ceil_div(columns * long(sizeof(Wide<T>)), kBytesOfTask); }
-inline long parts_of(long width, long columns) { return min(1, width) + (width >= 2 * columns); }
-template <class T> long tasks_of_weight(const void* gradient, long width, long columns) {
-  return gradient ? groups_of<T>(columns) * parts_of(width, columns) : 0;
+template <class T> long parts_of(long gates, long width, long columns) {
+  return width > kLanes<T> && columns > kFewColumns && gates * width >= 2 * columns ? 2 : 1;
+}
+template <class T> long tasks_of_weight(const void* gradient, long gates, long width, long columns) {
+  return gradient && gates ? groups_of<T>(columns) * parts_of<T>(gates, width, columns) : 0;
 }
 
 // T: what the gate gradients are kept and multiplied as; sums are Wide<T>.
 template <class T> struct GateGradientRows {
   using Sum = Wide<T>;
   const T* first;
-  long rows, stride;         // from one to the next
-  long part = 0, parts = 1;  // of the columns: those that are multiplied
+  long rows, stride, part = 0, parts = 1;  // from one row to the next; which part of each gate is multiplied
   GateGradientRows from_column(long column) const { return {first + column, rows, stride, part, parts}; }
 
   // The i-th task: rows times packed weights (width, columns), to the rows `to` or added to them. False: out of memory.
@@ -45,9 +45,9 @@ template <class T> struct GateGradientRows {
 
   // A weight's i-th task: pack(first row, rows, first panel, last panel, to) gives its panels;
   // add(block, first column, panels, packed, whether to add) takes each block of rows. False: out of memory.
-  template <class Pack, class Add> bool sum(long i, long width, long columns, bool adds, Pack pack, Add add) const {
-    const long n = parts_of(width, columns), group = i / n, groups = groups_of<T>(columns), all = panels<T>(columns);
-    const long begin = all * group / groups, end = all * (group + 1) / groups;
+  template <class P, class A> bool sum(long i, long gates, long width, long columns, bool adds, P pack, A add) const {
+    const long n = parts_of<T>(gates, width, columns), group = i / n, all = panels<T>(columns);
+    const long groups = groups_of<T>(columns), begin = all * group / groups, end = all * (group + 1) / groups;
     const Buffer<Sum> packed((end - begin) * kLanes<T> * depth<T>(min(rows, kRowsSummed)));
     if (!packed.ok()) return false;
     for (long from = 0; from < rows; from += kRowsSummed) {
@@ -58,7 +58,7 @@ template <class T> struct GateGradientRows {
     return true;
   }
   // (width, columns) = or += the transpose of the rows times what was packed, from a column on: this part of the width.
-  // For many columns the rows are packed, too, a vector of each at a time: tiles would wait for numbers so far apart.
+  // Mostly the rows are packed, too, a vector of each at a time: tiles would wait for numbers that lie a row apart.
   void multiply_transposed(
       long width, const Sum* packed, long groups, Sum* gradient, long columns, long column, bool add) const {
     const auto multiply = [&](const auto& a, long from, long count, long K) {
@@ -67,7 +67,8 @@ template <class T> struct GateGradientRows {
     };
     const long all = panels<T>(width), begin = all * part / parts * W, end = min(width, all * (part + 1) / parts * W);
     if constexpr (!kPairs<T>)
-      if (groups * W <= kFewColumns) return multiply(Columns<T>{first + begin, stride}, begin, end - begin, rows);
+      if (columns <= kFewColumns || rows < kFewRows)
+        return multiply(Columns<T>{first + begin, stride}, begin, end - begin, rows);
     alignas(64) Sum some[depth<T>(kRowsSummed) * W];
     for (long from = begin; from < end; from += W) {
       pack_panel<T>(rows, [&](long k) { return load_within(first + k * stride, from, width); }, some);

@@ -79,9 +79,9 @@ template <class T, class Cell> class WeightGradients {
   bool sums_apart() const { return capacity_ > 0 && (half_ > 0 || kHalved<T>); }
   GateGradientRows<Kept> rows() const { return {first_, rows_, gates_.stride}; }
   long x_tasks() const { return needs_x_ ? tasks_of_rows(rows_) : 0; }
-  long ih_tasks() const { return tasks_of_weight<Kept>(gradients_.w_ih, G * H_, I_); }
-  long hh_tasks() const { return tasks_of_weight<Kept>(gradients_.w_hh, G * H_, P_); }
-  long hr_tasks() const { return tasks_of_weight<Kept>(gradients_.w_hr, P_, H_); }
+  long ih_tasks() const { return tasks_of_weight<Kept>(gradients_.w_ih, G, H_, I_); }
+  long hh_tasks() const { return tasks_of_weight<Kept>(gradients_.w_hh, G, H_, P_); }
+  long hr_tasks() const { return tasks_of_weight<Kept>(gradients_.w_hr, 1, P_, H_); }
 
   // The gate gradients from the gate-th on, times what the weights were multiplied with.
   bool weight_gradient(const T* const* inputs, long columns, long i, long gate, Sum* gradient) const {
@@ -95,7 +95,7 @@ template <class T, class Cell> class WeightGradients {
         block.from_column(g * H_).multiply_transposed(H_, packed, groups, to, columns, at, adds);
       }
     };
-    return rows().from_column(gate * H_).sum(i, G * H_, columns, chunks_ > 0, pack, add);
+    return rows().from_column(gate * H_).sum(i, G, H_, columns, chunks_ > 0, pack, add);
   }
 
   bool projection_gradient(long i) const {
@@ -116,7 +116,7 @@ template <class T, class Cell> class WeightGradients {
       const auto add = [&](const auto& block, long at, long groups, const Sum* packed, bool adds) {
         block.multiply_transposed(P_, packed, groups, sum_hr_.data(), H_, at, adds);
       };
-      return GateGradientRows<Kept>{first_h_, rows_, gates_.h_stride}.sum(i, P_, H_, chunks_ > 0, pack, add);
+      return GateGradientRows<Kept>{first_h_, rows_, gates_.h_stride}.sum(i, 1, P_, H_, chunks_ > 0, pack, add);
     }
   }
 
