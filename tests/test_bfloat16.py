@@ -35,7 +35,7 @@ PROCESSOR = Path("/proc/cpuinfo")  # of Linux
 
 
 def test_pairs_are_multiplied_by_all_makers_processors_but_intels() -> None:
-    """Whose instruction for it, of AVX-512 BF16, is slower than widening and float32's."""
+    """On Intel's, that instruction of AVX-512 BF16 is slower than widening the numbers and multiplying them as float32."""
     processor = PROCESSOR.read_text(encoding="utf-8") if PROCESSOR.exists() else ""
     if kernels.isa() != "avx512" or "avx512_bf16" not in processor:
         pytest.skip("the processor has no AVX-512 BF16, or its kernels were not built")
