@@ -10,8 +10,8 @@ namespace elman::ELMAN_TARGET {
 
 // Rows summed in one go into a weight's gradient, read and written once for each. Blocks keep long sums accurate.
 constexpr long kRowsSummed = 512;
-// Rows of an input's gradient, at most, in one task; bytes of each row that one of a weight's packs; for how many
-// columns, at most, and from how few rows on gate gradients are multiplied where they lie.
+// Rows of an input's gradient, at most, in one task; bytes of each row that one of a weight's packs; for up to how many
+// columns, and for fewer rows than how many, gate gradients are multiplied where they lie.
 constexpr long kRowsOfTask = 96, kBytesOfTask = 768, kFewColumns = 64, kFewRows = 16;
 inline long rows_of_task(long rows) { return min(kRowsOfTask, ceil_div(rows, 32) * 8); }  // of few rows a quarter
 inline long tasks_of_rows(long rows) { return ceil_div(rows, rows_of_task(rows)); }
