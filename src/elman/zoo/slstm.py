@@ -55,5 +55,5 @@ class SLSTM(Cell):
         m = torch.maximum(kept, log_i)
         i, keep = torch.exp(log_i - m), torch.exp(kept - m)
         c = keep * s.c + i * torch.tanh(x.g + r.g)
-        n = keep * s.n.clamp(min=0) + i
+        n = keep * torch.where(s.n < 0, 0.0, s.n) + i  # no clamp: from torch 2.14 on, a learned n that begins at 0 would get no gradient
         return torch.sigmoid(x.o + r.o) * c / n, c, n, m
