@@ -99,9 +99,12 @@ print(time.process_time() - start)
 
 @pytest.mark.skipif(not TASKS.exists(), reason="threads are counted in /proc/self/task, which is not here")
 def test_a_forked_child_has_threads_of_its_own() -> None:
-    """The parent's do not live on in it. Torch's own operators, which share them, run in the child too."""
+    """The parent's do not live on in it. Torch's own operators, which share them, run in the child too.
+
+    With one processor there are none to share, and torch's threads would keep its operators waiting in the child.
+    """
     code = """
-torch.set_num_threads(3)
+torch.set_num_threads(3 if len(os.sched_getaffinity(0)) > 1 else 1)
 a = torch.randn(600, 600)
 with torch.no_grad():
     expected, product = rnn(x)[0], a @ a
