@@ -149,9 +149,9 @@ def measure(
     launches = [Launches(network, is_backward, steps, device) for steps in STEPS]
     calls: dict[Plan, list[Callable[[], None]]] = {}
     for plan in backward if is_backward else forward:
-        if plan.is_cluster and plan.blocks > launcher.PLAIN_CLUSTER and not layer._fits(plan, index):
-            continue
         with reported(plan):
+            if not layer.has_room(plan, index):
+                continue
             calls[plan] = [each.by(plan) for each in launches]
     times = defaultdict[Plan, list[float]](list)
     for _ in range(rounds):

@@ -67,6 +67,27 @@ def test_where_a_cluster_of_16_does_not_fit_another_plan_runs(answer: str, monke
         assert not plan.is_cluster or plan.blocks <= 8
 
 
+@pytest.mark.parametrize("multiprocessors", [1, 3, 7])
+def test_a_part_of_a_device_runs_what_it_has_room_for(multiprocessors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an instance, or of a process's share, that is smaller than the device says it is."""
+
+    class Kernel:
+        local_bytes = 0
+
+        def resident_clusters(self, cluster: int, *_: int) -> int:
+            return multiprocessors // cluster
+
+        def resident_blocks(self, *_: int) -> int:
+            return multiprocessors
+
+    monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["H100"])
+    monkeypatch.setattr(launcher, "kernel", lambda plan, index: Kernel())
+    for cell, is_backward, hidden in product(CELLS, (False, True), (20, 64)):
+        ready = layer._ready.__wrapped__(CELLS[cell], is_backward, Number.BFLOAT16, hidden, 9, 2, False, 0, False)
+        assert ready.plan.blocks <= multiprocessors
+        assert ready.at_once > 0
+
+
 def test_where_nothing_fits_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["H100"])
     monkeypatch.setattr(layer, "choose", lambda *sizes: ())
@@ -237,6 +258,12 @@ def test_of_plans_that_spill_the_one_that_spills_least_runs(monkeypatch: pytest.
     class Kernel:
         def __init__(self, local_bytes: int) -> None:
             self.local_bytes = local_bytes
+
+        def resident_clusters(self, *_: int) -> int:
+            return 1
+
+        def resident_blocks(self, *_: int) -> int:
+            return 132
 
     plans = choose(CELLS["lstm"], True, Number.TF32, 512, 128, 1, True, DEVICES["H100"])
     monkeypatch.setattr(launcher, "kernel", lambda plan, index: Kernel(80 + 32 * plan.is_reduce_scatter))

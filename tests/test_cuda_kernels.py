@@ -68,7 +68,7 @@ def test_a_kernel_stays_in_its_registers(target: str, plans: tuple[Plan, ...], m
     """The one of the plans that runs. Of a large network's kernel some may be spilled."""
     usage = cache(lambda plan: compiler.usage("scan", target, plan.defines, plan.entry)["scan"])
     monkeypatch.setattr(launcher, "kernel", lambda plan, index: SimpleNamespace(local_bytes=usage(plan).stack))
-    monkeypatch.setattr(layer, "_fits", lambda plan, index: True)
+    monkeypatch.setattr(layer, "has_room", lambda plan, index: True)
     plan = layer._first_that_runs(plans, 0)
     assert plan is not None
     used, device = usage(plan), DEVICES[target]

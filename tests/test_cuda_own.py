@@ -89,6 +89,16 @@ class EarlyGradient(_OfTwoProducts):
         return torch.tanh(x.n + r("n", f * s.h) + s.c), f
 
 
+class ManySums(elman.Cell):
+    """More numbers at once of all units than an int has bits, and one that is not summed."""
+
+    gates = ("n",)
+
+    def step(self, x, r, s, p):
+        n = torch.tanh(x.n + r.n)
+        return n - sum((n * k).mean(-1, keepdim=True) for k in range(1, 34)) / 500 + n.amax(-1, keepdim=True) / 10
+
+
 class EarlyParameter(elman.Cell):
     """So is a parameter's."""
 
@@ -136,7 +146,7 @@ class Softmax(elman.Cell):
 
 @cuda_emulator.required
 @pytest.mark.usefixtures("on_kernels")
-@pytest.mark.parametrize("cell", [EarlyState, *slow(EarlyGradient, EarlyParameter, NoProductOfH, OddPadding, Softmax)])
+@pytest.mark.parametrize("cell", [EarlyState, *slow(EarlyGradient, EarlyParameter, NoProductOfH, ManySums, OddPadding, Softmax)])
 def test_odd_steps_are_the_references(cell: type[elman.Cell], monkeypatch: pytest.MonkeyPatch) -> None:
     check(cell(), monkeypatch)
 

@@ -17,7 +17,7 @@ import elman
 from cases import assert_same
 from cuda_runs import FORMS
 from elman.backends import registry
-from elman.backends.cuda import backend
+from elman.backends.cuda import backend, batch
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.plan import number_of
 from elman.backends.reference import ReferenceBackend
@@ -198,13 +198,30 @@ def test_a_compiled_network_is_the_references(batch_first: bool, starts: bool, m
     torch.compiler.reset()
 
 
+def test_so_it_is_with_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a CUDA graph is captured cannot be asked in a trace."""
+    monkeypatch.setattr(registry, "BACKENDS", (cuda_model.install(monkeypatch),))
+    monkeypatch.setattr(batch, "_is_captured", torch._dynamo.disable(lambda x: False))
+    lstm, x = elman.LSTM(I, H, 2, bidirectional=True, proj_size=P, dtype=torch.float64), torch.randn(T, 3, I, dtype=torch.float64)
+    lengths = torch.tensor([T, 0, 2])
+    torch.compiler.reset()
+    compiled = torch.compile(lstm, fullgraph=True, backend="eager")
+    found = []
+    for call in (compiled, lstm):
+        output, finals = call(x, lengths=lengths)
+        found.append([output, *finals, *torch.autograd.grad(output.sin().sum(), list(lstm.parameters()))])
+    compare(*found, TOLERANCE)
+    torch.compiler.reset()
+
+
 @cuda_emulator.required
 @pytest.mark.parametrize("form", ["packed and reset", *slow(*FORMS[:3])])
 @pytest.mark.parametrize("dtype", [torch.float32, *slow(torch.float16, torch.bfloat16)], ids=str)
 def test_the_kernels_errors_are_a_few_roundings(dtype: torch.dtype, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As many as without a projection (test_cuda_emulated.py), and those of one more product and one more vector a step.
+    # As many as without a projection (test_cuda_emulated.py), and those of one more product and one more vector a step. In bfloat16 a
+    # tanh has an error of a quarter of one, too: two in each of two layers, forward and backward.
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    bound = ROUNDING[number_of(dtype)] * (30 if dtype is torch.float32 else 8)
+    bound = ROUNDING[number_of(dtype)] * {torch.float32: 30, torch.float16: 8, torch.bfloat16: 10}[dtype]
     cuda_emulator.install(monkeypatch)
     given = Given(form, True, **PLAIN)
     given.inputs = [t.to(dtype).double() for t in given.inputs]  # so that rounding them costs nothing

@@ -22,6 +22,9 @@ from elman.backends.call import Saved
 from elman.backends.cuda import backend, commands, layer, products, run
 from elman.backends.cuda.choice import candidates
 from elman.backends.cuda.plan import Number
+from elman.backends.spans import WHOLE
+from elman.backends.stack import Stack
+from elman.cells import BY_NAME
 
 if TYPE_CHECKING:
     from elman.backends import Backend
@@ -172,6 +175,35 @@ def test_gradients_of_starts_are_made_where_they_are_needed(form: str, needed: i
     needs[needed] = True  # x, the initial state, the fresh one or W_ih; without resets there is no fresh one
     run.backward(*given.call(), False, output, saved, given.grad_output, given.grad_finals, needs)
     assert (made[0] is not None) == (given.names()[needed].startswith(("initial", "fresh")))
+
+
+@pytest.mark.parametrize("behind", [0, 64])
+@pytest.mark.parametrize("place", range(6))
+def test_freed_memory_is_refused(place: int, behind: int) -> None:
+    """Without the check a freed bias would count as zeros; of all else the kernels would read what is not theirs."""
+    given = Given(Run("gru", 1, False, given_state=True))
+    operands = [given.x, *(given.states or ()), *given.params]
+    part = torch.randn(behind + operands[place].numel(), dtype=torch.float64)[behind:].view(operands[place].shape)
+    part.untyped_storage().resize_(0)
+    operands[place].data = part
+    # Of a state torch takes a part first, and refuses that itself.
+    with pytest.raises(
+        RuntimeError, match=r"expected all tensors to lie in memory, got one of shape \(.*\) whose storage was freed|storage of size 0"
+    ):
+        run.forward(*given.call(), False, save=False)
+
+
+@pytest.mark.parametrize("cell", KEPT)
+def test_no_inputs_leave_their_bias(cell: str) -> None:
+    """A layer refuses them, an operator does not."""
+    kind = BY_NAME[cell]()
+    stack, x = Stack(kind, 0, 20, 1, True, True), torch.zeros(5, 3, 0, dtype=torch.float64)
+    params = [torch.randn(shape, dtype=torch.float64) for shape in stack.shapes]
+    output, finals, _ = run.forward(stack, x, None, tuple(params), WHOLE, False, save=False)
+    right, lasts = reference.run(stack, x, None, params)
+    assert_same({"output": output}, {"output": right}, 1e-12)
+    for found, last in zip(finals, lasts, strict=True):
+        assert_same({"final": found}, {"final": last}, 1e-12)
 
 
 def test_what_does_not_fit_an_unchecked_call_is_left(modelled: CudaBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ inline void cvt_f32_bf16(float& y, unsigned short x) { y = of_bfloat16(x); }
 inline void cvt_rn_f16_f32(unsigned short& y, float x) { y = to_float16(x); }
 inline void cvt_f32_f16(float& y, unsigned short x) { y = of_float16(x); }
 inline void cvt_rna_tf32_f32(unsigned& y, float x) { y = to_tf32(x); }
-inline void tanh_approx_f32(float& y, float x) { y = tanhf(x); }
+// As inexact as it may be: for some numbers too large, for others too small.
+inline void tanh_approx_f32(float& y, float x) { y = tanhf(x) * (1.f + (bits_of(x) & 0x10000 ? 0x1p-11f : -0x1p-11f)); }
 inline void ex2_approx_f32(float& y, float x) { y = exp2f(x); }
 inline float flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0.f, x) : x; }
 inline void ex2_approx_ftz_f32(float& y, float x) { y = flushed(exp2f(flushed(x))); }

@@ -1,5 +1,5 @@
 // bfloat16, float16 and TF32 as the hardware converts them: to the nearest, of two that are as near to the even one;
-// TF32 to the larger.
+// TF32 to the larger. And the float32 numbers that are no farther from zero than given ones.
 #pragma once
 
 namespace elman::emulated {
@@ -30,5 +30,10 @@ inline unsigned short to_float16(float x) {
 
 inline unsigned to_tf32(float x) { return x != x ? 0x7fffffff : (bits_of(x) + 0x1000) & 0xffffe000; }
 inline float of_tf32(unsigned x) { return as_float(x & 0xffffe000); }  // the tensor cores read no more of it
+
+inline float cut_off(double x) {
+  const float nearest = x;
+  return __builtin_fabs(nearest) > __builtin_fabs(x) ? as_float(bits_of(nearest) - 1) : nearest;
+}
 
 }  // namespace elman::emulated

@@ -56,7 +56,7 @@ class Batch(NamedTuple):
                 memory of the CPU that is no longer theirs.
         """
         sizes, lengths, reset = spans.borders()
-        if (sizes is not None or lengths is not None) and x.is_cuda and torch.cuda.is_current_stream_capturing():
+        if (sizes is not None or lengths is not None) and not torch.compiler.is_compiling() and _is_captured(x):
             raise RuntimeError("a CUDA graph cannot capture lengths or a PackedSequence, which are read on the CPU: capture calls without")
         if sizes is not None:
             sequences = int(sizes[0])
@@ -161,3 +161,8 @@ class Batch(NamedTuple):
                 cut = self.reset[step, sequence]
             before = torch.where(cut.unsqueeze(-1), output.new_zeros(()) if fresh is None else fresh, before)
         return before
+
+
+def _is_captured(x: Tensor) -> bool:
+    """Whether what x is used for becomes part of a CUDA graph. torch.compile cannot trace the question."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()

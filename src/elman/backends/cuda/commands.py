@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # The first operands of a call are memory for its commands alone, which they make; the caller's come behind these.
 NO_SCRATCH = (None, None, None)
 WORKSPACE, MAILBOX, FLAGS = range(len(NO_SCRATCH))
+_LOWEST = 1 << 36  # of an address below, it is asked whether there is memory
 _NOTHING = nullcontext()
 _put = Struct("@Q").pack_into
 _caches: WeakSet[Any] = WeakSet()
@@ -63,8 +64,19 @@ class At(NamedTuple):
 
 
 def addresses_of(operands: Sequence[Tensor | None]) -> list[int]:
-    """Where each lies; 0 for none."""
-    return [0 if each is None else each.data_ptr() for each in operands]
+    """Where each lies; 0 for none.
+
+    Raises:
+        RuntimeError: the memory of one has been freed.
+    """
+    return [0 if each is None else at if (at := each.data_ptr()) > _LOWEST else _checked(each, at) for each in operands]
+
+
+def _checked(operand: Tensor, address: int) -> int:
+    """The address, if anything lies there: without memory, torch counts from 0, up to where a part of the tensor begins."""
+    if operand.numel() and not operand.untyped_storage().nbytes():
+        raise RuntimeError(f"expected all tensors to lie in memory, got one of shape {tuple(operand.shape)} whose storage was freed")
+    return address
 
 
 def view(operands: Sequence[Tensor | None], at: At, size: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:

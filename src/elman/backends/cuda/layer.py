@@ -6,7 +6,7 @@ from array import array
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from elman.backends.cuda import compiler, launcher, structs
+from elman.backends.cuda import launcher, structs
 from elman.backends.cuda.choice import choose
 from elman.backends.cuda.commands import FLAGS, MAILBOX, NO_SCRATCH, At, Commands, Launch, addresses_of, of_direction, prepared
 from elman.backends.cuda.cublaslt import Form
@@ -66,10 +66,10 @@ class _Form(NamedTuple):
         batch: Batch,
         strides: tuple[int, ...],
         directions: Sequence[Direction],
-        addresses: Sequence[int],
+        operands: Sequence[Tensor | None],
     ) -> _Form:
         starts = bool(directions[0].initial), bool(directions[0].fresh)
-        is_there = tuple([address != 0 for address in addresses])
+        is_there = tuple([operand is not None for operand in operands])
         numbers = number_of(x.dtype), x.element_size()
         return _Form(kernel, hidden, *numbers, batch.sizes, x.shape[-1], strides, len(directions), *starts, is_there, x.get_device())
 
@@ -146,7 +146,7 @@ def forward(
     addresses = addresses_of(operands)
     rows = (width, x_batch_first), (count * hidden, output_batch_first), (x.shape[-1], x_batch_first)
     strides = tuple([stride for of_row in rows for stride in batch.row_strides(*of_row)])
-    form = _Form.of(kernel, hidden, x, batch, strides, directions, addresses)
+    form = _Form.of(kernel, hidden, x, batch, strides, directions, operands)
     _forward_commands(form, alignment(addresses[:multiplied])).run(operands, addresses, x)
 
 
@@ -186,7 +186,7 @@ def _forward_commands(form: _Form, aligned: int) -> Commands:
 def _projects(plan: Plan, inputs: int, batch: BatchSizes) -> bool:
     """Whether the scan's kernel is to make the projections too: there are so few that a launch of their own is expected to take longer."""
     numbers = batch.steps * min(plan.tile, batch.sequences) * plan.shape.inputs * plan.units
-    return inputs <= _WIDEST_PROJECTED and -(-numbers // plan.threads) * (_NUMBER + inputs) <= _MOST_PROJECTED
+    return 0 < inputs <= _WIDEST_PROJECTED and -(-numbers // plan.threads) * (_NUMBER + inputs) <= _MOST_PROJECTED
 
 
 def backward(
@@ -225,7 +225,7 @@ def backward(
     addresses = addresses_of(operands)
     grad_strides = (0, 0) if grad_output is None else batch.strides(grad_output, output_batch_first)
     strides = *grad_strides, *batch.row_strides(count * hidden, output_batch_first)
-    form = _Form.of(kernel, hidden, x, batch, strides, directions, addresses)
+    form = _Form.of(kernel, hidden, x, batch, strides, directions, operands)
     _backward_commands(form).run(operands, addresses, x)
     grad_x = batch.new(x, x.shape[-1], False) if needs_x else None
     in_step_order = batch.in_step_order(x, x_batch_first) if needs_parameters else x
@@ -315,8 +315,8 @@ def _ready(
 ) -> Ready:
     device = launcher.device_properties(index)
     call = shape, is_backward, number, hidden, sequences, directions, has_spans, device, is_traced
-    # A cluster of 16 does not fit every device, nor every part of one.
-    plan = _first_that_runs(choose(*call), index) or _first_that_runs(choose(*call, 8), index)
+    # Clusters of 16 do not fit every device, nor smaller ones every part of one.
+    plan = next(filter(None, (_first_that_runs(choose(*call, largest), index) for largest in (16, 8, 4, 2, 1))), None)
     if plan is None:
         raise RuntimeError(
             f"{device.name} has no room for a network of hidden_size={hidden}: elman.to_torch(module) runs on torch's layers"
@@ -325,7 +325,7 @@ def _ready(
     tiles = -(-sequences // plan.tile)
     at_once = tiles * directions
     if plan.mailbox_numbers:
-        at_once = max(1, kernel.resident_blocks(plan.threads, plan.shared_bytes) // plan.blocks)
+        at_once = kernel.resident_blocks(plan.threads, plan.shared_bytes) // plan.blocks
     return Ready(plan, kernel, tiles, tiles * directions, at_once)
 
 
@@ -336,7 +336,7 @@ def _first_that_runs(plans: Sequence[Plan], index: int) -> Plan | None:
     """
     fitting: list[Plan] = []
     for plan in plans:
-        if plan.is_cluster and plan.blocks > launcher.PLAIN_CLUSTER and not _fits(plan, index):
+        if not has_room(plan, index):
             continue
         if launcher.kernel(plan, index).local_bytes <= spill_allowed(plan):
             return plan
@@ -349,10 +349,12 @@ def spill_allowed(plan: Plan) -> int:
     return _HARMLESS if plan.shared_eighths else 0
 
 
-def _fits(plan: Plan, index: int) -> bool:
+def has_room(plan: Plan, index: int) -> bool:
+    """Whether all blocks of a group run at once on the device, or on the part of it that this process has."""
+    kernel, launch = launcher.kernel(plan, index), (plan.threads, plan.shared_bytes)
+    if plan.mailbox_numbers:
+        return kernel.resident_blocks(*launch) >= plan.blocks
     try:
-        return launcher.kernel(plan, index).resident_clusters(plan.blocks, plan.threads, plan.shared_bytes) > 0
-    except compiler.CompileError:
-        raise
+        return plan.blocks == 1 or not plan.is_cluster or kernel.resident_clusters(plan.blocks, *launch) > 0
     except RuntimeError:  # the driver may answer that there are no such clusters
         return False

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from elman.backends.program.program import Code, Operand
 
+_MOST_ROWS = 31  # of a phase: a C++ int has a bit for each
+
 
 @dataclass
 class Phase:
@@ -80,6 +82,9 @@ def phases_of(code: Code, places: Mapping[Operand, str]) -> tuple[list[list[Phas
             there = [operand for operand in operands if operand != NOTHING]
             values = [made[key] for key in (code.operands[each] for each in there) if key in made]
             phase = max([first, *(value.phase for value in values)])
+            if Opcode(opcode).over_rows:
+                while phase < len(phases) and phases[phase].rows == _MOST_ROWS:
+                    phase += 1
             while phase >= len(phases):
                 phases.append(Phase())
             expression = _EXPRESSIONS[Opcode(opcode)].format(*(read(each, phase) for each in there))

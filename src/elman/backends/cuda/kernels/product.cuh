@@ -8,8 +8,9 @@ namespace elman::cuda {
 template <int Rows, int Columns> struct Product {
   static constexpr int kTiles = Rows / 16, kWarpRows = kTiles / kWarpTiles, kGroup = 4 * kPerChunk,
                        kGroups = Columns / kGroup / kSplit;
-  static constexpr int kChains =
-      kWarpTiles * kColumnTiles >= 4 ? 1 : 2;  // independent sums of one result: the latency of an instruction is long
+  static constexpr int kChains = kWarpTiles * kColumnTiles >= 4 || Number::kProducts > 1
+      ? 1
+      : 2;  // independent sums of one result: the latency of an instruction is long
   static constexpr int kRowPitch = (Rows + 31) / 32 * 32 + 4;
   static constexpr int kSumBytes = kInRegisters || kReduceScatter ? 0 : kSplit * kTile * kRowPitch * 4;
   // A sequence's vector in shared memory: rows of 16-byte chunks, read four lanes side by side; the pitch keeps eight

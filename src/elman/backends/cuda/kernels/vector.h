@@ -29,25 +29,26 @@ ELMAN_INLINE float reciprocal_approx(float x) {
 }
 constexpr float kLog2OfE = 1.44269504f;
 
-#if ELMAN_NUMBER == 2  // bfloat16: the hardware's tanh, whose error of 2^-11 is a quarter of the rounding that follows
+#if ELMAN_NUMBER == 2  // bfloat16: the hardware's, whose error of 2^-11 is a quarter of the rounding that follows
 ELMAN_INLINE float tanh(float x) {
   float y;
   asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-ELMAN_INLINE float sigmoid(float x) { return fma(tanh(.5f * x), .5f, .5f); }
 #elif ELMAN_NUMBER == 1  // float16: absolute error below 2^-20
 ELMAN_INLINE float tanh(float x) {
   const float e = exp2_approx(-2.f * kLog2OfE * fabsf(x));
   return copysignf((1.f - e) * reciprocal_approx(1.f + e), x);
 }
-ELMAN_INLINE float sigmoid(float x) { return reciprocal_approx(1.f + exp2_approx(-kLog2OfE * x)); }
-#elif ELMAN_NUMBER == 3  // tf32: a sigmoid's absolute error is below 2^-22, a tanh of a small number relatively exact
+#else                    // relatively exact for small numbers, too
 ELMAN_INLINE float tanh(float x) { return tanhf(x); }
-ELMAN_INLINE float sigmoid(float x) { return reciprocal_approx(1.f + exp2_approx(-kLog2OfE * x)); }
-#else                    // float32
-ELMAN_INLINE float tanh(float x) { return tanhf(x); }
+#endif
+
+#if ELMAN_NUMBER == 0  // float32
 ELMAN_INLINE float sigmoid(float x) { return __frcp_rn(1.f + expf(-x)); }
+#else  // absolute error below 2^-21
+// bfloat16's tanh would make an error of up to 2^-12 of it: much for a gate that forgets a thousandth at each step.
+ELMAN_INLINE float sigmoid(float x) { return reciprocal_approx(1.f + exp2_approx(-kLog2OfE * x)); }
 #endif
 
 }  // namespace elman::ELMAN_TARGET
