@@ -29,7 +29,10 @@ class Filling(elman.Cell):
 @pytest.mark.parametrize(
     ("filling", "words"),
     [
-        (Filling(1.0, None), "expected Filling.init to return True for tau, which it fills, got False: end it with return True"),
+        (
+            Filling(1.0, None),
+            "expected Filling.init to return True for tau, which it fills, got None: return True after filling it, and False for all other",
+        ),
         (Filling(None, True), "expected Filling.init to fill all of tau, got numbers that are NaN: return True only for what it fills"),
         (Filling(float("nan"), True), "expected Filling.init to fill all of tau"),
     ],

@@ -39,9 +39,13 @@ DECLARED = {
     "a list of sizes": (
         lambda: cell(fine, parameters={"q": ["H", "H"]}),
         ValueError,
-        r"got \['H', 'H'\]: for a matrix, name 'q' in recurrent_gates and write r\('q', v\)",
+        r"got \['H', 'H'\]: for a matrix, name 'q' in gates, leave it out of input_gates, and write r\('q', v\)",
     ),
-    "two units": (lambda: cell(fine, parameters={"q": "HxH"}), ValueError, "got 'HxH': for a matrix, name 'q' in recurrent_gates"),
+    "two units": (
+        lambda: cell(fine, parameters={"q": "HxH"}),
+        ValueError,
+        "got 'HxH': for a matrix, name 'q' in gates, leave it out of input_gates",
+    ),
     "a set as a size": (lambda: cell(fine, step_inputs={"q": {"H"}}), ValueError, r"got {'H'}: write {'q': ''} for one number"),
     "swapped": (
         lambda: cell(lambda self, r, x, s, p: (s.h, s.c)),
@@ -104,7 +108,7 @@ DECLARED = {
     "a matrix": (
         lambda: cell(fine, parameters={"q": ("H", "H")}),
         ValueError,
-        r"got \('H', 'H'\): for a matrix, name 'q' in recurrent_gates and write r\('q', v\)",
+        r"got \('H', 'H'\): for a matrix, name 'q' in gates, leave it out of input_gates, and write r\('q', v\)",
     ),
     "draws": (lambda: cell(fine, draws={"u": "H"}), ValueError, "expected Mine.draws to have 'step' or 'sequence' for 'u', got 'H'"),
     "a weight": (lambda: cell(fine, parameters={"weight_ih": ""}), ValueError, "other names in Mine.parameters, got 'weight_ih'"),
@@ -354,7 +358,7 @@ def test_an_argument_in_place_of_what_it_holds_is_said(step: Any, words: str) ->
 
 
 def test_a_misspelled_name_is_told_the_one_that_is_near() -> None:
-    with pytest.raises(AttributeError, match=r"got x\.nn \(at .*\): write x\.n, or declare 'nn' in input_gates or step_inputs"):
+    with pytest.raises(AttributeError, match=r"got x\.nn \(at .*\): write x\.n, or declare 'nn' in gates or step_inputs"):
         elman.Recurrent(cell(lambda self, x, r, s, p: (s.h + x.nn, s.c)), 3, 4)
 
 
@@ -386,5 +390,5 @@ def test_an_if_about_a_tensor_is_told_the_operation_that_chooses() -> None:
     def branches(self: Any, x: Any, r: Any, s: Any, p: Any) -> Any:
         return (x.n, s.c) if x.n > r.n else (r.n, s.c)
 
-    with pytest.raises(RuntimeError, match=r"an if about all of them \(at .*\): write torch\.where\(condition, a, b\)"):
+    with pytest.raises(RuntimeError, match=r"an if on one \(at .*\): write torch\.where\(condition, a, b\)"):
         elman.Recurrent(cell(branches), 3, 4)

@@ -253,7 +253,7 @@ def parts(text: str) -> dict[str, object]:
     own = prose(text)
     return {
         "headings": [len(hashes) for hashes in re.findall(r"^(#+) ", own, re.MULTILINE)],
-        "code": [block for block in blocks(text) if block[0] != "text"],
+        "code": [re.sub(" +#.*", "", code) if language == "sh" else code for language, code in blocks(text) if language != "text"],
         "commands": [words for words in commands(text) if "--lang" not in words],
         "links": sorted(link.replace(".zh-CN.", ".") for link in re.findall(r"\]\(([^)]+)\)", own)),
         "pictures": sorted(name.replace(".zh-CN.", ".") for name in re.findall(r'(?:src|srcset)="([^"]+)"', own)),

@@ -28,10 +28,14 @@ def facts() -> dict[str, Any]:
 
 
 def show_config() -> str:
-    """Print what runs here, and return the same text.
+    """Print the versions, the instruction set, the backends and the number of threads, and return the same text.
 
-    >>> text = show_config()  # doctest: +ELLIPSIS
+    >>> import elman
+    >>> text = elman.show_config()
     elman ...
+
+    Returns:
+        The text that was printed: a line for each fact.
     """
     found = facts()
     unavailable = found["not_available"]

@@ -349,7 +349,8 @@ torch.library.register_fake("elman::scan_backward", _scan_backward_fake, lib=lib
 
 def refuse_second_gradient(ctx: Any, *gradients: Any) -> Any:
     raise RuntimeError(
-        "a compiled or recorded gradient of elman's networks cannot be differentiated again: run it eagerly, where the reference does it"
+        "the gradient of a compiled or exported network of Elman's cannot be differentiated again: "
+        "run the network in eager mode, where the reference backend does it"
     )
 
 

@@ -93,10 +93,12 @@ class Cell:
 
         Args:
             name: "weight_ih", "weight_hh", "bias_ih", "bias_hh", or the name of a parameter of the cell's own.
-            tensor: the parameter, of one direction of one layer, for which no gradient is recorded.
+            tensor: the parameter, of one direction of one layer. It is full of NaN, and no gradient is recorded. Fill all of it or none of
+                it: to set the rows of one gate, draw those of the others, too.
 
         Returns:
-            Whether it was filled. By default it is not.
+            True if it filled the tensor. Otherwise False or None: the tensor is then drawn from the uniform distribution over ±1/sqrt(H).
+            The network's constructor raises a RuntimeError if this is not what happened.
         """
         return False
 

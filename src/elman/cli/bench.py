@@ -47,7 +47,12 @@ KINDS = "rnn,gru,lstm"
 
 
 def bench(
-    cell: Annotated[str, typer.Option(help="Kinds of network; or cells, zoo.MGU or my.py:MyCell.", rich_help_panel=_WHAT)] = KINDS,
+    cell: Annotated[
+        str,
+        typer.Option(
+            help="Networks (rnn, gru, lstm), or cells such as zoo.MGU or my.py:MyCell, separated by commas.", rich_help_panel=_WHAT
+        ),
+    ] = KINDS,
     grid: Annotated[
         Grid | None,
         typer.Option(
@@ -63,7 +68,7 @@ def bench(
     against: Annotated[
         str,
         typer.Option(
-            help="Libraries to compare with; torch is always included. Of cells of your own or the zoo's: loop, compile, jax.",
+            help="Libraries to compare with; torch is always included. For cells such as zoo.MGU or your own: loop, compile, jax.",
             rich_help_panel=_WHAT,
         ),
     ] = LIBRARIES,
@@ -93,8 +98,8 @@ def bench(
     dtype: Annotated[
         Dtype | None,
         typer.Option(
-            help="Compare with torch.nn, or a cell with its own step, in this dtype. The CPU takes bfloat16; beside torch.nn Elman runs in "
-            "float32, too. On a GPU bfloat16 by default; torch.nn runs in float16, too.",
+            help="Compare with torch.nn, or a cell with its own step, in this dtype. On the CPU bfloat16 only; beside torch.nn Elman is "
+            "also timed in float32. On a GPU bfloat16 by default; torch.nn is then also timed in float16.",
             show_default=False,
             rich_help_panel=_DTYPE,
         ),

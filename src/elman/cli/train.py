@@ -94,14 +94,17 @@ def text(
     ] = 3e-3,
     streams: Annotated[int, typer.Option(help="Batch size: parts of the text read side by side.", min=1, rich_help_panel=_TRAINING)] = 32,
     chunk: Annotated[
-        int, typer.Option(help="Truncated backpropagation: characters that gradients go back through.", min=1, rich_help_panel=_TRAINING)
+        int,
+        typer.Option(
+            help="Truncated backpropagation: the number of characters through which gradients flow back.", min=1, rich_help_panel=_TRAINING
+        ),
     ] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the weights and the sample.", min=0, max=2**63 - 1, rich_help_panel=_TRAINING)] = 0,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Continue the unfinished training in --out: give the command that started it, and --resume.",
+            help="Continue the unfinished training in --out: repeat the original command and add --resume.",
             rich_help_panel=_TRAINING,
         ),
     ] = False,

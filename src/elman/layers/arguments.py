@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from elman.backends import WHOLE, Spans
 from elman.layers.errors import and_torchs, autocasts, check_layout, conversion, wrong_input
-from elman.layers.initial_state import check_states
+from elman.layers.initial_state import check_states, for_all
 from elman.layers.packed import check_batch_sizes, check_order
 from elman.layers.spans import as_lengths, as_time_major_reset, wrong_lengths
 from elman.layers.step_inputs import as_step_inputs
@@ -116,7 +116,7 @@ def _with_learned_states(
 ) -> tuple[States, Spans]:
     """The states and the spans, with the learned initial states wherever a sequence starts without given ones."""
     fresh = layer._fresh(params)
-    return layer._start(fresh, batch) if states is None else states, spans if spans.reset is None else spans.replaced(fresh=fresh)
+    return for_all(fresh, batch) if states is None else states, spans if spans.reset is None else spans.replaced(fresh=fresh)
 
 
 def of_cell(cell: RecurrentCell[Any], x: Tensor, states: States, beside: Mapping[str, Any] | None = None) -> Call:

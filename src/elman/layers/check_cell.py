@@ -154,7 +154,7 @@ def _check_declarations(cell: Cell) -> None:
             if size not in tuple(sizes):
                 words = f"expected {kind}.{name} to have {' or '.join(map(repr, sizes))} for {key!r}, got {brief(size)}"
                 if name == "parameters" and (isinstance(size, (tuple, list)) or str(size).upper().count("H") > 1):
-                    raise ValueError(f"{words}: for a matrix, name {key!r} in recurrent_gates and write r({key!r}, v)")
+                    raise ValueError(f"{words}: for a matrix, name {key!r} in gates, leave it out of input_gates, and write r({key!r}, v)")
                 raise ValueError(f"{words}: write {_examples(key, sizes)}")
     if not cell.input_gates and not cell.recurrent_gates and not cell.parameters:
         inner = next((option for option in options_of(cell).values() if isinstance(option, Cell)), None)

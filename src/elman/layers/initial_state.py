@@ -43,6 +43,11 @@ def as_states(names: Sequence[str], hx: Any, step_inputs: Iterable[str] = (), gi
     return tuple(hx)
 
 
+def for_all(learned: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
+    """Learned initial states, (L·D, H) each, for every sequence of the batch, (L·D, B, H)."""
+    return tuple([state.unsqueeze(1).expand(-1, batch, -1).contiguous() for state in learned])
+
+
 def _by_name(step_input: str) -> str:
     return f": hx comes second, so pass {step_input} by name, {step_input}=..."
 

@@ -99,7 +99,10 @@ def _fill(cell: Cell, name: str, parameter: Tensor) -> bool:
     if not (~left if filled else left).all():
         if filled:
             raise RuntimeError(f"expected {kind}.init to fill all of {name}, got numbers that are NaN: return True only for what it fills")
-        raise RuntimeError(f"expected {kind}.init to return True for {name}, which it fills, got {filled}: end it with return True")
+        raise RuntimeError(
+            f"expected {kind}.init to return True for {name}, which it fills, got {brief(returned)}: "
+            "return True after filling it, and False for all other names"
+        )
     return filled
 
 

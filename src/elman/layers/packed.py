@@ -46,7 +46,8 @@ def check_batch_sizes(batch_sizes: Tensor, x: Tensor) -> tuple[Tensor, int]:
     check_layout("batch_sizes", batch_sizes)
     if torch._C._functorch.is_batchedtensor(batch_sizes):
         raise RuntimeError(
-            "expected batch_sizes that vmap's examples share, got some for each, from packing inside vmap: give x and lengths= instead"
+            "expected one batch_sizes for all of vmap's examples, got one for each, from packing inside vmap: "
+            "pass a padded x and lengths= instead"
         )
     if isinstance(batch_sizes, FakeTensor):
         raise RuntimeError("expected a padded tensor, got a PackedSequence, which torch.export cannot record: give x and lengths= instead")

@@ -14,7 +14,7 @@ from elman import scan
 from elman.backends import Stack
 from elman.layers import arguments
 from elman.layers.check_cell import as_cell
-from elman.layers.initial_state import as_states
+from elman.layers.initial_state import as_states, for_all
 from elman.layers.module import RecurrentModule, State
 from elman.layers.options import as_flag, as_probability, as_projection, as_size, as_truth
 from elman.layers.packed import pack_as, uncompiled
@@ -92,8 +92,7 @@ class Recurrent(RecurrentModule[State]):
     ) -> None:
         """Build the network.
 
-        To find mistakes in the cell's step, it is tried on a small batch of arbitrary numbers. You get a warning if its result does not
-        depend on all that the cell declares, or mixes the sequences of the batch.
+        To find mistakes in the cell's step, the constructor tries it on a small batch of arbitrary numbers.
 
         Args:
             cell: the equation of a step.
@@ -110,14 +109,18 @@ class Recurrent(RecurrentModule[State]):
             learn_initial_state: whether there is a parameter for each state, h_0 etc., zeros at first, from which calls without hx start,
                 and sequences after a reset.
 
-        You can change batch_first, dropout and recompute later by setting these attributes. The parameters depend on the other arguments:
-        setting one of those to another value raises an AttributeError.
+        You can set batch_first, dropout and recompute later. Another value for one of the other arguments raises an AttributeError.
 
         Raises:
             TypeError: cell is not a cell; a flag is not a bool, or a size is not an int.
             ValueError: the cell's declarations contradict each other; a size is not positive; dropout is not a probability.
             AttributeError: the step asks for a name that the cell does not declare.
-            RuntimeError: the step fails, does not return its states, writes to its arguments, or gives other numbers the second time.
+            RuntimeError: the step fails, does not return its states, uses a gate's rows twice, writes to its arguments or what it reads, or
+                gives other numbers the second time; or the cell's init does not fill what it says it fills.
+
+        Warns:
+            UserWarning: a result does not depend on all that the cell declares, or depends on the batch's other sequences; the step trains
+                a tensor that is not a parameter; or dropout is above 0 with one layer.
         """
         super().__init__()
         self.cell = as_cell(cell, hidden_size, device, dtype)
@@ -223,7 +226,7 @@ class Recurrent(RecurrentModule[State]):
                 initial state or zeros, never from hx. With a PackedSequence, T is its longest length, and the sequences are in the order
                 before packing. Default: nowhere.
             step_inputs: what the cell declares as step_inputs, by name: (T, B), or with "H" (T, B, H), laid out as x, on its device and of
-                its dtype. Every layer and direction gets them at the step to which they belong. With a PackedSequence as reset is.
+                its dtype; unbatched, (T,) or (T, H); with a PackedSequence padded, in the order before packing.
 
         Returns:
             ``output, hx``: the last layer's first state after each step, both directions concatenated, (T, B, D·H), laid out as x; and the
@@ -276,7 +279,9 @@ class Recurrent(RecurrentModule[State]):
             step_inputs: what the cell declares as step_inputs, as a call takes them.
 
         Returns:
-            A named tuple ``Trace`` of ``output``, ``final``, ``h``, ``c``, ``gates``, ``last`` and ``states``, all of them differentiable.
+            A differentiable named tuple ``Trace``: ``output`` and ``final``, as a call returns them; ``h``, (L, D, T, B, H), with
+            batch_first (L, D, B, T, H); ``c``, an LSTM's, and the dicts ``gates`` and ``states``, laid out as h; ``last``, the final h of
+            the last layer's directions, (B, D·H). With a projection, h, last and output have P for H.
 
         Raises:
             Exception: whatever a call raises for these arguments.
@@ -311,7 +316,7 @@ class Recurrent(RecurrentModule[State]):
             else:
                 start = states
                 if self._learned and states is None and isinstance(x, Tensor) and not x.is_nested and x.dim() == 3:
-                    start = self._start(self._fresh(params), x.shape[0 if self.batch_first else 1])
+                    start = for_all(self._fresh(params), x.shape[0 if self.batch_first else 1])
                 if start is not None or not self._learned:  # under vmap x may be unbatched
                     given = cast("Tensor", x), start, params, self.dropout if self.training else 0.0, self.batch_first, step_inputs
                     done = scan.run_unchecked(self.stack, *given)  # whatever x is: a backend checks it, or leaves it to us
@@ -393,8 +398,3 @@ class Recurrent(RecurrentModule[State]):
         shapes = [(directions, width) for width in self.stack.state_sizes]
         fresh = [getattr(self, name, None) for name in self._learned]
         return as_parameters((self._names[0], *self._learned), (params[0], *fresh), (self.stack.shapes[0], *shapes))[1:]
-
-    @staticmethod
-    def _start(fresh: tuple[Tensor, ...], batch: int) -> tuple[Tensor, ...]:
-        """The learned initial states for every sequence of the batch, (L·D, B, H) each."""
-        return tuple([state.unsqueeze(1).expand(-1, batch, -1).contiguous() for state in fresh])

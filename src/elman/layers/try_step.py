@@ -276,7 +276,7 @@ def _told(cell: Cell, error: Exception, training: bool) -> Exception:
         mine = f"expected the step of {kind} to use operations of torch, got one of NumPy{place}"
         return RuntimeError(f"{mine}: write it with torch, whose operations have gradients")
     if "Boolean value of Tensor" in words:
-        mine = f"expected the step of {kind} to choose for each number of a tensor, got an if about all of them{place}"
+        mine = f"expected the step of {kind} not to branch on a tensor of several numbers, got an if on one{place}"
         return RuntimeError(f"{mine}: write torch.where(condition, a, b)")
     tried = f"expected the step of {kind} to run on a trial batch of {BATCH} sequences"
     return RuntimeError(f"{tried}, got {type(error).__name__}{place}: {words}")

@@ -29,7 +29,7 @@ def why(
     reset: Reset | None = None,
     **step_inputs: Tensor,
 ) -> str:
-    """Say in one line which backend would run ``rnn(x, hx, lengths=lengths, reset=reset)`` and, if it is not the native one, why.
+    """Say in one line which backend would run ``rnn(x, hx, lengths=lengths, reset=reset)``, and why no better one does.
 
     >>> import elman, torch
     >>> elman.why(elman.RNN(10, 20).to(torch.float16), torch.zeros(5, 3, 10, dtype=torch.float16)).split(":")[0]
@@ -40,6 +40,10 @@ def why(
         x, hx: as the module takes them.
         lengths, reset: as a layer takes them. Not for a cell.
         step_inputs: as a network of a cell with step inputs takes them.
+
+    Returns:
+        The backend's name and what it runs, such as "native (avx512): float32 on the CPU"; or why another backend does not run the call,
+        such as "reference: native does not run float16 (float32, float64 and bfloat16 only)".
 
     Raises:
         TypeError: ``rnn`` is not one of Elman's modules, or it is a cell and lengths or reset are given.

@@ -67,9 +67,10 @@ def chunks(
         if the sequences go on.
 
     Raises:
-        TypeError: rnn is not one of Elman's layers, x is not a tensor, size is not an int; lengths or reset as in a call.
+        TypeError: rnn is not one of Elman's layers, x is not a tensor, size is not an int, or a step input is missing or not declared;
+            lengths or reset as in a call.
         ValueError: rnn is bidirectional, x has the wrong number of dimensions, or size is below 1.
-        RuntimeError: x has no step; lengths or reset do not fit the whole of x.
+        RuntimeError: x has no step; lengths or reset do not fit the whole of x; or a step input is not a tensor whose first axes are x's.
         Exception: at the first chunk, whatever else the network raises for these arguments.
     """
     return Chunks(rnn, x, size, hx, lengths, reset, step_inputs)

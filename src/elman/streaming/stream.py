@@ -42,12 +42,18 @@ class Stream:
 
     ``step`` and ``run`` return fresh memory each time, or ``out`` if you pass it.
 
-    On the CPU, in float32 and float64, steps run on the kernels, on the calling thread. In all other cases, and for ``run``, the stream
-    calls the layer, with the same results: when a gradient is needed (gradients are enabled, x is a tensor, and x, the state or a parameter
-    requires them; the state then carries the graph until ``detach``), when dropout acts between layers (in training mode), under autocast
-    and torch.func's transforms, when a parameter is computed (weight norm), and when a subclass or an attribute of the layer overrides its
-    forward or a method that it calls. Hooks on the layer run only when it is called. NumPy arrays
-    need no gradients and ignore autocast: they are processed in the parameters' dtype.
+    On the CPU, in float32 and float64, steps run on the kernels, on the calling thread. For ``run``, and for steps in all other cases, the
+    stream calls the layer, with the same results. These cases are:
+
+    - A gradient is needed: gradients are enabled, x is a tensor, and x, the state or a parameter requires one. The state then carries the
+      graph until ``detach``.
+    - Dropout acts between layers (in training mode).
+    - Autocast or one of torch.func's transforms is active.
+    - A parameter is computed (weight norm).
+    - A subclass or an attribute of the layer overrides its forward or a method that it calls.
+
+    Hooks on the layer run only when it is called. NumPy arrays need no gradients and ignore autocast: they are processed in the parameters'
+    dtype.
 
     A copy or a pickle has its own state, without a graph. ``copy.copy`` shares the network, ``copy.deepcopy`` copies it. After an error the
     state is unchanged. Do not use a stream from several threads at once: memory stays intact, but steps mix.

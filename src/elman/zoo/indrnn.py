@@ -22,9 +22,10 @@ class IndRNN(Cell):
     >>> cell = elman.zoo.IndRNN(max_steps=100)
     >>> net = elman.Recurrent(cell, 10, 20, num_layers=2)
     >>> output, h_n = net(torch.randn(100, 3, 10))
-    >>> for name, parameter in net.named_parameters():  # after each step of the optimizer, to keep the gradients bounded
-    ...     if name.startswith("u_"):
-    ...         _ = parameter.data.clamp_(-cell.bound, cell.bound)
+    >>> with torch.no_grad():  # after each step of the optimizer, to keep the gradients bounded
+    ...     for name, parameter in net.named_parameters():
+    ...         if name.startswith("u_"):
+    ...             _ = parameter.clamp_(-cell.bound, cell.bound)
 
     ::
 

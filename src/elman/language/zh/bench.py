@@ -11,7 +11,7 @@ SENTENCES = {
     "CUT SHORT: rows are missing.": "提前结束：结果不完整。",
     "Medians of {rounds} interleaved rounds, in µs a call. ±: half the interquartile range, of the library that varied most. vs: time of "
     "torch, or of the best other library, over Elman's, median of the rounds' ratios.": (
-        "数值为 {rounds} 轮交替测量的中位数，单位是每次调用的微秒数。±：波动最大的库的半四分位距。"
+        "数值为 {rounds} 轮交替测量的中位数，单位是每次调用的微秒数。±：波动最大的库的四分位距的一半。"
         "“比 torch”“比最快者”：torch 或其他库中最快者的耗时除以 Elman 的耗时，取各轮比值的中位数。"
     ),
     "T steps, B batch, I input features, H hidden units.": "T 时间步，B 批次大小，I 输入特征，H 隐藏单元。",
@@ -76,7 +76,7 @@ SENTENCES = {
     "and then.": "实际线程：内核实际使用的线程数（训练时指反向传播），括号内为占调用次数的比例；内核会不时尝试其他线程数。",
     "Training: forward and backward without torch's own operators.": "训练：前向传播和反向传播，不含 torch 自带的算子。",
     "medians of {rounds} interleaved rounds; {machine}, {cores} cores.": "{rounds} 轮交替测量的中位数；{machine}，{cores} 核。",
-    "Busy processes meanwhile: {busy}.": "测量期间另有 {busy} 个占满 CPU 的进程。",
+    "Busy processes meanwhile: {busy}.": "测量期间另有 {busy} 个进程，各占满一个核。",
     # --device cuda
     "step": "每步",
     "vs {name}": "比 {name}",
@@ -84,7 +84,7 @@ SENTENCES = {
     "torch's": "torch 的",
     "{dtype}. Medians of {rounds} interleaved rounds, in µs a call. ±: half the interquartile range, of what varied most. vs: the other's "
     "time over Elman's, median of the rounds' ratios.": (
-        "{dtype}。数值为 {rounds} 轮交替测量的中位数，单位是每次调用的微秒数。±：波动最大者的半四分位距。"
+        "{dtype}。数值为 {rounds} 轮交替测量的中位数，单位是每次调用的微秒数。±：波动最大者的四分位距的一半。"
         "“比”：对方的耗时除以 Elman 的耗时，取各轮比值的中位数。"
     ),
     "fp16: torch.nn in float16.": "fp16：float16 下的 torch.nn。",

@@ -5,7 +5,9 @@ SENTENCES = {
     "Kind of network: rnn, gru or lstm; or a cell, zoo.MGU or path/to/file.py:MyCell.": (
         "网络种类：rnn、gru 或 lstm；也可以是一个 cell：zoo.MGU 或 path/to/file.py:MyCell。"
     ),
-    "Kinds of network; or cells, zoo.MGU or my.py:MyCell.": "网络种类；也可以是 cell：zoo.MGU 或 my.py:MyCell。",
+    "Networks (rnn, gru, lstm), or cells such as zoo.MGU or my.py:MyCell, separated by commas.": (
+        "网络种类（rnn、gru、lstm），也可以是 cell，如 zoo.MGU 或 my.py:MyCell；用逗号分隔。"
+    ),
     "A cell instead of a kind: zoo.MGU, or your own, path/to/file.py:MyCell. The file is imported.": (
         "用 cell 代替网络种类：zoo 中的 zoo.MGU，或自定义的 path/to/file.py:MyCell；该文件会被导入执行。"
     ),
@@ -102,6 +104,7 @@ SENTENCES = {
     "declare {name} in {where}": "请在 {where} 中声明 {name}",
     "declare {name} in parameters": "请在 parameters 中声明 {name}",
     "input_gates or step_inputs": "input_gates 或 step_inputs",
+    "gates or step_inputs": "gates 或 step_inputs",
     "write {role}.{name}, as it is declared, or declare {other} in {where}": (
         "它已声明为 {role}.{name}，请这样写，或在 {where} 中声明 {other}"
     ),
@@ -119,7 +122,7 @@ SENTENCES = {
     "declare draws and ask whether d is None, as it is in evaluation": "请声明 draws，并判断 d 是否为 None（评估模式下为 None）",
     "name what you need of it, write {how}": "请写出需要其中的哪一项，例如 {how}",
     "expected the step of {cell} to depend on its arguments alone, got random numbers drawn in it (at {place})": (
-        "{cell} 的 step 只能依赖它的参数，却在其中抽取了随机数（位于 {place}）"
+        "{cell} 的 step 只能依赖传入的 x、r、s、p（和 d），却在其中抽取了随机数（位于 {place}）"
     ),
     "declare random numbers in draws": "随机数请在 draws 中声明",
     "expected {cell}.init to fill {name}, of shape {shape}, in place, got {error} (at {place})": (
@@ -183,11 +186,13 @@ SENTENCES = {
         "{cell} 的 step 应使用 torch 的运算，却用了 NumPy（位于 {place}）"
     ),
     "write it with torch, whose operations have gradients": "请改用 torch 的运算，它们才有梯度",
-    "for a matrix, name {name} in recurrent_gates and write {call}": "矩阵请在 recurrent_gates 中声明 {name}，并写作 {call}",
+    "for a matrix, name {name} in gates, leave it out of input_gates, and write {call}": (
+        "矩阵请在 gates 中声明 {name}，不写入 input_gates，并写作 {call}"
+    ),
     "expected {cell}.init to fill all of {name}, got numbers that are NaN": "{cell}.init 应填满 {name}，其中仍有 NaN",
     "return True only for what it fills": "只有填充了参数才返回 True",
     "expected {cell}.init to return True for {name}, which it fills, got {value}": "{cell}.init 填充了 {name}，应返回 True，返回了 {value}",
-    "end it with return True": "请在末尾写 return True",
+    "return True after filling it, and False for all other names": "填充后返回 True，其他名字返回 False",
     "expected {wrapper} to draw numbers of other names than {cell}, got {name}": "{wrapper} 的随机数不能与 {cell} 的同名，收到 {name}",
     "expected {call} in the step of {cell} with a gate's name, got {value} (at {place})": (
         "{cell} 的 step 中 {call} 的第一个参数应为门的名字，收到 {value}（位于 {place}）"
@@ -205,7 +210,7 @@ SENTENCES = {
         "{cell} 的 step 不能修改 cell 或它读取的内容，但每一步都有改变（位于 {place}）"
     ),
     "make what stays the same in __init__, keep what lasts from step to step in a state, and look at values with trace": (
-        "不变的内容请在 __init__ 中创建，需要逐步保留的内容请放进状态，中间值请用 trace 查看"
+        "不变的内容请在 __init__ 中创建，需要带到下一步的内容请放进状态，中间值请用 trace 查看"
     ),
     "expected the step of {cell} not to change the cell or what it reads, got {name} changed (at {place})": (
         "{cell} 的 step 不能修改 cell 或它读取的内容，{name} 被改变了（位于 {place}）"
@@ -226,15 +231,15 @@ SENTENCES = {
         "{cell} 的 step 每次调用都应做相同的计算，第二次调用却不同（位于 {place}）"
     ),
     "keep what lasts from step to step in a state, declare random numbers in draws": (
-        "需要逐步保留的内容请放进状态，随机数请在 draws 中声明"
+        "需要带到下一步的内容请放进状态，随机数请在 draws 中声明"
     ),
     "expected a step to use its arguments, got what an earlier call has computed (at {place})": (
-        "step 只能使用它的参数，这里用到了之前某次调用算出的内容（位于 {place}）"
+        "step 只能使用本次传入的 x、r、s、p（和 d），这里用到了之前某次调用算出的内容（位于 {place}）"
     ),
     "hand it on as a state": "请把它作为状态传下去",
-    "keep what lasts from step to step in a state": "需要逐步保留的内容请放进状态",
+    "keep what lasts from step to step in a state": "需要带到下一步的内容请放进状态",
     "expected the step of {cell} to depend on its arguments alone, got other numbers the second time (at {place})": (
-        "{cell} 的 step 只能依赖它的参数，第二次运行得到了不同的数（位于 {place}）"
+        "{cell} 的 step 只能依赖传入的 x、r、s、p（和 d），第二次运行却得到了不同的数（位于 {place}）"
     ),
     "declare random numbers in draws, and what comes with every step in step_inputs": (
         "随机数请在 draws 中声明，每步的输入请在 step_inputs 中声明"
@@ -250,8 +255,8 @@ SENTENCES = {
     "expected the step of {cell} to run on a trial batch of {count} sequences, got {error} (at {place})": (
         "{cell} 的 step 在 {count} 条序列的试运行中出错：{error}（位于 {place}）"
     ),
-    "expected the step of {cell} to choose for each number of a tensor, got an if about all of them (at {place})": (
-        "{cell} 的 step 应对张量的每个数分别选择，这里用 if 判断了整个张量（位于 {place}）"
+    "expected the step of {cell} not to branch on a tensor of several numbers, got an if on one (at {place})": (
+        "{cell} 的 step 不能根据含有多个数的张量分支，这里用 if 判断了这样的张量（位于 {place}）"
     ),
     "write torch.where(condition, a, b)": "请改写为 torch.where(condition, a, b)",
     "expected the step of {cell} to train the parameters of its network alone, got a gradient for a tensor that is not among them "

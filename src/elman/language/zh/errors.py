@@ -157,7 +157,7 @@ SENTENCES = {
         "--resume：文本与开始训练时不同：请指定相同的文件"
     ),
     "--resume: expected the options that the training was started with, {before}, got {now}": (
-        "--resume：参数与开始训练时不同：当时为 {before}，现在为 {now}"
+        "--resume：选项与开始训练时不同：当时为 {before}，现在为 {now}"
     ),
     "--resume: expected a training of this network, {name} {form}, got {got}: the cell or the file has been changed": (
         "--resume：训练状态不属于这个网络：{name} 应为 {form}，实际为 {got}；cell 或保存训练状态的文件已被修改"
@@ -247,7 +247,7 @@ SENTENCES = {
     "{backend} does not run a cell with an option of type {type}": "{backend} 后端不支持含有 {type} 类型选项的 cell",
     "{backend} does not run a cell that is made in compiled code": "{backend} 后端不支持在编译的代码中创建的 cell",
     "{backend} does not record a step that reads a tensor beside its arguments": (
-        "{backend} 后端在编译或导出时不支持读取参数以外的张量的 step"
+        "{backend} 后端在编译或导出时不支持 step 读取其输入以外的张量"
     ),
     "{backend} does not run a cell with an option that holds itself": "{backend} 后端不支持选项引用自身的 cell",
     "{backend} does not run a cell with an option that is a tensor of more than one number (a parameter that init fills may "

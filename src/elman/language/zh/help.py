@@ -55,7 +55,7 @@ SENTENCES = {
     "Work out one step of one unit by hand; with --lengths or --reset: print the final states.": (
         "手算一个单元的一个时间步；与 --lengths 或 --reset 同用时，打印最终状态。"
     ),
-    "Which step; by default the second that the direction takes.": "哪个时间步；默认是该方向的第二步。",
+    "Which step; by default the second that the direction takes.": "要手算的时间步；默认是该方向的第二步。",
     "Which hidden unit.": "要手算的隐藏单元。",
     "Which sequence of the batch.": "要手算的序列（批次中的编号）。",
     "Which layer.": "要手算的层。",
@@ -90,14 +90,14 @@ SENTENCES = {
     "What to compare. sizes: usual sizes; tour: the tour's three networks; edge: awkward sizes; all: these three; long: 512 steps; "
     "sequences: lengths, resets, traces and streams, each with the alternative, Elman and torch only; cells: each cell of elman.zoo. By "
     "default sizes, on a GPU in bfloat16 or float32 long.": (
-        "测量内容。sizes：常见规模；tour：导览中的三个网络；edge：不规则的规模；all：前三者；long：512 步；"
+        "测量内容。sizes：常见规模；tour：elman tour 的三个网络；edge：不规则的规模；all：前三者；long：512 步；"
         "sequences：长度、重置、trace 和流式推理，各与替代做法比较，只比 Elman 和 torch；cells：elman.zoo 的每种 cell。"
         "默认为 sizes，在 GPU 上用 bfloat16 或 float32 时默认为 long。"
     ),
     "On a GPU, or in another dtype": "在 GPU 上，或用其他 dtype",
     "cuda: compare on the GPU, timed by events.": "cuda：在 GPU 上比较，用 CUDA 事件计时。",
-    "Compare with torch.nn, or a cell with its own step, in this dtype. The CPU takes bfloat16; beside torch.nn Elman runs in float32, "
-    "too. On a GPU bfloat16 by default; torch.nn runs in float16, too.": (
+    "Compare with torch.nn, or a cell with its own step, in this dtype. On the CPU bfloat16 only; beside torch.nn Elman is also timed in "
+    "float32. On a GPU bfloat16 by default; torch.nn is then also timed in float16.": (
         "用这种 dtype 与 torch.nn 比较，cell 则与它自己的逐步循环比较。CPU 上只支持 bfloat16，与 torch.nn 比较时还测量 float32 的 Elman。"
         "GPU 上默认 bfloat16，还测量 float16 的 torch.nn。"
     ),
@@ -106,8 +106,8 @@ SENTENCES = {
     ),
     "Only these rows of the grid: 4,8 or 2-5.": "只测其中几行，如 4,8 或 2-5。",
     "Inference, training or both.": "推理（infer）、训练（train）或两者都测（both）。",
-    "Libraries to compare with; torch is always included. Of cells of your own or the zoo's: loop, compile, jax.": (
-        "参与比较的库；torch 始终参与。对自定义 cell 和 zoo 中的 cell，可选 loop、compile、jax。"
+    "Libraries to compare with; torch is always included. For cells such as zoo.MGU or your own: loop, compile, jax.": (
+        "参与比较的库；torch 始终参与。对 zoo.MGU 这样的 cell 和自定义 cell，可选 loop、compile、jax。"
     ),
     "Compare torch.compile with eager calls, Elman and torch only.": "比较 torch.compile 与 eager 模式，只测 Elman 和 torch。",
     "Threads of each library; by default 2, or 1 on a single core. With several numbers, as in 1,2,4: Elman only, with each of them.": (
@@ -138,10 +138,10 @@ SENTENCES = {
     "How long to train; by default {seconds} seconds.": "训练时长；默认 {seconds} 秒。",
     "Train for this many steps instead: the same seed then gives the same model.": "改为训练固定步数：种子相同则模型相同。",
     "Peak learning rate of Adam. Lower it if training diverges.": "Adam 的最大学习率。训练发散时请调低。",
-    "Batch size: parts of the text read side by side.": "批次大小，即同时读取的文本段数。",
-    "Truncated backpropagation: characters that gradients go back through.": "截断反向传播的长度（字符数）。",
+    "Batch size: parts of the text read side by side.": "批次大小，即并行读取的文本流数。",
+    "Truncated backpropagation: the number of characters through which gradients flow back.": "截断反向传播的长度（字符数）。",
     "Seed of the weights and the sample.": "权重和采样的随机种子。",
-    "Continue the unfinished training in --out: give the command that started it, and --resume.": (
+    "Continue the unfinished training in --out: repeat the original command and add --resume.": (
         "继续 --out 中未完成的训练：使用开始训练时的命令，并加上 --resume。"
     ),
     "Folder for picture, sample, metrics and weights.": "输出文件夹，存放图、样本、指标和权重。",

@@ -110,13 +110,13 @@ SENTENCES = {
     "step {step} · unit {unit} · sequence {sequence} · layer {layer} · {direction}": (
         "第 {step} 步 · 单元 {unit} · 序列 {sequence} · 第 {layer} 层 · {direction}"
     ),
-    "This is the direction's first step: the state before it is zero.": "这是该方向的第一步，前一步的状态为零。",
+    "This is the direction's first step: the state before it is zero.": "这是该方向的第一步，此前的状态为零。",
     "weight": "权重",
     "value": "数值",
     "product": "乘积",
     "{count} more": "其余 {count} 项",
     "W_hr takes all units of m, each computed like the one above, which is number {unit} here.": (
-        "W_hr 要用到 m 的全部单元，计算方法都与上面相同；上面算的是第 {unit} 个。"
+        "W_hr 要用到 m 的全部单元，计算方法都与上面相同；上面算的是单元 {unit}。"
     ),
     "by hand, in float64": "手算（float64）",
     "by the library, in {dtype}; differs by {difference}": "库的结果（{dtype}），相差 {difference}",
@@ -131,8 +131,8 @@ SENTENCES = {
     "step {step}": "第 {step} 步",
     "steps {first} to {last}": "第 {first}～{last} 步",
     "no steps": "没有时间步",
-    "{segments}, a single segment": "{segments}，共 1 段",
-    "{count} segments: {segments}": "{segments}，共 {count} 段",
+    "{segments}, a single segment": "{segments}，共 1 个片段",
+    "{count} segments: {segments}": "{segments}，共 {count} 个片段",
     "the initial state, here 0": "初始状态，这里是 0",
     "{direction}: depends on {steps} only": "{direction}：只取决于{steps}",
     "{where} is padding, not the end of sequence {sequence}. Use h_n or last.": (
@@ -140,10 +140,10 @@ SENTENCES = {
     ),
     "The reverse direction starts afresh too, at the last step before each reset.": "反向也会重新开始：从每个重置点的前一步开始。",
     "The last layer is shown. All layers reset and end at the same steps; the final states of lower layers are in h_n only.": (
-        "这里画的是最后一层。各层的重置点和终点都相同；下面各层的最终状态只在 h_n 中。"
+        "这里画的是最后一层。各层的重置点和终点都相同；其余各层的最终状态只在 h_n 中。"
     ),
     "✓ Checked in this run, also against each segment run alone: differs by {difference}.": (
-        "✓ 以上结论已用本次运行的数值核对，并与单独运行每一段的结果比较：相差 {difference}。"
+        "✓ 以上结论已用本次运行的数值核对，并与单独运行每个片段的结果比较：相差 {difference}。"
     ),
     "✗ NOT true in this run: {places}": "✗ 本次运行的数值与此不符：{places}",
     "A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}. elman bench prints different times, of longer "

@@ -20,7 +20,7 @@ SENTENCES = {
     "not UTF-8 text": "不是 UTF-8 文本",
     "cannot be read": "无法读取",
     "The text is short: using --streams {streams} --chunk {chunk}.": "文本较短，实际使用 --streams {streams} --chunk {chunk}。",
-    "{processes} processes, {streams} streams each": "{processes} 个进程，每个读 {streams} 段文本",
+    "{processes} processes, {streams} streams each": "{processes} 个进程，每个读 {streams} 个文本流",
     "Evaluating": "评估",
     "char/s": "字符/秒",
     "{time} left": "剩余 {time}",
