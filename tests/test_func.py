@@ -168,7 +168,7 @@ def test_examples_of_one_sequence_may_share_its_length(ran: list[str]) -> None:
 def test_packing_inside_vmap_is_told_what_to_do_instead() -> None:
     rnn, lengths = elman.RNN(I, H), torch.tensor([4, 2])
     with (
-        pytest.raises(RuntimeError, match="packing inside vmap: give x and lengths= instead"),
+        pytest.raises(RuntimeError, match="packing inside vmap: pass a padded x and lengths= instead"),
         pytest.warns(UserWarning, match="batching rule"),
     ):
         vmap(lambda x: rnn(pack_padded_sequence(x, lengths))[0].data)(torch.randn(V, T, B, I))
