@@ -43,16 +43,15 @@ def test_a_gate_that_forgets_a_thousandth_at_each_step_does(dtype: torch.dtype) 
     assert ((c.double() - expected).abs() <= allowed * expected).all(), c
 
 
-@pytest.mark.parametrize("hidden", [128, 256])
-def test_float32_adds_up_a_row_as_float32_does(hidden: int) -> None:
-    """Without TF32: the tensor cores cut sums off, which over all units would be seven times the error of additions that round."""
-    generator = torch.Generator().manual_seed(0)
+def test_float32_adds_up_a_row_as_float32_does() -> None:
+    """Without TF32: the tensor cores cut sums off, which over all these units would be three times the error of additions that round."""
+    hidden, batch, generator = 512, 64, torch.Generator().manual_seed(0)
     stack = Stack(BY_NAME["rnn_relu"](), 1, hidden, 1, False, False)
     w_ih, w_hh = torch.zeros(hidden, 1), torch.randn(hidden, hidden, generator=generator) / hidden**0.5
-    h = torch.randn(1, 8, hidden, generator=generator)
-    (found,) = _final(stack, torch.zeros(1, 8, 1), (h,), [w_ih, w_hh])
+    h = torch.randn(1, batch, hidden, generator=generator)
+    (found,) = _final(stack, torch.zeros(1, batch, 1), (h,), [w_ih, w_hh])
     exact = (h[0].double() @ w_hh.double().t()).clamp_min(0)
-    plain = torch.zeros(8, hidden)
+    plain = torch.zeros(batch, hidden)
     for k in range(hidden):  # one after the other, each rounded
         plain += h[0, :, k : k + 1] * w_hh[:, k]
     errors = [float((numbers.double() - exact).norm() / exact.norm()) for numbers in (found[0], plain.clamp_min(0))]

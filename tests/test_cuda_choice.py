@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,24 +68,29 @@ def test_where_a_cluster_of_16_does_not_fit_another_plan_runs(answer: str, monke
         assert not plan.is_cluster or plan.blocks <= 8
 
 
-@pytest.mark.parametrize("multiprocessors", [1, 3, 7])
-def test_a_part_of_a_device_runs_what_it_has_room_for(multiprocessors: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of an instance, or of a process's share, that is smaller than the device says it is."""
+@pytest.mark.parametrize("multiprocessors", [1, 3, 7, 14])
+@pytest.mark.parametrize("apart", [2, 8])
+def test_a_part_of_a_device_runs_what_it_has_room_for(multiprocessors: int, apart: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance, or a process's share. So many of its multiprocessors at most lie where a cluster may."""
 
     class Kernel:
         local_bytes = 0
 
         def resident_clusters(self, cluster: int, *_: int) -> int:
-            return multiprocessors // cluster
+            return min(multiprocessors, apart) // cluster
 
         def resident_blocks(self, *_: int) -> int:
             return multiprocessors
 
-    monkeypatch.setattr(launcher, "device_properties", lambda index: DEVICES["H100"])
+    part = replace(DEVICES["H100"], multiprocessors=multiprocessors)
+    monkeypatch.setattr(launcher, "device_properties", lambda index: part)
     monkeypatch.setattr(launcher, "kernel", lambda plan, index: Kernel())
-    for cell, is_backward, hidden in product(CELLS, (False, True), (20, 64)):
-        ready = layer._ready.__wrapped__(CELLS[cell], is_backward, Number.BFLOAT16, hidden, 9, 2, False, 0, False)
-        assert ready.plan.blocks <= multiprocessors
+    for cell, is_backward, hidden, number in product(CELLS, (False, True), (20, 64, 256, 512), (Number.BFLOAT16, Number.TF32)):
+        sizes = CELLS[cell], is_backward, number, hidden, 9, 2, False
+        if not any(choose(*sizes, part, largest_cluster=largest) for largest in (1, min(multiprocessors, apart))):
+            continue  # nothing fits
+        ready = layer._ready.__wrapped__(*sizes, 0, False)
+        assert ready.plan.blocks <= (min(multiprocessors, apart) if ready.plan.is_cluster else multiprocessors)
         assert ready.at_once > 0
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import elman
 import sentences
+from elman.cells.values import missing
 from elman.cli.app import app
 from elman.cli.frame import language_asked_for
 from elman.cli.help import WrappedText
@@ -316,6 +317,19 @@ REASONS: dict[str, Callable[[elman.RNN, torch.Tensor], str]] = {
     "empty": lambda rnn, x: elman.why(rnn, x[:, :0]),
     "meta": lambda rnn, x: elman.why(rnn.to("meta"), x.to("meta")),
 }
+
+
+@pytest.mark.parametrize("name", ["q", "ff", "h"])  # unknown, close to another, declared elsewhere
+@pytest.mark.parametrize("role", ["x", "r", "s", "p", "d"])
+def test_names_of_declarations_are_not_translated(role: str, name: str) -> None:
+    """Not even those that are words elsewhere, such as "states"."""
+    line = missing(role, elman.zoo.MGU(), name)
+    with speaking("zh"):
+        said = translated(line)
+    assert CHINESE.search(said)
+    assert left_in_english(said) == []
+    for declaration in ("gates", "states", "parameters", "draws", "step_inputs"):
+        assert (declaration in said) == (declaration in line)
 
 
 @pytest.mark.parametrize("reason", REASONS)

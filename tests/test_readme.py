@@ -65,6 +65,11 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
+def without_words(commands: str) -> str:
+    """Of comments only the numbers."""
+    return re.sub(" +#.*", lambda comment: " # " + " ".join(re.findall(r"\d[\d,.]*\d|\d", comment[0])), commands)
+
+
 def prose(text: str) -> str:
     return re.sub(r"^```\w+\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
@@ -253,7 +258,7 @@ def parts(text: str) -> dict[str, object]:
     own = prose(text)
     return {
         "headings": [len(hashes) for hashes in re.findall(r"^(#+) ", own, re.MULTILINE)],
-        "code": [re.sub(" +#.*", "", code) if language == "sh" else code for language, code in blocks(text) if language != "text"],
+        "code": [(language, without_words(code) if language == "sh" else code) for language, code in blocks(text) if language != "text"],
         "commands": [words for words in commands(text) if "--lang" not in words],
         "links": sorted(link.replace(".zh-CN.", ".") for link in re.findall(r"\]\(([^)]+)\)", own)),
         "pictures": sorted(name.replace(".zh-CN.", ".") for name in re.findall(r'(?:src|srcset)="([^"]+)"', own)),

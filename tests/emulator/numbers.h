@@ -33,7 +33,8 @@ inline float of_tf32(unsigned x) { return as_float(x & 0xffffe000); }  // the te
 
 inline float cut_off(double x) {
   const float nearest = x;
-  return __builtin_fabs(nearest) > __builtin_fabs(x) ? as_float(bits_of(nearest) - 1) : nearest;
+  const bool is_too_far = __builtin_fabs(nearest) > __builtin_fabs(x) && !__builtin_isinf(nearest);
+  return is_too_far ? as_float(bits_of(nearest) - 1) : nearest;
 }
 
 }  // namespace elman::emulated

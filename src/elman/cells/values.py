@@ -92,7 +92,8 @@ def missing(role: str, cell: Cell, name: str) -> str:
     elsewhere = [] if gate else [other for other, (_, names) in declared(cell).items() if name in names]
     hint = f"declare {name!r} in {where}"
     if elsewhere:
-        hint = f"write {elsewhere[0]}.{name}, as it is declared, or {hint}"
+        or_declare = "" if {role, elsewhere[0]} <= {"x", "r"} else f", or {hint}"  # no gate has the name of a step input
+        hint = f"write {elsewhere[0]}.{name}, as it is declared{or_declare}"
     if not gate and not elsewhere and (close := closest(name, names)):
         hint = f"write {role}.{close}, or declare {name!r} in {where}"
     return f"expected the step of {type(cell).__name__} to use {there}, got {role}.{name}: {hint}"

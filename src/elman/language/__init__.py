@@ -58,7 +58,7 @@ def _(sentence: str, **fields: object) -> str:
 
 
 def translated(line: str) -> str:
-    """A line that was made in English, in the current language; what no sentence is known for stays as it is.
+    """A line that was made in English, in the current language; what no sentence is known for stays as it is, and so does a field ``code``.
 
     >>> with speaking("zh"):
     ...     translated("elman: unknown kind 'rrn'; did you mean 'rnn'?")
@@ -71,7 +71,7 @@ def translated(line: str) -> str:
         return whole
     for pattern, sentence in _patterns(current()):
         if match := pattern.fullmatch(line):
-            return sentence.format(**{name: translated(value) for name, value in match.groupdict().items()})
+            return sentence.format(**{name: value if name == "code" else translated(value) for name, value in match.groupdict().items()})
     for english, chinese in _JOINTS:
         parts = _split(line, english)
         if len(parts) > 1 and (parts_translated := [translated(part) for part in parts]) != parts:

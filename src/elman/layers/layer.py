@@ -74,7 +74,7 @@ class RecurrentLayer(Recurrent[State], TorchLayer):
         setting one of those to another value raises an AttributeError.
 
         Raises:
-            TypeError: a flag is not a bool, a size is not an int, device is no device, or dtype is not a torch.dtype.
+            TypeError: a flag is not a bool, a size is not an int, or dtype is not a torch.dtype.
             ValueError: a size is not positive; dropout is not a probability; nonlinearity is unknown; proj_size is not from 0 to below
                 hidden_size (LSTM) or is given (RNN, GRU).
 

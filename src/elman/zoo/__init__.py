@@ -4,8 +4,8 @@
 >>> net = elman.Recurrent(elman.zoo.MGU(), 10, 20, num_layers=2, bidirectional=True)
 >>> output, h_n = net(torch.randn(5, 3, 10), lengths=[5, 2, 4])
 
-A constructor raises a TypeError if an option has the wrong type, and a ValueError if it is out of range. ``dt``, a step input of CfC, GRUD
-and PhasedLSTM, has the shape (T, B), in any unit of time.
+A constructor raises a TypeError if a number, a flag or a cell is of another type, and a ValueError if a number is out of range or a choice
+unknown. ``dt``, a step input of CfC, GRUD and PhasedLSTM, has the shape (T, B), in any unit of time.
 """
 
 from elman.zoo.antisymmetric_rnn import AntisymmetricRNN, antisymmetric

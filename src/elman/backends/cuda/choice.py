@@ -174,7 +174,7 @@ def candidates(
     if not any(shape.products) and not shape.rows[is_backward]:
         return _unconnected(shape, is_backward, number, hidden, tile, device)
     largest = 1 if device.capability < (9, 0) else 16 if device.capability in _HAVE_CLUSTERS_OF_16 else 8
-    clusters = [blocks for blocks in (2, 4, 8, 16) if blocks <= min(largest, largest_cluster)]
+    clusters = [blocks for blocks in (2, 4, 8, 16) if blocks <= min(largest, largest_cluster, device.multiprocessors)]
     exchanges = [(1, True), *[(blocks, True) for blocks in clusters]]
     exchanges += [(blocks, False) for blocks in (4, 8, 16, 24, 32, 48, 64, 96, 128) if blocks <= device.multiprocessors]
     for wasteful in (False, True):

@@ -325,7 +325,7 @@ def _ready(
     tiles = -(-sequences // plan.tile)
     at_once = tiles * directions
     if plan.mailbox_numbers:
-        at_once = kernel.resident_blocks(plan.threads, plan.shared_bytes) // plan.blocks
+        at_once = max(1, kernel.resident_blocks(plan.threads, plan.shared_bytes) // plan.blocks)
     return Ready(plan, kernel, tiles, tiles * directions, at_once)
 
 
@@ -350,11 +350,9 @@ def spill_allowed(plan: Plan) -> int:
 
 
 def has_room(plan: Plan, index: int) -> bool:
-    """Whether all blocks of a group run at once on the device, or on the part of it that this process has."""
-    kernel, launch = launcher.kernel(plan, index), (plan.threads, plan.shared_bytes)
-    if plan.mailbox_numbers:
-        return kernel.resident_blocks(*launch) >= plan.blocks
+    """Whether a cluster of the plan, if it has one, fits the device, or the part of it that this process has."""
+    kernel = launcher.kernel(plan, index)
     try:
-        return plan.blocks == 1 or not plan.is_cluster or kernel.resident_clusters(plan.blocks, *launch) > 0
+        return plan.blocks == 1 or not plan.is_cluster or kernel.resident_clusters(plan.blocks, plan.threads, plan.shared_bytes) > 0
     except RuntimeError:  # the driver may answer that there are no such clusters
         return False

@@ -101,14 +101,17 @@ SENTENCES = {
         "{cell} 没有声明 {role} 的任何内容，step 却用到了 {name}（位于 {place}）"
     ),
     "expected the step of {cell} to use nothing of {role}, got {name}": "{cell} 没有声明 {role} 的任何内容，step 却用到了 {name}",
-    "declare {name} in {where}": "请在 {where} 中声明 {name}",
-    "declare {name} in parameters": "请在 parameters 中声明 {name}",
-    "input_gates or step_inputs": "input_gates 或 step_inputs",
-    "gates or step_inputs": "gates 或 step_inputs",
-    "write {role}.{name}, as it is declared, or declare {other} in {where}": (
-        "它已声明为 {role}.{name}，请这样写，或在 {where} 中声明 {other}"
+    "declare {name} in {code}": "请在 {code} 中声明 {name}",
+    "declare {name} in {code} or step_inputs": "请在 {code} 或 step_inputs 中声明 {name}",
+    "write {role}.{name}, as it is declared": "请写作 {role}.{name}，它是这样声明的",
+    "write {role}.{name}, as it is declared, or declare {other} in {code}": (
+        "它已声明为 {role}.{name}，请这样写，或在 {code} 中声明 {other}"
     ),
-    "write {role}.{close}, or declare {name} in {where}": "请写作 {role}.{close}，或在 {where} 中声明 {name}",
+    "write {role}.{name}, as it is declared, or declare {other} in {code} or step_inputs": (
+        "它已声明为 {role}.{name}，请这样写，或在 {code} 或 step_inputs 中声明 {other}"
+    ),
+    "write {role}.{close}, or declare {name} in {code}": "请写作 {role}.{close}，或在 {code} 中声明 {name}",
+    "write {role}.{close}, or declare {name} in {code} or step_inputs": "请写作 {role}.{close}，或在 {code} 或 step_inputs 中声明 {name}",
     "expected the declarations of {cell} to be {names}, got {name}": "{cell} 可用的声明有 {names}，收到 {name}",
     "expected the step of {cell} to compute with tensors, got {names} itself (at {place})": (
         "{cell} 的 step 应使用张量计算，却直接用了 {names}（位于 {place}）"
