@@ -304,17 +304,17 @@ SENTENCES = {
         "{backend} 后端不支持在 step 中两次使用门 {gate} 的循环权重（{place}）"
     ),
     "{backend} does not run a step that turns gradients off (v.detach() does), at {place}": (
-        "{backend} 后端不支持在 step 中关闭梯度（请改用 v.detach()）（{place}）"
+        "{backend} 后端不支持在 step 中关闭梯度（请改用 v.detach()，{place}）"
     ),
     "{backend} does not run a torch.autograd.Function, at {place}": "{backend} 后端不支持 step 中的 torch.autograd.Function（{place}）",
     "{backend} does not run a step that makes a tensor of a given size "
     "(use torch.ones_like(v), or a parameter that init fills), at {place}": (
-        "{backend} 后端不支持 step 按给定大小创建张量（请用 torch.ones_like(v)，或由 init 填充的自有参数）（{place}）"
+        "{backend} 后端不支持 step 按给定大小创建张量（请用 torch.ones_like(v)，或由 init 填充的自有参数，{place}）"
     ),
     "{backend} does not run len() of a number, at {place}": "{backend} 后端不支持在 step 中对单个数取 len()（{place}）",
     "{backend} does not run a step that turns autocast on, at {place}": "{backend} 后端不支持在 step 中开启 autocast（{place}）",
     "{backend} does not run {name} of comparisons alone (c.to(v.dtype) makes them numbers), at {place}": (
-        "{backend} 后端不支持在 step 中只对比较结果做 {name}（可用 c.to(v.dtype) 转成数值）（{place}）"
+        "{backend} 后端不支持在 step 中只对比较结果做 {name}（可用 c.to(v.dtype) 转成数值，{place}）"
     ),
     "{backend} does not run a choice between two numbers that is of another dtype than the step, at {place}": (
         "{backend} 后端要求在 step 中从两个常数里选择时，结果的 dtype 与 step 相同（{place}）"
@@ -329,7 +329,7 @@ SENTENCES = {
     "{backend} does not run a step with a tensor from outside that has more than one number or requires a gradient "
     "(a parameter that init fills may hold a vector, a gate's recurrent rows a matrix), at {place}": (
         "{backend} 后端不支持 step 使用外部的多元素张量或需要梯度的张量"
-        "（向量可改用由 init 填充的自有参数，矩阵可改用门的循环权重）（{place}）"
+        "（向量可改用由 init 填充的自有参数，矩阵可改用门的循环权重，{place}）"
     ),
     "{backend} does not run r({gate}, v) with a v of a shape other than (B, H), at {place}": (
         "{backend} 后端要求 r({gate}, v) 的 v 形状为 (B, H)（{place}）"
