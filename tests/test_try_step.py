@@ -98,6 +98,10 @@ def narrow_factor(self, x, r, s, p):
     return s.h + r("n", s.c[:, :1]), s.c
 
 
+def called_part(self, x, r, s, p):
+    return s.h + r.n(s.c), s.c
+
+
 def in_place(self, x, r, s, p):
     s.c += x.f
     return s.h, s.c
@@ -181,6 +185,7 @@ STEPS = {
     twice: (RuntimeError, {}, r"to use the recurrent rows of gate 'n' once, got r\('n', ...\) after r.n", "declare another gate"),
     twice_for_others: (RuntimeError, {}, "to use the recurrent rows of gate 'n' once", "declare another gate"),
     narrow_factor: (RuntimeError, {}, r"with v of shape \(2, 4\), \(B, H\), got shape \(2, 1\)", "a vector of H units"),
+    called_part: (TypeError, {}, "to call r with a gate's name, got a call of a tensor", r"write r\('n', v\)"),
     in_place: (RuntimeError, {}, "not to change a tensor in place, got i?add", "use an operation that returns a new tensor"),
     in_place_by_method: (RuntimeError, {}, "not to change a tensor in place, got setitem", "use an operation that returns a new tensor"),
     counts: (

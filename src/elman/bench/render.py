@@ -98,8 +98,8 @@ def doubts(timings: Iterable[Timing], *, complete: bool = True) -> list[str]:
     if neighbours := _much_company(timings):
         warnings.append(
             _(
-                "WARNING: other processes kept up to {busy} cores busy meanwhile, so that ratios may be far off, thousands of times where "
-                "several threads run: measure again on a quiet machine, or with --threads 1.",
+                "WARNING: other processes kept up to {busy} cores busy meanwhile, so that ratios may be far off, with several threads by "
+                "thousands of times: measure again on a quiet machine.",
                 busy=f"{neighbours:.1f}",
             )
         )

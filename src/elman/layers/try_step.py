@@ -272,6 +272,8 @@ def _told(cell: Cell, error: Exception, training: bool) -> Exception:
         if asked[1] == "training":
             mine = f"expected the step of {kind} to tell training by its draws, got self.training{place}"
             return AttributeError(f"{mine}: declare draws and ask whether d is None, as it is in evaluation")
+    if "'Tensor' object is not callable" in words:
+        return TypeError(f"expected the step of {kind} to call r with a gate's name, got a call of a tensor{place}: write r('n', v)")
     if "call numpy()" in words:
         mine = f"expected the step of {kind} to use operations of torch, got one of NumPy{place}"
         return RuntimeError(f"{mine}: write it with torch, whose operations have gradients")

@@ -57,7 +57,7 @@ def started() -> OneProcess:
         from lightning_fabric import Fabric
     except ImportError as error:
         raise RuntimeError(
-            f"training in {count} processes needs lightning-fabric, which is not installed: pip install '.[distributed]'"
+            f"training in {count} processes needs lightning-fabric, which is not installed: pip install lightning-fabric"
         ) from error
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would print who is who
     fabric = Fabric(accelerator="cpu", strategy="ddp", devices=on_this_machine(), num_nodes=count // on_this_machine())

@@ -150,7 +150,7 @@ def closing(outcome: Outcome, files: Mapping[str, Path], failed: Collection[str]
         *(
             []
             if "picture" in files or "picture" in failed
-            else [Text(_("No picture: it needs matplotlib. To install it: pip install '.[plot]'"), "yellow")]
+            else [Text(_("No picture: it needs matplotlib. To install it: pip install matplotlib"), "yellow")]
         ),
     )
 

@@ -51,7 +51,7 @@ def from_keras(
     Args:
         source: what the weights are read from:
 
-            - a Keras file: ``.keras``, ``.weights.h5`` or ``.h5`` (``pip install '.[keras]'`` installs h5py; Keras is not
+            - a Keras file: ``.keras``, ``.weights.h5`` or ``.h5`` (with h5py: ``pip install h5py``; Keras is not
               needed). It is read as data: nothing in it is run.
             - a layer, or a model that has one.
             - the list of arrays that ``layer.get_weights()`` returns; or a list of such lists, the lowest layer's first.

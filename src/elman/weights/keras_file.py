@@ -43,7 +43,7 @@ def read(path: Path) -> list[KerasLayer]:
     try:
         import h5py  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"reading {path.name} needs h5py, which is not installed: pip install '.[keras]'") from error
+        raise ImportError(f"reading {path.name} needs h5py, which is not installed: pip install h5py") from error
     with path.open("rb") as file:  # says what is wrong with a path in the system's words
         start = file.read(4)
     try:

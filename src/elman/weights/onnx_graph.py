@@ -54,7 +54,7 @@ class Graph:
         try:
             import onnx
         except ImportError as error:
-            raise ImportError("reading an ONNX model needs onnx, which is not installed: pip install '.[onnx]'") from error
+            raise ImportError("reading an ONNX model needs onnx, which is not installed: pip install onnx") from error
         self._folder: str | None = None
         if isinstance(source, str | os.PathLike):
             path = Path(source)

@@ -25,9 +25,9 @@ SENTENCES = {
     "Elman against itself, {cell} row {row}, {mode}: {ratio}; the machine was too noisy to tell smaller differences.": (
         "Elman 与自己比较，{cell} 第 {row} 行，{mode}：{ratio}；机器干扰较大，小于此的差异不可信。"
     ),
-    "WARNING: other processes kept up to {busy} cores busy meanwhile, so that ratios may be far off, thousands of times where several "
-    "threads run: measure again on a quiet machine, or with --threads 1.": (
-        "警告：测量期间其他进程最多占用 {busy} 个核，比值可能严重失真，多线程时可达数千倍：请在空闲的机器上重测，或加上 --threads 1。"
+    "WARNING: other processes kept up to {busy} cores busy meanwhile, so that ratios may be far off, with several threads by thousands of "
+    "times: measure again on a quiet machine.": (
+        "警告：测量期间其他进程最多占用了 {busy} 个核，比值可能严重失真，多线程时可达数千倍；请在空闲的机器上重测。"
     ),
     "{title} (other processes were busy)": "{title}（测量时其他进程占用了 CPU）",
     "infer": "推理",

@@ -101,6 +101,9 @@ SENTENCES = {
         "{cell} 没有声明 {role} 的任何内容，step 却用到了 {name}（位于 {place}）"
     ),
     "expected the step of {cell} to use nothing of {role}, got {name}": "{cell} 没有声明 {role} 的任何内容，step 却用到了 {name}",
+    "expected the step of {cell} to call r with a gate's name, got a call of a tensor (at {place})": (
+        "{cell} 的 step 应以门的名字调用 r，却调用了一个张量（位于 {place}）"
+    ),
     "declare {name} in {code}": "请在 {code} 中声明 {name}",
     "declare {name} in {code} or step_inputs": "请在 {code} 或 step_inputs 中声明 {name}",
     "write {role}.{name}, as it is declared": "请写作 {role}.{name}，它是这样声明的",
@@ -224,7 +227,7 @@ SENTENCES = {
     "return the new states": "请返回新的状态",
     "expected the step of {cell} to treat each sequence by itself, got results that depend on the others of the batch or "
     "on how many there are (at {place})": ("{cell} 的 step 应独立处理每条序列，但结果依赖批次中的其他序列或序列的数目（位于 {place}）"),
-    "compute over the last axis, with dim=-1": "请沿最后一维计算，即 dim=-1",
+    "compute over the last axis, with dim=-1, keepdim=True": "请沿最后一维计算，即 dim=-1, keepdim=True",
     "use it, or declare {declared}": "请使用它，或者声明 {declared}",
     "use them, or declare {declared}": "请使用它们，或者声明 {declared}",
     "expected the step of {cell} not to change the cell or what it reads, got a change (at {place})": (

@@ -145,8 +145,8 @@ SENTENCES = {
     "expected the same text in all {processes} processes, got another here: let all read the same files": (
         "{processes} 个进程应读取相同的文本，而此处的文本不同：请让所有进程读取相同的文件"
     ),
-    "training in {processes} processes needs lightning-fabric, which is not installed: pip install '.[distributed]'": (
-        "用 {processes} 个进程训练需要 lightning-fabric，尚未安装：pip install '.[distributed]'"
+    "training in {processes} processes needs lightning-fabric, which is not installed: pip install lightning-fabric": (
+        "用 {processes} 个进程训练需要 lightning-fabric，尚未安装：pip install lightning-fabric"
     ),
     "--resume: expected an unfinished training in {path}, found none: it has finished or was ended before it saved anything, or "
     "--out is another folder; leave out --resume to start one": (

@@ -46,7 +46,7 @@ SENTENCES = {
     "all metrics": "全部指标",
     "weights": "权重",
     "the unfinished training: the same command with --resume continues it": "未完成的训练：原命令加上 --resume 即可继续",
-    "No picture: it needs matplotlib. To install it: pip install '.[plot]'": ("没有画图：需要 matplotlib，安装：pip install '.[plot]'"),
+    "No picture: it needs matplotlib. To install it: pip install matplotlib": ("没有画图：需要 matplotlib，安装：pip install matplotlib"),
     # What ends it early
     "the weights of step {step} are in {path}": "第 {step} 步的权重已保存到 {path}",
     "training diverged at step {step} ({bits} bits per character; random guessing gives 8): lower --lr from {before} to {rate}; {saved}": (
