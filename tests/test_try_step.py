@@ -188,12 +188,7 @@ STEPS = {
     called_part: (TypeError, {}, "to call r with a gate's name, got a call of a tensor", r"write r\('n', v\)"),
     in_place: (RuntimeError, {}, "not to change a tensor in place, got i?add", "use an operation that returns a new tensor"),
     in_place_by_method: (RuntimeError, {}, "not to change a tensor in place, got setitem", "use an operation that returns a new tensor"),
-    counts: (
-        RuntimeError,
-        {},
-        "not to change the cell or what it reads, got steps changed",
-        "keep what lasts from step to step in a state",
-    ),
+    counts: (RuntimeError, {}, "not to change the cell or what it reads, got steps changed", "keep what lasts from step to step in a"),
     counts_elsewhere: (
         RuntimeError,
         {},

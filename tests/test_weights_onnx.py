@@ -353,5 +353,5 @@ def test_a_weight_that_grows_without_end_is_refused(monkeypatch: pytest.MonkeyPa
 
 def test_without_onnx_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"pip install '.\[onnx\]'"):
+    with pytest.raises(ImportError, match="pip install onnx"):
         elman.from_onnx("it.onnx")
