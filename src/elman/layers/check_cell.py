@@ -92,7 +92,7 @@ def _checked(
 def _mixes_words(cell: Cell) -> str:
     return (
         f"expected the step of {type(cell).__name__} to treat each sequence by itself, got results that depend on the others of the batch "
-        f"or on how many there are{place_of(cell)}: compute over the last axis, with dim=-1, keepdim=True"
+        f"or on how many there are{place_of(cell)}: compute over the last axis, with dim=-1, and keepdim=True in a sum or mean"
     )
 
 

@@ -227,7 +227,9 @@ SENTENCES = {
     "return the new states": "请返回新的状态",
     "expected the step of {cell} to treat each sequence by itself, got results that depend on the others of the batch or "
     "on how many there are (at {place})": ("{cell} 的 step 应独立处理每条序列，但结果依赖批次中的其他序列或序列的数目（位于 {place}）"),
-    "compute over the last axis, with dim=-1, keepdim=True": "请沿最后一维计算，即 dim=-1, keepdim=True",
+    "compute over the last axis, with dim=-1, and keepdim=True in a sum or mean": (
+        "请沿最后一维计算，即 dim=-1；求和或求平均时再加 keepdim=True"
+    ),
     "use it, or declare {declared}": "请使用它，或者声明 {declared}",
     "use them, or declare {declared}": "请使用它们，或者声明 {declared}",
     "expected the step of {cell} not to change the cell or what it reads, got a change (at {place})": (
