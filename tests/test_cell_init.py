@@ -31,7 +31,8 @@ class Filling(elman.Cell):
     [
         (
             Filling(1.0, None),
-            "expected Filling.init to return True for tau, which it fills, got None: return True after filling it, and False for all other",
+            "expected Filling.init to return True for tau, which it fills, got None: "
+            "return True after filling it, and False for all other names",
         ),
         (Filling(None, True), "expected Filling.init to fill all of tau, got numbers that are NaN: return True only for what it fills"),
         (Filling(float("nan"), True), "expected Filling.init to fill all of tau"),

@@ -268,9 +268,6 @@ def test_of_plans_that_spill_the_one_that_spills_least_runs(monkeypatch: pytest.
         def resident_clusters(self, *_: int) -> int:
             return 1
 
-        def resident_blocks(self, *_: int) -> int:
-            return 132
-
     plans = choose(CELLS["lstm"], True, Number.TF32, 512, 128, 1, True, DEVICES["H100"])
     monkeypatch.setattr(launcher, "kernel", lambda plan, index: Kernel(80 + 32 * plan.is_reduce_scatter))
     found = layer._first_that_runs(plans, 0)

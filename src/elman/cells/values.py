@@ -87,8 +87,8 @@ def missing(role: str, cell: Cell, name: str) -> str:
     where, names = declared(cell)[role]
     there = ", ".join(f"{role}.{each}" for each in names) or f"nothing of {role}"
     gate = role in ("x", "r") and name in cell.gates  # it may lack this part alone
-    if not gate:  # a new one is declared in gates: input_gates and recurrent_gates choose among those
-        where = where.replace("input_gates", "gates").replace("recurrent_gates", "gates")
+    if role in ("x", "r") and not gate:  # a new one is declared in gates: input_gates and recurrent_gates choose among those
+        where = {"x": "gates or step_inputs", "r": "gates"}[role]
     elsewhere = [] if gate else [other for other, (_, names) in declared(cell).items() if name in names]
     hint = f"declare {name!r} in {where}"
     if elsewhere:

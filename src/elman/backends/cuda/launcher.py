@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _PLAIN_SHARED_BYTES = 48 * 1024  # what a block may have without asking
-PLAIN_CLUSTER = 8  # blocks that a cluster may have on every device that knows clusters
+_PLAIN_CLUSTER = 8  # blocks that a cluster may have on every device that knows clusters
 _loading = Lock()
 _modules: dict[tuple[int, bytes], Any] = {}
 _kernels: dict[tuple[int, bytes, str], Kernel] = {}
@@ -124,7 +124,7 @@ class Kernel:
         self._launch = _driver().cuLaunchKernel
         self._launch_together = _driver().cuLaunchCooperativeKernel
         self._function = _call("cuModuleGetFunction", module, name.encode())
-        if cluster > PLAIN_CLUSTER:
+        if cluster > _PLAIN_CLUSTER:
             _call("cuFuncSetAttribute", self._function, attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)
         self.registers: int = _call("cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_NUM_REGS, self._function)
         self.local_bytes: int = _call("cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES, self._function)
