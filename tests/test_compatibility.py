@@ -69,6 +69,18 @@ def _ensemble() -> Callable[[Tensor], Any]:
     return lambda x: vmap(lambda values: functional_call(members[0], values, (x,)))(stack_module_state(members)[0])
 
 
+def _on_features() -> Callable[[Tensor], Any]:
+    gru = elman.GRU(3, 4)
+
+    def run(x: Tensor) -> Any:
+        with torch.inference_mode():
+            features = x.clone()
+        with torch.enable_grad():
+            return gru(features)
+
+    return run
+
+
 class _Theirs(nn.GRU):
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Any:
         return super().forward(2 * input, hx)
@@ -98,6 +110,7 @@ NATIVELY: dict[str, Callable[[], Callable[[Tensor], Any]]] = {
     "test_a_model_on_the_meta_device_is_converted": lambda: elman.convert(nn.GRU(3, 4, device="meta")).to_empty(device="cpu"),
     "test_functional_call_takes_it": lambda: lambda x: functional_call(elman.GRU(3, 4), dict(elman.GRU(3, 4).named_parameters()), (x,)),
     "test_it_has_the_bits_of_its_members": _ensemble,
+    "test_a_layer_is_trained_on_them": _on_features,
     "test_private_training_sees_what_it_sees_of_torchs": lambda: _changed(lambda gru: gru.register_forward_hook(lambda *_: None)),
     "test_a_replica_of_data_parallel_runs_with_the_parameters_that_it_is_given": _replica,
     "test_a_converted_model_is_compiled_and_exported": lambda: torch.compile(elman.convert(nn.GRU(3, 4)), fullgraph=True, backend="eager"),

@@ -17,6 +17,7 @@ from elman.backends.autograd import Scan
 from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_watched
 from elman.backends.program import run as programs
 from elman.backends.reference import ReferenceBackend
+from elman.backends.savable import savable
 from elman.backends.spans import WHOLE, Spans, Traced
 
 if kernels.available():
@@ -182,7 +183,7 @@ def _differentiable(
     batch_first: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """What has been computed, as a node of torch's graph."""
-    output, *finals = Scan.apply(done, stack, WHOLE, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
+    output, *finals = Scan.apply(done, stack, WHOLE, batch_first, *savable((x, *(states or ()))), *params)  # type: ignore[no-untyped-call]
     return output, tuple(finals)
 
 

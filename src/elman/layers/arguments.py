@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 from elman.backends import WHOLE, Spans
 from elman.layers.errors import and_torchs, autocasts, check_layout, conversion, wrong_input
 from elman.layers.initial_state import check_states, for_all
-from elman.layers.packed import check_batch_sizes, check_order
+from elman.layers.packed import check_batch_sizes, check_order, reordered
 from elman.layers.spans import as_lengths, as_time_major_reset, wrong_lengths
 from elman.layers.step_inputs import as_step_inputs
 
@@ -88,9 +88,7 @@ def _of_packed(
     x, _, sorted_indices, _ = packed
     if states is not None:
         leading = layer.num_layers * layer.stack.num_directions, batch
-        states = check_states(layer._state_names, states, x, layer.stack, "(L·D, B, H)", leading)
-        if sorted_indices is not None:
-            states = tuple([state.index_select(1, sorted_indices) for state in states])
+        states = reordered(check_states(layer._state_names, states, x, layer.stack, "(L·D, B, H)", leading), sorted_indices)
     spans = Spans(batch_sizes)
     if reset is not None:
         reset = as_time_major_reset(reset, x, len(batch_sizes), batch, layer.batch_first)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils.rnn import PackedSequence
 
+from elman.backends.savable import savable
 from elman.backends.spans import flat_list
 from elman.layers.errors import brief_list, brief_numbers, check_layout, wrong_kind
 from elman.layers.spans import in_memory, is_recorded
@@ -109,6 +110,14 @@ def check_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, 
         )
 
 
+def reordered(states: tuple[Tensor, ...], order: Tensor | None) -> tuple[Tensor, ...]:
+    """States, (L·D, B, H), with the sequences in this order, (B,); None for the order that they have."""
+    if order is None:
+        return states
+    (order,) = savable((order,))
+    return tuple([state.index_select(1, order) for state in states])
+
+
 def pack_as(packed: PackedSequence, output: Tensor, lengths: Tensor, batch_first: bool) -> PackedSequence:
     """A padded batch in the order before packing, packed as another PackedSequence is.
 
@@ -119,6 +128,6 @@ def pack_as(packed: PackedSequence, output: Tensor, lengths: Tensor, batch_first
     """
     by_time, order = output.transpose(0, 1) if batch_first else output, packed.sorted_indices
     if order is not None:
-        by_time, lengths = by_time.index_select(1, order), lengths.index_select(0, order.cpu())
+        (by_time,), lengths = reordered((by_time,), order), lengths.index_select(0, order.cpu())
     data, _ = torch._VF._pack_padded_sequence(by_time, lengths, False)
     return PackedSequence(data, packed.batch_sizes, order, packed.unsorted_indices)

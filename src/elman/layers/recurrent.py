@@ -17,7 +17,7 @@ from elman.layers.check_cell import as_cell
 from elman.layers.initial_state import as_states, for_all
 from elman.layers.module import RecurrentModule, State
 from elman.layers.options import as_flag, as_probability, as_projection, as_size, as_truth
-from elman.layers.packed import pack_as, uncompiled
+from elman.layers.packed import pack_as, reordered, uncompiled
 from elman.layers.parameters import as_parameters
 from elman.layers.spans import wrong_lengths
 from elman.layers.step_inputs import draw, in_order
@@ -342,9 +342,8 @@ class Recurrent(RecurrentModule[State]):
         if steps is x:  # batched and time first: nothing to undo
             return output, finals
         if isinstance(x, PackedSequence):
-            if (unsorted := x.unsorted_indices) is not None:
-                finals = tuple([state.index_select(1, unsorted) for state in finals])
-            return PackedSequence(output, x.batch_sizes, x.sorted_indices, unsorted), finals
+            packed = PackedSequence(output, x.batch_sizes, x.sorted_indices, x.unsorted_indices)
+            return packed, reordered(finals, x.unsorted_indices)
         if x.dim() == 2:
             return output.squeeze(1), tuple([state.squeeze(1) for state in finals])
         return output.transpose(0, 1), finals

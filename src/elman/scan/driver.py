@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from elman.backends import WHOLE, Spans, Stack, Traced, choose, registry
+from elman.backends.savable import savable_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,6 +73,7 @@ def run(
     Returns:
         The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H.
     """
+    x, states, spans = savable_call(x, states, spans)
     if not (dropout and training and stack.num_layers > 1):
         return choose(stack, x, states, params, spans).run(stack, x, states, params, spans, batch_first)
     finals: list[tuple[Tensor, ...]] = []
@@ -94,6 +96,7 @@ def trace(
     spans: Spans = WHOLE,
 ) -> Traced:
     """Run ``stack`` over ``x``, which is not packed, and return all intermediate values: each layer's outputs are those before dropout."""
+    x, states, spans = savable_call(x, states, spans)
     if not (dropout and training and stack.num_layers > 1):
         return choose(stack, x, states, params, spans).trace(stack, x, states, params, spans)
     parts: list[Traced] = []

@@ -27,6 +27,7 @@ from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_
 from elman.backends.kernels import PLAIN
 from elman.backends.program.text import program_from
 from elman.backends.reference import ReferenceBackend
+from elman.backends.savable import savable
 from elman.backends.spans import WHOLE
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ class CudaBackend(KernelBackend):
         except (AttributeError, RuntimeError, TypeError, ValueError):  # something is no tensor, or there are too many
             return None
         if has_gradient((x, *(states or ()), *params)):
-            output, *finals = Scan.apply(None, stack, WHOLE, batch_first, x, *(states or ()), *params)  # type: ignore[no-untyped-call]
+            given = savable((x, *(states or ())))
+            output, *finals = Scan.apply(None, stack, WHOLE, batch_first, *given, *params)  # type: ignore[no-untyped-call]
             return output, tuple(finals)
         output, states, _ = run.forward(stack, x, states, params, WHOLE, batch_first, save=False)
         return output, states

@@ -14,6 +14,7 @@ from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun, Run
 from elman.backends.program.stand_in import NotRecordedError
 from elman.backends.program.transformed import TransformedRun
+from elman.backends.savable import savable
 from elman.backends.spans import WHOLE, Spans, Traced
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def run_unchecked(
         return output, finals
     node = Run(kernel, stack, _WITH_STEP_INPUTS if step_inputs else WHOLE, batch_first, traced=False)
     done = (output,), finals, call.Kept(*rest)
-    output, *finals = ProgramRun.apply(done, node, x, *(states or ()), *step_inputs, *params)  # type: ignore[no-untyped-call]
+    output, *finals = ProgramRun.apply(done, node, *savable((x, *(states or ()), *step_inputs)), *params)  # type: ignore[no-untyped-call]
     return output, tuple(finals)
 
 

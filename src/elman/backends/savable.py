@@ -1,0 +1,35 @@
+"""Tensors that were made in torch's inference mode, in a call that is differentiated outside of it: torch saves copies of them alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from elman.backends.spans import Spans
+
+
+def savable(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The tensors, as a node of torch's graph can save them: a frozen network's features, made in inference mode, are copied.
+
+    torch.nn's layers copy such an x only with batch_first, as a side effect, and refuse it otherwise.
+    """
+    return tuple(map(_savable, tensors))
+
+
+def savable_call(x: Tensor, states: tuple[Tensor, ...] | None, spans: Spans) -> tuple[Tensor, tuple[Tensor, ...] | None, Spans]:
+    """A call's tensors but for its parameters, likewise, if it may be differentiated."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return x, states, spans
+    x, states = _savable(x), None if states is None else savable(states)
+    batch_sizes, lengths, reset = (None if t is None else _savable(t) for t in spans.borders())
+    return x, states, spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(_savable)
+
+
+def _savable(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor

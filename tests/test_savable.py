@@ -1,0 +1,120 @@
+"""Tensors from torch's inference mode, such as a frozen encoder's features, in a network that is trained."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+import elman
+from elman import zoo
+from kinds import Kind, as_hx, as_states, every_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T, B, I, H = 4, 3, 5, 6  # noqa: E741
+
+every_choice = pytest.mark.parametrize("made_so", ["x", "states", "all"])
+
+
+def _from_inference_mode(tensor: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return tensor.clone()
+
+
+def _assert_gradients_agree(rnn: nn.Module, call: Callable[[Callable[[Tensor], Tensor]], Tensor]) -> None:
+    """What ``call`` gives, and the parameters' gradients, are to the bit those of ordinary tensors.
+
+    Args:
+        call: is given a function to apply to each tensor of the call, and returns the output.
+    """
+    expected = call(Tensor.clone)
+    expected.float().square().sum().backward()
+    gradients = [p.grad for p in rnn.parameters()]
+    rnn.zero_grad()
+    actual = call(_from_inference_mode)
+    actual.float().square().sum().backward()
+    assert torch.equal(actual, expected)
+    for parameter, gradient in zip(rnn.parameters(), gradients, strict=True):
+        assert gradient is not None
+        assert torch.equal(parameter.grad, gradient), gradient
+
+
+def _chosen(made_so: str, change: Callable[[Tensor], Tensor]) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """What is done to x, and what to the states."""
+    return (Tensor.clone if made_so == "states" else change), (Tensor.clone if made_so == "x" else change)
+
+
+@every_kind
+@every_choice
+@pytest.mark.parametrize("batch_first", [False, True], ids=["time first", "batch first"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)  # the last runs on the reference
+@pytest.mark.parametrize("how", ["whole", "lengths", "reset", "dropout", "recompute", "trace"])
+def test_a_layer_is_trained_on_them(kind: Kind, made_so: str, batch_first: bool, dtype: torch.dtype, how: str) -> None:
+    options = {"dropout": 0.5} if how == "dropout" else {"recompute": True} if how == "recompute" else {}
+    rnn = kind.build(elman, I, H, 2, batch_first=batch_first, dtype=dtype, **options)
+    axes = (B, T) if batch_first else (T, B)
+    x = torch.randn(*axes, I).to(dtype)
+    states = [torch.randn(2, B, width).to(dtype) for width in kind.widths(H)]
+
+    def call(change: Callable[[Tensor], Tensor]) -> Tensor:
+        torch.manual_seed(0)
+        of_x, of_states = _chosen(made_so, change)
+        hx = as_hx(tuple(map(of_states, states)))
+        if how == "lengths":
+            return rnn(of_x(x), hx, lengths=of_x(torch.tensor([4, 1, 2])))[0]
+        if how == "reset":
+            return rnn(of_x(x), hx, reset=of_x(torch.rand(axes) < 0.5))[0]
+        return rnn.trace(of_x(x), hx).output if how == "trace" else rnn(of_x(x), hx)[0]
+
+    _assert_gradients_agree(rnn, call)
+
+
+@every_kind
+@every_choice
+def test_so_is_a_cell(kind: Kind, made_so: str) -> None:
+    if "proj_size" in kind.options:
+        pytest.skip("no cell has projections")
+    cell = kind.build_cell(elman, I, H)
+    x, states = torch.randn(B, I), [torch.randn(B, width) for width in kind.widths(H)]
+
+    def call(change: Callable[[Tensor], Tensor]) -> Tensor:
+        of_x, of_states = _chosen(made_so, change)
+        result = cell(of_x(x), as_hx(tuple(map(of_states, states))))
+        return result if isinstance(result, Tensor) else result[0]
+
+    _assert_gradients_agree(cell, call)
+
+
+@pytest.mark.parametrize("layer", [elman.GRU, elman.LSTM, partial(elman.Recurrent, zoo.MGU())], ids=["GRU", "LSTM", "own"])
+@pytest.mark.parametrize("given", [False, True], ids=["from zeros", "from states"])
+def test_so_is_a_layer_on_a_packed_sequence(layer: Callable[..., nn.Module], given: bool) -> None:
+    rnn, x = layer(I, H), torch.randn(T, B, I)
+    states = [torch.randn(1, B, H) for _ in rnn.stack.cell.states] if given else []
+
+    def call(change: Callable[[Tensor], Tensor]) -> Tensor:
+        packed = pack_padded_sequence(x, torch.tensor([2, 4, 1]), enforce_sorted=False)
+        hx = as_hx(tuple(map(change, states))) if given else None
+        output, h_n = rnn(PackedSequence(*map(change, packed)), hx)
+        return output.data.sum() + sum(h.square().sum() for h in as_states(h_n))
+
+    _assert_gradients_agree(rnn, call)
+
+
+@pytest.mark.parametrize("how", ["whole", "lengths", "trace"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)  # the last runs on the reference
+def test_so_is_a_cell_of_ones_own_with_a_step_input(how: str, dtype: torch.dtype) -> None:
+    rnn = elman.Recurrent(zoo.CfC(), I, H, learn_initial_state=True, dtype=dtype)
+    x, dt = torch.randn(T, B, I).to(dtype), torch.rand(T, B).to(dtype)
+
+    def call(change: Callable[[Tensor], Tensor]) -> Tensor:
+        if how == "trace":
+            return rnn.trace(change(x), dt=change(dt)).output
+        return rnn(change(x), dt=change(dt), **({"lengths": torch.tensor([4, 1, 2])} if how == "lengths" else {}))[0]
+
+    _assert_gradients_agree(rnn, call)
