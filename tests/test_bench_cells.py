@@ -143,7 +143,7 @@ WRONG: dict[str, list[str]] = {
     "expected libraries from loop, compile, jax, got 'ort'": ["--grid", "cells", "--against", "ort"],
     "expected libraries from loop, compile, got 'jax'": ["--cell", "zoo.MGU", "--dtype", "bfloat16", "--against", "jax"],
     "--cell zoo.MGU does not take --ragged; leave it out": ["--cell", "zoo.MGU", "--device", "cuda", "--ragged"],
-    "on the CPU expected bfloat16 (without the option it is float32), got 'float16'": ["--grid", "cells", "--dtype", "float16"],
+    "on the CPU expected bfloat16 or float16 (without the option it is float32), got 'float32'": ["--grid", "cells", "--dtype", "float32"],
     "takes a single number, got 1, 2": ["--grid", "cells", "--threads", "1,2"],
     "--grid cells does not take --rows; leave it out": ["--grid", "cells", "--rows", "1"],
     "--grid cells does not take --a-a; leave it out": ["--grid", "cells", "--a-a"],

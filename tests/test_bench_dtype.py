@@ -117,7 +117,8 @@ def test_torch_takes_part_in_the_same_dtype_and_beside_bfloat16_a_third(monkeypa
 
     both = {"elman", "torch"}
     assert names("float32") == [both | {AGAIN}] * 2 + [both] * 2
-    assert names("bfloat16") == [both | {AGAIN, FLOAT32}] * 2 + [both | {FLOAT32}] * 2
+    for dtype in ("bfloat16", "float16"):
+        assert names(dtype) == [both | {AGAIN, FLOAT32}] * 2 + [both | {FLOAT32}] * 2
     monkeypatch.setitem(BESIDE, ("cpu", "bfloat16"), BESIDE["cuda", "bfloat16"])
     assert names("bfloat16") == [both | {AGAIN, FLOAT16}] * 2 + [both | {FLOAT16}] * 2
 
@@ -282,13 +283,12 @@ def test_without_a_gpu_it_is_one_line(command: str) -> None:
         (["--device", "cuda", "--dtype", "float16", "--ragged", "--rows", "18"], "rows 1 to 17, got '18'"),
         (["--device", "cuda", "--dtype", "float64"], "'--dtype'"),
         (["--device", "tpu"], "'--device'"),
-        (["--dtype", "float16"], "--dtype: on the CPU expected bfloat16 (without the option it is float32), got 'float16'"),
-        (["--dtype", "float32"], "--dtype: on the CPU expected bfloat16 (without the option it is float32), got 'float32'"),
+        (["--dtype", "float32"], "--dtype: on the CPU expected bfloat16 or float16 (without the option it is float32), got 'float32'"),
         (["--dtype", "bfloat16", "--threads", "1,2"], "--dtype bfloat16 does not take --threads 1,2; leave it out"),
         (["--dtype", "bfloat16", "--compiled"], "--dtype bfloat16 does not take --compiled; leave it out"),
         (["--dtype", "bfloat16", "--grid", "sequences"], "--dtype bfloat16 does not take --grid sequences; leave it out"),
         (["--dtype", "bfloat16", "--rows", "9"], "rows 1 to 8, got '9'"),
-        (["--ragged"], "--ragged: needs --device cuda or --dtype bfloat16; add one of them"),
+        (["--ragged"], "--ragged: needs --device cuda or --dtype; add one of them"),
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], complaint: str) -> None:

@@ -204,7 +204,7 @@ def test_other_dtypes_run_too() -> None:
 @every_kind
 def test_under_autocast_dtypes_are_those_of_a_call_without_lengths(kind: Kind) -> None:
     rnn, x = kind.build(elman, 3, 4, num_layers=2), torch.randn(6, 4, 3)
-    with torch.autocast("cpu", torch.float16):  # which the reference runs
+    with torch.autocast("cpu", torch.float16):
         whole, ragged = rnn(x), rnn(x, lengths=LENGTHS, reset=torch.zeros(6, 4, dtype=torch.bool))
     for got, expected in zip((ragged[0], *as_states(ragged[1])), (whole[0], *as_states(whole[1])), strict=True):
         assert got.dtype is expected.dtype
@@ -300,7 +300,7 @@ def test_a_cell_takes_neither_lengths_nor_reset(given: dict[str, object]) -> Non
 
 
 def test_why_looks_at_the_whole_call() -> None:
-    rnn, x = elman.LSTM(3, 4).half(), torch.zeros(6, 2, 3, dtype=torch.float16)
+    rnn, x = elman.LSTM(3, 4, dtype=torch.complex64), torch.zeros(6, 2, 3, dtype=torch.complex64)
     message = elman.why(rnn, x, lengths=[3, 2], reset=torch.zeros(6, 2, dtype=torch.bool))
     assert message.startswith("reference: native ")
 

@@ -53,7 +53,7 @@ def _chosen(made_so: str, change: Callable[[Tensor], Tensor]) -> tuple[Callable[
 @every_kind
 @every_choice
 @pytest.mark.parametrize("batch_first", [False, True], ids=["time first", "batch first"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)  # the last runs on the reference
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("how", ["whole", "lengths", "reset", "dropout", "recompute", "trace"])
 def test_a_layer_is_trained_on_them(kind: Kind, made_so: str, batch_first: bool, dtype: torch.dtype, how: str) -> None:
     options = {"dropout": 0.5} if how == "dropout" else {"recompute": True} if how == "recompute" else {}
@@ -107,7 +107,7 @@ def test_so_is_a_layer_on_a_packed_sequence(layer: Callable[..., nn.Module], giv
 
 
 @pytest.mark.parametrize("how", ["whole", "lengths", "trace"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)  # the last runs on the reference
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_so_is_a_cell_of_ones_own_with_a_step_input(how: str, dtype: torch.dtype) -> None:
     rnn = elman.Recurrent(zoo.CfC(), I, H, learn_initial_state=True, dtype=dtype)
     x, dt = torch.randn(T, B, I).to(dtype), torch.rand(T, B).to(dtype)

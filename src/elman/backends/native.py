@@ -1,7 +1,7 @@
 """The native backend: our C++ kernels, on the CPU, in float32, float64 and bfloat16.
 
-Calls that they do not support are refused and go to the reference. Gradients come from one node of torch's graph (``autograd``). Under
-autocast the network runs in bfloat16.
+Calls that they do not support are refused and go to the reference. Gradients come from one node of torch's graph (``autograd``). float16
+runs in float32: its numbers are exact there, and results are rounded once, where a call ends. Under autocast the network runs in its dtype.
 """
 
 from __future__ import annotations
@@ -56,15 +56,11 @@ class NativeBackend(KernelBackend):
             return f"is not built here ({kernels.unavailable_reason()})"
         if not x.is_cpu:
             return f"does not run on {x.device.type} (CPU only)"
-        if x.dtype not in kernels.NUMBERS:
-            return f"does not run {_name(x.dtype)} (float32, float64 and bfloat16 only)"
+        if x.dtype not in kernels.NUMBERS and x.dtype is not torch.float16:
+            return f"does not run {_name(x.dtype)} (float32, float64, bfloat16 and float16 only)"
         others = (*params, *(states or ()), *(spans.fresh or ()), *(spans.step_inputs or ()))
-        if torch.is_autocast_enabled("cpu"):
-            target = torch.get_autocast_dtype("cpu")
-            if target is not torch.bfloat16:
-                return f"does not run under autocast to {_name(target)} (bfloat16 only)"
-            if any(t.dtype is torch.float64 for t in (x, *others)):
-                return "does not run float64 under autocast"
+        if torch.is_autocast_enabled("cpu") and any(t.dtype is torch.float64 for t in (x, *others)):
+            return "does not run float64 under autocast"
         if stack.cell.name not in kernels.CELLS and (why_not := programs.refusal(stack, x, states, params, spans)) is not None:
             return why_not
         return self.refuses_call(stack, x, states, params, spans)
@@ -78,6 +74,9 @@ class NativeBackend(KernelBackend):
         spans: Spans = WHOLE,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if x.dtype is torch.float16 and not torch.is_autocast_enabled("cpu"):
+            output, finals = self.run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
+            return output.half(), tuple([final.half() for final in finals])
         if stack.cell.name not in kernels.CELLS:
             return programs.run(stack, x, states, params, spans, batch_first)
         return super().run(stack, x, states, params, spans, batch_first)
@@ -91,17 +90,17 @@ class NativeBackend(KernelBackend):
         spans: Spans,
         batch_first: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What ``run`` is under autocast to bfloat16, with results of the dtypes that torch's operators give.
+        """What ``run`` is under autocast to bfloat16 or float16, with results of the dtypes that torch's operators give.
 
-        There, products are bfloat16, and so is what comes of them alone. States that are sums over many steps (``Cell.sums``: a GRU's h, an
-        LSTM's c) keep their dtype (float16, which bfloat16 is added to, becomes float32), an LSTM's h has that of c. The kernels hold c in
-        float32 for the length of a call; a cell whose output is a sum runs in its dtype.
+        There, products have autocast's dtype, and so has what comes of them alone. States that are sums over many steps (``Cell.sums``: a
+        GRU's h, an LSTM's c) keep their dtype (of bfloat16 and float16 together comes float32), an LSTM's h has that of c. The kernels hold
+        c in float32 for the length of a call; a cell whose output is a sum runs in its dtype.
         """
-        given, cell = (x if states is None else states[-1]).dtype, stack.cell
-        lasting = torch.float32 if cell.sums and given is not torch.bfloat16 else torch.bfloat16
-        dtype = lasting if cell.states[0] in cell.sums else torch.bfloat16
+        given, cell, target = (x if states is None else states[-1]).dtype, stack.cell, torch.get_autocast_dtype("cpu")
+        lasting = torch.promote_types(given, target) if cell.sums else target
+        dtype = lasting if cell.states[0] in cell.sums else target
         output, finals = self.run(stack, *cast(dtype, x, states, params, spans), batch_first)
-        first = torch.bfloat16 if stack.proj_size else lasting
+        first = target if stack.proj_size else lasting
         return output.to(first), (finals[0].to(first), *[final.to(lasting) for final in finals[1:]])
 
     def trace(
@@ -112,6 +111,8 @@ class NativeBackend(KernelBackend):
         params: Sequence[Tensor],
         spans: Spans = WHOLE,
     ) -> Traced:
+        if x.dtype is torch.float16 and not torch.is_autocast_enabled("cpu"):
+            return self.trace(stack, *cast(torch.float32, x, states, params, spans)).to(torch.float16)
         if stack.cell.name not in kernels.CELLS and not torch.compiler.is_compiling() and not is_watched():
             return programs.trace(stack, x, states, params, spans)
         if stack.cell.name not in kernels.CELLS:
@@ -143,19 +144,40 @@ class NativeBackend(KernelBackend):
         if states is not None and len(states) > 1 and any(state is None for state in states):
             return None  # the kernels would take zeros for it
         if stack.cell.name not in kernels.CELLS:
-            return programs.run_unchecked(stack, x, states, params, batch_first, step_inputs)
+            done = programs.run_unchecked(stack, x, states, params, batch_first, step_inputs)
+            return self._run_half(stack, x, states, params, batch_first, step_inputs) if done is None else done
         numbers, threads, grad_mode = stack.numbers, torch.get_num_threads(), torch.is_grad_enabled()
         try:
             # By place, none of them by name, which would cost a tenth of a small kernel: no fresh states, spans, or memory to write to.
             first = numbers, params, x, states, None, None, None, None, batch_first, False, threads
             output, finals, *rest = _native.forward(*first, None, None, None, None, None, False, grad_mode)
         except _native.ContractError:  # an operand does not fit, or only lies in another way than the kernels read
+            if x.dtype is torch.float16:
+                return self._run_half(stack, x, states, params, batch_first)
             return _run_copied(stack, x, states, params, batch_first)
         except (RuntimeError, TypeError, ValueError):  # an operand is no plain tensor; there are no kernels for the cell
             return None
         if not grad_mode or not rest.pop():
             return output, finals
         return _differentiable((output, finals, call.Saved(*rest)), stack, x, states, params, batch_first)
+
+    def _run_half(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        batch_first: bool,
+        step_inputs: tuple[Tensor, ...] = (),
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        """What ``run_unchecked`` does in float16; None in other dtypes."""
+        given = x, *params, *step_inputs, *(states or ())
+        if not all(isinstance(t, Tensor) and t.dtype is torch.float16 for t in given):  # type: ignore[redundant-expr]
+            return None
+        wide = iter([t.float() for t in given])
+        x, params, step_inputs = next(wide), [next(wide) for _ in params], tuple([next(wide) for _ in step_inputs])
+        done = self.run_unchecked(stack, x, tuple(wide) or None, params, batch_first, step_inputs)
+        return None if done is None else (done[0].half(), tuple([final.half() for final in done[1]]))
 
 
 def _run_copied(

@@ -61,8 +61,9 @@ class Beside(NamedTuple):
 BESIDE = {
     ("cuda", "bfloat16"): Beside("torch float16", "fp16", nn, torch.float16),
     ("cpu", "bfloat16"): Beside("elman float32", "fp32", elman, torch.float32),
+    ("cpu", "float16"): Beside("elman float32", "fp32", elman, torch.float32),
 }
-"""By device and dtype: torch in the dtype for which cuDNN has its fastest kernels; on the CPU, what is gained over float32."""
+"""By device and dtype: torch in the dtype for which cuDNN has its fastest kernels; on the CPU, what is gained or lost against float32."""
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,8 @@ def bench(
     dtype: Annotated[
         Dtype | None,
         typer.Option(
-            help="Compare with torch.nn, or a cell with its own step, in this dtype. On the CPU bfloat16 only; beside torch.nn Elman is "
-            "also timed in float32. On a GPU bfloat16 by default; torch.nn is then also timed in float16.",
+            help="Compare with torch.nn, or a cell with its own step, in this dtype. On the CPU bfloat16 or float16; beside torch.nn Elman "
+            "is also timed in float32. On a GPU bfloat16 by default; torch.nn is then also timed in float16.",
             show_default=False,
             rich_help_panel=_DTYPE,
         ),
@@ -164,8 +164,8 @@ def bench(
         _refuse(what, {"--rows": rows, other: other, "--chart": chart, "--a-a": a_a, "--compiled": compiled, "--ragged": ragged})
     if on_gpu:
         _refuse("--device cuda", {"--threads": threads, "--busy": busy})
-    elif in_dtype not in (None, Dtype.bfloat16):
-        raise ValueError(f"--dtype: on the CPU expected bfloat16 (without the option it is float32), got {in_dtype.value!r}")
+    elif in_dtype is Dtype.float32:
+        raise ValueError("--dtype: on the CPU expected bfloat16 or float16 (without the option it is float32), got 'float32'")
     if of_cells:
         race_cells(race, "" if cell == KINDS else cell, "" if against == LIBRARIES else against, on_gpu, (in_dtype or Dtype.float32).value)
         return
@@ -183,7 +183,7 @@ def bench(
         race.in_dtype(cases, on_gpu, in_dtype.value, ragged, a_a)
         return
     if ragged:
-        raise ValueError("--ragged: needs --device cuda or --dtype bfloat16; add one of them")
+        raise ValueError("--ragged: needs --device cuda or --dtype; add one of them")
     grid = grid or Grid.sizes
     if compiled:
         unfit = {"--grid sequences": grid is Grid.sequences, "--against": against != LIBRARIES, "--chart": chart, "--a-a": a_a}

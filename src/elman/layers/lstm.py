@@ -19,8 +19,17 @@ if TYPE_CHECKING:
 
     from elman.cells import Cell
 
-# Whether torch has oneDNN, and oneDNN runs bfloat16 on this processor: on x86 with AVX-512.
-_ONEDNN_RUNS_BFLOAT16: bool = torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+# The dtypes that oneDNN runs on this processor, if torch has it: bfloat16 on x86 with AVX-512, float16 with AVX-512 FP16.
+_OF_ONEDNN: dict[torch.dtype, bool] = {
+    torch.float32: torch._C._has_mkldnn,
+    torch.bfloat16: torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    torch.float16: torch._C._has_mkldnn and torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+}
+
+
+def _onednn_runs(dtype: torch.dtype) -> bool:
+    """Whether torch gives an LSTM in this dtype to oneDNN: in float16 only where no gradient is recorded."""
+    return _OF_ONEDNN.get(dtype, False) and not (dtype is torch.float16 and torch.is_grad_enabled())
 
 
 @cache
@@ -111,22 +120,21 @@ class LSTM(RecurrentLayer[tuple[Tensor, Tensor]], nn.LSTM):
         """The dtype of all results of x under autocast, where it is not the one that the backends give them; None where it is.
 
         The backends give what torch's own operators do, c_0's dtype. But torch.nn runs input in oneDNN where it can, padded or packed of
-        one length, and there autocast makes everything bfloat16. Three cases are left as if torch's own operators ran them: an x in
-        float16, which torch gives to oneDNN where that runs float16 and no gradient is recorded; an x in float32 where oneDNN does not
-        run bfloat16, for which torch raises an error; and export, since torch.export turns oneDNN off while it traces.
+        one length, and there all has autocast's dtype. Two cases are left as if torch's own operators ran them: an x in float32 where
+        oneDNN does not run autocast's dtype, for which torch raises an error; and export, since torch.export turns oneDNN off while it
+        traces.
         """
         fused = (
             torch.is_autocast_enabled("cpu")
-            and torch.get_autocast_dtype("cpu") is torch.bfloat16
-            and _ONEDNN_RUNS_BFLOAT16
+            and _onednn_runs(narrow := torch.get_autocast_dtype("cpu"))
             and bool(torch.backends.mkldnn.enabled)
             and not self.proj_size
             and (isinstance(x, torch.Tensor) or (x.batch_sizes[-1] == x.batch_sizes[0] and _onednn_runs_packed()))
             and (data := x if isinstance(x, torch.Tensor) else x.data).is_cpu
-            and data.dtype in (torch.float32, torch.bfloat16)
+            and _onednn_runs(data.dtype)
             and data.numel() != 0
         )
-        return torch.bfloat16 if fused else None
+        return narrow if fused else None
 
 
 class LSTMCell(TorchCell[tuple[Tensor, Tensor]], nn.LSTMCell):

@@ -32,8 +32,9 @@ def why(
     """Say in one line which backend would run ``rnn(x, hx, lengths=lengths, reset=reset)``, and why no better one does.
 
     >>> import elman, torch
-    >>> elman.why(elman.RNN(10, 20).to(torch.float16), torch.zeros(5, 3, 10, dtype=torch.float16)).split(":")[0]
-    'reference'
+    >>> with torch.autograd.forward_ad.dual_level():
+    ...     elman.why(elman.RNN(10, 20), torch.zeros(5, 3, 10))
+    'reference: native does not run forward-mode differentiation'
 
     Args:
         rnn: one of Elman's layers or cells.
@@ -43,7 +44,7 @@ def why(
 
     Returns:
         The backend's name and what it runs, such as "native (avx512): float32 on the CPU"; or why another backend does not run the call,
-        such as "reference: native does not run float16 (float32, float64 and bfloat16 only)".
+        such as "reference: native does not run complex64 (float32, float64, bfloat16 and float16 only)".
 
     Raises:
         TypeError: ``rnn`` is not one of Elman's modules, or it is a cell and lengths or reset are given.

@@ -61,7 +61,7 @@ def text_of(stack: Stack, x: Tensor, spans: Spans) -> str:
 
 
 def _asked_of(x: Tensor) -> torch.dtype:
-    """Of which dtype a program is asked for: float32; or bfloat16 for all that has 16 bits anywhere, since the step may not ask for it."""
+    """Of which dtype a program is asked for: see ``program_of``."""
     return torch.float32 if x.dtype is torch.float32 and not torch.is_autocast_enabled("cuda") else torch.bfloat16
 
 

@@ -72,9 +72,7 @@ def _first_steps(stack: Stack, x: Tensor, states: Sequence[Tensor] | None, param
     beside = [value.dtype for value in spans.step_inputs or ()]
     dtypes = x.dtype, *given, *beside, *own
     kind = x.device.type
-    # Compilers follow what is the CPU's alone.
-    narrow = torch.bfloat16 if kind == "cpu" else torch.get_autocast_dtype(kind)
-    return _seen(id(cell), stack.hidden_size, spans.draws is not None, kind, narrow, *dtypes)
+    return _seen(id(cell), stack.hidden_size, spans.draws is not None, kind, torch.get_autocast_dtype(kind), *dtypes)
 
 
 def _seen(address: int, units: int, draws: bool, kind: str, narrow: torch.dtype, *dtypes: torch.dtype) -> tuple[Dtypes, ...]:

@@ -44,7 +44,7 @@ def program_of(cell: Cell, dtype: torch.dtype, draws: bool = False, traced: bool
     """The program of a cell. It is the same object at each call, as long as nothing changes that the step depends on.
 
     Args:
-        dtype: of what it runs on. In bfloat16 and under autocast to it, bfloat16: that is computed in float32.
+        dtype: of what it runs on. bfloat16 stands for all that has 16 bits anywhere, as under autocast: that is computed in float32.
         draws: whether there are the cell's draws, as in training.
         traced: whether it also writes the gates' values, and reads their gradients.
         units: H, which the step may compute with; None: any, with which it may not.

@@ -91,14 +91,14 @@ def record(cell: Cell, dtype: torch.dtype, draws: bool, units: int | None = None
 
 
 def check_precision(cell: Cell, draws: bool, units: int | None = None) -> None:
-    """Raise a NotRecordedError if a step does something else in bfloat16 than in float32, or asks whether autocast is on."""
-    narrow = torch.bfloat16
+    """Raise a NotRecordedError if a step does something else in a 16-bit dtype than in float32, or asks whether autocast is on."""
     with torch.inference_mode(False), torch.enable_grad():
         plain = _recorded(cell, torch.float32, draws, units=units)
-        for said, autocasts in ((narrow, False), (narrow, True), (torch.float32, True)):
-            with torch.autocast("cpu", narrow, enabled=autocasts):
-                if not plain.same(_recorded(cell, torch.float32, draws, said, units)):
-                    raise NotRecordedError("does not run a step that asks for dtypes, or whether autocast is on, in bfloat16")
+        for narrow in (torch.bfloat16, torch.float16):
+            for said, autocasts in ((narrow, False), (narrow, True), (torch.float32, True)):
+                with torch.autocast("cpu", narrow, enabled=autocasts):
+                    if not plain.same(_recorded(cell, torch.float32, draws, said, units)):
+                        raise NotRecordedError("does not run a step that asks for dtypes, or whether autocast is on, in 16 bits")
 
 
 def _recorded(cell: Cell, dtype: torch.dtype, draws: bool, said: torch.dtype | None = None, units: int | None = None) -> Recorded:

@@ -38,7 +38,7 @@ def refusal(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: 
     if _are_functorch_transforms_active() and spans.draws is not None:
         return "does not run random numbers of a cell of your own under torch.func's transforms"
     autocasts = torch.is_autocast_enabled("cpu")
-    dtype = torch.bfloat16 if autocasts else x.dtype
+    dtype = torch.bfloat16 if autocasts or x.dtype is torch.float16 else x.dtype
     if is_recorded():
         _, why_not = operator.described(stack, dtype, spans.draws is not None)
         if why_not:

@@ -62,9 +62,9 @@ SENTENCES = {
         "--threads 应为 1 到 {most} 之间互不相同的数，如 2 或 1,2,4，收到 {value}"
     ),
     "--threads: --grid sequences takes a single number, got {value}": "--threads：--grid sequences 只接受一个数，收到 {value}",
-    "--ragged: needs --device cuda or --dtype bfloat16; add one of them": "--ragged：需要与 --device cuda 或 --dtype bfloat16 一起使用",
-    "--dtype: on the CPU expected bfloat16 (without the option it is float32), got {value}": (
-        "--dtype：在 CPU 上应为 bfloat16（不写该选项即为 float32），收到 {value}"
+    "--ragged: needs --device cuda or --dtype; add one of them": "--ragged：需要与 --device cuda 或 --dtype 一起使用",
+    "--dtype: on the CPU expected bfloat16 or float16 (without the option it is float32), got {value}": (
+        "--dtype：在 CPU 上应为 bfloat16 或 float16（不写该选项即为 float32），收到 {value}"
     ),
     "--rows: --grid sequences has no rows to choose from, got {value}; leave it out": (
         "--rows：--grid sequences 没有可选的行，收到 {value}；请去掉该选项"
@@ -185,8 +185,8 @@ SENTENCES = {
     "{dtype} on the GPU": "{dtype}（GPU）",
     "{backend} is not built here ({reason})": "{backend} 后端没有编译（{reason}）",
     "{backend} does not run on {device} (CPU only)": "{backend} 后端不支持 {device}（仅支持 CPU）",
-    "{backend} does not run {dtype} (float32, float64 and bfloat16 only)": (
-        "{backend} 后端不支持 {dtype}（仅支持 float32、float64、bfloat16）"
+    "{backend} does not run {dtype} (float32, float64, bfloat16 and float16 only)": (
+        "{backend} 后端不支持 {dtype}（仅支持 float32、float64、bfloat16、float16）"
     ),
     "{backend} has no kernel for {cell}": "{backend} 后端没有 {cell} 的内核",
     "{backend} does not run empty tensors": "{backend} 后端不处理空张量",
@@ -202,7 +202,6 @@ SENTENCES = {
         "{backend} 后端不支持分片的参数（FSDP 在调用时会恢复完整的参数：请在 rnn.unshard() 与 rnn.reshard() 之间查询）"
     ),
     "{backend} does not run tensor subclasses, nor layouts other than strided": "{backend} 后端不支持张量子类和非 strided 布局",
-    "{backend} does not run under autocast to {dtype} (bfloat16 only)": "{backend} 后端在 autocast 下不支持 {dtype}（仅支持 bfloat16）",
     "{backend} does not run float64 under autocast": "{backend} 后端在 autocast 下不支持 float64",
     "{backend} does not run on {device} (CUDA only)": "{backend} 后端不支持 {device}（仅支持 CUDA）",
     "{backend} does not run {dtype} (bfloat16, float16 and float32 only)": (
@@ -234,8 +233,8 @@ SENTENCES = {
     "{backend} does not run under torch modes": "{backend} 后端不支持在 torch 模式下运行",
     "{backend} does not export projections to ONNX": "{backend} 后端不能把投影导出为 ONNX",
     "{backend} does not run tensor subclasses": "{backend} 后端不支持张量子类",
-    "{backend} does not run a step that asks for dtypes, or whether autocast is on, in bfloat16": (
-        "{backend} 后端在 bfloat16 下不支持根据 dtype 或 autocast 改变行为的 step"
+    "{backend} does not run a step that asks for dtypes, or whether autocast is on, in 16 bits": (
+        "{backend} 后端在 16 位精度下不支持根据 dtype 或 autocast 改变行为的 step"
     ),
     "{backend} does not know the dtypes that this step gives under autocast": "{backend} 后端无法确定该 step 在 autocast 下各结果的 dtype",
     "{backend} does not run a cell of your own under torch.jit.trace": "{backend} 后端在 torch.jit.trace 下不支持自定义 cell",

@@ -96,9 +96,10 @@ SENTENCES = {
     ),
     "On a GPU, or in another dtype": "在 GPU 上，或用其他 dtype",
     "cuda: compare on the GPU, timed by events.": "cuda：在 GPU 上比较，用 CUDA 事件计时。",
-    "Compare with torch.nn, or a cell with its own step, in this dtype. On the CPU bfloat16 only; beside torch.nn Elman is also timed in "
-    "float32. On a GPU bfloat16 by default; torch.nn is then also timed in float16.": (
-        "用这种 dtype 与 torch.nn 比较，cell 则与它自己的逐步循环比较。CPU 上只支持 bfloat16，与 torch.nn 比较时还测量 float32 的 Elman。"
+    "Compare with torch.nn, or a cell with its own step, in this dtype. On the CPU bfloat16 or float16; beside torch.nn Elman is also "
+    "timed in float32. On a GPU bfloat16 by default; torch.nn is then also timed in float16.": (
+        "用这种 dtype 与 torch.nn 比较，cell 则与它自己的逐步循环比较。CPU 上支持 bfloat16 和 float16，"
+        "与 torch.nn 比较时还测量 float32 的 Elman。"
         "GPU 上默认 bfloat16，还测量 float16 的 torch.nn。"
     ),
     "With --device cuda or --dtype: sequences of different lengths, uniform in 1..T.": (
