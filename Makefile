@@ -95,14 +95,16 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 # Python is used where it lies; a change of the kernels or of what is depended on installs again, which compiles what changed.
-# Without build isolation, so that the build directory outlives the build. One directory for developers, whose warnings are errors,
-# and one for everybody else. For the same reason setuptools is fetched first: of the packages that come as source, those without build
+# Without build isolation, so that the build directory outlives the build. One directory for developers, whose warnings are errors and who
+# get kernels for tests as well, and one for everybody else; what is installed after developers' kernels keeps them.
+# For the same reason setuptools is fetched first: of the packages that come as source, those without build
 # requirements of their own are built by what .venv has, and the setuptools of an older Python makes no wheels by itself.
+.venv/installed-%: BUILD = $(if $(filter dev,$*)$(wildcard .venv/installed-dev),dev,user)
 .venv/installed-%: pyproject.toml constraints.txt src/elman/_version.py $(KERNELS) | $(BIN)/python
 	@echo "Installing Elman with its '$*' extra into .venv: fetches PyTorch, compiles the kernels; takes some minutes the first time"
 	@$(PIP) scikit-build-core nanobind cmake ninja setuptools
 	@$(PIP) --no-build-isolation --editable '.[$*]' \
-	    --config-settings build-dir=build/$* \
-	    --config-settings cmake.define.ELMAN_WERROR=$(if $(filter dev,$*),ON,OFF) \
-	    --config-settings cmake.define.ELMAN_TEST_TARGETS=$(if $(filter dev,$*),ON,OFF)
+	    --config-settings build-dir=build/$(BUILD) \
+	    --config-settings cmake.define.ELMAN_WERROR=$(if $(filter dev,$(BUILD)),ON,OFF) \
+	    --config-settings cmake.define.ELMAN_TEST_TARGETS=$(if $(filter dev,$(BUILD)),ON,OFF)
 	@touch $@
