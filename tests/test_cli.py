@@ -191,7 +191,7 @@ def test_no_width_makes_the_output_empty_or_endless(columns: str) -> None:
 def test_a_warning_is_one_line() -> None:
     result = CliRunner().invoke(app, ["explain", "rnn", "--dropout", "0.5", "--no-time"])
     assert result.exit_code == 0
-    assert result.stderr.startswith("elman: warning: dropout=0.5 does nothing with num_layers=1")
+    assert result.stderr.startswith("elman: warning: dropout option adds dropout")
     assert result.stderr.count("\n") == 1
 
 

@@ -155,3 +155,16 @@ def test_two_threads_get_one_class() -> None:
             assert type(converted[0]) is type(converted[1])
     finally:
         sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("base", [elman.LSTM, elman.GRUCell, elman.Recurrent])
+@pytest.mark.parametrize("name", ["stack", "_run", "_names"])
+def test_a_subclass_of_elmans_is_told_which_names_are_taken(base: type, name: str) -> None:
+    with pytest.raises(TypeError, match=f"expected Mine not to define {name}, which Elman's modules use: choose other names"):
+        type("Mine", (base,), {name: None, "__module__": __name__})
+
+
+@pytest.mark.parametrize("base", [elman.LSTM, elman.GRUCell, elman.Recurrent])
+@pytest.mark.parametrize("name", ["forward", "trace", "extra_repr", "reset_parameters", "helper", "_helper", "_load_from_state_dict"])
+def test_it_may_define_all_others(base: type, name: str) -> None:
+    assert issubclass(type("Mine", (base,), {name: lambda *_: None, "__module__": __name__}), base)

@@ -369,7 +369,7 @@ def test_a_class_may_derive_from_it() -> None:
             return self.head(super().forward(x)[0])
 
     assert Tagger(4)(torch.randn(T, B, I)).shape == (T, B, 2)
-    with pytest.warns(UserWarning, match="dropout=0.5 does nothing with num_layers=1") as caught:
+    with pytest.warns(UserWarning, match="dropout option adds dropout .* dropout=0.5 and num_layers=1") as caught:
         elman.Recurrent(own_cells.Gru(), I, H, dropout=0.5)
     assert caught[0].filename == __file__
 

@@ -106,6 +106,18 @@ def test_steps_one_by_one_are_the_sequence(backend: Backend, kind: Kind) -> None
 
 
 @every_cell
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_state_is_detached_in_place_as_torchs(backend: Backend, kind: Kind, dtype: torch.dtype) -> None:
+    for cell in _pair(kind, 3, 4, dtype=dtype):
+        states = None
+        for x in torch.randn(3, 2, 3).to(dtype):
+            states = as_states(cell(x, None if states is None else as_hx(states)))
+            for state in states:
+                assert state.requires_grad
+                state.detach_()
+
+
+@every_cell
 @pytest.mark.parametrize(("input_size", "hidden_size"), [(0, 4), (3, 0), (0, 0)])
 def test_sizes_of_zero_are_torchs(kind: Kind, input_size: int, hidden_size: int) -> None:
     theirs, ours = _pair(kind, input_size, hidden_size)

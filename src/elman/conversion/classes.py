@@ -16,11 +16,11 @@ from torch import nn
 
 from elman import layers
 from elman.layers.layer import RecurrentLayer
-from elman.layers.module import RecurrentModule
+from elman.layers.module import RecurrentModule, taken_names
 from elman.layers.torch_layer import ASKED, bookkeeping_overridden, overridden
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 Kind = type[nn.Module]
 
@@ -51,9 +51,16 @@ def as_ours(kind: Kind) -> Kind:
         return _rebased(kind, as_ours(kind.__base__))  # type: ignore[arg-type]
     if issubclass(base, nn.RNNBase) and (names := bookkeeping_overridden(kind)):
         raise InconvertibleError(f"{kind.__name__} overrides {', '.join(names)}")
+    check_names(PAIRS[base], kind.__name__, (name for each in kind.__mro__[: kind.__mro__.index(base)] for name in vars(each)))
     with _lock:
         made = (each for each in type.__subclasses__(kind) if vars(each).get("_converted_from") is kind)
         return next(made, None) or _of_both(kind, PAIRS[base])
+
+
+def check_names(ours: Kind, owner: str, names: Iterable[str]) -> None:
+    """Raise InconvertibleError if the owner has names of its own that the modules of Elman's class use for themselves."""
+    if taken := taken_names(ours, names, ("learn_initial_state", "recompute")):
+        raise InconvertibleError(f"{owner} has {', '.join(taken)}, which Elman's modules use")
 
 
 def as_theirs(kind: Kind) -> Kind:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from elman.conversion.classes import PAIRS, InconvertibleError, as_ours, as_theirs, torch_base
+from elman.conversion.classes import PAIRS, InconvertibleError, as_ours, as_theirs, check_names, torch_base
 from elman.layers.layer import RecurrentLayer
 from elman.layers.module import RecurrentModule
 from elman.layers.torch_cell import TorchCell
@@ -49,8 +49,9 @@ def convert(module: M) -> M:
 
     Warns:
         UserWarning: a recurrent module stays as it is, for example because torch.jit.script has compiled it, or because its class overrides
-            the bookkeeping of ``_flat_weights``. The warning names each one and says why. Or a subclass overrides forward: it is
-            converted, but whatever it computes without ``super().forward`` does not run on Elman's kernels.
+            the bookkeeping of ``_flat_weights`` or defines a name that Elman's modules use, such as ``stack``. The warning names each one
+            and says why. Or a subclass overrides forward: it is converted, but whatever it computes without ``super().forward`` does not
+            run on Elman's kernels.
     """
     changed = _change(module, "convert", _plan_ours, _make_ours)
     own = [f"{path} ({type(each).__name__})" for path, each in changed if _overrides_forward(each)]
@@ -122,8 +123,9 @@ def _plan_ours(module: nn.Module) -> type[nn.Module] | None:
         return None
     if isinstance(module, RecurrentModule) or not isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return None
-    if torch_base(kind) is not None:
+    if (base := torch_base(kind)) is not None:
         _check_forward(module)
+        check_names(PAIRS[base], "it", vars(module))
     return as_ours(kind)
 
 

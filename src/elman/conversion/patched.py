@@ -37,7 +37,7 @@ def patched() -> Iterator[None]:
 
     Not covered: modules that were built before the block or come from ``torch.load`` or ``copy.deepcopy`` (use ``elman.convert``); modules
     built after the block; subclasses that call ``torch.nn.RNNBase.__init__`` themselves, or that override the
-    bookkeeping of ``_flat_weights``. They stay torch.nn's.
+    bookkeeping of ``_flat_weights`` or define a name that Elman's modules use, such as ``stack``. They stay torch.nn's.
     """
     global _depth
     with _lock:

@@ -106,6 +106,15 @@ def _fill(cell: Cell, name: str, parameter: Tensor) -> bool:
     return filled
 
 
+def taken_names(kind: type, names: Iterable[str], options: Iterable[str] = ()) -> list[str]:
+    """Those of the names that the modules of one of Elman's classes, or of a subclass of it, use for themselves. ``options``: others that
+    are taken, too.
+    """
+    bases = {origin: [vars(base) for base in kind.__mro__ if base.__module__.startswith(origin)] for origin in ("elman.", "torch.nn.")}
+    own = {name for base in bases["elman."] for name in base if name == "stack" or (name.startswith("_") and not name.startswith("__"))}
+    return sorted(own.union(options).difference(_TORCHS, *bases["torch.nn."]).intersection(names))
+
+
 def _reader_of_one(name: str) -> Callable[[dict[str, Any]], tuple[Tensor, ...]]:
     return lambda parameters: (parameters[name],)
 
@@ -128,6 +137,12 @@ class RecurrentModule(_WithState[State]):
     _state_names = _Derived[tuple[str, ...]]()  # by which messages call the states
     _read = _Derived[Callable[[dict[str, Any]], tuple[Tensor, ...]]]()  # takes the parameters out of a dict
     _learned: tuple[str, ...] = ()  # the names of the learned initial states, which are parameters of the module but not of the stack
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        is_users = not cls.__module__.startswith("elman.") and "_converted_from" not in vars(cls)
+        if is_users and (names := taken_names(cls, vars(cls))):
+            raise TypeError(f"expected {cls.__name__} not to define {', '.join(names)}, which Elman's modules use: choose other names")
+        super().__init_subclass__(**kwargs)
 
     def _cell(self) -> Cell:
         """The equation, of a module that has its attributes but no stack yet."""

@@ -171,7 +171,8 @@ class Recurrent(RecurrentModule[State]):
         self.learn_initial_state = as_flag("learn_initial_state", learn_initial_state)
         if self.dropout > 0 and self.num_layers == 1:
             warnings.warn(
-                f"dropout={dropout} does nothing with num_layers=1: it applies between layers, to the output of each but the last",
+                "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects num_layers greater than 1, "
+                f"but got dropout={dropout} and num_layers=1",  # in torch.nn's words, which programs filter by
                 stacklevel=2 + constructors,
             )
         self._derive(self._cell())
@@ -342,8 +343,7 @@ class Recurrent(RecurrentModule[State]):
         if steps is x:  # batched and time first: nothing to undo
             return output, finals
         if isinstance(x, PackedSequence):
-            packed = PackedSequence(output, x.batch_sizes, x.sorted_indices, x.unsorted_indices)
-            return packed, reordered(finals, x.unsorted_indices)
+            return PackedSequence(output, *x[1:]), reordered(finals, x.unsorted_indices)
         if x.dim() == 2:
             return output.squeeze(1), tuple([state.squeeze(1) for state in finals])
         return output.transpose(0, 1), finals

@@ -178,8 +178,8 @@ SENTENCES = {
     "{path} and what comes before it are {size} of text: too much for the memory": "{path} 及其之前的文本共 {size}，超出内存",
     "cannot read {path}: {error}": "无法读取 {path}：{error}",
     # Warnings of the library
-    "dropout={value} does nothing with num_layers=1": "num_layers=1 时 dropout={value} 不生效",
-    "it applies between layers, to the output of each but the last": "它作用于层与层之间，即除最后一层外每一层的输出",
+    "dropout option adds dropout after all but last recurrent layer, so non-zero dropout expects num_layers greater than 1, but got "
+    "dropout={value} and num_layers=1": "num_layers=1 时 dropout={value} 不生效：它作用于层与层之间，即除最后一层外每一层的输出",
     # Backends
     "{dtype} on the CPU": "{dtype}（CPU）",
     "{dtype} on the GPU": "{dtype}（GPU）",
