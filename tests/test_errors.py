@@ -329,8 +329,7 @@ def test_parameters_on_different_devices_are_an_error() -> None:
 
 
 @every_layer
-def test_dropout_on_one_layer_warns(layer: str) -> None:
-    """In torch's words, by which programs filter it."""
+def test_dropout_on_one_layer_warns_in_torchs_words(layer: str) -> None:
     messages = []
     for library in (nn, elman):
         with pytest.warns(UserWarning, match="dropout") as warned:
