@@ -85,8 +85,6 @@ def test_a_weight_that_is_set_in_the_list_is_set_in_the_layer() -> None:
     for change in (weights.clear, weights.pop, lambda: weights.append(weights[0]), lambda: weights.__delitem__(0)):
         with pytest.raises(TypeError, match="expected the 4 parameters of this GRU to stay"):
             change()
-    with pytest.raises(TypeError, match="cannot assign"):
-        gru._flat_weights[0] = torch.zeros(12, 3)  # as torch.nn refuses to set it as an attribute
     with pytest.raises(AttributeError, match="expected _flat_weights_names to stay"):
         gru._flat_weights_names = ["weight_ih_l0"]
     assert type(copy.deepcopy(gru._flat_weights)) is list
@@ -95,6 +93,40 @@ def test_a_weight_that_is_set_in_the_list_is_set_in_the_layer() -> None:
         with pytest.raises(ValueError, match=f"expected 4 of the 4 parameters of this GRU, got {len(wrong)}$"):
             gru._flat_weights = wrong
     assert all(one is two for one, two in zip(gru.parameters(), parameters, strict=True))
+
+
+@every_kind
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_a_tensor_in_the_list_takes_a_parameters_place_in_calls_alone(kind: Kind, compiled: bool) -> None:
+    """As where weights are dropped, quantized or generated: each step makes them from the parameters, which are trained."""
+    torch.compiler.reset()
+    pair, x = kind.pair(3, 4, 2, bidirectional=True), torch.randn(5, 2, 3)
+    for factor in (0.5, 2.0):
+        found = []
+        for module in pair:
+            before = [parameter.detach().clone() for parameter in module.parameters()]
+            module._flat_weights = [parameter * 0.5 for parameter in module.parameters()]
+            module._flat_weights[1] = module.weight_hh_l0 * factor
+            call = torch.compile(module, backend="eager") if compiled else module
+            output = call(x)[0]
+            found.append((output, *torch.autograd.grad(output.square().sum(), list(module.parameters()))))
+            assert all(map(torch.equal, module.parameters(), before))
+        torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)
+    for change in (lambda m: setattr(m, "bias_ih_l0", nn.Parameter(torch.ones_like(m.bias_ih_l0))), lambda m: m.double().float()):
+        for module in pair:
+            module._flat_weights[0] = torch.zeros_like(module.weight_ih_l0)
+            change(module)
+        theirs, ours = (module(x)[0] for module in pair)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    fresh = elman.RNN(3, 4)
+    stream = elman.stream(fresh, 2)
+    with torch.no_grad():
+        stream.step(x[0])
+        fresh._flat_weights[1] = torch.zeros(4, 4)
+        torch.testing.assert_close(stream.step(x[1]), fresh(x[1:2])[0][0], rtol=0, atol=0)  # no state counts with these weights
+    fresh._flat_weights[1] = torch.zeros(5, 4)
+    with pytest.raises(RuntimeError, match=r"expected weight_hh_l0 of shape \(4, 4\)"):
+        fresh(x)
 
 
 def test_a_replica_of_data_parallel_runs_with_the_parameters_that_it_is_given() -> None:

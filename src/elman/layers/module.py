@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from numbers import Integral
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import torch
@@ -21,7 +22,7 @@ from elman.layers.options import check_placement
 from elman.layers.parameters import as_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch.nn.utils.rnn import PackedSequence
 
@@ -37,7 +38,7 @@ _TORCHS = frozenset(("_flat_weights", "_flat_weights_names", "_all_weights", "_f
 
 
 # What a module works out from its sizes.
-_DERIVED = ("stack", "_names", "_state_names", "_read", "_learned", "_run")
+_DERIVED = ("stack", "_names", "_state_names", "_read", "_learned", "_run", "_weights_instead")
 
 
 class _Derived(Generic[T]):
@@ -136,6 +137,7 @@ class RecurrentModule(_WithState[State]):
     _names = _Derived[tuple[str, ...]]()  # of the parameters, in the stack's order
     _state_names = _Derived[tuple[str, ...]]()  # by which messages call the states
     _read = _Derived[Callable[[dict[str, Any]], tuple[Tensor, ...]]]()  # takes the parameters out of a dict
+    _weights_instead: Mapping[str, Tensor] = MappingProxyType({})  # what calls take instead of parameters of these names
     _learned: tuple[str, ...] = ()  # the names of the learned initial states, which are parameters of the module but not of the stack
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -155,7 +157,7 @@ class RecurrentModule(_WithState[State]):
     def _set_stack(self, stack: Stack, names: Iterable[str], learned: tuple[str, ...] = ()) -> None:
         """Set all that follows from the sizes."""
         own, names = vars(self), tuple(names)
-        for name in _TORCHS:
+        for name in (*_TORCHS, "_weights_instead"):
             own.pop(name, None)
         own["stack"] = stack
         own["_names"] = names
@@ -254,11 +256,16 @@ class RecurrentModule(_WithState[State]):
     def _params(self) -> tuple[Tensor, ...]:
         """The parameters as they are now, checked, in the stack's order."""
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # who records this follows plain attributes
-            return self._checked([getattr(self, name, None) for name in self._names])
-        params: tuple[Any, ...] = self._own_params() or tuple([getattr(self, name, None) for name in self._names])
+            return self._checked([self._weight(name) for name in self._names])
+        params: tuple[Any, ...] = self._own_params() or tuple(map(self._weight, self._names))
         if not kernels.reads(self.stack, params):  # not what it nearly always is, so perhaps wrong
             return self._checked(params)
         return params
+
+    def _weight(self, name: str) -> Any:
+        """The parameter of this name, or what calls take instead; None if there is none."""
+        instead = self._weights_instead.get(name)
+        return getattr(self, name, None) if instead is None else instead
 
     def _checked(self, params: Sequence[object]) -> tuple[Tensor, ...]:
         may_lack = [name for name in self._may_lack if hasattr(self, name)]  # and was not deleted

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 # What torch.nn's forward asks its own object: a subclass may answer in another way, and is asked too (``asked``).
 ASKED = ("check_forward_args", "check_input", "check_hidden_size", "get_expected_hidden_size", "get_expected_cell_size", "permute_hidden")
@@ -47,8 +47,16 @@ def _attribute(cls: type, name: str) -> object:
     return next((vars(kind)[name] for kind in cls.__mro__ if name in vars(kind)), None)
 
 
+def _read_nothing(parameters: dict[str, Any]) -> tuple[Tensor, ...]:
+    """Say, as for a parameter that is not there, that the module is to be asked."""
+    raise KeyError
+
+
 class FlatWeights(list[Any]):
     """A layer's parameters in order. An item that is set is set in the layer; the list's length stays.
+
+    A tensor that is no parameter, such as one that dropout has made of a weight, takes the parameter's place in calls alone, until one of
+    the parameters is set or ``to`` converts the module: the module's attribute and its ``state_dict`` keep the parameter.
 
     >>> import elman, torch
     >>> gru = elman.GRU(10, 20)
@@ -59,19 +67,19 @@ class FlatWeights(list[Any]):
 
     def __init__(self, layer: TorchLayer) -> None:
         self._layer = layer
-        super().__init__(getattr(layer, name, None) for name in layer._names)
+        super().__init__(layer._weight(name) for name in layer._names)
 
     def __setitem__(self, index: SupportsIndex | slice, value: Any) -> None:
         names = self._layer._names[index]
         if isinstance(names, str):
-            setattr(self._layer, names, value)
+            self._layer._set_weight(names, value)
         else:
             value = list(value)
             if len(value) != len(names):  # before the first of them is set
                 kind = type(self._layer).__name__
                 raise ValueError(f"expected {len(names)} of the {len(self)} parameters of this {kind}, got {len(value)}")
             for name, each in zip(names, value, strict=True):
-                setattr(self._layer, name, each)
+                self._layer._set_weight(name, each)
         super().__setitem__(index, value)
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
@@ -92,6 +100,8 @@ class TorchLayer(nn.RNNBase):
     _run: Callable[..., Any]
     _run_asking: Callable[..., Any]
     _announce_change: Callable[[], None]
+    _weight: Callable[[str], Any]
+    _weights_instead: Mapping[str, Tensor]
 
     def __init__(self) -> None:
         super(nn.RNNBase, self).__init__()  # past torch.nn's constructor, which makes parameters
@@ -135,6 +145,22 @@ class TorchLayer(nn.RNNBase):
     def _flat_weight_refs(self) -> list[Any]:  # type: ignore[override]
         return [None if weight is None else weakref.ref(weight) for weight in self._flat_weights]
 
+    def _set_weight(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and self._parameters.get(name) is not None:
+            self._take_instead({**self._weights_instead, name: value})
+        elif value is not self._weight(name):
+            setattr(self, name, value)
+
+    def _take_instead(self, weights: dict[str, Tensor]) -> None:
+        """Let calls take these tensors instead of the parameters of their names."""
+        own = vars(self)
+        own["_weights_instead"] = weights
+        if weights:
+            own["_read"] = _read_nothing
+        else:
+            own.pop("_read", None)
+        self._announce_change()
+
     def _refuse_other(self, attribute: str, names: list[Any]) -> None:
         if names != getattr(self, attribute):
             raise AttributeError(f"expected {attribute} to stay {getattr(self, attribute)}, got {names}: the kernels take these parameters")
@@ -150,6 +176,8 @@ class TorchLayer(nn.RNNBase):
             self._ask_if_set()
         if name == "forward" or name in ASKED:
             self._announce_change()
+        elif self._weights_instead and name in self._names:
+            self._take_instead({})  # as torch.nn's makes its list anew
 
     def _ask_if_set(self) -> None:
         """Let calls ask what was set as an attribute of this object, in place of the class's method."""
@@ -172,6 +200,8 @@ class TorchLayer(nn.RNNBase):
         """Do nothing. In torch.nn's layers it lays the weights out for cuDNN."""
 
     def _init_flat_weights(self) -> None:
+        if self._weights_instead:
+            self._take_instead({})
         self.flatten_parameters()
 
     def _update_flat_weights(self) -> None:
