@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import elman
 from elman.language import speaking
 from elman.train.char_model import CharModel
 from elman.train.checkpoint import CheckpointError, content_of, load, save
 from elman.train.corpus import Corpus, TextFile
+from elman.train.evaluate import bits_of_each, bits_per_character
 from elman.train.features import features
 from elman.train.fit import FitSettings, Step
 from elman.train.report import closing, opening
@@ -24,6 +26,8 @@ from elman.train.units import read_line
 from texts import CODE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from elman.train.curve import CurvePoint
 
 
@@ -57,6 +61,26 @@ def test_a_low_temperature_writes_the_likeliest(model: CharModel) -> None:
     with torch.no_grad():
         logits, _ = model(torch.tensor([[ord("a")]]))
     assert sample(model, b"a", 1, temperature=1e-4)[0] == logits[-1, 0].argmax()
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        lambda model: bits_per_character(model, CODE),
+        lambda model: bits_of_each(model, torch.arange(20)[:, None]).tolist(),
+        lambda model: sample(model, b"def ", 50, seed=1),
+        lambda model: read_line(model, CODE, code=True),
+    ],
+    ids=["bits_per_character", "bits_of_each", "sample", "read_line"],
+)
+@pytest.mark.parametrize("cell", [elman.zoo.LeakyRNN(noise=0.5), elman.Zoneout(elman.cells.Lstm(), h=0.5, c=0.5)], ids=["noise", "zoneout"])
+def test_a_model_is_judged_without_the_random_numbers_of_its_training(judge: Callable[[CharModel], object], cell: elman.Cell) -> None:
+    model = CharModel(8, 16, 1, cell)
+    model.head.eval()
+    before = torch.get_rng_state()
+    assert judge(model) == judge(model)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (model.training, model.rnn.training, model.head.training) == (True, True, False)
 
 
 def test_what_is_shown_cannot_steer_a_terminal() -> None:

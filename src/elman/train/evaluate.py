@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import gzip
 import lzma
+from contextlib import contextmanager
 from math import log
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 if TYPE_CHECKING:
@@ -35,6 +36,19 @@ def as_characters(text: bytes) -> Tensor:
     return torch.frombuffer(bytearray(text), dtype=torch.uint8)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation, where its cell draws no random numbers, and without gradients. Afterwards each module has its mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def bits_of_each(model: CharModel, characters: Tensor, state: Any = None, chunk: int = CHUNK) -> Tensor:
     """What each character costs, given all the ones before it: -log2 of the probability that the model gave it.
 
@@ -49,10 +63,10 @@ def bits_of_each(model: CharModel, characters: Tensor, state: Any = None, chunk:
     Returns:
         (T, B), in bits.
     """
-    return torch.cat(list(_bits_in_chunks(model, characters, state, chunk)))
+    with evaluating(model):
+        return torch.cat(list(_bits_in_chunks(model, characters, state, chunk)))
 
 
-@torch.no_grad()
 def _bits_in_chunks(model: CharModel, characters: Tensor, state: Any, chunk: int) -> Iterator[Tensor]:
     """The bits of one chunk after the other: only one is in memory at a time, and no more of a wide model than ``_AT_ONCE`` numbers."""
     chunk = max(1, min(chunk, _AT_ONCE // (characters.shape[1] * model.numbers_per_character)))
@@ -83,10 +97,11 @@ def bits_per_character(model: CharModel, text: bytes, streams: int = 32) -> floa
     characters = pad(as_characters(text), (0, streams * length - len(text))).view(streams, length).t()
     begins = torch.arange(streams) * length
     total, read = 0.0, 0
-    for bits in _bits_in_chunks(model, characters, None, CHUNK):
-        places = begins + torch.arange(read, read + len(bits))[:, None]
-        total += bits[places < len(text)].double().sum().item()  # what lies behind is padding
-        read += len(bits)
+    with evaluating(model):
+        for bits in _bits_in_chunks(model, characters, None, CHUNK):
+            places = begins + torch.arange(read, read + len(bits))[:, None]
+            total += bits[places < len(text)].double().sum().item()  # what lies behind is padding
+            read += len(bits)
     return total / len(text)
 
 

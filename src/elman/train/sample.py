@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elman.train.evaluate import as_characters
+from elman.train.evaluate import as_characters, evaluating
 
 if TYPE_CHECKING:
     from elman.train.char_model import CharModel
 
 
-@torch.no_grad()
 def sample(model: CharModel, prompt: bytes, length: int, temperature: float = 0.7, seed: int = 0) -> bytes:
     """What the model writes after ``prompt``: each character is drawn from what the model expects, and read again.
 
@@ -28,12 +27,13 @@ def sample(model: CharModel, prompt: bytes, length: int, temperature: float = 0.
     """
     draw = torch.Generator().manual_seed(seed)
     written = bytearray()
-    logits, state = model(as_characters(prompt)[:, None])
-    for _ in range(length):
-        chances = (logits[-1, 0] / temperature).softmax(0)
-        character = torch.multinomial(chances, 1, generator=draw)
-        written.append(int(character))
-        logits, state = model(character[:, None], state)
+    with evaluating(model):
+        logits, state = model(as_characters(prompt)[:, None])
+        for _ in range(length):
+            chances = (logits[-1, 0] / temperature).softmax(0)
+            character = torch.multinomial(chances, 1, generator=draw)
+            written.append(int(character))
+            logits, state = model(character[:, None], state)
     return bytes(written)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from elman.train.evaluate import as_characters, bits_of_each
+from elman.train.evaluate import as_characters, bits_of_each, evaluating
 from elman.train.features import features
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ class Line:
     studied: int
 
 
-@torch.no_grad()
 def read_line(model: CharModel, text: bytes, code: bool) -> Line:
     """Let the model read a line of a text, after all that stands before it there (at most some 65,000 characters).
 
@@ -74,9 +73,10 @@ def read_line(model: CharModel, text: bytes, code: bool) -> Line:
 
     hidden = []
     state = None
-    for start in range(0, len(characters), 1024):
-        output, state = model.hidden(characters[start : start + 1024], state)
-        hidden.append(output[:, 0])
+    with evaluating(model):
+        for start in range(0, len(characters), 1024):
+            output, state = model.hidden(characters[start : start + 1024], state)
+            hidden.append(output[:, 0])
     activity = torch.cat(hidden)
     bits = bits_of_each(model, characters[:end])[begin:end, 0]
     chosen = _chosen(activity, known)
