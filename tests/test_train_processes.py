@@ -12,12 +12,13 @@ import torch
 from torch import distributed
 from typer.testing import CliRunner
 
+import elman
 import texts
 from elman.cli.app import app
 from elman.train.char_model import CharModel
 from elman.train.checkpoint import load
 from elman.train.corpus import Corpus, TextFile
-from elman.train.fit import FitSettings, fit, read_chunks
+from elman.train.fit import FitSettings, Progress, Step, fit, read_chunks
 from elman.train.processes import OneProcess, started
 from elman.train.text import TextSettings, take_part
 from texts import CODE
@@ -76,6 +77,28 @@ def test_every_stream_is_one_processes_own() -> None:
         model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         fit(model, CORPUS.train_text, SETTINGS, processes=Alone(rank))
     assert torch.equal(torch.cat(seen[::3], 1), whole)  # two steps, and the last one's judgement, of each
+
+
+def test_every_process_draws_numbers_of_its_own_and_goes_on_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr("elman.train.text.fit", lambda *_, **__: drawn.append(torch.rand(9)))
+    settings = TextSettings(SETTINGS, 8, 16, 1)
+    for rank in (1, 2, 1):
+        take_part(CORPUS, settings, Alone(rank, given=(CORPUS.sha256, None)))
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+
+    generators = [torch.Generator().manual_seed(seed).get_state() for seed in range(2)]
+    with torch.random.fork_rng(devices=[]):
+        for rank in range(3):
+            seen: list[torch.Tensor] = []
+            model = CharModel(8, 16, 1)
+            model.register_forward_pre_hook(lambda *_, seen=seen: seen.append(torch.get_rng_state()))
+            weights = model.state_dict()
+            start = Progress(Step(1, 48, 1.0, 0.5, 8.0), torch.zeros(1, 6, 16), weights, weights, {}, generators)
+            before = torch.get_rng_state()
+            fit(model, CORPUS.train_text, SETTINGS, processes=Alone(rank), start=start)
+            assert torch.equal(seen[0], [*generators, before][rank])  # the third was not there
 
 
 def test_streams_that_cannot_be_shared_equally_are_refused() -> None:
@@ -161,6 +184,19 @@ class TestTwoProcesses:
         for name, weight in whole.items():
             assert torch.equal(resumed[0][name], weight)
             torch.testing.assert_close(resumed[1][name], weight, rtol=0, atol=1e-4, msg=name)
+
+    def test_go_on_with_the_random_numbers_of_both(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
+        cell, script = folder / "noisy.py", folder / "stopped.py"
+        cell.write_text("import elman\nNoisy = elman.zoo.LeakyRNN(noise=0.5)\n")
+        script.write_text(STOPPED)
+        options = ["--cell", f"{cell}:Noisy"]
+        whole = in_two_processes(folder, "noisy", *options)
+        assert whole.returncode == 0, whole.stderr
+        torchrun("--standalone", "--nproc-per-node", "2", str(script), *training(folder, "parts"), *options, LC_ALL="C")
+        parts = in_two_processes(folder, "parts", *options, "--resume", attempts=1)
+        assert not (folder / "parts" / "training.safetensors").exists(), parts.stderr
+        both = [load(folder / name / "model.safetensors", elman.zoo.LeakyRNN(noise=0.5)).state_dict() for name in ("noisy", "parts")]
+        assert all(torch.equal(weight, both[1][name]) for name, weight in both[0].items())
 
     def test_say_once_what_is_wrong(self, folder: Path, metrics: list[dict[str, Any]]) -> None:
         run = in_two_processes(folder, "refused", "--streams", "3")

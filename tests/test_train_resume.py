@@ -289,8 +289,10 @@ def rewrite(path: Path, tensors: dict[str, torch.Tensor | None], **facts: object
         {"adam.0.exp_avg": torch.zeros(2)},
         {"adam.0.exp_avg": None},
         {"adam.99.step": torch.zeros(())},
-        {"generator": torch.zeros(5000)},
-        {"generator": torch.zeros(5056, dtype=torch.uint8)},
+        {"generator.0": None},
+        {"generator.0": torch.zeros(5000)},
+        {"generator.0": torch.zeros(5056, dtype=torch.uint8)},
+        {"generator.1": torch.zeros(5056, dtype=torch.uint8)},
     ],
     ids=str,
 )
@@ -352,9 +354,10 @@ def test_an_unfinished_training_is_no_text_to_learn_from(stopped: Path, tmp_path
 # --- Without the command ----------------------------------------------------------------------------------------------
 
 
-def test_a_training_of_the_library_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_a_training_of_the_library_goes_on(cell: elman.Cell | None, tmp_path: Path) -> None:
     corpus = Corpus.split("joins", [TextFile("one.py", CODE * 20)])
-    settings, path = TextSettings(FitSettings(steps=8, streams=4), hidden_size=16), tmp_path / "training.safetensors"
+    settings, path = TextSettings(FitSettings(steps=8, streams=4), hidden_size=16, cell=cell), tmp_path / "training.safetensors"
     whole = train_text(corpus, settings)
     train_text(corpus, settings, lambda step, point: step.number < 3, save=lambda training: unfinished.save(training, path))
     parts = train_text(corpus, settings, resume=path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from elman.train.curve import CurvePoint
+
+
+DRAWING = {"noise": elman.zoo.LeakyRNN(noise=0.5), "zoneout": elman.Zoneout(elman.cells.Lstm(), h=0.5, c=0.5)}
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def test_a_low_temperature_writes_the_likeliest(model: CharModel) -> None:
     ],
     ids=["bits_per_character", "bits_of_each", "sample", "read_line"],
 )
-@pytest.mark.parametrize("cell", [elman.zoo.LeakyRNN(noise=0.5), elman.Zoneout(elman.cells.Lstm(), h=0.5, c=0.5)], ids=["noise", "zoneout"])
+@pytest.mark.parametrize("cell", DRAWING.values(), ids=DRAWING)
 def test_a_model_is_judged_without_the_random_numbers_of_its_training(judge: Callable[[CharModel], object], cell: elman.Cell) -> None:
     model = CharModel(8, 16, 1, cell)
     model.head.eval()
@@ -176,11 +181,30 @@ def test_training_learns_and_keeps_its_curve(outcome: Outcome) -> None:
     assert outcome.curve[0].held_out_bits > outcome.curve[-1].held_out_bits
 
 
-def test_the_same_seed_gives_the_same_model() -> None:
+@pytest.mark.parametrize("cell", [None, *DRAWING.values()], ids=["the default", *DRAWING])
+def test_the_same_seed_gives_the_same_model(cell: elman.Cell | None) -> None:
     corpus = Corpus.split("joins", [TextFile("one.py", CODE * 20)])
-    first, second = (train_text(corpus, TextSettings(FitSettings(steps=3, streams=4), hidden_size=16, seed=7)) for _ in range(2))
+    settings = TextSettings(FitSettings(steps=3, streams=4), hidden_size=16, cell=cell, seed=7)
+    outcomes = []
+    for other in range(2):
+        torch.manual_seed(other)
+        before = torch.get_rng_state()
+        outcomes.append(train_text(corpus, settings))
+        assert torch.equal(torch.get_rng_state(), before)
+    first, second = outcomes
+    assert first.curve == [replace(point, seconds=ours.seconds) for point, ours in zip(second.curve, first.curve, strict=True)]
     assert first.bits == second.bits
     assert first.written == second.written
+    assert first.line == second.line
+
+
+def test_another_seed_draws_other_numbers_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    untrained = CharModel(8, 16, 1, DRAWING["noise"])
+    monkeypatch.setattr("elman.train.text._untrained", lambda _: deepcopy(untrained))
+    corpus = Corpus.split("joins", [TextFile("one.py", CODE * 20)])
+    settings = TextSettings(FitSettings(steps=1, streams=4), 8, 16, 1, DRAWING["noise"])
+    bits = [train_text(corpus, replace(settings, seed=seed)).last.bits for seed in (1, 1, 2)]
+    assert bits[0] == bits[1] != bits[2]
 
 
 def test_what_was_learnt_before_a_stop_is_measured() -> None:

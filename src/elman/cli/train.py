@@ -99,7 +99,12 @@ def text(
             help="Truncated backpropagation: the number of characters through which gradients flow back.", min=1, rich_help_panel=_TRAINING
         ),
     ] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of the weights and the sample.", min=0, max=2**63 - 1, rich_help_panel=_TRAINING)] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Seed of the weights, the cell's random numbers, and the sample.", min=0, max=2**63 - 1, rich_help_panel=_TRAINING
+        ),
+    ] = 0,
     resume: Annotated[
         bool,
         typer.Option(

@@ -23,7 +23,7 @@ from elman.train.evaluate import as_characters
 from elman.train.processes import OneProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from elman.train.char_model import CharModel
 
@@ -40,8 +40,9 @@ SAVE_EVERY = 60.0
 class FitSettings:
     """How a model is fitted.
 
-    Exactly one of ``steps`` and ``seconds`` ends the training. With ``steps`` the same seed gives the same losses on the same machine; with
-    ``seconds`` the learning rate follows the clock, so that a slow machine still goes through the whole schedule.
+    Exactly one of ``steps`` and ``seconds`` ends the training. With ``steps`` the same weights give the same losses on the same machine,
+    with the same state of torch's generator if the cell draws from it; with ``seconds`` the learning rate follows the clock, so that a slow
+    machine still goes through the whole schedule.
 
     Attributes:
         streams: B, how many parts of the text are read side by side.
@@ -119,7 +120,7 @@ class Progress:
         model: the weights, by name.
         proven: those from before the step, which have read a chunk at a reasonable cost.
         adam: Adam's numbers for each parameter.
-        generator: the state of torch's generator, which a cell may draw from.
+        generators: the state of torch's generator, which a cell may draw from, in each process.
     """
 
     step: Step
@@ -127,7 +128,7 @@ class Progress:
     model: dict[str, Tensor]
     proven: dict[str, Tensor]
     adam: dict[int, dict[str, Tensor]]
-    generator: Tensor
+    generators: Sequence[Tensor]
 
 
 class DivergedError(RuntimeError):
@@ -184,7 +185,8 @@ def fit(
         model.load_state_dict(start.model)
         adam.load_state_dict({"state": start.adam, "param_groups": adam.state_dict()["param_groups"]})
         proven = {name: value.clone() for name, value in start.proven.items()}
-        torch.set_rng_state(start.generator)
+        if processes.global_rank < len(start.generators):  # else there were fewer processes, and this one draws on as it would
+            torch.set_rng_state(start.generators[processes.global_rank])
     trained, optimizer = processes.setup(model, adam)
 
     def cost(loss: Tensor) -> float:
@@ -221,8 +223,9 @@ def fit(
         step = replace(step, fraction=fraction)
         if due:
             whole = _each(state, lambda own: torch.cat(tuple(processes.all_gather(own)), 1))
+            generators = processes.all_gather(torch.get_rng_state()).unbind()
             if save:
-                save(Progress(step, whole, model.state_dict(), proven, adam.state_dict()["state"], torch.get_rng_state()))
+                save(Progress(step, whole, model.state_dict(), proven, adam.state_dict()["state"], generators))
             saved = perf_counter()
         if fraction >= 1 or not go_on:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from elman.train.unfinished import Unfinished
 from elman.train.units import Line, read_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from elman import Cell
@@ -34,7 +36,7 @@ class TextSettings:
     Attributes:
         fit: how long and how fast.
         embedding_size, hidden_size, num_layers, cell: of the :class:`~elman.train.char_model.CharModel`.
-        seed: of the initial weights and of the sample.
+        seed: of the initial weights, of what the cell draws in training, and of the sample.
         prompt: what the sample goes on from.
         sample_length: characters to write.
         temperature: of the sample.
@@ -168,7 +170,8 @@ def train_text(
             save(Unfinished(progress, recorder.curve, recorder.bits, unfinished.options(settings), corpus.sha256))
 
     try:
-        last = fit(model, corpus.train_text, settings.fit, recorder, processes, start=start, save=note)
+        with _drawing(settings, processes):
+            last = fit(model, corpus.train_text, settings.fit, recorder, processes, start=start, save=note)
     finally:
         if keep and recorder.steps:
             keep(model)
@@ -199,13 +202,27 @@ def take_part(corpus: Corpus, settings: TextSettings, processes: OneProcess) -> 
         return
     if text != corpus.sha256:
         raise ValueError(f"expected the same text in all {processes.world_size} processes, got another here: let all read the same files")
-    fit(_untrained(settings), corpus.train_text, settings.fit, processes=processes, start=start)
+    model = _untrained(settings)
+    with _drawing(settings, processes):
+        fit(model, corpus.train_text, settings.fit, processes=processes, start=start)
 
 
 def _untrained(settings: TextSettings) -> CharModel:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    with _seeded(settings.seed):
         return CharModel(settings.embedding_size, settings.hidden_size, settings.num_layers, settings.cell)
+
+
+def _drawing(settings: TextSettings, processes: OneProcess) -> AbstractContextManager[None]:
+    """What the cell draws in training: in each process other numbers, and none of those that made the weights."""
+    return _seeded(settings.seed + 1 + processes.global_rank)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers of this seed; afterwards torch's generator stands where it stood."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def write_metrics(outcome: Outcome, path: Path) -> None:

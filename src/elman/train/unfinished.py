@@ -80,7 +80,8 @@ class Unfinished:
             if index in progress.adam  # which has none of a parameter that gets no gradient
         }
         states = (state,) * len(model.cell.states) if model.cell else (state,)
-        expected = _tensors(Progress(progress.step, states, weights, weights, moments, torch.get_rng_state()))
+        generators = [torch.get_rng_state()] * max(1, len(progress.generators))
+        expected = _tensors(Progress(progress.step, states, weights, weights, moments, generators))
         found = _tensors(progress)
         for name in sorted(expected.keys() | found.keys()):
             form, got = (_form(each.get(name)) for each in (expected, found))
@@ -89,7 +90,8 @@ class Unfinished:
                     f"--resume: expected a training of this network, {name} {form}, got {got}: the cell or the file has been changed"
                 )
         try:
-            torch.Generator().set_state(progress.generator)
+            for generator in progress.generators:
+                torch.Generator().set_state(generator)
         except RuntimeError as error:
             raise ResumeError(f"--resume: expected the state of a random generator, got another: {error}") from error
 
@@ -149,6 +151,7 @@ def load(path: Path) -> Unfinished:
             index, _point, name_of_number = name.partition(".")
             adam.setdefault(int(index), {})[name_of_number] = value
         states = tuple(tensors[f"state.{index}"] for index in range(facts["states"] or 1))
+        generators = _below("generator", tensors)
         step: Any = Step(**facts["step"])
         if not (isinstance(step.number, int) and step.number > 0 and 0 <= step.fraction < 1 and min(step.characters, step.seconds) >= 0):
             raise TypeError(step)
@@ -158,7 +161,7 @@ def load(path: Path) -> Unfinished:
             _below("model", tensors),
             _below("proven", tensors),
             adam,
-            tensors["generator"],
+            [generators[str(index)] for index in range(len(generators))],
         )
         curve = [CurvePoint(**point) for point in facts["curve"]]
         wrong = [point for point in curve if not all(isinstance(number, int | float) for number in astuple(point))]
@@ -182,7 +185,7 @@ def _tensors(progress: Progress) -> dict[str, Tensor]:
     """What of it is tensors, by the names that they have in a file."""
     states = progress.state if isinstance(progress.state, tuple) else (progress.state,)
     return {
-        "generator": progress.generator,
+        **{f"generator.{index}": generator for index, generator in enumerate(progress.generators)},
         **{f"state.{index}": state for index, state in enumerate(states)},
         **{f"model.{name}": value for name, value in progress.model.items()},
         **{f"proven.{name}": value for name, value in progress.proven.items()},
