@@ -50,7 +50,7 @@ def test_the_command_end_to_end(folder: Path, tmp_path: Path) -> None:
         (["missing.txt"], "no such file or folder: missing.txt"),
         (["--steps", "0"], "--steps: expected a positive and finite number, got 0"),
         (["--hidden-size", "-3"], "--hidden-size"),
-        (["--steps", "1", "--seconds", "1"], "cannot be combined"),
+        (["--steps", "1", "--seconds", "1"], "--steps and --seconds cannot be combined"),
         (["--out", __file__], "is a file"),
     ],
 )

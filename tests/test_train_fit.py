@@ -145,8 +145,8 @@ def test_it_stops_when_it_is_told_to() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({}, "cannot be combined"),
-        ({"steps": 1, "seconds": 1.0}, "cannot be combined"),
+        ({}, "^expected exactly one of steps and seconds, got neither$"),
+        ({"steps": 1, "seconds": 1.0}, "^expected exactly one of steps and seconds, got both$"),
         ({"steps": 0}, "steps must be positive"),
         ({"seconds": float("nan")}, "seconds must be positive"),
         ({"steps": 1, "learning_rate": -1.0}, "learning_rate must be positive"),

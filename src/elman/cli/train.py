@@ -138,6 +138,8 @@ def text(
             raise ValueError(f"{option}: expected a positive and finite number, got {value}")
     if steps is None and seconds is None:
         seconds = SECONDS
+    elif steps is not None and seconds is not None:
+        raise ValueError("--steps and --seconds cannot be combined")
     settings = TextSettings(
         FitSettings(steps, seconds, streams, chunk, learning_rate),
         hidden_size=hidden_size,

@@ -84,8 +84,10 @@ class FitSettings:
         return slice(processes.global_rank * count, (processes.global_rank + 1) * count)
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.seconds is None):
-            raise ValueError("--steps and --seconds cannot be combined")
+        if self.steps is None and self.seconds is None:
+            raise ValueError("expected exactly one of steps and seconds, got neither")
+        if self.steps is not None and self.seconds is not None:
+            raise ValueError("expected exactly one of steps and seconds, got both")
         for name, value in vars(self).items():
             if value is not None and not 0 < value < inf:
                 raise ValueError(f"{name} must be positive and finite, got {value}")

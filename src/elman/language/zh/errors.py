@@ -130,6 +130,8 @@ SENTENCES = {
     "{option}: expected a positive and finite number, got {value}": "{option} 应为正的有限数，收到 {value}",
     "{name} must be positive and finite, got {value}": "{name} 必须是正的有限数，收到 {value}",
     "--steps and --seconds cannot be combined": "--steps 和 --seconds 不能同时使用",
+    "expected exactly one of steps and seconds, got neither": "steps 和 seconds 必须指定一个，但都没有指定",
+    "expected exactly one of steps and seconds, got both": "steps 和 seconds 只能指定一个，但两个都指定了",
     "--out: expected a folder for the results, {path} is a file": "--out 应为存放结果的文件夹，但 {path} 是文件",
     "--out: the results cannot be written to {path}: {error}; choose another folder": "--out：结果无法写入 {path}：{error}；请换一个文件夹",
     "{path} does not hold a character model: {error}": "{path} 中没有字符模型：{error}",
