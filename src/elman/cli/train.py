@@ -15,6 +15,7 @@ import typer
 
 from elman.cli.frame import FAILED, INTERRUPTED, Command, Group, Lang, fail, in_words, interruptible, path, print_json, say
 from elman.language import _, current, translated
+from elman.train import LEARNING_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 
 _MODEL, _TRAINING, _OUTPUT = "Model", "Training", "Output"
-SECONDS, LEARNING_RATE = 90.0, 3e-3
+SECONDS = 90.0
 
 
 @app.callback()
@@ -91,7 +92,7 @@ def text(
         typer.Option(
             "--learning-rate", "--lr", help="Peak learning rate of Adam. Lower it if training diverges.", rich_help_panel=_TRAINING
         ),
-    ] = 3e-3,
+    ] = LEARNING_RATE,
     streams: Annotated[int, typer.Option(help="Batch size: parts of the text read side by side.", min=1, rich_help_panel=_TRAINING)] = 32,
     chunk: Annotated[
         int,

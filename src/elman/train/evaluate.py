@@ -11,7 +11,7 @@ import gzip
 import lzma
 from contextlib import contextmanager
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def bits_of_each(model: CharModel, characters: Tensor, state: Any = None, chunk: int = CHUNK) -> Tensor:
+def bits_of_each(model: CharModel, characters: Tensor, chunk: int = CHUNK) -> Tensor:
     """What each character costs, given all the ones before it: -log2 of the probability that the model gave it.
 
     The first one is predicted as if a line had just ended.
@@ -57,20 +57,20 @@ def bits_of_each(model: CharModel, characters: Tensor, state: Any = None, chunk:
     Args:
         model: what is judged.
         characters: (T, B), B texts side by side.
-        state: (L, B, H) to start from.
         chunk: how many steps are run at once. The state is carried from chunk to chunk: the result does not depend on it.
 
     Returns:
         (T, B), in bits.
     """
     with evaluating(model):
-        return torch.cat(list(_bits_in_chunks(model, characters, state, chunk)))
+        return torch.cat(list(_bits_in_chunks(model, characters, chunk)))
 
 
-def _bits_in_chunks(model: CharModel, characters: Tensor, state: Any, chunk: int) -> Iterator[Tensor]:
+def _bits_in_chunks(model: CharModel, characters: Tensor, chunk: int) -> Iterator[Tensor]:
     """The bits of one chunk after the other: only one is in memory at a time, and no more of a wide model than ``_AT_ONCE`` numbers."""
     chunk = max(1, min(chunk, _AT_ONCE // (characters.shape[1] * model.numbers_per_character)))
     before = torch.cat([torch.full_like(characters[:1], _BEFORE_TEXT), characters[:-1]])
+    state = None
     for begin in range(0, len(characters), chunk):
         targets = characters[begin : begin + chunk].long()
         logits, state = model(before[begin : begin + chunk], state)
@@ -98,7 +98,7 @@ def bits_per_character(model: CharModel, text: bytes, streams: int = 32) -> floa
     begins = torch.arange(streams) * length
     total, read = 0.0, 0
     with evaluating(model):
-        for bits in _bits_in_chunks(model, characters, None, CHUNK):
+        for bits in _bits_in_chunks(model, characters, CHUNK):
             places = begins + torch.arange(read, read + len(bits))[:, None]
             total += bits[places < len(text)].double().sum().item()  # what lies behind is padding
             read += len(bits)

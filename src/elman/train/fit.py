@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
+from elman.train import LEARNING_RATE
 from elman.train.evaluate import as_characters
 from elman.train.processes import OneProcess
 
@@ -34,6 +35,9 @@ impossible 149. Trainings that passed 100 for a while have recovered, none that 
 
 SAVE_EVERY = 60.0
 """Seconds after which a training is saved again: what a crash costs at most."""
+
+_WARM_UP = 0.03
+"""The share of the training in which the learning rate rises."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class FitSettings:
     seconds: float | None = None
     streams: int = 32
     chunk: int = 32
-    learning_rate: float = 3e-3
+    learning_rate: float = LEARNING_RATE
     clip: float = 1.0
 
     def within(self, length: int) -> FitSettings:
@@ -266,7 +270,7 @@ def read_chunks(text: bytes, streams: int, chunk: int, first: int = 0) -> Iterat
         yield inputs[begin : begin + chunk], targets[begin : begin + chunk], begin == 0
 
 
-def schedule(fraction: float, warm_up: float = 0.03) -> float:
+def schedule(fraction: float) -> float:
     """The learning rate's share of its highest value: a short linear rise, then half a cosine down to nothing.
 
     >>> [round(schedule(fraction), 2) for fraction in (0, 0.03, 0.515, 1)]
@@ -274,6 +278,6 @@ def schedule(fraction: float, warm_up: float = 0.03) -> float:
 
     Source: I. Loshchilov, F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts" (2017).
     """
-    if fraction < warm_up:
-        return max(fraction / warm_up, 0.01)
-    return (1 + cos(pi * (fraction - warm_up) / (1 - warm_up))) / 2
+    if fraction < _WARM_UP:
+        return max(fraction / _WARM_UP, 0.01)
+    return (1 + cos(pi * (fraction - _WARM_UP) / (1 - _WARM_UP))) / 2
