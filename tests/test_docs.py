@@ -128,6 +128,13 @@ def test_the_reference_has_every_public_name() -> None:
     assert set(re.findall(r"^::: elman\.(\w+)$", text, re.MULTILINE)) == set(elman.__all__) - {"__version__"}
 
 
+@pytest.mark.parametrize("page", ["character-model.md", "character-model.zh-CN.md"])
+def test_the_page_on_training_lists_each_of_its_files_once(page: str) -> None:
+    rows = re.findall(r"^\| `train/.*?\|", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+    files = {path.name for path in (ROOT / "src/elman/train").glob("*.py")} - {"__init__.py"}
+    assert sorted(re.findall(r"`train/(\w+\.py)`", "".join(rows))) == sorted(files)
+
+
 def test_a_docstring_that_is_not_shown_is_seen() -> None:
     names = ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell")
     page = "".join(f'<h2 id="elman.{name}"></h2><h3 id="elman.{name}.forward"></h3>' for name in names)
