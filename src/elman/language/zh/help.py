@@ -141,7 +141,7 @@ SENTENCES = {
     "Peak learning rate of Adam. Lower it if training diverges.": "Adam 的最大学习率。训练发散时请调低。",
     "Batch size: parts of the text read side by side.": "批次大小，即并行读取的文本流数。",
     "Truncated backpropagation: the number of characters through which gradients flow back.": "截断反向传播的长度（字符数）。",
-    "Seed of the weights, the cell's random numbers, and the sample.": "权重、单元的随机数和采样的随机种子。",
+    "Seed of the weights, the cell's random numbers, and the sample.": "权重、cell 的随机数和采样的随机种子。",
     "Continue the unfinished training in --out: repeat the original command and add --resume.": (
         "继续 --out 中未完成的训练：使用开始训练时的命令，并加上 --resume。"
     ),
