@@ -15,6 +15,7 @@ from elman.bench import threads
 from elman.bench.agreement import WrongAnswerError
 from elman.bench.case import cases_of
 from elman.bench.contestants import Elman, Job
+from elman.bench.machine import Neighbours
 from elman.bench.race import Timing
 from elman.cli.app import app
 from native import required
@@ -84,15 +85,47 @@ def test_training_is_the_gradient_of_the_sum() -> None:
     assert all((got[name] == expected[name]).all() for name in got)
 
 
-def test_company_comes_and_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[subprocess.Popen[bytes]] = []
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The busy processes that have been started; there can be only two."""
+    processes: list[subprocess.Popen[bytes]] = []
     real = subprocess.Popen
 
-    def start(*arguments: Any) -> subprocess.Popen[bytes]:
-        started.append(real(*arguments))
-        return started[-1]
+    def start(*arguments: Any, **named: Any) -> subprocess.Popen[bytes]:
+        if len(processes) == 2:
+            raise BlockingIOError("too many processes")
+        processes.append(real(*arguments, **named))
+        return processes[-1]
 
     monkeypatch.setattr(threads.subprocess, "Popen", start)
+    return processes
+
+
+def test_company_comes_and_leaves(started: list[subprocess.Popen[bytes]]) -> None:
     with threads.busy_processes(2):
         assert [process.poll() for process in started] == [None, None]
     assert all(process.poll() is not None for process in started)
+
+
+def test_if_one_cannot_be_started_the_others_leave(started: list[subprocess.Popen[bytes]]) -> None:
+    with pytest.raises(BlockingIOError, match="too many processes"), threads.busy_processes(3):
+        pass
+    codes = [process.poll() for process in started]
+    for process in started:
+        process.kill()
+        process.wait()
+    assert len(codes) == 2
+    assert None not in codes
+
+
+def test_company_keeps_busy_until_its_parent_has_died(started: list[subprocess.Popen[bytes]]) -> None:
+    """A parent that is killed ends nothing: its end of the pipe closes."""
+    with threads.busy_processes(1):
+        (process,) = started
+        neighbours = Neighbours()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        assert neighbours.cores_busy() is None or neighbours.cores_busy() > 0.1
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(timeout=10)

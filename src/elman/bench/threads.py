@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -113,13 +113,24 @@ def _with_threads(job: Job, count: int, used: Counter[int]) -> Callable[[], Any]
     return run
 
 
+# Its parent's death closes its input, however the parent died.
+_BUSY = """
+import sys, threading
+
+def spin():
+    while True:
+        pass
+
+threading.Thread(target=spin, daemon=True).start()
+sys.stdin.read()
+"""
+
+
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
     """Other processes, each of which keeps a processor busy in the meantime."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
+    with ExitStack() as stack:
+        for _ in range(count):
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", _BUSY], stdin=subprocess.PIPE))
+            stack.callback(process.kill)
         yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
