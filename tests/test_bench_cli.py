@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,14 @@ import pytest
 import torch
 
 import elman.bench.measure
+from elman.bench import own_cells
 from elman.bench.case import CELLS, MODES, cases_of
 from elman.cli.app import app
 from elman.cli.choice import select
+from native import required
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PEERS = {"jax": ("jax",), "ort": ("onnxruntime", "onnx")}
@@ -121,6 +125,35 @@ def test_an_interruption_prints_what_has_been_measured(
     facts = json.loads(capsys.readouterr().out)
     assert facts["complete"] is False
     assert [row["mode"] for row in facts["rows"]] == ["infer"]
+
+
+CUT_SHORT = [
+    pytest.param("measure", "--rows 1 --against torch", id="libraries"),
+    pytest.param("sequences", "--grid sequences", id="sequences"),
+    pytest.param("threads", "--rows 1 --threads 1,2", id="threads", marks=required),
+    pytest.param("compiled", "--rows 1 --compiled", id="compiled", marks=[required, pytest.mark.slow]),
+    pytest.param("own_cells", "--cell zoo.MGU --against loop", id="cells"),
+    pytest.param("dtype_race", "--rows 1 --dtype bfloat16", id="dtype"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from torch's compiler
+@pytest.mark.parametrize(("module", "options"), CUT_SHORT)
+def test_every_page_says_if_it_was_cut_short(
+    module: str, options: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, path = f"elman.bench.{module}", tmp_path / "bench.json"
+    measure = import_module(module).measure
+
+    def interrupted(*arguments: object, **named: object) -> Iterator[object]:
+        yield next(measure(*arguments, **named))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{module}.measure", interrupted)
+    monkeypatch.setitem(own_cells.SHAPES, "cpu", ((2, 16, 4),))
+    assert run(*HERE, *options.split(), "--markdown", "--json", str(path)) == 130
+    assert capsys.readouterr().out.startswith("> **CUT SHORT: rows are missing.**")
+    assert json.loads(path.read_text(encoding="utf-8"))["complete"] is False
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def test_every_question_is_answered_by_the_other_ways_time_over_elmans(monkeypat
     assert {a.question: a.ratio for a in answers if a.mode == "train"} == ratios
     assert {a.question: a.ratio for a in answers if a.mode == "infer"} == ratios | {"stream": 16.0}
     assert set(ratios) | {"stream"} == set(sequences.QUESTIONS)
+    assert len(answers) == sequences.number_of_answers(["lstm"], ["infer", "train"])
 
 
 @pytest.mark.parametrize("mode", ["infer", "train"])
@@ -68,6 +69,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path, capsys: pyte
     path = tmp_path / "answers.json"
     assert _run("--cell", "gru", "--mode", "infer", "--json", str(path)) == 0
     facts = json.loads(path.read_text(encoding="utf-8"))
+    assert facts["complete"] is True
     assert [answer["question"] for answer in facts["answers"]] == ["ragged", "padded", "resets", "trace", "stream"]
     out = capsys.readouterr().out
     assert "GRU infer" in out

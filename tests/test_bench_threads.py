@@ -44,6 +44,7 @@ def _threads_stay_as_they_were() -> Iterator[None]:
 def test_each_number_of_threads_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(*QUICK, "--json", str(tmp_path / "threads.json"), "--markdown")
     facts = json.loads((tmp_path / "threads.json").read_text(encoding="utf-8"))
+    assert facts["complete"] is True
     assert [(row["mode"], row["threads"]) for row in facts["rows"]] == [("infer", 1), ("infer", 2), ("train", 1), ("train", 2)]
     assert [row["over_fewest"] for row in facts["rows"] if row["threads"] == 1] == [1.0, 1.0]
     assert all(row["seconds"] > 0 and sum(row["used"].values()) == pytest.approx(1) for row in facts["rows"])

@@ -127,7 +127,7 @@ def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def page(rows: Sequence[OwnRow], absent: Sequence[str], place: Place, dtype: str, rounds: int) -> Page:
+def page(rows: Sequence[OwnRow], absent: Sequence[str], place: Place, dtype: str, rounds: int, *, complete: bool) -> Page:
     """A line for each cell, size and mode, and what ran it."""
     others = list(dict.fromkeys(name for row in rows for name in row.timings if name != "elman"))
     header = ["", "T,B,I,H", "", "µs", *(_("loop/elman") if name == "loop" else f"{name}/elman" for name in others)]
@@ -157,5 +157,5 @@ def page(rows: Sequence[OwnRow], absent: Sequence[str], place: Place, dtype: str
         *([tf32_text(torch.backends.cudnn.allow_tf32)] if place.device == "cuda" and dtype == "float32" else []),
         place_text(place),
     ]
-    warnings = doubts(timing for row in rows for timing in row.timings.values())
+    warnings = doubts((timing for row in rows for timing in row.timings.values()), complete=complete)
     return Page([Table("", header, body, words=(0, 2))], [*notes, *map(translated, absent), versions_text(place.machine)], warnings)

@@ -92,7 +92,7 @@ class Page:
         return "\n\n".join([*blocks, "\n".join(f"- {note}" for note in self.notes)])
 
 
-def doubts(timings: Iterable[Timing], *, complete: bool = True) -> list[str]:
+def doubts(timings: Iterable[Timing], *, complete: bool) -> list[str]:
     """What stands above the tables: that rows are missing, that other processes took part in the machine."""
     warnings = [] if complete else [_("CUT SHORT: rows are missing.")]
     if neighbours := _much_company(timings):
@@ -119,7 +119,7 @@ def race_page(report: Report) -> Page:
     return Page(tables, list(_race_notes(report)), doubts(timings, complete=report.complete))
 
 
-def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, rounds: int) -> Page:
+def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, rounds: int, *, complete: bool) -> Page:
     """Lengths, resets, traces and streams: the ratios, a line for each comparison, and what they mean."""
     asked = list(dict.fromkeys((answer.cell, answer.mode) for answer in answers))
     by_key = {(answer.question, answer.cell, answer.mode): answer for answer in answers}
@@ -143,10 +143,11 @@ def sequences_page(answers: Sequence[Answer], machine: Machine, threads: int, ro
             machine=_machine(machine),
         )
     )
-    return Page([table], [*notes, versions_text(machine)], doubts(timing for a in answers for timing in (a.elman, a.beside)))
+    timings = (timing for a in answers for timing in (a.elman, a.beside))
+    return Page([table], [*notes, versions_text(machine)], doubts(timings, complete=complete))
 
 
-def threads_page(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy: int) -> Page:
+def threads_page(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy: int, *, complete: bool) -> Page:
     """How long calls took with each number of threads: a line for each, and what the columns mean."""
     header = ["", "T,B,I,H", "", _("threads"), "µs", "±", _("over fewest"), _("ran on")]
     body = [
@@ -179,10 +180,11 @@ def threads_page(rows: Sequence[ThreadsRow], machine: Machine, rounds: int, busy
     if busy:
         notes.append(_("Busy processes meanwhile: {busy}.", busy=busy))
     table = Table(_("Elman by number of threads"), header, body, words=(0, 1, 2))
-    return Page([table], [*notes, versions_text(machine)], [] if busy else doubts(row.timing for row in rows))
+    timings = [] if busy else [row.timing for row in rows]  # company that was asked for is no reason to doubt
+    return Page([table], [*notes, versions_text(machine)], doubts(timings, complete=complete))
 
 
-def compiled_page(rows: Sequence[CompiledRow], machine: Machine, threads: int, rounds: int) -> Page:
+def compiled_page(rows: Sequence[CompiledRow], machine: Machine, threads: int, rounds: int, *, complete: bool) -> Page:
     """Compiled layers beside eager ones: a table for each mode, and what the columns mean."""
     names = ("elman", "elman compiled", "torch", "torch compiled")
     header = ["", "T,B,I,H", *names, "±", _("over eager"), _("more"), _("vs torch")]
@@ -215,7 +217,8 @@ def compiled_page(rows: Sequence[CompiledRow], machine: Machine, threads: int, r
             machine=_machine(machine),
         ),
     ]
-    return Page(tables, [*notes, versions_text(machine)], doubts(timing for row in rows for timing in row.timings.values()))
+    timings = (timing for row in rows for timing in row.timings.values())
+    return Page(tables, [*notes, versions_text(machine)], doubts(timings, complete=complete))
 
 
 def _race_table(report: Report, cell: str, mode: Mode, rows: Sequence[Row]) -> Table:

@@ -93,6 +93,11 @@ def measure(cells: Sequence[str], modes: Sequence[Mode], *, threads: int, rounds
             yield Answer(cell, "infer", "stream", timings["stream"], timings["cell"])
 
 
+def number_of_answers(cells: Sequence[str], modes: Sequence[Mode]) -> int:
+    """How many results :func:`measure` yields."""
+    return len(cells) * (len(modes) * len(_PAIRS) + ("infer" in modes))
+
+
 _PAIRS = {"ragged": ("ragged", "torch"), "padded": ("ragged", "whole"), "resets": ("resets", "whole"), "trace": ("trace", "whole")}
 
 

@@ -38,9 +38,11 @@ def race_cells(race: Race, cells: str, against: str, on_gpu: bool, dtype: str) -
 
     def results(rows: list[OwnRow]) -> tuple[dict[str, Any], Page]:
         tf32 = {"allow_tf32": torch.backends.cudnn.allow_tf32} if on_gpu else {}
-        measured = {"dtype": dtype, **tf32, "rounds": race.rounds, "min_block_s": place.block_s, "complete": len(rows) == total}
+        complete = len(rows) == total
+        measured = {"dtype": dtype, **tf32, "rounds": race.rounds, "min_block_s": place.block_s, "complete": complete}
         facts = {**place.to_dict(), **measured, "absent": absent}
-        return facts | {"rows": [row.to_dict() for row in rows]}, own_cells.page(rows, absent, place, dtype, race.rounds)
+        page = own_cells.page(rows, absent, place, dtype, race.rounds, complete=complete)
+        return facts | {"rows": [row.to_dict() for row in rows]}, page
 
     race.run(
         own_cells.measure(made, race.modes, elman, others, place, rounds=race.rounds),

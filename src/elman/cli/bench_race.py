@@ -100,15 +100,15 @@ class Race:
         """Ways to run sequences."""
         from elman.bench.machine import describe
         from elman.bench.render import sequences_page
-        from elman.bench.sequences import Answer, measure
+        from elman.bench.sequences import Answer, measure, number_of_answers
 
         (threads,) = self.counts
-        machine = describe(("elman", "torch"))
+        machine, total = describe(("elman", "torch")), number_of_answers(cells, self.modes)
 
         def results(answers: list[Answer]) -> tuple[dict[str, Any], Page]:
-            as_dicts = [answer.to_dict() for answer in answers]
-            facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "answers": as_dicts}
-            return facts, sequences_page(answers, machine, threads, self.rounds)
+            complete, as_dicts = len(answers) == total, [answer.to_dict() for answer in answers]
+            facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "complete": complete, "answers": as_dicts}
+            return facts, sequences_page(answers, machine, threads, self.rounds, complete=complete)
 
         self.run(
             measure(cells, self.modes, threads=threads, **self._timed),
@@ -126,9 +126,9 @@ class Race:
         machine, total = describe(("elman", "torch")), len(cases) * len(self.modes)
 
         def results(found: list[Row]) -> tuple[dict[str, Any], Page]:
-            rows = [row.to_dict() for row in found]
-            facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "complete": len(found) == total, "rows": rows}
-            return facts, compiled_page(found, machine, threads, self.rounds)
+            complete, rows = len(found) == total, [row.to_dict() for row in found]
+            facts = {"machine": asdict(machine), "threads": threads, "rounds": self.rounds, "complete": complete, "rows": rows}
+            return facts, compiled_page(found, machine, threads, self.rounds, complete=complete)
 
         self.run(
             measure(cases, self.modes, threads=threads, **self._timed),
@@ -142,12 +142,12 @@ class Race:
         from elman.bench.render import threads_page
         from elman.bench.threads import Row, measure
 
-        machine = describe(("elman", "torch"))
+        machine, total = describe(("elman", "torch")), len(cases) * len(self.modes) * len(self.counts)
 
         def results(rows: list[Row]) -> tuple[dict[str, Any], Page]:
-            as_dicts = [row.to_dict() for row in rows]
-            facts = {"machine": asdict(machine), "rounds": self.rounds, "busy": self.busy, "rows": as_dicts}
-            return facts, threads_page(rows, machine, self.rounds, self.busy)
+            complete, as_dicts = len(rows) == total, [row.to_dict() for row in rows]
+            facts = {"machine": asdict(machine), "rounds": self.rounds, "busy": self.busy, "complete": complete, "rows": as_dicts}
+            return facts, threads_page(rows, machine, self.rounds, self.busy, complete=complete)
 
         self.run(
             measure(cases, self.modes, self.counts, **self._timed),
