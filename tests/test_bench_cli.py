@@ -172,6 +172,10 @@ def test_every_page_says_if_it_was_cut_short(
         (["--threads", "1,1"], "expected different numbers from 1 to 1024 like 2 or 1,2,4, got '1,1'"),
         (["--threads", "1,2", "--grid", "sequences"], "--grid sequences takes a single number, got '1,2'"),
         (["--busy", "-1"], "'--busy'"),
+        *[
+            ([*kind, "--busy", "1"], "--busy: needs several numbers of threads, as in --threads 1,2; add them")
+            for kind in ([], ["--threads", "1"], ["--grid", "sequences"], ["--grid", "cells"], ["--compiled"], ["--dtype", "bfloat16"])
+        ],
         (["--grid", "gnu"], "'--grid'"),
         (["--grid", "tour", "--rows", "4"], "rows 1 to 3, got '4'"),
         (["--cell", "rnn,gnu"], "--cell: unknown kind 'gnu'; did you mean 'gru'?"),

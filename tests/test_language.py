@@ -209,6 +209,7 @@ MISTAKES = (
     "bench --threads 1,1",
     "bench --busy -1",
     "bench --busy 999",
+    "bench --busy 1",
     "bench --json /dev/null/x",
     "train text /nowhere",
     "train text --lr 0",

@@ -85,7 +85,13 @@ def bench(
         ),
     ] = "",
     busy: Annotated[
-        int, typer.Option(help="Run this many other processes meanwhile, each keeping a core busy.", min=0, max=256, rich_help_panel=_HOW)
+        int,
+        typer.Option(
+            help="With several numbers of threads: run this many other processes meanwhile, each keeping a core busy.",
+            min=0,
+            max=256,
+            rich_help_panel=_HOW,
+        ),
     ] = 0,
     rounds: Annotated[
         int | None, typer.Option(help="Rounds; by default 15, with --quick 5.", min=1, show_default=False, rich_help_panel=_HOW)
@@ -166,6 +172,8 @@ def bench(
         _refuse("--device cuda", {"--threads": threads, "--busy": busy})
     elif in_dtype is Dtype.float32:
         raise ValueError("--dtype: on the CPU expected bfloat16 or float16 (without the option it is float32), got 'float32'")
+    if busy and len(counts) == 1:
+        raise ValueError("--busy: needs several numbers of threads, as in --threads 1,2; add them")
     if of_cells:
         race_cells(race, "" if cell == KINDS else cell, "" if against == LIBRARIES else against, on_gpu, (in_dtype or Dtype.float32).value)
         return

@@ -62,6 +62,7 @@ SENTENCES = {
         "--threads 应为 1 到 {most} 之间互不相同的数，如 2 或 1,2,4，收到 {value}"
     ),
     "--threads: --grid sequences takes a single number, got {value}": "--threads：--grid sequences 只接受一个数，收到 {value}",
+    "--busy: needs several numbers of threads, as in --threads 1,2; add them": "--busy：需要给出多个线程数，如 --threads 1,2",
     "--ragged: needs --device cuda or --dtype; add one of them": "--ragged：需要与 --device cuda 或 --dtype 一起使用",
     "--dtype: on the CPU expected bfloat16 or float16 (without the option it is float32), got {value}": (
         "--dtype：在 CPU 上应为 bfloat16 或 float16（不写该选项即为 float32），收到 {value}"

@@ -114,7 +114,9 @@ SENTENCES = {
     "Threads of each library; by default 2, or 1 on a single core. With several numbers, as in 1,2,4: Elman only, with each of them.": (
         "每个库的线程数；默认 2，单核机器为 1。给出多个数（如 1,2,4）时只测 Elman 在各线程数下的速度。"
     ),
-    "Run this many other processes meanwhile, each keeping a core busy.": "测量期间另开若干个进程，每个占满一个核。",
+    "With several numbers of threads: run this many other processes meanwhile, each keeping a core busy.": (
+        "给出多个线程数时可用：测量期间另开若干个进程，每个占满一个核。"
+    ),
     "Rounds; by default 15, with --quick 5.": "轮数；默认 15，--quick 时为 5。",
     "Fewer and shorter rounds.": "减少轮数，缩短每轮时间。",
     "Compare Elman with itself in every row, not only in the first.": "每一行都让 Elman 与自己比较，而不只是第一行。",
