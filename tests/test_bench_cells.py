@@ -53,12 +53,12 @@ def agree(who: CellContestant, cell: elman.Cell) -> None:
     """Raise unless the contestant's numbers are the loop's."""
     case = CellCase(cell, steps=5, batch=3, size=6)
     for mode in MODES:
-        check(f"{who.name}, {cell}, {mode}", numbers(who, case, mode), numbers(Loop(torch.get_num_threads()), case, mode))
+        check(f"{who.name}, {cell}, {mode}", numbers(who, case, mode), numbers(Loop(), case, mode))
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=repr)
 def test_elman_agrees_with_the_loop(cell: elman.Cell) -> None:
-    agree(ElmanNetwork(torch.get_num_threads()), cell)
+    agree(ElmanNetwork(), cell)
 
 
 @pytest.mark.slow
@@ -73,13 +73,13 @@ def test_jax_agrees_with_the_loop() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from torch's compiler
 def test_the_compiled_loop_agrees_with_the_loop() -> None:
-    agree(CompiledLoop(torch.get_num_threads()), zoo.GRU2014())
+    agree(CompiledLoop(), zoo.GRU2014())
 
 
 def test_a_wrong_step_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = numbers(Loop(torch.get_num_threads()), CellCase(zoo.MGU(), 5, 3, 6), "infer")
+    right = numbers(Loop(), CellCase(zoo.MGU(), 5, 3, 6), "infer")
     monkeypatch.setattr(zoo.MGU, "step", lambda _, x, r, s, p: torch.tanh(x.n + r("n", s.h)) + 0 * (x.f + r.f))
-    wrong = numbers(Loop(torch.get_num_threads()), CellCase(zoo.MGU(), 5, 3, 6), "infer")
+    wrong = numbers(Loop(), CellCase(zoo.MGU(), 5, 3, 6), "infer")
     with pytest.raises(RuntimeError, match="away from torch's"):
         check("loop", wrong, right)
 
@@ -105,7 +105,7 @@ def test_each_cells_step_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> No
     """Torch compiles the same code a limited number of times, and then runs it eagerly."""
     resets = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
-    compiled = CompiledLoop(torch.get_num_threads())
+    compiled = CompiledLoop()
     for cell in (zoo.MGU(), zoo.UGRNN()):
         compiled.job(CellCase(cell, 2, 2, 4), "infer")
     assert len(resets) == 2
@@ -114,7 +114,7 @@ def test_each_cells_step_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> No
 def test_who_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jax", None)
     monkeypatch.setenv("NPROC", "1")
-    found, absent = rivals(["loop", "jax"], torch.get_num_threads())
+    found, absent = rivals(["loop", "jax"], 1)
     assert [who.name for who in found] == ["loop"]
     assert absent[0].startswith("jax is skipped (")
 
@@ -131,7 +131,7 @@ def run(*arguments: str) -> int:
 @pytest.mark.slow
 def test_the_grid_of_cells_has_the_whole_zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(race_of_cells.SHAPES, "cpu", ((2, 16, 4),))
-    quick = ["--quick", "--rounds", "1", "--threads", str(torch.get_num_threads()), "--mode", "infer"]
+    quick = ["--quick", "--rounds", "1", "--mode", "infer"]
     assert run("bench", "--grid", "cells", "--against", "loop", *quick, "--json", "-") == 0
     facts = json.loads(capsys.readouterr().out)
     assert [row["cell"] for row in facts["rows"]] == [repr(cell()) for cell in zoo.CELLS]
@@ -172,9 +172,8 @@ def test_a_contestant_that_lacks_an_operation_is_left_out(monkeypatch: pytest.Mo
             return Job(run, lambda result: result)
 
     monkeypatch.setitem(race_of_cells.SHAPES, "cpu", ((100, 16, 4),))
-    threads = torch.get_num_threads()
-    place = cpu(threads, 0.0)
-    (row,) = race_of_cells.measure([zoo.MGU()], ["infer"], ElmanNetwork(threads), [Loop(threads), Unable(threads)], place, rounds=1)
+    place = cpu(1, 0.0)
+    (row,) = race_of_cells.measure([zoo.MGU()], ["infer"], ElmanNetwork(), [Loop(), Unable()], place, rounds=1)
     assert row.timings.keys() == {"loop", "elman"}
     assert row.to_dict()["lacking"] == {"unable": "fold"}
     notes = race_of_cells.page([row], [], place, "float32", rounds=1, complete=True).notes
@@ -183,8 +182,8 @@ def test_a_contestant_that_lacks_an_operation_is_left_out(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("cell", [zoo.MGU(), own_cells.Decay()], ids=repr)
 def test_in_another_dtype_everybody_has_the_same_rounded_numbers(cell: elman.Cell) -> None:
-    threads, case = torch.get_num_threads(), CellCase(cell, steps=5, batch=3, size=6)
-    ours, loop = (who(threads, "cpu", torch.bfloat16) for who in (ElmanNetwork, Loop))
+    case = CellCase(cell, steps=5, batch=3, size=6)
+    ours, loop = (who("cpu", torch.bfloat16) for who in (ElmanNetwork, Loop))
     for mode in MODES:
         exact = loop.job(case, mode, in_float64=True)
         expected = exact.numbers(exact.run())
@@ -202,9 +201,8 @@ def test_in_another_dtype_everybody_has_the_same_rounded_numbers(cell: elman.Cel
 def test_wrong_numbers_in_another_dtype_are_not_timed(cell: elman.Cell, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Zeros for all that a network gives: also of cells whose gradients are ill-conditioned."""
     monkeypatch.setitem(race_of_cells.SHAPES, "cpu", ((20, 4, 16),))
-    threads, right = torch.get_num_threads(), ElmanNetwork._network
-    place = cpu(threads, 0.0)
-    ours, loop = (who(threads, "cpu", torch.bfloat16) for who in (ElmanNetwork, Loop))
+    right, place = ElmanNetwork._network, cpu(1, 0.0)
+    ours, loop = (who("cpu", torch.bfloat16) for who in (ElmanNetwork, Loop))
     assert len(list(race_of_cells.measure([cell], [mode], ours, [loop], place, rounds=1))) == 1
 
     def wrong(self: ElmanNetwork, case: CellCase, parameters: dict[str, torch.Tensor]) -> object:
@@ -231,8 +229,7 @@ def test_cells_are_raced_in_another_dtype(
     options: list[str], dtype: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a GPU, for which the CPU stands here."""
-    threads = torch.get_num_threads()
-    monkeypatch.setattr("elman.bench.place.cuda", lambda: cpu(threads, 0.001))
+    monkeypatch.setattr("elman.bench.place.cuda", lambda: cpu(1, 0.001))
     monkeypatch.setitem(race_of_cells.SHAPES, "cpu", ((2, 16, 4),))
     assert run("bench", "--cell", "zoo.MGU", *options, "--against", "loop", "--rounds", "1", "--quick", "--json", "-") == 0
     facts = json.loads(capsys.readouterr().out)

@@ -29,10 +29,8 @@ ROW_1 = [(1, cases_of("gru", "sizes")[0])]
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
-    threads = torch.get_num_threads()
     yield
     torch.compiler.reset()
-    torch.set_num_threads(threads)
 
 
 def _race(jobs: Mapping[str, Callable[[], object]], **_: object) -> dict[str, Timing]:

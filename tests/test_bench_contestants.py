@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 
 from elman.bench.agreement import WrongAnswerError, check
 from elman.bench.case import CELLS, MODES, Case
@@ -44,7 +43,7 @@ def agree(who: Contestant, cell: str) -> None:
     """Raise unless the contestant's numbers are torch's."""
     for case in (replace(case, cell=cell) for case in CASES):
         for mode in who.modes:
-            check(f"{who.name}, {cell} {case}, {mode}", numbers(who, case, mode), numbers(Torch(torch.get_num_threads()), case, mode))
+            check(f"{who.name}, {cell} {case}, {mode}", numbers(who, case, mode), numbers(Torch(), case, mode))
 
 
 @pytest.mark.parametrize("peer", PEERS)
@@ -59,7 +58,7 @@ def test_a_peer_agrees_with_torch(peer: str) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_elman_agrees_with_torch_and_says_what_it_ran_on(cell: str) -> None:
-    ours = Elman(torch.get_num_threads())
+    ours = Elman()
     agree(ours, cell)
     assert ours.why(replace(CASES[0], cell=cell), "infer").startswith(("native", "reference"))
 
@@ -68,13 +67,13 @@ def test_elman_agrees_with_torch_and_says_what_it_ran_on(cell: str) -> None:
     ("cell", "names"), [("rnn", {"output", "h_n"}), ("gru", {"output", "h_n"}), ("lstm", {"output", "h_n", "c_n"})], ids=CELLS
 )
 def test_all_final_states_are_compared(cell: str, names: set[str]) -> None:
-    assert set(numbers(Torch(torch.get_num_threads()), replace(CASES[0], cell=cell), "infer")) == names
+    assert set(numbers(Torch(), replace(CASES[0], cell=cell), "infer")) == names
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("cell", "gates"), [("gru", (1, 0, 2)), ("lstm", (0, 1, 3, 2))])
 def test_swapped_gates_are_noticed(cell: str, gates: tuple[int, ...], mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    case, who = replace(CASES[0], cell=cell), Torch(torch.get_num_threads())
+    case, who = replace(CASES[0], cell=cell), Torch()
     expected = numbers(who, case, mode)
     arrays, parameters = case.arrays()
 

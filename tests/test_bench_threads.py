@@ -21,7 +21,7 @@ from elman.cli.app import app
 from native import required
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 pytestmark = required
@@ -32,13 +32,6 @@ def run(*arguments: str) -> None:
     with pytest.raises(SystemExit) as left:
         app(list(arguments))
     assert not left.value.code
-
-
-@pytest.fixture(autouse=True)
-def _threads_stay_as_they_were() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    assert torch.get_num_threads() == before
 
 
 def test_each_number_of_threads_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +72,7 @@ def test_numbers_of_threads_that_do_not_agree_are_not_timed(monkeypatch: pytest.
 
 
 def test_training_is_the_gradient_of_the_sum() -> None:
-    elman, case = Elman(torch.get_num_threads()), cases_of("lstm", "sizes")[0]
+    elman, case = Elman(), cases_of("lstm", "sizes")[0]
     ours, usual = elman.kernels(case, "train"), elman.train(case)
     got, expected = ours.numbers(ours.run()), usual.numbers(usual.run())
     assert got.keys() == expected.keys()

@@ -221,14 +221,6 @@ def left_in_english(text: str) -> list[str]:
     return [line for line in text.splitlines() if ENGLISH.search(CODE.sub(" ", line))]
 
 
-@pytest.fixture
-def _threads() -> Any:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("_threads")
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_nothing_is_left_in_english(command: str) -> None:

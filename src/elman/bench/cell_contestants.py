@@ -69,17 +69,12 @@ class _InTorch:
     """Runs a network of torch's tensors.
 
     Args of the constructor:
-        threads: on the CPU, how many it may use.
         device, dtype: of its tensors.
     """
 
     packages: ClassVar[tuple[str, ...]] = ("torch",)
 
-    def __init__(self, threads: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        if device == "cpu":
-            torch.set_num_threads(threads)
-        else:  # every product of float32 as recurrent layers multiply it
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    def __init__(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self._device, self.dtype = device, dtype
         self._loop: Callable[..., tuple[Tensor, tuple[Tensor, ...]]] = loop
 
@@ -145,8 +140,8 @@ class CompiledLoop(_InTorch):
 
     name: ClassVar[str] = "compile"
 
-    def __init__(self, threads: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(threads, device, dtype)
+    def __init__(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(device, dtype)
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at each operand's
         self._loop = partial(loop, take=torch.compile(LoopedStep.__call__, dynamic=False))
 
@@ -231,14 +226,14 @@ def rivals(
 ) -> tuple[list[CellContestant], list[str]]:
     """The contestants in ``names`` that are installed, the loop first, and a line about each that is not; all there are if it is empty.
 
-    JAX takes part in float32 on the CPU.
+    JAX takes part in float32 on the CPU, with so many threads.
 
     Raises:
         ValueError: a name that is none of theirs.
     """
     known: dict[str, Callable[[], CellContestant]] = {
-        "loop": lambda: Loop(threads, device, dtype),
-        "compile": lambda: CompiledLoop(threads, device, dtype),
+        "loop": lambda: Loop(device, dtype),
+        "compile": lambda: CompiledLoop(device, dtype),
     }
     if (device, dtype) == ("cpu", torch.float32):
         known["jax"] = lambda: JaxScan(threads)

@@ -11,6 +11,7 @@ from elman.bench.agreement import check
 from elman.bench.contestants import CompiledElman, CompiledTorch, Elman, Torch
 from elman.bench.measure import AGAIN
 from elman.bench.race import race, ratio
+from elman.bench.settings import torch_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -79,13 +80,15 @@ def measure(cases: Iterable[tuple[int, Case]], modes: Sequence[Mode], *, threads
     Raises:
         WrongAnswerError: a contestant's numbers are not torch's.
     """
-    everybody = [contestant(threads) for contestant in CONTESTANTS]
+    everybody = [contestant() for contestant in CONTESTANTS]
     for number, case in cases:
         for mode in modes:
             torch.compiler.reset()  # else a layer of another size would be compiled for any
-            jobs = {who.name: who.job(case, mode) for who in everybody}
-            jobs[AGAIN] = CompiledElman(threads).job(case, mode)
-            answers = {name: job.numbers(job.run()) for name, job in jobs.items()}
-            for name, answer in answers.items():
-                check(f"{name}, {case.cell} {case}, {mode}", answer, answers[Torch.name])
-            yield Row(number, case, mode, race({name: job.run for name, job in jobs.items()}, rounds=rounds, min_block_s=min_block_s))
+            with torch_set(threads=threads):
+                jobs = {who.name: who.job(case, mode) for who in everybody}
+                jobs[AGAIN] = CompiledElman().job(case, mode)
+                answers = {name: job.numbers(job.run()) for name, job in jobs.items()}
+                for name, answer in answers.items():
+                    check(f"{name}, {case.cell} {case}, {mode}", answer, answers[Torch.name])
+                timings = race({name: job.run for name, job in jobs.items()}, rounds=rounds, min_block_s=min_block_s)
+            yield Row(number, case, mode, timings)

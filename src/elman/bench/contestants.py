@@ -1,7 +1,7 @@
 """The libraries that are compared. Each offers two jobs: inference and training.
 
-Every contestant gets the same numbers, and is written as its own users would write it at their best. To add a library, write one class; to
-add a cell, its line in the tables here and in ``case``, and its equation in JAX.
+Every contestant gets the same numbers, and is written as its own users would write it at their best. To add a library, write one class and
+name it in ``peers``; to add a cell, its line in the tables here and in ``case``, and its equation in JAX.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
+import torch
+
+import elman
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+    from types import ModuleType
 
     from elman.bench.case import Arrays, Case, Mode
 
@@ -35,21 +39,11 @@ class Job:
 
 
 class Contestant(ABC):
-    """A library to race.
-
-    Args of the constructor:
-        threads: how many it may use.
-
-    Raises:
-        ImportError: it is not installed.
-    """
+    """A library to race, whose constructor raises an ImportError if it is not installed."""
 
     name: ClassVar[str]
     modes: ClassVar[tuple[Mode, ...]] = ("infer", "train")
     packages: ClassVar[tuple[str, ...]]
-
-    @abstractmethod
-    def __init__(self, threads: int) -> None: ...
 
     @abstractmethod
     def infer(self, case: Case, seed: int = 0) -> Job:
@@ -66,19 +60,15 @@ class Contestant(ABC):
 class Torch(Contestant):
     name = "torch"
     packages = ("torch",)
-
-    def __init__(self, threads: int) -> None:
-        self._torch = import_module("torch")
-        self._torch.set_num_threads(threads)
-        self._layers = self._torch.nn
+    _layers: ClassVar[ModuleType] = torch.nn
 
     def _build(self, case: Case, seed: int, gradients: bool) -> tuple[Any, Any]:
         arrays, parameters = case.arrays(seed)
         layer = getattr(self._layers, case.cell.upper())(
             case.input_size, case.hidden_size, num_layers=case.num_layers, bidirectional=case.bidirectional
         )
-        layer.load_state_dict({name: self._torch.from_numpy(array) for name, array in parameters.items()})
-        return self._ready(layer.requires_grad_(gradients)), self._torch.from_numpy(arrays["x"]).requires_grad_(gradients)
+        layer.load_state_dict({name: torch.from_numpy(array) for name, array in parameters.items()})
+        return self._ready(layer.requires_grad_(gradients)), torch.from_numpy(arrays["x"]).requires_grad_(gradients)
 
     def _ready(self, layer: Any) -> Any:
         """The layer as it is called."""
@@ -121,10 +111,7 @@ class CompiledTorch(Torch):
 class Elman(Torch):
     name = "elman"
     packages = ("elman",)
-
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads)
-        self._elman = self._layers = import_module("elman")
+    _layers: ClassVar[ModuleType] = elman
 
     def kernels(self, case: Case, mode: Mode, seed: int = 0) -> Job:
         """A case's work without torch's own operators, whose threads would be measured too: in training the gradient of a sum, unsummed."""
@@ -132,17 +119,17 @@ class Elman(Torch):
             return self.infer(case, seed)
         layer, x = self._build(case, seed, gradients=True)
         leaves = {"x": x, **dict(layer.named_parameters())}
-        tensors, one = tuple(leaves.values()), self._torch.ones(1)
+        tensors, one = tuple(leaves.values()), torch.ones(1)
 
         def run() -> Any:
             output = layer(x)[0]
-            return self._torch.autograd.grad(output, tensors, one.expand_as(output))
+            return torch.autograd.grad(output, tensors, one.expand_as(output))
 
         return Job(run, lambda gradients: {name: gradient.numpy() for name, gradient in zip(leaves, gradients, strict=True)})
 
     def why(self, case: Case, mode: Mode) -> str:
         """Which backend runs the case."""
-        return str(self._elman.why(*self._build(case, seed=0, gradients=mode == "train")))
+        return str(elman.why(*self._build(case, seed=0, gradients=mode == "train")))
 
 
 @final
@@ -315,24 +302,28 @@ class OnnxRuntime(Contestant):
         raise NotImplementedError("ONNX Runtime's CPU package does not train")
 
 
-PEERS: tuple[type[Contestant], ...] = (Torch, Jax, OnnxRuntime)
-
-
 def peers(names: Collection[str], threads: int) -> tuple[list[Contestant], list[str]]:
     """The contestants in ``names`` that are installed, and a line about each that is not.
+
+    Args:
+        threads: of JAX and ONNX Runtime; torch's number is a setting of the process.
 
     Raises:
         ValueError: a name that is none of theirs.
     """
-    known = {peer.name: peer for peer in PEERS}
+    known: dict[str, Callable[[], Contestant]] = {
+        Torch.name: Torch,
+        Jax.name: lambda: Jax(threads),
+        OnnxRuntime.name: lambda: OnnxRuntime(threads),
+    }
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"--against: expected libraries from {', '.join(known)}, got {unknown[0]!r}")
     installed: list[Contestant] = []
     absent: list[str] = []
-    for peer in PEERS:
-        if peer.name in names:
+    for name, make in known.items():
+        if name in names:
             try:
-                installed.append(peer(threads))
+                installed.append(make())
             except ImportError as error:
-                absent.append(f"{peer.name} is skipped ({error}); to install it: pip install '.[peers]'")
+                absent.append(f"{name} is skipped ({error}); to install it: pip install '.[peers]'")
     return installed, absent

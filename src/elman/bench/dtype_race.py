@@ -19,6 +19,7 @@ import elman
 from elman.bench.agreement import TOLERANCE, WrongAnswerError
 from elman.bench.measure import AGAIN, Row
 from elman.bench.race import race
+from elman.bench.settings import torch_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -206,7 +207,7 @@ def measure(
         cases: each with its row number in its grid.
         modes: which of inference and training.
         dtype: a name in ``DTYPES``; what ``BESIDE`` has for it races too.
-        place: where; on the CPU with the number of threads that torch has.
+        place: where; on the CPU with its number of threads.
         rounds: of each race (``elman.bench.race``).
         ragged: the sequences' lengths are uniform in 1..T; torch packs, runs and unpacks them.
         always_again: race Elman against itself in every row, not only in the first of each cell and mode.
@@ -218,7 +219,7 @@ def measure(
     device, of_dtype, beside = place.device, DTYPES[dtype], BESIDE.get((place.device, dtype))
     for number, case in cases:
         for mode in modes:
-            with torch.set_grad_enabled(mode == "train"):
+            with torch_set(threads=place.threads), torch.set_grad_enabled(mode == "train"):
                 ours, theirs = (network_of(library, case, mode, of_dtype, device, ragged=ragged) for library in (elman, nn))
                 errors = _errors(ours, theirs, case, mode, of_dtype, device, ragged)
                 calls = {"torch": theirs.call(mode), "elman": ours.call(mode)}

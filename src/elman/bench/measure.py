@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from elman.backends import kernels
 from elman.bench.agreement import check
 from elman.bench.race import Timing, race, ratio
+from elman.bench.settings import torch_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -80,7 +81,7 @@ def measure(
         modes: which of inference and training.
         elman: ours.
         others: torch first, whose numbers the others' are checked against.
-        threads: of the peak; the contestants have been made with theirs.
+        threads: of torch, Elman and the peak; the others have been made with theirs.
         rounds: of each race.
         min_block_s: how long each timed block lasts, in seconds.
         always_again: race Elman against itself in every row, not only in the first of each cell and mode.
@@ -91,13 +92,15 @@ def measure(
     again: set[tuple[str, Mode]] = set()
     for number, case in cases:
         for mode in modes:
-            jobs = {who.name: who.job(case, mode) for who in (*others, elman) if mode in who.modes}
-            if always_again or (case.cell, mode) not in again:
-                again.add((case.cell, mode))
-                jobs[AGAIN] = elman.job(case, mode)
-            answers = {name: job.numbers(job.run()) for name, job in jobs.items()}
-            for name, answer in answers.items():
-                check(f"{name}, {case.cell} {case}, {mode}", answer, answers["torch"])
-            peak = fma_peak(threads)
-            timings = race({name: job.run for name, job in jobs.items()}, rounds=rounds, min_block_s=min_block_s)
-            yield Row(number, case, mode, elman.why(case, mode), timings, peak)
+            with torch_set(threads=threads):
+                jobs = {who.name: who.job(case, mode) for who in (*others, elman) if mode in who.modes}
+                if always_again or (case.cell, mode) not in again:
+                    again.add((case.cell, mode))
+                    jobs[AGAIN] = elman.job(case, mode)
+                answers = {name: job.numbers(job.run()) for name, job in jobs.items()}
+                for name, answer in answers.items():
+                    check(f"{name}, {case.cell} {case}, {mode}", answer, answers["torch"])
+                peak = fma_peak(threads)
+                timings = race({name: job.run for name, job in jobs.items()}, rounds=rounds, min_block_s=min_block_s)
+                row = Row(number, case, mode, elman.why(case, mode), timings, peak)
+            yield row

@@ -12,6 +12,7 @@ from elman.bench.agreement import check
 from elman.bench.cell_contestants import CellCase, Loop
 from elman.bench.race import race, ratio
 from elman.bench.render import Page, Table, doubts, microseconds, mode_name, place_text, ratio_text, tf32_text, versions_text
+from elman.bench.settings import torch_set
 from elman.language import _, translated
 
 if TYPE_CHECKING:
@@ -93,25 +94,28 @@ def measure(
         WrongAnswerError: a contestant's numbers are not those of a loop in float64.
     """
     (exact,) = (who for who in others if isinstance(who, Loop))
+    tf32 = torch.backends.cudnn.allow_tf32 if place.device == "cuda" else None  # every product as recurrent layers multiply it
     for cell in cells:
         for steps, batch, size in SHAPES[place.device]:
             case = CellCase(cell, steps, batch, size)
             for mode in modes:
-                jobs, numbers, lacking = {}, {}, {}
-                for who in (*others, elman):
-                    job = who.job(case, mode)
-                    try:
-                        numbers[who.name] = job.numbers(job.run())
-                    except NotImplementedError as error:
-                        lacking[who.name] = str(error)
-                        continue
-                    jobs[who.name] = job.run
-                job = exact.job(case, mode, in_float64=True)
-                expected = job.numbers(job.run())
-                for name, found in numbers.items():
-                    _check(f"{name}, {cell!r}, {size}, {mode}", found, expected, numbers["loop"], exact)
-                timings = race(jobs, rounds=rounds, min_block_s=place.block_s, stopwatch=place.stopwatch)
-                yield OwnRow(repr(cell), mode, steps, batch, size, elman.why(case, mode), timings, lacking)
+                with torch_set(threads=place.threads, matmul_tf32=tf32):
+                    jobs, numbers, lacking = {}, {}, {}
+                    for who in (*others, elman):
+                        job = who.job(case, mode)
+                        try:
+                            numbers[who.name] = job.numbers(job.run())
+                        except NotImplementedError as error:
+                            lacking[who.name] = str(error)
+                            continue
+                        jobs[who.name] = job.run
+                    job = exact.job(case, mode, in_float64=True)
+                    expected = job.numbers(job.run())
+                    for name, found in numbers.items():
+                        _check(f"{name}, {cell!r}, {size}, {mode}", found, expected, numbers["loop"], exact)
+                    timings = race(jobs, rounds=rounds, min_block_s=place.block_s, stopwatch=place.stopwatch)
+                    row = OwnRow(repr(cell), mode, steps, batch, size, elman.why(case, mode), timings, lacking)
+                yield row
 
 
 def _check(who: str, found: Arrays, expected: Arrays, of_loop: Arrays, loop: Loop) -> None:

@@ -16,6 +16,7 @@ import elman
 from elman.bench.agreement import check
 from elman.bench.case import MODES
 from elman.bench.race import race, ratio
+from elman.bench.settings import torch_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -80,16 +81,16 @@ def measure(cells: Sequence[str], modes: Sequence[Mode], *, threads: int, rounds
     Raises:
         WrongAnswerError: two ways do not give the same numbers.
     """
-    torch.set_num_threads(threads)
     for cell in cells:
         for mode in MODES:
             if mode in modes:
-                jobs = _jobs(cell, mode)
-                timings = race(jobs, rounds=rounds, min_block_s=min_block_s)
+                with torch_set(threads=threads):
+                    timings = race(_jobs(cell, mode), rounds=rounds, min_block_s=min_block_s)
                 for question, (ours, beside) in _PAIRS.items():
                     yield Answer(cell, mode, question, timings[ours], timings[beside])
         if "infer" in modes:
-            timings = race(_steps(cell), rounds=rounds, min_block_s=min_block_s)
+            with torch_set(threads=threads):
+                timings = race(_steps(cell), rounds=rounds, min_block_s=min_block_s)
             yield Answer(cell, "infer", "stream", timings["stream"], timings["cell"])
 
 

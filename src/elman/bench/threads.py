@@ -15,6 +15,7 @@ from elman.backends import kernels
 from elman.bench.agreement import check
 from elman.bench.contestants import Elman
 from elman.bench.race import race, ratio
+from elman.bench.settings import torch_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -81,11 +82,10 @@ def measure(
     Raises:
         WrongAnswerError: two numbers of threads do not give the same numbers.
     """
-    before = torch.get_num_threads()
-    elman = Elman(before)
-    try:
-        for number, case in cases:
-            for mode in modes:
+    elman = Elman()
+    for number, case in cases:
+        for mode in modes:
+            with torch_set(threads=counts[0]):
                 job = elman.kernels(case, mode)
                 used: dict[int, Counter[int]] = {count: Counter() for count in counts}
                 jobs = {str(count): _with_threads(job, count, used[count]) for count in counts}
@@ -93,11 +93,9 @@ def measure(
                 for name, answer in answers.items():
                     check(f"{name} threads, {case.cell} {case}, {mode}", answer, answers[str(counts[0])])
                 timings = race(jobs, rounds=rounds, min_block_s=min_block_s)
-                for count in counts:
-                    shares = {n: calls / used[count].total() for n, calls in used[count].most_common()}
-                    yield Row(number, case, mode, count, shares, timings[str(count)], timings[str(counts[0])])
-    finally:
-        torch.set_num_threads(before)
+            for count in counts:
+                shares = {n: calls / used[count].total() for n, calls in used[count].most_common()}
+                yield Row(number, case, mode, count, shares, timings[str(count)], timings[str(counts[0])])
 
 
 def _with_threads(job: Job, count: int, used: Counter[int]) -> Callable[[], Any]:

@@ -31,8 +31,8 @@ def race_cells(race: Race, cells: str, against: str, on_gpu: bool, dtype: str) -
     shapes = own_cells.SHAPES[place.device]
     made = [cell_by_name(name, [size for *_, size in shapes]) for name in dict.fromkeys(cells.split(","))]
     total = len(made) * len(shapes) * len(race.modes)
-    where = place.threads, place.device, DTYPES[dtype]
-    others, absent = rivals(against.split(",") if against else (), *where)
+    where = place.device, DTYPES[dtype]
+    others, absent = rivals(against.split(",") if against else (), place.threads, *where)
     elman = ElmanNetwork(*where)
     place = place.with_packages(package for who in (elman, *others) for package in who.packages)
 

@@ -44,7 +44,7 @@ class Race:
 
         (threads,) = self.counts
         others, absent = peers({"torch", *against}, threads)
-        elman = Elman(threads)
+        elman = Elman()
         everybody: list[Contestant] = [elman, *others]
         machine = describe(package for who in everybody for package in who.packages)
         total = len(cases) * len(self.modes)
@@ -65,15 +65,12 @@ class Race:
         )
 
     def place(self, on_gpu: bool) -> Place:
-        """A GPU, or the CPU with torch's number of threads set."""
-        import torch
-
+        """A GPU, or the CPU with its number of threads."""
         from elman.bench import place
 
         if on_gpu:
             return place.cuda()
         (threads,) = self.counts
-        torch.set_num_threads(threads)
         return place.cpu(threads, self.min_block_s)
 
     def in_dtype(self, cases: list[tuple[int, Case]], on_gpu: bool, dtype: str, ragged: bool, always_again: bool) -> None:

@@ -14,6 +14,7 @@ from rich.bar import Bar
 from rich.text import Text
 
 from elman.bench.machine import usual_threads
+from elman.bench.settings import torch_set
 from elman.language import _, translated
 from elman.show.specification import apart
 from elman.show.style import BAD, DIM, GOOD, Part, duration, section, small, table
@@ -56,20 +57,19 @@ class Speed(SimpleNamespace):
         from elman.bench.device import by_events
         from elman.bench.race import by_clock, race
 
-        x, before = run["x"], torch.get_num_threads()
-        self.threads = 1 if per_step * spec.batch < ONE_THREAD else before
-        torch.set_num_threads(self.threads)
+        x = run["x"]
+        self.threads = 1 if per_step * spec.batch < ONE_THREAD else torch.get_num_threads()
         gc.freeze()  # what lives now is not looked through again: a collection before each round costs nothing
         try:
-            start = time.perf_counter()
-            theirs(x)
-            self.rounds = ROUNDS_OF_SLOW if time.perf_counter() - start > SLOW_S else ROUNDS
-            ways = {"elman": lambda: run.network(x), "torch": lambda: theirs(x)}
-            stopwatch = by_events if spec.device == "cuda" else by_clock()
-            timings = race(ways, rounds=self.rounds, min_block_s=BLOCK_S, seed=spec.seed, stopwatch=stopwatch)
+            with torch_set(threads=self.threads):
+                start = time.perf_counter()
+                theirs(x)
+                self.rounds = ROUNDS_OF_SLOW if time.perf_counter() - start > SLOW_S else ROUNDS
+                ways = {"elman": lambda: run.network(x), "torch": lambda: theirs(x)}
+                stopwatch = by_events if spec.device == "cuda" else by_clock()
+                timings = race(ways, rounds=self.rounds, min_block_s=BLOCK_S, seed=spec.seed, stopwatch=stopwatch)
         finally:
             gc.unfreeze()
-            torch.set_num_threads(before)
         for name, timing in timings.items():
             setattr(self, name, SimpleNamespace(median=timing.median, low=timing.low, high=timing.high))
         self.ratio = self.torch.median / self.elman.median
