@@ -82,8 +82,8 @@ def test_each_size_is_compiled_for_itself(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_wrong_answer_of_a_compiled_layer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     job = CompiledElman.infer
 
-    def wrong(self: CompiledElman, case: Case, seed: int = 0) -> Job:
-        right = job(self, case, seed)
+    def wrong(self: CompiledElman, case: Case) -> Job:
+        right = job(self, case)
         return Job(right.run, lambda result: {name: 2 * array for name, array in right.numbers(result).items()})
 
     monkeypatch.setattr(CompiledElman, "infer", wrong)

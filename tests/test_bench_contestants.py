@@ -82,6 +82,6 @@ def test_swapped_gates_are_noticed(cell: str, gates: tuple[int, ...], mode: Mode
         return np.concatenate([parts[gate] for gate in gates])
 
     swapped = {name: swap(array) for name, array in parameters.items()}
-    monkeypatch.setattr(Case, "arrays", lambda self, seed: (arrays, swapped))
+    monkeypatch.setattr(Case, "arrays", lambda self: (arrays, swapped))
     with pytest.raises(WrongAnswerError, match="away from torch's"):
         check("somebody", numbers(who, case, mode), expected)

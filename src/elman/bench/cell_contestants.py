@@ -49,12 +49,12 @@ class CellCase:
         """The final states' names."""
         return tuple([f"{state}_n" for state in self.cell.states])
 
-    def arrays(self, seed: int = 0) -> tuple[Arrays, Arrays]:
+    def arrays(self) -> tuple[Arrays, Arrays]:
         """The input and what comes with the steps, by name; and the initial parameters, by their names in a network."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(0)
             network = elman.Recurrent(self.cell, self.size, self.size)
-        draw = np.random.default_rng(seed)
+        draw = np.random.default_rng(0)
         given: Arrays = {"x": draw.standard_normal((self.steps, self.batch, self.size)).astype(np.float32)}
         for name, of in self.cell.step_inputs.items():
             given[name] = draw.uniform(size=(self.steps, self.batch, *[self.size] * len(of))).astype(np.float32)

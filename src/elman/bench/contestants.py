@@ -46,11 +46,11 @@ class Contestant(ABC):
     packages: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def infer(self, case: Case, seed: int = 0) -> Job:
+    def infer(self, case: Case) -> Job:
         """Forward alone, on input and weights that need no gradient."""
 
     @abstractmethod
-    def train(self, case: Case, seed: int = 0) -> Job:
+    def train(self, case: Case) -> Job:
         """Forward and backward of ``output.sum()`` to x and to every parameter."""
 
     def job(self, case: Case, mode: Mode) -> Job:
@@ -62,8 +62,8 @@ class Torch(Contestant):
     packages = ("torch",)
     _layers: ClassVar[ModuleType] = torch.nn
 
-    def _build(self, case: Case, seed: int, gradients: bool) -> tuple[Any, Any]:
-        arrays, parameters = case.arrays(seed)
+    def _build(self, case: Case, gradients: bool) -> tuple[Any, Any]:
+        arrays, parameters = case.arrays()
         layer = getattr(self._layers, case.cell.upper())(
             case.input_size, case.hidden_size, num_layers=case.num_layers, bidirectional=case.bidirectional
         )
@@ -74,8 +74,8 @@ class Torch(Contestant):
         """The layer as it is called."""
         return layer
 
-    def infer(self, case: Case, seed: int = 0) -> Job:
-        layer, x = self._build(case, seed, gradients=False)
+    def infer(self, case: Case) -> Job:
+        layer, x = self._build(case, gradients=False)
 
         def numbers(result: Any) -> Arrays:
             output, finals = result
@@ -84,8 +84,8 @@ class Torch(Contestant):
 
         return Job(lambda: layer(x), numbers)
 
-    def train(self, case: Case, seed: int = 0) -> Job:
-        layer, x = self._build(case, seed, gradients=True)
+    def train(self, case: Case) -> Job:
+        layer, x = self._build(case, gradients=True)
         leaves = {"x": x, **dict(layer.named_parameters())}
         tensors = tuple(leaves.values())
 
@@ -113,11 +113,11 @@ class Elman(Torch):
     packages = ("elman",)
     _layers: ClassVar[ModuleType] = elman
 
-    def kernels(self, case: Case, mode: Mode, seed: int = 0) -> Job:
+    def kernels(self, case: Case, mode: Mode) -> Job:
         """A case's work without torch's own operators, whose threads would be measured too: in training the gradient of a sum, unsummed."""
         if mode == "infer":
-            return self.infer(case, seed)
-        layer, x = self._build(case, seed, gradients=True)
+            return self.infer(case)
+        layer, x = self._build(case, gradients=True)
         leaves = {"x": x, **dict(layer.named_parameters())}
         tensors, one = tuple(leaves.values()), torch.ones(1)
 
@@ -129,7 +129,7 @@ class Elman(Torch):
 
     def why(self, case: Case, mode: Mode) -> str:
         """Which backend runs the case."""
-        return str(elman.why(*self._build(case, seed=0, gradients=mode == "train")))
+        return str(elman.why(*self._build(case, gradients=mode == "train")))
 
 
 @final
@@ -204,18 +204,18 @@ class Jax(Contestant):
             x = jnp.concatenate(outputs, axis=-1)
         return x, [jnp.stack(state) for state in zip(*finals, strict=True)]
 
-    def infer(self, case: Case, seed: int = 0) -> Job:
+    def infer(self, case: Case) -> Job:
         jax = self._jax
-        arrays, parameters = jax.device_put(case.arrays(seed))
+        arrays, parameters = jax.device_put(case.arrays())
         forward = jax.jit(lambda x, parameters: self._forward(case, x, parameters))
         return Job(
             lambda: jax.block_until_ready(forward(arrays["x"], parameters)),
             lambda result: dict(zip(("output", *case.finals), map(np.asarray, (result[0], *result[1])), strict=True)),
         )
 
-    def train(self, case: Case, seed: int = 0) -> Job:
+    def train(self, case: Case) -> Job:
         jax = self._jax
-        arrays, parameters = jax.device_put(case.arrays(seed))
+        arrays, parameters = jax.device_put(case.arrays())
         leaves = {**arrays, **parameters}
         gradient = jax.jit(jax.value_and_grad(lambda leaves: self._forward(case, leaves["x"], leaves)[0].sum()))
         return Job(
@@ -284,8 +284,8 @@ class OnnxRuntime(Contestant):
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
         return bytes(model.SerializeToString())
 
-    def infer(self, case: Case, seed: int = 0) -> Job:
-        arrays, parameters = case.arrays(seed)
+    def infer(self, case: Case) -> Job:
+        arrays, parameters = case.arrays()
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
@@ -298,7 +298,7 @@ class OnnxRuntime(Contestant):
 
         return Job(lambda: session.run(None, arrays), numbers)
 
-    def train(self, case: Case, seed: int = 0) -> Job:
+    def train(self, case: Case) -> Job:
         raise NotImplementedError("ONNX Runtime's CPU package does not train")
 
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path  # noqa: TC003, Typer reads the annotations
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from elman._files import rehearse
 from elman.cli.choice import cells_of, select, thread_counts
 from elman.cli.frame import STDOUT, Device, Lang, path
-
-if TYPE_CHECKING:
-    from typing import TypeVar
-
-    Result = TypeVar("Result")
 
 
 class Grid(str, Enum):
