@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
 import torch
 
 import elman
-from elman.bench.contestants import Job
+from elman.bench.contestants import Job, jax_with, those_installed
 from elman.bench.jax_tensor import JaxTensor
 from elman.bench.loop import LoopedStep, gates_of_other_vectors, loop
 
@@ -182,10 +180,7 @@ class JaxScan:
     packages: ClassVar[tuple[str, ...]] = ("jax", "jaxlib")
 
     def __init__(self, threads: int) -> None:
-        # XLA sizes its thread pool by NPROC, when JAX first computes; there is no other switch that its CPU client heeds.
-        os.environ["NPROC"] = str(threads)
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        self._jax = import_module("jax")
+        self._jax = jax_with(threads)
 
     def _forward(self, case: CellCase, leaves: dict[str, Any]) -> tuple[Any, Any]:
         """The output, and the final states."""
@@ -238,14 +233,4 @@ def rivals(
     if (device, dtype) == ("cpu", torch.float32):
         known["jax"] = lambda: JaxScan(threads)
     names = {"loop", *names} if names else set(known)
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"--against: expected libraries from {', '.join(known)}, got {unknown[0]!r}")
-    found: list[CellContestant] = []
-    absent: list[str] = []
-    for name, rival in known.items():
-        if name in names:
-            try:
-                found.append(rival())
-            except ImportError as error:
-                absent.append(f"{name} is skipped ({error}); to install it: pip install '.[peers]'")
-    return found, absent
+    return those_installed(known, names)

@@ -18,10 +18,13 @@ import torch
 import elman
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from types import ModuleType
+    from typing import TypeVar
 
     from elman.bench.case import Arrays, Case, Mode
+
+    AnyContestant = TypeVar("AnyContestant")
 
 
 @dataclass(frozen=True)
@@ -151,10 +154,7 @@ class Jax(Contestant):
     packages = ("jax", "jaxlib")
 
     def __init__(self, threads: int) -> None:
-        # XLA sizes its thread pool by NPROC, when JAX first computes; there is no other switch that its CPU client heeds.
-        os.environ["NPROC"] = str(threads)
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        self._jax = import_module("jax")
+        self._jax = jax_with(threads)
         self._cells: dict[str, Callable[..., tuple[Any, ...]]] = {"rnn": self._rnn, "gru": self._gru, "lstm": self._lstm}
 
     def _rnn(self, projected: Any, recurrent: Any, h: Any) -> tuple[Any, ...]:
@@ -316,9 +316,18 @@ def peers(names: Collection[str], threads: int) -> tuple[list[Contestant], list[
         Jax.name: lambda: Jax(threads),
         OnnxRuntime.name: lambda: OnnxRuntime(threads),
     }
+    return those_installed(known, names)
+
+
+def those_installed(known: Mapping[str, Callable[[], AnyContestant]], names: Collection[str]) -> tuple[list[AnyContestant], list[str]]:
+    """Make those of the known contestants that are in ``names``, in the known order; and a line about each that is not installed.
+
+    Raises:
+        ValueError: a name that is none of theirs.
+    """
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"--against: expected libraries from {', '.join(known)}, got {unknown[0]!r}")
-    installed: list[Contestant] = []
+    installed: list[AnyContestant] = []
     absent: list[str] = []
     for name, make in known.items():
         if name in names:
@@ -327,3 +336,10 @@ def peers(names: Collection[str], threads: int) -> tuple[list[Contestant], list[
             except ImportError as error:
                 absent.append(f"{name} is skipped ({error}); to install it: pip install '.[peers]'")
     return installed, absent
+
+
+def jax_with(threads: int) -> Any:
+    """JAX on the CPU. XLA sizes its thread pool by NPROC, when JAX first computes; its CPU client heeds no other switch."""
+    os.environ["NPROC"] = str(threads)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    return import_module("jax")
