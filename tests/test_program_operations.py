@@ -132,6 +132,11 @@ OF_ONE: dict[str, Callable[[Any], Any]] = {
     "softsign": lambda a: F.softsign(a),
     "silu": lambda a: F.silu(a),
     "hardtanh": lambda a: F.hardtanh(a, -0.3, 2.5),
+    "softshrink": lambda a: F.softshrink(a) + F.softshrink(a, 1.0),
+    "hardshrink": lambda a: F.hardshrink(a) + F.hardshrink(a, 1.0),
+    "threshold _threshold": lambda a: F.threshold(a, 1.0, -2.0) + torch.threshold(a, -0.3, 1.0),
+    "dropout": lambda a: F.dropout(a, 0.3, training=False) + F.dropout(a, 0.0) * a,
+    "isnan": lambda a: torch.where(torch.isnan(a), -1.0, a),
     "gelu": lambda a: F.gelu(a),
     "gelu by tanh": lambda a: F.gelu(a, approximate="tanh"),
     "clamp": lambda a: a.clamp(-1, 3),
@@ -172,6 +177,7 @@ OF_TWO: dict[str, Callable[[Any, Any], Any]] = {
     "true_divide": lambda a, b: a.true_divide(b),
     "truediv": lambda a, b: a / b,
     "lerp": lambda a, b: torch.lerp(a, b, 0.3),
+    "addcdiv": lambda a, b: torch.addcdiv(a, a, b, value=0.7),
     "addcmul": lambda a, b: torch.addcmul(a, a, b, value=0.7),
     "minimum": lambda a, b: torch.minimum(a, b),
     "min": lambda a, b: torch.min(a, b),
@@ -232,6 +238,13 @@ ROWS: dict[str, Callable[..., Any]] = {
     "amin": lambda a, b: a * torch.amin(b, -1, keepdim=True),
     "softmax": lambda a, b: b * torch.softmax(a, dim=-1) + F.softmax(a * b, 1),
     "special_softmax": lambda a, b, h, w: b * torch.special.softmax(a, -1) + w.softmax(0),
+    "softmin": lambda a, b: b * F.softmin(a, dim=-1),
+    "log_softmax": lambda a, b: b * torch.log_softmax(a, dim=-1) + F.log_softmax(a * b, 1),
+    "special_log_softmax": lambda a, b, h, w: b * torch.special.log_softmax(a, -1) + w.log_softmax(0),
+    "logsumexp": lambda a, b, h, w: b * a.logsumexp(-1, keepdim=True) + torch.logsumexp(a * b, 1)[:, None] + w.logsumexp(0) * a,
+    "special_logsumexp": lambda a, b: b * torch.special.logsumexp(a, -1, keepdim=True),
+    "norm": lambda a, b, h, w: b * a.norm(dim=-1, keepdim=True) + (a * b).norm(p=2, dim=1)[:, None] + torch.norm(w) * a,
+    "normalize": lambda a, b, h, w: b * F.normalize(a, dim=-1) + F.normalize(a * b, eps=0.5) + a * F.normalize(w, dim=0),
     "layer_norm": lambda a, b, h, w: F.layer_norm(a, a.shape[-1:], w, w * w) + F.layer_norm(b, (a.size(-1),), eps=0.1),
     "rms_norm": lambda a, b, h, w: F.rms_norm(a, a.shape[-1:], w, 1e-3) + F.rms_norm(b, w.shape),
     "expand_as": lambda a, b, h, w, q, dt: q.expand_as(a) * w + dt.expand_as(b) * b,
@@ -264,7 +277,7 @@ def test_an_operation_over_the_units(name: str) -> None:
     compare(ROWS[name], given(ties, ties.flip(1)))
 
 
-@pytest.mark.parametrize("name", ["amax", "amin", "softmax", "sum", "mean"])
+@pytest.mark.parametrize("name", ["amax", "amin", "softmax", "softmin", "log_softmax", "logsumexp", "norm", "normalize", "sum", "mean"])
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
 def test_infinities_and_nan_over_the_units(name: str, number: float) -> None:
     row = torch.tensor([[1.0, number, -2.0], [0.5, 1.0, 2.0]], dtype=torch.float64)

@@ -183,6 +183,18 @@ def softmax(g: E, y: E, a: E) -> tuple[E | None, ...]:
     return (y * (g - (g * y).op(Opcode.ROW_SUM)),)
 
 
+def log_softmax(g: E, y: E, a: E) -> tuple[E | None, ...]:
+    return (g - y.op(Opcode.EXP) * g.op(Opcode.ROW_SUM),)
+
+
+def logsumexp(g: E, y: E, a: E) -> tuple[E | None, ...]:
+    return (g.op(Opcode.ROW_SUM) * (a - y).op(Opcode.EXP),)
+
+
+def norm(g: E, y: E, a: E) -> tuple[E | None, ...]:
+    return (where(y.op(Opcode.EQ, 0.0), 0.0, a * (g.op(Opcode.ROW_SUM) / y)),)
+
+
 def layer_norm(g: E, y: E, a: E, scale: E) -> tuple[E | None, ...]:
     """Of (a - mean) · scale; the scale is one over the standard deviation."""
     return scale * ((g - g.op(Opcode.ROW_MEAN)) - y * (g * y).op(Opcode.ROW_MEAN)), None

@@ -9,7 +9,20 @@ import torch
 
 from elman.backends.program import differentiate
 from elman.backends.program.made import broadcast, made, under
-from elman.backends.program.over_units import layer_norm, rms_norm, row_max, row_mean, row_min, row_sum, softmax
+from elman.backends.program.over_units import (
+    layer_norm,
+    log_softmax,
+    logsumexp,
+    norm,
+    normalize,
+    rms_norm,
+    row_max,
+    row_mean,
+    row_min,
+    row_sum,
+    softmax,
+    softmin,
+)
 from elman.backends.program.program import Opcode
 from elman.backends.program.stand_in import Value, refuse
 
@@ -67,6 +80,10 @@ def lerp(input: Value, end: Value, weight: Value | Number) -> Value:
     return input + weight * (end - input)
 
 
+def addcdiv(input: Value, tensor1: Value, tensor2: Value, value: Number = 1) -> Value:
+    return add(input, tensor1 / tensor2, value)
+
+
 def addcmul(input: Value, tensor1: Value, tensor2: Value, value: Number = 1) -> Value:
     return add(input, tensor1 * tensor2, value)
 
@@ -119,6 +136,10 @@ def _truth(value: object) -> Value:
     if not isinstance(value, Value) or not value.truth:
         refuse("does not run logical operations on anything but comparisons")
     return value
+
+
+def isnan(input: Value) -> Value:
+    return made(Opcode.NE, input, input, truth=True)
 
 
 def larger(input: Value, other: Value) -> Value:
@@ -195,6 +216,28 @@ def softsign(input: Value) -> Value:
 
 def silu(input: Value) -> Value:
     return input * made(Opcode.SIGMOID, input)
+
+
+def softshrink(input: Value, lambd: Number = 0.5) -> Value:
+    return where(_within(input, lambd), input * 0, where(input > 0, input - lambd, input + lambd))
+
+
+def hardshrink(input: Value, lambd: Number = 0.5) -> Value:
+    return where(_within(input, lambd), 0, input)
+
+
+def _within(input: Value, bound: Number) -> Value:
+    return logical_and(input >= -bound, input <= bound)
+
+
+def threshold(input: Value, threshold: Number, value: Number) -> Value:
+    return where(input <= threshold, value, input)
+
+
+def dropout(input: Value, p: Number = 0.5, training: bool = True) -> Value:
+    if training and p:
+        refuse("does not run random numbers other than the cell's draws")
+    return input
 
 
 def hardsigmoid(input: Value) -> Value:
@@ -294,6 +337,7 @@ _NAMES: dict[Operation, str] = {
     ceil: "ceil",
     lerp: "lerp",
     addcmul: "addcmul",
+    addcdiv: "addcdiv",
     smaller: "minimum min",
     larger: "maximum max",
     _elementwise(Opcode.LT, 2, truth=True): "lt less",
@@ -302,6 +346,7 @@ _NAMES: dict[Operation, str] = {
     _elementwise(Opcode.GE, 2, truth=True): "ge greater_equal",
     _elementwise(Opcode.EQ, 2, truth=True): "eq",
     _elementwise(Opcode.NE, 2, truth=True): "ne not_equal",
+    isnan: "isnan",
     where: "where",
     logical_and: "logical_and bitwise_and and",
     logical_or: "logical_or bitwise_or or",
@@ -325,12 +370,21 @@ _NAMES: dict[Operation, str] = {
     silu: "silu",
     hardsigmoid: "hardsigmoid",
     hardtanh: "hardtanh",
+    softshrink: "softshrink",
+    hardshrink: "hardshrink",
+    threshold: "threshold _threshold",
+    dropout: "dropout",
     gelu: "gelu",
     row_sum: "sum",
     row_mean: "mean",
     row_max: "amax",
     row_min: "amin",
     softmax: "softmax special_softmax",
+    softmin: "softmin",
+    log_softmax: "log_softmax special_log_softmax",
+    logsumexp: "logsumexp special_logsumexp",
+    norm: "norm",
+    normalize: "normalize",
     layer_norm: "layer_norm",
     rms_norm: "rms_norm",
     _without_gradient: "detach",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,6 +56,43 @@ def softmax(input: Value, dim: Any) -> Value:
     _last_axis(input, dim)
     powers = made(Opcode.EXP, input - row_max(input, -1, True))
     return _over_units(differentiate.softmax, powers / row_sum(powers, -1, True), input)
+
+
+def softmin(input: Value, dim: Any) -> Value:
+    return softmax(-input, dim)
+
+
+def log_softmax(input: Value, dim: Any) -> Value:
+    _last_axis(input, dim)
+    shifted = input - row_max(input, -1, True)
+    value = shifted - made(Opcode.LOG, row_sum(made(Opcode.EXP, shifted), -1, True))
+    return _over_units(differentiate.log_softmax, value, input)
+
+
+def logsumexp(input: Value, dim: Any, keepdim: bool = False) -> Value:
+    _last_axis(input, dim)
+    largest = row_max(input, -1, True)
+    shift = made(Opcode.WHERE, made(Opcode.EQ, made(Opcode.ABS, largest), math.inf), 0.0, largest)
+    value = made(Opcode.LOG, row_sum(made(Opcode.EXP, input - shift), -1, True)) + shift
+    return _of_row(_over_units(differentiate.logsumexp, value, input), keepdim)
+
+
+def norm(input: Value, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Value:
+    if p not in (2, "fro", None):
+        refuse("does not run a norm other than the Euclidean")
+    _last_axis(input, dim)
+    value = made(Opcode.SQRT, row_sum(input * input, -1, True))
+    return _of_row(_over_units(differentiate.norm, value, input), keepdim)
+
+
+def normalize(input: Value, p: Number = 2.0, dim: int = 1, eps: Number = 1e-12) -> Value:
+    length = norm(input, p, dim, True)
+    return input / under(differentiate.clamp_min, made(Opcode.MAX, length, eps), length, eps)
+
+
+def _of_row(value: Value, keepdim: bool) -> Value:
+    """What is one number for each row, (..., 1), with or without this axis."""
+    return value if keepdim else Value(value.recording, value.expression, value.shape_[:-1])
 
 
 def layer_norm(input: Value, normalized_shape: Any, weight: Value | None = None, bias: Value | None = None, eps: Number = 1e-5) -> Value:

@@ -285,6 +285,10 @@ SENTENCES = {
         "{backend} 后端在 step 中只支持在末尾增加维度，向量也可在最前增加（{place}）"
     ),
     "{backend} does not run indexing of tensors, at {place}": "{backend} 后端不支持 step 中对张量的索引和迭代（{place}）",
+    "{backend} does not run a norm other than the Euclidean, at {place}": "{backend} 后端只支持 step 中的欧几里得范数（{place}）",
+    "{backend} does not run random numbers other than the cell's draws, at {place}": (
+        "{backend} 后端不支持 step 中未在 draws 声明的随机数（{place}）"
+    ),
     "{backend} does not run rounding division, at {place}": "{backend} 后端不支持 step 中的取整除法和取余（{place}）",
     "{backend} does not run matrix products other than r(...), at {place}": (
         "{backend} 后端只支持在 step 中用 r(...) 做矩阵乘法（{place}）"
