@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
-from kinds import Kind, as_states, every_kind
+from kinds import Kind, as_hx, as_states, every_kind
 
 
 def _asked(kind: Kind, **options: Any) -> tuple[Any, Any]:
@@ -78,4 +78,15 @@ def test_a_wrong_state_is_told_as_by_the_layer(kind: Kind, state: Any) -> None:
         with pytest.raises((TypeError, RuntimeError)) as error:
             rnn(X[:, 0], state if count == 1 else (state,) * count)
         errors.append((error.type, str(error.value)))
+    assert errors[0] == errors[1]
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@every_kind
+def test_a_state_of_one_sequence_is_told_how_many_there_are(kind: Kind, batch_first: bool) -> None:
+    widths, errors = kind.widths(4), []
+    for rnn in _asked(kind, batch_first=batch_first):
+        with pytest.raises(RuntimeError, match=rf"of shape \(1, {5 if batch_first else 2}, {widths[0]}\)") as error:
+            rnn(X, as_hx(tuple(torch.zeros(1, width) for width in widths)))
+        errors.append(str(error.value))
     assert errors[0] == errors[1]

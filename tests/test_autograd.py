@@ -114,6 +114,14 @@ def test_gradients_are_torchs(run: Run, pair: tuple[nn.Module, nn.Module], x: Te
     assert_same_gradients(run, pair, x)
 
 
+def test_one_state_for_two_has_the_gradients_of_both_with_a_graph_too(x: Tensor) -> None:
+    rnn, both = elman.LSTM(4, 5, dtype=torch.float64), torch.randn(1, 2, 5, dtype=torch.float64, requires_grad=True)
+    loss = rnn(x, (both, both))[0].square().sum()
+    (once,) = torch.autograd.grad(loss, both, retain_graph=True)
+    (again,) = torch.autograd.grad(loss, both, create_graph=True)
+    torch.testing.assert_close(again, once, rtol=0, atol=TOLERANCE)
+
+
 def test_the_helper_sees_a_wrong_gradient(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
     with torch.no_grad():
         pair[1].weight_hh_l0[0, 0] += 1e-6

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.func import functional_call, functionalize, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vmap
+from torch.func import functional_call, functionalize, grad, hessian, jacfwd, jacrev, jvp, stack_module_state, vjp, vmap
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
@@ -193,10 +193,23 @@ def test_dropout_is_drawn_as_vmap_is_told(randomness: str, ran: list[str]) -> No
         vmap(rnn)(x)
 
 
-def test_the_output_may_be_written_into_before_the_gradient() -> None:
-    rnn, x = elman.LSTM(I, H).double(), doubles(V, T, B, I)
-    of = vmap(grad(lambda x: torch.relu_(rnn(x)[0]).square().sum()))
-    torch.testing.assert_close(of(x), vmap(grad(lambda x: torch.relu(rnn(x)[0]).square().sum()))(x), rtol=0, atol=0)
+@pytest.mark.parametrize("kind", [TANH, LSTM], ids=str)
+def test_the_output_may_be_written_into_before_the_gradient(kind: Kind) -> None:
+    rnn, x = kind.build(elman, I, H).double(), doubles(V, T, B, I)
+
+    def gradients(relu: Callable[[Tensor], Tensor]) -> Any:
+        of = grad(lambda values, x: relu(functional_call(rnn, values, (x,))[0]).square().sum(), argnums=(0, 1))
+        return vmap(of, in_dims=(None, 0))(parameters(rnn), x)
+
+    torch.testing.assert_close(gradients(torch.relu_), gradients(torch.relu), rtol=0, atol=0)
+
+
+def test_resets_may_be_written_into_before_the_gradient() -> None:
+    rnn, x, reset = elman.RNN(I, H).double(), doubles(T, B, I), torch.arange(T * B).view(T, B) % 3 == 0
+    output, pull = vjp(lambda x: rnn(x, reset=reset)[0], x)
+    expected = pull(output)
+    reset.zero_()
+    torch.testing.assert_close(pull(output), expected, rtol=0, atol=0)
 
 
 def test_private_training_sees_what_it_sees_of_torchs() -> None:

@@ -199,7 +199,7 @@ def test_a_traced_module_refuses_a_state_of_another_batch(kind: Kind, batch: int
     traced = torch.jit.trace(rnn, (_x(5, 3), state(3)), check_trace=False)
     traced_cell = torch.jit.trace(cell, (_x(1, 3)[0], torch.randn(3, 4, dtype=torch.float64)), check_trace=False)
     traced(_x(5, 7), state(7))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="is invalid for input of size"):
         traced(_x(5, 3), state(batch))
     with pytest.raises(RuntimeError):
         traced_cell(_x(1, 3)[0], torch.randn(batch, 4, dtype=torch.float64))

@@ -96,8 +96,15 @@ def test_one_row_has_one_length(backend: Backend, length: object) -> None:
             assert torch.equal(got, expected)
 
 
+def test_zeros_without_memory_are_lengths_and_resets(backend: Backend) -> None:
+    rnn, x = elman.GRU(3, 4), torch.randn(6, 4, 3)
+    lengths, reset = torch._efficientzerotensor((4,), dtype=torch.int64), torch._efficientzerotensor((6, 4), dtype=torch.bool)
+    assert not rnn(x, lengths=lengths)[0].any()
+    assert torch.equal(rnn(x, reset=reset)[0], rnn(x, reset=torch.zeros(6, 4, dtype=torch.bool))[0])
+
+
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM], ids=str)
-def test_each_sample_of_a_vmap_may_have_its_own(kind: Kind) -> None:
+def test_each_sample_of_a_vmap_may_have_its_own(backend: Backend, kind: Kind) -> None:
     rnn, x = kind.build(elman, 3, 4, 2, bidirectional=True, dtype=torch.float64), torch.randn(6, 4, 3, dtype=torch.float64)
     samples = torch.tensor([LENGTHS, [6, 0, 1, 5]])
     for got, lengths in zip(vmap(lambda lengths: rnn(x, lengths=lengths)[0])(samples), samples, strict=True):

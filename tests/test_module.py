@@ -58,8 +58,7 @@ def _same(got: Any, expected: Any) -> None:
 
 
 def _build(name: str) -> nn.Module:
-    module: nn.Module = getattr(elman, name)(6, 8, **({} if name.endswith("Cell") else {"num_layers": 2}))
-    return module
+    return getattr(elman, name)(6, 8, **({} if name.endswith("Cell") else {"num_layers": 2}))
 
 
 @every_class
@@ -198,8 +197,7 @@ def _unpickled_as_ours(theirs: nn.Module) -> nn.Module:
         def find_class(self, module: str, name: str) -> Any:
             return getattr(elman, name) if module.startswith("torch.nn.modules.rnn") else super().find_class(module, name)
 
-    loaded: nn.Module = Renaming(io.BytesIO(pickle.dumps(theirs))).load()
-    return loaded
+    return Renaming(io.BytesIO(pickle.dumps(theirs))).load()
 
 
 every_way = pytest.mark.parametrize("way", [_given_our_class, _unpickled_as_ours], ids=["class assigned", "unpickled"])
@@ -289,11 +287,7 @@ def test_a_class_that_was_assigned_is_enough_whatever_comes_first(first: str) ->
         ("LSTM", "GRU", r"expected weight_ih_l0 of shape \(12, 3\), got \(16, 3\)"),
         ("GRU", "RNN", "expected a module with the attributes of elman's RNN, got one without nonlinearity: build a new RNN"),
         ("LSTMCell", "GRUCell", r"expected weight_ih of shape \(12, 3\), got \(16, 3\)"),
-        (
-            "GRUCell",
-            "RNNCell",
-            "expected a module with the attributes of elman's RNNCell, got one without nonlinearity: build a new RNNCell",
-        ),
+        ("GRUCell", "RNNCell", "the attributes of elman's RNNCell, got one without nonlinearity: build a new RNNCell"),
     ],
 )
 def test_a_class_of_another_kind_is_told(before: str, after: str, text: str, called: bool) -> None:
@@ -387,6 +381,13 @@ def test_what_torch_does_to_modules_still_works(kind: Kind) -> None:
     meta = kind.build(elman, 3, 4, device="meta").to_empty(device="cpu")
     meta.load_state_dict(kind.build(elman, 3, 4).state_dict())
     assert meta(x)[0].isfinite().all()
+
+
+def test_a_compiled_module_is_copied_and_pickled_without_what_compiled_it() -> None:
+    rnn = elman.RNN(3, 4)
+    rnn.compile(backend="eager")
+    for other in (copy.deepcopy(rnn), pickle.loads(pickle.dumps(rnn))):  # noqa: S301 - our own
+        assert other._compiled_call_impl is None
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

@@ -361,6 +361,15 @@ def test_counts_may_be_strided_and_what_was_kept_must_be_whole() -> None:
         backward(hidden, None, x.new_zeros(1), (*what[:6], True, False))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_counts_on_the_meta_device_are_refused(packed: bool) -> None:
+    rnn, x, _ = _network("lstm")
+    counts = torch.tensor([2, 2, 1] if packed else [3, 5], device="meta")
+    spans = (counts, None) if packed else (None, counts)
+    with pytest.raises(RuntimeError, match="expected batch_sizes and lengths on the CPU, got them on meta"):
+        OPERATOR(x[0] if packed else x, None, None, list(rnn.parameters()), *spans, *3 * [None], "lstm", 4, 1, False, True, 0, *3 * [False])
+
+
 @pytest.mark.parametrize(("place", "size"), [(2, 2**24), (2, 2**31), (2, 2**62), (1, 2**62), (1, 2**30), (1, -1), (5, 2**62)])
 def test_sizes_beyond_the_parameters_are_refused_before_anything_is_built(place: int, size: int) -> None:
     rnn, x, _ = _network("lstm")

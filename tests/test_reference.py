@@ -11,6 +11,7 @@ from torch import Tensor
 from elman.backends import Spans, Stack
 from elman.backends.reference import ReferenceBackend
 from elman.cells import Cell, ElmanRelu, ElmanTanh, Gru, Lstm
+from elman.zoo import CfC
 
 if TYPE_CHECKING:
     from elman.cells.values import RecurrentParts, Values
@@ -150,3 +151,12 @@ def test_nothing_it_is_given_is_written_to() -> None:
     before = [tensor.clone() for tensor in (x, state, *params)]
     BACKEND.run(stack, x, (state,), params)
     assert all(torch.equal(one, two) for one, two in zip((x, state, *params), before, strict=True))
+
+
+def test_step_inputs_in_the_padding_reach_no_gradient() -> None:
+    stack = Stack(CfC(), 3, 4)
+    x, params = _numbers(stack, (5, 2, 3))
+    dt = torch.rand(5, 2, dtype=torch.float64)
+    dt[3:, 1] = torch.nan
+    output, _ = BACKEND.run(stack, x, None, [p.requires_grad_() for p in params], Spans(lengths=torch.tensor([5, 3]), step_inputs=(dt,)))
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(output.sum(), params))

@@ -93,6 +93,14 @@ def test_however_they_come(how: str) -> None:
     torch.testing.assert_close(rnn(x, **beside)[0].as_subclass(Tensor), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_batch_first_counts_where_there_are_as_many_steps_as_sequences() -> None:
+    rnn, x, dt = elman.Recurrent(zoo.CfC(), I, H), torch.randn(B, B, I), torch.rand(B, B)
+    expected = rnn(x, dt=dt)[0]
+    rnn.batch_first = True
+    found = rnn(x.transpose(0, 1), dt=dt.t())[0]
+    torch.testing.assert_close(found.transpose(0, 1), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_wrong_ones_are_refused_in_words(unchecked: list[bool]) -> None:
     rnn, x = elman.Recurrent(zoo.CfC(), I, H), torch.randn(T, B, I)
     for wrong, words in (

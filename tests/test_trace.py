@@ -198,6 +198,20 @@ def test_output_and_final_are_what_a_call_returns(backend: Backend, kind: Kind, 
 
 
 @every_kind
+def test_the_output_may_be_written_into_before_the_gradient(backend: Backend, kind: Kind) -> None:
+    rnn, x = kind.build(elman, 3, 4, dtype=torch.float64), torch.randn(6, 4, 3, dtype=torch.float64)
+
+    def gradients(spoil: bool) -> tuple[Tensor, ...]:
+        traced = rnn.trace(x)
+        loss = traced.output.sum() + sum(gate.sum() for gate in traced.gates.values())
+        if spoil:
+            traced.output.detach().zero_()
+        return torch.autograd.grad(loss, list(rnn.parameters()))
+
+    torch.testing.assert_close(gradients(spoil=True), gradients(spoil=False), rtol=0, atol=1e-12)
+
+
+@every_kind
 def test_with_dropout_h_is_seen_before_anything_falls(backend: Backend, kind: Kind) -> None:
     rnn = kind.build(elman, 3, 4, num_layers=3, bidirectional=True, dropout=0.5, dtype=torch.float64)
     x = torch.randn(6, 4, 3, dtype=torch.float64)
