@@ -107,6 +107,21 @@ def test_asking_why_draws_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class Scaled(elman.Cell):
+    gates = ("h",)
+    draws = {"u": "step"}  # noqa: RUF012
+
+    def step(self, x, r, s, p, d=None):
+        h = torch.tanh(x.h + r.h)
+        return h if d is None else h * d.u
+
+
+def test_what_is_drawn_may_decide_the_dtype_under_autocast() -> None:
+    rnn, x = elman.Recurrent(Scaled(), I, H), torch.randn(T, B, I)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert [rnn.train(mode)(x)[0].dtype for mode in (True, False, True)] == [torch.float32, torch.bfloat16, torch.float32]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_numbers_are_of_xs_dtype_and_as_often_below_a_small_rate_as_it_says(dtype: torch.dtype) -> None:
     rnn, count = elman.Recurrent(Noisy(), I, 256, dtype=dtype), 2**20

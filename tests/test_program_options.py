@@ -190,6 +190,13 @@ def test_which_options_are_one_object_counts() -> None:
     assert "0.25" in text(Activated(Pair(both, both)))
 
 
+def test_so_does_which_of_several_it_is() -> None:
+    one, other = Slotted(0.25), Slotted(0.75)
+    last = type("Asking", (Activated,), {"step": lambda self, x, r, s, p: s.h * self.option[2].number})
+    assert "0.25" in text(last([one, other, one]))
+    assert "0.75" in text(last([one, other, other]))
+
+
 def test_objects_in_a_set_are_told_apart() -> None:
     """A set has no order by which they could be numbered."""
 

@@ -102,6 +102,10 @@ def test_a_leaf_and_a_number_are_copied(graph: Graph, inputs: list[Expression]) 
     assert text(graph, inputs[0], graph.number(-0.0)) == "new_state0 = copy(input0)\nnew_state1 = copy(-0.0)"
 
 
+def test_zero_and_minus_zero_are_two_numbers(graph: Graph) -> None:
+    assert text(graph, graph.number(0.0), graph.number(-0.0)) == "new_state0 = copy(0.0)\nnew_state1 = copy(-0.0)"
+
+
 def test_a_cheap_value_is_computed_again_after_a_product_and_a_dear_one_carried() -> None:
     backward = str(program(GRU2014()).backward)
     assert backward.count("mul(saved1, grad_new_state0)") == 2

@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import re
+import sys
 import threading
 import types
 from decimal import Decimal
@@ -66,6 +67,7 @@ UNSEEN: dict[str, tuple[Callable[..., Any], str]] = {
     "a module that the class holds": (lambda self, x, r, s, p: s.h * self.module.number, "reads settings, which"),
     "a module in a list": (lambda self, x, r, s, p: s.h * MODULES[0].number, "a cell with an option of type module"),
     "a mode in a class in a list": (lambda self, x, r, s, p: s.h * KINDS[0]().number(), r"reads torch\.is_grad_enabled, which"),
+    "the modules that are loaded": (lambda self, x, r, s, p: s.h * len(sys.modules), r"reads sys\.modules, which"),
     "a variable of a context": (lambda self, x, r, s, p: s.h * CONTEXT.get(), "a cell with an option of type ContextVar"),
 }
 

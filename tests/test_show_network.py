@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,6 +202,11 @@ def test_the_code_makes_the_network_that_is_told_of(own: Spec) -> None:
     assert [tensor.shape for tensor in facts.tensors] == [names[tensor.name].shape for tensor in facts.tensors]
     assert facts.costs.parameters == sum(p.numel() for p in parameters.values())
     assert (facts.agreement, facts.speed, facts.equations) == (None, None, ())
+
+
+def test_the_code_of_a_cell_that_draws_evaluates_it() -> None:
+    run = Run(spec := Spec(f"{Path(__file__).with_name('test_draws.py')}:Scaled", 4, 6))
+    assert torch.equal(run["output"], run[f"{spec.name}({spec.arguments})[0]"])
 
 
 def test_the_ends_of_its_layers_and_sequences_hold(own: Spec) -> None:
