@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import sys
 import threading
@@ -67,6 +68,19 @@ class Single(nn.GRU, metaclass=Once):
     pass
 
 
+class Reduced(nn.GRU):
+    """Says itself how it is copied."""
+
+    def __reduce__(self) -> Any:
+        return _made, ()
+
+
+def _made() -> Reduced:
+    rnn = Reduced(3, 4)
+    rnn.is_made = True
+    return rnn
+
+
 def _some_class() -> type[nn.GRU]:
     class Some(nn.GRU):
         pass
@@ -107,6 +121,10 @@ def test_a_class_that_refuses_to_have_subclasses_is_named_and_the_rest_converted
     assert torch.equal(model["single"](x)[0], expected)
     with elman.patched():
         assert type(Single(3, 4)) is Single
+
+
+def test_a_class_that_says_how_it_is_copied_is_copied_so() -> None:
+    assert copy.deepcopy(elman.convert(Reduced(3, 4))).is_made
 
 
 def test_nothing_changes_if_a_plan_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:

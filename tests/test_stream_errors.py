@@ -112,6 +112,15 @@ def test_what_cannot_be_a_stream_is_refused() -> None:
         elman.stream(elman.RNN(3, 5), np.int32(0))
 
 
+def test_so_is_a_step_of_what_has_become_torchs() -> None:
+    rnn, x = elman.RNN(3, 5), np.ones((1, 3), np.float32)
+    stream = elman.stream(rnn)
+    stream.step(x)
+    elman.to_torch(rnn)
+    with pytest.raises(TypeError, match=r"expected rnn to be one of Elman's layers, .*, got torch\.nn\.RNN"):
+        stream.step(x)
+
+
 def test_a_batch_size_may_be_numpys() -> None:
     stream = elman.stream(elman.RNN(3, 5), np.int64(2))
     assert type(stream.batch_size) is int

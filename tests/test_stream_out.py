@@ -43,6 +43,14 @@ def test_a_step_writes_where_it_is_told(layout: str, kind: Kind, view: Any) -> N
                 torch.testing.assert_close(as_states(stream.state), as_states(hx), rtol=0, atol=0 if has_kernels else 1e-6)
 
 
+@torch.no_grad()
+def test_torch_counts_each_write_to_an_output() -> None:
+    stream, out = elman.stream(elman.RNN(3, 5)), torch.zeros(1, 5)
+    for count in range(1, 4):
+        stream.step(torch.ones(1, 3), out=out)
+        assert out._version == count
+
+
 def test_an_output_need_not_be_aligned() -> None:
     rnn, x = elman.GRU(3, 5), torch.randn(4, 2, 3)
     stream, expected = elman.stream(rnn, 2), rnn(x)[0].detach()
@@ -251,6 +259,13 @@ def test_an_output_in_the_memory_of_the_state_or_of_a_parameter_is_refused(view:
                     call(view(given), out=out if given is x else out[None])
                 assert_same_state(stream, state)
         assert all(map(torch.equal, before, rnn.parameters()))
+
+
+def test_so_is_an_array_that_runs_backwards_into_a_parameter() -> None:
+    rnn, memory = elman.RNN(5, 5), np.zeros((7, 5), np.float32)
+    rnn.weight_hh_l0 = nn.Parameter(torch.from_numpy(memory[:5]))
+    with pytest.raises(RuntimeError, match="expected out to share no memory with weight_hh_l0"):
+        elman.stream(rnn, 3).step(np.ones((3, 5), np.float32), out=memory[6:3:-1])
 
 
 def test_where_a_graph_is_wanted_there_is_no_output_to_write_to() -> None:

@@ -162,6 +162,14 @@ def test_a_state_dict_is_a_dict(given: object) -> None:
         elman.stream(elman.GRU(3, 5)).load_state_dict(given)
 
 
+def test_only_float32_stands_for_bfloat16() -> None:
+    stream = elman.stream(elman.GRU(3, 5, dtype=torch.bfloat16))
+    stream.load_state_dict({"h": np.ones((1, 1, 5), np.float32)})
+    with pytest.raises(ValueError, match=r"expected h to be a torch tensor: the parameters are torch\.bfloat16, which NumPy does not have"):
+        stream.load_state_dict({"h": np.zeros((1, 1, 5))})
+    assert torch.equal(stream.state, torch.ones(1, 1, 5, dtype=torch.bfloat16))
+
+
 def test_a_state_of_one_is_called_state() -> None:
     stream = elman.stream(elman.GRU(3, 5))
     stream.step(np.ones((1, 3), np.float32))
