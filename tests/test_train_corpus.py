@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def test_the_split_does_not_depend_on_the_order_of_the_files() -> None:
 def test_a_files_side_does_not_depend_on_the_other_files() -> None:
     few, many = Corpus.split("few", numbered(100)), Corpus.split("many", numbered(300))
     assert names(few.held_out) == names(many.held_out) & names(tuple(numbered(100)))
+
+
+def test_a_name_that_is_no_unicode_has_a_side_too() -> None:
+    corpus = Corpus.split("names", [TextFile(os.fsdecode(b"caf\xe9.txt"), b"one"), TextFile("b.txt", b"other")])
+    assert len(corpus.train) == len(corpus.held_out) == 1
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -62,6 +62,11 @@ def test_the_same_seed_writes_the_same(model: CharModel) -> None:
     assert sample(model, b"def ", 50, seed=2) != first
 
 
+def test_a_cell_of_ones_own_keeps_its_initial_values() -> None:
+    weight = CharModel(8, 16, 1, elman.zoo.AntisymmetricRNN()).rnn.weight_hh_l0
+    assert torch.equal(weight, -weight.T)
+
+
 def test_a_low_temperature_writes_the_likeliest(model: CharModel) -> None:
     with torch.no_grad():
         logits, _ = model(torch.tensor([[ord("a")]]))

@@ -88,12 +88,12 @@ def test_the_module_is_its_own_and_can_be_trained() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8"])
-def test_the_module_has_the_arrays_dtype(dtype: str) -> None:
-    module = elman.from_keras([array.astype(dtype) for array in arrays("GRU")])
-    assert module.weight_ih_l0.dtype is {"2": torch.float16, "4": torch.float32, "8": torch.float64}[dtype[2]]
-    np.testing.assert_array_equal(
-        module.bias_ih_l0.detach(), elman.from_keras(arrays("GRU")).bias_ih_l0.detach().to(module.bias_ih_l0.dtype)
-    )
+@pytest.mark.parametrize("case", ["SimpleRNN", "GRU", "LSTM"])
+def test_the_module_has_the_arrays_dtype(case: str, dtype: str) -> None:
+    module, same = elman.from_keras([array.astype(dtype) for array in arrays(case)]), elman.from_keras(arrays(case))
+    for ours, double in zip(module.parameters(), same.parameters(), strict=True):
+        assert ours.dtype is {"2": torch.float16, "4": torch.float32, "8": torch.float64}[dtype[2]]
+        np.testing.assert_array_equal(ours.detach(), double.detach().to(ours.dtype))
 
 
 def test_a_layer_object_is_asked_for_its_arrays_and_config() -> None:

@@ -282,6 +282,12 @@ def test_a_node_that_computes_something_else_is_refused(kind: str, attributes: d
         elman.from_onnx(proto)
 
 
+def test_so_is_one_whose_second_direction_does() -> None:
+    proto = model("GRU", numbers("GRU", 2), direction="bidirectional", activations=["Sigmoid", "Tanh", "Sigmoid", "Relu"])
+    with pytest.raises(ValueError, match=r"expected it to have the activations .* got \['sigmoid', 'tanh', 'sigmoid', 'relu'\]"):
+        elman.from_onnx(proto)
+
+
 def test_peepholes_are_refused_unless_they_are_zero() -> None:
     arrays, names = numbers("LSTM", 1), ["X", "W", "R", "B", "", "", "", "P"]
     assert elman.from_onnx(model("LSTM", arrays | {"P": np.zeros((1, 3 * H), np.float32)}, names)).hidden_size == H

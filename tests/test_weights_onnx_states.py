@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import elman
-from test_weights_onnx import B, H, assert_same, model, numbers, of, run, side_by_side
+from test_weights_onnx import B, H, assert_same, model, numbers, of, run, side_by_side, stack
 
 # What models make of a state, s, as wide as the batch of a call: "op": nodes of (operator, inputs, output), the last one of h.
 COMPUTED: dict[str, list[tuple[str, list[str], str]]] = {
@@ -66,6 +66,15 @@ def test_zeros_and_the_callers_state_stay_out(operator: str) -> None:
 
 def test_a_factor_of_zero_makes_zeros_of_anything() -> None:
     assert not elman.from_onnx(proto([("Expand", ["s", "size"], "all"), ("Mul", ["all", "0"], "h")], 0.5)).learn_initial_state
+
+
+def test_the_upper_layer_alone_may_have_a_state() -> None:
+    proto = stack("GRU", 2)
+    proto.graph.node[-1].input.extend(["", "h"])
+    proto.graph.initializer.append(numpy_helper.from_array(np.full((2, B, H), 0.5, np.float32), "h"))
+    module = elman.from_onnx(proto)
+    assert module.h_0.tolist() == [[0.0] * H] * 2 + [[0.5] * H] * 2
+    assert_same(module, side_by_side(run(proto)))
 
 
 def test_what_branches_give_is_the_models() -> None:
