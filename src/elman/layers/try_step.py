@@ -13,6 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -177,9 +178,7 @@ def _changes(
 
 def _generators() -> tuple[object, ...]:
     """The states of Python's and NumPy's generators, which a step may draw random numbers from, if only now and then."""
-    if (numpy := sys.modules.get("numpy")) is None:
-        return (random.getstate(),)
-    kind, keys, *rest = numpy.random.get_state()
+    kind, keys, *rest = np.random.get_state()
     return random.getstate(), kind, keys.tobytes(), *rest
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,8 +42,6 @@ def as_input(rnn: Recurrent[Any], batch: int, x: Any, axes: dict[int, str], batc
 
 def array_as_tensor(name: str, array: Any, weight: Tensor) -> Tensor:
     """A copy of an array, checked, as a tensor where the parameters are."""
-    import numpy as np  # not before: it takes as long to import as all of ours
-
     check_unmasked(name, array)
     if not isinstance(array, np.ndarray):
         raise wrong_kind(name, "a torch tensor or a NumPy array", array)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -84,8 +85,6 @@ def _check_tensor(out: Any, dtype: torch.dtype, device: torch.device) -> None:
 
 
 def _check_array(out: Any, dtype: str) -> None:
-    import numpy as np  # not before: it takes as long to import as all of ours
-
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise wrong_kind("out", "a NumPy array, as x is", out)
     if str(out.dtype) != dtype:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +29,6 @@ def as_mask(sequences: Any, batch: int) -> Tensor:
         IndexError: a number is not from 0 to B-1, the mask does not have B values, or there is more than one axis.
         ValueError: a number is there twice.
     """
-    import numpy as np  # not before: it takes as long to import as all of ours
-
     bools = "1 bool" if batch == 1 else f"{batch} bools"
     expected = f"expected sequences to be numbers from 0 to {batch - 1}, each once, or a mask of {bools}, got"
     check_unmasked("sequences", sequences)

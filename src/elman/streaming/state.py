@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,8 +128,6 @@ class StreamState:
 
     def _narrowed(self, value: Any) -> Any:
         """A value as bfloat16 if the network is of that dtype, and the value is an array in float32, as ``to_arrays`` gives it."""
-        import numpy as np  # not before: it takes as long to import as all of ours
-
         is_wide = self._rnn._params()[0].dtype is torch.bfloat16 and isinstance(value, np.ndarray) and value.dtype == "float32"
         return torch.from_numpy(value).bfloat16() if is_wide else value
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,8 +63,6 @@ class Stream:
     def __init__(self, rnn: Recurrent[Any], batch_size: int = 1) -> None:
         check_network(rnn, "a stream does")
         batch_size = as_size("batch_size", batch_size, 1)
-        import numpy as np  # not before: it takes as long to import as all of ours
-
         self._rnn = rnn
         self._batch_size = batch_size
         self._array_class = np.ndarray
