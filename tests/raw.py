@@ -1,6 +1,6 @@
 """The kernels' raw interface: a call as a dict of the arguments by name, in the order of elman._native, and what its sizes make of it.
 
-For test_fuzz. Imports NumPy alone: under the sanitizers nothing else is wanted in the process.
+For test_fuzz. Imports no torch: under the sanitizers it is not wanted in the process.
 """
 
 from __future__ import annotations

@@ -28,9 +28,7 @@ def seconds(work: float) -> float:
     return work / 50e9
 
 
-def live(
-    tuner: Any, world: Callable[[int], float], work: float, most: int, for_seconds: float, kind: int = 1
-) -> tuple[float, Counter[int]]:
+def live(tuner: Any, world: Callable[[int], float], work: float, most: int, for_seconds: float) -> tuple[float, Counter[int]]:
     """Calls until so many seconds are over. Their mean time, and how often each number of threads was chosen."""
     spent, chosen = 0.0, Counter[int]()
     while spent < for_seconds:

@@ -28,7 +28,7 @@ template <class T> ELMAN_INLINE Vec<T> exp(Vec<T> x) {
 template <class T> ELMAN_INLINE Vec<T> expm1(Vec<T> x) {
   using V = Vec<T>;
   using E = Exponential<T>;
-  constexpr T kHigh = sizeof(T) == 4 ? T(60) : T(60), kLow = T(-60);
+  constexpr T kHigh = T(60), kLow = T(-60);
   const V magic = splat(E::kMagic), high = splat(kHigh), low = splat(kLow), one = splat(T(1));
   const V y = x > high ? high : x < low ? low : x;
   const V shifted = fma(y, splat(E::kInverseLn2), magic), n = shifted - magic;

@@ -18,7 +18,7 @@ from elman.backends import autograd, operator
 from elman.backends.backend import Backend
 from elman.backends.kernel_backend import cast, has_gradient, is_recorded, is_watched, node_inputs, own_spans, saves
 from elman.backends.kernels import are_plain
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 from elman.backends.spans import WHOLE, Spans, Traced
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from elman.backends.stack import Stack
 
-_reference = ReferenceBackend()
 # Torch's function for a cell, and cuDNN's number of it.
 _FUNCTIONS = {"rnn_relu": ("rnn_relu", 0), "rnn_tanh": ("rnn_tanh", 1), "lstm": ("lstm", 2), "gru": ("gru", 3)}
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -108,7 +107,7 @@ class AtenBackend(Backend):
         params: Sequence[Tensor],
         spans: Spans = WHOLE,
     ) -> Traced:
-        return _reference.trace(stack, x, states, params, spans)
+        return REFERENCE.trace(stack, x, states, params, spans)
 
 
 class _Run(torch.autograd.Function):
@@ -133,7 +132,7 @@ class _Run(torch.autograd.Function):
         if autograd.is_differentiated(grads):
 
             def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
-                output, finals = _reference.run(stack, x, states, params, whole)
+                output, finals = REFERENCE.run(stack, x, states, params, whole)
                 return output, *finals
 
             return None, None, *autograd.differentiable_gradients(again, stack, spans, ctx.saved_tensors, needs_grad, grads)

@@ -15,7 +15,7 @@ from elman.backends import autograd
 from elman.backends.aten import DTYPES, run_by_torch
 from elman.backends.call import NOTHING_SAVED, Saved
 from elman.backends.contract import Expected, check_call
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
-
-_reference = ReferenceBackend()
 
 
 def forward(
@@ -90,7 +88,7 @@ def _as_laid_out(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     batch_first = batch_first and spans.batch_sizes is None
-    run = run_by_torch if spans.reset is None else _reference.run
+    run = run_by_torch if spans.reset is None else REFERENCE.run
     output, finals = run(stack, x.transpose(0, 1) if batch_first else x, states, params, spans)
     return output.transpose(0, 1) if batch_first else output, finals
 

@@ -12,15 +12,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from elman.backends import call, operator
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
-
-_reference = ReferenceBackend()
 
 
 class Scan(torch.autograd.Function):
@@ -56,7 +54,7 @@ class Scan(torch.autograd.Function):
         if is_differentiated((grad_output, *grad_finals)):
 
             def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
-                return _reference.run_as_laid_out(stack, x, states, params, whole, batch_first)
+                return REFERENCE.run_as_laid_out(stack, x, states, params, whole, batch_first)
 
             return None, None, None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_output, *grad_finals))
         x, *rest = inputs
@@ -97,7 +95,7 @@ class Trace(torch.autograd.Function):
         if is_differentiated((grad_outputs, grad_steps, *grad_finals)):
 
             def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor | None, ...]:
-                traced = _reference.trace(stack, x, states, params, whole)
+                traced = REFERENCE.trace(stack, x, states, params, whole)
                 # What is saved without a name gets no gradient.
                 named = {**traced.states, **traced.gates}
                 steps = [named[name] if name else torch.zeros_like(named[stack.cell.gates[0]]) for name in stack.cell.saved]

@@ -151,13 +151,13 @@ def backward(
         gradients = _native.backward(
             *_first_operands(stack, x, states, params, spans, batch_first, pad_saved),
             _readable(output),
-            _dense_or_none(saved.hidden),
-            _dense_or_none(saved.steps),
-            _dense_or_none(saved.checkpoints),
+            _aligned_or_none(saved.hidden),
+            _aligned_or_none(saved.steps),
+            _aligned_or_none(saved.checkpoints),
             grad_output,
-            _dense_or_none(grad_saved.hidden),
-            _dense_or_none(grad_saved.steps),
-            tuple(map(dense_gradient, grad_finals)),
+            _aligned_or_none(grad_saved.hidden),
+            _aligned_or_none(grad_saved.steps),
+            tuple(map(aligned_gradient, grad_finals)),
             needs_grad=needs_grad,
         )
     return gradients
@@ -181,7 +181,7 @@ def readable_operands(
     before = (x, *(states or ()), *params, *spans.tensors())
     if any(t is not None and not has_memory(t) for t in before):
         return None
-    x, states, params = _readable(x), None if states is None else _all_dense(states), _all_dense(params)
+    x, states, params = _readable(x), None if states is None else _all_aligned(states), _all_aligned(params)
     batch_sizes, lengths, reset = (None if t is None else _plain(t) for t in spans.borders())
     spans = spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(_aligned)
     after = (x, *(states or ()), *params, *spans.tensors())
@@ -231,17 +231,17 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor if type(tensor) in PLAIN else tensor.as_subclass(torch.Tensor)
 
 
-def _all_dense(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _all_aligned(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(map(_aligned, tensors))
 
 
-def _dense_or_none(tensor: Tensor | None) -> Tensor | None:
+def _aligned_or_none(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else _aligned(tensor)
 
 
-def dense_gradient(gradient: Tensor | None) -> Tensor | None:
+def aligned_gradient(gradient: Tensor | None) -> Tensor | None:
     """A gradient in a layout that the kernels read; None for zeros, including zeros without memory."""
-    return _dense_or_none(_or_none(gradient))
+    return _aligned_or_none(_or_none(gradient))
 
 
 def _or_none(gradient: Tensor | None) -> Tensor | None:

@@ -13,7 +13,7 @@ from elman.backends import operator, transforms
 from elman.backends.autograd import Scan, Trace
 from elman.backends.backend import Backend
 from elman.backends.kernels import are_plain
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 from elman.backends.spans import WHOLE, Spans, Traced
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.backends.stack import Stack
-
-_reference = ReferenceBackend()
 
 
 class KernelBackend(Backend):
@@ -103,7 +101,7 @@ class KernelBackend(Backend):
         spans: Spans = WHOLE,
     ) -> Traced:
         if torch.is_autocast_enabled(self.device) or torch.compiler.is_compiling() or is_watched():
-            return _reference.trace(stack, x, states, params, spans)
+            return REFERENCE.trace(stack, x, states, params, spans)
         spans, inputs = node_inputs(x, states, params, spans)
         if has_gradient(inputs):
             hidden, steps, *finals = Trace.apply(stack, own_spans(spans), *inputs)  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from elman.backends import call, kernels, mapped
 from elman.backends.autograd import Scan
 from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_watched
 from elman.backends.program import run as programs
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 from elman.backends.savable import savable
 from elman.backends.spans import WHOLE, Spans, Traced
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from elman.backends.stack import Stack
 
-_reference = ReferenceBackend()
 _AVAILABLE = kernels.available()
 
 
@@ -116,7 +115,7 @@ class NativeBackend(KernelBackend):
         if stack.cell.name not in kernels.CELLS and not torch.compiler.is_compiling() and not is_watched():
             return programs.trace(stack, x, states, params, spans)
         if stack.cell.name not in kernels.CELLS:
-            return _reference.trace(stack, x, states, params, spans)
+            return REFERENCE.trace(stack, x, states, params, spans)
         return super().trace(stack, x, states, params, spans)
 
     def run_unchecked(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from elman.backends import call, inductor, kernels
 from elman.backends.call import NOTHING_SAVED, Saved
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 from elman.backends.spans import Spans
 from elman.backends.stack import Stack
 from elman.cells import BY_NAME
@@ -21,7 +21,6 @@ from elman.cells import BY_NAME
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_reference = ReferenceBackend()
 library = torch.library.Library("elman", "DEF")  # type: ignore[no-untyped-call]
 define: Callable[[str], str] = library.define
 # No list of tensors here is ever empty: AOTInductor hands over None for one that is.
@@ -148,7 +147,7 @@ def _scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor
     stack = _checked_stack(x, params, rest[5:-2])
     operands = stack, x, inductor.given(h_0, c_0), params, _spans(*spans)
     if x.is_cpu and not kernels.available():
-        output, *finals = _reference.run_as_laid_out(*operands, batch_first)  # an exported program runs without them, too
+        output, *finals = REFERENCE.run_as_laid_out(*operands, batch_first)  # an exported program runs without them, too
         return _or_empty((output.contiguous(), *_two(finals), *NOTHING_SAVED), x)
     of_device = kernels_of(x, stack)
     if of_device is not call:  # which look at operands themselves

@@ -108,6 +108,9 @@ class ReferenceBackend(Backend):
         )
 
 
+REFERENCE = ReferenceBackend()
+
+
 def step(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans = WHOLE) -> tuple[Tensor, ...]:
     """One step of one layer, x (B, I), as torch's operators that a compiler fuses: the states after it, (B, H) each."""
     weights = dict(zip(stack.kinds, params, strict=True))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from elman.backends.fold import Fold, Operands
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.backends.fold import Form
-
-_reference = ReferenceBackend()
 
 
 def reference_gradient(form: Form, flat: Sequence[Tensor | None], grad_outputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
@@ -28,7 +26,7 @@ def reference_gradient(form: Form, flat: Sequence[Tensor | None], grad_outputs: 
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         own = Operands.of(form, (inputs[0], *o[1:4], *inputs[1:]))
-        results = _reference.run_as_laid_out(form.stack, *own.of_call(form), form.batch_first)
+        results = REFERENCE.run_as_laid_out(form.stack, *own.of_call(form), form.batch_first)
         return tuple([result for result, gradient in zip(results, grad_outputs, strict=True) if gradient is not None])
 
     _, pull, *_ = torch.func.vjp(run, *o.differentiable())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from elman.backends.aten import AtenBackend
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.native import NativeBackend
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 # In order of preference. The reference is last: it refuses nothing.
-BACKENDS: tuple[Backend, ...] = (NativeBackend(), CudaBackend(), AtenBackend(), ReferenceBackend())
+BACKENDS: tuple[Backend, ...] = (NativeBackend(), CudaBackend(), AtenBackend(), REFERENCE)
 
 
 def choose(

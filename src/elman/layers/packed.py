@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from elman.backends.savable import savable
 from elman.backends.spans import flat_list
 from elman.layers.errors import brief_list, brief_numbers, check_layout, wrong_kind
-from elman.layers.spans import in_memory, is_recorded
+from elman.layers.spans import hides_numbers, in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ def check_order(sorted_indices: Tensor | None, unsorted_indices: Tensor | None, 
             got = f"{indices.dtype} of shape {tuple(indices.shape)} on {indices.device}"
             raise RuntimeError(f"expected {name} of torch.int64 and shape ({batch},) on {x.device}, where x is, got {got}{_PACK}")
         both.append(indices)
-    if not x.is_cpu or is_recorded():  # the numbers are elsewhere, or not known yet
+    if not x.is_cpu or hides_numbers():  # the numbers are elsewhere, or not known yet
         return
     try:
         undone = torch.equal(both[0].index_select(0, both[1]), torch.arange(batch, device="cpu"))

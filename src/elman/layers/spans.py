@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elman.backends.kernel_backend import is_recorded
 from elman.backends.spans import flat_list
 from elman.layers.errors import ARRAYS, brief, brief_numbers, check_device, check_layout, check_memory, check_unmasked, wrong_kind
 from elman.layers.options import as_int
@@ -59,7 +60,7 @@ def as_lengths(lengths: Lengths, batch: int, steps: int) -> Tensor:
         if lengths.shape[0] != batch:
             raise wrong_count(f"{lengths.shape[0]}: lengths is {brief_numbers(lengths)}")
         if isinstance(lengths, Tensor):
-            if is_recorded():
+            if hides_numbers():
                 return _recorded_lengths(lengths, steps)
             if lengths.is_meta:
                 raise RuntimeError("expected lengths with numbers, got a tensor on the meta device, which has none: give them as a list")
@@ -163,15 +164,15 @@ def as_time_major_reset(reset: Reset, x: Tensor, steps: int, batch: int | None, 
 
 def in_memory(name: str, given: Tensor) -> Tensor:
     """What was given, where it can be read. Raises a RuntimeError if its memory has been freed."""
-    if is_recorded():
+    if hides_numbers():
         return given
     check_memory(name, given)
     return given.clone() if given._is_zerotensor() else given
 
 
-def is_recorded() -> bool:
-    """Whether this call is being recorded, to be run again with other numbers, so that numbers must not be read."""
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+def hides_numbers() -> bool:
+    """Whether this call is recorded or traced, to be run again with other numbers, so that numbers must not be read."""
+    return is_recorded() or torch._C._get_tracing_state() is not None
 
 
 def _as_traceable(given: Any) -> Any:

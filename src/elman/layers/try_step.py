@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import random
 import re
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -178,8 +177,8 @@ def _changes(
 
 def _generators() -> tuple[object, ...]:
     """The states of Python's and NumPy's generators, which a step may draw random numbers from, if only now and then."""
-    kind, keys, *rest = np.random.get_state()
-    return random.getstate(), kind, keys.tobytes(), *rest
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return random.getstate(), kind, np.asarray(keys).tobytes(), *rest
 
 
 def _draws(cell: Cell) -> str:

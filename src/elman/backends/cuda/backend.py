@@ -26,7 +26,7 @@ from elman.backends.cuda.shape import CELLS
 from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_recorded, is_watched
 from elman.backends.kernels import PLAIN
 from elman.backends.program.text import program_from
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 from elman.backends.savable import savable
 from elman.backends.spans import WHOLE
 
@@ -43,7 +43,6 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_CAPABILITY = (8, 0)
 _LARGEST = 2**31 - 1  # steps, sequences
 _LARGEST_PARAMETER = 4096  # bytes of a launch's, on every device and with every driver
-_reference = ReferenceBackend()
 
 
 @final
@@ -131,7 +130,7 @@ class CudaBackend(KernelBackend):
         spans: Spans = WHOLE,
     ) -> Traced:
         if stack.cell.name not in CELLS or stack.proj_size:  # programs' gates are not kept
-            return _reference.trace(stack, x, states, params, spans)
+            return REFERENCE.trace(stack, x, states, params, spans)
         return super().trace(stack, x, states, params, spans)
 
     def run_autocast(

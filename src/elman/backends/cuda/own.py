@@ -16,7 +16,7 @@ from elman.backends.program import autocast, operator
 from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun
 from elman.backends.program.stand_in import NotRecordedError
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from elman.backends.cuda.shape import CellKernel
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
-
-_reference = ReferenceBackend()
 
 
 def refuses(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> str | None:
@@ -94,7 +92,7 @@ class _Run(NamedTuple):
         return run.backward_by(self.kernel, self.stack, x, states, params, spans, self.batch_first, *ends)
 
     def reference(self, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], spans: Spans) -> tuple[Tensor, ...]:
-        return _reference.run_as_laid_out(self.stack, x, states, params, spans, self.batch_first)
+        return REFERENCE.run_as_laid_out(self.stack, x, states, params, spans, self.batch_first)
 
 
 def run_own(

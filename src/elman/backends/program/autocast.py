@@ -16,7 +16,7 @@ import torch
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import outside_modes
 from elman.backends.program.remembered import remember
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 from elman.backends.spans import Spans
 from elman.backends.stack import Stack
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from elman.cells import Cell
 
 Dtypes = tuple[torch.dtype, ...]
-_reference = ReferenceBackend()
 _found: dict[Hashable, tuple[Dtypes, ...]] = {}
 
 _UNKNOWN = "does not know the dtypes that this step gives under autocast"
@@ -112,7 +111,7 @@ def _tried(stack: Stack, draws: bool, kind: str, narrow: torch.dtype, dtypes: Dt
                 return ()
             start = tuple([zeros(dtype, 1, 1, stack.hidden_size) for dtype in states])
             try:
-                after = _reference.trace(stack, zeros(x, 1, 1, 1), start, params, spans)
+                after = REFERENCE.trace(stack, zeros(x, 1, 1, 1), start, params, spans)
             except Exception:  # the reference backend will raise it
                 return ()
             before, states = states, [final.dtype for final in after.finals]

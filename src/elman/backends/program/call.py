@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import torch
 
 from elman.backends import kernels
-from elman.backends.call import check_operands, dense_gradient, readable_if_plain, readable_operands
+from elman.backends.call import aligned_gradient, check_operands, readable_if_plain, readable_operands
 from elman.backends.program.program import Role
 from elman.backends.spans import WHOLE
 
@@ -184,7 +184,7 @@ def backward(
     except (RuntimeError, TypeError):
         check_operands(x, states, params, spans, grad_output, tuple(grad_finals))
         first = _first(kernel, numbers, *(readable_operands(x, states, params, spans) or (x, states, params, spans)), batch_first)
-        arriving = (*map(dense_gradient, (output, *kept, grad_output, grad_hidden)), *map(_all_dense, (grad_finals, grad_traced)))
+        arriving = (*map(aligned_gradient, (output, *kept, grad_output, grad_hidden)), *map(_all_aligned, (grad_finals, grad_traced)))
         found = _native.program_backward(kernel.handle, *first, *arriving, *ends)
     *_, layers, directions, _, _, members = numbers
     if spans.step_inputs and (layers, directions) != (1, 1):  # each of them has one
@@ -202,5 +202,5 @@ def _first(kernel: Kernel, numbers: Numbers, x: Tensor, states: States, params: 
     return numbers, params, x, states, fresh, lengths, reset, *beside, batch_first, torch.get_num_threads()
 
 
-def _all_dense(tensors: Sequence[Tensor | None] | None) -> tuple[Tensor | None, ...] | None:
-    return None if tensors is None else tuple(map(dense_gradient, tensors))
+def _all_aligned(tensors: Sequence[Tensor | None] | None) -> tuple[Tensor | None, ...] | None:
+    return None if tensors is None else tuple(map(aligned_gradient, tensors))

@@ -9,7 +9,7 @@ import torch
 from elman.backends import operator
 from elman.backends.autograd import differentiable_gradients, is_differentiated, split
 from elman.backends.program import call
-from elman.backends.reference import ReferenceBackend
+from elman.backends.reference import REFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from elman.backends.program.call import Kept, Kernel
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
-
-_reference = ReferenceBackend()
 
 
 class Run(NamedTuple):
@@ -77,9 +75,9 @@ class Run(NamedTuple):
     def reference(self, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], spans: Spans) -> tuple[Tensor, ...]:
         """What the reference gives for all results."""
         if self.traced:
-            traced = _reference.trace(self.stack, x, states, params, spans)
+            traced = REFERENCE.trace(self.stack, x, states, params, spans)
             return traced.hidden, *traced.states.values(), *traced.gates.values(), *traced.finals
-        return _reference.run_as_laid_out(self.stack, x, states, params, spans, self.batch_first)
+        return REFERENCE.run_as_laid_out(self.stack, x, states, params, spans, self.batch_first)
 
 
 class ProgramRun(torch.autograd.Function):

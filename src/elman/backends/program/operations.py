@@ -7,22 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from elman.backends.program import differentiate
+from elman.backends.program import differentiate, over_units
 from elman.backends.program.made import broadcast, made, under
-from elman.backends.program.over_units import (
-    layer_norm,
-    log_softmax,
-    logsumexp,
-    norm,
-    normalize,
-    rms_norm,
-    row_max,
-    row_mean,
-    row_min,
-    row_sum,
-    softmax,
-    softmin,
-)
 from elman.backends.program.program import Opcode
 from elman.backends.program.stand_in import Value, refuse
 
@@ -375,18 +361,18 @@ _NAMES: dict[Operation, str] = {
     threshold: "threshold _threshold",
     dropout: "dropout",
     gelu: "gelu",
-    row_sum: "sum",
-    row_mean: "mean",
-    row_max: "amax",
-    row_min: "amin",
-    softmax: "softmax special_softmax",
-    softmin: "softmin",
-    log_softmax: "log_softmax special_log_softmax",
-    logsumexp: "logsumexp special_logsumexp",
-    norm: "norm",
-    normalize: "normalize",
-    layer_norm: "layer_norm",
-    rms_norm: "rms_norm",
+    over_units.row_sum: "sum",
+    over_units.row_mean: "mean",
+    over_units.row_max: "amax",
+    over_units.row_min: "amin",
+    over_units.softmax: "softmax special_softmax",
+    over_units.softmin: "softmin",
+    over_units.log_softmax: "log_softmax special_log_softmax",
+    over_units.logsumexp: "logsumexp special_logsumexp",
+    over_units.norm: "norm",
+    over_units.normalize: "normalize",
+    over_units.layer_norm: "layer_norm",
+    over_units.rms_norm: "rms_norm",
     _without_gradient: "detach",
     unchanged: "clone contiguous pos positive",
     to: "to type_as",
