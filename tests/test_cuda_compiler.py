@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cuda_usage import Usage, usage_of
 from elman.backends.cuda import compiler
 
 if TYPE_CHECKING:
@@ -361,10 +362,10 @@ def test_what_a_kernel_takes_of_the_device() -> None:
       for (int i = 0; i < 128; ++i) x[i * 1024 + threadIdx.x + 1] = kept[127 - i];
     }
     """
-    used = compiler.usage("two", "sm_90a", {}, source)
+    used = usage_of("two", "sm_90a", {}, source)
     assert set(used) == {"few", "many"}
     assert 0 < used["few"].registers < 32
-    assert used["few"] == compiler.Usage(used["few"].registers, 0, 0, 0, 512)
+    assert used["few"] == Usage(used["few"].registers, 0, 0, 0, 512)
     assert used["many"].registers == 64
     assert used["many"].spill_stores > 0
     assert used["many"].spill_loads > 0

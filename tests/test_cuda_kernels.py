@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from elman.backends.cuda import compiler, launcher, layer
+from cuda_usage import usage_of
+from elman.backends.cuda import launcher, layer
 from elman.backends.cuda.choice import choose, registers_of_thread
 from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.plan import Number, Plan
@@ -66,7 +67,7 @@ def name(plans: object) -> str | None:
 @pytest.mark.slow
 def test_a_kernel_stays_in_its_registers(target: str, plans: tuple[Plan, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """The one of the plans that runs. Of a large network's kernel some may be spilled."""
-    usage = cache(lambda plan: compiler.usage("scan", target, plan.defines, plan.entry)["scan"])
+    usage = cache(lambda plan: usage_of("scan", target, plan.defines, plan.entry)["scan"])
     monkeypatch.setattr(launcher, "kernel", lambda plan, index: SimpleNamespace(local_bytes=usage(plan).stack))
     monkeypatch.setattr(layer, "has_room", lambda plan, index: True)
     plan = layer._first_that_runs(plans, 0)

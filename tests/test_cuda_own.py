@@ -10,9 +10,10 @@ import torch
 import cuda_emulator
 import elman
 import own_cells
+from cuda_usage import usage_of
 from elman import zoo
 from elman.backends import registry
-from elman.backends.cuda import backend, compiler, launcher, own, run, source
+from elman.backends.cuda import backend, launcher, own, run, source
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.choice import choose, registers_of_thread
 from elman.backends.cuda.plan import Number
@@ -313,6 +314,6 @@ def test_every_cell_of_the_zoo_compiles_for_two_targets(cell: type[elman.Cell], 
     shape = source.kernel_of(program, cell.__name__).shape
     for is_backward in (False, True):
         plan = choose(shape, is_backward, number, 128, 16, 1, has_spans, DEVICES[target])[0]
-        used = compiler.usage("scan", target, plan.defines, plan.entry)["scan"]
+        used = usage_of("scan", target, plan.defines, plan.entry)["scan"]
         assert used.spill_stores <= 160
         assert used.registers <= registers_of_thread(plan, DEVICES[target])

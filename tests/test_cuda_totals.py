@@ -14,8 +14,9 @@ import cuda_emulator
 import cuda_model
 import elman
 from cuda_runs import Given, Run
+from cuda_usage import usage_of
 from elman.backends import registry
-from elman.backends.cuda import compiler, gradients, run
+from elman.backends.cuda import gradients, run
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.commands import NO_SCRATCH, At, Commands, addresses_of
 from elman.backends.cuda.plan import Number
@@ -76,7 +77,7 @@ def test_a_barrier_that_lacks_is_found() -> None:
 def test_it_compiles(target: str) -> None:
     for number, count in product(Number, (1, 2, 7)):
         plan = TotalsPlan(number, count)
-        usage = compiler.usage("totals", target, plan.defines, plan.entry)["scan"]
+        usage = usage_of("totals", target, plan.defines, plan.entry)["scan"]
         assert usage.stack == 0
         assert usage.registers * plan.threads <= DEVICES[target].registers
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,24 +36,6 @@ _announced: set[str] = set()  # the architectures of which this process has said
 
 class CompileError(RuntimeError):
     """A kernel does not compile; the message has the compiler's log."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a kernel takes of the device, as the assembler reports it.
-
-    Attributes:
-        registers: per thread.
-        spill_stores, spill_loads: bytes per thread that are written to and read from memory for lack of registers.
-        stack: bytes per thread, spills and local arrays.
-        shared: bytes per block, without those that the launch asks for.
-    """
-
-    registers: int
-    spill_stores: int
-    spill_loads: int
-    stack: int
-    shared: int
 
 
 def compile(name: str, arch: str, defines: Mapping[str, str | int], entry: str) -> bytes:
@@ -87,12 +67,6 @@ def compile(name: str, arch: str, defines: Mapping[str, str | int], entry: str) 
         if can_keep:
             _write(path, digest, cubin)
     return cubin
-
-
-def usage(name: str, arch: str, defines: Mapping[str, str | int], entry: str) -> dict[str, Usage]:
-    """What each kernel takes of the device, by the kernel's name: compiles, whatever the cache has."""
-    _, log = _compile(name, arch, defines, entry, "--ptxas-options=-v")
-    return _usage(log)
 
 
 def key(arch: str, defines: Mapping[str, str | int], entry: str) -> str:
@@ -220,27 +194,6 @@ def _checked(answer: tuple[Any, ...]) -> Any:
     if error:
         raise RuntimeError(f"NVRTC fails: {_nvrtc().nvrtcGetErrorString(error)[1].decode()}")
     return values[0] if values else None
-
-
-_ENTRY = re.compile(r"Compiling entry function '(\w+)'")
-_STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
-_USED = re.compile(r"Used (\d+) registers")
-_SHARED = re.compile(r"(\d+) bytes smem")
-
-
-def _usage(log: str) -> dict[str, Usage]:
-    """What the assembler said, kernel by kernel: the name, the stack of it and of the functions that it calls, the registers."""
-    usages: dict[str, Usage] = {}
-    name, stack = "", (0, 0, 0)
-    for line in log.splitlines():
-        if entry := _ENTRY.search(line):
-            name, stack = entry[1], (0, 0, 0)
-        elif frame := _STACK.search(line):
-            stack = (stack[0] + int(frame[1]), stack[1] + int(frame[2]), stack[2] + int(frame[3]))
-        elif used := _USED.search(line):
-            shared = _SHARED.search(line)
-            usages[name] = Usage(int(used[1]), stack[1], stack[2], stack[0], int(shared[1]) if shared else 0)
-    return usages
 
 
 # --- The cache ----------------------------------------------------------------------------------------------------------
