@@ -228,6 +228,8 @@ TORCHS_WORDS: dict[str, Callable[[Any, str], object]] = {
     "features": lambda library, name: getattr(library, name)(10, 20)(z(5, 3, 12)),
     "features, unbatched": lambda library, name: getattr(library, name)(10, 20)(z(5, 12)),
     "state": lambda library, name: getattr(library, name)(10, 20)(z(5, 3, 10), _states(name, 1, 4, 20)),
+    "a state's axes": lambda library, name: getattr(library, name)(10, 20)(z(5, 3, 10), _states(name, 3, 20)),
+    "a state's axes, unbatched": lambda library, name: getattr(library, name)(10, 20)(z(5, 10), _states(name, 1, 1, 20)),
 }
 TORCHS_WORDS_OF_CELLS: dict[str, Callable[[Any, str], object]] = {
     "features": lambda library, name: getattr(library, name)(10, 20)(z(3, 11)),
@@ -330,13 +332,10 @@ def test_parameters_on_different_devices_are_an_error() -> None:
 
 @every_layer
 def test_dropout_on_one_layer_warns_in_torchs_words(layer: str) -> None:
-    messages = []
-    for library in (nn, elman):
-        with pytest.warns(UserWarning, match="dropout") as warned:
-            getattr(library, layer)(10, 20, dropout=0.5)
-        messages.append(str(warned[0].message))
-    assert warned[0].filename == __file__
-    assert messages[1] == messages[0]
+    with pytest.warns(UserWarning, match="dropout") as warned:
+        _ = [getattr(library, layer)(10, 20, dropout=0.5) for library in (nn, elman)]
+    theirs, ours = warned
+    assert (str(ours.message), ours.filename) == (str(theirs.message), __file__)
 
 
 # --- What is written past every guard ---------------------------------------------------------------------------------

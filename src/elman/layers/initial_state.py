@@ -84,16 +84,24 @@ def check_states(
         ValueError: one has a number of dimensions that is not in ``ranks``.
         RuntimeError: one has another wrong shape, a wrong dtype or device.
     """
-    beside = stack.cell.step_inputs
+    beside, of_ranks = stack.cell.step_inputs, _torchs_words_of_ranks(states, x, len(leading) + 1) if ranks is None else ""
     for name, state, size in zip(names, states, stack.state_sizes, strict=True):
-        _check_state(name, state, x, (*leading, size), axes if size == stack.hidden_size else axes.replace("H", "P"), ranks, beside)
+        of_state = axes if size == stack.hidden_size else axes.replace("H", "P")
+        _check_state(name, state, x, (*leading, size), of_state, ranks, beside, of_ranks)
     if torch._C._get_tracing_state() is not None:
         return tuple([state.reshape(*leading, size) for state, size in zip(states, stack.state_sizes, strict=True)])
     return states
 
 
 def _check_state(
-    name: str, state: Tensor, x: Tensor, expected: tuple[int, ...], axes: str, ranks: Sequence[int] | None, step_inputs: Mapping[str, str]
+    name: str,
+    state: Tensor,
+    x: Tensor,
+    expected: tuple[int, ...],
+    axes: str,
+    ranks: Sequence[int] | None,
+    step_inputs: Mapping[str, str],
+    of_ranks: str,
 ) -> None:
     if not isinstance(state, Tensor):
         hint = " of integers: did you mean lengths=?" if _are_lengths(state) else ""
@@ -109,7 +117,7 @@ def _check_state(
         if not hint and name == "hx" and (meant := _step_input_like(state.shape, x.shape[:-1], expected[-1:], step_inputs)):
             hint = _by_name(meant)
         message = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"
-        raise error(and_torchs(message, _torchs_words(name, tuple(state.shape), expected, ranks)))
+        raise error(and_torchs(message, of_ranks or _torchs_words(name, tuple(state.shape), expected, ranks)))
     check_like(name, state, x)
 
 
@@ -117,6 +125,16 @@ def _step_input_like(shape: torch.Size, steps: torch.Size, units: tuple[int, ...
     """The step input that has this shape, time and batch in either order."""
     likely = {"": (steps, steps[::-1]), "H": ((*steps, *units), (*steps[::-1], *units))}
     return next((name for name, size in step_inputs.items() if shape in likely[size]), None)
+
+
+def _torchs_words_of_ranks(states: Sequence[Tensor], x: Tensor, rank: int) -> str:
+    """How torch.nn's layers say that states have another number of dimensions than x; "" if they have the same, or x is packed."""
+    if x.dim() != rank or not all(isinstance(state, Tensor) for state in states) or all(state.dim() == rank for state in states):
+        return ""
+    kind = f"For {'batched' if rank == 3 else 'unbatched'} {rank}-D input"
+    if len(states) == 1:
+        return f"{kind}, hx should also be {rank}-D but got {states[0].dim()}-D tensor"
+    return f"{kind}, hx and cx should also be {rank}-D but got ({states[0].dim()}-D, {states[1].dim()}-D) tensors"
 
 
 def _torchs_words(name: str, got: tuple[int, ...], expected: tuple[int, ...], ranks: Sequence[int] | None) -> str:
