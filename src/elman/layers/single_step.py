@@ -146,7 +146,7 @@ class RecurrentCell(RecurrentModule[State]):
                 raise
             done = scan.run_unchecked(self.stack, step, tuple(before) or None, params, 0.0, False)
             if done is not None:
-                return tuple(map(_without_time, done[1]))
+                return tuple([state.squeeze_(0) for state in done[1]])  # in place, so that it is no view, which ``detach_`` refuses
         batch, states, params, spans = arguments.of_cell(self, x, states, beside)
         if self.training and self.stack.cell.draws:
             spans = spans.replaced(draws=draw(self.stack, batch.unsqueeze(0), None))
@@ -154,7 +154,7 @@ class RecurrentCell(RecurrentModule[State]):
             finals = reference.step(self.stack, batch, states, params, spans)
         else:
             _, finals = scan.run(self.stack, *_as_sequence(batch, states), params, spans=spans)
-            finals = tuple(map(_without_time, finals))
+            finals = tuple([state.squeeze_(0) for state in finals])
         return finals if x.dim() == 2 else tuple([state.squeeze(0) for state in finals])
 
     def _prepare(
@@ -169,11 +169,6 @@ class RecurrentCell(RecurrentModule[State]):
             raise TypeError(f"expected neither lengths nor reset, got {'reset' if lengths is None else 'lengths'}: a cell runs one step")
         batch, states, params, spans = arguments.of_cell(self, x, states, beside)  # type: ignore[arg-type]  # refuses all but tensors
         return *_as_sequence(batch, states), params, spans
-
-
-def _without_time(state: Tensor) -> Tensor:
-    """A final state, (1, B, H), as the step's, (B, H): no view, since ``detach_``, as truncated backpropagation does it, refuses those."""
-    return state.squeeze_(0)
 
 
 def _as_sequence(x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...] | None]:
