@@ -337,12 +337,13 @@ def _unknown_nonlinearity() -> nn.Module:
     return cell
 
 
-def _with_attribute() -> nn.Module:
+def _with(name: str, value: object) -> nn.Module:
     gru = nn.GRU(3, 4)
-    gru.recompute = "theirs"
+    setattr(gru, name, value)
     return gru
 
 
+_MIXED = type("Mixed", (nn.GRU, type("Mix", (), {"_prepare": None})), {})
 _OWN = type("Own", (nn.GRU,), {"stack": lambda self: self._run(), "_run": lambda _: 7})
 LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "forward of the object": (_with_forward, r"left \(an attribute forward replaces its method\)"),
@@ -350,7 +351,9 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "another cell": (lambda: Alone(3, 4, True, 1), r"left \(Alone is not torch.nn's RNN, GRU, LSTM or a cell of these\)"),
     "nonlinearity": (_unknown_nonlinearity, r"left \(expected nonlinearity to be one of 'tanh', 'relu', got 'gelu'\)"),
     "a name of Elman's": (lambda: _OWN(3, 4), r"left \(Own has _run, stack, which Elman's modules use\)"),
-    "an attribute of Elman's": (_with_attribute, r"left \(it has recompute, which Elman's modules use\)"),
+    "an attribute of Elman's": (lambda: _with("recompute", 1), r"left \(it has recompute, which Elman's modules use\)"),
+    "a submodule of Elman's name": (lambda: _with("stack", nn.Linear(4, 4)), r"left \(it has stack, which Elman's modules use\)"),
+    "a mixin": (lambda: _MIXED(3, 4), r"left \(Mixed has _prepare, which Elman's modules use\)"),
     "script": (lambda: torch.jit.script(nn.GRUCell(3, 4)), r"left \(torch.jit.script compiled it\)"),
 }
 

@@ -180,6 +180,16 @@ def test_two_threads_get_one_class() -> None:
 def test_a_subclass_of_elmans_is_told_which_names_are_taken(base: type, name: str) -> None:
     with pytest.raises(TypeError, match=f"expected Mine not to define {name}, which Elman's modules use: choose other names"):
         type("Mine", (base,), {name: None, "__module__": __name__})
+    with pytest.raises(TypeError, match=f"expected Mixed not to define {name}"):
+        type("Mixed", (type("Mix", (), {name: None, "__module__": __name__}), base), {"__module__": __name__})
+
+
+def test_a_name_of_elmans_cannot_be_set_on_a_module() -> None:
+    with elman.patched():
+        gru = nn.GRU(3, 4)
+    for name in ("_run", "_read", "_names"):
+        with pytest.raises(AttributeError, match=f"expected another name than {name}, which Elman's GRU uses"):
+            setattr(gru, name, 1)
 
 
 @pytest.mark.parametrize("base", [elman.LSTM, elman.GRUCell, elman.Recurrent])

@@ -112,12 +112,29 @@ def test_a_tensor_in_the_list_takes_a_parameters_place_in_calls_alone(kind: Kind
             found.append((output, *torch.autograd.grad(output.square().sum(), list(module.parameters()))))
             assert all(map(torch.equal, module.parameters(), before))
         torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)
-    for change in (lambda m: setattr(m, "bias_ih_l0", nn.Parameter(torch.ones_like(m.bias_ih_l0))), lambda m: m.double().float()):
+    for change in (
+        lambda m: setattr(m, "bias_ih_l0", nn.Parameter(torch.ones_like(m.bias_ih_l0))),
+        lambda m: m.double().float(),
+        lambda m: m.register_parameter("bias_hh_l0", nn.Parameter(torch.ones_like(m.bias_hh_l0))),
+        lambda m: torch.func.functional_call(m, {name: p * 0.9 for name, p in m.named_parameters()}, (x,)),
+    ):
         for module in pair:
             module._flat_weights[0] = torch.zeros_like(module.weight_ih_l0)
-            change(module)
-        theirs, ours = (module(x)[0] for module in pair)
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+        (of_change, expected), (ours_of_change, found) = ((change(module), module(x)) for module in pair)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        if isinstance(of_change, tuple):
+            torch.testing.assert_close(ours_of_change, of_change, rtol=0, atol=1e-6)
+    for order in (slice(None), slice(None, None, -1)):  # a parameter that is set keeps the tensors in the list, whichever comes first
+        mixed = elman.RNN(3, 4)
+        values = [(0, torch.zeros(4, 3)), (1, nn.Parameter(torch.eye(4)))]
+        for index, value in values[order]:
+            mixed._flat_weights[index] = value
+        assert mixed._flat_weights[0] is values[0][1]
+        assert mixed._flat_weights[1] is mixed.weight_hh_l0 is values[1][1]
+    normed = nn.utils.parametrizations.weight_norm(elman.RNN(3, 4), "weight_hh_l0")
+    before = normed.weight_hh_l0.detach().clone()
+    normed._flat_weights[1] = torch.zeros(4, 4)  # computed anew at each call, in torch.nn, too
+    assert torch.equal(normed.weight_hh_l0, before)
     fresh = elman.RNN(3, 4)
     stream = elman.stream(fresh, 2)
     with torch.no_grad():

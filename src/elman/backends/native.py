@@ -1,4 +1,4 @@
-"""The native backend: our C++ kernels, on the CPU, in float32, float64 and bfloat16.
+"""The native backend: our C++ kernels, on the CPU, in float32, float64, bfloat16 and float16.
 
 Calls that they do not support are refused and go to the reference. Gradients come from one node of torch's graph (``autograd``). float16
 runs in float32: its numbers are exact there, and results are rounded once, where a call ends. Under autocast the network runs in its dtype.

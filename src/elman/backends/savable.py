@@ -26,6 +26,8 @@ def savable_call(x: Tensor, states: tuple[Tensor, ...] | None, spans: Spans) -> 
     """A call's tensors but for its parameters, likewise, if it may be differentiated."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return x, states, spans
+    if not any(t is not None and t.is_inference() for t in (x, *(states or ()), *spans.tensors())):
+        return x, states, spans
     x, states = _savable(x), None if states is None else savable(states)
     batch_sizes, lengths, reset = (None if t is None else _savable(t) for t in spans.borders())
     return x, states, spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(_savable)

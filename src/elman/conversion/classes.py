@@ -16,7 +16,7 @@ from torch import nn
 
 from elman import layers
 from elman.layers.layer import RecurrentLayer
-from elman.layers.module import RecurrentModule, taken_names
+from elman.layers.module import RecurrentModule, taken_names, users_classes
 from elman.layers.torch_layer import ASKED, bookkeeping_overridden, overridden
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def as_ours(kind: Kind) -> Kind:
         return _rebased(kind, as_ours(kind.__base__))  # type: ignore[arg-type]
     if issubclass(base, nn.RNNBase) and (names := bookkeeping_overridden(kind)):
         raise InconvertibleError(f"{kind.__name__} overrides {', '.join(names)}")
-    check_names(PAIRS[base], kind.__name__, (name for each in kind.__mro__[: kind.__mro__.index(base)] for name in vars(each)))
+    check_names(PAIRS[base], kind.__name__, (name for each in users_classes(kind) for name in vars(each)))
     with _lock:
         made = (each for each in type.__subclasses__(kind) if vars(each).get("_converted_from") is kind)
         return next(made, None) or _of_both(kind, PAIRS[base])

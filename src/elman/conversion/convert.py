@@ -125,7 +125,7 @@ def _plan_ours(module: nn.Module) -> type[nn.Module] | None:
         return None
     if (base := torch_base(kind)) is not None:
         _check_forward(module)
-        check_names(PAIRS[base], "it", vars(module))
+        check_names(PAIRS[base], "it", (*vars(module), *module._modules, *module._buffers, *module._parameters))
     return as_ours(kind)
 
 

@@ -120,9 +120,8 @@ class LSTM(RecurrentLayer[tuple[Tensor, Tensor]], nn.LSTM):
         """The dtype of all results of x under autocast, where it is not the one that the backends give them; None where it is.
 
         The backends give what torch's own operators do, c_0's dtype. But torch.nn runs input in oneDNN where it can, padded or packed of
-        one length, and there all has autocast's dtype. Two cases are left as if torch's own operators ran them: an x in float32 where
-        oneDNN does not run autocast's dtype, for which torch raises an error; and export, since torch.export turns oneDNN off while it
-        traces.
+        one length, and there all has autocast's dtype. Two cases are left as if torch's own operators ran them: where oneDNN does
+        not run autocast's dtype, for which torch raises an error; and export, since torch.export turns oneDNN off while it traces.
         """
         fused = (
             torch.is_autocast_enabled("cpu")

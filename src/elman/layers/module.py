@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable
 from numbers import Integral
 from operator import itemgetter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import torch
@@ -22,7 +21,7 @@ from elman.layers.options import check_placement
 from elman.layers.parameters import as_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch.nn.utils.rnn import PackedSequence
 
@@ -107,6 +106,16 @@ def _fill(cell: Cell, name: str, parameter: Tensor) -> bool:
     return filled
 
 
+def _read_nothing(parameters: dict[str, Any]) -> tuple[Tensor, ...]:
+    """Say, as for a parameter that is not there, that the module is to be asked."""
+    raise KeyError
+
+
+def users_classes(kind: type) -> list[type]:
+    """The classes that make up a class, but for torch's, Elman's and Python's."""
+    return [each for each in kind.__mro__ if each.__module__.split(".")[0] not in ("abc", "builtins", "elman", "torch", "typing")]
+
+
 def taken_names(kind: type, names: Iterable[str], options: Iterable[str] = ()) -> list[str]:
     """Those of the names that the modules of one of Elman's classes, or of a subclass of it, use for themselves. ``options``: others that
     are taken, too.
@@ -137,13 +146,15 @@ class RecurrentModule(_WithState[State]):
     _names = _Derived[tuple[str, ...]]()  # of the parameters, in the stack's order
     _state_names = _Derived[tuple[str, ...]]()  # by which messages call the states
     _read = _Derived[Callable[[dict[str, Any]], tuple[Tensor, ...]]]()  # takes the parameters out of a dict
-    _weights_instead: Mapping[str, Tensor] = MappingProxyType({})  # what calls take instead of parameters of these names
+    # What calls take instead of parameters, by name, as long as the module's parameters are those beside it.
+    _weights_instead: tuple[tuple[Any, ...], dict[str, Tensor]] | None = None
     _learned: tuple[str, ...] = ()  # the names of the learned initial states, which are parameters of the module but not of the stack
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        is_users = not cls.__module__.startswith("elman.") and "_converted_from" not in vars(cls)
-        if is_users and (names := taken_names(cls, vars(cls))):
-            raise TypeError(f"expected {cls.__name__} not to define {', '.join(names)}, which Elman's modules use: choose other names")
+        if not cls.__module__.startswith("elman.") and "_converted_from" not in vars(cls):
+            own = [each for each in users_classes(cls) if each is cls or not issubclass(each, RecurrentModule)]
+            if names := taken_names(cls, (name for each in own for name in vars(each))):
+                raise TypeError(f"expected {cls.__name__} not to define {', '.join(names)}, which Elman's modules use: choose other names")
         super().__init_subclass__(**kwargs)
 
     def _cell(self) -> Cell:
@@ -173,6 +184,8 @@ class RecurrentModule(_WithState[State]):
             self._announce_change()
         elif name in self._fixed and "stack" in vars(self) and hasattr(self, name):
             self._refuse_change(name, value)
+        elif name in _DERIVED:
+            raise AttributeError(f"expected another name than {name}, which Elman's {type(self).__name__} uses: choose one of your own")
         else:
             if name == "qconfig":  # torch's quantization sets it on every module, and replaces those of torch.nn's classes
                 kind = type(self).__name__
@@ -256,16 +269,35 @@ class RecurrentModule(_WithState[State]):
     def _params(self) -> tuple[Tensor, ...]:
         """The parameters as they are now, checked, in the stack's order."""
         if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():  # who records this follows plain attributes
-            return self._checked([self._weight(name) for name in self._names])
-        params: tuple[Any, ...] = self._own_params() or tuple(map(self._weight, self._names))
+            return self._checked(self._weights())
+        params: tuple[Any, ...] = self._own_params() or self._weights()
         if not kernels.reads(self.stack, params):  # not what it nearly always is, so perhaps wrong
             return self._checked(params)
         return params
 
-    def _weight(self, name: str) -> Any:
-        """The parameter of this name, or what calls take instead; None if there is none."""
-        instead = self._weights_instead.get(name)
-        return getattr(self, name, None) if instead is None else instead
+    def _take_instead(self, tensors: dict[str, Tensor]) -> None:
+        """Let calls take these tensors instead of the parameters of their names, as long as the module has its present parameters."""
+        own = vars(self)
+        if tensors:
+            own["_weights_instead"] = tuple([getattr(self, name, None) for name in self._names]), tensors
+            own["_read"] = _read_nothing
+        elif own.pop("_weights_instead", None) is not None:
+            own.pop("_read", None)
+        else:
+            return
+        self._announce_change()
+
+    def _weights(self) -> tuple[Any, ...]:
+        """The parameters, None for one that there is not; or what calls take instead."""
+        weights = tuple([getattr(self, name, None) for name in self._names])
+        if self._weights_instead is None:
+            return weights
+        replaced, tensors = self._weights_instead
+        if any(now is not then for now, then in zip(weights, replaced, strict=True)):
+            if not torch.compiler.is_compiling():
+                self._take_instead({})  # for good, as torch.nn makes its list anew
+            return weights
+        return tuple([tensors.get(name, weight) for name, weight in zip(self._names, weights, strict=True)])
 
     def _checked(self, params: Sequence[object]) -> tuple[Tensor, ...]:
         may_lack = [name for name in self._may_lack if hasattr(self, name)]  # and was not deleted

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 # What torch.nn's forward asks its own object: a subclass may answer in another way, and is asked too (``asked``).
 ASKED = ("check_forward_args", "check_input", "check_hidden_size", "get_expected_hidden_size", "get_expected_cell_size", "permute_hidden")
@@ -47,11 +47,6 @@ def _attribute(cls: type, name: str) -> object:
     return next((vars(kind)[name] for kind in cls.__mro__ if name in vars(kind)), None)
 
 
-def _read_nothing(parameters: dict[str, Any]) -> tuple[Tensor, ...]:
-    """Say, as for a parameter that is not there, that the module is to be asked."""
-    raise KeyError
-
-
 class FlatWeights(list[Any]):
     """A layer's parameters in order. An item that is set is set in the layer; the list's length stays.
 
@@ -67,7 +62,7 @@ class FlatWeights(list[Any]):
 
     def __init__(self, layer: TorchLayer) -> None:
         self._layer = layer
-        super().__init__(layer._weight(name) for name in layer._names)
+        super().__init__(layer._weights())
 
     def __setitem__(self, index: SupportsIndex | slice, value: Any) -> None:
         names = self._layer._names[index]
@@ -100,8 +95,9 @@ class TorchLayer(nn.RNNBase):
     _run: Callable[..., Any]
     _run_asking: Callable[..., Any]
     _announce_change: Callable[[], None]
-    _weight: Callable[[str], Any]
-    _weights_instead: Mapping[str, Tensor]
+    _weights: Callable[[], tuple[Any, ...]]
+    _take_instead: Callable[[dict[str, Tensor]], None]
+    _weights_instead: tuple[tuple[Any, ...], dict[str, Tensor]] | None
 
     def __init__(self) -> None:
         super(nn.RNNBase, self).__init__()  # past torch.nn's constructor, which makes parameters
@@ -146,20 +142,16 @@ class TorchLayer(nn.RNNBase):
         return [None if weight is None else weakref.ref(weight) for weight in self._flat_weights]
 
     def _set_weight(self, name: str, value: Any) -> None:
-        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and self._parameters.get(name) is not None:
-            self._take_instead({**self._weights_instead, name: value})
-        elif value is not self._weight(name):
+        others = {} if self._weights_instead is None else {k: v for k, v in self._weights_instead[1].items() if k != name}
+        if isinstance(value, nn.Parameter) or not isinstance(value, Tensor):
+            if value is not getattr(self, name, None):
+                setattr(self, name, value)
+            self._take_instead(others)
+        elif self._parameters.get(name) is not None:
+            self._take_instead({**others, name: value})
+        elif not isinstance(getattr(type(self), name, None), property):  # a parametrization computes it anew for each call
             setattr(self, name, value)
-
-    def _take_instead(self, weights: dict[str, Tensor]) -> None:
-        """Let calls take these tensors instead of the parameters of their names."""
-        own = vars(self)
-        own["_weights_instead"] = weights
-        if weights:
-            own["_read"] = _read_nothing
-        else:
-            own.pop("_read", None)
-        self._announce_change()
+            self._take_instead(others)
 
     def _refuse_other(self, attribute: str, names: list[Any]) -> None:
         if names != getattr(self, attribute):
@@ -176,7 +168,7 @@ class TorchLayer(nn.RNNBase):
             self._ask_if_set()
         if name == "forward" or name in ASKED:
             self._announce_change()
-        elif self._weights_instead and name in self._names:
+        elif self._weights_instead is not None and name in self._names:
             self._take_instead({})  # as torch.nn's makes its list anew
 
     def _ask_if_set(self) -> None:
@@ -200,8 +192,7 @@ class TorchLayer(nn.RNNBase):
         """Do nothing. In torch.nn's layers it lays the weights out for cuDNN."""
 
     def _init_flat_weights(self) -> None:
-        if self._weights_instead:
-            self._take_instead({})
+        self._take_instead({})
         self.flatten_parameters()
 
     def _update_flat_weights(self) -> None:
