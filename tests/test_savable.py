@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
 from elman import zoo
-from kinds import Kind, as_hx, as_states, every_kind
+from kinds import Kind, as_hx, as_states, every_cell, every_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,11 +75,9 @@ def test_a_layer_is_trained_on_them(kind: Kind, made_so: str, batch_first: bool,
     _assert_gradients_agree(rnn, call)
 
 
-@every_kind
+@every_cell
 @every_choice
 def test_so_is_a_cell(kind: Kind, made_so: str) -> None:
-    if "proj_size" in kind.options:
-        pytest.skip("no cell has projections")
     cell = kind.build_cell(elman, I, H)
     x, states = torch.randn(B, I), [torch.randn(B, width) for width in kind.widths(H)]
 

@@ -73,9 +73,9 @@ class NativeBackend(KernelBackend):
         spans: Spans = WHOLE,
         batch_first: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        if x.dtype is torch.float16 and not torch.is_autocast_enabled("cpu"):
+        if _is_widened(stack, x) and not torch.is_autocast_enabled("cpu"):
             output, finals = self.run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
-            return output.half(), tuple([final.half() for final in finals])
+            return output.to(x.dtype), tuple([final.to(x.dtype) for final in finals])
         if stack.cell.name not in kernels.CELLS:
             return programs.run(stack, x, states, params, spans, batch_first)
         return super().run(stack, x, states, params, spans, batch_first)
@@ -173,10 +173,14 @@ class NativeBackend(KernelBackend):
         given = x, *params, *step_inputs, *(states or ())
         if not all(isinstance(t, Tensor) and t.dtype is torch.float16 for t in given):  # type: ignore[redundant-expr]
             return None
-        wide = iter([t.float() for t in given])
-        x, params, step_inputs = next(wide), [next(wide) for _ in params], tuple([next(wide) for _ in step_inputs])
-        done = self.run_unchecked(stack, x, tuple(wide) or None, params, batch_first, step_inputs)
+        x, states, params, spans = cast(torch.float32, x, states, params, Spans(step_inputs=step_inputs))
+        done = self.run_unchecked(stack, x, states, params, batch_first, spans.step_inputs or ())
         return None if done is None else (done[0].half(), tuple([final.half() for final in done[1]]))
+
+
+def _is_widened(stack: Stack, x: Tensor) -> bool:
+    """Whether the kernels run this network in float32 in place of x's dtype."""
+    return x.dtype is torch.float16 or (x.dtype is torch.bfloat16 and stack.cell.name not in kernels.CELLS)
 
 
 def _run_copied(
@@ -204,7 +208,8 @@ def _differentiable(
     batch_first: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """What has been computed, as a node of torch's graph."""
-    output, *finals = Scan.apply(done, stack, WHOLE, batch_first, *savable((x, *(states or ()))), *params)  # type: ignore[no-untyped-call]
+    own = map(savable, (x, *(states or ())))
+    output, *finals = Scan.apply(done, stack, WHOLE, batch_first, *own, *params)  # type: ignore[no-untyped-call]
     return output, tuple(finals)
 
 

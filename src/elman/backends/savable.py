@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from elman.backends.spans import Spans
 
 
-def savable(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The tensors, as a node of torch's graph can save them: a frozen network's features, made in inference mode, are copied.
+def savable(tensor: Tensor) -> Tensor:
+    """The tensor, as a node of torch's graph can save it: one that was made in inference mode, as a frozen network's features, is copied.
 
     torch.nn's layers copy such an x only with batch_first, as a side effect, and refuse it otherwise.
     """
-    return tuple(map(_savable, tensors))
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def savable_call(x: Tensor, states: tuple[Tensor, ...] | None, spans: Spans) -> tuple[Tensor, tuple[Tensor, ...] | None, Spans]:
@@ -28,10 +26,6 @@ def savable_call(x: Tensor, states: tuple[Tensor, ...] | None, spans: Spans) -> 
         return x, states, spans
     if not any(t is not None and t.is_inference() for t in (x, *(states or ()), *spans.tensors())):
         return x, states, spans
-    x, states = _savable(x), None if states is None else savable(states)
-    batch_sizes, lengths, reset = (None if t is None else _savable(t) for t in spans.borders())
-    return x, states, spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(_savable)
-
-
-def _savable(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_inference() else tensor
+    states = None if states is None else tuple(map(savable, states))
+    batch_sizes, lengths, reset = (None if t is None else savable(t) for t in spans.borders())
+    return savable(x), states, spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(savable)

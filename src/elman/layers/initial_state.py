@@ -84,10 +84,9 @@ def check_states(
         ValueError: one has a number of dimensions that is not in ``ranks``.
         RuntimeError: one has another wrong shape, a wrong dtype or device.
     """
-    beside, of_ranks = stack.cell.step_inputs, _torchs_words_of_ranks(states, x, len(leading) + 1) if ranks is None else ""
     for name, state, size in zip(names, states, stack.state_sizes, strict=True):
         of_state = axes if size == stack.hidden_size else axes.replace("H", "P")
-        _check_state(name, state, x, (*leading, size), of_state, ranks, beside, of_ranks)
+        _check_state(name, state, x, (*leading, size), of_state, ranks, stack.cell.step_inputs, states)
     if torch._C._get_tracing_state() is not None:
         return tuple([state.reshape(*leading, size) for state, size in zip(states, stack.state_sizes, strict=True)])
     return states
@@ -101,7 +100,7 @@ def _check_state(
     axes: str,
     ranks: Sequence[int] | None,
     step_inputs: Mapping[str, str],
-    of_ranks: str,
+    states: Sequence[Tensor],
 ) -> None:
     if not isinstance(state, Tensor):
         hint = " of integers: did you mean lengths=?" if _are_lengths(state) else ""
@@ -117,6 +116,7 @@ def _check_state(
         if not hint and name == "hx" and (meant := _step_input_like(state.shape, x.shape[:-1], expected[-1:], step_inputs)):
             hint = _by_name(meant)
         message = f"expected {name} of shape {expected}, {axes}, got {tuple(state.shape)}{hint}"
+        of_ranks = _torchs_words_of_ranks(states, x, len(expected)) if ranks is None else ""
         raise error(and_torchs(message, of_ranks or _torchs_words(name, tuple(state.shape), expected, ranks)))
     check_like(name, state, x)
 

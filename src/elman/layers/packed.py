@@ -114,7 +114,7 @@ def reordered(states: tuple[Tensor, ...], order: Tensor | None) -> tuple[Tensor,
     """States, (L·D, B, H), with the sequences in this order, (B,); None for the order that they have."""
     if order is None:
         return states
-    (order,) = savable((order,))
+    order = savable(order)
     return tuple([state.index_select(1, order) for state in states])
 
 

@@ -115,7 +115,7 @@ class CudaBackend(KernelBackend):
         except (AttributeError, RuntimeError, TypeError, ValueError):  # something is no tensor, or there are too many
             return None
         if has_gradient((x, *(states or ()), *params)):
-            given = savable((x, *(states or ())))
+            given = map(savable, (x, *(states or ())))
             output, *finals = Scan.apply(None, stack, WHOLE, batch_first, *given, *params)  # type: ignore[no-untyped-call]
             return output, tuple(finals)
         output, states, _ = run.forward(stack, x, states, params, WHOLE, batch_first, save=False)

@@ -54,15 +54,12 @@ def refusal(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: 
 def run(
     stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """``Backend.run``, of a call that is not refused."""
+    """``Backend.run``, of a call that is not refused, in float32 or float64, or under autocast."""
     if torch.is_autocast_enabled("cpu"):
         every, last = autocast.result_dtypes(stack, x, states, params, spans)
         with torch.autocast("cpu", enabled=False):
             output, finals = run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
         return output.to(every[0]), autocast.in_dtypes(last, finals)
-    if x.dtype is torch.bfloat16:
-        output, finals = run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
-        return output.bfloat16(), tuple([final.bfloat16() for final in finals])
     time, batch = stack.lead, stack.lead + 1
     if batch_first:
         x = x.transpose(time, batch)
@@ -143,7 +140,7 @@ def run_unchecked(
         return output, finals
     node = Run(kernel, stack, _WITH_STEP_INPUTS if step_inputs else WHOLE, batch_first, traced=False)
     done = (output,), finals, call.Kept(*rest)
-    output, *finals = ProgramRun.apply(done, node, *savable((x, *(states or ()), *step_inputs)), *params)  # type: ignore[no-untyped-call]
+    output, *finals = ProgramRun.apply(done, node, *map(savable, (x, *(states or ()), *step_inputs)), *params)  # type: ignore[no-untyped-call]
     return output, tuple(finals)
 
 
