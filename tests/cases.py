@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import bounds
 import elman
 import oracle
-from elman.backends import BACKENDS, WHOLE, Backend
+from elman.backends import BACKENDS, Backend, Operands
 from kinds import KINDS, TANH, Kind, as_hx, as_states
 from oracle import Direction
 
@@ -76,7 +76,7 @@ class Case:
 def refusal(backend: Backend, kind: Kind) -> str | None:
     """Why a backend does not run this kind of network at all; None if it does."""
     network = kind.build(elman, 3, 4)
-    return backend.refuses(network.stack, torch.zeros(2, 1, 3), None, list(network.parameters()), WHOLE)
+    return backend.refuses(network.stack, Operands(torch.zeros(2, 1, 3), None, list(network.parameters())))
 
 
 def every_backend() -> list[object]:

@@ -27,13 +27,13 @@ import pytest
 import torch
 
 from elman._files import write
+from elman.backends import Operands
 from elman.backends.cuda import choice, compiler, launcher, layer, run
 from elman.backends.cuda.choice import MODEL, Step, candidates, cost, expected, parts_of, turns
 from elman.backends.cuda.commands import Commands, Launch
 from elman.backends.cuda.launcher import DeviceProperties
 from elman.backends.cuda.plan import Number, Plan
 from elman.backends.cuda.shape import CELLS
-from elman.backends.spans import Spans
 from elman.backends.stack import Stack
 from elman.cells import BY_NAME
 
@@ -93,7 +93,7 @@ class Launches:
         dtype, ran = DTYPES[network.number], list[Any]()
         x = torch.randn(steps, network.sequences, network.hidden, dtype=dtype, device=device)
         params = [torch.randn(shape, dtype=dtype, device=device) * network.hidden**-0.5 for shape in stack.shapes]
-        call = stack, x, None, params, Spans(), False
+        call = stack, Operands(x, None, params), False
         name = f"_{'backward' if is_backward else 'forward'}_commands"
         self._make, run_commands = unwrap(getattr(layer, name)), Commands.run
 

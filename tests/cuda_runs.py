@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cases import assert_same
+from elman.backends import Operands
 from elman.backends.cuda import run
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
@@ -89,16 +90,14 @@ class Given:
         of_states = [f"initial {i}" for i, _ in enumerate(self.states or ())] + [f"fresh {i}" for i, _ in enumerate(self.spans.fresh or ())]
         return ["x", *of_states, *(f"parameter {i}" for i, _ in enumerate(self.params))]
 
-    def call(self) -> tuple[object, ...]:
-        return self.stack, self.x, self.states, self.params, self.spans
+    def call(self) -> tuple[Stack, Operands]:
+        return self.stack, Operands(self.x, self.states, self.params, self.spans)
 
     def expected(self, grad_output: Tensor | None, grad_finals: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor | None]]:
         """Outputs and final states, and the gradients of all inputs, by the reference."""
         for t in self.inputs:
             t.requires_grad_()
-        stack, x, states, params, spans = self.call()
-        output, finals = reference.run(stack, x.transpose(0, 1) if self.batch_first else x, states, params, spans)
-        results = [output.transpose(0, 1) if self.batch_first else output, *finals]
+        results = reference.run_as_laid_out(*self.call(), self.batch_first)
         return self._gradients(results, (grad_output, *grad_finals))
 
     def expected_trace(self) -> tuple[list[Tensor], list[Tensor | None]]:

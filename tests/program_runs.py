@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elman.backends import Spans, Stack, kernels
+from elman.backends import Operands, Spans, Stack, kernels
 from elman.backends.program.call import kernel_of
 
 if TYPE_CHECKING:
@@ -103,12 +103,13 @@ class Call:
         )
         return Call(stack, x, states if o.given_state else None, params, spans, options)
 
-    def differentiable(self) -> list[Tensor]:
-        return [self.x, *(self.states or ()), *(self.spans.fresh or ()), *(self.spans.step_inputs or ()), *self.params]
+    @property
+    def operands(self) -> Operands:
+        return Operands(self.x, self.states, self.params, self.spans)
 
     def with_gradients(self) -> tuple[Call, list[Tensor]]:
         """The same call, with leaves that ask for a gradient."""
-        leaves = [each.clone().requires_grad_() for each in self.differentiable()]
+        leaves = [each.clone().requires_grad_() for each in self.operands.differentiable()]
         rest = iter(leaves)
 
         def like(old: tuple[Tensor, ...] | list[Tensor] | None) -> tuple[Tensor, ...] | None:
@@ -121,9 +122,9 @@ class Call:
     def run(self, backend: Backend) -> tuple[Tensor, ...]:
         """All results."""
         if self.options.traced:
-            traced = backend.trace(self.stack, self.x, self.states, self.params, self.spans)
+            traced = backend.trace(self.stack, self.operands)
             return traced.hidden, *traced.finals, *traced.states.values(), *traced.gates.values()
-        output, finals = backend.run(self.stack, self.x, self.states, self.params, self.spans, self.options.batch_first)
+        output, finals = backend.run(self.stack, self.operands, self.options.batch_first)
         return output, *finals
 
     def differentiate(

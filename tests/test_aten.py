@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cases import assert_same
-from elman.backends import BACKENDS
+from elman.backends import BACKENDS, Operands
 from elman.backends.aten import AtenBackend
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import WHOLE, Spans
@@ -44,7 +44,7 @@ class Given:
         return [self.x, *(self.states or ()), *self.params]
 
     def run(self, backend: AtenBackend | ReferenceBackend) -> list[Tensor]:
-        output, finals = backend.run(self.stack, self.x, self.states, self.params, self.spans)
+        output, finals = backend.run(self.stack, Operands(self.x, self.states, self.params, self.spans))
         return [output, *finals]
 
     def gradients(self, backend: AtenBackend | ReferenceBackend, create_graph: bool = False) -> list[Tensor]:
@@ -171,7 +171,7 @@ def test_it_refuses_what_torchs_functions_do_not_do(monkeypatch: pytest.MonkeyPa
     x, stack = OnGpu(), Stack(BY_NAME["gru"](), I, H)
 
     def refusal(stack: Stack = stack, x: object = x, spans: Spans = WHOLE) -> str | None:
-        return aten.refuses(stack, x, None, [], spans)  # type: ignore[arg-type]
+        return aten.refuses(stack, Operands(x, None, [], spans))  # type: ignore[arg-type]
 
     assert refusal() is None
     assert refusal(spans=PACKED) is None

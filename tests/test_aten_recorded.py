@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import elman
 from cases import assert_same
-from elman.backends import aten_recorded, operator, registry
+from elman.backends import Operands, aten_recorded, operator, registry
 from elman.backends.aten import AtenBackend
 from elman.backends.cuda import backend, launcher
 from elman.backends.reference import ReferenceBackend
@@ -125,7 +125,7 @@ def test_resets_of_a_call_that_was_recorded_elsewhere_are_heeded() -> None:
     params = [gru.weight_ih_l0, gru.weight_hh_l0, gru.bias_ih_l0, gru.bias_hh_l0]
     output = scanned(x, params, h_0=gru.h_0.unsqueeze(1).expand(-1, B, -1), reset=reset, fresh_h=fresh)
     expected, _ = ReferenceBackend().run(
-        gru.stack, x, (gru.h_0.unsqueeze(1).expand(-1, B, -1),), params, Spans(reset=reset, fresh=(fresh,))
+        gru.stack, Operands(x, (gru.h_0.unsqueeze(1).expand(-1, B, -1),), params, Spans(reset=reset, fresh=(fresh,)))
     )
     leaves = [*params, gru.h_0, fresh]
     assert_same({"output": output.detach()}, {"output": expected.detach()}, 1e-12)

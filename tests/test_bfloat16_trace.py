@@ -12,7 +12,7 @@ import elman
 import narrow
 from approx import Approx
 from cases import as_layers
-from elman.backends import WHOLE
+from elman.backends import Operands
 from elman.backends.native import NativeBackend
 from elman.backends.reference import ReferenceBackend
 from elman.backends.spans import Spans
@@ -95,7 +95,7 @@ def test_a_traces_gradients_are_nearer_to_float64_than_those_of_torchs_operators
         for rnn, run in ((exact, _by_operators), (module, NativeBackend().trace), (module, _by_operators)):
             dtype = rnn.weight_ih_l0.dtype
             data = x.to(dtype).requires_grad_()
-            traced = run(rnn.stack, data, None, list(rnn.parameters()), spans)
+            traced = run(rnn.stack, Operands(data, None, list(rnn.parameters()), spans))
             parts = [traced.hidden, *traced.finals, *traced.states.values(), *traced.gates.values()]
             given = given or [narrow.randn(*part.shape) for part in parts]
             results.append(torch.autograd.grad(parts, [data, *rnn.parameters()], [g.to(dtype) for g in given]))
@@ -112,7 +112,7 @@ def test_a_traces_gradient_can_be_differentiated_again(kind: Kind) -> None:
     given: list[Tensor] = []
     found = []
     for run in (NativeBackend().trace, _by_operators):
-        traced = run(module.stack, x, None, list(module.parameters()), WHOLE)
+        traced = run(module.stack, Operands(x, None, list(module.parameters())))
         parts = [traced.hidden, *traced.finals, *traced.states.values(), *traced.gates.values()]
         given = given or [narrow.randn(*part.shape) for part in parts]
         (first,) = torch.autograd.grad(parts, x, given, create_graph=True)

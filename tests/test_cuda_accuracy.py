@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import cuda_emulator
+from elman.backends import Operands
 from elman.backends.cuda import run
-from elman.backends.spans import WHOLE
 from elman.backends.stack import Stack
 from elman.cells import BY_NAME
 
@@ -24,7 +24,7 @@ def _emulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _final(stack: Stack, x: Tensor, states: tuple[Tensor, ...], params: list[Tensor]) -> tuple[Tensor, ...]:
-    _, finals, _ = run.forward(stack, x, states, tuple(params), WHOLE, False, save=False)
+    _, finals, _ = run.forward(stack, Operands(x, states, tuple(params)), False, save=False)
     return finals
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 import cuda_emulator
 import program_cells
 from cuda_runs import FORMS, KEPT, Given, moved
+from elman.backends import Operands
 from elman.backends.call import Saved
 from elman.backends.cuda import layer, run
 from elman.backends.cuda.plan import Number, Plan
@@ -167,7 +168,7 @@ class Sample(Given):
         to = self.to
         states = None if self.states is None else tuple(map(to, self.states))
         is_turned = self.network.is_batch_first
-        call = self.stack, self.turned(to(self.x)), states, tuple(map(to, self.params)), self.spans.with_numbers(to)
+        call = self.stack, Operands(self.turned(to(self.x)), states, tuple(map(to, self.params)), self.spans.with_numbers(to))
         grad_saved = None
         if self.network.is_traced:
             hidden, finals, saved = run.trace(*call)
@@ -321,7 +322,7 @@ def test_what_somebody_else_kept_may_lie_anywhere(monkeypatch: pytest.MonkeyPatc
     network.install(monkeypatch)
     sample = Sample(network)
     to = sample.to
-    call = sample.stack, to(sample.x), None, tuple(map(to, sample.params)), sample.spans, False
+    call = sample.stack, Operands(to(sample.x), None, tuple(map(to, sample.params)), sample.spans), False
     output, _, saved = run.forward(*call, save=True)
     assert saved.steps is not None
     ends = to(sample.grad_output), tuple(map(to, sample.grad_finals)), [True] * len(sample.inputs)

@@ -12,7 +12,7 @@ import elman
 import own_cells
 from cuda_usage import usage_of
 from elman import zoo
-from elman.backends import registry
+from elman.backends import Operands, registry
 from elman.backends.cuda import backend, launcher, own, run, source
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.choice import choose, registers_of_thread
@@ -229,7 +229,7 @@ def test_constants_that_are_equal_may_differ() -> None:
 def refusal(cell: elman.Cell, x: Tensor | None = None, spans: Spans | None = None) -> str | None:
     stack = Stack(cell, I, H)
     params = [torch.zeros(shape) for shape in stack.shapes]
-    return own.refuses(stack, torch.zeros(T, B, I) if x is None else x, None, params, spans or Spans())
+    return own.refuses(stack, Operands(torch.zeros(T, B, I) if x is None else x, None, params, spans or Spans()))
 
 
 class AsksDtype(elman.Cell):

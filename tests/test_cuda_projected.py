@@ -16,7 +16,7 @@ import cuda_model
 import elman
 from cases import assert_same
 from cuda_runs import FORMS
-from elman.backends import registry
+from elman.backends import Operands, registry
 from elman.backends.cuda import backend, batch
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.plan import number_of
@@ -72,7 +72,7 @@ class Given:
         x = next(rest)
         states = None if self.states is None else tuple(next(rest) for _ in self.states)
         fresh = None if self.spans.fresh is None else tuple(next(rest) for _ in self.spans.fresh)
-        output, finals = chosen.run(self.stack, x, states, tuple(rest), self.spans.replaced(fresh=fresh), self.batch_first)
+        output, finals = chosen.run(self.stack, Operands(x, states, tuple(rest), self.spans.replaced(fresh=fresh)), self.batch_first)
         results = [output, *finals]
         leaves = [t for t in used if t.requires_grad]
         found = iter(torch.autograd.grad(results, leaves, [g.to(dtype) for g in self.grads], allow_unused=True) if leaves else ())
@@ -146,7 +146,7 @@ def test_so_it_is_with_weights_that_lie_anyhow(form: str, starts: bool, monkeypa
         x = next(rest)
         states = None if given.states is None else tuple(next(rest) for _ in given.states)
         fresh = None if given.spans.fresh is None else tuple(next(rest) for _ in given.spans.fresh)
-        output, finals = chosen.run(given.stack, x, states, tuple(rest), given.spans.replaced(fresh=fresh), False)
+        output, finals = chosen.run(given.stack, Operands(x, states, tuple(rest), given.spans.replaced(fresh=fresh)), False)
         gradients = torch.autograd.grad([output, *finals], used, given.grads, create_graph=True, allow_unused=True)
         total = sum(gradient.square().sum() for gradient in gradients if gradient is not None)
         found.append([*gradients, *torch.autograd.grad(total, used, allow_unused=True)])
@@ -236,5 +236,5 @@ def test_a_projection_is_refused_where_calls_are_traced(monkeypatch: pytest.Monk
     monkeypatch.setattr(backend, "_get_tracing_state", lambda: object())
     with FakeTensorMode():
         x = torch.empty(T, B, I, device="cuda")
-    reason = CudaBackend().refuses(Stack(BY_NAME["lstm"](), I, H, proj_size=P), x, None, (), Spans())
+    reason = CudaBackend().refuses(Stack(BY_NAME["lstm"](), I, H, proj_size=P), Operands(x, None, ()))
     assert reason == "does not run projections under torch.jit.trace"

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import cuda_emulator
 import elman
 import own_cells
-from elman.backends import kernels, registry
+from elman.backends import Operands, kernels, registry
 from elman.backends.cuda import backend, launcher, own
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.program.lookup import program_of
@@ -192,13 +192,13 @@ def test_recorded_calls_are_refused_as_others_are(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(own, "is_recorded", lambda: True)
     stack, x = Stack(own_cells.Gru2014(), I, H), torch.zeros(T, B, I)
     params = [torch.zeros(shape) for shape in stack.shapes]
-    assert own.refuses(stack, x, None, params, Spans()) is None
+    assert own.refuses(stack, Operands(x, None, params)) is None
     packed = Spans(batch_sizes=torch.tensor([2, 1]))
-    assert "PackedSequence" in str(own.refuses(stack, x, None, params, packed))
+    assert "PackedSequence" in str(own.refuses(stack, Operands(x, None, params, packed)))
     looping = Stack(own_cells.cell(lambda self, x, r, s, p: (torch.stack([x.f, r.n]).amax(0) * s.h, s.c)), I, H)
-    assert own.refuses(looping, x, None, [torch.zeros(shape) for shape in looping.shapes], Spans())
+    assert own.refuses(looping, Operands(x, None, [torch.zeros(shape) for shape in looping.shapes]))
     monkeypatch.setattr(kernels, "_missing", "they are not built")
-    assert "without the kernels" in str(own.refuses(stack, x, None, params, Spans()))
+    assert "without the kernels" in str(own.refuses(stack, Operands(x, None, params)))
 
 
 @needs_nvrtc  # which knows what it compiles for a device

@@ -17,12 +17,11 @@ import elman
 import native
 from cases import Case, assert_same, build, evaluate, expect, selection
 from cuda_runs import KEPT, Given, Run, check_run, moved, reference, runs
-from elman.backends import registry
+from elman.backends import Operands, registry
 from elman.backends.call import Saved
 from elman.backends.cuda import backend, commands, layer, products, run
 from elman.backends.cuda.choice import candidates
 from elman.backends.cuda.plan import Number
-from elman.backends.spans import WHOLE
 from elman.backends.stack import Stack
 from elman.cells import BY_NAME
 
@@ -146,7 +145,7 @@ def test_unchecked_calls_are_the_references(
     done = modelled.run_unchecked(given.stack, given.x, states, params, batch_first)
     assert done is not None
     x = given.x.transpose(0, 1) if batch_first else given.x
-    output, finals = reference.run(given.stack, x, states, params)
+    output, finals = reference.run(given.stack, Operands(x, states, params))
     expected = (output.transpose(0, 1) if batch_first else output, *finals)
     results = (done[0], *done[1])
     for found, right in zip(results, expected, strict=True):
@@ -199,8 +198,8 @@ def test_no_inputs_leave_their_bias(cell: str) -> None:
     kind = BY_NAME[cell]()
     stack, x = Stack(kind, 0, 20, 1, True, True), torch.zeros(5, 3, 0, dtype=torch.float64)
     params = [torch.randn(shape, dtype=torch.float64) for shape in stack.shapes]
-    output, finals, _ = run.forward(stack, x, None, tuple(params), WHOLE, False, save=False)
-    right, lasts = reference.run(stack, x, None, params)
+    output, finals, _ = run.forward(stack, Operands(x, None, tuple(params)), False, save=False)
+    right, lasts = reference.run(stack, Operands(x, None, params))
     assert_same({"output": output}, {"output": right}, 1e-12)
     for found, last in zip(finals, lasts, strict=True):
         assert_same({"final": found}, {"final": last}, 1e-12)

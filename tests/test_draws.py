@@ -11,7 +11,8 @@ from torch import Tensor
 
 import elman
 import own_cells
-from elman.layers.step_inputs import draw
+from elman.backends import Operands
+from elman.layers.step_inputs import with_draws
 
 T, B, I, H = 6, 3, 2, 4  # noqa: E741
 
@@ -125,7 +126,9 @@ def test_what_is_drawn_may_decide_the_dtype_under_autocast() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_numbers_are_of_xs_dtype_and_as_often_below_a_small_rate_as_it_says(dtype: torch.dtype) -> None:
     rnn, count = elman.Recurrent(Noisy(), I, 256, dtype=dtype), 2**20
-    first, _ = draw(rnn.stack, torch.zeros(count // 256, 1, I, dtype=dtype), None)
+    drawn = with_draws(rnn.stack, Operands(torch.zeros(count // 256, 1, I, dtype=dtype), None, ())).spans.draws
+    assert drawn is not None
+    first = drawn[0]
     assert first.dtype is dtype
     assert first.min() >= 0
     assert first.max() < 1

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 import elman
-from elman.backends import WHOLE, call, kernels
+from elman.backends import Operands, call, kernels
 from kinds import GRU, LSTM, PROJECTED, TANH, Kind, as_hx, as_states, every_kind
 from native import native_alone, required, threads
 from own_cells import OWN
@@ -290,8 +290,8 @@ def test_parameters_that_the_members_share_are_not_copied() -> None:
     stack = elman.RNN(I, H).stack
     params = [torch.randn(shape).expand(V, *shape) for shape in stack.shapes]
     x = torch.randn(T, B, I).expand(V, T, B, I)
-    output, finals, _ = call.forward(stack.of(V), x, None, params, WHOLE, False, save=False)
-    alone, _, _ = call.forward(stack, x[0], None, [p[0] for p in params], WHOLE, False, save=False)
+    output, finals, _ = call.forward(stack.of(V), Operands(x, None, params), False, save=False)
+    alone, _, _ = call.forward(stack, Operands(x[0], None, [p[0] for p in params]), False, save=False)
     assert output.is_contiguous()
     assert finals[0].shape == (V, 1, B, H)
     for index in range(V):

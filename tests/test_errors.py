@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
 import native
-from elman.backends import Spans, call
+from elman.backends import Operands, Spans, call
 from raised import error_of, error_of_torch
 
 if TYPE_CHECKING:
@@ -387,7 +387,7 @@ def test_states_of_another_batch_than_the_packed_sequence_are_refused_by_the_ker
     gru = elman.GRU(6, 256)
     spans = Spans(torch.tensor([3]))
     with pytest.raises(RuntimeError, match=rf"expected initial state 0 of shape \(1, 3, 256\) and float32, got \(1, {batch}, 256\)"):
-        call.forward(gru.stack, z(3, 6), (z(1, 1, 256).expand(1, batch, 256),), tuple(gru.parameters()), spans, False, save=False)
+        call.forward(gru.stack, Operands(z(3, 6), (z(1, 1, 256).expand(1, batch, 256),), tuple(gru.parameters()), spans), False, save=False)
 
 
 @pytest.mark.parametrize("indices", [[0], [0, 0, 0, 1], [2, 1, 7], [0, -1, 1]], ids=str)

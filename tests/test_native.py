@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
-from elman.backends import WHOLE, call
+from elman.backends import Operands, call
 from kinds import GRU, LSTM, RELU, TANH, Kind, as_hx, projected
 from native import (
     assert_near,
@@ -249,7 +249,7 @@ def test_tensors_that_are_asked_what_they_are_give_the_same_bits(kind: Kind) -> 
     with tensors_asked():
         for wrong in (x[..., :2], x.float(), x[0], x.long(), x.to("meta"), x.to_sparse()):
             with pytest.raises(RuntimeError):
-                call.forward(rnn.stack, wrong, None, tuple(rnn.parameters()), WHOLE, False, save=False)
+                call.forward(rnn.stack, Operands(wrong, None, tuple(rnn.parameters())), False, save=False)
 
 
 @every_kind

@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import elman
 import pieces
 from cases import Case, T, allow, assert_same, assert_within, build, expect
-from elman.backends import Spans, onnx
+from elman.backends import Operands, Spans, onnx
 from kinds import GRU, LSTM, PROJECTED, Kind, as_hx, as_states, every_kind
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def test_packed_sequences_are_refused_in_one_sentence() -> None:
     """ONNX has none."""
     gru = elman.GRU(3, 4)
     with pytest.raises(RuntimeError, match="expected padded sequences, since ONNX has no packed ones"):
-        onnx.run(gru.stack, torch.randn(3, 3), None, list(gru.parameters()), Spans(batch_sizes=torch.tensor([2, 1])))
+        onnx.run(gru.stack, Operands(torch.randn(3, 3), None, list(gru.parameters()), Spans(batch_sizes=torch.tensor([2, 1]))))
 
 
 class _Call(nn.Module):

@@ -52,7 +52,7 @@ def _is_near(cell: elman.Cell, found: float) -> bool:
 
 def _both(call: Call) -> tuple[float, float]:
     """How far results and gradients are from the reference's."""
-    assert NATIVE.refuses(call.stack, call.x, call.states, call.params, call.spans) is None
+    assert NATIVE.refuses(call.stack, call.operands) is None
     results, grads = call.differentiate(NATIVE)
     expected, expected_grads = call.differentiate(REFERENCE)
     return distance(results, expected), distance(grads, expected_grads)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import elman
+from elman.backends import Operands
 from elman.backends.program.lookup import program_of
 from elman.backends.program.stand_in import NotRecordedError
 from elman.backends.reference import ReferenceBackend
@@ -35,7 +36,7 @@ def compare(net: Any, x: torch.Tensor) -> None:
     assert elman.why(net, x).startswith("native")
     leaves = [x, *net.parameters()]
     output, _ = net(x)
-    expected, _ = ReferenceBackend().run(net.stack, x, None, net._params())
+    expected, _ = ReferenceBackend().run(net.stack, Operands(x, None, net._params()))
     torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
     grads = [torch.autograd.grad(each.square().sum(), leaves, allow_unused=True) for each in (output, expected)]
     for one, other in zip(*grads, strict=True):

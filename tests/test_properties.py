@@ -13,7 +13,7 @@ from torch import Tensor
 
 import oracle
 from cases import as_layers, every_backend, refusal
-from elman.backends import Backend, Spans, Stack
+from elman.backends import Backend, Operands, Spans, Stack
 from elman.cells import BY_NAME
 from kinds import Kind, every_kind
 
@@ -92,11 +92,12 @@ def test_every_backend_computes_what_the_loops_do(backend: Backend, kind: Kind, 
     leaves = [tensor.detach().requires_grad_() for tensor in (x, *given_states, *params)]
     initial, weights = tuple(leaves[1 : 1 + count]) or None, leaves[1 + count :]
     sizes = None if lengths is None else _batch_sizes(lengths)
-    reason = backend.refuses(stack, leaves[0], initial, weights, Spans(sizes))
+    operands = Operands(leaves[0], initial, weights, Spans(sizes))
+    reason = backend.refuses(stack, operands)
     if reason is not None and x.numel() == 0:
         return  # there is nothing to compute, and nobody has to be good at it
     assert reason is None
-    output, finals = backend.run(stack, leaves[0], initial, weights, Spans(sizes), batch_first)
+    output, finals = backend.run(stack, operands, batch_first)
     grad_output, *grad_finals = (data.draw(strided(*result.shape)) for result in (output, *finals))
     gradients = torch.autograd.grad((output, *finals), leaves, (grad_output, *grad_finals))
 

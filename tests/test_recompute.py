@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import elman
 from cases import assert_same_numbers
-from elman.backends import WHOLE, call, kernels, operator
+from elman.backends import Operands, call, kernels, operator
 from kinds import GRU, LSTM, TANH, Kind, every_kind, projected
 from native import assert_same_bits, chunk, evaluate, initial_states, native_alone, on_every_isa, required, threads
 
@@ -163,7 +163,7 @@ def test_what_a_compiler_expects_to_be_saved_is_what_the_kernels_save(dtype: tor
     for units, batch, steps in ((1, 1, 3), (7, 3, 200), (64, 1000, 1), (64, 1000, 7), (64, 1000, 8), (64, 1000, 9), (2049, 300, 3)):
         stack = elman.LSTM(1, units, recompute=True, dtype=dtype).stack
         x, params = torch.zeros(steps, batch, 1, dtype=dtype), [torch.zeros(shape, dtype=dtype) for shape in stack.shapes]
-        _, _, saved = call.forward(stack, x, None, params, WHOLE, False, save=True)
+        _, _, saved = call.forward(stack, Operands(x, None, params), False, save=True)
         expected = operator._new_saved(stack, x, steps, batch, steps * batch)
         assert saved.checkpoints is not None
         assert [None if t is None else (t.shape, t.dtype) for t in saved] == [None if t is None else (t.shape, t.dtype) for t in expected]

@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 import elman
-from elman.backends import BACKENDS, Backend, kernels, registry
+from elman.backends import BACKENDS, Backend, Operands, kernels, registry
 from elman.backends.cuda import launcher
 from elman.backends.reference import ReferenceBackend
 
@@ -29,10 +29,10 @@ class _Picky(Backend):
 
     name = "picky"
 
-    def refuses(self, stack: object, x: Tensor, *arguments: object) -> str | None:
-        return "does not run float64" if x.dtype is torch.float64 else None
+    def refuses(self, stack: object, operands: Operands) -> str | None:
+        return "does not run float64" if operands.x.dtype is torch.float64 else None
 
-    def run(self, stack: object, x: Tensor, *arguments: object) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def run(self, stack: object, operands: Operands, batch_first: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         return torch.zeros(5, 3, 20), (torch.zeros(1, 3, 20),)
 
     def trace(self, *arguments: object) -> NoReturn:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import elman
 import pieces
 from cases import assert_same, assert_same_numbers, every_backend
-from elman.backends import Spans, registry
+from elman.backends import Operands, Spans, registry
 from kinds import GRU, LSTM, PROJECTED, TANH, Kind, as_hx, as_states, every_kind
 from pieces import Batch
 
@@ -172,7 +172,7 @@ def test_any_lengths_and_resets_are_pieces(backend: Backend, kind: Kind, data: s
         kind, directions, lengths, probability, steps=steps, batch_size=count, given=given_state, sizes=(inputs, units), seed=seed
     )
     spans = Spans(lengths=None if lengths is None else torch.tensor(lengths), reset=batch.reset)
-    assert backend.refuses(ours.stack, batch.x, batch.states, list(ours.parameters()), spans) is None
+    assert backend.refuses(ours.stack, Operands(batch.x, batch.states, list(ours.parameters()), spans)) is None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "BACKENDS", (backend,))
         _assert_is_pieces(theirs, ours, batch)

@@ -16,14 +16,16 @@ from torch.autograd import forward_ad
 
 from elman.backends import autograd, operator
 from elman.backends.backend import Backend
-from elman.backends.kernel_backend import cast, has_gradient, is_recorded, is_watched, node_inputs, own_spans, saves
+from elman.backends.kernel_backend import has_gradient, is_recorded, is_watched, own_spans, saves
 from elman.backends.kernels import are_plain
+from elman.backends.operands import Operands
 from elman.backends.reference import REFERENCE
-from elman.backends.spans import WHOLE, Spans, Traced
+from elman.backends.spans import Spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from elman.backends.spans import Traced
     from elman.backends.stack import Stack
 
 # Torch's function for a cell, and cuDNN's number of it.
@@ -36,14 +38,8 @@ class AtenBackend(Backend):
     name = "aten"
     device = "cuda"
 
-    def refuses(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans,
-    ) -> str | None:
+    def refuses(self, stack: Stack, operands: Operands) -> str | None:
+        x, states, params, spans = operands
         is_traced = torch._C._get_tracing_state() is not None
         if not x.is_cuda and not is_traced:
             return f"does not run on {x.device.type} (CUDA only)"
@@ -70,44 +66,29 @@ class AtenBackend(Backend):
             return "does not run tensor subclasses"
         return None
 
-    def run(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-        batch_first: bool = False,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        device = x.device.type
+    def run(self, stack: Stack, operands: Operands, batch_first: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+        x, device = operands.x, operands.x.device.type
         if torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
-                return self.run(stack, *cast(torch.get_autocast_dtype(device), x, states, params, spans), batch_first)
-        spans, inputs = node_inputs(x, states, params, spans)
+                return self.run(stack, operands.to(torch.get_autocast_dtype(device)), batch_first)
+        operands = operands.without_unread()
+        inputs = operands.differentiable()
         if torch._C._get_tracing_state() is not None:
             x = x.permute(*range(x.dim()))  # what is traced writes no number of axes down: so an x of another is an error
-            return run_by_torch(stack, x, states, params, spans)
+            return run_by_torch(stack, operands.replaced(x=x))
         if is_recorded():
-            batch_first = batch_first and spans.batch_sizes is None
-            x = x.transpose(0, 1) if batch_first else x
-            output, states = operator.scan(stack, x, states, params, spans, batch_first, saves(inputs))
-            return output.transpose(0, 1) if batch_first else output, states
-        if spans.lengths is not None:
-            return _run_padded(self.run, stack, x, states, params, spans)
+            batch_first = batch_first and operands.spans.batch_sizes is None
+            output, finals = operator.scan(stack, operands.time_first(batch_first), batch_first, saves(inputs))
+            return output.transpose(0, 1) if batch_first else output, finals
+        if operands.spans.lengths is not None:
+            return _run_padded(self.run, stack, operands)
         if has_gradient(inputs):
-            output, *finals = _Run.apply(stack, own_spans(spans), *inputs)  # type: ignore[no-untyped-call]
-            return output, tuple(finals)
-        return _run(stack, x, states, params, spans)
+            output, *lasts = _Run.apply(stack, own_spans(operands.spans), *inputs)  # type: ignore[no-untyped-call]
+            return output, tuple(lasts)
+        return _run(stack, operands)
 
-    def trace(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-    ) -> Traced:
-        return REFERENCE.trace(stack, x, states, params, spans)
+    def trace(self, stack: Stack, operands: Operands) -> Traced:
+        return REFERENCE.trace(stack, operands)
 
 
 class _Run(torch.autograd.Function):
@@ -118,9 +99,7 @@ class _Run(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[2:]
         with torch.enable_grad():
             own = tuple([t.detach().requires_grad_(need) for t, need in zip(inputs, needs_grad, strict=True)])
-            x, *rest = own
-            states, spans, params = autograd.split(stack, spans, rest)
-            output, finals = _run(stack, x, states, params, spans)
+            output, finals = _run(stack, autograd.joined(stack, spans, own))
         ctx.call, ctx.graph = (stack, spans), (own, (output, *finals))
         ctx.save_for_backward(*inputs)
         ctx.set_materialize_grads(False)
@@ -131,8 +110,8 @@ class _Run(torch.autograd.Function):
         (stack, spans), needs_grad = ctx.call, ctx.needs_input_grad[2:]
         if autograd.is_differentiated(grads):
 
-            def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
-                output, finals = REFERENCE.run(stack, x, states, params, whole)
+            def again(operands: Operands) -> tuple[Tensor, ...]:
+                output, finals = REFERENCE.run(stack, operands)
                 return output, *finals
 
             return None, None, *autograd.differentiable_gradients(again, stack, spans, ctx.saved_tensors, needs_grad, grads)
@@ -146,22 +125,16 @@ class _Run(torch.autograd.Function):
         return None, None, *[next(computed) if t.requires_grad else None for t in inputs]
 
 
-def run_by_torch(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run_by_torch(stack: Stack, operands: Operands) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack by torch's function, which autograd knows."""
-    return _run(stack, x, states, params, spans) if spans.lengths is None else _run_padded(_run, stack, x, states, params, spans)
+    return _run(stack, operands) if operands.spans.lengths is None else _run_padded(_run, stack, operands)
 
 
 def _run_padded(
-    run: Callable[..., tuple[Tensor, tuple[Tensor, ...]]],
-    stack: Stack,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
+    run: Callable[[Stack, Operands], tuple[Tensor, tuple[Tensor, ...]]], stack: Stack, operands: Operands
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run padded sequences with lengths as packed ones. A trace, which writes down everything that is not a tensor, follows it, too."""
+    x, states, params, spans = operands
     lengths = spans.lengths
     assert lengths is not None
     steps, batch = x.shape[0], x.shape[1]
@@ -173,15 +146,14 @@ def _run_padded(
     packed, batch_sizes = torch._VF._pack_padded_sequence(x.index_select(1, on), ordered, False)
     before = states or _zeros(stack, x, batch)
     initial = tuple([state.masked_fill(none, 0).index_select(1, on) for state in before])
-    output, finals = run(stack, packed, initial, params, Spans(batch_sizes))
+    output, finals = run(stack, Operands(packed, initial, params, Spans(batch_sizes)))
     output, _ = torch._VF._pad_packed_sequence(output, batch_sizes, False, 0.0, steps)
     finals = tuple([torch.where(none, start, final.index_select(1, back)) for start, final in zip(before, finals, strict=True)])
     return output.index_select(1, back).masked_fill(none, 0), finals
 
 
-def _run(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _run(stack: Stack, operands: Operands) -> tuple[Tensor, tuple[Tensor, ...]]:
+    x, states, params, spans = operands
     name, mode = _FUNCTIONS[stack.cell.name]
     if states is None:
         sequences: Any = x.shape[1] if spans.batch_sizes is None else spans.batch_sizes[0]  # a trace takes a size that is a tensor

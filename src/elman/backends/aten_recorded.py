@@ -22,32 +22,22 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from elman.backends.spans import Spans
+    from elman.backends.operands import Operands
     from elman.backends.stack import Stack
 
 
 def forward(
-    stack: Stack,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
-    batch_first: bool,
-    save: bool,
-    pad_saved: bool = False,
+    stack: Stack, operands: Operands, batch_first: bool, save: bool, pad_saved: bool = False
 ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
     """``call.forward``, which saves nothing."""
-    with torch.autocast(x.device.type, enabled=False):  # the operands have the dtypes that the recorded call gave them
-        output, finals = _as_laid_out(stack, x, states, params, spans, batch_first)
+    with torch.autocast(operands.x.device.type, enabled=False):  # the operands have the dtypes that the recorded call gave them
+        output, finals = _as_laid_out(stack, operands, batch_first)
     return _alone(output), tuple(map(_alone, finals)), NOTHING_SAVED
 
 
 def backward(
     stack: Stack,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: tuple[Tensor, ...],
-    spans: Spans,
+    operands: Operands,
     batch_first: bool,
     output: Tensor,
     saved: Saved,
@@ -57,12 +47,9 @@ def backward(
     pad_saved: bool = False,
 ) -> Sequence[Tensor | None]:
     """``call.backward``."""
-    operands = x, *(states or ()), *(spans.fresh or ()), *params
-    with _autograd_enabled(), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-        own = tuple([t.detach().requires_grad_(needed) for t, needed in zip(operands, needs_grad, strict=True)])
-        again, *rest = own
-        states, spans, again_params = autograd.split(stack, spans, rest)
-        result, finals = _as_laid_out(stack, again, states, again_params, spans, batch_first)
+    with _autograd_enabled(), torch.enable_grad(), torch.autocast(operands.x.device.type, enabled=False):
+        own = tuple([t.detach().requires_grad_(needed) for t, needed in zip(operands.differentiable(), needs_grad, strict=True)])
+        result, finals = _as_laid_out(stack, autograd.joined(stack, operands.spans, own), batch_first)
         arriving = zip((result, *finals), (grad_output, *grad_finals), strict=True)
         pairs = [(each, grad) for each, grad in arriving if grad is not None and each.requires_grad]
         targets = [t for t in own if t.requires_grad]
@@ -84,12 +71,10 @@ def check(stack: Stack, *call: Any) -> None:
     check_call(Expected(DTYPES, *sizes, stack.state_sizes, (), stack.shapes, None), *call)
 
 
-def _as_laid_out(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    batch_first = batch_first and spans.batch_sizes is None
-    run = run_by_torch if spans.reset is None else REFERENCE.run
-    output, finals = run(stack, x.transpose(0, 1) if batch_first else x, states, params, spans)
+def _as_laid_out(stack: Stack, operands: Operands, batch_first: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    batch_first = batch_first and operands.spans.batch_sizes is None
+    run = run_by_torch if operands.spans.reset is None else REFERENCE.run
+    output, finals = run(stack, operands.time_first(batch_first))
     return output.transpose(0, 1) if batch_first else output, finals
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from elman.backends import call, operator
+from elman.backends.operands import Operands
 from elman.backends.reference import REFERENCE
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ class Scan(torch.autograd.Function):
         ctx: Any, done: tuple[Any, ...] | None, stack: Stack, spans: Spans, batch_first: bool, x: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
         if done is None:
-            states, whole, params = split(stack, spans, rest)
-            done = operator.kernels_of(x).forward(stack, x, states, params, whole, batch_first, save=True)
+            done = operator.kernels_of(x).forward(stack, joined(stack, spans, (x, *rest)), batch_first, save=True)
         output, finals, saved = done
         ctx.run = stack, spans, batch_first
         ctx.save_for_backward(x, *rest)
@@ -53,18 +53,16 @@ class Scan(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[4:]
         if is_differentiated((grad_output, *grad_finals)):
 
-            def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor, ...]:
-                return REFERENCE.run_as_laid_out(stack, x, states, params, whole, batch_first)
+            def again(operands: Operands) -> tuple[Tensor, ...]:
+                return REFERENCE.run_as_laid_out(stack, operands, batch_first)
 
             return None, None, None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_output, *grad_finals))
-        x, *rest = inputs
-        states, whole, params = split(stack, spans, rest)
+        operands = joined(stack, spans, inputs)
+        of_device = operator.kernels_of(operands.x)
         output, version, saved = ctx.__dict__.pop("saved", (None, 0, None))
         if output is None or output._version != version:
-            output, _, saved = operator.kernels_of(x).forward(stack, x, states, params, whole, batch_first, save=True)
-        gradients = operator.kernels_of(x).backward(
-            stack, x, states, params, whole, batch_first, output, saved, grad_output, grad_finals, needs_grad
-        )
+            output, _, saved = of_device.forward(stack, operands, batch_first, save=True)
+        gradients = of_device.backward(stack, operands, batch_first, output, saved, grad_output, grad_finals, needs_grad)
         return None, None, None, None, *gradients
 
 
@@ -75,8 +73,7 @@ class Trace(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, stack: Stack, spans: Spans, x: Tensor, *rest: Tensor) -> tuple[Tensor | None, ...]:
-        states, whole, params = split(stack, spans, rest)
-        outputs, finals, saved = operator.kernels_of(x).trace(stack, x, states, params, whole)
+        outputs, finals, saved = operator.kernels_of(x).trace(stack, joined(stack, spans, (x, *rest)))
         ctx.run = stack, spans
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
@@ -94,8 +91,8 @@ class Trace(torch.autograd.Function):
         needs_grad = ctx.needs_input_grad[2:]
         if is_differentiated((grad_outputs, grad_steps, *grad_finals)):
 
-            def again(x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], whole: Spans) -> tuple[Tensor | None, ...]:
-                traced = REFERENCE.trace(stack, x, states, params, whole)
+            def again(operands: Operands) -> tuple[Tensor | None, ...]:
+                traced = REFERENCE.trace(stack, operands)
                 # What is saved without a name gets no gradient.
                 named = {**traced.states, **traced.gates}
                 steps = [named[name] if name else torch.zeros_like(named[stack.cell.gates[0]]) for name in stack.cell.saved]
@@ -103,21 +100,18 @@ class Trace(torch.autograd.Function):
                 return traced.hidden, stacked, *traced.finals
 
             return None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_outputs, grad_steps, *grad_finals))
-        x, *rest = inputs
-        states, whole, params = split(stack, spans, rest)
+        operands = joined(stack, spans, inputs)
+        of_device = operator.kernels_of(operands.x)
         shared, versions = ctx.__dict__.pop("saved", ((), ()))
         if not shared or [t._version for t in shared] != versions:
-            outputs, _, saved = operator.kernels_of(x).trace(stack, x, states, params, whole)
+            outputs, _, saved = of_device.trace(stack, operands)
             shared = [t for t in (outputs, saved.steps) if t is not None]
         outputs, steps = (*shared, None)[:2]
         saved = call.Saved(outputs[:-1] if stack.num_layers > 1 else None, steps, None)
         grad_hidden = None if grad_outputs is None or stack.num_layers == 1 else grad_outputs[:-1]
-        gradients = operator.kernels_of(x).backward(
+        gradients = of_device.backward(
             stack,
-            x,
-            states,
-            params,
-            whole,
+            operands,
             False,
             outputs[-1],
             saved,
@@ -130,15 +124,16 @@ class Trace(torch.autograd.Function):
         return None, None, *gradients
 
 
-def split(stack: Stack, spans: Spans, rest: Sequence[Tensor]) -> tuple[tuple[Tensor, ...] | None, Spans, tuple[Tensor, ...]]:
-    """The initial states, None if there are none; the spans with what resets start from and the step inputs; and the parameters."""
+def joined(stack: Stack, spans: Spans, inputs: Sequence[Tensor]) -> Operands:
+    """The operands of a call, of ``Operands.differentiable`` and ``own_spans``."""
+    x, *rest = inputs
     states = len(stack.cell.states)
     begin = len(rest) - len(stack.shapes)
     beside = begin if spans.step_inputs is None else begin - len(stack.cell.step_inputs)
     middle = beside if spans.fresh is None else beside - states
     whole = spans if spans.fresh is None else spans.replaced(fresh=tuple(rest[middle:beside]))
     whole = whole if spans.step_inputs is None else whole.replaced(step_inputs=tuple(rest[beside:begin]))
-    return tuple(rest[:middle]) or None, whole, tuple(rest[begin:])
+    return Operands(x, tuple(rest[:middle]) or None, tuple(rest[begin:]), whole)
 
 
 def is_differentiated(gradients: Sequence[Tensor | None]) -> bool:
@@ -155,7 +150,7 @@ def may_be_differentiated() -> bool:
 
 
 def differentiable_gradients(
-    run: Callable[..., Sequence[Tensor | None]],
+    run: Callable[[Operands], Sequence[Tensor | None]],
     stack: Stack,
     spans: Spans,
     inputs: tuple[Tensor, ...],
@@ -164,14 +159,13 @@ def differentiable_gradients(
 ) -> list[Tensor | None]:
     """The gradients from the reference: where something differentiates again, as functions of the inputs and the outputs' gradients.
 
-    ``run`` takes x, states, params and spans, and returns the results to be differentiated.
+    ``run`` returns the results to be differentiated.
     """
     create_graph = may_be_differentiated()
     with torch.enable_grad():
         # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.
-        x, *rest = inputs = tuple([t.view_as(t) if needed else t for t, needed in zip(inputs, needs_grad, strict=True)])
-        states, whole, params = split(stack, spans, rest)
-        results = run(x, states, params, whole)
+        inputs = tuple([t.view_as(t) if needed else t for t, needed in zip(inputs, needs_grad, strict=True)])
+        results = run(joined(stack, spans, inputs))
         pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if o is not None and g is not None]
         targets = [t for t, needed in zip(inputs, needs_grad, strict=True) if needed]
         if not pairs:

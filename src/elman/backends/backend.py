@@ -5,28 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from elman.backends.spans import WHOLE, Spans, Traced
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from elman.backends.operands import Operands
+    from elman.backends.spans import Traced
     from elman.backends.stack import Stack
 
 
 class Backend(ABC):
     """Runs a stack of layers over a batch of sequences. Stateless.
 
-    The arguments of the methods have been checked by ``layers``: shapes fit, dtypes and devices agree.
-
-    Args (of the methods):
-        stack: what to run.
-        x: (T, B, I) with any strides; packed, (N, I).
-        states: one tensor for each of the cell's states, (L·D, B, H), or as wide as ``stack.state_sizes`` says; None for zeros.
-        params: the flat list of parameters in torch's order.
-        spans: which steps of each sequence are run.
-        batch_first: x is a transposed view of a (B, T, I) tensor; the output should have the same layout.
+    The operands have been checked by ``layers``: shapes fit, dtypes and devices agree. Their x is (T, B, I), or packed (N, I);
+    batch_first: it is a transposed view of a (B, T, I) tensor, and the output should have the same layout.
     """
 
     name: ClassVar[str]
@@ -42,37 +35,15 @@ class Backend(ABC):
         return None
 
     @abstractmethod
-    def refuses(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans,
-    ) -> str | None:
+    def refuses(self, stack: Stack, operands: Operands) -> str | None:
         """Why it does not run this call, as the rest of a sentence that begins with its name ("does not run ..."); None if it does."""
 
     @abstractmethod
-    def run(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-        batch_first: bool = False,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def run(self, stack: Stack, operands: Operands, batch_first: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The outputs, (T, B, D·H) or packed (N, D·H), and the final states, shaped like ``states``. With a projection, P for H."""
 
     @abstractmethod
-    def trace(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-    ) -> Traced:
+    def trace(self, stack: Stack, operands: Operands) -> Traced:
         """Run the stack as ``run`` does, and return every step's states and gates, all differentiable. x is not packed."""
 
     def run_unchecked(
@@ -87,6 +58,7 @@ class Backend(ABC):
         """``run`` for unchecked whole sequences, by a backend that checks every operand itself.
 
         Args:
+            states, params: as ``Operands`` has them.
             x: as the caller passed it, with batch_first (B, T, I); the output has the same layout.
             step_inputs: as ``Spans`` has them, unchecked too.
 

@@ -12,6 +12,7 @@ import torch
 
 from elman.backends import kernels
 from elman.backends.kernels import CELLS, PLAIN, are_plain
+from elman.backends.operands import Operands
 
 if kernels.available():
     from elman import _native
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
 States: TypeAlias = "tuple[Tensor, ...] | None"
@@ -48,20 +48,12 @@ NOTHING_SAVED = Saved(None, None, None)
 
 
 def forward(
-    stack: Stack,
-    x: Tensor,
-    states: States,
-    params: Sequence[Tensor],
-    spans: Spans,
-    batch_first: bool,
-    save: bool,
-    pad_saved: bool = False,
-    **memory: Any,
+    stack: Stack, operands: Operands, batch_first: bool, save: bool, pad_saved: bool = False, **memory: Any
 ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
     """Run a stack.
 
     Args:
-        x: (T, B, I), with batch_first (B, T, I), or packed (N, I).
+        operands: of which x is (T, B, I), with batch_first (B, T, I), or packed (N, I).
         save: whether ``backward`` will follow.
         pad_saved: for padded sequences save all T·B steps, zeros in the padding, so that no size depends on the lengths.
         memory: tensors to write to instead of new ones: ``output``, ``hidden``, ``saved``.
@@ -71,23 +63,23 @@ def forward(
     """
     options = {"save": save, **memory}
     try:
-        output, finals, *saved = _native.forward(*_first_operands(stack, x, states, params, spans, batch_first, pad_saved), **options)
+        output, finals, *saved = _native.forward(*_first_operands(stack, operands, batch_first, pad_saved), **options)
     except (RuntimeError, TypeError):
-        readable = readable_operands(x, states, params, spans)
+        readable = readable_operands(operands)
         if readable is None:
             raise
-        x, states, params, spans = readable
-        output, finals, *saved = _native.forward(*_first_operands(stack, x, states, params, spans, batch_first, pad_saved), **options)
+        output, finals, *saved = _native.forward(*_first_operands(stack, readable, batch_first, pad_saved), **options)
     return output, finals, Saved(*saved)
 
 
-def trace(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+def trace(stack: Stack, operands: Operands) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
     """Run a stack over x, (T, B, I), and save everything.
 
     Returns:
         The outputs of every layer, (L, T, B, D·H); the final states; and what ``backward`` needs: ``hidden``, the outputs of all layers but
         the last, and ``steps``, (L·D, T, B, K, H); in bfloat16 these are float32.
     """
+    x = operands.x
     steps, batch, _ = x.shape
     _, _, numbers = CELLS[stack.cell.name]
     outputs = x.new_empty((stack.num_layers, steps, batch, stack.output_size))
@@ -95,16 +87,13 @@ def trace(stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spa
     shape = stack.num_layers * stack.num_directions, steps, batch, numbers, stack.hidden_size
     saved = x.new_empty(shape, dtype=kernels.wide(x.dtype)) if numbers else None
     memory = {"output": outputs[-1], "hidden": hidden, "saved": saved}
-    _, finals, _ = forward(stack, x, states, params, spans, False, save=False, pad_saved=True, **memory)
+    _, finals, _ = forward(stack, operands, False, save=False, pad_saved=True, **memory)
     return outputs, finals, Saved(hidden, saved, None)
 
 
 def backward(
     stack: Stack,
-    x: Tensor,
-    states: States,
-    params: tuple[Tensor, ...],
-    spans: Spans,
+    operands: Operands,
     batch_first: bool,
     output: Tensor,
     saved: Saved,
@@ -131,7 +120,7 @@ def backward(
     gradients: Sequence[Tensor | None]
     try:
         gradients = _native.backward(
-            *_first_operands(stack, x, states, params, spans, batch_first, pad_saved),
+            *_first_operands(stack, operands, batch_first, pad_saved),
             output,
             saved.hidden,
             saved.steps,
@@ -143,13 +132,12 @@ def backward(
             needs_grad=needs_grad,
         )
     except (RuntimeError, TypeError):
-        check_operands(x, states, params, spans, grad_output, grad_finals)
-        x, states, params, spans = readable_operands(x, states, params, spans) or (x, states, params, spans)
+        check_operands(operands, grad_output, grad_finals)
         grad_output = _or_none(grad_output)
         if grad_output is not None and (any(grad_output.stride()) or grad_output.is_neg() or not _is_aligned(grad_output)):
             grad_output = _readable(grad_output)  # one number that stands for all, as in the gradient of a sum, is read so
         gradients = _native.backward(
-            *_first_operands(stack, x, states, params, spans, batch_first, pad_saved),
+            *_first_operands(stack, readable_operands(operands) or operands, batch_first, pad_saved),
             _readable(output),
             _aligned_or_none(saved.hidden),
             _aligned_or_none(saved.steps),
@@ -163,21 +151,19 @@ def backward(
     return gradients
 
 
-def _first_operands(
-    stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool, pad_saved: bool
-) -> _First:
+def _first_operands(stack: Stack, operands: Operands, batch_first: bool, pad_saved: bool) -> _First:
     """The operands that every call begins with."""
+    x, states, params, spans = operands
     batch_sizes, lengths, reset, fresh = spans[:4]
     return stack.numbers, params, x, states, fresh, batch_sizes, lengths, reset, batch_first, pad_saved, torch.get_num_threads()
 
 
-def readable_operands(
-    x: Tensor, states: States, params: Sequence[Tensor], spans: Spans
-) -> tuple[Tensor, States, tuple[Tensor, ...], Spans] | None:
+def readable_operands(operands: Operands) -> Operands | None:
     """The operands in a layout that the kernels read; None if they have it already, or if one has no readable memory.
 
     Whether a subclass of Tensor means anything else by its operations is known before.
     """
+    x, states, params, spans = operands
     before = (x, *(states or ()), *params, *spans.tensors())
     if any(t is not None and not has_memory(t) for t in before):
         return None
@@ -185,15 +171,12 @@ def readable_operands(
     batch_sizes, lengths, reset = (None if t is None else _plain(t) for t in spans.borders())
     spans = spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(_aligned)
     after = (x, *(states or ()), *params, *spans.tensors())
-    return None if all(a is b for a, b in zip(before, after, strict=True)) else (x, states, params, spans)
+    return None if all(a is b for a, b in zip(before, after, strict=True)) else Operands(x, states, params, spans)
 
 
-def readable_if_plain(
-    x: Tensor, states: States, params: Sequence[Tensor], spans: Spans
-) -> tuple[Tensor, States, tuple[Tensor, ...], Spans] | None:
+def readable_if_plain(operands: Operands) -> Operands | None:
     """``readable_operands`` of what nobody has checked; None, too, if something is no plain tensor."""
-    there = (x, *(states or ()), *params, *(spans.step_inputs or ()))  # there are no other spans in such a call
-    return readable_operands(x, states, params, spans) if are_plain(*there) else None
+    return readable_operands(operands) if are_plain(*operands.differentiable()) else None
 
 
 def has_memory(tensor: Tensor) -> bool:
@@ -249,10 +232,9 @@ def _or_none(gradient: Tensor | None) -> Tensor | None:
     return None if gradient is None or gradient._is_zerotensor() else gradient
 
 
-def check_operands(
-    x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, grad_output: Tensor | None, grad_finals: tuple[Tensor | None, ...]
-) -> None:
+def check_operands(operands: Operands, grad_output: Tensor | None, grad_finals: tuple[Tensor | None, ...]) -> None:
     """Raise a RuntimeError unless all operands of a gradient have one dtype and are on one device."""
+    x, states, params, spans = operands
     dtype, device = x.dtype, x.device
     for t in (*params, *(states or ()), *(spans.fresh or ()), grad_output, *grad_finals):
         if t is not None and t.dtype is not dtype:

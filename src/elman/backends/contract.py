@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.backends.call import Saved
+    from elman.backends.operands import Operands
     from elman.backends.spans import Spans
 
 
@@ -40,34 +41,20 @@ class Expected(NamedTuple):
     kept: int | None
 
 
-def check_call(
-    expected: Expected,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
-    batch_first: bool,
-    *results: Any,
-) -> None:
+def check_call(expected: Expected, operands: Operands, batch_first: bool, *results: Any) -> None:
     """Raise a RuntimeError if something that a run is given does not fit the rest.
 
     Args:
         results: of a gradient also what it is given of the run: output, saved, grad_output, grad_finals, needs_grad.
     """
-    batch = _check_operands(expected, x, states, params, spans, batch_first)
+    batch = _check_operands(expected, operands, batch_first)
     if results:
-        _check_results(expected, x, states, params, spans, batch, *results)
+        _check_results(expected, operands, batch, *results)
 
 
-def _check_operands(
-    expected: Expected,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
-    batch_first: bool,
-) -> int:
+def _check_operands(expected: Expected, operands: Operands, batch_first: bool) -> int:
     """How many sequences there are."""
+    x, states, params, spans = operands
     batch_sizes, lengths, reset, fresh, step_inputs, draws = spans
     if x.dtype not in expected.dtypes:
         raise RuntimeError(f"expected x of {', '.join(map(str, expected.dtypes))}, got {x.dtype}")
@@ -104,10 +91,7 @@ def _check_operands(
 
 def _check_results(
     expected: Expected,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
+    operands: Operands,
     batch: int,
     output: Tensor,
     saved: Saved,
@@ -115,6 +99,7 @@ def _check_results(
     grad_finals: Sequence[Tensor | None],
     needs_grad: Sequence[bool],
 ) -> None:
+    x, states, params, spans = operands
     count, layers, width = len(expected.state_sizes), expected.num_layers, expected.num_directions * expected.state_sizes[0]
     if len(grad_finals) != count:
         raise RuntimeError(f"expected a gradient, or None, for each of {count} final states, got {len(grad_finals)}")

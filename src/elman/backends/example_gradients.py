@@ -16,7 +16,7 @@ from elman.backends.fold import split
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from elman.backends.fold import Form, Operands
+    from elman.backends.fold import Form, NodeOperands
     from elman.backends.stack import Stack
 
 
@@ -31,7 +31,9 @@ def can_split(form: Form, packed: bool, x: Tensor) -> bool:
     return is_known and not packed and x.dtype is not torch.bfloat16
 
 
-def example_gradients(form: Form, operands: Operands, output: Tensor, hidden: Tensor | None, gates: Tensor) -> tuple[Tensor | None, ...]:
+def example_gradients(
+    form: Form, operands: NodeOperands, output: Tensor, hidden: Tensor | None, gates: Tensor
+) -> tuple[Tensor | None, ...]:
     """The gradients of the parameters, as ``form.needs_grad`` says, each with an axis of examples before the others.
 
     Args:
@@ -63,7 +65,7 @@ def example_gradients(form: Form, operands: Operands, output: Tensor, hidden: Te
     return tuple(gradients)
 
 
-def _of_members(form: Form, operands: Operands, output: Tensor, hidden: Tensor | None, gates: Tensor) -> tuple[Tensor | None, ...]:
+def _of_members(form: Form, operands: NodeOperands, output: Tensor, hidden: Tensor | None, gates: Tensor) -> tuple[Tensor | None, ...]:
     """Those of an ensemble, (members, examples, ...), where all tensors have an axis of members first."""
     alone = replace(form, stack=form.stack.of(0))
     of_each = [
@@ -78,7 +80,7 @@ def _by_example(steps: Tensor, examples: int) -> Tensor:
     return split(steps.transpose(0, 1), 0, (examples, -1)).flatten(1, 2)
 
 
-def _states_before(stack: Stack, operands: Operands, output: Tensor, index: int) -> Tensor:
+def _states_before(stack: Stack, operands: NodeOperands, output: Tensor, index: int) -> Tensor:
     """The h before every step of one direction of one layer, (T, B, H), in the order of time."""
     direction, width = index % stack.num_directions, stack.state_sizes[0]
     lengths, reset = operands.lengths, operands.reset

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 
+from elman.backends.operands import Operands
 from elman.backends.spans import Spans
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Form:
         return 4 + self.starts + self.freshes + len(self.stack.shapes)
 
 
-class Operands(NamedTuple):
+class NodeOperands(NamedTuple):
     """A call's tensors. As a node's inputs they lie in one flat list.
 
     ``starts`` are the initial states, if there are any, and behind them the step inputs: of all these the second axis is the batch.
@@ -65,10 +66,10 @@ class Operands(NamedTuple):
     params: tuple[Tensor, ...]
 
     @staticmethod
-    def of(form: Form, flat: Sequence[Any]) -> Operands:
+    def of(form: Form, flat: Sequence[Any]) -> NodeOperands:
         middle, end = 4 + form.starts, 4 + form.starts + form.freshes
         x, batch_sizes, lengths, reset = flat[:4]
-        return Operands(x, batch_sizes, lengths, reset, tuple(flat[4:middle]), tuple(flat[middle:end]), tuple(flat[end : form.count]))
+        return NodeOperands(x, batch_sizes, lengths, reset, tuple(flat[4:middle]), tuple(flat[middle:end]), tuple(flat[end : form.count]))
 
     def flat(self) -> Tensors:
         return *self[:4], *self.starts, *self.fresh, *self.params
@@ -76,16 +77,16 @@ class Operands(NamedTuple):
     def differentiable(self) -> tuple[Tensor, ...]:
         return self.x, *self.starts, *self.fresh, *self.params
 
-    def member(self, form: Form, index: int) -> Operands:
+    def member(self, form: Form, index: int) -> NodeOperands:
         """Those of one member of an ensemble."""
-        return Operands.of(form, [None if t is None else t[index] for t in self.flat()])
+        return NodeOperands.of(form, [None if t is None else t[index] for t in self.flat()])
 
-    def of_call(self, form: Form) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans]:
-        """x, the initial states, the parameters and the spans, as a call takes them."""
+    def of_call(self, form: Form) -> Operands:
+        """The operands as a call takes them."""
         lengths = None if self.lengths is None else self.lengths.contiguous()  # vmap's examples may share them, or lie across
         states = len(self.starts) - len(form.stack.cell.step_inputs)
         spans = Spans(self.batch_sizes, lengths, self.reset, self.fresh or None, self.starts[states:] or None)
-        return self.x, self.starts[:states] or None, self.params, spans
+        return Operands(self.x, self.starts[:states] or None, self.params, spans)
 
 
 class Fold:

@@ -14,13 +14,14 @@ from elman.backends.autograd import Scan, Trace
 from elman.backends.backend import Backend
 from elman.backends.kernels import are_plain
 from elman.backends.reference import REFERENCE
-from elman.backends.spans import WHOLE, Spans, Traced
+from elman.backends.spans import Spans, Traced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from elman.backends.operands import Operands
     from elman.backends.stack import Stack
 
 
@@ -29,10 +30,9 @@ class KernelBackend(Backend):
 
     device: ClassVar[str]
 
-    def refuses_call(
-        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
-    ) -> str | None:
+    def refuses_call(self, stack: Stack, operands: Operands) -> str | None:
         """Why no kernels run this call, whatever the device, cell and dtype; None if nothing prevents it."""
+        x, states, params, spans = operands
         recorded = is_recorded()
         if not recorded and (stack.hidden_size == 0 or x.numel() == 0):  # the operator takes a batch without sequences
             return "does not run empty tensors"
@@ -55,61 +55,38 @@ class KernelBackend(Backend):
         return None
 
     @abstractmethod
-    def run_autocast(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans,
-        batch_first: bool,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def run_autocast(self, stack: Stack, operands: Operands, batch_first: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What ``run`` is under autocast, which has been switched off for it, with results of the dtypes that torch gives."""
 
-    def run(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-        batch_first: bool = False,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def run(self, stack: Stack, operands: Operands, batch_first: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         if torch.is_autocast_enabled(self.device):
             with torch.autocast(self.device, enabled=False):
-                return self.run_autocast(stack, x, states, params, spans, batch_first)
-        batch_first = batch_first and spans.batch_sizes is None
-        if batch_first:
-            x = x.transpose(0, 1)
-        spans, inputs = node_inputs(x, states, params, spans)
+                return self.run_autocast(stack, operands, batch_first)
+        batch_first = batch_first and operands.spans.batch_sizes is None
+        operands = operands.time_first(batch_first).without_unread()
+        inputs = operands.differentiable()
         if _are_functorch_transforms_active():
-            output, finals = transforms.run(stack, x, states, params, spans, batch_first)
+            output, finals = transforms.run(stack, operands, batch_first)
         elif is_recorded() or _get_tracing_state() is not None:
-            output, finals = operator.scan(stack, x, states, params, spans, batch_first, saves(inputs))
+            output, finals = operator.scan(stack, operands, batch_first, saves(inputs))
         elif has_gradient(inputs):
-            output, *finals = Scan.apply(None, stack, own_spans(spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
+            output, *finals = Scan.apply(None, stack, own_spans(operands.spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
         else:
-            output, finals, _ = operator.kernels_of(x).forward(stack, x, states, params, spans, batch_first, save=False)
+            output, finals, _ = operator.kernels_of(operands.x).forward(stack, operands, batch_first, save=False)
         return output.transpose(0, 1) if batch_first else output, tuple(finals)
 
-    def trace(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-    ) -> Traced:
+    def trace(self, stack: Stack, operands: Operands) -> Traced:
         if torch.is_autocast_enabled(self.device) or torch.compiler.is_compiling() or is_watched():
-            return REFERENCE.trace(stack, x, states, params, spans)
-        spans, inputs = node_inputs(x, states, params, spans)
+            return REFERENCE.trace(stack, operands)
+        operands = operands.without_unread()
+        inputs = operands.differentiable()
         if has_gradient(inputs):
-            hidden, steps, *finals = Trace.apply(stack, own_spans(spans), *inputs)  # type: ignore[no-untyped-call]
+            hidden, steps, *finals = Trace.apply(stack, own_spans(operands.spans), *inputs)  # type: ignore[no-untyped-call]
         else:
-            hidden, finals, saved = operator.kernels_of(x).trace(stack, x, states, params, spans)
+            hidden, finals, saved = operator.kernels_of(operands.x).trace(stack, operands)
             steps = saved.steps
         # The CPU's kernels save float32 in bfloat16.
-        named = {} if steps is None else dict(zip(stack.cell.saved, steps.to(x.dtype).unbind(-2), strict=True))
+        named = {} if steps is None else dict(zip(stack.cell.saved, steps.to(operands.x.dtype).unbind(-2), strict=True))
         others = {name: named[name] for name in stack.cell.states[1:]}
         return Traced(hidden, tuple(finals), others, {name: named[name] for name in stack.cell.traced})
 
@@ -139,21 +116,6 @@ def is_watched() -> bool:
         or forward_ad._current_level >= 0
         or _get_tracing_state() is not None
     )
-
-
-def cast(
-    dtype: torch.dtype, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
-) -> tuple[Tensor, tuple[Tensor, ...] | None, list[Tensor], Spans]:
-    """A call's tensors in this dtype."""
-    states = None if states is None else tuple([state.to(dtype) for state in states])
-    return x.to(dtype), states, [param.to(dtype) for param in params], spans.with_numbers(lambda t: t.to(dtype))
-
-
-def node_inputs(x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> tuple[Spans, tuple[Tensor, ...]]:
-    """The spans, with what resets start from only where there are resets; and all that can be differentiated, as a node's inputs."""
-    if spans.reset is None and spans.fresh is not None:
-        spans = spans.replaced(fresh=None)
-    return spans, (x, *(states or ()), *(spans.fresh or ()), *(spans.step_inputs or ()), *params)
 
 
 def own_spans(spans: Spans) -> Spans:

@@ -14,7 +14,8 @@ from torch._C import _are_functorch_transforms_active, _is_any_autocast_enabled
 
 from elman.backends import call, kernels, mapped
 from elman.backends.autograd import Scan
-from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_watched
+from elman.backends.kernel_backend import KernelBackend, has_gradient, is_watched
+from elman.backends.operands import Operands
 from elman.backends.program import run as programs
 from elman.backends.reference import REFERENCE
 from elman.backends.savable import savable
@@ -43,14 +44,8 @@ class NativeBackend(KernelBackend):
     def unavailable_reason(self) -> str | None:
         return kernels.unavailable_reason()
 
-    def refuses(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans,
-    ) -> str | None:
+    def refuses(self, stack: Stack, operands: Operands) -> str | None:
+        x, states, params, spans = operands
         if not _AVAILABLE:
             return f"is not built here ({kernels.unavailable_reason()})"
         if not x.is_cpu:
@@ -60,63 +55,41 @@ class NativeBackend(KernelBackend):
         others = (*params, *(states or ()), *(spans.fresh or ()), *(spans.step_inputs or ()))
         if torch.is_autocast_enabled("cpu") and any(t.dtype is torch.float64 for t in (x, *others)):
             return "does not run float64 under autocast"
-        if stack.cell.name not in kernels.CELLS and (why_not := programs.refusal(stack, x, states, params, spans)) is not None:
+        if stack.cell.name not in kernels.CELLS and (why_not := programs.refusal(stack, operands)) is not None:
             return why_not
-        return self.refuses_call(stack, x, states, params, spans)
+        return self.refuses_call(stack, operands)
 
-    def run(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-        batch_first: bool = False,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        if _is_widened(stack, x) and not torch.is_autocast_enabled("cpu"):
-            output, finals = self.run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
-            return output.to(x.dtype), tuple([final.to(x.dtype) for final in finals])
+    def run(self, stack: Stack, operands: Operands, batch_first: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if _is_widened(stack, operands.x) and not torch.is_autocast_enabled("cpu"):
+            output, finals = self.run(stack, operands.to(torch.float32), batch_first)
+            return output.to(operands.x.dtype), tuple([final.to(operands.x.dtype) for final in finals])
         if stack.cell.name not in kernels.CELLS:
-            return programs.run(stack, x, states, params, spans, batch_first)
-        return super().run(stack, x, states, params, spans, batch_first)
+            return programs.run(stack, operands, batch_first)
+        return super().run(stack, operands, batch_first)
 
-    def run_autocast(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans,
-        batch_first: bool,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def run_autocast(self, stack: Stack, operands: Operands, batch_first: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What ``run`` is under autocast to bfloat16 or float16, with results of the dtypes that torch's operators give.
 
         There, products have autocast's dtype, and so has what comes of them alone. States that are sums over many steps (``Cell.sums``: a
         GRU's h, an LSTM's c) keep their dtype (of bfloat16 and float16 together comes float32), an LSTM's h has that of c. The kernels hold
         c in float32 for the length of a call; a cell whose output is a sum runs in its dtype.
         """
-        given, cell, target = (x if states is None else states[-1]).dtype, stack.cell, torch.get_autocast_dtype("cpu")
+        last = operands.x if operands.states is None else operands.states[-1]
+        given, cell, target = last.dtype, stack.cell, torch.get_autocast_dtype("cpu")
         lasting = torch.promote_types(given, target) if cell.sums else target
         dtype = lasting if cell.states[0] in cell.sums else target
-        output, finals = self.run(stack, *cast(dtype, x, states, params, spans), batch_first)
+        output, finals = self.run(stack, operands.to(dtype), batch_first)
         first = target if stack.proj_size else lasting
         return output.to(first), (finals[0].to(first), *[final.to(lasting) for final in finals[1:]])
 
-    def trace(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-    ) -> Traced:
-        if x.dtype is torch.float16 and not torch.is_autocast_enabled("cpu"):
-            return self.trace(stack, *cast(torch.float32, x, states, params, spans)).to(torch.float16)
+    def trace(self, stack: Stack, operands: Operands) -> Traced:
+        if operands.x.dtype is torch.float16 and not torch.is_autocast_enabled("cpu"):
+            return self.trace(stack, operands.to(torch.float32)).to(torch.float16)
         if stack.cell.name not in kernels.CELLS and not torch.compiler.is_compiling() and not is_watched():
-            return programs.trace(stack, x, states, params, spans)
+            return programs.trace(stack, operands)
         if stack.cell.name not in kernels.CELLS:
-            return REFERENCE.trace(stack, x, states, params, spans)
-        return super().trace(stack, x, states, params, spans)
+            return REFERENCE.trace(stack, operands)
+        return super().trace(stack, operands)
 
     def run_unchecked(
         self,
@@ -173,7 +146,7 @@ class NativeBackend(KernelBackend):
         given = x, *params, *step_inputs, *(states or ())
         if not all(isinstance(t, Tensor) and t.dtype is torch.float16 for t in given):  # type: ignore[redundant-expr]
             return None
-        x, states, params, spans = cast(torch.float32, x, states, params, Spans(step_inputs=step_inputs))
+        x, states, params, spans = Operands(x, states, params, Spans(step_inputs=step_inputs)).to(torch.float32)
         done = self.run_unchecked(stack, x, states, params, batch_first, spans.step_inputs or ())
         return None if done is None else (done[0].half(), tuple([final.half() for final in done[1]]))
 
@@ -189,11 +162,11 @@ def _run_copied(
     """What ``run_unchecked`` does with a call that was refused: run it on copies, if its operands lie in another way than is read."""
     try:
         with torch.no_grad():
-            copied = call.readable_if_plain(x, states, params, WHOLE)
+            copied = call.readable_if_plain(Operands(x, states, params))
         if copied is None:
             return None
         saves = has_gradient((x, *(states or ()), *params))
-        done = call.forward(stack, *copied, batch_first, save=saves)
+        done = call.forward(stack, copied, batch_first, save=saves)
     except (RuntimeError, TypeError):  # it is not how they lie
         return None
     return _differentiable(done, stack, x, states, params, batch_first) if saves else done[:2]

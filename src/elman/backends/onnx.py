@@ -20,7 +20,7 @@ from elman.cells import take_step
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elman.backends.spans import Spans
+    from elman.backends.operands import Operands
     from elman.backends.stack import Stack
 
 
@@ -41,31 +41,24 @@ _NODES = {
 }
 
 
-def run(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run(stack: Stack, operands: Operands) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The outputs and final states, as operators that ``torch.onnx.export`` turns into ONNX's."""
+    x, spans = operands.x, operands.spans
     if spans.batch_sizes is not None:
         raise RuntimeError(
             "expected padded sequences, since ONNX has no packed ones, got a PackedSequence: call the network with lengths=..."
         )
     finals: list[tuple[Tensor, ...]] = []
-    directions, tensors = stack.num_directions, stack.num_directions * stack.tensors_per_direction
     is_node = spans.reset is None and not stack.proj_size and stack.cell.name in _NODES
     for index, layer in enumerate(stack.layers):
-        own = slice(index * directions, (index + 1) * directions)
-        initial = None if states is None else tuple([state[own] for state in states])
-        fresh = None if spans.fresh is None else tuple([state[own] for state in spans.fresh])
-        weights = params[index * tensors : (index + 1) * tensors]
-        x, last = (_node if is_node else _scan)(layer, x, initial, weights, spans.replaced(fresh=fresh))
+        x, last = (_node if is_node else _scan)(layer, operands.of_layer(stack, index, x))
         finals.append(last)
     return x, tuple([torch.cat(state) for state in zip(*finals, strict=True)])
 
 
-def _node(
-    layer: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _node(layer: Stack, operands: Operands) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A layer as one node."""
+    x, states, params, spans = operands
     node, directions, width = _NODES[layer.cell.name], layer.num_directions, layer.hidden_size
     steps, batch, _ = x.shape
     weights = {kind: _reordered(torch.stack(each), node.gates) for kind, each in _by_kind(layer, params).items()}
@@ -109,10 +102,9 @@ def _reordered(params: Tensor, gates: Sequence[int]) -> Tensor:
     return torch.cat([chunks[gate] for gate in gates], 1)
 
 
-def _scan(
-    layer: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _scan(layer: Stack, operands: Operands) -> tuple[Tensor, tuple[Tensor, ...]]:
     """A layer as the cell's equation, step by step. The numbers are those of the reference."""
+    x, states, params, spans = operands
     batch = x.shape[1]
     alive = alive_steps(spans, batch, x)
     zeros = tuple([x.new_zeros(batch, size) for size in layer.state_sizes])

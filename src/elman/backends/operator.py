@@ -13,6 +13,7 @@ from torch import Tensor
 
 from elman.backends import call, inductor, kernels
 from elman.backends.call import NOTHING_SAVED, Saved
+from elman.backends.operands import Operands
 from elman.backends.reference import REFERENCE
 from elman.backends.spans import Spans
 from elman.backends.stack import Stack
@@ -36,13 +37,12 @@ define(
 )
 
 
-def scan(
-    stack: Stack, x: Tensor, states: Sequence[Tensor] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool, save: bool
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def scan(stack: Stack, operands: Operands, batch_first: bool, save: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack through the operator: the outputs and the final states.
 
     ``save``: whether a gradient will follow. If it follows without, it runs the stack again.
     """
+    x, states, params, spans = operands
     output, *finals, _, _, _ = torch.ops.elman.scan(
         x,
         *_two(states),
@@ -145,14 +145,14 @@ def _scan(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Tensor
     if has_no_sequences(x, spans[0], batch_first):
         return _scan_fake(x, h_0, c_0, params, *rest)
     stack = _checked_stack(x, params, rest[5:-2])
-    operands = stack, x, inductor.given(h_0, c_0), params, _spans(*spans)
+    operands = Operands(x, inductor.given(h_0, c_0), params, _spans(*spans))
     if x.is_cpu and not kernels.available():
-        output, *finals = REFERENCE.run_as_laid_out(*operands, batch_first)  # an exported program runs without them, too
+        output, *finals = REFERENCE.run_as_laid_out(stack, operands, batch_first)  # an exported program runs without them, too
         return _or_empty((output.contiguous(), *_two(finals), *NOTHING_SAVED), x)
     of_device = kernels_of(x, stack)
     if of_device is not call:  # which look at operands themselves
-        of_device.check(*operands, batch_first)
-    output, finals, saved = of_device.forward(*operands, batch_first, save=save, pad_saved=True)
+        of_device.check(stack, operands, batch_first)
+    output, finals, saved = of_device.forward(stack, operands, batch_first, save=save, pad_saved=True)
     return _or_empty((output, *_two(finals), *saved), x)
 
 
@@ -187,12 +187,12 @@ def _scan_backward(
     stack = _checked_stack(x, params, sizes)
     of_device = kernels_of(x, stack)
     spans = _spans(batch_sizes, lengths, reset, fresh_h, fresh_c)
-    operands = stack, x, inductor.given(h_0, c_0), tuple(params), spans, batch_first
+    call_of = stack, Operands(x, inductor.given(h_0, c_0), tuple(params), spans), batch_first
     grad_finals = (grad_h_n, grad_c_n)[: len(stack.state_sizes)]
     results = output, Saved(hidden, steps, checkpoints), grad_output, grad_finals, tuple(needs_grad)
     if of_device is not call:
-        of_device.check(*operands, *results)
-    grads = of_device.backward(*operands, *results, pad_saved=True)
+        of_device.check(*call_of, *results)
+    grads = of_device.backward(*call_of, *results, pad_saved=True)
     # Laid out as the fake ones: a compiler reads them so.
     return [g.contiguous() for g in grads if g is not None]
 
@@ -365,7 +365,7 @@ def _to_onnx(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, params: list[Ten
 
     spans, batch_first = _spans(*rest[:5]), rest[-2]
     stack = _checked_stack(x, params, rest[5:-2])
-    output, finals = onnx.run(stack, x.transpose(0, 1) if batch_first else x, inductor.given(h_0, c_0), params, spans)
+    output, finals = onnx.run(stack, Operands(x, inductor.given(h_0, c_0), params, spans).time_first(batch_first))
     return _or_empty((output.transpose(0, 1) if batch_first else output, *_two(finals), *NOTHING_SAVED), x)
 
 

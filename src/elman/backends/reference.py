@@ -13,7 +13,8 @@ import torch
 from torch.nn.functional import linear
 
 from elman.backends.backend import Backend
-from elman.backends.spans import WHOLE, Spans, Traced, flat_list
+from elman.backends.operands import Operands
+from elman.backends.spans import Spans, Traced, flat_list
 from elman.cells import take_step, trace_step
 
 if TYPE_CHECKING:
@@ -29,75 +30,44 @@ if TYPE_CHECKING:
 class ReferenceBackend(Backend):
     name = "reference"
 
-    def refuses(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans,
-    ) -> str | None:
+    def refuses(self, stack: Stack, operands: Operands) -> str | None:
         return None
 
-    def run(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-        batch_first: bool = False,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def run(self, stack: Stack, operands: Operands, batch_first: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+        batch_sizes = operands.spans.batch_sizes
         if stack.members:
-            return self._run_members(stack, x, states, params, spans)
-        if spans.batch_sizes is not None and torch._C._get_tracing_state() is not None:
-            return self._run_traced_packed(stack, x, states, params, spans, spans.batch_sizes)
-        output, finals = x, []
-        for output, last, _ in _layers(stack, x, states, params, spans, traced=False):  # noqa: B007 - the last layer's is what is put out
+            return self._run_members(stack, operands)
+        if batch_sizes is not None and torch._C._get_tracing_state() is not None:
+            return self._run_traced_packed(stack, operands, batch_sizes)
+        output, finals = operands.x, []
+        for output, last, _ in _layers(stack, operands, traced=False):  # noqa: B007 - the last layer's is what is put out
             finals += last
         return output, tuple(torch.stack(state) for state in zip(*finals, strict=True))
 
-    def run_as_laid_out(
-        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
-    ) -> tuple[Tensor, ...]:
+    def run_as_laid_out(self, stack: Stack, operands: Operands, batch_first: bool) -> tuple[Tensor, ...]:
         """The outputs, laid out as x is, which has its batch before its steps where ``batch_first``, and the final states."""
-        time, batch = stack.lead, stack.lead + 1
-        output, finals = self.run(stack, x.transpose(time, batch) if batch_first else x, states, params, spans)
-        return output.transpose(time, batch) if batch_first else output, *finals
+        output, finals = self.run(stack, operands.time_first(batch_first, stack.lead))
+        return output.transpose(stack.lead, stack.lead + 1) if batch_first else output, *finals
 
-    def _run_members(
-        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _run_members(self, stack: Stack, operands: Operands) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What ``run`` does with an ensemble: its members, one after another."""
-        done = []
-        for index in range(stack.members):
-            own, start = spans.member(index), None if states is None else tuple([state[index] for state in states])
-            done.append(self.run(stack.of(0), x[index], start, [param[index] for param in params], own))
-        outputs, finals = zip(*done, strict=True)
+        outputs, finals = zip(*[self.run(stack.of(0), operands.member(index)) for index in range(stack.members)], strict=True)
         return torch.stack(outputs), tuple([torch.stack(each) for each in zip(*finals, strict=True)])
 
-    def _run_traced_packed(
-        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_sizes: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _run_traced_packed(self, stack: Stack, operands: Operands, batch_sizes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What ``run`` does under torch.jit.trace, which would write this call's batch sizes down for all others: padded, with lengths.
 
         The number of steps is that of this call for good; of other batches the longest sequence may be shorter.
         """
         steps = int(batch_sizes.shape[0])
-        padded, lengths = torch._VF._pad_packed_sequence(x, batch_sizes, False, 0.0, steps)
-        output, finals = self.run(stack, padded, states, params, spans.replaced(batch_sizes=None, lengths=lengths))
+        padded, lengths = torch._VF._pad_packed_sequence(operands.x, batch_sizes, False, 0.0, steps)
+        spans = operands.spans.replaced(batch_sizes=None, lengths=lengths)
+        output, finals = self.run(stack, Operands(padded, operands.states, operands.params, spans))
         packed, _ = torch._VF._pack_padded_sequence(output, lengths, False)
         return packed, finals
 
-    def trace(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-    ) -> Traced:
-        outputs, finals, steps = zip(*_layers(stack, x, states, params, spans, traced=True), strict=True)
+    def trace(self, stack: Stack, operands: Operands) -> Traced:
+        outputs, finals, steps = zip(*_layers(stack, operands, traced=True), strict=True)
         each = [torch.stack(of_all) for of_all in zip(*itertools.chain(*steps), strict=True)]
         others = len(stack.cell.states) - 1
         return Traced(
@@ -111,8 +81,9 @@ class ReferenceBackend(Backend):
 REFERENCE = ReferenceBackend()
 
 
-def step(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans = WHOLE) -> tuple[Tensor, ...]:
-    """One step of one layer, x (B, I), as torch's operators that a compiler fuses: the states after it, (B, H) each."""
+def step(stack: Stack, operands: Operands) -> tuple[Tensor, ...]:
+    """One step of one layer, of x (B, I) and states (B, H), as torch's operators that a compiler fuses: the states after it."""
+    x, states, params, spans = operands
     weights = dict(zip(stack.kinds, params, strict=True))
     if states is None:
         states = tuple([x.new_zeros(x.shape[0], size) for size in stack.state_sizes])
@@ -131,15 +102,14 @@ def _at(draw: Tensor, t: int) -> Tensor:
     return draw[t] if draw.dim() == 3 else draw
 
 
-def _layers(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, traced: bool
-) -> Iterator[tuple[Tensor, list[tuple[Tensor, ...]], list[list[Tensor]]]]:
+def _layers(stack: Stack, operands: Operands, traced: bool) -> Iterator[tuple[Tensor, list[tuple[Tensor, ...]], list[list[Tensor]]]]:
     """One layer after the other.
 
     Yields:
         A layer's outputs, (T, B, D·H) or packed; for each direction the final states, (B, H); and, where it is traced, for each direction
         the states but the first after every step, and the gates, (T, B, H) each.
     """
+    x, states, params, spans = operands
     if torch._C._get_tracing_state() is not None:
         x = x.permute(*range(x.dim()))  # what is traced writes no number of axes down: so an x of another is an error
     batch_sizes = None if spans.batch_sizes is None else flat_list(spans.batch_sizes)

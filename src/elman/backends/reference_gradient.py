@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elman.backends.fold import Fold, Operands
+from elman.backends.fold import Fold, NodeOperands
 from elman.backends.reference import REFERENCE
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ def reference_gradient(form: Form, flat: Sequence[Tensor | None], grad_outputs: 
     """The results of ``transforms.Gradient`` for operands and the gradients of the output and of the final states, None for zeros."""
     if form.examples:
         return _of_examples(form, flat, grad_outputs)
-    o = Operands.of(form, flat)
+    o = NodeOperands.of(form, flat)
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        own = Operands.of(form, (inputs[0], *o[1:4], *inputs[1:]))
-        results = REFERENCE.run_as_laid_out(form.stack, *own.of_call(form), form.batch_first)
+        own = NodeOperands.of(form, (inputs[0], *o[1:4], *inputs[1:]))
+        results = REFERENCE.run_as_laid_out(form.stack, own.of_call(form), form.batch_first)
         return tuple([result for result, gradient in zip(results, grad_outputs, strict=True) if gradient is not None])
 
     _, pull, *_ = torch.func.vjp(run, *o.differentiable())

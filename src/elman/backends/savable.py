@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from elman.backends.operands import Operands
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from elman.backends.spans import Spans
 
 
 def savable(tensor: Tensor) -> Tensor:
@@ -20,12 +20,14 @@ def savable(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def savable_call(x: Tensor, states: tuple[Tensor, ...] | None, spans: Spans) -> tuple[Tensor, tuple[Tensor, ...] | None, Spans]:
+def savable_operands(operands: Operands) -> Operands:
     """A call's tensors but for its parameters, likewise, if it may be differentiated."""
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return x, states, spans
+        return operands
+    x, states, params, spans = operands
     if not any(t is not None and t.is_inference() for t in (x, *(states or ()), *spans.tensors())):
-        return x, states, spans
+        return operands
     states = None if states is None else tuple(map(savable, states))
     batch_sizes, lengths, reset = (None if t is None else savable(t) for t in spans.borders())
-    return savable(x), states, spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(savable)
+    spans = spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(savable)
+    return Operands(savable(x), states, params, spans)

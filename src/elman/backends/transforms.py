@@ -17,15 +17,15 @@ from torch._C._functorch import TransformType, get_interpreter_stack, get_unwrap
 from elman.backends import operator
 from elman.backends.call import Saved
 from elman.backends.example_gradients import can_split, example_gradients
-from elman.backends.fold import Ensemble, Fold, Form, Operands, Tensors, split
+from elman.backends.fold import Ensemble, Fold, Form, NodeOperands, Tensors, split
 from elman.backends.levels import apply
 from elman.backends.reference_gradient import reference_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from elman.backends.operands import Operands
     from elman.backends.program.transformed import TransformedRun
-    from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
 
@@ -41,22 +41,15 @@ def refusal() -> str | None:
     return None
 
 
-def run(
-    stack: Stack,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
-    batch_first: bool,
-    program: TransformedRun | None = None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run(stack: Stack, operands: Operands, batch_first: bool, program: TransformedRun | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack as ``call.forward`` does: the output and the final states. ``program``: see ``Form``."""
-    starts, fresh, params = (*(states or ()), *(spans.step_inputs or ())), spans.fresh or (), tuple(params)
-    save = _is_differentiated((x, *starts, *fresh, *params))
+    x, states, params, spans = operands
+    starts, fresh = (*(states or ()), *(spans.step_inputs or ())), spans.fresh or ()
+    save = _is_differentiated(operands.differentiable())
     batch_sizes, lengths, reset = spans.copies() if save else spans.borders()
-    operands = Operands(x, batch_sizes, lengths, reset, starts, fresh, params)
-    form = Form(stack, batch_first, len(operands.starts), len(operands.fresh), save, program=program)
-    output, *finals = cast("tuple[Tensor, ...]", apply(Run, form, *operands.flat())[: 1 + len(stack.state_sizes)])
+    of_node = NodeOperands(x, batch_sizes, lengths, reset, starts, fresh, tuple(params))
+    form = Form(stack, batch_first, len(starts), len(fresh), save, program=program)
+    output, *finals = cast("tuple[Tensor, ...]", apply(Run, form, *of_node.flat())[: 1 + len(stack.state_sizes)])
     return output, tuple(finals)
 
 
@@ -81,9 +74,9 @@ class Run(torch.autograd.Function):
 
     @staticmethod
     def forward(form: Form, *flat: Tensor | None) -> Tensors:
-        stack, o = form.stack, Operands.of(form, flat)
+        stack, o = form.stack, NodeOperands.of(form, flat)
         save = form.save and not stack.recompute and form.program is None
-        output, finals, saved = _kernels(form, o.x).forward(stack, *o.of_call(form), form.batch_first, save=save, pad_saved=True)
+        output, finals, saved = _kernels(form, o.x).forward(stack, o.of_call(form), form.batch_first, save=save, pad_saved=True)
         hidden, steps = saved.hidden, saved.steps
         if o.batch_sizes is None:
             hidden, steps = (None if t is None else _with_steps(form, o.x, t) for t in (hidden, steps))
@@ -119,21 +112,21 @@ class Gradient(torch.autograd.Function):
 
     @staticmethod
     def forward(form: Form, *flat: Any) -> Tensors:
-        o = Operands.of(form, flat)
+        o = NodeOperands.of(form, flat)
         output, hidden, steps, grad_output, *grad_finals = flat[form.count :]
         stack = replace(form.stack, recompute=False) if form.stack.recompute else form.stack
         rows = 1 + stack.lead
         saved = Saved(None if hidden is None else hidden.flatten(rows, -2), None if steps is None else steps.flatten(rows, -3), None)
         # It was not told to save, or keeps too little: it runs again. A program does so by itself.
         if output is None and form.program is None:
-            output, _, saved = _kernels(form, o.x).forward(stack, *o.of_call(form), form.batch_first, save=True, pad_saved=True)
+            output, _, saved = _kernels(form, o.x).forward(stack, o.of_call(form), form.batch_first, save=True, pad_saved=True)
         ours = 1 + form.starts
         needs = form.needs_grad
         if form.examples:
             needs = (*needs[:ours], *([False] * len(needs[ours:])), True)
         gradients = _kernels(form, o.x).backward(
             stack,
-            *o.of_call(form),
+            o.of_call(form),
             form.batch_first,
             output,
             saved,
@@ -157,7 +150,7 @@ class Gradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         form, flat = ctx.form, ctx.saved_tensors
-        o, grad_outputs = Operands.of(form, flat), flat[form.count + 3 :]
+        o, grad_outputs = NodeOperands.of(form, flat), flat[form.count + 3 :]
         given = [t for t in grad_outputs if t is not None]
         count = len(form.needs_grad)
 

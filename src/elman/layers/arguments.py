@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from elman.backends import WHOLE, Spans
+from elman.backends import WHOLE, Operands, Spans
 from elman.layers.errors import and_torchs, autocasts, check_layout, conversion, wrong_input
 from elman.layers.initial_state import check_states, for_all
 from elman.layers.packed import check_batch_sizes, check_order, reordered
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from elman.layers.spans import Lengths, Reset
 
 States: TypeAlias = "tuple[Tensor, ...] | None"
-# What the scan takes: x, states, params, spans.
-Call: TypeAlias = "tuple[Tensor, States, tuple[Tensor, ...], Spans]"
 
 # The axes that x may have, by their number.
 _LAYER_AXES = {2: "(T, I)", 3: "(T, B, I)"}
@@ -39,7 +37,7 @@ def of_layer(
     lengths: Lengths | None = None,
     reset: Reset | None = None,
     beside: Mapping[str, Any] | None = None,
-) -> Call:
+) -> Operands:
     """The arguments of a layer's call. ``beside``: the step inputs, by name."""
     params = layer._params()
     if not isinstance(x, Tensor):
@@ -69,7 +67,7 @@ def of_layer(
         states, spans = _with_learned_states(layer, states, spans, params, batch)
     if not is_batched:
         x = x.unsqueeze(1)
-    return x.transpose(0, 1) if time else x, states, params, spans
+    return Operands(x.transpose(0, 1) if time else x, states, params, spans)
 
 
 def _of_packed(
@@ -79,7 +77,7 @@ def _of_packed(
     params: tuple[Tensor, ...],
     lengths: Lengths | None,
     reset: Reset | None,
-) -> Call:
+) -> Operands:
     if not isinstance(packed, PackedSequence):
         raise wrong_input("a tensor or a PackedSequence", packed, layer.batch_first)
     if lengths is not None:
@@ -95,7 +93,7 @@ def _of_packed(
         spans = spans.replaced(reset=reset if sorted_indices is None else reset.index_select(1, sorted_indices))
     if layer._learned:
         states, spans = _with_learned_states(layer, states, spans, params, batch)
-    return x, states, params, spans
+    return Operands(x, states, params, spans)
 
 
 def check_packed(layer: Recurrent[Any], packed: PackedSequence, params: tuple[Tensor, ...]) -> tuple[Tensor, int]:
@@ -117,7 +115,7 @@ def _with_learned_states(
     return for_all(fresh, batch) if states is None else states, spans if spans.reset is None else spans.replaced(fresh=fresh)
 
 
-def of_cell(cell: RecurrentCell[Any], x: Tensor, states: States, beside: Mapping[str, Any] | None = None) -> Call:
+def of_cell(cell: RecurrentCell[Any], x: Tensor, states: States, beside: Mapping[str, Any] | None = None) -> Operands:
     """The arguments of a cell's call, but without an axis of time: x, (B, I), and the states, (B, H). ``beside``: the step inputs, by name,
     which are those of a sequence of one step.
     """
@@ -133,7 +131,7 @@ def of_cell(cell: RecurrentCell[Any], x: Tensor, states: States, beside: Mapping
     if not is_batched:
         x = x.unsqueeze(0)
         states = None if states is None else tuple([state.unsqueeze(0) for state in states])
-    return x, states, params, spans
+    return Operands(x, states, params, spans)
 
 
 def _check_quickly(x: Any, weight: Tensor, input_size: int, axes: Mapping[int, str], wrong_dtype: type[Exception]) -> int:

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from torch.nn.utils.rnn import PackedSequence
 
-    from elman.backends import Stack
-    from elman.layers.arguments import Call
+    from elman.backends import Operands, Stack
     from elman.layers.spans import Lengths, Reset
 
 T = TypeVar("T")
@@ -310,6 +309,6 @@ class RecurrentModule(_WithState[State]):
         lengths: Lengths | None,
         reset: Reset | None,
         beside: dict[str, Tensor] | None = None,
-    ) -> Call:
+    ) -> Operands:
         """Check a call's arguments and bring them into the form that the scan takes. See ``arguments``."""
         raise NotImplementedError

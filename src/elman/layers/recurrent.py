@@ -20,15 +20,15 @@ from elman.layers.options import as_flag, as_probability, as_projection, as_size
 from elman.layers.packed import pack_as, reordered, uncompiled
 from elman.layers.parameters import as_parameters
 from elman.layers.spans import wrong_lengths
-from elman.layers.step_inputs import draw, in_order
+from elman.layers.step_inputs import in_order, with_draws
 from elman.layers.symbolic import MODULE_CALL, recorded
 from elman.layers.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from elman.backends import Operands
     from elman.cells import Cell
-    from elman.layers.arguments import Call
     from elman.layers.spans import Lengths, Reset
 
 # The attributes of a built network that may be set to other values.
@@ -290,10 +290,10 @@ class Recurrent(RecurrentModule[State]):
         states, given = as_states(self._state_names, state, self.stack.cell.step_inputs, step_inputs), x
         if isinstance(x, PackedSequence):
             x, lengths = self._unpacked(x, lengths)
-        steps, states, params, spans = self._prepare(x, states, lengths, reset, self._beside(step_inputs))
+        operands = self._prepare(x, states, lengths, reset, self._beside(step_inputs))
         if self.training:
-            spans = spans.replaced(draws=draw(self.stack, steps, spans.reset))
-        traced = scan.trace(self.stack, steps, states, params, dropout=self.dropout, training=self.training, spans=spans)
+            operands = with_draws(self.stack, operands)
+        traced = scan.trace(self.stack, operands, dropout=self.dropout, training=self.training)
         traced = traced if (dtype := self._autocast_dtype(given)) is None else traced.to(dtype)
         return Trace.of(traced, self.stack, self.batch_first, unbatched=x.dim() == 2).packed_as(given, lengths, self.batch_first)
 
@@ -325,22 +325,19 @@ class Recurrent(RecurrentModule[State]):
                 return done
         if isinstance(x, PackedSequence) and (not self.stack.cell.name or torch.compiler.is_dynamo_compiling()):
             return self._run_packed(x, states, lengths, reset, beside)
-        steps, states, params, spans = self._prepare(x, states, lengths, reset, beside)
+        operands = self._prepare(x, states, lengths, reset, beside)
         if beside is not None and self.training:
-            spans = spans.replaced(draws=draw(self.stack, steps, spans.reset))
+            operands = with_draws(self.stack, operands)
         output, finals = scan.run(
             self.stack,
-            steps,
-            states,
-            params,
+            operands,
             dropout=self.dropout,
             training=self.training,
-            spans=spans,
             batch_first=as_truth("batch_first", self.batch_first),  # any object, if it was set past its check
         )
         if (dtype := self._autocast_dtype(x)) is not None:
             output, finals = output.to(dtype), tuple([final.to(dtype) for final in finals])
-        if steps is x:  # batched and time first: nothing to undo
+        if operands.x is x:  # batched and time first: nothing to undo
             return output, finals
         if isinstance(x, PackedSequence):
             return PackedSequence(output, *x[1:]), reordered(finals, x.unsorted_indices)
@@ -388,7 +385,7 @@ class Recurrent(RecurrentModule[State]):
         lengths: Lengths | None,
         reset: Reset | None,
         beside: dict[str, Tensor] | None = None,
-    ) -> Call:
+    ) -> Operands:
         return arguments.of_layer(self, x, states, lengths, reset, beside)
 
     def _fresh(self, params: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

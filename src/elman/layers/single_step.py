@@ -8,20 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from elman import scan
-from elman.backends import Stack, reference
+from elman.backends import Operands, Stack, reference
 from elman.layers import arguments
 from elman.layers.check_cell import as_cell
 from elman.layers.initial_state import as_states
 from elman.layers.module import RecurrentModule, State
 from elman.layers.options import as_flag, as_size, as_truth
-from elman.layers.step_inputs import draw
+from elman.layers.step_inputs import with_draws
 from elman.layers.symbolic import MODULE_CALL, recorded
 
 if TYPE_CHECKING:
     from torch.nn.utils.rnn import PackedSequence
 
     from elman.cells import Cell
-    from elman.layers.arguments import Call
     from elman.layers.spans import Lengths, Reset
 
 
@@ -147,13 +146,14 @@ class RecurrentCell(RecurrentModule[State]):
             done = scan.run_unchecked(self.stack, step, tuple(before) or None, params, 0.0, False)
             if done is not None:
                 return tuple([state.squeeze_(0) for state in done[1]])  # in place, so that it is no view, which ``detach_`` refuses
-        batch, states, params, spans = arguments.of_cell(self, x, states, beside)
-        if self.training and self.stack.cell.draws:
-            spans = spans.replaced(draws=draw(self.stack, batch.unsqueeze(0), None))
+        operands = arguments.of_cell(self, x, states, beside)
+        sequence = _as_sequence(operands)
+        if self.training:
+            sequence = with_draws(self.stack, sequence)
         if torch.compiler.is_compiling():  # one step is little more than two products, which a compiler fuses with what is around
-            finals = reference.step(self.stack, batch, states, params, spans)
+            finals = reference.step(self.stack, operands.replaced(spans=sequence.spans))
         else:
-            _, finals = scan.run(self.stack, *_as_sequence(batch, states), params, spans=spans)
+            _, finals = scan.run(self.stack, sequence)
             finals = tuple([state.squeeze_(0) for state in finals])
         return finals if x.dim() == 2 else tuple([state.squeeze(0) for state in finals])
 
@@ -164,13 +164,13 @@ class RecurrentCell(RecurrentModule[State]):
         lengths: Lengths | None,
         reset: Reset | None,
         beside: dict[str, Tensor] | None = None,
-    ) -> Call:
+    ) -> Operands:
         if lengths is not None or reset is not None:
             raise TypeError(f"expected neither lengths nor reset, got {'reset' if lengths is None else 'lengths'}: a cell runs one step")
-        batch, states, params, spans = arguments.of_cell(self, x, states, beside)  # type: ignore[arg-type]  # refuses all but tensors
-        return *_as_sequence(batch, states), params, spans
+        return _as_sequence(arguments.of_cell(self, x, states, beside))  # type: ignore[arg-type]  # refuses all but tensors
 
 
-def _as_sequence(x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+def _as_sequence(operands: Operands) -> Operands:
     """A step's x, (B, I), and states, (B, H), as the scan takes them: with an axis of time, and of layers and directions."""
-    return x.unsqueeze(0), None if states is None else tuple([state.unsqueeze(0) for state in states])
+    states = None if operands.states is None else tuple([state.unsqueeze(0) for state in operands.states])
+    return operands.replaced(x=operands.x.unsqueeze(0), states=states)

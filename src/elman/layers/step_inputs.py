@@ -14,7 +14,7 @@ from elman.layers.errors import check_layout, check_like, wrong_kind
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from elman.backends import Stack
+    from elman.backends import Operands, Stack
     from elman.cells import Cell
 
 
@@ -102,21 +102,20 @@ def _mend(name: str, value: Tensor, shape: tuple[int, ...]) -> str:
     return f": repeat it along the first axis with {name}.expand{shape}" if got == shape[1:] != shape[:-1] else ""
 
 
-def draw(stack: Stack, x: Tensor, reset: Tensor | None, make: Callable[..., Tensor] = torch.rand) -> tuple[Tensor, ...] | None:
-    """The random numbers of a call, in the order in which the cell declares them; None if it declares none.
+def with_draws(stack: Stack, operands: Operands, make: Callable[..., Tensor] = torch.rand) -> Operands:
+    """The operands with the random numbers of a call, in the order in which the cell declares them; none if it declares none.
 
     Args:
         stack: what is to be run.
-        x: (T, B, I).
-        reset: where a fresh sequence begins, (T, B).
+        operands: of which x is (T, B, I).
         make: what makes a tensor of them.
 
     Returns:
         Those of every step, (L·D, T, B, H); those of a sequence, (L·D, B, H), if there are resets as those of its steps.
     """
-    cell = stack.cell
-    if not cell.draws:
-        return None
+    x, reset = operands.x, operands.spans.reset
+    if not stack.cell.draws:
+        return operands
 
     def numbers(shape: tuple[int, ...]) -> Tensor:
         if x.dtype not in (torch.bfloat16, torch.float16):
@@ -128,7 +127,7 @@ def draw(stack: Stack, x: Tensor, reset: Tensor | None, make: Callable[..., Tens
     count = stack.num_layers * stack.num_directions
     whole, once = (count, steps, batch, stack.hidden_size), (count, batch, stack.hidden_size)
     drawn = []
-    for kind in cell.draws.values():
+    for kind in stack.cell.draws.values():
         if kind == "sequence" and reset is not None:  # of each sequence those of its first step
             at = torch.arange(steps, device=x.device).unsqueeze(1)
             first = torch.where(reset, at, 0).cummax(0).values
@@ -136,4 +135,4 @@ def draw(stack: Stack, x: Tensor, reset: Tensor | None, make: Callable[..., Tens
             drawn.append(every.gather(1, first.unsqueeze(-1).expand(whole)))
         else:
             drawn.append(numbers(once if kind == "sequence" else whole))
-    return tuple(drawn)
+    return operands.replaced(spans=operands.spans.replaced(draws=tuple(drawn)))

@@ -12,7 +12,7 @@ from elman.layers.errors import wrong_module
 from elman.layers.initial_state import as_states
 from elman.layers.module import RecurrentModule
 from elman.layers.recurrent import Recurrent
-from elman.layers.step_inputs import draw
+from elman.layers.step_inputs import with_draws
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def why(
     states = as_states(rnn._state_names, hx, rnn.stack.cell.step_inputs, step_inputs)
     if isinstance(rnn, Recurrent) and isinstance(x, PackedSequence) and not rnn.stack.cell.name:  # a call pads it, too
         x, lengths = rnn._unpacked(x, lengths)
-    steps, states, params, spans = rnn._prepare(x, states, lengths, reset, step_inputs)
+    operands = rnn._prepare(x, states, lengths, reset, step_inputs)
     if rnn.training and rnn.stack.cell.draws:
-        spans = spans.replaced(draws=draw(rnn.stack, steps, spans.reset, torch.empty))  # of any numbers
-    return explain(rnn.stack, steps, states, params, spans)
+        operands = with_draws(rnn.stack, operands, torch.empty)  # of any numbers
+    return explain(rnn.stack, operands)

@@ -23,8 +23,9 @@ from elman.backends.cuda.plan import Number, number_of
 from elman.backends.cuda.projected import run_projected
 from elman.backends.cuda.recorded import RECORDED
 from elman.backends.cuda.shape import CELLS
-from elman.backends.kernel_backend import KernelBackend, cast, has_gradient, is_recorded, is_watched
+from elman.backends.kernel_backend import KernelBackend, has_gradient, is_recorded, is_watched
 from elman.backends.kernels import PLAIN
+from elman.backends.operands import Operands
 from elman.backends.program.text import program_from
 from elman.backends.reference import REFERENCE
 from elman.backends.savable import savable
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.backends.cuda.shape import CellShape
-    from elman.backends.spans import Spans, Traced
+    from elman.backends.spans import Traced
     from elman.backends.stack import Stack
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -58,14 +59,8 @@ class CudaBackend(KernelBackend):
             return f"{', '.join(device.name for device in devices)}: the compute capability is below 8.0"
         return None
 
-    def refuses(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans,
-    ) -> str | None:
+    def refuses(self, stack: Stack, operands: Operands) -> str | None:
+        x, spans = operands.x, operands.spans
         if not x.is_cuda:
             return f"does not run on {x.device.type} (CUDA only)"
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
@@ -75,30 +70,22 @@ class CudaBackend(KernelBackend):
             return "does not run projections under torch.jit.trace"
         if max(x.shape) > _LARGEST:
             return f"does not run more than {_LARGEST} steps or sequences"
-        reason = self.refuses_call(stack, x, states, params, spans)
+        reason = self.refuses_call(stack, operands)
         if reason or stack.cell.name in CELLS:
             return reason or _refuses_network(stack.cell.name, stack.hidden_size, dtype, x.get_device())
         dtype = torch.float32 if torch.is_autocast_enabled("cuda") else dtype
-        reason = own.refuses(stack, x, states, params, spans)
+        reason = own.refuses(stack, operands)
         if reason or is_recorded():
             return reason or _refuses_recorded(own.text_of(stack, x, spans), stack.hidden_size, dtype, x.get_device())
         kernel = run.kernel_of(stack, spans.draws is not None)
         return _refuses_shape(kernel.shape, stack.hidden_size, number_of(dtype), x.get_device())
 
-    def run(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-        batch_first: bool = False,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def run(self, stack: Stack, operands: Operands, batch_first: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         if stack.proj_size and not torch.is_autocast_enabled("cuda"):
-            return run_projected(super().run, stack, x, states, params, spans, batch_first)
+            return run_projected(super().run, stack, operands, batch_first)
         if stack.cell.name in CELLS:
-            return super().run(stack, x, states, params, spans, batch_first)
-        return own.run_own(stack, x, states, params, spans, batch_first)
+            return super().run(stack, operands, batch_first)
+        return own.run_own(stack, operands, batch_first)
 
     def run_unchecked(
         self,
@@ -118,31 +105,16 @@ class CudaBackend(KernelBackend):
             given = map(savable, (x, *(states or ())))
             output, *finals = Scan.apply(None, stack, WHOLE, batch_first, *given, *params)  # type: ignore[no-untyped-call]
             return output, tuple(finals)
-        output, states, _ = run.forward(stack, x, states, params, WHOLE, batch_first, save=False)
+        output, states, _ = run.forward(stack, Operands(x, states, params), batch_first, save=False)
         return output, states
 
-    def trace(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans = WHOLE,
-    ) -> Traced:
+    def trace(self, stack: Stack, operands: Operands) -> Traced:
         if stack.cell.name not in CELLS or stack.proj_size:  # programs' gates are not kept
-            return REFERENCE.trace(stack, x, states, params, spans)
-        return super().trace(stack, x, states, params, spans)
+            return REFERENCE.trace(stack, operands)
+        return super().trace(stack, operands)
 
-    def run_autocast(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        spans: Spans,
-        batch_first: bool,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.run(stack, *cast(torch.get_autocast_dtype("cuda"), x, states, params, spans), batch_first)
+    def run_autocast(self, stack: Stack, operands: Operands, batch_first: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.run(stack, operands.to(torch.get_autocast_dtype("cuda")), batch_first)
 
 
 def has_kernels(stack: Stack, x: Tensor) -> bool:

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch._C import _get_tracing_state
 
 from elman.backends import kernels
-from elman.backends.autograd import split
+from elman.backends.autograd import joined
 from elman.backends.cuda import run, source
-from elman.backends.kernel_backend import cast, has_gradient, is_recorded, node_inputs, own_spans, saves
+from elman.backends.kernel_backend import has_gradient, is_recorded, own_spans, saves
 from elman.backends.program import autocast, operator
 from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
     from elman.backends.call import Saved
     from elman.backends.cuda.shape import CellKernel
+    from elman.backends.operands import Operands
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
 
-def refuses(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> str | None:
+def refuses(stack: Stack, operands: Operands) -> str | None:
     """Why the kernels do not run a cell of one's own, whatever its size and the device. Asked before ``kernel_of``."""
+    x, spans = operands.x, operands.spans
     if _get_tracing_state() is not None:
         return "does not run a cell of your own under torch.jit.trace"
     if stack.members:
@@ -50,7 +52,7 @@ def refuses(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: 
             reason = str(error)
     if reason or not torch.is_autocast_enabled("cuda"):
         return reason or None
-    return autocast.refusal(stack, x, states, params, spans)
+    return autocast.refusal(stack, operands)
 
 
 def text_of(stack: Stack, x: Tensor, spans: Spans) -> str:
@@ -72,9 +74,8 @@ class _Run(NamedTuple):
     batch_first: bool
 
     def forward(self, inputs: Sequence[Tensor], save: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Saved]:
-        x, *rest = inputs
-        states, spans, params = split(self.stack, self.spans, rest)
-        output, finals, saved = run.forward_by(self.kernel, self.stack, x, states, params, spans, self.batch_first, save)
+        operands = joined(self.stack, self.spans, inputs)
+        output, finals, saved = run.forward_by(self.kernel, self.stack, operands, self.batch_first, save)
         return (output,), finals, saved
 
     def backward(
@@ -85,36 +86,31 @@ class _Run(NamedTuple):
         arriving: Sequence[Tensor | None],
         needs_grad: Sequence[bool],
     ) -> Sequence[Tensor | None]:
-        x, *rest = inputs
-        states, spans, params = split(self.stack, self.spans, rest)
         grad_output, *grad_finals = arriving
         ends = (output, saved, grad_output, tuple(grad_finals), needs_grad)
-        return run.backward_by(self.kernel, self.stack, x, states, params, spans, self.batch_first, *ends)
+        return run.backward_by(self.kernel, self.stack, joined(self.stack, self.spans, inputs), self.batch_first, *ends)
 
-    def reference(self, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], spans: Spans) -> tuple[Tensor, ...]:
-        return REFERENCE.run_as_laid_out(self.stack, x, states, params, spans, self.batch_first)
+    def reference(self, operands: Operands) -> tuple[Tensor, ...]:
+        return REFERENCE.run_as_laid_out(self.stack, operands, self.batch_first)
 
 
-def run_own(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run_own(stack: Stack, operands: Operands, batch_first: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
     """``Backend.run``, of a call that is not refused."""
     if torch.is_autocast_enabled("cuda"):
         # As on the CPU: the kernels compute in float32, and the results have the dtypes that the step gives.
-        every, last = autocast.result_dtypes(stack, x, states, params, spans)
+        every, last = autocast.result_dtypes(stack, operands)
         with torch.autocast("cuda", enabled=False):
-            output, finals = run_own(stack, *cast(torch.float32, x, states, params, spans), batch_first)
+            output, finals = run_own(stack, operands.to(torch.float32), batch_first)
         return output.to(every[0]), autocast.in_dtypes(last, finals)
-    batch_first = batch_first and spans.batch_sizes is None
-    if batch_first:
-        x = x.transpose(0, 1)
-    spans, inputs = node_inputs(x, states, params, spans)
+    batch_first = batch_first and operands.spans.batch_sizes is None
+    operands = operands.time_first(batch_first).without_unread()
+    spans, inputs = operands.spans, operands.differentiable()
     if is_recorded():
-        output, finals = operator.run(stack, x, states, params, spans, batch_first, saves(inputs))
+        output, finals = operator.run(stack, operands, batch_first, saves(inputs))
         return output.transpose(0, 1) if batch_first else output, finals
     kernel = run.kernel_of(stack, spans.draws is not None)
     if has_gradient(inputs):
         output, *finals = ProgramRun.apply(None, _Run(kernel, stack, own_spans(spans), batch_first), *inputs)  # type: ignore[no-untyped-call]
     else:
-        output, finals, _ = run.forward_by(kernel, stack, x, states, params, spans, batch_first, save=False)
+        output, finals, _ = run.forward_by(kernel, stack, operands, batch_first, save=False)
     return output.transpose(0, 1) if batch_first else output, tuple(finals)

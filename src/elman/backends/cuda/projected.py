@@ -12,7 +12,7 @@ Only differentiable operations: autograd knows the gradients.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn.functional import linear
@@ -25,40 +25,27 @@ from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.plan import number_of
 from elman.backends.cuda.products import multiply
 from elman.backends.kernel_backend import is_recorded
+from elman.backends.operands import Operands
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-    from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
 
-class _Run(Protocol):
-    """Runs a stack without projections: ``Backend.run``."""
-
-    def __call__(
-        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...]]: ...
-
-
 def run_projected(
-    unprojected: _Run,
-    stack: Stack,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
-    batch_first: bool,
+    unprojected: Callable[[Stack, Operands, bool], tuple[Tensor, tuple[Tensor, ...]]], stack: Stack, operands: Operands, batch_first: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """``Backend.run`` of a stack with a projection."""
+    """``Backend.run`` of a stack with a projection; ``unprojected``: of one without."""
+    x, states, _, spans = operands
     batch_first = batch_first and spans.batch_sizes is None
     batch, lasts = Batch.of(x, spans, False), []
     cells: list[Tensor] = []
     for index in range(stack.num_layers):
-        layer = _layer(stack, index, x, states, params, spans, batch)
-        inner, (_, c_n) = unprojected(*layer.call, batch_first)
+        layer = _layer(stack, index, operands.of_layer(stack, index, x), batch)
+        inner, (_, c_n) = unprojected(layer.stack, layer.operands, batch_first)
         x = project(inner.transpose(0, 1), layer.w_hr).transpose(0, 1) if batch_first else project(inner, layer.w_hr)
         if batch.lengths is not None and batch.offsets is None:
             x = batch.without_padding(x, False)  # it is zeros; what gradient arrives there, be it NaN, goes no further
@@ -70,25 +57,24 @@ def run_projected(
 
 
 class _Layer(NamedTuple):
-    """A layer as one without a projection: the call but for ``batch_first``, and W_hr of each direction."""
+    """A layer as one without a projection, what it is run on, and W_hr of each direction."""
 
-    call: tuple[Stack, Tensor, tuple[Tensor, ...] | None, list[Tensor], Spans]
+    stack: Stack
+    operands: Operands
     w_hr: list[Tensor]
 
 
-def _layer(
-    stack: Stack, index: int, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch: Batch
-) -> _Layer:
-    each, directions = stack.tensors_per_direction, stack.num_directions
-    own = slice(index * directions, (index + 1) * directions)
-    weights = [dict(zip(stack.kinds, params[k * each : (k + 1) * each], strict=True)) for k in range(own.start, own.stop)]
+def _layer(stack: Stack, index: int, operands: Operands, batch: Batch) -> _Layer:
+    x, states, params, spans = operands
+    each = stack.tensors_per_direction
+    weights = [dict(zip(stack.kinds, params[k * each : (k + 1) * each], strict=True)) for k in range(stack.num_directions)]
     fresh = None if spans.reset is None else spans.fresh
     beside: list[Tensor] = []  # for each direction the states h that come from no step, and zeros else
     if states is not None or fresh is not None:
         zeros = x.new_zeros((*x.shape[:-1], stack.proj_size))
-        for k in range(own.start, own.stop):
+        for k in range(stack.num_directions):
             initial, first = (None if given is None else given[0][k] for given in (states, fresh))
-            beside.append(batch.states_before(zeros, initial, first, False, k > own.start).view_as(zeros))
+            beside.append(batch.states_before(zeros, initial, first, False, bool(k)).view_as(zeros))
     parameters: list[Tensor] = []
     for k, direction in enumerate(weights):
         w_hh = direction["weight_hh"]
@@ -98,10 +84,10 @@ def _layer(
         parameters += [direction[bias] for bias in ("bias_ih", "bias_hh") if bias in direction]  # no generator: older compilers
     width = stack.layers[index].input_size + len(beside) * stack.proj_size
     alone = replace(stack, input_size=width, num_layers=1, proj_size=0)
-    zeros_and_c = None if states is None else _with_zeros(states[1][own])
-    spans = spans.replaced(fresh=None if fresh is None else _with_zeros(fresh[1][own]))
-    call = alone, torch.cat((x, *beside), -1) if beside else x, zeros_and_c, parameters, spans
-    return _Layer(call, [direction["weight_hr"] for direction in weights])
+    zeros_and_c = None if states is None else _with_zeros(states[1])
+    spans = spans.replaced(fresh=None if fresh is None else _with_zeros(fresh[1]))
+    inner = Operands(torch.cat((x, *beside), -1) if beside else x, zeros_and_c, parameters, spans)
+    return _Layer(alone, inner, [direction["weight_hr"] for direction in weights])
 
 
 def _with_zeros(c: Tensor) -> tuple[Tensor, Tensor]:

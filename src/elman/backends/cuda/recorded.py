@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from elman.backends.spans import Spans
 
 RECORDED = "recorded cell"  # the name of one in messages
 
@@ -32,7 +31,7 @@ class CudaCall(Call):
 
     def forward(self, save: bool) -> list[Tensor]:
         self._check()
-        output, finals, saved = run.forward_by(self.kernel, self.form, *self._operands, save)
+        output, finals, saved = run.forward_by(self.kernel, self.form, self.operands, bool(self.form.batch_first), save)
         kept = (saved.hidden, None if saved.steps is None else saved.steps.view(-1)) if save else (None, None)
         return [output, *finals, *(self.x.new_empty(0) if each is None else each for each in kept)]
 
@@ -52,14 +51,10 @@ class CudaCall(Call):
         finals = *grad_finals, *[None] * (shape.states - len(grad_finals))
         ends = output, Saved(hidden, steps, None), grad_output, finals, needs_grad
         self._check(*ends)
-        return run.backward_by(self.kernel, self.form, *self._operands, *ends)
+        return run.backward_by(self.kernel, self.form, self.operands, bool(self.form.batch_first), *ends)
 
     def kept_size(self, rows: Any) -> Any:
         return 0 if self.form.recompute else self.directions * rows * self.kernel.shape.kept * self.form.hidden_size
 
     def _check(self, *results: Any) -> None:
-        check_call(expected_of(self.kernel.shape, self.form, self.x.shape[-1]), *self._operands, *results)
-
-    @property
-    def _operands(self) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans, bool]:
-        return self.x, self.states, self.params, self.spans, bool(self.form.batch_first)
+        check_call(expected_of(self.kernel.shape, self.form, self.x.shape[-1]), self.operands, bool(self.form.batch_first), *results)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elman.backends.cuda.shape import CellShape, Sizes
+    from elman.backends.operands import Operands
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
@@ -51,62 +52,48 @@ def kernel_of(stack: Stack, draws: bool = False) -> CellKernel:
 
 
 def forward(
-    stack: Stack,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
-    batch_first: bool,
-    save: bool,
-    pad_saved: bool = False,
+    stack: Stack, operands: Operands, batch_first: bool, save: bool, pad_saved: bool = False
 ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
     """``forward_by`` the stack's own kernel. ``pad_saved``: here all T·B steps are saved either way."""
-    return forward_by(kernel_of(stack, spans.draws is not None), stack, x, states, params, spans, batch_first, save)
+    return forward_by(kernel_of(stack, operands.spans.draws is not None), stack, operands, batch_first, save)
 
 
 def forward_by(
-    kernel: CellKernel,
-    sizes: Sizes,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
-    batch_first: bool,
-    save: bool,
+    kernel: CellKernel, sizes: Sizes, operands: Operands, batch_first: bool, save: bool
 ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
     """Run a stack of a cell that has this kernel.
 
     Args:
-        x: (T, B, I), with batch_first (B, T, I), or packed (N, I).
+        operands: of which x is (T, B, I), with batch_first (B, T, I), or packed (N, I).
         save: whether ``backward`` will follow.
 
     Returns:
         The outputs, laid out as x; the final states; and what ``backward`` needs besides.
     """
-    batch = Batch.of(x, spans, batch_first)
+    x = operands.x
+    batch = Batch.of(x, operands.spans, batch_first)
     output = batch.new(x, _width(sizes), batch.batch_first)
     saved = _new_saved(kernel, sizes, x, batch.rows, save)
-    finals = _forward_into(kernel, sizes, x, states, params, spans, batch, saved.hidden, output, saved.steps)
+    finals = _forward_into(kernel, sizes, operands, batch, saved.hidden, output, saved.steps)
     return output, finals, saved
 
 
-def check(stack: Stack, x: Tensor, *call: Any) -> None:
+def check(stack: Stack, operands: Operands, *call: Any) -> None:
     """``contract.check_call`` of a built-in cell."""
-    check_call(expected_of(kernel_of(stack).shape, stack, x.shape[-1]), x, *call)
+    check_call(expected_of(kernel_of(stack).shape, stack, operands.x.shape[-1]), operands, *call)
 
 
-def trace(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans
-) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
+def trace(stack: Stack, operands: Operands) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
     """Run a stack over x, (T, B, I), and keep everything: the outputs of every layer, (L, T, B, D·H), the final states, and the rest."""
-    batch = Batch.of(x, spans, False)
+    x = operands.x
+    batch = Batch.of(x, operands.spans, False)
     outputs = x.new_empty((stack.num_layers, batch.steps, batch.sequences, stack.output_size))
     hidden = outputs[:-1].flatten(1, 2) if stack.num_layers > 1 else None
     kernel = kernel_of(stack)
     steps = _new_steps(stack, kernel, x, batch.rows, stack.num_layers)
     if steps is not None and batch.lengths is not None:
         steps.zero_()
-    finals = _forward_into(kernel, stack, x, states, params, spans, batch, hidden, outputs[-1], steps)
+    finals = _forward_into(kernel, stack, operands, batch, hidden, outputs[-1], steps)
     return (
         outputs,
         finals,
@@ -116,10 +103,7 @@ def trace(
 
 def backward(
     stack: Stack,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: tuple[Tensor, ...],
-    spans: Spans,
+    operands: Operands,
     batch_first: bool,
     output: Tensor,
     saved: Saved,
@@ -131,16 +115,13 @@ def backward(
 ) -> Sequence[Tensor | None]:
     """``backward_by`` the stack's own kernel. ``pad_saved``: as ``forward`` was told."""
     ends = output, saved, grad_output, grad_finals, needs_grad, grad_saved
-    return backward_by(kernel_of(stack, spans.draws is not None), stack, x, states, params, spans, batch_first, *ends)
+    return backward_by(kernel_of(stack, operands.spans.draws is not None), stack, operands, batch_first, *ends)
 
 
 def backward_by(
     kernel: CellKernel,
     sizes: Sizes,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: tuple[Tensor, ...],
-    spans: Spans,
+    operands: Operands,
     batch_first: bool,
     output: Tensor,
     saved: Saved,
@@ -160,7 +141,8 @@ def backward_by(
     Returns:
         The gradients in the order of ``needs_grad``, None where not needed.
     """
-    check_operands(x, states, params, spans, grad_output, (*grad_finals, output))
+    check_operands(operands, grad_output, (*grad_finals, output))
+    x, states, params, spans = operands
     with on_device_of(x), _without_autocast():
         batch = Batch.of(x, spans, batch_first)
         count, directions, top = len(grad_finals), sizes.num_directions, sizes.num_layers - 1
@@ -181,7 +163,7 @@ def backward_by(
         for index in range(top, -1, -1):
             own = slice(index * directions, (index + 1) * directions)
             is_top, is_first = index == top, index == 0
-            parts = _directions(shape, sizes, index, states, params, spans, given)
+            parts = _directions(shape, sizes, index, operands, given)
             source = x if is_first else _lower(batch, saved.hidden, index - 1)
             out = output if is_top else _lower(batch, saved.hidden, index)
             if not is_top and grad_saved is not None and grad_saved.hidden is not None:
@@ -255,10 +237,7 @@ def _width(sizes: Sizes) -> int:
 def _forward_into(
     kernel: CellKernel,
     sizes: Sizes,
-    x: Tensor,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
+    operands: Operands,
     batch: Batch,
     hidden: Tensor | None,
     output: Tensor,
@@ -266,9 +245,9 @@ def _forward_into(
 ) -> tuple[Tensor, ...]:
     """Run a stack into memory that is there, and return the final states."""
     directions, layers = sizes.num_directions, sizes.num_layers
-    with on_device_of(x), _without_autocast():
-        x = dense(x)
-        given = _given(kernel.shape, sizes, x, batch, spans)
+    with on_device_of(operands.x), _without_autocast():
+        x = dense(operands.x)
+        given = _given(kernel.shape, sizes, x, batch, operands.spans)
         finals = tuple([x.new_empty((layers * directions, batch.sequences, sizes.hidden_size)) for _ in range(kernel.shape.states)])
         for index in range(layers):
             own = slice(index * directions, (index + 1) * directions)
@@ -279,7 +258,7 @@ def _forward_into(
                 sizes.hidden_size,
                 x,
                 batch,
-                _directions(kernel.shape, sizes, index, states, params, spans, given),
+                _directions(kernel.shape, sizes, index, operands, given),
                 result,
                 finals if layers == 1 else [final[own] for final in finals],
                 steps if steps is None or layers == 1 else steps[own],
@@ -329,16 +308,9 @@ def _given(shape: CellShape, sizes: Sizes, x: Tensor, batch: Batch, spans: Spans
     return [together(*(draw[k] for draw in spans.draws)) for k in range(count)]
 
 
-def _directions(
-    shape: CellShape,
-    sizes: Sizes,
-    index: int,
-    states: tuple[Tensor, ...] | None,
-    params: Sequence[Tensor],
-    spans: Spans,
-    given: Sequence[Tensor | None],
-) -> list[Direction]:
+def _directions(shape: CellShape, sizes: Sizes, index: int, operands: Operands, given: Sequence[Tensor | None]) -> list[Direction]:
     """A layer's directions."""
+    _, states, params, spans = operands
     made = []
     has_products, count = shape.gates > 0, len(params) // (sizes.num_layers * sizes.num_directions)
     for k in range(index * sizes.num_directions, (index + 1) * sizes.num_directions):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from elman.backends.operands import Operands
 from elman.backends.program.frozen import frozen_cell
 from elman.backends.program.lookup import outside_modes
 from elman.backends.program.remembered import remember
@@ -33,21 +34,21 @@ _found: dict[Hashable, tuple[Dtypes, ...]] = {}
 _UNKNOWN = "does not know the dtypes that this step gives under autocast"
 
 
-def refusal(stack: Stack, x: Tensor, states: Sequence[Tensor] | None, params: Sequence[Tensor], spans: Spans) -> str | None:
+def refusal(stack: Stack, operands: Operands) -> str | None:
     """Why the dtypes of a call's results are not known; None if they are."""
-    return None if _first_steps(stack, x, states, params, spans) else _UNKNOWN
+    return None if _first_steps(stack, operands) else _UNKNOWN
 
 
-def result_dtypes(
-    stack: Stack, x: Tensor, states: Sequence[Tensor] | None, params: Sequence[Tensor], spans: Spans
-) -> tuple[Dtypes, Dtypes]:
+def result_dtypes(stack: Stack, operands: Operands) -> tuple[Dtypes, Dtypes]:
     """The dtypes of what all steps give, in one tensor each, and of what the last one gives: of the states, then of the gates.
 
     The call is one that is not refused.
     """
-    found = _first_steps(stack, x, states, params, spans)
+    found = _first_steps(stack, operands)
     count = 1
-    while count < len(found) and x.shape[stack.lead] > count:  # a compiler that knows no number of steps need not ask for it if one will do
+    while (
+        count < len(found) and operands.x.shape[stack.lead] > count
+    ):  # a compiler that knows no number of steps need not ask for it if one will do
         count += 1
     together = found[0]
     for each in found[1:count]:
@@ -60,8 +61,9 @@ def in_dtypes(dtypes: Sequence[torch.dtype], states: tuple[Tensor, ...]) -> tupl
     return tuple([state.to(dtype) for state, dtype in zip(states, dtypes[: len(states)], strict=True)])
 
 
-def _first_steps(stack: Stack, x: Tensor, states: Sequence[Tensor] | None, params: Sequence[Tensor], spans: Spans) -> tuple[Dtypes, ...]:
+def _first_steps(stack: Stack, operands: Operands) -> tuple[Dtypes, ...]:
     """What each step gives, until the steps give the same; nothing if that is not known."""
+    x, states, params, spans = operands
     cell, each = stack.cell, stack.tensors_per_direction
     own = [param.dtype for param in params[each - len(cell.parameters) : each]]
     for last in range(2 * each, len(params) + 1, each):
@@ -111,7 +113,7 @@ def _tried(stack: Stack, draws: bool, kind: str, narrow: torch.dtype, dtypes: Dt
                 return ()
             start = tuple([zeros(dtype, 1, 1, stack.hidden_size) for dtype in states])
             try:
-                after = REFERENCE.trace(stack, zeros(x, 1, 1, 1), start, params, spans)
+                after = REFERENCE.trace(stack, Operands(zeros(x, 1, 1, 1), start, params, spans))
             except Exception:  # the reference backend will raise it
                 return ()
             before, states = states, [final.dtype for final in after.finals]

@@ -12,6 +12,7 @@ import torch
 
 from elman.backends import kernels
 from elman.backends.call import aligned_gradient, check_operands, readable_if_plain, readable_operands
+from elman.backends.operands import Operands
 from elman.backends.program.program import Role
 from elman.backends.spans import WHOLE
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from elman.backends.call import States
     from elman.backends.program.program import Code, Program
-    from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
 
@@ -80,10 +80,7 @@ def _text(code: Code) -> tuple[object, ...]:
 def forward(
     kernel: Kernel,
     numbers: Numbers,
-    x: Tensor,
-    states: States,
-    params: Sequence[Tensor],
-    spans: Spans,
+    operands: Operands,
     batch_first: bool,
     save: bool,
     **memory: Any,
@@ -91,15 +88,15 @@ def forward(
     """Run a stack: the outputs, laid out as x, the final states, and with ``save`` what ``backward`` needs besides.
 
     Args:
-        x: (T, B, I), with batch_first (B, T, I).
+        operands: of which x is (T, B, I), with batch_first (B, T, I).
         memory: to write to: ``output``, ``hidden`` and ``traced``.
     """
     last: Any = (save, False)
     try:
-        first = _first(kernel, numbers, x, states, params, spans, batch_first)
+        first = _first(kernel, numbers, operands, batch_first)
         output, finals, *kept = _native.program_forward(kernel.handle, *first, *last, **memory)
     except (RuntimeError, TypeError):
-        first = _first(kernel, numbers, *(readable_operands(x, states, params, spans) or (x, states, params, spans)), batch_first)
+        first = _first(kernel, numbers, readable_operands(operands) or operands, batch_first)
         output, finals, *kept = _native.program_forward(kernel.handle, *first, *last, **memory)
     return output, finals, Kept(*kept)
 
@@ -125,36 +122,32 @@ def run_plain(
     try:
         return _native.program_forward(kernel.handle, numbers, params, x, states, None, None, None, step_inputs, *ends)
     except _native.ContractError:
-        copied = readable_if_plain(x, states, params, WHOLE.replaced(step_inputs=step_inputs))
+        copied = readable_if_plain(Operands(x, states, params, WHOLE.replaced(step_inputs=step_inputs)))
         if copied is None:
             raise
         x, states, params, spans = copied  # a gradient flows to a copy where it does to what was copied
         return _native.program_forward(kernel.handle, numbers, params, x, states, None, None, None, spans.step_inputs or (), *ends)
 
 
-def trace(
-    kernel: Kernel, stack: Stack, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, save: bool
-) -> tuple[Tensor, Sequence[Tensor], tuple[Tensor, ...], Kept]:
+def trace(kernel: Kernel, stack: Stack, operands: Operands, save: bool) -> tuple[Tensor, Sequence[Tensor], tuple[Tensor, ...], Kept]:
     """Run a stack by a traced program: every layer's outputs, (L, T, B, D·H); the states but the first, then the gates, at every step,
     (L·D, T, B, H) each; the final states; and what ``backward`` needs.
     """
+    x = operands.x
     steps, batch, _ = x.shape
     count = len(stack.cell.states) - 1 + len(stack.cell.traced)
     outputs = x.new_empty((stack.num_layers, steps, batch, stack.output_size))
     traced = x.new_empty((count, stack.num_layers * stack.num_directions, steps, batch, stack.hidden_size)).unbind(0)
     hidden = outputs[:-1] if stack.num_layers > 1 else None
     memory = {"output": outputs[-1], "hidden": hidden, "traced": traced}
-    _, finals, kept = forward(kernel, stack.numbers, x, states, params, spans, False, save, **memory)
+    _, finals, kept = forward(kernel, stack.numbers, operands, False, save, **memory)
     return outputs, traced, finals, kept
 
 
 def backward(
     kernel: Kernel,
     numbers: Numbers,
-    x: Tensor,
-    states: States,
-    params: tuple[Tensor, ...],
-    spans: Spans,
+    operands: Operands,
     batch_first: bool,
     output: Tensor,
     kept: Kept,
@@ -179,24 +172,26 @@ def backward(
     ends: Any = (grad_traced is not None, tuple(needs_grad))
     arriving: Any = (output, *kept, grad_output, grad_hidden, grad_finals, grad_traced)
     try:
-        first = _first(kernel, numbers, x, states, params, spans, batch_first)
+        first = _first(kernel, numbers, operands, batch_first)
         found = _native.program_backward(kernel.handle, *first, *arriving, *ends)
     except (RuntimeError, TypeError):
-        check_operands(x, states, params, spans, grad_output, tuple(grad_finals))
-        first = _first(kernel, numbers, *(readable_operands(x, states, params, spans) or (x, states, params, spans)), batch_first)
+        check_operands(operands, grad_output, tuple(grad_finals))
+        first = _first(kernel, numbers, readable_operands(operands) or operands, batch_first)
         arriving = (*map(aligned_gradient, (output, *kept, grad_output, grad_hidden)), *map(_all_aligned, (grad_finals, grad_traced)))
         found = _native.program_backward(kernel.handle, *first, *arriving, *ends)
     *_, layers, directions, _, _, members = numbers
+    spans = operands.spans
     if spans.step_inputs and (layers, directions) != (1, 1):  # each of them has one
-        first = 1 + len(states or ()) + len(spans.fresh or ())
+        first = 1 + len(operands.states or ()) + len(spans.fresh or ())
         for k in range(first, first + len(spans.step_inputs)):
             if found[k] is not None:
                 found[k] = found[k].sum(1 if members else 0)  # behind the members, if there are any
     return found
 
 
-def _first(kernel: Kernel, numbers: Numbers, x: Tensor, states: States, params: Sequence[Tensor], spans: Spans, batch_first: bool) -> Any:
+def _first(kernel: Kernel, numbers: Numbers, operands: Operands, batch_first: bool) -> Any:
     """The operands that every call begins with."""
+    x, states, params, spans = operands
     _, lengths, reset, fresh, step_inputs, draws = spans
     beside = step_inputs or (), (draws or ()) if kernel.draws else ()
     return numbers, params, x, states, fresh, lengths, reset, *beside, batch_first, torch.get_num_threads()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from elman.backends import operator
-from elman.backends.autograd import differentiable_gradients, is_differentiated, split
+from elman.backends.autograd import differentiable_gradients, is_differentiated, joined
 from elman.backends.program import call
 from elman.backends.reference import REFERENCE
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from elman.backends.operands import Operands
     from elman.backends.program.call import Kept, Kernel
     from elman.backends.spans import Spans
     from elman.backends.stack import Stack
@@ -32,12 +33,11 @@ class Run(NamedTuple):
 
     def forward(self, inputs: Sequence[Tensor], save: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Kept]:
         """The outputs, where it is traced with the states and gates of all steps; the final states; and what is kept."""
-        x, *rest = inputs
-        operands = x, *_operands(self, rest)
+        operands = joined(self.stack, self.spans, inputs)
         if not self.traced:
-            output, finals, kept = call.forward(self.kernel, self.stack.numbers, *operands, self.batch_first, save)
+            output, finals, kept = call.forward(self.kernel, self.stack.numbers, operands, self.batch_first, save)
             return (output,), finals, kept
-        outputs, traced, finals, kept = call.trace(self.kernel, self.stack, *operands, save)
+        outputs, traced, finals, kept = call.trace(self.kernel, self.stack, operands, save)
         return (outputs, *traced), finals, kept
 
     def backward(
@@ -49,7 +49,6 @@ class Run(NamedTuple):
         needs_grad: Sequence[bool],
     ) -> Sequence[Tensor | None]:
         """The gradients, of what arrives at what ``forward`` gives: the results, then the final states."""
-        x, *rest = inputs
         count = len(self.stack.cell.states)
         results, finals = arriving[:-count], arriving[-count:]
         grad_output, grad_hidden, grad_traced = results[0], None, None
@@ -60,8 +59,7 @@ class Run(NamedTuple):
         return call.backward(
             self.kernel,
             self.stack.numbers,
-            x,
-            *_operands(self, rest),
+            joined(self.stack, self.spans, inputs),
             self.batch_first,
             output[-1] if self.traced else output,
             kept,
@@ -72,12 +70,12 @@ class Run(NamedTuple):
             grad_traced,
         )
 
-    def reference(self, x: Tensor, states: tuple[Tensor, ...] | None, params: tuple[Tensor, ...], spans: Spans) -> tuple[Tensor, ...]:
+    def reference(self, operands: Operands) -> tuple[Tensor, ...]:
         """What the reference gives for all results."""
         if self.traced:
-            traced = REFERENCE.trace(self.stack, x, states, params, spans)
+            traced = REFERENCE.trace(self.stack, operands)
             return traced.hidden, *traced.states.values(), *traced.gates.values(), *traced.finals
-        return REFERENCE.run_as_laid_out(self.stack, x, states, params, spans, self.batch_first)
+        return REFERENCE.run_as_laid_out(self.stack, operands, self.batch_first)
 
 
 class ProgramRun(torch.autograd.Function):
@@ -108,9 +106,3 @@ class ProgramRun(torch.autograd.Function):
             (output, *_), _, kept = run.forward(inputs, save=True)
         gradients = run.backward(inputs, output, kept, arriving, needs_grad)
         return None, None, *gradients
-
-
-def _operands(run: Run, rest: Sequence[Tensor]) -> tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans]:
-    """The states, the parameters and the spans, in the order in which calls take them."""
-    states, spans, params = split(run.stack, run.spans, rest)
-    return states, params, spans

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from elman.backends import inductor, kernels, reference
+from elman.backends.operands import Operands
 from elman.backends.operator import decompose_for_onnx, define, has_no_sequences, keep_output, kept_output, library, refuse_second_gradient
 from elman.backends.program import call
 from elman.backends.program.call import Kept
@@ -69,10 +70,9 @@ def described(stack: Stack, dtype: torch.dtype, draws: bool) -> tuple[str, str]:
     return _described(id(stack.cell), stack.hidden_size, dtype, draws)
 
 
-def run(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool, save: bool
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run(stack: Stack, operands: Operands, batch_first: bool, save: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a stack through the operator: the outputs and the final states. ``save``: whether a gradient will follow."""
+    x, states, params, spans = operands
     dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.bfloat16
     text, _ = described(stack, dtype, spans.draws is not None)
     if torch.compiler.is_dynamo_compiling():
@@ -80,8 +80,8 @@ def run(
     _, lengths, reset, fresh, step_inputs, draws = spans
     options = stack.hidden_size, stack.num_layers, stack.num_directions, stack.bias, stack.recompute, batch_first
     form = [*map(int, options), int(states is not None), int(fresh is not None), int(draws is not None)]
-    operands = [x, *(states or ()), *(fresh or ()), *(step_inputs or ()), *(draws or ()), *params]
-    output, *finals = torch.ops.elman.program(operands, lengths, reset, text, form, save)[: 1 + len(stack.cell.states)]
+    tensors = [x, *(states or ()), *(fresh or ()), *(step_inputs or ()), *(draws or ()), *params]
+    output, *finals = torch.ops.elman.program(tensors, lengths, reset, text, form, save)[: 1 + len(stack.cell.states)]
     return output, tuple(finals)
 
 
@@ -90,7 +90,8 @@ def _guard(stack: Stack, x: Tensor, params: Sequence[Tensor], spans: Spans) -> N
     first, sequence = stack.layers[0], x.new_zeros(1, stack.input_size)
     step_inputs = [sequence.new_zeros(1, 1, *[stack.hidden_size] * bool(size)) for size in stack.cell.step_inputs.values()]
     draws = None if spans.draws is None else tuple([sequence.new_zeros(1, 1, 1, stack.hidden_size) for _ in stack.cell.draws])
-    reference.step(first, sequence, None, params[: stack.tensors_per_direction], Spans(step_inputs=tuple(step_inputs), draws=draws))
+    spans = Spans(step_inputs=tuple(step_inputs), draws=draws)
+    reference.step(first, Operands(sequence, None, params[: stack.tensors_per_direction], spans))
 
 
 def form_of(numbers: Sequence[int]) -> Form:
@@ -134,11 +135,10 @@ class Call(ABC):
             raise RuntimeError(f"expected more than {sum(each)} operands, the parameters last, got {len(operands)}")
         rest = iter(operands)
         (self.x,), states, fresh, step_inputs, draws = ([next(rest) for _ in range(count)] for count in each)
-        self.params = tuple(rest)
         if self.x.dim() != 3:
             raise RuntimeError(f"expected x of shape (T, B, I), got {tuple(self.x.shape)}")
-        self.states = tuple(states) or None
-        self.spans = Spans(None, lengths, reset, tuple(fresh) or None, tuple(step_inputs) or None, tuple(draws) or None)
+        spans = Spans(None, lengths, reset, tuple(fresh) or None, tuple(step_inputs) or None, tuple(draws) or None)
+        self.operands = Operands(self.x, tuple(states) or None, tuple(rest), spans)
         self.steps, self.batch = self.x.shape[1::-1] if made.batch_first else self.x.shape[:2]
         self.directions = made.num_layers * made.num_directions
         self.width = made.num_directions * made.hidden_size
@@ -182,16 +182,15 @@ class _CpuCall(Call):
     """By the compiled kernels."""
 
     @property
-    def _operands(self) -> tuple[call.Kernel, call.Numbers, Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...], Spans, bool]:
+    def _run(self) -> tuple[call.Kernel, call.Numbers, Operands, bool]:
         form = self.form
         sizes = form.hidden_size, 0, form.num_layers, form.num_directions, bool(form.bias), bool(form.recompute), 0
-        numbers = "", self.x.shape[-1], *sizes
-        return self.checked, numbers, self.x, self.states, self.params, self.spans, bool(form.batch_first)
+        return self.checked, ("", self.x.shape[-1], *sizes), self.operands, bool(form.batch_first)
 
     def forward(self, save: bool) -> list[Tensor]:
-        output, finals, kept = call.forward(*self._operands, save)
+        output, finals, kept = call.forward(*self._run, save)
         saved = [self.x.new_empty(0) if own is None else own for own in kept]
-        if self.spans.lengths is not None and save:  # of fewer steps than x has
+        if self.operands.spans.lengths is not None and save:  # of fewer steps than x has
             saved = [_at_the_beginning(own, padded) for own, padded in zip(saved, self.saved(), strict=True)]
         return [output, *finals, *saved]
 
@@ -204,9 +203,9 @@ class _CpuCall(Call):
         grad_finals: Sequence[Tensor | None],
         needs_grad: Sequence[bool],
     ) -> Sequence[Tensor | None]:
-        if self.spans.lengths is not None:
-            hidden, kept = self._of_these_steps(hidden, kept, int(self.spans.lengths.sum()))
-        return call.backward(*self._operands, output, Kept(hidden, kept), grad_output, grad_finals, tuple(needs_grad))
+        if (lengths := self.operands.spans.lengths) is not None:
+            hidden, kept = self._of_these_steps(hidden, kept, int(lengths.sum()))
+        return call.backward(*self._run, output, Kept(hidden, kept), grad_output, grad_finals, tuple(needs_grad))
 
     def kept_size(self, rows: Any) -> Any:  # csrc/program/call.h
         program, recompute = self.program, self.form.recompute
@@ -266,15 +265,9 @@ def program_backward(
 ) -> list[Tensor]:
     made = _call(operands, lengths, reset, text, form)
     if has_no_sequences(made.x, None, bool(made.form.batch_first)):
-        return [torch.zeros_like(t) for t, needed in zip(_differentiable(made), needs_grad, strict=True) if needed]
+        return [torch.zeros_like(t) for t, needed in zip(made.operands.differentiable(), needs_grad, strict=True) if needed]
     found = made.backward(output, hidden, kept, gradients[0], gradients[1:], needs_grad)
     return [gradient.contiguous() for gradient in found if gradient is not None]
-
-
-def _differentiable(made: Call) -> list[Tensor]:
-    """The operands that can have gradients: all but the random numbers."""
-    spans = made.spans
-    return [made.x, *(made.states or ()), *(spans.fresh or ()), *(spans.step_inputs or ()), *made.params]
 
 
 def _program_fake(
@@ -290,7 +283,7 @@ def _program_backward_fake(
     inductor.teach(torch.ops.elman.program_backward.default, __name__, lambda _, operands, *__: operands[0], gives_none=False)
     *_, text, form, needs_grad = rest
     made = _call(operands, lengths, reset, text, form)
-    return [t.new_empty(t.shape) for t, needed in zip(_differentiable(made), needs_grad, strict=True) if needed]
+    return [t.new_empty(t.shape) for t, needed in zip(made.operands.differentiable(), needs_grad, strict=True) if needed]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -340,7 +333,7 @@ def _to_onnx(operands: list[Tensor], lengths: Tensor | None, reset: Tensor | Non
     x, sizes = made.x, made.form
     layers = sizes.hidden_size, sizes.num_layers, sizes.num_directions == 2, bool(sizes.bias)
     stack = Stack(RecordedCell(made.program), x.shape[-1], *layers)
-    output, finals = onnx.run(stack, x.transpose(0, 1) if sizes.batch_first else x, made.states, made.params, made.spans)
+    output, finals = onnx.run(stack, made.operands.time_first(bool(sizes.batch_first)))
     return [output.transpose(0, 1) if sizes.batch_first else output, *finals, x.new_empty(0), x.new_empty(0)]
 
 

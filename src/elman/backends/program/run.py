@@ -8,7 +8,7 @@ import torch
 from torch._C import _are_functorch_transforms_active, _get_tracing_state
 
 from elman.backends import transforms
-from elman.backends.kernel_backend import cast, has_gradient, is_recorded, node_inputs, own_spans, saves
+from elman.backends.kernel_backend import has_gradient, is_recorded, own_spans, saves
 from elman.backends.program import autocast, call, operator
 from elman.backends.program.lookup import program_of
 from elman.backends.program.node import ProgramRun, Run
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from elman.backends.operands import Operands
     from elman.backends.program.call import Kernel
     from elman.backends.stack import Stack
 
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 _WITH_STEP_INPUTS = Spans(step_inputs=())  # as a node keeps them (``own_spans``)
 
 
-def refusal(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> str | None:
+def refusal(stack: Stack, operands: Operands) -> str | None:
     """Why a stack does not run by its cell's program; None if it does. Does not repeat the checks that apply to all cells."""
+    x, spans = operands.x, operands.spans
     if _get_tracing_state() is not None:
         return "does not run a cell of your own under torch.jit.trace"
     if spans.batch_sizes is not None:
@@ -48,52 +50,49 @@ def refusal(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: 
             program_of(stack.cell, dtype, spans.draws is not None, units=stack.hidden_size)
         except NotRecordedError as error:
             return str(error)
-    return autocast.refusal(stack, x, states, params, spans) if autocasts else None
+    return autocast.refusal(stack, operands) if autocasts else None
 
 
-def run(
-    stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans, batch_first: bool
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def run(stack: Stack, operands: Operands, batch_first: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
     """``Backend.run``, of a call that is not refused, in float32 or float64, or under autocast."""
     if torch.is_autocast_enabled("cpu"):
-        every, last = autocast.result_dtypes(stack, x, states, params, spans)
+        every, last = autocast.result_dtypes(stack, operands)
         with torch.autocast("cpu", enabled=False):
-            output, finals = run(stack, *cast(torch.float32, x, states, params, spans), batch_first)
+            output, finals = run(stack, operands.to(torch.float32), batch_first)
         return output.to(every[0]), autocast.in_dtypes(last, finals)
     time, batch = stack.lead, stack.lead + 1
-    if batch_first:
-        x = x.transpose(time, batch)
-    spans, inputs = node_inputs(x, states, params, spans)
+    operands = operands.time_first(batch_first, time).without_unread()
+    inputs = operands.differentiable()
     if _are_functorch_transforms_active():
-        program = TransformedRun(_kernel(stack, x.dtype, spans, traced=False))
-        output, finals = transforms.run(stack, x, states, params, spans, batch_first, program)
+        program = TransformedRun(_kernel(stack, operands, traced=False))
+        output, finals = transforms.run(stack, operands, batch_first, program)
         return output.transpose(time, batch) if batch_first else output, finals
     if is_recorded():
-        output, finals = operator.run(stack, x, states, params, spans, batch_first, saves(inputs))
+        output, finals = operator.run(stack, operands, batch_first, saves(inputs))
         return output.transpose(time, batch) if batch_first else output, finals
-    kernel = _kernel(stack, x.dtype, spans, traced=False)
+    kernel = _kernel(stack, operands, traced=False)
     if has_gradient(inputs):
-        node = Run(kernel, stack, own_spans(spans), batch_first, traced=False)
+        node = Run(kernel, stack, own_spans(operands.spans), batch_first, traced=False)
         output, *finals = ProgramRun.apply(None, node, *inputs)  # type: ignore[no-untyped-call]
     else:
-        output, finals, _ = call.forward(kernel, stack.numbers, x, states, params, spans, batch_first, save=False)
+        output, finals, _ = call.forward(kernel, stack.numbers, operands, batch_first, save=False)
     return output.transpose(time, batch) if batch_first else output, tuple(finals)
 
 
-def trace(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> Traced:
+def trace(stack: Stack, operands: Operands) -> Traced:
     """``Backend.trace``, of a call that is not refused."""
     if torch.is_autocast_enabled("cpu"):
-        return _trace_under_autocast(stack, x, states, params, spans)
-    if x.dtype is torch.bfloat16:
-        return trace(stack, *cast(torch.float32, x, states, params, spans)).to(torch.bfloat16)
-    kernel = _kernel(stack, x.dtype, spans, traced=True)
-    spans, inputs = node_inputs(x, states, params, spans)
+        return _trace_under_autocast(stack, operands)
+    if operands.x.dtype is torch.bfloat16:
+        return trace(stack, operands.to(torch.float32)).to(torch.bfloat16)
+    operands = operands.without_unread()
+    kernel, inputs = _kernel(stack, operands, traced=True), operands.differentiable()
     others = len(stack.cell.states) - 1
     if has_gradient(inputs):
-        outputs, *rest = ProgramRun.apply(None, Run(kernel, stack, own_spans(spans), False, traced=True), *inputs)  # type: ignore[no-untyped-call]
+        outputs, *rest = ProgramRun.apply(None, Run(kernel, stack, own_spans(operands.spans), False, traced=True), *inputs)  # type: ignore[no-untyped-call]
         steps, finals = rest[: -others - 1], tuple(rest[-others - 1 :])
     else:
-        outputs, steps, finals, _ = call.trace(kernel, stack, x, states, params, spans, save=False)
+        outputs, steps, finals, _ = call.trace(kernel, stack, operands, save=False)
     return Traced(
         outputs,
         finals,
@@ -102,10 +101,10 @@ def trace(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Se
     )
 
 
-def _trace_under_autocast(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor], spans: Spans) -> Traced:
-    every, last = autocast.result_dtypes(stack, x, states, params, spans)
+def _trace_under_autocast(stack: Stack, operands: Operands) -> Traced:
+    every, last = autocast.result_dtypes(stack, operands)
     with torch.autocast("cpu", enabled=False):
-        traced = trace(stack, *cast(torch.float32, x, states, params, spans))
+        traced = trace(stack, operands.to(torch.float32))
     count = len(stack.cell.states)
     others, gates = tuple(traced.states.values()), tuple(traced.gates.values())
     return Traced(
@@ -144,5 +143,5 @@ def run_unchecked(
     return output, tuple(finals)
 
 
-def _kernel(stack: Stack, dtype: torch.dtype, spans: Spans, traced: bool) -> Kernel:
-    return call.kernel_of(program_of(stack.cell, dtype, spans.draws is not None, traced, stack.hidden_size))
+def _kernel(stack: Stack, operands: Operands, traced: bool) -> Kernel:
+    return call.kernel_of(program_of(stack.cell, operands.x.dtype, operands.spans.draws is not None, traced, stack.hidden_size))

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from elman.backends.call import Saved, States
+    from elman.backends.call import Saved
+    from elman.backends.operands import Operands
     from elman.backends.program.call import Kernel
-    from elman.backends.spans import Spans
     from elman.backends.stack import Stack
 
 T = TypeVar("T")
@@ -32,27 +32,16 @@ class TransformedRun(NamedTuple):
     kernel: Kernel
 
     def forward(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: States,
-        params: Sequence[Tensor],
-        spans: Spans,
-        batch_first: bool,
-        save: bool,
-        pad_saved: bool,
+        self, stack: Stack, operands: Operands, batch_first: bool, save: bool, pad_saved: bool
     ) -> tuple[Tensor, tuple[Tensor, ...], Saved]:
         """The output, the final states, and nothing that is saved."""
-        output, finals, _ = call.forward(self.kernel, stack.numbers, x, states, params, spans, batch_first, save=False)
+        output, finals, _ = call.forward(self.kernel, stack.numbers, operands, batch_first, save=False)
         return output, finals, NOTHING_SAVED
 
     def backward(
         self,
         stack: Stack,
-        x: Tensor,
-        states: States,
-        params: tuple[Tensor, ...],
-        spans: Spans,
+        operands: Operands,
         batch_first: bool,
         output: None,
         saved: Saved,
@@ -62,14 +51,12 @@ class TransformedRun(NamedTuple):
         pad_saved: bool,
     ) -> list[Tensor | None]:
         """The gradients of x, the initial states, the step inputs, the fresh states and the parameters, None where not needed."""
+        spans = operands.spans
         if stack.members and spans.lengths is not None:  # what is kept of members must be as much, which theirs may not be
             of_each = [
                 self.backward(
                     stack.of(0),
-                    x[member],
-                    None if states is None else tuple([state[member] for state in states]),
-                    tuple([param[member] for param in params]),
-                    spans.member(member),
+                    operands.member(member),
                     batch_first,
                     None,
                     saved,
@@ -81,11 +68,11 @@ class TransformedRun(NamedTuple):
                 for member in range(stack.members)
             ]
             return [None if each[0] is None else torch.stack(each) for each in zip(*of_each, strict=True)]
-        operands = self.kernel, stack.numbers, x, states, params, spans, batch_first
-        made, _, kept = call.forward(*operands, save=True)
-        first = 1 + len(states or ())
+        run = self.kernel, stack.numbers, operands, batch_first
+        made, _, kept = call.forward(*run, save=True)
+        first = 1 + len(operands.states or ())
         steps, freshes = len(spans.step_inputs or ()), len(spans.fresh or ())
-        found = call.backward(*operands, made, kept, grad_output, grad_finals, _exchanged(needs_grad, first, steps, freshes))
+        found = call.backward(*run, made, kept, grad_output, grad_finals, _exchanged(needs_grad, first, steps, freshes))
         return _exchanged(found, first, freshes, steps)
 
 
