@@ -1,8 +1,7 @@
-"""What a call keeps for backward, and that nothing stays behind, by what the allocators say they have given away: to the byte."""
+"""What a call keeps for backward, and that nothing stays behind."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import platform
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 import elman
+from allocated import allocated_bytes, forgets
 from elman.backends import BACKENDS, registry
 from kinds import GRU, LSTM, PROJECTED, TANH, Kind, every_kind
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 T, B, I, H = 200, 32, 16, 100  # noqa: E741  # 2.6 MB of outputs: the objects around them are nothing beside it
-CALLS = 2_000
 
 
 @pytest.fixture
@@ -39,32 +38,12 @@ def native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "BACKENDS", (backend,))
 
 
-class _MallInfo2(ctypes.Structure):
-    """What glibc 2.33 and later tell of malloc's memory: mallinfo(3)."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
-    ]
-
-
-def _allocated() -> tuple[int, int]:
-    """Bytes that malloc has given away, to torch and to the kernels, and blocks that Python has."""
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "mallinfo2"):
-        pytest.skip("what is allocated is told by glibc's mallinfo2, which is not here")
-    library.mallinfo2.restype = _MallInfo2
-    gc.collect()
-    told = library.mallinfo2()
-    return told.uordblks + told.hblkhd, sys.getallocatedblocks()
-
-
 def _saved(call: Callable[[], Tensor]) -> int:
     """Bytes more that are allocated while a result with its graph lives; the result itself counts."""
     call()  # what is allocated once
-    before, _ = _allocated()
+    before = allocated_bytes()
     result = call()
-    after, _ = _allocated()
+    after = allocated_bytes()
     assert result.requires_grad
     return after - before
 
@@ -117,25 +96,11 @@ def test_the_count_sees_what_autograd_keeps() -> None:
     assert _saved(lambda: (x + 1).square()) / (4 * x.numel()) > 1.9
 
 
-def _forgets(call: Callable[[], object]) -> bool:
-    """Whether a call leaves something allocated: on average, once warm, 8 bytes of malloc's or a quarter of a block of Python's.
-
-    A tensor takes more than 200 bytes, and an object of Python's a block; what caches still come to is less in so many calls.
-    """
-    sizes = []
-    for calls in (CALLS // 2, CALLS):
-        for _ in range(calls):
-            call()
-        sizes.append(_allocated())
-    (bytes_before, blocks_before), (bytes_after, blocks_after) = sizes
-    return bytes_after - bytes_before > 8 * CALLS or blocks_after - blocks_before > CALLS // 4
-
-
 @pytest.mark.usefixtures("native")
 @pytest.mark.parametrize("kind", [TANH, GRU, LSTM, PROJECTED], ids=str)
 def test_many_calls_forget_no_memory(kind: Kind) -> None:
     rnn, x = kind.build(elman, 4, 8), torch.randn(3, 2, 4)
-    assert not _forgets(lambda: rnn(x)[0].sum().backward())
+    assert not forgets(lambda: rnn(x)[0].sum().backward())
 
 
 @pytest.mark.usefixtures("native")
@@ -153,13 +118,13 @@ def test_nor_do_calls_with_lengths_and_resets(kind: Kind) -> None:
         lengths = [calls * factor % 6 * (calls % 10 > 0) for factor in range(9)]
         run(x, lengths=lengths, reset=reset)[0].sum().backward()
 
-    assert not _forgets(call)
+    assert not forgets(call)
 
 
 def test_nor_do_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "BACKENDS", BACKENDS[-1:])
     rnn, x = elman.RNN(4, 8), torch.randn(3, 2, 4)
-    assert not _forgets(lambda: rnn(x)[0].sum().backward())
+    assert not forgets(lambda: rnn(x)[0].sum().backward())
 
 
 @pytest.mark.parametrize(
@@ -175,7 +140,7 @@ def test_a_leak_is_seen(what: Callable[[], object]) -> None:
         if calls % 3 == 0:
             kept.append(what())
 
-    assert _forgets(call)
+    assert forgets(call)
 
 
 @every_kind
