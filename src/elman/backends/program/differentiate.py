@@ -33,7 +33,7 @@ def gradients(graph: Graph, arriving: Mapping[int, Expression]) -> dict[int, Exp
         arriving: the gradients that come from outside, of some nodes.
     """
     sums = dict(arriving)
-    for place in sorted(graph.below(arriving), reverse=True):
+    for place in sorted(graph.below(arriving, by_rules=True), reverse=True):
         node, gradient = graph.nodes[place], sums.get(place)
         if gradient is None or not node.operands:
             continue

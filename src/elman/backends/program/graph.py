@@ -89,15 +89,19 @@ class Graph:
                 at[place] = Expression(graph, graph._place(node))
         return graph, {place: each.place for place, each in at.items()}
 
-    def below(self, roots: Iterable[int]) -> set[int]:
-        """The roots, and all that they are computed from."""
+    def below(self, roots: Iterable[int], by_rules: bool = False) -> set[int]:
+        """The roots, and all that they are computed from.
+
+        Args:
+            by_rules: also what rules differentiate by. A simpler way to compute the value may not need it.
+        """
         found, open_ = set[int](), list(roots)
         while open_:
             place = open_.pop()
             if place not in found:
                 found.add(place)
                 node = self.nodes[place]
-                open_ += node.operands[:1] if node.rule is not None else node.operands
+                open_ += node.operands if node.rule is None or by_rules else node.operands[:1]
         return found
 
     def _place(self, node: Node) -> int:
