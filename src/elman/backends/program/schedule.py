@@ -89,16 +89,19 @@ def _divided(
     graph: Graph, stages: Sequence[Sequence[Output]], there: Collection[int], readable: Collection[int]
 ) -> tuple[list[list[int]], set[int]]:
     """What each stage computes, in order, and what is carried from one to a later one."""
-    there, computed, carried, lists = set(there), set[int](), set[int](), []
-    for outputs in stages:
-        needed = {place for place, _ in outputs} - there
-        more = kept(graph, needed, there, KEEP_OVER_A_PRODUCT, only=computed) if computed else set()
-        carried |= more
-        there |= more
-        lists.append(ordered(graph, [place for place, _ in outputs], there))
-        computed |= set(lists[-1])
-        there |= set(lists[-1]) & set(readable)
-    return lists, carried
+    carried = set[int]()
+    while True:
+        known, computed, lists, more = set(there), set[int](), [], set[int]()
+        for outputs in stages:
+            needed = {place for place, _ in outputs} - known
+            more |= kept(graph, needed, known, KEEP_OVER_A_PRODUCT, only=computed) if computed else set()
+            known |= more
+            lists.append(ordered(graph, [place for place, _ in outputs], known))
+            computed |= set(lists[-1])
+            known |= set(lists[-1]) & (set(readable) | carried)
+        if not more:
+            return lists, carried
+        carried |= more  # once more: a stage in between that would compute such a value again reads it, too
 
 
 @dataclass
