@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+import weakref
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +18,7 @@ from torch import Tensor
 import elman
 from allocated import allocated_bytes, forgets
 from elman.backends import BACKENDS, registry
+from elman.backends.program.lookup import outside_modes
 from kinds import GRU, LSTM, PROJECTED, TANH, Kind, every_kind
 
 if TYPE_CHECKING:
@@ -156,6 +159,21 @@ def test_a_call_leaves_no_cycle_behind(backend: Backend, kind: Kind) -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_what_is_computed_to_record_a_step_is_freed(hooked: bool) -> None:
+    """An operation saves its result: hooks that gave back the very tensor would keep both for good."""
+    x = torch.randn(3, requires_grad=True)
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: t.numpy(force=True), torch.from_numpy) if hooked else nullcontext()
+    with hooks, outside_modes():
+        y = x.tanh()
+        kept = weakref.ref(y)
+        (gradient,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    torch.testing.assert_close(gradient, 1 - y.detach().square())
+    del y
+    gc.collect()
+    assert kept() is None
 
 
 _FREED_AND_TAKEN_AGAIN = """
