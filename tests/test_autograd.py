@@ -294,3 +294,24 @@ def test_zeros_without_memory_are_zeros(kind: Kind, options: dict[str, Any], spa
     for place in ("x", "states", "output", "finals"):
         for got, expected in zip(found(without_memory, place), found(torch.zeros, place), strict=True):
             assert torch.equal(got, expected), place
+
+
+class _Counting(elman.Cell):
+    """Counts its steps, in a state that no gradient reaches."""
+
+    gates = ("n",)
+    states = ("h", "k")
+
+    def step(self, x, r, s, p):
+        return torch.tanh(x.n + r.n), s.k + 1
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_state_without_a_gradient_has_no_part_in_the_second_derivative(traced: bool) -> None:
+    rnn, x = elman.Recurrent(_Counting(), 3, 4), torch.randn(5, 2, 3, requires_grad=True)
+    h, k = rnn.trace(x).final if traced else rnn(x)[1]
+    (with_count,) = torch.autograd.grad(h.square().sum() + k.sum(), x, create_graph=True)
+    (without,) = torch.autograd.grad(rnn(x)[1][0].square().sum(), x, create_graph=True)
+    torch.testing.assert_close(with_count, without)
+    for first in (with_count, without):
+        assert torch.autograd.grad(first.square().sum(), x)[0].any()

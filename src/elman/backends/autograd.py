@@ -166,7 +166,7 @@ def differentiable_gradients(
         # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.
         inputs = tuple([t.view_as(t) if needed else t for t, needed in zip(inputs, needs_grad, strict=True)])
         results = run(joined(stack, spans, inputs))
-        pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if o is not None and g is not None]
+        pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if o is not None and o.requires_grad and g is not None]
         targets = [t for t, needed in zip(inputs, needs_grad, strict=True) if needed]
         if not pairs:
             return [None] * len(inputs)
