@@ -202,3 +202,23 @@ def test_threads_that_step_one_stream_break_nothing() -> None:
         worker.join()
     assert failed == []
     assert np.isfinite(stream.step(np.zeros((2, 8), np.float32))).all()
+
+
+def put_next_step(queue: Any, stream: elman.Stream) -> None:
+    """In another process: what a stream that was sent there gives next."""
+    queue.put(stream.step(np.ones((2, 3), np.float32)).tolist())
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_stream_can_be_sent_to_another_process() -> None:
+    """By value: torch.multiprocessing shares tensors' memory, which the sender must keep."""
+    stream = elman.stream(elman.LSTM(3, 5), 2)
+    stream.step(np.ones((2, 3), np.float32))
+    spawn = torch.multiprocessing.get_context("spawn")
+    queue = spawn.SimpleQueue()
+    process = spawn.Process(target=put_next_step, args=(queue, stream))
+    process.start()
+    found = queue.get()
+    process.join()
+    assert found == stream.step(np.ones((2, 3), np.float32)).tolist()

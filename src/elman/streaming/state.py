@@ -116,15 +116,16 @@ class StreamState:
         return self._as_own(names, [self._narrowed(arrays[name]) for name in names])
 
     def copy(self) -> dict[str, Any]:
-        """Copies without a graph, to be pickled or taken by another object."""
-        return {
-            "values": tuple([value.detach().clone() for value in self.values]),
-            "fresh": None if self._fresh is None else self._fresh.clone(),
-        }
+        """Copies without a graph, to be pickled or taken by another object.
+
+        As bytes: in place of a tensor torch.multiprocessing sends where it lies in shared memory, which must stay; copies would not.
+        """
+        return {"values": tuple(map(_as_bytes, self.values)), "fresh": None if self._fresh is None else _as_bytes(self._fresh)}
 
     def take(self, copied: dict[str, Any]) -> None:
         """Hold what ``copy`` gave."""
-        self.values, self._fresh = copied["values"], copied["fresh"]
+        self.values = tuple([_from_bytes(*each) for each in copied["values"]])
+        self._fresh = None if copied["fresh"] is None else _from_bytes(*copied["fresh"])
 
     def _narrowed(self, value: Any) -> Any:
         """A value as bfloat16 if the network is of that dtype, and the value is an array in float32, as ``to_arrays`` gives it."""
@@ -152,3 +153,12 @@ class StreamState:
         if given.device != weight.device:
             raise RuntimeError(f"expected {name} on {weight.device}, where the parameters are, got {given.device}")
         return given.clone()
+
+
+def _as_bytes(tensor: Tensor) -> tuple[npt.NDArray[np.uint8], torch.dtype, torch.device]:
+    """A tensor's numbers, with its dtype and device."""
+    return tensor.detach().contiguous().cpu().view(torch.uint8).numpy().copy(), tensor.dtype, tensor.device
+
+
+def _from_bytes(numbers: npt.NDArray[np.uint8], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.from_numpy(numbers).view(dtype).to(device)
