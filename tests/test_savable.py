@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import elman
 from elman import zoo
+from elman.backends import registry
 from kinds import Kind, as_hx, as_states, every_cell, every_kind
 
 if TYPE_CHECKING:
@@ -116,3 +117,37 @@ def test_so_is_a_cell_of_ones_own_with_a_step_input(how: str, dtype: torch.dtype
         return rnn(change(x), dt=change(dt), **({"lengths": torch.tensor([4, 1, 2])} if how == "lengths" else {}))[0]
 
     _assert_gradients_agree(rnn, call)
+
+
+@pytest.mark.parametrize("name", ["RNNCell", "GRUCell", "LSTMCell"])
+def test_a_cell_in_a_transform_takes_them(name: str) -> None:
+    cell, x = getattr(elman, name)(I, H), torch.randn(B, I)
+    params = dict(cell.named_parameters())
+
+    def loss(params: dict[str, Tensor], x: Tensor) -> Tensor:
+        return as_states(torch.func.functional_call(cell, params, (x,)))[0].square().sum()
+
+    found, expected = (torch.func.grad(loss)(params, each) for each in (_from_inference_mode(x), x))
+    assert all(torch.equal(found[each], expected[each]) for each in params)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("lengths", [None, [4, 2, 0]])
+def test_a_mapped_layer_takes_them(lengths: list[int] | None, batch_first: bool) -> None:
+    gru, x = elman.GRU(I, H, batch_first=batch_first), torch.randn(2, *((B, T) if batch_first else (T, B)), I)
+    params = dict(gru.named_parameters())
+
+    def loss(params: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(gru, params, (x,), {"lengths": lengths})[0].square().sum()
+
+    mapped = torch.func.vmap(torch.func.grad(loss), (None, 0))
+    found, expected = (mapped(params, each) for each in (_from_inference_mode(x), x))
+    assert all(torch.equal(found[each], expected[each]) for each in params)
+
+
+def test_so_may_resets_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the reference backend, whose operators save them."""
+    monkeypatch.setattr(registry, "BACKENDS", registry.BACKENDS[-1:])
+    rnn, x = elman.RNN(I, H), torch.randn(T, B, I)
+    reset = torch.rand(T, B) < 0.4
+    _assert_gradients_agree(rnn, lambda change: rnn(x, reset=change(reset), lengths=change(torch.tensor([4, 2, 0])))[0])

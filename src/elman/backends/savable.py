@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from elman.backends.operands import Operands
+from elman.backends.spans import unwrapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ def savable(tensor: Tensor) -> Tensor:
 
     torch.nn's layers copy such an x only with batch_first, as a side effect, and refuse it otherwise.
     """
-    return tensor.clone() if tensor.is_inference() else tensor
+    return tensor.clone() if _is_from_inference(tensor) else tensor
 
 
 def savable_operands(operands: Operands) -> Operands:
@@ -25,9 +26,14 @@ def savable_operands(operands: Operands) -> Operands:
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return operands
     x, states, params, spans = operands
-    if not any(t is not None and t.is_inference() for t in (x, *(states or ()), *spans.tensors())):
+    if not any(t is not None and _is_from_inference(t) for t in (x, *(states or ()), *spans.tensors())):
         return operands
     states = None if states is None else tuple(map(savable, states))
     batch_sizes, lengths, reset = (None if t is None else savable(t) for t in spans.borders())
     spans = spans.replaced(batch_sizes=batch_sizes, lengths=lengths, reset=reset).with_numbers(savable)
     return Operands(savable(x), states, params, spans)
+
+
+def _is_from_inference(tensor: Tensor) -> bool:
+    """Whether it was made in inference mode, which under torch.func's transforms the tensor that they wrap tells."""
+    return unwrapped(tensor).is_inference()
