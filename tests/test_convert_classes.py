@@ -196,3 +196,25 @@ def test_a_name_of_elmans_cannot_be_set_on_a_module() -> None:
 @pytest.mark.parametrize("name", ["forward", "trace", "extra_repr", "reset_parameters", "helper", "_helper", "_load_from_state_dict"])
 def test_it_may_define_all_others(base: type, name: str) -> None:
     assert issubclass(type("Mine", (base,), {name: lambda *_: None, "__module__": __name__}), base)
+
+
+@pytest.mark.parametrize("name", ["stack", "_run"])
+@pytest.mark.parametrize("register", ["register_buffer", "register_parameter"])
+def test_a_buffer_or_parameter_of_a_taken_name_leaves_the_module(register: str, name: str) -> None:
+    gru = nn.GRU(3, 4)
+    getattr(gru, register)(name, nn.Parameter(torch.ones(1)))
+    with pytest.warns(UserWarning, match=name):
+        assert type(elman.convert(gru)) is nn.GRU
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("back", [False, True], ids=["convert", "to_torch"])
+def test_conversion_keeps_what_calls_take_in_place_of_a_parameter(kind: str, back: bool) -> None:
+    rnn, x = getattr(elman if back else nn, kind)(3, 4), torch.randn(5, 2, 3)
+    rnn._flat_weights[1] = torch.zeros_like(rnn.weight_hh_l0)
+    expected, parameter = rnn(x)[0], rnn.weight_hh_l0
+    (elman.to_torch if back else elman.convert)(rnn)
+    torch.testing.assert_close(rnn(x)[0], expected, rtol=0, atol=1e-6)
+    assert rnn.weight_hh_l0 is parameter
+    rnn.to(torch.float64)  # ends it
+    assert rnn._flat_weights[1] is rnn.weight_hh_l0

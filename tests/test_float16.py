@@ -173,3 +173,28 @@ def test_gradients_of_each_example_are_its_own() -> None:
         for name, gradient in together.items():
             # What is summed over the steps in another order differs by float32's roundings: then a neighbour of float16 at most.
             torch.testing.assert_close(gradient[b], alone[name], rtol=2**-10, atol=2**-24)
+
+
+@pytest.mark.parametrize("target", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("traced", [False, True])
+def test_under_autocast_results_have_torchs_dtypes(target: torch.dtype, traced: bool) -> None:
+    theirs, ours, x = nn.GRU(I, H).half(), elman.GRU(I, H).half(), torch.randn(T, B, I).half()
+    with torch.autocast("cpu", target):
+        expected = theirs(x)[0].dtype
+        assert (ours.trace(x).output if traced else ours(x, lengths=[4, 2, 1])[0]).dtype is expected
+
+
+def test_other_dtypes_beside_it_are_refused() -> None:
+    gru, x = elman.GRU(I, H), torch.randn(T, B, I)
+    with pytest.raises(ValueError, match="float16"):
+        gru(x.half())
+    with pytest.raises((RuntimeError, ValueError), match="float32"):
+        gru.half()(x.half(), torch.zeros(1, B, H))
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 2, 1]])
+def test_a_cell_of_ones_own_stays_in_bfloat16(lengths: list[int] | None) -> None:
+    rnn, x = elman.Recurrent(zoo.MGU(), I, H, dtype=torch.bfloat16), torch.randn(T, B, I).bfloat16()
+    output, h_n = rnn(x, lengths=lengths)
+    assert output.dtype is h_n.dtype is torch.bfloat16
+    torch.testing.assert_close(output.float(), rnn.float()(x.float(), lengths=lengths)[0], rtol=0, atol=2**-8)

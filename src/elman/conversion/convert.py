@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from elman.conversion.classes import PAIRS, InconvertibleError, as_ours, as_theirs, check_names, torch_base
 from elman.layers.layer import RecurrentLayer
@@ -150,9 +150,12 @@ def _check_forward(module: nn.Module) -> None:
 
 def _make_ours(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
     before, attributes = type(module), dict(vars(module))
+    instead = _replaced_weights(module)
     try:
         object.__setattr__(module, "__class__", kind)
         module._derive(module._cell())  # type: ignore[operator]  # it is a RecurrentModule now
+        if instead:
+            module._take_instead(instead)  # type: ignore[operator]
     except Exception as error:
         object.__setattr__(module, "__class__", before)
         vars(module).update(attributes)
@@ -160,7 +163,18 @@ def _make_ours(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
     return module
 
 
+def _replaced_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors that calls of a torch.nn layer take in place of its parameters: those in its list that are none, as dropout leaves."""
+    listed = zip(vars(module).get("_flat_weights_names", ()), vars(module).get("_flat_weights", ()), strict=False)
+    return {
+        name: weight
+        for name, weight in listed
+        if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter) and module._parameters.get(name) is not None
+    }
+
+
 def _make_theirs(module: RecurrentModule[Any], kind: type[nn.Module]) -> nn.Module:
+    weights = None if module._weights_instead is None else list(module._weights())
     module._announce_change()
     attributes = {name: value for name, value in RecurrentModule.__getstate__(module).items() if name not in _OURS}
     if isinstance(module, nn.RNNBase):
@@ -171,4 +185,6 @@ def _make_theirs(module: RecurrentModule[Any], kind: type[nn.Module]) -> nn.Modu
     vars(module).update(attributes)
     if isinstance(module, nn.RNNBase):
         module._init_flat_weights()
+        if weights is not None:
+            module._flat_weights = weights
     return module

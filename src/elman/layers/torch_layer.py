@@ -169,7 +169,9 @@ class TorchLayer(nn.RNNBase):
         if name == "forward" or name in ASKED:
             self._announce_change()
         elif self._weights_instead is not None and name in self._names:
-            self._take_instead({})  # as torch.nn's makes its list anew
+            replaced, tensors = self._weights_instead  # torch.nn's sets one item of its list, and makes it anew if a parameter is another
+            is_same = value is replaced[self._names.index(name)]
+            self._take_instead({each: tensor for each, tensor in tensors.items() if is_same and each != name})
 
     def _ask_if_set(self) -> None:
         """Let calls ask what was set as an attribute of this object, in place of the class's method."""
