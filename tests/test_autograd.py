@@ -315,3 +315,9 @@ def test_a_state_without_a_gradient_has_no_part_in_the_second_derivative(traced:
     torch.testing.assert_close(with_count, without)
     for first in (with_count, without):
         assert torch.autograd.grad(first.square().sum(), x)[0].any()
+
+
+def test_a_state_without_a_gradient_alone_gives_zeros() -> None:
+    rnn, x = elman.Recurrent(_Counting(), 3, 4), torch.randn(5, 2, 3, requires_grad=True)
+    for create_graph in (False, True):
+        assert not torch.autograd.grad(rnn(x)[1][1].sum(), x, create_graph=create_graph)[0].any()

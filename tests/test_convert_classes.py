@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
 import elman
 
@@ -218,3 +219,54 @@ def test_conversion_keeps_what_calls_take_in_place_of_a_parameter(kind: str, bac
     assert rnn.weight_hh_l0 is parameter
     rnn.to(torch.float64)  # ends it
     assert rnn._flat_weights[1] is rnn.weight_hh_l0
+
+
+def _called_with_other_parameters(gru: nn.GRU, x: torch.Tensor) -> None:
+    torch.func.functional_call(gru, {name: torch.zeros_like(p) for name, p in gru.named_parameters()}, (x,))
+
+
+def _parametrized_for_a_while(gru: nn.GRU, x: torch.Tensor) -> None:
+    parametrizations.weight_norm(gru, "weight_hh_l0")
+    gru(x)
+    parametrize.remove_parametrizations(gru, "weight_hh_l0")
+
+
+def _normalized_for_a_while(gru: nn.GRU, x: torch.Tensor) -> None:
+    nn.utils.spectral_norm(gru, "weight_hh_l0")
+    gru(x)
+    nn.utils.remove_spectral_norm(gru, "weight_hh_l0")
+
+
+def _given_another_parameter(gru: nn.GRU, x: torch.Tensor) -> None:
+    gru._flat_weights[1] = torch.zeros_like(gru.weight_hh_l0)
+    gru._parameters["weight_hh_l0"] = nn.Parameter(torch.randn(12, 4))
+
+
+def _given_a_parameter_in_the_list(gru: nn.GRU, x: torch.Tensor) -> None:
+    gru._flat_weights[0] = nn.Parameter(torch.zeros(12, 3))
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        _called_with_other_parameters,
+        _parametrized_for_a_while,
+        _normalized_for_a_while,
+        _given_another_parameter,
+        _given_a_parameter_in_the_list,
+    ],
+)
+def test_convert_takes_what_torchs_next_call_would(prepare: Any) -> None:
+    """Torch.nn makes its list anew where a parameter is another than when it was made."""
+    x, made = torch.randn(5, 2, 3), []
+    for _ in range(2):  # a copy would have a new list
+        torch.manual_seed(0)
+        made.append(nn.GRU(3, 4))
+        prepare(made[-1], x)
+    theirs, ours = made
+    elman.convert(ours)
+    for _ in range(2):
+        torch.testing.assert_close(ours(x)[0], theirs(x)[0], rtol=0, atol=1e-6)
+        with torch.no_grad():
+            for gru in made:
+                gru.weight_hh_l0.add_(1)

@@ -42,13 +42,16 @@ def native(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _saved(call: Callable[[], Tensor]) -> int:
-    """Bytes more that are allocated while a result with its graph lives; the result itself counts."""
-    call()  # what is allocated once
-    before = allocated_bytes()
-    result = call()
-    after = allocated_bytes()
-    assert result.requires_grad
-    return after - before
+    """Bytes more that are allocated while a result with its graph lives; the result itself counts. What threads allocate once does not."""
+    call()
+    found = []
+    for _ in range(3):
+        before = allocated_bytes()
+        result = call()
+        found.append(allocated_bytes() - before)
+        assert result.requires_grad
+        del result
+    return min(found)
 
 
 @pytest.mark.usefixtures("native")

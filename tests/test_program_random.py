@@ -97,6 +97,7 @@ class Step:
 @pytest.mark.parametrize("seed", [*range(40), *slow(*range(40, 300))])
 def test_a_drawn_step_has_the_numbers_and_gradients_of_torchs_operators(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     random = Random(seed)
+    torch.manual_seed(seed)
     drawn = Step.drawn(random)
     cell = own_cells.cell(lambda self, x, r, s, p: drawn(self, x, r, s, p), gates=GATES, states=STATES, parameters={"k": "H"})
     layers, both, units, batch = random.choice([1, 1, 2]), random.random() < 0.3, random.choice([1, 2, 5, 17]), random.randint(1, 5)

@@ -216,9 +216,32 @@ def test_a_stream_can_be_sent_to_another_process() -> None:
     stream = elman.stream(elman.LSTM(3, 5), 2)
     stream.step(np.ones((2, 3), np.float32))
     spawn = torch.multiprocessing.get_context("spawn")
-    queue = spawn.SimpleQueue()
+    queue = spawn.Queue()
     process = spawn.Process(target=put_next_step, args=(queue, stream))
     process.start()
-    found = queue.get()
+    found = queue.get(timeout=120)
     process.join()
+    assert process.exitcode == 0
     assert found == stream.step(np.ones((2, 3), np.float32)).tolist()
+
+
+def test_a_copy_of_a_state_of_width_one_may_have_any_strides() -> None:
+    stream = elman.stream(elman.GRU(4, 1), 1)
+    stream.state = torch.full((1, 1, 8), 3.0)[:, :, ::8]
+    assert copy.deepcopy(stream).state.item() == 3
+
+
+def test_a_stream_on_the_meta_device_is_copied() -> None:
+    assert copy.deepcopy(elman.stream(elman.GRU(3, 4, device="meta"), 2)).state.shape == (1, 2, 4)
+
+
+def test_a_pickle_keeps_no_memory_of_the_caller() -> None:
+    """Whoever takes large buffers out of a pickle, as some schedulers do, may write into them."""
+    stream, buffers = elman.stream(elman.GRU(3, 4), 2), list[pickle.PickleBuffer]()
+    stream.state = torch.ones(1, 2, 4)
+    pickled = pickle.dumps(stream, 5, buffer_callback=buffers.append)
+    raw = [bytearray(buffer.raw()) for buffer in buffers]
+    one = pickle.loads(pickled, buffers=raw)  # noqa: S301
+    for each in raw:
+        each[:] = bytes(len(each))
+    assert one.state.eq(1).all()

@@ -169,7 +169,7 @@ def differentiable_gradients(
         pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if o is not None and o.requires_grad and g is not None]
         targets = [t for t, needed in zip(inputs, needs_grad, strict=True) if needed]
         if not pairs:
-            return [None] * len(inputs)
+            return [torch.zeros_like(t) if needed else None for t, needed in zip(inputs, needs_grad, strict=True)]
         of_results, given = zip(*pairs, strict=True)
         grads = iter(torch.autograd.grad(of_results, targets, given, create_graph=create_graph, allow_unused=True))
         return [next(grads) if needed else None for needed in needs_grad]

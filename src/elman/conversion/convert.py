@@ -164,12 +164,17 @@ def _make_ours(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
 
 
 def _replaced_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors that calls of a torch.nn layer take in place of its parameters: those in its list that are none, as dropout leaves."""
+    """The tensors that calls of a torch.nn layer take in place of its parameters: others in its list, as dropout leaves them.
+
+    None if a parameter is another than when the list was made: then torch.nn makes it anew in the next call.
+    """
+    if not isinstance(module, nn.RNNBase) or module._weights_have_changed():  # type: ignore[no-untyped-call]
+        return {}
     listed = zip(vars(module).get("_flat_weights_names", ()), vars(module).get("_flat_weights", ()), strict=False)
     return {
         name: weight
         for name, weight in listed
-        if isinstance(weight, Tensor) and not isinstance(weight, nn.Parameter) and module._parameters.get(name) is not None
+        if isinstance(weight, Tensor) and weight is not (parameter := module._parameters.get(name)) and parameter is not None
     }
 
 

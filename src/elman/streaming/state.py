@@ -119,13 +119,15 @@ class StreamState:
         """Copies without a graph, to be pickled or taken by another object.
 
         As bytes: in place of a tensor torch.multiprocessing sends where it lies in shared memory, which must stay; copies would not.
+        They go to the device of the network that takes them.
         """
         return {"values": tuple(map(_as_bytes, self.values)), "fresh": None if self._fresh is None else _as_bytes(self._fresh)}
 
     def take(self, copied: dict[str, Any]) -> None:
         """Hold what ``copy`` gave."""
-        self.values = tuple([_from_bytes(*each) for each in copied["values"]])
-        self._fresh = None if copied["fresh"] is None else _from_bytes(*copied["fresh"])
+        device = self._rnn._params()[0].device
+        self.values = tuple([_from_bytes(device, *each) for each in copied["values"]])
+        self._fresh = None if copied["fresh"] is None else _from_bytes(torch.device("cpu"), *copied["fresh"])
 
     def _narrowed(self, value: Any) -> Any:
         """A value as bfloat16 if the network is of that dtype, and the value is an array in float32, as ``to_arrays`` gives it."""
@@ -155,10 +157,16 @@ class StreamState:
         return given.clone()
 
 
-def _as_bytes(tensor: Tensor) -> tuple[npt.NDArray[np.uint8], torch.dtype, torch.device]:
-    """A tensor's numbers, with its dtype and device."""
-    return tensor.detach().contiguous().cpu().view(torch.uint8).numpy().copy(), tensor.dtype, tensor.device
+def _as_bytes(tensor: Tensor) -> tuple[bytes, torch.Size, torch.dtype]:
+    """A tensor's numbers, shape and dtype; no numbers on the meta device."""
+    if tensor.is_meta:
+        return b"", tensor.shape, tensor.dtype
+    numbers = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return numbers.flatten().view(torch.uint8).numpy().tobytes(), tensor.shape, tensor.dtype
 
 
-def _from_bytes(numbers: npt.NDArray[np.uint8], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.from_numpy(numbers).view(dtype).to(device)
+def _from_bytes(device: torch.device, numbers: bytes, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    if device.type == "meta":
+        return torch.empty(shape, dtype=dtype, device=device)
+    own = np.frombuffer(numbers, np.uint8).copy()
+    return torch.from_numpy(own).view(dtype).view(shape).to(device)

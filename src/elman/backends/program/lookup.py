@@ -107,7 +107,8 @@ def outside_modes() -> Iterator[None]:
         outside.enter_context(_disable_current_modes())
         outside.enter_context(temporarily_clear_interpreter_stack())
         outside.enter_context(torch.autocast("cpu", enabled=False))
-        if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        are_enabled = torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
+        if are_enabled and torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
             # The innermost ones alone are called. They give a tensor without its node: an operation that saves its own result would keep
             # itself in memory for good.
             outside.enter_context(torch.autograd.graph.saved_tensors_hooks(torch.Tensor.detach, torch.Tensor.detach))
