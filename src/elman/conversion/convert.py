@@ -166,7 +166,7 @@ def _make_ours(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
 def _replaced_weights(module: nn.Module) -> dict[str, Tensor]:
     """The tensors that calls of a torch.nn layer take in place of its parameters: others in its list, as dropout leaves them.
 
-    None if a parameter is another than when the list was made: then torch.nn makes it anew in the next call.
+    There are none if a parameter is another than when the list was made: then torch.nn makes it anew in the next call.
     """
     if not isinstance(module, nn.RNNBase) or module._weights_have_changed():  # type: ignore[no-untyped-call]
         return {}
