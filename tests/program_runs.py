@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from elman.backends import Operands, Spans, Stack, kernels
+from elman.backends.native import NativeBackend
 from elman.backends.program.call import kernel_of
+from elman.backends.reference import REFERENCE
 
 if TYPE_CHECKING:
     import random
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from elman import Cell
     from elman.backends import Backend
     from elman.backends.program.program import Program
+
+NATIVE = NativeBackend()
 
 
 @dataclass(frozen=True)
@@ -161,3 +165,11 @@ def distance(found: list[Tensor], expected: list[Tensor]) -> float:
     assert [each.shape for each in found] == [each.shape for each in expected]
     pairs = [(a.double(), b.double()) for a, b in zip(found, expected, strict=True) if a.numel()]
     return max(float((a - b).abs().max() / (1 + b.abs().max())) for a, b in pairs)
+
+
+def assert_is_the_references(call: Call, **tolerance: float) -> None:
+    """Raise unless the kernels run the call, and its results and gradients are the reference's, as near as ``assert_close`` is told."""
+    assert NATIVE.refuses(call.stack, call.operands) is None
+    for found, expected in zip(*(call.differentiate(backend) for backend in (NATIVE, REFERENCE)), strict=True):
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, equal_nan=True, **tolerance)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-import elman
 import own_cells
-from elman.backends import BACKENDS, registry
 from native import required
+from program_runs import Call, Options, assert_is_the_references
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-pytestmark = required
+    import elman
 
-T, B, I, H = 3, 4, 2, 3  # noqa: E741
+pytestmark = required
 
 OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "hardsigmoid": F.hardsigmoid,
@@ -61,19 +60,28 @@ OPERANDS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("operand", OPERANDS)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_every_rule_gives_its_operand_the_gradient(operation: str, operand: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
+def test_every_rule_gives_its_operand_the_gradient(operation: str, operand: str) -> None:
     act, of = OPERATIONS[operation], OPERANDS[operand]
     cell = own_cells.cell(lambda self, x, r, s, p: torch.tanh(x.n + r.n) * 0.5 + 0.3 * act(of(s.h)), gates=("n",), states=("h",))
-    rnn = elman.Recurrent(cell, I, H, dtype=torch.float64)
-    x, h_0 = torch.randn(T, B, I, dtype=torch.float64), torch.randn(1, B, H, dtype=torch.float64)
-    assert elman.why(rnn, x).startswith("native")
-    found = []
-    for backends in (BACKENDS[:1], BACKENDS[-1:]):
-        monkeypatch.setattr(registry, "BACKENDS", backends)
-        leaves = [x.clone().requires_grad_(), h_0.clone().requires_grad_(), *rnn.parameters()]
-        output, _ = rnn(*leaves[:2])
-        found.append([output.detach(), *torch.autograd.grad(output.sin().sum(), leaves)])
-    for ours, theirs in zip(*found, strict=True):
-        # torch holds the sixth of hardsigmoid's gradient in float32; what is added up is below 4.
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=4 * 2**-24 if operation == "hardsigmoid" else 1e-12)
+    # torch holds the sixth of hardsigmoid's gradient in float32; what is added up is below 4.
+    atol = 4 * 2**-24 if operation == "hardsigmoid" else 1e-12
+    call = Call.of(cell, Options(steps=3, batch=4, inputs=2, hidden=3, layers=1, bidirectional=False))
+    assert_is_the_references(call, rtol=1e-10, atol=atol)
+
+
+@pytest.mark.parametrize("hidden", [1, 3])
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda s, p: s.h.norm(dim=-1, keepdim=True),
+        lambda s, p: s.h.mean(-1, keepdim=True).norm(dim=-1, keepdim=True),
+        lambda s, p: (0 * p.k).norm(),
+    ],
+    ids=["a row", "one number of each row", "one number"],
+)
+def test_the_norm_of_zeros_has_a_gradient_of_zeros(of: Callable[[Any, Any], Tensor], hidden: int) -> None:
+    def step(self: elman.Cell, x: Any, r: Any, s: Any, p: Any) -> Tensor:
+        return 0 * torch.tanh(x.n + r.n) + p.k * of(s, p)
+
+    cell = own_cells.cell(step, gates=("n",), states=("h",), parameters={"k": ""})
+    assert_is_the_references(Call.of(cell, Options(hidden=hidden, layers=1, given_state=False)), rtol=1e-10, atol=1e-12)

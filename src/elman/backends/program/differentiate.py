@@ -191,8 +191,12 @@ def logsumexp(g: E, y: E, a: E) -> tuple[E | None, ...]:
     return (g.op(Opcode.ROW_SUM) * (a - y).op(Opcode.EXP),)
 
 
+def norm_of_one(g: E, y: E, a: E) -> tuple[E | None, ...]:
+    return (where(y.op(Opcode.EQ, 0.0), 0.0, a * (g / y)),)
+
+
 def norm(g: E, y: E, a: E) -> tuple[E | None, ...]:
-    return (where(y.op(Opcode.EQ, 0.0), 0.0, a * (g.op(Opcode.ROW_SUM) / y)),)
+    return norm_of_one(g.op(Opcode.ROW_SUM), y, a)
 
 
 def layer_norm(g: E, y: E, a: E, scale: E) -> tuple[E | None, ...]:

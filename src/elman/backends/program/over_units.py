@@ -82,7 +82,10 @@ def norm(input: Value, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Va
         refuse("does not run a norm other than the Euclidean")
     _last_axis(input, dim)
     value = made(Opcode.SQRT, row_sum(input * input, -1, True))
-    return _of_row(_over_units(differentiate.norm, value, input), keepdim)
+    if not input.shape_:
+        return under(differentiate.norm_of_one, value, input)
+    is_one = input.shape_[-1] == 1
+    return _of_row(under(differentiate.norm_of_one, value, input) if is_one else _over_units(differentiate.norm, value, input), keepdim)
 
 
 def normalize(input: Value, p: Number = 2.0, dim: int = 1, eps: Number = 1e-12) -> Value:
