@@ -10,16 +10,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import elman
 import own_cells
-from elman.backends import BACKENDS, registry
 from native import required
+from program_runs import Call, Options, assert_is_the_references
 from slow import slow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+    import elman
 
 pytestmark = required
 
@@ -95,29 +96,11 @@ class Step:
 
 
 @pytest.mark.parametrize("seed", [*range(40), *slow(*range(40, 300))])
-def test_a_drawn_step_has_the_numbers_and_gradients_of_torchs_operators(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drawn_step_has_the_numbers_and_gradients_of_torchs_operators(seed: int) -> None:
     random = Random(seed)
-    torch.manual_seed(seed)
     drawn = Step.drawn(random)
     cell = own_cells.cell(lambda self, x, r, s, p: drawn(self, x, r, s, p), gates=GATES, states=STATES, parameters={"k": "H"})
-    layers, both, units, batch = random.choice([1, 1, 2]), random.random() < 0.3, random.choice([1, 2, 5, 17]), random.randint(1, 5)
-    rnn = elman.Recurrent(cell, 3, units, layers, bidirectional=both, recompute=random.random() < 0.3, dtype=torch.float64)
-    steps = random.randint(1, 5)
-    x = torch.randn(steps, batch, 3, dtype=torch.float64)
-    states = [torch.randn(layers * (1 + both), batch, units, dtype=torch.float64) for _ in STATES]
-    options = {"lengths": [random.randint(0, steps) for _ in range(batch)], "reset": torch.rand(steps, batch) < 0.2}
-    options = options if random.random() < 0.5 else {}
-    assert elman.why(rnn, x, tuple(states)).startswith("native")
-    found = []
-    for backends in (BACKENDS[:1], BACKENDS[-1:]):
-        monkeypatch.setattr(registry, "BACKENDS", backends)
-        leaves = [t.clone().requires_grad_() for t in (x, *states)]
-        output, finals = rnn(leaves[0], tuple(leaves[1:]), **options)
-        leaves += rnn.parameters()
-        loss = output.sin().sum() + sum(final.cos().sum() for final in finals)
-        gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        found.append([output.detach(), *(final.detach() for final in finals), *gradients])
-    for ours, theirs in zip(*found, strict=True):
-        # torch holds the sixth of hardsigmoid's gradient in float32.
-        exact = all(UNARY[operation] is not F.hardsigmoid for operation, _ in drawn.unary)
-        torch.testing.assert_close(ours, theirs, rtol=1e-9 if exact else 1e-5, atol=1e-10 if exact else 1e-6)
+    # torch holds the sixth of hardsigmoid's gradient in float32.
+    exact = all(UNARY[operation] is not F.hardsigmoid for operation, _ in drawn.unary)
+    call = Call.of(cell, Options.drawn(random), seed=seed)
+    assert_is_the_references(call, rtol=1e-9 if exact else 1e-5, atol=1e-10 if exact else 1e-6)

@@ -10,21 +10,22 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import elman
 import own_cells
 import program_cells
-from elman.backends import registry
 from elman.backends.program.graph import Expression, Graph
 from elman.backends.program.order import most_waiting, ordered
 from elman.backends.program.program import NOTHING, Code, Opcode, Role
 from elman.backends.program.schedule import code, fuse
 from program_cells import CELLS, GRU2014, LSTM, TwoProducts
+from program_runs import Call, Options, assert_is_the_references
 from program_steps import program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
+
+    import elman
 
 # What is kept of a step beside its states, and how many values wait at most, forward and backward: more of either is slower.
 KEPT_AND_WAITING = {
@@ -166,20 +167,12 @@ def test_recording_asks_nothing_of_what_is_active(mode: Any) -> None:
 
 @pytest.mark.parametrize("scales", list(itertools.product((1.0, 0.1), repeat=3)), ids=str)
 @pytest.mark.parametrize("out", [torch.tanh, lambda u: u, lambda u: u.clamp(-1.5, 2.0)], ids=["tanh", "itself", "clamp"])
-def test_what_is_carried_past_a_stage_is_there_behind_it(
-    out: Callable[[Tensor], Tensor], scales: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_carried_past_a_stage_is_there_behind_it(out: Callable[[Tensor], Tensor], scales: tuple[float, ...]) -> None:
     """Of two products the gradient has values that each of three stages reads: the second one, too, takes them from where they are kept."""
 
     def step(self: elman.Cell, x: Any, r: Any, s: Any, p: Any) -> Tensor:
         u = r("c", 2 * s.h)
         return out(u + scales[0] * torch.tanh(x.a) + scales[1] * torch.tanh(u) + scales[2] * torch.tanh(r("a", x.a)))
 
-    rnn = elman.Recurrent(own_cells.cell(step, gates=("a", "c"), states=("h",)), 3, 4, dtype=torch.float64)
-    x, found = torch.randn(4, 2, 3, dtype=torch.float64), []
-    for backends in (registry.BACKENDS[:1], registry.BACKENDS[-1:]):
-        monkeypatch.setattr(registry, "BACKENDS", backends)
-        output, _ = rnn(x)
-        found.append([output.detach(), *torch.autograd.grad(output.sin().sum(), list(rnn.parameters()))])
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    cell = own_cells.cell(step, gates=("a", "c"), states=("h",))
+    assert_is_the_references(Call.of(cell, Options(steps=4, batch=2, inputs=3, hidden=4, layers=1)), rtol=1e-10, atol=1e-12)
