@@ -15,10 +15,10 @@ void bind_program(nb::module_& m);   // program_binding.cpp
 void bind_stream(nb::module_& m);    // stream_binding.cpp
 
 Stack stack_of(const nb::tuple& stack) {
-  check(stack.size() == 9, "a stack is told by 9 entries");
+  check(stack.size() == 10, "a stack is told by 10 entries");
   const auto size = [&](std::size_t i) { return nb::cast<Long>(stack[i]); };
   return {nb::cast<const char*>(stack[0]), size(1), size(2), size(3), size(4), size(5), nb::cast<bool>(stack[6]),
-      nb::cast<bool>(stack[7]), size(8)};
+      nb::cast<bool>(stack[7]), size(8), size(9)};
 }
 
 namespace {
@@ -27,7 +27,8 @@ using Run = Invocation<Stack, Contract>;
 
 // Runs a stack, and returns (output, final states, hidden, saved, checkpoints), the last three for the backward pass:
 // None but with `save`, and where there is no such thing. Each may be given as memory to write to. With `grad_mode`,
-// `save` is whether a gradient flows to any operand, and comes last.
+// `save` is whether a gradient flows to any operand, and comes last. A single step's output is its first final state,
+// but with `save`: there it has memory of its own, into which nobody else writes.
 nb::object forward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh,
     nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool pad_saved, int threads,
     nb::object output, nb::object final, nb::object hidden, nb::object saved, nb::object checkpoints, bool save,
@@ -43,7 +44,7 @@ nb::object forward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle
     if (!given.is_none()) o.add(role, given, true);
     else if (needed) given = call.make(role, shape, -1, true, wide);
   };
-  write_to(kOutput, output, true, batch.shape(stack.out()));
+  write_to(kOutput, output, save || !stack.left_out, batch.shape(stack.out()));
   if (final.is_none()) {
     nb::object states[kMostStates];
     for (int s = 0; s < stack.cell.states; ++s) states[s] = call.make(kFinal, {directions, batch.B, stack.width(s)}, s);
@@ -65,6 +66,7 @@ nb::object forward(nb::tuple stack_, nb::handle params, nb::handle x, nb::handle
     o.add(kCheckpoints, checkpoints, true);
   }
   call.run(&Contract::forward);
+  if (output.is_none()) output = final[0];
   if (grad_mode) return nb::make_tuple(output, final, hidden, saved, checkpoints, save);
   return nb::make_tuple(output, final, hidden, saved, checkpoints);
 }

@@ -82,6 +82,7 @@ class Contract : public Operated {
     for (const View& v : views_.all(kFinal))
       if (v.none) throw Mismatch("a final state for each of the cell's states, got none");
     states(views_.all(kFinal), f.final);
+    if (stack_.left_out && views_[kOutput].none) f.output = {f.final[0], 0, stack_.out(), 1};
     check_apart();
     return f;
   }
@@ -134,7 +135,8 @@ class Contract : public Operated {
     Call call{};
     writes_.reserve(views_.all(kGradParams).size() + 9);
     call.x = step_tensor(views_[kX], stack_.I, false);
-    call.output = step_tensor(views_[kOutput], stack_.out(), writes);
+    const View& output = views_[kOutput];
+    if (!output.none || !writes || !stack_.left_out) call.output = step_tensor(output, stack_.out(), writes);
     if (!batch_.lengths.empty())
       ragged_ = Ragged(batch_.lengths.data(), batch_.T, batch_.B), ragged_.describe(net_, pad_saved_);
     call.net = net_;

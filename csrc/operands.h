@@ -36,7 +36,8 @@ struct Buffer {
 class Operands : public CallViews {
  public:
   // None stands for so many states; so many operands may come; each is of so many members, or of one network (0).
-  explicit Operands(std::size_t states = 1, std::size_t count = 8, Long members = 0) : members_(members) {
+  explicit Operands(std::size_t states = 1, std::size_t count = 8, Long members = 0, Long left_out = 0)
+      : members_(members), left_out_(static_cast<int>(left_out)) {
     all_.reserve(count), views_.reserve(count);
     for (int s = 0; s < kMostStates; ++s) views_.push_back({"operand", -1, true}), all_.push_back({});
     for (Place& place : places_) place = {0, static_cast<std::uint32_t>(states)};
@@ -142,6 +143,7 @@ class Operands : public CallViews {
   struct Operand {
     nb::object object{};
     std::unique_ptr<Buffer> buffer{};
+    int lacks = 0;  // so many axes
     bool made = false;
     nb::object storage{};  // of a tensor whose memory is kept: what owns it
   };
@@ -150,7 +152,8 @@ class Operands : public CallViews {
     Place& place = places_[role.number];
     if (index <= 0) place = {static_cast<std::uint32_t>(all_.size()), 0};
     ++place.count;
-    views_.push_back({role.name, index, object.is_none()}), all_.push_back({nb::borrow(object)});
+    views_.push_back({role.name, index, object.is_none()});
+    all_.push_back({.object = nb::borrow(object), .lacks = role.sequences ? left_out_ : 0});
     return all_.back();
   }
   [[noreturn]] static void refuse_type(const std::string& expected, nb::handle object) {
@@ -163,6 +166,10 @@ class Operands : public CallViews {
     if (all_[i].storage.is_valid() && !lies_in(all_[i].storage.ptr(), v))
       throw Mismatch(v, " to stay where it is, got other memory meanwhile");
     if (members_ > 0) v.begin_members(members_);
+    if (const int lacks = all_[i].lacks; lacks > 0) {
+      if (v.shape.axes + lacks > kMostAxes) throw Mismatch(v, " of fewer axes, got shape ", v.shape);
+      v.shape = v.shape.behind(lacks, 1), v.strides = v.strides.behind(lacks, 0);
+    }
   }
   // Whether a view's first element is in this memory. A storage answers without running any Python code.
   static bool lies_in(PyObject* storage, const View& v) {
@@ -202,6 +209,7 @@ class Operands : public CallViews {
   }
 
   const Long members_;
+  const int left_out_;
   std::pmr::vector<Operand> all_{&memory_};
   bool arrays_ = false, tensors_ = false;  // what there is of them: all are of one kind
 };
@@ -214,9 +222,15 @@ template <class Stack, class Contract> class Invocation {
 
   Invocation(const Stack& stack_, nb::handle params, nb::handle x, nb::handle initial, nb::handle fresh,
       nb::handle batch_sizes, nb::handle lengths, nb::handle reset, bool batch_first, bool padded, int threads)
-      : stack(stack_), operands(stack.states(), 2 * static_cast<std::size_t>(stack.each()) + 28, stack.members), x_(x),
+      : stack(stack_),
+        operands(stack.states(), 2 * static_cast<std::size_t>(stack.each()) + 28, stack.members, stack.left_out), x_(x),
         batch_first_(batch_first), padded_(padded), threads_(threads) {
     check(threads >= 1, "threads must be at least 1");
+    const bool single = stack.L * stack.D == 1 && stack.members == 0;
+    check(stack.left_out >= 0 && stack.left_out <= (single ? 2 : 0),
+        "one or two axes are left out, of one network's layer in one direction");
+    if (stack.left_out && (batch_first || !batch_sizes.is_none() || !lengths.is_none() || !reset.is_none()))
+      throw Mismatch("a single step with neither batch_first, batch_sizes, lengths nor reset, got one of them");
     operands.add_all(kParams, params), operands.add_all(kInitial, initial), operands.add_all(kFresh, fresh);
     operands.add(kX, x), operands.add(kBatchSizes, batch_sizes), operands.add(kLengths, lengths);
     operands.add(kReset, reset);
@@ -232,7 +246,8 @@ template <class Stack, class Contract> class Invocation {
   // Makes memory like x for what the call writes, where it is needed; `wide`: in float32.
   nb::object make(Role role, const Shape& shape, Long index = -1, bool needed = true, bool wide = false) {
     if (needed && PyObject_CheckBuffer(x_.ptr())) throw Mismatch("memory for all results, got none, and an array as x");
-    nb::object made = needed ? allocate(x_, shape, stack.members, wide) : nb::none();
+    const int lacks = role.sequences ? static_cast<int>(stack.left_out) : 0;
+    nb::object made = needed ? allocate(x_, shape.behind(-lacks, 0), stack.members, wide) : nb::none();
     operands.add_made(role, made, index);
     return made;
   }

@@ -61,11 +61,11 @@ struct ProgramRun : Invocation<ProgramStack, ProgramContract> {
 
  private:
   static ProgramStack stack_of(const Program& program, const nb::tuple& numbers) {
-    check(numbers.size() == 9, "a stack is told by 9 entries");
+    check(numbers.size() == 10, "a stack is told by 10 entries");
     const auto size = [&](std::size_t i) { return nb::cast<Long>(numbers[i]); };
     check(size(3) == 0, "a program's output is not projected");
-    return {
-        program, size(1), size(2), size(4), size(5), nb::cast<bool>(numbers[6]), nb::cast<bool>(numbers[7]), size(8)};
+    return {program, size(1), size(2), size(4), size(5), nb::cast<bool>(numbers[6]), nb::cast<bool>(numbers[7]),
+        size(8), size(9)};
   }
 };
 

@@ -12,10 +12,13 @@ struct Stack {
   const CellInfo& cell;
   Long I, H, P, L, D;  // P is 0 without a projection
   bool bias, recompute;
-  Long members;  // networks of this kind, each with operands of its own; 0: one, whose operands have no axis for them
+  Long members;   // networks of this kind, each with operands of its own; 0: one, whose operands have no axis for them
+  Long left_out;  // so many first axes of (T, B, ...) and (L·D, B, ...): 1 in a single step, 2 in one of one sequence
 
-  Stack(const char* name, Long I_, Long H_, Long P_, Long L_, Long D_, bool bias_, bool recompute_, Long members_)
-      : cell(cell_of(name)), I(I_), H(H_), P(P_), L(L_), D(D_), bias(bias_), recompute(recompute_), members(members_) {
+  Stack(const char* name, Long I_, Long H_, Long P_, Long L_, Long D_, bool bias_, bool recompute_, Long members_,
+      Long left_out_)
+      : cell(cell_of(name)), I(I_), H(H_), P(P_), L(L_), D(D_), bias(bias_), recompute(recompute_), members(members_),
+        left_out(left_out_) {
     check(I >= 0 && H >= 0 && members >= 0 && L >= 1 && (D == 1 || D == 2),
         "sizes must be L >= 1, I, H, members >= 0 and D 1 or 2");
     check(I <= kMost && H <= kMost && L <= kMost && members <= kMost, "a size is too large");

@@ -67,7 +67,7 @@ class BoundStream {
       nb::tuple stack, Long B, nb::handle params, nb::handle states, nb::tuple fresh, nb::dict entries, nb::tuple names)
       : stack_(stack_of(stack)), B_(B), fresh_(fresh), entries_(entries) {
     check(stack_.I >= 1 && stack_.D == 1 && B >= 1 && B <= kMost, "I and B must be at least 1, not too large, and D 1");
-    check(stack_.members == 0, "a stream runs one network");
+    check(stack_.members == 0 && stack_.left_out == 0, "a stream runs one network, and leaves no axes out");
     check(nb::len(fresh) == 4, "an output is made in four ways");
     for (nb::handle call : fresh)
       check(PyTuple_Check(call.ptr()) && nb::len(call) >= 1 && nb::len(call) <= kMostItems,

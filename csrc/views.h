@@ -49,6 +49,12 @@ struct Shape {
   bool operator==(const Shape& other) const {
     return std::equal(size, size + axes, other.size, other.size + other.axes);
   }
+  Shape behind(int more, Long each) const {  // so many axes more in front of these, or fewer
+    Shape all;
+    all.axes = axes + more;
+    for (int d = 0; d < all.axes; ++d) all[d] = d < more ? each : size[d - more];
+    return all;
+  }
   std::string text() const {
     std::string text = "(";
     for (int d = 0; d < axes; ++d) text += (d ? ", " : "") + std::to_string(size[d]);
@@ -91,19 +97,21 @@ struct Mismatch : std::runtime_error {
 };
 
 // What an operand is in its call: the number of its place in the table of all, and what errors call it.
+// `sequences`: those of (T, B, ...) or (L·D, B, ...), of which a single step lacks axes (Stack::left_out).
 struct Role {
   int number;
   const char* name;
+  bool sequences = false;
 };
-constexpr Role kX{0, "x"}, kOutput{1, "output"}, kSource{2, "source"}, kTarget{3, "target"},
+constexpr Role kX{0, "x", true}, kOutput{1, "output", true}, kSource{2, "source"}, kTarget{3, "target"},
     kBatchSizes{4, "batch_sizes"}, kLengths{5, "lengths"}, kReset{6, "reset"}, kHidden{7, "hidden"}, kSaved{8, "saved"},
-    kCheckpoints{9, "checkpoints"}, kGradOutput{10, "output's gradient"}, kGradHidden{11, "hidden's gradient"},
-    kGradSaved{12, "saved's gradient"}, kGradX{13, "x's gradient"}, kGradGates{14, "gate gradients"},
-    kParams{15, "parameter"}, kInitial{16, "initial state"}, kFresh{17, "fresh state"}, kFinal{18, "final state"},
-    kState{19, "state"}, kGradFinal{20, "gradient of final state"}, kGradInitial{21, "gradient of initial state"},
-    kGradFresh{22, "gradient of fresh state"}, kGradParams{23, "gradient of parameter"}, kStepInputs{24, "step input"},
-    kDraws{25, "draw"}, kTraced{26, "traced"}, kGradStepInputs{27, "gradient of step input"},
-    kGradTraced{28, "gradient of traced"};
+    kCheckpoints{9, "checkpoints"}, kGradOutput{10, "output's gradient", true}, kGradHidden{11, "hidden's gradient"},
+    kGradSaved{12, "saved's gradient"}, kGradX{13, "x's gradient", true}, kGradGates{14, "gate gradients"},
+    kParams{15, "parameter"}, kInitial{16, "initial state", true}, kFresh{17, "fresh state"},
+    kFinal{18, "final state", true}, kState{19, "state"}, kGradFinal{20, "gradient of final state", true},
+    kGradInitial{21, "gradient of initial state", true}, kGradFresh{22, "gradient of fresh state"},
+    kGradParams{23, "gradient of parameter"}, kStepInputs{24, "step input"}, kDraws{25, "draw"}, kTraced{26, "traced"},
+    kGradStepInputs{27, "gradient of step input"}, kGradTraced{28, "gradient of traced"};
 constexpr int kRoles = 29, kNeeded = 4;  // the first four are never left out
 
 // How the operands of a call look, by role; of those that may be several, from the parameters on, all.
@@ -136,7 +144,7 @@ inline void View::begin_members(Long members) {
     throw Mismatch(*this, " of ", members, " members, got shape ", shape, " and strides ", strides);
   product({members, strides[0]});
   apart = static_cast<Address>(strides[0]) * (type.bits / 8), after = static_cast<Address>(members - 1);
-  for (Shape* s : {&shape, &strides}) std::copy(s->size + 1, s->size + s->axes--, s->size);
+  shape = shape.behind(-1, 0), strides = strides.behind(-1, 0);
 }
 
 }  // namespace elman

@@ -153,7 +153,7 @@ def states_after(program: Program, *numbers: Tensor) -> list[Tensor]:
     """The states after one step without gates, of states before it, arrays of (rows, H): a sequence for each row."""
     rows, hidden = numbers[0].shape
     states = [each.unsqueeze(0).contiguous() for each in numbers]
-    what = ("", 1, hidden, 0, 1, 1, False, False, 0)
+    what = ("", 1, hidden, 0, 1, 1, False, False, 0, 0)
     _, finals, *_ = kernels._native.program_forward(
         kernel_of(program).handle, what, (), numbers[0].new_zeros(1, rows, 1), states, None, None, None, (), (), False, 1, False, False
     )

@@ -88,7 +88,7 @@ def arguments(kind: str, call: Call) -> list[Any]:
 def stack_of(call: Call) -> tuple[Any, ...]:
     """What runs, as the kernels are told."""
     cell, *sizes = (call[name] for name in STACK)
-    return CELLS[cell] if 0 <= cell < len(CELLS) else f"cell {cell}", *sizes, False, 0
+    return CELLS[cell] if 0 <= cell < len(CELLS) else f"cell {cell}", *sizes, False, 0, 0
 
 
 class Steps(NamedTuple):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"STEPS": 6, "BATCH": 5, "SIZE": 4, "STREAM_SIZE": 3}.items():
+    for name, value in {"STEPS": 6, "BATCH": 5, "SIZE": 4, "STREAM_SIZE": 3, "CELL_STEPS": 3, "CELL_BATCH": 2}.items():
         monkeypatch.setattr(sequences, name, value)
 
 
@@ -36,8 +36,9 @@ def timed(monkeypatch: pytest.MonkeyPatch, seconds: Mapping[str, float]) -> list
 
 
 def test_every_question_is_answered_by_the_other_ways_time_over_elmans(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = timed(monkeypatch, {"ragged": 2.0, "torch": 10.0, "whole": 3.0, "resets": 4.0, "trace": 5.0, "stream": 0.5, "cell": 8.0})
-    ratios = {"ragged": 5.0, "padded": 1.5, "resets": 0.75, "trace": 0.6}
+    layers = {"ragged": 2.0, "torch": 10.0, "whole": 3.0, "resets": 4.0, "trace": 5.0}
+    answers = timed(monkeypatch, layers | {"stream": 0.5, "cell": 8.0, "ours": 4.0, "theirs": 6.0})
+    ratios = {"ragged": 5.0, "padded": 1.5, "resets": 0.75, "trace": 0.6, "cells": 1.5}
     assert {a.question: a.ratio for a in answers if a.mode == "train"} == ratios
     assert {a.question: a.ratio for a in answers if a.mode == "infer"} == ratios | {"stream": 16.0}
     assert set(ratios) | {"stream"} == set(sequences.QUESTIONS)
@@ -69,7 +70,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path, capsys: pyte
     assert _run("--cell", "gru", "--mode", "infer", "--json", str(path)) == 0
     facts = json.loads(path.read_text(encoding="utf-8"))
     assert facts["complete"] is True
-    assert [answer["question"] for answer in facts["answers"]] == ["ragged", "padded", "resets", "trace", "stream"]
+    assert [answer["question"] for answer in facts["answers"]] == ["ragged", "padded", "resets", "trace", "cells", "stream"]
     out = capsys.readouterr().out
     assert "GRU infer" in out
     assert "stream, µs a step, Elman / torch: GRU " in out

@@ -113,7 +113,7 @@ def test_whatever_a_program_says_it_runs_or_is_refused() -> None:
 
 def _run(handle: Any, program: Program, **changes: Any) -> None:
     T, B, I, H = 3, 2, 4, 5  # noqa: E741
-    what = ("", I, H, 0, 1, 1, True, False, 0)
+    what = ("", I, H, 0, 1, 1, True, False, 0, 0)
     params = [torch.randn(n * H, width) for n, width in ((program.inputs, I), (program.recurrents, H))]
     params += [torch.randn(n * H) for n in (program.inputs, program.recurrents)]
     operands: dict[str, Any] = {
@@ -150,16 +150,16 @@ OPERANDS: dict[str, tuple[dict[str, Any], str]] = {
     "step inputs that are not declared": ({"step_inputs": (torch.zeros(3, 2),)}, "expected 0 step inputs, got 1"),
     "draws that are not declared": ({"draws": (torch.zeros(1, 3, 2, 5),)}, "expected 0 draws, got 1"),
     "no thread": ({"threads": 0}, "threads must be at least 1"),
-    "a stack of other entries": ({"what": (1, 2)}, "told by 9 entries"),
-    "no units": ({"what": ("", 4, 0, 0, 1, 1, True, False, 0)}, "sizes must be"),
-    "three directions": ({"what": ("", 4, 5, 0, 1, 3, True, False, 0)}, "sizes must be"),
-    "a projection": ({"what": ("", 4, 5, 2, 1, 1, True, False, 0)}, "not projected"),
-    "huge sizes": ({"what": ("", 2**40, 2**40, 0, 1, 1, True, False, 0)}, "expected"),
+    "a stack of other entries": ({"what": (1, 2)}, "told by 10 entries"),
+    "no units": ({"what": ("", 4, 0, 0, 1, 1, True, False, 0, 0)}, "sizes must be"),
+    "three directions": ({"what": ("", 4, 5, 0, 1, 3, True, False, 0, 0)}, "sizes must be"),
+    "a projection": ({"what": ("", 4, 5, 2, 1, 1, True, False, 0, 0)}, "not projected"),
+    "huge sizes": ({"what": ("", 2**40, 2**40, 0, 1, 1, True, False, 0, 0)}, "expected"),
     "sizes whose product no integer holds": (
-        {"what": ("", 2**24, 2**40, 0, 1, 1, True, False, 0), "x": torch.zeros(1).expand(1, 1, 2**24)},
+        {"what": ("", 2**24, 2**40, 0, 1, 1, True, False, 0, 0), "x": torch.zeros(1).expand(1, 1, 2**24)},
         "allocate|expected",
     ),
-    "a size beyond all": ({"what": ("", 4, 2**41, 0, 1, 1, True, False, 0)}, "too large"),
+    "a size beyond all": ({"what": ("", 4, 2**41, 0, 1, 1, True, False, 0, 0)}, "too large"),
 }
 
 
@@ -171,7 +171,7 @@ def test_operands_that_do_not_fit_are_errors(what: str) -> None:
 
 
 def test_gradients_that_do_not_fit_are_errors() -> None:
-    first = (("", 4, 5, 0, 1, 1, True, False, 0), [torch.randn(20, n) for n in (4, 5)] + [torch.randn(20)] * 2, torch.randn(3, 2, 4))
+    first = (("", 4, 5, 0, 1, 1, True, False, 0, 0), [torch.randn(20, n) for n in (4, 5)] + [torch.randn(20)] * 2, torch.randn(3, 2, 4))
     first = (*first, None, None, None, None, (), (), False, 1)
     handle = kernel_of(LSTM).handle
     output, _, _, kept = kernels._native.program_forward(handle, *first, True, False)
@@ -204,7 +204,7 @@ def test_what_forward_kept_must_lie_as_forward_tells(lengths: list[int] | None, 
     """Nine sequences lie in one to nine parts, or in one if they have different lengths."""
     params = [torch.randn(20, n, dtype=dtype) for n in (4, 5)] + [torch.randn(20, dtype=dtype)] * 2
     spans = None if lengths is None else torch.tensor(lengths)
-    sizes = ("", 4, 5, 0, 1, 2, True, False, 0)
+    sizes = ("", 4, 5, 0, 1, 2, True, False, 0, 0)
     first = (sizes, [*params, *params], torch.randn(3, 9, 4, dtype=dtype), None, None, spans, None, (), (), False, 2)
     handle = kernel_of(LSTM).handle
     output, _, _, kept = kernels._native.program_forward(handle, *first, True, False)
@@ -222,7 +222,7 @@ def test_what_forward_kept_must_lie_as_forward_tells(lengths: list[int] | None, 
 def test_what_is_written_must_be_apart_from_what_is_read() -> None:
     x = torch.randn(3, 2, 5)
     first = (
-        ("", 5, 5, 0, 1, 1, True, False, 0),
+        ("", 5, 5, 0, 1, 1, True, False, 0, 0),
         [torch.randn(20, 5)] * 2 + [torch.randn(20)] * 2,
         x,
         None,

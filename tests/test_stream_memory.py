@@ -83,7 +83,7 @@ class Memory:
         names = tuple(self.entries) if watched else ()
         *stack, batch = self.call
         cell, *sizes, bias = stack
-        return _native.Stream((cell, *sizes, 1, bias, False, 0), batch, self.params, self.states, self.fresh, self.entries, names)
+        return _native.Stream((cell, *sizes, 1, bias, False, 0, 0), batch, self.params, self.states, self.fresh, self.entries, names)
 
     def out(self, layout: str) -> np.ndarray:
         """Memory for an output, between guards."""

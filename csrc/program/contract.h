@@ -15,10 +15,12 @@ struct ProgramStack {
   const Program& program;
   Long I, H, L, D;
   bool bias, recompute;
-  Long members;  // as a Stack's
+  Long members, left_out;  // as a Stack's
 
-  ProgramStack(const Program& program_, Long I_, Long H_, Long L_, Long D_, bool bias_, bool recompute_, Long members_)
-      : program(program_), I(I_), H(H_), L(L_), D(D_), bias(bias_), recompute(recompute_), members(members_) {
+  ProgramStack(const Program& program_, Long I_, Long H_, Long L_, Long D_, bool bias_, bool recompute_, Long members_,
+      Long left_out_)
+      : program(program_), I(I_), H(H_), L(L_), D(D_), bias(bias_), recompute(recompute_), members(members_),
+        left_out(left_out_) {
     check(I >= 0 && members >= 0 && H >= 1 && L >= 1 && (D == 1 || D == 2),
         "sizes must be L, H >= 1, I, members >= 0 and D 1 or 2");
     check(I <= kMost && H <= kMost && L <= kMost && members <= kMost, "a size is too large");

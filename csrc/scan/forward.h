@@ -49,7 +49,8 @@ template <class T, class Cell> class LayerForward {
     T* final = state<T>(call_.final[0], d, net_.P);
     for (long s = net_.alive ? 0 : net_.T - 1; s < net_.T; ++s)
       for (long r = order.staying(s), n = order.rows(s); r < n; ++r)
-        __builtin_memcpy(final + r * net_.P, order.row_of<T>(h, s, r), net_.P * sizeof(T));
+        if (const T* row = order.row_of<T>(h, s, r); row != final + r * net_.P)  // a single step's output
+          __builtin_memcpy(final + r * net_.P, row, net_.P * sizeof(T));
   }
 
   void scan(const StepOrder& order, long d, InputProjection<Weights>& projection, long part, long parts) {

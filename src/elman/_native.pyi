@@ -2,8 +2,9 @@
 
 What does not fit raises a RuntimeError that says what was expected and what came, a TypeError or a ValueError, and nothing is written.
 
-A stack is told as (cell, I, H, P, L, D, bias, recompute, members), P being 0 without a projection (``Stack.numbers``). Where members is not
-0, all operands have an axis of so many before those that are said here: an ensemble's. Functions are numbered 0 (tanh), 1 (relu) and 2
+A stack is told as (cell, I, H, P, L, D, bias, recompute, members, left_out), P being 0 without a projection (``Stack.numbers``). Where
+members is not 0, all operands have an axis of so many before those that are said here: an ensemble's. Where left_out is not 0, x, the
+output, the states and their gradients lack so many of the first axes that are said here. Functions are numbered 0 (tanh), 1 (relu) and 2
 (sigmoid), number types 0 (float32) and 1 (float64). Operands are of one dtype: float32, float64, or for ``forward`` with nothing saved
 bfloat16, for which in a buffer uint16 stands. csrc/kernels.h says what each is for; their shapes:
 

@@ -27,8 +27,9 @@ class Scan(torch.autograd.Function):
     from, if not zeros; and the parameters. ``done``: what ``call.forward`` has given of them; None if it has not been called.
 
     Besides the inputs it saves the outputs of every layer and the values that the cell needs of each step. The last layer's outputs are the
-    caller's own tensor. If the caller writes into it, as torch.nn allows, the gradient runs the network once more. It also does so if hooks
-    manage the saved tensors (checkpointing, offloading), since whatever they do not see would stay in memory, and if a graph is used twice.
+    caller's own tensor, but for a single step, which gives its final states alone. If the caller writes into it, as torch.nn allows, the
+    gradient runs the network once more. It also does so if hooks manage the saved tensors (checkpointing, offloading), since whatever they
+    do not see would stay in memory, and if a graph is used twice.
     """
 
     @staticmethod
@@ -42,21 +43,22 @@ class Scan(torch.autograd.Function):
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
         if not operator.saving_is_hooked():
-            shared = output.detach()  # shares the memory and the count of writes to it
+            shared = output if stack.single_step else output.detach()  # shares the memory and the count of writes to it
             ctx.saved = shared, shared._version, saved
-        return output, *finals
+        return finals if stack.single_step else (output, *finals)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor | None, *grad_finals: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *arriving: Tensor | None) -> tuple[Tensor | None, ...]:
         stack, spans, batch_first = ctx.run
+        grad_output, grad_finals = (None, arriving) if stack.single_step else (arriving[0], arriving[1:])
         inputs = ctx.saved_tensors
         needs_grad = ctx.needs_input_grad[4:]
-        if is_differentiated((grad_output, *grad_finals)):
+        if is_differentiated(arriving):
 
             def again(operands: Operands) -> tuple[Tensor, ...]:
                 return REFERENCE.run_as_laid_out(stack, operands, batch_first)
 
-            return None, None, None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, (grad_output, *grad_finals))
+            return None, None, None, None, *differentiable_gradients(again, stack, spans, inputs, needs_grad, arriving)
         operands = joined(stack, spans, inputs)
         of_device = operator.kernels_of(operands.x)
         output, version, saved = ctx.__dict__.pop("saved", (None, 0, None))

@@ -67,3 +67,9 @@ class Backend(ABC):
             then checked and goes through ``refuses`` and ``run``. By default None.
         """
         return None
+
+    def run_step_unchecked(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor]
+    ) -> tuple[Tensor, ...] | None:
+        """``run_unchecked`` for a single step (``Stack.left_out``): the final states. By default None."""
+        return None

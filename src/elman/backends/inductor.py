@@ -81,7 +81,7 @@ def _first_operands(
     batch_first: bool,
 ) -> FirstOperands:
     """The first operands of both kernels, from those of the operators."""
-    numbers = cell, x.shape[-1], hidden_size, proj_size, num_layers, 2 if bidirectional else 1, bias, recompute, 0
+    numbers = cell, x.shape[-1], hidden_size, proj_size, num_layers, 2 if bidirectional else 1, bias, recompute, 0, 0
     states, fresh = given(h_0, c_0), given(fresh_h, fresh_c)
     return numbers, params, x, states, fresh, batch_sizes, lengths, reset, batch_first, True, torch.get_num_threads()
 

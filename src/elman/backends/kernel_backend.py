@@ -13,6 +13,7 @@ from elman.backends import operator, transforms
 from elman.backends.autograd import Scan, Trace
 from elman.backends.backend import Backend
 from elman.backends.kernels import are_plain
+from elman.backends.operands import Operands
 from elman.backends.reference import REFERENCE
 from elman.backends.spans import Spans, Traced
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from elman.backends.operands import Operands
     from elman.backends.stack import Stack
 
 
@@ -74,6 +74,24 @@ class KernelBackend(Backend):
         else:
             output, finals, _ = operator.kernels_of(operands.x).forward(stack, operands, batch_first, save=False)
         return output.transpose(0, 1) if batch_first else output, tuple(finals)
+
+    def run_step_unchecked(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor]
+    ) -> tuple[Tensor, ...] | None:
+        """As a sequence of one step."""
+        if not all(isinstance(t, torch.Tensor) for t in (x, *(states or ()))):
+            return None
+        try:
+            whole = Operands(x, states, params).with_axes(stack.left_out)
+        except RuntimeError:  # of another layout
+            return None
+        done = self.run_unchecked(stack.sequence, whole.x, whole.states, params, False)
+        if done is None:
+            return None
+        for _ in range(stack.left_out):
+            for final in done[1]:
+                final.squeeze_(0)  # in place, so that it is no view, which ``detach_`` refuses
+        return done[1]
 
     def trace(self, stack: Stack, operands: Operands) -> Traced:
         if torch.is_autocast_enabled(self.device) or torch.compiler.is_compiling() or is_watched():

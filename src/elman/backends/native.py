@@ -103,7 +103,7 @@ class NativeBackend(KernelBackend):
         if not _AVAILABLE:
             return None
         if is_watched():
-            if step_inputs or not _are_functorch_transforms_active():
+            if step_inputs or stack.single_step or not _are_functorch_transforms_active():
                 return None
             return mapped.run_unchecked(self.run_unchecked, stack, x, states, params, batch_first)
         try:
@@ -132,6 +132,14 @@ class NativeBackend(KernelBackend):
         if not grad_mode or not rest.pop():
             return output, finals
         return _differentiable((output, finals, call.Saved(*rest)), stack, x, states, params, batch_first)
+
+    def run_step_unchecked(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor]
+    ) -> tuple[Tensor, ...] | None:
+        done = self.run_unchecked(stack, x, states, params, False)
+        if done is not None:
+            return done[1]
+        return super().run_step_unchecked(stack, x, states, params) if _are_functorch_transforms_active() else None
 
     def _run_half(
         self,
@@ -182,8 +190,8 @@ def _differentiable(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """What has been computed, as a node of torch's graph."""
     own = map(savable, (x, *(states or ())))
-    output, *finals = Scan.apply(done, stack, WHOLE, batch_first, *own, *params)  # type: ignore[no-untyped-call]
-    return output, tuple(finals)
+    results = Scan.apply(done, stack, WHOLE, batch_first, *own, *params)  # type: ignore[no-untyped-call]
+    return results[0], results if stack.single_step else results[1:]
 
 
 def _name(dtype: torch.dtype) -> str:

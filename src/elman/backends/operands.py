@@ -51,6 +51,11 @@ class Operands(NamedTuple):
         """The operands with x transposed, if it has its batch before its steps; ``lead``: how many axes it has before both."""
         return self.replaced(x=self.x.transpose(lead, lead + 1)) if batch_first else self
 
+    def with_axes(self, left_out: int) -> Operands:
+        """The operands with the axes that are left out of x and of the states (``Stack.left_out``)."""
+        axes = (None,) * left_out
+        return self.replaced(x=self.x[axes], states=None if self.states is None else tuple([state[axes] for state in self.states]))
+
     def without_unread(self) -> Operands:
         """The operands without what resets start from, where there are none."""
         if self.spans.reset is None and self.spans.fresh is not None:

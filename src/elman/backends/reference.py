@@ -45,7 +45,12 @@ class ReferenceBackend(Backend):
         return output, tuple(torch.stack(state) for state in zip(*finals, strict=True))
 
     def run_as_laid_out(self, stack: Stack, operands: Operands, batch_first: bool) -> tuple[Tensor, ...]:
-        """The outputs, laid out as x is, which has its batch before its steps where ``batch_first``, and the final states."""
+        """The outputs, laid out as x is, which has its batch before its steps where ``batch_first``, and the final states; of a single step
+        these alone.
+        """
+        if stack.single_step:
+            _, finals = self.run(stack.sequence, operands.with_axes(stack.left_out))
+            return tuple([final.flatten(0, stack.left_out) for final in finals])
         output, finals = self.run(stack, operands.time_first(batch_first, stack.lead))
         return output.transpose(stack.lead, stack.lead + 1) if batch_first else output, *finals
 

@@ -28,6 +28,10 @@ class Stack:
 
     ``members``, if not 0, makes it an ensemble: so many networks of this kind that run in one call, each with operands of its own. All
     tensors of a call, given and returned, then have an axis of members before their others.
+
+    ``left_out``, only for one layer in one direction, is how many leading axes x, the output and the states lack because there is one of
+    what they count: 1 for a single step, x (B, I) and states (B, H); 2 for that of a single sequence, (I,) and (H,). The output of a single
+    step is the first of its final states.
     """
 
     cell: Cell
@@ -39,12 +43,14 @@ class Stack:
     proj_size: int = 0
     recompute: bool = False
     members: int = 0
+    left_out: int = 0
 
     # What follows from these, computed once: a cached_property takes a lock in Python 3.11, which torch.compile cannot trace.
     num_directions: int = field(init=False, repr=False, compare=False)
     # How many axes all tensors have before those of a single network, and how many an x that is not packed has in all.
     lead: int = field(init=False, repr=False, compare=False)
     axes: int = field(init=False, repr=False, compare=False)
+    single_step: bool = field(init=False, repr=False, compare=False)
     # The width of each of the cell's states.
     state_sizes: tuple[int, ...] = field(init=False, repr=False, compare=False)
     output_size: int = field(init=False, repr=False, compare=False)
@@ -56,6 +62,7 @@ class Stack:
     # What runs, as the kernels are told (csrc/stack.h).
     numbers: tuple[object, ...] = field(init=False, repr=False, compare=False)
     _layers: tuple[Stack, ...] = field(init=False, repr=False, compare=False, default=())
+    _sequence: Stack | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         directions = 2 if self.bidirectional else 1
@@ -66,12 +73,16 @@ class Stack:
         set_once = partial(object.__setattr__, self)
         set_once("num_directions", directions)
         set_once("lead", 1 if self.members else 0)
-        set_once("axes", 3 + self.lead)
+        set_once("axes", 3 + self.lead - self.left_out)
         set_once("state_sizes", (width,) + (self.hidden_size,) * (len(self.cell.states) - 1))
         set_once("output_size", directions * width)
         set_once("kinds", tuple(parameters))
         set_once("tensors_per_direction", len(direction))
-        set_once("numbers", (self.cell.name, *sizes, self.num_layers, directions, self.bias, self.recompute, self.members))
+        depth = self.num_layers, directions
+        set_once("numbers", (self.cell.name, *sizes, *depth, self.bias, self.recompute, self.members, self.left_out))
+        set_once("single_step", self.left_out > 0)
+        if self.left_out:
+            set_once("_sequence", replace(self, left_out=0))
         if self.num_layers > 1:
             first = replace(self, num_layers=1)
             set_once("_layers", (first,) + (replace(first, input_size=self.output_size),) * (self.num_layers - 1))
@@ -80,6 +91,11 @@ class Stack:
     def of(self, members: int) -> Stack:
         """This stack as an ensemble of so many members; 0: as a single network."""
         return _of(self, members)
+
+    @property
+    def sequence(self) -> Stack:
+        """This stack, of sequences of any length."""
+        return self._sequence or self
 
     @property
     def layers(self) -> tuple[Stack, ...]:

@@ -19,7 +19,7 @@ from elman.bench.race import race, ratio
 from elman.bench.settings import torch_set
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from elman.bench.race import Timing
 
 STEPS, BATCH, SIZE, STREAM_SIZE = 100, 32, 128, 64
+CELL_STEPS, CELL_BATCH = 10, 16
 RESETS = 0.01  # the share of steps that begin a fresh sequence
 
 QUESTIONS: dict[str, str] = {
@@ -34,6 +35,7 @@ QUESTIONS: dict[str, str] = {
     "padded": "the same lengths, compared with Elman's run of the whole padded batch",
     "resets": "resets at 1% of the steps, compared with the same call without resets",
     "trace": "trace(), compared with forward()",
+    "cells": "10 steps of a cell in a Python loop, B=16, 64 units, compared with torch's cell",
     "stream": "stream.step on a NumPy array, B=1, 64 units, compared with torch's cell without gradients",
 }
 
@@ -84,10 +86,11 @@ def measure(cells: Sequence[str], modes: Sequence[Mode], *, threads: int, rounds
     for cell in cells:
         for mode in MODES:
             if mode in modes:
-                with torch_set(threads=threads):
-                    timings = race(_jobs(cell, mode), rounds=rounds, min_block_s=min_block_s)
-                for question, (ours, beside) in _PAIRS.items():
-                    yield Answer(cell, mode, question, timings[ours], timings[beside])
+                for jobs, pairs in ((_layers(cell, mode), _PAIRS), (_cells(cell, mode), _CELLS)):
+                    with torch_set(threads=threads):
+                        timings = race(jobs, rounds=rounds, min_block_s=min_block_s)
+                    for question, (ours, beside) in pairs.items():
+                        yield Answer(cell, mode, question, timings[ours], timings[beside])
         if "infer" in modes:
             with torch_set(threads=threads):
                 timings = race(_steps(cell), rounds=rounds, min_block_s=min_block_s)
@@ -96,13 +99,14 @@ def measure(cells: Sequence[str], modes: Sequence[Mode], *, threads: int, rounds
 
 def number_of_answers(cells: Sequence[str], modes: Sequence[Mode]) -> int:
     """How many results :func:`measure` yields."""
-    return len(cells) * (len(modes) * len(_PAIRS) + ("infer" in modes))
+    return len(cells) * (len(modes) * len(_PAIRS | _CELLS) + ("infer" in modes))
 
 
 _PAIRS = {"ragged": ("ragged", "torch"), "padded": ("ragged", "whole"), "resets": ("resets", "whole"), "trace": ("trace", "whole")}
+_CELLS = {"cells": ("ours", "theirs")}
 
 
-def _jobs(cell: str, mode: Mode) -> dict[str, Callable[[], Tensor]]:
+def _layers(cell: str, mode: Mode) -> dict[str, Callable[[], Tensor]]:
     """Ways to run a layer over a padded batch, by name."""
     draw = torch.Generator().manual_seed(0)
     ours, theirs = _pair(cell, SIZE)
@@ -121,7 +125,34 @@ def _jobs(cell: str, mode: Mode) -> dict[str, Callable[[], Tensor]]:
         "resets": lambda: ours(x, reset=reset)[0],
         "trace": lambda: ours.trace(x).output,
     }
-    leaves = (x, *ours.parameters(), *theirs.parameters())
+    jobs = _as_jobs(ways, mode, x, (*ours.parameters(), *theirs.parameters()))
+    for name, same in (("ragged", "torch"), ("trace", "whole")):
+        _check(f"{name}, {cell}, {mode}", jobs[name], jobs[same])
+    return jobs
+
+
+def _cells(cell: str, mode: Mode) -> dict[str, Callable[[], Tensor]]:
+    """A loop of a cell, Elman's and torch's."""
+    ours, theirs = _pair(f"{cell}Cell", STREAM_SIZE)
+    x = torch.randn(CELL_STEPS, CELL_BATCH, STREAM_SIZE)
+
+    def loop(step: nn.Module) -> Tensor:
+        hx = None
+        for now in x.unbind():
+            hx = step(now, hx)
+        return hx[0] if isinstance(hx, tuple) else hx  # type: ignore[return-value]
+
+    ways = {"ours": lambda: loop(ours), "theirs": lambda: loop(theirs)}
+    jobs = _as_jobs(ways, mode, x, (*ours.parameters(), *theirs.parameters()))
+    _check(f"cells, {cell}, {mode}", jobs["ours"], jobs["theirs"])
+    return jobs
+
+
+def _as_jobs(
+    ways: Mapping[str, Callable[[], Tensor]], mode: Mode, x: Tensor, parameters: Sequence[Tensor]
+) -> dict[str, Callable[[], Tensor]]:
+    """The ways as what is timed: in training with all gradients, of which x's is returned."""
+    leaves = (x, *parameters)
     for leaf in leaves:
         leaf.requires_grad_(mode == "train")
 
@@ -134,17 +165,18 @@ def _jobs(cell: str, mode: Mode) -> dict[str, Callable[[], Tensor]]:
 
         return train if mode == "train" else way
 
-    jobs = {name: job(way) for name, way in ways.items()}
-    for ours_, theirs_ in (("ragged", "torch"), ("trace", "whole")):
-        got, expected = ({"numbers": jobs[name]().detach().clone().numpy()} for name in (ours_, theirs_))
-        check(f"{ours_}, {cell}, {mode}", got, expected)
-    return jobs
+    return {name: job(way) for name, way in ways.items()}
+
+
+def _check(what: str, ours: Callable[[], Tensor], theirs: Callable[[], Tensor]) -> None:
+    got, expected = ({"numbers": job().detach().clone().numpy()} for job in (ours, theirs))
+    check(what, got, expected)
 
 
 def _steps(cell: str) -> dict[str, Callable[[], object]]:
     """One step at a time, NumPy in and NumPy out: a stream, and torch's cell as one would write it."""
-    layer, _ = _pair(cell, STREAM_SIZE)
-    theirs = getattr(nn, f"{cell.upper()}Cell")(STREAM_SIZE, STREAM_SIZE).requires_grad_(False)
+    (layer, _), (_, theirs) = _pair(cell, STREAM_SIZE), _pair(f"{cell}Cell", STREAM_SIZE)
+    theirs.requires_grad_(False)
     theirs.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})
     x = torch.randn(1, STREAM_SIZE).numpy()
     stream = elman.stream(layer)
@@ -164,8 +196,9 @@ def _steps(cell: str) -> dict[str, Callable[[], object]]:
 
 
 def _pair(cell: str, size: int) -> tuple[Any, Any]:
-    """Elman's layer and torch's, of the same numbers."""
+    """Elman's module and torch's, of the same numbers: a layer, or with "Cell" behind its name a cell."""
     torch.manual_seed(0)
-    ours, theirs = getattr(elman, cell.upper())(size, size), getattr(nn, cell.upper())(size, size)
+    name = cell.removesuffix("Cell").upper() + "Cell" * cell.endswith("Cell")
+    ours, theirs = (getattr(library, name)(size, size) for library in (elman, nn))
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs

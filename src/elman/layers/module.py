@@ -36,10 +36,10 @@ _TORCHS = frozenset(("_flat_weights", "_flat_weights_names", "_all_weights", "_f
 
 
 # What a module works out from its sizes.
-_DERIVED = ("stack", "_names", "_state_names", "_read", "_learned", "_run", "_weights_instead")
+_DERIVED = ("stack", "_single_steps", "_names", "_state_names", "_read", "_learned", "_run", "_weights_instead")
 
 
-class _Derived(Generic[T]):
+class Derived(Generic[T]):
     """An attribute that follows from a module's sizes. It is one of the module's own attributes, which are quick to read. If it is missing,
     the module was not built by its constructor (its ``__class__`` was assigned, for example), and it is worked out now.
     """
@@ -141,10 +141,10 @@ class RecurrentModule(_WithState[State]):
     _may_lack: tuple[str, ...] = ()  # the parameters that may be set to None, as zeros; torch 2.8 compiles no frozenset here
     input_size: int
     hidden_size: int
-    stack = _Derived["Stack"]()
-    _names = _Derived[tuple[str, ...]]()  # of the parameters, in the stack's order
-    _state_names = _Derived[tuple[str, ...]]()  # by which messages call the states
-    _read = _Derived[Callable[[dict[str, Any]], tuple[Tensor, ...]]]()  # takes the parameters out of a dict
+    stack = Derived["Stack"]()
+    _names = Derived[tuple[str, ...]]()  # of the parameters, in the stack's order
+    _state_names = Derived[tuple[str, ...]]()  # by which messages call the states
+    _read = Derived[Callable[[dict[str, Any]], tuple[Tensor, ...]]]()  # takes the parameters out of a dict
     # What calls take instead of parameters, by name, as long as the module's parameters are those beside it.
     _weights_instead: tuple[tuple[Any, ...], dict[str, Tensor]] | None = None
     _learned: tuple[str, ...] = ()  # the names of the learned initial states, which are parameters of the module but not of the stack

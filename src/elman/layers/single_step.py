@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from elman.backends import Operands, Stack, reference
 from elman.layers import arguments
 from elman.layers.check_cell import as_cell
 from elman.layers.initial_state import as_states
-from elman.layers.module import RecurrentModule, State
+from elman.layers.module import Derived, RecurrentModule, State
 from elman.layers.options import as_flag, as_size, as_truth
 from elman.layers.step_inputs import with_draws
 from elman.layers.symbolic import MODULE_CALL, recorded
@@ -50,6 +51,7 @@ class RecurrentCell(RecurrentModule[State]):
     _fixed = RecurrentModule._fixed | {"cell"}
     cell: Cell
     bias: bool
+    _single_steps = Derived[dict[int, Stack]]()  # the stack of a step, by how many axes x has
 
     def __init__(
         self: RecurrentCell[Any],
@@ -100,6 +102,7 @@ class RecurrentCell(RecurrentModule[State]):
     def _derive(self, cell: Cell) -> None:
         stack = Stack(cell, self.input_size, self.hidden_size, bias=as_truth("bias", self.bias))
         self._set_stack(stack, stack.kinds)
+        vars(self)["_single_steps"] = {2: replace(stack, left_out=1), 1: replace(stack, left_out=2)}
 
     def extra_repr(self) -> str:
         return f"{self.cell!r}, {self._sizes_and_bias()}"
@@ -135,17 +138,12 @@ class RecurrentCell(RecurrentModule[State]):
 
     def _run(self, x: Tensor, states: tuple[Tensor, ...] | None, beside: dict[str, Tensor] | None = None) -> tuple[Tensor, ...]:
         """What forward does, whatever the cell's states: a sequence of one step."""
-        given = (x, *(states or ()))
         params = None if torch.compiler.is_compiling() or beside is not None else self._own_params()
-        if params is not None and all(isinstance(t, Tensor) for t in given):
-            try:
-                step, *before = [t.unsqueeze(0) for t in given]
-            except RuntimeError:  # a tensor of another layout
-                arguments.of_cell(self, x, states)
-                raise
-            done = scan.run_unchecked(self.stack, step, tuple(before) or None, params, 0.0, False)
+        stack = self._single_steps.get(x.dim()) if params is not None and isinstance(x, Tensor) else None
+        if params is not None and stack is not None:
+            done = scan.run_step_unchecked(stack, x, states, params)  # whatever it is: a backend checks it, or leaves it to us
             if done is not None:
-                return tuple([state.squeeze_(0) for state in done[1]])  # in place, so that it is no view, which ``detach_`` refuses
+                return done
         operands = arguments.of_cell(self, x, states, beside)
         sequence = _as_sequence(operands)
         if self.training:

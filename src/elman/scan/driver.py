@@ -46,6 +46,15 @@ def run_unchecked(
     return None
 
 
+def run_step_unchecked(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+    """``run_unchecked`` for a single step: x and the states lack the axes that ``stack.left_out`` says. The final states, or None."""
+    for backend in registry.BACKENDS:
+        finals = backend.run_step_unchecked(stack, x, states, params)
+        if finals is not None:
+            return finals
+    return None
+
+
 def run(
     stack: Stack, operands: Operands, *, dropout: float = 0.0, training: bool = False, batch_first: bool = False
 ) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -179,7 +179,7 @@ def backward(
         first = _first(kernel, numbers, readable_operands(operands) or operands, batch_first)
         arriving = (*map(aligned_gradient, (output, *kept, grad_output, grad_hidden)), *map(_all_aligned, (grad_finals, grad_traced)))
         found = _native.program_backward(kernel.handle, *first, *arriving, *ends)
-    *_, layers, directions, _, _, members = numbers
+    *_, layers, directions, _, _, members, _ = numbers
     spans = operands.spans
     if spans.step_inputs and (layers, directions) != (1, 1):  # each of them has one
         first = 1 + len(operands.states or ()) + len(spans.fresh or ())

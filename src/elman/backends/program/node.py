@@ -51,7 +51,7 @@ class Run(NamedTuple):
         """The gradients, of what arrives at what ``forward`` gives: the results, then the final states."""
         count = len(self.stack.cell.states)
         results, finals = arriving[:-count], arriving[-count:]
-        grad_output, grad_hidden, grad_traced = results[0], None, None
+        grad_output, grad_hidden, grad_traced = results[0] if results else None, None, None
         if self.traced:
             grad_traced = results[1:]
             if grad_output is not None:
@@ -91,9 +91,9 @@ class ProgramRun(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
         ctx.set_materialize_grads(False)
         if not operator.saving_is_hooked():
-            shared = results[0].detach()  # shares the memory and the count of writes to it
+            shared = results[0] if run.stack.single_step else results[0].detach()  # shares the memory and the count of writes to it
             ctx.saved = shared, shared._version, kept
-        return *results, *finals
+        return finals if run.stack.single_step else (*results, *finals)
 
     @staticmethod
     def backward(ctx: Any, *arriving: Tensor | None) -> tuple[Tensor | None, ...]:

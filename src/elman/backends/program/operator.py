@@ -184,7 +184,7 @@ class _CpuCall(Call):
     @property
     def _run(self) -> tuple[call.Kernel, call.Numbers, Operands, bool]:
         form = self.form
-        sizes = form.hidden_size, 0, form.num_layers, form.num_directions, bool(form.bias), bool(form.recompute), 0
+        sizes = form.hidden_size, 0, form.num_layers, form.num_directions, bool(form.bias), bool(form.recompute), 0, 0
         return self.checked, ("", self.x.shape[-1], *sizes), self.operands, bool(form.batch_first)
 
     def forward(self, save: bool) -> list[Tensor]:

@@ -123,7 +123,7 @@ def run_unchecked(
     batch_first: bool,
     step_inputs: tuple[Tensor, ...],
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-    """``Backend.run_unchecked``, of x with three axes on the CPU, that nobody watches and autocast does not change."""
+    """``Backend.run_unchecked``, of x with the stack's axes on the CPU, that nobody watches and autocast does not change."""
     if x.dtype not in (torch.float32, torch.float64):
         return None
     try:
@@ -139,8 +139,8 @@ def run_unchecked(
         return output, finals
     node = Run(kernel, stack, _WITH_STEP_INPUTS if step_inputs else WHOLE, batch_first, traced=False)
     done = (output,), finals, call.Kept(*rest)
-    output, *finals = ProgramRun.apply(done, node, *map(savable, (x, *(states or ()), *step_inputs)), *params)  # type: ignore[no-untyped-call]
-    return output, tuple(finals)
+    results = ProgramRun.apply(done, node, *map(savable, (x, *(states or ()), *step_inputs)), *params)  # type: ignore[no-untyped-call]
+    return results[0], results if stack.single_step else results[1:]
 
 
 def _kernel(stack: Stack, operands: Operands, traced: bool) -> Kernel:

@@ -48,6 +48,9 @@ SENTENCES = {
     "the same lengths, compared with Elman's run of the whole padded batch": "同样的长度，与 Elman 运行整个填充批次比较",
     "resets at 1% of the steps, compared with the same call without resets": "在 1% 的时间步上重置，与不重置的同一调用比较",
     "trace(), compared with forward()": "trace() 与 forward() 比较",
+    "10 steps of a cell in a Python loop, B=16, 64 units, compared with torch's cell": (
+        "在 Python 循环里运行 cell 10 步，B=16，64 个单元，与 torch 的 cell 比较"
+    ),
     "stream.step on a NumPy array, B=1, 64 units, compared with torch's cell without gradients": (
         "stream.step 处理 NumPy 数组，B=1，64 个单元，与不求梯度的 torch cell 比较"
     ),

@@ -1,0 +1,328 @@
+"""A cell's step goes to the kernels as it comes, without axes of time and layers, and has the bits of a sequence of one step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.utils.checkpoint import checkpoint
+
+import elman
+from elman import scan, zoo
+from elman.backends import Stack, kernels
+from elman.backends.program.call import kernel_of
+from elman.backends.program.lookup import program_of
+from kinds import GRU, LSTM, RELU, TANH, as_hx, as_states
+from native import assert_same_bits, native_alone, random_like, required, tensors_asked, threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from elman.cells import Cell
+
+pytestmark = [required, pytest.mark.usefixtures("poisoned", "native_alone")]
+__all__ = ["native_alone"]
+
+BUILT_IN = {kind.label: kind for kind in (TANH, RELU, GRU, LSTM)}
+OWN: dict[str, Callable[[], Cell]] = {"MGU": zoo.MGU, "PeepholeLSTM": zoo.PeepholeLSTM, "LayerNormGRU": zoo.LayerNormGRU}
+every_cell = pytest.mark.parametrize("name", [*BUILT_IN, *OWN])
+
+
+def pair(name: str, *sizes: int, **options: Any) -> tuple[nn.Module, nn.Module]:
+    """A cell, and a layer with the same parameters."""
+    torch.manual_seed(0)
+    if name in BUILT_IN:
+        kind = BUILT_IN[name]
+        cell, rnn = kind.build_cell(elman, *sizes, **options), kind.build(elman, *sizes, **options)
+    else:
+        cell, rnn = elman.RecurrentCell(OWN[name](), *sizes, **options), elman.Recurrent(OWN[name](), *sizes, **options)
+    for ours, theirs in zip(rnn.parameters(), cell.parameters(), strict=True):
+        ours.data = theirs.data
+    return cell, rnn
+
+
+def operands(cell: nn.Module, B: int, dtype: torch.dtype, given_state: bool = True) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What a step takes: x and the states. With B = 0 they are unbatched."""
+    batch = (B,) if B else ()
+    x = torch.randn(*batch, cell.input_size, dtype=dtype)
+    return x, tuple(torch.randn(*batch, cell.hidden_size, dtype=dtype) for _ in cell.stack.cell.states) if given_state else ()
+
+
+def of_cell(cell: nn.Module, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return as_states(cell(x, as_hx(states)) if states else cell(x))
+
+
+def of_layer(rnn: nn.Module, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The final states of a sequence of one step."""
+    _, last = rnn(x[None], as_hx(tuple(state[None] for state in states))) if states else rnn(x[None])
+    return tuple(state[0] for state in as_states(last))
+
+
+def evaluate(run: Callable[..., tuple[Tensor, ...]], module: nn.Module, x: Tensor, states: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """The states after the step, and the gradients of everything."""
+    leaves = [t.detach().requires_grad_() for t in (x, *states)]
+    after = run(module, leaves[0], tuple(leaves[1:]))
+    grads = torch.autograd.grad(after, [*leaves, *module.parameters()], tuple(map(random_like, after)))
+    return {str(i): t.detach() for i, t in enumerate((*after, *grads))}
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each step was done unchecked."""
+    seen: list[bool] = []
+    run = scan.run_step_unchecked
+
+    def spy(*given: Any) -> Any:
+        done = run(*given)
+        seen.append(done is not None)
+        return done
+
+    monkeypatch.setattr(scan, "run_step_unchecked", spy)
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def _on_one_thread() -> Iterator[None]:
+    with threads(1):
+        yield
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 20), (1, 1, 1), (3, 5, 17), (65, 33, 40), (130, 8, 64)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@every_cell
+@pytest.mark.usefixtures("every_isa")
+def test_it_has_the_bits_of_a_sequence(name: str, dtype: torch.dtype, sizes: tuple[int, int, int], unchecked: list[bool]) -> None:
+    """Up to 64 sequences and beyond, where the weights are packed by blocks and whole; results and all gradients."""
+    B, I, H = sizes  # noqa: E741
+    cell, rnn = pair(name, I, H, dtype=dtype)
+    for given_state in (True, False):
+        x, states = operands(cell, B, dtype, given_state)
+        expected = evaluate(of_layer, rnn, x, states)
+        assert_same_bits(evaluate(of_cell, cell, x, states), expected)
+        with torch.no_grad():
+            inferred = dict(zip(expected, of_cell(cell, x, states), strict=False))
+        assert_same_bits(inferred, {key: expected[key] for key in inferred})
+    with threads(2):
+        assert_same_bits(evaluate(of_cell, cell, x, states), expected)
+    runs_own = name in BUILT_IN or dtype in (torch.float32, torch.float64, torch.float16)
+    assert unchecked == [runs_own] * 5
+
+
+@every_cell
+@pytest.mark.parametrize("asked", [False, True])
+def test_operands_may_lie_anyhow(name: str, asked: bool, unchecked: list[bool]) -> None:
+    lay: dict[str, Callable[[Tensor], Tensor]] = {
+        "transposed": lambda t: t.t().contiguous().t(),
+        "every other": lambda t: t.repeat_interleave(2, 0)[::2],
+        "part of wider rows": lambda t: torch.cat([t, t], 1)[:, : t.shape[1]],
+        "spread": lambda t: t[:1].expand(*t.shape),
+        "negated lazily": lambda t: torch._neg_view(-t),
+        "a subclass of Tensor": nn.Parameter,
+    }
+    cell, rnn = pair(name, 4, 6)
+    x, states = operands(cell, 3, torch.float32)
+    for way in lay.values():
+        placed = way(x), tuple(map(way, states))
+        with tensors_asked(asked):
+            after = of_cell(cell, *placed)
+            grads = torch.autograd.grad(after, list(cell.parameters()), tuple(way(random_like(t)) for t in after))
+        expected = of_layer(rnn, placed[0].clone(), tuple(state.clone() for state in placed[1]))
+        expected_grads = torch.autograd.grad(expected, list(rnn.parameters()), tuple(way(random_like(t)).clone() for t in expected))
+        for got, wanted in zip((*after, *grads), (*expected, *expected_grads), strict=True):
+            assert torch.equal(got, wanted)
+    assert unchecked == [True] * len(lay)
+
+
+@every_cell
+@pytest.mark.parametrize("B", [0, 3])
+def test_a_state_may_be_written_into_and_gradients_stay(name: str, B: int) -> None:
+    """Whoever writes into a state after the step changes what others see of it, not what the step's own gradient is computed from."""
+    cell, _ = pair(name, 4, 6, dtype=torch.float64)
+    x, states = operands(cell, B, torch.float64)
+    grads = []
+    for write in (False, True):
+        after = of_cell(cell, x, states)
+        halves = [state * 0.5 for state in after]  # whose own gradient does not read it
+        if write:
+            with torch.no_grad():
+                for state in after:
+                    state.detach().fill_(torch.nan)
+        grads.append(torch.autograd.grad(halves, list(cell.parameters()), tuple(map(random_like, halves))))
+    for got, expected in zip(*grads, strict=True):
+        assert torch.equal(got, expected)
+
+
+@every_cell
+@pytest.mark.parametrize("B", [0, 2])
+def test_graphs_are_torchs(name: str, B: int) -> None:
+    """Used twice, with hooks for saved tensors, by checkpoints, and differentiated again."""
+    cell, _ = pair(name, 3, 4, dtype=torch.float64)
+    x, states = operands(cell, B, torch.float64)
+    leaves = [t.requires_grad_() for t in (x, *states)]
+
+    def twice(x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        return of_cell(cell, x, of_cell(cell, x, states))
+
+    expected = torch.autograd.grad(sum(t.square().sum() for t in twice(*leaves)), [*leaves, *cell.parameters()])
+    loss = sum(t.square().sum() for t in twice(*leaves))
+    once, again = (torch.autograd.grad(loss, [*leaves, *cell.parameters()], retain_graph=True) for _ in range(2))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t):
+        hooked = sum(t.square().sum() for t in twice(*leaves))
+    through_hooks = torch.autograd.grad(hooked, [*leaves, *cell.parameters()])
+    kept = sum(t.square().sum() for t in checkpoint(twice, *leaves, use_reentrant=False))
+    checkpointed = torch.autograd.grad(kept, [*leaves, *cell.parameters()])
+    for each in (once, again, through_hooks, checkpointed):
+        assert all(torch.equal(got, wanted) for got, wanted in zip(each, expected, strict=True))
+    assert torch.autograd.gradgradcheck(lambda *given: twice(*given), leaves)
+
+
+@every_cell
+@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+def test_examples_of_vmap_are_steps(name: str, batch: tuple[int, ...]) -> None:
+    cell, _ = pair(name, 3, 4)
+    x, states = torch.randn(5, *batch, 3), tuple(torch.randn(5, *batch, 4) for _ in cell.stack.cell.states)
+    got = vmap(lambda x, *states: of_cell(cell, x, states))(x, *states)
+    expected = zip(*[of_cell(cell, x[i], tuple(state[i] for state in states)) for i in range(5)], strict=True)
+    assert all(torch.equal(one, torch.stack(others)) for one, others in zip(got, expected, strict=True))
+
+
+def test_what_does_not_fit_is_checked_in_words(unchecked: list[bool]) -> None:
+    cell, x, h, c = elman.LSTMCell(3, 4), torch.randn(2, 3), torch.randn(2, 4), torch.randn(2, 4)
+    wrong: list[tuple[type[Exception], Any, Any]] = [
+        (RuntimeError, x[:, :2], (h, c)),
+        (RuntimeError, x, (h[:1], c)),
+        (RuntimeError, x, (h, c[:, :3])),
+        (RuntimeError, x.double(), (h, c)),
+        (ValueError, x[None], (h, c)),
+        (RuntimeError, x[0], (h, c)),
+        (RuntimeError, x[0], (h[0, :3], c[0])),
+        (RuntimeError, x[0, :2], (h[0], c[0])),
+        (ValueError, x, (h[None], c[None])),
+        (TypeError, x, (h, None)),
+        (TypeError, [1.0], (h, c)),
+        (RuntimeError, x.to_sparse(), (h, c)),
+    ]
+    for kind, given_x, hx in wrong:
+        with pytest.raises(kind, match=r"[Ee]xpected|input has inconsistent"):
+            cell(given_x, hx)
+    assert not any(unchecked)
+
+
+# --- The kernels themselves -------------------------------------------------------------------------------------------
+
+
+class Raw:
+    """Raw calls of a step, and of the sequence of one step that it is."""
+
+    def __init__(self, name: str) -> None:
+        cell = OWN[name]() if name in OWN else BUILT_IN[name].build_cell(elman, 1, 1).stack.cell
+        self.stack = Stack(cell, 3, 5, left_out=1)
+        self.widths, self.is_own = self.stack.state_sizes, name in OWN
+        self.handle = kernel_of(program_of(cell, torch.float64, units=5)).handle if self.is_own else None
+        self.params = [random_like(torch.empty(shape, dtype=torch.float64)) for shape in self.stack.shapes]
+
+    def run(self, numbers: tuple[object, ...], x: Any, states: Any, gradients: tuple[Any, ...] | None, **changes: Any) -> list[Any]:
+        """All results, and the gradients where some arrive."""
+        options = {"batch_sizes": None, "lengths": None, "reset": None, "batch_first": False} | changes
+        batch_sizes, *spans, batch_first = options.values()
+        if self.is_own:
+            first = self.handle, numbers, self.params, x, states, None, *spans, (), (), batch_first, 1
+            output, finals, hidden, kept = kernels._native.program_forward(*first, gradients is not None, False)
+            if gradients is None:
+                return [*finals]
+            needs = (True,) * (1 + len(states or ()) + len(self.params))
+            return [*finals, *kernels._native.program_backward(*first, output, hidden, kept, None, None, gradients, None, False, needs)]
+        first = numbers, self.params, x, states, None, batch_sizes, *spans, batch_first, False, 1
+        output, finals, *saved = kernels._native.forward(*first, save=gradients is not None)
+        if gradients is None:
+            return [*finals]
+        needs = (True,) * (1 + len(states or ()) + len(self.params))
+        return [*finals, *kernels._native.backward(*first, output, *saved, None, None, None, gradients, needs_grad=needs)]
+
+
+shapes = st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple)
+
+
+@pytest.mark.parametrize("name", ["tanh", "gru", "lstm", "MGU"])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_raw_step_is_taken_or_refused_as_its_sequence(name: str, data: st.DataObject) -> None:
+    """Whatever shapes, strides and dtypes come."""
+    raw = Raw(name)
+    B, fits, left_out = data.draw(st.integers(1, 4)), data.draw(st.booleans()), data.draw(st.integers(1, 2))
+    stack, batch = replace(raw.stack, left_out=left_out), (B,) if left_out == 1 else ()
+
+    def tensor(shape: tuple[int, ...]) -> Tensor:
+        if not fits and data.draw(st.booleans()):
+            shape = data.draw(shapes)
+        dtype = torch.float64 if fits else data.draw(st.sampled_from([torch.float64] * 6 + [torch.float32, torch.int64]))
+        made = (random_like(torch.empty(shape, dtype=torch.float64)) * 3).to(dtype)
+        return made.repeat_interleave(2, -1)[..., ::2] if not fits and data.draw(st.integers(0, 7)) == 0 else made
+
+    x = tensor((*batch, 3))
+    states = tuple(tensor((*batch, width)) for width in raw.widths) if data.draw(st.booleans()) else None
+    gradients = tuple(tensor((*batch, width)) for width in raw.widths) if data.draw(st.booleans()) else None
+    results = []
+    for axes, numbers in (((), stack.numbers), ((None,) * left_out, stack.sequence.numbers)):
+        of = [None if group is None else tuple([t[axes] for t in group]) for group in (states, gradients)]
+        try:
+            results.append(raw.run(numbers, x[axes], *of))
+        except RuntimeError:
+            results.append([])
+    step, sequence = results
+    assert len(step) == len(sequence)
+    assert bool(step) or not fits
+    for got, wanted in zip(step, sequence, strict=True):
+        assert torch.equal(got, wanted.reshape(got.shape))
+        assert got.dim() == wanted.dim() - (left_out if wanted.dim() == 3 else 0)
+
+
+@pytest.mark.parametrize("name", ["lstm", "MGU"])
+def test_a_raw_step_is_one_networks_in_one_direction_without_spans(name: str) -> None:
+    raw = Raw(name)
+    x = torch.randn(2, 3, dtype=torch.float64)
+    layers, directions, members, left_out = 4, 5, 8, 9  # among the numbers
+    for place, value in ((layers, 2), (directions, 2), (members, 2), (left_out, 3), (left_out, -1)):
+        numbers = list(raw.stack.numbers)
+        numbers[place] = value
+        with pytest.raises(ValueError, match="one or two axes are left out"):
+            raw.run(tuple(numbers), x, None, None)
+    spans: list[dict[str, Any]] = [
+        {"batch_first": True},
+        {"lengths": torch.tensor([1, 0])},
+        {"reset": torch.zeros(1, 2, dtype=torch.bool)},
+    ]
+    for change in spans + ([] if raw.is_own else [{"batch_sizes": torch.tensor([2])}]):
+        with pytest.raises(RuntimeError, match="expected a single step with neither batch_first"):
+            raw.run(raw.stack.numbers, x, None, None, **change)
+
+
+def test_arrays_are_taken_with_room_for_the_states() -> None:
+    """The output has no memory of its own where nothing is saved; where it is given, it is written."""
+    raw = Raw("lstm")
+    params, x = [p.numpy() for p in raw.params], np.random.default_rng(0).standard_normal((2, 3))
+    finals, output = tuple(np.full((2, 5), np.nan) for _ in range(2)), np.full((2, 5), np.nan)
+    first = raw.stack.numbers, params, x, None, None, None, None, None, False, False, 1
+    assert kernels._native.forward(*first, final=finals)[0] is finals[0]
+    kernels._native.forward(*first, output=output, final=(again := tuple(np.full((2, 5), np.nan) for _ in range(2))))
+    expected = raw.run(raw.stack.numbers, torch.from_numpy(x), None, None)
+    for got, wanted in zip((*finals, *again, output), (*expected, *expected, expected[0]), strict=True):
+        assert np.array_equal(got, wanted.numpy())
+    with pytest.raises(RuntimeError, match="apart from"):
+        kernels._native.forward(*first, output=again[0], final=again)
+
+
+def test_a_stack_of_a_step_knows_its_sequences() -> None:
+    stack = elman.LSTMCell(3, 4).stack
+    for left_out in (1, 2):
+        step = replace(stack, left_out=left_out)
+        assert (step.axes, stack.axes) == (3 - left_out, 3)
+        assert step.sequence == stack
+    assert stack.sequence is stack
