@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import elman
 from elman import scan, zoo
-from elman.backends import Stack, kernels
+from elman.backends import BACKENDS, Stack, kernels, registry
 from elman.backends.program.call import kernel_of
 from elman.backends.program.lookup import program_of
 from kinds import GRU, LSTM, RELU, TANH, as_hx, as_states
@@ -181,6 +181,31 @@ def test_graphs_are_torchs(name: str, B: int) -> None:
     for each in (once, again, through_hooks, checkpointed):
         assert all(torch.equal(got, wanted) for got, wanted in zip(each, expected, strict=True))
     assert torch.autograd.gradgradcheck(lambda *given: twice(*given), leaves)
+
+
+@pytest.mark.parametrize("B", [0, 3])
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("to", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_under_autocast_it_is_what_a_checked_step_is(
+    name: str, to: torch.dtype, given: torch.dtype, B: int, unchecked: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bits and dtypes, of results and gradients; torch's autocast leaves float64 alone, and no kernels run it then."""
+    cell, _ = pair(name, 4, 6, dtype=given)
+    x, states = operands(cell, B, given)
+    if given is torch.float64:
+        monkeypatch.setattr(registry, "BACKENDS", BACKENDS)
+
+    def run() -> dict[str, Tensor]:
+        with torch.autocast("cpu", dtype=to):
+            return evaluate(of_cell, cell, x, states)
+
+    found = run()
+    assert unchecked == [given is not torch.float64]
+    monkeypatch.setattr(scan, "run_step_unchecked", lambda *_: None)
+    expected = run()
+    assert [t.dtype for t in found.values()] == [t.dtype for t in expected.values()]
+    assert_same_bits(found, expected)
 
 
 @every_cell

@@ -74,13 +74,8 @@ class NativeBackend(KernelBackend):
         GRU's h, an LSTM's c) keep their dtype (of bfloat16 and float16 together comes float32), an LSTM's h has that of c. The kernels hold
         c in float32 for the length of a call; a cell whose output is a sum runs in its dtype.
         """
-        last = operands.x if operands.states is None else operands.states[-1]
-        given, cell, target = last.dtype, stack.cell, torch.get_autocast_dtype("cpu")
-        lasting = torch.promote_types(given, target) if cell.sums else target
-        dtype = lasting if cell.states[0] in cell.sums else target
-        output, finals = self.run(stack, operands.to(dtype), batch_first)
-        first = target if stack.proj_size else lasting
-        return output.to(first), (finals[0].to(first), *[final.to(lasting) for final in finals[1:]])
+        runs, *given = _autocast_dtypes(stack, operands.x, operands.states)
+        return _in_dtypes(self.run(stack, operands.to(runs), batch_first), *given)
 
     def trace(self, stack: Stack, operands: Operands) -> Traced:
         if operands.x.dtype is torch.float16 and not torch.is_autocast_enabled("cpu"):
@@ -111,10 +106,22 @@ class NativeBackend(KernelBackend):
                 return None
         except (AttributeError, TypeError):  # no tensor
             return None
-        if _is_any_autocast_enabled() and torch.is_autocast_enabled("cpu"):  # the first costs half of the second
-            return None
         if states is not None and len(states) > 1 and any(state is None for state in states):
             return None  # the kernels would take zeros for it
+        if _is_any_autocast_enabled() and torch.is_autocast_enabled("cpu"):  # the first costs half of the second
+            return self._run_autocast_step(stack, x, states, params) if stack.single_step else None
+        return self._run_unwatched(stack, x, states, params, batch_first, step_inputs)
+
+    def _run_unwatched(
+        self,
+        stack: Stack,
+        x: Tensor,
+        states: tuple[Tensor, ...] | None,
+        params: Sequence[Tensor],
+        batch_first: bool,
+        step_inputs: tuple[Tensor, ...] = (),
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        """``run_unchecked`` in x's dtype, whatever autocast says, where nobody watches."""
         if stack.cell.name not in kernels.CELLS:
             done = programs.run_unchecked(stack, x, states, params, batch_first, step_inputs)
             return self._run_half(stack, x, states, params, batch_first, step_inputs) if done is None else done
@@ -132,6 +139,18 @@ class NativeBackend(KernelBackend):
         if not grad_mode or not rest.pop():
             return output, finals
         return _differentiable((output, finals, call.Saved(*rest)), stack, x, states, params, batch_first)
+
+    def _run_autocast_step(
+        self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        """What ``run_unchecked`` does with a single step under autocast, with the results of ``run_autocast``. Layers change theirs."""
+        given = x, *params, *(states or ())
+        if stack.cell.name not in kernels.CELLS or not all(type(t) in kernels.PLAIN and t.dtype in _AUTOCAST for t in given):
+            return None
+        runs, *dtypes = _autocast_dtypes(stack, x, states)
+        own = Operands(x, states, params).to(runs)
+        done = self._run_unwatched(stack, own.x, own.states, own.params, False)
+        return None if done is None else _in_dtypes(done, *dtypes)
 
     def run_step_unchecked(
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor]
@@ -155,8 +174,24 @@ class NativeBackend(KernelBackend):
         if not all(isinstance(t, Tensor) and t.dtype is torch.float16 for t in given):  # type: ignore[redundant-expr]
             return None
         x, states, params, spans = Operands(x, states, params, Spans(step_inputs=step_inputs)).to(torch.float32)
-        done = self.run_unchecked(stack, x, states, params, batch_first, spans.step_inputs or ())
+        done = self._run_unwatched(stack, x, states, params, batch_first, spans.step_inputs or ())
         return None if done is None else (done[0].half(), tuple([final.half() for final in done[1]]))
+
+
+# What autocast changes; float64 it leaves alone.
+_AUTOCAST = frozenset((torch.float32, torch.bfloat16, torch.float16))
+
+
+def _autocast_dtypes(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
+    """Under autocast: the dtype in which a network runs, that of its output and first state, and that of its other states."""
+    given, cell, target = (x if states is None else states[-1]).dtype, stack.cell, torch.get_autocast_dtype("cpu")
+    lasting = torch.promote_types(given, target) if cell.sums else target
+    return lasting if cell.states[0] in cell.sums else target, target if stack.proj_size else lasting, lasting
+
+
+def _in_dtypes(done: tuple[Tensor, tuple[Tensor, ...]], first: torch.dtype, lasting: torch.dtype) -> tuple[Tensor, tuple[Tensor, ...]]:
+    output, finals = done
+    return output.to(first), (finals[0].to(first), *[final.to(lasting) for final in finals[1:]])
 
 
 def _is_widened(stack: Stack, x: Tensor) -> bool:
