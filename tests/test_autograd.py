@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import elman
+from elman import zoo
 from kinds import GRU, LSTM, PROJECTED, TANH, Kind, as_hx, as_states, every_kind
 from native import required
 
@@ -321,3 +322,42 @@ def test_a_state_without_a_gradient_alone_gives_zeros() -> None:
     rnn, x = elman.Recurrent(_Counting(), 3, 4), torch.randn(5, 2, 3, requires_grad=True)
     for create_graph in (False, True):
         assert not torch.autograd.grad(rnn(x)[1][1].sum(), x, create_graph=create_graph)[0].any()
+
+
+# --- Hooks of results -----------------------------------------------------------------------------------------------------
+
+
+def hooked(results: Sequence[Tensor], loss: Tensor) -> list[Tensor | None]:
+    """What the hooks of the results are called with; nothing for those that are not."""
+    seen: list[Tensor | None] = []
+    for result in results:
+        result.register_hook(seen.append)
+    loss.backward()
+    return seen
+
+
+@every_pair
+def test_hooks_of_states_that_no_gradient_reaches_are_not_called(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
+    for module in pair:
+        output, hx = module(x)
+        assert hooked(as_states(hx), output.sum()) == []
+        _, hx = module(x)
+        assert [gradient is None for gradient in hooked(as_states(hx), as_states(hx)[0].sum())] == [False]
+
+
+@pytest.mark.parametrize("cell", [zoo.PeepholeLSTM, zoo.MGU])
+def test_so_it_is_with_your_own_cells_and_traces(cell: type[elman.Cell], x: Tensor) -> None:
+    rnn = elman.Recurrent(cell(), 4, 5, dtype=torch.float64)
+    output, hx = rnn(x)
+    assert hooked(as_states(hx), output.sum()) == []
+    _, hx = rnn(x, lengths=[3, 1])
+    assert len(hooked(as_states(hx), as_states(hx)[0].sum())) == 1
+    traced = rnn.trace(x)
+    assert hooked(as_states(traced.final), traced.output.sum()) == []
+
+
+@pytest.mark.parametrize("cell", [elman.LSTMCell(4, 5), elman.RecurrentCell(zoo.PeepholeLSTM(), 4, 5)], ids=["LSTMCell", "PeepholeLSTM"])
+def test_so_it_is_with_a_step(cell: nn.Module, x: Tensor) -> None:
+    for batch in (x[0].float(), x[0, 0].float()):
+        h, c = cell(batch)
+        assert [gradient is None for gradient in hooked((h, c), h.sum())] == [False]

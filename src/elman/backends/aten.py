@@ -83,8 +83,7 @@ class AtenBackend(Backend):
         if operands.spans.lengths is not None:
             return _run_padded(self.run, stack, operands)
         if has_gradient(inputs):
-            output, *lasts = _Run.apply(stack, own_spans(operands.spans), *inputs)  # type: ignore[no-untyped-call]
-            return output, tuple(lasts)
+            return autograd.of_node(stack, _Run.apply(stack, own_spans(operands.spans), *inputs))  # type: ignore[no-untyped-call]
         return _run(stack, operands)
 
     def trace(self, stack: Stack, operands: Operands) -> Traced:

@@ -126,6 +126,19 @@ class Trace(torch.autograd.Function):
         return None, None, *gradients
 
 
+def of_node(stack: Stack, results: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The output and the final states that a node has given, laid out as it gives them: for a single step the states alone."""
+    return results[0], apart(results if stack.single_step else results[1:]) if len(results) > 1 else results
+
+
+def apart(finals: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Final states of a node with several results, each behind a node of its own.
+
+    torch calls the hooks of all results of a node, with None for one that no gradient reaches. A state is often such a one.
+    """
+    return tuple([final.clone() for final in finals])
+
+
 def joined(stack: Stack, spans: Spans, inputs: Sequence[Tensor]) -> Operands:
     """The operands of a call, of ``Operands.differentiable`` and ``own_spans``."""
     x, *rest = inputs

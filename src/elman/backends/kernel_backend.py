@@ -10,7 +10,7 @@ from torch._C import _are_functorch_transforms_active, _get_tracing_state, _len_
 from torch.autograd import forward_ad
 
 from elman.backends import operator, transforms
-from elman.backends.autograd import Scan, Trace
+from elman.backends.autograd import Scan, Trace, apart, of_node
 from elman.backends.backend import Backend
 from elman.backends.kernels import are_plain
 from elman.backends.operands import Operands
@@ -70,7 +70,7 @@ class KernelBackend(Backend):
         elif is_recorded() or _get_tracing_state() is not None:
             output, finals = operator.scan(stack, operands, batch_first, saves(inputs))
         elif has_gradient(inputs):
-            output, *finals = Scan.apply(None, stack, own_spans(operands.spans), batch_first, *inputs)  # type: ignore[no-untyped-call]
+            output, finals = of_node(stack, Scan.apply(None, stack, own_spans(operands.spans), batch_first, *inputs))  # type: ignore[no-untyped-call]
         else:
             output, finals, _ = operator.kernels_of(operands.x).forward(stack, operands, batch_first, save=False)
         return output.transpose(0, 1) if batch_first else output, tuple(finals)
@@ -100,6 +100,7 @@ class KernelBackend(Backend):
         inputs = operands.differentiable()
         if has_gradient(inputs):
             hidden, steps, *finals = Trace.apply(stack, own_spans(operands.spans), *inputs)  # type: ignore[no-untyped-call]
+            finals = apart(finals)
         else:
             hidden, finals, saved = operator.kernels_of(operands.x).trace(stack, operands)
             steps = saved.steps

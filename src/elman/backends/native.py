@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._C import _are_functorch_transforms_active, _is_any_autocast_enabled
 
 from elman.backends import call, kernels, mapped
-from elman.backends.autograd import Scan
+from elman.backends.autograd import Scan, of_node
 from elman.backends.kernel_backend import KernelBackend, has_gradient, is_watched
 from elman.backends.operands import Operands
 from elman.backends.program import run as programs
@@ -225,8 +225,7 @@ def _differentiable(
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """What has been computed, as a node of torch's graph."""
     own = map(savable, (x, *(states or ())))
-    results = Scan.apply(done, stack, WHOLE, batch_first, *own, *params)  # type: ignore[no-untyped-call]
-    return results[0], results if stack.single_step else results[1:]
+    return of_node(stack, Scan.apply(done, stack, WHOLE, batch_first, *own, *params))  # type: ignore[no-untyped-call]
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch._C import _get_tracing_state
 
-from elman.backends.autograd import Scan
+from elman.backends.autograd import Scan, of_node
 from elman.backends.cuda import launcher, own, run, source, structs
 from elman.backends.cuda.choice import choose, is_fast_with_many_sequences
 from elman.backends.cuda.plan import Number, number_of
@@ -103,8 +103,7 @@ class CudaBackend(KernelBackend):
             return None
         if has_gradient((x, *(states or ()), *params)):
             given = map(savable, (x, *(states or ())))
-            output, *finals = Scan.apply(None, stack, WHOLE, batch_first, *given, *params)  # type: ignore[no-untyped-call]
-            return output, tuple(finals)
+            return of_node(stack, Scan.apply(None, stack, WHOLE, batch_first, *given, *params))  # type: ignore[no-untyped-call]
         output, states, _ = run.forward(stack, Operands(x, states, params), batch_first, save=False)
         return output, states
 

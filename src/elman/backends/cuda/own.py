@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._C import _get_tracing_state
 
 from elman.backends import kernels
-from elman.backends.autograd import joined
+from elman.backends.autograd import joined, of_node
 from elman.backends.cuda import run, source
 from elman.backends.kernel_backend import has_gradient, is_recorded, own_spans, saves
 from elman.backends.program import autocast, operator
@@ -110,7 +110,7 @@ def run_own(stack: Stack, operands: Operands, batch_first: bool) -> tuple[Tensor
         return output.transpose(0, 1) if batch_first else output, finals
     kernel = run.kernel_of(stack, spans.draws is not None)
     if has_gradient(inputs):
-        output, *finals = ProgramRun.apply(None, _Run(kernel, stack, own_spans(spans), batch_first), *inputs)  # type: ignore[no-untyped-call]
+        output, finals = of_node(stack, ProgramRun.apply(None, _Run(kernel, stack, own_spans(spans), batch_first), *inputs))  # type: ignore[no-untyped-call]
     else:
         output, finals, _ = run.forward_by(kernel, stack, operands, batch_first, save=False)
     return output.transpose(0, 1) if batch_first else output, tuple(finals)

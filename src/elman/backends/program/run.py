@@ -8,6 +8,7 @@ import torch
 from torch._C import _are_functorch_transforms_active, _get_tracing_state
 
 from elman.backends import transforms
+from elman.backends.autograd import apart, of_node
 from elman.backends.kernel_backend import has_gradient, is_recorded, own_spans, saves
 from elman.backends.program import autocast, call, operator
 from elman.backends.program.lookup import program_of
@@ -73,7 +74,7 @@ def run(stack: Stack, operands: Operands, batch_first: bool) -> tuple[Tensor, tu
     kernel = _kernel(stack, operands, traced=False)
     if has_gradient(inputs):
         node = Run(kernel, stack, own_spans(operands.spans), batch_first, traced=False)
-        output, *finals = ProgramRun.apply(None, node, *inputs)  # type: ignore[no-untyped-call]
+        output, finals = of_node(stack, ProgramRun.apply(None, node, *inputs))  # type: ignore[no-untyped-call]
     else:
         output, finals, _ = call.forward(kernel, stack.numbers, operands, batch_first, save=False)
     return output.transpose(time, batch) if batch_first else output, tuple(finals)
@@ -90,7 +91,7 @@ def trace(stack: Stack, operands: Operands) -> Traced:
     others = len(stack.cell.states) - 1
     if has_gradient(inputs):
         outputs, *rest = ProgramRun.apply(None, Run(kernel, stack, own_spans(operands.spans), False, traced=True), *inputs)  # type: ignore[no-untyped-call]
-        steps, finals = rest[: -others - 1], tuple(rest[-others - 1 :])
+        steps, finals = rest[: -others - 1], apart(rest[-others - 1 :])
     else:
         outputs, steps, finals, _ = call.trace(kernel, stack, operands, save=False)
     return Traced(
@@ -139,8 +140,8 @@ def run_unchecked(
         return output, finals
     node = Run(kernel, stack, _WITH_STEP_INPUTS if step_inputs else WHOLE, batch_first, traced=False)
     done = (output,), finals, call.Kept(*rest)
-    results = ProgramRun.apply(done, node, *map(savable, (x, *(states or ()), *step_inputs)), *params)  # type: ignore[no-untyped-call]
-    return results[0], results if stack.single_step else results[1:]
+    own = map(savable, (x, *(states or ()), *step_inputs))
+    return of_node(stack, ProgramRun.apply(done, node, *own, *params))  # type: ignore[no-untyped-call]
 
 
 def _kernel(stack: Stack, operands: Operands, traced: bool) -> Kernel:
