@@ -94,7 +94,9 @@ class NativeBackend(KernelBackend):
         params: Sequence[Tensor],
         batch_first: bool,
         step_inputs: tuple[Tensor, ...] = (),
+        is_converted: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
+        """``is_converted``: whether all has the dtype in which it is to be run, whatever autocast says."""
         if not _AVAILABLE:
             return None
         if is_watched():
@@ -108,20 +110,8 @@ class NativeBackend(KernelBackend):
             return None
         if states is not None and len(states) > 1 and any(state is None for state in states):
             return None  # the kernels would take zeros for it
-        if _is_any_autocast_enabled() and torch.is_autocast_enabled("cpu"):  # the first costs half of the second
+        if not is_converted and _is_any_autocast_enabled() and torch.is_autocast_enabled("cpu"):  # the one costs half of the other
             return self._run_autocast_step(stack, x, states, params) if stack.single_step else None
-        return self._run_unwatched(stack, x, states, params, batch_first, step_inputs)
-
-    def _run_unwatched(
-        self,
-        stack: Stack,
-        x: Tensor,
-        states: tuple[Tensor, ...] | None,
-        params: Sequence[Tensor],
-        batch_first: bool,
-        step_inputs: tuple[Tensor, ...] = (),
-    ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        """``run_unchecked`` in x's dtype, whatever autocast says, where nobody watches."""
         if stack.cell.name not in kernels.CELLS:
             done = programs.run_unchecked(stack, x, states, params, batch_first, step_inputs)
             return self._run_half(stack, x, states, params, batch_first, step_inputs) if done is None else done
@@ -149,7 +139,7 @@ class NativeBackend(KernelBackend):
             return None
         runs, *dtypes = _autocast_dtypes(stack, x, states)
         own = Operands(x, states, params).to(runs)
-        done = self._run_unwatched(stack, own.x, own.states, own.params, False)
+        done = self.run_unchecked(stack, own.x, own.states, own.params, False, is_converted=True)
         return None if done is None else _in_dtypes(done, *dtypes)
 
     def run_step_unchecked(
@@ -174,7 +164,7 @@ class NativeBackend(KernelBackend):
         if not all(isinstance(t, Tensor) and t.dtype is torch.float16 for t in given):  # type: ignore[redundant-expr]
             return None
         x, states, params, spans = Operands(x, states, params, Spans(step_inputs=step_inputs)).to(torch.float32)
-        done = self._run_unwatched(stack, x, states, params, batch_first, spans.step_inputs or ())
+        done = self.run_unchecked(stack, x, states, params, batch_first, spans.step_inputs or (), is_converted=True)
         return None if done is None else (done[0].half(), tuple([final.half() for final in done[1]]))
 
 

@@ -86,9 +86,9 @@ def measure(cells: Sequence[str], modes: Sequence[Mode], *, threads: int, rounds
     for cell in cells:
         for mode in MODES:
             if mode in modes:
-                for jobs, pairs in ((_layers(cell, mode), _PAIRS), (_cells(cell, mode), _CELLS)):
+                for jobs, pairs in ((_layers, _PAIRS), (_cells, _CELLS)):
                     with torch_set(threads=threads):
-                        timings = race(jobs, rounds=rounds, min_block_s=min_block_s)
+                        timings = race(jobs(cell, mode), rounds=rounds, min_block_s=min_block_s)
                     for question, (ours, beside) in pairs.items():
                         yield Answer(cell, mode, question, timings[ours], timings[beside])
         if "infer" in modes:
