@@ -54,7 +54,7 @@ sanitize: .venv/installed-dev ## test the kernels under AddressSanitizer and Und
 	$(CONFIGURE) -B build/sanitize -DELMAN_SANITIZE=ON -DELMAN_WERROR=ON -DCMAKE_CXX_COMPILER=g++
 	$(BIN)/cmake --build build/sanitize
 	$(SANITIZED) $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz.py tests/test_stream_memory.py $(ARGS)
-	$(SANITIZED) ELMAN_SANITIZED_TORCH=1 $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz_modules.py tests/test_fuzz_programs.py tests/test_cuda_commands.py $(ARGS)
+	$(SANITIZED) ELMAN_SANITIZED_TORCH=1 $(BIN)/pytest -s --noconftest -p sanitized --timeout 1200 tests/test_fuzz_modules.py tests/test_fuzz_programs.py tests/test_raw_step.py tests/test_cuda_commands.py $(ARGS)
 
 debug: .venv/installed-dev ## build the kernels with symbols and without optimization, in build/debug
 	$(CONFIGURE) -B build/debug -DCMAKE_BUILD_TYPE=Debug
