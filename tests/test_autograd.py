@@ -18,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import elman
-from elman import zoo
 from kinds import GRU, LSTM, PROJECTED, TANH, Kind, as_hx, as_states, every_kind
 from native import required
 
@@ -324,40 +323,44 @@ def test_a_state_without_a_gradient_alone_gives_zeros() -> None:
         assert not torch.autograd.grad(rnn(x)[1][1].sum(), x, create_graph=create_graph)[0].any()
 
 
-# --- Hooks of results -----------------------------------------------------------------------------------------------------
+def _after_freezing(rnn: nn.Module, shapes: Sequence[tuple[int, ...]], frozen: str, batched: bool) -> tuple[Tensor, ...]:
+    """The gradients, also of gradients, where something was frozen after the forward pass; ``shapes``: of x and of the states."""
+    x, *states = (torch.ones(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    output = as_states(rnn(x, as_hx(tuple(states))))[0]
+    biases = [p for name, p in rnn.named_parameters() if name.startswith("bias_ih")]
+    for tensor in {"all": rnn.parameters(), "a bias": biases[:1], "the states": states, "x": [x]}[frozen]:
+        tensor.requires_grad_(False)
+    leaves = [t for t in (x, *states, *rnn.parameters()) if t.requires_grad]
+    if batched:
+        return torch.autograd.grad(output, leaves, torch.stack([output, output + 1]), is_grads_batched=True)
+    first = torch.autograd.grad(output.square().mean(), leaves, create_graph=True)
+    return *first, *torch.autograd.grad(sum(g.square().mean() for g in first), leaves)
 
 
-def hooked(results: Sequence[Tensor], loss: Tensor) -> list[Tensor | None]:
-    """What the hooks of the results are called with; nothing for those that are not."""
-    seen: list[Tensor | None] = []
-    for result in results:
-        result.register_hook(seen.append)
-    loss.backward()
-    return seen
+@pytest.mark.parametrize("frozen", ["all", "a bias", "the states", "x"])
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("one_step", [False, True])
+@every_kind
+def test_what_is_frozen_after_the_forward_pass_leaves_the_other_gradients(kind: Kind, one_step: bool, batched: bool, frozen: str) -> None:
+    if one_step and kind is PROJECTED:
+        return  # torch.nn has no such cell
+    torch.manual_seed(0)
+    theirs, ours = ((kind.build_cell if one_step else kind.build)(library, 4, 5, dtype=torch.float64) for library in (nn, elman))
+    ours.load_state_dict(theirs.state_dict())
+    shapes = [(2, 4) if one_step else (3, 2, 4), *[(2, width) if one_step else (1, 2, width) for width in kind.widths(5)]]
+    found = [_after_freezing(rnn, shapes, frozen, batched) for rnn in (theirs, ours)]
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=TOLERANCE)
 
 
-@every_pair
-def test_hooks_of_states_that_no_gradient_reaches_are_not_called(pair: tuple[nn.Module, nn.Module], x: Tensor) -> None:
-    for module in pair:
-        output, hx = module(x)
-        assert hooked(as_states(hx), output.sum()) == []
-        _, hx = module(x)
-        assert [gradient is None for gradient in hooked(as_states(hx), as_states(hx)[0].sum())] == [False]
-
-
-@pytest.mark.parametrize("cell", [zoo.PeepholeLSTM, zoo.MGU])
-def test_so_it_is_with_your_own_cells_and_traces(cell: type[elman.Cell], x: Tensor) -> None:
-    rnn = elman.Recurrent(cell(), 4, 5, dtype=torch.float64)
-    output, hx = rnn(x)
-    assert hooked(as_states(hx), output.sum()) == []
-    _, hx = rnn(x, lengths=[3, 1])
-    assert len(hooked(as_states(hx), as_states(hx)[0].sum())) == 1
-    traced = rnn.trace(x)
-    assert hooked(as_states(traced.final), traced.output.sum()) == []
-
-
-@pytest.mark.parametrize("cell", [elman.LSTMCell(4, 5), elman.RecurrentCell(zoo.PeepholeLSTM(), 4, 5)], ids=["LSTMCell", "PeepholeLSTM"])
-def test_so_it_is_with_a_step(cell: nn.Module, x: Tensor) -> None:
-    for batch in (x[0].float(), x[0, 0].float()):
-        h, c = cell(batch)
-        assert [gradient is None for gradient in hooked((h, c), h.sum())] == [False]
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_a_frozen_parameters_hook_still_gets_its_gradient() -> None:
+    given: list[Tensor] = []
+    rnn, x = elman.Recurrent(elman.zoo.MGU(), 3, 4), torch.randn(5, 2, 3, requires_grad=True)
+    rnn.weight_hh_l0.register_hook(given.append)
+    for create_graph in (False, True):
+        output, _ = rnn.requires_grad_()(x)
+        rnn.requires_grad_(False)
+        output.sum().backward(create_graph=create_graph)
+    assert given[0].any()
+    torch.testing.assert_close(given[1], given[0])

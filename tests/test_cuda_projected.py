@@ -134,6 +134,19 @@ def test_a_gradient_is_differentiated_again(monkeypatch: pytest.MonkeyPatch) -> 
     compare(*found, TOLERANCE)
 
 
+def test_so_is_that_of_a_network_frozen_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BACKENDS", (cuda_model.install(monkeypatch),))
+    lstm = elman.LSTM(I, H, 2, bidirectional=True, proj_size=P, dtype=torch.float64)
+    x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+    found = []
+    for frozen in (False, True):
+        output, _ = lstm(x)
+        lstm.requires_grad_(not frozen)
+        (gradient,) = torch.autograd.grad(output.sin().sum(), x, create_graph=True)
+        found.append([gradient, *torch.autograd.grad(gradient.square().sum(), x)])
+    compare(*found, TOLERANCE)
+
+
 @pytest.mark.parametrize("starts", [False, True], ids=["zeros", "given"])
 @pytest.mark.parametrize("form", FORMS)
 def test_so_it_is_with_weights_that_lie_anyhow(form: str, starts: bool, monkeypatch: pytest.MonkeyPatch) -> None:

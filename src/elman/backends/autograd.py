@@ -178,8 +178,7 @@ def differentiable_gradients(
     """
     create_graph = may_be_differentiated()
     with torch.enable_grad():
-        # A view of its own for each, so that a tensor that serves twice gets each use's gradient once.
-        inputs = tuple([t.view_as(t) if needed else t for t, needed in zip(inputs, needs_grad, strict=True)])
+        inputs = tuple([differentiable_view(t) if needed else t for t, needed in zip(inputs, needs_grad, strict=True)])
         results = run(joined(stack, spans, inputs))
         pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if o is not None and o.requires_grad and g is not None]
         targets = [t for t, needed in zip(inputs, needs_grad, strict=True) if needed]
@@ -188,3 +187,14 @@ def differentiable_gradients(
         of_results, given = zip(*pairs, strict=True)
         grads = iter(torch.autograd.grad(of_results, targets, given, create_graph=create_graph, allow_unused=True))
         return [next(grads) if needed else None for needed in needs_grad]
+
+
+def differentiable_view(tensor: Tensor) -> Tensor:
+    """A view of its own of a tensor that a gradient is needed of, so that a tensor that serves twice gets each use's gradient once.
+
+    It requires a gradient even if the tensor has been frozen since the forward pass, whose hooks still expect one.
+    """
+    view = tensor.view_as(tensor)
+    if not view.requires_grad:
+        view.requires_grad = True  # torch.func's transforms refuse requires_grad_()
+    return view

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.nn.functional import linear
 
-from elman.backends.autograd import is_differentiated, may_be_differentiated
+from elman.backends.autograd import differentiable_view, is_differentiated, may_be_differentiated
 from elman.backends.call import dense
 from elman.backends.cuda import run
 from elman.backends.cuda.batch import Batch
@@ -148,7 +148,7 @@ class _Projection(torch.autograd.Function):
         if is_differentiated((grad,)):
             create_graph = may_be_differentiated()
             with torch.enable_grad():
-                operands = [t.view_as(t) if needed else t for t, needed in zip((m, *w_hr), ctx.needs_input_grad, strict=True)]
+                operands = [differentiable_view(t) if needed else t for t, needed in zip((m, *w_hr), ctx.needs_input_grad, strict=True)]
                 targets = [t for t, needed in zip(operands, ctx.needs_input_grad, strict=True) if needed]
                 found = iter(torch.autograd.grad(_by_torch(operands[0], operands[1:]), targets, grad, create_graph=create_graph))
             return tuple([next(found) if needed else None for needed in ctx.needs_input_grad])
