@@ -323,6 +323,31 @@ def test_a_state_without_a_gradient_alone_gives_zeros() -> None:
         assert not torch.autograd.grad(rnn(x)[1][1].sum(), x, create_graph=create_graph)[0].any()
 
 
+@pytest.mark.parametrize("traced", [False, True])
+def test_what_no_gradient_reaches_has_zeros(traced: bool) -> None:
+    """As the initial count reaches the last one, and nothing else does."""
+    rnn, x = elman.Recurrent(_Counting(), 3, 4), torch.randn(5, 2, 3, requires_grad=True)
+    states = torch.randn(1, 2, 4, requires_grad=True), torch.zeros(1, 2, 4, requires_grad=True)
+    leaves = [x, *states, *rnn.parameters()]
+    for create_graph in (False, True):
+        final = rnn.trace(x, states).final if traced else rnn(x, states)[1]
+        of_x, of_h, of_k, *rest = torch.autograd.grad(final[1].sum(), leaves, create_graph=create_graph)
+        assert (of_k == 1).all()
+        assert not any(gradient.any() for gradient in (of_x, of_h, *rest))
+
+
+@pytest.mark.parametrize("network", [elman.Recurrent, elman.RecurrentCell])
+def test_so_have_batched_gradients(network: Any) -> None:
+    net, x = network(_Counting(), 3, 4), torch.randn((2, 3) if network is elman.RecurrentCell else (5, 2, 3), requires_grad=True)
+    shape = (2, 4) if network is elman.RecurrentCell else (1, 2, 4)
+    states = torch.randn(shape), torch.zeros(shape, requires_grad=True)
+    count = (net(x, states) if network is elman.RecurrentCell else net(x, states)[1])[1]
+    of_x, of_k = torch.autograd.grad(count, (x, states[1]), torch.ones(3, *shape), is_grads_batched=True)
+    assert of_x.shape == (3, *x.shape)
+    assert not of_x.any()
+    assert (of_k == 1).all()
+
+
 def _after_freezing(rnn: nn.Module, shapes: Sequence[tuple[int, ...]], frozen: str, batched: bool) -> tuple[Tensor, ...]:
     """The gradients, also of gradients, where something was frozen after the forward pass; ``shapes``: of x and of the states."""
     x, *states = (torch.ones(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)

@@ -182,10 +182,12 @@ def differentiable_gradients(
         results = run(joined(stack, spans, inputs))
         pairs = [(o, g) for o, g in zip(results, gradients, strict=True) if o is not None and o.requires_grad and g is not None]
         targets = [t for t, needed in zip(inputs, needs_grad, strict=True) if needed]
-        if not pairs:
-            return [torch.zeros_like(t) if needed else None for t, needed in zip(inputs, needs_grad, strict=True)]
-        of_results, given = zip(*pairs, strict=True)
-        grads = iter(torch.autograd.grad(of_results, targets, given, create_graph=create_graph, allow_unused=True))
+        found: Sequence[Tensor | None] = [None] * len(targets)
+        if pairs:
+            of_results, given = zip(*pairs, strict=True)
+            found = torch.autograd.grad(of_results, targets, given, create_graph=create_graph, allow_unused=True)
+        # Zeros where there is none, as the kernels give them.
+        grads = iter([torch.zeros_like(t) if grad is None else grad for t, grad in zip(targets, found, strict=True)])
         return [next(grads) if needed else None for needed in needs_grad]
 
 
