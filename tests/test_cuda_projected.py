@@ -147,6 +147,15 @@ def test_so_is_that_of_a_network_frozen_in_between(monkeypatch: pytest.MonkeyPat
     compare(*found, TOLERANCE)
 
 
+def test_inference_mode_has_no_graph_even_where_gradients_are_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BACKENDS", (cuda_model.install(monkeypatch),))
+    lstm, x = elman.LSTM(I, H, proj_size=P, dtype=torch.float64), torch.randn(T, B, I, dtype=torch.float64)
+    with torch.inference_mode(), torch.enable_grad():
+        output, _ = lstm(x)
+    assert output.is_inference()
+    assert not output.requires_grad
+
+
 @pytest.mark.parametrize("starts", [False, True], ids=["zeros", "given"])
 @pytest.mark.parametrize("form", FORMS)
 def test_so_it_is_with_weights_that_lie_anyhow(form: str, starts: bool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Tensors from torch's inference mode, such as a frozen encoder's features, in a network that is trained."""
+"""Tensors from torch's inference mode, such as a frozen encoder's features, in a network that is trained; and calls in that mode."""
 
 from __future__ import annotations
 
@@ -151,3 +151,56 @@ def test_so_may_resets_be(monkeypatch: pytest.MonkeyPatch) -> None:
     rnn, x = elman.RNN(I, H), torch.randn(T, B, I)
     reset = torch.rand(T, B) < 0.4
     _assert_gradients_agree(rnn, lambda change: rnn(x, reset=change(reset), lengths=change(torch.tensor([4, 2, 0])))[0])
+
+
+CALLS: dict[str, Callable[[Tensor, torch.dtype], list[Tensor]]] = {
+    "layer": lambda x, dtype: [*elman.GRU(I, H, dtype=dtype)(x)],
+    "layers": lambda x, dtype: [elman.LSTM(I, H, 2, bidirectional=True, dropout=0.5, dtype=dtype)(x.mT.contiguous().mT)[0]],
+    "projection": lambda x, dtype: [elman.LSTM(I, H, proj_size=2, recompute=True, dtype=dtype)(x)[0]],
+    "lengths": lambda x, dtype: [*elman.GRU(I, H, dtype=dtype)(x, lengths=[4, 0, 2])],
+    "packed": lambda x, dtype: [elman.GRU(I, H, dtype=dtype)(pack_padded_sequence(x, torch.tensor([4, 3, 1])))[0].data],
+    "trace": lambda x, dtype: [(traced := elman.GRU(I, H, 2, dtype=dtype).trace(x)).output, *traced.final, *traced.gates.values()],
+    "cell": lambda x, dtype: [*elman.LSTMCell(I, H, dtype=dtype)(x[0])],
+    "own": lambda x, dtype: [*elman.Recurrent(zoo.CfC(), I, H, learn_initial_state=True, dtype=dtype)(x, dt=x[..., 0])],
+    "own trace": lambda x, dtype: [elman.Recurrent(zoo.MGU(), I, H, dtype=dtype).trace(x).output],
+    "own cell": lambda x, dtype: [elman.RecurrentCell(zoo.MGU(), I, H, dtype=dtype)(x[0])],
+    "stream": lambda x, dtype: [(stream := elman.stream(elman.GRU(I, H, dtype=dtype), batch_size=B)).step(x[0]), stream.step(x[1])],
+    "vmap": lambda x, dtype: [*torch.vmap(elman.GRU(I, H, dtype=dtype))(x.unsqueeze(0))],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", CALLS)
+def test_inference_mode_has_no_graph_even_where_gradients_are_enabled(name: str, dtype: torch.dtype) -> None:
+    with torch.inference_mode(), torch.enable_grad():
+        results = CALLS[name](torch.rand(T, B, I).to(dtype), dtype)
+    for result in results:
+        assert result.is_inference()
+        assert not result.requires_grad
+
+
+@pytest.mark.parametrize("made_so", ["x", "parameters"])
+def test_nor_where_the_other_tensors_are_ordinary(made_so: str) -> None:
+    rnn, x = elman.GRU(I, H), torch.randn(T, B, I, requires_grad=made_so == "parameters")
+    with torch.inference_mode(), torch.enable_grad():
+        if made_so == "parameters":
+            rnn = elman.GRU(I, H)
+        else:
+            x = torch.randn(T, B, I)
+        output, _ = rnn(x)
+    assert output.is_inference()
+    assert not output.requires_grad
+
+
+@pytest.mark.parametrize("make", [lambda: elman.GRU(I, H), lambda: elman.Recurrent(zoo.MGU(), I, H)], ids=["GRU", "own"])
+def test_a_transform_takes_parameters_that_were_made_there(make: Callable[[], elman.Recurrent]) -> None:
+    def slope(rnn: elman.Recurrent, x: Tensor) -> Tensor:
+        return torch.func.grad(lambda x: rnn(x)[0].square().sum())(x)
+
+    x = torch.randn(T, B, I)
+    with torch.inference_mode(), torch.enable_grad():
+        rnn = make()
+        found = slope(rnn, x)
+    ordinary = make()
+    ordinary.load_state_dict(rnn.state_dict())
+    torch.testing.assert_close(found, slope(ordinary, x))

@@ -18,6 +18,7 @@ from elman.backends import autograd, operator
 from elman.backends.backend import Backend
 from elman.backends.kernel_backend import has_gradient, is_recorded, is_watched, own_spans, saves
 from elman.backends.kernels import are_plain
+from elman.backends.node import Node
 from elman.backends.operands import Operands
 from elman.backends.reference import REFERENCE
 from elman.backends.spans import Spans
@@ -90,7 +91,7 @@ class AtenBackend(Backend):
         return REFERENCE.trace(stack, operands)
 
 
-class _Run(torch.autograd.Function):
+class _Run(Node):
     """A run of torch's layers with a graph of its own, whose second derivatives the reference computes."""
 
     @staticmethod

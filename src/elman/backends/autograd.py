@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from elman.backends import call, operator
+from elman.backends.node import Node, may_keep
 from elman.backends.operands import Operands
 from elman.backends.reference import REFERENCE
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from elman.backends.stack import Stack
 
 
-class Scan(torch.autograd.Function):
+class Scan(Node):
     """A run and its gradient. Inputs: x, laid out as for ``call.forward``; the initial states, if any; the states that resets start
     from, if not zeros; and the parameters. ``done``: what ``call.forward`` has given of them; None if it has not been called.
 
@@ -42,7 +43,7 @@ class Scan(torch.autograd.Function):
         ctx.run = stack, spans, batch_first
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
-        if not operator.saving_is_hooked():
+        if may_keep():
             shared = output if stack.single_step else output.detach()  # shares the memory and the count of writes to it
             ctx.saved = shared, shared._version, saved
         return finals if stack.single_step else (output, *finals)
@@ -68,7 +69,7 @@ class Scan(torch.autograd.Function):
         return None, None, None, None, *gradients
 
 
-class Trace(torch.autograd.Function):
+class Trace(Node):
     """A trace and its gradient: all outputs, (L, T, B, D·H), all values that the cell saves, (L·D, T, B, K, H), and the final states.
     Inputs as for ``Scan``.
     """
@@ -79,7 +80,7 @@ class Trace(torch.autograd.Function):
         ctx.run = stack, spans
         ctx.save_for_backward(x, *rest)
         ctx.set_materialize_grads(False)
-        if not operator.saving_is_hooked():
+        if may_keep():
             shared = [t.detach() for t in (outputs, saved.steps) if t is not None]
             ctx.saved = shared, [t._version for t in shared]
         return outputs, saved.steps, *finals

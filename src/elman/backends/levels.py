@@ -32,7 +32,8 @@ def apply(node: Any, form: Form, *flat: Tensor | None) -> Tensors:
     """
     flat = tuple([t if t is None else unwrap_if_dead(t) for t in flat])
     if not _are_functorch_transforms_active():
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in flat):
+        # A transform hides torch's inference mode, in which a parameter that was made there has no graph.
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad and not t.is_inference() for t in flat):
             return node.apply(form, *flat)  # type: ignore[no-any-return]
         return node.forward(form, *flat)  # type: ignore[no-any-return]
     interpreter = retrieve_current_functorch_interpreter()

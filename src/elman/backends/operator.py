@@ -13,6 +13,7 @@ from torch import Tensor
 
 from elman.backends import call, inductor, kernels
 from elman.backends.call import NOTHING_SAVED, Saved
+from elman.backends.node import may_keep
 from elman.backends.operands import Operands
 from elman.backends.reference import REFERENCE
 from elman.backends.spans import Spans
@@ -293,14 +294,9 @@ def _scan_backward_fake(
     return [gradient for gradient, needed in zip(fakes, rest[-1], strict=True) if needed]
 
 
-def saving_is_hooked() -> bool:
-    """Whether hooks decide what is saved for backward: torch.utils.checkpoint's, save_on_cpu's, a user's own."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
-
-
 def keep_output(ctx: Any, output: Tensor) -> None:
-    """Keep the outputs for the gradient, unless hooks decide what is saved."""
-    if not saving_is_hooked():
+    """Keep the outputs for the gradient, if that is allowed."""
+    if may_keep():
         shared = output.detach()  # the caller may write into the outputs: this shares the count of writes to them
         ctx.output = shared, shared._version
 

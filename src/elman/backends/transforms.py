@@ -19,6 +19,7 @@ from elman.backends.call import Saved
 from elman.backends.example_gradients import can_split, example_gradients
 from elman.backends.fold import Ensemble, Fold, Form, NodeOperands, Tensors, split
 from elman.backends.levels import apply
+from elman.backends.node import Node
 from elman.backends.reference_gradient import reference_gradient
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _is_differentiated(tensors: Tensors) -> bool:
     return False
 
 
-class Run(torch.autograd.Function):
+class Run(Node):
     """A run. Inputs: the form, and the operands. Results: the output, the final states, and, to save, the output once more (the caller may
     write into the first) and what ``call.Saved`` calls hidden, (L-1, T, B, D·H) or packed, and steps, (L·D, T, B, K, H) or packed.
     """
@@ -104,7 +105,7 @@ class Run(torch.autograd.Function):
         return fold.undo(results, (fold.x, *([fold.state] * len(form.stack.state_sizes)), fold.x, fold.saved, fold.saved))
 
 
-class Gradient(torch.autograd.Function):
+class Gradient(Node):
     """The gradient of a run. Inputs: the form; the operands; the last three results of ``Run``; the gradients of the output and the final
     states, None for zeros. Results: as ``call.backward``; with ``form.examples`` those of the parameters have an axis of examples first, or
     behind that of an ensemble's members.

@@ -25,6 +25,7 @@ from elman.backends.cuda.cublaslt import Form
 from elman.backends.cuda.plan import number_of
 from elman.backends.cuda.products import multiply
 from elman.backends.kernel_backend import is_recorded
+from elman.backends.node import Node
 from elman.backends.operands import Operands
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _by_torch(m: Tensor, w_hr: Sequence[Tensor]) -> Tensor:
     return torch.cat([linear(part, w) for part, w in zip(m.chunk(len(w_hr), -1), w_hr, strict=True)], -1)
 
 
-class _Projection(torch.autograd.Function):
+class _Projection(Node):
     """``project`` with factors rounded as torch allows it to cuDNN (products.py). A gradient that is differentiated is torch's."""
 
     @staticmethod

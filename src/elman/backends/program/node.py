@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
-from elman.backends import operator
 from elman.backends.autograd import differentiable_gradients, is_differentiated, joined
+from elman.backends.node import Node, may_keep
 from elman.backends.program import call
 from elman.backends.reference import REFERENCE
 
@@ -78,7 +76,7 @@ class Run(NamedTuple):
         return REFERENCE.run_as_laid_out(self.stack, operands, self.batch_first)
 
 
-class ProgramRun(torch.autograd.Function):
+class ProgramRun(Node):
     """A run and its gradient. Inputs: x; the initial states if there are any; what resets start from, if it is not zeros; the step inputs;
     and the parameters. Saves beyond them what the kernels keep, and the outputs, which the caller may write into: see ``autograd.Scan``.
     ``done``: what ``Run.forward`` would give; None if it has not been computed.
@@ -90,7 +88,7 @@ class ProgramRun(torch.autograd.Function):
         ctx.run = run
         ctx.save_for_backward(*inputs)
         ctx.set_materialize_grads(False)
-        if not operator.saving_is_hooked():
+        if may_keep():
             shared = results[0] if run.stack.single_step else results[0].detach()  # shares the memory and the count of writes to it
             ctx.saved = shared, shared._version, kept
         return finals if run.stack.single_step else (*results, *finals)
