@@ -7,15 +7,20 @@ import gc
 import pickle
 import threading
 import weakref
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import elman
 from kinds import Kind, as_hx, every_kind
 from streams import VIEWS, assert_same_state, every_view, follow, freed, masked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @every_kind
@@ -78,6 +83,59 @@ def test_a_copy_of_a_stream_in_training_has_no_graph(way: str) -> None:
     assert torch.equal(other.state, stream.state)
     assert stream.state.requires_grad
     assert not other.state.requires_grad
+
+
+in_process = pytest.mark.parametrize("way", ["copy", "deepcopy"])
+
+
+@in_process
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap])
+def test_a_stream_is_copied_in_a_transform(transform: Any, way: str) -> None:
+    rnn, x = elman.LSTM(3, 5), torch.randn(2, 2, 3)
+
+    def last(copied: Callable[[elman.Stream], elman.Stream], x: torch.Tensor) -> torch.Tensor:
+        stream = elman.stream(rnn)
+        stream.step(x[:1])
+        return copied(stream).step(x[1:]).square().sum()
+
+    found = transform(partial(last, COPIES[way]))(x if transform is torch.func.vmap else x[0])
+    expected = transform(partial(last, _restarted))(x if transform is torch.func.vmap else x[0])
+    torch.testing.assert_close(found, expected)
+
+
+def _restarted(stream: elman.Stream) -> elman.Stream:
+    """A copy by way of the state that a caller reads."""
+    other = elman.stream(stream.rnn)
+    other.state = tuple(state.detach() for state in stream.state)
+    return other
+
+
+@in_process
+@torch.no_grad()
+def test_a_stream_is_copied_in_a_compiled_function(way: str) -> None:
+    stream, x = elman.stream(elman.GRU(3, 5)), torch.randn(1, 3)
+    stream.step(x)
+    torch.compiler.reset()
+    found = torch.compile(lambda x: COPIES[way](stream).step(x), backend="eager")(x)
+    torch.compiler.reset()
+    torch.testing.assert_close(found, stream.step(x))
+
+
+def test_a_stream_of_fake_tensors_is_copied() -> None:
+    with FakeTensorMode():
+        stream = elman.stream(elman.GRU(3, 5))
+        stream.state = torch.ones(1, 1, 5)
+        assert copy.copy(stream).state.shape == (1, 1, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("hidden_size", [1, 5])
+def test_a_pickle_has_every_dtype_and_size(hidden_size: int, dtype: torch.dtype) -> None:
+    stream = elman.stream(elman.GRU(3, hidden_size, dtype=dtype), 2)
+    stream.state = torch.randn(1, 2, 2 * hidden_size, dtype=dtype)[:, :, ::2]
+    other = COPIES["pickle"](stream)
+    assert other.state.dtype is dtype
+    assert torch.equal(other.state, stream.state)
 
 
 def test_outputs_and_states_outlive_their_stream() -> None:

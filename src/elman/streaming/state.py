@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -115,19 +115,15 @@ class StreamState:
             check_unmasked(name, arrays[name])
         return self._as_own(names, [self._narrowed(arrays[name]) for name in names])
 
-    def copy(self) -> dict[str, Any]:
-        """Copies without a graph, to be pickled or taken by another object.
+    def held(self) -> HeldStates:
+        """The states, to be pickled or taken by another object."""
+        return HeldStates(self.values, self._fresh)
 
-        As bytes: in place of a tensor torch.multiprocessing sends where it lies in shared memory, which must stay; copies would not.
-        They go to the device of the network that takes them.
-        """
-        return {"values": tuple(map(_as_bytes, self.values)), "fresh": None if self._fresh is None else _as_bytes(self._fresh)}
-
-    def take(self, copied: dict[str, Any]) -> None:
-        """Hold what ``copy`` gave."""
+    def take(self, held: HeldStates) -> None:
+        """Hold copies without a graph of states that another object held, on the network's device."""
         device = self._rnn._params()[0].device
-        self.values = tuple([_from_bytes(device, *each) for each in copied["values"]])
-        self._fresh = None if copied["fresh"] is None else _from_bytes(torch.device("cpu"), *copied["fresh"])
+        self.values = tuple([value.detach().to(device, copy=True) for value in held.values])
+        self._fresh = None if held.fresh is None else held.fresh.clone()
 
     def _narrowed(self, value: Any) -> Any:
         """A value as bfloat16 if the network is of that dtype, and the value is an array in float32, as ``to_arrays`` gives it."""
@@ -157,16 +153,39 @@ class StreamState:
         return given.clone()
 
 
-def _as_bytes(tensor: Tensor) -> tuple[bytes, torch.Size, torch.dtype]:
-    """A tensor's numbers, shape and dtype; no numbers on the meta device."""
+class HeldStates:
+    """States on their way to a copy of what holds them: tensors within a process, bytes in a pickle.
+
+    In place of a tensor torch.multiprocessing sends where it lies in shared memory, which must stay; what a copy is made of would not.
+    """
+
+    def __init__(self, values: tuple[Tensor, ...], fresh: Tensor | None) -> None:
+        self.values, self.fresh = values, fresh
+
+    def __deepcopy__(self, memo: object) -> HeldStates:
+        return self  # whoever takes it makes copies
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (tuple(map(_as_bytes, self.values)), None if self.fresh is None else _as_bytes(self.fresh))
+
+
+# A tensor's numbers, shape and dtype; no numbers on the meta device.
+_Bytes: TypeAlias = tuple[bytes | None, torch.Size, torch.dtype]
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by size: NumPy has no bfloat16
+
+
+def _as_bytes(tensor: Tensor) -> _Bytes:
     if tensor.is_meta:
-        return b"", tensor.shape, tensor.dtype
-    numbers = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    return numbers.flatten().view(torch.uint8).numpy().tobytes(), tensor.shape, tensor.dtype
+        return None, tensor.shape, tensor.dtype
+    return tensor.detach().cpu().view(_INTEGERS[tensor.itemsize]).numpy().tobytes(), tensor.shape, tensor.dtype
 
 
-def _from_bytes(device: torch.device, numbers: bytes, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    if device.type == "meta":
-        return torch.empty(shape, dtype=dtype, device=device)
+def _from_bytes(numbers: bytes | None, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    if numbers is None:
+        return torch.empty(shape, dtype=dtype, device="meta")
     own = np.frombuffer(numbers, np.uint8).copy()
-    return torch.from_numpy(own).view(dtype).view(shape).to(device)
+    return torch.from_numpy(own).view(dtype).view(shape)
+
+
+def _unpickled(values: tuple[_Bytes, ...], fresh: _Bytes | None) -> HeldStates:
+    return HeldStates(tuple([_from_bytes(*value) for value in values]), None if fresh is None else _from_bytes(*fresh))

@@ -236,7 +236,7 @@ class Stream:
         self._set(self._state.from_arrays(state_dict))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"rnn": self._rnn, "batch_size": self._batch_size, "state": self._state.copy()}
+        return {"rnn": self._rnn, "batch_size": self._batch_size, "state": self._state.held()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["rnn"], state["batch_size"])  # type: ignore[misc]
