@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 import own_cells
+from elman.backends.reference import REFERENCE
 from native import required
-from program_runs import Call, Options, assert_is_the_references
+from program_runs import NATIVE, Call, Options, assert_is_the_references
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,3 +87,28 @@ def test_the_norm_of_zeros_has_a_gradient_of_zeros(of: Callable[[Any, Any], Tens
 
     cell = own_cells.cell(step, gates=("n",), states=("h",), parameters={"k": ""})
     assert_is_the_references(Call.of(cell, Options(hidden=hidden, layers=1, given_state=False)), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("number", [3e19, -3e19, 1e-24, -1e-40, 0.0, -0.0, math.inf, math.nan])
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda s, p: s.h.mean(-1, keepdim=True).norm(dim=-1, keepdim=True),
+        lambda s, p: p.k.norm(),
+        lambda s, p: s.h.norm(dim=-1, keepdim=True) / s.h.shape[-1],
+    ],
+    ids=["of each row", "in all", "and this H"],
+)
+def test_the_norm_of_one_number_is_its_size(of: Callable[[Any, Any], Tensor], number: float) -> None:
+    """In float32, where its square may be infinite, or 0."""
+    cell = own_cells.cell(
+        lambda self, x, r, s, p: 0 * x.n + of(s, p), gates=("n",), recurrent_gates=(), states=("h",), parameters={"k": ""}
+    )
+    call = Call.of(cell, Options(steps=1, batch=2, hidden=1, layers=1, bidirectional=False), torch.float32)
+    assert call.states is not None
+    call.states[0].fill_(number)
+    call.params[-1].fill_(number)
+    arriving = [torch.ones(1, 2, 1), torch.ones(1, 2, 1)]
+    ours, theirs = (call.differentiate(backend, arriving) for backend in (NATIVE, REFERENCE))
+    for mine, expected in zip((*ours[0], *ours[1]), (*theirs[0], *theirs[1]), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-6, atol=0, equal_nan=True)

@@ -191,11 +191,16 @@ def logsumexp(g: E, y: E, a: E) -> tuple[E | None, ...]:
     return (g.op(Opcode.ROW_SUM) * (a - y).op(Opcode.EXP),)
 
 
-def norm_of_one(g: E, y: E, a: E) -> tuple[E | None, ...]:
-    return (where(y.op(Opcode.EQ, 0.0), 0.0, a * (g / y)),)
-
-
 def norm(g: E, y: E, a: E) -> tuple[E | None, ...]:
+    return (where(y.op(Opcode.EQ, 0.0), 0.0, a * (g.op(Opcode.ROW_SUM) / y)),)
+
+
+def norm_of_one(g: E, y: E, a: E) -> tuple[E | None, ...]:
+    """Of one number's size, which is infinite only where the number is: NaN there, 0 at 0."""
+    return (g * where(y.op(Opcode.EQ, 0.0), 0.0, a / y),)
+
+
+def norm_of_one_unit(g: E, y: E, a: E) -> tuple[E | None, ...]:
     return norm_of_one(g.op(Opcode.ROW_SUM), y, a)
 
 

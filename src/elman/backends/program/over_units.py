@@ -80,12 +80,13 @@ def logsumexp(input: Value, dim: Any, keepdim: bool = False) -> Value:
 def norm(input: Value, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Value:
     if p not in (2, "fro", None):
         refuse("does not run a norm other than the Euclidean")
-    _last_axis(input, dim)
-    value = made(Opcode.SQRT, row_sum(input * input, -1, True))
-    if not input.shape_:
-        return under(differentiate.norm_of_one, value, input)
-    is_one = input.shape_[-1] == 1
-    return _of_row(under(differentiate.norm_of_one, value, input) if is_one else _over_units(differentiate.norm, value, input), keepdim)
+    if _last_axis(input, dim) is None:
+        return under(differentiate.norm_of_one, made(Opcode.ABS, input), input)
+    if input.shape_[-1] == 1:
+        return _of_row(under(differentiate.norm_of_one, made(Opcode.ABS, input), input), keepdim)
+    if input.recording.units == 1:  # torch takes the size of one number, too: its square may be infinite, or 0
+        return _of_row(under(differentiate.norm_of_one_unit, row_sum(made(Opcode.ABS, input), -1, True), input), keepdim)
+    return _of_row(under(differentiate.norm, made(Opcode.SQRT, row_sum(input * input, -1, True)), input), keepdim)
 
 
 def normalize(input: Value, p: Number = 2.0, dim: int = 1, eps: Number = 1e-12) -> Value:
