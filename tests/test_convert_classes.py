@@ -270,3 +270,25 @@ def test_convert_takes_what_torchs_next_call_would(prepare: Any) -> None:
         with torch.no_grad():
             for gru in made:
                 gru.weight_hh_l0.add_(1)
+
+
+@pytest.mark.parametrize("name", ["weight_hh_l0", "bias_hh_l0"])
+@pytest.mark.parametrize("drop", [delattr, lambda gru, name: gru.register_parameter(name, None)], ids=["deleted", "none"])
+def test_a_parameter_that_is_gone_is_not_taken_from_the_list(drop: Any, name: str) -> None:
+    """Torch.nn's list still holds it, and its calls take it."""
+    gru = nn.GRU(3, 4)
+    drop(gru, name)
+    elman.convert(gru)
+    with pytest.raises(TypeError, match=f"expected {name} to be a tensor of shape .*, got None"):
+        gru(torch.randn(5, 2, 3))
+
+
+def test_a_parameter_is_taken_where_the_list_has_none() -> None:
+    """As it does after the attribute was None for a while, so that torch.nn's calls fail."""
+    torch.manual_seed(0)
+    gru, x = nn.GRU(3, 4), torch.randn(5, 2, 3)
+    expected, weight = gru(x)[0], gru.weight_hh_l0
+    gru.weight_hh_l0 = None
+    gru.register_parameter("weight_hh_l0", weight)
+    elman.convert(gru)
+    torch.testing.assert_close(gru(x)[0], expected, rtol=0, atol=1e-6)

@@ -27,7 +27,7 @@ from test_cuda_compiler import needs_nvrtc
 from test_cuda_kernels import DEVICES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -194,6 +194,28 @@ def test_a_gradient_is_differentiated_and_taken_twice(monkeypatch: pytest.Monkey
     assert torch.equal(first, again)
     (gradient,) = torch.autograd.grad(output.square().sum(), x, create_graph=True)
     assert torch.autograd.grad(gradient.square().sum(), x)[0].isfinite().all()
+
+
+@pytest.fixture
+def under_autocast() -> Iterator[None]:
+    """As torch.autocast("cuda", torch.bfloat16) would have it, which is not to be had without a GPU."""
+    torch.set_autocast_enabled("cuda", True)
+    yield
+    torch.set_autocast_enabled("cuda", False)
+
+
+@cuda_emulator.required
+@pytest.mark.usefixtures("on_kernels", "under_autocast")
+def test_autocast_computes_in_float32() -> None:
+    cell, generator = own_cells.Gru2014(), torch.Generator().manual_seed(0)
+    stack = Stack(cell, I, H)
+    params = [torch.randn(shape, generator=generator) * 0.3 for shape in stack.shapes]
+    x = torch.randn(T, B, I, generator=generator).bfloat16()
+    output, finals = own.run_own(stack, Operands(x, None, params), False)
+    torch.set_autocast_enabled("cuda", False)
+    expected, last = own.run_own(stack, Operands(x.float(), None, params), False)
+    assert torch.equal(output.float(), expected.to(output.dtype).float())
+    assert torch.equal(finals[0].float(), last[0].to(finals[0].dtype).float())
 
 
 def test_constants_are_no_part_of_a_kernel() -> None:

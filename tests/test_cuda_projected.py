@@ -17,7 +17,7 @@ import elman
 from cases import assert_same
 from cuda_runs import FORMS
 from elman.backends import Operands, registry
-from elman.backends.cuda import backend, batch
+from elman.backends.cuda import backend, batch, run
 from elman.backends.cuda.backend import CudaBackend
 from elman.backends.cuda.plan import number_of
 from elman.backends.reference import ReferenceBackend
@@ -154,6 +154,19 @@ def test_inference_mode_has_no_graph_even_where_gradients_are_enabled(monkeypatc
         output, _ = lstm(x)
     assert output.is_inference()
     assert not output.requires_grad
+
+
+def test_a_trace_is_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    modelled, x = cuda_model.install(monkeypatch), torch.randn(T, B, I, dtype=torch.float64)
+    lstm = elman.LSTM(I, H, 2, bidirectional=True, proj_size=P, dtype=torch.float64)
+    monkeypatch.delattr(run, "trace")  # which knows no projection, and would write elsewhere
+    found = []
+    for chosen in (modelled, reference):
+        monkeypatch.setattr(registry, "BACKENDS", (chosen,))
+        traced = lstm.trace(x)
+        every = [traced.output, *traced.final, *traced.states.values(), *traced.gates.values()]
+        found.append([*every, *torch.autograd.grad(sum(each.sin().sum() for each in every), list(lstm.parameters()))])
+    compare(*found, TOLERANCE)
 
 
 @pytest.mark.parametrize("starts", [False, True], ids=["zeros", "given"])

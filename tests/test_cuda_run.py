@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import cublaslt_model
 import cuda_compiled
@@ -26,6 +27,8 @@ from elman.backends.stack import Stack
 from elman.cells import BY_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from elman.backends import Backend
     from elman.backends.cuda.backend import CudaBackend
     from elman.backends.cuda.shape import CellShape
@@ -190,6 +193,20 @@ def test_freed_memory_is_refused(place: int, behind: int) -> None:
         RuntimeError, match=r"expected all tensors to lie in memory, got one of shape \(.*\) whose storage was freed|storage of size 0"
     ):
         run.forward(*given.call(), False, save=False)
+
+
+@pytest.mark.parametrize("change", [Tensor.float, lambda t: t.to("meta")], ids=["dtype", "device"])
+@pytest.mark.parametrize("place", range(7), ids=["state", "W_ih", "W_hh", "b_ih", "b_hh", "gradient", "gradient of the state"])
+def test_what_changed_between_a_run_and_its_gradient_is_refused(place: int, change: Callable[[Tensor], Tensor]) -> None:
+    given = Given(Run("gru", 1, False, given_state=True))
+    stack, operands = given.call()
+    output, _, saved = run.forward(stack, operands, False, save=True)
+    every = [*(operands.states or ()), *operands.params, given.grad_output, *given.grad_finals]
+    every[place] = change(every[place])
+    state, *params, grad_output, grad_final = every
+    changed = operands.replaced(states=(state,), params=params)
+    with pytest.raises(RuntimeError, match=r"expected all tensors .* was x changed after the forward pass\?"):
+        run.backward(stack, changed, False, output, saved, grad_output, (grad_final,), [True] * (2 + len(params)))
 
 
 @pytest.mark.parametrize("cell", KEPT)

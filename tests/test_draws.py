@@ -101,6 +101,14 @@ def test_a_cell_draws_at_every_call() -> None:
     assert cell.eval()(x)[0].eq(-1).all()
 
 
+def test_a_cell_in_evaluation_draws_nothing_under_autocast() -> None:
+    cell, x, h = elman.RecurrentCell(elman.Zoneout(own_cells.Gru(), h=0.5), I, H).eval(), torch.randn(B, I), torch.ones(B, H)
+    expected, state = cell(x, h), torch.get_rng_state()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(cell(x, h).float(), expected, rtol=0, atol=0.02)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_asking_why_draws_nothing() -> None:
     rnn = elman.Recurrent(Noisy(), I, H)
     state = torch.get_rng_state()

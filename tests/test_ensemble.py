@@ -12,9 +12,12 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 import elman
 from elman.backends import Operands, call, kernels
+from elman.backends.reference import REFERENCE
 from kinds import GRU, LSTM, PROJECTED, TANH, Kind, as_hx, as_states, every_kind
 from native import native_alone, required, threads
 from own_cells import OWN
+from program_runs import NATIVE
+from test_program_autocast import Shift
 
 if kernels.available():
     from elman import _native
@@ -296,3 +299,14 @@ def test_parameters_that_the_members_share_are_not_copied() -> None:
     assert finals[0].shape == (V, 1, B, H)
     for index in range(V):
         assert torch.equal(output[index], alone)
+
+
+@pytest.mark.parametrize("steps", [1, 2, V + 1])
+def test_under_autocast_the_dtypes_follow_from_the_steps(steps: int) -> None:
+    """A state of this cell has another after each of the first three steps: its members must not be taken for them."""
+    stack = elman.Recurrent(Shift(), I, H).stack.of(V)
+    operands = Operands(torch.randn(V, steps, B, I), None, [torch.randn(V, *shape) for shape in stack.shapes])
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        found, expected = (backend.run(stack, operands) for backend in (NATIVE, REFERENCE))
+    assert found[0].dtype is expected[0].dtype
+    assert [final.dtype for final in found[1]] == [final.dtype for final in expected[1]]

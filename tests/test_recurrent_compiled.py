@@ -77,6 +77,21 @@ def test_a_compiler_takes_random_numbers() -> None:
     assert_same(compiled(x), rnn(x))
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_so_it_does_in_a_step(training: bool) -> None:
+    """Those of the same seed as an eager call, and none in evaluation."""
+    cell = elman.RecurrentCell(elman.Zoneout(own_cells.Gru(), h=0.5), I, H, dtype=torch.float64).train(training)
+    x, h = torch.randn(B, I, dtype=torch.float64), torch.ones(B, H, dtype=torch.float64)
+    torch.compiler.reset()
+    found = []
+    for call in (cell, torch.compile(cell, fullgraph=True, backend="eager")):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            found.append(call(x, h))
+    torch.testing.assert_close(found[:2], found[2:], rtol=0, atol=1e-12)
+    assert torch.equal(found[2], found[3]) != training
+
+
 @every_own
 def test_the_network_is_exported(own: Own) -> None:
     rnn, x, beside = made(own)

@@ -145,12 +145,15 @@ def test_a_mapped_layer_takes_them(lengths: list[int] | None, batch_first: bool)
     assert all(torch.equal(found[each], expected[each]) for each in params)
 
 
-def test_so_may_resets_be(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lengths", [None, [4, 2, 0]])
+def test_so_may_resets_be(lengths: list[int] | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the reference backend, whose operators save them."""
     monkeypatch.setattr(registry, "BACKENDS", registry.BACKENDS[-1:])
     rnn, x = elman.RNN(I, H), torch.randn(T, B, I)
     reset = torch.rand(T, B) < 0.4
-    _assert_gradients_agree(rnn, lambda change: rnn(x, reset=change(reset), lengths=change(torch.tensor([4, 2, 0])))[0])
+    _assert_gradients_agree(
+        rnn, lambda change: rnn(x, reset=change(reset), lengths=None if lengths is None else change(torch.tensor(lengths)))[0]
+    )
 
 
 CALLS: dict[str, Callable[[Tensor, torch.dtype], list[Tensor]]] = {
