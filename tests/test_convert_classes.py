@@ -292,3 +292,11 @@ def test_a_parameter_is_taken_where_the_list_has_none() -> None:
     gru.register_parameter("weight_hh_l0", weight)
     elman.convert(gru)
     torch.testing.assert_close(gru(x)[0], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"])
+def test_a_pickle_has_what_torchs_has_and_options_of_ours(name: str) -> None:
+    """What follows from these is worked out again, as for a module whose class has been assigned."""
+    ours, theirs = getattr(elman, name)(3, 4), getattr(nn, name)(3, 4)
+    ours(torch.randn(2, 3))
+    assert ours.__getstate__().keys() - vars(theirs).keys() <= {"learn_initial_state", "recompute"}

@@ -282,9 +282,11 @@ def test_members_that_would_write_into_one_another_are_refused() -> None:
 
 
 def test_a_stream_runs_one_network() -> None:
+    """With all axes: neither several members, nor a step that leaves some out."""
     numbers, params, _ = operands()
-    with pytest.raises(ValueError, match="a stream runs one network"):
-        _native.Stream(numbers, 1, [p[0] for p in params], [np.zeros((1, 1, H))], ((len,),) * 4, {}, ())
+    for beyond in (numbers, (*numbers[:-2], 0, 1), (*numbers[:-2], 0, 2)):
+        with pytest.raises(ValueError, match="a stream runs one network"):
+            _native.Stream(beyond, 1, [p[0] for p in params], [np.zeros((1, 1, H))], ((len,),) * 4, {}, ())
 
 
 @pytest.mark.usefixtures("native_alone")

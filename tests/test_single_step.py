@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import elman
 from elman import scan, zoo
-from elman.backends import BACKENDS, registry
+from elman.backends import BACKENDS, kernels, registry
 from kinds import GRU, LSTM, RELU, TANH, as_hx, as_states
 from native import assert_same_bits, native_alone, random_like, required, tensors_asked, threads
 
@@ -146,12 +148,50 @@ def test_a_state_may_be_written_into_and_gradients_stay(name: str, B: int) -> No
         after = of_cell(cell, x, states)
         halves = [state * 0.5 for state in after]  # whose own gradient does not read it
         if write:
-            with torch.no_grad():
-                for state in after:
-                    state.detach().fill_(torch.nan)
+            for state in after:
+                state.data.fill_(torch.nan)  # not counted as a write, so that nothing is computed again
         grads.append(torch.autograd.grad(halves, list(cell.parameters()), tuple(map(random_like, halves))))
     for got, expected in zip(*grads, strict=True):
         assert torch.equal(got, expected)
+
+
+@every_cell
+def test_a_gradient_runs_nothing_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the states have been written into: what the gradient reads is nobody else's."""
+    cell, _ = pair(name, 4, 6)
+    after = of_cell(cell, *operands(cell, 3, torch.float32))
+    halves = [state * 0.5 for state in after]
+    with torch.no_grad():
+        for state in after:
+            state.detach().fill_(torch.nan)
+    for runs in ("forward", "program_forward"):
+        monkeypatch.delattr(kernels._native, runs)
+    grads = torch.autograd.grad(halves, list(cell.parameters()), tuple(map(random_like, halves)))
+    assert all(grad.isfinite().all() for grad in grads)
+
+
+@every_cell
+def test_what_a_gradient_needs_is_freed_with_its_graph(name: str) -> None:
+    cell, _ = pair(name, 4, 6)
+    x, states = operands(cell, 3, torch.float32)
+    after = of_cell(cell, x.requires_grad_(), states)
+    node = weakref.ref(after[0].grad_fn if len(after) == 1 else after[0].grad_fn.next_functions[0][0])
+    assert node() is not None
+    gc.disable()
+    try:
+        del after
+        assert node() is None
+    finally:
+        gc.enable()
+
+
+@every_cell
+def test_another_backend_may_be_asked_first(name: str, monkeypatch: pytest.MonkeyPatch, unchecked: list[bool]) -> None:
+    monkeypatch.setattr(registry, "BACKENDS", tuple(sorted(BACKENDS, key=lambda backend: backend.name == "native")))
+    cell, rnn = pair(name, 4, 6)
+    given = operands(cell, 3, torch.float32)
+    assert_same_bits(evaluate(of_cell, cell, *given), evaluate(of_layer, rnn, *given))
+    assert unchecked == [True]
 
 
 @every_cell
@@ -215,6 +255,8 @@ def test_examples_of_vmap_are_steps(name: str, batch: tuple[int, ...]) -> None:
 
 def test_what_does_not_fit_is_checked_in_words(unchecked: list[bool]) -> None:
     cell, x, h, c = elman.LSTMCell(3, 4), torch.randn(2, 3), torch.randn(2, 4), torch.randn(2, 4)
+    freed = torch.randn(4, 2).t()
+    freed.untyped_storage().resize_(0)
     wrong: list[tuple[type[Exception], Any, Any]] = [
         (RuntimeError, x[:, :2], (h, c)),
         (RuntimeError, x, (h[:1], c)),
@@ -228,10 +270,14 @@ def test_what_does_not_fit_is_checked_in_words(unchecked: list[bool]) -> None:
         (TypeError, x, (h, None)),
         (TypeError, [1.0], (h, c)),
         (RuntimeError, x.to_sparse(), (h, c)),
+        (RuntimeError, x, (h.to_sparse(), c)),
+        (RuntimeError, x, (h, freed)),
     ]
     for kind, given_x, hx in wrong:
-        with pytest.raises(kind, match=r"[Ee]xpected|input has inconsistent"):
+        with pytest.raises(kind, match=r"[Ee]xpected|input has inconsistent|out of bounds for storage"):
             cell(given_x, hx)
+        with pytest.raises(kind, match=r"[Ee]xpected|input has inconsistent|out of bounds for storage"):
+            vmap(lambda _, given_x=given_x, hx=hx: cell(given_x, hx))(torch.zeros(2))
     assert not any(unchecked)
 
 

@@ -79,7 +79,8 @@ class KernelBackend(Backend):
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor]
     ) -> tuple[Tensor, ...] | None:
         """As a sequence of one step."""
-        if not all(isinstance(t, torch.Tensor) for t in (x, *(states or ()))):
+        given = x, *(states or ())
+        if not all(isinstance(t, torch.Tensor) and t.device.type == self.device for t in given):  # type: ignore[redundant-expr]
             return None
         try:
             whole = Operands(x, states, params).with_axes(stack.left_out)

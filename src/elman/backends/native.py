@@ -106,23 +106,22 @@ class NativeBackend(KernelBackend):
         try:
             if x.dim() != stack.axes or x.is_cuda:
                 return None
-        except (AttributeError, TypeError):  # no tensor
+            if states is not None:
+                states = tuple([state if state.is_contiguous() else _copied(state) for state in states])
+        except (AttributeError, RuntimeError, TypeError):  # no tensor of numbers
             return None
-        if states is not None and len(states) > 1 and any(state is None for state in states):
-            return None  # the kernels would take zeros for it
         if not is_converted and _is_any_autocast_enabled() and torch.is_autocast_enabled("cpu"):  # the one costs half of the other
             return self._run_autocast_step(stack, x, states, params) if stack.single_step else None
+        if x.dtype is torch.float16:
+            return self._run_half(stack, x, states, params, batch_first, step_inputs)
         if stack.cell.name not in kernels.CELLS:
-            done = programs.run_unchecked(stack, x, states, params, batch_first, step_inputs)
-            return self._run_half(stack, x, states, params, batch_first, step_inputs) if done is None else done
+            return programs.run_unchecked(stack, x, states, params, batch_first, step_inputs)
         numbers, threads, grad_mode = stack.numbers, torch.get_num_threads(), torch.is_grad_enabled()
         try:
             # By place, none of them by name, which would cost a tenth of a small kernel: no fresh states, spans, or memory to write to.
             first = numbers, params, x, states, None, None, None, None, batch_first, False, threads
             output, finals, *rest = _native.forward(*first, None, None, None, None, None, False, grad_mode)
         except _native.ContractError:  # an operand does not fit, or only lies in another way than the kernels read
-            if x.dtype is torch.float16:
-                return self._run_half(stack, x, states, params, batch_first)
             return _run_copied(stack, x, states, params, batch_first)
         except (RuntimeError, TypeError, ValueError):  # an operand is no plain tensor; there are no kernels for the cell
             return None
@@ -157,15 +156,18 @@ class NativeBackend(KernelBackend):
         states: tuple[Tensor, ...] | None,
         params: Sequence[Tensor],
         batch_first: bool,
-        step_inputs: tuple[Tensor, ...] = (),
+        step_inputs: tuple[Tensor, ...],
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
-        """What ``run_unchecked`` does in float16; None in other dtypes."""
+        """What ``run_unchecked`` does where x is in float16."""
         given = x, *params, *step_inputs, *(states or ())
         if not all(isinstance(t, Tensor) and t.dtype is torch.float16 for t in given):  # type: ignore[redundant-expr]
             return None
         x, states, params, spans = Operands(x, states, params, Spans(step_inputs=step_inputs)).to(torch.float32)
         done = self.run_unchecked(stack, x, states, params, batch_first, spans.step_inputs or (), is_converted=True)
-        return None if done is None else (done[0].half(), tuple([final.half() for final in done[1]]))
+        if done is None:
+            return None
+        finals = tuple([final.half() for final in done[1]])
+        return finals[0] if stack.single_step else done[0].half(), finals
 
 
 # What autocast changes; float64 it leaves alone.
@@ -187,6 +189,11 @@ def _in_dtypes(done: tuple[Tensor, tuple[Tensor, ...]], first: torch.dtype, last
 def _is_widened(stack: Stack, x: Tensor) -> bool:
     """Whether the kernels run this network in float32 in place of x's dtype."""
     return x.dtype is torch.float16 or (x.dtype is torch.bfloat16 and stack.cell.name not in kernels.CELLS)
+
+
+def _copied(state: Tensor) -> Tensor:
+    """A state that is not dense, as the kernels read it, in the graph. It is checked with those that are."""
+    return state.contiguous() if call.has_memory(state) else state
 
 
 def _run_copied(
