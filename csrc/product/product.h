@@ -33,11 +33,14 @@ template <class T> struct Rows {
 // Vectors that hold so many columns.
 template <class T> constexpr long panels(long columns) { return ceil_div(columns, kLanes<T>); }
 
-// The tallest tile, and how many panels fit beside kRows rows: accumulators, a row of B and one of A in registers.
+// The tallest tile, and how many panels fit beside kRows rows: accumulators, a row of B and one number of A in
+// registers, or where there are fewer rows, all their numbers and one vector of B. Without AVX2 a product needs a
+// register, too.
+constexpr bool kIsAvx2 = kRegisters == 16 && kBytes == 32;
 constexpr int kTallest = kRegisters == 32 ? 8 : 6, kWidest = 8;
 constexpr int widest(int rows) {
-  constexpr int narrow[] = {0, 8, 5, 3, 3, 2, 2}, wide[] = {0, 8, 8, 6, 6, 4, 4, 3, 3};
-  return kRegisters == 32 ? wide[rows] : narrow[rows];
+  constexpr int few[] = {0, 8, 5, 3, 3, 2, 2}, avx2[] = {0, 8, 6, 4, 3, 2, 2}, many[] = {0, 8, 8, 6, 6, 4, 4, 3, 3};
+  return kRegisters == 32 ? many[rows] : kIsAvx2 ? avx2[rows] : few[rows];
 }
 
 // Places in a panel's column that holds K numbers: where pairs are multiplied, a place for two.
@@ -103,7 +106,17 @@ __attribute__((aligned(64))) void tile(const A& a, long row, long K, const Wide<
   ELMAN_UNROLLED (j, kVectors)
     ELMAN_UNROLLED (i, kRows) c[i][j] = load(sums.template from<kVectors>(i, j));
   const auto rows = a.template from<kRows>(row);
-  if constexpr (!kPairs<T>) {
+  if constexpr (kIsAvx2 && kRows < kVectors) {
+    long k = 0;
+    do {
+      Vec<T> ak[kRows];
+      ELMAN_UNROLLED (i, kRows) ak[i] = splat(rows.at(i, k));
+      ELMAN_UNROLLED (j, kVectors) {
+        const Vec<T> bj = load(b + (j * K + k) * W);
+        ELMAN_UNROLLED (i, kRows) c[i][j] = fma(ak[i], bj, c[i][j]);
+      }
+    } while (++k < K);
+  } else if constexpr (!kPairs<T>) {
     long k = 0;
     do {
       Vec<T> bk[kVectors];
