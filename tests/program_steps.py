@@ -67,8 +67,8 @@ def by_torch(cell: Any, given: Arguments, traced: bool = False) -> tuple[Tensor,
     return take_step(*arguments)
 
 
-def program(cell: Any, draws: bool = True, traced: bool = False, dtype: torch.dtype = torch.float64) -> Program:
-    return build(cell, record(cell, dtype, draws), traced)
+def program(cell: Any, draws: bool = True, traced: bool = False, dtype: torch.dtype = torch.float64, units: int | None = None) -> Program:
+    return build(cell, record(cell, dtype, draws, units), traced)
 
 
 def by_program(program: Program, given: Arguments, training: bool = True) -> tuple[Tensor, ...]:

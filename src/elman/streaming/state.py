@@ -123,7 +123,7 @@ class StreamState:
         """Hold copies without a graph of states that another object held, on the network's device."""
         device = self._rnn._params()[0].device
         self.values = tuple([value.detach().to(device, copy=True) for value in held.values])
-        self._fresh = None if held.fresh is None else held.fresh.clone()
+        self._fresh = held.fresh  # never written to
 
     def _narrowed(self, value: Any) -> Any:
         """A value as bfloat16 if the network is of that dtype, and the value is an array in float32, as ``to_arrays`` gives it."""

@@ -84,7 +84,7 @@ def norm(input: Value, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Va
         return under(differentiate.norm_of_one, made(Opcode.ABS, input), input)
     if input.shape_[-1] == 1:
         return _of_row(under(differentiate.norm_of_one, made(Opcode.ABS, input), input), keepdim)
-    if input.recording.units == 1:  # torch takes the size of one number, too: its square may be infinite, or 0
+    if input.recording.size("H") == 1:  # torch takes the size of one number, too: its square may be infinite, or 0
         return _of_row(under(differentiate.norm_of_one_unit, row_sum(made(Opcode.ABS, input), -1, True), input), keepdim)
     return _of_row(under(differentiate.norm, made(Opcode.SQRT, row_sum(input * input, -1, True)), input), keepdim)
 
