@@ -195,14 +195,25 @@ def test_nor_where_the_other_tensors_are_ordinary(made_so: str) -> None:
     assert not output.requires_grad
 
 
+def _differentiates_there() -> bool:
+    """Whether torch.func does in inference mode: in torch 2.10 and earlier it finds zeros, or cannot save what a node keeps."""
+    with torch.inference_mode():
+        return bool(torch.func.grad(torch.square)(torch.ones(())))
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["outside", "there"])
 @pytest.mark.parametrize("make", [lambda: elman.GRU(I, H), lambda: elman.Recurrent(zoo.MGU(), I, H)], ids=["GRU", "own"])
-def test_a_transform_takes_parameters_that_were_made_there(make: Callable[[], elman.Recurrent]) -> None:
+def test_a_transform_takes_parameters_that_were_made_there(make: Callable[[], elman.Recurrent], there: bool) -> None:
+    if there and not _differentiates_there():
+        pytest.skip("torch.func does not differentiate in inference mode here")
+
     def slope(rnn: elman.Recurrent, x: Tensor) -> Tensor:
         return torch.func.grad(lambda x: rnn(x)[0].square().sum())(x)
 
     x = torch.randn(T, B, I)
     with torch.inference_mode(), torch.enable_grad():
         rnn = make()
+    with torch.inference_mode(there), torch.enable_grad():
         found = slope(rnn, x)
     ordinary = make()
     ordinary.load_state_dict(rnn.state_dict())

@@ -62,22 +62,23 @@ def test_so_is_one_of_an_own_cell(grad: bool, cell: str, asked: list[bool]) -> N
     assert asked == [True]
 
 
+SPREAD = "an expanded state"  # which is copied in front of the kernels, so that nothing is refused
 ANYHOW = {
     "strided features": (torch.randn(6, 4, 16)[..., ::2], torch.randn(1, 4, 5)),
     "permuted": (torch.randn(8, 6, 4).permute(1, 2, 0), torch.randn(1, 4, 5)),
-    "an expanded state": (torch.randn(6, 4, 8), torch.randn(1, 1, 5).expand(1, 4, 5)),
+    SPREAD: (torch.randn(6, 4, 8), torch.randn(1, 1, 5).expand(1, 4, 5)),
 }
 
 
 @every_layer
 @pytest.mark.parametrize("case", ANYHOW)
 @either_mode
-def test_what_is_to_be_copied_is_refused_once(grad: bool, case: str, layer: str, asked: list[bool]) -> None:
+def test_what_is_to_be_copied_is_refused_once_at_most(grad: bool, case: str, layer: str, asked: list[bool]) -> None:
     rnn, (x, h_0) = getattr(elman, layer)(8, 5), ANYHOW[case]
     hx, dense = ((h, h) if layer == "LSTM" else h for h in (h_0, h_0.contiguous()))
     with torch.set_grad_enabled(grad):
         output, _ = rnn(x, hx)
-    assert asked == [False, True]
+    assert asked == ([True] if case == SPREAD else [False, True])
     assert torch.equal(output, rnn(x.contiguous(), dense)[0])
 
 
@@ -90,7 +91,7 @@ def test_so_is_what_an_own_cell_is_given(grad: bool, case: str, cell: str, asked
     hx, dense = ((h,) * len(states) if len(states) > 1 else h for h in (h_0, h_0.contiguous()))
     with torch.set_grad_enabled(grad):
         output, _ = rnn(x, hx)
-    assert asked == [False, True]
+    assert asked == ([True] if case == SPREAD else [False, True])
     assert torch.equal(output, rnn(x.contiguous(), dense)[0])
 
 

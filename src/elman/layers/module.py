@@ -32,7 +32,7 @@ T = TypeVar("T")
 State = TypeVar("State")  # what hx and the final state are: a tensor, or for a cell of several states a tuple of tensors
 
 # What torch.nn's layers have beside their parameters, the last in weak references, which cannot be pickled.
-_TORCHS = frozenset(("_flat_weights", "_flat_weights_names", "_all_weights", "_flat_weight_refs", "mode"))
+_TORCHS = ("_flat_weights", "_flat_weights_names", "_all_weights", "_flat_weight_refs", "mode")  # no set: torch.compile of 2.8 fails on it
 
 
 # What a module works out from its sizes.
