@@ -98,8 +98,9 @@ def test_the_norm_of_zeros_has_a_gradient_of_zeros(of: Callable[[Any, Any], Tens
         lambda s, p: s.h.norm(dim=-1, keepdim=True),
         lambda s, p: torch.norm(s.h, dim=1)[:, None],
         lambda s, p: torch.nn.functional.normalize(s.h, eps=1e-44),
+        lambda s, p: s.h.norm(dim=-1, keepdim=True) / s.h.shape[-1],
     ],
-    ids=["of each row", "in all", "over one unit", "without its axis", "divided by it"],
+    ids=["of each row", "in all", "over one unit", "without its axis", "divided by it", "and this H"],
 )
 def test_the_norm_of_one_number_is_its_size(of: Callable[[Any, Any], Tensor], number: float) -> None:
     """In float32, where its square may be infinite, or 0."""
