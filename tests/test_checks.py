@@ -212,8 +212,10 @@ def test_a_tensor_that_is_no_plain_array_is_told_what_to_become(
     states = {"RNN": ("hx",), "GRU": ("hx",), "LSTM": ("h_0", "c_0")}[layer]
 
     def raises(name: str, call: Callable[[], object]) -> None:
-        with tensors_asked(asked), pytest.raises((RuntimeError, ValueError), match=re.escape(message.format(name))):
-            call()
+        for to in (None, torch.bfloat16, torch.float16):  # under autocast, where operands are converted
+            refused = pytest.raises((RuntimeError, ValueError), match=re.escape(message.format(name)))
+            with tensors_asked(asked), torch.autocast("cpu", to, enabled=to is not None), refused:
+                call()
 
     for call in (rnn, rnn.trace, lambda x: list(elman.chunks(rnn, x, 2)), lambda x: elman.why(rnn, x)):
         raises("x", lambda call=call: call(change(X)))
@@ -226,6 +228,20 @@ def test_a_tensor_that_is_no_plain_array_is_told_what_to_become(
                 continue
             given = tuple([change(right) if place == index else right for place in range(len(states))])
             raises(name, lambda module=module, x=x, given=given: module(x, given if len(states) > 1 else given[0]))
+
+
+@pytest.mark.parametrize("to", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.float64], ids=str)
+@every_layer
+def test_autocast_does_not_change_what_it_has_no_numbers_for(layer: str, dtype: torch.dtype, to: torch.dtype) -> None:
+    """In torch.nn the products refuse it; a cast would drop a complex number's imaginary part."""
+    for module, axes in ((getattr(elman, layer)(3, 4), (1,)), (getattr(elman, f"{layer}Cell")(3, 4), ())):
+        x, state = torch.ones(*axes, 2, 3), torch.ones(*axes, 2, 4)
+        with torch.autocast("cpu", to):
+            with pytest.raises((RuntimeError, ValueError), match=f"expected x of torch.float32, .* got {dtype}: convert x with x.to"):
+                module(x.to(dtype))
+            with pytest.raises(RuntimeError, match=f"torch.float32, the dtype of x, got {dtype}|must have the same dtype, but got Double"):
+                module(x, (state.to(dtype), state) if layer == "LSTM" else state.to(dtype))
 
 
 @pytest.mark.parametrize("make", [lambda t: t.to_sparse(), lambda t: t.to_sparse_csr()], ids=["coo", "csr"])

@@ -110,6 +110,25 @@ def test_so_is_a_cell(kind: Kind) -> None:
     _assert_is_float32_rounded(cell, lambda cell, t: as_states(cell(t[0], as_hx(tuple(t[1:])))), given)
 
 
+@every_kind
+def test_no_other_dtype_may_be_among_them(kind: Kind) -> None:
+    """As everywhere: what is converted to float32 on the way is float16, all of it."""
+    modules = [(kind.build(elman, I, H, dtype=HALF), (1, B))]
+    if "proj_size" not in kind.options:
+        modules.append((kind.build_cell(elman, I, H, dtype=HALF), (B,)))
+    for module, axes in modules:
+        x, states = torch.randn(*axes[:-1], B, I).half(), [torch.randn(*axes, width).half() for width in kind.widths(H)]
+        for i, state in enumerate(states):
+            mixed = (*states[:i], state.float(), *states[i + 1 :])
+            with pytest.raises(RuntimeError, match=r"torch\.float16.* got torch\.float32"):
+                module(x, as_hx(mixed))
+        for param in module.parameters():
+            param.data = param.data.float()
+            with pytest.raises(RuntimeError, match="convert the whole module"):
+                module(x, as_hx(tuple(states)))
+            param.data = param.data.half()
+
+
 @pytest.mark.parametrize("cell", [zoo.PeepholeLSTM(), zoo.CfC()], ids=lambda cell: type(cell).__name__)
 @pytest.mark.parametrize("call", [_results, _trace])
 def test_so_is_a_cell_of_ones_own(cell: elman.Cell, call: Callable[..., tuple[Tensor, ...]]) -> None:

@@ -39,6 +39,13 @@ def test_hooks_of_states_that_no_gradient_reaches_are_not_called(kind: Kind, x: 
         assert [gradient is None for gradient in hooked(as_states(hx), as_states(hx)[0].sum())] == [False]
 
 
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_so_it_is_with_traces(kind: Kind, dtype: torch.dtype, x: Tensor) -> None:
+    traced = kind.build(elman, 4, 5, 2, dtype=dtype).trace(x.to(dtype))
+    assert hooked(as_states(traced.final), traced.output.sum()) == []
+
+
 @pytest.mark.parametrize("cell", [zoo.PeepholeLSTM, zoo.MGU])
 def test_so_it_is_with_your_own_cells_and_traces(cell: type[elman.Cell], x: Tensor) -> None:
     rnn = elman.Recurrent(cell(), 4, 5, dtype=torch.float64)

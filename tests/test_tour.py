@@ -53,9 +53,9 @@ def test_a_cell_of_a_file_is_made_by_what_is_shown(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("import elman\nclass Own(elman.zoo.MGU): ...\nmade = Own()\n", encoding="utf-8")
     for name, made in (("Own", "Own()"), ("made", "made")):
         shown = " ".join(invoke("--cell", f"{tmp_path / 'own.py'}:{name}").split())
-        assert f"After import elman, torch; cell = {made} the code shown" in shown
+        assert f"After import elman, torch; cell = {made}, the code below" in shown
         assert "elman.Recurrent(cell, 10, 20)" in shown
-    assert "After import elman, torch the code" in " ".join(invoke("--cell", "zoo.MGU").split())
+    assert "After import elman, torch, the code" in " ".join(invoke("--cell", "zoo.MGU").split())
 
 
 def test_the_states_places_are_told_and_checked(facts: list[dict]) -> None:

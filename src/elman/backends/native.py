@@ -133,8 +133,7 @@ class NativeBackend(KernelBackend):
         self, stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None, params: Sequence[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
         """What ``run_unchecked`` does with a single step under autocast, with the results of ``run_autocast``. Layers change theirs."""
-        given = x, *params, *(states or ())
-        if stack.cell.name not in kernels.CELLS or not all(type(t) in kernels.PLAIN and t.dtype in _AUTOCAST for t in given):
+        if stack.cell.name not in kernels.CELLS or not _are_plain((x, *params, *(states or ())), _AUTOCAST):
             return None
         runs, *dtypes = _autocast_dtypes(stack, x, states)
         own = Operands(x, states, params).to(runs)
@@ -159,8 +158,7 @@ class NativeBackend(KernelBackend):
         step_inputs: tuple[Tensor, ...],
     ) -> tuple[Tensor, tuple[Tensor, ...]] | None:
         """What ``run_unchecked`` does where x is in float16."""
-        given = x, *params, *step_inputs, *(states or ())
-        if not all(isinstance(t, Tensor) and t.dtype is torch.float16 for t in given):  # type: ignore[redundant-expr]
+        if not _are_plain((x, *params, *step_inputs, *(states or ())), _HALF):
             return None
         x, states, params, spans = Operands(x, states, params, Spans(step_inputs=step_inputs)).to(torch.float32)
         done = self.run_unchecked(stack, x, states, params, batch_first, spans.step_inputs or (), is_converted=True)
@@ -172,6 +170,12 @@ class NativeBackend(KernelBackend):
 
 # What autocast changes; float64 it leaves alone.
 _AUTOCAST = frozenset((torch.float32, torch.bfloat16, torch.float16))
+_HALF = frozenset((torch.float16,))
+
+
+def _are_plain(given: Sequence[Tensor], dtypes: frozenset[torch.dtype]) -> bool:
+    """Whether all may be converted unchecked: what is laid out in another way, torch refuses with words of its own."""
+    return all(type(t) in kernels.PLAIN and t.dtype in dtypes and t.layout is torch.strided for t in given)
 
 
 def _autocast_dtypes(stack: Stack, x: Tensor, states: tuple[Tensor, ...] | None) -> tuple[torch.dtype, torch.dtype, torch.dtype]:

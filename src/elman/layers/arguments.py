@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -183,7 +184,7 @@ def check_input(x: Tensor, weight: Tensor, input_size: int, axes: Mapping[int, s
         raise RuntimeError(
             f"expected x on {weight.device}, where the parameters are, got {x.device}: move it with x.to({str(weight.device)!r})"
         )
-    if x.dtype is not weight.dtype and not autocasts(x):
+    if x.dtype is not weight.dtype and (torch.float64 in (x.dtype, weight.dtype) or not autocasts(x)):  # float64 autocast leaves alone
         message = f"expected x of {weight.dtype}, the parameters' dtype, got {x.dtype}: convert x with {conversion('x', x, weight.dtype)}"
         if x.dtype.is_floating_point:
             message += f" or the module with .to({x.dtype})"

@@ -96,10 +96,10 @@ def check_memory(name: str, tensor: Tensor) -> None:
         raise RuntimeError(f"expected {name} to lie in memory, got a null pointer: was its storage freed?")
 
 
-def autocasts(x: Tensor) -> bool:
-    """Whether autocast is on where x is, so that dtypes may differ."""
-    kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+def autocasts(tensor: Tensor) -> bool:
+    """Whether autocast is on where a tensor is, so that its dtype may be another one: integers and complex numbers stay what they are."""
+    kind = tensor.device.type
+    return tensor.is_floating_point() and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def conversion(name: str, tensor: Tensor, dtype: torch.dtype) -> str:
@@ -116,7 +116,7 @@ def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
 def check_like(name: str, tensor: Tensor, x: Tensor) -> None:
     """Raise a RuntimeError unless a tensor is where x is and, but under autocast, of x's dtype."""
     check_device(name, tensor, x)
-    if tensor.dtype is not x.dtype and not autocasts(x):
+    if tensor.dtype is not x.dtype and not autocasts(tensor):
         raise RuntimeError(
             f"expected {name} of {x.dtype}, the dtype of x, got {tensor.dtype}: convert it with {conversion(name, tensor, x.dtype)}"
         )

@@ -126,8 +126,8 @@ def how_timed(spec: Spec, speed: Speed) -> str:
     if spec.device == "cuda":
         return _("A call without gradients: medians and quartiles of {rounds} rounds, timed by events on the GPU.", rounds=speed.rounds)
     return _(
-        "A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}. elman bench prints different times, of "
-        "longer rounds on {others} threads.",
+        "A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}. elman bench times longer "
+        "rounds (threads: {others}).",
         rounds=speed.rounds,
         threads=speed.threads,
         others=usual_threads(),

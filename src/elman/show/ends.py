@@ -235,7 +235,7 @@ def _mistakes(network: Network) -> list[Part]:
         mistakes.append(lines(nowhere, _("For every layer at every step, use {code}.", code=f"{spec.trace}.h")))
     if not spec.ragged and not spec.bidirectional and not lower:
         place = network.unrolled[0].ends[0].where
-        mistakes.append(_("{where} equals h_n only with one layer, one direction and no padding.", where=place))
+        mistakes.append(_("{where} is h_n[0] only with one layer, one direction and no padding.", where=place))
     for short in [each.sequence for each in network.unrolled if each.padding and each.length][:1]:
         place = spec.output_code(-1, str(short))
         mistakes.append(_("{where} is padding, not the end of sequence {sequence}. Use h_n or last.", where=place, sequence=short))

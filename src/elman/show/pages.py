@@ -36,7 +36,7 @@ def tour_page(networks: Sequence[Network], weights: bool = False) -> Part:
     first, (file, _colon, name) = networks[0], networks[0].spec.kind.rpartition(":")
     code = "import elman, torch" + (f"; cell = {name}" + "()" * (type(first.spec.own_cell).__name__ == name) if file else "")
     intro = _(
-        "Three {module} networks, run just now. After {code} the code shown reproduces these numbers.", module=first.spec.title, code=code
+        "Three {module} networks, run just now. After {code}, the code below gives these numbers.", module=first.spec.title, code=code
     )
     titles = {"one_directional": _("One direction"), "bidirectional": _("Bidirectional"), "multi_layer": _("Two layers")}
     screens = [

@@ -53,7 +53,8 @@ def chunks(
 
     Args:
         rnn: a network with one direction.
-        x: (T, B, I), or (B, T, I) with batch_first; unbatched, (T, I).
+        x: (T, B, I), or (B, T, I) with batch_first; unbatched, (T, I). If it carries a graph, as an embedding's output does, that is not
+            cut: embed each chunk in a loop of your own instead, and detach the state between chunks.
         size: the number of steps of a chunk. The last chunk has the steps that remain.
         hx: the initial state, as the network takes it. If it carries a graph, that is not cut. Default: as for the network.
         lengths: the number of steps of each sequence, (B,), as the network takes them. Outputs past a sequence's end are 0, and its

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
@@ -14,7 +15,6 @@ from elman.train.tensor_file import serialize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -27,9 +27,9 @@ class CheckpointError(ValueError):
     """The file does not hold a model; the message says why."""
 
 
-def save(model: CharModel, path: Path) -> None:
+def save(model: CharModel, path: str | Path) -> None:
     """Write the model's sizes and weights."""
-    write(path, content_of(model))
+    write(Path(path), content_of(model))
 
 
 def content_of(model: CharModel) -> bytes:
@@ -48,7 +48,7 @@ def is_checkpoint(path: Path, form: str = FORMAT) -> bool:
         return form.encode() in file.read(2**16)
 
 
-def load(path: Path, cell: Cell | None = None) -> CharModel:
+def load(path: str | Path, cell: Cell | None = None) -> CharModel:
     """Read a model that :func:`save` wrote.
 
     Args:
@@ -59,7 +59,7 @@ def load(path: Path, cell: Cell | None = None) -> CharModel:
         CheckpointError: it is not such a file, or its weights do not fit its sizes.
         OSError: it cannot be read.
     """
-    path.open("rb").close()  # safetensors' errors do not name the file
+    Path(path).open("rb").close()  # safetensors' errors do not name the file
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

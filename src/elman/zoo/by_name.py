@@ -100,7 +100,7 @@ def hint_of_kind(name: str, kinds: Sequence[str]) -> str:
         return f"race it without {', '.join(kinds)}: --cell {name}"
     of_zoo = {cell.casefold(): cell for cell in _OF_ZOO}
     found = of_zoo.get(name.casefold())
-    return hint(name, kinds) if found is None else f"did you mean --cell {_ZOO}{found}?"
+    return hint(name, [*kinds, "zoo.MGU", "path/to/file.py:MyCell"]) if found is None else f"did you mean --cell {_ZOO}{found}?"
 
 
 def hint(name: str, known: Sequence[str], prefix: str = "") -> str:

@@ -2,7 +2,7 @@
 
 SENTENCES = {
     # Titles
-    "Three {module} networks, run just now. After {code} the code shown reproduces these numbers.": (
+    "Three {module} networks, run just now. After {code}, the code below gives these numbers.": (
         "以下是三个 {module} 网络刚才的运行结果。先执行 {code}，再输入各自的代码，即可复现这些数值。"
     ),
     "One direction": "单向",
@@ -59,7 +59,7 @@ SENTENCES = {
     ),
     "For every layer at every step, use {code}.": "要取每一层在每个时间步的状态，请用 {code}。",
     "{state} is not in output at any step: use {code}.": "{state} 不在 output 里，请用 {code}。",
-    "{where} equals h_n only with one layer, one direction and no padding.": "只有在单层、单向、没有填充时，{where} 才等于 h_n。",
+    "{where} is h_n[0] only with one layer, one direction and no padding.": "只有在单层、单向、没有填充时，{where} 才等于 h_n[0]。",
     # Parameters
     "Parameters": "参数",
     "Drawn uniformly from -1/√H to 1/√H, here ±{bound}.": "初始值服从 [-1/√H, 1/√H] 上的均匀分布，这里是 ±{bound}。",
@@ -146,9 +146,9 @@ SENTENCES = {
         "✓ 以上结论已用本次运行的数值核对，并与单独运行每个片段的结果比较：相差 {difference}。"
     ),
     "✗ NOT true in this run: {places}": "✗ 本次运行的数值与此不符：{places}",
-    "A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}. elman bench prints different times, of longer "
-    "rounds on {others} threads.": (
-        "单次调用，不求梯度；{rounds} 轮的中位数和四分位数，线程数 {threads}。elman bench 每轮更长，用 {others} 个线程，因此耗时不同。"
+    "A call without gradients: medians and quartiles of {rounds} rounds, threads: {threads}. elman bench times longer "
+    "rounds (threads: {others}).": (
+        "单次调用，不求梯度；{rounds} 轮的中位数和四分位数，线程数 {threads}。elman bench 每轮更长（线程数 {others}）。"
     ),
     "A call without gradients: medians and quartiles of {rounds} rounds, timed by events on the GPU.": (
         "不求梯度的单次调用：{rounds} 轮的中位数和四分位数，用 CUDA 事件计时。"
