@@ -143,7 +143,7 @@ def test_functions_are_options() -> None:
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
-    with pytest.raises(NotRecordedError, match="does not run a cell with an option that is a tensor of more than one number"):
+    with pytest.raises(NotRecordedError, match="does not run a cell that reads a tensor of more than one number"):
         found(Leaky(table=torch.ones(3)))
     with pytest.raises(NotRecordedError, match="does not run a cell with an option of type generator"):
         found(Leaky(table=(each for each in "ab")))

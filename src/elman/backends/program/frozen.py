@@ -165,10 +165,10 @@ def _frozen_builtin(value: Any) -> Hashable:
 
 def _frozen_number(value: Any) -> Hashable:
     if isinstance(value, torch.Tensor) and not value.is_cpu:  # to read it waits for its device, at each call
-        raise NotRecordedError("does not run a cell with an option that is a tensor on another device than the CPU")
+        raise NotRecordedError("does not run a cell that reads a tensor on another device than the CPU")
     if (value.numel() if isinstance(value, torch.Tensor) else value.size) != 1:
         raise NotRecordedError(
-            "does not run a cell with an option that is a tensor of more than one number "
+            "does not run a cell that reads a tensor of more than one number, in an option or a global "
             "(a parameter that init fills may hold a vector, a gate's recurrent rows a matrix)"
         )
     needs_grad = isinstance(value, torch.Tensor) and value.requires_grad

@@ -218,9 +218,7 @@ SENTENCES = {
     "{backend} does not run a cell of your own under torch.compile, torch.export or a torch mode without the kernels for the CPU": (
         "没有编译好的 CPU 内核时，{backend} 后端不支持在 torch.compile、torch.export 或 torch 模式中运行自定义 cell"
     ),
-    "{backend} does not run a cell with an option that is a tensor on another device than the CPU": (
-        "{backend} 后端不支持选项为非 CPU 张量的 cell"
-    ),
+    "{backend} does not run a cell that reads a tensor on another device than the CPU": ("{backend} 后端不支持读取非 CPU 张量的 cell"),
     "{backend} does not run a cell of so many states, parameters and constants": "{backend} 后端不支持状态、参数和常数过多的 cell",
     "{backend} does not run ensembles of cells of your own": "{backend} 后端不支持由自定义 cell 组成的集成网络",
     "{backend} does not run a PackedSequence with step inputs or random numbers (pass a padded tensor and lengths= instead)": (
@@ -252,9 +250,9 @@ SENTENCES = {
         "{backend} 后端在编译或导出时不支持 step 读取其输入以外的张量"
     ),
     "{backend} does not run a cell with an option that holds itself": "{backend} 后端不支持选项引用自身的 cell",
-    "{backend} does not run a cell with an option that is a tensor of more than one number (a parameter that init fills may "
-    "hold a vector, a gate's recurrent rows a matrix)": (
-        "{backend} 后端不支持选项为多元素张量的 cell（向量可改用由 init 填充的自有参数，矩阵可改用门的循环权重）"
+    "{backend} does not run a cell that reads a tensor of more than one number, in an option or a global (a "
+    "parameter that init fills may hold a vector, a gate's recurrent rows a matrix)": (
+        "{backend} 后端不支持在选项或全局变量中读取多元素张量的 cell（向量可改用由 init 填充的自有参数，矩阵可改用门的循环权重）"
     ),
     "{backend} does not run a step with {error}, at {place}": "{backend} 后端记录 step 时出现 {error}（{place}）",
     "{backend} does not run a step that finds {name} while it runs, at {place} (call it by its name)": (
